@@ -1,0 +1,154 @@
+"""Every error that beatd raises, in one tree.
+
+::
+
+    BeatdError
+    ├── ConfigError               the file or the command line is wrong; carries every fault found
+    ├── ScheduleError             a schedule that cannot be read (also a ValueError)
+    ├── MessageError              a message that cannot be built or read
+    ├── StoreError                the state store
+    │   ├── StoreUnavailable      it cannot be reached or does not answer in time; worth a retry
+    │   ├── StoreRefused          it answers, and says no: wrong password, too old, a key of a foreign type
+    │   └── TermLost              the term is not the current one any more: nothing was written
+    ├── BrokerError               a message could not be handed to the broker
+    └── TaskError                 what Celery names, raised in and around tasks
+        ├── Ignore                leave no result
+        ├── Reject                give the message back, or away
+        ├── Retry                 the task asked to be run again
+        ├── MaxRetriesExceededError
+        ├── NotRegistered         the worker knows no task of that name (also a KeyError)
+        ├── SoftTimeLimitExceeded
+        ├── TimeLimitExceeded
+        ├── TimeoutError          a result did not arrive in time
+        └── TaskRevokedError      the task was revoked or had expired
+
+Exceptions of redis and kombu stop at ``store/`` and ``broker/`` and come out as these.
+"""
+
+from __future__ import annotations
+
+import builtins
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+
+class BeatdError(Exception):
+    """The root: ``except BeatdError`` catches whatever beatd means to tell its caller."""
+
+
+class Fault(NamedTuple):
+    """One thing that is wrong, and where: ``file:line: path: message``."""
+
+    file: str
+    line: int | None
+    path: str
+    message: str
+
+    def __str__(self) -> str:
+        place = f"{self.file}:{self.line}" if self.line is not None else self.file
+        return f"{place}: {self.path}: {self.message}" if self.path else f"{place}: {self.message}"
+
+
+class ConfigError(BeatdError):
+    """The configuration cannot be used; ``faults`` has everything that was found, not only the first."""
+
+    def __init__(self, faults: Iterable[Fault]) -> None:
+        self.faults = tuple(faults)
+        super().__init__("\n".join(map(str, self.faults)))
+
+
+class ScheduleError(BeatdError, ValueError):
+    """A schedule that cannot be read; the text names what is wrong and what would be right."""
+
+
+class MessageError(BeatdError, ValueError):
+    """A message that cannot be built from its parts, or not be read as one."""
+
+
+class StoreError(BeatdError):
+    """Something is wrong with the state store."""
+
+
+class StoreUnavailable(StoreError):
+    """The state store cannot be reached, or does not answer in time."""
+
+
+class StoreRefused(StoreError):
+    """The state store answers and refuses: a wrong password, a version too old, a key of a foreign type."""
+
+
+class TermLost(StoreError):
+    """A write was fenced off: another daemon leads, or nobody does. Nothing was written."""
+
+
+class BrokerError(BeatdError):
+    """A message could not be handed to the broker."""
+
+
+class TaskError(BeatdError):
+    """The root of the errors that Celery's task authors know by name."""
+
+
+class Ignore(TaskError):
+    """Raised by a task that wants no result and no state to be stored."""
+
+
+class Reject(TaskError):
+    """Raised by a task to reject its message, and with ``requeue`` to have it delivered again."""
+
+    def __init__(self, reason: object = None, requeue: bool = False) -> None:
+        self.reason = reason
+        self.requeue = requeue
+        super().__init__(reason, requeue)
+
+
+class Retry(TaskError):
+    """Raised by ``Task.retry`` to end this attempt.
+
+    ``exc`` is the error that led to it, ``when`` seconds or an aware datetime.
+    """
+
+    def __init__(self, message: str | None = None, exc: BaseException | None = None, when: Any = None) -> None:
+        self.message = message
+        self.exc = exc
+        self.when = when
+        super().__init__(message, exc, when)
+
+    def humanize(self) -> str:
+        """The moment of the next attempt, in words."""
+        if isinstance(self.when, int | float):
+            return f"in {self.when}s"
+        return f"at {self.when}"
+
+    def __str__(self) -> str:
+        if self.message:
+            return self.message
+        text = f"Retry {self.humanize()}"
+        return f"{text}: {self.exc!r}" if self.exc is not None else text
+
+
+class MaxRetriesExceededError(TaskError):
+    """The task asked for another attempt and has none left."""
+
+
+class NotRegistered(TaskError, KeyError):
+    """No task of that name is known here."""
+
+    def __str__(self) -> str:
+        return str(self.args[0]) if self.args else ""
+
+
+class SoftTimeLimitExceeded(TaskError):
+    """Raised inside a task whose soft time limit is over, so that it can clean up."""
+
+
+class TimeLimitExceeded(TaskError):
+    """The hard time limit was over and the task's process was killed."""
+
+
+class TimeoutError(TaskError, builtins.TimeoutError):  # noqa: A001 - Celery's name, kept
+    """The result did not arrive in the time that the caller was ready to wait."""
+
+
+class TaskRevokedError(TaskError):
+    """The task was revoked, or expired before it could start."""
