@@ -1,0 +1,87 @@
+"""JSON as kombu writes and reads it: plain values as they are, and a few types marked ``{"__type__", "__value__"}``.
+
+Celery clients and workers see the same Python values on both ends. The marks are those of ``kombu.utils.json``:
+datetime, date, time, UUID, Decimal, bytes. :func:`loads` reads unmarked documents at full speed and looks for marks only
+where the text has one.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import uuid
+from collections.abc import Callable
+from datetime import date, datetime, time
+from decimal import Decimal
+from typing import Any
+
+import msgspec
+
+from beatd.exceptions import MessageError
+
+_MARK = b'"__type__"'
+_decode_plain = msgspec.json.Decoder().decode
+
+
+def dumps(value: Any) -> bytes:
+    """``value`` as UTF-8 JSON; raises :class:`MessageError` with the offending type when JSON cannot carry it."""
+    try:
+        return _encoder.encode(value).encode("utf-8", "surrogatepass")
+    except (TypeError, ValueError, RecursionError) as error:
+        raise MessageError(f"JSON cannot carry this value: {error}") from None
+
+
+def loads(data: bytes) -> Any:
+    """The value of a JSON document; raises :class:`MessageError` for anything else."""
+    try:
+        if _MARK not in data:
+            return _decode_plain(data)
+        return json.loads(data, object_hook=_revive)
+    except (msgspec.DecodeError, ValueError, RecursionError, KeyError, TypeError) as error:
+        raise MessageError(f"not a JSON document: {error}") from None
+
+
+def _mark(value: Any) -> Any:
+    match value:
+        case datetime():
+            return _marked("datetime", value.isoformat())
+        case date() | time():
+            return _marked(type(value).__name__, value.isoformat())
+        case Decimal():
+            return _marked("decimal", str(value))
+        case uuid.UUID():
+            return _marked("uuid", {"hex": value.hex})
+        case bytes():
+            try:
+                return _marked("bytes", value.decode("utf-8"))
+            except UnicodeDecodeError:
+                return _marked("base64", base64.b64encode(value).decode("ascii"))
+        case set() | frozenset():
+            return list(value)
+    if callable(as_json := getattr(value, "__json__", None)):
+        return as_json()
+    raise TypeError(f"{type(value).__name__} is not serializable")
+
+
+def _marked(kind: str, value: Any) -> dict[str, Any]:
+    return {"__type__": kind, "__value__": value}
+
+
+_REVIVERS: dict[str, Callable[[Any], Any]] = {
+    "datetime": datetime.fromisoformat,
+    "date": lambda value: datetime.fromisoformat(value).date(),
+    "time": time.fromisoformat,
+    "decimal": Decimal,
+    "uuid": lambda value: uuid.UUID(**value),
+    "bytes": lambda value: value.encode("utf-8"),
+    "base64": lambda value: base64.b64decode(value.encode("ascii")),
+}
+
+
+def _revive(pairs: dict[str, Any]) -> Any:
+    if pairs.keys() == {"__type__", "__value__"}:
+        return _REVIVERS[pairs["__type__"]](pairs["__value__"])
+    return pairs
+
+
+_encoder = json.JSONEncoder(default=_mark, separators=(",", ":"), ensure_ascii=True, allow_nan=True)
