@@ -1,0 +1,27 @@
+"""How messages leave: one small port, :class:`Publisher`, and an adapter for every kind of broker.
+
+The promise: when ``publish`` returns, the broker has the message; when it raises :class:`~beatd.exceptions.BrokerError`,
+nobody knows, and a repeat carries the same task id.
+"""
+
+from __future__ import annotations
+
+from beatd.broker.port import Publisher, is_redis
+from beatd.store.client import redacted
+
+__all__ = ["Publisher", "is_redis", "open", "redacted"]
+
+
+def open(url: str) -> Publisher:  # noqa: A001 - reads as ``broker.open(url)``
+    """A publisher for the broker at ``url``: Redis kinds natively, everything else through kombu.
+
+    Connects on first use. The adapters are imported here, so that a program that never talks to RabbitMQ does not load
+    kombu.
+    """
+    if is_redis(url):
+        from beatd.broker.redis import RedisPublisher  # noqa: PLC0415
+
+        return RedisPublisher(url)
+    from beatd.broker.kombu import KombuPublisher  # noqa: PLC0415
+
+    return KombuPublisher(url)
