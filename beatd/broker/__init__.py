@@ -1,15 +1,14 @@
 """How messages leave: one small port, :class:`Publisher`, and an adapter for every kind of broker.
 
-The promise: when ``publish`` returns, the broker has the message; when it raises :class:`~beatd.exceptions.BrokerError`,
-nobody knows, and a repeat carries the same task id.
+The promise: when ``publish`` returns, the broker has the message; when it raises
+:class:`~beatd.exceptions.BrokerError`, nobody knows, and a repeat carries the same task id.
 """
 
 from __future__ import annotations
 
-from beatd.broker.port import Publisher, is_redis
-from beatd.store.client import redacted
+from beatd.broker.port import Publisher, is_redis, redis_url
 
-__all__ = ["Publisher", "is_redis", "open", "redacted"]
+__all__ = ["Publisher", "is_redis", "open", "redis_url"]
 
 
 def open(url: str) -> Publisher:  # noqa: A001 - reads as ``broker.open(url)``

@@ -6,6 +6,11 @@ from typing import Protocol
 
 from beatd.message import TaskMessage
 
+PUBLISH_ATTEMPTS = 4
+"""How often a message is offered before :class:`~beatd.exceptions.BrokerError` (Celery: three retries)."""
+PUBLISH_TIMEOUT = 5.0
+"""Seconds to wait for a connection, and for the broker's confirmation."""
+
 _REDIS_SCHEMES = ("redis", "rediss", "unix", "redis+socket")
 
 

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import logging
 import re
+import time
 
-from beatd.broker.port import redis_url
-from beatd.exceptions import BrokerError, StoreError
+from beatd.broker.port import PUBLISH_ATTEMPTS, redis_url
+from beatd.exceptions import BrokerError, StoreRefused, StoreUnavailable
 from beatd.message import TaskMessage, envelope
 from beatd.store.client import border, connect
+
+log = logging.getLogger(__name__)
 
 PRIORITY_STEPS = (0, 3, 6, 9)
 """A queue is one list per step; 0 is taken first (kombu's Redis transport, ``priority_steps``)."""
 _SEPARATOR = "\x06\x16"
+
+_PAUSES = (*(0.2 * attempt for attempt in range(PUBLISH_ATTEMPTS - 1)), None)
+"""Seconds before each further attempt; None after the last."""
+_RETRYING = {"event": "publish_retrying"}
 
 
 def queue_key(queue: str, priority: int | None = 0) -> str:
@@ -38,24 +46,40 @@ class RedisPublisher:
         priority = message.properties.get("priority")
         key = routing_key or queue
         raw = envelope(message, queue=key, exchange=exchange)
-        try:
-            with border(self._client):
-                for target in self._targets(exchange, key, queue):
-                    self._client.lpush(queue_key(target, priority), raw)
-        except StoreError as error:
-            raise BrokerError(f"broker: {error}") from error
+        for pause in _PAUSES:
+            try:
+                return self._push(raw, self._targets(exchange, key, queue), priority)
+            except StoreUnavailable as error:
+                if pause is None:
+                    raise BrokerError(f"broker: {error}") from error
+                log.warning("Broker did not answer, trying again in %ss: %s", pause, error, extra=_RETRYING)
+                time.sleep(pause)
+            except StoreRefused as error:
+                raise BrokerError(f"broker: {error}") from error
+        return None
+
+    def _push(self, raw: bytes, targets: list[str], priority: int | None) -> None:
+        with border(self._client):
+            for target in targets:
+                self._client.lpush(queue_key(target, priority), raw)
 
     def close(self) -> None:
         self._client.close()
 
     def _targets(self, exchange: str, routing_key: str, queue: str) -> list[str]:
-        """The queues to push to. An exchange nobody has bound a queue to would swallow the message: ``queue`` gets it."""
+        """The queues to push to. An exchange without a fitting binding would swallow the message: ``queue`` gets it."""
         if not exchange:
             return [queue]
-        bound = (member.decode().split(_SEPARATOR) for member in self._client.smembers(f"_kombu.binding.{exchange}"))
+        with border(self._client):
+            members = self._client.smembers(f"_kombu.binding.{exchange}")
+        bound = (_text(member).split(_SEPARATOR) for member in members)
         return [target for key, pattern, target in bound if _fits(routing_key, key, pattern)] or [queue]
 
 
 def _fits(routing_key: str, key: str, pattern: str) -> bool:
     """Whether a binding takes the routing key: kombu stores a regular expression for topics, nothing for direct."""
     return bool(re.match(pattern, routing_key)) if pattern else key == routing_key
+
+
+def _text(member: bytes | str) -> str:
+    return member.decode() if isinstance(member, bytes) else member
