@@ -4,8 +4,8 @@ A message has three parts: flat *headers* that say which task and under which id
 *body* ``[args, kwargs, embed]`` in JSON. Source of every field: ``celery/app/amqp.py`` (``as_task_v2``) and
 ``kombu/transport/virtual/base.py``, as of Celery 5.
 
-Two ways lead to a message. :func:`build` makes one from its parts. :class:`Template` makes thousands of nearly equal ones:
-it is such a message, encoded once, with holes where the id and the times go.
+Two ways lead to a message. :func:`build` makes one from its parts. :class:`Template` makes thousands of nearly equal
+ones: it is such a message, encoded once, with holes where the id and the times go.
 """
 
 from __future__ import annotations
@@ -60,8 +60,8 @@ def build(
     """A message for ``task``.
 
     ``fields`` replace defaults among Celery's own headers: ``eta``, ``expires`` (ISO 8601), ``retries``, ``timelimit``
-    (``[hard, soft]`` in seconds), ``root_id``, ``parent_id``, ``group``, ``origin``, ``ignore_result``, ``shadow`` and so
-    on. ``headers`` are the user's, merged flat beside them. ``expiration_ms`` is the transport's own time to live.
+    (``[hard, soft]`` in seconds), ``root_id``, ``parent_id``, ``group``, ``origin``, ``ignore_result``, ``shadow`` and
+    so on. ``headers`` are the user's, merged flat beside them. ``expiration_ms`` is the transport's own time to live.
     Raises :class:`MessageError` if JSON cannot carry the arguments.
     """
     kwargs = dict(kwargs or {})
@@ -178,11 +178,11 @@ class Template:
         encoded = envelope(message, queue=queue, delivery_tag=HOLES["id"])
         pattern = encoded.replace(b"%", b"%%")
         for name, hole in HOLES.items():
-            pattern = pattern.replace(hole.encode(), f"%({name})b".encode())
+            pattern = pattern.replace(f'"{hole}"'.encode(), f"%({name})b".encode())
         self._pattern = pattern
 
     def render(self, values: Mapping[bytes, bytes]) -> bytes:
-        """The envelope of one run. ``values`` has the bytes for every hole that the message uses."""
+        """The envelope of one run. ``values`` has the JSON text for every hole that the message uses."""
         return self._pattern % values
 
 

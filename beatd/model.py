@@ -1,6 +1,6 @@
 """The values that everything else passes around: entries, runs, policies, settings. All of them frozen, none does I/O.
 
-Durations are whole milliseconds (``*_ms``), instants are aware UTC datetimes or milliseconds since the epoch (``*_ms``).
+Durations are whole milliseconds (``*_ms``), instants are aware UTC datetimes or milliseconds since the epoch.
 """
 
 from __future__ import annotations
@@ -63,8 +63,7 @@ class Policies(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 class Entry(msgspec.Struct, frozen=True, kw_only=True, eq=True):
     """One named line of the schedule: what to send, when, and under which policies.
 
-    ``source`` says where it was written (``beat.toml:12``), for messages only: it takes no part in comparisons that
-    decide whether an entry changed (those compare :func:`definition`).
+    ``source`` says where it was written (``beat.toml:12``), for messages to people only.
     """
 
     name: str
@@ -77,12 +76,29 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, eq=True):
     policies: Policies = Policies()
     source: str = ""
 
+    def means(self, other: Entry) -> bool:
+        """Whether both say the same, wherever they were written."""
+        return (
+            self.schedule == other.schedule
+            and self.task == other.task
+            and self.args == other.args
+            and self.kwargs == other.kwargs
+            and self.timezone == other.timezone
+            and self.options == other.options
+            and self.policies == other.policies
+        )
+
 
 class Run(NamedTuple):
-    """One occurrence of an entry. ``due_ms`` is the nominal time, never the jittered one."""
+    """One occurrence of an entry.
+
+    ``due_ms`` is the nominal time, never the jittered one, and part of the run's identity; ``fire_ms`` is when it leaves:
+    the same instant, or a little later when the entry is jittered.
+    """
 
     entry: Entry
     due_ms: int
+    fire_ms: int
 
     @property
     def id(self) -> str:

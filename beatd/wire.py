@@ -1,8 +1,8 @@
 """JSON as kombu writes and reads it: plain values as they are, and a few types marked ``{"__type__", "__value__"}``.
 
 Celery clients and workers see the same Python values on both ends. The marks are those of ``kombu.utils.json``:
-datetime, date, time, UUID, Decimal, bytes. :func:`loads` reads unmarked documents at full speed and looks for marks only
-where the text has one.
+datetime, date, time, UUID, Decimal, bytes. :func:`loads` reads unmarked documents at full speed and looks for marks
+only where the text has one.
 """
 
 from __future__ import annotations

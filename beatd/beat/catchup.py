@@ -1,0 +1,57 @@
+"""Catch-up: which of the missed runs are still to be made. Pure time.
+
+The answer is one instant: where the entry goes on. From there the heap walks on as always, so a run that is caught up
+takes the same way as any other.
+"""
+
+from __future__ import annotations
+
+from beatd.clock import from_ms, to_ms
+from beatd.model import Policies
+from beatd.schedules import Schedule, latest, period_ms
+
+WINDOW_MIN_MS = 60_000
+WINDOW_MAX_MS = 24 * 3_600_000
+
+
+def first_due(schedule: Schedule, policies: Policies, *, last_due_ms: int, now_ms: int) -> int | None:
+    """The due time (ms) at which an entry goes on after ``last_due_ms``; ``None`` if it never runs again.
+
+    Nothing was missed if the next run after ``last_due_ms`` lies in the future. Else ``policies.catch_up`` decides:
+    ``"latest"`` goes on with the last missed run, ``"all"`` with the oldest of the last ``catch_up_max``, both only
+    within the catch-up window; ``"none"`` with the first run after now.
+    """
+    due = schedule.next_after_ms(last_due_ms)
+    if due is None or due > now_ms:
+        return due
+    since = max(last_due_ms, now_ms - _window_ms(schedule, policies, last_due_ms))
+    missed = None
+    match policies.catch_up:
+        case "latest":
+            missed = _latest(schedule, since, now_ms)
+        case "all":
+            missed = _oldest_of_the_last(policies.catch_up_max, schedule, since, now_ms)
+    return missed if missed is not None else schedule.next_after_ms(now_ms)
+
+
+def _window_ms(schedule: Schedule, policies: Policies, at_ms: int) -> int:
+    if policies.catch_up_window_ms is not None:
+        return policies.catch_up_window_ms
+    period = period_ms(schedule, from_ms(at_ms))
+    return WINDOW_MAX_MS if period is None else min(max(period, WINDOW_MIN_MS), WINDOW_MAX_MS)
+
+
+def _latest(schedule: Schedule, after_ms: int, until_ms: int) -> int | None:
+    found = latest(schedule, after=from_ms(after_ms), until=from_ms(until_ms))
+    return None if found is None else to_ms(found)
+
+
+def _oldest_of_the_last(count: int, schedule: Schedule, after_ms: int, until_ms: int) -> int | None:
+    """Step back from ``until_ms`` at most ``count`` times; the number of runs further back does not matter."""
+    oldest = None
+    for _ in range(count):
+        found = _latest(schedule, after_ms, until_ms)
+        if found is None:
+            break
+        oldest, until_ms = found, found - 1
+    return oldest

@@ -1,0 +1,187 @@
+"""The beat: one loop that turns due entries into messages, while this daemon leads.
+
+:meth:`Beat.step` is the whole of it. It returns how long to sleep, and everything that could cut the sleep short (a term
+that begins, a new schedule, a signal) sets one event.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterable
+
+from beatd.beat.catchup import first_due
+from beatd.beat.dispatcher import Dispatcher
+from beatd.beat.elector import Elector, Term
+from beatd.beat.heap import DueHeap
+from beatd.clock import Clock, from_ms
+from beatd.exceptions import StoreError, TermLost
+from beatd.model import Entry
+from beatd.schedules import bind
+from beatd.store.claims import Claims, EntryState
+
+log = logging.getLogger("beatd.beat")
+
+BATCH = 500
+"""Runs claimed in one call: keeps one call below about 10 ms of the store's time."""
+
+SLEEP_MAX = 1.0
+"""Seconds; the loop turns at least this often, which feeds the watchdog and finds clock steps."""
+
+STALL_MS = 15_000
+"""A run later than this was missed, not delayed: catch-up decides what becomes of it."""
+
+CLOCK_STEP_MS = 500
+"""A larger difference between wall and monotonic time from one turn to the next is a step, not a drift."""
+
+RETRY_MIN, RETRY_MAX = 0.05, 2.0
+"""Seconds between attempts while the store refuses or does not answer."""
+
+
+class Beat:
+    """The daemon's loop for one shard. Owns its heap; everything else is handed in."""
+
+    def __init__(
+        self,
+        *,
+        clock: Clock,
+        elector: Elector,
+        claims: Claims,
+        dispatcher: Dispatcher,
+        heap: DueHeap,
+        wake: threading.Event,
+        on_turn: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._clock = clock
+        self._elector = elector
+        self._claims = claims
+        self._dispatcher = dispatcher
+        self._heap = heap
+        self._wake = wake
+        self._on_turn = on_turn
+        self._entries: dict[str, Entry] = {}
+        self._incoming: dict[str, Entry] | None = None
+        self._resumed_in = 0  # the token of the term in which the heap was built
+        self._clock_offset_ms = self._offset_ms()
+        self._failures = 0
+        self._stopping = False
+
+    def replace(self, entries: Iterable[Entry]) -> None:
+        """Put another schedule in force at the next turn. May be called from any thread."""
+        self._incoming = {entry.name: entry for entry in entries}
+        self._wake.set()
+
+    def stop(self) -> None:
+        """End :meth:`run` after the current turn. May be called from a signal handler."""
+        self._stopping = True
+        self._wake.set()
+
+    def run(self) -> None:
+        """Turn until :meth:`stop`. Errors of the store are waited out; they never end the loop."""
+        while not self._stopping:
+            self._wake.clear()
+            try:
+                seconds = self.step()
+                self._failures = 0
+            except TermLost as error:
+                seconds = self._lose_term(error)
+            except StoreError as error:
+                seconds = self._back_off(error)
+            self._on_turn()
+            if not self._stopping:
+                self._clock.wait(self._wake, seconds)
+
+    def step(self) -> float:
+        """One turn of the beat; returns the seconds to sleep."""
+        self._take_in()
+        term = self._elector.term()
+        if term is None:
+            return SLEEP_MAX  # the elector wakes us when a term begins
+        now_ms = self._clock.now_ms()
+        if self._must_resume(term, now_ms):
+            self._resume(term, now_ms)
+        while runs := self._heap.due(now_ms, at_most=BATCH):
+            self._dispatcher.dispatch(runs, term)  # claims and pushes; raises and changes nothing otherwise
+            self._heap.advance()  # memory moves after the store has
+            if (term := self._elector.term()) is None:
+                return 0.0
+        return self._until_next_due()
+
+    def _until_next_due(self) -> float:
+        instant = self._heap.next_fire_ms()
+        if instant is None:
+            return SLEEP_MAX
+        return min(max((instant - self._clock.now_ms()) / 1000, 0.0), SLEEP_MAX)
+
+    def _must_resume(self, term: Term, now_ms: int) -> bool:
+        """Whether the heap no longer says where entries stand: after a new term, a clock step, or a stall."""
+        offset_ms = self._offset_ms()
+        step_ms, self._clock_offset_ms = offset_ms - self._clock_offset_ms, offset_ms
+        if term.token != self._resumed_in:
+            return True
+        if abs(step_ms) > CLOCK_STEP_MS:
+            log.warning("The clock stepped by %+d ms", step_ms, extra={"event": "clock_stepped", "step_ms": step_ms})
+            return True
+        oldest = self._heap.next_fire_ms()
+        if oldest is not None and now_ms - oldest > STALL_MS:
+            late_ms = now_ms - oldest
+            log.warning("Runs are %d ms late; catching up", late_ms, extra={"event": "stalled", "lateness_ms": late_ms})
+            return True
+        return False
+
+    def _resume(self, term: Term, now_ms: int) -> None:
+        """Build the heap from what the store says was claimed, and let catch-up decide about the rest."""
+        self._resumed_in = 0  # should the store fail half way, the next turn begins again
+        self._heap.clear()
+        self._put(self._entries.values(), term, now_ms)
+        self._resumed_in = term.token
+        extra = {"event": "schedule_resumed", "entries": len(self._entries), "term": term.token}
+        log.info("%d entries in force", len(self._entries), extra=extra)
+
+    def _put(self, entries: Iterable[Entry], term: Term, now_ms: int) -> None:
+        wanted = {entry.name: entry for entry in entries if entry.policies.enabled}
+        named = [(name, entry.schedule.fingerprint) for name, entry in wanted.items()]
+        for name, state in self._claims.adopt(named, lease_value=term.lease_value, now_ms=now_ms):
+            self._place(wanted[name], state, now_ms)
+
+    def _place(self, entry: Entry, state: EntryState, now_ms: int) -> None:
+        schedule = bind(entry.schedule, from_ms(state.first_seen_ms))
+        due_ms = first_due(schedule, entry.policies, last_due_ms=state.last_due_ms, now_ms=now_ms)
+        self._heap.put(entry, schedule, due_ms)
+
+    def _take_in(self) -> None:
+        """Put a new schedule in force: only what changed is touched. Left for the next turn if the store fails."""
+        incoming = self._incoming
+        if incoming is None:
+            return
+        term = self._elector.term()
+        if term is not None and term.token == self._resumed_in:
+            gone = [name for name in self._entries if name not in incoming or not incoming[name].policies.enabled]
+            changed = [entry for name, entry in incoming.items() if not _unchanged(entry, self._entries.get(name))]
+            self._put(changed, term, self._clock.now_ms())
+            for name in gone:
+                self._heap.remove(name)
+        self._entries = incoming
+        if self._incoming is incoming:
+            self._incoming = None
+
+    def _lose_term(self, error: TermLost) -> float:
+        term = self._elector.term()
+        if term is not None:
+            self._elector.lose(term)
+        log.warning("%s", error, extra={"event": "fenced_off"})
+        return 0.0
+
+    def _back_off(self, error: StoreError) -> float:
+        self._failures += 1
+        pause = min(RETRY_MIN * 2 ** min(self._failures - 1, 10), RETRY_MAX)
+        extra = {"event": "store_unavailable", "attempt": self._failures}
+        log.warning("%s; trying again in %.2f s", error, pause, extra=extra)
+        return pause
+
+    def _offset_ms(self) -> int:
+        return self._clock.now_ms() - int(self._clock.monotonic() * 1000)
+
+
+def _unchanged(entry: Entry, before: Entry | None) -> bool:
+    return before is not None and entry.means(before)
