@@ -1,0 +1,36 @@
+"""When: pure time, no clock, no I/O.
+
+The promise: a schedule is a frozen value, and ``next_after(t)`` depends on nothing but the schedule and ``t``. The
+answer is strictly later than ``t``, no run between the two is left out, and equal schedules give equal answers on every
+host. Instants are UTC; a zone's wall clock is consulted only inside, by IANA name.
+"""
+
+from beatd.schedules.crontab import crontab
+from beatd.schedules.duration import duration_ms, duration_text
+from beatd.schedules.interval import bind, every
+from beatd.schedules.jitter import jittered, jittered_ms
+from beatd.schedules.once import once
+from beatd.schedules.parse import parse
+from beatd.schedules.schedule import Schedule
+from beatd.schedules.search import dst_note, latest, latest_ms, period_ms
+from beatd.schedules.solar import solar
+from beatd.schedules.zone import zone
+
+__all__ = [
+    "Schedule",
+    "bind",
+    "crontab",
+    "dst_note",
+    "duration_ms",
+    "duration_text",
+    "every",
+    "jittered",
+    "jittered_ms",
+    "latest",
+    "latest_ms",
+    "once",
+    "parse",
+    "period_ms",
+    "solar",
+    "zone",
+]

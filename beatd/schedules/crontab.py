@@ -1,0 +1,75 @@
+"""Celery's crontab: the same five fields and the same order of arguments; all of them must match."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from beatd.exceptions import ScheduleError
+from beatd.schedules.cron import Cron, Dst, cron
+from beatd.schedules.days import days
+from beatd.schedules.fields import DAY_OF_MONTH, DAY_OF_WEEK, HOUR, MINUTE, MONTH, Field, mask_of, read_field
+from beatd.schedules.zone import zone
+
+Spec = int | str | Iterable[int | str]
+
+FIELDS = (MINUTE, HOUR, DAY_OF_WEEK, DAY_OF_MONTH, MONTH)
+NAMES = tuple(field.name for field in FIELDS)
+
+
+def crontab(
+    minute: Spec = "*",
+    hour: Spec = "*",
+    day_of_week: Spec = "*",
+    day_of_month: Spec = "*",
+    month_of_year: Spec = "*",
+    *,
+    timezone: str = "UTC",
+    dst: Dst = "cron",
+) -> Cron:
+    """A schedule by fields, with Celery's arguments in Celery's order.
+
+    Each field is a number, a text (``"*/15"``, ``"mon-fri"``, ``"1,15"``) or a list of numbers. Unlike in a cron
+    string, day of week *and* day of month must match. Sunday is 0 (7 is accepted). Raises ScheduleError.
+    """
+    given = dict(zip(NAMES, (minute, hour, day_of_week, day_of_month, month_of_year), strict=True))
+    notation = {name: _writable(value) for name, value in given.items() if value != "*"} or {"minute": "*"}
+    masks = [_mask(value, field) for value, field in zip(given.values(), FIELDS, strict=True)]
+    wild = any(isinstance(value, str) and value.strip().startswith("*") for value in (minute, hour))
+    try:
+        return cron(
+            notation,
+            days(masks[3], masks[4], masks[2]),
+            minutes=masks[0],
+            hours=masks[1],
+            fixed=not wild,
+            zone=zone(timezone),
+            dst=dst,
+        )
+    except ScheduleError as error:
+        if "never runs" not in str(error):
+            raise
+        raise ScheduleError(f"day_of_month {day_of_month!r} in month_of_year {month_of_year!r}: {error}") from None
+
+
+def read_table(table: Mapping[str, object], timezone: str, dst: Dst) -> Cron:
+    """The crontab of a table such as ``{ minute = "30", hour = "7", day_of_week = "1" }``, its keys among NAMES."""
+    return crontab(**table, timezone=timezone, dst=dst)  # type: ignore[arg-type]
+
+
+def _mask(value: object, field: Field) -> int:
+    if isinstance(value, str):
+        return read_field(value, field, long_steps=True)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return mask_of((value,), field)
+    if isinstance(value, Iterable) and not isinstance(value, bytes | Mapping):
+        parts = list(value)
+        if parts and all(isinstance(part, int | str) and not isinstance(part, bool) for part in parts):
+            mask = 0
+            for part in parts:
+                mask |= _mask(part, field)
+            return mask
+    raise ScheduleError(f'{field.name} = {value!r}: expected a number, a text such as "*/5" or a list of numbers')
+
+
+def _writable(value: Spec) -> int | str | list[int | str]:
+    return value if isinstance(value, int | str) else sorted(value, key=str)

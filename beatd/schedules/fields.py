@@ -1,0 +1,174 @@
+"""The grammar of one cron field: ``*``, ``5``, ``mon``, ``1-5``, ``22-2``, ``*/15``, ``1,13,30-45/5``.
+
+A field becomes a mask: bit ``v`` is set when value ``v`` matches. Celery's tables and cron strings share this grammar.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from functools import cache
+from typing import NamedTuple
+
+from beatd.exceptions import ScheduleError
+
+_WEEKDAYS = ("sunday", "monday", "tuesday", "wednesday", "thursday", "friday", "saturday")
+_MONTHS = (
+    "january", "february", "march", "april", "may", "june",
+    "july", "august", "september", "october", "november", "december",
+)  # fmt: skip
+
+
+def _prefixes(names: Iterable[str], first: int) -> dict[str, int]:
+    """Each name by its first three letters or more: sun, tues, thurs, sept, monday."""
+    return {name[:length]: value for value, name in enumerate(names, first) for length in range(min(3, len(name)), 10)}
+
+
+class Field(NamedTuple):
+    """One column of a cron line: its name, its lowest and highest value, its names for values."""
+
+    name: str
+    low: int
+    high: int
+    names: Mapping[str, int] = {}
+
+    @property
+    def full(self) -> int:
+        """The mask of all values."""
+        return (1 << (self.high + 1)) - (1 << self.low)
+
+
+SECOND = Field("second", 0, 59)
+MINUTE = Field("minute", 0, 59)
+HOUR = Field("hour", 0, 23)
+DAY_OF_MONTH = Field("day_of_month", 1, 31)
+MONTH = Field("month_of_year", 1, 12, _prefixes(_MONTHS, 1))
+DAY_OF_WEEK = Field("day_of_week", 0, 6, _prefixes(_WEEKDAYS, 0))
+
+
+def read_field(text: str, field: Field, *, long_steps: bool = False) -> int:
+    """The mask of a field's text. Raises ScheduleError with the field, the fault and the near right value.
+
+    ``long_steps`` lets a step exceed the range (``*/90`` minutes, which is just minute 0), as Celery does.
+    """
+    mask = 0
+    for part in text.split(","):
+        mask |= _read_part(part.strip().lower(), text, field, long_steps)
+    return mask
+
+
+def mask_of(values: Iterable[int], field: Field) -> int:
+    """The mask of plain numbers; Sunday may be 7."""
+    mask = 0
+    for value in values:
+        number = _in_range(value, str(value), field)
+        mask |= 1 << (0 if field is DAY_OF_WEEK and number == 7 else number)
+    return mask
+
+
+def values_of(mask: int) -> list[int]:
+    """The values of a mask, ascending."""
+    return [value for value in range(mask.bit_length()) if mask >> value & 1]
+
+
+def render(mask: int, field: Field) -> str:
+    """The shortest plain text of a mask: ``*``, or numbers and ranges; never a step, whose star would mean more."""
+    if mask == field.full:
+        return "*"
+    runs: list[list[int]] = []
+    for value in values_of(mask):
+        if runs and runs[-1][1] == value - 1:
+            runs[-1][1] = value
+        else:
+            runs.append([value, value])
+    return ",".join(str(a) if a == b else f"{a}-{b}" for a, b in runs)
+
+
+NONE = 255
+
+
+@cache
+def next_table(mask: int, size: int) -> bytes:
+    """``table[i]`` is the smallest value of the mask that is >= i, or NONE; for i from 0 to ``size`` inclusive."""
+    table = bytearray([NONE]) * (size + 1)
+    for i in range(size - 1, -1, -1):
+        table[i] = i if mask >> i & 1 else table[i + 1]
+    return bytes(table)
+
+
+def fault(text: str, field: Field, why: str) -> ScheduleError:
+    """The error of one field, in the words that all of them share."""
+    return ScheduleError(f'{field.name} "{text}": {why}')
+
+
+def _read_part(part: str, text: str, field: Field, long_steps: bool) -> int:
+    if not part:
+        raise fault(text, field, "an empty part; values are separated by single commas")
+    base, slash, step_text = part.partition("/")
+    if base == "*":
+        values = list(range(field.low, field.high + 1))
+    elif "-" in base:
+        values = _read_range(base, text, field)
+    else:
+        values = [_number(base, text, field)]
+        if slash:
+            raise fault(text, field, f'a step needs a range; write "{base}-{field.high}/{step_text or "n"}"')
+    if slash:
+        values = values[:: _step(step_text, text, field, long_steps)]
+    mask = 0
+    for value in values:
+        mask |= 1 << value
+    if field is DAY_OF_WEEK:  # Sunday is 0 and 7
+        mask = (mask | mask >> 7) & field.full
+    return mask
+
+
+def _read_range(base: str, text: str, field: Field) -> list[int]:
+    ends = base.split("-")
+    if len(ends) != 2 or not all(ends):
+        raise fault(text, field, f'"{base}" is not a range; a range has two ends, as in "{_example(field)}"')
+    first, last = (_number(end, text, field) for end in ends)
+    if first <= last:
+        return list(range(first, last + 1))
+    if field is DAY_OF_WEEK and first == 7:
+        return list(range(last + 1))
+    return [*range(first, field.high + 1), *range(field.low, last + 1)]
+
+
+def _step(step: str, text: str, field: Field, long_steps: bool) -> int:
+    if not (step.isascii() and step.isdigit()) or int(step) == 0:
+        raise fault(text, field, f'"/{step}" is not a step; a step is a whole number from 1 on, as in "*/5"')
+    if int(step) > field.high and not long_steps:
+        raise fault(
+            text, field, f'a step of {step} never comes to a second value, {field.name} goes from {field.low} to '
+            f'{field.high}; for other periods use an interval such as "every 90m"'
+        )  # fmt: skip
+    return int(step)
+
+
+def _number(word: str, text: str, field: Field) -> int:
+    if word.isascii() and word.isdigit():
+        return _in_range(int(word), text, field)
+    if (value := field.names.get(word)) is not None:
+        return value
+    near = difflib.get_close_matches(word, [name for name in field.names if len(name) == 3], n=1, cutoff=0.5)
+    hint = f'; did you mean "{near[0]}"?' if near else f", {_limits(field)}"
+    raise fault(text, field, f'"{word}" is not a {field.name.replace("_", " ")}{hint}')
+
+
+def _in_range(value: int, text: str, field: Field) -> int:
+    high = 7 if field is DAY_OF_WEEK else field.high
+    if not field.low <= value <= high:
+        raise fault(text, field, f"{value} is out of range, {_limits(field)}")
+    return value
+
+
+def _limits(field: Field) -> str:
+    limits = f"{field.name} goes from {field.low} to {field.high}"
+    if field is DAY_OF_WEEK:
+        return f"{limits} (0 and 7 are Sunday) or sun to sat"
+    return f"{limits} or jan to dec" if field.names else limits
+
+
+def _example(field: Field) -> str:
+    return {"day_of_week": "mon-fri", "month_of_year": "nov-feb"}.get(field.name, f"{field.low}-{field.high}")

@@ -1,0 +1,42 @@
+"""Points in time as they are written: an aware datetime, a naive one in the entry's zone, a date, or ISO 8601 text."""
+
+from __future__ import annotations
+
+from datetime import date, datetime, time
+
+from beatd.exceptions import ScheduleError
+from beatd.schedules.schedule import EPOCH, from_ms, to_ms
+from beatd.schedules.zone import Zone
+
+
+def instant_ms(value: object, zone: Zone, what: str) -> int:
+    """Milliseconds since the epoch. A naive value is the wall time of ``zone``: one in a gap is moved to its end, one
+    that is shown twice is the first. Raises ScheduleError that names ``what``."""
+    moment = _read(value, what)
+    if moment.tzinfo is not None:
+        return to_ms(moment)
+    wall_ms = to_ms(moment.replace(tzinfo=EPOCH.tzinfo))
+    seconds, ms = divmod(wall_ms, 1000)
+    due, jumped = zone.instant(seconds)
+    return due * 1000 + (0 if jumped else ms)
+
+
+def instant_text(ms: int) -> str:
+    """ISO 8601 in UTC, with milliseconds only where there are some."""
+    moment = from_ms(ms)
+    return moment.isoformat(timespec="milliseconds" if ms % 1000 else "seconds").replace("+00:00", "Z")
+
+
+def _read(value: object, what: str) -> datetime:
+    if isinstance(value, str):
+        try:
+            return datetime.fromisoformat(value.strip())
+        except ValueError as error:
+            raise ScheduleError(
+                f'{what} = "{value}": not a date and time ({error}); expected one such as 2026-12-31T23:59:00'
+            ) from None
+    if isinstance(value, datetime):
+        return value
+    if isinstance(value, date):
+        return datetime.combine(value, time())
+    raise ScheduleError(f"{what} = {value!r}: expected a date and time such as 2026-12-31T23:59:00")

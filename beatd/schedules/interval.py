@@ -1,0 +1,120 @@
+"""Intervals: a grid of ``anchor + k·every`` in whole milliseconds of UTC. It cannot drift; DST does not touch it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from weakref import WeakValueDictionary
+
+from beatd.exceptions import ScheduleError
+from beatd.schedules.duration import duration_ms, duration_text
+from beatd.schedules.instants import instant_ms, instant_text
+from beatd.schedules.schedule import Moments, Schedule, to_ms
+from beatd.schedules.zone import DAY, Zone, zone
+
+SHORTEST_MS = 10
+#: Celery's units for ``relative``: the largest that the interval holds (else the second).
+RELATIVE_UNITS = (DAY * 1000, 3_600_000, 60_000, 1000)
+
+
+@dataclass(frozen=True, slots=True, weakref_slot=True)
+class Interval(Moments):
+    """Every so many milliseconds. Build it with ``every`` or ``parse``."""
+
+    every_ms: int
+    phase_ms: int | None = None
+    """The anchor modulo ``every_ms``; None as long as nobody has said when to start (see ``bind``)."""
+
+    def next_after_ms(self, t_ms: int, /) -> int | None:
+        if self.phase_ms is None:
+            return t_ms + self.every_ms
+        return t_ms + self.every_ms - (t_ms - self.phase_ms) % self.every_ms
+
+    @property
+    def notation(self) -> object:
+        text = duration_text(self.every_ms)
+        return text if self.phase_ms is None else {"every": text, "anchor": instant_text(self.phase_ms)}
+
+    @property
+    def meaning(self) -> str:
+        phase = "" if self.phase_ms is None else f" phase {self.phase_ms}ms"
+        return f"every {duration_text(self.every_ms)}{phase}"
+
+
+@dataclass(frozen=True, slots=True, weakref_slot=True)
+class Relative(Moments):
+    """Celery's ``relative=True``: one interval after the last run, rounded down to the interval's unit.
+
+    The unit is the day, hour, minute or second: the largest that the interval holds, on the zone's wall clock.
+    """
+
+    every_ms: int
+    zone: Zone
+
+    @property
+    def unit_ms(self) -> int:
+        return next(unit for unit in RELATIVE_UNITS if unit <= self.every_ms)
+
+    def next_after_ms(self, t_ms: int, /) -> int | None:
+        unit = self.unit_ms
+        if unit == DAY * 1000:
+            return self._day_after(t_ms)
+        due_ms = t_ms + self.every_ms
+        offset = self.zone.span(due_ms // 1000).offset * 1000
+        return due_ms - (due_ms + offset) % unit
+
+    def _day_after(self, t_ms: int) -> int:
+        t = t_ms // 1000
+        wall = t + self.zone.span(t).offset + self.every_ms // 1000
+        while True:
+            wall -= wall % DAY
+            due, _ = self.zone.instant(wall)
+            if due > t:
+                return due * 1000
+            wall += DAY  # the clock was set back over midnight, and this day has begun once already
+
+    @property
+    def notation(self) -> object:
+        return {"every": duration_text(self.every_ms), "relative": True}
+
+    @property
+    def meaning(self) -> str:
+        return f"relative {duration_text(self.every_ms)} {self.zone.name}"
+
+
+def every(
+    interval: object, *, anchor: object = None, relative: bool = False, timezone: str = "UTC"
+) -> Interval | Relative:
+    """A run every ``interval`` (seconds, ``"1h30m"``, ``"PT30S"``, a timedelta), at least 10 ms.
+
+    With ``anchor`` (an aware datetime, or a naive one in ``timezone``) at anchor + k·interval, before it too; without
+    one the phase is the moment at which the entry is first seen (``bind``). ``relative`` as in Celery: rounded down to
+    the unit of the interval. Raises ScheduleError.
+    """
+    ms = duration_ms(interval)
+    if ms < SHORTEST_MS:
+        raise ScheduleError(
+            f'an interval of {duration_text(ms)} is too short: the shortest is {SHORTEST_MS}ms ("10ms")'
+        )
+    if relative and anchor is not None:
+        raise ScheduleError("an interval is either anchored or relative; leave out anchor or relative")
+    if relative:
+        if ms < 1000:
+            raise ScheduleError(f'relative needs an interval of at least "1s", got {duration_text(ms)}')
+        return Relative(ms, zone(timezone))
+    known = zone(timezone)
+    return Interval(ms, None if anchor is None else instant_ms(anchor, known, "anchor") % ms)
+
+
+_bound: WeakValueDictionary[tuple[int, int], Interval] = WeakValueDictionary()
+
+
+def bind(schedule: Schedule, first_seen: datetime) -> Schedule:
+    """The schedule with its phase: an interval without an anchor gets it from ``first_seen``, all others stay as they
+    are. Only the phase is kept, so that intervals that run together are one object."""
+    if not isinstance(schedule, Interval) or schedule.phase_ms is not None:
+        return schedule
+    key = (schedule.every_ms, to_ms(first_seen) % schedule.every_ms)
+    if (known := _bound.get(key)) is None:
+        known = _bound[key] = Interval(*key)
+    return known

@@ -1,0 +1,124 @@
+"""One function reads every notation of a schedule."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import cast
+from weakref import WeakValueDictionary
+
+from beatd.exceptions import ScheduleError
+from beatd.schedules.cron import Dst
+from beatd.schedules.cronstring import ALIASES, is_hashed, read_cron
+from beatd.schedules.crontab import NAMES, read_table
+from beatd.schedules.interval import every
+from beatd.schedules.once import once
+from beatd.schedules.schedule import Moments, Schedule
+from beatd.schedules.solar import solar
+from beatd.schedules.union import union
+from beatd.schedules.zone import zone
+
+_EVERY = re.compile(r"\s*@?every\s+(.*)", re.IGNORECASE | re.DOTALL)
+#: Which keys make which kind of table; the first key is the one that names the kind.
+_TABLES = {"every": ("every", "anchor", "relative"), "solar": ("solar", "lat", "lon"), "at": ("at",), "cron": ("cron",)}
+_EXPECTED = (
+    'expected seconds (30), a duration ("1h30m"), a cron string ("30 7 * * mon"), or a table with every, cron, at, '
+    "solar or Celery's crontab fields"
+)
+_known: WeakValueDictionary[tuple[object, ...], Moments] = WeakValueDictionary()
+
+
+def parse(value: object, *, timezone: str = "UTC", name: str = "", dst: Dst = "cron") -> Schedule:
+    """The schedule that ``value`` denotes; equal values in one zone give the same object.
+
+    ``value`` is a number of seconds, a timedelta, a duration (``"30s"``, ``"1h30m"``, ``"PT30S"``, ``"every 30s"``), a
+    cron string (5 fields, 6 with the seconds first, ``@daily``, ``H``), a table (Celery's crontab fields;
+    ``{every=, anchor=, relative=}``; ``{solar=, lat=, lon=}``; ``{at=}``; ``{cron=}``), a list of all these (their
+    union), or a schedule, which comes back as it is. ``name`` is the entry's, for ``H``. ``dst`` is what happens to a
+    fixed time in the gap of a clock change: ``"cron"`` moves it to the end of the gap, ``"skip"`` leaves it out.
+
+    Raises ScheduleError, which names what is wrong and what would be right.
+    """
+    if isinstance(value, Moments):
+        return value
+    if dst not in ("cron", "skip"):
+        raise ScheduleError(f'dst = {dst!r}: expected "cron" or "skip"')
+    key: tuple[object, ...] = (
+        type(value),
+        value if isinstance(value, str | int | float) else repr(value),
+        timezone,
+        dst,
+    )
+    if isinstance(value, str):
+        key += (name if is_hashed(value) else "",)
+    elif isinstance(value, list | tuple | Mapping):
+        key += (name,)
+    if (known := _known.get(key)) is None:
+        known = _known[key] = cast(Moments, _read(value, timezone, name, dst))
+    return known
+
+
+def _read(value: object, timezone: str, name: str, dst: Dst) -> Schedule:
+    if isinstance(value, str):
+        return _read_text(value, timezone, name, dst)
+    if isinstance(value, int | float | timedelta) and not isinstance(value, bool):
+        zone(timezone)
+        return every(value)
+    if isinstance(value, Mapping):
+        return _read_table(value, timezone, name, dst)
+    if isinstance(value, list | tuple):
+        if not value:
+            raise ScheduleError("an empty list of schedules never runs; give at least one, or set enabled = false")
+        return union(parse(part, timezone=timezone, name=name, dst=dst) for part in value)
+    if isinstance(value, Schedule):
+        return value
+    raise ScheduleError(f"{value!r} is not a schedule: {_EXPECTED}")
+
+
+def _read_text(text: str, timezone: str, name: str, dst: Dst) -> Schedule:
+    if interval := _EVERY.fullmatch(text):
+        return every(interval[1], timezone=timezone)
+    stripped = text.strip()
+    if not stripped:
+        raise ScheduleError(f"an empty text is not a schedule: {_EXPECTED}")
+    if stripped.startswith("@") or len(stripped.split()) > 2 or "*" in stripped:
+        return read_cron(text, timezone, name, dst)
+    if near := difflib.get_close_matches(f"@{stripped.lower()}", ALIASES, n=1, cutoff=0.9):
+        raise ScheduleError(f'"{text}" is not a schedule; did you mean "{near[0]}"?')
+    return every(text, timezone=timezone)
+
+
+def _read_table(table: Mapping[object, object], timezone: str, name: str, dst: Dst) -> Schedule:
+    named = {str(key): value for key, value in table.items()}
+    kinds = [kind for kind in _TABLES if kind in named]
+    if not kinds:
+        if not named:
+            raise ScheduleError(f"an empty table is not a schedule: {_EXPECTED}")
+        return read_table(_checked(named, NAMES, "a crontab table", also=_TABLES), timezone, dst)
+    kind = kinds[0]
+    _checked(named, _TABLES[kind], f'a table with "{kind}"')
+    if kind == "every":
+        relative = named.get("relative", False)
+        if not isinstance(relative, bool):
+            raise ScheduleError(f"relative = {relative!r}: expected true or false")
+        return every(named["every"], anchor=named.get("anchor"), relative=relative, timezone=timezone)
+    if kind == "solar":
+        return solar(named["solar"], named.get("lat"), named.get("lon"))
+    if kind == "at":
+        return once(named["at"], timezone=timezone)
+    if not isinstance(named["cron"], str):
+        raise ScheduleError(f'cron = {named["cron"]!r}: expected a cron string such as "30 7 * * mon"')
+    return read_cron(named["cron"], timezone, name, dst)
+
+
+def _checked(
+    table: dict[str, object], names: tuple[str, ...], what: str, also: Mapping[str, object] = {}
+) -> dict[str, object]:
+    for key in table:
+        if key not in names:
+            near = difflib.get_close_matches(key, [*names, *also], n=1)
+            hint = f'did you mean "{near[0]}"?' if near else f"known are {', '.join(names)}"
+            raise ScheduleError(f'unknown key "{key}" in {what}; {hint}')
+    return table

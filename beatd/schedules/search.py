@@ -1,0 +1,71 @@
+"""Questions about any schedule, answered by a few calls of its one method."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Literal
+
+from beatd.schedules.cron import Cron
+from beatd.schedules.interval import Interval, bind
+from beatd.schedules.schedule import Schedule, from_ms, to_ms
+from beatd.schedules.union import Union
+
+
+def latest(schedule: Schedule, *, after: datetime, until: datetime) -> datetime | None:
+    """The latest run in (after, until], or None. Found by bisection: a year of missed minutes costs some dozen steps.
+
+    An interval without a phase counts from ``after``.
+    """
+    if isinstance(schedule, Interval):
+        schedule = bind(schedule, after)
+    found = latest_ms(schedule, to_ms(after), to_ms(until))
+    return None if found is None else from_ms(found)
+
+
+def latest_ms(schedule: Schedule, after_ms: int, until_ms: int) -> int | None:
+    """``latest`` in milliseconds since the epoch."""
+
+    def run_after(t_ms: int) -> int | None:
+        due = schedule.next_after_ms(t_ms)
+        return due if due is not None and due <= until_ms else None
+
+    found = run_after(after_ms)
+    if found is None:
+        return None
+    # `found` is a run; no run in the range starts after `high`. The first guess is that runs are evenly spaced.
+    high = until_ms
+    step = found - after_ms
+    while (following := run_after(found)) is not None:
+        found = following
+        step *= 2
+        probe = max(high - step, (found + high) // 2)
+        if (later := run_after(probe)) is not None:
+            found = later
+        else:
+            high = probe
+    return found
+
+
+def period_ms(schedule: Schedule, at: datetime) -> int | None:
+    """The time between the two next runs after ``at``, in milliseconds; None when fewer than two are left."""
+    first = schedule.next_after_ms(to_ms(at))
+    second = None if first is None else schedule.next_after_ms(first)
+    return None if first is None or second is None else second - first
+
+
+def dst_note(schedule: Schedule, t: datetime) -> Literal["gap", "overlap"] | None:
+    """Whether the run at ``t`` was moved out of a gap of the wall clock, or falls into an hour that it shows twice."""
+    if isinstance(schedule, Union):
+        notes = (dst_note(part, t) for part in schedule.parts if _runs_at(part, to_ms(t)))
+        return next((note for note in notes if note), None)
+    if not isinstance(schedule, Cron):
+        return None
+    second = to_ms(t) // 1000
+    wall = second + schedule.zone.span(second).offset
+    if schedule.fixed and schedule.wall_after(wall - 1) != wall:
+        return "gap"
+    return "overlap" if schedule.zone.is_repeated(second) else None
+
+
+def _runs_at(schedule: Schedule, t_ms: int) -> bool:
+    return schedule.next_after_ms(t_ms - 1) == t_ms

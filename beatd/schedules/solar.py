@@ -1,0 +1,104 @@
+"""Solar events: when the sun passes an altitude at a place. Needs astral (``beatd[solar]``), imported on first use."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+from datetime import date
+from functools import lru_cache
+from typing import Literal
+
+from beatd.exceptions import ScheduleError
+from beatd.schedules.days import EPOCH_DAY, LAST_DAY
+from beatd.schedules.schedule import Moments, to_ms
+from beatd.schedules.zone import DAY
+
+#: Event: the sun's zenith angle in degrees and its way. 90.833 is the upper limb on the horizon, refraction included.
+EVENTS: dict[str, tuple[float, Literal["rising", "setting", "noon", "midnight"]]] = {
+    "dawn_astronomical": (108.0, "rising"),
+    "dawn_nautical": (102.0, "rising"),
+    "dawn_civil": (96.0, "rising"),
+    "sunrise": (90.0, "rising"),
+    "solar_noon": (0.0, "noon"),
+    "sunset": (90.0, "setting"),
+    "dusk_civil": (96.0, "setting"),
+    "dusk_nautical": (102.0, "setting"),
+    "dusk_astronomical": (108.0, "setting"),
+    "solar_midnight": (180.0, "midnight"),
+}
+
+
+@dataclass(frozen=True, slots=True, weakref_slot=True)
+class Solar(Moments):
+    """Each time that the sun does ``event`` at a place. Build it with ``solar`` or ``parse``."""
+
+    event: str
+    lat: float
+    lon: float
+
+    def next_after_ms(self, t_ms: int, /) -> int | None:
+        """None where it does not happen within two years: at the poles, and in the far north and south."""
+        t = t_ms // 1000
+        today = t // DAY
+        for day in range(today - 2, min(today + SEARCH_DAYS, LAST_DAY)):
+            at = moment(self.event, self.lat, self.lon, day)
+            if at is not None and at > t:
+                return at * 1000
+        return None
+
+    @property
+    def notation(self) -> object:
+        return {"solar": self.event, "lat": self.lat, "lon": self.lon}
+
+    @property
+    def meaning(self) -> str:
+        return f"solar {self.event} {self.lat!r} {self.lon!r}"
+
+
+SEARCH_DAYS = 733
+
+
+def solar(event: object, lat: object, lon: object) -> Solar:
+    """Each time that the sun does ``event`` (one of EVENTS) at that latitude and longitude in degrees, north and east
+    positive. Raises ScheduleError, also when astral is not installed."""
+    if event not in EVENTS:
+        near = difflib.get_close_matches(str(event), EVENTS, n=1)
+        hint = f'did you mean "{near[0]}"?' if near else f"known are {', '.join(EVENTS)}"
+        raise ScheduleError(f'solar = "{event}": no such event; {hint}')
+    place = _degrees("lat", lat, 90), _degrees("lon", lon, 180)
+    try:
+        import astral.sun  # noqa: F401, PLC0415 - optional, and slow to import
+    except ImportError:
+        raise ScheduleError("solar schedules need the package astral: pip install 'beatd[solar]'") from None
+    return Solar(str(event), *place)
+
+
+def _degrees(name: str, value: object, limit: int) -> float:
+    if isinstance(value, int | float) and not isinstance(value, bool) and -limit <= value <= limit:
+        return float(value)
+    wrong = f"solar needs {name}" if value is None else f"{name} = {value!r} is out of range"
+    raise ScheduleError(f"{wrong}: expected degrees from -{limit} to {limit}")
+
+
+@lru_cache(maxsize=4096)
+def moment(event: str, lat: float, lon: float, day: int) -> int | None:
+    """The event of that solar day, in seconds since the epoch; None when it does not happen that day.
+
+    A solar day is the 24 hours around the noon of the place; counting by it, and not by days of UTC, gives each event
+    exactly once also where it wanders over midnight UTC.
+    """
+    from astral import Observer, SunDirection, julian, sun  # noqa: PLC0415
+
+    zenith, way = EVENTS[event]
+    on = date.fromordinal(day + EPOCH_DAY)
+    noon = 720 - 4 * lon - sun.eq_of_time(julian.julianday_to_juliancentury(julian.julianday(on)))
+    if way in ("noon", "midnight"):
+        minutes = noon + (720 if way == "midnight" else 0)
+        return day * DAY + int(minutes * 60)
+    direction = SunDirection.RISING if way == "rising" else SunDirection.SETTING
+    try:
+        at = sun.time_of_transit(Observer(lat, lon), on, zenith, direction)
+    except ValueError:
+        return None
+    seconds = to_ms(at) // 1000 - day * DAY
+    return day * DAY + seconds
