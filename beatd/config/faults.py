@@ -1,0 +1,78 @@
+"""Collecting everything that is wrong with a file, so that one look at the output is enough to repair it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from difflib import get_close_matches
+
+from beatd.config.lines import Lines, Path
+from beatd.exceptions import Fault
+
+_BARE = re.compile(r"[A-Za-z0-9_-]+")
+_MOST = 1000
+"""Faults that are kept of one file: a hundred thousand lines of output help nobody."""
+
+
+class Report:
+    """The faults of one file, each at a path of keys. Lines are looked up at the end, and only if there are any."""
+
+    def __init__(self) -> None:
+        self._found: list[tuple[Path, str]] = []
+
+    def __bool__(self) -> bool:
+        return bool(self._found)
+
+    def __iter__(self) -> Iterator[tuple[Path, str]]:
+        return iter(self._found)
+
+    def add(self, path: Path, message: str) -> None:
+        """Something at ``path`` is wrong; ``message`` says what, and what would be right."""
+        self._found.append((path, message))
+
+    def faults(self, file: str, text: str | None) -> list[Fault]:
+        """What was found, in the order of the lines of ``text``; without lines if there is no text."""
+        lines = Lines(text) if text is not None else None
+        found = [Fault(file, lines and lines.of(path), dotted(path), message) for path, message in self._found]
+        found.sort(key=lambda fault: fault.line or 0)
+        if len(found) > _MOST:
+            found[_MOST:] = [Fault(file, None, "", f"and {len(found) - _MOST} more faults")]
+        return found
+
+
+def dotted(path: Path) -> str:
+    """A path as one writes it in TOML: ``beat_schedule."my entry".args[0]``."""
+    text = ""
+    for key in path:
+        if isinstance(key, int):
+            text += f"[{key}]"
+        else:
+            text += ("." if text else "") + (key if _BARE.fullmatch(key) else quoted(key))
+    return text
+
+
+def quoted(text: str, at_most: int = 60) -> str:
+    """Text in double quotes on one line: control characters escaped, a long tail cut off."""
+    shown = "".join(
+        _ESCAPES.get(char, char) if char.isprintable() or char in _ESCAPES else _escaped(char) for char in text
+    )
+    return f'"{shown[:at_most]}…"' if len(shown) > at_most else f'"{shown}"'
+
+
+_ESCAPES = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\t": "\\t", "\r": "\\r"}
+
+
+def _escaped(char: str) -> str:
+    return f"\\u{ord(char):04x}" if ord(char) < 0x10000 else f"\\U{ord(char):08x}"
+
+
+def near(word: str, known: Iterable[str]) -> str:
+    """``; did you mean "queue"?`` or nothing: the end of a message about a word that is not known."""
+    close = nearest(word, known)
+    return f"; did you mean {' or '.join(map(quoted, close))}?" if close else ""
+
+
+def nearest(word: str, known: Iterable[str], at_most: int = 2) -> list[str]:
+    """The known words that ``word`` may be a slip for, the nearest first."""
+    folded = {each.casefold().replace("-", "_"): each for each in known}
+    return [folded[each] for each in get_close_matches(word.casefold().replace("-", "_"), folded, at_most, 0.7)]

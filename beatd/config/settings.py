@@ -1,0 +1,122 @@
+"""Everything in ``beat.toml`` but the schedule: sections, paths, and what must fit together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path as FilePath
+from typing import Any
+
+import msgspec
+from msgspec import UNSET
+
+from beatd.config import values
+from beatd.config.faults import Report
+from beatd.config.fields import SECTIONS, read_fields, read_value, refuse_unknown
+from beatd.config.lines import Path
+from beatd.config.values import Wrong, told
+from beatd.model import BrokerSettings, LeaderSettings, LogSettings, RedisSettings, Settings
+from beatd.schedules import duration_text
+
+_STRUCTS: Mapping[str, type[Any]] = {
+    "redis": RedisSettings,
+    "broker": BrokerSettings,
+    "leader": LeaderSettings,
+    "log": LogSettings,
+}
+_TOP = dict.fromkeys(("timezone", "app", "include", "state_dir", *SECTIONS, "defaults", "beat_schedule"))
+_INCLUDED = dict.fromkeys(("timezone", "defaults", "beat_schedule"))
+_STATE = ".beatd"
+_RENEWALS = 3
+"""How often a lease is renewed in its time: with fewer, one lost renewal could end the leadership."""
+
+
+def read_settings(raw: Mapping[str, Any], file: FilePath, env: Mapping[str, str], report: Report) -> Settings:
+    """The settings of the main file; what is faulty is reported and has its default."""
+    refuse_unknown(raw, _TOP, report, lambda key: (key,))
+    sections = {name: _section(name, raw.get(name, {}), report) for name in SECTIONS}
+    app = read_value(values.app, raw["app"], "", report, ("app",)) if "app" in raw else UNSET
+    return Settings(
+        file=str(file),
+        timezone=read_timezone(raw, "UTC", report),
+        app=None if app is UNSET else app,
+        include=_include(raw.get("include", []), report),
+        state_dir=_state_dir(raw, file.parent, env, report),
+        redis=sections["redis"],
+        broker=sections["broker"],
+        leader=_timed(sections["leader"], raw.get("leader", {}), report),
+        log=sections["log"],
+    )
+
+
+def refuse_settings(raw: Mapping[str, Any], main: str, report: Report) -> None:
+    """An included file has entries, and what holds for them; the daemon's settings are those of the main file."""
+    for key in raw:
+        if key == "include":
+            report.add((key,), f"an included file cannot include others; list them all in {main}")
+        elif key in _TOP and key not in _INCLUDED:
+            report.add(
+                (key,), f"this setting belongs in {main}; an included file has beat_schedule, defaults and timezone"
+            )
+    refuse_unknown(raw, _TOP, report, lambda key: (key,))
+
+
+def read_timezone(raw: Mapping[str, Any], default: str, report: Report) -> str:
+    """The time zone of a file."""
+    if "timezone" not in raw:
+        return default
+    read = read_value(values.timezone, raw["timezone"], "", report, ("timezone",))
+    return default if read is UNSET else str(read)
+
+
+def _section(name: str, raw: Any, report: Report) -> Any:
+    def where(key: str) -> Path:
+        return (name, key)
+
+    if not isinstance(raw, Mapping):
+        report.add((name,), f"expected a table, [{name}], got {told(raw)}")
+        return _STRUCTS[name]()
+    refuse_unknown(raw, SECTIONS[name], report, where)
+    return _STRUCTS[name](**read_fields(raw, SECTIONS[name], "UTC", report, where))
+
+
+def _timed(leader: LeaderSettings, raw: Any, report: Report) -> LeaderSettings:
+    """A ttl on its own brings its renewals with it; both together must fit."""
+    if not isinstance(raw, Mapping) or "renew" not in raw:
+        return msgspec.structs.replace(leader, renew_ms=max(1, leader.ttl_ms // _RENEWALS))
+    if leader.ttl_ms < _RENEWALS * leader.renew_ms:
+        ttl, renew = duration_text(leader.ttl_ms), duration_text(leader.renew_ms)
+        message = (
+            f"a lease of {ttl} is too short for a renewal every {renew}: expected at least {_RENEWALS} times as long"
+        )
+        report.add(("leader", "ttl") if "ttl" in raw else ("leader", "renew"), message)
+    return leader
+
+
+def _include(raw: Any, report: Report) -> tuple[str, ...]:
+    patterns = []
+    if not isinstance(raw, list):
+        report.add(("include",), f'expected a list of paths such as ["beat.d/*.toml"], got {told(raw)}')
+        return ()
+    for place, pattern in enumerate(raw):
+        read = read_value(values.text, pattern, "", report, ("include", place))
+        if read is not UNSET:
+            patterns.append(read)
+    return tuple(patterns)
+
+
+def _state_dir(raw: Mapping[str, Any], folder: FilePath, env: Mapping[str, str], report: Report) -> str:
+    """Where the daemon may write, as an absolute path. systemd says it in ``STATE_DIRECTORY``."""
+    given = read_value(_path, raw["state_dir"], "", report, ("state_dir",)) if "state_dir" in raw else UNSET
+    if given is UNSET:
+        given = env.get("STATE_DIRECTORY", "").partition(":")[0] or _STATE
+    return str((folder / given).resolve())
+
+
+def _path(raw: Any, _zone: str) -> str:
+    path = values.text(raw)
+    if not path.startswith("~"):
+        return path
+    try:
+        return str(FilePath(path).expanduser())
+    except RuntimeError:
+        raise Wrong(f"{told(raw)}: there is no such home directory") from None

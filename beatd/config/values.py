@@ -1,0 +1,264 @@
+"""Readers of single values: what a setting may be, and the words for what it may not.
+
+A reader takes the raw value and the time zone that naive times are read in, and returns what the struct holds. It
+raises :class:`Wrong` (or ScheduleError, from the readers in :mod:`beatd.schedules`) with the reason.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping
+from datetime import UTC, date, datetime, time
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+from beatd.config.faults import near, quoted
+from beatd.config.variables import Substituted, plain
+from beatd.schedules import duration_ms, zone
+
+Reader = Callable[[Any, str], Any]
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+_APP = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*(:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*)?")
+_INSTANT = re.compile(r"\s*\d{4}-\d\d-\d\d")
+
+
+class Wrong(ValueError):
+    """A value that cannot be used; the text says why and what would be right. It never holds a variable's value."""
+
+
+def told(value: object) -> str:
+    """A value as messages show it: as TOML has it, short, and with variables unresolved."""
+    match value:
+        case Substituted():
+            return quoted(value.written)
+        case str():
+            return quoted(value)
+        case bool():
+            return str(value).lower()
+        case int() | float():
+            return str(value)
+        case datetime() | date() | time():
+            return value.isoformat()
+        case dict():
+            return "a table"
+        case list() | tuple():
+            return "a list"
+        case None:
+            return "None"
+    return f"a {type(value).__name__}"
+
+
+def text(value: Any, _zone: str = "") -> str:
+    """Text of at least one character, none of them a control character."""
+    if not isinstance(value, str):
+        raise Wrong(f"expected a string, got {told(value)}")
+    if not value.strip():
+        raise Wrong("expected a string that is not empty")
+    if _CONTROL.search(value):
+        raise Wrong(f"{told(value)} has a control character in it")
+    return plain(value)
+
+
+def flag(value: Any, _zone: str = "") -> bool:
+    """true or false; from a variable also as text."""
+    if isinstance(value, Substituted) and value.lower() in {"true", "false"}:
+        return value.lower() == "true"
+    if not isinstance(value, bool):
+        raise Wrong(f"expected true or false, got {told(value)}")
+    return value
+
+
+def whole(least: int, most: int | None = None) -> Reader:
+    """A whole number within bounds; from a variable also as text."""
+    bounds = f"from {least} to {most}" if most is not None else f"of at least {least}"
+
+    def reader(value: Any, _zone: str = "") -> int:
+        number = int(value) if isinstance(value, Substituted) and re.fullmatch(r"-?[0-9]{1,18}", value) else value
+        if isinstance(number, bool) or not isinstance(number, int):
+            raise Wrong(f"expected a whole number {bounds}, got {told(value)}")
+        if number < least or (most is not None and number > most):
+            raise Wrong(f"expected a whole number {bounds}, got {told(value)}")
+        return number
+
+    return reader
+
+
+def choice(*known: str) -> Reader:
+    """One of some words."""
+    names = ", ".join(map(quoted, known[:-1])) + f" or {quoted(known[-1])}"
+
+    def reader(value: Any, _zone: str = "") -> str:
+        if not isinstance(value, str) or value not in known:
+            hint = near(value, known) if isinstance(value, str) and not isinstance(value, Substituted) else ""
+            raise Wrong(f"expected {names}, got {told(value)}{hint}")
+        return plain(value)
+
+    return reader
+
+
+def duration(least_ms: int = 0) -> Reader:
+    """A length of time in milliseconds: from seconds, ``"1h30m"``, ``"PT30S"`` or a timedelta."""
+
+    def reader(value: Any, _zone: str = "") -> int:
+        ms = duration_ms(plain(value))
+        if ms < least_ms:
+            raise Wrong(f"expected a duration of at least {least_ms} ms, got {told(value)}")
+        return ms
+
+    return reader
+
+
+def seconds(value: Any, _zone: str = "") -> float:
+    """A length of time in seconds, longer than nothing."""
+    return float(duration(1)(value) / 1000)
+
+
+def moment(value: Any, timezone: str) -> datetime:
+    """An instant, aware and in UTC. A naive time is one of ``timezone``; a date is its midnight."""
+    if isinstance(value, str):
+        try:
+            value = datetime.fromisoformat(value.strip())
+        except ValueError:
+            raise Wrong(f'expected a time such as 2026-12-31T23:59:00 or "2026-12-31", got {told(value)}') from None
+    if isinstance(value, date) and not isinstance(value, datetime):
+        value = datetime.combine(value, time())
+    if not isinstance(value, datetime):
+        raise Wrong(f"expected a time such as 2026-12-31T23:59:00, got {told(value)}")
+    if value.tzinfo is None:
+        value = value.replace(tzinfo=zone(timezone).info)
+    try:
+        return value.astimezone(UTC)
+    except OverflowError:
+        raise Wrong(f"{told(value)} is outside of the years 1 to 9999") from None
+
+
+def expires(value: Any, timezone: str) -> Any:
+    """``"auto"``, ``"never"``, a length of time in milliseconds, or an instant."""
+    if isinstance(value, str):
+        if value in {"auto", "never"}:
+            return "auto" if value == "auto" else None
+        if _INSTANT.match(value):
+            return moment(value, timezone)
+        if value.strip().isalpha():
+            raise Wrong(f'expected seconds, a duration such as "2h", a time, "auto" or "never", got {told(value)}')
+    if isinstance(value, date):
+        return moment(value, timezone)
+    return duration(1)(value)
+
+
+def timezone(value: Any, _zone: str = "") -> str:
+    """The IANA name of a time zone; never the host's own."""
+    name = text(value)
+    if name.casefold() in {"local", "localtime", "posixrules"} or name.startswith(("posix/", "right/", "/")):
+        raise Wrong(f'{told(value)} is not an IANA name such as "Europe/Berlin"; the host\'s own zone is never used')
+    zone(name)
+    return name
+
+
+def app(value: Any, _zone: str = "") -> str:
+    """``MODULE`` or ``MODULE:APP``."""
+    name = text(value)
+    if not _APP.fullmatch(name):
+        raise Wrong(f'expected MODULE or MODULE:APP such as "proj.tasks:app", got {told(value)}')
+    return name
+
+
+def url(*schemes: str, also: str = "") -> Reader:
+    """A URL with one of ``schemes`` (any, if none is given). What it says is never shown: it may hold a password."""
+
+    def reader(value: Any, _zone: str = "") -> str:
+        address = text(value)
+        if also and address == also:
+            return address
+        scheme, separator, rest = address.partition("://")
+        if not separator or not rest or not re.fullmatch(r"[A-Za-z][A-Za-z0-9+.\-]*", scheme):
+            raise Wrong("not a URL: expected " + _forms(schemes, also))
+        if schemes and scheme not in schemes:
+            shown = "" if isinstance(value, Substituted) else f", got {quoted(scheme + '://…')}"
+            raise Wrong("expected " + _forms(schemes, also) + shown)
+        return address
+
+    return reader
+
+
+def _forms(schemes: tuple[str, ...], also: str) -> str:
+    forms = ", ".join(f"{scheme}://" for scheme in schemes) or "SCHEME://HOST"
+    return f"{quoted(also)} or {forms}" if also else forms
+
+
+def carried(value: Any) -> Any:
+    """A value that goes into a message: as it is if JSON can carry it (times, dates and the like by Celery's marks)."""
+    match value:
+        case Substituted():
+            return str(value)
+        case None | bool() | str() | int() | date() | time() | UUID() | Decimal() | bytes():
+            if isinstance(value, datetime) and value.tzinfo is not None and type(value.tzinfo).__module__ != "datetime":
+                return _standard(value)
+            return value
+        case float():
+            if not math.isfinite(value):
+                raise Wrong(f"{value} cannot be carried by JSON; expected a finite number")
+            return value
+        case list() | tuple() | set() | frozenset():
+            return [carried(each) for each in value]
+        case Mapping():
+            return {_key(key): carried(each) for key, each in value.items()}
+    if callable(getattr(value, "__json__", None)):
+        return value
+    raise Wrong(f"{told(value)} cannot be carried by JSON")
+
+
+def _key(key: object) -> str:
+    if not isinstance(key, str):
+        raise Wrong(f"the key {told(key)} cannot be carried by JSON; expected a string")
+    return key
+
+
+def _standard(value: datetime) -> datetime:
+    """The parser's own classes of zones replaced by the library's, which everything can copy, pickle and show."""
+    offset = value.utcoffset()
+    return value.replace(tzinfo=UTC if not offset else _fixed(offset))
+
+
+def _fixed(offset: Any) -> Any:
+    from datetime import timezone as fixed  # noqa: PLC0415 - `timezone` is a reader here
+
+    return fixed(offset)
+
+
+def table(value: Any, _zone: str = "") -> dict[str, Any]:
+    """A table that JSON can carry."""
+    if not isinstance(value, Mapping):
+        raise Wrong(f'expected a table such as {{ key = "value" }}, got {told(value)}')
+    result: dict[str, Any] = carried(value)
+    return result
+
+
+def signatures(value: Any, _zone: str = "") -> list[dict[str, Any]]:
+    """Tasks that follow: names, or tables with ``task`` and, as wanted, ``args``, ``kwargs`` and ``options``."""
+    return [_signature(each) for each in (value if isinstance(value, list | tuple) else [value])]
+
+
+def _signature(value: Any) -> dict[str, Any]:
+    fields = {"task": text(value)} if isinstance(value, str) else value
+    if not isinstance(fields, Mapping) or "task" not in fields:
+        raise Wrong(f'expected the name of a task, or a table such as {{ task = "tasks.add" }}, got {told(value)}')
+    for key in fields:
+        if key not in _SIGNATURE and key != "task":
+            raise Wrong(f"a signature has no {quoted(str(key))}{near(str(key), (*_SIGNATURE, 'task'))}")
+    made = {**_SIGNATURE, **fields, "task": text(fields["task"])}
+    for key, kind, words in (
+        ("args", list | tuple, "a list"),
+        ("kwargs", Mapping, "a table"),
+        ("options", Mapping, "a table"),
+    ):
+        if not isinstance(made[key], kind):
+            raise Wrong(f"{key} of a signature: expected {words}, got {told(made[key])}")
+    result: dict[str, Any] = carried(made)
+    return result
+
+
+_SIGNATURE = {"args": [], "kwargs": {}, "options": {}, "subtask_type": None, "immutable": False}

@@ -1,0 +1,102 @@
+"""``${NAME}`` in the strings of the file: replaced from the environment, and never shown again.
+
+``${NAME}`` must be set, ``${NAME:-text}`` stands for ``text`` when the variable is missing or empty, and ``$${`` is a
+plain ``${``. Keys are not touched. What came from a variable may be a secret, so it stays a :class:`Substituted`
+until the file has been read, and messages show the text with the variable's name instead.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from beatd.config.faults import Report, quoted
+from beatd.config.lines import Path
+
+_REFERENCE = re.compile(r"\$\$\{|\$\{([^}]*)(\}?)")
+_NAME = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)(?::-(.*))?", re.DOTALL)
+
+
+class Substituted(str):
+    """A string with values of variables in it; ``written`` is how the file has it. Its ``repr`` keeps the secret."""
+
+    __slots__ = ("written",)
+    written: str
+
+    def __new__(cls, value: str, written: str) -> Substituted:
+        made = super().__new__(cls, value)
+        made.written = written
+        return made
+
+    def __repr__(self) -> str:
+        return f"Substituted({self.written!r})"
+
+
+def substitute(value: Any, env: Mapping[str, str], report: Report, path: Path) -> Any:
+    """``value`` with every variable in it replaced; what cannot be is reported and stays as it is."""
+    match value:
+        case str():
+            return _text(value, env, report, path) if "${" in value else value
+        case dict():
+            return {key: substitute(each, env, report, (*path, key)) for key, each in value.items()}
+        case list():
+            return [substitute(each, env, report, (*path, place)) for place, each in enumerate(value)]
+    return value
+
+
+def is_substituted(value: Any) -> bool:
+    """Whether there is anything of a variable in ``value``."""
+    match value:
+        case Substituted():
+            return True
+        case dict():
+            return any(map(is_substituted, value.values()))
+        case list() | tuple():
+            return any(map(is_substituted, value))
+    return False
+
+
+def plain(value: Any) -> Any:
+    """``value`` with ordinary strings for substituted ones: what leaves this package."""
+    match value:
+        case Substituted():
+            return str(value)
+        case dict():
+            return {key: plain(each) for key, each in value.items()}
+        case list():
+            return [plain(each) for each in value]
+    return value
+
+
+def _text(text: str, env: Mapping[str, str], report: Report, path: Path) -> str:
+    used = False
+
+    def replaced(match: re.Match[str]) -> str:
+        nonlocal used
+        if match[0] == "$${":
+            return "${"
+        used = True
+        return _lookup(match, env, report, path)
+
+    value = _REFERENCE.sub(replaced, text)
+    return Substituted(value, text) if used else value
+
+
+def _lookup(match: re.Match[str], env: Mapping[str, str], report: Report, path: Path) -> str:
+    reference = _NAME.fullmatch(match[1])
+    if reference is None or not match[2]:
+        report.add(
+            path, f"{quoted(match[0])} is not a variable: write ${{NAME}}, ${{NAME:-default}}, or $${{ for a plain ${{"
+        )
+        return match[0]
+    name, default = reference[1], reference[2]
+    value = env.get(name)
+    if default is not None:
+        return value or default
+    if value is None:
+        report.add(
+            path, f"the environment has no variable {name}: set it, or give a default as in ${{{name}:-default}}"
+        )
+        return match[0]
+    return value
