@@ -28,8 +28,7 @@ _OWN = frozenset({"task", "args", "kwargs"})
 """What is no part of an entry's shape."""
 
 _WHEN = dict.fromkeys(("schedule", "timezone", "dst", "relative", "options"))
-_SHAPE: Mapping[str, Any] = {**_WHEN, **OPTIONS, **POLICIES}
-_ENTRY: Mapping[str, Any] = {**dict.fromkeys(_OWN), **_SHAPE}
+_ENTRY: Mapping[str, Any] = {**dict.fromkeys(_OWN), **_WHEN, **OPTIONS, **POLICIES}
 DST = choice("cron", "skip")
 _DEFAULTS: Fields = {
     "timezone": Field("timezone", values.timezone),
@@ -64,10 +63,18 @@ def entry(
     ``defaults`` stand in for what ``fields`` does not say. Raises ConfigError with every fault; ``source`` is its file.
     """
     report = Report()
-    made = EntryReader(timezone, defaults or {}).read(name, fields, report, source)
+    made = EntryReader(timezone, defaults or {}).read(name, _without_none(fields), report, source)
     if made is None or report:
         raise ConfigError(report.faults(source or "<program>", None))
     return made
+
+
+def _without_none(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Python's None says that a field is not set; TOML has no such value."""
+    given = {key: value for key, value in fields.items() if value is not None}
+    if isinstance(options := given.get("options"), Mapping):
+        given["options"] = {key: value for key, value in options.items() if value is not None}
+    return given
 
 
 class EntryReader:
@@ -134,13 +141,14 @@ class EntryReader:
     def _is_named(self, schedule: Any) -> bool:
         """Whether the meaning of a schedule may depend on the entry's name: an H in a cron string does."""
         if not isinstance(schedule, str):
-            return isinstance(schedule, Mapping | list | tuple)
+            parts = schedule.values() if isinstance(schedule, Mapping) else schedule
+            return isinstance(schedule, Mapping | list | tuple) and any(map(self._is_named, parts))
         if schedule not in self._hashed:
             self._hashed[schedule] = is_hashed(schedule)
         return self._hashed[schedule]
 
     def _new_shape(self, name: str, rest: dict[str, Any], report: Report) -> Shape | None:
-        refuse_unknown(rest, _SHAPE, report, _at_key)
+        refuse_unknown(rest, _ENTRY, report, _at_key)
         options = self._celery_options(rest, report)
         merged = {**self._defaults, **options, **rest}
         timezone = self._zone(merged, report)
@@ -183,7 +191,7 @@ class EntryReader:
 
 
 def read_defaults(raw: Any, timezone: str, report: Report) -> dict[str, Any]:
-    """``[defaults]``: fields for all entries that do not say otherwise. What is faulty is reported once, and left out."""
+    """``[defaults]``: fields for all entries that do not say otherwise. What is faulty is reported and left out."""
     if not isinstance(raw, Mapping):
         report.add(("defaults",), f'expected a table such as {{ expires = "auto" }}, got {told(raw)}')
         return {}

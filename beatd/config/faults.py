@@ -33,7 +33,7 @@ class Report:
     def faults(self, file: str, text: str | None) -> list[Fault]:
         """What was found, in the order of the lines of ``text``; without lines if there is no text."""
         lines = Lines(text) if text is not None else None
-        found = [Fault(file, lines and lines.of(path), dotted(path), message) for path, message in self._found]
+        found = [Fault(file, lines.of(path) if lines else None, dotted(path), said) for path, said in self._found]
         found.sort(key=lambda fault: fault.line or 0)
         if len(found) > _MOST:
             found[_MOST:] = [Fault(file, None, "", f"and {len(found) - _MOST} more faults")]
@@ -53,9 +53,7 @@ def dotted(path: Path) -> str:
 
 def quoted(text: str, at_most: int = 60) -> str:
     """Text in double quotes on one line: control characters escaped, a long tail cut off."""
-    shown = "".join(
-        _ESCAPES.get(char, char) if char.isprintable() or char in _ESCAPES else _escaped(char) for char in text
-    )
+    shown = "".join(char if char.isprintable() and char not in _ESCAPES else _escaped(char) for char in text)
     return f'"{shown[:at_most]}…"' if len(shown) > at_most else f'"{shown}"'
 
 
@@ -63,6 +61,8 @@ _ESCAPES = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\t": "\\t", "\r": "\\r"}
 
 
 def _escaped(char: str) -> str:
+    if char in _ESCAPES:
+        return _ESCAPES[char]
     return f"\\u{ord(char):04x}" if ord(char) < 0x10000 else f"\\U{ord(char):08x}"
 
 

@@ -11,7 +11,7 @@ from beatd.config import values
 from beatd.config.faults import Report, near, quoted
 from beatd.config.lines import Path
 from beatd.config.values import Reader, Wrong, choice, duration, seconds, whole
-from beatd.config.variables import is_substituted
+from beatd.config.variables import substituted
 from beatd.exceptions import ScheduleError
 from beatd.schedules import parse_blackout
 
@@ -101,13 +101,16 @@ def read_fields(raw: Mapping[str, Any], fields: Fields, timezone: str, report: R
 
 def read_value(read: Reader, value: Any, timezone: str, report: Report, path: Path) -> Any:
     """What ``read`` makes of ``value``; UNSET, and a fault at ``path``, if it cannot be read."""
+    made = substituted(value)
+    if made is not None and made.missing:
+        return UNSET  # reported already
     try:
         return read(value, timezone)
     except Wrong as error:
         report.add(path, str(error))
     except ScheduleError as error:
-        hidden = "the value made with a variable cannot be used here (it is not shown)"
-        report.add(path, hidden if is_substituted(value) else str(error))
+        hidden = made is not None
+        report.add(path, f"what {quoted(made.written)} stands for cannot be used here" if hidden else str(error))
     return UNSET
 
 

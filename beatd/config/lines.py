@@ -7,6 +7,7 @@ scanner trusts that the text has been parsed before; in a text that has not it s
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from functools import cached_property
 
 Path = tuple[str | int, ...]
@@ -39,10 +40,8 @@ class Lines:
     @cached_property
     def _known(self) -> dict[Path, int]:
         scan = _Scan(self._text)
-        try:
+        with suppress(_LostError):
             scan.statements()
-        except _LostError:
-            pass
         return scan.known
 
 

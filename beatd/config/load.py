@@ -6,7 +6,7 @@ import gc
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from glob import glob, has_magic
+from glob import escape, glob, has_magic
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -94,7 +94,7 @@ class _Load:
 
     def main(self, path: Path) -> Config:
         shown = str(path)
-        absolute = Path(os.path.abspath(path))  # noqa: PTH100 - a symbolic link is watched as such, so it stays
+        absolute = path.absolute()  # not resolved: a watcher must see a symbolic link change
         text = read(path, shown)
         report = Report()
         document = Document(shown, text)
@@ -102,10 +102,9 @@ class _Load:
         settings = read_settings(raw, absolute, self.env, report)
         defaults = read_defaults(raw.get("defaults", {}), settings.timezone, report)
         self.take(document, EntryReader(settings.timezone, defaults), report)
-        globs = tuple(str(absolute.parent / pattern) for pattern in settings.include)
-        files = [str(absolute)]
-        for place, pattern in enumerate(globs):
-            for file in self.matching(pattern, absolute, report, ("include", place)):
+        files = [path]
+        for place, pattern in enumerate(settings.include):
+            for file in matching(path, pattern, report, ("include", place)):
                 if file not in files:
                     files.append(file)
                     self.included(file, shown, settings.timezone, defaults)
@@ -116,28 +115,19 @@ class _Load:
         return Config(
             settings=settings,
             entries=entries,
-            files=tuple(files),
-            globs=globs,
+            files=tuple(str(file.absolute()) for file in files),
+            globs=tuple(str(Path(escape(str(absolute.parent))) / pattern) for pattern in settings.include),
             digest=digest(entries),
             defaults=defaults,
         )
 
-    def matching(self, pattern: str, main: Path, report: Report, path: tuple[str | int, ...]) -> list[str]:
-        """The files of one pattern, sorted. A pattern may match none; a plain path must be there."""
-        found = sorted(file for file in glob(pattern, recursive=True) if not Path(file).is_dir())
-        if not found and not has_magic(pattern):
-            report.add(path, "no such file; only a pattern with * may match nothing")
-        for file in found:
-            if os.path.samefile(file, main):
-                report.add(path, "the file includes itself")
-        return [file for file in found if not os.path.samefile(file, main)]
-
-    def included(self, file: str, main: str, timezone: str, defaults: Mapping[str, Any]) -> None:
-        shown = os.path.join(os.path.dirname(main), os.path.relpath(file, os.path.dirname(os.path.abspath(main))))
+    def included(self, file: Path, main: str, timezone: str, defaults: Mapping[str, Any]) -> None:
+        """Read one included file; its time zone and defaults, if it has its own, hold for its entries only."""
+        shown = str(file)
         report = Report()
         text: str | None = None
         try:
-            text = read(Path(file), shown)
+            text = read(file, shown)
             document = Document(shown, text)
             raw = substitute(document.settings, self.env, report, ()) if "${" in text else document.settings
             refuse_settings(raw, main, report)
@@ -153,14 +143,25 @@ class _Load:
         if not isinstance(document.schedule, dict):
             report.add((SCHEDULE,), f"expected tables such as [beat_schedule.my-entry], got {told(document.schedule)}")
         has_variables = "${" in document.text
-        for name, fields, line in document.entries():
-            if has_variables:
-                fields = substitute(fields, self.env, report, (SCHEDULE, name))
+        for name, raw, line in document.entries():
+            fields = substitute(raw, self.env, report, (SCHEDULE, name)) if has_variables else raw
             source = f"{document.file}:{line}"
             if (other := self.names.setdefault(name, source)) is not source:
                 report.add((SCHEDULE, name), f"the entry {quoted(name)} is already defined at {other}")
             elif entry := reader.read(name, fields, report, source):
                 self.entries.append(entry)
+
+
+def matching(main: Path, pattern: str, report: Report, place: tuple[str | int, ...]) -> list[Path]:
+    """The files of one pattern of ``include``, sorted. A pattern may match none; a plain path must be there."""
+    where = Path(escape(str(main.parent))) / pattern
+    found = [Path(file) for file in sorted(glob(str(where), recursive=True))]  # noqa: PTH207 - may be absolute
+    if not found and not has_magic(pattern):
+        report.add(place, "no such file; only a pattern with * may match nothing")
+    if any(file.exists() and file.samefile(main) for file in found):
+        report.add(place, "this matches the file itself: a file cannot include itself")
+        return []
+    return [file for file in found if not (has_magic(pattern) and file.is_dir())]
 
 
 @contextmanager

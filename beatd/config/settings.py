@@ -54,9 +54,7 @@ def refuse_settings(raw: Mapping[str, Any], main: str, report: Report) -> None:
         if key == "include":
             report.add((key,), f"an included file cannot include others; list them all in {main}")
         elif key in _TOP and key not in _INCLUDED:
-            report.add(
-                (key,), f"this setting belongs in {main}; an included file has beat_schedule, defaults and timezone"
-            )
+            report.add((key,), f"this belongs in {main}; an included file has beat_schedule, defaults, timezone")
     refuse_unknown(raw, _TOP, report, lambda key: (key,))
 
 
@@ -85,9 +83,7 @@ def _timed(leader: LeaderSettings, raw: Any, report: Report) -> LeaderSettings:
         return msgspec.structs.replace(leader, renew_ms=max(1, leader.ttl_ms // _RENEWALS))
     if leader.ttl_ms < _RENEWALS * leader.renew_ms:
         ttl, renew = duration_text(leader.ttl_ms), duration_text(leader.renew_ms)
-        message = (
-            f"a lease of {ttl} is too short for a renewal every {renew}: expected at least {_RENEWALS} times as long"
-        )
+        message = f"a lease of {ttl} is too short to be renewed every {renew}; expected at least {_RENEWALS} times that"
         report.add(("leader", "ttl") if "ttl" in raw else ("leader", "renew"), message)
     return leader
 

@@ -24,7 +24,7 @@ _LARGEST = 256 * 1024 * 1024
 _PIECE = 500
 
 _ENTRY = re.compile(
-    r"^\[beat_schedule\.([A-Za-z0-9_-]+|\"[^\"\\\n]*\"|'[^'\n]*')\][ \t]*(?:#[^\n]*)?\r?$", re.MULTILINE
+    r"^\[beat_schedule\.([A-Za-z0-9_-]+|\"[^\"\\\n]*\"|'[^'\n]*')(\.[^\]\n]+)?\][ \t]*(?:#[^\n]*)?\r?$", re.MULTILINE
 )
 _BRACKET = re.compile(r"^[ \t]*\[", re.MULTILINE)
 _PLACE = re.compile(r"(.*) at line (\d+) column (\d+)$", re.DOTALL)
@@ -90,17 +90,25 @@ class Document:
 def _plain_headers(text: str) -> list[re.Match[str]]:
     """The headers of the entries, if the text can be cut there; none if it must be parsed as a whole.
 
-    It can be cut when from the first header on each line with a leading bracket is such a header, and no name comes
-    twice. Multi-line strings could hide a header, and are left to the parser.
+    It can be cut when from the first header on each line with a leading bracket is such a header, or that of a table
+    inside the entry above, and no name comes twice. Multi-line strings could hide a header: not cut.
     """
     if '"""' in text or "'''" in text:
         return []
-    headers = list(_ENTRY.finditer(text))
+    headers: list[re.Match[str]] = []
+    inner = 0
+    for match in _ENTRY.finditer(text):
+        if match[2] is None:
+            headers.append(match)
+        elif headers and headers[-1][1] == match[1]:
+            inner += 1
+        else:
+            return []
     if len(headers) < _PIECE:
         return []
     brackets = sum(1 for _ in _BRACKET.finditer(text, headers[0].start()))
     names = {header[1].strip("\"'") for header in headers}
-    return headers if brackets == len(headers) == len(names) else []
+    return headers if brackets - inner == len(headers) == len(names) else []
 
 
 def read(path: Path, shown: str) -> str:

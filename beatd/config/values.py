@@ -59,7 +59,7 @@ def text(value: Any, _zone: str = "") -> str:
         raise Wrong("expected a string that is not empty")
     if _CONTROL.search(value):
         raise Wrong(f"{told(value)} has a control character in it")
-    return plain(value)
+    return str(value)
 
 
 def flag(value: Any, _zone: str = "") -> bool:
@@ -94,7 +94,7 @@ def choice(*known: str) -> Reader:
         if not isinstance(value, str) or value not in known:
             hint = near(value, known) if isinstance(value, str) and not isinstance(value, Substituted) else ""
             raise Wrong(f"expected {names}, got {told(value)}{hint}")
-        return plain(value)
+        return str(value)
 
     return reader
 
@@ -111,9 +111,9 @@ def duration(least_ms: int = 0) -> Reader:
     return reader
 
 
-def seconds(value: Any, _zone: str = "") -> float:
+def seconds(value: Any, timezone: str = "") -> float:
     """A length of time in seconds, longer than nothing."""
-    return float(duration(1)(value) / 1000)
+    return float(duration(1)(value, timezone) / 1000)
 
 
 def moment(value: Any, timezone: str) -> datetime:
@@ -130,9 +130,10 @@ def moment(value: Any, timezone: str) -> datetime:
     if value.tzinfo is None:
         value = value.replace(tzinfo=zone(timezone).info)
     try:
-        return value.astimezone(UTC)
+        instant: datetime = value.astimezone(UTC)
     except OverflowError:
         raise Wrong(f"{told(value)} is outside of the years 1 to 9999") from None
+    return instant
 
 
 def expires(value: Any, timezone: str) -> Any:
@@ -146,7 +147,7 @@ def expires(value: Any, timezone: str) -> Any:
             raise Wrong(f'expected seconds, a duration such as "2h", a time, "auto" or "never", got {told(value)}')
     if isinstance(value, date):
         return moment(value, timezone)
-    return duration(1)(value)
+    return duration(1)(value, timezone)
 
 
 def timezone(value: Any, _zone: str = "") -> str:
@@ -261,4 +262,4 @@ def _signature(value: Any) -> dict[str, Any]:
     return result
 
 
-_SIGNATURE = {"args": [], "kwargs": {}, "options": {}, "subtask_type": None, "immutable": False}
+_SIGNATURE: dict[str, Any] = {"args": [], "kwargs": {}, "options": {}, "subtask_type": None, "immutable": False}

@@ -21,12 +21,15 @@ _NAME = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)(?::-(.*))?", re.DOTALL)
 class Substituted(str):
     """A string with values of variables in it; ``written`` is how the file has it. Its ``repr`` keeps the secret."""
 
-    __slots__ = ("written",)
+    __slots__ = ("missing", "written")
     written: str
+    missing: bool
+    """Whether a variable was not there, which has been reported: what the text is then does not matter."""
 
-    def __new__(cls, value: str, written: str) -> Substituted:
+    def __new__(cls, value: str, written: str, missing: bool = False) -> Substituted:
         made = super().__new__(cls, value)
         made.written = written
+        made.missing = missing
         return made
 
     def __repr__(self) -> str:
@@ -45,16 +48,16 @@ def substitute(value: Any, env: Mapping[str, str], report: Report, path: Path) -
     return value
 
 
-def is_substituted(value: Any) -> bool:
-    """Whether there is anything of a variable in ``value``."""
+def substituted(value: Any) -> Substituted | None:
+    """The first text in ``value`` that was made with a variable; one whose variable is missing before all others."""
     match value:
         case Substituted():
-            return True
-        case dict():
-            return any(map(is_substituted, value.values()))
-        case list() | tuple():
-            return any(map(is_substituted, value))
-    return False
+            return value
+        case dict() | list() | tuple():
+            inside = value.values() if isinstance(value, dict) else value
+            made = [found for each in inside if (found := substituted(each)) is not None]
+            return next((each for each in made if each.missing), made[0] if made else None)
+    return None
 
 
 def plain(value: Any) -> Any:
@@ -70,33 +73,31 @@ def plain(value: Any) -> Any:
 
 
 def _text(text: str, env: Mapping[str, str], report: Report, path: Path) -> str:
-    used = False
+    references = missing = 0
 
     def replaced(match: re.Match[str]) -> str:
-        nonlocal used
+        nonlocal references, missing
         if match[0] == "$${":
             return "${"
-        used = True
-        return _lookup(match, env, report, path)
+        references += 1
+        value = _lookup(match, env, report, path)
+        missing += value is None
+        return value or ""
 
     value = _REFERENCE.sub(replaced, text)
-    return Substituted(value, text) if used else value
+    return Substituted(value, text, bool(missing)) if references else value
 
 
-def _lookup(match: re.Match[str], env: Mapping[str, str], report: Report, path: Path) -> str:
+def _lookup(match: re.Match[str], env: Mapping[str, str], report: Report, path: Path) -> str | None:
     reference = _NAME.fullmatch(match[1])
     if reference is None or not match[2]:
-        report.add(
-            path, f"{quoted(match[0])} is not a variable: write ${{NAME}}, ${{NAME:-default}}, or $${{ for a plain ${{"
-        )
-        return match[0]
+        right = "write ${NAME}, ${NAME:-default}, or $${ for a plain ${"
+        report.add(path, f"{quoted(match[0])} is not a variable: {right}")
+        return None
     name, default = reference[1], reference[2]
     value = env.get(name)
     if default is not None:
         return value or default
     if value is None:
-        report.add(
-            path, f"the environment has no variable {name}: set it, or give a default as in ${{{name}:-default}}"
-        )
-        return match[0]
+        report.add(path, f"the environment variable {name} is not set: set it, or write ${{{name}:-default}}")
     return value
