@@ -1,0 +1,340 @@
+"""The app: a registry of tasks with a configuration, a way to the broker and a way to the results."""
+
+from __future__ import annotations
+
+import importlib
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime
+from functools import cached_property
+from typing import Any, Concatenate, Literal, ParamSpec, TypeVar, cast, overload
+from zoneinfo import ZoneInfo
+
+from beatd import broker
+from beatd.app import shared
+from beatd.app.autoretry import add_autoretry
+from beatd.app.conf import Conf
+from beatd.app.context import current
+from beatd.app.periodic import Registration, from_conf, registration
+from beatd.app.registry import TaskRegistry
+from beatd.app.result import AsyncResult
+from beatd.app.sending import Route, check_options, message_for, new_id, route_for, utc_now
+from beatd.app.signals import Signal
+from beatd.app.signature import Signature
+from beatd.app.task import FROM_CONF, Task
+from beatd.broker import Publisher, is_redis
+from beatd.clock import Clock, SystemClock
+from beatd.message import TaskMessage
+from beatd.store.outcomes import READY_STATES, document
+from beatd.store.results import NoResults, RedisResults, Results, Stored
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class App:
+    """An application. ``main`` names tasks that are defined in the script that is being run.
+
+    ``broker`` and ``backend`` are URLs; further keywords are settings (``timezone="Asia/Baku"``). Making an app
+    connects nowhere.
+    """
+
+    def __init__(
+        self,
+        main: str | None = None,
+        broker: str | None = None,
+        backend: str | None = None,
+        *,
+        include: Iterable[str] = (),
+        config_source: Any = None,
+        namespace: str | None = None,
+        set_as_current: bool = True,
+        clock: Clock | None = None,
+        **conf: Any,
+    ) -> None:
+        given = {"broker_url": broker, "result_backend": backend, "include": tuple(include)}
+        self.main = main
+        self.clock = clock or SystemClock()
+        self.conf = Conf({**{name: value for name, value in given.items() if value}, **conf})
+        self.tasks = TaskRegistry()
+        self.oid = new_id()
+        self.on_after_configure = Signal("app.on_after_configure", careful=False)
+        self.on_after_finalize = Signal("app.on_after_finalize", careful=False)
+        self._periodic: dict[str, Registration] = {}
+        self._packages: list[tuple[Any, str]] = []
+        self._finalized = False
+        self._lock = threading.RLock()
+        if config_source is not None:
+            self.config_from_object(config_source, namespace=namespace)
+        if set_as_current:
+            shared.set_current_app(self)
+
+    # -- configuration ------------------------------------------------------------------------------------------------
+
+    def config_from_object(
+        self, obj: Any, silent: bool = False, force: bool = False, namespace: str | None = None
+    ) -> None:
+        """Take settings from an object or the module (or ``"module:attribute"``) of that name.
+
+        It is read when a setting is first needed, or now with ``force``. With ``namespace="CELERY"`` only names that
+        begin with ``CELERY_`` count. What was set on ``conf`` directly wins.
+        """
+        self.conf.read_later(obj, namespace)
+        if force:
+            self.conf.changes()
+
+    def autodiscover_tasks(
+        self, packages: Iterable[str] | Callable[[], Iterable[str]] | None = None, related_name: str = "tasks", **_: Any
+    ) -> None:
+        """Import ``<package>.tasks`` of each package, as soon as the tasks are needed. Packages without one are left."""
+        self._packages.append((packages or (), related_name))
+
+    def finalize(self) -> None:
+        """Make the app ready: signal ``on_after_configure``, import the task modules, signal ``on_after_finalize``.
+
+        Happens once, by itself, when tasks are first needed. What a receiver raises comes out here.
+        """
+        with self._lock:
+            if self._finalized:
+                return
+            self._finalized = True
+            try:
+                self.on_after_configure.send(sender=self, source=self.conf)
+                self._import_tasks()
+                for make in list(shared.recipes()):
+                    make(self)
+                for task in self.tasks.values():
+                    self._configure(task)
+                self.on_after_finalize.send(sender=self)
+            except BaseException:
+                self._finalized = False
+                raise
+
+    def _import_tasks(self) -> None:
+        for name in (*self.conf.imports, *self.conf.include):
+            importlib.import_module(name)
+        for packages, related_name in self._packages:
+            for package in packages() if callable(packages) else packages:
+                _import_related(package, related_name)
+
+    def _configure(self, task: Task[..., Any]) -> None:
+        for attribute, setting in FROM_CONF.items():
+            if getattr(task, attribute, None) is None:
+                setattr(task, attribute, self.conf[setting])
+
+    # -- tasks --------------------------------------------------------------------------------------------------------
+
+    @overload
+    def task(self, fun: Callable[P, R], /) -> Task[P, R]: ...
+
+    @overload
+    def task(
+        self, *, bind: Literal[True], **options: Any
+    ) -> Callable[[Callable[Concatenate[Any, P], R]], Task[P, R]]: ...
+
+    @overload
+    def task(self, *, bind: Literal[False] = False, **options: Any) -> Callable[[Callable[P, R]], Task[P, R]]: ...
+
+    def task(self, fun: Any = None, /, **options: Any) -> Any:
+        """Make a task of a function: ``@app.task``, or ``@app.task(bind=True, max_retries=5, …)``.
+
+        Any other keyword becomes an attribute of the task; ``raises`` is taken for ``throws``.
+        """
+        if fun is None:
+            return lambda function: self._task_from(function, options)
+        if not callable(fun):
+            raise TypeError(f"@app.task takes keyword arguments only, not {fun!r}")
+        return self._task_from(fun, options)
+
+    def _task_from(self, fun: Callable[..., Any], options: dict[str, Any]) -> Task[..., Any]:
+        options = dict(options)
+        name = options.pop("name", None) or self.gen_task_name(fun.__name__, fun.__module__)
+        with self._lock:
+            if name in self.tasks:
+                return self.tasks[name]
+            return self.register_task(self._class_from(fun, name, options)())
+
+    def _class_from(self, fun: Callable[..., Any], name: str, options: dict[str, Any]) -> type[Task[..., Any]]:
+        base = options.pop("base", None) or self.Task
+        bind = options.pop("bind", False)
+        if "raises" in options:
+            options.setdefault("throws", options.pop("raises"))
+        for harmless in ("shared", "lazy", "filter", "pydantic"):
+            options.pop(harmless, None)
+        attributes = {
+            **options,
+            "name": name,
+            "run": fun if bind else staticmethod(fun),
+            "abstract": False,
+            "__doc__": fun.__doc__,
+            "__module__": fun.__module__,
+            "__wrapped__": fun,
+            "__name__": fun.__name__,
+        }
+        return type(fun.__name__, (base,), attributes)
+
+    def register_task(self, task: Any) -> Task[..., Any]:
+        """Add a task object (an instance of a subclass of :class:`Task`, or such a class)."""
+        found: Task[..., Any] = task() if isinstance(task, type) else task
+        kind = type(found)
+        found.app = self
+        if not found.name:
+            found.name = self.gen_task_name(kind.__name__, kind.__module__)
+        add_autoretry(found, kind.__dict__)  # type: ignore[arg-type]  # a mapping proxy
+        self.tasks[found.name] = found
+        if self._finalized:
+            self._configure(found)
+        return found
+
+    def gen_task_name(self, name: str, module: str) -> str:
+        """``module.name``; in a script that is being run ``main.name``."""
+        return f"{self.main if module == '__main__' and self.main else module}.{name}"
+
+    @cached_property
+    def Task(self) -> type[Task[..., Any]]:  # noqa: N802 - Celery's name
+        """The base class of this app's tasks."""
+        return type("Task", (Task,), {"app": self, "__module__": __name__})
+
+    # -- the beat -----------------------------------------------------------------------------------------------------
+
+    def add_periodic_task(
+        self,
+        schedule: Any,
+        sig: Signature | Task[..., Any],
+        args: Iterable[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        name: str | None = None,
+        **opts: Any,
+    ) -> str:
+        """Have the beat send ``sig`` by ``schedule`` (seconds, timedelta, ``crontab(…)``, …); returns the entry's name.
+
+        ``opts`` are those of ``apply_async``. Without a ``name`` it is the call in words: ``tasks.test('world')``.
+        """
+        words, entry = registration(schedule, sig, args, kwargs, opts)
+        self._periodic[name or words] = entry
+        return name or words
+
+    def registrations(self) -> dict[str, Registration]:
+        """Everything that this app wants the beat to send: name → task, schedule, args, kwargs, options."""
+        self.finalize()
+        return {**from_conf(self.conf.beat_schedule), **self._periodic}
+
+    # -- sending and asking -------------------------------------------------------------------------------------------
+
+    def send_task(
+        self,
+        name: str,
+        args: Iterable[Any] | None = None,
+        kwargs: Mapping[str, Any] | None = None,
+        **options: Any,
+    ) -> AsyncResult[Any]:
+        """Send a task by its name; it need not be known here. Options and errors as for :meth:`Task.apply_async`."""
+        check_options(options)
+        self.finalize()
+        running = current()
+        if running is not None and not running.context.called_directly:
+            options["root_id"] = options.get("root_id") or running.context.root_id
+            options["parent_id"] = options.get("parent_id") or running.context.id
+        message = message_for(
+            name, tuple(args or ()), kwargs or {}, options, now=utc_now(self.clock.now_ms()), timezone=self.timezone
+        )
+        self.publish(message, route_for(name, options, self.conf))
+        result: AsyncResult[Any] = AsyncResult(message.id, app=self, ignored=bool(options.get("ignore_result")))
+        if running is not None and running.context.id != message.id:
+            running.context.children.append(result)
+        return result
+
+    def publish(self, message: TaskMessage, route: Route) -> None:
+        """Hand a finished message to the broker; raises :class:`~beatd.exceptions.BrokerError`."""
+        self.publisher.publish(message, queue=route.queue, exchange=route.exchange, routing_key=route.routing_key)
+
+    def signature(self, task: Any, args: Any = None, kwargs: Any = None, **options: Any) -> Signature:
+        """A signature that this app sends; from a name or from the dict that a signature is in JSON."""
+        return Signature(task, args, kwargs, app=self, **options)
+
+    def AsyncResult(self, id: str, **_: Any) -> AsyncResult[Any]:  # noqa: A002, N802 - Celery's names
+        """The handle of the task with that id."""
+        return AsyncResult(id, app=self)
+
+    def store_state(self, task_id: str, state: str, result: Any) -> None:
+        """Store a task's state; see :meth:`Task.update_state`."""
+        done = self.now().isoformat() if state in READY_STATES else None
+        self.results.store([Stored(task_id, document(task_id, state, result, date_done=done))])
+
+    @cached_property
+    def publisher(self) -> Publisher:
+        """The way to the broker; connects on first use."""
+        url = self.conf.broker_url
+        urls = url if isinstance(url, str) else ";".join(url)
+        return broker.open(urls.split(";")[0] if is_redis(urls) else urls)
+
+    @cached_property
+    def results(self) -> Results:
+        """The way to the results. Without a ``result_backend`` nothing is stored, and asking is an error."""
+        url = self.conf.result_backend
+        if not url or url.startswith("disabled"):
+            return NoResults()
+        keep = self.conf.result_expires
+        keep_s = int(keep.total_seconds() if hasattr(keep, "total_seconds") else keep or 0)
+        return RedisResults(broker.redis_url(url), keep_s=keep_s)
+
+    @property
+    def backend(self) -> Results:
+        """Celery's name for :attr:`results`."""
+        return self.results
+
+    @property
+    def timezone(self) -> str:
+        """The zone of naive times, by IANA name."""
+        return str(self.conf.timezone or "UTC")
+
+    def now(self) -> datetime:
+        """The time in :attr:`timezone`."""
+        return utc_now(self.clock.now_ms()).astimezone(ZoneInfo(self.timezone))
+
+    def close(self) -> None:
+        """Close all connections; they come back when they are needed."""
+        for name in ("publisher", "results"):
+            if (part := self.__dict__.pop(name, None)) is not None:
+                part.close()
+
+    def worker_main(self, argv: list[str] | None = None) -> None:
+        """Run a worker for this app. ``argv`` is as on the command line, with or without the word ``worker``."""
+        start = importlib.import_module("beatd.cli.worker").run_for_app
+        start(self, list(argv or ()))
+
+    start = worker_main
+
+    def __repr__(self) -> str:
+        return f"<App {self.main or '__main__'}>"
+
+
+def _import_related(package: str, related_name: str) -> None:
+    """Import ``package.related_name``; a package without such a module is fine, an error inside it is not."""
+    name = f"{package}.{related_name}" if related_name else package
+    try:
+        importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name != name:
+            raise
+
+
+@overload
+def shared_task(fun: Callable[P, R], /) -> Task[P, R]: ...
+
+
+@overload
+def shared_task(*, bind: Literal[True], **options: Any) -> Callable[[Callable[Concatenate[Any, P], R]], Task[P, R]]: ...
+
+
+@overload
+def shared_task(*, bind: Literal[False] = False, **options: Any) -> Callable[[Callable[P, R]], Task[P, R]]: ...
+
+
+def shared_task(fun: Any = None, /, **options: Any) -> Any:
+    """A task of whichever app is the current one, for modules that know no app. Options as for :meth:`App.task`."""
+
+    def make(function: Callable[..., Any]) -> Any:
+        return cast("Any", shared.SharedTask(lambda app: app.task(**options)(function)))
+
+    return make if fun is None else make(fun)

@@ -1,0 +1,201 @@
+"""``app.conf``: Celery's settings under their lower-case names, as attributes and as a mapping."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from collections.abc import Iterator, Mapping, MutableMapping
+from types import ModuleType
+from typing import Any
+
+from beatd.exceptions import ConfigError, Fault
+
+DEFAULTS: dict[str, Any] = {
+    "accept_content": ["json"],
+    "beat_cron_starting_deadline": None,
+    "beat_max_loop_interval": 0,
+    "beat_schedule": {},
+    "beat_schedule_filename": "celerybeat-schedule",
+    "beat_sync_every": 0,
+    "broker_connection_retry_on_startup": True,
+    "broker_transport_options": {},
+    "broker_url": "redis://localhost:6379/0",
+    "enable_utc": True,
+    "imports": (),
+    "include": (),
+    "result_backend": None,
+    "result_expires": 86_400,
+    "result_extended": False,
+    "result_serializer": "json",
+    "task_acks_late": False,
+    "task_acks_on_failure_or_timeout": True,
+    "task_always_eager": False,
+    "task_create_missing_queues": True,
+    "task_default_exchange": None,
+    "task_default_priority": None,
+    "task_default_queue": "celery",
+    "task_default_rate_limit": None,
+    "task_default_routing_key": None,
+    "task_eager_propagates": False,
+    "task_ignore_result": False,
+    "task_publish_retry": True,
+    "task_publish_retry_policy": {"max_retries": 3, "interval_start": 0, "interval_step": 0.2, "interval_max": 1},
+    "task_queue_max_priority": None,
+    "task_queues": None,
+    "task_reject_on_worker_lost": None,
+    "task_routes": None,
+    "task_send_sent_event": False,
+    "task_serializer": "json",
+    "task_soft_time_limit": None,
+    "task_store_errors_even_if_ignored": False,
+    "task_time_limit": None,
+    "task_track_started": False,
+    "timezone": None,
+    "worker_concurrency": None,
+    "worker_hijack_root_logger": True,
+    "worker_log_format": "[%(asctime)s: %(levelname)s/%(processName)s] %(message)s",
+    "worker_max_memory_per_child": None,
+    "worker_max_tasks_per_child": None,
+    "worker_pool": "prefork",
+    "worker_prefetch_multiplier": 4,
+    "worker_redirect_stdouts": True,
+    "worker_redirect_stdouts_level": "WARNING",
+    "worker_send_task_events": False,
+    "worker_task_log_format": ("[%(asctime)s: %(levelname)s/%(processName)s] %(task_name)s[%(task_id)s]: %(message)s"),
+}
+"""Celery's names and defaults, except ``broker_url``: beatd's default is a Redis on this host."""
+
+_OLD_PREFIXES = (("celeryd_", "worker_"), ("celerybeat_", "beat_"), ("celery_", ""))
+_OLD_NAMES = {
+    "result_serializer": "result_serializer",
+    "ignore_result": "task_ignore_result",
+    "acks_late": "task_acks_late",
+    "always_eager": "task_always_eager",
+    "default_queue": "task_default_queue",
+    "routes": "task_routes",
+    "queues": "task_queues",
+    "send_events": "worker_send_task_events",
+    "track_started": "task_track_started",
+    "worker_task_time_limit": "task_time_limit",
+    "worker_task_soft_time_limit": "task_soft_time_limit",
+    "task_result_expires": "result_expires",
+}
+
+
+class Conf(MutableMapping[str, Any]):
+    """Settings: what was set, else the default. Names that are not Celery's are kept too, for the user's own use.
+
+    ``config_from_object`` is read when a setting is first asked for, so that an app can be made before its
+    configuration module can be imported.
+    """
+
+    def __init__(self, values: Mapping[str, Any] | None = None) -> None:
+        self.__dict__["_values"] = dict(values or {})
+        self.__dict__["_pending"] = []
+
+    def read_later(self, source: Any, namespace: str | None) -> None:
+        """Take the settings of ``source`` (an object, a mapping or ``"module[:attribute]"``) on first use."""
+        self._pending.append((source, namespace))
+
+    def _loaded(self) -> dict[str, Any]:
+        while self._pending:
+            source, namespace = self._pending.pop(0)
+            for name, value in settings_of(source, namespace).items():
+                self._values.setdefault(name, value)
+        values: dict[str, Any] = self._values
+        return values
+
+    def __getitem__(self, name: str) -> Any:
+        values = self._loaded()
+        if name in values:
+            return values[name]
+        if name not in DEFAULTS:
+            raise KeyError(name)
+        default = DEFAULTS[name]
+        if isinstance(default, dict | list):  # the caller may fill it: it must not be everybody's
+            default = values[name] = default.copy()
+        return default
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        self._values[name] = value
+
+    def __delitem__(self, name: str) -> None:
+        del self._values[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(DEFAULTS.keys() | self._loaded().keys())
+
+    def __len__(self) -> int:
+        return len(DEFAULTS.keys() | self._loaded().keys())
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        try:
+            return self[name]
+        except KeyError:
+            near = difflib.get_close_matches(name, DEFAULTS, 1)
+            hint = f", did you mean {near[0]!r}?" if near else ""
+            raise AttributeError(f"no setting {name!r}{hint}") from None
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        self[name] = value
+
+    def changes(self) -> dict[str, Any]:
+        """What differs from the defaults."""
+        return dict(self._loaded())
+
+    def __repr__(self) -> str:
+        return f"<Conf: {len(self._values)} settings>"
+
+
+def settings_of(source: Any, namespace: str | None) -> dict[str, Any]:
+    """The settings in an object, a mapping, or the module or ``"module:attribute"`` of that name.
+
+    With a ``namespace`` those that begin with it, in upper or lower case (``CELERY_BROKER_URL``); without one, Celery's
+    names, and the upper-case ones of Celery 3 (``CELERYBEAT_SCHEDULE``). Raises :class:`ConfigError` if the module
+    cannot be found.
+    """
+    found = _imported(source) if isinstance(source, str) else source
+    names = list(found) if isinstance(found, Mapping) else [name for name in dir(found) if not name.startswith("_")]
+    settings = {}
+    for name in names:
+        known = _setting_name(str(name), namespace)
+        value = found[name] if isinstance(found, Mapping) else getattr(found, name)
+        if known is not None and not isinstance(value, ModuleType):
+            settings[known] = value
+    return settings
+
+
+def _imported(path: str) -> Any:
+    name, _, attribute = path.partition(":")
+    try:
+        found: Any = importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not (name + ".").startswith(error.name + "."):
+            raise
+        found = None
+    if found is None and "." in name and not attribute:
+        return _imported(":".join(name.rsplit(".", 1)))
+    if found is None:
+        raise ConfigError([Fault(path, None, "config_from_object", f"no module named {name!r}")])
+    for part in filter(None, attribute.split(".")):
+        if not hasattr(found, part):
+            raise ConfigError([Fault(path, None, "config_from_object", f"module {name!r} has no {part!r}")])
+        found = getattr(found, part)
+    return found
+
+
+def _setting_name(name: str, namespace: str | None) -> str | None:
+    lower = name.lower()
+    if namespace:
+        prefix = namespace.lower() + "_"
+        return lower.removeprefix(prefix) if lower.startswith(prefix) else None
+    if name in DEFAULTS or lower in DEFAULTS:
+        return lower
+    for old, new in _OLD_PREFIXES:
+        if lower.startswith(old):
+            rest = new + lower.removeprefix(old)
+            rest = _OLD_NAMES.get(rest, rest)
+            return rest if rest in DEFAULTS else f"task_{rest}" if f"task_{rest}" in DEFAULTS else None
+    return name if name.islower() else None

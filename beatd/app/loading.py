@@ -1,0 +1,88 @@
+"""Finding an app by the name that ``-A`` gives, and the task modules that it names."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+import traceback
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from beatd.app.app import App
+from beatd.exceptions import ConfigError, Fault
+
+
+def find_app(name: str, *, where: str = "-A") -> App:
+    """The app called ``MODULE`` or ``MODULE:ATTRIBUTE``, as Celery finds it.
+
+    Without an attribute: ``MODULE.app``, ``MODULE.celery``, the module ``MODULE.celery``, else the only app there is.
+    The working directory is importable. Raises :class:`ConfigError` which tells what was looked for, or shows the
+    user's own traceback when the module itself raises.
+    """
+    if str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
+    module_name, _, attribute = name.partition(":")
+    module = import_module(module_name, where=where)
+    found = _attribute(module, attribute, where) if attribute else _search(module)
+    if isinstance(found, ModuleType):
+        found = _search(found)
+    if not isinstance(found, App):
+        raise ConfigError([Fault(where, None, name, _not_an_app(found, module_name))])
+    return found
+
+
+def import_module(name: str, *, where: str) -> ModuleType:
+    """Import a user's module; errors become :class:`ConfigError` without frames of ours."""
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name and (name + ".").startswith(error.name + "."):
+            text = f"no module named {error.name!r} (looked in {Path.cwd()} and the Python path)"
+            raise ConfigError([Fault(where, None, name, text)]) from None
+        raise ConfigError([Fault(where, None, name, _failure(error))]) from None
+    except Exception as error:  # noqa: BLE001 - importing runs the user's code: anything can come out of it
+        raise ConfigError([Fault(where, None, name, _failure(error))]) from None
+
+
+def _search(module: ModuleType) -> Any:
+    for attribute in ("app", "celery"):
+        found = getattr(module, attribute, None)
+        if isinstance(found, App):
+            return found
+        if isinstance(found, ModuleType) and found is not module:
+            return _search(found)
+    if hasattr(module, "__path__") and importlib.util.find_spec(f"{module.__name__}.celery"):
+        return _search(import_module(f"{module.__name__}.celery", where="-A"))
+    apps = {id(value): value for value in vars(module).values() if isinstance(value, App)}
+    return next(iter(apps.values())) if len(apps) == 1 else getattr(module, "app", None)
+
+
+def _attribute(module: ModuleType, path: str, where: str) -> Any:
+    found: Any = module
+    for part in path.split("."):
+        if not hasattr(found, part):
+            raise ConfigError([Fault(where, None, module.__name__, f"the module has no attribute {path!r}")])
+        found = getattr(found, part)
+    return found
+
+
+def _not_an_app(found: Any, module_name: str) -> str:
+    if found is None:
+        return f"no beatd App found in it: expected an attribute 'app' or 'celery', or -A {module_name}:ATTRIBUTE"
+    kind = type(found)
+    return f"{kind.__module__}.{kind.__qualname__} is no beatd App: change the import to 'from beatd import App'"
+
+
+def _failure(error: BaseException) -> str:
+    """What the user's module raised, with the user's frames only."""
+    frames = error.__traceback__
+    while frames is not None and _is_machinery(frames.tb_frame.f_code.co_filename):
+        frames = frames.tb_next
+    lines = traceback.format_exception(type(error), error, frames)
+    return "importing it failed:\n" + "".join(lines).rstrip()
+
+
+def _is_machinery(filename: str) -> bool:
+    return filename == __file__ or filename == importlib.__file__ or filename.startswith("<frozen importlib")

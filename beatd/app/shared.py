@@ -1,0 +1,57 @@
+"""The only state of the process that belongs to no app: which app is the current one, and tasks that wait for any.
+
+Both exist for ``@shared_task``, which makes tasks in modules that know no app.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from beatd.app.app import App
+
+_apps: list[App] = []
+_recipes: list[Callable[[App], Any]] = []
+
+
+def current_app() -> App:
+    """The app made last; one with default settings if there is none."""
+    if not _apps:
+        from beatd.app.app import App  # noqa: PLC0415 - the app needs this module
+
+        App()
+    return _apps[-1]
+
+
+def set_current_app(app: App) -> None:
+    """Make ``app`` the one that shared tasks belong to."""
+    _apps[:] = [app]
+
+
+def recipes() -> list[Callable[[App], Any]]:
+    """What makes each shared task in an app."""
+    return _recipes
+
+
+class SharedTask:
+    """Stands for a shared task: whatever is done with it is done with the current app's task of that name."""
+
+    def __init__(self, make: Callable[[App], Any]) -> None:
+        _recipes.append(make)
+        self.__dict__["_make"] = make
+
+    def _task(self) -> Any:
+        return self._make(current_app())
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._task(), name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        setattr(self._task(), name, value)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self._task()(*args, **kwargs)
+
+    def __repr__(self) -> str:
+        return repr(self._task())

@@ -1,0 +1,117 @@
+"""Signals: who wants to know connects a function, as in Celery."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+log = logging.getLogger(__name__)
+
+Receiver = Callable[..., Any]
+
+
+class Signal:
+    """Something that happens. Receivers are held weakly, as Celery does: a function that nobody keeps is forgotten.
+
+    ``careful`` signals go on when a receiver raises, and log it; the others let the error out, because what the
+    receiver was meant to set up would be missing.
+    """
+
+    def __init__(self, name: str, *, careful: bool = True) -> None:
+        self.name = name
+        self._careful = careful
+        self._receivers: list[tuple[Any, Callable[[], Receiver | None], Any]] = []
+
+    def connect(
+        self, receiver: Receiver | None = None, sender: Any = None, weak: bool = True, dispatch_uid: Any = None
+    ) -> Any:
+        """Call ``receiver(sender=…, **facts)`` whenever this happens. Also a decorator, bare or with arguments.
+
+        With ``sender`` only for that one. ``dispatch_uid`` connects the same thing no more than once.
+        """
+        if receiver is None:
+            return lambda function: self.connect(function, sender, weak, dispatch_uid)
+        key = dispatch_uid if dispatch_uid is not None else _identity(receiver)
+        # A forgotten receiver's identity may have gone to a new one.
+        self._receivers = [item for item in self._receivers if item[1]() is not None]
+        if not any(known == key and wanted is sender for known, _, wanted in self._receivers):
+            self._receivers.append((key, _reference(receiver, weak), sender))
+        return receiver
+
+    def disconnect(self, receiver: Receiver | None = None, sender: Any = None, dispatch_uid: Any = None) -> bool:
+        """Forget a receiver; tells whether it was connected."""
+        key = dispatch_uid if dispatch_uid is not None else _identity(receiver)
+        before = len(self._receivers)
+        self._receivers = [
+            item for item in self._receivers if not (item[0] == key and (sender is None or item[2] is sender))
+        ]
+        return len(self._receivers) < before
+
+    @property
+    def receivers(self) -> list[Receiver]:
+        """Those that are still there."""
+        return [receiver for _, reference, _ in self._receivers if (receiver := reference()) is not None]
+
+    def send(self, sender: Any = None, **facts: Any) -> list[tuple[Receiver, Any]]:
+        """Tell all receivers, in the order in which they connected; returns what each of them returned."""
+        if not self._receivers:
+            return []
+        answers = []
+        for _, reference, wanted in list(self._receivers):
+            receiver = reference()
+            if receiver is not None and _wants(wanted, sender):
+                answers.append((receiver, self._tell(receiver, sender, facts)))
+        return answers
+
+    def _tell(self, receiver: Receiver, sender: Any, facts: dict[str, Any]) -> Any:
+        if not self._careful:
+            return receiver(sender=sender, **facts)
+        try:
+            return receiver(signal=self, sender=sender, **facts)
+        except Exception as error:
+            log.exception("Signal handler %r raised: %r", receiver, error, extra={"event": "signal_handler_failed"})
+            return error
+
+    def __repr__(self) -> str:
+        return f"<Signal: {self.name}>"
+
+
+def _wants(wanted: Any, sender: Any) -> bool:
+    """A receiver may name a sender by itself or, for tasks, by name."""
+    return wanted is None or wanted is sender or wanted == getattr(sender, "name", sender)
+
+
+def _identity(receiver: Any) -> Any:
+    if inspect.ismethod(receiver):
+        return id(receiver.__self__), id(receiver.__func__)
+    return id(receiver)
+
+
+def _reference(receiver: Receiver, weak: bool) -> Callable[[], Receiver | None]:
+    if not weak:
+        return lambda: receiver
+    if inspect.ismethod(receiver):
+        return weakref.WeakMethod(receiver)
+    try:
+        return weakref.ref(receiver)
+    except TypeError:  # built-in functions and the like cannot be held weakly
+        return lambda: receiver
+
+
+task_prerun = Signal("task_prerun")
+task_postrun = Signal("task_postrun")
+task_success = Signal("task_success")
+task_failure = Signal("task_failure")
+task_retry = Signal("task_retry")
+task_revoked = Signal("task_revoked")
+task_unknown = Signal("task_unknown")
+worker_init = Signal("worker_init")
+worker_ready = Signal("worker_ready")
+worker_shutdown = Signal("worker_shutdown")
+worker_process_init = Signal("worker_process_init")
+worker_process_shutdown = Signal("worker_process_shutdown")
+setup_logging = Signal("setup_logging")
+after_setup_logger = Signal("after_setup_logger")

@@ -1,0 +1,286 @@
+"""A task: a function with a name, options, and ways to call it elsewhere."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, NoReturn, ParamSpec, TypeVar
+
+from beatd.app.context import Context, current, running
+from beatd.app.result import AsyncResult, EagerResult
+from beatd.app.signature import Signature
+from beatd.exceptions import MaxRetriesExceededError, Reject, Retry
+
+if TYPE_CHECKING:
+    from beatd.app.app import App
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+FROM_CONF = {
+    "acks_late": "task_acks_late",
+    "acks_on_failure_or_timeout": "task_acks_on_failure_or_timeout",
+    "ignore_result": "task_ignore_result",
+    "rate_limit": "task_default_rate_limit",
+    "reject_on_worker_lost": "task_reject_on_worker_lost",
+    "serializer": "task_serializer",
+    "soft_time_limit": "task_soft_time_limit",
+    "store_errors_even_if_ignored": "task_store_errors_even_if_ignored",
+    "time_limit": "task_time_limit",
+    "track_started": "task_track_started",
+}
+"""Options that a task takes from the app's configuration where it does not set them itself."""
+
+_SENT = ("queue", "exchange", "routing_key", "priority", "expires", "serializer", "time_limit", "soft_time_limit")
+"""A task's options that go into each of its messages."""
+
+
+class Task(Generic[P, R]):
+    """The base of all tasks; ``@app.task`` makes a subclass and its one instance out of a function.
+
+    A base class of one's own may override ``__call__`` and the hooks, and set any of the options below.
+    """
+
+    app: App
+    name: str = ""
+    abstract: ClassVar[bool] = True
+    run: Callable[..., Any]
+
+    Request: Any = None
+    """A subclass of :class:`beatd.worker.request.Request`, or ``"module:Name"`` of one."""
+    max_retries: int | None = 3
+    default_retry_delay: float = 180
+    throws: tuple[type[BaseException], ...] = ()
+    typing: bool = True
+    trail: bool = True
+    ignore_result: bool | None = None
+    store_errors_even_if_ignored: bool | None = None
+    acks_late: bool | None = None
+    acks_on_failure_or_timeout: bool | None = None
+    reject_on_worker_lost: bool | None = None
+    track_started: bool | None = None
+    rate_limit: str | float | None = None
+    time_limit: float | None = None
+    soft_time_limit: float | None = None
+    serializer: str | None = None
+    expires: Any = None
+    priority: int | None = None
+    queue: str | None = None
+    exchange: str | None = None
+    routing_key: str | None = None
+    send_events: bool = True
+
+    MaxRetriesExceededError = MaxRetriesExceededError
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Call the function here and now, as if it were no task."""
+        with running(self, Context(task=self.name, args=args, kwargs=kwargs)):
+            result: R = self.run(*args, **kwargs)
+            return result
+
+    # -- sending ------------------------------------------------------------------------------------------------------
+
+    def delay(self, *args: P.args, **kwargs: P.kwargs) -> AsyncResult[R]:
+        """Send it to a worker with these arguments."""
+        return self.apply_async(args, kwargs)
+
+    def apply_async(
+        self,
+        args: Iterable[Any] | None = None,
+        kwargs: Mapping[str, Any] | None = None,
+        task_id: str | None = None,
+        *,
+        shadow: str | None = None,
+        **options: Any,
+    ) -> AsyncResult[R]:
+        """Send it to a worker.
+
+        ``options``: ``countdown`` (seconds), ``eta`` (datetime), ``expires`` (seconds or datetime), ``queue``,
+        ``priority``, ``headers``, ``time_limit``, ``soft_time_limit``, ``link``, ``link_error``, ``ignore_result`` and
+        the rest of Celery's. Raises TypeError at once if the function does not take these arguments,
+        :class:`~beatd.exceptions.MessageError` if JSON cannot carry them, and
+        :class:`~beatd.exceptions.BrokerError` if the broker does not take the message.
+        """
+        args, kwargs = tuple(args or ()), dict(kwargs or {})
+        if self.typing:
+            self._check_arguments(args, kwargs)
+        if self.app.conf.task_always_eager:
+            return self.apply(args, kwargs, task_id=task_id, **options)
+        own = {name: value for name in _SENT if (value := self.__dict__.get(name, getattr(self, name))) is not None}
+        options = {**own, "ignore_result": bool(self.ignore_result), **options, "task_id": task_id, "shadow": shadow}
+        return self.app.send_task(self.name, args, kwargs, **options)
+
+    def apply(
+        self,
+        args: Iterable[Any] | None = None,
+        kwargs: Mapping[str, Any] | None = None,
+        *,
+        task_id: str | None = None,
+        throw: bool | None = None,
+        retries: int = 0,
+        **options: Any,
+    ) -> EagerResult[R]:
+        """Run it here and now with everything that belongs to a run: context, retries, hooks.
+
+        ``throw`` (default: ``task_eager_propagates``) raises what the task raises.
+        """
+        from beatd.app.eager import run_eagerly  # noqa: PLC0415 - it runs tasks, so it needs this module
+
+        return run_eagerly(self, tuple(args or ()), dict(kwargs or {}), task_id, throw, retries, options)
+
+    def signature(
+        self, args: Iterable[Any] | None = None, kwargs: Mapping[str, Any] | None = None, **options: Any
+    ) -> Signature:
+        """The call as data, to be sent later."""
+        immutable = bool(options.pop("immutable", False))
+        given = options.pop("options", None) or {}
+        return Signature(self.name, args, kwargs, {**given, **options}, app=self.app, immutable=immutable)
+
+    subtask = signature
+
+    def s(self, *args: P.args, **kwargs: P.kwargs) -> Signature:
+        """The call as data; further arguments may come in front when it is sent."""
+        return self.signature(args, kwargs)
+
+    def si(self, *args: P.args, **kwargs: P.kwargs) -> Signature:
+        """The call as data, with exactly these arguments."""
+        return self.signature(args, kwargs, immutable=True)
+
+    # -- inside a run -------------------------------------------------------------------------------------------------
+
+    @property
+    def request(self) -> Context:
+        """What is known about the run that is going on; an empty context outside of one."""
+        now = current()
+        return now.context if now is not None and now.task is self else Context(task=self.name)
+
+    def retry(
+        self,
+        args: Iterable[Any] | None = None,
+        kwargs: Mapping[str, Any] | None = None,
+        exc: BaseException | None = None,
+        throw: bool = True,
+        eta: datetime | None = None,
+        countdown: float | None = None,
+        max_retries: int | None = None,
+        **options: Any,
+    ) -> Retry:
+        """Ask for another attempt and end this one, by raising :class:`~beatd.exceptions.Retry`.
+
+        It comes after ``countdown`` seconds or at ``eta`` (else after ``default_retry_delay`` seconds), under the same
+        id, with the same arguments unless new ones are given. When there were ``max_retries`` already, ``exc`` is
+        raised, or what is being handled now, or :class:`~beatd.exceptions.MaxRetriesExceededError`.
+        """
+        request = self.request
+        error = exc or sys.exc_info()[1]
+        if request.called_directly:
+            raise error or Retry("Task can be retried", None)
+        limit = self.max_retries if max_retries is None else max_retries
+        if limit is not None and request.retries >= limit:
+            self._give_up(request, error)
+        if eta is None and countdown is None:
+            countdown = self.default_retry_delay
+        again = self.signature_from_request(request, args, kwargs, eta=eta, countdown=countdown, **options)
+        reason = Retry(exc=error, when=eta or countdown)
+        reason.signature = again  # type: ignore[attr-defined]  # what a run in this process goes on with
+        if not request.is_eager:
+            try:
+                again.apply_async()
+            except Exception as failed:
+                raise Reject(failed, requeue=False) from failed
+        if throw:
+            raise reason
+        return reason
+
+    def signature_from_request(
+        self,
+        request: Context,
+        args: Iterable[Any] | None = None,
+        kwargs: Mapping[str, Any] | None = None,
+        **options: Any,
+    ) -> Signature:
+        """The next attempt at a run: the same id, queue, limits and callbacks."""
+        hard, soft = request.timelimit or (None, None)
+        info = request.delivery_info or {}
+        again = {
+            "task_id": request.id,
+            "root_id": request.root_id,
+            "parent_id": request.id,
+            "retries": request.retries + 1,
+            "queue": info.get("routing_key"),
+            "priority": info.get("priority"),
+            "expires": request.expires,
+            "time_limit": hard,
+            "soft_time_limit": soft,
+            "headers": request.headers or None,
+            "link": request.callbacks,
+            "link_error": request.errbacks,
+            "chain": request.chain,
+            "chord": request.chord,
+            "group_id": request.group,
+            "group_index": request.group_index,
+            "ignore_result": request.ignore_result,
+            **{name: value for name, value in options.items() if value is not None},
+        }
+        return self.signature(
+            request.args if args is None else args, request.kwargs if kwargs is None else kwargs, options=again
+        )
+
+    def update_state(self, task_id: str | None = None, state: str | None = None, meta: Any = None, **_: Any) -> None:
+        """Store a state of the task's own, with ``meta`` (JSON) as its result; waiting clients see it at once."""
+        self.app.store_state(task_id or self.request.id or "", str(state), meta)
+
+    def add_around(self, attribute: str, around: Callable[[Any], Any]) -> None:
+        """Replace an attribute by ``around(attribute)``."""
+        setattr(self, attribute, around(getattr(self, attribute)))
+
+    # -- hooks, to be overridden --------------------------------------------------------------------------------------
+
+    def before_start(self, task_id: str, args: Any, kwargs: Any) -> None:
+        """Called before each attempt."""
+
+    def on_success(self, retval: Any, task_id: str, args: Any, kwargs: Any) -> None:
+        """Called when the task returned."""
+
+    def on_failure(self, exc: BaseException, task_id: str, args: Any, kwargs: Any, einfo: Any) -> None:
+        """Called when the task failed for good."""
+
+    def on_retry(self, exc: BaseException, task_id: str, args: Any, kwargs: Any, einfo: Any) -> None:
+        """Called when the task will be tried again."""
+
+    def after_return(self, status: str, retval: Any, task_id: str, args: Any, kwargs: Any, einfo: Any) -> None:
+        """Called at the end, after success and failure."""
+
+    # -----------------------------------------------------------------------------------------------------------------
+
+    def AsyncResult(self, task_id: str) -> AsyncResult[R]:  # noqa: N802 - Celery's name
+        """The handle of a run of this task."""
+        return AsyncResult(task_id, app=self.app)
+
+    def _check_arguments(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        try:
+            inspect.signature(self.run).bind(*args, **kwargs)
+        except TypeError as error:
+            raise TypeError(f"{self.name}() {error}") from None
+
+    def _give_up(self, request: Context, error: BaseException | None) -> NoReturn:
+        if error is not None:
+            raise error
+        raise self.MaxRetriesExceededError(
+            f"Can't retry {self.name}[{request.id}] args:{request.args} kwargs:{request.kwargs}"
+        )
+
+    def __repr__(self) -> str:
+        return f"<@task: {self.name}>"
+
+    def __reduce__(self) -> Any:
+        return _task_named, (self.name,)
+
+
+def _task_named(name: str) -> Task[..., Any]:
+    """Where a pickled task comes out: the current app's."""
+    from beatd.app.shared import current_app  # noqa: PLC0415
+
+    return current_app().tasks[name]

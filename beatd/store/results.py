@@ -1,0 +1,216 @@
+"""Task results in Redis, as Celery's Redis backend keeps them: a Celery client reads beatd's, and the reverse.
+
+Each result is a string under ``celery-task-meta-<task id>``, kept for a day by default, and published on a channel of the
+same name when it changes.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple, Protocol
+
+from beatd import wire
+from beatd.exceptions import StoreRefused, StoreUnavailable, TimeoutError  # noqa: A004 - Celery's name, kept
+from beatd.store.client import Script, border, connect
+from beatd.store.outcomes import READY_STATES
+
+log = logging.getLogger(__name__)
+
+DAY_S = 86_400
+_RECHECK_S = 1.0
+"""How often a waiting client also reads the key: pub/sub forgets what it could not deliver."""
+_ATTEMPTS = 30
+"""Failed looks at the store, one after the other, before a waiting client gives up."""
+
+Meta = dict[str, Any]
+"""A result document, decoded; see :mod:`beatd.store.outcomes`."""
+
+
+class Stored(NamedTuple):
+    """One result on its way to the store."""
+
+    task_id: str
+    document: bytes
+
+
+class Results(Protocol):
+    """Where results are: written by workers, read by clients."""
+
+    def store(self, results: Sequence[Stored]) -> None:
+        """Write and publish all of them in one call; a SUCCESS already stored stays. Later ones win over earlier."""
+
+    def get(self, task_id: str) -> Meta | None:
+        """The document of one task, None while there is none."""
+
+    def forget(self, task_id: str) -> None:
+        """Delete the result."""
+
+    def wait(
+        self,
+        task_id: str,
+        *,
+        timeout: float | None = None,
+        interval: float = 0.5,
+        on_message: Callable[[Meta], None] | None = None,
+        on_interval: Callable[[], None] | None = None,
+    ) -> Meta:
+        """The document once its state is a ready one.
+
+        ``on_message`` sees every change of state on the way, ``on_interval`` is called about every ``interval``
+        seconds. Raises :class:`~beatd.exceptions.TimeoutError` after ``timeout`` seconds, and
+        :class:`StoreUnavailable` when the server stays away.
+        """
+
+    def close(self) -> None:
+        """Close the connections; the next call opens new ones."""
+
+
+class NoResults:
+    """No result backend: workers throw results away, and whoever asks for one is told so."""
+
+    def store(self, results: Sequence[Stored]) -> None:
+        """Nothing is kept."""
+
+    def get(self, task_id: str) -> Meta | None:
+        raise StoreRefused(f"the result of {task_id} is not stored: {_NO_BACKEND}")
+
+    def forget(self, task_id: str) -> None:
+        """There is nothing to delete."""
+
+    def wait(self, task_id: str, **_: Any) -> Meta:
+        raise StoreRefused(f"the result of {task_id} is not stored: {_NO_BACKEND}")
+
+    def close(self) -> None:
+        """There is nothing to close."""
+
+
+_NO_BACKEND = "give the app a result backend, for example App(backend='redis://localhost/1')"
+
+
+class RedisResults:
+    """The results on one server. Safe to share between threads, and usable after a fork."""
+
+    def __init__(self, url: str, *, keep_s: int = DAY_S, timeout_ms: int = 5_000) -> None:
+        self._client = connect(url, name="beatd-results", timeout_ms=timeout_ms)
+        self._store = Script(self._client, "store_results")
+        self._keep_s = keep_s
+        self._idle: list[Any] = []
+        self._lock = threading.Lock()
+        self._owner = os.getpid()
+
+    def store(self, results: Sequence[Stored]) -> None:
+        if results:
+            keys = [_key(result.task_id) for result in results]
+            self._store(keys, [self._keep_s, *(result.document for result in results)])
+
+    def get(self, task_id: str) -> Meta | None:
+        with border(self._client):
+            raw = self._client.get(_key(task_id))
+        return None if raw is None else _decode(raw)
+
+    def forget(self, task_id: str) -> None:
+        with border(self._client):
+            self._client.delete(_key(task_id))
+
+    def wait(
+        self,
+        task_id: str,
+        *,
+        timeout: float | None = None,
+        interval: float = 0.5,
+        on_message: Callable[[Meta], None] | None = None,
+        on_interval: Callable[[], None] | None = None,
+    ) -> Meta:
+        deadline = None if timeout is None else time.monotonic() + timeout
+        failures, last = 0, None
+        while True:
+            try:
+                for meta in self._changes(task_id, deadline, interval, on_interval):
+                    failures = 0
+                    if meta != last and on_message is not None:
+                        on_message(meta)
+                    last = meta
+                    if meta["status"] in READY_STATES:
+                        return meta
+            except StoreUnavailable as error:
+                failures += 1
+                if failures >= _ATTEMPTS:
+                    raise
+                log.warning("Waiting for a result, store away: %s", error, extra={"event": "result_wait_retrying"})
+                time.sleep(min(0.1 * failures, 1.0))
+
+    def close(self) -> None:
+        with self._lock:
+            idle, self._idle = self._idle, []
+        for channel in idle:
+            channel.close()
+        self._client.close()
+
+    def _changes(
+        self, task_id: str, deadline: float | None, interval: float, on_interval: Callable[[], None] | None
+    ) -> Iterator[Meta]:
+        """What is there, then whatever is published; subscribed before the first look, so that nothing falls between."""
+        with self._subscribed(_key(task_id)) as channel:
+            checked = -_RECHECK_S
+            while True:
+                now = time.monotonic()
+                if now - checked >= _RECHECK_S:
+                    checked = now
+                    if meta := self.get(task_id):
+                        yield meta
+                if deadline is not None and now >= deadline:
+                    raise TimeoutError("The operation timed out.")
+                pause = interval if deadline is None else min(interval, max(deadline - now, 0.001))
+                message = channel.get_message(timeout=pause)
+                if message is None:
+                    if on_interval is not None:
+                        on_interval()
+                elif message["type"] == "message":
+                    yield _decode(message["data"])
+
+    @contextmanager
+    def _subscribed(self, name: str) -> Iterator[Any]:
+        """A connection that listens to one channel; kept for the next wait unless something went wrong with it."""
+        with border(self._client):
+            channel = self._take()
+            try:
+                channel.subscribe(name)
+                _await_answer(channel, "subscribe")
+                yield channel
+                channel.unsubscribe(name)
+                _await_answer(channel, "unsubscribe")
+            except BaseException:
+                channel.close()
+                raise
+            with self._lock:
+                self._idle.append(channel)
+
+    def _take(self) -> Any:
+        with self._lock:
+            if self._owner != os.getpid():  # after a fork these sockets belong to the parent
+                self._owner, self._idle = os.getpid(), []
+            return self._idle.pop() if self._idle else self._client.pubsub()
+
+
+def _await_answer(channel: Any, kind: str) -> None:
+    """Read until the server has confirmed; messages before an ``unsubscribe`` are of no interest any more."""
+    while True:
+        message = channel.get_message(timeout=5.0)
+        if message is None:
+            raise StoreUnavailable("the state store did not confirm a subscription within 5 s")
+        if message["type"] == kind:
+            return
+
+
+def _key(task_id: str) -> str:
+    return f"celery-task-meta-{task_id}"
+
+
+def _decode(raw: bytes | str) -> Meta:
+    decoded: Meta = wire.loads(raw if isinstance(raw, bytes) else raw.encode())
+    return decoded
