@@ -5,6 +5,7 @@ answer is strictly later than ``t``, no run between the two is left out, and equ
 host. Instants are UTC; a zone's wall clock is consulted only inside, by IANA name.
 """
 
+from beatd.schedules.blackout import Blackout, parse_blackout
 from beatd.schedules.crontab import crontab
 from beatd.schedules.duration import duration_ms, duration_text
 from beatd.schedules.interval import bind, every
@@ -17,6 +18,7 @@ from beatd.schedules.solar import solar
 from beatd.schedules.zone import zone
 
 __all__ = [
+    "Blackout",
     "Schedule",
     "bind",
     "crontab",
@@ -30,6 +32,7 @@ __all__ = [
     "latest_ms",
     "once",
     "parse",
+    "parse_blackout",
     "period_ms",
     "solar",
     "zone",

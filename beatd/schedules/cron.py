@@ -11,7 +11,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from beatd.exceptions import ScheduleError
 from beatd.schedules.days import Days
 from beatd.schedules.fields import HOUR, MINUTE, NONE, SECOND, next_table, render
 from beatd.schedules.schedule import Moments
@@ -36,7 +35,9 @@ class Cron(Moments):
     minutes: bytes
     hours: bytes
     first: int
-    """The first second of a matching day that matches."""
+    """The first second of the day that matches."""
+    last: int
+    """The last one."""
 
     @property
     def notation(self) -> object:
@@ -60,16 +61,16 @@ class Cron(Moments):
     def wall_after(self, wall: int) -> int | None:
         """The next match on the wall clock strictly after ``wall`` (seconds), as if the clock were never changed."""
         day, second = divmod(wall + 1, DAY)
+        if second > self.last:
+            day, second = day + 1, 0
         week = self.days.week
         match = day + week[(day + 4) % 7] if week is not None else self.days.first_from(day)
-        if match == day:
-            if (time := self._time_from(second)) >= 0:
-                return day * DAY + time
-            match = self.days.first_from(day + 1)
+        if match == day and second > self.first:
+            return day * DAY + self._time_from(second)
         return None if match is None else match * DAY + self.first
 
     def _time_from(self, second: int) -> int:
-        """The first matching second of the day that is ``second`` or later, or -1."""
+        """The first matching second of the day that is ``second`` or later; there is one."""
         minute, second = divmod(second, 60)
         hour, minute = divmod(minute, 60)
         if self.hours[hour] == hour:
@@ -77,9 +78,7 @@ class Cron(Moments):
                 return hour * 3600 + minute * 60 + at
             if (at := self.minutes[minute + 1]) != NONE:
                 return hour * 3600 + at * 60 + self.seconds[0]
-        if (at := self.hours[hour + 1]) != NONE:
-            return at * 3600 + self.minutes[0] * 60 + self.seconds[0]
-        return -1
+        return self.hours[hour + 1] * 3600 + self.minutes[0] * 60 + self.seconds[0]
 
     def _fixed_after(self, t: int, wall: int | None) -> int | None:
         """Each wall time once: the first time it is shown, or when the clock has jumped over it."""
@@ -115,13 +114,10 @@ def cron(
     zone: Zone,
     dst: Dst,
 ) -> Cron:
-    """The Cron of these masks. Raises ScheduleError when no day ever matches."""
-    if not days.ever():
-        raise ScheduleError("it never runs: no month that is asked for has such a day")
+    """The Cron of these masks."""
     clock = f"{render(seconds, SECOND)} {render(minutes, MINUTE)} {render(hours, HOUR)}"
     rule = "" if zone.is_utc else f" {dst}" if fixed else " real"
-    second_table, minute_table = next_table(seconds, 60), next_table(minutes, 60)
-    hour_table = next_table(hours, 24)
+    second_table, minute_table, hour_table = next_table(seconds, 60), next_table(minutes, 60), next_table(hours, 24)
     return Cron(
         notation,
         f"cron {clock} {days.meaning} {zone.name}{rule}",
@@ -132,5 +128,6 @@ def cron(
         second_table,
         minute_table,
         hour_table,
-        hour_table[0] * 3600 + minute_table[0] * 60 + second_table[0],
+        first=hour_table[0] * 3600 + minute_table[0] * 60 + second_table[0],
+        last=(hours.bit_length() - 1) * 3600 + (minutes.bit_length() - 1) * 60 + seconds.bit_length() - 1,
     )

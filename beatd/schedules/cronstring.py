@@ -4,12 +4,24 @@ from __future__ import annotations
 
 import difflib
 import re
+from functools import lru_cache
 from hashlib import blake2b
 
 from beatd.exceptions import ScheduleError
 from beatd.schedules.cron import Cron, Dst, cron
 from beatd.schedules.days import LAST, Days, days
-from beatd.schedules.fields import DAY_OF_MONTH, DAY_OF_WEEK, HOUR, MINUTE, MONTH, SECOND, Field, fault, read_field
+from beatd.schedules.fields import (
+    CACHED,
+    DAY_OF_MONTH,
+    DAY_OF_WEEK,
+    HOUR,
+    MINUTE,
+    MONTH,
+    SECOND,
+    Field,
+    fault,
+    read_field,
+)
 from beatd.schedules.zone import zone
 
 ALIASES = {
@@ -25,6 +37,7 @@ FIELDS = (SECOND, MINUTE, HOUR, DAY_OF_MONTH, MONTH, DAY_OF_WEEK)
 _ORDER = "minute hour day-of-month month day-of-week"
 
 _HASHED = re.compile(r"[hr](?:\((\d+)-(\d+)\))?(?:/(\d+))?")
+_ANY_HASHED = re.compile(r"(?:^|[\s,])[hr](?:$|[\s,/(])", re.IGNORECASE)
 _NEAREST = re.compile(r"(\d{1,2})w|w(\d{1,2})")
 _NTH = re.compile(r"([a-z]+|\d+)#(.*)")
 _LAST_DAY = re.compile(r"l([0-7]|[a-z]{3,9})|([0-7]|[a-z]{3,9})l")
@@ -32,6 +45,7 @@ _LAST_DAY = re.compile(r"l([0-7]|[a-z]{3,9})|([0-7]|[a-z]{3,9})l")
 
 def read_cron(text: str, timezone: str, name: str, dst: Dst) -> Cron:
     """The schedule of a cron string. Raises ScheduleError with the whole text, the field and the near right value."""
+    where = zone(timezone)
     try:
         fields = _split(text.strip().lower(), name)
         seconds, minutes, hours = (read_field(part, field) for part, field in zip(fields, FIELDS[:3], strict=False))
@@ -42,16 +56,16 @@ def read_cron(text: str, timezone: str, name: str, dst: Dst) -> Cron:
             minutes=minutes,
             hours=hours,
             fixed=not (fields[1].startswith("*") or fields[2].startswith("*")),
-            zone=zone(timezone),
+            zone=where,
             dst=dst,
         )
     except ScheduleError as error:
-        raise error if str(error).startswith("unknown timezone") else ScheduleError(f'"{text}": {error}') from None
+        raise ScheduleError(f'"{text}": {error}') from None
 
 
 def is_hashed(text: str) -> bool:
     """Whether the text has an ``H`` or ``R`` field, so that its meaning depends on the entry's name."""
-    return any(_HASHED.fullmatch(part) for part in re.split(r"[\s,]+", text.lower()))
+    return _ANY_HASHED.search(text) is not None
 
 
 def _split(text: str, name: str) -> list[str]:
@@ -64,7 +78,9 @@ def _split(text: str, name: str) -> list[str]:
     if len(fields) != 6:
         more = "; a year field is not supported, use start and end of the entry" if len(fields) == 7 else ""
         raise ScheduleError(f"{len(fields)} fields, expected 5 ({_ORDER}) or 6 (second first){more}")
-    return [_unhash(part, field, name) for part, field in zip(fields, FIELDS, strict=True)]
+    if is_hashed(text):
+        fields = [_unhash(part, field, name) for part, field in zip(fields, FIELDS, strict=True)]
+    return fields
 
 
 def _alias(text: str) -> str:
@@ -108,6 +124,7 @@ def _hashed(found: re.Match[str], field: Field, name: str) -> str:
     return f"{value}-{high}/{step}" if step else str(value)
 
 
+@lru_cache(maxsize=CACHED)
 def _read_days(dom_text: str, month_text: str, dow_text: str) -> Days:
     dom_text, dow_text = ("*" if part == "?" else part for part in (dom_text, dow_text))
     dom, near, last = 0, [], False

@@ -5,9 +5,10 @@ from __future__ import annotations
 from calendar import isleap
 from dataclasses import dataclass, field
 from datetime import date
-from functools import cache
+from functools import lru_cache
 
-from beatd.schedules.fields import DAY_OF_MONTH, DAY_OF_WEEK, MONTH, NONE, next_table, render, values_of
+from beatd.exceptions import ScheduleError
+from beatd.schedules.fields import CACHED, DAY_OF_MONTH, DAY_OF_WEEK, MONTH, NONE, next_table, render, values_of
 
 LAST = -1
 EPOCH_DAY = date(1970, 1, 1).toordinal()
@@ -36,12 +37,20 @@ class Days:
     week: bytes | None = field(init=False, compare=False)
     """Days to wait from each weekday on, where only the weekday counts."""
     next_month: bytes = field(init=False, compare=False)
+    masks: tuple[int, ...] = field(init=False, compare=False)
+    """The matching days of each kind of month, by 7·(length - 28) + the weekday that it starts on."""
+
+    meaning: str = field(init=False, compare=False)
+    """Day of month, month and weekday in canonical text."""
 
     def __post_init__(self) -> None:
         weekly = self.months == MONTH.full and self.any_dom and not self.nth
         waits = next_table(self.dow | self.dow << 7, 14)
+        masks = (self._mask(starts_on, length) for length in range(28, 32) for starts_on in range(7))
         object.__setattr__(self, "week", bytes(waits[i] - i for i in range(7)) if weekly and self.dow else None)
         object.__setattr__(self, "next_month", next_table(self.months, 14))
+        object.__setattr__(self, "meaning", self._canonical())
+        object.__setattr__(self, "masks", () if self.week else tuple(masks))
 
     @property
     def any_dom(self) -> bool:
@@ -61,8 +70,10 @@ class Days:
         year, month, dom = on.year, on.month, on.day
         first = day - dom + 1
         while True:
-            if self.next_month[month] == month and (mask := self._mask(year, month, (first + 4) % 7) >> dom):
-                return first + dom - 1 + (mask & -mask).bit_length() - 1
+            if self.next_month[month] == month:
+                length = 29 if month == 2 and isleap(year) else MONTH_LENGTHS[month]
+                if mask := self.masks[7 * length - 196 + (first + 4) % 7] >> dom:
+                    return first + dom - 2 + (mask & -mask).bit_length()
             dom = 1
             if (month := self.next_month[month + 1]) == NONE:
                 year, month = year + 1, self.next_month[1]
@@ -70,11 +81,7 @@ class Days:
                     return None
             first = date(year, month, 1).toordinal() - EPOCH_DAY
 
-    def _mask(self, year: int, month: int, starts_on: int) -> int:
-        """The matching days of that month, whose first day is weekday ``starts_on``."""
-        return self.mask(starts_on, 29 if month == 2 and isleap(year) else MONTH_LENGTHS[month])
-
-    def mask(self, starts_on: int, length: int) -> int:
+    def _mask(self, starts_on: int, length: int) -> int:
         """The matching days of a month that starts on that weekday (Sunday is 0): day d is bit d."""
         dom = self.dom
         if self.last:
@@ -93,14 +100,12 @@ class Days:
 
     def ever(self) -> bool:
         """Whether any day matches at all. Every weekday starts every month sooner or later, also in leap years."""
-        lengths = {MONTH_LENGTHS[month] for month in values_of(self.months)}
-        if self.months & 1 << 2:
-            lengths.add(29)
-        return any(self.mask(starts_on, length) for length in lengths for starts_on in range(7))
+        if self.week:
+            return True
+        lengths = {MONTH_LENGTHS[month] for month in values_of(self.months)} | ({29} if self.months & 1 << 2 else set())
+        return any(any(self.masks[7 * length - 196 : 7 * length - 189]) for length in lengths)
 
-    @property
-    def meaning(self) -> str:
-        """Day of month, month and weekday in canonical text."""
+    def _canonical(self) -> str:
         dom = [render(self.dom, DAY_OF_MONTH)] if self.dom else []
         dom += ["L"] * self.last + ["LW" if day == LAST else f"{day}W" for day in self.near]
         dow = [render(self.dow, DAY_OF_WEEK)] if self.dow else []
@@ -110,7 +115,7 @@ class Days:
         return f"{','.join(dom)} {month} {','.join(dow)}" + (" or" if self.either else " and") * both
 
 
-@cache
+@lru_cache(maxsize=CACHED)
 def days(
     dom: int,
     months: int,
@@ -121,7 +126,10 @@ def days(
     nth: tuple[tuple[int, int], ...] = (),
     either: bool = False,
 ) -> Days:
-    """The shared ``Days`` of these fields, in canonical form: what a full field makes superfluous is left out."""
+    """The shared ``Days`` of these fields, in canonical form: what a full field makes superfluous is left out.
+
+    Raises ScheduleError when no day ever matches.
+    """
     full_dom, full_dow = DAY_OF_MONTH.full, DAY_OF_WEEK.full
     if dom == full_dom:
         last, near = False, ()
@@ -130,7 +138,10 @@ def days(
     if either and (dom == full_dom or dow == full_dow):
         dom, dow, last, near, nth = full_dom, full_dow, False, (), ()
     either = either and dom != full_dom
-    return Days(dom, months, dow, last, tuple(sorted(set(near))), tuple(sorted(set(nth))), either)
+    found = Days(dom, months, dow, last, tuple(sorted(set(near))), tuple(sorted(set(nth))), either)
+    if not found.ever():
+        raise ScheduleError("it never runs: no month that is asked for has such a day")
+    return found
 
 
 def _nearest_weekday(day: int, starts_on: int, length: int) -> int:

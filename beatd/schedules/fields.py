@@ -5,12 +5,15 @@ A field becomes a mask: bit ``v`` is set when value ``v`` matches. Celery's tabl
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 from collections.abc import Iterable, Mapping
-from functools import cache
-from typing import NamedTuple
+from functools import lru_cache
 
 from beatd.exceptions import ScheduleError
+
+#: How many distinct fields, tables and sets of days are remembered: far more than any file has.
+CACHED = 16_384
 
 _WEEKDAYS = ("sunday", "monday", "tuesday", "wednesday", "thursday", "friday", "saturday")
 _MONTHS = (
@@ -24,13 +27,14 @@ def _prefixes(names: Iterable[str], first: int) -> dict[str, int]:
     return {name[:length]: value for value, name in enumerate(names, first) for length in range(min(3, len(name)), 10)}
 
 
-class Field(NamedTuple):
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class Field:
     """One column of a cron line: its name, its lowest and highest value, its names for values."""
 
     name: str
     low: int
     high: int
-    names: Mapping[str, int] = {}
+    names: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
     @property
     def full(self) -> int:
@@ -46,6 +50,7 @@ MONTH = Field("month_of_year", 1, 12, _prefixes(_MONTHS, 1))
 DAY_OF_WEEK = Field("day_of_week", 0, 6, _prefixes(_WEEKDAYS, 0))
 
 
+@lru_cache(maxsize=CACHED)
 def read_field(text: str, field: Field, *, long_steps: bool = False) -> int:
     """The mask of a field's text. Raises ScheduleError with the field, the fault and the near right value.
 
@@ -71,6 +76,7 @@ def values_of(mask: int) -> list[int]:
     return [value for value in range(mask.bit_length()) if mask >> value & 1]
 
 
+@lru_cache(maxsize=CACHED)
 def render(mask: int, field: Field) -> str:
     """The shortest plain text of a mask: ``*``, or numbers and ranges; never a step, whose star would mean more."""
     if mask == field.full:
@@ -87,7 +93,7 @@ def render(mask: int, field: Field) -> str:
 NONE = 255
 
 
-@cache
+@lru_cache(maxsize=CACHED)
 def next_table(mask: int, size: int) -> bytes:
     """``table[i]`` is the smallest value of the mask that is >= i, or NONE; for i from 0 to ``size`` inclusive."""
     table = bytearray([NONE]) * (size + 1)
@@ -151,15 +157,16 @@ def _number(word: str, text: str, field: Field) -> int:
         return _in_range(int(word), text, field)
     if (value := field.names.get(word)) is not None:
         return value
-    near = difflib.get_close_matches(word, [name for name in field.names if len(name) == 3], n=1, cutoff=0.5)
-    hint = f'; did you mean "{near[0]}"?' if near else f", {_limits(field)}"
+    near = difflib.get_close_matches(word, [name for name in field.names if len(name) == 3], cutoff=0.5)
+    near.sort(key=lambda name: name[0] != word[0])
+    hint = f'; did you mean "{near[0]}"?' if near else f"; {_limits(field)}"
     raise fault(text, field, f'"{word}" is not a {field.name.replace("_", " ")}{hint}')
 
 
 def _in_range(value: int, text: str, field: Field) -> int:
     high = 7 if field is DAY_OF_WEEK else field.high
     if not field.low <= value <= high:
-        raise fault(text, field, f"{value} is out of range, {_limits(field)}")
+        raise fault(text, field, f"{value} is out of range; {_limits(field)}")
     return value
 
 
