@@ -1,0 +1,136 @@
+"""What beatd writes about itself: events, as readable lines or as JSON.
+
+An event is a short sentence and ``extra={"event": "run_dispatched", ...}``. The text format shows the sentence and then
+the extras as ``key=value``; the JSON format writes the same as one object per line.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import threading
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any, Literal, TextIO
+
+_OWN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+"""The attributes of every record; all others came as ``extra``."""
+
+_COLOURS = {"DEBUG": "2", "WARNING": "33", "ERROR": "31", "CRITICAL": "1;31"}
+_NAMES = {"WARNING": "WARN", "CRITICAL": "FATAL"}
+
+
+def configure(
+    level: str = "info",
+    format: Literal["text", "json"] = "text",  # noqa: A002 - the name that the setting has
+    *,
+    stream: TextIO | None = None,
+    color: bool = False,
+) -> None:
+    """Log to ``stream`` (standard error) from ``level`` on, in place of whatever was configured before.
+
+    Python's warnings and uncaught exceptions, of threads too, become log lines. Raises ValueError for an unknown level.
+    """
+    handler = logging.StreamHandler(stream or sys.stderr)
+    handler.setFormatter(JsonFormatter() if format == "json" else TextFormatter(color=color))
+    root = logging.getLogger()
+    root.setLevel(level.upper())
+    for old in list(root.handlers):
+        root.removeHandler(old)
+    root.addHandler(handler)
+    logging.captureWarnings(capture=True)
+    sys.excepthook = _log_uncaught
+    threading.excepthook = _log_thread_death
+
+
+class TextFormatter(logging.Formatter):
+    """``2026-11-22 08:00:01.123 INFO  beatd.beat  Dispatched 3 runs  entry=report``, in UTC."""
+
+    def __init__(self, *, color: bool = False) -> None:
+        super().__init__()
+        self._color = color
+
+    def format(self, record: logging.LogRecord) -> str:
+        moment = datetime.fromtimestamp(record.created, UTC).isoformat(sep=" ", timespec="milliseconds")[:23]
+        level = self._paint(f"{_NAMES.get(record.levelname, record.levelname):<5}", record.levelname)
+        pairs = "".join(f"  {key}={_value(value)}" for key, value in extras(record).items() if key != "event")
+        line = f"{moment} {level} {record.name}  {_printable(record.getMessage())}{pairs}"
+        return "\n".join([line, *_trace(self, record)])
+
+    def _paint(self, text: str, level: str) -> str:
+        code = _COLOURS.get(level) if self._color else None
+        return f"\x1b[{code}m{text}\x1b[0m" if code else text
+
+
+class JsonFormatter(logging.Formatter):
+    """One object per line: ``ts`` (ISO 8601, UTC), ``level``, ``logger``, ``event``, ``message``, and the extras."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        fields: dict[str, Any] = {
+            "ts": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "event": None,
+            "message": record.getMessage(),
+            **extras(record),
+        }
+        if trace := _trace(self, record):
+            fields["trace"] = "\n".join(trace)
+        if fields["event"] is None:
+            del fields["event"]
+        return json.dumps(fields, default=str, ensure_ascii=False)
+
+
+def extras(record: logging.LogRecord) -> Mapping[str, Any]:
+    """What came with the record as ``extra``."""
+    return {key: value for key, value in vars(record).items() if key not in _OWN}
+
+
+def _trace(formatter: logging.Formatter, record: logging.LogRecord) -> list[str]:
+    lines: list[str] = []
+    if record.exc_info:
+        lines.append(formatter.formatException(record.exc_info))
+    if record.stack_info:
+        lines.append(formatter.formatStack(record.stack_info))
+    return lines
+
+
+def _value(value: object) -> str:
+    """A value as one word: quoted when it has blanks or could be mistaken."""
+    text = value if isinstance(value, str) else str(value)
+    if text and text.isprintable() and not any(mark in text for mark in ' "='):
+        return text
+    return json.dumps(text, ensure_ascii=not text.isprintable())
+
+
+def _printable(text: str) -> str:
+    """The text with control characters but newlines escaped, so that no log line can paint a terminal."""
+    if text.isprintable():
+        return text
+    return "".join(
+        char if char.isprintable() or char == "\n" else char.encode("unicode_escape").decode() for char in text
+    )
+
+
+def _log_uncaught(kind: type[BaseException], error: BaseException, trace: Any) -> None:
+    if issubclass(kind, KeyboardInterrupt):
+        return
+    logging.getLogger("beatd").critical(
+        "Uncaught %s: %s", kind.__name__, error, exc_info=(kind, error, trace), extra={"event": "uncaught"}
+    )
+
+
+def _log_thread_death(death: threading.ExceptHookArgs) -> None:
+    if issubclass(death.exc_type, SystemExit):
+        return
+    error = death.exc_value or death.exc_type()
+    name = death.thread.name if death.thread else "?"
+    logging.getLogger("beatd").critical(
+        "Thread %s died of %s: %s",
+        name,
+        death.exc_type.__name__,
+        error,
+        exc_info=(death.exc_type, error, death.exc_traceback),
+        extra={"event": "thread_died"},
+    )
