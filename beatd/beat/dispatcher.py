@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from beatd.beat.elector import Term
 from beatd.beat.messages import Messages, expires_at_ms
+from beatd.beat.outlet import Outlet
 from beatd.clock import Clock, iso_ms
+from beatd.exceptions import MessageError
 from beatd.model import Run
 from beatd.store.claims import Claim, Claims
 
@@ -30,30 +32,38 @@ class Judged(NamedTuple):
 class Dispatcher:
     """Claims runs and pushes their messages, in one step of the store for a whole batch."""
 
-    def __init__(
-        self, claims: Claims, messages: Messages, clock: Clock, *, queue_key: Callable[[str, int | None], str]
-    ) -> None:
+    def __init__(self, claims: Claims, messages: Messages, outlet: Outlet, clock: Clock) -> None:
         self._claims = claims
         self._messages = messages
+        self._outlet = outlet
         self._clock = clock
-        self._queue_key = queue_key
         self.totals: Counter[str] = Counter()
         """Runs so far by what became of them: ``dispatched``, ``claimed_before``, ``expired``, …"""
 
     def dispatch(self, runs: Sequence[Run], term: Term) -> None:
-        """Send what is to be sent. Raises a :class:`~beatd.exceptions.StoreError` and has changed nothing here then."""
+        """Send what is to be sent.
+
+        Raises a :class:`~beatd.exceptions.StoreError` or :class:`~beatd.exceptions.BrokerError`; the same runs may then
+        be dispatched again: what was claimed already is left out.
+        """
         now_ms = self._clock.now_ms()
         judged = [self._judge(run, now_ms) for run in runs]
         before = self._claims.claim([one.claim for one in judged], lease_value=term.lease_value)
         self._report(judged, before)
+        self._outlet.flush(term)
 
     def _judge(self, run: Run, now_ms: int) -> Judged:
         entry, due_ms, _ = run
         expires_ms = expires_at_ms(run)
         if expires_ms is not None and expires_ms <= now_ms:
             return Judged(run, Claim(entry.name, due_ms, None, b""), "expired")
-        queue = self._queue_key(self._messages.queue_of(entry), entry.options.priority)
-        return Judged(run, Claim(entry.name, due_ms, queue, self._messages.render(run, expires_ms)), None)
+        try:
+            rendered = self._messages.render(run, expires_ms)
+        except MessageError as error:
+            log.warning("%s cannot be sent: %s", entry.name, error, extra={"event": "unsendable", "entry": entry.name})
+            return Judged(run, Claim(entry.name, due_ms, None, b""), "unsendable")
+        key = self._outlet.list_key(self._messages.queue_of(entry), entry.options.priority)
+        return Judged(run, Claim(entry.name, due_ms, key, rendered), None)
 
     def _report(self, judged: Sequence[Judged], before: frozenset[int]) -> None:
         dispatched: list[Run] = []

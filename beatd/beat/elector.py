@@ -26,7 +26,7 @@ RETRY_MIN, RETRY_MAX = 0.1, 5.0
 
 
 class Term(NamedTuple):
-    """Leadership as a value. ``token`` only ever grows; trust it while the monotonic clock is before ``trusted_until``."""
+    """Leadership as a value. ``token`` only ever grows; trust ends at a moment of the monotonic clock."""
 
     token: int
     lease_value: str
@@ -34,7 +34,10 @@ class Term(NamedTuple):
 
 
 class Elector:
-    """Holds the lease of one shard whenever it can. ``on_change`` is called, from its thread, when a term begins or ends."""
+    """Holds the lease of one shard whenever it can.
+
+    ``on_change`` is called, from the elector's thread, when a term begins or ends.
+    """
 
     def __init__(
         self,
@@ -134,7 +137,7 @@ class Elector:
     def _stand_back(self, error: StoreError) -> float:
         """The store failed. A term goes on for as long as it can be trusted; returns the seconds until the next try."""
         self._failures += 1
-        pause = min(RETRY_MIN * 2 ** min(self._failures - 1, 10), RETRY_MAX)
+        pause: float = min(RETRY_MIN * 2.0 ** min(self._failures - 1, 10), RETRY_MAX)
         log.warning(
             "%s; trying again in %.1f s", error, pause, extra={"event": "store_unavailable", "attempt": self._failures}
         )

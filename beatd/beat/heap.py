@@ -66,7 +66,7 @@ class DueHeap:
         self._taken.clear()
 
     def put(self, entry: Entry, schedule: Schedule, due_ms: int | None) -> None:
-        """Add an entry, or replace the one of that name; without a ``due_ms`` it has no run any more and is left out."""
+        """Add an entry, or replace the one of that name. Without a ``due_ms`` it never runs again and is left out."""
         self.remove(entry.name)
         if due_ms is not None:
             slot = self._slots[entry.name] = Slot(entry, schedule)

@@ -1,7 +1,7 @@
 """The beat: one loop that turns due entries into messages, while this daemon leads.
 
-:meth:`Beat.step` is the whole of it. It returns how long to sleep, and everything that could cut the sleep short (a term
-that begins, a new schedule, a signal) sets one event.
+:meth:`Beat.step` is the whole of it. It returns how long to sleep, and everything that could cut the sleep short (a
+term that begins, a new schedule, a signal) sets one event.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ from beatd.beat.catchup import first_due
 from beatd.beat.dispatcher import Dispatcher
 from beatd.beat.elector import Elector, Term
 from beatd.beat.heap import DueHeap
+from beatd.beat.outlet import Outlet
 from beatd.clock import Clock, from_ms
-from beatd.exceptions import StoreError, TermLost
+from beatd.exceptions import BrokerError, StoreError, TermLost
 from beatd.model import Entry
 from beatd.schedules import bind
 from beatd.store.claims import Claims, EntryState
@@ -48,6 +49,7 @@ class Beat:
         elector: Elector,
         claims: Claims,
         dispatcher: Dispatcher,
+        outlet: Outlet,
         heap: DueHeap,
         wake: threading.Event,
         on_turn: Callable[[], None] = lambda: None,
@@ -56,6 +58,7 @@ class Beat:
         self._elector = elector
         self._claims = claims
         self._dispatcher = dispatcher
+        self._outlet = outlet
         self._heap = heap
         self._wake = wake
         self._on_turn = on_turn
@@ -77,19 +80,27 @@ class Beat:
         self._wake.set()
 
     def run(self) -> None:
-        """Turn until :meth:`stop`. Errors of the store are waited out; they never end the loop."""
+        """Turn until :meth:`stop`."""
         while not self._stopping:
             self._wake.clear()
-            try:
-                seconds = self.step()
-                self._failures = 0
-            except TermLost as error:
-                seconds = self._lose_term(error)
-            except StoreError as error:
-                seconds = self._back_off(error)
+            seconds = self.turn()
             self._on_turn()
             if not self._stopping:
                 self._clock.wait(self._wake, seconds)
+
+    def turn(self) -> float:
+        """A :meth:`step` that outlives store and broker: errors are said and waited out, they never end the loop."""
+        try:
+            seconds = self.step()
+        except TermLost as error:
+            return self._lose_term(error)
+        except (StoreError, BrokerError) as error:
+            return self._back_off(error)
+        except Exception:
+            log.exception("A turn failed in an unexpected way; trying again", extra={"event": "beat_error"})
+            return RETRY_MAX
+        self._failures = 0
+        return seconds
 
     def step(self) -> float:
         """One turn of the beat; returns the seconds to sleep."""
@@ -100,6 +111,7 @@ class Beat:
         now_ms = self._clock.now_ms()
         if self._must_resume(term, now_ms):
             self._resume(term, now_ms)
+        self._outlet.flush(term)  # what a leader before us, or a broker that was down, left behind
         while runs := self._heap.due(now_ms, at_most=BATCH):
             self._dispatcher.dispatch(runs, term)  # claims and pushes; raises and changes nothing otherwise
             self._heap.advance()  # memory moves after the store has
@@ -172,10 +184,11 @@ class Beat:
         log.warning("%s", error, extra={"event": "fenced_off"})
         return 0.0
 
-    def _back_off(self, error: StoreError) -> float:
+    def _back_off(self, error: StoreError | BrokerError) -> float:
         self._failures += 1
-        pause = min(RETRY_MIN * 2 ** min(self._failures - 1, 10), RETRY_MAX)
-        extra = {"event": "store_unavailable", "attempt": self._failures}
+        pause: float = min(RETRY_MIN * 2.0 ** min(self._failures - 1, 10), RETRY_MAX)
+        event = "broker_unavailable" if isinstance(error, BrokerError) else "store_unavailable"
+        extra = {"event": event, "attempt": self._failures}
         log.warning("%s; trying again in %.2f s", error, pause, extra=extra)
         return pause
 

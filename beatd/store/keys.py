@@ -20,6 +20,8 @@ class ShardKeys(NamedTuple):
     """hash, for ever: entry name → last due (ms). What the claim moves forward."""
     known: str
     """hash, for ever: entry name → ``<first seen ms> <fingerprint>``. Written when an entry appears or changes."""
+    outbox: str
+    """list, until confirmed: envelopes that were claimed and are not in the broker yet, the oldest last."""
 
 
 class Keys:
@@ -36,7 +38,7 @@ class Keys:
     def shard(self, number: int = 0) -> ShardKeys:
         """The keys of shard ``number``."""
         base = f"{self._tag}:{number}"
-        return ShardKeys(f"{base}:lease", f"{base}:term", f"{base}:last_due", f"{base}:known")
+        return ShardKeys(*(f"{base}:{name}" for name in ShardKeys._fields))
 
     def worker(self, name: str, what: str) -> str:
         """A worker's own key, for example its ``unacked`` list."""

@@ -59,7 +59,8 @@ class Lease:
 
         Subscribed before it yields: a release that comes between a failed :meth:`take` and the wait is not missed.
         """
-        with border(self._client), self._client.pubsub(ignore_subscribe_messages=True) as channel:
+        channel: redis.client.PubSub
+        with border(self._client), self._client.pubsub(ignore_subscribe_messages=True) as channel:  # type: ignore[no-untyped-call]
             channel.subscribe(self._wake)
             channel.get_message(timeout=self._ttl_ms / 1000)  # the server's word that we are subscribed
             yield lambda seconds: _heard(channel, seconds)

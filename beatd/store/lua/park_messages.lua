@@ -1,0 +1,17 @@
+-- Put messages aside until their time has come.
+--
+-- KEYS[1]  hash, gone when empty: the worker's unacknowledged messages, tag -> "<queue key>\0<message>"
+-- KEYS[2]  zset, gone when empty: messages that wait, "<queue key>\0<message>" -> due (ms)
+-- ARGV     tag, due (ms), tag, due (ms), …
+--
+-- Returns the number of messages put aside.
+local parked = 0
+for i = 1, #ARGV, 2 do
+  local held = redis.call('HGET', KEYS[1], ARGV[i])
+  if held then
+    redis.call('HDEL', KEYS[1], ARGV[i])
+    redis.call('ZADD', KEYS[2], ARGV[i + 1], held)
+    parked = parked + 1
+  end
+end
+return parked

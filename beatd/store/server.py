@@ -1,0 +1,65 @@
+"""What the server behind the state store must be, and what it should be: looked at once, at the start."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+import redis
+
+from beatd.exceptions import StoreRefused
+from beatd.store.client import border, place_of
+
+log = logging.getLogger("beatd.store")
+
+MIN_REDIS = (6, 2)
+MIN_VALKEY = (7, 2)
+
+
+def inspect(client: redis.Redis) -> None:
+    """Refuse a server that is too old (:class:`StoreRefused`) and warn of settings that can lose state.
+
+    Raises :class:`~beatd.exceptions.StoreUnavailable` if there is no answer.
+    """
+    with border(client):
+        info: dict[str, Any] = client.info()
+    _check_version(info, place_of(client))
+    for event, text in _warnings(info):
+        log.warning("%s: %s", place_of(client), text, extra={"event": event})
+
+
+def _check_version(info: dict[str, Any], place: str) -> None:
+    name, minimum = ("Valkey", MIN_VALKEY) if "valkey_version" in info else ("Redis", MIN_REDIS)
+    text = str(info.get("valkey_version") or info.get("redis_version", "0"))
+    version = tuple(int(part) for part in text.split(".")[:2] if part.isdigit())
+    if version < minimum:
+        wanted = ".".join(map(str, minimum))
+        raise StoreRefused(f"state store {place} is {name} {text}; beatd needs {name} {wanted} or newer")
+
+
+def _warnings(info: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    policy = info.get("maxmemory_policy", "noeviction")
+    if policy != "noeviction":
+        yield (
+            "store_evicts",
+            f"maxmemory-policy is {policy}: keys of the schedule can vanish when memory is short; set it to noeviction",
+        )
+    if info.get("role") == "slave":
+        yield "store_is_replica", "this server is a read-only replica; give the URL of its primary"
+
+
+def same(one: redis.Redis, other: redis.Redis) -> bool:
+    """Whether two clients reach the same database of the same server, however their URLs spell it."""
+    if database(one) != database(other):
+        return False
+    with border(one):
+        one_run: dict[str, Any] = one.info("server")
+    with border(other):
+        other_run: dict[str, Any] = other.info("server")
+    return bool(one_run["run_id"] == other_run["run_id"])
+
+
+def database(client: redis.Redis) -> int:
+    """The number of the database that a client selects."""
+    return int(client.connection_pool.connection_kwargs.get("db") or 0)

@@ -1,0 +1,145 @@
+"""Two daemons, one schedule: whatever happens to the leader, every due run is in the broker exactly once."""
+
+import itertools
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+
+import pytest
+import redis
+
+from beatd.message import open_envelope
+
+CONFIG = """
+[redis]
+url = "{url}"
+[leader]
+ttl = "2s"
+renew = "500ms"
+[beat_schedule.tick]
+task = "tasks.tick"
+schedule = 0.2
+catch_up = "all"
+"""
+
+
+class Daemons:
+    """Real daemons on one file; each with its log."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        self.running = []
+        self._numbers = itertools.count(1)
+
+    def start(self):
+        with (self.folder / f"daemon-{next(self._numbers)}.log").open("wb") as log:
+            command = [sys.executable, "-m", "beatd", "--config", str(self.folder / "beat.toml"), "--log-format", "json"]
+            process = subprocess.Popen(command, stdout=log, stderr=log)
+        self.running.append(process)
+        return process
+
+    def leader(self, client):
+        """The running daemon that holds the lease, or None."""
+        value = client.get("{beatd}:0:lease")
+        pid = int(value.decode().split("-")[-2]) if value else None
+        return next((one for one in self.running if one.pid == pid and one.poll() is None), None)
+
+    def end(self, process, number=signal.SIGTERM):
+        process.send_signal(number)
+        self.running.remove(process)
+        return process.wait(15)
+
+    def logs(self):
+        return "\n".join(path.read_text() for path in sorted(self.folder.glob("*.log")))
+
+
+@pytest.fixture
+def client(redis_url):
+    with redis.Redis.from_url(redis_url) as client:
+        yield client
+
+
+@pytest.fixture
+def daemons(tmp_path, redis_url):
+    (tmp_path / "beat.toml").write_text(CONFIG.format(url=redis_url))
+    daemons = Daemons(tmp_path)
+    yield daemons
+    for process in list(daemons.running):
+        process.send_signal(signal.SIGCONT)
+        daemons.end(process, signal.SIGKILL)
+
+
+def due_times(client):
+    """The due times (ms) of everything in the queue, oldest first, and that ids are those of the runs."""
+    messages = [open_envelope(raw) for raw in reversed(client.lrange("celery", 0, -1))]
+    ids = Counter(message.id for message in messages)
+    assert [run for run, times in ids.items() if times > 1] == [], "a run was sent twice"
+    from datetime import datetime
+
+    return [round(datetime.fromisoformat(m.headers["beatd-due-at"]).timestamp() * 1000) for m in messages]
+
+
+def assert_every_run_once(due):
+    steps = Counter(later - earlier for earlier, later in itertools.pairwise(due))
+    assert set(steps) == {200}, f"runs are missing or doubled: {steps}"
+
+
+def test_a_killed_leader_loses_and_doubles_nothing(daemons, client, wait_until):
+    daemons.start()
+    daemons.start()
+    wait_until(lambda: client.llen("celery") >= 5, timeout=20, what="the first runs")
+    for _ in range(5):
+        leader = wait_until(lambda: daemons.leader(client), timeout=20, what="a leader")
+        before = client.llen("celery")
+        wait_until(lambda before=before: client.llen("celery") >= before + 10, timeout=20, what="runs of that leader")
+        daemons.end(leader, signal.SIGKILL)
+        daemons.start()
+    before = client.llen("celery")
+    wait_until(lambda: client.llen("celery") >= before + 20, timeout=20, what="runs after the last kill")
+    assert_every_run_once(due_times(client))
+
+
+def test_a_leader_that_is_told_to_stop_hands_over_at_once(daemons, client, wait_until):
+    first = daemons.start()
+    wait_until(lambda: client.llen("celery") >= 3, timeout=20, what="the first runs")
+    daemons.start()
+    wait_until(lambda: "standing_by" in daemons.logs(), timeout=20, what="a standby")
+    started = time.monotonic()
+    assert daemons.end(first) == 0
+    wait_until(lambda: daemons.leader(client), timeout=10, what="the standby to lead")
+    took = time.monotonic() - started
+    before = client.llen("celery")
+    wait_until(lambda: client.llen("celery") >= before + 5, timeout=10, what="runs of the new leader")
+    assert_every_run_once(due_times(client))
+    assert took < 2.0, "a hand-over must not wait for the lease to run out"
+
+
+def test_a_leader_that_was_frozen_sends_nothing_when_it_wakes(daemons, client, wait_until):
+    frozen = daemons.start()
+    wait_until(lambda: client.llen("celery") >= 3, timeout=20, what="the first runs")
+    daemons.start()
+    wait_until(lambda: "standing_by" in daemons.logs(), timeout=20, what="a standby")
+    frozen.send_signal(signal.SIGSTOP)
+    wait_until(lambda: daemons.leader(client) not in (None, frozen), timeout=20, what="the standby to lead")
+    frozen.send_signal(signal.SIGCONT)
+    before = client.llen("celery")
+    wait_until(lambda: client.llen("celery") >= before + 15, timeout=20, what="runs of the new leader")
+    assert frozen.poll() is None, "a daemon that lost its term must stand by, not exit"
+    assert_every_run_once(due_times(client))
+
+
+def test_a_store_that_restarts_is_survived(daemons, start_server, wait_until, tmp_path):
+    server = start_server("--appendonly", "yes", "--appendfsync", "always")
+    (tmp_path / "beat.toml").write_text(CONFIG.format(url=server.url))
+    daemons.start()
+    client = redis.Redis.from_url(server.url, retry=None)
+    wait_until(lambda: client.llen("celery") >= 5, timeout=20, what="the first runs")
+    server.kill()
+    time.sleep(1)  # how long the outage lasts
+    server.start()
+    before = client.llen("celery")
+    wait_until(lambda: client.llen("celery") >= before + 15, timeout=30, what="runs after the restart")
+    assert_every_run_once(due_times(client))
+    client.close()

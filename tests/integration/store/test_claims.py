@@ -1,0 +1,202 @@
+"""The claim: what a term may write, and that a run leaves once."""
+
+import pytest
+import redis
+
+from beatd.exceptions import StoreRefused, StoreUnavailable, TermLost
+from beatd.store.claims import Claim, Claims, EntryState
+from beatd.store.client import connect
+from beatd.store.keys import Keys
+from beatd.store.lease import Held, Lease
+
+NOW = 1_790_000_000_000
+KEYS = Keys("beatd")
+
+
+@pytest.fixture
+def client(redis_url):
+    with connect(redis_url) as client:
+        yield client
+
+
+@pytest.fixture
+def lease(client):
+    return Lease(client, KEYS, shard=0, daemon_id="d1", ttl_ms=60_000)
+
+
+@pytest.fixture
+def held(lease):
+    """The lease value of a running term."""
+    return lease.value(lease.take())
+
+
+@pytest.fixture
+def claims(client):
+    return Claims(client, KEYS)
+
+
+def adopt(claims, value, *pairs, now=NOW):
+    return dict(claims.adopt(pairs, lease_value=value, now_ms=now))
+
+
+def claim(claims, value, *runs):
+    return claims.claim([Claim(*run) for run in runs], lease_value=value)
+
+
+def test_a_new_entry_begins_now(claims, held):
+    assert adopt(claims, held, ("a", "every 30 s")) == {"a": EntryState(NOW, NOW)}
+
+
+def test_a_known_entry_goes_on_where_it_was(claims, held):
+    adopt(claims, held, ("a", "x"))
+    claim(claims, held, ("a", NOW + 30_000, "celery", b"m"))
+    assert adopt(claims, held, ("a", "x"), now=NOW + 99_000) == {"a": EntryState(NOW + 30_000, NOW)}
+
+
+def test_a_changed_entry_begins_now(claims, held):
+    adopt(claims, held, ("a", "x"))
+    assert adopt(claims, held, ("a", "y"), now=NOW + 5_000) == {"a": EntryState(NOW + 5_000, NOW + 5_000)}
+
+
+def test_a_changed_entry_never_moves_back(claims, held):
+    """A clock that was set back must not let a claimed run be claimed again under the same id."""
+    adopt(claims, held, ("a", "x"))
+    claim(claims, held, ("a", NOW + 60_000, "celery", b"m"))
+    assert adopt(claims, held, ("a", "y"), now=NOW)["a"].last_due_ms == NOW + 60_000
+
+
+def test_names_and_fingerprints_may_hold_anything(claims, held):
+    name, fingerprint = "naïve: entry %s\n\x00", "*/5 * * * * Europe/Berlin\n"
+    first = adopt(claims, held, (name, fingerprint))
+    assert adopt(claims, held, (name, fingerprint), now=NOW + 1) == first
+
+
+def test_entries_beyond_one_call_keep_their_order(claims, held):
+    pairs = [(f"e{n}", "x") for n in range(2_500)]
+    assert list(adopt(claims, held, *pairs)) == [name for name, _ in pairs]
+
+
+def test_messages_reach_their_queues_in_order(claims, client, held):
+    left_out = claim(claims, held, ("a", NOW, "celery", b"1"), ("b", NOW, "other", b"2"), ("c", NOW, "celery", b"3"))
+    assert left_out == frozenset()
+    assert client.lrange("celery", 0, -1) == [b"3", b"1"]  # consumers pop from the right
+    assert client.lrange("other", 0, -1) == [b"2"]
+
+
+def test_a_run_is_claimed_once(claims, client, held):
+    claim(claims, held, ("a", NOW, "celery", b"1"))
+    assert claim(claims, held, ("a", NOW, "celery", b"1"), ("b", NOW, "celery", b"2")) == {0}
+    assert client.lrange("celery", 0, -1) == [b"2", b"1"]
+
+
+def test_several_runs_of_an_entry_in_one_call(claims, client, held):
+    assert claim(claims, held, *(("a", NOW + n, "celery", b"%d" % n) for n in (1, 2, 2, 3))) == {2}
+    assert client.llen("celery") == 3
+    assert client.hget(KEYS.shard().last_due, "a") == b"%d" % (NOW + 3)
+
+
+def test_a_skipped_run_moves_last_due_and_pushes_nothing(claims, client, held):
+    claim(claims, held, ("a", NOW, None, b""))
+    assert client.hget(KEYS.shard().last_due, "a") == b"%d" % NOW
+    assert client.keys("*celery*") == []
+
+
+def test_an_old_term_writes_nothing(claims, client, lease, held):
+    lease.release(1)
+    Lease(client, KEYS, shard=0, daemon_id="d2", ttl_ms=60_000).take()
+    before = client.hgetall(KEYS.shard().last_due)
+    with pytest.raises(TermLost):
+        claim(claims, held, ("a", NOW, "celery", b"1"))
+    with pytest.raises(TermLost):
+        adopt(claims, held, ("b", "x"))
+    assert client.llen("celery") == 0
+    assert client.hgetall(KEYS.shard().last_due) == before
+
+
+def test_the_scripts_survive_a_flush_of_the_script_cache(claims, client, held):
+    claim(claims, held, ("a", NOW, "celery", b"1"))
+    client.script_flush()
+    assert claim(claims, held, ("a", NOW + 1, "celery", b"2")) == frozenset()
+
+
+def test_a_key_of_a_foreign_type_is_refused_and_kept(claims, client, held):
+    client.set(KEYS.shard().last_due, "mine")
+    with pytest.raises(StoreRefused, match="WRONGTYPE"):
+        claim(claims, held, ("a", NOW, "celery", b"1"))
+    assert client.get(KEYS.shard().last_due) == b"mine"
+    assert client.llen("celery") == 0
+
+
+def test_one_daemon_holds_the_lease(client, lease):
+    other = Lease(client, KEYS, shard=0, daemon_id="d2", ttl_ms=60_000)
+    assert lease.take() == 1
+    held = other.take()
+    assert isinstance(held, Held)
+    assert held.holder == "d1:1"
+    assert 0 < held.left_ms <= 60_000
+
+
+def test_terms_only_grow(client, lease):
+    first = lease.take()
+    lease.release(first)
+    assert lease.take() == first + 1
+
+
+def test_a_lease_whose_answer_was_lost_is_taken_again_under_a_new_term(lease):
+    """The daemon never saw its token, so the writes of that term can only be a ghost's."""
+    assert (lease.take(), lease.take()) == (1, 2)
+    assert not lease.renew(1)
+    assert lease.renew(2)
+
+
+def test_a_daemon_id_that_begins_like_another_is_another(client, lease):
+    lease.take()
+    assert isinstance(Lease(client, KEYS, shard=0, daemon_id="d", ttl_ms=1_000).take(), Held)
+
+
+def test_only_the_holder_releases(client, lease):
+    token = lease.take()
+    assert not Lease(client, KEYS, shard=0, daemon_id="d2", ttl_ms=1_000).release(token)
+    assert lease.release(token)
+    assert not lease.release(token)
+
+
+def test_a_release_is_heard(client, lease, redis_url):
+    token = lease.take()
+    with connect(redis_url) as own, Lease(own, KEYS, shard=0, daemon_id="d2", ttl_ms=9_000).releases() as released:
+        assert not released(0.01)
+        lease.release(token)
+        assert released(5.0)
+
+
+def test_a_server_that_is_gone_is_unavailable(redis_server, redis_url):
+    with connect(redis_url, timeout_ms=500) as client:
+        lease = Lease(client, KEYS, shard=0, daemon_id="d1", ttl_ms=1_000)
+        lease.take()
+        redis_server.kill()
+        with pytest.raises(StoreUnavailable):
+            lease.renew(1)
+
+
+def test_a_server_that_does_not_answer_is_unavailable_after_the_timeout(redis_server, redis_url):
+    with connect(redis_url, timeout_ms=200) as client:
+        lease = Lease(client, KEYS, shard=0, daemon_id="d1", ttl_ms=1_000)
+        lease.take()
+        redis_server.pause()
+        try:
+            with pytest.raises(StoreUnavailable):
+                lease.renew(1)
+        finally:
+            redis_server.resume()
+
+
+def test_passwords_stay_out_of_errors(redis_server, redis_url):
+    with redis.Redis.from_url(redis_url) as admin:
+        admin.config_set("requirepass", "s3cret")
+        try:
+            with connect(redis_url.replace("redis://", "redis://:wr0ng@")) as client:
+                with pytest.raises(StoreRefused) as caught:
+                    Lease(client, KEYS, shard=0, daemon_id="d1", ttl_ms=1_000).take()
+            assert "wr0ng" not in str(caught.value)
+        finally:
+            admin.config_set("requirepass", "")

@@ -1,0 +1,158 @@
+"""A clock that moves when told, and the store's claims in memory: the rules of ``adopt.lua`` and ``claim.lua``.
+
+The same rules are tested against real servers in ``tests/integration/store/test_claims.py``.
+"""
+
+import threading
+
+import pytest
+
+from beatd.beat.dispatcher import Dispatcher
+from beatd.beat.elector import Term
+from beatd.beat.heap import DueHeap
+from beatd.beat.messages import Messages
+from beatd.beat.outlet import StoreOutlet
+from beatd.beat.service import Beat
+from beatd.exceptions import StoreUnavailable, TermLost
+from beatd.model import Entry, Policies
+from beatd.schedules import parse
+from beatd.store.claims import EntryState
+
+NOW = 1_790_000_000_000
+
+
+class FakeClock:
+    def __init__(self, now_ms=NOW):
+        self.ms = now_ms
+        self.mono = 1_000.0
+
+    def now_ms(self):
+        return self.ms
+
+    def monotonic(self):
+        return self.mono
+
+    def advance(self, seconds):
+        self.ms += round(seconds * 1000)
+        self.mono += seconds
+
+    def step(self, seconds):
+        """The wall clock is set; no time passes."""
+        self.ms += round(seconds * 1000)
+
+    def wait(self, event, seconds):
+        self.advance(seconds)
+        return event.is_set()
+
+
+class MemoryClaims:
+    def __init__(self):
+        self.lease_value = ""
+        self.states = {}
+        self.pushed = []
+        self.down = False
+
+    def _check(self, lease_value):
+        if self.down:
+            raise StoreUnavailable("down")
+        if lease_value != self.lease_value:
+            raise TermLost("FENCED")
+
+    def adopt(self, entries, *, lease_value, now_ms):
+        self._check(lease_value)
+        for name, fingerprint in entries:
+            state, known = self.states.get(name, (None, None))
+            if known != fingerprint:
+                last_due = max(now_ms, state.last_due_ms if state else 0)
+                state = EntryState(last_due, now_ms)
+                self.states[name] = (state, fingerprint)
+            yield name, state
+
+    def claim(self, claims, *, lease_value):
+        self._check(lease_value)
+        left_out = set()
+        for number, one in enumerate(claims):
+            state, fingerprint = self.states[one.name]
+            if state.last_due_ms >= one.due_ms:
+                left_out.add(number)
+                continue
+            self.states[one.name] = (state._replace(last_due_ms=one.due_ms), fingerprint)
+            if one.queue is not None:
+                self.pushed.append((one.name, one.due_ms))
+        return frozenset(left_out)
+
+
+class FakeElector:
+    """Leads from the beginning, until told otherwise."""
+
+    def __init__(self, claims):
+        self._claims = claims
+        self._token = 0
+        self.current = None
+        self.win()
+
+    def win(self):
+        self._token += 1
+        self._claims.lease_value = f"d:{self._token}"
+        self.current = Term(self._token, self._claims.lease_value, 1e18)
+
+    def term(self):
+        return self.current
+
+    def lose(self, term):
+        self.current = None
+
+
+class Rig:
+    """A whole beat in memory: ``run_for(seconds)`` turns it, ``sent`` is what left as ``(name, due in s after NOW)``."""
+
+    begin_ms = NOW
+
+    def __init__(self):
+        self.clock = FakeClock()
+        self.claims = MemoryClaims()
+        self.elector = FakeElector(self.claims)
+        self.start()
+
+    def start(self):
+        """A fresh process over the same store."""
+        outlet = StoreOutlet()
+        self.dispatcher = Dispatcher(self.claims, Messages("celery", origin="test"), outlet, self.clock)
+        self.beat = Beat(
+            clock=self.clock,
+            elector=self.elector,
+            claims=self.claims,
+            dispatcher=self.dispatcher,
+            outlet=outlet,
+            heap=DueHeap(),
+            wake=threading.Event(),
+        )
+
+    def run_for(self, seconds):
+        until = self.clock.mono + seconds
+        while self.clock.mono < until:
+            pause = self.turn()
+            self.clock.advance(min(max(pause, 0.0005), until - self.clock.mono))
+
+    def turn(self):
+        return self.beat.turn()
+
+    @property
+    def sent(self):
+        return [(name, (due - NOW) / 1000) for name, due in self.claims.pushed]
+
+
+@pytest.fixture
+def rig():
+    return Rig()
+
+
+@pytest.fixture
+def entry():
+    def make(name="a", schedule=1.0, *, options=None, **policies):
+        kwargs = {"options": options} if options else {}
+        return Entry(
+            name=name, task="t", schedule=parse(schedule, name=name), policies=Policies(**policies), **kwargs
+        )
+
+    return make
