@@ -109,8 +109,7 @@ def read_value(read: Reader, value: Any, timezone: str, report: Report, path: Pa
     except Wrong as error:
         report.add(path, str(error))
     except ScheduleError as error:
-        hidden = made is not None
-        report.add(path, f"what {quoted(made.written)} stands for cannot be used here" if hidden else str(error))
+        report.add(path, str(error) if made is None else f"what {quoted(made.written)} stands for cannot be used here")
     return UNSET
 
 

@@ -1,0 +1,88 @@
+"""The command line: one file per command, each imported only when it is used.
+
+The promise: people get tables that fit 80 columns and do without colour, programs get ``--json`` on standard output,
+and the exit code says what happened: 0 done, 1 failed, 2 wrong use or a wrong file. A user's mistake is answered in
+words, never with a traceback.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from difflib import get_close_matches
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any, NamedTuple, cast
+
+import click
+
+import beatd
+from beatd.exceptions import BeatdError, ConfigError, ScheduleError
+
+
+class Place(NamedTuple):
+    """Where a command is, and the line about it in ``beatd --help``, which so imports none of them."""
+
+    module: str
+    attribute: str
+    summary: str
+
+
+COMMANDS: Mapping[str, Place] = {
+    "run": Place("beatd.cli.run", "run", "Run the daemon."),
+    "worker": Place("beatd.cli.worker", "worker", "Run the bundled worker."),
+    "dev": Place("beatd.cli.dev", "dev", "Store, daemon and worker in one terminal."),
+    "check": Place("beatd.cli.check", "check", "Check the file: all faults, each with its line."),
+    "next": Place("beatd.cli.next_runs", "next_runs", "Show when entries run next."),
+    "init": Place("beatd.cli.init", "init", "Write a first file that runs."),
+}
+
+
+class Commands(click.Group):
+    """The group of all commands. ``beatd --config F`` is ``beatd run --config F``."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+        return [name for name, place in COMMANDS.items() if find_spec(place.module) is not None]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in self.list_commands(ctx):
+            return None
+        place = COMMANDS[cmd_name]
+        return cast(click.Command, getattr(import_module(place.module), place.attribute))
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, COMMANDS[name].summary) for name in self.list_commands(ctx)])
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        known = self.list_commands(ctx)
+        if args[0] not in known:
+            near = get_close_matches(args[0], known, n=1)
+            ctx.fail(f'no command "{args[0]}"' + (f'; did you mean "{near[0]}"?' if near else ""))
+        return super().resolve_command(ctx, args)
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        own = {option for parameter in self.get_params(ctx) for option in parameter.opts}
+        if args and args[0].startswith("-") and args[0].partition("=")[0] not in own:
+            args = ["run", *args]
+        return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (ConfigError, ScheduleError) as error:
+            click.echo(str(error), err=True)
+            raise click.exceptions.Exit(2) from None
+        except BeatdError as error:
+            click.echo(f"Error: {error}", err=True)
+            raise click.exceptions.Exit(1) from None
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(beatd.__version__, prog_name="beatd", message="%(prog)s %(version)s")
+def main() -> None:
+    """A highly available cron for task queues.
+
+    "beatd --config FILE" is the same as "beatd run --config FILE".
+    """
