@@ -4,17 +4,17 @@ A message has three parts: flat *headers* that say which task and under which id
 *body* ``[args, kwargs, embed]`` in JSON. Source of every field: ``celery/app/amqp.py`` (``as_task_v2``) and
 ``kombu/transport/virtual/base.py``, as of Celery 5.
 
-Two ways lead to a message. :func:`build` makes one from its parts. :class:`Template` makes thousands of nearly equal
-ones: it is such a message, encoded once, with holes where the id and the times go.
+Two ways lead to a message. :func:`build` makes one from its parts. :class:`Form` makes thousands of nearly equal ones:
+it is such a message, encoded once, with holes where the id and the times go.
 """
 
 from __future__ import annotations
 
 import base64
-import reprlib
+import re
 import secrets
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -87,8 +87,13 @@ def build(
             **(headers or {}),
         },
         properties=properties,
-        body=wire.dumps([list(args), kwargs, {**_NO_EMBED, **(embed or {})}]),
+        body=body_of(args, kwargs, embed),
     )
+
+
+def body_of(args: Sequence[Any], kwargs: Mapping[str, Any], embed: Mapping[str, Any] | None = None) -> bytes:
+    """The body ``[args, kwargs, embed]``; raises :class:`MessageError` if JSON cannot carry it."""
+    return wire.dumps([list(args), dict(kwargs), {**_NO_EMBED, **(embed or {})}])
 
 
 _HEADERS: dict[str, Any] = {
@@ -119,20 +124,24 @@ HEADER_NAMES = frozenset(_HEADERS)
 
 def envelope(message: TaskMessage, *, queue: str, exchange: str = "", delivery_tag: str | None = None) -> bytes:
     """The message as one element of a Redis list, as kombu's Redis transport writes it."""
-    return wire.dumps(
-        {
-            "body": base64.b64encode(message.body).decode("ascii"),
-            "content-encoding": message.content_encoding,
-            "content-type": message.content_type,
-            "headers": message.headers,
-            "properties": {
-                **message.properties,
-                "delivery_info": {"exchange": exchange, "routing_key": queue},
-                "body_encoding": "base64",
-                "delivery_tag": delivery_tag or str(uuid.uuid4()),
-            },
-        }
-    )
+    body = base64.b64encode(message.body).decode("ascii")
+    tag = delivery_tag or str(uuid.uuid4())
+    return wire.dumps(_envelope(message, body, queue=queue, exchange=exchange, delivery_tag=tag))
+
+
+def _envelope(message: TaskMessage, body: str, *, queue: str, exchange: str, delivery_tag: str) -> dict[str, Any]:
+    return {
+        "body": body,
+        "content-encoding": message.content_encoding,
+        "content-type": message.content_type,
+        "headers": message.headers,
+        "properties": {
+            **message.properties,
+            "delivery_info": {"exchange": exchange, "routing_key": queue},
+            "body_encoding": "base64",
+            "delivery_tag": delivery_tag,
+        },
+    }
 
 
 class Envelope(msgspec.Struct, frozen=True):
@@ -165,37 +174,56 @@ def open_envelope(raw: bytes) -> TaskMessage:
     )
 
 
-class Template:
-    """An encoded envelope with holes for what differs between the runs of one entry.
+class Form:
+    """A family of messages that differ only in some places: an encoded envelope with holes.
 
-    ``message`` is built with :data:`HOLES` as values; :meth:`render` fills them in. Arguments cannot be mistaken for
-    holes: a hole's text is drawn at random once per process, and the body is base64.
+    Made from an example message in which :func:`hole` stands for each value to come. :meth:`fill` may leave holes open:
+    so one form serves all entries with the same options, and each entry's own form all of its runs.
     """
 
     __slots__ = ("_pattern",)
 
-    def __init__(self, message: TaskMessage, *, queue: str) -> None:
-        encoded = envelope(message, queue=queue, delivery_tag=HOLES["id"])
-        pattern = encoded.replace(b"%", b"%%")
-        for name, hole in HOLES.items():
-            pattern = pattern.replace(f'"{hole}"'.encode(), f"%({name})b".encode())
+    def __init__(self, pattern: bytes) -> None:
         self._pattern = pattern
 
+    @classmethod
+    def of(cls, message: TaskMessage, *, queue: str) -> Form:
+        """The form of an example. Its body is always one hole, ``body`` (in base64); its delivery tag is ``id``."""
+        outer = _envelope(message, hole("body"), queue=queue, exchange="", delivery_tag=hole("id"))
+        pattern = wire.dumps(outer).replace(b"%", b"%%")
+        return cls(_HOLE.sub(rb"%(\1)b", pattern))
+
+    def fill(self, values: Mapping[bytes, bytes], *, open_holes: Iterable[str] = ()) -> Form:
+        """A form with fewer holes: ``values`` as JSON text go into theirs, ``open_holes`` stay."""
+        escaped = {name: value.replace(b"%", b"%%") for name, value in values.items()}
+        return Form(
+            self._pattern.replace(b"%%", b"%%%%")
+            % {**escaped, **{h.encode(): b"%%(%b)b" % h.encode() for h in open_holes}}
+        )
+
     def render(self, values: Mapping[bytes, bytes]) -> bytes:
-        """The envelope of one run. ``values`` has the JSON text for every hole that the message uses."""
+        """The envelope of one message; ``values`` has the JSON text for every hole."""
         return self._pattern % values
 
 
-HOLES = {name: f"hole-{name}-{secrets.token_hex(8)}" for name in ("id", "due_at", "eta", "expires", "expiration")}
-"""Stand-ins for :class:`Template`: the run id, the times (ISO 8601) and the transport's time to live (ms)."""
+def hole(name: str) -> str:
+    """A stand-in for a value of a :class:`Form`. Drawn at random once per process, so that no text can be mistaken."""
+    return f"hole-{_HOLE_SALT}-{name}"
+
+
+_HOLE_SALT = secrets.token_hex(8)
+_HOLE = re.compile(rb'"hole-%b-([a-z_]+)"' % _HOLE_SALT.encode())
+
+
+def base64_text(body: bytes) -> bytes:
+    """A body as JSON text, for the hole ``body``."""
+    return b'"%b"' % base64.b64encode(body)
 
 
 def safe_repr(value: object) -> str:
-    """``repr(value)`` cut to :data:`REPR_MAX` characters, without walking through the whole of a huge value."""
-    return _REPR.repr(value)[:REPR_MAX]
-
-
-_REPR = reprlib.Repr()
-_REPR.maxlevel = 6
-_REPR.maxtuple = _REPR.maxlist = _REPR.maxdict = _REPR.maxset = _REPR.maxfrozenset = _REPR.maxdeque = 128
-_REPR.maxstring = _REPR.maxother = _REPR.maxlong = REPR_MAX
+    """``repr(value)`` for people, cut to :data:`REPR_MAX` characters; never raises."""
+    try:
+        text = repr(value)
+    except Exception as error:  # noqa: BLE001 - a user's __repr__ may do anything, and a message must still leave
+        text = f"<{type(value).__name__} whose repr raised {type(error).__name__}>"
+    return text if len(text) <= REPR_MAX else f"{text[: REPR_MAX - 3]}..."

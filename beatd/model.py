@@ -92,8 +92,8 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, eq=True):
 class Run(NamedTuple):
     """One occurrence of an entry.
 
-    ``due_ms`` is the nominal time, never the jittered one, and part of the run's identity; ``fire_ms`` is when it leaves:
-    the same instant, or a little later when the entry is jittered.
+    ``due_ms`` is the nominal time, never the jittered one, and part of the run's identity; ``fire_ms`` is when it
+    leaves: the same instant, or a little later when the entry is jittered.
     """
 
     entry: Entry

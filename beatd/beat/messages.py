@@ -6,86 +6,113 @@ import os
 import socket
 from datetime import datetime
 
-from beatd import message
+from beatd import message, wire
 from beatd.clock import iso_ms, to_ms
-from beatd.message import HOLES, Template
-from beatd.model import Entry, Run
+from beatd.message import Form, hole
+from beatd.model import Entry, Options, Run
 
-CACHED_TEMPLATES = 50_000
-"""Templates kept: one is about 1.5 kB, and making one takes as long as a dozen renderings."""
+CACHED_FORMS = 50_000
+"""Forms of entries that are kept: one is about 1.5 kB, and making one takes as long as three renderings."""
+
+RUN_HOLES = ("id", "due_at", "eta", "expires", "expiration")
+"""What differs between the runs of an entry."""
 
 
 class Messages:
-    """Renders runs as elements of a Redis list, from one template per entry."""
+    """Renders runs as elements of a Redis list: from one form per entry, and those from one per set of options."""
 
     def __init__(self, default_queue: str, *, origin: str | None = None) -> None:
         self._default_queue = default_queue
         self._origin = origin or f"beatd{os.getpid()}@{socket.gethostname()}"
-        self._templates: dict[str, tuple[Entry, Template]] = {}
+        self._by_options: dict[int, tuple[Options, Form]] = {}
+        self._by_entry: dict[str, tuple[Entry, Form]] = {}
 
     def queue_of(self, entry: Entry) -> str:
         """The name of the queue that the entry's messages go to."""
         return entry.options.queue or self._default_queue
 
+    def prepare(self, entry: Entry) -> Form:
+        """The entry's form, made now if need be: worth doing ahead of a herd."""
+        cached = self._by_entry.get(entry.name)
+        if cached is not None and cached[0] is entry:
+            return cached[1]
+        form = self._form_of_options(entry).fill(_entry_values(entry), open_holes=RUN_HOLES)
+        if len(self._by_entry) >= CACHED_FORMS:
+            self._by_entry.clear()
+        self._by_entry[entry.name] = (entry, form)
+        return form
+
     def render(self, run: Run, expires_ms: int | None) -> bytes:
-        """The envelope of a run's message; ``expires_ms`` is an instant (see :func:`expires_at_ms`)."""
-        due_ms = run.due_ms
+        """The envelope of a run's message; ``expires_ms`` is an instant (see :func:`expires_at_ms`).
+
+        Raises :class:`~beatd.exceptions.MessageError` if JSON cannot carry the entry's arguments.
+        """
         values = {
-            b"id": _quoted(run.id),
-            b"due_at": _quoted(iso_ms(due_ms)),
+            b"id": _text(run.id),
+            b"due_at": _text(iso_ms(run.due_ms)),
+            b"eta": b"null",
             b"expires": b"null",
             b"expiration": b"null",
         }
         if expires_ms is not None:
-            values[b"expires"] = _quoted(iso_ms(expires_ms))
+            values[b"expires"] = _text(iso_ms(expires_ms))
             values[b"expiration"] = b'"%d"' % max(0, expires_ms - run.fire_ms)
         if countdown_ms := run.entry.options.countdown_ms:
-            values[b"eta"] = _quoted(iso_ms(run.fire_ms + countdown_ms))
-        return self._template(run.entry).render(values)
+            values[b"eta"] = _text(iso_ms(run.fire_ms + countdown_ms))
+        return self.prepare(run.entry).render(values)
 
-    def _template(self, entry: Entry) -> Template:
-        cached = self._templates.get(entry.name)
-        if cached is not None and cached[0] is entry:
+    def _form_of_options(self, entry: Entry) -> Form:
+        cached = self._by_options.get(id(entry.options))
+        if cached is not None and cached[0] is entry.options:
             return cached[1]
-        template = Template(skeleton(entry, self._origin), queue=self.queue_of(entry))
-        if len(self._templates) >= CACHED_TEMPLATES:
-            self._templates.clear()
-        self._templates[entry.name] = (entry, template)
-        return template
+        form = Form.of(example(entry.options, self._origin), queue=self.queue_of(entry))
+        if len(self._by_options) >= CACHED_FORMS:
+            self._by_options.clear()
+        self._by_options[id(entry.options)] = (entry.options, form)
+        return form
 
 
-def _quoted(text: str) -> bytes:
-    return b'"%b"' % text.encode()
-
-
-def skeleton(entry: Entry, origin: str) -> message.TaskMessage:
-    """The message of an entry with holes where its runs differ. Celery beat's own, plus the ``beatd-*`` headers."""
-    options = entry.options
-    expiring = options.expires is not None
+def example(options: Options, origin: str) -> message.TaskMessage:
+    """A message with holes where entries and runs differ: Celery beat's own, plus the ``beatd-*`` headers."""
     built = message.build(
-        entry.task,
-        HOLES["id"],
-        entry.args,
-        entry.kwargs,
-        embed={"callbacks": options.link, "errbacks": options.link_error},
+        hole("task"),
+        hole("id"),
         headers={
             **options.headers,
-            "periodic_task_name": entry.name,
+            "periodic_task_name": hole("entry"),
             "celery_beat_task": True,
-            "beatd-entry": entry.name,
-            "beatd-due-at": HOLES["due_at"],
+            "beatd-entry": hole("entry"),
+            "beatd-due-at": hole("due_at"),
         },
         priority=options.priority,
-        eta=HOLES["eta"] if options.countdown_ms else None,
-        expires=HOLES["expires"] if expiring else None,
+        eta=hole("eta"),
+        expires=hole("expires"),
         timelimit=[options.time_limit, options.soft_time_limit],
+        argsrepr=hole("args"),
+        kwargsrepr=hole("kwargs"),
         ignore_result=options.ignore_result,
         shadow=options.shadow,
         origin=origin,
     )
-    if expiring:
-        built.properties["expiration"] = HOLES["expiration"]
+    if options.expires is not None:
+        built.properties["expiration"] = hole("expiration")
     return built
+
+
+def _entry_values(entry: Entry) -> dict[bytes, bytes]:
+    embed = {"callbacks": entry.options.link, "errbacks": entry.options.link_error}
+    return {
+        b"task": wire.dumps(entry.task),
+        b"entry": wire.dumps(entry.name),
+        b"args": wire.dumps(message.safe_repr(entry.args)),
+        b"kwargs": wire.dumps(message.safe_repr(entry.kwargs)),
+        b"body": message.base64_text(message.body_of(entry.args, entry.kwargs, embed)),
+    }
+
+
+def _text(plain: str) -> bytes:
+    """Text without anything to escape, as JSON."""
+    return b'"%b"' % plain.encode()
 
 
 def expires_at_ms(run: Run) -> int | None:

@@ -111,5 +111,3 @@ class Script:
 @functools.cache
 def _source(name: str) -> str:
     return files("beatd.store").joinpath("lua", f"{name}.lua").read_text()
-
-

@@ -104,7 +104,7 @@ class FakeElector:
 
 
 class Rig:
-    """A whole beat in memory: ``run_for(seconds)`` turns it, ``sent`` is what left as ``(name, due in s after NOW)``."""
+    """A whole beat in memory: ``run_for(seconds)`` turns it, ``sent`` has what left as ``(name, due in s)``."""
 
     begin_ms = NOW
 
@@ -151,8 +151,6 @@ def rig():
 def entry():
     def make(name="a", schedule=1.0, *, options=None, **policies):
         kwargs = {"options": options} if options else {}
-        return Entry(
-            name=name, task="t", schedule=parse(schedule, name=name), policies=Policies(**policies), **kwargs
-        )
+        return Entry(name=name, task="t", schedule=parse(schedule, name=name), policies=Policies(**policies), **kwargs)
 
     return make

@@ -108,7 +108,7 @@ def test_a_reload_keeps_the_phase_of_what_did_not_change(rig, entry):
     rig.run_for(14)
     assert [when for name, when in rig.sent if name == "changed"] == [10.0, 34.0]
     assert [when for name, when in rig.sent if name == "removed"] == [10.0]
-    assert [when for name, when in rig.sent if name == "added"][0] == 15.0
+    assert next(when for name, when in rig.sent if name == "added") == 15.0
 
 
 def test_a_disabled_entry_leaves_the_heap(rig, entry):
