@@ -6,7 +6,9 @@ import click
 
 
 @click.command()
-@click.option("--config", "-c", "config_file", metavar="FILE", help="The schedule; default: $BEATD_CONFIG, ./beat.toml.")
+@click.option(
+    "--config", "-c", "config_file", metavar="FILE", help="The schedule; default: $BEATD_CONFIG, ./beat.toml."
+)
 @click.option("--app", "-A", metavar="MODULE[:APP]", help="Add the periodic tasks that this app registers.")
 @click.option("--fail-fast", is_flag=True, help="Exit with 1 when the state store cannot be reached at the start.")
 @click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), help="Default: as in the file.")
@@ -15,6 +17,6 @@ def run(
     config_file: str | None, app: str | None, fail_fast: bool, log_level: str | None, log_format: str | None
 ) -> None:
     """Run the daemon until it is told to stop (SIGTERM, Ctrl-C). SIGHUP reads the schedule again."""
-    from beatd.cli.daemon import serve  # noqa: PLC0415 - keeps ``beatd --help`` quick
+    from beatd.cli.daemon import Process  # noqa: PLC0415 - keeps ``beatd run --help`` quick
 
-    serve(config_file, app=app, fail_fast=fail_fast, log_level=log_level, log_format=log_format)
+    Process(config_file, app=app).serve(fail_fast=fail_fast, log_level=log_level, log_format=log_format)

@@ -1,0 +1,114 @@
+"""The daemon's process: configuration, logging, signals and service manager around a :class:`~beatd.wiring.Daemon`."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import threading
+from types import FrameType
+
+import beatd
+from beatd import config, logs, sources
+from beatd.cli.output import plural
+from beatd.clock import SystemClock
+from beatd.config import Config, Environment
+from beatd.model import LogSettings
+from beatd.sdnotify import Notifier, watchdog_period
+from beatd.sources import FileSource
+from beatd.wiring import Daemon, Store, await_store, state_store
+
+log = logging.getLogger("beatd")
+
+
+class Process:
+    """One run of ``beatd run``, from its command line to its exit.
+
+    SIGTERM and SIGINT end it, at whatever point it is; SIGHUP reads the schedule again.
+    """
+
+    def __init__(self, config_file: str | None, *, app: str | None) -> None:
+        """Raises :class:`~beatd.exceptions.ConfigError` if no file is found."""
+        self._path = config.find(config_file)
+        self._environment = config.environment()
+        self._notifier = Notifier(self._environment.notify_socket)
+        self._source = FileSource(self._path, lambda: sources.load(self._path, app=app), on_change=self._put)
+        self._stopping = threading.Event()
+        self._daemon: Daemon | None = None
+
+    def serve(self, *, fail_fast: bool, log_level: str | None, log_format: str | None) -> None:
+        """Run a daemon until it is told to stop.
+
+        Raises :class:`~beatd.exceptions.ConfigError` for a file that cannot be used at the start, and a
+        :class:`~beatd.exceptions.StoreError` for a state store that is unfit or, with ``fail_fast``, out of reach.
+        """
+        loaded = self._source.first()
+        configure_logging(loaded.settings.log, log_level, log_format, self._environment)
+        self._handle_signals()
+        entries = plural(len(loaded.entries), "entry")
+        log.info("beatd %s starts: %s in %s", beatd.__version__, entries, self._path, extra={"event": "starting"})
+        with state_store(loaded.settings) as url:
+            self._notifier.ready("waiting for the state store")
+            store = await_store(loaded.settings, url, self._stopping, fail_fast=fail_fast)
+            if store is not None:
+                self._beat(loaded, store)
+        log.info("beatd stopped", extra={"event": "stopped"})
+
+    def _beat(self, loaded: Config, store: Store) -> None:
+        watchdog = Watchdog(self._notifier, self._environment)
+        self._daemon = Daemon(loaded.settings, store, on_turn=watchdog)
+        self._put(loaded)
+        self._source.start()
+        try:
+            if not self._stopping.is_set():  # a signal may have come before there was a daemon to stop
+                self._daemon.run()
+        finally:
+            self._notifier.stopping()
+            self._source.stop()
+
+    def _put(self, loaded: Config) -> None:
+        if self._daemon is not None:
+            self._daemon.replace(loaded.entries)
+            self._notifier.ready(f"serving {plural(len(loaded.entries), 'entry')}")
+
+    def _handle_signals(self) -> None:
+        signal.signal(signal.SIGTERM, self._on_stop)
+        signal.signal(signal.SIGINT, self._on_stop)
+        signal.signal(signal.SIGHUP, self._on_reload)
+
+    def _on_stop(self, number: int, _: FrameType | None) -> None:
+        log.info("%s: stopping", signal.Signals(number).name, extra={"event": "stopping"})
+        self._stopping.set()
+        if self._daemon is not None:
+            self._daemon.stop()
+
+    def _on_reload(self, _: int, __: FrameType | None) -> None:
+        log.info("SIGHUP: reading the schedule again", extra={"event": "reload_asked"})
+        self._source.reload_now()
+
+
+def configure_logging(
+    settings: LogSettings, level: str | None, log_format: str | None, environment: Environment
+) -> None:
+    """Log as the command line says, else as the file says."""
+    logs.configure(
+        level or settings.level,
+        "json" if (log_format or settings.format) == "json" else "text",
+        color=sys.stderr.isatty() and not environment.no_color,
+    )
+
+
+class Watchdog:
+    """Tells the service manager that the loop turns, as often as it wants to hear it. Called after every turn."""
+
+    def __init__(self, notifier: Notifier, environment: Environment) -> None:
+        self._notifier = notifier
+        self._clock = SystemClock()
+        self._period = watchdog_period(environment.watchdog_usec, environment.watchdog_pid, os.getpid())
+        self._next = 0.0
+
+    def __call__(self) -> None:
+        if self._period is not None and self._clock.monotonic() >= self._next:
+            self._notifier.watchdog()
+            self._next = self._clock.monotonic() + self._period

@@ -1,0 +1,31 @@
+"""What the environment tells a process, apart from ``${VARIABLES}`` in files. Read once, handed down as a value."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import NamedTuple
+
+
+class Environment(NamedTuple):
+    """The variables that commands look at; ``None`` where one is not set."""
+
+    notify_socket: str | None
+    """``$NOTIFY_SOCKET``: where systemd wants to be told that the service is ready."""
+    watchdog_usec: str | None
+    """``$WATCHDOG_USEC``: microseconds without a sign of life after which systemd restarts the service."""
+    watchdog_pid: str | None
+    """``$WATCHDOG_PID``: the process for which that holds."""
+    no_color: bool
+    """``$NO_COLOR`` is set to something (no-color.org)."""
+
+
+def environment(env: Mapping[str, str] | None = None) -> Environment:
+    """The environment of this process, or of ``env``."""
+    found = os.environ if env is None else env
+    return Environment(
+        notify_socket=found.get("NOTIFY_SOCKET") or None,
+        watchdog_usec=found.get("WATCHDOG_USEC") or None,
+        watchdog_pid=found.get("WATCHDOG_PID") or None,
+        no_color=bool(found.get("NO_COLOR")),
+    )
