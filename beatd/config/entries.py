@@ -16,7 +16,7 @@ from beatd.config.faults import Report, nearest
 from beatd.config.fields import OPTIONS, POLICIES, Field, Fields, Where, read_fields, read_value, refuse_unknown
 from beatd.config.lines import Path
 from beatd.config.text import SCHEDULE
-from beatd.config.values import Wrong, choice, told
+from beatd.config.values import choice, told
 from beatd.config.variables import plain
 from beatd.exceptions import ConfigError
 from beatd.model import Entry, Options, Policies
@@ -96,8 +96,8 @@ class EntryReader:
         if not isinstance(fields, Mapping):
             report.add(path, f'expected a table such as {{ task = "tasks.add", schedule = 30 }}, got {told(fields)}')
             return None
-        shape = self._shape(name, fields, report, path)
         task = self._task(fields, report, path)
+        shape = self._shape(name, fields, report, path)
         args = _args(fields.get("args", ()), report, path)
         kwargs = _kwargs(fields.get("kwargs"), report, path)
         if shape is None or task is None or args is None or kwargs is None:
@@ -260,14 +260,17 @@ def _args(raw: Any, report: Report, path: Path) -> tuple[Any, ...] | None:
     if not isinstance(raw, list | tuple):
         report.add((*path, "args"), f"expected a list such as [16, 16], got {told(raw)}")
         return None
-    try:
-        return tuple([each if type(each) in _PLAIN else values.carried(each) for each in raw])
-    except Wrong as error:
-        report.add((*path, "args"), str(error))
-        return None
+    if all(type(each) in _PLAIN for each in raw):
+        return tuple(raw)
+    read = read_value(_carried, raw, "", report, (*path, "args"))
+    return None if read is UNSET else tuple(read)
 
 
 _PLAIN = frozenset({int, str, bool})
+
+
+def _carried(raw: Any, _zone: str) -> Any:
+    return values.carried(raw)
 
 
 def _kwargs(raw: Any, report: Report, path: Path) -> dict[str, Any] | None:

@@ -69,7 +69,7 @@ POLICIES: Fields = {
 
 SECTIONS: Mapping[str, Fields] = {
     "redis": {
-        "url": Field("url", values.url("redis", "rediss", "unix", "sentinel", "rediss+sentinel", also="embedded")),
+        "url": Field("url", values.url("redis", "rediss", "unix", "sentinel", also="embedded")),
         "prefix": Field("prefix", values.text),
         "timeout": Field("timeout_ms", duration(10)),
     },
@@ -107,7 +107,7 @@ def read_value(read: Reader, value: Any, timezone: str, report: Report, path: Pa
     try:
         return read(value, timezone)
     except Wrong as error:
-        report.add(path, str(error))
+        report.add((*path, *error.inside), str(error))
     except ScheduleError as error:
         report.add(path, str(error) if made is None else f"what {quoted(made.written)} stands for cannot be used here")
     return UNSET

@@ -30,19 +30,23 @@ class Lines:
 
     def of(self, path: Path) -> int | None:
         """The line where ``path`` is written, or the nearest of its parents; None if none of them is."""
-        known = self._known
+        known = self._scan.known
         while path:
             if path in known:
                 return known[path]
             path = path[:-1]
         return None
 
+    def repeated_on(self, line: int) -> Path | None:
+        """The path on ``line`` that was mentioned before, if there is one."""
+        return self._scan.repeated.get(line)
+
     @cached_property
-    def _known(self) -> dict[Path, int]:
+    def _scan(self) -> _Scan:
         scan = _Scan(self._text)
         with suppress(_LostError):
             scan.statements()
-        return scan.known
+        return scan
 
 
 class _LostError(Exception):
@@ -50,7 +54,8 @@ class _LostError(Exception):
 
 
 class _Scan:
-    """One pass over a text. ``at`` is the offset, ``line`` its line, ``known`` the harvest (first mention wins)."""
+    """One pass over a text. ``at`` is the offset and ``line`` its line; ``known`` is the harvest, in which the first
+    mention wins, and ``repeated`` has the further ones by line."""
 
     def __init__(self, text: str) -> None:
         self.text = text
@@ -58,6 +63,7 @@ class _Scan:
         self.line = 1
         self.known: dict[Path, int] = {}
         self.counts: dict[Path, int] = {}
+        self.repeated: dict[int, Path] = {}
 
     def statements(self) -> None:
         table: Path = ()
@@ -144,6 +150,8 @@ class _Scan:
             self.skip(",")
 
     def note(self, path: Path) -> None:
+        if path in self.known:
+            self.repeated[self.line] = path
         while path and path not in self.known:
             self.known[path] = self.line
             path = path[:-1]

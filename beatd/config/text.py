@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import rtoml
 
+from beatd.config.faults import dotted
 from beatd.config.lines import Lines
 from beatd.exceptions import ConfigError, Fault
 
@@ -75,16 +76,36 @@ class Document:
         try:
             return rtoml.loads(text)
         except rtoml.TomlParsingError as error:
-            raise ConfigError([self._fault(str(error), first_line)]) from None
+            raise ConfigError([self._fault(str(error), text, first_line)]) from None
         except (ValueError, RecursionError) as error:
             raise ConfigError([Fault(self.file, None, "", f"not TOML: {error}")]) from None
 
-    def _fault(self, message: str, first_line: int) -> Fault:
+    def _fault(self, message: str, text: str, first_line: int) -> Fault:
         place = _PLACE.match(message)
         if place is None:
             return Fault(self.file, None, "", f"not TOML: {message}")
-        line = first_line + int(place[2]) - 1
-        return Fault(self.file, line, "", f"not TOML: {place[1]} (column {place[3]})")
+        line, column = int(place[2]), int(place[3])
+        said = _in_other_words(place[1], text, line, first_line - 1)
+        return Fault(self.file, first_line + line - 1, "", f"not TOML: {said} (column {column})")
+
+
+def _in_other_words(message: str, text: str, line: int, lines_before: int) -> str:
+    """The parser's message, made clearer where it says little: keys that come twice, values that miss their quotes."""
+    if message == "duplicate key":
+        lines = Lines(text)
+        path = lines.repeated_on(line)
+        first = lines.of(path) if path else None
+        return f"{dotted(path)} is already on line {first + lines_before}" if path and first else message
+    written = text.split("\n", line)[line - 1]
+    if _NO_VALUE.match(written):
+        return "the value is missing"
+    if _BARE_WORD.match(written):
+        return 'text needs quotes, as in "text"'
+    return message
+
+
+_NO_VALUE = re.compile(r"[^=\[\"']+=\s*(#.*)?$")
+_BARE_WORD = re.compile(r"[^=\[\"']+=\s*(?!(?:true|false|inf|nan)\b)[A-Za-z_/.$]")
 
 
 def _plain_headers(text: str) -> list[re.Match[str]]:

@@ -15,6 +15,7 @@ from typing import Any
 from uuid import UUID
 
 from beatd.config.faults import near, quoted
+from beatd.config.lines import Path
 from beatd.config.variables import Substituted, plain
 from beatd.schedules import duration_ms, zone
 
@@ -26,7 +27,12 @@ _INSTANT = re.compile(r"\s*\d{4}-\d\d-\d\d")
 
 
 class Wrong(ValueError):
-    """A value that cannot be used; the text says why and what would be right. It never holds a variable's value."""
+    """A value that cannot be used; the text says why and what would be right, and never what a variable stands for.
+
+    ``inside`` are the keys from the value to the part of it that is meant.
+    """
+
+    inside: Path = ()
 
 
 def told(value: object) -> str:
@@ -204,12 +210,20 @@ def carried(value: Any) -> Any:
                 raise Wrong(f"{value} cannot be carried by JSON; expected a finite number")
             return value
         case list() | tuple() | set() | frozenset():
-            return [carried(each) for each in value]
+            return [_part(place, each) for place, each in enumerate(value)]
         case Mapping():
-            return {_key(key): carried(each) for key, each in value.items()}
+            return {_key(key): _part(key, each) for key, each in value.items()}
     if callable(getattr(value, "__json__", None)):
         return value
     raise Wrong(f"{told(value)} cannot be carried by JSON")
+
+
+def _part(key: str | int, value: Any) -> Any:
+    try:
+        return carried(value)
+    except Wrong as error:
+        error.inside = (key, *error.inside)
+        raise
 
 
 def _key(key: object) -> str:
