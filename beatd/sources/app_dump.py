@@ -1,0 +1,106 @@
+"""The child process of :func:`beatd.sources.load_app`: imports an app and writes what it registers.
+
+``python -m beatd.sources.app_dump MODULE[:APP] WHERE DESCRIPTOR`` writes one JSON document to the descriptor:
+``entries``, ``timezone`` and ``file``, or ``faults``. What the user's code prints goes elsewhere.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from datetime import timedelta
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import beatd
+from beatd.app.app import App
+from beatd.app.loading import find_app
+from beatd.exceptions import ConfigError, Fault, MessageError
+from beatd.schedules import Schedule
+from beatd.schedules.cron import Cron
+from beatd.schedules.interval import Relative
+from beatd.wire import dumps
+
+_PACKAGE = str(Path(beatd.__file__).parent) + os.sep
+
+
+def main(name: str, where: str, descriptor: int) -> None:
+    """Write the document and leave at once, without waiting for threads that the module may have started."""
+    os.set_inheritable(descriptor, False)
+    try:
+        document = describe(name, where)
+    except ConfigError as error:
+        document = {"faults": list(error.faults)}
+    with os.fdopen(descriptor, "wb") as answer:
+        answer.write(dumps(document))
+    sys.stdout.flush()
+    os._exit(0)
+
+
+def describe(name: str, where: str) -> dict[str, Any]:
+    """The app's entries in the fields of ``beat.toml``; raises ConfigError."""
+    try:
+        app = find_app(name, where=where)
+        registrations = app.registrations()
+    except ConfigError:
+        raise
+    except SystemExit as error:
+        raise ConfigError([Fault(where, None, name, f"importing it called sys.exit({error.code!r})")]) from None
+    except Exception as error:  # noqa: BLE001 - a receiver of the user's may raise anything
+        raise ConfigError([Fault(where, None, name, f"its registrations failed:\n{_shown(error)}")]) from None
+    file = _file_of(name, app)
+    faults: list[Fault] = []
+    entries = {}
+    for entry, registration in registrations.items():
+        fields = plain(registration)
+        try:
+            dumps(fields)
+        except MessageError as error:
+            faults.append(Fault(file, None, f"beat_schedule.{entry}", str(error)))
+        else:
+            entries[entry] = fields
+    if faults:
+        raise ConfigError(faults)
+    return {"entries": entries, "timezone": app.conf.timezone and str(app.conf.timezone), "file": file}
+
+
+def plain(registration: dict[str, Any]) -> dict[str, Any]:
+    """A registration without Python's own values: schedules in their notation, timedeltas in seconds."""
+    fields = {key: _plain_value(value) for key, value in registration.items()}
+    if isinstance(options := registration.get("options"), dict):
+        fields["options"] = {key: _plain_value(value) for key, value in options.items()}
+    schedule = registration.get("schedule")
+    if isinstance(schedule, Cron | Relative) and not schedule.zone.is_utc:
+        fields.setdefault("timezone", schedule.zone.name)  # one in UTC is not told from one that names no zone
+    if isinstance(schedule, Cron) and schedule.skip:
+        fields.setdefault("dst", "skip")
+    return fields
+
+
+def _plain_value(value: object) -> object:
+    if isinstance(value, timedelta):
+        return value.total_seconds()
+    if isinstance(value, Schedule):
+        return value.notation
+    return value
+
+
+def _file_of(name: str, app: App) -> str:
+    """The file of the app's module, as short as it can be written from here."""
+    module = sys.modules.get(name.partition(":")[0])
+    file = Path(getattr(module, "__file__", None) or app.main or name)
+    return str(file.relative_to(Path.cwd())) if file.is_relative_to(Path.cwd()) else str(file)
+
+
+def _shown(error: BaseException) -> str:
+    """The traceback from the first frame of the user's code on."""
+    frames: TracebackType | None = error.__traceback__
+    while frames is not None and frames.tb_next and frames.tb_frame.f_code.co_filename.startswith(_PACKAGE):
+        frames = frames.tb_next
+    return "".join(traceback.format_exception(type(error), error, frames)).rstrip()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2], int(sys.argv[3]))

@@ -1,0 +1,218 @@
+"""``beat.toml`` and what it includes, watched: a change is in force within moments, a mistake never is."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from watchfiles import watch
+
+from beatd.config import Config
+from beatd.exceptions import ConfigError
+from beatd.model import Entry, Settings
+from beatd.sources.places import Look, directories, identities, look, unfinished
+
+log = logging.getLogger(__name__)
+
+SETTLE_S = 0.1
+"""A change is taken when the files have kept still for so long."""
+SETTLE_UNFINISHED_S = 1.0
+"""The same while a file is empty or missing: it has perhaps only been opened for writing."""
+SETTLE_AT_MOST_S = 5.0
+LOOK_S = 5.0
+"""How often the files are looked at although nothing was reported: some file systems never report."""
+_NAMES_SHOWN = 10
+_AT_START = ("redis", "broker", "leader", "log", "state_dir")
+"""Settings that are read when the daemon starts, and only then."""
+
+
+class FileSource:
+    """Loads the configuration, and again whenever it changes.
+
+    ``load`` reads everything and raises ConfigError. ``on_change`` is called with a configuration whose schedule is
+    another one, ``on_broken`` with the error of files that cannot be used, and ``on_done`` after every attempt; all
+    from the watching thread.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        load: Callable[[], Config],
+        *,
+        on_change: Callable[[Config], None],
+        on_broken: Callable[[ConfigError], None] | None = None,
+        on_done: Callable[[], None] | None = None,
+    ) -> None:
+        self._path = str(Path(path).absolute())
+        self._load = load
+        self._on_change = on_change
+        self._on_broken = on_broken
+        self._on_done = on_done
+        self._files: tuple[str, ...] = (self._path,)
+        self._globs: tuple[str, ...] = ()
+        self._seen: Look = {}
+        self._config: Config | None = None
+        self._asked = threading.Event()
+        self._stopping = threading.Event()
+        self._wake = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="file-source", daemon=True)
+
+    def first(self) -> Config:
+        """Load for the first time; raises ConfigError."""
+        self._seen = look([self._path])
+        config = self._load()
+        self._take(config)
+        return config
+
+    def start(self) -> None:
+        """Watch from now on. What changed since :meth:`first` is seen."""
+        self._thread.start()
+
+    def reload_now(self) -> None:
+        """Load again although nothing seems to have changed. May be called from a signal handler."""
+        self._asked.set()
+        self._wake.set()
+
+    def stop(self) -> None:
+        """End the watching; returns when the thread has ended or after 5 s."""
+        self._stopping.set()
+        self._wake.set()
+        if self._thread.is_alive():
+            self._thread.join(5)
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            self._wake.clear()
+            watched = identities(directories(self._files, self._globs))
+            for touched in self._events(list(watched)):
+                if self._stopping.is_set():
+                    return
+                self._consider(touched)
+                if identities(directories(self._files, self._globs)) != watched:
+                    break  # other directories are meant now
+
+    def _events(self, watched: list[str]) -> Iterator[set[str]]:
+        """What was touched, again and again; at once and every 5 s nothing, for a look; ends when woken."""
+        yield set()
+        milliseconds = int(SETTLE_S * 1000)
+        try:
+            for changes in watch(
+                *watched,
+                watch_filter=None,
+                step=milliseconds,
+                debounce=10 * milliseconds,
+                stop_event=self._wake,
+                rust_timeout=int(LOOK_S * 1000),
+                yield_on_timeout=True,
+                recursive=False,
+                raise_interrupt=False,
+            ):
+                yield {path for _, path in changes}
+        except (OSError, RuntimeError) as error:
+            log.warning("Files cannot be watched, looking instead: %s", error, extra={"event": "watch_failed"})
+            self._wake.wait(SETTLE_UNFINISHED_S)
+            yield set()
+
+    def _consider(self, touched: set[str]) -> None:
+        """Load if somebody asked for it, or if one of the files was touched or looks different."""
+        asked = self._asked.is_set()
+        self._asked.clear()
+        if asked or self._look() != self._seen or touched & self._seen.keys():
+            self._seen = self._settled()
+            try:
+                self._reload()
+            except Exception:
+                log.exception("Reloading failed in an unexpected way", extra={"event": "reload_failed"})
+            if self._on_done is not None:
+                self._on_done()
+
+    def _look(self) -> Look:
+        return look(self._files, self._globs)
+
+    def _settled(self) -> Look:
+        """Wait until nobody is writing; returns what the files look like then."""
+        deadline = time.monotonic() + SETTLE_AT_MOST_S
+        seen = self._look()
+        while time.monotonic() < deadline:
+            still = SETTLE_UNFINISHED_S if unfinished(seen) else SETTLE_S
+            changed = False
+            until = time.monotonic() + still
+            while not changed and time.monotonic() < until and not self._stopping.wait(SETTLE_S / 2):
+                now = self._look()
+                changed, seen = now != seen, now
+            if not changed:
+                break
+        return seen
+
+    def _reload(self) -> None:
+        try:
+            config = self._load()
+        except ConfigError as error:
+            self._keep(error)
+            return
+        before = self._config
+        self._take(config)
+        if before is None:
+            self._on_change(config)
+            return
+        _warn_of_settings(before.settings, config.settings)
+        if config.digest == before.digest:
+            log.info("Configuration unchanged", extra={"event": "config_unchanged", "digest": config.digest})
+            return
+        self._on_change(config)
+        _say_difference(before.entries, config)
+
+    def _take(self, config: Config) -> None:
+        self._config = config
+        self._files = config.files or (self._path,)
+        self._globs = config.globs
+        self._remember()
+
+    def _remember(self) -> None:
+        """How the files looked before they were read, those that were new to us since."""
+        self._seen = {name: self._seen.get(name, facts) for name, facts in self._look().items()}
+
+    def _keep(self, error: ConfigError) -> None:
+        """Say what is wrong; the faulty files are watched too, for they may be new ones."""
+        for fault in error.faults:
+            extra = {"event": "config_broken", "file": fault.file, "line": fault.line, "path": fault.path}
+            log.error("%s", fault, extra=extra)
+        log.error(
+            "Configuration has %d faults; the last good one stays in force",
+            len(error.faults),
+            extra={"event": "config_kept", "faults": len(error.faults)},
+        )
+        faulty = (str(Path(fault.file).absolute()) for fault in error.faults if Path(fault.file).exists())
+        self._files = tuple(dict.fromkeys((*self._files, *faulty)))
+        self._remember()
+        if self._on_broken is not None:
+            self._on_broken(error)
+
+
+def _warn_of_settings(before: Settings, now: Settings) -> None:
+    changed = [name for name in _AT_START if getattr(before, name) != getattr(now, name)]
+    if changed:
+        log.warning(
+            "Changes of %s take effect when the daemon is started again",
+            ", ".join(changed),
+            extra={"event": "restart_needed", "settings": changed},
+        )
+
+
+def _say_difference(before: tuple[Entry, ...], config: Config) -> None:
+    old = {entry.name: entry for entry in before}
+    new = {entry.name: entry for entry in config.entries}
+    added = [name for name in new if name not in old]
+    removed = [name for name in old if name not in new]
+    changed = [name for name, entry in new.items() if name in old and not entry.means(old[name])]
+    groups = (("+", added), ("−", removed), ("~", changed))
+    names = [sign + name for sign, group in groups for name in group]
+    shown = ", ".join(names[:_NAMES_SHOWN]) + (
+        f", and {len(names) - _NAMES_SHOWN} more" if names[_NAMES_SHOWN:] else ""
+    )
+    extra = {"event": "config_reloaded", "added": len(added), "removed": len(removed), "changed": len(changed)}
+    counts = " ".join(f"{sign}{len(group)}" for sign, group in groups)
+    log.info("Schedule reloaded: %s: %s", counts, shown, extra={**extra, "digest": config.digest})

@@ -1,0 +1,48 @@
+"""All sources as one schedule."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import msgspec
+
+from beatd import config
+from beatd.config import Config
+from beatd.model import Entry
+from beatd.sources.app import load_app
+
+log = logging.getLogger(__name__)
+
+
+def load(path: str | Path, *, app: str | None = None, env: Mapping[str, str] | None = None) -> Config:
+    """The file at ``path`` with the registrations of ``app``, or of the app that the file names, merged in.
+
+    The module is imported in a process of its own. Raises ConfigError with every fault of the first source that has
+    any.
+    """
+    found = config.load(path, env=env)
+    name = app or found.settings.app
+    if name is None:
+        return found
+    where = "-A" if app else found.settings.file
+    registered = load_app(name, timezone=found.settings.timezone, defaults=found.defaults, where=where)
+    entries = merge(found.entries, registered)
+    settings = msgspec.structs.replace(found.settings, app=name)
+    return msgspec.structs.replace(found, settings=settings, entries=entries, digest=config.digest(entries))
+
+
+def merge(file_entries: Iterable[Entry], app_entries: Iterable[Entry]) -> tuple[Entry, ...]:
+    """The file's entries, then those of the app whose names the file does not have; each such conflict is logged."""
+    merged = {entry.name: entry for entry in file_entries}
+    for entry in app_entries:
+        if (other := merged.setdefault(entry.name, entry)) is not entry:
+            log.warning(
+                "Entry %s is in %s and in %s; the first counts",
+                entry.name,
+                other.source,
+                entry.source,
+                extra={"event": "entry_overruled", "entry": entry.name},
+            )
+    return tuple(merged.values())

@@ -1,0 +1,294 @@
+"""Hot reload with a real file system: whatever people and tools do to files, the schedule follows or stays good."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from beatd import config
+from beatd.config import Config
+from beatd.exceptions import ConfigError
+from beatd.sources import FileSource
+
+WaitUntil = Callable[..., Any]
+
+
+class Watched:
+    """A source under test, and what it reported."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.changes: list[Config] = []
+        self.broken: list[ConfigError] = []
+        self.attempts = 0
+        self.source = FileSource(
+            path,
+            lambda: config.load(path, env={}),
+            on_change=self.changes.append,
+            on_broken=self.broken.append,
+            on_done=self._count,
+        )
+
+    def _count(self) -> None:
+        self.attempts += 1
+
+    def names(self) -> set[str]:
+        """The entries of the last change."""
+        return {entry.name for entry in self.changes[-1].entries} if self.changes else set()
+
+
+@pytest.fixture
+def watched(tmp_path: Path) -> Iterator[Callable[[Path], Watched]]:
+    made: list[Watched] = []
+
+    def start(path: Path) -> Watched:
+        found = Watched(path)
+        found.source.first()
+        found.source.start()
+        made.append(found)
+        return found
+
+    yield start
+    for each in made:
+        each.source.stop()
+
+
+@pytest.fixture
+def beat_toml(tmp_path: Path) -> Path:
+    (tmp_path / "conf").mkdir()
+    return written(tmp_path / "conf" / "beat.toml", "first")
+
+
+def written(path: Path, *names: str, head: str = "", schedule: object = 30) -> Path:
+    """Write a file with entries of these names."""
+    path.write_text(head + "".join(f'[beat_schedule.{name}]\ntask = "t"\nschedule = {schedule}\n' for name in names))
+    return path
+
+
+def events(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [getattr(record, "event", "") for record in caplog.records]
+
+
+def test_a_written_file_is_taken(beat_toml: Path, watched: Any, wait_until: WaitUntil) -> None:
+    found = watched(beat_toml)
+    written(beat_toml, "first", "second")
+    wait_until(lambda: found.names() == {"first", "second"}, 2, "the change")
+
+
+def test_a_change_before_the_watching_began_is_seen(beat_toml: Path, wait_until: WaitUntil) -> None:
+    found = Watched(beat_toml)
+    found.source.first()
+    written(beat_toml, "second")
+    found.source.start()
+    wait_until(lambda: found.names() == {"second"}, 2, "the change")
+    found.source.stop()
+
+
+def test_a_file_renamed_into_place_is_taken(beat_toml: Path, watched: Any, wait_until: WaitUntil) -> None:
+    found = watched(beat_toml)
+    for name in ("second", "third"):
+        written(beat_toml.with_suffix(".tmp"), name).rename(beat_toml)
+        wait_until(lambda name=name: found.names() == {name}, 2, "the change")
+
+
+def test_the_way_vim_saves_is_one_change(beat_toml: Path, watched: Any, wait_until: WaitUntil) -> None:
+    found = watched(beat_toml)
+    (beat_toml.parent / "4913").touch()
+    (beat_toml.parent / "4913").unlink()
+    beat_toml.rename(beat_toml.with_name("beat.toml~"))
+    written(beat_toml, "second")
+    beat_toml.with_name("beat.toml~").unlink()
+    wait_until(lambda: found.names() == {"second"}, 2, "the change")
+    assert len(found.changes) == 1
+    assert found.broken == []
+
+
+def test_a_slow_writer_is_waited_for(beat_toml: Path, watched: Any, wait_until: WaitUntil) -> None:
+    """A file that is opened for writing is empty, and an empty file would be a valid one without entries."""
+    found = watched(beat_toml)
+    text = written(beat_toml.with_name("draft"), "first", "second").read_text()
+    with beat_toml.open("w") as file:
+        threading.Event().wait(0.5)  # what is tested is what happens in this time
+        file.write(text)
+    wait_until(lambda: found.names() == {"first", "second"}, 3, "the change")
+    assert len(found.changes) == 1
+    assert found.broken == []
+
+
+def test_a_configmap_swap_is_taken(tmp_path: Path, watched: Any, wait_until: WaitUntil) -> None:
+    for number, name in ((1, "first"), (2, "second"), (3, "third")):
+        (tmp_path / f"..{number}").mkdir()
+        written(tmp_path / f"..{number}" / "beat.toml", name)
+    (tmp_path / "..data").symlink_to("..1")
+    (tmp_path / "beat.toml").symlink_to("..data/beat.toml")
+    found = watched(tmp_path / "beat.toml")
+    for number, name in ((2, "second"), (3, "third")):
+        (tmp_path / "..data_tmp").symlink_to(f"..{number}")
+        (tmp_path / "..data_tmp").rename(tmp_path / "..data")
+        wait_until(lambda name=name: found.names() == {name}, 2, "the change")
+        shutil.rmtree(tmp_path / f"..{number - 1}")
+
+
+def test_the_target_of_a_link_is_watched(tmp_path: Path, watched: Any, wait_until: WaitUntil) -> None:
+    (tmp_path / "etc").mkdir()
+    (tmp_path / "srv").mkdir()
+    real = written(tmp_path / "srv" / "real.toml", "first")
+    (tmp_path / "etc" / "beat.toml").symlink_to(real)
+    found = watched(tmp_path / "etc" / "beat.toml")
+    written(real, "second")
+    wait_until(lambda: found.names() == {"second"}, 2, "the change")
+
+
+def test_a_deleted_file_changes_nothing_until_it_is_back(beat_toml: Path, watched: Any, wait_until: WaitUntil) -> None:
+    found = watched(beat_toml)
+    beat_toml.unlink()
+    wait_until(lambda: found.broken, 4, "the complaint")
+    assert "no such file" in str(found.broken[0])
+    assert found.changes == []
+    written(beat_toml, "second")
+    wait_until(lambda: found.names() == {"second"}, 2, "the change")
+
+
+def test_a_directory_that_is_made_again_is_followed(beat_toml: Path, watched: Any, wait_until: WaitUntil) -> None:
+    found = watched(beat_toml)
+    for name in ("second", "third"):
+        shutil.rmtree(beat_toml.parent)
+        wait_until(lambda: not beat_toml.parent.exists(), 1, "the removal")
+        beat_toml.parent.mkdir()
+        written(beat_toml, name)
+        wait_until(lambda name=name: found.names() == {name}, 6, "the change")
+
+
+def test_a_directory_that_is_swapped_by_renaming_is_followed(
+    beat_toml: Path, tmp_path: Path, watched: Any, wait_until: WaitUntil
+) -> None:
+    found = watched(beat_toml)
+    (tmp_path / "new").mkdir()
+    written(tmp_path / "new" / "beat.toml", "second")
+    beat_toml.parent.rename(tmp_path / "old")
+    (tmp_path / "new").rename(beat_toml.parent)
+    wait_until(lambda: found.names() == {"second"}, 6, "the change")
+    written(beat_toml, "third")
+    wait_until(lambda: found.names() == {"third"}, 2, "the change in the new directory")
+
+
+def test_included_files_come_change_and_go(beat_toml: Path, watched: Any, wait_until: WaitUntil) -> None:
+    written(beat_toml, "first", head='include = ["beat.d/*.toml"]\n')
+    found = watched(beat_toml)
+    (beat_toml.parent / "beat.d").mkdir()
+    extra = written(beat_toml.parent / "beat.d" / "extra.toml", "second")
+    wait_until(lambda: found.names() == {"first", "second"}, 2, "the new file")
+    written(extra, "third")
+    wait_until(lambda: found.names() == {"first", "third"}, 2, "the changed file")
+    extra.unlink()
+    wait_until(lambda: found.names() == {"first"}, 3, "the file's end")
+    attempts = found.attempts
+    (beat_toml.parent / "noise").touch()
+    written(beat_toml, "last")
+    wait_until(lambda: found.names() == {"last"}, 2, "the end of including")
+    assert found.attempts == attempts + 1
+
+
+def test_a_broken_file_keeps_the_last_good_one(
+    beat_toml: Path, watched: Any, wait_until: WaitUntil, caplog: pytest.LogCaptureFixture
+) -> None:
+    found = watched(beat_toml)
+    beat_toml.write_text('[beat_schedule.a]\ntask = "t"\nschedule = "61 * * * *"\n[beat_schedule.b]\nschedule = -1\n')
+    wait_until(lambda: found.broken, 2, "the complaint")
+    assert found.changes == []
+    complaints = [record for record in caplog.records if getattr(record, "event", "") == "config_broken"]
+    assert {record.line for record in complaints} >= {3, 5}
+    assert all(record.getMessage().startswith(f"{beat_toml}:") for record in complaints)
+    written(beat_toml, "first", "second")
+    wait_until(lambda: found.names() == {"first", "second"}, 2, "the repair")
+
+
+def test_a_new_file_that_is_broken_is_watched_for_its_repair(
+    beat_toml: Path, watched: Any, wait_until: WaitUntil
+) -> None:
+    found = watched(beat_toml)
+    (beat_toml.parent / "more").mkdir()
+    more = beat_toml.parent / "more" / "more.toml"
+    more.write_text("nonsense")
+    written(beat_toml, "first", head='include = ["more/more.toml"]\n')
+    wait_until(lambda: found.broken, 2, "the complaint")
+    written(more, "second")
+    wait_until(lambda: found.names() == {"first", "second"}, 2, "the repair")
+
+
+def test_asking_for_it_loads_again_and_finds_nothing_new(
+    beat_toml: Path, watched: Any, wait_until: WaitUntil, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    found = watched(beat_toml)
+    found.source.reload_now()
+    wait_until(lambda: found.attempts == 1, 2, "the attempt")
+    assert found.changes == []
+    assert "config_unchanged" in events(caplog)
+
+
+def test_other_files_in_the_directory_are_nobodys_business(
+    beat_toml: Path, watched: Any, wait_until: WaitUntil
+) -> None:
+    found = watched(beat_toml)
+    (beat_toml.parent / "other.txt").write_text("x")
+    os.utime(beat_toml)
+    wait_until(lambda: found.attempts == 1, 2, "the look at the touched file")
+    assert found.changes == []
+
+
+def test_a_change_is_told_in_numbers_and_names(
+    beat_toml: Path, watched: Any, wait_until: WaitUntil, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    written(beat_toml, "kept", "changed", "removed")
+    watched(beat_toml)
+    text = written(beat_toml.with_name("draft"), "kept", "added").read_text()
+    beat_toml.write_text(text + '[beat_schedule.changed]\ntask = "t"\nschedule = 60\n')
+    wait_until(lambda: "config_reloaded" in events(caplog), 2, "the report")
+    (record,) = [record for record in caplog.records if getattr(record, "event", "") == "config_reloaded"]
+    assert record.getMessage() == "Schedule reloaded: +1 −1 ~1: +added, −removed, ~changed"
+    assert (record.added, record.removed, record.changed) == (1, 1, 1)
+
+
+def test_a_setting_that_waits_for_a_restart_is_named(
+    beat_toml: Path, watched: Any, wait_until: WaitUntil, caplog: pytest.LogCaptureFixture
+) -> None:
+    found = watched(beat_toml)
+    written(beat_toml, "first", head='[redis]\nurl = "redis://elsewhere"\n')
+    wait_until(lambda: found.attempts, 2, "the attempt")
+    (record,) = [record for record in caplog.records if getattr(record, "event", "") == "restart_needed"]
+    assert record.settings == ["redis"]
+
+
+def test_what_a_receiver_raises_does_not_end_the_watching(
+    beat_toml: Path, wait_until: WaitUntil, caplog: pytest.LogCaptureFixture
+) -> None:
+    names: list[str] = []
+
+    def receive(found: Config) -> None:
+        names.append(found.entries[0].name)
+        raise RuntimeError("boom")
+
+    source = FileSource(beat_toml, lambda: config.load(beat_toml, env={}), on_change=receive)
+    source.first()
+    source.start()
+    for name in ("second", "third"):
+        written(beat_toml, name)
+        wait_until(lambda name=name: names[-1:] == [name], 2, "the change")
+    source.stop()
+    assert "reload_failed" in events(caplog)
+
+
+def test_stopping_is_prompt(beat_toml: Path, watched: Any) -> None:
+    found = watched(beat_toml)
+    stopper = threading.Thread(target=found.source.stop)
+    stopper.start()
+    stopper.join(2)
+    assert not stopper.is_alive()
