@@ -19,6 +19,7 @@
         ├── NotRegistered         the worker knows no task of that name (also a KeyError)
         ├── SoftTimeLimitExceeded
         ├── TimeLimitExceeded
+        ├── WorkerLostError       the process that ran the task is gone
         ├── TimeoutError          a result did not arrive in time
         └── TaskRevokedError      the task was revoked or had expired
 
@@ -144,6 +145,10 @@ class SoftTimeLimitExceeded(TaskError):
 
 class TimeLimitExceeded(TaskError):
     """The hard time limit was over and the task's process was killed."""
+
+
+class WorkerLostError(TaskError):
+    """The process that ran the task ended before the task did."""
 
 
 class TimeoutError(TaskError, builtins.TimeoutError):  # noqa: A001 - Celery's name, kept

@@ -1,7 +1,7 @@
 -- Put messages aside until their time has come.
 --
 -- KEYS[1]  hash, gone when empty: the worker's unacknowledged messages, tag -> "<queue key>\0<message>"
--- KEYS[2]  zset, gone when empty: messages that wait, "<queue key>\0<message>" -> due (ms)
+-- KEYS[2]  zset, gone when empty: messages that wait, "<tag>\0<queue key>\0<message>" -> due (ms)
 -- ARGV     tag, due (ms), tag, due (ms), …
 --
 -- Returns the number of messages put aside.
@@ -10,7 +10,8 @@ for i = 1, #ARGV, 2 do
   local held = redis.call('HGET', KEYS[1], ARGV[i])
   if held then
     redis.call('HDEL', KEYS[1], ARGV[i])
-    redis.call('ZADD', KEYS[2], ARGV[i + 1], held)
+    -- The tag keeps two messages apart that are equal to the last byte.
+    redis.call('ZADD', KEYS[2], ARGV[i + 1], ARGV[i] .. '\0' .. held)
     parked = parked + 1
   end
 end

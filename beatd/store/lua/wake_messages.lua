@@ -1,14 +1,15 @@
 -- Move messages whose time has come to the head of their queues.
 --
--- KEYS[1]  zset, gone when empty: messages that wait, "<queue key>\0<message>" -> due (ms)
+-- KEYS[1]  zset, gone when empty: messages that wait, "<tag>\0<queue key>\0<message>" -> due (ms)
 -- ARGV[1]  now, ms since the epoch
 -- ARGV[2]  how many at most
 --
 -- Returns {number moved, due of the next one (ms) or ''}. The queues are named in the members: not for Redis Cluster.
 local due = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', ARGV[1], 'LIMIT', 0, ARGV[2])
 for i = #due, 1, -1 do
-  local split = string.find(due[i], '\0', 1, true)
-  redis.call('RPUSH', string.sub(due[i], 1, split - 1), string.sub(due[i], split + 1))
+  local tag_end = string.find(due[i], '\0', 1, true)
+  local queue_end = string.find(due[i], '\0', tag_end + 1, true)
+  redis.call('RPUSH', string.sub(due[i], tag_end + 1, queue_end - 1), string.sub(due[i], queue_end + 1))
   redis.call('ZREM', KEYS[1], due[i])
 end
 local next_due = redis.call('ZRANGE', KEYS[1], 0, 0, 'WITHSCORES')

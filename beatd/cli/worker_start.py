@@ -1,0 +1,89 @@
+"""From the options of ``beatd worker`` to a running worker."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from typing import Any
+
+from beatd import config, logs, wiring
+from beatd.app.app import App
+from beatd.app.loading import find_app
+from beatd.exceptions import ConfigError, Fault
+from beatd.model import Settings
+from beatd.worker import builtin
+from beatd.worker.assembly import run_worker
+from beatd.worker.settings import WorkerSettings, cpu_count, node_name
+
+log = logging.getLogger("celery.worker")
+
+_LEVELS = ("debug", "info", "warning", "error", "critical", "fatal")
+
+
+def start(options: dict[str, Any], app: App | None = None) -> None:
+    """Run a worker as the command line says. Raises :class:`ConfigError` for what is wrong with it."""
+    _configure_logging(options["loglevel"], options["log_format"])
+    with contextlib.ExitStack() as stack:
+        settings, store_url = None, None
+        if options["config_file"]:
+            settings = config.load(config.find(options["config_file"])).settings
+            store_url = stack.enter_context(wiring.state_store(settings))
+        app = app or _app(options, settings)
+        _apply(app, options, settings, store_url)
+        builtin.register(app, _names(options["builtin"]))
+        run_worker(app, _settings(app, options, settings))
+
+
+def _app(options: dict[str, Any], settings: Settings | None) -> App:
+    """The app of ``-A``, else the one that beat.toml names, else, for built-in tasks alone, an empty one."""
+    if options["app_name"]:
+        return find_app(options["app_name"])
+    if settings is not None and settings.app:
+        return find_app(settings.app, where=f"{settings.file}: app")
+    if options["builtin"]:
+        return App("beatd")
+    text = "no app: name one with -A MODULE[:APP], or run beatd's own tasks with --builtin command,http"
+    raise ConfigError([Fault("beatd worker", None, "", text)])
+
+
+def _apply(app: App, options: dict[str, Any], settings: Settings | None, store_url: str | None) -> None:
+    """What the command line says wins over beat.toml, which wins over the app."""
+    if settings is not None:
+        app.conf.broker_url = settings.broker.url or store_url
+        if store_url and not app.conf.result_backend:
+            app.conf.result_backend = store_url
+        if app.conf.timezone is None:
+            app.conf.timezone = settings.timezone
+        app.conf.task_default_queue = settings.broker.default_queue
+    if options["broker"]:
+        app.conf.broker_url = options["broker"]
+    if options["result_backend"]:
+        app.conf.result_backend = options["result_backend"]
+
+
+def _settings(app: App, options: dict[str, Any], settings: Settings | None) -> WorkerSettings:
+    conf = app.conf
+    pool = options["pool"] or (conf.worker_pool if conf.worker_pool in ("threads", "solo") else "prefork")
+    return WorkerSettings(
+        hostname=node_name(options["hostname"]),
+        queues=_names(options["queues"]) or (conf.task_default_queue,),
+        pool=pool,
+        concurrency=1 if pool == "solo" else options["concurrency"] or conf.worker_concurrency or cpu_count(),
+        prefix=settings.redis.prefix if settings is not None else "beatd",
+        max_tasks_per_child=options["max_tasks_per_child"] or conf.worker_max_tasks_per_child,
+    )
+
+
+def _names(text: str | None) -> tuple[str, ...]:
+    return tuple(name for part in (text or "").split(",") if (name := part.strip()))
+
+
+def _configure_logging(level: str, form: str) -> None:
+    if level.lower() not in _LEVELS:
+        text = f"unknown level {level!r}, expected one of {', '.join(_LEVELS)}"
+        raise ConfigError([Fault("beatd worker", None, "--loglevel", text)])
+    logs.configure(level.lower(), "json" if form == "json" else "text")
+    if form == "celery":
+        formatter = logging.Formatter("[%(asctime)s: %(levelname)s/%(processName)s] %(message)s")
+        for handler in logging.getLogger().handlers:
+            handler.setFormatter(formatter)

@@ -1,0 +1,112 @@
+"""What happens to messages that have come in: each is run, parked, dropped, refused or buried. Decides, does no I/O."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from zoneinfo import ZoneInfo
+
+from beatd.app import signals
+from beatd.app.app import App
+from beatd.clock import from_ms
+from beatd.exceptions import MessageError, NotRegistered, TaskRevokedError
+from beatd.store.outcomes import FAILURE, REVOKED, document, exception_payload
+from beatd.store.results import Stored
+from beatd.worker.messages import Delivery, Headers, headers_of
+from beatd.worker.request import Request, moment_ms, request_class
+
+log = logging.getLogger("celery.worker.strategy")
+
+
+class Verdicts:
+    """What is to be done with a batch of messages."""
+
+    def __init__(self) -> None:
+        self.run: list[Request] = []
+        self.park: list[tuple[Delivery, int]] = []
+        self.bury: list[tuple[Delivery, str]] = []
+        self.drop: list[Delivery] = []
+        """To be acknowledged without having run."""
+        self.results: list[Stored] = []
+
+
+class Arrival:
+    """The judge of incoming messages for one app."""
+
+    def __init__(self, app: App) -> None:
+        self._app = app
+        self._zone = ZoneInfo(app.timezone)
+
+    def judge(self, deliveries: Sequence[Delivery], now_ms: int) -> Verdicts:
+        """Decide about each message. No message can make this raise."""
+        verdicts = Verdicts()
+        for delivery in deliveries:
+            try:
+                self._judge(delivery, headers_of(delivery.raw), now_ms, verdicts)
+            except MessageError as error:
+                self._bury(delivery, str(error), verdicts)
+        return verdicts
+
+    def _judge(self, delivery: Delivery, headers: Headers, now_ms: int, verdicts: Verdicts) -> None:
+        task = self._app.tasks.get(headers.task)
+        if task is None:
+            self._refuse(delivery, headers, now_ms, verdicts)
+            return
+        expires_ms = self._moment(headers.expires, "expires")
+        eta_ms = self._moment(headers.eta, "eta")
+        request = request_class(task)(delivery, headers, task)
+        if not (headers.redelivered and eta_ms):
+            log.info(
+                "Task %s[%s] received", request.name, headers.id,
+                extra={"event": "task_received", "task": headers.task, "task_id": headers.id},
+            )
+        if expires_ms is not None and expires_ms <= now_ms:
+            self._revoke(request, now_ms, verdicts)
+        elif eta_ms is not None and eta_ms > now_ms:
+            verdicts.park.append((delivery, eta_ms))
+        else:
+            verdicts.run.append(request)
+
+    def _moment(self, text: str | None, what: str) -> int | None:
+        if text is None:
+            return None
+        try:
+            return moment_ms(text, self._zone)
+        except (ValueError, OverflowError):
+            raise MessageError(f"{what} {text!r} is no ISO 8601 time") from None
+
+    def _bury(self, delivery: Delivery, reason: str, verdicts: Verdicts) -> None:
+        log.error(
+            "Message from %s goes to the dead letters: %s", delivery.queue, reason,
+            extra={"event": "message_buried", "queue": delivery.queue, "reason": reason},
+        )
+        verdicts.bury.append((delivery, reason))
+
+    def _refuse(self, delivery: Delivery, headers: Headers, now_ms: int, verdicts: Verdicts) -> None:
+        """No task of that name: the sender learns of it, and the log helps with a typing error."""
+        near = self._app.tasks.near(headers.task)
+        hint = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
+        log.error(
+            "Received unregistered task of type %r, task id %s.%s", headers.task, headers.id, hint,
+            extra={"event": "task_unknown", "task": headers.task, "task_id": headers.id, "near": near},
+        )
+        error = NotRegistered(headers.task)
+        signals.task_unknown.send(sender=self._app, name=headers.task, id=headers.id, exc=error)
+        if not headers.ignore_result:
+            verdicts.results.append(self._failed(headers, FAILURE, error, now_ms))
+        verdicts.drop.append(delivery)
+
+    def _revoke(self, request: Request, now_ms: int, verdicts: Verdicts) -> None:
+        log.info(
+            "Discarding revoked task: %s[%s]", request.name, request.id,
+            extra={"event": "task_expired", "task": request.name, "task_id": request.id},
+        )
+        verdicts.results.append(self._failed(request.headers, REVOKED, TaskRevokedError("expired"), now_ms))
+        verdicts.drop.append(request.delivery)
+
+    def _failed(self, headers: Headers, state: str, error: BaseException, now_ms: int) -> Stored:
+        done = from_ms(now_ms).astimezone(self._zone).isoformat()
+        payload = exception_payload(error)
+        return Stored(
+            headers.id, document(headers.id, state, payload, date_done=done, parent_id=headers.parent_id)
+        )

@@ -1,0 +1,113 @@
+"""Putting a worker together: consumer, pool and loop, from an app and its settings."""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from beatd.app import signals
+from beatd.app.app import App
+from beatd.exceptions import StoreError
+from beatd.worker.consumers import Consumer, open_consumer
+from beatd.worker.execution import Executor
+from beatd.worker.pools.port import Pool
+from beatd.worker.pools.prefork import PreforkPool
+from beatd.worker.pools.threads import SoloPool, ThreadPool
+from beatd.worker.settings import WorkerSettings
+from beatd.worker.worker import Worker
+
+log = logging.getLogger("celery.worker")
+
+POOLS = ("prefork", "threads", "solo")
+_BEAT_S = 2.5
+
+
+def run_worker(app: App, settings: WorkerSettings) -> None:
+    """Run a worker in this thread until SIGTERM or SIGINT; a second signal (or SIGQUIT) ends it cold."""
+    app.finalize()
+    url = app.conf.broker_url
+    url = url if isinstance(url, str) else ";".join(url)
+    consumer = open_consumer(url, settings.queues, name=settings.hostname, clock=app.clock, prefix=settings.prefix)
+    worker = Worker(app, settings, consumer, _pool(app, settings))
+    signals.worker_init.send(sender=worker)
+    with _signals_of(worker), _heartbeat(consumer, settings.pool):
+        worker.run()
+
+
+def _pool(app: App, settings: WorkerSettings) -> Pool:
+    execute = Executor(app, settings.hostname)
+    match settings.pool:
+        case "threads":
+            return ThreadPool(settings.concurrency, execute)
+        case "solo":
+            return SoloPool(execute)
+        case _:
+            return PreforkPool(
+                settings.concurrency,
+                execute,
+                in_child=_name_process,
+                max_tasks_per_child=settings.max_tasks_per_child,
+            )
+
+
+def _name_process(number: int) -> None:
+    multiprocessing.current_process().name = f"ForkPoolWorker-{number}"
+    signals.worker_process_init.send(sender=None)
+
+
+@contextmanager
+def _signals_of(worker: Worker) -> Iterator[None]:
+    """SIGTERM and SIGINT: warm, then cold. SIGQUIT: cold."""
+
+    def warm(number: int, _frame: object) -> None:
+        worker.stop()
+        log.warning(
+            "worker: %s shutdown (MainProcess)", "Warm" if worker.stops == 1 else "Cold",
+            extra={"event": "worker_stopping", "signal": signal.Signals(number).name},
+        )
+
+    def cold(number: int, frame: object) -> None:
+        worker.stop()
+        warm(number, frame)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    handlers = {signal.SIGTERM: warm, signal.SIGINT: warm, signal.SIGQUIT: cold}
+    previous = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _heartbeat(consumer: Consumer, pool: str) -> Iterator[None]:
+    """In the solo pool the loop stands still while a task runs: a thread keeps the worker alive for the others.
+
+    The other pools need none, and prefork must have none: a process with threads cannot fork safely.
+    """
+    if pool != "solo":
+        yield
+        return
+    over = threading.Event()
+
+    def beat() -> None:
+        while not over.wait(_BEAT_S):
+            try:
+                consumer.beat()
+            except StoreError as error:
+                log.warning("Heartbeat failed: %s", error, extra={"event": "heartbeat_failed"})
+
+    thread = threading.Thread(target=beat, name="heartbeat", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join(_BEAT_S)

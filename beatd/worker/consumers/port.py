@@ -1,0 +1,48 @@
+"""The port of a consumer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from beatd.worker.messages import Delivery
+
+
+class Consumer(Protocol):
+    """Takes messages and settles them. Called from the worker's one thread; errors are beatd's.
+
+    Every message that was taken is settled by exactly one of ``ack``, ``give_back``, ``park`` and ``bury``.
+    """
+
+    place: str
+    """Where the messages come from, for people; without passwords."""
+
+    def start(self) -> None:
+        """Connect; raises :class:`~beatd.exceptions.StoreError` or :class:`~beatd.exceptions.BrokerError`."""
+
+    def take(self, at_most: int) -> list[Delivery]:
+        """The next messages, none if there are none now. Does not wait for any."""
+
+    def files(self) -> list[int]:
+        """File descriptors that become readable when :meth:`take` may have something."""
+
+    def ack(self, deliveries: Sequence[Delivery]) -> None:
+        """These are done with."""
+
+    def give_back(self, deliveries: Sequence[Delivery]) -> None:
+        """Return these to the head of their queues, marked as redelivered."""
+
+    def park(self, deliveries: Sequence[tuple[Delivery, int]]) -> None:
+        """Put these aside; each comes back at its time (ms since the epoch)."""
+
+    def bury(self, deliveries: Sequence[tuple[Delivery, str]]) -> None:
+        """Put these among the dead letters, each with its reason."""
+
+    def tend(self) -> None:
+        """What has to be done every now and then: heartbeat, messages whose time has come, those of dead workers."""
+
+    def beat(self) -> None:
+        """Only the heartbeat; the one method that another thread may call."""
+
+    def stop(self) -> None:
+        """Give everything back that is still held, and disconnect."""

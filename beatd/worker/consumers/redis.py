@@ -1,0 +1,172 @@
+"""Messages from Redis. What a worker takes it holds in a hash of its own, under a heartbeat, until it is settled.
+
+So a worker may be killed at any moment: its heartbeat runs out within :data:`LIFETIME_MS`, another worker sees that and
+puts the messages back at the head of their queues. There is no visibility timeout that a long task could outlast.
+"""
+
+from __future__ import annotations
+
+import base64
+import logging
+import uuid
+from collections.abc import Sequence
+from typing import Any
+
+from beatd import wire
+from beatd.broker.redis import queue_keys
+from beatd.clock import Clock, iso_ms
+from beatd.store.client import Script, border, connect, place_of
+from beatd.store.keys import Keys
+from beatd.worker.consumers.doorbell import Doorbell
+from beatd.worker.consumers.redelivery import mark_redelivered
+from beatd.worker.messages import Delivery
+
+log = logging.getLogger(__name__)
+
+LIFETIME_MS = 9_000
+"""How long a worker counts as alive after its last heartbeat."""
+BEAT_MS = 2_500
+_SWEEP_MS = 3_000
+"""How often a worker looks for dead ones: with the lifetime, messages are back after 12 s at the latest."""
+_PARKED_CHECK_MS = 1_000
+"""How often a worker looks for parked messages that it does not know of."""
+_BATCH = 200
+DEAD_LETTERS_KEPT = 10_000
+
+
+class RedisConsumer:
+    """The worker ``name`` on one server. An id of its own keeps it apart from its predecessors of the same name."""
+
+    def __init__(self, url: str, queues: Sequence[str], *, name: str, clock: Clock, keys: Keys) -> None:
+        self._clock = clock
+        self._client = connect(url, name="beatd-worker")
+        self._keys = keys
+        self._id = f"{name}:{uuid.uuid4().hex[:8]}"
+        self._unacked = keys.worker(self._id, "unacked")
+        self._sources = [key for step in zip(*map(queue_keys, queues), strict=True) for key in step]
+        self._doorbell = Doorbell(self._client, self._sources)
+        self.place = place_of(self._client)
+        self._take, self._return, self._park, self._wake, self._bury = (
+            Script(self._client, f"{verb}_messages") for verb in ("take", "return", "park", "wake", "bury")
+        )
+        self._beat_due = self._sweep_due = self._wake_due = 0
+
+    def start(self) -> None:
+        self.beat()
+        self.tend()
+
+    def take(self, at_most: int) -> list[Delivery]:
+        found = self._take(
+            [self._unacked, self._keys.named("workers"), self._keys.named("tag"), *self._sources], [at_most, self._id]
+        )
+        deliveries = [
+            Delivery(int(found[i]), found[i + 1].decode(), found[i + 2]) for i in range(0, len(found), 3)
+        ]
+        if len(deliveries) < at_most:
+            self._doorbell.listen()
+        return deliveries
+
+    def files(self) -> list[int]:
+        return self._doorbell.files()
+
+    def ack(self, deliveries: Sequence[Delivery]) -> None:
+        if deliveries:
+            with border(self._client):
+                self._client.hdel(self._unacked, *(str(delivery.tag) for delivery in deliveries))
+
+    def give_back(self, deliveries: Sequence[Delivery]) -> None:
+        self._give_back(self._unacked, [(one.tag, one.queue, one.raw) for one in deliveries])
+
+    def park(self, deliveries: Sequence[tuple[Delivery, int]]) -> None:
+        if deliveries:
+            words = [word for one, due_ms in deliveries for word in (one.tag, due_ms)]
+            self._park([self._unacked, self._keys.named("parked")], words)
+            self._wake_due = min(self._wake_due, *(due_ms for _, due_ms in deliveries))
+
+    def bury(self, deliveries: Sequence[tuple[Delivery, str]]) -> None:
+        now = iso_ms(self._clock.now_ms())
+        words = [
+            word for one, reason in deliveries for word in (one.tag, _dead_letter(one, reason, self._id, now))
+        ]
+        if words:
+            self._bury([self._unacked, self._keys.named("dead_letters")], [DEAD_LETTERS_KEPT, *words])
+
+    def tend(self) -> None:
+        now = self._clock.now_ms()
+        self._doorbell.answer()
+        if now >= self._beat_due:
+            self._beat_due = now + BEAT_MS
+            self.beat()
+        if now >= self._wake_due:
+            self._wake_due = self._wake_parked(now)
+        if now >= self._sweep_due:
+            self._sweep_due = now + _SWEEP_MS
+            self._sweep()
+
+    def beat(self) -> None:
+        with border(self._client):
+            self._client.set(self._keys.worker(self._id, "alive"), self._clock.now_ms(), px=LIFETIME_MS)
+
+    def stop(self) -> None:
+        self._doorbell.close()
+        self._rescue(self._id)
+        with border(self._client):
+            self._client.delete(self._keys.worker(self._id, "alive"))
+        self._client.close()
+
+    def _wake_parked(self, now: int) -> int:
+        """Move what is due back to its queue; returns when to look again (ms)."""
+        moved, next_due = self._wake([self._keys.named("parked")], [now, _BATCH])
+        if moved == _BATCH:
+            return now
+        return min(now + _PARKED_CHECK_MS, int(float(next_due))) if next_due else now + _PARKED_CHECK_MS
+
+    def _sweep(self) -> None:
+        """Look for workers whose heartbeat has run out, and give back what they held."""
+        with border(self._client):
+            known = sorted(member.decode() for member in self._client.smembers(self._keys.named("workers")))
+            others = [member for member in known if member != self._id]
+            alive = self._client.mget([self._keys.worker(one, "alive") for one in others]) if others else []
+        for worker, heartbeat in zip(others, alive, strict=True):
+            if heartbeat is None and (count := self._rescue(worker)):
+                log.warning(
+                    "Worker %s is gone: gave back the %d messages that it held", worker, count,
+                    extra={"event": "messages_rescued", "worker": worker, "count": count},
+                )
+
+    def _rescue(self, worker: str) -> int:
+        """Give back all that ``worker`` holds and forget it; returns how many messages there were."""
+        unacked = self._keys.worker(worker, "unacked")
+        with border(self._client):
+            held: dict[Any, Any] = self._client.hgetall(unacked)
+        messages = [(int(tag), *_split(value)) for tag, value in held.items()]
+        count = self._give_back(unacked, messages)
+        with border(self._client):
+            self._client.srem(self._keys.named("workers"), worker)
+        return count
+
+    def _give_back(self, unacked: str, messages: list[tuple[int, str, bytes]]) -> int:
+        """The oldest goes back last, so that it is the next to be taken."""
+        count = 0
+        ordered = sorted(messages, reverse=True)
+        for start in range(0, len(ordered), _BATCH):
+            batch = ordered[start : start + _BATCH]
+            words = [word for tag, _, raw in batch for word in (tag, mark_redelivered(raw))]
+            count += int(self._return([unacked, *(queue for _, queue, _ in batch)], words))
+        return count
+
+
+def _split(held: bytes) -> tuple[str, bytes]:
+    queue, _, raw = held.partition(b"\0")
+    return queue.decode(), raw
+
+
+def _dead_letter(delivery: Delivery, reason: str, worker: str, now: str) -> bytes:
+    """The message with the reason why it is here; bytes that are no text are kept as base64."""
+    try:
+        message = {"message": delivery.raw.decode()}
+    except UnicodeDecodeError:
+        message = {"message_base64": base64.b64encode(delivery.raw).decode("ascii")}
+    return wire.dumps({"reason": reason, "queue": delivery.queue, "at": now, "worker": worker, **message})
+
+

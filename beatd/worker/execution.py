@@ -1,0 +1,163 @@
+"""From a job to a report: open the message, run the task, write down what became of it. Runs inside the pools."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import Any
+
+from beatd import wire
+from beatd.app.app import App
+from beatd.app.context import Context
+from beatd.app.run import Outcome, run_task
+from beatd.app.signature import as_signature
+from beatd.app.task import Task
+from beatd.exceptions import MessageError
+from beatd.message import TaskMessage, open_envelope
+from beatd.store.outcomes import (
+    FAILURE,
+    IGNORED,
+    READY_STATES,
+    REJECTED,
+    RETRY,
+    SUCCESS,
+    document,
+    exception_payload,
+    named_error,
+)
+from beatd.worker import lines
+from beatd.worker.limits import soft_limit
+from beatd.worker.messages import MALFORMED, Job, Report
+
+log = logging.getLogger("celery.app.trace")
+
+
+class Executor:
+    """Runs the jobs of one app under one worker's name."""
+
+    def __init__(self, app: App, hostname: str) -> None:
+        self._app = app
+        self._hostname = hostname
+
+    def __call__(self, job: Job) -> Report:
+        """Run one job. Never raises: what cannot be run is reported as such."""
+        try:
+            message = open_envelope(job.raw)
+            args, kwargs, embed = _body(message)
+        except MessageError as error:
+            return Report(job.tag, MALFORMED, text=str(error))
+        task = self._app.tasks[message.headers["task"]]
+        context = self._context(message, job, args, kwargs, embed)
+        started = time.perf_counter()
+        with soft_limit(job.soft_limit):
+            outcome = run_task(task, context)
+        runtime = time.perf_counter() - started
+        report = self._report(job, task, context, outcome, runtime)
+        return report
+
+    def started(self, job: Job) -> Report:
+        """The report that a job begins."""
+        return Report(job.tag, "STARTED")
+
+    def _context(self, message: TaskMessage, job: Job, args: Any, kwargs: Any, embed: dict[str, Any]) -> Context:
+        info = dict(message.properties.get("delivery_info") or {})
+        info.setdefault("routing_key", job.queue)
+        info["priority"] = message.properties.get("priority")
+        info["redelivered"] = message.headers.get("redelivered")
+        return Context(
+            message.headers,
+            args=args,
+            kwargs=kwargs,
+            callbacks=embed.get("callbacks"),
+            errbacks=embed.get("errbacks"),
+            chain=embed.get("chain"),
+            chord=embed.get("chord"),
+            called_directly=False,
+            hostname=self._hostname,
+            delivery_info=info,
+            properties=message.properties,
+            correlation_id=message.properties.get("correlation_id"),
+            reply_to=message.properties.get("reply_to"),
+        )
+
+    def _report(self, job: Job, task: Task[..., Any], context: Context, outcome: Outcome, runtime: float) -> Report:
+        outcome, encoded = self._encoded(task, context, outcome)
+        lines.ended(log, task, context, outcome, runtime)
+        self._follow_up(task, context, outcome)
+        requeue = outcome.state == REJECTED and bool(outcome.value.requeue)
+        return Report(job.tag, outcome.state, runtime, encoded, requeue=requeue)
+
+    def _encoded(self, task: Task[..., Any], context: Context, outcome: Outcome) -> tuple[Outcome, bytes | None]:
+        """The outcome with the document to store, if one is; a result that JSON cannot carry is a failure."""
+        if not _is_stored(task, context, outcome):
+            return outcome, None
+        try:
+            return outcome, self._document(context, outcome)
+        except MessageError as error:
+            failed = Outcome(FAILURE, error)
+            payload = named_error("EncodeError", str(error), module="kombu.exceptions")
+            return failed, self._store(context, FAILURE, payload, None)
+
+    def _document(self, context: Context, outcome: Outcome) -> bytes:
+        state, value = outcome.state, outcome.value
+        if state == SUCCESS:
+            return self._store(context, state, value, None)
+        if state == REJECTED:
+            state = FAILURE
+        error = value.exc if state == RETRY else value
+        payload = exception_payload(error) if error is not None else exception_payload(value)
+        return self._store(context, state, payload, outcome.traceback)
+
+    def _store(self, context: Context, state: str, result: Any, traceback: str | None) -> bytes:
+        return document(
+            str(context.id),
+            state,
+            result,
+            traceback=traceback,
+            date_done=self._app.now().isoformat() if state in READY_STATES else None,
+            children=[child.as_tuple() for child in context.children],
+            parent_id=context.parent_id,
+            group_id=context.group,
+        )
+
+    def _follow_up(self, task: Task[..., Any], context: Context, outcome: Outcome) -> None:
+        """Send what waits for this outcome: callbacks and the rest of the chain, or errbacks."""
+        try:
+            if outcome.state == SUCCESS:
+                for callback in context.callbacks or ():
+                    self._send(callback, (outcome.value,), context)
+                if context.chain:
+                    *rest, following = context.chain
+                    self._send(following, (outcome.value,), context, chain=rest)
+            elif outcome.state == FAILURE:
+                for errback in context.errbacks or ():
+                    self._send(errback, (context.id,), context)
+        except Exception as error:
+            log.exception(
+                "Task %s[%s]: what follows it could not be sent: %s", task.name, context.id, error,
+                extra={"event": "followup_failed", "task": task.name, "task_id": context.id},
+            )
+
+    def _send(self, call: dict[str, Any], args: tuple[Any, ...], context: Context, **options: Any) -> None:
+        as_signature(call, self._app).apply_async(
+            args, root_id=context.root_id, parent_id=context.id, **{k: v for k, v in options.items() if v}
+        )
+
+
+def _body(message: TaskMessage) -> tuple[list[Any], dict[str, Any], dict[str, Any]]:
+    """The three parts of a body; raises :class:`MessageError` for anything else."""
+    if message.headers.get("compression"):
+        raise MessageError(f"compression {message.headers['compression']!r} is not supported")
+    match wire.loads(message.body):
+        case [list() as args, dict() as kwargs, dict() | None as embed]:
+            return args, kwargs, embed or {}
+    raise MessageError("the body is not [args, kwargs, embed]")
+
+
+def _is_stored(task: Task[..., Any], context: Context, outcome: Outcome) -> bool:
+    if outcome.state == IGNORED or (outcome.state == REJECTED and outcome.value.requeue):
+        return False
+    ignore = task.ignore_result if context.ignore_result is None else context.ignore_result
+    if not ignore:
+        return True
+    return outcome.state != SUCCESS and bool(task.store_errors_even_if_ignored)

@@ -1,0 +1,46 @@
+"""What a worker logs about tasks, in Celery's words: monitoring that reads Celery's log reads this one."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from beatd.app.context import Context
+from beatd.app.run import Outcome
+from beatd.app.task import Task
+from beatd.message import safe_repr
+from beatd.store.outcomes import FAILURE, IGNORED, REJECTED, RETRY, SUCCESS
+
+RESULT_MAX = 128
+"""Characters of a result in the log."""
+
+
+def ended(log: logging.Logger, task: Task[..., Any], context: Context, outcome: Outcome, runtime: float) -> None:
+    """One line for the end of an attempt. Errors of kinds in ``task.throws`` are expected: no traceback for them."""
+    name, task_id = context.shadow or task.name, context.id
+    extra = {"event": _EVENTS.get(outcome.state, "task_ended"), "task": task.name, "task_id": task_id}
+    extra["runtime"] = runtime  # type: ignore[assignment]
+    match outcome.state:
+        case "SUCCESS" if log.isEnabledFor(logging.INFO):
+            text = safe_repr(outcome.value)[:RESULT_MAX]
+            log.info("Task %s[%s] succeeded in %.6fs: %s", name, task_id, runtime, text, extra=extra)
+        case "RETRY":
+            log.info("Task %s[%s] retry: %s", name, task_id, outcome.value, extra=extra)
+        case "IGNORED":
+            log.info("Task %s[%s] ignored", name, task_id, extra=extra)
+        case "REJECTED":
+            log.warning("Task %s[%s] rejected: %s", name, task_id, outcome.value.reason, extra=extra)
+        case "FAILURE" if isinstance(outcome.value, tuple(task.throws)):
+            log.info("Task %s[%s] raised expected: %r", name, task_id, outcome.value, extra=extra)
+        case "FAILURE":
+            trace = f"\n{outcome.traceback}" if outcome.traceback else ""
+            log.error("Task %s[%s] raised unexpected: %r%s", name, task_id, outcome.value, trace, extra=extra)
+
+
+_EVENTS = {
+    SUCCESS: "task_succeeded",
+    FAILURE: "task_failed",
+    RETRY: "task_retried",
+    IGNORED: "task_ignored",
+    REJECTED: "task_rejected",
+}

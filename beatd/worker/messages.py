@@ -1,0 +1,94 @@
+"""What travels inside a worker: a delivery from the broker, a job to the pool, a report from the pool."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import msgspec
+
+from beatd.exceptions import MessageError
+from beatd.message import JSON
+
+
+class Delivery(NamedTuple):
+    """A message that this worker has taken and must settle."""
+
+    tag: int
+    """The consumer's receipt; unique among the messages that this worker holds."""
+    queue: str
+    """Where it came from, in the consumer's terms."""
+    raw: bytes
+    """The envelope, see :func:`beatd.message.open_envelope`."""
+
+
+class Headers(msgspec.Struct, frozen=True):
+    """The headers that decide what happens to a message before it runs; whoever sends others is welcome."""
+
+    id: str
+    task: str
+    eta: str | None = None
+    expires: str | None = None
+    retries: int = 0
+    timelimit: tuple[float | None, float | None] | None = None
+    ignore_result: bool | None = None
+    root_id: str | None = None
+    parent_id: str | None = None
+    shadow: str | None = None
+    redelivered: bool = False
+    entry: str | None = msgspec.field(name="beatd-entry", default=None)
+
+
+class _Envelope(msgspec.Struct, frozen=True):
+    headers: Headers
+    content_type: str = msgspec.field(name="content-type", default=JSON)
+
+
+_decode = msgspec.json.Decoder(_Envelope).decode
+
+
+def headers_of(raw: bytes) -> Headers:
+    """The headers of an envelope, without opening its body; raises :class:`MessageError` with what is wrong."""
+    try:
+        envelope = _decode(raw)
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
+        raise MessageError(f"not a task message: {error}") from None
+    if envelope.content_type not in ACCEPTED:
+        raise MessageError(f"content type {envelope.content_type!r} is not accepted, only JSON is")
+    if not envelope.headers.id or not envelope.headers.task:
+        raise MessageError("not a task message: its id or its task is empty")
+    return envelope.headers
+
+
+ACCEPTED = frozenset({JSON, "application/x-json", "json"})
+
+
+class Job(msgspec.Struct, frozen=True, array_like=True):
+    """A message on its way to where it runs. ``announce``: report its start, so that it can be acknowledged then."""
+
+    tag: int
+    raw: bytes
+    queue: str
+    announce: bool = False
+    soft_limit: float | None = None
+
+
+class Report(msgspec.Struct, frozen=True, array_like=True):
+    """What the pool has to say about a job.
+
+    ``state`` is a state of :mod:`beatd.store.outcomes`, ``MALFORMED`` for a message whose body cannot be read, or
+    ``LOST`` for one whose process is gone; ``document`` is to be stored under the task's id, if there is one; ``text``
+    is the reason where there is no document.
+    """
+
+    tag: int
+    state: str
+    runtime: float = 0.0
+    document: bytes | None = None
+    text: str = ""
+    requeue: bool = False
+    followups: list[Any] = []
+
+
+MALFORMED = "MALFORMED"
+LOST = "LOST"
+KILLED = "KILLED"

@@ -1,0 +1,108 @@
+"""The life of one process of the prefork pool: read jobs, run them one after the other, report."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import mmap
+import signal
+import socket
+import struct
+import time
+from collections.abc import Iterator
+
+import msgspec
+
+from beatd.worker.execution import Executor
+from beatd.worker.messages import Job, Report
+
+_LENGTH = struct.Struct("<I")
+_CHUNK = 1 << 18
+
+encode_jobs = msgspec.msgpack.Encoder().encode
+_decode_jobs = msgspec.msgpack.Decoder(list[Job]).decode
+_encode_reports = msgspec.msgpack.Encoder().encode
+decode_reports = msgspec.msgpack.Decoder(list[Report]).decode
+
+
+def frame(payload: bytes) -> bytes:
+    """A payload with its length in front."""
+    return _LENGTH.pack(len(payload)) + payload
+
+
+class Frames:
+    """Cuts a stream of bytes into the payloads that :func:`frame` made."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        """The payloads that are complete with ``data``."""
+        buffer = self._buffer
+        buffer += data
+        start = 0
+        while len(buffer) - start >= _LENGTH.size:
+            (length,) = _LENGTH.unpack_from(buffer, start)
+            end = start + _LENGTH.size + length
+            if len(buffer) < end:
+                break
+            yield bytes(buffer[start + _LENGTH.size : end])
+            start = end
+        del buffer[:start]
+
+
+class Board:
+    """Memory that a child shares with its parent: what it runs, and since when. No call, no message, no lock.
+
+    The parent reads it to enforce time limits, and after a child's death to know what died with it.
+    """
+
+    _LAYOUT = struct.Struct("<qd")
+
+    def __init__(self) -> None:
+        self._memory = mmap.mmap(-1, self._LAYOUT.size)
+
+    def begin(self, tag: int) -> None:
+        self._LAYOUT.pack_into(self._memory, 0, tag, time.monotonic())
+
+    def end(self) -> None:
+        self._LAYOUT.pack_into(self._memory, 0, 0, 0.0)
+
+    def read(self) -> tuple[int, float] | None:
+        """The tag of what runs and when it began (monotonic seconds), None between jobs."""
+        tag, since = self._LAYOUT.unpack_from(self._memory, 0)
+        return (tag, since) if tag else None
+
+    def close(self) -> None:
+        self._memory.close()
+
+
+def live(link: socket.socket, board: Board, execute: Executor, max_tasks: int | None) -> None:
+    """Serve until the parent closes the link, is gone, or ``max_tasks`` jobs have been run."""
+    # Ctrl-C and a service manager signal the whole group: it is the parent who decides when a child ends.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    gc.freeze()  # what the parent had made stays in pages shared with it
+    left = max_tasks
+    frames = Frames()
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+        while data := link.recv(_CHUNK):
+            for payload in frames.feed(data):
+                for job in _decode_jobs(payload):
+                    _run(link, board, execute, job)
+                    if left is not None and (left := left - 1) <= 0:
+                        return
+
+
+def _run(link: socket.socket, board: Board, execute: Executor, job: Job) -> None:
+    board.begin(job.tag)
+    if job.announce:
+        _send(link, execute.started(job))
+    report = execute(job)
+    _send(link, report)
+    # Only after the report is out: a death in between must not look like a job that never began.
+    board.end()
+
+
+def _send(link: socket.socket, report: Report) -> None:
+    link.sendall(frame(_encode_reports([report])))

@@ -1,0 +1,42 @@
+"""The port of a pool."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from beatd.worker.messages import Job, Report
+
+Execute = Callable[[Job], Report]
+"""Runs one job to its end; never raises. See :class:`beatd.worker.execution.Executor`."""
+
+
+class Pool(Protocol):
+    """Runs jobs. All methods are called from the worker's one thread, and none of them waits, but ``stop``."""
+
+    size: int
+    """How many jobs run at the same time."""
+
+    def start(self) -> None:
+        """Make the processes or threads."""
+
+    def room(self) -> int:
+        """How many further jobs the pool wants now, so that it never runs dry; 0 while it has enough."""
+
+    def submit(self, jobs: Sequence[Job]) -> None:
+        """Run these, in this order as far as there is one."""
+
+    def files(self) -> list[int]:
+        """File descriptors that become readable when :meth:`collect` has something to say."""
+
+    def collect(self) -> list[Report]:
+        """What has happened since the last call: starts that were to be announced, and ends."""
+
+    def kill(self, tag: int) -> bool:
+        """End the run of that job by force, where that can be done; it is reported as ``KILLED``."""
+
+    def running_since(self) -> dict[int, float]:
+        """The jobs that run now, by tag, and when each began (monotonic seconds)."""
+
+    def stop(self, grace: float) -> None:
+        """End the pool; what still runs after ``grace`` seconds is killed where that can be done."""

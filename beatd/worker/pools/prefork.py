@@ -1,0 +1,221 @@
+"""The prefork pool: processes that were forked from the worker, each with a link of its own and a few jobs ahead.
+
+A link is a socket pair: jobs go down in batches, reports come up as they happen. The worker never waits for a child.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable, Sequence
+
+from beatd.worker.execution import Executor
+from beatd.worker.messages import KILLED, LOST, Job, Report
+from beatd.worker.pools.child import Board, Frames, decode_reports, encode_jobs, frame, live
+from beatd.worker.pools.window import Window
+
+log = logging.getLogger(__name__)
+
+_CHUNK = 1 << 18
+
+
+class Child:
+    """A process of the pool as its parent knows it."""
+
+    def __init__(self, number: int, pid: int, link: socket.socket, board: Board) -> None:
+        self.number = number
+        self.pid = pid
+        self.link = link
+        self.board = board
+        self.jobs: dict[int, Job] = {}
+        """Sent and not reported as ended, in the order in which they run."""
+        self.killed: int | None = None
+        """The job that it was killed for."""
+        self._frames = Frames()
+        self._unsent = bytearray()
+
+    def send(self, jobs: Sequence[Job]) -> None:
+        """Hand over jobs; what does not fit into the socket now follows with the next :meth:`flush`."""
+        self.jobs.update((job.tag, job) for job in jobs)
+        self._unsent += frame(encode_jobs(jobs))
+        self.flush()
+
+    def flush(self) -> None:
+        with contextlib.suppress(BlockingIOError, BrokenPipeError, ConnectionResetError):
+            while self._unsent:
+                del self._unsent[: self.link.send(self._unsent)]
+
+    def receive(self) -> tuple[list[Report], bool]:
+        """The reports that have come, and whether the process is still there."""
+        reports: list[Report] = []
+        while True:
+            try:
+                data = self.link.recv(_CHUNK)
+            except BlockingIOError:
+                return reports, True
+            except ConnectionResetError:
+                data = b""
+            if not data:
+                return reports, False
+            for payload in self._frames.feed(data):
+                reports.extend(decode_reports(payload))
+            if len(data) < _CHUNK:
+                return reports, True
+
+
+class PreforkPool:
+    """``size`` child processes; one that ends is replaced at once."""
+
+    def __init__(
+        self,
+        size: int,
+        execute: Executor,
+        *,
+        in_child: Callable[[int], None] = lambda _number: None,
+        max_tasks_per_child: int | None = None,
+    ) -> None:
+        self.size = size
+        self._execute = execute
+        self._in_child = in_child
+        self._max_tasks = max_tasks_per_child
+        self._children: list[Child] = []
+        self._waiting: list[Job] = []
+        self._window = Window()
+
+    def start(self) -> None:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        for number in range(1, self.size + 1):
+            self._children.append(self._fork(number))
+
+    def room(self) -> int:
+        depth = self._window.depth
+        held = len(self._waiting) + sum(len(child.jobs) for child in self._children)
+        free = depth * self.size - held
+        if depth > 2 and 2 * free < depth * self.size and all(child.jobs for child in self._children):
+            return 0  # enough to do: rather take more at once a little later
+        return max(0, free)
+
+    def submit(self, jobs: Sequence[Job]) -> None:
+        self._waiting.extend(jobs)
+        depth = self._window.depth
+        while self._waiting:
+            child = min(self._children, key=lambda one: len(one.jobs))
+            free = max(depth, 1) - len(child.jobs)
+            if free <= 0:
+                break
+            share = -(-len(self._waiting) // self.size)
+            count = max(1, min(free, share))
+            child.send(self._waiting[:count])
+            del self._waiting[:count]
+
+    def files(self) -> list[int]:
+        return [child.link.fileno() for child in self._children]
+
+    def collect(self) -> list[Report]:
+        reports: list[Report] = []
+        for index, child in enumerate(self._children):
+            child.flush()
+            news, alive = child.receive()
+            for report in news:
+                if report.state != "STARTED":
+                    child.jobs.pop(report.tag, None)
+                    self._window.observe(report.runtime)
+            reports.extend(news)
+            if not alive:
+                reports.extend(self._bury(child))
+                self._children[index] = self._fork(child.number)
+        if self._waiting:
+            self.submit(())
+        return reports
+
+    def kill(self, tag: int) -> bool:
+        for child in self._children:
+            if (now := child.board.read()) and now[0] == tag:
+                child.killed = tag
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(child.pid, signal.SIGKILL)
+                return True
+        return False
+
+    def running_since(self) -> dict[int, float]:
+        return dict(now for child in self._children if (now := child.board.read()))
+
+    def stop(self, grace: float) -> None:
+        for child in self._children:
+            child.link.close()
+        deadline = time.monotonic() + grace
+        for child in self._children:
+            while not _ended(child.pid):
+                if time.monotonic() >= deadline:
+                    os.kill(child.pid, signal.SIGKILL)
+                    os.waitpid(child.pid, 0)
+                    break
+                time.sleep(0.005)
+            child.board.close()
+        self._children.clear()
+
+    def _bury(self, child: Child) -> list[Report]:
+        """Clean up after a child that is gone: what it was running is lost, what it had not begun goes to others."""
+        child.link.close()
+        _, status = os.waitpid(child.pid, 0)
+        now = child.board.read()
+        child.board.close()
+        lost = child.jobs.pop(now[0], None) if now else None
+        self._waiting[:0] = child.jobs.values()
+        if lost is None:
+            return []
+        code = os.waitstatus_to_exitcode(status)
+        how = f"signal {-code} ({_signal_name(-code)})" if code < 0 else f"exitcode {code}"
+        if child.killed != lost.tag:
+            log.error(
+                "Process %s ended while it ran a task: %s", f"ForkPoolWorker-{child.number}", how,
+                extra={"event": "pool_process_lost", "pid": child.pid, "exitcode": code},
+            )
+        state = KILLED if child.killed == lost.tag else LOST
+        since = now[1] if now else 0.0
+        return [Report(lost.tag, state, time.monotonic() - since, text=f"Worker exited prematurely: {how}.")]
+
+    def _fork(self, number: int) -> Child:
+        ours, theirs = socket.socketpair()
+        board = Board()
+        pid = os.fork()
+        if pid == 0:
+            self._be_child(number, ours, theirs, board)
+        theirs.close()
+        ours.setblocking(False)
+        return Child(number, pid, ours, board)
+
+    def _be_child(self, number: int, ours: socket.socket, theirs: socket.socket, board: Board) -> None:
+        """Never returns. ``os._exit``: the parent's clean-up is not the child's to do."""
+        code = 1
+        try:
+            ours.close()
+            for sibling in self._children:
+                sibling.link.close()
+            self._in_child(number)
+            live(theirs, board, self._execute, self._max_tasks)
+            code = 0
+        except BaseException:
+            log.exception("Process of the pool failed", extra={"event": "pool_process_failed"})
+        finally:
+            with contextlib.suppress(Exception):
+                sys.stdout.flush()
+                sys.stderr.flush()
+            os._exit(code)
+
+
+def _ended(pid: int) -> bool:
+    return os.waitpid(pid, os.WNOHANG)[0] != 0
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return "unknown"

@@ -1,0 +1,86 @@
+"""A task's run as the worker's own process sees it, from the message to the acknowledgement."""
+
+from __future__ import annotations
+
+import importlib
+from datetime import UTC, datetime
+from typing import Any
+
+from beatd.app.task import Task
+from beatd.worker.messages import Delivery, Headers
+
+
+class Request:
+    """One message that is going to be run. A task may have a subclass of its own (``Task.Request``).
+
+    The ``on_…`` methods are called in the worker's main process. What they raise is logged and changes nothing.
+    """
+
+    __slots__ = ("__dict__", "acknowledged", "delivery", "headers", "task")
+
+    def __init__(self, delivery: Delivery, headers: Headers, task: Task[..., Any]) -> None:
+        self.delivery = delivery
+        self.headers = headers
+        self.task = task
+        self.acknowledged = False
+
+    @property
+    def id(self) -> str:
+        return self.headers.id
+
+    task_id = id
+
+    @property
+    def name(self) -> str:
+        """What logs and monitors show: the task's name, unless the sender gave a ``shadow``."""
+        return self.headers.shadow or self.headers.task
+
+    task_name = name
+
+    @property
+    def hard_limit(self) -> float | None:
+        """Seconds after which the run is ended by force; the message's own limit counts before the task's."""
+        limits = self.headers.timelimit
+        return (limits and limits[0]) or self.task.time_limit
+
+    @property
+    def soft_limit(self) -> float | None:
+        """Seconds after which ``SoftTimeLimitExceeded`` is raised in the task."""
+        limits = self.headers.timelimit
+        return (limits and limits[1]) or self.task.soft_time_limit
+
+    def on_accepted(self, pid: int | None, time_accepted: float) -> None:
+        """A process has begun to run it."""
+
+    def on_success(self, failed__retval__runtime: tuple[bool, Any, float], **kwargs: Any) -> None:
+        """It returned."""
+
+    def on_failure(self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False) -> None:
+        """It failed, or the process that ran it is gone."""
+
+    def on_retry(self, exc_info: Any) -> None:
+        """It asked for another attempt."""
+
+    def on_timeout(self, soft: bool, timeout: float) -> None:
+        """A time limit was over."""
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}: {self.name}[{self.id}]>"
+
+
+def request_class(task: Task[..., Any]) -> type[Request]:
+    """The class that ``task.Request`` asks for; a string names it as ``"module:Class"``."""
+    wanted = task.Request
+    if wanted is None:
+        return Request
+    if isinstance(wanted, str):
+        module, _, name = wanted.replace(":", ".").rpartition(".")
+        wanted = task.Request = getattr(importlib.import_module(module), name)
+    return wanted  # type: ignore[no-any-return]
+
+
+def moment_ms(text: str, zone: Any) -> int:
+    """ISO 8601 as ms since the epoch; naive times are in ``zone``. Raises ValueError."""
+    moment = datetime.fromisoformat(text)
+    aware = moment if moment.tzinfo else moment.replace(tzinfo=zone)
+    return int(aware.astimezone(UTC).timestamp() * 1000)

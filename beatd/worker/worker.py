@@ -1,0 +1,183 @@
+"""The worker: one loop between a consumer and a pool.
+
+Each turn settles what the pool reports, takes what the pool has room for, and then waits until something happens. All
+network calls are made here, for whole batches; the pool makes none.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+from beatd.app import signals
+from beatd.app.app import App
+from beatd.exceptions import BrokerError, StoreError, StoreUnavailable
+from beatd.worker.arrival import Arrival
+from beatd.worker.consumers import Consumer
+from beatd.worker.messages import Job, Report
+from beatd.worker.pools.port import Pool
+from beatd.worker.request import Request
+from beatd.worker.settings import WorkerSettings
+from beatd.worker.settling import Settling
+from beatd.worker.waiting import Waiting
+
+log = logging.getLogger("celery.worker")
+
+_LONGEST_WAIT_S = 0.5
+_RETRY_S = (0.2, 0.5, 1.0, 2.0, 5.0)
+"""Pauses while the broker is away; the last one is repeated for ever."""
+
+
+class Worker:
+    """Runs an app's tasks until it is told to stop: :meth:`stop` once for a warm end, twice for a cold one."""
+
+    def __init__(self, app: App, settings: WorkerSettings, consumer: Consumer, pool: Pool) -> None:
+        self._app = app
+        self._settings = settings
+        self._consumer = consumer
+        self._pool = pool
+        self._arrival = Arrival(app)
+        self._settling = Settling(app, consumer)
+        self._requests: dict[int, Request] = {}
+        """By tag: what the pool has."""
+        self._waiting = Waiting()
+        self._stops = 0
+        self._failures = 0
+
+    def run(self) -> None:
+        """Work until stopped. Raises only what keeps it from starting: a broker that refuses."""
+        self._connect()
+        self._pool.start()
+        log.info("%s ready.", self._settings.hostname, extra={"event": "worker_ready"})
+        signals.worker_ready.send(sender=self)
+        try:
+            while not self._finished():
+                self._survive()
+        finally:
+            self._shut_down()
+
+    def stop(self) -> None:
+        """First: take nothing more, finish what runs (warm). Again: leave it and give it back (cold)."""
+        self._stops += 1
+        self._waiting.wake()
+
+    @property
+    def stops(self) -> int:
+        """How often :meth:`stop` was called."""
+        return self._stops
+
+    def turn(self) -> float:
+        """One turn of the loop; returns how long it may sleep, in seconds."""
+        self._consumer.tend()
+        reports = self._pool.collect()
+        self._settle(reports)
+        self._enforce_limits()
+        room = 0 if self._stops else self._pool.room()
+        taken = self._admit(room) if room else 0
+        busy = bool(reports) or (room > 0 and taken == room)
+        return 0.0 if busy and not self._pool.files() else self._pause(room, taken)
+
+    def _survive(self) -> None:
+        """A turn, and a pause after it or after what went wrong with the broker."""
+        try:
+            pause = self.turn()
+            self._failures = 0
+        except (StoreError, BrokerError) as error:
+            pause = _RETRY_S[min(self._failures, len(_RETRY_S) - 1)]
+            self._failures += 1
+            log.warning(
+                "Broker or store away, trying again in %ss: %s", pause, error,
+                extra={"event": "worker_reconnecting", "attempt": self._failures},
+            )
+        if self._failures:
+            self._waiting.sleep(pause)
+        else:
+            self._waiting.until(pause, [*self._consumer.files(), *self._pool.files()])
+
+    def _pause(self, room: int, taken: int) -> float:
+        return 0.0 if room and taken == room else _LONGEST_WAIT_S
+
+    def _admit(self, room: int) -> int:
+        """Take messages and hand those that may run to the pool; returns how many were taken."""
+        deliveries = self._consumer.take(room)
+        if deliveries:
+            verdicts = self._arrival.judge(deliveries, self._app.clock.now_ms())
+            self._start(verdicts.run)
+            self._settling.dispose(verdicts)
+        return len(deliveries)
+
+    def _start(self, requests: Sequence[Request]) -> None:
+        jobs = []
+        for request in requests:
+            delivery = request.delivery
+            self._requests[delivery.tag] = request
+            task = request.task
+            jobs.append(
+                Job(
+                    delivery.tag,
+                    delivery.raw,
+                    delivery.queue,
+                    announce=not task.acks_late or bool(task.track_started),
+                    soft_limit=request.soft_limit,
+                )
+            )
+        if jobs:
+            self._pool.submit(jobs)
+
+    def _settle(self, reports: Sequence[Report]) -> None:
+        if not reports:
+            return
+        pairs = []
+        for report in reports:
+            request = self._requests.get(report.tag)
+            if request is not None:
+                pairs.append((report, request))
+                if report.state != "STARTED":
+                    del self._requests[report.tag]
+        self._settling.settle(pairs)
+
+    def _enforce_limits(self) -> None:
+        """End runs that have used up their hard time limit."""
+        now = self._app.clock.monotonic()
+        for tag, since in self._pool.running_since().items():
+            request = self._requests.get(tag)
+            limit = request.hard_limit if request is not None else None
+            if request is not None and limit and now - since >= limit and self._pool.kill(tag):
+                log.error(
+                    "Hard time limit (%ss) exceeded for %s[%s]", limit, request.name, request.id,
+                    extra={"event": "task_time_limit", "task": request.name, "task_id": request.id},
+                )
+
+    def _finished(self) -> bool:
+        return self._stops > 1 or (self._stops == 1 and not self._requests)
+
+    def _connect(self) -> None:
+        attempt = 0
+        while not self._stops:
+            try:
+                self._consumer.start()
+            except (StoreUnavailable, BrokerError) as error:
+                pause = _RETRY_S[min(attempt, len(_RETRY_S) - 1)]
+                attempt += 1
+                log.error(
+                    "Cannot connect to %s: %s. Trying again in %ss.", self._consumer.place, error, pause,
+                    extra={"event": "worker_connecting", "attempt": attempt},
+                )
+                self._waiting.sleep(pause)
+            else:
+                log.info("Connected to %s", self._consumer.place, extra={"event": "worker_connected"})
+                return
+
+    def _shut_down(self) -> None:
+        signals.worker_shutdown.send(sender=self)
+        self._pool.stop(self._settings.grace_s if self._stops < 2 else 0.0)
+        try:
+            self._settle(self._pool.collect())
+            self._consumer.stop()
+        except (StoreError, BrokerError) as error:
+            log.warning(
+                "Could not say goodbye to the broker, others will notice: %s", error,
+                extra={"event": "worker_stop_failed"},
+            )
+        self._app.close()
+        log.info("%s stopped.", self._settings.hostname, extra={"event": "worker_stopped"})
