@@ -1,0 +1,218 @@
+"""Registrations of real modules, imported by a real child process; good ones, and all the ways to be bad."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from beatd import config
+from beatd.exceptions import ConfigError
+from beatd.schedules import parse
+from beatd.sources import load, load_app
+
+Module = Callable[[str], Path]
+
+
+@pytest.fixture
+def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Module:
+    """Write ``tasks.py`` into the working directory."""
+    monkeypatch.chdir(tmp_path)
+
+    def write(text: str) -> Path:
+        (tmp_path / "tasks.py").write_text(textwrap.dedent(text))
+        return tmp_path / "tasks.py"
+
+    return write
+
+
+GOOD = """
+    from datetime import timedelta
+    from beatd import App
+    from beatd.schedules import crontab
+
+    print("hello from the module")
+    app = App("tasks", broker="redis://localhost")
+
+    @app.on_after_configure.connect
+    def setup_periodic_tasks(sender, **kwargs):
+        sender.add_periodic_task(10.0, test.s("hello"), name="add every 10")
+        sender.add_periodic_task(30.0, test.s("world"), expires=10)
+        sender.add_periodic_task(crontab(hour=7, minute=30, day_of_week=1), test.s("Happy Mondays!"))
+
+    app.conf.beat_schedule = {
+        "add-every-30-seconds": {"task": "tasks.add", "schedule": timedelta(seconds=30), "args": (16, 16),
+            "options": {"expires": timedelta(minutes=1), "queue": "sums"}},
+    }
+
+    @app.task
+    def test(arg):
+        print(arg)
+"""
+
+
+def test_both_classic_ways_of_registering_are_read(module: Module) -> None:
+    module(GOOD)
+    entries = {entry.name: entry for entry in load_app("tasks", timezone="Europe/Berlin")}
+    assert set(entries) == {
+        "add every 10",
+        "tasks.test('world')",
+        "tasks.test('Happy Mondays!')",
+        "add-every-30-seconds",
+    }
+    assert entries["add every 10"].schedule == parse(10.0)
+    assert entries["add every 10"].args == ("hello",)
+    assert entries["tasks.test('world')"].options.expires == 10_000
+    monday = entries["tasks.test('Happy Mondays!')"]
+    assert monday.schedule == parse("30 7 * * 1", timezone="Europe/Berlin")
+    sums = entries["add-every-30-seconds"]
+    assert (sums.task, sums.args, sums.options.queue, sums.options.expires) == ("tasks.add", (16, 16), "sums", 60_000)
+    assert sums.schedule == parse(30)
+    assert {entry.source for entry in entries.values()} == {"tasks.py"}
+
+
+def test_the_zone_is_the_schedules_else_the_apps_else_the_files(module: Module) -> None:
+    module("""
+        from beatd import App
+        from beatd.schedules import crontab
+        app = App("tasks", timezone="Asia/Baku")
+        app.conf.beat_schedule = {
+            "a": {"task": "t", "schedule": crontab(hour=7, minute=0)},
+            "b": {"task": "t", "schedule": crontab(hour=7, minute=0, timezone="Asia/Tokyo", dst="skip")},
+        }
+    """)
+    a, b = load_app("tasks:app", timezone="Europe/Berlin")
+    assert a.schedule == parse("0 7 * * *", timezone="Asia/Baku")
+    assert b.schedule == parse("0 7 * * *", timezone="Asia/Tokyo", dst="skip")
+    assert (a.timezone, b.timezone) == ("Asia/Baku", "Asia/Tokyo")
+
+
+def test_the_files_defaults_hold_for_registrations_too(module: Module, tmp_path: Path) -> None:
+    module(GOOD)
+    (tmp_path / "beat.toml").write_text(
+        'app = "tasks"\n[defaults]\nqueue = "slow"\n[beat_schedule."add every 10"]\ntask = "mine"\nschedule = 60\n'
+    )
+    found = load("beat.toml", env={})
+    entries = {entry.name: entry for entry in found.entries}
+    assert entries["tasks.test('world')"].options.queue == "slow"
+    assert entries["add-every-30-seconds"].options.queue == "sums"
+    assert entries["add every 10"].task == "mine", "the file overrules"
+    assert len(entries) == 4
+    assert found.digest == config.digest(found.entries)
+    assert found.digest != config.load("beat.toml", env={}).digest
+
+
+def test_a_file_without_an_app_is_just_the_file(module: Module, tmp_path: Path) -> None:
+    module(GOOD)
+    (tmp_path / "beat.toml").write_text('[beat_schedule.mine]\ntask = "mine"\nschedule = 60\n')
+    assert [entry.name for entry in load("beat.toml", env={}).entries] == ["mine"]
+    assert len(load("beat.toml", app="tasks", env={}).entries) == 5
+
+
+def faults_of(name: str = "tasks", timeout: float = 30.0) -> str:
+    with pytest.raises(ConfigError) as caught:
+        load_app(name, where="beat.toml", timeout=timeout)
+    text = str(caught.value)
+    assert text.startswith(("beat.toml: ", "tasks.py: "))
+    assert "beatd/sources" not in text, "a user's mistake shows no frames of ours"
+    assert "beatd/app" not in text
+    return text
+
+
+def test_an_error_in_the_module_is_shown_with_its_line(module: Module) -> None:
+    module("import os\nnumber = 1 / 0\n")
+    text = faults_of()
+    assert 'tasks.py", line 2' in text
+    assert text.endswith("ZeroDivisionError: division by zero")
+
+
+def test_an_error_in_a_receiver_is_shown_with_its_line(module: Module) -> None:
+    module("""
+        from beatd import App
+        app = App("tasks")
+        @app.on_after_configure.connect
+        def setup(sender, **kwargs):
+            raise LookupError("no database")
+    """)
+    text = faults_of()
+    assert 'tasks.py", line 6, in setup' in text
+    assert text.endswith("LookupError: no database")
+
+
+def test_a_syntax_error_is_shown(module: Module) -> None:
+    module("def broken(:\n")
+    assert "SyntaxError" in faults_of()
+
+
+def test_a_missing_module_is_named(module: Module) -> None:
+    module("")
+    assert "no module named 'missing'" in faults_of("missing")
+
+
+def test_a_module_without_an_app_says_what_is_expected(module: Module) -> None:
+    module("x = 1")
+    assert "no beatd App found" in faults_of()
+
+
+def test_a_module_that_exits_is_named(module: Module) -> None:
+    module("import sys; sys.exit('bye')")
+    assert "sys.exit('bye')" in faults_of()
+
+
+def test_a_module_that_dies_is_named_with_what_it_said(module: Module) -> None:
+    module("import os; print('last words', flush=True); os.kill(os.getpid(), 11)")
+    text = faults_of()
+    assert "killed its process (SIGSEGV)" in text
+    assert "last words" in text
+    module("import os; os._exit(3)")
+    assert "exit code 3" in faults_of()
+
+
+def test_a_module_that_hangs_is_given_up_with_all_its_processes(module: Module, tmp_path: Path) -> None:
+    module("""
+        import subprocess, time
+        child = subprocess.Popen(["sleep", "600"])
+        open("pid", "w").write(str(child.pid))
+        time.sleep(600)
+    """)
+    assert "took longer than 3 s" in faults_of(timeout=3.0)
+    pid = int((tmp_path / "pid").read_text())
+    state = Path(f"/proc/{pid}/stat")
+    assert not state.exists() or state.read_text().rpartition(")")[2].split()[0] == "Z"
+
+
+def test_threads_of_the_module_do_not_keep_it(module: Module) -> None:
+    module(GOOD + "\n    import threading\n    threading.Thread(target=threading.Event().wait).start()\n")
+    assert len(load_app("tasks", timeout=15.0)) == 4
+
+
+def test_what_the_module_prints_cannot_spoil_the_answer(module: Module) -> None:
+    module(GOOD + "\n    import os\n    os.write(1, b'{}')\n    print('\\x00' * 100000)\n")
+    assert len(load_app("tasks")) == 4
+
+
+def test_all_bad_registrations_are_named_at_once(module: Module) -> None:
+    module("""
+        from beatd import App
+        app = App("tasks")
+        app.conf.beat_schedule = {
+            "one": {"task": "t", "schedule": "61 * * * *"},
+            "two": {"schedule": 30},
+            "good": {"task": "t", "schedule": 30},
+        }
+    """)
+    text = faults_of()
+    assert "tasks.py: beat_schedule.one" in text
+    assert "tasks.py: beat_schedule.two" in text
+    assert "good" not in text
+
+
+def test_arguments_that_json_cannot_carry_are_named(module: Module) -> None:
+    module("""
+        from beatd import App
+        app = App("tasks")
+        app.conf.beat_schedule = {"one": {"task": "t", "schedule": 30, "args": (object(),)}}
+    """)
+    assert "tasks.py: beat_schedule.one: JSON cannot carry" in faults_of()
