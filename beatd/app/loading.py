@@ -14,15 +14,17 @@ from beatd.app.app import App
 from beatd.exceptions import ConfigError, Fault
 
 
-def find_app(name: str, *, where: str = "-A") -> App:
+def find_app(name: str, *, where: str = "-A", directory: Path | None = None) -> App:
     """The app called ``MODULE`` or ``MODULE:ATTRIBUTE``, as Celery finds it.
 
     Without an attribute: ``MODULE.app``, ``MODULE.celery``, the module ``MODULE.celery``, else the only app there is.
-    The working directory is importable. Raises :class:`ConfigError` which tells what was looked for, or shows the
-    user's own traceback when the module itself raises.
+    The working directory is importable, and ``directory``, where the file is that names the app. Raises
+    :class:`ConfigError` which tells what was looked for, or shows the user's own traceback when the module itself
+    raises.
     """
-    if str(Path.cwd()) not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))
+    for place in filter(None, (directory, Path.cwd())):
+        if str(place.absolute()) not in sys.path:
+            sys.path.insert(0, str(place.absolute()))
     module_name, _, attribute = name.partition(":")
     module = import_module(module_name, where=where)
     found = _attribute(module, attribute, where) if attribute else _search(module)
@@ -85,4 +87,4 @@ def _failure(error: BaseException) -> str:
 
 
 def _is_machinery(filename: str) -> bool:
-    return filename == __file__ or filename == importlib.__file__ or filename.startswith("<frozen importlib")
+    return filename in (__file__, importlib.__file__) or filename.startswith("<frozen importlib")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+from pathlib import Path
 from typing import Any
 
 from beatd import config, logs, wiring
@@ -39,7 +40,7 @@ def _app(options: dict[str, Any], settings: Settings | None) -> App:
     if options["app_name"]:
         return find_app(options["app_name"])
     if settings is not None and settings.app:
-        return find_app(settings.app, where=f"{settings.file}: app")
+        return find_app(settings.app, where=f"{settings.file}: app", directory=Path(settings.file).parent)
     if options["builtin"]:
         return App("beatd")
     text = "no app: name one with -A MODULE[:APP], or run beatd's own tasks with --builtin command,http"

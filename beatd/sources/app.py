@@ -33,15 +33,16 @@ def load_app(
     timezone: str = "UTC",
     defaults: Mapping[str, Any] | None = None,
     where: str = "-A",
+    directory: str = "",
     timeout: float = 30.0,
 ) -> tuple[Entry, ...]:
-    """The entries that the app ``MODULE[:APP]`` registers; the working directory is importable.
+    """The entries that the app ``MODULE[:APP]`` registers; the working directory and ``directory`` are importable.
 
     ``timezone`` holds for an app that sets none itself, ``defaults`` is the file's table of that name. Raises
     ConfigError with the user's own traceback if the module cannot be imported, ends its process, or takes longer than
     ``timeout`` seconds; and with all that is wrong with the entries themselves. ``where`` is the fault's file.
     """
-    answer = _ask(name, where, timeout)
+    answer = _ask(name, where, directory, timeout)
     if faults := answer.get("faults"):
         raise ConfigError(Fault(*fault) for fault in faults)
     entries: list[Entry] = []
@@ -57,10 +58,10 @@ def load_app(
     return tuple(entries)
 
 
-def _ask(name: str, where: str, timeout: float) -> dict[str, Any]:
+def _ask(name: str, where: str, directory: str, timeout: float) -> dict[str, Any]:
     """What the child process writes about the app. Its output goes to files, which no grandchild can keep open."""
     with tempfile.TemporaryFile() as answer, tempfile.TemporaryFile() as output:
-        command = [sys.executable, "-m", "beatd.sources.app_dump", name, where, str(answer.fileno())]
+        command = [sys.executable, "-m", "beatd.sources.app_dump", name, where, directory, str(answer.fileno())]
         child = subprocess.Popen(  # noqa: S603 - our own words, no shell
             command,
             stdin=subprocess.DEVNULL,

@@ -1,6 +1,6 @@
 """The child process of :func:`beatd.sources.load_app`: imports an app and writes what it registers.
 
-``python -m beatd.sources.app_dump MODULE[:APP] WHERE DESCRIPTOR`` writes one JSON document to the descriptor:
+``python -m beatd.sources.app_dump MODULE[:APP] WHERE DIRECTORY DESCRIPTOR`` writes one JSON document to the descriptor:
 ``entries``, ``timezone`` and ``file``, or ``faults``. What the user's code prints goes elsewhere.
 """
 
@@ -26,11 +26,11 @@ from beatd.wire import dumps
 _PACKAGE = str(Path(beatd.__file__).parent) + os.sep
 
 
-def main(name: str, where: str, descriptor: int) -> None:
+def main(name: str, where: str, directory: str, descriptor: int) -> None:
     """Write the document and leave at once, without waiting for threads that the module may have started."""
     os.set_inheritable(descriptor, False)
     try:
-        document = describe(name, where)
+        document = describe(name, where, directory)
     except ConfigError as error:
         document = {"faults": list(error.faults)}
     with os.fdopen(descriptor, "wb") as answer:
@@ -39,10 +39,10 @@ def main(name: str, where: str, descriptor: int) -> None:
     os._exit(0)
 
 
-def describe(name: str, where: str) -> dict[str, Any]:
+def describe(name: str, where: str, directory: str) -> dict[str, Any]:
     """The app's entries in the fields of ``beat.toml``; raises ConfigError."""
     try:
-        app = find_app(name, where=where)
+        app = find_app(name, where=where, directory=Path(directory) if directory else None)
         registrations = app.registrations()
     except ConfigError:
         raise
@@ -103,4 +103,4 @@ def _shown(error: BaseException) -> str:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], int(sys.argv[3]))
+    main(sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4]))

@@ -19,15 +19,20 @@ log = logging.getLogger(__name__)
 def load(path: str | Path, *, app: str | None = None, env: Mapping[str, str] | None = None) -> Config:
     """The file at ``path`` with the registrations of ``app``, or of the app that the file names, merged in.
 
-    The module is imported in a process of its own. Raises ConfigError with every fault of the first source that has
-    any.
+    The module is imported in a process of its own, and may be beside the file. Raises ConfigError with every fault of
+    the first source that has any.
     """
     found = config.load(path, env=env)
     name = app or found.settings.app
     if name is None:
         return found
-    where = "-A" if app else found.settings.file
-    registered = load_app(name, timezone=found.settings.timezone, defaults=found.defaults, where=where)
+    registered = load_app(
+        name,
+        timezone=found.settings.timezone,
+        defaults=found.defaults,
+        where="-A" if app else str(path),
+        directory=str(Path(found.settings.file).parent),
+    )
     entries = merge(found.entries, registered)
     settings = msgspec.structs.replace(found.settings, app=name)
     return msgspec.structs.replace(found, settings=settings, entries=entries, digest=config.digest(entries))

@@ -111,6 +111,14 @@ def test_a_file_without_an_app_is_just_the_file(module: Module, tmp_path: Path) 
     assert len(load("beat.toml", app="tasks", env={}).entries) == 5
 
 
+def test_the_module_may_be_beside_the_file(module: Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    module(GOOD)
+    (tmp_path / "beat.toml").write_text('app = "tasks"\n')
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert len(load("../beat.toml", env={}).entries) == 4
+
+
 def faults_of(name: str = "tasks", timeout: float = 30.0) -> str:
     with pytest.raises(ConfigError) as caught:
         load_app(name, where="beat.toml", timeout=timeout)
