@@ -19,7 +19,7 @@ from beatd.schedules.zone import DAY, Zone
 Dst = Literal["cron", "skip"]
 
 
-@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False, weakref_slot=True)
 class Cron(Moments):
     """Times of day on certain days, on the wall clock of a zone. Build it with ``parse`` or ``crontab``."""
 

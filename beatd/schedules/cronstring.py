@@ -156,7 +156,7 @@ def _read_days(dom_text: str, month_text: str, dow_text: str) -> Days:
 
 def _nearest(day: int, text: str) -> int:
     if not 1 <= day <= 31:
-        raise fault(text, DAY_OF_MONTH, f"{day} is out of range, {DAY_OF_MONTH.name} goes from 1 to 31")
+        raise fault(text, DAY_OF_MONTH, f"{day} is out of range; {DAY_OF_MONTH.name} goes from 1 to 31")
     return day
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import reduce
+from operator import or_
 
 from beatd.exceptions import ScheduleError
 from beatd.schedules.cron import Cron, Dst, cron
@@ -31,13 +33,15 @@ def crontab(
     Each field is a number, a text (``"*/15"``, ``"mon-fri"``, ``"1,15"``) or a list of numbers. Unlike in a cron
     string, day of week *and* day of month must match. Sunday is 0 (7 is accepted). Raises ScheduleError.
     """
-    given = dict(zip(NAMES, (minute, hour, day_of_week, day_of_month, month_of_year), strict=True))
-    notation = {name: _writable(value) for name, value in given.items() if value != "*"} or {"minute": "*"}
+    given = {
+        name: list(value) if isinstance(value, Iterable) and not isinstance(value, str) else value
+        for name, value in zip(NAMES, (minute, hour, day_of_week, day_of_month, month_of_year), strict=True)
+    }
     masks = [_mask(value, field) for value, field in zip(given.values(), FIELDS, strict=True)]
     wild = any(isinstance(value, str) and value.strip().startswith("*") for value in (minute, hour))
     try:
         return cron(
-            notation,
+            {name: value for name, value in given.items() if value != "*"} or {"minute": "*"},
             days(masks[3], masks[4], masks[2]),
             minutes=masks[0],
             hours=masks[1],
@@ -61,15 +65,6 @@ def _mask(value: object, field: Field) -> int:
         return read_field(value, field, long_steps=True)
     if isinstance(value, int) and not isinstance(value, bool):
         return mask_of((value,), field)
-    if isinstance(value, Iterable) and not isinstance(value, bytes | Mapping):
-        parts = list(value)
-        if parts and all(isinstance(part, int | str) and not isinstance(part, bool) for part in parts):
-            mask = 0
-            for part in parts:
-                mask |= _mask(part, field)
-            return mask
+    if isinstance(value, list) and value and all(isinstance(part, int | str) for part in value):
+        return reduce(or_, (_mask(part, field) for part in value))
     raise ScheduleError(f'{field.name} = {value!r}: expected a number, a text such as "*/5" or a list of numbers')
-
-
-def _writable(value: Spec) -> int | str | list[int | str]:
-    return value if isinstance(value, int | str) else sorted(value, key=str)

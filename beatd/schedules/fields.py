@@ -109,7 +109,7 @@ def fault(text: str, field: Field, why: str) -> ScheduleError:
 
 def _read_part(part: str, text: str, field: Field, long_steps: bool) -> int:
     if not part:
-        raise fault(text, field, "an empty part; values are separated by single commas")
+        raise fault(text, field, "an empty part; values are separated by single commas, without spaces")
     base, slash, step_text = part.partition("/")
     if base == "*":
         values = list(range(field.low, field.high + 1))

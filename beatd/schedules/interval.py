@@ -17,7 +17,7 @@ SHORTEST_MS = 10
 RELATIVE_UNITS = (DAY * 1000, 3_600_000, 60_000, 1000)
 
 
-@dataclass(frozen=True, slots=True, weakref_slot=True)
+@dataclass(frozen=True, slots=True, repr=False, weakref_slot=True)
 class Interval(Moments):
     """Every so many milliseconds. Build it with ``every`` or ``parse``."""
 
@@ -41,7 +41,7 @@ class Interval(Moments):
         return f"every {duration_text(self.every_ms)}{phase}"
 
 
-@dataclass(frozen=True, slots=True, weakref_slot=True)
+@dataclass(frozen=True, slots=True, repr=False, weakref_slot=True)
 class Relative(Moments):
     """Celery's ``relative=True``: one interval after the last run, rounded down to the interval's unit.
 

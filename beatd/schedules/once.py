@@ -9,7 +9,7 @@ from beatd.schedules.schedule import Moments
 from beatd.schedules.zone import zone
 
 
-@dataclass(frozen=True, slots=True, weakref_slot=True)
+@dataclass(frozen=True, slots=True, repr=False, weakref_slot=True)
 class Once(Moments):
     """A single run, ``at_ms`` milliseconds since the epoch. Build it with ``once`` or ``parse``."""
 

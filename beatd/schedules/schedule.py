@@ -65,6 +65,9 @@ class Moments(ABC):
     def __hash__(self) -> int:
         return hash(self.meaning)
 
+    def __repr__(self) -> str:
+        return f"<{self.meaning}>"
+
     def __str__(self) -> str:
         return self.meaning
 

@@ -28,7 +28,7 @@ EVENTS: dict[str, tuple[float, Literal["rising", "setting", "noon", "midnight"]]
 }
 
 
-@dataclass(frozen=True, slots=True, weakref_slot=True)
+@dataclass(frozen=True, slots=True, repr=False, weakref_slot=True)
 class Solar(Moments):
     """Each time that the sun does ``event`` at a place. Build it with ``solar`` or ``parse``."""
 
@@ -76,7 +76,8 @@ def solar(event: object, lat: object, lon: object) -> Solar:
 def _degrees(name: str, value: object, limit: int) -> float:
     if isinstance(value, int | float) and not isinstance(value, bool) and -limit <= value <= limit:
         return float(value)
-    wrong = f"solar needs {name}" if value is None else f"{name} = {value!r} is out of range"
+    wrong = f"{name} = {value!r} is {'out of range' if isinstance(value, int | float) else 'not a number'}"
+    wrong = f"solar needs {name}" if value is None else wrong
     raise ScheduleError(f"{wrong}: expected degrees from -{limit} to {limit}")
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from beatd.schedules.schedule import Moments, Schedule
 
 
-@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False, weakref_slot=True)
 class Union(Moments):
     """Whenever one of ``parts`` runs. Build it with ``parse([...])``."""
 
