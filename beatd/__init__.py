@@ -1,7 +1,7 @@
 """beatd: a highly available cron for task queues.
 
-The beat reads a schedule (:mod:`beatd.sources`, :mod:`beatd.schedules`), leads or stands by (:mod:`beatd.beat`), and puts
-each run on the broker exactly once (:mod:`beatd.store`, :mod:`beatd.broker`). Tasks are written against
+The beat reads a schedule (:mod:`beatd.sources`, :mod:`beatd.schedules`), leads or stands by (:mod:`beatd.beat`), and
+puts each run on the broker exactly once (:mod:`beatd.store`, :mod:`beatd.broker`). Tasks are written against
 :class:`App` (:mod:`beatd.app`) and run by :mod:`beatd.worker`, or by any Celery worker.
 """
 
@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from beatd.app.app import App, shared_task
+    from beatd.app.app import App
     from beatd.app.log import get_task_logger
     from beatd.app.result import AsyncResult
-    from beatd.app.shared import current_app
+    from beatd.app.shared import current_app, shared_task
     from beatd.app.signature import Signature
     from beatd.app.task import Task
     from beatd.schedules import crontab, every, solar
@@ -32,7 +32,7 @@ _HOMES = {
     "current_app": "beatd.app.shared",
     "every": "beatd.schedules",
     "get_task_logger": "beatd.app.log",
-    "shared_task": "beatd.app.app",
+    "shared_task": "beatd.app.shared",
     "solar": "beatd.schedules",
 }
 

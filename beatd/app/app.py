@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from functools import cached_property
-from typing import Any, Concatenate, Literal, ParamSpec, TypeVar, cast, overload
+from typing import Any, Concatenate, Literal, ParamSpec, TypeVar, overload
 from zoneinfo import ZoneInfo
 
 from beatd import broker
@@ -21,7 +21,8 @@ from beatd.app.result import AsyncResult
 from beatd.app.sending import Route, check_options, message_for, new_id, route_for, utc_now
 from beatd.app.signals import Signal
 from beatd.app.signature import Signature
-from beatd.app.task import FROM_CONF, Task
+from beatd.app.task import FROM_CONF
+from beatd.app.task import Task as BaseTask
 from beatd.broker import Publisher, is_redis
 from beatd.clock import Clock, SystemClock
 from beatd.message import TaskMessage
@@ -76,17 +77,18 @@ class App:
     ) -> None:
         """Take settings from an object or the module (or ``"module:attribute"``) of that name.
 
-        It is read when a setting is first needed, or now with ``force``. With ``namespace="CELERY"`` only names that
+        It is read when a setting is first needed, or now with ``force``; ``silent`` forgives a module that is not
+        there. With ``namespace="CELERY"`` only names that
         begin with ``CELERY_`` count. What was set on ``conf`` directly wins.
         """
-        self.conf.read_later(obj, namespace)
+        self.conf.read_later(obj, namespace, silent=silent)
         if force:
             self.conf.changes()
 
     def autodiscover_tasks(
         self, packages: Iterable[str] | Callable[[], Iterable[str]] | None = None, related_name: str = "tasks", **_: Any
     ) -> None:
-        """Import ``<package>.tasks`` of each package, as soon as the tasks are needed. Packages without one are left."""
+        """Import ``<package>.tasks`` of each package as soon as tasks are needed; packages without one are skipped."""
         self._packages.append((packages or (), related_name))
 
     def finalize(self) -> None:
@@ -117,7 +119,7 @@ class App:
             for package in packages() if callable(packages) else packages:
                 _import_related(package, related_name)
 
-    def _configure(self, task: Task[..., Any]) -> None:
+    def _configure(self, task: BaseTask[..., Any]) -> None:
         for attribute, setting in FROM_CONF.items():
             if getattr(task, attribute, None) is None:
                 setattr(task, attribute, self.conf[setting])
@@ -125,28 +127,30 @@ class App:
     # -- tasks --------------------------------------------------------------------------------------------------------
 
     @overload
-    def task(self, fun: Callable[P, R], /) -> Task[P, R]: ...
+    def task(self, fun: Callable[P, R], /) -> BaseTask[P, R]: ...
 
     @overload
     def task(
         self, *, bind: Literal[True], **options: Any
-    ) -> Callable[[Callable[Concatenate[Any, P], R]], Task[P, R]]: ...
+    ) -> Callable[[Callable[Concatenate[Any, P], R]], BaseTask[P, R]]: ...
 
     @overload
-    def task(self, *, bind: Literal[False] = False, **options: Any) -> Callable[[Callable[P, R]], Task[P, R]]: ...
+    def task(self, *, bind: Literal[False] = False, **options: Any) -> Callable[[Callable[P, R]], BaseTask[P, R]]: ...
 
-    def task(self, fun: Any = None, /, **options: Any) -> Any:
+    def task(self, fun: Any = None, *, bind: bool = False, **options: Any) -> Any:
         """Make a task of a function: ``@app.task``, or ``@app.task(bind=True, max_retries=5, …)``.
 
         Any other keyword becomes an attribute of the task; ``raises`` is taken for ``throws``.
         """
+        options["bind"] = bind
         if fun is None:
-            return lambda function: self._task_from(function, options)
+            return lambda function: self.task_from(function, options)
         if not callable(fun):
             raise TypeError(f"@app.task takes keyword arguments only, not {fun!r}")
-        return self._task_from(fun, options)
+        return self.task_from(fun, options)
 
-    def _task_from(self, fun: Callable[..., Any], options: dict[str, Any]) -> Task[..., Any]:
+    def task_from(self, fun: Callable[..., Any], options: dict[str, Any]) -> BaseTask[..., Any]:
+        """Make a task of ``fun`` with the keywords of :meth:`task`; one that has the same name already is returned."""
         options = dict(options)
         name = options.pop("name", None) or self.gen_task_name(fun.__name__, fun.__module__)
         with self._lock:
@@ -154,7 +158,7 @@ class App:
                 return self.tasks[name]
             return self.register_task(self._class_from(fun, name, options)())
 
-    def _class_from(self, fun: Callable[..., Any], name: str, options: dict[str, Any]) -> type[Task[..., Any]]:
+    def _class_from(self, fun: Callable[..., Any], name: str, options: dict[str, Any]) -> type[BaseTask[..., Any]]:
         base = options.pop("base", None) or self.Task
         bind = options.pop("bind", False)
         if "raises" in options:
@@ -173,9 +177,9 @@ class App:
         }
         return type(fun.__name__, (base,), attributes)
 
-    def register_task(self, task: Any) -> Task[..., Any]:
-        """Add a task object (an instance of a subclass of :class:`Task`, or such a class)."""
-        found: Task[..., Any] = task() if isinstance(task, type) else task
+    def register_task(self, task: Any) -> BaseTask[..., Any]:
+        """Add a task object (an instance of a subclass of :class:`beatd.Task`, or such a class)."""
+        found: BaseTask[..., Any] = task() if isinstance(task, type) else task
         kind = type(found)
         found.app = self
         if not found.name:
@@ -191,22 +195,22 @@ class App:
         return f"{self.main if module == '__main__' and self.main else module}.{name}"
 
     @cached_property
-    def Task(self) -> type[Task[..., Any]]:  # noqa: N802 - Celery's name
+    def Task(self) -> type[BaseTask[..., Any]]:  # noqa: N802 - Celery's name
         """The base class of this app's tasks."""
-        return type("Task", (Task,), {"app": self, "__module__": __name__})
+        return type("Task", (BaseTask,), {"app": self, "__module__": __name__})
 
     # -- the beat -----------------------------------------------------------------------------------------------------
 
     def add_periodic_task(
         self,
         schedule: Any,
-        sig: Signature | Task[..., Any],
+        sig: Signature | BaseTask[..., Any],
         args: Iterable[Any] = (),
         kwargs: Mapping[str, Any] | None = None,
         name: str | None = None,
         **opts: Any,
     ) -> str:
-        """Have the beat send ``sig`` by ``schedule`` (seconds, timedelta, ``crontab(…)``, …); returns the entry's name.
+        """Have the beat send ``sig`` by ``schedule`` (seconds, timedelta, ``crontab(…)``); returns the entry's name.
 
         ``opts`` are those of ``apply_async``. Without a ``name`` it is the call in words: ``tasks.test('world')``.
         """
@@ -228,7 +232,7 @@ class App:
         kwargs: Mapping[str, Any] | None = None,
         **options: Any,
     ) -> AsyncResult[Any]:
-        """Send a task by its name; it need not be known here. Options and errors as for :meth:`Task.apply_async`."""
+        """Send a task by its name; it need not be known here. Options, errors: see :meth:`beatd.Task.apply_async`."""
         check_options(options)
         self.finalize()
         running = current()
@@ -257,7 +261,7 @@ class App:
         return AsyncResult(id, app=self)
 
     def store_state(self, task_id: str, state: str, result: Any) -> None:
-        """Store a task's state; see :meth:`Task.update_state`."""
+        """Store a task's state; see :meth:`beatd.Task.update_state`."""
         done = self.now().isoformat() if state in READY_STATES else None
         self.results.store([Stored(task_id, document(task_id, state, result, date_done=done))])
 
@@ -300,7 +304,7 @@ class App:
 
     def worker_main(self, argv: list[str] | None = None) -> None:
         """Run a worker for this app. ``argv`` is as on the command line, with or without the word ``worker``."""
-        start = importlib.import_module("beatd.cli.worker").run_for_app
+        start: Any = importlib.import_module("beatd.cli.worker").run_for_app
         start(self, list(argv or ()))
 
     start = worker_main
@@ -317,24 +321,3 @@ def _import_related(package: str, related_name: str) -> None:
     except ModuleNotFoundError as error:
         if error.name != name:
             raise
-
-
-@overload
-def shared_task(fun: Callable[P, R], /) -> Task[P, R]: ...
-
-
-@overload
-def shared_task(*, bind: Literal[True], **options: Any) -> Callable[[Callable[Concatenate[Any, P], R]], Task[P, R]]: ...
-
-
-@overload
-def shared_task(*, bind: Literal[False] = False, **options: Any) -> Callable[[Callable[P, R]], Task[P, R]]: ...
-
-
-def shared_task(fun: Any = None, /, **options: Any) -> Any:
-    """A task of whichever app is the current one, for modules that know no app. Options as for :meth:`App.task`."""
-
-    def make(function: Callable[..., Any]) -> Any:
-        return cast("Any", shared.SharedTask(lambda app: app.task(**options)(function)))
-
-    return make if fun is None else make(fun)

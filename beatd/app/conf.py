@@ -93,14 +93,20 @@ class Conf(MutableMapping[str, Any]):
         self.__dict__["_values"] = dict(values or {})
         self.__dict__["_pending"] = []
 
-    def read_later(self, source: Any, namespace: str | None) -> None:
+    def read_later(self, source: Any, namespace: str | None, *, silent: bool = False) -> None:
         """Take the settings of ``source`` (an object, a mapping or ``"module[:attribute]"``) on first use."""
-        self._pending.append((source, namespace))
+        self._pending.append((source, namespace, silent))
 
     def _loaded(self) -> dict[str, Any]:
         while self._pending:
-            source, namespace = self._pending.pop(0)
-            for name, value in settings_of(source, namespace).items():
+            source, namespace, silent = self._pending.pop(0)
+            try:
+                found = settings_of(source, namespace)
+            except ConfigError:
+                if not silent:
+                    raise
+                continue
+            for name, value in found.items():
                 self._values.setdefault(name, value)
         values: dict[str, Any] = self._values
         return values

@@ -18,6 +18,7 @@ def run_eagerly(
     task: Task[..., Any],
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
+    *,
     task_id: str | None,
     throw: bool | None,
     retries: int,
@@ -26,7 +27,7 @@ def run_eagerly(
     """Run to the end, one attempt after the other without their pauses; ``throw`` lets the task's exception out."""
     identity = task_id or new_id()
     while True:
-        context = _context(task, identity, args, kwargs, retries, options)
+        context = _context(task, identity, options, args=args, kwargs=kwargs, retries=retries)
         outcome = run_task(task, context)
         if outcome.state != RETRY:
             break
@@ -38,17 +39,13 @@ def run_eagerly(
     return EagerResult(identity, outcome.value, outcome.state, outcome.traceback)
 
 
-def _context(
-    task: Task[..., Any], identity: str, args: Any, kwargs: Any, retries: int, options: dict[str, Any]
-) -> Context:
+def _context(task: Task[..., Any], identity: str, options: dict[str, Any], **attempt: Any) -> Context:
     return Context(
         options.get("headers") or {},
         task=task.name,
         id=identity,
         root_id=identity,
-        args=args,
-        kwargs=kwargs,
-        retries=retries,
+        **attempt,
         is_eager=True,
         called_directly=False,
         callbacks=_listed(options.get("link")),

@@ -8,7 +8,7 @@ from typing import Any
 from beatd.app.signature import Signature
 
 Registration = dict[str, Any]
-"""``{"task", "schedule", "args", "kwargs", "options"}`` and, from ``beat_schedule``, whatever else an entry may have."""
+"""``task``, ``schedule``, ``args``, ``kwargs``, ``options``; from ``beat_schedule`` also what else an entry has."""
 
 
 def registration(
@@ -30,7 +30,7 @@ def from_conf(beat_schedule: Mapping[str, Mapping[str, Any]]) -> dict[str, Regis
     """The entries of a ``beat_schedule`` dict, each with all five keys. ``options`` that are missing are empty."""
     entries = {}
     for name, fields in beat_schedule.items():
-        entry = {"args": (), "kwargs": {}, "options": {}, **{key: value for key, value in fields.items()}}
+        entry = {"args": (), "kwargs": {}, "options": {}, **fields}
         entry["task"] = getattr(entry.get("task"), "name", entry.get("task"))
         entry["args"] = list(entry["args"] or ())
         entry["kwargs"], entry["options"] = dict(entry["kwargs"] or {}), dict(entry["options"] or {})

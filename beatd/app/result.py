@@ -32,11 +32,11 @@ class AsyncResult(Generic[R_co]):
 
     def __init__(
         self,
-        id: str,
+        id: str,  # noqa: A002 - Celery's name
         *,
         app: App | None = None,
         parent: AsyncResult[Any] | None = None,
-        ignored: bool = False,  # noqa: A002
+        ignored: bool = False,
     ) -> None:
         self.id = id
         self.parent = parent
@@ -52,7 +52,7 @@ class AsyncResult(Generic[R_co]):
     def task_id(self) -> str:
         return self.id
 
-    def get(
+    def get(  # noqa: PLR0917 - Celery's signature
         self,
         timeout: float | None = None,
         propagate: bool = True,
@@ -97,7 +97,7 @@ class AsyncResult(Generic[R_co]):
 
     @property
     def state(self) -> str:
-        """``PENDING`` (also: unknown), ``STARTED``, ``RETRY``, ``SUCCESS``, ``FAILURE``, ``REVOKED``, or the task's own."""
+        """``PENDING`` (also if unknown), ``STARTED``, ``RETRY``, ``SUCCESS``, ``FAILURE``, ``REVOKED`` or its own."""
         return str(self._meta()["status"])
 
     status = state

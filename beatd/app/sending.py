@@ -15,16 +15,57 @@ from beatd.exceptions import MessageError
 from beatd.message import TaskMessage, build
 
 ACCEPTED_AND_UNUSED = frozenset(
-    ("add_to_parent", "compression", "connection", "connection_errors", "delivery_mode", "declare", "mandatory")
-    + ("producer", "publisher", "retry", "retry_policy", "reply_to", "route_name", "router", "result_cls", "timeout")
+    {
+        "add_to_parent",
+        "compression",
+        "connection",
+        "connection_errors",
+        "declare",
+        "delivery_mode",
+        "mandatory",
+        "producer",
+        "publisher",
+        "reply_to",
+        "result_cls",
+        "retry",
+        "retry_policy",
+        "route_name",
+        "router",
+        "timeout",
+    }
 )
 """Keywords of Celery's ``apply_async`` that steer its producer and mean nothing to beatd's."""
 
 _OPTIONS = frozenset(
-    ("chain", "chord", "correlation_id", "countdown", "eta", "exchange", "expires", "group_id", "group_index")
-    + ("headers", "ignore_result", "link", "link_error", "parent_id", "priority", "queue", "replaced_task_nesting")
-    + ("retries", "root_id", "routing_key", "serializer", "shadow", "soft_time_limit", "stamped_headers", "task_id")
-    + ("task_type", "time_limit")
+    {
+        "chain",
+        "chord",
+        "correlation_id",
+        "countdown",
+        "eta",
+        "exchange",
+        "expires",
+        "group_id",
+        "group_index",
+        "headers",
+        "ignore_result",
+        "link",
+        "link_error",
+        "parent_id",
+        "priority",
+        "queue",
+        "replaced_task_nesting",
+        "retries",
+        "root_id",
+        "routing_key",
+        "serializer",
+        "shadow",
+        "soft_time_limit",
+        "stamped_headers",
+        "task_id",
+        "task_type",
+        "time_limit",
+    }
 )
 
 Options = Mapping[str, Any]

@@ -6,10 +6,14 @@ Both exist for ``@shared_task``, which makes tasks in modules that know no app.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, TypeVar, overload
 
 if TYPE_CHECKING:
     from beatd.app.app import App
+    from beatd.app.task import Task
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 _apps: list[App] = []
 _recipes: list[Callable[[App], Any]] = []
@@ -55,3 +59,25 @@ class SharedTask:
 
     def __repr__(self) -> str:
         return repr(self._task())
+
+
+@overload
+def shared_task(fun: Callable[P, R], /) -> Task[P, R]: ...
+
+
+@overload
+def shared_task(*, bind: Literal[True], **options: Any) -> Callable[[Callable[Concatenate[Any, P], R]], Task[P, R]]: ...
+
+
+@overload
+def shared_task(*, bind: Literal[False] = False, **options: Any) -> Callable[[Callable[P, R]], Task[P, R]]: ...
+
+
+def shared_task(fun: Any = None, *, bind: bool = False, **options: Any) -> Any:
+    """A task of whichever app is the current one, for modules that know no app. Options as for :meth:`App.task`."""
+
+    def make(function: Callable[..., Any]) -> Any:
+        options["bind"] = bind
+        return SharedTask(lambda app: app.task_from(function, options))
+
+    return make if fun is None else make(fun)

@@ -72,7 +72,7 @@ class Signal:
         try:
             return receiver(signal=self, sender=sender, **facts)
         except Exception as error:
-            log.exception("Signal handler %r raised: %r", receiver, error, extra={"event": "signal_handler_failed"})
+            log.exception("Signal handler %r raised", receiver, extra={"event": "signal_handler_failed"})
             return error
 
     def __repr__(self) -> str:

@@ -128,7 +128,9 @@ class Task(Generic[P, R]):
         """
         from beatd.app.eager import run_eagerly  # noqa: PLC0415 - it runs tasks, so it needs this module
 
-        return run_eagerly(self, tuple(args or ()), dict(kwargs or {}), task_id, throw, retries, options)
+        return run_eagerly(
+            self, tuple(args or ()), dict(kwargs or {}), task_id=task_id, throw=throw, retries=retries, options=options
+        )
 
     def signature(
         self, args: Iterable[Any] | None = None, kwargs: Mapping[str, Any] | None = None, **options: Any
@@ -156,7 +158,7 @@ class Task(Generic[P, R]):
         now = current()
         return now.context if now is not None and now.task is self else Context(task=self.name)
 
-    def retry(
+    def retry(  # noqa: PLR0917 - Celery's signature
         self,
         args: Iterable[Any] | None = None,
         kwargs: Mapping[str, Any] | None = None,
@@ -250,7 +252,9 @@ class Task(Generic[P, R]):
     def on_retry(self, exc: BaseException, task_id: str, args: Any, kwargs: Any, einfo: Any) -> None:
         """Called when the task will be tried again."""
 
-    def after_return(self, status: str, retval: Any, task_id: str, args: Any, kwargs: Any, einfo: Any) -> None:
+    def after_return(  # noqa: PLR0917 - Celery's signature
+        self, status: str, retval: Any, task_id: str, args: Any, kwargs: Any, einfo: Any
+    ) -> None:
         """Called at the end, after success and failure."""
 
     # -----------------------------------------------------------------------------------------------------------------

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 @click.option("--builtin", metavar="NAMES", help="Run beatd's own tasks too: command, http.")
 @click.option("--max-tasks-per-child", type=click.IntRange(1), metavar="N", help="Replace a process after N tasks.")
 @click.pass_obj
-def worker(app: App | None, **options: Any) -> None:
+def worker(app: App | None, /, **options: Any) -> None:
     """Run tasks until told to stop: SIGTERM or Ctrl-C once to finish what runs, twice to leave at once."""
     from beatd.cli.worker_start import start  # noqa: PLC0415 - keeps ``beatd --help`` quick
 

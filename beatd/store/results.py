@@ -1,7 +1,7 @@
 """Task results in Redis, as Celery's Redis backend keeps them: a Celery client reads beatd's, and the reverse.
 
-Each result is a string under ``celery-task-meta-<task id>``, kept for a day by default, and published on a channel of the
-same name when it changes.
+Each result is a string under ``celery-task-meta-<task id>``, kept for a day by default, and published on a channel of
+the same name when it changes.
 """
 
 from __future__ import annotations
@@ -154,7 +154,7 @@ class RedisResults:
     def _changes(
         self, task_id: str, deadline: float | None, interval: float, on_interval: Callable[[], None] | None
     ) -> Iterator[Meta]:
-        """What is there, then whatever is published; subscribed before the first look, so that nothing falls between."""
+        """What is there, then what is published; subscribed before the first look, so that nothing falls between."""
         with self._subscribed(_key(task_id)) as channel:
             checked = -_RECHECK_S
             while True:
@@ -194,7 +194,7 @@ class RedisResults:
         with self._lock:
             if self._owner != os.getpid():  # after a fork these sockets belong to the parent
                 self._owner, self._idle = os.getpid(), []
-            return self._idle.pop() if self._idle else self._client.pubsub()
+            return self._idle.pop() if self._idle else _pubsub(self._client)
 
 
 def _await_answer(channel: Any, kind: str) -> None:
@@ -205,6 +205,11 @@ def _await_answer(channel: Any, kind: str) -> None:
             raise StoreUnavailable("the state store did not confirm a subscription within 5 s")
         if message["type"] == kind:
             return
+
+
+def _pubsub(client: Any) -> Any:
+    """redis-py's method is untyped."""
+    return client.pubsub()
 
 
 def _key(task_id: str) -> str:

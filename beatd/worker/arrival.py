@@ -57,7 +57,9 @@ class Arrival:
         request = request_class(task)(delivery, headers, task)
         if not (headers.redelivered and eta_ms):
             log.info(
-                "Task %s[%s] received", request.name, headers.id,
+                "Task %s[%s] received",
+                request.name,
+                headers.id,
                 extra={"event": "task_received", "task": headers.task, "task_id": headers.id},
             )
         if expires_ms is not None and expires_ms <= now_ms:
@@ -77,7 +79,9 @@ class Arrival:
 
     def _bury(self, delivery: Delivery, reason: str, verdicts: Verdicts) -> None:
         log.error(
-            "Message from %s goes to the dead letters: %s", delivery.queue, reason,
+            "Message from %s goes to the dead letters: %s",
+            delivery.queue,
+            reason,
             extra={"event": "message_buried", "queue": delivery.queue, "reason": reason},
         )
         verdicts.bury.append((delivery, reason))
@@ -87,7 +91,10 @@ class Arrival:
         near = self._app.tasks.near(headers.task)
         hint = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
         log.error(
-            "Received unregistered task of type %r, task id %s.%s", headers.task, headers.id, hint,
+            "Received unregistered task of type %r, task id %s.%s",
+            headers.task,
+            headers.id,
+            hint,
             extra={"event": "task_unknown", "task": headers.task, "task_id": headers.id, "near": near},
         )
         error = NotRegistered(headers.task)
@@ -98,7 +105,9 @@ class Arrival:
 
     def _revoke(self, request: Request, now_ms: int, verdicts: Verdicts) -> None:
         log.info(
-            "Discarding revoked task: %s[%s]", request.name, request.id,
+            "Discarding revoked task: %s[%s]",
+            request.name,
+            request.id,
             extra={"event": "task_expired", "task": request.name, "task_id": request.id},
         )
         verdicts.results.append(self._failed(request.headers, REVOKED, TaskRevokedError("expired"), now_ms))
@@ -107,6 +116,4 @@ class Arrival:
     def _failed(self, headers: Headers, state: str, error: BaseException, now_ms: int) -> Stored:
         done = from_ms(now_ms).astimezone(self._zone).isoformat()
         payload = exception_payload(error)
-        return Stored(
-            headers.id, document(headers.id, state, payload, date_done=done, parent_id=headers.parent_id)
-        )
+        return Stored(headers.id, document(headers.id, state, payload, date_done=done, parent_id=headers.parent_id))

@@ -66,7 +66,8 @@ def _signals_of(worker: Worker) -> Iterator[None]:
     def warm(number: int, _frame: object) -> None:
         worker.stop()
         log.warning(
-            "worker: %s shutdown (MainProcess)", "Warm" if worker.stops == 1 else "Cold",
+            "worker: %s shutdown (MainProcess)",
+            "Warm" if worker.stops == 1 else "Cold",
             extra={"event": "worker_stopping", "signal": signal.Signals(number).name},
         )
 

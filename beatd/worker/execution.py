@@ -52,8 +52,7 @@ class Executor:
         with soft_limit(job.soft_limit):
             outcome = run_task(task, context)
         runtime = time.perf_counter() - started
-        report = self._report(job, task, context, outcome, runtime)
-        return report
+        return self._report(job, task, context, outcome, runtime)
 
     def started(self, job: Job) -> Report:
         """The report that a job begins."""
@@ -132,9 +131,11 @@ class Executor:
             elif outcome.state == FAILURE:
                 for errback in context.errbacks or ():
                     self._send(errback, (context.id,), context)
-        except Exception as error:
+        except Exception:
             log.exception(
-                "Task %s[%s]: what follows it could not be sent: %s", task.name, context.id, error,
+                "Task %s[%s]: what follows it could not be sent",
+                task.name,
+                context.id,
                 extra={"event": "followup_failed", "task": task.name, "task_id": context.id},
             )
 

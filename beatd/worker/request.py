@@ -25,17 +25,13 @@ class Request:
         self.acknowledged = False
 
     @property
-    def id(self) -> str:
+    def task_id(self) -> str:
         return self.headers.id
 
-    task_id = id
-
     @property
-    def name(self) -> str:
+    def task_name(self) -> str:
         """What logs and monitors show: the task's name, unless the sender gave a ``shadow``."""
         return self.headers.shadow or self.headers.task
-
-    task_name = name
 
     @property
     def hard_limit(self) -> float | None:
@@ -48,6 +44,9 @@ class Request:
         """Seconds after which ``SoftTimeLimitExceeded`` is raised in the task."""
         limits = self.headers.timelimit
         return (limits and limits[1]) or self.task.soft_time_limit
+
+    id = task_id
+    name = task_name
 
     def on_accepted(self, pid: int | None, time_accepted: float) -> None:
         """A process has begun to run it."""

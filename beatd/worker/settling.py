@@ -40,8 +40,8 @@ class Settling:
         done: list[Delivery] = []
         again: list[Delivery] = []
         buried: list[tuple[Delivery, str]] = []
-        for report, request in pairs:
-            report = self._lost(report, request) if report.state in (LOST, KILLED) else report
+        for reported, request in pairs:
+            report = self._lost(reported, request) if reported.state in (LOST, KILLED) else reported
             if report.document is not None:
                 results.append(Stored(request.id, report.document))
             if report.state == MALFORMED:
@@ -65,7 +65,10 @@ class Settling:
         if report.state == KILLED:
             error = TimeLimitExceeded(request.hard_limit)
         log.error(
-            "Task %s[%s] raised unexpected: %r", request.name, request.id, error,
+            "Task %s[%s] raised unexpected: %r",
+            request.name,
+            request.id,
+            error,
             extra={"event": "task_failed", "task": request.name, "task_id": request.id},
         )
         return Report(report.tag, FAILURE, report.runtime, self._document(request, error))

@@ -86,7 +86,9 @@ class Worker:
             pause = _RETRY_S[min(self._failures, len(_RETRY_S) - 1)]
             self._failures += 1
             log.warning(
-                "Broker or store away, trying again in %ss: %s", pause, error,
+                "Broker or store away, trying again in %ss: %s",
+                pause,
+                error,
                 extra={"event": "worker_reconnecting", "attempt": self._failures},
             )
         if self._failures:
@@ -144,7 +146,10 @@ class Worker:
             limit = request.hard_limit if request is not None else None
             if request is not None and limit and now - since >= limit and self._pool.kill(tag):
                 log.error(
-                    "Hard time limit (%ss) exceeded for %s[%s]", limit, request.name, request.id,
+                    "Hard time limit (%ss) exceeded for %s[%s]",
+                    limit,
+                    request.name,
+                    request.id,
                     extra={"event": "task_time_limit", "task": request.name, "task_id": request.id},
                 )
 
@@ -159,8 +164,11 @@ class Worker:
             except (StoreUnavailable, BrokerError) as error:
                 pause = _RETRY_S[min(attempt, len(_RETRY_S) - 1)]
                 attempt += 1
-                log.error(
-                    "Cannot connect to %s: %s. Trying again in %ss.", self._consumer.place, error, pause,
+                log.warning(
+                    "Cannot connect to %s: %s. Trying again in %ss.",
+                    self._consumer.place,
+                    error,
+                    pause,
                     extra={"event": "worker_connecting", "attempt": attempt},
                 )
                 self._waiting.sleep(pause)
@@ -176,7 +184,8 @@ class Worker:
             self._consumer.stop()
         except (StoreError, BrokerError) as error:
             log.warning(
-                "Could not say goodbye to the broker, others will notice: %s", error,
+                "Could not say goodbye to the broker, others will notice: %s",
+                error,
                 extra={"event": "worker_stop_failed"},
             )
         self._app.close()

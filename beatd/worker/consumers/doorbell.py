@@ -20,7 +20,7 @@ _WAIT_S = 4
 
 
 class Doorbell:
-    """Rings when one of ``keys`` may have a message. Mistakes are harmless: the loop also looks by itself each second."""
+    """Rings when one of ``keys`` may have a message. Mistakes are harmless: the loop also looks by itself."""
 
     def __init__(self, client: redis.Redis, keys: Sequence[str]) -> None:
         self._pool = client.connection_pool
@@ -59,13 +59,13 @@ class Doorbell:
         self._idle.clear()
 
     def _ask(self, key: str) -> None:
-        connection = self._idle.pop(key, None)
+        connection: Any = self._idle.pop(key, None)
         try:
             if connection is None:
                 connection = self._pool.make_connection()
                 connection.connect()
             connection.send_command("BLMOVE", key, key, "RIGHT", "RIGHT", _WAIT_S, check_health=False)
-            self._waiting[connection._sock.fileno()] = (key, connection)  # noqa: SLF001 - there is no public way
+            self._waiting[connection._sock.fileno()] = (key, connection)
         except (redis.RedisError, OSError) as error:
             log.debug("No doorbell for %s: %s", key, error, extra={"event": "doorbell_failed"})
             if connection is not None:

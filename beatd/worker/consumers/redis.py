@@ -59,9 +59,7 @@ class RedisConsumer:
         found = self._take(
             [self._unacked, self._keys.named("workers"), self._keys.named("tag"), *self._sources], [at_most, self._id]
         )
-        deliveries = [
-            Delivery(int(found[i]), found[i + 1].decode(), found[i + 2]) for i in range(0, len(found), 3)
-        ]
+        deliveries = [Delivery(int(found[i]), found[i + 1].decode(), found[i + 2]) for i in range(0, len(found), 3)]
         if len(deliveries) < at_most:
             self._doorbell.listen()
         return deliveries
@@ -85,9 +83,7 @@ class RedisConsumer:
 
     def bury(self, deliveries: Sequence[tuple[Delivery, str]]) -> None:
         now = iso_ms(self._clock.now_ms())
-        words = [
-            word for one, reason in deliveries for word in (one.tag, _dead_letter(one, reason, self._id, now))
-        ]
+        words = [word for one, reason in deliveries for word in (one.tag, _dead_letter(one, reason, self._id, now))]
         if words:
             self._bury([self._unacked, self._keys.named("dead_letters")], [DEAD_LETTERS_KEPT, *words])
 
@@ -124,13 +120,16 @@ class RedisConsumer:
     def _sweep(self) -> None:
         """Look for workers whose heartbeat has run out, and give back what they held."""
         with border(self._client):
-            known = sorted(member.decode() for member in self._client.smembers(self._keys.named("workers")))
+            members: Any = self._client.smembers(self._keys.named("workers"))
+            known = sorted(member.decode() for member in members)
             others = [member for member in known if member != self._id]
             alive = self._client.mget([self._keys.worker(one, "alive") for one in others]) if others else []
         for worker, heartbeat in zip(others, alive, strict=True):
             if heartbeat is None and (count := self._rescue(worker)):
                 log.warning(
-                    "Worker %s is gone: gave back the %d messages that it held", worker, count,
+                    "Worker %s is gone: gave back the %d messages that it held",
+                    worker,
+                    count,
                     extra={"event": "messages_rescued", "worker": worker, "count": count},
                 )
 
@@ -168,5 +167,3 @@ def _dead_letter(delivery: Delivery, reason: str, worker: str, now: str) -> byte
     except UnicodeDecodeError:
         message = {"message_base64": base64.b64encode(delivery.raw).decode("ascii")}
     return wire.dumps({"reason": reason, "queue": delivery.queue, "at": now, "worker": worker, **message})
-
-

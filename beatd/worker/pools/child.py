@@ -10,6 +10,7 @@ import socket
 import struct
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import msgspec
 
@@ -79,9 +80,10 @@ class Board:
 
 def live(link: socket.socket, board: Board, execute: Executor, max_tasks: int | None) -> None:
     """Serve until the parent closes the link, is gone, or ``max_tasks`` jobs have been run."""
-    # Ctrl-C and a service manager signal the whole group: it is the parent who decides when a child ends.
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)
+    # Ctrl-C and a service manager signal the whole group: it is the parent who decides when a child ends. Handlers that
+    # do nothing, not SIG_IGN: programs that a task starts would inherit that.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
+        signal.signal(number, _left_to_the_parent)
     gc.freeze()  # what the parent had made stays in pages shared with it
     left = max_tasks
     frames = Frames()
@@ -92,6 +94,10 @@ def live(link: socket.socket, board: Board, execute: Executor, max_tasks: int | 
                     _run(link, board, execute, job)
                     if left is not None and (left := left - 1) <= 0:
                         return
+
+
+def _left_to_the_parent(_number: int, _frame: Any) -> None:
+    """Nothing."""
 
 
 def _run(link: socket.socket, board: Board, execute: Executor, job: Job) -> None:

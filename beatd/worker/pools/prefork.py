@@ -174,7 +174,9 @@ class PreforkPool:
         how = f"signal {-code} ({_signal_name(-code)})" if code < 0 else f"exitcode {code}"
         if child.killed != lost.tag:
             log.error(
-                "Process %s ended while it ran a task: %s", f"ForkPoolWorker-{child.number}", how,
+                "Process %s ended while it ran a task: %s",
+                f"ForkPoolWorker-{child.number}",
+                how,
                 extra={"event": "pool_process_lost", "pid": child.pid, "exitcode": code},
             )
         state = KILLED if child.killed == lost.tag else LOST

@@ -8,7 +8,7 @@ _WEIGHT = 0.05
 
 
 class Window:
-    """Learns from the run times. Long tasks are handed out one by one, so that none waits behind another for nothing."""
+    """Learns from the run times. Long tasks are handed out one by one: none waits behind another for nothing."""
 
     def __init__(self) -> None:
         self._mean: float | None = None

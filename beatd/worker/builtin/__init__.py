@@ -1,0 +1,25 @@
+"""beatd's own tasks, ``beatd.command`` and ``beatd.http``: a schedule of use before a line of Python is written.
+
+The promise: they are there only when the worker was told so with ``--builtin``, because whoever can put messages on the
+queue can run them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib import import_module
+
+from beatd.app.app import App
+from beatd.exceptions import ConfigError, Fault
+
+NAMES = ("command", "http")
+
+
+def register(app: App, names: Sequence[str]) -> None:
+    """Add the built-in tasks of these names to ``app``; raises :class:`ConfigError` for others."""
+    for name in names:
+        if name not in NAMES:
+            text = f"no built-in task {name!r}, there are: {', '.join(NAMES)}"
+            raise ConfigError([Fault("beatd worker", None, "--builtin", text)])
+        run = getattr(import_module(f"{__name__}.{name}"), name)
+        app.task(name=f"beatd.{name}", typing=False)(run)

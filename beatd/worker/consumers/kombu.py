@@ -1,0 +1,216 @@
+"""Messages from every broker that beatd does not speak to itself, through kombu.
+
+kombu blocks, so it has a thread of its own; the worker's loop talks to it through queues and a pipe. The broker keeps
+what is not acknowledged and delivers it again when the connection is gone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import queue
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import kombu as _kombu
+from kombu.exceptions import KombuError
+
+from beatd.broker.kombu import task_queue
+from beatd.clock import Clock
+from beatd.exceptions import BrokerError
+from beatd.message import TaskMessage, envelope
+from beatd.store.client import redacted
+from beatd.worker.messages import Delivery
+
+log = logging.getLogger(__name__)
+
+kombu: Any = _kombu
+
+_POLL_S = 0.02
+"""How long the thread listens before it looks for acknowledgements to send."""
+_RETRY_S = 1.0
+_PREFETCH = 256
+_CONNECT_S = 5.0
+_START_WITHIN_S = 10.0
+
+
+class KombuConsumer:
+    """Consumes ``queues``; messages with an ETA wait here, unacknowledged, until it has come."""
+
+    def __init__(self, url: str, queues: Sequence[str], *, clock: Clock) -> None:
+        self._url = url
+        self._queues = [task_queue(name) for name in queues]
+        self._clock = clock
+        self._arrived: deque[Delivery] = deque()
+        self._held: dict[int, tuple[int, Any]] = {}
+        """By tag: the connection's number and kombu's message."""
+        self._parked: list[tuple[int, Delivery]] = []
+        self._orders: queue.SimpleQueue[tuple[str, int]] = queue.SimpleQueue()
+        self._tag = 0
+        self._generation = 0
+        self._connected = threading.Event()
+        self._stopping = threading.Event()
+        self._error: BaseException | None = None
+        self._thread: threading.Thread | None = None
+        self._awake, self._wake = os.pipe()
+        os.set_blocking(self._awake, False)
+        os.set_blocking(self._wake, False)
+        self._errors: tuple[type[BaseException], ...] = (KombuError, OSError, *_transport_errors(url))
+        self.place = redacted(url)
+
+    def start(self) -> None:
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._live, name="kombu-consumer", daemon=True)
+            self._thread.start()
+        if not self._connected.wait(_START_WITHIN_S):
+            raise BrokerError(f"broker {self.place}: {self._error or 'no answer'}")
+
+    def take(self, at_most: int) -> list[Delivery]:
+        with contextlib.suppress(BlockingIOError):
+            os.read(self._awake, 4096)
+        taken: list[Delivery] = []
+        while self._arrived and len(taken) < at_most:
+            taken.append(self._arrived.popleft())
+        return taken
+
+    def files(self) -> list[int]:
+        return [self._awake]
+
+    def ack(self, deliveries: Sequence[Delivery]) -> None:
+        self._order("ack", deliveries)
+
+    def give_back(self, deliveries: Sequence[Delivery]) -> None:
+        self._order("requeue", deliveries)
+
+    def park(self, deliveries: Sequence[tuple[Delivery, int]]) -> None:
+        self._parked.extend((due_ms, delivery) for delivery, due_ms in deliveries)
+        self._parked.sort(key=lambda item: item[0])
+
+    def bury(self, deliveries: Sequence[tuple[Delivery, str]]) -> None:
+        """Rejected: a dead-letter exchange, where the queue has one, gets them; the log has the reason."""
+        self._order("reject", [delivery for delivery, _ in deliveries])
+
+    def tend(self) -> None:
+        now = self._clock.now_ms()
+        while self._parked and self._parked[0][0] <= now:
+            self._arrived.append(self._parked.pop(0)[1])
+            self._ring()
+
+    def beat(self) -> None:
+        """The broker notices by itself when this process is gone."""
+
+    def stop(self) -> None:
+        self._stopping.set()
+        if self._thread is not None:
+            self._thread.join(_START_WITHIN_S)
+
+    # -- the thread ---------------------------------------------------------------------------------------------------
+
+    def _live(self) -> None:
+        while not self._stopping.is_set():
+            try:
+                self._serve()
+            except self._errors as error:
+                self._error = error
+                log.warning(
+                    "Broker %s away, trying again in %ss: %s",
+                    self.place,
+                    _RETRY_S,
+                    error,
+                    extra={"event": "worker_reconnecting"},
+                )
+                self._stopping.wait(_RETRY_S)
+
+    def _serve(self) -> None:
+        """One connection, from its beginning to its end; what it had delivered comes again with the next one."""
+        self._generation += 1
+        with kombu.Connection(self._url, connect_timeout=_CONNECT_S, heartbeat=30) as connection:
+            consumer = connection.Consumer(self._queues, on_message=self._on_message, prefetch_count=_PREFETCH)
+            with consumer:
+                self._connected.set()
+                while not self._stopping.is_set():
+                    self._drain(connection)
+                    self._obey()
+                    if connection.transport.supports_heartbeats:
+                        connection.heartbeat_check()
+            self._finish()
+
+    def _drain(self, connection: Any) -> None:
+        deadline = time.monotonic() + _POLL_S
+        with contextlib.suppress(TimeoutError):
+            while time.monotonic() < deadline:
+                connection.drain_events(timeout=_POLL_S)
+
+    def _on_message(self, message: Any) -> None:
+        self._tag += 1
+        self._held[self._tag] = (self._generation, message)
+        self._arrived.append(Delivery(self._tag, _queue_of(message), _envelope(message)))
+        self._ring()
+
+    def _obey(self) -> None:
+        """Carry out what the worker's loop has ordered; orders for a former connection's messages are void."""
+        while not self._orders.empty():
+            verb, tag = self._orders.get()
+            generation, message = self._held.pop(tag, (0, None))
+            if message is not None and generation == self._generation:
+                _VERBS[verb](message)
+
+    def _finish(self) -> None:
+        """Last orders; then whatever is still held goes back to the broker."""
+        self._obey()
+        for generation, message in self._held.values():
+            if generation == self._generation:
+                message.requeue()
+        self._held.clear()
+
+    def _order(self, verb: str, deliveries: Sequence[Delivery]) -> None:
+        for delivery in deliveries:
+            self._orders.put((verb, delivery.tag))
+
+    def _ring(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            os.write(self._wake, b"!")
+
+
+_VERBS: dict[str, Callable[[Any], None]] = {
+    "ack": lambda message: message.ack(),
+    "requeue": lambda message: message.requeue(),
+    "reject": lambda message: message.reject(),
+}
+
+
+def _transport_errors(url: str) -> tuple[type[BaseException], ...]:
+    connection = kombu.Connection(url)
+    return (*connection.connection_errors, *connection.channel_errors)
+
+
+def _queue_of(message: Any) -> str:
+    return str((message.delivery_info or {}).get("routing_key") or "")
+
+
+def _envelope(message: Any) -> bytes:
+    """kombu's message as an envelope, the one form in which messages travel inside the worker."""
+    body = message.body.encode() if isinstance(message.body, str) else bytes(message.body or b"")
+    headers = dict(message.headers or {})
+    if (message.delivery_info or {}).get("redelivered"):
+        headers["redelivered"] = True
+    properties = {
+        name: value
+        for name in ("correlation_id", "reply_to", "priority")
+        if (value := message.properties.get(name)) is not None
+    }
+    return envelope(
+        TaskMessage(
+            headers=headers,
+            body=body,
+            properties=properties,
+            content_type=str(message.content_type),
+            content_encoding=str(message.content_encoding),
+        ),
+        queue=_queue_of(message),
+        exchange=str((message.delivery_info or {}).get("exchange") or ""),
+    )
