@@ -29,7 +29,8 @@ def check(file: str | None, config_file: str | None, strict: bool, as_json: bool
     if file and config_file:
         raise click.UsageError("give the file once: as FILE or with --config")
     try:
-        loaded = config.load(config.find(file or config_file))
+        path = config.find(file or config_file)
+        loaded = config.load(path)
     except ConfigError as error:
         if not as_json:
             raise
@@ -40,7 +41,7 @@ def check(file: str | None, config_file: str | None, strict: bool, as_json: bool
     if as_json:
         print_json({"ok": True, **_facts(loaded, now_ms), "faults": [], "warnings": _as_json(warnings)})
     else:
-        _print(_facts(loaded, now_ms), warnings)
+        _print(str(path), _facts(loaded, now_ms), warnings)
     if warnings and strict:
         raise click.exceptions.Exit(1)
 
@@ -61,13 +62,13 @@ def _facts(loaded: config.Config, now_ms: int) -> dict[str, Any]:
     }
 
 
-def _print(facts: dict[str, Any], warnings: Sequence[Fault]) -> None:
+def _print(file: str, facts: dict[str, Any], warnings: Sequence[Fault]) -> None:
     for warning in warnings:
         click.echo(f"warning: {warning}")
     disabled = facts["entries"] - facts["enabled"]
     shown = [plural(facts["entries"], "entry") + (f" ({disabled:,} not enabled)" if disabled else "")]
     shown += [plural(len(facts["files"]), "file"), "no faults"] + [plural(len(warnings), "warning")] * bool(warnings)
-    click.echo(f"{facts['files'][0]}: {', '.join(shown)}")
+    click.echo(f"{file}: {', '.join(shown)}")
     if first := facts["next"]:
         click.echo(f"next: {first['entry']}, due at {first['due_at']}")
     else:

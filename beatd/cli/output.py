@@ -23,12 +23,14 @@ def print_json(value: Any) -> None:
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """A table without lines. In a terminal long cells are folded to its width; in a pipe each row stays one line."""
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    console = Console(width=None if sys.stdout.isatty() else _UNBOUNDED, highlight=False)
+    style = "" if console.no_color else "bold"
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style=style)
     for column in columns:
         table.add_column(column, overflow="fold")
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))
-    Console(width=None if sys.stdout.isatty() else _UNBOUNDED, highlight=False).print(table)
+    console.print(table)
 
 
 def plural(count: int, noun: str) -> str:

@@ -15,8 +15,8 @@ LONGEST_SEARCH = 100_000
 """Runs in a row that a blackout may hide before the search ends."""
 
 _NOTES = {
-    "gap": "moved out of the hour that the clock skips",
-    "overlap": "in the hour that the clock repeats",
+    "gap": "moved out of the skipped hour",
+    "overlap": "in the repeated hour",
     None: "",
 }
 

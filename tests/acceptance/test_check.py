@@ -1,0 +1,128 @@
+"""``beatd check`` as a user runs it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+EXAMPLE = Path(__file__).parents[2] / "config" / "beat.toml"
+
+GOOD = """
+[beat_schedule.a]
+task = "t"
+schedule = "@hourly"
+"""
+
+BAD = """[beat_schedule.a]
+tsk = "t"
+schedule = "61 * * * *"
+"""
+
+
+def beatd(*arguments: str | Path, cwd: Path, **env: str) -> subprocess.CompletedProcess[str]:
+    """One run of the command in a folder, with nothing of beatd's in the environment but ``env``."""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("BEATD")}
+    command = [sys.executable, "-c", "from beatd.cli import main; main(prog_name='beatd')", *map(str, arguments)]
+    return subprocess.run(
+        command, cwd=cwd, env={**clean, **env}, capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+def test_a_good_file(tmp_path: Path) -> None:
+    (tmp_path / "beat.toml").write_text(GOOD)
+    done = beatd("check", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    first, second = done.stdout.splitlines()
+    assert first == "beat.toml: 1 entry, 1 file, no faults"
+    assert second.startswith("next: a, due at 2")
+
+
+def test_the_example_is_right_and_without_warnings(tmp_path: Path) -> None:
+    done = beatd("check", "--strict", EXAMPLE, cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "warning" not in done.stdout
+
+
+def test_all_faults_one_line_each_on_standard_error(tmp_path: Path) -> None:
+    (tmp_path / "beat.toml").write_text(BAD)
+    done = beatd("check", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.splitlines() == [
+        'beat.toml:2: beat_schedule.a.tsk: unknown setting "tsk"; did you mean "task"?',
+        'beat.toml:3: beat_schedule.a.schedule: "61 * * * *": minute "61": 61 is out of range; minute goes from 0 to 59',
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("timezone =\n", "beat.toml:1: not TOML: the value is missing"),
+        ("foo = 1\n", 'beat.toml:1: foo: unknown setting "foo"'),
+        ('timezone = "Europe/Berln"\n', 'beat.toml:1: timezone: unknown timezone "Europe/Berln"'),
+        (
+            '[beat_schedule.a]\ntask = "t"\nschedule = -1\n',
+            "beat.toml:3: beat_schedule.a.schedule: a duration cannot",
+        ),
+        ("[beat_schedule.a]\nschedule = 1\n", "beat.toml:1: beat_schedule.a: task is missing"),
+        ('[redis]\nurl = "${NOT_THERE}"\n', "beat.toml:2: redis.url: the environment variable NOT_THERE is not set"),
+    ],
+)
+def test_each_kind_of_fault_is_one_line(tmp_path: Path, text: str, fault: str) -> None:
+    (tmp_path / "beat.toml").write_text(text)
+    done = beatd("check", cwd=tmp_path)
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(fault)
+
+
+def test_files_that_cannot_be_read(tmp_path: Path) -> None:
+    for name, fault in {"none.toml": "none.toml: no such file", ".": ".: is a directory; expected a TOML file"}.items():
+        done = beatd("check", name, cwd=tmp_path)
+        assert (done.returncode, done.stdout, done.stderr) == (2, "", f"{fault}\n")
+
+
+def test_where_the_file_is_looked_for(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere.toml").write_text(GOOD)
+    assert "elsewhere.toml: 1 entry" in beatd("check", cwd=tmp_path, BEATD_CONFIG="elsewhere.toml").stdout
+    if not Path("/etc/beatd/beat.toml").exists():
+        done = beatd("check", cwd=tmp_path)
+        assert done.returncode == 2
+        assert "no configuration file; tried $BEATD_CONFIG (not set), ./beat.toml, /etc/beatd/beat.toml" in done.stderr
+
+
+def test_json_for_a_good_file(tmp_path: Path) -> None:
+    (tmp_path / "beat.toml").write_text(GOOD + 'jitter = "2h"\n')
+    done = beatd("check", "--json", cwd=tmp_path)
+    said = json.loads(done.stdout)
+    assert done.returncode == 0
+    assert (said["ok"], said["entries"], said["enabled"], said["faults"]) == (True, 1, 1, [])
+    assert said["files"] == [str(tmp_path / "beat.toml")]
+    assert said["next"]["entry"] == "a"
+    assert [(warning["line"], warning["path"]) for warning in said["warnings"]] == [(2, "beat_schedule.a.jitter")]
+
+
+def test_json_for_a_bad_file(tmp_path: Path) -> None:
+    (tmp_path / "beat.toml").write_text(BAD)
+    done = beatd("check", "--json", cwd=tmp_path)
+    said = json.loads(done.stdout)
+    assert (done.returncode, done.stderr, said["ok"]) == (2, "", False)
+    assert [(fault["file"], fault["line"]) for fault in said["faults"]] == [("beat.toml", 2), ("beat.toml", 3)]
+
+
+def test_strict_makes_warnings_count(tmp_path: Path) -> None:
+    (tmp_path / "beat.toml").write_text(GOOD + 'jitter = "2h"\n')
+    relaxed, strict = beatd("check", cwd=tmp_path), beatd("check", "--strict", cwd=tmp_path)
+    assert (relaxed.returncode, strict.returncode) == (0, 1)
+    assert strict.stdout.startswith("warning: beat.toml:2: beat_schedule.a.jitter: ")
+
+
+def test_wrong_use(tmp_path: Path) -> None:
+    done = beatd("check", "a.toml", "--config", "b.toml", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "give the file once" in done.stderr
+    assert beatd("check", "--nope", cwd=tmp_path).returncode == 2

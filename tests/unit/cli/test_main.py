@@ -1,0 +1,78 @@
+"""The group: lazy commands, the daemon as the default, errors in words."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import click
+import pytest
+from click.testing import CliRunner
+
+import beatd
+from beatd.cli import COMMANDS, Commands, main
+from beatd.exceptions import ConfigError, Fault, ScheduleError, StoreUnavailable
+
+
+def test_the_version_imports_no_command() -> None:
+    program = (
+        "import sys\nfrom beatd.cli import main\ntry: main(['--version'])\nexcept SystemExit: pass\nprint(*sys.modules)"
+    )
+    said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+    version, modules = said.splitlines()
+    assert version == f"beatd {beatd.__version__}"
+    heavy = {"beatd.cli.check", "beatd.cli.run", "redis", "kombu", "rich", "msgspec", "rtoml"}
+    assert heavy.isdisjoint(modules.split())
+
+
+def test_help_lists_every_command_with_its_line() -> None:
+    result = CliRunner().invoke(main, ["-h"])
+    assert result.exit_code == 0
+    assert COMMANDS["check"].summary in result.output
+    assert COMMANDS["next"].summary in result.output
+
+
+@pytest.mark.parametrize("name", main.list_commands(click.Context(main)))
+def test_every_command_has_help(name: str) -> None:
+    result = CliRunner().invoke(main, [name, "--help"])
+    assert result.exit_code == 0, result.output
+    assert result.output.startswith(f"Usage: main {name} ")
+
+
+@pytest.mark.parametrize("arguments", [["--config", "x.toml"], ["-c", "x.toml"], ["--config=x.toml"]])
+def test_options_alone_mean_run(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+
+    @click.command()
+    @click.option("--config", "-c")
+    def run(config: str) -> None:
+        seen.append(config)
+
+    monkeypatch.setattr(Commands, "get_command", lambda self, ctx, name: run if name == "run" else None)
+    assert CliRunner().invoke(main, arguments).exit_code == 0
+    assert seen == ["x.toml"]
+
+
+def test_an_unknown_command_names_the_near_one() -> None:
+    result = CliRunner().invoke(main, ["chekc"])
+    assert result.exit_code == 2
+    assert 'no command "chekc"; did you mean "check"?' in result.output
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        (ConfigError([Fault("f", 1, "a", "x"), Fault("f", None, "", "y")]), 2, "f:1: a: x\nf: y\n"),
+        (ScheduleError("not a duration"), 2, "not a duration\n"),
+        (StoreUnavailable("state store h:1/0: refused"), 1, "Error: state store h:1/0: refused\n"),
+    ],
+)
+def test_errors_are_said_in_words(error: Exception, code: int, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    @click.command()
+    def broken() -> None:
+        raise error
+
+    monkeypatch.setattr(Commands, "list_commands", lambda self, ctx: ["broken"])
+    monkeypatch.setattr(Commands, "get_command", lambda self, ctx, name: broken)
+    result = CliRunner().invoke(main, ["broken"])
+    assert (result.exit_code, result.stderr, result.stdout) == (code, said, "")

@@ -1,0 +1,138 @@
+"""What is said about every kind of mistake: the whole text of each fault, with its line (``faults.txt``)."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from beatd import config
+from beatd.exceptions import ConfigError, Fault
+
+SECRET = "hunter2"
+
+
+class Case(NamedTuple):
+    """A file, and its faults without the file's name."""
+
+    name: str
+    text: str
+    faults: str
+
+
+def _cases() -> list[Case]:
+    golden = (Path(__file__).parent / "faults.txt").read_text()
+    return [Case(*found) for found in re.findall(r"^=== (.+)\n((?:.*\n)*?)---\n((?:.+\n)+)", golden, re.MULTILINE)]
+
+
+def faults_of(text: str | bytes, path: Path) -> tuple[Fault, ...]:
+    """The faults of a file with that text; none may be missing."""
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(ConfigError) as caught:
+        config.load(path, env={"SECRET": SECRET})
+    return caught.value.faults
+
+
+@pytest.fixture
+def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return Path("beat.toml")
+
+
+@pytest.mark.parametrize("case", _cases(), ids=lambda case: case.name.replace(" ", "-"))
+def test_golden(case: Case, file: Path) -> None:
+    said = "".join(f"{fault}\n" for fault in faults_of(case.text, file))
+    assert said.replace("beat.toml:", "") == case.faults
+    assert SECRET not in said
+
+
+def test_the_golden_file_is_read_as_a_whole() -> None:
+    golden = (Path(__file__).parent / "faults.txt").read_text()
+    assert len(_cases()) == golden.count("\n=== ") + 1 >= 80
+
+
+def test_a_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"none\.toml: no such file"):
+        config.load(tmp_path / "none.toml")
+
+
+def test_a_directory(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="is a directory; expected a TOML file"):
+        config.load(tmp_path)
+
+
+def test_a_device() -> None:
+    with pytest.raises(ConfigError, match="/dev/zero: is not a regular file"):
+        config.load("/dev/zero")
+
+
+def test_a_name_that_no_file_can_have() -> None:
+    with pytest.raises(ConfigError, match="cannot be read"):
+        config.load("a\0b")
+
+
+def test_a_huge_file_is_refused_by_its_size(file: Path) -> None:
+    with file.open("wb") as sparse:
+        sparse.truncate(300 << 20)
+    with pytest.raises(ConfigError, match="has 300 MiB; more than 256 MiB are not read"):
+        config.load(file)
+
+
+def test_invalid_utf8_names_the_line(file: Path) -> None:
+    (fault,) = faults_of(b'timezone = "UTC"\napp = "\xff"\n', file)
+    assert (fault.line, fault.message) == (2, "not UTF-8: byte 0xff; TOML files are always UTF-8")
+
+
+def test_a_control_character(file: Path) -> None:
+    (fault,) = faults_of('timezone = "UTC"\napp = "a\x01"\n', file)
+    assert (fault.line, fault.message.split(":")[0]) == (2, "not TOML")
+
+
+def test_deep_nesting_is_a_fault_and_no_crash(file: Path) -> None:
+    (fault,) = faults_of("include = " + "[" * 100_000, file)
+    assert fault.message.startswith("not TOML")
+
+
+def test_a_thousand_faults_are_enough(file: Path) -> None:
+    faults = faults_of("".join(f"unknown{n} = 1\n" for n in range(1200)), file)
+    assert len(faults) == 1001
+    assert str(faults[-1]) == "beat.toml: and 200 more faults"
+
+
+def test_faults_of_all_files_come_at_once_with_the_main_file_first(file: Path) -> None:
+    Path("b.toml").write_text('[beat_schedule.x]\ntask = "t"\n')
+    Path("a.toml").write_text("[beat_schedule\n")
+    faults = faults_of('include = ["*.toml", "[ab].toml"]\nfoo = 1\n', file)
+    assert [(fault.file, fault.line) for fault in faults] == [
+        ("beat.toml", 1),
+        ("beat.toml", 2),
+        ("a.toml", 1),
+        ("b.toml", 1),
+    ]
+
+
+def test_a_name_defined_twice_names_both_places(file: Path) -> None:
+    entry = '[beat_schedule.x]\ntask = "t"\nschedule = 1\n'
+    Path("other.toml").write_text("\n" + entry)
+    (fault,) = faults_of('include = ["other.toml"]\n' + entry, file)
+    assert str(fault) == 'other.toml:2: beat_schedule.x: the entry "x" is already defined at beat.toml:2'
+
+
+def test_an_included_file_has_no_settings_and_no_includes(file: Path) -> None:
+    Path("other.toml").write_text('include = []\n[redis]\nurl = "embedded"\n[foo]\n')
+    assert [str(fault) for fault in faults_of('include = ["other.toml"]\n', file)] == [
+        "other.toml:1: include: an included file cannot include others; list them all in beat.toml",
+        "other.toml:2: redis: this belongs in beat.toml; an included file has beat_schedule, defaults, timezone",
+        f'other.toml:4: foo: unknown setting "foo"{_KNOWN}',
+    ]
+
+
+_KNOWN = "; known are app, beat_schedule, broker, defaults, include, leader, log, redis, state_dir, timezone"
+
+
+def test_an_included_directory(file: Path) -> None:
+    Path("beat.d").mkdir()
+    (fault,) = faults_of('include = ["beat.d"]\n', file)
+    assert str(fault) == "beat.d: is a directory; expected a TOML file"
