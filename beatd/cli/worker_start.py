@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import logging
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-from beatd import config, logs, wiring
+from beatd import config, logs
 from beatd.app.app import App
 from beatd.app.loading import find_app
 from beatd.exceptions import ConfigError, Fault
@@ -28,11 +29,18 @@ def start(options: dict[str, Any], app: App | None = None) -> None:
         settings, store_url = None, None
         if options["config_file"]:
             settings = config.load(config.find(options["config_file"])).settings
-            store_url = stack.enter_context(wiring.state_store(settings))
+            store_url = stack.enter_context(_state_store(settings))
         app = app or _app(options, settings)
         _apply(app, options, settings, store_url)
         builtin.register(app, _names(options["builtin"]))
         run_worker(app, _settings(app, options, settings))
+
+
+def _state_store(settings: Settings) -> AbstractContextManager[str]:
+    """Loaded for ``--config`` only: a worker without it has no use for the daemon's parts."""
+    from beatd.wiring import state_store  # noqa: PLC0415
+
+    return state_store(settings)
 
 
 def _app(options: dict[str, Any], settings: Settings | None) -> App:

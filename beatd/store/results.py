@@ -105,17 +105,17 @@ class RedisResults:
 
     def store(self, results: Sequence[Stored]) -> None:
         if results:
-            keys = [_key(result.task_id) for result in results]
+            keys = [result_key(result.task_id) for result in results]
             self._store(keys, [self._keep_s, *(result.document for result in results)])
 
     def get(self, task_id: str) -> Meta | None:
         with border(self._client):
-            raw = self._client.get(_key(task_id))
-        return None if raw is None else _decode(raw)
+            raw = self._client.get(result_key(task_id))
+        return None if raw is None else decode(raw)
 
     def forget(self, task_id: str) -> None:
         with border(self._client):
-            self._client.delete(_key(task_id))
+            self._client.delete(result_key(task_id))
 
     def wait(
         self,
@@ -155,7 +155,7 @@ class RedisResults:
         self, task_id: str, deadline: float | None, interval: float, on_interval: Callable[[], None] | None
     ) -> Iterator[Meta]:
         """What is there, then what is published; subscribed before the first look, so that nothing falls between."""
-        with self._subscribed(_key(task_id)) as channel:
+        with self._subscribed(result_key(task_id)) as channel:
             checked = -_RECHECK_S
             while True:
                 now = time.monotonic()
@@ -171,7 +171,7 @@ class RedisResults:
                     if on_interval is not None:
                         on_interval()
                 elif message["type"] == "message":
-                    yield _decode(message["data"])
+                    yield decode(message["data"])
 
     @contextmanager
     def _subscribed(self, name: str) -> Iterator[Any]:
@@ -212,10 +212,10 @@ def _pubsub(client: Any) -> Any:
     return client.pubsub()
 
 
-def _key(task_id: str) -> str:
+def result_key(task_id: str) -> str:
     return f"celery-task-meta-{task_id}"
 
 
-def _decode(raw: bytes | str) -> Meta:
+def decode(raw: bytes | str) -> Meta:
     decoded: Meta = wire.loads(raw if isinstance(raw, bytes) else raw.encode())
     return decoded
