@@ -5,10 +5,11 @@ answer is strictly later than ``t``, no run between the two is left out, and equ
 host. Instants are UTC; a zone's wall clock is consulted only inside, by IANA name.
 """
 
+from beatd.schedules.bind import bind
 from beatd.schedules.blackout import Blackout, parse_blackout
 from beatd.schedules.crontab import crontab
 from beatd.schedules.duration import duration_ms, duration_text
-from beatd.schedules.interval import bind, every
+from beatd.schedules.interval import every
 from beatd.schedules.jitter import jittered, jittered_ms
 from beatd.schedules.once import once
 from beatd.schedules.parse import parse

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
-from weakref import WeakValueDictionary
 
 from beatd.exceptions import ScheduleError
 from beatd.schedules.duration import duration_ms, duration_text
 from beatd.schedules.instants import instant_ms, instant_text
-from beatd.schedules.schedule import Moments, Schedule, to_ms
+from beatd.schedules.schedule import Moments
 from beatd.schedules.zone import DAY, Zone, zone
 
 SHORTEST_MS = 10
@@ -55,7 +53,7 @@ class Relative(Moments):
     def unit_ms(self) -> int:
         return next(unit for unit in RELATIVE_UNITS if unit <= self.every_ms)
 
-    def next_after_ms(self, t_ms: int, /) -> int | None:
+    def next_after_ms(self, t_ms: int, /) -> int:
         unit = self.unit_ms
         if unit == DAY * 1000:
             return self._day_after(t_ms)
@@ -72,6 +70,23 @@ class Relative(Moments):
             if due > t:
                 return due * 1000
             wall += DAY  # the clock was set back over midnight, and this day has begun once already
+
+    def latest_ms(self, after_ms: int, until_ms: int) -> int | None:
+        """The last of the runs that follow one another from ``after_ms`` on and are not later than ``until_ms``.
+
+        Each run depends on the one before, so this cannot be bisected; but within a span of one offset, from a full
+        unit on, they are evenly spaced and are counted, not walked.
+        """
+        step = self.every_ms - self.every_ms % self.unit_ms
+        found, due = None, self.next_after_ms(after_ms)
+        while due <= until_ms:
+            found = due
+            span = self.zone.span(found // 1000)
+            if (found + span.offset * 1000) % self.unit_ms == 0:
+                inside = (span.end * 1000 - 1 - self.every_ms - found) // step + 1
+                found += max(0, min((until_ms - found) // step, inside)) * step
+            due = self.next_after_ms(found)
+        return found
 
     @property
     def notation(self) -> object:
@@ -104,17 +119,3 @@ def every(
         return Relative(ms, zone(timezone))
     known = zone(timezone)
     return Interval(ms, None if anchor is None else instant_ms(anchor, known, "anchor") % ms)
-
-
-_bound: WeakValueDictionary[tuple[int, int], Interval] = WeakValueDictionary()
-
-
-def bind(schedule: Schedule, first_seen: datetime) -> Schedule:
-    """The schedule with its phase: an interval without an anchor gets it from ``first_seen``, all others stay as they
-    are. Only the phase is kept, so that intervals that run together are one object."""
-    if not isinstance(schedule, Interval) or schedule.phase_ms is not None:
-        return schedule
-    key = (schedule.every_ms, to_ms(first_seen) % schedule.every_ms)
-    if (known := _bound.get(key)) is None:
-        known = _bound[key] = Interval(*key)
-    return known

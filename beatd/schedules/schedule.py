@@ -53,7 +53,10 @@ class Moments(ABC):
 
     def next_after(self, t: datetime, /) -> datetime | None:
         due_ms = self.next_after_ms(to_ms(t))
-        return None if due_ms is None else from_ms(due_ms)
+        try:
+            return None if due_ms is None else from_ms(due_ms)
+        except OverflowError:  # beyond the year 9999
+            return None
 
     @property
     def fingerprint(self) -> str:

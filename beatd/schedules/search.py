@@ -5,8 +5,9 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Literal
 
+from beatd.schedules.bind import bind
 from beatd.schedules.cron import Cron
-from beatd.schedules.interval import Interval, bind
+from beatd.schedules.interval import Relative
 from beatd.schedules.schedule import Schedule, from_ms, to_ms
 from beatd.schedules.union import Union
 
@@ -16,14 +17,14 @@ def latest(schedule: Schedule, *, after: datetime, until: datetime) -> datetime 
 
     An interval without a phase counts from ``after``.
     """
-    if isinstance(schedule, Interval):
-        schedule = bind(schedule, after)
-    found = latest_ms(schedule, to_ms(after), to_ms(until))
+    found = latest_ms(bind(schedule, after), to_ms(after), to_ms(until))
     return None if found is None else from_ms(found)
 
 
 def latest_ms(schedule: Schedule, after_ms: int, until_ms: int) -> int | None:
     """``latest`` in milliseconds since the epoch."""
+    if isinstance(schedule, Relative):
+        return schedule.latest_ms(after_ms, until_ms)
 
     def run_after(t_ms: int) -> int | None:
         due = schedule.next_after_ms(t_ms)

@@ -6,26 +6,32 @@ import difflib
 from dataclasses import dataclass
 from datetime import date
 from functools import lru_cache
+from math import degrees, floor
 from typing import Literal
 
 from beatd.exceptions import ScheduleError
 from beatd.schedules.days import EPOCH_DAY, LAST_DAY
-from beatd.schedules.schedule import Moments, to_ms
+from beatd.schedules.schedule import Moments
 from beatd.schedules.zone import DAY
 
-#: Event: the sun's zenith angle in degrees and its way. 90.833 is the upper limb on the horizon, refraction included.
+#: The zenith angle in degrees of the sun's centre, and whether it comes up or goes down there; defined as in almanacs
+#: and in Celery: for sunrise and sunset the upper limb (16') is on the horizon, lifted by refraction (34').
 EVENTS: dict[str, tuple[float, Literal["rising", "setting", "noon", "midnight"]]] = {
     "dawn_astronomical": (108.0, "rising"),
     "dawn_nautical": (102.0, "rising"),
     "dawn_civil": (96.0, "rising"),
-    "sunrise": (90.0, "rising"),
+    "sunrise": (90 + 50 / 60, "rising"),
     "solar_noon": (0.0, "noon"),
-    "sunset": (90.0, "setting"),
+    "sunset": (90 + 50 / 60, "setting"),
     "dusk_civil": (96.0, "setting"),
     "dusk_nautical": (102.0, "setting"),
     "dusk_astronomical": (108.0, "setting"),
     "solar_midnight": (180.0, "midnight"),
 }
+#: How far ahead an event is searched: two years.
+SEARCH_DAYS = 733
+#: The sun moves on while one computes when it is where; after three rounds the error is below a second.
+ROUNDS = 3
 
 
 @dataclass(frozen=True, slots=True, repr=False, weakref_slot=True)
@@ -53,9 +59,6 @@ class Solar(Moments):
     @property
     def meaning(self) -> str:
         return f"solar {self.event} {self.lat!r} {self.lon!r}"
-
-
-SEARCH_DAYS = 733
 
 
 def solar(event: object, lat: object, lon: object) -> Solar:
@@ -88,18 +91,20 @@ def moment(event: str, lat: float, lon: float, day: int) -> int | None:
     A solar day is the 24 hours around the noon of the place; counting by it, and not by days of UTC, gives each event
     exactly once also where it wanders over midnight UTC.
     """
-    from astral import Observer, SunDirection, julian, sun  # noqa: PLC0415
+    from astral import SunDirection, julian, sun  # noqa: PLC0415
 
     zenith, way = EVENTS[event]
-    on = date.fromordinal(day + EPOCH_DAY)
-    noon = 720 - 4 * lon - sun.eq_of_time(julian.julianday_to_juliancentury(julian.julianday(on)))
-    if way in ("noon", "midnight"):
-        minutes = noon + (720 if way == "midnight" else 0)
-        return day * DAY + int(minutes * 60)
-    direction = SunDirection.RISING if way == "rising" else SunDirection.SETTING
-    try:
-        at = sun.time_of_transit(Observer(lat, lon), on, zenith, direction)
-    except ValueError:
-        return None
-    seconds = to_ms(at) // 1000 - day * DAY
-    return day * DAY + seconds
+    midnight = julian.julianday(date.fromordinal(day + EPOCH_DAY))
+    minutes = 720 - 4 * lon
+    for _ in range(ROUNDS):
+        century = julian.julianday_to_juliancentury(midnight + minutes / 1440)
+        if way in ("noon", "midnight"):
+            angle = 0.0 if way == "noon" else -180.0
+        else:
+            direction = SunDirection.RISING if way == "rising" else SunDirection.SETTING
+            try:
+                angle = degrees(sun.hour_angle(lat, sun.sun_declination(century), zenith, direction))
+            except ValueError:
+                return None
+        minutes = 720 - 4 * (lon + angle) - sun.eq_of_time(century)
+    return day * DAY + floor(minutes * 60)

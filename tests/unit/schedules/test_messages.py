@@ -1,10 +1,13 @@
 """Each kind of wrong input has a message of its own, with the place and the near right value."""
 
+# ruff: noqa: E501 - a table's row is one line
+
 from __future__ import annotations
 
 from datetime import date, datetime, timedelta
 
 import pytest
+
 from beatd.exceptions import BeatdError, ScheduleError
 from beatd.schedules import crontab, duration_ms, every, once, parse, parse_blackout, solar
 
@@ -121,7 +124,11 @@ def test_a_wrong_schedule_says_what_is_wrong(value, message):
     ],
 )
 def test_an_unknown_zone_names_the_near_ones(zone, message):
-    for make in (lambda: parse("@daily", timezone=zone), lambda: crontab(timezone=zone), lambda: parse(30, timezone=zone)):
+    for make in (
+        lambda: parse("@daily", timezone=zone),
+        lambda: crontab(timezone=zone),
+        lambda: parse(30, timezone=zone),
+    ):
         with pytest.raises(ScheduleError) as caught:
             make()
         assert message in str(caught.value)
