@@ -7,6 +7,6 @@ faults, each at its line, in words that say what would be right. Values of varia
 
 from beatd.config.entries import entry
 from beatd.config.environment import Environment, environment
-from beatd.config.load import Config, digest, find, load
+from beatd.config.loading import Config, digest, find, load
 
 __all__ = ["Config", "Environment", "digest", "entry", "environment", "find", "load"]

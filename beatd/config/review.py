@@ -8,7 +8,7 @@ from itertools import islice
 
 from beatd.clock import from_ms, iso_ms, to_ms
 from beatd.config.faults import dotted
-from beatd.config.load import Config
+from beatd.config.loading import Config
 from beatd.config.text import SCHEDULE
 from beatd.exceptions import Fault
 from beatd.model import Entry

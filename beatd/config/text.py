@@ -45,17 +45,16 @@ class Document:
     def __init__(self, file: str, text: str) -> None:
         self.file = file
         self.text = text
-        self._headers = _plain_headers(text)
-        head = text[: self._headers[0].start()] if self._headers else text
-        self.settings = self._parsed(head, 1)
-        if self._headers and SCHEDULE in self.settings:
-            self._headers = []
+        self._starts = _starts(text)
+        self.settings = self._parsed(text[: self._starts[0]] if self._starts else text, 1)
+        if self._starts and SCHEDULE in self.settings:
+            self._starts = []
             self.settings = self._parsed(text, 1)
         self.schedule = self.settings.pop(SCHEDULE, {})
 
     def entries(self) -> Iterator[RawEntry]:
         """The entries in the order of the file. Raises ConfigError at the first piece that is not TOML."""
-        if self._headers:
+        if self._starts:
             yield from self._in_pieces()
         elif isinstance(self.schedule, dict):
             lines = Lines(self.text)
@@ -63,10 +62,10 @@ class Document:
                 yield RawEntry(name, fields, lines.of((SCHEDULE, name)) or 1)
 
     def _in_pieces(self) -> Iterator[RawEntry]:
-        starts = [header.start() for header in self._headers] + [len(self.text)]
-        line = 1 + self.text.count("\n", 0, starts[0])
-        for first in range(0, len(self._headers), _PIECE):
-            part = starts[first : first + _PIECE + 1]
+        ends = [*self._starts, len(self.text)]
+        line = 1 + self.text.count("\n", 0, ends[0])
+        for first in range(0, len(self._starts), _PIECE):
+            part = ends[first : first + _PIECE + 1]
             tables = self._parsed(self.text[part[0] : part[-1]], line)[SCHEDULE]
             for (start, end), (name, fields) in zip(pairwise(part), tables.items(), strict=True):
                 yield RawEntry(name, fields, line)
@@ -108,28 +107,32 @@ _NO_VALUE = re.compile(r"[^=\[\"']+=\s*(#.*)?$")
 _BARE_WORD = re.compile(r"[^=\[\"']+=\s*(?!(?:true|false|inf|nan)\b)[A-Za-z_/.$]")
 
 
-def _plain_headers(text: str) -> list[re.Match[str]]:
-    """The headers of the entries, if the text can be cut there; none if it must be parsed as a whole.
+def _starts(text: str) -> list[int]:
+    """The offsets of the entries' headers, if the text can be cut there; none if it must be parsed as a whole.
 
     It can be cut when from the first header on each line with a leading bracket is such a header, or that of a table
     inside the entry above, and no name comes twice. Multi-line strings could hide a header: not cut.
     """
     if '"""' in text or "'''" in text:
         return []
-    headers: list[re.Match[str]] = []
+    starts: list[int] = []
+    names: set[str] = set()
+    name = ""
     inner = 0
     for match in _ENTRY.finditer(text):
-        if match[2] is None:
-            headers.append(match)
-        elif headers and headers[-1][1] == match[1]:
+        key, inside = match.groups()
+        if inside is None:
+            starts.append(match.start())
+            name = key
+            names.add(key.strip("\"'"))
+        elif key == name:
             inner += 1
         else:
             return []
-    if len(headers) < _PIECE:
+    if len(starts) < _PIECE or len(names) < len(starts):
         return []
-    brackets = sum(1 for _ in _BRACKET.finditer(text, headers[0].start()))
-    names = {header[1].strip("\"'") for header in headers}
-    return headers if brackets - inner == len(headers) == len(names) else []
+    brackets = len(_BRACKET.findall(text, starts[0]))
+    return starts if brackets == len(starts) + inner else []
 
 
 def read(path: Path, shown: str) -> str:

@@ -42,8 +42,8 @@ def test_faults_have_the_source_for_a_file() -> None:
     with pytest.raises(ConfigError) as caught:
         config.entry("a b", {"task": "t", "schedule": "61 * * * *", "args": [object()]}, source="proj.tasks")
     assert [str(fault).partition(": ")[2].split(": ")[0] for fault in caught.value.faults] == [
-        'beat_schedule."a b".schedule',
         'beat_schedule."a b".args[0]',
+        'beat_schedule."a b".schedule',
     ]
     assert str(caught.value).count("proj.tasks: ") == 2
 
