@@ -5,6 +5,7 @@ Everything else is handed instants, or a :class:`Clock`; so tests need no sleeps
 
 from __future__ import annotations
 
+import functools
 import threading
 import time
 from datetime import UTC, datetime, timedelta
@@ -50,6 +51,10 @@ def from_ms(ms: int) -> datetime:
     return EPOCH + timedelta(milliseconds=ms)
 
 
+@functools.lru_cache(maxsize=1024)
 def iso_ms(ms: int) -> str:
-    """ISO 8601 in UTC with milliseconds, ``2026-01-01T00:00:00.000+00:00``: how instants travel in messages."""
+    """ISO 8601 in UTC with milliseconds, ``2026-01-01T00:00:00.000+00:00``: how instants travel in messages.
+
+    The runs of a herd share their instants, hence the cache.
+    """
     return from_ms(ms).isoformat(timespec="milliseconds")

@@ -99,6 +99,8 @@ class Run(NamedTuple):
     entry: Entry
     due_ms: int
     fire_ms: int
+    timeline: Schedule
+    """The runs of the entry over time, this one among them."""
 
     @property
     def id(self) -> str:

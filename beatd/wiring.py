@@ -29,6 +29,7 @@ from beatd.store.embedded import open_embedded
 from beatd.store.keys import Keys
 from beatd.store.lease import Lease
 from beatd.store.outbox import Outbox
+from beatd.store.running import Running
 
 log = logging.getLogger("beatd")
 
@@ -68,7 +69,9 @@ class Daemon:
             clock=clock,
             elector=self._elector,
             claims=claims,
-            dispatcher=Dispatcher(claims, Messages(settings.broker.default_queue), outlet, clock),
+            dispatcher=Dispatcher(
+                claims, Messages(settings.broker.default_queue), outlet, Running(store.client, keys), clock
+            ),
             outlet=outlet,
             heap=DueHeap(),
             wake=wake,
@@ -89,9 +92,8 @@ class Daemon:
 
     @staticmethod
     def _outlet(settings: Settings, store: Store, keys: Keys, clock: Clock) -> Outlet:
-        if store.is_broker:
-            return StoreOutlet()
-        return OutboxOutlet(Outbox(store.client, keys), broker.open(settings.broker.url or store.url), clock)
+        publisher = broker.open(settings.broker.url or store.url)
+        return StoreOutlet(publisher) if store.is_broker else OutboxOutlet(Outbox(store.client, keys), publisher, clock)
 
 
 class Store:

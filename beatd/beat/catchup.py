@@ -6,9 +6,9 @@ takes the same way as any other.
 
 from __future__ import annotations
 
-from beatd.clock import from_ms, to_ms
+from beatd.clock import from_ms
 from beatd.model import Policies
-from beatd.schedules import Schedule, latest, period_ms
+from beatd.schedules import Schedule, latest_ms, period_ms
 
 WINDOW_MIN_MS = 60_000
 WINDOW_MAX_MS = 24 * 3_600_000
@@ -28,7 +28,7 @@ def first_due(schedule: Schedule, policies: Policies, *, last_due_ms: int, now_m
     missed = None
     match policies.catch_up:
         case "latest":
-            missed = _latest(schedule, since, now_ms)
+            missed = latest_ms(schedule, after_ms=since, until_ms=now_ms)
         case "all":
             missed = _oldest_of_the_last(policies.catch_up_max, schedule, since, now_ms)
     return missed if missed is not None else schedule.next_after_ms(now_ms)
@@ -41,16 +41,11 @@ def _window_ms(schedule: Schedule, policies: Policies, at_ms: int) -> int:
     return WINDOW_MAX_MS if period is None else min(max(period, WINDOW_MIN_MS), WINDOW_MAX_MS)
 
 
-def _latest(schedule: Schedule, after_ms: int, until_ms: int) -> int | None:
-    found = latest(schedule, after=from_ms(after_ms), until=from_ms(until_ms))
-    return None if found is None else to_ms(found)
-
-
 def _oldest_of_the_last(count: int, schedule: Schedule, after_ms: int, until_ms: int) -> int | None:
     """Step back from ``until_ms`` at most ``count`` times; the number of runs further back does not matter."""
     oldest = None
     for _ in range(count):
-        found = _latest(schedule, after_ms, until_ms)
+        found = latest_ms(schedule, after_ms=after_ms, until_ms=until_ms)
         if found is None:
             break
         oldest, until_ms = found, found - 1

@@ -2,101 +2,141 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
-from collections import Counter
-from collections.abc import Sequence
+from collections import Counter, deque
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from beatd.beat.elector import Term
-from beatd.beat.messages import Messages, expires_at_ms
+from beatd.beat.heap import SENT, SKIPPED, Outcome
+from beatd.beat.messages import Messages
 from beatd.beat.outlet import Outlet
-from beatd.clock import Clock, iso_ms
+from beatd.beat.report import Report
+from beatd.beat.verdict import Facts, Skip, judge
+from beatd.clock import Clock
 from beatd.exceptions import MessageError
-from beatd.model import Run
+from beatd.model import Entry, Run
+from beatd.schedules import latest_ms
 from beatd.store.claims import Claim, Claims
+from beatd.store.running import Running
 
 log = logging.getLogger("beatd.beat.dispatcher")
 
-LOGGED_ONE_BY_ONE = 10
-"""Runs of a larger batch are logged as one line: a herd would spend more time on its log than on its messages."""
+BATCH = 500
+"""Runs claimed in one call of the store: keeps it busy for less than 10 ms."""
+
+WAIT_MS = 500
+"""How long a run that waits for the one before it is left alone before it is looked at again."""
+
+RUNTIME_MS = 3_600_000
+"""How long a run may take at most, as far as overlaps are concerned, unless its entry says ``max_runtime``."""
 
 
 class Judged(NamedTuple):
-    """A run and what becomes of it: sent, or skipped for a reason."""
+    """A run, what becomes of it, and its claim."""
 
     run: Run
+    outcome: Outcome
     claim: Claim
-    skipped: str | None
+    skip: Skip | None = None
 
 
 class Dispatcher:
-    """Claims runs and pushes their messages, in one step of the store for a whole batch."""
+    """Claims runs and pushes their messages, in one step of the store for each batch."""
 
-    def __init__(self, claims: Claims, messages: Messages, outlet: Outlet, clock: Clock) -> None:
+    def __init__(self, claims: Claims, messages: Messages, outlet: Outlet, running: Running, clock: Clock) -> None:
         self._claims = claims
         self._messages = messages
         self._outlet = outlet
+        self._running = running
         self._clock = clock
-        self.totals: Counter[str] = Counter()
-        """Runs so far by what became of them: ``dispatched``, ``claimed_before``, ``expired``, …"""
+        self._report = Report()
 
-    def dispatch(self, runs: Sequence[Run], term: Term) -> None:
-        """Send what is to be sent.
+    @property
+    def totals(self) -> Counter[str]:
+        """Runs so far by what became of them: ``dispatched``, ``claimed_before``, or the reason of a skip."""
+        return self._report.totals
+
+    def prepare(self, entry: Entry) -> None:
+        """Do ahead of time what :meth:`dispatch` would have to do first."""
+        with contextlib.suppress(MessageError):  # said when its run is due
+            self._messages.prepare(entry)
+
+    def dispatch(self, runs: Sequence[Run], term: Term) -> list[Outcome]:
+        """Send what is to be sent; returns what became of each run.
 
         Raises a :class:`~beatd.exceptions.StoreError` or :class:`~beatd.exceptions.BrokerError`; the same runs may then
         be dispatched again: what was claimed already is left out.
         """
-        now_ms = self._clock.now_ms()
-        judged = [self._judge(run, now_ms) for run in runs]
-        before = self._claims.claim([one.claim for one in judged], lease_value=term.lease_value)
-        self._report(judged, before)
+        facts = self._facts(runs)
+        outcomes: list[Outcome] = []
+        under_way: deque[list[Judged]] = deque()
+
+        def batches() -> Iterator[list[Claim]]:
+            for start in range(0, len(runs), BATCH):
+                judged = [self._judge(run, facts) for run in runs[start : start + BATCH]]
+                outcomes.extend(one.outcome for one in judged)
+                claimed = [each for one in judged if one.outcome.again_ms is None for each in _with_dropped(one)]
+                under_way.append(claimed)
+                yield [one.claim for one in claimed]
+
+        for left_out in self._claims.claim(batches(), lease_value=term.lease_value):
+            self._say(under_way.popleft(), left_out)
         self._outlet.flush(term)
+        return outcomes
 
-    def _judge(self, run: Run, now_ms: int) -> Judged:
-        entry, due_ms, _ = run
-        expires_ms = expires_at_ms(run)
-        if expires_ms is not None and expires_ms <= now_ms:
-            return Judged(run, Claim(entry.name, due_ms, None, b""), "expired")
-        try:
-            rendered = self._messages.render(run, expires_ms)
-        except MessageError as error:
-            log.warning("%s cannot be sent: %s", entry.name, error, extra={"event": "unsendable", "entry": entry.name})
-            return Judged(run, Claim(entry.name, due_ms, None, b""), "unsendable")
-        key = self._outlet.list_key(self._messages.queue_of(entry), entry.options.priority)
-        return Judged(run, Claim(entry.name, due_ms, key, rendered), None)
-
-    def _report(self, judged: Sequence[Judged], before: frozenset[int]) -> None:
-        dispatched: list[Run] = []
-        for number, one in enumerate(judged):
-            if number in before:
-                self.totals["claimed_before"] += 1
-            elif one.skipped is not None:
-                self.totals[one.skipped] += 1
-                self._log_skipped(one.run, one.skipped)
-            else:
-                dispatched.append(one.run)
-        if dispatched:
-            self.totals["dispatched"] += len(dispatched)
-            self._log_dispatched(dispatched)
-
-    def _log_dispatched(self, runs: Sequence[Run]) -> None:
+    def _facts(self, runs: Sequence[Run]) -> Facts:
+        """What policies ask about, fetched once for all of the runs; nothing for most schedules."""
         now_ms = self._clock.now_ms()
-        if len(runs) > LOGGED_ONE_BY_ONE:
-            late_ms = now_ms - min(run.fire_ms for run in runs)
-            extra = {"event": "runs_dispatched", "count": len(runs), "lateness_ms": late_ms}
-            log.info("Dispatched %d runs, the first due %d ms ago", len(runs), late_ms, extra=extra)
-            return
-        for run in runs:
-            extra = {
-                "event": "run_dispatched",
-                "entry": run.entry.name,
-                "task": run.entry.task,
-                "run_id": run.id,
-                "due_at": iso_ms(run.due_ms),
-                "lateness_ms": now_ms - run.fire_ms,
-            }
-            log.info("Dispatched %s (%s)", run.entry.name, run.entry.task, extra=extra)
+        minding = [run.entry.name for run in runs if run.entry.policies.overlap != "allow"]
+        unfinished = self._running.unfinished(minding, now_ms=now_ms) if minding else frozenset()
+        bounded = {self._messages.queue_of(run.entry) for run in runs if run.entry.policies.max_queue_depth is not None}
+        return Facts(now_ms, unfinished, {queue: self._outlet.depth(queue) for queue in bounded})
 
-    def _log_skipped(self, run: Run, reason: str) -> None:
-        extra = {"event": "run_skipped", "entry": run.entry.name, "due_at": iso_ms(run.due_ms), "reason": reason}
-        log.info("Skipped %s: %s", run.entry.name, reason, extra=extra)
+    def _judge(self, run: Run, facts: Facts) -> Judged:
+        entry, due_ms = run.entry, run.due_ms
+        queue = self._messages.queue_of(entry)
+        expires_ms, skip, wait = judge(run, queue, facts)
+        if wait:
+            return Judged(run, Outcome(sent=False, again_ms=facts.now_ms + WAIT_MS), Claim(entry.name, due_ms))
+        if skip is None:
+            try:
+                message = self._messages.render(run, expires_ms)
+            except MessageError as error:
+                self._report.unsendable(run, error)
+                skip = Skip.UNSENDABLE
+        if skip is not None:
+            return Judged(run, SKIPPED, Claim(entry.name, due_ms), skip)
+        key = self._outlet.list_key(queue, entry.options.priority)
+        if entry.policies.overlap == "allow":
+            return Judged(run, SENT, Claim(entry.name, due_ms, key, message))
+        until_ms = facts.now_ms + (entry.policies.max_runtime_ms or RUNTIME_MS)
+        claim = Claim(entry.name, due_ms, key, message, f"{run.id} {until_ms}")
+        return Judged(run, _outcome_after_waiting(run, facts.now_ms), claim)
+
+    def _say(self, judged: Sequence[Judged], left_out: frozenset[int]) -> None:
+        self._report.claimed_before([judged[number].run for number in left_out])
+        claimed = [one for number, one in enumerate(judged) if number not in left_out]
+        if sent := [one.run for one in claimed if one.skip is None]:
+            self._report.dispatched(sent, self._clock.now_ms())
+        for one in claimed:
+            if one.skip is not None:
+                self._report.skipped(one.run, one.skip)
+
+
+def _outcome_after_waiting(run: Run, now_ms: int) -> Outcome:
+    """Sent; and if it had waited for so long that others came due meanwhile, those are dropped: one waits, not many."""
+    if run.entry.policies.overlap != "queue_one":
+        return SENT
+    passed_ms = latest_ms(run.timeline, after_ms=run.due_ms, until_ms=now_ms)
+    return SENT if passed_ms is None else Outcome(sent=True, passed_ms=passed_ms)
+
+
+def _with_dropped(judged: Judged) -> Iterator[Judged]:
+    """A judged run, and after it the last of those that are dropped with it: its claim covers all before."""
+    yield judged
+    passed_ms = judged.outcome.passed_ms
+    if passed_ms is not None:
+        run = judged.run._replace(due_ms=passed_ms, fire_ms=passed_ms)
+        yield Judged(run, SKIPPED, Claim(run.entry.name, passed_ms), Skip.OVERLAP)

@@ -6,37 +6,41 @@ thousand entries that share a minute costs one heap operation, and equal schedul
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterator, Sequence
 from heapq import heappop, heappush
+from typing import NamedTuple
 
-from beatd.clock import from_ms, to_ms
 from beatd.model import Entry, Run
-from beatd.schedules import Schedule, jittered
+from beatd.schedules import Schedule
+from beatd.timeline import fire_ms
+
+
+class Outcome(NamedTuple):
+    """What became of a run that was handed out."""
+
+    sent: bool
+    passed_ms: int | None = None
+    """Everything up to this due time is done with, not only the run itself."""
+    again_ms: int | None = None
+    """The run was not done with; hand it out again at this instant."""
+
+
+SENT = Outcome(sent=True)
+SKIPPED = Outcome(sent=False)
 
 
 class Slot:
-    """An entry's place in the heap: its schedule (with its phase) and its next run."""
+    """An entry's place in the heap: its timeline, its next run, and how many runs it has left (``None``: no limit)."""
 
-    __slots__ = ("due_ms", "entry", "fire_ms", "gone", "schedule")
+    __slots__ = ("due_ms", "entry", "fire_ms", "gone", "left", "timeline")
 
-    def __init__(self, entry: Entry, schedule: Schedule) -> None:
+    def __init__(self, entry: Entry, timeline: Schedule, left: int | None) -> None:
         self.entry = entry
-        self.schedule = schedule
+        self.timeline = timeline
+        self.left = left
+        self.due_ms = 0
+        self.fire_ms = 0
         self.gone = False
-
-    def set_due(self, due_ms: int) -> None:
-        """Make the run at ``due_ms`` the next one."""
-        self.due_ms = due_ms
-        self.fire_ms = fire_ms(self.entry, self.schedule, due_ms)
-
-
-def fire_ms(entry: Entry, schedule: Schedule, due_ms: int) -> int:
-    """When a run leaves (ms): when it is due, or later by its share of the entry's jitter."""
-    jitter_ms = entry.policies.jitter_ms
-    if not jitter_ms:
-        return due_ms
-    due_at = from_ms(due_ms)
-    return to_ms(jittered(entry.name, due_at, jitter_ms, schedule.next_after(due_at)))
 
 
 class DueHeap:
@@ -51,6 +55,7 @@ class DueHeap:
         self._buckets: dict[int, list[Slot]] = {}
         self._instants: list[int] = []
         self._taken: list[Slot] = []
+        self._gone = 0
 
     def __len__(self) -> int:
         return len(self._slots)
@@ -65,11 +70,14 @@ class DueHeap:
         self._instants.clear()
         self._taken.clear()
 
-    def put(self, entry: Entry, schedule: Schedule, due_ms: int | None) -> None:
-        """Add an entry, or replace the one of that name. Without a ``due_ms`` it never runs again and is left out."""
+    def put(self, entry: Entry, timeline: Schedule, due_ms: int | None, *, left: int | None = None) -> None:
+        """Add an entry, or replace the one of that name.
+
+        Without a ``due_ms`` it never runs again and is left out. ``left`` is the number of runs that it may still have.
+        """
         self.remove(entry.name)
-        if due_ms is not None:
-            slot = self._slots[entry.name] = Slot(entry, schedule)
+        if due_ms is not None and (left is None or left > 0):
+            slot = self._slots[entry.name] = Slot(entry, timeline, left)
             self._file(slot, due_ms)
 
     def remove(self, name: str) -> None:
@@ -77,9 +85,12 @@ class DueHeap:
         slot = self._slots.pop(name, None)
         if slot is not None:
             slot.gone = True  # it stays in its bucket until that comes up: finding it there would take a search
+            self._gone += 1
+            if self._gone > len(self._slots) + 1_000:
+                self._compact()
 
     def due(self, now_ms: int, *, at_most: int) -> list[Run]:
-        """The earliest runs that fire at or before ``now_ms``; the same ones again until :meth:`advance`."""
+        """The earliest runs that fire at or before ``now_ms``, one per entry; the same again until :meth:`advance`."""
         taken = self._taken = [slot for slot in self._taken if not slot.gone]
         while len(taken) < at_most and self._instants and self._instants[0] <= now_ms:
             instant = self._instants[0]
@@ -90,18 +101,24 @@ class DueHeap:
             if not bucket:
                 heappop(self._instants)
                 del self._buckets[instant]
-        return [Run(slot.entry, slot.due_ms, slot.fire_ms) for slot in taken]
+        return [Run(slot.entry, slot.due_ms, slot.fire_ms, slot.timeline) for slot in taken]
 
-    def advance(self) -> None:
-        """Move every run that :meth:`due` handed out to the next occurrence of its entry."""
+    def advance(self, outcomes: Sequence[Outcome]) -> None:
+        """Move the runs that :meth:`due` handed out, in its order, to the next ones of their entries."""
         taken, self._taken = self._taken, []
         nexts: dict[tuple[int, int], int | None] = {}
-        for slot in taken:
-            key = (id(slot.schedule), slot.due_ms)
+        for slot, outcome in zip(taken, outcomes, strict=True):
+            if outcome.again_ms is not None:
+                self._place(slot, outcome.again_ms)
+                continue
+            if outcome.sent and slot.left is not None:
+                slot.left -= 1
+            passed_ms = slot.due_ms if outcome.passed_ms is None else outcome.passed_ms
+            key = (id(slot.timeline), passed_ms)
             if key not in nexts:
-                nexts[key] = slot.schedule.next_after_ms(slot.due_ms)
+                nexts[key] = slot.timeline.next_after_ms(passed_ms)
             due_ms = nexts[key]
-            if due_ms is None:
+            if due_ms is None or slot.left == 0:
                 del self._slots[slot.entry.name]
             else:
                 self._file(slot, due_ms)
@@ -111,15 +128,29 @@ class DueHeap:
         waiting = [slot.fire_ms for slot in self._taken[:1]] + self._instants[:1]
         return min(waiting, default=None)
 
-    def slots(self) -> Iterable[Slot]:
-        """Every entry's slot, in no particular order."""
-        return self._slots.values()
+    def entries_at(self, instant: int) -> Iterator[Entry]:
+        """The entries that fire at an instant, as of now."""
+        return (slot.entry for slot in tuple(self._buckets.get(instant, ())) if not slot.gone)
 
     def _file(self, slot: Slot, due_ms: int) -> None:
-        slot.set_due(due_ms)
-        bucket = self._buckets.get(slot.fire_ms)
+        slot.due_ms = due_ms
+        self._place(slot, fire_ms(slot.entry, slot.timeline, due_ms))
+
+    def _place(self, slot: Slot, instant: int) -> None:
+        slot.fire_ms = instant
+        bucket = self._buckets.get(instant)
         if bucket is None:
-            self._buckets[slot.fire_ms] = [slot]
-            heappush(self._instants, slot.fire_ms)
+            self._buckets[instant] = [slot]
+            heappush(self._instants, instant)
         else:
             bucket.append(slot)
+
+    def _compact(self) -> None:
+        """Let go of slots that are gone: a yearly entry's bucket would keep them for long."""
+        self._buckets.clear()
+        self._instants.clear()
+        self._gone = 0
+        waiting = {id(slot) for slot in self._taken}
+        for slot in self._slots.values():
+            if id(slot) not in waiting:
+                self._place(slot, slot.fire_ms)

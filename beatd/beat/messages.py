@@ -11,7 +11,7 @@ from beatd.clock import iso_ms, to_ms
 from beatd.message import Form, hole
 from beatd.model import Entry, Options, Run
 
-CACHED_FORMS = 50_000
+CACHED_FORMS = 20_000
 """Forms of entries that are kept: one is about 1.5 kB, and making one takes as long as three renderings."""
 
 RUN_HOLES = ("id", "due_at", "eta", "expires", "expiration")
@@ -124,7 +124,7 @@ def expires_at_ms(run: Run) -> int | None:
         case None:
             return None
         case "auto":
-            return run.entry.schedule.next_after_ms(run.due_ms)
+            return run.timeline.next_after_ms(run.due_ms)
         case datetime() as instant:
             return to_ms(instant)
         case duration_ms:

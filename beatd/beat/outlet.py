@@ -33,15 +33,24 @@ class Outlet(Protocol):
     def flush(self, term: Term) -> None:
         """Bring everything claimed to the broker; raises :class:`~beatd.exceptions.BrokerError` if it cannot."""
 
+    def depth(self, queue: str) -> int:
+        """How many messages wait in a queue; one that does not exist is empty."""
+
 
 class StoreOutlet:
     """The state store is the broker: nothing is left to do after the claim."""
+
+    def __init__(self, publisher: Publisher) -> None:
+        self._publisher = publisher
 
     def list_key(self, queue: str, priority: int | None) -> str:
         return queue_key(queue, priority)
 
     def flush(self, term: Term) -> None:
         pass
+
+    def depth(self, queue: str) -> int:
+        return self._publisher.depth(queue)
 
 
 class OutboxOutlet:
@@ -65,6 +74,9 @@ class OutboxOutlet:
                 self._publish(open_envelope(raw))
             if not envelopes or self._outbox.strike(len(envelopes), lease_value=term.lease_value) == 0:
                 self._empty_in = term.token
+
+    def depth(self, queue: str) -> int:
+        return self._publisher.depth(queue)
 
     def _publish(self, message: TaskMessage) -> None:
         expires = message.headers.get("expires")

@@ -8,23 +8,30 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 
 from beatd.beat.catchup import first_due
 from beatd.beat.dispatcher import Dispatcher
 from beatd.beat.elector import Elector, Term
 from beatd.beat.heap import DueHeap
 from beatd.beat.outlet import Outlet
-from beatd.clock import Clock, from_ms
+from beatd.clock import Clock
 from beatd.exceptions import BrokerError, StoreError, TermLost
 from beatd.model import Entry
-from beatd.schedules import bind
 from beatd.store.claims import Claims, EntryState
+from beatd.timeline import timeline
 
 log = logging.getLogger("beatd.beat")
 
-BATCH = 500
-"""Runs claimed in one call: keeps one call below about 10 ms of the store's time."""
+TURN = 5_000
+"""Runs dispatched before the heap moves on and the term is looked at again."""
+
+PREPARE_MS, PREPARE_SPARE_MS, PREPARE_SLICE = 5_000, 50, 200
+"""Messages of runs that come due between so many milliseconds from now are made ready, so many at once."""
+
+SWEEP_EVERY_MS, SWEEP_AFTER_MS = 3_600_000, 30 * 86_400_000
+"""How often the state of entries that left the schedule is looked at, and when it is forgotten."""
 
 SLEEP_MAX = 1.0
 """Seconds; the loop turns at least this often, which feeds the watchdog and finds clock steps."""
@@ -65,6 +72,9 @@ class Beat:
         self._entries: dict[str, Entry] = {}
         self._incoming: dict[str, Entry] | None = None
         self._resumed_in = 0  # the token of the term in which the heap was built
+        self._sweep_at_ms = 0
+        self._preparing_for = 0
+        self._to_prepare: Iterator[Entry] = iter(())
         self._clock_offset_ms = self._offset_ms()
         self._failures = 0
         self._stopping = False
@@ -112,9 +122,9 @@ class Beat:
         if self._must_resume(term, now_ms):
             self._resume(term, now_ms)
         self._outlet.flush(term)  # what a leader before us, or a broker that was down, left behind
-        while runs := self._heap.due(now_ms, at_most=BATCH):
-            self._dispatcher.dispatch(runs, term)  # claims and pushes; raises and changes nothing otherwise
-            self._heap.advance()  # memory moves after the store has
+        while runs := self._heap.due(now_ms, at_most=TURN):
+            outcomes = self._dispatcher.dispatch(runs, term)  # claims and pushes; raises and changes nothing otherwise
+            self._heap.advance(outcomes)  # memory moves after the store has
             if (term := self._elector.term()) is None:
                 return 0.0
         return self._until_next_due()
@@ -123,7 +133,19 @@ class Beat:
         instant = self._heap.next_fire_ms()
         if instant is None:
             return SLEEP_MAX
-        return min(max((instant - self._clock.now_ms()) / 1000, 0.0), SLEEP_MAX)
+        left_ms = instant - self._clock.now_ms()
+        if PREPARE_SPARE_MS < left_ms < PREPARE_MS and self._prepare(instant):
+            return 0.0
+        return min(max(left_ms / 1000, 0.0), SLEEP_MAX)
+
+    def _prepare(self, instant: int) -> bool:
+        """Make some of the messages of a coming instant ready; tells whether there may be more to do."""
+        if instant != self._preparing_for:
+            self._preparing_for, self._to_prepare = instant, self._heap.entries_at(instant)
+        entries = list(islice(self._to_prepare, PREPARE_SLICE))
+        for entry in entries:
+            self._dispatcher.prepare(entry)
+        return bool(entries)
 
     def _must_resume(self, term: Term, now_ms: int) -> bool:
         """Whether the heap no longer says where entries stand: after a new term, a clock step, or a stall."""
@@ -146,20 +168,36 @@ class Beat:
         self._resumed_in = 0  # should the store fail half way, the next turn begins again
         self._heap.clear()
         self._put(self._entries.values(), term, now_ms)
+        self._sweep(term, now_ms)
         self._resumed_in = term.token
         extra = {"event": "schedule_resumed", "entries": len(self._entries), "term": term.token}
         log.info("%d entries in force", len(self._entries), extra=extra)
 
     def _put(self, entries: Iterable[Entry], term: Term, now_ms: int) -> None:
-        wanted = {entry.name: entry for entry in entries if entry.policies.enabled}
-        named = [(name, entry.schedule.fingerprint) for name, entry in wanted.items()]
-        for name, state in self._claims.adopt(named, lease_value=term.lease_value, now_ms=now_ms):
-            self._place(wanted[name], state, now_ms)
+        named = {entry.name: entry for entry in entries}
+        known_as = [(name, _fingerprint(entry)) for name, entry in named.items()]
+        for name, state in self._claims.adopt(known_as, lease_value=term.lease_value, now_ms=now_ms):
+            self._place(named[name], state, now_ms)
 
     def _place(self, entry: Entry, state: EntryState, now_ms: int) -> None:
-        schedule = bind(entry.schedule, from_ms(state.first_seen_ms))
-        due_ms = first_due(schedule, entry.policies, last_due_ms=state.last_due_ms, now_ms=now_ms)
-        self._heap.put(entry, schedule, due_ms)
+        policies = entry.policies
+        if not policies.enabled:
+            self._heap.remove(entry.name)
+            return
+        line = timeline(entry, state.first_seen_ms)
+        due_ms = first_due(line, policies, last_due_ms=state.last_due_ms, now_ms=now_ms)
+        left = None if policies.max_runs is None else policies.max_runs - state.runs
+        self._heap.put(entry, line, due_ms, left=left)
+
+    def _sweep(self, term: Term, now_ms: int) -> None:
+        """Forget what the store knows of entries that left the schedule long ago."""
+        if now_ms < self._sweep_at_ms:
+            return
+        self._sweep_at_ms = now_ms + SWEEP_EVERY_MS
+        swept = self._claims.sweep(self._entries, lease_value=term.lease_value, now_ms=now_ms, keep_ms=SWEEP_AFTER_MS)
+        if swept:
+            extra = {"event": "state_swept", "entries": swept[:10], "count": len(swept)}
+            log.info("Forgot %d entries that left the schedule long ago", len(swept), extra=extra)
 
     def _take_in(self) -> None:
         """Put a new schedule in force: only what changed is touched. Left for the next turn if the store fails."""
@@ -168,7 +206,7 @@ class Beat:
             return
         term = self._elector.term()
         if term is not None and term.token == self._resumed_in:
-            gone = [name for name in self._entries if name not in incoming or not incoming[name].policies.enabled]
+            gone = [name for name in self._entries if name not in incoming]
             changed = [entry for name, entry in incoming.items() if not _unchanged(entry, self._entries.get(name))]
             self._put(changed, term, self._clock.now_ms())
             for name in gone:
@@ -194,6 +232,10 @@ class Beat:
 
     def _offset_ms(self) -> int:
         return self._clock.now_ms() - int(self._clock.monotonic() * 1000)
+
+
+def _fingerprint(entry: Entry) -> str:
+    return entry.schedule.fingerprint if entry.policies.enabled else f"off {entry.schedule.fingerprint}"
 
 
 def _unchanged(entry: Entry, before: Entry | None) -> bool:

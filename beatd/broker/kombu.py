@@ -7,6 +7,7 @@ import threading
 from typing import Any
 
 import kombu as _kombu
+from amqp.exceptions import ChannelError
 from kombu.exceptions import KombuError, OperationalError
 
 from beatd.broker.port import PUBLISH_ATTEMPTS, PUBLISH_TIMEOUT
@@ -32,6 +33,17 @@ class KombuPublisher:
         try:
             with self._lock:
                 self._publish(message, queue, exchange, routing_key or queue)
+        except (OperationalError, KombuError, OSError) as error:
+            self.close()
+            raise BrokerError(f"broker {redacted(self._url)}: {error}") from error
+
+    def depth(self, queue: str) -> int:
+        try:
+            with self._lock:
+                return int(self._open().channel.queue_declare(queue, passive=True).message_count)
+        except ChannelError:
+            self.close()
+            return 0  # there is no such queue
         except (OperationalError, KombuError, OSError) as error:
             self.close()
             raise BrokerError(f"broker {redacted(self._url)}: {error}") from error

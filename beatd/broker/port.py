@@ -24,6 +24,9 @@ class Publisher(Protocol):
         attempts.
         """
 
+    def depth(self, queue: str) -> int:
+        """How many messages wait in ``queue``; 0 for one that does not exist. Raises as ``publish`` does."""
+
     def close(self) -> None:
         """Close the connections; a later ``publish`` opens them again."""
 

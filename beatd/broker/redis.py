@@ -7,7 +7,7 @@ import re
 import time
 
 from beatd.broker.port import PUBLISH_ATTEMPTS, redis_url
-from beatd.exceptions import BrokerError, StoreRefused, StoreUnavailable
+from beatd.exceptions import BrokerError, StoreError, StoreRefused, StoreUnavailable
 from beatd.message import TaskMessage, envelope
 from beatd.store.client import border, connect
 
@@ -62,6 +62,15 @@ class RedisPublisher:
         with border(self._client):
             for target in targets:
                 self._client.lpush(queue_key(target, priority), raw)
+
+    def depth(self, queue: str) -> int:
+        try:
+            with border(self._client), self._client.pipeline(transaction=False) as pipeline:
+                for key in queue_keys(queue):
+                    pipeline.llen(key)
+                return sum(pipeline.execute())
+        except StoreError as error:
+            raise BrokerError(f"broker: {error}") from error
 
     def close(self) -> None:
         self._client.close()

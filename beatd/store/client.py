@@ -6,7 +6,7 @@ Every socket has a timeout; nothing here retries: who calls knows whether a repe
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.resources import files
 from typing import Any
@@ -106,6 +106,32 @@ class Script:
         """Run it; raises :class:`TermLost`, :class:`StoreUnavailable` or :class:`StoreRefused`."""
         with border(self._client):
             return self._call(keys=keys, args=args)
+
+    def stream(self, calls: Iterable[tuple[Sequence[str], Sequence[Any]]]) -> Iterator[Any]:
+        """The answers to many calls, in order. The next call is made ready while the server works on the one before.
+
+        Raises as a single call does; what became of the calls under way is then unknown.
+        """
+        with border(self._client):
+            connection: Any = self._client.connection_pool.get_connection()
+            under_way = 0
+            try:
+                for keys, args in calls:
+                    # EVAL, not EVALSHA: a server that has lost the script must not stop a stream half way
+                    connection.send_command("EVAL", self._call.script, len(keys), *keys, *args)
+                    under_way += 1
+                    if under_way > 1:
+                        answer = connection.read_response()
+                        under_way -= 1
+                        yield answer
+                while under_way:
+                    answer = connection.read_response()
+                    under_way -= 1
+                    yield answer
+            finally:
+                if under_way:
+                    connection.disconnect()  # an answer that nobody read would be taken for the next one's
+                self._client.connection_pool.release(connection)
 
 
 @functools.cache

@@ -20,6 +20,12 @@ class ShardKeys(NamedTuple):
     """hash, for ever: entry name → last due (ms). What the claim moves forward."""
     known: str
     """hash, for ever: entry name → ``<first seen ms> <fingerprint>``. Written when an entry appears or changes."""
+    runs: str
+    """hash, for ever: entry name → number of runs that were sent."""
+    running: str
+    """hash, until the run is over: entry that minds overlaps → ``<run id> <ms until which it may run>``."""
+    gone: str
+    """zset, 30 days: name of an entry that left the schedule → since when (ms). Then its state is forgotten."""
     outbox: str
     """list, until confirmed: envelopes that were claimed and are not in the broker yet, the oldest last."""
 

@@ -2,9 +2,11 @@
 --
 -- KEYS[1]  lease     string  "<daemon id>:<token>"
 -- KEYS[2]  last due  hash    entry name -> ms
--- KEYS[3…] queues    list    where messages are pushed
+-- KEYS[3]  runs      hash    entry name -> number of runs sent
+-- KEYS[4]  running   hash    entry name -> "<run id> <ms until which it may run>"
+-- KEYS[5…] queues    list    where messages are pushed
 -- ARGV[1]  the value that the lease must have
--- ARGV[2…] name, due (ms), number of its queue in KEYS (0: push nothing), message; name, due, …
+-- ARGV[2…] name, due (ms), number of its queue in KEYS (0: nothing is sent), message, running (or empty); name, …
 --
 -- Returns the numbers (from 0) of the runs that were left out because their last due is not before their due;
 -- error FENCED, and nothing written, when the term is over.
@@ -15,21 +17,26 @@ if redis.call('GET', KEYS[1]) ~= ARGV[1] then
 end
 
 local names = {}
-for i = 2, #ARGV, 4 do
+for i = 2, #ARGV, 5 do
   names[#names + 1] = ARGV[i]
 end
-local stored = redis.call('HMGET', KEYS[2], unpack(names))
+local stored_due = redis.call('HMGET', KEYS[2], unpack(names))
+local stored_runs = redis.call('HMGET', KEYS[3], unpack(names))
 
-local last_due, pushes, left_out = {}, {}, {}
+local last_due, runs, running, pushes, left_out = {}, {}, {}, {}, {}
 for n, name in ipairs(names) do
-  local at = 4 * n - 2
+  local at = 5 * n - 3
   local due, queue = ARGV[at + 1], tonumber(ARGV[at + 2])
-  local last = last_due[name] or stored[n]
+  local last = last_due[name] or stored_due[n]
   if last and tonumber(last) >= tonumber(due) then
     left_out[#left_out + 1] = n - 1
   else
     last_due[name] = due
     if queue > 0 then
+      runs[name] = (runs[name] or tonumber(stored_runs[n] or '0')) + 1
+      if ARGV[at + 4] ~= '' then
+        running[name] = ARGV[at + 4]
+      end
       local messages = pushes[queue]
       if not messages then
         messages = {}
@@ -40,13 +47,15 @@ for n, name in ipairs(names) do
   end
 end
 
-local moved = {}
-for name, due in pairs(last_due) do
-  moved[#moved + 1] = name
-  moved[#moved + 1] = due
-end
-if #moved > 0 then
-  redis.call('HSET', KEYS[2], unpack(moved))
+for key, fields in pairs({[KEYS[2]] = last_due, [KEYS[3]] = runs, [KEYS[4]] = running}) do
+  local pairs_of_key = {}
+  for name, value in pairs(fields) do
+    pairs_of_key[#pairs_of_key + 1] = name
+    pairs_of_key[#pairs_of_key + 1] = value
+  end
+  if #pairs_of_key > 0 then
+    redis.call('HSET', key, unpack(pairs_of_key))
+  end
 end
 for queue, messages in pairs(pushes) do
   redis.call('LPUSH', KEYS[queue], unpack(messages))

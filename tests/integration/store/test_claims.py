@@ -1,5 +1,7 @@
 """The claim: what a term may write, and that a run leaves once."""
 
+import json
+
 import pytest
 import redis
 
@@ -8,6 +10,7 @@ from beatd.store.claims import Claim, Claims, EntryState
 from beatd.store.client import connect
 from beatd.store.keys import Keys
 from beatd.store.lease import Held, Lease
+from beatd.store.running import Running
 
 NOW = 1_790_000_000_000
 KEYS = Keys("beatd")
@@ -40,22 +43,23 @@ def adopt(claims, value, *pairs, now=NOW):
 
 
 def claim(claims, value, *runs):
-    return claims.claim([Claim(*run) for run in runs], lease_value=value)
+    [left_out] = claims.claim([[Claim(*run) for run in runs]], lease_value=value)
+    return left_out
 
 
 def test_a_new_entry_begins_now(claims, held):
-    assert adopt(claims, held, ("a", "every 30 s")) == {"a": EntryState(NOW, NOW)}
+    assert adopt(claims, held, ("a", "every 30 s")) == {"a": EntryState(NOW, NOW, 0)}
 
 
 def test_a_known_entry_goes_on_where_it_was(claims, held):
     adopt(claims, held, ("a", "x"))
     claim(claims, held, ("a", NOW + 30_000, "celery", b"m"))
-    assert adopt(claims, held, ("a", "x"), now=NOW + 99_000) == {"a": EntryState(NOW + 30_000, NOW)}
+    assert adopt(claims, held, ("a", "x"), now=NOW + 99_000) == {"a": EntryState(NOW + 30_000, NOW, 1)}
 
 
 def test_a_changed_entry_begins_now(claims, held):
     adopt(claims, held, ("a", "x"))
-    assert adopt(claims, held, ("a", "y"), now=NOW + 5_000) == {"a": EntryState(NOW + 5_000, NOW + 5_000)}
+    assert adopt(claims, held, ("a", "y"), now=NOW + 5_000) == {"a": EntryState(NOW + 5_000, NOW + 5_000, 0)}
 
 
 def test_a_changed_entry_never_moves_back(claims, held):
@@ -74,6 +78,41 @@ def test_names_and_fingerprints_may_hold_anything(claims, held):
 def test_entries_beyond_one_call_keep_their_order(claims, held):
     pairs = [(f"e{n}", "x") for n in range(2_500)]
     assert list(adopt(claims, held, *pairs)) == [name for name, _ in pairs]
+
+
+def test_a_resumed_entry_goes_on_from_now_and_keeps_its_phase(claims, held):
+    adopt(claims, held, ("a", "x"))
+    adopt(claims, held, ("a", "off x"), now=NOW + 1_000)
+    assert adopt(claims, held, ("a", "x"), now=NOW + 9_000) == {"a": EntryState(NOW + 9_000, NOW, 0)}
+
+
+def test_batches_are_claimed_in_order(claims, client, held):
+    batches = ([Claim(f"e{n}-{i}", NOW, "celery", b"%d" % (10 * n + i)) for i in range(10)] for n in range(7))
+    assert list(claims.claim(batches, lease_value=held)) == [frozenset()] * 7
+    assert client.lrange("celery", 0, -1) == [b"%d" % n for n in reversed(range(70))]
+
+
+def test_a_stream_that_ends_early_leaves_no_answer_behind(claims, client, held):
+    batches = ([Claim(f"e{n}", NOW, "celery", b"m")] for n in range(7))
+    stream = claims.claim(batches, lease_value=held)
+    next(stream)
+    stream.close()
+    assert claim(claims, held, ("z", NOW, "celery", b"m")) == frozenset()
+    assert client.ping()
+
+
+def test_what_left_the_schedule_is_forgotten_after_a_while(claims, client, held):
+    adopt(claims, held, ("stays", "x"), ("goes", "x"), ("returns", "x"))
+    day = 86_400_000
+
+    def sweep(names, now):
+        return claims.sweep(names, lease_value=held, now_ms=now, keep_ms=30 * day)
+
+    assert sweep(["stays"], NOW) == []
+    assert sweep(["stays", "returns"], NOW + day) == []
+    assert sweep(["stays", "returns"], NOW + 31 * day) == ["goes"]
+    assert sweep(["stays"], NOW + 32 * day) == []
+    assert set(client.hkeys(KEYS.shard().known)) == set(client.hkeys(KEYS.shard().last_due)) == {b"stays", b"returns"}
 
 
 def test_messages_reach_their_queues_in_order(claims, client, held):
@@ -99,6 +138,32 @@ def test_a_skipped_run_moves_last_due_and_pushes_nothing(claims, client, held):
     claim(claims, held, ("a", NOW, None, b""))
     assert client.hget(KEYS.shard().last_due, "a") == b"%d" % NOW
     assert client.keys("*celery*") == []
+
+
+def test_only_runs_that_were_sent_are_counted(claims, client, held):
+    claim(claims, held, ("a", NOW, "celery", b"1"), ("a", NOW + 1, None), ("a", NOW + 2, "celery", b"3"))
+    claim(claims, held, ("a", NOW + 3, "celery", b"4"), ("a", NOW + 3, "celery", b"4"))
+    assert client.hgetall(KEYS.shard().runs) == {b"a": b"3"}
+
+
+def test_what_runs_is_known_until_its_result_is_there(claims, client, held):
+    running = Running(client, KEYS)
+    claim(claims, held, ("a", NOW, "celery", b"1", f"id-a {NOW + 10}"), ("b", NOW, "celery", b"2", f"id-b {NOW + 10}"))
+
+    def unfinished(now):
+        return running.unfinished(["a", "b", "c"], now_ms=now)
+
+    assert unfinished(NOW) == {"a", "b"}
+    client.set("celery-task-meta-id-a", json.dumps({"status": "STARTED", "result": None}))
+    assert unfinished(NOW) == {"a", "b"}
+    client.set("celery-task-meta-id-a", json.dumps({"status": "FAILURE", "result": None}))
+    assert unfinished(NOW) == {"b"}
+    running.finished([("b", "id-of-an-older-run")])
+    assert unfinished(NOW) == {"b"}
+    running.finished([("b", "id-b")])
+    assert unfinished(NOW) == set()
+    claim(claims, held, ("b", NOW + 1, "celery", b"2", f"id-c {NOW + 10}"))
+    assert unfinished(NOW + 10) == set()
 
 
 def test_an_old_term_writes_nothing(claims, client, lease, held):
@@ -194,9 +259,9 @@ def test_passwords_stay_out_of_errors(redis_server, redis_url):
     with redis.Redis.from_url(redis_url) as admin:
         admin.config_set("requirepass", "s3cret")
         try:
-            with connect(redis_url.replace("redis://", "redis://:wr0ng@")) as client:
-                with pytest.raises(StoreRefused) as caught:
-                    Lease(client, KEYS, shard=0, daemon_id="d1", ttl_ms=1_000).take()
+            wrong = redis_url.replace("redis://", "redis://:wr0ng@")
+            with connect(wrong) as client, pytest.raises(StoreRefused) as caught:
+                Lease(client, KEYS, shard=0, daemon_id="d1", ttl_ms=1_000).take()
             assert "wr0ng" not in str(caught.value)
         finally:
             admin.config_set("requirepass", "")

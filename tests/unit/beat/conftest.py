@@ -49,6 +49,7 @@ class MemoryClaims:
     def __init__(self):
         self.lease_value = ""
         self.states = {}
+        self.running = {}
         self.pushed = []
         self.down = False
 
@@ -61,25 +62,47 @@ class MemoryClaims:
     def adopt(self, entries, *, lease_value, now_ms):
         self._check(lease_value)
         for name, fingerprint in entries:
-            state, known = self.states.get(name, (None, None))
+            state, known = self.states.get(name, (None, ""))
             if known != fingerprint:
+                same = state and known.removeprefix("off ") == fingerprint.removeprefix("off ")
+                first_seen = state.first_seen_ms if same else now_ms
                 last_due = max(now_ms, state.last_due_ms if state else 0)
-                state = EntryState(last_due, now_ms)
+                state = EntryState(last_due, first_seen, state.runs if state else 0)
                 self.states[name] = (state, fingerprint)
             yield name, state
 
-    def claim(self, claims, *, lease_value):
+    def claim(self, batches, *, lease_value):
+        for batch in batches:
+            self._check(lease_value)
+            left_out = set()
+            for number, one in enumerate(batch):
+                state, fingerprint = self.states[one.name]
+                if state.last_due_ms >= one.due_ms:
+                    left_out.add(number)
+                    continue
+                sent = one.queue is not None
+                self.states[one.name] = (EntryState(one.due_ms, state.first_seen_ms, state.runs + sent), fingerprint)
+                if sent:
+                    self.pushed.append((one.name, one.due_ms))
+                    self.running[one.name] = one.running
+            yield frozenset(left_out)
+
+    def sweep(self, names, *, lease_value, now_ms, keep_ms):
         self._check(lease_value)
-        left_out = set()
-        for number, one in enumerate(claims):
-            state, fingerprint = self.states[one.name]
-            if state.last_due_ms >= one.due_ms:
-                left_out.add(number)
-                continue
-            self.states[one.name] = (state._replace(last_due_ms=one.due_ms), fingerprint)
-            if one.queue is not None:
-                self.pushed.append((one.name, one.due_ms))
-        return frozenset(left_out)
+        return []
+
+    def unfinished(self, names, *, now_ms):
+        """Runs that were claimed with a time until which they may run, and that nobody called over."""
+        running = {name: self.running.get(name, "") for name in names}
+        return frozenset(name for name, value in running.items() if value and int(value.split()[1]) > now_ms)
+
+
+class EmptyQueues:
+    def __init__(self):
+        self.depths = {}
+
+    def depth(self, queue):
+        return self.depths.get(queue, 0)
 
 
 class FakeElector:
@@ -111,13 +134,15 @@ class Rig:
     def __init__(self):
         self.clock = FakeClock()
         self.claims = MemoryClaims()
+        self.queues = EmptyQueues()
         self.elector = FakeElector(self.claims)
         self.start()
 
     def start(self):
         """A fresh process over the same store."""
-        outlet = StoreOutlet()
-        self.dispatcher = Dispatcher(self.claims, Messages("celery", origin="test"), outlet, self.clock)
+        outlet = StoreOutlet(self.queues)
+        messages = Messages("celery", origin="test")
+        self.dispatcher = Dispatcher(self.claims, messages, outlet, self.claims, self.clock)
         self.beat = Beat(
             clock=self.clock,
             elector=self.elector,

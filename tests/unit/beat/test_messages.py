@@ -22,12 +22,12 @@ def make(schedule=30.0, **fields):
 
 
 def sent(entry, messages=None, fire_ms=DUE):
-    run = Run(entry, DUE, fire_ms)
+    run = Run(entry, DUE, fire_ms, entry.schedule)
     return open_envelope((messages or Messages("celery", origin="gen1@host")).render(run, expires_at_ms(run)))
 
 
 def test_the_run_id_is_the_uuid5_of_entry_and_due_time():
-    assert Run(make(), DUE, DUE).id == str(uuid.uuid5(RUN_NAMESPACE, f"add@{DUE}"))
+    assert Run(make(), DUE, DUE, make().schedule).id == str(uuid.uuid5(RUN_NAMESPACE, f"add@{DUE}"))
 
 
 def test_the_message_is_celery_beats_own_but_for_the_extra_headers():

@@ -1,6 +1,10 @@
 """The loop: what leaves when, and what a failure changes."""
 
+from datetime import timedelta
+
+from beatd.clock import from_ms
 from beatd.model import Options
+from beatd.schedules import parse_blackout
 
 
 def names_at(rig):
@@ -22,7 +26,7 @@ def test_nothing_leaves_without_a_term(rig, entry):
 
 def test_the_sleep_ends_at_the_next_due(rig, entry):
     rig.beat.replace([entry(schedule=0.3)])
-    assert rig.turn() == 0.3
+    assert next(filter(None, (rig.turn() for _ in range(9)))) == 0.3  # a turn of 0 s makes messages ready
 
 
 def test_a_failed_claim_changes_nothing_and_is_repeated(rig, entry):
@@ -63,12 +67,12 @@ def test_a_claim_whose_answer_was_lost_is_not_sent_again(rig, entry):
     rig.beat.replace([entry(schedule=1.0)])
     real, lost = rig.claims.claim, []
 
-    def claim_and_lose_the_answer(claims, *, lease_value):
-        real(claims, lease_value=lease_value)
+    def claim_and_lose_the_answer(batches, *, lease_value):
+        lost.extend(real(batches, lease_value=lease_value))
         rig.claims.claim = real
-        lost.append(claims)
         rig.claims.down = True
         rig.claims._check(lease_value)
+        yield
 
     rig.claims.claim = claim_and_lose_the_answer
     rig.run_for(1.02)
@@ -178,3 +182,80 @@ def test_ten_thousand_at_once_leave_in_one_turn(rig, entry):
     rig.clock.advance(10)
     rig.turn()
     assert len(set(rig.sent)) == 10_000
+
+
+def test_a_resumed_entry_goes_on_from_now_in_its_old_phase(rig, entry):
+    rig.beat.replace([entry(schedule=10.0)])
+    rig.run_for(14)
+    rig.beat.replace([entry(schedule=10.0, enabled=False)])
+    rig.run_for(33)
+    rig.beat.replace([entry(schedule=10.0)])
+    rig.run_for(14)
+    assert names_at(rig) == [10.0, 50.0, 60.0]
+
+
+def test_start_and_end_bound_an_entry(rig, entry):
+    start, end = from_ms(rig.begin_ms + 25_000), from_ms(rig.begin_ms + 45_000)
+    rig.beat.replace([entry(schedule=10.0, start=start, end=end)])
+    rig.run_for(100)
+    assert names_at(rig) == [25.0, 35.0, 45.0]
+
+
+def test_max_runs_holds_over_restarts(rig, entry):
+    rig.beat.replace([entry(schedule=10.0, max_runs=3)])
+    rig.run_for(25)
+    rig.start()
+    rig.beat.replace([entry(schedule=10.0, max_runs=3)])
+    rig.run_for(60)
+    assert names_at(rig) == [10.0, 20.0, 30.0]
+
+
+def test_a_blackout_skips_and_says_so(rig, entry):
+    noon = from_ms(rig.begin_ms)
+    window = f"{noon + timedelta(seconds=15):%H:%M:%S}-{noon + timedelta(seconds=35):%H:%M:%S}"
+    rig.beat.replace([entry(schedule=10.0, blackout=parse_blackout(window))])
+    rig.run_for(41)
+    assert names_at(rig) == [10.0, 40.0]
+    assert rig.dispatcher.totals["blackout"] == 2
+
+
+def test_overlap_skip_waits_for_the_worker_or_the_longest_run_time(rig, entry):
+    rig.beat.replace([entry(schedule=10.0, overlap="skip", max_runtime_ms=25_000)])
+    rig.run_for(61)
+    assert names_at(rig) == [10.0, 40.0]
+    rig.claims.running.clear()  # what a worker's word that it is over does
+    rig.run_for(10)
+    assert names_at(rig) == [10.0, 40.0, 70.0]
+    assert rig.dispatcher.totals["overlap"] == 4
+
+
+def test_overlap_queue_one_keeps_exactly_one_waiting(rig, entry):
+    rig.beat.replace([entry(schedule=10.0, overlap="queue_one", max_runtime_ms=100_000)])
+    rig.run_for(47)
+    assert names_at(rig) == [10.0]
+    rig.claims.running.clear()
+    rig.run_for(1)
+    assert names_at(rig) == [10.0, 20.0]  # the one that waited; those of 30 and 40 are dropped
+    rig.claims.running.clear()
+    rig.run_for(12)
+    assert names_at(rig) == [10.0, 20.0, 50.0]
+    assert rig.claims.states["a"][0].last_due_ms == rig.begin_ms + 50_000
+
+
+def test_a_full_queue_is_not_filled_further(rig, entry):
+    rig.queues.depths["celery"] = 5
+    rig.beat.replace([entry("careful", 10.0, max_queue_depth=5), entry("careless", 10.0)])
+    rig.run_for(11)
+    assert rig.sent == [("careless", 10.0)]
+    assert rig.dispatcher.totals["queue_full"] == 1
+
+
+def test_a_one_off_runs_once_over_restarts(rig, entry):
+    once = entry(schedule={"at": from_ms(rig.begin_ms + 5_000)})
+    rig.beat.replace([once])
+    rig.run_for(6)
+    for _ in range(3):
+        rig.start()
+        rig.beat.replace([once])
+        rig.run_for(100)
+    assert names_at(rig) == [5.0]

@@ -1,0 +1,56 @@
+"""What the dispatcher says about runs: totals and log events."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Sequence
+
+from beatd.beat.verdict import Skip
+from beatd.clock import iso_ms
+from beatd.exceptions import MessageError
+from beatd.model import Run
+
+log = logging.getLogger("beatd.beat.dispatcher")
+
+ONE_BY_ONE = 10
+"""Runs of a larger batch are logged as one line: a herd would spend more time on its log than on its messages."""
+
+
+class Report:
+    """Counts and logs what became of runs."""
+
+    def __init__(self) -> None:
+        self.totals: Counter[str] = Counter()
+
+    def dispatched(self, runs: Sequence[Run], now_ms: int) -> None:
+        """Runs whose messages left just now."""
+        self.totals["dispatched"] += len(runs)
+        if len(runs) > ONE_BY_ONE:
+            late_ms = now_ms - min(run.fire_ms for run in runs)
+            extra = {"event": "runs_dispatched", "count": len(runs), "lateness_ms": late_ms}
+            log.info("Dispatched %d runs", len(runs), extra=extra)
+            return
+        for run in runs:
+            extra = _about(run) | {"event": "run_dispatched", "lateness_ms": now_ms - run.fire_ms}
+            log.info("Dispatched %s (%s)", run.entry.name, run.entry.task, extra=extra)
+
+    def skipped(self, run: Run, reason: Skip) -> None:
+        """A run that is not sent, and why."""
+        self.totals[reason.value] += 1
+        extra = _about(run) | {"event": "run_skipped", "reason": reason.value}
+        log.info("Skipped %s: %s", run.entry.name, reason.value, extra=extra)
+
+    def claimed_before(self, runs: Sequence[Run]) -> None:
+        """Runs that were left out: another leader claimed them, or we did in an attempt that seemed to fail."""
+        self.totals["claimed_before"] += len(runs)
+        for run in runs:
+            log.debug("%s was claimed before", run.entry.name, extra=_about(run) | {"event": "run_claimed_before"})
+
+    def unsendable(self, run: Run, error: MessageError) -> None:
+        """A run for which no message can be made."""
+        log.warning("%s cannot be sent: %s", run.entry.name, error, extra=_about(run) | {"event": "run_unsendable"})
+
+
+def _about(run: Run) -> dict[str, object]:
+    return {"entry": run.entry.name, "run_id": run.id, "due_at": iso_ms(run.due_ms)}

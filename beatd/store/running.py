@@ -1,0 +1,53 @@
+"""Runs that were sent and may not be over yet: what overlap policies ask about.
+
+A run is over when its result says so (stored by any worker in this server, in Celery's format), when the bundled worker
+struck it off, or when the time that it may take has passed: so nothing can silence an entry for ever.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import redis
+
+from beatd.store.client import Script, border
+from beatd.store.keys import Keys
+from beatd.store.outcomes import READY_STATES
+from beatd.store.results import decode, result_key
+
+
+class Running:
+    """The last run of entries that mind overlaps, of one shard."""
+
+    def __init__(self, client: redis.Redis, keys: Keys, *, shard: int = 0) -> None:
+        self._client = client
+        self._key = keys.shard(shard).running
+        self._finished = Script(client, "finished")
+
+    def unfinished(self, names: Sequence[str], *, now_ms: int) -> frozenset[str]:
+        """Those of ``names`` whose last run is not over; two round trips at most."""
+        if not names:
+            return frozenset()
+        with border(self._client):
+            values = self._client.hmget(self._key, list(names))
+        runs = {name: _parsed(value) for name, value in zip(names, values, strict=True) if value}
+        asked = {name: run_id for name, (run_id, until_ms) in runs.items() if until_ms > now_ms}
+        if not asked:
+            return frozenset()
+        with border(self._client):
+            results = self._client.mget([result_key(run_id) for run_id in asked.values()])
+        return frozenset(name for name, result in zip(asked, results, strict=True) if not _is_over(result))
+
+    def finished(self, runs: Sequence[tuple[str, str]]) -> None:
+        """A worker's word that runs, ``(entry name, run id)``, are over."""
+        self._finished([self._key], [text for run in runs for text in run])
+
+
+def _is_over(result: Any) -> bool:
+    return result is not None and decode(result)["status"] in READY_STATES
+
+
+def _parsed(value: Any) -> tuple[str, int]:
+    run_id, _, until_ms = value.decode().partition(" ")
+    return run_id, int(until_ms)

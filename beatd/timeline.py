@@ -1,0 +1,63 @@
+"""The runs of one entry over time: what the daemon does and what previews show comes from here.
+
+An entry's timeline is its schedule, with the phase that it got when it was first seen, between its start and its end.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from beatd.clock import from_ms, to_ms
+from beatd.model import Entry
+from beatd.schedules import Schedule, bind, jittered_ms
+from beatd.schedules.schedule import Moments
+
+
+def timeline(entry: Entry, first_seen_ms: int) -> Schedule:
+    """The runs of ``entry``, first seen at ``first_seen_ms``, as a schedule.
+
+    An interval without an anchor counts from its start if it has one, which is then its first run; else from when it
+    was first seen.
+    """
+    start, end = entry.policies.start, entry.policies.end
+    schedule = bind(entry.schedule, start or from_ms(first_seen_ms))
+    if start is None and end is None:
+        return schedule
+    return Bounded(schedule, None if start is None else to_ms(start), None if end is None else to_ms(end))
+
+
+def fire_ms(entry: Entry, schedule: Schedule, due_ms: int) -> int:
+    """When a run leaves (ms): when it is due, or later by its share of the entry's jitter."""
+    jitter_ms = entry.policies.jitter_ms
+    if not jitter_ms:
+        return due_ms
+    return jittered_ms(entry.name, due_ms, jitter_ms, schedule.next_after_ms(due_ms))
+
+
+def hidden(entry: Entry, due_ms: int) -> bool:
+    """Whether the entry's blackout covers that moment."""
+    blackout = entry.policies.blackout
+    return blackout is not None and blackout.covers_ms(due_ms)
+
+
+@dataclass(frozen=True, slots=True, repr=False, eq=False)
+class Bounded(Moments):
+    """A schedule between two moments, both included."""
+
+    schedule: Schedule
+    start_ms: int | None
+    end_ms: int | None
+
+    def next_after_ms(self, t_ms: int, /) -> int | None:
+        if self.start_ms is not None:
+            t_ms = max(t_ms, self.start_ms - 1)
+        due_ms = self.schedule.next_after_ms(t_ms)
+        return None if due_ms is None or (self.end_ms is not None and due_ms > self.end_ms) else due_ms
+
+    @property
+    def notation(self) -> object:
+        return self.schedule.notation
+
+    @property
+    def meaning(self) -> str:
+        return f"{self.schedule.fingerprint} from {self.start_ms} to {self.end_ms}"
