@@ -120,8 +120,9 @@ def test_cronsim_agrees(text, start):
         ours = parse(text, timezone=zone)
     except ScheduleError as error:
         # A set that is for ever empty, a step that never steps: said when read, where cronsim walks for 50 years.
-        assert "never" in str(error), error
-        return
+        if "never" in str(error):
+            return
+        raise
     fixed = theirs.fixup_tz is not None
     for _ in range(6):
         assume(not (fixed and t.astimezone(info).fold))
