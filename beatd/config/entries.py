@@ -41,7 +41,7 @@ def entry(
     report = Report()
     made = EntryReader(timezone, defaults or {}).read(name, _without_none(fields), report, source)
     if made is None or report:
-        raise ConfigError(report.faults(source or "<program>", None))
+        raise ConfigError(report.faults(source or "<program>", lambda _path: None))
     return made
 
 

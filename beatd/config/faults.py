@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from difflib import get_close_matches
 
-from beatd.config.lines import Lines, Path
+from beatd.config.lines import Path
 from beatd.exceptions import Fault
 
 _BARE = re.compile(r"[A-Za-z0-9_-]+")
@@ -30,10 +30,9 @@ class Report:
         """Something at ``path`` is wrong; ``message`` says what, and what would be right."""
         self._found.append((path, message))
 
-    def faults(self, file: str, text: str | None) -> list[Fault]:
-        """What was found, in the order of the lines of ``text``; without lines if there is no text."""
-        lines = Lines(text) if text is not None else None
-        found = [Fault(file, lines.of(path) if lines else None, dotted(path), said) for path, said in self._found]
+    def faults(self, file: str, line_of: Callable[[Path], int | None]) -> list[Fault]:
+        """What was found, in the order of the lines that ``line_of`` gives."""
+        found = [Fault(file, line_of(path), dotted(path), said) for path, said in self._found]
         found.sort(key=lambda fault: fault.line or 0)
         if len(found) > _MOST:
             found[_MOST:] = [Fault(file, None, "", f"and {len(found) - _MOST} more faults")]

@@ -79,7 +79,7 @@ def digest(entries: tuple[Entry, ...]) -> str:
         shape = shapes.get(key)
         if shape is None:
             shape = shapes[key] = _shape_digest(entry)
-        meaning = _encode((entry.name, entry.task, entry.args, entry.kwargs, shape))
+        meaning = _meaning((entry.name, entry.task, entry.args, entry.kwargs, shape))
         total ^= int.from_bytes(sha256(meaning).digest()[:8])
     return f"{total:016x}"
 
@@ -88,7 +88,14 @@ def _shape_digest(entry: Entry) -> str:
     blackout = entry.policies.blackout
     policies = msgspec.structs.replace(entry.policies, blackout=None)
     parts = (entry.schedule.fingerprint, entry.timezone, entry.options, policies, blackout and blackout.notation)
-    return sha256(_encode(parts)).hexdigest()
+    return sha256(_meaning(parts)).hexdigest()
+
+
+def _meaning(value: Any) -> bytes:
+    try:
+        return _encode(value)
+    except OverflowError:  # TOML and JSON know numbers of any length, the encoder those of 64 bits
+        return repr(value).encode()
 
 
 _encode = msgspec.msgpack.Encoder(order="deterministic", enc_hook=repr).encode
@@ -120,7 +127,7 @@ class _Load:
                 if file not in files:
                     files.append(file)
                     self.included(file, shown, settings.timezone, defaults)
-        self.faults[:0] = report.faults(shown, text)
+        self.faults[:0] = report.faults(shown, document.line_of)
         if self.faults:
             raise ConfigError(self.faults)
         entries = tuple(self.entries)
@@ -137,7 +144,6 @@ class _Load:
         """Read one included file; its time zone and defaults, if it has its own, hold for its entries only."""
         shown = str(file)
         report = Report()
-        text: str | None = None
         try:
             text = read(file, shown)
             document = Document(shown, text)
@@ -148,7 +154,8 @@ class _Load:
             self.take(document, EntryReader(timezone, {**defaults, **own}), report)
         except ConfigError as error:
             self.faults += error.faults
-        self.faults += report.faults(shown, text)
+        else:
+            self.faults += report.faults(shown, document.line_of)
 
     def take(self, document: Document, reader: EntryReader, report: Report) -> None:
         """The entries of one file."""

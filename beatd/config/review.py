@@ -38,7 +38,7 @@ def review(config: Config, now_ms: int) -> list[Fault]:
         warnings += found[:_ALIKE]
         if len(found) > _ALIKE:
             message = f"and {len(found) - _ALIKE:,} more like the last one"
-            warnings.append(Fault(config.settings.file, None, SCHEDULE, message))
+            warnings.append(Fault(found[-1].file, None, SCHEDULE, message))
     return warnings
 
 

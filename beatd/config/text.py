@@ -10,14 +10,15 @@ import os
 import re
 import stat
 from collections.abc import Iterator
+from functools import cached_property
 from itertools import pairwise
-from pathlib import Path
+from pathlib import Path as FilePath
 from typing import Any, NamedTuple
 
 import rtoml
 
 from beatd.config.faults import dotted
-from beatd.config.lines import Lines
+from beatd.config.lines import Lines, Path
 from beatd.exceptions import ConfigError, Fault
 
 SCHEDULE = "beat_schedule"
@@ -57,9 +58,31 @@ class Document:
         if self._starts:
             yield from self._in_pieces()
         elif isinstance(self.schedule, dict):
-            lines = Lines(self.text)
             for name, fields in self.schedule.items():
-                yield RawEntry(name, fields, lines.of((SCHEDULE, name)) or 1)
+                yield RawEntry(name, fields, self._lines.of((SCHEDULE, name)) or 1)
+
+    def line_of(self, path: Path) -> int | None:
+        """The line where ``path`` is written, or the nearest of its parents. Looks only at the entry where it can."""
+        name = path[1] if len(path) > 1 and path[0] == SCHEDULE else None
+        if name not in self._places:
+            return self._lines.of(path)
+        start, end, line = self._places[name]
+        return line - 1 + (Lines(self.text[start:end]).of(path) or 1)
+
+    @cached_property
+    def _lines(self) -> Lines:
+        return Lines(self.text[: self._starts[0]] if self._starts else self.text)
+
+    @cached_property
+    def _places(self) -> dict[Any, tuple[int, int, int]]:
+        """Where each entry starts and ends, and its line, if the text is read in pieces."""
+        line = 1 + self.text.count("\n", 0, self._starts[0]) if self._starts else 1
+        places = {}
+        for start, end in pairwise([*self._starts, len(self.text)] if self._starts else []):
+            header = _ENTRY.match(self.text, start)
+            places[header[1].strip("\"'") if header else None] = (start, end, line)
+            line += self.text.count("\n", start, end)
+        return places
 
     def _in_pieces(self) -> Iterator[RawEntry]:
         ends = [*self._starts, len(self.text)]
@@ -135,7 +158,7 @@ def _starts(text: str) -> list[int]:
     return starts if brackets == len(starts) + inner else []
 
 
-def read(path: Path, shown: str) -> str:
+def read(path: FilePath, shown: str) -> str:
     """The text of a file; raises ConfigError, with ``shown`` as the file's name, if it cannot be one of ours."""
     try:
         facts = os.stat(path)  # noqa: PTH116 - one system call for kind and size
