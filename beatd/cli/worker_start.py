@@ -33,7 +33,7 @@ def start(options: dict[str, Any], app: App | None = None) -> None:
         app = app or _app(options, settings)
         _apply(app, options, settings, store_url)
         builtin.register(app, _names(options["builtin"]))
-        run_worker(app, _settings(app, options, settings))
+        run_worker(app, _settings(app, options, settings, store_url))
 
 
 def _state_store(settings: Settings) -> AbstractContextManager[str]:
@@ -70,7 +70,7 @@ def _apply(app: App, options: dict[str, Any], settings: Settings | None, store_u
         app.conf.result_backend = options["result_backend"]
 
 
-def _settings(app: App, options: dict[str, Any], settings: Settings | None) -> WorkerSettings:
+def _settings(app: App, options: dict[str, Any], settings: Settings | None, store_url: str | None) -> WorkerSettings:
     conf = app.conf
     pool = options["pool"] or (conf.worker_pool if conf.worker_pool in ("threads", "solo") else "prefork")
     return WorkerSettings(
@@ -79,6 +79,7 @@ def _settings(app: App, options: dict[str, Any], settings: Settings | None) -> W
         pool=pool,
         concurrency=1 if pool == "solo" else options["concurrency"] or conf.worker_concurrency or cpu_count(),
         prefix=settings.redis.prefix if settings is not None else "beatd",
+        store_url=store_url,
         max_tasks_per_child=options["max_tasks_per_child"] or conf.worker_max_tasks_per_child,
     )
 

@@ -55,16 +55,17 @@ class Arrival:
         expires_ms = self._moment(headers.expires, "expires")
         eta_ms = self._moment(headers.eta, "eta")
         request = request_class(task)(delivery, headers, task)
-        if not (headers.redelivered and eta_ms):
-            log.info(
-                "Task %s[%s] received",
-                request.name,
-                headers.id,
-                extra={"event": "task_received", "task": headers.task, "task_id": headers.id},
-            )
+        waits = eta_ms is not None and eta_ms > now_ms
+        log.info(
+            "Task %s[%s] received%s",
+            request.name,
+            headers.id,
+            f"  ETA:[{headers.eta}]" if waits else "",
+            extra={"event": "task_received", "task": headers.task, "task_id": headers.id},
+        )
         if expires_ms is not None and expires_ms <= now_ms:
             self._revoke(request, now_ms, verdicts)
-        elif eta_ms is not None and eta_ms > now_ms:
+        elif eta_ms is not None and waits:
             verdicts.park.append((delivery, eta_ms))
         else:
             verdicts.run.append(request)

@@ -6,14 +6,18 @@ import logging
 import multiprocessing
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from beatd.app import signals
 from beatd.app.app import App
+from beatd.broker import is_redis, redis_url
 from beatd.exceptions import StoreError
+from beatd.store.keys import Keys
 from beatd.worker.consumers import Consumer, open_consumer
 from beatd.worker.execution import Executor
+from beatd.worker.finished import FinishedRuns
 from beatd.worker.pools.port import Pool
 from beatd.worker.pools.prefork import PreforkPool
 from beatd.worker.pools.threads import SoloPool, ThreadPool
@@ -24,6 +28,7 @@ log = logging.getLogger("celery.worker")
 
 POOLS = ("prefork", "threads", "solo")
 _BEAT_S = 2.5
+_SAME_WISH_S = 0.3
 
 
 def run_worker(app: App, settings: WorkerSettings) -> None:
@@ -32,7 +37,9 @@ def run_worker(app: App, settings: WorkerSettings) -> None:
     url = app.conf.broker_url
     url = url if isinstance(url, str) else ";".join(url)
     consumer = open_consumer(url, settings.queues, name=settings.hostname, clock=app.clock, prefix=settings.prefix)
-    worker = Worker(app, settings, consumer, _pool(app, settings))
+    store_url = settings.store_url or (redis_url(url) if is_redis(url) else None)
+    finished = FinishedRuns(store_url, Keys(settings.prefix))
+    worker = Worker(app, settings, consumer=consumer, pool=_pool(app, settings), finished=finished)
     signals.worker_init.send(sender=worker)
     with _signals_of(worker), _heartbeat(consumer, settings.pool):
         worker.run()
@@ -61,24 +68,29 @@ def _name_process(number: int) -> None:
 
 @contextmanager
 def _signals_of(worker: Worker) -> Iterator[None]:
-    """SIGTERM and SIGINT: warm, then cold. SIGQUIT: cold."""
+    """SIGTERM and SIGINT: warm, the second time cold. SIGQUIT: cold.
 
-    def warm(number: int, _frame: object) -> None:
-        worker.stop()
+    A signal that comes right after another is the same wish: whoever signals a process group and its members does that.
+    """
+    last = -_SAME_WISH_S
+
+    def stop(number: int, _frame: object) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last < _SAME_WISH_S:
+            return
+        last = now
+        worker.stop(cold=number == signal.SIGQUIT)
         log.warning(
             "worker: %s shutdown (MainProcess)",
             "Warm" if worker.stops == 1 else "Cold",
             extra={"event": "worker_stopping", "signal": signal.Signals(number).name},
         )
 
-    def cold(number: int, frame: object) -> None:
-        worker.stop()
-        warm(number, frame)
-
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    handlers = {signal.SIGTERM: warm, signal.SIGINT: warm, signal.SIGQUIT: cold}
+    handlers = dict.fromkeys((signal.SIGTERM, signal.SIGINT, signal.SIGQUIT), stop)
     previous = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     try:
         yield

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 from typing import Any
 
@@ -20,6 +21,7 @@ from beatd.store.outcomes import (
     READY_STATES,
     REJECTED,
     RETRY,
+    STARTED,
     SUCCESS,
     document,
     exception_payload,
@@ -56,7 +58,7 @@ class Executor:
 
     def started(self, job: Job) -> Report:
         """The report that a job begins."""
-        return Report(job.tag, "STARTED")
+        return Report(job.tag, STARTED, text=str(os.getpid()))
 
     def _context(self, message: TaskMessage, job: Job, args: Any, kwargs: Any, embed: dict[str, Any]) -> Context:
         info = dict(message.properties.get("delivery_info") or {})

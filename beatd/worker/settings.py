@@ -18,6 +18,8 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
     concurrency: int
     prefix: str = "beatd"
     """Of the worker's keys in Redis."""
+    store_url: str | None = None
+    """The state store; None: the broker, if that is Redis."""
     max_tasks_per_child: int | None = None
     grace_s: float = 5.0
     """How long a cold shutdown waits for the processes before it kills them."""

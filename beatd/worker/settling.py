@@ -1,60 +1,101 @@
 """Settling: results to the store, then acknowledgements to the broker, a whole batch at a time.
 
-In this order: a message whose result could not be stored is still held, and comes again.
+In this order: a message whose result could not be stored is still held. What could not be settled because a server was
+away stays here and is settled when it is back; repeating a step does no harm.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from beatd.app.app import App
 from beatd.exceptions import TimeLimitExceeded, WorkerLostError
-from beatd.store.outcomes import FAILURE, REJECTED, STARTED, document, exception_payload
+from beatd.store.outcomes import FAILURE, REJECTED, STARTED, SUCCESS, document, exception_payload
 from beatd.store.results import Stored
 from beatd.worker.arrival import Verdicts
 from beatd.worker.consumers import Consumer
+from beatd.worker.finished import FinishedRuns
 from beatd.worker.messages import KILLED, LOST, MALFORMED, Delivery, Report
+from beatd.worker.notices import notify
 from beatd.worker.request import Request
 
 log = logging.getLogger(__name__)
 
 
 class Settling:
-    """Turns verdicts and reports into calls of the result store and the consumer."""
+    """Collects what is to be told to the result store and the broker, and tells it."""
 
-    def __init__(self, app: App, consumer: Consumer) -> None:
+    def __init__(self, app: App, consumer: Consumer, finished: FinishedRuns, hostname: str) -> None:
         self._app = app
-        self._consumer = consumer
+        self._hostname = hostname
+        self._results: list[Stored] = []
+        self._finished: list[str] = []
+        self._park: list[tuple[Delivery, int]] = []
+        self._bury: list[tuple[Delivery, str]] = []
+        self._give_back: list[Delivery] = []
+        self._ack: list[Delivery] = []
+        self._steps: list[tuple[list[Any], Callable[[Any], None]]] = [
+            (self._results, app.results.store),
+            (self._finished, finished.remember),
+            (self._park, consumer.park),
+            (self._bury, consumer.bury),
+            (self._give_back, consumer.give_back),
+            (self._ack, consumer.ack),
+        ]
+
+    def flush(self) -> None:
+        """Tell all that is known. What is not told when this raises will be told by the next call."""
+        for items, step in self._steps:
+            if items:
+                step(items)
+                items.clear()
 
     def dispose(self, verdicts: Verdicts) -> None:
-        """Carry out what was decided about messages that are not run."""
-        self._app.results.store(verdicts.results)
-        self._consumer.park(verdicts.park)
-        self._consumer.bury(verdicts.bury)
-        self._consumer.ack(verdicts.drop)
+        """Take note of what was decided about messages that are not run."""
+        self._results += verdicts.results
+        self._park += verdicts.park
+        self._bury += verdicts.bury
+        self._ack += verdicts.drop
+
+    def drop(self, delivery: Delivery) -> None:
+        """Take note of a message that need not be run."""
+        self._ack.append(delivery)
 
     def settle(self, pairs: Sequence[tuple[Report, Request]]) -> None:
-        """Store and acknowledge what the pool has reported."""
-        results: list[Stored] = []
-        done: list[Delivery] = []
-        again: list[Delivery] = []
-        buried: list[tuple[Delivery, str]] = []
+        """Take note of what the pool has reported."""
         for reported, request in pairs:
             report = self._lost(reported, request) if reported.state in (LOST, KILLED) else reported
-            if report.document is not None:
-                results.append(Stored(request.id, report.document))
-            if report.state == MALFORMED:
-                buried.append((request.delivery, report.text))
-            elif report.requeue:
-                again.append(request.delivery)
-            elif not request.acknowledged and (report.state != STARTED or not request.task.acks_late):
-                request.acknowledged = True
-                done.append(request.delivery)
-        self._app.results.store(results)
-        self._consumer.bury(buried)
-        self._consumer.give_back(again)
-        self._consumer.ack(done)
+            if report.state == STARTED:
+                self._begun(report, request)
+            else:
+                self._ended(report, request)
+            notify(request, report)
+
+    def _begun(self, report: Report, request: Request) -> None:
+        if request.task.track_started:
+            facts = {"pid": int(report.text or 0), "hostname": self._hostname}
+            self._results.append(Stored(request.id, document(request.id, STARTED, facts)))
+        if not request.task.acks_late:
+            self._acknowledge(request)
+
+    def _ended(self, report: Report, request: Request) -> None:
+        if report.document is not None:
+            self._results.append(Stored(request.id, report.document))
+        if report.state == MALFORMED:
+            self._bury.append((request.delivery, report.text))
+        elif report.requeue:
+            self._give_back.append(request.delivery)
+        else:
+            self._acknowledge(request)
+        if request.headers.entry is not None and report.state in (SUCCESS, FAILURE):
+            self._finished.append(request.id)
+
+    def _acknowledge(self, request: Request) -> None:
+        if not request.acknowledged:
+            request.acknowledged = True
+            self._ack.append(request.delivery)
 
     def _lost(self, report: Report, request: Request) -> Report:
         """The report for a run whose process is gone: killed by its time limit, or for a reason of its own."""
@@ -71,9 +112,9 @@ class Settling:
             error,
             extra={"event": "task_failed", "task": request.name, "task_id": request.id},
         )
-        return Report(report.tag, FAILURE, report.runtime, self._document(request, error))
+        return Report(report.tag, FAILURE, report.runtime, self._failure(request, error), text=report.state)
 
-    def _document(self, request: Request, error: Exception) -> bytes | None:
+    def _failure(self, request: Request, error: Exception) -> bytes | None:
         headers, task = request.headers, request.task
         ignored = task.ignore_result if headers.ignore_result is None else headers.ignore_result
         if ignored and not task.store_errors_even_if_ignored:

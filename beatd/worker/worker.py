@@ -14,6 +14,7 @@ from beatd.app.app import App
 from beatd.exceptions import BrokerError, StoreError, StoreUnavailable
 from beatd.worker.arrival import Arrival
 from beatd.worker.consumers import Consumer
+from beatd.worker.finished import FinishedRuns
 from beatd.worker.messages import Job, Report
 from beatd.worker.pools.port import Pool
 from beatd.worker.request import Request
@@ -31,13 +32,16 @@ _RETRY_S = (0.2, 0.5, 1.0, 2.0, 5.0)
 class Worker:
     """Runs an app's tasks until it is told to stop: :meth:`stop` once for a warm end, twice for a cold one."""
 
-    def __init__(self, app: App, settings: WorkerSettings, consumer: Consumer, pool: Pool) -> None:
+    def __init__(
+        self, app: App, settings: WorkerSettings, *, consumer: Consumer, pool: Pool, finished: FinishedRuns
+    ) -> None:
         self._app = app
         self._settings = settings
         self._consumer = consumer
         self._pool = pool
         self._arrival = Arrival(app)
-        self._settling = Settling(app, consumer)
+        self._finished_runs = finished
+        self._settling = Settling(app, consumer, finished, settings.hostname)
         self._requests: dict[int, Request] = {}
         """By tag: what the pool has."""
         self._waiting = Waiting()
@@ -56,9 +60,9 @@ class Worker:
         finally:
             self._shut_down()
 
-    def stop(self) -> None:
-        """First: take nothing more, finish what runs (warm). Again: leave it and give it back (cold)."""
-        self._stops += 1
+    def stop(self, *, cold: bool = False) -> None:
+        """First: take nothing more, finish what runs (warm). Again, or ``cold``: leave it and give it back."""
+        self._stops += 2 if cold else 1
         self._waiting.wake()
 
     @property
@@ -71,6 +75,7 @@ class Worker:
         self._consumer.tend()
         reports = self._pool.collect()
         self._settle(reports)
+        self._settling.flush()
         self._enforce_limits()
         room = 0 if self._stops else self._pool.room()
         taken = self._admit(room) if room else 0
@@ -104,9 +109,24 @@ class Worker:
         deliveries = self._consumer.take(room)
         if deliveries:
             verdicts = self._arrival.judge(deliveries, self._app.clock.now_ms())
-            self._start(verdicts.run)
+            self._start(self._without_repeats(verdicts.run))
             self._settling.dispose(verdicts)
+            self._settling.flush()
         return len(deliveries)
+
+    def _without_repeats(self, requests: list[Request]) -> list[Request]:
+        """Leave out runs of the scheduler that have ended before: their messages were sent, or delivered, twice."""
+        repeats = self._finished_runs.among([one.id for one in requests if one.headers.entry is not None])
+        for request in requests if repeats else ():
+            if request.id in repeats:
+                log.warning(
+                    "Dropping %s[%s]: this run has ended before",
+                    request.name,
+                    request.id,
+                    extra={"event": "run_repeated", "entry": request.headers.entry, "task_id": request.id},
+                )
+                self._settling.drop(request.delivery)
+        return [one for one in requests if one.id not in repeats] if repeats else requests
 
     def _start(self, requests: Sequence[Request]) -> None:
         jobs = []
@@ -119,7 +139,7 @@ class Worker:
                     delivery.tag,
                     delivery.raw,
                     delivery.queue,
-                    announce=not task.acks_late or bool(task.track_started),
+                    announce=not task.acks_late or bool(task.track_started) or task.Request is not None,
                     soft_limit=request.soft_limit,
                 )
             )
@@ -181,6 +201,7 @@ class Worker:
         self._pool.stop(self._settings.grace_s if self._stops < 2 else 0.0)
         try:
             self._settle(self._pool.collect())
+            self._settling.flush()
             self._consumer.stop()
         except (StoreError, BrokerError) as error:
             log.warning(
