@@ -7,7 +7,7 @@ from typing import Any
 
 from msgspec import UNSET
 
-from beatd.config import values
+from beatd.config import payload, values
 from beatd.config.faults import Report, nearest
 from beatd.config.fields import read_value
 from beatd.config.lines import Path
@@ -149,11 +149,11 @@ def _args(raw: Any, report: Report, path: Path) -> tuple[Any, ...] | None:
 
 
 def _carried(raw: Any, _zone: str) -> Any:
-    return values.carried(raw)
+    return payload.carried(raw)
 
 
 def _kwargs(raw: Any, report: Report, path: Path) -> dict[str, Any] | None:
     if raw is None:
         return _NO_KWARGS
-    read = read_value(values.table, raw, "", report, (*path, "kwargs"))
+    read = read_value(payload.table, raw, "", report, (*path, "kwargs"))
     return None if read is UNSET else read

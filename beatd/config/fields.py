@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from msgspec import UNSET
 
-from beatd.config import values
+from beatd.config import payload, values
 from beatd.config.faults import Report, near, quoted
 from beatd.config.lines import Path
 from beatd.config.values import Reader, Wrong, choice, duration, seconds, whole
@@ -37,14 +37,14 @@ OPTIONS: Fields = {
         routing_key=values.text,
         priority=whole(0, 255),
         expires=values.expires,
-        headers=values.table,
+        headers=payload.table,
         serializer=values.text,
         time_limit=seconds,
         soft_time_limit=seconds,
         ignore_result=values.flag,
         shadow=values.text,
-        link=values.signatures,
-        link_error=values.signatures,
+        link=payload.signatures,
+        link_error=payload.signatures,
     ),
     "countdown": Field("countdown_ms", duration()),
 }

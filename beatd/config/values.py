@@ -6,13 +6,10 @@ raises :class:`Wrong` (or ScheduleError, from the readers in :mod:`beatd.schedul
 
 from __future__ import annotations
 
-import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from datetime import UTC, date, datetime, time
-from decimal import Decimal
 from typing import Any
-from uuid import UUID
 
 from beatd.config.faults import near, quoted
 from beatd.config.lines import Path
@@ -194,86 +191,3 @@ def url(*schemes: str, also: str = "") -> Reader:
 def _forms(schemes: tuple[str, ...], also: str) -> str:
     forms = ", ".join(f"{scheme}://" for scheme in schemes) or "SCHEME://HOST"
     return f"{quoted(also)} or {forms}" if also else forms
-
-
-def carried(value: Any) -> Any:
-    """A value that goes into a message: as it is if JSON can carry it (times, dates and the like by Celery's marks)."""
-    match value:
-        case Substituted():
-            return str(value)
-        case None | bool() | str() | int() | date() | time() | UUID() | Decimal() | bytes():
-            if isinstance(value, datetime) and value.tzinfo is not None and type(value.tzinfo).__module__ != "datetime":
-                return _standard(value)
-            return value
-        case float():
-            if not math.isfinite(value):
-                raise Wrong(f"{value} cannot be carried by JSON; expected a finite number")
-            return value
-        case list() | tuple() | set() | frozenset():
-            return [_part(place, each) for place, each in enumerate(value)]
-        case Mapping():
-            return {_key(key): _part(key, each) for key, each in value.items()}
-    if callable(getattr(value, "__json__", None)):
-        return value
-    raise Wrong(f"{told(value)} cannot be carried by JSON")
-
-
-def _part(key: str | int, value: Any) -> Any:
-    try:
-        return carried(value)
-    except Wrong as error:
-        error.inside = (key, *error.inside)
-        raise
-
-
-def _key(key: object) -> str:
-    if not isinstance(key, str):
-        raise Wrong(f"the key {told(key)} cannot be carried by JSON; expected a string")
-    return key
-
-
-def _standard(value: datetime) -> datetime:
-    """The parser's own classes of zones replaced by the library's, which everything can copy, pickle and show."""
-    offset = value.utcoffset()
-    return value.replace(tzinfo=UTC if not offset else _fixed(offset))
-
-
-def _fixed(offset: Any) -> Any:
-    from datetime import timezone as fixed  # noqa: PLC0415 - `timezone` is a reader here
-
-    return fixed(offset)
-
-
-def table(value: Any, _zone: str = "") -> dict[str, Any]:
-    """A table that JSON can carry."""
-    if not isinstance(value, Mapping):
-        raise Wrong(f'expected a table such as {{ key = "value" }}, got {told(value)}')
-    result: dict[str, Any] = carried(value)
-    return result
-
-
-def signatures(value: Any, _zone: str = "") -> list[dict[str, Any]]:
-    """Tasks that follow: names, or tables with ``task`` and, as wanted, ``args``, ``kwargs`` and ``options``."""
-    return [_signature(each) for each in (value if isinstance(value, list | tuple) else [value])]
-
-
-def _signature(value: Any) -> dict[str, Any]:
-    fields = {"task": text(value)} if isinstance(value, str) else value
-    if not isinstance(fields, Mapping) or "task" not in fields:
-        raise Wrong(f'expected the name of a task, or a table such as {{ task = "tasks.add" }}, got {told(value)}')
-    for key in fields:
-        if key not in _SIGNATURE and key != "task":
-            raise Wrong(f"a signature has no {quoted(str(key))}{near(str(key), (*_SIGNATURE, 'task'))}")
-    made = {**_SIGNATURE, **fields, "task": text(fields["task"])}
-    for key, kind, words in (
-        ("args", list | tuple, "a list"),
-        ("kwargs", Mapping, "a table"),
-        ("options", Mapping, "a table"),
-    ):
-        if not isinstance(made[key], kind):
-            raise Wrong(f"{key} of a signature: expected {words}, got {told(made[key])}")
-    result: dict[str, Any] = carried(made)
-    return result
-
-
-_SIGNATURE: dict[str, Any] = {"args": [], "kwargs": {}, "options": {}, "subtask_type": None, "immutable": False}
