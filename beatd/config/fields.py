@@ -101,15 +101,20 @@ def read_fields(raw: Mapping[str, Any], fields: Fields, timezone: str, report: R
 
 def read_value(read: Reader, value: Any, timezone: str, report: Report, path: Path) -> Any:
     """What ``read`` makes of ``value``; UNSET, and a fault at ``path``, if it cannot be read."""
-    made = substituted(value)
-    if made is not None and made.missing:
-        return UNSET  # reported already
     try:
         return read(value, timezone)
+    except RecursionError:
+        report.add(path, "nested too deeply, or inside of itself")
     except Wrong as error:
-        report.add((*path, *error.inside), str(error))
+        made = substituted(value)
+        if made is None or not made.missing:  # what is missing has been reported already
+            report.add((*path, *error.inside), str(error))
     except ScheduleError as error:
-        report.add(path, str(error) if made is None else f"what {quoted(made.written)} stands for cannot be used here")
+        made = substituted(value)
+        if made is None:
+            report.add(path, str(error))
+        elif not made.missing:
+            report.add(path, f"what {quoted(made.written)} stands for cannot be used here")
     return UNSET
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path as FilePath
 from typing import Any
 
@@ -12,8 +12,8 @@ from msgspec import UNSET
 from beatd.config import values
 from beatd.config.faults import Report
 from beatd.config.fields import SECTIONS, read_fields, read_value, refuse_unknown
-from beatd.config.lines import Path
 from beatd.config.values import Wrong, told
+from beatd.config.variables import Substituted
 from beatd.model import BrokerSettings, LeaderSettings, LogSettings, RedisSettings, Settings
 from beatd.schedules import duration_text
 
@@ -26,6 +26,12 @@ _STRUCTS: Mapping[str, type[Any]] = {
 _TOP = dict.fromkeys(("timezone", "app", "include", "state_dir", *SECTIONS, "defaults", "beat_schedule"))
 _INCLUDED = dict.fromkeys(("timezone", "defaults", "beat_schedule"))
 _STATE = ".beatd"
+_SECRETS = ("url",)
+"""Settings that may be kept in a file of their own, named by ``<setting>_file``."""
+
+_FILE = "{}_file"
+
+_LONGEST_SECRET = 8192
 _RENEWALS = 3
 """How often a lease is renewed in its time: with fewer, one lost renewal could end the leadership."""
 
@@ -33,7 +39,7 @@ _RENEWALS = 3
 def read_settings(raw: Mapping[str, Any], file: FilePath, env: Mapping[str, str], report: Report) -> Settings:
     """The settings of the main file; what is faulty is reported and has its default."""
     refuse_unknown(raw, _TOP, report, lambda key: (key,))
-    sections = {name: _section(name, raw.get(name, {}), report) for name in SECTIONS}
+    sections = {name: _section(name, raw.get(name, {}), file.parent, report) for name in SECTIONS}
     app = read_value(values.app, raw["app"], "", report, ("app",)) if "app" in raw else UNSET
     return Settings(
         file=str(file),
@@ -66,15 +72,51 @@ def read_timezone(raw: Mapping[str, Any], default: str, report: Report) -> str:
     return default if read is UNSET else str(read)
 
 
-def _section(name: str, raw: Any, report: Report) -> Any:
-    def where(key: str) -> Path:
-        return (name, key)
-
+def _section(name: str, raw: Any, folder: FilePath, report: Report) -> Any:
+    fields = SECTIONS[name]
     if not isinstance(raw, Mapping):
         report.add((name,), f"expected a table, [{name}], got {told(raw)}")
         return _STRUCTS[name]()
-    refuse_unknown(raw, SECTIONS[name], report, where)
-    return _STRUCTS[name](**read_fields(raw, SECTIONS[name], "UTC", report, where))
+    in_files = [key for key in _SECRETS if key in fields]
+    refuse_unknown(raw, {**fields, **dict.fromkeys(map(_FILE.format, in_files))}, report, lambda key: (name, key))
+    secrets = _secrets(name, in_files, raw, folder, report)
+    read = read_fields(
+        {**raw, **secrets}, fields, "UTC", report, lambda key: (name, _FILE.format(key) if key in secrets else key)
+    )
+    return _STRUCTS[name](**read)
+
+
+def _secrets(
+    section: str, keys: Iterable[str], raw: Mapping[str, Any], folder: FilePath, report: Report
+) -> dict[str, Substituted]:
+    """The settings that are kept in a file, with what is in it."""
+    found = {}
+    for key in keys:
+        if (named := _FILE.format(key)) in raw:
+            path = (section, named)
+            if key in raw:
+                report.add(path, f"set either {key} or {named}")
+            secret = read_value(lambda value, _zone: _content(folder, value), raw[named], "", report, path)
+            if secret is not UNSET:
+                found[key] = secret
+    return found
+
+
+def _content(folder: FilePath, raw: Any) -> Substituted:
+    """What a file such as ``/run/secrets/redis-url`` has in it; never shown."""
+    path = folder / values.text(raw)
+    try:
+        if path.exists() and not path.is_file():
+            raise Wrong(f"{told(raw)} is not a regular file")
+        with path.open(encoding="utf-8") as file:
+            text = file.read(_LONGEST_SECRET + 1)
+    except OSError as error:
+        raise Wrong(f"{told(raw)} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise Wrong(f"{told(raw)} cannot be read: it is not UTF-8") from None
+    if len(text) > _LONGEST_SECRET:
+        raise Wrong(f"{told(raw)} has more than {_LONGEST_SECRET} characters; expected one line")
+    return Substituted(text.strip(), str(told(raw)))
 
 
 def _timed(leader: LeaderSettings, raw: Any, report: Report) -> LeaderSettings:

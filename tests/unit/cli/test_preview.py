@@ -11,8 +11,8 @@ from beatd.clock import to_ms
 from beatd.model import Entry
 
 
-def at(*moment: int) -> int:
-    return to_ms(datetime(*moment, tzinfo=UTC))
+def at(year: int, month: int, day: int, hour: int = 0) -> int:
+    return to_ms(datetime(year, month, day, hour, tzinfo=UTC))
 
 
 def entry(name: str = "a", **fields: object) -> Entry:

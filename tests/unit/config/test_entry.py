@@ -48,6 +48,13 @@ def test_faults_have_the_source_for_a_file() -> None:
     assert str(caught.value).count("proj.tasks: ") == 2
 
 
+def test_arguments_inside_of_themselves() -> None:
+    loop: list[object] = []
+    loop.append(loop)
+    with pytest.raises(ConfigError, match="args: nested too deeply, or inside of itself"):
+        config.entry("a", {"task": "t", "schedule": 1, "args": loop})
+
+
 def test_keys_that_json_cannot_carry() -> None:
     with pytest.raises(ConfigError, match=r"kwargs\.x: the key 1 cannot be carried by JSON; expected a string"):
         config.entry("a", {"task": "t", "schedule": 1, "kwargs": {"x": {1: 2}}})

@@ -128,7 +128,14 @@ def test_every_field_of_an_entry(file: Path) -> None:
         """,
         file,
     )
-    follower = {"task": "tasks.next", "args": [], "kwargs": {}, "options": {}, "subtask_type": None, "immutable": False}
+    follower: dict[str, object] = {
+        "task": "tasks.next",
+        "args": [],
+        "kwargs": {},
+        "options": {},
+        "subtask_type": None,
+        "immutable": False,
+    }
     assert entry.args == (1, "a", True, 2.5, [1], {"k": date(2026, 1, 1)})
     assert entry.kwargs == {"format": "pdf"}
     assert entry.schedule == parse("30 7 * * mon", timezone="Asia/Baku", dst="skip")
@@ -268,6 +275,33 @@ def test_variables(file: Path) -> None:
     assert {type(value) for value in made} == {str}
 
 
+def test_a_url_may_be_in_a_file_of_its_own(file: Path) -> None:
+    Path("secret").write_text("redis://:hunter2@h\n")
+    settings = loaded('[redis]\nurl_file = "secret"\n[broker]\nurl_file = "secret"\n', file).settings
+    assert settings.redis.url == settings.broker.url == "redis://:hunter2@h"
+    assert type(settings.redis.url) is str
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ('url_file = "none"', 'redis.url_file: "none" cannot be read: No such file or directory'),
+        ('url_file = "."', 'redis.url_file: "." is not a regular file'),
+        ('url_file = "bad"', "redis.url_file: not a URL: expected "),
+        ('url_file = "long"', 'redis.url_file: "long" has more than 8192 characters; expected one line'),
+        ('url = "redis://h"\nurl_file = "good"', "redis.url_file: set either url or url_file"),
+        ('ulr_file = "good"', 'redis.ulr_file: unknown setting "ulr_file"; did you mean "url_file"?'),
+    ],
+)
+def test_faults_of_secrets_in_files(file: Path, text: str, fault: str) -> None:
+    for name, content in {"bad": "hunter2", "long": "hunter2" * 2000, "good": "redis://h"}.items():
+        Path(name).write_text(content)
+    with pytest.raises(ConfigError) as caught:
+        loaded("[redis]\n" + text, file)
+    assert fault in str(caught.value)
+    assert "hunter2" not in str(caught.value)
+
+
 def test_equal_shapes_are_shared_and_names_decide_about_h(file: Path) -> None:
     text = "".join(
         f'[beat_schedule.e{n}]\ntask = "t{n}"\nargs = [{n}]\nschedule = "{schedule}"\nqueue = "q"\njitter = 1\n'
@@ -292,6 +326,11 @@ def test_times_in_arguments_become_what_everything_understands(file: Path) -> No
     assert [type(each.tzinfo).__module__ for each in (first, second, third)] == ["datetime"] * 3
     assert first.utcoffset() == timedelta(hours=2)
     assert wire.loads(wire.dumps(entry.args)) == list(entry.args)
+
+
+def test_numbers_of_any_length(file: Path) -> None:
+    entry = entry_of(ENTRY + f"args = [{10**30}]\nheaders = {{ a = {10**30} }}\n", file)
+    assert entry.args == (10**30,)
 
 
 def test_the_digest_is_of_the_meaning(file: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -11,11 +12,13 @@ from beatd import config
 from beatd.clock import to_ms
 from beatd.config.review import review
 
+Warnings = Callable[[str], list[str]]
+
 NOW_MS = to_ms(datetime(2026, 1, 1, 12, tzinfo=UTC))
 
 
 @pytest.fixture
-def warnings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def warnings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Warnings:
     """Calls with the text of a file; gives its warnings."""
     monkeypatch.chdir(tmp_path)
 
@@ -46,7 +49,7 @@ def entry(schedule: str, more: str = "", name: str = "a") -> str:
         "".join(entry('"0 0 * * *"', 'jitter = "1m"', name=f"e{n}") for n in range(1500)),
     ],
 )
-def test_nothing_to_say(warnings, text: str) -> None:
+def test_nothing_to_say(warnings: Warnings, text: str) -> None:
     assert warnings(text) == []
 
 
@@ -77,11 +80,11 @@ def test_nothing_to_say(warnings, text: str) -> None:
         (entry("30", "end = 2026-01-01"), "end: it ended at 2026-01-01T00:00:00+00:00 and never runs again"),
     ],
 )
-def test_warning(warnings, text: str, warning: str) -> None:
+def test_warning(warnings: Warnings, text: str, warning: str) -> None:
     assert warnings(text) == [f"beat.toml:1: beat_schedule.a.{warning}"]
 
 
-def test_a_herd_of_one_schedule(warnings) -> None:
+def test_a_herd_of_one_schedule(warnings: Warnings) -> None:
     text = "".join(entry('"0 3 * * *"', name=f"e{n}") for n in range(1001))
     assert warnings(text) == [
         "beat.toml: beat_schedule: 1,001 runs are due in one second, at 2026-01-02T03:00:00.000+00:00; "
@@ -89,7 +92,7 @@ def test_a_herd_of_one_schedule(warnings) -> None:
     ]
 
 
-def test_a_herd_that_meets_from_several_schedules(warnings) -> None:
+def test_a_herd_that_meets_from_several_schedules(warnings: Warnings) -> None:
     text = "".join(
         entry(schedule, name=f"{name}{n}")
         for name, schedule in {"a": '"0 * * * *"', "b": '"*/15 18 * * *"', "c": '"0 18 * * *"'}.items()
@@ -99,12 +102,12 @@ def test_a_herd_that_meets_from_several_schedules(warnings) -> None:
     assert "1,200 runs are due in one second, at 2026-01-01T18:00:00.000+00:00" in warning
 
 
-def test_intervals_that_are_first_seen_together_run_together(warnings) -> None:
+def test_intervals_that_are_first_seen_together_run_together(warnings: Warnings) -> None:
     (warning,) = warnings("".join(entry("30", name=f"e{n}") for n in range(1001)))
     assert "1,001 runs are due in one second, at 2026-01-01T12:00:30.000+00:00" in warning
 
 
-def test_many_warnings_of_one_kind_are_cut_short(warnings) -> None:
+def test_many_warnings_of_one_kind_are_cut_short(warnings: Warnings) -> None:
     found = warnings("".join(entry("30", "expires = 31", name=f"e{n}") for n in range(25)))
     assert len(found) == 11
     assert found[-1].endswith("beat_schedule: and 15 more like the last one")
