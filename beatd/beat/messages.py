@@ -104,7 +104,7 @@ def _entry_values(entry: Entry) -> dict[bytes, bytes]:
     return {
         b"task": wire.dumps(entry.task),
         b"entry": wire.dumps(entry.name),
-        b"args": wire.dumps(message.safe_repr(entry.args)),
+        b"args": wire.dumps(message.safe_repr(list(entry.args))),
         b"kwargs": wire.dumps(message.safe_repr(entry.kwargs)),
         b"body": message.base64_text(message.body_of(entry.args, entry.kwargs, embed)),
     }

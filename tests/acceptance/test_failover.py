@@ -35,7 +35,15 @@ class Daemons:
 
     def start(self):
         with (self.folder / f"daemon-{next(self._numbers)}.log").open("wb") as log:
-            command = [sys.executable, "-m", "beatd", "--config", str(self.folder / "beat.toml"), "--log-format", "json"]
+            command = [
+                sys.executable,
+                "-m",
+                "beatd",
+                "--config",
+                str(self.folder / "beat.toml"),
+                "--log-format",
+                "json",
+            ]
             process = subprocess.Popen(command, stdout=log, stderr=log)
         self.running.append(process)
         return process

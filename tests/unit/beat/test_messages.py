@@ -35,7 +35,7 @@ def test_the_message_is_celery_beats_own_but_for_the_extra_headers():
     entry = make(args=(16, 16), kwargs={"z": "ü"}, options=Options(headers={"tenant": "a"}, priority=3))
     ours = sent(entry)
     theirs = Celery(set_as_current=False).amqp.as_task_v2(
-        ours.id, "tasks.add", args=(16, 16), kwargs={"z": "ü"}, origin="gen1@host", ignore_result=None
+        ours.id, "tasks.add", args=[16, 16], kwargs={"z": "ü"}, origin="gen1@host", ignore_result=None
     )
     extra = {
         "tenant": "a",
@@ -60,7 +60,7 @@ def test_names_and_arguments_may_look_like_anything(text):
         message = sent(entry, messages)
         assert message.headers["beatd-entry"] == message.headers["periodic_task_name"] == text
         assert message.headers["x"] == text
-        assert message.headers["argsrepr"] == repr((text,))
+        assert message.headers["argsrepr"] == repr([text])
         assert json.loads(message.body)[:2] == [[text], {text: text}]
 
 
