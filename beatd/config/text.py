@@ -80,7 +80,7 @@ class Document:
         places = {}
         for start, end in pairwise([*self._starts, len(self.text)] if self._starts else []):
             header = _ENTRY.match(self.text, start)
-            places[header[1].strip("\"'") if header else None] = (start, end, line)
+            places[_unquoted(header[1]) if header else None] = (start, end, line)
             line += self.text.count("\n", start, end)
         return places
 
@@ -147,7 +147,7 @@ def _starts(text: str) -> list[int]:
         if inside is None:
             starts.append(match.start())
             name = key
-            names.add(key.strip("\"'"))
+            names.add(_unquoted(key))
         elif key == name:
             inner += 1
         else:
@@ -156,6 +156,10 @@ def _starts(text: str) -> list[int]:
         return []
     brackets = len(_BRACKET.findall(text, starts[0]))
     return starts if brackets == len(starts) + inner else []
+
+
+def _unquoted(key: str) -> str:
+    return key[1:-1] if key[0] in "\"'" else key
 
 
 def read(path: FilePath, shown: str) -> str:

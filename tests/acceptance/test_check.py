@@ -54,7 +54,8 @@ def test_all_faults_one_line_each_on_standard_error(tmp_path: Path) -> None:
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.splitlines() == [
         'beat.toml:2: beat_schedule.a.tsk: unknown setting "tsk"; did you mean "task"?',
-        'beat.toml:3: beat_schedule.a.schedule: "61 * * * *": minute "61": 61 is out of range; minute goes from 0 to 59',
+        'beat.toml:3: beat_schedule.a.schedule: "61 * * * *": minute "61": 61 is out of range; '
+        "minute goes from 0 to 59",
     ]
 
 

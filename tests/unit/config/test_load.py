@@ -128,14 +128,8 @@ def test_every_field_of_an_entry(file: Path) -> None:
         """,
         file,
     )
-    follower: dict[str, object] = {
-        "task": "tasks.next",
-        "args": [],
-        "kwargs": {},
-        "options": {},
-        "subtask_type": None,
-        "immutable": False,
-    }
+    more: dict[str, object] = {"args": [], "kwargs": {}, "options": {}, "subtask_type": None, "immutable": False}
+    follower: dict[str, object] = {"task": "tasks.next", **more}
     assert entry.args == (1, "a", True, 2.5, [1], {"k": date(2026, 1, 1)})
     assert entry.kwargs == {"format": "pdf"}
     assert entry.schedule == parse("30 7 * * mon", timezone="Asia/Baku", dst="skip")
