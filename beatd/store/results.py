@@ -7,6 +7,7 @@ the same name when it changes.
 from __future__ import annotations
 
 import logging
+import math
 import os
 import threading
 import time
@@ -126,23 +127,20 @@ class RedisResults:
         on_message: Callable[[Meta], None] | None = None,
         on_interval: Callable[[], None] | None = None,
     ) -> Meta:
-        deadline = None if timeout is None else time.monotonic() + timeout
-        failures, last = 0, None
+        watch = _Watch(timeout, interval, on_message, on_interval)
+        failures = 0
         while True:
             try:
-                for meta in self._changes(task_id, deadline, interval, on_interval):
+                with self._subscribed(_key(task_id)) as channel:
                     failures = 0
-                    if meta != last and on_message is not None:
-                        on_message(meta)
-                    last = meta
-                    if meta["status"] in READY_STATES:
-                        return meta
+                    return self._follow(task_id, channel, watch)
             except StoreUnavailable as error:
                 failures += 1
                 if failures >= _ATTEMPTS:
                     raise
                 log.warning("Waiting for a result, store away: %s", error, extra={"event": "result_wait_retrying"})
                 time.sleep(min(0.1 * failures, 1.0))
+                watch.check_time()
 
     def close(self) -> None:
         with self._lock:
@@ -151,27 +149,20 @@ class RedisResults:
             channel.close()
         self._client.close()
 
-    def _changes(
-        self, task_id: str, deadline: float | None, interval: float, on_interval: Callable[[], None] | None
-    ) -> Iterator[Meta]:
-        """What is there, then what is published; subscribed before the first look, so that nothing falls between."""
-        with self._subscribed(result_key(task_id)) as channel:
-            checked = -_RECHECK_S
-            while True:
-                now = time.monotonic()
-                if now - checked >= _RECHECK_S:
-                    checked = now
-                    if meta := self.get(task_id):
-                        yield meta
-                if deadline is not None and now >= deadline:
-                    raise TimeoutError("The operation timed out.")
-                pause = interval if deadline is None else min(interval, max(deadline - now, 0.001))
-                message = channel.get_message(timeout=pause)
-                if message is None:
-                    if on_interval is not None:
-                        on_interval()
-                elif message["type"] == "message":
-                    yield decode(message["data"])
+    def _follow(self, task_id: str, channel: Any, watch: _Watch) -> Meta:
+        """Look at what is there, then at what is published; subscribed before, so that nothing falls between."""
+        checked = -_RECHECK_S
+        while True:
+            now = time.monotonic()
+            if now - checked >= _RECHECK_S:
+                checked = now
+                if (meta := self.get(task_id)) and watch.ends_with(meta):
+                    return meta
+            message = channel.get_message(timeout=watch.check_time())
+            if message is None:
+                watch.on_interval()
+            elif message["type"] == "message" and watch.ends_with(meta := _decode(message["data"])):
+                return meta
 
     @contextmanager
     def _subscribed(self, name: str) -> Iterator[Any]:
@@ -180,10 +171,9 @@ class RedisResults:
             channel = self._take()
             try:
                 channel.subscribe(name)
-                _await_answer(channel, "subscribe")
+                _await_subscription(channel, name)
                 yield channel
-                channel.unsubscribe(name)
-                _await_answer(channel, "unsubscribe")
+                channel.unsubscribe(name)  # the answer is read by whoever waits next
             except BaseException:
                 channel.close()
                 raise
@@ -197,14 +187,46 @@ class RedisResults:
             return self._idle.pop() if self._idle else _pubsub(self._client)
 
 
-def _await_answer(channel: Any, kind: str) -> None:
-    """Read until the server has confirmed; messages before an ``unsubscribe`` are of no interest any more."""
+def _await_subscription(channel: Any, name: str) -> None:
+    """Read until the server has confirmed; what else comes belongs to an earlier wait."""
     while True:
         message = channel.get_message(timeout=5.0)
         if message is None:
             raise StoreUnavailable("the state store did not confirm a subscription within 5 s")
-        if message["type"] == kind:
+        if message["type"] == "subscribe" and message["channel"] == name.encode():
             return
+
+
+class _Watch:
+    """One caller's wait: until when, and whom to tell."""
+
+    def __init__(
+        self,
+        timeout: float | None,
+        interval: float,
+        on_message: Callable[[Meta], None] | None,
+        on_interval: Callable[[], None] | None,
+    ) -> None:
+        self._deadline = math.inf if timeout is None else time.monotonic() + timeout
+        self._interval = interval
+        self._on_message = on_message
+        self.on_interval = on_interval or (lambda: None)
+        self._last: Meta | None = None
+
+    def check_time(self) -> float:
+        """Seconds to listen before looking around again; raises TimeoutError when there are none left."""
+        left = self._deadline - time.monotonic()
+        if left <= 0:
+            raise TimeoutError("The operation timed out.")
+        return min(self._interval, left)
+
+    def ends_with(self, meta: Meta) -> bool:
+        """Tell the caller about a change; true if it is the last one."""
+        if meta != self._last:
+            self._last = meta
+            if self._on_message is not None:
+                self._on_message(meta)
+        return meta["status"] in READY_STATES
 
 
 def _pubsub(client: Any) -> Any:

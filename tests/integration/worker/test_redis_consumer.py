@@ -1,0 +1,234 @@
+"""Taking messages from Redis: nothing is lost, whatever happens to the one who took them."""
+
+from __future__ import annotations
+
+import json
+import select
+
+import pytest
+import redis as redis_py
+
+from beatd.broker.redis import RedisPublisher, queue_key
+from beatd.exceptions import StoreUnavailable
+from beatd.message import build
+from beatd.store.keys import Keys
+from beatd.worker.consumers.redis import LIFETIME_MS, RedisConsumer
+
+
+class Clock:
+    """A clock that stands still until it is moved."""
+
+    def __init__(self) -> None:
+        self.ms = 1_700_000_000_000
+
+    def now_ms(self) -> int:
+        return self.ms
+
+    def monotonic(self) -> float:
+        return self.ms / 1000
+
+    def wait(self, event, seconds) -> bool:
+        raise AssertionError("nobody should wait here")
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def server(redis_url):
+    with redis_py.Redis.from_url(redis_url) as client:
+        yield client
+
+
+@pytest.fixture
+def make_consumer(redis_url, clock):
+    made = []
+
+    def make(name="w", queues=("celery",), url=redis_url) -> RedisConsumer:
+        consumer = RedisConsumer(url, queues, name=name, clock=clock, keys=Keys())
+        made.append(consumer)
+        return consumer
+
+    yield make
+    for consumer in made:
+        consumer._doorbell.close()
+        consumer._client.close()
+
+
+@pytest.fixture
+def publish(redis_url):
+    publisher = RedisPublisher(redis_url)
+
+    def send(*ids, queue="celery", **fields):
+        for one in ids:
+            publisher.publish(build("t", one, **fields), queue=queue)
+
+    yield send
+    publisher.close()
+
+
+def ids(deliveries) -> list[str]:
+    return [json.loads(one.raw)["headers"]["id"] for one in deliveries]
+
+
+def heartbeat_stops(server, consumer) -> None:
+    """As if the worker had been killed and its heartbeat had run out."""
+    server.delete(consumer._keys.worker(consumer._id, "alive"))
+
+
+def test_messages_come_in_the_order_in_which_they_were_sent(make_consumer, publish):
+    publish("1", "2", "3")
+    consumer = make_consumer()
+    assert ids(consumer.take(2)) == ["1", "2"]
+    assert ids(consumer.take(2)) == ["3"]
+    assert consumer.take(2) == []
+
+
+def test_priorities_come_before_queues(make_consumer, publish):
+    publish("low", queue="a", priority=9)
+    publish("high-b", queue="b")
+    publish("high-a", queue="a")
+    assert ids(make_consumer(queues=("a", "b")).take(10)) == ["high-a", "high-b", "low"]
+
+
+def test_what_is_taken_is_held_until_it_is_acknowledged(make_consumer, publish, server):
+    publish("1", "2")
+    consumer = make_consumer()
+    first, second = consumer.take(2)
+    unacked = consumer._keys.worker(consumer._id, "unacked")
+    assert server.hlen(unacked) == 2
+    consumer.ack([first])
+    consumer.ack([first])
+    assert server.hkeys(unacked) == [str(second.tag).encode()]
+
+
+def test_a_dead_workers_messages_go_back_to_the_head_of_their_queues(make_consumer, publish, server, clock):
+    publish("1", "2")
+    publish("3", priority=9)
+    dead, heir = make_consumer("dead"), make_consumer("heir")
+    dead.start()
+    assert ids(dead.take(3)) == ["1", "2", "3"]
+    publish("4")
+    heir.start()
+    assert heir.take(1) != []  # 4: the others are held by a worker that is alive
+    publish("5")
+    heartbeat_stops(server, dead)
+    clock.ms += 4_000
+    heir.tend()
+    returned = heir.take(10)
+    assert ids(returned) == ["1", "2", "5", "3"]
+    assert [json.loads(one.raw)["headers"].get("redelivered") for one in returned] == [True, True, None, True]
+    assert server.llen(queue_key("celery", 9)) == 0
+
+
+def test_a_live_workers_messages_are_left_alone(make_consumer, publish, clock):
+    publish("1")
+    one, other = make_consumer("one"), make_consumer("other")
+    one.start()
+    other.start()
+    assert ids(one.take(1)) == ["1"]
+    clock.ms += LIFETIME_MS * 3
+    one.tend()
+    other.tend()
+    assert other.take(1) == []
+
+
+def test_a_worker_that_was_thought_dead_cannot_acknowledge_what_others_have(make_consumer, publish, server, clock):
+    publish("1")
+    paused, heir = make_consumer("paused"), make_consumer("heir")
+    paused.start()
+    (message,) = paused.take(1)
+    heartbeat_stops(server, paused)
+    heir.start()
+    (again,) = heir.take(1)
+    paused.ack([message])
+    assert server.hlen(heir._keys.worker(heir._id, "unacked")) == 1
+    heir.ack([again])
+
+
+def test_two_rescuers_return_each_message_once(make_consumer, publish, server):
+    publish(*map(str, range(450)))
+    dead, first, second = make_consumer("dead"), make_consumer("a"), make_consumer("b")
+    dead.take(450)
+    unacked = dead._keys.worker(dead._id, "unacked")
+    held = [(int(tag), *value.split(b"\0", 1)) for tag, value in server.hgetall(unacked).items()]
+    held = [(tag, queue.decode(), raw) for tag, queue, raw in held]
+    assert first._give_back(unacked, held) == 450
+    assert second._give_back(unacked, held) == 0
+    assert ids(first.take(450)) == list(map(str, range(450)))
+
+
+def test_stopping_gives_back_what_is_held(make_consumer, publish, server):
+    publish("1", "2")
+    consumer = make_consumer()
+    consumer.start()
+    consumer.take(2)
+    consumer.stop()
+    assert server.llen("celery") == 2
+    assert server.smembers(Keys().named("workers")) == set()
+
+
+def test_parked_messages_come_back_on_time_and_outlive_the_worker(make_consumer, publish, server, clock):
+    publish("1", "2", "3")
+    consumer, other = make_consumer(), make_consumer("other")
+    consumer.start()
+    first, second, third = consumer.take(3)
+    consumer.park([(first, clock.ms + 5_000), (second, clock.ms + 2_000), (third, clock.ms + 90_000)])
+    assert server.hlen(consumer._keys.worker(consumer._id, "unacked")) == 0
+    other.start()
+    clock.ms += 1_999
+    other.tend()
+    assert other.take(5) == []
+    clock.ms += 3_002
+    other.tend()
+    assert ids(other.take(5)) == ["2", "1"]
+    assert server.zcard(Keys().named("parked")) == 1
+
+
+def test_equal_messages_are_parked_separately(make_consumer, publish, server, clock):
+    publish("1")
+    raw = server.rpop("celery")
+    server.lpush("celery", raw, raw)
+    consumer = make_consumer()
+    consumer.park([(one, clock.ms + 1_000) for one in consumer.take(2)])
+    clock.ms += 2_000
+    consumer.tend()
+    assert ids(consumer.take(5)) == ["1", "1"]
+
+
+def test_buried_messages_keep_their_reason(make_consumer, server):
+    server.lpush("celery", b"hello", b"\xff\xfe")
+    consumer = make_consumer()
+    consumer.bury([(one, "not a message") for one in consumer.take(2)])
+    letters = [json.loads(one) for one in server.lrange(Keys().named("dead_letters"), 0, -1)]
+    assert [letter["reason"] for letter in letters] == ["not a message"] * 2
+    assert {letter.get("message") or letter.get("message_base64") for letter in letters} == {"hello", "//4="}
+    assert server.hlen(consumer._keys.worker(consumer._id, "unacked")) == 0
+
+
+def test_the_doorbell_rings_for_every_list_and_takes_nothing(make_consumer, publish, server):
+    consumer = make_consumer(queues=("a", "b"))
+    assert consumer.take(5) == []
+    files = consumer.files()
+    assert len(files) == 8
+    assert select.select(files, [], [], 0)[0] == []
+    publish("1", queue="b", priority=6)
+    assert len(select.select(files, [], [], 5)[0]) == 1
+    assert server.llen(queue_key("b", 6)) == 1
+    consumer.tend()
+    assert ids(consumer.take(5)) == ["1"]
+    assert len(consumer.files()) == 8, "every list is watched again"
+
+
+def test_a_server_that_is_away_is_beatds_error(make_consumer, start_server):
+    server = start_server()
+    consumer = make_consumer(url=server.url)
+    consumer.start()
+    server.kill()
+    with pytest.raises(StoreUnavailable):
+        consumer.take(1)
+    consumer._doorbell.answer()
+    server.start()
+    assert consumer.take(1) == []

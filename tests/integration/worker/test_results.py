@@ -1,0 +1,186 @@
+"""Results in Redis, and a publisher: beatd and Celery read each other's."""
+
+from __future__ import annotations
+
+import json
+import threading
+from datetime import UTC, datetime
+from decimal import Decimal
+
+import celery
+import celery.exceptions
+import pytest
+import redis as redis_py
+
+from beatd import App
+from beatd.exceptions import NotRegistered, StoreRefused, TimeoutError  # noqa: A004 - Celery's name
+from beatd.store.outcomes import FAILURE, SUCCESS, document, exception_payload
+from beatd.store.results import RedisResults, Stored
+
+pytestmark = pytest.mark.filterwarnings("ignore:Call to deprecated:DeprecationWarning")  # Celery's calls of redis-py
+
+
+@pytest.fixture
+def results(redis_url):
+    found = RedisResults(redis_url)
+    yield found
+    found.close()
+
+
+@pytest.fixture
+def app(redis_url):
+    app = App("x", broker=redis_url, backend=redis_url)
+    yield app
+    app.close()
+
+
+@pytest.fixture
+def client(redis_url):
+    peer = celery.Celery("x", broker=redis_url, backend=redis_url)
+    yield peer
+    peer.backend.client.close()
+    peer.close()
+
+
+def success(task_id, value):
+    return Stored(task_id, document(task_id, SUCCESS, value, date_done=datetime.now(UTC).isoformat()))
+
+
+def test_a_result_is_kept_for_a_day_and_published(results, redis_url):
+    with redis_py.Redis.from_url(redis_url) as server, server.pubsub() as channel:
+        channel.subscribe("celery-task-meta-1")
+        assert channel.get_message(timeout=5)["type"] == "subscribe"
+        results.store([success("1", 5)])
+        assert channel.get_message(timeout=5)["data"] == server.get("celery-task-meta-1")
+        assert 86_000 < server.ttl("celery-task-meta-1") <= 86_400
+
+
+def test_a_success_is_never_overwritten(results):
+    results.store([success("1", 5)])
+    results.store([Stored("1", document("1", FAILURE, exception_payload(ValueError())))])
+    assert results.get("1")["status"] == SUCCESS
+
+
+def test_a_success_that_celery_wrote_is_not_overwritten_either(results, client):
+    client.backend.store_result("1", 5, SUCCESS)
+    results.store([Stored("1", document("1", FAILURE, None))])
+    assert results.get("1")["result"] == 5
+
+
+def test_a_failure_may_be_followed_by_a_success(results):
+    results.store([Stored("1", document("1", FAILURE, exception_payload(ValueError()))), success("1", 2)])
+    assert results.get("1")["result"] == 2
+
+
+def test_waiting_sees_every_change(results):
+    seen, waiting = [], threading.Event()
+
+    def on_message(meta):
+        seen.append(meta["status"])
+        waiting.set()
+
+    results.store([Stored("1", document("1", "STARTED", {"pid": 1}))])
+
+    def work():
+        waiting.wait(10)
+        results.store([Stored("1", document("1", "PROGRESS", {"done": 50}))])
+        results.store([success("1", "end")])
+
+    worker = threading.Thread(target=work)
+    worker.start()
+    assert results.wait("1", timeout=10, on_message=on_message)["result"] == "end"
+    worker.join()
+    assert seen == ["STARTED", "PROGRESS", "SUCCESS"]
+
+
+def test_waiting_ends_after_the_timeout(results):
+    with pytest.raises(TimeoutError):
+        results.wait("nothing", timeout=0.05)
+
+
+def test_a_connection_is_used_for_one_wait_after_the_other(results):
+    results.store([success("1", 1), success("2", 2)])
+    assert results.wait("1", timeout=5)["result"] == 1
+    assert results.wait("2", timeout=5)["result"] == 2
+    assert len(results._idle) == 1
+
+
+@pytest.mark.parametrize("value", [5, None, [1, "x"], datetime(2026, 1, 1, tzinfo=UTC), Decimal("1.5"), b"raw"])
+def test_a_celery_client_reads_results(results, client, value):
+    results.store([success("1", value)])
+    assert client.AsyncResult("1").get(timeout=5) == value
+
+
+@pytest.mark.parametrize(
+    ("error", "theirs"),
+    [
+        (ValueError("boom", 7), ValueError),
+        (NotRegistered("tasks.x"), celery.exceptions.NotRegistered),
+        (TimeoutError("slow"), celery.exceptions.TimeoutError),
+    ],
+)
+def test_a_celery_client_gets_the_exception_that_it_knows(results, client, error, theirs):
+    results.store([Stored("1", document("1", FAILURE, exception_payload(error), traceback="trace"))])
+    with pytest.raises(theirs) as caught:
+        client.AsyncResult("1").get(timeout=5)
+    assert caught.value.args == error.args
+    assert client.AsyncResult("1").traceback == "trace"
+
+
+def test_beatd_reads_what_celery_stored(app, client):
+    client.backend.store_result("ok", {"a": Decimal("1.5")}, SUCCESS)
+    client.backend.mark_as_failure("bad", KeyError("k"), "trace")
+    assert app.AsyncResult("ok").get(timeout=5) == {"a": Decimal("1.5")}
+    assert app.AsyncResult("bad").failed()
+    with pytest.raises(KeyError, match="k"):
+        app.AsyncResult("bad").get(timeout=5)
+    assert isinstance(app.AsyncResult("bad").get(timeout=5, propagate=False), KeyError)
+
+
+def test_forgetting_deletes_the_result(app, results):
+    results.store([success("1", 5)])
+    result = app.AsyncResult("1")
+    assert result.get(timeout=5) == 5
+    result.forget()
+    assert result.state == "PENDING"
+
+
+def test_update_state_is_seen_by_clients(app, client):
+    @app.task(name="t", bind=True)
+    def work(self):
+        self.update_state(state="PROGRESS", meta={"done": 3})
+
+    work.apply(task_id="1")
+    assert app.AsyncResult("1").info == {"done": 3}
+    assert client.AsyncResult("1").state == "PROGRESS"
+
+
+def test_without_a_backend_asking_is_an_error_that_helps():
+    with pytest.raises(StoreRefused, match="App\\(backend="):
+        App("x").AsyncResult("1").get(timeout=1)
+
+
+def test_a_celery_consumer_reads_what_beatd_published(app, client):
+    app.send_task("t", (1,), {"x": 2}, queue="q", priority=6, task_id="the-id")
+    seen = []
+    with client.connection_for_read() as connection:
+        queue = client.amqp.queues.select_add("q")
+
+        def on_task(body, message):
+            seen.append((body, message.headers["id"], message.properties["priority"]))
+            message.ack()
+
+        with connection.Consumer([queue], callbacks=[on_task], accept=["json"]):
+            connection.drain_events(timeout=10)
+    embed = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
+    assert seen == [([[1], {"x": 2}, embed], "the-id", 6)]
+
+
+def test_a_message_for_an_exchange_goes_to_the_queues_bound_to_it(app, redis_url):
+    with redis_py.Redis.from_url(redis_url) as server:
+        server.sadd("_kombu.binding.x", "k\x06\x16\x06\x16one", "other\x06\x16\x06\x16two")
+        app.send_task("t", exchange="x", routing_key="k")
+        app.send_task("t", exchange="x", routing_key="nobody")
+        assert server.llen("one") == 1
+        assert server.llen("two") == 0
+        assert json.loads(server.lindex("nobody", 0))["properties"]["delivery_info"]["exchange"] == "x"

@@ -1,0 +1,255 @@
+"""What an app registers for the beat, its signals and its configuration."""
+
+from __future__ import annotations
+
+import gc
+import sys
+import types
+from datetime import timedelta
+
+import pytest
+
+from beatd import App
+from beatd.app.loading import find_app
+from beatd.app.signals import Signal
+from beatd.exceptions import ConfigError
+
+
+@pytest.fixture
+def app() -> App:
+    app = App("tasks")
+
+    @app.task(name="tasks.test")
+    def test(arg):
+        return arg
+
+    return app
+
+
+def test_an_unnamed_entry_is_called_after_the_call(app):
+    name = app.add_periodic_task(10.0, app.tasks["tasks.test"].s("world"))
+    assert name == "tasks.test('world')"
+    assert app.registrations() == {
+        name: {"task": "tasks.test", "schedule": 10.0, "args": ["world"], "kwargs": {}, "options": {}}
+    }
+
+
+def test_options_of_the_entry_and_of_the_signature_are_merged(app):
+    signature = app.tasks["tasks.test"].s("x").set(queue="slow", priority=3)
+    app.add_periodic_task(timedelta(minutes=1), signature, name="n", expires=10, priority=6)
+    assert app.registrations()["n"]["options"] == {"queue": "slow", "priority": 6, "expires": 10}
+
+
+def test_arguments_may_be_given_beside_the_task(app):
+    app.add_periodic_task(1, app.tasks["tasks.test"], ("a",), {"arg": 1}, name="n")
+    entry = app.registrations()["n"]
+    assert (entry["args"], entry["kwargs"]) == (["a"], {"arg": 1})
+
+
+def test_the_configured_schedule_is_completed_and_keeps_its_own_fields(app):
+    app.conf.beat_schedule = {"n": {"task": app.tasks["tasks.test"], "schedule": 30.0, "timezone": "Asia/Baku"}}
+    assert app.registrations() == {
+        "n": {
+            "task": "tasks.test",
+            "schedule": 30.0,
+            "args": [],
+            "kwargs": {},
+            "options": {},
+            "timezone": "Asia/Baku",
+        }
+    }
+
+
+def test_receivers_are_called_once_with_the_app(app):
+    calls = []
+
+    @app.on_after_configure.connect
+    def configured(sender, **kwargs):
+        calls.append(("configure", sender))
+
+    @app.on_after_finalize.connect
+    def finalized(sender, **kwargs):
+        calls.append(("finalize", sender))
+
+    app.registrations()
+    app.registrations()
+    assert calls == [("configure", app), ("finalize", app)]
+
+
+def test_what_a_receiver_raises_comes_out(app):
+    @app.on_after_configure.connect
+    def broken(sender, **kwargs):
+        raise NameError("test")
+
+    with pytest.raises(NameError):
+        app.registrations()
+
+
+def test_receivers_are_held_weakly():
+    signal, calls = Signal("s"), []
+
+    def receiver(**kwargs):
+        calls.append(1)
+
+    signal.connect(receiver)
+    signal.send()
+    del receiver
+    gc.collect()
+    signal.send()
+    assert calls == [1]
+
+
+def test_a_receiver_that_is_kept_strongly_stays():
+    signal, calls = Signal("s"), []
+    signal.connect(lambda **kwargs: calls.append(1), weak=False)
+    gc.collect()
+    signal.send()
+    assert calls == [1]
+
+
+def test_a_careful_signal_survives_its_receivers(caplog):
+    signal, calls = Signal("s"), []
+
+    def broken(**kwargs):
+        raise ValueError
+
+    def fine(**kwargs):
+        calls.append(1)
+
+    signal.connect(broken)
+    signal.connect(fine)
+    signal.send()
+    assert calls == [1]
+    assert [record.event for record in caplog.records] == ["signal_handler_failed"]
+
+
+def test_a_receiver_may_want_one_sender_only():
+    signal, calls = Signal("s"), []
+
+    @signal.connect(sender="a")
+    def receiver(sender, **kwargs):
+        calls.append(sender)
+
+    signal.send(sender="a")
+    signal.send(sender="b")
+    assert calls == ["a"]
+    assert signal.disconnect(receiver)
+    assert signal.receivers == []
+
+
+def test_settings_are_attributes_and_items(app):
+    app.conf.timezone = "Asia/Baku"
+    assert app.conf["timezone"] == "Asia/Baku"
+    app.conf.update(result_expires=60, mine=1)
+    assert (app.conf.result_expires, app.conf.mine) == (60, 1)
+    assert app.conf.task_default_queue == "celery"
+    assert app.conf.get("nothing") is None
+
+
+def test_a_misspelt_setting_is_answered_with_the_right_one(app):
+    with pytest.raises(AttributeError, match="did you mean 'timezone'"):
+        _ = app.conf.timezon
+
+
+def test_filling_a_default_dict_does_not_fill_everybodys(app):
+    app.conf.beat_schedule["a"] = {"task": "t", "schedule": 1}
+    assert App("other").conf.beat_schedule == {}
+    assert list(app.registrations()) == ["a"]
+
+
+@pytest.fixture
+def settings_module(monkeypatch):
+    module = types.ModuleType("my_settings")
+    monkeypatch.setitem(sys.modules, "my_settings", module)
+    return module
+
+
+def test_settings_of_a_module_by_namespace(app, settings_module):
+    settings_module.CELERY_BROKER_URL = "redis://elsewhere/3"
+    settings_module.CELERY_TIMEZONE = "Asia/Baku"
+    settings_module.TIME_ZONE = "Europe/Berlin"
+    app.config_from_object("my_settings", namespace="CELERY")
+    assert app.conf.broker_url == "redis://elsewhere/3"
+    assert app.conf.timezone == "Asia/Baku"
+    assert "time_zone" not in app.conf
+
+
+def test_settings_of_a_module_in_old_and_new_names(app, settings_module):
+    settings_module.result_expires = 5
+    settings_module.BROKER_URL = "redis://elsewhere/3"
+    settings_module.CELERYBEAT_SCHEDULE = {"a": {"task": "t", "schedule": 1}}
+    settings_module.CELERY_TIMEZONE = "Asia/Baku"
+    app.config_from_object("my_settings")
+    assert app.conf.result_expires == 5
+    assert app.conf.broker_url == "redis://elsewhere/3"
+    assert app.conf.timezone == "Asia/Baku"
+    assert list(app.registrations()) == ["a"]
+
+
+def test_what_was_set_directly_wins_over_the_module(app, settings_module):
+    settings_module.timezone = "Asia/Baku"
+    app.conf.timezone = "Europe/Berlin"
+    app.config_from_object("my_settings")
+    assert app.conf.timezone == "Europe/Berlin"
+
+
+def test_a_configuration_module_that_is_missing_is_named(app):
+    app.config_from_object("no_such_module")
+    with pytest.raises(ConfigError, match="no_such_module"):
+        _ = app.conf.timezone
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    before = set(sys.modules)
+    yield tmp_path
+    for name in set(sys.modules) - before:
+        del sys.modules[name]
+
+
+@pytest.mark.parametrize(
+    ("files", "name"),
+    [
+        ({"findone.py": "from beatd import App\napp = App('x')"}, "findone"),
+        ({"findtwo.py": "from beatd import App\ncelery = App('x')"}, "findtwo"),
+        ({"findthree.py": "from beatd import App\nmine = App('x')"}, "findthree:mine"),
+        ({"findfour.py": "from beatd import App\nonly = App('x')"}, "findfour"),
+        ({"findfive/__init__.py": "", "findfive/celery.py": "from beatd import App\napp = App('x')"}, "findfive"),
+    ],
+)
+def test_an_app_is_found_where_celery_looks(project, files, name):
+    for path, text in files.items():
+        (project / path).parent.mkdir(exist_ok=True)
+        (project / path).write_text(text)
+    assert find_app(name).main == "x"
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "words"),
+    [
+        (None, "missing", "no module named 'missing'"),
+        ("", "broken", "no beatd App"),
+        ("x = 1", "broken:y", "no attribute 'y'"),
+        ("import nothing_here", "broken", "nothing_here"),
+        ("1 / 0", "broken", "ZeroDivisionError"),
+        ("app = 3", "broken", "builtins.int is no beatd App"),
+    ],
+)
+def test_an_app_that_is_not_there_is_explained(project, text, name, words):
+    if text is not None:
+        (project / "broken.py").write_text(text)
+    with pytest.raises(ConfigError, match=words) as caught:
+        find_app(name)
+    assert "loading.py" not in str(caught.value)
+
+
+def test_autodiscovery_imports_the_modules_that_exist(project, app):
+    (project / "disco").mkdir()
+    (project / "disco/__init__.py").write_text("")
+    (project / "disco/tasks.py").write_text("from beatd import shared_task\n@shared_task\ndef found(): return 1")
+    sys.path.insert(0, str(project))
+    app.autodiscover_tasks(["disco", "json"])
+    app.finalize()
+    assert app.tasks["disco.tasks.found"].apply().get() == 1

@@ -1,0 +1,341 @@
+"""Tasks: made by the decorator, named, called, retried, checked."""
+
+from __future__ import annotations
+
+import functools
+
+import pytest
+
+from beatd import App, Task, shared_task
+from beatd.app.context import Context, running
+from beatd.exceptions import Ignore, MaxRetriesExceededError, NotRegistered, Reject
+
+
+@pytest.fixture
+def app() -> App:
+    return App("main")
+
+
+def test_a_bare_decorator_makes_a_task_that_is_still_a_function(app):
+    @app.task
+    def add(x, y):
+        """Adds."""
+        return x + y
+
+    assert add(2, 3) == 5
+    assert add.name == f"{__name__}.add"
+    assert add.__doc__ == "Adds."
+    assert app.tasks[add.name] is add
+
+
+def test_a_name_may_be_given(app):
+    @app.task(name="sum")
+    def add(x, y):
+        return x + y
+
+    assert add.name == "sum"
+
+
+def test_a_task_of_the_running_script_is_named_after_main(app):
+    assert app.gen_task_name("add", "__main__") == "main.add"
+    assert app.gen_task_name("add", "tasks") == "tasks.add"
+
+
+def test_other_decorators_may_be_below_it(app):
+    def twice(fun):
+        @functools.wraps(fun)
+        def wrapper(*args):
+            return 2 * fun(*args)
+
+        return wrapper
+
+    @app.task
+    @twice
+    def one():
+        return 1
+
+    assert one() == 2
+    assert one.name.endswith(".one")
+
+
+def test_a_bound_task_gets_itself_and_its_request(app):
+    @app.task(bind=True)
+    def who(self, x):
+        return self.name, self.request.id, self.request.retries, x
+
+    assert who.apply((7,), task_id="an-id").get() == (who.name, "an-id", 0, 7)
+
+
+def test_a_request_outside_a_run_is_empty(app):
+    @app.task
+    def nothing():
+        return None
+
+    assert nothing.request.id is None
+    assert nothing.request.called_directly
+
+
+def test_headers_of_the_request_are_those_that_the_sender_added():
+    context = Context({"id": "1", "task": "t", "retries": 0, "tenant": "a"})
+    assert context.headers == {"tenant": "a"}
+
+
+def test_arguments_are_checked_where_the_task_is_called(app):
+    @app.task
+    def add(x, y):
+        return x + y
+
+    with pytest.raises(TypeError, match=r"add.*missing a required argument: 'y'"):
+        add.delay(1)
+
+
+def test_misspelt_options_are_refused(app):
+    @app.task
+    def nothing():
+        return None
+
+    with pytest.raises(TypeError, match="contdown"):
+        nothing.apply_async(contdown=3)
+
+
+def test_options_become_attributes_and_raises_means_throws(app):
+    @app.task(raises=(KeyError,), rate_limit="10/m", colour="red")
+    def nothing():
+        return None
+
+    assert nothing.throws == (KeyError,)
+    assert nothing.rate_limit == "10/m"
+    assert nothing.colour == "red"
+
+
+def test_options_come_from_the_configuration_unless_the_task_has_its_own(app):
+    app.conf.task_acks_late = True
+    app.conf.task_time_limit = 30
+
+    @app.task
+    def late():
+        return None
+
+    @app.task(acks_late=False, time_limit=5)
+    def early():
+        return None
+
+    app.finalize()
+    assert (late.acks_late, late.time_limit) == (True, 30)
+    assert (early.acks_late, early.time_limit) == (False, 5)
+
+
+def test_a_retry_runs_again_with_one_more_retry(app):
+    @app.task(bind=True, max_retries=3)
+    def flaky(self, wanted):
+        if self.request.retries < wanted:
+            raise self.retry(countdown=60)
+        return self.request.retries
+
+    assert flaky.apply((2,)).get() == 2
+
+
+def test_a_retry_may_change_the_arguments(app):
+    @app.task(bind=True)
+    def shrink(self, n, seen=0):
+        if n:
+            raise self.retry((n - 1,), {"seen": seen + 1})
+        return seen
+
+    assert shrink.apply((2,)).get() == 2
+
+
+def test_when_no_retry_is_left_the_error_that_led_to_it_comes_out(app):
+    @app.task(bind=True, max_retries=1)
+    def hopeless(self):
+        raise self.retry(exc=KeyError("first cause"))
+
+    result = hopeless.apply()
+    assert result.state == "FAILURE"
+    assert isinstance(result.result, KeyError)
+
+
+def test_when_no_retry_is_left_and_there_is_no_error_it_says_so(app):
+    @app.task(bind=True, max_retries=0)
+    def hopeless(self):
+        self.retry()
+
+    with pytest.raises(MaxRetriesExceededError, match="Can't retry"):
+        hopeless.apply().get()
+
+
+def test_autoretry_retries_for_the_named_errors_only(app):
+    attempts = []
+
+    @app.task(bind=True, autoretry_for=(OSError,), dont_autoretry_for=(FileNotFoundError,), max_retries=2)
+    def flaky(self, error):
+        attempts.append(self.request.retries)
+        raise error
+
+    assert isinstance(flaky.apply((ConnectionError("away"),)).result, ConnectionError)
+    assert attempts == [0, 1, 2]
+    attempts.clear()
+    assert isinstance(flaky.apply((FileNotFoundError("gone"),)).result, FileNotFoundError)
+    assert attempts == [0]
+
+
+def test_a_retry_of_a_function_called_directly_raises_the_error_itself(app):
+    @app.task(bind=True)
+    def flaky(self):
+        raise self.retry(exc=ValueError("plain"))
+
+    with pytest.raises(ValueError, match="plain"):
+        flaky()
+
+
+def test_hooks_are_called_around_a_run():
+    app, calls = App("hooks"), []
+
+    class Told(Task):
+        def before_start(self, task_id, args, kwargs):
+            calls.append(("before_start", task_id))
+
+        def on_success(self, retval, task_id, args, kwargs):
+            calls.append(("on_success", retval))
+
+        def on_failure(self, exc, task_id, args, kwargs, einfo):
+            calls.append(("on_failure", repr(exc), "ZeroDivisionError" in str(einfo)))
+
+        def after_return(self, status, retval, task_id, args, kwargs, einfo):
+            calls.append(("after_return", status))
+
+    @app.task(base=Told)
+    def divide(x, y):
+        return x / y
+
+    divide.apply((4, 2), task_id="a")
+    divide.apply((1, 0), task_id="b")
+    assert calls == [
+        ("before_start", "a"),
+        ("on_success", 2.0),
+        ("after_return", "SUCCESS"),
+        ("before_start", "b"),
+        ("on_failure", "ZeroDivisionError('division by zero')", True),
+        ("after_return", "FAILURE"),
+    ]
+
+
+def test_a_hook_that_raises_changes_nothing(app, caplog):
+    class Clumsy(Task):
+        def on_success(self, retval, task_id, args, kwargs):
+            raise RuntimeError("oops")
+
+    @app.task(base=Clumsy)
+    def one():
+        return 1
+
+    assert one.apply().get() == 1
+    assert [record.event for record in caplog.records] == ["task_hook_failed"]
+
+
+def test_a_base_class_may_wrap_the_call(app):
+    class Loud(Task):
+        def __call__(self, *args, **kwargs):
+            return f"{self.run(*args, **kwargs)}!"
+
+    @app.task(base=Loud)
+    def greet(name):
+        return f"hello {name}"
+
+    assert greet.apply(("world",)).get() == "hello world!"
+
+
+@pytest.mark.parametrize(("error", "state"), [(Ignore(), "IGNORED"), (Reject("no"), "REJECTED")])
+def test_ignore_and_reject_are_outcomes_of_their_own(app, error, state):
+    @app.task
+    def refuse():
+        raise error
+
+    assert refuse.apply().state == state
+
+
+def test_sys_exit_ends_the_task_and_nothing_else(app):
+    @app.task
+    def leave():
+        raise SystemExit(3)
+
+    assert leave.apply().state == "FAILURE"
+
+
+def test_coroutines_are_run(app):
+    @app.task
+    async def soon(x):
+        return x * 2
+
+    assert soon.apply((4,)).get() == 8
+
+
+def test_an_unknown_task_is_an_error_with_its_name(app):
+    with pytest.raises(NotRegistered, match="nobody"):
+        app.tasks["nobody"]
+
+
+def test_near_names_are_found_by_spelling_and_by_function(app):
+    app.task(name="proj.tasks.add")(lambda: None)
+    app.task(name="other.multiply")(lambda: None)
+    assert app.tasks.near("tasks.add")[0] == "proj.tasks.add"
+    assert app.tasks.near("other.multply") == ["other.multiply"]
+
+
+def test_a_shared_task_belongs_to_the_current_app():
+    @shared_task(name="shared.add")
+    def add(x, y):
+        return x + y
+
+    first = App("first")
+    first.finalize()
+    assert first.tasks["shared.add"].apply((1, 2)).get() == 3
+    second = App("second")
+    assert add.app is second
+    assert add(1, 2) == 3
+
+
+def test_a_task_inside_a_task_has_a_request_of_its_own(app):
+    @app.task(bind=True)
+    def inner(self):
+        return self.request.called_directly
+
+    @app.task(bind=True)
+    def outer(self):
+        return inner(), self.request.id
+
+    assert outer.apply(task_id="outer").get() == (True, "outer")
+
+
+def test_waiting_for_a_result_inside_a_task_is_refused(app):
+    @app.task
+    def nothing():
+        return None
+
+    with running(nothing, Context(id="1", called_directly=False)), pytest.raises(RuntimeError, match="deadlock"):
+        app.AsyncResult("2").get()
+
+
+def test_the_task_runs_here_when_always_eager(app):
+    app.conf.task_always_eager = True
+
+    @app.task
+    def add(x, y):
+        return x + y
+
+    assert add.delay(1, 2).get() == 3
+
+
+def test_links_run_after_success(app):
+    seen = []
+
+    @app.task
+    def note(x):
+        seen.append(x)
+
+    @app.task
+    def add(x, y):
+        return x + y
+
+    add.apply((1, 2), link=note.s())
+    assert seen == [3]
