@@ -131,7 +131,7 @@ class RedisResults:
         failures = 0
         while True:
             try:
-                with self._subscribed(_key(task_id)) as channel:
+                with self._subscribed(result_key(task_id)) as channel:
                     failures = 0
                     return self._follow(task_id, channel, watch)
             except StoreUnavailable as error:
@@ -161,8 +161,8 @@ class RedisResults:
             message = channel.get_message(timeout=watch.check_time())
             if message is None:
                 watch.on_interval()
-            elif message["type"] == "message" and watch.ends_with(meta := _decode(message["data"])):
-                return meta
+            elif message["type"] == "message" and watch.ends_with(found := decode(message["data"])):
+                return found
 
     @contextmanager
     def _subscribed(self, name: str) -> Iterator[Any]:
