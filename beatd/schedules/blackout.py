@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
 from typing import Protocol
+from weakref import WeakValueDictionary
 
 from beatd.exceptions import ScheduleError
 from beatd.schedules.cronstring import read_cron
@@ -100,7 +101,7 @@ class CronWindow:
         return {"cron": self.schedule.notation, "duration": duration_text(self.duration_ms)}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, weakref_slot=True)
 class Blackout:
     """When an entry does not run: inside any of ``windows``. Build it with ``parse_blackout``."""
 
@@ -120,6 +121,9 @@ class Blackout:
         return [window.notation for window in self.windows]
 
 
+_known: WeakValueDictionary[tuple[str, str], Blackout] = WeakValueDictionary()
+
+
 def parse_blackout(value: object, *, timezone: str = "UTC") -> Blackout:
     """The blackout that ``value`` denotes, on the wall clock of ``timezone``.
 
@@ -127,7 +131,13 @@ def parse_blackout(value: object, *, timezone: str = "UTC") -> Blackout:
     (``"2026-12-24/2026-12-26"``; with times of day the end is excluded), a table ``{ cron = "0 22 * * fri", duration =
     "8h" }``, or a list of these. Raises ScheduleError, also when nothing is left outside of it.
     """
-    where = zone(timezone)
+    key = (repr(value), timezone)
+    if (known := _known.get(key)) is None:
+        known = _known[key] = _read_all(value, zone(timezone))
+    return known
+
+
+def _read_all(value: object, where: Zone) -> Blackout:
     parts = value if isinstance(value, list | tuple) else [value]
     if not parts:
         raise ScheduleError(f"an empty blackout: leave it out, or {_EXPECTED}")

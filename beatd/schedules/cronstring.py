@@ -37,7 +37,7 @@ FIELDS = (SECOND, MINUTE, HOUR, DAY_OF_MONTH, MONTH, DAY_OF_WEEK)
 _ORDER = "minute hour day-of-month month day-of-week"
 
 _HASHED = re.compile(r"[hr](?:\((\d+)-(\d+)\))?(?:/(\d+))?")
-_ANY_HASHED = re.compile(r"(?:^|[\s,])[hr](?:$|[\s,/(])", re.IGNORECASE)
+_ANY_HASHED = re.compile(r"(?:^|[\s,'\"])[hr](?:$|[\s,/('\"])", re.IGNORECASE)
 _NEAREST = re.compile(r"(\d{1,2})w|w(\d{1,2})")
 _NTH = re.compile(r"([a-z]+|\d+)#(.*)")
 _LAST_DAY = re.compile(r"l([0-7]|[a-z]{3,9})|([0-7]|[a-z]{3,9})l")
@@ -60,7 +60,7 @@ def read_cron(text: str, timezone: str, name: str, dst: Dst) -> Cron:
             dst=dst,
         )
     except ScheduleError as error:
-        raise ScheduleError(f'"{text}": {error}') from None
+        raise ScheduleError(f'"{text}": {error}{_elsewhere(text)}') from None
 
 
 def is_hashed(text: str) -> bool:
@@ -90,6 +90,19 @@ def _alias(text: str) -> str:
         raise ScheduleError('a schedule knows no reboot; for one run at a set time use { at = "2026-12-31T23:59:00" }')
     near = difflib.get_close_matches(text, ALIASES, n=1)
     raise ScheduleError(f"did you mean {near[0]}?" if near else f"unknown alias; known are {', '.join(ALIASES)}")
+
+
+def _elsewhere(text: str) -> str:
+    """What croniter, which guesses more, makes of a refused text: nobody should have to guess what ran so far."""
+    from croniter import croniter  # noqa: PLC0415 - slow to import, and needed only for an error
+
+    fields = text.lower().split()
+    try:
+        expanded, nth = croniter.expand(text, second_at_beginning=True)
+    except ValueError:
+        return ""
+    read = [",".join(map(str, values)) for values in expanded]
+    return f' (croniter reads "{" ".join(read)}")' if len(fields) < 7 and not nth and read != fields else ""
 
 
 def _notation(text: str, fields: list[str]) -> str:

@@ -34,25 +34,20 @@ def crontab(
     string, day of week *and* day of month must match. Sunday is 0 (7 is accepted). Raises ScheduleError.
     """
     given = {
-        name: list(value) if isinstance(value, Iterable) and not isinstance(value, str) else value
+        name: list(value) if not isinstance(value, str) and isinstance(value, Iterable) else value
         for name, value in zip(NAMES, (minute, hour, day_of_week, day_of_month, month_of_year), strict=True)
     }
     masks = [_mask(value, field) for value, field in zip(given.values(), FIELDS, strict=True)]
     wild = any(isinstance(value, str) and value.strip().startswith("*") for value in (minute, hour))
-    try:
-        return cron(
-            {name: value for name, value in given.items() if value != "*"} or {"minute": "*"},
-            days(masks[3], masks[4], masks[2]),
-            minutes=masks[0],
-            hours=masks[1],
-            fixed=not wild,
-            zone=zone(timezone),
-            dst=dst,
-        )
-    except ScheduleError as error:
-        if "never runs" not in str(error):
-            raise
-        raise ScheduleError(f"day_of_month {day_of_month!r} in month_of_year {month_of_year!r}: {error}") from None
+    return cron(
+        {name: value for name, value in given.items() if value != "*"} or {"minute": "*"},
+        days(masks[3], masks[4], masks[2]),
+        minutes=masks[0],
+        hours=masks[1],
+        fixed=not wild,
+        zone=zone(timezone),
+        dst=dst,
+    )
 
 
 def read_table(table: Mapping[str, object], timezone: str, dst: Dst) -> Cron:

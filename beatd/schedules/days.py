@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 from calendar import isleap
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import date
 from functools import lru_cache
 
@@ -34,13 +35,13 @@ class Days:
     """``fri#2`` is (5, 2), ``L5`` is (5, LAST)."""
     either: bool = False
     """Whether day of month *or* weekday suffices (Vixie cron, both restricted), or both must match."""
-    week: bytes | None = field(init=False, compare=False)
+    week: bytes | None = dataclasses.field(init=False, compare=False)
     """Days to wait from each weekday on, where only the weekday counts."""
-    next_month: bytes = field(init=False, compare=False)
-    masks: tuple[int, ...] = field(init=False, compare=False)
+    next_month: bytes = dataclasses.field(init=False, compare=False)
+    masks: tuple[int, ...] = dataclasses.field(init=False, compare=False)
     """The matching days of each kind of month, by 7·(length - 28) + the weekday that it starts on."""
 
-    meaning: str = field(init=False, compare=False)
+    meaning: str = dataclasses.field(init=False, compare=False)
     """Day of month, month and weekday in canonical text."""
 
     def __post_init__(self) -> None:
@@ -140,16 +141,15 @@ def days(
     either = either and dom != full_dom
     found = Days(dom, months, dow, last, tuple(sorted(set(near))), tuple(sorted(set(nth))), either)
     if not found.ever():
-        raise ScheduleError("it never runs: no month that is asked for has such a day")
+        fields = zip((DAY_OF_MONTH, MONTH, DAY_OF_WEEK), found.meaning.split(), strict=False)
+        asked = " and ".join(f"{field.name} {text}" for field, text in fields if text != "*")
+        raise ScheduleError(f"it never runs: there is no day with {asked}")
     return found
 
 
 def _nearest_weekday(day: int, starts_on: int, length: int) -> int:
-    """The Monday to Friday nearest to that day of the month, never in another month (Quartz, croniter)."""
-    if day == LAST:
-        day = length
-    if day > length:
-        return 0  # no such day, no run: bit 0 is no day
+    """The Monday to Friday nearest to that day of the month, or to its last one, never in another month (croniter)."""
+    day = length if day == LAST else min(day, length)
     weekday = (starts_on + day - 1) % 7
     if weekday == 6:
         return day - 1 if day > 1 else day + 2

@@ -118,7 +118,8 @@ def _read_part(part: str, text: str, field: Field, long_steps: bool) -> int:
     else:
         values = [_number(base, text, field)]
         if slash:
-            raise fault(text, field, f'a step needs a range; write "{base}-{field.high}/{step_text or "n"}"')
+            right = f"{base}-{field.high}/{step_text or 'n'}" if values[0] < field.high else base
+            raise fault(text, field, f'a step needs a range; write "{right}"')
     if slash:
         values = values[:: _step(step_text, text, field, long_steps)]
     mask = 0

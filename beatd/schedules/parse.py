@@ -20,7 +20,7 @@ from beatd.schedules.solar import solar
 from beatd.schedules.union import union
 from beatd.schedules.zone import zone
 
-_EVERY = re.compile(r"\s*@?every\s+(.*)", re.IGNORECASE | re.DOTALL)
+_EVERY = re.compile(r"@?every\s", re.IGNORECASE)
 #: Which keys make which kind of table; the first key is the one that names the kind.
 _TABLES = {"every": ("every", "anchor", "relative"), "solar": ("solar", "lat", "lon"), "at": ("at",), "cron": ("cron",)}
 _EXPECTED = (
@@ -41,30 +41,22 @@ def parse(value: object, *, timezone: str = "UTC", name: str = "", dst: Dst = "c
 
     Raises ScheduleError, which names what is wrong and what would be right.
     """
-    if isinstance(value, Moments):
+    if not isinstance(value, str) and isinstance(value, Moments):  # an abstract class: the slower question second
         return value
     if dst not in ("cron", "skip"):
         raise ScheduleError(f'dst = {dst!r}: expected "cron" or "skip"')
-    key: tuple[object, ...] = (
-        type(value),
-        value if isinstance(value, str | int | float) else repr(value),
-        timezone,
-        dst,
-    )
-    if isinstance(value, str):
-        key += (name if is_hashed(value) else "",)
-    elif isinstance(value, list | tuple | Mapping):
-        key += (name,)
+    said = value if isinstance(value, str) else repr(value)
+    key = (type(value), said, timezone, dst, name if is_hashed(said) else "")
     if (known := _known.get(key)) is None:
         known = _known[key] = cast(Moments, _read(value, timezone, name, dst))
     return known
 
 
 def _read(value: object, timezone: str, name: str, dst: Dst) -> Schedule:
+    zone(timezone)  # an unknown one is an error also where the schedule has no use for it
     if isinstance(value, str):
         return _read_text(value, timezone, name, dst)
     if isinstance(value, int | float | timedelta) and not isinstance(value, bool):
-        zone(timezone)
         return every(value)
     if isinstance(value, Mapping):
         return _read_table(value, timezone, name, dst)
@@ -78,13 +70,13 @@ def _read(value: object, timezone: str, name: str, dst: Dst) -> Schedule:
 
 
 def _read_text(text: str, timezone: str, name: str, dst: Dst) -> Schedule:
-    if interval := _EVERY.fullmatch(text):
-        return every(interval[1], timezone=timezone)
     stripped = text.strip()
     if not stripped:
         raise ScheduleError(f"an empty text is not a schedule: {_EXPECTED}")
-    if stripped.startswith("@") or len(stripped.split()) > 2 or "*" in stripped:
-        return read_cron(text, timezone, name, dst)
+    if interval := _EVERY.match(stripped):
+        return every(stripped[interval.end() :], timezone=timezone)
+    if stripped.startswith("@") or "*" in stripped or len(stripped.split()) > 2:
+        return read_cron(stripped, timezone, name, dst)
     if near := difflib.get_close_matches(f"@{stripped.lower()}", ALIASES, n=1, cutoff=0.9):
         raise ScheduleError(f'"{text}" is not a schedule; did you mean "{near[0]}"?')
     return every(text, timezone=timezone)

@@ -8,6 +8,7 @@ from hashlib import blake2b
 from typing import Protocol, runtime_checkable
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+MILLISECOND = timedelta(milliseconds=1)
 
 #: Longest fingerprint that is written out; longer meanings are hashed.
 FINGERPRINT_LENGTH = 64
@@ -83,14 +84,12 @@ def shorten(meaning: str) -> str:
 
 
 def to_ms(t: datetime) -> int:
-    """Whole milliseconds since the epoch, rounded down; exact, since no float is involved."""
+    """Whole milliseconds since the epoch, rounded down; exact, as no float is involved. TypeError for a naive one."""
     if t.tzinfo is None:
         raise TypeError(f"a schedule needs an aware datetime, got the naive {t!r}")
-    past = t - EPOCH
-    return (past.days * 86_400 + past.seconds) * 1000 + past.microseconds // 1000
+    return (t - EPOCH) // MILLISECOND
 
 
 def from_ms(ms: int) -> datetime:
     """The UTC datetime of so many milliseconds since the epoch."""
-    seconds, ms = divmod(ms, 1000)
-    return EPOCH + timedelta(0, seconds, ms * 1000)
+    return EPOCH + ms * MILLISECOND

@@ -147,12 +147,14 @@ def zone(name: str) -> Zone:
 def _unknown(name: object) -> str:
     if not isinstance(name, str) or not name:
         return f'timezone {name!r}: expected an IANA name such as "Europe/Berlin" or "UTC"'
-    known = sorted(available_timezones())
+    known = sorted(available_timezones() - {"localtime"})
     folded = {each.casefold(): each for each in known}
     cities: dict[str, str] = {}
     for each in known:
         cities.setdefault(each.rpartition("/")[2].casefold(), each)
     sought = name.casefold().replace(" ", "_")
+    if sought in folded:
+        return f'unknown timezone "{name}"; did you mean {folded[sought]}?'
     near = [folded[each] for each in difflib.get_close_matches(sought, folded, n=3, cutoff=0.75)]
     city = sought.rpartition("/")[2]
     near += [cities[each] for each in difflib.get_close_matches(city, cities, n=2, cutoff=0.8)]

@@ -13,7 +13,8 @@ from beatd.schedules import crontab, duration_ms, every, once, parse, parse_blac
 
 SCHEDULES = [
     # cron strings
-    ("5/15 * * * *", '"5/15 * * * *": minute "5/15": a step needs a range; write "5-59/15"'),
+    ("5/15 * * * *", '"5/15 * * * *": minute "5/15": a step needs a range; write "5-59/15" (croniter reads "5,20,35,50 * * * *")'),
+    ("0 0 * * sat/2", 'a step needs a range; write "sat"'),
     ("0 9/2 * * *", '"0 9/2 * * *": hour "9/2": a step needs a range; write "9-23/2"'),
     ("* * * *", '"* * * *": 4 fields, expected 5 (minute hour day-of-month month day-of-week) or 6 (second first)'),
     ("0 0 * * * * 2026", "7 fields, expected 5 (minute hour day-of-month month day-of-week) or 6 (second first); a year"),
@@ -40,8 +41,9 @@ SCHEDULES = [
     ("1,,2 * * * *", 'minute "1,,2": an empty part'),
     ("1, 2 * * * *", '"1,": an empty part; values are separated by single commas, without spaces'),
     ("²  * * * *", '"²" is not a minute'),
-    ("0 0 30 2 *", '"0 0 30 2 *": it never runs: no month that is asked for has such a day'),
-    ("0 0 31 2,4,jun *", "it never runs"),
+    ("0 0 30 2 *", '"0 0 30 2 *": it never runs: there is no day with day_of_month 30 and month_of_year 2'),
+    ("0 0 31 2,4,jun *", "there is no day with day_of_month 31 and month_of_year 2,4,6"),
+    ("0 0 */25 * mon#2", "there is no day with day_of_month 1,26 and day_of_week 1#2"),
     ("0 0 * * fri#6", '"#6": a month has the first to the fifth of a weekday, #1 to #5'),
     ("0 0 * * fri#", '"#": a month has the first to the fifth'),
     ("0 0 * * L", 'L needs a weekday: "L5" is the last Friday of the month'),
@@ -80,7 +82,7 @@ SCHEDULES = [
     ({"minute": []}, "minute = []: expected a number"),
     ({"minute": 1.5}, "minute = 1.5: expected a number"),
     ({"minute": [1, None]}, "minute = [1, None]: expected a number"),
-    ({"day_of_month": 31, "month_of_year": "feb"}, "day_of_month 31 in month_of_year 'feb': it never runs"),
+    ({"day_of_month": 31, "month_of_year": "feb"}, "it never runs: there is no day with day_of_month 31 and month_of_year 2"),
     # the other kinds
     ({"solar": "sunset", "lat": 95, "lon": 0}, "lat = 95 is out of range: expected degrees from -90 to 90"),
     ({"solar": "sunset", "lat": 0, "lon": 181}, "lon = 181 is out of range: expected degrees from -180 to 180"),
@@ -114,8 +116,8 @@ def test_a_wrong_schedule_says_what_is_wrong(value, message):
     [
         ("Europe/Berln", 'unknown timezone "Europe/Berln": expected an IANA name; did you mean Europe/Berlin'),
         ("Berlin", "did you mean Europe/Berlin?"),
-        ("europe/berlin", "did you mean Europe/Berlin"),
-        ("America/New York", "did you mean America/New_York"),
+        ("europe/berlin", "did you mean Europe/Berlin?"),
+        ("America/New York", "did you mean America/New_York?"),
         ("Mars/Olympus", 'expected an IANA name, such as "Europe/Berlin" or "UTC"'),
         ("America", 'unknown timezone "America"'),
         ("../../etc/passwd", "unknown timezone"),
