@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 from calendar import isleap
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date
 from functools import lru_cache
 
@@ -21,8 +20,10 @@ _FIVE_WEEKS = 1 | 1 << 7 | 1 << 14 | 1 << 21 | 1 << 28
 
 @dataclass(frozen=True, slots=True)
 class Days:
-    """A set of days without end. Days are counted from 1970-01-01, day of month d is bit d of ``dom``, Sunday bit 0 of
-    ``dow``."""
+    """A set of days without end, counted from 1970-01-01. Build it with ``days``.
+
+    Day of month d is bit d of ``dom``, month m bit m of ``months``, Sunday bit 0 of ``dow``.
+    """
 
     dom: int
     months: int
@@ -35,13 +36,12 @@ class Days:
     """``fri#2`` is (5, 2), ``L5`` is (5, LAST)."""
     either: bool = False
     """Whether day of month *or* weekday suffices (Vixie cron, both restricted), or both must match."""
-    week: bytes | None = dataclasses.field(init=False, compare=False)
+    week: bytes | None = field(init=False, compare=False)
     """Days to wait from each weekday on, where only the weekday counts."""
-    next_month: bytes = dataclasses.field(init=False, compare=False)
-    masks: tuple[int, ...] = dataclasses.field(init=False, compare=False)
+    next_month: bytes = field(init=False, compare=False)
+    masks: tuple[int, ...] = field(init=False, compare=False)
     """The matching days of each kind of month, by 7·(length - 28) + the weekday that it starts on."""
-
-    meaning: str = dataclasses.field(init=False, compare=False)
+    meaning: str = field(init=False, compare=False)
     """Day of month, month and weekday in canonical text."""
 
     def __post_init__(self) -> None:
@@ -73,7 +73,7 @@ class Days:
         while True:
             if self.next_month[month] == month:
                 length = 29 if month == 2 and isleap(year) else MONTH_LENGTHS[month]
-                if mask := self.masks[7 * length - 196 + (first + 4) % 7] >> dom:
+                if mask := self.masks[7 * (length - 28) + (first + 4) % 7] >> dom:
                     return first + dom - 2 + (mask & -mask).bit_length()
             dom = 1
             if (month := self.next_month[month + 1]) == NONE:
@@ -104,7 +104,7 @@ class Days:
         if self.week:
             return True
         lengths = {MONTH_LENGTHS[month] for month in values_of(self.months)} | ({29} if self.months & 1 << 2 else set())
-        return any(any(self.masks[7 * length - 196 : 7 * length - 189]) for length in lengths)
+        return any(any(self.masks[7 * (length - 28) : 7 * (length - 27)]) for length in lengths)
 
     def _canonical(self) -> str:
         dom = [render(self.dom, DAY_OF_MONTH)] if self.dom else []
@@ -142,7 +142,7 @@ def days(
     found = Days(dom, months, dow, last, tuple(sorted(set(near))), tuple(sorted(set(nth))), either)
     if not found.ever():
         fields = zip((DAY_OF_MONTH, MONTH, DAY_OF_WEEK), found.meaning.split(), strict=False)
-        asked = " and ".join(f"{field.name} {text}" for field, text in fields if text != "*")
+        asked = " and ".join(f"{each.name} {text}" for each, text in fields if text != "*")
         raise ScheduleError(f"it never runs: there is no day with {asked}")
     return found
 

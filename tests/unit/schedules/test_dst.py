@@ -144,6 +144,15 @@ def test_asked_in_the_second_pass_a_fixed_time_waits_for_tomorrow(minute):
         assert due.astimezone(ZoneInfo("Europe/Berlin")).day == 26
 
 
+def test_the_note_of_a_union_is_that_of_the_part_that_runs():
+    union = parse(["30 2 * * *", "0 9 * * *", "1h"], timezone="Europe/Berlin")
+    runs = walk(union.parts[0], local("2026-03-28 12:00", "Europe/Berlin"), "Europe/Berlin", 1)
+    assert runs == ["03-29 03:00+02:00 gap"]
+    assert dst_note(union, datetime(2026, 3, 29, 1, tzinfo=UTC)) == "gap"
+    assert dst_note(union, datetime(2026, 3, 29, 7, tzinfo=UTC)) is None
+    assert dst_note(union, datetime(2026, 10, 25, 0, 30, tzinfo=UTC)) == "overlap"
+
+
 def test_intervals_do_not_know_of_clock_changes():
     t = datetime(2026, 3, 28, 23, 30, tzinfo=UTC)
     schedule = parse({"every": "1h", "anchor": "2026-01-01T00:30:00Z"}, timezone="Europe/Berlin")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import pickle
 import re
+import subprocess
+import sys
 from dataclasses import FrozenInstanceError, fields
 from datetime import UTC, date, datetime, timedelta
 
@@ -248,6 +250,17 @@ def test_the_end_of_time_is_none():
                 due = schedule.next_after(t)
                 assert due is None or due > t
             assert schedule.next_after(datetime(2, 1, 1, tzinfo=UTC)) is not None or "at" in str(schedule.notation)
+
+
+def test_nothing_slow_or_foreign_is_imported_until_it_is_needed():
+    code = """
+import sys
+from beatd.schedules import crontab, parse
+parse(["*/5 * * * *", "30s", {"minute": 5}, {"at": "2026-01-01"}]), crontab(5)
+print(sorted({"astral", "celery", "croniter", "cronsim", "redis", "kombu"} & set(sys.modules)))
+"""
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert shown.stdout.strip() == "[]"
 
 
 PLAIN = "0123456789,-*/"
