@@ -118,12 +118,14 @@ def run_id(name: str, due_ms: int) -> str:
 
     Written out because :func:`uuid.uuid5` takes three times as long, and a herd needs ten thousand at once.
     """
-    digest = hashlib.sha1(_NAMESPACE_BYTES + f"{name}@{due_ms}".encode(), usedforsecurity=False).hexdigest()
-    variant = "89ab"[int(digest[16], 16) & 3]
-    return f"{digest[:8]}-{digest[8:12]}-5{digest[13:16]}-{variant}{digest[17:20]}-{digest[20:32]}"
+    sha1 = _NAMESPACE_HASHED.copy()
+    sha1.update(f"{name}@{due_ms}".encode())
+    digest = sha1.hexdigest()
+    return f"{digest[:8]}-{digest[8:12]}-5{digest[13:16]}-{_VARIANT[digest[16]]}{digest[17:20]}-{digest[20:32]}"
 
 
-_NAMESPACE_BYTES = RUN_NAMESPACE.bytes
+_NAMESPACE_HASHED = hashlib.sha1(RUN_NAMESPACE.bytes, usedforsecurity=False)
+_VARIANT = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abcdef"}
 
 
 class RedisSettings(msgspec.Struct, frozen=True, kw_only=True):

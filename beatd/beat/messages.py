@@ -24,6 +24,8 @@ class Messages:
     def __init__(self, default_queue: str, *, origin: str | None = None) -> None:
         self._default_queue = default_queue
         self._origin = origin or f"beatd{os.getpid()}@{socket.gethostname()}"
+        self._times: tuple[int | None, ...] = ()
+        self._values: dict[bytes, bytes] = {}
         self._by_options: dict[int, tuple[Options, Form]] = {}
         self._by_entry: dict[str, tuple[Entry, Form]] = {}
 
@@ -47,19 +49,12 @@ class Messages:
 
         Raises :class:`~beatd.exceptions.MessageError` if JSON cannot carry the entry's arguments.
         """
-        values = {
-            b"id": _text(run.id),
-            b"due_at": _text(iso_ms(run.due_ms)),
-            b"eta": b"null",
-            b"expires": b"null",
-            b"expiration": b"null",
-        }
-        if expires_ms is not None:
-            values[b"expires"] = _text(iso_ms(expires_ms))
-            values[b"expiration"] = b'"%d"' % max(0, expires_ms - run.fire_ms)
-        if countdown_ms := run.entry.options.countdown_ms:
-            values[b"eta"] = _text(iso_ms(run.fire_ms + countdown_ms))
-        return self.prepare(run.entry).render(values)
+        entry = run.entry
+        times = (run.due_ms, run.fire_ms, expires_ms, entry.options.countdown_ms)
+        if times != self._times:  # the runs of a herd have them in common
+            self._times, self._values = times, _values(*times)
+        self._values[b"id"] = _text(run.id)
+        return self.prepare(entry).render(self._values)
 
     def _form_of_options(self, entry: Entry) -> Form:
         cached = self._by_options.get(id(entry.options))
@@ -107,6 +102,16 @@ def _entry_values(entry: Entry) -> dict[bytes, bytes]:
         b"args": wire.dumps(message.safe_repr(list(entry.args))),
         b"kwargs": wire.dumps(message.safe_repr(entry.kwargs)),
         b"body": message.base64_text(message.body_of(entry.args, entry.kwargs, embed)),
+    }
+
+
+def _values(due_ms: int, fire_ms: int, expires_ms: int | None, countdown_ms: int | None) -> dict[bytes, bytes]:
+    """The values of a run's holes, but for its id, as JSON."""
+    return {
+        b"due_at": _text(iso_ms(due_ms)),
+        b"eta": _text(iso_ms(fire_ms + countdown_ms)) if countdown_ms else b"null",
+        b"expires": _text(iso_ms(expires_ms)) if expires_ms is not None else b"null",
+        b"expiration": b'"%d"' % max(0, expires_ms - fire_ms) if expires_ms is not None else b"null",
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import re
 import time
@@ -22,6 +23,7 @@ _PAUSES = (*(0.2 * attempt for attempt in range(PUBLISH_ATTEMPTS - 1)), None)
 _RETRYING = {"event": "publish_retrying"}
 
 
+@functools.lru_cache(maxsize=4096)
 def queue_key(queue: str, priority: int | None = 0) -> str:
     """The list that a message of this priority belongs to: the largest step that is not above it.
 
