@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import time
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 from beatd import wire
 from beatd.app.app import App
@@ -34,6 +35,14 @@ from beatd.worker.messages import MALFORMED, Job, Report
 log = logging.getLogger("celery.app.trace")
 
 
+class Attempt(NamedTuple):
+    """A job whose message has been opened."""
+
+    job: Job
+    task: Task[..., Any]
+    context: Context
+
+
 class Executor:
     """Runs the jobs of one app under one worker's name."""
 
@@ -41,24 +50,32 @@ class Executor:
         self._app = app
         self._hostname = hostname
 
-    def __call__(self, job: Job) -> Report:
-        """Run one job. Never raises: what cannot be run is reported as such."""
+    def prepare(self, job: Job) -> Attempt | Report:
+        """Open the message: an attempt to :meth:`run`, or the report that there is nothing that could be run."""
         try:
             message = open_envelope(job.raw)
             args, kwargs, embed = _body(message)
         except MessageError as error:
             return Report(job.tag, MALFORMED, text=str(error))
         task = self._app.tasks[message.headers["task"]]
-        context = self._context(message, job, args, kwargs, embed)
+        return Attempt(job, task, self._context(message, job, args, kwargs, embed))
+
+    def run(self, attempt: Attempt) -> Report:
+        """Run to the end. Never raises: whatever happens is reported."""
+        job, task, context = attempt
         started = time.perf_counter()
         with soft_limit(job.soft_limit):
             outcome = run_task(task, context)
-        runtime = time.perf_counter() - started
-        return self._report(job, task, context, outcome, runtime)
+        return self._report(job, task, context, outcome, time.perf_counter() - started)
 
-    def started(self, job: Job) -> Report:
-        """The report that a job begins."""
-        return Report(job.tag, STARTED, text=str(os.getpid()))
+    def __call__(self, job: Job, announce: Callable[[Report], object]) -> Report:
+        """Prepare and run one job; ``announce`` gets the report that it has begun, if the job asks for one."""
+        prepared = self.prepare(job)
+        if isinstance(prepared, Report):
+            return prepared
+        if job.announce:
+            announce(begun(job))
+        return self.run(prepared)
 
     def _context(self, message: TaskMessage, job: Job, args: Any, kwargs: Any, embed: dict[str, Any]) -> Context:
         info = dict(message.properties.get("delivery_info") or {})
@@ -145,6 +162,11 @@ class Executor:
         as_signature(call, self._app).apply_async(
             args, root_id=context.root_id, parent_id=context.id, **{k: v for k, v in options.items() if v}
         )
+
+
+def begun(job: Job) -> Report:
+    """The report that a job has begun, in this process."""
+    return Report(job.tag, STARTED, text=str(os.getpid()))
 
 
 def _body(message: TaskMessage) -> tuple[list[Any], dict[str, Any], dict[str, Any]]:

@@ -25,7 +25,7 @@ from beatd.worker.waiting import Waiting
 log = logging.getLogger("celery.worker")
 
 _LONGEST_WAIT_S = 0.5
-_RETRY_S = (0.2, 0.5, 1.0, 2.0, 5.0)
+_RETRY_S = (0.2, 0.5, 1.0, 2.0)
 """Pauses while the broker is away; the last one is repeated for ever."""
 
 
@@ -72,11 +72,11 @@ class Worker:
 
     def turn(self) -> float:
         """One turn of the loop; returns how long it may sleep, in seconds."""
-        self._consumer.tend()
         reports = self._pool.collect()
         self._settle(reports)
-        self._settling.flush()
         self._enforce_limits()
+        self._consumer.tend()
+        self._settling.flush()
         room = 0 if self._stops else self._pool.room()
         taken = self._admit(room) if room else 0
         busy = bool(reports) or (room > 0 and taken == room)

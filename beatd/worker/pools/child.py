@@ -102,10 +102,7 @@ def _left_to_the_parent(_number: int, _frame: Any) -> None:
 
 def _run(link: socket.socket, board: Board, execute: Executor, job: Job) -> None:
     board.begin(job.tag)
-    if job.announce:
-        _send(link, execute.started(job))
-    report = execute(job)
-    _send(link, report)
+    _send(link, execute(job, lambda begun: _send(link, begun)))
     # Only after the report is out: a death in between must not look like a job that never began.
     board.end()
 

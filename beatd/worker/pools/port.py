@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Protocol
 
 from beatd.worker.messages import Job, Report
-
-Execute = Callable[[Job], Report]
-"""Runs one job to its end; never raises. See :class:`beatd.worker.execution.Executor`."""
 
 
 class Pool(Protocol):

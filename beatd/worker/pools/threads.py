@@ -9,7 +9,7 @@ import time
 from collections import deque
 from collections.abc import Sequence
 
-from beatd.worker.execution import Executor
+from beatd.worker.execution import Attempt, Executor, begun
 from beatd.worker.messages import Job, Report
 from beatd.worker.pools.window import Window
 
@@ -77,9 +77,7 @@ class ThreadPool:
     def _serve(self) -> None:
         while (job := self._jobs.get()) is not None:
             self._running[job.tag] = time.monotonic()
-            if job.announce:
-                self._say(self._execute.started(job))
-            report = self._execute(job)
+            report = self._execute(job, self._say)
             del self._running[job.tag]
             self._say(report)
 
@@ -99,29 +97,34 @@ class SoloPool:
     def __init__(self, execute: Executor) -> None:
         self._execute = execute
         self._job: Job | None = None
-        self._announced = False
+        self._attempt: Attempt | None = None
 
     def start(self) -> None:
         """There is nothing to start."""
 
     def room(self) -> int:
-        return 0 if self._job else 1
+        return 0 if self._job or self._attempt else 1
 
     def submit(self, jobs: Sequence[Job]) -> None:
         (self._job,) = jobs
-        self._announced = False
 
     def files(self) -> list[int]:
         return []
 
     def collect(self) -> list[Report]:
+        if (attempt := self._attempt) is not None:
+            self._attempt = None
+            return [self._execute.run(attempt)]
         if (job := self._job) is None:
             return []
-        if job.announce and not self._announced:
-            self._announced = True
-            return [self._execute.started(job)]
         self._job = None
-        return [self._execute(job)]
+        prepared = self._execute.prepare(job)
+        if isinstance(prepared, Report):
+            return [prepared]
+        if not job.announce:
+            return [self._execute.run(prepared)]
+        self._attempt = prepared  # runs with the next call, when its beginning has been settled
+        return [begun(job)]
 
     def kill(self, tag: int) -> bool:  # noqa: ARG002 - it would be the worker
         return False

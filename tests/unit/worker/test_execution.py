@@ -26,7 +26,7 @@ def app() -> App:
 def run(app, task, *args, embed=None, **fields):
     app.finalize()
     message = build(task.name, "the-id", args, embed=embed, **fields)
-    return Executor(app, "me@here")(Job(1, envelope(message, queue="q"), "q"))
+    return Executor(app, "me@here")(Job(1, envelope(message, queue="q"), "q"), print)
 
 
 def test_success(app, caplog):
@@ -147,7 +147,7 @@ def test_a_body_that_is_not_one_is_reported_as_malformed(app, body):
     app.finalize()
     headers = build("t", "the-id").headers
     message = TaskMessage(headers=headers, body=wire.dumps(body))
-    report = Executor(app, "me")(Job(1, envelope(message, queue="q"), "q"))
+    report = Executor(app, "me")(Job(1, envelope(message, queue="q"), "q"), print)
     assert (report.state, report.document) == ("MALFORMED", None)
     assert report.text
 
@@ -157,7 +157,7 @@ def test_bytes_that_are_no_base64_are_malformed(app):
     app.finalize()
     outer = json.loads(envelope(build("t", "the-id"), queue="q"))
     outer["body"] = "%%%"
-    assert Executor(app, "me")(Job(1, json.dumps(outer).encode(), "q")).state == "MALFORMED"
+    assert Executor(app, "me")(Job(1, json.dumps(outer).encode(), "q"), print).state == "MALFORMED"
 
 
 @given(st.lists(st.binary(max_size=200), max_size=20), st.integers(1, 64))
