@@ -108,6 +108,8 @@ class Dispatcher:
                 skip = Skip.UNSENDABLE
         if skip is not None:
             return Judged(run, SKIPPED, Claim(entry.name, due_ms), skip)
+        if queue in facts.depths:
+            facts.depths[queue] += 1
         key = self._outlet.list_key(queue, entry.options.priority)
         if entry.policies.overlap == "allow":
             return Judged(run, SENT, Claim(entry.name, due_ms, key, message))

@@ -250,6 +250,14 @@ def test_a_full_queue_is_not_filled_further(rig, entry):
     assert rig.dispatcher.totals["queue_full"] == 1
 
 
+def test_a_herd_fills_a_queue_up_to_its_limit(rig, entry):
+    rig.queues.depths["celery"] = 3
+    rig.beat.replace([entry(f"e{n}", 10.0, max_queue_depth=5) for n in range(9)])
+    rig.run_for(11)
+    assert len(rig.sent) == 2
+    assert rig.dispatcher.totals["queue_full"] == 7
+
+
 def test_a_one_off_runs_once_over_restarts(rig, entry):
     once = entry(schedule={"at": from_ms(rig.begin_ms + 5_000)})
     rig.beat.replace([once])
