@@ -1,0 +1,59 @@
+# beatd: `make run` tries it, `make test` and `make check` are what every change must pass.
+
+.DEFAULT_GOAL := help
+.PHONY: help run test check soak bench lock clean
+
+VENV := .venv
+BIN := $(VENV)/bin
+LOCK := packaging/requirements.lock
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint $(LOCK)
+
+# The first Python on PATH that is new enough; override with `make PYTHON=/path/to/python3.12 run`.
+PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
+	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+# With job control (set -m) Ctrl-C reaches beatd alone, not make: it stops in order, and make sees exit code 0.
+run: $(VENV)/.installed-run ## store, daemon and worker in this terminal, with the example schedule
+	@if [ -t 0 ] && [ -t 1 ]; then set -m; fi; $(BIN)/beatd dev --config config/beat.toml --builtin command
+
+test: $(VENV)/.installed-dev ## all tests; ARGS="-k name" for some
+	$(BIN)/python -m pytest $(ARGS)
+
+check: $(VENV)/.installed-dev ## style, types and the direction of imports
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+soak: $(VENV)/.installed-dev ## the tests that take minutes to hours
+	$(BIN)/python -m pytest --soak -m soak $(ARGS)
+
+bench: $(VENV)/.installed-dev ## measure beatd beside its peers
+	@for file in benchmarks/[a-z]*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
+
+lock: $(VENV)/.installed-dev ## write the versions that are installed now into the lock
+	@{ sed '/^#/!d' $(LOCK); $(BIN)/python -m pip freeze --exclude-editable --exclude beatd; } > $(LOCK).new
+	@mv $(LOCK).new $(LOCK)
+
+clean: ## remove the virtual environment and what tools left behind
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+
+$(VENV)/.installed-run: pyproject.toml $(LOCK) | $(BIN)/python
+	@echo "Installing beatd into $(VENV) ..."
+	@$(PIP) --editable '.[embedded,solar,web]'
+	@touch $@
+
+$(VENV)/.installed-dev: pyproject.toml $(LOCK) | $(BIN)/python
+	@echo "Installing beatd and what its development needs into $(VENV) ..."
+	@$(PIP) --editable '.[dev]'
+	@touch $@ $(VENV)/.installed-run
+
+$(BIN)/python:
+	@if [ -z "$(PYTHON)" ]; then \
+		echo "beatd needs Python 3.11 or newer; python3 is $$(python3 --version 2>&1)." >&2; \
+		echo "Name another with: make PYTHON=/path/to/python3.12 $(MAKECMDGOALS)" >&2; exit 1; fi
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
+		echo "No virtual environment could be made with $(PYTHON); on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
