@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import islice
 from typing import Any
 
 import click
 
 from beatd import config
 from beatd.cli.output import plural, print_json
-from beatd.cli.preview import upcoming
+from beatd.cli.preview import Upcoming, upcoming
 from beatd.clock import SystemClock, iso_ms
 from beatd.config.review import review
 from beatd.exceptions import ConfigError, Fault
+from beatd.model import Entry
+
+LONGEST_SEARCH = 10_000
+"""Runs in a row that may be blacked out before the search for one that is sent ends."""
 
 
 @click.command()
@@ -51,7 +56,7 @@ def _as_json(faults: Sequence[Fault]) -> list[dict[str, Any]]:
 
 
 def _facts(loaded: config.Config, now_ms: int) -> dict[str, Any]:
-    firsts = (next(upcoming(entry, now_ms), None) for entry in loaded.entries)
+    firsts = (_first_sent(entry, now_ms) for entry in loaded.entries)
     first = min((run for run in firsts if run), key=lambda run: (run.fire_ms, run.entry.name), default=None)
     return {
         "files": list(loaded.files),
@@ -60,6 +65,11 @@ def _facts(loaded: config.Config, now_ms: int) -> dict[str, Any]:
         "digest": loaded.digest,
         "next": {"entry": first.entry.name, "due_at": iso_ms(first.due_ms)} if first else None,
     }
+
+
+def _first_sent(entry: Entry, now_ms: int) -> Upcoming | None:
+    runs = islice(upcoming(entry, now_ms), LONGEST_SEARCH)
+    return next((run for run in runs if run.skip is None), None)
 
 
 def _print(file: str, facts: dict[str, Any], warnings: Sequence[Fault]) -> None:

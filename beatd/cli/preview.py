@@ -1,23 +1,31 @@
-"""The runs that an entry will have, computed from the file alone: what the daemon will do if nothing else happens."""
+"""The runs that an entry will have, computed from the file alone: what the daemon will do if nothing else happens.
+
+Nothing is decided here: when an entry runs comes from :mod:`beatd.timeline`, and what becomes of a run from
+:func:`beatd.beat.verdict.judge`, both of them the daemon's own. What only a living daemon knows is assumed to be in
+order: workers finish in time and queues are short.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from heapq import merge
 from typing import NamedTuple
 
-from beatd.clock import from_ms, to_ms
-from beatd.model import Entry
-from beatd.schedules import Schedule, bind, dst_note, jittered_ms, zone
+from beatd.beat.verdict import Facts, Skip, judge
+from beatd.clock import from_ms
+from beatd.model import Entry, Run
+from beatd.schedules import Schedule, bind, dst_note, zone
+from beatd.timeline import fire_ms, timeline
 
-LONGEST_SEARCH = 100_000
-"""Runs in a row that a blackout may hide before the search ends."""
-
-_NOTES = {
+_DST = {
     "gap": "moved out of the skipped hour",
     "overlap": "in the repeated hour",
     None: "",
+}
+_SKIPS = {
+    Skip.BLACKOUT: "not sent: blackout",
+    Skip.EXPIRED: "not sent: expired",
 }
 
 
@@ -27,6 +35,8 @@ class Upcoming(NamedTuple):
     fire_ms: int
     due_ms: int
     entry: Entry
+    skip: Skip | None = None
+    """Why it will not be sent, if so."""
 
     @property
     def due_at(self) -> datetime:
@@ -45,39 +55,63 @@ class Upcoming(NamedTuple):
 
     @property
     def note(self) -> str:
-        """What a clock change has to do with it, in words, if anything."""
-        return _NOTES[dst_note(self.entry.schedule, self.due_at)]
+        """In words what is out of the ordinary: that it is not sent, or what a clock change has to do with it."""
+        skip = "" if self.skip is None else _SKIPS.get(self.skip, f"not sent: {self.skip.value}")
+        return "; ".join(filter(None, (skip, _DST[dst_note(self.entry.schedule, self.due_at)])))
 
 
-def upcoming(entry: Entry, after_ms: int) -> Iterator[Upcoming]:
-    """The runs of an entry after ``after_ms``, in order: within start and end, outside of its blackout."""
+def upcoming(entry: Entry, after_ms: int, *, first_seen_ms: int | None = None) -> Iterator[Upcoming]:
+    """The runs of an entry that are due after ``after_ms``, in order, those that are not sent among them.
+
+    ``first_seen_ms`` is when the daemon first saw the entry, by default ``after_ms``. ``max_runs`` counts from
+    ``after_ms`` on.
+    """
     policies = entry.policies
     if not policies.enabled:
         return
-    schedule = bind(entry.schedule, from_ms(after_ms))
-    if policies.start:
-        after_ms = max(after_ms, to_ms(policies.start) - 1)
-    end_ms = to_ms(policies.end) if policies.end else None
-    hidden = 0
-    for due_ms, next_ms in _pairs(schedule, after_ms):
-        if (end_ms is not None and due_ms > end_ms) or hidden > LONGEST_SEARCH:
-            return
-        if policies.blackout and policies.blackout.covers_ms(due_ms):
-            hidden += 1
-        else:
-            hidden = 0
-            yield Upcoming(jittered_ms(entry.name, due_ms, policies.jitter_ms, next_ms), due_ms, entry)
-
-
-def all_upcoming(entries: Iterable[Entry], after_ms: int) -> Iterator[Upcoming]:
-    """The runs of all entries, in the order in which they leave."""
-    return merge(*(upcoming(entry, after_ms) for entry in entries), key=lambda run: (run.fire_ms, run.entry.name))
-
-
-def _pairs(schedule: Schedule, after_ms: int) -> Iterator[tuple[int, int | None]]:
-    """Each due time with the one after it."""
-    due_ms = schedule.next_after_ms(after_ms)
+    seen_ms = after_ms if first_seen_ms is None else first_seen_ms
+    line = timeline(entry, seen_ms)
+    left = policies.max_runs
+    due_ms = line.next_after_ms(max(after_ms, seen_ms) if counts_from_first_seen(entry) else after_ms)
     while due_ms is not None:
-        next_ms = schedule.next_after_ms(due_ms)
-        yield due_ms, next_ms
-        due_ms = next_ms
+        run = foreseen(entry, line, due_ms)
+        yield run
+        if run.skip is None and left is not None:
+            left -= 1
+            if left <= 0:
+                return
+        due_ms = line.next_after_ms(due_ms)
+
+
+def foreseen(entry: Entry, line: Schedule, due_ms: int) -> Upcoming:
+    """The run of ``entry`` that is due at ``due_ms`` on its timeline, as the daemon will see it when it leaves."""
+    leaves_ms = fire_ms(entry, line, due_ms)
+    if entry.policies.blackout is None and entry.options.expires is None:
+        return Upcoming(leaves_ms, due_ms, entry)
+    verdict = judge(Run(entry, due_ms, leaves_ms, line), "", Facts(leaves_ms, frozenset(), {}))
+    return Upcoming(leaves_ms, due_ms, entry, verdict.skip)
+
+
+def all_upcoming(entries: Iterable[Entry], after_ms: int, *, first_seen_ms: int | None = None) -> Iterator[Upcoming]:
+    """The runs of all entries, in the order in which they leave."""
+    runs = (upcoming(entry, after_ms, first_seen_ms=first_seen_ms) for entry in entries)
+    return merge(*runs, key=lambda run: (run.fire_ms, run.entry.name))
+
+
+def counts_from_first_seen(entry: Entry) -> bool:
+    """Whether the entry has an interval whose phase is the moment at which a daemon first sees it."""
+    schedule = entry.schedule
+    return entry.policies.start is None and bind(schedule, from_ms(0)) is not schedule
+
+
+def caveats(entries: Sequence[Entry], since: str) -> list[str]:
+    """What the file alone does not know about the runs of ``entries``, one line each; ``since`` is where they begin."""
+    enabled = [entry for entry in entries if entry.policies.enabled]
+    found = []
+    if any(map(counts_from_first_seen, enabled)):
+        found.append(
+            f"note: intervals without an anchor count from {since} here, in a daemon from when it first saw them"
+        )
+    if any(entry.policies.max_runs is not None for entry in enabled):
+        found.append(f"note: max_runs counts from {since} here, in a daemon from the entry's first run")
+    return found

@@ -6,7 +6,8 @@ from datetime import UTC, datetime
 from itertools import islice
 
 from beatd import config
-from beatd.cli.preview import all_upcoming, upcoming
+from beatd.beat.verdict import Skip
+from beatd.cli.preview import all_upcoming, caveats, upcoming
 from beatd.clock import to_ms
 from beatd.model import Entry
 
@@ -34,12 +35,42 @@ def test_start_is_the_first_moment_and_end_the_last() -> None:
     assert dues(hourly, at(2026, 1, 1), 9) == ["01-01T05:00", "01-01T06:00", "01-01T07:00"]
 
 
-def test_blackouts_are_left_out() -> None:
-    assert dues(entry(schedule="0 */6 * * *", blackout="05:00-13:00"), at(2026, 1, 1), 3) == [
-        "01-01T18:00",
-        "01-02T00:00",
-        "01-02T18:00",
+def test_blacked_out_runs_are_shown_and_marked() -> None:
+    shadowed = entry(schedule="0 */6 * * *", blackout="05:00-13:00")
+    runs = list(islice(upcoming(shadowed, at(2026, 1, 1)), 4))
+    assert [(f"{run.due_at:%m-%dT%H}", run.skip, run.note) for run in runs] == [
+        ("01-01T06", Skip.BLACKOUT, "not sent: blackout"),
+        ("01-01T12", Skip.BLACKOUT, "not sent: blackout"),
+        ("01-01T18", None, ""),
+        ("01-02T00", None, ""),
     ]
+
+
+def test_runs_after_the_moment_up_to_which_messages_are_worth_sending_are_marked() -> None:
+    expiring = entry(schedule="@daily", options={"expires": datetime(2026, 1, 2, 12, tzinfo=UTC)})
+    assert [run.skip for run in islice(upcoming(expiring, at(2026, 1, 1)), 3)] == [None, Skip.EXPIRED, Skip.EXPIRED]
+
+
+def test_max_runs_counts_what_is_sent_only() -> None:
+    twice = entry(schedule="0 */6 * * *", blackout="05:00-07:00", max_runs=2)
+    assert dues(twice, at(2026, 1, 1), 9) == ["01-01T06:00", "01-01T12:00", "01-01T18:00"]
+
+
+def test_an_interval_counts_from_its_start_or_from_when_it_was_first_seen() -> None:
+    began = entry(schedule="10m", start=datetime(2026, 1, 1, 0, 5, tzinfo=UTC))
+    assert dues(began, at(2026, 1, 1), 2) == ["01-01T00:05", "01-01T00:15"]
+    runs = islice(upcoming(entry(schedule="10m"), at(2026, 1, 1) - 1, first_seen_ms=at(2026, 1, 1)), 2)
+    assert [f"{run.due_at:%H:%M}" for run in runs] == ["00:10", "00:20"]  # never at the moment of being seen
+
+
+def test_what_the_file_does_not_know_is_said_once() -> None:
+    several = [entry("a", schedule=10), entry("b", schedule=20), entry("c", schedule="@daily", max_runs=3)]
+    first, second = caveats(several, "now")
+    assert first.startswith("note: intervals without an anchor count from now here")
+    assert second.startswith("note: max_runs counts from now here")
+    anchored = entry(schedule={"every": 10, "anchor": datetime(2026, 1, 1, tzinfo=UTC)})
+    started = entry(schedule=10, start=datetime(2026, 1, 1, tzinfo=UTC))
+    assert caveats([anchored, started, entry(schedule="@daily"), entry(schedule=1, enabled=False)], "now") == []
 
 
 def test_an_entry_that_is_not_enabled_has_no_runs() -> None:
