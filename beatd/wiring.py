@@ -9,8 +9,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-
-import redis
+from typing import TYPE_CHECKING
 
 from beatd import broker
 from beatd.beat.dispatcher import Dispatcher
@@ -30,6 +29,9 @@ from beatd.store.keys import Keys
 from beatd.store.lease import Lease
 from beatd.store.outbox import Outbox
 from beatd.store.running import Running
+
+if TYPE_CHECKING:
+    import redis
 
 log = logging.getLogger("beatd")
 

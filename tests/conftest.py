@@ -153,6 +153,18 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--store", action="append", choices=KINDS, help="run the tests that need a server on this kind (repeatable)"
     )
+    parser.addoption("--soak", action="store_true", help="also run the tests that take minutes to hours")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "soak: takes minutes to hours; only with --soak")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not config.getoption("--soak"):
+        soaking = [item for item in items if item.get_closest_marker("soak")]
+        config.hook.pytest_deselected(items=soaking)
+        items[:] = [item for item in items if item not in soaking]
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
