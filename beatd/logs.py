@@ -10,7 +10,7 @@ import json
 import logging
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any, Literal, TextIO
 
@@ -45,7 +45,7 @@ def configure(
 
 
 class TextFormatter(logging.Formatter):
-    """``2026-11-22 08:00:01.123 INFO  beatd.beat  Dispatched 3 runs  entry=report``, in UTC."""
+    """``2026-11-22 08:00:01.123 INFO  beatd.beat  Dispatched report  lateness_ms=3``, in UTC."""
 
     def __init__(self, *, color: bool = False) -> None:
         super().__init__()
@@ -54,8 +54,9 @@ class TextFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         moment = datetime.fromtimestamp(record.created, UTC).isoformat(sep=" ", timespec="milliseconds")[:23]
         level = self._paint(f"{_NAMES.get(record.levelname, record.levelname):<5}", record.levelname)
-        pairs = "".join(f"  {key}={_value(value)}" for key, value in extras(record).items() if key != "event")
-        line = f"{moment} {level} {record.name}  {_printable(record.getMessage())}{pairs}"
+        sentence = record.getMessage()
+        pairs = "".join(f"  {key}={_value(value)}" for key, value in _unsaid(record, sentence))
+        line = f"{moment} {level} {record.name}  {_printable(sentence)}{pairs}"
         return "\n".join([line, *_trace(self, record)])
 
     def _paint(self, text: str, level: str) -> str:
@@ -87,6 +88,13 @@ def extras(record: logging.LogRecord) -> Mapping[str, Any]:
     return {key: value for key, value in vars(record).items() if key not in _OWN}
 
 
+def _unsaid(record: logging.LogRecord, sentence: str) -> Iterator[tuple[str, Any]]:
+    """The extras that the sentence does not have in it already."""
+    for key, value in extras(record).items():
+        if key != "event" and not (isinstance(value, str) and value in sentence):
+            yield key, value
+
+
 def _trace(formatter: logging.Formatter, record: logging.LogRecord) -> list[str]:
     lines: list[str] = []
     if record.exc_info:
@@ -98,7 +106,7 @@ def _trace(formatter: logging.Formatter, record: logging.LogRecord) -> list[str]
 
 def _value(value: object) -> str:
     """A value as one word: quoted when it has blanks or could be mistaken."""
-    text = value if isinstance(value, str) else str(value)
+    text = f"{value:.6g}" if isinstance(value, float) else str(value)
     if text and text.isprintable() and not any(mark in text for mark in ' "='):
         return text
     return json.dumps(text, ensure_ascii=not text.isprintable())

@@ -49,6 +49,13 @@ def test_a_line_of_text_has_time_level_logger_sentence_and_facts(configured: Con
     )
 
 
+def test_a_line_of_text_says_nothing_twice(configured: Configure) -> None:
+    stream = configured()
+    extra = {"event": "dispatched", "entry": "report", "count": 1, "seconds": 0.12345678, "note": ""}
+    logging.getLogger("beatd").info("Dispatched report", extra=extra)
+    assert stream.getvalue().endswith("beatd  Dispatched report  count=1  seconds=0.123457\n")
+
+
 def test_json_has_the_same_as_one_object(configured: Configure) -> None:
     stream = configured(style="json")
     logging.getLogger("beatd.beat").warning("Dispatched %d", 3, extra={"event": "dispatched", "path": Path("/x")})
