@@ -31,7 +31,7 @@ BEGIN = """There is no schedule yet. Write one into beat.toml, for example
     [beat_schedule.tell-the-time]
     task = "beatd.command"
     schedule = "5s"
-    kwargs = { argv = ["date"] }
+    args = ["date"]
 
 and start again with
 

@@ -1,0 +1,203 @@
+"""``beatd dev`` as a newcomer uses it: it works within seconds, survives accidents, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+Start = Callable[..., Any]
+
+FILE = """
+app = "tasks:app"
+[redis]
+url = "embedded"
+[leader]
+ttl = "2s"
+[beat_schedule.add]
+task = "tasks.add"
+schedule = 1.0
+args = [2, 3]
+[beat_schedule.tell-the-time]
+task = "beatd.command"
+schedule = "2s"
+args = ["echo", "hello"]
+[beat_schedule.each-minute]
+task = "tasks.add"
+schedule = "1m"
+args = [20, 3]
+"""
+TASKS = """
+import time
+from beatd import App
+app = App("tasks")
+
+@app.task
+def add(x, y):
+    return x + y
+
+@app.task
+def sleep():
+    print("sleeping", flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    (tmp_path / "beat.toml").write_text(FILE)
+    (tmp_path / "tasks.py").write_text(TASKS)
+    return tmp_path
+
+
+def processes_in(directory: Path) -> dict[int, str]:
+    """The processes that still work in this directory, or for it: pid → command line."""
+    found = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdecimal() and int(entry.name) != os.getpid():
+            try:
+                words = (entry / "cmdline").read_bytes().decode().replace("\0", " ")
+                place = (entry / "cwd").readlink()
+            except OSError:
+                continue
+            if words and place.is_relative_to(directory):
+                found[int(entry.name)] = words
+    return found
+
+
+def pid_of(directory: Path, words: str) -> int:
+    """The oldest process of the project with these words in its command line."""
+    return min(pid for pid, command in processes_in(directory).items() if words in command)
+
+
+def due_times(text: str) -> list[float]:
+    """The seconds of the minute at which runs of ``add`` were due."""
+    return [float(found) for found in re.findall(r"Dispatched add \(.*due_at=\S+T\d\d:\d\d:(\d\d\.\d+)", text)]
+
+
+def test_tasks_run_within_seconds_and_ctrl_c_leaves_nothing(project: Path, start_beatd: Start) -> None:
+    beatd = start_beatd("dev", "--builtin", "command")
+    beatd.expect(r"^worker \| .*tasks\.add\S* succeeded.*: 5\b", times=3)
+    beatd.expect(r"^worker \| .*beatd\.command\S* succeeded", times=1)
+    begun = time.monotonic()
+    assert beatd.end(signal.SIGINT) == 0
+    assert time.monotonic() - begun < 5
+    assert processes_in(project) == {}
+    assert "Traceback" not in beatd.text
+    assert re.search(r"worker.*stopped(.|\n)*daemon.*stopped(.|\n)*dev.*Embedded store stopped", beatd.text)
+
+
+def test_started_again_it_goes_on_where_it_stopped(project: Path, start_beatd: Start) -> None:
+    first = start_beatd("dev")
+    first.expect(r"Dispatched add", times=2)
+    assert first.end() == 0
+    second = start_beatd("dev")
+    second.expect(r"Dispatched add", times=3)
+    assert second.end() == 0
+    before, after = due_times(first.text), due_times(second.text)
+    phases = {round(second % 1, 3) for second in before + after}
+    assert len(phases) == 1, "the grid is where it was first laid"
+    assert not set(before) & set(after)
+    assert "Dispatched each-minute" not in first.text + second.text
+
+
+def test_a_task_that_takes_long_does_not_hold_up_the_end(project: Path, start_beatd: Start) -> None:
+    text = FILE.replace('task = "tasks.add"\nschedule = 1.0\nargs = [2, 3]', 'task = "tasks.sleep"\nschedule = 1.0')
+    (project / "beat.toml").write_text(text)
+    beatd = start_beatd("dev")
+    beatd.expect("sleeping")
+    begun = time.monotonic()
+    assert beatd.end(signal.SIGTERM) == 0
+    assert time.monotonic() - begun < 5.5
+    assert processes_in(project) == {}
+
+
+def test_a_second_ctrl_c_kills(project: Path, start_beatd: Start) -> None:
+    text = FILE.replace('task = "tasks.add"\nschedule = 1.0\nargs = [2, 3]', 'task = "tasks.sleep"\nschedule = 1.0')
+    (project / "beat.toml").write_text(text)
+    beatd = start_beatd("dev")
+    beatd.expect("sleeping")
+    beatd.send(signal.SIGINT)
+    beatd.expect("Stopping")
+    begun = time.monotonic()
+    assert beatd.end(signal.SIGINT) == 0
+    assert time.monotonic() - begun < 2
+    assert processes_in(project) == {}
+
+
+def test_children_that_die_are_started_again(project: Path, start_beatd: Start) -> None:
+    beatd = start_beatd("dev")
+    beatd.expect(r"tasks\.add\S* succeeded")
+    for name, words in (("worker", "beatd worker"), ("daemon", "beatd run")):
+        succeeded = len(beatd.find(r"tasks\.add\S* succeeded"))
+        os.kill(pid_of(project, words), signal.SIGKILL)
+        beatd.expect(rf"The {name} was killed \(SIGKILL\); starting it again in 1 s")
+        beatd.expect(r"tasks\.add\S* succeeded", times=succeeded + 3, timeout=20)
+    assert beatd.end() == 0
+
+
+def test_the_store_may_be_killed_too(project: Path, start_beatd: Start) -> None:
+    beatd = start_beatd("dev")
+    beatd.expect(r"tasks\.add\S* succeeded")
+    os.kill(pid_of(project, "store.sock"), signal.SIGKILL)
+    beatd.expect("Embedded store restarted")
+    succeeded = len(beatd.find(r"tasks\.add\S* succeeded"))
+    beatd.expect(r"tasks\.add\S* succeeded", times=succeeded + 3, timeout=20)
+    assert beatd.end() == 0
+    assert processes_in(project) == {}
+
+
+def test_an_edit_is_in_force_within_two_seconds(project: Path, start_beatd: Start) -> None:
+    beatd = start_beatd("dev")
+    beatd.expect("entries in force")
+    written = time.time()
+    (project / "new.toml").write_text(
+        FILE + '[beat_schedule.new]\ntask = "tasks.add"\nschedule = 0.1\nargs = [40, 4]\n'
+    )
+    (project / "new.toml").rename(project / "beat.toml")
+    beatd.expect(r"succeeded.*: 44\b", timeout=5)
+    assert time.time() - written < 2
+    (project / "beat.toml").write_text('[beat_schedule.new]\ntask = "tasks.add"\nschedule = "soon"\n')
+    beatd.expect(r"beat\.toml:3: .*schedule")
+    seen = len(beatd.find(r": 44\b"))
+    beatd.expect(r": 44\b", times=seen + 5)
+    assert beatd.end() == 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells children of their parent's death")
+def test_children_do_not_outlive_a_killed_dev(project: Path, start_beatd: Start, wait_until: Any) -> None:
+    beatd = start_beatd("dev")
+    beatd.expect(r"tasks\.add\S* succeeded")
+    beatd.end(signal.SIGKILL)
+    wait_until(lambda: not processes_in(project), 10, "the children's end")
+
+
+def test_without_a_worker_only_the_daemon_runs(project: Path, start_beatd: Start) -> None:
+    beatd = start_beatd("dev", "--no-worker")
+    beatd.expect("Dispatched add")
+    assert not beatd.find(r"^worker")
+    assert beatd.end() == 0
+
+
+def test_without_a_file_it_tells_how_to_begin(beatd: Callable[..., subprocess.CompletedProcess[str]]) -> None:
+    done = beatd("dev")
+    assert done.returncode == 2
+    assert "There is no schedule yet" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_broken_file_is_told_at_once(project: Path, beatd: Callable[..., subprocess.CompletedProcess[str]]) -> None:
+    (project / "beat.toml").write_text('[beat_schedule.a]\nschedule = "61 * * * *"\n')
+    done = beatd("dev")
+    assert done.returncode == 2
+    assert "beat.toml:1:" in done.stderr
+    assert "beat.toml:2:" in done.stderr
+    assert "Traceback" not in done.stderr
