@@ -154,6 +154,20 @@ def test_the_latest_relative_run_is_that_of_the_walk(ms, after, span, zone):
     assert latest(schedule, after=after, until=until) == last
 
 
+@pytest.mark.parametrize("start", ["2026-03-26T09:20Z", "2026-10-22T09:20Z", "2026-04-02T23:50Z"])
+@pytest.mark.parametrize("zone", ["Europe/Berlin", "Australia/Lord_Howe"])
+@pytest.mark.parametrize("every_", ["1d", "2d", "36h", "5h", "90m"])
+def test_the_latest_relative_run_over_a_clock_change(every_, zone, start):
+    schedule, after = every(every_, relative=True, timezone=zone), datetime.fromisoformat(start)
+    runs, t = [], after
+    while (t := schedule.next_after(t)) < after + timedelta(days=8):
+        runs.append(t)
+    for hours in range(8 * 24):
+        until = after + timedelta(hours=hours)
+        expected = max((run for run in runs if run <= until), default=None)
+        assert latest(schedule, after=after, until=until) == expected
+
+
 def test_the_period_is_the_interval():
     assert period_ms(parse("1h30m"), T) == 5_400_000
 

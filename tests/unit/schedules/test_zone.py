@@ -58,6 +58,14 @@ def test_no_two_changes_hide_between_two_samples():
             before = now
 
 
+def test_a_block_that_begins_in_a_repeated_hour_knows_of_it():
+    """No block does in today's tzdata, so this one is cut out by hand."""
+    set_back = int(datetime(2026, 10, 25, 1, tzinfo=UTC).timestamp())
+    second_pass = set_back + 900
+    first = next(zone("Europe/Berlin")._spans(second_pass, second_pass + 86_400))
+    assert first == (second_pass, second_pass + 86_400, 3600, set_back + 7200)
+
+
 def test_a_zone_is_one_object():
     assert zone("Europe/Berlin") is zone("Europe/Berlin")
     assert pickle.loads(pickle.dumps(zone("Europe/Berlin"))) is zone("Europe/Berlin")
