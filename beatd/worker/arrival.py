@@ -45,6 +45,9 @@ class Arrival:
                 self._judge(delivery, headers_of(delivery.raw), now_ms, verdicts)
             except MessageError as error:
                 self._bury(delivery, str(error), verdicts)
+            except Exception as error:  # a task's own Request class can do anything
+                log.exception("Request class raised", extra={"event": "request_failed"})
+                self._bury(delivery, f"its Request class raised {error!r}", verdicts)
         return verdicts
 
     def _judge(self, delivery: Delivery, headers: Headers, now_ms: int, verdicts: Verdicts) -> None:

@@ -21,6 +21,7 @@ from beatd.worker.finished import FinishedRuns
 from beatd.worker.pools.port import Pool
 from beatd.worker.pools.prefork import PreforkPool
 from beatd.worker.pools.threads import SoloPool, ThreadPool
+from beatd.worker.request import request_class
 from beatd.worker.settings import WorkerSettings
 from beatd.worker.worker import Worker
 
@@ -34,6 +35,8 @@ _SAME_WISH_S = 0.3
 def run_worker(app: App, settings: WorkerSettings) -> None:
     """Run a worker in this thread until SIGTERM or SIGINT; a second signal (or SIGQUIT) ends it cold."""
     app.finalize()
+    for task in app.tasks.values():
+        request_class(task)  # a class that cannot be found is better known before the first message
     url = app.conf.broker_url
     url = url if isinstance(url, str) else ";".join(url)
     consumer = open_consumer(url, settings.queues, name=settings.hostname, clock=app.clock, prefix=settings.prefix)

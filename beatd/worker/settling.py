@@ -34,14 +34,14 @@ class Settling:
         self._finished: list[str] = []
         self._park: list[tuple[Delivery, int]] = []
         self._bury: list[tuple[Delivery, str]] = []
-        self._give_back: list[Delivery] = []
+        self._return: list[Delivery] = []
         self._ack: list[Delivery] = []
         self._steps: list[tuple[list[Any], Callable[[Any], None]]] = [
             (self._results, app.results.store),
             (self._finished, finished.remember),
             (self._park, consumer.park),
             (self._bury, consumer.bury),
-            (self._give_back, consumer.give_back),
+            (self._return, consumer.give_back),
             (self._ack, consumer.ack),
         ]
 
@@ -62,6 +62,10 @@ class Settling:
     def drop(self, delivery: Delivery) -> None:
         """Take note of a message that need not be run."""
         self._ack.append(delivery)
+
+    def give_back(self, deliveries: Sequence[Delivery]) -> None:
+        """Take note of messages that others shall run."""
+        self._return += deliveries
 
     def settle(self, pairs: Sequence[tuple[Report, Request]]) -> None:
         """Take note of what the pool has reported."""
@@ -86,7 +90,7 @@ class Settling:
         if report.state == MALFORMED:
             self._bury.append((request.delivery, report.text))
         elif report.requeue:
-            self._give_back.append(request.delivery)
+            self._return.append(request.delivery)
         else:
             self._acknowledge(request)
         if request.headers.entry is not None and report.state in (SUCCESS, FAILURE):

@@ -7,6 +7,7 @@ network calls are made here, for whole batches; the pool makes none.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Sequence
 
 from beatd.app import signals
@@ -50,11 +51,9 @@ class Worker:
 
     def run(self) -> None:
         """Work until stopped. Raises only what keeps it from starting: a broker that refuses."""
-        self._connect()
-        self._pool.start()
-        log.info("%s ready.", self._settings.hostname, extra={"event": "worker_ready"})
-        signals.worker_ready.send(sender=self)
+        self._pool.start()  # before there are connections and threads that a fork would copy
         try:
+            self._connect()
             while not self._finished():
                 self._survive()
         finally:
@@ -74,13 +73,14 @@ class Worker:
         """One turn of the loop; returns how long it may sleep, in seconds."""
         reports = self._pool.collect()
         self._settle(reports)
-        self._enforce_limits()
+        limit_in = self._enforce_limits()
         self._consumer.tend()
         self._settling.flush()
         room = 0 if self._stops else self._pool.room()
         taken = self._admit(room) if room else 0
-        busy = bool(reports) or (room > 0 and taken == room)
-        return 0.0 if busy and not self._pool.files() else self._pause(room, taken)
+        if (room and taken == room) or (reports and not self._pool.files()):
+            return 0.0  # there may be more
+        return max(0.0, min(_LONGEST_WAIT_S, limit_in, self._consumer.idle_for()))
 
     def _survive(self) -> None:
         """A turn, and a pause after it or after what went wrong with the broker."""
@@ -101,23 +101,27 @@ class Worker:
         else:
             self._waiting.until(pause, [*self._consumer.files(), *self._pool.files()])
 
-    def _pause(self, room: int, taken: int) -> float:
-        return 0.0 if room and taken == room else _LONGEST_WAIT_S
-
     def _admit(self, room: int) -> int:
         """Take messages and hand those that may run to the pool; returns how many were taken."""
         deliveries = self._consumer.take(room)
         if deliveries:
             verdicts = self._arrival.judge(deliveries, self._app.clock.now_ms())
-            self._start(self._without_repeats(verdicts.run))
             self._settling.dispose(verdicts)
+            self._start(self._without_repeats(verdicts.run))
             self._settling.flush()
         return len(deliveries)
 
     def _without_repeats(self, requests: list[Request]) -> list[Request]:
         """Leave out runs of the scheduler that have ended before: their messages were sent, or delivered, twice."""
-        repeats = self._finished_runs.among([one.id for one in requests if one.headers.entry is not None])
-        for request in requests if repeats else ():
+        scheduled = [one.id for one in requests if one.headers.entry is not None]
+        if not scheduled:
+            return requests
+        try:
+            repeats = self._finished_runs.among(scheduled)
+        except StoreError:
+            self._settling.give_back([one.delivery for one in requests])
+            raise
+        for request in requests:
             if request.id in repeats:
                 log.warning(
                     "Dropping %s[%s]: this run has ended before",
@@ -126,7 +130,7 @@ class Worker:
                     extra={"event": "run_repeated", "entry": request.headers.entry, "task_id": request.id},
                 )
                 self._settling.drop(request.delivery)
-        return [one for one in requests if one.id not in repeats] if repeats else requests
+        return [one for one in requests if one.id not in repeats]
 
     def _start(self, requests: Sequence[Request]) -> None:
         jobs = []
@@ -158,13 +162,18 @@ class Worker:
                     del self._requests[report.tag]
         self._settling.settle(pairs)
 
-    def _enforce_limits(self) -> None:
-        """End runs that have used up their hard time limit."""
-        now = self._app.clock.monotonic()
+    def _enforce_limits(self) -> float:
+        """End runs that have used up their hard time limit; returns the seconds until the next one will have."""
+        now, next_in = self._app.clock.monotonic(), math.inf
         for tag, since in self._pool.running_since().items():
             request = self._requests.get(tag)
             limit = request.hard_limit if request is not None else None
-            if request is not None and limit and now - since >= limit and self._pool.kill(tag):
+            if request is None or not limit:
+                continue
+            left = since + limit - now
+            if left > 0:
+                next_in = min(next_in, left)
+            elif self._pool.kill(tag):
                 log.error(
                     "Hard time limit (%ss) exceeded for %s[%s]",
                     limit,
@@ -172,6 +181,7 @@ class Worker:
                     request.id,
                     extra={"event": "task_time_limit", "task": request.name, "task_id": request.id},
                 )
+        return next_in
 
     def _finished(self) -> bool:
         return self._stops > 1 or (self._stops == 1 and not self._requests)
@@ -194,6 +204,8 @@ class Worker:
                 self._waiting.sleep(pause)
             else:
                 log.info("Connected to %s", self._consumer.place, extra={"event": "worker_connected"})
+                log.info("%s ready.", self._settings.hostname, extra={"event": "worker_ready"})
+                signals.worker_ready.send(sender=self)
                 return
 
     def _shut_down(self) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import os
 import queue
 import threading
@@ -99,6 +100,11 @@ class KombuConsumer:
         while self._parked and self._parked[0][0] <= now:
             self._arrived.append(self._parked.pop(0)[1])
             self._ring()
+
+    def idle_for(self) -> float:
+        if not self._parked:
+            return math.inf
+        return max(0.0, (self._parked[0][0] - self._clock.now_ms()) / 1000)
 
     def beat(self) -> None:
         """The broker notices by itself when this process is gone."""

@@ -41,6 +41,9 @@ class Consumer(Protocol):
     def tend(self) -> None:
         """What has to be done every now and then: heartbeat, messages whose time has come, those of dead workers."""
 
+    def idle_for(self) -> float:
+        """Seconds until :meth:`tend` has something to do again."""
+
     def beat(self) -> None:
         """Only the heartbeat; the one method that another thread may call."""
 

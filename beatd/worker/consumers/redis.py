@@ -49,6 +49,9 @@ class RedisConsumer:
         self._take, self._return, self._park, self._wake, self._bury = (
             Script(self._client, f"{verb}_messages") for verb in ("take", "return", "park", "wake", "bury")
         )
+        self._held: set[int] = set()
+        """Tags that were taken and not settled."""
+        self._uncertain = False
         self._beat_due = self._sweep_due = self._wake_due = 0
 
     def start(self) -> None:
@@ -56,13 +59,26 @@ class RedisConsumer:
         self.tend()
 
     def take(self, at_most: int) -> list[Delivery]:
-        found = self._take(
-            [self._unacked, self._keys.named("workers"), self._keys.named("tag"), *self._sources], [at_most, self._id]
-        )
+        if self._uncertain:
+            return self._recover()
+        keys = [self._unacked, self._keys.named("workers"), self._keys.named("tag"), *self._sources]
+        self._uncertain = True  # until there is an answer: the server may have moved messages all the same
+        found = self._take(keys, [at_most, self._id])
+        self._uncertain = False
         deliveries = [Delivery(int(found[i]), found[i + 1].decode(), found[i + 2]) for i in range(0, len(found), 3)]
         if len(deliveries) < at_most:
             self._doorbell.listen()
+        self._held.update(one.tag for one in deliveries)
         return deliveries
+
+    def _recover(self) -> list[Delivery]:
+        """Messages that were moved to this worker by a call whose answer was lost."""
+        with border(self._client):
+            held: dict[Any, Any] = self._client.hgetall(self._unacked)
+        self._uncertain = False
+        found = [Delivery(int(tag), *_split(value)) for tag, value in held.items() if int(tag) not in self._held]
+        self._held.update(one.tag for one in found)
+        return sorted(found)
 
     def files(self) -> list[int]:
         return self._doorbell.files()
@@ -71,14 +87,17 @@ class RedisConsumer:
         if deliveries:
             with border(self._client):
                 self._client.hdel(self._unacked, *(str(delivery.tag) for delivery in deliveries))
+            self._forget(deliveries)
 
     def give_back(self, deliveries: Sequence[Delivery]) -> None:
         self._give_back(self._unacked, [(one.tag, one.queue, one.raw) for one in deliveries])
+        self._forget(deliveries)
 
     def park(self, deliveries: Sequence[tuple[Delivery, int]]) -> None:
         if deliveries:
             words = [word for one, due_ms in deliveries for word in (one.tag, due_ms)]
             self._park([self._unacked, self._keys.named("parked")], words)
+            self._forget([one for one, _ in deliveries])
             self._wake_due = min(self._wake_due, *(due_ms for _, due_ms in deliveries))
 
     def bury(self, deliveries: Sequence[tuple[Delivery, str]]) -> None:
@@ -86,6 +105,10 @@ class RedisConsumer:
         words = [word for one, reason in deliveries for word in (one.tag, _dead_letter(one, reason, self._id, now))]
         if words:
             self._bury([self._unacked, self._keys.named("dead_letters")], [DEAD_LETTERS_KEPT, *words])
+            self._forget([one for one, _ in deliveries])
+
+    def _forget(self, deliveries: Sequence[Delivery]) -> None:
+        self._held.difference_update(one.tag for one in deliveries)
 
     def tend(self) -> None:
         now = self._clock.now_ms()
@@ -98,6 +121,10 @@ class RedisConsumer:
         if now >= self._sweep_due:
             self._sweep_due = now + _SWEEP_MS
             self._sweep()
+
+    def idle_for(self) -> float:
+        soonest = min(self._beat_due, self._wake_due, self._sweep_due)
+        return max(0.0, (soonest - self._clock.now_ms()) / 1000)
 
     def beat(self) -> None:
         with border(self._client):

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import gc
 import mmap
+import os
 import signal
 import socket
 import struct
+import sys
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -84,6 +87,7 @@ def live(link: socket.socket, board: Board, execute: Executor, max_tasks: int | 
     # do nothing, not SIG_IGN: programs that a task starts would inherit that.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
         signal.signal(number, _left_to_the_parent)
+    _die_with(os.getppid())
     gc.freeze()  # what the parent had made stays in pages shared with it
     left = max_tasks
     frames = Frames()
@@ -94,6 +98,18 @@ def live(link: socket.socket, board: Board, execute: Executor, max_tasks: int | 
                     _run(link, board, execute, job)
                     if left is not None and (left := left - 1) <= 0:
                         return
+
+
+def _die_with(parent: int) -> None:
+    """Have the kernel (Linux) end this process with its parent: its task will be run again, and must not run twice."""
+    if _LIBC is not None:
+        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+_PR_SET_PDEATHSIG = 1
+_LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
 def _left_to_the_parent(_number: int, _frame: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import threading
 from datetime import UTC, datetime
@@ -38,6 +39,8 @@ def app(redis_url):
 def client(redis_url):
     peer = celery.Celery("x", broker=redis_url, backend=redis_url)
     yield peer
+    gc.collect()  # Celery's results unsubscribe when they are collected: the server must still be there
+    peer.backend.result_consumer.stop()
     peer.backend.client.close()
     peer.close()
 
