@@ -1,0 +1,109 @@
+"""Brokers that beatd reaches through kombu; here its in-memory transport, which needs no server."""
+
+from __future__ import annotations
+
+import json
+import select
+import uuid
+
+import pytest
+
+from beatd import broker
+from beatd.broker.kombu import KombuPublisher
+from beatd.clock import SystemClock
+from beatd.exceptions import BrokerError
+from beatd.message import build
+from beatd.worker.consumers import open_consumer
+from beatd.worker.consumers.kombu import KombuConsumer
+
+URL = "memory://"
+
+
+@pytest.fixture
+def queue() -> str:
+    """The transport's queues are the process's: each test has one of its own."""
+    return f"q-{uuid.uuid4()}"
+
+
+@pytest.fixture
+def publisher():
+    made = broker.open(URL)
+    assert isinstance(made, KombuPublisher)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def consumer(queue):
+    made = open_consumer(URL, [queue], name="w", clock=SystemClock())
+    assert isinstance(made, KombuConsumer)
+    made.start()
+    yield made
+    made.stop()
+
+
+def ids(deliveries):
+    return [json.loads(one.raw)["headers"]["id"] for one in deliveries]
+
+
+def taken(consumer, wait_until, count=1):
+    found = []
+    wait_until(lambda: found.extend(consumer.take(10)) or len(found) >= count)
+    return found
+
+
+def test_messages_arrive_as_envelopes(publisher, consumer, queue, wait_until):
+    publisher.publish(build("t", "1", (1,), {"a": 2}, priority=3), queue=queue)
+    (delivery,) = taken(consumer, wait_until)
+    outer = json.loads(delivery.raw)
+    assert outer["headers"]["task"] == "t"
+    assert outer["properties"]["delivery_info"]["routing_key"] == queue
+    consumer.ack([delivery])
+
+
+def test_the_file_becomes_readable_when_a_message_comes(publisher, consumer, queue):
+    publisher.publish(build("t", "1"), queue=queue)
+    assert select.select(consumer.files(), [], [], 5)[0]
+
+
+def test_what_is_given_back_comes_again(publisher, consumer, queue, wait_until):
+    publisher.publish(build("t", "1"), queue=queue)
+    (delivery,) = taken(consumer, wait_until)
+    consumer.give_back([delivery])
+    (again,) = taken(consumer, wait_until)
+    assert ids([again]) == ["1"]
+
+
+def test_what_is_held_goes_back_when_the_consumer_stops(publisher, queue, wait_until):
+    first = open_consumer(URL, [queue], name="w", clock=SystemClock())
+    first.start()
+    publisher.publish(build("t", "1"), queue=queue)
+    taken(first, wait_until)
+    first.stop()
+    second = open_consumer(URL, [queue], name="w", clock=SystemClock())
+    second.start()
+    assert ids(taken(second, wait_until)) == ["1"]
+    second.stop()
+
+
+def test_parked_messages_come_back_on_time(publisher, consumer, queue, wait_until):
+    publisher.publish(build("t", "1"), queue=queue)
+    (delivery,) = taken(consumer, wait_until)
+    due = SystemClock().now_ms() + 200
+    consumer.park([(delivery, due)])
+    assert 0 < consumer.idle_for() <= 0.2
+
+    def tended():
+        consumer.tend()
+        return consumer.take(1)
+
+    assert ids(wait_until(tended)) == ["1"]
+    assert SystemClock().now_ms() >= due
+
+
+def test_a_broker_that_is_away_is_an_error_after_a_bounded_time(free_port):
+    publisher = broker.open(f"amqp://guest:secret@127.0.0.1:{free_port()}//")
+    with pytest.raises(BrokerError) as caught:
+        publisher.publish(build("t", "1"), queue="q")
+    assert "secret" not in str(caught.value)
+    publisher.close()
