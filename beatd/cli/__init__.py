@@ -33,6 +33,7 @@ COMMANDS: Mapping[str, Place] = {
     "dev": Place("beatd.cli.dev", "dev", "Store, daemon and worker in one terminal."),
     "check": Place("beatd.cli.check", "check", "Check the file: all faults, each with its line."),
     "next": Place("beatd.cli.next_runs", "next_runs", "Show when entries run next."),
+    "simulate": Place("beatd.cli.simulate", "simulate_runs", "Run a window of time through ahead of time."),
     "init": Place("beatd.cli.init", "init", "Write a first file that runs."),
 }
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from heapq import merge
+from itertools import takewhile
 from typing import NamedTuple
 
 from beatd.beat.verdict import Facts, Skip, judge
@@ -92,9 +93,13 @@ def foreseen(entry: Entry, line: Schedule, due_ms: int) -> Upcoming:
     return Upcoming(leaves_ms, due_ms, entry, verdict.skip)
 
 
-def all_upcoming(entries: Iterable[Entry], after_ms: int, *, first_seen_ms: int | None = None) -> Iterator[Upcoming]:
-    """The runs of all entries, in the order in which they leave."""
+def all_upcoming(
+    entries: Iterable[Entry], after_ms: int, *, first_seen_ms: int | None = None, until_ms: int | None = None
+) -> Iterator[Upcoming]:
+    """The runs of all entries that are due before ``until_ms``, in the order in which they leave."""
     runs = (upcoming(entry, after_ms, first_seen_ms=first_seen_ms) for entry in entries)
+    if until_ms is not None:
+        runs = (takewhile(lambda run: run.due_ms < until_ms, each) for each in runs)
     return merge(*runs, key=lambda run: (run.fire_ms, run.entry.name))
 
 
