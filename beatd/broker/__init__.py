@@ -1,18 +1,18 @@
 """How messages leave: one small port, :class:`Publisher`, and an adapter for every kind of broker.
 
 The promise: when ``publish`` returns, the broker has the message; when it raises
-:class:`~beatd.exceptions.BrokerError`, nobody knows, and a repeat carries the same task id.
+:class:`~beatd.exceptions.BrokerError`, it refused it, or nobody knows, and a repeat carries the same task id.
 """
 
 from __future__ import annotations
 
-from beatd.broker.port import Publisher, is_redis, redis_url
+from beatd.broker.port import Parcel, Publisher, Refused, is_amqp, is_redis, place_of, redis_url
 
-__all__ = ["Publisher", "is_redis", "open", "redis_url"]
+__all__ = ["Parcel", "Publisher", "Refused", "is_amqp", "is_redis", "open", "place_of", "redis_url"]
 
 
 def open(url: str) -> Publisher:  # noqa: A001 - reads as ``broker.open(url)``
-    """A publisher for the broker at ``url``: Redis kinds natively, everything else through kombu.
+    """A publisher for the broker at ``url``: Redis and RabbitMQ natively, everything else through kombu.
 
     Connects on first use. The adapters are imported here, so that a program that never talks to RabbitMQ does not load
     kombu.
@@ -21,6 +21,10 @@ def open(url: str) -> Publisher:  # noqa: A001 - reads as ``broker.open(url)``
         from beatd.broker.redis import RedisPublisher  # noqa: PLC0415
 
         return RedisPublisher(url)
+    if is_amqp(url):
+        from beatd.broker.amqp import AmqpPublisher  # noqa: PLC0415
+
+        return AmqpPublisher(url)
     from beatd.broker.kombu import KombuPublisher  # noqa: PLC0415
 
     return KombuPublisher(url)

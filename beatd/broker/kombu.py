@@ -1,102 +1,119 @@
-"""Every broker that beatd does not speak to itself goes through kombu: RabbitMQ, SQS, Sentinel, memory and the rest."""
+"""Brokers that beatd does not speak to itself go through kombu: SQS, Redis Sentinel, Google Pub/Sub and the rest."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import kombu as _kombu
 from amqp.exceptions import ChannelError
-from kombu.exceptions import KombuError, OperationalError
+from kombu.exceptions import KombuError
 
-from beatd.broker.port import PUBLISH_ATTEMPTS, PUBLISH_TIMEOUT
+from beatd.broker.declaring import task_queue
+from beatd.broker.port import PUBLISH_ATTEMPTS, PUBLISH_TIMEOUT, Parcel, Refused, place_of
 from beatd.exceptions import BrokerError
 from beatd.message import TaskMessage
-from beatd.store.client import redacted
+
+__all__ = ["KombuPublisher", "task_queue"]
 
 kombu: Any = _kombu  # only half of it is typed
 
+_RETRY_POLICY = {"max_retries": PUBLISH_ATTEMPTS - 1, "interval_start": 0, "interval_step": 0.2, "interval_max": 1}
+_PROPERTIES = ("correlation_id", "reply_to", "delivery_mode", "priority")
+
 
 class KombuPublisher:
-    """Publishes through one connection, with confirms where the transport has them (AMQP)."""
+    """Publishes through one connection. What a transport says when it returns from a publish is all there is to know.
+
+    Raises :class:`~beatd.exceptions.BrokerError` at once if there is no such transport.
+    """
 
     def __init__(self, url: str) -> None:
         self._url = url
+        self._place = place_of(url)
         self._lock = threading.Lock()
         self._owner = 0
         self._connection: Any = None
         self._producer: Any = None
         self._declared: set[str] = set()
+        try:
+            connection = kombu.Connection(url)
+            self._errors = (KombuError, OSError, *connection.connection_errors, *connection.channel_errors)
+        except (KombuError, ImportError, KeyError, ValueError) as error:
+            raise BrokerError(f"broker {self._place}: {error}") from error
 
     def publish(self, message: TaskMessage, *, queue: str, exchange: str = "", routing_key: str | None = None) -> None:
-        try:
-            with self._lock:
-                self._publish(message, queue, exchange, routing_key or queue)
-        except (OperationalError, KombuError, OSError) as error:
-            self.close()
-            raise BrokerError(f"broker {redacted(self._url)}: {error}") from error
+        with self._lock, self._border():
+            self._publish(Parcel(message, queue, exchange, routing_key or ""), retry=True)
+
+    def publish_many(self, parcels: Sequence[Parcel]) -> list[Refused]:
+        with self._lock, self._border(), self._batch(len(parcels)):
+            for parcel in parcels:
+                self._publish(parcel, retry=False)
+        return []
 
     def depth(self, queue: str) -> int:
-        try:
-            with self._lock:
+        with self._lock, self._border():
+            try:
                 return int(self._open().channel.queue_declare(queue, passive=True).message_count)
-        except ChannelError:
-            self.close()
-            return 0  # there is no such queue
-        except (OperationalError, KombuError, OSError) as error:
-            self.close()
-            raise BrokerError(f"broker {redacted(self._url)}: {error}") from error
+            except ChannelError:
+                self._drop()
+                return 0  # there is no such queue
 
     def close(self) -> None:
+        with self._lock:
+            self._drop()
+
+    def _drop(self) -> None:
         connection, self._connection, self._producer = self._connection, None, None
         self._declared.clear()
         if connection is not None and self._owner == os.getpid():
             connection.release()
 
-    def _publish(self, message: TaskMessage, queue: str, exchange: str, routing_key: str) -> None:
+    def _batch(self, size: int) -> AbstractContextManager[object]:
+        """Several publishes in one way to the broker, where kombu (5.7 or newer) and the transport can do that."""
         producer = self._open()
-        declare = [] if exchange or queue in self._declared else [task_queue(queue)]
+        return producer.batch(max(size, 1)) if hasattr(producer, "batch") else contextlib.nullcontext()
+
+    def _publish(self, parcel: Parcel, *, retry: bool) -> None:
+        producer, message = self._open(), parcel.message
+        if not parcel.exchange and parcel.queue not in self._declared:
+            task_queue(parcel.queue)(producer.channel).declare()
+            self._declared.add(parcel.queue)
+        ttl_ms = message.properties.get("expiration")
         producer.publish(
             message.body,
-            exchange=exchange,
-            routing_key=routing_key,
+            exchange=parcel.exchange,
+            routing_key=parcel.key,
             content_type=message.content_type,
             content_encoding=message.content_encoding,
             headers=dict(message.headers),
-            declare=declare,
-            retry=True,
+            expiration=None if ttl_ms is None else int(ttl_ms) / 1000,  # kombu takes seconds and writes milliseconds
+            retry=retry,
             retry_policy=_RETRY_POLICY,
             timeout=PUBLISH_TIMEOUT,
-            **_properties(message),
+            **{name: message.properties[name] for name in _PROPERTIES if name in message.properties},
         )
-        self._declared.add(queue)
 
     def _open(self) -> Any:
         """The producer of this process: a connection that was opened before a fork belongs to the parent."""
         if self._producer is None or self._owner != os.getpid():
             self._owner = os.getpid()
             self._declared.clear()
-            self._connection = kombu.Connection(
-                self._url,
-                connect_timeout=PUBLISH_TIMEOUT,
-                transport_options={"confirm_publish": True} if self._url.startswith(("amqp", "pyamqp")) else {},
-            )
+            self._connection = kombu.Connection(self._url, connect_timeout=PUBLISH_TIMEOUT)
+            self._connection.ensure_connection(max_retries=self._url.count(";"), interval_start=0)
             self._producer = kombu.Producer(self._connection, auto_declare=False)
         return self._producer
 
-
-def task_queue(name: str) -> Any:
-    """A queue as Celery declares it: other arguments would be refused by RabbitMQ once it exists."""
-    return kombu.Queue(name, kombu.Exchange(name, type="direct", durable=True), routing_key=name, durable=True)
-
-
-_RETRY_POLICY = {"max_retries": PUBLISH_ATTEMPTS - 1, "interval_start": 0, "interval_step": 0.2, "interval_max": 1}
-
-
-def _properties(message: TaskMessage) -> dict[str, Any]:
-    """kombu's keywords for the message's properties; it takes the time to live in seconds and writes milliseconds."""
-    properties = dict(message.properties)
-    if (expiration := properties.pop("expiration", None)) is not None:
-        properties["expiration"] = int(expiration) / 1000
-    return properties
+    @contextmanager
+    def _border(self) -> Iterator[None]:
+        """Let beatd's errors out instead of the transport's."""
+        try:
+            yield
+        except self._errors as error:
+            self._drop()
+            raise BrokerError(f"broker {self._place}: {error or type(error).__name__}") from error

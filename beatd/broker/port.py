@@ -1,17 +1,48 @@
-"""The port through which messages leave, and which URLs are Redis."""
+"""The port through which messages leave, and how brokers are told apart and named."""
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
 
 from beatd.message import TaskMessage
 
 PUBLISH_ATTEMPTS = 4
-"""How often a message is offered before :class:`~beatd.exceptions.BrokerError` (Celery: three retries)."""
+"""How often ``publish`` offers a message before :class:`~beatd.exceptions.BrokerError` (Celery: three retries)."""
 PUBLISH_TIMEOUT = 5.0
-"""Seconds to wait for a connection, and for the broker's confirmation."""
+"""Seconds to wait for a connection, and for the next sign of the broker while it confirms."""
+
+PAUSES = (*(0.2 * attempt for attempt in range(PUBLISH_ATTEMPTS - 1)), None)
+"""Seconds before each further attempt; None after the last."""
 
 _REDIS_SCHEMES = ("redis", "rediss", "unix", "redis+socket")
+_AMQP_SCHEMES = ("amqp", "amqps", "pyamqp")
+
+
+class Parcel(NamedTuple):
+    """A message and its address: ``queue``, or what is bound to ``routing_key`` of ``exchange`` if there is one."""
+
+    message: TaskMessage
+    queue: str
+    exchange: str = ""
+    routing_key: str = ""
+    """For the exchange; empty: the queue's name."""
+
+    @property
+    def key(self) -> str:
+        """The routing key as it goes out."""
+        return (self.routing_key or self.queue) if self.exchange else self.queue
+
+    def __str__(self) -> str:
+        to = f"exchange {self.exchange!r}, routing key {self.key!r}" if self.exchange else f"queue {self.queue!r}"
+        return f"message {self.message.id} ({self.message.headers.get('task')}) to {to}"
+
+
+class Refused(NamedTuple):
+    """A parcel that the broker does not take, by its number in the batch: offering it again would change nothing."""
+
+    number: int
+    reason: str
 
 
 class Publisher(Protocol):
@@ -20,8 +51,15 @@ class Publisher(Protocol):
     def publish(self, message: TaskMessage, *, queue: str, exchange: str = "", routing_key: str | None = None) -> None:
         """Put ``message`` into ``queue``, or into whatever is bound to ``routing_key`` of ``exchange``.
 
-        Returns when the broker has it; raises :class:`~beatd.exceptions.BrokerError` after a bounded number of
-        attempts.
+        Returns when the broker has it; raises :class:`~beatd.exceptions.BrokerError` if the broker refuses it, or after
+        a bounded number of attempts.
+        """
+
+    def publish_many(self, parcels: Sequence[Parcel]) -> list[Refused]:
+        """Hand over a batch, in order; task ids in it are unique.
+
+        Returns when the broker has all of it but what is returned. Raises :class:`~beatd.exceptions.BrokerError` when
+        it cannot be known what the broker has; offer the same batch again then. One attempt of bounded length.
         """
 
     def depth(self, queue: str) -> int:
@@ -36,9 +74,25 @@ def is_redis(url: str) -> bool:
     return url.partition("://")[0] in _REDIS_SCHEMES
 
 
+def is_amqp(url: str) -> bool:
+    """Whether the URL names a RabbitMQ, or several to choose from, divided by semicolons."""
+    return url.partition("://")[0] in _AMQP_SCHEMES
+
+
 def redis_url(url: str) -> str:
     """The URL in redis-py's spelling: Celery writes ``redis+socket:///path`` for redis-py's ``unix:///path``."""
     scheme, _, rest = url.partition("://")
     if scheme != "redis+socket":
         return url
     return f"unix://{rest.replace('virtual_host=', 'db=')}"
+
+
+def place_of(url: str) -> str:
+    """The broker's URL for people: without passwords, also those of its alternatives, and without a query."""
+    return ";".join(map(_place, url.split(";")))
+
+
+def _place(url: str) -> str:
+    scheme, between, rest = url.partition("?")[0].rpartition("://")
+    user, at, host = rest.rpartition("@")
+    return f"{scheme}{between}{user.partition(':')[0]}{':***' if ':' in user else ''}{at}{host}"

@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-import functools
 import logging
 import re
 import time
+from collections.abc import Sequence
 
-from beatd.broker.port import PUBLISH_ATTEMPTS, redis_url
+from beatd.broker.port import PAUSES, Parcel, Refused, redis_url
 from beatd.exceptions import BrokerError, StoreError, StoreRefused, StoreUnavailable
 from beatd.message import TaskMessage, envelope
 from beatd.store.client import border, connect
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("beatd.broker")
 
 PRIORITY_STEPS = (0, 3, 6, 9)
 """A queue is one list per step; 0 is taken first (kombu's Redis transport, ``priority_steps``)."""
 _SEPARATOR = "\x06\x16"
 
-_PAUSES = (*(0.2 * attempt for attempt in range(PUBLISH_ATTEMPTS - 1)), None)
-"""Seconds before each further attempt; None after the last."""
 _RETRYING = {"event": "publish_retrying"}
 
 
-@functools.lru_cache(maxsize=4096)
 def queue_key(queue: str, priority: int | None = 0) -> str:
     """The list that a message of this priority belongs to: the largest step that is not above it.
 
@@ -39,18 +36,16 @@ def queue_keys(queue: str) -> list[str]:
 
 
 class RedisPublisher:
-    """Publishes natively: one ``LPUSH`` of kombu's envelope."""
+    """Publishes natively: an ``LPUSH`` of kombu's envelope."""
 
     def __init__(self, url: str) -> None:
         self._client = connect(redis_url(url), name="beatd-publisher")
 
     def publish(self, message: TaskMessage, *, queue: str, exchange: str = "", routing_key: str | None = None) -> None:
-        priority = message.properties.get("priority")
-        key = routing_key or queue
-        raw = envelope(message, queue=key, exchange=exchange)
-        for pause in _PAUSES:
+        parcel = Parcel(message, queue, exchange, routing_key or "")
+        for pause in PAUSES:
             try:
-                return self._push(raw, self._targets(exchange, key, queue), priority)
+                return self._push([parcel])
             except StoreUnavailable as error:
                 if pause is None:
                     raise BrokerError(f"broker: {error}") from error
@@ -60,10 +55,12 @@ class RedisPublisher:
                 raise BrokerError(f"broker: {error}") from error
         return None
 
-    def _push(self, raw: bytes, targets: list[str], priority: int | None) -> None:
-        with border(self._client):
-            for target in targets:
-                self._client.lpush(queue_key(target, priority), raw)
+    def publish_many(self, parcels: Sequence[Parcel]) -> list[Refused]:
+        try:
+            self._push(parcels)
+        except StoreError as error:
+            raise BrokerError(f"broker: {error}") from error
+        return []
 
     def depth(self, queue: str) -> int:
         try:
@@ -77,14 +74,39 @@ class RedisPublisher:
     def close(self) -> None:
         self._client.close()
 
-    def _targets(self, exchange: str, routing_key: str, queue: str) -> list[str]:
-        """The queues to push to. An exchange without a fitting binding would swallow the message: ``queue`` gets it."""
-        if not exchange:
-            return [queue]
+    def bound(self, exchange: str, routing_key: str) -> list[str]:
+        """The queues that get what is sent to ``routing_key`` of ``exchange``, as consumers have bound them.
+
+        Raises :class:`~beatd.exceptions.BrokerError`.
+        """
+        try:
+            return self._bound(exchange, routing_key)
+        except StoreError as error:
+            raise BrokerError(f"broker: {error}") from error
+
+    def _bound(self, exchange: str, routing_key: str) -> list[str]:
         with border(self._client):
             members = self._client.smembers(f"_kombu.binding.{exchange}")
         bound = (_text(member).split(_SEPARATOR) for member in members)
-        return [target for key, pattern, target in bound if _fits(routing_key, key, pattern)] or [queue]
+        return sorted(queue for key, pattern, queue in bound if _fits(routing_key, key, pattern))
+
+    def _push(self, parcels: Sequence[Parcel]) -> None:
+        """All of it or nothing: one ``LPUSH`` for each list."""
+        lists: dict[str, list[bytes]] = {}
+        for parcel in parcels:
+            raw = envelope(parcel.message, queue=parcel.key, exchange=parcel.exchange)
+            for queue in self._targets(parcel):
+                lists.setdefault(queue_key(queue, parcel.message.properties.get("priority")), []).append(raw)
+        with border(self._client), self._client.pipeline(transaction=len(lists) > 1) as pipeline:
+            for key, raws in lists.items():
+                pipeline.lpush(key, *raws)
+            pipeline.execute()
+
+    def _targets(self, parcel: Parcel) -> list[str]:
+        """The queues to push to. An exchange without a fitting binding would swallow the message: ``queue`` gets it."""
+        if not parcel.exchange:
+            return [parcel.queue]
+        return self._bound(parcel.exchange, parcel.key) or [parcel.queue]
 
 
 def _fits(routing_key: str, key: str, pattern: str) -> bool:

@@ -1,0 +1,115 @@
+"""RabbitMQ: batches with publisher confirms, and nothing lost in silence."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from amqp.exceptions import AMQPError, ChannelError
+from kombu.exceptions import KombuError
+
+from beatd.broker.declaring import depth_of
+from beatd.broker.link import CONFIRMED, Blocked, Link
+from beatd.broker.port import PAUSES, Parcel, Refused, place_of
+from beatd.exceptions import BrokerError
+from beatd.message import TaskMessage
+
+log = logging.getLogger("beatd.broker")
+
+
+class AmqpPublisher:
+    """Publishes through one :class:`~beatd.broker.link.Link`, replaced when it fails."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._place = place_of(url)
+        self._lock = threading.Lock()
+        self._owner = 0
+        self._link: Link | None = None
+
+    def publish(self, message: TaskMessage, *, queue: str, exchange: str = "", routing_key: str | None = None) -> None:
+        parcel = Parcel(message, queue, exchange, routing_key or "")
+        for pause in PAUSES:
+            try:
+                refused = self.publish_many([parcel])
+            except BrokerError as error:
+                if pause is None:
+                    raise
+                log.warning("%s; trying again in %ss", error, pause, extra={"event": "publish_retrying"})
+                time.sleep(pause)
+                continue
+            if refused:
+                raise BrokerError(f"broker {self._place}: {parcel}: {refused[0].reason}")
+            return
+
+    def publish_many(self, parcels: Sequence[Parcel]) -> list[Refused]:
+        with self._lock, self._border():
+            outcomes = self._deliver(parcels)
+        return [Refused(number, reason) for number, reason in enumerate(outcomes) if reason != CONFIRMED]
+
+    def depth(self, queue: str) -> int:
+        with self._lock, self._border():
+            return depth_of(self._open().connection, queue)
+
+    def close(self) -> None:
+        with self._lock:
+            link, self._link = self._link, None
+            if link is not None and self._owner == os.getpid():
+                with contextlib.suppress(AMQPError, OSError):
+                    link.close()
+
+    def _deliver(self, parcels: Sequence[Parcel]) -> list[str]:
+        link = self._open()
+        try:
+            return link.deliver(parcels)
+        except ChannelError:
+            # One of the parcels made the broker close the channel, and it does not say which: too large a message, an
+            # exchange that may not be written to. One after the other, each stands for itself.
+            self._drop()
+            return [CONFIRMED if link.knows(parcel) else self._deliver_alone(parcel) for parcel in parcels]
+
+    def _deliver_alone(self, parcel: Parcel) -> str:
+        link = self._open()
+        try:
+            return link.deliver([parcel])[0]
+        except ChannelError as error:
+            self._drop()
+            return str(error)
+
+    def _open(self) -> Link:
+        """A link that was alive just now. One that was opened before a fork belongs to the parent."""
+        if self._link is not None and self._owner != os.getpid():
+            self._link = None
+        if self._link is not None:
+            try:
+                self._link.listen()
+            except (AMQPError, OSError):
+                self._drop()
+        if self._link is None:
+            self._owner = os.getpid()
+            try:
+                self._link = Link(self._url, self._place)
+            except ChannelError as error:  # how py-amqp says that the password is wrong
+                raise BrokerError(f"broker {self._place}: {error}") from error
+        return self._link
+
+    def _drop(self) -> None:
+        link, self._link = self._link, None
+        if link is not None:
+            link.drop()
+
+    @contextmanager
+    def _border(self) -> Iterator[None]:
+        """Let beatd's errors out instead of kombu's; a link that failed is closed, one that is blocked is kept."""
+        try:
+            yield
+        except Blocked as error:
+            raise Blocked(f"broker {self._place}: {error}") from None
+        except (AMQPError, KombuError, OSError) as error:
+            self._drop()
+            raise BrokerError(f"broker {self._place}: {error or type(error).__name__}") from error

@@ -1,0 +1,79 @@
+"""Queues on RabbitMQ: declared as Celery declares them, and only when they are not there yet."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import kombu as _kombu
+from amqp.exceptions import ChannelError, NotFound
+
+log = logging.getLogger("beatd.broker")
+
+kombu: Any = _kombu  # only half of it is typed
+
+
+def task_queue(name: str) -> Any:
+    """A queue as Celery declares it: other arguments would be refused by RabbitMQ once it exists."""
+    return kombu.Queue(name, kombu.Exchange(name, type="direct", durable=True), routing_key=name, durable=True)
+
+
+def have_queue(connection: Any, name: str, *, priority: int) -> None:
+    """See to it that the queue is there; one that is keeps its own arguments, such as ``x-max-priority``.
+
+    A broker that refuses is told of in the log and not an error yet: whether messages arrive is found when they are
+    sent.
+    """
+    try:
+        with connection.channel() as channel:
+            channel.queue_declare(name, passive=True)
+    except NotFound:
+        _declare(connection, name, priority)
+    except ChannelError as error:
+        _say(name, error)
+
+
+def has_exchange(connection: Any, name: str) -> bool:
+    """Whether there is an exchange of that name. A message to one that is not there would end the connection."""
+    try:
+        with connection.channel() as channel:
+            channel.exchange_declare(name, "direct", passive=True)
+    except NotFound:
+        return False
+    except ChannelError as error:
+        log.warning("Exchange %s: %s", name, error, extra={"event": "exchange_unclear", "exchange": name})
+    return True
+
+
+def depth_of(connection: Any, name: str) -> int:
+    """How many messages wait in a queue; 0 for one that does not exist."""
+    try:
+        with connection.channel() as channel:
+            return int(channel.queue_declare(name, passive=True).message_count)
+    except NotFound:
+        return 0
+
+
+def _declare(connection: Any, name: str, priority: int) -> None:
+    try:
+        with connection.channel() as channel:
+            task_queue(name)(channel).declare()
+    except ChannelError as error:
+        # an exchange of that name and another type, perhaps; the queue alone is enough for what beatd sends
+        _say(name, error)
+        _declare_alone(connection, name)
+    if priority:
+        text = "Queue %s was made without x-max-priority, as Celery does: priorities have no effect in it"
+        log.warning(text, name, extra={"event": "queue_without_priorities", "queue": name})
+
+
+def _declare_alone(connection: Any, name: str) -> None:
+    try:
+        with connection.channel() as channel:
+            channel.queue_declare(name, durable=True, auto_delete=False)
+    except ChannelError as error:
+        _say(name, error)
+
+
+def _say(name: str, error: ChannelError) -> None:
+    log.warning("Queue %s could not be declared: %s", name, error, extra={"event": "queue_not_declared", "queue": name})

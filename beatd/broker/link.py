@@ -1,0 +1,248 @@
+"""One connection to RabbitMQ, and what was confirmed on it.
+
+Messages are written without waiting and confirmed together: one by one, each would cost a way to the broker and back.
+Every message is ``mandatory``: one that no queue gets comes back, and is not lost in silence.
+"""
+
+from __future__ import annotations
+
+import logging
+import struct
+import time
+from collections.abc import Sequence
+from itertools import takewhile
+from typing import Any
+
+import amqp
+import kombu as _kombu
+from amqp import spec
+from amqp.exceptions import AMQPError
+from amqp.method_framing import frame_writer
+from amqp.serialization import dumps
+
+from beatd.broker.declaring import has_exchange, have_queue
+from beatd.broker.port import PUBLISH_TIMEOUT, Parcel
+from beatd.exceptions import BrokerError
+
+log = logging.getLogger("beatd.broker")
+
+kombu: Any = _kombu  # only half of it is typed
+
+CONFIRMED = ""
+"""The outcome of a message that the broker has; any other outcome is the reason why it does not."""
+
+_WRITE_AT_ONCE = 256 * 1024
+"""Bytes of messages that are gathered before they are written to the socket."""
+_PROPERTIES = ("correlation_id", "reply_to", "delivery_mode", "priority", "expiration")
+_UNFIT = (struct.error, ValueError, TypeError, UnicodeError, OverflowError, AMQPError)
+"""What py-amqp raises for what AMQP cannot carry: integers of more than 64 bits, names of more than 255 bytes."""
+
+
+class Blocked(BrokerError):
+    """The broker takes no messages for now, by its own decision; it has those that were sent before it said so."""
+
+
+class Link:
+    """A connection with one channel in confirm mode. After any error but :class:`Blocked` it is of no more use."""
+
+    def __init__(self, url: str, place: str) -> None:
+        """Connect, to the first host that answers. Raises what kombu and py-amqp raise."""
+        self._place = place
+        self._blocked = ""
+        self._kombu = kombu.Connection(
+            url,
+            connect_timeout=PUBLISH_TIMEOUT,
+            transport_options={
+                "read_timeout": PUBLISH_TIMEOUT,
+                "write_timeout": PUBLISH_TIMEOUT,
+                "client_properties": {"connection_name": "beatd"},
+                "on_blocked": self._on_blocked,
+                "on_unblocked": self._on_unblocked,
+            },
+        )
+        self._kombu.ensure_connection(max_retries=url.count(";"), interval_start=0, reraise_as_library_errors=False)
+        self.connection: Any = self._kombu.connection
+        self._channel = self.connection.channel()
+        self._channel.confirm_select()
+        self._channel.events["basic_ack"].add(self._on_ack)
+        self._channel.events["basic_nack"].add(self._on_nack)
+        self._channel.events["basic_return"].add(self._on_return)
+        self._gathered = _Gathered()
+        self._frame = frame_writer(self.connection, self._gathered)
+        self._sent = 0
+        self._under_way: dict[int, str] = {}
+        """Task ids by delivery tag, in the order in which they were sent."""
+        self._outcomes: dict[str, str] = {}
+        """By task id, of what was sent on this connection and not asked for yet."""
+        self._ready: set[str] = set()
+        self._proven = False
+
+    def close(self) -> None:
+        """End the connection with a word to the broker, unless it does not listen."""
+        if not self._blocked and not self._under_way:
+            self.connection.close()
+        self.drop()
+
+    def drop(self) -> None:
+        """End the connection without a farewell that a broker in trouble might not answer."""
+        self.connection.collect()
+
+    def listen(self) -> None:
+        """Read what the broker has said meanwhile: that it closes, blocks or unblocks the connection.
+
+        Raises as :meth:`deliver` does.
+        """
+        self._read(0)
+        deadline = time.monotonic() + PUBLISH_TIMEOUT
+        while self._blocked:
+            if (left := deadline - time.monotonic()) <= 0:
+                raise Blocked(f"it takes no messages: {self._blocked}")
+            self._read(left)
+
+    def knows(self, parcel: Parcel) -> bool:
+        """Whether the broker has confirmed the parcel, and nobody has been told yet."""
+        return self._outcomes.get(parcel.message.id) == CONFIRMED
+
+    def deliver(self, parcels: Sequence[Parcel]) -> list[str]:
+        """Send what is not under way already, wait for the broker, and return each parcel's outcome.
+
+        Raises :class:`Blocked`, ``OSError`` or ``AMQPError``, and a ``ChannelError`` if one of the parcels is the
+        reason.
+        """
+        self._offer(parcels)
+        again = [parcel for parcel in parcels if self._outcomes[parcel.message.id] != CONFIRMED]
+        if again:  # a queue deleted meanwhile, or one that was full for a moment
+            self._ready.difference_update(parcel.queue for parcel in again)
+            for parcel in again:
+                del self._outcomes[parcel.message.id]
+            self._offer(again)
+        return [self._outcomes.pop(parcel.message.id) for parcel in parcels]
+
+    def _offer(self, parcels: Sequence[Parcel]) -> None:
+        """Bring it about that every parcel has an outcome. On a new connection the first goes ahead alone.
+
+        A broker that fails, or stops reading, as soon as it gets something, then has one message to get twice at most.
+        """
+        under_way = set(self._under_way.values())
+        fresh = [one for one in parcels if one.message.id not in under_way and one.message.id not in self._outcomes]
+        if not self._proven:
+            for parcel in fresh[:1]:
+                self._send(parcel)
+            self._await_confirms()
+            self._proven = True
+            fresh = fresh[1:]
+        for parcel in fresh:
+            self._send(parcel)
+        self._await_confirms()
+
+    def _send(self, parcel: Parcel) -> None:
+        if reason := self._unready(parcel):
+            self._outcomes[parcel.message.id] = reason
+            return
+        try:
+            args = dumps("Bssbb", (0, parcel.exchange, parcel.key, True, False))
+            self._frame(1, self._channel.channel_id, spec.Basic.Publish, args, _amqp_message(parcel))
+        except _UNFIT as error:
+            self._outcomes[parcel.message.id] = f"AMQP cannot carry it: {error}"
+            return
+        self._sent += 1
+        self._under_way[self._sent] = parcel.message.id
+        if self._gathered.size > _WRITE_AT_ONCE:
+            self._write()
+
+    def _unready(self, parcel: Parcel) -> str | None:
+        """Look after queue and exchange the first time that they are used here; returns why that failed."""
+        if not parcel.exchange:
+            if parcel.queue not in self._ready:
+                have_queue(self.connection, parcel.queue, priority=parcel.message.properties.get("priority") or 0)
+                self._ready.add(parcel.queue)
+            return None
+        mark = f"exchange {parcel.exchange}"
+        if mark not in self._ready:
+            if not has_exchange(self.connection, parcel.exchange):
+                return "there is no such exchange"
+            self._ready.add(mark)
+        return None
+
+    def _write(self) -> None:
+        if data := self._gathered.take():
+            self.connection.transport.write(data)
+
+    def _await_confirms(self) -> None:
+        """Until nothing is under way; at most :data:`PUBLISH_TIMEOUT` without progress."""
+        self._write()
+        progress = time.monotonic()
+        while self._under_way:
+            before = len(self._under_way)
+            left = progress + PUBLISH_TIMEOUT - time.monotonic()
+            if left <= 0 and self._blocked:
+                raise Blocked(f"it takes no messages: {self._blocked}")
+            if left <= 0:
+                raise TimeoutError(f"no confirmation within {PUBLISH_TIMEOUT:g} s")
+            self._read(left)
+            if len(self._under_way) < before:
+                progress = time.monotonic()
+
+    def _read(self, seconds: float) -> None:
+        try:
+            self.connection.drain_events(timeout=seconds)
+            while seconds == 0:
+                self.connection.drain_events(timeout=0)
+        except (TimeoutError, BlockingIOError):
+            pass  # nothing more to read
+
+    def _on_ack(self, tag: int, multiple: bool) -> None:
+        self._settle(tag, multiple, CONFIRMED)
+
+    def _on_nack(self, tag: int, multiple: bool) -> None:
+        self._settle(tag, multiple, "the broker said no (a full queue that rejects, or a queue that failed)")
+
+    def _settle(self, tag: int, multiple: bool, outcome: str) -> None:
+        settled = list(takewhile(lambda one: one <= tag, self._under_way)) if multiple else [tag]
+        for one in settled:
+            task_id = self._under_way.pop(one, None)
+            if task_id is not None:
+                self._outcomes.setdefault(task_id, outcome)  # a message that came back is acknowledged, too
+
+    def _on_return(self, error: AMQPError, _exchange: str, _routing_key: str, message: Any) -> None:
+        self._outcomes[message.properties["correlation_id"]] = f"no queue gets it ({error.reply_text})"
+
+    def _on_blocked(self, reason: str) -> None:
+        self._blocked = reason or "no reason given"
+        text = "Broker %s takes no messages for now: %s"
+        log.warning(text, self._place, self._blocked, extra={"event": "broker_blocked", "reason": self._blocked})
+
+    def _on_unblocked(self) -> None:
+        self._blocked = ""
+        log.info("Broker %s takes messages again", self._place, extra={"event": "broker_unblocked"})
+
+
+class _Gathered:
+    """What py-amqp's frame writer writes to in place of the socket, so that a batch is a few large writes."""
+
+    def __init__(self) -> None:
+        self._parts: list[bytes] = []
+        self.size = 0
+
+    def write(self, data: bytes | memoryview) -> None:
+        self._parts.append(bytes(data))  # a copy: the writer uses its buffer again
+        self.size += len(data)
+
+    def take(self) -> bytes:
+        data = b"".join(self._parts)
+        self._parts.clear()
+        self.size = 0
+        return data
+
+
+def _amqp_message(parcel: Parcel) -> Any:
+    message = parcel.message
+    properties = {name: message.properties[name] for name in _PROPERTIES if message.properties.get(name) is not None}
+    properties["correlation_id"] = message.id  # by which it is known if it comes back
+    return amqp.Message(
+        message.body,
+        content_type=message.content_type,
+        content_encoding=message.content_encoding,
+        application_headers=message.headers,
+        **properties,
+    )
