@@ -6,6 +6,7 @@ import asyncio
 import inspect
 import logging
 import traceback as tracebacks
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from beatd.app import signals
@@ -15,6 +16,9 @@ from beatd.exceptions import Ignore, Reject, Retry
 from beatd.store.outcomes import FAILURE, IGNORED, REJECTED, RETRY, SUCCESS
 
 log = logging.getLogger(__name__)
+
+Limit = AbstractContextManager[None]
+_NO_LIMIT: Limit = nullcontext()
 
 
 class ExceptionInfo:
@@ -50,27 +54,33 @@ class Outcome:
         return self.einfo.traceback if self.einfo else None
 
 
-def run_task(task: Task[..., Any], context: Context) -> Outcome:
-    """Run ``task`` in ``context`` with its hooks and signals. Never raises: whatever happens is an outcome."""
+def run_task(task: Task[..., Any], context: Context, limit: Limit = _NO_LIMIT) -> Outcome:
+    """Run ``task`` in ``context`` with its hooks and signals. Never raises: whatever happens is an outcome.
+
+    The function itself runs inside ``limit``, which may raise in it at any moment; the hooks after it do not.
+    """
     token = enter(task, context)
     try:
-        signals.task_prerun.send(sender=task, task_id=context.id, task=task, args=context.args, kwargs=context.kwargs)
-        outcome = _attempt(task, context)
+        if signals.task_prerun:
+            facts = {"task_id": context.id, "task": task, "args": context.args, "kwargs": context.kwargs}
+            signals.task_prerun.send(sender=task, **facts)
+        outcome = _attempt(task, context, limit)
         _after(task, context, outcome)
         return outcome
     finally:
         leave(token)
 
 
-def _attempt(task: Task[..., Any], context: Context) -> Outcome:
+def _attempt(task: Task[..., Any], context: Context, limit: Limit) -> Outcome:
     args, kwargs = context.args or (), context.kwargs or {}
     try:
         if _overrides(task, "before_start"):
             task.before_start(str(context.id), args, kwargs)
         # A base class's __call__ is the user's; ours would only open a second context.
         call = task if _overrides(task, "__call__") else task.run
-        value = call(*args, **kwargs)
-        return Outcome(SUCCESS, asyncio.run(value) if inspect.iscoroutine(value) else value)
+        with limit:
+            value = call(*args, **kwargs)
+            return Outcome(SUCCESS, asyncio.run(value) if inspect.iscoroutine(value) else value)
     except Ignore as error:
         return Outcome(IGNORED, error)
     except Reject as error:
@@ -86,7 +96,8 @@ def _after(task: Task[..., Any], context: Context, outcome: Outcome) -> None:
     state, value, einfo = outcome.state, outcome.value, outcome.einfo
     where = (context.id, context.args, context.kwargs)
     if state == SUCCESS:
-        signals.task_success.send(sender=task, result=value)
+        if signals.task_success:
+            signals.task_success.send(sender=task, result=value)
         _hook(task, context, "on_success", value, *where)
     elif state == FAILURE:
         signals.task_failure.send(
@@ -98,9 +109,9 @@ def _after(task: Task[..., Any], context: Context, outcome: Outcome) -> None:
         _hook(task, context, "on_retry", value.exc, *where, einfo)
     if state in (SUCCESS, FAILURE):
         _hook(task, context, "after_return", state, value, *where, einfo)
-    signals.task_postrun.send(
-        sender=task, task_id=context.id, task=task, args=where[1], kwargs=where[2], retval=value, state=state
-    )
+    if signals.task_postrun:
+        facts = {"task_id": context.id, "task": task, "args": context.args, "kwargs": context.kwargs}
+        signals.task_postrun.send(sender=task, retval=value, state=state, **facts)
 
 
 def _hook(task: Task[..., Any], context: Context, name: str, *args: Any) -> None:

@@ -75,6 +75,10 @@ class Signal:
             log.exception("Signal handler %r raised", receiver, extra={"event": "signal_handler_failed"})
             return error
 
+    def __bool__(self) -> bool:
+        """Whether anybody may be listening: for callers who are in a hurry."""
+        return bool(self._receivers)
+
     def __repr__(self) -> str:
         return f"<Signal: {self.name}>"
 

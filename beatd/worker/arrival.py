@@ -59,13 +59,14 @@ class Arrival:
         eta_ms = self._moment(headers.eta, "eta")
         request = request_class(task)(delivery, headers, task)
         waits = eta_ms is not None and eta_ms > now_ms
-        log.info(
-            "Task %s[%s] received%s",
-            request.name,
-            headers.id,
-            f"  ETA:[{headers.eta}]" if waits else "",
-            extra={"event": "task_received", "task": headers.task, "task_id": headers.id},
-        )
+        if log.isEnabledFor(logging.INFO):
+            log.info(
+                "Task %s[%s] received%s",
+                request.name,
+                headers.id,
+                f"  ETA:[{headers.eta}]" if waits else "",
+                extra={"event": "task_received", "task": headers.task, "task_id": headers.id},
+            )
         if expires_ms is not None and expires_ms <= now_ms:
             self._revoke(request, now_ms, verdicts)
         elif eta_ms is not None and waits:

@@ -64,8 +64,7 @@ class Executor:
         """Run to the end. Never raises: whatever happens is reported."""
         job, task, context = attempt
         started = time.perf_counter()
-        with soft_limit(job.soft_limit):
-            outcome = run_task(task, context)
+        outcome = run_task(task, context, soft_limit(job.soft_limit))
         return self._report(job, task, context, outcome, time.perf_counter() - started)
 
     def __call__(self, job: Job, announce: Callable[[Report], object]) -> Report:

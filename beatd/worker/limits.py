@@ -5,19 +5,24 @@ from __future__ import annotations
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 from beatd.exceptions import SoftTimeLimitExceeded
 
 
-@contextmanager
-def soft_limit(seconds: float | None) -> Iterator[None]:
+def soft_limit(seconds: float | None) -> AbstractContextManager[None]:
     """Raise :class:`SoftTimeLimitExceeded` in the block after ``seconds``. Only a process's main thread can do that."""
     if not seconds or threading.current_thread() is not threading.main_thread():
-        yield
-        return
+        return _NO_LIMIT
+    return _alarm(seconds)
 
+
+_NO_LIMIT: AbstractContextManager[None] = nullcontext()
+
+
+@contextmanager
+def _alarm(seconds: float) -> Iterator[None]:
     def interrupt(_number: int, _frame: Any) -> None:
         raise SoftTimeLimitExceeded(seconds)
 

@@ -17,11 +17,13 @@ RESULT_MAX = 128
 
 def ended(log: logging.Logger, task: Task[..., Any], context: Context, outcome: Outcome, runtime: float) -> None:
     """One line for the end of an attempt. Errors of kinds in ``task.throws`` are expected: no traceback for them."""
+    if outcome.state == SUCCESS and not log.isEnabledFor(logging.INFO):
+        return
     name, task_id = context.shadow or task.name, context.id
     extra = {"event": _EVENTS.get(outcome.state, "task_ended"), "task": task.name, "task_id": task_id}
     extra["runtime"] = runtime  # type: ignore[assignment]
     match outcome.state:
-        case "SUCCESS" if log.isEnabledFor(logging.INFO):
+        case "SUCCESS":
             text = safe_repr(outcome.value)[:RESULT_MAX]
             log.info("Task %s[%s] succeeded in %.6fs: %s", name, task_id, runtime, text, extra=extra)
         case "RETRY":

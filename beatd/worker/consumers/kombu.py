@@ -31,10 +31,13 @@ log = logging.getLogger(__name__)
 
 kombu: Any = _kombu
 
+Identity = tuple[Any, Any]
+
 _POLL_S = 0.02
 """How long the thread listens before it looks for acknowledgements to send."""
 _RETRY_S = 1.0
 _PREFETCH = 256
+_MISSED_MAX = 10_000
 _CONNECT_S = 5.0
 _START_WITHIN_S = 10.0
 
@@ -51,6 +54,10 @@ class KombuConsumer:
         """By tag: the connection's number and kombu's message."""
         self._parked: list[tuple[int, Delivery]] = []
         self._orders: queue.SimpleQueue[tuple[str, int]] = queue.SimpleQueue()
+        self._orphans: dict[Identity, int] = {}
+        """Messages of former connections that are still at work: their tags."""
+        self._missed: dict[Identity, str] = {}
+        """Orders for messages of former connections."""
         self._tag = 0
         self._generation = 0
         self._connected = threading.Event()
@@ -134,6 +141,9 @@ class KombuConsumer:
     def _serve(self) -> None:
         """One connection, from its beginning to its end; what it had delivered comes again with the next one."""
         self._generation += 1
+        if len(self._missed) > _MISSED_MAX:  # they have gone to other workers
+            self._missed.clear()
+        self._orphans = {_identity(message): tag for tag, (_, message) in self._held.items()}
         with kombu.Connection(self._url, connect_timeout=_CONNECT_S, heartbeat=30) as connection:
             consumer = connection.Consumer(self._queues, on_message=self._on_message, prefetch_count=_PREFETCH)
             with consumer:
@@ -152,18 +162,37 @@ class KombuConsumer:
                 connection.drain_events(timeout=_POLL_S)
 
     def _on_message(self, message: Any) -> None:
+        if message.delivery_info.get("redelivered") and self._reunite(message):
+            return
         self._tag += 1
         self._held[self._tag] = (self._generation, message)
         self._arrived.append(Delivery(self._tag, _queue_of(message), _envelope(message)))
         self._ring()
 
+    def _reunite(self, message: Any) -> bool:
+        """Whether it came by an earlier connection and is at work here, or done: then it is not run again."""
+        identity = _identity(message)
+        verb = self._missed.pop(identity, None)
+        if verb is not None:
+            _VERBS[verb](message)
+            return True
+        tag = self._orphans.pop(identity, None)
+        if tag is None or tag not in self._held:
+            return False
+        self._held[tag] = (self._generation, message)
+        return True
+
     def _obey(self) -> None:
-        """Carry out what the worker's loop has ordered; orders for a former connection's messages are void."""
+        """Carry out what the worker's loop has ordered, or keep it for when the message comes again."""
         while not self._orders.empty():
             verb, tag = self._orders.get()
             generation, message = self._held.pop(tag, (0, None))
-            if message is not None and generation == self._generation:
+            if message is None:
+                continue
+            if generation == self._generation:
                 _VERBS[verb](message)
+            else:
+                self._missed[_identity(message)] = verb
 
     def _finish(self) -> None:
         """Last orders; then whatever is still held goes back to the broker."""
@@ -192,6 +221,12 @@ _VERBS: dict[str, Callable[[Any], None]] = {
 def _transport_errors(url: str) -> tuple[type[BaseException], ...]:
     connection = kombu.Connection(url)
     return (*connection.connection_errors, *connection.channel_errors)
+
+
+def _identity(message: Any) -> Identity:
+    """What tells a message from others, but not from itself when it comes again."""
+    headers = message.headers or {}
+    return headers.get("id"), headers.get("retries")
 
 
 def _queue_of(message: Any) -> str:
