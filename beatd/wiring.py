@@ -7,27 +7,32 @@ import os
 import secrets
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from beatd import broker
+from beatd.beat.card import Card
 from beatd.beat.dispatcher import Dispatcher
 from beatd.beat.elector import Elector
 from beatd.beat.heap import DueHeap
+from beatd.beat.loop import Loop
 from beatd.beat.messages import Messages
 from beatd.beat.outlet import OutboxOutlet, Outlet, StoreOutlet
+from beatd.beat.seat import Seat
 from beatd.beat.service import Beat
-from beatd.clock import Clock, SystemClock
+from beatd.beat.watchdog import Watchdog
+from beatd.clock import SystemClock
 from beatd.exceptions import StoreUnavailable
-from beatd.model import Settings
+from beatd.model import Entry, Settings
 from beatd.store import server
 from beatd.store.claims import Claims
 from beatd.store.client import connect
 from beatd.store.embedded import open_embedded
 from beatd.store.keys import Keys
-from beatd.store.lease import Lease
+from beatd.store.lease import Leases
 from beatd.store.outbox import Outbox
+from beatd.store.registry import Registry
 from beatd.store.running import Running
 
 if TYPE_CHECKING:
@@ -55,47 +60,78 @@ def daemon_id() -> str:
 
 
 class Daemon:
-    """One beatd process: it campaigns, and while it leads, its beat beats.
+    """One beatd process: it campaigns for its share of the shards, and while it leads one, that one's beat beats.
 
-    ``on_turn`` is called after every turn of the loop: what feeds a watchdog.
+    ``on_turn`` is called whenever the loop has got on; ``on_hang``, from another thread, when it has not for a minute.
     """
 
-    def __init__(self, settings: Settings, store: Store, *, on_turn: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self, settings: Settings, store: Store, *, on_turn: Callable[[], None], on_hang: Callable[[], None]
+    ) -> None:
         clock, wake, leader = SystemClock(), threading.Event(), settings.leader
-        keys = Keys(settings.redis.prefix)
-        lease = Lease(store.elector_client(), keys, shard=0, daemon_id=daemon_id(), ttl_ms=leader.ttl_ms)
-        self._elector = Elector(lease, clock, ttl_ms=leader.ttl_ms, renew_ms=leader.renew_ms, on_change=wake.set)
-        claims = Claims(store.client, keys)
-        outlet = self._outlet(settings, store, keys, clock)
-        self._beat = Beat(
-            clock=clock,
-            elector=self._elector,
-            claims=claims,
-            dispatcher=Dispatcher(
-                claims, Messages(settings.broker.default_queue), outlet, Running(store.client, keys), clock
-            ),
-            outlet=outlet,
-            heap=DueHeap(),
-            wake=wake,
-            on_turn=on_turn,
+        keys, me, client = Keys(settings.redis.prefix), daemon_id(), store.elector_client()
+        self._on_turn, self._on_hang = on_turn, on_hang
+        self._settings, self._store, self._keys, self._clock, self._wake = settings, store, keys, clock, wake
+        self._publisher = broker.open(settings.broker.url or store.url)
+        self.card = Card(me, clock, shards=leader.shards, lapse_ms=Elector.lapse_ms(leader.ttl_ms))
+        """What this daemon says of itself."""
+        self._elector = Elector(
+            Leases(client, keys, daemon_id=me, ttl_ms=leader.ttl_ms),
+            Registry(client, keys),
+            clock,
+            shards=leader.shards,
+            ttl_ms=leader.ttl_ms,
+            renew_ms=leader.renew_ms,
+            status=self.card.status,
+            on_change=wake.set,
         )
-        self.replace = self._beat.replace
-        """Put another schedule in force, from any thread."""
-        self.stop = self._beat.stop
+        self._watchdog = Watchdog(self._give_up)
+        self._loop = Loop([self._beat(seat) for seat in self._elector.seats], clock, wake)
+        self.stop = self._loop.stop
         """End :meth:`run`; may be called from a signal handler."""
 
+    def replace(self, entries: Sequence[Entry], digest: str) -> None:
+        """Put another schedule in force, from any thread. ``digest`` is what it means."""
+        self.card.schedule(len(entries), digest)
+        self._loop.replace(entries)
+
     def run(self) -> None:
-        """Serve until told to stop; then give the lease back."""
+        """Serve until told to stop; then give the leases back."""
         self._elector.start()
+        self._watchdog.start()
         try:
-            self._beat.run()
+            self._loop.run()
         finally:
+            self._watchdog.stop()
             self._elector.stop()
 
-    @staticmethod
-    def _outlet(settings: Settings, store: Store, keys: Keys, clock: Clock) -> Outlet:
-        publisher = broker.open(settings.broker.url or store.url)
-        return StoreOutlet(publisher) if store.is_broker else OutboxOutlet(Outbox(store.client, keys), publisher, clock)
+    def _turned(self) -> None:
+        self._watchdog()
+        self.card.turned()
+        self._on_turn()
+
+    def _give_up(self) -> None:
+        self._elector.stop()
+        self._on_hang()
+
+    def _beat(self, seat: Seat) -> Beat:
+        settings, store, keys, clock = self._settings, self._store, self._keys, self._clock
+        claims = Claims(store.client, keys, shard=seat.shard, shards=settings.leader.shards)
+        outbox = Outbox(store.client, keys, shard=seat.shard)
+        outlet: Outlet = StoreOutlet(self._publisher)
+        if not store.is_broker:
+            outlet = OutboxOutlet(outbox, self._publisher, clock)
+        messages, running = Messages(settings.broker.default_queue), Running(store.client, keys)
+        return Beat(
+            clock=clock,
+            elector=seat,
+            claims=claims,
+            dispatcher=Dispatcher(claims, messages, outlet, running, clock),
+            outlet=outlet,
+            heap=DueHeap(),
+            wake=self._wake,
+            on_turn=self._turned,
+        )
 
 
 class Store:

@@ -8,11 +8,11 @@ from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from beatd.beat.elector import Term
 from beatd.beat.heap import SENT, SKIPPED, Outcome
 from beatd.beat.messages import Messages
 from beatd.beat.outlet import Outlet
 from beatd.beat.report import Report
+from beatd.beat.seat import Term
 from beatd.beat.verdict import Facts, Skip, judge
 from beatd.clock import Clock
 from beatd.exceptions import MessageError

@@ -1,10 +1,11 @@
-"""Who leads: a lease that is taken, renewed and given back in a thread of its own.
+"""Who leads: leases that are taken, renewed and given back in a thread of its own.
 
 A term is trusted from the moment at which the attempt that won it *started*, and trust ends a margin before the lease
 does; so a slow answer can shorten a term and never stretch it. All of it on the monotonic clock. Trust is the daemon's
 courtesy; what makes it safe is that every write carries the term and the store refuses an old one.
 
-The thread never gives up: whatever goes wrong, it steps down, says so, and campaigns again.
+The same thread answers the roll, by which the daemons know of each other and share the shards. It never gives up:
+whatever goes wrong, it steps down, says so, and campaigns again.
 """
 
 from __future__ import annotations
@@ -12,155 +13,245 @@ from __future__ import annotations
 import logging
 import random
 import threading
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 
+import msgspec
+
+from beatd.beat.fleet import Fleet
+from beatd.beat.seat import Seat, Term
 from beatd.clock import Clock
 from beatd.exceptions import StoreError
-from beatd.store.lease import Held, Lease
+from beatd.store.lease import Leases
+from beatd.store.registry import Registry, Roll, Status
 
 log = logging.getLogger("beatd.beat.elector")
 
-RETRY_MIN, RETRY_MAX = 0.1, 5.0
+RETRY_MIN, RETRY_MAX = 0.1, 2.0
 """Seconds between attempts while the store does not answer; doubled from one to the other."""
 
+ROLL_EVERY = 2.0
+"""Seconds between two answers to the roll, less when leases are short."""
 
-class Term(NamedTuple):
-    """Leadership as a value. ``token`` only ever grows; trust ends at a moment of the monotonic clock."""
+LAPSE = 3
+"""A daemon that misses so many is taken for gone; sooner than its leases end, so that its heirs are known by then."""
 
-    token: int
-    lease_value: str
-    trusted_until: float
+SLICE = 0.25
+"""Seconds of listening at a stretch; so long may a stop be kept waiting."""
+
+EXACT_MS = 500
+"""A roll call that took longer says nothing about the clock."""
 
 
 class Elector:
-    """Holds the lease of one shard whenever it can.
+    """Holds the leases of those shards that are this daemon's to lead.
 
-    ``on_change`` is called, from the elector's thread, when a term begins or ends.
+    ``status`` is asked for what the daemon has to say of itself. ``on_change`` is called, from the elector's thread,
+    when a term begins or ends.
     """
 
     def __init__(
         self,
-        lease: Lease,
+        leases: Leases,
+        registry: Registry,
         clock: Clock,
         *,
+        shards: int,
         ttl_ms: int,
         renew_ms: int,
+        status: Callable[[], Status],
         on_change: Callable[[], None] = lambda: None,
     ) -> None:
-        self._lease = lease
+        self._leases = leases
+        self._registry = registry
         self._clock = clock
+        self._status = status
+        self._on_change = on_change
         self._ttl = ttl_ms / 1000
         self._renew_every = renew_ms / 1000
         self._margin = min(1.0, self._ttl / 5)
-        self._on_change = on_change
-        self._term: Term | None = None
-        self._stopping = threading.Event()
+        self._me = status().id
+        self._fleet = Fleet(self._me, shards=shards)
+        self.seats = tuple(Seat(clock, shard) for shard in range(shards))
+        """The leadership of each shard, in their order."""
+        self.roll: Roll | None = None
+        """The daemons and leases as last seen."""
+        self.clock_offset_ms: int | None = None
+        """How far this host's clock is ahead of the store's."""
+        self._renew_at = 0.0
         self._failures = 0
-        self.holder = ""
-        """The lease value of whoever leads, as far as this daemon knows."""
+        self._leaders: dict[int, str] = {}
+        self._listening = ExitStack()
+        self._released_within: Callable[[float], bool] | None = None
+        self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="elector", daemon=True)
+
+    @staticmethod
+    def lapse_ms(ttl_ms: int) -> int:
+        """How long a daemon with such leases may keep silent before it is taken for gone."""
+        return int(LAPSE * _roll_every(ttl_ms / 1000) * 1000)
 
     def start(self) -> None:
         """Begin to campaign."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Give the lease back, which wakes the standbys, and end the thread. Bounded by the store's timeout."""
+        """Give the leases back, which wakes the standbys, and end the thread. Bounded by the store's timeout."""
         self._stopping.set()
         self._thread.join(timeout=self._ttl)
-        term, self._term = self._term, None
-        if term is not None:
-            try:
-                self._lease.release(term.token)
-                log.info("Gave the lease back", extra={"event": "lease_released", "term": term.token})
-            except StoreError as error:
-                log.warning(
-                    "Could not give the lease back; it ends by itself: %s", error, extra={"event": "lease_left"}
-                )
-
-    def term(self) -> Term | None:
-        """The current term, if this daemon leads and may still trust it."""
-        term = self._term
-        return term if term is not None and self._clock.monotonic() < term.trusted_until else None
-
-    def lose(self, term: Term) -> None:
-        """The store said that ``term`` is over."""
-        if self._term is not None and self._term.token == term.token:
-            self._end_term("the store refused a write")
 
     def _run(self) -> None:
         pause = 0.0
-        while not self._clock.wait(self._stopping, pause):
+        while not self._wait(pause):
             try:
-                pause = self._renew(self._term) if self._term is not None else self._campaign()
+                pause = self.turn()
                 self._failures = 0
             except StoreError as error:
                 pause = self._stand_back(error)
             except Exception:
                 log.exception("The elector met an unexpected error and goes on", extra={"event": "elector_error"})
                 pause = RETRY_MAX
+        self._depart()
 
-    def _campaign(self) -> float:
-        """Try for the lease until it is ours; returns the seconds to wait before its renewal.
+    def turn(self) -> float:
+        """Renew what is held, answer the roll, do as it demands; returns the seconds until the next turn."""
+        held = self._held()
+        if held and self._clock.monotonic() >= self._renew_at:
+            self._renew(held)
+        if len(self._held()) < len(self.seats):
+            self._listen()  # before the roll is called, so that no release after it goes unheard
+        plan = self._fleet.consider(self._answer_the_roll(), self._clock.monotonic())
+        self._hand_over(plan.give)
+        self._take(plan.take)
+        held = self._held()
+        if len(held) == len(self.seats):
+            self._deafen()
+        pauses = [_roll_every(self._ttl)]
+        if held:
+            pauses.append(self._renew_at - self._clock.monotonic())
+        if plan.look_again is not None:
+            pauses.append(plan.look_again + random.uniform(0.001, 0.02))  # noqa: S311 - not all at once
+        return max(min(pauses), 0.0)
 
-        Listens before it tries, so that no release goes unheard.
-        """
-        with self._lease.releases() as released_within:
-            while not self._stopping.is_set():
-                started = self._clock.monotonic()
-                outcome = self._lease.take()
-                if not isinstance(outcome, Held):
-                    self._begin_term(outcome, started)
-                    return self._renew_every
-                self._follow(outcome)
-                self._wait_for_turn(outcome, released_within)
-        return 0.0
+    def _held(self) -> dict[int, int]:
+        return {seat.shard: token for seat in self.seats if (token := seat.token) is not None}
 
-    def _wait_for_turn(self, held: Held, released_within: Callable[[float], bool]) -> None:
-        """Until the lease runs out or is released; in slices, so that a stop is not kept waiting."""
-        until = self._clock.monotonic() + max(held.left_ms, 0) / 1000 + random.uniform(0.001, 0.02)  # noqa: S311
-        while not self._stopping.is_set():
-            left = until - self._clock.monotonic()
-            if left <= 0 or released_within(min(left, 0.25)):
-                return
-
-    def _renew(self, term: Term) -> float:
-        """Prolong the term, or learn that it is over; returns the seconds until the next renewal or campaign."""
+    def _renew(self, held: Mapping[int, int]) -> None:
+        """Prolong the terms, or learn which are over."""
         started = self._clock.monotonic()
-        if self._lease.renew(term.token):
-            self._term = term._replace(trusted_until=started + self._ttl - self._margin)
-            return self._renew_every
-        self._end_term("the lease was gone when it was to be renewed")
-        return 0.0
+        renewed = self._leases.renew(held)
+        self._renew_at = started + self._renew_every
+        for shard, token in held.items():
+            if shard in renewed:
+                self.seats[shard].prolong(token, started + self._ttl - self._margin)
+            else:
+                self.seats[shard].end(token, "the lease was gone when it was to be renewed")
+                self._on_change()
+
+    def _answer_the_roll(self) -> Roll:
+        before = self._clock.now_ms()
+        status = msgspec.structs.replace(self._status(), clock_offset_ms=self.clock_offset_ms)
+        roll = self._registry.answer(status, shards=len(self.seats))
+        after = self._clock.now_ms()
+        if 0 <= after - before <= EXACT_MS:
+            self.clock_offset_ms = (before + after) // 2 - roll.now_ms
+        self.roll = roll
+        self._follow(roll)
+        return roll
+
+    def _follow(self, roll: Roll) -> None:
+        """Say whom this daemon stands by for."""
+        before, self._leaders = self._leaders, {shard: holder.daemon_id for shard, holder in roll.leases.items()}
+        new: dict[str, list[int]] = {}
+        for shard, leader in self._leaders.items():
+            if leader != self._me and before.get(shard) != leader:
+                new.setdefault(leader, []).append(shard)
+        for leader, shards in new.items():
+            extra = {"event": "standing_by", "leader": leader, "shards": shards}
+            log.info("Standing by; %s leads %s", leader, _listed(shards), extra=extra)
+        for shard in (shard for shards in new.values() for shard in shards if roll.leases[shard].left_ms < 0):
+            key = self._leases.key(shard)
+            log.error(
+                "The key %s has a value that never ends: it is not beatd's", key, extra={"event": "lease_foreign"}
+            )
+
+    def _take(self, shards: Sequence[int]) -> None:
+        if not shards:
+            return
+        first = not self._held()
+        started = self._clock.monotonic()
+        tokens = self._leases.take(shards)
+        for shard, token in tokens.items():
+            self.seats[shard].begin(Term(token, self._leases.value(token), started + self._ttl - self._margin))
+        if first:
+            self._renew_at = started + self._renew_every
+        if tokens:
+            self._on_change()
+
+    def _hand_over(self, shards: Sequence[int]) -> None:
+        """Stop leading first, then give the leases back: another daemon is to have these shards."""
+        tokens = {shard: token for shard, token in self._held().items() if shard in shards}
+        if tokens and self._release(tokens):
+            extra = {"event": "shards_handed_over", "shards": list(tokens)}
+            log.info("Handed %s over", _listed(list(tokens)), extra=extra)
+
+    def _release(self, tokens: Mapping[int, int]) -> int:
+        for shard, token in tokens.items():
+            self.seats[shard].leave(token)
+        self._on_change()
+        return self._leases.release(tokens)
 
     def _stand_back(self, error: StoreError) -> float:
         """The store failed. A term goes on for as long as it can be trusted; returns the seconds until the next try."""
         self._failures += 1
+        self._deafen()
         pause: float = min(RETRY_MIN * 2.0 ** min(self._failures - 1, 10), RETRY_MAX)
-        log.warning(
-            "%s; trying again in %.1f s", error, pause, extra={"event": "store_unavailable", "attempt": self._failures}
-        )
-        if self._term is not None and self.term() is None:
-            self._end_term("the store could not be reached in time to renew the lease")
+        extra = {"event": "store_unavailable", "attempt": self._failures}
+        log.warning("%s; trying again in %.1f s", error, pause, extra=extra)
+        for shard, token in self._held().items():
+            if self.seats[shard].term() is None:
+                self.seats[shard].end(token, "the store could not be reached in time to renew the lease")
+        self._on_change()
         return pause
 
-    def _begin_term(self, token: int, started: float) -> None:
-        value = self._lease.value(token)
-        self._term = Term(token, value, started + self._ttl - self._margin)
-        self.holder = value
-        log.info("Leading, term %d", token, extra={"event": "term_began", "term": token})
-        self._on_change()
+    def _listen(self) -> None:
+        if self._released_within is None:
+            self._released_within = self._listening.enter_context(self._leases.releases())
 
-    def _follow(self, held: Held) -> None:
-        if held.holder != self.holder:
-            self.holder = held.holder
-            log.info("Standing by; %s leads", held.holder, extra={"event": "standing_by", "leader": held.holder})
+    def _deafen(self) -> None:
+        self._released_within = None
+        self._listening.close()
 
-    def _end_term(self, reason: str) -> None:
-        term, self._term = self._term, None
-        if term is not None:
+    def _wait(self, seconds: float) -> bool:
+        """Until the time is over or a leader steps down; tells whether this is the end."""
+        until = self._clock.monotonic() + seconds
+        while self._released_within is not None and not self._stopping.is_set():
+            left = until - self._clock.monotonic()
+            try:
+                if left <= 0 or self._released_within(min(left, SLICE)):
+                    return self._stopping.is_set()
+            except StoreError:
+                self._deafen()  # the next turn finds out what is wrong
+        return self._clock.wait(self._stopping, max(until - self._clock.monotonic(), 0.0))
+
+    def _depart(self) -> None:
+        """Leave the roll, then the leases: whoever hears of them finds this daemon gone."""
+        self._deafen()
+        tokens = self._held()
+        try:
+            self._registry.leave(self._me)
+            if tokens and self._release(tokens):
+                extra = {"event": "lease_released", "shards": list(tokens)}
+                log.info("Gave the lease of %s back", _listed(list(tokens)), extra=extra)
+        except StoreError as error:
             log.warning(
-                "Stepping down: %s", reason, extra={"event": "term_ended", "term": term.token, "reason": reason}
+                "Could not give the leases back; they end by themselves: %s", error, extra={"event": "lease_left"}
             )
-            self._on_change()
+
+
+def _roll_every(ttl: float) -> float:
+    return min(ROLL_EVERY, ttl * ROLL_EVERY / 15)
+
+
+def _listed(shards: Sequence[int]) -> str:
+    return f"shard{'s' if shards[1:] else ''} {', '.join(map(str, shards))}"

@@ -11,7 +11,7 @@ import logging
 from datetime import datetime
 from typing import Protocol
 
-from beatd.beat.elector import Term
+from beatd.beat.seat import Term
 from beatd.broker import Publisher
 from beatd.broker.redis import queue_key
 from beatd.clock import Clock, to_ms

@@ -1,7 +1,7 @@
-"""The beat: one loop that turns due entries into messages, while this daemon leads.
+"""The beat of one shard: it turns due entries into messages, while this daemon leads.
 
 :meth:`Beat.step` is the whole of it. It returns how long to sleep, and everything that could cut the sleep short (a
-term that begins, a new schedule, a signal) sets one event.
+term that begins, a new schedule, a signal) sets one event. :mod:`~beatd.beat.loop` sleeps.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from itertools import islice
 
 from beatd.beat.catchup import first_due
 from beatd.beat.dispatcher import Dispatcher
-from beatd.beat.elector import Elector, Term
 from beatd.beat.heap import DueHeap
 from beatd.beat.outlet import Outlet
+from beatd.beat.seat import Seat, Term
 from beatd.clock import Clock
 from beatd.exceptions import BrokerError, StoreError, TermLost
 from beatd.model import Entry
@@ -29,6 +29,9 @@ TURN = 5_000
 
 PREPARE_MS, PREPARE_SPARE_MS, PREPARE_SLICE = 5_000, 50, 200
 """Messages of runs that come due between so many milliseconds from now are made ready, so many at once."""
+
+PUT_SLICE = 1_000
+"""Entries put into the heap between two signs of life."""
 
 SWEEP_EVERY_MS, SWEEP_AFTER_MS = 3_600_000, 30 * 86_400_000
 """How often the state of entries that left the schedule is looked at, and when it is forgotten."""
@@ -47,13 +50,16 @@ RETRY_MIN, RETRY_MAX = 0.05, 2.0
 
 
 class Beat:
-    """The daemon's loop for one shard. Owns its heap; everything else is handed in."""
+    """One shard's part of the daemon's loop. Owns its heap; everything else is handed in.
+
+    ``on_turn`` is called whenever it has got on: what feeds the watchdog.
+    """
 
     def __init__(
         self,
         *,
         clock: Clock,
-        elector: Elector,
+        elector: Seat,
         claims: Claims,
         dispatcher: Dispatcher,
         outlet: Outlet,
@@ -77,26 +83,11 @@ class Beat:
         self._to_prepare: Iterator[Entry] = iter(())
         self._clock_offset_ms = self._offset_ms()
         self._failures = 0
-        self._stopping = False
 
     def replace(self, entries: Iterable[Entry]) -> None:
         """Put another schedule in force at the next turn. May be called from any thread."""
         self._incoming = {entry.name: entry for entry in entries}
         self._wake.set()
-
-    def stop(self) -> None:
-        """End :meth:`run` after the current turn. May be called from a signal handler."""
-        self._stopping = True
-        self._wake.set()
-
-    def run(self) -> None:
-        """Turn until :meth:`stop`."""
-        while not self._stopping:
-            self._wake.clear()
-            seconds = self.turn()
-            self._on_turn()
-            if not self._stopping:
-                self._clock.wait(self._wake, seconds)
 
     def turn(self) -> float:
         """A :meth:`step` that outlives store and broker: errors are said and waited out, they never end the loop."""
@@ -109,6 +100,8 @@ class Beat:
         except Exception:
             log.exception("A turn failed in an unexpected way; trying again", extra={"event": "beat_error"})
             return RETRY_MAX
+        finally:
+            self._on_turn()
         self._failures = 0
         return seconds
 
@@ -125,6 +118,7 @@ class Beat:
         while runs := self._heap.due(now_ms, at_most=TURN):
             outcomes = self._dispatcher.dispatch(runs, term)  # claims and pushes; raises and changes nothing otherwise
             self._heap.advance(outcomes)  # memory moves after the store has
+            self._on_turn()
             if (term := self._elector.term()) is None:
                 return 0.0
         return self._until_next_due()
@@ -176,8 +170,11 @@ class Beat:
     def _put(self, entries: Iterable[Entry], term: Term, now_ms: int) -> None:
         named = {entry.name: entry for entry in entries}
         known_as = [(name, _fingerprint(entry)) for name, entry in named.items()]
-        for name, state in self._claims.adopt(known_as, lease_value=term.lease_value, now_ms=now_ms):
+        states = self._claims.adopt(known_as, lease_value=term.lease_value, now_ms=now_ms)
+        for number, (name, state) in enumerate(states):
             self._place(named[name], state, now_ms)
+            if number % PUT_SLICE == 0:
+                self._on_turn()
 
     def _place(self, entry: Entry, state: EntryState, now_ms: int) -> None:
         policies = entry.policies

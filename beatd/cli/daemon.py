@@ -14,6 +14,7 @@ from beatd import config, logs, sources
 from beatd.cli.output import plural
 from beatd.clock import SystemClock
 from beatd.config import Config, Environment
+from beatd.exceptions import ConfigError
 from beatd.model import LogSettings
 from beatd.sdnotify import Notifier, watchdog_period
 from beatd.sources import FileSource
@@ -33,7 +34,8 @@ class Process:
         self._path = config.find(config_file)
         self._environment = config.environment()
         self._notifier = Notifier(self._environment.notify_socket)
-        self._source = FileSource(self._path, lambda: sources.load(self._path, app=app), on_change=self._put)
+        self._app = app
+        self._source = FileSource(self._path, self._load, on_change=self._put)
         self._stopping = threading.Event()
         self._daemon: Daemon | None = None
 
@@ -55,9 +57,22 @@ class Process:
                 self._beat(loaded, store)
         log.info("beatd stopped", extra={"event": "stopped"})
 
+    def _load(self) -> Config:
+        """Read the files, and let the other daemons know whether they are sound."""
+        card = self._daemon.card if self._daemon is not None else None
+        try:
+            loaded = sources.load(self._path, app=self._app)
+        except ConfigError:
+            if card is not None:
+                card.config = "broken"
+            raise
+        if card is not None:
+            card.config = "ok"
+        return loaded
+
     def _beat(self, loaded: Config, store: Store) -> None:
-        watchdog = Watchdog(self._notifier, self._environment)
-        self._daemon = Daemon(loaded.settings, store, on_turn=watchdog)
+        sign = SignOfLife(self._notifier, self._environment)
+        self._daemon = Daemon(loaded.settings, store, on_turn=sign, on_hang=_exit)
         self._put(loaded)
         self._source.start()
         try:
@@ -69,7 +84,7 @@ class Process:
 
     def _put(self, loaded: Config) -> None:
         if self._daemon is not None:
-            self._daemon.replace(loaded.entries)
+            self._daemon.replace(loaded.entries, loaded.digest)
             self._notifier.ready(f"serving {plural(len(loaded.entries), 'entry')}")
 
     def _handle_signals(self) -> None:
@@ -99,7 +114,13 @@ def configure_logging(
     )
 
 
-class Watchdog:
+def _exit() -> None:
+    """End the process although its main thread hangs; the service manager starts another."""
+    logging.shutdown()
+    os._exit(1)
+
+
+class SignOfLife:
     """Tells the service manager that the loop turns, as often as it wants to hear it. Called after every turn."""
 
     def __init__(self, notifier: Notifier, environment: Environment) -> None:

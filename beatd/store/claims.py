@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import redis
 
 from beatd.store.client import Script, border
-from beatd.store.keys import Keys
+from beatd.store.keys import Keys, shard_of
 
 ADOPT_BATCH = 1_000
 """Entries read in one call: a call of this size keeps the server busy for about a millisecond."""
@@ -42,9 +42,10 @@ class Claims:
     harmless, because a run is claimed only once.
     """
 
-    def __init__(self, client: redis.Redis, keys: Keys, *, shard: int = 0) -> None:
+    def __init__(self, client: redis.Redis, keys: Keys, *, shard: int = 0, shards: int = 1) -> None:
         self._client = client
         self._keys = keys.shard(shard)
+        self._shard, self._shards = shard, shards
         self._adopt = Script(client, "adopt")
         self._claim = Script(client, "claim")
         self._sweep = Script(client, "sweep")
@@ -77,18 +78,28 @@ class Claims:
             yield frozenset(left_out)
 
     def sweep(self, names: Iterable[str], *, lease_value: str, now_ms: int, keep_ms: int) -> list[str]:
-        """Forget the state of entries that have not been among ``names`` for ``keep_ms``; returns their names."""
+        """Forget the state of this shard's entries that have not been among ``names`` for ``keep_ms``; returns their
+        names."""
+        present, too_old = frozenset(names), now_ms - keep_ms
         with border(self._client):
-            known = _texts(self._client.hkeys(self._keys.known))
-            marked = _texts(self._client.zrange(self._keys.gone, 0, -1))
-        gone, back = sorted(known.difference(names) - marked), sorted(marked.intersection(names))
+            known = self._mine(self._client.hkeys(self._keys.known))
+            marked: list[Any] = self._client.zrange(self._keys.gone, 0, -1, withscores=True)
+        gone = {name: since for name, since in ((raw.decode(), since) for raw, since in marked) if self._owns(name)}
+        forgotten = [name for name, since in gone.items() if name not in present and since < too_old]
+        changes = [(name, "") for name in gone if name in present]
+        changes += [(name, "forget") for name in forgotten]
+        changes += [(name, "mark") for name in sorted(known) if name not in present and name not in gone]
         hashes = [self._keys.last_due, self._keys.known, self._keys.runs, self._keys.running]
-        forgotten: list[str] = []
-        for start in range(0, len(gone) + len(back) + 1, ADOPT_BATCH):
-            part_gone, part_back = gone[start : start + ADOPT_BATCH], back[max(0, start - len(gone)) :][:ADOPT_BATCH]
-            args = [lease_value, now_ms, now_ms - keep_ms, len(part_gone), *part_gone, *part_back]
-            forgotten += (name.decode() for name in self._sweep([self._keys.lease, self._keys.gone, *hashes], args))
+        for start in range(0, len(changes), ADOPT_BATCH):
+            flat = [text for change in changes[start : start + ADOPT_BATCH] for text in change]
+            self._sweep([self._keys.lease, self._keys.gone, *hashes], [lease_value, now_ms, *flat])
         return forgotten
+
+    def _mine(self, raw: Any) -> set[str]:
+        return {name for name in (text.decode() for text in raw) if self._owns(name)}
+
+    def _owns(self, name: str) -> bool:
+        return shard_of(name, self._shards) == self._shard
 
     def _call(self, batch: Sequence[Claim], lease_value: str) -> tuple[list[str], list[str | int | bytes]]:
         keys = [self._keys.lease, self._keys.last_due, self._keys.runs, self._keys.running]
@@ -98,7 +109,3 @@ class Claims:
             number = 0 if queue is None else queues.setdefault(queue, len(queues) + 5)
             args += (name, due_ms, number, message, running)
         return [*keys, *queues], args
-
-
-def _texts(raw: Any) -> set[str]:
-    return {text.decode() for text in raw}

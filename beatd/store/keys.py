@@ -6,11 +6,27 @@ results and remote control live under Celery's own names (see ``broker/`` and ``
 
 from __future__ import annotations
 
+from hashlib import blake2b
 from typing import NamedTuple
+
+SHARDS_MAX = 1024
+"""Into how many shards a schedule can be parted."""
+
+
+def shard_of(name: str, shards: int) -> int:
+    """The shard that an entry belongs to: the same on every host and in every version."""
+    if shards == 1:
+        return 0
+    return int.from_bytes(blake2b(name.encode(), digest_size=8).digest()) % shards
 
 
 class ShardKeys(NamedTuple):
-    """The keys of one shard. With the default of one shard there is one set, number 0."""
+    """The keys that the leader of one shard uses. With the default of one shard there is one, number 0.
+
+    Leadership is the shard's own: ``lease``, ``term`` and ``outbox``. What is remembered of an entry is not, so that
+    another number of shards moves nothing: the entry goes on where it was, under the lease of another shard. Should two
+    leaders ever drive the same entry meanwhile, each run is still claimed by one of them only.
+    """
 
     lease: str
     """string, expires after the lease's TTL: ``<daemon id>:<term token>`` of the leader."""
@@ -30,6 +46,9 @@ class ShardKeys(NamedTuple):
     """list, until confirmed: envelopes that were claimed and are not in the broker yet, the oldest last."""
 
 
+_OWN = ("lease", "term", "outbox")
+
+
 class Keys:
     """The names under one prefix."""
 
@@ -39,12 +58,12 @@ class Keys:
         self.wake = f"{self._tag}:wake"
         """pub/sub channel: something that standbys or the leader should look at now (``released``, ``reload``)."""
         self.daemons = f"{self._tag}:daemons"
-        """hash: daemon id → JSON status with ``seen_ms``; old ones are swept by whoever reads them."""
+        """hash: daemon id → ``<seen ms> <status, JSON>``; old ones are swept by whoever answers the roll."""
 
     def shard(self, number: int = 0) -> ShardKeys:
         """The keys of shard ``number``."""
-        base = f"{self._tag}:{number}"
-        return ShardKeys(*(f"{base}:{name}" for name in ShardKeys._fields))
+        own = f"{self._tag}:{number}"
+        return ShardKeys(*(f"{own if name in _OWN else self._tag}:{name}" for name in ShardKeys._fields))
 
     def worker(self, name: str, what: str) -> str:
         """A worker's own key, for example its ``unacked`` list."""

@@ -1,57 +1,53 @@
-"""The lease of a shard: who may claim its runs, and under which term."""
+"""The leases of shards: who may claim their runs, and under which terms."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import NamedTuple
 
 import redis
 
 from beatd.store.client import Script, border
-from beatd.store.keys import Keys, ShardKeys
+from beatd.store.keys import Keys
 
 
-class Held(NamedTuple):
-    """The lease is somebody else's, for at least ``left_ms`` more if it is not renewed."""
+class Leases:
+    """Takes, renews and releases the leases of shards for one daemon, any number of them in one round trip.
 
-    holder: str
-    left_ms: int
-
-
-class Lease:
-    """Takes, renews and releases one shard's lease for one daemon.
-
-    Every method is one round trip and raises :class:`~beatd.exceptions.StoreUnavailable` or
-    :class:`~beatd.exceptions.StoreRefused`.
+    Every method raises :class:`~beatd.exceptions.StoreUnavailable` or :class:`~beatd.exceptions.StoreRefused`.
     """
 
-    def __init__(self, client: redis.Redis, keys: Keys, *, shard: int, daemon_id: str, ttl_ms: int) -> None:
+    def __init__(self, client: redis.Redis, keys: Keys, *, daemon_id: str, ttl_ms: int) -> None:
         self._client = client
-        self._keys: ShardKeys = keys.shard(shard)
-        self._wake = keys.wake
+        self._keys = keys
         self._daemon_id = daemon_id
         self._ttl_ms = ttl_ms
         self._take = Script(client, "lease_take")
         self._renew = Script(client, "lease_renew")
         self._release = Script(client, "lease_release")
 
+    def key(self, shard: int) -> str:
+        """The key of a shard's lease, for people to look at."""
+        return self._keys.shard(shard).lease
+
     def value(self, token: int) -> str:
-        """What the lease's key holds during the term ``token``; every write of that term carries it."""
+        """What a lease's key holds during the term ``token``; every write of that term carries it."""
         return f"{self._daemon_id}:{token}"
 
-    def take(self) -> int | Held:
-        """The token of a new term, or who holds the lease."""
-        token, *held = self._take([self._keys.lease, self._keys.term], [self._daemon_id, self._ttl_ms])
-        return int(token) if not held else Held(held[0].decode(), held[1])
+    def take(self, shards: Sequence[int]) -> dict[int, int]:
+        """Take what nobody holds of ``shards``; returns the token of the new term of each that is ours now."""
+        keys = [self._keys.shard(shard) for shard in shards]
+        tokens = self._take([key for each in keys for key in (each.lease, each.term)], [self._daemon_id, self._ttl_ms])
+        return {shard: int(token) for shard, token in zip(shards, tokens, strict=True) if token}
 
-    def renew(self, token: int) -> bool:
-        """Whether the term ``token`` was prolonged; ``False`` means that it is over."""
-        return bool(self._renew([self._keys.lease], [self.value(token), self._ttl_ms]))
+    def renew(self, tokens: Mapping[int, int]) -> set[int]:
+        """Prolong the terms given by shard and token; returns the shards whose term goes on. The others' are over."""
+        renewed = self._renew(self._of(tokens), [self._ttl_ms, *self._values(tokens)])
+        return {shard for shard, done in zip(tokens, renewed, strict=True) if done}
 
-    def release(self, token: int) -> bool:
-        """Give the lease back and wake the standbys; ``False`` if it was not ours any more."""
-        return bool(self._release([self._keys.lease], [self.value(token), self._wake]))
+    def release(self, tokens: Mapping[int, int]) -> int:
+        """Give leases back and wake the standbys; returns how many were still ours."""
+        return int(self._release(self._of(tokens), [self._keys.wake, *self._values(tokens)])) if tokens else 0
 
     @contextmanager
     def releases(self) -> Iterator[Callable[[float], bool]]:
@@ -61,11 +57,17 @@ class Lease:
         """
         channel: redis.client.PubSub
         with border(self._client), self._client.pubsub(ignore_subscribe_messages=True) as channel:  # type: ignore[no-untyped-call]
-            channel.subscribe(self._wake)
+            channel.subscribe(self._keys.wake)
             channel.get_message(timeout=self._ttl_ms / 1000)  # the server's word that we are subscribed
-            yield lambda seconds: _heard(channel, seconds)
+            yield lambda seconds: self._heard(channel, seconds)
 
+    def _heard(self, channel: redis.client.PubSub, seconds: float) -> bool:
+        with border(self._client):
+            message = channel.get_message(timeout=seconds)
+        return message is not None and message["data"] == b"released"
 
-def _heard(channel: redis.client.PubSub, seconds: float) -> bool:
-    message = channel.get_message(timeout=seconds)
-    return message is not None and message["data"] == b"released"
+    def _of(self, tokens: Mapping[int, int]) -> list[str]:
+        return [self._keys.shard(shard).lease for shard in tokens]
+
+    def _values(self, tokens: Mapping[int, int]) -> list[str]:
+        return [self.value(token) for token in tokens.values()]

@@ -1,14 +1,18 @@
--- Give the lease back, if it is still ours, and wake the standbys.
+-- Give leases back, each if it is still ours, and wake those who wait for one.
 --
--- KEYS[1]  lease  string   "<daemon id>:<token>", expires
--- ARGV[1]  the value it must have
--- ARGV[2]  the channel that standbys listen on
+-- KEYS[i]      lease  string   "<daemon id>:<token>", expires
+-- ARGV[1]      the channel that standbys listen on
+-- ARGV[i + 1]  the value that the i-th lease must have
 --
--- Returns 1 when it was released, 0 when it was gone or another's.
+-- Returns how many were released; the rest was gone or another's.
 
-if redis.call('GET', KEYS[1]) ~= ARGV[1] then
-  return 0
+local released = 0
+for i, key in ipairs(KEYS) do
+  if redis.call('GET', key) == ARGV[i + 1] then
+    released = released + redis.call('DEL', key)
+  end
 end
-redis.call('DEL', KEYS[1])
-redis.call('PUBLISH', ARGV[2], 'released')
-return 1
+if released > 0 then
+  redis.call('PUBLISH', ARGV[1], 'released')
+end
+return released

@@ -1,13 +1,17 @@
--- Make the lease last longer, if it is still ours.
+-- Make leases last longer, each if it is still ours.
 --
--- KEYS[1]  lease  string   "<daemon id>:<token>", expires
--- ARGV[1]  the value it must have
--- ARGV[2]  time to live from now on (ms)
+-- KEYS[i]      lease  string   "<daemon id>:<token>", expires
+-- ARGV[1]      time to live from now on (ms)
+-- ARGV[i + 1]  the value that the i-th lease must have
 --
--- Returns 1 when it was renewed, 0 when it is gone or another's.
+-- Returns for each lease 1 when it was renewed, 0 when it is gone or another's.
 
-if redis.call('GET', KEYS[1]) ~= ARGV[1] then
-  return 0
+local renewed = {}
+for i, key in ipairs(KEYS) do
+  if redis.call('GET', key) == ARGV[i + 1] then
+    renewed[i] = redis.call('PEXPIRE', key, ARGV[1])
+  else
+    renewed[i] = 0
+  end
 end
-redis.call('PEXPIRE', KEYS[1], ARGV[2])
-return 1
+return renewed

@@ -3,13 +3,12 @@
 import json
 
 import pytest
-import redis
 
-from beatd.exceptions import StoreRefused, StoreUnavailable, TermLost
+from beatd.exceptions import StoreRefused, TermLost
 from beatd.store.claims import Claim, Claims, EntryState
 from beatd.store.client import connect
 from beatd.store.keys import Keys
-from beatd.store.lease import Held, Lease
+from beatd.store.lease import Leases
 from beatd.store.running import Running
 
 NOW = 1_790_000_000_000
@@ -24,13 +23,13 @@ def client(redis_url):
 
 @pytest.fixture
 def lease(client):
-    return Lease(client, KEYS, shard=0, daemon_id="d1", ttl_ms=60_000)
+    return Leases(client, KEYS, daemon_id="d1", ttl_ms=60_000)
 
 
 @pytest.fixture
 def held(lease):
     """The lease value of a running term."""
-    return lease.value(lease.take())
+    return lease.value(lease.take([0])[0])
 
 
 @pytest.fixture
@@ -167,8 +166,8 @@ def test_what_runs_is_known_until_its_result_is_there(claims, client, held):
 
 
 def test_an_old_term_writes_nothing(claims, client, lease, held):
-    lease.release(1)
-    Lease(client, KEYS, shard=0, daemon_id="d2", ttl_ms=60_000).take()
+    lease.release({0: 1})
+    Leases(client, KEYS, daemon_id="d2", ttl_ms=60_000).take([0])
     before = client.hgetall(KEYS.shard().last_due)
     with pytest.raises(TermLost):
         claim(claims, held, ("a", NOW, "celery", b"1"))
@@ -190,78 +189,3 @@ def test_a_key_of_a_foreign_type_is_refused_and_kept(claims, client, held):
         claim(claims, held, ("a", NOW, "celery", b"1"))
     assert client.get(KEYS.shard().last_due) == b"mine"
     assert client.llen("celery") == 0
-
-
-def test_one_daemon_holds_the_lease(client, lease):
-    other = Lease(client, KEYS, shard=0, daemon_id="d2", ttl_ms=60_000)
-    assert lease.take() == 1
-    held = other.take()
-    assert isinstance(held, Held)
-    assert held.holder == "d1:1"
-    assert 0 < held.left_ms <= 60_000
-
-
-def test_terms_only_grow(client, lease):
-    first = lease.take()
-    lease.release(first)
-    assert lease.take() == first + 1
-
-
-def test_a_lease_whose_answer_was_lost_is_taken_again_under_a_new_term(lease):
-    """The daemon never saw its token, so the writes of that term can only be a ghost's."""
-    assert (lease.take(), lease.take()) == (1, 2)
-    assert not lease.renew(1)
-    assert lease.renew(2)
-
-
-def test_a_daemon_id_that_begins_like_another_is_another(client, lease):
-    lease.take()
-    assert isinstance(Lease(client, KEYS, shard=0, daemon_id="d", ttl_ms=1_000).take(), Held)
-
-
-def test_only_the_holder_releases(client, lease):
-    token = lease.take()
-    assert not Lease(client, KEYS, shard=0, daemon_id="d2", ttl_ms=1_000).release(token)
-    assert lease.release(token)
-    assert not lease.release(token)
-
-
-def test_a_release_is_heard(client, lease, redis_url):
-    token = lease.take()
-    with connect(redis_url) as own, Lease(own, KEYS, shard=0, daemon_id="d2", ttl_ms=9_000).releases() as released:
-        assert not released(0.01)
-        lease.release(token)
-        assert released(5.0)
-
-
-def test_a_server_that_is_gone_is_unavailable(redis_server, redis_url):
-    with connect(redis_url, timeout_ms=500) as client:
-        lease = Lease(client, KEYS, shard=0, daemon_id="d1", ttl_ms=1_000)
-        lease.take()
-        redis_server.kill()
-        with pytest.raises(StoreUnavailable):
-            lease.renew(1)
-
-
-def test_a_server_that_does_not_answer_is_unavailable_after_the_timeout(redis_server, redis_url):
-    with connect(redis_url, timeout_ms=200) as client:
-        lease = Lease(client, KEYS, shard=0, daemon_id="d1", ttl_ms=1_000)
-        lease.take()
-        redis_server.pause()
-        try:
-            with pytest.raises(StoreUnavailable):
-                lease.renew(1)
-        finally:
-            redis_server.resume()
-
-
-def test_passwords_stay_out_of_errors(redis_server, redis_url):
-    with redis.Redis.from_url(redis_url) as admin:
-        admin.config_set("requirepass", "s3cret")
-        try:
-            wrong = redis_url.replace("redis://", "redis://:wr0ng@")
-            with connect(wrong) as client, pytest.raises(StoreRefused) as caught:
-                Lease(client, KEYS, shard=0, daemon_id="d1", ttl_ms=1_000).take()
-            assert "wr0ng" not in str(caught.value)
-        finally:
-            admin.config_set("requirepass", "")

@@ -1,0 +1,113 @@
+"""The daemons that run side by side, as one of them sees them: which shards are its own, and what is wrong.
+
+Asked with every answer to the roll; it decides and says, and touches neither the store nor a clock.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from beatd.beat.shards import assign
+from beatd.store.registry import Roll, Status
+
+log = logging.getLogger("beatd.beat.fleet")
+
+SETTLE = 3.0
+"""Seconds for which a shard must belong to another daemon before it is handed over: who starts may yet fail to."""
+
+GRACE = 1.0
+"""Seconds for which a shard must be without a leader before a daemon takes it that was not meant to have it."""
+
+SKEW_MS = 1_000
+"""A host's clock that is further off the store's is warned of."""
+
+
+class Plan(NamedTuple):
+    """What a daemon is to do now: shards to take, and shards to hand over. ``look_again``: in seconds, if soon."""
+
+    take: list[int]
+    give: list[int]
+    look_again: float | None = None
+
+
+class Fleet:
+    """The view of the daemon ``me``, from roll call to roll call."""
+
+    def __init__(self, me: str, *, shards: int) -> None:
+        self._me = me
+        self._shards = shards
+        self._free_since: dict[int, float] = {}
+        self._unwanted_since: dict[int, float] = {}
+        self._mismatch_since: float | None = None
+        self._said: set[str] = set()
+
+    def consider(self, roll: Roll, now: float) -> Plan:
+        """What is to be done, seen from the roll and the monotonic time ``now``."""
+        alive = roll.alive
+        self._watch(alive, now)
+        fit = fittest(alive.values())
+        leaders = {shard: holder.daemon_id for shard, holder in roll.leases.items() if shard < self._shards}
+        meant = assign(self._shards, [each.id for each in fit], leaders)
+        free = [shard for shard in range(self._shards) if shard not in leaders]
+        self._free_since = {shard: self._free_since.get(shard, now) for shard in free}
+        take = [shard for shard in free if meant.get(shard) == self._me]
+        may = any(each.id == self._me for each in fit)
+        if may:
+            take += [shard for shard in free if shard not in take and now - self._free_since[shard] >= GRACE]
+        lost = [shard for shard, leader in leaders.items() if leader == self._me and meant.get(shard) != self._me]
+        self._unwanted_since = {shard: self._unwanted_since.get(shard, now) for shard in lost}
+        give = [shard for shard, since in self._unwanted_since.items() if now - since >= SETTLE]
+        ends = [one.left_ms / 1000 for one in roll.leases.values() if one.daemon_id != self._me and one.left_ms >= 0]
+        soon = [*ends, *([GRACE / 2] if len(take) < len(free) else [])]
+        return Plan(sorted(take), give, min(soon, default=None) if may else None)
+
+    def _watch(self, alive: dict[str, Status], now: float) -> None:
+        """Say, when it begins and when it is over, what somebody should know of."""
+        me = alive.get(self._me)
+        if me is None:
+            return
+        self._say("stands_aside", _why_aside(me, alive), "Campaigns again")
+        digests = {each.digest for each in alive.values()}
+        self._mismatch_since = None if len(digests) == 1 else self._mismatch_since or now
+        settled = self._mismatch_since is not None and now - self._mismatch_since >= SETTLE
+        others = sorted(each.id for each in alive.values() if each.digest != me.digest)
+        text = f"The schedule here ({me.digest}) is not that of {', '.join(others)}" if settled else ""
+        self._say("config_mismatch", text, "All daemons have the same schedule again")
+        offset = me.clock_offset_ms or 0
+        ahead = "ahead of" if offset > 0 else "behind"
+        text = f"The clock of this host is {abs(offset) / 1000:.1f} s {ahead} the state store's; runs leave as it says"
+        self._say("clock_skew", text if abs(offset) > SKEW_MS else "", "The clock of this host is right again")
+
+    def _say(self, event: str, text: str, over: str) -> None:
+        if text and event not in self._said:
+            self._said.add(event)
+            log.warning("%s", text, extra={"event": event})
+        elif not text and event in self._said:
+            self._said.remove(event)
+            log.info("%s", over, extra={"event": f"{event}_over"})
+
+
+def fittest(alive: Iterable[Status]) -> list[Status]:
+    """Those that may lead: with a schedule if anyone has one, with sound files if anyone of them has; and of several
+    numbers of shards, the one of the daemon that started first, so that a change of it waits until that one ends."""
+    fit = sorted(alive, key=lambda each: (each.started_ms, each.id))
+    fit = [each for each in fit if each.entries] or fit
+    fit = [each for each in fit if each.config == "ok"] or fit
+    return [each for each in fit if each.shards == fit[0].shards]
+
+
+def _why_aside(me: Status, alive: dict[str, Status]) -> str:
+    """Why this daemon may not lead, in words; empty if it may."""
+    fit = fittest(alive.values())
+    if me in fit:
+        return ""
+    first = fit[0]
+    if not me.entries:
+        why = f"the schedule here is empty, and {first.id} has {first.entries} entries"
+    elif me.config != "ok" and first.config == "ok":
+        why = f"the files here are broken, and those of {first.id} are not"
+    else:
+        why = f"{me.shards} shards are wanted here, and {first.id}, which started earlier, has {first.shards}"
+    return f"Stands aside: {why}"

@@ -1,0 +1,66 @@
+"""The watchdog: it notices when the loop hangs, from a thread of its own.
+
+Everything that the loop waits for has a timeout, so this should never happen; when it does all the same, a standby
+has to take over, and that takes somebody who lets the leases go. A thread that hangs cannot be ended from outside, and
+its connections cannot be pulled from under it safely, so the process ends and the service manager starts a fresh one.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import threading
+import traceback
+from collections.abc import Callable
+
+log = logging.getLogger("beatd.beat.watchdog")
+
+LOOK_EVERY = 5.0
+"""Seconds between two looks at the loop."""
+
+LOOKS = 12
+"""The loop hangs when so many looks in a row find it where it was: a minute, longer than all timeouts of a publish.
+
+Looks are counted instead of time, so that a process that was stopped, or a host that slept, is no hanging loop.
+"""
+
+
+class Watchdog:
+    """Call it whenever the loop gets on; after a minute without, it says where the loop hangs and calls ``on_hang``."""
+
+    def __init__(self, on_hang: Callable[[], None], *, every: float = LOOK_EVERY) -> None:
+        self._on_hang = on_hang
+        self._every = every
+        self._turned = True
+        self._watched = threading.get_ident()
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="watchdog", daemon=True)
+
+    def __call__(self) -> None:
+        self._turned = True
+
+    def start(self) -> None:
+        """Watch the thread that calls this."""
+        self._watched = threading.get_ident()
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Watch no longer."""
+        self._stopping.set()
+
+    def _run(self) -> None:
+        looks = 0
+        while not self._stopping.wait(self._every):
+            looks = 0 if self._turned else looks + 1
+            self._turned = False
+            if looks >= LOOKS:
+                self._say()
+                self._on_hang()
+                return
+
+    def _say(self) -> None:
+        frame = sys._current_frames().get(self._watched)
+        stack = "".join(traceback.format_stack(frame)) if frame is not None else ""
+        seconds = LOOKS * self._every
+        extra = {"event": "loop_hangs", "seconds": seconds, "stack": stack}
+        log.critical("The loop has hung for %d s, letting go of the leases; it is at\n%s", seconds, stack, extra=extra)

@@ -1,0 +1,28 @@
+-- Answer the roll: say that a daemon is there, and learn who else is and who holds which lease.
+--
+-- KEYS[1]  daemons  hash     daemon id -> "<seen, ms> <status, JSON>"
+-- KEYS[2…] leases   strings  "<daemon id>:<token>", expire
+-- ARGV[1]  daemon id, or empty: only look
+-- ARGV[2]  its status, JSON
+-- ARGV[3]  forget daemons that have not been seen for so long (ms)
+--
+-- Returns {now (ms), {daemon id, value, …}, {lease or '', ms left, …}}, all of one instant by the store's own clock.
+
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+if ARGV[1] ~= '' then
+  redis.call('HSET', KEYS[1], ARGV[1], string.format('%.0f %s', now, ARGV[2]))
+  local all = redis.call('HGETALL', KEYS[1])
+  for i = 1, #all, 2 do
+    local seen = tonumber(string.match(all[i + 1], '^(%d+) '))
+    if seen and now - seen > tonumber(ARGV[3]) then
+      redis.call('HDEL', KEYS[1], all[i])
+    end
+  end
+end
+local leases = {}
+for i = 2, #KEYS do
+  leases[#leases + 1] = redis.call('GET', KEYS[i]) or ''
+  leases[#leases + 1] = redis.call('PTTL', KEYS[i])
+end
+return {now, redis.call('HGETALL', KEYS[1]), leases}
