@@ -40,6 +40,7 @@ def configure(
         root.removeHandler(old)
     root.addHandler(handler)
     logging.captureWarnings(capture=True)
+    logging.getLogger("watchfiles").setLevel(logging.WARNING)  # it says each time that something in a folder changed
     sys.excepthook = _log_uncaught
     threading.excepthook = _log_thread_death
 

@@ -25,13 +25,14 @@ def crontab(
     day_of_month: Spec = "*",
     month_of_year: Spec = "*",
     *,
-    timezone: str = "UTC",
+    timezone: str | None = None,
     dst: Dst = "cron",
 ) -> Cron:
     """A schedule by fields, with Celery's arguments in Celery's order.
 
     Each field is a number, a text (``"*/15"``, ``"mon-fri"``, ``"1,15"``) or a list of numbers. Unlike in a cron
-    string, day of week *and* day of month must match. Sunday is 0 (7 is accepted). Raises ScheduleError.
+    string, day of week *and* day of month must match. Sunday is 0 (7 is accepted). Without a ``timezone`` it is in
+    that of the app or file that it is registered in. Raises ScheduleError.
     """
     given = {
         name: list(value) if not isinstance(value, str) and isinstance(value, Iterable) else value

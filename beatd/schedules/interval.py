@@ -98,7 +98,7 @@ class Relative(Moments):
 
 
 def every(
-    interval: object, *, anchor: object = None, relative: bool = False, timezone: str = "UTC"
+    interval: object, *, anchor: object = None, relative: bool = False, timezone: str | None = None
 ) -> Interval | Relative:
     """A run every ``interval`` (seconds, ``"1h30m"``, ``"PT30S"``, a timedelta), at least 10 ms.
 

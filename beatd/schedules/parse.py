@@ -10,10 +10,10 @@ from typing import cast
 from weakref import WeakValueDictionary
 
 from beatd.exceptions import ScheduleError
-from beatd.schedules.cron import Dst
+from beatd.schedules.cron import Cron, Dst
 from beatd.schedules.cronstring import ALIASES, is_hashed, read_cron
 from beatd.schedules.crontab import NAMES, read_table
-from beatd.schedules.interval import every
+from beatd.schedules.interval import Relative, every
 from beatd.schedules.once import once
 from beatd.schedules.schedule import Moments, Schedule
 from beatd.schedules.solar import solar
@@ -36,13 +36,18 @@ def parse(value: object, *, timezone: str = "UTC", name: str = "", dst: Dst = "c
     ``value`` is a number of seconds, a timedelta, a duration (``"30s"``, ``"1h30m"``, ``"PT30S"``, ``"every 30s"``), a
     cron string (5 fields, 6 with the seconds first, ``@daily``, ``H``), a table (Celery's crontab fields;
     ``{every=, anchor=, relative=}``; ``{solar=, lat=, lon=}``; ``{at=}``; ``{cron=}``), a list of all these (their
-    union), or a schedule, which comes back as it is. ``name`` is the entry's, for ``H``. ``dst`` is what happens to a
-    fixed time in the gap of a clock change: ``"cron"`` moves it to the end of the gap, ``"skip"`` leaves it out.
+    union), or a schedule, which comes back as it is if its zone is named. ``name`` is the entry's, for ``H``. ``dst`` is
+    what happens to a fixed time in the gap of a clock change: ``"cron"`` moves it to the end of the gap, ``"skip"``
+    leaves it out.
 
     Raises ScheduleError, which names what is wrong and what would be right.
     """
     if not isinstance(value, str) and isinstance(value, Moments):  # an abstract class: the slower question second
-        return value
+        if not isinstance(value, Cron | Relative) or not value.zone.is_open:
+            return value
+        if isinstance(value, Cron) and value.skip:
+            dst = "skip"
+        value = value.notation
     if dst not in ("cron", "skip"):
         raise ScheduleError(f'dst = {dst!r}: expected "cron" or "skip"')
     said = value if isinstance(value, str) else repr(value)

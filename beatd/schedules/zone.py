@@ -50,8 +50,8 @@ class Zone:
         self._info = info
         self._blocks: dict[int, tuple[Span, ...]] = {}
 
-    def __reduce__(self) -> tuple[object, tuple[str]]:
-        return zone, (self.name,)
+    def __reduce__(self) -> tuple[object, tuple[str | None]]:
+        return zone, (None if self.is_open else self.name,)
 
     @property
     def info(self) -> ZoneInfo:
@@ -61,6 +61,11 @@ class Zone:
     @property
     def is_utc(self) -> bool:
         return self.name in _ALWAYS_UTC
+
+    @property
+    def is_open(self) -> bool:
+        """Whether nobody has named a zone: an app's ``crontab(…)`` takes that of the app."""
+        return self is zone(None)
 
     def span(self, t: int) -> Span:
         """The span that holds instant ``t``. It may end where a block does, with no change of the offset."""
@@ -136,8 +141,13 @@ class Zone:
 
 
 @cache
-def zone(name: str) -> Zone:
-    """The zone of that IANA name. Raises ScheduleError that names the near ones."""
+def zone(name: str | None) -> Zone:
+    """The zone of that IANA name. Raises ScheduleError that names the near ones.
+
+    ``None`` is for a schedule whose zone is not said yet: UTC, until somebody says another (see ``Zone.is_open``).
+    """
+    if name is None:
+        return Zone("UTC", ZoneInfo("UTC"))
     try:
         return Zone(name, ZoneInfo(name))
     except (LookupError, ValueError, OSError, TypeError):

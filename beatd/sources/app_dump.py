@@ -72,8 +72,8 @@ def plain(registration: dict[str, Any]) -> dict[str, Any]:
     if isinstance(options := registration.get("options"), dict):
         fields["options"] = {key: _plain_value(value) for key, value in options.items()}
     schedule = registration.get("schedule")
-    if isinstance(schedule, Cron | Relative) and not schedule.zone.is_utc:
-        fields.setdefault("timezone", schedule.zone.name)  # one in UTC is not told from one that names no zone
+    if isinstance(schedule, Cron | Relative) and not schedule.zone.is_open:
+        fields.setdefault("timezone", schedule.zone.name)
     if isinstance(schedule, Cron) and schedule.skip:
         fields.setdefault("dst", "skip")
     return fields

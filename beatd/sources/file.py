@@ -22,8 +22,9 @@ SETTLE_S = 0.1
 SETTLE_UNFINISHED_S = 1.0
 """The same while a file is empty or missing: it has perhaps only been opened for writing."""
 SETTLE_AT_MOST_S = 5.0
-LOOK_S = 5.0
-"""How often the files are looked at although nothing was reported: some file systems never report."""
+LOOK_S = 1.0
+"""How often the files are looked at although nothing was reported: the watcher is deaf while it starts, and some file
+systems never report."""
 _NAMES_SHOWN = 10
 _AT_START = ("redis", "broker", "leader", "log", "state_dir")
 """Settings that are read when the daemon starts, and only then."""
@@ -95,7 +96,7 @@ class FileSource:
                     break  # other directories are meant now
 
     def _events(self, watched: list[str]) -> Iterator[set[str]]:
-        """What was touched, again and again; at once and every 5 s nothing, for a look; ends when woken."""
+        """What was touched, again and again; at once and every second nothing, for a look; ends when woken."""
         yield set()
         milliseconds = int(SETTLE_S * 1000)
         try:
