@@ -36,8 +36,8 @@ def parse(value: object, *, timezone: str = "UTC", name: str = "", dst: Dst = "c
     ``value`` is a number of seconds, a timedelta, a duration (``"30s"``, ``"1h30m"``, ``"PT30S"``, ``"every 30s"``), a
     cron string (5 fields, 6 with the seconds first, ``@daily``, ``H``), a table (Celery's crontab fields;
     ``{every=, anchor=, relative=}``; ``{solar=, lat=, lon=}``; ``{at=}``; ``{cron=}``), a list of all these (their
-    union), or a schedule, which comes back as it is if its zone is named. ``name`` is the entry's, for ``H``. ``dst`` is
-    what happens to a fixed time in the gap of a clock change: ``"cron"`` moves it to the end of the gap, ``"skip"``
+    union), or a schedule, which comes back as it is if its zone is named. ``name`` is the entry's, for ``H``. ``dst``
+    is what happens to a fixed time in the gap of a clock change: ``"cron"`` moves it to the end of the gap, ``"skip"``
     leaves it out.
 
     Raises ScheduleError, which names what is wrong and what would be right.
