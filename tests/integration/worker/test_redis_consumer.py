@@ -232,3 +232,22 @@ def test_a_server_that_is_away_is_beatds_error(make_consumer, start_server):
     consumer._doorbell.answer()
     server.start()
     assert consumer.take(1) == []
+
+
+def test_messages_whose_delivery_was_not_heard_of_are_found_again(make_consumer, publish):
+    """The server moves messages, and the connection breaks before the answer is here."""
+    publish("1", "2")
+    consumer = make_consumer()
+    consumer.start()
+    take = consumer._take
+
+    def take_unheard(*args):
+        take(*args)
+        raise StoreUnavailable("the answer was lost")
+
+    consumer._take = take_unheard
+    with pytest.raises(StoreUnavailable):
+        consumer.take(2)
+    consumer._take = take
+    assert ids(consumer.take(2)) == ["1", "2"]
+    assert consumer.take(2) == []
