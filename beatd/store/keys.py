@@ -49,6 +49,19 @@ class ShardKeys(NamedTuple):
 _OWN = ("lease", "term", "outbox")
 
 
+class WorkerKeys(NamedTuple):
+    """The keys that the bundled workers share. They are on the broker's Redis, beside the queues."""
+
+    workers: str
+    """set, for ever: ids of workers that may hold messages; the dead are removed by whoever rescues their messages."""
+    tag: str
+    """string, for ever: the last tag given to a message that was taken (``INCR``)."""
+    parked: str
+    """zset, gone when empty: ``<tag>\\0<queue key>\\0<message>`` → when to put it back into its queue (ms)."""
+    dead_letters: str
+    """list, the newest 10,000: messages that could not be run, as JSON with their reason, the newest on the left."""
+
+
 class Keys:
     """The names under one prefix."""
 
@@ -66,8 +79,20 @@ class Keys:
         return ShardKeys(*(f"{own if name in _OWN else self._tag}:{name}" for name in ShardKeys._fields))
 
     def worker(self, name: str, what: str) -> str:
-        """A worker's own key, for example its ``unacked`` list."""
+        """A worker's own key.
+
+        ``unacked``: hash, gone when empty: tag → ``<queue key>\\0<message>``, what it has taken and not settled.
+        ``alive``: string, expires after 9 s: its heartbeat.
+        """
         return f"{self._tag}:worker:{name}:{what}"
+
+    def workers(self) -> WorkerKeys:
+        """The keys that all workers share."""
+        return WorkerKeys(*(f"{self._tag}:{name}" for name in WorkerKeys._fields))
+
+    def finished(self, run_id: str) -> str:
+        """string, expires after a day: there when a run of the scheduler has ended in a bundled worker."""
+        return f"{self._tag}:finished:{run_id}"
 
     def named(self, what: str) -> str:
         """A key of the whole installation that needs no shard."""
