@@ -23,7 +23,7 @@ class FinishedRuns:
             return
         with border(self._client), self._client.pipeline(transaction=False) as pipeline:
             for run_id in ids:
-                pipeline.set(self._key(run_id), 1, px=_KEPT_MS)
+                pipeline.set(self._keys.finished(run_id), 1, px=_KEPT_MS)
             pipeline.execute()
 
     def among(self, ids: Sequence[str]) -> set[str]:
@@ -31,9 +31,5 @@ class FinishedRuns:
         if self._client is None or not ids:
             return set()
         with border(self._client):
-            found = self._client.mget([self._key(run_id) for run_id in ids])
+            found = self._client.mget([self._keys.finished(run_id) for run_id in ids])
         return {run_id for run_id, value in zip(ids, found, strict=True) if value is not None}
-
-    def _key(self, run_id: str) -> str:
-        """string, expires after a day: there for a run id that has ended."""
-        return self._keys.named(f"finished:{run_id}")

@@ -259,7 +259,7 @@ def test_expired_messages_are_revoked(start_worker, app):
 def test_an_eta_is_kept_in_the_store(start_worker, app, server, wait_until):
     worker = start_worker("-c", "1")
     result = send(app, "add", 1, 2, countdown=1.5)
-    wait_until(lambda: server.zcard(Keys().named("parked")) == 1)
+    wait_until(lambda: server.zcard(Keys().workers().parked) == 1)
     os.killpg(worker.pid, signal.SIGKILL)
     worker.wait()
     start_worker("-c", "1", name="w2")
@@ -321,8 +321,8 @@ def test_malformed_messages_are_buried_and_the_worker_lives(start_worker, app, s
     bad_body = json.loads(_message(app, server))
     bad_body["body"] = "WzFd"
     server.lpush("celery", json.dumps(bad_body))
-    wait_until(lambda: server.llen(Keys().named("dead_letters")) == len(MALFORMED) + 1)
-    assert all(json.loads(one)["reason"] for one in server.lrange(Keys().named("dead_letters"), 0, -1))
+    wait_until(lambda: server.llen(Keys().workers().dead_letters) == len(MALFORMED) + 1)
+    assert all(json.loads(one)["reason"] for one in server.lrange(Keys().workers().dead_letters, 0, -1))
     assert send(app, "add", 1, 2).get(timeout=10) == 3
     assert worker.find("Traceback") == []
 

@@ -41,6 +41,7 @@ class RedisConsumer:
         self._clock = clock
         self._client = connect(url, name="beatd-worker")
         self._keys = keys
+        self._shared = keys.workers()
         self._id = f"{name}:{uuid.uuid4().hex[:8]}"
         self._unacked = keys.worker(self._id, "unacked")
         self._sources = [key for step in zip(*map(queue_keys, queues), strict=True) for key in step]
@@ -61,7 +62,7 @@ class RedisConsumer:
     def take(self, at_most: int) -> list[Delivery]:
         if self._uncertain:
             return self._recover()
-        keys = [self._unacked, self._keys.named("workers"), self._keys.named("tag"), *self._sources]
+        keys = [self._unacked, self._shared.workers, self._shared.tag, *self._sources]
         self._uncertain = True  # until there is an answer: the server may have moved messages all the same
         found = self._take(keys, [at_most, self._id])
         self._uncertain = False
@@ -96,7 +97,7 @@ class RedisConsumer:
     def park(self, deliveries: Sequence[tuple[Delivery, int]]) -> None:
         if deliveries:
             words = [word for one, due_ms in deliveries for word in (one.tag, due_ms)]
-            self._park([self._unacked, self._keys.named("parked")], words)
+            self._park([self._unacked, self._shared.parked], words)
             self._forget([one for one, _ in deliveries])
             self._wake_due = min(self._wake_due, *(due_ms for _, due_ms in deliveries))
 
@@ -104,7 +105,7 @@ class RedisConsumer:
         now = iso_ms(self._clock.now_ms())
         words = [word for one, reason in deliveries for word in (one.tag, _dead_letter(one, reason, self._id, now))]
         if words:
-            self._bury([self._unacked, self._keys.named("dead_letters")], [DEAD_LETTERS_KEPT, *words])
+            self._bury([self._unacked, self._shared.dead_letters], [DEAD_LETTERS_KEPT, *words])
             self._forget([one for one, _ in deliveries])
 
     def _forget(self, deliveries: Sequence[Delivery]) -> None:
@@ -139,7 +140,7 @@ class RedisConsumer:
 
     def _wake_parked(self, now: int) -> int:
         """Move what is due back to its queue; returns when to look again (ms)."""
-        moved, next_due = self._wake([self._keys.named("parked")], [now, _BATCH])
+        moved, next_due = self._wake([self._shared.parked], [now, _BATCH])
         if moved == _BATCH:
             return now
         return min(now + _PARKED_CHECK_MS, int(float(next_due))) if next_due else now + _PARKED_CHECK_MS
@@ -147,7 +148,7 @@ class RedisConsumer:
     def _sweep(self) -> None:
         """Look for workers whose heartbeat has run out, and give back what they held."""
         with border(self._client):
-            members: Any = self._client.smembers(self._keys.named("workers"))
+            members: Any = self._client.smembers(self._shared.workers)
             known = sorted(member.decode() for member in members)
             others = [member for member in known if member != self._id]
             alive = self._client.mget([self._keys.worker(one, "alive") for one in others]) if others else []
@@ -168,7 +169,7 @@ class RedisConsumer:
         messages = [(int(tag), *_split(value)) for tag, value in held.items()]
         count = self._give_back(unacked, messages)
         with border(self._client):
-            self._client.srem(self._keys.named("workers"), worker)
+            self._client.srem(self._shared.workers, worker)
         return count
 
     def _give_back(self, unacked: str, messages: list[tuple[int, str, bytes]]) -> int:

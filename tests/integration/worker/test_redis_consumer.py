@@ -167,7 +167,7 @@ def test_stopping_gives_back_what_is_held(make_consumer, publish, server):
     consumer.take(2)
     consumer.stop()
     assert server.llen("celery") == 2
-    assert server.smembers(Keys().named("workers")) == set()
+    assert server.smembers(Keys().workers().workers) == set()
 
 
 def test_parked_messages_come_back_on_time_and_outlive_the_worker(make_consumer, publish, server, clock):
@@ -184,7 +184,7 @@ def test_parked_messages_come_back_on_time_and_outlive_the_worker(make_consumer,
     clock.ms += 3_002
     other.tend()
     assert ids(other.take(5)) == ["2", "1"]
-    assert server.zcard(Keys().named("parked")) == 1
+    assert server.zcard(Keys().workers().parked) == 1
 
 
 def test_equal_messages_are_parked_separately(make_consumer, publish, server, clock):
@@ -202,7 +202,7 @@ def test_buried_messages_keep_their_reason(make_consumer, server):
     server.lpush("celery", b"hello", b"\xff\xfe")
     consumer = make_consumer()
     consumer.bury([(one, "not a message") for one in consumer.take(2)])
-    letters = [json.loads(one) for one in server.lrange(Keys().named("dead_letters"), 0, -1)]
+    letters = [json.loads(one) for one in server.lrange(Keys().workers().dead_letters, 0, -1)]
     assert [letter["reason"] for letter in letters] == ["not a message"] * 2
     assert {letter.get("message") or letter.get("message_base64") for letter in letters} == {"hello", "//4="}
     assert server.hlen(consumer._keys.worker(consumer._id, "unacked")) == 0
