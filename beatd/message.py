@@ -187,9 +187,9 @@ class Form:
         self._pattern = pattern
 
     @classmethod
-    def of(cls, message: TaskMessage, *, queue: str) -> Form:
+    def of(cls, message: TaskMessage, *, queue: str, exchange: str = "") -> Form:
         """The form of an example. Its body is always one hole, ``body`` (in base64); its delivery tag is ``id``."""
-        outer = _envelope(message, hole("body"), queue=queue, exchange="", delivery_tag=hole("id"))
+        outer = _envelope(message, hole("body"), queue=queue, exchange=exchange, delivery_tag=hole("id"))
         pattern = wire.dumps(outer).replace(b"%", b"%%")
         return cls(_HOLE.sub(rb"%(\1)b", pattern))
 

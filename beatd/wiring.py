@@ -127,7 +127,6 @@ class Daemon:
             elector=seat,
             claims=claims,
             dispatcher=Dispatcher(claims, messages, outlet, running, clock),
-            outlet=outlet,
             heap=DueHeap(),
             wake=self._wake,
             on_turn=self._turned,

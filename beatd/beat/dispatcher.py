@@ -83,8 +83,15 @@ class Dispatcher:
 
         for left_out in self._claims.claim(batches(), lease_value=term.lease_value):
             self._say(under_way.popleft(), left_out)
-        self._outlet.flush(term)
+        self.flush(term)
         return outcomes
+
+    def flush(self, term: Term) -> None:
+        """Bring to the broker what was claimed and is not there: by us, or by a leader before us.
+
+        Raises as :meth:`dispatch` does.
+        """
+        self._outlet.flush(term, self._report)
 
     def _facts(self, runs: Sequence[Run]) -> Facts:
         """What policies ask about, fetched once for all of the runs; nothing for most schedules."""
@@ -103,6 +110,7 @@ class Dispatcher:
         if skip is None:
             try:
                 message = self._messages.render(run, expires_ms)
+                key = self._outlet.list_key(self._messages.address_of(entry), entry.options.priority)
             except MessageError as error:
                 self._report.unsendable(run, error)
                 skip = Skip.UNSENDABLE
@@ -110,7 +118,6 @@ class Dispatcher:
             return Judged(run, SKIPPED, Claim(entry.name, due_ms), skip)
         if queue in facts.depths:
             facts.depths[queue] += 1
-        key = self._outlet.list_key(queue, entry.options.priority)
         if entry.policies.overlap == "allow":
             return Judged(run, SENT, Claim(entry.name, due_ms, key, message))
         until_ms = facts.now_ms + (entry.policies.max_runtime_ms or RUNTIME_MS)
@@ -121,7 +128,7 @@ class Dispatcher:
         self._report.claimed_before([judged[number].run for number in left_out])
         claimed = [one for number, one in enumerate(judged) if number not in left_out]
         if sent := [one.run for one in claimed if one.skip is None]:
-            self._report.dispatched(sent, self._clock.now_ms())
+            self._outlet.claimed(sent, self._report, self._clock.now_ms())
         for one in claimed:
             if one.skip is not None:
                 self._report.skipped(one.run, one.skip)

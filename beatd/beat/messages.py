@@ -7,6 +7,7 @@ import socket
 from datetime import datetime
 
 from beatd import message, wire
+from beatd.broker import Address
 from beatd.clock import iso_ms, to_ms
 from beatd.message import Form, hole
 from beatd.model import Entry, Options, Run
@@ -32,6 +33,16 @@ class Messages:
     def queue_of(self, entry: Entry) -> str:
         """The name of the queue that the entry's messages go to."""
         return entry.options.queue or self._default_queue
+
+    def address_of(self, entry: Entry) -> Address:
+        """Where the entry's messages go, by Celery's rule: a queue's name outweighs an exchange without a routing key.
+
+        A routing key without an exchange says nothing.
+        """
+        options = entry.options
+        if options.exchange and (options.routing_key or not options.queue):
+            return Address(options.routing_key or self._default_queue, options.exchange)
+        return Address(self.queue_of(entry))
 
     def prepare(self, entry: Entry) -> Form:
         """The entry's form, made now if need be: worth doing ahead of a herd."""
@@ -60,7 +71,8 @@ class Messages:
         cached = self._by_options.get(id(entry.options))
         if cached is not None and cached[0] is entry.options:
             return cached[1]
-        form = Form.of(example(entry.options, self._origin), queue=self.queue_of(entry))
+        to = self.address_of(entry)
+        form = Form.of(example(entry.options, self._origin), queue=to.key, exchange=to.exchange)
         if len(self._by_options) >= CACHED_FORMS:
             self._by_options.clear()
         self._by_options[id(entry.options)] = (entry.options, form)

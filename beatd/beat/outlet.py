@@ -7,30 +7,37 @@ once, and a repeat carries the same id.
 
 from __future__ import annotations
 
-import logging
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Protocol
 
+from beatd.beat.report import Report
 from beatd.beat.seat import Term
-from beatd.broker import Publisher
+from beatd.broker import Address, Parcel, Publisher
 from beatd.broker.redis import queue_key
-from beatd.clock import Clock, to_ms
+from beatd.clock import Clock, iso_ms, to_ms
+from beatd.exceptions import MessageError
 from beatd.message import TaskMessage, open_envelope
-from beatd.store.outbox import Outbox
+from beatd.model import Run
+from beatd.store.outbox import DeadLetter, Outbox
 
-log = logging.getLogger("beatd.beat.outlet")
-
-BATCH = 100
+BATCH = 1_000
 """Messages published before they are struck off together: as many are sent again when the leader dies in between."""
 
 
 class Outlet(Protocol):
     """The way of a claimed message to the broker."""
 
-    def list_key(self, queue: str, priority: int | None) -> str:
-        """The list that the claim is to push to."""
+    def list_key(self, address: Address, priority: int | None) -> str:
+        """The list that the claim is to push to.
 
-    def flush(self, term: Term) -> None:
+        Raises :class:`~beatd.exceptions.MessageError` if the address cannot be served.
+        """
+
+    def claimed(self, runs: Sequence[Run], report: Report, now_ms: int) -> None:
+        """These were claimed just now, with their messages; they are dispatched once the broker has them."""
+
+    def flush(self, term: Term, report: Report) -> None:
         """Bring everything claimed to the broker; raises :class:`~beatd.exceptions.BrokerError` if it cannot."""
 
     def depth(self, queue: str) -> int:
@@ -42,46 +49,126 @@ class StoreOutlet:
 
     def __init__(self, publisher: Publisher) -> None:
         self._publisher = publisher
+        self._bound: dict[Address, str] = {}
+        """The queues behind exchanges, as looked up since the last flush."""
 
-    def list_key(self, queue: str, priority: int | None) -> str:
-        return queue_key(queue, priority)
+    def list_key(self, address: Address, priority: int | None) -> str:
+        return queue_key(self._queue_behind(address) if address.exchange else address.key, priority)
 
-    def flush(self, term: Term) -> None:
-        pass
+    def claimed(self, runs: Sequence[Run], report: Report, now_ms: int) -> None:
+        report.dispatched(runs, now_ms)
+
+    def flush(self, term: Term, report: Report) -> None:  # noqa: ARG002 - nothing is ever left
+        self._bound.clear()
 
     def depth(self, queue: str) -> int:
         return self._publisher.depth(queue)
 
+    def _queue_behind(self, address: Address) -> str:
+        """The one queue that is bound to the address: a claim pushes each message to one list."""
+        if (known := self._bound.get(address)) is not None:
+            return known
+        queues = self._publisher.bound(address)
+        if queues is None or len(queues) != 1:
+            reached = "cannot be looked up" if queues is None else f"reaches {len(queues)} queues: {', '.join(queues)}"
+            raise MessageError(f"{address} {reached}; on this broker an entry sends to one queue: name it as its queue")
+        self._bound[address] = queues[0]
+        return queues[0]
+
 
 class OutboxOutlet:
-    """Another broker. While it does not take what is in the outbox, nothing more is claimed: one batch is the bound."""
+    """Another broker, behind the outbox.
+
+    While the broker does not take what is in there, nothing more is claimed; so the outbox is never longer than what
+    is claimed in one turn of the beat.
+    """
 
     def __init__(self, outbox: Outbox, publisher: Publisher, clock: Clock) -> None:
         self._outbox = outbox
         self._publisher = publisher
         self._clock = clock
         self._empty_in = 0  # the token of the term in which the outbox was last seen empty
+        self._claimed: dict[str, Run] = {}
+        """Runs of our own that are in the outbox, by id."""
 
-    def list_key(self, queue: str, priority: int | None) -> str:  # noqa: ARG002 - the envelope knows them
+    def list_key(self, address: Address, priority: int | None) -> str:  # noqa: ARG002 - the envelope knows them
         self._empty_in = 0
         return self._outbox.key
 
-    def flush(self, term: Term) -> None:
+    def claimed(self, runs: Sequence[Run], report: Report, now_ms: int) -> None:  # noqa: ARG002 - said by flush
+        self._claimed.update((run.id, run) for run in runs)
+
+    def flush(self, term: Term, report: Report) -> None:
         """Publish the oldest first, so that leftovers of a leader that died go before what is new."""
         while self._empty_in != term.token:
             envelopes = self._outbox.oldest(BATCH)
-            for raw in envelopes:
-                self._publish(open_envelope(raw))
-            if not envelopes or self._outbox.strike(len(envelopes), lease_value=term.lease_value) == 0:
+            letters = self._publish(envelopes, report)
+            if not envelopes or self._outbox.strike(len(envelopes), letters, lease_value=term.lease_value) == 0:
                 self._empty_in = term.token
+                self._claimed.clear()
 
     def depth(self, queue: str) -> int:
         return self._publisher.depth(queue)
 
-    def _publish(self, message: TaskMessage) -> None:
-        expires = message.headers.get("expires")
-        if expires and to_ms(datetime.fromisoformat(expires)) <= self._clock.now_ms():
-            extra = {"event": "run_skipped", "entry": message.headers["beatd-entry"], "reason": "expired"}
-            log.info("Skipped %s: expired in the outbox", extra["entry"], extra=extra)
-            return
-        self._publisher.publish(message, queue=message.properties["delivery_info"]["routing_key"])
+    def _publish(self, envelopes: Sequence[bytes], report: Report) -> list[DeadLetter]:
+        """Hand envelopes to the broker; returns those that nobody will ever take."""
+        now_ms = self._clock.now_ms()
+        letters: list[DeadLetter] = []
+        outgoing: list[tuple[bytes, Parcel]] = []
+        for raw in envelopes:
+            try:
+                parcel = _parcel(raw, now_ms)
+            except MessageError as error:
+                report.corrupt(error)
+                letters.append(DeadLetter(raw, iso_ms(now_ms), str(error)))
+                continue
+            if parcel is None:
+                report.expired_in_outbox(open_envelope(raw))
+            else:
+                outgoing.append((raw, parcel))
+        refused = self._publisher.publish_many([parcel for _, parcel in outgoing]) if outgoing else []
+        for number, reason in refused:
+            raw, parcel = outgoing[number]
+            report.refused(parcel, reason)
+            letters.append(DeadLetter(raw, iso_ms(now_ms), reason, parcel.to.key))
+        kept_back = {number for number, _ in refused}
+        self._say([parcel.message.id for n, (_, parcel) in enumerate(outgoing) if n not in kept_back], report)
+        return letters
+
+    def _say(self, ids: Sequence[str], report: Report) -> None:
+        now_ms = self._clock.now_ms()
+        ours = [run for task_id in ids if (run := self._claimed.pop(task_id, None))]
+        if ours:
+            report.dispatched(ours, now_ms)
+        if left := len(ids) - len(ours):
+            report.left_over(left)
+
+
+def _parcel(raw: bytes, now_ms: int) -> Parcel | None:
+    """The parcel in an element of the outbox; None if it has expired there.
+
+    Raises :class:`~beatd.exceptions.MessageError` for anything else than a message with an address.
+    """
+    message = open_envelope(raw)
+    try:
+        address = message.properties["delivery_info"]
+        to = Address(str(address["routing_key"]), str(address.get("exchange") or ""))
+        left_ms = _left_ms(message, now_ms)
+        message.headers["id"]
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise MessageError(f"an envelope without what sending needs: {error!r}") from None
+    if left_ms is None:
+        return Parcel(message, to)
+    return Parcel(_with_left(message, left_ms), to) if left_ms > 0 else None
+
+
+def _left_ms(message: TaskMessage, now_ms: int) -> int | None:
+    expires = message.headers.get("expires")
+    return to_ms(datetime.fromisoformat(expires)) - now_ms if expires else None
+
+
+def _with_left(message: TaskMessage, left_ms: int) -> TaskMessage:
+    """The time that it waited in the outbox counts: the broker is told what is left."""
+    if "expiration" in message.properties:
+        message.properties["expiration"] = str(left_ms)
+    return message

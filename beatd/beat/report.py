@@ -7,8 +7,10 @@ from collections import Counter
 from collections.abc import Sequence
 
 from beatd.beat.verdict import Skip
+from beatd.broker import Parcel
 from beatd.clock import iso_ms
 from beatd.exceptions import MessageError
+from beatd.message import TaskMessage
 from beatd.model import Run
 
 log = logging.getLogger("beatd.beat.dispatcher")
@@ -35,6 +37,29 @@ class Report:
             extra = _about(run) | {"event": "run_dispatched", "lateness_ms": now_ms - run.fire_ms}
             log.info("Dispatched %s (%s)", run.entry.name, run.entry.task, extra=extra)
 
+    def left_over(self, count: int) -> None:
+        """Messages of runs that a leader before us, or we in an earlier term, had claimed, left just now."""
+        self.totals["dispatched"] += count
+        extra = {"event": "leftovers_dispatched", "count": count}
+        log.info("Dispatched %d runs that were claimed before and had not reached the broker", count, extra=extra)
+
+    def expired_in_outbox(self, message: TaskMessage) -> None:
+        """A run that was claimed, and whose message expired before the broker could be reached."""
+        self.totals[Skip.EXPIRED.value] += 1
+        extra = _about_message(message) | {"event": "run_skipped", "reason": Skip.EXPIRED.value}
+        log.info("Skipped %s: expired in the outbox", extra["entry"], extra=extra)
+
+    def refused(self, parcel: Parcel, reason: str) -> None:
+        """A message that the broker does not take; it is among the dead letters now."""
+        self.totals["refused"] += 1
+        extra = _about_message(parcel.message) | {"event": "run_refused", "reason": reason}
+        log.error("The broker does not take %s, now a dead letter: %s", parcel, reason, extra=extra)
+
+    def corrupt(self, error: MessageError) -> None:
+        """Something in the outbox that is no message; it is among the dead letters now."""
+        self.totals["corrupt"] += 1
+        log.error("Found in the outbox, now a dead letter: %s", error, extra={"event": "outbox_corrupt"})
+
     def skipped(self, run: Run, reason: Skip) -> None:
         """A run that is not sent, and why."""
         self.totals[reason.value] += 1
@@ -50,6 +75,11 @@ class Report:
     def unsendable(self, run: Run, error: MessageError) -> None:
         """A run for which no message can be made."""
         log.warning("%s cannot be sent: %s", run.entry.name, error, extra=_about(run) | {"event": "run_unsendable"})
+
+
+def _about_message(message: TaskMessage) -> dict[str, object]:
+    headers = message.headers
+    return {"entry": headers.get("beatd-entry"), "run_id": headers.get("id"), "due_at": headers.get("beatd-due-at")}
 
 
 def _about(run: Run) -> dict[str, object]:

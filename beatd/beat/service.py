@@ -14,7 +14,6 @@ from itertools import islice
 from beatd.beat.catchup import first_due
 from beatd.beat.dispatcher import Dispatcher
 from beatd.beat.heap import DueHeap
-from beatd.beat.outlet import Outlet
 from beatd.beat.seat import Seat, Term
 from beatd.clock import Clock
 from beatd.exceptions import BrokerError, StoreError, TermLost
@@ -62,7 +61,6 @@ class Beat:
         elector: Seat,
         claims: Claims,
         dispatcher: Dispatcher,
-        outlet: Outlet,
         heap: DueHeap,
         wake: threading.Event,
         on_turn: Callable[[], None] = lambda: None,
@@ -71,7 +69,6 @@ class Beat:
         self._elector = elector
         self._claims = claims
         self._dispatcher = dispatcher
-        self._outlet = outlet
         self._heap = heap
         self._wake = wake
         self._on_turn = on_turn
@@ -111,10 +108,12 @@ class Beat:
         term = self._elector.term()
         if term is None:
             return SLEEP_MAX  # the elector wakes us when a term begins
+        # What a leader before us, or a broker that was down, left behind. While that fails nothing more is claimed, and
+        # what is missed meanwhile is left to catch-up.
+        self._dispatcher.flush(term)
         now_ms = self._clock.now_ms()
         if self._must_resume(term, now_ms):
             self._resume(term, now_ms)
-        self._outlet.flush(term)  # what a leader before us, or a broker that was down, left behind
         while runs := self._heap.due(now_ms, at_most=TURN):
             outcomes = self._dispatcher.dispatch(runs, term)  # claims and pushes; raises and changes nothing otherwise
             self._heap.advance(outcomes)  # memory moves after the store has

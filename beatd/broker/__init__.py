@@ -6,9 +6,9 @@ The promise: when ``publish`` returns, the broker has the message; when it raise
 
 from __future__ import annotations
 
-from beatd.broker.port import Parcel, Publisher, Refused, is_amqp, is_redis, place_of, redis_url
+from beatd.broker.port import Address, Parcel, Publisher, Refused, is_amqp, is_redis, place_of, redis_url
 
-__all__ = ["Parcel", "Publisher", "Refused", "is_amqp", "is_redis", "open", "place_of", "redis_url"]
+__all__ = ["Address", "Parcel", "Publisher", "Refused", "is_amqp", "is_redis", "open", "place_of", "redis_url"]
 
 
 def open(url: str) -> Publisher:  # noqa: A001 - reads as ``broker.open(url)``

@@ -15,7 +15,7 @@ from kombu.exceptions import KombuError
 
 from beatd.broker.declaring import depth_of
 from beatd.broker.link import CONFIRMED, Blocked, Link
-from beatd.broker.port import PAUSES, Parcel, Refused, place_of
+from beatd.broker.port import PAUSES, Address, Parcel, Refused, parcel, place_of
 from beatd.exceptions import BrokerError
 from beatd.message import TaskMessage
 
@@ -33,10 +33,10 @@ class AmqpPublisher:
         self._link: Link | None = None
 
     def publish(self, message: TaskMessage, *, queue: str, exchange: str = "", routing_key: str | None = None) -> None:
-        parcel = Parcel(message, queue, exchange, routing_key or "")
+        one = parcel(message, queue, exchange, routing_key)
         for pause in PAUSES:
             try:
-                refused = self.publish_many([parcel])
+                refused = self.publish_many([one])
             except BrokerError as error:
                 if pause is None:
                     raise
@@ -44,13 +44,16 @@ class AmqpPublisher:
                 time.sleep(pause)
                 continue
             if refused:
-                raise BrokerError(f"broker {self._place}: {parcel}: {refused[0].reason}")
+                raise BrokerError(f"broker {self._place}: {one}: {refused[0].reason}")
             return
 
     def publish_many(self, parcels: Sequence[Parcel]) -> list[Refused]:
         with self._lock, self._border():
             outcomes = self._deliver(parcels)
         return [Refused(number, reason) for number, reason in enumerate(outcomes) if reason != CONFIRMED]
+
+    def bound(self, address: Address) -> None:  # noqa: ARG002 - AMQP has no question for that
+        return None
 
     def depth(self, queue: str) -> int:
         with self._lock, self._border():
@@ -71,12 +74,12 @@ class AmqpPublisher:
             # One of the parcels made the broker close the channel, and it does not say which: too large a message, an
             # exchange that may not be written to. One after the other, each stands for itself.
             self._drop()
-            return [CONFIRMED if link.knows(parcel) else self._deliver_alone(parcel) for parcel in parcels]
+            return [CONFIRMED if link.knows(each) else self._deliver_alone(each) for each in parcels]
 
-    def _deliver_alone(self, parcel: Parcel) -> str:
+    def _deliver_alone(self, each: Parcel) -> str:
         link = self._open()
         try:
-            return link.deliver([parcel])[0]
+            return link.deliver([each])[0]
         except ChannelError as error:
             self._drop()
             return str(error)

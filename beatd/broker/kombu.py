@@ -14,7 +14,7 @@ from amqp.exceptions import ChannelError
 from kombu.exceptions import KombuError
 
 from beatd.broker.declaring import task_queue
-from beatd.broker.port import PUBLISH_ATTEMPTS, PUBLISH_TIMEOUT, Parcel, Refused, place_of
+from beatd.broker.port import PUBLISH_ATTEMPTS, PUBLISH_TIMEOUT, Address, Parcel, Refused, parcel, place_of
 from beatd.exceptions import BrokerError
 from beatd.message import TaskMessage
 
@@ -48,13 +48,16 @@ class KombuPublisher:
 
     def publish(self, message: TaskMessage, *, queue: str, exchange: str = "", routing_key: str | None = None) -> None:
         with self._lock, self._border():
-            self._publish(Parcel(message, queue, exchange, routing_key or ""), retry=True)
+            self._publish(parcel(message, queue, exchange, routing_key), retry=True)
 
     def publish_many(self, parcels: Sequence[Parcel]) -> list[Refused]:
         with self._lock, self._border(), self._batch(len(parcels)):
-            for parcel in parcels:
-                self._publish(parcel, retry=False)
+            for each in parcels:
+                self._publish(each, retry=False)
         return []
+
+    def bound(self, address: Address) -> None:  # noqa: ARG002 - kombu keeps that to itself
+        return None
 
     def depth(self, queue: str) -> int:
         with self._lock, self._border():
@@ -79,16 +82,16 @@ class KombuPublisher:
         producer = self._open()
         return producer.batch(max(size, 1)) if hasattr(producer, "batch") else contextlib.nullcontext()
 
-    def _publish(self, parcel: Parcel, *, retry: bool) -> None:
-        producer, message = self._open(), parcel.message
-        if not parcel.exchange and parcel.queue not in self._declared:
-            task_queue(parcel.queue)(producer.channel).declare()
-            self._declared.add(parcel.queue)
+    def _publish(self, each: Parcel, *, retry: bool) -> None:
+        producer, message = self._open(), each.message
+        if not each.to.exchange and each.to.key not in self._declared:
+            task_queue(each.to.key)(producer.channel).declare()
+            self._declared.add(each.to.key)
         ttl_ms = message.properties.get("expiration")
         producer.publish(
             message.body,
-            exchange=parcel.exchange,
-            routing_key=parcel.key,
+            exchange=each.to.exchange,
+            routing_key=each.to.key,
             content_type=message.content_type,
             content_encoding=message.content_encoding,
             headers=dict(message.headers),

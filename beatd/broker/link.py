@@ -21,7 +21,7 @@ from amqp.method_framing import frame_writer
 from amqp.serialization import dumps
 
 from beatd.broker.declaring import has_exchange, have_queue
-from beatd.broker.port import PUBLISH_TIMEOUT, Parcel
+from beatd.broker.port import PUBLISH_TIMEOUT, Address, Parcel
 from beatd.exceptions import BrokerError
 
 log = logging.getLogger("beatd.broker")
@@ -74,7 +74,7 @@ class Link:
         """Task ids by delivery tag, in the order in which they were sent."""
         self._outcomes: dict[str, str] = {}
         """By task id, of what was sent on this connection and not asked for yet."""
-        self._ready: set[str] = set()
+        self._ready: set[Address] = set()
         self._proven = False
 
     def close(self) -> None:
@@ -112,11 +112,14 @@ class Link:
         self._offer(parcels)
         again = [parcel for parcel in parcels if self._outcomes[parcel.message.id] != CONFIRMED]
         if again:  # a queue deleted meanwhile, or one that was full for a moment
-            self._ready.difference_update(parcel.queue for parcel in again)
             for parcel in again:
+                self._ready.discard(parcel.to)
                 del self._outcomes[parcel.message.id]
             self._offer(again)
-        return [self._outcomes.pop(parcel.message.id) for parcel in parcels]
+        outcomes = [self._outcomes[parcel.message.id] for parcel in parcels]
+        for parcel in parcels:
+            self._outcomes.pop(parcel.message.id, None)
+        return outcomes
 
     def _offer(self, parcels: Sequence[Parcel]) -> None:
         """Bring it about that every parcel has an outcome. On a new connection the first goes ahead alone.
@@ -140,7 +143,7 @@ class Link:
             self._outcomes[parcel.message.id] = reason
             return
         try:
-            args = dumps("Bssbb", (0, parcel.exchange, parcel.key, True, False))
+            args = dumps("Bssbb", (0, parcel.to.exchange, parcel.to.key, True, False))
             self._frame(1, self._channel.channel_id, spec.Basic.Publish, args, _amqp_message(parcel))
         except _UNFIT as error:
             self._outcomes[parcel.message.id] = f"AMQP cannot carry it: {error}"
@@ -152,16 +155,13 @@ class Link:
 
     def _unready(self, parcel: Parcel) -> str | None:
         """Look after queue and exchange the first time that they are used here; returns why that failed."""
-        if not parcel.exchange:
-            if parcel.queue not in self._ready:
-                have_queue(self.connection, parcel.queue, priority=parcel.message.properties.get("priority") or 0)
-                self._ready.add(parcel.queue)
+        if parcel.to in self._ready:
             return None
-        mark = f"exchange {parcel.exchange}"
-        if mark not in self._ready:
-            if not has_exchange(self.connection, parcel.exchange):
-                return "there is no such exchange"
-            self._ready.add(mark)
+        if not parcel.to.exchange:
+            have_queue(self.connection, parcel.to.key, priority=parcel.message.properties.get("priority") or 0)
+        elif not has_exchange(self.connection, parcel.to.exchange):
+            return "there is no such exchange"
+        self._ready.add(parcel.to)
         return None
 
     def _write(self) -> None:

@@ -19,23 +19,29 @@ _REDIS_SCHEMES = ("redis", "rediss", "unix", "redis+socket")
 _AMQP_SCHEMES = ("amqp", "amqps", "pyamqp")
 
 
-class Parcel(NamedTuple):
-    """A message and its address: ``queue``, or what is bound to ``routing_key`` of ``exchange`` if there is one."""
+class Address(NamedTuple):
+    """Where messages go: to what is bound to ``key`` of ``exchange``; without one, to the queue named ``key``."""
 
-    message: TaskMessage
-    queue: str
+    key: str
     exchange: str = ""
-    routing_key: str = ""
-    """For the exchange; empty: the queue's name."""
-
-    @property
-    def key(self) -> str:
-        """The routing key as it goes out."""
-        return (self.routing_key or self.queue) if self.exchange else self.queue
 
     def __str__(self) -> str:
-        to = f"exchange {self.exchange!r}, routing key {self.key!r}" if self.exchange else f"queue {self.queue!r}"
-        return f"message {self.message.id} ({self.message.headers.get('task')}) to {to}"
+        return f"exchange {self.exchange!r}, routing key {self.key!r}" if self.exchange else f"queue {self.key!r}"
+
+
+class Parcel(NamedTuple):
+    """A message and its address."""
+
+    message: TaskMessage
+    to: Address
+
+    def __str__(self) -> str:
+        return f"message {self.message.id} ({self.message.headers.get('task')}) to {self.to}"
+
+
+def parcel(message: TaskMessage, queue: str, exchange: str, routing_key: str | None) -> Parcel:
+    """What the arguments of :meth:`Publisher.publish` say."""
+    return Parcel(message, Address(routing_key or queue, exchange) if exchange else Address(queue))
 
 
 class Refused(NamedTuple):
@@ -60,6 +66,12 @@ class Publisher(Protocol):
 
         Returns when the broker has all of it but what is returned. Raises :class:`~beatd.exceptions.BrokerError` when
         it cannot be known what the broker has; offer the same batch again then. One attempt of bounded length.
+        """
+
+    def bound(self, address: Address) -> list[str] | None:
+        """The queues that get what is sent to an exchange, or None where only the broker knows. Raises as ``publish``.
+
+        On Redis, producers look them up and push to each; an exchange is no more than that table.
         """
 
     def depth(self, queue: str) -> int:

@@ -7,7 +7,7 @@ import re
 import time
 from collections.abc import Sequence
 
-from beatd.broker.port import PAUSES, Parcel, Refused, redis_url
+from beatd.broker.port import PAUSES, Address, Parcel, Refused, parcel, redis_url
 from beatd.exceptions import BrokerError, StoreError, StoreRefused, StoreUnavailable
 from beatd.message import TaskMessage, envelope
 from beatd.store.client import border, connect
@@ -40,12 +40,14 @@ class RedisPublisher:
 
     def __init__(self, url: str) -> None:
         self._client = connect(redis_url(url), name="beatd-publisher")
+        self._unbound: set[Address] = set()
+        """Of which it has been said that nothing is bound to them."""
 
     def publish(self, message: TaskMessage, *, queue: str, exchange: str = "", routing_key: str | None = None) -> None:
-        parcel = Parcel(message, queue, exchange, routing_key or "")
+        one = parcel(message, queue, exchange, routing_key)
         for pause in PAUSES:
             try:
-                return self._push([parcel])
+                return self._push([one])
             except StoreUnavailable as error:
                 if pause is None:
                     raise BrokerError(f"broker: {error}") from error
@@ -74,39 +76,43 @@ class RedisPublisher:
     def close(self) -> None:
         self._client.close()
 
-    def bound(self, exchange: str, routing_key: str) -> list[str]:
-        """The queues that get what is sent to ``routing_key`` of ``exchange``, as consumers have bound them.
-
-        Raises :class:`~beatd.exceptions.BrokerError`.
-        """
+    def bound(self, address: Address) -> list[str]:
         try:
-            return self._bound(exchange, routing_key)
+            return self._bound(address)
         except StoreError as error:
             raise BrokerError(f"broker: {error}") from error
 
-    def _bound(self, exchange: str, routing_key: str) -> list[str]:
+    def _bound(self, address: Address) -> list[str]:
+        """What consumers have bound: kombu keeps one set for each exchange.
+
+        kombu's producers drop what nothing is bound to. Here it goes to the queue named like the key, which is what
+        workers that bind nothing consume from.
+        """
+        if not address.exchange:
+            return [address.key]
         with border(self._client):
-            members = self._client.smembers(f"_kombu.binding.{exchange}")
+            members = self._client.smembers(f"_kombu.binding.{address.exchange}")
         bound = (_text(member).split(_SEPARATOR) for member in members)
-        return sorted(queue for key, pattern, queue in bound if _fits(routing_key, key, pattern))
+        if queues := sorted(queue for key, pattern, queue in bound if _fits(address.key, key, pattern)):
+            return queues
+        if address not in self._unbound:
+            self._unbound.add(address)
+            extra = {"event": "exchange_unbound", "exchange": address.exchange, "routing_key": address.key}
+            log.warning("Nothing is bound to %s; queue %r gets its messages", address, address.key, extra=extra)
+        return [address.key]
 
     def _push(self, parcels: Sequence[Parcel]) -> None:
         """All of it or nothing: one ``LPUSH`` for each list."""
+        queues = {address: self._bound(address) for address in {one.to for one in parcels}}
         lists: dict[str, list[bytes]] = {}
-        for parcel in parcels:
-            raw = envelope(parcel.message, queue=parcel.key, exchange=parcel.exchange)
-            for queue in self._targets(parcel):
-                lists.setdefault(queue_key(queue, parcel.message.properties.get("priority")), []).append(raw)
+        for message, to in parcels:
+            raw = envelope(message, queue=to.key, exchange=to.exchange)
+            for queue in queues[to]:
+                lists.setdefault(queue_key(queue, message.properties.get("priority")), []).append(raw)
         with border(self._client), self._client.pipeline(transaction=len(lists) > 1) as pipeline:
             for key, raws in lists.items():
                 pipeline.lpush(key, *raws)
             pipeline.execute()
-
-    def _targets(self, parcel: Parcel) -> list[str]:
-        """The queues to push to. An exchange without a fitting binding would swallow the message: ``queue`` gets it."""
-        if not parcel.exchange:
-            return [parcel.queue]
-        return self._bound(parcel.exchange, parcel.key) or [parcel.queue]
 
 
 def _fits(routing_key: str, key: str, pattern: str) -> bool:

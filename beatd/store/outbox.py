@@ -5,12 +5,26 @@ It is a list of envelopes like any queue on Redis, so that the same claim fills 
 
 from __future__ import annotations
 
-from typing import Any
+import base64
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import redis
 
+from beatd import wire
 from beatd.store.client import Script, border
 from beatd.store.keys import Keys
+
+DEAD_LETTERS_KEPT = 10_000
+
+
+class DeadLetter(NamedTuple):
+    """An envelope that nobody will ever take, since when (ISO 8601), why, and the queue or routing key it was for."""
+
+    raw: bytes
+    at: str
+    reason: str
+    queue: str = ""
 
 
 class Outbox:
@@ -19,6 +33,7 @@ class Outbox:
     def __init__(self, client: redis.Redis, keys: Keys, *, shard: int = 0) -> None:
         self._client = client
         self._lease = keys.shard(shard).lease
+        self._dead_letters = keys.named("dead_letters")
         self.key = keys.shard(shard).outbox
         """The list that claims push to."""
         self._strike = Script(client, "outbox_strike")
@@ -29,6 +44,16 @@ class Outbox:
             newest_first: list[Any] = self._client.lrange(self.key, -count, -1)
         return newest_first[::-1]
 
-    def strike(self, count: int, *, lease_value: str) -> int:
-        """Take the ``count`` oldest out; returns how many are left."""
-        return int(self._strike([self._lease, self.key], [lease_value, count]))
+    def strike(self, count: int, letters: Sequence[DeadLetter] = (), *, lease_value: str) -> int:
+        """Take the ``count`` oldest out, and keep ``letters`` among the dead letters; returns how many are left."""
+        keys = [self._lease, self.key, self._dead_letters]
+        return int(self._strike(keys, [lease_value, count, DEAD_LETTERS_KEPT, *map(_written, letters)]))
+
+
+def _written(letter: DeadLetter) -> bytes:
+    """The letter as JSON; bytes that are no text are kept as base64."""
+    try:
+        message = {"message": letter.raw.decode()}
+    except UnicodeDecodeError:
+        message = {"message_base64": base64.b64encode(letter.raw).decode("ascii")}
+    return wire.dumps({"reason": letter.reason, "queue": letter.queue, "at": letter.at, **message})

@@ -148,7 +148,6 @@ class Rig:
             elector=self.elector,
             claims=self.claims,
             dispatcher=self.dispatcher,
-            outlet=outlet,
             heap=DueHeap(),
             wake=threading.Event(),
         )
