@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import islice
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from beatd import config
+from beatd import config, sources
 from beatd.cli.output import plural, print_json
 from beatd.cli.preview import Upcoming, upcoming
 from beatd.clock import SystemClock, iso_ms
 from beatd.config.review import review
 from beatd.exceptions import ConfigError, Fault
-from beatd.model import Entry
+from beatd.model import Entry, Settings
+from beatd.timeline import timeline
+
+if TYPE_CHECKING:
+    from beatd.cli.connections import Attempt
 
 LONGEST_SEARCH = 10_000
 """Runs in a row that may be blacked out before the search for one that is sent ends."""
@@ -23,19 +27,24 @@ LONGEST_SEARCH = 10_000
 @click.command()
 @click.argument("file", required=False)
 @click.option("--config", "-c", "config_file", metavar="FILE", help="The same as FILE.")
+@click.option("--app", "-A", metavar="MODULE[:APP]", help="Check what this app registers, too.")
+@click.option("--connect", is_flag=True, help="Try the state store and the broker.")
 @click.option("--strict", is_flag=True, help="Exit with 1 if there are warnings.")
 @click.option("--json", "as_json", is_flag=True, help="JSON instead of text.")
-def check(file: str | None, config_file: str | None, strict: bool, as_json: bool) -> None:
+def check(
+    *, file: str | None, config_file: str | None, app: str | None, connect: bool, strict: bool, as_json: bool
+) -> None:
     """Check FILE (default: $BEATD_CONFIG, ./beat.toml, /etc/beatd/beat.toml) and all that it includes.
 
-    Every fault is one line, "file:line: path: what is wrong", on standard error, and the exit code is 2. Warnings are
-    about what can be run and is probably not meant.
+    The registrations of the app that FILE names are part of it. Every fault is one line, "file:line: path: what is
+    wrong", on standard error, and the exit code is 2. Warnings are about what can be run and is probably not meant.
+    With --connect, a server that cannot be used makes the exit code 1.
     """
     if file and config_file:
         raise click.UsageError("give the file once: as FILE or with --config")
     try:
         path = config.find(file or config_file)
-        loaded = config.load(path)
+        loaded = sources.load(path, app=app)
     except ConfigError as error:
         if not as_json:
             raise
@@ -43,12 +52,23 @@ def check(file: str | None, config_file: str | None, strict: bool, as_json: bool
         raise click.exceptions.Exit(2) from None
     now_ms = SystemClock().now_ms()
     warnings = review(loaded, now_ms)
+    attempts = _try_servers(loaded.settings) if connect else []
+    ok = all(attempt.ok for attempt in attempts)
     if as_json:
-        print_json({"ok": True, **_facts(loaded, now_ms), "faults": [], "warnings": _as_json(warnings)})
+        more = {"connections": [attempt._asdict() for attempt in attempts]} if connect else {}
+        print_json({"ok": ok, **_facts(loaded, now_ms), "faults": [], "warnings": _as_json(warnings), **more})
     else:
         _print(str(path), _facts(loaded, now_ms), warnings)
-    if warnings and strict:
+        for attempt in attempts:
+            click.echo(str(attempt), err=not attempt.ok)
+    if (warnings and strict) or not ok:
         raise click.exceptions.Exit(1)
+
+
+def _try_servers(settings: Settings) -> list[Attempt]:
+    from beatd.cli.connections import try_servers  # noqa: PLC0415 - loads what talks to servers
+
+    return try_servers(settings)
 
 
 def _as_json(faults: Sequence[Fault]) -> list[dict[str, Any]]:
@@ -56,8 +76,7 @@ def _as_json(faults: Sequence[Fault]) -> list[dict[str, Any]]:
 
 
 def _facts(loaded: config.Config, now_ms: int) -> dict[str, Any]:
-    firsts = (_first_sent(entry, now_ms) for entry in loaded.entries)
-    first = min((run for run in firsts if run), key=lambda run: (run.fire_ms, run.entry.name), default=None)
+    first = first_sent(loaded.entries, now_ms)
     return {
         "files": list(loaded.files),
         "entries": len(loaded.entries),
@@ -67,9 +86,28 @@ def _facts(loaded: config.Config, now_ms: int) -> dict[str, Any]:
     }
 
 
-def _first_sent(entry: Entry, now_ms: int) -> Upcoming | None:
-    runs = islice(upcoming(entry, now_ms), LONGEST_SEARCH)
-    return next((run for run in runs if run.skip is None), None)
+def first_sent(entries: Iterable[Entry], now_ms: int) -> Upcoming | None:
+    """The run that leaves first of all that are sent."""
+    firsts: dict[tuple[object, ...], int | None] = {}
+    waiting: list[tuple[int, str, Entry]] = []
+    for entry in entries:
+        schedule, policies = entry.schedule, entry.policies
+        if not policies.enabled:
+            continue
+        key = (id(schedule), policies.start, policies.end)
+        if key not in firsts:
+            firsts[key] = timeline(entry, now_ms).next_after_ms(now_ms)
+        if (due_ms := firsts[key]) is not None:
+            waiting.append((due_ms, entry.name, entry))
+    best: Upcoming | None = None
+    for due_ms, _, entry in sorted(waiting, key=lambda one: one[:2]):
+        if best is not None and due_ms >= best.fire_ms:
+            break  # no run leaves before it is due
+        runs = islice(upcoming(entry, now_ms), LONGEST_SEARCH)
+        run = next((run for run in runs if run.skip is None), None)
+        if run is not None and (best is None or run.fire_ms < best.fire_ms):
+            best = run
+    return best
 
 
 def _print(file: str, facts: dict[str, Any], warnings: Sequence[Fault]) -> None:

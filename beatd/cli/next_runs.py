@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from beatd import config
+from beatd import config, sources
 from beatd.cli.moments import read_moment
 from beatd.cli.output import print_json, print_table
 from beatd.cli.preview import Upcoming, all_upcoming, caveats
@@ -24,15 +24,18 @@ from beatd.schedules import dst_note, duration_text
 @click.option("-n", "count", type=click.IntRange(1, 100_000), default=10, show_default=True, help="How many runs.")
 @click.option("--from", "since", metavar="TIME", default="now", help='Runs after TIME: "2026-12-24 18:00", +1d, now.')
 @click.option("--config", "-c", "config_file", metavar="FILE", help="Default: $BEATD_CONFIG, ./beat.toml.")
+@click.option("--app", "-A", metavar="MODULE[:APP]", help="With what this app registers.")
 @click.option("--json", "as_json", is_flag=True, help="JSON instead of a table.")
-def next_runs(entry: str | None, count: int, since: str, config_file: str | None, as_json: bool) -> None:
+def next_runs(
+    *, entry: str | None, count: int, since: str, config_file: str | None, app: str | None, as_json: bool
+) -> None:
     """Show the next runs of ENTRY, or of all entries: when they are due, and when they leave with their jitter.
 
     Runs that are due in a blackout are shown and marked; they are not sent. A TIME without an offset is in the time
     zone of the entry, or of the file. An interval without an anchor counts from the moment when the daemon first sees
     it; here it counts from TIME.
     """
-    loaded = config.load(config.find(config_file))
+    loaded = sources.load(config.find(config_file), app=app)
     entries = loaded.entries if entry is None else (named(entry, loaded.entries),)
     timezone = loaded.settings.timezone if entry is None else entries[0].timezone
     now_ms = SystemClock().now_ms()

@@ -14,7 +14,7 @@ import click
 from rich.console import Console
 from rich.progress import Progress
 
-from beatd import config
+from beatd import config, sources
 from beatd.cli.charts import Bars, svg_chart, text_chart
 from beatd.cli.moments import read_moment
 from beatd.cli.next_runs import facts, named
@@ -34,6 +34,7 @@ ROWS = 25
 @click.option("--from", "since", metavar="TIME", default="now", help='"2026-03-29", "2026-03-29 18:00", -1d, now.')
 @click.option("--to", "until", metavar="TIME", default="+1d", show_default=True, help="A distance counts from --from.")
 @click.option("--config", "-c", "config_file", metavar="FILE", help="Default: $BEATD_CONFIG, ./beat.toml.")
+@click.option("--app", "-A", metavar="MODULE[:APP]", help="With what this app registers.")
 @click.option("--entry", metavar="NAME", help="This entry alone.")
 @click.option("--runs", "list_runs", is_flag=True, help="List every run instead of totals; JSON: one object a line.")
 @click.option("--all", "show_all", is_flag=True, help="Every entry in the table.")
@@ -45,6 +46,7 @@ def simulate_runs(
     since: str,
     until: str,
     config_file: str | None,
+    app: str | None,
     entry: str | None,
     list_runs: bool,
     show_all: bool,
@@ -57,7 +59,7 @@ def simulate_runs(
     The runs come from the code that the daemon runs. Workers are taken to finish in time and queues to be short;
     overlaps are counted where an entry says max_runtime. Times without an offset are in the file's time zone.
     """
-    loaded = config.load(config.find(config_file))
+    loaded = sources.load(config.find(config_file), app=app)
     entries = loaded.entries if entry is None else (named(entry, loaded.entries),)
     timezone = loaded.settings.timezone
     now_ms = SystemClock().now_ms()

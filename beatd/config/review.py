@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from itertools import islice
+from datetime import datetime
+from itertools import islice, pairwise
 
 from beatd.clock import from_ms, iso_ms, to_ms
 from beatd.config.faults import dotted
@@ -12,8 +13,11 @@ from beatd.config.loading import Config
 from beatd.config.text import SCHEDULE
 from beatd.exceptions import Fault
 from beatd.model import Entry
-from beatd.schedules import Schedule, bind, dst_note, duration_text, period_ms
+from beatd.schedules import Schedule, bind, dst_note, duration_text
 from beatd.schedules.cron import Cron
+from beatd.schedules.union import Union
+from beatd.schedules.zone import Zone
+from beatd.timeline import timeline
 
 HERD = 1000
 """More runs than this in one second are worth a warning."""
@@ -22,7 +26,12 @@ _DAY_MS = 86_400_000
 _YEAR_S = 366 * 86_400
 _RUNS_LOOKED_AT = 1500
 """Runs of one schedule in the search for herds: a day of minutes."""
+_HIDDEN_LOOKED_AT = 500
+"""Runs of one schedule in the search for one that no blackout covers."""
 _SCHEDULES_LOOKED_AT = 2000
+"""Schedules in the search for herds, those of most entries first."""
+_GAPS_LOOKED_AT, _GAPS_IN_ALL = 60, 60_000
+"""Runs of one schedule in the search for the shortest time between two, and of all schedules together."""
 _ALIKE = 10
 """Warnings of one kind that are shown one by one."""
 
@@ -43,23 +52,42 @@ def review(config: Config, now_ms: int) -> list[Fault]:
 
 
 def never(entries: tuple[Entry, ...], now_ms: int) -> Iterator[Fault]:
-    """Entries that have no run left."""
+    """Entries of which no run will be sent any more."""
     for entry in entries:
-        if entry.policies.end and to_ms(entry.policies.end) <= now_ms:
-            yield _warning(entry, "end", f"it ended at {entry.policies.end.isoformat()} and never runs again")
-        elif isinstance(entry.schedule, Cron) or entry.schedule.next_after_ms(now_ms) is not None:
+        policies, expires = entry.policies, entry.options.expires
+        if policies.end and to_ms(policies.end) <= now_ms:
+            yield _warning(entry, "end", f"it ended at {policies.end.isoformat()} and never runs again")
+        elif isinstance(expires, datetime) and to_ms(expires) <= now_ms:
+            yield _warning(entry, "expires", f"that was at {expires.isoformat()}: no run is sent any more")
+        elif isinstance(entry.schedule, Cron) and not (policies.start or policies.end):
             continue
-        else:
-            yield _warning(entry, "schedule", "its time has passed: it never runs again")
+        elif timeline(entry, now_ms).next_after_ms(now_ms) is None:
+            bounded = policies.start or policies.end
+            reason = "no run is left between its start and its end" if bounded else "its time has passed"
+            yield _warning(entry, "schedule", f"{reason}: it never runs again")
+
+
+def hidden(entries: tuple[Entry, ...], now_ms: int) -> Iterator[Fault]:
+    """Entries whose blackout covers all that they do."""
+    known: dict[tuple[int, int], bool] = {}
+    for entry in entries:
+        schedule, blackout = entry.schedule, entry.policies.blackout
+        if blackout is None or bind(schedule, from_ms(now_ms)) is not schedule:
+            continue  # when an interval without an anchor runs is not known here
+        key = id(schedule), id(blackout)
+        if key not in known:
+            runs = list(islice(_runs(schedule, now_ms), _HIDDEN_LOOKED_AT))
+            known[key] = bool(runs) and all(map(blackout.covers_ms, runs))
+        if known[key]:
+            yield _warning(entry, "blackout", "it covers all of the coming runs: none is sent")
 
 
 def long_lived(entries: tuple[Entry, ...], now_ms: int) -> Iterator[Fault]:
     """Messages that still wait when the next one comes, and jitter that is cut short."""
-    period_of = _Periods(now_ms)
-    for entry in entries:
+    concerned = [entry for entry in entries if entry.policies.jitter_ms or isinstance(entry.options.expires, int)]
+    period_of = _Periods(concerned, now_ms)
+    for entry in concerned:
         expires, jitter_ms = entry.options.expires, entry.policies.jitter_ms
-        if not jitter_ms and not isinstance(expires, int):
-            continue
         period = period_of(entry.schedule)
         if period is None:
             continue
@@ -74,67 +102,93 @@ def long_lived(entries: tuple[Entry, ...], now_ms: int) -> Iterator[Fault]:
 def both_days(entries: tuple[Entry, ...], _now_ms: int) -> Iterator[Fault]:
     """Cron strings with a day of the month and one of the week: they run on either, which surprises."""
     for entry in entries:
-        written = entry.schedule.notation
-        fields = written.split() if isinstance(written, str) else []
-        if len(fields) in {5, 6} and not {fields[-3][0], fields[-1][0]} & {"*", "?"}:
-            message = f'"{written}" runs on each of these days of the month and also on each of these weekdays'
-            yield _warning(entry, "schedule", message)
+        for part in _crons(entry.schedule):
+            written = part.written
+            fields = written.split() if isinstance(written, str) else []
+            if len(fields) in {5, 6} and not {fields[-3][0], fields[-1][0]} & {"*", "?"}:
+                message = f'"{written}" runs on each of these days of the month and also on each of these weekdays'
+                yield _warning(entry, "schedule", message)
 
 
 def clock_changes(entries: tuple[Entry, ...], now_ms: int) -> Iterator[Fault]:
     """Runs in the next year that a change of the clock moves, or that have a twin an hour away."""
-    notes: dict[Schedule, str] = {}
+    changes = _Changes(now_ms // 1000)
+    notes: dict[int, str] = {}
     for entry in entries:
-        schedule = entry.schedule
-        if not isinstance(schedule, Cron) or not schedule.fixed or schedule.zone.is_utc:
-            continue
-        if schedule not in notes and len(notes) < _SCHEDULES_LOOKED_AT:
-            notes[schedule] = _clock_change(schedule, now_ms)
-        if note := notes.get(schedule):
-            yield _warning(entry, "schedule", note)
+        for part in _crons(entry.schedule):
+            if not part.fixed or part.zone.is_utc:
+                continue
+            if id(part) not in notes:
+                notes[id(part)] = _clock_change(part, changes(part.zone))
+            if note := notes[id(part)]:
+                yield _warning(entry, "schedule", note)
+                break
 
 
 def herd(entries: tuple[Entry, ...], now_ms: int) -> Iterator[Fault]:
     """The second of the next day in which most entries are due together, if they are too many."""
-    sizes = Counter(bind(entry.schedule, from_ms(now_ms)) for entry in entries if not entry.policies.jitter_ms)
-    if sizes.total() <= HERD:
+    alike: dict[object, list[Entry]] = {}
+    for entry in entries:
+        policies = entry.policies
+        if not policies.jitter_ms:
+            key = (entry.schedule, policies.start, policies.end, policies.blackout and id(policies.blackout))
+            alike.setdefault(key, []).append(entry)
+    if sum(map(len, alike.values())) <= HERD:
         return
     seconds: Counter[int] = Counter()
-    for schedule, size in sizes.most_common(_SCHEDULES_LOOKED_AT):
-        for second in _seconds(schedule, now_ms):
-            seconds[second] += size
+    for group in sorted(alike.values(), key=len, reverse=True)[:_SCHEDULES_LOOKED_AT]:
+        for second in _seconds(group[0], now_ms):
+            seconds[second] += len(group)
     second, count = max(seconds.items(), key=lambda item: (item[1], -item[0]), default=(0, 0))
     if count > HERD:
         first = next(entry for entry in entries if not entry.policies.jitter_ms)
         message = f'{count:,} runs are due in one second, at {iso_ms(second * 1000)}; jitter = "30s" would spread them'
-        yield Fault(_file(first), None, SCHEDULE, message)
+        yield Fault(_place(first)[0], None, SCHEDULE, message)
 
 
-CHECKS: tuple[Check, ...] = (never, long_lived, both_days, clock_changes, herd)
+CHECKS: tuple[Check, ...] = (never, hidden, long_lived, both_days, clock_changes, herd)
 
 
 class _Periods:
-    """The time between the two next runs, computed once for each schedule."""
+    """The shortest time between two of the next runs of a schedule, computed once for each."""
 
-    def __init__(self, now_ms: int) -> None:
-        self._now = from_ms(now_ms)
+    def __init__(self, entries: Iterable[Entry], now_ms: int) -> None:
+        self._now_ms = now_ms
         self._known: dict[int, int | None] = {}
+        schedules = len({id(entry.schedule) for entry in entries}) or 1
+        self._runs = max(3, min(_GAPS_LOOKED_AT, _GAPS_IN_ALL // schedules))
 
     def __call__(self, schedule: Schedule) -> int | None:
         if id(schedule) not in self._known:
-            self._known[id(schedule)] = period_ms(bind(schedule, self._now), self._now)
+            runs = islice(_runs(bind(schedule, from_ms(self._now_ms)), self._now_ms), self._runs)
+            self._known[id(schedule)] = min((later - due for due, later in pairwise(runs)), default=None)
         return self._known[id(schedule)]
 
 
-def _clock_change(schedule: Cron, now_ms: int) -> str:
-    """What the next change of the clock that concerns a schedule does to it."""
-    start = now_ms // 1000
-    second = start
-    while second < start + _YEAR_S:
-        span = schedule.zone.span(second)
-        second = span.end
-        if schedule.zone.span(second).offset == span.offset:
-            continue
+class _Changes:
+    """The moments (s) of a year from ``start`` on at which the clock of a zone is changed, looked up once for each."""
+
+    def __init__(self, start: int) -> None:
+        self._start = start
+        self._known: dict[str, list[int]] = {}
+
+    def __call__(self, zone: Zone) -> list[int]:
+        if zone.name not in self._known:
+            self._known[zone.name] = list(self._of(zone))
+        return self._known[zone.name]
+
+    def _of(self, zone: Zone) -> Iterator[int]:
+        second = self._start
+        while second < self._start + _YEAR_S:
+            span = zone.span(second)
+            second = span.end
+            if zone.span(second).offset != span.offset:
+                yield second
+
+
+def _clock_change(schedule: Cron, changes: Iterable[int]) -> str:
+    """What the first of the changes that concerns a schedule does to it."""
+    for second in changes:
         for due_ms in islice(_runs(schedule, (second - 7200) * 1000, (second + 7200) * 1000), 500):
             due_at = from_ms(due_ms)
             local = f"{due_at.astimezone(schedule.zone.info):%Y-%m-%d %H:%M}"
@@ -146,21 +200,29 @@ def _clock_change(schedule: Cron, now_ms: int) -> str:
     return ""
 
 
-def _seconds(schedule: Schedule, now_ms: int) -> Iterable[int]:
-    return {due_ms // 1000 for due_ms in islice(_runs(schedule, now_ms, now_ms + _DAY_MS), _RUNS_LOOKED_AT)}
+def _seconds(entry: Entry, now_ms: int) -> Iterable[int]:
+    runs = islice(_runs(timeline(entry, now_ms), now_ms, now_ms + _DAY_MS), _RUNS_LOOKED_AT)
+    blackout = entry.policies.blackout
+    return {due_ms // 1000 for due_ms in runs if blackout is None or not blackout.covers_ms(due_ms)}
 
 
-def _runs(schedule: Schedule, after_ms: int, until_ms: int) -> Iterator[int]:
+def _runs(schedule: Schedule, after_ms: int, until_ms: float = float("inf")) -> Iterator[int]:
     due_ms = schedule.next_after_ms(after_ms)
     while due_ms is not None and due_ms <= until_ms:
         yield due_ms
         due_ms = schedule.next_after_ms(due_ms)
 
 
-def _file(entry: Entry) -> str:
-    return entry.source.rpartition(":")[0]
+def _crons(schedule: Schedule) -> list[Cron]:
+    parts = schedule.parts if isinstance(schedule, Union) else (schedule,)
+    return [part for part in parts if isinstance(part, Cron)]
+
+
+def _place(entry: Entry) -> tuple[str, int | None]:
+    """The file that an entry is written in, and its line, which the registration of an app does not have."""
+    file, _, line = entry.source.rpartition(":")
+    return (file, int(line)) if file and line.isdigit() else (entry.source, None)
 
 
 def _warning(entry: Entry, key: str, message: str) -> Fault:
-    file, _, line = entry.source.rpartition(":")
-    return Fault(file, int(line), dotted((SCHEDULE, entry.name, key)), message)
+    return Fault(*_place(entry), dotted((SCHEDULE, entry.name, key)), message)

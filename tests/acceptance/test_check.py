@@ -127,3 +127,59 @@ def test_wrong_use(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert "give the file once" in done.stderr
     assert beatd("check", "--nope", cwd=tmp_path).returncode == 2
+
+
+APP = """
+from beatd import App
+
+app = App("proj")
+app.conf.beat_schedule = {"from-app": {"task": "t", "schedule": SCHEDULE}}
+"""
+
+
+def test_the_registrations_of_an_app_are_checked_too(tmp_path: Path) -> None:
+    (tmp_path / "beat.toml").write_text(GOOD)
+    (tmp_path / "proj.py").write_text(APP.replace("SCHEDULE", "30.0"))
+    done = beatd("check", "-A", "proj", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "2 entries" in done.stdout
+    (tmp_path / "proj.py").write_text(APP.replace("SCHEDULE", "-1"))
+    (tmp_path / "beat.toml").write_text('app = "proj:app"\n' + GOOD)
+    done = beatd("check", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("proj.py: beat_schedule.from-app.schedule: a duration cannot be negative")
+    assert beatd("next", "from-app", "-A", "nowhere", cwd=tmp_path).returncode == 2
+
+
+def test_connect_names_what_does_not_answer_and_no_password(tmp_path: Path) -> None:
+    servers = """
+[redis]
+url = "redis://:s3cret@127.0.0.1:1/0"
+[broker]
+url = "amqp://guest:s3cret@127.0.0.1:1//"
+"""
+    (tmp_path / "beat.toml").write_text(GOOD + servers)
+    done = beatd("check", "--connect", cwd=tmp_path)
+    assert done.returncode == 1
+    store, broker = done.stderr.splitlines()
+    assert store.startswith("store redis://:***@127.0.0.1:1/0: state store 127.0.0.1:1/0: ")
+    assert broker.startswith("broker amqp://guest:***@127.0.0.1:1//: ")
+    assert "s3cret" not in done.stdout + done.stderr
+    said = json.loads(beatd("check", "--connect", "--json", cwd=tmp_path).stdout)
+    assert (said["ok"], [one["ok"] for one in said["connections"]]) == (False, [False, False])
+
+
+def test_connect_with_servers_that_answer(tmp_path: Path, redis_url: str) -> None:
+    (tmp_path / "beat.toml").write_text(GOOD + f'\n[redis]\nurl = "{redis_url}"\n[broker]\nurl = "{redis_url}"\n')
+    done = beatd("check", "--connect", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    store, broker = done.stdout.splitlines()[-2:]
+    assert store.endswith(": reachable, and the broker, too")
+    assert broker.endswith(": reachable, 0 waiting in celery")
+
+
+def test_connect_tells_which_server_would_be_embedded(tmp_path: Path) -> None:
+    (tmp_path / "beat.toml").write_text(GOOD + '\n[redis]\nurl = "embedded"\n')
+    done = beatd("check", "--connect", cwd=tmp_path)
+    assert done.returncode == 0
+    assert "store embedded: would be " in done.stdout

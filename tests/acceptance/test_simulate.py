@@ -58,7 +58,7 @@ def test_json_and_svg(beatd: Beatd, tmp_path: Path) -> None:
     assert (said["from"], said["to"]) == ("2026-03-28T23:00:00.000+00:00", "2026-03-29T23:00:00.000+00:00")
     assert {each["entry"]: each["runs"] for each in said["entries"]} == {"interval": 23, "nightly": 1, "often": 96}
     assert sum(said["columns"]["runs"]) == said["runs"] == 120
-    assert said["busiest"][0]["entries"] == {"interval": 1, "often": 1}
+    assert said["busiest"][0]["entries"] == {"interval": 1, "nightly": 1}
     assert ElementTree.parse(tmp_path / "chart.svg").getroot().tag.endswith("svg")
 
 

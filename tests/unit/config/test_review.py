@@ -6,14 +6,17 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from beatd import config
 from beatd.clock import to_ms
 from beatd.config.review import review
+from beatd.model import Settings
 
 Warnings = Callable[[str], list[str]]
 
+EMPTY = config.Config(settings=Settings(), entries=(), files=(), globs=(), digest="", defaults={})
 NOW_MS = to_ms(datetime(2026, 1, 1, 12, tzinfo=UTC))
 
 
@@ -44,6 +47,10 @@ def entry(schedule: str, more: str = "", name: str = "a") -> str:
         entry('"0 * * * *"', 'timezone = "Europe/Berlin"'),
         entry('"0 4 * * *"', 'timezone = "Europe/Berlin"'),
         entry("{ at = 2026-06-01 }"),
+        entry('"0 */3 * * *"', 'blackout = "02:00-04:00"'),
+        entry('"30 2 * * *"', 'timezone = "America/New_York"\ndst = "skip"'),
+        entry('"0,30 9-17 * * mon-fri"', 'expires = "30m"'),
+        "".join(entry('"0 0 * * *"', 'blackout = "2026-01-02"', name=f"e{n}") for n in range(1500)),
         entry("{ at = 2020-06-01 }", "enabled = false"),
         "".join(entry('"0 0 * * *"', name=f"e{n}") for n in range(1000)),
         "".join(entry('"0 0 * * *"', 'jitter = "1m"', name=f"e{n}") for n in range(1500)),
@@ -77,6 +84,30 @@ def test_nothing_to_say(warnings: Warnings, text: str) -> None:
             "schedule: the clock shows 2026-11-01 01:30 twice in America/New_York: it runs the first time only",
         ),
         (entry("{ at = 2020-06-01 }"), "schedule: its time has passed: it never runs again"),
+        (
+            entry('["0 9 * * *", "30 2 * * *"]', 'timezone = "Europe/Berlin"'),
+            "schedule: the clock skips its time in Europe/Berlin: that run is made at 2026-03-29 03:00",
+        ),
+        (
+            entry('["0 9 * * *", "0 0 13 * fri"]'),
+            'schedule: "0 0 13 * fri" runs on each of these days of the month and also on each of these weekdays',
+        ),
+        (
+            entry('"0,5 * * * *"', 'jitter = "10m"'),
+            "jitter: 10m is longer than the period of 5m: it is cut to end before the next run",
+        ),
+        (
+            entry('"0 3 * * *"', 'blackout = "02:00-04:00"'),
+            "blackout: it covers all of the coming runs: none is sent",
+        ),
+        (
+            entry('"0 3 * * *"', "expires = 2026-01-01"),
+            "expires: that was at 2026-01-01T00:00:00+00:00: no run is sent any more",
+        ),
+        (
+            entry('"0 3 * * *"', "start = 2026-02-01T04:00:00\nend = 2026-02-02T02:00:00"),
+            "schedule: no run is left between its start and its end: it never runs again",
+        ),
         (entry("30", "end = 2026-01-01"), "end: it ended at 2026-01-01T00:00:00+00:00 and never runs again"),
     ],
 )
@@ -90,6 +121,13 @@ def test_a_herd_of_one_schedule(warnings: Warnings) -> None:
         "beat.toml: beat_schedule: 1,001 runs are due in one second, at 2026-01-02T03:00:00.000+00:00; "
         'jitter = "30s" would spread them'
     ]
+
+
+def test_an_entry_that_an_app_registers_has_no_line(warnings: Warnings) -> None:
+    registered = config.entry("a", {"task": "t", "schedule": 30, "expires": 60}, source="proj/tasks.py")
+    loaded = msgspec.structs.replace(EMPTY, entries=(registered,))
+    (warning,) = review(loaded, NOW_MS)
+    assert str(warning).startswith("proj/tasks.py: beat_schedule.a.expires: 1m is longer")
 
 
 def test_a_herd_that_meets_from_several_schedules(warnings: Warnings) -> None:
