@@ -26,7 +26,7 @@ from pathlib import Path
 
 import redis
 
-START_UP = 12
+START_UP = 10
 """Seconds a contender has between its start and the due minute."""
 
 
