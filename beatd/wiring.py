@@ -28,7 +28,7 @@ from beatd.model import Entry, Settings
 from beatd.store import server
 from beatd.store.claims import Claims
 from beatd.store.client import connect
-from beatd.store.embedded import open_embedded
+from beatd.store.embedded import find_embedded, open_embedded
 from beatd.store.keys import Keys
 from beatd.store.lease import Leases
 from beatd.store.outbox import Outbox
@@ -52,6 +52,17 @@ def state_store(settings: Settings) -> Iterator[str]:
         return
     with open_embedded(settings.state_dir) as embedded:
         yield embedded.url
+
+
+def running_store(settings: Settings) -> str:
+    """The URL of the state store for a command that only looks, which does not start one for that.
+
+    Raises :class:`~beatd.exceptions.StoreUnavailable` if it is to be embedded, and none runs.
+    """
+    url = find_embedded(settings.state_dir) if settings.redis.url == "embedded" else settings.redis.url
+    if url is None:
+        raise StoreUnavailable(f"no daemon is alive: the embedded state store in {settings.state_dir} does not run")
+    return url
 
 
 def daemon_id() -> str:

@@ -34,6 +34,7 @@ COMMANDS: Mapping[str, Place] = {
     "check": Place("beatd.cli.check", "check", "Check the file: all faults, each with its line."),
     "next": Place("beatd.cli.next_runs", "next_runs", "Show when entries run next."),
     "simulate": Place("beatd.cli.simulate", "simulate_runs", "Run a window of time through ahead of time."),
+    "status": Place("beatd.cli.status", "status", "Show daemons, who leads what, and what is wrong."),
     "init": Place("beatd.cli.init", "init", "Write a first file that runs."),
 }
 

@@ -45,6 +45,15 @@ def open_embedded(state_dir: str | Path, *, runtime_dir: str | Path | None = Non
     return EmbeddedStore(directory, _socket_path(directory, Path(runtime_dir or tempfile.gettempdir())))
 
 
+def find_embedded(state_dir: str | Path) -> str | None:
+    """The URL of the server whose data is in ``state_dir``, if one runs. Starts nothing and creates nothing."""
+    directory = Path(state_dir).absolute() / "store"
+    if not (directory / "server.lock").exists():
+        return None
+    server = ServerProcess(directory, directory / "store.sock")
+    return server.url if server.alive() else None
+
+
 class EmbeddedStore:
     """A use of the embedded server, from :func:`open_embedded` to :meth:`close`; also a context manager."""
 

@@ -49,6 +49,14 @@ def _warnings(info: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield "store_is_replica", "this server is a read-only replica; give the URL of its primary"
 
 
+def described(client: redis.Redis) -> str:
+    """What the server is, for people: ``Redis 7.0.15``. Raises :class:`~beatd.exceptions.StoreUnavailable`."""
+    with border(client):
+        info: dict[str, Any] = client.info("server")
+    name = "Valkey" if "valkey_version" in info else "Redis"
+    return f"{name} {info.get('valkey_version') or info.get('redis_version', '')}"
+
+
 def same(one: redis.Redis, other: redis.Redis) -> bool:
     """Whether two clients reach the same database of the same server, however their URLs spell it."""
     if database(one) != database(other):

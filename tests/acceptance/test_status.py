@@ -1,0 +1,160 @@
+"""``beatd status`` beside real daemons: who is alive, who leads, what is wrong, and what the exit code says."""
+
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+
+import pytest
+
+CONFIG = """
+[redis]
+url = "{url}"
+[leader]
+ttl = "1500ms"
+renew = "500ms"
+shards = {shards}
+[beat_schedule.tick]
+task = "tasks.tick"
+schedule = 1.0
+"""
+
+
+@pytest.fixture
+def write(tmp_path, redis_url):
+    def write(name="beat.toml", *, shards=1, url=redis_url, more=""):
+        path = tmp_path / name
+        path.write_text(CONFIG.format(url=url, shards=shards) + more)
+        return str(path)
+
+    return write
+
+
+@pytest.fixture
+def status(beatd, wait_until):
+    """``status(file, predicate)``: the JSON document as soon as the predicate holds."""
+
+    def until(file, predicate, what):
+        def look():
+            document = json.loads(beatd("status", "--config", file, "--json").stdout)
+            return document if predicate(document) else None
+
+        return wait_until(look, timeout=20, what=what)
+
+    return until
+
+
+def leads(document):
+    return {daemon["pid"]: [one["shard"] for one in daemon["shards"]] for daemon in document["daemons"]}
+
+
+def test_a_leader_and_a_standby(start_beatd, write, beatd, status):
+    file = write()
+    first = start_beatd("--config", file)
+    first.expect("Leading")
+    second = start_beatd("--config", file)
+    document = status(file, lambda seen: len(seen["daemons"]) == 2, "two daemons")
+    assert leads(document) == {first.pid: [0], second.pid: []}
+    assert document["problems"] == []
+    assert document["same_schedule"]
+    assert {daemon["entries"] for daemon in document["daemons"]} == {1}
+    [shard] = document["shards"]
+    assert shard["term"] == 1
+    assert 0 < shard["lease_ms"] <= 1500
+    done = beatd("status", "--config", file)
+    assert done.returncode == 0
+    assert "standing by" in done.stdout
+    assert f"Leader       {shard['leader']}, term 1" in done.stdout
+
+
+def test_shards_are_shown_with_their_leaders(start_beatd, write, status):
+    file = write(shards=4)
+    daemons = [start_beatd("--config", file) for _ in range(2)]
+    document = status(file, lambda seen: sorted(map(len, leads(seen).values())) == [2, 2], "an even share")
+    assert set(leads(document)) == {daemon.pid for daemon in daemons}
+    assert [shard["outbox"] for shard in document["shards"]] == [0, 0, 0, 0]
+
+
+def test_no_daemon_is_exit_code_1(start_beatd, write, beatd):
+    file = write()
+    done = beatd("status", "--config", file)
+    assert done.returncode == 1
+    assert "no daemon is alive" in done.stdout
+    daemon = start_beatd("--config", file)
+    daemon.expect("Leading")
+    assert beatd("status", "--config", file).returncode == 0
+    assert daemon.end(signal.SIGTERM) == 0
+    done = beatd("status", "--config", file, "--json")
+    assert done.returncode == 1
+    assert json.loads(done.stdout)["daemons"] == [], "a daemon that ends in order is struck off"
+
+
+def test_a_daemon_that_was_killed_is_missed(start_beatd, write, status):
+    file = write()
+    daemon = start_beatd("--config", file)
+    daemon.expect("Leading")
+    daemon.end(signal.SIGKILL)
+    document = status(file, lambda seen: "no daemon is alive" in seen["problems"], "the daemon to be missed")
+    assert any("heard of" in problem for problem in document["problems"])
+
+
+def test_different_schedules_are_shown_and_logged(start_beatd, write, status):
+    file = write()
+    other = write("other.toml", more='[beat_schedule.more]\ntask = "tasks.more"\nschedule = 5.0\n')
+    first, second = start_beatd("--config", file), start_beatd("--config", other)
+    status(file, lambda seen: "the daemons have 2 different schedules" in seen["problems"], "the difference")
+    first.expect("config_mismatch|is not that of")
+    second.expect("config_mismatch|is not that of")
+    second.end(signal.SIGTERM)
+    first.expect("same schedule again")
+
+
+def test_a_broken_file_is_shown(start_beatd, write, status):
+    file = write()
+    start_beatd("--config", file).expect("Leading")
+    looking = write("looking.toml")
+    write(more="[beat_schedule.bad]\n")
+    document = status(looking, lambda seen: seen["daemons"][0]["config"] == "broken", "the broken file")
+    assert any("files have faults" in problem for problem in document["problems"])
+    write()
+    status(looking, lambda seen: seen["daemons"][0]["config"] == "ok", "the mended file")
+
+
+def test_a_wrong_file_is_exit_code_2(write, beatd):
+    done = beatd("status", "--config", write(more="[beat_schedule.bad]\n"))
+    assert done.returncode == 2
+    assert "beat_schedule.bad" in done.stderr
+
+
+def test_a_store_out_of_reach_is_exit_code_1_in_words(write, beatd, free_port):
+    done = beatd("status", "--config", write(url=f"redis://:s3cret@127.0.0.1:{free_port()}/0"))
+    assert done.returncode == 1
+    assert "refused" in done.stderr
+    assert "s3cret" not in done.stderr + done.stdout
+    assert "Traceback" not in done.stderr
+
+
+def test_an_embedded_store_is_joined_and_never_started(start_beatd, write, beatd, tmp_path):
+    file = write(url="embedded")
+    done = beatd("status", "--config", file)
+    assert done.returncode == 1
+    assert "does not run" in done.stderr
+    assert not (tmp_path / ".beatd").exists()
+    start_beatd("--config", file).expect("Leading")
+    done = beatd("status", "--config", file)
+    assert done.returncode == 0
+    assert "term 1" in done.stdout
+
+
+def test_it_fits_80_columns(start_beatd, write):
+    file = write(shards=3)
+    start_beatd("--config", file).expect("Leading shard 2")
+    here, there = pty.openpty()
+    command = [sys.executable, "-m", "beatd", "status", "--config", file]
+    subprocess.run(command, stdout=there, env={**os.environ, "COLUMNS": "80", "NO_COLOR": "1"}, timeout=60, check=True)
+    os.close(there)
+    lines = os.read(here, 65_536).decode().splitlines()
+    assert any("Redis" in line or "Valkey" in line for line in lines)
+    assert max(map(len, lines)) <= 80
