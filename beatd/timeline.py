@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from beatd.clock import from_ms, to_ms
 from beatd.model import Entry
 from beatd.schedules import Schedule, bind, jittered_ms
+from beatd.schedules.cron import Cron
 from beatd.schedules.schedule import Moments
 
 
@@ -20,7 +21,9 @@ def timeline(entry: Entry, first_seen_ms: int) -> Schedule:
     was first seen.
     """
     start, end = entry.policies.start, entry.policies.end
-    schedule = bind(entry.schedule, start or from_ms(first_seen_ms))
+    schedule = entry.schedule
+    if not isinstance(schedule, Cron):  # which has no phase: most entries of a large schedule need no more than this
+        schedule = bind(schedule, start or from_ms(first_seen_ms))
     if start is None and end is None:
         return schedule
     return Bounded(schedule, None if start is None else to_ms(start), None if end is None else to_ms(end))

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from itertools import islice
 
 from beatd.beat.catchup import first_due
+from beatd.beat.changes import Changes, fingerprints
 from beatd.beat.dispatcher import Dispatcher
 from beatd.beat.heap import DueHeap
 from beatd.beat.seat import Seat, Term
@@ -73,7 +74,9 @@ class Beat:
         self._wake = wake
         self._on_turn = on_turn
         self._entries: dict[str, Entry] = {}
-        self._incoming: dict[str, Entry] | None = None
+        self._changes = Changes()
+        self._replacing = threading.Lock()
+        self._handing_over = threading.Lock()
         self._resumed_in = 0  # the token of the term in which the heap was built
         self._sweep_at_ms = 0
         self._preparing_for = 0
@@ -82,8 +85,16 @@ class Beat:
         self._failures = 0
 
     def replace(self, entries: Iterable[Entry]) -> None:
-        """Put another schedule in force at the next turn. May be called from any thread."""
-        self._incoming = {entry.name: entry for entry in entries}
+        """Put another schedule in force at the next turn. May be called from any thread.
+
+        What changed is found out here, in the caller's thread: for a large schedule that takes longer than a turn may.
+        """
+        incoming = {entry.name: entry for entry in entries}
+        with self._replacing:
+            changes = Changes.between(self._entries, incoming)
+            with self._handing_over:
+                self._entries = incoming
+                self._changes = self._changes.then(changes)
         self._wake.set()
 
     def turn(self) -> float:
@@ -104,7 +115,6 @@ class Beat:
 
     def step(self) -> float:
         """One turn of the beat; returns the seconds to sleep."""
-        self._take_in()
         term = self._elector.term()
         if term is None:
             return SLEEP_MAX  # the elector wakes us when a term begins
@@ -114,6 +124,8 @@ class Beat:
         now_ms = self._clock.now_ms()
         if self._must_resume(term, now_ms):
             self._resume(term, now_ms)
+        else:
+            self._take_in(term, now_ms)
         while runs := self._heap.due(now_ms, at_most=TURN):
             outcomes = self._dispatcher.dispatch(runs, term)  # claims and pushes; raises and changes nothing otherwise
             self._heap.advance(outcomes)  # memory moves after the store has
@@ -159,16 +171,18 @@ class Beat:
     def _resume(self, term: Term, now_ms: int) -> None:
         """Build the heap from what the store says was claimed, and let catch-up decide about the rest."""
         self._resumed_in = 0  # should the store fail half way, the next turn begins again
+        with self._handing_over:
+            entries, self._changes = self._entries, Changes()
         self._heap.clear()
-        self._put(self._entries.values(), term, now_ms)
-        self._sweep(term, now_ms)
+        self._put(entries.values(), term, now_ms)
+        self._sweep(entries, term, now_ms)
         self._resumed_in = term.token
-        extra = {"event": "schedule_resumed", "entries": len(self._entries), "term": term.token}
-        log.info("%d entries in force", len(self._entries), extra=extra)
+        extra = {"event": "schedule_resumed", "entries": len(entries), "term": term.token}
+        log.info("%d entries in force", len(entries), extra=extra)
 
     def _put(self, entries: Iterable[Entry], term: Term, now_ms: int) -> None:
         named = {entry.name: entry for entry in entries}
-        known_as = [(name, _fingerprint(entry)) for name, entry in named.items()]
+        known_as = list(fingerprints(named.values()))
         states = self._claims.adopt(known_as, lease_value=term.lease_value, now_ms=now_ms)
         for number, (name, state) in enumerate(states):
             self._place(named[name], state, now_ms)
@@ -185,31 +199,26 @@ class Beat:
         left = None if policies.max_runs is None else policies.max_runs - state.runs
         self._heap.put(entry, line, due_ms, left=left)
 
-    def _sweep(self, term: Term, now_ms: int) -> None:
+    def _sweep(self, entries: Collection[str], term: Term, now_ms: int) -> None:
         """Forget what the store knows of entries that left the schedule long ago."""
         if now_ms < self._sweep_at_ms:
             return
         self._sweep_at_ms = now_ms + SWEEP_EVERY_MS
-        swept = self._claims.sweep(self._entries, lease_value=term.lease_value, now_ms=now_ms, keep_ms=SWEEP_AFTER_MS)
+        swept = self._claims.sweep(entries, lease_value=term.lease_value, now_ms=now_ms, keep_ms=SWEEP_AFTER_MS)
         if swept:
             extra = {"event": "state_swept", "entries": swept[:10], "count": len(swept)}
             log.info("Forgot %d entries that left the schedule long ago", len(swept), extra=extra)
 
-    def _take_in(self) -> None:
-        """Put a new schedule in force: only what changed is touched. Left for the next turn if the store fails."""
-        incoming = self._incoming
-        if incoming is None:
-            return
-        term = self._elector.term()
-        if term is not None and term.token == self._resumed_in:
-            gone = [name for name in self._entries if name not in incoming]
-            changed = [entry for name, entry in incoming.items() if not _unchanged(entry, self._entries.get(name))]
-            self._put(changed, term, self._clock.now_ms())
-            for name in gone:
+    def _take_in(self, term: Term, now_ms: int) -> None:
+        """Put what was handed to :meth:`replace` in force; the rest of the heap is not touched."""
+        with self._handing_over:
+            changes, self._changes = self._changes, Changes()
+        if changes:
+            self._resumed_in = 0  # should the store fail half way, the next turn builds the heap anew
+            for name in changes.gone:
                 self._heap.remove(name)
-        self._entries = incoming
-        if self._incoming is incoming:
-            self._incoming = None
+            self._put(changes.put.values(), term, now_ms)
+            self._resumed_in = term.token
 
     def _lose_term(self, error: TermLost) -> float:
         term = self._elector.term()
@@ -228,11 +237,3 @@ class Beat:
 
     def _offset_ms(self) -> int:
         return self._clock.now_ms() - int(self._clock.monotonic() * 1000)
-
-
-def _fingerprint(entry: Entry) -> str:
-    return entry.schedule.fingerprint if entry.policies.enabled else f"off {entry.schedule.fingerprint}"
-
-
-def _unchanged(entry: Entry, before: Entry | None) -> bool:
-    return before is not None and entry.means(before)
