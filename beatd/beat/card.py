@@ -6,6 +6,8 @@ import os
 import socket
 from typing import Literal
 
+from msgspec import structs
+
 import beatd
 from beatd.clock import Clock
 from beatd.store.registry import Status
@@ -16,15 +18,15 @@ class Card:
 
     def __init__(self, daemon_id: str, clock: Clock, *, shards: int, lapse_ms: int) -> None:
         self._clock = clock
-        self._fixed = {
-            "id": daemon_id,
-            "host": socket.gethostname(),
-            "pid": os.getpid(),
-            "version": beatd.__version__,
-            "started_ms": clock.now_ms(),
-            "shards": shards,
-            "lapse_ms": lapse_ms,
-        }
+        self._first = Status(
+            id=daemon_id,
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            version=beatd.__version__,
+            started_ms=clock.now_ms(),
+            shards=shards,
+            lapse_ms=lapse_ms,
+        )
         self._schedule = (0, "")
         self._turned_at: float | None = None
         self.config: Literal["ok", "broken"] = "ok"
@@ -43,4 +45,4 @@ class Card:
         entries, digest = self._schedule
         turned = self._turned_at
         ago = None if turned is None else int((self._clock.monotonic() - turned) * 1000)
-        return Status(**self._fixed, entries=entries, digest=digest, config=self.config, turned_ms_ago=ago)
+        return structs.replace(self._first, entries=entries, digest=digest, config=self.config, turned_ms_ago=ago)

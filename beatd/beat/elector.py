@@ -16,7 +16,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 
-import msgspec
+from msgspec import structs
 
 from beatd.beat.fleet import Fleet
 from beatd.beat.seat import Seat, Term
@@ -150,7 +150,7 @@ class Elector:
 
     def _answer_the_roll(self) -> Roll:
         before = self._clock.now_ms()
-        status = msgspec.structs.replace(self._status(), clock_offset_ms=self.clock_offset_ms)
+        status = structs.replace(self._status(), clock_offset_ms=self.clock_offset_ms)
         roll = self._registry.answer(status, shards=len(self.seats))
         after = self._clock.now_ms()
         if 0 <= after - before <= EXACT_MS:

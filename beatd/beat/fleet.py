@@ -47,21 +47,21 @@ class Fleet:
         """What is to be done, seen from the roll and the monotonic time ``now``."""
         alive = roll.alive
         self._watch(alive, now)
-        fit = fittest(alive.values())
+        fit = [each.id for each in fittest(alive.values())]
         leaders = {shard: holder.daemon_id for shard, holder in roll.leases.items() if shard < self._shards}
-        meant = assign(self._shards, [each.id for each in fit], leaders)
-        free = [shard for shard in range(self._shards) if shard not in leaders]
+        meant = assign(self._shards, fit, leaders)
+        free = [shard for shard in range(self._shards) if shard not in leaders] if self._me in fit else []
         self._free_since = {shard: self._free_since.get(shard, now) for shard in free}
-        take = [shard for shard in free if meant.get(shard) == self._me]
-        may = any(each.id == self._me for each in fit)
-        if may:
-            take += [shard for shard in free if shard not in take and now - self._free_since[shard] >= GRACE]
+        take = [shard for shard in free if meant[shard] == self._me or now - self._free_since[shard] >= GRACE]
         lost = [shard for shard, leader in leaders.items() if leader == self._me and meant.get(shard) != self._me]
         self._unwanted_since = {shard: self._unwanted_since.get(shard, now) for shard in lost}
         give = [shard for shard, since in self._unwanted_since.items() if now - since >= SETTLE]
+        return Plan(take, give, self._next_look(roll, waiting=len(take) < len(free)) if self._me in fit else None)
+
+    def _next_look(self, roll: Roll, *, waiting: bool) -> float | None:
+        """Seconds until a lease of another daemon ends, or until the grace of a free shard may be over."""
         ends = [one.left_ms / 1000 for one in roll.leases.values() if one.daemon_id != self._me and one.left_ms >= 0]
-        soon = [*ends, *([GRACE / 2] if len(take) < len(free) else [])]
-        return Plan(sorted(take), give, min(soon, default=None) if may else None)
+        return min([*ends, *([GRACE / 2] if waiting else [])], default=None)
 
     def _watch(self, alive: dict[str, Status], now: float) -> None:
         """Say, when it begins and when it is over, what somebody should know of."""

@@ -1,0 +1,396 @@
+"""Leadership against a store in memory and a clock that moves when told: what a term may be trusted for, and how long.
+
+The same store for real is in ``tests/integration``; what a leader's end means for runs in ``tests/acceptance``.
+"""
+
+import threading
+from contextlib import contextmanager
+
+import pytest
+
+from beatd.beat.elector import RETRY_MAX, Elector
+from beatd.exceptions import StoreUnavailable
+from beatd.store.registry import Holder, Present, Roll, Status
+
+TTL, RENEW = 15.0, 5.0
+MARGIN = 1.0
+
+
+class Store:
+    """Leases and the roll in memory. ``down``: nothing answers; ``slow``: seconds that every answer takes."""
+
+    def __init__(self, clock):
+        self.clock = clock
+        self.leases = {}
+        self.tokens = {}
+        self.daemons = {}
+        self.down = False
+        self.slow = 0.0
+        self.calls = []
+        self.offset_ms = 0
+
+    def call(self, name):
+        self.calls.append(name)
+        self.clock.advance(self.slow)
+        if self.down:
+            raise StoreUnavailable("down")
+
+    def holder(self, shard):
+        value, ends = self.leases.get(shard, ("", 0.0))
+        return value if self.clock.monotonic() < ends else ""
+
+
+class MemoryLeases:
+    def __init__(self, store, me):
+        self.store, self.me = store, me
+        self.listening = 0
+
+    def key(self, shard):
+        return f"{shard}:lease"
+
+    def value(self, token):
+        return f"{self.me}:{token}"
+
+    def take(self, shards):
+        now = self.store.clock.monotonic()
+        taken = {}
+        for shard in shards:
+            if self.store.holder(shard).partition(":")[0] in {"", self.me}:
+                taken[shard] = self.store.tokens[shard] = self.store.tokens.get(shard, 0) + 1
+                self.store.leases[shard] = (self.value(taken[shard]), now + TTL)
+        self.store.call("take")
+        return taken
+
+    def renew(self, tokens):
+        now = self.store.clock.monotonic()
+        renewed = {shard for shard, token in tokens.items() if self.store.holder(shard) == self.value(token)}
+        self.store.call("renew")
+        for shard in renewed:
+            self.store.leases[shard] = (self.store.leases[shard][0], now + TTL)
+        return renewed
+
+    def release(self, tokens):
+        self.store.call("release")
+        for shard in tokens:
+            del self.store.leases[shard]
+        return len(tokens)
+
+    @contextmanager
+    def releases(self):
+        self.store.call("listen")
+        self.listening += 1
+        yield self.store.clock.advance
+        self.listening -= 1
+
+
+class MemoryRegistry:
+    def __init__(self, store):
+        self.store = store
+
+    def answer(self, status, *, shards):
+        self.store.call("roll")
+        now = self.store.clock.monotonic()
+        self.store.daemons[status.id] = status, now
+        daemons = {name: Present(one, int((now - seen) * 1000)) for name, (one, seen) in self.store.daemons.items()}
+        leases = {
+            shard: Holder(value.partition(":")[0], int(value.partition(":")[2]), int((ends - now) * 1000))
+            for shard, (value, ends) in self.store.leases.items()
+            if self.store.holder(shard)
+        }
+        return Roll(self.store.clock.now_ms() - self.store.offset_ms, daemons, leases)
+
+    def leave(self, daemon_id):
+        self.store.call("leave")
+        self.store.daemons.pop(daemon_id, None)
+
+
+class Campaign:
+    """One daemon's elector, turned by hand: ``run_for(seconds)`` does what its thread would."""
+
+    def __init__(self, store, clock, me, *, shards=1):
+        self.clock = clock
+        self.changes = []
+        self.leases = MemoryLeases(store, me)
+        self.status = Status(id=me, entries=1, shards=shards)
+        self.elector = Elector(
+            self.leases,
+            MemoryRegistry(store),
+            clock,
+            shards=shards,
+            ttl_ms=int(TTL * 1000),
+            renew_ms=int(RENEW * 1000),
+            status=lambda: self.status,
+            on_change=lambda: self.changes.append(clock.monotonic()),
+        )
+        self.pause = 0.0
+
+    def turn(self):
+        """A turn, and the failure of one, as the thread takes them."""
+        try:
+            self.pause = self.elector.turn()
+        except StoreUnavailable as error:
+            self.pause = self.elector._stand_back(error)
+        return self.pause
+
+    def run_for(self, seconds):
+        until = self.clock.monotonic() + seconds
+        while self.clock.monotonic() < until:
+            self.turn()
+            self.clock.advance(min(max(self.pause, 0.01), max(until - self.clock.monotonic(), 0.0)))
+
+    @property
+    def term(self):
+        return self.elector.seats[0].term()
+
+    @property
+    def led(self):
+        return [seat.shard for seat in self.elector.seats if seat.term()]
+
+
+@pytest.fixture
+def clock(rig):
+    return rig.clock
+
+
+@pytest.fixture
+def store(clock):
+    return Store(clock)
+
+
+@pytest.fixture
+def a(store, clock):
+    return Campaign(store, clock, "a")
+
+
+@pytest.fixture
+def b(store, clock):
+    return Campaign(store, clock, "b")
+
+
+def test_a_daemon_alone_leads_at_once(a):
+    a.turn()
+    assert a.term.token == 1
+    assert a.term.lease_value == "a:1"
+    assert len(a.changes) == 1
+
+
+def test_trust_ends_before_the_lease_does(a, store, clock):
+    a.turn()
+    store.down = True
+    clock.advance(TTL - MARGIN - 0.01)
+    assert a.term
+    clock.advance(0.02)
+    assert a.term is None
+    assert store.holder(0) == "a:1"
+
+
+def test_a_slow_success_does_not_extend_trust(a, store, clock):
+    store.slow = 4.0
+    started = clock.monotonic() + 2 * store.slow  # it listens and answers the roll first
+    a.turn()
+    assert a.term.trusted_until == started + TTL - MARGIN
+    assert clock.monotonic() == started + store.slow
+
+
+def test_a_slow_renewal_does_not_extend_trust(a, store, clock):
+    a.turn()
+    clock.advance(RENEW)
+    store.slow = 3.0
+    started = clock.monotonic()
+    a.turn()
+    assert a.term.trusted_until == started + TTL - MARGIN
+
+
+def test_an_answer_that_comes_after_the_trust_it_would_give_gives_none(a, store):
+    store.slow = TTL
+    a.turn()
+    assert a.term is None
+
+
+def test_renewals_keep_a_term_for_ever(a, clock):
+    for _ in range(1_000):
+        clock.advance(a.turn())
+        assert a.term.token == 1
+    assert len(a.changes) == 1
+
+
+def test_the_term_is_renewed_in_time(a, store):
+    a.run_for(60)
+    assert 11 <= store.calls.count("renew") <= 13
+
+
+def test_renewal_failures_exhaust_trust(a, store, clock, caplog):
+    a.turn()
+    store.down = True
+    a.run_for(TTL - MARGIN - 0.5)
+    assert a.term, "a failed renewal alone ends no term"
+    a.run_for(0.5 + RETRY_MAX)
+    assert a.term is None
+    assert a.elector.seats[0].token is None
+    ended = [record for record in caplog.records if record.event == "term_ended"]
+    assert [record.reason for record in ended] == ["the store could not be reached in time to renew the lease"]
+    assert len(a.changes) >= 2
+
+
+def test_a_failure_that_passes_costs_nothing(a, store):
+    a.turn()
+    store.down = True
+    a.run_for(TTL / 2)
+    store.down = False
+    a.run_for(30)
+    assert a.term.token == 1
+
+
+def test_campaigns_for_ever(a, store, caplog):
+    store.down = True
+    a.run_for(3_600)
+    attempts = [record for record in caplog.records if record.event == "store_unavailable"]
+    assert len(attempts) > 3_600 / RETRY_MAX - 10, "it never stops trying"
+    assert len(attempts) < 2 * 3_600 / RETRY_MAX, "nor does it hammer"
+    store.down = False
+    a.turn()
+    assert a.term
+
+
+def test_a_lost_term_is_followed_by_another(a, store, clock):
+    a.turn()
+    first = a.term
+    store.leases.clear()  # a store that lost its data
+    a.elector.seats[0].lose(first)
+    assert a.term is None
+    a.turn()
+    assert a.term.token == 2
+
+
+def test_losing_an_older_term_changes_nothing(a, store):
+    a.turn()
+    older = a.term
+    store.leases.clear()
+    a.run_for(RENEW + 1)
+    assert a.term.token == 2
+    a.elector.seats[0].lose(older)
+    assert a.term.token == 2
+
+
+def test_a_term_that_is_over_in_the_store_ends(a, store, clock, caplog):
+    a.turn()
+    store.leases[0] = ("b:7", clock.monotonic() + TTL)
+    a.run_for(RENEW + 0.5)
+    assert a.term is None
+    assert "the lease was gone" in caplog.text
+
+
+def test_standbys_do_not_lead(a, b):
+    a.turn()
+    b.run_for(1.0)
+    assert b.term is None
+    assert b.leases.listening
+
+
+def test_a_standby_takes_over_when_the_lease_ends(a, b, store, clock):
+    a.turn()
+    died = clock.monotonic()
+    b.turn()
+    while b.term is None:
+        clock.advance(b.pause)
+        b.turn()
+    assert clock.monotonic() < died + TTL + 0.1
+    assert b.term.token == 2
+    assert a.term is None, "the old leader distrusted itself before"
+
+
+def test_who_departs_is_followed_at_once(a, b, store, clock):
+    a.turn()
+    b.turn()
+    a.elector._depart()
+    assert store.calls[-2:] == ["leave", "release"], "the heirs must not find it in the roll"
+    b.turn()
+    assert b.term.token == 2
+
+
+def test_a_departure_without_a_store_is_no_error(a, store, caplog):
+    a.turn()
+    store.down = True
+    a.elector._depart()
+    assert caplog.records[-1].event == "lease_left"
+
+
+def test_the_departing_trusts_itself_no_longer_when_the_lease_is_let_go(a, store):
+    a.turn()
+    seen = []
+    release = a.leases.release
+    a.leases.release = lambda tokens: seen.append(a.term) or release(tokens)
+    a.elector._depart()
+    assert seen == [None]
+
+
+def test_a_release_wakes_standbys(a, b, clock):
+    a.turn()
+    b.turn()
+    started = clock.monotonic()
+    b.elector._released_within = lambda seconds: clock.advance(0.001) or True
+    assert b.elector._wait(60) is False
+    assert clock.monotonic() - started < 0.1
+
+
+def test_a_leader_of_everything_does_not_listen(a):
+    a.run_for(10)
+    assert not a.leases.listening
+
+
+def test_two_daemons_share_the_shards(store, clock):
+    a, b = Campaign(store, clock, "a", shards=6), Campaign(store, clock, "b", shards=6)
+    a.turn()
+    assert a.led == [0, 1, 2, 3, 4, 5]
+    for _ in range(40):
+        a.run_for(0.1)
+        b.run_for(0.1)
+        assert not set(a.led) & set(b.led)
+    assert (len(a.led), len(b.led)) == (3, 3)
+    assert sorted(a.led + b.led) == [0, 1, 2, 3, 4, 5]
+
+
+def test_all_terms_are_renewed_in_one_call(store, clock):
+    a = Campaign(store, clock, "a", shards=64)
+    a.run_for(60)
+    assert len(a.led) == 64
+    assert store.calls.count("renew") <= 13
+    assert store.calls.count("take") == 1
+
+
+def test_the_offset_of_the_clock_is_measured_in_the_middle_of_the_roll_call(a, store):
+    store.offset_ms = -2_500
+    store.slow = 0.2
+    a.turn()
+    assert a.elector.clock_offset_ms == -2_600  # the answer is made at its end here; half of 200 ms is the best guess
+
+
+def test_a_slow_roll_call_says_nothing_about_the_clock(a, store):
+    store.slow = 0.6
+    a.turn()
+    assert a.elector.clock_offset_ms is None
+
+
+def test_a_lease_that_never_ends_is_said_and_left(a, store, clock, caplog):
+    store.leases[0] = ("somebody else's", float("inf"))
+    answer = MemoryRegistry.answer
+
+    class Odd(MemoryRegistry):
+        def answer(self, status, *, shards):
+            self.store.leases.clear()
+            return answer(self, status, shards=shards)._replace(leases={0: Holder("somebody else's", 0, -1)})
+
+    a.elector._registry = Odd(store)
+    assert a.turn() > 0.2, "it does not spin"
+    assert "0:lease has a value that never ends" in caplog.text
+    assert a.term is None
+
+
+def test_the_thread_starts_and_ends(a, store):
+    begun = threading.Event()
+    a.elector._on_change = begun.set
+    a.elector.start()
+    assert begun.wait(10)
+    a.elector.stop()
+    assert not a.elector._thread.is_alive()
+    assert store.leases == {}
