@@ -92,3 +92,5 @@ class Report(msgspec.Struct, frozen=True, array_like=True):
 MALFORMED = "MALFORMED"
 LOST = "LOST"
 KILLED = "KILLED"
+SKIPPED = "SKIPPED"
+"""Said by a process about a job that was recalled before it began; it is run elsewhere."""

@@ -369,6 +369,21 @@ def test_the_worker_waits_for_its_broker(project, start_server, start_beatd):
     worker.expect(r"ready\.")
 
 
+def test_no_task_waits_behind_a_long_one_while_a_process_is_free(start_worker, app, server, wait_until):
+    worker = start_worker("-c", "2")
+    for result in [send(app, "add", n, n) for n in range(300)]:
+        result.get(timeout=10)
+    pipeline = server.pipeline()  # all at once, so that the long one has company in its batch
+    for n in range(100):
+        app.send_task("proj.late", (60 if n == 20 else 0, f"n{n}"), queue="prepared")
+    for _ in range(100):
+        pipeline.lmove("prepared", "celery", "RIGHT", "LEFT")
+    pipeline.execute()
+    wait_until(lambda: server.llen("done") == 99, what="all but the long one to be done")
+    assert server.llen("begun") == 100, "none was run twice"
+    assert worker.end(signal.SIGQUIT) == 0
+
+
 def test_processes_are_replaced_after_so_many_tasks(start_worker, app, project):
     (project / "pids.py").write_text(
         "import os\nfrom proj import app\n@app.task(name='proj.pid')\ndef pid():\n    return os.getpid()\n"

@@ -18,13 +18,21 @@ from typing import Any
 import msgspec
 
 from beatd.worker.execution import Executor
-from beatd.worker.messages import Job, Report
+from beatd.worker.messages import SKIPPED, Job, Report
 
 _LENGTH = struct.Struct("<I")
 _CHUNK = 1 << 18
 
-encode_jobs = msgspec.msgpack.Encoder().encode
-_decode_jobs = msgspec.msgpack.Decoder(list[Job]).decode
+
+class Batch(msgspec.Struct, frozen=True, array_like=True):
+    """Jobs for one process. ``number`` grows with each recall, see :meth:`Board.recall`."""
+
+    number: int
+    jobs: list[Job]
+
+
+encode_batch = msgspec.msgpack.Encoder().encode
+_decode_batch = msgspec.msgpack.Decoder(Batch).decode
 _encode_reports = msgspec.msgpack.Encoder().encode
 decode_reports = msgspec.msgpack.Decoder(list[Report]).decode
 
@@ -62,9 +70,10 @@ class Board:
     """
 
     _LAYOUT = struct.Struct("<qd")
+    _RECALLED = struct.Struct("<q")
 
     def __init__(self) -> None:
-        self._memory = mmap.mmap(-1, self._LAYOUT.size)
+        self._memory = mmap.mmap(-1, self._LAYOUT.size + self._RECALLED.size)
 
     def begin(self, tag: int) -> None:
         self._LAYOUT.pack_into(self._memory, 0, tag, time.monotonic())
@@ -76,6 +85,14 @@ class Board:
         """The tag of what runs and when it began (monotonic seconds), None between jobs."""
         tag, since = self._LAYOUT.unpack_from(self._memory, 0)
         return (tag, since) if tag else None
+
+    def recall(self, number: int) -> None:
+        """Parent: no job of a batch up to ``number`` may begin any more."""
+        self._RECALLED.pack_into(self._memory, self._LAYOUT.size, number)
+
+    def recalled(self) -> int:
+        """Child: the last batch that was recalled; to be asked after :meth:`begin`."""
+        return int(self._RECALLED.unpack_from(self._memory, self._LAYOUT.size)[0])
 
     def close(self) -> None:
         self._memory.close()
@@ -94,8 +111,10 @@ def live(link: socket.socket, board: Board, execute: Executor, max_tasks: int | 
     with contextlib.suppress(BrokenPipeError, ConnectionResetError):
         while data := link.recv(_CHUNK):
             for payload in frames.feed(data):
-                for job in _decode_jobs(payload):
-                    _run(link, board, execute, job)
+                batch = _decode_batch(payload)
+                for job in batch.jobs:
+                    if not _run(link, board, execute, job, batch.number):
+                        continue
                     if left is not None and (left := left - 1) <= 0:
                         return
 
@@ -116,11 +135,17 @@ def _left_to_the_parent(_number: int, _frame: Any) -> None:
     """Nothing."""
 
 
-def _run(link: socket.socket, board: Board, execute: Executor, job: Job) -> None:
+def _run(link: socket.socket, board: Board, execute: Executor, job: Job, batch: int) -> bool:
+    """Run a job and report; false if it was recalled. Shown on the board first: the parent looks there last."""
     board.begin(job.tag)
+    if batch <= board.recalled():
+        board.end()
+        _send(link, Report(job.tag, SKIPPED))
+        return False
     _send(link, execute(job, lambda begun: _send(link, begun)))
     # Only after the report is out: a death in between must not look like a job that never began.
     board.end()
+    return True
 
 
 def _send(link: socket.socket, report: Report) -> None:

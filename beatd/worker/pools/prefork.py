@@ -14,14 +14,17 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 
+from beatd.store.outcomes import STARTED
 from beatd.worker.execution import Executor
-from beatd.worker.messages import KILLED, LOST, Job, Report
-from beatd.worker.pools.child import Board, Frames, decode_reports, encode_jobs, frame, live
+from beatd.worker.messages import KILLED, LOST, SKIPPED, Job, Report
+from beatd.worker.pools.child import Batch, Board, Frames, decode_reports, encode_batch, frame, live
 from beatd.worker.pools.window import Window
 
 log = logging.getLogger(__name__)
 
 _CHUNK = 1 << 18
+_LONG_S = 0.1
+"""A job that runs for so long must not keep others waiting behind it."""
 
 
 class Child:
@@ -36,14 +39,41 @@ class Child:
         """Sent and not reported as ended, in the order in which they run."""
         self.killed: int | None = None
         """The job that it was killed for."""
+        self._batch = 1
+        self._recalling: int | None = None
+        """The job that was running when the others were recalled."""
         self._frames = Frames()
         self._unsent = bytearray()
 
     def send(self, jobs: Sequence[Job]) -> None:
         """Hand over jobs; what does not fit into the socket now follows with the next :meth:`flush`."""
         self.jobs.update((job.tag, job) for job in jobs)
-        self._unsent += frame(encode_jobs(jobs))
+        self._unsent += frame(encode_batch(Batch(self._batch, list(jobs))))
         self.flush()
+
+    def is_long_at_it(self, now: float) -> bool:
+        """Whether its present job has been running for :data:`_LONG_S`."""
+        running = self.board.read()
+        return running is not None and now - running[1] > _LONG_S
+
+    def recall(self, now: float) -> list[Job]:
+        """The jobs that wait behind a long one, taken back for others to run.
+
+        In two turns of the loop. First the board says that none of them may begin. When the same job is still running
+        a turn later, none has begun, and none will. Otherwise the process reports, one by one, those it has skipped.
+        """
+        running = self.board.read()
+        if self._recalling is not None:
+            stuck, self._recalling = self._recalling, None
+            if running is not None and running[0] == stuck:
+                waiting = [job for tag, job in self.jobs.items() if tag != stuck]
+                self.jobs = {tag: job for tag, job in self.jobs.items() if tag == stuck}
+                return waiting
+        elif running is not None and len(self.jobs) > 1 and now - running[1] > _LONG_S:
+            self._recalling = running[0]
+            self.board.recall(self._batch)
+            self._batch += 1
+        return []
 
     def flush(self) -> None:
         with contextlib.suppress(BlockingIOError, BrokenPipeError, ConnectionResetError):
@@ -94,22 +124,22 @@ class PreforkPool:
             self._children.append(self._fork(number))
 
     def room(self) -> int:
-        depth = self._window.depth
-        held = len(self._waiting) + sum(len(child.jobs) for child in self._children)
-        free = depth * self.size - held
-        if depth > 2 and 2 * free < depth * self.size and all(child.jobs for child in self._children):
+        depth, ready = self._window.depth, self._ready()
+        held = len(self._waiting) + sum(len(child.jobs) for child in ready)
+        free = depth * len(ready) - held
+        if depth > 2 and 2 * free < depth * len(ready) and all(child.jobs for child in ready):
             return 0  # enough to do: rather take more at once a little later
         return max(0, free)
 
     def submit(self, jobs: Sequence[Job]) -> None:
         self._waiting.extend(jobs)
-        depth = self._window.depth
-        while self._waiting:
-            child = min(self._children, key=lambda one: len(one.jobs))
-            free = max(depth, 1) - len(child.jobs)
+        depth, ready = self._window.depth, self._ready()
+        while self._waiting and ready:
+            child = min(ready, key=lambda one: len(one.jobs))
+            free = depth - len(child.jobs)
             if free <= 0:
                 break
-            share = -(-len(self._waiting) // self.size)
+            share = -(-len(self._waiting) // len(ready))
             count = max(1, min(free, share))
             child.send(self._waiting[:count])
             del self._waiting[:count]
@@ -123,16 +153,29 @@ class PreforkPool:
             child.flush()
             news, alive = child.receive()
             for report in news:
-                if report.state != "STARTED":
-                    child.jobs.pop(report.tag, None)
-                    self._window.observe(report.runtime)
-            reports.extend(news)
+                self._take_note(child, report)
+            reports.extend(report for report in news if report.state != SKIPPED)
+            self._waiting[:0] = child.recall(time.monotonic())
             if not alive:
                 reports.extend(self._bury(child))
                 self._children[index] = self._fork(child.number)
         if self._waiting:
             self.submit(())
         return reports
+
+    def _take_note(self, child: Child, report: Report) -> None:
+        if report.state == STARTED:
+            return
+        job = child.jobs.pop(report.tag, None)
+        if report.state != SKIPPED:
+            self._window.observe(report.runtime)
+        elif job is not None:
+            self._waiting.append(job)
+
+    def _ready(self) -> list[Child]:
+        """The processes that may be given jobs: not those who are at a long one."""
+        now = time.monotonic()
+        return [child for child in self._children if not (child.jobs and child.is_long_at_it(now))]
 
     def kill(self, tag: int) -> bool:
         for child in self._children:
