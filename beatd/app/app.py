@@ -15,6 +15,7 @@ from beatd.app import shared
 from beatd.app.autoretry import add_autoretry
 from beatd.app.conf import Conf
 from beatd.app.context import current
+from beatd.app.making import discover, import_all, task_class
 from beatd.app.periodic import Registration, from_conf, registration
 from beatd.app.registry import TaskRegistry
 from beatd.app.result import AsyncResult
@@ -102,7 +103,9 @@ class App:
             self._finalized = True
             try:
                 self.on_after_configure.send(sender=self, source=self.conf)
-                self._import_tasks()
+                import_all((*self.conf.imports, *self.conf.include))
+                for packages, related_name in self._packages:
+                    discover(packages() if callable(packages) else packages, related_name)
                 for make in list(shared.recipes()):
                     make(self)
                 for task in self.tasks.values():
@@ -111,13 +114,6 @@ class App:
             except BaseException:
                 self._finalized = False
                 raise
-
-    def _import_tasks(self) -> None:
-        for name in (*self.conf.imports, *self.conf.include):
-            importlib.import_module(name)
-        for packages, related_name in self._packages:
-            for package in packages() if callable(packages) else packages:
-                _import_related(package, related_name)
 
     def _configure(self, task: BaseTask[..., Any]) -> None:
         for attribute, setting in FROM_CONF.items():
@@ -156,26 +152,7 @@ class App:
         with self._lock:
             if name in self.tasks:
                 return self.tasks[name]
-            return self.register_task(self._class_from(fun, name, options)())
-
-    def _class_from(self, fun: Callable[..., Any], name: str, options: dict[str, Any]) -> type[BaseTask[..., Any]]:
-        base = options.pop("base", None) or self.Task
-        bind = options.pop("bind", False)
-        if "raises" in options:
-            options.setdefault("throws", options.pop("raises"))
-        for harmless in ("shared", "lazy", "filter", "pydantic"):
-            options.pop(harmless, None)
-        attributes = {
-            **options,
-            "name": name,
-            "run": fun if bind else staticmethod(fun),
-            "abstract": False,
-            "__doc__": fun.__doc__,
-            "__module__": fun.__module__,
-            "__wrapped__": fun,
-            "__name__": fun.__name__,
-        }
-        return type(fun.__name__, (base,), attributes)
+            return self.register_task(task_class(fun, name, self.Task, options)())
 
     def register_task(self, task: Any) -> BaseTask[..., Any]:
         """Add a task object (an instance of a subclass of :class:`beatd.Task`, or such a class)."""
@@ -311,13 +288,3 @@ class App:
 
     def __repr__(self) -> str:
         return f"<App {self.main or '__main__'}>"
-
-
-def _import_related(package: str, related_name: str) -> None:
-    """Import ``package.related_name``; a package without such a module is fine, an error inside it is not."""
-    name = f"{package}.{related_name}" if related_name else package
-    try:
-        importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        if error.name != name:
-            raise

@@ -1,0 +1,51 @@
+"""Where an app's tasks come from: functions, made into task classes, and modules, imported for the tasks in them."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from beatd.app.task import Task
+
+_MEANINGLESS = ("shared", "lazy", "filter", "pydantic")
+"""Options of Celery's decorator that change nothing here."""
+
+
+def task_class(
+    fun: Callable[..., Any], name: str, base: type[Task[..., Any]], options: Mapping[str, Any]
+) -> type[Task[..., Any]]:
+    """A subclass of ``base`` (or of ``options["base"]``) that runs ``fun``; other options become its attributes."""
+    rest = {key: value for key, value in options.items() if key not in _MEANINGLESS}
+    base = rest.pop("base", None) or base
+    bind = rest.pop("bind", False)
+    if "raises" in rest:
+        rest.setdefault("throws", rest.pop("raises"))
+    attributes = {
+        **rest,
+        "name": name,
+        "run": fun if bind else staticmethod(fun),
+        "abstract": False,
+        "__doc__": fun.__doc__,
+        "__module__": fun.__module__,
+        "__wrapped__": fun,
+        "__name__": fun.__name__,
+    }
+    return type(fun.__name__, (base,), attributes)
+
+
+def import_all(names: Iterable[str]) -> None:
+    """Import these modules."""
+    for name in names:
+        importlib.import_module(name)
+
+
+def discover(packages: Iterable[str], related_name: str) -> None:
+    """Import ``related_name`` of each package; one without such a module is fine, an error inside it is not."""
+    for package in packages:
+        name = f"{package}.{related_name}" if related_name else package
+        try:
+            importlib.import_module(name)
+        except ModuleNotFoundError as error:
+            if error.name != name:
+                raise
