@@ -1,8 +1,9 @@
 """What every test may use: a real server of its own, and a way to wait without sleeping and hoping.
 
 ``redis_url`` is an empty database on a server that this test run started, ``redis_server`` the handle to kill, pause
-and restart it, ``start_server`` makes further ones. ``--store redis --store valkey`` runs every test that needs a
-server against both. A server that cannot be found fails the test where ``CI`` is set and skips it, by name, elsewhere.
+and restart it, ``start_server`` makes further ones; ``rabbitmq`` is a RabbitMQ node. ``--store redis --store valkey``
+runs every test that needs a store against both. A server that cannot be found fails the test where ``CI`` is set and
+skips it, by name, elsewhere.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from typing import TypeVar
 
 import pytest
 import redis
+
+from tests.rabbitmq import RabbitMQ, installed
 
 T = TypeVar("T")
 KINDS = ("redis", "valkey")
@@ -217,6 +220,24 @@ def _binary_or_skip(kind: str) -> str:
     if binary is None:
         missing(f"{kind}-server")
     return str(binary)
+
+
+@pytest.fixture(scope="session")
+def rabbitmq_node() -> Iterator[RabbitMQ]:
+    """The RabbitMQ that the tests of this run share, started when the first of them asks."""
+    if not installed():
+        missing("rabbitmq-server")
+    node = RabbitMQ()
+    try:
+        yield node.start()
+    finally:
+        node.close()
+
+
+@pytest.fixture
+def rabbitmq(rabbitmq_node: RabbitMQ) -> RabbitMQ:
+    """The shared RabbitMQ, running. It is not emptied: take names of queues and exchanges that no other test takes."""
+    return rabbitmq_node.start()
 
 
 @pytest.fixture

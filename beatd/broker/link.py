@@ -16,7 +16,7 @@ from typing import Any
 import amqp
 import kombu as _kombu
 from amqp import spec
-from amqp.exceptions import AMQPError
+from amqp.exceptions import AMQPError, FrameSyntaxError
 from amqp.method_framing import frame_writer
 from amqp.serialization import dumps
 
@@ -31,10 +31,11 @@ kombu: Any = _kombu  # only half of it is typed
 CONFIRMED = ""
 """The outcome of a message that the broker has; any other outcome is the reason why it does not."""
 
+_BLOCKED = "it takes no messages for now (short of memory or disk space; its log says more)"
 _WRITE_AT_ONCE = 256 * 1024
 """Bytes of messages that are gathered before they are written to the socket."""
 _PROPERTIES = ("correlation_id", "reply_to", "delivery_mode", "priority", "expiration")
-_UNFIT = (struct.error, ValueError, TypeError, UnicodeError, OverflowError, AMQPError)
+_UNFIT = (struct.error, ValueError, TypeError, OverflowError, FrameSyntaxError)
 """What py-amqp raises for what AMQP cannot carry: integers of more than 64 bits, names of more than 255 bytes."""
 
 
@@ -48,7 +49,7 @@ class Link:
     def __init__(self, url: str, place: str) -> None:
         """Connect, to the first host that answers. Raises what kombu and py-amqp raise."""
         self._place = place
-        self._blocked = ""
+        self._blocked = False
         self._kombu = kombu.Connection(
             url,
             connect_timeout=PUBLISH_TIMEOUT,
@@ -96,7 +97,7 @@ class Link:
         deadline = time.monotonic() + PUBLISH_TIMEOUT
         while self._blocked:
             if (left := deadline - time.monotonic()) <= 0:
-                raise Blocked(f"it takes no messages: {self._blocked}")
+                raise Blocked(_BLOCKED)
             self._read(left)
 
     def knows(self, parcel: Parcel) -> bool:
@@ -139,14 +140,15 @@ class Link:
         self._await_confirms()
 
     def _send(self, parcel: Parcel) -> None:
-        if reason := self._unready(parcel):
-            self._outcomes[parcel.message.id] = reason
-            return
         try:
             args = dumps("Bssbb", (0, parcel.to.exchange, parcel.to.key, True, False))
-            self._frame(1, self._channel.channel_id, spec.Basic.Publish, args, _amqp_message(parcel))
+            reason = self._unready(parcel)
+            if reason is None:
+                self._frame(1, self._channel.channel_id, spec.Basic.Publish, args, _amqp_message(parcel))
         except _UNFIT as error:
-            self._outcomes[parcel.message.id] = f"AMQP cannot carry it: {error}"
+            reason = f"AMQP cannot carry it: {error}"
+        if reason is not None:
+            self._outcomes[parcel.message.id] = reason
             return
         self._sent += 1
         self._under_way[self._sent] = parcel.message.id
@@ -176,7 +178,7 @@ class Link:
             before = len(self._under_way)
             left = progress + PUBLISH_TIMEOUT - time.monotonic()
             if left <= 0 and self._blocked:
-                raise Blocked(f"it takes no messages: {self._blocked}")
+                raise Blocked(_BLOCKED)
             if left <= 0:
                 raise TimeoutError(f"no confirmation within {PUBLISH_TIMEOUT:g} s")
             self._read(left)
@@ -207,13 +209,12 @@ class Link:
     def _on_return(self, error: AMQPError, _exchange: str, _routing_key: str, message: Any) -> None:
         self._outcomes[message.properties["correlation_id"]] = f"no queue gets it ({error.reply_text})"
 
-    def _on_blocked(self, reason: str) -> None:
-        self._blocked = reason or "no reason given"
-        text = "Broker %s takes no messages for now: %s"
-        log.warning(text, self._place, self._blocked, extra={"event": "broker_blocked", "reason": self._blocked})
+    def _on_blocked(self, _reason: str) -> None:  # py-amqp does not read the reason
+        self._blocked = True
+        log.warning("Broker %s: %s", self._place, _BLOCKED, extra={"event": "broker_blocked"})
 
     def _on_unblocked(self) -> None:
-        self._blocked = ""
+        self._blocked = False
         log.info("Broker %s takes messages again", self._place, extra={"event": "broker_unblocked"})
 
 
