@@ -43,8 +43,8 @@ class KombuPublisher:
         try:
             connection = kombu.Connection(url)
             self._errors = (KombuError, OSError, *connection.connection_errors, *connection.channel_errors)
-        except (KombuError, ImportError, KeyError, ValueError) as error:
-            raise BrokerError(f"broker {self._place}: {error}") from error
+        except (KombuError, ImportError, LookupError, ValueError) as error:
+            raise BrokerError(f"broker {self._place}: {' '.join(map(str, error.args))}") from error
 
     def publish(self, message: TaskMessage, *, queue: str, exchange: str = "", routing_key: str | None = None) -> None:
         with self._lock, self._border():

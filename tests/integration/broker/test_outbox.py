@@ -1,0 +1,216 @@
+"""From the outbox to the broker: in order, in batches, once; and nothing in it can stand in the way of the rest."""
+
+import json
+import threading
+
+import pytest
+
+from beatd.beat.messages import Messages
+from beatd.beat.outlet import BATCH, OutboxOutlet
+from beatd.beat.report import Report
+from beatd.beat.seat import Term
+from beatd.broker import Refused
+from beatd.exceptions import BrokerError, TermLost
+from beatd.message import envelope
+from beatd.model import Entry, Options, Policies, Run
+from beatd.schedules import parse
+from beatd.store.client import connect
+from beatd.store.keys import Keys
+from beatd.store.outbox import Outbox
+from tests.integration.broker.conftest import parcel
+
+KEYS = Keys("beatd")
+NOW = 1_790_000_000_000
+
+
+class Clock:
+    def __init__(self):
+        self.ms = NOW
+
+    def now_ms(self):
+        return self.ms
+
+    def monotonic(self):
+        return self.ms / 1000
+
+    def wait(self, event: threading.Event, seconds: float):
+        raise AssertionError("nothing here waits")
+
+
+class Broker:
+    """Takes everything, unless told otherwise; remembers batches."""
+
+    def __init__(self):
+        self.batches = []
+        self.away = False
+        self.refuses = set()
+        self.then = lambda: None
+
+    def publish_many(self, parcels):
+        if self.away:
+            raise BrokerError("broker away")
+        self.batches.append(parcels)
+        self.then()
+        return [Refused(n, "no queue gets it") for n, one in enumerate(parcels) if one.message.id in self.refuses]
+
+    @property
+    def ids(self):
+        return [one.message.id for batch in self.batches for one in batch]
+
+
+class Rig:
+    def __init__(self, url):
+        self.client = connect(url)
+        self.clock, self.broker, self.report = Clock(), Broker(), Report()
+        self.outbox = Outbox(self.client, KEYS)
+        self.win(1)
+
+    def win(self, token):
+        self.term = Term(token, f"d:{token}", 1e18)
+        self.client.set(KEYS.shard(0).lease, self.term.lease_value)
+        self.outlet = OutboxOutlet(self.outbox, self.broker, self.clock)
+
+    def put(self, *raws):
+        self.client.lpush(self.outbox.key, *raws)
+
+    def flush(self):
+        self.outlet.flush(self.term, self.report)
+
+    @property
+    def left(self):
+        return self.client.llen(self.outbox.key)
+
+    @property
+    def dead(self):
+        return [json.loads(raw) for raw in self.client.lrange(KEYS.named("dead_letters"), 0, -1)]
+
+
+@pytest.fixture
+def rig(redis_url):
+    rig = Rig(redis_url)
+    yield rig
+    rig.client.close()
+
+
+def raw(task_id, queue="q", **options):
+    return envelope(parcel(task_id, queue, **options).message, queue=queue)
+
+
+def test_the_oldest_go_first_and_in_batches(rig):
+    ids = [f"id-{number}" for number in range(BATCH + 10)]
+    rig.put(*map(raw, ids))
+    rig.flush()
+    assert rig.broker.ids == ids
+    assert [len(batch) for batch in rig.broker.batches] == [BATCH, 10]
+    assert rig.left == 0
+
+
+def test_an_outbox_that_was_empty_is_not_asked_again_in_the_same_term(rig):
+    rig.flush()
+    rig.put(raw("unseen"))
+    rig.flush()
+    assert rig.left == 1
+    rig.outlet.list_key(parcel("x", "q").to, None)  # something is about to be claimed
+    rig.flush()
+    assert rig.left == 0
+
+
+def test_a_broker_that_is_away_leaves_everything_where_it_is(rig):
+    rig.put(raw("a"), raw("b"))
+    rig.broker.away = True
+    with pytest.raises(BrokerError):
+        rig.flush()
+    assert rig.left == 2
+    rig.broker.away = False
+    rig.flush()
+    assert rig.broker.ids == ["a", "b"]
+
+
+def test_a_new_leader_sends_what_one_that_died_left_behind_with_the_same_ids(rig, caplog):
+    caplog.set_level("INFO")
+    rig.put(raw("a"), raw("b"))
+    rig.broker.then = lambda: rig.client.set(KEYS.shard(0).lease, "another:9")
+    with pytest.raises(TermLost):
+        rig.flush()
+    assert rig.left == 2, "a leader that lost its term strikes nothing off"
+    rig.broker.then = lambda: None
+    rig.win(10)
+    rig.flush()
+    assert rig.broker.ids == ["a", "b", "a", "b"]
+    assert rig.left == 0
+    assert "leftovers_dispatched" in [record.event for record in caplog.records]
+
+
+def test_what_expired_in_the_outbox_is_not_sent_and_what_is_left_is_told_to_the_broker(rig):
+    rig.put(
+        raw("gone", expires="2026-09-21T14:13:20.000+00:00", expiration_ms=5_000),
+        raw("left", expires="2026-09-21T14:13:28.000+00:00", expiration_ms=60_000),
+        raw("for ever"),
+    )
+    rig.flush()
+    assert rig.broker.ids == ["left", "for ever"]
+    assert rig.broker.batches[0][0].message.properties["expiration"] == "8000"
+    assert rig.report.totals["expired"] == 1
+    assert rig.left == 0
+
+
+@pytest.mark.parametrize(
+    "poison",
+    [
+        b"",
+        b"\xff\xfe",
+        b"not json",
+        b"[]",
+        b"{}",
+        b'{"body": ""}',
+        b'{"body": "", "headers": {"id": "x"}, "properties": {"delivery_info": 5}}',
+        b'{"body": "", "headers": {"id": "x"}, "properties": {"delivery_info": {}}}',
+        b'{"body": "", "headers": {}, "properties": {"delivery_info": {"routing_key": "q"}}}',
+        b'{"body": "", "headers": {"id": "x", "expires": ""}, "properties": {"delivery_info": {"exchange": "x"}}}',
+        b'{"body": "", "headers": {"id": "x", "expires": "no"}, "properties": {"delivery_info": {"routing_key": "q"}}}',
+        b'{"body": "", "headers": {"id": "x", "expires": 7}, "properties": {"delivery_info": {"routing_key": "q"}}}',
+    ],
+)
+def test_what_is_no_message_becomes_a_dead_letter(rig, poison, caplog):
+    rig.put(raw("a"), poison, raw("b"))
+    rig.flush()
+    assert rig.broker.ids == ["a", "b"]
+    assert rig.left == 0
+    [letter] = rig.dead
+    assert letter["reason"]
+    assert letter["at"] == "2026-09-21T14:13:20.000+00:00"
+    assert "message" in letter or letter["message_base64"] == "//4="
+    assert "outbox_corrupt" in [record.event for record in caplog.records]
+
+
+def test_what_the_broker_refuses_becomes_a_dead_letter(rig, caplog):
+    rig.put(raw("a"), raw("bad", "reports"), raw("b"))
+    rig.broker.refuses = {"bad"}
+    rig.flush()
+    assert rig.left == 0
+    [letter] = rig.dead
+    assert (letter["reason"], letter["queue"]) == ("no queue gets it", "reports")
+    assert json.loads(letter["message"])["headers"]["id"] == "bad"
+    assert [record.event for record in caplog.records] == ["run_refused"]
+    assert "message bad (tasks.t) to queue 'reports'" in caplog.text
+
+
+def test_a_run_is_dispatched_when_the_broker_has_it(rig, caplog):
+    caplog.set_level("INFO")
+    schedule = parse(30.0)
+    entry = Entry(name="tick", task="t", schedule=schedule, options=Options(), policies=Policies())
+    run = Run(entry, NOW, NOW, schedule)
+    messages = Messages("celery")
+    key = rig.outlet.list_key(messages.address_of(entry), None)
+    rig.client.lpush(key, messages.render(run, None))
+    rig.outlet.claimed([run], rig.report, NOW)
+    rig.broker.away = True
+    with pytest.raises(BrokerError):
+        rig.flush()
+    assert rig.report.totals["dispatched"] == 0
+    rig.broker.away = False
+    rig.clock.ms += 2_500
+    rig.flush()
+    assert rig.report.totals["dispatched"] == 1
+    [record] = [record for record in caplog.records if record.event == "run_dispatched"]
+    assert (record.entry, record.lateness_ms) == ("tick", 2_500)

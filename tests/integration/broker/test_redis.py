@@ -1,0 +1,93 @@
+"""Another Redis as the broker: batches in order, priorities, exchanges as kombu's consumers bind them."""
+
+import kombu
+import pytest
+
+from beatd.broker import Address
+from beatd.broker.kombu import KombuPublisher
+from beatd.broker.redis import RedisPublisher
+from beatd.exceptions import BrokerError
+from tests.integration.broker.conftest import parcel
+
+
+@pytest.fixture(params=[RedisPublisher, KombuPublisher], ids=["native", "kombu"])
+def publisher(request, redis_url):
+    publisher = request.param(redis_url)
+    yield publisher
+    publisher.close()
+
+
+@pytest.fixture
+def take(redis_url):
+    """``take("queue")``: the ids of what a kombu consumer gets from it."""
+    connection = kombu.Connection(redis_url)
+
+    def ids(queue):
+        simple = connection.SimpleQueue(queue, no_ack=True)
+        with simple:
+            return [simple.get_nowait().headers["id"] for _ in range(simple.qsize())]
+
+    yield ids
+    connection.release()
+
+
+def test_a_batch_arrives_in_order(publisher, take):
+    ids = [f"id-{number}" for number in range(200)]
+    assert publisher.publish_many([parcel(each, "q") for each in ids]) == []
+    assert publisher.depth("q") == 200
+    assert take("q") == ids
+
+
+def test_several_queues_and_priorities_in_one_batch(publisher, take):
+    batch = [parcel("a", "q"), parcel("late", "q", priority=9), parcel("b", "other"), parcel("c", "q")]
+    assert publisher.publish_many(batch) == []
+    assert (publisher.depth("q"), publisher.depth("other"), publisher.depth("none")) == (3, 1, 0)
+    assert take("q") == ["a", "c", "late"]
+
+
+@pytest.mark.parametrize("kind", ["direct", "topic"])
+def test_an_exchange_reaches_what_is_bound_to_it(publisher, redis_url, take, kind):
+    pattern = "reports.*" if kind == "topic" else "reports.daily"
+    exchange = kombu.Exchange("x", type=kind)
+    with kombu.Connection(redis_url) as connection:
+        for name in ("one", "two"):
+            kombu.Queue(name, exchange, routing_key=pattern)(connection.channel()).declare()
+    native = RedisPublisher(redis_url)
+    assert native.bound(Address("reports.daily", "x")) == ["one", "two"]
+    assert native.bound(Address("other", "x")) == ["other"]
+    native.close()
+    if isinstance(publisher, RedisPublisher):
+        assert publisher.publish_many([parcel("a", exchange="x", key="reports.daily")]) == []
+        assert (take("one"), take("two")) == (["a"], ["a"])
+
+
+def test_what_nothing_is_bound_to_goes_to_the_queue_of_that_name_and_is_said_once(redis_url, take, caplog):
+    publisher = RedisPublisher(redis_url)
+    publisher.publish_many([parcel("a", exchange="x", key="k"), parcel("b", exchange="x", key="k")])
+    publisher.publish_many([parcel("c", exchange="x", key="k")])
+    assert take("k") == ["a", "b", "c"]
+    assert [record.event for record in caplog.records] == ["exchange_unbound"]
+    publisher.close()
+
+
+def test_a_broker_that_is_away_is_an_error_and_then_is_not(publisher, redis_server, take):
+    assert publisher.publish_many([parcel("a", "q")]) == []
+    redis_server.kill()
+    with pytest.raises(BrokerError, match="broker"):
+        publisher.publish_many([parcel("b", "q")])
+    redis_server.start()
+    assert publisher.publish_many([parcel("c", "q")]) == []
+    assert take("q") == ["c"]
+
+
+def test_a_transport_that_does_not_exist_is_said():
+    with pytest.raises(BrokerError, match="broker nonsense://u:\\*\\*\\*@h: No such transport: nonsense"):
+        KombuPublisher("nonsense://u:secret@h")
+
+
+def test_kombus_memory_transport_takes_what_others_take():
+    publisher = KombuPublisher("memory://")
+    assert publisher.publish_many([parcel("a", "memory-q"), parcel("b", "memory-q")]) == []
+    assert publisher.depth("memory-q") == 2
+    assert publisher.depth("memory-none") == 0
+    publisher.close()
