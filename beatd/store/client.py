@@ -26,6 +26,7 @@ from redis.exceptions import (
 from redis.retry import Retry
 
 from beatd.exceptions import StoreRefused, StoreUnavailable, TermLost
+from beatd.store.keys import type_of
 
 
 def connect(url: str, *, timeout_ms: int = 5_000, name: str = "beatd") -> redis.Redis:
@@ -104,7 +105,7 @@ class Script:
 
     def __call__(self, keys: Sequence[str | bytes], args: Sequence[Any]) -> Any:
         """Run it; raises :class:`TermLost`, :class:`StoreUnavailable` or :class:`StoreRefused`."""
-        with border(self._client):
+        with _naming(self._client, keys):
             return self._call(keys=keys, args=args)
 
     def stream(self, calls: Iterable[tuple[Sequence[str], Sequence[Any]]]) -> Iterator[Any]:
@@ -112,11 +113,13 @@ class Script:
 
         Raises as a single call does; what became of the calls under way is then unknown.
         """
-        with border(self._client):
+        touched: set[str] = set()
+        with _naming(self._client, touched):
             connection: Any = self._client.connection_pool.get_connection()
             under_way = 0
             try:
                 for keys, args in calls:
+                    touched.update(keys)
                     # EVAL, not EVALSHA: a server that has lost the script must not stop a stream half way
                     connection.send_command("EVAL", self._call.script, len(keys), *keys, *args)
                     under_way += 1
@@ -132,6 +135,36 @@ class Script:
                 if under_way:
                     connection.disconnect()  # an answer that nobody read would be taken for the next one's
                 self._client.connection_pool.release(connection)
+
+
+@contextmanager
+def _naming(client: redis.Redis, keys: Iterable[str | bytes]) -> Iterator[None]:
+    """A :func:`border` that names the key when one of them is of another type than beatd's."""
+    try:
+        with border(client):
+            yield
+    except StoreRefused as error:
+        if "WRONGTYPE" in str(error) and (foreign := _foreign(client, keys)):
+            raise StoreRefused(f"{error} ({foreign})") from error
+        raise
+
+
+def _foreign(client: redis.Redis, keys: Iterable[str | bytes]) -> str:
+    """Which of the keys are not beatd's own, in words; empty if that cannot be found out."""
+    names = [key.decode() if isinstance(key, bytes) else key for key in keys]
+    try:
+        with client.pipeline(transaction=False) as pipeline:
+            for name in names:
+                pipeline.type(name)
+            found = [raw.decode() for raw in pipeline.execute()]
+    except redis.RedisError:
+        return ""
+    wrong = [
+        f"the key {name} is a {kind} and should be a {wanted}"
+        for name, kind in zip(names, found, strict=True)
+        if (wanted := type_of(name)) is not None and kind not in ("none", wanted)
+    ]
+    return "; ".join(wrong)
 
 
 @functools.cache

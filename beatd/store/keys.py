@@ -47,6 +47,22 @@ class ShardKeys(NamedTuple):
 
 
 _OWN = ("lease", "term", "outbox")
+_TYPES = {
+    "lease": "string",
+    "term": "string",
+    "last_due": "hash",
+    "known": "hash",
+    "runs": "hash",
+    "running": "hash",
+    "gone": "zset",
+    "outbox": "list",
+    "daemons": "hash",
+}
+
+
+def type_of(key: str) -> str | None:
+    """The type that a key of this module must have; ``None`` for any other."""
+    return _TYPES.get(key.rpartition(":")[2]) if key.startswith("{") else None
 
 
 class WorkerKeys(NamedTuple):

@@ -185,7 +185,7 @@ def test_the_scripts_survive_a_flush_of_the_script_cache(claims, client, held):
 
 def test_a_key_of_a_foreign_type_is_refused_and_kept(claims, client, held):
     client.set(KEYS.shard().last_due, "mine")
-    with pytest.raises(StoreRefused, match="WRONGTYPE"):
+    with pytest.raises(StoreRefused, match="the key {beatd}:last_due is a string and should be a hash"):
         claim(claims, held, ("a", NOW, "celery", b"1"))
     assert client.get(KEYS.shard().last_due) == b"mine"
     assert client.llen("celery") == 0
