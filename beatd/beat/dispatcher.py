@@ -83,15 +83,15 @@ class Dispatcher:
 
         for left_out in self._claims.claim(batches(), lease_value=term.lease_value):
             self._say(under_way.popleft(), left_out)
-        self.flush(term)
         return outcomes
 
-    def flush(self, term: Term) -> None:
+    def flush(self, term: Term) -> bool:
         """Bring to the broker what was claimed and is not there: by us, or by a leader before us.
 
-        Raises as :meth:`dispatch` does.
+        Returns whether all of it is there now; raises a :class:`~beatd.exceptions.StoreError` or
+        :class:`~beatd.exceptions.BrokerError`.
         """
-        self._outlet.flush(term, self._report)
+        return self._outlet.flush(term, self._report)
 
     def _facts(self, runs: Sequence[Run]) -> Facts:
         """What policies ask about, fetched once for all of the runs; nothing for most schedules."""

@@ -21,8 +21,8 @@ from beatd.message import TaskMessage, open_envelope
 from beatd.model import Run
 from beatd.store.outbox import DeadLetter, Outbox
 
-BATCH = 1_000
-"""Messages published before they are struck off together: as many are sent again when the leader dies in between."""
+FLUSH_AT_MOST = 10.0
+"""Seconds after which no further batch is begun, though there are some."""
 
 
 class Outlet(Protocol):
@@ -37,8 +37,11 @@ class Outlet(Protocol):
     def claimed(self, runs: Sequence[Run], report: Report, now_ms: int) -> None:
         """These were claimed just now, with their messages; they are dispatched once the broker has them."""
 
-    def flush(self, term: Term, report: Report) -> None:
-        """Bring everything claimed to the broker; raises :class:`~beatd.exceptions.BrokerError` if it cannot."""
+    def flush(self, term: Term, report: Report) -> bool:
+        """Bring everything claimed to the broker; raises :class:`~beatd.exceptions.BrokerError` if it cannot.
+
+        Returns whether it has done so: a slow broker is left after a while, so that the loop goes on turning.
+        """
 
     def depth(self, queue: str) -> int:
         """How many messages wait in a queue; one that does not exist is empty."""
@@ -58,8 +61,9 @@ class StoreOutlet:
     def claimed(self, runs: Sequence[Run], report: Report, now_ms: int) -> None:
         report.dispatched(runs, now_ms)
 
-    def flush(self, term: Term, report: Report) -> None:  # noqa: ARG002 - nothing is ever left
+    def flush(self, term: Term, report: Report) -> bool:  # noqa: ARG002 - nothing is ever left
         self._bound.clear()
+        return True
 
     def depth(self, queue: str) -> int:
         return self._publisher.depth(queue)
@@ -88,6 +92,7 @@ class OutboxOutlet:
         self._publisher = publisher
         self._clock = clock
         self._empty_in = 0  # the token of the term in which the outbox was last seen empty
+        self._inherited_in = 0  # that of the term in which the outboxes of former shards were taken over
         self._claimed: dict[str, Run] = {}
         """Runs of our own that are in the outbox, by id."""
 
@@ -98,14 +103,18 @@ class OutboxOutlet:
     def claimed(self, runs: Sequence[Run], report: Report, now_ms: int) -> None:  # noqa: ARG002 - said by flush
         self._claimed.update((run.id, run) for run in runs)
 
-    def flush(self, term: Term, report: Report) -> None:
+    def flush(self, term: Term, report: Report) -> bool:
         """Publish the oldest first, so that leftovers of a leader that died go before what is new."""
+        until = self._clock.monotonic() + FLUSH_AT_MOST
         while self._empty_in != term.token:
-            envelopes = self._outbox.oldest(BATCH)
+            if self._clock.monotonic() > until:
+                return False
+            envelopes = self._outbox.oldest(self._publisher.batch)
             letters = self._publish(envelopes, report)
             if not envelopes or self._outbox.strike(len(envelopes), letters, lease_value=term.lease_value) == 0:
                 self._empty_in = term.token
                 self._claimed.clear()
+        return True
 
     def depth(self, queue: str) -> int:
         return self._publisher.depth(queue)

@@ -118,9 +118,10 @@ class Beat:
         term = self._elector.term()
         if term is None:
             return SLEEP_MAX  # the elector wakes us when a term begins
-        # What a leader before us, or a broker that was down, left behind. While that fails nothing more is claimed, and
+        # What a leader before us, or a broker that was down, left behind. Until that is gone nothing more is claimed;
         # what is missed meanwhile is left to catch-up.
-        self._dispatcher.flush(term)
+        if not self._dispatcher.flush(term):
+            return 0.0
         now_ms = self._clock.now_ms()
         if self._must_resume(term, now_ms):
             self._resume(term, now_ms)
@@ -130,7 +131,7 @@ class Beat:
             outcomes = self._dispatcher.dispatch(runs, term)  # claims and pushes; raises and changes nothing otherwise
             self._heap.advance(outcomes)  # memory moves after the store has
             self._on_turn()
-            if (term := self._elector.term()) is None:
+            if (term := self._elector.term()) is None or not self._dispatcher.flush(term):
                 return 0.0
         return self._until_next_due()
 

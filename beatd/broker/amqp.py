@@ -25,6 +25,8 @@ log = logging.getLogger("beatd.broker")
 class AmqpPublisher:
     """Publishes through one :class:`~beatd.broker.link.Link`, replaced when it fails."""
 
+    batch = 1_000
+
     def __init__(self, url: str) -> None:
         self._url = url
         self._place = place_of(url)

@@ -32,6 +32,8 @@ class KombuPublisher:
     Raises :class:`~beatd.exceptions.BrokerError` at once if there is no such transport.
     """
 
+    batch = 100  # most transports take them one by one, some over the internet
+
     def __init__(self, url: str) -> None:
         self._url = url
         self._place = place_of(url)

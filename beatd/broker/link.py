@@ -32,6 +32,8 @@ CONFIRMED = ""
 """The outcome of a message that the broker has; any other outcome is the reason why it does not."""
 
 _BLOCKED = "it takes no messages for now (short of memory or disk space; its log says more)"
+_BATCH_TIMEOUT = 30.0
+"""Seconds for the confirmation of a whole batch, however steadily it comes."""
 _WRITE_AT_ONCE = 256 * 1024
 """Bytes of messages that are gathered before they are written to the socket."""
 _PROPERTIES = ("correlation_id", "reply_to", "delivery_mode", "priority", "expiration")
@@ -173,14 +175,14 @@ class Link:
     def _await_confirms(self) -> None:
         """Until nothing is under way; at most :data:`PUBLISH_TIMEOUT` without progress."""
         self._write()
-        progress = time.monotonic()
+        begin = progress = time.monotonic()
         while self._under_way:
             before = len(self._under_way)
-            left = progress + PUBLISH_TIMEOUT - time.monotonic()
+            left = min(progress + PUBLISH_TIMEOUT, begin + _BATCH_TIMEOUT) - time.monotonic()
             if left <= 0 and self._blocked:
                 raise Blocked(_BLOCKED)
             if left <= 0:
-                raise TimeoutError(f"no confirmation within {PUBLISH_TIMEOUT:g} s")
+                raise TimeoutError(f"no confirmation of {len(self._under_way)} messages in time")
             self._read(left)
             if len(self._under_way) < before:
                 progress = time.monotonic()

@@ -54,6 +54,9 @@ class Refused(NamedTuple):
 class Publisher(Protocol):
     """Hands messages to a broker. Safe to share between threads, and usable after a fork."""
 
+    batch: int
+    """How many parcels :meth:`publish_many` should get at once: so many are sent again if nobody knows what arrived."""
+
     def publish(self, message: TaskMessage, *, queue: str, exchange: str = "", routing_key: str | None = None) -> None:
         """Put ``message`` into ``queue``, or into whatever is bound to ``routing_key`` of ``exchange``.
 

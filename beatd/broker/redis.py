@@ -38,6 +38,8 @@ def queue_keys(queue: str) -> list[str]:
 class RedisPublisher:
     """Publishes natively: an ``LPUSH`` of kombu's envelope."""
 
+    batch = 1_000
+
     def __init__(self, url: str) -> None:
         self._client = connect(redis_url(url), name="beatd-publisher")
         self._unbound: set[Address] = set()

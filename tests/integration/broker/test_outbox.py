@@ -6,7 +6,7 @@ import threading
 import pytest
 
 from beatd.beat.messages import Messages
-from beatd.beat.outlet import BATCH, OutboxOutlet
+from beatd.beat.outlet import FLUSH_AT_MOST, OutboxOutlet
 from beatd.beat.report import Report
 from beatd.beat.seat import Term
 from beatd.broker import Refused
@@ -39,6 +39,8 @@ class Clock:
 
 class Broker:
     """Takes everything, unless told otherwise; remembers batches."""
+
+    batch = 100
 
     def __init__(self):
         self.batches = []
@@ -74,7 +76,7 @@ class Rig:
         self.client.lpush(self.outbox.key, *raws)
 
     def flush(self):
-        self.outlet.flush(self.term, self.report)
+        return self.outlet.flush(self.term, self.report)
 
     @property
     def left(self):
@@ -97,12 +99,21 @@ def raw(task_id, queue="q", **options):
 
 
 def test_the_oldest_go_first_and_in_batches(rig):
-    ids = [f"id-{number}" for number in range(BATCH + 10)]
+    ids = [f"id-{number}" for number in range(110)]
     rig.put(*map(raw, ids))
     rig.flush()
     assert rig.broker.ids == ids
-    assert [len(batch) for batch in rig.broker.batches] == [BATCH, 10]
+    assert [len(batch) for batch in rig.broker.batches] == [100, 10]
     assert rig.left == 0
+
+
+def test_a_slow_broker_is_left_after_a_while_so_that_the_loop_goes_on_turning(rig):
+    rig.put(*(raw(f"id-{number}") for number in range(310)))
+    rig.broker.then = lambda: setattr(rig.clock, "ms", rig.clock.ms + FLUSH_AT_MOST * 600)
+    assert not rig.flush()
+    assert rig.left == 110
+    assert rig.flush()
+    assert (rig.left, len(rig.broker.ids)) == (0, 310)
 
 
 def test_an_outbox_that_was_empty_is_not_asked_again_in_the_same_term(rig):
