@@ -128,7 +128,7 @@ class Daemon:
     def _beat(self, seat: Seat) -> Beat:
         settings, store, keys, clock = self._settings, self._store, self._keys, self._clock
         claims = Claims(store.client, keys, shard=seat.shard, shards=settings.leader.shards)
-        outbox = Outbox(store.client, keys, shard=seat.shard)
+        outbox = Outbox(store.client, keys, shard=seat.shard, shards=settings.leader.shards)
         outlet: Outlet = StoreOutlet(self._publisher)
         if not store.is_broker:
             outlet = OutboxOutlet(outbox, self._publisher, clock)

@@ -13,9 +13,12 @@ import redis
 
 from beatd import wire
 from beatd.store.client import Script, border
-from beatd.store.keys import Keys
+from beatd.store.keys import SHARDS_MAX, Keys
 
 DEAD_LETTERS_KEPT = 10_000
+
+INHERIT_AT_ONCE = 10_000
+"""Messages moved in one call from the outboxes of former shards: keeps the store busy for some milliseconds."""
 
 
 class DeadLetter(NamedTuple):
@@ -30,13 +33,27 @@ class DeadLetter(NamedTuple):
 class Outbox:
     """One shard's outbox. Raises the errors of :class:`~beatd.store.claims.Claims`."""
 
-    def __init__(self, client: redis.Redis, keys: Keys, *, shard: int = 0) -> None:
+    def __init__(self, client: redis.Redis, keys: Keys, *, shard: int = 0, shards: int = 1) -> None:
         self._client = client
+        former = [keys.shard(number) for number in range(shard + shards, SHARDS_MAX, shards)]
+        self._former = [key for each in former for key in (each.lease, each.outbox)]
         self._lease = keys.shard(shard).lease
         self._dead_letters = keys.named("dead_letters")
         self.key = keys.shard(shard).outbox
         """The list that claims push to."""
         self._strike = Script(client, "outbox_strike")
+        self._inherit = Script(client, "outbox_inherit")
+
+    def inherit(self, *, lease_value: str) -> bool:
+        """Take over what is left in the outboxes of shards that there were when there were more of them.
+
+        Tells whether nothing of that kind is left; it is when somebody still leads such a shard.
+        """
+        keys = [self._lease, self.key, *self._former]
+        while True:
+            moved, left = self._inherit(keys, [lease_value, INHERIT_AT_ONCE])
+            if moved < INHERIT_AT_ONCE:
+                return not left
 
     def oldest(self, count: int) -> list[bytes]:
         """Up to ``count`` envelopes, the oldest first."""
