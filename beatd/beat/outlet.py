@@ -105,6 +105,8 @@ class OutboxOutlet:
 
     def flush(self, term: Term, report: Report) -> bool:
         """Publish the oldest first, so that leftovers of a leader that died go before what is new."""
+        if term.token not in (self._empty_in, self._inherited_in):
+            self._inherited_in = term.token if self._outbox.inherit(lease_value=term.lease_value) else 0
         until = self._clock.monotonic() + FLUSH_AT_MOST
         while self._empty_in != term.token:
             if self._clock.monotonic() > until:

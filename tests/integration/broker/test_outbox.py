@@ -225,3 +225,10 @@ def test_a_run_is_dispatched_when_the_broker_has_it(rig, caplog):
     assert rig.report.totals["dispatched"] == 1
     [record] = [record for record in caplog.records if record.event == "run_dispatched"]
     assert (record.entry, record.lateness_ms) == ("tick", 2_500)
+
+
+def test_what_a_former_shard_left_behind_goes_first(rig):
+    rig.client.lpush(KEYS.shard(3).outbox, raw("left behind"))
+    rig.put(raw("new"))
+    rig.flush()
+    assert rig.broker.ids == ["left behind", "new"]
