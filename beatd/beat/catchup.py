@@ -6,6 +6,8 @@ takes the same way as any other.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from beatd.clock import from_ms
 from beatd.model import Policies
 from beatd.schedules import Schedule, latest_ms, period_ms
@@ -14,8 +16,16 @@ WINDOW_MIN_MS = 60_000
 WINDOW_MAX_MS = 24 * 3_600_000
 
 
-def first_due(schedule: Schedule, policies: Policies, *, last_due_ms: int, now_ms: int) -> int | None:
-    """The due time (ms) at which an entry goes on after ``last_due_ms``; ``None`` if it never runs again.
+class Onward(NamedTuple):
+    """Where an entry goes on: the due time (ms), ``None`` if it never runs again."""
+
+    due_ms: int | None
+    passes_over: bool = False
+    """Whether runs before it were missed and are not made."""
+
+
+def first_due(schedule: Schedule, policies: Policies, *, last_due_ms: int, now_ms: int) -> Onward:
+    """Where an entry goes on after ``last_due_ms``.
 
     Nothing was missed if the next run after ``last_due_ms`` lies in the future. Else ``policies.catch_up`` decides:
     ``"latest"`` goes on with the last missed run, ``"all"`` with the oldest of the last ``catch_up_max``, both only
@@ -23,7 +33,7 @@ def first_due(schedule: Schedule, policies: Policies, *, last_due_ms: int, now_m
     """
     due = schedule.next_after_ms(last_due_ms)
     if due is None or due > now_ms:
-        return due
+        return Onward(due)
     since = max(last_due_ms, now_ms - _window_ms(schedule, policies, last_due_ms))
     missed = None
     match policies.catch_up:
@@ -31,7 +41,8 @@ def first_due(schedule: Schedule, policies: Policies, *, last_due_ms: int, now_m
             missed = latest_ms(schedule, after_ms=since, until_ms=now_ms)
         case "all":
             missed = _oldest_of_the_last(policies.catch_up_max, schedule, since, now_ms)
-    return missed if missed is not None else schedule.next_after_ms(now_ms)
+    goes_on = missed if missed is not None else schedule.next_after_ms(now_ms)
+    return Onward(goes_on, passes_over=goes_on != due)
 
 
 def _window_ms(schedule: Schedule, policies: Policies, at_ms: int) -> int:

@@ -19,7 +19,7 @@ from beatd.beat.seat import Seat, Term
 from beatd.clock import Clock
 from beatd.exceptions import BrokerError, StoreError, TermLost
 from beatd.model import Entry
-from beatd.store.claims import Claims, EntryState
+from beatd.store.claims import Claims, EntryState, Gap
 from beatd.timeline import timeline
 
 log = logging.getLogger("beatd.beat")
@@ -185,20 +185,25 @@ class Beat:
         named = {entry.name: entry for entry in entries}
         known_as = list(fingerprints(named.values()))
         states = self._claims.adopt(known_as, lease_value=term.lease_value, now_ms=now_ms)
+        gaps = []
         for number, (name, state) in enumerate(states):
-            self._place(named[name], state, now_ms)
+            if gap := self._place(named[name], state, now_ms):
+                gaps.append(gap)
             if number % PUT_SLICE == 0:
                 self._on_turn()
+        self._claims.pass_over(gaps, lease_value=term.lease_value)
 
-    def _place(self, entry: Entry, state: EntryState, now_ms: int) -> None:
+    def _place(self, entry: Entry, state: EntryState, now_ms: int) -> Gap | None:
+        """Put an entry where it goes on; returns what it passes over on the way there."""
         policies = entry.policies
         if not policies.enabled:
             self._heap.remove(entry.name)
-            return
+            return None
         line = timeline(entry, state.first_seen_ms)
-        due_ms = first_due(line, policies, last_due_ms=state.last_due_ms, now_ms=now_ms)
+        due_ms, passes_over = first_due(line, policies, last_due_ms=state.last_due_ms, now_ms=now_ms)
         left = None if policies.max_runs is None else policies.max_runs - state.runs
         self._heap.put(entry, line, due_ms, left=left)
+        return Gap(entry.name, state.last_due_ms, due_ms) if passes_over and due_ms is not None else None
 
     def _sweep(self, entries: Collection[str], term: Term, now_ms: int) -> None:
         """Forget what the store knows of entries that left the schedule long ago."""

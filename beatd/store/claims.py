@@ -13,14 +13,27 @@ from beatd.store.keys import Keys, shard_of
 ADOPT_BATCH = 1_000
 """Entries read in one call: a call of this size keeps the server busy for about a millisecond."""
 
+GAPS_KEPT_MS = 7 * 86_400_000
+"""How long a clock may have been ahead for what it passed over to be made good."""
+
 
 class EntryState(NamedTuple):
     """What the store remembers of an entry; times in milliseconds since the epoch."""
 
     last_due_ms: int
+    """The due time after which it goes on: of its last claimed run, or, when that lies in the future because a clock
+    was ahead, of the last one before what that clock passed over."""
     first_seen_ms: int
     runs: int
     """How many runs have been sent."""
+
+
+class Gap(NamedTuple):
+    """Runs of an entry that were missed and are not caught up: those due between the two, and with neither of them."""
+
+    name: str
+    after_ms: int
+    before_ms: int
 
 
 class Claim(NamedTuple):
@@ -48,6 +61,7 @@ class Claims:
         self._shard, self._shards = shard, shards
         self._adopt = Script(client, "adopt")
         self._claim = Script(client, "claim")
+        self._pass_over = Script(client, "pass_over")
         self._sweep = Script(client, "sweep")
 
     def adopt(
@@ -58,9 +72,10 @@ class Claims:
         Entries that are new, changed or resumed go on from ``now_ms``. The fingerprint of one that is not enabled
         begins with ``"off "``.
         """
-        keys = [self._keys.lease, self._keys.last_due, self._keys.known, self._keys.runs]
+        keys = [self._keys.lease, self._keys.last_due, self._keys.known, self._keys.runs, self._keys.gaps]
         batches = [entries[start : start + ADOPT_BATCH] for start in range(0, len(entries), ADOPT_BATCH)]
-        calls = ((keys, [lease_value, now_ms, *(text for pair in batch for text in pair)]) for batch in batches)
+        first = (lease_value, now_ms, GAPS_KEPT_MS)
+        calls = ((keys, [*first, *(text for pair in batch for text in pair)]) for batch in batches)
         for batch, flat in zip(batches, self._adopt.stream(calls), strict=True):
             numbers = map(int, flat)
             for name, _ in batch:
@@ -77,6 +92,18 @@ class Claims:
         for left_out in self._claim.stream(calls):
             yield frozenset(left_out)
 
+    def pass_over(self, gaps: Sequence[Gap], *, lease_value: str) -> None:
+        """Remember what catch-up leaves out; to be called before the first run after it is claimed.
+
+        The rule is: a run is claimed once, whatever clocks say, and one that was never claimed is made when its time
+        comes. A clock that is a day ahead passes over a day of runs; when it is set right they are still to come, and
+        those that were made ahead of their time are not made again.
+        """
+        keys = [self._keys.lease, self._keys.gaps]
+        for start in range(0, len(gaps), ADOPT_BATCH):
+            flat = (part for gap in gaps[start : start + ADOPT_BATCH] for part in gap)
+            self._pass_over(keys, [lease_value, GAPS_KEPT_MS, *flat])
+
     def sweep(self, names: Iterable[str], *, lease_value: str, now_ms: int, keep_ms: int) -> list[str]:
         """Forget the state of this shard's entries that have not been among ``names`` for ``keep_ms``; returns their
         names."""
@@ -89,7 +116,7 @@ class Claims:
         changes = [(name, "") for name in gone if name in present]
         changes += [(name, "forget") for name in forgotten]
         changes += [(name, "mark") for name in sorted(known) if name not in present and name not in gone]
-        hashes = [self._keys.last_due, self._keys.known, self._keys.runs, self._keys.running]
+        hashes = [self._keys.last_due, self._keys.known, self._keys.runs, self._keys.running, self._keys.gaps]
         for start in range(0, len(changes), ADOPT_BATCH):
             flat = [text for change in changes[start : start + ADOPT_BATCH] for text in change]
             self._sweep([self._keys.lease, self._keys.gone, *hashes], [lease_value, now_ms, *flat])
@@ -102,10 +129,10 @@ class Claims:
         return shard_of(name, self._shards) == self._shard
 
     def _call(self, batch: Sequence[Claim], lease_value: str) -> tuple[list[str], list[str | int | bytes]]:
-        keys = [self._keys.lease, self._keys.last_due, self._keys.runs, self._keys.running]
+        keys = [self._keys.lease, self._keys.last_due, self._keys.runs, self._keys.running, self._keys.gaps]
         queues: dict[str, int] = {}
         args: list[str | int | bytes] = [lease_value]
         for name, due_ms, queue, message, running in batch:
-            number = 0 if queue is None else queues.setdefault(queue, len(queues) + 5)
+            number = 0 if queue is None else queues.setdefault(queue, len(queues) + 6)
             args += (name, due_ms, number, message, running)
         return [*keys, *queues], args

@@ -40,6 +40,9 @@ class ShardKeys(NamedTuple):
     """hash, for ever: entry name → number of runs that were sent."""
     running: str
     """hash, until the run is over: entry that minds overlaps → ``<run id> <ms until which it may run>``."""
+    gaps: str
+    """hash, 7 days after the last change: entry name → ``<after ms> <before ms> …``, stretches of time whose runs were
+    missed and not caught up. They are still to come should the clock turn out to have been ahead."""
     gone: str
     """zset, 30 days: name of an entry that left the schedule → since when (ms). Then its state is forgotten."""
     outbox: str
@@ -54,6 +57,7 @@ _TYPES = {
     "known": "hash",
     "runs": "hash",
     "running": "hash",
+    "gaps": "hash",
     "gone": "zset",
     "outbox": "list",
     "daemons": "hash",

@@ -4,12 +4,13 @@
 -- KEYS[2]  last due  hash    entry name -> ms
 -- KEYS[3]  runs      hash    entry name -> number of runs sent
 -- KEYS[4]  running   hash    entry name -> "<run id> <ms until which it may run>"
--- KEYS[5…] queues    list    where messages are pushed
+-- KEYS[5]  gaps      hash    entry name -> "<after> <before> <after> <before> …" (ms), see pass_over.lua
+-- KEYS[6…] queues    list    where messages are pushed
 -- ARGV[1]  the value that the lease must have
 -- ARGV[2…] name, due (ms), number of its queue in KEYS (0: nothing is sent), message, running (or empty); name, …
 --
--- Returns the numbers (from 0) of the runs that were left out because their last due is not before their due;
--- error FENCED, and nothing written, when the term is over.
+-- Returns the numbers (from 0) of the runs that were left out because they had been claimed: their due is not after
+-- last due, and in none of the gaps; error FENCED, and nothing written, when the term is over.
 -- Runs of one entry must come in the order of their due times; messages reach a queue in the order given.
 
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then
@@ -23,15 +24,35 @@ end
 local stored_due = redis.call('HMGET', KEYS[2], unpack(names))
 local stored_runs = redis.call('HMGET', KEYS[3], unpack(names))
 
+-- Whether a run that is not after last due was passed over and is still open; from now on what is up to it is not.
+local function take_from_gap(name, due)
+  local gaps, found = {}, false
+  for number in string.gmatch(redis.call('HGET', KEYS[5], name) or '', '%d+') do
+    gaps[#gaps + 1] = number
+  end
+  for i = 1, #gaps, 2 do
+    if tonumber(gaps[i]) < tonumber(due) and tonumber(due) < tonumber(gaps[i + 1]) then
+      gaps[i], found = due, true
+    end
+  end
+  if found then
+    redis.call('HSET', KEYS[5], name, table.concat(gaps, ' '))
+  end
+  return found
+end
+
 local last_due, runs, running, pushes, left_out = {}, {}, {}, {}, {}
 for n, name in ipairs(names) do
   local at = 5 * n - 3
   local due, queue = ARGV[at + 1], tonumber(ARGV[at + 2])
   local last = last_due[name] or stored_due[n]
-  if last and tonumber(last) >= tonumber(due) then
+  local is_new = not last or tonumber(last) < tonumber(due)
+  if is_new then
+    last_due[name] = due
+  end
+  if not is_new and not take_from_gap(name, due) then
     left_out[#left_out + 1] = n - 1
   else
-    last_due[name] = due
     if queue > 0 then
       runs[name] = (runs[name] or tonumber(stored_runs[n] or '0')) + 1
       if ARGV[at + 4] ~= '' then

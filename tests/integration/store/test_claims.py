@@ -5,7 +5,7 @@ import json
 import pytest
 
 from beatd.exceptions import StoreRefused, TermLost
-from beatd.store.claims import Claim, Claims, EntryState
+from beatd.store.claims import Claim, Claims, EntryState, Gap
 from beatd.store.client import connect
 from beatd.store.keys import Keys
 from beatd.store.lease import Leases
@@ -121,6 +121,58 @@ def test_messages_reach_their_queues_in_order(claims, client, held):
     assert client.lrange("other", 0, -1) == [b"2"]
 
 
+def test_what_a_clock_that_was_ahead_passed_over_is_still_to_come(claims, client, held):
+    """The clock jumps from 10 to 1000, shows 1020, and is set back to 15: all in the same unit."""
+    adopt(claims, held, ("a", "x"))
+    claim(claims, held, ("a", NOW + 10, "celery", b"10"))
+    claims.pass_over([Gap("a", NOW + 10, NOW + 1000)], lease_value=held)
+    claim(claims, held, ("a", NOW + 1000, "celery", b"1000"), ("a", NOW + 1020, "celery", b"1020"))
+    assert adopt(claims, held, ("a", "x"), now=NOW + 15)["a"].last_due_ms == NOW + 10
+    assert claim(claims, held, ("a", NOW + 10, "celery", b"again")) == {0}
+    assert claim(claims, held, ("a", NOW + 20, "celery", b"20"), ("a", NOW + 30, None)) == frozenset()
+    assert claim(claims, held, ("a", NOW + 20, "celery", b"again"), ("a", NOW + 30, "celery", b"again")) == {0, 1}
+    assert adopt(claims, held, ("a", "x"), now=NOW + 32) == {"a": EntryState(NOW + 30, NOW, 4)}  # as after a restart
+    assert claim(claims, held, *(("a", NOW + due, "celery", b"again") for due in (1000, 1010, 1020))) == {0, 1, 2}
+    assert adopt(claims, held, ("a", "x"), now=NOW + 1001)["a"].last_due_ms == NOW + 1020
+    assert claim(claims, held, ("a", NOW + 1021, "celery", b"1021")) == frozenset()
+    assert client.lrange("celery", 0, -1) == [b"1021", b"20", b"1020", b"1000", b"10"]
+
+
+def test_an_entry_that_is_first_seen_by_a_clock_that_is_ahead_begins_when_that_is_set_right(claims, held):
+    adopt(claims, held, ("a", "x"), now=NOW + 1000)
+    claim(claims, held, ("a", NOW + 1010, "celery", b"1010"))
+    assert adopt(claims, held, ("a", "x"), now=NOW) == {"a": EntryState(NOW, NOW + 1000, 1)}
+    assert claim(claims, held, ("a", NOW + 10, "celery", b"10")) == frozenset()
+    assert adopt(claims, held, ("a", "x"), now=NOW + 15)["a"].last_due_ms == NOW + 10
+    assert claim(claims, held, ("a", NOW + 1000, "celery", b"1000"), ("a", NOW + 1010, "celery", b"again")) == {0, 1}
+
+
+def test_an_entry_that_is_changed_while_the_clock_is_ahead_goes_on_when_that_is_set_right(claims, held):
+    adopt(claims, held, ("a", "x"))
+    claim(claims, held, ("a", NOW + 10, "celery", b"10"))
+    adopt(claims, held, ("a", "y"), now=NOW + 1000)
+    claim(claims, held, ("a", NOW + 1010, "celery", b"1010"))
+    assert adopt(claims, held, ("a", "z"), now=NOW + 15) == {"a": EntryState(NOW + 15, NOW + 15, 2)}
+    assert claim(claims, held, ("a", NOW + 12, "celery", b"before the change")) == {0}
+    assert claim(claims, held, ("a", NOW + 20, "celery", b"20")) == frozenset()
+
+
+def test_of_many_gaps_the_last_are_kept_and_for_days_only(claims, client, held):
+    adopt(claims, held, ("a", "x"))
+    claim(claims, held, ("a", NOW + 900, "celery", b"m"))
+    for after in range(0, 100, 10):
+        claims.pass_over([Gap("a", NOW + after, NOW + after + 5)], lease_value=held)
+    due = claim(claims, held, *(("a", NOW + after + 1, "celery", b"m") for after in range(0, 100, 10)))
+    assert due == {0, 1}
+    assert 0 < client.pttl(KEYS.shard().gaps) <= 7 * 86_400_000
+
+
+def test_an_old_term_passes_nothing_over(claims, client, held):
+    with pytest.raises(TermLost):
+        claims.pass_over([Gap("a", 1, 2)], lease_value="d1:0")
+    assert not client.exists(KEYS.shard().gaps)
+
+
 def test_a_run_is_claimed_once(claims, client, held):
     claim(claims, held, ("a", NOW, "celery", b"1"))
     assert claim(claims, held, ("a", NOW, "celery", b"1"), ("b", NOW, "celery", b"2")) == {0}
@@ -185,7 +237,7 @@ def test_the_scripts_survive_a_flush_of_the_script_cache(claims, client, held):
 
 def test_a_key_of_a_foreign_type_is_refused_and_kept(claims, client, held):
     client.set(KEYS.shard().last_due, "mine")
-    with pytest.raises(StoreRefused, match="the key {beatd}:last_due is a string and should be a hash"):
+    with pytest.raises(StoreRefused, match=r"the key \{beatd\}:last_due is a string and should be a hash"):
         claim(claims, held, ("a", NOW, "celery", b"1"))
     assert client.get(KEYS.shard().last_due) == b"mine"
     assert client.llen("celery") == 0

@@ -1,4 +1,5 @@
-"""A clock that moves when told, and the store's claims in memory: the rules of ``adopt.lua`` and ``claim.lua``.
+"""A clock that moves when told, and the store's claims in memory: the rules of ``adopt.lua``, ``claim.lua`` and
+``pass_over.lua``.
 
 The same rules are tested against real servers in ``tests/integration/store/test_claims.py``.
 """
@@ -49,6 +50,7 @@ class MemoryClaims:
     def __init__(self):
         self.lease_value = ""
         self.states = {}
+        self.gaps = {}
         self.running = {}
         self.pushed = []
         self.down = False
@@ -63,13 +65,37 @@ class MemoryClaims:
         self._check(lease_value)
         for name, fingerprint in entries:
             state, known = self.states.get(name, (None, ""))
-            if known != fingerprint:
+            began = known != fingerprint
+            goes_on = state.last_due_ms if state else now_ms
+            if state and state.last_due_ms > now_ms:
+                goes_on = self._behind(name, state, now_ms, began)
+            elif began:
+                if state and state.last_due_ms < now_ms:
+                    self.gaps.setdefault(name, []).append([state.last_due_ms, now_ms])
+                goes_on = now_ms
+            if began:
                 same = state and known.removeprefix("off ") == fingerprint.removeprefix("off ")
                 first_seen = state.first_seen_ms if same else now_ms
                 last_due = max(now_ms, state.last_due_ms if state else 0)
                 state = EntryState(last_due, first_seen, state.runs if state else 0)
                 self.states[name] = (state, fingerprint)
-            yield name, state
+            yield name, state._replace(last_due_ms=goes_on)
+
+    def _behind(self, name, state, now_ms, began):
+        for gap in self.gaps.get(name, []):
+            if gap[1] > now_ms:
+                if began:
+                    gap[0] = max(gap[0], now_ms)
+                return gap[0]
+        if state.first_seen_ms > now_ms:
+            self.gaps.setdefault(name, []).insert(0, [now_ms, state.first_seen_ms])
+            return now_ms
+        return state.last_due_ms
+
+    def pass_over(self, gaps, *, lease_value):
+        self._check(lease_value)
+        for name, after_ms, before_ms in gaps:
+            self.gaps[name] = [*self.gaps.get(name, [])[-7:], [after_ms, before_ms]]
 
     def claim(self, batches, *, lease_value):
         for batch in batches:
@@ -77,15 +103,23 @@ class MemoryClaims:
             left_out = set()
             for number, one in enumerate(batch):
                 state, fingerprint = self.states[one.name]
-                if state.last_due_ms >= one.due_ms:
+                if state.last_due_ms >= one.due_ms and not self._take_from_gap(one.name, one.due_ms):
                     left_out.add(number)
                     continue
                 sent = one.queue is not None
-                self.states[one.name] = (EntryState(one.due_ms, state.first_seen_ms, state.runs + sent), fingerprint)
+                last_due_ms = max(state.last_due_ms, one.due_ms)
+                self.states[one.name] = (EntryState(last_due_ms, state.first_seen_ms, state.runs + sent), fingerprint)
                 if sent:
                     self.pushed.append((one.name, one.due_ms))
                     self.running[one.name] = one.running
             yield frozenset(left_out)
+
+    def _take_from_gap(self, name, due_ms):
+        for gap in self.gaps.get(name, []):
+            if gap[0] < due_ms < gap[1]:
+                gap[0] = due_ms
+                return True
+        return False
 
     def sweep(self, names, *, lease_value, now_ms, keep_ms):
         self._check(lease_value)
@@ -129,10 +163,9 @@ class FakeElector:
 class Rig:
     """A whole beat in memory: ``run_for(seconds)`` turns it, ``sent`` has what left as ``(name, due in s)``."""
 
-    begin_ms = NOW
-
-    def __init__(self):
-        self.clock = FakeClock()
+    def __init__(self, begin_ms=NOW):
+        self.begin_ms = begin_ms
+        self.clock = FakeClock(begin_ms)
         self.claims = MemoryClaims()
         self.queues = EmptyQueues()
         self.elector = FakeElector(self.claims)
@@ -143,12 +176,13 @@ class Rig:
         outlet = StoreOutlet(self.queues)
         messages = Messages("celery", origin="test")
         self.dispatcher = Dispatcher(self.claims, messages, outlet, self.claims, self.clock)
+        self.heap = DueHeap()
         self.beat = Beat(
             clock=self.clock,
             elector=self.elector,
             claims=self.claims,
             dispatcher=self.dispatcher,
-            heap=DueHeap(),
+            heap=self.heap,
             wake=threading.Event(),
         )
 
@@ -157,6 +191,17 @@ class Rig:
         while self.clock.mono < until:
             pause = self.turn()
             self.clock.advance(min(max(pause, 0.0005), until - self.clock.mono))
+
+    def jump_to(self, until_ms):
+        """Turn at every instant at which something fires, up to and with ``until_ms``; in between time is skipped."""
+        while True:
+            self.turn()
+            fires_ms = self.heap.next_fire_ms()
+            step_ms = (until_ms if fires_ms is None else min(fires_ms, until_ms)) - self.clock.ms
+            if step_ms <= 0:
+                return
+            self.clock.ms += step_ms
+            self.clock.mono += step_ms / 1000
 
     def turn(self):
         return self.beat.turn()

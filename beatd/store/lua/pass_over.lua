@@ -1,0 +1,26 @@
+-- Remember stretches of time whose runs were passed over: missed, and left out by catch-up.
+--
+-- KEYS[1]  lease     string  "<daemon id>:<token>"
+-- KEYS[2]  gaps      hash    entry name -> "<after> <before> <after> <before> …" (ms): the runs that are due between the
+--                            two, and with neither of them, have not been claimed; the latest stretch last
+-- ARGV[1]  the value that the lease must have
+-- ARGV[2]  how long gaps are kept after the last one was added (ms)
+-- ARGV[3…] name, after (ms), before (ms); name, …
+--
+-- Error FENCED when the term is over. Gaps are looked at only when the clock shows an earlier time than last due: should
+-- it turn out that the clock was ahead, their runs are still to come. Of each entry the last eight are kept.
+
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then
+  return redis.error_reply('FENCED term ' .. ARGV[1] .. ' is over')
+end
+
+for i = 3, #ARGV, 3 do
+  local gaps = {}
+  for number in string.gmatch(redis.call('HGET', KEYS[2], ARGV[i]) or '', '%d+') do
+    gaps[#gaps + 1] = number
+  end
+  gaps[#gaps + 1], gaps[#gaps + 2] = ARGV[i + 1], ARGV[i + 2]
+  redis.call('HSET', KEYS[2], ARGV[i], table.concat({unpack(gaps, math.max(1, #gaps - 15))}, ' '))
+end
+redis.call('PEXPIRE', KEYS[2], ARGV[2])
+return redis.status_reply('OK')
