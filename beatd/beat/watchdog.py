@@ -32,6 +32,7 @@ class Watchdog:
         self._on_hang = on_hang
         self._every = every
         self._turned = True
+        self._looks = 0
         self._watched = threading.get_ident()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="watchdog", daemon=True)
@@ -48,12 +49,15 @@ class Watchdog:
         """Watch no longer."""
         self._stopping.set()
 
+    def look(self) -> bool:
+        """Look at the loop once; tells whether it hangs."""
+        self._looks = 0 if self._turned else self._looks + 1
+        self._turned = False
+        return self._looks >= LOOKS
+
     def _run(self) -> None:
-        looks = 0
         while not self._stopping.wait(self._every):
-            looks = 0 if self._turned else looks + 1
-            self._turned = False
-            if looks >= LOOKS:
+            if self.look():
                 self._say()
                 self._on_hang()
                 return

@@ -1,0 +1,141 @@
+"""Electors against a real server: how fast leadership moves, and what they survive."""
+
+import itertools
+import time
+
+import pytest
+import redis
+
+from beatd.beat.elector import Elector
+from beatd.clock import SystemClock
+from beatd.store.client import connect
+from beatd.store.keys import Keys
+from beatd.store.lease import Leases
+from beatd.store.registry import Registry, Status
+
+KEYS = Keys("beatd")
+TTL_MS, RENEW_MS = 1_500, 400
+
+
+@pytest.fixture
+def start(redis_url):
+    """``start("a", shards=2)``: an elector in its thread, with a connection of its own."""
+    started, names = [], itertools.count(1)
+
+    def start(name=None, *, shards=1, **status):
+        name = name or f"d{next(names)}"
+        client = connect(redis_url, timeout_ms=TTL_MS // 3, name=f"elector-{name}")
+        own = Status(id=name, entries=1, shards=shards, lapse_ms=Elector.lapse_ms(TTL_MS), **status)
+        elector = Elector(
+            Leases(client, KEYS, daemon_id=name, ttl_ms=TTL_MS),
+            Registry(client, KEYS),
+            SystemClock(),
+            shards=shards,
+            ttl_ms=TTL_MS,
+            renew_ms=RENEW_MS,
+            status=lambda: own,
+        )
+        elector.start()
+        started.append((elector, client))
+        return elector
+
+    yield start
+    for elector, client in started:
+        elector.stop()
+        client.close()
+
+
+@pytest.fixture
+def admin(redis_url):
+    with redis.Redis.from_url(redis_url) as admin:
+        yield admin
+
+
+def led(elector):
+    return [seat.shard for seat in elector.seats if seat.term()]
+
+
+def listening(admin):
+    return admin.pubsub_numsub(KEYS.wake)[0][1]
+
+
+def test_a_release_moves_leadership_within_moments(start, wait_until, admin):
+    one = start()
+    wait_until(lambda: led(one), what="the first to lead")
+    other = start()
+    wait_until(lambda: listening(admin), what="the other to listen")
+    one.stop()
+    stopped = time.monotonic()
+    wait_until(lambda: led(other), timeout=5, what="the other to lead")
+    assert time.monotonic() - stopped < 0.3
+
+
+def test_a_leader_that_vanishes_is_followed_when_its_lease_ends(start, wait_until, admin):
+    admin.set(KEYS.shard(0).lease, "vanished:7", px=TTL_MS)
+    admin.set(KEYS.shard(0).term, 7)
+    begun = time.monotonic()
+    elector = start()
+    wait_until(lambda: led(elector), timeout=5, what="the heir to lead")
+    assert TTL_MS / 1000 - 0.1 < time.monotonic() - begun < TTL_MS / 1000 + 0.5
+    assert elector.seats[0].term().token == 8
+
+
+def test_never_two_leaders_while_shards_move(start, wait_until, admin):
+    electors = [start(shards=5) for _ in range(3)]
+    wait_until(lambda: sorted(len(led(each)) for each in electors) == [1, 2, 2], timeout=20, what="even shares")
+    leaving = electors.pop()
+    leaving.stop()
+    deadline = time.monotonic() + 10
+    while sorted(len(led(each)) for each in electors) != [2, 3]:
+        held = [shard for each in electors for shard in led(each)]
+        assert len(held) == len(set(held))
+        assert time.monotonic() < deadline
+
+
+def test_connections_that_are_killed_cost_no_term(start, wait_until, admin):
+    leader = start()
+    wait_until(lambda: led(leader), what="the leader")
+    standby = start()
+    wait_until(lambda: listening(admin), what="the standby to listen")
+    for _ in range(3):
+        for client in admin.client_list():
+            if client["name"].startswith("elector-"):
+                admin.client_kill_filter(_id=client["id"])
+        renewed = admin.pttl(KEYS.shard(0).lease)
+        wait_until(lambda renewed=renewed: admin.pttl(KEYS.shard(0).lease) > renewed, what="another renewal")
+    assert led(leader) == [0]
+    assert leader.seats[0].term().token == 1
+    wait_until(lambda: listening(admin), what="the standby to listen again")
+    assert led(standby) == []
+
+
+def test_a_server_that_keeps_silent_for_long_ends_the_term_and_gives_another(start, wait_until, redis_server):
+    elector = start()
+    wait_until(lambda: led(elector), what="the first term")
+    redis_server.pause()
+    try:
+        wait_until(lambda: elector.seats[0].token is None, timeout=10, what="the term to end")
+    finally:
+        redis_server.resume()
+    wait_until(lambda: led(elector), timeout=10, what="another term")
+    assert elector.seats[0].term().token == 2
+
+
+def test_a_server_that_comes_back_without_data_is_led_again(start, wait_until, redis_server, redis_url):
+    elector = start()
+    wait_until(lambda: led(elector), what="the first term")
+    redis_server.kill()
+    redis_server.start()
+    wait_until(lambda: elector.roll and redis.Redis.from_url(redis_url).exists(KEYS.shard(0).lease), timeout=10)
+    wait_until(lambda: led(elector), timeout=10, what="a term in the store as it is now")
+
+
+def test_a_key_of_a_foreign_type_is_named_and_waited_out(start, wait_until, admin, caplog):
+    admin.rpush(KEYS.shard(0).lease, "mine")
+    elector = start()
+    named = f"the key {KEYS.shard(0).lease} is a list and should be a string"
+    wait_until(lambda: named in caplog.text, what="the key to be named")
+    assert led(elector) == []
+    assert admin.lrange(KEYS.shard(0).lease, 0, -1) == [b"mine"]
+    admin.delete(KEYS.shard(0).lease)
+    wait_until(lambda: led(elector), what="leadership once the key is gone")

@@ -1,0 +1,47 @@
+"""The watchdog: a loop that hangs is said with the place where it hangs, one that turns is left alone."""
+
+import threading
+
+from beatd.beat.watchdog import LOOKS, Watchdog
+
+
+def hang_here(release):
+    release.wait(30)
+
+
+def test_a_loop_that_hangs_is_found_and_said_once_with_its_stack(caplog):
+    found, release = threading.Event(), threading.Event()
+    watchdog = Watchdog(found.set, every=0.005)
+
+    def loop():
+        watchdog.start()
+        hang_here(release)
+
+    thread = threading.Thread(target=loop)
+    thread.start()
+    assert found.wait(10)
+    release.set()
+    thread.join(10)
+    [record] = caplog.records
+    assert record.event == "loop_hangs"
+    assert "hang_here" in record.stack
+
+
+def test_every_turn_begins_the_count_again():
+    hangs = []
+    watchdog = Watchdog(lambda: hangs.append(True))
+    for _ in range(3):
+        assert not any(watchdog.look() for _ in range(LOOKS - 1))
+        watchdog()
+        assert not watchdog.look()
+    assert [watchdog.look() for _ in range(LOOKS)] == [*[False] * (LOOKS - 1), True]
+
+
+def test_a_stopped_watchdog_finds_nothing():
+    hangs = []
+    watchdog = Watchdog(lambda: hangs.append(True), every=0.001)
+    watchdog.stop()
+    watchdog.start()
+    watchdog._thread.join(10)
+    assert not watchdog._thread.is_alive()
+    assert hangs == []
