@@ -23,7 +23,7 @@ from beatd.beat.seat import Seat, Term
 from beatd.clock import Clock
 from beatd.exceptions import StoreError
 from beatd.store.lease import Leases
-from beatd.store.registry import Registry, Roll, Status
+from beatd.store.registry import Holder, Registry, Roll, Status
 
 log = logging.getLogger("beatd.beat.elector")
 
@@ -36,7 +36,7 @@ ROLL_EVERY = 2.0
 LAPSE = 3
 """A daemon that misses so many is taken for gone; sooner than its leases end, so that its heirs are known by then."""
 
-SLICE = 0.25
+SLICE = 0.1
 """Seconds of listening at a stretch; so long may a stop be kept waiting."""
 
 EXACT_MS = 500
@@ -155,9 +155,14 @@ class Elector:
         after = self._clock.now_ms()
         if 0 <= after - before <= EXACT_MS:
             self.clock_offset_ms = (before + after) // 2 - roll.now_ms
+        roll = roll._replace(leases={shard: one for shard, one in roll.leases.items() if not self._unknown(shard, one)})
         self.roll = roll
         self._follow(roll)
         return roll
+
+    def _unknown(self, shard: int, holder: Holder) -> bool:
+        """Whether a lease is our own and we know nothing of it: its answer was lost, and it is as good as free."""
+        return holder.daemon_id == self._me and holder.token != self.seats[shard].token
 
     def _follow(self, roll: Roll) -> None:
         """Say whom this daemon stands by for."""

@@ -24,6 +24,9 @@ LOOKS = 12
 Looks are counted instead of time, so that a process that was stopped, or a host that slept, is no hanging loop.
 """
 
+SAY_WITHIN = 2.0
+"""Seconds for the last words: what the loop hangs on may be the log itself."""
+
 
 class Watchdog:
     """Call it whenever the loop gets on; after a minute without, it says where the loop hangs and calls ``on_hang``."""
@@ -58,7 +61,9 @@ class Watchdog:
     def _run(self) -> None:
         while not self._stopping.wait(self._every):
             if self.look():
-                self._say()
+                last_words = threading.Thread(target=self._say, name="watchdog-log", daemon=True)
+                last_words.start()
+                last_words.join(SAY_WITHIN)
                 self._on_hang()
                 return
 

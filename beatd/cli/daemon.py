@@ -115,8 +115,7 @@ def configure_logging(
 
 
 def _exit() -> None:
-    """End the process although its main thread hangs; the service manager starts another."""
-    logging.shutdown()
+    """End the process although its main thread hangs, perhaps in its log; the service manager starts another."""
     os._exit(1)
 
 

@@ -252,6 +252,22 @@ def test_campaigns_for_ever(a, store, caplog):
     assert a.term
 
 
+def test_a_lease_whose_answer_was_lost_is_taken_again_at_once(a, store, clock):
+    take = a.leases.take
+
+    def answer_lost(shards):
+        a.leases.take = take
+        take(shards)
+        raise StoreUnavailable("timeout")
+
+    a.leases.take = answer_lost
+    a.turn()
+    assert a.term is None
+    assert store.holder(0) == "a:1"
+    a.turn()
+    assert a.term.token == 2
+
+
 def test_a_lost_term_is_followed_by_another(a, store, clock):
     a.turn()
     first = a.term

@@ -1,5 +1,6 @@
 """The watchdog: a loop that hangs is said with the place where it hangs, one that turns is left alone."""
 
+import logging
 import threading
 
 from beatd.beat.watchdog import LOOKS, Watchdog
@@ -25,6 +26,25 @@ def test_a_loop_that_hangs_is_found_and_said_once_with_its_stack(caplog):
     [record] = caplog.records
     assert record.event == "loop_hangs"
     assert "hang_here" in record.stack
+
+
+def test_a_log_that_hangs_keeps_nobody(monkeypatch):
+    """A full pipe with nobody at its other end: what hangs the loop would hang the watchdog, too."""
+    monkeypatch.setattr("beatd.beat.watchdog.SAY_WITHIN", 0.01)
+    found, release = threading.Event(), threading.Event()
+
+    class FullPipe(logging.Handler):
+        def emit(self, record):
+            release.wait(30)
+
+    handler = FullPipe()
+    logging.getLogger("beatd.beat.watchdog").addHandler(handler)
+    try:
+        Watchdog(found.set, every=0.001).start()
+        assert found.wait(10)
+    finally:
+        release.set()
+        logging.getLogger("beatd.beat.watchdog").removeHandler(handler)
 
 
 def test_every_turn_begins_the_count_again():
