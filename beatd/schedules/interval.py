@@ -39,7 +39,7 @@ class Interval(Moments):
         return f"every {duration_text(self.every_ms)}{phase}"
 
 
-@dataclass(frozen=True, slots=True, repr=False, weakref_slot=True)
+@dataclass(frozen=True, slots=True, eq=False, repr=False, weakref_slot=True)
 class Relative(Moments):
     """Celery's ``relative=True``: one interval after the last run, rounded down to the interval's unit.
 

@@ -26,7 +26,7 @@ def test_what_python_has_for_the_values() -> None:
         },
         source="proj.tasks",
     )
-    assert entry.schedule is schedule
+    assert entry.schedule == schedule
     assert (entry.args, entry.kwargs) == ((1, None), {"x": [1, 2]})
     assert (entry.options.expires, entry.options.countdown_ms, entry.options.queue) == (60_000, 2000, None)
     assert entry.source == "proj.tasks"
