@@ -1,0 +1,136 @@
+"""The books: every message that reached a queue, and whether they agree with the claims and the schedule."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+import uuid
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from datetime import datetime
+from typing import NamedTuple
+
+import redis
+
+from beatd.message import open_envelope
+from beatd.model import RUN_NAMESPACE
+from tests.chaos.plan import INTERVALS, QUEUES
+
+LAST_DUE, KNOWN, RUNS = "{beatd}:0:last_due", "{beatd}:0:known", "{beatd}:0:runs"
+
+AWAY = (redis.ConnectionError, redis.TimeoutError)
+
+
+class Account(NamedTuple):
+    """What is wrong; nothing, if all is well."""
+
+    due: int
+    claimed: int
+    messages: int
+    lost: list[tuple[str, int]]
+    doubled: list[tuple[str, int]]
+    strange: list[str]
+    """Messages with an id that is not their run's, or for an instant at which nothing was due."""
+
+    def __str__(self) -> str:
+        text = f"due {self.due}, claimed {self.claimed}, messages {self.messages}"
+        return f"{text}: {len(self.lost)} lost, {len(self.doubled)} doubled, {len(self.strange)} strange"
+
+
+class Consumer:
+    """Takes every message once, whatever happens to the server meanwhile.
+
+    A queue is renamed, read, and only then deleted. Each step may be repeated, so no answer that was lost on the way is
+    mistaken for a message that was lost or doubled.
+    """
+
+    def __init__(self, client: redis.Redis) -> None:
+        self._client = client
+        self._batches = 0
+        self.seen: Counter[tuple[str, int, str]] = Counter()
+        self.first_at: dict[tuple[str, int], float] = {}
+        """When each run was first seen (monotonic)."""
+        self.error: BaseException | None = None
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="consumer", daemon=True)
+
+    def __enter__(self) -> Consumer:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stopping.set()
+        self._thread.join(30)
+
+    def _run(self) -> None:
+        while not self._stopping.wait(0.2):
+            try:
+                self.drain()
+            except Exception as error:  # noqa: BLE001 - a thread's death must not look like an empty queue
+                self.error = error
+                return
+
+    def drain(self) -> None:
+        """Take what there is now."""
+        for queue in QUEUES:
+            batch = f"chaos:batch:{self._batches}"
+            try:
+                with contextlib.suppress(redis.ResponseError):  # no such key: the queue is empty
+                    self._client.renamenx(queue, batch)
+                raws = self._client.lrange(batch, 0, -1)
+            except AWAY:
+                return
+            self._forget(batch)
+            self._batches += 1
+            self._record(raws)
+
+    def _forget(self, batch: str) -> None:
+        for _ in range(600):
+            try:
+                self._client.delete(batch)
+            except AWAY:
+                time.sleep(0.1)
+            else:
+                return
+        raise AssertionError("the state store did not come back within a minute")
+
+    def _record(self, raws: Iterable[bytes]) -> None:
+        for raw in raws:
+            headers = open_envelope(raw).headers
+            run = headers["beatd-entry"], due_ms_of(headers["beatd-due-at"])
+            self.seen[*run, headers["id"]] += 1
+            self.first_at.setdefault(run, time.monotonic())
+
+
+def due_ms_of(text: str) -> int:
+    return round(datetime.fromisoformat(text).timestamp() * 1000)
+
+
+def first_seen(client: redis.Redis) -> dict[str, int]:
+    """When each entry's phase began (ms)."""
+    return {name.decode(): int(known.split(b" ")[0]) for name, known in client.hgetall(KNOWN).items()}
+
+
+def last_due(client: redis.Redis) -> dict[str, int]:
+    return {name.decode(): int(due) for name, due in client.hgetall(LAST_DUE).items()}
+
+
+def balance(client: redis.Redis, consumer: Consumer, began: dict[str, int]) -> Account:
+    """Compare schedule, claims and messages, run by run. ``began``: when each entry was first seen, from the start."""
+    claimed_to, runs = last_due(client), {name.decode(): int(count) for name, count in client.hgetall(RUNS).items()}
+    due = {
+        (name, ms)
+        for name, phase in began.items()
+        for ms in range(phase + INTERVALS[name], claimed_to[name] + 1, INTERVALS[name])
+    }
+    times: defaultdict[tuple[str, int], int] = defaultdict(int)
+    strange = []
+    for (name, ms, run_id), count in consumer.seen.items():
+        times[name, ms] += count
+        if run_id != str(uuid.uuid5(RUN_NAMESPACE, f"{name}@{ms}")):
+            strange.append(f"{name}@{ms} came as {run_id}")
+    strange += [f"{name}@{ms} was not due" for name, ms in sorted(times.keys() - due)]
+    strange += [f"{name} has another phase" for name, phase in first_seen(client).items() if phase != began[name]]
+    doubled = [run for run, count in times.items() if count > 1]
+    return Account(len(due), sum(runs.values()), sum(times.values()), sorted(due - times.keys()), doubled, strange)
