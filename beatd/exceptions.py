@@ -9,6 +9,7 @@
     ├── StoreError                the state store
     │   ├── StoreUnavailable      it cannot be reached or does not answer in time; worth a retry
     │   ├── StoreRefused          it answers, and says no: wrong password, too old, a key of a foreign type
+    │   ├── StoreWentBack         it lost writes that it had confirmed; what is in it now is to be read again
     │   └── TermLost              the term is not the current one any more: nothing was written
     ├── BrokerError               a message could not be handed to the broker
     └── TaskError                 what Celery names, raised in and around tasks
@@ -76,6 +77,10 @@ class StoreUnavailable(StoreError):
 
 class StoreRefused(StoreError):
     """The state store answers and refuses: a wrong password, a version too old, a key of a foreign type."""
+
+
+class StoreWentBack(StoreError):
+    """The state store lost writes that it had confirmed: a loss of power, a replica that lagged, a flush."""
 
 
 class TermLost(StoreError):

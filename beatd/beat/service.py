@@ -17,7 +17,7 @@ from beatd.beat.dispatcher import Dispatcher
 from beatd.beat.heap import DueHeap
 from beatd.beat.seat import Seat, Term
 from beatd.clock import Clock
-from beatd.exceptions import BrokerError, StoreError, TermLost
+from beatd.exceptions import BrokerError, StoreError, StoreRefused, StoreWentBack, TermLost
 from beatd.model import Entry
 from beatd.store.claims import Claims, EntryState, Gap
 from beatd.timeline import timeline
@@ -35,6 +35,9 @@ PUT_SLICE = 1_000
 
 SWEEP_EVERY_MS, SWEEP_AFTER_MS = 3_600_000, 30 * 86_400_000
 """How often the state of entries that left the schedule is looked at, and when it is forgotten."""
+
+LOOK_AFTER_MS = 10_000
+"""How often a leader looks after the state that it claimed, and after what it could not read."""
 
 SLEEP_MAX = 1.0
 """Seconds; the loop turns at least this often, which feeds the watchdog and finds clock steps."""
@@ -78,6 +81,8 @@ class Beat:
         self._replacing = threading.Lock()
         self._handing_over = threading.Lock()
         self._resumed_in = 0  # the token of the term in which the heap was built
+        self._unreadable: set[str] = set()  # entries whose state the store has, and nobody can read
+        self._look_after_at_ms = 0
         self._sweep_at_ms = 0
         self._preparing_for = 0
         self._to_prepare: Iterator[Entry] = iter(())
@@ -103,6 +108,10 @@ class Beat:
             seconds = self.step()
         except TermLost as error:
             return self._lose_term(error)
+        except StoreWentBack as error:
+            log.error("%s; reading it again", error, extra={"event": "store_went_back"})  # noqa: TRY400 - no traceback
+            self._resumed_in = 0
+            return 0.0
         except (StoreError, BrokerError) as error:
             return self._back_off(error)
         except Exception:
@@ -127,6 +136,7 @@ class Beat:
             self._resume(term, now_ms)
         else:
             self._take_in(term, now_ms)
+            self._look_after(term, now_ms)
         while runs := self._heap.due(now_ms, at_most=TURN):
             outcomes = self._dispatcher.dispatch(runs, term)  # claims and pushes; raises and changes nothing otherwise
             self._heap.advance(outcomes)  # memory moves after the store has
@@ -175,8 +185,10 @@ class Beat:
         with self._handing_over:
             entries, self._changes = self._entries, Changes()
         self._heap.clear()
+        self._unreadable.clear()
         self._put(entries.values(), term, now_ms)
         self._sweep(entries, term, now_ms)
+        self._look_after_at_ms = now_ms + LOOK_AFTER_MS
         self._resumed_in = term.token
         extra = {"event": "schedule_resumed", "entries": len(entries), "term": term.token}
         log.info("%d entries in force", len(entries), extra=extra)
@@ -187,11 +199,12 @@ class Beat:
         states = self._claims.adopt(known_as, lease_value=term.lease_value, now_ms=now_ms)
         gaps = []
         for number, (name, state) in enumerate(states):
-            if gap := self._place(named[name], state, now_ms):
+            if gap := self._place(named.pop(name), state, now_ms):
                 gaps.append(gap)
             if number % PUT_SLICE == 0:
                 self._on_turn()
         self._claims.pass_over(gaps, lease_value=term.lease_value)
+        self._unreadable |= named.keys()
 
     def _place(self, entry: Entry, state: EntryState, now_ms: int) -> Gap | None:
         """Put an entry where it goes on; returns what it passes over on the way there."""
@@ -204,6 +217,18 @@ class Beat:
         left = None if policies.max_runs is None else policies.max_runs - state.runs
         self._heap.put(entry, line, due_ms, left=left)
         return Gap(entry.name, state.last_due_ms, due_ms) if passes_over and due_ms is not None else None
+
+    def _look_after(self, term: Term, now_ms: int) -> None:
+        """Find out if the store lost what it had confirmed, and if somebody mended what could not be read."""
+        if now_ms < self._look_after_at_ms:
+            return
+        self._look_after_at_ms = now_ms + LOOK_AFTER_MS
+        self._claims.look_back(lease_value=term.lease_value)
+        if self._unreadable:
+            names, self._unreadable = self._unreadable & self._entries.keys(), set()
+            self._resumed_in = 0  # should the store fail half way, the next turn builds the heap anew
+            self._put([self._entries[name] for name in names], term, now_ms)
+            self._resumed_in = term.token
 
     def _sweep(self, entries: Collection[str], term: Term, now_ms: int) -> None:
         """Forget what the store knows of entries that left the schedule long ago."""
@@ -237,6 +262,9 @@ class Beat:
         self._failures += 1
         pause: float = min(RETRY_MIN * 2.0 ** min(self._failures - 1, 10), RETRY_MAX)
         event = "broker_unavailable" if isinstance(error, BrokerError) else "store_unavailable"
+        if isinstance(error, StoreRefused):
+            event = "store_refused"
+            self._resumed_in = 0  # what was read before may be what is wrong now
         extra = {"event": event, "attempt": self._failures}
         log.warning("%s; trying again in %.2f s", error, pause, extra=extra)
         return pause

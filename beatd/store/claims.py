@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import redis
 
+from beatd.exceptions import StoreWentBack
 from beatd.store.client import Script, border
 from beatd.store.keys import Keys, shard_of
+
+log = logging.getLogger("beatd.store")
 
 ADOPT_BATCH = 1_000
 """Entries read in one call: a call of this size keeps the server busy for about a millisecond."""
@@ -52,7 +56,8 @@ class Claims:
 
     ``lease_value`` fences every call: :class:`~beatd.exceptions.TermLost` means that the term is over and that nothing
     was written. :class:`~beatd.exceptions.StoreUnavailable` leaves it open whether the write happened; repeating it is
-    harmless, because a run is claimed only once.
+    harmless, because a run is claimed only once. :class:`~beatd.exceptions.StoreWentBack` means that claims which the
+    store had confirmed are gone, and that the state is to be read again.
     """
 
     def __init__(self, client: redis.Redis, keys: Keys, *, shard: int = 0, shards: int = 1) -> None:
@@ -63,6 +68,8 @@ class Claims:
         self._claim = Script(client, "claim")
         self._pass_over = Script(client, "pass_over")
         self._sweep = Script(client, "sweep")
+        self._confirmed = 0
+        """What the store last told us of how often it was written to. It never has less, unless it lost writes."""
 
     def adopt(
         self, entries: Sequence[tuple[str, str]], *, lease_value: str, now_ms: int
@@ -70,16 +77,24 @@ class Claims:
         """Read the state of ``(name, fingerprint)`` pairs.
 
         Entries that are new, changed or resumed go on from ``now_ms``. The fingerprint of one that is not enabled
-        begins with ``"off "``.
+        begins with ``"off "``. One whose state cannot be read is left out, which is logged, and nothing overwritten.
         """
-        keys = [self._keys.lease, self._keys.last_due, self._keys.known, self._keys.runs, self._keys.gaps]
+        shard = self._keys
+        keys = [shard.lease, shard.last_due, shard.known, shard.runs, shard.gaps, shard.claims]
         batches = [entries[start : start + ADOPT_BATCH] for start in range(0, len(entries), ADOPT_BATCH)]
         first = (lease_value, now_ms, GAPS_KEPT_MS)
         calls = ((keys, [*first, *(text for pair in batch for text in pair)]) for batch in batches)
-        for batch, flat in zip(batches, self._adopt.stream(calls), strict=True):
-            numbers = map(int, flat)
+        for batch, (number, *flat) in zip(batches, self._adopt.stream(calls), strict=True):
+            self._confirmed = int(number)
+            values = iter(flat)
             for name, _ in batch:
-                yield name, EntryState(next(numbers), next(numbers), next(numbers))
+                raw = next(values), next(values), next(values)
+                try:
+                    state = EntryState(*map(int, raw))
+                except ValueError:
+                    self._report_unreadable(name, raw)
+                else:
+                    yield name, state
 
     def claim(self, batches: Iterable[Sequence[Claim]], *, lease_value: str) -> Iterator[frozenset[int]]:
         """Move last due forward and push the messages: one step of the store for each batch.
@@ -89,8 +104,18 @@ class Claims:
         store works on the one before.
         """
         calls = (self._call(batch, lease_value) for batch in batches)
-        for left_out in self._claim.stream(calls):
-            yield frozenset(left_out)
+        try:
+            for number, *left_out in self._claim.stream(calls):
+                self._confirmed = number
+                yield frozenset(left_out)
+        except StoreWentBack:
+            self._confirmed = 0
+            raise
+
+    def look_back(self, *, lease_value: str) -> None:
+        """Do nothing but learn what a claim would: that the term is over, or that the store went back."""
+        for _ in self.claim([()], lease_value=lease_value):
+            pass
 
     def pass_over(self, gaps: Sequence[Gap], *, lease_value: str) -> None:
         """Remember what catch-up leaves out; to be called before the first run after it is claimed.
@@ -129,10 +154,17 @@ class Claims:
         return shard_of(name, self._shards) == self._shard
 
     def _call(self, batch: Sequence[Claim], lease_value: str) -> tuple[list[str], list[str | int | bytes]]:
-        keys = [self._keys.lease, self._keys.last_due, self._keys.runs, self._keys.running, self._keys.gaps]
+        shard = self._keys
+        keys = [shard.lease, shard.last_due, shard.runs, shard.running, shard.gaps, shard.claims]
         queues: dict[str, int] = {}
-        args: list[str | int | bytes] = [lease_value]
+        args: list[str | int | bytes] = [lease_value, self._confirmed]
         for name, due_ms, queue, message, running in batch:
-            number = 0 if queue is None else queues.setdefault(queue, len(queues) + 6)
+            number = 0 if queue is None else queues.setdefault(queue, len(keys) + len(queues) + 1)
             args += (name, due_ms, number, message, running)
         return [*keys, *queues], args
+
+    def _report_unreadable(self, name: str, raw: Sequence[bytes]) -> None:
+        for key, value in zip((self._keys.last_due, self._keys.known, self._keys.runs), raw, strict=True):
+            if not value.isdigit():
+                text = "%s is not scheduled: the field of that name in %s holds %.60r; correct it, or delete it"
+                log.error(text, name, key, value, extra={"event": "state_unreadable", "entry": name, "key": key})

@@ -25,7 +25,7 @@ from redis.exceptions import (
 )
 from redis.retry import Retry
 
-from beatd.exceptions import StoreRefused, StoreUnavailable, TermLost
+from beatd.exceptions import StoreRefused, StoreUnavailable, StoreWentBack, TermLost
 from beatd.store.keys import type_of
 
 
@@ -61,10 +61,14 @@ def border(client: redis.Redis) -> Iterator[None]:
 
 def translated(error: RedisError, place: str) -> Exception:
     """beatd's error for one of redis-py's."""
-    text = str(error)
+    text = str(error).partition(" script: ")[0]  # where in a script it happened says nothing to people
     match error:
         case ResponseError() if text.startswith("FENCED"):
             return TermLost(text)
+        case ResponseError() if text.startswith("WENTBACK"):
+            return StoreWentBack(f"state store {place} lost writes that it had confirmed: {text.partition(' ')[2]}")
+        case ResponseError() if text.startswith("CORRUPT"):
+            return StoreRefused(f"state store {place}: {text.partition(' ')[2]}")
         case AuthenticationError() | AuthorizationError() | NoPermissionError():
             return StoreRefused(f"state store {place}: {text}")
         case BusyLoadingError() | ReadOnlyError() | redis.ConnectionError() | redis.TimeoutError():

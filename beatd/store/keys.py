@@ -23,9 +23,9 @@ def shard_of(name: str, shards: int) -> int:
 class ShardKeys(NamedTuple):
     """The keys that the leader of one shard uses. With the default of one shard there is one, number 0.
 
-    Leadership is the shard's own: ``lease``, ``term`` and ``outbox``. What is remembered of an entry is not, so that
-    another number of shards moves nothing: the entry goes on where it was, under the lease of another shard. Should two
-    leaders ever drive the same entry meanwhile, each run is still claimed by one of them only.
+    Leadership is the shard's own: ``lease``, ``term``, ``outbox`` and ``claims``. What is remembered of an entry is
+    not, so that another number of shards moves nothing: the entry goes on where it was, under the lease of another
+    shard. Should two leaders ever drive the same entry meanwhile, each run is still claimed by one of them only.
     """
 
     lease: str
@@ -47,9 +47,11 @@ class ShardKeys(NamedTuple):
     """zset, 30 days: name of an entry that left the schedule → since when (ms). Then its state is forgotten."""
     outbox: str
     """list, until confirmed: envelopes that were claimed and are not in the broker yet, the oldest last."""
+    claims: str
+    """string, for ever: how often claims were written. A leader that was told of more knows that writes were lost."""
 
 
-_OWN = ("lease", "term", "outbox")
+_OWN = ("lease", "term", "outbox", "claims")
 _TYPES = {
     "lease": "string",
     "term": "string",
@@ -60,6 +62,7 @@ _TYPES = {
     "gaps": "hash",
     "gone": "zset",
     "outbox": "list",
+    "claims": "string",
     "daemons": "hash",
 }
 

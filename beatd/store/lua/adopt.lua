@@ -5,13 +5,14 @@
 -- KEYS[3]  known     hash    entry name -> "<first seen ms> <fingerprint>"
 -- KEYS[4]  runs      hash    entry name -> number of runs sent
 -- KEYS[5]  gaps      hash    entry name -> "<after> <before> <after> <before> …" (ms), see pass_over.lua
+-- KEYS[6]  claims    string  number of calls that wrote something, of this script and of claim.lua
 -- ARGV[1]  the value that the lease must have
 -- ARGV[2]  now (ms)
 -- ARGV[3]  how long gaps are kept (ms)
 -- ARGV[4…] name, fingerprint; name, fingerprint; …   (the fingerprint of an entry that is not enabled begins "off ")
 --
--- Returns where it goes on (ms), first seen (ms), runs for each entry, in their order; error FENCED when the term is
--- over. An entry goes on after its last due. A new, changed or resumed one goes on from now: the past of a schedule that
+-- Returns KEYS[6], and where it goes on (ms), first seen (ms), runs for each entry, in their order; error FENCED when
+-- the term is over. What cannot be read is returned as it is, in its place, and nothing of that entry is written. An entry goes on after its last due. A new, changed or resumed one goes on from now: the past of a schedule that
 -- was not in force is never caught up. One that is resumed keeps its phase.
 --
 -- Last due never moves back, so that no run is ever claimed twice. If it lies in the future, because a clock was ahead
@@ -59,7 +60,7 @@ local function behind(name, last_due, first_seen, began)
   return last_due
 end
 
-local states = {}
+local states, wrote = {}, false
 for i = 4, #ARGV, 2 do
   local name, fingerprint = ARGV[i], ARGV[i + 1]
   local last_due = redis.call('HGET', KEYS[2], name)
@@ -69,8 +70,9 @@ for i = 4, #ARGV, 2 do
     first_seen, known_fingerprint = string.match(known, '^(%d+) (.*)$')
   end
   local goes_on = last_due
-  local began = known_fingerprint ~= fingerprint or not last_due
-  if last_due and tonumber(last_due) > tonumber(now) then
+  local readable = (first_seen or not known) and (not last_due or tonumber(last_due))
+  local began = readable and (known_fingerprint ~= fingerprint or not last_due)
+  if readable and last_due and tonumber(last_due) > tonumber(now) then
     goes_on = behind(name, last_due, first_seen or now, began)
   elseif began then
     if last_due and last_due ~= now then
@@ -86,9 +88,11 @@ for i = 4, #ARGV, 2 do
       first_seen = now
     end
     redis.call('HSET', KEYS[3], name, first_seen .. ' ' .. fingerprint)
+    wrote = true
   end
-  states[#states + 1] = goes_on
-  states[#states + 1] = first_seen
+  states[#states + 1] = goes_on or ''
+  states[#states + 1] = first_seen or known or ''
   states[#states + 1] = redis.call('HGET', KEYS[4], name) or '0'
 end
+table.insert(states, 1, wrote and redis.call('INCR', KEYS[6]) or redis.call('GET', KEYS[6]) or '0')
 return states

@@ -5,48 +5,66 @@
 -- KEYS[3]  runs      hash    entry name -> number of runs sent
 -- KEYS[4]  running   hash    entry name -> "<run id> <ms until which it may run>"
 -- KEYS[5]  gaps      hash    entry name -> "<after> <before> <after> <before> …" (ms), see pass_over.lua
--- KEYS[6…] queues    list    where messages are pushed
+-- KEYS[6]  claims    string  number of calls that wrote something, of this script and of adopt.lua
+-- KEYS[7…] queues    list    where messages are pushed
 -- ARGV[1]  the value that the lease must have
--- ARGV[2…] name, due (ms), number of its queue in KEYS (0: nothing is sent), message, running (or empty); name, …
+-- ARGV[2]  the number in KEYS[6] that the caller was last told
+-- ARGV[3…] name, due (ms), number of its queue in KEYS (0: nothing is sent), message, running (or empty); name, …
 --
--- Returns the numbers (from 0) of the runs that were left out because they had been claimed: their due is not after
--- last due, and in none of the gaps; error FENCED, and nothing written, when the term is over.
+-- Returns KEYS[6], and the numbers (from 0) of the runs that were left out because they had been claimed: their due is
+-- not after last due, and in none of the gaps. In these cases an error, and nothing is claimed:
+--   FENCED    the term is over
+--   WENTBACK  the server has forgotten writes that it had confirmed: the last ones, or all
+--   CORRUPT   something that is not a number is where a number should be
 -- Runs of one entry must come in the order of their due times; messages reach a queue in the order given.
 
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then
   return redis.error_reply('FENCED term ' .. ARGV[1] .. ' is over')
 end
+local calls = tonumber(redis.call('GET', KEYS[6]) or '0')
+if not calls then
+  return redis.error_reply('CORRUPT key ' .. KEYS[6] .. ' does not hold a number')
+elseif calls < tonumber(ARGV[2]) then
+  return redis.error_reply('WENTBACK key ' .. KEYS[6] .. ' is at ' .. calls .. ' and was at ' .. ARGV[2])
+elseif #ARGV == 2 then
+  return {calls}
+end
 
 local names = {}
-for i = 2, #ARGV, 5 do
+for i = 3, #ARGV, 5 do
   names[#names + 1] = ARGV[i]
 end
 local stored_due = redis.call('HMGET', KEYS[2], unpack(names))
 local stored_runs = redis.call('HMGET', KEYS[3], unpack(names))
 
+local last_due, runs, running, gaps, pushes, left_out = {}, {}, {}, {}, {}, {}
+
 -- Whether a run that is not after last due was passed over and is still open; from now on what is up to it is not.
 local function take_from_gap(name, due)
-  local gaps, found = {}, false
-  for number in string.gmatch(redis.call('HGET', KEYS[5], name) or '', '%d+') do
-    gaps[#gaps + 1] = number
+  local bounds, found = {}, false
+  for number in string.gmatch(gaps[name] or redis.call('HGET', KEYS[5], name) or '', '%d+') do
+    bounds[#bounds + 1] = number
   end
-  for i = 1, #gaps, 2 do
-    if tonumber(gaps[i]) < tonumber(due) and tonumber(due) < tonumber(gaps[i + 1]) then
-      gaps[i], found = due, true
+  for i = 1, #bounds, 2 do
+    if tonumber(bounds[i]) < tonumber(due) and tonumber(due) < tonumber(bounds[i + 1]) then
+      bounds[i], found = due, true
     end
   end
   if found then
-    redis.call('HSET', KEYS[5], name, table.concat(gaps, ' '))
+    gaps[name] = table.concat(bounds, ' ')
   end
   return found
 end
 
-local last_due, runs, running, pushes, left_out = {}, {}, {}, {}, {}
 for n, name in ipairs(names) do
-  local at = 5 * n - 3
+  local at = 5 * n - 2
   local due, queue = ARGV[at + 1], tonumber(ARGV[at + 2])
-  local last = last_due[name] or stored_due[n]
-  local is_new = not last or tonumber(last) < tonumber(due)
+  local last, count = tonumber(last_due[name] or stored_due[n] or '0'), runs[name] or tonumber(stored_runs[n] or '0')
+  if not (last and count) then
+    local key = last and KEYS[3] or KEYS[2]
+    return redis.error_reply('CORRUPT key ' .. key .. ' does not hold a number for ' .. name)
+  end
+  local is_new = last < tonumber(due)
   if is_new then
     last_due[name] = due
   end
@@ -54,7 +72,7 @@ for n, name in ipairs(names) do
     left_out[#left_out + 1] = n - 1
   else
     if queue > 0 then
-      runs[name] = (runs[name] or tonumber(stored_runs[n] or '0')) + 1
+      runs[name] = count + 1
       if ARGV[at + 4] ~= '' then
         running[name] = ARGV[at + 4]
       end
@@ -67,8 +85,27 @@ for n, name in ipairs(names) do
     end
   end
 end
+if #left_out == #names then
+  return {calls, unpack(left_out)}
+end
 
-for key, fields in pairs({[KEYS[2]] = last_due, [KEYS[3]] = runs, [KEYS[4]] = running}) do
+-- The server undoes nothing of a script that fails half way. So whatever may be refused is tried before a message
+-- leaves (a key of a foreign type, a user without the right to write), and messages leave before they count as sent.
+for queue in pairs(pushes) do
+  redis.call('LLEN', KEYS[queue])
+end
+redis.call('HLEN', KEYS[4])
+redis.call('HLEN', KEYS[5])
+if stored_due[1] then
+  redis.call('HSET', KEYS[2], names[1], stored_due[1])
+end
+calls = redis.call('INCR', KEYS[6])
+
+for queue, messages in pairs(pushes) do
+  redis.call('LPUSH', KEYS[queue], unpack(messages))
+end
+local changed = {[KEYS[2]] = last_due, [KEYS[3]] = runs, [KEYS[4]] = running, [KEYS[5]] = gaps}
+for key, fields in pairs(changed) do
   local pairs_of_key = {}
   for name, value in pairs(fields) do
     pairs_of_key[#pairs_of_key + 1] = name
@@ -78,7 +115,4 @@ for key, fields in pairs({[KEYS[2]] = last_due, [KEYS[3]] = runs, [KEYS[4]] = ru
     redis.call('HSET', key, unpack(pairs_of_key))
   end
 end
-for queue, messages in pairs(pushes) do
-  redis.call('LPUSH', KEYS[queue], unpack(messages))
-end
-return left_out
+return {calls, unpack(left_out)}

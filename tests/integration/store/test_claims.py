@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from beatd.exceptions import StoreRefused, TermLost
+from beatd.exceptions import StoreRefused, StoreWentBack, TermLost
 from beatd.store.claims import Claim, Claims, EntryState, Gap
 from beatd.store.client import connect
 from beatd.store.keys import Keys
@@ -241,3 +241,68 @@ def test_a_key_of_a_foreign_type_is_refused_and_kept(claims, client, held):
         claim(claims, held, ("a", NOW, "celery", b"1"))
     assert client.get(KEYS.shard().last_due) == b"mine"
     assert client.llen("celery") == 0
+
+
+def test_claims_that_the_store_forgot_are_noticed(claims, client, held):
+    adopt(claims, held, ("a", "x"))
+    claim(claims, held, ("a", NOW + 1_000, "celery", b"m"))
+    before = {key: client.dump(key) for key in client.scan_iter()}
+    claim(claims, held, ("a", NOW + 2_000, "celery", b"n"))
+    for key, value in before.items():
+        client.restore(key, 60_000 if key == KEYS.shard().lease.encode() else 0, value, replace=True)
+    with pytest.raises(StoreWentBack, match="claims is at 2 and was at 3"):
+        claim(claims, held, ("a", NOW + 3_000, "celery", b"o"))
+    assert adopt(claims, held, ("a", "x"))["a"].last_due_ms == NOW + 1_000
+    claim(claims, held, ("a", NOW + 2_000, "celery", b"n"))
+    assert client.lrange("celery", 0, -1) == [b"n", b"m"]
+
+
+def test_a_leader_that_claims_nothing_learns_it_too(claims, client, held):
+    adopt(claims, held, ("a", "x"))
+    claims.look_back(lease_value=held)
+    client.delete(KEYS.shard().claims)
+    with pytest.raises(StoreWentBack):
+        claims.look_back(lease_value=held)
+
+
+@pytest.mark.parametrize("key", ["last_due", "known", "runs"])
+def test_state_that_cannot_be_read_is_said_and_kept(claims, client, held, caplog, key):
+    adopt(claims, held, ("a", "x"), ("b", "x"))
+    hash_key = getattr(KEYS.shard(), key)
+    client.hset(hash_key, "a", "nonsense")
+    assert list(adopt(claims, held, ("a", "x"), ("b", "x"))) == ["b"]
+    [record] = [record for record in caplog.records if record.event == "state_unreadable"]
+    assert hash_key in record.getMessage()
+    assert client.hget(hash_key, "a") == b"nonsense"
+
+
+@pytest.mark.parametrize("key", ["last_due", "runs"])
+def test_a_claim_that_meets_nonsense_writes_nothing(claims, client, held, key):
+    adopt(claims, held, ("a", "x"), ("b", "x"))
+    client.hset(getattr(KEYS.shard(), key), "a", "nonsense")
+    with pytest.raises(StoreRefused, match=f"{key} does not hold a number for a"):
+        claim(claims, held, ("b", NOW + 1, "celery", b"m"), ("a", NOW + 1, "celery", b"m"))
+    assert client.llen("celery") == 0
+
+
+def test_a_queue_that_is_no_list_claims_nothing(claims, client, held):
+    """A script that fails half way is not undone: a run would count as sent whose message is nowhere."""
+    adopt(claims, held, ("a", "x"), ("b", "x"))
+    client.set("celery", "mine")
+    with pytest.raises(StoreRefused, match="WRONGTYPE"):
+        claim(claims, held, ("b", NOW + 1, "other", b"m"), ("a", NOW + 1, "celery", b"m"))
+    assert client.llen("other") == 0
+    assert adopt(claims, held, ("a", "x"), ("b", "x"))["b"].last_due_ms == NOW
+
+
+@pytest.mark.parametrize("right", ["lpush", "hset", "incr"])
+def test_a_user_without_the_right_to_write_claims_nothing(claims, client, held, redis_url, right):
+    adopt(claims, held, ("a", "x"))
+    client.acl_setuser("half", enabled=True, nopass=True, keys=["*"], commands=["+@all", f"-{right}"])
+    try:
+        with connect(redis_url.replace("redis://", "redis://half:any@")) as other, pytest.raises(StoreRefused):
+            claim(Claims(other, KEYS), held, ("a", NOW + 1, "celery", b"m"))
+        assert client.llen("celery") == 0
+        assert adopt(claims, held, ("a", "x"))["a"].last_due_ms == NOW
+    finally:
+        client.acl_deluser("half")

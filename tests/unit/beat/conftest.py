@@ -121,6 +121,9 @@ class MemoryClaims:
                 return True
         return False
 
+    def look_back(self, *, lease_value):
+        self._check(lease_value)
+
     def sweep(self, names, *, lease_value, now_ms, keep_ms):
         self._check(lease_value)
         return []
