@@ -1,7 +1,7 @@
 """Runs that were sent and may not be over yet: what overlap policies ask about.
 
-A run is over when its result says so (stored by any worker in this server, in Celery's format), when the bundled worker
-struck it off, or when the time that it may take has passed: so nothing can silence an entry for ever.
+A run is over when its result says so (stored by any worker in this server, in Celery's format), when a bundled worker
+remembers that it ended, or when the time that it may take has passed: so nothing can silence an entry for ever.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 
 import redis
 
-from beatd.store.client import Script, border
+from beatd.store.client import border
 from beatd.store.keys import Keys
 from beatd.store.outcomes import READY_STATES
 from beatd.store.results import decode, result_key
@@ -23,10 +23,10 @@ class Running:
     def __init__(self, client: redis.Redis, keys: Keys, *, shard: int = 0) -> None:
         self._client = client
         self._key = keys.shard(shard).running
-        self._finished = Script(client, "finished")
+        self._keys = keys
 
     def unfinished(self, names: Sequence[str], *, now_ms: int) -> frozenset[str]:
-        """Those of ``names`` whose last run is not over; two round trips at most."""
+        """Those of ``names`` whose last run is not over; three round trips at most."""
         if not names:
             return frozenset()
         with border(self._client):
@@ -37,11 +37,9 @@ class Running:
             return frozenset()
         with border(self._client):
             results = self._client.mget([result_key(run_id) for run_id in asked.values()])
-        return frozenset(name for name, result in zip(asked, results, strict=True) if not _is_over(result))
-
-    def finished(self, runs: Sequence[tuple[str, str]]) -> None:
-        """A worker's word that runs, ``(entry name, run id)``, are over."""
-        self._finished([self._key], [text for run in runs for text in run])
+            ended = self._client.mget([self._keys.finished(run_id) for run_id in asked.values()])
+        over = {name for name, result, end in zip(asked, results, ended, strict=True) if end or _is_over(result)}
+        return frozenset(asked.keys() - over)
 
 
 def _is_over(result: Any) -> bool:
