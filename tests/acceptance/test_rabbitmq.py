@@ -224,8 +224,9 @@ def test_an_exchange_gets_what_is_sent_to_it(start_beatd, config, rabbitmq, dept
     exchange = kombu.Exchange(f"{queue}-topic", type="topic")
     with kombu.Connection(rabbitmq.url) as connection:
         kombu.Queue(f"{queue}-all", exchange, routing_key="reports.#")(connection.channel()).declare()
-    more = f'[beat_schedule.routed]\ntask = "t"\nschedule = 0.2\nexchange = "{queue}-topic"\nrouting_key = "reports.daily"\n'
-    daemon = start_beatd(*config(more))
+    routed = f'[beat_schedule.routed]\ntask = "t"\nschedule = 0.2\nexchange = "{queue}-topic"\n'
+    routed += 'routing_key = "reports.daily"\n'
+    daemon = start_beatd(*config(routed))
     wait_until(lambda: depth(f"{queue}-all") >= 3, timeout=20, what="messages through the exchange")
     daemon.end()
     [message, *_] = take(f"{queue}-all")
