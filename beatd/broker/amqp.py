@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from amqp.exceptions import AMQPError, ChannelError
+from amqp.exceptions import AMQPError, ChannelError, FrameError, FrameSyntaxError
 from kombu.exceptions import KombuError
 
 from beatd.broker.declaring import depth_of
@@ -20,6 +20,9 @@ from beatd.exceptions import BrokerError
 from beatd.message import TaskMessage
 
 log = logging.getLogger("beatd.broker")
+
+_FAULTS_OF_ONE = (ChannelError, FrameError, FrameSyntaxError)
+"""By which the broker answers to a single message that it cannot take."""
 
 
 class AmqpPublisher:
@@ -72,7 +75,7 @@ class AmqpPublisher:
         link = self._open()
         try:
             return link.deliver(parcels)
-        except ChannelError:
+        except _FAULTS_OF_ONE:
             # One of the parcels made the broker close the channel, and it does not say which: too large a message, an
             # exchange that may not be written to. One after the other, each stands for itself.
             self._drop()
@@ -82,7 +85,7 @@ class AmqpPublisher:
         link = self._open()
         try:
             return link.deliver([each])[0]
-        except ChannelError as error:
+        except _FAULTS_OF_ONE as error:
             self._drop()
             return str(error)
 

@@ -7,22 +7,18 @@ Every message is ``mandatory``: one that no queue gets comes back, and is not lo
 from __future__ import annotations
 
 import logging
-import struct
 import time
 from collections.abc import Sequence
 from itertools import takewhile
 from typing import Any
 
-import amqp
 import kombu as _kombu
-from amqp import spec
-from amqp.exceptions import AMQPError, FrameSyntaxError
-from amqp.method_framing import frame_writer
-from amqp.serialization import dumps
+from amqp.exceptions import AMQPError
 
+from beatd.broker import frames
 from beatd.broker.declaring import has_exchange, have_queue
 from beatd.broker.port import PUBLISH_TIMEOUT, Address, Parcel
-from beatd.exceptions import BrokerError
+from beatd.exceptions import BrokerError, MessageError
 
 log = logging.getLogger("beatd.broker")
 
@@ -36,9 +32,6 @@ _BATCH_TIMEOUT = 30.0
 """Seconds for the confirmation of a whole batch, however steadily it comes."""
 _WRITE_AT_ONCE = 256 * 1024
 """Bytes of messages that are gathered before they are written to the socket."""
-_PROPERTIES = ("correlation_id", "reply_to", "delivery_mode", "priority", "expiration")
-_UNFIT = (struct.error, ValueError, TypeError, OverflowError, FrameSyntaxError)
-"""What py-amqp raises for what AMQP cannot carry: integers of more than 64 bits, names of more than 255 bytes."""
 
 
 class Blocked(BrokerError):
@@ -70,8 +63,8 @@ class Link:
         self._channel.events["basic_ack"].add(self._on_ack)
         self._channel.events["basic_nack"].add(self._on_nack)
         self._channel.events["basic_return"].add(self._on_return)
-        self._gathered = _Gathered()
-        self._frame = frame_writer(self.connection, self._gathered)
+        self._gathered = bytearray()
+        """Messages that are not written to the socket yet: a batch is a few large writes."""
         self._sent = 0
         self._under_way: dict[int, str] = {}
         """Task ids by delivery tag, in the order in which they were sent."""
@@ -143,18 +136,17 @@ class Link:
 
     def _send(self, parcel: Parcel) -> None:
         try:
-            args = dumps("Bssbb", (0, parcel.to.exchange, parcel.to.key, True, False))
+            data = frames.publish(parcel, self._channel.channel_id, self.connection.frame_max)
             reason = self._unready(parcel)
-            if reason is None:
-                self._frame(1, self._channel.channel_id, spec.Basic.Publish, args, _amqp_message(parcel))
-        except _UNFIT as error:
-            reason = f"AMQP cannot carry it: {error}"
+        except MessageError as error:
+            reason = str(error)
         if reason is not None:
             self._outcomes[parcel.message.id] = reason
             return
         self._sent += 1
         self._under_way[self._sent] = parcel.message.id
-        if self._gathered.size > _WRITE_AT_ONCE:
+        self._gathered += data
+        if len(self._gathered) > _WRITE_AT_ONCE:
             self._write()
 
     def _unready(self, parcel: Parcel) -> str | None:
@@ -169,7 +161,8 @@ class Link:
         return None
 
     def _write(self) -> None:
-        if data := self._gathered.take():
+        if self._gathered:
+            data, self._gathered = self._gathered, bytearray()
             self.connection.transport.write(data)
 
     def _await_confirms(self) -> None:
@@ -218,34 +211,3 @@ class Link:
     def _on_unblocked(self) -> None:
         self._blocked = False
         log.info("Broker %s takes messages again", self._place, extra={"event": "broker_unblocked"})
-
-
-class _Gathered:
-    """What py-amqp's frame writer writes to in place of the socket, so that a batch is a few large writes."""
-
-    def __init__(self) -> None:
-        self._parts: list[bytes] = []
-        self.size = 0
-
-    def write(self, data: bytes | memoryview) -> None:
-        self._parts.append(bytes(data))  # a copy: the writer uses its buffer again
-        self.size += len(data)
-
-    def take(self) -> bytes:
-        data = b"".join(self._parts)
-        self._parts.clear()
-        self.size = 0
-        return data
-
-
-def _amqp_message(parcel: Parcel) -> Any:
-    message = parcel.message
-    properties = {name: message.properties[name] for name in _PROPERTIES if message.properties.get(name) is not None}
-    properties["correlation_id"] = message.id  # by which it is known if it comes back
-    return amqp.Message(
-        message.body,
-        content_type=message.content_type,
-        content_encoding=message.content_encoding,
-        application_headers=message.headers,
-        **properties,
-    )

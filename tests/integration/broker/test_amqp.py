@@ -104,10 +104,11 @@ def test_one_message_that_no_queue_gets_is_an_error_that_names_it(publisher, que
     "unfit",
     [
         parcel("bad", "q", headers={"number": 2**70}),
+        parcel("bad", "q", headers={"large": "x" * 200_000}),
         parcel("bad", "q" * 300),
         parcel("bad", "q", headers={"x": "lone \ud800 surrogate"}, priority=300),
     ],
-    ids=["integer", "name", "priority"],
+    ids=["integer", "headers", "name", "priority"],
 )
 def test_what_amqp_cannot_carry_is_refused_and_the_others_arrive(publisher, queues, queue, unfit):
     [refused] = publisher.publish_many([parcel("a", queue), unfit, parcel("b", queue)])
