@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import re
 import time
@@ -21,6 +22,7 @@ _SEPARATOR = "\x06\x16"
 _RETRYING = {"event": "publish_retrying"}
 
 
+@functools.lru_cache(maxsize=4096)
 def queue_key(queue: str, priority: int | None = 0) -> str:
     """The list that a message of this priority belongs to: the largest step that is not above it.
 
@@ -52,18 +54,18 @@ class RedisPublisher:
                 return self._push([one])
             except StoreUnavailable as error:
                 if pause is None:
-                    raise BrokerError(f"broker: {error}") from error
-                log.warning("Broker did not answer, trying again in %ss: %s", pause, error, extra=_RETRYING)
+                    raise _as_brokers(error) from error
+                log.warning("%s; trying again in %ss", _as_brokers(error), pause, extra=_RETRYING)
                 time.sleep(pause)
             except StoreRefused as error:
-                raise BrokerError(f"broker: {error}") from error
+                raise _as_brokers(error) from error
         return None
 
     def publish_many(self, parcels: Sequence[Parcel]) -> list[Refused]:
         try:
             self._push(parcels)
         except StoreError as error:
-            raise BrokerError(f"broker: {error}") from error
+            raise _as_brokers(error) from error
         return []
 
     def depth(self, queue: str) -> int:
@@ -73,7 +75,7 @@ class RedisPublisher:
                     pipeline.llen(key)
                 return sum(pipeline.execute())
         except StoreError as error:
-            raise BrokerError(f"broker: {error}") from error
+            raise _as_brokers(error) from error
 
     def close(self) -> None:
         self._client.close()
@@ -82,7 +84,7 @@ class RedisPublisher:
         try:
             return self._bound(address)
         except StoreError as error:
-            raise BrokerError(f"broker: {error}") from error
+            raise _as_brokers(error) from error
 
     def _bound(self, address: Address) -> list[str]:
         """What consumers have bound: kombu keeps one set for each exchange.
@@ -120,6 +122,10 @@ class RedisPublisher:
 def _fits(routing_key: str, key: str, pattern: str) -> bool:
     """Whether a binding takes the routing key: kombu stores a regular expression for topics, nothing for direct."""
     return bool(re.match(pattern, routing_key)) if pattern else key == routing_key
+
+
+def _as_brokers(error: StoreError) -> BrokerError:
+    return BrokerError(str(error).replace("state store", "broker", 1))
 
 
 def _text(member: bytes | str) -> str:
