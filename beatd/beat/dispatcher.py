@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from beatd.beat.heap import SENT, SKIPPED, Outcome
@@ -76,10 +76,9 @@ class Dispatcher:
         def batches() -> Iterator[list[Claim]]:
             for start in range(0, len(runs), BATCH):
                 judged = [self._judge(run, facts) for run in runs[start : start + BATCH]]
-                outcomes.extend(one.outcome for one in judged)
-                claimed = [each for one in judged if one.outcome.again_ms is None for each in _with_dropped(one)]
-                under_way.append(claimed)
-                yield [one.claim for one in claimed]
+                outcomes.extend([one.outcome for one in judged])
+                under_way.append(_to_be_claimed(judged))
+                yield [one.claim for one in under_way[-1]]
 
         for left_out in self._claims.claim(batches(), lease_value=term.lease_value):
             self._say(under_way.popleft(), left_out)
@@ -142,10 +141,14 @@ def _outcome_after_waiting(run: Run, now_ms: int) -> Outcome:
     return SENT if passed_ms is None else Outcome(sent=True, passed_ms=passed_ms)
 
 
-def _with_dropped(judged: Judged) -> Iterator[Judged]:
-    """A judged run, and after it the last of those that are dropped with it: its claim covers all before."""
-    yield judged
-    passed_ms = judged.outcome.passed_ms
-    if passed_ms is not None:
-        run = judged.run._replace(due_ms=passed_ms, fire_ms=passed_ms)
-        yield Judged(run, SKIPPED, Claim(run.entry.name, passed_ms), Skip.OVERLAP)
+def _to_be_claimed(judged: Iterable[Judged]) -> list[Judged]:
+    """All but those that wait; after each the last of the runs that are dropped with it, whose claim covers all."""
+    claimed: list[Judged] = []
+    for one in judged:
+        if one.outcome.again_ms is not None:
+            continue
+        claimed.append(one)
+        if (passed_ms := one.outcome.passed_ms) is not None:
+            run = one.run._replace(due_ms=passed_ms, fire_ms=passed_ms)
+            claimed.append(Judged(run, SKIPPED, Claim(run.entry.name, passed_ms), Skip.OVERLAP))
+    return claimed
