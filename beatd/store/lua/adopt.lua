@@ -28,6 +28,13 @@ end
 
 local now, keep = ARGV[2], ARGV[3]
 
+local MOST = 16 -- numbers, two for each gap
+
+-- A moment from which on an entry was in force: the run that is due at it was not made either.
+local function up_to(ms)
+  return string.format('%.0f', tonumber(ms) + 1)
+end
+
 local function gaps_of(name)
   local gaps = {}
   for number in string.gmatch(redis.call('HGET', KEYS[5], name) or '', '%d+') do
@@ -37,27 +44,54 @@ local function gaps_of(name)
 end
 
 local function store_gaps(name, gaps)
+  while #gaps > MOST do -- the oldest goes, but for what says that there was a time before
+    local oldest = gaps[1] == '0' and 3 or 1
+    table.remove(gaps, oldest)
+    table.remove(gaps, oldest)
+  end
   redis.call('HSET', KEYS[5], name, table.concat(gaps, ' '))
   redis.call('PEXPIRE', KEYS[5], keep)
 end
 
--- Where an entry goes on whose last due lies in the future. ``began`` says that nothing before now is to be made.
-local function behind(name, last_due, first_seen, began)
-  local gaps = gaps_of(name)
+-- Nothing after last due has been claimed: a gap there, of a jump that led to no claim, would later hide that it was.
+local any_gaps = redis.call('EXISTS', KEYS[5]) == 1
+local function drop_gaps_after(name, last_due)
+  local kept, gaps = {}, gaps_of(name)
   for i = 1, #gaps, 2 do
-    if tonumber(gaps[i + 1]) > tonumber(now) then
-      if began and tonumber(gaps[i]) < tonumber(now) then
-        gaps[i] = now
-        store_gaps(name, gaps)
-      end
-      return gaps[i]
+    if tonumber(gaps[i]) < tonumber(last_due) then
+      kept[#kept + 1], kept[#kept + 2] = gaps[i], gaps[i + 1]
     end
   end
-  if tonumber(first_seen) > tonumber(now) then -- before it was seen, nothing was claimed
-    store_gaps(name, {now, first_seen, unpack(gaps)})
-    return now
+  if #kept < #gaps then
+    store_gaps(name, kept)
   end
-  return last_due
+end
+
+-- Where an entry goes on whose last due lies in the future: in the earliest gap that is not over.
+-- ``began`` says that nothing before now is to be made.
+local function behind(name, last_due, first_seen, began)
+  local gaps, found = gaps_of(name), nil
+  for i = 1, #gaps, 2 do
+    if tonumber(gaps[i + 1]) > tonumber(now) and not (found and tonumber(gaps[found + 1]) < tonumber(gaps[i + 1])) then
+      found = i
+    end
+  end
+  local later = not found or tonumber(gaps[found]) >= tonumber(first_seen)
+  if later and tonumber(first_seen) > tonumber(now) and gaps[1] ~= '0' and #gaps < MOST then
+    -- nothing was claimed before it was first seen; that is noted once, and first
+    gaps, found = {'0', up_to(first_seen), unpack(gaps)}, 1
+  end
+  if not found then
+    return last_due
+  end
+  local goes_on = gaps[found]
+  if (began or goes_on == '0') and tonumber(goes_on) < tonumber(now) then
+    gaps[#gaps + 1], gaps[#gaps + 2] = now, gaps[found + 1]
+    gaps[found + 1] = up_to(now) -- still open, should the clock be set back further
+    goes_on = now
+    store_gaps(name, gaps)
+  end
+  return goes_on
 end
 
 local states, wrote = {}, false
@@ -70,6 +104,9 @@ for i = 4, #ARGV, 2 do
     first_seen, known_fingerprint = string.match(known, '^(%d+) (.*)$')
   end
   local goes_on = last_due
+  if any_gaps and last_due and tonumber(last_due) then
+    drop_gaps_after(name, last_due)
+  end
   local readable = (first_seen or not known) and (not last_due or tonumber(last_due))
   local began = readable and (known_fingerprint ~= fingerprint or not last_due)
   if readable and last_due and tonumber(last_due) > tonumber(now) then
@@ -77,8 +114,8 @@ for i = 4, #ARGV, 2 do
   elseif began then
     if last_due and last_due ~= now then
       local gaps = gaps_of(name)
-      gaps[#gaps + 1], gaps[#gaps + 2] = last_due, now
-      store_gaps(name, {unpack(gaps, math.max(1, #gaps - 15))})
+      gaps[#gaps + 1], gaps[#gaps + 2] = last_due, up_to(now)
+      store_gaps(name, gaps)
     end
     goes_on = now
     redis.call('HSET', KEYS[2], name, now)

@@ -46,7 +46,7 @@ local function take_from_gap(name, due)
     bounds[#bounds + 1] = number
   end
   for i = 1, #bounds, 2 do
-    if tonumber(bounds[i]) < tonumber(due) and tonumber(due) < tonumber(bounds[i + 1]) then
+    if bounds[i] ~= '0' and tonumber(bounds[i]) < tonumber(due) and tonumber(due) < tonumber(bounds[i + 1]) then
       bounds[i], found = due, true
     end
   end

@@ -2,7 +2,8 @@
 --
 -- KEYS[1]  lease     string  "<daemon id>:<token>"
 -- KEYS[2]  gaps      hash    entry name -> "<after> <before> <after> <before> …" (ms): the runs that are due between the
---                            two, and with neither of them, have not been claimed; the latest stretch last
+--                            two, and with neither of them, have not been claimed. One after 0, which comes first, is
+--                            the time before the entry was first seen: adopt.lua cuts off from it what may be claimed
 -- ARGV[1]  the value that the lease must have
 -- ARGV[2]  how long gaps are kept after the last one was added (ms)
 -- ARGV[3…] name, after (ms), before (ms); name, …
@@ -20,7 +21,12 @@ for i = 3, #ARGV, 3 do
     gaps[#gaps + 1] = number
   end
   gaps[#gaps + 1], gaps[#gaps + 2] = ARGV[i + 1], ARGV[i + 2]
-  redis.call('HSET', KEYS[2], ARGV[i], table.concat({unpack(gaps, math.max(1, #gaps - 15))}, ' '))
+  if #gaps > 16 then -- the oldest goes, but for what adopt.lua notes first
+    local oldest = gaps[1] == '0' and 3 or 1
+    table.remove(gaps, oldest)
+    table.remove(gaps, oldest)
+  end
+  redis.call('HSET', KEYS[2], ARGV[i], table.concat(gaps, ' '))
 end
 redis.call('PEXPIRE', KEYS[2], ARGV[2])
 return redis.status_reply('OK')

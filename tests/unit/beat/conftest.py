@@ -67,11 +67,13 @@ class MemoryClaims:
             state, known = self.states.get(name, (None, ""))
             began = known != fingerprint
             goes_on = state.last_due_ms if state else now_ms
+            if name in self.gaps:
+                self.gaps[name] = [gap for gap in self.gaps[name] if gap[0] < state.last_due_ms]
             if state and state.last_due_ms > now_ms:
                 goes_on = self._behind(name, state, now_ms, began)
             elif began:
                 if state and state.last_due_ms < now_ms:
-                    self.gaps.setdefault(name, []).append([state.last_due_ms, now_ms])
+                    self.gaps.setdefault(name, []).append([state.last_due_ms, now_ms + 1])
                 goes_on = now_ms
             if began:
                 same = state and known.removeprefix("off ") == fingerprint.removeprefix("off ")
@@ -82,20 +84,25 @@ class MemoryClaims:
             yield name, state._replace(last_due_ms=goes_on)
 
     def _behind(self, name, state, now_ms, began):
-        for gap in self.gaps.get(name, []):
-            if gap[1] > now_ms:
-                if began:
-                    gap[0] = max(gap[0], now_ms)
-                return gap[0]
-        if state.first_seen_ms > now_ms:
-            self.gaps.setdefault(name, []).insert(0, [now_ms, state.first_seen_ms])
+        gaps = self.gaps.setdefault(name, [])
+        coming = [gap for gap in gaps if gap[1] > now_ms]
+        gap = min(coming, key=lambda gap: gap[1], default=None)
+        noted = any(after_ms == 0 for after_ms, _ in gaps)
+        if state.first_seen_ms > now_ms and not noted and (gap is None or gap[0] >= state.first_seen_ms):
+            gap = [0, state.first_seen_ms + 1]
+            gaps.append(gap)
+        if gap is None:
+            return state.last_due_ms
+        if (began or gap[0] == 0) and gap[0] < now_ms:
+            gaps.append([now_ms, gap[1]])
+            gap[1] = now_ms + 1
             return now_ms
-        return state.last_due_ms
+        return gap[0]
 
     def pass_over(self, gaps, *, lease_value):
         self._check(lease_value)
         for name, after_ms, before_ms in gaps:
-            self.gaps[name] = [*self.gaps.get(name, [])[-7:], [after_ms, before_ms]]
+            self.gaps.setdefault(name, []).append([after_ms, before_ms])
 
     def claim(self, batches, *, lease_value):
         for batch in batches:
@@ -115,11 +122,10 @@ class MemoryClaims:
             yield frozenset(left_out)
 
     def _take_from_gap(self, name, due_ms):
-        for gap in self.gaps.get(name, []):
-            if gap[0] < due_ms < gap[1]:
-                gap[0] = due_ms
-                return True
-        return False
+        around = [gap for gap in self.gaps.get(name, []) if 0 < gap[0] < due_ms < gap[1]]
+        for gap in around:
+            gap[0] = due_ms
+        return bool(around)
 
     def look_back(self, *, lease_value):
         self._check(lease_value)
