@@ -18,7 +18,7 @@ from beatd.clock import Clock
 from beatd.exceptions import MessageError
 from beatd.model import Entry, Run
 from beatd.schedules import latest_ms
-from beatd.store.claims import Claim, Claims
+from beatd.store.claims import Claim, Claims, Gap
 from beatd.store.running import Running
 
 log = logging.getLogger("beatd.beat.dispatcher")
@@ -62,6 +62,12 @@ class Dispatcher:
         """Do ahead of time what :meth:`dispatch` would have to do first."""
         with contextlib.suppress(MessageError):  # said when its run is due
             self._messages.prepare(entry)
+
+    def pass_over(self, gaps: Sequence[Gap], term: Term) -> None:
+        """Note and say what catch-up leaves out, before the first run after it is claimed."""
+        if gaps:
+            self._claims.pass_over(gaps, lease_value=term.lease_value)
+            self._report.passed_over(gaps)
 
     def dispatch(self, runs: Sequence[Run], term: Term) -> list[Outcome]:
         """Send what is to be sent; returns what became of each run.

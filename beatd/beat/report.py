@@ -12,6 +12,7 @@ from beatd.clock import iso_ms
 from beatd.exceptions import MessageError
 from beatd.message import TaskMessage
 from beatd.model import Run
+from beatd.store.claims import Gap
 
 log = logging.getLogger("beatd.beat.dispatcher")
 
@@ -65,6 +66,18 @@ class Report:
         self.totals[reason.value] += 1
         extra = _about(run) | {"event": "run_skipped", "reason": reason.value}
         log.info("Skipped %s: %s", run.entry.name, reason.value, extra=extra)
+
+    def passed_over(self, gaps: Sequence[Gap]) -> None:
+        """Entries that missed runs which catch-up does not make. How many runs is not looked up: it may be many."""
+        self.totals["missed"] += len(gaps)
+        if len(gaps) > ONE_BY_ONE:
+            extra = {"event": "entries_missed_runs", "count": len(gaps), "reason": "missed"}
+            log.info("%d entries missed runs that are not caught up", len(gaps), extra=extra)
+            return
+        for name, after_ms, before_ms in gaps:
+            span = {"after": iso_ms(after_ms), "before": iso_ms(before_ms)}
+            extra = {"event": "runs_missed", "entry": name, "reason": "missed", **span}
+            log.info("Runs of %s after %s and before %s are not caught up", name, *span.values(), extra=extra)
 
     def claimed_before(self, runs: Sequence[Run]) -> None:
         """Runs that were left out: another leader claimed them, or we did in an attempt that seemed to fail."""

@@ -203,7 +203,7 @@ class Beat:
                 gaps.append(gap)
             if number % PUT_SLICE == 0:
                 self._on_turn()
-        self._claims.pass_over(gaps, lease_value=term.lease_value)
+        self._dispatcher.pass_over(gaps, term)
         self._unreadable |= named.keys()
 
     def _place(self, entry: Entry, state: EntryState, now_ms: int) -> Gap | None:
