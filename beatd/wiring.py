@@ -115,6 +115,7 @@ class Daemon:
         finally:
             self._watchdog.stop()
             self._elector.stop()
+            self._publisher.close()
 
     def _turned(self) -> None:
         self._watchdog()

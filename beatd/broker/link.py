@@ -58,11 +58,7 @@ class Link:
         )
         self._kombu.ensure_connection(max_retries=url.count(";"), interval_start=0, reraise_as_library_errors=False)
         self.connection: Any = self._kombu.connection
-        self._channel = self.connection.channel()
-        self._channel.confirm_select()
-        self._channel.events["basic_ack"].add(self._on_ack)
-        self._channel.events["basic_nack"].add(self._on_nack)
-        self._channel.events["basic_return"].add(self._on_return)
+        self._channel = self._open_channel()
         self._gathered = bytearray()
         """Messages that are not written to the socket yet: a batch is a few large writes."""
         self._sent = 0
@@ -73,6 +69,18 @@ class Link:
         self._ready: set[Address] = set()
         self._proven = False
 
+    def _open_channel(self) -> Any:
+        try:
+            channel = self.connection.channel()
+            channel.confirm_select()
+        except BaseException:
+            self.drop()
+            raise
+        channel.events["basic_ack"].add(self._on_ack)
+        channel.events["basic_nack"].add(self._on_nack)
+        channel.events["basic_return"].add(self._on_return)
+        return channel
+
     def close(self) -> None:
         """End the connection with a word to the broker, unless it does not listen."""
         if not self._blocked and not self._under_way:
@@ -81,7 +89,7 @@ class Link:
 
     def drop(self) -> None:
         """End the connection without a farewell that a broker in trouble might not answer."""
-        self.connection.collect()
+        self.connection.collect()  # does nothing the second time
 
     def listen(self) -> None:
         """Read what the broker has said meanwhile: that it closes, blocks or unblocks the connection.
@@ -110,7 +118,7 @@ class Link:
         if again:  # a queue deleted meanwhile, or one that was full for a moment
             for parcel in again:
                 self._ready.discard(parcel.to)
-                del self._outcomes[parcel.message.id]
+                self._outcomes.pop(parcel.message.id, None)
             self._offer(again)
         outcomes = [self._outcomes[parcel.message.id] for parcel in parcels]
         for parcel in parcels:
@@ -122,8 +130,8 @@ class Link:
 
         A broker that fails, or stops reading, as soon as it gets something, then has one message to get twice at most.
         """
-        under_way = set(self._under_way.values())
-        fresh = [one for one in parcels if one.message.id not in under_way and one.message.id not in self._outcomes]
+        known = self._outcomes.keys() | self._under_way.values()
+        fresh = list({one.message.id: one for one in parcels if one.message.id not in known}.values())
         if not self._proven:
             for parcel in fresh[:1]:
                 self._send(parcel)

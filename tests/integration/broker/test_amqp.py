@@ -149,6 +149,13 @@ def test_the_depth_of_a_queue_that_is_not_there_is_nought(publisher, queue):
     assert publisher.depth(queue) == 1
 
 
+def test_a_message_that_is_twice_in_a_batch_is_sent_once(publisher, queues, queue):
+    assert publisher.publish_many([parcel("a", queue), parcel("a", queue)]) == []
+    lost = parcel("lost", exchange=f"{queue}-missing", key="k")
+    assert [one.number for one in publisher.publish_many([lost, lost])] == [0, 1]
+    assert queues.ids(queue) == ["a"]
+
+
 def test_many_threads_share_it(publisher, queues, queue):
     def send(letter):
         for number in range(20):
