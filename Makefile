@@ -1,7 +1,7 @@
 # beatd: `make run` tries it, `make test` and `make check` are what every change must pass.
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check soak bench lock clean
+.PHONY: help run test check soak chaos bench lock clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -30,6 +30,9 @@ check: $(VENV)/.installed-dev ## style, types and the direction of imports
 
 soak: $(VENV)/.installed-dev ## the tests that take minutes to hours
 	$(BIN)/python -m pytest --soak -m soak $(ARGS)
+
+chaos: $(VENV)/.installed-dev ## break everything for five minutes, and count; ARGS="--seed 7" to replay
+	$(BIN)/python -m tests.chaos $(ARGS)
 
 bench: $(VENV)/.installed-dev ## measure beatd beside its peers
 	@for file in benchmarks/[a-z]*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done

@@ -21,7 +21,7 @@ from msgspec import structs
 from beatd.beat.fleet import Fleet
 from beatd.beat.seat import Seat, Term
 from beatd.clock import Clock
-from beatd.exceptions import StoreError
+from beatd.exceptions import StoreError, StoreRefused
 from beatd.store.lease import Leases
 from beatd.store.registry import Holder, Registry, Roll, Status
 
@@ -211,7 +211,8 @@ class Elector:
         self._failures += 1
         self._deafen()
         pause: float = min(RETRY_MIN * 2.0 ** min(self._failures - 1, 10), RETRY_MAX)
-        extra = {"event": "store_unavailable", "attempt": self._failures}
+        event = "store_refused" if isinstance(error, StoreRefused) else "store_unavailable"
+        extra = {"event": event, "attempt": self._failures}
         log.warning("%s; trying again in %.1f s", error, pause, extra=extra)
         for shard, token in self._held().items():
             if self.seats[shard].term() is None:

@@ -69,6 +69,8 @@ def translated(error: RedisError, place: str) -> Exception:
             return StoreWentBack(f"state store {place} lost writes that it had confirmed: {text.partition(' ')[2]}")
         case ResponseError() if text.startswith("CORRUPT"):
             return StoreRefused(f"state store {place}: {text.partition(' ')[2]}")
+        case AuthenticationError() if "HELLO" in text or "Authentication required" in text:
+            return StoreRefused(f"state store {place}: it demands a password, and its URL has none")
         case AuthenticationError() | AuthorizationError() | NoPermissionError():
             return StoreRefused(f"state store {place}: {text}")
         case BusyLoadingError() | ReadOnlyError() | redis.ConnectionError() | redis.TimeoutError():
@@ -163,12 +165,13 @@ def _foreign(client: redis.Redis, keys: Iterable[str | bytes]) -> str:
             found = [raw.decode() for raw in pipeline.execute()]
     except redis.RedisError:
         return ""
+    there = {name: kind for name, kind in zip(names, found, strict=True) if kind != "none"}
     wrong = [
         f"the key {name} is a {kind} and should be a {wanted}"
-        for name, kind in zip(names, found, strict=True)
-        if (wanted := type_of(name)) is not None and kind not in ("none", wanted)
+        for name, kind in there.items()
+        if (wanted := type_of(name)) is not None and kind != wanted
     ]
-    return "; ".join(wrong)
+    return "; ".join(wrong or [f"the key {name} is a {kind}" for name, kind in there.items() if type_of(name) is None])
 
 
 @functools.cache

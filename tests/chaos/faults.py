@@ -13,6 +13,7 @@ from itertools import count
 import redis
 
 from tests.chaos.fleet import Daemon, Fleet
+from tests.chaos.ledger import KEYS
 from tests.chaos.proxy import Proxy
 from tests.chaos.store import ChaosStore
 
@@ -67,7 +68,7 @@ class Faults:
 
     def _leader(self) -> Daemon | None:
         with contextlib.suppress(redis.RedisError), self._store.client() as client:
-            return self._fleet.holder(client.get("{beatd}:0:lease"))
+            return self._fleet.holder(client.get(KEYS.lease))
         return None
 
     def _one(self, *, leading: bool) -> Daemon | None:

@@ -15,9 +15,10 @@ import redis
 
 from beatd.message import open_envelope
 from beatd.model import RUN_NAMESPACE
+from beatd.store.keys import Keys
 from tests.chaos.plan import INTERVALS, QUEUES
 
-LAST_DUE, KNOWN, RUNS = "{beatd}:0:last_due", "{beatd}:0:known", "{beatd}:0:runs"
+KEYS = Keys().shard()
 
 AWAY = (redis.ConnectionError, redis.TimeoutError)
 
@@ -109,16 +110,19 @@ def due_ms_of(text: str) -> int:
 
 def first_seen(client: redis.Redis) -> dict[str, int]:
     """When each entry's phase began (ms)."""
-    return {name.decode(): int(known.split(b" ")[0]) for name, known in client.hgetall(KNOWN).items()}
+    return {name.decode(): int(known.split(b" ")[0]) for name, known in client.hgetall(KEYS.known).items()}
 
 
 def last_due(client: redis.Redis) -> dict[str, int]:
-    return {name.decode(): int(due) for name, due in client.hgetall(LAST_DUE).items()}
+    return {name.decode(): int(due) for name, due in client.hgetall(KEYS.last_due).items()}
 
 
 def balance(client: redis.Redis, consumer: Consumer, began: dict[str, int]) -> Account:
     """Compare schedule, claims and messages, run by run. ``began``: when each entry was first seen, from the start."""
-    claimed_to, runs = last_due(client), {name.decode(): int(count) for name, count in client.hgetall(RUNS).items()}
+    claimed_to, runs = (
+        last_due(client),
+        {name.decode(): int(count) for name, count in client.hgetall(KEYS.runs).items()},
+    )
     due = {
         (name, ms)
         for name, phase in began.items()

@@ -30,8 +30,8 @@ class Proxy:
 
     def __enter__(self) -> Proxy:
         self._thread.start()
-        server = self._do(lambda: asyncio.start_server(self._serve, "127.0.0.1", 0))
-        self.port = server.sockets[0].getsockname()[1]
+        self._server = self._do(lambda: asyncio.start_server(self._serve, "127.0.0.1", 0))
+        self.port = self._server.sockets[0].getsockname()[1]
         self.mode = "pass"
         return self
 
@@ -62,6 +62,7 @@ class Proxy:
         return asyncio.run_coroutine_threadsafe(make(), self._loop).result(5)
 
     async def _end(self) -> None:
+        self._server.close()
         self.reset()
         tasks = asyncio.all_tasks() - {asyncio.current_task()}
         for task in tasks:

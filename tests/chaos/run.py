@@ -29,6 +29,7 @@ class Result(NamedTuple):
     account: Account
     repeated_after_power_loss: int
     terms: int
+    went_back: int
     faults: list[str]
     folder: Path
 
@@ -40,7 +41,8 @@ class Result(NamedTuple):
         repeats = f", {self.repeated_after_power_loss} repeated after a loss of power" * bool(
             self.repeated_after_power_loss
         )
-        return f"seed {self.seed}: {self.account}{repeats}; {len(self.faults)} faults, {self.terms} terms"
+        noticed = f"; lost writes noticed {self.went_back} times" * bool(self.went_back)
+        return f"seed {self.seed}: {self.account}{repeats}; {len(self.faults)} faults, {self.terms} terms{noticed}"
 
 
 def run(
@@ -83,7 +85,9 @@ def run(
         assert consumer.error is None, f"the consumer failed: {consumer.error!r}"
         consumer.drain()
         account, excused = _excuse(balance(client, consumer, began), consumer, faults.rolled_back)
-        result = Result(seed, account, excused, fleet.events("term_began"), faults.log, folder)
+        result = Result(
+            seed, account, excused, fleet.events("term_began"), fleet.events("store_went_back"), faults.log, folder
+        )
     if result.good:
         shutil.rmtree(folder)
     return result

@@ -6,6 +6,7 @@
 -- ARGV[2]     time to live (ms)
 --
 -- Returns for each lease its token, or 0 when somebody else holds it.
+-- Error CORRUPT when a term is not a number: a token must never be one that was given out before.
 -- A lease of our own id is one whose answer never reached us: it is taken again, under a new token.
 
 local tokens = {}
@@ -13,6 +14,8 @@ for i = 1, #KEYS, 2 do
   local holder = redis.call('GET', KEYS[i])
   if holder and string.sub(holder, 1, #ARGV[1] + 1) ~= ARGV[1] .. ':' then
     tokens[#tokens + 1] = 0
+  elseif not tonumber(redis.call('GET', KEYS[i + 1]) or '0') then
+    return redis.error_reply('CORRUPT key ' .. KEYS[i + 1] .. ' does not hold a number')
   else
     local token = redis.call('INCR', KEYS[i + 1])
     redis.call('SET', KEYS[i], ARGV[1] .. ':' .. token, 'PX', ARGV[2])

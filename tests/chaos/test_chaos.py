@@ -1,0 +1,33 @@
+"""Half a minute of chaos each: ``make chaos`` runs five minutes of it. The seed is in the failure, for a replay."""
+
+import os
+import secrets
+
+import pytest
+
+from tests.chaos.run import run
+from tests.conftest import missing, server_binary
+
+SEED = int(os.environ.get("BEATD_CHAOS_SEED") or secrets.randbelow(1_000_000))
+
+
+@pytest.fixture(autouse=True)
+def _server(server_kind):
+    if server_binary(server_kind) is None:
+        missing(f"{server_kind}-server")
+
+
+@pytest.mark.timeout(150)
+def test_nothing_is_lost_or_doubled_whatever_breaks(server_kind):
+    result = run(25, SEED, ttl_ms=3_000, longest=8, store_kind=server_kind)
+    assert result.good, f"{result} (logs: {result.folder})\n" + "\n".join(result.faults)
+    assert result.account.messages > 10_000
+    assert result.terms > 1, "nobody ever took over, which proves little"
+
+
+@pytest.mark.timeout(150)
+def test_nothing_is_lost_with_the_last_second_of_the_store(server_kind):
+    """Messages that left in that second may come again, under the same ids."""
+    kinds = ("restart_store", "restart_store", "kill_leader", "freeze_leader", "kill_clients")
+    result = run(15, SEED, ttl_ms=3_000, longest=5, power_loss=True, kinds=kinds, store_kind=server_kind)
+    assert result.good, f"{result} (logs: {result.folder})\n" + "\n".join(result.faults)
