@@ -30,11 +30,12 @@ class Place(NamedTuple):
 COMMANDS: Mapping[str, Place] = {
     "run": Place("beatd.cli.run", "run", "Run the daemon."),
     "worker": Place("beatd.cli.worker", "worker", "Run the bundled worker."),
-    "dev": Place("beatd.cli.dev", "dev", "Store, daemon and worker in one terminal."),
+    "dev": Place("beatd.cli.dev", "dev", "Store, daemon, worker and status page in one terminal."),
     "check": Place("beatd.cli.check", "check", "Check the file: all faults, each with its line."),
     "next": Place("beatd.cli.next_runs", "next_runs", "Show when entries run next."),
     "simulate": Place("beatd.cli.simulate", "simulate_runs", "Run a window of time through ahead of time."),
     "status": Place("beatd.cli.status", "status", "Show daemons, who leads what, and what is wrong."),
+    "web": Place("beatd.cli.web", "web", "Serve the status page, JSON, metrics and health."),
     "init": Place("beatd.cli.init", "init", "Write a first file that runs."),
 }
 

@@ -1,4 +1,4 @@
-"""What ``beatd dev`` does: holds the store, tends daemon and worker, and stops all of them in order."""
+"""What ``beatd dev`` does: holds the store, tends daemon, worker and status page, and stops all of them in order."""
 
 from __future__ import annotations
 
@@ -15,12 +15,13 @@ from beatd.cli.output import plural
 from beatd.clock import SystemClock
 from beatd.exceptions import ConfigError, Fault
 from beatd.model import Settings
+from beatd.web.address import listen, missing_packages, why_not
 
 log = logging.getLogger("beatd.dev")
 
-NAMES = ("dev", "daemon", "worker")
-GRACES = {"worker": (2.5, 0.7), "daemon": (1.0,)}
-"""Seconds after each SIGTERM, in the order of stopping; 4.2 in all, so that the whole is gone within 5. A worker lets
+NAMES = ("dev", "daemon", "worker", "web")
+GRACES = {"web": (0.5,), "worker": (2.5, 0.7), "daemon": (1.0,)}
+"""Seconds after each SIGTERM, in the order of stopping; 4.7 in all, so that the whole is gone within 5. A worker lets
 its tasks end after the first, and leaves them after the second."""
 
 BEGIN = """There is no schedule yet. Write one into beat.toml, for example
@@ -39,8 +40,11 @@ and start again with
 """
 
 
-def run(config_file: str | None, *, builtin: str, concurrency: int, with_worker: bool) -> None:
-    """Run until SIGINT, SIGTERM or SIGHUP. Raises ConfigError for a file that cannot be used."""
+def run(config_file: str | None, *, builtin: str, concurrency: int, with_worker: bool, web_port: int | None) -> None:
+    """Run until SIGINT, SIGTERM or SIGHUP. Raises ConfigError for a file that cannot be used.
+
+    The status page is served at ``web_port``, 0 for one that is free, ``None`` for no page.
+    """
     path = _find(config_file)
     loaded = config.load(path)
     settings = loaded.settings
@@ -54,6 +58,8 @@ def run(config_file: str | None, *, builtin: str, concurrency: int, with_worker:
         log.warning(
             "No worker: %s names no app, and --builtin was not given", path, extra={"event": "dev_without_worker"}
         )
+    if web_port is not None and _can_serve(web_port):
+        commands["web"] = _command("web", "--config", str(path), "--port", str(web_port))
     session = Session()
     with wiring.state_store(settings):
         log.info("%s in %s; Ctrl-C stops", plural(len(loaded.entries), "entry"), path, extra={"event": "dev_started"})
@@ -96,6 +102,20 @@ def _find(config_file: str | None) -> Path:
         return config.find(config_file)
     except ConfigError as error:
         raise ConfigError([*error.faults, Fault("beatd dev", None, "", BEGIN)]) from None
+
+
+def _can_serve(port: int) -> bool:
+    """Whether there can be a status page; says why not."""
+    try:
+        if missing := missing_packages():
+            why = f"{', '.join(missing)} not installed; pip install 'beatd[web]' brings it"
+        else:
+            listen("127.0.0.1", port).close()
+            return True
+    except OSError as error:
+        why = why_not(error, "127.0.0.1", port, port_option="--web-port")
+    log.warning("No status page: %s", why, extra={"event": "dev_without_web"})
+    return False
 
 
 def _command(*words: str) -> list[str]:

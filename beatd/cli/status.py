@@ -54,7 +54,7 @@ def status(config_file: str | None, as_json: bool) -> None:
     """
     seen = look(config.load(config.find(config_file)).settings)
     if as_json:
-        print_json(_facts(seen))
+        print_json(facts(seen))
     else:
         _print(seen)
     if not seen.alive:
@@ -145,7 +145,8 @@ def _rounded(ms: int) -> int:
     return ms // unit * unit
 
 
-def _facts(seen: Overview) -> dict[str, Any]:
+def facts(seen: Overview) -> dict[str, Any]:
+    """All of it for programs: the document of ``--json``."""
     return {
         "state_store": {"place": seen.place, "server": seen.server, "prefix": seen.prefix},
         "daemons": [_daemon(one, seen) for one in seen.roll.daemons.values()],

@@ -1,0 +1,61 @@
+"""The status page's process: files, logging, and the web server around them."""
+
+from __future__ import annotations
+
+import logging
+import socket
+
+import msgspec
+
+from beatd import config, sources
+from beatd.cli import status
+from beatd.cli.daemon import configure_logging
+from beatd.clock import SystemClock
+from beatd.model import Settings
+from beatd.web.address import is_loopback, url_of
+from beatd.web.app import create
+from beatd.web.guard import LOCAL_NAMES
+from beatd.web.plan import Plan
+from beatd.web.server import serve
+from beatd.web.store_view import StoreView
+from beatd.wiring import running_store
+
+log = logging.getLogger("beatd.web")
+
+PATIENCE_MS = 2_000
+"""A person who waits for a page is not kept waiting for as long as a daemon would wait for the store."""
+
+
+def run(
+    config_file: str | None,
+    listener: socket.socket,
+    *,
+    app: str | None,
+    names: tuple[str, ...],
+    log_level: str | None,
+    log_format: str | None,
+) -> None:
+    """Serve until SIGTERM or SIGINT. Raises ConfigError for a file that cannot be used at the start."""
+    clock = SystemClock()
+    path = config.find(config_file)
+    plan = Plan(path, lambda: sources.load(path, app=app), clock)
+    settings = _impatient(plan.first().settings)
+    configure_logging(settings.log, log_level, log_format, config.environment())
+    logging.getLogger("beatd.sources").setLevel(logging.CRITICAL)  # the page says it, and the daemons' logs do
+    store = StoreView(
+        lambda: status.facts(status.look(settings)), lambda: running_store(settings), settings.redis, clock
+    )
+    hosts = LOCAL_NAMES.union(map(str.lower, names)) if is_loopback(listener) else None
+    plan.start()
+    try:
+        url = url_of(listener)
+        log.info("Status page at %s", url, extra={"event": "web_started"})
+        serve(create(plan, store, clock, hosts=hosts), listener)
+    finally:
+        plan.stop()
+    log.info("Status page stopped", extra={"event": "web_stopped"})
+
+
+def _impatient(settings: Settings) -> Settings:
+    timeout_ms = min(settings.redis.timeout_ms, PATIENCE_MS)
+    return msgspec.structs.replace(settings, redis=msgspec.structs.replace(settings.redis, timeout_ms=timeout_ms))

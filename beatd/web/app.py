@@ -1,0 +1,178 @@
+"""The routes: one page for people, JSON and metrics for programs. All of them only look."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.gzip import GZipMiddleware
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
+from starlette.routing import Route
+
+from beatd.clock import Clock, iso_ms
+from beatd.exceptions import StoreError
+from beatd.model import Entry
+from beatd.web import metrics, words
+from beatd.web.guard import Guard
+from beatd.web.outlook import Outlook, outlook
+from beatd.web.pages import Page, Slice, mismatch
+from beatd.web.plan import Plan
+from beatd.web.store_view import Document, StoreView
+
+PER_PAGE = 200
+FAULTS_SHOWN = 3
+
+
+def create(plan: Plan, store: StoreView, clock: Clock, *, hosts: Collection[str] | None) -> Starlette:
+    """The ASGI application. It answers to the names in ``hosts``, or to all with ``None``."""
+    site = Site(plan, store, clock)
+    routes = [
+        Route("/", site.page),
+        Route("/api/status", site.status),
+        Route("/api/entries", site.entries),
+        Route("/healthz", site.healthz),
+        Route("/readyz", site.readyz),
+        Route("/metrics", site.metrics),
+    ]
+    return Starlette(
+        routes=routes,
+        middleware=[Middleware(Guard, site.policy, hosts), Middleware(GZipMiddleware, minimum_size=2_000)],
+        exception_handlers={StoreError: _store_down, HTTPException: _in_words},
+    )
+
+
+class Site:
+    """The endpoints. They are plain functions, which Starlette runs in threads: looking at the store blocks."""
+
+    def __init__(self, plan: Plan, store: StoreView, clock: Clock) -> None:
+        self._plan = plan
+        self._store = store
+        self._clock = clock
+        self._page = Page()
+        self.policy = self._page.policy
+
+    def page(self, request: Request) -> Response:
+        """Everything on one page; while the store is down, that it is, with 503."""
+        now_ms = self._clock.now_ms()
+        file = str(self._plan.path)
+        try:
+            status, part = self._store.status(), self._slice(request, now_ms)
+        except StoreError as error:
+            problems = [f"The state store cannot be asked: {error}", *self._file_problems()]
+            nothing = Slice((), _query(request), 1, 1, 0, len(self._plan.listing.entries))
+            html = self._page.render(file=file, now_ms=now_ms, part=nothing, status=None, problems=problems)
+            return HTMLResponse(html, 503)
+        problems = [*map(_sentence, status["problems"]), *self._file_problems(status)]
+        return HTMLResponse(self._page.render(file=file, now_ms=now_ms, part=part, status=status, problems=problems))
+
+    def status(self, _: Request) -> Response:
+        """The document of ``beatd status --json``."""
+        return JSONResponse(self._store.status())
+
+    def entries(self, request: Request) -> Response:
+        """A page of the entries that match, by name."""
+        part = self._slice(request, self._clock.now_ms())
+        found = [_facts(each) for each in part.outlooks]
+        counts = {"total": part.total, "matching": part.matching, "page": part.page, "pages": part.pages}
+        return JSONResponse({**counts, "per_page": PER_PAGE, "entries": found})
+
+    def healthz(self, _: Request) -> Response:
+        """Whether this process can reach the store."""
+        self._store.status()
+        return PlainTextResponse("ok\n")
+
+    def readyz(self, _: Request) -> Response:
+        """Whether every shard is led, so that runs leave."""
+        shards = self._store.status()["shards"]
+        free = [str(each["shard"]) for each in shards if each["leader"] is None]
+        if not free:
+            return PlainTextResponse("ok\n")
+        what = "nobody leads" if len(free) == len(shards) else f"nobody leads shard {', '.join(free)}"
+        return PlainTextResponse(f"{what}\n", 503)
+
+    def metrics(self, _: Request) -> Response:
+        """For Prometheus."""
+        names = [entry.name for entry in self._plan.listing.entries]
+        found = metrics.families(self._store.status(), names, self._store.runs(names))
+        return Response(metrics.text(found), media_type=metrics.CONTENT_TYPE)
+
+    def _slice(self, request: Request, now_ms: int) -> Slice:
+        query, page = _query(request), _page_number(request)
+        listing = self._plan.listing
+        found = listing.search(query)
+        pages = max(-(-len(found) // PER_PAGE), 1)
+        page = min(page, pages)
+        shown = found[(page - 1) * PER_PAGE : page * PER_PAGE]
+        return Slice(self._outlooks(shown, now_ms), query, page, pages, len(found), len(listing.entries))
+
+    def _outlooks(self, entries: tuple[Entry, ...], now_ms: int) -> list[Outlook]:
+        states = self._store.states([entry.name for entry in entries])
+        return [outlook(entry, state, now_ms) for entry, state in zip(entries, states, strict=True)]
+
+    def _file_problems(self, status: Document | None = None) -> Iterator[str]:
+        plan, faults = self._plan, self._plan.faults
+        if faults:
+            more = f" … and {len(faults) - FAULTS_SHOWN} more" if faults[FAULTS_SHOWN:] else ""
+            yield f"The file has faults, and the entries below are those of before: {_listed(faults)}{more}"
+        elif status is not None and mismatch(status, plan.listing.digest, plan.age):
+            yield f"The entries below are those of {plan.path}, and no daemon has this schedule"
+
+
+def _query(request: Request) -> str:
+    return request.query_params.get("q", "").strip()
+
+
+def _page_number(request: Request) -> int:
+    text = request.query_params.get("page", "1")
+    if not (text.isascii() and text.isdigit() and len(text) < 10 and int(text) > 0):
+        raise HTTPException(400, "page is a number from 1 on")
+    return int(text)
+
+
+def _sentence(text: str) -> str:
+    """A problem as the first line of a page shows it. Names of daemons keep their case."""
+    return text[:1].upper() + text[1:] if text.split(" ", 1)[0] in ("no", "nobody", "the") else text
+
+
+def _listed(faults: tuple[Any, ...]) -> str:
+    return "; ".join(map(str, faults[:FAULTS_SHOWN]))
+
+
+def _facts(each: Outlook) -> dict[str, Any]:
+    """An entry for programs. Arguments are left out: they may be nobody's business."""
+    entry = each.entry
+    return {
+        "name": entry.name,
+        "task": entry.task,
+        "schedule": entry.schedule.notation,
+        "schedule_text": words.schedule_phrase(entry.schedule).text,
+        "timezone": entry.timezone,
+        "enabled": entry.policies.enabled,
+        "runs": each.runs,
+        "last_due_at": _iso(each.last_due_ms),
+        "next_due_at": _iso(each.next_due_ms),
+        "next_fires_at": _iso(each.next_fire_ms),
+        "note": each.note or None,
+        "source": entry.source,
+    }
+
+
+def _iso(ms: int | None) -> str | None:
+    return None if ms is None else iso_ms(ms)
+
+
+def _store_down(request: Request, error: Exception) -> Response:
+    if request.url.path.startswith("/api/"):
+        return JSONResponse({"error": str(error)}, 503)
+    return PlainTextResponse(f"{error}\n", 503)
+
+
+def _in_words(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)  # noqa: S101 - registered for these
+    if request.url.path.startswith("/api/"):
+        return JSONResponse({"error": error.detail}, error.status_code, error.headers)
+    return PlainTextResponse(f"{error.detail}\n", error.status_code, error.headers)

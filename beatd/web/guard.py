@@ -1,0 +1,53 @@
+"""What holds for every answer: headers that keep a browser from doing more than show it, and who may ask.
+
+A page on the loopback address could be read by any web site whose name suddenly means 127.0.0.1 (DNS rebinding). So it
+answers only to names of this machine, and to those that were allowed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import PlainTextResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+LOCAL_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
+
+
+class Guard:
+    """``policy`` is the Content-Security-Policy; ``hosts`` the names it answers to, ``None`` for all."""
+
+    def __init__(self, app: ASGIApp, policy: str, hosts: Collection[str] | None) -> None:
+        self._app = app
+        self._hosts = hosts
+        self._headers = {
+            "Content-Security-Policy": policy,
+            "X-Content-Type-Options": "nosniff",
+            "X-Frame-Options": "DENY",
+            "Referrer-Policy": "no-referrer",
+            "Cross-Origin-Resource-Policy": "same-origin",
+            "Cache-Control": "no-store",
+        }
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return
+
+        async def send_guarded(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message).update(self._headers)
+            await send(message)
+
+        name = host_name(Headers(scope=scope).get("host", ""))
+        if self._hosts is None or name in self._hosts:
+            await self._app(scope, receive, send_guarded)
+        else:
+            told = "This page does not answer to the name by which you called it; allow it with --allow-host.\n"
+            await PlainTextResponse(told, 421)(scope, receive, send_guarded)
+
+
+def host_name(header: str) -> str:
+    """The name in a Host header, without its port, in lower case: ``"[::1]:8800"`` is ``"[::1]"``."""
+    name, bracket, _ = header.strip().lower().rpartition("]")
+    return name + bracket if bracket else header.strip().lower().partition(":")[0]

@@ -1,0 +1,38 @@
+"""Serving the page until told to stop."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import socket
+from types import FrameType
+
+import uvicorn
+from starlette.applications import Starlette
+
+PATIENCE_S = 1
+"""How long answers under way may take when the end has come."""
+
+
+def serve(app: Starlette, listener: socket.socket) -> None:
+    """Answer until SIGTERM or SIGINT comes. To be called in the main thread."""
+    logging.getLogger("uvicorn").setLevel(logging.WARNING)  # that it starts and stops is said in our own words
+    server = uvicorn.Server(
+        uvicorn.Config(
+            app,
+            log_config=None,
+            access_log=False,
+            lifespan="off",
+            server_header=False,
+            proxy_headers=False,
+            timeout_graceful_shutdown=PATIENCE_S,
+        )
+    )
+
+    def stop(_: int, __: FrameType | None) -> None:
+        """Also called once more by uvicorn at its end, for a signal that it took itself."""
+        server.should_exit = True
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, stop)
+    server.run(sockets=[listener])

@@ -1,0 +1,68 @@
+"""The state store as the page sees it: bounded looks, shared by all who ask at about the same time."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from beatd.clock import Clock
+from beatd.exceptions import StoreError
+from beatd.model import RedisSettings
+from beatd.store.claims import EntryState
+from beatd.store.client import connect
+from beatd.store.keys import Keys
+from beatd.store.states import EntryStates
+
+Document = Mapping[str, Any]
+
+SHARED_S = 0.5
+"""An answer, or the lack of one, holds for so long: a hundred viewers ask the store no more often than one."""
+
+
+class StoreView:
+    """What the store says. ``overview`` gives the document of ``beatd status --json``, ``url`` where the store is now.
+
+    Raises :class:`~beatd.exceptions.StoreUnavailable` or :class:`~beatd.exceptions.StoreRefused`.
+    """
+
+    def __init__(
+        self, overview: Callable[[], Document], url: Callable[[], str], settings: RedisSettings, clock: Clock
+    ) -> None:
+        self._overview = overview
+        self._url = url
+        self._settings = settings
+        self._clock = clock
+        self._looking = threading.Lock()
+        self._answer: Document | StoreError | None = None
+        self._answered_at = 0.0
+
+    def status(self) -> Document:
+        """The document of ``beatd status --json``, at most half a second old."""
+        with self._looking:
+            if self._answer is None or self._clock.monotonic() - self._answered_at > SHARED_S:
+                try:
+                    self._answer = self._overview()
+                except StoreError as error:
+                    self._answer = error
+                self._answered_at = self._clock.monotonic()
+            answer = self._answer
+        if isinstance(answer, StoreError):
+            raise answer.with_traceback(None)
+        return answer
+
+    def states(self, names: Sequence[str]) -> list[EntryState | None]:
+        """What is remembered of each entry; ``None`` for one that no leader has seen yet."""
+        with self._states() as states:
+            return states.read(names)
+
+    def runs(self, names: Sequence[str]) -> list[int]:
+        """How many runs of each entry have been sent."""
+        with self._states() as states:
+            return states.runs(names)
+
+    @contextmanager
+    def _states(self) -> Iterator[EntryStates]:
+        with connect(self._url(), timeout_ms=self._settings.timeout_ms, name="beatd-web") as client:
+            yield EntryStates(client, Keys(self._settings.prefix))
