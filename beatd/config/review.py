@@ -101,13 +101,15 @@ def long_lived(entries: tuple[Entry, ...], now_ms: int) -> Iterator[Fault]:
 
 def both_days(entries: tuple[Entry, ...], _now_ms: int) -> Iterator[Fault]:
     """Cron strings with a day of the month and one of the week: they run on either, which surprises."""
+    surprising: dict[int, bool] = {}
     for entry in entries:
         for part in _crons(entry.schedule):
-            written = part.written
-            fields = written.split() if isinstance(written, str) else []
-            if len(fields) in {5, 6} and not {fields[-3][0], fields[-1][0]} & {"*", "?"}:
-                message = f'"{written}" runs on each of these days of the month and also on each of these weekdays'
-                yield _warning(entry, "schedule", message)
+            if id(part) not in surprising:
+                fields = part.written.split() if isinstance(part.written, str) else []
+                surprising[id(part)] = len(fields) in {5, 6} and not {fields[-3][0], fields[-1][0]} & {"*", "?"}
+            if surprising[id(part)]:
+                days = "runs on each of these days of the month and also on each of these weekdays"
+                yield _warning(entry, "schedule", f'"{part.written}" {days}')
 
 
 def clock_changes(entries: tuple[Entry, ...], now_ms: int) -> Iterator[Fault]:
@@ -214,8 +216,9 @@ def _runs(schedule: Schedule, after_ms: int, until_ms: float = float("inf")) -> 
 
 
 def _crons(schedule: Schedule) -> list[Cron]:
-    parts = schedule.parts if isinstance(schedule, Union) else (schedule,)
-    return [part for part in parts if isinstance(part, Cron)]
+    if isinstance(schedule, Cron):
+        return [schedule]
+    return [part for part in schedule.parts if isinstance(part, Cron)] if isinstance(schedule, Union) else []
 
 
 def _place(entry: Entry) -> tuple[str, int | None]:
