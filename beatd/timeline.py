@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from beatd.clock import from_ms, to_ms
 from beatd.model import Entry
-from beatd.schedules import Schedule, bind, jittered_ms
+from beatd.schedules import Schedule, bind, jittered_ms, latest_ms
 from beatd.schedules.cron import Cron
 from beatd.schedules.schedule import Moments
 
@@ -56,6 +56,14 @@ class Bounded(Moments):
             t_ms = max(t_ms, self.start_ms - 1)
         due_ms = self.schedule.next_after_ms(t_ms)
         return None if due_ms is None or (self.end_ms is not None and due_ms > self.end_ms) else due_ms
+
+    def latest_ms(self, after_ms: int, until_ms: int) -> int | None:
+        """The latest run in (after, until]."""
+        if self.start_ms is not None:
+            after_ms = max(after_ms, self.start_ms - 1)
+        if self.end_ms is not None:
+            until_ms = min(until_ms, self.end_ms)
+        return latest_ms(self.schedule, after_ms, until_ms)
 
     @property
     def notation(self) -> object:

@@ -101,7 +101,7 @@ class Dispatcher:
     def _facts(self, runs: Sequence[Run]) -> Facts:
         """What policies ask about, fetched once for all of the runs; nothing for most schedules."""
         now_ms = self._clock.now_ms()
-        minding = [run.entry.name for run in runs if run.entry.policies.overlap != "allow"]
+        minding = {run.entry.name: _runtime_ms(run.entry) for run in runs if run.entry.policies.overlap != "allow"}
         unfinished = self._running.unfinished(minding, now_ms=now_ms) if minding else frozenset()
         bounded = {self._messages.queue_of(run.entry) for run in runs if run.entry.policies.max_queue_depth is not None}
         return Facts(now_ms, unfinished, {queue: self._outlet.depth(queue) for queue in bounded})
@@ -125,7 +125,7 @@ class Dispatcher:
             facts.depths[queue] += 1
         if entry.policies.overlap == "allow":
             return Judged(run, SENT, Claim(entry.name, due_ms, key, message))
-        until_ms = facts.now_ms + (entry.policies.max_runtime_ms or RUNTIME_MS)
+        until_ms = facts.now_ms + _runtime_ms(entry)
         claim = Claim(entry.name, due_ms, key, message, f"{run.id} {until_ms}")
         return Judged(run, _outcome_after_waiting(run, facts.now_ms), claim)
 
@@ -137,6 +137,10 @@ class Dispatcher:
         for one in claimed:
             if one.skip is not None:
                 self._report.skipped(one.run, one.skip)
+
+
+def _runtime_ms(entry: Entry) -> int:
+    return entry.policies.max_runtime_ms or RUNTIME_MS
 
 
 def _outcome_after_waiting(run: Run, now_ms: int) -> Outcome:

@@ -7,7 +7,6 @@ from typing import Literal
 
 from beatd.schedules.bind import bind
 from beatd.schedules.cron import Cron
-from beatd.schedules.interval import Relative
 from beatd.schedules.schedule import Schedule, from_ms, to_ms
 from beatd.schedules.union import Union
 
@@ -23,8 +22,9 @@ def latest(schedule: Schedule, *, after: datetime, until: datetime) -> datetime 
 
 def latest_ms(schedule: Schedule, after_ms: int, until_ms: int) -> int | None:
     """``latest`` in milliseconds since the epoch."""
-    if isinstance(schedule, Relative):
-        return schedule.latest_ms(after_ms, until_ms)
+    if (own := getattr(schedule, "latest_ms", None)) is not None:  # whose runs depend on each other, or that wrap such
+        found_ms: int | None = own(after_ms, until_ms)
+        return found_ms
 
     def run_after(t_ms: int) -> int | None:
         due = schedule.next_after_ms(t_ms)

@@ -6,7 +6,7 @@ remembers that it ended, or when the time that it may take has passed: so nothin
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import redis
@@ -25,14 +25,17 @@ class Running:
         self._key = keys.shard(shard).running
         self._keys = keys
 
-    def unfinished(self, names: Sequence[str], *, now_ms: int) -> frozenset[str]:
-        """Those of ``names`` whose last run is not over; three round trips at most."""
-        if not names:
+    def unfinished(self, runtimes: Mapping[str, int], *, now_ms: int) -> frozenset[str]:
+        """Those entries whose last run is not over, given how long (ms) each may run; three round trips at most.
+
+        A run that seems to have begun in the future was sent by a clock that was ahead, and counts as over.
+        """
+        if not runtimes:
             return frozenset()
         with border(self._client):
-            values = self._client.hmget(self._key, list(names))
-        runs = {name: _parsed(value) for name, value in zip(names, values, strict=True) if value}
-        asked = {name: run_id for name, (run_id, until_ms) in runs.items() if until_ms > now_ms}
+            values = self._client.hmget(self._key, list(runtimes))
+        runs = {name: _parsed(value) for name, value in zip(runtimes, values, strict=True) if value}
+        asked = {name: run_id for name, (run_id, until_ms) in runs.items() if 0 < until_ms - now_ms <= runtimes[name]}
         if not asked:
             return frozenset()
         with border(self._client):

@@ -136,8 +136,8 @@ class MemoryClaims:
 
     def unfinished(self, names, *, now_ms):
         """Runs that were claimed with a time until which they may run, and that nobody called over."""
-        running = {name: self.running.get(name, "") for name in names}
-        return frozenset(name for name, value in running.items() if value and int(value.split()[1]) > now_ms)
+        left = {name: int(self.running[name].split()[1]) - now_ms for name in names if self.running.get(name)}
+        return frozenset(name for name, ms in left.items() if 0 < ms <= names[name])
 
 
 class EmptyQueues:
