@@ -1,0 +1,260 @@
+"""The pages in docs/ and the code say the same: settings, defaults, commands, events, keys, scripts."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from itertools import pairwise
+from typing import NamedTuple
+
+import click
+import pytest
+
+from beatd import config
+from beatd.cli import COMMANDS, main
+from beatd.config.fields import OPTIONS, POLICIES, SECTIONS
+from beatd.config.shapes import ENTRY
+from beatd.exceptions import ConfigError
+from beatd.model import BrokerSettings, LeaderSettings, LogSettings, Options, Policies, RedisSettings
+from beatd.store.keys import Keys, type_of
+from tests.unit.logged_events import PACKAGE, logged
+
+ROOT = PACKAGE.parent
+DOCS = ROOT / "docs"
+PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*.md"))]
+STRUCTS = {"redis": RedisSettings, "broker": BrokerSettings, "leader": LeaderSettings, "log": LogSettings}
+ENVIRONMENT = {"REDIS_PASSWORD": "secret"}
+
+CODE = re.compile(r"`([^`]+)`")
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+LINK = re.compile(r"\]\(([^)#\s]*)(?:#([^)\s]*))?\)")
+OPTION = re.compile(r"(?<![\w-])--?[a-zA-Z][a-z-]*")
+
+
+class Example(NamedTuple):
+    """A piece of code on a page, and where it is."""
+
+    place: str
+    text: str
+
+
+def examples(language: str) -> list[Example]:
+    return [
+        Example(f"{page.name}:{page.read_text()[: found.start()].count(chr(10)) + 1}", found[2])
+        for page in PAGES
+        for found in FENCE.finditer(page.read_text())
+        if found[1] == language
+    ]
+
+
+def section(page: str, heading: str) -> str:
+    """What is under a heading, with what is under the lesser ones inside."""
+    text = (DOCS / page).read_text()
+    begin = re.search(rf"^(#+) {re.escape(heading)}$", text, re.MULTILINE)
+    assert begin, f"{page} has no heading {heading!r}"
+    end = re.compile(rf"^#{{1,{len(begin[1])}}} ", re.MULTILINE).search(text, begin.end())
+    return text[begin.end() : end.start() if end else None]
+
+
+def rows(text: str) -> Iterator[list[str]]:
+    """The cells of each row of each table, without the headers."""
+    for line, below in pairwise([*text.splitlines(), ""]):
+        if line.startswith("| ") and not line.startswith("| ---") and not below.startswith("| ---"):
+            yield [cell.strip() for cell in line.strip("|").split(" | ")]
+
+
+def code(cell: str) -> str:
+    found = CODE.search(cell)
+    return found[1] if found else ""
+
+
+def by_place(found: list[Example]) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("example", found, ids=[one.place for one in found])
+
+
+# -- examples ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def load(tmp_path):
+    """``load(text)``: the configuration in a file with that text, with secrets where it looks for them."""
+    (tmp_path / "secrets").mkdir()
+    for name in ("redis-url", "broker-url"):
+        (tmp_path / "secrets" / name).write_text("redis://localhost\n")
+
+    def loaded(text: str) -> config.Config:
+        (tmp_path / "beat.toml").write_text(text.replace("/run/secrets", "secrets"))
+        return config.load(tmp_path / "beat.toml", env=ENVIRONMENT)
+
+    return loaded
+
+
+@by_place(examples("toml"))
+def test_toml_is_a_configuration(example, load):
+    assert load(example.text)
+
+
+@by_place(examples("python"))
+def test_python_runs(example, tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", example.text], check=False, cwd=tmp_path, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def command_lines() -> Iterator[Example]:
+    """What begins with beatd, in the text and after the prompt of consoles."""
+    for page in PAGES:
+        text = page.read_text()
+        spans = CODE.findall(FENCE.sub("", text))
+        prompts = re.findall(r"^[$#] (.*)$", "".join(found[2] for found in FENCE.finditer(text)), re.MULTILINE)
+        yield from (Example(page.name, line) for line in (*spans, *prompts) if re.match(r"beatd( |$)", line))
+
+
+@by_place(list(command_lines()))
+def test_commands_and_their_options_exist(example):
+    words = shlex.split(example.text, comments=True)[1:]
+    if not words or words[0] in {"--help", "--version"}:
+        return
+    name = "run" if words[0].startswith("-") else words[0]
+    assert name in COMMANDS
+    unknown = {option for word in words for option in OPTION.findall(word.partition("=")[0])[:1] if word[0] == "-"}
+    assert unknown <= options_of(name) | {"--help"}
+
+
+def options_of(name: str) -> set[str]:
+    command = main.get_command(click.Context(main), name)
+    assert command is not None
+    return {opt for each in command.params if isinstance(each, click.Option) for opt in each.opts}
+
+
+@pytest.mark.parametrize("name", main.list_commands(click.Context(main)))
+def test_every_option_is_documented(name):
+    text = section("worker.md", "Options") if name == "worker" else section("operations.md", f"beatd {name}")
+    assert {option for row in rows(text) for option in OPTION.findall(row[0])} == options_of(name)
+
+
+def test_every_command_is_documented():
+    listed = list(rows(section("operations.md", "Commands").partition("###")[0]))
+    assert {code(row[0]) for row in listed} == {f"beatd {name}" for name in main.list_commands(click.Context(main))}
+
+
+# -- settings ---------------------------------------------------------------------------------------------------------
+
+
+def known_to(load, text: str) -> set[str]:
+    """The settings beside a misspelt one, as its fault lists them."""
+    with pytest.raises(ConfigError) as caught:
+        load(text + "zzz = 1")
+    return set(str(caught.value).partition("known are ")[2].split(", "))
+
+
+def test_every_top_level_setting_is_documented(load):
+    documented = {code(row[0]) for row in rows(section("configuration.md", "Top level"))}
+    tables = {*SECTIONS, "defaults", "beat_schedule"}
+    assert documented == known_to(load, "") - tables
+
+
+@pytest.mark.parametrize("name", SECTIONS)
+def test_every_setting_of_a_section_is_documented(name, load):
+    listed = list(rows(section("configuration.md", f"[{name}]")))
+    assert {code(row[0]) for row in listed} == known_to(load, f"[{name}]\n")
+    for row in listed:
+        assert load(f"[{name}]\n{code(row[3])}\n"), row
+
+
+def test_every_setting_of_an_entry_is_documented(load):
+    listed = list(rows(section("configuration.md", "Entries")))
+    assert {code(row[0]) for row in listed} == set(ENTRY)
+    for row in listed:
+        needed = {"task": 'task = "tasks.add"', "schedule": "schedule = 30"} | {code(row[0]): code(row[3])}
+        assert load("[beat_schedule.example]\n" + "\n".join(needed.values())), row
+
+
+@pytest.mark.parametrize(
+    ("heading", "fields", "defaults"),
+    [
+        *((f"[{name}]", SECTIONS[name], struct()) for name, struct in STRUCTS.items()),
+        ("Policies", POLICIES, Policies()),
+        ("The message", OPTIONS, Options()),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_defaults_are_those_of_the_code(heading, fields, defaults):
+    cells = {code(row[0]): row[1] for row in rows(section("configuration.md", heading))}
+    for name, field in fields.items():
+        written = code(cells[name])
+        said = field.read(tomllib.loads(f"x = {written}")["x"], "UTC") if written else None
+        assert said == getattr(defaults, field.into), name
+
+
+# -- events -----------------------------------------------------------------------------------------------------------
+
+
+def test_every_event_is_documented_and_every_documented_one_is_logged():
+    found = logged()
+    headings = re.findall(r"^## (beatd\S*)$", (DOCS / "events.md").read_text(), re.MULTILINE)
+    assert set(headings) == set(found)
+    for package in headings:
+        documented = {code(row[0]): set(CODE.findall(row[2])) for row in rows(section("events.md", package))}
+        assert set(documented) == set(found[package])
+        for name, fields in found[package].items():
+            assert fields <= documented[name], name
+
+
+def test_events_to_be_woken_for_exist():
+    watched = {name for row in rows(section("events.md", "What to be woken for")) for name in CODE.findall(row[0])}
+    assert watched <= {name for events in logged().values() for name in events}
+
+
+def test_every_metric_is_documented():
+    text = section("operations.md", "The status page, metrics and health")
+    documented = {code(row[0]) for row in rows(text) if code(row[0]).startswith("beatd_")}
+    assert documented == set(re.findall(r'"(beatd_\w+)"', (PACKAGE / "web" / "metrics.py").read_text()))
+
+
+# -- the store --------------------------------------------------------------------------------------------------------
+
+
+def test_every_key_is_documented_with_its_type():
+    keys = Keys("beatd")
+    daemon = {*keys.shard(0), keys.daemons, keys.wake}
+    worker = {*keys.workers(), keys.worker("<id>", "unacked"), keys.worker("<id>", "alive"), keys.finished("<run id>")}
+    for heading, expected in (("Keys of the daemon", daemon), ("Keys of the bundled worker", worker)):
+        documented = {code(row[0]): row[1] for row in rows(section("state.md", heading))}
+        assert set(documented) == expected
+        for key, kind in documented.items():
+            assert type_of(key) in {kind, None}, key
+
+
+def test_every_script_is_documented():
+    listed = {code(row[0]) for row in rows(section("state.md", "Scripts"))}
+    assert listed == {path.name for path in (PACKAGE / "store" / "lua").glob("*.lua")}
+
+
+# -- links ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page):
+    for target, anchor in LINK.findall(page.read_text()):
+        if "://" in target:
+            continue
+        path = (page.parent / target).resolve() if target else page
+        assert path.exists(), target
+        assert not anchor or anchor in anchors(path.read_text()), f"{target}#{anchor}"
+
+
+def anchors(text: str) -> set[str]:
+    """The names that GitHub gives to headings."""
+    headings = re.findall(r"^#+ (.+)$", FENCE.sub("", text), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_the_readme_leads_to_every_page():
+    linked = {target for target, _ in LINK.findall((ROOT / "README.md").read_text())}
+    assert {f"docs/{page.name}" for page in DOCS.glob("*.md")} <= linked
