@@ -68,7 +68,8 @@ class Fleet:
         me = alive.get(self._me)
         if me is None:
             return
-        self._say("stands_aside", _why_aside(me, alive), "Campaigns again")
+        why = why_aside(me, alive.values())
+        self._say("stands_aside", why and f"This daemon stands aside: {why}", "This daemon campaigns again")
         digests = {each.digest for each in alive.values()}
         self._mismatch_since = None if len(digests) == 1 else self._mismatch_since or now
         settled = self._mismatch_since is not None and now - self._mismatch_since >= SETTLE
@@ -98,16 +99,14 @@ def fittest(alive: Iterable[Status]) -> list[Status]:
     return [each for each in fit if each.shards == fit[0].shards]
 
 
-def _why_aside(me: Status, alive: dict[str, Status]) -> str:
-    """Why this daemon may not lead, in words; empty if it may."""
-    fit = fittest(alive.values())
-    if me in fit:
+def why_aside(one: Status, alive: Iterable[Status]) -> str:
+    """Why a daemon may not lead, in words; empty if it may."""
+    fit = fittest(alive)
+    if not fit or one in fit:
         return ""
     first = fit[0]
-    if not me.entries:
-        why = f"the schedule here is empty, and {first.id} has {first.entries} entries"
-    elif me.config != "ok" and first.config == "ok":
-        why = f"the files here are broken, and those of {first.id} are not"
-    else:
-        why = f"{me.shards} shards are wanted here, and {first.id}, which started earlier, has {first.shards}"
-    return f"Stands aside: {why}"
+    if not one.entries:
+        return f"its schedule is empty, and {first.id} has {first.entries} entries"
+    if one.config != "ok" and first.config == "ok":
+        return f"its files are broken, and those of {first.id} are not"
+    return f"it wants {one.shards} shards, and {first.id}, which started earlier, has {first.shards}"

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import click
 
 from beatd import config
-from beatd.beat.fleet import SKEW_MS
+from beatd.beat.fleet import SKEW_MS, why_aside
 from beatd.cli.output import plural, print_json, print_table
 from beatd.clock import iso_ms
 from beatd.model import Settings
@@ -16,7 +16,7 @@ from beatd.schedules import duration_text
 from beatd.store import server
 from beatd.store.client import connect, place_of
 from beatd.store.keys import Keys
-from beatd.store.registry import Present, Registry, Roll
+from beatd.store.registry import Present, Registry, Roll, Status
 from beatd.wiring import running_store
 
 STUCK_MS = 20_000
@@ -88,13 +88,20 @@ def _problems(seen: Overview) -> Iterator[str]:
         if not one.alive:
             yield f"{one.status.id} was heard of {duration_text(_rounded(one.age_ms))} ago and not since"
     for each in alive:
-        if each.config == "broken":
-            yield f"{each.id}: its files have faults; the last good schedule is in force"
-        if each.clock_offset_ms is not None and abs(each.clock_offset_ms) > SKEW_MS:
-            ahead = "ahead of" if each.clock_offset_ms > 0 else "behind"
-            yield f"{each.id}: its clock is {abs(each.clock_offset_ms) / 1000:.1f} s {ahead} the state store's"
-        if each.turned_ms_ago is not None and each.turned_ms_ago > STUCK_MS:
-            yield f"{each.id}: its loop has not turned for {duration_text(_rounded(each.turned_ms_ago))}"
+        if why := why_aside(each, alive):
+            yield f"{each.id} stands aside: {why}"
+        yield from _ailments(each)
+
+
+def _ailments(each: Status) -> Iterator[str]:
+    """What is wrong with one daemon."""
+    if each.config == "broken":
+        yield f"{each.id}: its files have faults; the last good schedule is in force"
+    if each.clock_offset_ms is not None and abs(each.clock_offset_ms) > SKEW_MS:
+        ahead = "ahead of" if each.clock_offset_ms > 0 else "behind"
+        yield f"{each.id}: its clock is {abs(each.clock_offset_ms) / 1000:.1f} s {ahead} the state store's"
+    if each.turned_ms_ago is not None and each.turned_ms_ago > STUCK_MS:
+        yield f"{each.id}: its loop has not turned for {duration_text(_rounded(each.turned_ms_ago))}"
 
 
 def _print(seen: Overview) -> None:

@@ -122,6 +122,15 @@ def test_a_broken_file_is_shown(start_beatd, write, status):
     status(looking, lambda seen: seen["daemons"][0]["config"] == "ok", "the mended file")
 
 
+def test_another_number_of_shards_is_shown_while_it_waits(start_beatd, write, status):
+    file = write()
+    start_beatd("--config", file).expect("Leading")
+    waiting = start_beatd("--config", write("two.toml", shards=2))
+    document = status(file, lambda seen: any("stands aside" in problem for problem in seen["problems"]), "the other")
+    assert leads(document)[waiting.pid] == []
+    assert any("wants 2 shards, and" in problem for problem in document["problems"])
+
+
 def test_a_wrong_file_is_exit_code_2(write, beatd):
     done = beatd("status", "--config", write(more="[beat_schedule.bad]\n"))
     assert done.returncode == 2

@@ -157,7 +157,7 @@ def test_an_empty_schedule_never_leads_while_another_has_entries(caplog):
     assert rolls.plan(0.0).take == []
     assert rolls.plan(1_000.0).take == []
     assert [record.event for record in caplog.records] == ["stands_aside"]
-    assert "empty, and b has 9 entries" in caplog.text
+    assert "its schedule is empty, and b has 9 entries" in caplog.text
     rolls.leases = {0: "a"}
     rolls.plan(2_000.0)
     assert rolls.plan(2_000.0 + SETTLE).give == [0], "it gives way"
@@ -179,7 +179,7 @@ def test_another_number_of_shards_waits_for_the_end_of_those_that_started_before
     rolls = Rolls(6, b={"shards": 1, "started_ms": 1}, c={"shards": 6, "started_ms": 3})
     rolls.statuses["a"] = {"started_ms": 2}
     assert rolls.plan(0.0).take == rolls.plan(99.0).take == []
-    assert "6 shards are wanted here, and b, which started earlier, has 1" in caplog.text
+    assert "it wants 6 shards, and b, which started earlier, has 1" in caplog.text
     rolls.silent = {"b"}
     assert len(rolls.plan(100.0).take) == 3
 
