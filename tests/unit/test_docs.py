@@ -98,6 +98,14 @@ def test_toml_is_a_configuration(example, load):
     assert load(example.text)
 
 
+NOTATIONS = [code(row[0]) for row in rows(section("schedules.md", "Notations").partition("###")[0])]
+
+
+@pytest.mark.parametrize("notation", NOTATIONS)
+def test_notations_are_read(notation, load):
+    assert load(f'[beat_schedule.example]\ntask = "tasks.add"\n{notation}')
+
+
 @by_place(examples("python"))
 def test_python_runs(example, tmp_path):
     done = subprocess.run(
