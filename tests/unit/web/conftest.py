@@ -1,0 +1,124 @@
+"""The page's application without a server: a plan from a file, a store that says what it is told to."""
+
+import asyncio
+import threading
+
+import httpx
+import pytest
+
+from beatd import config
+from beatd.store.claims import EntryState
+from beatd.web.app import create
+from beatd.web.guard import LOCAL_NAMES
+from beatd.web.plan import Plan
+
+NOW = 1_790_000_000_000
+"""2026-09-21T14:13:20Z"""
+
+
+class FixedClock:
+    def __init__(self):
+        self.now = NOW
+        self.seconds = 100.0
+
+    def now_ms(self):
+        return self.now
+
+    def monotonic(self):
+        return self.seconds
+
+    def wait(self, event: threading.Event, seconds: float):
+        self.seconds += seconds
+        return event.is_set()
+
+
+class Told:
+    """Stands where the store view does: its answers are values, or an error that is raised."""
+
+    def __init__(self, document):
+        self.document = document
+        self.known = {}
+        self.error = None
+
+    def status(self):
+        if self.error is not None:
+            raise self.error
+        return self.document
+
+    def states(self, names):
+        self.status()
+        return [self.known.get(name) for name in names]
+
+    def runs(self, names):
+        return [state.runs if state else 0 for state in self.states(names)]
+
+
+def daemon(name="one", **more):
+    return {
+        "id": name,
+        "host": f"host-{name}",
+        "pid": 7,
+        "version": "1.2.3",
+        "alive": True,
+        "seen_ms_ago": 300,
+        "started_at": "2026-09-21T14:10:00.000+00:00",
+        "entries": 2,
+        "digest": "0123456789abcdef",
+        "config": "ok",
+        "clock_offset_ms": 4,
+        "turned_ms_ago": 700,
+        "shards": [{"shard": 0, "term": 3}],
+        **more,
+    }
+
+
+def shard(number=0, leader="one", outbox=0):
+    return {"shard": number, "leader": leader, "term": leader and 3, "lease_ms": leader and 900, "outbox": outbox}
+
+
+def document(daemons=None, shards=None, problems=()):
+    daemons = [daemon()] if daemons is None else daemons
+    shards = shards or [shard()]
+    return {
+        "state_store": {"place": "redis.example.com:6379/0", "server": "Redis 7.2.4", "prefix": "beatd"},
+        "daemons": daemons,
+        "shards": shards,
+        "outbox": sum(each["outbox"] for each in shards),
+        "same_schedule": len({each["digest"] for each in daemons if each["alive"]}) <= 1,
+        "problems": list(problems),
+    }
+
+
+class Site:
+    """The application, and everything that its answers depend on."""
+
+    def __init__(self, path):
+        self.path = path
+        self.clock = FixedClock()
+        self.store = Told(document())
+        self.plan = Plan(path, lambda: config.load(path, env={}), self.clock)
+        self.hosts = LOCAL_NAMES
+
+    def write(self, text):
+        self.path.write_text(text)
+        self.plan.first()
+        self.store.document["daemons"][0]["digest"] = self.plan.listing.digest
+
+    def known(self, name, **state):
+        self.store.known[name] = EntryState(**{"last_due_ms": NOW, "first_seen_ms": NOW, "runs": 0, **state})
+
+    def get(self, url, host="localhost:8800", method="GET"):
+        async def ask():
+            app = create(self.plan, self.store, self.clock, hosts=self.hosts)
+            transport = httpx.ASGITransport(app=app)
+            async with httpx.AsyncClient(transport=transport, base_url="http://localhost:8800") as client:
+                return await client.request(method, url, headers={"Host": host})
+
+        return asyncio.run(ask())
+
+
+@pytest.fixture
+def site(tmp_path):
+    site = Site(tmp_path / "beat.toml")
+    site.write('[beat_schedule.tick]\ntask = "tasks.tick"\nschedule = "*/5 * * * *"\n')
+    return site

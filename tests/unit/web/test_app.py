@@ -1,0 +1,147 @@
+"""What each path answers: to whom, with which headers, and while the store is down."""
+
+import pytest
+
+from beatd.exceptions import StoreUnavailable
+from tests.unit.web.conftest import NOW, daemon, document, shard
+
+PATHS = ("/", "/api/status", "/api/entries", "/healthz", "/readyz", "/metrics")
+
+
+def many(count):
+    entries = (f'[beat_schedule.entry-{n:04}]\ntask = "tasks.t{n % 7}"\nschedule = "1m"\n' for n in range(count))
+    return "".join(entries)
+
+
+def names(answer):
+    return [entry["name"] for entry in answer.json()["entries"]]
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_every_path_answers(site, path):
+    answer = site.get(path)
+    assert answer.status_code == 200
+    assert answer.headers["cache-control"] == "no-store"
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_a_store_that_is_down_is_said_in_words(site, path):
+    site.store.error = StoreUnavailable("state store redis.example.com:6379/0: Connection refused")
+    answer = site.get(path)
+    assert answer.status_code == 503
+    assert "state store redis.example.com:6379/0: Connection refused" in answer.text
+    assert "Traceback" not in answer.text
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH"])
+def test_nothing_can_be_changed(site, path, method):
+    assert site.get(path, method=method).status_code == 405
+
+
+def test_headers_forbid_everything_that_the_page_does_not_need(site):
+    policy = site.get("/").headers["content-security-policy"].split("; ")
+    assert "default-src 'none'" in policy
+    assert "frame-ancestors 'none'" in policy
+    assert not any("unsafe" in rule or "*" in rule or "http" in rule for rule in policy)
+    for path in ("/nothing-here", "/api/status"):
+        assert site.get(path).headers["content-security-policy"].split("; ") == policy
+        assert site.get(path).headers["x-content-type-options"] == "nosniff"
+
+
+@pytest.mark.parametrize("host", ["localhost", "LOCALHOST:8800", "127.0.0.1:1", "[::1]:8800", "[::1]"])
+def test_it_answers_to_the_names_of_this_machine(site, host):
+    assert site.get("/healthz", host=host).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "host", ["evil.example.com", "localhost.evil.com:8800", "127.0.0.1.nip.io", "", "[::2]:80", "]"]
+)
+def test_it_answers_to_no_other_name_on_the_loopback_address(site, host):
+    answer = site.get("/", host=host)
+    assert answer.status_code == 421
+    assert "--allow-host" in answer.text
+    assert "tick" not in answer.text
+
+
+def test_it_answers_to_all_names_elsewhere(site):
+    site.hosts = None
+    assert site.get("/healthz", host="status.example.com").status_code == 200
+
+
+def test_status_is_the_document_of_the_command(site):
+    assert site.get("/api/status").json() == site.store.document
+
+
+def test_ready_means_that_every_shard_is_led(site):
+    assert site.get("/readyz").status_code == 200
+    site.store.document = document(shards=[shard(0), shard(1, leader=None), shard(2, leader=None)])
+    answer = site.get("/readyz")
+    assert (answer.status_code, answer.text) == (503, "nobody leads shard 1, 2\n")
+    site.store.document = document(shards=[shard(leader=None)])
+    answer = site.get("/readyz")
+    assert (answer.status_code, answer.text) == (503, "nobody leads\n")
+    assert site.get("/healthz").status_code == 200
+
+
+def test_entries_come_in_pages(site):
+    site.write(many(450))
+    first, last = site.get("/api/entries").json(), site.get("/api/entries?page=3").json()
+    assert (first["total"], first["matching"], first["page"], first["pages"]) == (450, 450, 1, 3)
+    assert [each["name"] for each in first["entries"]] == [f"entry-{n:04}" for n in range(200)]
+    assert [each["name"] for each in last["entries"]] == [f"entry-{n:04}" for n in range(400, 450)]
+    assert names(site.get("/api/entries?page=99")) == [each["name"] for each in last["entries"]]
+
+
+def test_a_full_last_page_is_followed_by_none(site):
+    site.write(many(400))
+    assert site.get("/api/entries?page=2").json()["pages"] == 2
+    assert len(names(site.get("/api/entries?page=2"))) == 200
+
+
+@pytest.mark.parametrize("page", ["0", "-1", "x", "1.5", "", "٣", "9" * 5000])
+def test_a_page_that_is_no_number_is_refused_in_words(site, page):
+    answer = site.get(f"/api/entries?page={page}")
+    assert answer.status_code == 400
+    assert answer.json() == {"error": "page is a number from 1 on"}
+    assert site.get(f"/?page={page}").status_code == 400
+
+
+def test_search_finds_every_word_in_name_task_and_zone(site):
+    site.write(
+        many(30) + '[beat_schedule.Nightly-Report]\ntask = "reports.x"\nschedule = "1h"\ntimezone = "Europe/Berlin"\n'
+    )
+    assert names(site.get("/api/entries?q=nightly")) == ["Nightly-Report"]
+    assert names(site.get("/api/entries?q=REPORTS.X")) == ["Nightly-Report"]
+    assert names(site.get("/api/entries?q=berlin night")) == ["Nightly-Report"]
+    assert names(site.get("/api/entries?q=berlin entry")) == []
+    assert len(names(site.get("/api/entries?q=tasks.t3"))) == 4
+    found = site.get("/api/entries?q=%25").json()
+    assert (found["matching"], found["pages"], found["page"]) == (0, 1, 1)
+
+
+def test_an_entry_for_programs(site):
+    site.known("tick", last_due_ms=NOW - 200_000, first_seen_ms=NOW - 10_000_000, runs=12)
+    [entry] = site.get("/api/entries").json()["entries"]
+    assert entry == {
+        "name": "tick",
+        "task": "tasks.tick",
+        "schedule": "*/5 * * * *",
+        "schedule_text": "*/5 * * * *",
+        "timezone": "UTC",
+        "enabled": True,
+        "runs": 12,
+        "last_due_at": "2026-09-21T14:10:00.000+00:00",
+        "next_due_at": "2026-09-21T14:15:00.000+00:00",
+        "next_fires_at": "2026-09-21T14:15:00.000+00:00",
+        "note": None,
+        "source": f"{site.path}:1",
+    }
+
+
+def test_metrics_are_of_everybody(site):
+    site.store.document = document([daemon("one"), daemon("two", shards=[]), daemon("three", alive=False)])
+    text = site.get("/metrics").text
+    assert "beatd_daemons 2\n" in text
+    assert 'beatd_leading_shards{daemon="two"} 0\n' in text
+    assert "three" not in text
