@@ -18,10 +18,13 @@ from redis.exceptions import (
     AuthenticationError,
     AuthorizationError,
     BusyLoadingError,
+    ClusterDownError,
     NoPermissionError,
+    OutOfMemoryError,
     ReadOnlyError,
     RedisError,
     ResponseError,
+    TryAgainError,
 )
 from redis.retry import Retry
 
@@ -73,7 +76,9 @@ def translated(error: RedisError, place: str) -> Exception:
             return StoreRefused(f"state store {place}: it demands a password, and its URL has none")
         case AuthenticationError() | AuthorizationError() | NoPermissionError():
             return StoreRefused(f"state store {place}: {text}")
-        case BusyLoadingError() | ReadOnlyError() | redis.ConnectionError() | redis.TimeoutError():
+        case BusyLoadingError() | ReadOnlyError() | OutOfMemoryError() | ClusterDownError() | TryAgainError():
+            return StoreUnavailable(f"state store {place}: {text}")
+        case redis.ConnectionError() | redis.TimeoutError():
             return StoreUnavailable(f"state store {place}: {text}")
         case ResponseError() if text.startswith(_PASSING):
             return StoreUnavailable(f"state store {place}: {text}")

@@ -2,7 +2,6 @@
 
 import socket
 import threading
-import time
 
 import pytest
 import redis
@@ -118,11 +117,10 @@ def test_a_password_that_is_wrong_from_now_on_is_refused(server, admin, start_da
 def test_a_server_that_loads_its_data_is_waited_for(start_server, start_daemon, queue_of):
     server = start_server(*KEPT, "--key-load-delay", "400", "--loading-process-events-interval-bytes", "1024")
     queue = queue_of(server.url)
-    with redis.Redis.from_url(server.url) as admin:
-        with admin.pipeline(transaction=False) as ballast:
-            for number in range(8_000):
-                ballast.set(f"ballast:{number}", "x" * 100)
-            ballast.execute()
+    with redis.Redis.from_url(server.url) as admin, admin.pipeline(transaction=False) as ballast:
+        for number in range(8_000):
+            ballast.set(f"ballast:{number}", "x" * 100)
+        ballast.execute()
     daemon = start_daemon(server.url)
     queue.grows()
     server.kill()
