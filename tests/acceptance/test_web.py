@@ -1,0 +1,280 @@
+"""``beatd web`` beside real daemons, over HTTP and in a real browser; and as a part of ``beatd dev``."""
+
+import json
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import time
+
+import httpx
+import pytest
+
+from tests.conftest import missing
+
+CONFIG = """
+[redis]
+url = "{url}"
+[leader]
+ttl = "1500ms"
+renew = "500ms"
+[beat_schedule.tick]
+task = "tasks.tick"
+schedule = 0.1
+[beat_schedule.report]
+task = "reports.weekly"
+schedule = "30 7 * * mon"
+timezone = "Asia/Baku"
+"""
+URL = r"Status page at (http://\S+)"
+
+
+class Web:
+    """A ``beatd web`` and a client of its own."""
+
+    def __init__(self, process):
+        self.process = process
+        self.url = process.expect(URL)[0][1]
+        self.client = httpx.Client(base_url=self.url, timeout=10, trust_env=False)
+
+    def get(self, path):
+        return self.client.get(path)
+
+    def runs(self, name="tick"):
+        found = {each["name"]: each["runs"] for each in self.get("/api/entries").json()["entries"]}
+        return found[name]
+
+
+@pytest.fixture
+def write(tmp_path, redis_url):
+    def write(text=CONFIG, *, url=redis_url, more=""):
+        path = tmp_path / "beat.toml"
+        path.write_text(text.format(url=url) + more)
+        return str(path)
+
+    return write
+
+
+@pytest.fixture
+def start_web(start_beatd):
+    """``start_web("--config", file)`` at a free port."""
+    started = []
+
+    def start(*arguments):
+        started.append(Web(start_beatd("web", "--port", "0", *arguments)))
+        return started[-1]
+
+    yield start
+    for web in started:
+        web.client.close()
+
+
+def test_it_shows_what_a_daemon_does(start_beatd, start_web, write, beatd, wait_until):
+    file = write()
+    start_beatd("--config", file).expect("Leading")
+    web = start_web("--config", file)
+    first = wait_until(web.runs, what="a run")
+    wait_until(lambda: web.runs() > first, what="more runs")
+    page = web.get("/")
+    assert page.status_code == 200
+    for text in ("in order", "leads, term 1", "tasks.tick", "every 100ms", "30 7 * * mon", "Asia/Baku"):
+        assert text in page.text
+    assert web.get("/healthz").status_code == web.get("/readyz").status_code == 200
+    [row] = web.get("/api/entries?q=weekly").json()["entries"]
+    assert row["next_due_at"].endswith("T03:30:00.000+00:00"), "07:30 in Baku"
+    metrics = web.get("/metrics")
+    assert metrics.headers["content-type"].startswith("text/plain; version=0.0.4")
+    assert int(re.findall(r'^beatd_runs_total\{entry="tick"\} (\d+)$', metrics.text, re.MULTILINE)[0]) > first
+
+
+def test_status_is_what_the_command_says(start_beatd, start_web, write, beatd):
+    file = write()
+    start_beatd("--config", file).expect("Leading")
+    web = start_web("--config", file)
+
+    def lasting(document):
+        for daemon in document["daemons"]:
+            for name in ("seen_ms_ago", "turned_ms_ago", "clock_offset_ms"):
+                assert isinstance(daemon.pop(name), int | None)
+        for shard in document["shards"]:
+            assert isinstance(shard.pop("lease_ms"), int)
+        return document
+
+    over_http = lasting(web.get("/api/status").json())
+    assert over_http == lasting(json.loads(beatd("status", "--config", file, "--json").stdout))
+    assert over_http["daemons"]
+
+
+def test_daemons_come_and_go(start_beatd, start_web, write, wait_until):
+    file = write()
+    web = start_web("--config", file)
+    assert "No daemon is alive" in web.get("/").text
+    assert (web.get("/readyz").status_code, web.get("/healthz").status_code) == (503, 200)
+    daemon = start_beatd("--config", file)
+    wait_until(lambda: web.get("/readyz").status_code == 200, what="a leader")
+    wait_until(lambda: "in order" in web.get("/").text, what="a page in order")
+    daemon.end(signal.SIGKILL)
+    wait_until(lambda: web.get("/readyz").status_code == 503, what="the leader's end to be seen")
+    wait_until(lambda: "was heard of" in web.get("/").text, what="the daemon to be missed")
+
+
+def test_a_store_that_goes_is_said_and_its_return_seen(start_server, start_web, write, wait_until):
+    server = start_server()
+    web = start_web("--config", write(url=server.url))
+    assert web.get("/healthz").status_code == 200
+    server.kill()
+    for path in ("/", "/api/status", "/api/entries", "/healthz", "/readyz", "/metrics"):
+        answer = wait_until(
+            lambda path=path: (seen := web.get(path)).status_code == 503 and seen, what=f"503 from {path}"
+        )
+        assert "state store 127.0.0.1" in answer.text
+        assert "Traceback" not in answer.text
+    server.start()
+    wait_until(lambda: web.get("/healthz").status_code == 200, what="the store's return")
+    server.pause()
+    begun = time.monotonic()
+    wait_until(lambda: web.get("/healthz").status_code == 503, what="an end of the wait")
+    assert time.monotonic() - begun < 6
+    server.resume()
+    assert "Traceback" not in web.process.text
+
+
+def test_no_password_is_shown(start_web, write, free_port):
+    web = start_web("--config", write(url=f"redis://user:s3cret@127.0.0.1:{free_port()}/0"))
+    for path in ("/", "/api/status", "/api/entries", "/healthz", "/metrics"):
+        answer = web.get(path)
+        assert answer.status_code == 503
+        assert "s3cret" not in answer.text
+    assert "s3cret" not in web.process.text
+
+
+def test_an_embedded_store_is_joined_and_never_started(start_web, start_beatd, write, tmp_path, wait_until):
+    file = write(url="embedded")
+    web = start_web("--config", file)
+    assert "does not run" in web.get("/").text
+    assert not (tmp_path / ".beatd").exists()
+    start_beatd("--config", file).expect("Leading")
+    wait_until(lambda: web.get("/readyz").status_code == 200, what="the daemon's store")
+
+
+def test_a_file_that_breaks_is_said_and_nothing_hidden(start_web, write, wait_until):
+    file = write()
+    web = start_web("--config", file)
+    write(more="[beat_schedule.bad]\n")
+    page = wait_until(
+        lambda: (text := web.get("/").text) and "The file has faults" in text and text, what="the faults on the page"
+    )
+    assert "beat_schedule.bad" in page
+    assert "reports.weekly" in page
+    write(more='[beat_schedule.good]\ntask = "t"\nschedule = "1h"\n')
+    wait_until(lambda: ">good<" in web.get("/").text, what="the new entry")
+    assert "The file has faults" not in web.get("/").text
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_it_ends_at_once_with_exit_code_0(start_web, write, number):
+    web = start_web("--config", write())
+    web.get("/")  # the connection stays open
+    begun = time.monotonic()
+    assert web.process.end(number) == 0
+    assert time.monotonic() - begun < 3
+    assert "Traceback" not in web.process.text
+
+
+def test_mistakes_of_the_user_are_told_in_words(beatd, write):
+    file = write()
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        done = beatd("web", "--config", file, "--port", str(port))
+    assert done.returncode == 1
+    assert done.stderr == f"Error: port {port} of 127.0.0.1 is taken; choose another with --port\n"
+    done = beatd("web", "--config", file, "--host", "no-such-host.invalid", "--port", "0")
+    assert (done.returncode, "--host" in done.stderr) == (1, True)
+    done = beatd("web", "--config", write(more="[beat_schedule.bad]\n"), "--port", "0")
+    assert done.returncode == 2
+    assert "beat_schedule.bad" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.fixture
+def without_uvicorn(tmp_path):
+    """An environment in which that package cannot be found."""
+    folder = tmp_path / "blocked"
+    folder.mkdir()
+    (folder / "sitecustomize.py").write_text('import sys\nsys.modules["uvicorn"] = None\n')
+    return {"PYTHONPATH": str(folder)}
+
+
+def test_packages_that_are_missing_are_named(beatd, write, without_uvicorn):
+    done = beatd("web", "--config", write(), **without_uvicorn)
+    assert done.returncode == 1
+    assert "uvicorn" in done.stderr
+    assert "pip install 'beatd[web]'" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_dev_serves_it_and_says_where(start_beatd, write, wait_until):
+    dev = start_beatd("dev", "--config", write(url="embedded"), "--no-worker", "--web-port", "0")
+    with httpx.Client(base_url=dev.expect(r"^web +\| .*" + URL)[0][1], timeout=10, trust_env=False) as client:
+        wait_until(lambda: client.get("/readyz").status_code == 200, what="a leader")
+        begun = time.monotonic()
+        assert dev.end(signal.SIGINT) == 0
+        assert time.monotonic() - begun < 5
+    assert dev.find(r"^web +\| .*Status page stopped")
+
+
+def test_dev_goes_on_without_it(start_beatd, write, without_uvicorn):
+    file = write(url="embedded")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        dev = start_beatd("dev", "--config", file, "--no-worker", "--web-port", str(port))
+        dev.expect("Dispatched tick")
+        assert len(dev.find(f"No status page: port {port} of 127.0.0.1 is taken; choose another with --web-port")) == 1
+        assert dev.end() == 0
+    dev = start_beatd("dev", "--config", file, "--no-worker", "--no-web")
+    dev.expect("Dispatched tick")
+    assert dev.end() == 0
+    assert "tatus page" not in dev.text
+    dev = start_beatd("dev", "--config", file, "--no-worker", **without_uvicorn)
+    dev.expect("Dispatched tick")
+    assert len(dev.find(r"No status page: uvicorn not installed; pip install 'beatd\[web\]' brings it")) == 1
+    assert dev.end() == 0
+
+
+@pytest.fixture
+def browse(tmp_path):
+    """``browse(url)``: the page's elements after some seconds in a browser; also what the browser complained of."""
+    binary = shutil.which("chromium") or shutil.which("google-chrome")
+    if binary is None:
+        missing("chromium")
+
+    def browse(url):
+        command = [binary, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path}/profile"]
+        command += ["--enable-logging=stderr", "--virtual-time-budget=7000", "--dump-dom", url]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=90, check=True)
+        return done.stdout, [line for line in done.stderr.splitlines() if "CONSOLE" in line]
+
+    return browse
+
+
+def test_the_page_refreshes_itself_in_a_browser(start_beatd, start_web, write, browse, wait_until):
+    file = write(more="""[beat_schedule."<img src=x onerror=alert(1)>"]\ntask = "t"\nschedule = "1h"\n""")
+    start_beatd("--config", file).expect("Leading")
+    web = start_web("--config", file)
+    before = wait_until(web.runs, what="a run")
+    first, complaints = browse(web.url)
+    served, as_of = (int(re.findall(rf'{name}="(\d+)"', first)[0]) for name in ("data-served", "data-as-of"))
+    assert as_of > served, "the script replaced what it had loaded"
+    shown = runs_in(first)
+    assert shown > before
+    assert runs_in(browse(web.url)[0]) > shown
+    assert "&lt;img src=x onerror=alert(1)&gt;" in first
+    assert complaints == [], "neither the policy nor the script has anything to complain of"
+    assert re.search(r'<p id="lost"[^>]* hidden=""', first)
+
+
+def runs_in(dom):
+    """The run count of the entry ``tick`` in the page."""
+    [row] = [row for row in re.findall(r"<tr.*?</tr>", dom, re.DOTALL) if ">tick<" in row]
+    return int(re.findall(r'data-label="Runs"[^>]*><span>([\d,]+)<', row)[0].replace(",", ""))

@@ -1,0 +1,80 @@
+"""What the page reads from a real store, and that no look lasts."""
+
+import time
+
+import pytest
+
+from beatd.clock import SystemClock
+from beatd.exceptions import StoreRefused, StoreUnavailable
+from beatd.model import RedisSettings
+from beatd.store.claims import ADOPT_BATCH, Claim, Claims, EntryState
+from beatd.store.client import connect
+from beatd.store.keys import Keys
+from beatd.store.lease import Leases
+from beatd.store.states import EntryStates
+from beatd.web.store_view import StoreView
+
+KEYS = Keys("beatd")
+NOW = 1_790_000_000_000
+
+
+@pytest.fixture
+def client(redis_url):
+    with connect(redis_url) as client:
+        yield client
+
+
+def view(url, timeout_ms=300):
+    return StoreView(dict, lambda: url, RedisSettings(timeout_ms=timeout_ms), SystemClock())
+
+
+def test_it_reads_what_claims_wrote(client, redis_url):
+    leases = Leases(client, KEYS, daemon_id="d1", ttl_ms=60_000)
+    held = leases.value(leases.take([0])[0])
+    claims = Claims(client, KEYS)
+    dict(claims.adopt([("a", "x"), ("b", "y")], lease_value=held, now_ms=NOW))
+    runs = [Claim("a", NOW + 1000, "celery", b"m"), Claim("a", NOW + 2000, "celery", b"m")]
+    list(claims.claim([runs], lease_value=held))
+    seen = view(redis_url)
+    assert seen.states(["b", "nobody", "a"]) == [EntryState(NOW, NOW, 0), None, EntryState(NOW + 2000, NOW, 2)]
+    assert seen.runs(["b", "nobody", "a"]) == [0, 0, 2]
+    assert seen.states([]) == []
+    assert seen.runs([]) == []
+
+
+def test_many_are_read_in_their_order(client):
+    names = [f"e{n}" for n in range(2 * ADOPT_BATCH + 1)]
+    keys = KEYS.shard()
+    client.hset(keys.last_due, mapping={name: NOW + n for n, name in enumerate(names)})
+    client.hset(keys.known, mapping=dict.fromkeys(names, f"{NOW} x"))
+    client.hset(keys.runs, mapping={name: n for n, name in enumerate(names)})
+    states = EntryStates(client, KEYS)
+    assert states.read(names) == [EntryState(NOW + n, NOW, n) for n in range(len(names))]
+    assert states.runs(names) == list(range(len(names)))
+
+
+def test_it_writes_nothing(client, redis_url):
+    view(redis_url).states(["a", "b"])
+    assert client.keys("*") == []
+
+
+def test_what_cannot_be_read_is_not_known(client, redis_url):
+    client.hset(KEYS.shard().last_due, mapping={"a": "soon", "b": NOW})
+    client.hset(KEYS.shard().known, mapping={"a": f"{NOW} x", "b": "x"})
+    assert view(redis_url).states(["a", "b"]) == [None, None]
+
+
+def test_a_key_of_another_type_is_refused_in_words(client, redis_url):
+    client.set(KEYS.shard().last_due, "text")
+    with pytest.raises(StoreRefused, match="WRONGTYPE"):
+        view(redis_url).states(["a"])
+
+
+def test_a_store_that_does_not_answer_is_given_up(start_server):
+    server = start_server()
+    server.pause()
+    begun = time.monotonic()
+    with pytest.raises(StoreUnavailable):
+        view(server.url).states(["a"])
+    assert time.monotonic() - begun < 2
+    server.resume()

@@ -1,0 +1,63 @@
+"""Looks are shared: many viewers cost the store no more than one does."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from beatd.exceptions import StoreUnavailable
+from beatd.model import RedisSettings
+from beatd.web.store_view import SHARED_S, StoreView
+from tests.unit.web.conftest import FixedClock
+
+
+class Looks:
+    """An overview that counts how often it was asked for."""
+
+    def __init__(self):
+        self.count = 0
+        self.error = None
+
+    def __call__(self):
+        self.count += 1
+        if self.error is not None:
+            raise self.error
+        return {"look": self.count}
+
+
+@pytest.fixture
+def clock():
+    return FixedClock()
+
+
+@pytest.fixture
+def looks():
+    return Looks()
+
+
+@pytest.fixture
+def view(looks, clock):
+    return StoreView(looks, lambda: "", RedisSettings(), clock)
+
+
+def test_an_answer_holds_for_a_moment(view, looks, clock):
+    assert [view.status()["look"] for _ in range(5)] == [1] * 5
+    clock.seconds += SHARED_S
+    assert view.status() == {"look": 1}
+    clock.seconds += 0.01
+    assert view.status() == {"look": 2}
+
+
+def test_those_who_ask_together_share_one_look(view, looks):
+    with ThreadPoolExecutor(16) as pool:
+        assert {seen["look"] for seen in pool.map(lambda _: view.status(), range(64))} == {1}
+
+
+def test_a_failure_is_shared_too_and_passes(view, looks, clock):
+    looks.error = StoreUnavailable("down")
+    for _ in range(5):
+        with pytest.raises(StoreUnavailable, match="down"):
+            view.status()
+    assert looks.count == 1
+    looks.error = None
+    clock.seconds += SHARED_S + 0.01
+    assert view.status() == {"look": 2}
