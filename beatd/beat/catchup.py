@@ -46,8 +46,11 @@ def first_due(schedule: Schedule, policies: Policies, *, last_due_ms: int, now_m
 
 
 def _window_ms(schedule: Schedule, policies: Policies, at_ms: int) -> int:
+    """How far back: as the entry says, else a day for ``"all"``, and for ``"latest"`` one period, at most a day."""
     if policies.catch_up_window_ms is not None:
         return policies.catch_up_window_ms
+    if policies.catch_up == "all":  # of which one period would leave the latest
+        return WINDOW_MAX_MS
     period = period_ms(schedule, from_ms(at_ms))
     return WINDOW_MAX_MS if period is None else min(max(period, WINDOW_MIN_MS), WINDOW_MAX_MS)
 

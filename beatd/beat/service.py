@@ -191,7 +191,7 @@ class Beat:
         self._look_after_at_ms = now_ms + LOOK_AFTER_MS
         self._resumed_in = term.token
         extra = {"event": "schedule_resumed", "entries": len(entries), "term": term.token}
-        log.info("%d entries in force", len(entries), extra=extra)
+        log.info("%d %s in force", len(entries), "entry" if len(entries) == 1 else "entries", extra=extra)
 
     def _put(self, entries: Iterable[Entry], term: Term, now_ms: int) -> None:
         named = {entry.name: entry for entry in entries}

@@ -12,7 +12,7 @@ from typing import Any
 
 from beatd.app.app import App
 from beatd.exceptions import TimeLimitExceeded, WorkerLostError
-from beatd.store.outcomes import FAILURE, REJECTED, STARTED, SUCCESS, document, exception_payload
+from beatd.store.outcomes import FAILURE, IGNORED, REJECTED, STARTED, SUCCESS, document, exception_payload
 from beatd.store.results import Stored
 from beatd.worker.arrival import Verdicts
 from beatd.worker.consumers import Consumer
@@ -93,7 +93,7 @@ class Settling:
             self._return.append(request.delivery)
         else:
             self._acknowledge(request)
-        if request.headers.entry is not None and report.state in (SUCCESS, FAILURE):
+        if request.headers.entry is not None and _is_over(report):
             self._finished.append(request.id)
 
     def _acknowledge(self, request: Request) -> None:
@@ -130,3 +130,8 @@ class Settling:
             date_done=self._app.now().isoformat(),
             parent_id=headers.parent_id,
         )
+
+
+def _is_over(report: Report) -> bool:
+    """Whether the run will not be tried again."""
+    return report.state in (SUCCESS, FAILURE, IGNORED, REJECTED) and not report.requeue

@@ -125,6 +125,6 @@ def test_a_restart_goes_on_where_it_stopped(start_beatd, file, client):
     file.write_text(file.read_text().replace("0.2", '"1h"'))
     for _ in range(2):
         daemon = start_beatd("--config", str(file))
-        daemon.expect("1 entries in force")
+        daemon.expect("1 entry in force")
         assert daemon.end(signal.SIGTERM) == 0
     assert client.llen("celery") == 0

@@ -43,7 +43,7 @@ CATCH_UP = [
     (HALF_HOURLY, "12:00", "12:59", {}, "15T12:30", False),
     (HALF_HOURLY, "12:00", "13:05", {}, "15T13:00", True),
     (HALF_HOURLY, "12:00", "13:05", {"catch_up": "none"}, "15T13:30", True),
-    (HALF_HOURLY, "12:00", "13:05", {"catch_up": "all"}, "15T13:00", True),  # the window is one period
+    (HALF_HOURLY, "12:00", "13:05", {"catch_up": "all"}, "15T12:30", False),  # the window is a day
     (HALF_HOURLY, "12:00", "13:05", {"catch_up": "all", "catch_up_window": "2h"}, "15T12:30", False),
     (HALF_HOURLY, "02:00", "13:05", {"catch_up": "all", "catch_up_window": "2h"}, "15T11:30", True),
     (HALF_HOURLY, "02:00", "13:05", {"catch_up": "all", "catch_up_window": "1d", "catch_up_max": 3}, "15T12:00", True),

@@ -201,7 +201,9 @@ class Ledger:
         if not missed or policies.catch_up == "none":
             return []
         window = policies.catch_up_window_ms
-        if window is None:
+        if window is None and policies.catch_up == "all":
+            window = DAY
+        elif window is None:
             following = self.dues[self.dues.index(missed[0]) + 1 :]
             window = min(max(following[0] - missed[0], 60_000), DAY) if following else DAY
         recent = [due for due in missed if due > now - window]
