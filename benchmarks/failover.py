@@ -118,9 +118,9 @@ def main() -> None:
     parser.add_argument("--peers", nargs="*", choices=("redbeat",), default=["redbeat"])
     given = parser.parse_args()
     rows = [
-        ("beatd, SIGTERM", beatd, 15, signal.SIGTERM, given.kills, 1.5),
-        ("beatd, SIGKILL, lease of 5 s", beatd, 5, signal.SIGKILL, given.kills, 1.5),
-        ("beatd, SIGKILL, lease of 15 s (default)", beatd, 15, signal.SIGKILL, given.slow, 1.5),
+        ("beatd, SIGTERM", beatd, 15, signal.SIGTERM, given.kills, 2.5),
+        ("beatd, SIGKILL, lease of 5 s", beatd, 5, signal.SIGKILL, given.kills, 2.5),
+        ("beatd, SIGKILL, lease of 15 s (default)", beatd, 15, signal.SIGKILL, given.slow, 2.5),
     ]
     if "redbeat" in given.peers:
         rows.append(("RedBeat, SIGTERM, lock of 5 s", redbeat, 5, signal.SIGTERM, given.slow, 5))
