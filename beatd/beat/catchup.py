@@ -12,6 +12,12 @@ from beatd.clock import from_ms
 from beatd.model import Policies
 from beatd.schedules import Schedule, latest_ms, period_ms
 
+LATE_MS = 20_000
+"""A run that is later than this was missed; up to then it is late, and sent whatever catch-up says.
+
+Longer than a failover takes with the default lease: so those lose nothing.
+"""
+
 WINDOW_MIN_MS = 60_000
 WINDOW_MAX_MS = 24 * 3_600_000
 
@@ -27,12 +33,12 @@ class Onward(NamedTuple):
 def first_due(schedule: Schedule, policies: Policies, *, last_due_ms: int, now_ms: int) -> Onward:
     """Where an entry goes on after ``last_due_ms``.
 
-    Nothing was missed if the next run after ``last_due_ms`` lies in the future. Else ``policies.catch_up`` decides:
-    ``"latest"`` goes on with the last missed run, ``"all"`` with the oldest of the last ``catch_up_max``, both only
-    within the catch-up window; ``"none"`` with the first run after now.
+    Nothing was missed if the next run after ``last_due_ms`` lies in the future, or is only late. Else
+    ``policies.catch_up`` decides: ``"latest"`` goes on with the last missed run, ``"all"`` with the oldest of the last
+    ``catch_up_max``, both only within the catch-up window; ``"none"`` with the first run after now.
     """
     due = schedule.next_after_ms(last_due_ms)
-    if due is None or due > now_ms:
+    if due is None or due >= now_ms - LATE_MS:
         return Onward(due)
     since = max(last_due_ms, now_ms - _window_ms(schedule, policies, last_due_ms))
     missed = None

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Collection, Iterable, Iterator
 from itertools import islice
 
-from beatd.beat.catchup import first_due
+from beatd.beat.catchup import LATE_MS, first_due
 from beatd.beat.changes import Changes, fingerprints
 from beatd.beat.dispatcher import Dispatcher
 from beatd.beat.heap import DueHeap
@@ -41,9 +41,6 @@ LOOK_AFTER_MS = 10_000
 
 SLEEP_MAX = 1.0
 """Seconds; the loop turns at least this often, which feeds the watchdog and finds clock steps."""
-
-STALL_MS = 15_000
-"""A run later than this was missed, not delayed: catch-up decides what becomes of it."""
 
 CLOCK_STEP_MS = 500
 """A larger difference between wall and monotonic time from one turn to the next is a step, not a drift."""
@@ -173,7 +170,7 @@ class Beat:
             log.warning("The clock stepped by %+d ms", step_ms, extra={"event": "clock_stepped", "step_ms": step_ms})
             return True
         oldest = self._heap.next_fire_ms()
-        if oldest is not None and now_ms - oldest > STALL_MS:
+        if oldest is not None and now_ms - oldest > LATE_MS:
             late_ms = now_ms - oldest
             log.warning("Runs are %d ms late; catching up", late_ms, extra={"event": "stalled", "lateness_ms": late_ms})
             return True

@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Callable
 from types import FrameType
 
 import beatd
@@ -88,19 +89,27 @@ class Process:
             self._notifier.ready(f"serving {plural(len(loaded.entries), 'entry')}")
 
     def _handle_signals(self) -> None:
-        signal.signal(signal.SIGTERM, self._on_stop)
-        signal.signal(signal.SIGINT, self._on_stop)
-        signal.signal(signal.SIGHUP, self._on_reload)
+        for number, act in ((signal.SIGTERM, self._stop), (signal.SIGINT, self._stop), (signal.SIGHUP, self._reload)):
+            signal.signal(number, _in_a_thread(act))
 
-    def _on_stop(self, number: int, _: FrameType | None) -> None:
+    def _stop(self, number: int) -> None:
         log.info("%s: stopping", signal.Signals(number).name, extra={"event": "stopping"})
         self._stopping.set()
         if self._daemon is not None:
             self._daemon.stop()
 
-    def _on_reload(self, _: int, __: FrameType | None) -> None:
+    def _reload(self, _: int) -> None:
         log.info("SIGHUP: reading the schedule again", extra={"event": "reload_asked"})
         self._source.reload_now()
+
+
+def _in_a_thread(act: Callable[[int], None]) -> Callable[[int, FrameType | None], None]:
+    """A signal handler that only starts a thread.
+
+    A handler interrupts the main thread anywhere, also while it holds the lock of an event or of the log that the
+    handler itself would need.
+    """
+    return lambda number, _: threading.Thread(target=act, args=(number,), name="signal").start()
 
 
 def configure_logging(

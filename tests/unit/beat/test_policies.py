@@ -5,11 +5,11 @@ from datetime import UTC, datetime, timedelta
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from beatd import config
-from beatd.beat.catchup import WINDOW_MAX_MS, WINDOW_MIN_MS, first_due
+from beatd.beat.catchup import LATE_MS, WINDOW_MAX_MS, WINDOW_MIN_MS, first_due
 from beatd.beat.verdict import Facts, Skip, judge
 from beatd.clock import from_ms, iso_ms, to_ms
 from beatd.model import Policies, Run
@@ -70,7 +70,7 @@ def test_catch_up(schedule, last_due, now, fields, goes_on, passes_over):
 
 @pytest.mark.parametrize(
     ("schedule", "window_ms"),
-    [("10s", WINDOW_MIN_MS), ("30m", 1_800_000), ("3d", WINDOW_MAX_MS), (YEARLY, WINDOW_MAX_MS)],
+    [("1m", WINDOW_MIN_MS), ("30m", 1_800_000), ("3d", WINDOW_MAX_MS), (YEARLY, WINDOW_MAX_MS)],
 )
 def test_the_window_is_one_period_within_bounds(schedule, window_ms):
     line = bind(parse(schedule), from_ms(MIDNIGHT))
@@ -84,6 +84,19 @@ def test_the_window_is_one_period_within_bounds(schedule, window_ms):
     assert goes_on(latest_inside) == due_ms
     if due_ms + window_ms < following:
         assert goes_on(due_ms + window_ms) == following
+
+
+@pytest.mark.parametrize("catch_up", ["latest", "all", "none"])
+def test_what_is_only_late_is_sent_whatever_catch_up_says(catch_up):
+    """A failover takes no longer than that with the default lease, and loses nothing."""
+    line = bind(parse("1s"), from_ms(SEEN))
+    policies = Policies(catch_up=catch_up, catch_up_window_ms=1, catch_up_max=1)
+    late = first_due(line, policies, last_due_ms=SEEN, now_ms=SEEN + 1_000 + LATE_MS)
+    assert late.due_ms == SEEN + 1_000
+    assert not late.passes_over
+    missed = first_due(line, policies, last_due_ms=SEEN, now_ms=SEEN + 1_001 + LATE_MS)
+    assert missed.due_ms > SEEN + LATE_MS
+    assert missed.passes_over
 
 
 schedules = st.one_of(
@@ -107,7 +120,10 @@ def test_an_entry_goes_on_with_one_of_its_runs_not_before_the_next_and_never_fal
     assert following <= onward.due_ms <= coming
     assert line.next_after_ms(onward.due_ms - 1) == onward.due_ms
     assert onward.passes_over is (onward.due_ms != following)
-    if policies.catch_up == "none" and following <= now_ms:
+    if following >= now_ms - LATE_MS:
+        assert onward.due_ms == following
+        return
+    if policies.catch_up == "none":
         assert onward.due_ms == coming
     if policies.catch_up_window_ms is not None and onward.due_ms <= now_ms and onward.due_ms != following:
         assert onward.due_ms > now_ms - policies.catch_up_window_ms
@@ -117,6 +133,7 @@ def test_an_entry_goes_on_with_one_of_its_runs_not_before_the_next_and_never_fal
 def test_all_catches_up_no_more_than_the_greatest_number(line, most, since, ahead):
     now_ms = SEEN + since + ahead
     policies = Policies(catch_up="all", catch_up_max=most, catch_up_window_ms=10**12)
+    assume(line.next_after_ms(SEEN + since) < now_ms - LATE_MS)
     due_ms = first_due(line, policies, last_due_ms=SEEN + since, now_ms=now_ms).due_ms
     caught_up = 0
     while due_ms is not None and due_ms <= now_ms:

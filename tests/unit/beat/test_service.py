@@ -91,7 +91,7 @@ def test_a_fenced_daemon_stops_and_goes_on_under_a_new_term(rig, entry):
     assert names_at(rig) == [1.0]
     rig.elector.win()
     rig.run_for(1)
-    assert names_at(rig) == [1.0, 3.0, 4.0]
+    assert names_at(rig) == [1.0, 2.0, 3.0, 4.0]
 
 
 def test_a_restart_neither_shifts_nor_repeats(rig, entry):

@@ -10,6 +10,7 @@ from itertools import cycle
 import pytest
 
 from beatd import config
+from beatd.beat.catchup import LATE_MS
 from beatd.cli.preview import upcoming
 from beatd.clock import from_ms, to_ms
 from tests.unit.beat.conftest import Rig
@@ -198,7 +199,9 @@ class Ledger:
 
     def _caught_up(self, missed, now):
         policies = self.entry.policies
-        if not missed or policies.catch_up == "none":
+        if not missed or missed[0] >= now - LATE_MS:
+            return missed
+        if policies.catch_up == "none":
             return []
         window = policies.catch_up_window_ms
         if window is None and policies.catch_up == "all":
