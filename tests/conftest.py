@@ -32,6 +32,7 @@ class Server:
     """A Redis or Valkey server in a directory of its own, reachable by TCP (``url``) and by socket (``socket_url``)."""
 
     def __init__(self, binary: str, *arguments: str) -> None:
+        self.binary = binary
         self.directory = Path(tempfile.mkdtemp(prefix="beatd-test-"))
         self.port = _free_port()
         self.url = f"redis://127.0.0.1:{self.port}/0"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
+from beatd.config.sentinel_url import names_service
 from beatd.message import TaskMessage
 
 PUBLISH_ATTEMPTS = 4
@@ -85,8 +86,8 @@ class Publisher(Protocol):
 
 
 def is_redis(url: str) -> bool:
-    """Whether the URL names a single Redis server, which beatd speaks to natively."""
-    return url.partition("://")[0] in _REDIS_SCHEMES
+    """Whether the URL names one Redis server, or the primary of sentinels, which beatd speaks to natively."""
+    return url.partition("://")[0] in _REDIS_SCHEMES or names_service(url)
 
 
 def is_amqp(url: str) -> bool:

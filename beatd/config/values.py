@@ -13,6 +13,8 @@ from typing import Any
 
 from beatd.config.faults import near, quoted
 from beatd.config.lines import Path
+from beatd.config.sentinel_url import SCHEME as SENTINEL
+from beatd.config.sentinel_url import SentinelUrl
 from beatd.config.variables import Substituted, plain
 from beatd.schedules import duration_ms, zone
 
@@ -183,9 +185,18 @@ def url(*schemes: str, also: str = "") -> Reader:
         if schemes and scheme not in schemes:
             shown = "" if isinstance(value, Substituted) else f", got {quoted(scheme + '://…')}"
             raise Wrong("expected " + _forms(schemes, also) + shown)
+        if schemes and address.startswith(SENTINEL):
+            _check_sentinel(address)
         return address
 
     return reader
+
+
+def _check_sentinel(address: str) -> None:
+    try:
+        SentinelUrl.parse(address)
+    except ValueError as error:
+        raise Wrong(str(error)) from None
 
 
 def _forms(schemes: tuple[str, ...], also: str) -> str:

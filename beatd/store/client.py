@@ -6,6 +6,7 @@ Every socket has a timeout; nothing here retries: who calls knows whether a repe
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.resources import files
@@ -28,13 +29,16 @@ from redis.exceptions import (
 )
 from redis.retry import Retry
 
+from beatd.config.sentinel_url import SCHEME as SENTINEL
 from beatd.exceptions import StoreRefused, StoreUnavailable, StoreWentBack, TermLost
+from beatd.store import sentinel
 from beatd.store.keys import type_of
 
 
 def connect(url: str, *, timeout_ms: int = 5_000, name: str = "beatd") -> redis.Redis:
     """A client of the server at ``url`` (``redis://``, ``rediss://``, ``unix://``); connects on first use.
 
+    With ``sentinel://`` it is one of whatever the sentinels call the primary: they are asked for each new connection.
     ``timeout_ms`` bounds connecting and every answer. ``name`` is shown by ``CLIENT LIST``.
     Raises :class:`StoreRefused` if the URL itself cannot be read.
     """
@@ -48,7 +52,7 @@ def connect(url: str, *, timeout_ms: int = 5_000, name: str = "beatd") -> redis.
     if not url.startswith("unix:"):
         options |= {"socket_connect_timeout": seconds, "socket_keepalive": True}
     try:
-        return redis.Redis.from_url(url, **options)
+        return sentinel.connect(url, **options) if url.startswith(SENTINEL) else redis.Redis.from_url(url, **options)
     except (ValueError, TypeError) as error:
         raise StoreRefused(f"{redacted(url)} is not a Redis URL: {error}") from None
 
@@ -91,7 +95,9 @@ _PASSING = ("LOADING", "READONLY", "OOM", "MASTERDOWN", "BUSY", "TRYAGAIN", "CLU
 
 
 def place_of(client: redis.Redis) -> str:
-    """Where a client's server is, for people: ``host:port/db`` or the socket's path."""
+    """Where a client's server is, for people: ``host:port/db``, the socket's path, or the service of sentinels."""
+    if service := sentinel.place_of(client):
+        return service
     options = client.connection_pool.connection_kwargs
     if path := options.get("path"):
         return str(path)
@@ -99,12 +105,16 @@ def place_of(client: redis.Redis) -> str:
 
 
 def redacted(url: str) -> str:
-    """The URL with its password replaced, fit for logs."""
+    """The URL with its passwords replaced, fit for logs."""
     parts = urlsplit(url)
+    parts = parts._replace(query=_QUERY_PASSWORD.sub(r"\1***", parts.query))
     if parts.password is None:
-        return url
+        return urlunsplit(parts)
     host = parts.netloc.rpartition("@")[2]
     return urlunsplit(parts._replace(netloc=f"{parts.username or ''}:***@{host}"))
+
+
+_QUERY_PASSWORD = re.compile(r"(password=)[^&]*")
 
 
 class Script:

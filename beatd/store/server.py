@@ -9,6 +9,7 @@ from typing import Any
 import redis
 
 from beatd.exceptions import StoreRefused
+from beatd.store import sentinel
 from beatd.store.client import border, place_of
 
 log = logging.getLogger("beatd.store")
@@ -58,8 +59,11 @@ def described(client: redis.Redis) -> str:
 
 
 def same(one: redis.Redis, other: redis.Redis) -> bool:
-    """Whether two clients reach the same database of the same server, however their URLs spell it."""
-    if database(one) != database(other):
+    """Whether two clients reach the same database of the same server, however their URLs spell it.
+
+    One that follows a primary and one with a fixed address do not, even while they meet: a failover parts them.
+    """
+    if database(one) != database(other) or bool(sentinel.place_of(one)) != bool(sentinel.place_of(other)):
         return False
     with border(one):
         one_run: dict[str, Any] = one.info("server")

@@ -1,0 +1,114 @@
+"""Clients that follow a primary: sentinels are asked where it is when a connection is opened, and once a second."""
+
+from __future__ import annotations
+
+import time
+from contextlib import suppress
+from typing import Any
+
+import redis
+from redis.connection import parse_url
+from redis.sentinel import MasterNotFoundError, SentinelConnectionPool
+
+from beatd.config.sentinel_url import SentinelUrl
+
+ASK_S = 1.0
+"""Seconds at most for a sentinel to answer: it only has to look into its memory, and another one can be asked."""
+
+LOOK_EVERY_S = 1.0
+"""A primary that is replaced while it lives is told so up to ten seconds later, and what it takes until then is lost.
+So whoever uses a connection finds out by itself whether it still leads to the primary."""
+
+_SHARE = 0.1
+"""How much of the time may go into that while sentinels are slow to answer."""
+
+
+class Sentinels:
+    """Those that watch one service, in the order in which they are asked: the one that answered last comes first."""
+
+    def __init__(self, url: SentinelUrl, options: dict[str, Any]) -> None:
+        self.place = url.place
+        self._order = url.sentinels
+        self._options = options
+
+    def discover_master(self, service: str) -> tuple[str, int]:
+        """Where the primary is; called by redis-py's pool.
+
+        Raises ``MasterNotFoundError`` while there is none or nobody can be asked, and ``ResponseError`` when all
+        sentinels answer and refuse, which somebody has to put right.
+        """
+        said, refusals = [], 0
+        for sentinel in self._order:
+            try:
+                address = self._ask(sentinel, service)
+            except (redis.ResponseError, redis.AuthenticationError) as error:
+                refusals += 1
+                said.append(f"{sentinel[0]}:{sentinel[1]}: {_in_words(error, service)}")
+            except redis.RedisError as error:
+                said.append(f"{sentinel[0]}:{sentinel[1]}: {error}")
+            else:
+                self._order = (sentinel, *(one for one in self._order if one != sentinel))
+                return address
+        kind = redis.ResponseError if refusals == len(said) else MasterNotFoundError
+        raise kind(f"no sentinel names a primary ({'; '.join(said)})")
+
+    def _ask(self, sentinel: tuple[str, int], service: str) -> tuple[str, int]:
+        host, port = sentinel
+        # a connection for each question: they are rare, and one that was kept would be stale when it is needed
+        with redis.Redis(host=host, port=port, **self._options) as client:
+            state: dict[str, Any] = client.sentinel_master(service)
+        if state["is_sdown"] or state["is_odown"]:
+            raise MasterNotFoundError(f"{service} at {state['ip']}:{state['port']} is down")
+        return str(state["ip"]), int(state["port"])
+
+
+class PrimaryPool(SentinelConnectionPool):
+    """Connections to the primary. Those to a former one are not used again."""
+
+    _look_at = 0.0
+
+    def get_connection(self, *args: Any, **kwargs: Any) -> Any:
+        """One that is connected; raises redis-py's errors."""
+        if time.monotonic() >= self._look_at:
+            self._look()
+        return super().get_connection(*args, **kwargs)
+
+    def _look(self) -> None:
+        started = time.monotonic()
+        with suppress(redis.RedisError):  # connections that work are used while no sentinel can say better
+            self.get_master_address()  # type: ignore[no-untyped-call]
+        took = time.monotonic() - started
+        self._look_at = started + max(LOOK_EVERY_S, took / _SHARE)
+
+
+def connect(url: str, **options: Any) -> redis.Redis:
+    """A client of whatever is the primary of the service at ``url``; ``options`` are redis-py's for a connection.
+
+    Raises :class:`ValueError` for a URL that cannot be read.
+    """
+    parsed = SentinelUrl.parse(url)
+    primary: dict[str, Any] = {**options, **parse_url(parsed.primary)}  # type: ignore[no-untyped-call]
+    tls = primary.pop("connection_class", None) is not None
+    del primary["host"]
+    asking = {key: value for key, value in primary.items() if key.startswith(("socket_", "ssl_"))}
+    for key in ("socket_timeout", "socket_connect_timeout"):
+        asking[key] = min(asking[key], ASK_S)
+    asking |= {"retry": primary["retry"], "username": parsed.username, "password": parsed.password, "ssl": tls}
+    sentinels = Sentinels(parsed, asking)
+    pool = PrimaryPool(parsed.service, sentinels, ssl=tls, **primary)  # type: ignore[no-untyped-call]
+    return redis.Redis.from_pool(pool)
+
+
+def place_of(client: redis.Redis) -> str | None:
+    """The service that a client follows, and the sentinels that it asks; ``None`` for one with a fixed address."""
+    pool = client.connection_pool
+    return pool.sentinel_manager.place if isinstance(pool, PrimaryPool) else None
+
+
+def _in_words(error: redis.RedisError, service: str) -> str:
+    text = str(error)
+    if "No such master" in text:
+        return f"it watches no service named {service!r}"
+    if isinstance(error, redis.AuthenticationError) and ("HELLO" in text or "Authentication required" in text):
+        return "it demands a password; add ?sentinel_password=… to the URL"
+    return text

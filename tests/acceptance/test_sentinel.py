@@ -1,0 +1,145 @@
+"""A store with a replica and three sentinels: its primary is killed, twice, and the schedule goes on."""
+
+import itertools
+import json
+import threading
+import time
+from collections import Counter
+from contextlib import suppress
+
+import pytest
+import redis
+
+from beatd.message import open_envelope
+from tests.chaos.ledger import due_ms_of
+from tests.sentinels import watched
+
+CONFIG = """
+[redis]
+url = "{url}"
+timeout = "1s"
+[leader]
+ttl = "3s"
+[log]
+format = "json"
+[defaults]
+catch_up = "all"
+[beat_schedule.tick]
+task = "tasks.tick"
+schedule = 0.2
+[beat_schedule.tock]
+task = "tasks.tick"
+schedule = 0.2
+queue = "other"
+"""
+PERIOD_MS = 200
+GOES_ON_WITHIN_S = 10.0
+
+
+@pytest.fixture
+def sentinels(start_server, tmp_path, free_port):
+    with watched(start_server, tmp_path, free_port) as sentinels:
+        yield sentinels
+
+
+def dues(server, queue="celery"):
+    """The due times of what is in a queue of a server, oldest first; none while it does not answer."""
+    try:
+        with redis.Redis.from_url(server.url, socket_timeout=2, retry=None) as client:
+            raws = client.lrange(queue, 0, -1)
+    except redis.RedisError:
+        return []
+    return [due_ms_of(open_envelope(raw).headers["beatd-due-at"]) for raw in reversed(raws)]
+
+
+def assert_every_run_once(found):
+    steps = Counter(later - earlier for earlier, later in itertools.pairwise(found))
+    assert set(steps) == {PERIOD_MS}, f"runs are missing, doubled or out of order: {steps}"
+
+
+def test_no_run_is_missing_at_the_new_primary_and_no_daemon_ends(start_beatd, sentinels, tmp_path, wait_until):
+    (tmp_path / "beat.toml").write_text(CONFIG.format(url=sentinels.url))
+    daemons = [start_beatd("--config", str(tmp_path / "beat.toml")) for _ in range(2)]
+    for _ in range(2):
+        primary = sentinels.primary
+        wait_until(lambda primary=primary: len(dues(primary)) >= 20, 20, "runs")
+        wait_until(lambda: sentinels.ready, 30, "the replica to be known to all sentinels")
+        last = dues(primary)[-1]
+        primary.kill()
+        killed = time.monotonic()
+        new = wait_until(
+            lambda primary=primary: sentinels.primary not in (None, primary) and sentinels.primary, 20, "one"
+        )
+        wait_until(lambda new=new, last=last: dues(new)[-1:] > [last + 10 * PERIOD_MS], 20, "runs at the new primary")
+        took = time.monotonic() - killed
+        print(f"runs went on {took:.1f} s after the kill")
+        assert took < GOES_ON_WITHIN_S
+        primary.start()  # it becomes the replica
+    for queue in ("celery", "other"):
+        assert_every_run_once(dues(new, queue))
+    for daemon in daemons:
+        assert daemon.process.poll() is None
+        assert {record["event"] for record in loud(daemon)} <= {"store_unavailable", "store_went_back", "term_ended"}
+        assert daemon.end() == 0
+
+
+def loud(daemon):
+    """What it has said above the level of information."""
+    records = []
+    for line in daemon.lines:
+        with suppress(ValueError):
+            records.append(json.loads(line))
+    return [record for record in records if record["level"] not in ("debug", "info")]
+
+
+class Taker:
+    """A worker that takes messages as soon as they come, from whatever the primary is; it remembers them."""
+
+    def __init__(self, sentinels):
+        self._sentinels = sentinels
+        self.taken = Counter()
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def __enter__(self):
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self._stopping.set()
+        self._thread.join(10)
+
+    def _run(self):
+        while not self._stopping.is_set():
+            if (server := self._sentinels.primary) is None:
+                continue
+            with suppress(redis.RedisError), redis.Redis.from_url(server.url, socket_timeout=2, retry=None) as client:
+                while not self._stopping.is_set():
+                    if found := client.brpop("celery", timeout=1):
+                        message = open_envelope(found[1])
+                        self.taken[message.id, due_ms_of(message.headers["beatd-due-at"])] += 1
+
+
+def test_what_was_taken_and_not_replicated_comes_again_with_the_same_id(start_beatd, sentinels, tmp_path, wait_until):
+    """The bound of what asynchronous replication can do: the replica is away, then the primary dies."""
+    (tmp_path / "beat.toml").write_text(CONFIG.format(url=sentinels.url))
+    primary, replica = sentinels.servers
+    with Taker(sentinels) as taker:
+        daemon = start_beatd("--config", str(tmp_path / "beat.toml"))
+        wait_until(lambda: len(taker.taken) >= 10, 20, "runs")
+        replicated = set(taker.taken)
+        replica.kill()
+        wait_until(lambda: len(taker.taken) >= len(replicated) + 5, 20, "runs that the replica knows nothing of")
+        primary.kill()
+        unreplicated = set(taker.taken) - replicated
+        replica.start()  # with what it had
+        last = max(due_ms for _, due_ms in taker.taken)
+        wait_until(lambda: max(due for _, due in taker.taken) > last + 3_000, 40, "runs after the failover")
+        assert daemon.end() == 0
+    assert_every_run_once(sorted(due_ms for _, due_ms in taker.taken))
+    again = {run for run, times in taker.taken.items() if times > 1}
+    assert again, "the writes that were lost are made again"
+    assert again <= unreplicated | {
+        run for run in replicated if run[1] >= max(due for _, due in replicated) - PERIOD_MS
+    }
+    assert max(taker.taken.values()) == 2
