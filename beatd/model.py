@@ -129,11 +129,16 @@ _VARIANT = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abcdef"}
 
 
 class RedisSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """``[redis]``: the state store. ``url`` may be ``"embedded"``."""
+    """``[redis]``: the state store. ``url`` may be ``"embedded"``.
+
+    ``wait_replicas`` are to confirm each batch of claims within ``wait_timeout_ms``.
+    """
 
     url: str = "redis://localhost:6379/0"
     prefix: str = "beatd"
     timeout_ms: int = 5_000
+    wait_replicas: int = 0
+    wait_timeout_ms: int = 500
 
 
 class BrokerSettings(msgspec.Struct, frozen=True, kw_only=True):

@@ -33,6 +33,7 @@ from beatd.store.keys import Keys
 from beatd.store.lease import Leases
 from beatd.store.outbox import Outbox
 from beatd.store.registry import Registry
+from beatd.store.replicas import Replicas
 from beatd.store.running import Running
 
 if TYPE_CHECKING:
@@ -96,6 +97,7 @@ class Daemon:
             status=self.card.status,
             on_change=wake.set,
         )
+        self._replicas = Replicas(settings.redis.wait_replicas, settings.redis.wait_timeout_ms)
         self._watchdog = Watchdog(self._give_up)
         self._loop = Loop([self._beat(seat) for seat in self._elector.seats], clock, wake)
         self.stop = self._loop.stop
@@ -128,7 +130,7 @@ class Daemon:
 
     def _beat(self, seat: Seat) -> Beat:
         settings, store, keys, clock = self._settings, self._store, self._keys, self._clock
-        claims = Claims(store.client, keys, shard=seat.shard, shards=settings.leader.shards)
+        claims = Claims(store.client, keys, shard=seat.shard, shards=settings.leader.shards, replicas=self._replicas)
         outbox = Outbox(store.client, keys, shard=seat.shard, shards=settings.leader.shards)
         outlet: Outlet = StoreOutlet(self._publisher)
         if not store.is_broker:
@@ -155,6 +157,8 @@ class Store:
         self._ttl_ms = settings.leader.ttl_ms
         self.client = connect(url, timeout_ms=self._timeout_ms)
         server.inspect(self.client)
+        if settings.redis.wait_replicas:
+            server.check_wait(self.client)
         self.is_broker = self._is_broker(settings.broker.url)
 
     def elector_client(self) -> redis.Redis:

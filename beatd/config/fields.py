@@ -72,6 +72,8 @@ SECTIONS: Mapping[str, Fields] = {
         "url": Field("url", values.url("redis", "rediss", "unix", "sentinel", also="embedded")),
         "prefix": Field("prefix", values.text),
         "timeout": Field("timeout_ms", duration(10)),
+        "wait_replicas": Field("wait_replicas", whole(0, 100)),
+        "wait_timeout": Field("wait_timeout_ms", duration(1)),
     },
     "broker": _same(url=values.url(), default_queue=values.text),
     "leader": {

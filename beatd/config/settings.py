@@ -47,7 +47,7 @@ def read_settings(raw: Mapping[str, Any], file: FilePath, env: Mapping[str, str]
         app=None if app is UNSET else app,
         include=_include(raw.get("include", []), report),
         state_dir=_state_dir(raw, file.parent, env, report),
-        redis=sections["redis"],
+        redis=_waiting(sections["redis"], raw.get("redis", {}), report),
         broker=sections["broker"],
         leader=_timed(sections["leader"], raw.get("leader", {}), report),
         log=sections["log"],
@@ -128,6 +128,15 @@ def _timed(leader: LeaderSettings, raw: Any, report: Report) -> LeaderSettings:
         message = f"a lease of {ttl} is too short to be renewed every {renew}; expected at least {_RENEWALS} times that"
         report.add(("leader", "ttl") if "ttl" in raw else ("leader", "renew"), message)
     return leader
+
+
+def _waiting(redis: RedisSettings, raw: Any, report: Report) -> RedisSettings:
+    """Replicas are waited for in the time of one answer."""
+    if redis.wait_replicas and redis.wait_timeout_ms >= redis.timeout_ms:
+        wait, timeout = duration_text(redis.wait_timeout_ms), duration_text(redis.timeout_ms)
+        key = next((key for key in ("wait_timeout", "timeout") if key in raw), "wait_replicas")
+        report.add(("redis", key), f"a wait_timeout of {wait} must be less than the timeout of an answer, {timeout}")
+    return redis
 
 
 def _include(raw: Any, report: Report) -> tuple[str, ...]:

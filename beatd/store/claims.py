@@ -11,6 +11,7 @@ import redis
 from beatd.exceptions import StoreWentBack
 from beatd.store.client import Script, border
 from beatd.store.keys import Keys, shard_of
+from beatd.store.replicas import Replicas
 
 log = logging.getLogger("beatd.store")
 
@@ -60,8 +61,11 @@ class Claims:
     store had confirmed are gone, and that the state is to be read again.
     """
 
-    def __init__(self, client: redis.Redis, keys: Keys, *, shard: int = 0, shards: int = 1) -> None:
+    def __init__(
+        self, client: redis.Redis, keys: Keys, *, shard: int = 0, shards: int = 1, replicas: Replicas | None = None
+    ) -> None:
         self._client = client
+        self._replicas = replicas
         self._keys = keys.shard(shard)
         self._shard, self._shards = shard, shards
         self._adopt = Script(client, "adopt")
@@ -101,11 +105,11 @@ class Claims:
 
         Runs of one entry must be in the order of their due times. Yields, batch by batch, the indexes of runs that had
         been claimed before, by anyone; their messages were not pushed again. The next batch is asked for while the
-        store works on the one before.
+        store works on the one before. Replicas that are to confirm a batch are waited for before it is yielded.
         """
         calls = (self._call(batch, lease_value) for batch in batches)
         try:
-            for number, *left_out in self._claim.stream(calls):
+            for number, *left_out in self._claim.stream(calls, self._replicas):
                 self._confirmed = number
                 yield frozenset(left_out)
         except StoreWentBack:

@@ -33,6 +33,7 @@ from beatd.config.sentinel_url import SCHEME as SENTINEL
 from beatd.exceptions import StoreRefused, StoreUnavailable, StoreWentBack, TermLost
 from beatd.store import sentinel
 from beatd.store.keys import type_of
+from beatd.store.replicas import Replicas
 
 
 def connect(url: str, *, timeout_ms: int = 5_000, name: str = "beatd") -> redis.Redis:
@@ -129,12 +130,16 @@ class Script:
         with _naming(self._client, keys):
             return self._call(keys=keys, args=args)
 
-    def stream(self, calls: Iterable[tuple[Sequence[str], Sequence[Any]]]) -> Iterator[Any]:
+    def stream(
+        self, calls: Iterable[tuple[Sequence[str], Sequence[Any]]], replicas: Replicas | None = None
+    ) -> Iterator[Any]:
         """The answers to many calls, in order. The next call is made ready while the server works on the one before.
 
+        With ``replicas`` an answer is handed out when these have confirmed what the call wrote, or did not in time.
         Raises as a single call does; what became of the calls under way is then unknown.
         """
         touched: set[str] = set()
+        replicas = replicas if replicas and replicas.command else None
         with _naming(self._client, touched):
             connection: Any = self._client.connection_pool.get_connection()
             under_way = 0
@@ -143,19 +148,32 @@ class Script:
                     touched.update(keys)
                     # EVAL, not EVALSHA: a server that has lost the script must not stop a stream half way
                     connection.send_command("EVAL", self._call.script, len(keys), *keys, *args)
+                    if replicas:
+                        connection.send_command(*replicas.command)
                     under_way += 1
                     if under_way > 1:
-                        answer = connection.read_response()
+                        answer = _read(connection, replicas)
                         under_way -= 1
                         yield answer
                 while under_way:
-                    answer = connection.read_response()
+                    answer = _read(connection, replicas)
                     under_way -= 1
                     yield answer
             finally:
                 if under_way:
                     connection.disconnect()  # an answer that nobody read would be taken for the next one's
                 self._client.connection_pool.release(connection)
+
+
+def _read(connection: Any, replicas: Replicas | None) -> Any:
+    """The answer to a call, and what replicas say of it."""
+    answer = connection.read_response()
+    if replicas:
+        try:
+            replicas.confirmed(connection.read_response())
+        except ResponseError:  # the right to wait was taken; what was claimed stays claimed
+            replicas.confirmed(0)
+    return answer
 
 
 @contextmanager

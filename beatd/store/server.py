@@ -30,6 +30,12 @@ def inspect(client: redis.Redis) -> None:
         log.warning("%s: %s", place_of(client), text, extra={"event": event})
 
 
+def check_wait(client: redis.Redis) -> None:
+    """Refuse a user who may not wait for replicas (:class:`StoreRefused`), before the first claim would find out."""
+    with border(client):
+        client.wait(0, 1)
+
+
 def _check_version(info: dict[str, Any], place: str) -> None:
     name, minimum = ("Valkey", MIN_VALKEY) if "valkey_version" in info else ("Redis", MIN_REDIS)
     text = str(info.get("valkey_version") or info.get("redis_version", "0"))
