@@ -55,6 +55,7 @@ class DueHeap:
         self._buckets: dict[int, list[Slot]] = {}
         self._instants: list[int] = []
         self._taken: list[Slot] = []
+        self._now_ms = 0
         self._gone = 0
 
     def __len__(self) -> int:
@@ -91,6 +92,7 @@ class DueHeap:
 
     def due(self, now_ms: int, *, at_most: int) -> list[Run]:
         """The earliest runs that fire at or before ``now_ms``, one per entry; the same again until :meth:`advance`."""
+        self._now_ms = now_ms
         taken = self._taken = [slot for slot in self._taken if not slot.gone]
         while len(taken) < at_most and self._instants and self._instants[0] <= now_ms:
             instant = self._instants[0]
@@ -104,11 +106,16 @@ class DueHeap:
         return [Run(slot.entry, slot.due_ms, slot.fire_ms, slot.timeline) for slot in taken]
 
     def advance(self, outcomes: Sequence[Outcome]) -> None:
-        """Move the runs that :meth:`due` handed out, in its order, to the next ones of their entries."""
+        """Move the runs that :meth:`due` handed out, in its order, to the next ones of their entries.
+
+        Who is behind goes to the end of what is due now: entries that catch up take turns, and what comes due meanwhile
+        waits for one round of them, not for all that they missed.
+        """
         taken, self._taken = self._taken, []
         nexts: dict[tuple[int, int], int | None] = {}
         for slot, outcome in zip(taken, outcomes, strict=True):
             if outcome.again_ms is not None:
+                slot.fire_ms = outcome.again_ms
                 self._place(slot, outcome.again_ms)
                 continue
             if outcome.sent and slot.left is not None:
@@ -121,7 +128,7 @@ class DueHeap:
             if due_ms is None or slot.left == 0:
                 del self._slots[slot.entry.name]
             else:
-                self._file(slot, due_ms)
+                self._file(slot, due_ms, not_before=self._now_ms)
 
     def next_fire_ms(self) -> int | None:
         """The instant at which the earliest run fires, or should have fired; ``None`` when nothing waits."""
@@ -132,12 +139,12 @@ class DueHeap:
         """The entries that fire at an instant, as of now."""
         return (slot.entry for slot in tuple(self._buckets.get(instant, ())) if not slot.gone)
 
-    def _file(self, slot: Slot, due_ms: int) -> None:
+    def _file(self, slot: Slot, due_ms: int, *, not_before: int = 0) -> None:
         slot.due_ms = due_ms
-        self._place(slot, fire_ms(slot.entry, slot.timeline, due_ms))
+        slot.fire_ms = fire_ms(slot.entry, slot.timeline, due_ms)
+        self._place(slot, max(slot.fire_ms, not_before))
 
     def _place(self, slot: Slot, instant: int) -> None:
-        slot.fire_ms = instant
         bucket = self._buckets.get(instant)
         if bucket is None:
             self._buckets[instant] = [slot]

@@ -22,8 +22,8 @@ from beatd.store.claims import Claims
 
 log = logging.getLogger("beatd.beat")
 
-TURN = 5_000
-"""Runs dispatched before the heap moves on and the term is looked at again."""
+TURN, TURNS = 5_000, 20
+"""Runs dispatched before the heap moves on and the term is looked at again; and how often, before a step ends."""
 
 PREPARE_MS, PREPARE_SPARE_MS, PREPARE_SLICE = 5_000, 50, 200
 """Messages of runs that come due between so many milliseconds from now are made ready, so many at once."""
@@ -97,15 +97,16 @@ class Beat:
         # what is missed meanwhile is left to catch-up.
         if not self._dispatcher.flush(term):
             return 0.0
-        now_ms = self._clock.now_ms()
-        self._roster.follow(term, now_ms)
-        while runs := self._heap.due(now_ms, at_most=TURN):
+        self._roster.follow(term, self._clock.now_ms())
+        for _ in range(TURNS):
+            if not (runs := self._heap.due(self._clock.now_ms(), at_most=TURN)):
+                return self._until_next_due()
             outcomes = self._dispatcher.dispatch(runs, term)  # claims and pushes; raises and changes nothing otherwise
             self._heap.advance(outcomes)  # memory moves after the store has
             self._on_turn()
             if (term := self._elector.term()) is None or not self._dispatcher.flush(term):
-                return 0.0
-        return self._until_next_due()
+                break
+        return 0.0
 
     def _until_next_due(self) -> float:
         instant = self._heap.next_fire_ms()

@@ -206,6 +206,8 @@ class Rig:
         while True:
             self.turn()
             fires_ms = self.heap.next_fire_ms()
+            if fires_ms is not None and fires_ms <= self.clock.ms:
+                continue  # a turn does not take all that is due
             step_ms = (until_ms if fires_ms is None else min(fires_ms, until_ms)) - self.clock.ms
             if step_ms <= 0:
                 return
