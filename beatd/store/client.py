@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
@@ -28,6 +29,7 @@ from redis.exceptions import (
     TryAgainError,
 )
 from redis.retry import Retry
+from redis.sentinel import MasterNotFoundError as NoPrimary
 
 from beatd.config.sentinel_url import SCHEME as SENTINEL
 from beatd.exceptions import StoreRefused, StoreUnavailable, StoreWentBack, TermLost
@@ -53,9 +55,18 @@ def connect(url: str, *, timeout_ms: int = 5_000, name: str = "beatd") -> redis.
     if not url.startswith("unix:"):
         options |= {"socket_connect_timeout": seconds, "socket_keepalive": True}
     try:
-        return sentinel.connect(url, **options) if url.startswith(SENTINEL) else redis.Redis.from_url(url, **options)
+        client = sentinel.connect(url, **options) if url.startswith(SENTINEL) else redis.Redis.from_url(url, **options)
     except (ValueError, TypeError) as error:
         raise StoreRefused(f"{redacted(url)} is not a Redis URL: {error}") from None
+    for option in _FILES:
+        path = client.connection_pool.connection_kwargs.get(option)
+        if path and not Path(path).exists():
+            raise StoreRefused(f"{redacted(url)}: {option}: there is no file {path}")
+    return client
+
+
+_FILES = ("ssl_ca_certs", "ssl_ca_path", "ssl_certfile", "ssl_keyfile")
+"""Options of a URL that name files: the error of a connection would not say which is missing."""
 
 
 @contextmanager
@@ -83,6 +94,9 @@ def translated(error: RedisError, place: str) -> Exception:
             return StoreRefused(f"state store {place}: {text}")
         case BusyLoadingError() | ReadOnlyError() | OutOfMemoryError() | ClusterDownError() | TryAgainError():
             return StoreUnavailable(f"state store {place}: {text}")
+        case redis.ConnectionError() if (distrust := _DISTRUST.search(text)) and not isinstance(error, NoPrimary):
+            hint = "name the authority that signed it with ?ssl_ca_certs=FILE in the URL, and the server as it does"
+            return StoreRefused(f"state store {place}: its certificate is not trusted: {distrust[1]}; {hint}")
         case redis.ConnectionError() | redis.TimeoutError():
             return StoreUnavailable(f"state store {place}: {text}")
         case ResponseError() if text.startswith(_PASSING):
@@ -90,6 +104,8 @@ def translated(error: RedisError, place: str) -> Exception:
         case _:
             return StoreRefused(f"state store {place}: {text}")
 
+
+_DISTRUST = re.compile(r"certificate verify failed: (.*?)\.? \(_ssl")
 
 _PASSING = ("LOADING", "READONLY", "OOM", "MASTERDOWN", "BUSY", "TRYAGAIN", "CLUSTERDOWN", "NOREPLICAS", "MISCONF")
 """Answers of a server that will do better later."""
@@ -107,15 +123,18 @@ def place_of(client: redis.Redis) -> str:
 
 def redacted(url: str) -> str:
     """The URL with its passwords replaced, fit for logs."""
-    parts = urlsplit(url)
-    parts = parts._replace(query=_QUERY_PASSWORD.sub(r"\1***", parts.query))
+    url = _QUERY_PASSWORD.sub(r"\1***", url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return f"{url.partition('://')[0]}://…"  # nobody can tell what in it is a password
     if parts.password is None:
-        return urlunsplit(parts)
+        return url
     host = parts.netloc.rpartition("@")[2]
     return urlunsplit(parts._replace(netloc=f"{parts.username or ''}:***@{host}"))
 
 
-_QUERY_PASSWORD = re.compile(r"(password=)[^&]*")
+_QUERY_PASSWORD = re.compile(r"([?&]\w*password=)[^&]*")
 
 
 class Script:

@@ -143,3 +143,33 @@ def test_what_was_taken_and_not_replicated_comes_again_with_the_same_id(start_be
         run for run in replicated if run[1] >= max(due for _, due in replicated) - PERIOD_MS
     }
     assert max(taker.taken.values()) == 2
+
+
+WITH_WORK = """
+[redis]
+url = "{url}"
+timeout = "1s"
+[log]
+format = "json"
+[beat_schedule.tick]
+task = "beatd.command"
+schedule = 0.5
+args = ["true"]
+"""
+
+
+def test_a_worker_follows_the_primary_too(start_beatd, beatd, sentinels, tmp_path, wait_until):
+    config = str(tmp_path / "beat.toml")
+    (tmp_path / "beat.toml").write_text(WITH_WORK.format(url=sentinels.url.replace("://", "://:${NONE:-}@", 1)))
+    daemon = start_beatd("--config", config)
+    worker = start_beatd("worker", "--config", config, "--builtin", "command", "-c", "1")
+    worker.expect("task_succeeded|succeeded in", times=4, timeout=30)
+    status = beatd("status", "--config", config)
+    assert (status.returncode, "of the sentinels 127.0.0.1:" in status.stdout) == (0, True), status.stdout
+    primary = sentinels.primary
+    primary.kill()
+    wait_until(lambda: sentinels.primary not in (None, primary), 20, "another primary")
+    done = len(worker.find("task_succeeded|succeeded in"))
+    worker.expect("task_succeeded|succeeded in", times=done + 6, timeout=30)
+    assert worker.end() == 0
+    assert daemon.end() == 0

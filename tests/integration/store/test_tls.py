@@ -3,15 +3,17 @@
 import re
 import shutil
 import subprocess
+from contextlib import suppress
+from urllib.parse import urlsplit
 
 import pytest
 import redis
 
-from beatd.exceptions import StoreUnavailable
+from beatd.exceptions import StoreRefused, StoreUnavailable
 from beatd.store.client import border, connect
 from beatd.store.keys import Keys
 from beatd.store.lease import Leases
-from tests.conftest import missing
+from tests.conftest import missing, server_binary
 
 
 def openssl(folder, *words):
@@ -37,14 +39,19 @@ def certificates(tmp_path_factory):
     return folder
 
 
+def tls_settings(folder, port):
+    files = {"cert": folder / "server.pem", "key": folder / "server.key", "ca-cert": folder / "ca.pem"}
+    named = {f"tls-{name}-file": str(path) for name, path in files.items()}
+    return {"tls-port": str(port), "tls-auth-clients": "no", "tls-replication": "yes", **named}
+
+
 @pytest.fixture
 def tls_url(start_server, certificates, free_port):
     """The ``rediss://`` URL of a server, without what says whom to trust."""
     port = free_port()
-    files = ("--tls-cert-file", "server.pem", "--tls-key-file", "server.key", "--tls-ca-cert-file", "ca.pem")
-    in_folder = [word if word.startswith("--") else str(certificates / word) for word in files]
+    settings = [word for name, value in tls_settings(certificates, port).items() for word in (f"--{name}", value)]
     try:
-        start_server("--tls-port", str(port), "--tls-auth-clients", "no", *in_folder)
+        start_server(*settings)
     except AssertionError as error:
         if not re.search("TLS support|Bad directive", str(error)):
             raise
@@ -69,15 +76,41 @@ def test_a_server_whose_authority_is_known_is_used(tls_url, certificates):
 
 @pytest.mark.parametrize("query", ["", "?ssl_ca_certs={}/other.pem"])
 def test_a_server_with_another_authority_is_refused_with_the_reason(tls_url, certificates, query):
-    with pytest.raises(StoreUnavailable, match=r"127\.0\.0\.1:\d+/0: .*CERTIFICATE_VERIFY_FAILED"):
+    expected = r"127\.0\.0\.1:\d+/0: its certificate is not trusted: .*self.signed certificate.*; .*\?ssl_ca_certs="
+    with pytest.raises(StoreRefused, match=expected):
         reach(tls_url + query.format(certificates))
 
 
 def test_a_certificate_for_another_name_is_refused_with_the_reason(tls_url, certificates):
-    with pytest.raises(StoreUnavailable, match="Hostname mismatch"):
+    with pytest.raises(StoreRefused, match="Hostname mismatch"):
         reach(tls_url.replace("127.0.0.1", "localhost") + f"?ssl_ca_certs={certificates}/ca.pem")
 
 
-def test_a_file_of_authorities_that_is_not_there_is_named(tls_url, certificates):
-    with pytest.raises(StoreUnavailable, match="No such file"):
-        reach(f"{tls_url}?ssl_ca_certs={certificates}/missing.pem")
+@pytest.mark.parametrize("url", ["rediss://localhost?", "sentinel://localhost/main/0?ssl=true&"])
+def test_a_file_of_authorities_that_is_not_there_is_named(url, tmp_path):
+    with pytest.raises(StoreRefused, match=f"ssl_ca_certs: there is no file {tmp_path}/missing.pem"):
+        connect(f"{url}ssl_ca_certs={tmp_path}/missing.pem")
+
+
+def test_sentinels_and_primary_behind_tls(tls_url, certificates, free_port, tmp_path, server_kind, wait_until):
+    port, primary = free_port(), urlsplit(tls_url).port
+    settings = {"port": "0", "dir": str(tmp_path), **tls_settings(certificates, port)}
+    lines = [f"{name} {value}\n" for name, value in settings.items()]
+    config = tmp_path / "sentinel.conf"
+    config.write_text("".join(lines) + f"sentinel monitor main 127.0.0.1 {primary} 1\n")
+    with (tmp_path / "log").open("wb") as log:
+        command = [server_binary(server_kind), str(config), "--sentinel"]
+        process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+    try:
+        url = f"sentinel://127.0.0.1:{port}/main/0?ssl=true&ssl_ca_certs={certificates}"
+        wait_until(lambda: reaches(f"{url}/ca.pem"), 20, f"the sentinel to answer (see {tmp_path}/log)")
+        with pytest.raises(StoreUnavailable, match=r"no sentinel names a primary .*CERTIFICATE_VERIFY_FAILED"):
+            reach(f"{url}/other.pem")
+    finally:
+        process.kill()
+        process.wait(10)
+
+
+def reaches(url):
+    with suppress(StoreUnavailable):
+        return reach(url)

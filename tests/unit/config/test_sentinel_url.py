@@ -4,6 +4,7 @@ import pytest
 
 from beatd.broker import is_redis
 from beatd.config.sentinel_url import SentinelUrl
+from beatd.exceptions import StoreRefused
 from beatd.store.client import connect, place_of, redacted
 from beatd.store.server import database
 
@@ -60,3 +61,14 @@ def test_a_client_is_called_after_its_service_and_passwords_are_left_out():
     with connect(url) as client:
         assert place_of(client) == "main/3 of the sentinels one:1, two:2"
         assert database(client) == 3
+
+
+@pytest.mark.parametrize("url", ["redis://h:1/0", "unix:///tmp/redis.sock?db=1", "sentinel://a,b/main", "rediss://u@h"])
+def test_urls_without_a_password_are_shown_as_they_are(url):
+    assert redacted(url) == url
+
+
+def test_a_url_that_cannot_be_read_is_refused_and_not_shown():
+    with pytest.raises(StoreRefused, match=r"^sentinel://… is not a Redis URL: not a sentinel:// URL") as caught:
+        connect("sentinel://user:secret@[one/main")
+    assert "secret" not in str(caught.value)
