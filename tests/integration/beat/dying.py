@@ -35,7 +35,7 @@ def die_at(point, number):  # noqa: C901 - four ways to die
         if any(batches) and reached("heard, not advanced"):
             die()
 
-    def dying_stream(self, calls):
+    def dying_stream(self, calls, *rest):
         calls = list(calls)
         has_runs = any(len(args) > 2 for _, args in calls) and "LPUSH" in self._call.script
         if has_runs and reached("claim under way"):
@@ -43,7 +43,7 @@ def die_at(point, number):  # noqa: C901 - four ways to die
             keys, args = calls[0]
             connection.send_command("EVAL", self._call.script, len(keys), *keys, *args)
             die()
-        answers = stream(self, calls)
+        answers = stream(self, calls, *rest)
         if has_runs and reached("claimed, not heard"):
             next(answers)
             die()
