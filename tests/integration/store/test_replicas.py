@@ -1,5 +1,7 @@
 """Claims that wait for replicas: what is confirmed, what is said when they are away, and that nothing is undone."""
 
+import subprocess
+import sys
 import time
 
 import pytest
@@ -102,3 +104,36 @@ def test_a_user_who_may_not_wait_is_refused_at_the_start_and_claims_later_on(pri
             check_wait(user)
         assert claim(Claims(user, KEYS, replicas=Replicas(1, WAIT_MS)), lease_value, 1_000) == [frozenset()]
     assert events(caplog) == ["store_unreplicated"]
+
+
+CONFIG = """
+[redis]
+url = "{url}"
+wait_replicas = 1
+wait_timeout = "100ms"
+[log]
+format = "json"
+[beat_schedule.tick]
+task = "tasks.tick"
+schedule = 0.25
+"""
+
+
+def test_a_daemon_goes_on_while_its_replica_is_away(primary, replica, client, tmp_path, wait_until):
+    (tmp_path / "beat.toml").write_text(CONFIG.format(url=primary.url))
+    with (tmp_path / "log").open("wb") as log:
+        command = [sys.executable, "-m", "beatd", "--config", str(tmp_path / "beat.toml")]
+        daemon = subprocess.Popen(command, stdout=log, stderr=log)
+    try:
+        wait_until(lambda: client.llen("celery") >= 4, 20, "runs")
+        assert "store_unreplicated" not in (tmp_path / "log").read_text()
+        replica.pause()
+        wait_until(lambda: "store_unreplicated" in (tmp_path / "log").read_text(), 10, "that to be said")
+        before = client.llen("celery")
+        wait_until(lambda: client.llen("celery") >= before + 8, 20, "runs without a replica")
+        replica.resume()
+        wait_until(lambda: "store_unreplicated_over" in (tmp_path / "log").read_text(), 10, "its end to be said")
+    finally:
+        daemon.terminate()
+        assert daemon.wait(15) == 0
+    assert (tmp_path / "log").read_text().count('"store_unreplicated"') == 1
