@@ -20,7 +20,7 @@ bind 127.0.0.1
 dir {folder}
 sentinel monitor {service} 127.0.0.1 {primary} 2
 sentinel down-after-milliseconds {service} {down_after_ms}
-sentinel failover-timeout {service} 4000
+sentinel failover-timeout {service} 2000
 """
 
 

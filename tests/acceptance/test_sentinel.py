@@ -33,7 +33,8 @@ schedule = 0.2
 queue = "other"
 """
 PERIOD_MS = 200
-GOES_ON_WITHIN_S = 10.0
+GOES_ON_WITHIN_S = 6.0
+"""After the sentinels have agreed, for ten runs more: pauses between attempts are two seconds at most."""
 
 
 @pytest.fixture
@@ -66,20 +67,19 @@ def test_no_run_is_missing_at_the_new_primary_and_no_daemon_ends(start_beatd, se
         wait_until(lambda: sentinels.ready, 30, "the replica to be known to all sentinels")
         last = dues(primary)[-1]
         primary.kill()
-        killed = time.monotonic()
         new = wait_until(
             lambda primary=primary: sentinels.primary not in (None, primary) and sentinels.primary, 20, "one"
         )
+        named = time.monotonic()
         wait_until(lambda new=new, last=last: dues(new)[-1:] > [last + 10 * PERIOD_MS], 20, "runs at the new primary")
-        took = time.monotonic() - killed
-        print(f"runs went on {took:.1f} s after the kill")
-        assert took < GOES_ON_WITHIN_S
+        assert time.monotonic() - named < GOES_ON_WITHIN_S
         primary.start()  # it becomes the replica
     for queue in ("celery", "other"):
         assert_every_run_once(dues(new, queue))
     for daemon in daemons:
         assert daemon.process.poll() is None
-        assert {record["event"] for record in loud(daemon)} <= {"store_unavailable", "store_went_back", "term_ended"}
+        said = {record["event"] for record in loud(daemon)}
+        assert said <= {"store_unavailable", "store_went_back", "term_ended", "fenced_off"}
         assert daemon.end() == 0
 
 
