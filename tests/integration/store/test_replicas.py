@@ -63,7 +63,9 @@ def test_what_is_confirmed_is_at_the_replica(client, replica, lease_value, caplo
     assert events(caplog) == []
 
 
-def test_replicas_that_are_away_delay_and_undo_nothing_and_are_named_once(client, replica, lease_value, caplog):
+def test_replicas_that_are_away_delay_and_undo_nothing_and_are_named_once(
+    client, replica, lease_value, caplog, wait_until
+):
     caplog.set_level("INFO", "beatd.store")
     claims = Claims(client, KEYS, replicas=Replicas(1, WAIT_MS))
     replica.pause()
@@ -74,6 +76,8 @@ def test_replicas_that_are_away_delay_and_undo_nothing_and_are_named_once(client
     assert events(caplog) == ["store_unreplicated"]
     assert (caplog.records[0].confirmed, caplog.records[0].wanted) == (0, 1)
     replica.resume()
+    client.set("written", "while it was away")
+    wait_until(lambda: client.wait(1, 1_000), timeout=20, what="the replica to have caught up")
     assert claim(claims, lease_value, 3_000, 4_000) == [frozenset(), frozenset()]
     assert events(caplog) == ["store_unreplicated", "store_unreplicated_over"]
     assert client.lrange("celery", 0, -1) == [b"4000", b"3000", b"2000", b"1000"]
