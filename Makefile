@@ -34,7 +34,7 @@ soak: $(VENV)/.installed-dev ## the tests that take minutes to hours
 chaos: $(VENV)/.installed-dev ## break everything for five minutes, and count; ARGS="--seed 7" to replay
 	$(BIN)/python -m tests.chaos $(ARGS)
 
-bench: $(VENV)/.installed-dev ## measure beatd beside its peers
+bench: $(VENV)/.installed-bench ## measure beatd beside its peers
 	@for file in benchmarks/[a-z]*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
 
 lock: $(VENV)/.installed-dev ## write the versions that are installed now into the lock
@@ -53,6 +53,11 @@ $(VENV)/.installed-dev: pyproject.toml $(LOCK) | $(BIN)/python
 	@echo "Installing beatd and what its development needs into $(VENV) ..."
 	@$(PIP) --editable '.[dev]'
 	@touch $@ $(VENV)/.installed-run
+
+$(VENV)/.installed-bench: $(VENV)/.installed-dev
+	@echo "Installing the peers that are measured beside beatd ..."
+	@$(PIP) --editable '.[bench]'
+	@touch $@
 
 $(BIN)/python:
 	@if [ -z "$(PYTHON)" ]; then \

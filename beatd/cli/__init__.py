@@ -34,9 +34,29 @@ COMMANDS: Mapping[str, Place] = {
     "check": Place("beatd.cli.check", "check", "Check the file: all faults, each with its line."),
     "next": Place("beatd.cli.next_runs", "next_runs", "Show when entries run next."),
     "simulate": Place("beatd.cli.simulate", "simulate_runs", "Run a window of time through ahead of time."),
+    "list": Place("beatd.cli.list_entries", "list_entries", "List the entries in force, with last and next run."),
     "status": Place("beatd.cli.status", "status", "Show daemons, who leads what, and what is wrong."),
-    "web": Place("beatd.cli.web", "web", "Serve the status page, JSON, metrics and health."),
+    "history": Place("beatd.cli.history", "history", "Show past runs: lateness, outcome, duration."),
+    "trigger": Place("beatd.cli.trigger", "trigger", "Send a run of an entry now."),
+    "backfill": Place("beatd.cli.backfill", "backfill", "Send the runs of a past window of time."),
+    "pause": Place("beatd.cli.pause", "pause", "Suspend entries until they are resumed."),
+    "resume": Place("beatd.cli.pause", "resume", "Put paused entries in force again."),
+    "add": Place("beatd.cli.add", "add", "Put an entry into the state store."),
+    "remove": Place("beatd.cli.add", "remove", "Take an entry out of the state store."),
+    "reload": Place("beatd.cli.reload", "reload", "Have all daemons read their files again."),
+    "step-down": Place("beatd.cli.step_down", "step_down", "Have a leader hand its shards over."),
     "init": Place("beatd.cli.init", "init", "Write a first file that runs."),
+    "import": Place("beatd.cli.import_", "import_", "Turn a schedule from elsewhere into TOML."),
+    "export": Place("beatd.cli.export", "export", "Write the schedule in force as TOML."),
+    "schema": Place("beatd.cli.schema", "schema", "Print the JSON Schema of the file."),
+    "inspect": Place("beatd.cli.inspect", "inspect", "Ask workers what they do."),
+    "control": Place("beatd.cli.inspect", "control", "Tell workers what to do."),
+    "multi": Place("beatd.cli.multi", "multi", "Start and stop several workers in the background."),
+    "dead-letters": Place(
+        "beatd.cli.dead_letters", "dead_letters", "Show messages that could not be run; send them again."
+    ),
+    "web": Place("beatd.cli.web", "web", "Serve the status page, JSON, metrics and health."),
+    "service": Place("beatd.cli.service", "service", "Install the systemd units."),
 }
 
 
