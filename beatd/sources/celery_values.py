@@ -1,0 +1,56 @@
+"""Celery's own schedules, in the notations of ``beat.toml``. They are known by their class: Celery is not imported."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import timedelta
+from typing import Any
+
+_FIELDS = ("minute", "hour", "day_of_week", "day_of_month", "month_of_year")
+
+
+def is_celery_schedule(value: object) -> bool:
+    """Whether it is a schedule of Celery, or of a package that extends it."""
+    return _kind(value) is not None
+
+
+def notation(value: Any) -> dict[str, Any]:
+    """The fields of an entry, ``schedule`` and maybe ``timezone``, that mean what Celery's schedule means.
+
+    Raises ValueError for one that has no counterpart, such as RedBeat's ``rrule``.
+    """
+    match _kind(value):
+        case "crontab":
+            fields = {name: _plain(getattr(value, f"_orig_{name}")) for name in _FIELDS}
+            zone = vars(value).get("tz")  # of django-celery-beat's; Celery's own has that of the app
+            table = {name: spec for name, spec in fields.items() if spec != "*"} or {"minute": "*"}
+            return {"schedule": table} | ({"timezone": str(zone)} if zone is not None else {})
+        case "solar":
+            return {"schedule": {"solar": value.event, "lat": float(value.lat), "lon": float(value.lon)}}
+        case "clocked":
+            return {"schedule": {"at": value.clocked_time}}
+        case "schedule":
+            seconds = value.run_every
+            seconds = seconds.total_seconds() if isinstance(seconds, timedelta) else float(seconds)
+            return {"schedule": {"every": seconds, "relative": True} if value.relative else seconds}
+    raise ValueError(f"a schedule of the class {type(value).__module__}.{type(value).__qualname__} has no counterpart")
+
+
+def _kind(value: object) -> str | None:
+    """The name of the nearest class that is known, looked for among all that it is made of."""
+    for each in type(value).__mro__:
+        home = each.__module__.partition(".")[0]
+        if home == "redbeat":
+            return "rrule"
+        if home in {"celery", "django_celery_beat"} and each.__name__ in {"crontab", "solar", "clocked", "schedule"}:
+            return each.__name__
+        if home == "celery" and each.__name__ == "BaseSchedule":
+            return "unknown"
+    return None
+
+
+def _plain(spec: Any) -> Any:
+    """A field as it was given: a number, a text, or a list of both."""
+    if isinstance(spec, str) or not isinstance(spec, Iterable):
+        return spec
+    return sorted(spec, key=str) if isinstance(spec, set | frozenset) else list(spec)
