@@ -161,8 +161,7 @@ def open_envelope(raw: bytes) -> TaskMessage:
     """The message in an element of a Redis list; raises :class:`MessageError` with the reason if there is none."""
     try:
         outer = _decode_envelope(raw)
-        encoded = outer.properties.get("body_encoding") == "base64"
-        body = base64.b64decode(outer.body, validate=True) if encoded else outer.body.encode()
+        body = _body_in(outer)
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise MessageError(f"not a message envelope: {error}") from None
     return TaskMessage(
@@ -172,6 +171,15 @@ def open_envelope(raw: bytes) -> TaskMessage:
         content_type=outer.content_type,
         content_encoding=outer.content_encoding,
     )
+
+
+def _body_in(outer: Envelope) -> bytes:
+    encoding = outer.properties.get("body_encoding")
+    if encoding == "base64":
+        return base64.b64decode(outer.body, validate=True)
+    if encoding in (None, "", "utf-8"):
+        return outer.body.encode()
+    raise ValueError(f"unknown body_encoding {encoding!r}")
 
 
 class Form:

@@ -23,6 +23,7 @@ DEFAULTS: dict[str, Any] = {
     "enable_utc": True,
     "imports": (),
     "include": (),
+    "message_max_bytes": 16 * 1024 * 1024,
     "result_backend": None,
     "result_expires": 86_400,
     "result_extended": False,

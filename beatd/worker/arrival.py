@@ -13,6 +13,7 @@ from beatd.exceptions import MessageError, NotRegistered, TaskRevokedError
 from beatd.store.outcomes import FAILURE, REVOKED, document, exception_payload
 from beatd.store.results import Stored
 from beatd.worker.messages import Delivery, Headers, headers_of
+from beatd.worker.opening import upgraded
 from beatd.worker.request import Request, moment_ms, request_class
 
 log = logging.getLogger("celery.worker.strategy")
@@ -36,19 +37,34 @@ class Arrival:
     def __init__(self, app: App) -> None:
         self._app = app
         self._zone = ZoneInfo(app.timezone)
+        self._largest: int = app.conf.message_max_bytes
 
     def judge(self, deliveries: Sequence[Delivery], now_ms: int) -> Verdicts:
         """Decide about each message. No message can make this raise."""
         verdicts = Verdicts()
         for delivery in deliveries:
             try:
-                self._judge(delivery, headers_of(delivery.raw), now_ms, verdicts)
+                self._judge(*self._read(delivery), now_ms, verdicts)
             except MessageError as error:
-                self._bury(delivery, str(error), verdicts)
+                verdicts.bury.append((delivery, str(error)))
             except Exception as error:  # a task's own Request class can do anything
                 log.exception("Request class raised", extra={"event": "request_failed"})
-                self._bury(delivery, f"its Request class raised {error!r}", verdicts)
+                verdicts.bury.append((delivery, f"its Request class raised {error!r}"))
         return verdicts
+
+    def _read(self, delivery: Delivery) -> tuple[Delivery, Headers]:
+        """The headers of a message; one of protocol 1 is turned into one of protocol 2 before anything else."""
+        if delivery.fault:
+            raise MessageError(delivery.fault)
+        if len(delivery.raw) > self._largest:
+            raise MessageError(f"it has {len(delivery.raw):,} bytes, message_max_bytes allows {self._largest:,}")
+        try:
+            return delivery, headers_of(delivery.raw)
+        except MessageError:
+            second = upgraded(delivery.raw, delivery.queue, self._largest)
+            if second is None:
+                raise
+            return delivery._replace(raw=second), headers_of(second)
 
     def _judge(self, delivery: Delivery, headers: Headers, now_ms: int, verdicts: Verdicts) -> None:
         task = self._app.tasks.get(headers.task)
@@ -81,15 +97,6 @@ class Arrival:
             return moment_ms(text, self._zone)
         except (ValueError, OverflowError):
             raise MessageError(f"{what} {text!r} is no ISO 8601 time") from None
-
-    def _bury(self, delivery: Delivery, reason: str, verdicts: Verdicts) -> None:
-        log.error(
-            "Message from %s goes to the dead letters: %s",
-            delivery.queue,
-            reason,
-            extra={"event": "message_buried", "queue": delivery.queue, "reason": reason},
-        )
-        verdicts.bury.append((delivery, reason))
 
     def _refuse(self, delivery: Delivery, headers: Headers, now_ms: int, verdicts: Verdicts) -> None:
         """No task of that name: the sender learns of it, and the log helps with a typing error."""

@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from beatd import wire
 from beatd.app.app import App
 from beatd.app.context import Context
 from beatd.app.run import Outcome, run_task
@@ -31,6 +30,7 @@ from beatd.store.outcomes import (
 from beatd.worker import lines
 from beatd.worker.limits import soft_limit
 from beatd.worker.messages import MALFORMED, Job, Report
+from beatd.worker.opening import call_in
 
 log = logging.getLogger("celery.app.trace")
 
@@ -49,16 +49,20 @@ class Executor:
     def __init__(self, app: App, hostname: str) -> None:
         self._app = app
         self._hostname = hostname
+        self._largest: int = app.conf.message_max_bytes
 
     def prepare(self, job: Job) -> Attempt | Report:
         """Open the message: an attempt to :meth:`run`, or the report that there is nothing that could be run."""
         try:
             message = open_envelope(job.raw)
-            args, kwargs, embed = _body(message)
+            args, kwargs, embed = call_in(message, self._largest)
         except MessageError as error:
             return Report(job.tag, MALFORMED, text=str(error))
         task = self._app.tasks[message.headers["task"]]
-        return Attempt(job, task, self._context(message, job, args, kwargs, embed))
+        try:
+            return Attempt(job, task, self._context(message, job, args, kwargs, embed))
+        except Exception as error:  # noqa: BLE001 - headers are the sender's: none of them may end this process
+            return Report(job.tag, MALFORMED, text=f"its headers cannot be used: {error!r}")
 
     def run(self, attempt: Attempt) -> Report:
         """Run to the end. Never raises: whatever happens is reported."""
@@ -166,16 +170,6 @@ class Executor:
 def begun(job: Job) -> Report:
     """The report that a job has begun, in this process."""
     return Report(job.tag, STARTED, text=str(os.getpid()))
-
-
-def _body(message: TaskMessage) -> tuple[list[Any], dict[str, Any], dict[str, Any]]:
-    """The three parts of a body; raises :class:`MessageError` for anything else."""
-    if message.headers.get("compression"):
-        raise MessageError(f"compression {message.headers['compression']!r} is not supported")
-    match wire.loads(message.body):
-        case [list() as args, dict() as kwargs, dict() | None as embed]:
-            return args, kwargs, embed or {}
-    raise MessageError("the body is not [args, kwargs, embed]")
 
 
 def _is_stored(task: Task[..., Any], context: Context, outcome: Outcome) -> bool:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import msgspec
 
 from beatd.exceptions import MessageError
 from beatd.message import JSON
+from beatd.worker.opening import ACCEPTED
 
 
 class Delivery(NamedTuple):
@@ -19,27 +20,43 @@ class Delivery(NamedTuple):
     """Where it came from, in the consumer's terms."""
     raw: bytes
     """The envelope, see :func:`beatd.message.open_envelope`."""
+    fault: str = ""
+    """Why it cannot be run, where the consumer knows that already."""
+
+
+_Name = Annotated[str, msgspec.Meta(min_length=1, max_length=1024)]
+_Seconds = Annotated[float, msgspec.Meta(ge=0)]
 
 
 class Headers(msgspec.Struct, frozen=True):
     """The headers that decide what happens to a message before it runs; whoever sends others is welcome."""
 
-    id: str
-    task: str
+    id: _Name
+    task: _Name
     eta: str | None = None
     expires: str | None = None
-    retries: int = 0
-    timelimit: tuple[float | None, float | None] | None = None
+    retries: Annotated[int, msgspec.Meta(ge=0)] = 0
+    timelimit: tuple[_Seconds | None, _Seconds | None] | None = None
     ignore_result: bool | None = None
     root_id: str | None = None
     parent_id: str | None = None
     shadow: str | None = None
-    redelivered: bool = False
+    redelivered: bool | None = None
     entry: str | None = msgspec.field(name="beatd-entry", default=None)
+
+
+class _Properties(msgspec.Struct, frozen=True):
+    """Of interest for their types only: what runs the task relies on them."""
+
+    delivery_info: dict[str, Any] | None = None
+    correlation_id: str | None = None
+    reply_to: str | None = None
+    priority: int | None = None
 
 
 class _Envelope(msgspec.Struct, frozen=True):
     headers: Headers
+    properties: _Properties = _Properties()
     content_type: str = msgspec.field(name="content-type", default=JSON)
 
 
@@ -54,12 +71,7 @@ def headers_of(raw: bytes) -> Headers:
         raise MessageError(f"not a task message: {error}") from None
     if envelope.content_type not in ACCEPTED:
         raise MessageError(f"content type {envelope.content_type!r} is not accepted, only JSON is")
-    if not envelope.headers.id or not envelope.headers.task:
-        raise MessageError("not a task message: its id or its task is empty")
     return envelope.headers
-
-
-ACCEPTED = frozenset({JSON, "application/x-json", "json"})
 
 
 class Job(msgspec.Struct, frozen=True, array_like=True):

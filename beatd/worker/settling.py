@@ -56,7 +56,8 @@ class Settling:
         """Take note of what was decided about messages that are not run."""
         self._results += verdicts.results
         self._park += verdicts.park
-        self._bury += verdicts.bury
+        for delivery, reason in verdicts.bury:
+            self.bury(delivery, reason)
         self._ack += verdicts.drop
 
     def drop(self, delivery: Delivery) -> None:
@@ -66,6 +67,16 @@ class Settling:
     def give_back(self, deliveries: Sequence[Delivery]) -> None:
         """Take note of messages that others shall run."""
         self._return += deliveries
+
+    def bury(self, delivery: Delivery, reason: str) -> None:
+        """Take note of a message that nobody can run: it goes to the dead letters."""
+        log.error(
+            "Message from %s goes to the dead letters: %s",
+            delivery.queue,
+            reason,
+            extra={"event": "message_buried", "queue": delivery.queue, "reason": reason},
+        )
+        self._bury.append((delivery, reason))
 
     def settle(self, pairs: Sequence[tuple[Report, Request]]) -> None:
         """Take note of what the pool has reported."""
@@ -88,7 +99,7 @@ class Settling:
         if report.document is not None:
             self._results.append(Stored(request.id, report.document))
         if report.state == MALFORMED:
-            self._bury.append((request.delivery, report.text))
+            self.bury(request.delivery, report.text)
         elif report.requeue:
             self._return.append(request.delivery)
         else:
