@@ -1,0 +1,30 @@
+"""The broadcasting side of a broker: remote control goes to all workers, answers come back, events go to who listens.
+
+Names, queues and forms are kombu's pidbox and Celery's event exchange, so that tools for Celery's workers are heard by
+beatd's, and the reverse. The promise: nothing is kept for listeners that are not there, and one connection, with file
+descriptors to wait for, is all that a worker's loop needs.
+"""
+
+from __future__ import annotations
+
+from beatd.broker.bus.lamport import LamportClock
+from beatd.broker.bus.port import Bus, Letter, Names
+from beatd.broker.port import is_amqp, is_redis, redis_url
+
+__all__ = ["Bus", "LamportClock", "Letter", "Names", "open"]
+
+
+def open(url: str, names: Names | None = None, *, timeout: float = 5.0) -> Bus | None:  # noqa: A001 - ``bus.open(url)``
+    """The bus of the broker at ``url``; None for brokers that cannot broadcast. Connects on ``connect``.
+
+    ``timeout`` bounds connecting and every call, in seconds.
+    """
+    if is_redis(url):
+        from beatd.broker.bus.redis import RedisBus  # noqa: PLC0415
+
+        return RedisBus(redis_url(url), names or Names(), timeout)
+    if is_amqp(url):
+        from beatd.broker.bus.amqp import AmqpBus  # noqa: PLC0415
+
+        return AmqpBus(url, names or Names(), timeout)
+    return None

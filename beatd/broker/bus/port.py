@@ -1,0 +1,97 @@
+"""The port of a bus."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, NamedTuple, Protocol
+
+from beatd import wire
+from beatd.exceptions import MessageError
+from beatd.message import JSON, TaskMessage
+
+
+class Names(NamedTuple):
+    """What the exchanges are called; Celery's settings ``control_exchange`` and ``event_exchange``."""
+
+    control: str = "celery"
+    events: str = "celeryev"
+
+    @property
+    def mailbox(self) -> str:
+        """Where commands go, to every worker's mailbox."""
+        return f"{self.control}.pidbox"
+
+    @property
+    def replies(self) -> str:
+        """Where answers go, to the mailbox of who asked."""
+        return f"reply.{self.control}.pidbox"
+
+
+class Letter(NamedTuple):
+    """A message of the bus: a JSON value, and its headers."""
+
+    body: Any
+    headers: dict[str, Any]
+
+
+class Bus(Protocol):
+    """One connection, for one thread. Calls raise :class:`~beatd.exceptions.BrokerError`; close and connect then."""
+
+    place: str
+    """Where it is, for people; without passwords."""
+    listening: bool
+    """Whether it takes what is sent to it now: a broker can ask for silence."""
+
+    def connect(self, *, node: str | None = None, oid: str | None = None) -> None:
+        """Connect. With ``node`` receive what is sent to workers, in its name; with ``oid`` the answers to that id."""
+
+    def files(self) -> list[int]:
+        """File descriptors that become readable when something has come."""
+
+    def requests(self, at_most: int) -> list[Letter]:
+        """What was sent to workers since the last call. Does not wait; what is no JSON is left out, and logged."""
+
+    def replies(self, at_most: int) -> list[Letter]:
+        """The answers that have come since the last call. Does not wait."""
+
+    def broadcast(self, letter: Letter) -> None:
+        """Send to all workers."""
+
+    def reply(self, letter: Letter, exchange: str, routing_key: str) -> None:
+        """Answer whoever asked for it there."""
+
+    def emit(self, routing_key: str, letter: Letter) -> None:
+        """Send to all who listen to events of that kind (``worker.heartbeat``, ``task.multi``)."""
+
+    def tend(self) -> None:
+        """Show the broker that this end is alive, and find out whether that one is. To be called every few seconds."""
+
+    def close(self) -> None:
+        """Disconnect. Never raises."""
+
+
+_REPLIES = re.compile(r"reply\.[\w.-]+\.pidbox")
+
+
+def check_reply_address(exchange: Any, routing_key: Any) -> None:
+    """Refuse to answer to what is no mailbox: who asks must not choose an arbitrary key or exchange to be written to.
+
+    Raises :class:`MessageError`.
+    """
+    if not (isinstance(exchange, str) and _REPLIES.fullmatch(exchange)):
+        raise MessageError(f"reply_to names {exchange!r}, which is no exchange for replies")
+    if not (isinstance(routing_key, str) and 0 < len(routing_key) <= 255):
+        raise MessageError(f"reply_to names {routing_key!r}, which is no routing key")
+
+
+def sealed(letter: Letter, *, transient: bool = True) -> TaskMessage:
+    """A letter as a message."""
+    properties = {"delivery_mode": 1 if transient else 2, "priority": 0}
+    return TaskMessage(headers=letter.headers, body=wire.dumps(letter.body), properties=properties)
+
+
+def opened(body: bytes, content_type: str, headers: dict[str, Any]) -> Letter:
+    """A message as a letter; raises :class:`MessageError` for what is not JSON."""
+    if content_type != JSON:
+        raise MessageError(f"content type {content_type!r} is not accepted, only JSON is")
+    return Letter(wire.loads(body), headers)

@@ -1,0 +1,173 @@
+"""The bus on Redis, as kombu lays it out: pub/sub channels for broadcasts, a list for the answers to one asker."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import redis
+
+from beatd.broker.bus.port import Letter, Names, check_reply_address, opened, sealed
+from beatd.exceptions import BrokerError, MessageError, StoreError
+from beatd.message import envelope, open_envelope
+from beatd.store.client import border, connect, place_of
+
+log = logging.getLogger(__name__)
+
+_SEPARATOR = "\x06\x16"
+_REPLY_KEPT_S = 10
+"""How long an answer waits for an asker; kombu's ``x-expires`` of reply queues."""
+_WAIT_S = 5
+"""How long the server keeps the connection for answers waiting."""
+_PING_AFTER_S = 15.0
+_DEAD_AFTER_S = 45.0
+
+
+class RedisBus:
+    """One server and database: the number of the database is part of the channels' names, as in kombu."""
+
+    listening = True
+
+    def __init__(self, url: str, names: Names, timeout: float) -> None:
+        self._client = connect(url, timeout_ms=int(timeout * 1000), name="beatd-control")
+        self._names = names
+        self._channel = f"/{self._client.connection_pool.connection_kwargs.get('db') or 0}."
+        self.place = place_of(self._client)
+        self._subscription: Any = None
+        self._heard = self._pinged = 0.0
+        self._answers: Any = None
+        """A connection that waits for answers, and in whose name."""
+        self._oid = ""
+
+    def connect(self, *, node: str | None = None, oid: str | None = None) -> None:
+        with self._border():
+            self._client.ping()
+            if oid is not None:
+                self._expect(oid)
+            if node is not None and self._subscription is None:
+                self._subscribe()
+
+    def _subscribe(self) -> None:
+        self._subscription = self._connection()
+        self._subscription.send_command("SUBSCRIBE", self._channel + self._names.mailbox, check_health=False)
+        self._subscription.read_response(push_request=True)
+        self._heard = self._pinged = time.monotonic()
+
+    def _expect(self, oid: str) -> None:
+        """Bind the list for answers as kombu does: Celery's workers look there before they answer."""
+        self._oid = oid
+        self._client.sadd(f"_kombu.binding.{self._names.replies}", _binding(oid, self._queue))
+        self._answers = self._connection()
+        self._ask()
+
+    def _connection(self) -> Any:
+        connection: Any = self._client.connection_pool.make_connection()
+        connection.connect()
+        return connection
+
+    @property
+    def _queue(self) -> str:
+        return f"{self._oid}.{self._names.replies}"
+
+    def _ask(self) -> None:
+        self._answers.send_command("BRPOP", self._queue, _WAIT_S, check_health=False)
+
+    def files(self) -> list[int]:
+        return [one._sock.fileno() for one in (self._subscription, self._answers) if one is not None and one._sock]
+
+    def requests(self, at_most: int) -> list[Letter]:
+        if self._subscription is None:
+            return []
+        letters: list[Letter] = []
+        with self._border():
+            while len(letters) < at_most and self._subscription.can_read(timeout=0):
+                answer = self._subscription.read_response(push_request=True)
+                self._heard = time.monotonic()
+                if isinstance(answer, list) and answer[0] == b"message":
+                    letters += _letters(answer[2])
+        return letters
+
+    def replies(self, at_most: int) -> list[Letter]:
+        if self._answers is None:
+            return []
+        letters: list[Letter] = []
+        with self._border():
+            while len(letters) < at_most and self._answers.can_read(timeout=0):
+                answer = self._answers.read_response()
+                self._ask()
+                if answer:
+                    letters += _letters(answer[1])
+        return letters
+
+    def broadcast(self, letter: Letter) -> None:
+        self._publish(self._names.mailbox, "", letter, transient=False)
+
+    def emit(self, routing_key: str, letter: Letter) -> None:
+        self._publish(self._names.events, routing_key, letter, transient=True)
+
+    def _publish(self, exchange: str, routing_key: str, letter: Letter, *, transient: bool) -> None:
+        raw = envelope(sealed(letter, transient=transient), queue=routing_key, exchange=exchange)
+        channel = f"{self._channel}{exchange}/{routing_key}" if routing_key else self._channel + exchange
+        with self._border():
+            self._client.publish(channel, raw)
+
+    def reply(self, letter: Letter, exchange: str, routing_key: str) -> None:
+        check_reply_address(exchange, routing_key)
+        queue = f"{routing_key}.{exchange}"
+        raw = envelope(sealed(letter), queue=routing_key, exchange=exchange)
+        with self._border(), self._client.pipeline(transaction=False) as pipeline:
+            pipeline.lpush(queue, raw)
+            pipeline.expire(queue, _REPLY_KEPT_S)  # should the asker not be there any more
+            pipeline.execute()
+
+    def tend(self) -> None:
+        if self._subscription is None:
+            return
+        now = time.monotonic()
+        if now - self._heard > _DEAD_AFTER_S:
+            raise BrokerError(f"broker {self.place}: no sign of life for {_DEAD_AFTER_S:g} s")
+        if now - max(self._heard, self._pinged) > _PING_AFTER_S:
+            self._pinged = now
+            with self._border():
+                self._subscription.send_command("PING", check_health=False)
+
+    def close(self) -> None:
+        with contextlib.suppress(redis.RedisError, OSError):
+            if self._answers is not None:
+                self._client.srem(f"_kombu.binding.{self._names.replies}", _binding(self._oid, self._queue))
+                self._client.delete(self._queue)
+        for connection in (self._subscription, self._answers):
+            with contextlib.suppress(redis.RedisError, OSError):
+                if connection is not None:
+                    connection.disconnect()
+        self._subscription = self._answers = None
+        with contextlib.suppress(redis.RedisError, OSError):
+            self._client.close()
+
+    @contextmanager
+    def _border(self) -> Iterator[None]:
+        try:
+            with border(self._client):
+                yield
+        except StoreError as error:
+            raise BrokerError(str(error).replace("state store", "broker", 1)) from error
+        except OSError as error:
+            raise BrokerError(f"broker {self.place}: {error}") from error
+
+
+def _binding(oid: str, queue: str) -> str:
+    return _SEPARATOR.join((oid, "", queue))
+
+
+def _letters(raw: bytes) -> list[Letter]:
+    """The letter in an envelope; none if that is no letter."""
+    try:
+        message = open_envelope(raw)
+        return [opened(message.body, message.content_type, message.headers)]
+    except MessageError as error:
+        log.warning("Control message cannot be read: %s", error, extra={"event": "control_unreadable"})
+        return []
