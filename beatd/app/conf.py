@@ -27,6 +27,7 @@ DEFAULTS: dict[str, Any] = {
     "result_backend": None,
     "result_expires": 86_400,
     "result_extended": False,
+    "result_max_bytes": 64 * 2**20,
     "result_serializer": "json",
     "task_acks_late": False,
     "task_acks_on_failure_or_timeout": True,

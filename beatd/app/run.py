@@ -6,7 +6,7 @@ import asyncio
 import inspect
 import logging
 import traceback as tracebacks
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from beatd.app import signals
@@ -17,8 +17,10 @@ from beatd.store.outcomes import FAILURE, IGNORED, REJECTED, RETRY, SUCCESS
 
 log = logging.getLogger(__name__)
 
-Limit = AbstractContextManager[None]
-_NO_LIMIT: Limit = nullcontext()
+Call = Callable[[Callable[..., Any], Sequence[Any], Mapping[str, Any]], Any]
+"""How a task's function is called with its arguments."""
+_TRACEBACK_MAX = 64 * 1024
+"""Characters of a traceback that are kept."""
 
 
 class ExceptionInfo:
@@ -29,8 +31,7 @@ class ExceptionInfo:
     def __init__(self, error: BaseException) -> None:
         self.type = type(error)
         self.exception = error
-        frames = error.__traceback__
-        self.traceback = "".join(tracebacks.format_exception(type(error), error, frames and _users(frames)))
+        self.traceback = _shortened(_formatted(error))
 
     def __str__(self) -> str:
         return self.traceback
@@ -54,41 +55,69 @@ class Outcome:
         return self.einfo.traceback if self.einfo else None
 
 
-def run_task(task: Task[..., Any], context: Context, limit: Limit = _NO_LIMIT) -> Outcome:
+def call_here(function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+    """Call the function in this thread; a coroutine is run to its end in an event loop of its own."""
+    value = function(*args, **kwargs)
+    return asyncio.run(value) if inspect.iscoroutine(value) else value
+
+
+def run_task(task: Task[..., Any], context: Context, call: Call = call_here) -> Outcome:
     """Run ``task`` in ``context`` with its hooks and signals. Never raises: whatever happens is an outcome.
 
-    The function itself runs inside ``limit``, which may raise in it at any moment; the hooks after it do not.
+    ``call`` calls the function itself and may interrupt it; the hooks before and after it are not its business.
     """
     token = enter(task, context)
     try:
-        if signals.task_prerun:
-            facts = {"task_id": context.id, "task": task, "args": context.args, "kwargs": context.kwargs}
-            signals.task_prerun.send(sender=task, **facts)
-        outcome = _attempt(task, context, limit)
+        try:
+            function = _prepare(task, context)
+            outcome = Outcome(SUCCESS, call(function, context.args or (), context.kwargs or {}))
+        except BaseException as error:  # noqa: BLE001 - also sys.exit(): it ends the task, not the worker
+            outcome = _failed(error)
         _after(task, context, outcome)
         return outcome
     finally:
         leave(token)
 
 
-def _attempt(task: Task[..., Any], context: Context, limit: Limit) -> Outcome:
-    args, kwargs = context.args or (), context.kwargs or {}
+async def run_task_async(task: Task[..., Any], context: Context, call: Call) -> Outcome:
+    """:func:`run_task` in the event loop that is running: ``call`` returns a coroutine.
+
+    Raises only ``CancelledError``, when this very run is cancelled from outside: then there is no outcome.
+    """
+    token = enter(task, context)
     try:
-        if _overrides(task, "before_start"):
-            task.before_start(str(context.id), args, kwargs)
-        # A base class's __call__ is the user's; ours would only open a second context.
-        call = task if _overrides(task, "__call__") else task.run
-        with limit:
-            value = call(*args, **kwargs)
-            return Outcome(SUCCESS, asyncio.run(value) if inspect.iscoroutine(value) else value)
-    except Ignore as error:
+        try:
+            function = _prepare(task, context)
+            outcome = Outcome(SUCCESS, await call(function, context.args or (), context.kwargs or {}))
+        except asyncio.CancelledError as error:
+            if (this := asyncio.current_task()) is not None and this.cancelling():
+                raise
+            outcome = _failed(error)
+        except BaseException as error:  # noqa: BLE001
+            outcome = _failed(error)
+        _after(task, context, outcome)
+        return outcome
+    finally:
+        leave(token)
+
+
+def _prepare(task: Task[..., Any], context: Context) -> Callable[..., Any]:
+    """What comes before a call; returns what is to be called."""
+    if signals.task_prerun:
+        facts = {"task_id": context.id, "task": task, "args": context.args, "kwargs": context.kwargs}
+        signals.task_prerun.send(sender=task, **facts)
+    if _overrides(task, "before_start"):
+        task.before_start(str(context.id), context.args or (), context.kwargs or {})
+    # A base class's __call__ is the user's; ours would only open a second context.
+    return task if _overrides(task, "__call__") else task.run
+
+
+def _failed(error: BaseException) -> Outcome:
+    """The outcome of an attempt that raised."""
+    if isinstance(error, Ignore):
         return Outcome(IGNORED, error)
-    except Reject as error:
-        return Outcome(REJECTED, error, ExceptionInfo(error))
-    except Retry as error:
-        return Outcome(RETRY, error, ExceptionInfo(error))
-    except BaseException as error:  # noqa: BLE001 - also sys.exit(): it ends the task, not the worker
-        return Outcome(FAILURE, error, ExceptionInfo(error))
+    state = REJECTED if isinstance(error, Reject) else RETRY if isinstance(error, Retry) else FAILURE
+    return Outcome(state, error, ExceptionInfo(error))
 
 
 def _after(task: Task[..., Any], context: Context, outcome: Outcome) -> None:
@@ -119,7 +148,7 @@ def _hook(task: Task[..., Any], context: Context, name: str, *args: Any) -> None
         return
     try:
         getattr(task, name)(*args)
-    except Exception:
+    except BaseException:  # also sys.exit(): the outcome is known, and must be told
         log.exception(
             "Task %s[%s]: its %s raised",
             task.name,
@@ -131,6 +160,20 @@ def _hook(task: Task[..., Any], context: Context, name: str, *args: Any) -> None
 
 def _overrides(task: Task[..., Any], name: str) -> bool:
     return getattr(type(task), name) is not getattr(Task, name)
+
+
+def _formatted(error: BaseException) -> str:
+    frames = error.__traceback__
+    try:
+        return "".join(tracebacks.format_exception(type(error), error, frames and _users(frames)))
+    except Exception:  # noqa: BLE001 - an exception of the user's own may refuse to be shown
+        return "".join(tracebacks.format_tb(frames and _users(frames))) + type(error).__qualname__
+
+
+def _shortened(text: str) -> str:
+    """Enough of a traceback to see where it began and how it ended."""
+    half = _TRACEBACK_MAX // 2
+    return text if len(text) <= _TRACEBACK_MAX else f"{text[:half]}\n…\n{text[-half:]}"
 
 
 def _users(frames: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import time
@@ -10,11 +11,11 @@ from typing import Any, NamedTuple
 
 from beatd.app.app import App
 from beatd.app.context import Context
-from beatd.app.run import Outcome, run_task
+from beatd.app.run import Outcome, run_task, run_task_async
 from beatd.app.signature import as_signature
 from beatd.app.task import Task
-from beatd.exceptions import MessageError
-from beatd.message import TaskMessage, open_envelope
+from beatd.exceptions import MessageError, TimeLimitExceeded
+from beatd.message import TaskMessage, open_envelope, safe_repr
 from beatd.store.outcomes import (
     FAILURE,
     IGNORED,
@@ -28,8 +29,8 @@ from beatd.store.outcomes import (
     named_error,
 )
 from beatd.worker import lines
-from beatd.worker.limits import soft_limit
-from beatd.worker.messages import MALFORMED, Job, Report
+from beatd.worker.calling import Calling
+from beatd.worker.messages import KILLED, MALFORMED, Job, Report
 from beatd.worker.opening import call_in
 
 log = logging.getLogger("celery.app.trace")
@@ -50,6 +51,7 @@ class Executor:
         self._app = app
         self._hostname = hostname
         self._largest: int = app.conf.message_max_bytes
+        self._largest_result: int = app.conf.result_max_bytes
 
     def prepare(self, job: Job) -> Attempt | Report:
         """Open the message: an attempt to :meth:`run`, or the report that there is nothing that could be run."""
@@ -64,12 +66,29 @@ class Executor:
         except Exception as error:  # noqa: BLE001 - headers are the sender's: none of them may end this process
             return Report(job.tag, MALFORMED, text=f"its headers cannot be used: {error!r}")
 
-    def run(self, attempt: Attempt) -> Report:
-        """Run to the end. Never raises: whatever happens is reported."""
-        job, task, context = attempt
+    def run(self, attempt: Attempt, hard_limit: float | None = None) -> Report:
+        """Run to the end in this thread. Never raises: whatever happens is reported.
+
+        ``hard_limit`` (seconds) is for where nobody can end the run from outside.
+        """
         started = time.perf_counter()
-        outcome = run_task(task, context, soft_limit(job.soft_limit))
-        return self._report(job, task, context, outcome, time.perf_counter() - started)
+        try:
+            outcome = run_task(attempt.task, attempt.context, Calling(attempt.job.soft_limit, hard_limit).here)
+            return self._report(*attempt, outcome, time.perf_counter() - started)
+        except BaseException as error:  # noqa: BLE001
+            return self._defect(attempt, error, time.perf_counter() - started)
+
+    async def run_async(self, attempt: Attempt) -> Report:
+        """:meth:`run` in the event loop that is running. Raises ``CancelledError`` when this run is cancelled."""
+        started = time.perf_counter()
+        try:
+            call = Calling(attempt.job.soft_limit).there
+            outcome = await run_task_async(attempt.task, attempt.context, call)
+            return self._report(*attempt, outcome, time.perf_counter() - started)
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:  # noqa: BLE001
+            return self._defect(attempt, error, time.perf_counter() - started)
 
     def __call__(self, job: Job, announce: Callable[[Report], object]) -> Report:
         """Prepare and run one job; ``announce`` gets the report that it has begun, if the job asks for one."""
@@ -106,18 +125,39 @@ class Executor:
         lines.ended(log, task, context, outcome, runtime)
         self._follow_up(task, context, outcome)
         requeue = outcome.state == REJECTED and bool(outcome.value.requeue)
-        return Report(job.tag, outcome.state, runtime, encoded, requeue=requeue)
+        text = KILLED if isinstance(outcome.value, TimeLimitExceeded) else ""
+        return Report(job.tag, outcome.state, runtime, encoded, text=text, requeue=requeue)
+
+    def _defect(self, attempt: Attempt, error: BaseException, runtime: float) -> Report:
+        """The report for an attempt that got out of hand after the task itself had ended."""
+        job, task, context = attempt
+        log.error(
+            "Task %s[%s]: its end could not be written down",
+            task.name,
+            context.id,
+            exc_info=error,
+            extra={"event": "execution_failed", "task": task.name, "task_id": context.id},
+        )
+        payload = named_error(type(error).__name__, safe_repr(error), module="builtins")
+        return Report(job.tag, FAILURE, runtime, self._store(context, FAILURE, payload, None))
 
     def _encoded(self, task: Task[..., Any], context: Context, outcome: Outcome) -> tuple[Outcome, bytes | None]:
         """The outcome with the document to store, if one is; a result that JSON cannot carry is a failure."""
         if not _is_stored(task, context, outcome):
             return outcome, None
         try:
-            return outcome, self._document(context, outcome)
-        except MessageError as error:
-            failed = Outcome(FAILURE, error)
-            payload = named_error("EncodeError", str(error), module="kombu.exceptions")
-            return failed, self._store(context, FAILURE, payload, None)
+            encoded = self._document(context, outcome)
+            if len(encoded) <= self._largest_result:
+                return outcome, encoded
+            error = MessageError(f"{len(encoded)} bytes, more than result_max_bytes ({self._largest_result}) allows")
+        except Exception as failed:  # noqa: BLE001 - a result's or exception's own methods may do anything
+            error = failed if isinstance(failed, MessageError) else MessageError(safe_repr(failed))
+        if outcome.state in (SUCCESS, IGNORED):
+            payload = named_error("EncodeError", f"the result cannot be stored: {error}", module="kombu.exceptions")
+            return Outcome(FAILURE, error), self._store(context, FAILURE, payload, None)
+        kind = type(outcome.value)
+        payload = named_error(kind.__qualname__, safe_repr(outcome.value), module=kind.__module__)
+        return outcome, self._store(context, outcome.state, payload, None)
 
     def _document(self, context: Context, outcome: Outcome) -> bytes:
         state, value = outcome.state, outcome.value

@@ -33,10 +33,11 @@ def ended(log: logging.Logger, task: Task[..., Any], context: Context, outcome: 
         case "REJECTED":
             log.warning("Task %s[%s] rejected: %s", name, task_id, outcome.value.reason, extra=extra)
         case "FAILURE" if isinstance(outcome.value, tuple(task.throws)):
-            log.info("Task %s[%s] raised expected: %r", name, task_id, outcome.value, extra=extra)
+            log.info("Task %s[%s] raised expected: %s", name, task_id, safe_repr(outcome.value), extra=extra)
         case "FAILURE":
             trace = f"\n{outcome.traceback}" if outcome.traceback else ""
-            log.error("Task %s[%s] raised unexpected: %r%s", name, task_id, outcome.value, trace, extra=extra)
+            text = safe_repr(outcome.value)
+            log.error("Task %s[%s] raised unexpected: %s%s", name, task_id, text, trace, extra=extra)
 
 
 _EVENTS = {
