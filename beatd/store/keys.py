@@ -43,6 +43,8 @@ class ShardKeys(NamedTuple):
     gaps: str
     """hash, 7 days after the last change: entry name → ``<after ms> <before ms> …``, stretches of time whose runs were
     missed and not caught up. They are still to come should the clock turn out to have been ahead."""
+    tally: str
+    """hash, for ever: entry name → ``late 3 overlap 1 …``, how many of its runs were late, skipped, made by hand."""
     gone: str
     """zset, 30 days: name of an entry that left the schedule → since when (ms). Then its state is forgotten."""
     outbox: str
@@ -60,16 +62,35 @@ _TYPES = {
     "runs": "hash",
     "running": "hash",
     "gaps": "hash",
+    "tally": "hash",
     "gone": "zset",
     "outbox": "list",
     "claims": "string",
     "daemons": "hash",
+    "schedules": "hash",
+    "paused": "hash",
+    "revision": "string",
+    "changes": "zset",
+    "orders": "hash",
 }
 
 
 def type_of(key: str) -> str | None:
     """The type that a key of this module must have; ``None`` for any other."""
     return _TYPES.get(key.rpartition(":")[2]) if key.startswith("{") else None
+
+
+class RuntimeKeys(NamedTuple):
+    """The keys of what is changed while daemons run: entries in the store, and pauses of any entry."""
+
+    schedules: str
+    """hash, for ever: entry name → its table as in ``beat.toml``, JSON."""
+    paused: str
+    """hash, until resumed: entry name → ``{"since": ms, "by": …, "reason": …}``."""
+    revision: str
+    """string, for ever: how many changes there were of the two above (``INCR``)."""
+    changes: str
+    """zset, for ever, the latest 1,000: entry name → the revision that its last change made."""
 
 
 class WorkerKeys(NamedTuple):
@@ -83,6 +104,12 @@ class WorkerKeys(NamedTuple):
     """zset, gone when empty: ``<tag>\\0<queue key>\\0<message>`` → when to put it back into its queue (ms)."""
     dead_letters: str
     """list, the newest 10,000: messages that could not be run, as JSON with their reason, the newest on the left."""
+    requeueing: str
+    """string, expires after 30 s: there while somebody sends dead letters again to a broker that is another server."""
+    waiting: str
+    """zset, gone when empty: ``<queue>\\0<message>`` of another broker than this server → when it is due (ms)."""
+    lent: str
+    """zset, gone when empty: ``<queue>\\0<message>`` that a worker is publishing → when another one shall (ms)."""
 
 
 class Keys:
@@ -92,9 +119,20 @@ class Keys:
         self.prefix = prefix
         self._tag = f"{{{prefix}}}"
         self.wake = f"{self._tag}:wake"
-        """pub/sub channel: something that standbys or the leader should look at now (``released``, ``reload``)."""
+        """pub/sub channel: something that daemons should look at now. ``released``: leases; ``changed``: runtime
+        entries or pauses; ``ordered``: an order."""
         self.daemons = f"{self._tag}:daemons"
         """hash: daemon id → ``<seen ms> <status, JSON>``; old ones are swept by whoever answers the roll."""
+        self.orders = f"{self._tag}:orders"
+        """hash, a minute after the last one: order id → what daemons are to do, JSON."""
+
+    def runtime(self) -> RuntimeKeys:
+        """The keys of runtime entries."""
+        return RuntimeKeys(*(f"{self._tag}:{name}" for name in RuntimeKeys._fields))
+
+    def answers(self, order_id: str) -> str:
+        """hash, a minute: daemon id → what became of an order there, JSON."""
+        return f"{self._tag}:answers:{order_id}"
 
     def shard(self, number: int = 0) -> ShardKeys:
         """The keys of shard ``number``."""
@@ -114,8 +152,12 @@ class Keys:
         return WorkerKeys(*(f"{self._tag}:{name}" for name in WorkerKeys._fields))
 
     def finished(self, run_id: str) -> str:
-        """string, expires after a day: there when a run of the scheduler has ended in a bundled worker."""
+        """string, expires after a day: ``<state> <runtime ms>`` of a scheduler's run that ended in a bundled worker."""
         return f"{self._tag}:finished:{run_id}"
+
+    def history(self, entry: str) -> str:
+        """string, for ever: the last runs of an entry, see :mod:`beatd.store.records`."""
+        return f"{self._tag}:history:{entry}"
 
     def named(self, what: str) -> str:
         """A key of the whole installation that needs no shard."""

@@ -1,0 +1,151 @@
+"""Dead letters: messages that could not be run or delivered, each with the reason. The newest :data:`KEPT` are kept.
+
+A letter is one JSON document in a list. Nothing in it is changed ever, so that its text is its identity: whoever takes
+a letter out of the list, for the queue or for good, is the only one who does.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import time
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import msgspec
+import redis
+
+from beatd import wire
+from beatd.exceptions import StoreUnavailable
+from beatd.store.client import Script, border
+from beatd.store.keys import Keys
+
+KEPT = 10_000
+_PAGE = 100
+_LOCK_MS = 30_000
+_LOCK_WITHIN_S = 10.0
+
+
+class Letter(NamedTuple):
+    """One letter."""
+
+    raw: bytes
+    """As it is in the list."""
+    reason: str
+    queue: str
+    """Where its message came from, or was to go: on Redis the key of a list."""
+    at: str
+    """Since when it is one, ISO 8601."""
+    worker: str
+    """Who could not run it; empty: the daemon could not deliver it."""
+    message: bytes
+    """The message as it was."""
+
+    @property
+    def id(self) -> str:
+        """Twelve characters by which people name it."""
+        return hashlib.sha256(self.raw).hexdigest()[:12]
+
+
+class _Document(msgspec.Struct, frozen=True):
+    reason: str = ""
+    queue: str = ""
+    at: str = ""
+    worker: str = ""
+    message: str | None = None
+    message_base64: str = ""
+
+
+_decode = msgspec.json.Decoder(_Document).decode
+
+
+def written(message: bytes, *, reason: str, queue: str, at: str, worker: str = "") -> bytes:
+    """A letter for the list; a message that is no text is kept as base64."""
+    facts = {"reason": reason, "queue": queue, "at": at, **({"worker": worker} if worker else {})}
+    try:
+        return wire.dumps({**facts, "message": message.decode()})
+    except UnicodeDecodeError:
+        return wire.dumps({**facts, "message_base64": base64.b64encode(message).decode("ascii")})
+
+
+def read(raw: bytes) -> Letter:
+    """The letter in an element of the list; what somebody else has put there is one, too, and says so."""
+    try:
+        found = _decode(raw)
+        message = base64.b64decode(found.message_base64) if found.message is None else found.message.encode()
+    except (msgspec.MsgspecError, binascii.Error, RecursionError):
+        return Letter(raw, "not a letter of beatd", "", "", "", raw)
+    return Letter(raw, found.reason, found.queue, found.at, found.worker, message)
+
+
+class DeadLetters:
+    """The letters on one server. Raises the errors of :mod:`beatd.store.client`."""
+
+    def __init__(self, client: redis.Redis, keys: Keys) -> None:
+        self._client = client
+        self._key = keys.workers().dead_letters
+        self._lock = keys.workers().requeueing
+        self._requeue = Script(client, "requeue_letters")
+
+    def add(self, letters: Sequence[bytes]) -> None:
+        """Keep further letters, see :func:`written`."""
+        with border(self._client), self._client.pipeline(transaction=True) as pipeline:
+            pipeline.lpush(self._key, *letters)
+            pipeline.ltrim(self._key, 0, KEPT - 1)
+            pipeline.execute()
+
+    def count(self) -> int:
+        with border(self._client):
+            return int(self._client.llen(self._key))  # type: ignore[arg-type]
+
+    def __iter__(self) -> Iterator[Letter]:
+        """All of them, the newest first; some at a time, from the list as it is when they are asked for."""
+        start = 0
+        while True:
+            with border(self._client):
+                page: Any = self._client.lrange(self._key, start, start + _PAGE - 1)
+            yield from map(read, page)
+            if len(page) < _PAGE:
+                return
+            start += _PAGE
+
+    def remove(self, letters: Sequence[Letter]) -> int:
+        """Take these out for good; returns how many were still there."""
+        with border(self._client), self._client.pipeline(transaction=False) as pipeline:
+            for letter in letters:
+                pipeline.lrem(self._key, 1, letter.raw)  # type: ignore[arg-type]
+            return sum(pipeline.execute())
+
+    def requeue(self, letters: Sequence[Letter]) -> int:
+        """Put the messages into their queues on this same server; returns how many letters were still there."""
+        count = 0
+        for start in range(0, len(letters), _PAGE):
+            some = letters[start : start + _PAGE]
+            words = [word for letter in some for word in (letter.raw, letter.message)]
+            count += sum(self._requeue([self._key, *(letter.queue for letter in some)], words))
+        return count
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Nobody else sends letters again meanwhile, for half a minute at most.
+
+        For brokers that are another server, where sending and taking out are two steps. Raises
+        :class:`StoreUnavailable` if somebody else does not come to an end.
+        """
+        me, deadline = uuid.uuid4().hex, time.monotonic() + _LOCK_WITHIN_S
+        while True:
+            with border(self._client):
+                if self._client.set(self._lock, me, nx=True, px=_LOCK_MS):
+                    break
+            if time.monotonic() > deadline:
+                raise StoreUnavailable("somebody else is sending dead letters again; try later")
+            time.sleep(0.1)
+        try:
+            yield
+        finally:
+            with border(self._client):
+                if self._client.get(self._lock) == me.encode():
+                    self._client.delete(self._lock)
