@@ -35,5 +35,14 @@ class Pool(Protocol):
     def running_since(self) -> dict[int, float]:
         """The jobs that run now, by tag, and when each began (monotonic seconds)."""
 
+    def pids(self) -> list[int]:
+        """The processes that run jobs."""
+
+    def pid_of(self, tag: int) -> int | None:
+        """The process in which that job runs now; None if it does not."""
+
+    def withdraw(self, tag: int) -> bool:
+        """Take back a job that was handed to nobody yet: it is not run and not reported. False: too late."""
+
     def stop(self, grace: float) -> None:
         """End the pool; what still runs after ``grace`` seconds is killed where that can be done."""

@@ -189,6 +189,17 @@ class PreforkPool:
     def running_since(self) -> dict[int, float]:
         return dict(now for child in self._children if (now := child.board.read()))
 
+    def pids(self) -> list[int]:
+        return [child.pid for child in self._children]
+
+    def pid_of(self, tag: int) -> int | None:
+        return next((child.pid for child in self._children if (now := child.board.read()) and now[0] == tag), None)
+
+    def withdraw(self, tag: int) -> bool:
+        before = len(self._waiting)
+        self._waiting = [job for job in self._waiting if job.tag != tag]
+        return len(self._waiting) < before
+
     def stop(self, grace: float) -> None:
         for child in self._children:
             child.link.close()

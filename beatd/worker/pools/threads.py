@@ -67,6 +67,15 @@ class ThreadPool:
     def running_since(self) -> dict[int, float]:
         return dict(self._running)
 
+    def pids(self) -> list[int]:
+        return [os.getpid()]
+
+    def pid_of(self, tag: int) -> int | None:
+        return os.getpid() if tag in self._running else None
+
+    def withdraw(self, tag: int) -> bool:  # noqa: ARG002 - threads take from the queue by themselves
+        return False
+
     def stop(self, grace: float) -> None:
         deadline = time.monotonic() + grace
         for _ in self._threads:
@@ -131,6 +140,15 @@ class SoloPool:
 
     def running_since(self) -> dict[int, float]:
         return {}
+
+    def pids(self) -> list[int]:
+        return [os.getpid()]
+
+    def pid_of(self, tag: int) -> int | None:  # noqa: ARG002 - while one runs, nobody asks
+        return None
+
+    def withdraw(self, tag: int) -> bool:  # noqa: ARG002 - it is run as soon as this call is over
+        return False
 
     def stop(self, grace: float) -> None:
         """There is nothing to stop."""
