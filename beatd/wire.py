@@ -21,6 +21,8 @@ from beatd.exceptions import MessageError
 
 _MARK = b'"__type__"'
 _decode_plain = msgspec.json.Decoder().decode
+_BAD_MARKS = (AttributeError, ArithmeticError)
+"""What reviving a mark raises whose value is not of its type, or no decimal."""
 
 
 def dumps(value: Any) -> bytes:
@@ -37,7 +39,7 @@ def loads(data: bytes) -> Any:
         if _MARK not in data:
             return _plain(data)
         return json.loads(data, object_hook=_revive)
-    except (msgspec.DecodeError, ValueError, RecursionError, KeyError, TypeError) as error:
+    except (msgspec.DecodeError, ValueError, RecursionError, LookupError, TypeError, *_BAD_MARKS) as error:
         raise MessageError(f"not a JSON document: {error}") from None
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import sys
 import traceback
-from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -17,10 +16,8 @@ from typing import Any
 import beatd
 from beatd.app.app import App
 from beatd.app.loading import find_app
+from beatd.config.tables import plain_table
 from beatd.exceptions import ConfigError, Fault, MessageError
-from beatd.schedules import Schedule
-from beatd.schedules.cron import Cron
-from beatd.schedules.interval import Relative
 from beatd.wire import dumps
 
 _PACKAGE = str(Path(beatd.__file__).parent) + os.sep
@@ -54,7 +51,7 @@ def describe(name: str, where: str, directory: str) -> dict[str, Any]:
     faults: list[Fault] = []
     entries = {}
     for entry, registration in registrations.items():
-        fields = plain(registration)
+        fields = plain_table(registration)
         try:
             dumps(fields)
         except MessageError as error:
@@ -64,27 +61,6 @@ def describe(name: str, where: str, directory: str) -> dict[str, Any]:
     if faults:
         raise ConfigError(faults)
     return {"entries": entries, "timezone": app.conf.timezone and str(app.conf.timezone), "file": file}
-
-
-def plain(registration: dict[str, Any]) -> dict[str, Any]:
-    """A registration without Python's own values: schedules in their notation, timedeltas in seconds."""
-    fields = {key: _plain_value(value) for key, value in registration.items()}
-    if isinstance(options := registration.get("options"), dict):
-        fields["options"] = {key: _plain_value(value) for key, value in options.items()}
-    schedule = registration.get("schedule")
-    if isinstance(schedule, Cron | Relative) and not schedule.zone.is_open:
-        fields.setdefault("timezone", schedule.zone.name)
-    if isinstance(schedule, Cron) and schedule.skip:
-        fields.setdefault("dst", "skip")
-    return fields
-
-
-def _plain_value(value: object) -> object:
-    if isinstance(value, timedelta):
-        return value.total_seconds()
-    if isinstance(value, Schedule):
-        return value.notation
-    return value
 
 
 def _file_of(name: str, app: App) -> str:

@@ -230,7 +230,7 @@ def test_every_metric_is_documented():
 
 def test_every_key_is_documented_with_its_type():
     keys = Keys("beatd")
-    daemon = {*keys.shard(0), keys.daemons, keys.wake}
+    daemon = {*keys.shard(0), keys.daemons, keys.wake, *keys.runtime(), keys.orders, keys.answers("<id>")}
     worker = {*keys.workers(), keys.worker("<id>", "unacked"), keys.worker("<id>", "alive"), keys.finished("<run id>")}
     for heading, expected in (("Keys of the daemon", daemon), ("Keys of the bundled worker", worker)):
         documented = {code(row[0]): row[1] for row in rows(section("state.md", heading))}

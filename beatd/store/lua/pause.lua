@@ -1,0 +1,24 @@
+-- Pause entries. One that is paused already keeps what was noted then.
+--
+-- KEYS[1]  paused    hash    entry name -> {"since", "by", "reason"}, JSON
+-- KEYS[2]  revision  string  number of changes so far
+-- KEYS[3]  changes   zset    entry name -> revision of its last change, the latest ones
+-- ARGV[1]  the channel on which daemons listen
+-- ARGV[2]  how many changes are kept
+-- ARGV[3]  what is noted, JSON
+-- ARGV[4…] entry names
+--
+-- Returns the numbers (from 0) of the names that were not paused before.
+
+local paused = {}
+for i = 4, #ARGV do
+  if redis.call('HSETNX', KEYS[1], ARGV[i], ARGV[3]) == 1 then
+    redis.call('ZADD', KEYS[3], redis.call('INCR', KEYS[2]), ARGV[i])
+    paused[#paused + 1] = i - 4
+  end
+end
+if #paused > 0 then
+  redis.call('ZREMRANGEBYRANK', KEYS[3], 0, -ARGV[2] - 1)
+  redis.call('PUBLISH', ARGV[1], 'changed')
+end
+return paused

@@ -1,0 +1,29 @@
+-- Resume paused entries. Each goes on from now, also when no leader has noticed that it was paused: the past of an entry
+-- that was not in force is never caught up, and the leader sees by its fingerprint that it was not.
+--
+-- KEYS[1]  paused    hash    entry name -> {"since", "by", "reason"}, JSON
+-- KEYS[2]  revision  string  number of changes so far
+-- KEYS[3]  changes   zset    entry name -> revision of its last change, the latest ones
+-- KEYS[4]  known     hash    entry name -> "<first seen ms> <fingerprint>", "off " before it: not in force
+-- ARGV[1]  the channel on which daemons listen
+-- ARGV[2]  how many changes are kept
+-- ARGV[3…] entry names
+--
+-- Returns the numbers (from 0) of the names that were paused.
+
+local resumed = {}
+for i = 3, #ARGV do
+  if redis.call('HDEL', KEYS[1], ARGV[i]) == 1 then
+    local first_seen, fingerprint = string.match(redis.call('HGET', KEYS[4], ARGV[i]) or '', '^(%d+) (.*)$')
+    if fingerprint and string.sub(fingerprint, 1, 4) ~= 'off ' then
+      redis.call('HSET', KEYS[4], ARGV[i], first_seen .. ' off ' .. fingerprint)
+    end
+    redis.call('ZADD', KEYS[3], redis.call('INCR', KEYS[2]), ARGV[i])
+    resumed[#resumed + 1] = i - 3
+  end
+end
+if #resumed > 0 then
+  redis.call('ZREMRANGEBYRANK', KEYS[3], 0, -ARGV[2] - 1)
+  redis.call('PUBLISH', ARGV[1], 'changed')
+end
+return resumed

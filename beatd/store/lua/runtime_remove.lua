@@ -1,0 +1,18 @@
+-- Take an entry out of the store. That it is paused stays: an entry of that name may come from elsewhere.
+--
+-- KEYS[1]  schedules  hash    entry name -> its table, JSON
+-- KEYS[2]  revision   string  number of changes so far
+-- KEYS[3]  changes    zset    entry name -> revision of its last change, the latest ones
+-- ARGV[1]  the channel on which daemons listen
+-- ARGV[2]  how many changes are kept
+-- ARGV[3]  entry name
+--
+-- Returns 1 when it was there.
+
+if redis.call('HDEL', KEYS[1], ARGV[3]) == 0 then
+  return 0
+end
+redis.call('ZADD', KEYS[3], redis.call('INCR', KEYS[2]), ARGV[3])
+redis.call('ZREMRANGEBYRANK', KEYS[3], 0, -ARGV[2] - 1)
+redis.call('PUBLISH', ARGV[1], 'changed')
+return 1
