@@ -22,7 +22,7 @@ _NO_KWARGS: dict[str, Any] = {}
 _PLAIN = frozenset({int, str, bool})
 """Types of arguments that need no second look."""
 
-_LONGEST_NAME = 250
+LONGEST_NAME = 250
 
 
 def entry(
@@ -70,7 +70,7 @@ class EntryReader:
             report.add(path, f'expected a table such as {{ task = "tasks.add", schedule = 30 }}, got {told(fields)}')
             return None
         task = self._task(fields, report, path)
-        args = _args(fields.get("args", ()), report, path)
+        args = _args(fields.get("args"), report, path)
         kwargs = _kwargs(fields.get("kwargs"), report, path)
         shape = self._shape(name, fields, report, path)
         if shape is None or task is None or args is None or kwargs is None:
@@ -133,23 +133,18 @@ def _name_fault(name: str) -> str:
         return "the name of an entry cannot be empty"
     if not name.isprintable():
         return "the name of an entry cannot have control characters"
-    if len(name) > _LONGEST_NAME:
-        return f"the name has {len(name)} characters; at most {_LONGEST_NAME} are allowed"
+    if len(name) > LONGEST_NAME:
+        return f"the name has {len(name)} characters; at most {LONGEST_NAME} are allowed"
     return ""
 
 
 def _args(raw: Any, report: Report, path: Path) -> tuple[Any, ...] | None:
-    if not isinstance(raw, list | tuple):
-        report.add((*path, "args"), f"expected a list such as [16, 16], got {told(raw)}")
-        return None
-    if _PLAIN.issuperset(map(type, raw)):
+    if raw is None:
+        return ()
+    if type(raw) is list and _PLAIN.issuperset(map(type, raw)):
         return tuple(raw)
-    read = read_value(_carried, raw, "", report, (*path, "args"))
-    return None if read is UNSET else tuple(read)
-
-
-def _carried(raw: Any, _zone: str) -> Any:
-    return payload.carried(raw)
+    read = read_value(payload.arguments, raw, "", report, (*path, "args"))
+    return None if read is UNSET else read
 
 
 def _kwargs(raw: Any, report: Report, path: Path) -> dict[str, Any] | None:

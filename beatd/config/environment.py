@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import NamedTuple
 
 
@@ -18,6 +19,8 @@ class Environment(NamedTuple):
     """``$WATCHDOG_PID``: the process for which that holds."""
     no_color: bool
     """``$NO_COLOR`` is set to something (no-color.org)."""
+    config_home: Path = Path("~/.config")
+    """``$XDG_CONFIG_HOME``: where a user's own configuration is."""
 
 
 def environment(env: Mapping[str, str] | None = None) -> Environment:
@@ -28,4 +31,5 @@ def environment(env: Mapping[str, str] | None = None) -> Environment:
         watchdog_usec=found.get("WATCHDOG_USEC") or None,
         watchdog_pid=found.get("WATCHDOG_PID") or None,
         no_color=bool(found.get("NO_COLOR")),
+        config_home=Path(found.get("XDG_CONFIG_HOME") or "~/.config").expanduser(),
     )

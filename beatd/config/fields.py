@@ -8,82 +8,125 @@ from typing import Any, NamedTuple
 from msgspec import UNSET
 
 from beatd.config import payload, values
+from beatd.config.accepts import accepts, definition
 from beatd.config.faults import Report, near, quoted
 from beatd.config.lines import Path
 from beatd.config.values import Reader, Wrong, choice, duration, seconds, whole
 from beatd.config.variables import substituted
 from beatd.exceptions import ScheduleError
-from beatd.schedules import parse_blackout
+from beatd.schedules import Blackout, parse_blackout
 
 
 class Field(NamedTuple):
-    """One setting: the attribute of the struct that it fills, and its reader."""
+    """One setting: the attribute of the struct that it fills, its reader, what it means, and one that might be set."""
 
     into: str
     read: Reader
+    about: str
+    example: Any
 
 
 Fields = Mapping[str, Field]
 
 
-def _same(**readers: Reader) -> dict[str, Field]:
-    return {name: Field(name, reader) for name, reader in readers.items()}
+@accepts(definition("blackout"))
+def _blackout(value: Any, timezone: str) -> Blackout:
+    return parse_blackout(value, timezone=timezone)
 
 
 OPTIONS: Fields = {
-    **_same(
-        queue=values.text,
-        exchange=values.text,
-        routing_key=values.text,
-        priority=whole(0, 255),
-        expires=values.expires,
-        headers=payload.table,
-        serializer=choice("json"),
-        time_limit=seconds,
-        soft_time_limit=seconds,
-        ignore_result=values.flag,
-        shadow=values.text,
-        link=payload.signatures,
-        link_error=payload.signatures,
+    "queue": Field("queue", values.text, "The queue. Without one: default_queue of [broker].", "reports"),
+    "exchange": Field("exchange", values.text, "An exchange; goes together with routing_key.", "events"),
+    "routing_key": Field("routing_key", values.text, "Says something only beside an exchange.", "report.daily"),
+    "priority": Field("priority", whole(0, 255), "On Redis 0 goes first, in RabbitMQ the highest.", 3),
+    "expires": Field(
+        "expires",
+        values.expires,
+        "When the message is not worth running any more: a duration after it left, a moment, auto (when the next run "
+        "is due), or never.",
+        "2h",
     ),
-    "countdown": Field("countdown_ms", duration()),
+    "countdown": Field("countdown_ms", duration(), "The worker waits so long before it runs the task.", "10s"),
+    "headers": Field("headers", payload.table, "Headers of your own.", {"tenant": "example"}),
+    "time_limit": Field("time_limit", seconds, "After so long the worker kills the task.", 300),
+    "soft_time_limit": Field("soft_time_limit", seconds, "The task gets SoftTimeLimitExceeded then.", "4m"),
+    "ignore_result": Field("ignore_result", values.flag, "No result is stored.", True),
+    "shadow": Field("shadow", values.text, "The name that monitors show instead of the task's.", "reports.weekly[de]"),
+    "link": Field(
+        "link", payload.signatures, "What runs after success, with the result as first argument.", "mail.send"
+    ),
+    "link_error": Field("link_error", payload.signatures, "What runs after a failure.", "ops.alarm"),
+    "serializer": Field("serializer", choice("json"), "Without effect: messages are always JSON.", "json"),
 }
 """The keywords of ``apply_async``: directly in the entry, or in its ``options`` table as Celery has it."""
 
 POLICIES: Fields = {
-    **_same(
-        enabled=values.flag,
-        start=values.moment,
-        end=values.moment,
-        max_runs=whole(1),
-        blackout=lambda value, timezone: parse_blackout(value, timezone=timezone),
-        catch_up=choice("latest", "all", "none"),
-        catch_up_max=whole(1),
-        overlap=choice("allow", "skip", "queue_one"),
-        max_queue_depth=whole(1),
+    "enabled": Field("enabled", values.flag, "false: it does not run.", False),
+    "start": Field("start", values.moment, "No run before this moment.", "2027-01-01T08:00:00"),
+    "end": Field("end", values.moment, "No run after this moment.", "2027-06-30"),
+    "max_runs": Field("max_runs", whole(1), "So many runs are sent, then no more.", 10),
+    "jitter": Field("jitter_ms", duration(), "Each run leaves up to so much later than it is due.", "30s"),
+    "blackout": Field(
+        "blackout",
+        _blackout,
+        "When it does not run: times of day, dates, or cron windows.",
+        ["22:00-06:00", "2026-12-24/2026-12-26"],
     ),
-    "jitter": Field("jitter_ms", duration()),
-    "catch_up_window": Field("catch_up_window_ms", duration()),
-    "max_runtime": Field("max_runtime_ms", duration(1)),
+    "catch_up": Field(
+        "catch_up", choice("latest", "all", "none"), "Which of the runs that were missed are made.", "none"
+    ),
+    "catch_up_window": Field("catch_up_window_ms", duration(), "How far back a missed run may lie.", "12h"),
+    "catch_up_max": Field("catch_up_max", whole(1), "With catch_up = all: at most so many, the latest ones.", 10),
+    "overlap": Field(
+        "overlap",
+        choice("allow", "skip", "queue_one"),
+        "When the last run is not over: send the next one all the same, leave it out, or hold one back.",
+        "skip",
+    ),
+    "max_runtime": Field("max_runtime_ms", duration(1), "After so long a run counts as over, for overlap.", "20m"),
+    "max_queue_depth": Field("max_queue_depth", whole(1), "A run is left out while so many messages wait.", 1000),
 }
 
 SECTIONS: Mapping[str, Fields] = {
     "redis": {
-        "url": Field("url", values.url("redis", "rediss", "unix", "sentinel", also="embedded")),
-        "prefix": Field("prefix", values.text),
-        "timeout": Field("timeout_ms", duration(10)),
-        "wait_replicas": Field("wait_replicas", whole(0, 100)),
-        "wait_timeout": Field("wait_timeout_ms", duration(1)),
+        "url": Field(
+            "url",
+            values.url("redis", "rediss", "unix", "sentinel", also="embedded"),
+            "Where the state store is: a URL, or embedded for a private server on this host.",
+            "redis://:${REDIS_PASSWORD}@redis.example.com:6379/0",
+        ),
+        "prefix": Field("prefix", values.text, "All keys begin with it and a colon.", "billing"),
+        "timeout": Field("timeout_ms", duration(10), "For connecting and for each answer; at least 10 ms.", "2s"),
+        "wait_replicas": Field("wait_replicas", whole(0, 100), "How many replicas confirm each batch of claims.", 1),
+        "wait_timeout": Field("wait_timeout_ms", duration(1), "How long they are waited for.", "200ms"),
     },
-    "broker": _same(url=values.url(), default_queue=values.text),
+    "broker": {
+        "url": Field(
+            "url",
+            values.url(),
+            "Where messages go: any URL that kombu takes. Without one: the state store itself.",
+            "amqp://guest:${RABBITMQ_PASSWORD:-guest}@localhost//",
+        ),
+        "default_queue": Field("default_queue", values.text, "The queue of entries that name none.", "cron"),
+    },
     "leader": {
-        "ttl": Field("ttl_ms", duration(1)),
-        "renew": Field("renew_ms", duration(1)),
-        "shards": Field("shards", whole(1, 1024)),
+        "ttl": Field("ttl_ms", duration(1), "How long a lease lasts that is not renewed.", "6s"),
+        "renew": Field("renew_ms", duration(1), "How often it is renewed; at most a third of ttl.", "2s"),
+        "shards": Field("shards", whole(1, 1024), "Into how many parts the schedule is divided.", 4),
     },
-    "log": _same(level=choice("debug", "info", "warning", "error"), format=choice("text", "json")),
+    "log": {
+        "level": Field("level", choice("debug", "info", "warning", "error"), "What is logged.", "warning"),
+        "format": Field("format", choice("text", "json"), "text for people, json for programs.", "json"),
+    },
 }
 """The tables of the file beside ``[defaults]`` and the schedule."""
+
+ABOUT_SECTIONS: Mapping[str, str] = {
+    "redis": "The state store: what each entry ran last, and who leads.",
+    "broker": "Where messages go. Without it, to queues on the state store.",
+    "leader": "How daemons that stand in for each other agree.",
+    "log": "What the daemon logs.",
+}
 
 
 Where = Callable[[str], Path]

@@ -12,6 +12,7 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
+from beatd.config.accepts import CARRIED, CARRIED_TABLE, SIGNATURE, accepts, either, list_of
 from beatd.config.faults import near, quoted
 from beatd.config.values import Wrong, text, told
 from beatd.config.variables import Substituted
@@ -59,6 +60,15 @@ def _standard(value: datetime) -> datetime:
     return value.replace(tzinfo=timezone(offset) if offset else UTC)
 
 
+@accepts(list_of(CARRIED))
+def arguments(value: Any, _zone: str = "") -> tuple[Any, ...]:
+    """A list that JSON can carry."""
+    if not isinstance(value, list | tuple):
+        raise Wrong(f"expected a list such as [16, 16], got {told(value)}")
+    return tuple(carried(value))
+
+
+@accepts(CARRIED_TABLE)
 def table(value: Any, _zone: str = "") -> dict[str, Any]:
     """A table that JSON can carry."""
     if not isinstance(value, Mapping):
@@ -67,6 +77,7 @@ def table(value: Any, _zone: str = "") -> dict[str, Any]:
     return result
 
 
+@accepts(either(SIGNATURE, list_of(SIGNATURE)))
 def signatures(value: Any, _zone: str = "") -> list[dict[str, Any]]:
     """Tasks that follow: names, or tables with ``task`` and, as wanted, ``args``, ``kwargs`` and ``options``."""
     return [_signature(each) for each in (value if isinstance(value, list | tuple) else [value])]

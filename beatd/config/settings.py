@@ -10,26 +10,31 @@ import msgspec
 from msgspec import UNSET
 
 from beatd.config import values
+from beatd.config.accepts import TEXT, accepts, list_of
 from beatd.config.faults import Report
-from beatd.config.fields import SECTIONS, read_fields, read_value, refuse_unknown
+from beatd.config.fields import SECTIONS, Field, Fields, read_fields, read_value, refuse_unknown
 from beatd.config.values import Wrong, told
 from beatd.config.variables import Substituted
 from beatd.model import BrokerSettings, LeaderSettings, LogSettings, RedisSettings, Settings
 from beatd.schedules import duration_text
 
-_STRUCTS: Mapping[str, type[Any]] = {
+STRUCTS: Mapping[str, type[Any]] = {
     "redis": RedisSettings,
     "broker": BrokerSettings,
     "leader": LeaderSettings,
     "log": LogSettings,
 }
-_TOP = dict.fromkeys(("timezone", "app", "include", "state_dir", *SECTIONS, "defaults", "beat_schedule"))
+TABLES = (*SECTIONS, "defaults", "beat_schedule")
+"""What is a table of its own in the file."""
+
 _INCLUDED = dict.fromkeys(("timezone", "defaults", "beat_schedule"))
-_STATE = ".beatd"
-_SECRETS = ("url",)
+STATE_DIR = ".beatd"
+"""Where the daemon may write when nobody says anything."""
+
+SECRETS = ("url",)
 """Settings that may be kept in a file of their own, named by ``<setting>_file``."""
 
-_FILE = "{}_file"
+FILE = "{}_file"
 
 _LONGEST_SECRET = 8192
 _RENEWALS = 3
@@ -76,14 +81,14 @@ def _section(name: str, raw: Any, folder: FilePath, report: Report) -> Any:
     fields = SECTIONS[name]
     if not isinstance(raw, Mapping):
         report.add((name,), f"expected a table, [{name}], got {told(raw)}")
-        return _STRUCTS[name]()
-    in_files = [key for key in _SECRETS if key in fields]
-    refuse_unknown(raw, {**fields, **dict.fromkeys(map(_FILE.format, in_files))}, report, lambda key: (name, key))
+        return STRUCTS[name]()
+    in_files = [key for key in SECRETS if key in fields]
+    refuse_unknown(raw, {**fields, **dict.fromkeys(map(FILE.format, in_files))}, report, lambda key: (name, key))
     secrets = _secrets(name, in_files, raw, folder, report)
     read = read_fields(
-        {**raw, **secrets}, fields, "UTC", report, lambda key: (name, _FILE.format(key) if key in secrets else key)
+        {**raw, **secrets}, fields, "UTC", report, lambda key: (name, FILE.format(key) if key in secrets else key)
     )
-    return _STRUCTS[name](**read)
+    return STRUCTS[name](**read)
 
 
 def _secrets(
@@ -92,7 +97,7 @@ def _secrets(
     """The settings that are kept in a file, with what is in it."""
     found = {}
     for key in keys:
-        if (named := _FILE.format(key)) in raw:
+        if (named := FILE.format(key)) in raw:
             path = (section, named)
             if key in raw:
                 report.add(path, f"set either {key} or {named}")
@@ -140,25 +145,29 @@ def _waiting(redis: RedisSettings, raw: Any, report: Report) -> RedisSettings:
 
 
 def _include(raw: Any, report: Report) -> tuple[str, ...]:
-    patterns = []
-    if not isinstance(raw, list):
-        report.add(("include",), f'expected a list of paths such as ["beat.d/*.toml"], got {told(raw)}')
+    patterns = read_value(_patterns, raw, "", report, ("include",))
+    if patterns is UNSET:
         return ()
-    for place, pattern in enumerate(raw):
-        read = read_value(values.text, pattern, "", report, ("include", place))
-        if read is not UNSET:
-            patterns.append(read)
-    return tuple(patterns)
+    read = (read_value(values.text, each, "", report, ("include", place)) for place, each in enumerate(patterns))
+    return tuple(pattern for pattern in read if pattern is not UNSET)
+
+
+@accepts(list_of(TEXT))
+def _patterns(raw: Any, _zone: str) -> list[Any]:
+    if not isinstance(raw, list):
+        raise Wrong(f'expected a list of paths such as ["beat.d/*.toml"], got {told(raw)}')
+    return raw
 
 
 def _state_dir(raw: Mapping[str, Any], folder: FilePath, env: Mapping[str, str], report: Report) -> str:
     """Where the daemon may write, as an absolute path. systemd says it in ``STATE_DIRECTORY``."""
     given = read_value(_path, raw["state_dir"], "", report, ("state_dir",)) if "state_dir" in raw else UNSET
     if given is UNSET:
-        given = env.get("STATE_DIRECTORY", "").partition(":")[0] or _STATE
+        given = env.get("STATE_DIRECTORY", "").partition(":")[0] or STATE_DIR
     return str((folder / given).resolve())
 
 
+@accepts(TEXT)
 def _path(raw: Any, _zone: str) -> str:
     path = values.text(raw)
     if not path.startswith("~"):
@@ -167,3 +176,16 @@ def _path(raw: Any, _zone: str) -> str:
         return str(FilePath(path).expanduser())
     except RuntimeError:
         raise Wrong(f"{told(raw)}: there is no such home directory") from None
+
+
+TOP: Fields = {
+    "timezone": Field(
+        "timezone", values.timezone, "The time zone of entries that have none of their own.", "Europe/Berlin"
+    ),
+    "app": Field("app", values.app, "MODULE or MODULE:APP: where the tasks and periodic tasks are.", "proj.tasks:app"),
+    "include": Field("include", _patterns, "More files with entries; * and ** match as in a shell.", ["beat.d/*.toml"]),
+    "state_dir": Field("state_dir", _path, "Where the daemon may write.", "/var/lib/beatd"),
+}
+"""The settings that are in no table."""
+
+_TOP = {**TOP, **dict.fromkeys(TABLES)}

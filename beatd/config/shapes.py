@@ -7,34 +7,67 @@ policies.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 from msgspec import UNSET
 
-from beatd.config import values
+from beatd.config import payload, values
+from beatd.config.accepts import accepts, definition
 from beatd.config.faults import Report
 from beatd.config.fields import OPTIONS, POLICIES, Field, Fields, Where, read_fields, read_value, refuse_unknown
 from beatd.config.lines import Path
-from beatd.config.values import choice, told
+from beatd.config.values import Wrong, choice, told
 from beatd.config.variables import plain
 from beatd.model import Options, Policies
 from beatd.schedules import Schedule, duration_text, parse
+from beatd.schedules.cron import Dst
 from beatd.schedules.interval import Interval, Relative
 
 OWN = ("task", "args", "kwargs")
 """What is no part of a shape."""
 
-_WHEN = ("schedule", "timezone", "dst", "relative", "options")
-ENTRY: Mapping[str, Any] = {**dict.fromkeys((*OWN, *_WHEN)), **OPTIONS, **POLICIES}
-"""Every key that an entry may have."""
-
 DST = choice("cron", "skip")
-_DEFAULTS: Fields = {
-    "timezone": Field("timezone", values.timezone),
-    "dst": Field("dst", DST),
+DEFAULTS: Fields = {
+    "timezone": Field("timezone", values.timezone, "The time zone: an IANA name.", "Europe/Berlin"),
+    "dst": Field("dst", DST, "A fixed time that the clock skips: cron runs right after the gap, skip never.", "skip"),
     **OPTIONS,
     **POLICIES,
 }
+"""What ``[defaults]`` may have, for every entry that does not say otherwise."""
+
+
+@accepts(definition("schedule"))
+def _parsed(value: Any, timezone: str, name: str = "", dst: Dst = "cron") -> Schedule:
+    return parse(plain(value), timezone=timezone, name=name, dst=dst)
+
+
+@accepts(definition("options"))
+def _options(value: Any, _zone: str = "") -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise Wrong(f'expected a table such as {{ queue = "reports" }}, got {told(value)}')
+    return value
+
+
+ENTRY: Fields = {
+    "task": Field("task", values.text, "The name of the task, as the worker knows it.", "proj.tasks.add"),
+    "schedule": Field(
+        "schedule",
+        _parsed,
+        'When it runs: seconds (30), a duration ("1h30m"), a cron string ("30 7 * * mon"), a table with every, cron, '
+        "at, solar or Celery's crontab fields, or a list of these.",
+        "30 7 * * mon",
+    ),
+    "args": Field("args", payload.arguments, "Positional arguments.", [16, 16]),
+    "kwargs": Field("kwargs", payload.table, "Named arguments.", {"format": "pdf"}),
+    "relative": Field("relative", values.flag, "Celery's relative: an interval counts from the last run.", True),
+    "options": Field("options", _options, "The keywords of apply_async, as Celery has them.", {"queue": "reports"}),
+    **DEFAULTS,
+}
+"""What an entry may have."""
+
+NEEDED = ("task", "schedule")
+"""What it must have."""
 
 
 class Shape(NamedTuple):
@@ -74,15 +107,14 @@ class ShapeReader:
 
     def _celery_options(self, rest: dict[str, Any], report: Report) -> Mapping[str, Any]:
         """What Celery's ``options`` table has; what is no option, or stands in the entry too, is reported."""
-        table = rest.get("options", {})
-        if not isinstance(table, Mapping):
-            report.add(("options",), f'expected a table such as {{ queue = "reports" }}, got {told(table)}')
+        table = read_value(_options, rest.get("options", {}), "", report, ("options",))
+        if table is UNSET:
             return {}
         refuse_unknown(table, OPTIONS, report, lambda key: ("options", key))
         for key in table:
             if key in rest and key in OPTIONS:
                 report.add(("options", key), f"{key} is set twice: here and in the entry itself")
-        return table
+        return dict(table)
 
     def _zone(self, merged: Mapping[str, Any], report: Report) -> str:
         if "timezone" not in merged:
@@ -107,10 +139,10 @@ def read_defaults(raw: Any, timezone: str, report: Report) -> dict[str, Any]:
     def where(key: str) -> Path:
         return ("defaults", key)
 
-    refuse_unknown(raw, _DEFAULTS, report, where)
+    refuse_unknown(raw, DEFAULTS, report, where)
     good = {}
     for key, value in raw.items():
-        field = _DEFAULTS.get(key)
+        field = DEFAULTS.get(key)
         if field is not None and read_value(field.read, value, timezone, report, where(key)) is not UNSET:
             good[key] = value
     return good
@@ -125,16 +157,13 @@ def _schedule(name: str, merged: Mapping[str, Any], timezone: str, report: Repor
     if "schedule" not in merged:
         report.add((), 'schedule is missing: seconds (30), a duration ("1h30m"), or a cron string ("30 7 * * mon")')
         return None
-    value = plain(merged["schedule"])
+    value = merged["schedule"]
     if "relative" in merged:
         relative = read_value(values.flag, merged["relative"], "", report, ("relative",))
         if relative is True and not isinstance(value, Mapping):
             value = {"every": value, "relative": True}
-
-    def read(_raw: Any, timezone: str) -> Schedule:
-        return parse(value, timezone=timezone, name=name, dst="cron" if dst is UNSET else dst)
-
-    made = read_value(read, merged["schedule"], timezone, report, ("schedule",))
+    read = partial(_parsed, name=name, dst="cron" if dst is UNSET else dst)
+    made = read_value(read, value, timezone, report, ("schedule",))
     return None if made is UNSET else made
 
 

@@ -11,6 +11,8 @@ from collections.abc import Callable
 from datetime import UTC, date, datetime, time
 from typing import Any
 
+from beatd.config import accepts as said
+from beatd.config.accepts import accepts, either, matching, or_variable
 from beatd.config.faults import near, quoted
 from beatd.config.lines import Path
 from beatd.config.sentinel_url import SCHEME as SENTINEL
@@ -22,6 +24,8 @@ Reader = Callable[[Any, str], Any]
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _APP = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*(:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*)?")
+_WORD = r"[A-Za-z_][\w\u0080-\uffff]*"
+_APP_PATTERN = rf"^{_WORD}(?:\.{_WORD})*(?::{_WORD}(?:\.{_WORD})*)?$"
 _INSTANT = re.compile(r"\s*\d{4}-\d\d-\d\d")
 
 
@@ -56,6 +60,7 @@ def told(value: object) -> str:
     return f"a {type(value).__name__}"
 
 
+@accepts(said.TEXT)
 def text(value: Any, _zone: str = "") -> str:
     """Text of at least one character, none of them a control character."""
     if not isinstance(value, str):
@@ -67,6 +72,7 @@ def text(value: Any, _zone: str = "") -> str:
     return str(value)
 
 
+@accepts(or_variable({"type": "boolean"}))
 def flag(value: Any, _zone: str = "") -> bool:
     """true or false; from a variable also as text."""
     if isinstance(value, Substituted) and value.lower() in {"true", "false"}:
@@ -80,6 +86,7 @@ def whole(least: int, most: int | None = None) -> Reader:
     """A whole number within bounds; from a variable also as text."""
     bounds = f"from {least} to {most}" if most is not None else f"of at least {least}"
 
+    @accepts(or_variable(said.number(least, most, "integer")))
     def reader(value: Any, _zone: str = "") -> int:
         number = int(value) if isinstance(value, Substituted) and re.fullmatch(r"-?[0-9]{1,18}", value) else value
         if isinstance(number, bool) or not isinstance(number, int):
@@ -95,6 +102,7 @@ def choice(*known: str) -> Reader:
     """One of some words."""
     names = ", ".join(map(quoted, known[:-1])) + f" or {quoted(known[-1])}"
 
+    @accepts(or_variable({"enum": list(known)}))
     def reader(value: Any, _zone: str = "") -> str:
         if not isinstance(value, str) or value not in known:
             hint = near(value, known) if isinstance(value, str) and not isinstance(value, Substituted) else ""
@@ -107,6 +115,7 @@ def choice(*known: str) -> Reader:
 def duration(least_ms: int = 0) -> Reader:
     """A length of time in milliseconds: from seconds, ``"1h30m"``, ``"PT30S"`` or a timedelta."""
 
+    @accepts(said.duration(least_ms))
     def reader(value: Any, _zone: str = "") -> int:
         ms = duration_ms(plain(value))
         if ms < least_ms:
@@ -116,11 +125,13 @@ def duration(least_ms: int = 0) -> Reader:
     return reader
 
 
+@accepts(said.duration(1))
 def seconds(value: Any, timezone: str = "") -> float:
     """A length of time in seconds, longer than nothing."""
     return float(duration(1)(value, timezone) / 1000)
 
 
+@accepts(said.MOMENT)
 def moment(value: Any, timezone: str) -> datetime:
     """An instant, aware and in UTC. A naive time is one of ``timezone``; a date is its midnight."""
     if isinstance(value, str):
@@ -141,6 +152,7 @@ def moment(value: Any, timezone: str) -> datetime:
     return instant
 
 
+@accepts(either({"enum": ["auto", "never"]}, *said.duration(1)["anyOf"], said.INSTANT))
 def expires(value: Any, timezone: str) -> Any:
     """``"auto"``, ``"never"``, a length of time in milliseconds, or an instant."""
     if isinstance(value, str):
@@ -155,6 +167,7 @@ def expires(value: Any, timezone: str) -> Any:
     return duration(1)(value, timezone)
 
 
+@accepts(or_variable(matching(r"^(?!posix/|right/)[A-Za-z][A-Za-z0-9_+-]*(?:/[A-Za-z0-9_+-]+)*$")))
 def timezone(value: Any, _zone: str = "") -> str:
     """The IANA name of a time zone; never the host's own."""
     name = text(value)
@@ -164,6 +177,7 @@ def timezone(value: Any, _zone: str = "") -> str:
     return name
 
 
+@accepts(or_variable(matching(_APP_PATTERN)))
 def app(value: Any, _zone: str = "") -> str:
     """``MODULE`` or ``MODULE:APP``."""
     name = text(value)
@@ -175,6 +189,12 @@ def app(value: Any, _zone: str = "") -> str:
 def url(*schemes: str, also: str = "") -> Reader:
     """A URL with one of ``schemes`` (any, if none is given). What it says is never shown: it may hold a password."""
 
+    one = "|".join(schemes) or r"[A-Za-z][A-Za-z0-9+.\-]*"
+    place = rf"(?:{one})://[\s\S]+"
+    if SENTINEL.removesuffix("://") in schemes:
+        place = rf"(?!{SENTINEL}[^/]*/*(?:\d*(?:/|\?|$))){place}"
+
+    @accepts(or_variable(matching(rf"^(?:{also}|{place})$" if also else f"^{place}$")))
     def reader(value: Any, _zone: str = "") -> str:
         address = text(value)
         if also and address == also:

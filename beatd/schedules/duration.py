@@ -10,7 +10,7 @@ from decimal import Decimal
 from beatd.exceptions import ScheduleError
 
 UNITS = {"w": 604_800_000, "d": 86_400_000, "h": 3_600_000, "m": 60_000, "s": 1000, "ms": 1}
-_NAMES = {
+UNIT_NAMES = {
     **dict.fromkeys(("w", "week", "weeks"), "w"),
     **dict.fromkeys(("d", "day", "days"), "d"),
     **dict.fromkeys(("h", "hr", "hrs", "hour", "hours"), "h"),
@@ -73,7 +73,7 @@ def _read(text: str) -> int:
         return _whole(sum((count * size for count, size in zip(counts, sizes, strict=True)), Decimal(0)), text)
     total, at, last = Decimal(0), 0, math.inf
     while part := _PART.match(stripped, at):
-        unit = _NAMES.get(part[2] if part[2] in _NAMES else part[2].lower())
+        unit = UNIT_NAMES.get(part[2] if part[2] in UNIT_NAMES else part[2].lower())
         if unit is None:
             raise ScheduleError(f'"{text}": "{part[2]}" is not a unit of time; known are w, d, h, m, s and ms')
         if UNITS[unit] >= last:

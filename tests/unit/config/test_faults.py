@@ -27,6 +27,9 @@ def _cases() -> list[Case]:
     return [Case(*found) for found in re.findall(r"^=== (.+)\n((?:.*\n)*?)---\n((?:.+\n)+)", golden, re.MULTILINE)]
 
 
+CASES = _cases()
+
+
 def faults_of(text: str | bytes, path: Path) -> tuple[Fault, ...]:
     """The faults of a file with that text; none may be missing."""
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
@@ -41,7 +44,7 @@ def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return Path("beat.toml")
 
 
-@pytest.mark.parametrize("case", _cases(), ids=lambda case: case.name.replace(" ", "-"))
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name.replace(" ", "-"))
 def test_golden(case: Case, file: Path) -> None:
     said = "".join(f"{fault}\n" for fault in faults_of(case.text, file))
     assert said.replace("beat.toml:", "") == case.faults
@@ -50,7 +53,7 @@ def test_golden(case: Case, file: Path) -> None:
 
 def test_the_golden_file_is_read_as_a_whole() -> None:
     golden = (Path(__file__).parent / "faults.txt").read_text()
-    assert len(_cases()) == golden.count("\n=== ") + 1 >= 80
+    assert len(CASES) == golden.count("\n=== ") + 1 >= 80
 
 
 def test_a_missing_file(tmp_path: Path) -> None:

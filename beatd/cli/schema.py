@@ -1,0 +1,27 @@
+"""``beatd schema``: what editors need to complete and to validate the file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from beatd.config.schema import schema_text
+
+
+@click.command()
+@click.option("--output", "-o", metavar="FILE", type=click.Path(dir_okay=False, path_type=Path), help="Write it there.")
+def schema(*, output: Path | None) -> None:
+    """Print the JSON Schema of beat.toml.
+
+    Put it beside the file, and "#:schema ./beat.schema.json" into its first line: editors with taplo (VS Code: Even
+    Better TOML) then complete the settings, explain them, and mark what is wrong while you type.
+    """
+    if output is None:
+        click.echo(schema_text(), nl=False)
+        return
+    try:
+        output.write_text(schema_text(), encoding="utf-8")
+    except OSError as error:
+        raise click.ClickException(f"{output} cannot be written: {error.strerror}") from None
+    click.echo(f"written: {output}", err=True)

@@ -1,0 +1,112 @@
+"""The JSON Schema of ``beat.toml``, for editors: made from the tables of settings and from what their readers take."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from beatd.config.accepts import DEFINITIONS, INTERVAL, TEXT, JsonSchema, accepted, definition, either
+from beatd.config.entries import LONGEST_NAME
+from beatd.config.fields import ABOUT_SECTIONS, OPTIONS, SECTIONS, Field, Fields
+from beatd.config.settings import FILE, SECRETS, STATE_DIR, STRUCTS, TOP
+from beatd.config.shapes import DEFAULTS, ENTRY, NEEDED
+from beatd.model import Options, Policies
+from beatd.schedules import duration_text
+
+_ENTRY_DEFAULTS = {
+    "timezone": "UTC",
+    "dst": "cron",
+    "relative": False,
+    "args": [],
+    "kwargs": {},
+    "options": {},
+    **{key: getattr(struct, key) for struct in (Options(), Policies()) for key in struct.__struct_fields__},
+}
+_TOP_DEFAULTS = {"timezone": "UTC", "include": [], "state_dir": STATE_DIR}
+
+
+def schema() -> JsonSchema:
+    """The schema, in draft 7, which is what editors of TOML understand."""
+    sections = {name: _section(name, fields) for name, fields in SECTIONS.items()}
+    schedule = {
+        "type": "object",
+        "description": "The entries, each in a table of its own: [beat_schedule.NAME].",
+        "propertyNames": {"minLength": 1, "maxLength": LONGEST_NAME, "pattern": r"^(?=.*\S)[^\x00-\x1f\x7f-\x9f]*$"},
+        "additionalProperties": definition("entry"),
+    }
+    defaults = _closed({name: _as_in_an_entry(name) for name in DEFAULTS})
+    return {
+        "$schema": "http://json-schema.org/draft-07/schema#",
+        "title": "beat.toml",
+        "description": "The schedule of beatd, and the settings of its daemon.",
+        **_closed(
+            {
+                **_properties(TOP, _TOP_DEFAULTS),
+                **sections,
+                "defaults": {"description": "What holds for each entry that does not say otherwise.", **defaults},
+                "beat_schedule": schedule,
+            }
+        ),
+        "definitions": {
+            **DEFINITIONS,
+            "entry": _entry(),
+            "options": _closed({name: _as_in_an_entry(name) for name in OPTIONS}),
+        },
+    }
+
+
+def schema_text() -> str:
+    """The schema as the file that stands beside ``beat.toml``."""
+    return json.dumps(schema(), indent=2) + "\n"
+
+
+def _entry() -> JsonSchema:
+    """An option stands in the entry or in its ``options``, not in both; and only an interval can be relative."""
+    elsewhere = {name: {"properties": {"options": {"not": {"required": [name]}}}} for name in OPTIONS}
+    closed = _closed(_properties(ENTRY, _ENTRY_DEFAULTS))
+    return {
+        "description": "An entry.",
+        **closed,
+        "required": list(NEEDED),
+        "dependencies": elsewhere,
+        "if": {"properties": {"relative": {"const": True}}, "required": ["relative"]},
+        "then": {"properties": {"schedule": either(*INTERVAL["anyOf"], {"type": "object"})}},
+    }
+
+
+def _section(name: str, fields: Fields) -> JsonSchema:
+    struct = STRUCTS[name]()
+    defaults = {key: getattr(struct, key) for key in struct.__struct_fields__}
+    in_files = {FILE.format(key): key for key in SECRETS if key in fields}
+    files = {file: {**_wrapped(TEXT), "description": f"A file that holds the {key}."} for file, key in in_files.items()}
+    closed = {"description": ABOUT_SECTIONS[name], **_closed({**_properties(fields, defaults), **files})}
+    if in_files:
+        closed["dependencies"] = {file: {"not": {"required": [key]}} for file, key in in_files.items()}
+    return closed
+
+
+def _closed(properties: JsonSchema) -> JsonSchema:
+    return {"type": "object", "additionalProperties": False, "properties": properties}
+
+
+def _properties(fields: Fields, defaults: Mapping[str, Any]) -> JsonSchema:
+    return {name: _property(field, defaults.get(field.into)) for name, field in fields.items()}
+
+
+def _property(field: Field, default: Any) -> JsonSchema:
+    said = {**_wrapped(accepted(field.read)), "description": field.about, "examples": [field.example]}
+    if definition("duration") in said.get("anyOf", ()):
+        said["description"] += ' Seconds (30, 0.5), or a text such as "1h30m".'
+    if default is not None:
+        said["default"] = duration_text(default) if field.into.endswith("_ms") else default
+    return said
+
+
+def _wrapped(said: JsonSchema) -> JsonSchema:
+    """What stands beside a reference is not looked at in draft 7."""
+    return {"allOf": [said]} if "$ref" in said else said
+
+
+def _as_in_an_entry(name: str) -> JsonSchema:
+    return {"$ref": f"#/definitions/entry/properties/{name}"}
