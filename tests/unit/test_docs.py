@@ -137,7 +137,8 @@ def test_commands_and_their_options_exist(example):
 def options_of(name: str) -> set[str]:
     command = main.get_command(click.Context(main), name)
     assert command is not None
-    return {opt for each in command.params if isinstance(each, click.Option) for opt in each.opts}
+    commands = [command, *(command.commands.values() if isinstance(command, click.Group) else ())]
+    return {opt for one in commands for each in one.params if isinstance(each, click.Option) for opt in each.opts}
 
 
 @pytest.mark.parametrize("name", main.list_commands(click.Context(main)))

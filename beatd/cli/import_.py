@@ -1,0 +1,120 @@
+"""``beatd import``: schedules from elsewhere, as a file for beatd."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from beatd import importing
+from beatd.cli.output import plural
+from beatd.cli.writing import write_file
+from beatd.config import values
+from beatd.importing.celery_app import read_celery_app
+from beatd.importing.crontab import read_crontab
+from beatd.importing.django_tables import read_django_tables
+from beatd.importing.found import Found
+from beatd.importing.redbeat import read_redbeat
+from beatd.store.client import border, connect
+
+_SHOWN = 50
+"""Notes that are shown, unless all are asked for."""
+
+SOURCES = ("celery", "crontab", "redbeat", "django-celery-beat")
+
+
+def _zone(_context: click.Context, _parameter: click.Parameter, name: str | None) -> str | None:
+    try:
+        return None if name is None else values.timezone(name)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
+
+
+@click.command("import")
+@click.argument("source", type=click.Choice(SOURCES))
+@click.argument("place")
+@click.option(
+    "--output", "-o", type=click.Path(dir_okay=False, path_type=Path), help="Write this file, not to standard output."
+)
+@click.option("--force", is_flag=True, help="Overwrite the file if it is there.")
+@click.option(
+    "--timezone",
+    callback=_zone,
+    metavar="ZONE",
+    help="Of entries that have none of their own; default: as the source says, else UTC.",
+)
+@click.option("--system", is_flag=True, help="crontab: the sixth field is a user's name, as in /etc/crontab.")
+@click.option("--prefix", default="redbeat:", show_default=True, help="redbeat: its redbeat_key_prefix.")
+@click.option("--all-notes", is_flag=True, help=f"Show all notes, not the first {_SHOWN}.")
+def import_(
+    *,
+    source: str,
+    place: str,
+    output: Path | None,
+    force: bool,
+    timezone: str | None,
+    system: bool,
+    prefix: str,
+    all_notes: bool,
+) -> None:
+    """Turn the schedule at PLACE into TOML that beatd reads.
+
+    \b
+    celery MODULE[:APP]          a Celery app's beat_schedule and periodic tasks
+    crontab FILE                 a crontab, /etc/crontab or a file of cron.d; each
+                                 line becomes a beatd.command entry
+    redbeat URL                  the entries that RedBeat keeps in that Redis
+    django-celery-beat SETTINGS  the tables of a Django project
+
+    What could not be carried over, or means something else now, is said on standard error. Exit code 1 if an entry was
+    left behind.
+    """
+    found = _read(source, place, timezone, system=system, prefix=prefix)
+    carried = importing.carry_over(found, header=(f"Imported from {source} {_safe(source, place)}.",))
+    if output is None:
+        click.echo(carried.toml, nl=False)
+    else:
+        write_file(output, carried.toml, force=force)
+    shown = carried.notes if all_notes else carried.notes[:_SHOWN]
+    for note in shown:
+        click.echo(f"! {note}", err=True)
+    if more := len(carried.notes) - len(shown):
+        click.echo(f"! and {plural(more, 'note')} more; --all-notes shows them", err=True)
+    lost = f", {plural(carried.lost, 'entry')} left behind" if carried.lost else ""
+    click.echo(
+        f"{plural(len(carried.entries), 'entry')} carried over{lost}, {plural(len(carried.notes), 'note')}", err=True
+    )
+    if carried.lost:
+        raise click.exceptions.Exit(1)
+
+
+def _read(source: str, place: str, timezone: str | None, *, system: bool, prefix: str) -> Found:
+    """Raises ConfigError or StoreError."""
+    match source:
+        case "celery":
+            found = read_celery_app(place)
+        case "django-celery-beat":
+            found = read_django_tables(place)
+        case "redbeat":
+            with connect(place, timeout_ms=5_000, name="beatd-import") as client, border(client):
+                return read_redbeat(client, prefix=prefix, timezone=timezone or "UTC")
+        case _:
+            return _crontab(place, timezone, system=system)
+    return found._replace(timezone=timezone) if timezone else found
+
+
+def _crontab(place: str, timezone: str | None, *, system: bool) -> Found:
+    path = Path(place)
+    try:
+        text = path.read_text("utf-8", "replace")
+    except OSError as error:
+        raise click.BadParameter(f"{place} cannot be read: {error.strerror}", param_hint="PLACE") from None
+    if timezone is None and "CRON_TZ" not in text:
+        click.echo("! times are taken as UTC; --timezone says in which zone this crontab runs", err=True)
+    has_users = system or str(path.absolute()) == "/etc/crontab" or path.absolute().parent == Path("/etc/cron.d")
+    return read_crontab(text, shown=place, has_users=has_users, timezone=timezone or "UTC")
+
+
+def _safe(source: str, place: str) -> str:
+    """The place without what a URL may have of secrets."""
+    return place.rpartition("@")[2].partition("?")[0] if source == "redbeat" else place

@@ -1,0 +1,58 @@
+"""``beatd init``: a first file that runs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from beatd.cli.writing import write_file
+from beatd.config.schema import schema as json_schema
+
+SCHEMA = "beat.schema.json"
+
+FIRST_FILE = """\
+#:schema ./{schema}
+# What runs when. `beatd check` finds all faults at once, `beatd next` shows what is to come.
+# This file is read again as soon as it changes; a broken one changes nothing.
+
+# The zone of entries that have none of their own. The zone of the host is never used.
+timezone = "UTC"
+
+[redis]
+# "embedded" starts a private server that keeps its data in .beatd/. One of your own:
+# url = "redis://:${{REDIS_PASSWORD}}@redis.example.com:6379/0"
+url = "embedded"
+
+# [broker]                            # without it messages go through the server above
+# url = "amqp://guest:guest@localhost//"
+
+[defaults]
+expires = "auto"                      # a message that nobody took until the next is due is worth nothing
+
+[beat_schedule.what-time-is-it]
+task = "beatd.command"                # a program; your own tasks go by their names, such as "proj.tasks.add"
+schedule = "5s"                       # or seconds, "30 7 * * mon", {{ minute = "30", hour = "7" }}, ...
+args = ["date", "+%H:%M:%S"]
+
+[beat_schedule.disk-space]
+task = "beatd.command"
+schedule = "0 7 * * mon-fri"
+timezone = "Europe/Berlin"
+args = ["df", "-h"]
+"""
+
+
+@click.command("init")
+@click.argument("file", default="beat.toml", type=click.Path(dir_okay=False, path_type=Path))
+@click.option("--force", is_flag=True, help="Overwrite what is there.")
+def init(*, file: Path, force: bool) -> None:
+    """Write a first schedule to FILE (beat.toml), which runs as it is, and its JSON Schema beside it for editors."""
+    write_file(file, FIRST_FILE.format(schema=SCHEMA), force=force)
+    schema = file.parent / SCHEMA
+    if force or not schema.exists():
+        write_file(schema, json.dumps(json_schema(), indent=2, ensure_ascii=False) + "\n", force=True)
+    where = "" if str(file) == "beat.toml" else f" --config {file}"
+    click.echo(f"{file} is written. Try it:")
+    click.echo(f"  beatd dev --builtin command{where}")

@@ -1,0 +1,83 @@
+"""From what was found to entries: each is read as the file would be, and what does not pass is noted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+from beatd.config.entries import EntryReader
+from beatd.config.faults import Report, dotted
+from beatd.config.fields import OPTIONS, POLICIES
+from beatd.config.writing import Unwritable, entry_table, to_toml
+from beatd.importing.found import Found, Note
+from beatd.model import Entry
+
+_SPARE = {"options", "relative", "dst", *OPTIONS, *POLICIES}
+"""Fields without which an entry still is the entry: they are left out when they cannot be read."""
+
+
+class Carried(NamedTuple):
+    """What was carried over: the entries, the file that has them, and everything that there is to say."""
+
+    entries: tuple[Entry, ...]
+    toml: str
+    notes: tuple[Note, ...]
+    lost: int
+    """Entries, or lines, that were not carried over."""
+
+
+def carry_over(found: Found, *, header: tuple[str, ...] = ()) -> Carried:
+    """Make entries, and the text of a file, of what was found."""
+    reader = EntryReader(found.timezone, {})
+    entries, tables, notes = [], {}, list(found.notes)
+    lost = sum(not note.about for note in notes)
+    for name, fields in found.entries.items():
+        entry, said = _entry(reader, name, fields)
+        notes += said
+        try:
+            if entry is not None:
+                tables[name] = entry_table(entry, found.timezone)
+                entries.append(entry)
+        except Unwritable as error:
+            notes.append(Note(name, dotted(error.path), error.reason))
+            entry = None
+        lost += entry is None
+    return Carried(tuple(entries), to_toml(tables, timezone=found.timezone, header=header), tuple(notes), lost)
+
+
+def _entry(reader: EntryReader, name: str, fields: Mapping[str, Any]) -> tuple[Entry | None, list[Note]]:
+    """The entry, without those of its fields that cannot be read; what is wrong with the others is its end."""
+    notes: list[Note] = []
+    left = _without_none(fields)
+    while True:
+        report = Report()
+        entry = reader.read(name, left, report, "import")
+        if not report:
+            return entry, notes
+        faults = [(path[2:], why) for path, why in report]
+        notes += [Note(name, dotted(path), why) for path, why in faults]
+        fatal = [path for path, _ in faults if not path or path[0] not in _SPARE]
+        if fatal or not _drop(left, [path for path, _ in faults]):
+            return None, notes
+
+
+def _drop(fields: dict[str, Any], paths: list[tuple[Any, ...]]) -> bool:
+    """Leave out what is at the paths; tells whether there was anything."""
+    dropped = False
+    for path in paths:
+        options = fields.get("options")
+        if path[0] == "options" and len(path) > 1 and isinstance(options, dict):
+            dropped |= options.pop(path[1], None) is not None
+        else:
+            dropped |= fields.pop(path[0], None) is not None
+    return dropped
+
+
+def _without_none(fields: Mapping[str, Any]) -> dict[str, Any]:
+    def given(table: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+        return ((key, value) for key, value in table.items() if value is not None)
+
+    left = dict(given(fields))
+    if isinstance(options := left.get("options"), Mapping):
+        left["options"] = dict(given(options))
+    return left

@@ -1,0 +1,142 @@
+"""``beatd import`` from the real thing: a Celery app, RedBeat's keys, django-celery-beat's tables, a crontab."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+from celery import Celery
+from celery.schedules import crontab, schedule
+from redbeat import RedBeatSchedulerEntry
+
+APP = """
+from datetime import timedelta
+from celery import Celery
+from celery.schedules import crontab
+
+app = Celery("proj", broker="redis://localhost")
+app.conf.timezone = "Europe/Berlin"
+app.conf.beat_schedule = {
+    "half-minute": {"task": "t.a", "schedule": 30.0, "args": (1, 2)},
+    "odd-hours": {"task": "t.b", "schedule": crontab(minute=0, hour="1-23/2"),
+                  "options": {"queue": "q", "expires": timedelta(hours=1), "compression": "zlib"}},
+    "null": {"task": "t.c", "schedule": 1, "args": (None,)},
+}
+
+@app.task
+def test(word):
+    print(word)
+
+@app.on_after_configure.connect
+def setup(sender, **_):
+    sender.add_periodic_task(10.0, test.s("hello"), name="every 10", expires=5)
+
+@app.on_after_finalize.connect
+def later(sender, **_):
+    sender.add_periodic_task(crontab(hour=7, minute=30, day_of_week=1), test.s("monday"))
+"""
+
+DJANGO = """
+import datetime, zoneinfo, django
+django.setup()
+from django.core.management import call_command
+call_command("migrate", verbosity=0)
+from django_celery_beat.models import *
+ten = IntervalSchedule.objects.create(every=10, period="minutes")
+dawn = CrontabSchedule.objects.create(minute="0", hour="4", day_of_week="1-5", timezone=zoneinfo.ZoneInfo("Asia/Tokyo"))
+past = ClockedSchedule.objects.create(clocked_time=datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC))
+PeriodicTask.objects.create(name="ten", task="t.i", interval=ten, args="[1, 2]", queue="q", expire_seconds=30)
+PeriodicTask.objects.create(name="dawn", task="t.c", crontab=dawn, enabled=False, headers='{"x": "y"}', priority=3)
+PeriodicTask.objects.create(name="broken", task="t.b", crontab=dawn, args="[1,")
+PeriodicTask.objects.create(name="past", task="t.p", clocked=past, one_off=True)
+"""
+SETTINGS = """
+SECRET_KEY = "x"
+INSTALLED_APPS = ["django_celery_beat"]
+DATABASES = {{"default": {{"ENGINE": "django.db.backends.sqlite3", "NAME": "{folder}/db.sqlite"}}}}
+USE_TZ = True
+CELERY_TIMEZONE = "Europe/Paris"
+"""
+
+
+def schedule_of(text: str) -> dict:
+    return tomllib.loads(text)["beat_schedule"]
+
+
+def test_a_celery_app(tmp_path, beatd):
+    (tmp_path / "proj.py").write_text(APP)
+    done = beatd("import", "celery", "proj", "-o", "beat.toml")
+    assert done.returncode == 1, done.stderr  # one was left behind
+    assert "null: args[0]: TOML has no null" in done.stderr
+    assert 'odd-hours: options.compression: unknown setting "compression"' in done.stderr
+    assert "4 entries carried over, 1 entry left behind, 2 notes" in done.stderr
+    text = (tmp_path / "beat.toml").read_text()
+    assert tomllib.loads(text)["timezone"] == "Europe/Berlin"
+    assert schedule_of(text) == {
+        "half-minute": {"task": "t.a", "schedule": "30s", "args": [1, 2]},
+        "odd-hours": {"task": "t.b", "schedule": {"minute": 0, "hour": "1-23/2"}, "queue": "q", "expires": "1h"},
+        "every 10": {"task": "proj.test", "schedule": "10s", "args": ["hello"], "expires": "5s"},
+        "proj.test('monday')": {
+            "task": "proj.test",
+            "schedule": {"minute": 30, "hour": 7, "day_of_week": 1},
+            "args": ["monday"],
+        },
+    }
+    assert "4 entries" in beatd("check", "beat.toml").stdout
+    again = beatd("import", "celery", "proj", "-o", "beat.toml")
+    assert (again.returncode, "--force" in again.stderr) == (1, True)
+
+
+def test_errors_are_the_users_own(tmp_path, beatd):
+    (tmp_path / "broken.py").write_text("import celery\n1 / 0\n")
+    done = beatd("import", "celery", "broken")
+    assert done.returncode == 2
+    assert 'broken.py", line 2' in done.stderr
+    assert "beatd/importing" not in done.stderr
+    missing = beatd("import", "celery", "nowhere:app")
+    assert (missing.returncode, "no module named 'nowhere'" in missing.stderr) == (2, True)
+    django = beatd("import", "django-celery-beat", "nowhere.settings")
+    assert (django.returncode, django.stderr.count("\n") <= 3) == (2, True), django.stderr
+    unreachable = beatd("import", "redbeat", "redis://:secret@127.0.0.1:1/0")
+    assert unreachable.returncode == 1
+    assert "secret" not in unreachable.stderr + unreachable.stdout
+    assert beatd("import", "crontab", "/nowhere").returncode == 2
+
+
+def test_redbeat_as_it_is_in_redis(redis_url, beatd):
+    app = Celery("proj", broker=redis_url)
+    app.conf.redbeat_redis_url = redis_url
+    RedBeatSchedulerEntry("ten", "t.ten", schedule(10), args=[1], app=app).save()
+    RedBeatSchedulerEntry("dawn", "t.dawn", crontab(hour=4, minute=0), options={"queue": "q"}, app=app).save()
+    done = beatd("import", "redbeat", redis_url, "--timezone", "Asia/Baku")
+    assert done.returncode == 0, done.stderr
+    assert tomllib.loads(done.stdout)["timezone"] == "Asia/Baku"
+    assert schedule_of(done.stdout) == {
+        "ten": {"task": "t.ten", "schedule": "10s", "args": [1]},
+        "dawn": {"task": "t.dawn", "schedule": {"minute": 0, "hour": 4}, "queue": "q"},
+    }
+
+
+def test_the_tables_of_django_celery_beat(tmp_path: Path, beatd):
+    (tmp_path / "site_settings.py").write_text(SETTINGS.format(folder=tmp_path))
+    environment = {"DJANGO_SETTINGS_MODULE": "site_settings", "PYTHONPATH": str(tmp_path), "PATH": "/usr/bin:/bin"}
+    subprocess.run([sys.executable, "-c", DJANGO], env=environment, cwd=tmp_path, check=True, timeout=60)
+    done = beatd("import", "django-celery-beat", "site_settings")
+    assert done.returncode == 1, done.stderr
+    assert "broken: its args are not JSON" in done.stderr
+    assert "past: schedule: its moment has passed" in done.stderr
+    assert tomllib.loads(done.stdout)["timezone"] == "Europe/Paris"
+    assert schedule_of(done.stdout) == {
+        "dawn": {
+            "task": "t.c",
+            "schedule": {"minute": "0", "hour": "4", "day_of_week": "1-5"},
+            "timezone": "Asia/Tokyo",
+            "priority": 3,
+            "headers": {"x": "y"},
+            "enabled": False,
+        },
+        "past": {"task": "t.p", "schedule": {"at": "2020-01-01T00:00:00Z"}, "max_runs": 1},
+        "ten": {"task": "t.i", "schedule": "10m", "args": [1, 2], "queue": "q", "expires": "30s"},
+    }
