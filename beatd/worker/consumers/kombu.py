@@ -108,6 +108,12 @@ class KombuConsumer:
             self._arrived.append(self._parked.pop(0)[1])
             self._ring()
 
+    def queues(self) -> list[str]:
+        return [queue.name for queue in self._queues]
+
+    def waiting(self, at_most: int) -> list[tuple[Delivery, int]]:
+        return [(delivery, due_ms) for due_ms, delivery in self._parked[:at_most]]
+
     def idle_for(self) -> float:
         if not self._parked:
             return math.inf

@@ -41,6 +41,12 @@ class Consumer(Protocol):
     def tend(self) -> None:
         """What has to be done every now and then: heartbeat, messages whose time has come, those of dead workers."""
 
+    def queues(self) -> list[str]:
+        """The names of the queues that it takes from."""
+
+    def waiting(self, at_most: int) -> list[tuple[Delivery, int]]:
+        """Messages that wait for their time (ms), the soonest first, as far as this worker can see them."""
+
     def idle_for(self) -> float:
         """Seconds until :meth:`tend` has something to do again."""
 

@@ -44,6 +44,7 @@ class RedisConsumer:
         self._shared = keys.workers()
         self._id = f"{name}:{uuid.uuid4().hex[:8]}"
         self._unacked = keys.worker(self._id, "unacked")
+        self._queues = list(queues)
         self._sources = [key for step in zip(*map(queue_keys, queues), strict=True) for key in step]
         self._doorbell = Doorbell(self._client, self._sources)
         self.place = place_of(self._client)
@@ -122,6 +123,15 @@ class RedisConsumer:
         if now >= self._sweep_due:
             self._sweep_due = now + _SWEEP_MS
             self._sweep()
+
+    def queues(self) -> list[str]:
+        return list(self._queues)
+
+    def waiting(self, at_most: int) -> list[tuple[Delivery, int]]:
+        with border(self._client):
+            found: Any = self._client.zrange(self._shared.parked, 0, at_most - 1, withscores=True)
+        split = ((member.partition(b"\0"), due) for member, due in found)
+        return [(Delivery(int(tag), *_split(held)), int(due)) for (tag, _, held), due in split]
 
     def idle_for(self) -> float:
         soonest = min(self._beat_due, self._wake_due, self._sweep_due)
