@@ -16,13 +16,18 @@ if TYPE_CHECKING:
 @click.option("--broker", "-b", metavar="URL", help="Where messages come from.")
 @click.option("--result-backend", metavar="URL", help="Where results go.")
 @click.option("--concurrency", "-c", type=click.IntRange(1), metavar="N", help="Processes or threads; default: CPUs.")
-@click.option("--pool", "-P", type=click.Choice(["prefork", "threads", "solo"]), help="Where tasks run; prefork.")
+@click.option(
+    "--pool", "-P", type=click.Choice(["prefork", "threads", "asyncio", "solo"]), help="Where tasks run; prefork."
+)
 @click.option("--queues", "-Q", metavar="A,B", help="Queues to take from; default: celery.")
 @click.option("--hostname", "-n", metavar="NAME", help="The worker's name; %h is the host. Default: celery@%h.")
 @click.option("--loglevel", "-l", default="info", metavar="LEVEL", help="debug, info, warning, error or critical.")
 @click.option("--log-format", type=click.Choice(["celery", "text", "json"]), default="celery", help="Of log lines.")
 @click.option("--builtin", metavar="NAMES", help="Run beatd's own tasks too: command, http.")
 @click.option("--max-tasks-per-child", type=click.IntRange(1), metavar="N", help="Replace a process after N tasks.")
+@click.option("--max-memory-per-child", type=click.IntRange(1), metavar="KIB", help="Replace a larger process.")
+@click.option("--logfile", "-f", metavar="FILE", help="Log there; %n is the name, %i and %I number the processes.")
+@click.option("--pidfile", metavar="FILE", help="Keep the process id there, locked, while it runs.")
 @click.pass_obj
 def worker(app: App | None, /, **options: Any) -> None:
     """Run tasks until told to stop: SIGTERM or Ctrl-C once to finish what runs, twice to leave at once."""

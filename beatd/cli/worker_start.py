@@ -11,11 +11,14 @@ from typing import Any
 from beatd import config, logs
 from beatd.app.app import App
 from beatd.app.loading import find_app
+from beatd.cli.logfile import LogFile
+from beatd.cli.nodes import Node
+from beatd.cli.pidfile import held
 from beatd.exceptions import ConfigError, Fault
 from beatd.model import Settings
 from beatd.worker import builtin
-from beatd.worker.assembly import run_worker
-from beatd.worker.settings import WorkerSettings, cpu_count, node_name
+from beatd.worker.assembly import POOLS, run_worker
+from beatd.worker.settings import COROUTINES, WorkerSettings, cpu_count, node_name
 
 log = logging.getLogger("celery.worker")
 
@@ -33,7 +36,13 @@ def start(options: dict[str, Any], app: App | None = None) -> None:
         app = app or _app(options, settings)
         _apply(app, options, settings, store_url)
         builtin.register(app, _names(options["builtin"]))
-        run_worker(app, _settings(app, options, settings, store_url))
+        chosen = _settings(app, options, settings, store_url)
+        node = Node(1, chosen.hostname)
+        if options["pidfile"]:
+            stack.enter_context(held(Path(node.fill_in(options["pidfile"])).expanduser()))
+        if options["logfile"]:
+            LogFile(node.fill_in(options["logfile"])).open()
+        run_worker(app, chosen)
 
 
 def _state_store(settings: Settings) -> AbstractContextManager[str]:
@@ -72,16 +81,23 @@ def _apply(app: App, options: dict[str, Any], settings: Settings | None, store_u
 
 def _settings(app: App, options: dict[str, Any], settings: Settings | None, store_url: str | None) -> WorkerSettings:
     conf = app.conf
-    pool = options["pool"] or (conf.worker_pool if conf.worker_pool in ("threads", "solo") else "prefork")
+    pool = options["pool"] or (conf.worker_pool if conf.worker_pool in POOLS else "prefork")
     return WorkerSettings(
         hostname=node_name(options["hostname"]),
         queues=_names(options["queues"]) or (conf.task_default_queue,),
         pool=pool,
-        concurrency=1 if pool == "solo" else options["concurrency"] or conf.worker_concurrency or cpu_count(),
+        concurrency=_concurrency(pool, options["concurrency"] or conf.worker_concurrency),
         prefix=settings.redis.prefix if settings is not None else "beatd",
         store_url=store_url,
         max_tasks_per_child=options["max_tasks_per_child"] or conf.worker_max_tasks_per_child,
+        max_memory_per_child=options["max_memory_per_child"] or conf.worker_max_memory_per_child,
     )
+
+
+def _concurrency(pool: str, wanted: int | None) -> int:
+    if pool == "solo":
+        return 1
+    return wanted or (COROUTINES if pool == "asyncio" else cpu_count())
 
 
 def _names(text: str | None) -> tuple[str, ...]:

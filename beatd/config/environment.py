@@ -21,6 +21,8 @@ class Environment(NamedTuple):
     """``$NO_COLOR`` is set to something (no-color.org)."""
     config_home: Path = Path("~/.config")
     """``$XDG_CONFIG_HOME``: where a user's own configuration is."""
+    state_home: Path = Path("~/.local/state")
+    """``$XDG_STATE_HOME``: where a user's programs keep what they remember."""
 
 
 def environment(env: Mapping[str, str] | None = None) -> Environment:
@@ -32,4 +34,5 @@ def environment(env: Mapping[str, str] | None = None) -> Environment:
         watchdog_pid=found.get("WATCHDOG_PID") or None,
         no_color=bool(found.get("NO_COLOR")),
         config_home=Path(found.get("XDG_CONFIG_HOME") or "~/.config").expanduser(),
+        state_home=Path(found.get("XDG_STATE_HOME") or "~/.local/state").expanduser(),
     )

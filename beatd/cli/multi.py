@@ -1,0 +1,220 @@
+"""``beatd multi``: several workers in the background."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import signal
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import click
+
+from beatd import config
+from beatd.cli.node_process import Memory, Started, start, tell, wait_until
+from beatd.cli.nodes import Node, Words, as_arguments, nodes, read_words
+from beatd.cli.worker import worker
+from beatd.exceptions import ConfigError
+
+STOP_S = 600.0
+"""How long ``stopwait`` and ``restart`` wait for running tasks by default."""
+_KILLED_S = 10.0
+_SIGNAL = re.compile(r"-(?:SIG)?([A-Z]+|[1-9]\d?)")
+
+
+class Call(NamedTuple):
+    """A call of one of the commands: the nodes, how each is to be started, and the signal that was named."""
+
+    memory: Memory
+    nodes: list[Node]
+    words: Words
+    signal: signal.Signals
+    timeout: float
+
+    @property
+    def says_how(self) -> bool:
+        """Whether there are options on the command line."""
+        return bool(self.words.options or self.words.for_some)
+
+    def as_told(self, node: Node) -> Started:
+        """The node as the command line says."""
+        options = self.words.options_of(node)
+        options.pop("--hostname", None)
+        folder = _folder()
+        pidfile = options.pop("--pidfile", None) or str(folder / node.fill_in("%n.pid"))
+        logfile = options.pop("--logfile", None) or str(folder / node.fill_in("%n%I.log"))
+        here = str(Path.cwd())
+        files = [str(Path(here, Path(file).expanduser())) for file in (pidfile, logfile)]
+        files[0] = files[0].replace("%i", "0").replace("%I", "")
+        return Started(node.name, as_arguments(options), here, *files)
+
+    def as_remembered(self, node: Node) -> Started:
+        """The node as it was started last; what the command line says, if it says anything or nothing is known."""
+        known = self.memory.recall(node.name)
+        return self.as_told(node) if known is None or self.says_how else known
+
+    def running(self, node: Node) -> int | None:
+        """The node's process, looked for where it was started, or where the command line says."""
+        known = self.memory.recall(node.name)
+        return (known.pid if known else None) or self.as_told(node).pid
+
+
+@click.group("multi")
+def multi() -> None:
+    """Start and stop several workers in the background.
+
+    \b
+    beatd multi start 3 -A proj -c 2          celery1, celery2, celery3
+    beatd multi start web mail -A proj -Q:mail letters -c:web 4
+    beatd multi restart web mail              with the options of the start
+    beatd multi stopwait 1-3
+
+    NODES are names, ranges (1-3), or one number: so many. Options are those of "beatd worker"; -c:1-3 10 is for some
+    nodes only. In their values %n is the node's short name, %N the full one, %h the host, %d its domain; in --logfile
+    %i is the number of the process and %I the same after a dash.
+    """
+
+
+def _command(name: str, summary: str) -> Callable[[Callable[[Call], Iterable[bool]]], click.Command]:
+    """A subcommand that goes through nodes; it exits with the number of those that failed."""
+
+    def decorate(action: Callable[[Call], Iterable[bool]]) -> click.Command:
+        def run(words: tuple[str, ...], timeout: float) -> None:
+            failed = sum(not well for well in action(_read(name, words, timeout)))
+            if failed:
+                raise click.exceptions.Exit(min(failed, 125))
+
+        decorated: Any = run
+        for decorator in (
+            click.option(
+                "--timeout",
+                type=click.FloatRange(0),
+                default=STOP_S,
+                show_default=True,
+                help="Seconds to wait for the end of a node.",
+            ),
+            click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="NODES... [OPTIONS]"),
+            multi.command(name, help=summary, context_settings={"ignore_unknown_options": True}),
+        ):
+            decorated = decorator(decorated)
+        return decorated  # type: ignore[no-any-return]
+
+    return decorate
+
+
+@_command("start", "Start nodes that do not run.")
+def _start(call: Call) -> Iterable[bool]:
+    return (_begin(call.as_told(node), call.memory) for node in call.nodes)
+
+
+@_command("restart", "Stop nodes, wait, and start them as they were started before, or as you say now.")
+def _restart(call: Call) -> Iterable[bool]:
+    for node in call.nodes:
+        ended = _end(call, node, wait=call.timeout)
+        yield ended and _begin(call.as_remembered(node), call.memory)
+
+
+@_command("stop", "Tell nodes to finish what they run and end; -QUIT: at once.")
+def _stop(call: Call) -> Iterable[bool]:
+    return (_end(call, node, wait=None) for node in call.nodes)
+
+
+@_command("stopwait", "The same, and wait until they have ended.")
+def _stopwait(call: Call) -> Iterable[bool]:
+    for node in call.nodes:  # all are told before the first is waited for
+        if (pid := call.running(node)) is not None:
+            tell(pid, call.signal)
+    return [_end(call, node, wait=call.timeout, told=True) for node in call.nodes]
+
+
+@_command("kill", "Kill nodes; what they ran late-acknowledged is run again elsewhere.")
+def _kill(call: Call) -> Iterable[bool]:
+    return (_end(call._replace(signal=signal.SIGKILL), node, wait=_KILLED_S) for node in call.nodes)
+
+
+@_command("show", "Print the command lines that would be run.")
+def _show(call: Call) -> Iterable[bool]:
+    for node in call.nodes:
+        click.echo(shlex.join(call.as_remembered(node).command))
+        yield True
+
+
+@_command("names", "Print the names of nodes.")
+def _names(call: Call) -> Iterable[bool]:
+    for node in call.nodes:
+        click.echo(node.name)
+        yield True
+
+
+@_command("status", "Print which nodes run; all that are remembered, if none is named.")
+def _status(call: Call) -> Iterable[bool]:
+    for node in call.nodes:
+        pid = call.running(node)
+        click.echo(f"{node.name}: {'down' if pid is None else f'runs, pid {pid}'}")
+        yield pid is not None
+
+
+def _begin(one: Started, memory: Memory) -> bool:
+    if (pid := one.pid) is not None:
+        click.echo(f"{one.node}: runs already, pid {pid}")
+        return True
+    before = memory.recall(one.node)
+    try:
+        memory.remember(one)  # first: should this process be killed now, the node can still be stopped
+        click.echo(f"{one.node}: started, pid {start(one)}")
+    except ConfigError as error:
+        click.echo(str(error), err=True)
+        if one.pid is None:
+            memory.forget(one.node) if before is None else memory.remember(before)
+        return False
+    return True
+
+
+def _end(call: Call, node: Node, *, wait: float | None, told: bool = False) -> bool:
+    """Signal a node, and wait for its end; one that does not run is where it should be."""
+    pid = call.running(node)
+    if pid is None or not (told or tell(pid, call.signal)):
+        click.echo(f"{node.name}: does not run" if not told else f"{node.name}: stopped")
+        return True
+    if wait is None:
+        click.echo(f"{node.name}: {call.signal.name} to pid {pid}")
+        return True
+    if not wait_until(lambda: call.running(node) is None, wait):
+        click.echo(f"{node.name}: pid {pid} still runs after {wait:g} s", err=True)
+        return False
+    click.echo(f"{node.name}: stopped")
+    return True
+
+
+def _read(command: str, words: tuple[str, ...], timeout: float) -> Call:
+    """Raises click.UsageError."""
+    number = signal.SIGTERM
+    ends = command in {"stop", "stopwait", "restart"}
+    left = []
+    for word in words:
+        named = _signal(word) if ends else None
+        number = named or number
+        if named is None:
+            left.append(word)
+    memory = Memory(_folder())
+    parted = read_words(left, worker)
+    if not parted.names and command in {"start", "show", "names", "kill"}:
+        raise click.UsageError("name the nodes: a number, a range such as 1-3, or names")
+    names = parted.names or tuple(memory.nodes())
+    host = dict(parted.options).pop("--hostname", None)
+    return Call(memory, nodes(names, host=host and host.rpartition("@")[2]), parted, number, timeout)
+
+
+def _signal(word: str) -> signal.Signals | None:
+    found = _SIGNAL.fullmatch(word)
+    if found is None:
+        return None
+    try:
+        return signal.Signals(int(found[1])) if found[1].isdigit() else signal.Signals[f"SIG{found[1]}"]
+    except (ValueError, KeyError):
+        return None
+
+
+def _folder() -> Path:
+    return config.environment().state_home / "beatd" / "multi"
