@@ -3,6 +3,8 @@
 The claim pushes to a list either way. If the state store is the broker, that list is the queue, and with the claim the
 message has arrived: exactly once. Else it is the outbox, which :meth:`Outlet.flush` empties into the broker: at least
 once, and a repeat carries the same id.
+
+``tests/model/outbox.py`` says what could go wrong between the two, and shows that it does not.
 """
 
 from __future__ import annotations
@@ -23,6 +25,10 @@ from beatd.store.outbox import DeadLetter, Outbox
 
 FLUSH_AT_MOST = 10.0
 """Seconds after which no further batch is begun, though there are some."""
+
+LOOK_AGAIN = 10.0
+"""Seconds after which an outbox that was empty is looked at again: for what was claimed by a request that came late, or
+was struck off by one that the store forgot."""
 
 
 class Outlet(Protocol):
@@ -48,10 +54,14 @@ class Outlet(Protocol):
 
 
 class StoreOutlet:
-    """The state store is the broker: nothing is left to do after the claim."""
+    """The state store is the broker: nothing is left to do after the claim.
 
-    def __init__(self, publisher: Publisher) -> None:
+    ``leftovers`` is for an outbox that was filled when there was another broker.
+    """
+
+    def __init__(self, publisher: Publisher, leftovers: OutboxOutlet | None = None) -> None:
         self._publisher = publisher
+        self._leftovers = leftovers
         self._bound: dict[Address, str] = {}
         """The queues behind exchanges, as looked up since the last flush."""
 
@@ -61,9 +71,9 @@ class StoreOutlet:
     def claimed(self, runs: Sequence[Run], report: Report, now_ms: int) -> None:
         report.dispatched(runs, now_ms)
 
-    def flush(self, term: Term, report: Report) -> bool:  # noqa: ARG002 - nothing is ever left
+    def flush(self, term: Term, report: Report) -> bool:
         self._bound.clear()
-        return True
+        return self._leftovers is None or self._leftovers.flush(term, report)
 
     def depth(self, queue: str) -> int:
         return self._publisher.depth(queue)
@@ -92,9 +102,12 @@ class OutboxOutlet:
         self._publisher = publisher
         self._clock = clock
         self._empty_in = 0  # the token of the term in which the outbox was last seen empty
-        self._inherited_in = 0  # that of the term in which the outboxes of former shards were taken over
+        self._empty_at = 0.0  # and when that was
+        self._inherited_in = 0  # the token of the term in which the outboxes of former shards were taken over
         self._claimed: dict[str, Run] = {}
         """Runs of our own that are in the outbox, by id."""
+        self._handed_over: tuple[list[bytes], list[DeadLetter]] = [], []
+        """What the broker has got of the outbox, and what it will never get, that is not struck off yet."""
 
     def list_key(self, address: Address, priority: int | None) -> str:  # noqa: ARG002 - the envelope knows them
         self._empty_in = 0
@@ -105,18 +118,34 @@ class OutboxOutlet:
 
     def flush(self, term: Term, report: Report) -> bool:
         """Publish the oldest first, so that leftovers of a leader that died go before what is new."""
-        if term.token not in (self._empty_in, self._inherited_in):
+        if self._is_empty(term):
+            return True
+        if self._inherited_in != term.token:
             self._inherited_in = term.token if self._outbox.inherit(lease_value=term.lease_value) else 0
         until = self._clock.monotonic() + FLUSH_AT_MOST
-        while self._empty_in != term.token:
+        while envelopes := self._outbox.oldest(self._publisher.batch):
             if self._clock.monotonic() > until:
                 return False
-            envelopes = self._outbox.oldest(self._publisher.batch)
-            letters = self._publish(envelopes, report)
-            if not envelopes or self._outbox.strike(len(envelopes), letters, lease_value=term.lease_value) == 0:
-                self._empty_in = term.token
-                self._claimed.clear()
+            if self._hand_over(envelopes, term, report) == 0:
+                break
+        self._empty_in, self._empty_at = term.token, self._clock.monotonic()
+        self._claimed.clear()
         return True
+
+    def _is_empty(self, term: Term) -> bool:
+        return self._empty_in == term.token and self._clock.monotonic() - self._empty_at < LOOK_AGAIN
+
+    def _hand_over(self, envelopes: list[bytes], term: Term, report: Report) -> int:
+        """Publish and strike off; returns how many are left. What was published and could not be struck off, because
+        the store was away, is not published again."""
+        known, letters = self._handed_over
+        if not known or envelopes[: len(known)] != known:
+            letters = self._publish(envelopes, report)
+            known = envelopes
+            self._handed_over = known, letters
+        left = self._outbox.strike(known, letters, lease_value=term.lease_value)
+        self._handed_over = [], []
+        return left
 
     def depth(self, queue: str) -> int:
         return self._publisher.depth(queue)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Sequence
+from hashlib import sha1
 from typing import Any, NamedTuple
 
 import redis
@@ -61,10 +62,16 @@ class Outbox:
             newest_first: list[Any] = self._client.lrange(self.key, -count, -1)
         return newest_first[::-1]
 
-    def strike(self, count: int, letters: Sequence[DeadLetter] = (), *, lease_value: str) -> int:
-        """Take the ``count`` oldest out, and keep ``letters`` among the dead letters; returns how many are left."""
+    def strike(self, envelopes: Sequence[bytes], letters: Sequence[DeadLetter] = (), *, lease_value: str) -> int:
+        """Take ``envelopes`` out, which :meth:`oldest` returned; keep ``letters`` among the dead letters.
+
+        Returns how many messages are left. Nothing happens if the oldest are others by now, so that a request which the
+        network delayed cannot take out what came after.
+        """
         keys = [self._lease, self.key, self._dead_letters]
-        return int(self._strike(keys, [lease_value, count, DEAD_LETTERS_KEPT, *map(_written, letters)]))
+        digest = sha1(b"".join(envelopes), usedforsecurity=False).hexdigest()
+        first = [lease_value, len(envelopes), digest, DEAD_LETTERS_KEPT]
+        return int(self._strike(keys, [*first, *map(_written, letters)]))
 
 
 def _written(letter: DeadLetter) -> bytes:

@@ -12,8 +12,8 @@ from itertools import count
 
 import redis
 
-from tests.chaos.fleet import Daemon, Fleet
-from tests.chaos.ledger import KEYS
+from beatd.store.keys import Keys
+from tests.chaos.fleet import Fleet, Place
 from tests.chaos.proxy import Proxy
 from tests.chaos.store import ChaosStore
 
@@ -35,7 +35,8 @@ class Faults:
         *,
         kinds: Sequence[str] = FAULTS,
         longest: float,
-        power_loss: bool,
+        power_loss: bool = False,
+        shards: int = 1,
     ) -> None:
         self._fleet = fleet
         self._store = store
@@ -44,9 +45,9 @@ class Faults:
         self._kinds = kinds
         self._longest = longest
         self._power_loss = power_loss
+        self._leases = [Keys().shard(number).lease for number in range(shards)]
         self._repairs: list[tuple[float, int, Callable[[], None]]] = []
         self._numbers = count()
-        self._network_broken = False
         self.log: list[str] = []
         self.rolled_back: list[tuple[float, float]] = []
         """From when to when (monotonic) writes were lost with the store's power."""
@@ -66,12 +67,14 @@ class Faults:
         heappush(self._repairs, (time.monotonic() + seconds, next(self._numbers), repair))
         return f"{seconds:.1f} s"
 
-    def _leader(self) -> Daemon | None:
+    def _leader(self) -> Place | None:
+        """Who leads; with several shards: one of them."""
+        lease = self._random.choice(self._leases)
         with contextlib.suppress(redis.RedisError), self._store.client() as client:
-            return self._fleet.holder(client.get(KEYS.lease))
+            return self._fleet.holder(client.get(lease))
         return None
 
-    def _one(self, *, leading: bool) -> Daemon | None:
+    def _one(self, *, leading: bool) -> Place | None:
         """A daemon that runs, the leader or another one."""
         leader = self._leader()
         able = [one for one in self._fleet.daemons if one.pid and not one.frozen and (one is leader) == leading]
@@ -157,12 +160,15 @@ class Faults:
             return f"not told: {error}"
 
     def _network(self) -> str:
-        """Break the way of one daemon, the one behind the proxy."""
+        """Break the way between one daemon and the store."""
+        return self._break(self._proxy)
+
+    def _break(self, proxy: Proxy) -> str:
         mode = self._random.choice(("stall", "refuse", "deaf", "slow"))
-        self._proxy.mode = mode
+        proxy.mode = mode
         until = self._random.uniform(0.5, self._longest / 2)
 
         def pass_again() -> None:
-            self._proxy.mode = "pass"
+            proxy.mode = "pass"
 
         return f"{mode} for {self._later(until, pass_again)}"

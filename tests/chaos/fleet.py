@@ -1,30 +1,34 @@
-"""Three real daemons on one schedule; the last of them reaches the state store through the proxy."""
+"""The processes that are tried: three real daemons on one schedule, and whatever else there is to end."""
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 LIMIT = 30.0
-"""Seconds within which a daemon that was told to stop must have ended."""
-
+"""Seconds within which a process that was told to stop must have ended."""
 
 YOUTH = 3.0
 """Seconds after its start in which a process may not yet have got to handling signals, and simply ends."""
 
 
-class Daemon:
+class Place:
     """A place in the fleet: one process after the other, each with a log of its own."""
 
-    def __init__(self, number: int, config: Path) -> None:
-        self.name = f"daemon {number}"
-        self._config = config
-        self._starts = itertools.count(1)
+    def __init__(self, name: str, folder: Path, *arguments: str, **env: str) -> None:
+        self.name = name
+        self._logs = folder / name.replace(" ", "-")
+        self._command = [sys.executable, "-m", "beatd", *arguments]
+        self._env = os.environ | env
+        self.starts = 0
+        """How many processes there have been; the number of the one that runs."""
         self._process: subprocess.Popen[bytes] | None = None
         self._started = 0.0
         self.frozen = False
@@ -34,21 +38,29 @@ class Daemon:
         return None if self._process is None else self._process.pid
 
     def start(self) -> None:
-        log = self._config.with_suffix(f".{next(self._starts)}.log")
-        command = [sys.executable, "-m", "beatd", "--config", str(self._config), "--log-format", "json"]
+        self.starts += 1
         self._started = time.monotonic()
-        with log.open("wb") as output:
-            self._process = subprocess.Popen(command, stdout=output, stderr=output, stdin=subprocess.DEVNULL)
+        with self._logs.with_suffix(f".{self.starts}.log").open("wb") as log:
+            self._process = subprocess.Popen(
+                self._command,
+                stdout=log,
+                stderr=log,
+                stdin=subprocess.DEVNULL,
+                cwd=self._logs.parent,
+                env=self._env | {"CHAOS_START": str(self.starts)},
+                start_new_session=True,
+            )
 
     def send(self, number: signal.Signals) -> None:
         assert self._process is not None
         self._process.send_signal(number)
         self.frozen = {signal.SIGSTOP: True, signal.SIGCONT: False}.get(number, self.frozen)
 
-    def kill(self) -> None:
-        """As the kernel's memory killer would."""
+    def kill(self, *, group: bool = True) -> None:
+        """As the kernel's memory killer would; with the processes that it has started, or that one alone."""
         if self._process is not None:
-            self._process.kill()
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL) if group else self._process.kill()
             self._process.wait(10)
             self._process, self.frozen = None, False
 
@@ -61,28 +73,28 @@ class Daemon:
         self.send(signal.SIGTERM)
         code = self._process.wait(LIMIT)
         young = begun - self._started < YOUTH and code == -signal.SIGTERM
-        assert code == 0 or young, f"{self.name} ended with {code}: see {self._config.parent}"
+        assert code == 0 or young, f"{self.name} ended with {code}: see {self._logs.parent}"
         self._process = None
         return time.monotonic() - begun
 
     def check(self) -> None:
-        """A daemon never ends by itself, whatever happened to the store."""
+        """None ends by itself, whatever happened to store and broker."""
         if self._process is not None and self._process.poll() is not None:
             raise AssertionError(f"{self.name} ended by itself with {self._process.returncode}")
 
 
 class Fleet:
-    """The daemons, and which of them leads."""
+    """The daemons, and which of them leads. ``configs``: the text of each one's beat.toml."""
 
-    def __init__(self, folder: Path, schedule: str, urls: list[str], ttl_ms: int) -> None:
+    def __init__(self, folder: Path, configs: Iterable[str]) -> None:
         self.folder = folder
         self.daemons = []
-        for number, url in enumerate(urls, 1):
+        for number, text in enumerate(configs, 1):
             config = folder / f"beat-{number}.toml"
-            config.write_text(f'[redis]\nurl = "{url}"\n[leader]\nttl = "{ttl_ms}ms"\n{schedule}')
-            self.daemons.append(Daemon(number, config))
+            config.write_text(text)
+            self.daemons.append(Place(f"daemon {number}", folder, "--config", str(config), "--log-format", "json"))
 
-    def holder(self, lease: bytes | None) -> Daemon | None:
+    def holder(self, lease: bytes | None) -> Place | None:
         """The daemon whose lease that is."""
         pid = int(lease.decode().rsplit("-", 2)[1]) if lease else None
         return next((one for one in self.daemons if pid is not None and one.pid == pid), None)

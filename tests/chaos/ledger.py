@@ -7,20 +7,42 @@ import threading
 import time
 import uuid
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import redis
 
 from beatd.message import open_envelope
 from beatd.model import RUN_NAMESPACE
 from beatd.store.keys import Keys
-from tests.chaos.plan import INTERVALS, QUEUES
 
 KEYS = Keys().shard()
 
 AWAY = (redis.ConnectionError, redis.TimeoutError)
+
+Run = tuple[str, int]
+"""An entry's name and when the run was due (ms)."""
+
+
+class Books:
+    """What reached the broker."""
+
+    def __init__(self) -> None:
+        self.seen: Counter[tuple[str, int, str]] = Counter()
+        """How often each message came: entry, due, id."""
+        self.first_at: dict[Run, float] = {}
+        """When each run was first seen (monotonic)."""
+
+    def note(self, headers: Mapping[str, Any]) -> None:
+        """A message came."""
+        run = headers["beatd-entry"], due_ms_of(headers["beatd-due-at"])
+        self.seen[*run, headers["id"]] += 1
+        self.first_at.setdefault(run, time.monotonic())
+
+    @property
+    def ids(self) -> set[str]:
+        return {run_id for _, _, run_id in self.seen}
 
 
 class Account(NamedTuple):
@@ -29,8 +51,8 @@ class Account(NamedTuple):
     due: int
     claimed: int
     messages: int
-    lost: list[tuple[str, int]]
-    doubled: list[tuple[str, int]]
+    lost: list[Run]
+    doubled: list[Run]
     strange: list[str]
     """Messages with an id that is not their run's, or for an instant at which nothing was due."""
 
@@ -46,12 +68,11 @@ class Consumer:
     mistaken for a message that was lost or doubled.
     """
 
-    def __init__(self, client: redis.Redis) -> None:
+    def __init__(self, client: redis.Redis, queues: Sequence[str]) -> None:
         self._client = client
+        self._queues = queues
         self._batches = 0
-        self.seen: Counter[tuple[str, int, str]] = Counter()
-        self.first_at: dict[tuple[str, int], float] = {}
-        """When each run was first seen (monotonic)."""
+        self.books = Books()
         self.error: BaseException | None = None
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="consumer", daemon=True)
@@ -74,7 +95,7 @@ class Consumer:
 
     def drain(self) -> None:
         """Take what there is now."""
-        for queue in QUEUES:
+        for queue in self._queues:
             batch = f"chaos:batch:{self._batches}"
             try:
                 with contextlib.suppress(redis.ResponseError):  # no such key: the queue is empty
@@ -98,10 +119,7 @@ class Consumer:
 
     def _record(self, raws: Iterable[bytes]) -> None:
         for raw in raws:
-            headers = open_envelope(raw).headers
-            run = headers["beatd-entry"], due_ms_of(headers["beatd-due-at"])
-            self.seen[*run, headers["id"]] += 1
-            self.first_at.setdefault(run, time.monotonic())
+            self.books.note(open_envelope(raw).headers)
 
 
 def due_ms_of(text: str) -> int:
@@ -117,20 +135,18 @@ def last_due(client: redis.Redis) -> dict[str, int]:
     return {name.decode(): int(due) for name, due in client.hgetall(KEYS.last_due).items()}
 
 
-def balance(client: redis.Redis, consumer: Consumer, began: dict[str, int]) -> Account:
+def balance(client: redis.Redis, books: Books, began: Mapping[str, int], intervals: Mapping[str, int]) -> Account:
     """Compare schedule, claims and messages, run by run. ``began``: when each entry was first seen, from the start."""
-    claimed_to, runs = (
-        last_due(client),
-        {name.decode(): int(count) for name, count in client.hgetall(KEYS.runs).items()},
-    )
+    claimed_to = last_due(client)
+    runs = {name.decode(): int(count) for name, count in client.hgetall(KEYS.runs).items()}
     due = {
         (name, ms)
         for name, phase in began.items()
-        for ms in range(phase + INTERVALS[name], claimed_to[name] + 1, INTERVALS[name])
+        for ms in range(phase + intervals[name], claimed_to[name] + 1, intervals[name])
     }
-    times: defaultdict[tuple[str, int], int] = defaultdict(int)
+    times: defaultdict[Run, int] = defaultdict(int)
     strange = []
-    for (name, ms, run_id), count in consumer.seen.items():
+    for (name, ms, run_id), count in books.seen.items():
         times[name, ms] += count
         if run_id != str(uuid.uuid5(RUN_NAMESPACE, f"{name}@{ms}")):
             strange.append(f"{name}@{ms} came as {run_id}")

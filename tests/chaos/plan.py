@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
-from beatd.broker.redis import queue_keys
-
-INTERVALS = {f"second-{n}": 1000 for n in range(300)} | {f"quarter-{n}": 250 for n in range(100)}
-"""Entry → milliseconds between its runs."""
-
-QUEUES = [*queue_keys("celery"), *queue_keys("other")]
+from collections.abc import Sequence
+from typing import NamedTuple
 
 _DEFAULTS = '[defaults]\ncatch_up = "all"\ncatch_up_window = "1h"\ncatch_up_max = 1000000\n'
 
 
-def _entry(number: int, name: str, interval_ms: int) -> str:
-    options = ("", 'queue = "other"\n', "priority = 6\n")[number % 3]
+class Plan(NamedTuple):
+    """A schedule whose every run is known beforehand."""
+
+    intervals: dict[str, int]
+    """Entry → milliseconds between its runs."""
+    schedule: str
+    """As beat.toml has it."""
+
+    @staticmethod
+    def of(options: Sequence[str], size: int = 100) -> Plan:
+        """Entries that take turns in ``options``: three of them each second and one each quarter, ``size`` times."""
+        intervals = {f"second-{n}": 1000 for n in range(3 * size)} | {f"quarter-{n}": 250 for n in range(size)}
+        named = enumerate(intervals.items())
+        entries = (_entry(name, interval_ms, options[n % len(options)]) for n, (name, interval_ms) in named)
+        return Plan(intervals, _DEFAULTS + "".join(entries))
+
+
+def _entry(name: str, interval_ms: int, options: str) -> str:
     return f'[beat_schedule.{name}]\ntask = "tasks.tick"\nschedule = {interval_ms / 1000}\n{options}'
-
-
-SCHEDULE = _DEFAULTS + "".join(_entry(number, *item) for number, item in enumerate(INTERVALS.items()))

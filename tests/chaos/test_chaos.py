@@ -5,7 +5,7 @@ import secrets
 
 import pytest
 
-from tests.chaos.run import run
+from tests.chaos.run import Trial, run
 from tests.conftest import missing, server_binary
 
 SEED = int(os.environ.get("BEATD_CHAOS_SEED") or secrets.randbelow(1_000_000))
@@ -19,7 +19,7 @@ def _server(server_kind):
 
 @pytest.mark.timeout(150)
 def test_nothing_is_lost_or_doubled_whatever_breaks(server_kind):
-    result = run(25, SEED, ttl_ms=3_000, longest=8, store_kind=server_kind)
+    result = run(Trial(25, SEED, ttl_ms=3_000, longest=8, store=server_kind))
     assert result.good, f"{result} (logs: {result.folder})\n" + "\n".join(result.faults)
     assert result.account.messages > 10_000
     assert result.terms > 1, "nobody ever took over, which proves little"
@@ -29,5 +29,5 @@ def test_nothing_is_lost_or_doubled_whatever_breaks(server_kind):
 def test_nothing_is_lost_with_the_last_second_of_the_store(server_kind):
     """Messages that left in that second may come again, under the same ids."""
     kinds = ("restart_store", "restart_store", "kill_leader", "freeze_leader", "kill_clients")
-    result = run(15, SEED, ttl_ms=3_000, longest=5, power_loss=True, kinds=kinds, store_kind=server_kind)
+    result = run(Trial(15, SEED, ttl_ms=3_000, longest=5, power_loss=True, kinds=kinds, store=server_kind))
     assert result.good, f"{result} (logs: {result.folder})\n" + "\n".join(result.faults)

@@ -5,18 +5,26 @@
 -- KEYS[3]  dead letters  list    JSON, the newest first; capped
 -- ARGV[1]  the value that the lease must have
 -- ARGV[2]  how many
--- ARGV[3]  how many dead letters to keep
--- ARGV[4…] dead letters: those of the struck-off messages that nobody takes
+-- ARGV[3]  the SHA-1 of these messages, one after the other, the oldest first
+-- ARGV[4]  how many dead letters to keep
+-- ARGV[5…] dead letters: those of the struck-off messages that nobody takes
 --
--- Returns how many are left; error FENCED, and nothing struck off, when the term is over: the new leader then sends
--- them once more, under the same ids.
+-- Returns how many are left. Nothing is struck off when the oldest are others by now: the call was made before, and its
+-- answer lost, or more was taken over from another shard meanwhile. Error FENCED, and nothing struck off, when the term
+-- is over: the new leader then sends them once more, under the same ids.
 
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then
   return redis.error_reply('FENCED term ' .. ARGV[1] .. ' is over')
 end
-redis.call('LTRIM', KEYS[2], 0, -(tonumber(ARGV[2]) + 1))
-if ARGV[4] then
-  redis.call('LPUSH', KEYS[3], unpack(ARGV, 4))
-  redis.call('LTRIM', KEYS[3], 0, ARGV[3] - 1)
+local newest_first, oldest_first = redis.call('LRANGE', KEYS[2], -tonumber(ARGV[2]), -1), {}
+for i = #newest_first, 1, -1 do
+  oldest_first[#oldest_first + 1] = newest_first[i]
+end
+if redis.sha1hex(table.concat(oldest_first)) == ARGV[3] then
+  redis.call('LTRIM', KEYS[2], 0, -(tonumber(ARGV[2]) + 1))
+  if ARGV[5] then
+    redis.call('LPUSH', KEYS[3], unpack(ARGV, 5))
+    redis.call('LTRIM', KEYS[3], 0, ARGV[4] - 1)
+  end
 end
 return redis.call('LLEN', KEYS[2])

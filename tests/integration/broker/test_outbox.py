@@ -6,12 +6,13 @@ import threading
 import pytest
 
 from beatd.beat.messages import Messages
-from beatd.beat.outlet import FLUSH_AT_MOST, OutboxOutlet
+from beatd.beat.outlet import FLUSH_AT_MOST, LOOK_AGAIN, OutboxOutlet, StoreOutlet
 from beatd.beat.report import Report
 from beatd.beat.seat import Term
 from beatd.broker import Refused
-from beatd.exceptions import BrokerError, TermLost
-from beatd.message import envelope
+from beatd.broker.redis import RedisPublisher
+from beatd.exceptions import BrokerError, StoreUnavailable, TermLost
+from beatd.message import envelope, open_envelope
 from beatd.model import Entry, Options, Policies, Run
 from beatd.schedules import parse
 from beatd.store.client import connect
@@ -116,13 +117,58 @@ def test_a_slow_broker_is_left_after_a_while_so_that_the_loop_goes_on_turning(ri
     assert (rig.left, len(rig.broker.ids)) == (0, 310)
 
 
-def test_an_outbox_that_was_empty_is_not_asked_again_in_the_same_term(rig):
+def test_an_outbox_that_was_empty_is_not_asked_again_for_a_while(rig):
     rig.flush()
     rig.put(raw("unseen"))
     rig.flush()
     assert rig.left == 1
+    rig.clock.ms += int(LOOK_AGAIN * 1000)
+    rig.flush()
+    assert rig.broker.ids == ["unseen"]
+    rig.put(raw("another"))
     rig.outlet.list_key(parcel("x", "q").to, None)  # something is about to be claimed
     rig.flush()
+    assert rig.left == 0
+
+
+def test_what_was_published_and_not_struck_off_is_not_published_again(rig, monkeypatch):
+    rig.put(raw("a"), raw("bad"))
+    rig.broker.refuses = {"bad"}
+    strike = rig.outbox.strike
+    monkeypatch.setattr(rig.outbox, "strike", away)
+    for _ in range(2):
+        with pytest.raises(StoreUnavailable):
+            rig.flush()
+    monkeypatch.setattr(rig.outbox, "strike", strike)
+    rig.put(raw("b"))
+    rig.flush()
+    assert rig.broker.ids == ["a", "bad", "b"]
+    assert rig.left == 0
+    assert len(rig.dead) == rig.report.totals["refused"] == 1
+
+
+def away(*_, **__):
+    raise StoreUnavailable("the store is away")
+
+
+def test_a_strike_that_comes_late_takes_out_nothing_that_was_not_published(rig):
+    """Its sender had given up, struck off the same once more, and claimed others under the same term."""
+    late, lease_value = [raw("a"), raw("b")], rig.term.lease_value
+    rig.put(*late)
+    rig.flush()
+    rig.put(raw("c"), raw("d"))
+    assert rig.outbox.strike(late, lease_value=lease_value) == 2
+    rig.outlet.list_key(parcel("x", "q").to, None)
+    rig.flush()
+    assert rig.broker.ids == ["a", "b", "c", "d"]
+
+
+def test_what_is_taken_over_while_a_batch_is_on_its_way_is_published_too(rig):
+    """As by a call to take over a former shard's outbox that comes late: it puts what is older before the batch."""
+    rig.put(raw("a"), raw("b"))
+    rig.broker.then = lambda: (rig.client.rpush(rig.outbox.key, raw("older")), setattr(rig.broker, "then", list))
+    rig.flush()
+    assert set(rig.broker.ids) == {"a", "b", "older"}
     assert rig.left == 0
 
 
@@ -232,3 +278,16 @@ def test_what_a_former_shard_left_behind_goes_first(rig):
     rig.put(raw("new"))
     rig.flush()
     assert rig.broker.ids == ["left behind", "new"]
+
+
+def test_what_was_left_when_the_store_became_the_broker_goes_to_its_queues(rig, redis_url):
+    """The fleet had another broker, and was moved: the outbox is emptied all the same, under the same ids."""
+    rig.put(raw("a"), raw("b", "other"))
+    rig.client.lpush(KEYS.shard(3).outbox, raw("of a former shard"))
+    publisher = RedisPublisher(redis_url)
+    outlet = StoreOutlet(publisher, OutboxOutlet(rig.outbox, publisher, rig.clock))
+    assert outlet.flush(rig.term, rig.report)
+    publisher.close()
+    assert [open_envelope(one).id for one in rig.client.lrange("q", 0, -1)] == ["a", "of a former shard"]
+    assert [open_envelope(one).id for one in rig.client.lrange("other", 0, -1)] == ["b"]
+    assert rig.left == 0

@@ -1,0 +1,160 @@
+"""The broker's side: where messages go, and how every one of them is seen in the end."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Protocol
+
+import amqp
+
+from beatd.broker.redis import queue_keys
+from tests.chaos.ledger import Books, Consumer
+from tests.chaos.plan import Plan
+from tests.chaos.proxy import Proxy
+from tests.chaos.store import ChaosStore
+from tests.chaos.work import QUEUE, Executions, Work
+from tests.rabbitmq import RabbitMQ
+
+DRAIN = 240.0
+"""Seconds within which the worker must have run what is left when all is put right."""
+
+
+class Side(Protocol):
+    """Entered before the first daemon starts; asked for the books when the last one has ended."""
+
+    plan: Plan
+    repeats: bool
+    """Whether a message may come again, under the same id."""
+
+    def toml(self, number: int) -> str:
+        """What the file of daemon ``number`` says about the broker."""
+
+    def began(self, folder: Path) -> None:
+        """The daemons run, with their files in ``folder``."""
+
+    def check(self) -> None:
+        """Fails if something ended that should not have."""
+
+    def finish(self) -> tuple[Books, Executions | None]:
+        """No daemon runs any more: what has reached the broker, and what was executed."""
+
+    def close(self) -> None:
+        """End what was started."""
+
+
+class StoreSide:
+    """The state store is the broker: messages are taken from its queues as they come."""
+
+    repeats = False
+    _queues = (*queue_keys("celery"), *queue_keys("other"))
+
+    def __init__(self, store: ChaosStore, size: int) -> None:
+        self.plan = Plan.of(("", 'queue = "other"\n', "priority = 6\n"), size)
+        self._stack = ExitStack()
+        self._consumer = Consumer(self._stack.enter_context(store.client()), self._queues)
+
+    def toml(self, number: int) -> str:
+        return ""
+
+    def began(self, folder: Path) -> None:
+        self._stack.enter_context(self._consumer)
+
+    def check(self) -> None:
+        assert self._consumer.error is None, f"the consumer failed: {self._consumer.error!r}"
+
+    def finish(self) -> tuple[Books, None]:
+        self._consumer.__exit__()
+        self.check()
+        self._consumer.drain()
+        return self._consumer.books, None
+
+    def close(self) -> None:
+        self._stack.close()
+
+
+class RabbitSide:
+    """RabbitMQ is the broker. What two thirds of the entries send goes to two queues: the worker takes from one, and
+    the other is read at the end, as is the queue of the last third. So what came is known apart from what was done.
+    """
+
+    repeats = True
+    EXCHANGE, LEDGER, PLAIN = "chaos", "chaos-ledger", "chaos-plain"
+
+    def __init__(self, size: int, store_kind: str) -> None:
+        routed = f'exchange = "{self.EXCHANGE}"\nrouting_key = "all"\n'
+        self.plan = Plan.of((routed, f'queue = "{self.PLAIN}"\n', routed), size)
+        self._store_kind = store_kind
+        self._stack = ExitStack()
+        self.node = RabbitMQ()
+        self._stack.callback(self.node.close)
+        self.node.start()
+        self._declare()
+        self.proxy = self._stack.enter_context(Proxy(self.node.port))
+        self.work: Work | None = None
+
+    def toml(self, number: int) -> str:
+        port = self.proxy.port if number == PROXIED else self.node.port
+        return f'[broker]\nurl = "amqp://guest:guest@127.0.0.1:{port}//"\n'
+
+    def began(self, folder: Path) -> None:
+        self.work = Work(folder, folder / "beat-1.toml", self._store_kind)
+        self._stack.callback(self.work.close)
+
+    def check(self) -> None:
+        if self.work is not None:
+            self.work.place.check()
+
+    def finish(self) -> tuple[Books, Executions]:
+        books, worked = Books(), Books()
+        for headers in self._take(self.PLAIN):
+            books.note(headers)
+        for headers in self._take(self.LEDGER):
+            books.note(headers)
+            worked.note(headers)
+        assert self.work is not None
+        self._let_work(self.work)
+        return books, self.work.balance(worked)
+
+    def close(self) -> None:
+        self._stack.close()
+
+    def _declare(self) -> None:
+        with self.node.connect() as connection, connection.channel() as channel:
+            channel.exchange_declare(self.EXCHANGE, "direct", durable=True, auto_delete=False)
+            for queue in (self.LEDGER, QUEUE):
+                channel.queue_declare(queue, durable=True, auto_delete=False)
+                channel.queue_bind(queue, self.EXCHANGE, "all")
+
+    def _take(self, queue: str) -> Iterator[dict[str, object]]:
+        """The headers of every message in a queue. They stay there: nothing is acknowledged."""
+        with self.node.connect() as connection, connection.channel() as channel:
+            left = channel.queue_declare(queue, passive=True).message_count
+            found: list[amqp.Message] = []
+            channel.basic_consume(queue, callback=found.append, no_ack=False)
+            while left:
+                connection.drain_events(timeout=30)
+                yield from (message.headers for message in found)
+                left -= len(found)
+                found.clear()
+
+    def _let_work(self, work: Work) -> None:
+        """Until the worker has taken and settled everything."""
+        deadline = time.monotonic() + DRAIN
+        while self._depth() or work.count() == 0:
+            work.place.check()
+            assert time.monotonic() < deadline, f"{self._depth()} messages were left after {DRAIN} s"
+            time.sleep(0.2)
+        work.place.stop()
+        assert not self._depth(), "the worker gave messages back when it was told to stop"
+
+    def _depth(self) -> int:
+        """Messages that wait or are not acknowledged yet."""
+        text = self.node.ctl("list_queues", "name", "messages")
+        return next(int(line.split()[1]) for line in text.splitlines() if line.startswith(f"{QUEUE}\t"))
+
+
+PROXIED = 3
+"""The daemon that reaches store and broker through proxies."""
