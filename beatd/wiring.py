@@ -132,9 +132,8 @@ class Daemon:
         settings, store, keys, clock = self._settings, self._store, self._keys, self._clock
         claims = Claims(store.client, keys, shard=seat.shard, shards=settings.leader.shards, replicas=self._replicas)
         outbox = Outbox(store.client, keys, shard=seat.shard, shards=settings.leader.shards)
-        outlet: Outlet = StoreOutlet(self._publisher)
-        if not store.is_broker:
-            outlet = OutboxOutlet(outbox, self._publisher, clock)
+        behind_outbox = OutboxOutlet(outbox, self._publisher, clock)
+        outlet: Outlet = StoreOutlet(self._publisher, behind_outbox) if store.is_broker else behind_outbox
         messages, running = Messages(settings.broker.default_queue), Running(store.client, keys)
         return Beat(
             clock=clock,
