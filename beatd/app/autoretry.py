@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import random
 from typing import Any
 
 from beatd.exceptions import Ignore, Retry
 
 
-def add_autoretry(task: Any, options: dict[str, Any]) -> None:
+def add_autoretry(task: Any, options: dict[str, Any]) -> None:  # noqa: C901 - the wrapper comes in two colours
     """Wrap ``task.run`` if ``options`` (or the task's class) name exceptions to retry for.
 
     The pause is ``retry_backoff * 2**retries`` seconds, at most ``retry_backoff_max``, with full jitter unless
@@ -29,6 +30,12 @@ def add_autoretry(task: Any, options: dict[str, Any]) -> None:
     jitter = bool(option("retry_jitter", True))
     run = task.run
 
+    def again(error: BaseException) -> Any:
+        more = dict(settings)
+        if factor:
+            more["countdown"] = backoff_s(factor, task.request.retries, longest, jitter=jitter)
+        return task.retry(exc=error, **more)
+
     @functools.wraps(run)
     def run_and_retry(*args: Any, **kwargs: Any) -> Any:
         try:
@@ -36,12 +43,18 @@ def add_autoretry(task: Any, options: dict[str, Any]) -> None:
         except (Ignore, Retry, *unwanted):
             raise
         except wanted as error:
-            more = dict(settings)
-            if factor:
-                more["countdown"] = backoff_s(factor, task.request.retries, longest, jitter=jitter)
-            raise task.retry(exc=error, **more) from error
+            raise again(error) from error
 
-    task.run = run_and_retry
+    @functools.wraps(run)
+    async def await_and_retry(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return await run(*args, **kwargs)
+        except (Ignore, Retry, *unwanted):
+            raise
+        except wanted as error:
+            raise again(error) from error
+
+    task.run = await_and_retry if inspect.iscoroutinefunction(run) else run_and_retry
 
 
 def backoff_s(factor: int, retries: int, longest: int, *, jitter: bool) -> int:

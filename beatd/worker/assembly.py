@@ -12,22 +12,26 @@ from contextlib import contextmanager
 
 from beatd.app import signals
 from beatd.app.app import App
+from beatd.app.queues import Queues
 from beatd.broker import is_redis, redis_url
 from beatd.exceptions import StoreError
 from beatd.store.keys import Keys
 from beatd.worker.consumers import Consumer, open_consumer
 from beatd.worker.execution import Executor
 from beatd.worker.finished import FinishedRuns
+from beatd.worker.pools.coroutines import AsyncioPool
+from beatd.worker.pools.lifetime import Lifetime
 from beatd.worker.pools.port import Pool
 from beatd.worker.pools.prefork import PreforkPool
-from beatd.worker.pools.threads import SoloPool, ThreadPool
+from beatd.worker.pools.solo import SoloPool
+from beatd.worker.pools.threads import ThreadPool
 from beatd.worker.request import request_class
 from beatd.worker.settings import WorkerSettings
 from beatd.worker.worker import Worker
 
 log = logging.getLogger("celery.worker")
 
-POOLS = ("prefork", "threads", "solo")
+POOLS = ("prefork", "threads", "asyncio", "solo")
 _BEAT_S = 2.5
 _SAME_WISH_S = 0.3
 
@@ -39,8 +43,16 @@ def run_worker(app: App, settings: WorkerSettings) -> None:
         request_class(task)  # a class that cannot be found is better known before the first message
     url = app.conf.broker_url
     url = url if isinstance(url, str) else ";".join(url)
-    consumer = open_consumer(url, settings.queues, name=settings.hostname, clock=app.clock, prefix=settings.prefix)
-    store_url = settings.store_url or (redis_url(url) if is_redis(url) else None)
+    store_url = settings.store_url or app.conf.state_store or (redis_url(url) if is_redis(url) else None)
+    consumer = open_consumer(
+        url,
+        settings.queues,
+        name=settings.hostname,
+        clock=app.clock,
+        prefix=settings.prefix,
+        store_url=store_url,
+        arguments=Queues(app.conf).arguments,
+    )
     finished = FinishedRuns(store_url, Keys(settings.prefix))
     worker = Worker(app, settings, consumer=consumer, pool=_pool(app, settings), finished=finished)
     signals.worker_init.send(sender=worker)
@@ -53,15 +65,13 @@ def _pool(app: App, settings: WorkerSettings) -> Pool:
     match settings.pool:
         case "threads":
             return ThreadPool(settings.concurrency, execute)
+        case "asyncio":
+            return AsyncioPool(settings.concurrency, execute)
         case "solo":
             return SoloPool(execute)
         case _:
-            return PreforkPool(
-                settings.concurrency,
-                execute,
-                in_child=_name_process,
-                max_tasks_per_child=settings.max_tasks_per_child,
-            )
+            lifetime = Lifetime(settings.max_tasks_per_child, settings.max_memory_per_child)
+            return PreforkPool(settings.concurrency, execute, in_child=_name_process, lifetime=lifetime)
 
 
 def _name_process(number: int) -> None:

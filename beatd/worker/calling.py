@@ -21,13 +21,14 @@ from beatd.worker.limits import Interruptible, limit
 
 
 class Calling:
-    """Calls functions with limits in seconds, see :func:`beatd.worker.limits.limit`."""
+    """Calls functions with limits in seconds, see :func:`beatd.worker.limits.limit`; then calls ``tidy``."""
 
-    __slots__ = ("_hard", "_soft")
+    __slots__ = ("_hard", "_soft", "_tidy")
 
-    def __init__(self, soft: float | None, hard: float | None = None) -> None:
+    def __init__(self, soft: float | None, hard: float | None = None, tidy: Callable[[], None] | None = None) -> None:
         self._soft = soft
         self._hard = hard
+        self._tidy = tidy
 
     def here(self, function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         """Call in this thread; a coroutine is run to its end."""
@@ -42,13 +43,19 @@ class Calling:
         finally:
             if os.getpid() != process:
                 _end_fork()
+            if self._tidy is not None:
+                self._tidy()
 
     async def there(self, function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         """Call in the event loop that is running, and await what comes."""
-        value = function(*args, **kwargs)
-        if not inspect.iscoroutine(value):
-            return value
-        return await (value if self._soft is None else Interruptible(value, self._soft))
+        try:
+            value = function(*args, **kwargs)
+            if not inspect.iscoroutine(value):
+                return value
+            return await (value if self._soft is None else Interruptible(value, self._soft))
+        finally:
+            if self._tidy is not None:
+                self._tidy()
 
 
 async def _awaiting(awaitable: Interruptible) -> Any:

@@ -52,6 +52,8 @@ class Executor:
         self._hostname = hostname
         self._largest: int = app.conf.message_max_bytes
         self._largest_result: int = app.conf.result_max_bytes
+        self.tidy: Callable[[], None] | None = None
+        """Called after a task's function, to put right what it did to the process; set by the pool."""
 
     def prepare(self, job: Job) -> Attempt | Report:
         """Open the message: an attempt to :meth:`run`, or the report that there is nothing that could be run."""
@@ -73,7 +75,8 @@ class Executor:
         """
         started = time.perf_counter()
         try:
-            outcome = run_task(attempt.task, attempt.context, Calling(attempt.job.soft_limit, hard_limit).here)
+            call = Calling(attempt.job.soft_limit, hard_limit, self.tidy).here
+            outcome = run_task(attempt.task, attempt.context, call)
             return self._report(*attempt, outcome, time.perf_counter() - started)
         except BaseException as error:  # noqa: BLE001
             return self._defect(attempt, error, time.perf_counter() - started)
@@ -82,7 +85,7 @@ class Executor:
         """:meth:`run` in the event loop that is running. Raises ``CancelledError`` when this run is cancelled."""
         started = time.perf_counter()
         try:
-            call = Calling(attempt.job.soft_limit).there
+            call = Calling(attempt.job.soft_limit, None, self.tidy).there
             outcome = await run_task_async(attempt.task, attempt.context, call)
             return self._report(*attempt, outcome, time.perf_counter() - started)
         except asyncio.CancelledError:
@@ -131,6 +134,8 @@ class Executor:
     def _defect(self, attempt: Attempt, error: BaseException, runtime: float) -> Report:
         """The report for an attempt that got out of hand after the task itself had ended."""
         job, task, context = attempt
+        if self.tidy is not None:  # a hook may have closed what the log is written to
+            self.tidy()
         log.error(
             "Task %s[%s]: its end could not be written down",
             task.name,

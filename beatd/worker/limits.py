@@ -71,7 +71,7 @@ def _in_thread(seconds: float) -> Iterator[None]:
     def interrupt() -> None:
         with lock:
             if inside:
-                _raise_in(thread, SoftTimeLimitExceeded)
+                raise_in(thread, SoftTimeLimitExceeded)
 
     cancel = _alarms.after(seconds, interrupt)
     try:
@@ -83,10 +83,11 @@ def _in_thread(seconds: float) -> Iterator[None]:
         with lock:
             inside = False
         cancel()
-        _raise_in(thread, None)  # one that has not come yet must not hit what follows
+        raise_in(thread, None)  # one that has not come yet must not hit what follows
 
 
-def _raise_in(thread: int, kind: type[BaseException] | None) -> None:
+def raise_in(thread: int, kind: type[BaseException] | None) -> None:
+    """Raise an exception in another thread, as soon as it runs Python code; None calls off one that has not come."""
     ctypes.pythonapi.PyThreadState_SetAsyncExc(
         ctypes.c_ulong(thread), ctypes.py_object(kind) if kind is not None else None
     )

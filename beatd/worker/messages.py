@@ -82,6 +82,8 @@ class Job(msgspec.Struct, frozen=True, array_like=True):
     queue: str
     announce: bool = False
     soft_limit: float | None = None
+    hard_limit: float | None = None
+    """Enforced from outside where that can be done: by the process itself in the solo pool only."""
 
 
 class Report(msgspec.Struct, frozen=True, array_like=True):

@@ -145,6 +145,7 @@ class Worker:
                     delivery.queue,
                     announce=not task.acks_late or bool(task.track_started) or task.Request is not None,
                     soft_limit=request.soft_limit,
+                    hard_limit=request.hard_limit,
                 )
             )
         if jobs:
@@ -210,7 +211,7 @@ class Worker:
 
     def _shut_down(self) -> None:
         signals.worker_shutdown.send(sender=self)
-        self._pool.stop(self._settings.grace_s if self._stops < 2 else 0.0)
+        self._pool.stop(5.0 if self._stops < 2 else 0.0)
         try:
             self._settle(self._pool.collect())
             self._settling.flush()

@@ -19,6 +19,8 @@ import msgspec
 
 from beatd.worker.execution import Executor
 from beatd.worker.messages import SKIPPED, Job, Report
+from beatd.worker.pools.lifetime import Lifetime
+from beatd.worker.pools.tidying import Tidy
 
 _LENGTH = struct.Struct("<I")
 _CHUNK = 1 << 18
@@ -71,9 +73,11 @@ class Board:
 
     _LAYOUT = struct.Struct("<qd")
     _RECALLED = struct.Struct("<q")
+    _CONDEMNED = struct.Struct("<q")
+    _CONDEMNED_AT = _LAYOUT.size + _RECALLED.size
 
     def __init__(self) -> None:
-        self._memory = mmap.mmap(-1, self._LAYOUT.size + self._RECALLED.size)
+        self._memory = mmap.mmap(-1, self._CONDEMNED_AT + self._CONDEMNED.size)
 
     def begin(self, tag: int) -> None:
         self._LAYOUT.pack_into(self._memory, 0, tag, time.monotonic())
@@ -94,28 +98,46 @@ class Board:
         """Child: the last batch that was recalled; to be asked after :meth:`begin`."""
         return int(self._RECALLED.unpack_from(self._memory, self._LAYOUT.size)[0])
 
+    def condemn(self, tag: int) -> None:
+        """Parent: the next signal is meant for that job."""
+        self._CONDEMNED.pack_into(self._memory, self._CONDEMNED_AT, tag)
+
+    def is_condemned(self) -> bool:
+        """Child: whether a signal is meant for what runs now."""
+        tag = self._LAYOUT.unpack_from(self._memory, 0)[0]
+        return bool(tag) and tag == self._CONDEMNED.unpack_from(self._memory, self._CONDEMNED_AT)[0]
+
     def close(self) -> None:
         self._memory.close()
 
 
-def live(link: socket.socket, board: Board, execute: Executor, max_tasks: int | None) -> None:
-    """Serve until the parent closes the link, is gone, or ``max_tasks`` jobs have been run."""
-    # Ctrl-C and a service manager signal the whole group: it is the parent who decides when a child ends. Handlers that
-    # do nothing, not SIG_IGN: programs that a task starts would inherit that.
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
-        signal.signal(number, _left_to_the_parent)
+def live(link: socket.socket, board: Board, execute: Executor, lifetime: Lifetime) -> None:
+    """Serve until the parent closes the link, is gone, or this process has had its time."""
+
+    def on_signal(number: int, _frame: Any) -> None:
+        # Ctrl-C and a service manager signal the whole group: it is the parent who decides when a child ends.
+        if board.is_condemned():
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+
+    # Handlers, not SIG_IGN: programs that a task starts would inherit that.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGALRM):
+        signal.signal(number, on_signal)
     _die_with(os.getppid())
     gc.freeze()  # what the parent had made stays in pages shared with it
-    left = max_tasks
+    execute.tidy = Tidy()
+    tasks = 0
     frames = Frames()
     with contextlib.suppress(BrokenPipeError, ConnectionResetError):
         while data := link.recv(_CHUNK):
             for payload in frames.feed(data):
                 batch = _decode_batch(payload)
                 for job in batch.jobs:
-                    if not _run(link, board, execute, job, batch.number):
+                    report = _run(link, board, execute, job, batch.number)
+                    if report is None:
                         continue
-                    if left is not None and (left := left - 1) <= 0:
+                    tasks += 1
+                    if lifetime.is_over(tasks, report, link.fileno()):
                         return
 
 
@@ -131,21 +153,18 @@ _PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
-def _left_to_the_parent(_number: int, _frame: Any) -> None:
-    """Nothing."""
-
-
-def _run(link: socket.socket, board: Board, execute: Executor, job: Job, batch: int) -> bool:
-    """Run a job and report; false if it was recalled. Shown on the board first: the parent looks there last."""
+def _run(link: socket.socket, board: Board, execute: Executor, job: Job, batch: int) -> Report | None:
+    """Run a job and report; None if it was recalled. Shown on the board first: the parent looks there last."""
     board.begin(job.tag)
     if batch <= board.recalled():
         board.end()
         _send(link, Report(job.tag, SKIPPED))
-        return False
-    _send(link, execute(job, lambda begun: _send(link, begun)))
+        return None
+    report = execute(job, lambda begun: _send(link, begun))
+    _send(link, report)
     # Only after the report is out: a death in between must not look like a job that never began.
     board.end()
-    return True
+    return report
 
 
 def _send(link: socket.socket, report: Report) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -29,20 +30,30 @@ class Pool(Protocol):
     def collect(self) -> list[Report]:
         """What has happened since the last call: starts that were to be announced, and ends."""
 
-    def kill(self, tag: int) -> bool:
-        """End the run of that job by force, where that can be done; it is reported as ``KILLED``."""
+    def kill(self, tag: int, number: int = signal.SIGKILL) -> bool:
+        """End the run of that job by force, where that can be done; it is reported as ``KILLED``.
+
+        ``number`` is the signal for its process. Threads and coroutines have none: they are given up, an exception is
+        raised in them, and whatever they still do is of no account.
+        """
 
     def running_since(self) -> dict[int, float]:
         """The jobs that run now, by tag, and when each began (monotonic seconds)."""
 
     def pids(self) -> list[int]:
-        """The processes that run jobs."""
+        """The processes in which jobs run; the worker's own where they run in threads."""
 
     def pid_of(self, tag: int) -> int | None:
         """The process in which that job runs now; None if it does not."""
 
     def withdraw(self, tag: int) -> bool:
         """Take back a job that was handed to nobody yet: it is not run and not reported. False: too late."""
+
+    def grow(self, by: int = 1) -> None:
+        """Run so many more at the same time. Raises ValueError where there can be no more than one."""
+
+    def shrink(self, by: int = 1) -> None:
+        """Run so many less at the same time, but one; what runs is not disturbed. Raises ValueError as ``grow``."""
 
     def stop(self, grace: float) -> None:
         """End the pool; what still runs after ``grace`` seconds is killed where that can be done."""

@@ -1,0 +1,103 @@
+"""Threads that run jobs. One that is stuck in a job is given up, and another takes its place."""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import threading
+import time
+from collections.abc import Callable
+
+from beatd.exceptions import TimeLimitExceeded
+from beatd.worker.execution import Executor
+from beatd.worker.limits import raise_in
+from beatd.worker.messages import Job, Report
+
+
+class Crew:
+    """Up to ``size`` threads, made as they are needed; each report goes to ``say``, from its thread.
+
+    To be used by one thread at a time; only ``say`` is called by many.
+    """
+
+    def __init__(self, size: int, execute: Executor, say: Callable[[Report], None]) -> None:
+        self.size = size
+        self._execute = execute
+        self._say = say
+        self._jobs: queue.SimpleQueue[int | None] = queue.SimpleQueue()
+        self._queued: dict[int, Job] = {}
+        """By tag, what is in the queue and was not withdrawn."""
+        self._running: dict[int, tuple[float, threading.Thread]] = {}
+        """By tag: since when, and where. Whoever takes an item out answers for the job."""
+        self._idle = threading.Semaphore(0)
+        """Counts the threads that wait and that no job is meant for yet."""
+        self._threads: set[threading.Thread] = set()
+        self._numbers = 0
+
+    def submit(self, job: Job) -> None:
+        """Run it as soon as there is a thread for it."""
+        if not self._idle.acquire(blocking=False) and len(self._threads) < self.size:
+            self._begin()
+        self._queued[job.tag] = job
+        self._jobs.put(job.tag)
+
+    def withdraw(self, tag: int) -> bool:
+        """Take back a job that no thread has begun; returns whether there was one."""
+        return self._queued.pop(tag, None) is not None
+
+    def running_since(self) -> dict[int, float]:
+        return {tag: since for tag, (since, _) in tuple(self._running.items())}
+
+    def give_up(self, tag: int) -> bool:
+        """Forget that job: nothing is reported of it any more. Its thread is asked to leave it, and ends."""
+        found = self._running.pop(tag, None)
+        if found is None:
+            return False
+        _, thread = found
+        self._threads.discard(thread)
+        if self._jobs.qsize():  # somebody was to run these
+            self._begin()
+        if thread.ident is not None:
+            raise_in(thread.ident, TimeLimitExceeded)
+        return True
+
+    def resize(self, size: int) -> None:
+        """Have so many threads at most."""
+        for _ in range(len(self._threads) - size):
+            self._idle.acquire(blocking=False)
+            self._jobs.put(None)
+        self.size = size
+
+    def stop(self, deadline: float) -> None:
+        """End the threads; those that are not done at ``deadline`` (monotonic) are left alone."""
+        threads = tuple(self._threads)
+        for _ in threads:
+            self._jobs.put(None)
+        for thread in threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
+
+    def _begin(self) -> None:
+        self._numbers += 1
+        thread = threading.Thread(target=self._serve, name=f"ThreadPoolWorker-{self._numbers}", daemon=True)
+        self._threads.add(thread)
+        thread.start()
+
+    def _serve(self) -> None:
+        this = threading.current_thread()
+        with contextlib.suppress(TimeLimitExceeded):  # meant for a job that was given up a moment ago
+            while (tag := self._next()) is not None:
+                if (job := self._queued.pop(tag, None)) is None:
+                    continue
+                self._running[job.tag] = (time.monotonic(), this)
+                report = self._execute(job, self._say)
+                if self._running.pop(job.tag, None) is None:
+                    return  # it was given up, and this thread with it
+                self._say(report)
+        self._threads.discard(this)
+
+    def _next(self) -> int | None:
+        try:
+            return self._jobs.get_nowait()
+        except queue.Empty:
+            self._idle.release()
+            return self._jobs.get()

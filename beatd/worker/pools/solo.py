@@ -1,0 +1,79 @@
+"""The solo pool: one task at a time, in the worker's own thread. Nothing else happens meanwhile, but the heartbeat."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Sequence
+
+from beatd.worker.execution import Attempt, Executor, begun
+from beatd.worker.messages import Job, Report
+from beatd.worker.pools.tidying import Tidy
+
+
+class SoloPool:
+    """Runs each job in :meth:`collect`.
+
+    Nobody can kill it for a hard limit: at that time, and every second after it, an exception is raised in the task.
+    """
+
+    size = 1
+
+    def __init__(self, execute: Executor) -> None:
+        self._execute = execute
+        self._job: Job | None = None
+        self._attempt: Attempt | None = None
+
+    def start(self) -> None:
+        self._execute.tidy = Tidy()
+
+    def room(self) -> int:
+        return 0 if self._job or self._attempt else 1
+
+    def submit(self, jobs: Sequence[Job]) -> None:
+        (self._job,) = jobs
+
+    def files(self) -> list[int]:
+        return []
+
+    def collect(self) -> list[Report]:
+        if (attempt := self._attempt) is not None:
+            self._attempt = None
+            return [self._execute.run(attempt, attempt.job.hard_limit)]
+        if (job := self._job) is None:
+            return []
+        self._job = None
+        prepared = self._execute.prepare(job)
+        if isinstance(prepared, Report):
+            return [prepared]
+        if not job.announce:
+            return [self._execute.run(prepared, job.hard_limit)]
+        self._attempt = prepared  # runs with the next call, when its beginning has been settled
+        return [begun(job)]
+
+    def kill(self, tag: int, number: int = signal.SIGKILL) -> bool:  # noqa: ARG002 - it would be the worker
+        return False
+
+    def running_since(self) -> dict[int, float]:
+        return {}
+
+    def pids(self) -> list[int]:
+        return [os.getpid()]
+
+    def pid_of(self, tag: int) -> int | None:
+        return os.getpid() if self._attempt is not None and self._attempt.job.tag == tag else None
+
+    def withdraw(self, tag: int) -> bool:
+        if self._job is None or self._job.tag != tag:
+            return False
+        self._job = None
+        return True
+
+    def grow(self, by: int = 1) -> None:
+        raise ValueError(f"the solo pool runs one task at a time, it cannot grow by {by}")
+
+    def shrink(self, by: int = 1) -> None:
+        raise ValueError(f"the solo pool runs one task at a time, it cannot shrink by {by}")
+
+    def stop(self, grace: float) -> None:
+        """There is nothing to stop."""
