@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from typing import Any
 
 import kombu as _kombu
@@ -13,13 +14,16 @@ log = logging.getLogger("beatd.broker")
 kombu: Any = _kombu  # only half of it is typed
 
 
-def task_queue(name: str) -> Any:
+def task_queue(name: str, arguments: Mapping[str, Any] | None = None) -> Any:
     """A queue as Celery declares it: other arguments would be refused by RabbitMQ once it exists."""
-    return kombu.Queue(name, kombu.Exchange(name, type="direct", durable=True), routing_key=name, durable=True)
+    exchange = kombu.Exchange(name, type="direct", durable=True)
+    return kombu.Queue(name, exchange, routing_key=name, durable=True, queue_arguments=dict(arguments or {}) or None)
 
 
-def have_queue(connection: Any, name: str, *, priority: int) -> None:
+def have_queue(connection: Any, name: str, *, priority: int, arguments: Mapping[str, Any] | None = None) -> None:
     """See to it that the queue is there; one that is keeps its own arguments, such as ``x-max-priority``.
+
+    One that is not is made with ``arguments``, by default with none.
 
     A broker that refuses is told of in the log and not an error yet: whether messages arrive is found when they are
     sent.
@@ -28,7 +32,7 @@ def have_queue(connection: Any, name: str, *, priority: int) -> None:
         with connection.channel() as channel:
             channel.queue_declare(name, passive=True)
     except NotFound:
-        _declare(connection, name, priority)
+        _declare(connection, name, priority, arguments or {})
     except ChannelError as error:
         _say(name, error)
 
@@ -54,23 +58,23 @@ def depth_of(connection: Any, name: str) -> int:
         return 0
 
 
-def _declare(connection: Any, name: str, priority: int) -> None:
+def _declare(connection: Any, name: str, priority: int, arguments: Mapping[str, Any]) -> None:
     try:
         with connection.channel() as channel:
-            task_queue(name)(channel).declare()
+            task_queue(name, arguments)(channel).declare()
     except ChannelError as error:
         # an exchange of that name and another type, perhaps; the queue alone is enough for what beatd sends
         _say(name, error)
-        _declare_alone(connection, name)
-    if priority:
+        _declare_alone(connection, name, arguments)
+    if priority and "x-max-priority" not in arguments:
         text = "Queue %s was made without x-max-priority, as Celery does: priorities have no effect in it"
         log.warning(text, name, extra={"event": "queue_without_priorities", "queue": name})
 
 
-def _declare_alone(connection: Any, name: str) -> None:
+def _declare_alone(connection: Any, name: str, arguments: Mapping[str, Any]) -> None:
     try:
         with connection.channel() as channel:
-            channel.queue_declare(name, durable=True, auto_delete=False)
+            channel.queue_declare(name, durable=True, auto_delete=False, arguments=dict(arguments))
     except ChannelError as error:
         _say(name, error)
 

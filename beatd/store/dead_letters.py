@@ -99,7 +99,7 @@ class DeadLetters:
 
     def count(self) -> int:
         with border(self._client):
-            return int(self._client.llen(self._key))  # type: ignore[arg-type]
+            return int(self._client.llen(self._key))
 
     def __iter__(self) -> Iterator[Letter]:
         """All of them, the newest first; some at a time, from the list as it is when they are asked for."""

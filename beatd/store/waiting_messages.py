@@ -7,7 +7,7 @@ killed in between takes one along; at worst it is published twice, under the sam
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import redis
 
@@ -44,8 +44,13 @@ class WaitingMessages:
     def borrow(self, now_ms: int, at_most: int) -> tuple[list[Waiting], int | None]:
         """Messages whose time has come, and when the next one's comes (ms), if any."""
         next_due, *members = self._lend([self._waiting, self._lent], [now_ms, now_ms + _LENT_MS, at_most])
-        found = [Waiting(queue.decode(), raw) for queue, _, raw in (member.partition(b"\0") for member in members)]
-        return found, int(float(next_due)) if next_due else None
+        return list(map(_read, members)), int(float(next_due)) if next_due else None
+
+    def soonest(self, at_most: int) -> list[tuple[Waiting, int]]:
+        """Those whose time comes first, and when that is (ms)."""
+        with border(self._client):
+            found: Any = self._client.zrange(self._waiting, 0, at_most - 1, withscores=True)
+        return [(_read(member), int(due)) for member, due in found]
 
     def strike(self, messages: Sequence[Waiting]) -> None:
         """These are in their queues."""
@@ -55,4 +60,9 @@ class WaitingMessages:
     def count(self) -> int:
         """How many wait, or are lent."""
         with border(self._client):
-            return int(self._client.zcard(self._waiting)) + int(self._client.zcard(self._lent))  # type: ignore[arg-type]
+            return int(self._client.zcard(self._waiting)) + int(self._client.zcard(self._lent))
+
+
+def _read(member: bytes) -> Waiting:
+    queue, _, raw = member.partition(b"\0")
+    return Waiting(queue.decode(), raw)

@@ -6,11 +6,15 @@
 -- KEYS[3 + i]  lists: queues, those to be emptied first in front
 -- ARGV[1]      how many messages at most
 -- ARGV[2]      worker id
+-- ARGV[3]      the largest tag that the worker has seen: if the server has lost its data, it goes on from there
 --
 -- Returns {tag, queue key, message, tag, …}, oldest first.
 local wanted = tonumber(ARGV[1])
 local taken = {}
 local count = 0
+if tonumber(ARGV[3]) > tonumber(redis.call('GET', KEYS[3]) or 0) then
+  redis.call('SET', KEYS[3], ARGV[3])
+end
 for i = 4, #KEYS do
   local messages = count < wanted and redis.call('RPOP', KEYS[i], wanted - count)
   if messages then

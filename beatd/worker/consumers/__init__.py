@@ -1,4 +1,4 @@
-"""How messages come in: Redis natively, every other broker through kombu, behind one small port.
+"""How messages come in: Redis and RabbitMQ natively, every other broker through kombu, behind one small port.
 
 The promise: a message that ``take`` returned is this worker's until it is settled, and comes back to its queue if the
 worker is gone before that.
@@ -8,20 +8,41 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from beatd.broker import is_redis, redis_url
+from beatd.broker import is_amqp, is_redis, redis_url
 from beatd.clock import Clock
 from beatd.store.keys import Keys
-from beatd.worker.consumers.port import Consumer
+from beatd.worker.consumers.port import Arguments, Consumer, no_arguments
 
 __all__ = ["Consumer", "open_consumer"]
 
 
-def open_consumer(url: str, queues: Sequence[str], *, name: str, clock: Clock, prefix: str = "beatd") -> Consumer:
-    """A consumer of ``queues`` on the broker at ``url`` for the worker called ``name``. Connects on ``start``."""
+def open_consumer(
+    url: str,
+    queues: Sequence[str],
+    *,
+    name: str,
+    clock: Clock,
+    prefix: str = "beatd",
+    store_url: str | None = None,
+    arguments: Arguments = no_arguments,
+) -> Consumer:
+    """A consumer of ``queues`` on the broker at ``url`` for the worker called ``name``. Connects on ``start``.
+
+    On a broker other than Redis, messages before their time and dead letters are kept in the state store at
+    ``store_url``, and queues that are not there yet are made with the ``arguments`` that this function says.
+    """
+    keys = Keys(prefix)
     if is_redis(url):
         from beatd.worker.consumers.redis import RedisConsumer  # noqa: PLC0415
 
-        return RedisConsumer(redis_url(url), queues, name=name, clock=clock, keys=Keys(prefix))
+        return RedisConsumer(redis_url(url), queues, name=name, clock=clock, keys=keys)
+    from beatd.worker.consumers.aside import InMemory, InStore  # noqa: PLC0415
+
+    aside = InStore(store_url, url, keys=keys, clock=clock, name=name) if store_url else InMemory(clock)
+    if is_amqp(url):
+        from beatd.worker.consumers.amqp import AmqpConsumer  # noqa: PLC0415
+
+        return AmqpConsumer(url, queues, aside=aside, arguments=arguments)
     from beatd.worker.consumers.kombu import KombuConsumer  # noqa: PLC0415
 
-    return KombuConsumer(url, queues, clock=clock)
+    return KombuConsumer(url, queues, aside=aside, arguments=arguments)

@@ -22,12 +22,20 @@ _WAIT_S = 4
 class Doorbell:
     """Rings when one of ``keys`` may have a message. Mistakes are harmless: the loop also looks by itself."""
 
-    def __init__(self, client: redis.Redis, keys: Sequence[str]) -> None:
+    def __init__(self, client: redis.Redis, keys: Sequence[str] = ()) -> None:
         self._pool = client.connection_pool
         self._keys = list(keys)
         self._waiting: dict[int, tuple[str, Any]] = {}
         """By file descriptor: connections whose question is open."""
         self._idle: dict[str, Any] = {}
+
+    def change(self, keys: Sequence[str]) -> None:
+        """Wait at these lists from now on."""
+        self._keys = list(keys)
+        for file, (key, connection) in list(self._waiting.items()):
+            if key not in keys:
+                del self._waiting[file]
+                self._drop(connection)
 
     def listen(self) -> None:
         """Ask for every list on which no question is open."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import math
 import os
 import queue
 import threading
@@ -21,10 +20,11 @@ import kombu as _kombu
 from kombu.exceptions import KombuError
 
 from beatd.broker.kombu import task_queue
-from beatd.clock import Clock
 from beatd.exceptions import BrokerError
 from beatd.message import TaskMessage, envelope
 from beatd.store.client import redacted
+from beatd.worker.consumers.aside import Aside
+from beatd.worker.consumers.port import Arguments
 from beatd.worker.messages import Delivery
 
 log = logging.getLogger(__name__)
@@ -43,17 +43,17 @@ _START_WITHIN_S = 10.0
 
 
 class KombuConsumer:
-    """Consumes ``queues``; messages with an ETA wait here, unacknowledged, until it has come."""
+    """Consumes ``queues``; those that are not there yet are made, with ``arguments``."""
 
-    def __init__(self, url: str, queues: Sequence[str], *, clock: Clock) -> None:
+    def __init__(self, url: str, queues: Sequence[str], *, aside: Aside, arguments: Arguments) -> None:
         self._url = url
-        self._queues = [task_queue(name) for name in queues]
-        self._clock = clock
+        self._names = list(queues)
+        self._arguments = arguments
+        self._aside = aside
         self._arrived: deque[Delivery] = deque()
         self._held: dict[int, tuple[int, Any]] = {}
         """By tag: the connection's number and kombu's message."""
-        self._parked: list[tuple[int, Delivery]] = []
-        self._orders: queue.SimpleQueue[tuple[str, int]] = queue.SimpleQueue()
+        self._orders: queue.SimpleQueue[tuple[str, int | str]] = queue.SimpleQueue()
         self._orphans: dict[Identity, int] = {}
         """Messages of former connections that are still at work: their tags."""
         self._missed: dict[Identity, str] = {}
@@ -69,6 +69,22 @@ class KombuConsumer:
         os.set_blocking(self._wake, False)
         self._errors: tuple[type[BaseException], ...] = (KombuError, OSError, *_transport_errors(url))
         self.place = redacted(url)
+
+    def queues(self) -> list[str]:
+        return list(self._names)
+
+    def waiting(self, at_most: int) -> list[tuple[Delivery, int]]:
+        return self._aside.waiting(at_most)
+
+    def add_queue(self, name: str) -> None:
+        if name not in self._names:
+            self._names.append(name)
+            self._orders.put(("add", name))
+
+    def cancel_queue(self, name: str) -> None:
+        if name in self._names:
+            self._names.remove(name)
+            self._orders.put(("cancel", name))
 
     def start(self) -> None:
         if self._thread is None:
@@ -95,29 +111,22 @@ class KombuConsumer:
         self._order("requeue", deliveries)
 
     def park(self, deliveries: Sequence[tuple[Delivery, int]]) -> None:
-        self._parked.extend((due_ms, delivery) for delivery, due_ms in deliveries)
-        self._parked.sort(key=lambda item: item[0])
+        if deliveries and self._aside.park(deliveries):
+            self._order("ack", [delivery for delivery, _ in deliveries])
 
     def bury(self, deliveries: Sequence[tuple[Delivery, str]]) -> None:
-        """Rejected: a dead-letter exchange, where the queue has one, gets them; the log has the reason."""
-        self._order("reject", [delivery for delivery, _ in deliveries])
+        """Without a state store: a dead-letter exchange, where the queue has one, gets them."""
+        if deliveries:
+            verb = "ack" if self._aside.bury(deliveries) else "reject"
+            self._order(verb, [delivery for delivery, _ in deliveries])
 
     def tend(self) -> None:
-        now = self._clock.now_ms()
-        while self._parked and self._parked[0][0] <= now:
-            self._arrived.append(self._parked.pop(0)[1])
+        if due := self._aside.tend():
+            self._arrived.extend(due)
             self._ring()
 
-    def queues(self) -> list[str]:
-        return [queue.name for queue in self._queues]
-
-    def waiting(self, at_most: int) -> list[tuple[Delivery, int]]:
-        return [(delivery, due_ms) for due_ms, delivery in self._parked[:at_most]]
-
     def idle_for(self) -> float:
-        if not self._parked:
-            return math.inf
-        return max(0.0, (self._parked[0][0] - self._clock.now_ms()) / 1000)
+        return self._aside.idle_for()
 
     def beat(self) -> None:
         """The broker notices by itself when this process is gone."""
@@ -126,6 +135,7 @@ class KombuConsumer:
         self._stopping.set()
         if self._thread is not None:
             self._thread.join(_START_WITHIN_S)
+        self._aside.close()
 
     # -- the thread ---------------------------------------------------------------------------------------------------
 
@@ -151,15 +161,19 @@ class KombuConsumer:
             self._missed.clear()
         self._orphans = {_identity(message): tag for tag, (_, message) in self._held.items()}
         with kombu.Connection(self._url, connect_timeout=_CONNECT_S, heartbeat=30) as connection:
-            consumer = connection.Consumer(self._queues, on_message=self._on_message, prefetch_count=_PREFETCH)
+            queues = [self._queue(name) for name in self._names]
+            consumer = connection.Consumer(queues, on_message=self._on_message, prefetch_count=_PREFETCH)
             with consumer:
                 self._connected.set()
                 while not self._stopping.is_set():
                     self._drain(connection)
-                    self._obey()
+                    self._obey(consumer)
                     if connection.transport.supports_heartbeats:
                         connection.heartbeat_check()
-            self._finish()
+                self._finish(consumer)
+
+    def _queue(self, name: str) -> Any:
+        return task_queue(name, self._arguments(name))
 
     def _drain(self, connection: Any) -> None:
         deadline = time.monotonic() + _POLL_S
@@ -188,10 +202,13 @@ class KombuConsumer:
         self._held[tag] = (self._generation, message)
         return True
 
-    def _obey(self) -> None:
+    def _obey(self, consumer: Any) -> None:
         """Carry out what the worker's loop has ordered, or keep it for when the message comes again."""
         while not self._orders.empty():
             verb, tag = self._orders.get()
+            if isinstance(tag, str):
+                self._consume(consumer, verb, tag)
+                continue
             generation, message = self._held.pop(tag, (0, None))
             if message is None:
                 continue
@@ -200,9 +217,16 @@ class KombuConsumer:
             else:
                 self._missed[_identity(message)] = verb
 
-    def _finish(self) -> None:
+    def _consume(self, consumer: Any, verb: str, queue: str) -> None:
+        if verb == "cancel":
+            consumer.cancel_by_queue(queue)
+        elif not consumer.consuming_from(queue):
+            consumer.add_queue(self._queue(queue))
+            consumer.consume()
+
+    def _finish(self, consumer: Any) -> None:
         """Last orders; then whatever is still held goes back to the broker."""
-        self._obey()
+        self._obey(consumer)
         for generation, message in self._held.values():
             if generation == self._generation:
                 message.requeue()

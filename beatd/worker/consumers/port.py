@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
 
 from beatd.worker.messages import Delivery
+
+Arguments = Callable[[str], Mapping[str, Any]]
+"""Of a queue's name: what RabbitMQ makes the queue with, if it is not there yet."""
+
+
+def no_arguments(_queue: str) -> Mapping[str, Any]:
+    """As Celery makes queues."""
+    return {}
 
 
 class Consumer(Protocol):
@@ -16,6 +24,12 @@ class Consumer(Protocol):
 
     place: str
     """Where the messages come from, for people; without passwords."""
+
+    def add_queue(self, name: str) -> None:
+        """Take from this queue, too."""
+
+    def cancel_queue(self, name: str) -> None:
+        """Take no more from this queue; what was taken from it is still run."""
 
     def start(self) -> None:
         """Connect; raises :class:`~beatd.exceptions.StoreError` or :class:`~beatd.exceptions.BrokerError`."""
@@ -40,9 +54,6 @@ class Consumer(Protocol):
 
     def tend(self) -> None:
         """What has to be done every now and then: heartbeat, messages whose time has come, those of dead workers."""
-
-    def queues(self) -> list[str]:
-        """The names of the queues that it takes from."""
 
     def waiting(self, at_most: int) -> list[tuple[Delivery, int]]:
         """Messages that wait for their time (ms), the soonest first, as far as this worker can see them."""

@@ -19,3 +19,16 @@ def mark_redelivered(raw: bytes) -> bytes:
     except (msgspec.MsgspecError, KeyError, TypeError, RecursionError):
         return raw
     return _encode(envelope)
+
+
+def without_mark(raw: bytes) -> bytes:
+    """The envelope without a mark, if it has one and can be read."""
+    if b'"redelivered"' not in raw:
+        return raw
+    try:
+        envelope = _decode(raw)
+        envelope["headers"].pop("redelivered", None)
+        envelope["properties"].get("delivery_info", {}).pop("redelivered", None)
+    except (msgspec.MsgspecError, KeyError, TypeError, AttributeError, RecursionError):
+        return raw
+    return _encode(envelope)

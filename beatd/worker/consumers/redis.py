@@ -45,16 +45,35 @@ class RedisConsumer:
         self._id = f"{name}:{uuid.uuid4().hex[:8]}"
         self._unacked = keys.worker(self._id, "unacked")
         self._queues = list(queues)
-        self._sources = [key for step in zip(*map(queue_keys, queues), strict=True) for key in step]
-        self._doorbell = Doorbell(self._client, self._sources)
+        self._sources: list[str] = []
+        self._doorbell = Doorbell(self._client)
+        self._listen_to_queues()
         self.place = place_of(self._client)
         self._take, self._return, self._park, self._wake, self._bury = (
             Script(self._client, f"{verb}_messages") for verb in ("take", "return", "park", "wake", "bury")
         )
         self._held: set[int] = set()
         """Tags that were taken and not settled."""
+        self._last_tag = 0
+        """The largest that was seen: a server that has lost its data must not give any of them out again."""
         self._uncertain = False
+        self._beaten_at: float | None = None
         self._beat_due = self._sweep_due = self._wake_due = 0
+
+    def add_queue(self, name: str) -> None:
+        if name not in self._queues:
+            self._queues.append(name)
+            self._listen_to_queues()
+
+    def cancel_queue(self, name: str) -> None:
+        if name in self._queues:
+            self._queues.remove(name)
+            self._listen_to_queues()
+
+    def _listen_to_queues(self) -> None:
+        """Of all queues first what is most urgent, as kombu does."""
+        self._sources = [key for step in zip(*map(queue_keys, self._queues), strict=True) for key in step]
+        self._doorbell.change(self._sources)
 
     def start(self) -> None:
         self.beat()
@@ -63,14 +82,16 @@ class RedisConsumer:
     def take(self, at_most: int) -> list[Delivery]:
         if self._uncertain:
             return self._recover()
+        if not self._sources:
+            return []
         keys = [self._unacked, self._shared.workers, self._shared.tag, *self._sources]
         self._uncertain = True  # until there is an answer: the server may have moved messages all the same
-        found = self._take(keys, [at_most, self._id])
+        found = self._take(keys, [at_most, self._id, self._last_tag])
         self._uncertain = False
         deliveries = [Delivery(int(found[i]), found[i + 1].decode(), found[i + 2]) for i in range(0, len(found), 3)]
         if len(deliveries) < at_most:
             self._doorbell.listen()
-        self._held.update(one.tag for one in deliveries)
+        self._hold(deliveries)
         return deliveries
 
     def _recover(self) -> list[Delivery]:
@@ -79,8 +100,12 @@ class RedisConsumer:
             held: dict[Any, Any] = self._client.hgetall(self._unacked)
         self._uncertain = False
         found = [Delivery(int(tag), *_split(value)) for tag, value in held.items() if int(tag) not in self._held]
-        self._held.update(one.tag for one in found)
+        self._hold(found)
         return sorted(found)
+
+    def _hold(self, deliveries: Sequence[Delivery]) -> None:
+        self._held.update(one.tag for one in deliveries)
+        self._last_tag = max([self._last_tag, *(one.tag for one in deliveries)])
 
     def files(self) -> list[int]:
         return self._doorbell.files()
@@ -123,9 +148,6 @@ class RedisConsumer:
         if now >= self._sweep_due:
             self._sweep_due = now + _SWEEP_MS
             self._sweep()
-
-    def queues(self) -> list[str]:
-        return list(self._queues)
 
     def waiting(self, at_most: int) -> list[tuple[Delivery, int]]:
         with border(self._client):

@@ -1,0 +1,298 @@
+"""Messages from RabbitMQ, natively: as many ahead as the pool can use, acknowledged together, reunited after a break.
+
+The broker keeps what is not acknowledged and delivers it again when the connection is gone. What then comes again while
+it is still at work here is recognised by its id and not run a second time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import time
+from collections import deque
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from beatd.broker.deliveries import Content
+from beatd.broker.port import place_of
+from beatd.exceptions import BrokerError
+from beatd.worker.consumers.amqp_envelope import envelope_of
+from beatd.worker.consumers.amqp_line import Line
+from beatd.worker.consumers.aside import Aside
+from beatd.worker.consumers.port import Arguments
+from beatd.worker.messages import Delivery
+
+log = logging.getLogger(__name__)
+
+_PREFETCH_MAX = 1_024
+_UNWANTED_S = 2.0
+"""What the pool has not wanted for so long is given back, for workers that have time."""
+_PAUSES_S = (0.2, 0.5, 1.0, 2.0, 5.0)
+"""Between attempts to connect; the last one is repeated for ever."""
+_REMEMBERED = 5_000
+_REMEMBERED_S = 60.0
+"""What a broken line had been told is believed for so long when it comes again, and no longer: it may be sent anew."""
+
+Identity = tuple[str, str, str]
+
+
+class Held(NamedTuple):
+    """A message that this worker has: the line it came by, its delivery tag there, and what it is known by."""
+
+    line: Line | None
+    number: int
+    identity: Identity
+
+
+class AmqpConsumer:
+    """Consumes ``queues``; those that are not there yet are made, with ``arguments``."""
+
+    def __init__(self, url: str, queues: Sequence[str], *, aside: Aside, arguments: Arguments) -> None:
+        self._url = url
+        self._queues = list(queues)
+        self._aside = aside
+        self._arguments = arguments
+        self._line: Line | None = None
+        self._held: dict[int, Held] = {}
+        """By our tag, in the order of arrival."""
+        self._ready: deque[tuple[float, Delivery]] = deque()
+        """Come and not taken yet, and since when (monotonic)."""
+        self._orphans: dict[Identity, int] = {}
+        """Of former lines, at work here: their tags."""
+        self._acked: dict[Identity, None] = {}
+        """Acknowledged lately: whether the broker has read that, nobody knows when the line breaks."""
+        self._done: dict[Identity, None] = {}
+        """Acknowledged on the line before, or when there was none: they are not run again when they come again."""
+        self._done_until = 0.0
+        self._tag = 0
+        self._prefetch = 0
+        self._least = 0
+        """What the pool wanted at first: one message for each of its processes or threads."""
+        self._failures = 0
+        self._again_at = 0.0
+        self.place = place_of(url)
+
+    def queues(self) -> list[str]:
+        return list(self._queues)
+
+    def waiting(self, at_most: int) -> list[tuple[Delivery, int]]:
+        return self._aside.waiting(at_most)
+
+    def add_queue(self, name: str) -> None:
+        """Consume from this queue, too."""
+        if name not in self._queues:
+            self._queues.append(name)
+            if (line := self._line) is not None:  # declaring needs answers: a new line can wait for them
+                line.close()
+                self._lose()
+
+    def cancel_queue(self, name: str) -> None:
+        """Consume no more from this queue; what has come from it is still run."""
+        if name in self._queues:
+            self._queues.remove(name)
+            if self._line is not None and self._prefetch:
+                self._line.consume(self._queues, self._prefetch)
+
+    def start(self) -> None:
+        self._connect()
+
+    def take(self, at_most: int) -> list[Delivery]:
+        line = self._connected()
+        if line is not None and self._fetch(line):
+            self._adapt(line, at_most)
+        taken: list[Delivery] = []
+        while self._ready and len(taken) < at_most:
+            taken.append(self._ready.popleft()[1])
+        return taken
+
+    def files(self) -> list[int]:
+        return [self._line.file] if self._line is not None else []
+
+    def ack(self, deliveries: Sequence[Delivery]) -> None:
+        """All that is in front of the oldest one which is still at work goes in one word."""
+        for one in deliveries:
+            if held := self._held.get(one.tag):
+                self._acked[held.identity] = None
+                if len(self._acked) > _REMEMBERED:
+                    del self._acked[next(iter(self._acked))]
+        self._forget(deliveries)
+
+    def _forget(self, deliveries: Sequence[Delivery]) -> None:
+        """Tell the broker that these are done with, or safe elsewhere."""
+        numbers = self._release(deliveries)
+        if self._line is None or not numbers:
+            return
+        before_all = 0
+        oldest = next((held.number for held in self._held.values() if held.line is self._line), math.inf)
+        for number in sorted(numbers):
+            if number < oldest:
+                before_all = number
+            else:
+                self._line.ack(number, multiple=False)
+        if before_all:
+            self._line.ack(before_all, multiple=True)
+        self._say()
+
+    def give_back(self, deliveries: Sequence[Delivery]) -> None:
+        for number in self._release(deliveries):
+            if self._line is not None:
+                self._line.give_back(number)
+        self._say()
+
+    def park(self, deliveries: Sequence[tuple[Delivery, int]]) -> None:
+        if deliveries and self._aside.park(deliveries):
+            self._forget([one for one, _ in deliveries])
+
+    def bury(self, deliveries: Sequence[tuple[Delivery, str]]) -> None:
+        if not deliveries:
+            return
+        messages = [one for one, _ in deliveries]
+        if self._aside.bury(deliveries):
+            self._forget(messages)
+            return
+        for number in self._release(messages):
+            if self._line is not None:
+                self._line.reject(number)
+        self._say()
+
+    def tend(self) -> None:
+        now = time.monotonic()
+        self._ready.extend((now, delivery) for delivery in self._aside.tend())
+        line = self._connected()
+        if line is None or not self._fetch(line):
+            return
+        self.beat()
+        if self._ready and now - self._ready[0][0] > _UNWANTED_S and self._prefetch > self._least:
+            self._return_unwanted(line)
+
+    def idle_for(self) -> float:
+        if self._line is None:
+            return max(0.0, self._again_at - time.monotonic())
+        return min(1.0 if self._ready else 5.0, self._aside.idle_for())
+
+    def beat(self) -> None:
+        if (line := self._line) is not None:
+            with contextlib.suppress(BrokerError):  # whoever reads from it will notice
+                line.beat()
+
+    def stop(self) -> None:
+        if self._line is not None:
+            self._line.close()
+            self._line = None
+        self._aside.close()
+
+    # -- the line -----------------------------------------------------------------------------------------------------
+
+    def _connected(self) -> Line | None:
+        """The line, if there is one, or one could be opened now. Never raises: the pool's work goes on meanwhile."""
+        if self._line is None and time.monotonic() >= self._again_at:
+            try:
+                self._connect()
+            except BrokerError as error:
+                pause = _PAUSES_S[min(self._failures, len(_PAUSES_S) - 1)]
+                self._failures += 1
+                self._again_at = time.monotonic() + pause
+                self._away(error, pause)
+        return self._line
+
+    def _connect(self) -> None:
+        self._line = Line(self._url, self._queues, self._arguments)
+        self._failures = 0
+        if self._prefetch:
+            self._line.consume(self._queues, self._prefetch)
+
+    def _away(self, error: BrokerError, pause: float) -> None:
+        extra = {"event": "worker_reconnecting", "attempt": self._failures}
+        log.warning("Broker or store away, trying again in %ss: %s", pause, error, extra=extra)
+
+    def _lose(self) -> None:
+        """The line is gone: what came by it and is not at work comes again, what is at work is known when it does."""
+        for _, delivery in self._ready:
+            self._held.pop(delivery.tag, None)
+        self._ready.clear()
+        self._line = None
+        self._held = {tag: held._replace(line=None) for tag, held in self._held.items()}
+        self._orphans = {held.identity: tag for tag, held in self._held.items()}
+        self._done, self._acked = self._acked, {}
+        self._done_until = time.monotonic() + _REMEMBERED_S
+
+    def _break(self, line: Line, error: BrokerError) -> None:
+        line.drop()
+        self._lose()
+        self._away(error, 0.0)
+
+    def _fetch(self, line: Line) -> bool:
+        """Read what has come; whether the line is still there."""
+        now = time.monotonic()
+        try:
+            for content in line.read():
+                if (delivery := self._arrived(line, content)) is not None:
+                    self._ready.append((now, delivery))
+            line.flush()
+        except BrokerError as error:
+            self._break(line, error)
+        return self._line is not None
+
+    def _say(self) -> None:
+        """Write acknowledgements."""
+        if (line := self._line) is not None:
+            try:
+                line.flush()
+            except BrokerError as error:
+                self._break(line, error)
+
+    def _arrived(self, line: Line, content: Content) -> Delivery | None:
+        headers = content.properties.get("headers") or {}
+        identity = (str(headers.get("id", "")), str(headers.get("retries")), str(headers.get("eta")))
+        if content.redelivered and identity[0] and self._reunite(line, content, identity):
+            return None
+        self._tag += 1
+        self._held[self._tag] = Held(line, content.tag, identity)
+        queue = line.queue_of(content)
+        raw, fault = envelope_of(content, queue)
+        return Delivery(self._tag, queue, raw, fault)
+
+    def _reunite(self, line: Line, content: Content, identity: Identity) -> bool:
+        """Whether it came by an earlier line, and is at work here or done with: then it is not run again."""
+        if identity in self._done and time.monotonic() < self._done_until:
+            del self._done[identity]
+            line.ack(content.tag, multiple=False)
+            return True
+        tag = self._orphans.pop(identity, None)
+        if tag is None or self._held.pop(tag, None) is None:
+            return False
+        self._held[tag] = Held(line, content.tag, identity)  # at the end: the numbers in it only grow
+        return True
+
+    def _release(self, deliveries: Sequence[Delivery]) -> list[int]:
+        """Take messages out of what is held; returns the numbers of those that the present line knows, ascending.
+
+        Of the others the broker is told when they come again, for as long as that is remembered.
+        """
+        found = [held for one in deliveries if (held := self._held.pop(one.tag, None))]
+        known = [held for held in found if held.line is not None and held.line is self._line]
+        self._done.update((held.identity, None) for held in found if held not in known and held.identity in self._acked)
+        return sorted(held.number for held in known)
+
+    # -- how much ahead -----------------------------------------------------------------------------------------------
+
+    def _adapt(self, line: Line, at_most: int) -> None:
+        """Have so much sent ahead as is run in a moment: much of what is short, of what is long only what runs now."""
+        self._least = self._least or at_most
+        wanted = at_most + len(self._held) - len(self._ready)
+        prefetch = wanted if wanted <= self._least else 1 << (2 * wanted - 1).bit_length()
+        prefetch = max(1, min(_PREFETCH_MAX, prefetch))
+        if prefetch > self._prefetch:
+            self._prefetch = prefetch
+            line.consume(self._queues, prefetch)
+            self._say()
+
+    def _return_unwanted(self, line: Line) -> None:
+        """Tasks have become long: others may be idle."""
+        self._prefetch = max(1, self._least)
+        line.consume(self._queues, self._prefetch)
+        log.debug("Gave back %d messages", len(self._ready), extra={"event": "prefetched_returned"})
+        unwanted = [delivery for _, delivery in self._ready]
+        self._ready.clear()
+        self.give_back(unwanted)
