@@ -12,6 +12,7 @@ from beatd.clock import from_ms
 from beatd.exceptions import MessageError, NotRegistered, TaskRevokedError
 from beatd.store.outcomes import FAILURE, REVOKED, document, exception_payload
 from beatd.store.results import Stored
+from beatd.worker.control.revoked import Revoked
 from beatd.worker.messages import Delivery, Headers, headers_of
 from beatd.worker.opening import upgraded
 from beatd.worker.request import Request, moment_ms, request_class
@@ -29,13 +30,20 @@ class Verdicts:
         self.drop: list[Delivery] = []
         """To be acknowledged without having run."""
         self.results: list[Stored] = []
+        self.waiting: list[Request] = []
+        """Those that are parked."""
+        self.revoked: list[tuple[Request, str]] = []
+        """Those that are not run, and why."""
+        self.failed: list[tuple[Delivery, str, BaseException]] = []
+        """Messages that end here, with the state and the error: what waits for their tasks is to be told."""
 
 
 class Arrival:
     """The judge of incoming messages for one app."""
 
-    def __init__(self, app: App) -> None:
+    def __init__(self, app: App, revoked: Revoked) -> None:
         self._app = app
+        self._revoked = revoked
         self._zone = ZoneInfo(app.timezone)
         self._largest: int = app.conf.message_max_bytes
 
@@ -84,9 +92,12 @@ class Arrival:
                 extra={"event": "task_received", "task": headers.task, "task_id": headers.id},
             )
         if expires_ms is not None and expires_ms <= now_ms:
-            self._revoke(request, now_ms, verdicts)
+            self.revoke(request, "expired", now_ms, verdicts)
+        elif self._revoked and self._revoked.covers(request):
+            self.revoke(request, "revoked", now_ms, verdicts)
         elif eta_ms is not None and waits:
             verdicts.park.append((delivery, eta_ms))
+            verdicts.waiting.append(request)
         else:
             verdicts.run.append(request)
 
@@ -113,17 +124,24 @@ class Arrival:
         signals.task_unknown.send(sender=self._app, name=headers.task, id=headers.id, exc=error)
         if not headers.ignore_result:
             verdicts.results.append(self._failed(headers, FAILURE, error, now_ms))
+        verdicts.failed.append((delivery, FAILURE, error))
         verdicts.drop.append(delivery)
 
-    def _revoke(self, request: Request, now_ms: int, verdicts: Verdicts) -> None:
+    def revoke(self, request: Request, reason: str, now_ms: int, verdicts: Verdicts) -> None:
+        """One that is not run: ``reason`` is ``expired`` or ``revoked``."""
+        expired = reason == "expired"
         log.info(
             "Discarding revoked task: %s[%s]",
             request.name,
             request.id,
-            extra={"event": "task_expired", "task": request.name, "task_id": request.id},
+            extra={"event": "task_expired" if expired else "task_revoked", "task": request.name, "task_id": request.id},
         )
-        verdicts.results.append(self._failed(request.headers, REVOKED, TaskRevokedError("expired"), now_ms))
+        signals.task_revoked.send(sender=request.task, request=request, terminated=False, signum=None, expired=expired)
+        error = TaskRevokedError(reason)
+        verdicts.results.append(self._failed(request.headers, REVOKED, error, now_ms))
+        verdicts.failed.append((request.delivery, REVOKED, error))
         verdicts.drop.append(request.delivery)
+        verdicts.revoked.append((request, reason))
 
     def _failed(self, headers: Headers, state: str, error: BaseException, now_ms: int) -> Stored:
         done = from_ms(now_ms).astimezone(self._zone).isoformat()

@@ -13,10 +13,13 @@ from contextlib import contextmanager
 from beatd.app import signals
 from beatd.app.app import App
 from beatd.app.queues import Queues
-from beatd.broker import is_redis, redis_url
+from beatd.broker import bus, is_redis, redis_url
+from beatd.broker.bus import Names
 from beatd.exceptions import StoreError
 from beatd.store.keys import Keys
 from beatd.worker.consumers import Consumer, open_consumer
+from beatd.worker.control.remote import Remote
+from beatd.worker.control.revoked import RevokedStore
 from beatd.worker.execution import Executor
 from beatd.worker.finished import FinishedRuns
 from beatd.worker.pools.coroutines import AsyncioPool
@@ -54,10 +57,18 @@ def run_worker(app: App, settings: WorkerSettings) -> None:
         arguments=Queues(app.conf).arguments,
     )
     finished = FinishedRuns(store_url, Keys(settings.prefix))
-    worker = Worker(app, settings, consumer=consumer, pool=_pool(app, settings), finished=finished)
+    pool, remote = _pool(app, settings), _remote(app, settings, url, store_url)
+    worker = Worker(app, settings, consumer=consumer, pool=pool, finished=finished, remote=remote)
     signals.worker_init.send(sender=worker)
     with _signals_of(worker), _heartbeat(consumer, settings.pool):
         worker.run()
+
+
+def _remote(app: App, settings: WorkerSettings, url: str, store_url: str | None) -> Remote:
+    """With short patience: tasks wait while the remote control does."""
+    names = Names(app.conf.control_exchange, app.conf.event_exchange)
+    store = RevokedStore(store_url, Keys(settings.prefix))
+    return Remote(app, settings, lambda: bus.open(url, names, timeout=2.0), names, store)
 
 
 def _pool(app: App, settings: WorkerSettings) -> Pool:

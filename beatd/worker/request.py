@@ -16,13 +16,15 @@ class Request:
     The ``on_…`` methods are called in the worker's main process. What they raise is logged and changes nothing.
     """
 
-    __slots__ = ("__dict__", "acknowledged", "delivery", "headers", "task", "terminated")
+    __slots__ = ("__dict__", "acknowledged", "counted", "delivery", "headers", "task", "terminated")
 
     def __init__(self, delivery: Delivery, headers: Headers, task: Task[..., Any]) -> None:
         self.delivery = delivery
         self.headers = headers
         self.task = task
         self.acknowledged = False
+        self.counted = False
+        """Whether it is among the runs that this worker has begun."""
         self.terminated: int | None = None
         """The signal by which its run was ended on request, see ``control revoke --terminate``."""
 

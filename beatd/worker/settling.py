@@ -10,11 +10,15 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from beatd.app import signals
+from beatd.app.aftermath import Aftermath
 from beatd.app.app import App
-from beatd.exceptions import TimeLimitExceeded, WorkerLostError
-from beatd.store.outcomes import FAILURE, IGNORED, REJECTED, STARTED, SUCCESS, document, exception_payload
+from beatd.exceptions import TaskRevokedError, TimeLimitExceeded, WorkerLostError
+from beatd.store.groups import Part
+from beatd.store.outcomes import FAILURE, IGNORED, REJECTED, REVOKED, STARTED, SUCCESS, document, exception_payload
 from beatd.store.results import Stored
 from beatd.worker.arrival import Verdicts
+from beatd.worker.chords import Chords, aftermath_of
 from beatd.worker.consumers import Consumer
 from beatd.worker.finished import FinishedRuns
 from beatd.worker.messages import KILLED, LOST, MALFORMED, Delivery, Report
@@ -31,6 +35,7 @@ class Settling:
         self._app = app
         self._hostname = hostname
         self._results: list[Stored] = []
+        self._parts: list[Part] = []
         self._finished: list[str] = []
         self._park: list[tuple[Delivery, int]] = []
         self._bury: list[tuple[Delivery, str]] = []
@@ -38,6 +43,7 @@ class Settling:
         self._ack: list[Delivery] = []
         self._steps: list[tuple[list[Any], Callable[[Any], None]]] = [
             (self._results, app.results.store),
+            (self._parts, Chords(app).note),
             (self._finished, finished.remember),
             (self._park, consumer.park),
             (self._bury, consumer.bury),
@@ -55,10 +61,16 @@ class Settling:
     def dispose(self, verdicts: Verdicts) -> None:
         """Take note of what was decided about messages that are not run."""
         self._results += verdicts.results
+        for failed in verdicts.failed:
+            self._follow(aftermath_of(self._app, *failed))
         self._park += verdicts.park
         for delivery, reason in verdicts.bury:
             self.bury(delivery, reason)
         self._ack += verdicts.drop
+
+    def _follow(self, after: Aftermath) -> None:
+        self._results += after.results
+        self._parts += after.parts
 
     def drop(self, delivery: Delivery) -> None:
         """Take note of a message that need not be run."""
@@ -78,8 +90,9 @@ class Settling:
         )
         self._bury.append((delivery, reason))
 
-    def settle(self, pairs: Sequence[tuple[Report, Request]]) -> None:
-        """Take note of what the pool has reported."""
+    def settle(self, pairs: Sequence[tuple[Report, Request]]) -> list[tuple[Report, Request]]:
+        """Take note of what the pool has reported; returns what that means for those whose process is gone."""
+        settled = []
         for reported, request in pairs:
             report = self._lost(reported, request) if reported.state in (LOST, KILLED) else reported
             if report.state == STARTED:
@@ -87,6 +100,8 @@ class Settling:
             else:
                 self._ended(report, request)
             notify(request, report)
+            settled.append((report, request))
+        return settled
 
     def _begun(self, report: Report, request: Request) -> None:
         if request.task.track_started:
@@ -98,6 +113,7 @@ class Settling:
     def _ended(self, report: Report, request: Request) -> None:
         if report.document is not None:
             self._results.append(Stored(request.id, report.document))
+        self._follow(Aftermath(report.results, report.parts))
         if report.state == MALFORMED:
             self.bury(request.delivery, report.text)
         elif report.requeue:
@@ -115,6 +131,8 @@ class Settling:
     def _lost(self, report: Report, request: Request) -> Report:
         """The report for a run whose process is gone: killed by its time limit, or for a reason of its own."""
         task = request.task
+        if request.terminated is not None:
+            return self._terminated(report, request)
         if report.state == LOST and task.reject_on_worker_lost and not request.acknowledged:
             return Report(report.tag, REJECTED, report.runtime, requeue=True)
         error: Exception = WorkerLostError(report.text)
@@ -127,16 +145,37 @@ class Settling:
             error,
             extra={"event": "task_failed", "task": request.name, "task_id": request.id},
         )
-        return Report(report.tag, FAILURE, report.runtime, self._failure(request, error), text=report.state)
+        after = aftermath_of(self._app, request.delivery, FAILURE, error)
+        document = self._failure(request, error)
+        return Report(
+            report.tag, FAILURE, report.runtime, document, report.state, results=after.results, parts=after.parts
+        )
 
-    def _failure(self, request: Request, error: Exception) -> bytes | None:
+    def _terminated(self, report: Report, request: Request) -> Report:
+        """The report for a run that was ended by remote control."""
+        error = TaskRevokedError("terminated")
+        log.info(
+            "Task %s[%s] terminated (signal %s)",
+            request.name,
+            request.id,
+            request.terminated,
+            extra={"event": "task_terminated", "task": request.name, "task_id": request.id},
+        )
+        signals.task_revoked.send(
+            sender=request.task, request=request, terminated=True, signum=request.terminated, expired=False
+        )
+        after = aftermath_of(self._app, request.delivery, REVOKED, error)
+        document = self._failure(request, error, REVOKED)
+        return Report(report.tag, REVOKED, report.runtime, document, results=after.results, parts=after.parts)
+
+    def _failure(self, request: Request, error: Exception, state: str = FAILURE) -> bytes | None:
         headers, task = request.headers, request.task
         ignored = task.ignore_result if headers.ignore_result is None else headers.ignore_result
         if ignored and not task.store_errors_even_if_ignored:
             return None
         return document(
             request.id,
-            FAILURE,
+            state,
             exception_payload(error),
             date_done=self._app.now().isoformat(),
             parent_id=headers.parent_id,
@@ -145,4 +184,4 @@ class Settling:
 
 def _is_over(report: Report) -> bool:
     """Whether the run will not be tried again."""
-    return report.state in (SUCCESS, FAILURE, IGNORED, REJECTED) and not report.requeue
+    return report.state in (SUCCESS, FAILURE, IGNORED, REJECTED, REVOKED) and not report.requeue

@@ -13,8 +13,11 @@ from collections.abc import Sequence
 from beatd.app import signals
 from beatd.app.app import App
 from beatd.exceptions import BrokerError, StoreError, StoreUnavailable
-from beatd.worker.arrival import Arrival
+from beatd.store.outcomes import STARTED
+from beatd.worker.arrival import Arrival, Verdicts
 from beatd.worker.consumers import Consumer
+from beatd.worker.control.remote import Remote
+from beatd.worker.control.station import Tools
 from beatd.worker.finished import FinishedRuns
 from beatd.worker.messages import Job, Report
 from beatd.worker.pools.port import Pool
@@ -34,13 +37,20 @@ class Worker:
     """Runs an app's tasks until it is told to stop: :meth:`stop` once for a warm end, twice for a cold one."""
 
     def __init__(
-        self, app: App, settings: WorkerSettings, *, consumer: Consumer, pool: Pool, finished: FinishedRuns
+        self,
+        app: App,
+        settings: WorkerSettings,
+        *,
+        consumer: Consumer,
+        pool: Pool,
+        finished: FinishedRuns,
+        remote: Remote,
     ) -> None:
         self._app = app
         self._settings = settings
         self._consumer = consumer
         self._pool = pool
-        self._arrival = Arrival(app)
+        self._arrival = Arrival(app, remote.revoked)
         self._finished_runs = finished
         self._settling = Settling(app, consumer, finished, settings.hostname)
         self._requests: dict[int, Request] = {}
@@ -48,12 +58,17 @@ class Worker:
         self._waiting = Waiting()
         self._stops = 0
         self._failures = 0
+        self._remote = remote
+        remote.attach(
+            Tools(pool=pool, consumer=consumer, requests=self._requests, stop=self._stop_once, drop=self._drop)
+        )
 
     def run(self) -> None:
         """Work until stopped. Raises only what keeps it from starting: a broker that refuses."""
         self._pool.start()  # before there are connections and threads that a fork would copy
         try:
             self._connect()
+            self._remote.start()
             while not self._finished():
                 self._survive()
         finally:
@@ -63,6 +78,11 @@ class Worker:
         """First: take nothing more, finish what runs (warm). Again, or ``cold``: leave it and give it back."""
         self._stops += 2 if cold else 1
         self._waiting.wake()
+
+    def _stop_once(self) -> None:
+        """By remote control: a command that came twice is one wish."""
+        if not self._stops:
+            self.stop()
 
     @property
     def stops(self) -> int:
@@ -84,8 +104,9 @@ class Worker:
 
     def _survive(self) -> None:
         """A turn, and a pause after it or after what went wrong with the broker."""
+        remote_in = self._remote.turn()
         try:
-            pause = self.turn()
+            pause = min(self.turn(), remote_in)
             self._failures = 0
         except (StoreError, BrokerError) as error:
             pause = _RETRY_S[min(self._failures, len(_RETRY_S) - 1)]
@@ -99,7 +120,7 @@ class Worker:
         if self._failures:
             self._waiting.sleep(pause)
         else:
-            self._waiting.until(pause, [*self._consumer.files(), *self._pool.files()])
+            self._waiting.until(pause, [*self._consumer.files(), *self._pool.files(), *self._remote.files()])
 
     def _admit(self, room: int) -> int:
         """Take messages and hand those that may run to the pool; returns how many were taken."""
@@ -107,6 +128,7 @@ class Worker:
         if deliveries:
             verdicts = self._arrival.judge(deliveries, self._app.clock.now_ms())
             self._settling.dispose(verdicts)
+            self._remote.judged(verdicts)
             self._start(self._without_repeats(verdicts.run))
             self._settling.flush()
         return len(deliveries)
@@ -134,6 +156,7 @@ class Worker:
 
     def _start(self, requests: Sequence[Request]) -> None:
         jobs = []
+        watched = self._remote.events.on
         for request in requests:
             delivery = request.delivery
             self._requests[delivery.tag] = request
@@ -143,7 +166,7 @@ class Worker:
                     delivery.tag,
                     delivery.raw,
                     delivery.queue,
-                    announce=not task.acks_late or bool(task.track_started) or task.Request is not None,
+                    announce=not task.acks_late or bool(task.track_started) or task.Request is not None or watched,
                     soft_limit=request.soft_limit,
                     hard_limit=request.hard_limit,
                 )
@@ -159,9 +182,20 @@ class Worker:
             request = self._requests.get(report.tag)
             if request is not None:
                 pairs.append((report, request))
-                if report.state != "STARTED":
+                if report.state != STARTED:
                     del self._requests[report.tag]
-        self._settling.settle(pairs)
+                elif request.terminated is not None:
+                    self._pool.kill(report.tag, request.terminated)  # revoked when it was about to begin
+        for report, request in self._settling.settle(pairs):
+            self._remote.reported(request, report)
+
+    def _drop(self, request: Request) -> None:
+        """Settle a request as revoked that the pool has given back."""
+        del self._requests[request.delivery.tag]
+        verdicts = Verdicts()
+        self._arrival.revoke(request, "revoked", self._app.clock.now_ms(), verdicts)
+        self._settling.dispose(verdicts)
+        self._remote.judged(verdicts)
 
     def _enforce_limits(self) -> float:
         """End runs that have used up their hard time limit; returns the seconds until the next one will have."""
@@ -212,6 +246,7 @@ class Worker:
     def _shut_down(self) -> None:
         signals.worker_shutdown.send(sender=self)
         self._pool.stop(5.0 if self._stops < 2 else 0.0)
+        self._remote.stop()
         try:
             self._settle(self._pool.collect())
             self._settling.flush()

@@ -25,6 +25,9 @@ class Consumer(Protocol):
     place: str
     """Where the messages come from, for people; without passwords."""
 
+    def queues(self) -> list[str]:
+        """The names of the queues that it takes from."""
+
     def add_queue(self, name: str) -> None:
         """Take from this queue, too."""
 

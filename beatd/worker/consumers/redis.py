@@ -60,6 +60,9 @@ class RedisConsumer:
         self._beaten_at: float | None = None
         self._beat_due = self._sweep_due = self._wake_due = 0
 
+    def queues(self) -> list[str]:
+        return list(self._queues)
+
     def add_queue(self, name: str) -> None:
         if name not in self._queues:
             self._queues.append(name)

@@ -1,0 +1,201 @@
+"""``app.control``: ask workers and tell them, as with Celery: ``app.control.inspect().active()``.
+
+Every call opens a connection and closes it again, so that it may come from any thread and any process. On brokers
+other than Redis and RabbitMQ nothing can be broadcast: :class:`~beatd.exceptions.BrokerError`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from beatd.app.inspect import Destination, Inspect, Reply
+from beatd.broker import bus
+from beatd.broker.bus import LamportClock, Letter, Line, Names, order
+
+if TYPE_CHECKING:
+    from beatd.app.app import App
+
+_TERM = "SIGTERM"
+
+
+class Control:
+    """Speaks to the workers of one app's broker, whoever's they are: beatd's and Celery's understand the same."""
+
+    def __init__(self, app: App) -> None:
+        self._app = app
+        self._lamport = LamportClock()
+
+    def broadcast(  # noqa: PLR0917 - Celery's signature
+        self,
+        command: str,
+        arguments: dict[str, Any] | None = None,
+        destination: Destination = None,
+        reply: bool = False,
+        timeout: float | None = 1.0,
+        limit: int | None = None,
+        callback: Callable[[Reply], Any] | None = None,
+        pattern: str | None = None,
+        matcher: str | None = None,
+        connection: Any = None,  # noqa: ARG002 - Celery's; a connection of its own is used
+        channel: Any = None,  # noqa: ARG002 - as above
+        **more: Any,
+    ) -> list[Reply] | None:
+        """Send a command to all workers, to those of ``destination``, or to those whose names fit ``pattern``.
+
+        ``matcher`` is ``"glob"`` or ``"pcre"``. With ``reply`` returns the answers: those that came before there was
+        none for ``timeout`` seconds (None: a second), but not more than ``limit``. ``callback`` is called with each as
+        it comes. Raises ValueError for a destination that is one text, and :class:`~beatd.exceptions.BrokerError`.
+        """
+        if isinstance(destination, str):
+            raise ValueError(f"destination is a list of names, not {destination!r}")  # noqa: TRY004 - as Celery
+        seconds = 1.0 if timeout is None else timeout
+        body = order(command, {**(arguments or {}), **more}, destination, pattern, matcher)
+        headers = {"clock": self._lamport.forward(), "expires": self._app.clock.now_ms() / 1000 + seconds}
+        with self._line() as line:
+            if not reply:
+                line.tell(Letter(body, headers))
+                return None
+            replies = line.ask(Letter(body, headers), seconds, limit or len(destination or ()) or None)
+            return list(self._heard(replies, callback))
+
+    def _line(self) -> Line:
+        conf = self._app.conf
+        url = conf.broker_url if isinstance(conf.broker_url, str) else ";".join(conf.broker_url)
+        return bus.call(url, Names(conf.control_exchange, conf.event_exchange))
+
+    def _heard(self, letters: Iterable[Letter], callback: Callable[[Reply], Any] | None) -> Iterator[Reply]:
+        for letter in letters:
+            self._lamport.adjust(letter.headers.get("clock"))
+            if isinstance(letter.body, dict):
+                if callback is not None:
+                    callback(letter.body)
+                yield letter.body
+
+    def inspect(  # noqa: PLR0917 - Celery's signature
+        self,
+        destination: Destination | str = None,
+        timeout: float = 1.0,
+        callback: Callable[[Reply], Any] | None = None,
+        limit: int | None = None,
+        pattern: str | None = None,
+        matcher: str | None = None,
+        **_: Any,
+    ) -> Inspect:
+        """Questions to workers: ``inspect(timeout=2).active()``."""
+        return Inspect(self, destination, timeout, callback, limit, pattern, matcher)
+
+    def ping(self, destination: Destination = None, timeout: float = 1.0, **options: Any) -> list[Reply]:
+        """Who is there: ``[{"celery@host": {"ok": "pong"}}, …]``."""
+        return self.broadcast("ping", destination=destination, reply=True, timeout=timeout, **options) or []
+
+    def revoke(
+        self,
+        task_id: str | Iterable[str],
+        destination: Destination = None,
+        terminate: bool = False,
+        signal: str | int | None = _TERM,
+        **options: Any,
+    ) -> list[Reply] | None:
+        """Have no worker run a task, or several, that have not begun; with ``terminate`` end those that have."""
+        ids = task_id if isinstance(task_id, str) else list(task_id)
+        arguments = {"task_id": ids, "terminate": terminate, "signal": signal or _TERM}
+        return self.broadcast("revoke", arguments, destination, **options)
+
+    def revoke_by_stamped_headers(
+        self,
+        headers: dict[str, Any],
+        destination: Destination = None,
+        terminate: bool = False,
+        signal: str | int | None = _TERM,
+        **options: Any,
+    ) -> list[Reply] | None:
+        """Have no worker run tasks that were sent with one of these stamps."""
+        arguments = {"headers": headers, "terminate": terminate, "signal": signal or _TERM}
+        return self.broadcast("revoke_by_stamped_headers", arguments, destination, **options)
+
+    def terminate(
+        self,
+        task_id: str | Iterable[str],
+        destination: Destination = None,
+        signal: str | int | None = _TERM,
+        **options: Any,
+    ) -> list[Reply] | None:
+        """:meth:`revoke` with ``terminate``."""
+        return self.revoke(task_id, destination, terminate=True, signal=signal, **options)
+
+    def rate_limit(
+        self, task_name: str, rate_limit: str | float, destination: Destination = None, **options: Any
+    ) -> list[Reply] | None:
+        """Limit how often each worker starts a task: ``"10/s"``, ``"100/m"``, 0 for no limit."""
+        return self.broadcast("rate_limit", {"task_name": task_name, "rate_limit": rate_limit}, destination, **options)
+
+    def time_limit(
+        self,
+        task_name: str,
+        soft: float | None = None,
+        hard: float | None = None,
+        destination: Destination = None,
+        **options: Any,
+    ) -> list[Reply] | None:
+        """Change a task's time limits, in seconds."""
+        arguments = {"task_name": task_name, "hard": hard, "soft": soft}
+        return self.broadcast("time_limit", arguments, destination, **options)
+
+    def add_consumer(  # noqa: PLR0917 - Celery's signature
+        self,
+        queue: str,
+        exchange: str | None = None,
+        exchange_type: str = "direct",
+        routing_key: str | None = None,
+        options: dict[str, Any] | None = None,
+        destination: Destination = None,
+        **more: Any,
+    ) -> list[Reply] | None:
+        """Have workers take from one more queue."""
+        arguments = {"queue": queue, "exchange": exchange, "exchange_type": exchange_type, "routing_key": routing_key}
+        return self.broadcast("add_consumer", {**arguments, **(options or {})}, destination, **more)
+
+    def cancel_consumer(self, queue: str, destination: Destination = None, **options: Any) -> list[Reply] | None:
+        """Have workers take no more from a queue."""
+        return self.broadcast("cancel_consumer", {"queue": queue}, destination, **options)
+
+    def enable_events(self, destination: Destination = None, **options: Any) -> list[Reply] | None:
+        """Have workers tell what becomes of each task."""
+        return self.broadcast("enable_events", {}, destination, **options)
+
+    def disable_events(self, destination: Destination = None, **options: Any) -> list[Reply] | None:
+        """Have workers keep that to themselves."""
+        return self.broadcast("disable_events", {}, destination, **options)
+
+    def pool_grow(self, n: int = 1, destination: Destination = None, **options: Any) -> list[Reply] | None:
+        """Have workers add processes or threads."""
+        return self.broadcast("pool_grow", {"n": n}, destination, **options)
+
+    def pool_shrink(self, n: int = 1, destination: Destination = None, **options: Any) -> list[Reply] | None:
+        """Have workers take processes or threads away."""
+        return self.broadcast("pool_shrink", {"n": n}, destination, **options)
+
+    def autoscale(self, max: int, min: int, destination: Destination = None, **options: Any) -> list[Reply] | None:  # noqa: A002
+        """Change the bounds of pools that grow and shrink by themselves."""
+        return self.broadcast("autoscale", {"max": max, "min": min}, destination, **options)
+
+    def pool_restart(
+        self,
+        modules: Sequence[str] | None = None,
+        reload: bool = False,
+        reloader: Any = None,
+        destination: Destination = None,
+        **options: Any,
+    ) -> list[Reply] | None:
+        """Have Celery's workers restart their pools; beatd's refuse."""
+        arguments = {"modules": modules, "reload": reload, "reloader": reloader}
+        return self.broadcast("pool_restart", arguments, destination, **options)
+
+    def heartbeat(self, destination: Destination = None, **options: Any) -> list[Reply] | None:
+        """Have workers send a heartbeat now."""
+        return self.broadcast("heartbeat", {}, destination, **options)
+
+    def shutdown(self, destination: Destination = None, **options: Any) -> list[Reply] | None:
+        """Have workers finish what runs, and leave."""
+        return self.broadcast("shutdown", {}, destination, **options)

@@ -1,0 +1,5 @@
+"""Remote control: a worker answers to ``beatd inspect`` and ``control``, to Celery's own tools, and to Flower.
+
+The promise: whatever is sent to its mailbox, the worker goes on with its tasks; it answers in Celery's shapes, a few
+commands each turn of its loop; and while the broker cannot be reached, only the answers are missing.
+"""

@@ -1,0 +1,79 @@
+"""The node of a worker: who is meant by a command, what is answered."""
+
+from __future__ import annotations
+
+import fnmatch
+import logging
+import re
+from typing import Any
+
+from beatd.broker.bus import Bus, LamportClock, Letter
+from beatd.exceptions import MessageError
+from beatd.worker.control import inspecting, revoking, steering
+from beatd.worker.control.panel import find
+from beatd.worker.control.station import Station
+
+__all__ = ["Node", "inspecting", "revoking", "steering"]
+
+log = logging.getLogger("celery.worker.pidbox")
+
+
+class Node:
+    """Carries commands out at a station. Whatever is in a letter, :meth:`take` raises nothing but the bus's errors."""
+
+    def __init__(self, station: Station, lamport: LamportClock) -> None:
+        self._station = station
+        self._lamport = lamport
+
+    def take(self, letter: Letter, bus: Bus) -> None:
+        """Carry out what a letter asks for, if it is meant for this node, and answer if an answer is wanted."""
+        self._lamport.adjust(letter.headers.get("clock"))
+        order = letter.body
+        if not isinstance(order, dict) or not self._is_meant(order):
+            return
+        answer = self._dispatch(order)
+        to = order.get("reply_to")
+        if not to:
+            return
+        try:
+            self._reply(bus, to, answer, order.get("ticket"))
+        except MessageError as error:
+            log.warning("Cannot answer: %s", error, extra={"event": "control_unanswered"})
+
+    def _is_meant(self, order: dict[str, Any]) -> bool:
+        """By a list of names, or by a pattern, or everybody is."""
+        name, destination, pattern = self._station.hostname, order.get("destination"), order.get("pattern")
+        if destination:
+            return isinstance(destination, list | str) and name in destination
+        if not pattern or not order.get("matcher"):
+            return True
+        if not isinstance(pattern, str):
+            return False
+        if order["matcher"] == "glob":
+            return fnmatch.fnmatch(name, pattern)
+        try:
+            return order["matcher"] == "pcre" and re.match(pattern, name) is not None
+        except (re.error, RecursionError):
+            return False
+
+    def _dispatch(self, order: dict[str, Any]) -> Any:
+        method, arguments = order.get("method"), order.get("arguments") or {}
+        log.debug("Received command %r", method, extra={"event": "control_command", "method": str(method)})
+        try:
+            return find(method)(self._station, **arguments)
+        except Exception as error:  # noqa: BLE001 - a command can be anything, and the worker has other things to do
+            log.warning(
+                "Control command error: %r", error, extra={"event": "control_command_failed", "method": str(method)}
+            )
+            return {"error": repr(error)}
+
+    def _reply(self, bus: Bus, to: Any, answer: Any, ticket: Any) -> None:
+        if not isinstance(to, dict):
+            raise MessageError(f"reply_to {to!r} is no address")
+        exchange, key = to.get("exchange"), to.get("routing_key")
+        headers = {"ticket": ticket, "clock": self._lamport.forward()}
+        name = self._station.hostname
+        try:
+            bus.reply(Letter({name: answer}, headers), str(exchange), str(key))
+        except MessageError as error:
+            bus.reply(Letter({name: {"error": repr(error)}}, headers), str(exchange), str(key))
