@@ -10,13 +10,17 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from beatd.app import seams
+
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from beatd.app.app import App
+    from beatd.app.canvas import chain, chord, chunks, group, xmap, xstarmap
+    from beatd.app.group_result import GroupResult, ResultSet
     from beatd.app.log import get_task_logger
-    from beatd.app.result import AsyncResult
-    from beatd.app.shared import current_app, shared_task
+    from beatd.app.result import AsyncResult, allow_join_result
+    from beatd.app.shared import current_app, current_task, maybe_signature, shared_task, signature
     from beatd.app.signature import Signature
     from beatd.app.task import Task
     from beatd.schedules import crontab, every, solar
@@ -25,30 +29,57 @@ if TYPE_CHECKING:
 _HOMES = {
     "App": "beatd.app.app",
     "AsyncResult": "beatd.app.result",
+    "GroupResult": "beatd.app.group_result",
     "Request": "beatd.worker.request",
+    "ResultSet": "beatd.app.group_result",
     "Signature": "beatd.app.signature",
     "Task": "beatd.app.task",
+    "allow_join_result": "beatd.app.result",
+    "chain": "beatd.app.canvas",
+    "chord": "beatd.app.canvas",
+    "chunks": "beatd.app.canvas",
     "crontab": "beatd.schedules",
     "current_app": "beatd.app.shared",
+    "current_task": "beatd.app.shared",
     "every": "beatd.schedules",
     "get_task_logger": "beatd.app.log",
+    "group": "beatd.app.canvas",
+    "maybe_signature": "beatd.app.shared",
     "shared_task": "beatd.app.shared",
+    "signature": "beatd.app.shared",
     "solar": "beatd.schedules",
+    "xmap": "beatd.app.canvas",
+    "xstarmap": "beatd.app.canvas",
 }
 
 __all__ = [
     "App",
     "AsyncResult",
+    "GroupResult",
     "Request",
+    "ResultSet",
     "Signature",
     "Task",
+    "allow_join_result",
+    "chain",
+    "chord",
+    "chunks",
     "crontab",
     "current_app",
+    "current_task",
     "every",
     "get_task_logger",
+    "group",
+    "maybe_signature",
     "shared_task",
+    "signature",
     "solar",
+    "xmap",
+    "xstarmap",
 ]
+
+seams.provide("django", "beatd.contrib.django:install")
+seams.provide("worker_main", "beatd.cli.worker:run_for_app")
 
 
 def __getattr__(name: str) -> Any:

@@ -17,6 +17,7 @@
         ├── Reject                give the message back, or away
         ├── Retry                 the task asked to be run again
         ├── MaxRetriesExceededError
+        ├── ChordError            a task of a chord's header failed, so its body does
         ├── NotRegistered         the worker knows no task of that name (also a KeyError)
         ├── SoftTimeLimitExceeded
         ├── TimeLimitExceeded
@@ -135,6 +136,10 @@ class Retry(TaskError):
 
 class MaxRetriesExceededError(TaskError):
     """The task asked for another attempt and has none left."""
+
+
+class ChordError(TaskError):
+    """A task of a chord's header failed, or the body could not be sent: the body has this as its result."""
 
 
 class NotRegistered(TaskError, KeyError):

@@ -2,43 +2,38 @@
 
 from __future__ import annotations
 
-import importlib
 import threading
 from collections.abc import Callable, Iterable, Mapping
-from datetime import datetime
 from functools import cached_property
 from typing import Any, Concatenate, Literal, ParamSpec, TypeVar, overload
-from zoneinfo import ZoneInfo
 
-from beatd import broker
-from beatd.app import shared
+from beatd.app import builtins, seams, shared, signals
 from beatd.app.autoretry import add_autoretry
 from beatd.app.conf import Conf
+from beatd.app.connections import Connections, control_of
 from beatd.app.context import current
-from beatd.app.making import discover, import_all, task_class
+from beatd.app.making import annotate, discover, import_all, task_class
 from beatd.app.periodic import Registration, from_conf, registration
 from beatd.app.registry import TaskRegistry
 from beatd.app.result import AsyncResult
-from beatd.app.sending import Route, check_options, message_for, new_id, route_for, utc_now
+from beatd.app.sending import check_options, import_symbol, message_for, new_id, route_for, utc_now
 from beatd.app.signals import Signal
-from beatd.app.signature import Signature
+from beatd.app.signature import Signature, as_signature
 from beatd.app.task import FROM_CONF
 from beatd.app.task import Task as BaseTask
-from beatd.broker import Publisher, is_redis
 from beatd.clock import Clock, SystemClock
-from beatd.message import TaskMessage
-from beatd.store.outcomes import READY_STATES, document
-from beatd.store.results import NoResults, RedisResults, Results, Stored
+from beatd.config.environment import django_settings, named_in
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 
-class App:
+class App(Connections):
     """An application. ``main`` names tasks that are defined in the script that is being run.
 
-    ``broker`` and ``backend`` are URLs; further keywords are settings (``timezone="Asia/Baku"``). Making an app
-    connects nowhere.
+    ``broker`` and ``backend`` are URLs; further keywords are settings (``timezone="Asia/Baku"``). ``task_cls`` is the
+    base class of its tasks, or ``"module:Class"``. Where ``DJANGO_SETTINGS_MODULE`` is set, the app is at home in
+    Django, see :mod:`beatd.contrib.django`. Making an app connects nowhere.
     """
 
     def __init__(
@@ -51,6 +46,7 @@ class App:
         config_source: Any = None,
         namespace: str | None = None,
         set_as_current: bool = True,
+        task_cls: Any = None,
         clock: Clock | None = None,
         **conf: Any,
     ) -> None:
@@ -60,6 +56,10 @@ class App:
         self.conf = Conf({**{name: value for name, value in given.items() if value}, **conf})
         self.tasks = TaskRegistry()
         self.oid = new_id()
+        self.task_cls = task_cls
+        self.packages: Callable[[], Iterable[str]] = tuple
+        """Where :meth:`autodiscover_tasks` looks when it is told nothing."""
+        self.on_import_modules = Signal("app.on_import_modules", careful=False)
         self.on_after_configure = Signal("app.on_after_configure", careful=False)
         self.on_after_finalize = Signal("app.on_after_finalize", careful=False)
         self._periodic: dict[str, Registration] = {}
@@ -70,6 +70,8 @@ class App:
             self.config_from_object(config_source, namespace=namespace)
         if set_as_current:
             shared.set_current_app(self)
+        if django_settings():
+            seams.provided("django")(self)
 
     # -- configuration ------------------------------------------------------------------------------------------------
 
@@ -86,11 +88,42 @@ class App:
         if force:
             self.conf.changes()
 
+    def config_from_envvar(self, variable: str, silent: bool = False, force: bool = False) -> None:
+        """:meth:`config_from_object` with the module that an environment variable names."""
+        self.config_from_object(named_in(variable), silent=silent, force=force)
+
+    def add_defaults(self, defaults: Mapping[str, Any] | Callable[[], Mapping[str, Any]]) -> None:
+        """Settings that count where nothing else was set."""
+        for name, value in dict(defaults() if callable(defaults) else defaults).items():
+            if name not in self.conf.changes():
+                self.conf[name] = value
+
+    def setup_security(self, *_: Any, **__: Any) -> None:
+        """Signed messages are not supported: raises NotImplementedError."""
+        raise NotImplementedError("beatd has no signed messages: keep strangers off the broker")
+
     def autodiscover_tasks(
-        self, packages: Iterable[str] | Callable[[], Iterable[str]] | None = None, related_name: str = "tasks", **_: Any
+        self,
+        packages: Iterable[str] | Callable[[], Iterable[str]] | None = None,
+        related_name: str | None = "tasks",
+        force: bool = False,
+        **_: Any,
     ) -> None:
-        """Import ``<package>.tasks`` of each package as soon as tasks are needed; packages without one are skipped."""
-        self._packages.append((packages or (), related_name))
+        """Import ``<package>.tasks`` of each package as soon as tasks are needed; packages without one are skipped.
+
+        In Django, without ``packages``: of all installed apps. ``force`` imports them now.
+        """
+        self._packages.append((packages if packages is not None else self._default_packages, related_name or ""))
+        if force:
+            self._discover()
+
+    def _default_packages(self) -> Iterable[str]:
+        return self.packages()
+
+    def _discover(self) -> None:
+        while self._packages:
+            packages, related_name = self._packages.pop(0)
+            discover(packages() if callable(packages) else packages, related_name)
 
     def finalize(self) -> None:
         """Make the app ready: signal ``on_after_configure``, import the task modules, signal ``on_after_finalize``.
@@ -103,11 +136,13 @@ class App:
             self._finalized = True
             try:
                 self.on_after_configure.send(sender=self, source=self.conf)
+                self.on_import_modules.send(sender=self)
+                signals.import_modules.send(sender=self)
                 import_all((*self.conf.imports, *self.conf.include))
-                for packages, related_name in self._packages:
-                    discover(packages() if callable(packages) else packages, related_name)
+                self._discover()
                 for make in list(shared.recipes()):
                     make(self)
+                builtins.add(self)
                 for task in self.tasks.values():
                     self._configure(task)
                 self.on_after_finalize.send(sender=self)
@@ -116,6 +151,9 @@ class App:
                 raise
 
     def _configure(self, task: BaseTask[..., Any]) -> None:
+        if not task.is_configured:
+            task.is_configured = True
+            annotate(task, self.conf.task_annotations)
         for attribute, setting in FROM_CONF.items():
             if getattr(task, attribute, None) is None:
                 setattr(task, attribute, self.conf[setting])
@@ -174,7 +212,8 @@ class App:
     @cached_property
     def Task(self) -> type[BaseTask[..., Any]]:  # noqa: N802 - Celery's name
         """The base class of this app's tasks."""
-        return type("Task", (BaseTask,), {"app": self, "__module__": __name__})
+        base = import_symbol(self.task_cls) if isinstance(self.task_cls, str) else self.task_cls or BaseTask
+        return type("Task", (base,), {"app": self, "__module__": __name__})
 
     # -- the beat -----------------------------------------------------------------------------------------------------
 
@@ -213,76 +252,34 @@ class App:
         check_options(options)
         self.finalize()
         running = current()
-        if running is not None and not running.context.called_directly:
-            options["root_id"] = options.get("root_id") or running.context.root_id
-            options["parent_id"] = options.get("parent_id") or running.context.id
-        message = message_for(
-            name, tuple(args or ()), kwargs or {}, options, now=utc_now(self.clock.now_ms()), timezone=self.timezone
-        )
-        self.publish(message, route_for(name, options, self.conf))
+        parent = running.context if running is not None and not running.context.called_directly else None
+        if parent is not None:
+            options["root_id"] = options.get("root_id") or parent.root_id
+            options["parent_id"] = options.get("parent_id") or parent.id
+        route = route_for(name, tuple(args or ()), kwargs or {}, options, self.conf)
+        options = {**route.options, **options}
+        now = utc_now(self.clock.now_ms())
+        message = message_for(name, tuple(args or ()), kwargs or {}, options, now=now, timezone=self.timezone)
+        self.publish(message, route, options.get("compression") or self.conf.task_compression)
         result: AsyncResult[Any] = AsyncResult(message.id, app=self, ignored=bool(options.get("ignore_result")))
-        if running is not None and running.context.id != message.id:
-            running.context.children.append(result)
+        if parent is not None and parent.id != message.id and options.get("add_to_parent", True):
+            parent.children.append(result)
         return result
-
-    def publish(self, message: TaskMessage, route: Route) -> None:
-        """Hand a finished message to the broker; raises :class:`~beatd.exceptions.BrokerError`."""
-        self.publisher.publish(message, queue=route.queue, exchange=route.exchange, routing_key=route.routing_key)
 
     def signature(self, task: Any, args: Any = None, kwargs: Any = None, **options: Any) -> Signature:
         """A signature that this app sends; from a name or from the dict that a signature is in JSON."""
+        if isinstance(task, Mapping):
+            return as_signature(task, self)
         return Signature(task, args, kwargs, app=self, **options)
 
-    def AsyncResult(self, id: str, **_: Any) -> AsyncResult[Any]:  # noqa: A002, N802 - Celery's names
-        """The handle of the task with that id."""
-        return AsyncResult(id, app=self)
-
-    def store_state(self, task_id: str, state: str, result: Any) -> None:
-        """Store a task's state; see :meth:`beatd.Task.update_state`."""
-        done = self.now().isoformat() if state in READY_STATES else None
-        self.results.store([Stored(task_id, document(task_id, state, result, date_done=done))])
-
     @cached_property
-    def publisher(self) -> Publisher:
-        """The way to the broker; connects on first use."""
-        url = self.conf.broker_url
-        urls = url if isinstance(url, str) else ";".join(url)
-        return broker.open(urls.split(";")[0] if is_redis(urls) else urls)
-
-    @cached_property
-    def results(self) -> Results:
-        """The way to the results. Without a ``result_backend`` nothing is stored, and asking is an error."""
-        url = self.conf.result_backend
-        if not url or url.startswith("disabled"):
-            return NoResults()
-        keep = self.conf.result_expires
-        keep_s = int(keep.total_seconds() if hasattr(keep, "total_seconds") else keep or 0)
-        return RedisResults(broker.redis_url(url), keep_s=keep_s)
-
-    @property
-    def backend(self) -> Results:
-        """Celery's name for :attr:`results`."""
-        return self.results
-
-    @property
-    def timezone(self) -> str:
-        """The zone of naive times, by IANA name."""
-        return str(self.conf.timezone or "UTC")
-
-    def now(self) -> datetime:
-        """The time in :attr:`timezone`."""
-        return utc_now(self.clock.now_ms()).astimezone(ZoneInfo(self.timezone))
-
-    def close(self) -> None:
-        """Close all connections; they come back when they are needed."""
-        for name in ("publisher", "results"):
-            if (part := self.__dict__.pop(name, None)) is not None:
-                part.close()
+    def control(self) -> Any:
+        """Remote control of the workers: ``app.control.revoke(id)``, ``app.control.inspect().active()``."""
+        return control_of(self)
 
     def worker_main(self, argv: list[str] | None = None) -> None:
         """Run a worker for this app. ``argv`` is as on the command line, with or without the word ``worker``."""
-        start: Any = importlib.import_module("beatd.cli.worker").run_for_app
-        start(self, list(argv or ()))
+        seams.provided("worker_main")(self, list(argv or ()))
 
     start = worker_main
 

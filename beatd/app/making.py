@@ -24,6 +24,7 @@ def task_class(
     attributes = {
         **rest,
         "name": name,
+        "is_bound": bind,
         "run": fun if bind else staticmethod(fun),
         "abstract": False,
         "__doc__": fun.__doc__,
@@ -49,3 +50,18 @@ def discover(packages: Iterable[str], related_name: str) -> None:
         except ModuleNotFoundError as error:
             if error.name != name:
                 raise
+
+
+def annotate(task: Task[..., Any], annotations: Any) -> None:
+    """Set what ``task_annotations`` says: ``{"tasks.add": {"rate_limit": "10/s"}, "*": {…}}``, or several of these.
+
+    An item may also be an object whose ``annotate(task)`` returns such attributes. Called once for each task.
+    """
+    for rules in annotations if isinstance(annotations, list | tuple) else [annotations] if annotations else []:
+        found = [rules.get("*"), rules.get(task.name)] if isinstance(rules, Mapping) else [rules.annotate(task)]
+        for attributes in filter(None, found):
+            for name, value in attributes.items():
+                if name.startswith("@"):
+                    task.add_around(name[1:], value)
+                else:
+                    setattr(task, name, value)

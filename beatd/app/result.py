@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -35,8 +37,9 @@ class AsyncResult(Generic[R_co]):
         id: str,  # noqa: A002 - Celery's name
         *,
         app: App | None = None,
-        parent: AsyncResult[Any] | None = None,
+        parent: Any = None,
         ignored: bool = False,
+        **_: Any,
     ) -> None:
         self.id = id
         self.parent = parent
@@ -58,7 +61,7 @@ class AsyncResult(Generic[R_co]):
         propagate: bool = True,
         interval: float = 0.5,
         no_ack: bool = True,  # noqa: ARG002 - Celery's; means nothing on Redis
-        follow_parents: bool = True,  # noqa: ARG002 - as above
+        follow_parents: bool = True,
         callback: Callable[[str, Any], Any] | None = None,
         on_message: Callable[[dict[str, Any]], Any] | None = None,
         on_interval: Callable[[], Any] | None = None,
@@ -67,18 +70,20 @@ class AsyncResult(Generic[R_co]):
         """Wait for the task to end and return its result.
 
         A failed task's exception is raised here, unless ``propagate`` is false: then it is returned. ``on_message``
-        gets the document of every change of state, ``on_interval`` is called every ``interval`` seconds. Raises
+        gets the document of every change of state, ``on_interval`` is called every ``interval`` seconds. The result of
+        a chain does not come when a task before it fails; with ``follow_parents`` that is noticed, and raised. Raises
         :class:`beatd.exceptions.TimeoutError` after ``timeout`` seconds (None: waits for ever), and RuntimeError
         inside a task, where waiting for another one can lock the whole pool up.
         """
-        if disable_sync_subtasks and (running := current()) and not running.context.is_eager:
-            raise RuntimeError("Never call result.get() within a task: it can deadlock the worker")
+        if disable_sync_subtasks:
+            refuse_inside_a_task()
         if self.ignored:
             return None  # type: ignore[return-value]  # the caller asked for no result
         if self._final is None:
             seen = None if on_message is None else (lambda meta: on_message(_decoded(meta)))
+            watch = self._watch_parents(on_interval) if follow_parents and propagate and self.parent else on_interval
             self._final = self.app.results.wait(
-                self.id, timeout=timeout, interval=interval, on_message=seen, on_interval=on_interval
+                self.id, timeout=timeout, interval=interval, on_message=seen, on_interval=watch
             )
         if propagate:
             self.maybe_throw()
@@ -88,12 +93,28 @@ class AsyncResult(Generic[R_co]):
 
     wait = get
 
-    def maybe_throw(self, propagate: bool = True) -> Any:
+    def _watch_parents(self, then: Callable[[], Any] | None) -> Callable[[], None]:
+        def look() -> None:
+            node = self.parent
+            while isinstance(node, AsyncResult):  # a group's errors come as the chord's, when all of it has ended
+                node.maybe_throw()
+                node = node.parent
+            if then is not None:
+                then()
+
+        return look
+
+    def maybe_throw(self, propagate: bool = True, callback: Callable[[str, Any], Any] | None = None) -> Any:
         """Raise the task's exception if it failed or was revoked; else return the result."""
-        if propagate and self.state in PROPAGATE_STATES:
-            error = self.result
-            raise error if isinstance(error, BaseException) else TaskRevokedError(error)
-        return self.result
+        meta = _decoded(self._meta())
+        value = meta["result"]
+        if propagate and meta["status"] in PROPAGATE_STATES:
+            raise value if isinstance(value, BaseException) else TaskRevokedError(value)
+        if callback is not None:
+            callback(self.id, value)
+        return value
+
+    maybe_reraise = maybe_throw
 
     @property
     def state(self) -> str:
@@ -121,9 +142,74 @@ class AsyncResult(Generic[R_co]):
         return datetime.fromisoformat(done) if isinstance(done, str) else done
 
     @property
-    def children(self) -> list[AsyncResult[Any]]:
-        """The tasks that this one sent."""
-        return [AsyncResult(child[0][0], app=self._app) for child in self._meta().get("children") or ()]
+    def children(self) -> list[Any]:
+        """The tasks that this one sent: handles, a group's as one ``GroupResult``."""
+        from beatd.app.group_result import result_from_tuple  # noqa: PLC0415 - groups are made of results
+
+        return [result_from_tuple(child, self._app) for child in self._meta().get("children") or ()]
+
+    @property
+    def name(self) -> str | None:
+        """The task's name; this and the next ones are stored with ``result_extended`` only."""
+        return self._meta().get("name")
+
+    @property
+    def args(self) -> Any:
+        return self._meta().get("args")
+
+    @property
+    def kwargs(self) -> Any:
+        return self._meta().get("kwargs")
+
+    @property
+    def worker(self) -> str | None:
+        return self._meta().get("worker")
+
+    @property
+    def retries(self) -> int | None:
+        return self._meta().get("retries")
+
+    @property
+    def queue(self) -> str | None:
+        return self._meta().get("queue")
+
+    def collect(self, intermediate: bool = False, **options: Any) -> Iterator[tuple[AsyncResult[Any], Any]]:
+        """This result and those of all tasks that it led to, each with its value; waits for each of them."""
+        for _, result in self.iterdeps(intermediate=intermediate):
+            yield result, result.get(**options)
+
+    def iterdeps(self, intermediate: bool = False) -> Iterator[tuple[Any, Any]]:
+        """``(parent, result)`` of this result and of all that it led to, breadth first.
+
+        Raises RuntimeError at one that has not ended, because nobody knows what it will lead to; with ``intermediate``
+        these are left out.
+        """
+        level: list[tuple[Any, Any]] = [(None, self)]
+        while level:
+            parent, node = level.pop(0)
+            yield parent, node
+            if node.ready():
+                level.extend((node, child) for child in node.children or ())
+            elif not intermediate:
+                raise RuntimeError(f"{node} has not ended yet")
+
+    def get_leaf(self) -> Any:
+        """The value of the last result that this one led to."""
+        value = None
+        for _, result in self.iterdeps():
+            value = result.get()
+        return value
+
+    def then(self, callback: Callable[[AsyncResult[Any]], Any], on_error: Callable[[Any], Any] | None = None) -> None:
+        """Wait, then call ``callback(self)``, or ``on_error(exception)`` if it failed."""
+        try:
+            self.get()
+        except Exception as error:
+            if on_error is None:
+                raise
+            on_error(error)
+        else:
+            callback(self)
 
     def ready(self) -> bool:
         """Whether it has ended."""
@@ -136,9 +222,34 @@ class AsyncResult(Generic[R_co]):
         return self.state == FAILURE
 
     def forget(self) -> None:
-        """Delete the stored result."""
+        """Delete the stored result, and those of the tasks before it in its chain."""
         self._final = None
         self.app.results.forget(self.id)
+        if self.parent is not None:
+            self.parent.forget()
+
+    def revoke(
+        self, terminate: bool = False, signal: str | None = None, wait: bool = False, timeout: float | None = None
+    ) -> Any:
+        """Have no worker run it, if it has not begun; with ``terminate`` also end the process that runs it.
+
+        ``wait``: collect the workers' answers for ``timeout`` seconds.
+        """
+        return self.app.control.revoke(self.id, terminate=terminate, signal=signal, reply=wait, timeout=timeout)
+
+    @property
+    def is_known(self) -> bool:
+        """Whether its outcome has been read already."""
+        return self._final is not None or self.ignored
+
+    def learn(self, meta: dict[str, Any] | None) -> None:
+        """Take note of a document that was read elsewhere."""
+        if meta is not None and meta["status"] in READY_STATES:
+            self._final = meta
+
+    def as_list(self) -> list[str]:
+        """Its id and those of its parents."""
+        return [self.id, *(self.parent.as_list() if self.parent else ())]
 
     def as_tuple(self) -> tuple[tuple[str, Any], None]:
         """``((id, parent), None)``: how results name each other in stored documents."""
@@ -171,9 +282,17 @@ class AsyncResult(Generic[R_co]):
 class EagerResult(AsyncResult[R_co]):
     """The outcome of a task that ran in this process (``apply``, ``task_always_eager``)."""
 
-    def __init__(self, id: str, value: Any, state: str, traceback: str | None = None) -> None:  # noqa: A002
-        super().__init__(id)
-        self._final = {"status": state, "result": value, "traceback": traceback}
+    def __init__(  # noqa: PLR0917 - Celery's signature
+        self,
+        id: str,  # noqa: A002
+        ret_value: Any,
+        state: str,
+        traceback: str | None = None,
+        name: str | None = None,
+        app: App | None = None,
+    ) -> None:
+        super().__init__(id, app=app)
+        self._final = {"status": state, "result": ret_value, "traceback": traceback, "name": name}
 
     def get(
         self,
@@ -190,6 +309,30 @@ class EagerResult(AsyncResult[R_co]):
 
     def forget(self) -> None:
         """Nothing is stored."""
+
+    def revoke(self, *_: Any, **__: Any) -> None:
+        """It has ended already."""
+
+
+_joining: ContextVar[bool] = ContextVar("beatd_joining_allowed", default=False)
+
+
+@contextmanager
+def allow_join_result() -> Iterator[None]:
+    """Inside, tasks may wait for results. A pool in which all tasks wait for others is stuck: nobody runs these."""
+    token = _joining.set(True)
+    try:
+        yield
+    finally:
+        _joining.reset(token)
+
+
+def refuse_inside_a_task() -> None:
+    """Raise RuntimeError where waiting could lock the pool up: inside a task that a worker runs."""
+    running = current()
+    if running is None or _joining.get() or running.context.is_eager or running.context.called_directly:
+        return
+    raise RuntimeError("Never call result.get() within a task: it can deadlock the worker")
 
 
 def _decoded(meta: dict[str, Any]) -> dict[str, Any]:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
+import inspect
 import os
+import re
 import socket
 import uuid
 from collections.abc import Mapping, Sequence
@@ -17,15 +20,15 @@ from beatd.message import TaskMessage, build
 ACCEPTED_AND_UNUSED = frozenset(
     {
         "add_to_parent",
-        "compression",
         "connection",
         "connection_errors",
         "declare",
         "delivery_mode",
+        "exchange_type",
+        "expiration",
         "mandatory",
         "producer",
         "publisher",
-        "reply_to",
         "result_cls",
         "retry",
         "retry_policy",
@@ -41,6 +44,7 @@ _OPTIONS = frozenset(
         "chain",
         "chord",
         "correlation_id",
+        "compression",
         "countdown",
         "eta",
         "exchange",
@@ -55,6 +59,7 @@ _OPTIONS = frozenset(
         "priority",
         "queue",
         "replaced_task_nesting",
+        "reply_to",
         "retries",
         "root_id",
         "routing_key",
@@ -77,6 +82,8 @@ class Route(NamedTuple):
     queue: str
     exchange: str = ""
     routing_key: str | None = None
+    options: Mapping[str, Any] = {}
+    """Further options that ``task_routes`` has for the message: a priority, for one."""
 
 
 def new_id() -> str:
@@ -86,10 +93,14 @@ def new_id() -> str:
 
 def check_options(options: Options) -> None:
     """Refuse keywords that nobody would read, so that a misspelt ``contdown`` is not a task that runs at once."""
-    if unknown := options.keys() - _OPTIONS - ACCEPTED_AND_UNUSED:
+    stamped = options.get("stamped_headers") or ()
+    if unknown := options.keys() - _OPTIONS - ACCEPTED_AND_UNUSED - set(stamped):
         raise TypeError(f"unknown options for a task message: {', '.join(sorted(unknown))}")
     if options.get("serializer") not in (None, "json"):
         raise MessageError(f"serializer {options['serializer']!r} is not supported: beatd's messages are JSON")
+    hard, soft = options.get("time_limit"), options.get("soft_time_limit")
+    if hard and soft and soft > hard:
+        raise ValueError(f"soft_time_limit ({soft} s) must not be greater than time_limit ({hard} s)")
 
 
 def message_for(
@@ -104,6 +115,7 @@ def message_for(
     eta = now + timedelta(seconds=countdown) if countdown else instant(options.get("eta"), now, timezone, "eta")
     expires = instant(options.get("expires"), now, timezone, "expires")
     left = None if expires is None else int((expires - now).total_seconds() * 1000)
+    stamped = options.get("stamped_headers")
     return build(
         task,
         task_id,
@@ -112,11 +124,12 @@ def message_for(
         embed={
             "callbacks": _signatures(options.get("link")),
             "errbacks": _signatures(options.get("link_error")),
-            "chain": options.get("chain"),
+            "chain": options.get("chain") or None,
             "chord": options.get("chord"),
         },
         headers=options.get("headers"),
         priority=options.get("priority"),
+        reply_to=options.get("reply_to") or "",
         expiration_ms=left,
         eta=eta and eta.isoformat(),
         expires=expires and expires.isoformat(),
@@ -127,33 +140,75 @@ def message_for(
         group=options.get("group_id"),
         group_index=options.get("group_index"),
         ignore_result=options.get("ignore_result"),
+        replaced_task_nesting=options.get("replaced_task_nesting") or 0,
         shadow=options.get("shadow"),
+        stamped_headers=None if stamped is None else list(stamped),
+        stamps={name: options.get(name) for name in stamped or ()},
         origin=origin(),
     )
 
 
-def route_for(task: str, options: Options, conf: Mapping[str, Any]) -> Route:
-    """Where a message goes: the caller's options, then ``task_routes``, then the default queue."""
-    routed = {**_routed(task, conf["task_routes"]), **{name: value for name, value in options.items() if value}}
+def route_for(task: str, args: Sequence[Any], kwargs: Mapping[str, Any], options: Options, conf: Any) -> Route:
+    """Where a message goes: the caller's options, then ``task_routes``, then the default queue.
+
+    Raises :class:`MessageError` for a queue that is not in ``task_queues`` when ``task_create_missing_queues`` is off.
+    """
+    found = _routed(task, args, kwargs, options, conf["task_routes"])
+    routed = {**found, **{name: options[name] for name in _PLACE if options.get(name)}}
+    more = {name: value for name, value in found.items() if name not in _PLACE}
     queue = routed.get("queue")
     queue = getattr(queue, "name", queue)  # a kombu.Queue is as good as its name
     exchange, key = routed.get("exchange"), routed.get("routing_key")
     if queue is None and exchange and key:
-        return Route(str(key), str(getattr(exchange, "name", exchange)), str(key))
-    return Route(str(queue or conf["task_default_queue"]))
+        return Route(str(key), str(getattr(exchange, "name", exchange)), str(key), more)
+    queue = str(queue or conf["task_default_queue"])
+    if not conf["task_create_missing_queues"] and queue not in (known := queue_names(conf["task_queues"])):
+        raise MessageError(f"no queue {queue!r} in task_queues, there are: {', '.join(known) or 'none'}")
+    return Route(queue, options=more)
 
 
-def _routed(task: str, routes: Any) -> dict[str, Any]:
-    """The route of the first pattern that fits; routes are a mapping, pairs, a function, or a list of these."""
-    for route in routes if isinstance(routes, list | tuple) else [routes]:
-        if callable(route):
-            found = route(task)
+_PLACE = ("queue", "exchange", "routing_key")
+
+
+def queue_names(queues: Any) -> list[str]:
+    """The names in ``task_queues``: a list of names or kombu queues, or a mapping whose keys are names."""
+    return [str(getattr(queue, "name", queue)) for queue in queues or ()]
+
+
+def _routed(task: str, args: Sequence[Any], kwargs: Mapping[str, Any], options: Options, routes: Any) -> dict[str, Any]:
+    """The route of the first pattern that fits; routes are a mapping, pairs, a function, or a list of these.
+
+    A function, or an object's ``route_for_task``, is called as in Celery: ``(name, args, kwargs, options, task=None)``.
+    """
+    for given in routes if isinstance(routes, list) or _is_pairs(routes) else [routes]:
+        route = import_symbol(given) if isinstance(given, str) and given else given
+        if callable(asked := getattr(route, "route_for_task", route)):
+            found = _asked(asked, task, args, kwargs, options)
         else:
             pairs = route.items() if isinstance(route, Mapping) else [route] if route else []
             found = next((to for pattern, to in pairs if _matches(pattern, task)), None)
         if found:
             return {"queue": found} if isinstance(found, str) else dict(found)
     return {}
+
+
+def _is_pairs(routes: Any) -> bool:
+    return isinstance(routes, tuple) and not (len(routes) == 2 and isinstance(routes[0], str | re.Pattern))
+
+
+def _asked(route: Any, task: str, args: Any, kwargs: Any, options: Any) -> Any:
+    """Old routers take the name alone."""
+    try:
+        inspect.signature(route).bind(task, args, kwargs, options, task=None)
+    except TypeError:
+        return route(task)
+    return route(task, args, kwargs, dict(options), task=None)
+
+
+def import_symbol(path: str) -> Any:
+    """What ``"module:attribute"`` or ``"module.attribute"`` names."""
+    module, _, name = path.replace(":", ".").rpartition(".")
+    return getattr(importlib.import_module(module), name)
 
 
 def _matches(pattern: Any, task: str) -> bool:

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, TypeVar, overload
 
+from beatd.app.context import current
+
 if TYPE_CHECKING:
     from beatd.app.app import App
     from beatd.app.task import Task
@@ -19,13 +21,69 @@ _apps: list[App] = []
 _recipes: list[Callable[[App], Any]] = []
 
 
-def current_app() -> App:
-    """The app made last; one with default settings if there is none."""
-    if not _apps:
-        from beatd.app.app import App  # noqa: PLC0415 - the app needs this module
+class CurrentApp:
+    """Stands for the app made last, or one with default settings if there is none: ``current_app.conf.timezone``.
 
-        App()
-    return _apps[-1]
+    Called, it returns that app itself.
+    """
+
+    def __call__(self) -> App:
+        if not _apps:
+            from beatd.app.app import App  # noqa: PLC0415 - the app needs this module
+
+            App()
+        return _apps[-1]
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self(), name)
+
+    def __repr__(self) -> str:
+        return repr(self())
+
+
+class CurrentTask:
+    """Stands for the task that runs in this thread or coroutine: ``current_task.request.id``. False outside of one."""
+
+    def _task(self) -> Any:
+        running = current()
+        return running.task if running is not None else None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._task(), name)
+
+    def __bool__(self) -> bool:
+        return self._task() is not None
+
+    def __eq__(self, other: object) -> bool:
+        return bool(self._task() == other)
+
+    def __hash__(self) -> int:
+        return hash(self._task())
+
+    def __repr__(self) -> str:
+        return repr(self._task())
+
+
+current_app = CurrentApp()
+current_task = CurrentTask()
+
+
+def signature(task: Any, *args: Any, **options: Any) -> Any:
+    """A call that is not made yet, of a task or of its name: ``signature("tasks.add", args=(2, 2), countdown=10)``.
+
+    The dict that a signature is in JSON becomes one again.
+    """
+    app: App | None = options.pop("app", None)
+    return (app or current_app()).signature(task, *args, **options)
+
+
+def maybe_signature(call: Any, app: App | None = None, clone: bool = False) -> Any:
+    """:func:`signature` of a dict; None, and what is a signature already, are returned as they are."""
+    from beatd.app.signature import Signature  # noqa: PLC0415 - it needs this module
+
+    if call is None or (isinstance(call, Signature) and not clone):
+        return call
+    return signature(call, app=app)
 
 
 def set_current_app(app: App) -> None:

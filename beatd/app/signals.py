@@ -105,17 +105,49 @@ def _reference(receiver: Receiver, weak: bool) -> Callable[[], Receiver | None]:
         return lambda: receiver
 
 
+before_task_publish = Signal("before_task_publish")
+"""In the client, sender: the task's name. Receivers may change ``headers``, ``properties`` and ``body``."""
+after_task_publish = Signal("after_task_publish")
+task_received = Signal("task_received")
+"""In the worker's own process, with the ``request``; so are ``task_revoked``, ``…_rejected`` and ``…_unknown``."""
 task_prerun = Signal("task_prerun")
+"""Where the task runs, sender: the task; as are ``task_postrun``, ``…_success``, ``…_failure`` and ``…_retry``."""
 task_postrun = Signal("task_postrun")
 task_success = Signal("task_success")
 task_failure = Signal("task_failure")
+task_internal_error = Signal("task_internal_error")
 task_retry = Signal("task_retry")
 task_revoked = Signal("task_revoked")
+task_rejected = Signal("task_rejected")
 task_unknown = Signal("task_unknown")
+
+import_modules = Signal("import_modules", careful=False)
+"""Sender: the app, whose task modules are about to be imported."""
+celeryd_init = Signal("celeryd_init")
+"""Sender: the worker's name, before anything is set up; with the app as ``instance``, and ``conf``."""
+celeryd_after_setup = Signal("celeryd_after_setup")
 worker_init = Signal("worker_init")
 worker_ready = Signal("worker_ready")
+worker_shutting_down = Signal("worker_shutting_down")
 worker_shutdown = Signal("worker_shutdown")
+worker_before_create_process = Signal("worker_before_create_process")
 worker_process_init = Signal("worker_process_init")
 worker_process_shutdown = Signal("worker_process_shutdown")
+heartbeat_sent = Signal("heartbeat_sent")
+
+beat_init = Signal("beat_init")
+"""Sender: the app, when the beat has read its entries."""
+beat_embedded_init = Signal("beat_embedded_init")
+
 setup_logging = Signal("setup_logging")
+"""With a receiver, the worker leaves logging alone: the receiver configures it."""
 after_setup_logger = Signal("after_setup_logger")
+"""With ``logger``, the root logger: add handlers, change formats."""
+after_setup_task_logger = Signal("after_setup_task_logger")
+
+eventlet_pool_started = Signal("eventlet_pool_started")
+"""There is no such pool; these four exist for modules that connect to them."""
+eventlet_pool_preshutdown = Signal("eventlet_pool_preshutdown")
+eventlet_pool_postshutdown = Signal("eventlet_pool_postshutdown")
+eventlet_pool_apply = Signal("eventlet_pool_apply")
+user_preload_options = Signal("user_preload_options")

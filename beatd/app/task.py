@@ -8,7 +8,9 @@ from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, NoReturn, ParamSpec, TypeVar
 
+from beatd.app.canvas import chunks, xmap, xstarmap
 from beatd.app.context import Context, current, running
+from beatd.app.replacing import replace_task
 from beatd.app.result import AsyncResult, EagerResult
 from beatd.app.signature import Signature
 from beatd.exceptions import MaxRetriesExceededError, Reject, Retry
@@ -46,6 +48,9 @@ class Task(Generic[P, R]):
     app: App
     name: str = ""
     abstract: ClassVar[bool] = True
+    is_bound: bool = False
+    """Whether its function gets the task as its first argument."""
+    is_configured: bool = False
     run: Callable[..., Any]
 
     Request: Any = None
@@ -233,6 +238,42 @@ class Task(Generic[P, R]):
     def update_state(self, task_id: str | None = None, state: str | None = None, meta: Any = None, **_: Any) -> None:
         """Store a state of the task's own, with ``meta`` (JSON) as its result; waiting clients see it at once."""
         self.app.store_state(task_id or self.request.id or "", str(state), meta)
+
+    def replace(self, sig: Any) -> Any:
+        """Have ``sig`` run in place of this task, under its id: whoever waits for this one waits for that.
+
+        What follows this task (callbacks, chain, chord) follows ``sig``. Use it as ``return self.replace(…)``: the task
+        ends here. Raises :class:`~beatd.exceptions.Ignore`; called directly or eagerly, returns the value of ``sig``.
+        """
+        return replace_task(self, sig)
+
+    def add_to_chord(self, sig: Signature, lazy: bool = False) -> Any:
+        """Add ``sig`` to the header of the chord that this run belongs to; ``lazy``: it is returned, not sent."""
+        request = self.request
+        if not request.chord or not request.group:
+            raise ValueError("this run belongs to no chord")
+        place = {"group_id": request.group, "group_index": request.group_index, "chord": request.chord}
+        sig.set(**place, root_id=request.root_id)
+        sig.freeze()
+        self.app.results.groups.grow(request.group)
+        return sig if lazy else sig.delay()
+
+    def add_trail(self, result: Any) -> Any:
+        """Name ``result`` among the children of this run."""
+        self.request.children.append(result)
+        return result
+
+    def map(self, it: Iterable[Any]) -> Any:
+        """One message that calls the task with each item; see :class:`beatd.xmap`."""
+        return xmap(self.s(), it, app=self.app)  # type: ignore[call-arg]
+
+    def starmap(self, it: Iterable[Any]) -> Any:
+        """As :meth:`map`, each item being the arguments of one call."""
+        return xstarmap(self.s(), it, app=self.app)  # type: ignore[call-arg]
+
+    def chunks(self, it: Iterable[Any], n: int) -> Any:
+        """:meth:`starmap` in messages of ``n`` items each."""
+        return chunks(self.s(), it, n, app=self.app)  # type: ignore[call-arg]
 
     def add_around(self, attribute: str, around: Callable[[Any], Any]) -> None:
         """Replace an attribute by ``around(attribute)``."""

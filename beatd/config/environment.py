@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from beatd.exceptions import ConfigError, Fault
+
 
 class Environment(NamedTuple):
     """The variables that commands look at; ``None`` where one is not set."""
@@ -36,3 +38,16 @@ def environment(env: Mapping[str, str] | None = None) -> Environment:
         config_home=Path(found.get("XDG_CONFIG_HOME") or "~/.config").expanduser(),
         state_home=Path(found.get("XDG_STATE_HOME") or "~/.local/state").expanduser(),
     )
+
+
+def django_settings(env: Mapping[str, str] | None = None) -> str | None:
+    """``$DJANGO_SETTINGS_MODULE``: the Django project that this process belongs to."""
+    return (os.environ if env is None else env).get("DJANGO_SETTINGS_MODULE") or None
+
+
+def named_in(variable: str, env: Mapping[str, str] | None = None) -> str:
+    """The module that a variable names (``config_from_envvar``); raises ConfigError if it is not set."""
+    found = (os.environ if env is None else env).get(variable)
+    if not found:
+        raise ConfigError([Fault("the environment", None, variable, "it is not set, and should name a module")])
+    return found

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple, Protocol
 from beatd import wire
 from beatd.exceptions import StoreRefused, StoreUnavailable, TimeoutError  # noqa: A004 - Celery's name, kept
 from beatd.store.client import Script, border, connect
+from beatd.store.groups import Groups, NoGroups
 from beatd.store.outcomes import READY_STATES
 
 log = logging.getLogger(__name__)
@@ -42,11 +43,17 @@ class Stored(NamedTuple):
 class Results(Protocol):
     """Where results are: written by workers, read by clients."""
 
+    groups: Groups | NoGroups
+    """What is kept of groups and chords."""
+
     def store(self, results: Sequence[Stored]) -> None:
         """Write and publish all of them in one call; a SUCCESS already stored stays. Later ones win over earlier."""
 
     def get(self, task_id: str) -> Meta | None:
         """The document of one task, None while there is none."""
+
+    def get_many(self, task_ids: Sequence[str]) -> dict[str, Meta]:
+        """The documents of those that have one."""
 
     def forget(self, task_id: str) -> None:
         """Delete the result."""
@@ -74,11 +81,16 @@ class Results(Protocol):
 class NoResults:
     """No result backend: workers throw results away, and whoever asks for one is told so."""
 
+    groups: Groups | NoGroups = NoGroups()
+
     def store(self, results: Sequence[Stored]) -> None:
         """Nothing is kept."""
 
     def get(self, task_id: str) -> Meta | None:
         raise StoreRefused(f"the result of {task_id} is not stored: {_NO_BACKEND}")
+
+    def get_many(self, task_ids: Sequence[str]) -> dict[str, Meta]:  # noqa: ARG002
+        raise StoreRefused(f"results are not stored: {_NO_BACKEND}")
 
     def forget(self, task_id: str) -> None:
         """There is nothing to delete."""
@@ -100,6 +112,7 @@ class RedisResults:
         self._client = connect(url, name="beatd-results", timeout_ms=timeout_ms)
         self._store = Script(self._client, "store_results")
         self._keep_s = keep_s
+        self.groups: Groups | NoGroups = Groups(self._client, keep_s)
         self._idle: list[Any] = []
         self._lock = threading.Lock()
         self._owner = os.getpid()
@@ -113,6 +126,11 @@ class RedisResults:
         with border(self._client):
             raw = self._client.get(result_key(task_id))
         return None if raw is None else decode(raw)
+
+    def get_many(self, task_ids: Sequence[str]) -> dict[str, Meta]:
+        with border(self._client):
+            found: Any = self._client.mget([result_key(task_id) for task_id in task_ids]) if task_ids else []
+        return {task_id: decode(raw) for task_id, raw in zip(task_ids, found, strict=True) if raw is not None}
 
     def forget(self, task_id: str) -> None:
         with border(self._client):

@@ -9,10 +9,10 @@ import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from beatd.app.aftermath import Aftermath, ended, failed
 from beatd.app.app import App
 from beatd.app.context import Context
-from beatd.app.run import Outcome, run_task, run_task_async
-from beatd.app.signature import as_signature
+from beatd.app.run import ExceptionInfo, Outcome, run_task, run_task_async
 from beatd.app.task import Task
 from beatd.exceptions import MessageError, TimeLimitExceeded
 from beatd.message import TaskMessage, open_envelope, safe_repr
@@ -30,6 +30,7 @@ from beatd.store.outcomes import (
 )
 from beatd.worker import lines
 from beatd.worker.calling import Calling
+from beatd.worker.following import follow
 from beatd.worker.messages import KILLED, MALFORMED, Job, Report
 from beatd.worker.opening import call_in
 
@@ -125,11 +126,45 @@ class Executor:
 
     def _report(self, job: Job, task: Task[..., Any], context: Context, outcome: Outcome, runtime: float) -> Report:
         outcome, encoded = self._encoded(task, context, outcome)
+        if (error := self._follow(task, context, outcome)) is not None:
+            outcome, encoded = self._encoded(task, context, Outcome(FAILURE, error, ExceptionInfo(error)))
+        elif context.children and encoded is not None:
+            encoded = self._document(context, outcome)  # it names what was sent
         lines.ended(log, task, context, outcome, runtime)
-        self._follow_up(task, context, outcome)
+        after = self._after(context, outcome)
         requeue = outcome.state == REJECTED and bool(outcome.value.requeue)
         text = KILLED if isinstance(outcome.value, TimeLimitExceeded) else ""
-        return Report(job.tag, outcome.state, runtime, encoded, text=text, requeue=requeue)
+        return Report(
+            job.tag,
+            outcome.state,
+            runtime,
+            encoded,
+            text=text,
+            requeue=requeue,
+            results=after.results,
+            parts=after.parts,
+        )
+
+    def _follow(self, task: Task[..., Any], context: Context, outcome: Outcome) -> Exception | None:
+        """Send what waits for a success; returns why that cannot be done: then the task has failed after all."""
+        if outcome.state != SUCCESS or not (context.callbacks or context.chain):
+            return None
+        return follow(self._app, task, context, outcome.value)
+
+    def _after(self, context: Context, outcome: Outcome) -> Aftermath:
+        """What the end of the task means to others, for the store; errbacks are called."""
+        if outcome.state == SUCCESS:
+            try:
+                return Aftermath([], ended(context, SUCCESS, outcome.value))
+            except MessageError as error:  # nobody stores it, but a chord wants it
+                return Aftermath([], ended(context, FAILURE, exception_payload(error)))
+        if outcome.state == FAILURE or (outcome.state == REJECTED and not outcome.value.requeue):
+            if not (context.chord or context.chain or context.errbacks):
+                return Aftermath([], [])
+            after = failed(self._app, context, outcome.value, outcome.traceback)
+            own = ended(context, FAILURE, exception_payload(outcome.value))
+            return Aftermath(after.results, own + after.parts)
+        return Aftermath([], [])
 
     def _defect(self, attempt: Attempt, error: BaseException, runtime: float) -> Report:
         """The report for an attempt that got out of hand after the task itself had ended."""
@@ -184,31 +219,6 @@ class Executor:
             children=[child.as_tuple() for child in context.children],
             parent_id=context.parent_id,
             group_id=context.group,
-        )
-
-    def _follow_up(self, task: Task[..., Any], context: Context, outcome: Outcome) -> None:
-        """Send what waits for this outcome: callbacks and the rest of the chain, or errbacks."""
-        try:
-            if outcome.state == SUCCESS:
-                for callback in context.callbacks or ():
-                    self._send(callback, (outcome.value,), context)
-                if context.chain:
-                    *rest, following = context.chain
-                    self._send(following, (outcome.value,), context, chain=rest)
-            elif outcome.state == FAILURE:
-                for errback in context.errbacks or ():
-                    self._send(errback, (context.id,), context)
-        except Exception:
-            log.exception(
-                "Task %s[%s]: what follows it could not be sent",
-                task.name,
-                context.id,
-                extra={"event": "followup_failed", "task": task.name, "task_id": context.id},
-            )
-
-    def _send(self, call: dict[str, Any], args: tuple[Any, ...], context: Context, **options: Any) -> None:
-        as_signature(call, self._app).apply_async(
-            args, root_id=context.root_id, parent_id=context.id, **{k: v for k, v in options.items() if v}
         )
 
 

@@ -8,6 +8,8 @@ import msgspec
 
 from beatd.exceptions import MessageError
 from beatd.message import JSON
+from beatd.store.groups import Part
+from beatd.store.results import Stored
 from beatd.worker.opening import ACCEPTED
 
 
@@ -100,7 +102,10 @@ class Report(msgspec.Struct, frozen=True, array_like=True):
     document: bytes | None = None
     text: str = ""
     requeue: bool = False
-    followups: list[Any] = []
+    results: list[Stored] = []
+    """Results of other tasks, which will never run because this one failed."""
+    parts: list[Part] = []
+    """Ends of tasks that chords wait for."""
 
 
 MALFORMED = "MALFORMED"

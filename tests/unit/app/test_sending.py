@@ -77,8 +77,8 @@ def test_a_time_that_is_none_is_refused():
     ],
 )
 def test_routes(options, routes, expected):
-    conf = {"task_routes": routes, "task_default_queue": "celery"}
-    assert tuple(route_for("tasks.add", options, conf)) == expected
+    conf = App("x", task_routes=routes).conf
+    assert tuple(route_for("tasks.add", (), {}, options, conf))[:3] == expected
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,192 @@
+"""Tasks side by side, and then one more with the list of their results."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from beatd.app.canvas.chains import chain, first_of
+from beatd.app.canvas.groups import group, tasks_of
+from beatd.app.group_result import GroupResult
+from beatd.app.sending import new_id
+from beatd.app.signature import Signature, as_signature, listed
+
+if TYPE_CHECKING:
+    from beatd.app.app import App
+
+_NOT_THE_HEADERS = frozenset({"chain", "chord", "group_id", "group_index", "link", "link_error"})
+"""Options that are about what comes after the chord: its body's."""
+
+
+class chord(Signature):  # noqa: N801 - Celery's name
+    """``chord([add.s(1, 2), add.s(3, 4)])(total.s())``, or ``group(…) | total.s()``: a header and a body.
+
+    Each task of the header has the body in its message. Workers count in the result backend which of them have ended,
+    and whoever ran the last one sends the body. Its result is that of the body.
+    """
+
+    def __init__(
+        self,
+        header: Any,
+        body: Any = None,
+        *,
+        args: Iterable[Any] | None = None,
+        kwargs: Mapping[str, Any] | None = None,
+        app: App | None = None,
+        **options: Any,
+    ) -> None:
+        parts = {
+            "kwargs": dict(kwargs or {}),
+            "header": tasks_of(header, app),
+            "body": None if body is None else as_signature(body, app),
+        }
+        super().__init__("celery.chord", args, parts, options, app=app, subtask_type="chord")
+
+    def _revive(self) -> None:
+        self.kwargs["header"] = [task.clone() for task in tasks_of(self.kwargs.get("header"), self._app)]
+        self.kwargs.setdefault("kwargs", {})
+        body = self.kwargs.get("body")
+        self.kwargs["body"] = None if body is None else as_signature(body, self._app).clone()
+
+    @property
+    def tasks(self) -> list[Signature]:
+        """The members of its header."""
+        return self.kwargs["header"]  # type: ignore[no-any-return]
+
+    @property
+    def body(self) -> Any:
+        """What follows when all of the header has ended."""
+        return self.kwargs["body"]
+
+    @body.setter
+    def body(self, value: Signature) -> None:
+        self.kwargs["body"] = value
+
+    @property
+    def app(self) -> App:
+        return self._app or (self.tasks[0].app if self.tasks else super().app)
+
+    def freeze(
+        self,
+        _id: str | None = None,
+        group_id: str | None = None,
+        chord: Signature | None = None,
+        root_id: str | None = None,
+        parent_id: str | None = None,
+        group_index: int | None = None,
+    ) -> Any:
+        """Decide on all ids; the chord's own is that of its header."""
+        header = group(self.tasks, app=self._app, **self._header_id())
+        header_result = header.freeze(root_id=root_id, parent_id=parent_id)
+        self.kwargs["header"] = header.tasks
+        self.options["task_id"] = header.id
+        if self.body is None:
+            return header_result
+        result = self.body.freeze(_id, group_id, chord, root_id, None, group_index)
+        first_of(result).parent = header_result
+        return result
+
+    def _header_id(self) -> dict[str, str]:
+        return {"task_id": self.id} if self.id else {}
+
+    def apply_async(
+        self,
+        args: Iterable[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        task_id: str | None = None,
+        **options: Any,
+    ) -> Any:
+        """Send the header, with ``args`` in front of each task's. Returns the handle of the body; its ``parent`` is
+        the header's. ``countdown`` and ``eta`` delay the header, other options go to both.
+        """
+        kwargs = dict(kwargs or {})
+        body = self._body(kwargs)
+        if self.app.conf.task_always_eager:
+            return self._apply(body, args, kwargs, **options)
+        options = {k: v for k, v in self.merged((), None, options)[2].items() if v is not None}
+        own = options.pop("task_id", None) or new_id()
+        for_header = {name: value for name, value in options.items() if name not in _NOT_THE_HEADERS}
+        for_body = {n: v for n, v in options.items() if n not in ("countdown", "eta", "parent_id", "add_to_parent")}
+        _link(body, for_body)
+        body.options.update(for_body)
+        root_id = body.options.get("root_id")
+        result = body.freeze(task_id, own, root_id=root_id)
+        header = group([task.clone() for task in group(self.tasks).members()], app=self._app, task_id=own)
+        header_result = header.freeze(own, own, body, root_id)
+        if header.tasks:
+            self._announce(header, header_result)
+            args = () if self.immutable else (*(args or ()), *self.args)
+            header.apply_async(args, {**self.kwargs["kwargs"], **kwargs}, **for_header)
+        else:
+            body.apply_async(([],))
+        first_of(result).parent = header_result
+        return result
+
+    def _body(self, kwargs: dict[str, Any]) -> Signature:
+        """A copy of the body, which the call may bring with it; raises TypeError if there is none."""
+        body = kwargs.pop("body", None) or self.body
+        if body is None:
+            raise TypeError("a chord needs a body: chord(header)(body), or chord(header, body)")
+        return as_signature(body, self._app).clone()
+
+    def _announce(self, header: group, result: GroupResult) -> None:
+        """Tell the result backend how many ends the body waits for, before the first of them can come."""
+        nested = any(isinstance(each, GroupResult) for each in result)
+        self.app.results.groups.begin(result.id, size_of(header), result.as_tuple() if nested else None)
+
+    def apply(self, args: Iterable[Any] = (), kwargs: Mapping[str, Any] | None = None, **options: Any) -> Any:
+        """Run header and body here and now. A task of the header that fails is raised here."""
+        kwargs = dict(kwargs or {})
+        return self._apply(self._body(kwargs), args, kwargs, **options)
+
+    def _apply(self, body: Signature, args: Iterable[Any], kwargs: dict[str, Any], **options: Any) -> Any:
+        _link(body, {**self.options, **options})
+        args = () if self.immutable else (*(args or ()), *self.args)
+        header = group(self.tasks, app=self._app).apply(args, {**self.kwargs["kwargs"], **kwargs})
+        following = {"chain": options["chain"]} if options.get("chain") else {}
+        result = body.apply((header.get(),), **following)
+        first_of(result).parent = header
+        return result
+
+    def link(self, callback: Mapping[str, Any]) -> Any:
+        """Run ``callback`` once the body has succeeded."""
+        return self.body.link(callback)
+
+    def link_error(self, errback: Mapping[str, Any]) -> Any:
+        """Run ``errback`` once the body has failed; it also fails when a task of the header does."""
+        for task in self.tasks:
+            if isinstance(task, chord):
+                task.link_error(errback)
+        self.body.link_error(errback)
+        return errback
+
+    def set_immutable(self, immutable: bool) -> None:
+        """Of the header; the body always gets its results."""
+        for task in self.tasks:
+            task.set_immutable(immutable)
+
+    def __call__(self, body: Any = None, **options: Any) -> Any:
+        """Send it, with ``body`` if it has none."""
+        return self.apply_async((), {"body": body} if body else {}, **options)
+
+    def __repr__(self) -> str:
+        return f"chord([{', '.join(map(repr, self.tasks))}], {self.body!r})"
+
+
+def size_of(signature: Any) -> int:
+    """How many ends a chord waits for when this is in its header."""
+    if isinstance(signature, group):
+        return sum(map(size_of, signature.tasks))
+    if isinstance(signature, chain):
+        return size_of(signature.tasks[-1]) if signature.tasks else 0
+    if isinstance(signature, chord):
+        return size_of(signature.body)
+    return 1
+
+
+def _link(body: Signature, options: dict[str, Any]) -> None:
+    """Put the chord's callbacks on its body, out of ``options``."""
+    for callback in listed(options.pop("link", None)):
+        body.link(callback)
+    for errback in listed(options.pop("link_error", None)):
+        body.link_error(errback)

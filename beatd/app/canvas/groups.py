@@ -1,0 +1,151 @@
+"""Tasks side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from beatd.app.canvas.chains import chain
+from beatd.app.context import current
+from beatd.app.sending import new_id
+from beatd.app.signature import Signature, as_signature, kind, listed
+
+if TYPE_CHECKING:
+    from beatd.app.app import App
+
+
+class group(Signature):  # noqa: N801 - Celery's name
+    """``group(add.s(1, 2), add.s(3, 4))``, or of one iterable. Its result is a ``GroupResult``, in the same order."""
+
+    def __init__(self, *tasks: Any, app: App | None = None, **options: Any) -> None:
+        members = tasks[0] if len(tasks) == 1 else tasks
+        if isinstance(members, group):
+            members = members.tasks
+        elif isinstance(members, Mapping):
+            members = [members]
+        tasks = tuple(as_signature(member, app) for member in members)
+        super().__init__("celery.group", (), {"tasks": list(tasks)}, options, app=app, subtask_type="group")
+
+    def _revive(self) -> None:
+        self.kwargs["tasks"] = [as_signature(task, self._app).clone() for task in self.kwargs.get("tasks") or ()]
+
+    @property
+    def tasks(self) -> list[Signature]:
+        """Its members."""
+        return self.kwargs["tasks"]  # type: ignore[no-any-return]
+
+    @property
+    def app(self) -> App:
+        return self._app or (self.tasks[0].app if self.tasks else super().app)
+
+    def members(self) -> Iterator[Signature]:
+        """What is to be sent: the members of groups inside belong to this one, empty chains to nobody."""
+        for task in self.tasks:
+            if isinstance(task, group):
+                yield from task.members()
+            elif not (isinstance(task, chain) and not task.tasks):
+                yield task
+
+    def freeze(
+        self,
+        _id: str | None = None,
+        group_id: str | None = None,
+        chord: Signature | None = None,
+        root_id: str | None = None,
+        parent_id: str | None = None,
+        group_index: int | None = None,  # noqa: ARG002 - each member has its own
+    ) -> Any:
+        """Decide on the ids of the group and of its members; a chord that it ends waits for each of these."""
+        own = self.options.setdefault("task_id", _id or new_id())
+        self.kwargs["tasks"] = list(self.members())
+        results = [
+            task.freeze(None, group_id, chord, root_id, parent_id, index) for index, task in enumerate(self.tasks)
+        ]
+        return self.app.GroupResult(own, results)
+
+    def apply_async(
+        self,
+        args: Iterable[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        add_to_parent: bool = True,
+        **options: Any,
+    ) -> Any:
+        """Send all members, with ``args`` in front of theirs; returns a ``GroupResult``. Options go to each of them."""
+        for option in ("link", "link_error"):
+            if options.get(option):
+                raise TypeError(f"a group takes no {option}: put it on its tasks, or make it a chord")
+        if self.app.conf.task_always_eager:
+            return self.apply(args, kwargs, **options)
+        options = self.merged((), None, options)[2]
+        own = options.pop("task_id", None) or new_id()
+        for name in ("group_id", "group_index", "link", "link_error"):
+            options.pop(name, None)
+        copy = group([task.clone() for task in self.members()], app=self._app, task_id=own)
+        result = copy.freeze(own, own, root_id=options.get("root_id"))
+        args = () if self.immutable else tuple(args or ())
+        options = {name: value for name, value in options.items() if value is not None}
+        with self.app.publishing_together():
+            for task in copy.tasks:
+                task.apply_async(args, kwargs or {}, add_to_parent=False, **options)
+        if len(result) == 1 and isinstance(result[0], type(result)):
+            result = result[0]  # a chain that ends in a group
+        running = current()
+        if add_to_parent and running is not None:
+            running.context.children.append(result)
+        return result
+
+    def apply(self, args: Iterable[Any] = (), kwargs: Mapping[str, Any] | None = None, **options: Any) -> Any:
+        """Run the members here and now, one after the other."""
+        options = self.merged((), None, options)[2]
+        own = options.pop("task_id", None) or new_id()
+        results = [task.clone().apply(tuple(args or ()), kwargs or {}, **options) for task in self.members()]
+        return self.app.GroupResult(own, results)
+
+    def link(self, callback: Mapping[str, Any]) -> Any:
+        """Run ``callback`` once the first member has succeeded; of the others' results it knows nothing."""
+        return self.tasks[0].link(as_signature(callback, self._app).clone(immutable=True))
+
+    def link_error(self, errback: Mapping[str, Any]) -> Any:
+        """Run ``errback`` for each member that fails."""
+        return tuple(task.link_error(as_signature(errback, self._app).clone()) for task in self.tasks)
+
+    def set_immutable(self, immutable: bool) -> None:
+        for task in self.tasks:
+            task.set_immutable(immutable)
+
+    def skew(self, start: float = 1.0, stop: float | None = None, step: float = 1.0) -> group:
+        """Give the members growing countdowns (seconds), so that they do not begin all at once."""
+        for number, task in enumerate(self.tasks):
+            pause = start + number * step
+            task.set(countdown=pause if stop is None else min(pause, stop))
+        return self
+
+    def __or__(self, other: Any) -> Any:
+        """A chord, with ``other`` as what follows when all members have ended."""
+        if not isinstance(other, Signature):
+            return NotImplemented
+        if isinstance(other, group) and not other.tasks:
+            return self
+        frozen = {"task_id": self.id} if self.id else {}
+        return kind("chord")(self, other, app=self._app, **frozen)
+
+    def __call__(self, *args: Any, **options: Any) -> Any:
+        """Send it, with ``args`` in front of each member's."""
+        return self.apply_async(args, **options)
+
+    def __len__(self) -> int:
+        return len(self.tasks)
+
+    def __bool__(self) -> bool:
+        return True
+
+    def __repr__(self) -> str:
+        return f"group({', '.join(map(repr, self.tasks))})"
+
+
+def tasks_of(header: Any, app: App | None) -> list[Signature]:
+    """The members of a chord's header: a group, one signature, or several."""
+    if isinstance(header, Mapping):
+        found = as_signature(header, app)
+        return list(found.tasks) if isinstance(found, group) else [found]
+    return [as_signature(task, app) for task in listed(header) or header or ()]

@@ -1,0 +1,124 @@
+"""What is kept of groups beside the results of their tasks: who has ended, in Celery's format for chords.
+
+Celery's workers and beatd's count in the same keys, so the tasks of one header may run on both. Source:
+``celery/backends/redis.py`` as of Celery 5.7; earlier versions know all keys but ``.c`` and ``.d``.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import redis
+
+from beatd import wire
+from beatd.exceptions import StoreRefused
+from beatd.store.client import Script, border
+
+_CLAIM_S = 60
+"""For so long nobody else sends a body that somebody began to send."""
+_DONE_S = 300
+"""For so long it is remembered that a body was sent: the end of a header's task may be reported twice."""
+
+
+class Part(NamedTuple):
+    """The end of one task of a chord's header."""
+
+    group: str
+    place: int | None
+    """In the header."""
+    task_id: str
+    ended: bytes
+    """JSON of ``[1, task id, state, result]``."""
+    body: bytes
+    """JSON of the signature that waits for it."""
+    root_id: str | None = None
+    """The task that all of this began with."""
+
+
+class Complete(NamedTuple):
+    """A header whose tasks have all ended."""
+
+    part: Part
+    """The last one."""
+    shape: Any
+    """The ``as_tuple`` of the header's ``GroupResult`` where it has groups inside, else None."""
+    ends: list[tuple[str, str, Any]]
+    """Task id, state and result of each task, in the header's order."""
+
+
+class Groups:
+    """The groups on one Redis. Raises :class:`~beatd.exceptions.StoreUnavailable` or :class:`StoreRefused`."""
+
+    def __init__(self, client: redis.Redis, keep_s: int) -> None:
+        self._client = client
+        self._keep_s = keep_s
+        self._part = Script(client, "chord_part")
+
+    def begin(self, group: str, size: int, shape: Any = None) -> None:
+        """A header of ``size`` tasks is about to be sent; ``shape``: see :class:`Complete`."""
+        with border(self._client), self._client.pipeline(transaction=True) as pipeline:
+            pipeline.delete(group_key(group, ".c"))
+            pipeline.set(group_key(group, ".s"), size, ex=self._keep_s or None)
+            if shape is not None:
+                pipeline.set(group_key(group), wire.dumps({"result": shape}), ex=self._keep_s or None)
+            pipeline.execute()
+
+    def grow(self, group: str) -> None:
+        """One more task was added to a header that is running."""
+        with border(self._client):
+            self._client.incr(group_key(group, ".t"))
+
+    def end(self, part: Part, owner: str) -> Complete | None:
+        """Note the end of a task. Whoever gets something back must send the body, and say :meth:`sent` then.
+
+        Nobody else gets it meanwhile; the same ``owner`` gets it again when it asks again.
+        """
+        place = "+inf" if part.place is None else str(part.place)
+        keys = [group_key(part.group, suffix) for suffix in (".j", ".t", ".s", ".d", "", ".c")]
+        member = f"{part.task_id}:{place}"
+        answer = self._part(keys, [member, part.ended, place, self._keep_s, owner, _CLAIM_S])
+        if not answer:
+            return None
+        shape, *ends = answer
+        return Complete(part, wire.loads(shape)["result"] if shape else None, [_end(raw) for raw in ends])
+
+    def sent(self, group: str) -> None:
+        """The body was sent, or given up."""
+        with border(self._client), self._client.pipeline(transaction=True) as pipeline:
+            pipeline.delete(*(group_key(group, suffix) for suffix in (".j", ".t", ".s", ".d")))
+            pipeline.set(group_key(group, ".c"), "done", ex=_DONE_S)
+            pipeline.execute()
+
+    def save(self, group: str, shape: Any) -> None:
+        """Keep the ``as_tuple`` of a ``GroupResult``."""
+        with border(self._client):
+            self._client.set(group_key(group), wire.dumps({"result": shape}), ex=self._keep_s or None)
+
+    def restore(self, group: str) -> Any:
+        """What :meth:`save` kept, None if there is nothing."""
+        with border(self._client):
+            raw: Any = self._client.get(group_key(group))
+        return None if raw is None else wire.loads(raw)["result"]
+
+    def delete(self, group: str) -> None:
+        """Undo :meth:`save`."""
+        with border(self._client):
+            self._client.delete(group_key(group))
+
+
+class NoGroups:
+    """Without a result backend there are no chords: nobody could know that a header has ended."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise StoreRefused(
+            "chords and saved groups need a result backend, for example App(backend='redis://localhost/1')"
+        )
+
+
+def group_key(group: str, suffix: str = "") -> str:
+    return f"celery-taskset-meta-{group}{suffix}"
+
+
+def _end(raw: bytes) -> tuple[str, str, Any]:
+    _, task_id, state, result = wire.loads(raw)
+    return task_id, state, result
