@@ -72,6 +72,7 @@ _TYPES = {
     "revision": "string",
     "changes": "zset",
     "orders": "hash",
+    "requests": "hash",
 }
 
 
@@ -102,6 +103,8 @@ class WorkerKeys(NamedTuple):
     """string, for ever: the last tag given to a message that was taken (``INCR``)."""
     parked: str
     """zset, gone when empty: ``<tag>\\0<queue key>\\0<message>`` → when to put it back into its queue (ms)."""
+    revoked: str
+    """zset, a day, the newest 50,000: id of a task that is not to be run → when it was revoked (ms)."""
     dead_letters: str
     """list, the newest 10,000: messages that could not be run, as JSON with their reason, the newest on the left."""
     requeueing: str
@@ -123,6 +126,8 @@ class Keys:
         entries or pauses; ``ordered``: an order."""
         self.daemons = f"{self._tag}:daemons"
         """hash: daemon id → ``<seen ms> <status, JSON>``; old ones are swept by whoever answers the roll."""
+        self.requests = f"{self._tag}:requests"
+        """hash, until done with: request id → ``<good until ms> <request, JSON>``, what a leader is to send by hand."""
         self.orders = f"{self._tag}:orders"
         """hash, a minute after the last one: order id → what daemons are to do, JSON."""
 
@@ -154,6 +159,14 @@ class Keys:
     def finished(self, run_id: str) -> str:
         """string, expires after a day: ``<state> <runtime ms>`` of a scheduler's run that ended in a bundled worker."""
         return f"{self._tag}:finished:{run_id}"
+
+    def answered(self, request_id: str) -> str:
+        """string, expires after a day: what became of a request for runs, JSON."""
+        return f"{self._tag}:answered:{request_id}"
+
+    def sent(self, run_id: str) -> str:
+        """string, expires after a day: the id of the request by which a run was sent."""
+        return f"{self._tag}:sent:{run_id}"
 
     def history(self, entry: str) -> str:
         """string, for ever: the last runs of an entry, see :mod:`beatd.store.records`."""
