@@ -6,6 +6,7 @@ import importlib
 import importlib.util
 import sys
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -15,9 +16,15 @@ from beatd.exceptions import ConfigError, Fault
 
 
 def find_app(name: str, *, where: str = "-A", directory: Path | None = None) -> App:
-    """The app called ``MODULE`` or ``MODULE:ATTRIBUTE``, as Celery finds it.
+    """The app called ``MODULE`` or ``MODULE:ATTRIBUTE``; see :func:`locate`. Raises :class:`ConfigError`."""
+    found: App = locate(name, _is_app, where=where, directory=directory)
+    return found
 
-    Without an attribute: ``MODULE.app``, ``MODULE.celery``, the module ``MODULE.celery``, else the only app there is.
+
+def locate(name: str, wanted: Callable[[Any], bool], *, where: str = "-A", directory: Path | None = None) -> Any:
+    """What is called ``MODULE`` or ``MODULE:ATTRIBUTE`` and is ``wanted``, found as Celery finds an app.
+
+    Without an attribute: ``MODULE.app``, ``MODULE.celery``, the module ``MODULE.celery``, else the only one there is.
     The working directory is importable, and ``directory``, where the file is that names the app. Raises
     :class:`ConfigError` which tells what was looked for, or shows the user's own traceback when the module itself
     raises.
@@ -27,12 +34,16 @@ def find_app(name: str, *, where: str = "-A", directory: Path | None = None) -> 
             sys.path.insert(0, str(place.absolute()))
     module_name, _, attribute = name.partition(":")
     module = import_module(module_name, where=where)
-    found = _attribute(module, attribute, where) if attribute else _search(module)
+    found = _attribute(module, attribute, where) if attribute else _search(module, wanted)
     if isinstance(found, ModuleType):
-        found = _search(found)
-    if not isinstance(found, App):
+        found = _search(found, wanted)
+    if not wanted(found):
         raise ConfigError([Fault(where, None, name, _not_an_app(found, module_name))])
     return found
+
+
+def _is_app(found: Any) -> bool:
+    return isinstance(found, App)
 
 
 def import_module(name: str, *, where: str) -> ModuleType:
@@ -48,16 +59,16 @@ def import_module(name: str, *, where: str) -> ModuleType:
         raise ConfigError([Fault(where, None, name, _failure(error))]) from None
 
 
-def _search(module: ModuleType) -> Any:
+def _search(module: ModuleType, wanted: Callable[[Any], bool]) -> Any:
     for attribute in ("app", "celery"):
         found = getattr(module, attribute, None)
-        if isinstance(found, App):
+        if wanted(found):
             return found
         if isinstance(found, ModuleType) and found is not module:
-            return _search(found)
+            return _search(found, wanted)
     if hasattr(module, "__path__") and importlib.util.find_spec(f"{module.__name__}.celery"):
-        return _search(import_module(f"{module.__name__}.celery", where="-A"))
-    apps = {id(value): value for value in vars(module).values() if isinstance(value, App)}
+        return _search(import_module(f"{module.__name__}.celery", where="-A"), wanted)
+    apps = {id(value): value for value in vars(module).values() if wanted(value)}
     return next(iter(apps.values())) if len(apps) == 1 else getattr(module, "app", None)
 
 

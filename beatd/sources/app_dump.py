@@ -15,9 +15,11 @@ from typing import Any
 
 import beatd
 from beatd.app.app import App
-from beatd.app.loading import find_app
+from beatd.app.loading import locate
 from beatd.config.tables import plain_table
 from beatd.exceptions import ConfigError, Fault, MessageError
+from beatd.sources import celery_values
+from beatd.sources.celery_values import is_celery_app
 from beatd.wire import dumps
 
 _PACKAGE = str(Path(beatd.__file__).parent) + os.sep
@@ -39,8 +41,8 @@ def main(name: str, where: str, directory: str, descriptor: int) -> None:
 def describe(name: str, where: str, directory: str) -> dict[str, Any]:
     """The app's entries in the fields of ``beat.toml``; raises ConfigError."""
     try:
-        app = find_app(name, where=where, directory=Path(directory) if directory else None)
-        registrations = app.registrations()
+        app = locate(name, _is_any_app, where=where, directory=Path(directory) if directory else None)
+        registrations = celery_values.registrations(app) if is_celery_app(app) else app.registrations()
     except ConfigError:
         raise
     except SystemExit as error:
@@ -51,10 +53,10 @@ def describe(name: str, where: str, directory: str) -> dict[str, Any]:
     faults: list[Fault] = []
     entries = {}
     for entry, registration in registrations.items():
-        fields = plain_table(registration)
         try:
+            fields = plain_table(celery_values.translated(registration))
             dumps(fields)
-        except MessageError as error:
+        except (MessageError, ValueError) as error:
             faults.append(Fault(file, None, f"beat_schedule.{entry}", str(error)))
         else:
             entries[entry] = fields
@@ -63,7 +65,12 @@ def describe(name: str, where: str, directory: str) -> dict[str, Any]:
     return {"entries": entries, "timezone": app.conf.timezone and str(app.conf.timezone), "file": file}
 
 
-def _file_of(name: str, app: App) -> str:
+def _is_any_app(found: object) -> bool:
+    """An app of Celery's will do: only names of tasks are wanted."""
+    return isinstance(found, App) or is_celery_app(found)
+
+
+def _file_of(name: str, app: Any) -> str:
     """The file of the app's module, as short as it can be written from here."""
     module = sys.modules.get(name.partition(":")[0])
     file = Path(getattr(module, "__file__", None) or app.main or name)

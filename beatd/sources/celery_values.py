@@ -1,12 +1,44 @@
-"""Celery's own schedules, in the notations of ``beat.toml``. They are known by their class: Celery is not imported."""
+"""Celery's own apps and schedules, in the notations of ``beat.toml``.
+
+They are known by their class: Celery is not imported. A module that has them has done that already.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import timedelta
 from typing import Any
 
 _FIELDS = ("minute", "hour", "day_of_week", "day_of_month", "month_of_year")
+
+
+def is_celery_app(value: object) -> bool:
+    """Whether it is an app of Celery, or of a class of its own derived from that."""
+    return any((each.__module__, each.__name__) == ("celery.app.base", "Celery") for each in type(value).__mro__)
+
+
+def registrations(app: Any) -> dict[str, dict[str, Any]]:
+    """What the Celery app would have ``celery beat`` send: name → task, schedule, args, kwargs, options.
+
+    Imports its task modules and lets its signals run, as Celery does.
+    """
+    app.loader.import_default_modules()
+    app.finalize()
+    return {str(name): _fields(entry) for name, entry in app.conf.beat_schedule.items()}
+
+
+def _fields(entry: Mapping[str, Any]) -> dict[str, Any]:
+    fields = dict(entry)
+    fields["task"] = getattr(fields.get("task"), "name", fields.get("task"))
+    for key, empty in (("args", []), ("kwargs", {}), ("options", {})):
+        fields[key] = type(empty)(fields.get(key) or empty)
+    return fields
+
+
+def translated(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of an entry, with a schedule of Celery's, if it has one, in our notation. Raises ValueError."""
+    schedule = fields.get("schedule")
+    return {**fields, **notation(schedule)} if is_celery_schedule(schedule) else dict(fields)
 
 
 def is_celery_schedule(value: object) -> bool:
