@@ -81,6 +81,8 @@ class Elector:
         self._renew_at = 0.0
         self._failures = 0
         self._leaders: dict[int, str] = {}
+        self._last_tokens: dict[int, int] = {}
+        """Of each shard, as far as this daemon knows; the store may forget."""
         self._listening = ExitStack()
         self._released_within: Callable[[float], bool] | None = None
         self._stopping = threading.Event()
@@ -166,6 +168,9 @@ class Elector:
 
     def _follow(self, roll: Roll) -> None:
         """Say whom this daemon stands by for."""
+        for shard, holder in roll.leases.items():
+            if holder.daemon_id in roll.daemons:  # a value that is not beatd's says nothing
+                self._last_tokens[shard] = max(holder.token, self._last_tokens.get(shard, 0))
         before, self._leaders = self._leaders, {shard: holder.daemon_id for shard, holder in roll.leases.items()}
         new: dict[str, list[int]] = {}
         for shard, leader in self._leaders.items():
@@ -185,7 +190,8 @@ class Elector:
             return
         first = not self._held()
         started = self._clock.monotonic()
-        tokens = self._leases.take(shards)
+        tokens = self._leases.take(shards, self._last_tokens)
+        self._last_tokens |= tokens
         for shard, token in tokens.items():
             self.seats[shard].begin(Term(token, self._leases.value(token), started + self._ttl - self._margin))
         if first:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from types import MappingProxyType
 
 import redis
 
@@ -34,10 +35,16 @@ class Leases:
         """What a lease's key holds during the term ``token``; every write of that term carries it."""
         return f"{self._daemon_id}:{token}"
 
-    def take(self, shards: Sequence[int]) -> dict[int, int]:
-        """Take what nobody holds of ``shards``; returns the token of the new term of each that is ours now."""
+    def take(self, shards: Sequence[int], known: Mapping[int, int] = MappingProxyType({})) -> dict[int, int]:
+        """Take what nobody holds of ``shards``; returns the token of the new term of each that is ours now.
+
+        ``known``: the last token of each shard that this daemon has heard of. A new one is larger than that, also when
+        the store does not remember it.
+        """
         keys = [self._keys.shard(shard) for shard in shards]
-        tokens = self._take([key for each in keys for key in (each.lease, each.term)], [self._daemon_id, self._ttl_ms])
+        heard_of = [known.get(shard, 0) for shard in shards]
+        pairs = [key for each in keys for key in (each.lease, each.term)]
+        tokens = self._take(pairs, [self._daemon_id, self._ttl_ms, *heard_of])
         return {shard: int(token) for shard, token in zip(shards, tokens, strict=True) if token}
 
     def renew(self, tokens: Mapping[int, int]) -> set[int]:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from datetime import datetime
 
 import pytest
 import redis
@@ -23,6 +24,7 @@ task = "tasks.tick"
 schedule = 0.2
 catch_up = "all"
 """
+LEASE = "{beatd}:0:lease"
 
 
 class Daemons:
@@ -50,7 +52,7 @@ class Daemons:
 
     def leader(self, client):
         """The running daemon that holds the lease, or None."""
-        value = client.get("{beatd}:0:lease")
+        value = client.get(LEASE)
         pid = int(value.decode().split("-")[-2]) if value else None
         return next((one for one in self.running if one.pid == pid and one.poll() is None), None)
 
@@ -84,8 +86,6 @@ def due_times(client):
     messages = [open_envelope(raw) for raw in reversed(client.lrange("celery", 0, -1))]
     ids = Counter(message.id for message in messages)
     assert [run for run, times in ids.items() if times > 1] == [], "a run was sent twice"
-    from datetime import datetime
-
     return [round(datetime.fromisoformat(m.headers["beatd-due-at"]).timestamp() * 1000) for m in messages]
 
 
@@ -135,6 +135,23 @@ def test_a_leader_that_was_frozen_sends_nothing_when_it_wakes(daemons, client, w
     before = client.llen("celery")
     wait_until(lambda: client.llen("celery") >= before + 15, timeout=20, what="runs of the new leader")
     assert frozen.poll() is None, "a daemon that lost its term must stand by, not exit"
+    assert_every_run_once(due_times(client))
+
+
+def test_a_frozen_leader_sends_nothing_although_the_store_forgot_its_term(daemons, client, wait_until):
+    """After FLUSHALL tokens begin anew; but a lease names its daemon, too, and so does what a write must match."""
+    frozen = daemons.start()
+    wait_until(lambda: client.llen("celery") >= 3, timeout=20, what="the first runs")
+    assert client.get(LEASE).endswith(b":1")
+    frozen.send_signal(signal.SIGSTOP)
+    client.flushall()
+    daemons.start()
+    wait_until(lambda: client.llen("celery") >= 3, timeout=20, what="runs of a daemon that knows nothing of the first")
+    assert client.get(LEASE).endswith(b":1")
+    frozen.send_signal(signal.SIGCONT)
+    before = client.llen("celery")
+    wait_until(lambda: client.llen("celery") >= before + 15, timeout=20, what="runs of the new leader")
+    assert frozen.poll() is None
     assert_every_run_once(due_times(client))
 
 

@@ -4,9 +4,11 @@
 -- KEYS[2i]    term   string   the last token given out for that shard
 -- ARGV[1]     daemon id
 -- ARGV[2]     time to live (ms)
+-- ARGV[i + 2] the last token for the i-th lease that the daemon knows of, or 0
 --
 -- Returns for each lease its token, or 0 when somebody else holds it.
--- Error CORRUPT when a term is not a number: a token must never be one that was given out before.
+-- Error CORRUPT when a term is not a number: a token must never be one that was given out before. So it is larger than
+-- what the daemon knows of, too: the server may have forgotten its last writes, or all of them.
 -- A lease of our own id is one whose answer never reached us: it is taken again, under a new token.
 
 local tokens = {}
@@ -14,12 +16,15 @@ for i = 1, #KEYS, 2 do
   local holder = redis.call('GET', KEYS[i])
   if holder and string.sub(holder, 1, #ARGV[1] + 1) ~= ARGV[1] .. ':' then
     tokens[#tokens + 1] = 0
-  elseif not tonumber(redis.call('GET', KEYS[i + 1]) or '0') then
-    return redis.error_reply('CORRUPT key ' .. KEYS[i + 1] .. ' does not hold a number')
   else
-    local token = redis.call('INCR', KEYS[i + 1])
+    local last = tonumber(redis.call('GET', KEYS[i + 1]) or '0')
+    if not last then
+      return redis.error_reply('CORRUPT key ' .. KEYS[i + 1] .. ' does not hold a number')
+    end
+    local token = string.format('%.0f', math.max(last, tonumber(ARGV[(i + 1) / 2 + 2])) + 1)
+    redis.call('SET', KEYS[i + 1], token)
     redis.call('SET', KEYS[i], ARGV[1] .. ':' .. token, 'PX', ARGV[2])
-    tokens[#tokens + 1] = token
+    tokens[#tokens + 1] = tonumber(token)
   end
 end
 return tokens

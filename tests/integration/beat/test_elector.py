@@ -128,6 +128,7 @@ def test_a_server_that_comes_back_without_data_is_led_again(start, wait_until, r
     redis_server.start()
     wait_until(lambda: elector.roll and redis.Redis.from_url(redis_url).exists(KEYS.shard(0).lease), timeout=10)
     wait_until(lambda: led(elector), timeout=10, what="a term in the store as it is now")
+    wait_until(lambda: elector.seats[0].token == 2, timeout=10, what="a token that was not given out before")
 
 
 def test_a_key_of_a_foreign_type_is_named_and_waited_out(start, wait_until, admin, caplog):

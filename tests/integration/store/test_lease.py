@@ -45,6 +45,16 @@ def test_terms_only_grow(leases):
     assert leases.take([0]) == {0: 2}
 
 
+def test_a_store_that_forgot_gives_out_no_token_that_a_daemon_remembers(leases, others, client):
+    """As after FLUSHALL, or a loss of power: the same value must never mean two terms."""
+    assert leases.take([0, 1]) == {0: 1, 1: 1}
+    client.flushall()
+    assert leases.take([0, 1, 2], {0: 1, 1: 41}) == {0: 2, 1: 42, 2: 1}
+    assert others.take([0]) == {}
+    leases.release({0: 2, 1: 42})
+    assert others.take([0, 1], {0: 1, 1: 7}) == {0: 3, 1: 43}, "what the store knows counts, too"
+
+
 def test_a_lease_whose_answer_was_lost_is_taken_again_under_a_new_term(leases):
     """The daemon never saw its token, so the writes of that term can only be a ghost's."""
     assert (leases.take([0]), leases.take([0])) == ({0: 1}, {0: 2})

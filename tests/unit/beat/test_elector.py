@@ -51,12 +51,13 @@ class MemoryLeases:
     def value(self, token):
         return f"{self.me}:{token}"
 
-    def take(self, shards):
+    def take(self, shards, known):
         now = self.store.clock.monotonic()
         taken = {}
         for shard in shards:
             if self.store.holder(shard).partition(":")[0] in {"", self.me}:
-                taken[shard] = self.store.tokens[shard] = self.store.tokens.get(shard, 0) + 1
+                taken[shard] = max(self.store.tokens.get(shard, 0), known.get(shard, 0)) + 1
+                self.store.tokens[shard] = taken[shard]
                 self.store.leases[shard] = (self.value(taken[shard]), now + TTL)
         self.store.call("take")
         return taken
@@ -174,6 +175,22 @@ def test_a_daemon_alone_leads_at_once(a):
     assert len(a.changes) == 1
 
 
+def test_no_token_comes_again_although_the_store_forgets_all_of_them(a, b, store):
+    def forget():
+        store.tokens.clear()
+        store.leases.clear()
+
+    a.turn()
+    b.turn()
+    forget()
+    b.run_for(RENEW + 3)
+    assert b.term.token == 2, "1 was that of a, of whose term b has heard"
+    a.run_for(RENEW + 3)
+    forget()
+    a.run_for(RENEW + 3)
+    assert a.term.token == 3
+
+
 def test_trust_ends_before_the_lease_does(a, store, clock):
     a.turn()
     store.down = True
@@ -255,9 +272,9 @@ def test_campaigns_for_ever(a, store, caplog):
 def test_a_lease_whose_answer_was_lost_is_taken_again_at_once(a, store, clock):
     take = a.leases.take
 
-    def answer_lost(shards):
+    def answer_lost(shards, known):
         a.leases.take = take
-        take(shards)
+        take(shards, known)
         raise StoreUnavailable("timeout")
 
     a.leases.take = answer_lost
