@@ -1,0 +1,191 @@
+"""``beatd dead-letters``: see what could not be run or delivered, and why; send it again, or throw it away."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from shutil import get_terminal_size
+from typing import Any
+
+import click
+
+from beatd.cli.letter_places import Place, Refusal, open_places
+from beatd.cli.letters import Filter, Found, age_ms, content, cut, facts, queue_of, task_of
+from beatd.cli.output import plural, print_json
+from beatd.clock import SystemClock
+from beatd.exceptions import ScheduleError
+from beatd.redaction import redacted_text
+from beatd.schedules.duration import duration_ms
+from beatd.store.dead_letters import Letter
+
+_SHOWN = 50
+_ID_MIN = 4
+_COLUMNS_BEFORE = 52
+"""Of the table, before the reason."""
+_VALUE_MAX = 400
+
+
+def _places(command: Callable[..., None]) -> Callable[..., None]:
+    for option in (
+        click.option("--broker", "-b", metavar="URL", help="The broker, where there is neither file nor app."),
+        click.option("--app", "-A", metavar="MODULE[:APP]", help="Take broker and state store from this app."),
+        click.option("--config", "-c", metavar="FILE", help="Default: $BEATD_CONFIG, ./beat.toml."),
+    ):
+        command = option(command)
+    return command
+
+
+def _filters(command: Callable[..., None]) -> Callable[..., None]:
+    for option in (
+        click.option("--older", metavar="AGE", help="Dead for so long at least, such as 1d."),
+        click.option("--queue", metavar="NAME", help="From this queue."),
+        click.option("--task", metavar="NAME", help="Of this task; * stands for anything."),
+        click.option("--reason", metavar="TEXT", help="With this in the reason."),
+    ):
+        command = option(command)
+    return command
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def dead_letters() -> None:
+    """Messages that could not be run or delivered: see them, send them again, or throw them away."""
+
+
+@dead_letters.command("list")
+@_filters
+@click.option("--limit", type=click.IntRange(1), default=_SHOWN, show_default=True, help="How many at most.")
+@click.option("--json", "as_json", is_flag=True, help="JSON instead of a table.")
+@_places
+def list_letters(limit: int, as_json: bool, **options: Any) -> None:
+    """List dead letters, the newest first."""
+    with _opened(options) as places:
+        matching = list(_matching(places, _filter(options), limit))
+        total = sum(place.letters.count() for place in places)
+    if as_json:
+        print_json([facts(one) for one in matching])
+        return
+    now_ms = SystemClock().now_ms()
+    width = max(80, get_terminal_size((80, 24)).columns) - _COLUMNS_BEFORE
+    if matching:
+        click.echo(f"{'id':12}  {'age':>4}  {'queue':10}  {'task':18}  reason")
+    for _, letter in matching:
+        age, queue, task = _age(age_ms(letter, now_ms)), cut(queue_of(letter), 10), cut(task_of(letter), 18)
+        click.echo(f"{letter.id}  {age:>4}  {queue:10}  {task:18}  {cut(redacted_text(letter.reason), width)}")
+    click.echo(f"{len(matching):,} of {plural(total, 'dead letter')}")
+
+
+def _age(ms: int) -> str:
+    """In the largest unit, as people say it: ``3d``."""
+    seconds = ms // 1000
+    for unit, size in (("d", 86_400), ("h", 3_600), ("m", 60)):
+        if seconds >= size:
+            return f"{seconds // size}{unit}"
+    return f"{seconds}s"
+
+
+@dead_letters.command()
+@click.argument("ids", metavar="ID...", nargs=-1, required=True)
+@click.option("--body", is_flag=True, help="Show the arguments, too; there may be secrets in them.")
+@click.option("--json", "as_json", is_flag=True, help="JSON instead of text.")
+@_places
+def show(ids: tuple[str, ...], body: bool, as_json: bool, **options: Any) -> None:
+    """Show all that is known of a dead letter. The first characters of its id will do."""
+    with _opened(options) as places:
+        matching = list(_matching(places, Filter(_checked(ids)), None))
+    if not matching:
+        raise click.ClickException(f"no dead letter {', '.join(ids)}")
+    details = [facts(one) | content(one.letter, body=body) for one in matching]
+    if as_json:
+        print_json(details)
+        return
+    for number, one in enumerate(details):
+        if number:
+            click.echo()
+        for name, value in one.items():
+            if isinstance(value, dict):
+                click.echo(f"{name}:")
+                for key, each in value.items():
+                    click.echo(f"  {key}: {cut(str(each), _VALUE_MAX)}")
+            else:
+                click.echo(f"{name + ':':10} {'' if value is None else value}".rstrip())
+
+
+@dead_letters.command()
+@click.argument("ids", metavar="[ID]...", nargs=-1)
+@_filters
+@click.option("--all", "everything", is_flag=True, help="All dead letters.")
+@_places
+def requeue(ids: tuple[str, ...], everything: bool, **options: Any) -> None:
+    """Send messages again: each goes to its queue as it was, exactly once, and is a dead letter no more."""
+    wanted = _wanted(ids, everything, options)
+    with _opened(options) as places:
+        count, refusals = _each_place(places, wanted, lambda place, letters: place.requeue(letters))
+    for letter, reason in refusals:
+        click.echo(f"{letter.id} stays: {reason}", err=True)
+    click.echo(f"{plural(count, 'message')} sent again")
+    if refusals or (ids and not count):
+        raise click.exceptions.Exit(1)
+
+
+@dead_letters.command()
+@click.argument("ids", metavar="[ID]...", nargs=-1)
+@_filters
+@click.option("--all", "everything", is_flag=True, help="All dead letters.")
+@_places
+def purge(ids: tuple[str, ...], everything: bool, **options: Any) -> None:
+    """Throw dead letters away."""
+    wanted = _wanted(ids, everything, options)
+    with _opened(options) as places:
+        count, _ = _each_place(places, wanted, lambda place, letters: (place.letters.remove(letters), []))
+    click.echo(f"{plural(count, 'dead letter')} thrown away")
+    if ids and not count:
+        raise click.exceptions.Exit(1)
+
+
+def _opened(options: dict[str, Any]) -> Any:
+    return open_places(options["config"], options["app"], options["broker"])
+
+
+def _filter(options: dict[str, Any], ids: tuple[str, ...] = ()) -> Filter:
+    try:
+        older_ms = duration_ms(options["older"]) if options["older"] else None
+    except ScheduleError as error:
+        raise click.BadParameter(str(error), param_hint="--older") from None
+    return Filter(_checked(ids), options["reason"], options["task"], options["queue"], older_ms)
+
+
+def _wanted(ids: tuple[str, ...], everything: bool, options: dict[str, Any]) -> Filter:
+    wanted = _filter(options, ids)
+    if not wanted and not everything:
+        raise click.UsageError("say which: ids, --reason, --task, --queue, --older, or --all")
+    return wanted
+
+
+def _checked(ids: Sequence[str]) -> tuple[str, ...]:
+    for each in ids:
+        if len(each) < _ID_MIN:
+            raise click.BadParameter(f"{each!r} is too short: {_ID_MIN} characters of an id at least", param_hint="ID")
+    return tuple(ids)
+
+
+def _matching(places: Sequence[Place], wanted: Filter, limit: int | None) -> Iterator[Found]:
+    now_ms, left = SystemClock().now_ms(), limit
+    for place in places:
+        for letter in place.letters:
+            if left == 0:
+                return
+            if wanted.takes(letter, now_ms):
+                left = left - 1 if left is not None else None
+                yield Found(place, letter)
+
+
+def _each_place(
+    places: Sequence[Place], wanted: Filter, step: Callable[[Place, list[Letter]], tuple[int, list[Refusal]]]
+) -> tuple[int, list[Refusal]]:
+    """Do it everywhere, the oldest letters first: so their messages come in the order in which they were sent."""
+    total, refusals = 0, []
+    for place in places:
+        letters = [found.letter for found in _matching([place], wanted, None)][::-1]
+        count, refused = step(place, letters)
+        total += count
+        refusals += refused
+    return total, refusals
