@@ -12,25 +12,29 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from beatd import broker
-from beatd.beat.card import Card
+from beatd.beat.card import Card, Schedule
 from beatd.beat.dispatcher import Dispatcher
 from beatd.beat.elector import Elector
 from beatd.beat.heap import DueHeap
 from beatd.beat.loop import Loop
 from beatd.beat.messages import Messages
+from beatd.beat.orders import Orderly
 from beatd.beat.outlet import OutboxOutlet, Outlet, StoreOutlet
 from beatd.beat.seat import Seat
 from beatd.beat.service import Beat
 from beatd.beat.watchdog import Watchdog
 from beatd.clock import SystemClock
+from beatd.config import Config
 from beatd.exceptions import StoreUnavailable
-from beatd.model import Entry, Settings
+from beatd.model import Settings
+from beatd.sources import InForce, StoreSource
 from beatd.store import server
 from beatd.store.claims import Claims
 from beatd.store.client import connect
 from beatd.store.embedded import find_embedded, open_embedded
 from beatd.store.keys import Keys
 from beatd.store.lease import Leases
+from beatd.store.orders import Answer, Orders
 from beatd.store.outbox import Outbox
 from beatd.store.registry import Registry
 from beatd.store.replicas import Replicas
@@ -43,6 +47,9 @@ log = logging.getLogger("beatd")
 
 RETRY_MIN, RETRY_MAX = 0.1, 5.0
 """Seconds between attempts to reach the state store at the start."""
+
+FAULTS_TOLD = 20
+"""Faults of the files that are told to who asked for them to be read."""
 
 
 @contextmanager
@@ -74,12 +81,20 @@ def daemon_id() -> str:
 class Daemon:
     """One beatd process: it campaigns for its share of the shards, and while it leads one, that one's beat beats.
 
-    ``on_turn`` is called whenever the loop has got on; ``on_hang``, from another thread, when it has not for a minute.
+    ``on_turn`` is called whenever the loop has got on; ``on_hang``, from another thread, when it has not for a minute;
+    ``on_reload``, from another thread, when somebody wants the files to be read again.
     """
 
     def __init__(
-        self, settings: Settings, store: Store, *, on_turn: Callable[[], None], on_hang: Callable[[], None]
+        self,
+        config: Config,
+        store: Store,
+        *,
+        on_turn: Callable[[], None],
+        on_hang: Callable[[], None],
+        on_reload: Callable[[], None],
     ) -> None:
+        settings = config.settings
         clock, wake, leader = SystemClock(), threading.Event(), settings.leader
         keys, me, client = Keys(settings.redis.prefix), daemon_id(), store.elector_client()
         self._on_turn, self._on_hang = on_turn, on_hang
@@ -102,14 +117,35 @@ class Daemon:
         self._loop = Loop([self._beat(seat) for seat in self._elector.seats], clock, wake)
         self.stop = self._loop.stop
         """End :meth:`run`; may be called from a signal handler."""
+        runtime = store.runtime_client()
+        self._orderly = Orderly(Orders(runtime, keys), me, reload=on_reload, step_down=self._elector.rest)
+        self._source = StoreSource(
+            runtime,
+            keys,
+            config,
+            on_change=self._put_in_force,
+            on_read=self.card.read,
+            on_order=self._orderly.look,
+        )
+        self.replace = self._source.rebase
+        """Put what files and app say in force, from any thread, with the store's entries and pauses over it."""
 
-    def replace(self, entries: Sequence[Entry], digest: str) -> None:
-        """Put another schedule in force, from any thread. ``digest`` is what it means."""
-        self.card.schedule(len(entries), digest)
-        self._loop.replace(entries)
+    def reading(self) -> None:
+        """The files are about to be read again."""
+        self._orderly.begin()
+
+    def has_read(self, faults: Sequence[str]) -> None:
+        """They have been, and have these faults: whoever asked for it is told."""
+        entries, digest, shown = self.card.schedule.entries, self.card.schedule.digest, list(faults[:FAULTS_TOLD])
+        self._orderly.end(
+            Answer(ok=not faults, digest=digest, entries=entries, faults=shown, more_faults=len(faults) - len(shown))
+        )
 
     def run(self) -> None:
         """Serve until told to stop; then give the leases back."""
+        self._source.start()
+        while not (self._source.read.wait(0.1) or self._loop.stopping):
+            self._on_turn()  # without the pauses nothing may leave
         self._elector.start()
         self._watchdog.start()
         try:
@@ -117,7 +153,13 @@ class Daemon:
         finally:
             self._watchdog.stop()
             self._elector.stop()
+            self._source.stop()
             self._publisher.close()
+
+    def _put_in_force(self, schedule: InForce) -> None:
+        config = schedule.config
+        self.card.schedule = Schedule(len(config.entries), config.digest, schedule.runtime, schedule.paused)
+        self._loop.replace(schedule.entries)
 
     def _turned(self) -> None:
         self._watchdog()
@@ -163,6 +205,10 @@ class Store:
     def elector_client(self) -> redis.Redis:
         """A connection of its own, with a timeout short enough for a second attempt before trust ends."""
         return connect(self.url, timeout_ms=min(self._timeout_ms, self._ttl_ms // 3), name="beatd-elector")
+
+    def runtime_client(self) -> redis.Redis:
+        """A connection of its own for runtime entries and orders."""
+        return connect(self.url, timeout_ms=self._timeout_ms, name="beatd-runtime")
 
     def _is_broker(self, broker_url: str | None) -> bool:
         if broker_url is None:

@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import os
 import socket
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from msgspec import structs
 
 import beatd
 from beatd.clock import Clock
 from beatd.store.registry import Status
+
+
+class Schedule(NamedTuple):
+    """What is in force: how many entries of files and app and what they mean, and what the store adds."""
+
+    entries: int = 0
+    digest: str = ""
+    runtime: int = 0
+    paused: int = 0
 
 
 class Card:
@@ -27,22 +36,33 @@ class Card:
             shards=shards,
             lapse_ms=lapse_ms,
         )
-        self._schedule = (0, "")
         self._turned_at: float | None = None
+        self._read_at: float | None = None
+        self._revision = 0
+        self.schedule = Schedule()
+        """What is in force."""
         self.config: Literal["ok", "broken"] = "ok"
         """Whether the files could be read when they were last looked at."""
-
-    def schedule(self, entries: int, digest: str) -> None:
-        """Another schedule is in force."""
-        self._schedule = entries, digest
 
     def turned(self) -> None:
         """The loop has got on."""
         self._turned_at = self._clock.monotonic()
 
+    def read(self, revision: int) -> None:
+        """The runtime entries were read, and are in force as of that revision."""
+        self._revision = revision
+        self._read_at = self._clock.monotonic()
+
     def status(self) -> Status:
         """All of it."""
-        entries, digest = self._schedule
-        turned = self._turned_at
-        ago = None if turned is None else int((self._clock.monotonic() - turned) * 1000)
-        return structs.replace(self._first, entries=entries, digest=digest, config=self.config, turned_ms_ago=ago)
+        return structs.replace(
+            self._first,
+            **self.schedule._asdict(),
+            config=self.config,
+            revision=self._revision,
+            turned_ms_ago=self._ago_ms(self._turned_at),
+            read_ms_ago=self._ago_ms(self._read_at),
+        )
+
+    def _ago_ms(self, at: float | None) -> int | None:
+        return None if at is None else int((self._clock.monotonic() - at) * 1000)

@@ -18,7 +18,11 @@ class Changes:
     @classmethod
     def between(cls, before: Mapping[str, Entry], after: Mapping[str, Entry]) -> Changes:
         """What leads from one schedule, by name, to another. That a line has moved in its file is no change."""
-        put = {name: entry for name, entry in after.items() if name not in before or not entry.means(before[name])}
+        put = {
+            name: entry
+            for name, entry in after.items()
+            if (known := before.get(name)) is not entry and (known is None or not entry.means(known))
+        }
         return cls(put, frozenset(before.keys() - after.keys()))
 
     def then(self, later: Changes) -> Changes:

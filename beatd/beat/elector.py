@@ -78,7 +78,7 @@ class Elector:
         """The daemons and leases as last seen."""
         self.clock_offset_ms: int | None = None
         """How far this host's clock is ahead of the store's."""
-        self._renew_at = 0.0
+        self._renew_at = self._rest_until = 0.0
         self._failures = 0
         self._leaders: dict[int, str] = {}
         self._last_tokens: dict[int, int] = {}
@@ -86,6 +86,7 @@ class Elector:
         self._listening = ExitStack()
         self._released_within: Callable[[float], bool] | None = None
         self._stopping = threading.Event()
+        self._woken = threading.Event()
         self._thread = threading.Thread(target=self._run, name="elector", daemon=True)
 
     @staticmethod
@@ -100,7 +101,13 @@ class Elector:
     def stop(self) -> None:
         """Give the leases back, which wakes the standbys, and end the thread. Bounded by the store's timeout."""
         self._stopping.set()
+        self._woken.set()
         self._thread.join(timeout=self._ttl)
+
+    def rest(self, seconds: float) -> None:
+        """Hand over what is led, and lead nothing for so long while another daemon can. From any thread."""
+        self._rest_until = self._clock.monotonic() + seconds
+        self._woken.set()
 
     def _run(self) -> None:
         pause = 0.0
@@ -152,7 +159,8 @@ class Elector:
 
     def _answer_the_roll(self) -> Roll:
         before = self._clock.now_ms()
-        status = structs.replace(self._status(), clock_offset_ms=self.clock_offset_ms)
+        resting_ms = max(int((self._rest_until - self._clock.monotonic()) * 1000), 0)
+        status = structs.replace(self._status(), clock_offset_ms=self.clock_offset_ms, resting_ms=resting_ms)
         roll = self._registry.answer(status, shards=len(self.seats))
         after = self._clock.now_ms()
         if 0 <= after - before <= EXACT_MS:
@@ -235,16 +243,19 @@ class Elector:
         self._listening.close()
 
     def _wait(self, seconds: float) -> bool:
-        """Until the time is over or a leader steps down; tells whether this is the end."""
+        """Until the time is over, a leader steps down, or somebody wakes us; tells whether this is the end."""
         until = self._clock.monotonic() + seconds
-        while self._released_within is not None and not self._stopping.is_set():
+        released = False
+        while self._released_within is not None and not (released or self._woken.is_set()):
             left = until - self._clock.monotonic()
             try:
-                if left <= 0 or self._released_within(min(left, SLICE)):
-                    return self._stopping.is_set()
+                released = left <= 0 or self._released_within(min(left, SLICE))
             except StoreError:
                 self._deafen()  # the next turn finds out what is wrong
-        return self._clock.wait(self._stopping, max(until - self._clock.monotonic(), 0.0))
+        if not released:
+            self._clock.wait(self._woken, max(until - self._clock.monotonic(), 0.0))
+        self._woken.clear()
+        return self._stopping.is_set()
 
     def _depart(self) -> None:
         """Leave the roll, then the leases: whoever hears of them finds this daemon gone."""

@@ -55,7 +55,8 @@ class Fleet:
         take = [shard for shard in free if meant[shard] == self._me or now - self._free_since[shard] >= GRACE]
         lost = [shard for shard, leader in leaders.items() if leader == self._me and meant.get(shard) != self._me]
         self._unwanted_since = {shard: self._unwanted_since.get(shard, now) for shard in lost}
-        give = [shard for shard, since in self._unwanted_since.items() if now - since >= SETTLE]
+        settle = 0.0 if self._me in alive and alive[self._me].resting_ms else SETTLE
+        give = [shard for shard, since in self._unwanted_since.items() if now - since >= settle]
         return Plan(take, give, self._next_look(roll, waiting=len(take) < len(free)) if self._me in fit else None)
 
     def _next_look(self, roll: Roll, *, waiting: bool) -> float | None:
@@ -91,12 +92,14 @@ class Fleet:
 
 
 def fittest(alive: Iterable[Status]) -> list[Status]:
-    """Those that may lead: with a schedule if anyone has one, with sound files if anyone of them has; and of several
-    numbers of shards, the one of the daemon that started first, so that a change of it waits until that one ends."""
+    """Those that may lead: with a schedule if anyone has one, with sound files if anyone of them has; of several
+    numbers of shards, the one of the daemon that started first, so that a change of it waits until that one ends; and
+    of those, who was not told to step down."""
     fit = sorted(alive, key=lambda each: (each.started_ms, each.id))
     fit = [each for each in fit if each.entries] or fit
     fit = [each for each in fit if each.config == "ok"] or fit
-    return [each for each in fit if each.shards == fit[0].shards]
+    fit = [each for each in fit if each.shards == fit[0].shards]
+    return [each for each in fit if not each.resting_ms] or fit
 
 
 def why_aside(one: Status, alive: Iterable[Status]) -> str:
@@ -109,4 +112,6 @@ def why_aside(one: Status, alive: Iterable[Status]) -> str:
         return f"its schedule is empty, and {first.id} has {first.entries} entries"
     if one.config != "ok" and first.config == "ok":
         return f"its files are broken, and those of {first.id} are not"
+    if one.resting_ms and one.shards == first.shards:
+        return f"it was told to step down, and campaigns again in {-(-one.resting_ms // 1000)} s"
     return f"it wants {one.shards} shards, and {first.id}, which started earlier, has {first.shards}"

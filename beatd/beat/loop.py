@@ -18,7 +18,8 @@ class Loop:
         self._beats = beats
         self._clock = clock
         self._wake = wake
-        self._stopping = False
+        self.stopping = False
+        """Whether :meth:`stop` was called."""
 
     def replace(self, entries: Iterable[Entry]) -> None:
         """Put another schedule in force at the next turn: to each shard its own. May be called from any thread."""
@@ -30,13 +31,13 @@ class Loop:
 
     def run(self) -> None:
         """Turn until :meth:`stop`."""
-        while not self._stopping:
+        while not self.stopping:
             self._wake.clear()
             seconds = min([beat.turn() for beat in self._beats])
-            if not self._stopping:
+            if not self.stopping:
                 self._clock.wait(self._wake, seconds)
 
     def stop(self) -> None:
         """End :meth:`run` after the current turn. May be called from a signal handler."""
-        self._stopping = True
+        self.stopping = True
         self._wake.set()

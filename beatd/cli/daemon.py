@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Callable
 from types import FrameType
+from typing import Literal
 
 import beatd
 from beatd import config, logs, sources
@@ -36,7 +37,8 @@ class Process:
         self._environment = config.environment()
         self._notifier = Notifier(self._environment.notify_socket)
         self._app = app
-        self._source = FileSource(self._path, self._load, on_change=self._put)
+        self._source = FileSource(self._path, self._load, on_change=self._put, on_done=self._done)
+        self._faults: tuple[str, ...] = ()
         self._stopping = threading.Event()
         self._daemon: Daemon | None = None
 
@@ -60,20 +62,31 @@ class Process:
 
     def _load(self) -> Config:
         """Read the files, and let the other daemons know whether they are sound."""
-        card = self._daemon.card if self._daemon is not None else None
+        self._faults = ("they could not be read; the log of the daemon says more",)
+        if self._daemon is not None:
+            self._daemon.reading()
         try:
             loaded = sources.load(self._path, app=self._app)
-        except ConfigError:
-            if card is not None:
-                card.config = "broken"
+        except ConfigError as error:
+            self._faults = tuple(map(str, error.faults))
+            self._say_sound("broken")
             raise
-        if card is not None:
-            card.config = "ok"
+        self._faults = ()
+        self._say_sound("ok")
         return loaded
+
+    def _say_sound(self, config: Literal["ok", "broken"]) -> None:
+        if self._daemon is not None:
+            self._daemon.card.config = config
+
+    def _done(self) -> None:
+        """An attempt to read the files again is over."""
+        if self._daemon is not None:
+            self._daemon.has_read(self._faults)
 
     def _beat(self, loaded: Config, store: Store) -> None:
         sign = SignOfLife(self._notifier, self._environment)
-        self._daemon = Daemon(loaded.settings, store, on_turn=sign, on_hang=_exit)
+        self._daemon = Daemon(loaded, store, on_turn=sign, on_hang=_exit, on_reload=self._source.reload_now)
         self._put(loaded)
         self._source.start()
         try:
@@ -85,7 +98,7 @@ class Process:
 
     def _put(self, loaded: Config) -> None:
         if self._daemon is not None:
-            self._daemon.replace(loaded.entries, loaded.digest)
+            self._daemon.replace(loaded)
             self._notifier.ready(f"serving {plural(len(loaded.entries), 'entry')}")
 
     def _handle_signals(self) -> None:

@@ -1,13 +1,16 @@
-"""Where entries come from: the files, and the registrations of an app.
+"""Where entries come from: the files, the registrations of an app, and the state store.
 
 The promise: a source that is broken never hurts the daemon. What was good stays in force, everything that is wrong is
 said with its place, and user code runs in a process of its own.
 
-When an entry's name is in both, the file's counts: operators can overrule what a program registers.
+When an entry's name is in several, the file's counts before the app's, and the app's before the store's: operators can
+overrule what a program registers or puts.
 """
 
 from beatd.sources.app import load_app
 from beatd.sources.file import FileSource
 from beatd.sources.merge import load, merge
+from beatd.sources.overlay import InForce, Overlay
+from beatd.sources.store import StoreSource
 
-__all__ = ["FileSource", "load", "load_app", "merge"]
+__all__ = ["FileSource", "InForce", "Overlay", "StoreSource", "load", "load_app", "merge"]

@@ -33,13 +33,23 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     """Into how many shards it parts the schedule."""
     entries: int = 0
     digest: str = ""
-    """What its schedule means: equal schedules have equal digests."""
+    """What the schedule of its files means: equal schedules have equal digests."""
     config: Literal["ok", "broken"] = "ok"
     """``broken``: its files have faults, and the last good schedule is in force."""
     clock_offset_ms: int | None = None
     """How far its host's clock is ahead of the state store's; ``None`` when not measured yet."""
     turned_ms_ago: int | None = None
     """How long ago the loop has turned, at the time of writing."""
+    resting_ms: int = 0
+    """For how long it is not to lead, as it was told to step down, unless there is nobody else."""
+    revision: int = 0
+    """Which of the changes of runtime entries and pauses was the last that it took over."""
+    runtime: int = 0
+    """Runtime entries in force, which are not among ``entries``: these are what its files and its app say."""
+    paused: int = 0
+    """Entries that are paused."""
+    read_ms_ago: int | None = None
+    """How long ago it has read runtime entries, at the time of writing; ``None`` when it never has."""
 
 
 class Present(NamedTuple):

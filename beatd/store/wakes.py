@@ -10,8 +10,8 @@ import redis
 from beatd.store.client import border
 from beatd.store.keys import Keys
 
-CHANGED, ORDERED = "changed", "ordered"
-"""Words on the channel: runtime entries or pauses have changed; there is an order."""
+CHANGED, ORDERED, ASKED = "changed", "ordered", "asked"
+"""Words on the channel: runtime entries or pauses have changed; there is an order; somebody asks for runs."""
 
 Hear = Callable[[float], frozenset[str]]
 """``hear(seconds)``: the words that were said, after the first of them or when the time is over."""
