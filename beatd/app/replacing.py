@@ -31,7 +31,7 @@ def replace_task(task: Task[..., Any], call: Signature) -> Any:
     place = {"chord": request.chord, "group_id": request.group, "group_index": request.group_index}
     later = [as_signature(step, task.app).clone().set(**nesting) for step in request.chain or ()]
     options = {"root_id": request.root_id, "chain": later, **nesting, **place}
-    call.apply_async(**{name: value for name, value in options.items() if value})
+    call.apply_async(**{name: value for name, value in options.items() if value not in (None, [])})
     raise Ignore("replaced by another call")
 
 

@@ -61,6 +61,8 @@ class chain(Signature):  # noqa: N801 - Celery's name
             if result is not None:
                 first_of(following).parent = result
             result = following
+        if result is not None:
+            self.options["task_id"] = result.id  # by which a worker names the chain when it never gets to run
         return result
 
     def _level(self) -> None:

@@ -1,0 +1,141 @@
+"""A beatd worker and a Celery worker side by side, and clients of both makes: who sends and who runs is a parameter.
+
+Both workers have the same tasks, written once and imported from ``beatd`` here and from ``celery`` there. Each consumes
+a queue of its own, and a client's messages go to the queue of the worker that it is paired with.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import celery
+import celery.exceptions
+import pytest
+import redis
+
+import beatd
+import beatd.exceptions
+from tests.acceptance.conftest import environment
+from tests.celery_process import celeries
+
+TASKS = Path(__file__).with_name("celery_tasks.py")
+"""The tasks, with ``celery`` in their imports."""
+
+WARNINGS = [  # all of them about what Celery's client does with redis-py
+    pytest.mark.filterwarnings("ignore:Call to deprecated:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::PendingDeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+
+WAIT = 30.0
+"""Seconds that a test waits for a result at most."""
+
+
+class Pair:
+    """A client of one make and a worker's queue."""
+
+    def __init__(self, client: Any, package: Any, queue: str, store: redis.Redis) -> None:
+        self.app = client
+        self.canvas = package
+        self.errors = package.exceptions
+        self.queue = queue
+        self.store = store
+
+    def s(self, name: str, *args: Any, **kwargs: Any) -> Any:
+        """A signature of the task ``name``."""
+        return self.app.signature(f"proj.{name}", args=args, kwargs=kwargs)
+
+    def si(self, name: str, *args: Any, **kwargs: Any) -> Any:
+        """An immutable one."""
+        return self.s(name, *args, **kwargs).set(immutable=True)
+
+    def call(self, name: str, *args: Any, **options: Any) -> Any:
+        """Send the task; returns its handle."""
+        return self.app.send_task(f"proj.{name}", args, **options)
+
+    def run(self, name: str, *args: Any, **options: Any) -> Any:
+        """Send the task and wait for its value."""
+        return self.call(name, *args, **options).get(timeout=WAIT)
+
+    def noted(self, key: str, times: int = 1) -> list[Any]:
+        """What tasks have noted under a key, once there is so much of it."""
+        deadline = time.monotonic() + WAIT
+        while self.store.llen(key) < times:
+            assert time.monotonic() < deadline, f"only {self.store.lrange(key, 0, -1)} was noted under {key}"
+            time.sleep(0.02)
+        return [json.loads(raw) for raw in self.store.lrange(key, 0, -1)]
+
+
+@contextmanager
+def workers(directory: Path, broker: str, backend: str) -> Iterator[None]:
+    """One worker of each make, ready."""
+    text = TASKS.read_text().replace("BROKER", repr(broker)).replace("BACKEND", repr(backend))
+    ours = text.replace("from celery import Celery", "from beatd import App as Celery").replace("from celery", "from beatd")
+    for name, module in {"ours": ours, "theirs": text}.items():
+        (directory / name).mkdir()
+        (directory / name / "proj.py").write_text(module.replace("QUEUE", repr(name)))
+    with celeries(directory / "theirs") as start, (directory / "beatd.log").open("ab") as log:
+        theirs = start.worker("-P", "threads", "-c", "4", "-Q", "theirs", "-l", "info")
+        command = [sys.executable, "-m", "beatd", "worker", "-A", "proj", "-c", "2", "-Q", "ours"]
+        process = subprocess.Popen(command, cwd=directory / "ours", stdout=log, stderr=log, env=environment())
+        try:
+            _await(lambda: " ready." in (directory / "beatd.log").read_text(), "beatd's worker")
+            _await(lambda: " ready." in theirs.text, "Celery's worker")
+            yield
+        finally:
+            process.terminate()
+            process.wait(20)
+
+
+def _await(ready: Callable[[], bool], what: str) -> None:
+    deadline = time.monotonic() + 60
+    while not ready():
+        assert time.monotonic() < deadline, f"{what} did not get ready"
+        time.sleep(0.05)
+
+
+@contextmanager
+def celery_client(broker: str, backend: str, queue: str) -> Iterator[Any]:
+    client = celery.Celery("proj", broker=broker, backend=backend, set_as_current=False)
+    client.conf.update(task_default_queue=queue, broker_connection_retry_on_startup=True)
+    try:
+        yield client
+    finally:
+        gc.collect()  # Celery's results unsubscribe when they are collected: the server must still be there
+        client.backend.result_consumer.stop()
+        client.backend.result_consumer.cancel_for = lambda *_: None  # those that a failed test keeps, after that
+        client.backend.client.close()
+        client.close()
+
+
+@contextmanager
+def beatd_client(broker: str, backend: str, queue: str) -> Iterator[Any]:
+    client = beatd.App("proj", broker=broker, backend=backend, task_default_queue=queue, set_as_current=False)
+    try:
+        yield client
+    finally:
+        client.close()
+
+
+PAIRS = {
+    "celery's client, beatd's worker": (celery_client, celery, "ours"),
+    "beatd's client, celery's worker": (beatd_client, beatd, "theirs"),
+    "beatd's client, beatd's worker": (beatd_client, beatd, "ours"),
+}
+
+
+@contextmanager
+def paired(name: str, broker: str, backend: str) -> Iterator[Pair]:
+    """The pair of that name among :data:`PAIRS`."""
+    connect, package, queue = PAIRS[name]
+    with connect(broker, backend, queue) as client, redis.Redis.from_url(backend, decode_responses=True) as store:
+        yield Pair(client, package, queue, store)

@@ -1,0 +1,192 @@
+"""Compositions, sent and run by either make, also when the parts of one are run by both."""
+
+from __future__ import annotations
+
+import contextlib
+import uuid
+
+import pytest
+
+from tests.acceptance.celery_pairs import PAIRS, WAIT, WARNINGS, paired, workers
+
+pytestmark = WARNINGS
+
+
+@pytest.fixture(scope="module", params=["redis", "rabbitmq"])
+def place(request, redis_server, tmp_path_factory):
+    """Broker and backend, with a worker of each make."""
+    redis_server.start().flush()
+    broker = redis_server.url
+    if request.param == "rabbitmq":
+        broker = request.getfixturevalue("rabbitmq_node").start().url
+    with workers(tmp_path_factory.mktemp("canvas"), broker, redis_server.url):
+        yield broker, redis_server.url
+
+
+@pytest.fixture(scope="module", params=list(PAIRS))
+def pair(request, place):
+    with paired(request.param, *place) as pair:
+        yield pair
+
+
+def get(result):
+    return result.get(timeout=WAIT)
+
+
+def test_chains(pair):
+    s, chain = pair.s, pair.canvas.chain
+    result = (s("add", 2, 2) | s("add", 4) | s("mul", 8)).apply_async()
+    assert get(result) == 64
+    assert (get(result.parent), get(result.parent.parent)) == (8, 4)
+    assert get(chain(s("add", 1), s("mul", 3))(4)) == 15
+    assert get(chain(s("add", 1, 1), pair.si("mul", 5, 5)).delay()) == 25
+    assert get(chain(chain(s("add", 1, 1), s("add", 1)), s("add", 1))()) == 4
+
+
+def test_groups(pair):
+    s, group = pair.s, pair.canvas.group
+    result = group(s("add", i, i) for i in range(5)).apply_async()
+    assert get(result) == [0, 2, 4, 6, 8]
+    assert result.ready()
+    assert result.successful()
+    assert not result.failed()
+    assert result.completed_count() == len(result) == 5
+    assert get(group([s("add", 1), s("mul", 2)])(10)) == [11, 20]
+    assert get(group(group(s("add", 1, 1)), s("add", 2, 2))()) == [2, 4]
+
+
+def test_chords(pair):
+    s, canvas = pair.s, pair.canvas
+    assert get(canvas.chord([s("add", i, i) for i in range(6)])(s("total"))) == 30
+    assert get((canvas.group(s("add", 1, 1), s("add", 2, 2)) | s("total")).delay()) == 6
+    result = canvas.chord([s("add", 1, 1), s("add", 2, 2)], s("total")).apply_async()
+    assert get(result) == 6
+    assert get(result.parent) == [2, 4]
+    assert get(canvas.chord([s("echo", 7)], pair.si("add", 1, 1))()) == 2
+    assert get(canvas.chord([], s("total"))()) == 0
+
+
+def test_groups_and_chords_inside_chains(pair):
+    s, canvas = pair.s, pair.canvas
+    pair_of = canvas.group(s("add", 1), s("add", 2))
+    assert get((s("add", 1, 1) | pair_of).apply_async()) == [3, 4]
+    assert get((s("add", 1, 1) | pair_of | s("total")).apply_async()) == 7
+    assert get((s("add", 1, 1) | pair_of | s("total") | s("mul", 10)).apply_async()) == 70
+    assert get((pair_of | s("total") | s("add", 1) | pair_of).apply_async((1,))) == [7, 8]
+    assert get((s("add", 1, 1) | canvas.chord([s("add", 1), s("add", 2)], s("total")) | s("mul", 2)).delay()) == 14
+
+
+def test_chains_inside_groups_and_chords(pair):
+    s, canvas = pair.s, pair.canvas
+    chains = [s("add", 1, 1) | s("mul", 10), s("add", 2, 2)]
+    assert get(canvas.group(chains)()) == [20, 4]
+    assert get(canvas.chord(chains)(s("total"))) == 24
+    assert get(canvas.chord(chains, s("total") | s("add", 1))()) == 25
+    assert get(canvas.chord([s("add", 1, 1), s("add", 2, 2)], canvas.group(s("total"), s("listed")))()) == [6, [[2, 4]]]
+
+
+def test_chords_inside_chords(pair):
+    s, canvas = pair.s, pair.canvas
+    inner = canvas.chord([s("add", 1, 1), s("add", 2, 2)], s("total"))
+    assert get(canvas.chord([inner, s("add", 3, 3)], s("total"))()) == 12
+    assert get(canvas.chord([s("add", 1, 1) | canvas.group(s("add", 1), s("add", 2)), s("echo", 5)], s("listed"))()) == [
+        [[3, 4], 5]
+    ]
+    assert get((canvas.group(s("echo", 1), s("echo", 2)) | canvas.group(s("total"), s("listed")) | s("listed"))()) == [
+        [3, [[1, 2]]]
+    ]
+
+
+def test_maps_and_chunks(pair):
+    task = pair.s("add")
+    maps = pair.canvas.xmap, pair.canvas.xstarmap, pair.canvas.chunks
+    xmap, xstarmap, chunks = maps
+    assert get(xmap(pair.s("echo"), [1, 2], app=pair.app).apply_async()) == [1, 2]
+    assert get(xstarmap(task, [(1, 2), (3, 4)], app=pair.app).apply_async()) == [3, 7]
+    assert get(chunks(task, [(i, i) for i in range(5)], 2, app=pair.app).apply_async()) == [[0, 2], [4, 6], [8]]
+
+
+def test_callbacks(pair):
+    key = f"seen-{uuid.uuid4()}"
+    callback = pair.s("after", key=key)
+    assert pair.run("add", 1, 2, link=callback) == 3
+    assert pair.run("add", 2, 2, link=[callback, callback.clone().set(countdown=0.1)]) == 4
+    chained = (pair.s("add", 1, 1) | pair.s("add", 1)).apply_async(link=callback)
+    assert get(chained) == 3
+    assert sorted(pair.noted(key, 4)) == [3, 3, 4, 4]
+
+
+def test_errbacks(pair):
+    key, details = f"seen-{uuid.uuid4()}", f"seen-{uuid.uuid4()}"
+    failed = pair.call("boom", link_error=pair.s("on_error_id", key=key))
+    assert pair.noted(key) == [["id", failed.id]]
+    failed = pair.call("boom", link_error=[pair.s("on_error_details", key=details)])
+    assert pair.noted(details) == [["details", failed.id, "ValueError('boom', 7)", True]]
+    first = pair.s("boom")
+    result = (first | pair.s("add", 1)).apply_async(link_error=pair.s("on_error_id", key=key))
+    assert pair.noted(key, 2)[1] == ["id", result.parent.id]
+
+
+def test_what_follows_a_failure_fails_with_it(pair):
+    s, canvas = pair.s, pair.canvas
+    result = (s("boom") | s("add", 1) | s("add", 2)).apply_async()
+    with pytest.raises(ValueError, match="boom"):
+        get(result)
+    with pytest.raises(ValueError, match="boom"):
+        get(result.parent)
+    result = canvas.group(s("echo", 1), s("boom"))()
+    with pytest.raises(ValueError, match="boom"):
+        get(result)
+    assert result.failed()
+
+
+def test_errors_in_headers(pair):
+    s, canvas = pair.s, pair.canvas
+    key = f"seen-{uuid.uuid4()}"
+    body = s("total").on_error(s("on_error_id", key=key))
+    result = canvas.chord([s("add", 1, 1), s("boom")], body)()
+    with pytest.raises(pair.errors.ChordError, match="boom"):
+        result.get(timeout=WAIT, follow_parents=False)
+    assert pair.noted(key) == [["id", result.id]]
+    result = canvas.chord([s("boom") | s("add", 1), s("echo", 1)], s("total") | s("add", 1))()
+    with pytest.raises((pair.errors.ChordError, ValueError), match="boom"):
+        get(result)
+
+
+def test_replaced_tasks(pair):
+    s, canvas = pair.s, pair.canvas
+    assert pair.run("replaced_by_task", 1) == 101
+    assert pair.run("replaced_by_chain", 1) == 202
+    assert pair.run("replaced_by_group", 1) == [2, 3]
+    assert get((s("replaced_by_chain", 1) | s("add", 1)).delay()) == 203
+    assert get(canvas.chord([s("replaced_by_chain", 1), s("echo", 1)], s("total"))()) == 203
+    assert get(canvas.chord([s("replaced_by_group", 1), s("echo", 1)], s("listed"))()) == [[[2, 3], 1]]
+
+
+def test_parts_of_one_composition_on_both_workers(pair):
+    s, canvas = pair.s, pair.canvas
+
+    def on(queue, name, *args):
+        return s(name, *args).set(queue=queue)
+
+    queues = [("ours", "theirs")[i % 2] for i in range(6)]
+    chain = on("ours", "add", 1, 1) | on("theirs", "add", 1) | on("ours", "mul", 3)
+    assert get(chain.apply_async()) == 9
+    header = [on(queue, "add", i, i) for i, queue in enumerate(queues)]
+    assert get(canvas.chord(header)(on("ours", "total"))) == 30
+    assert get(canvas.chord(header)(on("theirs", "total"))) == 30
+    chord = canvas.chord([on("theirs", "add", 1), on("ours", "add", 2)], on("theirs", "total"))
+    assert get((on("ours", "add", 1, 1) | chord | on("ours", "mul", 2)).delay()) == 14
+    failing = canvas.chord([on("theirs", "boom"), on("ours", "echo", 2)], on("ours", "total"))()
+    with pytest.raises(pair.errors.ChordError):
+        failing.get(timeout=WAIT, follow_parents=False)
+
+
+def test_nothing_is_left_behind(pair):
+    result = pair.canvas.chord([pair.s("echo", 1), pair.s("echo", 2)], pair.s("total"))()
+    assert get(result) == 3
+    group = result.parent.id
+    left = {key for key in pair.store.scan_iter(f"celery-taskset-meta-{group}*")}
+    with contextlib.suppress(KeyError):
+        left.remove(f"celery-taskset-meta-{group}.c")
+    assert left == set()

@@ -1,0 +1,70 @@
+"""Real Celery beside beatd: its command line as a process of its own."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+
+class CeleryProcess:
+    """``celery -A APP ARGUMENTS…`` in a directory, which also gets ``celery.log``."""
+
+    def __init__(self, directory: Path, *arguments: str, app: str = "proj") -> None:
+        self.log = directory / "celery.log"
+        command = [sys.executable, "-m", "celery", "-A", app, *arguments]
+        environment = os.environ | {"PYTHONWARNINGS": "ignore"}
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                command, cwd=directory, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment
+            )
+
+    @property
+    def text(self) -> str:
+        """What it has written so far."""
+        return self.log.read_text(errors="replace")
+
+    def terminate(self) -> None:
+        """Ask it to end, and wait."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+        try:
+            self.process.wait(10)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait(10)
+
+
+class Celeries:
+    """``start("worker", "-Q", "a", …)``: processes with the app in ``directory``."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.running: list[CeleryProcess] = []
+
+    def __call__(self, *arguments: str, directory: Path | None = None, app: str = "proj") -> CeleryProcess:
+        self.running.append(CeleryProcess(directory or self.directory, *arguments, app=app))
+        return self.running[-1]
+
+    def worker(self, *arguments: str, **where: Any) -> CeleryProcess:
+        """A worker without what would only take time."""
+        quick = ("--without-gossip", "--without-mingle", "--without-heartbeat")
+        return self("worker", *quick, *arguments, **where)
+
+
+@contextmanager
+def celeries(directory: Path) -> Iterator[Celeries]:
+    """Celery processes that end with the block."""
+    started = Celeries(directory)
+    try:
+        yield started
+    finally:
+        for each in started.running:
+            each.process.send_signal(signal.SIGTERM)
+        for each in started.running:
+            each.terminate()
