@@ -89,6 +89,8 @@ def _settings(app: App, options: dict[str, Any], settings: Settings | None, stor
         concurrency=_concurrency(pool, options["concurrency"] or conf.worker_concurrency),
         prefix=settings.redis.prefix if settings is not None else "beatd",
         store_url=store_url,
+        task_events=options["task_events"] or bool(conf.worker_send_task_events),
+        remote_control=bool(conf.worker_enable_remote_control),
         max_tasks_per_child=options["max_tasks_per_child"] or conf.worker_max_tasks_per_child,
         max_memory_per_child=options["max_memory_per_child"] or conf.worker_max_memory_per_child,
     )

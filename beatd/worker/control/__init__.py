@@ -3,3 +3,10 @@
 The promise: whatever is sent to its mailbox, the worker goes on with its tasks; it answers in Celery's shapes, a few
 commands each turn of its loop; and while the broker cannot be reached, only the answers are missing.
 """
+
+from __future__ import annotations
+
+from beatd.worker.control import inspecting, revoking, steering
+from beatd.worker.control.panel import COMMANDS, Command, Kind
+
+__all__ = ["COMMANDS", "Command", "Kind", "inspecting", "revoking", "steering"]

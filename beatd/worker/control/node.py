@@ -9,11 +9,8 @@ from typing import Any
 
 from beatd.broker.bus import Bus, LamportClock, Letter
 from beatd.exceptions import MessageError
-from beatd.worker.control import inspecting, revoking, steering
 from beatd.worker.control.panel import find
 from beatd.worker.control.station import Station
-
-__all__ = ["Node", "inspecting", "revoking", "steering"]
 
 log = logging.getLogger("celery.worker.pidbox")
 
