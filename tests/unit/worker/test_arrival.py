@@ -13,6 +13,7 @@ from beatd.clock import to_ms
 from beatd.exceptions import MessageError
 from beatd.message import build, envelope
 from beatd.worker.arrival import Arrival
+from beatd.worker.control.revoked import Revoked
 from beatd.worker.messages import Delivery, headers_of
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -31,8 +32,10 @@ def raw(task="tasks.add", **fields) -> bytes:
     return envelope(build(task, "the-id", (1, 2), **fields), queue="celery")
 
 
-def judge(app, *messages):
-    return Arrival(app).judge([Delivery(n, "celery", one) for n, one in enumerate(messages)], NOW_MS)
+def judge(app, *messages, revoked=()):
+    memory = Revoked()
+    memory.add(revoked, NOW_MS)
+    return Arrival(app, memory).judge([Delivery(n, "celery", one) for n, one in enumerate(messages)], NOW_MS)
 
 
 def at(**delta) -> str:
@@ -78,6 +81,21 @@ def test_an_expired_message_is_revoked(app):
         "exc_message": ["expired"],
         "exc_module": "celery.exceptions",
     }
+
+
+def test_a_revoked_task_is_dropped_also_before_its_time(app, caplog):
+    with caplog.at_level(logging.INFO, "celery.worker"):
+        verdicts = judge(app, raw(), raw(eta=at(hours=1)), revoked=["the-id"])
+    assert (verdicts.run, verdicts.park, len(verdicts.drop)) == ([], [], 2)
+    assert [reason for _, reason in verdicts.revoked] == ["revoked", "revoked"]
+    stored = json.loads(verdicts.results[0].document)
+    assert stored["status"] == "REVOKED"
+    assert stored["result"] == {
+        "exc_type": "TaskRevokedError",
+        "exc_message": ["revoked"],
+        "exc_module": "celery.exceptions",
+    }
+    assert "task_revoked" in {getattr(record, "event", None) for record in caplog.records}
 
 
 def test_an_unknown_task_is_a_failure_with_a_hint(app, caplog):
