@@ -15,7 +15,7 @@ from beatd.config import Config
 from beatd.config.tables import read_tables
 from beatd.exceptions import Fault, MessageError
 from beatd.model import Entry
-from beatd.store.runtime import read_table
+from beatd.store.runtime import name_at, place, read_table
 
 
 class InForce(NamedTuple):
@@ -111,16 +111,6 @@ class Overlay:
             off = _disabled(entry)
             self._off[entry.name] = entry, off
         return off
-
-
-def place(name: str) -> str:
-    """Where a runtime entry is written, as faults and listings name it."""
-    return f"runtime:{name}"
-
-
-def name_at(source: str) -> str:
-    """The name of the runtime entry at a place."""
-    return source.removeprefix("runtime:")
 
 
 def _disabled(entry: Entry) -> Entry:

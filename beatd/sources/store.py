@@ -125,17 +125,17 @@ class StoreSource:
             log.info("Runtime entries can be read again", extra={"event": "runtime_readable"})
         self._failures = 0
         with self._changing:
-            if news.names or news.went_back:
+            if news.before or news.went_back:
                 self._take_in(news, blink=not anew)
         self._on_read(self._mirror.revision)
         self.read.set()
 
     def _take_in(self, news: News, *, blink: bool) -> None:
         overlay, mirror = self._overlay, self._mirror
-        before = {name: overlay.of(name) for name in news.names}
-        overlay.change({name: mirror.tables.get(name) for name in news.names})
+        before = {name: overlay.of(name) for name in news.before}
+        overlay.change({name: mirror.tables.get(name) for name in news.before})
         overlay.pause(mirror.pauses)
-        after = {name: overlay.of(name) for name in news.names}
+        after = {name: overlay.of(name) for name in news.before}
         # Paused and resumed between two looks: the leader is to notice, for the entry goes on from now.
         blinking = {name for name, entry in after.items() if blink and entry and _same(entry, before[name])}
         if any(after[name].policies.enabled for name in blinking):  # type: ignore[union-attr]
@@ -151,7 +151,7 @@ class StoreSource:
                 extra={"event": "runtime_went_back", "revision": self._mirror.revision},
             )
         paused = self._mirror.pauses
-        became = {name: _sign(before[name], after[name], is_paused=name in paused) for name in sorted(news.names)}
+        became = {name: _sign(before[name], after[name], is_paused=name in paused) for name in sorted(news.before)}
         signs = [sign + name for name, sign in became.items() if sign]
         if signs:
             more = f", and {len(signs) - _NAMES_SHOWN} more" if signs[_NAMES_SHOWN:] else ""

@@ -19,11 +19,15 @@ _ATTEMPTS = 3
 """Entries that change while all are read are asked for again; so often at a time."""
 
 
+Before = dict[str, tuple[bytes | None, bytes | None]]
+
+
 class News(NamedTuple):
     """What a look at the store brought."""
 
-    names: frozenset[str]
-    """Entries that were put or removed, paused or resumed; one that was paused and resumed meanwhile is among them."""
+    before: Before
+    """Entries that were put or removed, paused or resumed, with their tables and pauses as they were; one that was
+    paused and resumed meanwhile is among them."""
     went_back: bool = False
     """The store had forgotten changes: it was flushed, or lost writes."""
 
@@ -45,45 +49,49 @@ class Mirror:
         Raises :class:`~beatd.exceptions.StoreUnavailable` or :class:`~beatd.exceptions.StoreRefused`; the copy is then
         what it was, or a part of the way to what the store has.
         """
-        touched: set[str] = set()
+        before: Before = {}
         went_back = False
         for _ in range(_ATTEMPTS):
             if anew:
-                touched |= self._read_anew()
+                before = self._read_anew() | before
             anew, changed, is_back = self._catch_up()
-            touched |= changed
+            before = changed | before
             went_back |= is_back
             if not anew:
                 break
-        return News(frozenset(touched), went_back)
+        return News(before, went_back)
 
-    def _catch_up(self) -> tuple[bool, set[str], bool]:
-        """Whether everything is to be read, the names that have changed, and whether the store went back."""
+    def _catch_up(self) -> tuple[bool, Before, bool]:
+        """Whether everything is to be read, what has changed, and whether the store went back."""
         revision, entries, pauses, *changed = self._since([*self._keys], [self.revision, KEPT])
         if not 0 <= revision - self.revision <= KEPT:
-            return True, set(), revision < self.revision
-        names = set()
+            return True, {}, revision < self.revision
+        before: Before = {}
         for raw, table, pause in zip(changed[::3], changed[1::3], changed[2::3], strict=True):
             name = _text(raw)
-            names.add(name)
+            before[name] = self._of(name)
             _keep(self.tables, name, table)
             _keep(self.pauses, name, pause)
         if (len(self.tables), len(self.pauses)) != (entries, pauses):
-            return True, names, True  # something is gone, or there, that nobody has removed or put
+            return True, before, True  # something is gone, or there, that nobody has removed or put
         self.revision = revision
-        return False, names, False
+        return False, before, False
 
-    def _read_anew(self) -> set[str]:
-        """Read all of it; returns the names of what is different. What changes meanwhile has a higher revision."""
+    def _read_anew(self) -> Before:
+        """Read all of it; returns what is different. What changes meanwhile has a higher revision."""
         with border(self._client):
             revision = self._client.get(self._keys.revision)
             tables = self._read(self._keys.schedules)
             pauses = self._read(self._keys.paused)
         different = {name for name, _ in tables.items() ^ self.tables.items()}
         different |= {name for name, _ in pauses.items() ^ self.pauses.items()}
+        before = {name: self._of(name) for name in different}
         self.tables, self.pauses = tables, pauses
         self.revision = int(revision) if revision and revision.isdigit() else 0
-        return different
+        return before
+
+    def _of(self, name: str) -> tuple[bytes | None, bytes | None]:
+        return self.tables.get(name), self.pauses.get(name)
 
     def _read(self, key: str) -> dict[str, bytes]:
         found = self._client.hscan_iter(key, count=BATCH)

@@ -23,6 +23,8 @@ KEPT = 1_000
 BATCH = 1_000
 """Names in one call: it keeps the server busy for about a millisecond."""
 
+_PLACE = "runtime:"
+
 Put = Literal["unchanged", "changed", "added"]
 _PUT: tuple[Put, ...] = ("unchanged", "changed", "added")
 
@@ -87,8 +89,8 @@ class Runtime:
         """The names and tables of all entries, as stored; read some at a time."""
         return self._scan(self._keys.schedules)
 
-    def pauses(self) -> Iterator[tuple[str, Pause | None]]:
-        """The names of all paused entries, and what was noted; None for what cannot be read, which pauses as well."""
+    def pauses(self) -> Iterator[tuple[str, Pause]]:
+        """The names of all paused entries, and what was noted."""
         return ((name, read_pause(value)) for name, value in self._scan(self._keys.paused))
 
     def counts(self) -> tuple[int, int, int]:
@@ -121,6 +123,16 @@ def _chosen(script: Script, keys: Sequence[str], first: Sequence[Any], names: Se
         yield from (batch[number] for number in script(keys, [*first, *batch]))
 
 
+def place(name: str) -> str:
+    """Where a runtime entry is written, as faults and listings name it."""
+    return f"{_PLACE}{name}"
+
+
+def name_at(source: str) -> str:
+    """The name of the runtime entry at a place."""
+    return source.removeprefix(_PLACE)
+
+
 def read_table(raw: bytes) -> dict[str, Any]:
     """A stored table; raises :class:`~beatd.exceptions.MessageError` for what is none."""
     table = loads(raw)
@@ -129,9 +141,9 @@ def read_table(raw: bytes) -> dict[str, Any]:
     return table
 
 
-def read_pause(raw: bytes) -> Pause | None:
-    """A stored pause; None for one that cannot be read."""
+def read_pause(raw: bytes) -> Pause:
+    """A stored pause; one that cannot be read pauses as well, and says nothing."""
     try:
         return msgspec.json.decode(raw, type=Pause)
     except msgspec.MsgspecError:
-        return None
+        return Pause()

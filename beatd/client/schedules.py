@@ -1,0 +1,118 @@
+"""The runtime schedule, for programs."""
+
+from __future__ import annotations
+
+import builtins
+from collections.abc import Iterator
+from fnmatch import fnmatchcase
+from typing import Any, NamedTuple
+
+from beatd.client.tables import checked
+from beatd.client.watching import Change, changes
+from beatd.clock import SystemClock
+from beatd.exceptions import ConfigError, Fault, MessageError
+from beatd.store.client import connect
+from beatd.store.keys import Keys
+from beatd.store.runtime import Pause, Put, Runtime, place, read_pause, read_table
+
+
+class Stored(NamedTuple):
+    """An entry in the state store. ``table`` has the keys that an entry has in ``beat.toml``."""
+
+    name: str
+    table: dict[str, Any]
+    pause: Pause | None = None
+    """Who paused it, when and why; None when it is not paused."""
+    fault: str = ""
+    """Why the table could not be read at all, as somebody else's value in the store; it is empty then."""
+
+
+class Schedules:
+    """The entries in a state store, and the pauses of any entries; a context manager.
+
+    ``url`` and ``prefix`` are those of ``[redis]`` in ``beat.toml`` (``redis://``, ``rediss://``, ``unix://``,
+    ``sentinel://``); ``timeout`` bounds each answer, in seconds. Methods raise
+    :class:`~beatd.exceptions.StoreUnavailable`, which is worth a retry and harmless to repeat, or
+    :class:`~beatd.exceptions.StoreRefused`. May be used by several threads.
+
+    >>> with Schedules("redis://localhost:6379/0") as schedules:  # doctest: +SKIP
+    ...     schedules.put("nightly", task="reports.build", schedule="30 2 * * *", timezone="Europe/Berlin")
+    """
+
+    def __init__(self, url: str, *, prefix: str = "beatd", timeout: float = 5.0) -> None:
+        self._client = connect(url, timeout_ms=int(timeout * 1000), name="beatd-client")
+        self._keys = Keys(prefix)
+        self._runtime = Runtime(self._client, self._keys)
+        self._clock = SystemClock()
+
+    def __enter__(self) -> Schedules:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._client.close()
+
+    def put(self, name: str, *, task: str, schedule: Any, **entry: Any) -> Put:
+        """Put an entry, or another in its place; what that was: ``"added"``, ``"changed"`` or ``"unchanged"``.
+
+        ``entry`` are further keys of an entry in ``beat.toml``. Values may be what Python has for them: ``crontab(…)``,
+        ``every(…)``, a timedelta, a datetime. What is not said is as the daemons' files have it: their ``timezone`` and
+        ``[defaults]``. Raises :class:`~beatd.exceptions.ConfigError` with all that is wrong; nothing is stored then.
+        An entry of the same name in the daemons' files, or of their app, goes first.
+        """
+        return self._runtime.put(name, checked(name, {"task": task, "schedule": schedule, **entry}))
+
+    def get(self, name: str) -> Stored | None:
+        """The entry of that name in the state store, or None: one that comes from a file is not there."""
+        table, pause = self._runtime.get(name)
+        return None if table is None else _stored(name, table, None if pause is None else read_pause(pause))
+
+    def list(self, pattern: str = "*") -> builtins.list[Stored]:
+        """The entries in the state store whose names match a pattern such as ``tenant-42-*``, by name."""
+        paused = self.paused()
+        found = [(name, table) for name, table in self._runtime.tables() if fnmatchcase(name, pattern)]
+        return [_stored(name, table, paused.get(name)) for name, table in sorted(found)]
+
+    def remove(self, name: str) -> bool:
+        """Take an entry out of the state store; tells whether it was there. A pause of that name stays."""
+        return self._runtime.remove(name)
+
+    def pause(self, name: str, *, reason: str = "", by: str = "") -> bool:
+        """Suspend an entry, wherever it comes from, until it is resumed; tells whether it was not paused before.
+
+        The name need not be in use: an entry that comes later begins paused.
+        """
+        note = Pause(since_ms=self._clock.now_ms(), by=by, reason=reason)
+        return bool(self._runtime.pause([_named(name)], note))
+
+    def resume(self, name: str) -> bool:
+        """Let a paused entry go on; tells whether it was paused. What was due meanwhile is not made up for."""
+        return bool(self._runtime.resume([name]))
+
+    def paused(self) -> dict[str, Pause]:
+        """All paused entries, wherever they come from."""
+        return dict(self._runtime.pauses())
+
+    def watch(self, timeout: float | None = None) -> Iterator[Change]:
+        """What is put, removed, paused and resumed from this call on, by anyone.
+
+        Ends when nothing has changed for ``timeout`` seconds, and never without one. A store that goes away is waited
+        for, no longer than ``timeout``; what changed meanwhile is told when it is back.
+        """
+        return changes(self._client, self._keys, timeout=timeout)
+
+
+def _stored(name: str, raw: bytes, pause: Pause | None) -> Stored:
+    try:
+        return Stored(name, read_table(raw), pause)
+    except MessageError as error:
+        return Stored(name, {}, pause, str(error))
+
+
+def _named(name: str) -> str:
+    if not name.strip():
+        raise ConfigError([Fault(place(name), None, "", "the name of an entry cannot be empty")])
+    return name
