@@ -72,7 +72,7 @@ class Arrival:
             second = upgraded(delivery.raw, delivery.queue, self._largest)
             if second is None:
                 raise
-            return delivery._replace(raw=second), headers_of(second)
+            return delivery._replace(raw=second, first=delivery.raw), headers_of(second)
 
     def _judge(self, delivery: Delivery, headers: Headers, now_ms: int, verdicts: Verdicts) -> None:
         task = self._app.tasks.get(headers.task)
@@ -91,6 +91,8 @@ class Arrival:
                 f"  ETA:[{headers.eta}]" if waits else "",
                 extra={"event": "task_received", "task": headers.task, "task_id": headers.id},
             )
+        if signals.task_received:
+            signals.task_received.send(sender=self._app, request=request)
         if expires_ms is not None and expires_ms <= now_ms:
             self.revoke(request, "expired", now_ms, verdicts)
         elif self._revoked and self._revoked.covers(request):
@@ -121,7 +123,7 @@ class Arrival:
             extra={"event": "task_unknown", "task": headers.task, "task_id": headers.id, "near": near},
         )
         error = NotRegistered(headers.task)
-        signals.task_unknown.send(sender=self._app, name=headers.task, id=headers.id, exc=error)
+        signals.task_unknown.send(sender=self._app, message=delivery, name=headers.task, id=headers.id, exc=error)
         if not headers.ignore_result:
             verdicts.results.append(self._failed(headers, FAILURE, error, now_ms))
         verdicts.failed.append((delivery, FAILURE, error))

@@ -129,4 +129,4 @@ def test_the_example_runs_from_the_daemon_to_the_worker(tmp_path, redis_url, sta
     (tmp_path / "beat.toml").write_text(f'app = "tasks"\nstate_dir = "state"\n[redis]\nurl = "{redis_url}"\n')
     worker = start_beatd("worker", "-A", "tasks", "-c", "1")
     start_beatd("--config", "beat.toml")
-    worker.expect(r"^hello$", times=2, timeout=20)
+    worker.expect(r"WARNING/ForkPoolWorker-1\] hello$", times=2, timeout=20)

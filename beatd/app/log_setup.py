@@ -1,0 +1,112 @@
+"""How a worker logs: as Celery's does, by the app's settings, unless somebody connected to ``setup_logging``."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import threading
+from typing import TYPE_CHECKING, Any
+
+from beatd.app import signals
+from beatd.app.log import TASK_LOGGER
+
+if TYPE_CHECKING:
+    from beatd.app.app import App
+
+REDIRECTED = "celery.redirected"
+"""The logger of what tasks print; Celery's name."""
+
+
+class CeleryFormatter(logging.Formatter):
+    """Two formats: one for task loggers, which may use ``task_name`` and ``task_id``, and one for all others."""
+
+    def __init__(self, line: str, task_line: str) -> None:
+        super().__init__(line)
+        self._of_tasks = logging.Formatter(task_line)
+
+    def format(self, record: logging.LogRecord) -> str:
+        if hasattr(record, "task_name") and hasattr(record, "task_id"):
+            return self._of_tasks.format(record)
+        return super().format(record)
+
+
+def set_up(app: App, level: str, *, celery_format: bool, logfile: str | None = None) -> None:
+    """Finish what was begun before the app was known: formats, signals, and where ``print`` goes.
+
+    The root logger has one handler already, which :func:`beatd.logs.configure` made.
+    """
+    root, conf = logging.getLogger(), app.conf
+    facts = {
+        "loglevel": logging.getLevelName(level.upper()),
+        "logfile": logfile,
+        "format": conf.worker_log_format,
+        "colorize": False,
+    }
+    if signals.setup_logging:
+        root.handlers.clear()  # whoever wants to do it does all of it
+        for _, answer in signals.setup_logging.send(sender=None, **facts):
+            if isinstance(answer, BaseException):
+                raise answer
+        return
+    if celery_format:
+        formatter = CeleryFormatter(conf.worker_log_format, conf.worker_task_log_format)
+        for handler in root.handlers:
+            handler.setFormatter(formatter)
+    signals.after_setup_logger.send(sender=None, logger=root, **facts)
+    task_facts = {**facts, "format": conf.worker_task_log_format}
+    signals.after_setup_task_logger.send(sender=None, logger=logging.getLogger(TASK_LOGGER), **task_facts)
+    if conf.worker_redirect_stdouts:
+        redirect_stdouts(conf.worker_redirect_stdouts_level)
+
+
+def redirect_stdouts(level: int | str) -> None:
+    """Have what is printed logged, line by line, at ``level``."""
+    number = logging.getLevelName(level.upper()) if isinstance(level, str) else level
+    logger = logging.getLogger(REDIRECTED)
+    sys.stdout = Redirected(sys.stdout, logger, number)  # type: ignore[assignment]  # all of a stream that is used
+    sys.stderr = Redirected(sys.stderr, logger, number)  # type: ignore[assignment]
+
+
+class Redirected:
+    """A text stream whose lines are logged. What a handler writes while it does so goes to the stream behind it."""
+
+    def __init__(self, stream: Any, logger: logging.Logger, level: int) -> None:
+        self._stream = stream
+        self._logger = logger
+        self._level = level
+        self._mine = threading.local()
+
+    def write(self, text: str) -> int:
+        """Log the lines that are complete now. Each thread has its own beginning of a line."""
+        if getattr(self._mine, "logging", False):
+            return int(self._stream.write(text))
+        *lines, rest = (getattr(self._mine, "begun", "") + text).split("\n")
+        self._mine.begun = rest
+        for line in lines:
+            self._log(line)
+        return len(text)
+
+    def flush(self) -> None:
+        """Log a line that has been begun."""
+        begun, self._mine.begun = getattr(self._mine, "begun", ""), ""
+        self._log(begun)
+        self._stream.flush()
+
+    def writelines(self, lines: Any) -> None:
+        for line in lines:
+            self.write(line)
+
+    def isatty(self) -> bool:
+        return False
+
+    def _log(self, line: str) -> None:
+        if not line.strip():
+            return
+        self._mine.logging = True
+        try:
+            self._logger.log(self._level, "%s", line.rstrip(), extra={"event": "printed"})
+        finally:
+            self._mine.logging = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)

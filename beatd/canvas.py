@@ -1,0 +1,9 @@
+"""Compositions of tasks: ``from beatd.canvas import chain, group, chord``. Celery's names."""
+
+from __future__ import annotations
+
+from beatd.app.canvas import chain, chord, chunks, group, xmap, xstarmap
+from beatd.app.shared import maybe_signature, signature
+from beatd.app.signature import Signature
+
+__all__ = ["Signature", "chain", "chord", "chunks", "group", "maybe_signature", "signature", "xmap", "xstarmap"]
