@@ -23,6 +23,9 @@ GRACE = 1.0
 SKEW_MS = 1_000
 """A host's clock that is further off the store's is warned of."""
 
+REMEDY = "give them the same files, or, if they are two fleets, each a prefix of its own under [redis]"
+"""What to do about daemons that share their keys and not their schedule."""
+
 
 class Plan(NamedTuple):
     """What a daemon is to do now: shards to take, and shards to hand over. ``look_again``: in seconds, if soon."""
@@ -75,7 +78,7 @@ class Fleet:
         self._mismatch_since = None if len(digests) == 1 else self._mismatch_since or now
         settled = self._mismatch_since is not None and now - self._mismatch_since >= SETTLE
         others = sorted(each.id for each in alive.values() if each.digest != me.digest)
-        text = f"The schedule here ({me.digest}) is not that of {', '.join(others)}" if settled else ""
+        text = f"The schedule here ({me.digest}) is not that of {', '.join(others)}; {REMEDY}" if settled else ""
         self._say("config_mismatch", text, "All daemons have the same schedule again")
         offset = me.clock_offset_ms or 0
         ahead = "ahead of" if offset > 0 else "behind"
