@@ -24,6 +24,13 @@ class Delivery(NamedTuple):
     """The envelope, see :func:`beatd.message.open_envelope`."""
     fault: str = ""
     """Why it cannot be run, where the consumer knows that already."""
+    first: bytes = b""
+    """What it was before it was turned into a message of protocol 2."""
+
+    @property
+    def original(self) -> bytes:
+        """The envelope as it came."""
+        return self.first or self.raw
 
 
 _Name = Annotated[str, msgspec.Meta(min_length=1, max_length=1024)]
@@ -45,6 +52,8 @@ class Headers(msgspec.Struct, frozen=True):
     shadow: str | None = None
     redelivered: bool | None = None
     entry: str | None = msgspec.field(name="beatd-entry", default=None)
+    deaths: Annotated[int, msgspec.Meta(ge=0)] | None = msgspec.field(name="beatd-deaths", default=None)
+    """How often it was in the hands of a process or worker that died; None if nobody counts."""
 
 
 class _Properties(msgspec.Struct, frozen=True):

@@ -108,7 +108,9 @@ class InStore:
     def bury(self, deliveries: Sequence[tuple[Delivery, str]]) -> bool:
         now = iso_ms(self._clock.now_ms())
         facts = {"at": now, "worker": self._name}
-        self._letters.add([written(one.raw, reason=reason, queue=one.queue, **facts) for one, reason in deliveries])
+        self._letters.add(
+            [written(one.original, reason=reason, queue=one.queue, **facts) for one, reason in deliveries]
+        )
         return True
 
     def waiting(self, at_most: int) -> list[tuple[Delivery, int]]:

@@ -6,6 +6,9 @@ from typing import Any
 
 import msgspec
 
+DEATHS = "beatd-deaths"
+"""The header that counts how often the message was in hands that died; 0 when it was only given back."""
+
 _decode = msgspec.json.Decoder(dict[str, Any]).decode
 _encode = msgspec.json.Encoder().encode
 
@@ -15,8 +18,19 @@ def mark_redelivered(raw: bytes) -> bytes:
     try:
         envelope = _decode(raw)
         envelope["headers"]["redelivered"] = True
+        envelope["headers"].setdefault(DEATHS, 0)
         envelope["properties"]["delivery_info"]["redelivered"] = True
     except (msgspec.MsgspecError, KeyError, TypeError, RecursionError):
+        return raw
+    return _encode(envelope)
+
+
+def with_a_death(raw: bytes) -> bytes:
+    """The envelope of a message that was in the hands of a process or worker when that died."""
+    try:
+        envelope = _decode(raw)
+        envelope["headers"][DEATHS] = int(envelope["headers"].get(DEATHS) or 0) + 1
+    except (msgspec.MsgspecError, KeyError, TypeError, ValueError, RecursionError):
         return raw
     return _encode(envelope)
 

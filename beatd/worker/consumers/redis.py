@@ -6,19 +6,18 @@ puts the messages back at the head of their queues. There is no visibility timeo
 
 from __future__ import annotations
 
-import base64
 import logging
 import uuid
 from collections.abc import Sequence
 from typing import Any
 
-from beatd import wire
 from beatd.broker.redis import queue_keys
 from beatd.clock import Clock, iso_ms
 from beatd.store.client import Script, border, connect, place_of
+from beatd.store.dead_letters import KEPT, written
 from beatd.store.keys import Keys
 from beatd.worker.consumers.doorbell import Doorbell
-from beatd.worker.consumers.redelivery import mark_redelivered
+from beatd.worker.consumers.redelivery import mark_redelivered, with_a_death
 from beatd.worker.messages import Delivery
 
 log = logging.getLogger(__name__)
@@ -31,7 +30,6 @@ _SWEEP_MS = 3_000
 _PARKED_CHECK_MS = 1_000
 """How often a worker looks for parked messages that it does not know of."""
 _BATCH = 200
-DEAD_LETTERS_KEPT = 10_000
 
 
 class RedisConsumer:
@@ -132,9 +130,14 @@ class RedisConsumer:
 
     def bury(self, deliveries: Sequence[tuple[Delivery, str]]) -> None:
         now = iso_ms(self._clock.now_ms())
-        words = [word for one, reason in deliveries for word in (one.tag, _dead_letter(one, reason, self._id, now))]
+        facts = {"at": now, "worker": self._id}
+        words = [
+            word
+            for one, reason in deliveries
+            for word in (one.tag, written(one.original, reason=reason, queue=one.queue, **facts))
+        ]
         if words:
-            self._bury([self._unacked, self._shared.dead_letters], [DEAD_LETTERS_KEPT, *words])
+            self._bury([self._unacked, self._shared.dead_letters], [KEPT, *words])
             self._forget([one for one, _ in deliveries])
 
     def _forget(self, deliveries: Sequence[Delivery]) -> None:
@@ -202,6 +205,8 @@ class RedisConsumer:
         with border(self._client):
             held: dict[Any, Any] = self._client.hgetall(unacked)
         messages = [(int(tag), *_split(value)) for tag, value in held.items()]
+        if worker != self._id:
+            messages = [(tag, queue, with_a_death(raw)) for tag, queue, raw in messages]
         count = self._give_back(unacked, messages)
         with border(self._client):
             self._client.srem(self._shared.workers, worker)
@@ -221,12 +226,3 @@ class RedisConsumer:
 def _split(held: bytes) -> tuple[str, bytes]:
     queue, _, raw = held.partition(b"\0")
     return queue.decode(), raw
-
-
-def _dead_letter(delivery: Delivery, reason: str, worker: str, now: str) -> bytes:
-    """The message with the reason why it is here; bytes that are no text are kept as base64."""
-    try:
-        message = {"message": delivery.raw.decode()}
-    except UnicodeDecodeError:
-        message = {"message_base64": base64.b64encode(delivery.raw).decode("ascii")}
-    return wire.dumps({"reason": reason, "queue": delivery.queue, "at": now, "worker": worker, **message})
