@@ -7,6 +7,7 @@ faults, each at its line, in words that say what would be right. Values of varia
 
 from beatd.config.entries import entry
 from beatd.config.environment import Environment, environment
-from beatd.config.loading import Config, digest, find, load
+from beatd.config.loading import Config, find, load
+from beatd.config.meaning import digest, joined
 
-__all__ = ["Config", "Environment", "digest", "entry", "environment", "find", "load"]
+__all__ = ["Config", "Environment", "digest", "entry", "environment", "find", "joined", "load"]

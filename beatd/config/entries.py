@@ -11,7 +11,7 @@ from beatd.config import payload, values
 from beatd.config.faults import Report, nearest
 from beatd.config.fields import read_value
 from beatd.config.lines import Path
-from beatd.config.shapes import ENTRY, OWN, Shape, ShapeReader
+from beatd.config.shapes import ENTRY, Shape, ShapeReader
 from beatd.config.text import SCHEDULE
 from beatd.config.values import told
 from beatd.exceptions import ConfigError
@@ -64,15 +64,16 @@ class EntryReader:
     def read(self, name: str, fields: Any, report: Report, source: str) -> Entry | None:
         """The entry, or None after its faults have been reported."""
         path = (SCHEDULE, name)
-        if fault := _name_fault(name):
-            report.add(path, fault)
-        if not isinstance(fields, Mapping):
+        if not name.isprintable() or name.isspace() or not 0 < len(name) <= LONGEST_NAME:
+            report.add(path, _name_fault(name))
+        if type(fields) is not dict and not isinstance(fields, Mapping):
             report.add(path, f'expected a table such as {{ task = "tasks.add", schedule = 30 }}, got {told(fields)}')
             return None
-        task = self._task(fields, report, path)
-        args = _args(fields.get("args"), report, path)
-        kwargs = _kwargs(fields.get("kwargs"), report, path)
-        shape = self._shape(name, fields, report, path)
+        rest = dict(fields)
+        args = _args(rest.pop("args", None), report, path)
+        kwargs = _kwargs(rest.pop("kwargs", None), report, path)
+        task = self._task(rest, report, path)
+        shape = self._shape(name, rest, report, path)
         if shape is None or task is None or args is None or kwargs is None:
             return None
         return Entry(
@@ -87,21 +88,19 @@ class EntryReader:
             source=source,
         )
 
-    def _task(self, fields: Mapping[str, Any], report: Report, path: Path) -> str | None:
-        if "task" not in fields:
-            if not any(key not in ENTRY and "task" in nearest(key, ENTRY) for key in fields):
+    def _task(self, rest: dict[str, Any], report: Report, path: Path) -> str | None:
+        """The task, taken out of what is left of an entry."""
+        task = rest.pop("task", UNSET)
+        if task is UNSET:
+            if not any(key not in ENTRY and "task" in nearest(key, ENTRY) for key in rest):
                 report.add(path, 'task is missing: the name of the task to run, such as "tasks.add"')
             return None
-        task = fields["task"]
         if (known := self._tasks.get(task) if type(task) is str else None) is not None:
             return known
         read = read_value(values.text, task, "", report, (*path, "task"))
         return None if read is UNSET else self._tasks.setdefault(read, read)
 
-    def _shape(self, name: str, fields: Mapping[str, Any], report: Report, path: Path) -> Shape | None:
-        rest = dict(fields)
-        for own in OWN:
-            rest.pop(own, None)
+    def _shape(self, name: str, rest: dict[str, Any], report: Report, path: Path) -> Shape | None:
         key = repr(rest)
         known = self._shapes.get(key)
         if known is None and _is_named(rest.get("schedule")):
@@ -111,9 +110,10 @@ class EntryReader:
             found = Report()
             known = self._shapes[key] = (self._reader.read(name, rest, found), found)
         shape, found = known
-        for tail, message in found:
-            report.add((*path, *tail), message)
-        return None if found else shape
+        if shape is None:
+            for tail, message in found:
+                report.add((*path, *tail), message)
+        return shape
 
 
 def _is_named(schedule: Any) -> bool:
@@ -133,9 +133,7 @@ def _name_fault(name: str) -> str:
         return "the name of an entry cannot be empty"
     if not name.isprintable():
         return "the name of an entry cannot have control characters"
-    if len(name) > LONGEST_NAME:
-        return f"the name has {len(name)} characters; at most {LONGEST_NAME} are allowed"
-    return ""
+    return f"the name has {len(name)} characters; at most {LONGEST_NAME} are allowed"
 
 
 def _args(raw: Any, report: Report, path: Path) -> tuple[Any, ...] | None:

@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from glob import escape, glob, has_magic
-from hashlib import sha256
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,13 @@ import msgspec
 
 from beatd.config.entries import EntryReader
 from beatd.config.faults import Report, quoted
+from beatd.config.meaning import Meanings, digest_of
+from beatd.config.memory import Memory, moved
 from beatd.config.settings import read_settings, read_timezone, refuse_settings
 from beatd.config.shapes import read_defaults
 from beatd.config.text import SCHEDULE, Document, read
 from beatd.config.values import told
-from beatd.config.variables import substitute
+from beatd.config.variables import plain, substitute
 from beatd.exceptions import ConfigError, Fault
 from beatd.model import Entry, Settings
 
@@ -32,7 +34,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
 
     ``files`` are all that were read and ``globs`` the patterns of ``include``, both absolute: what a watcher watches.
     ``defaults`` is the checked ``[defaults]`` table, for entries from elsewhere. ``digest`` changes when, and only
-    when, the schedule means something else.
+    when, the schedule means something else. ``memory`` is for the next load.
     """
 
     settings: Settings
@@ -41,16 +43,18 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     globs: tuple[str, ...]
     digest: str
     defaults: dict[str, Any]
+    memory: dict[str, Memory] = {}
 
 
-def load(path: str | Path, *, env: Mapping[str, str] | None = None) -> Config:
+def load(path: str | Path, *, env: Mapping[str, str] | None = None, before: Config | None = None) -> Config:
     """The configuration in the file at ``path`` and in the files that it includes.
 
-    ``env`` has the values of ``${VARIABLES}``, by default the process's environment. Raises ConfigError with
-    everything that is wrong in all of the files, sorted by file and line.
+    ``env`` has the values of ``${VARIABLES}``, by default the process's environment. With what was loaded ``before``,
+    entries whose text is the same are not read again, and are the same objects. Raises ConfigError with everything that
+    is wrong in all of the files, sorted by file and line.
     """
-    with _no_collections():
-        return _Load(os.environ if env is None else env).main(Path(path))
+    with _no_collections(again=before is not None and len(before.entries) > _MANY_ENTRIES):
+        return _Load(os.environ if env is None else env, before.memory if before else {}).main(Path(path))
 
 
 def find(path: str | Path | None = None, env: Mapping[str, str] | None = None) -> Path:
@@ -69,45 +73,14 @@ def find(path: str | Path | None = None, env: Mapping[str, str] | None = None) -
     raise ConfigError([Fault("beat.toml", None, "", f"no configuration file; {tried}; name one with --config")])
 
 
-def digest(entries: tuple[Entry, ...]) -> str:
-    """What a schedule means, as text of 16 hexadecimal digits: the same on every host, in whatever order and files
-    the entries are written."""
-    shapes: dict[tuple[int, int, int], str] = {}
-    total = 0
-    for entry in entries:
-        key = (id(entry.schedule), id(entry.options), id(entry.policies))
-        shape = shapes.get(key)
-        if shape is None:
-            shape = shapes[key] = _shape_digest(entry)
-        meaning = _meaning((entry.name, entry.task, entry.args, entry.kwargs, shape))
-        total ^= int.from_bytes(sha256(meaning).digest()[:8])
-    return f"{total:016x}"
-
-
-def _shape_digest(entry: Entry) -> str:
-    blackout = entry.policies.blackout
-    policies = msgspec.structs.replace(entry.policies, blackout=None)
-    parts = (entry.schedule.fingerprint, entry.timezone, entry.options, policies, blackout and blackout.notation)
-    return sha256(_meaning(parts)).hexdigest()
-
-
-def _meaning(value: Any) -> bytes:
-    try:
-        return _encode(value)
-    except OverflowError:  # TOML and JSON know numbers of any length, the encoder those of 64 bits
-        return repr(value).encode()
-
-
-_encode = msgspec.msgpack.Encoder(order="deterministic", enc_hook=repr).encode
-"""Leaves out what has its default, so that a field which a new version adds changes no digest."""
-
-
 class _Load:
-    """One load: the entries so far with the file of each name, and the faults so far."""
+    """One load: what was read of each file so far with the place of each name, and the faults so far."""
 
-    def __init__(self, env: Mapping[str, str]) -> None:
+    def __init__(self, env: Mapping[str, str], before: Mapping[str, Memory]) -> None:
         self.env = env
-        self.entries: list[Entry] = []
+        self.before = before
+        self.memory: dict[str, Memory] = {}
+        self.meanings = Meanings()
         self.names: dict[str, str] = {}
         self.faults: list[Fault] = []
 
@@ -120,7 +93,7 @@ class _Load:
         raw = substitute(document.settings, self.env, report, ()) if "${" in text else document.settings
         settings = read_settings(raw, absolute, self.env, report)
         defaults = read_defaults(raw.get("defaults", {}), settings.timezone, report)
-        self.take(document, EntryReader(settings.timezone, defaults), report)
+        self.take(document, settings.timezone, defaults, report)
         files = [path]
         for place, pattern in enumerate(settings.include):
             for file in matching(path, pattern, report, ("include", place)):
@@ -130,14 +103,15 @@ class _Load:
         self.faults[:0] = report.faults(shown, document.line_of)
         if self.faults:
             raise ConfigError(self.faults)
-        entries = tuple(self.entries)
+        contents = self.memory.values()
         return Config(
             settings=settings,
-            entries=entries,
+            entries=tuple(chain.from_iterable(file.entries for file in contents)),
             files=tuple(str(file.absolute()) for file in files),
             globs=tuple(str(Path(escape(str(absolute.parent))) / pattern) for pattern in settings.include),
-            digest=digest(entries),
+            digest=digest_of(chain.from_iterable(file.meanings for file in contents)),
             defaults=defaults,
+            memory=self.memory,
         )
 
     def included(self, file: Path, main: str, timezone: str, defaults: Mapping[str, Any]) -> None:
@@ -151,24 +125,35 @@ class _Load:
             refuse_settings(raw, main, report)
             timezone = read_timezone(raw, timezone, report)
             own = read_defaults(raw.get("defaults", {}), timezone, report)
-            self.take(document, EntryReader(timezone, {**defaults, **own}), report)
+            self.take(document, timezone, {**defaults, **own}, report)
         except ConfigError as error:
             self.faults += error.faults
         else:
             self.faults += report.faults(shown, document.line_of)
 
-    def take(self, document: Document, reader: EntryReader, report: Report) -> None:
-        """The entries of one file."""
+    def take(self, document: Document, timezone: str, defaults: Mapping[str, Any], report: Report) -> None:
+        """The entries of one file: those that it had before, and those to be read."""
         if not isinstance(document.schedule, dict):
             report.add((SCHEDULE,), f"expected tables such as [beat_schedule.my-entry], got {told(document.schedule)}")
+        reader = EntryReader(timezone, defaults)
+        now = self.memory[document.file] = Memory(repr((timezone, plain(defaults))))
+        before = self.before.get(document.file)
+        if before is None or before.context != now.context:
+            before = Memory("")
+        places = before.places()
         has_variables = "${" in document.text
-        for name, raw, line in document.entries():
-            fields = substitute(raw, self.env, report, (SCHEDULE, name)) if has_variables else raw
+        for written, raw, line, mark in document.entries(places):
             source = f"{document.file}:{line}"
+            known = before.entries[places[mark]] if raw is None else None
+            name = known.name if known else written
             if (other := self.names.setdefault(name, source)) is not source:
                 report.add((SCHEDULE, name), f"the entry {quoted(name)} is already defined at {other}")
-            elif entry := reader.read(name, fields, report, source):
-                self.entries.append(entry)
+            elif known:
+                now.add(mark, moved(known, source), before.meanings[places[mark]])
+            else:
+                fields = substitute(raw, self.env, report, (SCHEDULE, name)) if has_variables else raw
+                if entry := reader.read(name, fields, report, source):
+                    now.add(mark, entry, self.meanings.of(entry))
 
 
 def matching(main: Path, pattern: str, report: Report, place: tuple[str | int, ...]) -> list[Path]:
@@ -183,13 +168,24 @@ def matching(main: Path, pattern: str, report: Report, place: tuple[str | int, .
     return [file for file in found if not (has_magic(pattern) and file.is_dir())]
 
 
+_MANY_ENTRIES, _MANY_OBJECTS = 5_000, 50_000
+"""So many are worth keeping away from the collector."""
+
+
 @contextmanager
-def _no_collections() -> Iterator[None]:
-    """Loading makes a million objects and no cycles; the collector would walk over them dozens of times."""
+def _no_collections(*, again: bool) -> Iterator[None]:
+    """Loading makes up to a million objects and no cycles; the collector would walk over them dozens of times.
+
+    It would also do so afterwards, and stop every thread for as long: so they are set apart when they are many. What
+    is garbage is collected before, lest it be set apart, too; when that was done ``again`` and again it would add up.
+    """
     was_enabled = gc.isenabled()
     gc.disable()
+    gc.collect(2 if again else 1)
     try:
         yield
     finally:
+        if gc.get_count()[0] > _MANY_OBJECTS:
+            gc.freeze()
         if was_enabled:
             gc.enable()

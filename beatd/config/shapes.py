@@ -24,9 +24,6 @@ from beatd.schedules import Schedule, duration_text, parse
 from beatd.schedules.cron import Dst
 from beatd.schedules.interval import Interval, Relative
 
-OWN = ("task", "args", "kwargs")
-"""What is no part of a shape."""
-
 DST = choice("cron", "skip")
 DEFAULTS: Fields = {
     "timezone": Field("timezone", values.timezone, "The time zone: an IANA name.", "Europe/Berlin"),

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Container, Iterator, Sequence
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path as FilePath
@@ -23,21 +23,34 @@ from beatd.exceptions import ConfigError, Fault
 
 SCHEDULE = "beat_schedule"
 _LARGEST = 256 * 1024 * 1024
-_PIECE = 500
+_PARSED_AT_ONCE = 500
 
 _ENTRY = re.compile(
-    r"^\[beat_schedule\.([A-Za-z0-9_-]+|\"[^\"\\\n]*\"|'[^'\n]*')(\.[^\]\n]+)?\][ \t]*(?:#[^\n]*)?\r?$", re.MULTILINE
+    r"\[beat_schedule\.([A-Za-z0-9_-]+|\"[^\"\\\n]*\"|'[^'\n]*')(\.[^\]\n]+)?\][ \t]*(?:#[^\n]*)?\r?(?=\n|\Z)"
 )
-_BRACKET = re.compile(r"^[ \t]*\[", re.MULTILINE)
+_INDENTED = re.compile(r"\n[ \t]+\[")
 _PLACE = re.compile(r"(.*) at line (\d+) column (\d+)$", re.DOTALL)
 
 
 class RawEntry(NamedTuple):
-    """A table of the schedule as it stands in the file, and the line of its name."""
+    """A table of the schedule as it stands in the file, and the line of its name.
+
+    ``mark`` is a hash of its text, or 0. Where the text is known, nothing else is said: ``fields`` is None.
+    """
 
     name: str
     fields: Any
     line: int
+    mark: int = 0
+
+
+class _Piece(NamedTuple):
+    """The text of one entry: where it starts and ends, the line of its header, the hash of it."""
+
+    start: int
+    end: int
+    line: int
+    mark: int
 
 
 class Document:
@@ -53,10 +66,13 @@ class Document:
             self.settings = self._parsed(text, 1)
         self.schedule = self.settings.pop(SCHEDULE, {})
 
-    def entries(self) -> Iterator[RawEntry]:
-        """The entries in the order of the file. Raises ConfigError at the first piece that is not TOML."""
+    def entries(self, known: Container[int] = ()) -> Iterator[RawEntry]:
+        """The entries in the order of the file; those whose marks are ``known`` are not parsed.
+
+        Raises ConfigError at the first piece that is not TOML.
+        """
         if self._starts:
-            yield from self._in_pieces()
+            yield from self._in_pieces(known)
         elif isinstance(self.schedule, dict):
             for name, fields in self.schedule.items():
                 yield RawEntry(name, fields, self._lines.of((SCHEDULE, name)) or 1)
@@ -84,15 +100,34 @@ class Document:
             line += self.text.count("\n", start, end)
         return places
 
-    def _in_pieces(self) -> Iterator[RawEntry]:
-        ends = [*self._starts, len(self.text)]
-        line = 1 + self.text.count("\n", 0, ends[0])
-        for first in range(0, len(self._starts), _PIECE):
-            part = ends[first : first + _PIECE + 1]
-            tables = self._parsed(self.text[part[0] : part[-1]], line)[SCHEDULE]
-            for (start, end), (name, fields) in zip(pairwise(part), tables.items(), strict=True):
-                yield RawEntry(name, fields, line)
-                line += self.text.count("\n", start, end)
+    def _in_pieces(self, known: Container[int]) -> Iterator[RawEntry]:
+        waiting: list[_Piece] = []
+        for piece in self._pieces():
+            if piece.mark in known:
+                yield from self._tables(waiting)
+                waiting.clear()
+                yield RawEntry("", None, piece.line, piece.mark)
+            else:
+                waiting.append(piece)
+                if len(waiting) == _PARSED_AT_ONCE:
+                    yield from self._tables(waiting)
+                    waiting.clear()
+        yield from self._tables(waiting)
+
+    def _pieces(self) -> Iterator[_Piece]:
+        line = 1 + self.text.count("\n", 0, self._starts[0])
+        for start, end in pairwise([*self._starts, len(self.text)]):
+            text = self.text[start:end]
+            yield _Piece(start, end, line, 0 if "${" in text else hash(text))
+            line += text.count("\n")
+
+    def _tables(self, pieces: Sequence[_Piece]) -> Iterator[RawEntry]:
+        """Pieces that follow one another, parsed."""
+        if pieces:
+            text = self.text[pieces[0].start : pieces[-1].end]
+            tables = self._parsed(text, pieces[0].line)[SCHEDULE]
+            for piece, (name, fields) in zip(pieces, tables.items(), strict=True):
+                yield RawEntry(name, fields, piece.line, piece.mark)
 
     def _parsed(self, text: str, first_line: int) -> dict[str, Any]:
         try:
@@ -134,28 +169,32 @@ def _starts(text: str) -> list[int]:
     """The offsets of the entries' headers, if the text can be cut there; none if it must be parsed as a whole.
 
     It can be cut when from the first header on each line with a leading bracket is such a header, or that of a table
-    inside the entry above, and no name comes twice. Multi-line strings could hide a header: not cut.
+    inside the entry above. Multi-line strings could hide a header: not cut.
     """
     if '"""' in text or "'''" in text:
         return []
     starts: list[int] = []
-    names: set[str] = set()
     name = ""
-    inner = 0
-    for match in _ENTRY.finditer(text):
-        key, inside = match.groups()
-        if inside is None:
-            starts.append(match.start())
-            name = key
-            names.add(_unquoted(key))
-        elif key == name:
-            inner += 1
-        else:
+    at = 0 if text.startswith("[") else _next_bracket(text, 0)
+    while at >= 0:
+        if header := _ENTRY.match(text, at):
+            key, inside = header.groups()
+            if inside is None:
+                starts.append(at)
+                name = key
+            elif key != name:
+                return []
+        elif starts:
             return []
-    if len(starts) < _PIECE or len(names) < len(starts):
-        return []
-    brackets = len(_BRACKET.findall(text, starts[0]))
-    return starts if brackets == len(starts) + inner else []
+        at = _next_bracket(text, at)
+    cut = len(starts) >= _PARSED_AT_ONCE and not _INDENTED.search(text, starts[0])
+    return starts if cut else []
+
+
+def _next_bracket(text: str, after: int) -> int:
+    """Where the next line begins that begins with a bracket; -1 if none does."""
+    found = text.find("\n[", after)
+    return found + 1 if found >= 0 else -1
 
 
 def _unquoted(key: str) -> str:

@@ -1,0 +1,103 @@
+"""A second load reads only what is written differently, and comes to the same as a first one."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pytest
+
+from beatd import config
+from beatd.config import Config, text
+from beatd.exceptions import ConfigError
+
+ENV = {"QUEUE": "a"}
+
+
+@pytest.fixture(autouse=True)
+def cut(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Cut small files into pieces, too."""
+    monkeypatch.setattr(text, "_PARSED_AT_ONCE", 4)
+    monkeypatch.chdir(tmp_path)
+
+
+def load(written: str, before: Config | None = None, **env: str) -> Config:
+    Path("beat.toml").write_text(written)
+    return config.load("beat.toml", env={**ENV, **env}, before=before)
+
+
+def entry(name: object, more: str = "") -> str:
+    return f'[beat_schedule.e-{name}]\ntask = "t"\nschedule = 30\n{more}\n'
+
+
+def same(before: Config, after: Config) -> set[str]:
+    """The names of entries that are the same objects."""
+    known = {each.name: each for each in before.entries}
+    return {each.name for each in after.entries if known.get(each.name) is each}
+
+
+def test_what_is_written_alike_is_the_same_object() -> None:
+    first = load("".join(map(entry, range(9))))
+    again = load("".join(entry(n, "args = [1]" if n == 5 else "") for n in range(9)), first)
+    assert same(first, again) == {f"e-{n}" for n in range(9) if n != 5}
+    assert again.entries[5].args == (1,)
+    assert again.digest != first.digest
+
+
+def test_what_has_moved_says_so() -> None:
+    first = load("".join(map(entry, range(9))))
+    again = load("\n\n" + "".join(map(entry, range(9))), first)
+    assert [each.source for each in again.entries[:2]] == ["beat.toml:3", "beat.toml:7"]
+    assert all(new.means(old) for new, old in zip(again.entries, first.entries, strict=True))
+    assert again.digest == first.digest
+
+
+@pytest.mark.parametrize(
+    "head", ['timezone = "Asia/Baku"\n', '[defaults]\nqueue = "q"\n', '[defaults]\nqueue = "${QUEUE}"\n']
+)
+def test_what_holds_for_all_entries_makes_all_of_them_new(head: str) -> None:
+    first = load("".join(map(entry, range(9))))
+    again = load(head + "".join(map(entry, range(9))), first)
+    assert same(first, again) == set()
+    assert again == load(head + "".join(map(entry, range(9))))
+
+
+def test_variables_are_looked_up_again() -> None:
+    written = '[defaults]\nshadow = "${QUEUE}"\n' + "".join(entry(n, 'queue = "${QUEUE}"' * (n == 1)) for n in range(9))
+    first = load(written)
+    assert load(written, first, QUEUE="b").entries[1].options.queue == "b"
+    assert load(written, first, QUEUE="b").entries[0].options.shadow == "b"
+    assert same(first, load(written, first)) == {f"e-{n}" for n in range(9) if n != 1}
+
+
+def test_an_entry_that_came_twice_is_found_among_known_ones() -> None:
+    first = load("".join(map(entry, range(9))))
+    with pytest.raises(ConfigError, match="already defined"):
+        load("".join(map(entry, range(9))) + entry(3), first)
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_however_a_file_is_edited_it_comes_to_the_same(seed: int) -> None:
+    dice = random.Random(seed)
+    tables = [
+        entry(n, dice.choice(["", "jitter = 3", 'args = ["${QUEUE}"]', f"\n[beat_schedule.e-{n}.kwargs]\na = 1"]))
+        for n in range(20)
+    ]
+    loaded = load("".join(tables))
+    for _ in range(20):
+        match dice.randrange(5):
+            case 0:
+                tables.insert(dice.randrange(len(tables)), entry(f"new-{dice.randrange(10**9)}"))
+            case 1:
+                del tables[dice.randrange(len(tables))]
+            case 2:
+                dice.shuffle(tables)
+            case 3:
+                place = dice.randrange(len(tables))
+                tables[place] = tables[place].replace("schedule = 30", f"schedule = {dice.randrange(1, 99)}")
+            case 4:
+                tables[dice.randrange(len(tables))] += "\n# a comment\n"
+        head = dice.choice(["", 'timezone = "Asia/Baku"\n'])
+        loaded = load(head + "".join(tables), loaded)
+        assert loaded == load(head + "".join(tables))
+        assert loaded.digest == config.digest(loaded.entries)
