@@ -59,7 +59,10 @@ DEFAULTS: dict[str, Any] = {
     "task_time_limit": None,
     "task_track_started": False,
     "timezone": None,
+    "worker_autoscale_idle": 30.0,
     "worker_concurrency": None,
+    "worker_disable_rate_limits": False,
+    "worker_enable_soft_shutdown_on_idle": False,
     "worker_enable_remote_control": True,
     "worker_hijack_root_logger": True,
     "worker_log_format": "[%(asctime)s: %(levelname)s/%(processName)s] %(message)s",
@@ -70,6 +73,8 @@ DEFAULTS: dict[str, Any] = {
     "worker_redirect_stdouts": True,
     "worker_redirect_stdouts_level": "WARNING",
     "worker_send_task_events": False,
+    "worker_shutdown_grace": None,
+    "worker_soft_shutdown_timeout": 0.0,
     "worker_task_log_format": ("[%(asctime)s: %(levelname)s/%(processName)s] %(task_name)s[%(task_id)s]: %(message)s"),
 }
 """Celery's names and defaults, except ``broker_url``: beatd's default is a Redis on this host."""

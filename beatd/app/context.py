@@ -65,7 +65,7 @@ class Context:
     @property
     def headers(self) -> dict[str, Any]:
         """The headers that are neither Celery's nor beatd's own: whatever the sender added."""
-        own = HEADER_NAMES | {"redelivered"}
+        own = HEADER_NAMES | {"redelivered", "beatd-deaths"}
         return {name: value for name, value in self._headers.items() if name not in own}
 
     @headers.setter

@@ -99,6 +99,10 @@ class Redirected:
     def isatty(self) -> bool:
         return False
 
+    def close(self) -> None:
+        """Only the line that has been begun ends: the stream is the log's, and a task must not close that."""
+        self.flush()
+
     def _log(self, line: str) -> None:
         if not line.strip():
             return

@@ -23,6 +23,10 @@ _TRACEBACK_MAX = 64 * 1024
 """Characters of a traceback that are kept."""
 
 
+class Abandoned(BaseException):
+    """Raised in a task by a worker that leaves: the attempt has no outcome, somebody else shall make it."""
+
+
 class ExceptionInfo:
     """An exception with its traceback as text; what the hooks get as ``einfo``."""
 
@@ -62,7 +66,7 @@ def call_here(function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping
 
 
 def run_task(task: Task[..., Any], context: Context, call: Call = call_here) -> Outcome:
-    """Run ``task`` in ``context`` with its hooks and signals. Never raises: whatever happens is an outcome.
+    """Run ``task`` in ``context`` with its hooks and signals. Whatever happens is an outcome, but :class:`Abandoned`.
 
     ``call`` calls the function itself and may interrupt it; the hooks before and after it are not its business.
     """
@@ -71,6 +75,8 @@ def run_task(task: Task[..., Any], context: Context, call: Call = call_here) -> 
         try:
             function = _prepare(task, context)
             outcome = Outcome(SUCCESS, call(function, context.args or (), context.kwargs or {}))
+        except Abandoned:
+            raise
         except BaseException as error:  # noqa: BLE001 - also sys.exit(): it ends the task, not the worker
             outcome = _failed(error)
         _after(task, context, outcome)
@@ -178,9 +184,10 @@ def _shortened(text: str) -> str:
 
 def _users(frames: Any) -> Any:
     """The traceback from the user's first frame on."""
-    while frames.tb_next is not None and frames.tb_frame.f_code.co_filename.startswith(_OURS):
+    while frames.tb_next is not None and frames.tb_frame.f_code.co_filename.startswith(_MACHINERY):
         frames = frames.tb_next
     return frames
 
 
-_OURS = __file__.rpartition("/")[0]
+_APP = __file__.rpartition("/")[0]
+_MACHINERY = (f"{_APP}/", *(f"{_APP[:-3]}worker/{name}.py" for name in ("calling", "limits")), asyncio.__path__[0])

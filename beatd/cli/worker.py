@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 @click.option("--builtin", metavar="NAMES", help="Run beatd's own tasks too: command, http.")
 @click.option("--max-tasks-per-child", type=click.IntRange(1), metavar="N", help="Replace a process after N tasks.")
 @click.option("--max-memory-per-child", type=click.IntRange(1), metavar="KIB", help="Replace a larger process.")
+@click.option("--autoscale", metavar="MAX,MIN", help="Between so many processes or threads, as there is work.")
+@click.option("--grace", type=click.FloatRange(0), metavar="SECONDS", help="A warm shutdown waits so long; for ever.")
 @click.option("--logfile", "-f", metavar="FILE", help="Log there; %n is the name, %i and %I number the processes.")
 @click.option("--pidfile", metavar="FILE", help="Keep the process id there, locked, while it runs.")
 @click.pass_obj

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from beatd import config, logs
+from beatd.app import log_setup
 from beatd.app.app import App
 from beatd.app.loading import find_app
 from beatd.cli.logfile import LogFile
@@ -35,6 +36,8 @@ def start(options: dict[str, Any], app: App | None = None) -> None:
             store_url = stack.enter_context(_state_store(settings))
         app = app or _app(options, settings)
         _apply(app, options, settings, store_url)
+        celery_format = options["log_format"] == "celery"
+        log_setup.set_up(app, options["loglevel"], celery_format=celery_format, logfile=options["logfile"])
         builtin.register(app, _names(options["builtin"]))
         chosen = _settings(app, options, settings, store_url)
         node = Node(1, chosen.hostname)
@@ -82,17 +85,26 @@ def _apply(app: App, options: dict[str, Any], settings: Settings | None, store_u
 def _settings(app: App, options: dict[str, Any], settings: Settings | None, store_url: str | None) -> WorkerSettings:
     conf = app.conf
     pool = options["pool"] or (conf.worker_pool if conf.worker_pool in POOLS else "prefork")
+    autoscale = _autoscale(options["autoscale"], pool)
     return WorkerSettings(
         hostname=node_name(options["hostname"]),
         queues=_names(options["queues"]) or (conf.task_default_queue,),
         pool=pool,
-        concurrency=_concurrency(pool, options["concurrency"] or conf.worker_concurrency),
+        concurrency=autoscale[1]
+        if autoscale
+        else _concurrency(pool, options["concurrency"] or conf.worker_concurrency),
         prefix=settings.redis.prefix if settings is not None else "beatd",
         store_url=store_url,
         task_events=options["task_events"] or bool(conf.worker_send_task_events),
         remote_control=bool(conf.worker_enable_remote_control),
         max_tasks_per_child=options["max_tasks_per_child"] or conf.worker_max_tasks_per_child,
         max_memory_per_child=options["max_memory_per_child"] or conf.worker_max_memory_per_child,
+        autoscale=autoscale,
+        autoscale_idle_s=float(conf.worker_autoscale_idle),
+        grace_s=conf.worker_shutdown_grace if options["grace"] is None else options["grace"],
+        soft_shutdown_s=float(conf.worker_soft_shutdown_timeout or 0),
+        soft_shutdown_on_idle=bool(conf.worker_enable_soft_shutdown_on_idle),
+        sigterm_quits=config.environment().remap_sigterm == "SIGQUIT",
     )
 
 
@@ -100,6 +112,22 @@ def _concurrency(pool: str, wanted: int | None) -> int:
     if pool == "solo":
         return 1
     return wanted or (COROUTINES if pool == "asyncio" else cpu_count())
+
+
+def _autoscale(text: str | None, pool: str) -> tuple[int, int] | None:
+    """``"10,3"``: at most ten, at least three; ``"10"``: at least one."""
+    if not text:
+        return None
+    most, _, least = text.partition(",")
+    wrong = "expected MAX,MIN such as 10,3"
+    if pool == "solo":
+        wrong = "the solo pool runs one task at a time"
+    elif most.strip().isdigit() and (least.strip() or "1").isdigit():
+        bounds = int(most), int(least.strip() or "1")
+        if 1 <= bounds[1] <= bounds[0]:
+            return bounds
+        wrong = "MAX must not be less than MIN, and MIN not less than 1"
+    raise ConfigError([Fault("beatd worker", None, "--autoscale", f"{text!r}: {wrong}")])
 
 
 def _names(text: str | None) -> tuple[str, ...]:

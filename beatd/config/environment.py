@@ -21,6 +21,8 @@ class Environment(NamedTuple):
     """``$WATCHDOG_PID``: the process for which that holds."""
     no_color: bool
     """``$NO_COLOR`` is set to something (no-color.org)."""
+    remap_sigterm: str | None = None
+    """``$REMAP_SIGTERM``: ``SIGQUIT`` has a worker take SIGTERM for it."""
     config_home: Path = Path("~/.config")
     """``$XDG_CONFIG_HOME``: where a user's own configuration is."""
     state_home: Path = Path("~/.local/state")
@@ -35,6 +37,7 @@ def environment(env: Mapping[str, str] | None = None) -> Environment:
         watchdog_usec=found.get("WATCHDOG_USEC") or None,
         watchdog_pid=found.get("WATCHDOG_PID") or None,
         no_color=bool(found.get("NO_COLOR")),
+        remap_sigterm=found.get("REMAP_SIGTERM") or None,
         config_home=Path(found.get("XDG_CONFIG_HOME") or "~/.config").expanduser(),
         state_home=Path(found.get("XDG_STATE_HOME") or "~/.local/state").expanduser(),
     )

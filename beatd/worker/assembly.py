@@ -4,39 +4,36 @@ from __future__ import annotations
 
 import logging
 import multiprocessing
-import signal
-import threading
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 from beatd.app import signals
 from beatd.app.app import App
 from beatd.app.queues import Queues
 from beatd.broker import bus, is_redis, redis_url
 from beatd.broker.bus import Names
-from beatd.exceptions import StoreError
+from beatd.exceptions import ConfigError, Fault
 from beatd.store.keys import Keys
-from beatd.worker.consumers import Consumer, open_consumer
+from beatd.worker.autoscale import Autoscaled
+from beatd.worker.consumers import open_consumer
 from beatd.worker.control.remote import Remote
 from beatd.worker.control.revoked import RevokedStore
 from beatd.worker.execution import Executor
 from beatd.worker.finished import FinishedRuns
+from beatd.worker.hands import kept_alive, stopped_by_signals
 from beatd.worker.pools.coroutines import AsyncioPool
 from beatd.worker.pools.lifetime import Lifetime
 from beatd.worker.pools.port import Pool
 from beatd.worker.pools.prefork import PreforkPool
 from beatd.worker.pools.solo import SoloPool
 from beatd.worker.pools.threads import ThreadPool
+from beatd.worker.rates import Rates
 from beatd.worker.request import request_class
 from beatd.worker.settings import WorkerSettings
+from beatd.worker.suspects import Deaths, Suspects
 from beatd.worker.worker import Worker
 
 log = logging.getLogger("celery.worker")
 
 POOLS = ("prefork", "threads", "asyncio", "solo")
-_BEAT_S = 2.5
-_SAME_WISH_S = 0.3
 
 
 def run_worker(app: App, settings: WorkerSettings) -> None:
@@ -58,9 +55,21 @@ def run_worker(app: App, settings: WorkerSettings) -> None:
     )
     finished = FinishedRuns(store_url, Keys(settings.prefix))
     pool, remote = _pool(app, settings), _remote(app, settings, url, store_url)
-    worker = Worker(app, settings, consumer=consumer, pool=pool, finished=finished, remote=remote)
+    worker = Worker(
+        app,
+        settings,
+        consumer=consumer,
+        pool=pool,
+        finished=finished,
+        remote=remote,
+        rates=_rates(app),
+        suspects=Suspects(Deaths(store_url, Keys(settings.prefix))),
+    )
     signals.worker_init.send(sender=worker)
-    with _signals_of(worker), _heartbeat(consumer, settings.pool):
+    with (
+        stopped_by_signals(worker, sigterm_quits=settings.sigterm_quits),
+        kept_alive(consumer, worker.ending, settings.pool),
+    ):
         worker.run()
 
 
@@ -71,7 +80,24 @@ def _remote(app: App, settings: WorkerSettings, url: str, store_url: str | None)
     return Remote(app, settings, lambda: bus.open(url, names, timeout=2.0), names, store)
 
 
+def _rates(app: App) -> Rates:
+    """The rates of tasks that have one; raises ConfigError for one that cannot be read."""
+    limits = {} if app.conf.worker_disable_rate_limits else {task.name: task.rate_limit for task in app.tasks.values()}
+    try:
+        return Rates({name: limit for name, limit in limits.items() if limit}, app.clock.monotonic())
+    except ValueError as error:
+        raise ConfigError([Fault("beatd worker", None, "", str(error))]) from None
+
+
 def _pool(app: App, settings: WorkerSettings) -> Pool:
+    pool = _plain_pool(app, settings)
+    if settings.autoscale is None:
+        return pool
+    most, least = settings.autoscale
+    return Autoscaled(pool, most, least, idle_s=settings.autoscale_idle_s, monotonic=app.clock.monotonic)
+
+
+def _plain_pool(app: App, settings: WorkerSettings) -> Pool:
     execute = Executor(app, settings.hostname)
     match settings.pool:
         case "threads":
@@ -88,63 +114,3 @@ def _pool(app: App, settings: WorkerSettings) -> Pool:
 def _name_process(number: int) -> None:
     multiprocessing.current_process().name = f"ForkPoolWorker-{number}"
     signals.worker_process_init.send(sender=None)
-
-
-@contextmanager
-def _signals_of(worker: Worker) -> Iterator[None]:
-    """SIGTERM and SIGINT: warm, the second time cold. SIGQUIT: cold.
-
-    A signal that comes right after another is the same wish: whoever signals a process group and its members does that.
-    """
-    last = -_SAME_WISH_S
-
-    def stop(number: int, _frame: object) -> None:
-        nonlocal last
-        now = time.monotonic()
-        if now - last < _SAME_WISH_S:
-            return
-        last = now
-        worker.stop(cold=number == signal.SIGQUIT)
-        log.warning(
-            "worker: %s shutdown (MainProcess)",
-            "Warm" if worker.stops == 1 else "Cold",
-            extra={"event": "worker_stopping", "signal": signal.Signals(number).name},
-        )
-
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    handlers = dict.fromkeys((signal.SIGTERM, signal.SIGINT, signal.SIGQUIT), stop)
-    previous = {number: signal.signal(number, handler) for number, handler in handlers.items()}
-    try:
-        yield
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
-
-
-@contextmanager
-def _heartbeat(consumer: Consumer, pool: str) -> Iterator[None]:
-    """In the solo pool the loop stands still while a task runs: a thread keeps the worker alive for the others.
-
-    The other pools need none, and prefork must have none: a process with threads cannot fork safely.
-    """
-    if pool != "solo":
-        yield
-        return
-    over = threading.Event()
-
-    def beat() -> None:
-        while not over.wait(_BEAT_S):
-            try:
-                consumer.beat()
-            except StoreError as error:
-                log.warning("Heartbeat failed: %s", error, extra={"event": "heartbeat_failed"})
-
-    thread = threading.Thread(target=beat, name="heartbeat", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join(_BEAT_S)

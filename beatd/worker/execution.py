@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from beatd.app.aftermath import Aftermath, ended, failed
 from beatd.app.app import App
 from beatd.app.context import Context
-from beatd.app.run import ExceptionInfo, Outcome, run_task, run_task_async
+from beatd.app.run import Abandoned, ExceptionInfo, Outcome, run_task, run_task_async
 from beatd.app.task import Task
 from beatd.exceptions import MessageError, TimeLimitExceeded
 from beatd.message import TaskMessage, open_envelope, safe_repr
@@ -70,7 +70,7 @@ class Executor:
             return Report(job.tag, MALFORMED, text=f"its headers cannot be used: {error!r}")
 
     def run(self, attempt: Attempt, hard_limit: float | None = None) -> Report:
-        """Run to the end in this thread. Never raises: whatever happens is reported.
+        """Run to the end in this thread. Whatever happens is reported; raises only :class:`~beatd.app.run.Abandoned`.
 
         ``hard_limit`` (seconds) is for where nobody can end the run from outside.
         """
@@ -79,6 +79,8 @@ class Executor:
             call = Calling(attempt.job.soft_limit, hard_limit, self.tidy).here
             outcome = run_task(attempt.task, attempt.context, call)
             return self._report(*attempt, outcome, time.perf_counter() - started)
+        except Abandoned:
+            raise
         except BaseException as error:  # noqa: BLE001
             return self._defect(attempt, error, time.perf_counter() - started)
 

@@ -37,8 +37,8 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
     """How long a cold shutdown still waits for tasks before it kills them."""
     soft_shutdown_on_idle: bool = False
     """Wait also when no task is running."""
-    sigterm: str = "TERM"
-    """``QUIT``: SIGTERM means what SIGQUIT means."""
+    sigterm_quits: bool = False
+    """Whether SIGTERM means what SIGQUIT means."""
 
 
 def node_name(name: str | None) -> str:

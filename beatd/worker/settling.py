@@ -20,6 +20,7 @@ from beatd.store.results import Stored
 from beatd.worker.arrival import Verdicts
 from beatd.worker.chords import Chords, aftermath_of
 from beatd.worker.consumers import Consumer
+from beatd.worker.consumers.redelivery import with_a_death
 from beatd.worker.finished import FinishedRuns
 from beatd.worker.messages import KILLED, LOST, MALFORMED, Delivery, Report
 from beatd.worker.notices import notify
@@ -76,9 +77,33 @@ class Settling:
         """Take note of a message that need not be run."""
         self._ack.append(delivery)
 
+    def park(self, delivery: Delivery, due_ms: int) -> None:
+        """Take note of a message that is to be run at that time (ms since the epoch)."""
+        self._park.append((delivery, due_ms))
+
+    def fail(self, request: Request, error: Exception) -> None:
+        """Take note that a task has failed without a run, or without an end of its run that anybody saw."""
+        document = self._failure(request, error)
+        if document is not None:
+            self._results.append(Stored(request.id, document))
+        self._follow(aftermath_of(self._app, request.delivery, FAILURE, error))
+
     def give_back(self, deliveries: Sequence[Delivery]) -> None:
         """Take note of messages that others shall run."""
         self._return += deliveries
+
+    def leave(self, unfinished: Sequence[Request]) -> None:
+        """The worker leaves: what it could not finish goes back, and has failed if that cannot be done any more."""
+        for request in unfinished:
+            facts = {"task": request.name, "task_id": request.id}
+            if not request.acknowledged:
+                self._return.append(request.delivery)
+                text = "Task %s[%s] is given back unfinished: the worker leaves"
+                log.warning(text, request.name, request.id, extra={"event": "task_given_back", **facts})
+            else:
+                self.fail(request, WorkerLostError("Worker shut down before the task had ended."))
+                text = "Task %s[%s] is lost: the worker leaves, and it was acknowledged when it began"
+                log.error(text, request.name, request.id, extra={"event": "task_lost", **facts})
 
     def bury(self, delivery: Delivery, reason: str) -> None:
         """Take note of a message that nobody can run: it goes to the dead letters."""
@@ -117,7 +142,11 @@ class Settling:
         if report.state == MALFORMED:
             self.bury(request.delivery, report.text)
         elif report.requeue:
-            self._return.append(request.delivery)
+            delivery = request.delivery
+            died = report.text == LOST
+            self._return.append(delivery._replace(raw=with_a_death(delivery.raw)) if died else delivery)
+        elif report.state == FAILURE and not _is_acknowledged_failed(request):
+            self.bury(request.delivery, f"{request.name} failed, and acks_on_failure_or_timeout is off")
         else:
             self._acknowledge(request)
         if request.headers.entry is not None and _is_over(report):
@@ -134,7 +163,7 @@ class Settling:
         if request.terminated is not None:
             return self._terminated(report, request)
         if report.state == LOST and task.reject_on_worker_lost and not request.acknowledged:
-            return Report(report.tag, REJECTED, report.runtime, requeue=True)
+            return Report(report.tag, REJECTED, report.runtime, text=LOST, requeue=True)
         error: Exception = WorkerLostError(report.text)
         if report.state == KILLED:
             error = TimeLimitExceeded(request.hard_limit)
@@ -180,6 +209,11 @@ class Settling:
             date_done=self._app.now().isoformat(),
             parent_id=headers.parent_id,
         )
+
+
+def _is_acknowledged_failed(request: Request) -> bool:
+    """Whether the message is done with although its task failed, as it is unless its task wants it otherwise."""
+    return request.acknowledged or not request.task.acks_late or request.task.acks_on_failure_or_timeout is not False
 
 
 def _is_over(report: Report) -> bool:

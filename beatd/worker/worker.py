@@ -7,7 +7,6 @@ network calls are made here, for whole batches; the pool makes none.
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Sequence
 
 from beatd.app import signals
@@ -15,20 +14,28 @@ from beatd.app.app import App
 from beatd.exceptions import BrokerError, StoreError, StoreUnavailable
 from beatd.store.outcomes import STARTED
 from beatd.worker.arrival import Arrival, Verdicts
+from beatd.worker.autoscale import Autoscaled
 from beatd.worker.consumers import Consumer
 from beatd.worker.control.remote import Remote
 from beatd.worker.control.station import Tools
+from beatd.worker.ending import Ending, Phase
 from beatd.worker.finished import FinishedRuns
+from beatd.worker.gate import Gate
+from beatd.worker.hard_limits import HardLimits
 from beatd.worker.messages import Job, Report
 from beatd.worker.pools.port import Pool
+from beatd.worker.rates import Rates
 from beatd.worker.request import Request
 from beatd.worker.settings import WorkerSettings
 from beatd.worker.settling import Settling
+from beatd.worker.suspects import Suspects
 from beatd.worker.waiting import Waiting
 
 log = logging.getLogger("celery.worker")
 
 _LONGEST_WAIT_S = 0.5
+_PARTING_S = 5.0
+"""How long processes that have nothing to do may take to end."""
 _RETRY_S = (0.2, 0.5, 1.0, 2.0)
 """Pauses while the broker is away; the last one is repeated for ever."""
 
@@ -45,22 +52,38 @@ class Worker:
         pool: Pool,
         finished: FinishedRuns,
         remote: Remote,
+        rates: Rates,
+        suspects: Suspects,
     ) -> None:
         self._app = app
         self._settings = settings
         self._consumer = consumer
         self._pool = pool
         self._arrival = Arrival(app, remote.revoked)
-        self._finished_runs = finished
         self._settling = Settling(app, consumer, finished, settings.hostname)
+        self._gate = Gate(app, self._settling, finished, rates, suspects)
         self._requests: dict[int, Request] = {}
         """By tag: what the pool has."""
+        self._hard_limits = HardLimits(pool, self._requests)
         self._waiting = Waiting()
-        self._stops = 0
+        self.ending = Ending(
+            app.clock.monotonic,
+            grace_s=settings.grace_s,
+            soft_s=settings.soft_shutdown_s,
+            soft_on_idle=settings.soft_shutdown_on_idle,
+        )
         self._failures = 0
         self._remote = remote
         remote.attach(
-            Tools(pool=pool, consumer=consumer, requests=self._requests, stop=self._stop_once, drop=self._drop)
+            Tools(
+                pool=pool,
+                consumer=consumer,
+                requests=self._requests,
+                stop=self._stop_once,
+                drop=self._drop,
+                rates=rates,
+                autoscaler=pool if isinstance(pool, Autoscaled) else None,
+            )
         )
 
     def run(self) -> None:
@@ -69,38 +92,36 @@ class Worker:
         try:
             self._connect()
             self._remote.start()
-            while not self._finished():
+            while not self.ending.is_over(busy=bool(self._requests)):
                 self._survive()
         finally:
             self._shut_down()
 
     def stop(self, *, cold: bool = False) -> None:
         """First: take nothing more, finish what runs (warm). Again, or ``cold``: leave it and give it back."""
-        self._stops += 2 if cold else 1
+        phase = self.ending.ask(cold=cold)
         self._waiting.wake()
+        if phase is Phase.COLD:
+            self._pool.abandon()
 
     def _stop_once(self) -> None:
         """By remote control: a command that came twice is one wish."""
-        if not self._stops:
+        if not self.ending.begun:
             self.stop()
-
-    @property
-    def stops(self) -> int:
-        """How often :meth:`stop` was called."""
-        return self._stops
 
     def turn(self) -> float:
         """One turn of the loop; returns how long it may sleep, in seconds."""
         reports = self._pool.collect()
         self._settle(reports)
-        limit_in = self._enforce_limits()
+        limit_in = self._hard_limits.enforce(self._app.clock.monotonic())
         self._consumer.tend()
         self._settling.flush()
-        room = 0 if self._stops else self._pool.room()
+        room = 0 if self.ending.begun else self._pool.room()
         taken = self._admit(room) if room else 0
+        due_in = self._admit_late()
         if (room and taken == room) or (reports and not self._pool.files()):
             return 0.0  # there may be more
-        return max(0.0, min(_LONGEST_WAIT_S, limit_in, self._consumer.idle_for()))
+        return max(0.0, min(_LONGEST_WAIT_S, limit_in, due_in, self.ending.due_in(), self._consumer.idle_for()))
 
     def _survive(self) -> None:
         """A turn, and a pause after it or after what went wrong with the broker."""
@@ -129,30 +150,15 @@ class Worker:
             verdicts = self._arrival.judge(deliveries, self._app.clock.now_ms())
             self._settling.dispose(verdicts)
             self._remote.judged(verdicts)
-            self._start(self._without_repeats(verdicts.run))
+            self._start(self._gate.admit(verdicts.run))
             self._settling.flush()
         return len(deliveries)
 
-    def _without_repeats(self, requests: list[Request]) -> list[Request]:
-        """Leave out runs of the scheduler that have ended before: their messages were sent, or delivered, twice."""
-        scheduled = [one.id for one in requests if one.headers.entry is not None]
-        if not scheduled:
-            return requests
-        try:
-            repeats = self._finished_runs.among(scheduled)
-        except StoreError:
-            self._settling.give_back([one.delivery for one in requests])
-            raise
-        for request in requests:
-            if request.id in repeats:
-                log.warning(
-                    "Dropping %s[%s]: this run has ended before",
-                    request.name,
-                    request.id,
-                    extra={"event": "run_repeated", "entry": request.headers.entry, "task_id": request.id},
-                )
-                self._settling.drop(request.delivery)
-        return [one for one in requests if one.id not in repeats]
+    def _admit_late(self) -> float:
+        """Run what the gate had kept back; returns the seconds until there is more of it."""
+        if not self.ending.begun and (due := self._gate.due()):
+            self._start(due)
+        return self._gate.due_in()
 
     def _start(self, requests: Sequence[Request]) -> None:
         jobs = []
@@ -160,6 +166,7 @@ class Worker:
         for request in requests:
             delivery = request.delivery
             self._requests[delivery.tag] = request
+            self._hard_limits.begun(request)
             task = request.task
             jobs.append(
                 Job(
@@ -184,6 +191,8 @@ class Worker:
                 pairs.append((report, request))
                 if report.state != STARTED:
                     del self._requests[report.tag]
+                    self._hard_limits.ended(report.tag)
+                    self._gate.ended(report.tag)
                 elif request.terminated is not None:
                     self._pool.kill(report.tag, request.terminated)  # revoked when it was about to begin
         for report, request in self._settling.settle(pairs):
@@ -197,33 +206,9 @@ class Worker:
         self._settling.dispose(verdicts)
         self._remote.judged(verdicts)
 
-    def _enforce_limits(self) -> float:
-        """End runs that have used up their hard time limit; returns the seconds until the next one will have."""
-        now, next_in = self._app.clock.monotonic(), math.inf
-        for tag, since in self._pool.running_since().items():
-            request = self._requests.get(tag)
-            limit = request.hard_limit if request is not None else None
-            if request is None or not limit:
-                continue
-            left = since + limit - now
-            if left > 0:
-                next_in = min(next_in, left)
-            elif self._pool.kill(tag):
-                log.error(
-                    "Hard time limit (%ss) exceeded for %s[%s]",
-                    limit,
-                    request.name,
-                    request.id,
-                    extra={"event": "task_time_limit", "task": request.name, "task_id": request.id},
-                )
-        return next_in
-
-    def _finished(self) -> bool:
-        return self._stops > 1 or (self._stops == 1 and not self._requests)
-
     def _connect(self) -> None:
         attempt = 0
-        while not self._stops:
+        while not self.ending.begun:
             try:
                 self._consumer.start()
             except (StoreUnavailable, BrokerError) as error:
@@ -245,10 +230,13 @@ class Worker:
 
     def _shut_down(self) -> None:
         signals.worker_shutdown.send(sender=self)
-        self._pool.stop(5.0 if self._stops < 2 else 0.0)
+        self._pool.stop(_PARTING_S if self.ending.phase is not Phase.COLD else 0.0)
         self._remote.stop()
         try:
             self._settle(self._pool.collect())
+            unfinished = list(self._requests.values())
+            self._gate.leave(unfinished)
+            self._settling.leave(unfinished)
             self._settling.flush()
             self._consumer.stop()
         except (StoreError, BrokerError) as error:

@@ -105,6 +105,9 @@ class AsyncioPool:
     def shrink(self, by: int = 1) -> None:
         self._resize(max(1, self.size - by))
 
+    def abandon(self) -> None:
+        """Nothing runs in the worker's own thread."""
+
     def stop(self, grace: float) -> None:
         deadline = time.monotonic() + grace
         while self._tasks and time.monotonic() < deadline:

@@ -12,8 +12,9 @@ from beatd.worker.messages import Job, Report
 class Pool(Protocol):
     """Runs jobs. All methods are called from the worker's one thread, and none of them waits, but ``stop``."""
 
-    size: int
-    """How many jobs run at the same time."""
+    @property
+    def size(self) -> int:
+        """How many jobs run at the same time."""
 
     def start(self) -> None:
         """Make the processes or threads."""
@@ -54,6 +55,9 @@ class Pool(Protocol):
 
     def shrink(self, by: int = 1) -> None:
         """Run so many less at the same time, but one; what runs is not disturbed. Raises ValueError as ``grow``."""
+
+    def abandon(self) -> None:
+        """Called by a signal handler: leave the task that it has interrupted, if this is one, by an exception."""
 
     def stop(self, grace: float) -> None:
         """End the pool; what still runs after ``grace`` seconds is killed where that can be done."""

@@ -136,6 +136,9 @@ class PreforkPool:
         for child in sorted(staying, key=lambda one: len(one.jobs))[:by]:
             child.retiring = True
 
+    def abandon(self) -> None:
+        """Nothing runs in the worker's own thread."""
+
     def stop(self, grace: float) -> None:
         for child in self._children:
             child.link.close()

@@ -6,6 +6,7 @@ import os
 import signal
 from collections.abc import Sequence
 
+from beatd.app.run import Abandoned
 from beatd.worker.execution import Attempt, Executor, begun
 from beatd.worker.messages import Job, Report
 from beatd.worker.pools.tidying import Tidy
@@ -23,6 +24,7 @@ class SoloPool:
         self._execute = execute
         self._job: Job | None = None
         self._attempt: Attempt | None = None
+        self._running = False
 
     def start(self) -> None:
         self._execute.tidy = Tidy()
@@ -39,7 +41,7 @@ class SoloPool:
     def collect(self) -> list[Report]:
         if (attempt := self._attempt) is not None:
             self._attempt = None
-            return [self._execute.run(attempt, attempt.job.hard_limit)]
+            return self._run(attempt)
         if (job := self._job) is None:
             return []
         self._job = None
@@ -47,9 +49,18 @@ class SoloPool:
         if isinstance(prepared, Report):
             return [prepared]
         if not job.announce:
-            return [self._execute.run(prepared, job.hard_limit)]
+            return self._run(prepared)
         self._attempt = prepared  # runs with the next call, when its beginning has been settled
         return [begun(job)]
+
+    def _run(self, attempt: Attempt) -> list[Report]:
+        try:
+            self._running = True
+            return [self._execute.run(attempt, attempt.job.hard_limit)]
+        except Abandoned:
+            return []
+        finally:
+            self._running = False
 
     def kill(self, tag: int, number: int = signal.SIGKILL) -> bool:  # noqa: ARG002 - it would be the worker
         return False
@@ -74,6 +85,10 @@ class SoloPool:
 
     def shrink(self, by: int = 1) -> None:
         raise ValueError(f"the solo pool runs one task at a time, it cannot shrink by {by}")
+
+    def abandon(self) -> None:
+        if self._running:
+            raise Abandoned
 
     def stop(self, grace: float) -> None:
         """There is nothing to stop."""

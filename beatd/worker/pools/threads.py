@@ -81,5 +81,8 @@ class ThreadPool:
         self.size = max(1, self.size - by)
         self._crew.resize(self.size)
 
+    def abandon(self) -> None:
+        """Nothing runs in the worker's own thread."""
+
     def stop(self, grace: float) -> None:
         self._crew.stop(time.monotonic() + grace)

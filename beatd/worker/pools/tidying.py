@@ -25,7 +25,7 @@ class Streams:
             if getattr(sys, name) is not stream:
                 setattr(sys, name, stream)
             if getattr(stream, "closed", False):
-                self._streams[name] = _reopened(name, stream)
+                self._streams[name] = _reopened(name)
 
 
 class Tidy:
@@ -65,13 +65,13 @@ def _is_open(number: int) -> bool:
     return True
 
 
-def _reopened(name: str, closed: Any) -> Any:
-    """The stream of that name, made anew for whoever holds the closed one: ``sys`` and the log's handlers."""
+def _reopened(name: str) -> Any:
+    """The stream of that name, made anew; the log's handlers get it in place of closed ones."""
     number = 1 if name == "stdout" else 2
     stream = os.fdopen(number, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)
     setattr(sys, name, stream)
     for handler in _handlers():
-        if isinstance(handler, logging.StreamHandler) and handler.stream is closed:
+        if isinstance(handler, logging.StreamHandler) and getattr(handler.stream, "closed", False):
             handler.stream = stream  # not setStream(): it would flush the closed one
     return stream
 

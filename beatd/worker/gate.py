@@ -1,0 +1,91 @@
+"""The last gate before the pool: what keeps a message from running, or from running now, that is not in the message."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Sequence
+
+from beatd.app.app import App
+from beatd.exceptions import StoreError, WorkerLostError
+from beatd.worker.finished import FinishedRuns
+from beatd.worker.rates import Rates
+from beatd.worker.request import Request
+from beatd.worker.settling import Settling
+from beatd.worker.suspects import CHANCES, WAIT_MS, Suspects, try_spare
+
+log = logging.getLogger("celery.worker")
+
+
+class Gate:
+    """Lets requests through one by one: no repeats, no more than the rates allow, no killers."""
+
+    def __init__(self, app: App, settling: Settling, finished: FinishedRuns, rates: Rates, suspects: Suspects) -> None:
+        self._clock = app.clock
+        self._settling = settling
+        self._finished = finished
+        self._rates = rates
+        self._suspects = suspects
+
+    def admit(self, requests: Sequence[Request]) -> list[Request]:
+        """Those that may run now; what becomes of the others is settled or kept here. Raises StoreError."""
+        run = self._without_repeats(list(requests))
+        run, waiting = self._rates.admit(run, self._clock.monotonic())
+        for request, seconds in waiting:
+            self._settling.park(request.delivery, self._clock.now_ms() + math.ceil(seconds * 1000))
+        return self._without_suspects(run)
+
+    def due(self) -> list[Request]:
+        """Those that were kept and may run now."""
+        due = self._rates.due(self._clock.monotonic())
+        return self._without_suspects(due) if due else due
+
+    def due_in(self) -> float:
+        """Seconds until :meth:`due` has something."""
+        return self._rates.next_in(self._clock.monotonic())
+
+    def ended(self, tag: int) -> None:
+        """A request that was let through has ended."""
+        self._suspects.ended(tag)
+
+    def leave(self, unfinished: Sequence[Request]) -> None:
+        """The worker leaves: what was kept here goes back, and ``unfinished`` requests are not to blame for it."""
+        self._settling.give_back([request.delivery for request in self._rates.held()])
+        try_spare(self._suspects, unfinished)
+
+    def _without_repeats(self, requests: list[Request]) -> list[Request]:
+        """Leave out runs of the scheduler that have ended before: their messages were sent, or delivered, twice."""
+        scheduled = [one.id for one in requests if one.headers.entry is not None]
+        if not scheduled:
+            return requests
+        try:
+            repeats = self._finished.among(scheduled)
+        except StoreError:
+            self._settling.give_back([one.delivery for one in requests])
+            raise
+        for request in requests:
+            if request.id in repeats:
+                log.warning(
+                    "Dropping %s[%s]: this run has ended before",
+                    request.name,
+                    request.id,
+                    extra={"event": "run_repeated", "entry": request.headers.entry, "task_id": request.id},
+                )
+                self._settling.drop(request.delivery)
+        return [one for one in requests if one.id not in repeats]
+
+    def _without_suspects(self, requests: list[Request]) -> list[Request]:
+        if not any(request.headers.redelivered for request in requests):
+            return requests
+        try:
+            run, later, killers = self._suspects.sift(requests)
+        except StoreError:
+            self._settling.give_back([one.delivery for one in requests])
+            raise
+        for request in later:
+            self._settling.park(request.delivery, self._clock.now_ms() + WAIT_MS)
+        for request in killers:
+            reason = f"{request.name} was running {CHANCES} times when its process or worker died"
+            self._settling.fail(request, WorkerLostError(f"Worker exited prematurely: {reason}"))
+            self._settling.bury(request.delivery, reason)
+        return run
