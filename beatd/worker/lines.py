@@ -40,6 +40,12 @@ def ended(log: logging.Logger, task: Task[..., Any], context: Context, outcome: 
             log.error("Task %s[%s] raised unexpected: %s%s", name, task_id, text, trace, extra=extra)
 
 
+def words(outcome: Outcome) -> str:
+    """A result, or the exception that ended an attempt, as it prints itself."""
+    value = outcome.value
+    return safe_repr(value.exc if outcome.state == RETRY else value)
+
+
 _EVENTS = {
     SUCCESS: "task_succeeded",
     FAILURE: "task_failed",

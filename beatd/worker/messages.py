@@ -95,6 +95,8 @@ class Job(msgspec.Struct, frozen=True, array_like=True):
     soft_limit: float | None = None
     hard_limit: float | None = None
     """Enforced from outside where that can be done: by the process itself in the solo pool only."""
+    describe: bool = False
+    """Report the outcome in words, too: monitors want them, and not every outcome is stored."""
 
 
 class Report(msgspec.Struct, frozen=True, array_like=True):
@@ -115,6 +117,10 @@ class Report(msgspec.Struct, frozen=True, array_like=True):
     """Results of other tasks, which will never run because this one failed."""
     parts: list[Part] = []
     """Ends of tasks that chords wait for."""
+    words: str = ""
+    """The result or the exception, as it prints itself; only for jobs that ask for it."""
+    trace: str | None = None
+    """The exception's traceback; as above."""
 
 
 MALFORMED = "MALFORMED"

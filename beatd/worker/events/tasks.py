@@ -101,11 +101,14 @@ def _meta(report: Report) -> dict[str, Any]:
 
 
 def _result(report: Report) -> str:
-    return safe_repr(_meta(report).get("result"))
+    """In words; those of a job that was sent before anybody listened are made here."""
+    return report.words or safe_repr(_meta(report).get("result"))
 
 
 def _failure(report: Report) -> tuple[str, str | None]:
     """The exception as it would print itself, and its traceback."""
+    if report.words:
+        return report.words, report.trace
     meta = _meta(report)
     match meta.get("result"):
         case {"exc_type": str(name), "exc_message": [*arguments]}:
