@@ -15,6 +15,8 @@ import kombu
 import pytest
 import redis
 
+from beatd.message import open_envelope
+
 CONFIG = """
 [redis]
 url = "{store}"
@@ -111,6 +113,9 @@ def test_runs_arrive_once_and_in_order(start_beatd, config, depth, take, queue, 
 
 
 KILLED_AT = {
+    "due": "from beatd.beat.dispatcher import Dispatcher as kind; verb, after = 'dispatch', False",
+    "not advanced": "from beatd.beat.heap import DueHeap as kind; verb, after = 'advance', False",
+    "advanced": "from beatd.beat.heap import DueHeap as kind; verb, after = 'advance', True",
     "claimed": "from beatd.broker.amqp import AmqpPublisher as kind; verb, after = 'publish_many', False",
     "written": "from beatd.broker.link import Link as kind; verb, after = '_write', True",
     "confirmed": "from beatd.broker.amqp import AmqpPublisher as kind; verb, after = 'publish_many', True",
@@ -148,7 +153,7 @@ def test_a_daemon_killed_at_any_point_leaves_no_gap(
         killed = subprocess.run(command, stdout=log, stderr=log, timeout=60, check=False, cwd=tmp_path)
     assert killed.returncode == -signal.SIGKILL, (tmp_path / "killed.log").read_text()
     left = store.llen("{beatd}:0:outbox")
-    assert left == (0 if point == "struck off" else 1)
+    assert left == (0 if point in ("due", "struck off") else 1)
     heir = start_beatd(*arguments)
     heir.expect('"event": ?"run_dispatched"', times=10, timeout=20)
     heir.end()
@@ -203,6 +208,28 @@ def test_a_broker_that_comes_late_gets_what_was_due_since(
     wait_until(lambda: depth(queue) >= 20, timeout=30, what="messages")
     daemon.end()
     assert assert_no_run_is_missing(take(queue)) == 0
+
+
+def test_what_waited_for_a_broker_that_is_given_up_goes_to_the_next_one(start_beatd, config, store, queue, wait_until):
+    """A fleet whose RabbitMQ is gone for good takes the state store as its broker: nothing stays in the outbox."""
+    first = start_beatd(*config(broker="amqp://guest:guest@127.0.0.1:1//"))
+    wait_until(lambda: store.llen("{beatd}:0:outbox"), timeout=20, what="a run in the outbox")
+    first.expect('"event": ?"broker_unavailable"', times=2)
+    first.end()
+    waiting = {open_envelope(raw).id for raw in store.lrange("{beatd}:0:outbox", 0, -1)}
+    heir = start_beatd(*config(broker=store_url(store)))
+    wait_until(lambda: store.llen(queue) >= 10, timeout=20, what="ten messages")
+    heir.end()
+    assert not store.exists("{beatd}:0:outbox")
+    messages = [open_envelope(raw) for raw in reversed(store.lrange(queue, 0, -1))]
+    assert waiting <= {message.id for message in messages}
+    assert assert_no_run_is_missing(messages) == 0
+    assert len(events(heir, "leftovers_dispatched")) == 1
+
+
+def store_url(store):
+    place = store.get_connection_kwargs()
+    return f"redis://{place['host']}:{place['port']}/{place['db']}"
 
 
 def test_what_no_queue_gets_is_an_error_and_in_nobodys_way(start_beatd, config, store, depth, take, queue, wait_until):

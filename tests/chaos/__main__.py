@@ -16,7 +16,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=secrets.randbelow(1_000_000), help="the choices of another run")
     parser.add_argument("--broker", choices=("store", "rabbitmq"), default="store")
     parser.add_argument("--shards", type=int, default=1)
-    parser.add_argument("--size", type=int, default=100, help="seven runs a second for each (default: 100)")
+    parser.add_argument("--size", type=int, help="seven runs a second for each; default: 100, with RabbitMQ 50")
     parser.add_argument("--ttl", type=int, default=5_000, help="of the lease (ms)")
     parser.add_argument("--longest", type=float, default=40, help="seconds for which a daemon may be frozen")
     parser.add_argument("--power-loss", action="store_true", help="everysec: the store forgets its last second")
@@ -34,7 +34,7 @@ def main() -> int:
             longest=given.longest,
             broker=given.broker,
             shards=given.shards,
-            size=given.size,
+            size=given.size or (100 if given.broker == "store" else 50),
             power_loss=given.power_loss,
             kinds=tuple(given.faults),
             store=given.store,
