@@ -101,11 +101,13 @@ class Run(NamedTuple):
     fire_ms: int
     timeline: Schedule
     """The runs of the entry over time, this one among them."""
+    own_id: str | None = None
+    """The id of a run that was asked for by hand, if it is not that of its due time."""
 
     @property
     def id(self) -> str:
         """The run id, which is the task id of its message."""
-        return run_id(self.entry.name, self.due_ms)
+        return self.own_id or run_id(self.entry.name, self.due_ms)
 
     @property
     def due_at(self) -> datetime:
@@ -118,8 +120,17 @@ def run_id(name: str, due_ms: int) -> str:
 
     Written out because :func:`uuid.uuid5` takes three times as long, and a herd needs ten thousand at once.
     """
+    return _uuid5(f"{name}@{due_ms}")
+
+
+def manual_run_id(name: str, request: str) -> str:
+    """The id of a run that was asked for by hand; ``request`` tells it from all others of its entry."""
+    return _uuid5(f"{name}@manual:{request}")
+
+
+def _uuid5(text: str) -> str:
     sha1 = _NAMESPACE_HASHED.copy()
-    sha1.update(f"{name}@{due_ms}".encode())
+    sha1.update(text.encode())
     digest = sha1.hexdigest()
     return f"{digest[:8]}-{digest[8:12]}-5{digest[13:16]}-{_VARIANT[digest[16]]}{digest[17:20]}-{digest[20:32]}"
 
@@ -163,6 +174,12 @@ class LogSettings(msgspec.Struct, frozen=True, kw_only=True):
     format: Literal["text", "json"] = "text"
 
 
+class HistorySettings(msgspec.Struct, frozen=True, kw_only=True):
+    """``[history]``: how many of its last runs are kept for each entry; 0: none."""
+
+    keep: int = 20
+
+
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Everything in ``beat.toml`` but the schedule. ``file`` is where it was read from; paths in it are absolute."""
 
@@ -175,3 +192,4 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     broker: BrokerSettings = BrokerSettings()
     leader: LeaderSettings = LeaderSettings()
     log: LogSettings = LogSettings()
+    history: HistorySettings = HistorySettings()

@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING
 
 from beatd import broker
 from beatd.beat.card import Card, Schedule
+from beatd.beat.courier import Courier
 from beatd.beat.dispatcher import Dispatcher
 from beatd.beat.elector import Elector
 from beatd.beat.heap import DueHeap
 from beatd.beat.loop import Loop
+from beatd.beat.manual import Manual
 from beatd.beat.messages import Messages
 from beatd.beat.orders import Orderly
 from beatd.beat.outlet import OutboxOutlet, Outlet, StoreOutlet
@@ -31,13 +33,15 @@ from beatd.sources import InForce, StoreSource
 from beatd.store import server
 from beatd.store.claims import Claims
 from beatd.store.client import connect
+from beatd.store.dispatched import Dispatched
 from beatd.store.embedded import find_embedded, open_embedded
-from beatd.store.keys import Keys
+from beatd.store.keys import Keys, shard_of
 from beatd.store.lease import Leases
 from beatd.store.orders import Answer, Orders
 from beatd.store.outbox import Outbox
 from beatd.store.registry import Registry
 from beatd.store.replicas import Replicas
+from beatd.store.requests import Requests
 from beatd.store.running import Running
 
 if TYPE_CHECKING:
@@ -126,6 +130,7 @@ class Daemon:
             on_change=self._put_in_force,
             on_read=self.card.read,
             on_order=self._orderly.look,
+            on_request=self._loop.ring,
         )
         self.replace = self._source.rebase
         """Put what files and app say in force, from any thread, with the store's entries and pauses over it."""
@@ -172,17 +177,23 @@ class Daemon:
 
     def _beat(self, seat: Seat) -> Beat:
         settings, store, keys, clock = self._settings, self._store, self._keys, self._clock
-        claims = Claims(store.client, keys, shard=seat.shard, shards=settings.leader.shards, replicas=self._replicas)
-        outbox = Outbox(store.client, keys, shard=seat.shard, shards=settings.leader.shards)
+        shard, shards, keep = seat.shard, settings.leader.shards, settings.history.keep
+        claims = Claims(store.client, keys, shard=shard, shards=shards, replicas=self._replicas, keep=keep)
+        outbox = Outbox(store.client, keys, shard=shard, shards=shards)
         behind_outbox = OutboxOutlet(outbox, self._publisher, clock)
         outlet: Outlet = StoreOutlet(self._publisher, behind_outbox) if store.is_broker else behind_outbox
         messages, running = Messages(settings.broker.default_queue), Running(store.client, keys)
+        dispatcher = Dispatcher(claims, messages, outlet, running, clock)
+        requests = Requests(store.client, keys, shard=shard, keep=keep)
+        courier = Courier(requests, messages, outlet, running, report=dispatcher.report, clock=clock)
+        dispatched = Dispatched(store.client, keys)
         return Beat(
             clock=clock,
             elector=seat,
             claims=claims,
-            dispatcher=Dispatcher(claims, messages, outlet, running, clock),
+            dispatcher=dispatcher,
             heap=DueHeap(),
+            manual=Manual(courier, dispatched, owns=lambda name: shard_of(name, shards) == shard),
             wake=self._wake,
             on_turn=self._turned,
         )

@@ -29,6 +29,11 @@ class Loop:
         for beat, part in zip(self._beats, parts, strict=True):
             beat.replace(part)
 
+    def ring(self) -> None:
+        """Somebody asks for runs. May be called from any thread."""
+        for beat in self._beats:
+            beat.ring()
+
     def run(self) -> None:
         """Turn until :meth:`stop`."""
         while not self.stopping:

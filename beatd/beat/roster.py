@@ -68,6 +68,10 @@ class Roster:
                 self._entries = incoming
                 self._changes = self._changes.then(changes)
 
+    def entry(self, name: str) -> Entry | None:
+        """The entry of that name in force."""
+        return self._entries.get(name)
+
     def distrust(self) -> None:
         """What was read from the store may be wrong by now: build the heap anew."""
         self._resumed_in = 0

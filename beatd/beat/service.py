@@ -13,6 +13,7 @@ from itertools import islice
 
 from beatd.beat.dispatcher import Dispatcher
 from beatd.beat.heap import DueHeap
+from beatd.beat.manual import Manual
 from beatd.beat.roster import Roster
 from beatd.beat.seat import Seat
 from beatd.clock import Clock
@@ -50,9 +51,11 @@ class Beat:
         dispatcher: Dispatcher,
         heap: DueHeap,
         wake: threading.Event,
+        manual: Manual | None = None,
         on_turn: Callable[[], None] = lambda: None,
     ) -> None:
         self._clock = clock
+        self._manual = manual
         self._elector = elector
         self._dispatcher = dispatcher
         self._heap = heap
@@ -67,6 +70,12 @@ class Beat:
         """Put another schedule in force at the next turn. May be called from any thread."""
         self._roster.replace(entries)
         self._wake.set()
+
+    def ring(self) -> None:
+        """Somebody asks for runs: look at the next turn. May be called from any thread."""
+        if self._manual:
+            self._manual.ring()
+            self._wake.set()
 
     def turn(self) -> float:
         """A :meth:`step` that outlives store and broker: errors are said and waited out, they never end the loop."""
@@ -98,13 +107,17 @@ class Beat:
         if not self._dispatcher.flush(term):
             return 0.0
         self._roster.follow(term, self._clock.now_ms())
+        rest = self._manual.turn(term, self._roster.entry) if self._manual else SLEEP_MAX
         for _ in range(TURNS):
-            if not (runs := self._heap.due(self._clock.now_ms(), at_most=TURN)):
-                return self._until_next_due()
+            runs = self._heap.due(self._clock.now_ms(), at_most=TURN)
+            if not self._dispatcher.flush(term, more_comes=bool(runs)):
+                break
+            if not runs:
+                return min(self._until_next_due(), rest)
             outcomes = self._dispatcher.dispatch(runs, term)  # claims and pushes; raises and changes nothing otherwise
             self._heap.advance(outcomes)  # memory moves after the store has
             self._on_turn()
-            if (term := self._elector.term()) is None or not self._dispatcher.flush(term):
+            if (term := self._elector.term()) is None:
                 break
         return 0.0
 

@@ -6,8 +6,11 @@ from enum import Enum
 from typing import NamedTuple
 
 from beatd.beat.messages import expires_at_ms
-from beatd.model import Run
+from beatd.model import Entry, Run
 from beatd.timeline import hidden
+
+RUNTIME_MS = 3_600_000
+"""How long a run may take at most, as far as overlaps are concerned, unless its entry says ``max_runtime``."""
 
 
 class Skip(Enum):
@@ -51,3 +54,8 @@ def judge(run: Run, queue: str, facts: Facts) -> Verdict:
     if policies.max_queue_depth is not None and facts.depths.get(queue, 0) >= policies.max_queue_depth:
         return Verdict(skip=Skip.QUEUE_FULL)
     return Verdict(expires_ms)
+
+
+def runtime_ms(entry: Entry) -> int:
+    """How long a run of the entry may take at most, as far as overlaps are concerned."""
+    return entry.policies.max_runtime_ms or RUNTIME_MS

@@ -118,6 +118,9 @@ SECTIONS: Mapping[str, Fields] = {
         "level": Field("level", choice("debug", "info", "warning", "error"), "What is logged.", "warning"),
         "format": Field("format", choice("text", "json"), "text for people, json for programs.", "json"),
     },
+    "history": {
+        "keep": Field("keep", whole(0, 1000), "How many of its last runs are kept for each entry; 0: none.", 100),
+    },
 }
 """The tables of the file beside ``[defaults]`` and the schedule."""
 
@@ -126,6 +129,7 @@ ABOUT_SECTIONS: Mapping[str, str] = {
     "broker": "Where messages go. Without it, to queues on the state store.",
     "leader": "How daemons that stand in for each other agree.",
     "log": "What the daemon logs.",
+    "history": "What is remembered of past runs.",
 }
 
 

@@ -15,7 +15,7 @@ from beatd.config.faults import Report
 from beatd.config.fields import SECTIONS, Field, Fields, read_fields, read_value, refuse_unknown
 from beatd.config.values import Wrong, told
 from beatd.config.variables import Substituted
-from beatd.model import BrokerSettings, LeaderSettings, LogSettings, RedisSettings, Settings
+from beatd.model import BrokerSettings, HistorySettings, LeaderSettings, LogSettings, RedisSettings, Settings
 from beatd.schedules import duration_text
 
 STRUCTS: Mapping[str, type[Any]] = {
@@ -23,6 +23,7 @@ STRUCTS: Mapping[str, type[Any]] = {
     "broker": BrokerSettings,
     "leader": LeaderSettings,
     "log": LogSettings,
+    "history": HistorySettings,
 }
 TABLES = (*SECTIONS, "defaults", "beat_schedule")
 """What is a table of its own in the file."""
@@ -56,6 +57,7 @@ def read_settings(raw: Mapping[str, Any], file: FilePath, env: Mapping[str, str]
         broker=sections["broker"],
         leader=_timed(sections["leader"], raw.get("leader", {}), report),
         log=sections["log"],
+        history=sections["history"],
     )
 
 
@@ -105,6 +107,12 @@ def _secrets(
             if secret is not UNSET:
                 found[key] = secret
     return found
+
+
+def secret_files(raw: Mapping[str, Any], folder: FilePath) -> tuple[str, ...]:
+    """The files, with absolute paths, that hold settings which are secrets; of a configuration without faults."""
+    named = (raw.get(section, {}).get(FILE.format(key)) for section in SECTIONS for key in SECRETS)
+    return tuple(str(folder / path) for path in named if path)
 
 
 def _content(folder: FilePath, raw: Any) -> Substituted:

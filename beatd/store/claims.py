@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import redis
 
 from beatd.exceptions import StoreWentBack
+from beatd.store import records
 from beatd.store.client import Script, border
 from beatd.store.keys import Keys, shard_of
 from beatd.store.replicas import Replicas
@@ -50,6 +51,8 @@ class Claim(NamedTuple):
     message: bytes = b""
     running: str = ""
     """``<run id> <ms until which it may run>``, for entries that mind overlaps."""
+    record: bytes = records.NONE
+    """What goes into the history, see :mod:`beatd.store.records`."""
 
 
 class Claims:
@@ -58,15 +61,25 @@ class Claims:
     ``lease_value`` fences every call: :class:`~beatd.exceptions.TermLost` means that the term is over and that nothing
     was written. :class:`~beatd.exceptions.StoreUnavailable` leaves it open whether the write happened; repeating it is
     harmless, because a run is claimed only once. :class:`~beatd.exceptions.StoreWentBack` means that claims which the
-    store had confirmed are gone, and that the state is to be read again.
+    store had confirmed are gone, and that the state is to be read again. ``keep`` is how many runs of an entry its
+    history has at least.
     """
 
     def __init__(
-        self, client: redis.Redis, keys: Keys, *, shard: int = 0, shards: int = 1, replicas: Replicas | None = None
+        self,
+        client: redis.Redis,
+        keys: Keys,
+        *,
+        shard: int = 0,
+        shards: int = 1,
+        replicas: Replicas | None = None,
+        keep: int = 20,
     ) -> None:
         self._client = client
         self._replicas = replicas
         self._keys = keys.shard(shard)
+        self._histories = keys.history("")
+        self._keep = keep * records.CELL
         self._shard, self._shards = shard, shards
         self._adopt = Script(client, "adopt")
         self._claim = Script(client, "claim")
@@ -128,10 +141,11 @@ class Claims:
         comes. A clock that is a day ahead passes over a day of runs; when it is set right they are still to come, and
         those that were made ahead of their time are not made again.
         """
-        keys = [self._keys.lease, self._keys.gaps]
+        keys = [self._keys.lease, self._keys.gaps, self._histories]
         for start in range(0, len(gaps), ADOPT_BATCH):
-            flat = (part for gap in gaps[start : start + ADOPT_BATCH] for part in gap)
-            self._pass_over(keys, [lease_value, GAPS_KEPT_MS, *flat])
+            batch = gaps[start : start + ADOPT_BATCH]
+            flat = (part for gap in batch for part in (*gap, records.missed(gap.after_ms, gap.before_ms)))
+            self._pass_over(keys, [lease_value, GAPS_KEPT_MS, self._keep, *flat])
 
     def sweep(self, names: Iterable[str], *, lease_value: str, now_ms: int, keep_ms: int) -> list[str]:
         """Forget the state of this shard's entries that have not been among ``names`` for ``keep_ms``; returns their
@@ -145,10 +159,11 @@ class Claims:
         changes = [(name, "") for name in gone if name in present]
         changes += [(name, "forget") for name in forgotten]
         changes += [(name, "mark") for name in sorted(known) if name not in present and name not in gone]
-        hashes = [self._keys.last_due, self._keys.known, self._keys.runs, self._keys.running, self._keys.gaps]
+        shard = self._keys
+        hashes = [shard.last_due, shard.known, shard.runs, shard.running, shard.gaps, shard.tally]
         for start in range(0, len(changes), ADOPT_BATCH):
             flat = [text for change in changes[start : start + ADOPT_BATCH] for text in change]
-            self._sweep([self._keys.lease, self._keys.gone, *hashes], [lease_value, now_ms, *flat])
+            self._sweep([shard.lease, shard.gone, self._histories, *hashes], [lease_value, now_ms, *flat])
         return forgotten
 
     def _mine(self, raw: Any) -> set[str]:
@@ -159,12 +174,14 @@ class Claims:
 
     def _call(self, batch: Sequence[Claim], lease_value: str) -> tuple[list[str], list[str | int | bytes]]:
         shard = self._keys
-        keys = [shard.lease, shard.last_due, shard.runs, shard.running, shard.gaps, shard.claims]
+        keys = [shard.lease, shard.last_due, shard.runs, shard.running, shard.gaps, shard.claims, shard.tally]
+        keys.append(self._histories)
         queues: dict[str, int] = {}
-        args: list[str | int | bytes] = [lease_value, self._confirmed]
-        for name, due_ms, queue, message, running in batch:
+        args: list[str | int | bytes] = [lease_value, self._confirmed, self._keep]
+        for name, due_ms, queue, message, running, record in batch:
             number = 0 if queue is None else queues.setdefault(queue, len(keys) + len(queues) + 1)
-            args += (name, due_ms, number, message, running)
+            note = record + b" " + running.encode() if running else record
+            args += (name, due_ms, number, message, note)
         return [*keys, *queues], args
 
     def _report_unreadable(self, name: str, raw: Sequence[bytes]) -> None:

@@ -19,14 +19,28 @@ from beatd.cli import COMMANDS, main
 from beatd.config.fields import OPTIONS, POLICIES, SECTIONS
 from beatd.config.shapes import ENTRY
 from beatd.exceptions import ConfigError
-from beatd.model import BrokerSettings, LeaderSettings, LogSettings, Options, Policies, RedisSettings
+from beatd.model import (
+    BrokerSettings,
+    HistorySettings,
+    LeaderSettings,
+    LogSettings,
+    Options,
+    Policies,
+    RedisSettings,
+)
 from beatd.store.keys import Keys, type_of
 from tests.unit.logged_events import PACKAGE, logged
 
 ROOT = PACKAGE.parent
 DOCS = ROOT / "docs"
 PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*.md"))]
-STRUCTS = {"redis": RedisSettings, "broker": BrokerSettings, "leader": LeaderSettings, "log": LogSettings}
+STRUCTS = {
+    "redis": RedisSettings,
+    "broker": BrokerSettings,
+    "leader": LeaderSettings,
+    "log": LogSettings,
+    "history": HistorySettings,
+}
 ENVIRONMENT = {"REDIS_PASSWORD": "secret"}
 
 CODE = re.compile(r"`([^`]+)`")
@@ -233,6 +247,7 @@ def test_every_metric_is_documented():
 def test_every_key_is_documented_with_its_type():
     keys = Keys("beatd")
     daemon = {*keys.shard(0), keys.daemons, keys.wake, *keys.runtime(), keys.orders, keys.answers("<id>")}
+    daemon |= {keys.history("<entry>"), keys.requests, keys.answered("<id>"), keys.sent("<run id>")}
     worker = {*keys.workers(), keys.worker("<id>", "unacked"), keys.worker("<id>", "alive"), keys.finished("<run id>")}
     for heading, expected in (("Keys of the daemon", daemon), ("Keys of the bundled worker", worker)):
         documented = {code(row[0]): row[1] for row in rows(section("state.md", heading))}

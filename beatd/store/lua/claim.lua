@@ -6,17 +6,23 @@
 -- KEYS[4]  running   hash    entry name -> "<run id> <ms until which it may run>"
 -- KEYS[5]  gaps      hash    entry name -> "<after> <before> <after> <before> …" (ms), see pass_over.lua
 -- KEYS[6]  claims    string  number of calls that wrote something, of this script and of adopt.lua
--- KEYS[7…] queues    list    where messages are pushed
+-- KEYS[7]  tally     hash    entry name -> "<word> <number> <word> <number> …", how many of its runs were late, skipped …
+-- KEYS[8]  history   string  an entry's cells are in the key of this name and its own: cells of 20 bytes, the newest last
+-- KEYS[9…] queues    list    where messages are pushed
 -- ARGV[1]  the value that the lease must have
 -- ARGV[2]  the number in KEYS[6] that the caller was last told
--- ARGV[3…] name, due (ms), number of its queue in KEYS (0: nothing is sent), message, running (or empty); name, …
+-- ARGV[3]  how many bytes of history to keep for each entry (0: none is written)
+-- ARGV[4…] name, due (ms), number of its queue in KEYS (0: nothing is sent), message, note; name, …
+--          The note is the run's cell of history, the word under which it is counted besides, if any, and for KEYS[4], if
+--          its entry minds overlaps, a blank and that value. It begins with a zero byte if there is no cell.
 --
 -- Returns KEYS[6], and the numbers (from 0) of the runs that were left out because they had been claimed: their due is
 -- not after last due, and in none of the gaps. In these cases an error, and nothing is claimed:
 --   FENCED    the term is over
 --   WENTBACK  the server has forgotten writes that it had confirmed: the last ones, or all
 --   CORRUPT   something that is not a number is where a number should be
--- Runs of one entry must come in the order of their due times; messages reach a queue in the order given.
+-- Runs of one entry must come in the order of their due times; messages reach a queue in the order given. History and
+-- tally are written last, and what goes wrong with them is passed over: they are for people, and no run waits for them.
 
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then
   return redis.error_reply('FENCED term ' .. ARGV[1] .. ' is over')
@@ -26,18 +32,19 @@ if not calls then
   return redis.error_reply('CORRUPT key ' .. KEYS[6] .. ' does not hold a number')
 elseif calls < tonumber(ARGV[2]) then
   return redis.error_reply('WENTBACK key ' .. KEYS[6] .. ' is at ' .. calls .. ' and was at ' .. ARGV[2])
-elseif #ARGV == 2 then
+elseif #ARGV == 3 then
   return {calls}
 end
 
 local names = {}
-for i = 3, #ARGV, 5 do
+for i = 4, #ARGV, 5 do
   names[#names + 1] = ARGV[i]
 end
 local stored_due = redis.call('HMGET', KEYS[2], unpack(names))
 local stored_runs = redis.call('HMGET', KEYS[3], unpack(names))
 
-local last_due, runs, running, gaps, pushes, left_out = {}, {}, {}, {}, {}, {}
+local last_due, runs, running, gaps, pushes, left_out, notes = {}, {}, {}, {}, {}, {}, {}
+local CELL = 20
 
 -- Whether a run that is not after last due was passed over and is still open; from now on what is up to it is not.
 local function take_from_gap(name, due)
@@ -57,7 +64,7 @@ local function take_from_gap(name, due)
 end
 
 for n, name in ipairs(names) do
-  local at = 5 * n - 2
+  local at = 5 * n - 1
   local due, queue = ARGV[at + 1], tonumber(ARGV[at + 2])
   local last, count = tonumber(last_due[name] or stored_due[n] or '0'), runs[name] or tonumber(stored_runs[n] or '0')
   if not (last and count) then
@@ -71,10 +78,12 @@ for n, name in ipairs(names) do
   if not is_new and not take_from_gap(name, due) then
     left_out[#left_out + 1] = n - 1
   else
+    local note = ARGV[at + 4]
+    notes[n] = note
     if queue > 0 then
       runs[name] = count + 1
-      if ARGV[at + 4] ~= '' then
-        running[name] = ARGV[at + 4]
+      if #note > CELL then
+        running[name] = string.match(note, ' (.*)', CELL + 1)
       end
       local messages = pushes[queue]
       if not messages then
@@ -113,6 +122,34 @@ for key, fields in pairs(changed) do
   end
   if #pairs_of_key > 0 then
     redis.call('HSET', key, unpack(pairs_of_key))
+  end
+end
+
+local function count(name, word)
+  local tally, found = redis.pcall('HGET', KEYS[7], name), nil
+  tally, found = string.gsub(type(tally) == 'string' and tally or '', word .. ' (%d+)', function(number)
+    return word .. ' ' .. string.format('%.0f', number + 1)
+  end)
+  redis.pcall('HSET', KEYS[7], name, found > 0 and tally or (word .. ' 1 ' .. tally))
+end
+
+local keep = tonumber(ARGV[3])
+for n, name in ipairs(names) do
+  local note = notes[n] or '\0'
+  local cell = note
+  if #note > CELL then
+    cell = string.sub(note, 1, CELL)
+    local word = string.match(note, '^[^ ]+', CELL + 1)
+    if word then
+      count(name, word)
+    end
+  end
+  if keep > 0 and string.byte(cell) ~= 0 then
+    local key = KEYS[8] .. name
+    local length = redis.pcall('APPEND', key, cell)
+    if type(length) == 'number' and length > 2 * keep then -- seldom, so that most runs cost one call
+      redis.call('SET', key, redis.call('GETRANGE', key, -keep, -1))
+    end
   end
 end
 return {calls, unpack(left_out)}

@@ -37,7 +37,7 @@ def die_at(point, number):  # noqa: C901 - four ways to die
 
     def dying_stream(self, calls, *rest):
         calls = list(calls)
-        has_runs = any(len(args) > 2 for _, args in calls) and "LPUSH" in self._call.script
+        has_runs = any(len(args) > 3 for _, args in calls) and "LPUSH" in self._call.script
         if has_runs and reached("claim under way"):
             connection = self._client.connection_pool.get_connection()
             keys, args = calls[0]

@@ -1,0 +1,72 @@
+-- Send runs that were asked for by hand, remember them, and note how far the request has got; all in one step.
+--
+-- KEYS[1]  lease     string  "<daemon id>:<token>"
+-- KEYS[2]  requests  hash    request id -> "<good until, ms> <request, JSON>"
+-- KEYS[3]  answer    string  JSON, expires: what became of the request so far
+-- KEYS[4]  running   hash    entry name -> "<run id> <ms until which it may run>"
+-- KEYS[5]  tally     hash    entry name -> "<word> <number> …", see claim.lua
+-- KEYS[6]  history   string  the entry's cells: 20 bytes each, the newest last
+-- KEYS[7]  list      list    where messages are pushed: the queue, or the outbox
+-- KEYS[8…] sent      string  one for each run, expires: there when a run of this id was sent by hand
+-- ARGV[1]  the value that the lease must have
+-- ARGV[2]  request id
+-- ARGV[3]  what KEYS[2] must hold for it
+-- ARGV[4]  what it shall hold, or empty: it is done with
+-- ARGV[5]  the answer
+-- ARGV[6]  how long answer and sent are kept (ms)
+-- ARGV[7]  how many bytes of history to keep (0: none is written)
+-- ARGV[8]  entry name
+-- ARGV[9]  for KEYS[4], or empty
+-- ARGV[10] the word under which runs are counted
+-- ARGV[11…] message, cells; message, cells; …
+--
+-- Returns 1, or 0 when the request is not what the caller believes: withdrawn, or already done with in an attempt that
+-- seemed to fail; then nothing is written. Error FENCED when the term is over. A run that was sent before is left out.
+
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then
+  return redis.error_reply('FENCED term ' .. ARGV[1] .. ' is over')
+end
+if redis.call('HGET', KEYS[2], ARGV[2]) ~= ARGV[3] then
+  return 0
+end
+
+local messages, cells, new = {}, {}, {}
+for i = 8, #KEYS do
+  if redis.call('SET', KEYS[i], ARGV[2], 'NX', 'PX', ARGV[6]) then
+    new[#new + 1] = KEYS[i]
+    messages[#messages + 1] = ARGV[2 * i - 5]
+    cells[#cells + 1] = ARGV[2 * i - 4]
+  end
+end
+-- As in claim.lua: a script that fails half way is not undone. What fails before this leaves no message, and no request
+-- that counts as done with; only that its runs count as sent, which is undone here.
+local pushed = #messages == 0 or redis.pcall('LPUSH', KEYS[7], unpack(messages))
+if type(pushed) == 'table' then
+  redis.call('DEL', unpack(new))
+  return pushed
+end
+if ARGV[4] == '' then
+  redis.call('HDEL', KEYS[2], ARGV[2])
+else
+  redis.call('HSET', KEYS[2], ARGV[2], ARGV[4])
+end
+redis.call('SET', KEYS[3], ARGV[5], 'PX', ARGV[6])
+
+if #messages > 0 then
+  if ARGV[9] ~= '' then
+    redis.pcall('HSET', KEYS[4], ARGV[8], ARGV[9])
+  end
+  local word, tally, found = ARGV[10], redis.pcall('HGET', KEYS[5], ARGV[8]), nil
+  tally, found = string.gsub(type(tally) == 'string' and tally or '', word .. ' (%d+)', function(number)
+    return word .. ' ' .. string.format('%.0f', number + #messages)
+  end)
+  redis.pcall('HSET', KEYS[5], ARGV[8], found > 0 and tally or (word .. ' ' .. #messages .. ' ' .. tally))
+  local keep = tonumber(ARGV[7])
+  if keep > 0 then
+    local length = redis.pcall('APPEND', KEYS[6], table.concat(cells))
+    if type(length) == 'number' and length > 2 * keep then
+      redis.call('SET', KEYS[6], redis.call('GETRANGE', KEYS[6], -keep, -1))
+    end
+  end
+end
+return 1
