@@ -63,8 +63,8 @@ def redirect_stdouts(level: int | str) -> None:
     """Have what is printed logged, line by line, at ``level``."""
     number = logging.getLevelName(level.upper()) if isinstance(level, str) else level
     logger = logging.getLogger(REDIRECTED)
-    sys.stdout = Redirected(sys.stdout, logger, number)  # type: ignore[assignment]  # all of a stream that is used
-    sys.stderr = Redirected(sys.stderr, logger, number)  # type: ignore[assignment]
+    sys.stdout = Redirected(sys.stdout, logger, number)
+    sys.stderr = Redirected(sys.stderr, logger, number)
 
 
 class Redirected:

@@ -80,7 +80,14 @@ class Task(Generic[P, R]):
     MaxRetriesExceededError = MaxRetriesExceededError
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        """Call the function here and now, as if it were no task."""
+        """Call the function here and now, as if it were no task.
+
+        From the ``__call__`` of a base class of one's own (``super().__call__``), it is the run that is going on.
+        """
+        now = current()
+        if now is not None and now.task is self and not now.context.called_directly and not now.context.get("entered"):
+            now.context.update(entered=True)  # what calls the task again, from inside of it, makes a call of its own
+            return self.run(*args, **kwargs)  # type: ignore[no-any-return]
         with running(self, Context(task=self.name, args=args, kwargs=kwargs)):
             result: R = self.run(*args, **kwargs)
             return result

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 import json
+import re
 import subprocess
 import sys
 import time
@@ -29,6 +30,13 @@ from tests.celery_process import celeries
 TASKS = Path(__file__).with_name("celery_tasks.py")
 """The tasks, with ``celery`` in their imports."""
 
+IMPORTS = {
+    "from celery import Celery": "from beatd import App as Celery",
+    "from celery.utils.log": "from beatd.log",
+    "from celery": "from beatd",
+}
+"""What is changed in them for beatd, in this order."""
+
 WARNINGS = [  # all of them about what Celery's client does with redis-py
     pytest.mark.filterwarnings("ignore:Call to deprecated:DeprecationWarning"),
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
@@ -49,6 +57,7 @@ class Pair:
         self.errors = package.exceptions
         self.queue = queue
         self.store = store
+        self.log: Path | None = None
 
     def s(self, name: str, *args: Any, **kwargs: Any) -> Any:
         """A signature of the task ``name``."""
@@ -66,6 +75,14 @@ class Pair:
         """Send the task and wait for its value."""
         return self.call(name, *args, **options).get(timeout=WAIT)
 
+    def await_line(self, pattern: str) -> None:
+        """Wait until the worker's log has a line in which the regular expression is found."""
+        assert self.log is not None
+        deadline = time.monotonic() + WAIT
+        while not re.search(pattern, self.log.read_text()):
+            assert time.monotonic() < deadline, f"no line like {pattern!r}:\n{self.log.read_text()[-3000:]}"
+            time.sleep(0.05)
+
     def noted(self, key: str, times: int = 1) -> list[Any]:
         """What tasks have noted under a key, once there is so much of it."""
         deadline = time.monotonic() + WAIT
@@ -79,7 +96,10 @@ class Pair:
 def workers(directory: Path, broker: str, backend: str) -> Iterator[None]:
     """One worker of each make, ready."""
     text = TASKS.read_text().replace("BROKER", repr(broker)).replace("BACKEND", repr(backend))
-    ours = text.replace("from celery import Celery", "from beatd import App as Celery").replace("from celery", "from beatd")
+    ours = text
+    for theirs, name in IMPORTS.items():
+        assert theirs in ours
+        ours = ours.replace(theirs, name)
     for name, module in {"ours": ours, "theirs": text}.items():
         (directory / name).mkdir()
         (directory / name / "proj.py").write_text(module.replace("QUEUE", repr(name)))

@@ -6,12 +6,15 @@
 import json
 
 import redis
-from celery import Celery, chain, group
+from celery import Celery, Task, chain, current_app, current_task, group, shared_task
 from celery.exceptions import Ignore, Reject
+from celery.signals import task_failure, task_postrun, task_prerun, task_success
+from celery.utils.log import get_task_logger
 
 app = Celery("proj", broker=BROKER, backend=BACKEND)
 app.conf.task_default_queue = QUEUE
 app.conf.broker_connection_retry_on_startup = True
+log = get_task_logger(__name__)
 store = redis.Redis.from_url(BACKEND)
 
 
@@ -195,6 +198,85 @@ def spawner(self, key):
     child = add.delay(1, 1)
     note(key, [child.id, self.request.id, self.request.root_id])
     return child.id
+
+
+@app.task(bind=True, typing=False, name="proj.named", priority=3)
+def given_name(self, *args, **kwargs):
+    return [self.name, list(args), kwargs]
+
+
+class Counting(Task):
+    """A base class with a cache that lives as long as the process."""
+
+    abstract = True
+    _calls = 0
+
+    def __call__(self, *args, **kwargs):
+        type(self)._calls += 1
+        return [self._calls > 0, super().__call__(*args, **kwargs)]
+
+    def before_start(self, task_id, args, kwargs):
+        note(f"hooks-{task_id}", ["before_start", list(args)])
+
+    def on_success(self, retval, task_id, args, kwargs):
+        note(f"hooks-{task_id}", ["on_success", retval])
+
+    def on_failure(self, exc, task_id, args, kwargs, einfo):
+        note(f"hooks-{task_id}", ["on_failure", repr(exc), "ZeroDivisionError" in str(einfo)])
+
+    def on_retry(self, exc, task_id, args, kwargs, einfo):
+        note(f"hooks-{task_id}", ["on_retry", repr(exc)])
+
+    def after_return(self, status, retval, task_id, args, kwargs, einfo):
+        note(f"hooks-{task_id}", ["after_return", status])
+
+
+@app.task(base=Counting, bind=True, max_retries=1)
+def divide(self, x, y):
+    if y is None:
+        raise self.retry(exc=KeyError("no y"), args=(x, 0), countdown=0.1)
+    return x / y
+
+
+@shared_task
+def shared(x):
+    """Belongs to whichever app there is."""
+    return [x, current_task.name, current_app.main]
+
+
+@app.task(bind=True)
+def logs(self):
+    log.info("from the task")
+    log.warning("a warning")
+    return self.request.hostname.partition("@")[0]
+
+
+@task_prerun.connect
+def before(sender, task_id, task, args, kwargs, **rest):
+    if task.name == "proj.watched":
+        note(f"signals-{task_id}", ["prerun", list(args)])
+
+
+@task_postrun.connect
+def afterwards(sender, task_id, task, args, kwargs, retval, state, **rest):
+    if task.name == "proj.watched":
+        note(f"signals-{task_id}", ["postrun", retval, state])
+
+
+@task_success.connect(sender="proj.watched")
+def never(sender, result, **rest):
+    """By name nobody is found in Celery: senders are tasks."""
+
+
+@task_failure.connect
+def on_any_failure(sender, task_id, exception, args, kwargs, einfo, **rest):
+    if sender.name == "proj.boom":
+        note(f"signals-{task_id}", ["failure", repr(exception)])
+
+
+@app.task
+def watched(x):
+    return x
 
 
 @app.task(bind=True)

@@ -89,9 +89,9 @@ def test_chords_inside_chords(pair):
     s, canvas = pair.s, pair.canvas
     inner = canvas.chord([s("add", 1, 1), s("add", 2, 2)], s("total"))
     assert get(canvas.chord([inner, s("add", 3, 3)], s("total"))()) == 12
-    assert get(canvas.chord([s("add", 1, 1) | canvas.group(s("add", 1), s("add", 2)), s("echo", 5)], s("listed"))()) == [
-        [[3, 4], 5]
-    ]
+    assert get(
+        canvas.chord([s("add", 1, 1) | canvas.group(s("add", 1), s("add", 2)), s("echo", 5)], s("listed"))()
+    ) == [[[3, 4], 5]]
     assert get((canvas.group(s("echo", 1), s("echo", 2)) | canvas.group(s("total"), s("listed")) | s("listed"))()) == [
         [3, [[1, 2]]]
     ]
