@@ -43,10 +43,12 @@ class Outlet(Protocol):
     def claimed(self, runs: Sequence[Run], report: Report, now_ms: int) -> None:
         """These were claimed just now, with their messages; they are dispatched once the broker has them."""
 
-    def flush(self, term: Term, report: Report) -> bool:
+    def flush(self, term: Term, report: Report, *, more_comes: bool = False) -> bool:
         """Bring everything claimed to the broker; raises :class:`~beatd.exceptions.BrokerError` if it cannot.
 
-        Returns whether it has done so: a slow broker is left after a while, so that the loop goes on turning.
+        Returns whether it has done so: a slow broker is left after a while, so that the loop goes on turning. With
+        ``more_comes`` it may wait until there is enough for a batch: the answer of a broker that writes to its disk
+        takes as long for a few messages as for many.
         """
 
     def depth(self, queue: str) -> int:
@@ -71,9 +73,9 @@ class StoreOutlet:
     def claimed(self, runs: Sequence[Run], report: Report, now_ms: int) -> None:
         report.dispatched(runs, now_ms)
 
-    def flush(self, term: Term, report: Report) -> bool:
+    def flush(self, term: Term, report: Report, *, more_comes: bool = False) -> bool:
         self._bound.clear()
-        return self._leftovers is None or self._leftovers.flush(term, report)
+        return self._leftovers is None or self._leftovers.flush(term, report, more_comes=more_comes)
 
     def depth(self, queue: str) -> int:
         return self._publisher.depth(queue)
@@ -116,9 +118,9 @@ class OutboxOutlet:
     def claimed(self, runs: Sequence[Run], report: Report, now_ms: int) -> None:  # noqa: ARG002 - said by flush
         self._claimed.update((run.id, run) for run in runs)
 
-    def flush(self, term: Term, report: Report) -> bool:
+    def flush(self, term: Term, report: Report, *, more_comes: bool = False) -> bool:
         """Publish the oldest first, so that leftovers of a leader that died go before what is new."""
-        if self._is_empty(term):
+        if self._is_empty(term) or (more_comes and len(self._claimed) < self._publisher.batch):
             return True
         if self._inherited_in != term.token:
             self._inherited_in = term.token if self._outbox.inherit(lease_value=term.lease_value) else 0
