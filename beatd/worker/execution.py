@@ -145,6 +145,8 @@ class Executor:
             requeue=requeue,
             results=after.results,
             parts=after.parts,
+            words=lines.words(outcome) if job.describe else "",
+            trace=outcome.traceback if job.describe else None,
         )
 
     def _follow(self, task: Task[..., Any], context: Context, outcome: Outcome) -> Exception | None:

@@ -176,6 +176,7 @@ class Worker:
                     announce=not task.acks_late or bool(task.track_started) or task.Request is not None or watched,
                     soft_limit=request.soft_limit,
                     hard_limit=request.hard_limit,
+                    describe=watched,
                 )
             )
         if jobs:
