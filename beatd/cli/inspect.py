@@ -8,12 +8,10 @@ from typing import Any
 
 import click
 
-from beatd import config
 from beatd.app.app import App
 from beatd.app.loading import find_app
 from beatd.cli.answers import failed, print_answers
 from beatd.cli.output import print_json, print_table
-from beatd.wiring import running_store
 from beatd.worker.control import COMMANDS, Command, Kind
 
 UNAVAILABLE = 69
@@ -133,6 +131,9 @@ def _app(*, broker: str | None, app_name: str | None, config_file: str | None) -
         return app
     if broker:
         return App("beatd", broker=broker, set_as_current=False)
+    from beatd import config  # noqa: PLC0415 - many questions need no file
+    from beatd.wiring import running_store  # noqa: PLC0415
+
     settings = config.load(config.find(config_file)).settings
     url = settings.broker.url or running_store(settings)
     return App("beatd", broker=url, set_as_current=False)

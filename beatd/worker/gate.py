@@ -44,13 +44,17 @@ class Gate:
         """Seconds until :meth:`due` has something."""
         return self._rates.next_in(self._clock.monotonic())
 
+    def held(self) -> list[Request]:
+        """What is kept here for a moment."""
+        return self._rates.held()
+
     def ended(self, tag: int) -> None:
         """A request that was let through has ended."""
         self._suspects.ended(tag)
 
     def leave(self, unfinished: Sequence[Request]) -> None:
         """The worker leaves: what was kept here goes back, and ``unfinished`` requests are not to blame for it."""
-        self._settling.give_back([request.delivery for request in self._rates.held()])
+        self._settling.give_back([request.delivery for request in self.held()])
         try_spare(self._suspects, unfinished)
 
     def _without_repeats(self, requests: list[Request]) -> list[Request]:

@@ -81,10 +81,21 @@ class Worker:
                 requests=self._requests,
                 stop=self._stop_once,
                 drop=self._drop,
+                held=self._gate.held,
                 rates=rates,
                 autoscaler=pool if isinstance(pool, Autoscaled) else None,
             )
         )
+
+    @property
+    def app(self) -> App:
+        """Whose tasks it runs."""
+        return self._app
+
+    @property
+    def hostname(self) -> str:
+        """Its name, ``celery@host``."""
+        return self._settings.hostname
 
     def run(self) -> None:
         """Work until stopped. Raises only what keeps it from starting: a broker that refuses."""
@@ -157,8 +168,15 @@ class Worker:
     def _admit_late(self) -> float:
         """Run what the gate had kept back; returns the seconds until there is more of it."""
         if not self.ending.begun and (due := self._gate.due()):
-            self._start(due)
+            self._start(self._without_revoked(due))
         return self._gate.due_in()
+
+    def _without_revoked(self, requests: list[Request]) -> list[Request]:
+        """Leave out what was revoked while it was kept back."""
+        revoked = [one for one in requests if self._remote.revoked and self._remote.revoked.covers(one)]
+        for request in revoked:
+            self._discard(request)
+        return [one for one in requests if one not in revoked] if revoked else requests
 
     def _start(self, requests: Sequence[Request]) -> None:
         jobs = []
@@ -201,7 +219,14 @@ class Worker:
 
     def _drop(self, request: Request) -> None:
         """Settle a request as revoked that the pool has given back."""
-        del self._requests[request.delivery.tag]
+        tag = request.delivery.tag
+        del self._requests[tag]
+        self._hard_limits.ended(tag)
+        self._gate.ended(tag)
+        self._discard(request)
+
+    def _discard(self, request: Request) -> None:
+        """Settle a request as revoked that no process has."""
         verdicts = Verdicts()
         self._arrival.revoke(request, "revoked", self._app.clock.now_ms(), verdicts)
         self._settling.dispose(verdicts)

@@ -97,7 +97,8 @@ def active(station: Station, safe: Any = None, **_: Any) -> list[Any]:  # noqa: 
 def reserved(station: Station, **_: Any) -> list[Any]:
     """List the tasks that were taken and wait for a free process."""
     running = station.running()
-    return [_described(station, tag, None) for tag in list(station.tools.requests) if tag not in running]
+    held = [request_info(station, request) for request in station.tools.held()]
+    return [_described(station, tag, None) for tag in list(station.tools.requests) if tag not in running] + held
 
 
 def _described(station: Station, tag: int, since: float | None) -> Any:
@@ -150,6 +151,9 @@ def query_task(station: Station, ids: Any, **_: Any) -> dict[str, Any]:
         if request.id in wanted:
             state = "active" if tag in running else "reserved"
             found[request.id] = [state, _described(station, tag, running.get(tag))]
+    for request in station.tools.held():
+        if request.id in wanted:
+            found.setdefault(request.id, ["reserved", request_info(station, request)])
     if wanted - found.keys():
         for request, _due in _waiting(station):
             if request.id in wanted:

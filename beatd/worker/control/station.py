@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from beatd.app.app import App
 from beatd.broker.bus import LamportClock
+from beatd.worker.autoscale import Autoscaled
 from beatd.worker.consumers import Consumer
 from beatd.worker.control.revoked import Revoked
 from beatd.worker.events.tasks import TaskEvents
 from beatd.worker.pools.port import Pool
+from beatd.worker.rates import Rates
 from beatd.worker.request import Request
 from beatd.worker.settings import WorkerSettings
 
@@ -29,9 +30,10 @@ class Tools:
     """Have the worker finish what runs and leave."""
     drop: Callable[[Request], None]
     """Settle a request that the pool has given back as revoked."""
-    rates: Any = None
-    """:class:`beatd.worker.rates.Rates`."""
-    autoscaler: Any = None
+    held: Callable[[], list[Request]]
+    """What rate limits keep from the pool for a moment."""
+    rates: Rates
+    autoscaler: Autoscaled | None
     """Changes the size of the pool by itself, where it is on."""
 
 
