@@ -53,10 +53,14 @@ class Fault(NamedTuple):
 
 
 class ConfigError(BeatdError):
-    """The configuration cannot be used; ``faults`` has everything that was found, not only the first."""
+    """The configuration cannot be used; ``faults`` has everything that was found, not only the first.
 
-    def __init__(self, faults: Iterable[Fault]) -> None:
+    ``files`` are more files in which the reason may lie: when one of them changes, another try is worth it.
+    """
+
+    def __init__(self, faults: Iterable[Fault], files: Iterable[str] = ()) -> None:
         self.faults = tuple(faults)
+        self.files = tuple(files)
         super().__init__("\n".join(map(str, self.faults)))
 
 

@@ -66,7 +66,7 @@ class Process:
         if self._daemon is not None:
             self._daemon.reading()
         try:
-            loaded = sources.load(self._path, app=self._app)
+            loaded = sources.load(self._path, app=self._app, before=self._source.config)
         except ConfigError as error:
             self._faults = tuple(map(str, error.faults))
             self._say_sound("broken")

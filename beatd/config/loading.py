@@ -17,7 +17,7 @@ from beatd.config.entries import EntryReader
 from beatd.config.faults import Report, quoted
 from beatd.config.meaning import Meanings, digest_of
 from beatd.config.memory import Memory, moved
-from beatd.config.settings import read_settings, read_timezone, refuse_settings
+from beatd.config.settings import read_settings, read_timezone, refuse_settings, secret_files
 from beatd.config.shapes import read_defaults
 from beatd.config.text import SCHEDULE, Document, read
 from beatd.config.values import told
@@ -34,7 +34,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
 
     ``files`` are all that were read and ``globs`` the patterns of ``include``, both absolute: what a watcher watches.
     ``defaults`` is the checked ``[defaults]`` table, for entries from elsewhere. ``digest`` changes when, and only
-    when, the schedule means something else. ``memory`` is for the next load.
+    when, the schedule means something else. ``beside`` are files of other kinds on which it
+    depends, absolute too: secrets, and the modules of an app. ``memory`` is for the next load.
     """
 
     settings: Settings
@@ -43,6 +44,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     globs: tuple[str, ...]
     digest: str
     defaults: dict[str, Any]
+    beside: tuple[str, ...] = ()
     memory: dict[str, Memory] = {}
 
 
@@ -111,6 +113,7 @@ class _Load:
             globs=tuple(str(Path(escape(str(absolute.parent))) / pattern) for pattern in settings.include),
             digest=digest_of(chain.from_iterable(file.meanings for file in contents)),
             defaults=defaults,
+            beside=secret_files(raw, absolute.parent),
             memory=self.memory,
         )
 

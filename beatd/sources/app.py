@@ -7,7 +7,7 @@ one that hangs or dies hurts nobody, and what it leaves in memory is not the dae
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from beatd import config
 from beatd.exceptions import ConfigError, Fault
@@ -15,7 +15,19 @@ from beatd.model import Entry
 from beatd.sources.child import ask
 
 
-def load_app(
+class Registered(NamedTuple):
+    """What an app registers, and the files of its own code: a change of them may change it."""
+
+    entries: tuple[Entry, ...]
+    files: tuple[str, ...]
+
+
+def load_app(name: str, **how: Any) -> tuple[Entry, ...]:
+    """The entries alone of :func:`read_app`."""
+    return read_app(name, **how).entries
+
+
+def read_app(
     name: str,
     *,
     timezone: str = "UTC",
@@ -23,8 +35,8 @@ def load_app(
     where: str = "-A",
     directory: str = "",
     timeout: float = 30.0,
-) -> tuple[Entry, ...]:
-    """The entries that the app ``MODULE[:APP]`` registers; the working directory and ``directory`` are importable.
+) -> Registered:
+    """What the app ``MODULE[:APP]`` registers; the working directory and ``directory`` are importable.
 
     ``timezone`` holds for an app that sets none itself, ``defaults`` is the file's table of that name. Raises
     ConfigError with the user's own traceback if the module cannot be imported, ends its process, or takes longer than
@@ -40,6 +52,7 @@ def load_app(
             entries.append(config.entry(entry_name, fields, timezone=zone, defaults=defaults, source=answer["file"]))
         except ConfigError as error:
             found += error.faults
+    files = tuple(answer["files"])
     if found:
-        raise ConfigError(found)
-    return tuple(entries)
+        raise ConfigError(found, files)
+    return Registered(tuple(entries), files)

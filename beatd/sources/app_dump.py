@@ -1,7 +1,8 @@
 """The child process of :func:`beatd.sources.load_app`: imports an app and writes what it registers.
 
 ``python -m beatd.sources.app_dump MODULE[:APP] WHERE DIRECTORY DESCRIPTOR`` writes one JSON document to the descriptor:
-``entries``, ``timezone`` and ``file``, or ``faults``. What the user's code prints goes elsewhere.
+``entries``, ``timezone`` and ``file``, or ``faults``; and ``files``, of the app's own code. What the user's code prints
+goes elsewhere.
 """
 
 from __future__ import annotations
@@ -22,16 +23,21 @@ from beatd.sources import celery_values
 from beatd.sources.celery_values import is_celery_app
 from beatd.wire import dumps
 
+_MOST_FILES = 1000
+"""Files of an app that are watched."""
+
 _PACKAGE = str(Path(beatd.__file__).parent) + os.sep
 
 
 def main(name: str, where: str, directory: str, descriptor: int) -> None:
     """Write the document and leave at once, without waiting for threads that the module may have started."""
     os.set_inheritable(descriptor, False)
+    files = _note_files(Path.cwd(), Path(directory or ".").absolute())
     try:
         document = describe(name, where, directory)
     except ConfigError as error:
         document = {"faults": list(error.faults)}
+    document["files"] = list(files)[:_MOST_FILES]
     with os.fdopen(descriptor, "wb") as answer:
         answer.write(dumps(document))
     sys.stdout.flush()
@@ -63,6 +69,25 @@ def describe(name: str, where: str, directory: str) -> dict[str, Any]:
     if faults:
         raise ConfigError(faults)
     return {"entries": entries, "timezone": app.conf.timezone and str(app.conf.timezone), "file": file}
+
+
+def _note_files(*folders: Path) -> dict[str, None]:
+    """From now on, the files below ``folders`` from which code is run, or that cannot even be compiled."""
+    found: dict[str, None] = {}
+
+    def note(event: str, details: tuple[Any, ...]) -> None:
+        if event in {"exec", "compile"}:
+            file = getattr(details[0], "co_filename", None) if event == "exec" else details[1]
+            if isinstance(file, str) and file not in found and _is_own(file, folders):
+                found[file] = None
+
+    sys.addaudithook(note)
+    return found
+
+
+def _is_own(file: str, folders: tuple[Path, ...]) -> bool:
+    path = Path(file)
+    return path.is_absolute() and "site-packages" not in path.parts and any(map(path.is_relative_to, folders))
 
 
 def _is_any_app(found: object) -> bool:

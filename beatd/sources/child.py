@@ -52,7 +52,7 @@ def ask(module: str, arguments: Sequence[str], *, name: str, where: str, timeout
         if said := _tail(output):
             log.debug("%s said: %s", name, said, extra={"event": "app_output", "app": name})
     if faults := found.get("faults"):
-        raise ConfigError(Fault(*fault) for fault in faults)
+        raise ConfigError((Fault(*fault) for fault in faults), found.get("files", ()))
     return found
 
 

@@ -26,7 +26,7 @@ LOOK_S = 1.0
 """How often the files are looked at although nothing was reported: the watcher is deaf while it starts, and some file
 systems never report."""
 _NAMES_SHOWN = 10
-_AT_START = ("redis", "broker", "leader", "log", "state_dir")
+_AT_START = ("redis", "broker", "leader", "log", "history", "state_dir")
 """Settings that are read when the daemon starts, and only then."""
 
 
@@ -52,10 +52,11 @@ class FileSource:
         self._on_change = on_change
         self._on_broken = on_broken
         self._on_done = on_done
+        self.config: Config | None = None
+        """What was loaded last without a fault."""
         self._files: tuple[str, ...] = (self._path,)
         self._globs: tuple[str, ...] = ()
         self._seen: Look = {}
-        self._config: Config | None = None
         self._asked = threading.Event()
         self._stopping = threading.Event()
         self._wake = threading.Event()
@@ -154,7 +155,7 @@ class FileSource:
         except ConfigError as error:
             self._keep(error)
             return
-        before = self._config
+        before = self.config
         self._take(config)
         if before is None:
             self._on_change(config)
@@ -167,8 +168,8 @@ class FileSource:
         _say_difference(before.entries, config)
 
     def _take(self, config: Config) -> None:
-        self._config = config
-        self._files = config.files or (self._path,)
+        self.config = config
+        self._files = (*(config.files or (self._path,)), *config.beside)
         self._globs = config.globs
         self._remember()
 
@@ -187,7 +188,7 @@ class FileSource:
             extra={"event": "config_kept", "faults": len(error.faults)},
         )
         faulty = (str(Path(fault.file).absolute()) for fault in error.faults if Path(fault.file).exists())
-        self._files = tuple(dict.fromkeys((*self._files, *faulty)))
+        self._files = tuple(dict.fromkeys((*self._files, *faulty, *error.files)))
         self._remember()
         if self._on_broken is not None:
             self._on_broken(error)
@@ -205,10 +206,13 @@ def _warn_of_settings(before: Settings, now: Settings) -> None:
 
 def _say_difference(before: tuple[Entry, ...], config: Config) -> None:
     old = {entry.name: entry for entry in before}
-    new = {entry.name: entry for entry in config.entries}
-    added = [name for name in new if name not in old]
-    removed = [name for name in old if name not in new]
-    changed = [name for name, entry in new.items() if name in old and not entry.means(old[name])]
+    added, changed = [], []
+    for entry in config.entries:
+        if (other := old.pop(entry.name, None)) is None:
+            added.append(entry.name)
+        elif other is not entry and not entry.means(other):
+            changed.append(entry.name)
+    removed = list(old)
     groups = (("+", added), ("−", removed), ("~", changed))
     names = [sign + name for sign, group in groups for name in group]
     shown = ", ".join(names[:_NAMES_SHOWN]) + (

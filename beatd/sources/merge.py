@@ -11,31 +11,35 @@ import msgspec
 from beatd import config
 from beatd.config import Config
 from beatd.model import Entry
-from beatd.sources.app import load_app
+from beatd.sources.app import read_app
 
 log = logging.getLogger(__name__)
 
 
-def load(path: str | Path, *, app: str | None = None, env: Mapping[str, str] | None = None) -> Config:
+def load(
+    path: str | Path, *, app: str | None = None, env: Mapping[str, str] | None = None, before: Config | None = None
+) -> Config:
     """The file at ``path`` with the registrations of ``app``, or of the app that the file names, merged in.
 
-    The module is imported in a process of its own, and may be beside the file. Raises ConfigError with every fault of
-    the first source that has any.
+    The module is imported in a process of its own, and may be beside the file. What was loaded ``before`` saves
+    reading again what is written alike. Raises ConfigError with every fault of the first source that has any.
     """
-    found = config.load(path, env=env)
+    found = config.load(path, env=env, before=before)
     name = app or found.settings.app
     if name is None:
         return found
-    registered = load_app(
+    registered = read_app(
         name,
         timezone=found.settings.timezone,
         defaults=found.defaults,
         where="-A" if app else str(path),
         directory=str(Path(found.settings.file).parent),
     )
-    entries = merge(found.entries, registered)
+    entries = merge(found.entries, registered.entries)
     settings = msgspec.structs.replace(found.settings, app=name)
-    return msgspec.structs.replace(found, settings=settings, entries=entries, digest=config.digest(entries))
+    digest = config.joined(found.digest, config.digest(entries[len(found.entries) :]))
+    beside = (*found.beside, *registered.files)
+    return msgspec.structs.replace(found, settings=settings, entries=entries, digest=digest, beside=beside)
 
 
 def merge(file_entries: Iterable[Entry], app_entries: Iterable[Entry]) -> tuple[Entry, ...]:

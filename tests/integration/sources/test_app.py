@@ -290,3 +290,24 @@ def test_a_schedule_that_has_no_counterpart_is_named(module: Module) -> None:
         app.conf.beat_schedule = {"rule": {"task": "t", "schedule": rrule("DAILY")}}
     """)
     assert "beat_schedule.rule: a schedule of the class redbeat.schedules.rrule has no counterpart" in faults_of()
+
+
+def test_the_files_of_its_own_code_are_known(module: Module, tmp_path: Path) -> None:
+    (tmp_path / "helpers.py").write_text("EVERY = 30\n")
+    (tmp_path / "beat.toml").write_text('app = "tasks"\n')
+    module("""
+        import email.message
+        from beatd import App
+        from helpers import EVERY
+        app = App("tasks")
+        app.conf.beat_schedule = {"a": {"task": "t", "schedule": EVERY}}
+    """)
+    assert set(load("beat.toml", env={}).beside) == {str(tmp_path / "tasks.py"), str(tmp_path / "helpers.py")}
+
+
+def test_the_files_of_code_that_fails_are_known(module: Module, tmp_path: Path) -> None:
+    (tmp_path / "helpers.py").write_text("EVERY = = 30\n")
+    module("from helpers import EVERY\n")
+    with pytest.raises(ConfigError) as caught:
+        load_app("tasks")
+    assert set(caught.value.files) == {str(tmp_path / "tasks.py"), str(tmp_path / "helpers.py")}

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from beatd import config
+from beatd import config, sources
 from beatd.config import Config
 from beatd.exceptions import ConfigError
 from beatd.sources import FileSource
@@ -292,3 +292,39 @@ def test_stopping_is_prompt(beat_toml: Path, watched: Any) -> None:
     stopper.start()
     stopper.join(2)
     assert not stopper.is_alive()
+
+
+def test_a_secret_that_is_rotated_is_noticed(
+    beat_toml: Path, watched: Any, wait_until: WaitUntil, caplog: pytest.LogCaptureFixture
+) -> None:
+    secret = beat_toml.parent / "url"
+    secret.write_text("redis://:one@localhost\n")
+    written(beat_toml, "first", head='[redis]\nurl_file = "url"\n')
+    watched(beat_toml)
+    secret.write_text("redis://:two@localhost\n")
+    wait_until(lambda: "restart_needed" in events(caplog))
+    assert "two" not in caplog.text
+
+
+def test_an_app_is_read_again_when_its_code_changes(
+    beat_toml: Path, wait_until: WaitUntil, caplog: pytest.LogCaptureFixture
+) -> None:
+    code, imported = beat_toml.parent / "watched_tasks.py", beat_toml.parent / "watched_more.py"
+    code.write_text(
+        "from beatd import App\nfrom watched_more import EVERY\napp = App('t')\n"
+        "app.conf.beat_schedule = {'a': {'task': 't', 'schedule': EVERY}}\n"
+    )
+    imported.write_text("EVERY = 30\n")
+    written(beat_toml, head='app = "watched_tasks"\n')
+    changes: list[Config] = []
+    source = FileSource(beat_toml, lambda: sources.load(beat_toml, env={}), on_change=changes.append)
+    source.first()
+    source.start()
+    try:
+        imported.write_text("EVERY = = 60\n")
+        wait_until(lambda: "config_kept" in events(caplog))
+        imported.write_text("EVERY = 60\n")
+        wait_until(lambda: changes)
+        assert changes[-1].entries[0].schedule.notation == "1m"
+    finally:
+        source.stop()
