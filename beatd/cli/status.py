@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any, NamedTuple
 
 import click
@@ -10,17 +11,32 @@ import click
 from beatd import config
 from beatd.beat.fleet import SKEW_MS, why_aside
 from beatd.cli.output import plural, print_json, print_table
-from beatd.clock import iso_ms
+from beatd.clock import from_ms, iso_ms
+from beatd.config.head import head
 from beatd.model import Settings
 from beatd.schedules import duration_text
 from beatd.store import server
 from beatd.store.client import connect, place_of
 from beatd.store.keys import Keys
 from beatd.store.registry import Present, Registry, Roll, Status
+from beatd.store.runtime import Pause, Runtime
 from beatd.wiring import running_store
 
 STUCK_MS = 20_000
 """A loop that has not turned for so long is worth a word."""
+DEAF_MS = 15_000
+"""So is it that runtime entries have not been read for so long."""
+_PAUSES_SHOWN, _PAUSES_TOLD = 10, 1_000
+"""Paused entries that are shown one by one, to people and to programs."""
+
+
+class Changes(NamedTuple):
+    """What the state store adds to the files: entries, and pauses; ``paused`` has the first of these, by name."""
+
+    revision: int
+    entries: int
+    pauses: int
+    paused: dict[str, Pause]
 
 
 class Overview(NamedTuple):
@@ -32,6 +48,7 @@ class Overview(NamedTuple):
     roll: Roll
     outboxes: list[int]
     """Messages in the outbox of each shard."""
+    runtime: Changes
 
     @property
     def alive(self) -> list[Present]:
@@ -52,7 +69,7 @@ def status(config_file: str | None, as_json: bool) -> None:
 
     Exit code 1 when no daemon is alive, or the state store cannot be reached.
     """
-    seen = look(config.load(config.find(config_file)).settings)
+    seen = look(head(config.find(config_file)).settings)
     if as_json:
         print_json(facts(seen))
     else:
@@ -64,13 +81,21 @@ def status(config_file: str | None, as_json: bool) -> None:
 def look(settings: Settings) -> Overview:
     """Ask the state store; raises a :class:`~beatd.exceptions.StoreError`."""
     with connect(running_store(settings), timeout_ms=settings.redis.timeout_ms, name="beatd-status") as client:
-        registry = Registry(client, Keys(settings.redis.prefix))
+        keys = Keys(settings.redis.prefix)
+        registry = Registry(client, keys)
         roll = registry.look(shards=settings.leader.shards)
         shards = max([each.shards for each in roll.alive.values()], default=settings.leader.shards)
         if shards != settings.leader.shards:
             roll = registry.look(shards=shards)  # this file is not the one that the daemons have
         outboxes = registry.outboxes(shards=shards)
-        return Overview(place_of(client), server.described(client), settings.redis.prefix, roll, outboxes)
+        changes = _changes(Runtime(client, keys))
+        return Overview(place_of(client), server.described(client), settings.redis.prefix, roll, outboxes, changes)
+
+
+def _changes(runtime: Runtime) -> Changes:
+    revision, entries, pauses = runtime.counts()
+    paused = dict(islice(runtime.pauses(), _PAUSES_TOLD)) if pauses else {}
+    return Changes(revision, entries, pauses, dict(sorted(paused.items())))
 
 
 def _problems(seen: Overview) -> Iterator[str]:
@@ -100,6 +125,8 @@ def _ailments(each: Status) -> Iterator[str]:
     if each.clock_offset_ms is not None and abs(each.clock_offset_ms) > SKEW_MS:
         ahead = "ahead of" if each.clock_offset_ms > 0 else "behind"
         yield f"{each.id}: its clock is {abs(each.clock_offset_ms) / 1000:.1f} s {ahead} the state store's"
+    if each.read_ms_ago is not None and each.read_ms_ago > DEAF_MS:
+        yield f"{each.id}: it has not read runtime entries for {duration_text(_rounded(each.read_ms_ago))}"
     if each.turned_ms_ago is not None and each.turned_ms_ago > STUCK_MS:
         yield f"{each.id}: its loop has not turned for {duration_text(_rounded(each.turned_ms_ago))}"
 
@@ -109,6 +136,10 @@ def _print(seen: Overview) -> None:
     click.echo(f"Outbox       {plural(sum(seen.outboxes), 'message')}")
     if len(seen.outboxes) == 1:
         click.echo(f"Leader       {_leader(seen)}")
+    if seen.runtime.revision or seen.runtime.entries or seen.runtime.pauses:
+        click.echo(f"Runtime      {plural(seen.runtime.entries, 'entry')}, revision {seen.runtime.revision:,}")
+    for number, line in enumerate(_paused(seen.runtime)):
+        click.echo(f"{'Paused' if number == 0 else '':<12} {line}")
     if seen.alive:
         click.echo()
         print_table(["daemon", "up", "seen", "entries", "schedule", "leads"], (_row(one, seen) for one in seen.alive))
@@ -119,6 +150,15 @@ def _print(seen: Overview) -> None:
         if number == 0:
             click.echo()
         click.echo(f"! {problem}")
+
+
+def _paused(runtime: Changes) -> Iterator[str]:
+    """The paused entries, and who said so."""
+    for name, pause in islice(runtime.paused.items(), _PAUSES_SHOWN):
+        since = f" since {from_ms(pause.since_ms):%Y-%m-%d %H:%M:%S} UTC" if pause.since_ms else ""
+        yield f"{name}{since}" + (f" by {pause.by}" if pause.by else "") + (f": {pause.reason}" if pause.reason else "")
+    if runtime.pauses > _PAUSES_SHOWN:
+        yield f"and {plural(runtime.pauses - _PAUSES_SHOWN, 'entry')} more"
 
 
 def _leader(seen: Overview) -> str:
@@ -132,7 +172,7 @@ def _row(one: Present, seen: Overview) -> list[str]:
     heard = f"{one.age_ms / 1000:.1f} s ago"
     led = seen.led_by(each.id)
     leads = "standing by" if not led else _shards(list(led)) if len(seen.outboxes) > 1 else f"term {led[0]}"
-    return [each.id, up, heard, f"{each.entries:,}", each.digest[:8], leads]
+    return [each.id, up, heard, f"{each.entries + each.runtime:,}", each.digest[:8], leads]
 
 
 def _shard_rows(seen: Overview) -> Iterator[list[str]]:
@@ -159,6 +199,7 @@ def facts(seen: Overview) -> dict[str, Any]:
         "daemons": [_daemon(one, seen) for one in seen.roll.daemons.values()],
         "shards": [_shard(shard, waiting, seen) for shard, waiting in enumerate(seen.outboxes)],
         "outbox": sum(seen.outboxes),
+        "runtime": _runtime(seen.runtime),
         "same_schedule": len({one.status.digest for one in seen.alive}) <= 1,
         "problems": list(_problems(seen)),
     }
@@ -176,11 +217,23 @@ def _daemon(one: Present, seen: Overview) -> dict[str, Any]:
         "started_at": iso_ms(each.started_ms),
         "entries": each.entries,
         "digest": each.digest,
+        "runtime_entries": each.runtime,
+        "paused": each.paused,
+        "revision": each.revision,
+        "resting_ms": each.resting_ms,
         "config": each.config,
         "clock_offset_ms": each.clock_offset_ms,
         "turned_ms_ago": each.turned_ms_ago,
         "shards": [{"shard": shard, "term": term} for shard, term in seen.led_by(each.id).items()],
     }
+
+
+def _runtime(changes: Changes) -> dict[str, Any]:
+    noted = {
+        name: {"since": iso_ms(one.since_ms), "by": one.by, "reason": one.reason}
+        for name, one in changes.paused.items()
+    }
+    return {"revision": changes.revision, "entries": changes.entries, "pauses": changes.pauses, "paused": noted}
 
 
 def _shard(shard: int, waiting: int, seen: Overview) -> dict[str, Any]:

@@ -46,7 +46,7 @@ class Runtime:
     def __init__(self, client: redis.Redis, keys: Keys) -> None:
         self._client = client
         self._keys = keys.runtime()
-        self._known = keys.shard().known
+        self._known, self._gone = keys.shard().known, keys.shard().gone
         self._first = (keys.wake, KEPT)
         self._put = Script(client, "runtime_put")
         self._remove = Script(client, "runtime_remove")
@@ -102,9 +102,11 @@ class Runtime:
             revision, entries, pauses = pipeline.execute()
         return int(revision) if revision and revision.isdigit() else 0, entries, pauses
 
-    def known(self) -> Iterator[str]:
-        """The names of all entries that a leader has seen, those that left the schedule within 30 days among them."""
-        return (name for name, _ in self._scan(self._known))
+    def known(self) -> set[str]:
+        """The names of the entries that leaders have seen, wherever they come from, but for those that left since."""
+        with border(self._client):
+            gone: Any = self._client.zrange(self._gone, 0, -1)
+        return {name for name, _ in self._scan(self._known)} - {name.decode(errors="backslashreplace") for name in gone}
 
     @property
     def _changing(self) -> list[str]:

@@ -1,0 +1,142 @@
+"""``beatd add`` and ``beatd remove``: entries in the state store, while the daemons run."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from typing import Any
+
+import click
+
+from beatd import sources
+from beatd.cli.installation import Installation, hint, installation
+from beatd.cli.output import print_json
+from beatd.client.tables import checked
+from beatd.config.entry_file import entry_tables
+from beatd.exceptions import ConfigError
+from beatd.model import Entry
+from beatd.store.runtime import Runtime, read_pause
+
+_WORDS = {"added": "Added", "changed": "Changed", "unchanged": "Already there like that:"}
+
+
+@click.command()
+@click.argument("name", required=False)
+@click.option("--task", help='The task, such as "tasks.add".')
+@click.option("--schedule", metavar="SCHEDULE", help='30, "1h30m", "30 7 * * mon", or a table: { minute = "30" }.')
+@click.option("--args", "arguments", metavar="JSON", help='Such as "[16, 16]".')
+@click.option("--kwargs", metavar="JSON", help='Such as \'{"format": "pdf"}\'.')
+@click.option("--queue", help="Where its messages go.")
+@click.option("--timezone", metavar="ZONE", help="Default: that of the file.")
+@click.option("--set", "more", metavar="KEY=VALUE", multiple=True, help="Any other key of an entry. May be repeated.")
+@click.option("--from-file", "file", metavar="FILE", help="Entries in TOML: the keys of NAME alone, or whole tables.")
+@click.option("--config", "-c", "config_file", metavar="FILE", help="Default: $BEATD_CONFIG, ./beat.toml.")
+@click.option("--json", "as_json", is_flag=True, help="JSON instead of text.")
+def add(*, name: str | None, file: str | None, config_file: str | None, as_json: bool, **given: Any) -> None:
+    """Put the entry NAME into the state store, or another in its place. All daemons take it up within a second.
+
+    It is checked like an entry in the file. An entry that the file or the app has cannot be added: theirs counts.
+    """
+    table = _table(**given)
+    if bool(table) == bool(file) or (name is None and not file):
+        raise click.UsageError("give NAME with --task and --schedule, or --from-file")
+    with installation(config_file) as place:
+        rules: dict[str, Any] = {"timezone": place.head.settings.timezone, "defaults": place.head.defaults}
+        tables = entry_tables(file, name, **rules) if file else {str(name): table}
+        ready = {each: checked(each, fields, **rules) for each, fields in tables.items()}
+        _refuse_taken(place, ready)
+        runtime = Runtime(place.client, place.keys)
+        done = {each: runtime.put(each, fields) for each, fields in ready.items()}
+        paused = [each for each in done if runtime.get(each)[1] is not None]
+        if as_json:
+            print_json({"entries": done, "paused": paused})
+        else:
+            for each, what in done.items():
+                click.echo(f"{_WORDS[what]} {each}" + (", which is paused" if each in paused else ""))
+        place.warn_if_nobody_is_there()
+
+
+@click.command()
+@click.argument("name")
+@click.option("--config", "-c", "config_file", metavar="FILE", help="Default: $BEATD_CONFIG, ./beat.toml.")
+@click.option("--json", "as_json", is_flag=True, help="JSON instead of text.")
+def remove(name: str, config_file: str | None, as_json: bool) -> None:
+    """Take the entry NAME out of the state store.
+
+    Exit code 1 when it is not there, as one that belongs to the file or the app.
+    """
+    with installation(config_file) as place:
+        runtime = Runtime(place.client, place.keys)
+        removed = runtime.remove(name)
+        elsewhere = _in_files(place).get(name)
+        if as_json:
+            print_json({"removed": removed, "source": elsewhere and elsewhere.source})
+        elif removed:
+            click.echo(f"Removed {name}")
+            if elsewhere:
+                click.echo(f"An entry of that name is in {elsewhere.source}, and stays in force.")
+            elif (pause := runtime.get(name)[1]) is not None:
+                by = read_pause(pause).by
+                click.echo(f"Its pause{f' (by {by})' if by else ''} stays until it is resumed.")
+        if removed:
+            place.warn_if_nobody_is_there()
+            return
+        if elsewhere:
+            raise click.ClickException(f"{name} is in {elsewhere.source}, not in the state store: take it out there")
+        names = [each for each, _ in runtime.tables()]
+        raise click.ClickException(f'there is no entry "{name}" in the state store{hint(name, names)}')
+
+
+def _table(*, more: tuple[str, ...], arguments: str | None, kwargs: str | None, **given: str | None) -> dict[str, Any]:
+    """The keys of the entry that the command line gives."""
+    table: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
+    if "schedule" in table:
+        table["schedule"] = _value(table["schedule"], "--schedule", only="{[")
+    for key, text in (("args", arguments), ("kwargs", kwargs)):
+        if text is not None:
+            table[key] = _json(text, f"--{key}")
+    for pair in more:
+        key, equals, text = pair.partition("=")
+        if not equals:
+            raise click.BadParameter(f'"{pair}": expected KEY=VALUE', param_hint="--set")
+        table[key.strip()] = _value(text.strip(), "--set")
+    return table
+
+
+def _json(text: str, option: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise click.BadParameter(f"not JSON: {error}", param_hint=option) from None
+
+
+def _value(text: str, option: str, *, only: str = "") -> Any:
+    """A value as TOML or JSON has it; text that is neither is text. ``only`` what begins so is not text."""
+    if only and text[:1] not in only:
+        return text
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError as error:
+        try:
+            return json.loads(text)
+        except ValueError:
+            if text[:1] in "{[":
+                raise click.BadParameter(f"neither TOML nor JSON: {error}", param_hint=option) from None
+            return text
+
+
+def _refuse_taken(place: Installation, tables: dict[str, dict[str, Any]]) -> None:
+    """Raise click.ClickException for entries that would be overruled."""
+    known = _in_files(place)
+    for name in tables:
+        if entry := known.get(name):
+            raise click.ClickException(f"{name} is in {entry.source}, and that counts: change it there")
+
+
+def _in_files(place: Installation) -> dict[str, Entry]:
+    """The entries of the file and its app; none, and a word about it, while these are broken."""
+    try:
+        return {entry.name: entry for entry in sources.load(place.path).entries}
+    except ConfigError as error:
+        click.echo(f"The files have faults, so that they were not looked at: {error.faults[0]}", err=True)
+        return {}

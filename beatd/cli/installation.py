@@ -1,0 +1,77 @@
+"""The installation that a file names, for the commands that operate it: they act through its state store."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from difflib import get_close_matches
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import click
+
+from beatd import config
+from beatd.config.head import Head, head
+from beatd.store.client import connect
+from beatd.store.keys import Keys
+from beatd.store.registry import Registry, Roll
+from beatd.wiring import running_store
+
+if TYPE_CHECKING:
+    import redis
+
+
+class Installation(NamedTuple):
+    """``path`` is the file, of which only the head has been read: an entry that is wrong hinders nobody."""
+
+    path: Path
+    head: Head
+    client: redis.Redis
+    keys: Keys
+
+    def roll(self) -> Roll:
+        """The daemons, and who leads; of all shards, whatever number the file has."""
+        registry = Registry(self.client, self.keys)
+        roll = registry.look(shards=self.head.settings.leader.shards)
+        shards = max([each.shards for each in roll.alive.values()], default=1)
+        return registry.look(shards=shards) if shards > self.head.settings.leader.shards else roll
+
+    def warn_if_nobody_is_there(self) -> None:
+        """Say so when a change will be in force only later."""
+        if not self.roll().alive:
+            click.echo("No daemon is alive: this is in force when one is.", err=True)
+
+
+@contextmanager
+def installation(config_file: str | None) -> Iterator[Installation]:
+    """Connect to the state store of a file. Raises ConfigError, or a :class:`~beatd.exceptions.StoreError`."""
+    path = config.find(config_file)
+    top = head(path)
+    settings = top.settings
+    with connect(running_store(settings), timeout_ms=settings.redis.timeout_ms, name="beatd-command") as client:
+        yield Installation(path, top, client, Keys(settings.redis.prefix))
+
+
+def chosen(patterns: Sequence[str], names: Iterable[str]) -> tuple[list[str], list[str]]:
+    """The names that are meant by names and globs, sorted, and those of the patterns by which none is."""
+    known = set(names)
+    found: set[str] = set()
+    without = []
+    for pattern in patterns:
+        matching = {pattern} if pattern in known else {name for name in known if fnmatchcase(name, pattern)}
+        found |= matching
+        if not matching:
+            without.append(pattern)
+    return sorted(found), without
+
+
+def is_glob(pattern: str) -> bool:
+    """Whether a pattern may stand for several names."""
+    return any(char in pattern for char in "*?[")
+
+
+def hint(name: str, names: Iterable[str]) -> str:
+    """``; did you mean …?`` or nothing: the end of a message about a name that is not known."""
+    near = get_close_matches(name, list(names), n=3, cutoff=0.5)
+    return f"; did you mean {' or '.join(near)}?" if near else ""

@@ -1,0 +1,168 @@
+"""``beatd list``: what is in force, where it comes from, when it ran last and when it runs next."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from fnmatch import fnmatchcase
+from typing import Any, NamedTuple
+
+import click
+
+from beatd import sources
+from beatd.cli.installation import installation
+from beatd.cli.output import plural, print_json, print_table
+from beatd.clock import SystemClock, iso_ms
+from beatd.model import Entry
+from beatd.schedules import duration_text
+from beatd.sources import Overlay
+from beatd.store.mirror import Mirror
+from beatd.store.runtime import Pause, place, read_pause
+from beatd.store.states import EntryStates
+from beatd.web.outlook import Outlook, outlook
+from beatd.web.words import schedule_phrase
+
+_SHOWN = 10
+"""Faults that are shown one by one."""
+
+
+class Line(NamedTuple):
+    """An entry in force, what is to come of it, and why it is not as its source has it."""
+
+    source: str
+    look: Outlook
+    pause: Pause | None
+
+    @property
+    def state(self) -> str:
+        """Why it does not run, in a word or two."""
+        return "paused" if self.pause is not None else self.look.note
+
+
+class Listing(NamedTuple):
+    """``overruled`` are runtime entries whose names are elsewhere, ``faults`` what is wrong with others."""
+
+    lines: list[Line]
+    overruled: list[Entry]
+    faults: list[str]
+    problems: list[str]
+
+
+@click.command("list")
+@click.argument("glob", required=False, default="*")
+@click.option("--config", "-c", "config_file", metavar="FILE", help="Default: $BEATD_CONFIG, ./beat.toml.")
+@click.option("--app", "-A", metavar="MODULE[:APP]", help="With what this app registers.")
+@click.option("--json", "as_json", is_flag=True, help="JSON instead of a table.")
+def list_entries(glob: str, config_file: str | None, app: str | None, as_json: bool) -> None:
+    """Show the entries in force whose names match GLOB, such as "report-*"; without it, all.
+
+    They come from the file, the app, and the state store, as a daemon with the same file has them.
+    """
+    now_ms = SystemClock().now_ms()
+    with installation(config_file) as there:
+        loaded = sources.load(there.path, app=app)
+        mirror = Mirror(there.client, there.keys)
+        mirror.refresh(anew=True)
+        digests = {each.digest for each in there.roll().alive.values()}
+        problems = [] if digests else ["no daemon is alive"]
+        if digests and loaded.digest not in digests:
+            problems.append(f"no daemon has the schedule of {there.path}")
+        overlay = Overlay(loaded)
+        overlay.change(mirror.tables)
+        overlay.pause(mirror.pauses)
+        entries = _matching(overlay.in_force().entries, glob)
+        states = EntryStates(there.client, there.keys).read([entry.name for entry in entries])
+        looks = [outlook(entry, state, now_ms) for entry, state in zip(entries, states, strict=True)]
+    lines = [Line(_kind(look.entry), look, _pause(mirror, look.entry.name)) for look in looks]
+    overruled = _matching(overlay.conflicts(), glob)
+    listing = Listing(lines, overruled, [str(fault) for found in overlay.faults.values() for fault in found], problems)
+    if as_json:
+        print_json(_facts(listing))
+    else:
+        _print(listing, now_ms)
+
+
+def _matching(entries: Sequence[Entry], glob: str) -> list[Entry]:
+    """By name, those whose names match."""
+    found = [entry for entry in entries if fnmatchcase(entry.name, glob)]
+    return sorted(found, key=lambda entry: (entry.name.casefold(), entry.name))
+
+
+def _pause(mirror: Mirror, name: str) -> Pause | None:
+    raw = mirror.pauses.get(name)
+    return None if raw is None else read_pause(raw)
+
+
+def _kind(entry: Entry) -> str:
+    """The source of an entry in a word; only what a file has is at a line."""
+    if entry.source == place(entry.name):
+        return "runtime"
+    return "file" if entry.source.rpartition(":")[2].isdigit() else "app"
+
+
+def _print(listing: Listing, now_ms: int) -> None:
+    columns = ["entry", "schedule", "last due", "next run", "source", "state"]
+    rows = [list(_cells(line, now_ms)) for line in listing.lines]
+    if not any(row[-1] for row in rows):
+        columns, rows = columns[:-1], [row[:-1] for row in rows]
+    if rows:
+        print_table(columns, rows)
+    else:
+        click.echo("There are no such entries.")
+    for entry in listing.overruled:
+        click.echo(f"! {entry.name} is also in the state store; the one in {entry.source} counts")
+    for fault in listing.faults[:_SHOWN]:
+        click.echo(f"! not in force: {fault}")
+    if listing.faults[_SHOWN:]:
+        click.echo(f"! and {plural(len(listing.faults) - _SHOWN, 'fault')} more")
+    for problem in listing.problems:
+        click.echo(f"! {problem}")
+
+
+def _cells(line: Line, now_ms: int) -> Iterator[str]:
+    look = line.look
+    yield look.entry.name
+    yield schedule_phrase(look.entry.schedule).text
+    yield "" if look.last_due_ms is None else f"{_distance(now_ms - look.last_due_ms)} ago"
+    yield "" if look.next_fire_ms is None else f"in {_distance(look.next_fire_ms - now_ms)}"
+    yield line.source
+    yield line.state
+
+
+def _distance(ms: int) -> str:
+    """To what people say: tenths of a second, seconds up to an hour, minutes up to two days, then hours."""
+    unit = 100 if ms < 10_000 else 1_000 if ms < 3_600_000 else 60_000 if ms < 172_800_000 else 3_600_000
+    return duration_text(max(ms, 0) // unit * unit)
+
+
+def _facts(listing: Listing) -> dict[str, Any]:
+    return {
+        "entries": [_entry_facts(line) for line in listing.lines],
+        "overruled": [{"name": entry.name, "counts": entry.source} for entry in listing.overruled],
+        "faults": listing.faults,
+        "problems": listing.problems,
+    }
+
+
+def _entry_facts(line: Line) -> dict[str, Any]:
+    look = line.look
+    entry, pause = look.entry, line.pause
+    return {
+        "name": entry.name,
+        "task": entry.task,
+        "schedule": entry.schedule.notation,
+        "schedule_text": schedule_phrase(entry.schedule).text,
+        "timezone": entry.timezone,
+        "source": line.source,
+        "place": entry.source,
+        "enabled": entry.policies.enabled,
+        "paused": pause and {"since": iso_ms(pause.since_ms), "by": pause.by, "reason": pause.reason},
+        "runs": look.runs,
+        "last_due_at": _iso(look.last_due_ms),
+        "next_due_at": _iso(look.next_due_ms),
+        "next_fires_at": _iso(look.next_fire_ms),
+        "note": look.note or None,
+    }
+
+
+def _iso(ms: int | None) -> str | None:
+    return None if ms is None else iso_ms(ms)

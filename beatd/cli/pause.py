@@ -1,0 +1,104 @@
+"""``beatd pause`` and ``beatd resume``: suspend entries, wherever they come from, and let them go on."""
+
+from __future__ import annotations
+
+import getpass
+import socket
+from collections.abc import Sequence
+
+import click
+
+from beatd import sources
+from beatd.cli.installation import Installation, chosen, hint, installation, is_glob
+from beatd.cli.output import plural, print_json
+from beatd.clock import SystemClock
+from beatd.exceptions import ConfigError
+from beatd.store.runtime import Pause, Runtime
+
+_SHOWN = 20
+"""Names that are shown one by one."""
+
+
+@click.command()
+@click.argument("names", metavar="NAME|GLOB...", nargs=-1, required=True)
+@click.option("--reason", default="", help="Why: shown by status and list.")
+@click.option("--by", default=None, metavar="WHO", help="Who paused it; default: USER@HOST.")
+@click.option("--config", "-c", "config_file", metavar="FILE", help="Default: $BEATD_CONFIG, ./beat.toml.")
+@click.option("--json", "as_json", is_flag=True, help="JSON instead of text.")
+def pause(names: tuple[str, ...], reason: str, by: str | None, config_file: str | None, as_json: bool) -> None:
+    """Suspend entries until they are resumed; globs such as "report-*" in quotes.
+
+    It holds whoever leads and when daemons are started again. What is due meanwhile is not made up for.
+    """
+    with installation(config_file) as place:
+        runtime = Runtime(place.client, place.keys)
+        found = _existing(names, place, runtime)
+        note = Pause(since_ms=SystemClock().now_ms(), by=_whoami() if by is None else by, reason=reason)
+        paused = runtime.pause(found, note)
+        _say("paused", "Paused", "already paused", paused, found, as_json=as_json)
+        place.warn_if_nobody_is_there()
+
+
+@click.command()
+@click.argument("names", metavar="NAME|GLOB...", nargs=-1, required=True)
+@click.option("--config", "-c", "config_file", metavar="FILE", help="Default: $BEATD_CONFIG, ./beat.toml.")
+@click.option("--json", "as_json", is_flag=True, help="JSON instead of text.")
+def resume(names: tuple[str, ...], config_file: str | None, as_json: bool) -> None:
+    """Let paused entries go on from now; globs such as "report-*" in quotes.
+
+    What was due while they were paused is not made up for.
+    """
+    with installation(config_file) as place:
+        runtime = Runtime(place.client, place.keys)
+        found, without = chosen(names, (name for name, _ in runtime.pauses()))
+        resumed = runtime.resume(found)
+        asked = sorted({*found, *(name for name in without if not is_glob(name))})
+        _say("resumed", "Resumed", "not paused", resumed, asked, as_json=as_json)
+        place.warn_if_nobody_is_there()
+
+
+def _existing(patterns: Sequence[str], place: Installation, runtime: Runtime) -> list[str]:
+    """The entries that are meant; raises click.UsageError for a name or pattern that stands for none.
+
+    Whatever a leader has seen is known in the store. Only who names something else needs the files for it.
+    """
+    names = {*runtime.known(), *(name for name, _ in runtime.tables()), *(name for name, _ in runtime.pauses())}
+    found, without = chosen(patterns, names)
+    if without:
+        names |= _in_files(place)
+        found, without = chosen(patterns, names)
+    if without:
+        what = "no entry matches" if is_glob(without[0]) else "there is no entry"
+        raise click.UsageError(f'{what} "{without[0]}"{hint(without[0], names)}')
+    return found
+
+
+def _in_files(place: Installation) -> set[str]:
+    try:
+        return {entry.name for entry in sources.load(place.path).entries}
+    except ConfigError:
+        return set()
+
+
+def _whoami() -> str:
+    try:
+        return f"{getpass.getuser()}@{socket.gethostname()}"
+    except (OSError, KeyError):  # a user without a name, as in many containers
+        return socket.gethostname()
+
+
+def _say(key: str, verb: str, else_: str, done: Sequence[str], asked: Sequence[str], *, as_json: bool) -> None:
+    others = sorted(set(asked) - set(done))
+    if as_json:
+        print_json({key: list(done), "unchanged": others})
+        return
+    if len(done) > _SHOWN:
+        click.echo(f"{verb} {plural(len(done), 'entry')}")
+    for name in done if len(done) <= _SHOWN else ():
+        click.echo(f"{verb} {name}")
+    if len(others) > _SHOWN:
+        click.echo(f"{plural(len(others), 'entry')} {'is' if len(others) == 1 else 'are'} {else_}")
+    for name in others if len(others) <= _SHOWN else ():
+        click.echo(f"{name} is {else_}")
+    if not asked:
+        click.echo(f"No entry is {'paused' if key == 'resumed' else else_}")

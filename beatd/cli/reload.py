@@ -1,0 +1,74 @@
+"""``beatd reload``: have all daemons read their files again, and see what each says."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import click
+
+from beatd.cli.installation import installation
+from beatd.cli.output import plural, print_json
+from beatd.clock import SystemClock
+from beatd.store.orders import Answer, Order, Orders
+
+_LOOK_S = 0.05
+
+
+@click.command()
+@click.option("--timeout", type=click.FloatRange(0.1, 55), default=30.0, show_default=True, help="Seconds to wait.")
+@click.option("--config", "-c", "config_file", metavar="FILE", help="Default: $BEATD_CONFIG, ./beat.toml.")
+@click.option("--json", "as_json", is_flag=True, help="JSON instead of text.")
+def reload(timeout: float, config_file: str | None, as_json: bool) -> None:
+    """Have all daemons read their files and their app again, and wait for each one's answer.
+
+    Exit code 1 when no daemon is alive, when one does not answer in time, or has faults in its files.
+    """
+    with installation(config_file) as place:
+        alive = sorted(place.roll().alive)
+        if not alive:
+            raise click.ClickException("no daemon is alive")
+        orders = Orders(place.client, place.keys)
+        answers = _answers(orders, orders.give(Order(what="reload")), alive, timeout)
+    if as_json:
+        print_json({daemon: _facts(answers.get(daemon)) for daemon in alive})
+    else:
+        for daemon in alive:
+            _print(daemon, answers.get(daemon), timeout)
+        if len({answer.digest for answer in answers.values()}) > 1:
+            click.echo("! the daemons have different schedules")
+    if len(answers) < len(alive) or not all(answer.ok for answer in answers.values()):
+        raise click.exceptions.Exit(1)
+
+
+def _answers(orders: Orders, order_id: str, alive: list[str], timeout: float) -> dict[str, Answer]:
+    """What the daemons say, when all have, or when the time is over."""
+    clock, never = SystemClock(), threading.Event()
+    until = clock.monotonic() + timeout
+    while True:
+        answers = {daemon: answer for daemon, answer in orders.answers(order_id).items() if daemon in alive}
+        if len(answers) == len(alive) or clock.monotonic() >= until:
+            return answers
+        clock.wait(never, _LOOK_S)
+
+
+def _print(daemon: str, answer: Answer | None, timeout: float) -> None:
+    if answer is None:
+        click.echo(f"{daemon}: no answer within {timeout:g} s")
+    elif answer.ok:
+        click.echo(f"{daemon}: {plural(answer.entries, 'entry')}, schedule {answer.digest[:8]}")
+    else:
+        count = len(answer.faults) + answer.more_faults
+        click.echo(f"{daemon}: {plural(count, 'fault')}; the last good schedule ({answer.digest[:8]}) stays in force")
+        for fault in answer.faults:
+            click.echo(f"  {fault}")
+        if answer.more_faults:
+            click.echo(f"  and {answer.more_faults:,} more")
+
+
+def _facts(answer: Answer | None) -> dict[str, Any] | None:
+    if answer is None:
+        return None
+    count = len(answer.faults) + answer.more_faults
+    facts = {"ok": answer.ok, "digest": answer.digest, "entries": answer.entries}
+    return {**facts, "faults": answer.faults, "faults_in_all": count}

@@ -1,0 +1,101 @@
+"""``beatd step-down``: a leader hands its shards over, and leaves them to others for a while."""
+
+from __future__ import annotations
+
+import threading
+
+import click
+
+from beatd.beat.fleet import fittest
+from beatd.cli.installation import Installation, hint, installation
+from beatd.cli.output import print_json
+from beatd.clock import SystemClock
+from beatd.schedules import duration_ms, duration_text
+from beatd.store.orders import Order, Orders
+from beatd.store.registry import Roll
+
+_LOOK_S = 0.05
+
+
+@click.command("step-down")
+@click.option("--daemon", metavar="ID", help="This daemon, as status names it; the beginning of its id is enough.")
+@click.option("--shard", type=click.IntRange(0), metavar="N", help="Whoever leads this shard.")
+@click.option("--for", "rest", default="1m", show_default=True, metavar="DURATION", help="How long it leads nothing.")
+@click.option("--timeout", type=click.FloatRange(0.1, 55), default=15.0, show_default=True, help="Seconds to wait.")
+@click.option("--config", "-c", "config_file", metavar="FILE", help="Default: $BEATD_CONFIG, ./beat.toml.")
+@click.option("--json", "as_json", is_flag=True, help="JSON instead of text.")
+def step_down(
+    *, daemon: str | None, shard: int | None, rest: str, timeout: float, config_file: str | None, as_json: bool
+) -> None:
+    """Have a leader hand over all shards that it leads, and wait until others lead them.
+
+    For a while it leads nothing, unless no other daemon is alive. Nothing is lost, and nothing late by more than a
+    moment. Exit code 1 when nobody leads, nobody could take over, or it does not happen in time.
+    """
+    rest_ms = duration_ms(rest)
+    with installation(config_file) as place:
+        roll = place.roll()
+        leader = _leader(roll, daemon, shard)
+        shards = {number for number, holder in roll.leases.items() if holder.daemon_id == leader}
+        _refuse_if_alone(roll, leader)
+        clock = SystemClock()
+        began = clock.monotonic()
+        Orders(place.client, place.keys).give(Order(what="step_down", daemon=leader, rest_ms=rest_ms))
+        heirs = _heirs(place, leader, shards, clock, began + timeout)
+        took_ms = int((clock.monotonic() - began) * 1000)
+    if len(heirs) < len(shards):
+        raise click.ClickException(f"{leader} still leads, or nobody does, after {timeout:g} s; see beatd status")
+    if as_json:
+        print_json({"daemon": leader, "leaders": {str(number): heirs[number] for number in sorted(heirs)}})
+        return
+    click.echo(f"{leader} stepped down; it leads nothing for {duration_text(rest_ms)}")
+    for number in sorted(heirs):
+        whole = len(heirs) == 1 and number == 0
+        click.echo(f"{heirs[number]} leads{'' if whole else f' shard {number}'} now, after {took_ms:,} ms")
+
+
+def _leader(roll: Roll, daemon: str | None, shard: int | None) -> str:
+    """Who is meant, among those who lead."""
+    if daemon is not None and shard is not None:
+        raise click.UsageError("give --daemon or --shard, not both")
+    if not roll.alive:
+        raise click.ClickException("no daemon is alive")
+    leaders = sorted({holder.daemon_id for holder in roll.leases.values()} & roll.alive.keys())
+    if shard is not None:
+        if shard not in roll.leases:
+            raise click.ClickException(f"nobody leads shard {shard}")
+        return roll.leases[shard].daemon_id
+    if daemon is not None:
+        meant = [each for each in roll.alive if each.startswith(daemon)]
+        if len(meant) != 1:
+            problem = "several daemons have ids that begin with" if meant else "there is no daemon"
+            raise click.UsageError(f'{problem} "{daemon}"{"" if meant else hint(daemon, roll.alive)}')
+        if meant[0] not in leaders:
+            raise click.ClickException(f"{meant[0]} leads nothing")
+        return meant[0]
+    if not leaders:
+        raise click.ClickException("nobody leads")
+    if leaders[1:]:
+        raise click.UsageError(f"several daemons lead: name one with --daemon or --shard: {', '.join(leaders)}")
+    return leaders[0]
+
+
+def _refuse_if_alone(roll: Roll, leader: str) -> None:
+    others = [each for each in roll.alive.values() if each.id != leader]
+    if not others:
+        raise click.ClickException(f"{leader} is the only daemon that is alive: nobody could take over")
+    fit = fittest([*others, roll.alive[leader]]) if leader in roll.alive else others
+    if all(each.id == leader for each in fit):
+        raise click.ClickException(f"no other daemon is fit to lead; see beatd status: {leader} goes on")
+
+
+def _heirs(place: Installation, leader: str, shards: set[int], clock: SystemClock, until: float) -> dict[int, str]:
+    """Who leads each of the shards, as soon as all are led by somebody else, or when the time is over."""
+    never = threading.Event()
+    while True:
+        leases = place.roll().leases
+        heirs = {number: leases[number].daemon_id for number in shards & leases.keys()}
+        heirs = {number: heir for number, heir in heirs.items() if heir != leader}
+        if len(heirs) == len(shards) or clock.monotonic() >= until:
+            return heirs
+        clock.wait(never, _LOOK_S)
