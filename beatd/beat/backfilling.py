@@ -161,7 +161,7 @@ class Filling:
         comes = entry.policies.enabled
         reasons: list[Reason | None] = ["blackout" if hidden(entry, due_ms) else None for due_ms in dues]
         by_due = [self._past.reason(due_ms, comes=comes) for due_ms in dues]
-        for known in (by_due, self._dispatched.reasons(entry.name, dues)):
+        for known in (self._dispatched.reasons(entry.name, dues), by_due):
             reasons = [mine or theirs for mine, theirs in zip(reasons, known, strict=True)]
         if self._request.force:
             reasons = [None if reason in ("dispatched", "sent_before") else reason for reason in reasons]

@@ -52,6 +52,7 @@ class Headers(msgspec.Struct, frozen=True):
     shadow: str | None = None
     redelivered: bool | None = None
     entry: str | None = msgspec.field(name="beatd-entry", default=None)
+    due_at: str | None = msgspec.field(name="beatd-due-at", default=None)
     deaths: Annotated[int, msgspec.Meta(ge=0)] | None = msgspec.field(name="beatd-deaths", default=None)
     """How often it was in the hands of a process or worker that died; None if nobody counts."""
 

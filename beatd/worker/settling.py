@@ -21,7 +21,7 @@ from beatd.worker.arrival import Verdicts
 from beatd.worker.chords import Chords, aftermath_of
 from beatd.worker.consumers import Consumer
 from beatd.worker.consumers.redelivery import with_a_death
-from beatd.worker.finished import FinishedRuns
+from beatd.worker.finished import Ended, FinishedRuns
 from beatd.worker.messages import KILLED, LOST, MALFORMED, Delivery, Report
 from beatd.worker.notices import notify
 from beatd.worker.request import Request
@@ -37,7 +37,7 @@ class Settling:
         self._hostname = hostname
         self._results: list[Stored] = []
         self._parts: list[Part] = []
-        self._finished: list[str] = []
+        self._finished: list[Ended] = []
         self._park: list[tuple[Delivery, int]] = []
         self._bury: list[tuple[Delivery, str]] = []
         self._return: list[Delivery] = []
@@ -113,6 +113,7 @@ class Settling:
             reason,
             extra={"event": "message_buried", "queue": delivery.queue, "reason": reason},
         )
+        signals.task_rejected.send(sender=self._app, message=delivery, exc=reason)
         self._bury.append((delivery, reason))
 
     def settle(self, pairs: Sequence[tuple[Report, Request]]) -> list[tuple[Report, Request]]:
@@ -149,8 +150,9 @@ class Settling:
             self.bury(request.delivery, f"{request.name} failed, and acks_on_failure_or_timeout is off")
         else:
             self._acknowledge(request)
-        if request.headers.entry is not None and _is_over(report):
-            self._finished.append(request.id)
+        headers = request.headers
+        if headers.entry is not None and _is_over(report):
+            self._finished.append(Ended(request.id, headers.entry, headers.due_at, report.state, report.runtime))
 
     def _acknowledge(self, request: Request) -> None:
         if not request.acknowledged:

@@ -10,7 +10,7 @@ from beatd.store.client import connect
 from beatd.store.keys import Keys
 from beatd.store.lease import Leases
 from beatd.store.running import Running
-from beatd.worker.finished import FinishedRuns
+from beatd.worker.finished import Ended, FinishedRuns
 
 NOW = 1_790_000_000_000
 KEYS = Keys("beatd")
@@ -230,7 +230,7 @@ def test_what_runs_is_known_until_its_result_is_there(claims, client, held, redi
     assert unfinished(NOW) == {"a", "b"}
     client.set("celery-task-meta-id-a", json.dumps({"status": "FAILURE", "result": None}))
     assert unfinished(NOW) == {"b"}
-    FinishedRuns(redis_url, KEYS).remember(["id-b"])
+    FinishedRuns(redis_url, KEYS).remember([Ended("id-b", "b", None, "SUCCESS")])
     assert unfinished(NOW) == set()
     claim(claims, held, ("b", NOW + 1, "celery", b"2", f"id-c {NOW + 10}"))
     assert unfinished(NOW + 10) == set()
