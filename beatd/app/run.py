@@ -136,7 +136,13 @@ def _after(task: Task[..., Any], context: Context, outcome: Outcome) -> None:
         _hook(task, context, "on_success", value, *where)
     elif state == FAILURE:
         signals.task_failure.send(
-            sender=task, task_id=context.id, exception=value, args=where[1], kwargs=where[2], einfo=einfo
+            sender=task,
+            task_id=context.id,
+            exception=value,
+            args=where[1],
+            kwargs=where[2],
+            traceback=value.__traceback__,
+            einfo=einfo,
         )
         _hook(task, context, "on_failure", value, *where, einfo)
     elif state == RETRY:

@@ -38,6 +38,7 @@ POOLS = ("prefork", "threads", "asyncio", "solo")
 
 def run_worker(app: App, settings: WorkerSettings) -> None:
     """Run a worker in this thread until SIGTERM or SIGINT; a second signal (or SIGQUIT) ends it cold."""
+    signals.celeryd_init.send(sender=settings.hostname, instance=app, conf=app.conf, options=settings)
     app.finalize()
     for task in app.tasks.values():
         request_class(task)  # a class that cannot be found is better known before the first message
@@ -65,6 +66,7 @@ def run_worker(app: App, settings: WorkerSettings) -> None:
         rates=_rates(app),
         suspects=Suspects(Deaths(store_url, Keys(settings.prefix))),
     )
+    signals.celeryd_after_setup.send(sender=settings.hostname, instance=worker, conf=app.conf)
     signals.worker_init.send(sender=worker)
     with (
         stopped_by_signals(worker, sigterm_quits=settings.sigterm_quits),

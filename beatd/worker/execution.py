@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from beatd.app import signals
 from beatd.app.aftermath import Aftermath, ended, failed
 from beatd.app.app import App
 from beatd.app.context import Context
@@ -182,6 +183,8 @@ class Executor:
             exc_info=error,
             extra={"event": "execution_failed", "task": task.name, "task_id": context.id},
         )
+        facts = {"task_id": context.id, "args": context.args, "kwargs": context.kwargs, "request": context}
+        signals.task_internal_error.send(sender=task, exception=error, traceback=error.__traceback__, **facts)
         payload = named_error(type(error).__name__, safe_repr(error), module="builtins")
         return Report(job.tag, FAILURE, runtime, self._store(context, FAILURE, payload, None))
 

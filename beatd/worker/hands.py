@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from beatd.app import signals
 from beatd.exceptions import StoreError
 from beatd.worker.consumers import Consumer
 from beatd.worker.ending import Ending, Phase
@@ -40,6 +41,9 @@ def stopped_by_signals(worker: Worker, *, sigterm_quits: bool = False) -> Iterat
         phase = worker.ending.next(cold=cold)
         if phase is not was:
             _say(phase, worker.ending.soft_s, signal.Signals(number).name)
+            signals.worker_shutting_down.send(
+                sender=worker.hostname, sig=signal.Signals(number).name, how=phase.value, exitcode=0
+            )
         worker.stop(cold=cold)
 
     if threading.current_thread() is not threading.main_thread():

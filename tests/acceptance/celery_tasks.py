@@ -1,6 +1,6 @@
 """The module ``proj`` of both workers; BROKER, BACKEND and QUEUE are filled in. No test, and not imported as it is."""
 
-# ruff: noqa: F821
+# ruff: noqa: F821, TRY301
 # mypy: ignore-errors
 
 import json

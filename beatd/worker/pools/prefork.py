@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 
+from beatd.app import signals
 from beatd.store.outcomes import STARTED
 from beatd.worker.execution import Executor
 from beatd.worker.messages import KILLED, LOST, SKIPPED, Job, Report
@@ -209,6 +210,7 @@ class PreforkPool:
             )
 
     def _fork(self, number: int) -> Child:
+        signals.worker_before_create_process.send(sender=self)
         ours, theirs = socket.socketpair()
         try:
             board = Board()
@@ -239,6 +241,7 @@ class PreforkPool:
                 time.sleep(_RETRY_S)  # one that cannot even begin must not be replaced all the time
         finally:
             with contextlib.suppress(Exception):
+                signals.worker_process_shutdown.send(sender=None, pid=os.getpid(), exitcode=code)
                 sys.stdout.flush()
                 sys.stderr.flush()
             os._exit(code)
