@@ -17,7 +17,8 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
-from beatd.worker.limits import Interruptible, limit
+from beatd.exceptions import TimeLimitExceeded
+from beatd.worker.limits import Interruptible, Overdue, limit
 
 
 class Calling:
@@ -40,6 +41,8 @@ class Calling:
                 return value
             with limit(None, self._hard):
                 return _run(value if self._soft is None else _awaiting(Interruptible(value, self._soft)))
+        except Overdue:
+            raise TimeLimitExceeded(self._hard) from None
         finally:
             if os.getpid() != process:
                 _end_fork()

@@ -18,17 +18,21 @@ from collections.abc import Callable, Coroutine, Generator, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
-from beatd.exceptions import SoftTimeLimitExceeded, TimeLimitExceeded
+from beatd.exceptions import SoftTimeLimitExceeded
 
 _AGAIN_S = 1.0
 """A task that swallows the hard limit's exception gets another one after so long."""
 
 
+class Overdue(BaseException):
+    """The hard limit is over. No ``Exception``, so that tasks which handle these do not handle this."""
+
+
 def limit(soft: float | None, hard: float | None = None) -> AbstractContextManager[None]:
     """Raise :class:`SoftTimeLimitExceeded` in the block after ``soft`` seconds.
 
-    ``hard`` is for processes that cannot be killed for it: :class:`TimeLimitExceeded`, again and again, until the block
-    is left; in main threads only.
+    ``hard`` is for processes that cannot be killed for it: :class:`Overdue`, again and again, until the block is left;
+    in main threads only.
     """
     if not soft and not hard:
         return _NO_LIMIT
@@ -49,7 +53,7 @@ def _alarm(soft: float | None, hard: float | None) -> Iterator[None]:
             pending.pop(0)
             signal.setitimer(signal.ITIMER_REAL, max(0.001, (hard or 0) - soft), _AGAIN_S)
             raise SoftTimeLimitExceeded(soft)
-        raise TimeLimitExceeded(hard) if hard else SoftTimeLimitExceeded(soft)
+        raise Overdue if hard else SoftTimeLimitExceeded(soft)
 
     previous = signal.signal(signal.SIGALRM, interrupt)
     if soft and hard and soft >= hard:

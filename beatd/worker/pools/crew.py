@@ -8,9 +8,8 @@ import threading
 import time
 from collections.abc import Callable
 
-from beatd.exceptions import TimeLimitExceeded
 from beatd.worker.execution import Executor
-from beatd.worker.limits import raise_in
+from beatd.worker.limits import Overdue, raise_in
 from beatd.worker.messages import Job, Report
 
 
@@ -36,10 +35,10 @@ class Crew:
 
     def submit(self, job: Job) -> None:
         """Run it as soon as there is a thread for it."""
+        self._queued[job.tag] = job
+        self._jobs.put(job.tag)  # first: a thread that finds nothing counts itself as idle
         if not self._idle.acquire(blocking=False) and len(self._threads) < self.size:
             self._begin()
-        self._queued[job.tag] = job
-        self._jobs.put(job.tag)
 
     def withdraw(self, tag: int) -> bool:
         """Take back a job that no thread has begun; returns whether there was one."""
@@ -58,7 +57,7 @@ class Crew:
         if self._jobs.qsize():  # somebody was to run these
             self._begin()
         if thread.ident is not None:
-            raise_in(thread.ident, TimeLimitExceeded)
+            raise_in(thread.ident, Overdue)
         return True
 
     def resize(self, size: int) -> None:
@@ -84,7 +83,7 @@ class Crew:
 
     def _serve(self) -> None:
         this = threading.current_thread()
-        with contextlib.suppress(TimeLimitExceeded):  # meant for a job that was given up a moment ago
+        with contextlib.suppress(Overdue):  # meant for a job that was given up a moment ago
             while (tag := self._next()) is not None:
                 if (job := self._queued.pop(tag, None)) is None:
                     continue
