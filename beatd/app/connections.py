@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
 from functools import cached_property
@@ -12,9 +13,10 @@ from beatd import broker
 from beatd.app.conf import Conf
 from beatd.app.context import current
 from beatd.app.group_result import GroupResult, ResultSet
-from beatd.app.outgoing import Outgoing
+from beatd.app.outgoing import Outgoing, Sent
 from beatd.app.result import AsyncResult
 from beatd.app.sending import Route, utc_now
+from beatd.app.sent_events import SentEvents
 from beatd.broker import Publisher, is_redis
 from beatd.clock import Clock
 from beatd.message import TaskMessage
@@ -41,7 +43,16 @@ class Connections:
     @cached_property
     def outgoing(self) -> Outgoing:
         """What messages go through on their way to the publisher."""
-        return Outgoing(lambda: self.publisher)
+        return Outgoing(lambda: self.publisher, self._tell_monitors)
+
+    @cached_property
+    def sent_events(self) -> SentEvents:
+        """Tells monitors what this app sends."""
+        return SentEvents(self.conf, self.clock)
+
+    def _tell_monitors(self, sent: Sequence[Sent]) -> None:
+        if sent and self.conf.task_send_sent_event:
+            self.sent_events.tell(sent)
 
     def publish(self, message: TaskMessage, route: Route, compression: str | None = None) -> None:
         """Hand a finished message to the broker; raises :class:`~beatd.exceptions.BrokerError`."""
@@ -105,7 +116,7 @@ class Connections:
 
     def close(self) -> None:
         """Close all connections; they come back when they are needed."""
-        for name in ("publisher", "results"):
+        for name in ("publisher", "results", "sent_events"):
             if (part := self.__dict__.pop(name, None)) is not None:
                 part.close()
 

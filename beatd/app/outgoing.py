@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, NamedTuple
@@ -17,6 +17,8 @@ from beatd.broker.port import parcel
 from beatd.exceptions import BrokerError
 from beatd.message import TaskMessage, compressed
 
+Sent = tuple[TaskMessage, Route]
+
 
 class _Outgoing(NamedTuple):
     message: TaskMessage
@@ -26,8 +28,10 @@ class _Outgoing(NamedTuple):
 class Outgoing:
     """The way of messages from an app to its publisher, which is opened when the first one leaves."""
 
-    def __init__(self, publisher: Callable[[], Publisher]) -> None:
+    def __init__(self, publisher: Callable[[], Publisher], on_sent: Callable[[Sequence[Sent]], None]) -> None:
+        """``on_sent`` is told what the broker has got."""
         self._publisher = publisher
+        self._on_sent = on_sent
         self._together: ContextVar[list[_Outgoing] | None] = ContextVar("beatd_publishing_together", default=None)
 
     def send(self, message: TaskMessage, route: Route, compression: str | None = None) -> None:
@@ -42,6 +46,7 @@ class Outgoing:
             return
         self._publisher().publish(message, queue=route.queue, exchange=route.exchange, routing_key=route.routing_key)
         _tell(message, route)
+        self._on_sent([(message, route)])
 
     @contextmanager
     def together(self) -> Iterator[None]:
@@ -61,6 +66,7 @@ class Outgoing:
             self._send_many(waiting)
         for each in waiting:
             _tell(*each)
+        self._on_sent(waiting)
 
     def _send_many(self, messages: list[_Outgoing]) -> None:
         publisher = self._publisher()

@@ -66,6 +66,7 @@ class Scene:
 
     def __init__(self, broker: str, backend: str, events: Path) -> None:
         self.broker = broker
+        self.backend = backend
         self.client: Any = celery.Celery("proj", broker=broker, backend=backend, set_as_current=False)
         self.app = package.App("proj", broker=broker, backend=backend, set_as_current=False)
         self.events = events
@@ -332,6 +333,18 @@ def test_monitors_hear_what_happens(node: str, scene: Scene, busy: dict[str, lis
         line = wait_for(lambda kind=kind, name=name: scene.heard(kind, sent[name]), 20, f"{name} {kind}")  # type: ignore[misc]
         assert line.startswith(f"{node} [")
         assert words in line
+
+
+def test_monitors_hear_what_clients_send(scene: Scene) -> None:
+    client = package.App(
+        "client", broker=scene.broker, backend=scene.backend, task_send_sent_event=True, set_as_current=False
+    )
+    sent = client.send_task("proj.add", (4, 5), queue="ours")
+    line = wait_for(lambda: scene.heard("sent", sent.id), 20, "task-sent")
+    assert "args=(4, 5) kwargs={}" in line
+    assert "queue=ours" in line
+    assert sent.get(timeout=20) == 9
+    client.close()
 
 
 def test_monitors_see_the_worker(scene: Scene) -> None:

@@ -10,10 +10,11 @@ from __future__ import annotations
 from beatd.broker.bus.lamport import LamportClock
 from beatd.broker.bus.line import Line, addressed, order, wait_for
 from beatd.broker.bus.port import Bus, Letter, Names
+from beatd.broker.bus.teller import Teller
 from beatd.broker.port import is_amqp, is_redis, place_of, redis_url
 from beatd.exceptions import BrokerError
 
-__all__ = ["Bus", "LamportClock", "Letter", "Line", "Names", "addressed", "call", "open", "order", "wait_for"]
+__all__ = ["Bus", "LamportClock", "Letter", "Line", "Names", "Teller", "addressed", "call", "open", "order", "wait_for"]
 
 
 def call(url: str, names: Names) -> Line:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import logging
-import os
-import time
 from collections import deque
 from typing import Any
 
-from beatd.broker.bus import Bus, LamportClock, Letter
+from beatd.broker.bus import Bus, LamportClock, Teller
+from beatd.broker.bus.teller import Event
 from beatd.clock import Clock
 
 log = logging.getLogger(__name__)
@@ -21,33 +20,17 @@ BUFFERED = 10_000
 """Events that wait for a broker that is away; then the oldest are dropped."""
 _MESSAGES_A_TURN = 10
 
-Event = dict[str, Any]
-
 
 class Stream:
     """Events of the worker ``hostname`` on their way to the bus."""
 
     def __init__(self, hostname: str, clock: Clock, lamport: LamportClock) -> None:
-        self._hostname = hostname
+        teller = Teller(hostname, clock, lamport)
+        self.event, self.letter = teller.event, teller.letter
         self._clock = clock
-        self._lamport = lamport
-        self._pid = os.getpid()
-        self._zone = _hours_west()
         self._buffer: deque[Event] = deque()
         self._flush_due = 0.0
         self._dropped = 0
-
-    def event(self, kind: str, **fields: Any) -> Event:
-        """An event as Celery makes them: ``kind`` is ``task-received`` or the like."""
-        return {
-            "hostname": self._hostname,
-            "utcoffset": self._zone,
-            "pid": self._pid,
-            "clock": self._lamport.forward(),
-            **fields,
-            "timestamp": self._clock.now_ms() / 1000,
-            "type": kind,
-        }
 
     def put(self, kind: str, **fields: Any) -> None:
         """Have an event published with the next batch."""
@@ -81,13 +64,3 @@ class Stream:
                 count,
                 extra={"event": "events_dropped", "count": count},
             )
-
-    def letter(self, body: Event | list[Event]) -> Letter:
-        """One event, or a batch, ready to be sent."""
-        return Letter(body, {"hostname": self._hostname})
-
-
-def _hours_west() -> float:
-    """The host's distance from UTC as Celery's events carry it; monitors correct time stamps by it."""
-    seconds = time.altzone if time.localtime().tm_isdst > 0 else time.timezone
-    return seconds / 3600
