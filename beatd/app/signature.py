@@ -259,8 +259,10 @@ def kind(name: str) -> type[Any]:
 
 
 def as_signature(value: Any, app: App | None = None) -> Signature:
-    """The signature in a message's JSON, bound to ``app``."""
-    return value if isinstance(value, Signature) else Signature.from_dict(value, app)
+    """The signature in a message's JSON, bound to ``app``; that of a task without arguments."""
+    if isinstance(value, Signature):
+        return value
+    return Signature.from_dict(value, app) if isinstance(value, Mapping) else Signature(value, app=app)
 
 
 def listed(value: Any) -> list[Any]:

@@ -12,7 +12,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -108,18 +108,19 @@ def workers(directory: Path, broker: str, backend: str) -> Iterator[None]:
         command = [sys.executable, "-m", "beatd", "worker", "-A", "proj", "-c", "2", "-Q", "ours"]
         process = subprocess.Popen(command, cwd=directory / "ours", stdout=log, stderr=log, env=environment())
         try:
-            _await(lambda: " ready." in (directory / "beatd.log").read_text(), "beatd's worker")
-            _await(lambda: " ready." in theirs.text, "Celery's worker")
+            _await_ready(directory / "beatd.log", process)
+            _await_ready(theirs.log, theirs.process)
             yield
         finally:
             process.terminate()
             process.wait(20)
 
 
-def _await(ready: Callable[[], bool], what: str) -> None:
+def _await_ready(log: Path, process: subprocess.Popen[bytes]) -> None:
     deadline = time.monotonic() + 60
-    while not ready():
-        assert time.monotonic() < deadline, f"{what} did not get ready"
+    while " ready." not in log.read_text():
+        assert time.monotonic() < deadline, f"the worker did not get ready:\n{log.read_text()[-5000:]}"
+        assert process.poll() is None, f"the worker ended:\n{log.read_text()[-5000:]}"
         time.sleep(0.05)
 
 

@@ -14,7 +14,7 @@ from tests.acceptance.celery_pairs import PAIRS, WAIT, WARNINGS, paired, workers
 pytestmark = WARNINGS
 
 
-@pytest.fixture(scope="module", params=["redis", "rabbitmq"])
+@pytest.fixture(scope="module", params=["redis", pytest.param("rabbitmq", marks=pytest.mark.soak)])
 def place(request, redis_server, tmp_path_factory):
     """Broker and backend, with a worker of each make."""
     redis_server.start().flush()

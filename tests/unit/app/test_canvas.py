@@ -1,0 +1,255 @@
+"""Compositions: what they are in JSON, what is sent first, and how they run in one process."""
+
+from __future__ import annotations
+
+import json
+
+import celery
+import pytest
+from celery.canvas import Signature as CelerySignature
+
+from beatd import App, Signature, chain, chord, chunks, group, signature, wire
+from beatd.app.aftermath import errbacks_of, never_run
+from beatd.app.canvas.chords import size_of
+from beatd.app.connections import Connections
+from beatd.exceptions import StoreRefused
+from beatd.store.outcomes import exception_payload
+
+
+class Groups:
+    """Stands for the result backend: remembers what headers were announced."""
+
+    def __init__(self):
+        self.begun = []
+
+    def begin(self, group, size, shape=None):
+        self.begun.append((group, size, shape))
+
+
+class Published:
+    """Stands for the broker."""
+
+    batch = 100
+
+    def __init__(self):
+        self.messages = []
+
+    def publish(self, message, **to):
+        self.messages.append(message)
+
+    def publish_many(self, parcels):
+        self.messages += [parcel.message for parcel in parcels]
+        return []
+
+    def calls(self):
+        """``(task, args, embed)`` of each message."""
+        return [(each.headers["task"], *wire.loads(each.body)[::2]) for each in self.messages]
+
+
+@pytest.fixture
+def sent():
+    return Published()
+
+
+@pytest.fixture
+def app(sent, monkeypatch):
+    app = App("x", set_as_current=False)
+    app.task(name="add")(lambda x, y: x + y)
+    app.task(name="total", typing=False)(sum)
+    app.task(name="boom", typing=False)(lambda *_: 1 / 0)
+    app.task(name="double")(lambda x: 2 * x)
+    app.__dict__["publisher"] = sent
+    monkeypatch.setattr(Connections, "results", type("R", (), {"groups": Groups()})())
+    return app
+
+
+@pytest.fixture
+def add(app):
+    return app.tasks["add"]
+
+
+@pytest.fixture
+def total(app):
+    return app.tasks["total"]
+
+
+def as_json(signature):
+    return json.loads(json.dumps(signature))
+
+
+def test_a_chain_sends_its_first_task_with_the_others_in_reverse(app, add, sent):
+    result = (add.s(1, 2) | add.s(3) | add.s(4)).apply_async()
+    ((task, args, embed),) = sent.calls()
+    assert (task, args) == ("add", [1, 2])
+    assert [step["args"] for step in embed["chain"]] == [[4], [3]]
+    assert embed["chain"][0]["options"]["task_id"] == result.id
+    assert result.parent.parent.id == sent.messages[0].id
+    assert {step["subtask_type"] for step in embed["chain"]} == {None}
+
+
+def test_chains_are_levelled(add):
+    steps = chain(add.s(1, 1), chain(add.s(2), add.s(3))) | (add.s(4) | add.s(5))
+    assert [step.args for step in steps.tasks] == [(1, 1), (2,), (3,), (4,), (5,)]
+    assert chain([add.s(1, 1), add.s(2)]) == chain(add.s(1, 1), add.s(2))
+    assert len(chain(add.s(1, 1), group(add.s(2)), group()).tasks) == 2
+
+
+def test_a_group_that_something_follows_is_a_chord(add, total):
+    steps = add.s(1, 1) | group(add.s(1), add.s(2)) | total.s() | add.s(3)
+    assert [step["subtask_type"] for step in steps.tasks] == [None, "chord", None]
+    assert isinstance(group(add.s(1), add.s(2)) | total.s(), chord)
+    two = chain(group(add.s(1), add.s(2)), group(total.s(), total.s()), total.s())
+    (only,) = two.tasks
+    assert isinstance(only, chord)
+    assert isinstance(only.body, chord)
+
+
+def test_options_of_a_chain_go_where_they_belong(app, add, sent):
+    chain(add.s(1, 1), add.s(2)).apply_async(queue="slow", link=add.s(9), link_error=add.s(8), priority=5)
+    message = sent.messages[0]
+    _, _, embed = sent.calls()[0]
+    assert message.properties["priority"] == 5
+    assert embed["callbacks"] is None
+    assert [each["args"] for each in embed["chain"][0]["options"]["link"]] == [[9]]
+    assert [each["args"] for each in embed["errbacks"]] == [[8]]
+    assert [each["args"] for each in embed["chain"][0]["options"]["link_error"]] == [[8]]
+    assert "queue" not in embed["chain"][0]["options"]
+
+
+def test_a_groups_members_share_its_id(app, add, sent):
+    result = group(add.s(i, i) for i in range(3)).apply_async()
+    headers = [message.headers for message in sent.messages]
+    assert [(each["group"], each["group_index"]) for each in headers] == [(result.id, i) for i in range(3)]
+    assert [each["id"] for each in headers] == [each.id for each in result]
+    assert as_json(result.as_tuple()) == [[result.id, None], [[[each.id, None], None] for each in result]]
+
+
+def test_a_group_is_sent_whole_or_not_at_all(app, add, sent):
+    with pytest.raises(TypeError, match="missing a required argument"):
+        group(add.s(1, 1), add.s(1)).apply_async()
+    assert sent.messages == []
+
+
+def test_a_group_takes_no_links(add):
+    with pytest.raises(TypeError, match="make it a chord"):
+        group(add.s(1, 1)).apply_async(link=add.s(1))
+
+
+def test_a_chords_tasks_have_its_body(app, add, total, sent):
+    result = chord([add.s(1, 1), add.s(2, 2)])(total.s())
+    ((header, size, shape),) = app.results.groups.begun[-1:]
+    assert (size, shape) == (2, None)
+    assert header == result.parent.id
+    for (_, _, embed), message in zip(sent.calls(), sent.messages, strict=True):
+        assert message.headers["group"] == header
+        assert embed["chord"]["options"]["task_id"] == result.id
+        assert embed["chord"]["task"] == "total"
+
+
+def test_a_chord_with_an_empty_header_is_its_body(app, total, sent):
+    chord([])(total.s())
+    assert sent.calls() == [("total", [[]], {"callbacks": None, "errbacks": None, "chain": None, "chord": None})]
+
+
+def test_a_chord_without_a_body_is_refused(add):
+    with pytest.raises(TypeError, match="needs a body"):
+        chord([add.s(1, 1)]).apply_async()
+
+
+def test_a_header_is_as_large_as_its_ends(app, add, total):
+    assert size_of(group(add.s(1, 1), add.s(2, 2) | add.s(3), chord([add.s(1, 1)] * 5, total.s()))) == 3
+    assert size_of(group(add.s(1, 1) | group(add.s(1), add.s(2)))) == 2
+
+
+def test_the_shape_of_a_header_with_groups_inside_is_kept(app, add, total):
+    chord([add.s(1, 1) | group(add.s(1), add.s(2)), add.s(3, 3)])(total.s())
+    _, size, shape = app.results.groups.begun[-1]
+    assert size == 3
+    (_, (inner, single)) = shape
+    assert len(inner[1]) == 2
+    assert single[1] is None
+
+
+def test_chords_need_a_result_backend():
+    app = App("none", set_as_current=False)
+    with pytest.raises(StoreRefused, match="need a result backend"):
+        chord([app.signature("add", (1, 1))], app=app)(app.signature("total"))
+
+
+COMPOSITIONS = {
+    "chain": lambda s: s("add", 1, 1) | s("add", 2),
+    "group": lambda s: group(s("add", 1, 1), s("add", 2, 2)),
+    "chord": lambda s: group(s("add", 1, 1), s("add", 2, 2)) | s("total"),
+    "deep": lambda s: s("add", 1, 1) | group(s("add", 1) | s("double"), s("add", 2)) | s("total") | s("double"),
+}
+
+
+@pytest.mark.parametrize("name", COMPOSITIONS)
+def test_they_survive_json_and_celery_reads_them(app, name):
+    made = COMPOSITIONS[name](lambda task, *args: app.signature(task, args))
+    restored = Signature.from_dict(as_json(made), app)
+    assert (type(restored), as_json(restored)) == (type(made), as_json(made))
+    theirs = CelerySignature.from_dict(as_json(made), app=celery.Celery("y", set_as_current=False))
+    assert type(theirs).__name__.strip("_") == made["subtask_type"]
+
+
+def test_a_chain_is_in_json_what_celerys_is(app, add):
+    celerys = celery.Celery("y", set_as_current=False)
+    theirs = celerys.signature("add", (1, 1)) | celerys.signature("add", (2,))
+    assert as_json(add.s(1, 1) | add.s(2)) == as_json(theirs)
+
+
+def test_they_run_in_one_process(app, add, total):
+    app.conf.task_always_eager = True
+    assert (add.s(1, 1) | add.s(2)).delay().get() == 4
+    assert group(add.s(1, 1), add.s(2, 2)).delay().get() == [2, 4]
+    assert (add.s(1, 1) | group(add.s(1), add.s(2)) | total.s() | add.s(1)).delay().get() == 8
+    assert chord([add.s(1, 1), add.s(2, 2)], total.s()).delay().get() == 6
+    assert (~(add.s(1, 1) | add.s(1))) == 3
+    assert chunks(add, [(i, i) for i in range(5)], 2, app=app)().get() == [[0, 2], [4, 6], [8]]
+    assert add.starmap([(1, 2), (3, 4)]).apply().get() == [3, 7]
+    assert app.tasks["double"].map([1, 2]).delay().get() == [2, 4]
+
+
+def test_errors_come_out_of_eager_compositions(app, add):
+    boom = app.tasks["boom"]
+    app.conf.task_always_eager = True
+    with pytest.raises(ZeroDivisionError):
+        (boom.s() | add.s(1)).delay().get()
+
+
+def test_what_fails_with_a_chain(app, add, total):
+    steps = (add.s(1, 1) | group(add.s(1), add.s(2)) | total.s()).clone()
+    steps.freeze(chord=total.s(), group_id="outer", group_index=4)
+    ids = [steps.tasks[0].id, steps.tasks[1].body.id]
+    after = never_run(app, as_json(steps.tasks), exception_payload(ValueError()))
+    assert [stored.task_id for stored in after.results] == ids
+    (part,) = after.parts
+    assert (part.group, part.place, part.task_id) == ("outer", 4, ids[1])
+    assert json.loads(part.ended)[2] == "FAILURE"
+
+
+def test_whom_to_tell_of_a_body_that_is_never_sent(add):
+    assert [each["args"] for each in errbacks_of(add.s(1).on_error(add.s(7)))] == [(7,)]
+    both = group(add.s(1).on_error(add.s(7)), add.s(2).on_error(add.s(8)), add.s(3).on_error(add.s(7)))
+    assert [each["args"] for each in errbacks_of(both)] == [(7,), (8,)]
+
+
+def test_signatures_can_be_changed(add):
+    call = add.s(2).set(queue="a", priority=3)
+    assert call.clone((1,), countdown=5).options == {"queue": "a", "priority": 3, "countdown": 5}
+    assert call.options == {"queue": "a", "priority": 3}
+    assert call.replace(args=(5, 5)).args == (5, 5)
+    call.link(add.s(1))
+    copy = call.clone()
+    copy.options["link"].append(add.s(2))
+    assert len(call.options["link"]) == 1
+    assert add.si(1, 2).clone((9,)).args == (1, 2)
+    assert signature("add", args=(1,), app=add.app, queue="q").options == {"queue": "q"}
+    assert repr(add.s(1) | add.s(2)) == "add(1) | add(2)"
+    assert group(add.s(1, 1), add.s(2, 2)).skew(1, 5, 2).tasks[1].options == {"countdown": 3}
+
+
+def test_a_member_of_a_group_keeps_its_group(add):
+    call = add.s(1).set(group_id="first")
+    assert call.merged(options={"group_id": "second"})[2]["group_id"] == "first"
