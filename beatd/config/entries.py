@@ -18,6 +18,7 @@ from beatd.exceptions import ConfigError
 from beatd.model import Entry
 from beatd.schedules.cronstring import is_hashed
 
+_NO_ARGS: tuple[Any, ...] = ()
 _NO_KWARGS: dict[str, Any] = {}
 _PLAIN = frozenset({int, str, bool})
 """Types of arguments that need no second look."""
@@ -70,8 +71,9 @@ class EntryReader:
             report.add(path, f'expected a table such as {{ task = "tasks.add", schedule = 30 }}, got {told(fields)}')
             return None
         rest = dict(fields)
-        args = _args(rest.pop("args", None), report, path)
-        kwargs = _kwargs(rest.pop("kwargs", None), report, path)
+        args = rest.pop("args", _NO_ARGS)
+        args = tuple(args) if type(args) is list and _PLAIN.issuperset(map(type, args)) else _args(args, report, path)
+        kwargs = _kwargs(rest.pop("kwargs"), report, path) if "kwargs" in rest else _NO_KWARGS
         task = self._task(rest, report, path)
         shape = self._shape(name, rest, report, path)
         if shape is None or task is None or args is None or kwargs is None:
@@ -137,16 +139,12 @@ def _name_fault(name: str) -> str:
 
 
 def _args(raw: Any, report: Report, path: Path) -> tuple[Any, ...] | None:
-    if raw is None:
-        return ()
-    if type(raw) is list and _PLAIN.issuperset(map(type, raw)):
-        return tuple(raw)
+    if raw is _NO_ARGS:
+        return _NO_ARGS
     read = read_value(payload.arguments, raw, "", report, (*path, "args"))
     return None if read is UNSET else read
 
 
 def _kwargs(raw: Any, report: Report, path: Path) -> dict[str, Any] | None:
-    if raw is None:
-        return _NO_KWARGS
     read = read_value(payload.table, raw, "", report, (*path, "kwargs"))
     return None if read is UNSET else read
