@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from beatd.app.app import App
 from beatd.exceptions import StoreError, WorkerLostError
@@ -20,7 +20,18 @@ log = logging.getLogger("celery.worker")
 class Gate:
     """Lets requests through one by one: no repeats, no more than the rates allow, no killers."""
 
-    def __init__(self, app: App, settling: Settling, finished: FinishedRuns, rates: Rates, suspects: Suspects) -> None:
+    def __init__(
+        self,
+        app: App,
+        settling: Settling,
+        finished: FinishedRuns,
+        rates: Rates,
+        suspects: Suspects,
+        *,
+        at_work: Mapping[int, Request],
+    ) -> None:
+        """``at_work``: what was let through and has not ended, kept by the worker."""
+        self._at_work = at_work
         self._clock = app.clock
         self._settling = settling
         self._finished = finished
@@ -58,25 +69,33 @@ class Gate:
         try_spare(self._suspects, unfinished)
 
     def _without_repeats(self, requests: list[Request]) -> list[Request]:
-        """Leave out runs of the scheduler that have ended before: their messages were sent, or delivered, twice."""
+        """Leave out runs of the scheduler that have ended before, or are at work here: their messages came twice."""
         scheduled = [one.id for one in requests if one.headers.entry is not None]
         if not scheduled:
             return requests
         try:
-            repeats = self._finished.among(scheduled)
+            ended = self._finished.among(scheduled)
         except StoreError:
             self._settling.give_back([one.delivery for one in requests])
             raise
+        begun = {_attempt(one) for one in (*self._at_work.values(), *self.held())}
+        run = []
         for request in requests:
-            if request.id in repeats:
-                log.warning(
-                    "Dropping %s[%s]: this run has ended before",
-                    request.name,
-                    request.id,
-                    extra={"event": "run_repeated", "entry": request.headers.entry, "task_id": request.id},
-                )
-                self._settling.drop(request.delivery)
-        return [one for one in requests if one.id not in repeats]
+            if request.headers.entry is None:
+                run.append(request)
+            elif request.id in ended:
+                self._drop(request, "has ended before")
+            elif _attempt(request) in begun:
+                self._drop(request, "is at work")  # whose message is kept until it has ended
+            else:
+                begun.add(_attempt(request))
+                run.append(request)
+        return run
+
+    def _drop(self, request: Request, why: str) -> None:
+        extra = {"event": "run_repeated", "entry": request.headers.entry, "task_id": request.id}
+        log.warning("Dropping %s[%s]: this run %s", request.name, request.id, why, extra=extra)
+        self._settling.drop(request.delivery)
 
     def _without_suspects(self, requests: list[Request]) -> list[Request]:
         if not any(request.headers.redelivered for request in requests):
@@ -93,3 +112,8 @@ class Gate:
             self._settling.fail(request, WorkerLostError(f"Worker exited prematurely: {reason}"))
             self._settling.bury(request.delivery, reason)
         return run
+
+
+def _attempt(request: Request) -> tuple[str, int]:
+    """What a message and its repeat have in common, and a retry has not."""
+    return request.id, request.headers.retries

@@ -61,9 +61,9 @@ class Worker:
         self._pool = pool
         self._arrival = Arrival(app, remote.revoked)
         self._settling = Settling(app, consumer, finished, settings.hostname)
-        self._gate = Gate(app, self._settling, finished, rates, suspects)
         self._requests: dict[int, Request] = {}
         """By tag: what the pool has."""
+        self._gate = Gate(app, self._settling, finished, rates, suspects, at_work=self._requests)
         self._hard_limits = HardLimits(pool, self._requests)
         self._waiting = Waiting()
         self.ending = Ending(

@@ -15,7 +15,8 @@ import kombu
 import pytest
 import redis
 
-from beatd.message import open_envelope
+from beatd.broker.amqp import AmqpPublisher
+from beatd.message import build, open_envelope
 
 CONFIG = """
 [redis]
@@ -379,3 +380,35 @@ def test_the_message_is_celery_beats_but_for_the_extra_headers(
     assert {name: ours.delivery_info[name] for name in ("exchange", "routing_key")} == {
         name: theirs.delivery_info[name] for name in ("exchange", "routing_key")
     }
+
+
+WORK = """
+import os, time, redis
+from beatd import App
+
+app = App("proj")
+log = redis.Redis.from_url(os.environ["LOG"])
+
+@app.task(name="tasks.tick", bind=True, acks_late=True)
+def tick(self):
+    log.rpush("executed", self.request.id)
+    time.sleep(1)
+"""
+
+
+def test_a_repeat_that_comes_while_its_run_is_at_work_is_dropped(
+    start_beatd, config, rabbitmq, redis_url, store, depth, queue, tmp_path, wait_until
+):
+    (tmp_path / "proj.py").write_text(WORK)
+    headers = {"beatd-entry": "tick", "beatd-due-at": "2026-09-21T14:13:20.000+00:00"}
+    publisher = AmqpPublisher(rabbitmq.url)
+    for run_id in ("a", "a", "b", "a"):
+        publisher.publish(build("tasks.tick", task_id=run_id, headers=headers), queue=queue)
+    publisher.close()
+    worker = start_beatd("worker", *config(), "-A", "proj", "-Q", queue, "-c", "2", LOG=redis_url)
+    worker.expect("Dropping tasks.tick.a.: this run", times=2, timeout=30)
+    worker.expect("Dropping tasks.tick.a.: this run is at work")
+    worker.expect("succeeded", times=2)
+    assert worker.end() == 0
+    assert sorted(store.lrange("executed", 0, -1)) == [b"a", b"b"]
+    assert depth(queue) == 0
