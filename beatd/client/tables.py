@@ -29,5 +29,6 @@ def checked(
         message = f"the entry has {len(raw) >> 10:,} KiB as JSON; at most {LARGEST >> 10:,} KiB are stored"
         raise ConfigError([Fault(place(name), None, "", message)])
     stored: dict[str, Any] = loads(raw)
-    config.entry(name, stored, timezone=timezone, defaults=defaults, source=place(name))  # what daemons will read
+    if stored != plain:  # it is this that daemons will read
+        config.entry(name, stored, timezone=timezone, defaults=defaults, source=place(name))
     return stored

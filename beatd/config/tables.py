@@ -15,6 +15,10 @@ from beatd.schedules.cron import Cron
 from beatd.schedules.interval import Relative
 
 
+_PLAIN = (str, int, float, list, tuple, dict)
+"""Asked about first: whether a value is a Schedule takes long to find out."""
+
+
 def read_tables(
     tables: Mapping[str, Any], *, timezone: str, defaults: Mapping[str, Any], source_of: Callable[[str], str]
 ) -> tuple[dict[str, Entry], list[Fault]]:
@@ -60,6 +64,6 @@ def plain_table(table: Mapping[str, Any]) -> dict[str, Any]:
 def _plain(value: object) -> object:
     if isinstance(value, timedelta):
         return value.total_seconds()
-    if isinstance(value, Schedule):
+    if not isinstance(value, _PLAIN) and isinstance(value, Schedule):
         return value.notation
     return value

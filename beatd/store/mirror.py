@@ -53,7 +53,9 @@ class Mirror:
         went_back = False
         for _ in range(_ATTEMPTS):
             if anew:
+                known = self.revision
                 before = self._read_anew() | before
+                went_back |= self.revision < known
             anew, changed, is_back = self._catch_up()
             before = changed | before
             went_back |= is_back
