@@ -239,19 +239,18 @@ def test_who_is_not_meant_does_not_answer(scene: Scene) -> None:
 # -- the command lines ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("scene", ["rabbitmq"], indirect=True)
 def test_each_others_tools_reach_both_workers(scene: Scene) -> None:
-    for tool in TOOLS:
-        both = (
-            run(tool, "-b", scene.broker, "inspect", "ping", "-t", "3")
-            if tool == "celery"
-            else run(tool, "inspect", "ping", "-b", scene.broker, "-t", "3")
-        )
-        assert (both.returncode, OURS in both.stdout, THEIRS in both.stdout) == (0, True, True), both.stderr
+    who = ("-d", f"{OURS},{THEIRS}", "-t", "10")
+    celerys = run("celery", "-b", scene.broker, "inspect", "ping", *who)
+    beatds = run("beatd", "inspect", "ping", "-b", scene.broker, *who)
+    for done in (celerys, beatds):
+        assert (done.returncode, OURS in done.stdout, THEIRS in done.stdout) == (0, True, True), done.stderr
 
 
 @pytest.mark.parametrize("scene", ["redis"], indirect=True)
 def test_celerys_tools_before_beatds_worker(scene: Scene, busy: Any) -> None:
-    status = run("celery", "-b", scene.broker, "status", "-t", "3")
+    status = run("celery", "-b", scene.broker, "status", "-d", OURS, "-t", "10")
     assert status.returncode == 0
     assert f"{OURS}: OK" in status.stdout.replace("\x1b[1;36m", "")
     active = run("celery", "-b", scene.broker, "inspect", "active", "-j", "-d", OURS, "-t", "10")
@@ -305,7 +304,8 @@ def test_what_is_terminated_ends_and_its_neighbours_do_not(scene: Scene, busy: d
 
 
 def test_what_is_revoked_before_its_time_is_not_run_then(scene: Scene) -> None:
-    soon = scene.send(OURS, "add", 1, 1, task_id=str(uuid.uuid4()), countdown=1)
+    soon = scene.send(OURS, "add", 1, 1, task_id=str(uuid.uuid4()), countdown=2)
+    wait_for(lambda: scene.heard("received", soon.id), 20, "the worker to put it aside")
     scene.client.control.revoke(soon.id)
     with pytest.raises(celery.exceptions.TaskRevokedError, match="revoked"):
         soon.get(timeout=10)
