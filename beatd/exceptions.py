@@ -12,6 +12,9 @@
     │   ├── StoreWentBack         it lost writes that it had confirmed; what is in it now is to be read again
     │   └── TermLost              the term is not the current one any more: nothing was written
     ├── BrokerError               a message could not be handed to the broker
+    ├── RequestError              runs that were asked for by hand
+    │   ├── NobodyLeads           no daemon took the request up; it was withdrawn
+    │   └── RequestRefused        the leader says no: there is no such entry, the window holds too many runs
     └── TaskError                 what Celery names, raised in and around tasks
         ├── Ignore                leave no result
         ├── Reject                give the message back, or away
@@ -94,6 +97,22 @@ class TermLost(StoreError):
 
 class BrokerError(BeatdError):
     """A message could not be handed to the broker."""
+
+
+class RequestError(BeatdError):
+    """Something is wrong with a request for runs."""
+
+
+class NobodyLeads(RequestError):
+    """No daemon took the request up in time. It was withdrawn: nothing is sent later."""
+
+
+class RequestRefused(RequestError):
+    """The leader refused the request, or broke it off; ``unknown`` says that there is no entry of that name."""
+
+    def __init__(self, message: str, *, unknown: bool = False) -> None:
+        self.unknown = unknown
+        super().__init__(message)
 
 
 class TaskError(BeatdError):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import getpass
+import socket
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
@@ -64,6 +66,14 @@ def chosen(patterns: Sequence[str], names: Iterable[str]) -> tuple[list[str], li
         if not matching:
             without.append(pattern)
     return sorted(found), without
+
+
+def whoami() -> str:
+    """Who gives a command, for others to see."""
+    try:
+        return f"{getpass.getuser()}@{socket.gethostname()}"
+    except (OSError, KeyError):  # a user without a name, as in many containers
+        return socket.gethostname()
 
 
 def is_glob(pattern: str) -> bool:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import getpass
-import socket
 from collections.abc import Sequence
 
 import click
 
 from beatd import sources
-from beatd.cli.installation import Installation, chosen, hint, installation, is_glob
+from beatd.cli.installation import Installation, chosen, hint, installation, is_glob, whoami
 from beatd.cli.output import plural, print_json
 from beatd.clock import SystemClock
 from beatd.exceptions import ConfigError
@@ -33,7 +31,7 @@ def pause(names: tuple[str, ...], reason: str, by: str | None, config_file: str 
     with installation(config_file) as place:
         runtime = Runtime(place.client, place.keys)
         found = _existing(names, place, runtime)
-        note = Pause(since_ms=SystemClock().now_ms(), by=_whoami() if by is None else by, reason=reason)
+        note = Pause(since_ms=SystemClock().now_ms(), by=whoami() if by is None else by, reason=reason)
         paused = runtime.pause(found, note)
         _say("paused", "Paused", "already paused", paused, found, as_json=as_json)
         place.warn_if_nobody_is_there()
@@ -78,13 +76,6 @@ def _in_files(place: Installation) -> set[str]:
         return {entry.name for entry in sources.load(place.path).entries}
     except ConfigError:
         return set()
-
-
-def _whoami() -> str:
-    try:
-        return f"{getpass.getuser()}@{socket.gethostname()}"
-    except (OSError, KeyError):  # a user without a name, as in many containers
-        return socket.gethostname()
 
 
 def _say(key: str, verb: str, else_: str, done: Sequence[str], asked: Sequence[str], *, as_json: bool) -> None:

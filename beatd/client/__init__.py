@@ -2,11 +2,14 @@
 
 The promise: what is put here is checked as if it stood in ``beat.toml``, with the same words, and refused before it is
 stored; what is stored is in force within a second on all daemons, and stays when they are started again. Errors are
-those of :mod:`beatd.exceptions`, every call has a timeout, and no daemon needs to be alive.
+those of :mod:`beatd.exceptions`, every call has a timeout, and no daemon needs to be alive; but runs that
+are asked for are sent by the daemon that leads.
 """
 
+from beatd.client.manual import Backfilled, Triggered
 from beatd.client.schedules import Schedules, Stored
 from beatd.client.watching import Change
+from beatd.store.records import Record
 from beatd.store.runtime import Pause
 
-__all__ = ["Change", "Pause", "Schedules", "Stored"]
+__all__ = ["Backfilled", "Change", "Pause", "Record", "Schedules", "Stored", "Triggered"]

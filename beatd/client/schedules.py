@@ -5,14 +5,18 @@ from __future__ import annotations
 import builtins
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
+from itertools import islice
 from typing import Any, NamedTuple
 
+from beatd.client.manual import Manual
 from beatd.client.tables import checked
 from beatd.client.watching import Change, changes
 from beatd.clock import SystemClock
 from beatd.exceptions import ConfigError, Fault, MessageError
 from beatd.store.client import connect
+from beatd.store.history import Histories
 from beatd.store.keys import Keys
+from beatd.store.records import Record
 from beatd.store.runtime import Pause, Put, Runtime, place, read_pause, read_table
 
 
@@ -44,6 +48,10 @@ class Schedules:
         self._keys = Keys(prefix)
         self._runtime = Runtime(self._client, self._keys)
         self._clock = SystemClock()
+        self._histories = Histories(self._client, self._keys)
+        manual = Manual(self._client, self._keys)
+        self.trigger, self.backfill = manual.trigger, manual.backfill
+        """Have a run sent now, or those of a past window; see :class:`~beatd.client.manual.Manual`."""
 
     def __enter__(self) -> Schedules:
         return self
@@ -95,6 +103,10 @@ class Schedules:
     def paused(self) -> dict[str, Pause]:
         """All paused entries, wherever they come from."""
         return dict(self._runtime.pauses())
+
+    def history(self, name: str, limit: int = 20) -> builtins.list[Record]:
+        """The last runs of an entry, the newest first: sent, skipped, missed, and how they ended as far as is known."""
+        return self._histories.completed(builtins.list(islice(self._histories.of([name]), limit)))
 
     def watch(self, timeout: float | None = None) -> Iterator[Change]:
         """What is put, removed, paused and resumed from this call on, by anyone.

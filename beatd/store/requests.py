@@ -140,7 +140,10 @@ class Requests:
     def withdraw(self, request_id: str) -> bool:
         """Take a request back, or what is left of it; tells whether there was anything to take back."""
         with border(self._client):
-            return bool(self._client.hdel(self._keys.requests, request_id))
+            withdrawn = self._client.hdel(self._keys.requests, request_id)
+            if withdrawn:
+                self._client.delete(self._keys.answered(request_id))
+            return bool(withdrawn)
 
     def open(self) -> list[Asked]:
         """The requests that wait. Those that nobody took up in time, and what is no request, are thrown away."""

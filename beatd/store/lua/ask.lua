@@ -8,9 +8,13 @@
 -- ARGV[4]  the channel that daemons listen on
 -- ARGV[5]  what is said there
 --
--- Returns the answer if there is one already, else nil.
+-- Returns the answer if there is one already, else nil. What was refused may be asked again.
 
 local answer = redis.call('GET', KEYS[2])
+if answer and string.sub(answer, 1, 18) == '{"state":"refused"' then
+  redis.call('DEL', KEYS[2])
+  answer = false
+end
 if not answer then
   local time = redis.call('TIME')
   local now = time[1] * 1000 + math.floor(time[2] / 1000)

@@ -1,0 +1,134 @@
+"""``beatd history``: past runs."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+import click
+
+from beatd.cli.endings import histories
+from beatd.cli.installation import chosen, hint, installation, is_glob
+from beatd.cli.output import plural, print_json, print_table
+from beatd.clock import from_ms, iso_ms
+from beatd.schedules import duration_text, zone
+from beatd.store.history import Totals
+from beatd.store.outcomes import FAILURE, REJECTED, REVOKED
+from beatd.store.records import REASONS, Record
+from beatd.store.runtime import Runtime
+
+_FAILED = frozenset({FAILURE, REJECTED, REVOKED})
+
+
+@click.command()
+@click.argument("name", metavar="[ENTRY|GLOB]", required=False, default="*")
+@click.option("-n", "count", type=click.IntRange(1, 100_000), default=20, show_default=True, help="How many runs.")
+@click.option("--failed", is_flag=True, help="Those that failed, alone.")
+@click.option("--skipped", is_flag=True, help="Those that were skipped or missed, alone.")
+@click.option("--result-backend", metavar="URL", help="Where results are; default: the broker, and the state store.")
+@click.option("--config", "-c", "config_file", metavar="FILE", help="Default: $BEATD_CONFIG, ./beat.toml.")
+@click.option("--json", "as_json", is_flag=True, help="JSON instead of a table.")
+def history(
+    *,
+    name: str,
+    count: int,
+    failed: bool,
+    skipped: bool,
+    result_backend: str | None,
+    config_file: str | None,
+    as_json: bool,
+) -> None:
+    """Show past runs, the newest first: those of ENTRY, of the entries that match GLOB, or of all.
+
+    Times are in the time zone of the file. How runs ended is known of bundled workers; of Celery's, while their results
+    are in a Redis that is known here.
+    """
+
+    def wanted(one: Record) -> bool:
+        return (failed and one.outcome in _FAILED) or (skipped and one.kind in ("skipped", "missed"))
+
+    with installation(config_file) as place, histories(place, result_backend) as known:
+        every = Runtime(place.client, place.keys).known()
+        names, without = chosen([name], every)
+        if without and not (name == "*" or is_glob(name)):
+            raise click.UsageError(f'no daemon has seen an entry "{name}"{hint(name, every)}')
+        lines = known.completed(known.newest(names, count, wanted if failed or skipped else None))
+        totals = known.totals(names)
+    if as_json:
+        print_json({"runs": list(map(facts, lines)), "totals": {each: told(totals[each]) for each in sorted(totals)}})
+        return
+    if lines:
+        _print(lines, place.head.settings.timezone, with_name=len(names) > 1)
+        click.echo()
+    click.echo(_summed_up(name if len(names) == 1 else plural(len(names), "entry"), list(totals.values())))
+
+
+def _print(lines: Sequence[Record], timezone: str, *, with_name: bool) -> None:
+    columns = {
+        "entry": [one.entry if with_name else "" for one in lines],
+        "due": [f"{_local(one.due_ms, timezone):%Y-%m-%d %H:%M:%S}" for one in lines],
+        "late": [_spoken(one.late_ms) if one.kind == "scheduled" else "" for one in lines],
+        "how": [_how(one, timezone) for one in lines],
+        "outcome": [one.outcome or "" for one in lines],
+        "took": ["" if one.runtime_ms is None else _spoken(one.runtime_ms) for one in lines],
+        "run": [(one.run_id or "")[:8] for one in lines],
+    }
+    shown = {title: cells for title, cells in columns.items() if any(cells)}
+    print_table(list(shown), zip(*shown.values(), strict=True))
+
+
+def _how(one: Record, timezone: str) -> str:
+    match one.kind:
+        case "scheduled":
+            return ""
+        case "skipped":
+            return f"skipped: {one.reason}"
+        case "missed":
+            return f"missed until {_local(one.at_ms, timezone):%m-%d %H:%M:%S}"
+        case _:
+            return one.kind
+
+
+def _spoken(ms: int) -> str:
+    """A duration for people: ``3 ms``, ``1.2 s``, then ``2m5s``."""
+    if ms < 1_000:
+        return f"{ms} ms"
+    return f"{ms / 1000:.1f} s" if ms < 60_000 else duration_text(ms // 1000 * 1000)
+
+
+def _summed_up(what: str, totals: Sequence[Totals]) -> str:
+    scheduled, counts = sum(one.scheduled for one in totals), sum((one.counts for one in totals), start=Counter[str]())
+    by_hand = [f"{counts[word]:,} {word}" for word in ("triggered", "backfilled") if counts[word]]
+    reasons = [f"{counts[reason]:,} {reason}" for reason in REASONS if counts[reason]]
+    skipped = [f"{sum(counts[reason] for reason in REASONS):,} skipped ({', '.join(reasons)})"] if reasons else []
+    late = [f"{counts['late']:,} more than 1 s late"] if counts["late"] else []
+    return f"{what}: {', '.join([f'{scheduled:,} sent by schedule', *late, *by_hand, *skipped])}"
+
+
+def _local(ms: int, timezone: str) -> datetime:
+    return from_ms(ms).astimezone(zone(timezone).info)
+
+
+def facts(one: Record) -> dict[str, Any]:
+    """A record for programs."""
+    if one.kind == "missed":
+        span = {"after": iso_ms(one.due_ms), "before": iso_ms(one.at_ms)}
+        return {"entry": one.entry, "kind": one.kind, **span}
+    return {
+        "entry": one.entry,
+        "kind": one.kind,
+        "due_at": iso_ms(one.due_ms),
+        "dispatched_at" if one.sent else "skipped_at": iso_ms(one.at_ms),
+        "lateness_ms": one.late_ms,
+        "run_id": one.run_id,
+        "reason": one.reason,
+        "outcome": one.outcome,
+        "runtime_ms": one.runtime_ms,
+    }
+
+
+def told(totals: Totals) -> dict[str, int]:
+    """Totals for programs."""
+    return {"scheduled": totals.scheduled, **totals.counts}

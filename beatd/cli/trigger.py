@@ -1,0 +1,130 @@
+"""``beatd trigger``: a run of an entry, now."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import click
+
+from beatd.cli.endings import await_ending, histories
+from beatd.cli.installation import Installation, hint, installation, whoami
+from beatd.cli.output import print_json
+from beatd.client import Triggered
+from beatd.client.manual import Manual
+from beatd.exceptions import MessageError, RequestRefused
+from beatd.schedules import duration_text
+from beatd.store.history import Ending
+from beatd.store.outcomes import IGNORED, SUCCESS, exception_from
+from beatd.store.runtime import Runtime
+
+WAIT_S = 60.0
+"""Seconds that ``--wait`` waits without a number."""
+
+
+@click.command()
+@click.argument("entry", required=False)
+@click.option("--args", "arguments", metavar="JSON", help='Instead of those of the entry, such as "[16, 16]".')
+@click.option("--kwargs", metavar="JSON", help='Instead of those of the entry, such as \'{"format": "pdf"}\'.')
+@click.option("--queue", help="Instead of that of the entry.")
+@click.option("--wait", metavar="[SECONDS]", is_flag=False, flag_value="", help="Until it has ended; 60 s.")
+@click.option("--result-backend", metavar="URL", help="Where its result is; default: the broker, or the state store.")
+@click.option("--request-id", metavar="ID", help="The same one sends nothing twice, for a day. Default: at random.")
+@click.option("--config", "-c", "config_file", metavar="FILE", help="Default: $BEATD_CONFIG, ./beat.toml.")
+@click.option("--json", "as_json", is_flag=True, help="JSON instead of text.")
+def trigger(
+    *,
+    entry: str | None,
+    arguments: str | None,
+    kwargs: str | None,
+    queue: str | None,
+    wait: str | None,
+    result_backend: str | None,
+    request_id: str | None,
+    config_file: str | None,
+    as_json: bool,
+) -> None:
+    """Send a run of ENTRY now, and print its run id. The schedule does not notice it; a paused entry can be triggered.
+
+    The daemon that leads sends it. Exit code 1 when none does, and with --wait when the run fails or does not end.
+    """
+    seconds, entry = _seconds(wait, entry)
+    if entry is None:
+        raise click.UsageError("name the ENTRY")
+    args, named = _json("--args", arguments, list, "a list"), _json("--kwargs", kwargs, dict, "an object")
+    with installation(config_file) as place, histories(place, result_backend) as known:
+        try:
+            manual = Manual(place.client, place.keys)
+            sent = manual.trigger(entry, args, named, queue=queue, request_id=request_id, by=whoami())
+        except (RequestRefused, MessageError) as error:
+            raise in_words(error, entry, place) from None
+        if not as_json:
+            click.echo(sent.run_id)
+            if sent.repeated:
+                click.echo("This request was carried out before; nothing was sent now.", err=True)
+        ending = None if seconds is None else await_ending(known, sent.run_id, seconds)
+    if as_json:
+        print_json(_facts(sent, ending))
+    elif seconds is not None:
+        click.echo(_told(ending, seconds))
+    if seconds is not None and (ending is None or ending.state not in (SUCCESS, IGNORED)):
+        raise click.exceptions.Exit(1)
+
+
+def in_words(error: RequestRefused | MessageError, entry: str, place: Installation) -> click.ClickException:
+    """What is wrong with a request: of use, if the user can put it right, and with the near names."""
+    if isinstance(error, MessageError):
+        return click.UsageError(str(error))
+    if not error.unknown:
+        return click.ClickException(str(error))
+    return click.UsageError(f"{error}{hint(entry, Runtime(place.client, place.keys).known())}")
+
+
+def _seconds(wait: str | None, entry: str | None) -> tuple[float | None, str | None]:
+    """How long to wait, and the entry: ``--wait ENTRY`` means it, too."""
+    if wait is None:
+        return None, entry
+    try:
+        seconds = float(wait or WAIT_S)
+    except ValueError:
+        if entry is None:
+            return WAIT_S, wait
+        raise click.BadParameter(f'"{wait}": expected seconds', param_hint="--wait") from None
+    if not 0 <= seconds < float("inf"):
+        raise click.BadParameter(f'"{wait}": expected seconds', param_hint="--wait")
+    return seconds, entry
+
+
+def _json(option: str, text: str | None, kind: type, expected: str) -> Any:
+    if text is None:
+        return None
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise click.BadParameter(f"not JSON: {error}", param_hint=option) from None
+    if not isinstance(value, kind):
+        raise click.BadParameter(f"expected {expected}, got {text[:40]}", param_hint=option)
+    return value
+
+
+def _told(ending: Ending | None, seconds: float) -> str:
+    if ending is None:
+        return f"It has not ended within {seconds:g} s, as far as its result or a bundled worker tells."
+    took = (
+        "" if ending.runtime_ms is None else f" in {duration_text(ending.runtime_ms) if ending.runtime_ms else '0 ms'}"
+    )
+    meta = ending.result
+    if meta is None:
+        return f"{ending.state}{took}"
+    if ending.state == SUCCESS:
+        return f"{ending.state}{took}: {json.dumps(meta['result'], ensure_ascii=False, default=str)}"
+    return f"{ending.state}{took}: {exception_from(meta['result'])!r}"
+
+
+def _facts(sent: Triggered, ending: Ending | None) -> dict[str, Any]:
+    facts: dict[str, Any] = {"entry": sent.entry, "run_id": sent.run_id, "request_id": sent.request_id}
+    facts["repeated"] = sent.repeated
+    if ending is not None:
+        result = None if ending.result is None else json.loads(json.dumps(ending.result["result"], default=str))
+        facts |= {"state": ending.state, "runtime_ms": ending.runtime_ms, "result": result}
+    return facts
