@@ -23,6 +23,7 @@ from beatd.app.task import FROM_CONF
 from beatd.app.task import Task as BaseTask
 from beatd.clock import Clock, SystemClock
 from beatd.config.environment import django_settings, named_in
+from beatd.exceptions import MessageError
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -201,6 +202,7 @@ class App(Connections):
             found.name = self.gen_task_name(kind.__name__, kind.__module__)
         add_autoretry(found, kind.__dict__)  # type: ignore[arg-type]  # a mapping proxy
         self.tasks[found.name] = found
+        found.on_bound(self)
         if self._finalized:
             self._configure(found)
         return found
@@ -259,7 +261,10 @@ class App(Connections):
         route = route_for(name, tuple(args or ()), kwargs or {}, options, self.conf)
         options = {**route.options, **options}
         now = utc_now(self.clock.now_ms())
-        message = message_for(name, tuple(args or ()), kwargs or {}, options, now=now, timezone=self.timezone)
+        try:
+            message = message_for(name, tuple(args or ()), kwargs or {}, options, now=now, timezone=self.timezone)
+        except MessageError as error:
+            raise MessageError(f"{name} cannot be sent: {error}") from None
         self.publish(message, route, options.get("compression") or self.conf.task_compression)
         result: AsyncResult[Any] = AsyncResult(message.id, app=self, ignored=bool(options.get("ignore_result")))
         if parent is not None and parent.id != message.id and options.get("add_to_parent", True):
@@ -282,6 +287,18 @@ class App(Connections):
         seams.provided("worker_main")(self, list(argv or ()))
 
     start = worker_main
+
+    def set_current(self) -> None:
+        """Make it the one that shared tasks belong to."""
+        shared.set_current_app(self)
+
+    set_default = set_current
+
+    def __enter__(self) -> App:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def __repr__(self) -> str:
         return f"<App {self.main or '__main__'}>"

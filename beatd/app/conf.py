@@ -8,9 +8,11 @@ from collections.abc import Iterator, Mapping, MutableMapping
 from types import ModuleType
 from typing import Any
 
+from beatd.app.conf_unused import UNUSED
 from beatd.exceptions import ConfigError, Fault
 
 DEFAULTS: dict[str, Any] = {
+    **UNUSED,
     "accept_content": ["json"],
     "beat_cron_starting_deadline": None,
     "beat_max_loop_interval": 0,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from beatd.app.aftermath import call_errbacks
 from beatd.app.context import Context
 from beatd.app.result import EagerResult
 from beatd.app.run import Outcome, run_task
@@ -36,7 +37,7 @@ def run_eagerly(
     _call_back(task, context, outcome)
     if throw if throw is not None else task.app.conf.task_eager_propagates:
         _throw(outcome)
-    return EagerResult(identity, outcome.value, outcome.state, outcome.traceback)
+    return EagerResult(identity, outcome.value, outcome.state, outcome.traceback, task.name, task.app)
 
 
 def _context(task: Task[..., Any], identity: str, options: dict[str, Any], **attempt: Any) -> Context:
@@ -63,8 +64,7 @@ def _call_back(task: Task[..., Any], context: Context, outcome: Outcome) -> None
         for callback in context.callbacks or ():
             as_signature(callback, task.app).apply((outcome.value,))
     elif outcome.state == FAILURE:
-        for errback in context.errbacks or ():
-            as_signature(errback, task.app).apply((context.id,))
+        call_errbacks(task.app, context, outcome.value, outcome.traceback)
 
 
 def _throw(outcome: Outcome) -> None:

@@ -29,4 +29,6 @@ def get_task_logger(name: str) -> logging.Logger:
         logger.parent = logging.getLogger(TASK_LOGGER)
     if not any(isinstance(item, TaskContextFilter) for item in logger.filters):
         logger.addFilter(TaskContextFilter())
+    if not hasattr(logger, "warn"):  # what older tasks call may not be there in every version of Python
+        logger.warn = logger.warning  # type: ignore[method-assign]
     return logger

@@ -14,6 +14,7 @@ from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
 
+from beatd.app.queues import Queues
 from beatd.exceptions import MessageError
 from beatd.message import TaskMessage, build
 
@@ -162,17 +163,12 @@ def route_for(task: str, args: Sequence[Any], kwargs: Mapping[str, Any], options
     if queue is None and exchange and key:
         return Route(str(key), str(getattr(exchange, "name", exchange)), str(key), more)
     queue = str(queue or conf["task_default_queue"])
-    if not conf["task_create_missing_queues"] and queue not in (known := queue_names(conf["task_queues"])):
+    if not conf["task_create_missing_queues"] and queue not in (known := Queues(conf).names):
         raise MessageError(f"no queue {queue!r} in task_queues, there are: {', '.join(known) or 'none'}")
     return Route(queue, options=more)
 
 
 _PLACE = ("queue", "exchange", "routing_key")
-
-
-def queue_names(queues: Any) -> list[str]:
-    """The names in ``task_queues``: a list of names or kombu queues, or a mapping whose keys are names."""
-    return [str(getattr(queue, "name", queue)) for queue in queues or ()]
 
 
 def _routed(task: str, args: Sequence[Any], kwargs: Mapping[str, Any], options: Options, routes: Any) -> dict[str, Any]:

@@ -76,6 +76,8 @@ class Task(Generic[P, R]):
     exchange: str | None = None
     routing_key: str | None = None
     send_events: bool = True
+    resultrepr_maxsize: int = 1024
+    """Characters of its result in the log."""
 
     MaxRetriesExceededError = MaxRetriesExceededError
 
@@ -118,6 +120,7 @@ class Task(Generic[P, R]):
         args, kwargs = tuple(args or ()), dict(kwargs or {})
         if self.typing:
             self._check_arguments(args, kwargs)
+        shadow = shadow or self.shadow_name(args, kwargs, options)
         if self.app.conf.task_always_eager:
             return self.apply(args, kwargs, task_id=task_id, **options)
         own = {name: value for name in _SENT if (value := self.__dict__.get(name, getattr(self, name))) is not None}
@@ -153,6 +156,10 @@ class Task(Generic[P, R]):
         return Signature(self.name, args, kwargs, {**given, **options}, app=self.app, immutable=immutable)
 
     subtask = signature
+
+    def subtask_from_request(self, request: Context | None = None, *args: Any, **options: Any) -> Signature:
+        """Celery's older name of :meth:`signature_from_request`."""
+        return self.signature_from_request(request or self.request, *args, **options)
 
     def s(self, *args: P.args, **kwargs: P.kwargs) -> Signature:
         """The call as data; further arguments may come in front when it is sent."""
@@ -282,6 +289,11 @@ class Task(Generic[P, R]):
         """:meth:`starmap` in messages of ``n`` items each."""
         return chunks(self.s(), it, n, app=self.app)  # type: ignore[call-arg]
 
+    @property
+    def backend(self) -> Any:
+        """The way to the results."""
+        return self.app.results
+
     def add_around(self, attribute: str, around: Callable[[Any], Any]) -> None:
         """Replace an attribute by ``around(attribute)``."""
         setattr(self, attribute, around(getattr(self, attribute)))
@@ -306,6 +318,13 @@ class Task(Generic[P, R]):
         """Called at the end, after success and failure."""
 
     # -----------------------------------------------------------------------------------------------------------------
+
+    def shadow_name(self, args: Any, kwargs: Any, options: Any) -> str | None:
+        """What logs and monitors shall call a run of it, if that is not its name."""
+
+    @classmethod
+    def on_bound(cls, app: App) -> None:
+        """Called when it becomes a task of ``app``."""
 
     def AsyncResult(self, task_id: str) -> AsyncResult[R]:  # noqa: N802 - Celery's name
         """The handle of a run of this task."""

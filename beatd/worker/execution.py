@@ -226,7 +226,21 @@ class Executor:
             children=[child.as_tuple() for child in context.children],
             parent_id=context.parent_id,
             group_id=context.group,
+            **self._extended(context),
         )
+
+    def _extended(self, context: Context) -> dict[str, Any]:
+        """What ``result_extended`` adds to results."""
+        if not self._app.conf.result_extended:
+            return {}
+        return {
+            "name": context.task,
+            "args": context.args,
+            "kwargs": context.kwargs,
+            "worker": self._hostname,
+            "retries": context.retries,
+            "queue": (context.delivery_info or {}).get("routing_key"),
+        }
 
 
 def begun(job: Job) -> Report:

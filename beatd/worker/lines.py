@@ -11,9 +11,6 @@ from beatd.app.task import Task
 from beatd.message import safe_repr
 from beatd.store.outcomes import FAILURE, IGNORED, REJECTED, RETRY, SUCCESS
 
-RESULT_MAX = 128
-"""Characters of a result in the log."""
-
 
 def ended(log: logging.Logger, task: Task[..., Any], context: Context, outcome: Outcome, runtime: float) -> None:
     """One line for the end of an attempt. Errors of kinds in ``task.throws`` are expected: no traceback for them."""
@@ -24,7 +21,7 @@ def ended(log: logging.Logger, task: Task[..., Any], context: Context, outcome: 
     extra["runtime"] = runtime  # type: ignore[assignment]
     match outcome.state:
         case "SUCCESS":
-            text = safe_repr(outcome.value)[:RESULT_MAX]
+            text = safe_repr(outcome.value)[: task.resultrepr_maxsize]
             log.info("Task %s[%s] succeeded in %.6fs: %s", name, task_id, runtime, text, extra=extra)
         case "RETRY":
             log.info("Task %s[%s] retry: %s", name, task_id, outcome.value, extra=extra)
