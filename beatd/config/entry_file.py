@@ -10,7 +10,6 @@ from typing import Any
 from beatd.config.entries import EntryReader
 from beatd.config.faults import Report, near, quoted
 from beatd.config.lines import Path as Keys
-from beatd.config.shapes import ENTRY
 from beatd.config.text import SCHEDULE, Document, read
 from beatd.config.variables import plain, substitute
 from beatd.exceptions import ConfigError, Fault
@@ -32,14 +31,15 @@ def entry_tables(
     shown = str(path)
     document = Document(shown, read(Path(path), shown))
     report = Report()
-    if any(key in ENTRY for key in document.settings):
+    found = {raw.name: raw.fields for raw in document.entries()}
+    alone = not found and bool(document.settings)
+    if alone:
         if name is None:
             raise ConfigError([Fault(shown, None, "", "this is one entry: give its name, as in beatd add NAME")])
         found = {name: document.settings}
     else:
         for key in document.settings:
             report.add((key,), "only entries are read here, and this is a setting")
-        found = {raw.name: raw.fields for raw in document.entries()}
     if name is not None and name not in found:
         raise ConfigError([Fault(shown, None, "", f"there is no entry {quoted(name)} here{near(name, found)}")])
     reader = EntryReader(timezone, defaults or {})
@@ -47,7 +47,6 @@ def entry_tables(
     for each, fields in found.items() if name is None else [(name, found[name])]:
         tables[each] = substitute(fields, os.environ if env is None else env, report, (SCHEDULE, each))
         reader.read(each, tables[each], report, shown)
-    alone = SCHEDULE not in document.text
 
     def line_of(keys: Keys) -> int | None:
         return document.line_of(keys[2:] if alone and keys[:1] == (SCHEDULE,) else keys)
