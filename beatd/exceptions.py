@@ -28,7 +28,7 @@
         ├── TimeoutError          a result did not arrive in time
         └── TaskRevokedError      the task was revoked or had expired
 
-Exceptions of redis and kombu stop at ``store/`` and ``broker/`` and come out as these.
+Celery's other names are at the end. Exceptions of redis and kombu stop at ``store/`` and ``broker/`` and come out as these.
 """
 
 from __future__ import annotations
@@ -190,3 +190,12 @@ class TimeoutError(TaskError, builtins.TimeoutError):  # noqa: A001 - Celery's n
 
 class TaskRevokedError(TaskError):
     """The task was revoked, or expired before it could start."""
+
+
+# What Celery and kombu call them, for code that names these in its ``except`` clauses.
+CeleryError = BeatdError
+BackendError = StoreError
+EncodeError = MessageError
+InvalidTaskError = MessageError
+QueueNotFound = MessageError
+OperationalError = BrokerError

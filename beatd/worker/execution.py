@@ -54,6 +54,7 @@ class Executor:
         self._hostname = hostname
         self._largest: int = app.conf.message_max_bytes
         self._largest_result: int = app.conf.result_max_bytes
+        self._is_extended: bool = app.conf.result_extended
         self.tidy: Callable[[], None] | None = None
         """Called after a task's function, to put right what it did to the process; set by the pool."""
 
@@ -159,17 +160,19 @@ class Executor:
     def _after(self, context: Context, outcome: Outcome) -> Aftermath:
         """What the end of the task means to others, for the store; errbacks are called."""
         if outcome.state == SUCCESS:
+            if not context.chord:
+                return _NOTHING
             try:
                 return Aftermath([], ended(context, SUCCESS, outcome.value))
             except MessageError as error:  # nobody stores it, but a chord wants it
                 return Aftermath([], ended(context, FAILURE, exception_payload(error)))
         if outcome.state == FAILURE or (outcome.state == REJECTED and not outcome.value.requeue):
             if not (context.chord or context.chain or context.errbacks):
-                return Aftermath([], [])
+                return _NOTHING
             after = failed(self._app, context, outcome.value, outcome.traceback)
             own = ended(context, FAILURE, exception_payload(outcome.value))
             return Aftermath(after.results, own + after.parts)
-        return Aftermath([], [])
+        return _NOTHING
 
     def _defect(self, attempt: Attempt, error: BaseException, runtime: float) -> Report:
         """The report for an attempt that got out of hand after the task itself had ended."""
@@ -231,7 +234,7 @@ class Executor:
 
     def _extended(self, context: Context) -> dict[str, Any]:
         """What ``result_extended`` adds to results."""
-        if not self._app.conf.result_extended:
+        if not self._is_extended:
             return {}
         return {
             "name": context.task,
@@ -241,6 +244,9 @@ class Executor:
             "retries": context.retries,
             "queue": (context.delivery_info or {}).get("routing_key"),
         }
+
+
+_NOTHING = Aftermath([], [])
 
 
 def begun(job: Job) -> Report:
