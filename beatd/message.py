@@ -24,6 +24,7 @@ import msgspec
 
 from beatd import wire
 from beatd.exceptions import MessageError
+from beatd.redaction import redacted
 
 JSON = "application/json"
 REPR_MAX = 1024
@@ -84,8 +85,8 @@ def build(
             "task": task,
             "id": task_id,
             "root_id": task_id,
-            "argsrepr": safe_repr(tuple(args)),
-            "kwargsrepr": safe_repr(kwargs),
+            "argsrepr": shown(task, tuple(args)),
+            "kwargsrepr": shown(task, kwargs),
             **fields,
             **(headers or {}),
         },
@@ -247,6 +248,11 @@ _HOLE = re.compile(rb'"hole-%b-([a-z_]+)"' % _HOLE_SALT.encode())
 def base64_text(body: bytes) -> bytes:
     """A body as JSON text, for the hole ``body``."""
     return b'"%b"' % base64.b64encode(body)
+
+
+def shown(task: str, arguments: object) -> str:
+    """Arguments for logs and monitors; those of beatd's own tasks have secrets in them, in headers for one."""
+    return safe_repr(redacted(arguments) if task.startswith("beatd.") else arguments)
 
 
 def safe_repr(value: object) -> str:

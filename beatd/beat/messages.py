@@ -9,6 +9,7 @@ from datetime import datetime
 from beatd import message, wire
 from beatd.broker import Address
 from beatd.clock import iso_ms, to_ms
+from beatd.exceptions import MessageError
 from beatd.message import Form, hole
 from beatd.model import Entry, Options, Run
 
@@ -22,8 +23,9 @@ RUN_HOLES = ("id", "due_at", "eta", "expires", "expiration")
 class Messages:
     """Renders runs as elements of a Redis list: from one form per entry, and those from one per set of options."""
 
-    def __init__(self, default_queue: str, *, origin: str | None = None) -> None:
+    def __init__(self, default_queue: str, *, most_bytes: int = 1 << 20, origin: str | None = None) -> None:
         self._default_queue = default_queue
+        self._most_bytes = most_bytes
         self._origin = origin or f"beatd{os.getpid()}@{socket.gethostname()}"
         self._times: tuple[int | None, ...] = ()
         self._values: dict[bytes, bytes] = {}
@@ -58,14 +60,18 @@ class Messages:
     def render(self, run: Run, expires_ms: int | None) -> bytes:
         """The envelope of a run's message; ``expires_ms`` is an instant (see :func:`expires_at_ms`).
 
-        Raises :class:`~beatd.exceptions.MessageError` if JSON cannot carry the entry's arguments.
+        Raises :class:`~beatd.exceptions.MessageError` if JSON cannot carry the entry's arguments, or if they make the
+        message larger than it may be.
         """
         entry = run.entry
         times = (run.due_ms, run.fire_ms, expires_ms, entry.options.countdown_ms)
         if times != self._times:  # the runs of a herd have them in common
             self._times, self._values = times, _values(*times)
         self._values[b"id"] = _text(run.id)
-        return self.prepare(entry).render(self._values)
+        rendered = self.prepare(entry).render(self._values)
+        if len(rendered) > self._most_bytes:
+            raise MessageError(f"it has {len(rendered):,} bytes; max_message_size of [broker] is {self._most_bytes:,}")
+        return rendered
 
     def _form_of_options(self, entry: Entry) -> Form:
         cached = self._by_options.get(id(entry.options))
@@ -111,8 +117,8 @@ def _entry_values(entry: Entry) -> dict[bytes, bytes]:
     return {
         b"task": wire.dumps(entry.task),
         b"entry": wire.dumps(entry.name),
-        b"args": wire.dumps(message.safe_repr(list(entry.args))),
-        b"kwargs": wire.dumps(message.safe_repr(entry.kwargs)),
+        b"args": wire.dumps(message.shown(entry.task, list(entry.args))),
+        b"kwargs": wire.dumps(message.shown(entry.task, entry.kwargs)),
         b"body": message.base64_text(message.body_of(entry.args, entry.kwargs, embed)),
     }
 

@@ -2,83 +2,192 @@
 
 from __future__ import annotations
 
+import base64
 import json as json_format
+import logging
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Mapping, Sequence
-from typing import Any
-from urllib.parse import urlsplit
+from typing import Any, NamedTuple
+from urllib.parse import unquote, urlsplit, urlunsplit
 
 from beatd.exceptions import TaskError
+from beatd.redaction import redacted, redacted_text
+from beatd.worker.builtin.redirects import opener_for
+
+log = logging.getLogger(__name__)
 
 BODY_MAX = 64 * 1024
 """Bytes of the answer that are kept: the first ones."""
 TAIL = 2_000
+RETRIES_MAX = 20
+_BACKOFF_MAX_S = 300.0
+_PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})
+"""Statuses after which another attempt may go better."""
+_CHUNK = 16 * 1024
 
 
 class HttpFailed(TaskError):
-    """No answer, or one with another status than expected."""
+    """No answer, or another one than expected."""
+
+
+class Answer(NamedTuple):
+    """What came back; ``truncated`` if the body is only its beginning."""
+
+    status: int
+    headers: dict[str, str]
+    body: str
+    truncated: bool
+
+
+class _Failure(NamedTuple):
+    """What was wrong with an attempt, whether another one may go better, and when the server wants it (seconds)."""
+
+    text: str
+    passing: bool
+    after: float | None = None
 
 
 def http(
     url: str,
     method: str | None = None,
     *,
-    expect: int | Sequence[int] | None = None,
-    timeout: float = 30.0,
     headers: Mapping[str, str] | None = None,
     body: str | None = None,
     json: Any = None,
+    expect: int | Sequence[int] | None = None,
+    expect_json: Any = None,
+    timeout: float = 30.0,
+    retries: int = 0,
+    backoff: float = 1.0,
+    redirects: bool | int = True,
 ) -> dict[str, Any]:
     """Make a request and return ``{"status", "headers", "body", "truncated"}``.
 
-    ``method`` is GET, or POST if there is something to send. ``expect`` is a status or a list of them; default: any
-    from 200 to 299, after redirects. ``json`` is sent as ``application/json``, ``body`` as it is. ``timeout`` (seconds)
-    is for connecting and for each read. Raises :class:`HttpFailed`.
+    ``method`` is GET, or POST if there is something to send. ``json`` is sent as ``application/json``, ``body`` as it
+    is. ``expect`` is a status or a list of them; default: any from 200 to 299, after redirects. ``expect_json`` must be
+    in the answer: its tables with these names and values at least, everything else as it is. ``timeout`` (seconds) is
+    for one attempt, from connecting to the last byte that is kept. After failures that may pass there are ``retries``
+    more attempts, ``backoff`` seconds later and then twice as many each time, or when the server says. ``redirects``
+    are followed, or so many, or not; credentials stay with the host that they were for. Raises :class:`HttpFailed`.
     """
-    if urlsplit(url).scheme not in ("http", "https"):
-        raise HttpFailed(f"{url!r} is no http:// or https:// URL")
-    request = _request(url, method, headers, body, json)
-    try:
-        with _opener.open(request, timeout=timeout) as answer:
-            status, found, data = answer.status, dict(answer.headers), answer.read(BODY_MAX + 1)
-    except (urllib.error.URLError, OSError, ValueError) as error:
-        reason = getattr(error, "reason", None) or error
-        raise HttpFailed(f"{request.get_method()} {url} failed: {reason}") from None
-    text = data[:BODY_MAX].decode("utf-8", "replace")
-    if not _is_expected(status, expect):
-        wanted = "200 to 299" if expect is None else expect
-        raise HttpFailed(f"{request.get_method()} {url} answered {status}, expected {wanted}: {text[:TAIL]}")
-    return {"status": status, "headers": found, "body": text, "truncated": len(data) > BODY_MAX}
+    _check(timeout=timeout, retries=retries, backoff=backoff)
+    opener = opener_for(redirects)
+    pause = float(backoff)
+    for attempt in range(min(int(retries), RETRIES_MAX) + 1):
+        request = _request(url, method, headers, body, json)
+        found = _attempt(opener, request, timeout)
+        failure = found if isinstance(found, _Failure) else _unexpected(found, request, expect, expect_json)
+        if failure is None:
+            return {**found._asdict(), "headers": redacted(found.headers)}  # type: ignore[union-attr]
+        if not failure.passing or attempt >= retries:
+            raise HttpFailed(failure.text)
+        wait = min(_BACKOFF_MAX_S, max(pause, failure.after or 0.0))
+        text = "%s. Trying again in %.1fs."
+        log.warning(text, failure.text, wait, extra={"event": "http_retrying", "attempt": attempt + 1})
+        time.sleep(wait)
+        pause *= 2
+    raise AssertionError("the last attempt returns or raises")
 
 
-class _AnyStatus(urllib.request.HTTPErrorProcessor):
-    """Redirects are followed; every other answer is an answer, whatever its status."""
-
-    def http_response(self, request: urllib.request.Request, response: Any) -> Any:
-        if response.status in (301, 302, 303, 307, 308):
-            return super().http_response(request, response)
-        return response
-
-    https_response = http_response
-
-
-_opener = urllib.request.build_opener(_AnyStatus)
+def _check(**numbers: Any) -> None:
+    for name, value in numbers.items():
+        if isinstance(value, bool) or not isinstance(value, int | float) or value < 0:
+            raise HttpFailed(f"{name} must be a number, 0 or more, not {value!r}")
 
 
 def _request(
     url: str, method: str | None, headers: Mapping[str, str] | None, body: str | None, json: Any
 ) -> urllib.request.Request:
-    sent = {"User-Agent": "beatd", **(headers or {})}
-    data = None if body is None else body.encode()
+    if not str(url).lower().startswith(("http://", "https://")):
+        raise HttpFailed(f"{redacted_text(str(url))!r} is no http:// or https:// URL")
+    if body is not None and json is not None:
+        raise HttpFailed("either body or json can be sent, not both")
+    sent = {"User-Agent": "beatd", **{str(name): str(value) for name, value in (headers or {}).items()}}
+    data = None if body is None else str(body).encode()
     if json is not None:
         data = json_format.dumps(json).encode()
         sent.setdefault("Content-Type", "application/json")
     method = (method or ("GET" if data is None else "POST")).upper()
-    return urllib.request.Request(url, data=data, headers=sent, method=method)  # noqa: S310 - the scheme was checked
+    try:
+        url, login = _without_login(url)
+        if login:
+            sent.setdefault("Authorization", login)
+        return urllib.request.Request(url, data=data, headers=sent, method=method)  # noqa: S310 - the scheme was checked
+    except ValueError as error:
+        raise HttpFailed(f"{redacted_text(url)!r} is no URL: {error}") from None
 
 
-def _is_expected(status: int, expect: int | Sequence[int] | None) -> bool:
-    if expect is None:
-        return 200 <= status < 300
-    return status == expect if isinstance(expect, int) else status in expect
+def _without_login(url: str) -> tuple[str, str]:
+    """The URL without ``user:password@``, and the header that says the same."""
+    parts = urlsplit(url)
+    login, at, host = parts.netloc.rpartition("@")
+    if not at:
+        return url, ""
+    return urlunsplit(parts._replace(netloc=host)), f"Basic {base64.b64encode(unquote(login).encode()).decode()}"
+
+
+def _attempt(
+    opener: urllib.request.OpenerDirector, request: urllib.request.Request, timeout: float
+) -> Answer | _Failure:
+    deadline = time.monotonic() + timeout
+    try:
+        with opener.open(request, timeout=timeout) as answer:
+            data = _body(answer, deadline)
+            text = data[:BODY_MAX].decode("utf-8", "replace")
+            return Answer(answer.status, dict(answer.headers), text, len(data) > BODY_MAX)
+    except (urllib.error.URLError, OSError) as error:
+        reason = getattr(error, "reason", None) or error
+        return _Failure(f"{_name(request)} failed: {reason}", passing=True)
+    except Exception as error:  # noqa: BLE001 - http.client has many errors for what servers and users write
+        return _Failure(f"{_name(request)} failed: {error}", passing=False)
+
+
+def _body(answer: Any, deadline: float) -> bytes:
+    """The first bytes of the body; a server that sends them one by one does not get around the timeout."""
+    data = bytearray()
+    while len(data) <= BODY_MAX and (chunk := answer.read1(_CHUNK)):
+        data += chunk
+        if time.monotonic() > deadline:
+            raise TimeoutError("the answer took too long")
+    return bytes(data[: BODY_MAX + 1])
+
+
+def _unexpected(answer: Answer, request: urllib.request.Request, expect: Any, expect_json: Any) -> _Failure | None:
+    """What is wrong with an answer, if something is."""
+    wanted = (expect,) if isinstance(expect, int) else expect
+    if not (200 <= answer.status < 300 if wanted is None else answer.status in wanted):
+        expected = "200 to 299" if expect is None else expect
+        text = f"{_name(request)} answered {answer.status}, expected {expected}: {answer.body[:TAIL]}"
+        return _Failure(text, answer.status in _PASSING, _retry_after(answer))
+    if expect_json is None:
+        return None
+    try:
+        found = json_format.loads(answer.body)
+    except ValueError:
+        return _Failure(f"{_name(request)} answered no JSON: {answer.body[:TAIL]}", passing=False)
+    if (path := _difference(expect_json, found, "$")) is not None:
+        return _Failure(f"{_name(request)} answered other JSON at {path}: {answer.body[:TAIL]}", passing=False)
+    return None
+
+
+def _difference(wanted: Any, found: Any, path: str) -> str | None:
+    """Where the JSON found is not what is wanted; tables may have more than that."""
+    if isinstance(wanted, Mapping) and isinstance(found, Mapping):
+        for name, value in wanted.items():
+            if name not in found:
+                return f"{path}.{name}"
+            if (deeper := _difference(value, found[name], f"{path}.{name}")) is not None:
+                return deeper
+        return None
+    return None if wanted == found else path
+
+
+def _retry_after(answer: Answer) -> float | None:
+    text = next((value for name, value in answer.headers.items() if name.lower() == "retry-after"), "")
+    return float(text) if text.isdigit() else None
+
+
+def _name(request: urllib.request.Request) -> str:
+    return f"{request.get_method()} {redacted_text(request.full_url)}"

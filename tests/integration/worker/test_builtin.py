@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
+import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from beatd import App
 from beatd.exceptions import ConfigError
+from beatd.message import build
 from beatd.worker.builtin import register
-from beatd.worker.builtin.command import OUTPUT_MAX, CommandFailed, command
+from beatd.worker.builtin.command import CommandFailed, command
 from beatd.worker.builtin.http import HttpFailed, http
+from beatd.worker.builtin.output import OUTPUT_MAX
 
 
 def python(code: str) -> list[str]:
@@ -179,3 +184,227 @@ def test_a_large_answer_is_cut(web):
 def test_what_cannot_be_asked_is_explained(url, words):
     with pytest.raises(HttpFailed, match=words):
         http(url)
+
+
+# -- surroundings, limits, log -------------------------------------------------------------------------------------
+
+
+def test_a_shell_line(tmp_path):
+    (tmp_path / "a").write_text("3\n1\n2\n")
+    assert command("sort < a | head -n 2", shell=True, cwd=str(tmp_path))["output"] == "1\n2\n"
+    with pytest.raises(CommandFailed, match="must be one string"):
+        command(["sort", "a"], shell=True)
+
+
+def test_the_environment_may_be_chosen(monkeypatch):
+    monkeypatch.setenv("BROKER_PASSWORD", "secret")
+    monkeypatch.setenv("APP_MODE", "test")
+    show = python(
+        "import os; print(sorted(n for n in os.environ if n in ('BROKER_PASSWORD', 'APP_MODE', 'PATH', 'X')))"
+    )
+    assert command(show)["output"] == "['APP_MODE', 'BROKER_PASSWORD', 'PATH']\n"
+    assert command(show, inherit_env=False)["output"] == "['PATH']\n"
+    assert command(show, inherit_env=["PATH", "APP_*"], env={"X": "1"})["output"] == "['APP_MODE', 'PATH', 'X']\n"
+
+
+def test_there_is_no_standard_input():
+    assert command(python("import sys; print(repr(sys.stdin.read()))"))["output"] == "''\n"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+def test_another_user():
+    show = ["/bin/sh", "-c", 'echo "$(id -un) $(id -Gn) $HOME"']
+    assert command(show, user="nobody", cwd="/")["output"].split()[:2] == ["nobody", "nogroup"]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"user": "no-such-user"}, "user: there is no 'no-such-user'"),
+        ({"cwd": "/no/such/folder"}, "cwd: there is no folder"),
+        ({"env": {"X": [1]}}, "env: the value of X must be a string"),
+        ({"env": ["X=1"]}, "env must be a table"),
+        ({"inherit_env": "PATH"}, "inherit_env must be true, false or a list"),
+        ({"timeout": "soon"}, "timeout must be a number"),
+        ({"expect": "0"}, "expect must be an exit code"),
+    ],
+)
+def test_wrong_arguments_are_named_before_anything_runs(wrong, words, tmp_path):
+    with pytest.raises(CommandFailed, match=words):
+        command(["touch", str(tmp_path / "ran")], **wrong)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_program_that_minds_no_sigterm_is_killed():
+    code = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('on', flush=True); time.sleep(60)"
+    with pytest.raises(CommandFailed, match="on"):
+        command(python(code), timeout=1.5, kill_after=0.2)
+
+
+def test_a_program_does_not_outlive_the_process_that_started_it(tmp_path, wait_until):
+    pid_file = tmp_path / "pid"
+    inner = f"echo $$ > {pid_file}; sleep 60; :"
+    starter = f"from beatd.worker.builtin.command import command; command({inner!r}, shell=True)"
+    process = subprocess.Popen(python(starter))
+    pid = int(wait_until(lambda: pid_file.exists() and pid_file.read_text().strip(), 20))
+    process.kill()
+    process.wait()
+    wait_until(lambda: not _alive(pid))
+
+
+def test_output_is_logged_line_by_line(caplog):
+    caplog.set_level("INFO")
+    command(python("print('one'); print('two', end='')"))
+    command(python("print('\\n'.join(map(str, range(1200))))"), log=True)
+    command(python("print('unsaid')"), log=False)
+    lines = [record.getMessage() for record in caplog.records]
+    assert lines[0].endswith(": one")
+    assert lines[1].endswith(": two")
+    assert lines[-1].endswith("… 200 lines more")
+    assert len(lines) == 2 + 1000 + 1
+
+
+# -- requests that are tried again, and looked at more closely ------------------------------------------------------
+
+
+class Scripted(BaseHTTPRequestHandler):
+    """Answers as the paths of the server's ``script`` say, one after the other, and notes what it was asked."""
+
+    def _answer(self) -> None:
+        server: Any = self.server
+        length = int(self.headers.get("Content-Length") or 0)
+        body = self.rfile.read(length).decode()
+        server.asked.append((self.command, self.path, dict(self.headers), body))
+        status, headers, answer = server.script.pop(0)
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(answer)
+
+    do_GET = do_POST = do_PUT = do_HEAD = _answer
+
+    def log_message(self, *_: object) -> None:
+        """Nothing."""
+
+
+@pytest.fixture
+def scripted():
+    """``scripted((status, headers, body), …)`` starts a server that says this; returns its URL and its notes."""
+    servers = []
+
+    def start(*script):
+        server: Any = HTTPServer(("127.0.0.1", 0), Scripted)
+        server.script, server.asked = list(script), []
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        servers.append((server, thread))
+        return f"http://127.0.0.1:{server.server_port}", server.asked
+
+    yield start
+    for server, thread in servers:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def test_failures_that_may_pass_are_tried_again(scripted, caplog):
+    url, asked = scripted((503, {}, b"busy"), (429, {"Retry-After": "0"}, b"slower"), (200, {}, b"fine"))
+    assert http(f"{url}/x", retries=2, backoff=0.01)["body"] == "fine"
+    assert len(asked) == 3
+    assert [record.message for record in caplog.records if "Trying again in 0.0s" in record.message]
+
+
+def test_attempts_have_an_end(scripted):
+    url, asked = scripted((503, {}, b"a"), (502, {}, b"b"))
+    with pytest.raises(HttpFailed, match="answered 502"):
+        http(url, retries=1, backoff=0.01)
+    assert len(asked) == 2
+
+
+def test_what_will_not_pass_is_not_tried_again(scripted):
+    url, asked = scripted((404, {}, b""))
+    with pytest.raises(HttpFailed, match="answered 404"):
+        http(url, retries=5, backoff=0.01)
+    assert len(asked) == 1
+
+
+@pytest.mark.parametrize(
+    ("wanted", "fine"),
+    [
+        ({"ok": True}, True),
+        ({"data": {"count": 3}}, True),
+        ({"data": {"count": 4}}, False),
+        ({"missing": 1}, False),
+        ([1], False),
+    ],
+)
+def test_the_answers_json_decides(scripted, wanted, fine):
+    url, _ = scripted((200, {}, b'{"ok": true, "data": {"count": 3, "more": 1}}'))
+    if fine:
+        assert http(url, expect_json=wanted)["status"] == 200
+    else:
+        with pytest.raises(HttpFailed, match=r"other JSON at \$"):
+            http(url, expect_json=wanted)
+
+
+def test_an_answer_that_is_no_json(scripted):
+    url, _ = scripted((200, {}, b"<html>"))
+    with pytest.raises(HttpFailed, match="answered no JSON: <html>"):
+        http(url, expect_json={})
+
+
+def test_credentials_stay_with_their_host(scripted):
+    other, asked_other = scripted((200, {}, b""))
+    url, asked = scripted((302, {"Location": f"{other}/y"}, b""))
+    http(f"{url}/x", headers={"Authorization": "Bearer sesame", "X-Tenant": "a"})
+    assert asked[0][2]["Authorization"] == "Bearer sesame"
+    assert "Authorization" not in asked_other[0][2]
+    assert asked_other[0][2]["X-Tenant"] == "a"
+
+
+def test_a_redirect_with_its_body(scripted):
+    url, asked = scripted((307, {"Location": "/again"}, b""), (201, {}, b""))
+    assert http(url, json={"a": 1}, expect=201)["status"] == 201
+    assert [(method, body) for method, _, _, body in asked] == [("POST", '{"a": 1}')] * 2
+
+
+@pytest.mark.parametrize(
+    ("redirects", "location", "words"),
+    [
+        (False, "/a", "answered 302"),
+        (1, "/a", "redirect"),
+        (True, "ftp://127.0.0.1/etc/passwd", "not on the web"),
+    ],
+)
+def test_redirects_that_are_not_followed(scripted, redirects, location, words):
+    url, _ = scripted((302, {"Location": location}, b""), (302, {"Location": "/b"}, b""), (200, {}, b""))
+    with pytest.raises(HttpFailed, match=words):
+        http(url, redirects=redirects)
+
+
+def test_secrets_are_not_shown(scripted):
+    url, asked = scripted((200, {"Set-Cookie": "session=sesame", "X-Rate": "1"}, b""), (500, {}, b""))
+    answer = http(url)
+    assert answer["headers"]["Set-Cookie"] == "***"
+    assert answer["headers"]["X-Rate"] == "1"
+    with pytest.raises(HttpFailed, match="answered 500") as caught:
+        http(url.replace("http://", "http://user:sesame@"))
+    assert "sesame" not in str(caught.value)
+    assert asked[1][2]["Authorization"] == f"Basic {base64.b64encode(b'user:sesame').decode()}"
+    message = build("beatd.http", "1", (), {"url": url, "headers": {"Authorization": "Bearer sesame"}})
+    assert "sesame" not in str(message.headers)
+    assert b"sesame" in message.body
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"timeout": "x"}, "timeout must be"),
+        ({"retries": -1}, "retries must be"),
+        ({"body": "a", "json": 1}, "not both"),
+    ],
+)
+def test_wrong_arguments_of_a_request(wrong, words):
+    with pytest.raises(HttpFailed, match=words):
+        http("http://127.0.0.1:1/", **wrong)
