@@ -125,7 +125,7 @@ class Child:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            preexec_fn=_die_with_parent,  # noqa: PLW1509 - one system call, looked up beforehand
+            preexec_fn=die_with_parent,  # noqa: PLW1509 - one system call, looked up beforehand
         )
         self._reader = threading.Thread(target=self._show, args=(self._process.stdout,), daemon=True)
         self._reader.start()
@@ -159,7 +159,7 @@ _PR_SET_PDEATHSIG = 1
 _prctl = ctypes.CDLL(None).prctl if sys.platform == "linux" else None
 
 
-def _die_with_parent() -> None:
+def die_with_parent() -> None:
     """In the child: ask the kernel (Linux) for SIGTERM when the parent ends, however it ends; see prctl(2)."""
     if _prctl is not None:
         _prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM))

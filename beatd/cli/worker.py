@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 @click.option("--loglevel", "-l", default="info", metavar="LEVEL", help="debug, info, warning, error or critical.")
 @click.option("--log-format", type=click.Choice(["celery", "text", "json"]), default="celery", help="Of log lines.")
 @click.option("--task-events", "-E", is_flag=True, help="Tell monitors, such as Flower, what becomes of each task.")
+@click.option("--beat", "-B", is_flag=True, help="For development: run a daemon beside the worker.")
 @click.option("--builtin", metavar="NAMES", help="Run beatd's own tasks too: command, http.")
 @click.option("--max-tasks-per-child", type=click.IntRange(1), metavar="N", help="Replace a process after N tasks.")
 @click.option("--max-memory-per-child", type=click.IntRange(1), metavar="KIB", help="Replace a larger process.")

@@ -12,6 +12,7 @@ from beatd import config, logs
 from beatd.app import log_setup
 from beatd.app.app import App
 from beatd.app.loading import find_app
+from beatd.cli.beat_inside import beat_inside
 from beatd.cli.logfile import LogFile
 from beatd.cli.nodes import Node
 from beatd.cli.pidfile import held
@@ -45,6 +46,8 @@ def start(options: dict[str, Any], app: App | None = None) -> None:
             stack.enter_context(held(Path(node.fill_in(options["pidfile"])).expanduser()))
         if options["logfile"]:
             LogFile(node.fill_in(options["logfile"])).open()
+        if options["beat"]:
+            stack.enter_context(beat_inside(options["config_file"], options["app_name"], str(app.conf.broker_url)))
         run_worker(app, chosen)
 
 

@@ -197,6 +197,16 @@ def test_a_rate_limit_holds_up_nobody_else(start_worker, app, server, wait_until
     assert server.llen("celery") == 0
 
 
+def test_a_beat_may_run_inside(start_worker, server, tmp_path, wait_until):
+    with (tmp_path / "proj.py").open("a") as file:
+        file.write("\napp.add_periodic_task(0.5, app.tasks['proj.limited'].s('beat'), name='often')\n")
+    worker = start_worker("-c", "1", "-B")
+    wait_until(lambda: server.llen("limited") >= 2, timeout=30)
+    worker.send(signal.SIGINT)
+    assert worker.wait(15) == 0
+    worker.expect("beatd stopped")
+
+
 def test_a_wrong_rate_limit_is_named(tmp_path, start_beatd):
     (tmp_path / "wrong.py").write_text(
         "from beatd import App\napp = App('x')\n@app.task(rate_limit='ten a day')\ndef slow(): ...\n"
