@@ -1,0 +1,420 @@
+"""Remote control without a broker: what is answered, what is refused, and what a lost connection means."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+from collections import Counter
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from beatd import App
+from beatd.broker.bus import LamportClock, Letter, Names
+from beatd.broker.bus.port import check_reply_address
+from beatd.exceptions import BrokerError, MessageError
+from beatd.message import build, envelope
+from beatd.store.keys import Keys
+from beatd.worker.control.facts import censored
+from beatd.worker.control.node import Node
+from beatd.worker.control.panel import COMMANDS
+from beatd.worker.control.remote import Remote
+from beatd.worker.control.revoked import KEPT_MS, LIMIT, Revoked, RevokedStore
+from beatd.worker.control.station import Station, Tools
+from beatd.worker.events.stream import BATCH, BUFFERED, Stream
+from beatd.worker.events.tasks import TaskEvents
+from beatd.worker.messages import Delivery, headers_of
+from beatd.worker.rates import Rates
+from beatd.worker.request import Request
+from beatd.worker.settings import WorkerSettings
+
+NODE = "celery@here"
+TO = {"exchange": "reply.celery.pidbox", "routing_key": "asker"}
+
+
+class Clock:
+    """A clock that is told what time it is."""
+
+    def __init__(self) -> None:
+        self.now = 1_000.0
+
+    def now_ms(self) -> int:
+        return int(self.now * 1000)
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def wait(self, event: threading.Event, seconds: float) -> bool:
+        raise AssertionError("nothing here waits")
+
+
+class Bus:
+    """A bus that remembers what it was given, and is away when told to be."""
+
+    place = "nowhere"
+    listening = True
+
+    def __init__(self) -> None:
+        self.away = False
+        self.attempts = 0
+        self.inbox: list[Letter] = []
+        self.answers: list[tuple[Any, str]] = []
+        self.emitted: list[tuple[str, Any]] = []
+
+    def _check(self) -> None:
+        if self.away:
+            raise BrokerError("away")
+
+    def connect(self, *, node: str | None = None, oid: str | None = None) -> None:
+        self.attempts += 1
+        self._check()
+
+    def files(self) -> list[int]:
+        return []
+
+    def requests(self, at_most: int) -> list[Letter]:
+        self._check()
+        taken, self.inbox[:at_most] = self.inbox[:at_most], []
+        return taken
+
+    def replies(self, at_most: int) -> list[Letter]:
+        return []
+
+    def broadcast(self, letter: Letter) -> None:
+        self._check()
+
+    def reply(self, letter: Letter, exchange: str, routing_key: str) -> None:
+        check_reply_address(exchange, routing_key)
+        from beatd import wire
+
+        self.answers.append((wire.loads(wire.dumps(letter.body))[NODE], letter.headers["ticket"]))
+
+    def emit(self, routing_key: str, letter: Letter) -> None:
+        self._check()
+        self.emitted.append((routing_key, letter.body))
+
+    def tend(self) -> None:
+        self._check()
+
+    def close(self) -> None:
+        """Nothing."""
+
+
+def tools(**more: Any) -> Tools:
+    pool = SimpleNamespace(
+        size=1, running_since=dict, pids=lambda: [1], pid_of=lambda _: None, withdraw=lambda _: False, room=lambda: 1
+    )
+    consumer = SimpleNamespace(queues=lambda: ["celery"], waiting=lambda _: [])
+    given: dict[str, Any] = {
+        "pool": pool,
+        "consumer": consumer,
+        "requests": {},
+        "stop": lambda: None,
+        "drop": lambda _: None,
+        "held": list,
+        "rates": Rates({}, 0.0),
+        "autoscaler": None,
+    }
+    return Tools(**(given | more))
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def app(clock: Clock) -> App:
+    app = App("x", broker="redis://:secret@h/0", clock=clock, set_as_current=False)
+    app.task(name="tasks.add")(lambda x, y: x + y)
+    app.finalize()
+    return app
+
+
+@pytest.fixture
+def settings() -> WorkerSettings:
+    return WorkerSettings(hostname=NODE, queues=("celery",), pool="solo", concurrency=1)
+
+
+@pytest.fixture
+def bus() -> Bus:
+    return Bus()
+
+
+@pytest.fixture
+def station(app: App, settings: WorkerSettings, clock: Clock) -> Station:
+    lamport = LamportClock()
+    return Station(
+        app=app,
+        settings=settings,
+        tools=tools(),
+        lamport=lamport,
+        revoked=Revoked(),
+        events=TaskEvents(Stream(NODE, clock, lamport), on=False),
+        totals=Counter(),
+        started=0.0,
+        remember=lambda _: None,
+        beat=lambda: None,
+        place="redis://:secret@h/0",
+    )
+
+
+@pytest.fixture
+def node(station: Station) -> Node:
+    return Node(station, station.lamport)
+
+
+def order(method: Any, arguments: Any = None, **more: Any) -> Letter:
+    return Letter({"method": method, "arguments": arguments, "ticket": "t", "reply_to": TO, **more}, {"clock": 5})
+
+
+# -- answering --------------------------------------------------------------------------------------------------------
+
+MALFORMED: list[Any] = [
+    None,
+    [],
+    "ping",
+    7,
+    {},
+    {"method": None},
+    {"method": ["ping"]},
+    {"method": {"a": 1}},
+    {"method": "__class__"},
+    {"method": "ping", "arguments": [1, 2]},
+    {"method": "ping", "arguments": "x"},
+    {"method": "ping", "arguments": {"station": 1}},
+    {"method": "ping", "destination": 7},
+    {"method": "ping", "destination": {"a": 1}},
+    {"method": "ping", "pattern": 7, "matcher": "glob"},
+    {"method": "ping", "pattern": "(", "matcher": "pcre"},
+    {"method": "ping", "pattern": "*", "matcher": "sql"},
+    {"method": "ping", "pattern": "[", "matcher": "glob"},
+    {"method": "ping", "reply_to": "somewhere"},
+    {"method": "ping", "reply_to": {"exchange": "celery", "routing_key": "celery"}},
+    {"method": "ping", "reply_to": {"exchange": "reply.celery.pidbox"}},
+    {"method": "ping", "reply_to": {"exchange": ["x"], "routing_key": {}}},
+    {"method": "revoke", "arguments": {"task_id": 7}},
+    {"method": "revoke", "arguments": {"task_id": [None, {"a": 1}]}},
+    {"method": "revoke", "arguments": {"task_id": "x", "terminate": True, "signal": [9]}},
+    {"method": "revoke_by_stamped_headers", "arguments": {"headers": ["no-value"]}},
+    {"method": "revoke_by_stamped_headers", "arguments": {"headers": 7}},
+    {"method": "rate_limit", "arguments": {"task_name": ["a"], "rate_limit": "1/s"}},
+    {"method": "time_limit", "arguments": {"task_name": "tasks.add", "soft": "nan"}},
+    {"method": "pool_grow", "arguments": {"n": 10**9}},
+    {"method": "add_consumer", "arguments": {"queue": {"a": 1}}},
+    {"method": "add_consumer", "arguments": {"queue": "q" * 256}},
+    {"method": "query_task", "arguments": {"ids": 7}},
+    {"method": "registered", "arguments": {"taskinfoitems": {"a": 1}}},
+    {"method": "hello", "arguments": {"from_node": 7, "revoked": 7}},
+    {"method": "memdump", "arguments": {"samples": "many"}},
+]
+
+
+@pytest.mark.parametrize("body", MALFORMED, ids=repr)
+def test_nothing_that_is_sent_hurts(body: Any, node: Node, bus: Bus) -> None:
+    node.take(Letter(body, {"clock": "noon"}), bus)
+    if isinstance(body, dict):
+        node.take(Letter({"reply_to": TO, "ticket": "t"} | body, {}), bus)
+    bus.answers.clear()
+    node.take(order("ping"), bus)
+    assert bus.answers == [({"ok": "pong"}, "t")]
+
+
+def test_what_fails_is_answered_as_celerys_workers_do(node: Node, bus: Bus) -> None:
+    for letter in (order("nonsense"), order("ping", [1]), order("report", {"more": 1})):
+        node.take(letter, bus)
+    answers = [answer["error"] for answer, _ in bus.answers]
+    assert answers[0] == "KeyError('nonsense')"
+    assert answers[1].startswith("TypeError(")
+    assert answers[2] == "TypeError(\"report() got an unexpected keyword argument 'more'\")"
+
+
+def test_an_answer_that_json_cannot_carry_is_an_error(node: Node, bus: Bus, monkeypatch: Any) -> None:
+    broken = COMMANDS["ping"]._replace(handler=lambda _station: object())
+    monkeypatch.setitem(COMMANDS, "ping", broken)
+    with pytest.MonkeyPatch.context():
+        node.take(order("ping"), bus)
+    ((answer, _),) = bus.answers
+    assert "JSON cannot carry" in answer["error"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "meant"),
+    [
+        ({"destination": [NODE]}, True),
+        ({"destination": ["celery@there"]}, False),
+        ({"destination": []}, True),
+        ({"pattern": "celery@*", "matcher": "glob"}, True),
+        ({"pattern": "other@*", "matcher": "glob"}, False),
+        ({"pattern": r"celery@h.re", "matcher": "pcre"}, True),
+        ({"pattern": r"here", "matcher": "pcre"}, False),
+        ({"pattern": "other@*"}, True),
+    ],
+)
+def test_only_who_is_meant_answers(fields: dict[str, Any], meant: bool, node: Node, bus: Bus) -> None:
+    node.take(order("ping", **fields), bus)
+    assert bool(bus.answers) == meant
+
+
+def test_a_command_without_an_address_is_carried_out_and_not_answered(station: Station, node: Node, bus: Bus) -> None:
+    node.take(Letter({"method": "enable_events", "arguments": {}}, {}), bus)
+    assert (station.events.on, bus.answers) == (True, [])
+
+
+@pytest.mark.parametrize("name", [each.name for each in COMMANDS.values() if each.kind == "inspect"])
+def test_questions_change_nothing_and_are_answered(name: str, node: Node, bus: Bus) -> None:
+    needed = {"query_task": {"ids": ["x"]}, "hello": {"from_node": "other@h"}}
+    node.take(order(name, needed.get(name, {})), bus)
+    ((answer, _),) = bus.answers
+    assert name == "objgraph" or "error" not in (answer or {})
+
+
+def test_the_logical_clock_only_goes_forward_and_believes_no_nonsense() -> None:
+    lamport = LamportClock()
+    assert lamport.adjust(10) == 11
+    for nonsense in (3, None, "x", -5, True, 1 << 80, 1e300):
+        before = lamport.value
+        assert lamport.adjust(nonsense) == before + 1
+
+
+def test_secrets_are_not_shown() -> None:
+    shown = censored(
+        {
+            "broker_url": "redis://:hunter2@h/0",
+            "result_backend": "redis://me:hunter2@h/0",
+            "aws_secret_key": "hunter2",
+            "redis_password": "hunter2",
+            "broker_transport_options": {"master_name": "a", "sentinel_kwargs": {"password": "hunter2"}},
+            "urls": ["amqp://u:hunter2@a//;amqp://u:hunter2@b//", "sentinel://h?password=hunter2"],
+            "task_routes": ({"tasks.*": "q"}, print),
+            "__private": 1,
+            "task_time_limit": 3,
+        }
+    )
+    assert "hunter2" not in repr(shown)
+    assert shown["broker_url"] == "redis://:********@h/0"
+    assert (shown["task_time_limit"], "__private" in shown) == (3, False)
+
+
+# -- revoking ---------------------------------------------------------------------------------------------------------
+
+
+def request(app: App, task_id: str = "an-id", **headers: Any) -> Request:
+    raw = envelope(build("tasks.add", task_id, (1, 2), **headers), queue="celery")
+    return Request(Delivery(1, "celery", raw), headers_of(raw), app.tasks["tasks.add"])
+
+
+def test_what_is_revoked_is_bounded_and_is_forgotten_in_the_end(app: App) -> None:
+    revoked = Revoked()
+    assert not revoked
+    revoked.add((f"id-{n}" for n in range(LIMIT + 10)), 0)
+    assert len(revoked.ids()) == LIMIT
+    assert revoked.ids()[0] == "id-10"
+    revoked.add(["new"], KEPT_MS)
+    assert revoked.ids() == ["new"]
+    assert revoked.covers(request(app, "new"))
+    assert not revoked.covers(request(app, "id-20"))
+
+
+def test_stamps_are_revoked(app: App) -> None:
+    revoked = Revoked()
+    revoked.add_stamps({"customer": ["a", "7"]})
+    stamped: dict[str, Any] = {"stamped_headers": ["customer"], "stamps": {"customer": ["b", 7]}}
+    assert revoked.covers(request(app, **stamped))
+    assert not revoked.covers(request(app, **{**stamped, "stamps": {"customer": "b"}}))
+    assert not revoked.covers(request(app))
+    assert not revoked.covers(request(app, stamped_headers=None, stamps="x"))
+
+
+def test_a_run_is_ended_by_the_signal_that_is_asked_for(station: Station, node: Node, bus: Bus, app: App) -> None:
+    running, waiting = request(app, "running"), request(app, "waiting")
+    waiting.delivery = waiting.delivery._replace(tag=2)
+    killed: list[tuple[int, int]] = []
+    station.tools.pool.running_since = lambda: {1: 0.0}  # type: ignore[method-assign]
+    station.tools.pool.kill = lambda tag, number: not killed.append((tag, number))  # type: ignore[assignment,func-returns-value,method-assign]
+    station.tools.requests.update({1: running, 2: waiting})  # type: ignore[attr-defined]
+    node.take(order("terminate", {"task_id": ["running", "waiting", "unknown"], "signal": "usr1"}), bus)
+    assert bus.answers == [({"ok": "terminate: running, waiting"}, "t")]
+    assert killed == [(1, signal.SIGUSR1)]
+    assert waiting.terminated == signal.SIGUSR1  # ended when it begins
+
+
+# -- events and the connection ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def remote(app: App, settings: WorkerSettings, bus: Bus) -> Remote:
+    remote = Remote(app, settings, lambda: bus, Names(), RevokedStore(None, Keys()))
+    remote.attach(tools())
+    return remote
+
+
+def test_a_lost_connection_is_tried_again_ever_more_rarely(remote: Remote, bus: Bus, clock: Clock) -> None:
+    bus.away = True
+    attempts = []
+    for second in range(100):
+        before = bus.attempts
+        assert remote.turn() > 0
+        if bus.attempts > before:
+            attempts.append(second)
+        clock.now += 1
+    assert attempts == [0, 1, 3, 8, 18, 48, 78]
+    clock.now += 30
+    bus.away = False
+    remote.turn()
+    assert [kind for kind, _ in bus.emitted] == ["worker.online"]
+
+
+def test_heartbeats_come_every_two_seconds(remote: Remote, bus: Bus, clock: Clock) -> None:
+    remote.turn()
+    for _ in range(40):
+        wait = remote.turn()
+        assert 0 <= wait <= 2.0
+        clock.now += min(wait, 0.5)
+    beats = [body["timestamp"] for kind, body in bus.emitted if kind == "worker.heartbeat"]
+    assert beats == [1002.0, 1004.0, 1006.0, 1008.0, 1010.0, 1012.0, 1014.0, 1016.0, 1018.0]
+    assert bus.emitted[1][1]["freq"] == 2.0
+
+
+def test_task_events_leave_in_batches_and_are_bounded_while_nobody_takes_them(
+    remote: Remote, bus: Bus, clock: Clock, app: App, caplog: pytest.LogCaptureFixture
+) -> None:
+    remote.turn()
+    remote.events.on = True
+    bus.away = True
+    remote.turn()
+    for n in range(BUFFERED + 50):
+        remote.events.received([request(app, f"id-{n}")])
+    bus.away = False
+    clock.now += 60
+    with caplog.at_level(logging.WARNING):
+        for _ in range(BUFFERED // BATCH):
+            remote.turn()
+    batches = [body for kind, body in bus.emitted if kind == "task.multi"]
+    assert {len(batch) for batch in batches} == {BATCH}
+    assert [event["uuid"] for batch in batches for event in batch] == [f"id-{n}" for n in range(50, BUFFERED + 50)]
+    assert [record.count for record in caplog.records if getattr(record, "event", "") == "events_dropped"] == [50]  # type: ignore[attr-defined]
+
+
+def test_commands_are_carried_out_some_at_a_time(remote: Remote, bus: Bus) -> None:
+    bus.inbox = [order("ping") for _ in range(50)]
+    assert remote.turn() == 0.0
+    assert 0 < len(bus.answers) < 50
+    while remote.turn() == 0.0:
+        pass
+    assert len(bus.answers) == 50
+
+
+def test_replies_go_to_mailboxes_only() -> None:
+    check_reply_address("reply.celery.pidbox", "an-oid")
+    for exchange, key in [
+        ("celery", "celery"),
+        ("", "{beatd}:parked"),
+        ("reply.x.pidbox", ""),
+        (None, None),
+        ("reply.x.pidbox", 7),
+    ]:
+        with pytest.raises(MessageError):
+            check_reply_address(exchange, key)
