@@ -50,7 +50,8 @@ class ShardKeys(NamedTuple):
     outbox: str
     """list, until confirmed: envelopes that were claimed and are not in the broker yet, the oldest last."""
     claims: str
-    """string, for ever: how often claims were written. A leader that was told of more knows that writes were lost."""
+    """string, for ever: how many runs were claimed, and entries begun. A leader that was told of more knows that writes
+    were lost."""
 
 
 _OWN = ("lease", "term", "outbox", "claims")
@@ -69,7 +70,7 @@ _TYPES = {
     "daemons": "hash",
     "schedules": "hash",
     "paused": "hash",
-    "revision": "string",
+    "revision": "hash",
     "changes": "zset",
     "orders": "hash",
     "requests": "hash",
@@ -89,7 +90,7 @@ class RuntimeKeys(NamedTuple):
     paused: str
     """hash, until resumed: entry name → ``{"since": ms, "by": …, "reason": …}``."""
     revision: str
-    """string, for ever: how many changes there were of the two above (``INCR``)."""
+    """hash, for ever: ``number`` of changes of the two above so far, and ``began``: when the first was made (µs)."""
     changes: str
     """zset, for ever, the latest 1,000: entry name → the revision that its last change made."""
 

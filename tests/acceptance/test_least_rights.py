@@ -84,7 +84,9 @@ def test_they_are_enough_for_all_that_daemons_do(start_beatd, beatd, start_serve
     arguments = config(redis="wait_replicas = 1")
     first, second = start_beatd(*arguments), start_beatd(*arguments)
     wait_until(lambda: admin.llen("celery") >= 10, 20, "runs")
-    assert beatd("status", *arguments).returncode == 0
+    for command in (("status",), ("list",), ("history",), ("trigger", "tick"), ("pause", "tick"), ("resume", "tick")):
+        done = beatd(*command, *arguments)
+        assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
     assert first.end() == 0
     before = admin.llen("celery")
     wait_until(lambda: admin.llen("celery") >= before + 10, 20, "runs of whoever is left")

@@ -5,7 +5,7 @@
 -- KEYS[3]  known     hash    entry name -> "<first seen ms> <fingerprint>"
 -- KEYS[4]  runs      hash    entry name -> number of runs sent
 -- KEYS[5]  gaps      hash    entry name -> "<after> <before> <after> <before> …" (ms), see pass_over.lua
--- KEYS[6]  claims    string  number of calls that wrote something, of this script and of claim.lua
+-- KEYS[6]  claims    string  number of entries that were begun here, and of runs that claim.lua claimed
 -- ARGV[1]  the value that the lease must have
 -- ARGV[2]  now (ms)
 -- ARGV[3]  how long gaps are kept (ms)
@@ -94,7 +94,7 @@ local function behind(name, last_due, first_seen, began)
   return goes_on
 end
 
-local states, wrote = {}, false
+local states, count = {}, 0
 for i = 4, #ARGV, 2 do
   local name, fingerprint = ARGV[i], ARGV[i + 1]
   local last_due = redis.call('HGET', KEYS[2], name)
@@ -125,11 +125,11 @@ for i = 4, #ARGV, 2 do
       first_seen = now
     end
     redis.call('HSET', KEYS[3], name, first_seen .. ' ' .. fingerprint)
-    wrote = true
+    count = count + 1
   end
   states[#states + 1] = goes_on or ''
   states[#states + 1] = first_seen or known or ''
   states[#states + 1] = redis.call('HGET', KEYS[4], name) or '0'
 end
-table.insert(states, 1, wrote and redis.call('INCR', KEYS[6]) or redis.call('GET', KEYS[6]) or '0')
+table.insert(states, 1, count > 0 and redis.call('INCRBY', KEYS[6], count) or redis.call('GET', KEYS[6]) or '0')
 return states

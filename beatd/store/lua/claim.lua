@@ -5,7 +5,7 @@
 -- KEYS[3]  runs      hash    entry name -> number of runs sent
 -- KEYS[4]  running   hash    entry name -> "<run id> <ms until which it may run>"
 -- KEYS[5]  gaps      hash    entry name -> "<after> <before> <after> <before> …" (ms), see pass_over.lua
--- KEYS[6]  claims    string  number of calls that wrote something, of this script and of adopt.lua
+-- KEYS[6]  claims    string  number of runs that were claimed, and of entries that adopt.lua began
 -- KEYS[7]  tally     hash    entry name -> "<word> <number> <word> <number> …", how many of its runs were late, skipped …
 -- KEYS[8]  history   string  an entry's cells are in the key of this name and its own: cells of 20 bytes, the newest last
 -- KEYS[9…] queues    list    where messages are pushed
@@ -27,13 +27,13 @@
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then
   return redis.error_reply('FENCED term ' .. ARGV[1] .. ' is over')
 end
-local calls = tonumber(redis.call('GET', KEYS[6]) or '0')
-if not calls then
+local claimed = tonumber(redis.call('GET', KEYS[6]) or '0')
+if not claimed then
   return redis.error_reply('CORRUPT key ' .. KEYS[6] .. ' does not hold a number')
-elseif calls < tonumber(ARGV[2]) then
-  return redis.error_reply('WENTBACK key ' .. KEYS[6] .. ' is at ' .. calls .. ' and was at ' .. ARGV[2])
+elseif claimed < tonumber(ARGV[2]) then
+  return redis.error_reply('WENTBACK key ' .. KEYS[6] .. ' is at ' .. claimed .. ' and was at ' .. ARGV[2])
 elseif #ARGV == 3 then
-  return {calls}
+  return {claimed}
 end
 
 local names = {}
@@ -95,7 +95,7 @@ for n, name in ipairs(names) do
   end
 end
 if #left_out == #names then
-  return {calls, unpack(left_out)}
+  return {claimed, unpack(left_out)}
 end
 
 -- The server undoes nothing of a script that fails half way. So whatever may be refused is tried before a message
@@ -108,7 +108,7 @@ redis.call('HLEN', KEYS[5])
 if stored_due[1] then
   redis.call('HSET', KEYS[2], names[1], stored_due[1])
 end
-calls = redis.call('INCR', KEYS[6])
+claimed = redis.call('INCRBY', KEYS[6], #names - #left_out)
 
 for queue, messages in pairs(pushes) do
   redis.call('LPUSH', KEYS[queue], unpack(messages))
@@ -152,4 +152,4 @@ for n, name in ipairs(names) do
     end
   end
 end
-return {calls, unpack(left_out)}
+return {claimed, unpack(left_out)}

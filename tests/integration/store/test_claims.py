@@ -314,7 +314,7 @@ def test_a_queue_that_is_no_list_claims_nothing(claims, client, held):
     assert adopt(claims, held, ("a", "x"), ("b", "x"))["b"].last_due_ms == NOW
 
 
-@pytest.mark.parametrize("right", ["lpush", "hset", "incr"])
+@pytest.mark.parametrize("right", ["lpush", "hset", "incrby"])
 def test_a_user_without_the_right_to_write_claims_nothing(claims, client, held, redis_url, right):
     adopt(claims, held, ("a", "x"))
     client.acl_setuser("half", enabled=True, nopass=True, keys=["*"], commands=["+@all", f"-{right}"])
