@@ -1,0 +1,96 @@
+"""Flower in front of beatd's worker: its API shows the worker, its tasks, and what became of them."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import beatd as package
+
+TASKS = """
+from beatd import App
+app = App("proj", broker={url!r}, backend={url!r})
+
+@app.task
+def add(x, y):
+    return x + y
+
+@app.task
+def boom():
+    raise ValueError("boom")
+"""
+NODE = "celery@flowery"
+
+Get = Callable[..., Any]
+
+
+@pytest.fixture
+def api(tmp_path: Path, redis_url: str, free_port: Callable[[], int]) -> Iterator[Get]:
+    """``api("workers", refresh=1)``: what Flower's HTTP API says, None while it says nothing."""
+    port = free_port()
+    command = [sys.executable, "-W", "ignore", "-m", "celery", "-b", redis_url, "flower", "--address=127.0.0.1"]
+    with (tmp_path / "flower.log").open("wb") as log:
+        flower = subprocess.Popen(
+            [*command, f"--port={port}"],
+            cwd=tmp_path,
+            stdout=log,
+            stderr=log,
+            env=os.environ | {"FLOWER_UNAUTHENTICATED_API": "true"},
+        )
+
+    def get(path: str, *, post: bytes | None = None) -> Any:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/api/{path}", data=post, timeout=20) as answer:
+                return json.load(answer)
+        except (urllib.error.URLError, ConnectionError):
+            return None
+
+    yield get
+    flower.send_signal(signal.SIGTERM)
+    try:
+        flower.wait(10)
+    except subprocess.TimeoutExpired:
+        flower.kill()
+        flower.wait(10)
+
+
+def test_flower_shows_worker_and_tasks(api, tmp_path, redis_url, start_beatd, wait_until):
+    (tmp_path / "proj.py").write_text(TASKS.format(url=redis_url))
+    worker = start_beatd("worker", "-A", "proj", "-n", NODE, "-c", "2")
+    worker.expect(r"ready\.", timeout=30)
+    wait_until(lambda: NODE in (api("workers?status=1") or {}), 40, "Flower to hear the worker")
+    worker.expect("Events of group {task} enabled by remote", timeout=30)  # Flower asks for them
+
+    client = package.App("client", broker=redis_url, backend=redis_url, set_as_current=False)
+    good, bad = client.send_task("proj.add", (2, 3)), client.send_task("proj.boom")
+    shown = wait_until(lambda: ended(api, good.id, "SUCCESS"), 30, "the success")
+    assert (shown["name"], shown["args"], shown["result"]) == ("proj.add", "(2, 3)", "5")
+    shown = wait_until(lambda: ended(api, bad.id, "FAILURE"), 30, "the failure")
+    assert shown["exception"] == "ValueError('boom')"
+    assert 'raise ValueError("boom")' in shown["traceback"]
+    assert {good.id, bad.id} <= set(api("tasks"))
+
+    workers = wait_until(lambda: api("workers?refresh=1"), 30, "answers to Flower's questions")[NODE]
+    assert workers["stats"]["pool"]["max-concurrency"] == 2
+    assert [queue["name"] for queue in workers["active_queues"]] == ["celery"]
+    assert workers["registered"] == ["proj.add", "proj.boom"]
+    assert workers["stats"]["total"] == {"proj.add": 1, "proj.boom": 1}
+
+    grown = api(f"worker/pool/grow/{NODE}?n=1", post=b"")
+    assert grown == {"message": f"Growing '{NODE}' worker's pool by 1"}
+    client.close()
+
+
+def ended(api: Get, task_id: str, state: str) -> Any:
+    shown = api(f"task/info/{task_id}")
+    return shown if shown and shown["state"] == state else None
