@@ -115,6 +115,12 @@ class Worker:
         if phase is Phase.COLD:
             self._pool.abandon()
 
+    def _let_go(self, tags: Sequence[int]) -> None:
+        """Others have these messages now: what has not begun here is not begun."""
+        for tag in tags:
+            if self._pool.withdraw(tag):
+                self._requests.pop(tag, None)
+
     def _stop_once(self) -> None:
         """By remote control: a command that came twice is one wish."""
         if not self.ending.begun:
@@ -126,6 +132,7 @@ class Worker:
         self._settle(reports)
         limit_in = self._hard_limits.enforce(self._app.clock.monotonic())
         self._consumer.tend()
+        self._let_go(self._consumer.lost())
         self._settling.flush()
         room = 0 if self.ending.begun else self._pool.room()
         taken = self._admit(room) if room else 0

@@ -166,6 +166,9 @@ class AmqpConsumer:
         if self._ready and now - self._ready[0][0] > _UNWANTED_S and self._prefetch > self._least:
             self._return_unwanted(line)
 
+    def lost(self) -> list[int]:
+        return []  # nobody here can know: the broker does not say who else got what
+
     def idle_for(self) -> float:
         if self._line is None:
             return max(0.0, self._again_at - time.monotonic())

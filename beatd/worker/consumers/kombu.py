@@ -125,6 +125,9 @@ class KombuConsumer:
             self._arrived.extend(due)
             self._ring()
 
+    def lost(self) -> list[int]:
+        return []  # nobody here can know: the broker does not say who else got what
+
     def idle_for(self) -> float:
         return self._aside.idle_for()
 

@@ -61,6 +61,9 @@ class Consumer(Protocol):
     def waiting(self, at_most: int) -> list[tuple[Delivery, int]]:
         """Messages that wait for their time (ms), the soonest first, as far as this worker can see them."""
 
+    def lost(self) -> list[int]:
+        """Tags of messages that turned out to be this worker's no more, each told once: others may run them."""
+
     def idle_for(self) -> float:
         """Seconds until :meth:`tend` has something to do again."""
 

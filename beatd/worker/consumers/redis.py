@@ -54,8 +54,8 @@ class RedisConsumer:
         """Tags that were taken and not settled."""
         self._last_tag = 0
         """The largest that was seen: a server that has lost its data must not give any of them out again."""
+        self._lost: list[int] = []
         self._uncertain = False
-        self._beaten_at: float | None = None
         self._beat_due = self._sweep_due = self._wake_due = 0
 
     def queues(self) -> list[str]:
@@ -161,6 +161,10 @@ class RedisConsumer:
         split = ((member.partition(b"\0"), due) for member, due in found)
         return [(Delivery(int(tag), *_split(held)), int(due)) for (tag, _, held), due in split]
 
+    def lost(self) -> list[int]:
+        lost, self._lost = self._lost, []
+        return lost
+
     def idle_for(self) -> float:
         soonest = min(self._beat_due, self._wake_due, self._sweep_due)
         return max(0.0, (soonest - self._clock.now_ms()) / 1000)
@@ -190,6 +194,9 @@ class RedisConsumer:
             known = sorted(member.decode() for member in members)
             others = [member for member in known if member != self._id]
             alive = self._client.mget([self._keys.worker(one, "alive") for one in others]) if others else []
+            mine = int(self._client.hlen(self._unacked))
+        if mine < len(self._held):
+            self._notice_losses()
         for worker, heartbeat in zip(others, alive, strict=True):
             if heartbeat is None and (count := self._rescue(worker)):
                 log.warning(
@@ -198,6 +205,19 @@ class RedisConsumer:
                     count,
                     extra={"event": "messages_rescued", "worker": worker, "count": count},
                 )
+
+    def _notice_losses(self) -> None:
+        """This worker was stopped for so long that others took it for dead, or the server has lost its data.
+
+        What it thought it held it cannot acknowledge, park or bury any more: each of these asks its hash first.
+        """
+        with border(self._client):
+            tags: Any = self._client.hkeys(self._unacked)
+        gone = self._held - set(map(int, tags))
+        self._held -= gone
+        self._lost += sorted(gone)
+        text = "%d messages that this worker had taken are not its own any more; others may run them"
+        log.warning(text, len(gone), extra={"event": "messages_lost", "count": len(gone)})
 
     def _rescue(self, worker: str) -> int:
         """Give back all that ``worker`` holds and forget it; returns how many messages there were."""

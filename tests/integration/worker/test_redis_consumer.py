@@ -251,3 +251,60 @@ def test_messages_whose_delivery_was_not_heard_of_are_found_again(make_consumer,
     consumer._take = take
     assert ids(consumer.take(2)) == ["1", "2"]
     assert consumer.take(2) == []
+
+
+def test_a_worker_that_comes_back_notices_what_others_have_taken_over(make_consumer, publish, server, clock, caplog):
+    publish("1", "2")
+    paused, heir = make_consumer("paused"), make_consumer("heir")
+    paused.start()
+    first, second = paused.take(2)
+    heartbeat_stops(server, paused)
+    heir.start()
+    again = heir.take(2)
+    clock.ms += LIFETIME_MS
+    paused.tend()
+    assert paused.lost() == [first.tag, second.tag]
+    assert paused.lost() == []
+    assert "2 messages that this worker had taken are not its own any more" in caplog.text
+    paused.ack([first])
+    paused.give_back([second])
+    paused.bury([(second, "why")])
+    paused.park([(first, clock.ms)])
+    assert server.llen("celery") == server.llen(Keys().workers().dead_letters) == 0
+    assert server.zcard(Keys().workers().parked) == 0
+    heir.ack(again)
+    publish("3")
+    assert ids(paused.take(5)) == ["3"]
+
+
+def test_a_server_that_lost_its_data_gives_no_tag_twice(make_consumer, publish, server, clock):
+    publish("1", "2")
+    consumer = make_consumer()
+    consumer.start()
+    before = consumer.take(2)
+    server.flushall()
+    publish("3")
+    (after,) = consumer.take(2)
+    assert after.tag > max(one.tag for one in before)
+    clock.ms += 4_000
+    consumer.tend()
+    assert consumer.lost() == [one.tag for one in before]
+    assert server.hlen(consumer._unacked) == 1
+
+
+def test_queues_come_and_go(make_consumer, publish):
+    publish("1", queue="a")
+    publish("2", queue="b")
+    consumer = make_consumer(queues=("a",))
+    assert ids(consumer.take(5)) == ["1"]
+    consumer.add_queue("b")
+    consumer.add_queue("b")
+    assert consumer.queues() == ["a", "b"]
+    assert ids(consumer.take(5)) == ["2"]
+    publish("3", queue="a")
+    consumer.cancel_queue("a")
+    assert consumer.take(5) == []
+    consumer.cancel_queue("b")
+    assert consumer.take(5) == []
+    consumer.add_queue("a")
+    assert ids(consumer.take(5)) == ["3"]
