@@ -146,7 +146,7 @@ class Script:
 
     def __call__(self, keys: Sequence[str | bytes], args: Sequence[Any]) -> Any:
         """Run it; raises :class:`TermLost`, :class:`StoreUnavailable` or :class:`StoreRefused`."""
-        with _naming(self._client, keys):
+        with naming(self._client, keys):
             return self._call(keys=keys, args=args)
 
     def stream(
@@ -159,7 +159,7 @@ class Script:
         """
         touched: set[str] = set()
         replicas = replicas if replicas and replicas.command else None
-        with _naming(self._client, touched):
+        with naming(self._client, touched):
             connection: Any = self._client.connection_pool.get_connection()
             under_way = 0
             try:
@@ -196,7 +196,7 @@ def _read(connection: Any, replicas: Replicas | None) -> Any:
 
 
 @contextmanager
-def _naming(client: redis.Redis, keys: Iterable[str | bytes]) -> Iterator[None]:
+def naming(client: redis.Redis, keys: Iterable[str | bytes]) -> Iterator[None]:
     """A :func:`border` that names the key when one of them is of another type than beatd's."""
     try:
         with border(client):

@@ -7,11 +7,11 @@ is read anew, some entries at a time.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import redis
 
-from beatd.store.client import Script, border
+from beatd.store.client import Script, naming
 from beatd.store.keys import Keys
 from beatd.store.runtime import BATCH, KEPT
 
@@ -39,6 +39,7 @@ class Mirror:
         self._client = client
         self._keys = keys.runtime()
         self._since = Script(client, "runtime_since")
+        self._began = b""
         self.tables: dict[str, bytes] = {}
         self.pauses: dict[str, bytes] = {}
         self.revision = 0
@@ -53,44 +54,47 @@ class Mirror:
         went_back = False
         for _ in range(_ATTEMPTS):
             if anew:
-                known = self.revision
-                before = self._read_anew() | before
-                went_back |= self.revision < known
-            anew, changed, is_back = self._catch_up()
-            before = changed | before
-            went_back |= is_back
+                went_back |= self._read_anew(before)
+            anew = not self._catch_up(before)
             if not anew:
                 break
         return News(before, went_back)
 
-    def _catch_up(self) -> tuple[bool, Before, bool]:
-        """Whether everything is to be read, what has changed, and whether the store went back."""
-        revision, entries, pauses, *changed = self._since([*self._keys], [self.revision, KEPT])
-        if not 0 <= revision - self.revision <= KEPT:
-            return True, {}, revision < self.revision
-        before: Before = {}
+    def _catch_up(self, before: Before) -> bool:
+        """Take in what has changed, noting what was before; False when everything is to be read."""
+        asked = [self.revision, self._began, KEPT]
+        revision, began, entries, pauses, *changed = self._since([*self._keys], asked)
+        if not 0 <= revision - self.revision <= KEPT or (self.revision and began != self._began):
+            return False
         for raw, table, pause in zip(changed[::3], changed[1::3], changed[2::3], strict=True):
             name = _text(raw)
-            before[name] = self._of(name)
+            before.setdefault(name, self._of(name))
             _keep(self.tables, name, table)
             _keep(self.pauses, name, pause)
         if (len(self.tables), len(self.pauses)) != (entries, pauses):
-            return True, before, True  # something is gone, or there, that nobody has removed or put
-        self.revision = revision
-        return False, before, False
+            return False  # something is gone, or there, that nobody has removed or put
+        self.revision, self._began = revision, began
+        return True
 
-    def _read_anew(self) -> Before:
-        """Read all of it; returns what is different. What changes meanwhile has a higher revision."""
-        with border(self._client):
-            revision = self._client.get(self._keys.revision)
+    def _read_anew(self, before: Before) -> bool:
+        """Read all of it, noting what was before; tells whether the store went back.
+
+        What changes meanwhile has a higher revision, and is caught up with.
+        """
+        with naming(self._client, self._keys):
+            mark: Any = self._client.hmget(self._keys.revision, "number", "began")
             tables = self._read(self._keys.schedules)
             pauses = self._read(self._keys.paused)
+        revision, began = int(mark[0]) if mark[0] and mark[0].isdigit() else 0, mark[1] or b""
+        went_back = revision < self.revision or began != self._began
+        went_back |= revision == self.revision and tables.keys() != self.tables.keys()
+        went_back &= self.revision > 0
         different = {name for name, _ in tables.items() ^ self.tables.items()}
         different |= {name for name, _ in pauses.items() ^ self.pauses.items()}
-        before = {name: self._of(name) for name in different}
-        self.tables, self.pauses = tables, pauses
-        self.revision = int(revision) if revision and revision.isdigit() else 0
-        return before
+        for name in different:
+            before.setdefault(name, self._of(name))
+        self.tables, self.pauses, self.revision, self._began = tables, pauses, revision, began
+        return went_back
 
     def _of(self, name: str) -> tuple[bytes | None, bytes | None]:
         return self.tables.get(name), self.pauses.get(name)

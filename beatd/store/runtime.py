@@ -13,7 +13,7 @@ import msgspec
 import redis
 
 from beatd.exceptions import MessageError
-from beatd.store.client import Script, border
+from beatd.store.client import Script, naming
 from beatd.store.keys import Keys
 from beatd.wire import dumps, loads
 
@@ -59,8 +59,7 @@ class Runtime:
         Raises :class:`~beatd.exceptions.MessageError` for a table that JSON cannot carry.
         """
         keys = self._keys
-        what: int
-        what, _ = self._put([keys.schedules, keys.revision, keys.changes], [*self._first, name, dumps(dict(table))])
+        what: int = self._put([keys.schedules, keys.revision, keys.changes], [*self._first, name, dumps(dict(table))])
         return _PUT[what]
 
     def remove(self, name: str) -> bool:
@@ -79,7 +78,7 @@ class Runtime:
 
     def get(self, name: str) -> tuple[bytes | None, bytes | None]:
         """An entry's table and its pause, as stored."""
-        with border(self._client), self._client.pipeline() as pipeline:
+        with naming(self._client, [*self._keys]), self._client.pipeline() as pipeline:
             pipeline.hget(self._keys.schedules, name)
             pipeline.hget(self._keys.paused, name)
             table, pause = pipeline.execute()
@@ -95,8 +94,8 @@ class Runtime:
 
     def counts(self) -> tuple[int, int, int]:
         """The revision, and how many entries and how many pauses there are."""
-        with border(self._client), self._client.pipeline() as pipeline:
-            pipeline.get(self._keys.revision)
+        with naming(self._client, [*self._keys]), self._client.pipeline() as pipeline:
+            pipeline.hget(self._keys.revision, "number")
             pipeline.hlen(self._keys.schedules)
             pipeline.hlen(self._keys.paused)
             revision, entries, pauses = pipeline.execute()
@@ -104,7 +103,7 @@ class Runtime:
 
     def known(self) -> set[str]:
         """The names of the entries that leaders have seen, wherever they come from, but for those that left since."""
-        with border(self._client):
+        with naming(self._client, [*self._keys]):
             gone: Any = self._client.zrange(self._gone, 0, -1)
         return {name for name, _ in self._scan(self._known)} - {name.decode(errors="backslashreplace") for name in gone}
 
@@ -113,7 +112,7 @@ class Runtime:
         return [self._keys.paused, self._keys.revision, self._keys.changes]
 
     def _scan(self, key: str) -> Iterator[tuple[str, bytes]]:
-        with border(self._client):
+        with naming(self._client, [key]):
             for name, value in self._client.hscan_iter(key, count=BATCH):
                 yield name.decode(errors="backslashreplace"), value
 

@@ -2,22 +2,24 @@
 --
 -- KEYS[1]  schedules  hash    entry name -> its table, JSON
 -- KEYS[2]  paused     hash    entry name -> {"since", "by", "reason"}, JSON
--- KEYS[3]  revision   string  number of changes so far
+-- KEYS[3]  revision   hash    number: of changes so far; began: when the first was made (µs)
 -- KEYS[4]  changes    zset    entry name -> revision of its last change, the latest ones
--- ARGV[1]  the revision that the caller has
--- ARGV[2]  how many changes are kept
+-- ARGV[1]  the number that the caller has
+-- ARGV[2]  the moment at which these numbers began, as the caller knows it
+-- ARGV[3]  how many changes are kept
 --
--- Returns {revision, number of entries, number of pauses, name, table or nil, pause or nil, name, …}. No names are given
--- to a caller who is further behind than changes are kept, or ahead: it has to read everything.
--- Error CORRUPT when the revision is not a number.
+-- Returns {number, began, number of entries, number of pauses, name, table or nil, pause or nil, name, …}. No names are
+-- given to a caller who is further behind than changes are kept, ahead, or has numbers of another beginning: it has to
+-- read everything. Error CORRUPT when the revision is not a number.
 
-local revision = tonumber(redis.call('GET', KEYS[3]) or '0')
-if not revision then
+local number, began = unpack(redis.call('HMGET', KEYS[3], 'number', 'began'))
+number, began = tonumber(number or '0'), began or ''
+if not number then
   return redis.error_reply('CORRUPT key ' .. KEYS[3] .. ' does not hold a number')
 end
-local found = {revision, redis.call('HLEN', KEYS[1]), redis.call('HLEN', KEYS[2])}
-local behind = revision - tonumber(ARGV[1])
-if behind > 0 and behind <= tonumber(ARGV[2]) then
+local found = {number, began, redis.call('HLEN', KEYS[1]), redis.call('HLEN', KEYS[2])}
+local behind = number - tonumber(ARGV[1])
+if (began == ARGV[2] or ARGV[1] == '0') and behind > 0 and behind <= tonumber(ARGV[3]) then
   for _, name in ipairs(redis.call('ZRANGEBYSCORE', KEYS[4], '(' .. ARGV[1], '+inf')) do
     found[#found + 1] = name
     found[#found + 1] = redis.call('HGET', KEYS[1], name)
