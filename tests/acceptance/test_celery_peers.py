@@ -1,13 +1,11 @@
 """A real Celery worker consumes what the daemon dispatched, and cannot tell it from Celery beat's own."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
 
 import pytest
 import redis
+
+from tests.celery_process import celeries
 
 APP = """
 import json
@@ -69,25 +67,8 @@ def celery(tmp_path, redis_url):
     """``celery("worker", …)``: a real Celery process with the app above."""
     (tmp_path / "proj.py").write_text(APP.format(url=redis_url))
     (tmp_path / "beat.toml").write_text(BEAT_TOML.format(url=redis_url))
-    running = []
-
-    def start(*arguments):
-        env = os.environ | {"PYTHONWARNINGS": "ignore"}
-        with (tmp_path / "celery.log").open("ab") as log:
-            command = [sys.executable, "-m", "celery", "-A", "proj", *arguments]
-            process = subprocess.Popen(command, cwd=tmp_path, stdout=log, stderr=log, env=env)
-        running.append(process)
-        return process
-
-    yield start
-    for process in running:
-        process.send_signal(signal.SIGTERM)
-    for process in running:
-        try:
-            process.wait(10)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+    with celeries(tmp_path) as start:
+        yield start
 
 
 def messages(client):
@@ -95,7 +76,7 @@ def messages(client):
 
 
 def test_a_celery_worker_runs_what_the_daemon_sent(celery, start_beatd, client, tmp_path, wait_until):
-    celery("worker", "-P", "solo", "-Q", "reports", "-l", "warning", "--without-gossip", "--without-mingle")
+    celery.worker("-P", "solo", "-Q", "reports", "-l", "warning")
     start_beatd("--config", str(tmp_path / "beat.toml"))
     wait_until(lambda: client.llen("seen") >= 2, timeout=40, what="Celery's worker to run the task twice")
     first, second = (json.loads(raw) for raw in client.lrange("seen", 0, 1))
@@ -115,7 +96,6 @@ def test_the_message_is_celery_beats_but_for_the_extra_headers(celery, start_bea
     beat = celery("beat", "-l", "warning", "-s", str(tmp_path / "state"))
     theirs = wait_until(lambda: messages(client), timeout=40, what="Celery beat's message")[-1]
     beat.terminate()
-    beat.wait(10)
     client.delete("reports\x06\x163")
     start_beatd("--config", str(tmp_path / "beat.toml"))
     ours = wait_until(lambda: messages(client), timeout=20, what="beatd's message")[-1]

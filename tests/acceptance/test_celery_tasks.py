@@ -152,6 +152,15 @@ def test_states(pair):
     assert (left.state, left.info, left.ready()) == ("MINE", {"left": 1}, False)
 
 
+def test_revoking(pair):
+    result = pair.call("add", 1, 1, countdown=300)
+    pair.await_line(rf"Task proj.add\[{result.id}\] received")
+    result.revoke()
+    with pytest.raises(pair.errors.TaskRevokedError, match="revoked"):
+        result.get(timeout=WAIT)
+    assert result.state == "REVOKED"
+
+
 def test_results_that_nobody_wants(pair):
     key = f"ran-{uuid.uuid4()}"
     result = pair.call("ignored", key)

@@ -2,7 +2,6 @@
 
 import itertools
 import json
-import os
 import signal
 import socket
 import subprocess
@@ -17,6 +16,7 @@ import redis
 
 from beatd.broker.amqp import AmqpPublisher
 from beatd.message import build, open_envelope
+from tests.celery_process import celeries
 
 CONFIG = """
 [redis]
@@ -323,28 +323,12 @@ def celery(tmp_path, rabbitmq, redis_url, queue):
     """``celery("worker", …)``: a real Celery process with the app above, on a queue of its own."""
     app = APP.format(broker=rabbitmq.url, store=redis_url, queue=f"{queue}-reports")
     (tmp_path / "proj.py").write_text(app)
-    running = []
-
-    def start(*arguments):
-        with (tmp_path / "celery.log").open("ab") as log:
-            command = [sys.executable, "-m", "celery", "-A", "proj", *arguments]
-            env = os.environ | {"PYTHONWARNINGS": "ignore"}
-            running.append(subprocess.Popen(command, cwd=tmp_path, stdout=log, stderr=log, env=env))
-        return running[-1]
-
-    yield start
-    for process in running:
-        process.terminate()
-    for process in running:
-        try:
-            process.wait(10)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+    with celeries(tmp_path) as start:
+        yield start
 
 
 def test_a_celery_worker_runs_what_the_daemon_sent(celery, start_beatd, config, store, queue, wait_until):
-    celery("worker", "-P", "solo", "-l", "warning", "--without-gossip", "--without-mingle")
+    celery.worker("-P", "solo", "-l", "warning")
     start_beatd(*config(REPORT.format(queue=queue)))
     wait_until(lambda: store.llen("seen") >= 2, timeout=40, what="Celery's worker to run the task twice")
     args, kwargs, task_id, entry = json.loads(store.lindex("seen", 0))
@@ -360,7 +344,6 @@ def test_the_message_is_celery_beats_but_for_the_extra_headers(
     beat = celery("beat", "-l", "warning", "-s", str(tmp_path / "state"))
     wait_until(lambda: depth(reports), timeout=40, what="Celery beat's message")
     beat.terminate()
-    beat.wait(10)
     theirs = take(reports)[0]
     daemon = start_beatd(*config(REPORT.format(queue=queue)))
     wait_until(lambda: depth(reports), timeout=20, what="beatd's message")

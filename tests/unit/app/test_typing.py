@@ -1,12 +1,13 @@
-"""What a type checker sees: the arguments of ``delay`` are those of the function."""
+"""What a type checker sees: the arguments of ``delay`` are those of the function, its result is what that returns."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
 
-SNIPPET = """
-from beatd import App, shared_task
+DEFINITIONS = """
+from beatd import App, AsyncResult, Task, chain, current_app, group, shared_task
+from beatd.signals import task_failure
 app = App("x")
 
 @app.task
@@ -14,26 +15,52 @@ def add(x: int, y: int) -> int:
     return x + y
 
 @app.task(bind=True, max_retries=2)
-def who(self: object, n: int) -> str:
-    return str(n)
+def who(self: Task[..., str], n: int) -> str:
+    return str(n + self.request.retries)
 
 @shared_task(name="s")
-def shout(a: str) -> str:
+def shout(a: str, *, loud: bool = False) -> str:
     return a
+"""
 
+GOOD = """
 total: int = add.delay(1, 2).get()
-who.delay(3)
-shout.delay("a")
+handle: AsyncResult[str] = who.delay(3)
+name: str = add.name
+direct: int = add(1, y=2)
+shout.delay("a", loud=True)
+add.apply_async((1, 2), countdown=10, queue="slow")
+eager: int = add.apply((1, 2)).get()
+(add.s(1, 2) | who.s(3)).apply_async()
+group(add.s(1, 2), add.si(3, 4))().get()
+chain(add.s(1, 2), who.si(3)).delay()
+current_app.send_task("s")
+"""
+
+BAD = """
 add.delay("x", 2)
+add.delay(1)
 who.delay("n")
 shout.delay(3)
+shout.delay("a", quiet=True)
+add.s("x", 2)
+add.si(1, 2, 3)
+add("x", 2)
+text: str = add.delay(1, 2).get()
 """
 
 
-def test_delay_is_checked(tmp_path):
-    (tmp_path / "typed.py").write_text(SNIPPET)
+def errors(tmp_path, text):
+    """The numbers of the lines that mypy objects to."""
+    (tmp_path / "typed.py").write_text(text)
     command = [sys.executable, "-m", "mypy", "--strict", "--cache-dir", str(tmp_path / "cache"), "typed.py"]
     found = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False).stdout
-    wrong = [line.split(":")[1] for line in found.splitlines() if ": error:" in line]
-    first = SNIPPET.count("\n", 0, SNIPPET.index('add.delay("x"')) + 1
-    assert wrong == [str(first), str(first + 1), str(first + 2)], found
+    return [
+        int(line.split(":")[1]) for line in found.splitlines() if line.startswith("typed.py") and ": error:" in line
+    ]
+
+
+def test_good_calls_pass_and_bad_ones_are_found(tmp_path):
+    text = DEFINITIONS + GOOD + BAD
+    first = (DEFINITIONS + GOOD).count("\n") + 2
+    assert errors(tmp_path, text) == list(range(first, first + BAD.count("\n") - 1))
