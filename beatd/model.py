@@ -153,10 +153,14 @@ class RedisSettings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class BrokerSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """``[broker]``: where messages go; without a ``url`` into the state store itself."""
+    """``[broker]``: where messages go; without a ``url`` into the state store itself.
+
+    An entry with a message of more than ``max_message_bytes`` is refused.
+    """
 
     url: str | None = None
     default_queue: str = "celery"
+    max_message_bytes: int = 1 << 20
 
 
 class LeaderSettings(msgspec.Struct, frozen=True, kw_only=True):

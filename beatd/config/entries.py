@@ -142,7 +142,7 @@ def _args(raw: Any, report: Report, path: Path) -> tuple[Any, ...] | None:
     if raw is _NO_ARGS:
         return _NO_ARGS
     read = read_value(payload.arguments, raw, "", report, (*path, "args"))
-    return None if read is UNSET else read
+    return None if read is UNSET else tuple(read)
 
 
 def _kwargs(raw: Any, report: Report, path: Path) -> dict[str, Any] | None:

@@ -108,6 +108,12 @@ SECTIONS: Mapping[str, Fields] = {
             "amqp://guest:${RABBITMQ_PASSWORD:-guest}@localhost//",
         ),
         "default_queue": Field("default_queue", values.text, "The queue of entries that name none.", "cron"),
+        "max_message_size": Field(
+            "max_message_bytes",
+            values.size(4 << 10, 512 << 20),
+            "An entry whose messages would be larger is a fault.",
+            "256KiB",
+        ),
     },
     "leader": {
         "ttl": Field("ttl_ms", duration(1), "How long a lease lasts that is not renewed.", "6s"),

@@ -19,11 +19,12 @@ from beatd.config.meaning import Meanings, digest_of
 from beatd.config.memory import Memory, moved
 from beatd.config.settings import read_settings, read_timezone, refuse_settings, secret_files
 from beatd.config.shapes import read_defaults
+from beatd.config.size import LARGEST_GROWTH, too_large
 from beatd.config.text import SCHEDULE, Document, read
 from beatd.config.values import told
 from beatd.config.variables import plain, substitute
 from beatd.exceptions import ConfigError, Fault
-from beatd.model import Entry, Settings
+from beatd.model import BrokerSettings, Entry, Settings
 
 FILE_VARIABLE = "BEATD_CONFIG"
 PLACES = ("beat.toml", "/etc/beatd/beat.toml")
@@ -83,6 +84,7 @@ class _Load:
         self.before = before
         self.memory: dict[str, Memory] = {}
         self.meanings = Meanings()
+        self.most_bytes = BrokerSettings().max_message_bytes
         self.names: dict[str, str] = {}
         self.faults: list[Fault] = []
 
@@ -94,6 +96,7 @@ class _Load:
         document = Document(shown, text)
         raw = substitute(document.settings, self.env, report, ()) if "${" in text else document.settings
         settings = read_settings(raw, absolute, self.env, report)
+        self.most_bytes = settings.broker.max_message_bytes
         defaults = read_defaults(raw.get("defaults", {}), settings.timezone, report)
         self.take(document, settings.timezone, defaults, report)
         files = [path]
@@ -139,13 +142,13 @@ class _Load:
         if not isinstance(document.schedule, dict):
             report.add((SCHEDULE,), f"expected tables such as [beat_schedule.my-entry], got {told(document.schedule)}")
         reader = EntryReader(timezone, defaults)
-        now = self.memory[document.file] = Memory(repr((timezone, plain(defaults))))
+        now = self.memory[document.file] = Memory(repr((timezone, plain(defaults), self.most_bytes)))
         before = self.before.get(document.file)
         if before is None or before.context != now.context:
             before = Memory("")
         places = before.places()
         has_variables = "${" in document.text
-        for written, raw, line, mark in document.entries(places):
+        for written, raw, line, mark, length in document.entries(places):
             source = f"{document.file}:{line}"
             known = before.entries[places[mark]] if raw is None else None
             name = known.name if known else written
@@ -155,8 +158,16 @@ class _Load:
                 now.add(mark, moved(known, source), before.meanings[places[mark]])
             else:
                 fields = substitute(raw, self.env, report, (SCHEDULE, name)) if has_variables else raw
-                if entry := reader.read(name, fields, report, source):
-                    now.add(mark, entry, self.meanings.of(entry))
+                if (entry := reader.read(name, fields, report, source)) is None:
+                    continue
+                if fields is not raw or length * LARGEST_GROWTH > self.most_bytes:
+                    self.weigh(entry, report)
+                now.add(mark, entry, self.meanings.of(entry))
+
+    def weigh(self, entry: Entry, report: Report) -> None:
+        """Refuse an entry whose messages would be too large."""
+        if fault := too_large(entry, self.most_bytes):
+            report.add((SCHEDULE, entry.name), fault)
 
 
 def matching(main: Path, pattern: str, report: Report, place: tuple[str | int, ...]) -> list[Path]:

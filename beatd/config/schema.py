@@ -11,6 +11,7 @@ from beatd.config.entries import LONGEST_NAME
 from beatd.config.fields import ABOUT_SECTIONS, OPTIONS, SECTIONS, Field, Fields
 from beatd.config.settings import FILE, SECRETS, STATE_DIR, STRUCTS, TOP
 from beatd.config.shapes import DEFAULTS, ENTRY, NEEDED
+from beatd.config.size import size_text
 from beatd.model import Options, Policies
 from beatd.schedules import duration_text
 
@@ -99,8 +100,15 @@ def _property(field: Field, default: Any) -> JsonSchema:
     if definition("duration") in said.get("anyOf", ()):
         said["description"] += ' Seconds (30, 0.5), or a text such as "1h30m".'
     if default is not None:
-        said["default"] = duration_text(default) if field.into.endswith("_ms") else default
+        said["default"] = _written(field.into, default)
     return said
+
+
+def _written(attribute: str, value: Any) -> Any:
+    """A value as one writes it in the file; the attribute's name says its unit."""
+    if attribute.endswith("_ms"):
+        return duration_text(value)
+    return size_text(value) if attribute.endswith("_bytes") else value
 
 
 def _wrapped(said: JsonSchema) -> JsonSchema:

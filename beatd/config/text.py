@@ -35,13 +35,15 @@ _PLACE = re.compile(r"(.*) at line (\d+) column (\d+)$", re.DOTALL)
 class RawEntry(NamedTuple):
     """A table of the schedule as it stands in the file, and the line of its name.
 
-    ``mark`` is a hash of its text, or 0. Where the text is known, nothing else is said: ``fields`` is None.
+    ``mark`` is a hash of its text, or 0; its ``length`` is at most that. Where the text is known, nothing else is said:
+    ``fields`` is None.
     """
 
     name: str
     fields: Any
     line: int
     mark: int = 0
+    length: int = 0
 
 
 class _Piece(NamedTuple):
@@ -75,7 +77,7 @@ class Document:
             yield from self._in_pieces(known)
         elif isinstance(self.schedule, dict):
             for name, fields in self.schedule.items():
-                yield RawEntry(name, fields, self._lines.of((SCHEDULE, name)) or 1)
+                yield RawEntry(name, fields, self._lines.of((SCHEDULE, name)) or 1, 0, len(self.text))
 
     def line_of(self, path: Path) -> int | None:
         """The line where ``path`` is written, or the nearest of its parents. Looks only at the entry where it can."""
@@ -127,7 +129,7 @@ class Document:
             text = self.text[pieces[0].start : pieces[-1].end]
             tables = self._parsed(text, pieces[0].line)[SCHEDULE]
             for piece, (name, fields) in zip(pieces, tables.items(), strict=True):
-                yield RawEntry(name, fields, piece.line, piece.mark)
+                yield RawEntry(name, fields, piece.line, piece.mark, piece.end - piece.start)
 
     def _parsed(self, text: str, first_line: int) -> dict[str, Any]:
         try:

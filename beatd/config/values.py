@@ -17,6 +17,7 @@ from beatd.config.faults import near, quoted
 from beatd.config.lines import Path
 from beatd.config.sentinel_url import SCHEME as SENTINEL
 from beatd.config.sentinel_url import SentinelUrl
+from beatd.config.size import size_text
 from beatd.config.variables import Substituted, plain
 from beatd.schedules import duration_ms, zone
 
@@ -26,6 +27,8 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _APP = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*(:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*)?")
 _WORD = r"[A-Za-z_][\w\u0080-\uffff]*"
 _APP_PATTERN = rf"^{_WORD}(?:\.{_WORD})*(?::{_WORD}(?:\.{_WORD})*)?$"
+_SIZE = re.compile(r"^([0-9]{1,12})\s*((?:[kKmMgG]i?)?[bB])?$")
+_BYTES = {"b": 1, "kb": 10**3, "kib": 1 << 10, "mb": 10**6, "mib": 1 << 20, "gb": 10**9, "gib": 1 << 30}
 _INSTANT = re.compile(r"\s*\d{4}-\d\d-\d\d")
 
 
@@ -100,7 +103,7 @@ def whole(least: int, most: int | None = None) -> Reader:
 
 def choice(*known: str) -> Reader:
     """One of some words."""
-    names = ", ".join(map(quoted, known[:-1])) + f" or {quoted(known[-1])}"
+    names = " or ".join(filter(None, (", ".join(map(quoted, known[:-1])), quoted(known[-1]))))
 
     @accepts(or_variable({"enum": list(known)}))
     def reader(value: Any, _zone: str = "") -> str:
@@ -121,6 +124,22 @@ def duration(least_ms: int = 0) -> Reader:
         if ms < least_ms:
             raise Wrong(f"expected a duration of at least {least_ms} ms, got {told(value)}")
         return ms
+
+    return reader
+
+
+def size(least: int, most: int) -> Reader:
+    """A number of bytes: ``65536``, ``"64KiB"``, ``"1MB"``."""
+
+    @accepts(or_variable(either(said.number(least, most, "integer"), matching(_SIZE.pattern))))
+    def reader(value: Any, _zone: str = "") -> int:
+        found = _SIZE.fullmatch(str(value)) if isinstance(value, str | int) and not isinstance(value, bool) else None
+        if found is None:
+            raise Wrong(f'expected a number of bytes or a size such as "64KiB" or "1MB", got {told(value)}')
+        number = int(found[1]) * _BYTES[(found[2] or "b").lower()]
+        if not least <= number <= most:
+            raise Wrong(f"expected a size from {size_text(least)} to {size_text(most)}, got {told(value)}")
+        return number
 
     return reader
 

@@ -10,6 +10,8 @@ import msgspec
 
 from beatd import config
 from beatd.config import Config
+from beatd.config.size import too_large
+from beatd.exceptions import ConfigError, Fault
 from beatd.model import Entry
 from beatd.sources.app import read_app
 
@@ -35,6 +37,11 @@ def load(
         where="-A" if app else str(path),
         directory=str(Path(found.settings.file).parent),
     )
+    most_bytes = found.settings.broker.max_message_bytes
+    heavy = [(entry, fault) for entry in registered.entries if (fault := too_large(entry, most_bytes))]
+    if heavy:
+        faults = (Fault(entry.source, None, f"beat_schedule.{entry.name}", fault) for entry, fault in heavy)
+        raise ConfigError(faults, registered.files)
     entries = merge(found.entries, registered.entries)
     settings = msgspec.structs.replace(found.settings, app=name)
     digest = config.joined(found.digest, config.digest(entries[len(found.entries) :]))

@@ -32,17 +32,26 @@ BEYOND = {
         "soft limit above the hard one",
         "end before start",
         "jitter above the period",
+        "messages that are too large",
     },
     "what the host has: files, time zones, variables, packages": {
         "unknown time zone",
         "entry's time zone",
         "the host's zone",
         "included file is missing",
+        "url_file that is not there",
         "includes itself",
         "variable is missing",
         "value of a variable stays hidden deep down",
     },
-    "the length that a text stands for": set(),
+    "what a text stands for, in numbers": {
+        "message size out of range",
+        "a day that never comes",
+        "blackout of everything",
+        "blackout that ends before it begins",
+        "once at no time",
+        "an instant beyond the years",
+    },
     "numbers that JSON does not have": {"not a number in args", "infinity deep in kwargs"},
 }
 """Faults that JSON Schema has no words for, by the reason."""
