@@ -182,7 +182,8 @@ class Daemon:
         outbox = Outbox(store.client, keys, shard=shard, shards=shards)
         behind_outbox = OutboxOutlet(outbox, self._publisher, clock)
         outlet: Outlet = StoreOutlet(self._publisher, behind_outbox) if store.is_broker else behind_outbox
-        messages, running = Messages(settings.broker.default_queue, most_bytes=settings.broker.max_message_bytes), Running(store.client, keys)
+        messages = Messages(settings.broker.default_queue, most_bytes=settings.broker.max_message_bytes)
+        running = Running(store.client, keys)
         dispatcher = Dispatcher(claims, messages, outlet, running, clock)
         requests = Requests(store.client, keys, shard=shard, keep=keep)
         courier = Courier(requests, messages, outlet, running, report=dispatcher.report, clock=clock)
