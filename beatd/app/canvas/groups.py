@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from beatd.app.canvas.chains import chain
 from beatd.app.context import current
 from beatd.app.sending import new_id
-from beatd.app.signature import Signature, as_signature, kind, listed
+from beatd.app.signature import Signature, as_signature, kind
 
 if TYPE_CHECKING:
     from beatd.app.app import App
@@ -148,4 +148,4 @@ def tasks_of(header: Any, app: App | None) -> list[Signature]:
     if isinstance(header, Mapping):
         found = as_signature(header, app)
         return list(found.tasks) if isinstance(found, group) else [found]
-    return [as_signature(task, app) for task in listed(header) or header or ()]
+    return [as_signature(task, app) for task in header or ()]

@@ -146,6 +146,13 @@ def test_a_chords_tasks_have_its_body(app, add, total, sent):
         assert embed["chord"]["task"] == "total"
 
 
+def test_headers_may_be_generators_and_tasks(app, add, total):
+    assert [each.args for each in chord(add.s(i, i) for i in range(3)).tasks] == [(0, 0), (1, 1), (2, 2)]
+    assert [each.task for each in group(total, total).tasks] == ["total", "total"]
+    assert [each.args for each in chord(add.s(1, 1)).tasks] == [(1, 1)]
+    assert len(chord(group(add.s(1, 1), add.s(2, 2))).tasks) == 2
+
+
 def test_a_chord_with_an_empty_header_is_its_body(app, total, sent):
     chord([])(total.s())
     assert sent.calls() == [("total", [[]], {"callbacks": None, "errbacks": None, "chain": None, "chord": None})]
