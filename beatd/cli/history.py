@@ -68,10 +68,9 @@ def history(
 def _print(lines: Sequence[Record], timezone: str, *, with_name: bool) -> None:
     columns = {
         "entry": [one.entry if with_name else "" for one in lines],
-        "due": [f"{_local(one.due_ms, timezone):%Y-%m-%d %H:%M:%S}" for one in lines],
+        "due": _moments(lines, timezone),
         "late": [_spoken(one.late_ms) if one.kind == "scheduled" else "" for one in lines],
-        "how": [_how(one, timezone) for one in lines],
-        "outcome": [one.outcome or "" for one in lines],
+        "outcome": [_outcome(one, timezone) for one in lines],
         "took": ["" if one.runtime_ms is None else _spoken(one.runtime_ms) for one in lines],
         "run": [(one.run_id or "")[:8] for one in lines],
     }
@@ -79,16 +78,23 @@ def _print(lines: Sequence[Record], timezone: str, *, with_name: bool) -> None:
     print_table(list(shown), zip(*shown.values(), strict=True))
 
 
-def _how(one: Record, timezone: str) -> str:
+def _moments(lines: Sequence[Record], timezone: str) -> list[str]:
+    """When runs were due, with the year if they are not all of one."""
+    dues = [_local(one.due_ms, timezone) for one in lines]
+    form = "%m-%d %H:%M:%S" if len({due.year for due in dues}) == 1 else "%Y-%m-%d %H:%M:%S"
+    return [due.strftime(form) for due in dues]
+
+
+def _outcome(one: Record, timezone: str) -> str:
     match one.kind:
-        case "scheduled":
-            return ""
         case "skipped":
             return f"skipped: {one.reason}"
         case "missed":
-            return f"missed until {_local(one.at_ms, timezone):%m-%d %H:%M:%S}"
-        case _:
-            return one.kind
+            return f"missed to {_local(one.at_ms, timezone):%m-%d %H:%M:%S}"
+        case "scheduled":
+            return one.outcome or ""
+        case by_hand:
+            return f"{one.outcome}, {by_hand}" if one.outcome else by_hand
 
 
 def _spoken(ms: int) -> str:

@@ -10,7 +10,6 @@ import click
 from beatd.cli.endings import await_ending, histories
 from beatd.cli.installation import Installation, hint, installation, whoami
 from beatd.cli.output import print_json
-from beatd.client import Triggered
 from beatd.client.manual import Manual
 from beatd.exceptions import MessageError, RequestRefused
 from beatd.schedules import duration_text
@@ -64,7 +63,7 @@ def trigger(
                 click.echo("This request was carried out before; nothing was sent now.", err=True)
         ending = None if seconds is None else await_ending(known, sent.run_id, seconds)
     if as_json:
-        print_json(_facts(sent, ending))
+        print_json(sent._asdict() | ({} if seconds is None else _result(ending)))
     elif seconds is not None:
         click.echo(_told(ending, seconds))
     if seconds is not None and (ending is None or ending.state not in (SUCCESS, IGNORED)):
@@ -121,10 +120,9 @@ def _told(ending: Ending | None, seconds: float) -> str:
     return f"{ending.state}{took}: {exception_from(meta['result'])!r}"
 
 
-def _facts(sent: Triggered, ending: Ending | None) -> dict[str, Any]:
-    facts: dict[str, Any] = {"entry": sent.entry, "run_id": sent.run_id, "request_id": sent.request_id}
-    facts["repeated"] = sent.repeated
-    if ending is not None:
-        result = None if ending.result is None else json.loads(json.dumps(ending.result["result"], default=str))
-        facts |= {"state": ending.state, "runtime_ms": ending.runtime_ms, "result": result}
-    return facts
+def _result(ending: Ending | None) -> dict[str, Any]:
+    """How it ended, for programs; the state is null if it has not."""
+    if ending is None:
+        return {"state": None, "runtime_ms": None, "result": None}
+    result = None if ending.result is None else json.loads(json.dumps(ending.result["result"], default=str))
+    return {"state": ending.state, "runtime_ms": ending.runtime_ms, "result": result}

@@ -5,6 +5,7 @@ With it goes how they ended, into the history of their entries.
 
 from __future__ import annotations
 
+import contextlib
 import struct
 import uuid
 from collections.abc import Sequence
@@ -12,6 +13,7 @@ from datetime import datetime
 from typing import NamedTuple
 
 from beatd.clock import to_ms
+from beatd.model import run_id
 from beatd.store import records
 from beatd.store.client import Script, border, connect
 from beatd.store.keys import Keys
@@ -55,9 +57,12 @@ class FinishedRuns:
 def _noted(one: Ended) -> tuple[str | bytes, ...]:
     """What the script wants to know. Whoever writes strange headers finds nothing in the history."""
     runtime_ms = int(one.runtime * 1000)
-    try:
-        due, run_id = records.moment(to_ms(datetime.fromisoformat(one.due_at or ""))), uuid.UUID(one.run_id).bytes
-    except (ValueError, TypeError, struct.error):
-        due = run_id = b""
-    end = records.end(one.state, runtime_ms) if due and one.state in records.OUTCOMES else b""
-    return f"{one.state} {runtime_ms}", due, run_id, end
+    due = own_id = end = b""
+    with contextlib.suppress(ValueError, TypeError, struct.error):
+        due_ms = to_ms(datetime.fromisoformat(one.due_at or ""))
+        if run_id(one.entry, due_ms) == one.run_id:
+            due = records.moment(due_ms)
+        else:
+            own_id = uuid.UUID(one.run_id).bytes
+        end = records.end(one.state, runtime_ms)
+    return f"{one.state} {runtime_ms}", due, own_id, end

@@ -4,8 +4,8 @@
 -- KEYS[2i]    history   string  the entry's cells: 20 bytes each, the newest last, see claim.lua
 -- ARGV[1]     how long the first is kept (ms)
 -- ARGV[4i-2]  state and runtime, for the first
--- ARGV[4i-1]  when the run was due, as six bytes
--- ARGV[4i]    its id, as 16 bytes
+-- ARGV[4i-1]  when the run was due, as six bytes; empty if it has an id of its own
+-- ARGV[4i]    that id, as 16 bytes
 -- ARGV[4i+1]  how it ended, as the last five bytes of its cell; empty if there is no number for that
 --
 -- Returns nothing. A run that is in its history no more, or whose history cannot be read, is only remembered by its id.
