@@ -6,6 +6,7 @@ Celery's workers and beatd's count in the same keys, so the tasks of one header 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import redis
@@ -68,19 +69,18 @@ class Groups:
         with border(self._client):
             self._client.incr(group_key(group, ".t"))
 
-    def end(self, part: Part, owner: str) -> Complete | None:
-        """Note the end of a task. Whoever gets something back must send the body, and say :meth:`sent` then.
+    def end(self, parts: Sequence[Part], owner: str) -> list[Complete]:
+        """Note the ends of tasks. For each header in the answer the body must be sent, and then :meth:`sent` be told.
 
         Nobody else gets it meanwhile; the same ``owner`` gets it again when it asks again.
         """
+        answers = self._part.stream(self._call(part, owner) for part in parts)
+        return [_complete(part, answer) for part, answer in zip(parts, answers, strict=True) if answer]
+
+    def _call(self, part: Part, owner: str) -> tuple[list[str], list[Any]]:
         place = "+inf" if part.place is None else str(part.place)
         keys = [group_key(part.group, suffix) for suffix in (".j", ".t", ".s", ".d", "", ".c")]
-        member = f"{part.task_id}:{place}"
-        answer = self._part(keys, [member, part.ended, place, self._keep_s, owner, _CLAIM_S])
-        if not answer:
-            return None
-        shape, *ends = answer
-        return Complete(part, wire.loads(shape)["result"] if shape else None, [_end(raw) for raw in ends])
+        return keys, [f"{part.task_id}:{place}", part.ended, place, self._keep_s, owner, _CLAIM_S]
 
     def sent(self, group: str) -> None:
         """The body was sent, or given up."""
@@ -117,6 +117,11 @@ class NoGroups:
 
 def group_key(group: str, suffix: str = "") -> str:
     return f"celery-taskset-meta-{group}{suffix}"
+
+
+def _complete(part: Part, answer: list[bytes]) -> Complete:
+    shape, *ends = answer
+    return Complete(part, wire.loads(shape)["result"] if shape else None, [_end(raw) for raw in ends])
 
 
 def _end(raw: bytes) -> tuple[str, str, Any]:

@@ -45,10 +45,8 @@ class Chords:
             log.error("Chord %s: this worker has no result backend to count in", parts[0].group, extra=extra)
             return
         while waiting:
-            part = waiting.pop()
-            complete = self._app.results.groups.end(part, self._owner)
-            if complete is not None:
-                waiting += self._finish(complete)
+            complete = self._app.results.groups.end(waiting, self._owner)
+            waiting = [part for each in complete for part in self._finish(each)]
 
     def _finish(self, complete: Complete) -> list[Part]:
         """Send the body, or fail it; returns the ends that chords around this one wait for."""

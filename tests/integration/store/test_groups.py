@@ -18,6 +18,12 @@ def groups(redis_url):
     results.close()
 
 
+def end(groups, part, owner):
+    """Note one end; what came of it."""
+    complete = groups.end([part], owner)
+    return complete[0] if complete else None
+
+
 def part(number, value=None, state="SUCCESS", group="g"):
     task_id = f"task-{number}"
     return Part(group, number, task_id, json.dumps([1, task_id, state, value]).encode(), b'{"task": "body"}', "root")
@@ -25,9 +31,9 @@ def part(number, value=None, state="SUCCESS", group="g"):
 
 def test_whoever_notes_the_last_end_sends_the_body(groups):
     groups.begin("g", 3)
-    assert groups.end(part(2, "c"), "me") is None
-    assert groups.end(part(0, "a"), "you") is None
-    complete = groups.end(part(1, "b", "FAILURE"), "me")
+    assert end(groups, part(2, "c"), "me") is None
+    assert end(groups, part(0, "a"), "you") is None
+    complete = end(groups, part(1, "b", "FAILURE"), "me")
     assert complete.ends == [("task-0", "SUCCESS", "a"), ("task-1", "FAILURE", "b"), ("task-2", "SUCCESS", "c")]
     assert complete.shape is None
     assert complete.part.root_id == "root"
@@ -35,58 +41,66 @@ def test_whoever_notes_the_last_end_sends_the_body(groups):
 
 def test_an_end_that_is_told_twice_counts_once(groups):
     groups.begin("g", 2)
-    assert groups.end(part(0, 1), "me") is None
-    assert groups.end(part(0, 1), "me") is None
-    assert groups.end(part(1, 2), "me").ends == [("task-0", "SUCCESS", 1), ("task-1", "SUCCESS", 2)]
+    assert end(groups, part(0, 1), "me") is None
+    assert end(groups, part(0, 1), "me") is None
+    assert end(groups, part(1, 2), "me").ends == [("task-0", "SUCCESS", 1), ("task-1", "SUCCESS", 2)]
 
 
 def test_one_sends_the_body_and_may_ask_again_until_it_has(groups):
     groups.begin("g", 1)
-    assert groups.end(part(0), "me") is not None
-    assert groups.end(part(0), "you") is None
-    assert groups.end(part(0), "me") is not None
+    assert end(groups, part(0), "me") is not None
+    assert end(groups, part(0), "you") is None
+    assert end(groups, part(0), "me") is not None
     groups.sent("g")
-    assert groups.end(part(0), "me") is None
-    assert groups.end(part(1), "you") is None
+    assert end(groups, part(0), "me") is None
+    assert end(groups, part(1), "you") is None
 
 
 def test_a_header_may_grow_while_it_runs(groups):
     groups.begin("g", 1)
     groups.grow("g")
-    assert groups.end(part(0), "me") is None
-    assert len(groups.end(part(1), "me").ends) == 2
+    assert end(groups, part(0), "me") is None
+    assert len(end(groups, part(1), "me").ends) == 2
 
 
 def test_ends_may_come_before_the_size_is_known(groups):
-    assert groups.end(part(0), "me") is None
+    assert end(groups, part(0), "me") is None
     groups.begin("g", 2)
-    assert groups.end(part(1), "me") is not None
+    assert end(groups, part(1), "me") is not None
 
 
 def test_a_frozen_chord_that_is_sent_again_is_another_one(groups):
     groups.begin("g", 1)
-    groups.end(part(0), "me")
+    end(groups, part(0), "me")
     groups.sent("g")
     groups.begin("g", 1)
-    assert groups.end(part(0), "me") is not None
+    assert end(groups, part(0), "me") is not None
 
 
 def test_the_shape_comes_back(groups):
     groups.begin("g", 1, [["g", None], [[["task-0", None], None]]])
-    assert groups.end(part(0), "me").shape == [["g", None], [[["task-0", None], None]]]
+    assert end(groups, part(0), "me").shape == [["g", None], [[["task-0", None], None]]]
 
 
 def test_nothing_is_kept_for_ever(groups, redis_server):
     import redis
 
     groups.begin("g", 2, ["shape"])
-    groups.end(part(0), "me")
+    end(groups, part(0), "me")
     with redis.Redis.from_url(redis_server.url) as client:
         for key in client.keys("celery-taskset-meta-g*"):
             assert 0 < client.ttl(key) <= 60, key
-        groups.end(part(1), "me")
+        end(groups, part(1), "me")
         groups.sent("g")
         assert set(client.keys("celery-taskset-meta-g.*")) == {b"celery-taskset-meta-g.c"}
+
+
+def test_ends_of_many_headers_at_once(groups):
+    for number in range(3):
+        groups.begin(f"g{number}", 2)
+    ends = [part(n, n, group=f"g{g}") for n in range(2) for g in range(3)]
+    assert [each.part.group for each in groups.end(ends[:5], "me")] == ["g0", "g1"]
+    assert [each.part.group for each in groups.end(ends[5:], "me")] == ["g2"]
 
 
 def test_saved_groups(groups):
