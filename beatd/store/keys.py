@@ -31,7 +31,7 @@ class ShardKeys(NamedTuple):
     lease: str
     """string, expires after the lease's TTL: ``<daemon id>:<term token>`` of the leader."""
     term: str
-    """string, for ever: the last term token given out (``INCR``)."""
+    """string, for ever: the last term token given out."""
     last_due: str
     """hash, for ever: entry name → last due (ms). What the claim moves forward."""
     known: str
