@@ -94,18 +94,18 @@ class SentEvents:
 
 def _event(teller: Teller, message: TaskMessage, route: Route) -> Event:
     headers = message.headers
-    return teller.event(
-        "task-sent",
-        uuid=message.id,
-        root_id=headers.get("root_id"),
-        parent_id=headers.get("parent_id"),
-        name=headers.get("task"),
-        args=headers.get("argsrepr"),
-        kwargs=headers.get("kwargsrepr"),
-        retries=headers.get("retries"),
-        eta=headers.get("eta"),
-        expires=headers.get("expires"),
-        queue=route.queue,
-        exchange=route.exchange,
-        routing_key=route.routing_key or route.queue,
-    )
+    fields = {
+        "uuid": message.id,
+        "root_id": headers.get("root_id"),
+        "parent_id": headers.get("parent_id"),
+        "name": headers.get("task"),
+        "args": headers.get("argsrepr"),
+        "kwargs": headers.get("kwargsrepr"),
+        "retries": headers.get("retries"),
+        "eta": headers.get("eta"),
+        "expires": headers.get("expires"),
+        "queue": route.queue,
+        "exchange": route.exchange,
+        "routing_key": route.routing_key or route.queue,
+    }
+    return teller.event("task-sent", fields)

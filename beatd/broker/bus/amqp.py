@@ -17,6 +17,7 @@ from kombu.exceptions import KombuError
 from beatd.broker.bus.port import Letter, Names, check_reply_address, opened, sealed
 from beatd.broker.port import place_of
 from beatd.exceptions import BrokerError, MessageError
+from beatd.message import TaskMessage
 
 log = logging.getLogger(__name__)
 
@@ -108,19 +109,18 @@ class AmqpBus:
                 return  # nothing more to read
 
     def broadcast(self, letter: Letter) -> None:
-        self._publish(letter, self._names.mailbox, "", transient=False)
+        self._publish(sealed(letter, transient=False), self._names.mailbox, "")
 
     def reply(self, letter: Letter, exchange: str, routing_key: str) -> None:
         check_reply_address(exchange, routing_key)
         with self._border():
             self._declare(exchange, "direct", durable=False)
-        self._publish(letter, exchange, routing_key)
+        self._publish(sealed(letter), exchange, routing_key)
 
     def emit(self, routing_key: str, letter: Letter) -> None:
-        self._publish(letter, self._names.events, routing_key)
+        self._publish(sealed(letter, plain=True), self._names.events, routing_key)
 
-    def _publish(self, letter: Letter, exchange: str, routing_key: str, *, transient: bool = True) -> None:
-        message = sealed(letter, transient=transient)
+    def _publish(self, message: TaskMessage, exchange: str, routing_key: str) -> None:
         packed = amqp.Message(
             message.body,
             content_type=message.content_type,

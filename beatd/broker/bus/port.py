@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import re
+import uuid
 from typing import Any, NamedTuple, Protocol
+
+import msgspec
 
 from beatd import wire
 from beatd.exceptions import MessageError
@@ -84,10 +88,40 @@ def check_reply_address(exchange: Any, routing_key: Any) -> None:
         raise MessageError(f"reply_to names {routing_key!r}, which is no routing key")
 
 
-def sealed(letter: Letter, *, transient: bool = True) -> TaskMessage:
-    """A letter as a message."""
+def sealed(letter: Letter, *, transient: bool = True, plain: bool = False) -> TaskMessage:
+    """A letter as a message. ``plain``: there is nothing in it but what JSON knows by itself; much faster."""
     properties = {"delivery_mode": 1 if transient else 2, "priority": 0}
-    return TaskMessage(headers=letter.headers, body=wire.dumps(letter.body), properties=properties)
+    return TaskMessage(headers=letter.headers, body=_encoded(letter.body, plain), properties=properties)
+
+
+def _encoded(body: Any, plain: bool) -> bytes:
+    if plain:
+        try:
+            return _encode(body)
+        except (TypeError, ValueError):  # half of a surrogate pair, for one
+            pass
+    return wire.dumps(body)
+
+
+def wrapped(message: TaskMessage, exchange: str, routing_key: str) -> bytes:
+    """A sealed letter as kombu's Redis transport publishes it; see :func:`beatd.message.envelope`."""
+    return _encode(
+        {
+            "body": base64.b64encode(message.body).decode("ascii"),
+            "content-encoding": message.content_encoding,
+            "content-type": message.content_type,
+            "headers": message.headers,
+            "properties": {
+                **message.properties,
+                "delivery_info": {"exchange": exchange, "routing_key": routing_key},
+                "body_encoding": "base64",
+                "delivery_tag": str(uuid.uuid4()),
+            },
+        }
+    )
+
+
+_encode = msgspec.json.Encoder().encode
 
 
 def opened(body: bytes, content_type: str, headers: dict[str, Any]) -> Letter:

@@ -11,9 +11,9 @@ from typing import Any
 
 import redis
 
-from beatd.broker.bus.port import Letter, Names, check_reply_address, opened, sealed
+from beatd.broker.bus.port import Letter, Names, check_reply_address, opened, sealed, wrapped
 from beatd.exceptions import BrokerError, MessageError, StoreError
-from beatd.message import envelope, open_envelope
+from beatd.message import TaskMessage, envelope, open_envelope
 from beatd.store.client import border, connect, place_of
 
 log = logging.getLogger(__name__)
@@ -104,13 +104,13 @@ class RedisBus:
         return letters
 
     def broadcast(self, letter: Letter) -> None:
-        self._publish(self._names.mailbox, "", letter, transient=False)
+        self._publish(self._names.mailbox, "", sealed(letter, transient=False))
 
     def emit(self, routing_key: str, letter: Letter) -> None:
-        self._publish(self._names.events, routing_key, letter, transient=True)
+        self._publish(self._names.events, routing_key, sealed(letter, plain=True))
 
-    def _publish(self, exchange: str, routing_key: str, letter: Letter, *, transient: bool) -> None:
-        raw = envelope(sealed(letter, transient=transient), queue=routing_key, exchange=exchange)
+    def _publish(self, exchange: str, routing_key: str, message: TaskMessage) -> None:
+        raw = wrapped(message, exchange, routing_key)
         channel = f"{self._channel}{exchange}/{routing_key}" if routing_key else self._channel + exchange
         with self._border():
             self._client.publish(channel, raw)

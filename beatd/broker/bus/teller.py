@@ -17,27 +17,22 @@ class Teller:
     """Makes the events of one process, under the name by which monitors know it."""
 
     def __init__(self, name: str, clock: Clock, lamport: LamportClock) -> None:
-        self._name = name
         self._clock = clock
         self._lamport = lamport
-        self._pid = os.getpid()
-        self._zone = _hours_west()
+        self._headers = {"hostname": name}
+        self._teller = {"hostname": name, "utcoffset": _hours_west(), "pid": os.getpid()}
 
-    def event(self, kind: str, **fields: Any) -> Event:
-        """An event that happens now; ``kind`` is ``task-received`` or the like."""
-        return {
-            "hostname": self._name,
-            "utcoffset": self._zone,
-            "pid": self._pid,
-            "clock": self._lamport.forward(),
-            **fields,
-            "timestamp": self._clock.now_ms() / 1000,
-            "type": kind,
-        }
+    def event(self, kind: str, fields: Event) -> Event:
+        """``fields`` as an event that happens now; ``kind`` is ``task-received`` or the like."""
+        fields.update(self._teller)
+        fields["clock"] = self._lamport.forward()
+        fields["timestamp"] = self._clock.now_ms() / 1000
+        fields["type"] = kind
+        return fields
 
     def letter(self, body: Event | list[Event]) -> Letter:
         """One event, or a batch, ready to be sent."""
-        return Letter(body, {"hostname": self._name})
+        return Letter(body, self._headers)
 
 
 def _hours_west() -> float:

@@ -44,7 +44,7 @@ class Heart:
 
     def beat_now(self, bus: Bus) -> None:
         """A heartbeat for a monitor that has just come."""
-        event = self._stream.event("worker-heartbeat", freq=_REQUESTED_S, **_SOFTWARE)
+        event = self._stream.event("worker-heartbeat", {"freq": _REQUESTED_S, **_SOFTWARE})
         bus.emit("worker.heartbeat", self._stream.letter(event))
 
     def stop(self, bus: Bus) -> None:
@@ -56,7 +56,7 @@ class Heart:
             return
         active, processed = self._counts()
         facts: dict[str, Any] = {"active": active, "processed": processed, "loadavg": _load(), **_SOFTWARE}
-        event = self._stream.event(kind, freq=EVERY_S, **facts)
+        event = self._stream.event(kind, {"freq": EVERY_S, **facts})
         bus.emit(kind.replace("-", "."), self._stream.letter(event))
 
 

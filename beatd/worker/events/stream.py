@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from typing import Any
 
 from beatd.broker.bus import Bus, LamportClock, Teller
 from beatd.broker.bus.teller import Event
@@ -32,14 +31,14 @@ class Stream:
         self._flush_due = 0.0
         self._dropped = 0
 
-    def put(self, kind: str, **fields: Any) -> None:
+    def put(self, kind: str, fields: Event) -> None:
         """Have an event published with the next batch."""
         if not self._buffer:
             self._flush_due = self._clock.monotonic() + FLUSH_S
         elif len(self._buffer) >= BUFFERED:
             self._buffer.popleft()
             self._dropped += 1
-        self._buffer.append(self.event(kind, **fields))
+        self._buffer.append(self.event(kind, fields))
 
     def flush_in(self) -> float | None:
         """Seconds until a batch should leave; None while there is nothing to send."""

@@ -10,7 +10,7 @@ import msgspec
 from beatd import wire
 from beatd.exceptions import MessageError
 from beatd.message import safe_repr
-from beatd.store.outcomes import FAILURE, IGNORED, REJECTED, RETRY, REVOKED, STARTED, SUCCESS
+from beatd.store.outcomes import FAILURE, REJECTED, RETRY, REVOKED, STARTED, SUCCESS
 from beatd.worker.events.stream import Stream
 from beatd.worker.messages import Report
 from beatd.worker.request import Request
@@ -27,49 +27,58 @@ class TaskEvents:
         """These have come in; also those that will wait for their time."""
         if not self.on:
             return
-        for request in _talkative(requests):
-            headers = request.headers
-            words = _words(request.delivery.raw)
-            self._stream.put(
-                "task-received",
-                uuid=request.id,
-                name=request.name,
-                args=words.argsrepr,
-                kwargs=words.kwargsrepr,
-                root_id=headers.root_id,
-                parent_id=headers.parent_id,
-                retries=headers.retries,
-                eta=headers.eta,
-                expires=headers.expires,
-            )
+        for request in requests:
+            if not request.task.send_events:
+                continue
+            headers, words = request.headers, _words(request.delivery.raw)
+            fields = {
+                "uuid": headers.id,
+                "name": request.name,
+                "args": words.argsrepr,
+                "kwargs": words.kwargsrepr,
+                "root_id": headers.root_id,
+                "parent_id": headers.parent_id,
+                "retries": headers.retries,
+                "eta": headers.eta,
+                "expires": headers.expires,
+            }
+            self._stream.put("task-received", fields)
 
     def reported(self, request: Request, report: Report) -> None:
         """The pool has said something about one."""
         if not self.on or not request.task.send_events:
             return
-        if report.state == STARTED:
-            self._stream.put("task-started", uuid=request.id)
-        elif report.state == REVOKED:
+        if report.state == REVOKED:
             self.revoked(request, terminated=True, signum=request.terminated, expired=False)
-        elif report.state == SUCCESS:
-            self._stream.put("task-succeeded", uuid=request.id, result=_result(report), runtime=report.runtime)
         elif kind := _KINDS.get(report.state):
-            exception, trace = _failure(report)
-            self._stream.put(kind, uuid=request.id, exception=exception, traceback=trace)
-        elif report.state == REJECTED:
-            self._stream.put("task-rejected", uuid=request.id, requeue=report.requeue)
+            self._stream.put(kind, {"uuid": request.id, **_outcome(report)})
 
     def revoked(self, request: Request, *, terminated: bool, signum: int | None, expired: bool) -> None:
         """One will not be run, or not to its end."""
         if self.on and request.task.send_events:
-            self._stream.put("task-revoked", uuid=request.id, terminated=terminated, signum=signum, expired=expired)
+            fields = {"uuid": request.id, "terminated": terminated, "signum": signum, "expired": expired}
+            self._stream.put("task-revoked", fields)
 
 
-_KINDS = {FAILURE: "task-failed", RETRY: "task-retried", IGNORED: None}
+_KINDS = {
+    STARTED: "task-started",
+    SUCCESS: "task-succeeded",
+    FAILURE: "task-failed",
+    RETRY: "task-retried",
+    REJECTED: "task-rejected",
+}
 
 
-def _talkative(requests: Iterable[Request]) -> Iterable[Request]:
-    return (request for request in requests if request.task.send_events)
+def _outcome(report: Report) -> dict[str, Any]:
+    """What an event of that kind says beside the id."""
+    if report.state == STARTED:
+        return {}
+    if report.state == SUCCESS:
+        return {"result": _result(report), "runtime": report.runtime}
+    if report.state == REJECTED:
+        return {"requeue": report.requeue}
+    exception, trace = _failure(report)
+    return {"exception": exception, "traceback": trace}
 
 
 class _Words(msgspec.Struct, frozen=True):
