@@ -140,7 +140,7 @@ def _name_fault(name: str) -> str:
 
 def _args(raw: Any, report: Report, path: Path) -> tuple[Any, ...] | None:
     if raw is _NO_ARGS:
-        return _NO_ARGS
+        return ()
     read = read_value(payload.arguments, raw, "", report, (*path, "args"))
     return None if read is UNSET else tuple(read)
 

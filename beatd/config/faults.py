@@ -10,6 +10,8 @@ from beatd.config.lines import Path
 from beatd.exceptions import Fault
 
 _BARE = re.compile(r"[A-Za-z0-9_-]+")
+_LONGEST = 800
+"""Characters of a message: it may repeat what is in the file."""
 _MOST = 1000
 """Faults that are kept of one file: a hundred thousand lines of output help nobody."""
 
@@ -27,8 +29,8 @@ class Report:
         return iter(self._found)
 
     def add(self, path: Path, message: str) -> None:
-        """Something at ``path`` is wrong; ``message`` says what, and what would be right."""
-        self._found.append((path, message))
+        """Something at ``path`` is wrong; ``message`` says what, and what would be right. It becomes one line."""
+        self._found.append((path, _one_line(message)))
 
     def faults(self, file: str, line_of: Callable[[Path], int | None]) -> list[Fault]:
         """What was found, in the order of the lines that ``line_of`` gives."""
@@ -37,6 +39,12 @@ class Report:
         if len(found) > _MOST:
             found[_MOST:] = [Fault(file, None, "", f"and {len(found) - _MOST} more faults")]
         return found
+
+
+def _one_line(message: str) -> str:
+    if not message.isprintable():
+        message = "".join(char if char.isprintable() else _escaped(char) for char in message)
+    return message if len(message) <= _LONGEST else f"{message[: _LONGEST // 2]} … {message[-_LONGEST // 2 :]}"
 
 
 def dotted(path: Path) -> str:

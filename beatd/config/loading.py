@@ -36,7 +36,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     ``files`` are all that were read and ``globs`` the patterns of ``include``, both absolute: what a watcher watches.
     ``defaults`` is the checked ``[defaults]`` table, for entries from elsewhere. ``digest`` changes when, and only
     when, the schedule means something else. ``beside`` are files of other kinds on which it
-    depends, absolute too: secrets, and the modules of an app. ``memory`` is for the next load.
+    depends, absolute too: secrets, and the modules of an app. ``remarks`` are
+    warnings that were found on the way. ``memory`` is for the next load.
     """
 
     settings: Settings
@@ -46,6 +47,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     digest: str
     defaults: dict[str, Any]
     beside: tuple[str, ...] = ()
+    remarks: tuple[Fault, ...] = ()
     memory: dict[str, Memory] = {}
 
 

@@ -41,7 +41,7 @@ Check = Callable[[tuple[Entry, ...], int], Iterator[Fault]]
 def review(config: Config, now_ms: int) -> list[Fault]:
     """The warnings about a configuration at ``now_ms``, those of a kind together."""
     enabled = tuple(entry for entry in config.entries if entry.policies.enabled)
-    warnings: list[Fault] = []
+    warnings: list[Fault] = list(config.remarks)
     for check in CHECKS:
         found = list(check(enabled, now_ms))
         warnings += found[:_ALIKE]
@@ -127,6 +127,15 @@ def clock_changes(entries: tuple[Entry, ...], now_ms: int) -> Iterator[Fault]:
                 break
 
 
+def no_exchange(entries: tuple[Entry, ...], _now_ms: int) -> Iterator[Fault]:
+    """Routing keys that say nothing."""
+    for entry in entries:
+        options = entry.options
+        if options.routing_key and not options.exchange:
+            goes = f"to the queue {options.queue}" if options.queue else "to default_queue of [broker]"
+            yield _warning(entry, "routing_key", f"it says nothing without an exchange: the message goes {goes}")
+
+
 def herd(entries: tuple[Entry, ...], now_ms: int) -> Iterator[Fault]:
     """The second of the next day in which most entries are due together, if they are too many."""
     alike: dict[object, list[Entry]] = {}
@@ -148,7 +157,7 @@ def herd(entries: tuple[Entry, ...], now_ms: int) -> Iterator[Fault]:
         yield Fault(_place(first)[0], None, SCHEDULE, message)
 
 
-CHECKS: tuple[Check, ...] = (never, hidden, long_lived, both_days, clock_changes, herd)
+CHECKS: tuple[Check, ...] = (never, hidden, long_lived, both_days, clock_changes, no_exchange, herd)
 
 
 class _Periods:

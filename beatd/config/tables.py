@@ -14,7 +14,6 @@ from beatd.schedules import Schedule
 from beatd.schedules.cron import Cron
 from beatd.schedules.interval import Relative
 
-
 _PLAIN = (str, int, float, list, tuple, dict)
 """Asked about first: whether a value is a Schedule takes long to find out."""
 

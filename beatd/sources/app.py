@@ -14,12 +14,23 @@ from beatd.exceptions import ConfigError, Fault
 from beatd.model import Entry
 from beatd.sources.child import ask
 
+WITHOUT_EFFECT = {
+    "beat_cron_starting_deadline": "catch_up_window of an entry says how far back a missed run may lie",
+    "beat_max_loop_interval": "the daemon sleeps until the next run is due",
+    "beat_schedule_filename": "what ran last is in the state store",
+    "beat_scheduler": "beatd is the scheduler",
+    "beat_sync_every": "what ran last is stored with each run",
+}
+"""Settings of celery beat's that are accepted, and why they say nothing here."""
+
 
 class Registered(NamedTuple):
     """What an app registers, and the files of its own code: a change of them may change it."""
 
     entries: tuple[Entry, ...]
     files: tuple[str, ...]
+    remarks: tuple[Fault, ...]
+    """Settings of Celery's that it has, and that have no effect here."""
 
 
 def load_app(name: str, **how: Any) -> tuple[Entry, ...]:
@@ -55,4 +66,6 @@ def read_app(
     files = tuple(answer["files"])
     if found:
         raise ConfigError(found, files)
-    return Registered(tuple(entries), files)
+    unused = ((name, WITHOUT_EFFECT[name]) for name in answer["settings"] if name in WITHOUT_EFFECT)
+    remarks = (Fault(answer["file"], None, name, f"it has no effect: {reason}") for name, reason in unused)
+    return Registered(tuple(entries), files, tuple(remarks))

@@ -1,8 +1,8 @@
 """The child process of :func:`beatd.sources.load_app`: imports an app and writes what it registers.
 
 ``python -m beatd.sources.app_dump MODULE[:APP] WHERE DIRECTORY DESCRIPTOR`` writes one JSON document to the descriptor:
-``entries``, ``timezone`` and ``file``, or ``faults``; and ``files``, of the app's own code. What the user's code prints
-goes elsewhere.
+``entries``, ``timezone``, ``file`` and the names of ``settings``, or ``faults``; and ``files``, of the app's own code.
+What the user's code prints goes elsewhere.
 """
 
 from __future__ import annotations
@@ -68,7 +68,8 @@ def describe(name: str, where: str, directory: str) -> dict[str, Any]:
             entries[entry] = fields
     if faults:
         raise ConfigError(faults)
-    return {"entries": entries, "timezone": app.conf.timezone and str(app.conf.timezone), "file": file}
+    zone = app.conf.timezone and str(app.conf.timezone)
+    return {"entries": entries, "timezone": zone, "file": file, "settings": _settings(app)}
 
 
 def _note_files(*folders: Path) -> dict[str, None]:
@@ -88,6 +89,12 @@ def _note_files(*folders: Path) -> dict[str, None]:
 def _is_own(file: str, folders: tuple[Path, ...]) -> bool:
     path = Path(file)
     return path.is_absolute() and "site-packages" not in path.parts and any(map(path.is_relative_to, folders))
+
+
+def _settings(app: Any) -> list[str]:
+    """The names of what the app sets, of either kind."""
+    changes = app.conf.changes
+    return sorted(map(str, changes() if callable(changes) else changes))
 
 
 def _is_any_app(found: object) -> bool:

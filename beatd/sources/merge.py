@@ -46,7 +46,9 @@ def load(
     settings = msgspec.structs.replace(found.settings, app=name)
     digest = config.joined(found.digest, config.digest(entries[len(found.entries) :]))
     beside = (*found.beside, *registered.files)
-    return msgspec.structs.replace(found, settings=settings, entries=entries, digest=digest, beside=beside)
+    return msgspec.structs.replace(
+        found, settings=settings, entries=entries, digest=digest, beside=beside, remarks=registered.remarks
+    )
 
 
 def merge(file_entries: Iterable[Entry], app_entries: Iterable[Entry]) -> tuple[Entry, ...]:

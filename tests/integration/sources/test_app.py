@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from beatd import config
+from beatd.config.review import review
 from beatd.exceptions import ConfigError
 from beatd.schedules import parse
 from beatd.sources import load, load_app
@@ -311,3 +312,18 @@ def test_the_files_of_code_that_fails_are_known(module: Module, tmp_path: Path) 
     with pytest.raises(ConfigError) as caught:
         load_app("tasks")
     assert set(caught.value.files) == {str(tmp_path / "tasks.py"), str(tmp_path / "helpers.py")}
+
+
+@pytest.mark.parametrize("maker", ["from beatd import App", "from celery import Celery as App"])
+def test_settings_of_celery_beat_that_have_no_effect_are_remarked(module: Module, tmp_path: Path, maker: str) -> None:
+    module(f"""
+        {maker}
+        app = App("tasks", broker="redis://localhost")
+        app.conf.beat_max_loop_interval = 5
+        app.conf.task_default_queue = "q"
+    """)
+    (tmp_path / "beat.toml").write_text('app = "tasks"\n')
+    found = load("beat.toml", env={})
+    assert list(map(str, review(found, 0))) == [
+        "tasks.py: beat_max_loop_interval: it has no effect: the daemon sleeps until the next run is due"
+    ]

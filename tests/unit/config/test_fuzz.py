@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import copy
 import random
+import tomllib
+from collections.abc import Iterator
+from datetime import UTC, date, datetime, time
 from pathlib import Path
+from typing import Any
 
 import pytest
+import tomli_w
 
 from beatd import config
+from beatd.beat.messages import Messages
+from beatd.config.fields import SECTIONS
+from beatd.config.settings import TOP
+from beatd.config.shapes import ENTRY
 from beatd.exceptions import ConfigError, Fault
 
 GOOD = (
@@ -106,6 +116,92 @@ def mutated(text: str, dice: random.Random) -> bytes:
     return data
 
 
+VALUES: list[Any] = [
+    *(
+        "",
+        " ",
+        "x",
+        "${",
+        "${HOME}",
+        "${NONE}",
+        "a\nb",
+        "* * * * *",
+        "@daily",
+        "1h",
+        "auto",
+        "99:99",
+        "\u202e",
+        "e" * 300,
+    ),
+    *("redis://h", "embedded", "Europe/Berlin", "2026-01-01", "PT1S", "H H * * *", "0 0 31 2 *", "1e3", "${HOME:-}"),
+    *(0, 1, -1, 255, 256, 10**18, 2**63 - 1, 0.0, 0.001, -1.5, 1e300, float("nan"), float("inf"), True, False),
+    *(
+        date(2026, 1, 1),
+        date(1, 1, 1),
+        datetime(9999, 12, 31, 23, 59),
+        datetime(2026, 3, 29, 2, 30, tzinfo=UTC),
+        time(7),
+    ),
+    *([], {}, [[]], [{}], [1, "a", None], {"a": 1}, {"every": 30}, {"cron": "* * * * *"}, {"at": 1}, {"task": "t"}),
+    *({"solar": "sunset", "lat": 91, "lon": 0}, {"minute": [1, "x"]}, {"every": "1s", "anchor": 1, "relative": True}),
+]
+KEYS = [
+    *ENTRY,
+    *TOP,
+    *SECTIONS,
+    "url",
+    "beat_schedule",
+    "defaults",
+    "",
+    " ",
+    "x",
+    "a.b",
+    "a\nb",
+    "n" * 251,
+    "täsk",
+    "\u202e",
+]
+
+
+def restructured(text: str, dice: random.Random) -> bytes:
+    """``text`` with one to four values, keys or tables replaced, added, removed, moved, or nested."""
+    tree = tomllib.loads(text)
+    for _ in range(dice.randint(1, 4)):
+        place = dice.choice([*_tables(tree)])
+        key = dice.choice([*place]) if place else dice.choice(KEYS)
+        match dice.randrange(7):
+            case 0 | 1:
+                place[key] = copy.deepcopy(dice.choice(VALUES))
+            case 2:
+                place[dice.choice(KEYS)] = copy.deepcopy(dice.choice(VALUES))
+            case 3:
+                place.pop(key, None)
+            case 4:
+                place[dice.choice(KEYS)] = place.pop(key, 1)
+            case 5:
+                for _ in range(dice.choice([1, 2, 60])):
+                    place[key] = dice.choice([[place.get(key, 1)], {dice.choice(KEYS): place.get(key, 1)}])
+            case 6:
+                dice.choice([*_tables(tree)])[key] = copy.deepcopy(place.get(key, 1))
+    return tomli_w.dumps(_writable(tree)).encode("utf-8", "replace")
+
+
+def _tables(tree: Any) -> Iterator[dict[str, Any]]:
+    if isinstance(tree, dict):
+        yield tree
+    for each in tree.values() if isinstance(tree, dict) else tree if isinstance(tree, list) else ():
+        yield from _tables(each)
+
+
+def _writable(tree: Any) -> Any:
+    """Without what TOML has no word for."""
+    if isinstance(tree, dict):
+        return {key: _writable(value) for key, value in tree.items()}
+    if isinstance(tree, list):
+        return [_writable(value) for value in tree if value is not None]
+    return tree
+
+
 def faults_of(file: Path) -> tuple[Fault, ...]:
     """What is wrong with a file; nothing if it loads."""
     try:
@@ -113,17 +209,37 @@ def faults_of(file: Path) -> tuple[Fault, ...]:
     except ConfigError as error:
         return error.faults or pytest.fail("an error without faults")
     assert all(entry.task and entry.source for entry in loaded.entries)
+    assert all(entry.schedule.next_after_ms(0) is None or entry.schedule.fingerprint for entry in loaded.entries)
+    Messages("celery").prepare(loaded.entries[0]) if loaded.entries else None
     return ()
+
+
+def check(seed: str, count: int, folder: Path) -> None:
+    """Load so many mutations; whatever comes is an answer with places."""
+    dice = random.Random(seed)
+    file = folder / "beat.toml"
+    for number in range(count):
+        data = (mutated if number % 2 else restructured)(GOOD, dice)
+        file.write_bytes(data)
+        try:
+            faults = faults_of(file)
+        except Exception as error:
+            error.add_note(data.decode("utf-8", "replace"))
+            raise
+        for fault in faults:
+            assert fault.file.startswith(str(folder))
+            assert fault.line is None or 1 <= fault.line <= data.count(b"\n") + 1, fault
+            assert "\n" not in str(fault)
+            assert len(str(fault)) < 2_000, fault
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_mutations(seed: int, tmp_path: Path) -> None:
-    dice = random.Random(seed)
-    file = tmp_path / "beat.toml"
-    for _ in range(100):
-        data = mutated(GOOD, dice)
-        file.write_bytes(data)
-        for fault in faults_of(file):
-            assert fault.file.startswith(str(tmp_path))
-            assert fault.line is None or 1 <= fault.line <= data.count(b"\n") + 1
-            assert "\n" not in str(fault)
+    check(f"quick {seed}", 300, tmp_path)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("seed", range(10))
+def test_twenty_thousand_mutations(seed: int, tmp_path: Path) -> None:
+    check(f"long {seed}", 2_000, tmp_path)

@@ -108,6 +108,14 @@ def test_nothing_to_say(warnings: Warnings, text: str) -> None:
             entry('"0 3 * * *"', "start = 2026-02-01T04:00:00\nend = 2026-02-02T02:00:00"),
             "schedule: no run is left between its start and its end: it never runs again",
         ),
+        (
+            entry("30", 'routing_key = "a.b"'),
+            "routing_key: it says nothing without an exchange: the message goes to default_queue of [broker]",
+        ),
+        (
+            entry("30", 'options = { routing_key = "a.b", queue = "q" }'),
+            "routing_key: it says nothing without an exchange: the message goes to the queue q",
+        ),
         (entry("30", "end = 2026-01-01"), "end: it ended at 2026-01-01T00:00:00+00:00 and never runs again"),
     ],
 )
