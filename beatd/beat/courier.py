@@ -59,7 +59,7 @@ class Courier:
 
     def send(self, asked: Asked, step: Step, runs: Sequence[Run], term: Term, now_ms: int) -> Asked | None:
         """Take a step of a request and say what left with it; returns what is left of the request."""
-        written, left = self.requests.step(asked, step, lease_value=term.lease_value, now_ms=now_ms)
+        written, left = self.requests.step(asked, step, lease_value=term.lease_value)
         if written and runs:
             self._outlet.claimed(runs, self._report, now_ms)
         return left
@@ -77,7 +77,7 @@ class Courier:
             total=0 if isinstance(request, Trigger) else request.total or 0,
             **done,  # type: ignore[arg-type]
         )
-        self.requests.step(asked, Step(answer), lease_value=term.lease_value, now_ms=self.clock.now_ms())
+        self.requests.step(asked, Step(answer), lease_value=term.lease_value)
         extra = {"event": "request_refused", "entry": request.entry, "request": asked.id, "reason": why}
         log.warning("Refused a request for %s: %s", request.entry, why, extra=extra)
 

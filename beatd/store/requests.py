@@ -161,24 +161,24 @@ class Requests:
                     waiting.append(Asked(request_id.decode(errors="replace"), request, raw))
         return waiting
 
-    def step(self, asked: Asked, step: Step, *, lease_value: str, now_ms: int) -> Taken:
+    def step(self, asked: Asked, step: Step, *, lease_value: str) -> Taken:
         """Take one step of the way to the request's end: all of it, or nothing."""
         entry, keys = asked.request.entry, self._keys
         shard = self._shard
-        left = b"%d %b" % (now_ms + KEPT_MS, msgspec.json.encode(step.then)) if step.then else b""
-        done = self._fulfil(
+        then = msgspec.json.encode(step.then) if step.then else b""
+        left = self._fulfil(
             [
                 *(shard.lease, keys.requests, keys.answered(asked.id), shard.running, shard.tally),
                 *(keys.history(entry), step.queue or keys.requests),  # without parcels nothing is pushed
                 *(keys.sent(parcel.run_id) for parcel in step.parcels),
             ],
             [
-                *(lease_value, asked.id, asked.raw, left, msgspec.json.encode(step.answer), KEPT_MS, self._keep),
+                *(lease_value, asked.id, asked.raw, then, msgspec.json.encode(step.answer), KEPT_MS, self._keep),
                 *(entry, step.running, step.word),
                 *(part for parcel in step.parcels for part in (parcel.message, parcel.cells)),
             ],
         )
-        return Taken(bool(done), Asked(asked.id, step.then, left) if done and step.then else None)
+        return Taken(left is not None, Asked(asked.id, step.then, left) if left and step.then else None)
 
 
 def _answer(raw: Any) -> Answer | None:

@@ -11,7 +11,7 @@
 -- ARGV[1]  the value that the lease must have
 -- ARGV[2]  request id
 -- ARGV[3]  what KEYS[2] must hold for it
--- ARGV[4]  what it shall hold, or empty: it is done with
+-- ARGV[4]  what is left of the request, JSON, or empty: it is done with
 -- ARGV[5]  the answer
 -- ARGV[6]  how long answer and sent are kept (ms)
 -- ARGV[7]  how many bytes of history to keep (0: none is written)
@@ -20,14 +20,15 @@
 -- ARGV[10] the word under which runs are counted
 -- ARGV[11…] message, cells; message, cells; …
 --
--- Returns 1, or 0 when the request is not what the caller believes: withdrawn, or already done with in an attempt that
--- seemed to fail; then nothing is written. Error FENCED when the term is over. A run that was sent before is left out.
+-- Returns what KEYS[2] holds now for the request (empty: nothing), or nil when that is not what the caller believes: the
+-- request was withdrawn, or done with in an attempt that seemed to fail; then nothing is written. Error FENCED when the
+-- term is over. A run that was sent before is left out.
 
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then
   return redis.error_reply('FENCED term ' .. ARGV[1] .. ' is over')
 end
 if redis.call('HGET', KEYS[2], ARGV[2]) ~= ARGV[3] then
-  return 0
+  return false
 end
 
 local messages, cells, new = {}, {}, {}
@@ -45,10 +46,14 @@ if type(pushed) == 'table' then
   redis.call('DEL', unpack(new))
   return pushed
 end
+local left = ''
 if ARGV[4] == '' then
   redis.call('HDEL', KEYS[2], ARGV[2])
 else
-  redis.call('HSET', KEYS[2], ARGV[2], ARGV[4])
+  local time = redis.call('TIME')
+  local now = time[1] * 1000 + math.floor(time[2] / 1000)
+  left = string.format('%.0f %s', now + tonumber(ARGV[6]), ARGV[4])
+  redis.call('HSET', KEYS[2], ARGV[2], left)
 end
 redis.call('SET', KEYS[3], ARGV[5], 'PX', ARGV[6])
 
@@ -69,4 +74,4 @@ if #messages > 0 then
     end
   end
 end
-return 1
+return left
