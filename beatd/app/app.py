@@ -259,7 +259,7 @@ class App(Connections):
             options["root_id"] = options.get("root_id") or parent.root_id
             options["parent_id"] = options.get("parent_id") or parent.id
         route = route_for(name, tuple(args or ()), kwargs or {}, options, self.conf)
-        options = {**route.options, **options}
+        options = {"priority": self.conf.task_default_priority, **route.options, **options}
         now = utc_now(self.clock.now_ms())
         try:
             message = message_for(name, tuple(args or ()), kwargs or {}, options, now=now, timezone=self.timezone)

@@ -193,12 +193,14 @@ def _is_pairs(routes: Any) -> bool:
 
 
 def _asked(route: Any, task: str, args: Any, kwargs: Any, options: Any) -> Any:
-    """Old routers take the name alone."""
-    try:
-        inspect.signature(route).bind(task, args, kwargs, options, task=None)
-    except TypeError:
-        return route(task)
-    return route(task, args, kwargs, dict(options), task=None)
+    """Ask a router, which takes Celery 5's arguments, or fewer as in older versions, or only the name."""
+    for given, more in (((args, kwargs, dict(options)), {"task": None}), ((args, kwargs), {}), ((), {})):
+        try:
+            inspect.signature(route).bind(task, *given, **more)
+        except TypeError:
+            continue
+        return route(task, *given, **more)
+    raise MessageError(f"the router {route!r} does not take (name, args, kwargs, options, task=None)")
 
 
 def import_symbol(path: str) -> Any:

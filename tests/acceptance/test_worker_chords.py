@@ -86,9 +86,9 @@ def test_a_header_always_ends(app):
 
 
 def test_a_large_header(app):
-    result = chord((call(app, "echo", n) for n in range(2000)), call(app, "total"))()
-    assert result.get(timeout=60) == sum(range(2000))
-    assert group(call(app, "echo", n) for n in range(600))().get(timeout=60) == list(range(600))
+    result = chord((call(app, "echo", n) for n in range(500)), call(app, "total"))()
+    assert result.get(timeout=60) == sum(range(500))
+    assert group(call(app, "echo", n) for n in range(300))().get(timeout=60) == list(range(300))
 
 
 def test_a_store_that_goes_away_loses_no_chord(app, start_beatd, redis_server):

@@ -1,0 +1,333 @@
+"""Calling tasks: what is sent, what is refused at the caller, signals around it, and results without a server."""
+
+from __future__ import annotations
+
+import pickle
+from typing import ClassVar
+
+import pytest
+
+from beatd import App, AsyncResult, GroupResult, ResultSet, Task, current_app, current_task, exceptions, signals, wire
+from beatd.app.context import Context, running
+from beatd.exceptions import MessageError
+from beatd.result import allow_join_result, result_from_tuple
+
+
+class Published:
+    """Stands for the broker."""
+
+    batch = 100
+
+    def __init__(self):
+        self.messages, self.routes = [], []
+
+    def publish(self, message, **to):
+        self.messages.append(message)
+        self.routes.append(to)
+
+
+@pytest.fixture
+def sent():
+    return Published()
+
+
+@pytest.fixture
+def app(sent):
+    app = App("x", set_as_current=False)
+    app.task(name="add")(lambda x, y: x + y)
+    app.__dict__["publisher"] = sent
+    return app
+
+
+@pytest.fixture
+def add(app):
+    return app.tasks["add"]
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "words"),
+    [
+        ({"args": (1,)}, TypeError, r"add\(\) missing a required argument: 'y'"),
+        ({"args": (1, 2, 3)}, TypeError, r"add\(\) too many positional arguments"),
+        ({"args": (1,), "kwargs": {"z": 1}}, TypeError, r"add\(\) missing a required argument"),
+        ({"args": (1, object())}, MessageError, "add cannot be sent: JSON cannot carry this value: object"),
+        ({"args": (1, 2), "contdown": 5}, TypeError, "unknown options for a task message: contdown"),
+        ({"args": (1, 2), "serializer": "pickle"}, MessageError, "serializer 'pickle' is not supported"),
+        ({"args": (1, 2), "compression": "rar"}, MessageError, "compression 'rar' is not known"),
+        ({"args": (1, 2), "expires": "soon"}, MessageError, "expires='soon' is no moment"),
+        ({"args": (1, 2), "eta": object()}, MessageError, "is no moment"),
+        ({"args": (1, 2), "time_limit": 5, "soft_time_limit": 9}, ValueError, "must not be greater than time_limit"),
+    ],
+)
+def test_mistakes_are_told_where_they_are_made(add, sent, options, error, words):
+    with pytest.raises(error, match=words):
+        add.apply_async(**options)
+    assert sent.messages == []
+
+
+def test_arguments_are_not_checked_where_that_is_turned_off(app, sent):
+    app.task(name="loose", typing=False)(lambda x: x).delay(1, 2, 3)
+    assert len(sent.messages) == 1
+
+
+def test_a_queue_that_is_not_known_is_refused_if_none_shall_be_made(app, add, sent):
+    app.conf.update(task_create_missing_queues=False, task_queues=["celery", "slow"])
+    add.apply_async((1, 2), queue="slow")
+    with pytest.raises(MessageError, match="no queue 'fast' in task_queues, there are: celery, slow"):
+        add.apply_async((1, 2), queue="fast")
+
+
+def test_routes_may_have_options_and_be_asked(app, add, sent):
+    class Router:
+        def route_for_task(self, task, args=None, kwargs=None):
+            return {"queue": "other", "priority": 7} if args == (9, 9) else None
+
+    app.conf.task_routes = [Router(), {"add": {"queue": "slow", "expires": 60}}]
+    add.delay(1, 2)
+    add.delay(9, 9)
+    app.conf.task_routes = [lambda name, args, kwargs, options, task=None: f"q-{name}-{args[0]}"]
+    add.delay(4, 4)
+    assert [each["queue"] for each in sent.routes] == ["slow", "other", "q-add-4"]
+    assert sent.messages[0].headers["expires"] is not None
+    assert sent.messages[1].properties["priority"] == 7
+
+
+def test_defaults_come_from_the_configuration_and_the_task(app, sent):
+    app.conf.update(task_default_priority=4, task_compression="zlib")
+    task = app.task(name="t", queue="slow", expires=60, time_limit=9)(lambda: None)
+    task.delay()
+    (message,) = sent.messages
+    assert (sent.routes[0]["queue"], message.properties["priority"]) == ("slow", 4)
+    assert message.headers["compression"] == "application/x-gzip"
+    assert message.headers["timelimit"] == [9, None]
+
+
+def test_annotations_change_tasks_once(app):
+    app.conf.task_annotations = {
+        "*": {"rate_limit": "5/s"},
+        "add": {"max_retries": 9, "@run": lambda run: lambda *a: run(*a) + 1},
+    }
+    app.finalize()
+    late = app.task(name="late")(lambda: 1)
+    assert (app.tasks["add"].rate_limit, app.tasks["add"].max_retries, app.tasks["add"](1, 2)) == ("5/s", 9, 4)
+    assert (late.rate_limit, late.max_retries) == ("5/s", 3)
+
+
+def test_a_task_may_name_its_runs(app, sent):
+    class Shadowed(Task):
+        def shadow_name(self, args, kwargs, options):
+            return f"run of {args[0]}"
+
+    task = app.task(name="t", base=Shadowed)(lambda x: x)
+    task.delay(5)
+    task.apply_async((5,), shadow="given")
+    assert [message.headers["shadow"] for message in sent.messages] == ["run of 5", "given"]
+
+
+def test_receivers_may_change_a_message_before_it_leaves(app, add, sent):
+    seen = []
+
+    def before(sender, body, headers, properties, routing_key, **_):
+        body[0][0] = 10
+        headers["tenant"] = "a"
+        properties["priority"] = 9
+        seen.append(("before", sender, routing_key))
+
+    def after(sender, headers, body, **_):
+        seen.append(("after", sender, headers["tenant"], body[0]))
+
+    signals.before_task_publish.connect(before)
+    signals.after_task_publish.connect(after)
+    try:
+        add.apply_async((1, 2), queue="q")
+    finally:
+        signals.before_task_publish.disconnect(before)
+        signals.after_task_publish.disconnect(after)
+    (message,) = sent.messages
+    assert wire.loads(message.body)[0] == [10, 2]
+    assert (message.headers["tenant"], message.properties["priority"]) == ("a", 9)
+    assert seen == [("before", "add", "q"), ("after", "add", "a", [10, 2])]
+
+
+def test_what_a_task_sends_is_its_child(app, add, sent):
+    context = Context(id="parent", root_id="root", called_directly=False)
+    with running(app.tasks["add"], context):
+        child = add.delay(1, 2)
+        add.apply_async((1, 2), add_to_parent=False)
+    headers = [(each.headers["root_id"], each.headers["parent_id"]) for each in sent.messages]
+    assert headers == [("root", "parent")] * 2
+    assert context.children == [child]
+
+
+def test_stamps_of_a_message_are_passed_on(app, sent):
+    app.signature("add", (1, 2), stamped_headers=["who"], who="me").apply_async()
+    headers = sent.messages[0].headers
+    assert (headers["stamped_headers"], headers["stamps"]) == (["who"], {"who": "me"})
+
+
+def test_errbacks_are_called_as_celery_calls_them(app):
+    seen = []
+    app.task(name="old")(lambda task_id: seen.append(("old", task_id)))
+    app.task(name="new")(lambda request, exc, traceback: seen.append(("new", request.id, repr(exc))))
+    app.task(name="partial")(lambda task_id, key: seen.append(("partial", task_id, key)))
+
+    @app.task(name="bound", bind=True)
+    def bound(self, task_id, more=None):
+        seen.append(("bound", task_id, self.name))
+
+    boom = app.task(name="boom")(lambda: 1 / 0)
+    links = [app.tasks["old"].s(), app.tasks["new"].s(), app.tasks["partial"].s(key="k"), bound.s()]
+    boom.apply(task_id="it", link_error=links)
+    assert seen == [
+        ("old", "it"),
+        ("new", "it", "ZeroDivisionError('division by zero')"),
+        ("partial", "it", "k"),
+        ("bound", "it", "bound"),
+    ]
+
+
+def test_an_errback_that_fails_hinders_nobody(app, caplog):
+    seen = []
+    app.task(name="bad")(lambda request, exc, traceback: 1 / 0)
+    app.task(name="good")(seen.append)
+    app.task(name="boom")(lambda: 1 / 0).apply(task_id="it", link_error=[app.signature("bad"), app.signature("good")])
+    assert seen == ["it"]
+    assert [record.event for record in caplog.records] == ["errback_failed"]
+
+
+def test_eager_runs_raise_if_they_shall(app):
+    app.conf.update(task_always_eager=True, task_eager_propagates=True)
+    boom = app.task(name="boom")(lambda: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        boom.delay()
+    app.conf.task_eager_propagates = False
+    result = boom.delay()
+    assert (result.state, result.failed(), result.ready(), result.name) == ("FAILURE", True, True, "boom")
+    assert "ZeroDivisionError" in result.traceback
+    assert result.revoke() is None
+
+
+def test_a_replaced_task_is_eagerly_what_replaced_it(app, add):
+    @app.task(name="replaced", bind=True)
+    def replaced(self, n):
+        return self.replace(add.s(n, 1) | add.s(10))
+
+    assert replaced.apply((1,)).get() == 12
+    with pytest.raises(ValueError, match="must not belong to a chord"):
+        replaced.replace(add.s(1, 2).set(chord={}))
+
+
+def test_a_retry_that_is_not_thrown_is_returned(app):
+    @app.task(name="t", bind=True)
+    def quiet(self):
+        if self.request.retries:
+            return "again"
+        reason = self.retry(countdown=1, throw=False)
+        raise reason
+
+    assert quiet.apply().get() == "again"
+
+
+def test_classes_are_tasks_too(app):
+    class Greet(Task):
+        name = "greet"
+        cache: ClassVar[dict] = {}
+
+        def run(self, who):
+            return f"hello {who}"
+
+        @classmethod
+        def on_bound(cls, app):
+            cls.cache["app"] = app
+
+    greet = app.register_task(Greet())
+    assert greet.apply(("you",)).get() == "hello you"
+    assert greet.cache["app"] is app
+    assert app.tasks["greet"].backend is app.results
+
+
+def test_the_app_and_the_task_that_are_current():
+    app = App("mine")
+    assert (current_app.main, current_app()) == ("mine", app)
+    assert not current_task
+    seen = []
+    task = app.task(name="t")(lambda: seen.append((current_task.name, bool(current_task), app.current_task.name)))
+    task.apply()
+    assert seen == [("t", True, "t")]
+    with App("other", set_as_current=False) as other:
+        other.set_default()
+        assert current_app.main == "other"
+
+
+def test_waiting_inside_a_task_may_be_allowed(app):
+    result = app.AsyncResult("1")
+    result.learn({"status": "SUCCESS", "result": 5})
+    with running(app.tasks["add"], Context(id="2", called_directly=False)):
+        with pytest.raises(RuntimeError, match="deadlock"):
+            result.get()
+        assert result.get(disable_sync_subtasks=False) == 5
+        with allow_join_result():
+            assert result.get() == 5
+
+
+def test_handles_name_each_other_in_plain_data(app):
+    group = GroupResult("g", [AsyncResult("a", app=app), AsyncResult("b", app=app)], AsyncResult("p"), app)
+    assert group.as_tuple() == (("g", (("p", None), None)), [(("a", None), None), (("b", None), None)])
+    restored = result_from_tuple(group.as_tuple(), app)
+    assert (restored, restored.parent.id, str(restored), len(restored)) == (group, "p", "g", 2)
+    assert restored[1].id == "b"
+    assert AsyncResult("a", parent=AsyncResult("p")).as_list() == ["a", "p"]
+
+
+def test_sets_of_handles(app):
+    one, two = (app.AsyncResult(name) for name in "ab")
+    one.learn({"status": "SUCCESS", "result": 1})
+    two.learn({"status": "FAILURE", "result": {"exc_type": "KeyError", "exc_message": ["k"], "exc_module": "builtins"}})
+    both = ResultSet([one, two], app=app)
+    assert (both.ready(), both.successful(), both.failed(), both.waiting(), both.completed_count()) == (
+        True,
+        False,
+        True,
+        False,
+        1,
+    )
+    with pytest.raises(KeyError):
+        both.get()
+    assert [type(each) for each in both.get(propagate=False)] == [int, KeyError]
+    with pytest.raises(KeyError):
+        both.maybe_throw()
+    both.remove(two)
+    both.discard(two)
+    assert both.join() == [1]
+    assert list(both.iterate()) == [1]
+    with pytest.raises(KeyError):
+        both.remove("b")
+    both.update([two, one])
+    assert len(both) == 2
+
+
+def test_tasks_and_signatures_can_be_pickled():
+    app = App("x")
+    task = app.task(name="add")(lambda x, y: x + y)
+    assert pickle.loads(pickle.dumps(task)) is task
+    call = pickle.loads(pickle.dumps(task.s(1) | task.s(2)))
+    assert repr(call) == "add(1) | add(2)"
+
+
+def test_celerys_names_of_errors():
+    assert issubclass(exceptions.OperationalError, exceptions.BeatdError)
+    assert exceptions.EncodeError is MessageError
+
+
+def test_celerys_settings_may_be_read_and_set(app):
+    assert app.conf.broker_pool_limit == 10
+    app.conf.broker_pool_limit = 5
+    app.add_defaults({"broker_pool_limit": 7, "timezone": "Asia/Baku"})
+    assert (app.conf.broker_pool_limit, app.conf.timezone) == (5, "Asia/Baku")
+
+
+def test_a_configuration_may_be_named_by_the_environment(app, monkeypatch):
+    monkeypatch.setenv("MY_CONFIG", "tests.unit.app.test_calling")
+    app.config_from_envvar("MY_CONFIG", force=True)
+    with pytest.raises(exceptions.ConfigError, match="NOT_SET: it is not set"):
+        app.config_from_envvar("NOT_SET")

@@ -1,0 +1,151 @@
+"""How a worker logs: formats, loggers of tasks, signals, and what is printed."""
+
+from __future__ import annotations
+
+import io
+import logging
+import sys
+import threading
+
+import pytest
+
+from beatd import App, get_task_logger, signals
+from beatd.app import log_setup
+from beatd.app.context import Context, running
+from beatd.app.log_setup import CeleryFormatter, Redirected
+
+
+@pytest.fixture
+def root(monkeypatch):
+    """The root logger with one handler, as a worker has it before it knows its app."""
+    root = logging.getLogger()
+    kept, level = list(root.handlers), root.level
+    handler = logging.StreamHandler(io.StringIO())
+    root.handlers[:] = [handler]
+    monkeypatch.setattr(sys, "stdout", sys.stdout)
+    monkeypatch.setattr(sys, "stderr", sys.stderr)
+    yield root
+    root.handlers[:] = kept
+    root.setLevel(level)
+
+
+@pytest.fixture
+def app():
+    return App("x", set_as_current=False)
+
+
+def written(root):
+    return root.handlers[0].stream.getvalue()
+
+
+def test_task_loggers_have_a_format_of_their_own(root, app):
+    app.conf.worker_log_format = "%(levelname)s %(message)s"
+    app.conf.worker_task_log_format = "%(task_name)s[%(task_id)s] %(message)s"
+    log_setup.set_up(app, "info", celery_format=True)
+    logger = get_task_logger("my.tasks")
+    logger.setLevel(logging.INFO)
+    task = app.task(name="t")(lambda: None)
+    with running(task, Context(id="1")):
+        logger.info("inside")
+    logger.info("outside")
+    logging.getLogger("celery.worker").warning("of the worker")
+    assert written(root) == "t[1] inside\n???[???] outside\nWARNING of the worker\n"
+
+
+def test_task_loggers_belong_to_celerys():
+    logger = get_task_logger("some.module")
+    assert (logger.name, logger.parent.name) == ("some.module", "celery.task")
+    with pytest.raises(RuntimeError, match="reserved"):
+        get_task_logger("celery.task")
+    assert callable(logger.warn)
+
+
+def test_what_is_printed_is_logged(root, app):
+    log_setup.set_up(app, "info", celery_format=True)
+    root.handlers[0].setFormatter(logging.Formatter("%(levelname)s %(name)s %(message)s"))
+    print("one", 2, end="")
+    print("!")
+    print("on the other", file=sys.stderr)
+    print("unfinished", end="", flush=True)
+    assert written(root).splitlines() == [
+        "WARNING celery.redirected one 2!",
+        "WARNING celery.redirected on the other",
+        "WARNING celery.redirected unfinished",
+    ]
+
+
+def test_redirecting_can_be_turned_off_and_its_level_chosen(root, app):
+    app.conf.worker_redirect_stdouts = False
+    log_setup.set_up(app, "info", celery_format=True)
+    assert not isinstance(sys.stdout, Redirected)
+    app.conf.update(worker_redirect_stdouts=True, worker_redirect_stdouts_level="INFO")
+    log_setup.set_up(app, "info", celery_format=True)
+    root.setLevel(logging.WARNING)
+    print("too quiet")
+    assert written(root) == ""
+
+
+def test_a_handler_that_prints_does_not_go_round_in_circles():
+    behind, logger = io.StringIO(), logging.getLogger("circles")
+    stream = Redirected(behind, logger, logging.WARNING)
+    logger.propagate = False
+    logger.handlers[:] = [handler := logging.Handler()]
+    handler.emit = lambda record: stream.write(f"<{record.getMessage()}>\n")
+    stream.write("hello\n")
+    assert behind.getvalue() == "<hello>\n"
+    assert not stream.isatty()
+
+
+def test_lines_of_threads_are_not_mixed():
+    lines, logger = [], logging.getLogger("threads")
+    logger.propagate = False
+    logger.handlers[:] = [handler := logging.Handler()]
+    handler.emit = lambda record: lines.append(record.getMessage())
+    stream = Redirected(io.StringIO(), logger, logging.WARNING)
+    stream.write("mine ")
+    other = threading.Thread(target=stream.write, args=("theirs\n",))
+    other.start()
+    other.join()
+    stream.write("too\n")
+    assert lines == ["theirs", "mine too"]
+
+
+def test_whoever_connects_to_setup_logging_does_it_all(root, app):
+    seen = []
+
+    def configure(loglevel, **_):
+        seen.append((loglevel, list(root.handlers)))
+
+    signals.setup_logging.connect(configure)
+    try:
+        log_setup.set_up(app, "debug", celery_format=True)
+    finally:
+        signals.setup_logging.disconnect(configure)
+    assert seen == [(logging.DEBUG, [])]
+    assert not isinstance(sys.stdout, Redirected)
+
+
+def test_loggers_can_be_changed_after_set_up(root, app):
+    seen = []
+
+    def changed(logger, **_):
+        seen.append(logger.name)
+        logging.getLogger().handlers[0].setFormatter(logging.Formatter("changed %(message)s"))
+
+    signals.after_setup_logger.connect(changed)
+    signals.after_setup_task_logger.connect(changed)
+    try:
+        log_setup.set_up(app, "info", celery_format=True)
+    finally:
+        signals.after_setup_logger.disconnect(changed)
+        signals.after_setup_task_logger.disconnect(changed)
+    assert seen == ["root", "celery.task"]
+    logging.getLogger().warning("x")
+    assert written(root) == "changed x\n"
+
+
+def test_other_formats_are_left_alone(root, app):
+    root.handlers[0].setFormatter(own := logging.Formatter("own %(message)s"))
+    log_setup.set_up(app, "info", celery_format=False)
+    assert root.handlers[0].formatter is own
+    assert not isinstance(own, CeleryFormatter)
