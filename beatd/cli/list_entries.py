@@ -57,7 +57,6 @@ def list_entries(glob: str, config_file: str | None, app: str | None, as_json: b
 
     They come from the file, the app, and the state store, as a daemon with the same file has them.
     """
-    now_ms = SystemClock().now_ms()
     with installation(config_file) as there:
         loaded = sources.load(there.path, app=app)
         mirror = Mirror(there.client, there.keys)
@@ -71,6 +70,7 @@ def list_entries(glob: str, config_file: str | None, app: str | None, as_json: b
         overlay.pause(mirror.pauses)
         entries = _matching(overlay.in_force().entries, glob)
         states = EntryStates(there.client, there.keys).read([entry.name for entry in entries])
+        now_ms = SystemClock().now_ms()  # after what was read, so that a next run is not one of the past
         looks = [outlook(entry, state, now_ms) for entry, state in zip(entries, states, strict=True)]
     lines = [Line(_kind(look.entry), look, _pause(mirror, look.entry.name)) for look in looks]
     overruled = _matching(overlay.conflicts(), glob)

@@ -132,9 +132,15 @@ def test_another_number_of_shards_is_shown_while_it_waits(start_beatd, write, st
 
 
 def test_a_wrong_file_is_exit_code_2(write, beatd):
-    done = beatd("status", "--config", write(more="[beat_schedule.bad]\n"))
+    done = beatd("status", "--config", write(more="[leadr]\n"))
     assert done.returncode == 2
-    assert "beat_schedule.bad" in done.stderr
+    assert 'unknown setting "leadr"' in done.stderr
+
+
+def test_it_looks_while_an_entry_is_wrong(write, beatd):
+    done = beatd("status", "--config", write(more="[beat_schedule.bad]\n"))
+    assert (done.returncode, done.stderr) == (1, "")
+    assert "! no daemon is alive" in done.stdout
 
 
 def test_a_store_out_of_reach_is_exit_code_1_in_words(write, beatd, free_port):
