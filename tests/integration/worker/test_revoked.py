@@ -1,0 +1,105 @@
+"""What is revoked is known to all workers, also to those that start later."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+import redis
+
+from beatd.clock import SystemClock
+from beatd.store.keys import Keys
+from beatd.worker.control.revoked import KEPT_MS, LIMIT, Revoked, RevokedStore
+from beatd.worker.control.sharing import Sharing
+
+KEY = Keys().workers().revoked
+
+
+class Clock(SystemClock):
+    """The host's, and some hours later when told so."""
+
+    later_ms = 0
+
+    def now_ms(self) -> int:
+        return time.time_ns() // 1_000_000 + self.later_ms
+
+    def monotonic(self) -> float:
+        return time.monotonic() + self.later_ms / 1000
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+@pytest.fixture
+def worker(redis_url, clock):
+    """``worker()``: the memory of one more worker."""
+    made = []
+
+    def start(url=redis_url):
+        memory = Revoked()
+        made.append(Sharing(memory, RevokedStore(url, Keys()), clock))
+        made[-1].refresh()
+        return made[-1]
+
+    yield start
+    for each in made:
+        each.close()
+
+
+def revoke(worker, *ids):
+    worker.learn(ids)
+    worker.remember(list(ids))
+
+
+def test_workers_that_start_later_know(worker):
+    revoke(worker(), "a", "b")
+    assert set(worker().ids()) == {"a", "b"}
+
+
+def test_a_worker_that_missed_it_learns_within_ten_seconds(worker, clock):
+    first, second = worker(), worker()
+    revoke(first, "a")
+    assert second.ids() == []
+    assert 0 < second.tend() <= 10
+    clock.later_ms = 11_000
+    second.tend()
+    assert second.ids() == ["a"]
+
+
+def test_after_a_day_it_is_forgotten(worker, clock):
+    first = worker()
+    revoke(first, "a")
+    clock.later_ms = KEPT_MS + 1_000
+    revoke(first, "b")
+    assert first.ids() == ["b"]
+    assert worker().ids() == ["b"]
+
+
+def test_the_store_keeps_no_more_than_its_limit(worker, redis_url):
+    first = worker()
+    first.remember([f"id-{n}" for n in range(LIMIT)])
+    first.remember(["one-more"])
+    with redis.Redis.from_url(redis_url) as server:
+        assert server.zcard(KEY) == LIMIT
+        assert server.zscore(KEY, "one-more")
+        assert 0 < server.pttl(KEY) <= KEPT_MS
+
+
+def test_what_could_not_be_shared_is_when_the_store_is_back(worker, start_server, clock):
+    server = start_server()
+    first = worker(server.url)
+    server.kill()
+    revoke(first, "a")
+    assert first.ids() == ["a"]
+    server.start()
+    clock.later_ms = 40_000
+    first.tend()
+    assert worker(server.url).ids() == ["a"]
+
+
+def test_without_a_store_each_worker_has_only_its_own(worker):
+    first = worker(None)
+    revoke(first, "a")
+    assert (first.kept, first.ids(), worker(None).ids()) == (False, ["a"], [])
