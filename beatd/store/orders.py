@@ -17,8 +17,8 @@ from beatd.store.client import border
 from beatd.store.keys import Keys
 from beatd.store.wakes import ORDERED
 
-KEPT_S = 60
-"""Seconds for which orders and their answers stay."""
+KEPT_MS = 60_000
+"""How long orders and their answers stay."""
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -51,7 +51,7 @@ class Orders:
         order_id = secrets.token_hex(8)
         with border(self._client), self._client.pipeline() as pipeline:
             pipeline.hset(self._keys.orders, order_id, msgspec.json.encode(order))
-            pipeline.expire(self._keys.orders, KEPT_S)
+            pipeline.pexpire(self._keys.orders, KEPT_MS)
             pipeline.publish(self._keys.wake, ORDERED)
             pipeline.execute()
         return order_id
@@ -67,7 +67,7 @@ class Orders:
         key = self._keys.answers(order_id)
         with border(self._client), self._client.pipeline() as pipeline:
             pipeline.hset(key, daemon_id, msgspec.json.encode(answer))
-            pipeline.expire(key, KEPT_S)
+            pipeline.pexpire(key, KEPT_MS)
             pipeline.execute()
 
     def answers(self, order_id: str) -> dict[str, Answer]:
