@@ -264,7 +264,6 @@ class Worker:
     def _shut_down(self) -> None:
         signals.worker_shutdown.send(sender=self)
         self._pool.stop(_PARTING_S if self.ending.phase is not Phase.COLD else 0.0)
-        self._remote.stop()
         try:
             self._settle(self._pool.collect())
             unfinished = list(self._requests.values())
@@ -278,5 +277,6 @@ class Worker:
                 error,
                 extra={"event": "worker_stop_failed"},
             )
+        self._remote.stop()
         self._app.close()
         log.info("%s stopped.", self._settings.hostname, extra={"event": "worker_stopped"})
