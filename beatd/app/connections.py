@@ -14,6 +14,7 @@ from beatd.app.conf import Conf
 from beatd.app.context import current
 from beatd.app.group_result import GroupResult, ResultSet
 from beatd.app.outgoing import Outgoing, Sent
+from beatd.app.queues import Queues
 from beatd.app.result import AsyncResult
 from beatd.app.sending import Route, utc_now
 from beatd.app.sent_events import SentEvents
@@ -38,7 +39,7 @@ class Connections:
         """The way to the broker; connects on first use."""
         url = self.conf.broker_url
         urls = url if isinstance(url, str) else ";".join(url)
-        return broker.open(urls.split(";")[0] if is_redis(urls) else urls)
+        return broker.open(urls.split(";")[0] if is_redis(urls) else urls, arguments=Queues(self.conf).arguments)
 
     @cached_property
     def outgoing(self) -> Outgoing:

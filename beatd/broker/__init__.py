@@ -6,16 +6,39 @@ The promise: when ``publish`` returns, the broker has the message; when it raise
 
 from __future__ import annotations
 
-from beatd.broker.port import Address, Parcel, Publisher, Refused, is_amqp, is_redis, place_of, redis_url
+from beatd.broker.port import (
+    Address,
+    Arguments,
+    Parcel,
+    Publisher,
+    Refused,
+    is_amqp,
+    is_redis,
+    no_arguments,
+    place_of,
+    redis_url,
+)
 
-__all__ = ["Address", "Parcel", "Publisher", "Refused", "is_amqp", "is_redis", "open", "place_of", "redis_url"]
+__all__ = [
+    "Address",
+    "Arguments",
+    "Parcel",
+    "Publisher",
+    "Refused",
+    "is_amqp",
+    "is_redis",
+    "no_arguments",
+    "open",
+    "place_of",
+    "redis_url",
+]
 
 
-def open(url: str) -> Publisher:  # noqa: A001 - reads as ``broker.open(url)``
+def open(url: str, *, arguments: Arguments = no_arguments) -> Publisher:  # noqa: A001 - reads as ``broker.open(url)``
     """A publisher for the broker at ``url``: Redis and RabbitMQ natively, everything else through kombu.
 
     Connects on first use. The adapters are imported here, so that a program that never talks to RabbitMQ does not load
-    kombu.
+    kombu. On RabbitMQ a queue that is not there yet is made with its ``arguments``.
     """
     if is_redis(url):
         from beatd.broker.redis import RedisPublisher  # noqa: PLC0415
@@ -24,7 +47,7 @@ def open(url: str) -> Publisher:  # noqa: A001 - reads as ``broker.open(url)``
     if is_amqp(url):
         from beatd.broker.amqp import AmqpPublisher  # noqa: PLC0415
 
-        return AmqpPublisher(url)
+        return AmqpPublisher(url, arguments)
     from beatd.broker.kombu import KombuPublisher  # noqa: PLC0415
 
     return KombuPublisher(url)

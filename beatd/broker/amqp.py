@@ -15,7 +15,7 @@ from kombu.exceptions import KombuError
 
 from beatd.broker.declaring import depth_of
 from beatd.broker.link import CONFIRMED, Blocked, Link
-from beatd.broker.port import PAUSES, Address, Parcel, Refused, parcel, place_of
+from beatd.broker.port import PAUSES, Address, Arguments, Parcel, Refused, no_arguments, parcel, place_of
 from beatd.exceptions import BrokerError
 from beatd.message import TaskMessage
 
@@ -30,8 +30,9 @@ class AmqpPublisher:
 
     batch = 1_000
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, arguments: Arguments = no_arguments) -> None:
         self._url = url
+        self._arguments = arguments
         self._place = place_of(url)
         self._lock = threading.Lock()
         self._owner = 0
@@ -101,7 +102,7 @@ class AmqpPublisher:
         if self._link is None:
             self._owner = os.getpid()
             try:
-                self._link = Link(self._url, self._place)
+                self._link = Link(self._url, self._place, self._arguments)
             except ChannelError as error:  # how py-amqp says that the password is wrong
                 raise BrokerError(f"broker {self._place}: {error}") from error
         return self._link

@@ -17,7 +17,7 @@ from amqp.exceptions import AMQPError
 
 from beatd.broker import frames
 from beatd.broker.declaring import has_exchange, have_queue
-from beatd.broker.port import PUBLISH_TIMEOUT, Address, Parcel
+from beatd.broker.port import PUBLISH_TIMEOUT, Address, Arguments, Parcel, no_arguments
 from beatd.exceptions import BrokerError, MessageError
 
 log = logging.getLogger("beatd.broker")
@@ -41,9 +41,10 @@ class Blocked(BrokerError):
 class Link:
     """A connection with one channel in confirm mode. After any error but :class:`Blocked` it is of no more use."""
 
-    def __init__(self, url: str, place: str) -> None:
+    def __init__(self, url: str, place: str, arguments: Arguments = no_arguments) -> None:
         """Connect, to the first host that answers. Raises what kombu and py-amqp raise."""
         self._place = place
+        self._arguments = arguments
         self._blocked = False
         self._kombu = kombu.Connection(
             url,
@@ -162,7 +163,8 @@ class Link:
         if parcel.to in self._ready:
             return None
         if not parcel.to.exchange:
-            have_queue(self.connection, parcel.to.key, priority=parcel.message.properties.get("priority") or 0)
+            name, priority = parcel.to.key, parcel.message.properties.get("priority") or 0
+            have_queue(self.connection, name, priority=priority, arguments=self._arguments(name))
         elif not has_exchange(self.connection, parcel.to.exchange):
             return "there is no such exchange"
         self._ready.add(parcel.to)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
 
 from beatd.config.sentinel_url import names_service
 from beatd.message import TaskMessage
@@ -18,6 +18,15 @@ PAUSES = (*(0.2 * attempt for attempt in range(PUBLISH_ATTEMPTS - 1)), None)
 
 _REDIS_SCHEMES = ("redis", "rediss", "unix", "redis+socket")
 _AMQP_SCHEMES = ("amqp", "amqps", "pyamqp")
+
+
+Arguments = Callable[[str], Mapping[str, Any]]
+"""Of a queue's name: what RabbitMQ makes the queue with, if it is not there yet."""
+
+
+def no_arguments(_queue: str) -> Mapping[str, Any]:
+    """As Celery makes queues."""
+    return {}
 
 
 class Address(NamedTuple):

@@ -12,6 +12,7 @@ from beatd import config, logs
 from beatd.app import log_setup
 from beatd.app.app import App
 from beatd.app.loading import find_app
+from beatd.app.queues import Queues
 from beatd.cli.beat_inside import beat_inside
 from beatd.cli.logfile import LogFile
 from beatd.cli.nodes import Node
@@ -91,7 +92,7 @@ def _settings(app: App, options: dict[str, Any], settings: Settings | None, stor
     autoscale = _autoscale(options["autoscale"], pool)
     return WorkerSettings(
         hostname=node_name(options["hostname"]),
-        queues=_names(options["queues"]) or (conf.task_default_queue,),
+        queues=_names(options["queues"]) or Queues(conf).names or (conf.task_default_queue,),
         pool=pool,
         concurrency=autoscale[1]
         if autoscale

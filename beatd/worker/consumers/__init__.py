@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from beatd.broker import is_amqp, is_redis, redis_url
+from beatd import broker
+from beatd.broker import Arguments, is_amqp, is_redis, no_arguments, redis_url
 from beatd.clock import Clock
 from beatd.store.keys import Keys
-from beatd.worker.consumers.port import Arguments, Consumer, no_arguments
+from beatd.worker.consumers.port import Consumer
 
 __all__ = ["Consumer", "open_consumer"]
 
@@ -36,9 +37,12 @@ def open_consumer(
         from beatd.worker.consumers.redis import RedisConsumer  # noqa: PLC0415
 
         return RedisConsumer(redis_url(url), queues, name=name, clock=clock, keys=keys)
-    from beatd.worker.consumers.aside import InMemory, InStore  # noqa: PLC0415
+    from beatd.worker.consumers.aside import Aside, InMemory, InStore  # noqa: PLC0415
 
-    aside = InStore(store_url, url, keys=keys, clock=clock, name=name) if store_url else InMemory(clock)
+    aside: Aside = InMemory(clock)
+    if store_url:
+        publisher = broker.open(url, arguments=arguments)
+        aside = InStore(store_url, publisher, keys=keys, clock=clock, name=name)
     if is_amqp(url):
         from beatd.worker.consumers.amqp import AmqpConsumer  # noqa: PLC0415
 

@@ -14,13 +14,13 @@ from collections import deque
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from beatd.broker import Arguments
 from beatd.broker.deliveries import Content
 from beatd.broker.port import place_of
 from beatd.exceptions import BrokerError
 from beatd.worker.consumers.amqp_envelope import envelope_of
 from beatd.worker.consumers.amqp_line import Line
 from beatd.worker.consumers.aside import Aside
-from beatd.worker.consumers.port import Arguments
 from beatd.worker.messages import Delivery
 
 log = logging.getLogger(__name__)

@@ -15,11 +15,11 @@ import kombu as _kombu
 from amqp.exceptions import AMQPError
 from kombu.exceptions import KombuError
 
+from beatd.broker import Arguments
 from beatd.broker.declaring import have_queue
 from beatd.broker.deliveries import HEARTBEAT, Closed, Content, Stream
 from beatd.broker.port import place_of
 from beatd.exceptions import BrokerError
-from beatd.worker.consumers.port import Arguments
 
 kombu: Any = _kombu  # only half of it is typed
 

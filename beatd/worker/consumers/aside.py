@@ -14,8 +14,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Protocol
 
-from beatd import broker
-from beatd.broker import Address, Parcel
+from beatd.broker import Address, Parcel, Publisher
 from beatd.clock import Clock, iso_ms
 from beatd.exceptions import MessageError
 from beatd.message import open_envelope
@@ -88,13 +87,13 @@ class InMemory:
 
 
 class InStore:
-    """The state store at ``store_url``. Any worker publishes what is due to the broker at ``broker_url``."""
+    """The state store at ``store_url``. Any worker gives what is due to its ``publisher``."""
 
-    def __init__(self, store_url: str, broker_url: str, *, keys: Keys, clock: Clock, name: str) -> None:
+    def __init__(self, store_url: str, publisher: Publisher, *, keys: Keys, clock: Clock, name: str) -> None:
         self._client = connect(store_url, name="beatd-worker")
         self._waiting = WaitingMessages(self._client, keys)
         self._letters = DeadLetters(self._client, keys)
-        self._publisher = broker.open(broker_url)
+        self._publisher = publisher
         self._clock = clock
         self._name = name
         self._due = 0

@@ -19,12 +19,12 @@ from typing import Any
 import kombu as _kombu
 from kombu.exceptions import KombuError
 
+from beatd.broker import Arguments
 from beatd.broker.kombu import task_queue
 from beatd.exceptions import BrokerError
 from beatd.message import TaskMessage, envelope
 from beatd.store.client import redacted
 from beatd.worker.consumers.aside import Aside
-from beatd.worker.consumers.port import Arguments
 from beatd.worker.messages import Delivery
 
 log = logging.getLogger(__name__)

@@ -2,18 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Sequence
+from typing import Protocol
 
 from beatd.worker.messages import Delivery
-
-Arguments = Callable[[str], Mapping[str, Any]]
-"""Of a queue's name: what RabbitMQ makes the queue with, if it is not there yet."""
-
-
-def no_arguments(_queue: str) -> Mapping[str, Any]:
-    """As Celery makes queues."""
-    return {}
 
 
 class Consumer(Protocol):
