@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Any
 
 import beatd
+from beatd.app import signals
 from beatd.app.app import App
 from beatd.app.loading import locate
 from beatd.config.tables import plain_table
@@ -49,6 +50,7 @@ def describe(name: str, where: str, directory: str) -> dict[str, Any]:
     try:
         app = locate(name, _is_any_app, where=where, directory=Path(directory) if directory else None)
         registrations = celery_values.registrations(app) if is_celery_app(app) else app.registrations()
+        signals.beat_init.send(sender=app)
     except ConfigError:
         raise
     except SystemExit as error:

@@ -167,6 +167,7 @@ def test_a_project(project, start_beatd):
         "registered": ["count"],
     }
     assert worker.end() == 0
+    (project / "beat.toml").write_text("")
     assert "shop.tasks.count" in python(project, "manage.py", "beatd", "next", "-n", "1", "--json")
 
 
