@@ -183,7 +183,7 @@ class Filling:
         step = Step(self._answer(), None if self._is_done else request, *load, "backfilled")
         left = self._courier.send(self.asked, step, runs, term, now_ms)
         if left is None:
-            self._end()
+            self.end()
         else:
             self.asked = left
 
@@ -203,7 +203,8 @@ class Filling:
             dues_ms=self._shown,
         )
 
-    def _end(self) -> None:
+    def end(self) -> None:
+        """It is done, or what is left of it was withdrawn: say so."""
         self.over, request = True, self._request
         if not request.dry_run:
             event = "backfill_done" if self._is_done else "backfill_withdrawn"

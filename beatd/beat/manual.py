@@ -68,8 +68,10 @@ class Manual:
     def _look(self, term: Term, entry: InForce) -> None:
         """See what is asked for now: triggers are carried out, windows put in line."""
         asked = {one.id: one for one in self._courier.requests.open() if self._owns(one.request.entry)}
-        self._fillings = deque(filling for filling in self._fillings if filling.asked.id in asked)
-        known = {filling.asked.id for filling in self._fillings}
+        known = {filling.asked.id: filling for filling in self._fillings}
+        self._fillings = deque(filling for name, filling in known.items() if name in asked)
+        for name in known.keys() - asked.keys():
+            known[name].end()
         for one in asked.values():
             if isinstance(one.request, Backfill):
                 if one.id not in known:

@@ -32,4 +32,7 @@ def await_ending(known: Histories, run_id: str, seconds: float) -> Ending | None
     until = time.monotonic() + seconds
     while (ending := known.endings([run_id])[0]) is None and time.monotonic() < until:
         time.sleep(min(_LOOK_S, max(until - time.monotonic(), 0.0)))
+    if ending is not None and ending.runtime_ms is None:  # the bundled worker stores a result first, then says the rest
+        time.sleep(_LOOK_S)
+        ending = known.endings([run_id])[0] or ending
     return ending

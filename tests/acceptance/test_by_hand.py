@@ -1,0 +1,139 @@
+"""Runs by hand and past runs, as an operator meets them: trigger, backfill, history."""
+
+import json
+import signal
+from collections import Counter
+
+import pytest
+import redis
+
+from beatd.message import open_envelope
+from beatd.store.keys import Keys
+
+CONFIG = """
+[redis]
+url = "{url}"
+[leader]
+ttl = "2s"
+[beat_schedule.hourly]
+task = "beatd.command"
+schedule = "0 * * * *"
+args = ["echo", "hourly"]
+[beat_schedule.fails]
+task = "beatd.command"
+schedule = "@yearly"
+args = ["false"]
+[beat_schedule.often]
+task = "beatd.command"
+schedule = 0.5
+args = ["sleep", "30"]
+overlap = "skip"
+queue = "nobody"
+"""
+KEYS = Keys("beatd")
+
+
+@pytest.fixture
+def file(tmp_path, redis_url):
+    path = tmp_path / "beat.toml"
+    path.write_text(CONFIG.format(url=redis_url))
+    return path
+
+
+@pytest.fixture
+def client(redis_url):
+    with redis.Redis.from_url(redis_url) as client:
+        yield client
+
+
+@pytest.fixture
+def daemon(start_beatd, file):
+    daemon = start_beatd("run")
+    daemon.expect("entries in force")
+    return daemon
+
+
+def dues(client, queue="celery"):
+    return [open_envelope(raw).headers["beatd-due-at"] for raw in reversed(client.lrange(queue, 0, -1))]
+
+
+def test_nobody_is_there(beatd, file, client):
+    for words in (["trigger", "hourly"], ["backfill", "hourly", "--from", "-1d"]):
+        done = beatd(*words)
+        assert (done.returncode, done.stdout) == (1, "")
+        assert "no daemon is alive" in done.stderr
+    assert not client.keys("*")
+
+
+def test_an_operators_day(beatd, daemon, file, client, start_beatd, wait_until):
+    """What is typed one after the other, with one daemon and one worker."""
+    start_beatd("worker", "--config", str(file), "--builtin", "command", "-P", "solo").expect("ready")
+
+    done = beatd("trigger", "hourly", "--wait")
+    run_id, told = done.stdout.splitlines()
+    assert done.returncode == 0, done.stderr
+    assert told.startswith("SUCCESS")
+    assert "hourly" in told
+    wait_until(lambda: client.get(KEYS.finished(run_id)), what="the worker to say how it ended")
+    run = json.loads(beatd("history", "hourly", "--json").stdout)["runs"][0]
+    assert (run["kind"], run["run_id"], run["outcome"]) == ("triggered", run_id, "SUCCESS")
+    assert run["runtime_ms"] >= 0
+
+    done = beatd("trigger", "fails", "--wait", "20", "--json")
+    assert done.returncode == 1
+    assert json.loads(done.stdout)["state"] == "FAILURE"
+    assert "FAILURE" in beatd("history", "--failed").stdout
+
+    first, second = (beatd("trigger", "hourly", "--request-id", "ticket-7", "--args", '["true"]') for _ in range(2))
+    assert first.stdout == second.stdout != ""
+    assert "nothing was sent now" in second.stderr
+    assert "ticket-7" in beatd("trigger", "fails", "--request-id", "ticket-7").stderr
+
+    done = beatd("trigger", "hourli")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "did you mean hourly?" in done.stderr
+    assert beatd("trigger", "hourly", "--args", "{}").returncode == 2
+
+    wait_until(lambda: client.hget(KEYS.shard().tally, "often"), what="a run that was skipped")
+    assert "skipped: overlap" in beatd("history", "often", "--skipped").stdout
+    assert "Traceback" not in daemon.text
+
+
+def test_a_day_is_backfilled_once(beatd, daemon, client):
+    day = ["backfill", "hourly", "--from", "2026-01-10", "--to", "2026-01-11", "--rate", "100/s"]
+    planned = beatd(*day, "--dry-run", "--json")
+    assert (json.loads(planned.stdout)["sent"], client.llen("celery")) == (24, 0)
+    assert "24 runs in the window, 24 sent" in beatd(*day).stdout
+    assert dues(client) == [f"2026-01-10T{hour:02}:00:00.000+00:00" for hour in range(24)]
+    again = beatd(*day)
+    assert "24 were sent by hand before" in again.stdout
+    assert client.llen("celery") == 24
+    history = beatd("history", "hourly", "-n", "5")
+    assert history.stdout.count("backfilled") == 6  # with the totals
+    assert beatd(*day[:-2], "--max", "10").returncode == 1
+
+
+def test_the_leader_is_killed_in_the_middle(start_beatd, beatd, daemon, client, wait_until):
+    """Every run exactly once, in its order, and whoever waits for the end is told of it; the history is there."""
+    asking = start_beatd("backfill", "hourly", "--from", "2026-01-10", "--to", "2026-01-12", "--rate", "20/s", "--json")
+    wait_until(lambda: client.llen("celery") >= 5, 20, "the first runs")
+    daemon.send(signal.SIGKILL)
+    sent_before = client.llen("celery")
+    assert sent_before < 48
+    start_beatd("run").expect("entries in force")
+    assert asking.wait(30) == 0
+    assert json.loads(asking.text)["sent"] == 48
+    assert dues(client) == sorted(set(dues(client)))
+    assert len(dues(client)) == 48
+    kinds = Counter(each["kind"] for each in json.loads(beatd("history", "hourly", "--json").stdout)["runs"])
+    assert kinds == {"backfilled": 20}
+
+
+def test_ctrl_c_withdraws_what_is_left(start_beatd, daemon, client, wait_until):
+    asking = start_beatd("backfill", "hourly", "--from", "2026-01-10", "--to", "2026-01-12", "--rate", "2/s")
+    wait_until(lambda: client.llen("celery") >= 2, 20, "the first runs")
+    assert asking.end(signal.SIGINT) == 1
+    assert "Withdrawn" in asking.text
+    assert not client.exists(KEYS.requests)
+    daemon.expect("Backfill of hourly withdrawn")
+    assert client.llen("celery") < 48
