@@ -127,11 +127,6 @@ def _short(data: bytes, at: int) -> tuple[str, int]:
     return data[at + 1 : end].decode("utf-8", "replace"), end
 
 
-def _exact(data: bytes, at: int) -> tuple[str, int]:
-    end = at + 1 + data[at]
-    return data[at + 1 : end].decode(), end
-
-
 def _octet(data: bytes, at: int) -> tuple[int, int]:
     return data[at], at + 1
 
@@ -146,12 +141,12 @@ def _table(data: bytes, at: int) -> tuple[dict[str, Any], int]:
     found: dict[str, Any] = {}
     while at < end:
         after = at + 1 + data[at]
-        name = data[at + 1 : after].decode()
+        name = data[at + 1 : after].decode("utf-8", "replace")
         kind = data[after]
         if kind == 83:  # S: most of all
             begin = after + 5
             at = begin + _long_at(data, after + 1)[0]
-            found[name] = data[begin:at].decode()
+            found[name] = data[begin:at].decode("utf-8", "replace")
         elif kind == 86:  # V
             found[name] = None
             at = after + 1
@@ -172,7 +167,7 @@ def _array(data: bytes, at: int) -> tuple[list[Any], int]:
 
 def _text(data: bytes, at: int) -> tuple[str, int]:
     end = at + 4 + _long_at(data, at)[0]
-    return data[at + 4 : end].decode(), end
+    return data[at + 4 : end].decode("utf-8", "replace"), end
 
 
 def _bytes(data: bytes, at: int) -> tuple[str, int]:
@@ -216,20 +211,20 @@ _READERS: dict[int, Callable[[bytes, int], tuple[Any, int]]] = {
 """By RabbitMQ's letters for the types of values in tables; each returns the value and where the next one begins."""
 
 _FIELDS: tuple[tuple[int, str, Callable[[bytes, int], tuple[Any, int]]], ...] = (
-    (0x8000, "content_type", _exact),
-    (0x4000, "content_encoding", _exact),
+    (0x8000, "content_type", _short),
+    (0x4000, "content_encoding", _short),
     (0x2000, "headers", _table),
     (0x1000, "delivery_mode", _octet),
     (0x0800, "priority", _octet),
-    (0x0400, "correlation_id", _exact),
-    (0x0200, "reply_to", _exact),
-    (0x0100, "expiration", _exact),
-    (0x0080, "message_id", _exact),
+    (0x0400, "correlation_id", _short),
+    (0x0200, "reply_to", _short),
+    (0x0100, "expiration", _short),
+    (0x0080, "message_id", _short),
     (0x0040, "timestamp", _stamp),
-    (0x0020, "type", _exact),
-    (0x0010, "user_id", _exact),
-    (0x0008, "app_id", _exact),
-    (0x0004, "cluster_id", _exact),
+    (0x0020, "type", _short),
+    (0x0010, "user_id", _short),
+    (0x0008, "app_id", _short),
+    (0x0004, "cluster_id", _short),
 )
 
 

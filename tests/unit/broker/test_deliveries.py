@@ -51,6 +51,7 @@ def test_every_type_that_a_header_can_have():
     (found,) = Stream().feed(delivered(b"", application_headers={"m": moment, "d": Decimal("1.25"), "b": b"\x00\xff"}))
     assert found.properties["headers"]["m"] == "2026-01-02T03:04:05+00:00"
     assert found.properties["headers"]["d"] == 1.25
+    assert found.properties["headers"]["b"] == "\0\ufffd"  # bytes and text are the same on this wire
 
 
 def test_a_message_without_any_properties():
@@ -60,7 +61,7 @@ def test_a_message_without_any_properties():
 
 def test_properties_that_cannot_be_read_are_a_fault_of_that_message_alone():
     good = delivered(b"good", application_headers={"id": "a"})
-    header = struct.pack(">HHQ", 60, 0, 3) + struct.pack(">HI", 0x2000, 9) + b"\x01aS\x00\x00\x00\x02\xff\xfe"
+    header = struct.pack(">HHQ", 60, 0, 3) + struct.pack(">HI", 0x2000, 9) + b"\x01aQ\x00\x00\x00\x02\xff\xfe"
     method = struct.pack(">HH", 60, 60) + dumps("sLbss", ["c1", 8, False, "", "celery"])
     bad = frame(1, method) + frame(2, header) + frame(3, b"bad")
     first, second = Stream().feed(bad + good)
