@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
 
 from beatd import wire
 from beatd.exceptions import MessageError
@@ -91,24 +91,21 @@ def queue_info(name: str) -> dict[str, Any]:
 
 def broker_info(url: str) -> dict[str, Any]:
     """The broker as ``inspect stats`` shows it: without its password."""
-    first = url.split(";", maxsplit=1)[0]
-    parts = urlsplit(first)
-    try:
-        port = parts.port
-    except ValueError:
-        port = None
+    parts = urlsplit(url.split(";", maxsplit=1)[0])
     transport = parts.scheme.removeprefix("py") or "redis"
-    default = {"redis": 6379, "rediss": 6379, "amqp": 5672, "amqps": 5671}.get(transport)
-    host = unquote(parts.path) if transport in {"unix", "redis+socket"} else parts.hostname
-    default_host = "0" if transport.startswith("redis") else "/"
+    secure = transport in {"rediss", "amqps"}
+    transport = transport.removesuffix("s") if secure else transport
+    on_socket = transport in {"unix", "redis+socket"}
+    named = parse_qs(parts.query)
+    database = named.get("virtual_host") or named.get("db") or [""]
     return {
-        "hostname": host or "localhost",
+        "hostname": unquote(parts.path) if on_socket else parts.hostname or "localhost",
         "userid": parts.username or None,
-        "virtual_host": unquote(parts.path[1:]) or default_host,
-        "port": port or default,
+        "virtual_host": (database[0] if on_socket else unquote(parts.path[1:])) or _FIRST.get(transport, "0"),
+        "port": _port(parts) or _PORTS.get(transport),
         "insist": False,
-        "ssl": transport in {"rediss", "amqps"},
-        "transport": transport.removesuffix("s") if transport in {"rediss", "amqps"} else transport,
+        "ssl": secure,
+        "transport": transport,
         "connect_timeout": 4,
         "transport_options": {},
         "login_method": "PLAIN" if transport.startswith("amqp") else None,
@@ -118,6 +115,18 @@ def broker_info(url: str) -> dict[str, Any]:
         "alternates": [],
         "credential_provider": None,
     }
+
+
+_PORTS = {"redis": 6379, "amqp": 5672}
+_FIRST = {"amqp": "/"}
+"""The virtual host that is meant when a URL names none; on Redis a database."""
+
+
+def _port(parts: SplitResult) -> int | None:
+    try:
+        return parts.port
+    except ValueError:
+        return None
 
 
 def censored(settings: Mapping[Any, Any]) -> dict[str, Any]:
