@@ -18,8 +18,8 @@ from tests.chaos.store import ChaosStore
 from tests.chaos.work import QUEUE, Executions, Work
 from tests.rabbitmq import RabbitMQ
 
-DRAIN = 240.0
-"""Seconds within which the worker must have run what is left when all is put right."""
+STANDSTILL = 60.0
+"""Seconds without an execution after which the worker is said to have stopped working, though there is work."""
 
 
 class Side(Protocol):
@@ -142,11 +142,13 @@ class RabbitSide:
 
     def _let_work(self, work: Work) -> None:
         """Until the worker has taken and settled everything."""
-        deadline = time.monotonic() + DRAIN
-        while self._depth() or work.count() == 0:
+        executed, at = -1, time.monotonic()
+        while (left := self._depth()) or executed <= 0:
             work.place.check()
-            assert time.monotonic() < deadline, f"{self._depth()} messages were left after {DRAIN} s"
-            time.sleep(0.2)
+            if (count := work.count()) > executed:
+                executed, at = count, time.monotonic()
+            assert time.monotonic() < at + STANDSTILL, f"{left} messages are left, and nothing moves"
+            time.sleep(0.5)
         work.place.stop()
         assert not self._depth(), "the worker gave messages back when it was told to stop"
 

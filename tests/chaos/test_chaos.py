@@ -17,7 +17,7 @@ def _server(server_kind):
         missing(f"{server_kind}-server")
 
 
-@pytest.mark.timeout(150)
+@pytest.mark.timeout(300)
 def test_nothing_is_lost_or_doubled_whatever_breaks(server_kind):
     result = run(Trial(25, SEED, ttl_ms=3_000, longest=8, store=server_kind))
     assert result.good, f"{result} (logs: {result.folder})\n" + "\n".join(result.faults)
@@ -25,7 +25,7 @@ def test_nothing_is_lost_or_doubled_whatever_breaks(server_kind):
     assert result.terms > 1, "nobody ever took over, which proves little"
 
 
-@pytest.mark.timeout(150)
+@pytest.mark.timeout(300)
 def test_nothing_is_lost_or_doubled_when_shards_change_hands(server_kind):
     kinds = ("kill_leader", "freeze_leader", "stop_leader", "stop_standby", "restart_store", "network")
     result = run(Trial(12, SEED, ttl_ms=3_000, longest=5, shards=4, kinds=kinds, store=server_kind))
@@ -33,7 +33,7 @@ def test_nothing_is_lost_or_doubled_when_shards_change_hands(server_kind):
     assert result.terms > 4, "no shard ever changed hands, which proves little"
 
 
-@pytest.mark.timeout(150)
+@pytest.mark.timeout(300)
 def test_nothing_is_lost_with_the_last_second_of_the_store(server_kind):
     """Messages that left in that second may come again, under the same ids."""
     kinds = ("restart_store", "restart_store", "kill_leader", "freeze_leader", "kill_clients")

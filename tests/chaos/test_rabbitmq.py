@@ -24,7 +24,7 @@ def _servers(server_kind):
         missing("rabbitmq-server")
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(400)
 def test_nothing_is_lost_and_nothing_is_executed_twice(server_kind):
     trial = Trial(15, SEED, ttl_ms=3_000, longest=5, broker="rabbitmq", size=30, kinds=KINDS, store=server_kind)
     result = run(trial)
