@@ -21,6 +21,7 @@ class Report:
 
     def __init__(self) -> None:
         self._found: list[tuple[Path, str]] = []
+        self._left_out = 0
 
     def __bool__(self) -> bool:
         return bool(self._found)
@@ -30,14 +31,17 @@ class Report:
 
     def add(self, path: Path, message: str) -> None:
         """Something at ``path`` is wrong; ``message`` says what, and what would be right. It becomes one line."""
-        self._found.append((path, _one_line(message)))
+        if len(self._found) < _MOST:
+            self._found.append((path, _one_line(message)))
+        else:
+            self._left_out += 1
 
     def faults(self, file: str, line_of: Callable[[Path], int | None]) -> list[Fault]:
         """What was found, in the order of the lines that ``line_of`` gives."""
         found = [Fault(file, line_of(path), dotted(path), said) for path, said in self._found]
         found.sort(key=lambda fault: fault.line or 0)
-        if len(found) > _MOST:
-            found[_MOST:] = [Fault(file, None, "", f"and {len(found) - _MOST} more faults")]
+        if self._left_out:
+            found.append(Fault(file, None, "", f"and {self._left_out} more faults"))
         return found
 
 
