@@ -6,15 +6,22 @@ other than Redis and RabbitMQ nothing can be broadcast: :class:`~beatd.exception
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from beatd.app.inspect import Destination, Inspect, Reply
 from beatd.broker import bus
 from beatd.broker.bus import LamportClock, Letter, Line, Names, order
+from beatd.broker.port import is_redis, redis_url
+from beatd.exceptions import StoreError
+from beatd.store.keys import Keys
+from beatd.store.revoked import RevokedStore
 
 if TYPE_CHECKING:
     from beatd.app.app import App
+
+log = logging.getLogger(__name__)
 
 _TERM = "SIGTERM"
 
@@ -61,8 +68,24 @@ class Control:
 
     def _line(self) -> Line:
         conf = self._app.conf
-        url = conf.broker_url if isinstance(conf.broker_url, str) else ";".join(conf.broker_url)
-        return bus.call(url, Names(conf.control_exchange, conf.event_exchange))
+        return bus.call(self._url, Names(conf.control_exchange, conf.event_exchange))
+
+    @property
+    def _url(self) -> str:
+        url: Any = self._app.conf.broker_url
+        return url if isinstance(url, str) else ";".join(url)
+
+    def _remember(self, ids: list[str]) -> None:
+        """Have workers that do not hear it now find it in the state store."""
+        store = RevokedStore(
+            self._app.conf.state_store or (redis_url(self._url) if is_redis(self._url) else None), Keys()
+        )
+        try:
+            store.remember(ids, self._app.clock.now_ms())
+        except StoreError as error:
+            log.warning("Only workers that hear it will know: %s", error, extra={"event": "revoked_not_kept"})
+        finally:
+            store.close()
 
     def _heard(self, letters: Iterable[Letter], callback: Callable[[Reply], Any] | None) -> Iterator[Reply]:
         for letter in letters:
@@ -97,8 +120,12 @@ class Control:
         signal: str | int | None = _TERM,
         **options: Any,
     ) -> list[Reply] | None:
-        """Have no worker run a task, or several, that have not begun; with ``terminate`` end those that have."""
+        """Have no worker run a task, or several, that have not begun; with ``terminate`` end those that have.
+
+        Kept in the state store, so that beatd's workers which are away now will know of it, too.
+        """
         ids = task_id if isinstance(task_id, str) else list(task_id)
+        self._remember([ids] if isinstance(ids, str) else ids)
         arguments = {"task_id": ids, "terminate": terminate, "signal": signal or _TERM}
         return self.broadcast("revoke", arguments, destination, **options)
 

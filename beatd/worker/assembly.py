@@ -12,10 +12,10 @@ from beatd.broker import bus, is_redis, redis_url
 from beatd.broker.bus import Names
 from beatd.exceptions import ConfigError, Fault
 from beatd.store.keys import Keys
+from beatd.store.revoked import RevokedStore
 from beatd.worker.autoscale import Autoscaled
 from beatd.worker.consumers import open_consumer
 from beatd.worker.control.remote import Remote
-from beatd.worker.control.revoked import RevokedStore
 from beatd.worker.execution import Executor
 from beatd.worker.finished import FinishedRuns
 from beatd.worker.hands import kept_alive, stopped_by_signals

@@ -10,10 +10,11 @@ from collections.abc import Callable
 from beatd.app.app import App
 from beatd.broker.bus import Bus, LamportClock, Names
 from beatd.exceptions import BrokerError
+from beatd.store.revoked import RevokedStore
 from beatd.worker.arrival import Verdicts
 from beatd.worker.control.mingling import Mingling
 from beatd.worker.control.node import Node
-from beatd.worker.control.revoked import Revoked, RevokedStore
+from beatd.worker.control.revoked import Revoked
 from beatd.worker.control.sharing import Sharing
 from beatd.worker.control.station import Station, Tools
 from beatd.worker.events.heart import Heart

@@ -7,7 +7,8 @@ from collections.abc import Iterable
 
 from beatd.clock import Clock
 from beatd.exceptions import StoreError
-from beatd.worker.control.revoked import KEPT_MS, LIMIT, Revoked, RevokedStore
+from beatd.store.revoked import KEPT_MS, LIMIT, RevokedStore
+from beatd.worker.control.revoked import Revoked
 
 log = logging.getLogger(__name__)
 

@@ -9,7 +9,8 @@ import redis
 
 from beatd.clock import SystemClock
 from beatd.store.keys import Keys
-from beatd.worker.control.revoked import KEPT_MS, LIMIT, Revoked, RevokedStore
+from beatd.store.revoked import KEPT_MS, LIMIT, RevokedStore
+from beatd.worker.control.revoked import Revoked
 from beatd.worker.control.sharing import Sharing
 
 KEY = Keys().workers().revoked

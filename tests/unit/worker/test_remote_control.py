@@ -17,11 +17,12 @@ from beatd.broker.bus.port import check_reply_address
 from beatd.exceptions import BrokerError, MessageError
 from beatd.message import build, envelope
 from beatd.store.keys import Keys
+from beatd.store.revoked import KEPT_MS, LIMIT, RevokedStore
 from beatd.worker.control.facts import censored
 from beatd.worker.control.node import Node
 from beatd.worker.control.panel import COMMANDS
 from beatd.worker.control.remote import Remote
-from beatd.worker.control.revoked import KEPT_MS, LIMIT, Revoked, RevokedStore
+from beatd.worker.control.revoked import Revoked
 from beatd.worker.control.station import Station, Tools
 from beatd.worker.events.stream import BATCH, BUFFERED, Stream
 from beatd.worker.events.tasks import TaskEvents
