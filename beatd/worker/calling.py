@@ -22,14 +22,13 @@ from beatd.worker.limits import Interruptible, Overdue, limit
 
 
 class Calling:
-    """Calls functions with limits in seconds, see :func:`beatd.worker.limits.limit`; then calls ``tidy``."""
+    """Calls functions with limits in seconds, see :func:`beatd.worker.limits.limit`."""
 
-    __slots__ = ("_hard", "_soft", "_tidy")
+    __slots__ = ("_hard", "_soft")
 
-    def __init__(self, soft: float | None, hard: float | None = None, tidy: Callable[[], None] | None = None) -> None:
+    def __init__(self, soft: float | None, hard: float | None = None) -> None:
         self._soft = soft
         self._hard = hard
-        self._tidy = tidy
 
     def here(self, function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         """Call in this thread; a coroutine is run to its end."""
@@ -46,19 +45,13 @@ class Calling:
         finally:
             if os.getpid() != process:
                 _end_fork()
-            if self._tidy is not None:
-                self._tidy()
 
     async def there(self, function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         """Call in the event loop that is running, and await what comes."""
-        try:
-            value = function(*args, **kwargs)
-            if not inspect.iscoroutine(value):
-                return value
-            return await (value if self._soft is None else Interruptible(value, self._soft))
-        finally:
-            if self._tidy is not None:
-                self._tidy()
+        value = function(*args, **kwargs)
+        if not inspect.iscoroutine(value):
+            return value
+        return await (value if self._soft is None else Interruptible(value, self._soft))
 
 
 async def _awaiting(awaitable: Interruptible) -> Any:

@@ -78,8 +78,7 @@ class Executor:
         """
         started = time.perf_counter()
         try:
-            call = Calling(attempt.job.soft_limit, hard_limit, self.tidy).here
-            outcome = run_task(attempt.task, attempt.context, call)
+            outcome = run_task(attempt.task, attempt.context, Calling(attempt.job.soft_limit, hard_limit).here)
             return self._report(*attempt, outcome, time.perf_counter() - started)
         except Abandoned:
             raise
@@ -90,8 +89,7 @@ class Executor:
         """:meth:`run` in the event loop that is running. Raises ``CancelledError`` when this run is cancelled."""
         started = time.perf_counter()
         try:
-            call = Calling(attempt.job.soft_limit, None, self.tidy).there
-            outcome = await run_task_async(attempt.task, attempt.context, call)
+            outcome = await run_task_async(attempt.task, attempt.context, Calling(attempt.job.soft_limit).there)
             return self._report(*attempt, outcome, time.perf_counter() - started)
         except asyncio.CancelledError:
             raise
@@ -129,6 +127,8 @@ class Executor:
         )
 
     def _report(self, job: Job, task: Task[..., Any], context: Context, outcome: Outcome, runtime: float) -> Report:
+        if self.tidy is not None:  # not before: its time is not the task's
+            self.tidy()
         outcome, encoded = self._encoded(task, context, outcome)
         if (error := self._follow(task, context, outcome)) is not None:
             outcome, encoded = self._encoded(task, context, Outcome(FAILURE, error, ExceptionInfo(error)))

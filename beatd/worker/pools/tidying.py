@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]  # what signal wraps: its enums cost more than all of this
 import contextlib
 import logging
 import os
@@ -41,14 +42,14 @@ class Tidy:
         self._copies = [(os.dup(number), number) for number in (1, 2) if _is_open(number)]
         self._umask = os.umask(0)
         os.umask(self._umask)
-        self._handlers = [(number, signal.getsignal(number)) for number in _HANDLED]
+        self._handlers = [(int(number), _signal.getsignal(number)) for number in _HANDLED]
 
     def __call__(self) -> None:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.pthread_sigmask(signal.SIG_SETMASK, ())
+        _signal.setitimer(_signal.ITIMER_REAL, 0)
+        _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
         for handled, handler in self._handlers:
-            if signal.getsignal(handled) is not handler:
-                signal.signal(handled, handler)
+            if _signal.getsignal(handled) is not handler:
+                _signal.signal(handled, handler)
         os.umask(self._umask)
         with contextlib.suppress(OSError):  # a task may have closed everything: the link's end will show it
             os.fchdir(self._directory)
