@@ -128,11 +128,10 @@ class Conf(MutableMapping[str, Any]):
         return values
 
     def __getitem__(self, name: str) -> Any:
-        values = self._loaded()
+        own = self.__dict__
+        values = self._loaded() if own["_pending"] else own["_values"]
         if name in values:
             return values[name]
-        if name not in DEFAULTS:
-            raise KeyError(name)
         default = DEFAULTS[name]
         if isinstance(default, dict | list):  # the caller may fill it: it must not be everybody's
             default = values[name] = default.copy()

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import copy
-import uuid
 from collections.abc import Iterable, Mapping
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from beatd.app.sending import new_id
 from beatd.app.shared import current_app
 
 if TYPE_CHECKING:
@@ -203,7 +203,8 @@ class Signature(dict[str, Any]):
     ) -> Any:
         """Decide on the task id now, in place, and return the result's handle; it keeps an id that it has."""
         options = self.options
-        options.setdefault("task_id", _id or str(uuid.uuid4()))
+        if "task_id" not in options:
+            options["task_id"] = _id or new_id()
         options.setdefault("reply_to", self.app.oid)
         given = {"root_id": root_id, "parent_id": parent_id, "chord": chord, "group_index": group_index}
         options.update((name, value) for name, value in given.items() if value is not None)

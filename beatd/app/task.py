@@ -331,8 +331,11 @@ class Task(Generic[P, R]):
         return AsyncResult(task_id, app=self.app)
 
     def _check_arguments(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        known = self.__dict__.get("_signature")
+        if known is None or known[0] is not self.__dict__.get("run"):
+            known = self.__dict__["_signature"] = (self.__dict__.get("run"), inspect.signature(self.run))
         try:
-            inspect.signature(self.run).bind(*args, **kwargs)
+            known[1].bind(*args, **kwargs)
         except TypeError as error:
             raise TypeError(f"{self.name}() {error}") from None
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import sys
+import uuid
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from beatd import App, Signature, exceptions, wire
-from beatd.app.sending import message_for, route_for
+from beatd.app.sending import message_for, new_id, route_for
 from beatd.broker.redis import queue_key, queue_keys
 from beatd.exceptions import MessageError
 from beatd.store.outcomes import document, exception_from, exception_payload
@@ -32,6 +33,12 @@ def test_a_message_has_all_of_celerys_headers():
     assert sent.properties["priority"] == 6
     embed = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
     assert wire.loads(sent.body) == [[1, 2], {"z": 3}, embed]
+
+
+def test_a_fresh_id_is_a_random_uuid():
+    for _ in range(50):
+        found = uuid.UUID(task_id := new_id())
+        assert (found.version, found.variant, str(found)) == (4, uuid.RFC_4122, task_id)
 
 
 @pytest.mark.parametrize(
