@@ -77,9 +77,8 @@ class Control:
 
     def _remember(self, ids: list[str]) -> None:
         """Have workers that do not hear it now find it in the state store."""
-        store = RevokedStore(
-            self._app.conf.state_store or (redis_url(self._url) if is_redis(self._url) else None), Keys()
-        )
+        url = self._app.conf.state_store or (redis_url(self._url) if is_redis(self._url) else None)
+        store = RevokedStore(url, Keys())
         try:
             store.remember(ids, self._app.clock.now_ms())
         except StoreError as error:

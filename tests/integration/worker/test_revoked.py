@@ -7,6 +7,7 @@ import time
 import pytest
 import redis
 
+from beatd import App
 from beatd.clock import SystemClock
 from beatd.store.keys import Keys
 from beatd.store.revoked import KEPT_MS, LIMIT, RevokedStore
@@ -104,3 +105,11 @@ def test_without_a_store_each_worker_has_only_its_own(worker):
     first = worker(None)
     revoke(first, "a")
     assert (first.kept, first.ids(), worker(None).ids()) == (False, ["a"], [])
+
+
+def test_what_a_client_revokes_while_no_worker_runs_is_known_to_the_next(worker, redis_url):
+    app = App("client", broker=redis_url, backend=redis_url, set_as_current=False)
+    app.AsyncResult("a").revoke()
+    app.control.terminate(["b", "c"])
+    assert set(worker().ids()) == {"a", "b", "c"}
+    app.close()
