@@ -1,0 +1,151 @@
+"""Taking messages from RabbitMQ natively."""
+
+from __future__ import annotations
+
+import json
+import uuid
+
+import pytest
+
+from beatd import broker
+from beatd.broker import Address, Parcel
+from beatd.clock import SystemClock
+from beatd.message import build
+from beatd.worker.consumers import open_consumer
+from beatd.worker.consumers.amqp import AmqpConsumer
+
+
+@pytest.fixture
+def queue() -> str:
+    return f"q-{uuid.uuid4().hex[:8]}"
+
+
+@pytest.fixture
+def make(rabbitmq):
+    made = []
+
+    def consumer(*queues: str) -> AmqpConsumer:
+        one = open_consumer(rabbitmq.url, queues, name="w", clock=SystemClock())
+        assert isinstance(one, AmqpConsumer)
+        one.start()
+        made.append(one)
+        return one
+
+    yield consumer
+    for one in made:
+        one.stop()
+
+
+@pytest.fixture
+def publish(rabbitmq):
+    publisher = broker.open(rabbitmq.url)
+
+    def send(queue: str, *ids: str, **fields) -> None:
+        parcels = [Parcel(build("t", one, (one,), **fields), Address(queue)) for one in ids]
+        assert publisher.publish_many(parcels) == []
+
+    yield send
+    publisher.close()
+
+
+@pytest.fixture
+def take(wait_until):
+    def taken(consumer, count: int, at_once: int = 100) -> list:
+        found: list = []
+        wait_until(lambda: found.extend(consumer.take(at_once)) or len(found) >= count, 15, f"{count} messages")
+        return found
+
+    return taken
+
+
+def ids(deliveries) -> list[str]:
+    return [json.loads(one.raw)["headers"]["id"] for one in deliveries]
+
+
+def test_messages_come_in_order_and_as_envelopes(make, publish, take, queue):
+    consumer = make(queue)
+    publish(queue, *map(str, range(50)), priority=3, reply_to="me")
+    found = take(consumer, 50)
+    assert ids(found) == list(map(str, range(50)))
+    outer = json.loads(found[0].raw)
+    assert outer["properties"] | {"delivery_tag": ""} == {
+        "correlation_id": "0",
+        "reply_to": "me",
+        "priority": 3,
+        "delivery_mode": 2,
+        "delivery_info": {"exchange": "", "routing_key": queue},
+        "body_encoding": "base64",
+        "delivery_tag": "",
+    }
+    assert {one.queue for one in found} == {queue}
+
+
+def test_what_is_acknowledged_is_gone_and_the_rest_comes_again(make, publish, take, queue):
+    first = make(queue)
+    publish(queue, *map(str, range(20)))
+    found = take(first, 20)
+    first.ack(found[:5])  # all before the oldest: in one word
+    first.ack([found[7], found[9]])
+    first.give_back([found[12]])
+    assert ids(take(first, 1)) == ["12"]
+    first.bury([(found[15], "why")])
+    first.stop()
+    again = take(make(queue), 12)
+    assert sorted(map(int, ids(again))) == [5, 6, 8, 10, 11, 12, 13, 14, 16, 17, 18, 19]
+    assert all(json.loads(one.raw)["headers"]["redelivered"] for one in again)
+
+
+def test_the_socket_tells_of_messages(make, publish, take, queue, wait_until):
+    import select
+
+    consumer = make(queue)
+    assert consumer.take(1) == []
+    publish(queue, "1")
+    assert select.select(consumer.files(), [], [], 10)[0]
+    assert ids(take(consumer, 1)) == ["1"]
+
+
+def test_no_more_is_sent_ahead_than_is_run(make, publish, take, queue, rabbitmq, wait_until):
+    publisher = broker.open(rabbitmq.url)
+    consumer = make(queue)
+    publish(queue, *map(str, range(100)))
+    found = take(consumer, 2, at_once=2)
+    assert len(found) == 2
+    assert publisher.depth(queue) == 98
+    consumer.ack(found)
+    found = take(consumer, 20, at_once=20)  # tasks turned out to be short
+    wait_until(lambda: publisher.depth(queue) < 70, 10, "more to be sent ahead")
+    publisher.close()
+
+
+def test_queues_come_and_go(make, publish, take, queue):
+    other = f"{queue}-other"
+    consumer = make(queue)
+    publish(queue, "1")
+    held = take(consumer, 1)
+    publish(other, "2")
+    consumer.add_queue(other)
+    assert consumer.queues() == [queue, other]
+    assert ids(take(consumer, 1)) == ["2"]
+    consumer.ack(held)
+    consumer.cancel_queue(queue)
+    publish(queue, "3")
+    publish(other, "4")
+    assert ids(take(consumer, 1)) == ["4"]
+    consumer.stop()
+    assert ids(take(make(queue), 1)) == ["3"]  # and not 1, which was acknowledged on another line than it came by
+
+
+def test_what_is_at_work_is_reunited_after_a_break(make, publish, take, queue):
+    consumer = make(queue)
+    publish(queue, "1", "2", "3")
+    one, two, three = take(consumer, 3, at_once=3)
+    consumer.ack([one])
+    consumer._line.drop()
+    consumer.tend()  # notices
+    consumer.ack([two])  # there is no line that knows it
+    publish(queue, "4")
+    assert ids(take(consumer, 1)) == ["4"]
+    consumer.ack([three])
+    consumer.stop()
+    assert ids(take(make(queue), 1)) == ["4"]
