@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
 
 import click
 
 from beatd.cli.endings import histories
 from beatd.cli.installation import chosen, hint, installation, is_glob
 from beatd.cli.output import plural, print_json, print_table
-from beatd.clock import from_ms, iso_ms
+from beatd.client.history import counts, facts
+from beatd.clock import from_ms
 from beatd.schedules import duration_text, zone
 from beatd.store.history import Totals
 from beatd.store.outcomes import FAILURE, REJECTED, REVOKED
@@ -57,7 +57,7 @@ def history(
         lines = known.completed(known.newest(names, count, wanted if failed or skipped else None))
         totals = known.totals(names)
     if as_json:
-        print_json({"runs": list(map(facts, lines)), "totals": {each: told(totals[each]) for each in sorted(totals)}})
+        print_json({"runs": list(map(facts, lines)), "totals": {each: counts(totals[each]) for each in sorted(totals)}})
         return
     if lines:
         _print(lines, place.head.settings.timezone, with_name=len(names) > 1)
@@ -115,26 +115,3 @@ def _summed_up(what: str, totals: Sequence[Totals]) -> str:
 
 def _local(ms: int, timezone: str) -> datetime:
     return from_ms(ms).astimezone(zone(timezone).info)
-
-
-def facts(one: Record) -> dict[str, Any]:
-    """A record for programs."""
-    if one.kind == "missed":
-        span = {"after": iso_ms(one.due_ms), "before": iso_ms(one.at_ms)}
-        return {"entry": one.entry, "kind": one.kind, **span}
-    return {
-        "entry": one.entry,
-        "kind": one.kind,
-        "due_at": iso_ms(one.due_ms),
-        "dispatched_at" if one.sent else "skipped_at": iso_ms(one.at_ms),
-        "lateness_ms": one.late_ms,
-        "run_id": one.run_id,
-        "reason": one.reason,
-        "outcome": one.outcome,
-        "runtime_ms": one.runtime_ms,
-    }
-
-
-def told(totals: Totals) -> dict[str, int]:
-    """Totals for programs."""
-    return {"scheduled": totals.scheduled, **totals.counts}

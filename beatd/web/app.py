@@ -13,6 +13,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
+from beatd.client.history import counts, facts
 from beatd.clock import Clock, iso_ms
 from beatd.exceptions import StoreError
 from beatd.model import Entry
@@ -34,6 +35,7 @@ def create(plan: Plan, store: StoreView, clock: Clock, *, hosts: Collection[str]
         Route("/", site.page),
         Route("/api/status", site.status),
         Route("/api/entries", site.entries),
+        Route("/api/entries/{name:path}/history", site.history),
         Route("/healthz", site.healthz),
         Route("/readyz", site.readyz),
         Route("/metrics", site.metrics),
@@ -76,9 +78,17 @@ class Site:
     def entries(self, request: Request) -> Response:
         """A page of the entries that match, by name."""
         part = self._slice(request, self._clock.now_ms())
-        found = [_facts(each) for each in part.outlooks]
+        found = [_outlook_facts(each) for each in part.outlooks]
         counts = {"total": part.total, "matching": part.matching, "page": part.page, "pages": part.pages}
         return JSONResponse({**counts, "per_page": PER_PAGE, "entries": found})
+
+    def history(self, request: Request) -> Response:
+        """The last runs of one entry, the newest first, as in ``beatd history --json``."""
+        name = request.path_params["name"]
+        lines, totals = self._store.history(name)
+        if not lines and all(entry.name != name for entry in self._plan.listing.entries):
+            raise HTTPException(404, f"there is no entry {name!r}")
+        return JSONResponse({"entry": name, "runs": list(map(facts, lines)), "totals": counts(totals)})
 
     def healthz(self, _: Request) -> Response:
         """Whether this process can reach the store."""
@@ -142,7 +152,7 @@ def _listed(faults: tuple[Any, ...]) -> str:
     return "; ".join(map(str, faults[:FAULTS_SHOWN]))
 
 
-def _facts(each: Outlook) -> dict[str, Any]:
+def _outlook_facts(each: Outlook) -> dict[str, Any]:
     """An entry for programs. Arguments are left out: they may be nobody's business."""
     entry = each.entry
     return {

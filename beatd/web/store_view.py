@@ -5,15 +5,20 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from beatd.clock import Clock
 from beatd.exceptions import StoreError
 from beatd.model import RedisSettings
 from beatd.store.claims import EntryState
 from beatd.store.client import connect
+from beatd.store.history import Histories, Totals
 from beatd.store.keys import Keys
+from beatd.store.records import Record
 from beatd.store.states import EntryStates
+
+if TYPE_CHECKING:
+    import redis
 
 Document = Mapping[str, Any]
 
@@ -62,7 +67,16 @@ class StoreView:
         with self._states() as states:
             return states.runs(names)
 
+    def history(self, name: str) -> tuple[list[Record], Totals]:
+        """The last runs of an entry, the newest first, and how many there were."""
+        with self._client() as client:
+            histories = Histories(client, Keys(self._settings.prefix))
+            return histories.completed(list(histories.of([name]))), histories.totals([name])[name]
+
     @contextmanager
     def _states(self) -> Iterator[EntryStates]:
-        with connect(self._url(), timeout_ms=self._settings.timeout_ms, name="beatd-web") as client:
+        with self._client() as client:
             yield EntryStates(client, Keys(self._settings.prefix))
+
+    def _client(self) -> redis.Redis:
+        return connect(self._url(), timeout_ms=self._settings.timeout_ms, name="beatd-web")

@@ -2,8 +2,10 @@
 
 import json
 import signal
+import uuid
 from collections import Counter
 
+import kombu
 import pytest
 import redis
 
@@ -137,3 +139,28 @@ def test_ctrl_c_withdraws_what_is_left(start_beatd, daemon, client, wait_until):
     assert not client.exists(KEYS.requests)
     daemon.expect("Backfill of hourly withdrawn")
     assert client.llen("celery") < 48
+
+
+def test_through_the_outbox_to_a_rabbitmq(beatd, file, redis_url, rabbitmq, start_beatd, wait_until):
+    """The command reaches the store alone; the leader brings the runs to the broker, each once."""
+    queue = f"by-hand-{uuid.uuid4().hex[:8]}"
+    broker = f'[broker]\nurl = "{rabbitmq.url}"\ndefault_queue = "{queue}"\n'
+    file.write_text(CONFIG.format(url=redis_url).replace("[leader]", f"{broker}[leader]"))
+    start_beatd("run").expect("entries in force")
+    run_id = beatd("trigger", "hourly").stdout.strip()
+    day = ["backfill", "hourly", "--from", "2026-01-10", "--to", "2026-01-11", "--rate", "100/s"]
+    assert "24 sent" in beatd(*day).stdout
+    assert "0 sent" in beatd(*day).stdout
+    found = {}
+
+    def all_there():
+        with kombu.Connection(rabbitmq.url, connect_timeout=5) as connection:
+            channel = connection.channel()
+            for message in iter(lambda: channel.basic_get(queue, no_ack=True), None):
+                assert message.headers["id"] not in found
+                found[message.headers["id"]] = message.headers["beatd-due-at"]
+        return len(found) >= 25
+
+    wait_until(all_there, 20, "25 messages")
+    assert run_id in found
+    assert sorted(found.values())[:24] == [f"2026-01-10T{hour:02}:00:00.000+00:00" for hour in range(24)]

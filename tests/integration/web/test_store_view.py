@@ -7,6 +7,7 @@ import pytest
 from beatd.clock import SystemClock
 from beatd.exceptions import StoreRefused, StoreUnavailable
 from beatd.model import RedisSettings
+from beatd.store import records
 from beatd.store.claims import ADOPT_BATCH, Claim, Claims, EntryState
 from beatd.store.client import connect
 from beatd.store.keys import Keys
@@ -40,6 +41,14 @@ def test_it_reads_what_claims_wrote(client, redis_url):
     assert seen.runs(["b", "nobody", "a"]) == [0, 0, 2]
     assert seen.states([]) == []
     assert seen.runs([]) == []
+
+
+def test_it_reads_past_runs(client, redis_url):
+    client.set(KEYS.history("a"), records.run_cell(records.SENT, NOW, NOW, NOW + 3))
+    client.hset(KEYS.shard().tally, "a", "overlap 2 ")
+    lines, totals = view(redis_url).history("a")
+    assert [(one.due_ms, one.late_ms) for one in lines] == [(NOW, 3)]
+    assert totals.counts == {"overlap": 2}
 
 
 def test_many_are_read_in_their_order(client):

@@ -2,12 +2,14 @@
 
 import asyncio
 import threading
+from collections import Counter
 
 import httpx
 import pytest
 
 from beatd import config
 from beatd.store.claims import EntryState
+from beatd.store.history import Totals
 from beatd.web.app import create
 from beatd.web.guard import LOCAL_NAMES
 from beatd.web.plan import Plan
@@ -38,6 +40,7 @@ class Told:
     def __init__(self, document):
         self.document = document
         self.known = {}
+        self.past = {}
         self.error = None
 
     def status(self):
@@ -51,6 +54,10 @@ class Told:
 
     def runs(self, names):
         return [state.runs if state else 0 for state in self.states(names)]
+
+    def history(self, name):
+        self.status()
+        return self.past.get(name, []), Totals(7, Counter(overlap=2))
 
 
 def daemon(name="one", **more):

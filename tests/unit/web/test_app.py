@@ -3,9 +3,10 @@
 import pytest
 
 from beatd.exceptions import StoreUnavailable
+from beatd.store.records import Record
 from tests.unit.web.conftest import NOW, daemon, document, shard
 
-PATHS = ("/", "/api/status", "/api/entries", "/healthz", "/readyz", "/metrics")
+PATHS = ("/", "/api/status", "/api/entries", "/api/entries/tick/history", "/healthz", "/readyz", "/metrics")
 
 
 def many(count):
@@ -145,3 +146,17 @@ def test_metrics_are_of_everybody(site):
     assert "beatd_daemons 2\n" in text
     assert 'beatd_leading_shards{daemon="two"} 0\n' in text
     assert "three" not in text
+
+
+def test_past_runs_of_an_entry(site):
+    site.store.past["a/b c"] = [Record("a/b c", "scheduled", NOW, NOW + 3, 3, "id", outcome="SUCCESS", runtime_ms=12)]
+    answer = site.get("/api/entries/a%2Fb%20c/history").json()
+    [run] = answer["runs"]
+    assert answer["totals"] == {"scheduled": 7, "overlap": 2}
+    assert (run["run_id"], run["lateness_ms"], run["outcome"], run["runtime_ms"]) == ("id", 3, "SUCCESS", 12)
+
+
+def test_an_entry_may_have_no_past_but_must_exist(site):
+    assert site.get("/api/entries/tick/history").json()["runs"] == []
+    answer = site.get("/api/entries/tock/history")
+    assert (answer.status_code, "tock" in answer.json()["error"]) == (404, True)
