@@ -18,7 +18,7 @@ HOLD_S = 2.0
 _BURST_S = 0.1
 """What was not used of the last moments may be made up for; also makes up for a loop that wakes a little late."""
 _FURTHEST_S = 300.0
-"""The longest wait in the store: a limit may be changed meanwhile."""
+"""The longest wait in the store: a limit may be changed meanwhile. Each message that waits less has its own moment."""
 _SECONDS = {"s": 1, "m": 60, "h": 3600}
 
 
@@ -75,8 +75,11 @@ class _Bucket:
         if len(self.held) < self._places and wait <= HOLD_S:
             self.held.append(request)
             return 0.0
-        self._parked_until = max(self._parked_until + 1 / self._rate, now + wait)
-        return min(_FURTHEST_S, self._parked_until - now)
+        place = max(self._parked_until + 1 / self._rate, now + wait)
+        if place - now > _FURTHEST_S:
+            return _FURTHEST_S  # it gets its place then
+        self._parked_until = place
+        return place - now
 
 
 class Rates:
