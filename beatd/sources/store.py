@@ -32,7 +32,7 @@ REST_S = 0.1
 """Changes in quick succession are taken together: seconds between two looks, more when a look takes long."""
 RETRY_MIN, RETRY_MAX = 0.1, 2.0
 """Seconds between attempts while the store does not answer."""
-_NAMES_SHOWN = 10
+_NAMES_SHOWN, _FAULTY_SHOWN = 10, 100
 
 
 class StoreSource:
@@ -127,6 +127,7 @@ class StoreSource:
         with self._changing:
             if news.before or news.went_back:
                 self._take_in(news, blink=not anew)
+                self._say_faults()
         self._on_read(self._mirror.revision)
         self.read.set()
 
@@ -141,8 +142,12 @@ class StoreSource:
         if any(after[name].policies.enabled for name in blinking):  # type: ignore[union-attr]
             self._on_change(overlay.in_force(blinking))
         self._on_change(overlay.in_force())
-        self._say(news, before, after)
-        self._say_faults()
+        if self.read.is_set():
+            self._say(news, before, after)
+        else:
+            entries, pauses = len(mirror.tables), len(mirror.pauses)
+            extra = {"event": "runtime_read", "entries": entries, "pauses": pauses, "revision": mirror.revision}
+            log.info("The state store adds %d entries, and %d are paused", entries, pauses, extra=extra)
 
     def _say(self, news: News, before: dict[str, Entry | None], after: dict[str, Entry | None]) -> None:
         if news.went_back:
@@ -159,19 +164,21 @@ class StoreSource:
             log.info("Runtime changes: %s%s", ", ".join(signs[:_NAMES_SHOWN]), more, extra=extra)
 
     def _say_faults(self) -> None:
-        """Say once what is wrong with an entry, and which entries do not count."""
-        said: dict[str, str] = {}
-        for name, faults in self._overlay.faults.items():
-            said[name] = "\n".join(map(str, faults))
-            for fault in faults if self._said.get(name) != said[name] else ():
+        """Say once what is wrong with an entry, and which entries do not count; of very many the first."""
+        said = {name: "\n".join(map(str, faults)) for name, faults in self._overlay.faults.items()}
+        new = [name for name, text in said.items() if self._said.get(name) != text]
+        for name in new[:_FAULTY_SHOWN]:
+            for fault in self._overlay.faults[name]:
                 extra = {"event": "runtime_entry_broken", "entry": name, "key": self._keys.runtime().schedules}
                 log.error("%s; the entry is not in force", fault, extra=extra)
-        for other in self._overlay.conflicts():
-            said[other.name] = other.source
-            if self._said.get(other.name) != other.source:
-                text = "Entry %s is in %s and in the state store; the first counts"
-                log.warning(text, other.name, other.source, extra={"event": "entry_overruled", "entry": other.name})
-        self._said = said
+        if new[_FAULTY_SHOWN:]:
+            text = "%d entries in the state store are wrong and not in force"
+            log.error(text, len(new), extra={"event": "runtime_entries_broken", "count": len(new)})
+        conflicts = {other.name: other.source for other in self._overlay.conflicts()}
+        for name in [name for name, source in conflicts.items() if self._said.get(name) != source][:_FAULTY_SHOWN]:
+            text = "Entry %s is in %s and in the state store; the first counts"
+            log.warning(text, name, conflicts[name], extra={"event": "entry_overruled", "entry": name})
+        self._said = said | conflicts
 
     def _stand_back(self, error: StoreError) -> float:
         """The store failed: what is in force stays; returns the seconds until the next try."""

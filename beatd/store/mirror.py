@@ -40,6 +40,8 @@ class Mirror:
         self._keys = keys.runtime()
         self._since = Script(client, "runtime_since")
         self._began = b""
+        self._before: Before = {}
+        self._went_back = False
         self.tables: dict[str, bytes] = {}
         self.pauses: dict[str, bytes] = {}
         self.revision = 0
@@ -48,19 +50,18 @@ class Mirror:
         """Bring the copy up to date; ``anew`` reads everything, for who may have missed something.
 
         Raises :class:`~beatd.exceptions.StoreUnavailable` or :class:`~beatd.exceptions.StoreRefused`; the copy is then
-        what it was, or a part of the way to what the store has.
+        what it was, or a part of the way to what the store has, of which the next call tells.
         """
-        before: Before = {}
-        went_back = False
         for _ in range(_ATTEMPTS):
             if anew:
-                went_back |= self._read_anew(before)
-            anew = not self._catch_up(before)
+                self._read_anew()
+            anew = not self._catch_up()
             if not anew:
                 break
-        return News(before, went_back)
+        news, self._before, self._went_back = News(self._before, self._went_back), {}, False
+        return news
 
-    def _catch_up(self, before: Before) -> bool:
+    def _catch_up(self) -> bool:
         """Take in what has changed, noting what was before; False when everything is to be read."""
         asked = [self.revision, self._began, KEPT]
         revision, began, entries, pauses, *changed = self._since([*self._keys], asked)
@@ -68,7 +69,7 @@ class Mirror:
             return False
         for raw, table, pause in zip(changed[::3], changed[1::3], changed[2::3], strict=True):
             name = _text(raw)
-            before.setdefault(name, self._of(name))
+            self._note(name)
             _keep(self.tables, name, table)
             _keep(self.pauses, name, pause)
         if (len(self.tables), len(self.pauses)) != (entries, pauses):
@@ -76,11 +77,8 @@ class Mirror:
         self.revision, self._began = revision, began
         return True
 
-    def _read_anew(self, before: Before) -> bool:
-        """Read all of it, noting what was before; tells whether the store went back.
-
-        What changes meanwhile has a higher revision, and is caught up with.
-        """
+    def _read_anew(self) -> None:
+        """Read all of it, noting what was before. What changes meanwhile has a higher revision."""
         with naming(self._client, self._keys):
             mark: Any = self._client.hmget(self._keys.revision, "number", "began")
             tables = self._read(self._keys.schedules)
@@ -88,16 +86,15 @@ class Mirror:
         revision, began = int(mark[0]) if mark[0] and mark[0].isdigit() else 0, mark[1] or b""
         went_back = revision < self.revision or began != self._began
         went_back |= revision == self.revision and tables.keys() != self.tables.keys()
-        went_back &= self.revision > 0
+        self._went_back |= went_back and self.revision > 0
         different = {name for name, _ in tables.items() ^ self.tables.items()}
         different |= {name for name, _ in pauses.items() ^ self.pauses.items()}
         for name in different:
-            before.setdefault(name, self._of(name))
+            self._note(name)
         self.tables, self.pauses, self.revision, self._began = tables, pauses, revision, began
-        return went_back
 
-    def _of(self, name: str) -> tuple[bytes | None, bytes | None]:
-        return self.tables.get(name), self.pauses.get(name)
+    def _note(self, name: str) -> None:
+        self._before.setdefault(name, (self.tables.get(name), self.pauses.get(name)))
 
     def _read(self, key: str) -> dict[str, bytes]:
         found = self._client.hscan_iter(key, count=BATCH)

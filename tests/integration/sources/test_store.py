@@ -58,7 +58,8 @@ def runtime(redis_url):
         yield Runtime(client, KEYS)
 
 
-def test_what_is_there_already_is_in_force_when_it_has_been_read(follow, runtime, redis_url):
+def test_what_is_there_already_is_in_force_when_it_has_been_read(follow, runtime, redis_url, caplog):
+    caplog.set_level("INFO")
     runtime.put("b", TABLE)
     runtime.pause(["a"], Pause())
     follower = follow(redis_url, "a")
@@ -66,6 +67,8 @@ def test_what_is_there_already_is_in_force_when_it_has_been_read(follow, runtime
     assert follower.enabled == {"a": False, "b": True}
     assert follower.revision == 2
     assert (follower.seen[-1].runtime, follower.seen[-1].paused) == (1, 1)
+    (record,) = [record for record in caplog.records if record.event.startswith("runtime")]
+    assert (record.event, record.entries, record.pauses, record.revision) == ("runtime_read", 1, 1, 2)
 
 
 def test_changes_are_in_force_within_moments(follow, runtime, redis_url, wait_until, caplog):
@@ -133,6 +136,15 @@ def test_what_is_wrong_is_said_once_and_the_others_go_on(follow, runtime, redis_
     (overruled,) = [record for record in caplog.records if record.event == "entry_overruled"]
     assert overruled.entry == "a"
     assert set(follower.enabled) == {"a", "good", "more"}
+
+
+def test_of_very_many_faults_the_first_are_said(follow, redis_url, caplog):
+    with connect(redis_url) as client:
+        client.hset(KEYS.runtime().schedules, mapping={f"n{number}": "[]" for number in range(500)})
+        client.hset(KEYS.runtime().revision, mapping={"number": 500, "began": 1})
+    assert follow(redis_url).source.read.wait(10)
+    events = [record.event for record in caplog.records]
+    assert (events.count("runtime_entry_broken"), events.count("runtime_entries_broken")) == (100, 1)
 
 
 def test_while_the_store_is_away_what_it_said_last_holds(follow, start_server, wait_until, caplog):

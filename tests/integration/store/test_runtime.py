@@ -2,7 +2,7 @@
 
 import pytest
 
-from beatd.exceptions import StoreRefused
+from beatd.exceptions import StoreRefused, StoreUnavailable
 from beatd.store.client import connect
 from beatd.store.keys import Keys
 from beatd.store.mirror import Mirror
@@ -172,6 +172,21 @@ def test_reading_anew_also_notices_that_the_store_went_back(runtime, mirror, cli
     news = mirror.refresh(anew=True)
     assert news.went_back
     assert set(news.before) == {"a", "b", "c"}
+
+
+def test_what_was_read_before_an_error_is_told_afterwards(runtime, mirror):
+    runtime.put("a", TABLE)
+    catch_up = mirror._catch_up
+
+    def fail():
+        raise StoreUnavailable("gone in between")
+
+    mirror._catch_up = fail
+    with pytest.raises(StoreUnavailable):
+        mirror.refresh(anew=True)
+    mirror._catch_up = catch_up
+    assert mirror.refresh(anew=True).before == {"a": (None, None)}
+    assert mirror.refresh().before == {}
 
 
 def test_what_somebody_wrote_by_hand_is_found(runtime, mirror, client):
