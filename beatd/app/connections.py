@@ -82,14 +82,10 @@ class Connections:
         """The handle of the task with that id."""
         return AsyncResult(id, **{"app": self, **more})
 
-    def GroupResult(  # noqa: N802 - Celery's name
-        self: Any,
-        id: str | None = None,  # noqa: A002
-        results: Any = None,
-        **more: Any,
-    ) -> GroupResult:
-        """The handle of several tasks under one id."""
-        return GroupResult(id, results, **{"app": self, **more})
+    @cached_property
+    def GroupResult(self) -> type[GroupResult]:  # noqa: N802 - Celery's name
+        """Handles of several tasks under one id: ``app.GroupResult(id, results)``, ``app.GroupResult.restore(id)``."""
+        return type("GroupResult", (GroupResult,), {"of": self})
 
     def ResultSet(self: Any, results: Any = None, **more: Any) -> ResultSet:  # noqa: N802 - Celery's name
         """The handles of several tasks, asked as one."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from beatd.app.result import AsyncResult, refuse_inside_a_task
 from beatd.app.shared import current_app
@@ -188,6 +188,9 @@ class ResultSet:
 class GroupResult(ResultSet):
     """The results of a group, under its id. ``save`` keeps the list of them in the result backend for others."""
 
+    of: ClassVar[Any] = None
+    """The app of all handles of this class, if it is an app's own (``app.GroupResult``)."""
+
     def __init__(
         self,
         id: str | None = None,  # noqa: A002 - Celery's name
@@ -196,7 +199,7 @@ class GroupResult(ResultSet):
         app: App | None = None,
         **_: Any,
     ) -> None:
-        super().__init__(results, app)
+        super().__init__(results, app or self.of)
         self.id = id or ""
         self.parent = parent
 
@@ -219,7 +222,7 @@ class GroupResult(ResultSet):
     @classmethod
     def restore(cls, id: str, app: App | None = None, **_: Any) -> Any:  # noqa: A002 - Celery's name
         """The group that was saved under this id, None if there is none."""
-        app = app or current_app()
+        app = app or cls.of or current_app()
         kept = app.results.groups.restore(id)
         return None if kept is None else result_from_tuple(kept, app)
 

@@ -51,8 +51,9 @@ WAIT = 30.0
 class Pair:
     """A client of one make and a worker's queue."""
 
-    def __init__(self, client: Any, package: Any, queue: str, store: redis.Redis) -> None:
+    def __init__(self, client: Any, package: Any, queue: str, backend: str, store: redis.Redis) -> None:
         self.app = client
+        self.backend = backend
         self.canvas = package
         self.errors = package.exceptions
         self.queue = queue
@@ -159,4 +160,4 @@ def paired(name: str, broker: str, backend: str) -> Iterator[Pair]:
     """The pair of that name among :data:`PAIRS`."""
     connect, package, queue = PAIRS[name]
     with connect(broker, backend, queue) as client, redis.Redis.from_url(backend, decode_responses=True) as store:
-        yield Pair(client, package, queue, store)
+        yield Pair(client, package, queue, backend, store)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import uuid
 
 import pytest
 
+from beatd import App
 from tests.acceptance.celery_pairs import PAIRS, WAIT, WARNINGS, paired, workers
 
 pytestmark = WARNINGS
@@ -52,6 +54,23 @@ def test_groups(pair):
     assert result.completed_count() == len(result) == 5
     assert get(group([s("add", 1), s("mul", 2)])(10)) == [11, 20]
     assert get(group(group(s("add", 1, 1)), s("add", 2, 2))()) == [2, 4]
+
+
+def test_groups_are_remembered(pair):
+    result = pair.canvas.group(pair.s("echo", 1), pair.s("echo", 2))()
+    result.save()
+    restored = pair.app.GroupResult.restore(result.id)
+    assert (restored.id, get(restored)) == (result.id, [1, 2])
+    with contextlib.closing(App("other", backend=pair.backend, set_as_current=False)) as ours:
+        assert get(ours.GroupResult.restore(result.id)) == [1, 2]
+    result.delete()
+    assert pair.app.GroupResult.restore(result.id) is None
+
+
+def test_retries_inside(pair):
+    s, canvas = pair.s, pair.canvas
+    assert get((s("flaky", 1) | s("add", 1)).delay()) == 2
+    assert get(canvas.chord([s("flaky", 2), s("echo", 1)], s("total"))()) == 3
 
 
 def test_chords(pair):

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from beatd.app.canvas.chains import chain
 from beatd.app.context import current
+from beatd.app.group_result import GroupResult
 from beatd.app.sending import new_id
 from beatd.app.signature import Signature, as_signature, kind
 
@@ -87,7 +88,7 @@ class group(Signature):  # noqa: N801 - Celery's name
         with self.app.publishing_together():
             for task in copy.tasks:
                 task.apply_async(args, kwargs or {}, add_to_parent=False, **options)
-        if len(result) == 1 and isinstance(result[0], type(result)):
+        if len(result) == 1 and isinstance(result[0], GroupResult):
             result = result[0]  # a chain that ends in a group
         running = current()
         if add_to_parent and running is not None:
