@@ -117,6 +117,22 @@ def test_a_task_that_kills_its_process_has_three_chances(app, start_worker, serv
     worker.expect("its last chance")
 
 
+def test_it_has_no_more_of_them_on_rabbitmq(rabbitmq, tmp_path, redis_url, start_worker, server):
+    text = TASKS.format(url=rabbitmq.url, ledger=redis_url).replace(
+        "backend=" + repr(rabbitmq.url), f"backend={redis_url!r}"
+    )
+    (tmp_path / "proj.py").write_text(f"{text}\napp.conf.state_store = {redis_url!r}\n")
+    app = App("proj", broker=rabbitmq.url, backend=redis_url)
+    worker = start_worker("-c", "1", "-Q", "killers")
+    killer = send(app, "kills_its_process", queue="killers")
+    with pytest.raises(WorkerLostError, match="was running 3 times"):
+        killer.get(timeout=30)
+    assert server.get("killed") == "3"
+    assert send(app, "add", 2, 3, queue="killers").get(timeout=20) == 5
+    worker.expect("its last chance")
+    app.close()
+
+
 @pytest.mark.soak
 def test_a_task_that_kills_its_worker_has_three_chances(app, start_worker, server, wait_until):
     killer, neighbour = send(app, "kills_its_worker"), send(app, "late", 3, "neighbour")
