@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
-from heapq import merge
-from itertools import takewhile
+from heapq import heappop, heappush
+from operator import itemgetter
 from typing import NamedTuple
 
 from beatd.beat.verdict import Facts, Skip, judge
@@ -67,13 +67,11 @@ def upcoming(entry: Entry, after_ms: int, *, first_seen_ms: int | None = None) -
     ``first_seen_ms`` is when the daemon first saw the entry, by default ``after_ms``. ``max_runs`` counts from
     ``after_ms`` on.
     """
-    policies = entry.policies
-    if not policies.enabled:
+    if not entry.policies.enabled:
         return
-    seen_ms = after_ms if first_seen_ms is None else first_seen_ms
-    line = timeline(entry, seen_ms)
-    left = policies.max_runs
-    due_ms = line.next_after_ms(max(after_ms, seen_ms) if counts_from_first_seen(entry) else after_ms)
+    line = timeline(entry, after_ms if first_seen_ms is None else first_seen_ms)
+    left = entry.policies.max_runs
+    due_ms = _first_due(entry, after_ms, first_seen_ms)
     while due_ms is not None:
         run = foreseen(entry, line, due_ms)
         yield run
@@ -96,11 +94,46 @@ def foreseen(entry: Entry, line: Schedule, due_ms: int) -> Upcoming:
 def all_upcoming(
     entries: Iterable[Entry], after_ms: int, *, first_seen_ms: int | None = None, until_ms: int | None = None
 ) -> Iterator[Upcoming]:
-    """The runs of all entries that are due before ``until_ms``, in the order in which they leave."""
-    runs = (upcoming(entry, after_ms, first_seen_ms=first_seen_ms) for entry in entries)
-    if until_ms is not None:
-        runs = (takewhile(lambda run: run.due_ms < until_ms, each) for each in runs)
-    return merge(*runs, key=lambda run: (run.fire_ms, run.entry.name))
+    """The runs of all entries that are due before ``until_ms``, in the order in which they leave.
+
+    No run leaves before it is due: so an entry is not looked at before what leaves earlier has been taken.
+    """
+    firsts: dict[tuple[object, ...], int | None] = {}
+    starts: list[tuple[int, str, Entry]] = []
+    for entry in entries:
+        key = (id(entry.schedule), entry.policies.start, entry.policies.end)
+        if key not in firsts:
+            firsts[key] = _first_due(entry, after_ms, first_seen_ms)
+        if (first := firsts[key]) is not None and (until_ms is None or first < until_ms):
+            starts.append((first, entry.name, entry))
+    waiting: _Waiting = []
+    for first_due_ms, name, entry in sorted(starts, key=itemgetter(0, 1)):
+        yield from _leaving(waiting, first_due_ms, until_ms)
+        _wait(waiting, name, upcoming(entry, after_ms, first_seen_ms=first_seen_ms), until_ms)
+    yield from _leaving(waiting, None, until_ms)
+
+
+_Waiting = list[tuple[int, str, Upcoming, Iterator[Upcoming]]]
+"""A heap of the next runs of entries, with those that follow."""
+
+
+def _leaving(waiting: _Waiting, before_ms: int | None, until_ms: int | None) -> Iterator[Upcoming]:
+    while waiting and (before_ms is None or waiting[0][0] < before_ms):
+        _, name, run, following = heappop(waiting)
+        yield run
+        _wait(waiting, name, following, until_ms)
+
+
+def _wait(waiting: _Waiting, name: str, runs: Iterator[Upcoming], until_ms: int | None) -> None:
+    run = next(runs, None)
+    if run is not None and (until_ms is None or run.due_ms < until_ms):
+        heappush(waiting, (run.fire_ms, name, run, runs))
+
+
+def _first_due(entry: Entry, after_ms: int, first_seen_ms: int | None) -> int | None:
+    seen_ms = after_ms if first_seen_ms is None else first_seen_ms
+    since_ms = max(after_ms, seen_ms) if counts_from_first_seen(entry) else after_ms
+    return timeline(entry, seen_ms).next_after_ms(since_ms)
 
 
 def counts_from_first_seen(entry: Entry) -> bool:
