@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
 
 from beatd import config, sources
+from beatd.cli.installation import installation
 from beatd.cli.output import plural
 from beatd.cli.writing import write_file
+from beatd.config import Config
 from beatd.config.writing import export as to_toml
+from beatd.exceptions import ConfigError
+from beatd.model import Entry
+from beatd.sources import Overlay
+from beatd.store.mirror import Mirror
 
 
 @click.command("export")
@@ -22,17 +29,34 @@ from beatd.config.writing import export as to_toml
     help="Write this file, not to standard output.",
 )
 @click.option("--force", is_flag=True, help="Overwrite the file if it is there.")
-def export(*, config_file: str | None, app: str | None, output: Path | None, force: bool) -> None:
-    """Write the effective schedule as TOML: all files with their defaults, and what the app registers.
+@click.option("--offline", is_flag=True, help="Without the entries of the state store.")
+def export(*, config_file: str | None, app: str | None, output: Path | None, force: bool, offline: bool) -> None:
+    """Write the effective schedule as TOML: all files with their defaults, the app, and the entries of the store.
 
-    Settings are not in it, because they may hold secrets: it is a file to include, or to compare.
+    Settings are not in it, because they may hold secrets: it is a file to include, or to compare. Neither are pauses.
     """
     path = config.find(config_file)
     loaded = sources.load(path, app=app)
-    header = (f"{plural(len(loaded.entries), 'entry')} from {path}, schedule {loaded.digest}.",)
-    text = to_toml(loaded.entries, timezone=loaded.settings.timezone, header=header)
+    runtime = [] if offline else _runtime(loaded, config_file)
+    entries = [*loaded.entries, *runtime]
+    header = f"{plural(len(entries), 'entry')} from {path}"
+    if runtime:
+        header += f", {len(runtime)} of them from its state store"
+    text = to_toml(entries, timezone=loaded.settings.timezone, header=[f"{header}."])
     if output is None:
         click.echo(text, nl=False)
     else:
         write_file(output, text, force=force)
-        click.echo(f"{output}: {plural(len(loaded.entries), 'entry')}", err=True)
+        click.echo(f"{output}: {plural(len(entries), 'entry')}", err=True)
+
+
+def _runtime(loaded: Config, config_file: str | None) -> Sequence[Entry]:
+    """The entries that only the state store has. Raises a StoreError, and ConfigError for one that cannot be read."""
+    with installation(config_file) as there:
+        mirror = Mirror(there.client, there.keys)
+        mirror.refresh(anew=True)
+    overlay = Overlay(loaded)
+    overlay.change(mirror.tables)
+    if overlay.faults:
+        raise ConfigError(fault for found in overlay.faults.values() for fault in found)
+    return overlay.in_force().entries[len(loaded.entries) :]
