@@ -18,8 +18,9 @@ if TYPE_CHECKING:
     from beatd.app.app import App
     from beatd.app.canvas import chain, chord, chunks, group, xmap, xstarmap
     from beatd.app.group_result import GroupResult, ResultSet
+    from beatd.app.joining import allow_join_result
     from beatd.app.log import get_task_logger
-    from beatd.app.result import AsyncResult, allow_join_result
+    from beatd.app.result import AsyncResult
     from beatd.app.shared import current_app, current_task, maybe_signature, shared_task, signature
     from beatd.app.signature import Signature
     from beatd.app.task import Task
@@ -34,7 +35,7 @@ _HOMES = {
     "ResultSet": "beatd.app.group_result",
     "Signature": "beatd.app.signature",
     "Task": "beatd.app.task",
-    "allow_join_result": "beatd.app.result",
+    "allow_join_result": "beatd.app.joining",
     "chain": "beatd.app.canvas",
     "chord": "beatd.app.canvas",
     "chunks": "beatd.app.canvas",

@@ -6,7 +6,7 @@ from typing import Any
 
 from beatd.app.aftermath import call_errbacks
 from beatd.app.context import Context
-from beatd.app.result import EagerResult
+from beatd.app.eager_result import EagerResult
 from beatd.app.run import Outcome, run_task
 from beatd.app.sending import new_id
 from beatd.app.signature import as_signature

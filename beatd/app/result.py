@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from beatd.app.context import current
+from beatd.app.joining import refuse_inside_a_task
 from beatd.app.shared import current_app
 from beatd.exceptions import TaskRevokedError
 from beatd.store.outcomes import (
@@ -80,7 +78,7 @@ class AsyncResult(Generic[R_co]):
         if self.ignored:
             return None  # type: ignore[return-value]  # the caller asked for no result
         if self._final is None:
-            seen = None if on_message is None else (lambda meta: on_message(_decoded(meta)))
+            seen = None if on_message is None else (lambda meta: on_message(decoded(meta)))
             watch = self._watch_parents(on_interval) if follow_parents and propagate and self.parent else on_interval
             self._final = self.app.results.wait(
                 self.id, timeout=timeout, interval=interval, on_message=seen, on_interval=watch
@@ -106,7 +104,7 @@ class AsyncResult(Generic[R_co]):
 
     def maybe_throw(self, propagate: bool = True, callback: Callable[[str, Any], Any] | None = None) -> Any:
         """Raise the task's exception if it failed or was revoked; else return the result."""
-        meta = _decoded(self._meta())
+        meta = decoded(self._meta())
         value = meta["result"]
         if propagate and meta["status"] in PROPAGATE_STATES:
             raise value if isinstance(value, BaseException) else TaskRevokedError(value)
@@ -126,7 +124,7 @@ class AsyncResult(Generic[R_co]):
     @property
     def result(self) -> Any:
         """The return value, the exception of a failed task, or the ``meta`` of a state of the task's own."""
-        return _decoded(self._meta())["result"]
+        return decoded(self._meta())["result"]
 
     info = result
 
@@ -279,63 +277,7 @@ class AsyncResult(Generic[R_co]):
         return f"<{type(self).__name__}: {self.id}>"
 
 
-class EagerResult(AsyncResult[R_co]):
-    """The outcome of a task that ran in this process (``apply``, ``task_always_eager``)."""
-
-    def __init__(  # noqa: PLR0917 - Celery's signature
-        self,
-        id: str,  # noqa: A002
-        ret_value: Any,
-        state: str,
-        traceback: str | None = None,
-        name: str | None = None,
-        app: App | None = None,
-    ) -> None:
-        super().__init__(id, app=app)
-        self._final = {"status": state, "result": ret_value, "traceback": traceback, "name": name}
-
-    def get(
-        self,
-        timeout: float | None = None,  # noqa: ARG002 - it has ended already
-        propagate: bool = True,
-        *_: Any,
-        **__: Any,
-    ) -> R_co:
-        if propagate:
-            self.maybe_throw()
-        return self.result  # type: ignore[no-any-return]
-
-    wait = get
-
-    def forget(self) -> None:
-        """Nothing is stored."""
-
-    def revoke(self, *_: Any, **__: Any) -> None:
-        """It has ended already."""
-
-
-_joining: ContextVar[bool] = ContextVar("beatd_joining_allowed", default=False)
-
-
-@contextmanager
-def allow_join_result() -> Iterator[None]:
-    """Inside, tasks may wait for results. A pool in which all tasks wait for others is stuck: nobody runs these."""
-    token = _joining.set(True)
-    try:
-        yield
-    finally:
-        _joining.reset(token)
-
-
-def refuse_inside_a_task() -> None:
-    """Raise RuntimeError where waiting could lock the pool up: inside a task that a worker runs."""
-    running = current()
-    if running is None or _joining.get() or running.context.is_eager or running.context.called_directly:
-        return
-    raise RuntimeError("Never call result.get() within a task: it can deadlock the worker")
-
-
-def _decoded(meta: dict[str, Any]) -> dict[str, Any]:
+def decoded(meta: dict[str, Any]) -> dict[str, Any]:
     """The document with its exception, if it has one, as an exception."""
     if meta["status"] in EXCEPTION_STATES and not isinstance(meta["result"], BaseException):
         error = exception_from(meta["result"])

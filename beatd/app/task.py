@@ -6,14 +6,17 @@ import inspect
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, NoReturn, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, ParamSpec, TypeVar
 
 from beatd.app.canvas import chunks, xmap, xstarmap
 from beatd.app.context import Context, current, running
+from beatd.app.eager_result import EagerResult
+from beatd.app.hooks import Hooks
 from beatd.app.replacing import replace_task
-from beatd.app.result import AsyncResult, EagerResult
+from beatd.app.result import AsyncResult
+from beatd.app.retrying import next_attempt, retry_task
 from beatd.app.signature import Signature
-from beatd.exceptions import MaxRetriesExceededError, Reject, Retry
+from beatd.exceptions import MaxRetriesExceededError, Retry
 
 if TYPE_CHECKING:
     from beatd.app.app import App
@@ -39,7 +42,7 @@ _SENT = ("queue", "exchange", "routing_key", "priority", "expires", "serializer"
 """A task's options that go into each of its messages."""
 
 
-class Task(Generic[P, R]):
+class Task(Hooks, Generic[P, R]):
     """The base of all tasks; ``@app.task`` makes a subclass and its one instance out of a function.
 
     A base class of one's own may override ``__call__`` and the hooks, and set any of the options below.
@@ -194,26 +197,8 @@ class Task(Generic[P, R]):
         id, with the same arguments unless new ones are given. When there were ``max_retries`` already, ``exc`` is
         raised, or what is being handled now, or :class:`~beatd.exceptions.MaxRetriesExceededError`.
         """
-        request = self.request
-        error = exc or sys.exc_info()[1]
-        if request.called_directly:
-            raise error or Retry("Task can be retried", None)
-        limit = self.max_retries if max_retries is None else max_retries
-        if limit is not None and request.retries >= limit:
-            self._give_up(request, error)
-        if eta is None and countdown is None:
-            countdown = self.default_retry_delay
-        again = self.signature_from_request(request, args, kwargs, eta=eta, countdown=countdown, **options)
-        reason = Retry(exc=error, when=eta or countdown)
-        reason.signature = again  # type: ignore[attr-defined]  # what a run in this process goes on with
-        if not request.is_eager:
-            try:
-                again.apply_async()
-            except Exception as failed:
-                raise Reject(failed, requeue=False) from failed
-        if throw:
-            raise reason
-        return reason
+        when = {"eta": eta, "countdown": countdown}
+        return retry_task(self, args, kwargs, exc or sys.exc_info()[1], when, max_retries, options, throw=throw)
 
     def signature_from_request(
         self,
@@ -223,31 +208,9 @@ class Task(Generic[P, R]):
         **options: Any,
     ) -> Signature:
         """The next attempt at a run: the same id, queue, limits and callbacks."""
-        hard, soft = request.timelimit or (None, None)
-        info = request.delivery_info or {}
-        again = {
-            "task_id": request.id,
-            "root_id": request.root_id,
-            "parent_id": request.id,
-            "retries": request.retries + 1,
-            "queue": info.get("routing_key"),
-            "priority": info.get("priority"),
-            "expires": request.expires,
-            "time_limit": hard,
-            "soft_time_limit": soft,
-            "headers": request.headers or None,
-            "link": request.callbacks,
-            "link_error": request.errbacks,
-            "chain": request.chain,
-            "chord": request.chord,
-            "group_id": request.group,
-            "group_index": request.group_index,
-            "ignore_result": request.ignore_result,
-            **{name: value for name, value in options.items() if value is not None},
-        }
-        return self.signature(
-            request.args if args is None else args, request.kwargs if kwargs is None else kwargs, options=again
-        )
+        again = {**next_attempt(request), **{name: value for name, value in options.items() if value is not None}}
+        args, kwargs = request.args if args is None else args, request.kwargs if kwargs is None else kwargs
+        return self.signature(args, kwargs, options=again)
 
     def update_state(self, task_id: str | None = None, state: str | None = None, meta: Any = None, **_: Any) -> None:
         """Store a state of the task's own, with ``meta`` (JSON) as its result; waiting clients see it at once."""
@@ -298,33 +261,7 @@ class Task(Generic[P, R]):
         """Replace an attribute by ``around(attribute)``."""
         setattr(self, attribute, around(getattr(self, attribute)))
 
-    # -- hooks, to be overridden --------------------------------------------------------------------------------------
-
-    def before_start(self, task_id: str, args: Any, kwargs: Any) -> None:
-        """Called before each attempt."""
-
-    def on_success(self, retval: Any, task_id: str, args: Any, kwargs: Any) -> None:
-        """Called when the task returned."""
-
-    def on_failure(self, exc: BaseException, task_id: str, args: Any, kwargs: Any, einfo: Any) -> None:
-        """Called when the task failed for good."""
-
-    def on_retry(self, exc: BaseException, task_id: str, args: Any, kwargs: Any, einfo: Any) -> None:
-        """Called when the task will be tried again."""
-
-    def after_return(  # noqa: PLR0917 - Celery's signature
-        self, status: str, retval: Any, task_id: str, args: Any, kwargs: Any, einfo: Any
-    ) -> None:
-        """Called at the end, after success and failure."""
-
     # -----------------------------------------------------------------------------------------------------------------
-
-    def shadow_name(self, args: Any, kwargs: Any, options: Any) -> str | None:
-        """What logs and monitors shall call a run of it, if that is not its name."""
-
-    @classmethod
-    def on_bound(cls, app: App) -> None:
-        """Called when it becomes a task of ``app``."""
 
     def AsyncResult(self, task_id: str) -> AsyncResult[R]:  # noqa: N802 - Celery's name
         """The handle of a run of this task."""
@@ -338,13 +275,6 @@ class Task(Generic[P, R]):
             known[1].bind(*args, **kwargs)
         except TypeError as error:
             raise TypeError(f"{self.name}() {error}") from None
-
-    def _give_up(self, request: Context, error: BaseException | None) -> NoReturn:
-        if error is not None:
-            raise error
-        raise self.MaxRetriesExceededError(
-            f"Can't retry {self.name}[{request.id}] args:{request.args} kwargs:{request.kwargs}"
-        )
 
     def __repr__(self) -> str:
         return f"<@task: {self.name}>"
