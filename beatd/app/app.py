@@ -2,34 +2,32 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
 from typing import Any, Concatenate, Literal, ParamSpec, TypeVar, overload
 
-from beatd.app import builtins, seams, shared, signals
+from beatd.app import seams, shared
 from beatd.app.autoretry import add_autoretry
 from beatd.app.conf import Conf
 from beatd.app.connections import Connections, control_of
 from beatd.app.context import current
-from beatd.app.making import annotate, discover, import_all, task_class
+from beatd.app.making import task_class
 from beatd.app.periodic import Registration, from_conf, registration
+from beatd.app.readiness import Readiness
 from beatd.app.registry import TaskRegistry
 from beatd.app.result import AsyncResult
 from beatd.app.sending import check_options, import_symbol, message_for, new_id, route_for, utc_now
-from beatd.app.signals import Signal
 from beatd.app.signature import Signature, as_signature
-from beatd.app.task import FROM_CONF
 from beatd.app.task import Task as BaseTask
 from beatd.clock import Clock, SystemClock
-from beatd.config.environment import django_settings, named_in
+from beatd.config.environment import django_settings
 from beatd.exceptions import MessageError
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 
-class App(Connections):
+class App(Readiness, Connections):
     """An application. ``main`` names tasks that are defined in the script that is being run.
 
     ``broker`` and ``backend`` are URLs; further keywords are settings (``timezone="Asia/Baku"``). ``task_cls`` is the
@@ -58,106 +56,14 @@ class App(Connections):
         self.tasks = TaskRegistry()
         self.oid = new_id()
         self.task_cls = task_cls
-        self.packages: Callable[[], Iterable[str]] = tuple
-        """Where :meth:`autodiscover_tasks` looks when it is told nothing."""
-        self.on_import_modules = Signal("app.on_import_modules", careful=False)
-        self.on_after_configure = Signal("app.on_after_configure", careful=False)
-        self.on_after_finalize = Signal("app.on_after_finalize", careful=False)
         self._periodic: dict[str, Registration] = {}
-        self._packages: list[tuple[Any, str]] = []
-        self._finalized = False
-        self._lock = threading.RLock()
+        super().__init__()
         if config_source is not None:
             self.config_from_object(config_source, namespace=namespace)
         if set_as_current:
             shared.set_current_app(self)
         if django_settings():
             seams.provided("django")(self)
-
-    # -- configuration ------------------------------------------------------------------------------------------------
-
-    def config_from_object(
-        self, obj: Any, silent: bool = False, force: bool = False, namespace: str | None = None
-    ) -> None:
-        """Take settings from an object or the module (or ``"module:attribute"``) of that name.
-
-        It is read when a setting is first needed, or now with ``force``; ``silent`` forgives a module that is not
-        there. With ``namespace="CELERY"`` only names that
-        begin with ``CELERY_`` count. What was set on ``conf`` directly wins.
-        """
-        self.conf.read_later(obj, namespace, silent=silent)
-        if force:
-            self.conf.changes()
-
-    def config_from_envvar(self, variable: str, silent: bool = False, force: bool = False) -> None:
-        """:meth:`config_from_object` with the module that an environment variable names."""
-        self.config_from_object(named_in(variable), silent=silent, force=force)
-
-    def add_defaults(self, defaults: Mapping[str, Any] | Callable[[], Mapping[str, Any]]) -> None:
-        """Settings that count where nothing else was set."""
-        for name, value in dict(defaults() if callable(defaults) else defaults).items():
-            if name not in self.conf.changes():
-                self.conf[name] = value
-
-    def setup_security(self, *_: Any, **__: Any) -> None:
-        """Signed messages are not supported: raises NotImplementedError."""
-        raise NotImplementedError("beatd has no signed messages: keep strangers off the broker")
-
-    def autodiscover_tasks(
-        self,
-        packages: Iterable[str] | Callable[[], Iterable[str]] | None = None,
-        related_name: str | None = "tasks",
-        force: bool = False,
-        **_: Any,
-    ) -> None:
-        """Import ``<package>.tasks`` of each package as soon as tasks are needed; packages without one are skipped.
-
-        In Django, without ``packages``: of all installed apps. ``force`` imports them now.
-        """
-        self._packages.append((packages if packages is not None else self._default_packages, related_name or ""))
-        if force:
-            self._discover()
-
-    def _default_packages(self) -> Iterable[str]:
-        return self.packages()
-
-    def _discover(self) -> None:
-        while self._packages:
-            packages, related_name = self._packages.pop(0)
-            discover(packages() if callable(packages) else packages, related_name)
-
-    def finalize(self) -> None:
-        """Make the app ready: signal ``on_after_configure``, import the task modules, signal ``on_after_finalize``.
-
-        Happens once, by itself, when tasks are first needed. What a receiver raises comes out here.
-        """
-        with self._lock:
-            if self._finalized:
-                return
-            self._finalized = True
-            try:
-                self.on_after_configure.send(sender=self, source=self.conf)
-                self.on_import_modules.send(sender=self)
-                signals.import_modules.send(sender=self)
-                import_all((*self.conf.imports, *self.conf.include))
-                self._discover()
-                for make in list(shared.recipes()):
-                    make(self)
-                builtins.add(self)
-                for task in self.tasks.values():
-                    self._configure(task)
-                self.on_after_finalize.send(sender=self)
-            except BaseException:
-                self._finalized = False
-                raise
-
-    def _configure(self, task: BaseTask[..., Any]) -> None:
-        if not task.is_configured:
-            task.is_configured = True
-            annotate(task, self.conf.task_annotations)
-        for attribute, setting in FROM_CONF.items():
-            if getattr(task, attribute, None) is None:
-                setattr(task, attribute, self.conf[setting])
 
     # -- tasks --------------------------------------------------------------------------------------------------------
 
@@ -204,7 +110,7 @@ class App(Connections):
         self.tasks[found.name] = found
         found.on_bound(self)
         if self._finalized:
-            self._configure(found)
+            self.configure(found)
         return found
 
     def gen_task_name(self, name: str, module: str) -> str:
