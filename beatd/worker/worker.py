@@ -157,9 +157,16 @@ class Worker:
                 extra={"event": "worker_reconnecting", "attempt": self._failures},
             )
         if self._failures:
-            self._waiting.sleep(pause)
+            self._rest(pause)
         else:
             self._waiting.until(pause, [*self._consumer.files(), *self._pool.files(), *self._remote.files()])
+
+    def _rest(self, seconds: float) -> None:
+        """Do nothing for so long but answer remote control, until told to stop."""
+        clock, phase = self._app.clock, self.ending.phase
+        until = clock.monotonic() + seconds
+        while (left := until - clock.monotonic()) > 0 and self.ending.phase is phase:
+            self._waiting.until(min(left, self._remote.turn()), self._remote.files())
 
     def _admit(self, room: int) -> int:
         """Take messages and hand those that may run to the pool; returns how many were taken."""
