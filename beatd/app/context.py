@@ -13,6 +13,9 @@ from typing import Any
 
 from beatd.message import HEADER_NAMES
 
+_OWN = HEADER_NAMES | {"compression", "redelivered", "beatd-deaths"}
+"""Headers that are not the sender's own. A retry is not compressed as the message before it was."""
+
 
 class Context:
     """One attempt at a task: its message's headers, its arguments and where it came from.
@@ -65,12 +68,26 @@ class Context:
     @property
     def headers(self) -> dict[str, Any]:
         """The headers that are neither Celery's nor beatd's own: whatever the sender added."""
-        own = HEADER_NAMES | {"redelivered", "beatd-deaths"}
-        return {name: value for name, value in self._headers.items() if name not in own}
+        return {name: value for name, value in self._headers.items() if name not in _OWN}
 
     @headers.setter
     def headers(self, value: dict[str, Any]) -> None:
         self._headers = value
+
+    @property
+    def time_limit(self) -> float | None:
+        """Seconds after which this run is ended by force, as its message says."""
+        return self.timelimit[0] if self.timelimit else None
+
+    @property
+    def soft_time_limit(self) -> float | None:
+        """Seconds after which ``SoftTimeLimitExceeded`` is raised in this run, as its message says."""
+        return self.timelimit[1] if self.timelimit else None
+
+    @property
+    def taskset(self) -> str | None:
+        """Celery's older name of ``group``."""
+        return self.group
 
     def get(self, name: str, default: Any = None) -> Any:
         """The field of that name, or ``default`` if there is no such field."""

@@ -97,6 +97,7 @@ def test_times(pair):
 @pytest.mark.parametrize("method", ["gzip", "zlib", "bzip2"])
 def test_compressed_messages(pair, method):
     assert pair.run("echo", "x" * 5000, compression=method) == "x" * 5000
+    assert pair.run("flaky", 1, compression=method) == 1
 
 
 def test_priorities_and_names(pair):

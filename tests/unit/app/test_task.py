@@ -76,8 +76,18 @@ def test_a_request_outside_a_run_is_empty(app):
 
 
 def test_headers_of_the_request_are_those_that_the_sender_added():
-    context = Context({"id": "1", "task": "t", "retries": 0, "tenant": "a"})
+    fields = {
+        "id": "1",
+        "task": "t",
+        "retries": 0,
+        "tenant": "a",
+        "compression": "x",
+        "timelimit": [9, 5],
+        "group": "g",
+    }
+    context = Context(fields)
     assert context.headers == {"tenant": "a"}
+    assert (context.time_limit, context.soft_time_limit, context.taskset) == (9, 5, "g")
 
 
 def test_arguments_are_checked_where_the_task_is_called(app):
