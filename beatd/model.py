@@ -120,19 +120,15 @@ def run_id(name: str, due_ms: int) -> str:
 
     Written out because :func:`uuid.uuid5` takes three times as long, and a herd needs ten thousand at once.
     """
-    return _uuid5(f"{name}@{due_ms}")
+    sha1 = _NAMESPACE_HASHED.copy()
+    sha1.update(f"{name}@{due_ms}".encode())
+    digest = sha1.hexdigest()
+    return f"{digest[:8]}-{digest[8:12]}-5{digest[13:16]}-{_VARIANT[digest[16]]}{digest[17:20]}-{digest[20:32]}"
 
 
 def manual_run_id(name: str, request: str) -> str:
     """The id of a run that was asked for by hand; ``request`` tells it from all others of its entry."""
-    return _uuid5(f"{name}@manual:{request}")
-
-
-def _uuid5(text: str) -> str:
-    sha1 = _NAMESPACE_HASHED.copy()
-    sha1.update(text.encode())
-    digest = sha1.hexdigest()
-    return f"{digest[:8]}-{digest[8:12]}-5{digest[13:16]}-{_VARIANT[digest[16]]}{digest[17:20]}-{digest[20:32]}"
+    return str(uuid.uuid5(RUN_NAMESPACE, f"{name}@manual:{request}"))
 
 
 _NAMESPACE_HASHED = hashlib.sha1(RUN_NAMESPACE.bytes, usedforsecurity=False)

@@ -125,15 +125,29 @@ for key, fields in pairs(changed) do
   end
 end
 
-local function count(name, word)
-  local tally, found = redis.pcall('HGET', KEYS[7], name), nil
-  tally, found = string.gsub(type(tally) == 'string' and tally or '', word .. ' (%d+)', function(number)
-    return word .. ' ' .. string.format('%.0f', number + 1)
-  end)
-  redis.pcall('HSET', KEYS[7], name, found > 0 and tally or (word .. ' 1 ' .. tally))
+-- Two calls for all that is counted: a herd that is late would otherwise be later for being counted one by one.
+local function count(names_counted, words)
+  local tallies, new = redis.pcall('HMGET', KEYS[7], unpack(names_counted)), {}
+  if tallies.err then
+    return
+  end
+  for i, name in ipairs(names_counted) do
+    local word = words[i]
+    local tally, found = string.gsub(new[name] or tallies[i] or '', word .. ' (%d+)', function(number)
+      return word .. ' ' .. string.format('%.0f', number + 1)
+    end)
+    new[name] = found > 0 and tally or (word .. ' 1 ' .. tally)
+  end
+  local pairs_of_key = {}
+  for name, tally in pairs(new) do
+    pairs_of_key[#pairs_of_key + 1] = name
+    pairs_of_key[#pairs_of_key + 1] = tally
+  end
+  redis.pcall('HSET', KEYS[7], unpack(pairs_of_key))
 end
 
 local keep = tonumber(ARGV[3])
+local names_counted, words = {}, {}
 for n, name in ipairs(names) do
   local note = notes[n] or '\0'
   local cell = note
@@ -141,7 +155,7 @@ for n, name in ipairs(names) do
     cell = string.sub(note, 1, CELL)
     local word = string.match(note, '^[^ ]+', CELL + 1)
     if word then
-      count(name, word)
+      names_counted[#names_counted + 1], words[#words + 1] = name, word
     end
   end
   if keep > 0 and string.byte(cell) ~= 0 then
@@ -151,5 +165,8 @@ for n, name in ipairs(names) do
       redis.call('SET', key, redis.call('GETRANGE', key, -keep, -1))
     end
   end
+end
+if #words > 0 then
+  count(names_counted, words)
 end
 return {claimed, unpack(left_out)}
