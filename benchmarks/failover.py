@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import math
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -23,11 +24,33 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import redis
 from herd import fresh_redis
 
-Start = Callable[[], "subprocess.Popen[bytes]"]
+
+class Running(NamedTuple):
+    """A scheduler's process, and what it has written."""
+
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    def says(self, text: bytes) -> None:
+        """Wait until it has said so."""
+        deadline = time.monotonic() + LIMIT
+        while text not in self.log.read_bytes():
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"it did not say {text.decode()!r} within {LIMIT:g} s")
+            time.sleep(0.05)
+
+
+class Contender(NamedTuple):
+    """How to start another process, and what it says when it waits for the leader's end."""
+
+    start: Callable[[], Running]
+    stands_by: bytes
+
 
 BEATD = """
 [redis]
@@ -54,46 +77,49 @@ LIMIT = 60.0
 """Seconds after which a contender is said not to have taken over."""
 
 
-def beatd(folder: Path, url: str, ttl: int) -> Start:
-    """How to start another daemon."""
+def beatd(folder: Path, url: str, ttl: int) -> Contender:
+    """beatd with a lease of ``ttl`` seconds."""
     config = folder / "beat.toml"
     config.write_text(BEATD.format(url=url, ttl=ttl))
-    return lambda: _run([sys.executable, "-m", "beatd", "--config", str(config)], folder)
+    command = [sys.executable, "-m", "beatd", "--config", str(config)]
+    return Contender(lambda: _run(command, folder), b"Standing by")
 
 
-def redbeat(folder: Path, url: str, ttl: int) -> Start:
-    """How to start another RedBeat."""
+def redbeat(folder: Path, url: str, ttl: int) -> Contender:
+    """RedBeat with a lock of ``ttl`` seconds."""
     (folder / "tasks.py").write_text(REDBEAT.format(url=url, ttl=ttl))
     command = [sys.executable, "-m", "celery", "-A", "tasks", "beat", "-S", "redbeat.RedBeatScheduler"]
-    return lambda: _run([*command, "--pidfile="], folder)
+    return Contender(lambda: _run([*command, "--pidfile=", "-l", "info"], folder), b"Acquiring lock")
 
 
-def _run(command: list[str], folder: Path) -> subprocess.Popen[bytes]:
+def _run(command: list[str], folder: Path) -> Running:
     path = os.pathsep.join([str(Path.cwd()), os.environ.get("PYTHONPATH", "")])
-    with (folder / f"log-{time.monotonic_ns()}").open("wb") as log:
-        return subprocess.Popen(command, cwd=folder, stdout=log, stderr=log, env=os.environ | {"PYTHONPATH": path})
+    file, env = folder / f"log-{time.monotonic_ns()}", os.environ | {"PYTHONPATH": path}
+    with file.open("wb") as log:
+        return Running(subprocess.Popen(command, cwd=folder, stdout=log, stderr=log, env=env), file)
 
 
-def measure(start: Start, client: redis.Redis, number: signal.Signals, kills: int, ready: float) -> Iterator[float]:
-    """Seconds without a message, kill by kill; ``ready`` is what a standby is given to be one."""
-    leader = start()
+def measure(contender: Contender, client: redis.Redis, number: signal.Signals, kills: int) -> Iterator[float]:
+    """Seconds without a message, kill by kill."""
+    leader = contender.start()
     _next_message(client)
-    standby = start()
+    standby = contender.start()
     try:
         for _ in range(kills):
-            time.sleep(ready)
-            leader.send_signal(number)
+            standby.says(contender.stands_by)
+            time.sleep(random.uniform(1, 2))
+            leader.process.send_signal(number)
             ended = time.monotonic()
             if number is signal.SIGKILL:
-                leader.wait()
+                leader.process.wait()
             _next_message(client)
             yield time.monotonic() - ended
-            leader.wait(30)
-            leader, standby = standby, start()
+            leader.process.wait(30)
+            leader, standby = standby, contender.start()
     finally:
-        for process in (leader, standby):
-            process.kill()
-            process.wait()
+        for one in (leader, standby):
+            one.process.kill()
+            one.process.wait()
 
 
 def _next_message(client: redis.Redis) -> None:
@@ -129,21 +155,20 @@ def main() -> None:
     parser.add_argument("--peers", nargs="*", choices=("redbeat",), default=["redbeat"])
     given = parser.parse_args()
     rows = [
-        ("beatd, SIGTERM", beatd, 15, signal.SIGTERM, given.kills, 2.5),
-        ("beatd, SIGKILL, lease of 5 s", beatd, 5, signal.SIGKILL, given.kills, 2.5),
-        ("beatd, SIGKILL, lease of 15 s (default)", beatd, 15, signal.SIGKILL, given.slow, 2.5),
+        ("beatd, SIGTERM", beatd, 15, signal.SIGTERM, given.kills),
+        ("beatd, SIGKILL, lease of 5 s", beatd, 5, signal.SIGKILL, given.kills),
+        ("beatd, SIGKILL, lease of 15 s (default)", beatd, 15, signal.SIGKILL, given.slow),
     ]
     if "redbeat" in given.peers:
-        rows.append(("RedBeat, SIGTERM, lock of 5 s", redbeat, 5, signal.SIGTERM, given.slow, 5))
-        rows.append(("RedBeat, SIGKILL, lock of 5 s", redbeat, 5, signal.SIGKILL, given.slow, 5))
+        rows.append(("RedBeat, SIGTERM, lock of 5 s", redbeat, 5, signal.SIGTERM, given.slow))
+        rows.append(("RedBeat, SIGKILL, lock of 5 s", redbeat, 5, signal.SIGKILL, given.slow))
     print(f"{'seconds without a message':{WIDTH}} {'n':>4} {'least':>8} {'median':>8} {'p90':>8} {'most':>8}")
-    for name, contender, ttl, number, kills, ready in rows:
+    for name, contender, ttl, number, kills in rows:
         seconds: list[float] = []
         with tempfile.TemporaryDirectory(prefix="beatd-failover-") as folder, fresh_redis() as url:
-            start = contender(Path(folder), url, ttl)
             try:
                 with redis.Redis.from_url(url) as client:
-                    for each in measure(start, client, number, kills, ready):
+                    for each in measure(contender(Path(folder), url, ttl), client, number, kills):
                         seconds.append(each)  # noqa: PERF402 - what was measured is kept if the next one fails
             except TimeoutError as error:
                 print(f"{name}: {error}")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from itertools import islice
 
 from beatd.beat.dispatcher import Dispatcher
@@ -71,6 +71,11 @@ class Beat:
         self._roster.replace(entries)
         self._wake.set()
 
+    def amend(self, put: Mapping[str, Entry], gone: Collection[str]) -> None:
+        """Change some entries of the schedule at the next turn. May be called from any thread."""
+        self._roster.amend(put, gone)
+        self._wake.set()
+
     def ring(self) -> None:
         """Somebody asks for runs: look at the next turn. May be called from any thread."""
         if self._manual:
@@ -111,14 +116,15 @@ class Beat:
         for _ in range(TURNS):
             runs = self._heap.due(self._clock.now_ms(), at_most=TURN)
             if not self._dispatcher.flush(term, more_comes=bool(runs)):
-                break
+                return 0.0
             if not runs:
                 return min(self._until_next_due(), rest)
             outcomes = self._dispatcher.dispatch(runs, term)  # claims and pushes; raises and changes nothing otherwise
             self._heap.advance(outcomes)  # memory moves after the store has
             self._on_turn()
             if (term := self._elector.term()) is None:
-                break
+                return 0.0
+        self._dispatcher.flush(term)  # the loop may end here
         return 0.0
 
     def _until_next_due(self) -> float:

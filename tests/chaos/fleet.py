@@ -15,8 +15,8 @@ from pathlib import Path
 LIMIT = 30.0
 """Seconds within which a process that was told to stop must have ended."""
 
-YOUTH = 3.0
-"""Seconds after its start in which a process may not yet have got to handling signals, and simply ends."""
+READY = (b'"event": "starting"', b'"event": "worker_connected"')
+"""What shows that a process has got to handling signals; before that SIGTERM simply ends it."""
 
 
 class Place:
@@ -30,7 +30,6 @@ class Place:
         self.starts = 0
         """How many processes there have been; the number of the one that runs."""
         self._process: subprocess.Popen[bytes] | None = None
-        self._started = 0.0
         self.frozen = False
 
     @property
@@ -39,8 +38,8 @@ class Place:
 
     def start(self) -> None:
         self.starts += 1
-        self._started = time.monotonic()
-        with self._logs.with_suffix(f".{self.starts}.log").open("wb") as log:
+        self._log = self._logs.with_suffix(f".{self.starts}.log")
+        with self._log.open("wb") as log:
             self._process = subprocess.Popen(
                 self._command,
                 stdout=log,
@@ -67,13 +66,14 @@ class Place:
     def stop(self) -> float:
         """As a deployment would; returns the seconds that it took."""
         assert self._process is not None
-        begun = time.monotonic()
+        begun, young = time.monotonic(), not any(word in self._log.read_bytes() for word in READY)
         if self.frozen:
             self.send(signal.SIGCONT)
         self.send(signal.SIGTERM)
         code = self._process.wait(LIMIT)
-        young = begun - self._started < YOUTH and code == -signal.SIGTERM
-        assert code == 0 or young, f"{self.name} ended with {code}: see {self._logs.parent}"
+        assert code == 0 or (young and code == -signal.SIGTERM), (
+            f"{self.name} ended with {code}: see {self._logs.parent}"
+        )
         self._process = None
         return time.monotonic() - begun
 

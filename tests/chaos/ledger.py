@@ -103,9 +103,9 @@ class Consumer:
                 raws = self._client.lrange(batch, 0, -1)
             except AWAY:
                 return
+            self._record(raws)  # first of all: when it was seen decides whether it may come again
             self._forget(batch)
             self._batches += 1
-            self._record(raws)
 
     def _forget(self, batch: str) -> None:
         for _ in range(600):

@@ -11,6 +11,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
 
+from beatd.store.keys import Keys
 from tests.chaos.broker_faults import BROKER_FAULTS, BrokerFaults
 from tests.chaos.faults import FAULTS, Faults
 from tests.chaos.fleet import Fleet
@@ -101,6 +102,8 @@ def run(trial: Trial) -> Result:
         _break(faults, fleet, side, store, chance, trial.seconds)
         faults.repair(all_of_it=True)
         _settle(lambda: last_due(client), fleet, side)
+        outboxes = [Keys().shard(number).outbox for number in range(trial.shards)]
+        _until(lambda: not client.exists(*outboxes), STANDSTILL, "the outboxes to be empty")
         for daemon in fleet.daemons:
             daemon.stop()
         books, executions = side.finish()
