@@ -13,6 +13,7 @@ from watchfiles import watch
 from beatd.config import Config
 from beatd.exceptions import ConfigError
 from beatd.model import Entry, Settings
+from beatd.sources.memory import give_back
 from beatd.sources.places import Look, directories, identities, look, unfinished
 
 log = logging.getLogger(__name__)
@@ -67,6 +68,7 @@ class FileSource:
         self._seen = look([self._path])
         config = self._load()
         self._take(config)
+        give_back(len(config.entries))
         return config
 
     def start(self) -> None:
@@ -126,6 +128,7 @@ class FileSource:
             self._seen = self._settled()
             try:
                 self._reload()
+                give_back(len(self.config.entries) if self.config else 0)
             except Exception:
                 log.exception("Reloading failed in an unexpected way", extra={"event": "reload_failed"})
             if self._on_done is not None:
