@@ -8,17 +8,16 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import math
 import time
 from collections import deque
 from collections.abc import Sequence
-from typing import NamedTuple
 
 from beatd.broker import Arguments
 from beatd.broker.deliveries import Content
 from beatd.broker.port import place_of
 from beatd.exceptions import BrokerError
 from beatd.worker.consumers.amqp_envelope import envelope_of
+from beatd.worker.consumers.amqp_held import Held
 from beatd.worker.consumers.amqp_line import Line
 from beatd.worker.consumers.aside import Aside
 from beatd.worker.messages import Delivery
@@ -30,19 +29,6 @@ _UNWANTED_S = 2.0
 """What the pool has not wanted for so long is given back, for workers that have time."""
 _PAUSES_S = (0.2, 0.5, 1.0, 2.0, 5.0)
 """Between attempts to connect; the last one is repeated for ever."""
-_REMEMBERED = 5_000
-_REMEMBERED_S = 60.0
-"""What a broken line had been told is believed for so long when it comes again, and no longer: it may be sent anew."""
-
-Identity = tuple[str, str, str]
-
-
-class Held(NamedTuple):
-    """A message that this worker has: the line it came by, its delivery tag there, and what it is known by."""
-
-    line: Line | None
-    number: int
-    identity: Identity
 
 
 class AmqpConsumer:
@@ -54,18 +40,9 @@ class AmqpConsumer:
         self._aside = aside
         self._arguments = arguments
         self._line: Line | None = None
-        self._held: dict[int, Held] = {}
-        """By our tag, in the order of arrival."""
+        self._held = Held()
         self._ready: deque[tuple[float, Delivery]] = deque()
         """Come and not taken yet, and since when (monotonic)."""
-        self._orphans: dict[Identity, int] = {}
-        """Of former lines, at work here: their tags."""
-        self._acked: dict[Identity, None] = {}
-        """Acknowledged lately: whether the broker has read that, nobody knows when the line breaks."""
-        self._done: dict[Identity, None] = {}
-        """Acknowledged on the line before, or when there was none: they are not run again when they come again."""
-        self._done_until = 0.0
-        self._tag = 0
         self._prefetch = 0
         self._least = 0
         """What the pool wanted at first: one message for each of its processes or threads."""
@@ -88,11 +65,14 @@ class AmqpConsumer:
                 self._lose()
 
     def cancel_queue(self, name: str) -> None:
-        """Consume no more from this queue; what has come from it is still run."""
+        """Consume no more from this queue; what was taken from it is still run."""
         if name in self._queues:
             self._queues.remove(name)
             if self._line is not None and self._prefetch:
                 self._line.consume(self._queues, self._prefetch)
+            unwanted = [delivery for _, delivery in self._ready if delivery.queue == name]
+            self._ready = deque(one for one in self._ready if one[1].queue != name)
+            self.give_back(unwanted)
 
     def start(self) -> None:
         self._connect()
@@ -110,32 +90,23 @@ class AmqpConsumer:
         return [self._line.file] if self._line is not None else []
 
     def ack(self, deliveries: Sequence[Delivery]) -> None:
-        """All that is in front of the oldest one which is still at work goes in one word."""
-        for one in deliveries:
-            if held := self._held.get(one.tag):
-                self._acked[held.identity] = None
-                if len(self._acked) > _REMEMBERED:
-                    del self._acked[next(iter(self._acked))]
+        self._held.note_done(deliveries)
         self._forget(deliveries)
 
     def _forget(self, deliveries: Sequence[Delivery]) -> None:
-        """Tell the broker that these are done with, or safe elsewhere."""
-        numbers = self._release(deliveries)
+        """Tell the broker that these are done with, or safe elsewhere: in one word what is before all that is held."""
+        numbers = self._held.release(deliveries, self._line)
         if self._line is None or not numbers:
             return
-        before_all = 0
-        oldest = next((held.number for held in self._held.values() if held.line is self._line), math.inf)
-        for number in sorted(numbers):
-            if number < oldest:
-                before_all = number
-            else:
-                self._line.ack(number, multiple=False)
-        if before_all:
-            self._line.ack(before_all, multiple=True)
+        oldest = self._held.oldest(self._line)
+        if before := [number for number in numbers if number < oldest]:
+            self._line.ack(before[-1], multiple=True)
+        for number in numbers[len(before) :]:
+            self._line.ack(number, multiple=False)
         self._say()
 
     def give_back(self, deliveries: Sequence[Delivery]) -> None:
-        for number in self._release(deliveries):
+        for number in self._held.release(deliveries, self._line):
             if self._line is not None:
                 self._line.give_back(number)
         self._say()
@@ -151,7 +122,7 @@ class AmqpConsumer:
         if self._aside.bury(deliveries):
             self._forget(messages)
             return
-        for number in self._release(messages):
+        for number in self._held.release(messages, self._line):
             if self._line is not None:
                 self._line.reject(number)
         self._say()
@@ -202,6 +173,7 @@ class AmqpConsumer:
     def _connect(self) -> None:
         self._line = Line(self._url, self._queues, self._arguments)
         self._failures = 0
+        self._held.begin()
         if self._prefetch:
             self._line.consume(self._queues, self._prefetch)
 
@@ -211,14 +183,9 @@ class AmqpConsumer:
 
     def _lose(self) -> None:
         """The line is gone: what came by it and is not at work comes again, what is at work is known when it does."""
-        for _, delivery in self._ready:
-            self._held.pop(delivery.tag, None)
+        self._held.break_off([delivery for _, delivery in self._ready])
         self._ready.clear()
         self._line = None
-        self._held = {tag: held._replace(line=None) for tag, held in self._held.items()}
-        self._orphans = {held.identity: tag for tag, held in self._held.items()}
-        self._done, self._acked = self._acked, {}
-        self._done_until = time.monotonic() + _REMEMBERED_S
 
     def _break(self, line: Line, error: BrokerError) -> None:
         line.drop()
@@ -230,8 +197,12 @@ class AmqpConsumer:
         now = time.monotonic()
         try:
             for content in line.read():
-                if (delivery := self._arrived(line, content)) is not None:
+                if (delivery := self._arrived(line, content)) is None:
+                    continue
+                if delivery.queue in self._queues:
                     self._ready.append((now, delivery))
+                else:  # the last ones of a queue that was cancelled
+                    self.give_back([delivery])
             line.flush()
         except BrokerError as error:
             self._break(line, error)
@@ -246,37 +217,12 @@ class AmqpConsumer:
                 self._break(line, error)
 
     def _arrived(self, line: Line, content: Content) -> Delivery | None:
-        headers = content.properties.get("headers") or {}
-        identity = (str(headers.get("id", "")), str(headers.get("retries")), str(headers.get("eta")))
-        if content.redelivered and identity[0] and self._reunite(line, content, identity):
+        tag = self._held.add(line, content)
+        if tag is None:
             return None
-        self._tag += 1
-        self._held[self._tag] = Held(line, content.tag, identity)
         queue = line.queue_of(content)
         raw, fault = envelope_of(content, queue)
-        return Delivery(self._tag, queue, raw, fault)
-
-    def _reunite(self, line: Line, content: Content, identity: Identity) -> bool:
-        """Whether it came by an earlier line, and is at work here or done with: then it is not run again."""
-        if identity in self._done and time.monotonic() < self._done_until:
-            del self._done[identity]
-            line.ack(content.tag, multiple=False)
-            return True
-        tag = self._orphans.pop(identity, None)
-        if tag is None or self._held.pop(tag, None) is None:
-            return False
-        self._held[tag] = Held(line, content.tag, identity)  # at the end: the numbers in it only grow
-        return True
-
-    def _release(self, deliveries: Sequence[Delivery]) -> list[int]:
-        """Take messages out of what is held; returns the numbers of those that the present line knows, ascending.
-
-        Of the others the broker is told when they come again, for as long as that is remembered.
-        """
-        found = [held for one in deliveries if (held := self._held.pop(one.tag, None))]
-        known = [held for held in found if held.line is not None and held.line is self._line]
-        self._done.update((held.identity, None) for held in found if held not in known and held.identity in self._acked)
-        return sorted(held.number for held in known)
+        return Delivery(tag, queue, raw, fault)
 
     # -- how much ahead -----------------------------------------------------------------------------------------------
 
