@@ -183,9 +183,8 @@ def test_nothing_is_lost_or_doubled_by_reloads(
 
     taken, kept = len(daemon.find("config_reloaded|config_unchanged")), len(daemon.find("config_kept"))
     runs = sum(map(len, receiver.dues.values()))
-    print(
-        f"\n{runs:,} runs of {steady:,} entries; {taken} reloads, {kept} of broken files; latest {latest * 1000:.0f} ms"
-    )
+    print(f"\n{runs:,} runs of {steady:,} entries; {taken} reloads, {kept} of broken files")
+    print(f"the latest run came {latest * 1000:.0f} ms late; while nothing changed, {quiet * 1000:.0f} ms")
     assert len(receiver.dues) == steady
     assert receiver.unsteady() == {}
     assert taken >= changes // 3

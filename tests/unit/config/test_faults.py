@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import NamedTuple
@@ -139,3 +140,62 @@ def test_an_included_directory(file: Path) -> None:
     Path("beat.d").mkdir()
     (fault,) = faults_of('include = ["beat.d"]\n', file)
     assert str(fault) == "beat.d: is a directory; expected a TOML file"
+
+
+def test_a_byte_order_mark_is_no_fault(file: Path) -> None:
+    file.write_bytes(b'\xef\xbb\xbftimezone = "Asia/Baku"\n')
+    assert config.load(file).settings.timezone == "Asia/Baku"
+
+
+def test_a_link_to_itself(file: Path) -> None:
+    file.symlink_to(file)
+    with pytest.raises(ConfigError, match=r"beat\.toml: cannot be read: Too many levels of symbolic links"):
+        config.load(file)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_file_that_may_not_be_read(file: Path) -> None:
+    file.touch(0o200)
+    with pytest.raises(ConfigError, match="cannot be read: Permission denied"):
+        config.load(file)
+
+
+def test_an_included_file_that_cannot_be_used_is_named_with_the_faults_of_others(file: Path) -> None:
+    Path("d").mkdir()
+    Path("d/a.toml").symlink_to("a.toml")
+    Path("d/b.toml").write_bytes(b"\xff")
+    Path("d/c.toml").write_bytes(b'app = "a\0b"\n')
+    with Path("d/d.toml").open("wb") as sparse:
+        sparse.truncate(1 << 30)
+    Path("d/e.toml").mkdir()
+    Path("d/f.toml").write_text('[beat_schedule.f]\ntask = "t"\n')
+    said = [str(fault).partition(", expected")[0] for fault in faults_of('include = ["d/*.toml"]\n', file)]
+    assert said == [
+        "d/a.toml: cannot be read: Too many levels of symbolic links",
+        "d/b.toml:1: not UTF-8: byte 0xff; TOML files are always UTF-8",
+        "d/c.toml:1: not TOML: invalid basic string",
+        "d/d.toml: has 1024 MiB; more than 256 MiB are not read",
+        'd/f.toml:1: beat_schedule.f: schedule is missing: seconds (30), a duration ("1h30m"), or a cron string '
+        '("30 7 * * mon")',
+    ]
+
+
+def test_what_is_repeated_in_a_message_stays_on_one_line_and_is_cut(file: Path) -> None:
+    (fault,) = faults_of(f'[beat_schedule.a]\ntask = "t"\nschedule = "{"x" * 5000}\\n\\u202e* * * *"\n', file)
+    assert fault.message.isprintable()
+    assert len(fault.message) < 1000
+
+
+def test_tens_of_thousands_of_faults_are_few_lines(file: Path) -> None:
+    faults = faults_of(
+        "".join(f'[beat_schedule.e-{n}]\ntsk = "t"\nschedule = "61 * * * *"\n' for n in range(20_000)), file
+    )
+    assert len(faults) == 1001
+    assert (faults[0].line, faults[998].line) == (2, 1499)
+    assert str(faults[-1]) == "beat.toml: and 39000 more faults"
+
+
+def test_a_large_file_with_one_entry_twice_names_both_places(file: Path) -> None:
+    text = "".join(f'[beat_schedule.e-{n}]\ntask = "t"\nschedule = 30\n' for n in range(2_000))
+    (fault,) = faults_of(text + '[beat_schedule.e-7]\ntask = "t"\nschedule = 60\n', file)
+    assert str(fault) == 'beat.toml:6001: beat_schedule.e-7: the entry "e-7" is already defined at beat.toml:22'
