@@ -29,7 +29,7 @@ from beatd.clock import SystemClock
 from beatd.config import Config
 from beatd.exceptions import StoreUnavailable
 from beatd.model import Settings
-from beatd.sources import InForce, StoreSource
+from beatd.sources import Amended, InForce, StoreSource
 from beatd.store import server
 from beatd.store.claims import Claims
 from beatd.store.client import connect
@@ -128,6 +128,7 @@ class Daemon:
             keys,
             config,
             on_change=self._put_in_force,
+            on_amend=self._amend,
             on_read=self.card.read,
             on_order=self._orderly.look,
             on_request=self._loop.ring,
@@ -165,6 +166,10 @@ class Daemon:
         config = schedule.config
         self.card.schedule = Schedule(len(config.entries), config.digest, schedule.runtime, schedule.paused)
         self._loop.replace(schedule.entries)
+
+    def _amend(self, changes: Amended) -> None:
+        self.card.schedule = self.card.schedule._replace(runtime=changes.runtime, paused=changes.paused)
+        self._loop.amend(changes.put, changes.gone)
 
     def _turned(self) -> None:
         self._watchdog()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from beatd.beat.service import Beat
 from beatd.clock import Clock
@@ -28,6 +28,17 @@ class Loop:
             parts[shard_of(entry.name, len(parts))].append(entry)
         for beat, part in zip(self._beats, parts, strict=True):
             beat.replace(part)
+
+    def amend(self, put: Mapping[str, Entry], gone: Iterable[str]) -> None:
+        """Change some entries of the schedule at the next turn. May be called from any thread."""
+        changes: list[tuple[dict[str, Entry], set[str]]] = [({}, set()) for _ in self._beats]
+        for name, entry in put.items():
+            changes[shard_of(name, len(changes))][0][name] = entry
+        for name in gone:
+            changes[shard_of(name, len(changes))][1].add(name)
+        for beat, (own, lost) in zip(self._beats, changes, strict=True):
+            if own or lost:
+                beat.amend(own, lost)
 
     def ring(self) -> None:
         """Somebody asks for runs. May be called from any thread."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 
 from beatd.beat.catchup import LATE_MS, first_due
 from beatd.beat.changes import Changes, fingerprints
@@ -71,6 +71,18 @@ class Roster:
     def entry(self, name: str) -> Entry | None:
         """The entry of that name in force."""
         return self._entries.get(name)
+
+    def amend(self, put: Mapping[str, Entry], gone: Collection[str]) -> None:
+        """Hand over a change of the schedule: as :meth:`replace`, at the cost of what changes and not of what there is.
+
+        An entry that is put as it was is looked at anew. May be called from any thread.
+        """
+        with self._replacing:
+            entries = {**self._entries, **put}
+            there = frozenset(name for name in gone if entries.pop(name, None) is not None)
+            with self._handing_over:
+                self._entries = entries
+                self._changes = self._changes.then(Changes(put, there))
 
     def distrust(self) -> None:
         """What was read from the store may be wrong by now: build the heap anew."""

@@ -10,7 +10,7 @@ overrule what a program registers or puts.
 from beatd.sources.app import load_app
 from beatd.sources.file import FileSource
 from beatd.sources.merge import load, merge
-from beatd.sources.overlay import InForce, Overlay
+from beatd.sources.overlay import Amended, InForce, Overlay
 from beatd.sources.store import StoreSource
 
-__all__ = ["FileSource", "InForce", "Overlay", "StoreSource", "load", "load_app", "merge"]
+__all__ = ["Amended", "FileSource", "InForce", "Overlay", "StoreSource", "load", "load_app", "merge"]

@@ -7,6 +7,7 @@ A paused entry is in force as one that is not enabled. Nothing here does I/O.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from itertools import chain
 from typing import Any, NamedTuple
 
 from msgspec import structs
@@ -26,6 +27,18 @@ class InForce(NamedTuple):
     runtime: int
     paused: int
     """How many entries are paused, among those in force."""
+
+
+class Amended(NamedTuple):
+    """What has changed of a schedule: entries that were put, with those to be looked at anew, and names that are gone.
+
+    ``runtime`` and ``paused`` as in :class:`InForce`.
+    """
+
+    put: Mapping[str, Entry]
+    gone: frozenset[str]
+    runtime: int
+    paused: int
 
 
 class Overlay:
@@ -83,18 +96,21 @@ class Overlay:
         base = self._by_name() if self._tables else {}
         return [base[name] for name in self._tables if name in base]
 
-    def in_force(self, blinking: Collection[str] = ()) -> InForce:
-        """All of it; those in ``blinking`` as if they were paused."""
-        config, pauses = self._config, self._pauses
-        if not self._runtime and not pauses and not blinking:
+    def in_force(self) -> InForce:
+        """All of it."""
+        config = self._config
+        if not self._runtime and not self._pauses:
             return InForce(config, config.entries, 0, 0)
         base = self._by_name()
-        runtime = [entry for name, entry in self._runtime.items() if name not in base]
-        entries = [self._overlaid(entry) for entry in (*config.entries, *runtime)]
-        if off := frozenset(blinking):
-            entries = [_disabled(entry) if entry.name in off else entry for entry in entries]
-        paused = sum(name in base or name in self._runtime for name in pauses)
-        return InForce(config, entries, len(runtime), paused)
+        runtime = (entry for name, entry in self._runtime.items() if name not in base)
+        entries = [self._overlaid(entry) for entry in chain(config.entries, runtime)]
+        return InForce(config, entries, *self.counts())
+
+    def counts(self) -> tuple[int, int]:
+        """How many runtime entries are in force, and how many of all entries are paused."""
+        base = self._by_name() if self._runtime or self._pauses else {}
+        paused = sum(name in base or name in self._runtime for name in self._pauses)
+        return sum(name not in base for name in self._runtime), paused
 
     def _by_name(self) -> Mapping[str, Entry]:
         """The entries of files and app, by name: made when somebody asks, for most schedules have no others."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from beatd.config import Config
 from beatd.exceptions import StoreError, StoreRefused
 from beatd.model import Entry
-from beatd.sources.overlay import InForce, Overlay
+from beatd.sources.overlay import Amended, InForce, Overlay
 from beatd.store.keys import Keys
 from beatd.store.mirror import Mirror, News
 from beatd.store.wakes import ASKED, CHANGED, ORDERED, Hear, listen
@@ -38,9 +38,10 @@ _NAMES_SHOWN, _FAULTY_SHOWN = 10, 100
 class StoreSource:
     """Puts runtime entries and pauses over what files and app say.
 
-    ``on_change`` is called with everything in force, whenever that has changed; ``on_read`` with the revision that is
-    in force, whenever the store was looked at; ``on_order`` whenever there may be an order, ``on_request`` when
-    somebody asks for runs. The last three come from this source's thread. ``client`` is its own.
+    ``on_change`` is called with everything in force when the files have changed, ``on_amend`` with what is different
+    when the store has; ``on_read`` with the revision that is in force, whenever the store was looked at; ``on_order``
+    whenever there may be an order, ``on_request`` when somebody asks for runs. All but the first come from this
+    source's thread. ``client`` is its own.
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class StoreSource:
         config: Config,
         *,
         on_change: Callable[[InForce], None],
+        on_amend: Callable[[Amended], None],
         on_read: Callable[[int], None] = lambda _: None,
         on_order: Callable[[], None] = lambda: None,
         on_request: Callable[[], None] = lambda: None,
@@ -57,6 +59,7 @@ class StoreSource:
         self._client = client
         self._keys = keys
         self._on_change = on_change
+        self._on_amend = on_amend
         self._on_read = on_read
         self._on_order = on_order
         self._on_request = on_request
@@ -126,22 +129,21 @@ class StoreSource:
         self._failures = 0
         with self._changing:
             if news.before or news.went_back:
-                self._take_in(news, blink=not anew)
+                self._take_in(news)
                 self._say_faults()
         self._on_read(self._mirror.revision)
         self.read.set()
 
-    def _take_in(self, news: News, *, blink: bool) -> None:
+    def _take_in(self, news: News) -> None:
         overlay, mirror = self._overlay, self._mirror
         before = {name: overlay.of(name) for name in news.before}
         overlay.change({name: mirror.tables.get(name) for name in news.before})
         overlay.pause(mirror.pauses)
         after = {name: overlay.of(name) for name in news.before}
-        # Paused and resumed between two looks: the leader is to notice, for the entry goes on from now.
-        blinking = {name for name, entry in after.items() if blink and entry and _same(entry, before[name])}
-        if any(after[name].policies.enabled for name in blinking):  # type: ignore[union-attr]
-            self._on_change(overlay.in_force(blinking))
-        self._on_change(overlay.in_force())
+        # One that is as it was may have been paused and resumed between two looks: the leader is to look at it anew.
+        put = {name: entry for name, entry in after.items() if entry is not None}
+        gone = frozenset(name for name, entry in after.items() if entry is None and before[name] is not None)
+        self._on_amend(Amended(put, gone, *overlay.counts()))
         if self.read.is_set():
             self._say(news, before, after)
         else:
@@ -195,10 +197,6 @@ class StoreSource:
             extra={"event": "runtime_unreadable", "attempt": self._failures},
         )
         return pause
-
-
-def _same(one: Entry, other: Entry | None) -> bool:
-    return other is not None and one.means(other)
 
 
 def _sign(before: Entry | None, after: Entry | None, *, is_paused: bool) -> str:

@@ -14,7 +14,8 @@ TABLE = {"task": "tasks.add", "schedule": 30}
 
 @pytest.fixture
 def follow(tmp_path):
-    """``follow(url, "a")`` starts a source over a file with these entries; ``.seen`` are the schedules it gave."""
+    """``follow(url, "a")`` starts a source over a file with these entries; ``.entries`` are in force after what it
+    said, ``.amended`` is what it said."""
     started = []
 
     class Follower:
@@ -22,20 +23,30 @@ def follow(tmp_path):
             entries = "".join(f'[beat_schedule.{name}]\ntask = "tasks.file"\nschedule = 60\n' for name in names)
             (tmp_path / "beat.toml").write_text(entries)
             self.config = config.load(tmp_path / "beat.toml")
-            self.seen = []
+            self.entries = {}
+            self.amended = []
             self.revision = None
             self.orders = 0
             self.source = StoreSource(
                 connect(url, timeout_ms=1_000),
                 KEYS,
                 self.config,
-                on_change=self.seen.append,
+                on_change=self.change,
+                on_amend=self.amend,
                 on_read=self.read,
                 on_order=self.ordered,
             )
             self.source.rebase(self.config)
             self.source.start()
             started.append(self.source)
+
+        def change(self, schedule):
+            self.entries = {entry.name: entry for entry in schedule.entries}
+
+        def amend(self, changes):
+            kept = {name: entry for name, entry in self.entries.items() if name not in changes.gone}
+            self.entries = {**kept, **changes.put}
+            self.amended.append(changes)
 
         def read(self, revision):
             self.revision = revision
@@ -45,7 +56,7 @@ def follow(tmp_path):
 
         @property
         def enabled(self):
-            return {entry.name: entry.policies.enabled for entry in self.seen[-1].entries}
+            return {name: entry.policies.enabled for name, entry in self.entries.items()}
 
     yield Follower
     for source in started:
@@ -66,7 +77,7 @@ def test_what_is_there_already_is_in_force_when_it_has_been_read(follow, runtime
     assert follower.source.read.wait(10)
     assert follower.enabled == {"a": False, "b": True}
     assert follower.revision == 2
-    assert (follower.seen[-1].runtime, follower.seen[-1].paused) == (1, 1)
+    assert (follower.amended[-1].runtime, follower.amended[-1].paused) == (1, 1)
     (record,) = [record for record in caplog.records if record.event.startswith("runtime")]
     assert (record.event, record.entries, record.pauses, record.revision) == ("runtime_read", 1, 1, 2)
 
@@ -91,7 +102,6 @@ def test_changes_are_in_force_within_moments(follow, runtime, redis_url, wait_un
 def test_a_pause_between_two_looks_is_noticed(follow, runtime, redis_url, wait_until):
     follower = follow(redis_url, "a")
     assert follower.source.read.wait(10)
-    follower.seen.clear()
     with connect(redis_url) as client, client.pipeline() as pipeline:
         keys = KEYS.runtime()
         for revision in (1, 2):  # paused, and resumed, at one go
@@ -99,8 +109,9 @@ def test_a_pause_between_two_looks_is_noticed(follow, runtime, redis_url, wait_u
             pipeline.zadd(keys.changes, {"a": revision})
         pipeline.publish(KEYS.wake, "changed")
         pipeline.execute()
-    wait_until(lambda: len(follower.seen) == 2)
-    assert [entry.policies.enabled for schedule in follower.seen for entry in schedule.entries] == [False, True]
+    wait_until(lambda: follower.amended)
+    ((name, entry),) = follower.amended[0].put.items()
+    assert (name, entry) == ("a", follower.config.entries[0]), "the leader is to look at it anew"
 
 
 def test_orders_are_heard(follow, redis_url, wait_until):
@@ -193,8 +204,8 @@ def test_ten_thousand_entries(follow, runtime, redis_url, wait_until):
         client.hset(KEYS.runtime().revision, mapping={"number": 10_000, "began": 1})
     follower = follow(redis_url)
     assert follower.source.read.wait(30)
-    assert follower.seen[-1].runtime == 10_000
+    assert follower.amended[-1].runtime == len(follower.entries) == 10_000
     runtime.remove("n77")
-    wait_until(lambda: follower.seen[-1].runtime == 9_999)
-    before = {entry.name: entry for entry in follower.seen[-2].entries}
-    assert all(before[entry.name] is entry for entry in follower.seen[-1].entries), "only what changed is read"
+    wait_until(lambda: follower.amended[-1].runtime == 9_999)
+    assert (follower.amended[-1].put, follower.amended[-1].gone) == ({}, {"n77"}), "only what has changed is said"
+    assert len(follower.entries) == 9_999

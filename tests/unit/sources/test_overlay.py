@@ -86,13 +86,6 @@ def test_an_entry_that_stays_paused_stays_the_same_object(files):
     assert in_force(overlay)["a"] is before
 
 
-def test_blinking_entries_are_shown_as_if_they_were_paused(files):
-    overlay = Overlay(files("a", "b"))
-    shown = {entry.name: entry.policies.enabled for entry in overlay.in_force({"a"}).entries}
-    assert shown == {"a": False, "b": True}
-    assert all(entry.policies.enabled for entry in overlay.in_force().entries)
-
-
 def test_the_time_zone_and_defaults_of_the_file_hold_for_runtime_entries(files):
     overlay = Overlay(files(timezone="Asia/Baku", defaults='queue = "slow"'))
     overlay.change({"a": table(), "b": table(queue="own", timezone="UTC")})
