@@ -387,6 +387,8 @@ def test_queues_come_and_go(scene: Scene) -> None:
 def test_a_worker_whose_connections_are_cut_is_back_and_leaves_when_told(
     scene: Scene, request: pytest.FixtureRequest
 ) -> None:
+    held = [*scene.ask(OURS, "active"), *scene.ask(OURS, "reserved")]
+    scene.ask(OURS, "terminate", task_id=[each["id"] for each in held], signal="KILL")
     if scene.broker.startswith("redis"):
         with redis.Redis.from_url(scene.broker) as server:
             server.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
