@@ -105,8 +105,8 @@ def workers(directory: Path, broker: str, backend: str) -> Iterator[None]:
         (directory / name).mkdir()
         (directory / name / "proj.py").write_text(module.replace("QUEUE", repr(name)))
     with celeries(directory / "theirs") as start, (directory / "beatd.log").open("ab") as log:
-        theirs = start.worker("-P", "threads", "-c", "4", "-Q", "theirs", "-l", "info")
-        command = [sys.executable, "-m", "beatd", "worker", "-A", "proj", "-c", "2", "-Q", "ours"]
+        theirs = start.worker("-P", "threads", "-c", "4", "-Q", "theirs", "-n", "theirs@%h", "-l", "info")
+        command = [sys.executable, "-m", "beatd", "worker", "-A", "proj", "-c", "2", "-Q", "ours", "-n", "ours@%h"]
         process = subprocess.Popen(command, cwd=directory / "ours", stdout=log, stderr=log, env=environment())
         try:
             _await_ready(directory / "beatd.log", process)

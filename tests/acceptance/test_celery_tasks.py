@@ -238,12 +238,12 @@ def test_signals(pair):
 def test_log_lines(pair):
     """Monitoring that reads Celery's log reads beatd's."""
     result = pair.call("logs")
-    assert result.get(timeout=WAIT) == "celery"
+    assert result.get(timeout=WAIT) == pair.queue
     lines = [
         rf"INFO/[\w-]+\] Task proj.logs\[{result.id}\] received",
         rf"INFO/[\w-]+\] proj.logs\[{result.id}\]: from the task",
         rf"WARNING/[\w-]+\] proj.logs\[{result.id}\]: a warning",
-        rf"INFO/[\w-]+\] Task proj.logs\[{result.id}\] succeeded in [\d.e-]+s: 'celery'",
+        rf"INFO/[\w-]+\] Task proj.logs\[{result.id}\] succeeded in [\d.e-]+s: '{pair.queue}'",
     ]
     for line in lines:
         pair.await_line(line)
