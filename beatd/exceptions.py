@@ -28,7 +28,8 @@
         ├── TimeoutError          a result did not arrive in time
         └── TaskRevokedError      the task was revoked or had expired
 
-Celery's other names are at the end. Exceptions of redis and kombu stop at ``store/`` and ``broker/`` and come out as these.
+Exceptions of redis and kombu stop at ``store/`` and ``broker/`` and come out as these. Celery's other names are at the
+end.
 """
 
 from __future__ import annotations
