@@ -4,11 +4,14 @@ import json
 import signal
 import uuid
 from collections import Counter
+from datetime import UTC, datetime, timedelta
 
 import kombu
 import pytest
 import redis
 
+from beatd.client import Schedules
+from beatd.exceptions import RequestRefused
 from beatd.message import open_envelope
 from beatd.store.keys import Keys
 
@@ -67,7 +70,7 @@ def test_nobody_is_there(beatd, file, client):
     assert not client.keys("*")
 
 
-def test_an_operators_day(beatd, daemon, file, client, start_beatd, wait_until):
+def test_an_operators_day(beatd, daemon, file, client, redis_url, start_beatd, wait_until):
     """What is typed one after the other, with one daemon and one worker."""
     start_beatd("worker", "--config", str(file), "--builtin", "command", "-P", "solo").expect("ready")
 
@@ -98,6 +101,16 @@ def test_an_operators_day(beatd, daemon, file, client, start_beatd, wait_until):
 
     wait_until(lambda: client.hget(KEYS.shard().tally, "often"), what="a run that was skipped")
     assert "skipped: overlap" in beatd("history", "often", "--skipped").stdout
+    with Schedules(redis_url) as schedules:
+        run = schedules.trigger("hourly", ["true"])
+        since = datetime(2026, 1, 10, tzinfo=UTC)
+        done = schedules.backfill("hourly", since, since + timedelta(hours=3), rate=50.0)
+        assert (done.total, done.sent) == (3, 3)
+        kinds = [(one.kind, one.run_id == run.run_id) for one in schedules.history("hourly", limit=4)]
+        assert kinds == [("backfilled", False)] * 3 + [("triggered", True)]
+        with pytest.raises(RequestRefused, match="no entry") as caught:
+            schedules.trigger("nobody")
+        assert caught.value.unknown
     assert "Traceback" not in daemon.text
 
 
