@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
-from typing import Any, Concatenate, Literal, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, TypeVar, overload
 
 from beatd.app import seams, shared
 from beatd.app.autoretry import add_autoretry
@@ -22,6 +22,9 @@ from beatd.app.task import Task as BaseTask
 from beatd.clock import Clock, SystemClock
 from beatd.config.environment import django_settings
 from beatd.exceptions import MessageError
+
+if TYPE_CHECKING:
+    from beatd.app.control import Control
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -184,7 +187,7 @@ class App(Readiness, Connections):
         return Signature(task, args, kwargs, app=self, **options)
 
     @cached_property
-    def control(self) -> Any:
+    def control(self) -> Control:
         """Remote control of the workers: ``app.control.revoke(id)``, ``app.control.inspect().active()``."""
         return control_of(self)
 

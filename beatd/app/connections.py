@@ -26,6 +26,7 @@ from beatd.store.results import NoResults, RedisResults, Results, Stored
 
 if TYPE_CHECKING:
     from beatd.app.app import App
+    from beatd.app.control import Control
 
 
 class Connections:
@@ -118,7 +119,7 @@ class Connections:
                 part.close()
 
 
-def control_of(app: App) -> Any:
+def control_of(app: App) -> Control:
     """The app's remote control of workers."""
     from beatd.app.control import Control  # noqa: PLC0415 - few programs need it
 

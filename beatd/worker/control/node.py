@@ -15,6 +15,10 @@ from beatd.worker.control.station import Station
 log = logging.getLogger("celery.worker.pidbox")
 
 
+_ASKERS_OWN = (KeyError, TypeError, ValueError)
+"""Errors that say what is wrong with the command."""
+
+
 class Node:
     """Carries commands out at a station. Whatever is in a letter, :meth:`take` raises nothing but the bus's errors."""
 
@@ -58,9 +62,12 @@ class Node:
         log.debug("Received command %r", method, extra={"event": "control_command", "method": str(method)})
         try:
             return find(method)(self._station, **arguments)
-        except Exception as error:  # noqa: BLE001 - a command can be anything, and the worker has other things to do
+        except Exception as error:  # a command can be anything, and the worker has other things to do
             log.warning(
-                "Control command error: %r", error, extra={"event": "control_command_failed", "method": str(method)}
+                "Control command error: %r",
+                error,
+                exc_info=not isinstance(error, _ASKERS_OWN),
+                extra={"event": "control_command_failed", "method": str(method)},
             )
             return {"error": repr(error)}
 
