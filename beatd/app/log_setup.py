@@ -30,12 +30,23 @@ class CeleryFormatter(logging.Formatter):
         return super().format(record)
 
 
-def set_up(app: App, level: str, *, celery_format: bool, logfile: str | None = None) -> None:
+def set_up(
+    app: App, level: str, *, ours: list[logging.Handler], celery_format: bool, logfile: str | None = None
+) -> None:
     """Finish what was begun before the app was known: formats, signals, and where ``print`` goes.
 
-    The root logger has one handler already, which :func:`beatd.logs.configure` made.
+    ``ours`` is what :func:`beatd.logs.configure` gave to the root logger. Handlers that the app's modules have put
+    there since go, as in Celery; with ``worker_hijack_root_logger`` off they stay, and ours go.
     """
+    app.finalize()  # task modules and frameworks may configure logging, too: this comes last
     root, conf = logging.getLogger(), app.conf
+    theirs = [handler for handler in root.handlers if handler not in ours]
+    if conf.worker_hijack_root_logger or not theirs:
+        root.handlers[:] = ours
+        root.setLevel(level.upper())
+        _enable()
+    else:
+        root.handlers[:] = theirs
     facts = {
         "loglevel": logging.getLevelName(level.upper()),
         "logfile": logfile,
@@ -48,7 +59,7 @@ def set_up(app: App, level: str, *, celery_format: bool, logfile: str | None = N
             if isinstance(answer, BaseException):
                 raise answer
         return
-    if celery_format:
+    if celery_format and root.handlers == ours:
         formatter = CeleryFormatter(conf.worker_log_format, conf.worker_task_log_format)
         for handler in root.handlers:
             handler.setFormatter(formatter)
@@ -57,6 +68,13 @@ def set_up(app: App, level: str, *, celery_format: bool, logfile: str | None = N
     signals.after_setup_task_logger.send(sender=None, logger=logging.getLogger(TASK_LOGGER), **task_facts)
     if conf.worker_redirect_stdouts:
         redirect_stdouts(conf.worker_redirect_stdouts_level)
+
+
+def _enable() -> None:
+    """``logging.config`` turns off, by default, all loggers that it is not told of."""
+    for name, logger in logging.Logger.manager.loggerDict.items():
+        if isinstance(logger, logging.Logger) and name.partition(".")[0] in ("beatd", "celery"):
+            logger.disabled = False
 
 
 def redirect_stdouts(level: int | str) -> None:

@@ -31,6 +31,7 @@ _LEVELS = ("debug", "info", "warning", "error", "critical", "fatal")
 def start(options: dict[str, Any], app: App | None = None) -> None:
     """Run a worker as the command line says. Raises :class:`ConfigError` for what is wrong with it."""
     _configure_logging(options["loglevel"], options["log_format"])
+    ours = list(logging.getLogger().handlers)
     with contextlib.ExitStack() as stack:
         settings, store_url = None, None
         if options["config_file"]:
@@ -39,7 +40,7 @@ def start(options: dict[str, Any], app: App | None = None) -> None:
         app = app or _app(options, settings)
         _apply(app, options, settings, store_url)
         celery_format = options["log_format"] == "celery"
-        log_setup.set_up(app, options["loglevel"], celery_format=celery_format, logfile=options["logfile"])
+        log_setup.set_up(app, options["loglevel"], ours=ours, celery_format=celery_format, logfile=options["logfile"])
         builtin.register(app, _names(options["builtin"]))
         chosen = _settings(app, options, settings, store_url)
         node = Node(1, chosen.hostname)

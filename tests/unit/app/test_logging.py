@@ -41,7 +41,7 @@ def written(root):
 def test_task_loggers_have_a_format_of_their_own(root, app):
     app.conf.worker_log_format = "%(levelname)s %(message)s"
     app.conf.worker_task_log_format = "%(task_name)s[%(task_id)s] %(message)s"
-    log_setup.set_up(app, "info", celery_format=True)
+    log_setup.set_up(app, "info", ours=root.handlers[:], celery_format=True)
     logger = get_task_logger("my.tasks")
     logger.setLevel(logging.INFO)
     task = app.task(name="t")(lambda: None)
@@ -50,6 +50,25 @@ def test_task_loggers_have_a_format_of_their_own(root, app):
     logger.info("outside")
     logging.getLogger("celery.worker").warning("of the worker")
     assert written(root) == "t[1] inside\n???[???] outside\nWARNING of the worker\n"
+
+
+@pytest.mark.parametrize(("hijack", "kept"), [(True, "ours"), (False, "theirs")])
+def test_what_the_apps_modules_configured_goes_unless_it_shall_stay(root, app, hijack, kept):
+    handlers = {"ours": root.handlers[0], "theirs": logging.StreamHandler(io.StringIO())}
+    app.conf.worker_hijack_root_logger = hijack
+
+    @app.on_after_finalize.connect
+    def configure(**_):
+        root.handlers[:] = [handlers["theirs"]]
+        root.setLevel(logging.ERROR)
+        logging.getLogger("celery.worker").disabled = True
+
+    log_setup.set_up(app, "info", ours=[handlers["ours"]], celery_format=True)
+    assert root.handlers == [handlers[kept]]
+    assert (root.level, logging.getLogger("celery.worker").disabled) == (
+        (logging.INFO, False) if hijack else (logging.ERROR, True)
+    )
+    logging.getLogger("celery.worker").disabled = False
 
 
 def test_task_loggers_belong_to_celerys():
@@ -61,7 +80,7 @@ def test_task_loggers_belong_to_celerys():
 
 
 def test_what_is_printed_is_logged(root, app):
-    log_setup.set_up(app, "info", celery_format=True)
+    log_setup.set_up(app, "info", ours=root.handlers[:], celery_format=True)
     root.handlers[0].setFormatter(logging.Formatter("%(levelname)s %(name)s %(message)s"))
     print("one", 2, end="")
     print("!")
@@ -76,10 +95,10 @@ def test_what_is_printed_is_logged(root, app):
 
 def test_redirecting_can_be_turned_off_and_its_level_chosen(root, app):
     app.conf.worker_redirect_stdouts = False
-    log_setup.set_up(app, "info", celery_format=True)
+    log_setup.set_up(app, "info", ours=root.handlers[:], celery_format=True)
     assert not isinstance(sys.stdout, Redirected)
     app.conf.update(worker_redirect_stdouts=True, worker_redirect_stdouts_level="INFO")
-    log_setup.set_up(app, "info", celery_format=True)
+    log_setup.set_up(app, "info", ours=root.handlers[:], celery_format=True)
     root.setLevel(logging.WARNING)
     print("too quiet")
     assert written(root) == ""
@@ -118,7 +137,7 @@ def test_whoever_connects_to_setup_logging_does_it_all(root, app):
 
     signals.setup_logging.connect(configure)
     try:
-        log_setup.set_up(app, "debug", celery_format=True)
+        log_setup.set_up(app, "debug", ours=root.handlers[:], celery_format=True)
     finally:
         signals.setup_logging.disconnect(configure)
     assert seen == [(logging.DEBUG, [])]
@@ -135,7 +154,7 @@ def test_loggers_can_be_changed_after_set_up(root, app):
     signals.after_setup_logger.connect(changed)
     signals.after_setup_task_logger.connect(changed)
     try:
-        log_setup.set_up(app, "info", celery_format=True)
+        log_setup.set_up(app, "info", ours=root.handlers[:], celery_format=True)
     finally:
         signals.after_setup_logger.disconnect(changed)
         signals.after_setup_task_logger.disconnect(changed)
@@ -146,6 +165,6 @@ def test_loggers_can_be_changed_after_set_up(root, app):
 
 def test_other_formats_are_left_alone(root, app):
     root.handlers[0].setFormatter(own := logging.Formatter("own %(message)s"))
-    log_setup.set_up(app, "info", celery_format=False)
+    log_setup.set_up(app, "info", ours=root.handlers[:], celery_format=False)
     assert root.handlers[0].formatter is own
     assert not isinstance(own, CeleryFormatter)
