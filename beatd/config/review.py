@@ -198,17 +198,20 @@ class _Changes:
 
 
 def _clock_change(schedule: Cron, changes: Iterable[int]) -> str:
-    """What the first of the changes that concerns a schedule does to it."""
+    """What the first change forward that concerns a schedule does to it, and the first one back."""
+    notes: dict[str, str] = {}
     for second in changes:
         for due_ms in islice(_runs(schedule, (second - 7200) * 1000, (second + 7200) * 1000), 500):
             due_at = from_ms(due_ms)
             local = f"{due_at.astimezone(schedule.zone.info):%Y-%m-%d %H:%M}"
             match dst_note(schedule, due_at):
                 case "gap":
-                    return f"the clock skips its time in {schedule.zone.name}: that run is made at {local}"
+                    said = f"the clock skips its time in {schedule.zone.name}: that run is made at {local}"
+                    notes.setdefault("gap", said)
                 case "overlap":
-                    return f"the clock shows {local} twice in {schedule.zone.name}: it runs the first time only"
-    return ""
+                    said = f"the clock shows {local} twice in {schedule.zone.name}: it runs the first time only"
+                    notes.setdefault("overlap", said)
+    return "; ".join(notes.values())
 
 
 def _seconds(entry: Entry, now_ms: int) -> Iterable[int]:
