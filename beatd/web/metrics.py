@@ -43,6 +43,9 @@ def families(status: Mapping[str, Any], names: Sequence[str], runs: Sequence[int
     yield _gauge("beatd_clock_offset_seconds", "How far a daemon's clock is ahead of the state store's.", offsets)
     yield _gauge("beatd_outbox_length", "Messages that the broker has not confirmed yet.", outbox)
     yield _gauge("beatd_entries", "Entries in the files that the status page reads.", [({}, len(names))])
+    runtime = status["runtime"]
+    yield _gauge("beatd_runtime_entries", "Entries in the state store.", [({}, runtime["entries"])])
+    yield _gauge("beatd_paused_entries", "Entries that are paused.", [({}, runtime["pauses"])])
     yield Family("beatd_runs_total", "counter", "Runs that were sent.", counted or [({}, sum(runs))])
 
 

@@ -91,6 +91,7 @@ def document(daemons=None, shards=None, problems=()):
         "daemons": daemons,
         "shards": shards,
         "outbox": sum(each["outbox"] for each in shards),
+        "runtime": {"revision": 9, "entries": 2, "pauses": 1, "paused": {}},
         "same_schedule": len({each["digest"] for each in daemons if each["alive"]}) <= 1,
         "problems": list(problems),
     }

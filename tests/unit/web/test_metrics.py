@@ -43,6 +43,8 @@ def test_one_daemon():
         ("beatd_clock_offset_seconds", "one"): 0.004,
         ("beatd_outbox_length", "0"): 0,
         ("beatd_entries", None): 2,
+        ("beatd_runtime_entries", None): 2,
+        ("beatd_paused_entries", None): 1,
         ("beatd_runs_total", "a"): 3,
         ("beatd_runs_total", "b"): 1_790_000_000,
     }
