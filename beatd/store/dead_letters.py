@@ -18,7 +18,6 @@ from typing import Any, NamedTuple
 import msgspec
 import redis
 
-from beatd import wire
 from beatd.exceptions import StoreUnavailable
 from beatd.store.client import Script, border
 from beatd.store.keys import Keys
@@ -60,15 +59,16 @@ class _Document(msgspec.Struct, frozen=True):
 
 
 _decode = msgspec.json.Decoder(_Document).decode
+_encode = msgspec.json.Encoder().encode
 
 
 def written(message: bytes, *, reason: str, queue: str, at: str, worker: str = "") -> bytes:
     """A letter for the list; a message that is no text is kept as base64."""
     facts = {"reason": reason, "queue": queue, "at": at, **({"worker": worker} if worker else {})}
     try:
-        return wire.dumps({**facts, "message": message.decode()})
+        return _encode({**facts, "message": message.decode()})
     except UnicodeDecodeError:
-        return wire.dumps({**facts, "message_base64": base64.b64encode(message).decode("ascii")})
+        return _encode({**facts, "message_base64": base64.b64encode(message).decode("ascii")})
 
 
 def read(raw: bytes) -> Letter:
