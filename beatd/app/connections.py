@@ -18,8 +18,9 @@ from beatd.app.queues import Queues
 from beatd.app.result import AsyncResult
 from beatd.app.sending import Route, utc_now
 from beatd.app.sent_events import SentEvents
-from beatd.broker import Publisher, is_redis
+from beatd.broker import Publisher, is_redis, place_of
 from beatd.clock import Clock
+from beatd.exceptions import StoreRefused
 from beatd.message import TaskMessage
 from beatd.store.outcomes import READY_STATES, document
 from beatd.store.results import NoResults, RedisResults, Results, Stored
@@ -70,6 +71,9 @@ class Connections:
         url = self.conf.result_backend
         if not url or url.startswith("disabled"):
             return NoResults()
+        if not is_redis(url):
+            wrong = f"result_backend is {place_of(url)!r}, and results are kept in Redis only"
+            raise StoreRefused(f"{wrong}: redis://localhost:6379/1, for one")
         keep = self.conf.result_expires
         keep_s = int(keep.total_seconds() if hasattr(keep, "total_seconds") else keep or 0)
         return RedisResults(broker.redis_url(url), keep_s=keep_s)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from beatd.app import signals
@@ -83,6 +85,16 @@ def redirect_stdouts(level: int | str) -> None:
     logger = logging.getLogger(REDIRECTED)
     sys.stdout = Redirected(sys.stdout, logger, number)
     sys.stderr = Redirected(sys.stderr, logger, number)
+
+
+@contextmanager
+def streams_restored() -> Iterator[None]:
+    """At the end of the block ``print`` writes to where it wrote before: what ends a worker is said on its terminal."""
+    streams = sys.stdout, sys.stderr
+    try:
+        yield
+    finally:
+        sys.stdout, sys.stderr = streams
 
 
 class Redirected:

@@ -39,6 +39,7 @@ def start(options: dict[str, Any], app: App | None = None) -> None:
             store_url = stack.enter_context(_state_store(settings))
         app = app or _app(options, settings)
         _apply(app, options, settings, store_url)
+        stack.enter_context(log_setup.streams_restored())
         celery_format = options["log_format"] == "celery"
         log_setup.set_up(app, options["loglevel"], ours=ours, celery_format=celery_format, logfile=options["logfile"])
         builtin.register(app, _names(options["builtin"]))
