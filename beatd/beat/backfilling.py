@@ -38,12 +38,10 @@ SHOWN = 1_000
 class Filling:
     """One request for a window, on its way. Asks the store anew whenever its entry has become another."""
 
-    def __init__(self, asked: Asked, courier: Courier, dispatched: Dispatched) -> None:
-        if not isinstance(asked.request, Backfill):
-            raise TypeError(asked)
+    def __init__(self, asked: Asked, request: Backfill, courier: Courier, dispatched: Dispatched) -> None:
         self.asked = asked
         self.over = False
-        self._request: Backfill = asked.request
+        self._request = request
         self._courier = courier
         self._dispatched = dispatched
         self._entry: Entry | None = None

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from msgspec import structs
 
@@ -16,17 +17,28 @@ from beatd import wire
 from beatd.beat.backfilling import Filling
 from beatd.beat.courier import Courier
 from beatd.beat.seat import Term
-from beatd.exceptions import BrokerError, MessageError, StoreError, StoreRefused, StoreUnavailable, TermLost
+from beatd.exceptions import (
+    BrokerError,
+    MessageError,
+    StoreError,
+    StoreRefused,
+    StoreUnavailable,
+    StoreWentBack,
+    TermLost,
+)
 from beatd.model import Entry, Run, manual_run_id
 from beatd.store import records
 from beatd.store.dispatched import Dispatched
-from beatd.store.requests import Answer, Asked, Backfill, Step, Trigger
+from beatd.store.requests import Answer, Asked, Step, Trigger
 from beatd.timeline import timeline
 
 log = logging.getLogger("beatd.beat.manual")
 
-LOOK_S = 1.0
+LOOK_S = 5.0
 """Seconds between two looks for requests, when nobody rings."""
+
+AT_ONCE = 50
+"""Triggers carried out in one turn: each takes about a millisecond, and regular runs are not to wait for more."""
 
 InForce = Callable[[str], Entry | None]
 """The entry of a name, as it is in force."""
@@ -39,7 +51,9 @@ class Manual:
         self._courier = courier
         self._dispatched = dispatched
         self._owns = owns
+        self._term = 0
         self._look_at = 0.0
+        self._triggers: deque[tuple[Asked, Trigger]] = deque()
         self._fillings: deque[Filling] = deque()
 
     def ring(self) -> None:
@@ -49,59 +63,78 @@ class Manual:
     def turn(self, term: Term, entry: InForce) -> float:
         """Send what was asked for, or some of it; returns the seconds until there is more to do.
 
-        Raises a :class:`~beatd.exceptions.StoreError`, or what the outlet raises; then what was under way is looked up
-        again.
+        Raises what ends a turn of the beat: a term that is over, a store or broker that is away. Then what was under
+        way is looked up again.
         """
         now = self._courier.clock.monotonic()
         try:
+            if term.token != self._term:
+                self._forget(term.token)
             if now >= self._look_at:
                 self._look_at = now + LOOK_S
-                self._look(term, entry)
+                self._look()
+            self._trigger_some(term, entry)
             self._fill(term, entry)
+        except StoreRefused as error:  # a key of another type, say: no reason to keep regular runs waiting
+            self._forget(term.token)
+            self._look_at = now + LOOK_S
+            log.warning("%s; runs that are asked for wait", error, extra={"event": "requests_unreadable"})
         except (StoreError, BrokerError):
-            self._fillings.clear()
-            self._look_at = 0.0
+            self._forget(0)
             raise
+        if self._triggers:
+            return 0.0
         pauses = [filling.pause() for filling in self._fillings]
         return max(min([*pauses, self._look_at - self._courier.clock.monotonic()]), 0.0)
 
-    def _look(self, term: Term, entry: InForce) -> None:
-        """See what is asked for now: triggers are carried out, windows put in line."""
+    def _forget(self, token: int) -> None:
+        """What is known of requests may be wrong: another leader may have dealt with them meanwhile."""
+        self._term, self._look_at = token, 0.0
+        self._triggers.clear()
+        self._fillings.clear()
+
+    def _look(self) -> None:
+        """See what is asked for now."""
         asked = {one.id: one for one in self._courier.requests.open() if self._owns(one.request.entry)}
         known = {filling.asked.id: filling for filling in self._fillings}
-        self._fillings = deque(filling for name, filling in known.items() if name in asked)
         for name in known.keys() - asked.keys():
-            known[name].end()
-        for one in asked.values():
-            if isinstance(one.request, Backfill):
-                if one.id not in known:
-                    self._fillings.append(Filling(one, self._courier, self._dispatched))
-            else:
-                self._careful(one, lambda one=one: self._trigger(one, one.request, term, entry), term)  # type: ignore[misc]
+            known.pop(name).end()
+        self._triggers.clear()
+        for name, one in asked.items():
+            if isinstance(one.request, Trigger):
+                self._triggers.append((one, one.request))
+            elif name not in known:
+                known[name] = Filling(one, one.request, self._courier, self._dispatched)
+        self._fillings = deque(known.values())
+
+    def _trigger_some(self, term: Term, entry: InForce) -> None:
+        for _ in range(min(len(self._triggers), AT_ONCE)):
+            asked, request = self._triggers.popleft()
+            with self._guarding(asked, term):
+                self._trigger(asked, request, term, entry)
 
     def _fill(self, term: Term, entry: InForce) -> None:
         """One step for the first window in line that has something to do; it goes to the end."""
-        for filling in list(self._fillings):
-            if filling.pause() <= 0:
-                self._fillings.remove(filling)
-                if self._careful(filling.asked, lambda: filling.turn(term, entry), term) and not filling.over:  # noqa: B023
+        filling = next((filling for filling in self._fillings if filling.pause() <= 0), None)
+        if filling is not None:
+            self._fillings.remove(filling)
+            with self._guarding(filling.asked, term):
+                filling.turn(term, entry)
+                if not filling.over:
                     self._fillings.append(filling)
-                return
 
-    def _careful(self, asked: Asked, work: Callable[[], None], term: Term) -> bool:
-        """Work for a request. Whatever is wrong with that one stops neither the others nor regular runs."""
+    @contextmanager
+    def _guarding(self, asked: Asked, term: Term) -> Iterator[None]:
+        """Whatever is wrong with one request stops neither the others nor regular runs: it is refused."""
         try:
-            work()
-        except (TermLost, StoreUnavailable, BrokerError):
+            yield
+        except (TermLost, StoreUnavailable, StoreWentBack, BrokerError):
             raise
         except (MessageError, StoreRefused) as error:
             self._courier.refuse(asked, str(error), term)
         except Exception:
             log.exception("Request %s failed", asked.id, extra={"event": "request_failed", "request": asked.id})
             self._courier.refuse(asked, "the daemon failed at it; its log says why", term)
-        else:
-            return True
-        return False
 
     def _trigger(self, asked: Asked, request: Trigger, term: Term, entry: InForce) -> None:
         known = entry(request.entry)

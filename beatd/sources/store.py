@@ -105,6 +105,7 @@ class StoreSource:
         """Look, and look again whenever something is heard, and now and then: a connection may be dead and not know."""
         self._look(anew=True)
         self._on_order()
+        self._on_request()
         rested_at = look_at = 0.0
         words: frozenset[str] = frozenset()
         while not self._stopping.is_set():
