@@ -57,7 +57,7 @@ def stats(station: Station, **_: Any) -> dict[str, Any]:
             "put-guarded-by-semaphore": False,
             "timeouts": [station.app.conf.task_soft_time_limit or 0, station.app.conf.task_time_limit or 0],
         },
-        "broker": broker_info(station.place),
+        "broker": broker_info(station.url),
         "prefetch_count": len(station.tools.requests) + pool.room(),
         "rusage": _usage(),
     }
@@ -181,7 +181,7 @@ def report(station: Station) -> dict[str, str]:
     text = (
         f"software -> beatd:{beatd.__version__} py:{platform.python_version()} imp:{platform.python_implementation()}\n"
         f"platform -> system:{platform.system()} arch:{platform.machine()} kernel version:{platform.release()}\n"
-        f"settings -> transport:{broker_info(station.place)['transport']} "
+        f"settings -> transport:{broker_info(station.url)['transport']} "
         f"results:{redacted(str(station.app.conf.result_backend or 'disabled'))}\n\n{settings}\n"
     )
     return {"ok": text}

@@ -64,6 +64,7 @@ class Remote:
     def attach(self, tools: Tools) -> None:
         """Become the remote control of a worker. To be called once, before everything else."""
         self._heart = Heart(self._stream, self._clock, lambda: (len(tools.pool.running_since()), self._totals.total()))
+        url = self._app.conf.broker_url
         station = Station(
             app=self._app,
             settings=self._settings,
@@ -75,7 +76,7 @@ class Remote:
             started=self._clock.monotonic(),
             remember=self._sharing.remember,
             beat=self._beat_now,
-            place=str(self._app.conf.broker_url),
+            url=url if isinstance(url, str) else ";".join(url),
         )
         self._node = Node(station, self._lamport)
 
@@ -99,6 +100,9 @@ class Remote:
             try:
                 waits.append(self._serve(self._bus, self._node, self._heart))
             except BrokerError as error:
+                waits.append(self._lose(self._bus, error))
+            except Exception as error:  # a defect here must not be the end of a worker
+                log.exception("Remote control failed", extra={"event": "control_failed"})
                 waits.append(self._lose(self._bus, error))
         return min(waits)
 
@@ -129,7 +133,7 @@ class Remote:
         if self._bus is not None:
             try:
                 if self._online and self._heart is not None:
-                    self._stream.flush(self._bus)
+                    self._stream.flush_all(self._bus)
                     self._heart.stop(self._bus)
             except BrokerError as error:
                 log.debug("Could not say goodbye: %s", error, extra={"event": "control_goodbye_failed"})
@@ -166,7 +170,7 @@ class Remote:
             log.info("Remote control is back at %s", bus.place, extra={"event": "control_back"})
         self._failures = 0
 
-    def _lose(self, bus: Bus, error: BrokerError) -> float:
+    def _lose(self, bus: Bus, error: Exception) -> float:
         """The connection is gone: tasks go on, a new one is tried after a while."""
         bus.close()
         self._online = False

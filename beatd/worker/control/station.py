@@ -55,8 +55,8 @@ class Station:
     """Have all workers know that these are revoked, also those to come."""
     beat: Callable[[], None]
     """Send a heartbeat."""
-    place: str
-    """The broker's URL."""
+    url: str
+    """The broker's; with its password."""
 
     @property
     def hostname(self) -> str:

@@ -63,3 +63,8 @@ class Stream:
                 count,
                 extra={"event": "events_dropped", "count": count},
             )
+
+    def flush_all(self, bus: Bus) -> None:
+        """Publish everything that is buffered, at the end."""
+        while self._buffer and bus.listening:
+            self.flush(bus)

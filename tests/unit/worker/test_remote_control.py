@@ -158,7 +158,7 @@ def station(app: App, settings: WorkerSettings, clock: Clock) -> Station:
         started=0.0,
         remember=lambda _: None,
         beat=lambda: None,
-        place="redis://:secret@h/0",
+        url="redis://:secret@h/0",
     )
 
 
@@ -366,6 +366,21 @@ def test_a_lost_connection_is_tried_again_ever_more_rarely(remote: Remote, bus: 
     bus.away = False
     remote.turn()
     assert [kind for kind, _ in bus.emitted] == ["worker.online"]
+
+
+def test_a_defect_is_no_more_than_a_lost_connection(
+    remote: Remote, bus: Bus, clock: Clock, caplog: pytest.LogCaptureFixture, monkeypatch: Any
+) -> None:
+    remote.turn()
+    monkeypatch.setattr(bus, "requests", lambda _: 1 / 0)
+    with caplog.at_level(logging.ERROR):
+        assert remote.turn() == 1.0
+    assert [getattr(record, "event", "") for record in caplog.records] == ["control_failed"]
+    monkeypatch.undo()
+    bus.inbox = [order("ping")]
+    clock.now += 1
+    remote.turn()
+    assert bus.answers == [({"ok": "pong"}, "t")]
 
 
 def test_heartbeats_come_every_two_seconds(remote: Remote, bus: Bus, clock: Clock) -> None:
