@@ -24,7 +24,8 @@ from beatd.worker.control.panel import COMMANDS
 from beatd.worker.control.remote import Remote
 from beatd.worker.control.revoked import Revoked
 from beatd.worker.control.station import Station, Tools
-from beatd.worker.events.stream import BATCH, BUFFERED, Stream
+from beatd.worker.events import stream
+from beatd.worker.events.stream import BATCH, Stream
 from beatd.worker.events.tasks import TaskEvents
 from beatd.worker.messages import Delivery, headers_of
 from beatd.worker.rates import Rates
@@ -395,22 +396,24 @@ def test_heartbeats_come_every_two_seconds(remote: Remote, bus: Bus, clock: Cloc
 
 
 def test_task_events_leave_in_batches_and_are_bounded_while_nobody_takes_them(
-    remote: Remote, bus: Bus, clock: Clock, app: App, caplog: pytest.LogCaptureFixture
+    remote: Remote, bus: Bus, clock: Clock, app: App, caplog: pytest.LogCaptureFixture, monkeypatch: Any
 ) -> None:
+    buffered = 5 * BATCH
+    monkeypatch.setattr(stream, "BUFFERED", buffered)
     remote.turn()
     remote.events.on = True
     bus.away = True
     remote.turn()
-    for n in range(BUFFERED + 50):
+    for n in range(buffered + 50):
         remote.events.received([request(app, f"id-{n}")])
     bus.away = False
     clock.now += 60
     with caplog.at_level(logging.WARNING):
-        for _ in range(BUFFERED // BATCH):
+        for _ in range(buffered // BATCH):
             remote.turn()
     batches = [body for kind, body in bus.emitted if kind == "task.multi"]
     assert {len(batch) for batch in batches} == {BATCH}
-    assert [event["uuid"] for batch in batches for event in batch] == [f"id-{n}" for n in range(50, BUFFERED + 50)]
+    assert [event["uuid"] for batch in batches for event in batch] == [f"id-{n}" for n in range(50, buffered + 50)]
     assert [record.count for record in caplog.records if getattr(record, "event", "") == "events_dropped"] == [50]  # type: ignore[attr-defined]
 
 
