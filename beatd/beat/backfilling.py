@@ -96,10 +96,14 @@ class Filling:
             self.over = True
             self._courier.refuse(self.asked, f"the window holds more than {request.at_most:,} runs", term)
         elif found < COUNTED:
-            text, span = "Backfilling %s: %d runs from %s to %s", (iso_ms(request.from_ms), iso_ms(request.to_ms))
-            extra = {"event": "backfill_began", "entry": request.entry, "request": self.asked.id, "by": request.by}
-            log.info(text, request.entry, self._counted, *span, extra=extra | {"count": self._counted})
+            if not request.dry_run:
+                self._say_begin(request)
             self._take(structs.replace(request, total=self._counted), [], entry, term)
+
+    def _say_begin(self, request: Backfill) -> None:
+        extra = {"event": "backfill_began", "entry": request.entry, "request": self.asked.id, "by": request.by}
+        text, span = "Backfilling %s: %d runs from %s to %s", (iso_ms(request.from_ms), iso_ms(request.to_ms))
+        log.info(text, request.entry, self._counted, *span, extra=extra | {"count": self._counted})
 
     def _get_on(self, entry: Entry, term: Term) -> None:
         """Deal with the next runs: leave out what is to be left out, and send as many as the pace allows."""
