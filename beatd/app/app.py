@@ -11,7 +11,7 @@ from beatd.app.autoretry import add_autoretry
 from beatd.app.conf import Conf
 from beatd.app.connections import Connections, control_of
 from beatd.app.context import current
-from beatd.app.making import task_class
+from beatd.app.making import task_class, warn_of_another
 from beatd.app.periodic import Registration, from_conf, registration
 from beatd.app.readiness import Readiness
 from beatd.app.registry import TaskRegistry
@@ -94,11 +94,15 @@ class App(Readiness, Connections):
         return self.task_from(fun, options)
 
     def task_from(self, fun: Callable[..., Any], options: dict[str, Any]) -> BaseTask[..., Any]:
-        """Make a task of ``fun`` with the keywords of :meth:`task`; one that has the same name already is returned."""
+        """Make a task of ``fun`` with the keywords of :meth:`task`; one that has the same name already is returned.
+
+        That is how a module may be imported twice. Another function under the same name is said in the log.
+        """
         options = dict(options)
         name = options.pop("name", None) or self.gen_task_name(fun.__name__, fun.__module__)
         with self._lock:
             if name in self.tasks:
+                warn_of_another(self.tasks[name], fun)
                 return self.tasks[name]
             return self.register_task(task_class(fun, name, self.Task, options)())
 

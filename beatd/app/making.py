@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import importlib
+import logging
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from beatd.app.models import with_models
 from beatd.app.task import Task
 
-_MEANINGLESS = ("shared", "lazy", "filter", "pydantic")
+log = logging.getLogger(__name__)
+
+_MEANINGLESS = ("shared", "lazy", "filter")
 """Options of Celery's decorator that change nothing here."""
 
 
@@ -19,20 +23,42 @@ def task_class(
     rest = {key: value for key, value in options.items() if key not in _MEANINGLESS}
     base = rest.pop("base", None) or base
     bind = rest.pop("bind", False)
+    original = fun
+    if takes_models := rest.pop("pydantic", False):
+        names = {"pydantic_strict": "strict", "pydantic_context": "context", "pydantic_dump_kwargs": "dump"}
+        fun = with_models(fun, **{ours: rest.pop(name) for name, ours in names.items() if name in rest})
     if "raises" in rest:
         rest.setdefault("throws", rest.pop("raises"))
     attributes = {
         **rest,
         "name": name,
         "is_bound": bind,
+        "takes_models": takes_models,
         "run": fun if bind else staticmethod(fun),
         "abstract": False,
         "__doc__": fun.__doc__,
         "__module__": fun.__module__,
-        "__wrapped__": fun,
+        "__wrapped__": original,
         "__name__": fun.__name__,
     }
     return type(fun.__name__, (base,), attributes)
+
+
+def warn_of_another(task: Task[..., Any], fun: Callable[..., Any]) -> None:
+    """Say that ``fun`` is not going to be a task, because another function has its name already."""
+    known = getattr(task, "__wrapped__", task)
+    if _place(known) != _place(fun):
+        log.warning(
+            "Task %s is %s already; %s gets no task of its own: give it another name",
+            task.name,
+            _place(known),
+            _place(fun),
+            extra={"event": "task_name_taken", "task": task.name},
+        )
+
+
+def _place(fun: Any) -> str:
+    return f"{getattr(fun, '__module__', '')}.{getattr(fun, '__qualname__', type(fun).__qualname__)}"
 
 
 def import_all(names: Iterable[str]) -> None:

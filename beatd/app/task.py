@@ -12,6 +12,7 @@ from beatd.app.canvas import chunks, xmap, xstarmap
 from beatd.app.context import Context, current, running
 from beatd.app.eager_result import EagerResult
 from beatd.app.hooks import Hooks
+from beatd.app.models import plain
 from beatd.app.replacing import replace_task
 from beatd.app.result import AsyncResult
 from beatd.app.retrying import next_attempt, retry_task
@@ -54,6 +55,8 @@ class Task(Hooks, Generic[P, R]):
     is_bound: bool = False
     """Whether its function gets the task as its first argument."""
     is_configured: bool = False
+    takes_models: bool = False
+    """Whether it was made with ``pydantic=True``."""
     run: Callable[..., Any]
 
     Request: Any = None
@@ -123,6 +126,8 @@ class Task(Hooks, Generic[P, R]):
         args, kwargs = tuple(args or ()), dict(kwargs or {})
         if self.typing:
             self._check_arguments(args, kwargs)
+        if self.takes_models:
+            args, kwargs = tuple(map(plain, args)), {name: plain(value) for name, value in kwargs.items()}
         shadow = shadow or self.shadow_name(args, kwargs, options)
         if self.app.conf.task_always_eager:
             return self.apply(args, kwargs, task_id=task_id, **options)

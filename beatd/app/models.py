@@ -1,0 +1,72 @@
+"""``@app.task(pydantic=True)``: arguments arrive as the models that a function asks for, results leave as data."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import types
+import typing
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from beatd.exceptions import ConfigError, Fault
+
+
+def with_models(
+    fun: Callable[..., Any], *, strict: bool = False, context: Any = None, dump: Mapping[str, Any] | None = None
+) -> Callable[..., Any]:
+    """``fun``, called with models where its annotations name some (also ``Model | None``), made of what was sent.
+
+    What does not fit is pydantic's ``ValidationError``: the task fails with it. ``strict`` and ``context`` are those of
+    ``model_validate``, ``dump`` has keywords of ``model_dump``. Raises :class:`ConfigError` without pydantic.
+    """
+    base = _base_model()
+    signature = inspect.signature(fun)
+    try:
+        hints = typing.get_type_hints(fun)
+    except (NameError, AttributeError, TypeError):  # annotations of names that exist for type checkers only
+        hints = {name: parameter.annotation for name, parameter in signature.parameters.items()}
+    models = {name: found for name, hint in hints.items() if (found := _model_in(hint, base)) and name != "return"}
+
+    def read(args: Any, kwargs: Any) -> inspect.BoundArguments:
+        bound = signature.bind(*args, **kwargs)
+        for name, model in models.items():
+            if bound.arguments.get(name) is not None:
+                bound.arguments[name] = model.model_validate(bound.arguments[name], strict=strict, context=context)
+        return bound
+
+    @functools.wraps(fun)
+    def run(*args: Any, **kwargs: Any) -> Any:
+        bound = read(args, kwargs)
+        return plain(fun(*bound.args, **bound.kwargs), dump)
+
+    @functools.wraps(fun)
+    async def run_async(*args: Any, **kwargs: Any) -> Any:
+        bound = read(args, kwargs)
+        return plain(await fun(*bound.args, **bound.kwargs), dump)
+
+    return run_async if inspect.iscoroutinefunction(fun) else run
+
+
+def plain(value: Any, dump: Mapping[str, Any] | None = None) -> Any:
+    """A model as data that JSON can carry; anything else as it is."""
+    return value.model_dump(**{"mode": "json", **(dump or {})}) if isinstance(value, _base_model()) else value
+
+
+def _model_in(hint: Any, base: type) -> Any:
+    """The model that an annotation names, alone or beside None."""
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        kinds = [kind for kind in typing.get_args(hint) if kind is not type(None)]
+        hint = kinds[0] if len(kinds) == 1 else None
+    return hint if isinstance(hint, type) and issubclass(hint, base) else None
+
+
+@functools.cache
+def _base_model() -> type[Any]:
+    try:
+        from pydantic import BaseModel  # noqa: PLC0415 - for those who ask for it
+    except ImportError:
+        text = "pydantic=True needs pydantic: pip install pydantic"
+        raise ConfigError([Fault("@app.task", None, "pydantic", text)]) from None
+    found: type[Any] = BaseModel
+    return found
