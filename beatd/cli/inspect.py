@@ -12,6 +12,7 @@ from beatd.app.app import App
 from beatd.app.loading import find_app
 from beatd.cli.answers import failed, print_answers
 from beatd.cli.output import print_json, print_table
+from beatd.exceptions import ConfigError
 from beatd.worker.control import COMMANDS, Command, Kind
 
 UNAVAILABLE = 69
@@ -134,6 +135,10 @@ def _app(*, broker: str | None, app_name: str | None, config_file: str | None) -
     from beatd import config  # noqa: PLC0415 - many questions need no file
     from beatd.wiring import running_store  # noqa: PLC0415
 
-    settings = config.load(config.find(config_file)).settings
+    try:
+        found = config.find(config_file)
+    except ConfigError as error:
+        raise click.UsageError(f"{error}, or the broker with -b URL, or an app with -A MODULE") from None
+    settings = config.load(found).settings
     url = settings.broker.url or running_store(settings)
     return App("beatd", broker=url, set_as_current=False)

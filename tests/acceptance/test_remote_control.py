@@ -105,7 +105,9 @@ def scene(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         made = Scene(broker, server.url, theirs / "celery.log")
         start("worker", "-n", THEIRS, "-Q", "theirs", "-c", "2", "-E", "-l", "warning", "--without-gossip")
         start("events", "--dump")
-        worker = made.worker = Running(("worker", "-A", "proj", "-n", OURS, "-Q", "ours", "-c", "2", "-E"), ours, {}, wait_for)
+        worker = made.worker = Running(
+            ("worker", "-A", "proj", "-n", OURS, "-Q", "ours", "-c", "2", "-E"), ours, {}, wait_for
+        )
         try:
             for node in (OURS, THEIRS):
                 wait_for(lambda node=node: made.client.control.ping([node], timeout=0.5), 30, node)  # type: ignore[misc]
@@ -334,6 +336,17 @@ def test_monitors_hear_what_happens(node: str, scene: Scene, busy: dict[str, lis
         line = wait_for(lambda kind=kind, name=name: scene.heard(kind, sent[name]), 20, f"{name} {kind}")  # type: ignore[misc]
         assert line.startswith(f"{node} [")
         assert words in line
+
+
+def test_monitors_hear_of_tasks_that_nobody_knows(scene: Scene) -> None:
+    def told(node: str) -> list[str]:
+        lines = scene.events.read_text(errors="replace").splitlines()
+        return [line for line in lines if line.startswith(f"{node} [") and "task failed" in line and "unheard" in line]
+
+    for node in (OURS, THEIRS):
+        scene.send(node, "unheard_of")
+        (line,) = wait_for(lambda node=node: told(node), 20, "task-failed")  # type: ignore[misc]
+        assert "exception=NotRegistered('proj.unheard_of')" in line
 
 
 def test_monitors_hear_what_clients_send(scene: Scene) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from beatd.app.app import App
 from beatd.broker.bus import Bus, LamportClock, Names
 from beatd.exceptions import BrokerError
+from beatd.store.outcomes import FAILURE
 from beatd.store.revoked import RevokedStore
 from beatd.worker.arrival import Verdicts
 from beatd.worker.control.mingling import Mingling
@@ -115,6 +116,9 @@ class Remote:
         """Take note of what became of messages that have come in."""
         if self.events.on:
             self.events.received((*verdicts.run, *verdicts.waiting))
+            for delivery, state, error in verdicts.failed:
+                if state == FAILURE:
+                    self.events.unknown(delivery, error)
             for request, reason in verdicts.revoked:
                 self.events.revoked(request, terminated=False, signum=None, expired=reason == "expired")
 

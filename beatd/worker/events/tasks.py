@@ -12,7 +12,7 @@ from beatd.exceptions import MessageError
 from beatd.message import safe_repr
 from beatd.store.outcomes import FAILURE, REJECTED, RETRY, REVOKED, STARTED, SUCCESS
 from beatd.worker.events.stream import Stream
-from beatd.worker.messages import Report
+from beatd.worker.messages import Delivery, Report, headers_of
 from beatd.worker.request import Request
 
 
@@ -52,6 +52,12 @@ class TaskEvents:
             self.revoked(request, terminated=True, signum=request.terminated, expired=False)
         elif kind := _KINDS.get(report.state):
             self._stream.put(kind, {"uuid": request.id, **_outcome(report)})
+
+    def unknown(self, delivery: Delivery, error: BaseException) -> None:
+        """No task of that name is known here."""
+        if self.on:
+            fields = {"uuid": headers_of(delivery.raw).id, "exception": repr(error), "traceback": None}
+            self._stream.put("task-failed", fields)
 
     def revoked(self, request: Request, *, terminated: bool, signum: int | None, expired: bool) -> None:
         """One will not be run, or not to its end."""
