@@ -22,6 +22,7 @@ from tests.integration.broker.conftest import parcel
 
 KEYS = Keys("beatd")
 NOW = 1_790_000_000_000
+ENTRY = Entry(name="tick", task="t", schedule=parse(30.0), options=Options(), policies=Policies())
 
 
 class Clock:
@@ -129,6 +130,18 @@ def test_an_outbox_that_was_empty_is_not_asked_again_for_a_while(rig):
     rig.outlet.list_key(parcel("x", "q").to, None)  # something is about to be claimed
     rig.flush()
     assert rig.left == 0
+
+
+def test_while_more_comes_a_batch_is_waited_for(rig):
+    rig.flush()
+    rig.outlet.list_key(parcel("x", "q").to, None)
+    rig.put(raw("a"))
+    assert rig.outlet.flush(rig.term, rig.report, more_comes=True)
+    assert rig.broker.ids == []
+    runs = [Run(ENTRY, NOW + number, NOW, ENTRY.schedule) for number in range(rig.broker.batch)]
+    rig.outlet.claimed(runs, rig.report, NOW)
+    assert rig.outlet.flush(rig.term, rig.report, more_comes=True)
+    assert rig.broker.ids == ["a"]
 
 
 def test_what_was_published_and_not_struck_off_is_not_published_again(rig, monkeypatch):
@@ -254,11 +267,9 @@ def test_what_the_broker_refuses_becomes_a_dead_letter(rig, caplog):
 
 def test_a_run_is_dispatched_when_the_broker_has_it(rig, caplog):
     caplog.set_level("INFO")
-    schedule = parse(30.0)
-    entry = Entry(name="tick", task="t", schedule=schedule, options=Options(), policies=Policies())
-    run = Run(entry, NOW, NOW, schedule)
+    run = Run(ENTRY, NOW, NOW, ENTRY.schedule)
     messages = Messages("celery")
-    key = rig.outlet.list_key(messages.address_of(entry), None)
+    key = rig.outlet.list_key(messages.address_of(ENTRY), None)
     rig.client.lpush(key, messages.render(run, None))
     rig.outlet.claimed([run], rig.report, NOW)
     rig.broker.away = True
