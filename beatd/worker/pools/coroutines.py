@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import inspect
 import os
 import signal
@@ -185,6 +186,7 @@ class AsyncioPool:
             await asyncio.wait(tasks, timeout=_LAST_S)
 
 
+@functools.cache
 def is_async(task: Task[Any, Any]) -> bool:
     """Whether calling the task gives a coroutine. One that hides it behind a decorator runs in a thread."""
     return inspect.iscoroutinefunction(task.run)
