@@ -9,8 +9,9 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from beatd.clock import from_ms
-from beatd.model import Policies
+from beatd.model import Entry, Policies
 from beatd.schedules import Schedule, latest_ms, period_ms
+from beatd.timeline import timeline
 
 LATE_MS = 20_000
 """A run that is later than this was missed; up to then it is late, and sent whatever catch-up says.
@@ -49,6 +50,26 @@ def first_due(schedule: Schedule, policies: Policies, *, last_due_ms: int, now_m
             missed = _oldest_of_the_last(policies.catch_up_max, schedule, since, now_ms)
     goes_on = missed if missed is not None else schedule.next_after_ms(now_ms)
     return Onward(goes_on, passes_over=goes_on != due)
+
+
+class GoingOn:
+    """Where entries go on at ``now_ms``, each on its timeline: found once for those that are alike.
+
+    Most of a large schedule are: they share schedule and policies, and were first seen and last due together.
+    """
+
+    def __init__(self, now_ms: int) -> None:
+        self._now_ms = now_ms
+        self._known: dict[tuple[int, int, int, int], tuple[Schedule, Onward]] = {}
+
+    def of(self, entry: Entry, first_seen_ms: int, last_due_ms: int) -> tuple[Schedule, Onward]:
+        """The entry's timeline, and where it goes on there. The entries must outlive this."""
+        key = (id(entry.schedule), id(entry.policies), first_seen_ms, last_due_ms)
+        if (known := self._known.get(key)) is None:
+            line = timeline(entry, first_seen_ms)
+            onward = first_due(line, entry.policies, last_due_ms=last_due_ms, now_ms=self._now_ms)
+            known = self._known[key] = line, onward
+        return known
 
 
 def _window_ms(schedule: Schedule, policies: Policies, at_ms: int) -> int:

@@ -6,7 +6,7 @@ import logging
 import threading
 from collections.abc import Callable, Collection, Iterable, Mapping
 
-from beatd.beat.catchup import LATE_MS, first_due
+from beatd.beat.catchup import LATE_MS, GoingOn
 from beatd.beat.changes import Changes, fingerprints
 from beatd.beat.dispatcher import Dispatcher
 from beatd.beat.heap import DueHeap
@@ -14,7 +14,6 @@ from beatd.beat.seat import Term
 from beatd.clock import Clock
 from beatd.model import Entry
 from beatd.store.claims import Claims, EntryState, Gap
-from beatd.timeline import timeline
 
 log = logging.getLogger("beatd.beat")
 
@@ -141,23 +140,22 @@ class Roster:
         named = {entry.name: entry for entry in entries}
         known_as = list(fingerprints(named.values()))
         states = self._claims.adopt(known_as, lease_value=term.lease_value, now_ms=now_ms)
-        gaps = []
+        gaps, going_on = [], GoingOn(now_ms)
         for number, (name, state) in enumerate(states):
-            if gap := self._place(named.pop(name), state, now_ms):
+            if gap := self._place(named.pop(name), state, going_on):
                 gaps.append(gap)
             if number % PUT_SLICE == 0:
                 self._on_turn()
         self._dispatcher.pass_over(gaps, term)
         self._unreadable |= named.keys()
 
-    def _place(self, entry: Entry, state: EntryState, now_ms: int) -> Gap | None:
+    def _place(self, entry: Entry, state: EntryState, going_on: GoingOn) -> Gap | None:
         """Put an entry where it goes on; returns what it passes over on the way there."""
         policies = entry.policies
         if not policies.enabled:
             self._heap.remove(entry.name)
             return None
-        line = timeline(entry, state.first_seen_ms)
-        due_ms, passes_over = first_due(line, policies, last_due_ms=state.last_due_ms, now_ms=now_ms)
+        line, (due_ms, passes_over) = going_on.of(entry, state.first_seen_ms, state.last_due_ms)
         left = None if policies.max_runs is None else policies.max_runs - state.runs
         self._heap.put(entry, line, due_ms, left=left)
         return Gap(entry.name, state.last_due_ms, due_ms) if passes_over and due_ms is not None else None
