@@ -21,6 +21,7 @@ ttl = "1500ms"
 renew = "500ms"
 [defaults]
 catch_up = "all"
+catch_up_max = 100_000
 [beat_schedule.tick]
 task = "tasks.tick"
 schedule = 0.3
@@ -86,8 +87,10 @@ def test_a_pause_outlives_restart_and_failover_and_resuming_catches_nothing_up(
 ):
     def is_silent(daemon):
         daemon.expect("Leading", timeout=30)
-        before, sent = broker.llen("ticks"), broker.llen("pulses")
-        wait_until(lambda: broker.llen("pulses") > sent + 10, what="the other entry to go on")
+        sent = broker.llen("pulses")
+        wait_until(lambda: broker.llen("pulses") > sent + 3, timeout=30, what="the change to be taken in")
+        before = broker.llen("ticks")
+        wait_until(lambda: broker.llen("pulses") > sent + 13, timeout=30, what="the other entry to go on")
         return broker.llen("ticks") == before
 
     first = start_beatd("--config", file)
@@ -166,7 +169,7 @@ def test_what_is_wrong_in_the_store_is_said_and_hurts_nothing_else(
     wait_until(lambda: broker.llen("goods") > 0, what="the good one among them")
     daemon.expect("runtime:junk: not a JSON document")
     daemon.expect("runtime:half: beat_schedule.half: schedule is missing")
-    daemon.expect("Entry pulse is in .*beat.toml:13 and in the state store; the first counts")
+    daemon.expect("Entry pulse is in .*beat.toml:14 and in the state store; the first counts")
     shown = beatd("list").stdout
     assert "! pulse is also in the state store; the one in" in shown
     assert "! not in force: runtime:half: beat_schedule.half: schedule is missing" in shown
