@@ -22,16 +22,16 @@ from kombu.exceptions import KombuError
 from beatd.broker import Arguments
 from beatd.broker.kombu import task_queue
 from beatd.exceptions import BrokerError
-from beatd.message import TaskMessage, envelope
 from beatd.store.client import redacted
 from beatd.worker.consumers.aside import Aside
+from beatd.worker.consumers.kombu_envelope import envelope_of, queue_of
 from beatd.worker.messages import Delivery
 
 log = logging.getLogger(__name__)
 
 kombu: Any = _kombu
 
-Identity = tuple[Any, Any]
+Identity = tuple[str, str]
 
 _POLL_S = 0.02
 """How long the thread listens before it looks for acknowledgements to send."""
@@ -189,7 +189,8 @@ class KombuConsumer:
             return
         self._tag += 1
         self._held[self._tag] = (self._generation, message)
-        self._arrived.append(Delivery(self._tag, _queue_of(message), _envelope(message)))
+        raw, fault = envelope_of(message)
+        self._arrived.append(Delivery(self._tag, queue_of(message), raw, fault))
         self._ring()
 
     def _reunite(self, message: Any) -> bool:
@@ -259,32 +260,4 @@ def _transport_errors(url: str) -> tuple[type[BaseException], ...]:
 def _identity(message: Any) -> Identity:
     """What tells a message from others, but not from itself when it comes again."""
     headers = message.headers or {}
-    return headers.get("id"), headers.get("retries")
-
-
-def _queue_of(message: Any) -> str:
-    return str((message.delivery_info or {}).get("routing_key") or "")
-
-
-def _envelope(message: Any) -> bytes:
-    """kombu's message as an envelope, the one form in which messages travel inside the worker."""
-    body = message.body.encode() if isinstance(message.body, str) else bytes(message.body or b"")
-    headers = dict(message.headers or {})
-    if (message.delivery_info or {}).get("redelivered"):
-        headers["redelivered"] = True
-    properties = {
-        name: value
-        for name in ("correlation_id", "reply_to", "priority")
-        if (value := message.properties.get(name)) is not None
-    }
-    return envelope(
-        TaskMessage(
-            headers=headers,
-            body=body,
-            properties=properties,
-            content_type=str(message.content_type),
-            content_encoding=str(message.content_encoding),
-        ),
-        queue=_queue_of(message),
-        exchange=str((message.delivery_info or {}).get("exchange") or ""),
-    )
+    return str(headers.get("id")), str(headers.get("retries"))
