@@ -7,6 +7,7 @@ network calls are made here, for whole batches; the pool makes none.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Sequence
 
 from beatd.app import signals
@@ -181,7 +182,9 @@ class Worker:
 
     def _admit_late(self) -> float:
         """Run what the gate had kept back; returns the seconds until there is more of it."""
-        if not self.ending.begun and (due := self._gate.due()):
+        if self.ending.begun:
+            return math.inf
+        if due := self._gate.due():
             self._start(self._without_revoked(due))
         return self._gate.due_in()
 
