@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from beatd import config
-from beatd.config.tables import plain_table, without_none
+from beatd.config.entries import without_none
+from beatd.config.tables import plain_table
 from beatd.exceptions import ConfigError, Fault
 from beatd.store.runtime import place
 from beatd.wire import dumps, loads

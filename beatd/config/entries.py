@@ -40,14 +40,14 @@ def entry(
     ``defaults`` stand in for what ``fields`` does not say. Raises ConfigError with every fault; ``source`` is its file.
     """
     report = Report()
-    made = EntryReader(timezone, defaults or {}).read(name, _without_none(fields), report, source)
+    made = EntryReader(timezone, defaults or {}).read(name, without_none(fields), report, source)
     if made is None or report:
         raise ConfigError(report.faults(source or "<program>", lambda _path: None))
     return made
 
 
-def _without_none(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Python's None says that a field is not set; TOML has no such value."""
+def without_none(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Python's None, and JSON's null, say that a field is not set; TOML has no such value."""
     given = {key: value for key, value in fields.items() if value is not None}
     if isinstance(options := given.get("options"), Mapping):
         given["options"] = {key: value for key, value in options.items() if value is not None}

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import Any
 
-from beatd.config.entries import EntryReader
+from beatd.config.entries import EntryReader, without_none
 from beatd.config.faults import Report
 from beatd.exceptions import Fault
 from beatd.model import Entry
@@ -37,14 +37,6 @@ def read_tables(
         else:
             entries[name] = entry
     return entries, faults
-
-
-def without_none(table: Mapping[str, Any]) -> dict[str, Any]:
-    """Python's None, and JSON's null, say that a field is not set; TOML has no such value."""
-    given = {key: value for key, value in table.items() if value is not None}
-    if isinstance(options := given.get("options"), Mapping):
-        given["options"] = {key: value for key, value in options.items() if value is not None}
-    return given
 
 
 def plain_table(table: Mapping[str, Any]) -> dict[str, Any]:
