@@ -87,20 +87,15 @@ def test_an_operators_day(beatd, daemon, file, client, redis_url, start_beatd, w
     done = beatd("trigger", "fails", "--wait", "20", "--json")
     assert done.returncode == 1
     assert json.loads(done.stdout)["state"] == "FAILURE"
-    assert "FAILURE" in beatd("history", "--failed").stdout
-
-    first, second = (beatd("trigger", "hourly", "--request-id", "ticket-7", "--args", '["true"]') for _ in range(2))
-    assert first.stdout == second.stdout != ""
-    assert "nothing was sent now" in second.stderr
-    assert "ticket-7" in beatd("trigger", "fails", "--request-id", "ticket-7").stderr
+    wait_until(lambda: client.hget(KEYS.shard().tally, "often"), what="a run that was skipped")
+    shown = beatd("history", "--failed", "--skipped", "-n", "100").stdout
+    assert "FAILURE, triggered" in shown
+    assert "skipped: overlap" in shown
 
     done = beatd("trigger", "hourli")
     assert (done.returncode, done.stdout) == (2, "")
     assert "did you mean hourly?" in done.stderr
-    assert beatd("trigger", "hourly", "--args", "{}").returncode == 2
 
-    wait_until(lambda: client.hget(KEYS.shard().tally, "often"), what="a run that was skipped")
-    assert "skipped: overlap" in beatd("history", "often", "--skipped").stdout
     with Schedules(redis_url) as schedules:
         run = schedules.trigger("hourly", ["true"])
         since = datetime(2026, 1, 10, tzinfo=UTC)
@@ -111,6 +106,13 @@ def test_an_operators_day(beatd, daemon, file, client, redis_url, start_beatd, w
         with pytest.raises(RequestRefused, match="no entry") as caught:
             schedules.trigger("nobody")
         assert caught.value.unknown
+
+        first = schedules.trigger("hourly", request_id="ticket-7")
+        second = beatd("trigger", "hourly", "--request-id", "ticket-7")
+        assert second.stdout.strip() == first.run_id
+        assert "nothing was sent now" in second.stderr
+        with pytest.raises(RequestRefused, match="ticket-7 was used before, for a trigger of hourly"):
+            schedules.trigger("fails", request_id="ticket-7")
     assert "Traceback" not in daemon.text
 
 
