@@ -165,7 +165,12 @@ class KombuConsumer:
         self._orphans = {_identity(message): tag for tag, (_, message) in self._held.items()}
         with kombu.Connection(self._url, connect_timeout=_CONNECT_S, heartbeat=30) as connection:
             queues = [self._queue(name) for name in self._names]
-            consumer = connection.Consumer(queues, on_message=self._on_message, prefetch_count=_PREFETCH)
+            consumer = connection.Consumer(
+                queues,
+                on_message=self._on_message,
+                on_decode_error=lambda message, _error: self._on_message(message),
+                prefetch_count=_PREFETCH,
+            )
             with consumer:
                 self._connected.set()
                 while not self._stopping.is_set():

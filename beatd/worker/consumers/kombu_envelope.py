@@ -15,7 +15,7 @@ def queue_of(message: Any) -> str:
 def envelope_of(message: Any) -> tuple[bytes, str]:
     """The envelope, and why it cannot be run if it cannot be read."""
     try:
-        return _envelope(message), ""
+        return _envelope(message), f"it cannot be unpacked: {message.errors[0]!r}" if message.errors else ""
     except Exception as error:  # noqa: BLE001 - transports decode what they get, and anything may come out
         return b"{}", f"it cannot be read: {error!r}"
 
@@ -23,6 +23,7 @@ def envelope_of(message: Any) -> tuple[bytes, str]:
 def _envelope(message: Any) -> bytes:
     body = message.body.encode() if isinstance(message.body, str) else bytes(message.body or b"")
     headers = dict(message.headers or {})
+    headers.pop("compression", None)  # kombu has unpacked it
     if (message.delivery_info or {}).get("redelivered"):
         headers["redelivered"] = True
     properties = {

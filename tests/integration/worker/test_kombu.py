@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import select
 import uuid
 
+import kombu
 import pytest
 
 from beatd import broker
@@ -107,3 +109,20 @@ def test_a_broker_that_is_away_is_an_error_after_a_bounded_time(free_port):
         publisher.publish(build("t", "1"), queue="q")
     assert "secret" not in str(caught.value)
     publisher.close()
+
+
+def test_compressed_bodies_arrive_unpacked_and_broken_ones_are_named(consumer, queue, wait_until):
+    with kombu.Connection(URL) as connection:
+        producer = kombu.Producer(connection)
+        headers = {"task": "t", "id": "1"}
+        producer.publish([[1], {}, None], routing_key=queue, headers=headers, serializer="json", compression="zlib")
+        broken = {**headers, "compression": "application/x-gzip"}
+        producer.publish(
+            b"?", routing_key=queue, headers=broken, content_type="application/json", content_encoding="utf-8"
+        )
+    found = taken(consumer, wait_until, 2)
+    outer = json.loads(found[0].raw)
+    assert "compression" not in outer["headers"]
+    assert json.loads(base64.b64decode(outer["body"])) == [[1], {}, None]
+    assert found[0].fault == ""
+    assert "cannot be unpacked" in found[1].fault
