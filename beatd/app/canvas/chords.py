@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from beatd.app.canvas.chains import chain, first_of
 from beatd.app.canvas.groups import group, tasks_of
+from beatd.app.context import current
 from beatd.app.group_result import GroupResult
 from beatd.app.sending import new_id
 from beatd.app.signature import Signature, as_signature, listed
@@ -14,7 +15,7 @@ from beatd.app.signature import Signature, as_signature, listed
 if TYPE_CHECKING:
     from beatd.app.app import App
 
-_NOT_THE_HEADERS = frozenset({"chain", "chord", "group_id", "group_index", "link", "link_error"})
+_NOT_THE_HEADERS = frozenset({"add_to_parent", "chain", "chord", "group_id", "group_index", "link", "link_error"})
 """Options that are about what comes after the chord: its body's."""
 
 
@@ -116,7 +117,9 @@ class chord(Signature):  # noqa: N801 - Celery's name
         if header.tasks:
             self._announce(header, header_result)
             args = () if self.immutable else (*(args or ()), *self.args)
-            header.apply_async(args, {**self.kwargs["kwargs"], **kwargs}, **for_header)
+            header.send(args, {**self.kwargs["kwargs"], **kwargs}, for_header)
+            if (running := current()) is not None:
+                running.context.children.append(header_result)
         else:
             body.apply_async(([],))
         first_of(result).parent = header_result

@@ -83,17 +83,20 @@ class group(Signature):  # noqa: N801 - Celery's name
             options.pop(name, None)
         copy = group([task.clone() for task in self.members()], app=self._app, task_id=own)
         result = copy.freeze(own, own, root_id=options.get("root_id"))
-        args = () if self.immutable else tuple(args or ())
-        options = {name: value for name, value in options.items() if value is not None}
-        with self.app.publishing_together():
-            for task in copy.tasks:
-                task.apply_async(args, kwargs or {}, add_to_parent=False, **options)
         if len(result) == 1 and isinstance(result[0], GroupResult):
             result = result[0]  # a chain that ends in a group
+        options = {name: value for name, value in options.items() if value is not None}
+        copy.send(() if self.immutable else args, kwargs, options)
         running = current()
         if add_to_parent and running is not None:
             running.context.children.append(result)
         return result
+
+    def send(self, args: Iterable[Any], kwargs: Mapping[str, Any] | None, options: Mapping[str, Any]) -> None:
+        """Send the members of a group that is frozen, and of which nobody else has a part: no copies are made."""
+        with self.app.publishing_together():
+            for task in self.tasks:
+                task.apply_async(tuple(args or ()), kwargs or {}, add_to_parent=False, **options)
 
     def apply(self, args: Iterable[Any] = (), kwargs: Mapping[str, Any] | None = None, **options: Any) -> Any:
         """Run the members here and now, one after the other."""
