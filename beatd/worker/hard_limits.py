@@ -36,9 +36,9 @@ class HardLimits:
             return math.inf
         next_in = math.inf
         for tag, since in self._pool.running_since().items():
-            if tag not in self._limited:
+            request = self._requests.get(tag) if tag in self._limited else None
+            if request is None:
                 continue
-            request = self._requests[tag]
             limit = request.hard_limit or math.inf
             if (left := since + limit - now) > 0:
                 next_in = min(next_in, left)

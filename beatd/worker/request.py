@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from beatd.app.task import Task
-from beatd.worker.messages import Delivery, Headers
+from beatd.worker.messages import Delivery, Headers, Job
 
 
 class Request:
@@ -48,6 +48,19 @@ class Request:
         """Seconds after which ``SoftTimeLimitExceeded`` is raised in the task."""
         limits = self.headers.timelimit
         return (limits and limits[1]) or self.task.soft_time_limit
+
+    def job(self, *, watched: bool) -> Job:
+        """What the pool is given. ``watched``: somebody wants to know when it begins, and what comes out of it."""
+        task = self.task
+        return Job(
+            self.delivery.tag,
+            self.delivery.raw,
+            self.delivery.queue,
+            announce=not task.acks_late or bool(task.track_started) or task.Request is not None or watched,
+            soft_limit=self.soft_limit,
+            hard_limit=self.hard_limit,
+            describe=watched,
+        )
 
     id = task_id
     name = task_name

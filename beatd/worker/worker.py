@@ -23,7 +23,7 @@ from beatd.worker.ending import Ending, Phase
 from beatd.worker.finished import FinishedRuns
 from beatd.worker.gate import Gate
 from beatd.worker.hard_limits import HardLimits
-from beatd.worker.messages import Job, Report
+from beatd.worker.messages import Report
 from beatd.worker.pools.port import Pool
 from beatd.worker.rates import Rates
 from beatd.worker.request import Request
@@ -196,26 +196,12 @@ class Worker:
         return [one for one in requests if one not in revoked] if revoked else requests
 
     def _start(self, requests: Sequence[Request]) -> None:
-        jobs = []
         watched = self._remote.events.on
         for request in requests:
-            delivery = request.delivery
-            self._requests[delivery.tag] = request
+            self._requests[request.delivery.tag] = request
             self._hard_limits.begun(request)
-            task = request.task
-            jobs.append(
-                Job(
-                    delivery.tag,
-                    delivery.raw,
-                    delivery.queue,
-                    announce=not task.acks_late or bool(task.track_started) or task.Request is not None or watched,
-                    soft_limit=request.soft_limit,
-                    hard_limit=request.hard_limit,
-                    describe=watched,
-                )
-            )
-        if jobs:
-            self._pool.submit(jobs)
+        if requests:
+            self._pool.submit([request.job(watched=watched) for request in requests])
 
     def _settle(self, reports: Sequence[Report]) -> None:
         if not reports:
