@@ -95,6 +95,8 @@ def test_a_store_that_goes_away_loses_no_chord(app, start_beatd, redis_server):
     result = chord([call(app, "slow", n) for n in range(4)], call(app, "total"))()
     app.worker.expect(r"Task proj.slow\[.*received", times=2)
     redis_server.pause()
-    app.worker.expect(r"Broker or store away", timeout=30)
-    redis_server.resume()
+    try:
+        app.worker.expect(r"Broker or store away", timeout=30)
+    finally:
+        redis_server.resume()
     assert result.get(timeout=60) == 6
