@@ -89,7 +89,7 @@ def redbeat(folder: Path, url: str, ttl: int) -> Contender:
     """RedBeat with a lock of ``ttl`` seconds."""
     (folder / "tasks.py").write_text(REDBEAT.format(url=url, ttl=ttl))
     command = [sys.executable, "-m", "celery", "-A", "tasks", "beat", "-S", "redbeat.RedBeatScheduler"]
-    return Contender(lambda: _run([*command, "--pidfile=", "-l", "info"], folder), b"Acquiring lock")
+    return Contender(lambda: _run([*command, "--pidfile=", "-l", "debug"], folder), b"Acquiring lock")
 
 
 def _run(command: list[str], folder: Path) -> Running:
