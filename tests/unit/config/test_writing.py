@@ -61,8 +61,8 @@ ENTRIES = st.fixed_dictionaries(
         "ignore_result": st.booleans(),
         "link": SIGNATURES,
         "enabled": st.booleans(),
-        "start": MOMENTS.map(lambda t: t.replace(year=1995)),
-        "end": MOMENTS.map(lambda t: t.replace(year=2099)),
+        "start": MOMENTS.map(lambda t: t.replace(year=1996)),
+        "end": MOMENTS.map(lambda t: t.replace(year=2096)),
         "max_runs": st.integers(1, 9),
         "blackout": st.sampled_from(
             ["22:00-06:00", "2026-12-24", ["2026-12-24/2026-12-26", {"cron": "0 22 * * fri", "duration": "8h"}]]
