@@ -53,6 +53,7 @@ def run(
         serve(create(plan, store, clock, hosts=hosts), listener)
     finally:
         plan.stop()
+        store.close()
     log.info("Status page stopped", extra={"event": "web_stopped"})
 
 

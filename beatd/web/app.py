@@ -112,6 +112,8 @@ class Site:
 
     def _slice(self, request: Request, now_ms: int) -> Slice:
         query, page = _query(request), _page_number(request)
+        mirror = self._store.mirror()
+        self._plan.lay_over(mirror.tables, mirror.pauses)
         listing = self._plan.listing
         found = listing.search(query)
         pages = max(-(-len(found) // PER_PAGE), 1)
@@ -121,7 +123,8 @@ class Site:
 
     def _outlooks(self, entries: tuple[Entry, ...], now_ms: int) -> list[Outlook]:
         states = self._store.states([entry.name for entry in entries])
-        return [outlook(entry, state, now_ms) for entry, state in zip(entries, states, strict=True)]
+        looks = [outlook(entry, state, now_ms) for entry, state in zip(entries, states, strict=True)]
+        return [one._replace(note="paused") if self._plan.is_paused(one.entry.name) else one for one in looks]
 
     def _file_problems(self, status: Document | None = None) -> Iterator[str]:
         plan, faults = self._plan, self._plan.faults

@@ -1,9 +1,10 @@
-"""The entries that the page shows: those of the files, read again whenever they change."""
+"""The entries that the page shows: those of the files, read again whenever they change, and over them the store's."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,7 +12,7 @@ from beatd.clock import Clock
 from beatd.config import Config
 from beatd.exceptions import ConfigError, Fault
 from beatd.model import Entry
-from beatd.sources import FileSource
+from beatd.sources import FileSource, InForce, Overlay
 
 log = logging.getLogger("beatd.web")
 
@@ -44,6 +45,10 @@ class Plan:
         self._load = load
         self._clock = clock
         self._source = FileSource(path, self._read, on_change=self._take, on_broken=self._on_broken)
+        self._overlay: Overlay | None = None
+        self._tables: dict[str, bytes] = {}
+        self._pauses: dict[str, bytes] = {}
+        self._changing = threading.Lock()
         self.listing = Listing((), (), "", clock.monotonic())
 
     def first(self) -> Config:
@@ -69,10 +74,35 @@ class Plan:
         self.faults = ()
         return config
 
+    def lay_over(self, tables: Mapping[str, bytes], pauses: Mapping[str, bytes]) -> None:
+        """Show the runtime entries and pauses of the store, too; costs nothing while they are the same."""
+        with self._changing:
+            overlay = self._overlay
+            if overlay is None or (tables == self._tables and pauses == self._pauses):
+                return
+            names = {name for name, _ in tables.items() ^ self._tables.items()}
+            overlay.change({name: tables.get(name) for name in names})
+            overlay.pause(pauses)
+            self._tables, self._pauses = dict(tables), dict(pauses)
+            self.listing = self._listed(overlay.in_force(), self.listing.since)
+
+    def is_paused(self, name: str) -> bool:
+        """Whether somebody paused the entry."""
+        return name in self._pauses
+
     def _take(self, config: Config) -> None:
-        entries = tuple(sorted(config.entries, key=lambda entry: (entry.name.casefold(), entry.name)))
+        with self._changing:
+            if self._overlay is None:
+                self._overlay = Overlay(config)
+            else:
+                self._overlay.rebase(config)
+            self.listing = self._listed(self._overlay.in_force(), self._clock.monotonic())
+
+    @staticmethod
+    def _listed(there: InForce, since: float) -> Listing:
+        entries = tuple(sorted(there.entries, key=lambda entry: (entry.name.casefold(), entry.name)))
         texts = tuple(f"{entry.name}\n{entry.task}\n{entry.timezone}".casefold() for entry in entries)
-        self.listing = Listing(entries, texts, config.digest, self._clock.monotonic())
+        return Listing(entries, texts, there.config.digest, since)
 
     def _on_broken(self, error: ConfigError) -> None:
         self.faults = error.faults

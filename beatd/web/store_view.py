@@ -14,6 +14,7 @@ from beatd.store.claims import EntryState
 from beatd.store.client import connect
 from beatd.store.history import Histories, Totals
 from beatd.store.keys import Keys
+from beatd.store.mirror import Mirror
 from beatd.store.records import Record
 from beatd.store.states import EntryStates
 
@@ -42,6 +43,14 @@ class StoreView:
         self._looking = threading.Lock()
         self._answer: Document | StoreError | None = None
         self._answered_at = 0.0
+        self._mirror: Mirror | None = None
+        self._following: redis.Redis | None = None
+        self._mirror_again_at = 0.0
+
+    def close(self) -> None:
+        """End the connection that is kept."""
+        if self._following is not None:
+            self._following.close()
 
     def status(self) -> Document:
         """The document of ``beatd status --json``, at most half a second old."""
@@ -56,6 +65,18 @@ class StoreView:
         if isinstance(answer, StoreError):
             raise answer.with_traceback(None)
         return answer
+
+    def mirror(self) -> Mirror:
+        """The runtime entries and pauses, as they were at most half a second ago."""
+        with self._looking:
+            now = self._clock.monotonic()
+            if self._mirror is None:
+                self._following = self._client()
+                self._mirror = Mirror(self._following, Keys(self._settings.prefix))
+            if now >= self._mirror_again_at:
+                self._mirror.refresh()
+                self._mirror_again_at = now + SHARED_S
+            return self._mirror
 
     def states(self, names: Sequence[str]) -> list[EntryState | None]:
         """What is remembered of each entry; ``None`` for one that no leader has seen yet."""

@@ -4,6 +4,7 @@ import time
 
 import pytest
 
+from beatd.client import Schedules
 from beatd.clock import SystemClock
 from beatd.exceptions import StoreRefused, StoreUnavailable
 from beatd.model import RedisSettings
@@ -87,3 +88,16 @@ def test_a_store_that_does_not_answer_is_given_up(start_server):
         view(server.url).states(["a"])
     assert time.monotonic() - begun < 2
     server.resume()
+
+
+def test_it_follows_runtime_entries_and_pauses(redis_url, wait_until):
+    seen = view(redis_url)
+    try:
+        assert (seen.mirror().tables, seen.mirror().pauses) == ({}, {})
+        with Schedules(redis_url) as schedules:
+            schedules.put("later", task="t", schedule="1h")
+            schedules.pause("tick")
+        wait_until(lambda: list(seen.mirror().tables) == ["later"], 10, "the entry to be seen")
+        assert list(seen.mirror().pauses) == ["tick"]
+    finally:
+        seen.close()

@@ -42,11 +42,17 @@ class Told:
         self.known = {}
         self.past = {}
         self.error = None
+        self.tables = {}
+        self.pauses = {}
 
     def status(self):
         if self.error is not None:
             raise self.error
         return self.document
+
+    def mirror(self):
+        self.status()
+        return self
 
     def states(self, names):
         self.status()

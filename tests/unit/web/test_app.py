@@ -160,3 +160,15 @@ def test_an_entry_may_have_no_past_but_must_exist(site):
     assert site.get("/api/entries/tick/history").json()["runs"] == []
     answer = site.get("/api/entries/tock/history")
     assert (answer.status_code, "tock" in answer.json()["error"]) == (404, True)
+
+
+def test_what_was_added_and_paused_at_run_time_is_shown(site):
+    site.store.tables = {"later": b'{"task": "tasks.later", "schedule": "1h"}'}
+    site.store.pauses = {"tick": b'{"since": 1790000000000, "by": "me", "reason": "why"}'}
+    later, tick = site.get("/api/entries").json()["entries"]
+    assert (later["name"], later["task"], later["source"]) == ("later", "tasks.later", "runtime:later")
+    assert (tick["enabled"], tick["note"], tick["next_due_at"]) == (False, "paused", None)
+    assert "paused" in site.get("/").text
+    site.store.tables, site.store.pauses = {}, {}
+    (tick,) = site.get("/api/entries").json()["entries"]
+    assert (tick["enabled"], tick["note"]) == (True, None)
