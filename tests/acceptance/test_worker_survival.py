@@ -214,16 +214,16 @@ def fill(app, total):
         app.send_task("proj.count", (n,))
 
 
-@pytest.mark.parametrize("total", [1_000, pytest.param(10_000, marks=pytest.mark.soak)])
+@pytest.mark.parametrize("total", [1_000, pytest.param(10_000, marks=[pytest.mark.soak, pytest.mark.timeout(900)])])
 def test_without_faults_each_task_runs_once(app, start_worker, server, wait_until, total):
     fill(app, total)
     worker = start_worker("-c", "2")
-    wait_until(lambda: finished(server, total), timeout=120)
+    wait_until(lambda: finished(server, total), timeout=90 + total / 30)
     assert set(server.hgetall("runs").values()) == {"1"}
     assert worker.end(signal.SIGTERM) == 0
 
 
-@pytest.mark.parametrize("total", [1_500, pytest.param(10_000, marks=pytest.mark.soak)])
+@pytest.mark.parametrize("total", [1_500, pytest.param(10_000, marks=[pytest.mark.soak, pytest.mark.timeout(900)])])
 def test_whoever_is_killed_no_task_is_lost(project, server, start_server, start_worker, wait_until, total, capsys):
     """A process, the worker, all of it, the server; and a worker that stands still while others take over."""
     store = start_server("--appendonly", "yes", "--appendfsync", "always")
@@ -232,7 +232,9 @@ def test_whoever_is_killed_no_task_is_lost(project, server, start_server, start_
     first, second = (start_worker("-c", "2", name=f"w{n}") for n in range(2))
 
     def at(share):
-        wait_until(lambda: server.hlen("runs") >= total * share, timeout=120, what=f"{share:.0%} of the tasks")
+        wait_until(
+            lambda: server.hlen("runs") >= total * share, timeout=60 + total / 50, what=f"{share:.0%} of the tasks"
+        )
 
     at(0.1)
     os.kill(children(first.pid)[0], signal.SIGKILL)
@@ -248,7 +250,7 @@ def test_whoever_is_killed_no_task_is_lost(project, server, start_server, start_
     second.send(signal.SIGCONT)
     os.killpg(third.pid, signal.SIGKILL)
     began = time.monotonic()
-    wait_until(lambda: finished(server, total, broker), timeout=90, what="all tasks to have run")
+    wait_until(lambda: finished(server, total, broker), timeout=90 + total / 30, what="all tasks to have run")
     with capsys.disabled():
         repeated = sum(int(count) > 1 for count in server.hgetall("runs").values())
         print(f"\n{total} tasks: all done {time.monotonic() - began:.1f} s after the last kill, {repeated} ran again")
