@@ -50,8 +50,8 @@ def beat_toml(url: str, n: int, changed: int | None = None) -> str:
             f'args = [{i}, "x"]\nqueue = "{queue}"\n\n'
         )
     tables.append('[beat_schedule.ready]\ntask = "ready"\nschedule = 0.1\nqueue = "ready"\nmax_runs = 1\n\n')
-    for i in range(TICKING):
-        tables.append(f'[beat_schedule.tick-{i}]\ntask = "tick"\nschedule = "* * * * * *"\nqueue = "ticks"\n\n')
+    tick = '[beat_schedule.tick-{}]\ntask = "tick"\nschedule = "* * * * * *"\nqueue = "ticks"\n\n'
+    tables += map(tick.format, range(TICKING))
     return "".join(tables)
 
 
@@ -137,7 +137,8 @@ def start_up(process: subprocess.Popen[bytes], url: str, started: float) -> str:
     if redis.Redis.from_url(url, socket_timeout=None).brpop(["ready"], timeout=PATIENCE) is None:
         return f"did not start within {PATIENCE} s"
     seconds = time.time() - started
-    return f"first message after {seconds:5.1f} s, {cpu_seconds(process.pid):5.1f} s of CPU   {megabytes(process.pid):4} MB"
+    cpu = cpu_seconds(process.pid)
+    return f"first message after {seconds:5.1f} s, {cpu:5.1f} s of CPU   {megabytes(process.pid):4} MB"
 
 
 def reload_once(url: str, n: int, changed: int, file: Path) -> float:
@@ -174,10 +175,11 @@ def reloads(process: subprocess.Popen[bytes], url: str, n: int, times: int, fold
     )
 
 
-def commands(n: int, folder: Path) -> None:
+def commands(folder: Path) -> None:
     for command in ("check", "next"):
         before = os.times()
-        subprocess.run([sys.executable, "-m", "beatd", command, "--config", "beat.toml"], cwd=folder, capture_output=True)
+        words = [sys.executable, "-m", "beatd", command, "--config", "beat.toml"]
+        subprocess.run(words, cwd=folder, capture_output=True, check=True)
         after = os.times()
         cpu = after.children_user + after.children_system - before.children_user - before.children_system
         print(f"{'':11} beatd {command}: {after.elapsed - before.elapsed:.1f} s, {cpu:.1f} s of CPU")
@@ -199,7 +201,7 @@ def run(name: str, n: int, times: int) -> None:
             process.kill()
             process.wait()
         if name == "beatd":
-            commands(n, folder)
+            commands(folder)
 
 
 def main() -> None:
