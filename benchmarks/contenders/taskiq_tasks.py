@@ -31,6 +31,7 @@ async def nap(_n=0):
 
 
 _loop = asyncio.new_event_loop()
+_started: list[bool] = []
 
 
 def fill(kind, n):
@@ -46,6 +47,9 @@ def fill(kind, n):
 
 def round_trip():
     async def ask():
+        if not _started:
+            _started.append(True)
+            await broker.startup()
         sent = await noop.kiq(1)
         return (await sent.wait_result(check_interval=0.001, timeout=10)).return_value
 
