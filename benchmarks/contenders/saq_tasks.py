@@ -41,4 +41,4 @@ def fill(kind, n):
 
 
 def round_trip():
-    assert _loop.run_until_complete(queue.apply("noop", n=1, timeout=10)) == 1
+    assert _loop.run_until_complete(queue.apply("noop", n=1)) == 1
