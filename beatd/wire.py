@@ -21,6 +21,7 @@ from beatd.exceptions import MessageError
 
 _MARK = b'"__type__"'
 _decode_plain = msgspec.json.Decoder().decode
+_encode_plain = msgspec.json.Encoder().encode
 _BAD_MARKS = (AttributeError, ArithmeticError)
 """What reviving a mark raises whose value is not of its type, or no decimal."""
 
@@ -31,6 +32,15 @@ def dumps(value: Any) -> bytes:
         return _encoder.encode(value).encode("utf-8", "surrogatepass")
     except (TypeError, ValueError, RecursionError) as error:
         raise MessageError(f"JSON cannot carry this value: {error}") from None
+
+
+def dumps_plain(value: Any) -> bytes:
+    """:func:`dumps` for values known to be made of None, bools, ints, texts, lists and dicts only: several times as
+    fast."""
+    try:
+        return _encode_plain(value)
+    except (msgspec.EncodeError, OverflowError, UnicodeError):  # numbers of more than 64 bits, lone surrogates
+        return dumps(value)
 
 
 def loads(data: bytes) -> Any:

@@ -93,6 +93,7 @@ class EmbeddedStore:
         if self._closing.is_set() or os.getpid() != self._owner:
             return
         self._closing.set()
+        self._wake_write.send(b"!")  # closing it is not enough: forked children have it open, too
         self._wake_write.close()
         self._supervisor.join(_TURN_WITHIN)
         try:

@@ -57,7 +57,11 @@ def document(
         "task_id": task_id,
     }
     fields.update((name, value) for name, value in more.items() if value is not None)
-    return wire.dumps(fields)
+    return (wire.dumps_plain if type(result) in _PLAIN and "args" not in more else wire.dumps)(fields)
+
+
+_PLAIN = frozenset({type(None), bool, int, str})
+"""Types of most results."""
 
 
 def exception_payload(error: BaseException) -> dict[str, Any]:

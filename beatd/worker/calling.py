@@ -32,7 +32,7 @@ class Calling:
 
     def here(self, function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         """Call in this thread; a coroutine is run to its end."""
-        process = os.getpid()
+        generation = _forks.count
         try:
             with limit(self._soft, self._hard):
                 value = function(*args, **kwargs)
@@ -43,7 +43,7 @@ class Calling:
         except Overdue:
             raise TimeLimitExceeded(self._hard) from None
         finally:
-            if os.getpid() != process:
+            if _forks.count != generation:
                 _end_fork()
 
     async def there(self, function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
@@ -52,6 +52,19 @@ class Calling:
         if not inspect.iscoroutine(value):
             return value
         return await (value if self._soft is None else Interruptible(value, self._soft))
+
+
+class _Forks:
+    """How many forks lie between the first process and this one: asking the system for its id costs more."""
+
+    count = 0
+
+    def add(self) -> None:
+        self.count += 1
+
+
+_forks = _Forks()
+os.register_at_fork(after_in_child=_forks.add)
 
 
 async def _awaiting(awaitable: Interruptible) -> Any:

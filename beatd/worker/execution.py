@@ -7,7 +7,9 @@ import logging
 import os
 import time
 from collections.abc import Callable
+from datetime import UTC, tzinfo
 from typing import Any, NamedTuple
+from zoneinfo import ZoneInfo
 
 from beatd.app import signals
 from beatd.app.aftermath import Aftermath, ended, failed
@@ -15,6 +17,7 @@ from beatd.app.app import App
 from beatd.app.context import Context
 from beatd.app.run import Abandoned, ExceptionInfo, Outcome, run_task, run_task_async
 from beatd.app.task import Task
+from beatd.clock import from_ms
 from beatd.exceptions import MessageError, TimeLimitExceeded
 from beatd.message import TaskMessage, open_envelope, safe_repr
 from beatd.store.outcomes import (
@@ -55,6 +58,7 @@ class Executor:
         self._largest: int = app.conf.message_max_bytes
         self._largest_result: int = app.conf.result_max_bytes
         self._is_extended: bool = app.conf.result_extended
+        self._zone: tzinfo = UTC if app.timezone == "UTC" else ZoneInfo(app.timezone)
         self.tidy: Callable[[], None] | None = None
         """Called after a task's function, to put right what it did to the process; set by the pool."""
 
@@ -225,12 +229,16 @@ class Executor:
             state,
             result,
             traceback=traceback,
-            date_done=self._app.now().isoformat() if state in READY_STATES else None,
+            date_done=self._now() if state in READY_STATES else None,
             children=[child.as_tuple() for child in context.children],
             parent_id=context.parent_id,
             group_id=context.group,
             **self._extended(context),
         )
+
+    def _now(self) -> str:
+        """The time in the app's zone, which is looked up once."""
+        return from_ms(self._app.clock.now_ms()).astimezone(self._zone).isoformat()
 
     def _extended(self, context: Context) -> dict[str, Any]:
         """What ``result_extended`` adds to results."""

@@ -104,13 +104,13 @@ def dead_letters(server):
 # -- messages that kill -----------------------------------------------------------------------------------------------
 
 
-def test_a_task_that_kills_its_process_has_three_chances(app, start_worker, server):
+def test_a_task_that_kills_its_process_has_three_chances(app, start_worker, server, wait_until):
     worker = start_worker("-c", "2")
     killer = send(app, "kills_its_process")
     with pytest.raises(WorkerLostError, match="kills_its_process was running 3 times when its process or worker died"):
         killer.get(timeout=30)
     assert server.get("killed") == "3"
-    (letter,) = dead_letters(server)
+    (letter,) = wait_until(lambda: dead_letters(server), 10, "the letter, which is written after the result")
     assert letter["reason"] == "proj.kills_its_process was running 3 times when its process or worker died"
     assert json.loads(letter["message"])["headers"]["beatd-deaths"] == 3
     assert send(app, "add", 2, 3).get(timeout=20) == 5

@@ -125,7 +125,7 @@ def live(link: socket.socket, board: Board, execute: Executor, lifetime: Lifetim
         signal.signal(number, on_signal)
     _die_with(os.getppid())
     gc.freeze()  # what the parent had made stays in pages shared with it
-    execute.tidy = Tidy()
+    tidy = execute.tidy = Tidy()
     tasks = 0
     frames = Frames()
     with contextlib.suppress(BrokenPipeError, ConnectionResetError):
@@ -139,6 +139,7 @@ def live(link: socket.socket, board: Board, execute: Executor, lifetime: Lifetim
                     tasks += 1
                     if lifetime.is_over(tasks, report, link.fileno()):
                         return
+            tidy.thoroughly()
 
 
 def _die_with(parent: int) -> None:

@@ -141,6 +141,7 @@ class PreforkPool:
         """Nothing runs in the worker's own thread."""
 
     def stop(self, grace: float) -> None:
+        self.size = 0  # nobody is replaced any more
         for child in self._children:
             child.link.close()
         deadline = time.monotonic() + grace

@@ -27,7 +27,13 @@ class SoloPool:
         self._running = False
 
     def start(self) -> None:
-        self._execute.tidy = Tidy()
+        tidy = Tidy()
+
+        def wholly() -> None:
+            tidy()
+            tidy.thoroughly()
+
+        self._execute.tidy = wholly
 
     def room(self) -> int:
         return 0 if self._job or self._attempt else 1

@@ -30,10 +30,12 @@ class Streams:
 
 
 class Tidy:
-    """The state of this process now, to be restored after each task: a few microseconds' work.
+    """The state of this process now, to be restored after each task: what matters to the next one at once, the rest
+    (:meth:`thoroughly`) before the process waits for more. A call to the system costs as much as a short task.
 
-    Alarms and blocked signals, signal handlers, the working directory and umask, stdout and stderr. To be used in the
-    main thread of a process that runs one task at a time.
+    At once: signal handlers, blocked signals, the working directory, umask, ``sys.stdout`` and ``sys.stderr``. An alarm
+    that is left needs nothing: what it would call is gone, and a time limit sets its own. To be used in the main thread
+    of a process that runs one task at a time.
     """
 
     def __init__(self) -> None:
@@ -45,7 +47,6 @@ class Tidy:
         self._handlers = [(int(number), _signal.getsignal(number)) for number in _HANDLED]
 
     def __call__(self) -> None:
-        _signal.setitimer(_signal.ITIMER_REAL, 0)
         _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
         for handled, handler in self._handlers:
             if _signal.getsignal(handled) is not handler:
@@ -53,9 +54,14 @@ class Tidy:
         os.umask(self._umask)
         with contextlib.suppress(OSError):  # a task may have closed everything: the link's end will show it
             os.fchdir(self._directory)
+        self._streams.mend()
+
+    def thoroughly(self) -> None:
+        """Call off alarms, and open again what is behind stdout and stderr."""
+        _signal.setitimer(_signal.ITIMER_REAL, 0)
+        with contextlib.suppress(OSError):
             for copy, number in self._copies:
                 os.dup2(copy, number)
-        self._streams.mend()
 
 
 def _is_open(number: int) -> bool:

@@ -246,29 +246,3 @@ def _answer_as_redis_5(listener):
             words = [lines.read(int(lines.readline()[1:]) + 2)[:-2] for _ in range(int(head[1:]))]
             answers = {b"INFO": b"$%d\r\n%s\r\n" % (len(info), info), b"PING": b"+PONG\r\n"}
             connection.sendall(answers.get(words[0].upper(), b"+OK\r\n"))
-
-
-RIGHTS = (
-    "+info +ping +select +client|setname +eval +evalsha +script|load +get +set +del +incr +pexpire "
-    "+pttl +exists +type +time +hget +hmget +hset +hdel +hlen +hkeys +hgetall +zadd +zrem +zrange +zrangebyscore "
-    "+lpush +llen +subscribe +unsubscribe +publish"
-)
-
-
-def test_the_rights_that_the_documentation_lists_are_enough(server, admin, start_daemon, queue_of):
-    keys = "~{beatd}:* ~celery* ~other* &{beatd}:wake"
-    admin.execute_command("ACL", "SETUSER", "beat", "on", ">secret", *keys.split(), *RIGHTS.split())
-    if "valkey_version" in admin.info() or admin.info()["redis_version"] >= "7.2":
-        admin.execute_command("ACL", "SETUSER", "beat", "+client|setinfo")
-    url = server.url.replace("redis://", "redis://beat:secret@")
-    queue, daemon = queue_of(server.url), start_daemon(url)
-    queue.grows()
-    other = start_daemon(url)
-    other.says("standing_by")
-    daemon.process.terminate()
-    other.says("term_began", timeout=5)
-    queue.grows()
-    queue.assert_every_run_once()
-    for each in (daemon, other):
-        assert [said for said in each.records if said["level"] in ("warning", "error")] == []
-    assert admin.execute_command("ACL", "LOG") == []
