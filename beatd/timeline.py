@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from beatd.clock import from_ms, to_ms
+from beatd.epoch import from_ms, to_ms
 from beatd.model import Entry
 from beatd.schedules import Schedule, bind, jittered_ms, latest_ms
 from beatd.schedules.cron import Cron

@@ -15,7 +15,7 @@ from msgspec import structs
 
 from beatd.beat.courier import Courier, Load
 from beatd.beat.seat import Term
-from beatd.clock import iso_ms
+from beatd.epoch import iso_ms
 from beatd.model import Entry, Overlap, Run, manual_run_id
 from beatd.schedules import Schedule
 from beatd.store import records

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from beatd.clock import from_ms
+from beatd.epoch import from_ms
 from beatd.model import Entry, Policies
 from beatd.schedules import Schedule, latest_ms, period_ms
 from beatd.timeline import timeline

@@ -12,7 +12,8 @@ from beatd.beat.outlet import Outlet
 from beatd.beat.report import Report
 from beatd.beat.seat import Term
 from beatd.beat.verdict import runtime_ms
-from beatd.clock import Clock, from_ms, to_ms
+from beatd.clock import Clock
+from beatd.epoch import from_ms, to_ms
 from beatd.exceptions import MessageError
 from beatd.model import Entry, Run
 from beatd.schedules import period_ms

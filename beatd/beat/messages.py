@@ -8,7 +8,7 @@ from datetime import datetime
 
 from beatd import message, wire
 from beatd.broker import Address
-from beatd.clock import iso_ms, to_ms
+from beatd.epoch import iso_ms, to_ms
 from beatd.exceptions import MessageError
 from beatd.message import Form, hole
 from beatd.model import Entry, Options, Run

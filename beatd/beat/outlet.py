@@ -17,7 +17,8 @@ from beatd.beat.report import Report
 from beatd.beat.seat import Term
 from beatd.broker import Address, Parcel, Publisher
 from beatd.broker.redis import queue_key
-from beatd.clock import Clock, iso_ms, to_ms
+from beatd.clock import Clock
+from beatd.epoch import iso_ms, to_ms
 from beatd.exceptions import MessageError
 from beatd.message import TaskMessage, open_envelope
 from beatd.model import Run

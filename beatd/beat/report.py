@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from beatd.beat.verdict import Skip
 from beatd.broker import Parcel
-from beatd.clock import iso_ms
+from beatd.epoch import iso_ms
 from beatd.exceptions import MessageError
 from beatd.message import TaskMessage
 from beatd.model import Run

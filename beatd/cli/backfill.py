@@ -19,7 +19,8 @@ from beatd.cli.output import plural, print_json
 from beatd.cli.trigger import in_words
 from beatd.client import Backfilled
 from beatd.client.manual import AT_MOST, RATE, Manual
-from beatd.clock import SystemClock, from_ms, iso_ms
+from beatd.clock import SystemClock
+from beatd.epoch import from_ms, iso_ms
 from beatd.exceptions import MessageError, RequestRefused
 from beatd.model import Overlap
 from beatd.schedules import zone

@@ -11,8 +11,9 @@ import click
 from beatd import config, sources
 from beatd.cli.output import plural, print_json
 from beatd.cli.preview import Upcoming, upcoming
-from beatd.clock import SystemClock, iso_ms
+from beatd.clock import SystemClock
 from beatd.config.review import review
+from beatd.epoch import iso_ms
 from beatd.exceptions import ConfigError, Fault
 from beatd.model import Entry, Settings
 from beatd.timeline import timeline

@@ -12,7 +12,7 @@ from beatd.cli.endings import histories
 from beatd.cli.installation import chosen, hint, installation, is_glob
 from beatd.cli.output import plural, print_json, print_table
 from beatd.client.history import counts, facts
-from beatd.clock import from_ms
+from beatd.epoch import from_ms
 from beatd.schedules import duration_text, zone
 from beatd.store.history import Totals
 from beatd.store.outcomes import FAILURE, REJECTED, REVOKED

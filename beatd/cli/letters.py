@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 from beatd.cli.letter_places import Place
-from beatd.clock import to_ms
+from beatd.epoch import to_ms
 from beatd.exceptions import MessageError
 from beatd.message import TaskMessage, open_envelope
 from beatd.redaction import redacted, redacted_text

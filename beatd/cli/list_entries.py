@@ -11,7 +11,8 @@ import click
 from beatd import sources
 from beatd.cli.installation import installation
 from beatd.cli.output import plural, print_json, print_table
-from beatd.clock import SystemClock, iso_ms
+from beatd.clock import SystemClock
+from beatd.epoch import iso_ms
 from beatd.model import Entry
 from beatd.schedules import duration_text
 from beatd.sources import Overlay

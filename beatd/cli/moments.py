@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import click
 
-from beatd.clock import to_ms
 from beatd.config.values import Wrong, moment
+from beatd.epoch import to_ms
 from beatd.exceptions import ScheduleError
 from beatd.schedules import duration_ms
 

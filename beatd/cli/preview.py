@@ -14,7 +14,7 @@ from operator import itemgetter
 from typing import NamedTuple
 
 from beatd.beat.verdict import Facts, Skip, judge
-from beatd.clock import from_ms
+from beatd.epoch import from_ms
 from beatd.model import Entry, Run
 from beatd.schedules import Schedule, bind, dst_note, zone
 from beatd.timeline import fire_ms, timeline

@@ -22,7 +22,8 @@ from beatd.cli.output import plural, print_json, print_table
 from beatd.cli.preview import all_upcoming, caveats
 from beatd.cli.simulation import STEPS_S, Busy, Simulation, TooManyRuns, simulate
 from beatd.cli.tracks import Totals
-from beatd.clock import SystemClock, from_ms, iso_ms
+from beatd.clock import SystemClock
+from beatd.epoch import from_ms, iso_ms
 from beatd.model import Entry
 from beatd.schedules import duration_text, zone
 

@@ -11,8 +11,8 @@ import click
 from beatd import config
 from beatd.beat.fleet import SKEW_MS, why_aside
 from beatd.cli.output import plural, print_json, print_table
-from beatd.clock import from_ms, iso_ms
 from beatd.config.head import head
+from beatd.epoch import from_ms, iso_ms
 from beatd.model import Settings
 from beatd.schedules import duration_text
 from beatd.store import server

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from beatd.beat.verdict import Skip
 from beatd.cli.preview import Upcoming, counts_from_first_seen, foreseen, upcoming
-from beatd.clock import from_ms
+from beatd.epoch import from_ms
 from beatd.model import Entry
 from beatd.schedules import Schedule, dst_note
 from beatd.schedules.cron import Cron

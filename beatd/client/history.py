@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from beatd.clock import iso_ms
+from beatd.epoch import iso_ms
 from beatd.store.history import Totals
 from beatd.store.records import Record
 

@@ -14,7 +14,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from beatd import wire
-from beatd.clock import to_ms
+from beatd.epoch import to_ms
 from beatd.exceptions import MessageError, NobodyLeads, RequestRefused
 from beatd.model import Overlap
 from beatd.store.keys import Keys, shard_of

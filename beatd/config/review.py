@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 from itertools import islice, pairwise
 
-from beatd.clock import from_ms, iso_ms, to_ms
 from beatd.config.faults import dotted
 from beatd.config.loading import Config
 from beatd.config.text import SCHEDULE
+from beatd.epoch import from_ms, iso_ms, to_ms
 from beatd.exceptions import Fault
 from beatd.model import Entry
 from beatd.schedules import Schedule, bind, dst_note, duration_text

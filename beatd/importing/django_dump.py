@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
-from beatd.clock import SystemClock, to_ms
+from beatd.clock import SystemClock
+from beatd.epoch import to_ms
 from beatd.importing.dump import write
 from beatd.importing.found import Found, Note
 

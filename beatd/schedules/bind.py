@@ -5,8 +5,9 @@ from __future__ import annotations
 from datetime import datetime
 from weakref import WeakValueDictionary
 
+from beatd.epoch import to_ms
 from beatd.schedules.interval import Interval
-from beatd.schedules.schedule import Schedule, to_ms
+from beatd.schedules.schedule import Schedule
 from beatd.schedules.union import Union, union
 
 _bound: WeakValueDictionary[tuple[int, int], Interval] = WeakValueDictionary()

@@ -9,11 +9,12 @@ from datetime import date, datetime, time, timedelta
 from typing import Protocol
 from weakref import WeakValueDictionary
 
+from beatd.epoch import to_ms
 from beatd.exceptions import ScheduleError
 from beatd.schedules.cronstring import read_cron
 from beatd.schedules.duration import duration_ms, duration_text
 from beatd.schedules.instants import instant_ms
-from beatd.schedules.schedule import Schedule, to_ms
+from beatd.schedules.schedule import Schedule
 from beatd.schedules.zone import DAY, Zone, zone
 
 _TIME_RANGE = re.compile(r"(\d{1,2}):(\d{2})(?::(\d{2}))?\s*-\s*(\d{1,2}):(\d{2})(?::(\d{2}))?")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from datetime import date, datetime, time
 
+from beatd.epoch import EPOCH, from_ms, to_ms
 from beatd.exceptions import ScheduleError
-from beatd.schedules.schedule import EPOCH, from_ms, to_ms
 from beatd.schedules.zone import Zone
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from hashlib import blake2b
 
-from beatd.schedules.schedule import from_ms, to_ms
+from beatd.epoch import from_ms, to_ms
 
 
 def jittered(name: str, due_at: datetime, jitter_ms: int, next_due: datetime | None) -> datetime:

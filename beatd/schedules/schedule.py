@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from hashlib import blake2b
 from typing import Protocol, runtime_checkable
 
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-MILLISECOND = timedelta(milliseconds=1)
+from beatd.epoch import from_ms, to_ms
 
 #: Longest fingerprint that is written out; longer meanings are hashed.
 FINGERPRINT_LENGTH = 64
@@ -81,15 +80,3 @@ def shorten(meaning: str) -> str:
     if len(meaning) <= FINGERPRINT_LENGTH:
         return meaning
     return f"{meaning.split(' ', 1)[0]} {blake2b(meaning.encode(), digest_size=16).hexdigest()}"
-
-
-def to_ms(t: datetime) -> int:
-    """Whole milliseconds since the epoch, rounded down; exact, as no float is involved. TypeError for a naive one."""
-    if t.tzinfo is None:
-        raise TypeError(f"a schedule needs an aware datetime, got the naive {t!r}")
-    return (t - EPOCH) // MILLISECOND
-
-
-def from_ms(ms: int) -> datetime:
-    """The UTC datetime of so many milliseconds since the epoch."""
-    return EPOCH + ms * MILLISECOND

@@ -5,9 +5,10 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Literal
 
+from beatd.epoch import from_ms, to_ms
 from beatd.schedules.bind import bind
 from beatd.schedules.cron import Cron
-from beatd.schedules.schedule import Schedule, from_ms, to_ms
+from beatd.schedules.schedule import Schedule
 from beatd.schedules.union import Union
 
 

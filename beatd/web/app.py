@@ -14,7 +14,8 @@ from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, R
 from starlette.routing import Route
 
 from beatd.client.history import counts, facts
-from beatd.clock import Clock, iso_ms
+from beatd.clock import Clock
+from beatd.epoch import iso_ms
 from beatd.exceptions import StoreError
 from beatd.model import Entry
 from beatd.web import metrics, words

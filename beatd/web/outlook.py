@@ -8,7 +8,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import NamedTuple
 
-from beatd.clock import to_ms
+from beatd.epoch import to_ms
 from beatd.model import Entry
 from beatd.schedules import Schedule, latest_ms
 from beatd.store.claims import EntryState

@@ -13,7 +13,7 @@ import jinja2
 from markupsafe import Markup
 
 import beatd
-from beatd.clock import from_ms, to_ms
+from beatd.epoch import from_ms, to_ms
 from beatd.web import words
 from beatd.web.outlook import Outlook
 

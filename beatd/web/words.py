@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import NamedTuple
 
-from beatd.clock import from_ms
+from beatd.epoch import from_ms
 from beatd.schedules import Schedule, zone
 from beatd.schedules.interval import Interval
 

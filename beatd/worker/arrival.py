@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo
 
 from beatd.app import signals
 from beatd.app.app import App
-from beatd.clock import from_ms
+from beatd.epoch import from_ms
 from beatd.exceptions import MessageError, NotRegistered, TaskRevokedError
 from beatd.store.outcomes import FAILURE, REVOKED, document, exception_payload
 from beatd.store.results import Stored

@@ -17,7 +17,7 @@ from beatd.app.app import App
 from beatd.app.context import Context
 from beatd.app.run import Abandoned, ExceptionInfo, Outcome, run_task, run_task_async
 from beatd.app.task import Task
-from beatd.clock import from_ms
+from beatd.epoch import from_ms
 from beatd.exceptions import MessageError, TimeLimitExceeded
 from beatd.message import TaskMessage, open_envelope, safe_repr
 from beatd.store.outcomes import (

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import NamedTuple
 
-from beatd.clock import to_ms
+from beatd.epoch import to_ms
 from beatd.model import run_id
 from beatd.store import records
 from beatd.store.client import Script, border, connect

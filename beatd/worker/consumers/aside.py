@@ -15,7 +15,8 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from beatd.broker import Address, Parcel, Publisher
-from beatd.clock import Clock, iso_ms
+from beatd.clock import Clock
+from beatd.epoch import iso_ms
 from beatd.exceptions import MessageError
 from beatd.message import open_envelope
 from beatd.store.client import connect

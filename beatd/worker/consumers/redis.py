@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from beatd.broker.redis import queue_keys
-from beatd.clock import Clock, iso_ms
+from beatd.clock import Clock
+from beatd.epoch import iso_ms
 from beatd.store.client import Script, border, connect, place_of
 from beatd.store.dead_letters import KEPT, written
 from beatd.store.keys import Keys

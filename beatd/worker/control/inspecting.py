@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import beatd
-from beatd.clock import from_ms
+from beatd.epoch import from_ms
 from beatd.exceptions import MessageError
 from beatd.store.client import redacted
 from beatd.worker.control.facts import broker_info, censored, queue_info, request_info

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from beatd import config
 from beatd.beat.catchup import LATE_MS, WINDOW_MAX_MS, WINDOW_MIN_MS, first_due
 from beatd.beat.verdict import Facts, Skip, judge
-from beatd.clock import from_ms, iso_ms, to_ms
+from beatd.epoch import from_ms, iso_ms, to_ms
 from beatd.model import Policies, Run
 from beatd.schedules import bind, every, parse
 from beatd.timeline import fire_ms, timeline

@@ -2,7 +2,7 @@
 
 from datetime import timedelta
 
-from beatd.clock import from_ms
+from beatd.epoch import from_ms
 from beatd.model import Options
 from beatd.schedules import parse_blackout
 

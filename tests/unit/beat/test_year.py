@@ -12,7 +12,7 @@ import pytest
 from beatd import config
 from beatd.beat.catchup import LATE_MS
 from beatd.cli.preview import upcoming
-from beatd.clock import from_ms, to_ms
+from beatd.epoch import from_ms, to_ms
 from tests.unit.beat.conftest import Rig
 
 BEGIN = to_ms(datetime(2026, 2, 11, 7, 43, 21, 250_000, tzinfo=UTC))

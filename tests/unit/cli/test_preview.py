@@ -8,7 +8,7 @@ from itertools import islice
 from beatd import config
 from beatd.beat.verdict import Skip
 from beatd.cli.preview import all_upcoming, caveats, upcoming
-from beatd.clock import to_ms
+from beatd.epoch import to_ms
 from beatd.model import Entry
 
 

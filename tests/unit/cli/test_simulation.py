@@ -13,7 +13,7 @@ from beatd.beat.verdict import Skip
 from beatd.cli.charts import Bars, svg_chart, text_chart
 from beatd.cli.preview import all_upcoming
 from beatd.cli.simulation import TooManyRuns, column_width, simulate
-from beatd.clock import to_ms
+from beatd.epoch import to_ms
 from beatd.model import Entry
 
 START = to_ms(datetime(2026, 3, 28, tzinfo=UTC))

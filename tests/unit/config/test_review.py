@@ -10,8 +10,8 @@ import msgspec
 import pytest
 
 from beatd import config
-from beatd.clock import to_ms
 from beatd.config.review import review
+from beatd.epoch import to_ms
 from beatd.model import Settings
 
 Warnings = Callable[[str], list[str]]

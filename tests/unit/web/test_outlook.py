@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from beatd.clock import from_ms, to_ms
+from beatd.epoch import from_ms, to_ms
 from beatd.model import Entry, Options, Policies
 from beatd.schedules import parse, parse_blackout
 from beatd.store.claims import EntryState

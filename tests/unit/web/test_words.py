@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from beatd.clock import to_ms
+from beatd.epoch import to_ms
 from beatd.schedules import parse
 from beatd.web import words
 

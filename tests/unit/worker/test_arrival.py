@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from beatd import App, Request
-from beatd.clock import to_ms
+from beatd.epoch import to_ms
 from beatd.exceptions import MessageError
 from beatd.message import build, envelope
 from beatd.worker.arrival import Arrival
