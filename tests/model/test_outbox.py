@@ -11,14 +11,16 @@ DEADLY = Size(daemons=2, runs=2, crashes=2, lost=0, expiries=1)
 PATIENT = Size(daemons=1, runs=3, crashes=0, lost=2, expiries=0)
 FORMER = Size(daemons=2, runs=2, former=1, crashes=1, lost=1, expiries=1)
 POWERLESS = Size(daemons=1, runs=2, crashes=0, lost=1, expiries=1, power_losses=1)
-SIZES = [PLAIN, LONGER, DEADLY, PATIENT, FORMER, POWERLESS]
 
 
 def check(size, rules):
     return explore(initial(size), lambda world: steps(world, rules, size), wrong, done)
 
 
-@pytest.mark.parametrize("size", SIZES, ids=str)
+LARGEST = [pytest.param(PLAIN, marks=pytest.mark.soak), pytest.param(DEADLY, marks=pytest.mark.soak)]
+
+
+@pytest.mark.parametrize("size", [*LARGEST, LONGER, PATIENT, FORMER, POWERLESS], ids=str)
 def test_nothing_is_lost_and_repeats_carry_the_same_id(size):
     explored = check(size, Rules())
     assert explored.fault is None, f"\n{explored.fault}"
