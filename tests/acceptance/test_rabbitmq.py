@@ -154,13 +154,13 @@ def test_a_daemon_killed_at_any_point_leaves_no_gap(
         killed = subprocess.run(command, stdout=log, stderr=log, timeout=60, check=False, cwd=tmp_path)
     assert killed.returncode == -signal.SIGKILL, (tmp_path / "killed.log").read_text()
     left = store.llen("{beatd}:0:outbox")
-    assert left == (0 if point in ("due", "struck off") else 1)
+    assert (left == 0) == (point in ("due", "struck off"))  # a slow machine may have several under way
     heir = start_beatd(*arguments)
     heir.expect('"event": ?"run_dispatched"', times=10, timeout=20)
     heir.end()
     repeats = assert_no_run_is_missing(take(queue))
-    assert repeats == (1 if point == "confirmed" else 0) or (point == "written" and repeats <= 1)
-    assert len(events(heir, "leftovers_dispatched")) == left
+    assert repeats == (left if point == "confirmed" else 0) or (point == "written" and repeats <= left)
+    assert sum(each["count"] for each in events(heir, "leftovers_dispatched")) == left
 
 
 def test_a_broker_that_is_killed_and_restarted_loses_nothing(

@@ -54,9 +54,10 @@ def command(
         options = {"cwd": _directory(cwd), **surroundings(env, inherit_env, user)}
     except ValueError as error:
         raise CommandFailed(str(error)) from None
-    process = _start(words, options)
-    output = Output(process.stdout, words[0] if not shell else "sh", log=bool(log))
-    with DeadMansSwitch(process.pid):
+    with DeadMansSwitch() as switch:
+        process = _start(words, options)
+        switch.guard(process.pid)
+        output = Output(process.stdout, words[0] if not shell else "sh", log=bool(log))
         try:
             code = process.wait(timeout)
         except subprocess.TimeoutExpired:
