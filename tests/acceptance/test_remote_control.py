@@ -134,6 +134,10 @@ def busy(scene: Scene) -> dict[str, list[Any]]:
         wait_for(lambda node=node: len(scene.ask(node, "active")) == 2, 20, "two to run")  # type: ignore[misc]
         wait_for(lambda node=node: scene.ask(node, "reserved"), 20, "one to wait")  # type: ignore[misc]
         wait_for(lambda node=node: scene.ask(node, "scheduled"), 20, "one with an ETA")  # type: ignore[misc]
+        runs = {each["id"] for each in scene.ask(node, "active")}
+        later, *others = held[node]
+        # Which of them waits is not said by the order in which they were sent: two processes take them.
+        held[node] = [later, *sorted(others, key=lambda one: one.id not in runs)]
     return held
 
 

@@ -243,7 +243,7 @@ def test_a_program_that_minds_no_sigterm_is_killed():
 
 def test_a_program_does_not_outlive_the_process_that_started_it(tmp_path, wait_until):
     pid_file = tmp_path / "pid"
-    inner = f"echo $$ > {pid_file}; sleep 60; :"
+    inner = f"sleep 2; echo $$ > {pid_file}; sleep 60; :"  # it is guarded a moment after it has begun
     starter = f"from beatd.worker.builtin.command import command; command({inner!r}, shell=True)"
     process = subprocess.Popen(python(starter))
     pid = int(wait_until(lambda: pid_file.exists() and pid_file.read_text().strip(), 20))
