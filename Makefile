@@ -1,7 +1,7 @@
 # beatd: `make run` tries it, `make test` and `make check` are what every change must pass.
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check soak chaos bench lock clean
+.PHONY: help run test test-all check soak chaos bench lock clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -13,14 +13,23 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 # With job control (set -m) Ctrl-C reaches beatd alone, not make: it stops in order, and make sees exit code 0.
 run: $(VENV)/.installed-run ## store, daemon and worker in this terminal, with the example schedule
 	@if [ -t 0 ] && [ -t 1 ]; then set -m; fi; $(BIN)/beatd dev --config config/beat.toml --builtin command
 
-test: $(VENV)/.installed-dev ## all tests; ARGS="-k name" for some
-	$(BIN)/python -m pytest $(ARGS)
+# Most tests wait most of the time for servers and processes: twice as many at once as there are processors, at least 4.
+# Whole files go to one process, since tests of a file share servers; those that take longest begin first.
+JOBS ?= $(shell $(BIN)/python -c 'import os; print(max(4, 2 * (os.cpu_count() or 1)))' 2>/dev/null || echo 4)
+PARALLEL = -n $(JOBS) --dist loadfile --no-loadscope-reorder
+LONGEST_FIRST = tests/chaos tests/acceptance tests/model tests/integration tests/unit
+
+test: $(VENV)/.installed-dev ## the tests, in parallel, in some minutes; ARGS="-k name" for some
+	$(BIN)/python -m pytest $(PARALLEL) $(LONGEST_FIRST) $(ARGS)
+
+test-all: $(VENV)/.installed-dev ## also those that are slow, as CI runs them
+	$(BIN)/python -m pytest --slow $(PARALLEL) $(LONGEST_FIRST) $(ARGS)
 
 check: $(VENV)/.installed-dev ## style, types and the direction of imports
 	$(BIN)/ruff check .
@@ -29,7 +38,7 @@ check: $(VENV)/.installed-dev ## style, types and the direction of imports
 	$(BIN)/lint-imports
 
 soak: $(VENV)/.installed-dev ## the tests that take minutes to hours
-	$(BIN)/python -m pytest --soak -m soak $(ARGS)
+	$(BIN)/python -m pytest --slow --soak -m soak $(ARGS)
 
 chaos: $(VENV)/.installed-dev ## break everything for five minutes, and count; ARGS="--seed 7" to replay
 	$(BIN)/python -m tests.chaos $(ARGS)

@@ -157,18 +157,21 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--store", action="append", choices=KINDS, help="run the tests that need a server on this kind (repeatable)"
     )
+    parser.addoption("--slow", action="store_true", help="also run the tests that are marked slow")
     parser.addoption("--soak", action="store_true", help="also run the tests that take minutes to hours")
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "slow: takes 10 seconds or more, or kills servers; only with --slow, as in CI")
     config.addinivalue_line("markers", "soak: takes minutes to hours; only with --soak")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if not config.getoption("--soak"):
-        soaking = [item for item in items if item.get_closest_marker("soak")]
-        config.hook.pytest_deselected(items=soaking)
-        items[:] = [item for item in items if item not in soaking]
+    for marker in ("slow", "soak"):
+        if not config.getoption(f"--{marker}"):
+            left_out = [item for item in items if item.get_closest_marker(marker)]
+            config.hook.pytest_deselected(items=left_out)
+            items[:] = [item for item in items if not item.get_closest_marker(marker)]
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

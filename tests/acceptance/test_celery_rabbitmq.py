@@ -8,7 +8,7 @@ import pytest
 
 from tests.acceptance.celery_pairs import PAIRS, WAIT, WARNINGS, paired, workers
 
-pytestmark = WARNINGS
+pytestmark = [*WARNINGS, pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")

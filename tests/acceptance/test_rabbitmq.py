@@ -18,6 +18,8 @@ from beatd.broker.amqp import AmqpPublisher
 from beatd.message import build, open_envelope
 from tests.celery_process import celeries
 
+pytestmark = pytest.mark.slow
+
 CONFIG = """
 [redis]
 url = "{store}"

@@ -18,6 +18,8 @@ import msgspec
 import pytest
 import redis
 
+pytestmark = pytest.mark.slow
+
 
 class Headers(msgspec.Struct):
     entry: str = msgspec.field(name="beatd-entry")

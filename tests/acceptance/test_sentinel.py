@@ -14,6 +14,8 @@ from beatd.message import open_envelope
 from tests.chaos.ledger import due_ms_of
 from tests.sentinels import watched
 
+pytestmark = pytest.mark.slow
+
 CONFIG = """
 [redis]
 url = "{url}"

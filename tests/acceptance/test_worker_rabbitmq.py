@@ -15,6 +15,8 @@ from beatd import broker
 from beatd.broker import Address, Parcel
 from beatd.message import build
 
+pytestmark = pytest.mark.slow
+
 PROJECT = """
 import os, time
 import redis

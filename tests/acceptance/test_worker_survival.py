@@ -15,6 +15,8 @@ from beatd import App
 from beatd.exceptions import WorkerLostError
 from beatd.store.keys import Keys
 
+pytestmark = pytest.mark.slow
+
 TASKS = """
 import os, signal, time
 import redis

@@ -7,6 +7,8 @@ import pytest
 from tests.chaos.run import Trial, run
 from tests.conftest import missing, server_binary
 
+pytestmark = pytest.mark.slow
+
 SEED = int(os.environ.get("BEATD_CHAOS_SEED") or 11)
 
 

@@ -8,6 +8,8 @@ from tests.chaos.run import Trial, run
 from tests.conftest import missing, server_binary
 from tests.rabbitmq import installed
 
+pytestmark = pytest.mark.slow
+
 SEED = int(os.environ.get("BEATD_CHAOS_SEED") or 21)
 KINDS = (
     "kill_leader", "freeze_leader", "stop_leader", "kill_clients", "restart_store",

@@ -5,6 +5,8 @@ import pytest
 from tests.model.checker import explore
 from tests.model.outbox import Rules, Size, done, initial, steps, wrong
 
+pytestmark = pytest.mark.slow
+
 PLAIN = Size(daemons=2, runs=2, crashes=1, lost=1, expiries=1)
 LONGER = Size(daemons=2, runs=3, crashes=1, lost=0, expiries=1)
 DEADLY = Size(daemons=2, runs=2, crashes=2, lost=0, expiries=1)

@@ -16,6 +16,8 @@ from beatd.exceptions import BrokerError
 from beatd.message import build
 from tests.integration.broker.conftest import Queues, parcel
 
+pytestmark = pytest.mark.slow
+
 
 def events(caplog):
     return [getattr(record, "event", None) for record in caplog.records]
