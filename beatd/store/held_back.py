@@ -54,7 +54,7 @@ class HeldBack:
             for shard, own in by_shard.items():
                 for start in range(0, len(own), BATCH):
                     batch = own[start : start + BATCH]
-                    values: Any = self._client.hmget(self._key(shard), batch)
+                    values: Any = self._client.hmget(self._key(shard), [_stored(name) for name in batch])
                     found |= _readable(dict(zip(batch, values, strict=True)))
         return found
 
@@ -80,14 +80,14 @@ class HeldBack:
 
         An error is not raised: no run depends on this. Beyond :data:`MOST` entries further ones are left out.
         """
-        items = [(name, b"" if held is None else msgspec.json.encode(held)) for name, held in changes.items()]
+        items = [(_stored(name), b"" if held is None else msgspec.json.encode(held)) for name, held in changes.items()]
         return self._call([items[start : start + BATCH] for start in range(0, len(items), BATCH)], shard, lease_value)
 
     def clear(self, *, shard: int, lease_value: str) -> bool:
         """Take out all entries of a shard: a new term finds out by itself which ones are held back."""
         return self._call([None], shard, lease_value)
 
-    def _call(self, batches: Sequence[list[tuple[str, bytes]] | None], shard: int, lease_value: str) -> bool:
+    def _call(self, batches: Sequence[list[tuple[bytes, bytes]] | None], shard: int, lease_value: str) -> bool:
         keys = [self._keys.shard(shard).lease, self._key(shard)]
         try:
             for batch in batches:
@@ -100,6 +100,11 @@ class HeldBack:
 
     def _key(self, shard: int) -> str:
         return self._keys.shard(shard).held
+
+
+def _stored(name: str) -> bytes:
+    """The name as bytes, also of an entry that is held back for its name."""
+    return name.encode(errors="backslashreplace")
 
 
 def _readable(found: Mapping[str, bytes | None]) -> dict[str, HeldBackEntry]:
