@@ -8,6 +8,9 @@ from datetime import UTC, datetime, timedelta
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MILLISECOND = timedelta(milliseconds=1)
 
+LAST_MS = (datetime(9999, 1, 1, tzinfo=UTC) - EPOCH) // MILLISECOND - 1
+"""The last instant: the end of the year 9998."""
+
 
 def to_ms(moment: datetime) -> int:
     """An aware datetime as whole milliseconds since the epoch, rounded down; exact, as no float is involved.

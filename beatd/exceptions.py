@@ -12,6 +12,7 @@
     │   ├── StoreWentBack         it lost writes that it had confirmed; what is in it now is to be read again
     │   └── TermLost              the term is not the current one any more: nothing was written
     ├── BrokerError               a message could not be handed to the broker
+    │   └── BrokerRefused         it answers, and says no to this queue or exchange
     ├── RequestError              runs that were asked for by hand
     │   ├── NobodyLeads           no daemon took the request up; it was withdrawn
     │   └── RequestRefused        the leader says no: there is no such entry, the window holds too many runs
@@ -98,6 +99,10 @@ class TermLost(StoreError):
 
 class BrokerError(BeatdError):
     """A message could not be handed to the broker."""
+
+
+class BrokerRefused(BrokerError):
+    """The broker answers, and says no to one queue or exchange: others may do."""
 
 
 class RequestError(BeatdError):

@@ -17,6 +17,7 @@ from beatd.beat.courier import Courier
 from beatd.beat.dispatcher import Dispatcher
 from beatd.beat.elector import Elector
 from beatd.beat.heap import DueHeap
+from beatd.beat.held import Held
 from beatd.beat.loop import Loop
 from beatd.beat.manual import Manual
 from beatd.beat.messages import Messages
@@ -35,6 +36,7 @@ from beatd.store.claims import Claims
 from beatd.store.client import connect
 from beatd.store.dispatched import Dispatched
 from beatd.store.embedded import find_embedded, open_embedded
+from beatd.store.held_back import HeldBack
 from beatd.store.keys import Keys, shard_of
 from beatd.store.lease import Leases
 from beatd.store.orders import Answer, Orders
@@ -189,7 +191,8 @@ class Daemon:
         outlet: Outlet = StoreOutlet(self._publisher, behind_outbox) if store.is_broker else behind_outbox
         messages = Messages(settings.broker.default_queue, most_bytes=settings.broker.max_message_bytes)
         running = Running(store.client, keys)
-        dispatcher = Dispatcher(claims, messages, outlet, running, clock)
+        held = Held(HeldBack(store.client, keys, shards=shards), shard)
+        dispatcher = Dispatcher(claims, messages, outlet, running, clock, held=held)
         requests = Requests(store.client, keys, shard=shard, keep=keep)
         courier = Courier(requests, messages, outlet, running, report=dispatcher.report, clock=clock)
         dispatched = Dispatched(store.client, keys)

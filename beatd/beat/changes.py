@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from beatd.model import Entry
@@ -21,7 +21,7 @@ class Changes:
         put = {
             name: entry
             for name, entry in after.items()
-            if (known := before.get(name)) is not entry and (known is None or not entry.means(known))
+            if (known := before.get(name)) is not entry and (known is None or not _mean_the_same(entry, known))
         }
         return cls(put, frozenset(before.keys() - after.keys()))
 
@@ -34,12 +34,32 @@ class Changes:
         return bool(self.put or self.gone)
 
 
-def fingerprints(entries: Iterable[Entry]) -> Iterator[tuple[str, str]]:
-    """``(name, fingerprint)`` of each entry: the store sees by it that a schedule is another one, or was resumed."""
-    known: dict[int, str] = {}
-    for entry in entries:
+def _mean_the_same(entry: Entry, other: Entry) -> bool:
+    try:
+        return entry.means(other)
+    except Exception:  # noqa: BLE001 - values that cannot be compared may have changed
+        return False
+
+
+class Fingerprints:
+    """The fingerprints of entries: the store sees by them that a schedule is another one, or was resumed."""
+
+    def __init__(self) -> None:
+        self._known: dict[int, str] = {}
+
+    def of(self, entry: Entry) -> str:
+        """One entry's; found once for those that share a schedule, which must outlive this."""
         schedule = entry.schedule
-        fingerprint = known.get(id(schedule))
+        fingerprint = self._known.get(id(schedule))
         if fingerprint is None:
-            fingerprint = known[id(schedule)] = schedule.fingerprint
-        yield entry.name, fingerprint if entry.policies.enabled else f"off {fingerprint}"
+            fingerprint = self._known[id(schedule)] = schedule.fingerprint
+        return fingerprint if entry.policies.enabled else f"off {fingerprint}"
+
+
+def known_as(entry: Entry, fingerprints: Fingerprints) -> tuple[str, str]:
+    """``(name, fingerprint)``; raises whatever an entry raises that is none, or that the store cannot take."""
+    name, fingerprint = entry.name, fingerprints.of(entry)
+    if not name.isascii():
+        name.encode()
+    fingerprint.encode()
+    return name, fingerprint

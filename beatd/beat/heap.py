@@ -10,6 +10,8 @@ from collections.abc import Iterator, Sequence
 from heapq import heappop, heappush
 from typing import NamedTuple
 
+from beatd.epoch import LAST_MS
+from beatd.exceptions import ScheduleError
 from beatd.model import Entry, Run
 from beatd.schedules import Schedule
 from beatd.timeline import fire_ms
@@ -23,10 +25,20 @@ class Outcome(NamedTuple):
     """Everything up to this due time is done with, not only the run itself."""
     again_ms: int | None = None
     """The run was not done with; hand it out again at this instant."""
+    held: bool = False
+    """The run was not done with, and its entry leaves the heap: somebody else puts it back."""
 
 
 SENT = Outcome(sent=True)
 SKIPPED = Outcome(sent=False)
+HELD = Outcome(sent=False, held=True)
+
+
+class Failed(NamedTuple):
+    """An entry that left the heap because its next run cannot be found."""
+
+    entry: Entry
+    error: Exception
 
 
 class Slot:
@@ -41,6 +53,14 @@ class Slot:
         self.due_ms = 0
         self.fire_ms = 0
         self.gone = False
+
+
+def next_due_ms(timeline: Schedule, after_ms: int) -> int | None:
+    """The next run of a timeline; raises :class:`~beatd.exceptions.ScheduleError` for one that does not get on."""
+    due_ms = timeline.next_after_ms(after_ms)
+    if due_ms is not None and not after_ms < due_ms:
+        raise ScheduleError("its schedule does not get on: the next run is not later than the one before")
+    return due_ms
 
 
 class DueHeap:
@@ -75,11 +95,13 @@ class DueHeap:
         """Add an entry, or replace the one of that name.
 
         Without a ``due_ms`` it never runs again and is left out. ``left`` is the number of runs that it may still have.
+        Raises whatever its timeline or jitter raise; it is not in the heap then.
         """
         self.remove(entry.name)
         if due_ms is not None and (left is None or left > 0):
-            slot = self._slots[entry.name] = Slot(entry, timeline, left)
+            slot = Slot(entry, timeline, left)
             self._file(slot, due_ms)
+            self._slots[entry.name] = slot
 
     def remove(self, name: str) -> None:
         """Take an entry out, if it is there."""
@@ -105,30 +127,45 @@ class DueHeap:
                 del self._buckets[instant]
         return [Run(slot.entry, slot.due_ms, slot.fire_ms, slot.timeline) for slot in taken]
 
-    def advance(self, outcomes: Sequence[Outcome]) -> None:
+    def advance(self, outcomes: Sequence[Outcome]) -> list[Failed]:
         """Move the runs that :meth:`due` handed out, in its order, to the next ones of their entries.
 
         Who is behind goes to the end of what is due now: entries that catch up take turns, and what comes due meanwhile
-        waits for one round of them, not for all that they missed.
+        waits for one round of them, not for all that they missed. Returns the entries whose next run cannot be found.
         """
         taken, self._taken = self._taken, []
         nexts: dict[tuple[int, int], int | None] = {}
+        failed: list[Failed] = []
         for slot, outcome in zip(taken, outcomes, strict=True):
-            if outcome.again_ms is not None:
-                slot.fire_ms = outcome.again_ms
-                self._place(slot, outcome.again_ms)
-                continue
-            if outcome.sent and slot.left is not None:
-                slot.left -= 1
-            passed_ms = slot.due_ms if outcome.passed_ms is None else outcome.passed_ms
-            key = (id(slot.timeline), passed_ms)
-            if key not in nexts:
-                nexts[key] = slot.timeline.next_after_ms(passed_ms)
-            due_ms = nexts[key]
-            if due_ms is None or slot.left == 0:
-                del self._slots[slot.entry.name]
-            else:
-                self._file(slot, due_ms, not_before=self._now_ms)
+            try:
+                stays = self._advance(slot, outcome, nexts)
+            except Exception as error:  # noqa: BLE001 - a schedule may do anything; it concerns its own entry only
+                failed.append(Failed(slot.entry, error))
+                stays = False
+            if not stays:
+                slot.gone = True
+                self._slots.pop(slot.entry.name, None)
+        return failed
+
+    def _advance(self, slot: Slot, outcome: Outcome, nexts: dict[tuple[int, int], int | None]) -> bool:
+        """Move one entry on; tells whether it has a place in the heap now. ``nexts``: what is known of next runs."""
+        if outcome.held:
+            return False
+        if outcome.again_ms is not None:
+            slot.fire_ms = outcome.again_ms
+            self._place(slot, outcome.again_ms)
+            return True
+        if outcome.sent and slot.left is not None:
+            slot.left -= 1
+        passed_ms = slot.due_ms if outcome.passed_ms is None else outcome.passed_ms
+        key = (id(slot.timeline), passed_ms)
+        if key not in nexts:
+            nexts[key] = next_due_ms(slot.timeline, passed_ms)
+        due_ms = nexts[key]
+        if due_ms is None or slot.left == 0:
+            return False
+        self._file(slot, due_ms, not_before=self._now_ms)
+        return True
 
     def next_fire_ms(self) -> int | None:
         """The instant at which the earliest run fires, or should have fired; ``None`` when nothing waits."""
@@ -142,6 +179,8 @@ class DueHeap:
     def _file(self, slot: Slot, due_ms: int, *, not_before: int = 0) -> None:
         slot.due_ms = due_ms
         slot.fire_ms = fire_ms(slot.entry, slot.timeline, due_ms)
+        if not 0 <= slot.fire_ms <= LAST_MS:
+            raise ScheduleError("its next run is due outside the years 1970 to 9998")
         self._place(slot, max(slot.fire_ms, not_before))
 
     def _place(self, slot: Slot, instant: int) -> None:

@@ -19,6 +19,7 @@ from beatd.beat.courier import Courier
 from beatd.beat.seat import Term
 from beatd.exceptions import (
     BrokerError,
+    BrokerRefused,
     MessageError,
     StoreError,
     StoreRefused,
@@ -128,10 +129,10 @@ class Manual:
         """Whatever is wrong with one request stops neither the others nor regular runs: it is refused."""
         try:
             yield
+        except (MessageError, StoreRefused, BrokerRefused) as error:
+            self._courier.refuse(asked, str(error), term)
         except (TermLost, StoreUnavailable, StoreWentBack, BrokerError):
             raise
-        except (MessageError, StoreRefused) as error:
-            self._courier.refuse(asked, str(error), term)
         except Exception:
             log.exception("Request %s failed", asked.id, extra={"event": "request_failed", "request": asked.id})
             self._courier.refuse(asked, "the daemon failed at it; its log says why", term)

@@ -91,7 +91,7 @@ def example(options: Options, origin: str) -> message.TaskMessage:
         hole("task"),
         hole("id"),
         headers={
-            **options.headers,
+            **{name: value for name, value in options.headers.items() if name not in message.HEADER_NAMES},
             "periodic_task_name": hole("entry"),
             "celery_beat_task": True,
             "beatd-entry": hole("entry"),

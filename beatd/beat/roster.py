@@ -7,13 +7,13 @@ import threading
 from collections.abc import Callable, Collection, Iterable, Mapping
 
 from beatd.beat.catchup import LATE_MS, GoingOn
-from beatd.beat.changes import Changes, fingerprints
+from beatd.beat.changes import Changes, Fingerprints, known_as
 from beatd.beat.dispatcher import Dispatcher
 from beatd.beat.heap import DueHeap
 from beatd.beat.seat import Term
 from beatd.clock import Clock
 from beatd.model import Entry
-from beatd.store.claims import Claims, EntryState, Gap
+from beatd.store.claims import Claims, EntryState, Gap, Unreadable
 
 log = logging.getLogger("beatd.beat")
 
@@ -24,7 +24,7 @@ SWEEP_EVERY_MS, SWEEP_AFTER_MS = 3_600_000, 30 * 86_400_000
 """How often the state of entries that left the schedule is looked at, and when it is forgotten."""
 
 LOOK_AFTER_MS = 10_000
-"""How often a leader looks after the state that it claimed, and after what it could not read."""
+"""How often a leader looks after the state that it claimed."""
 
 CLOCK_STEP_MS = 500
 """A larger difference between wall and monotonic time from one turn to the next is a step, not a drift."""
@@ -50,7 +50,8 @@ class Roster:
         self._replacing = threading.Lock()
         self._handing_over = threading.Lock()
         self._resumed_in = 0  # the token of the term in which the heap was built; 0: it is to be built anew
-        self._unreadable: set[str] = set()  # entries whose state the store has, and nobody can read
+        self._held = dispatcher.held
+        self._held_in = 0  # the token of the term in which entries were last held back
         self._look_after_at_ms = 0
         self._sweep_at_ms = 0
         self._clock_offset_ms = self._offset_ms()
@@ -94,6 +95,11 @@ class Roster:
         else:
             self._take_in(term, now_ms)
             self._look_after(term, now_ms)
+            self._try_again(term, now_ms)
+
+    def is_in_force(self, term: Term) -> bool:
+        """Whether the heap says where entries stand."""
+        return self._resumed_in == term.token
 
     def _must_resume(self, term: Term, now_ms: int) -> bool:
         """Whether the heap no longer says where entries stand: after a new term, a clock step, or a stall."""
@@ -117,7 +123,10 @@ class Roster:
         with self._handing_over:
             entries, self._changes = self._entries, Changes()
         self._heap.clear()
-        self._unreadable.clear()
+        if self._held_in != term.token:
+            self._held_in = term.token
+            self._held.clear()
+        self._held.try_all()
         self._put(entries.values(), term, now_ms)
         self._sweep(entries, term, now_ms)
         self._look_after_at_ms = now_ms + LOOK_AFTER_MS
@@ -131,46 +140,74 @@ class Roster:
             changes, self._changes = self._changes, Changes()
         if changes:
             self._resumed_in = 0  # should the store fail half way, the next turn builds the heap anew
+            self._held.forget(changes.gone)
+            self._held.try_now(changes.put)
             for name in changes.gone:
                 self._heap.remove(name)
             self._put(changes.put.values(), term, now_ms)
             self._resumed_in = term.token
 
     def _put(self, entries: Iterable[Entry], term: Term, now_ms: int) -> None:
+        """Put entries where they go on; one with which that cannot be done is held back, and not in the heap."""
         named = {entry.name: entry for entry in entries}
-        known_as = list(fingerprints(named.values()))
-        states = self._claims.adopt(known_as, lease_value=term.lease_value, now_ms=now_ms)
+        fingerprints, adopted = Fingerprints(), list[tuple[str, str]]()
+        for name, entry in named.items():
+            try:
+                adopted.append(known_as(entry, fingerprints))
+            except Exception as error:  # noqa: BLE001 - whatever an entry raises concerns that entry only
+                self._hold(name, error, now_ms)
         gaps, going_on = [], GoingOn(now_ms)
+        states = self._claims.adopt(adopted, lease_value=term.lease_value, now_ms=now_ms)
         for number, (name, state) in enumerate(states):
-            if gap := self._place(named.pop(name), state, going_on):
+            if isinstance(state, Unreadable):
+                self._heap.remove(name)
+                self._held.hold_for(name, f"{state}", now_ms, by_run=False)
+                continue
+            try:
+                gap = self._place(named[name], state, going_on)
+            except Exception as error:  # noqa: BLE001 - as above
+                self._hold(name, error, now_ms)
+                continue
+            if gap:
                 gaps.append(gap)
             if number % PUT_SLICE == 0:
                 self._on_turn()
         self._dispatcher.pass_over(gaps, term)
-        self._unreadable |= named.keys()
+
+    def _hold(self, name: str, error: Exception, now_ms: int) -> None:
+        self._heap.remove(name)
+        self._held.hold(name, error, now_ms)
 
     def _place(self, entry: Entry, state: EntryState, going_on: GoingOn) -> Gap | None:
         """Put an entry where it goes on; returns what it passes over on the way there."""
         policies = entry.policies
         if not policies.enabled:
             self._heap.remove(entry.name)
+            if len(self._held):
+                self._held.forget([entry.name])
             return None
         line, (due_ms, passes_over) = going_on.of(entry, state.first_seen_ms, state.last_due_ms)
         left = None if policies.max_runs is None else policies.max_runs - state.runs
         self._heap.put(entry, line, due_ms, left=left)
+        if len(self._held):
+            self._held.was_put(entry.name, due_ms if entry.name in self._heap else None, self._clock.now_ms())
         return Gap(entry.name, state.last_due_ms, due_ms) if passes_over and due_ms is not None else None
 
-    def _look_after(self, term: Term, now_ms: int) -> None:
-        """Find out if the store lost what it had confirmed, and if somebody mended what could not be read."""
-        if now_ms < self._look_after_at_ms:
-            return
-        self._look_after_at_ms = now_ms + LOOK_AFTER_MS
-        self._claims.look_back(lease_value=term.lease_value)
-        if self._unreadable:
-            names, self._unreadable = self._unreadable & self._entries.keys(), set()
+    def _try_again(self, term: Term, now_ms: int) -> None:
+        """Put entries back that were held back, as many as their time has come for."""
+        names = self._held.due(now_ms)
+        if names:
             self._resumed_in = 0  # should the store fail half way, the next turn builds the heap anew
-            self._put([self._entries[name] for name in names], term, now_ms)
+            entries = self._entries
+            self._held.forget(name for name in names if name not in entries)
+            self._put([entries[name] for name in names if name in entries], term, now_ms)
             self._resumed_in = term.token
+
+    def _look_after(self, term: Term, now_ms: int) -> None:
+        """Find out if the store lost what it had confirmed."""
+        if now_ms >= self._look_after_at_ms:
+            self._look_after_at_ms = now_ms + LOOK_AFTER_MS
+            self._claims.look_back(lease_value=term.lease_value)
 
     def _sweep(self, entries: Collection[str], term: Term, now_ms: int) -> None:
         """Forget what the store knows of entries that left the schedule long ago."""

@@ -65,6 +65,7 @@ class Beat:
         self._preparing_for = 0
         self._to_prepare: Iterator[Entry] = iter(())
         self._failures = 0
+        self._owed_ms: int | None = None
 
     def replace(self, entries: Iterable[Entry]) -> None:
         """Put another schedule in force at the next turn. May be called from any thread."""
@@ -89,18 +90,45 @@ class Beat:
         except TermLost as error:
             return self._lose_term(error)
         except StoreWentBack as error:
+            self._owe()
             log.error("%s; reading it again", error, extra={"event": "store_went_back"})  # noqa: TRY400 - no traceback
             self._roster.distrust()
             return 0.0
         except (StoreError, BrokerError) as error:
             return self._back_off(error)
         except Exception:
+            self._owe()
+            self._roster.distrust()  # nobody knows how far it got
             log.exception("A turn failed in an unexpected way; trying again", extra={"event": "beat_error"})
             return RETRY_MAX
         finally:
             self._on_turn()
         self._failures = 0
+        self._owed_ms = None
         return seconds
+
+    @property
+    def held(self) -> int:
+        """How many entries are held back. May be asked from any thread."""
+        return len(self._dispatcher.held)
+
+    @property
+    def oldest_due_ms(self) -> int | None:
+        """When the earliest run that waits fires, or should have fired, while this daemon leads.
+
+        Entries that are held back do not count. May be asked from any thread.
+        """
+        term = self._elector.term()
+        if term is None:
+            return None
+        waits_ms = self._heap.next_fire_ms() if self._roster.is_in_force(term) else None
+        return min((ms for ms in (waits_ms, self._owed_ms) if ms is not None), default=None)
+
+    def _owe(self) -> None:
+        """A turn failed: from here on runs are late, although the heap may be built anew meanwhile."""
+        if self._owed_ms is None:
+            now_ms, next_ms = self._clock.now_ms(), self._heap.next_fire_ms()
+            self._owed_ms = now_ms if next_ms is None else min(next_ms, now_ms)
 
     def step(self) -> float:
         """One turn of the beat; returns the seconds to sleep."""
@@ -113,14 +141,18 @@ class Beat:
             return 0.0
         self._roster.follow(term, self._clock.now_ms())
         rest = self._manual.turn(term, self._roster.entry) if self._manual else SLEEP_MAX
+        held = self._dispatcher.held
+        held.note(term, self._clock.now_ms())
         for _ in range(TURNS):
             runs = self._heap.due(self._clock.now_ms(), at_most=TURN)
             if not self._dispatcher.flush(term, more_comes=bool(runs)):
                 return 0.0
             if not runs:
-                return min(self._until_next_due(), rest)
+                return min(self._until_next_due(), rest, held.pause(self._clock.now_ms()))
             outcomes = self._dispatcher.dispatch(runs, term)  # claims and pushes; raises and changes nothing otherwise
-            self._heap.advance(outcomes)  # memory moves after the store has
+            for entry, error in self._heap.advance(outcomes):  # memory moves after the store has
+                held.hold(entry.name, error, self._clock.now_ms())
+            held.note(term, self._clock.now_ms())
             self._on_turn()
             if (term := self._elector.term()) is None:
                 return 0.0
@@ -153,6 +185,7 @@ class Beat:
         return 0.0
 
     def _back_off(self, error: StoreError | BrokerError) -> float:
+        self._owe()
         self._failures += 1
         pause: float = min(RETRY_MIN * 2.0 ** min(self._failures - 1, 10), RETRY_MAX)
         event = "broker_unavailable" if isinstance(error, BrokerError) else "store_unavailable"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import Enum
+from types import MappingProxyType
 from typing import NamedTuple
 
 from beatd.beat.messages import expires_at_ms
@@ -31,6 +33,8 @@ class Facts(NamedTuple):
     """Entries whose last run is not over yet."""
     depths: dict[str, int]
     """Messages in the queues that somebody asked about."""
+    failed: Mapping[str, Exception] = MappingProxyType({})
+    """Entries of which something cannot be found out, and why."""
 
 
 class Verdict(NamedTuple):

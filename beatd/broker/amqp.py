@@ -16,7 +16,7 @@ from kombu.exceptions import KombuError
 from beatd.broker.declaring import depth_of
 from beatd.broker.link import CONFIRMED, Blocked, Link
 from beatd.broker.port import PAUSES, Address, Arguments, Parcel, Refused, no_arguments, parcel, place_of
-from beatd.exceptions import BrokerError
+from beatd.exceptions import BrokerError, BrokerRefused
 from beatd.message import TaskMessage
 
 log = logging.getLogger("beatd.broker")
@@ -63,7 +63,10 @@ class AmqpPublisher:
 
     def depth(self, queue: str) -> int:
         with self._lock, self._border():
-            return depth_of(self._open().connection, queue)
+            try:
+                return depth_of(self._open().connection, queue)
+            except ChannelError as error:
+                raise BrokerRefused(f"broker {self._place}: queue {queue!r}: {error}") from error
 
     def close(self) -> None:
         with self._lock:

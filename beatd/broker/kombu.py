@@ -11,12 +11,14 @@ from typing import Any
 
 import kombu as _kombu
 from amqp.exceptions import ChannelError
-from kombu.exceptions import KombuError
+from kombu.exceptions import KombuError, OperationalError
+from redis.exceptions import RedisError
 
 from beatd.broker.declaring import task_queue
 from beatd.broker.port import PUBLISH_ATTEMPTS, PUBLISH_TIMEOUT, Address, Parcel, Refused, parcel, place_of
-from beatd.exceptions import BrokerError
+from beatd.exceptions import BrokerError, BrokerRefused, StoreRefused
 from beatd.message import TaskMessage
+from beatd.store.client import translated
 
 __all__ = ["KombuPublisher", "task_queue"]
 
@@ -44,6 +46,8 @@ class KombuPublisher:
         self._declared: set[str] = set()
         try:
             connection = kombu.Connection(url)
+            self._refusals = (KombuError, *connection.channel_errors)
+            self._outages = tuple(connection.connection_errors)
             self._errors = (KombuError, OSError, *connection.connection_errors, *connection.channel_errors)
         except (KombuError, ImportError, LookupError, ValueError) as error:
             raise BrokerError(f"broker {self._place}: {' '.join(map(str, error.args))}") from error
@@ -53,10 +57,36 @@ class KombuPublisher:
             self._publish(parcel(message, queue, exchange, routing_key), retry=True)
 
     def publish_many(self, parcels: Sequence[Parcel]) -> list[Refused]:
-        with self._lock, self._border(), self._batch(len(parcels)):
-            for each in parcels:
-                self._publish(each, retry=False)
+        with self._lock, self._border():
+            try:
+                with self._batch(len(parcels)):
+                    for each in parcels:
+                        self._publish(each, retry=False)
+            except self._refusals as error:
+                if self._is_outage(error):
+                    raise
+                self._drop()
+                return self._one_by_one(parcels)
         return []
+
+    def _one_by_one(self, parcels: Sequence[Parcel]) -> list[Refused]:
+        """One of the parcels is refused, and nobody says which: each stands for itself, those that left leave again."""
+        refused = []
+        for number, each in enumerate(parcels):
+            try:
+                self._publish(each, retry=False)
+            except self._refusals as error:
+                if self._is_outage(error):
+                    raise
+                self._drop()
+                refused.append(Refused(number, str(error) or type(error).__name__))
+        return refused
+
+    def _is_outage(self, error: Exception) -> bool:
+        """Whether the broker will take it later: Redis behind kombu says so with the errors of a refusal."""
+        if isinstance(error, RedisError):
+            return not isinstance(translated(error, self._place), StoreRefused)
+        return isinstance(error, (OSError, OperationalError, *self._outages))
 
     def bound(self, address: Address) -> None:  # noqa: ARG002 - kombu keeps that to itself
         return None
@@ -68,6 +98,11 @@ class KombuPublisher:
             except ChannelError:
                 self._drop()
                 return 0  # there is no such queue
+            except self._refusals as error:
+                if self._is_outage(error):
+                    raise
+                self._drop()
+                raise BrokerRefused(f"broker {self._place}: {error or type(error).__name__}") from error
 
     def close(self) -> None:
         with self._lock:

@@ -6,12 +6,14 @@ import functools
 import logging
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+
+from redis.exceptions import RedisError
 
 from beatd.broker.port import PAUSES, Address, Parcel, Refused, parcel, redis_url
-from beatd.exceptions import BrokerError, StoreError, StoreRefused, StoreUnavailable
+from beatd.exceptions import BrokerError, BrokerRefused, StoreError, StoreRefused, StoreUnavailable
 from beatd.message import TaskMessage, envelope
-from beatd.store.client import border, connect
+from beatd.store.client import border, connect, place_of, translated
 
 log = logging.getLogger("beatd.broker")
 
@@ -26,8 +28,9 @@ _RETRYING = {"event": "publish_retrying"}
 def queue_key(queue: str, priority: int | None = 0) -> str:
     """The list that a message of this priority belongs to: the largest step that is not above it.
 
-    Priorities below 0 count as 0, above 9 as 9.
+    Priorities below 0 count as 0, above 9 as 9. Raises UnicodeEncodeError for a name that is no UTF-8.
     """
+    str(queue).encode()
     step = max(step for step in PRIORITY_STEPS if step <= max(priority or 0, 0))
     return f"{queue}{_SEPARATOR}{step}" if step else queue
 
@@ -63,10 +66,9 @@ class RedisPublisher:
 
     def publish_many(self, parcels: Sequence[Parcel]) -> list[Refused]:
         try:
-            self._push(parcels)
+            return self._push_all(parcels)
         except StoreError as error:
             raise _as_brokers(error) from error
-        return []
 
     def depth(self, queue: str) -> int:
         try:
@@ -108,15 +110,44 @@ class RedisPublisher:
     def _push(self, parcels: Sequence[Parcel]) -> None:
         """All of it or nothing: one ``LPUSH`` for each list."""
         queues = {address: self._bound(address) for address in {one.to for one in parcels}}
-        lists: dict[str, list[bytes]] = {}
-        for message, to in parcels:
-            raw = envelope(message, queue=to.key, exchange=to.exchange)
-            for queue in queues[to]:
-                lists.setdefault(queue_key(queue, message.properties.get("priority")), []).append(raw)
+        lists = _lists(parcels, queues)
         with border(self._client), self._client.pipeline(transaction=len(lists) > 1) as pipeline:
-            for key, raws in lists.items():
-                pipeline.lpush(key, *raws)
+            for key, numbered in lists.items():
+                pipeline.lpush(key, *(raw for _, raw in numbered))
             pipeline.execute()
+
+    def _push_all(self, parcels: Sequence[Parcel]) -> list[Refused]:
+        """Push to each list; returns the parcels for lists that refuse, or for exchanges that cannot be looked up."""
+        refused: dict[int, str] = {}
+        queues: dict[Address, list[str]] = {}
+        for address in {one.to for one in parcels}:
+            try:
+                queues[address] = self._bound(address)
+            except StoreRefused as error:
+                reason = str(_as_brokers(error))
+                refused |= {number: reason for number, one in enumerate(parcels) if one.to == address}
+        lists = _lists(parcels, queues)
+        with border(self._client), self._client.pipeline(transaction=False) as pipeline:
+            for key, numbered in lists.items():
+                pipeline.lpush(key, *(raw for _, raw in numbered))
+            answers = pipeline.execute(raise_on_error=False)
+        for numbered, answer in zip(lists.values(), answers, strict=True):
+            if isinstance(answer, RedisError):
+                said = translated(answer, place_of(self._client))
+                if not isinstance(said, StoreRefused):
+                    raise said
+                refused |= {number: str(_as_brokers(said)) for number, _ in numbered}
+        return [Refused(number, reason) for number, reason in sorted(refused.items())]
+
+
+def _lists(parcels: Sequence[Parcel], queues: Mapping[Address, Sequence[str]]) -> dict[str, list[tuple[int, bytes]]]:
+    """What goes to which list, each with the number of its parcel; without those whose address is not known."""
+    lists: dict[str, list[tuple[int, bytes]]] = {}
+    for number, (message, to) in enumerate(parcels):
+        raw = envelope(message, queue=to.key, exchange=to.exchange)
+        for queue in queues.get(to, ()):
+            lists.setdefault(queue_key(queue, message.properties.get("priority")), []).append((number, raw))
+    return lists
 
 
 def _fits(routing_key: str, key: str, pattern: str) -> bool:
@@ -125,7 +156,8 @@ def _fits(routing_key: str, key: str, pattern: str) -> bool:
 
 
 def _as_brokers(error: StoreError) -> BrokerError:
-    return BrokerError(str(error).replace("state store", "broker", 1))
+    kind = BrokerRefused if isinstance(error, StoreRefused) else BrokerError
+    return kind(str(error).replace("state store", "broker", 1))
 
 
 def _text(member: bytes | str) -> str:

@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Literal
 
 from beatd.epoch import from_ms, to_ms
+from beatd.exceptions import ScheduleError
 from beatd.schedules.bind import bind
 from beatd.schedules.cron import Cron
 from beatd.schedules.schedule import Schedule
@@ -29,6 +30,8 @@ def latest_ms(schedule: Schedule, after_ms: int, until_ms: int) -> int | None:
 
     def run_after(t_ms: int) -> int | None:
         due = schedule.next_after_ms(t_ms)
+        if due is not None and due <= t_ms:
+            raise ScheduleError("its schedule does not get on: the next run is not later than the one before")
         return due if due is not None and due <= until_ms else None
 
     found = run_after(after_ms)

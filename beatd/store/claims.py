@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import redis
 
+from beatd.epoch import LAST_MS
 from beatd.exceptions import StoreWentBack
 from beatd.store import records
 from beatd.store.client import Script, border
 from beatd.store.keys import Keys, shard_of
 from beatd.store.replicas import Replicas
 
-log = logging.getLogger("beatd.store")
-
 ADOPT_BATCH = 1_000
 """Entries read in one call: a call of this size keeps the server busy for about a millisecond."""
 
 GAPS_KEPT_MS = 7 * 86_400_000
 """How long a clock may have been ahead for what it passed over to be made good."""
+
+
+DIGITS = 15
+"""Of an instant or a number in the store, at most."""
 
 
 class EntryState(NamedTuple):
@@ -32,6 +34,33 @@ class EntryState(NamedTuple):
     first_seen_ms: int
     runs: int
     """How many runs have been sent."""
+
+
+class Unreadable(NamedTuple):
+    """The store has something of an entry that is no state: which key, and what in it."""
+
+    key: str
+    value: bytes
+
+    def __str__(self) -> str:
+        return f"the entry's field in {self.key} holds {self.value[:60]!r}; correct it, or delete it"
+
+
+class Refusal(NamedTuple):
+    """Runs of a batch, by number, that the store does not claim: nothing was written for them, and all others went."""
+
+    reason: str
+    key: str
+    """What the reason is about: the queue's key, or one of beatd's own."""
+    numbers: Sequence[int]
+
+
+class Claimed(NamedTuple):
+    """What became of a batch."""
+
+    left_out: frozenset[int]
+    """Numbers of runs that had been claimed before, by anyone; their messages were not pushed again."""
+    refusals: Sequence[Refusal] = ()
 
 
 class Gap(NamedTuple):
@@ -90,11 +119,11 @@ class Claims:
 
     def adopt(
         self, entries: Sequence[tuple[str, str]], *, lease_value: str, now_ms: int
-    ) -> Iterator[tuple[str, EntryState]]:
+    ) -> Iterator[tuple[str, EntryState | Unreadable]]:
         """Read the state of ``(name, fingerprint)`` pairs.
 
         Entries that are new, changed or resumed go on from ``now_ms``. The fingerprint of one that is not enabled
-        begins with ``"off "``. One whose state cannot be read is left out, which is logged, and nothing overwritten.
+        begins with ``"off "``. Of one whose state cannot be read nothing is overwritten.
         """
         shard = self._keys
         keys = [shard.lease, shard.last_due, shard.known, shard.runs, shard.gaps, shard.claims]
@@ -105,32 +134,26 @@ class Claims:
             self._confirmed = int(number)
             values = iter(flat)
             for name, _ in batch:
-                raw = next(values), next(values), next(values)
-                try:
-                    state = EntryState(*map(int, raw))
-                except ValueError:
-                    self._report_unreadable(name, raw)
-                else:
-                    yield name, state
+                yield name, self._state(next(values), next(values), next(values))
 
-    def claim(self, batches: Iterable[Sequence[Claim]], *, lease_value: str) -> Iterator[frozenset[int]]:
+    def claim(self, batches: Iterable[Sequence[Claim]], *, lease_value: str) -> Iterator[Claimed]:
         """Move last due forward and push the messages: one step of the store for each batch.
 
-        Runs of one entry must be in the order of their due times. Yields, batch by batch, the indexes of runs that had
-        been claimed before, by anyone; their messages were not pushed again. The next batch is asked for while the
-        store works on the one before. Replicas that are to confirm a batch are waited for before it is yielded.
+        Runs of one entry must be in the order of their due times. Yields, batch by batch, what became of it. The next
+        batch is asked for while the store works on the one before. Replicas that are to confirm a batch are waited for
+        before it is yielded.
         """
         calls = (self._call(batch, lease_value) for batch in batches)
         try:
-            for number, *left_out in self._claim.stream(calls, self._replicas):
+            for number, left_out, *refusals in self._claim.stream(calls, self._replicas):
                 self._confirmed = number
-                yield frozenset(left_out)
+                yield Claimed(frozenset(left_out), [_refusal(one) for one in refusals])
         except StoreWentBack:
             self._confirmed = 0
             raise
 
     def look_back(self, *, lease_value: str) -> None:
-        """Do nothing but learn what a claim would: that the term is over, or that the store went back."""
+        """Do nothing but learn what any claim would: that the term is over, the store went back, or it refuses."""
         for _ in self.claim([()], lease_value=lease_value):
             pass
 
@@ -154,7 +177,11 @@ class Claims:
         with border(self._client):
             known = self._mine(self._client.hkeys(self._keys.known))
             marked: list[Any] = self._client.zrange(self._keys.gone, 0, -1, withscores=True)
-        gone = {name: since for name, since in ((raw.decode(), since) for raw, since in marked) if self._owns(name)}
+        gone = {
+            name: since
+            for name, since in ((raw.decode(errors="backslashreplace"), since) for raw, since in marked)
+            if self._owns(name)
+        }
         forgotten = [name for name, since in gone.items() if name not in present and since < too_old]
         changes = [(name, "") for name in gone if name in present]
         changes += [(name, "forget") for name in forgotten]
@@ -167,7 +194,7 @@ class Claims:
         return forgotten
 
     def _mine(self, raw: Any) -> set[str]:
-        return {name for name in (text.decode() for text in raw) if self._owns(name)}
+        return {name for name in (text.decode(errors="backslashreplace") for text in raw) if self._owns(name)}
 
     def _owns(self, name: str) -> bool:
         return shard_of(name, self._shards) == self._shard
@@ -176,16 +203,24 @@ class Claims:
         shard = self._keys
         keys = [shard.lease, shard.last_due, shard.runs, shard.running, shard.gaps, shard.claims, shard.tally]
         keys.append(self._histories)
-        queues: dict[str, int] = {}
         args: list[str | int | bytes] = [lease_value, self._confirmed, self._keep]
         for name, due_ms, queue, message, running, record in batch:
-            number = 0 if queue is None else queues.setdefault(queue, len(keys) + len(queues) + 1)
-            note = record + b" " + running.encode() if running else record
-            args += (name, due_ms, number, message, note)
-        return [*keys, *queues], args
+            args += (name, due_ms, queue or "", message, record + b" " + running.encode() if running else record)
+        return keys, args
 
-    def _report_unreadable(self, name: str, raw: Sequence[bytes]) -> None:
-        for key, value in zip((self._keys.last_due, self._keys.known, self._keys.runs), raw, strict=True):
-            if not value.isdigit():
-                text = "%s is not scheduled: the field of that name in %s holds %.60r; correct it, or delete it"
-                log.error(text, name, key, value, extra={"event": "state_unreadable", "entry": name, "key": key})
+    def _state(self, goes_on: bytes, first_seen: bytes, runs: bytes) -> EntryState | Unreadable:
+        """An entry's state out of what ``adopt.lua`` says of it."""
+        shard = self._keys
+        if goes_on.startswith(b"gaps "):
+            return Unreadable(shard.gaps, goes_on[5:])
+        raws = ((shard.last_due, goes_on), (shard.known, first_seen), (shard.runs, runs))
+        for key, raw in raws:
+            if not raw.isdigit() or len(raw) > DIGITS or int(raw) > LAST_MS:
+                return Unreadable(key, raw)
+        return EntryState(*map(int, (goes_on, first_seen, runs)))
+
+
+def _refusal(raw: Sequence[Any]) -> Refusal:
+    reason, key, *numbers = raw
+    text, key = reason.decode(errors="replace").removeprefix("CORRUPT "), key.decode(errors="replace")
+    return Refusal(f"the state store refuses: {text.partition(' script: ')[0]} (key {key})", key, numbers)

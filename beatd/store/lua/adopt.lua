@@ -11,15 +11,21 @@
 -- ARGV[3]  how long gaps are kept (ms)
 -- ARGV[4…] name, fingerprint; name, fingerprint; …   (the fingerprint of an entry that is not enabled begins "off ")
 --
--- Returns KEYS[6], and where it goes on (ms), first seen (ms), runs for each entry, in their order; error FENCED when
--- the term is over. What cannot be read is returned as it is, in its place, and nothing of that entry is written. An entry goes on after its last due. A new, changed or resumed one goes on from now: the past of a schedule that
--- was not in force is never caught up. One that is resumed keeps its phase.
+-- Returns KEYS[6], and where it goes on (ms), first seen (ms), runs for each entry, in their order. Error FENCED when
+-- the term is over, CORRUPT when KEYS[6] is no number. What cannot be read is returned as it is, in its place, and nothing of that entry is written.
+-- Instead of where an entry goes on, "gaps <what is there>" says that its gaps cannot be read.
+-- An entry goes on after its last due. A new, changed or resumed one goes on from now: the past of a schedule that was
+-- not in force is never caught up. One that is resumed keeps its phase.
 --
 -- Last due never moves back, so that no run is ever claimed twice. If it lies in the future, because a clock was ahead
 -- when it was claimed, the entry goes on in the first gap that is not over: its runs were passed over by that clock.
 
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then
   return redis.error_reply('FENCED term ' .. ARGV[1] .. ' is over')
+end
+local claimed = tonumber(redis.call('GET', KEYS[6]) or '0')
+if not claimed then
+  return redis.error_reply('CORRUPT key ' .. KEYS[6] .. ' does not hold a number')
 end
 
 local function schedule_of(fingerprint)
@@ -35,12 +41,20 @@ local function up_to(ms)
   return string.format('%.0f', tonumber(ms) + 1)
 end
 
+local function is_number(text)
+  return string.find(text, '^%d+$') and #text <= 15
+end
+
+-- Nil when the field holds something else than pairs of instants.
 local function gaps_of(name)
   local gaps = {}
-  for number in string.gmatch(redis.call('HGET', KEYS[5], name) or '', '%d+') do
-    gaps[#gaps + 1] = number
+  for word in string.gmatch(redis.call('HGET', KEYS[5], name) or '', '[^ ]+') do
+    if not is_number(word) then
+      return nil
+    end
+    gaps[#gaps + 1] = word
   end
-  return gaps
+  return #gaps % 2 == 0 and gaps or nil
 end
 
 local function store_gaps(name, gaps)
@@ -99,15 +113,20 @@ for i = 4, #ARGV, 2 do
   local name, fingerprint = ARGV[i], ARGV[i + 1]
   local last_due = redis.call('HGET', KEYS[2], name)
   local known = redis.call('HGET', KEYS[3], name)
+  local runs = redis.call('HGET', KEYS[4], name) or '0'
   local first_seen, known_fingerprint
   if known then
     first_seen, known_fingerprint = string.match(known, '^(%d+) (.*)$')
   end
   local goes_on = last_due
-  if any_gaps and last_due and tonumber(last_due) then
+  local readable = (not known or first_seen and is_number(first_seen)) and (not last_due or is_number(last_due))
+  readable = readable and is_number(runs)
+  if readable and any_gaps and not gaps_of(name) then
+    readable, goes_on = false, 'gaps ' .. redis.call('HGET', KEYS[5], name)
+  end
+  if readable and any_gaps and last_due then
     drop_gaps_after(name, last_due)
   end
-  local readable = (first_seen or not known) and (not last_due or tonumber(last_due))
   local began = readable and (known_fingerprint ~= fingerprint or not last_due)
   if readable and last_due and tonumber(last_due) > tonumber(now) then
     goes_on = behind(name, last_due, first_seen or now, began)
@@ -129,7 +148,7 @@ for i = 4, #ARGV, 2 do
   end
   states[#states + 1] = goes_on or ''
   states[#states + 1] = first_seen or known or ''
-  states[#states + 1] = redis.call('HGET', KEYS[4], name) or '0'
+  states[#states + 1] = runs
 end
-table.insert(states, 1, count > 0 and redis.call('INCRBY', KEYS[6], count) or redis.call('GET', KEYS[6]) or '0')
+table.insert(states, 1, count > 0 and redis.call('INCRBY', KEYS[6], count) or claimed)
 return states

@@ -12,11 +12,13 @@
 --
 -- Error FENCED when the term is over. Gaps are looked at only when the clock shows an earlier time than last due: should
 -- it turn out that the clock was ahead, their runs are still to come. Of each entry the last eight are kept.
+-- A gap that begins where the one before it in the history does is the same one, which has grown: it replaces that.
 
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then
   return redis.error_reply('FENCED term ' .. ARGV[1] .. ' is over')
 end
 
+local CELL = 20
 local keep = tonumber(ARGV[3])
 for i = 4, #ARGV, 4 do
   local gaps = {}
@@ -32,9 +34,15 @@ for i = 4, #ARGV, 4 do
   redis.call('HSET', KEYS[2], ARGV[i], table.concat(gaps, ' '))
   if keep > 0 then
     local key = KEYS[3] .. ARGV[i]
-    local length = redis.pcall('APPEND', key, ARGV[i + 3])
+    local cell = ARGV[i + 3]
+    local length, last = redis.pcall('STRLEN', key), redis.pcall('GETRANGE', key, -CELL, -1)
+    if type(last) == 'string' and #last == CELL and string.sub(last, 1, 7) == string.sub(cell, 1, 7) then
+      redis.pcall('SETRANGE', key, length - CELL, cell)
+    else
+      length = redis.pcall('APPEND', key, cell)
+    end
     if type(length) == 'number' and length > 2 * keep then
-      redis.call('SET', key, redis.call('GETRANGE', key, -keep, -1))
+      redis.pcall('SET', key, redis.call('GETRANGE', key, -keep, -1))
     end
   end
 end

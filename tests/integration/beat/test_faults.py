@@ -68,7 +68,7 @@ FAULTS = {
     "a queue that is no list": (
         lambda s, a: (a.rename("celery", "kept"), a.set("celery", "mine")),
         lambda s, a: (a.delete("celery"), a.rename("kept", "celery")),
-        "store_refused",
+        "entry_failed",
         "celery",
     ),
     "a counter that is none": (
@@ -194,8 +194,8 @@ def test_one_unreadable_entry_does_not_stop_the_others(server, admin, start_daem
     broken.grows()
     kept = admin.hget(KEYS.last_due, "tick")
     admin.hset(KEYS.last_due, "tick", "nonsense")
-    record = daemon.says("state_unreadable", KEYS.last_due)
-    assert (record["entry"], record["key"]) == ("tick", KEYS.last_due)
+    record = daemon.says("entry_failed", KEYS.last_due)
+    assert record["entry"] == "tick"
     other.grows()
     assert admin.hget(KEYS.last_due, "tick") == b"nonsense", "what nobody understands is not to be overwritten"
     admin.hset(KEYS.last_due, "tick", kept)

@@ -2,6 +2,7 @@
 
 import kombu
 import pytest
+import redis
 
 from beatd.broker import Address
 from beatd.broker.kombu import KombuPublisher
@@ -91,3 +92,26 @@ def test_kombus_memory_transport_takes_what_others_take():
     assert publisher.depth("memory-q") == 2
     assert publisher.depth("memory-none") == 0
     publisher.close()
+
+
+@pytest.mark.parametrize("kind", [RedisPublisher, KombuPublisher], ids=["native", "kombu"])
+def test_a_queue_that_refuses_costs_its_own_messages_only(kind, redis_url, take):
+    with redis.Redis.from_url(redis_url) as admin:
+        admin.hset("bad", "a", "1")
+    publisher = kind(redis_url)
+    batch = [parcel("a", "q"), parcel("b", "bad"), parcel("c", "q"), parcel("d", "other")]
+    [refused] = publisher.publish_many(batch)
+    publisher.close()
+    assert (refused.number, "WRONGTYPE" in refused.reason) == (1, True)
+    assert set(take("q")) == {"a", "c"}
+    assert set(take("other")) == {"d"}
+
+
+def test_an_exchange_that_cannot_be_looked_up_costs_its_own_messages_only(redis_url, take):
+    with redis.Redis.from_url(redis_url) as admin:
+        admin.set("_kombu.binding.x", "mine")
+    publisher = RedisPublisher(redis_url)
+    [refused] = publisher.publish_many([parcel("a", "q"), parcel("b", exchange="x", key="k")])
+    publisher.close()
+    assert refused.number == 1
+    assert take("q") == ["a"]

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from beatd.exceptions import StoreRefused, StoreWentBack, TermLost
+from beatd.store import records
 from beatd.store.claims import Claim, Claims, EntryState, Gap
 from beatd.store.client import connect
 from beatd.store.keys import Keys
@@ -42,8 +43,12 @@ def adopt(claims, value, *pairs, now=NOW):
     return dict(claims.adopt(pairs, lease_value=value, now_ms=now))
 
 
+def _claimed(claims, value, *runs):
+    return list(claims.claim([[Claim(*run) for run in runs]], lease_value=value))
+
+
 def claim(claims, value, *runs):
-    [left_out] = claims.claim([[Claim(*run) for run in runs]], lease_value=value)
+    [(left_out, _)] = claims.claim([[Claim(*run) for run in runs]], lease_value=value)
     return left_out
 
 
@@ -88,7 +93,7 @@ def test_a_resumed_entry_goes_on_from_now_and_keeps_its_phase(claims, held):
 
 def test_batches_are_claimed_in_order(claims, client, held):
     batches = ([Claim(f"e{n}-{i}", NOW, "celery", b"%d" % (10 * n + i)) for i in range(10)] for n in range(7))
-    assert list(claims.claim(batches, lease_value=held)) == [frozenset()] * 7
+    assert list(claims.claim(batches, lease_value=held)) == [(frozenset(), [])] * 7
     assert client.lrange("celery", 0, -1) == [b"%d" % n for n in reversed(range(70))]
 
 
@@ -284,34 +289,103 @@ def test_a_leader_that_claims_nothing_learns_it_too(claims, client, held):
         claims.look_back(lease_value=held)
 
 
-@pytest.mark.parametrize("key", ["last_due", "known", "runs"])
-def test_state_that_cannot_be_read_is_said_and_kept(claims, client, held, caplog, key):
+@pytest.mark.parametrize("key", ["last_due", "known", "runs", "gaps"])
+@pytest.mark.parametrize("value", ["nonsense", "", "-1", "nan", "9" * 5_000, "1e300", b"\xff", "1 x 3"])
+def test_state_that_cannot_be_read_is_said_and_kept(claims, client, held, key, value):
     adopt(claims, held, ("a", "x"), ("b", "x"))
     hash_key = getattr(KEYS.shard(), key)
-    client.hset(hash_key, "a", "nonsense")
-    assert list(adopt(claims, held, ("a", "x"), ("b", "x"))) == ["b"]
-    [record] = [record for record in caplog.records if record.event == "state_unreadable"]
-    assert hash_key in record.getMessage()
-    assert client.hget(hash_key, "a") == b"nonsense"
+    client.hset(hash_key, "a", value)
+    states = adopt(claims, held, ("a", "y"), ("b", "x"))
+    if (key, value) not in {("gaps", ""), ("known", "1 x 3")}:
+        assert hash_key in str(states["a"]), "the key is named"
+        assert client.hget(hash_key, "a") == (value if isinstance(value, bytes) else value.encode())
+    assert states["b"].last_due_ms == NOW
 
 
 @pytest.mark.parametrize("key", ["last_due", "runs"])
-def test_a_claim_that_meets_nonsense_writes_nothing(claims, client, held, key):
+@pytest.mark.parametrize("value", ["nonsense", "nan", "-5", "inf", "1e300"])
+def test_a_claim_that_meets_nonsense_claims_all_others(claims, client, held, key, value):
     adopt(claims, held, ("a", "x"), ("b", "x"))
-    client.hset(getattr(KEYS.shard(), key), "a", "nonsense")
-    with pytest.raises(StoreRefused, match=f"{key} does not hold a number for a"):
-        claim(claims, held, ("b", NOW + 1, "celery", b"m"), ("a", NOW + 1, "celery", b"m"))
-    assert client.llen("celery") == 0
+    client.hset(getattr(KEYS.shard(), key), "a", value)
+    [(left_out, [refusal])] = _claimed(claims, held, ("b", NOW + 1, "celery", b"m"), ("a", NOW + 1, "celery", b"n"))
+    assert (left_out, refusal.numbers) == (frozenset(), [1])
+    assert refusal.key == getattr(KEYS.shard(), key)
+    assert client.lrange("celery", 0, -1) == [b"m"]
+    assert client.hget(getattr(KEYS.shard(), key), "a") == value.encode()
 
 
-def test_a_queue_that_is_no_list_claims_nothing(claims, client, held):
+def test_queues_that_refuse_cost_their_own_entries_only(claims, client, held):
     """A script that fails half way is not undone: a run would count as sent whose message is nowhere."""
+    adopt(claims, held, *((name, "x") for name in "abcd"))
+    client.set("bad", "mine")
+    client.hset("worse", "a", "1")
+    before = int(client.get(KEYS.shard().claims))
+    runs = [(name, NOW + 1, queue, b"m") for name, queue in zip("abcd", ("bad", "celery", "worse", "bad"), strict=True)]
+    [(left_out, refusals)] = _claimed(claims, held, *runs)
+    assert left_out == frozenset()
+    assert {each.key: each.numbers for each in refusals} == {"bad": [0, 3], "worse": [2]}
+    assert all("WRONGTYPE" in each.reason for each in refusals)
+    assert client.lrange("celery", 0, -1) == [b"m"]
+    states = adopt(claims, held, *((name, "x") for name in "abcd"))
+    assert [state.last_due_ms for state in states.values()] == [NOW, NOW + 1, NOW, NOW]
+    assert [state.runs for state in states.values()] == [0, 1, 0, 0]
+    assert int(client.get(KEYS.shard().claims)) == before + 1
+    client.delete("bad", "worse")
+    assert _claimed(claims, held, *runs) == [(frozenset({1}), [])]
+    assert client.llen("bad") == 2
+
+
+def test_all_runs_of_an_entry_are_refused_with_one(claims, client, held):
+    adopt(claims, held, ("a", "x"))
+    client.set("bad", "mine")
+    [(_, [refusal])] = _claimed(claims, held, ("a", NOW + 1, "bad", b"m"), ("a", NOW + 2))
+    assert refusal.numbers == [0, 1]
+    assert adopt(claims, held, ("a", "x"))["a"].last_due_ms == NOW
+
+
+def test_a_queue_that_the_user_may_not_use_costs_its_own_entries_only(claims, client, held, redis_url):
     adopt(claims, held, ("a", "x"), ("b", "x"))
-    client.set("celery", "mine")
-    with pytest.raises(StoreRefused, match="WRONGTYPE"):
-        claim(claims, held, ("b", NOW + 1, "other", b"m"), ("a", NOW + 1, "celery", b"m"))
-    assert client.llen("other") == 0
-    assert adopt(claims, held, ("a", "x"), ("b", "x"))["b"].last_due_ms == NOW
+    keys = ["{*}:*", "celery*"]
+    client.acl_setuser("narrow", enabled=True, nopass=True, keys=keys, commands=["+@all"])
+    try:
+        with connect(redis_url.replace("redis://", "redis://narrow:any@")) as other:
+            runs = ("a", NOW + 1, "secret", b"m"), ("b", NOW + 1, "celery", b"m")
+            [(_, [refusal])] = _claimed(Claims(other, KEYS), held, *runs)
+        assert (refusal.key, refusal.numbers) == ("secret", [0])
+        assert (client.llen("celery"), client.llen("secret")) == (1, 0)
+    finally:
+        client.acl_deluser("narrow")
+
+
+@pytest.mark.parametrize("key", ["running", "gaps"])
+def test_a_hash_of_another_type_costs_those_only_who_need_it(claims, client, held, key):
+    adopt(claims, held, ("a", "x"), ("b", "x"))
+    client.set(getattr(KEYS.shard(), key), "mine")
+    minds = Claim("a", NOW + 1 if key == "running" else NOW, "celery", b"m", "id 5")
+    [(_, [refusal])] = claims.claim([[minds, Claim("b", NOW + 1, "celery", b"n")]], lease_value=held)
+    assert (refusal.key, refusal.numbers) == (getattr(KEYS.shard(), key), [0])
+    assert client.lrange("celery", 0, -1) == [b"n"]
+
+
+@pytest.mark.parametrize("key", ["last_due", "runs", "claims", "lease"])
+def test_what_all_runs_need_is_refused_as_a_whole(claims, client, held, key):
+    adopt(claims, held, ("a", "x"))
+    shard = KEYS.shard()
+    client.delete(getattr(shard, key))
+    client.lpush(getattr(shard, key), "mine")
+    for attempt in (lambda: claims.look_back(lease_value=held), lambda: claim(claims, held, ("a", NOW + 1, "q", b"m"))):
+        with pytest.raises(StoreRefused, match=getattr(shard, key)):
+            attempt()
+    assert client.llen("q") == 0
+
+
+def test_a_gap_that_grows_is_one_line_of_history(claims, client, held):
+    adopt(claims, held, ("a", "x"))
+    for before_ms in range(NOW + 1_000, NOW + 50_000, 1_000):
+        claims.pass_over([Gap("a", NOW, before_ms)], lease_value=held)
+    claims.pass_over([Gap("a", NOW + 60_000, NOW + 70_000)], lease_value=held)
+    found = [(one.due_ms, one.at_ms) for one in records.read("a", client.get(KEYS.history("a")))]
+    assert found == [(NOW + 60_000, NOW + 70_000), (NOW, NOW + 49_000)]
 
 
 @pytest.mark.parametrize("right", ["lpush", "hset", "incrby"])
@@ -319,8 +393,12 @@ def test_a_user_without_the_right_to_write_claims_nothing(claims, client, held, 
     adopt(claims, held, ("a", "x"))
     client.acl_setuser("half", enabled=True, nopass=True, keys=["*"], commands=["+@all", f"-{right}"])
     try:
-        with connect(redis_url.replace("redis://", "redis://half:any@")) as other, pytest.raises(StoreRefused):
-            claim(Claims(other, KEYS), held, ("a", NOW + 1, "celery", b"m"))
+        with connect(redis_url.replace("redis://", "redis://half:any@")) as other:
+            try:
+                [(_, refusals)] = _claimed(Claims(other, KEYS), held, ("a", NOW + 1, "celery", b"m"))
+                assert (right, len(refusals)) == ("lpush", 1)
+            except StoreRefused:
+                assert right != "lpush"
         assert client.llen("celery") == 0
         assert adopt(claims, held, ("a", "x"))["a"].last_due_ms == NOW
     finally:

@@ -34,7 +34,7 @@ def claim(client, held):
     claims = Claims(client, KEYS, keep=5)
 
     def claimed(*runs):
-        [left_out] = claims.claim([runs], lease_value=held)
+        [(left_out, _)] = claims.claim([runs], lease_value=held)
         return left_out
 
     return claimed

@@ -17,7 +17,7 @@ from beatd.beat.service import Beat
 from beatd.exceptions import StoreUnavailable, TermLost
 from beatd.model import Entry, Policies
 from beatd.schedules import parse
-from beatd.store.claims import EntryState
+from beatd.store.claims import Claimed, EntryState
 
 NOW = 1_790_000_000_000
 
@@ -119,7 +119,7 @@ class MemoryClaims:
                 if sent:
                     self.pushed.append((one.name, one.due_ms))
                     self.running[one.name] = one.running
-            yield frozenset(left_out)
+            yield Claimed(frozenset(left_out))
 
     def _take_from_gap(self, name, due_ms):
         around = [gap for gap in self.gaps.get(name, []) if 0 < gap[0] < due_ms < gap[1]]

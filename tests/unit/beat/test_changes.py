@@ -2,7 +2,7 @@
 
 import msgspec
 
-from beatd.beat.changes import Changes, fingerprints
+from beatd.beat.changes import Changes, Fingerprints, known_as
 from beatd.model import Policies
 
 
@@ -36,4 +36,5 @@ def test_changes_add_up_to_the_change_between_first_and_last(entry):
 def test_the_fingerprint_tells_whether_an_entry_is_enabled(entry):
     on = entry("a", 30.0)
     off = msgspec.structs.replace(on, policies=Policies(enabled=False))
-    assert list(fingerprints([on, off])) == [("a", "every 30s"), ("a", "off every 30s")]
+    fingerprints = Fingerprints()
+    assert [known_as(each, fingerprints) for each in (on, off)] == [("a", "every 30s"), ("a", "off every 30s")]

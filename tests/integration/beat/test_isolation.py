@@ -1,0 +1,325 @@
+"""Whatever one entry is, says, holds or points at, the others run on time; the bad one is named, and tried again.
+
+A beat over a real Redis and under a clock that moves when told: a healthy entry beside hundreds of bad ones.
+"""
+
+import random
+import threading
+
+import pytest
+import redis
+from msgspec import structs
+
+from beatd.beat.courier import Courier
+from beatd.beat.dispatcher import Dispatcher
+from beatd.beat.heap import DueHeap
+from beatd.beat.held import Held
+from beatd.beat.manual import Manual
+from beatd.beat.messages import Messages
+from beatd.beat.outlet import StoreOutlet
+from beatd.beat.seat import Seat, Term
+from beatd.beat.service import Beat
+from beatd.broker.redis import RedisPublisher
+from beatd.epoch import LAST_MS
+from beatd.exceptions import StoreRefused
+from beatd.message import open_envelope
+from beatd.model import Entry, Options, Policies
+from beatd.schedules import parse
+from beatd.store.claims import Claims
+from beatd.store.client import connect
+from beatd.store.dispatched import Dispatched
+from beatd.store.held_back import HeldBack
+from beatd.store.keys import Keys
+from beatd.store.lease import Leases
+from beatd.store.requests import Requests
+from beatd.store.results import result_key
+from beatd.store.running import Running
+from tests.chaos.ledger import due_ms_of
+from tests.unit.beat.conftest import FakeClock
+
+KEYS = Keys("t")
+SHARD = KEYS.shard()
+START_MS = 1_790_000_000_000
+GOOD = Entry(name="good", task="t", schedule=parse(1.0), options=Options(queue="good"))
+
+
+class Raising:
+    """A schedule that is none."""
+
+    notation, fingerprint = "raising", "raising"
+
+    def __init__(self, after=0, error=ZeroDivisionError):
+        self.calls, self.after, self.error = 0, after, error
+
+    def next_after_ms(self, t_ms, /):
+        self.calls += 1
+        if self.calls > self.after:
+            raise self.error("no such time")
+        return t_ms + 500
+
+
+class Odd:
+    """A schedule whose answers are of no use."""
+
+    notation, fingerprint = "odd", "odd"
+
+    def __init__(self, answer):
+        self.answer = answer
+
+    def next_after_ms(self, t_ms, /):
+        return self.answer(t_ms) if callable(self.answer) else self.answer
+
+
+class Hostile:
+    def __repr__(self):
+        raise RuntimeError("no repr")
+
+    def __eq__(self, other):
+        raise RuntimeError("no comparison")
+
+    __hash__ = None
+
+
+class Bench:
+    """A beat of one shard, over a real store."""
+
+    def __init__(self, url):
+        self.clock = FakeClock(START_MS)
+        self.client = connect(url)
+        self.admin = redis.Redis.from_url(url)
+        self.leases = Leases(self.client, KEYS, daemon_id="d", ttl_ms=3_600_000)
+        self.held_back = HeldBack(self.client, KEYS)
+        self.begin()
+
+    def begin(self):
+        seat = Seat(self.clock, 0)
+        token = self.leases.take([0])[0]
+        seat.begin(Term(token, self.leases.value(token), 1e18))
+        claims, messages, running = Claims(self.client, KEYS), Messages("celery"), Running(self.client, KEYS)
+        outlet = StoreOutlet(RedisPublisher(self.admin_url))
+        held = Held(self.held_back)
+        self.dispatcher = Dispatcher(claims, messages, outlet, running, self.clock, held=held)
+        requests = Requests(self.client, KEYS)
+        courier = Courier(requests, messages, outlet, running, report=self.dispatcher.report, clock=self.clock)
+        self.beat = Beat(
+            clock=self.clock,
+            elector=seat,
+            claims=claims,
+            dispatcher=self.dispatcher,
+            heap=DueHeap(),
+            manual=Manual(courier, Dispatched(self.client, KEYS), owns=lambda name: True),
+            wake=threading.Event(),
+        )
+
+    @property
+    def admin_url(self):
+        options = self.admin.connection_pool.connection_kwargs
+        return f"redis://{options['host']}:{options['port']}/{options['db']}"
+
+    def run_for(self, seconds):
+        until = self.clock.mono + seconds
+        while self.clock.mono < until:
+            pause = self.beat.turn()
+            self.clock.advance(min(max(pause, 0.001), until - self.clock.mono))
+
+    def dues(self, queue="good"):
+        raws = self.admin.lrange(queue, 0, -1)[::-1]
+        return [due_ms_of(open_envelope(raw).headers["beatd-due-at"]) - START_MS for raw in raws]
+
+    def assert_good_ran(self, seconds):
+        assert self.dues() == [1_000 * number for number in range(1, seconds + 1)]
+
+
+@pytest.fixture
+def bench(redis_url):
+    bench = Bench(redis_url)
+    yield bench
+    bench.client.close()
+    bench.admin.close()
+
+
+def bad_fields(random_one):
+    """One entry whose fields are each as bad as can be."""
+    odd = [
+        None,
+        5,
+        -1,
+        "x",
+        "\udcff",
+        b"\xff",
+        10**30,
+        -(10**30),
+        float("nan"),
+        [],
+        {},
+        object(),
+        Hostile(),
+        "x" * 10**6,
+    ]
+    pick = random_one.choice
+    schedules = [
+        Raising(),
+        Raising(3),
+        Raising(0, RecursionError),
+        Odd("x"),
+        Odd(0),
+        Odd(lambda t: t),
+        Odd(10**30),
+        Odd(-5),
+        Odd(LAST_MS + 1_000),
+        None,
+        5,
+        parse(1.0),
+        parse(0.5),
+    ]
+    field = pick(["schedule", "schedule", "name", "task", "args", "kwargs", "options", "policies", "option", "policy"])
+    changes = {"schedule": pick([parse(1.0), parse(0.5)])}
+    if field == "schedule":
+        changes["schedule"] = pick(schedules)
+    elif field == "name":
+        changes["name"] = f"odd \udcff {random_one.random()}"
+    elif field == "option":
+        changes["options"] = structs.replace(Options(), **{pick(Options.__struct_fields__): pick(odd)})
+    elif field == "policy":
+        which = pick([name for name in Policies.__struct_fields__ if name != "enabled"])
+        changes["policies"] = structs.replace(Policies(), **{which: pick(odd)})
+    else:
+        changes[field] = pick(odd)
+    return changes
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_hundreds_of_random_bad_entries_beside_a_healthy_one(bench, seed):
+    drawn = random.Random(seed)
+    bench.admin.hset("badq", "a", "1")
+    bad = []
+    for number in range(250):
+        entry = structs.replace(GOOD, name=f"bad{number}", options=Options(queue=drawn.choice(["q", "badq"])))
+        bad.append(structs.replace(entry, **bad_fields(drawn)))
+    bad += [
+        structs.replace(GOOD, name="wrong queue", options=Options(queue="badq")),
+        structs.replace(GOOD, name="raises", schedule=Raising()),
+        structs.replace(GOOD, name="no options", options=None),
+        structs.replace(GOOD, name="no policies", policies=None),
+    ]
+    for number in range(60):
+        name = f"state{number}"
+        minds = Policies(overlap=drawn.choice(["skip", "queue_one", "allow"]))
+        bad.append(structs.replace(GOOD, name=name, options=Options(queue="q"), policies=minds))
+        key = drawn.choice([SHARD.last_due, SHARD.known, SHARD.runs, SHARD.gaps, SHARD.running, SHARD.tally])
+        bench.admin.hset(
+            key, name, drawn.choice([b"\xff", "x", "-1", "nan", "9" * 5_000, "1 2 3", "9" * 15, "y " * 99])
+        )
+        if drawn.random() < 0.3:
+            bench.admin.hset(KEYS.history(name), "a", "1")
+    entries = [*bad, GOOD]
+    drawn.shuffle(entries)
+    bench.beat.replace(entries)
+    bench.run_for(12.5)
+    bench.assert_good_ran(12)
+    held = bench.held_back.all()
+    assert len(held) == bench.beat.held
+    assert "good" not in held
+    assert "badq" in held["wrong queue"].reason
+    assert "ZeroDivisionError" in held["raises"].reason
+    assert held.keys() >= {"no options", "no policies"}
+    assert bench.beat.oldest_due_ms > bench.clock.ms - 1_500
+
+
+def test_many_entries_of_one_bad_queue_come_back_together(bench):
+    bench.admin.hset("badq", "a", "1")
+    bad = [structs.replace(GOOD, name=f"bad{number}", options=Options(queue="badq")) for number in range(1_200)]
+    bench.beat.replace([*bad, GOOD])
+    bench.run_for(40)
+    bench.assert_good_ran(40)
+    assert bench.beat.held == bench.held_back.count() == 1_200
+    note = bench.held_back.read(["bad7"])["bad7"]
+    assert "WRONGTYPE" in note.reason
+    assert "badq" in note.reason
+    assert (note.since_ms - START_MS) // 1_000 == 1
+    assert note.attempts > 3
+    bench.admin.delete("badq")
+    bench.run_for(62)
+    assert (bench.beat.held, bench.held_back.count()) == (0, 0)
+    bench.admin.delete("badq")
+    bench.run_for(5)
+    assert bench.admin.llen("badq") == 5 * 1_200
+    bench.assert_good_ran(107)
+    bench.admin.delete("badq")
+
+
+def test_it_is_tried_again_with_growing_pauses_and_said_seldom(bench, caplog):
+    caplog.set_level("INFO", "beatd.beat")
+    bench.beat.replace([structs.replace(GOOD, name="bad", schedule=Raising()), GOOD])
+    bench.run_for(600)
+    failed = [record for record in caplog.records if getattr(record, "event", "") == "entry_failed"]
+    assert [record.attempts for record in failed] == [1, 4]
+    assert "ZeroDivisionError: no such time" in failed[0].getMessage()
+    assert 12 <= bench.held_back.read(["bad"])["bad"].attempts <= 17
+    bench.beat.amend({"bad": structs.replace(GOOD, name="bad", options=Options(queue="q"))}, ())
+    bench.run_for(2.5)
+    assert [record.entry for record in caplog.records if getattr(record, "event", "") == "entry_recovered"] == ["bad"]
+    assert bench.held_back.all() == {}
+    bench.assert_good_ran(602)
+
+
+@pytest.mark.parametrize(
+    "result", [b"\x80\x04K\x01.", "[1]", "{}", '{"status": []}', "x", '{"status": {}}', "[" * 10_000]
+)
+def test_a_result_that_nobody_can_read_counts_as_ended(bench, caplog, result):
+    bench.beat.replace([structs.replace(GOOD, policies=Policies(overlap="skip"))])
+    bench.run_for(1.5)
+    [raw] = bench.admin.lrange("good", 0, -1)
+    bench.admin.set(result_key(open_envelope(raw).headers["id"]), result)
+    bench.run_for(1)
+    assert bench.dues() == [1_000, 2_000]
+    said = [record for record in caplog.records if getattr(record, "event", "") == "running_unreadable"]
+    assert [record.entry for record in said] == ["good"]
+
+
+@pytest.mark.parametrize("key", ["last_due", "runs", "claims", "gaps"])
+def test_a_refusal_of_everything_holds_nobody_back_and_is_seen(bench, key):
+    bench.beat.replace([structs.replace(GOOD, name=f"other{number}") for number in range(50)] + [GOOD])
+    bench.run_for(2.5)
+    bench.admin.rename(getattr(SHARD, key), "kept") if bench.admin.exists(getattr(SHARD, key)) else None
+    bench.admin.lpush(getattr(SHARD, key), "mine")
+    bench.run_for(10)
+    if key != "gaps":
+        assert bench.beat.oldest_due_ms <= bench.clock.ms - 9_000
+    assert bench.beat.held == 0
+    bench.admin.delete(getattr(SHARD, key))
+    bench.admin.rename("kept", getattr(SHARD, key)) if bench.admin.exists("kept") else None
+    bench.run_for(3)
+    assert bench.beat.oldest_due_ms > bench.clock.ms - 1_500
+    assert len(bench.admin.get(KEYS.history("good"))) <= 20 * 20
+
+
+class Refusing:
+    """Claims that a store refuses without a reason of its own, if one of some entries is in the batch."""
+
+    def __init__(self, claims, bad):
+        self._claims, self._bad, self.calls = claims, bad, 0
+
+    def __getattr__(self, name):
+        return getattr(self._claims, name)
+
+    def claim(self, batches, *, lease_value):
+        def counted():
+            for batch in batches:
+                self.calls += 1
+                if any(one.name in self._bad for one in batch):
+                    raise StoreRefused("no reason at all")
+                yield batch
+
+        return self._claims.claim(counted(), lease_value=lease_value)
+
+
+@pytest.mark.parametrize("bad", [{"e77"}, {"e0", "e1999"}, {"e3", "e500", "e501", "e1200"}])
+def test_an_unexplained_refusal_is_found_in_few_calls(bench, bad):
+    entries = [structs.replace(GOOD, name=f"e{number}") for number in range(2_000)]
+    bench.dispatcher._claims = claims = Refusing(bench.dispatcher._claims, bad)
+    bench.beat.replace(entries)
+    bench.run_for(1.5)
+    assert bench.admin.llen("good") == 2_000 - len(bad)
+    assert set(bench.held_back.all()) == bad
+    assert claims.calls <= 30 + len(bad) * 2 * 10
