@@ -115,9 +115,7 @@ def _rate(text: str) -> float:
     except ValueError:
         rate = 0.0
     if not 0 < rate < float("inf"):
-        raise click.BadParameter(
-            f'"{text}": expected runs per second, such as 10 or 0.5', param_hint="--rate"
-        )
+        raise click.BadParameter(f'"{text}": expected runs per second, such as 10 or 0.5', param_hint="--rate")
     return rate
 
 

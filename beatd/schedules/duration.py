@@ -43,7 +43,9 @@ def duration_ms(value: object) -> int:
     if ms > LONGEST_MS:
         raise ScheduleError(f"{shown(value)} is too long: a duration is at most 36525d, which is 100 years")
     if ms != ms.to_integral_value():
-        raise ScheduleError(f"{_plain(value)} is finer than a millisecond: durations are whole milliseconds, 1ms or 0.001")
+        raise ScheduleError(
+            f"{_plain(value)} is finer than a millisecond: durations are whole milliseconds, 1ms or 0.001"
+        )
     return int(ms)
 
 

@@ -106,7 +106,9 @@ def next_table(mask: int, size: int) -> bytes:
 
 def fault(text: str, field: Field, why: str) -> ScheduleError:
     """The error of one field, in the words that all of them share."""
-    return ScheduleError(f"{field.name} {quoted(text)}: {why if len(why) < _LONGEST_REASON else why[:_LONGEST_REASON] + '…'}")
+    return ScheduleError(
+        f"{field.name} {quoted(text)}: {why if len(why) < _LONGEST_REASON else why[:_LONGEST_REASON] + '…'}"
+    )
 
 
 _LONGEST_REASON = 300

@@ -125,5 +125,5 @@ def _checked(
         if key not in names:
             near = difflib.get_close_matches(key, [*names, *also], n=1)
             hint = f'did you mean "{near[0]}"?' if near else f"known are {', '.join(names)}"
-            raise ScheduleError(f'unknown key {quoted(key)} in {what}; {hint}')
+            raise ScheduleError(f"unknown key {quoted(key)} in {what}; {hint}")
     return table

@@ -21,11 +21,58 @@ from beatd.timeline import fire_ms, hidden, timeline
 
 NOW_MS = 1_800_000_000_000
 SCALARS: list[Any] = [
-    *("", " ", "x", "auto", "never", "1M", "1m", "9999999d", "3000000d", "36525d", "9" * 5000 + "w", "1e400", "PT9999999H"),
+    *(
+        "",
+        " ",
+        "x",
+        "auto",
+        "never",
+        "1M",
+        "1m",
+        "9999999d",
+        "3000000d",
+        "36525d",
+        "9" * 5000 + "w",
+        "1e400",
+        "PT9999999H",
+    ),
     *("99999999999999999999w", "* * * * *", "5/15 * * * *", "9" * 5000 + " * * * *", "0 0 29 2 *", "@daily", "@reboot"),
-    *("H H * * *", "0 0 L-3 * *", "CRON_TZ=UTC * * * * *", "9998-12-31", "9999-12-31T23:59:59", "0001-01-01", "1970-01-01"),
-    *("22:00-06:00", "1970-01-01/9998-12-31", "2026-01-01/9999-12-31", "America/New_York", "Etc/GMT+12", "a\nb", "\x00"),
-    *("\ud800", "\u202e", "e" * 300, 0, 1, -1, 0.01, 255, 256, 2**31, 2**53, 2**63, 2**64, 10**30, 10**5000, 999_999_999_999),
+    *(
+        "H H * * *",
+        "0 0 L-3 * *",
+        "CRON_TZ=UTC * * * * *",
+        "9998-12-31",
+        "9999-12-31T23:59:59",
+        "0001-01-01",
+        "1970-01-01",
+    ),
+    *(
+        "22:00-06:00",
+        "1970-01-01/9998-12-31",
+        "2026-01-01/9999-12-31",
+        "America/New_York",
+        "Etc/GMT+12",
+        "a\nb",
+        "\x00",
+    ),
+    *(
+        "\ud800",
+        "\u202e",
+        "e" * 300,
+        0,
+        1,
+        -1,
+        0.01,
+        255,
+        256,
+        2**31,
+        2**53,
+        2**63,
+        2**64,
+        10**30,
+        10**5000,
+        999_999_999_999,
+    ),
     *(0.0, -0.0, 1e-9, 1e300, 1e308, -1e308, float("nan"), float("inf"), float("-inf"), True, False),
     *(date.min, date.max, date(1970, 1, 1), date(9998, 12, 31), datetime.min, datetime.max, time.max),
     *(datetime.max.replace(tzinfo=UTC), datetime(9998, 12, 31, 23, 59, 59, tzinfo=UTC), timedelta.max, timedelta.min),
@@ -99,7 +146,9 @@ def test_a_field_with_thousands_of_strange_values(field: str) -> None:
     check("long", field, 5_000)
 
 
-@pytest.mark.parametrize("name", ["id", "task", "expires", "timelimit", "beatd-entry", "beatd-x", "celery_beat_task", "compression"])
+@pytest.mark.parametrize(
+    "name", ["id", "task", "expires", "timelimit", "beatd-entry", "beatd-x", "celery_beat_task", "compression"]
+)
 @pytest.mark.parametrize("inside", [True, False])
 def test_reserved_headers_are_refused(name: str, inside: bool) -> None:
     headers: dict[str, Any] = {"headers": {name: "x"}}

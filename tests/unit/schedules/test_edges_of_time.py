@@ -84,7 +84,12 @@ def test_jitter_stays_within_the_range(due_ms: int, jitter_ms: int, next_due_ms:
     assert due_ms <= jittered_ms("a", due_ms, jitter_ms, next_due_ms) <= LAST_MS
 
 
-@given(instants, st.sampled_from(["22:00-06:00", "9998-12-31", "1970-01-01/9998-12-31", {"cron": "0 0 1 1 *", "duration": "36525d"}]))
+@given(
+    instants,
+    st.sampled_from(
+        ["22:00-06:00", "9998-12-31", "1970-01-01/9998-12-31", {"cron": "0 0 1 1 *", "duration": "36525d"}]
+    ),
+)
 def test_a_blackout_answers_for_any_instant(t_ms: int, value: object) -> None:
     try:
         blackout = parse_blackout(value, timezone="America/New_York")
@@ -114,7 +119,8 @@ def test_moments_outside_of_the_range_are_refused(at: object, name: str) -> None
 
 
 @pytest.mark.parametrize(
-    "value", [999_999_999_999, "3000000d", "36526d", "99999999999999999999w", 1e308, 10**5000, 2**63, "1e5d", "9" * 100 + "d"],
+    "value",
+    [999_999_999_999, "3000000d", "36526d", "99999999999999999999w", 1e308, 10**5000, 2**63, "1e5d", "9" * 100 + "d"],
     ids=lambda value: type(value).__name__,
 )
 def test_durations_that_are_too_long_are_refused(value: object) -> None:
@@ -129,7 +135,17 @@ def test_a_text_of_any_length_is_refused_at_once() -> None:
 
 
 @pytest.mark.parametrize(
-    "value", [f"{'9' * 5000} * * * *", f"*/{'9' * 5000} * * * *", f"H({'9' * 5000}-1) * * * *", f"H/{'9' * 5000} * * * *", f"* * {'9' * 5000}W * *", {"minute": "9" * 5000}, {"minute": 10**5000}, {"minute": [10**5000]}],
+    "value",
+    [
+        f"{'9' * 5000} * * * *",
+        f"*/{'9' * 5000} * * * *",
+        f"H({'9' * 5000}-1) * * * *",
+        f"H/{'9' * 5000} * * * *",
+        f"* * {'9' * 5000}W * *",
+        {"minute": "9" * 5000},
+        {"minute": 10**5000},
+        {"minute": [10**5000]},
+    ],
     ids=lambda value: type(value).__name__,
 )
 def test_cron_numbers_of_any_length_are_refused(value: object) -> None:
