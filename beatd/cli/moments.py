@@ -25,10 +25,12 @@ def read_moment(text: str, *, option: str, timezone: str, base_ms: int, now_ms: 
         if written[:1] in {"+", "-"}:
             distance_ms = duration_ms(written[1:])
             moment_ms = base_ms + (distance_ms if written[0] == "+" else -distance_ms)
-            if not in_range(moment_ms):
-                raise Wrong(f"{quoted(text)} is out of range: expected a moment in the years 1970 to 9998")
-            return moment_ms
-        return to_ms(moment(written, timezone))
+        else:
+            moment_ms = to_ms(moment(written, timezone))
     except (Wrong, ScheduleError) as error:
         said = str(error) if written[:1] in {"+", "-"} or "out of range" in str(error) else f"{quoted(text)}: {FORMS}"
         raise click.BadParameter(said, param_hint=option) from None
+    if not in_range(moment_ms):
+        said = f"{quoted(text)} is out of range: expected a moment in the years 1970 to 9998"
+        raise click.BadParameter(said, param_hint=option)
+    return moment_ms

@@ -18,7 +18,6 @@ from beatd.config.values import Wrong, text, told
 from beatd.config.variables import Substituted
 from beatd.message import HEADER_NAMES
 
-
 _MOST_BITS = 13_287
 """4,000 digits: Python neither writes nor reads numbers of more than 4,300."""
 

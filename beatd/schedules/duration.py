@@ -34,8 +34,8 @@ _RIGHT = 'expected seconds or a duration such as "30s", "1h30m", "500ms" or "PT3
 def duration_ms(value: object) -> int:
     """``"1h30m"``, ``"PT30S"``, ``30``, ``0.5`` (seconds) or a timedelta, as whole milliseconds.
 
-    Raises ScheduleError when it is not a duration, negative, longer than 100 years, or finer than a millisecond. Zero is
-    a duration.
+    Raises ScheduleError when it is not a duration, negative, longer than 100 years, or finer than a millisecond. Zero
+    is a duration.
     """
     ms = _milliseconds(value)
     if ms < 0:

@@ -21,7 +21,7 @@ class Schedule(Protocol):
         """The first run strictly later than the aware datetime ``t``, in UTC; None when there is none any more."""
 
     def next_after_ms(self, t_ms: int, /) -> int | None:
-        """The same in whole milliseconds since 1970-01-01T00:00:00Z, for any ``t_ms``. No run is later than the year 9998."""
+        """The same in whole milliseconds since 1970-01-01T00:00:00Z, for any ``t_ms``; none after the year 9998."""
 
     @property
     def notation(self) -> object:

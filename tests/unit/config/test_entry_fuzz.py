@@ -111,6 +111,11 @@ def use(made: Entry) -> None:
         assert Messages("celery", most_bytes=1 << 30).render(run, verdict.expires_ms)
 
 
+def check_faults(error: ConfigError) -> None:
+    assert error.faults
+    assert all(len(str(fault)) < 2_000 and "\n" not in str(fault) for fault in error.faults)
+
+
 def check(seed: str, field: str, count: int) -> int:
     """Try so many values of one field; tells how many could be used."""
     dice, used = random.Random(f"{seed} {field}"), 0
@@ -122,8 +127,7 @@ def check(seed: str, field: str, count: int) -> int:
         try:
             made = entry("a", fields)
         except ConfigError as error:
-            assert error.faults
-            assert all(len(str(fault)) < 2_000 and "\n" not in str(fault) for fault in error.faults)
+            check_faults(error)
             continue
         try:
             use(made)

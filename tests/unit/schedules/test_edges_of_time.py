@@ -124,7 +124,7 @@ def test_moments_outside_of_the_range_are_refused(at: object, name: str) -> None
     ids=lambda value: type(value).__name__,
 )
 def test_durations_that_are_too_long_are_refused(value: object) -> None:
-    with pytest.raises(ScheduleError, match="too long: a duration is at most 36525d|is not a duration|not a unit"):
+    with pytest.raises(ScheduleError, match=r"too long: a duration is at most 36525d|is not a duration|not a unit"):
         duration_ms(value)
 
 
