@@ -1,4 +1,8 @@
-"""Instants as whole milliseconds since the epoch: exact, comparable, what the store and messages carry. No clock."""
+"""Instants as whole milliseconds since the epoch: exact, comparable, what the store and messages carry. No clock.
+
+Moments that people write lie within the years 1970 to 9998, and no schedule runs later: so an instant can be shown in
+any time zone, which may shift it by a day, and ``datetime`` still holds it.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +14,12 @@ MILLISECOND = timedelta(milliseconds=1)
 
 LAST_MS = (datetime(9999, 1, 1, tzinfo=UTC) - EPOCH) // MILLISECOND - 1
 """The last instant: the end of the year 9998."""
+FIRST_MS = -86_400_000
+"""The earliest moment that can be written: the year 1970 has begun by then in no zone, and a day later in all."""
+EARLIEST_MS = (datetime(2, 1, 1, tzinfo=UTC) - EPOCH) // MILLISECOND
+"""Schedules are not walked before this instant, the start of the year 2."""
+LONGEST_MS = 36_525 * 86_400_000
+"""The longest duration that can be written: 100 years."""
 
 
 def to_ms(moment: datetime) -> int:
@@ -23,8 +33,17 @@ def to_ms(moment: datetime) -> int:
 
 
 def from_ms(ms: int) -> datetime:
-    """Milliseconds since the epoch as an aware UTC datetime, exactly. Raises OverflowError beyond the year 9999."""
-    return EPOCH + timedelta(milliseconds=ms)
+    """Milliseconds since the epoch as an aware UTC datetime, exactly; an instant out of range becomes the nearest one.
+
+    A duration added to a moment, or a number in the store, may lie beyond the end of time: nobody who shows or sends it
+    has to handle that.
+    """
+    return EPOCH + timedelta(milliseconds=min(max(ms, EARLIEST_MS), LAST_MS))
+
+
+def in_range(ms: int) -> bool:
+    """Whether a moment lies in the years 1970 to 9998, and so can be written."""
+    return FIRST_MS <= ms <= LAST_MS
 
 
 @functools.lru_cache(maxsize=1024)

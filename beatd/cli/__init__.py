@@ -7,6 +7,10 @@ words, never with a traceback.
 
 from __future__ import annotations
 
+import errno
+import os
+import sys
+import traceback
 from collections.abc import Mapping
 from difflib import get_close_matches
 from importlib import import_module
@@ -91,15 +95,42 @@ class Commands(click.Group):
             args = ["run", *args]
         return super().parse_args(ctx, args)
 
+    def main(self, *args: Any, **extra: Any) -> Any:
+        sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: PTH123, SIM115 - None where the descriptor is closed
+        sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: PTH123, SIM115
+        return super().main(*args, **extra)
+
     def invoke(self, ctx: click.Context) -> Any:
         try:
-            return super().invoke(ctx)
+            done = super().invoke(ctx)
+            sys.stdout.flush()
         except (ConfigError, ScheduleError) as error:
             click.echo(str(error), err=True)
             raise click.exceptions.Exit(2) from None
         except BeatdError as error:
             click.echo(f"Error: {error}", err=True)
             raise click.exceptions.Exit(1) from None
+        except (click.ClickException, click.exceptions.Exit, click.Abort):
+            raise
+        except Exception as error:
+            if isinstance(error, OSError) and error.errno == errno.EPIPE:  # click ends quietly
+                raise
+            raise _unexpected(error) from None
+        return done
+
+
+def _unexpected(error: Exception) -> click.exceptions.Exit:
+    """The last resort: one line instead of a traceback, unless BEATD_DEBUG asks for one."""
+    if os.environ.get("BEATD_DEBUG"):
+        traceback.print_exc()
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        click.echo(f"Error: the output cannot be written: {error.strerror}", err=True)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what is left in the buffer has nowhere to go
+    else:
+        said = " ".join(f"{type(error).__name__}: {error}".split())[:500]
+        more = "please report it; run with BEATD_DEBUG=1 for the traceback"
+        click.echo(f"beatd: internal error: {said}; {more}", err=True)
+    return click.exceptions.Exit(1)
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})

@@ -106,7 +106,7 @@ def _table(*, more: tuple[str, ...], arguments: str | None, kwargs: str | None, 
 def _json(text: str, option: str) -> Any:
     try:
         return json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise click.BadParameter(f"not JSON: {error}", param_hint=option) from None
 
 
@@ -116,10 +116,10 @@ def _value(text: str, option: str, *, only: str = "") -> Any:
         return text
     try:
         return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:
         try:
             return json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             if text[:1] in "{[":
                 raise click.BadParameter(f"neither TOML nor JSON: {error}", param_hint=option) from None
             return text

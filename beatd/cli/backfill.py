@@ -111,11 +111,12 @@ def backfill(
 
 def _rate(text: str) -> float:
     try:
-        return float(text.removesuffix("/s"))
+        rate = float(text.removesuffix("/s"))
     except ValueError:
-        raise click.BadParameter(
-            f'"{text}": expected runs per second, such as 10 or 0.5', param_hint="--rate"
-        ) from None
+        rate = 0.0
+    if not 0 < rate < float("inf"):
+        raise click.BadParameter(f'"{text}": expected runs per second, such as 10 or 0.5', param_hint="--rate")
+    return rate
 
 
 @contextmanager

@@ -103,7 +103,11 @@ class EntryReader:
         return None if read is UNSET else self._tasks.setdefault(read, read)
 
     def _shape(self, name: str, rest: dict[str, Any], report: Report, path: Path) -> Shape | None:
-        key = repr(rest)
+        try:
+            key = repr(rest)
+        except (ValueError, RecursionError):  # Python writes out numbers of 4,300 digits, not more
+            report.add(path, "it has a number with more than 4,300 digits, or is nested too deeply")
+            return None
         known = self._shapes.get(key)
         if known is None and _is_named(rest.get("schedule")):
             key += name

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -38,8 +39,8 @@ def environment(env: Mapping[str, str] | None = None) -> Environment:
         watchdog_pid=found.get("WATCHDOG_PID") or None,
         no_color=bool(found.get("NO_COLOR")),
         remap_sigterm=found.get("REMAP_SIGTERM") or None,
-        config_home=Path(found.get("XDG_CONFIG_HOME") or "~/.config").expanduser(),
-        state_home=Path(found.get("XDG_STATE_HOME") or "~/.local/state").expanduser(),
+        config_home=Path(found.get("XDG_CONFIG_HOME") or _home() / ".config"),
+        state_home=Path(found.get("XDG_STATE_HOME") or _home() / ".local/state"),
     )
 
 
@@ -54,3 +55,11 @@ def named_in(variable: str, env: Mapping[str, str] | None = None) -> str:
     if not found:
         raise ConfigError([Fault("the environment", None, variable, "it is not set, and should name a module")])
     return found
+
+
+def _home() -> Path:
+    """The home directory; for a user without one, as in many containers, a place of its own for temporary files."""
+    try:
+        return Path.home()
+    except RuntimeError:
+        return Path(tempfile.gettempdir()) / f"beatd-{os.getuid()}"

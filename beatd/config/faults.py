@@ -8,6 +8,8 @@ from difflib import get_close_matches
 
 from beatd.config.lines import Path
 from beatd.exceptions import Fault
+from beatd.schedules.literals import escaped
+from beatd.schedules.literals import quoted as quoted  # noqa: PLC0414 - the one import that messages need
 
 _BARE = re.compile(r"[A-Za-z0-9_-]+")
 _LONGEST = 800
@@ -47,7 +49,7 @@ class Report:
 
 def _one_line(message: str) -> str:
     if not message.isprintable():
-        message = "".join(char if char.isprintable() else _escaped(char) for char in message)
+        message = "".join(char if char.isprintable() else escaped(char) for char in message)
     return message if len(message) <= _LONGEST else f"{message[: _LONGEST // 2]} … {message[-_LONGEST // 2 :]}"
 
 
@@ -60,21 +62,6 @@ def dotted(path: Path) -> str:
         else:
             text += ("." if text else "") + (key if _BARE.fullmatch(key) else quoted(key))
     return text
-
-
-def quoted(text: str, at_most: int = 60) -> str:
-    """Text in double quotes on one line: control characters escaped, a long tail cut off."""
-    shown = "".join(char if char.isprintable() and char not in _ESCAPES else _escaped(char) for char in text)
-    return f'"{shown[:at_most]}…"' if len(shown) > at_most else f'"{shown}"'
-
-
-_ESCAPES = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\t": "\\t", "\r": "\\r"}
-
-
-def _escaped(char: str) -> str:
-    if char in _ESCAPES:
-        return _ESCAPES[char]
-    return f"\\u{ord(char):04x}" if ord(char) < 0x10000 else f"\\U{ord(char):08x}"
 
 
 def near(word: str, known: Iterable[str]) -> str:

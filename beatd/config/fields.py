@@ -47,7 +47,9 @@ OPTIONS: Fields = {
         "2h",
     ),
     "countdown": Field("countdown_ms", duration(), "The worker waits so long before it runs the task.", "10s"),
-    "headers": Field("headers", payload.table, "Headers of your own.", {"tenant": "example"}),
+    "headers": Field(
+        "headers", payload.headers, "Headers of your own, beside Celery's and beatd's.", {"tenant": "example"}
+    ),
     "time_limit": Field("time_limit", seconds, "After so long the worker kills the task.", 300),
     "soft_time_limit": Field("soft_time_limit", seconds, "The task gets SoftTimeLimitExceeded then.", "4m"),
     "ignore_result": Field("ignore_result", values.flag, "No result is stored.", True),

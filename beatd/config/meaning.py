@@ -56,7 +56,7 @@ def _shape(entry: Entry) -> str:
 def _meaning(value: Any) -> bytes:
     try:
         return _encode(value)
-    except OverflowError:  # TOML and JSON know numbers of any length, the encoder those of 64 bits
+    except (OverflowError, UnicodeEncodeError):  # JSON knows longer numbers than 64 bits, and lone surrogates
         return repr(value).encode()
 
 

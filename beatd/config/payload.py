@@ -16,6 +16,10 @@ from beatd.config.accepts import CARRIED, CARRIED_TABLE, SIGNATURE, accepts, eit
 from beatd.config.faults import near, quoted
 from beatd.config.values import Wrong, text, told
 from beatd.config.variables import Substituted
+from beatd.message import HEADER_NAMES
+
+_MOST_BITS = 13_287
+"""4,000 digits: Python neither writes nor reads numbers of more than 4,300."""
 
 
 def carried(value: Any) -> Any:
@@ -23,6 +27,8 @@ def carried(value: Any) -> Any:
     match value:
         case Substituted():
             return str(value)
+        case int() if value.bit_length() > _MOST_BITS:
+            raise Wrong("a number with more than 4,000 digits cannot be carried by JSON")
         case None | bool() | str() | int() | date() | time() | UUID() | Decimal() | bytes():
             if isinstance(value, datetime) and value.tzinfo is not None and type(value.tzinfo).__module__ != "datetime":
                 return _standard(value)
@@ -75,6 +81,44 @@ def table(value: Any, _zone: str = "") -> dict[str, Any]:
         raise Wrong(f'expected a table such as {{ key = "value" }}, got {told(value)}')
     result: dict[str, Any] = carried(value)
     return result
+
+
+_SET_BY = {
+    "eta": "countdown",
+    "expires": "expires",
+    "timelimit": "time_limit and soft_time_limit",
+    "shadow": "shadow",
+    "ignore_result": "ignore_result",
+    "task": "task",
+    "argsrepr": "args",
+    "kwargsrepr": "kwargs",
+}
+"""What to set in the entry instead of a header of Celery's."""
+
+RESERVED_HEADERS = HEADER_NAMES | {"compression", "periodic_task_name", "celery_beat_task"}
+RESERVED_PREFIX = "beatd-"
+
+
+_RESERVED = f"^(?:{RESERVED_PREFIX}.*|{'|'.join(sorted(RESERVED_HEADERS))})$"
+
+
+@accepts(CARRIED_TABLE | {"propertyNames": {"not": {"pattern": _RESERVED}}})
+def headers(value: Any, _zone: str = "") -> dict[str, Any]:
+    """A table of headers of the user's own, with values of JSON."""
+    if not isinstance(value, Mapping):
+        raise Wrong(f'expected a table such as {{ tenant = "example" }}, got {told(value)}')
+    for name in value:
+        if name in RESERVED_HEADERS or (isinstance(name, str) and name.startswith(RESERVED_PREFIX)):
+            raise _reserved(name)
+    result: dict[str, Any] = carried(value)
+    return result
+
+
+def _reserved(name: str) -> Wrong:
+    instead = f"; set {_SET_BY[name]} of the entry" if name in _SET_BY else "; use another name"
+    wrong = Wrong(f"the header {quoted(name)} is reserved: Celery or beatd sets it in each message{instead}")
+    wrong.inside = (name,)
+    return wrong
 
 
 @accepts(either(SIGNATURE, list_of(SIGNATURE)))

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import re
+import tomllib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 from itertools import islice, pairwise
+from pathlib import Path
 
 from beatd.config.faults import dotted
 from beatd.config.loading import Config
-from beatd.config.text import SCHEDULE
+from beatd.config.text import SCHEDULE, Document, read
 from beatd.epoch import from_ms, iso_ms, to_ms
-from beatd.exceptions import Fault
+from beatd.exceptions import ConfigError, Fault
 from beatd.model import Entry
 from beatd.schedules import Schedule, bind, dst_note, duration_text
 from beatd.schedules.cron import Cron
+from beatd.schedules.cronstring import FIELDS as CRON_FIELDS
 from beatd.schedules.union import Union
 from beatd.schedules.zone import Zone
 from beatd.timeline import timeline
@@ -48,7 +52,42 @@ def review(config: Config, now_ms: int) -> list[Fault]:
         if len(found) > _ALIKE:
             message = f"and {len(found) - _ALIKE:,} more like the last one"
             warnings.append(Fault(found[-1].file, None, SCHEDULE, message))
-    return warnings
+    return _at_their_settings(warnings)
+
+
+def _at_their_settings(warnings: list[Fault]) -> list[Fault]:
+    """The warnings with the lines of the settings that they are about, where an entry has them itself."""
+    documents: dict[str, Document | None] = {}
+    placed = []
+    for warning in warnings:
+        keys = _keys_of(warning)
+        if keys is not None and warning.line is not None:
+            if warning.file not in documents:
+                documents[warning.file] = _document(warning.file)
+            document = documents[warning.file]
+            lines = [] if document is None else [document.line_of((SCHEDULE, keys[0], *more)) for more in keys[1]]
+            line = max((line for line in lines if line is not None), default=warning.line)
+            warning = warning._replace(line=max(line, warning.line))  # noqa: PLW2901
+        placed.append(warning)
+    return placed
+
+
+def _keys_of(warning: Fault) -> tuple[str, tuple[tuple[str, ...], ...]] | None:
+    """The entry and the places of its setting, from the dotted path."""
+    try:
+        table = tomllib.loads(f"{warning.path} = 0")[SCHEDULE]
+        [(name, inner)] = table.items()
+        [key] = inner
+    except (tomllib.TOMLDecodeError, KeyError, ValueError, TypeError, AttributeError):
+        return None
+    return name, ((key,), ("options", key))
+
+
+def _document(file: str) -> Document | None:
+    try:
+        return Document(file, read(Path(file), file))
+    except ConfigError:  # it was changed since
+        return None
 
 
 def never(entries: tuple[Entry, ...], now_ms: int) -> Iterator[Fault]:
@@ -112,6 +151,39 @@ def both_days(entries: tuple[Entry, ...], _now_ms: int) -> Iterator[Fault]:
                 yield _warning(entry, "schedule", f'"{part.written}" {days}')
 
 
+def odd_crons(entries: tuple[Entry, ...], _now_ms: int) -> Iterator[Fault]:
+    """Cron notations that mean something else than they seem to."""
+    notes: dict[int, list[str]] = {}
+    for entry in entries:
+        for part in _crons(entry.schedule):
+            if id(part) not in notes:
+                written = part.written
+                notes[id(part)] = list(_odd_text(written) if isinstance(written, str) else _odd_table(written))
+            for note in notes[id(part)]:
+                yield _warning(entry, "schedule", note)
+
+
+def _odd_text(text: str) -> Iterator[str]:
+    fields = text.lower().split()
+    if len(fields) not in {5, 6}:
+        return
+    if len(fields) == 6 and fields[0] == "*":
+        yield f'"{text}" has six fields, the second first: it runs every second'
+    for part, field in zip(fields[-5:], CRON_FIELDS[-5:], strict=True):
+        if found := re.fullmatch(r"(\d{1,2})/(\d{1,2})", part):
+            yield f'"{part}" is read as "{found[1]}-{field.high}/{found[2]}"'
+    for part, size, whole in ((fields[-5], 60, "hour"), (fields[-4], 24, "day")):
+        if (found := re.fullmatch(r"\*/(\d{1,2})", part)) and size % int(found[1]):
+            yield f'"{part}" starts again at each {whole}: the last step is shorter than the others'
+    if re.fullmatch(r"29|30|31", fields[-3]) and fields[-1] in {"*", "?"} and fields[-2] == "*":
+        yield f'there is no day {fields[-3]} in some months; write "L" for the last day of each month'
+
+
+def _odd_table(table: object) -> Iterator[str]:
+    if isinstance(table, dict) and "hour" in table and "minute" not in table:
+        yield "minute is not set: it runs every minute of these hours; write minute = 0 for once"
+
+
 def clock_changes(entries: tuple[Entry, ...], now_ms: int) -> Iterator[Fault]:
     """Runs in the next year that a change of the clock moves, or that have a twin an hour away."""
     changes = _Changes(now_ms // 1000)
@@ -157,7 +229,7 @@ def herd(entries: tuple[Entry, ...], now_ms: int) -> Iterator[Fault]:
         yield Fault(_place(first)[0], None, SCHEDULE, message)
 
 
-CHECKS: tuple[Check, ...] = (never, hidden, long_lived, both_days, clock_changes, no_exchange, herd)
+CHECKS: tuple[Check, ...] = (never, hidden, long_lived, both_days, odd_crons, clock_changes, no_exchange, herd)
 
 
 class _Periods:

@@ -19,7 +19,9 @@ from beatd.config.sentinel_url import SCHEME as SENTINEL
 from beatd.config.sentinel_url import SentinelUrl
 from beatd.config.size import size_text
 from beatd.config.variables import Substituted, plain
+from beatd.epoch import in_range, to_ms
 from beatd.schedules import duration_ms, zone
+from beatd.schedules.literals import shown
 
 Reader = Callable[[Any, str], Any]
 
@@ -30,6 +32,10 @@ _APP_PATTERN = rf"^{_WORD}(?:\.{_WORD})*(?::{_WORD}(?:\.{_WORD})*)?$"
 _SIZE = re.compile(r"^([0-9]{1,12})\s*((?:[kKmMgG]i?)?[bB])?$")
 _BYTES = {"b": 1, "kb": 10**3, "kib": 1 << 10, "mb": 10**6, "mib": 1 << 20, "gb": 10**9, "gib": 1 << 30}
 _INSTANT = re.compile(r"\s*\d{4}-\d\d-\d\d")
+
+
+MOST = 2**53 - 1
+"""The largest whole number that JSON, Lua and Python all hold exactly."""
 
 
 class Wrong(ValueError):
@@ -43,24 +49,7 @@ class Wrong(ValueError):
 
 def told(value: object) -> str:
     """A value as messages show it: as TOML has it, short, and with variables unresolved."""
-    match value:
-        case Substituted():
-            return quoted(value.written)
-        case str():
-            return quoted(value)
-        case bool():
-            return str(value).lower()
-        case int() | float():
-            return str(value)
-        case datetime() | date() | time():
-            return value.isoformat()
-        case dict():
-            return "a table"
-        case list() | tuple():
-            return "a list"
-        case None:
-            return "None"
-    return f"a {type(value).__name__}"
+    return quoted(value.written) if isinstance(value, Substituted) else shown(value)
 
 
 @accepts(said.TEXT)
@@ -85,16 +74,18 @@ def flag(value: Any, _zone: str = "") -> bool:
     return value
 
 
-def whole(least: int, most: int | None = None) -> Reader:
+def whole(least: int, most: int = MOST) -> Reader:
     """A whole number within bounds; from a variable also as text."""
-    bounds = f"from {least} to {most}" if most is not None else f"of at least {least}"
+    bounds = f"from {least} to {most}" if most < MOST else f"of at least {least}"
 
     @accepts(or_variable(said.number(least, most, "integer")))
     def reader(value: Any, _zone: str = "") -> int:
         number = int(value) if isinstance(value, Substituted) and re.fullmatch(r"-?[0-9]{1,18}", value) else value
         if isinstance(number, bool) or not isinstance(number, int):
             raise Wrong(f"expected a whole number {bounds}, got {told(value)}")
-        if number < least or (most is not None and number > most):
+        if number > MOST:
+            raise Wrong(f"{told(value)} is too large: expected at most {min(most, MOST)}")
+        if not least <= number <= most:
             raise Wrong(f"expected a whole number {bounds}, got {told(value)}")
         return number
 
@@ -133,7 +124,8 @@ def size(least: int, most: int) -> Reader:
 
     @accepts(or_variable(either(said.number(least, most, "integer"), matching(_SIZE.pattern))))
     def reader(value: Any, _zone: str = "") -> int:
-        found = _SIZE.fullmatch(str(value)) if isinstance(value, str | int) and not isinstance(value, bool) else None
+        written = value if isinstance(value, str) else told(value)
+        found = _SIZE.fullmatch(written) if isinstance(value, str | int) and not isinstance(value, bool) else None
         if found is None:
             raise Wrong(f'expected a number of bytes or a size such as "64KiB" or "1MB", got {told(value)}')
         number = int(found[1]) * _BYTES[(found[2] or "b").lower()]
@@ -167,7 +159,9 @@ def moment(value: Any, timezone: str) -> datetime:
     try:
         instant: datetime = value.astimezone(UTC)
     except OverflowError:
-        raise Wrong(f"{told(value)} is outside of the years 1 to 9999") from None
+        instant = datetime.min.replace(tzinfo=UTC)
+    if not in_range(to_ms(instant)):
+        raise Wrong(f"{told(value)} is out of range: expected a moment in the years 1970 to 9998 (UTC)")
     return instant
 
 

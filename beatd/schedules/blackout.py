@@ -13,7 +13,8 @@ from beatd.epoch import to_ms
 from beatd.exceptions import ScheduleError
 from beatd.schedules.cronstring import read_cron
 from beatd.schedules.duration import duration_ms, duration_text
-from beatd.schedules.instants import instant_ms
+from beatd.schedules.instants import OutOfRange, instant_ms, wall_ms
+from beatd.schedules.literals import quoted, toml
 from beatd.schedules.schedule import Schedule
 from beatd.schedules.zone import DAY, Zone, zone
 
@@ -132,7 +133,10 @@ def parse_blackout(value: object, *, timezone: str = "UTC") -> Blackout:
     (``"2026-12-24/2026-12-26"``; with times of day the end is excluded), a table ``{ cron = "0 22 * * fri", duration =
     "8h" }``, or a list of these. Raises ScheduleError, also when nothing is left outside of it.
     """
-    key = (repr(value), timezone)
+    try:
+        key = (repr(value), timezone)
+    except ValueError:  # Python writes out numbers of 4,300 digits, not more
+        raise ScheduleError("a number with more than 4,300 digits is out of range") from None
     if (known := _known.get(key)) is None:
         known = _known[key] = _read_all(value, zone(timezone))
     return known
@@ -144,7 +148,7 @@ def _read_all(value: object, where: Zone) -> Blackout:
         raise ScheduleError(f"an empty blackout: leave it out, or {_EXPECTED}")
     blackout = Blackout(tuple(_read(part, where) for part in parts))
     if _covers_everything(blackout):
-        raise ScheduleError(f"the blackout {value!r} covers everything: the entry would never run")
+        raise ScheduleError(f"the blackout {toml(value)} covers everything: the entry would never run")
     return blackout
 
 
@@ -161,12 +165,12 @@ def _read(value: object, where: Zone) -> Window:
         return _read_period(first.strip(), last.strip() if slash else first.strip(), value, where)
     if isinstance(value, date):
         return _read_period(value, value, value.isoformat(), where)
-    raise ScheduleError(f"{value!r} is not a blackout: {_EXPECTED}")
+    raise ScheduleError(f"{toml(value)} is not a blackout: {_EXPECTED}")
 
 
 def _read_table(table: dict[str, object], where: Zone) -> Window:
     if set(table) != {"cron", "duration"} or not isinstance(table["cron"], str):
-        raise ScheduleError(f"{table!r} is not a blackout: {_EXPECTED}")
+        raise ScheduleError(f"{toml(table)} is not a blackout: {_EXPECTED}")
     duration = duration_ms(table["duration"])
     if not duration:
         raise ScheduleError('duration = 0: a blackout needs a length, such as duration = "8h"')
@@ -186,12 +190,13 @@ def _edge(value: str | date, written: str, where: Zone) -> tuple[int, int]:
     try:
         moment = date.fromisoformat(value) if isinstance(value, str) and len(value) == 10 else value
         if isinstance(moment, date) and not isinstance(moment, datetime):
-            midnights = (datetime.combine(moment + timedelta(days=more), time()) for more in (0, 1))
-            start, until = (instant_ms(midnight, where, "blackout") for midnight in midnights)
-            return start, until
+            start = instant_ms(moment, where, "blackout")
+            return start, wall_ms(datetime.combine(moment + timedelta(days=1), time()), where)
         return (instant := instant_ms(moment, where, "blackout")), instant
+    except OutOfRange:
+        raise
     except (ScheduleError, ValueError, OverflowError):
-        raise ScheduleError(f'"{written}" is not a blackout: {_EXPECTED}') from None
+        raise ScheduleError(f"{quoted(written)} is not a blackout: {_EXPECTED}") from None
 
 
 def _second(hour: str, minute: str, second: str | None, written: str) -> int:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from beatd.epoch import EARLIEST_MS, LAST_MS
 from beatd.schedules.days import Days
 from beatd.schedules.fields import HOUR, MINUTE, NONE, SECOND, next_table, render
 from beatd.schedules.schedule import Moments
@@ -48,15 +49,17 @@ class Cron(Moments):
         return self.canonical
 
     def next_after_ms(self, t_ms: int, /) -> int | None:
+        if not EARLIEST_MS <= t_ms < LAST_MS:
+            return None if t_ms >= LAST_MS else self.next_after_ms(EARLIEST_MS)
         t = t_ms // 1000
         _, end, offset, fresh = self.zone.span(t)
         wall = self.wall_after(t + offset)
         if wall is None:
             return None
-        if wall - offset < end and (wall >= fresh or not self.fixed):
-            return (wall - offset) * 1000
-        due = self._fixed_after(t, wall) if self.fixed else self._real_after(t, wall)
-        return None if due is None else due * 1000
+        due: int | None = wall - offset
+        if wall - offset >= end or (self.fixed and wall < fresh):
+            due = self._fixed_after(t, wall) if self.fixed else self._real_after(t, wall)
+        return due * 1000 if due is not None and due * 1000 <= LAST_MS else None
 
     def wall_after(self, wall: int) -> int | None:
         """The next match on the wall clock strictly after ``wall`` (seconds), as if the clock were never changed."""

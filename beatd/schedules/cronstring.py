@@ -19,9 +19,11 @@ from beatd.schedules.fields import (
     MONTH,
     SECOND,
     Field,
+    as_number,
     fault,
     read_field,
 )
+from beatd.schedules.literals import quoted
 from beatd.schedules.zone import zone
 
 ALIASES = {
@@ -35,6 +37,9 @@ ALIASES = {
 }
 FIELDS = (SECOND, MINUTE, HOUR, DAY_OF_MONTH, MONTH, DAY_OF_WEEK)
 _ORDER = "minute hour day-of-month month day-of-week"
+
+_LONGEST_TEXT = 500
+"""Characters of a text that croniter is asked about."""
 
 _HASHED = re.compile(r"[hr](?:\((\d+)-(\d+)\))?(?:/(\d+))?")
 _ANY_HASHED = re.compile(r"(?:^|[\s,'\"])[hr](?:$|[\s,/('\"])", re.IGNORECASE)
@@ -60,7 +65,7 @@ def read_cron(text: str, timezone: str, name: str, dst: Dst) -> Cron:
             dst=dst,
         )
     except ScheduleError as error:
-        raise ScheduleError(f'"{text}": {error}{_elsewhere(text)}') from None
+        raise ScheduleError(f"{quoted(text)}: {error}{_elsewhere(text)}") from None
 
 
 def is_hashed(text: str) -> bool:
@@ -73,21 +78,35 @@ def _split(text: str, name: str) -> list[str]:
     if text.startswith("@"):
         text = _alias(text)
     fields = text.split()
+    if fields and fields[0].startswith(("cron_tz=", "tz=")):
+        raise ScheduleError('a time zone does not go into the text; write timezone = "Europe/Berlin" beside schedule')
     if len(fields) == 5:
         fields.insert(0, "0")
     if len(fields) != 6:
         more = "; a year field is not supported, use start and end of the entry" if len(fields) == 7 else ""
         raise ScheduleError(f"{len(fields)} fields, expected 5 ({_ORDER}) or 6 (second first){more}")
+    for part, field in zip(fields, FIELDS, strict=True):
+        _refuse_foreign(part, field)
     if is_hashed(text):
         fields = [_unhash(part, field, name) for part, field in zip(fields, FIELDS, strict=True)]
     return fields
+
+
+def _refuse_foreign(part: str, field: Field) -> None:
+    """Refuse what other programs read, with what to write instead."""
+    if "~" in part:
+        raise fault(part, field, 'a random value with "~" is not supported; write "H" or "H(0-29)", spread by name')
+    if field is DAY_OF_MONTH and re.search(r"\bl-\d", part):
+        raise fault(part, field, 'days before the last one are not supported; write "L", or a day such as "28"')
+    if "?" in part and not (part == "?" and field in (DAY_OF_MONTH, DAY_OF_WEEK)):
+        raise fault(part, field, '"?" stands alone, in day_of_month or day_of_week; write "*"')
 
 
 def _alias(text: str) -> str:
     if (fields := ALIASES.get(text)) is not None:
         return fields
     if text == "@reboot":
-        raise ScheduleError('a schedule knows no reboot; for one run at a set time use { at = "2026-12-31T23:59:00" }')
+        raise ScheduleError('@reboot is not supported; for one run at a set time write { at = "2026-12-31T23:59:00" }')
     near = difflib.get_close_matches(text, ALIASES, n=1)
     raise ScheduleError(f"did you mean {near[0]}?" if near else f"unknown alias; known are {', '.join(ALIASES)}")
 
@@ -97,6 +116,8 @@ def _elsewhere(text: str) -> str:
     from croniter import croniter  # noqa: PLC0415 - slow to import, and needed only for an error
 
     fields = text.lower().split()
+    if len(text) > _LONGEST_TEXT:
+        return ""
     try:
         expanded, nth = croniter.expand(text, second_at_beginning=True)
     except ValueError:
@@ -124,12 +145,12 @@ def _hashed(found: re.Match[str], field: Field, name: str) -> str:
     """
     low, high = field.low, 28 if field is DAY_OF_MONTH else field.high
     if found[1]:
-        low, high = int(found[1]), int(found[2])
+        low, high = as_number(found[1]), as_number(found[2])
         if not field.low <= low <= high <= field.high:
             raise fault(
                 found[0].upper(), field, f"the range of H has to lie within {field.low} to {field.high}, low end first"
             )
-    step = int(found[3]) if found[3] else 0
+    step = as_number(found[3]) if found[3] else 0
     if found[3] and not 0 < step <= high - low + 1:
         raise fault(found[0].upper(), field, f"the step has to be between 1 and {high - low + 1}")
     digest = int.from_bytes(blake2b(f"{field.name}:{name}".encode(), digest_size=8).digest())

@@ -10,6 +10,7 @@ from beatd.exceptions import ScheduleError
 from beatd.schedules.cron import Cron, Dst, cron
 from beatd.schedules.days import days
 from beatd.schedules.fields import DAY_OF_MONTH, DAY_OF_WEEK, HOUR, MINUTE, MONTH, Field, mask_of, read_field
+from beatd.schedules.literals import toml
 from beatd.schedules.zone import zone
 
 Spec = int | str | Iterable[int | str]
@@ -58,9 +59,9 @@ def read_table(table: Mapping[str, object], timezone: str, dst: Dst) -> Cron:
 
 def _mask(value: object, field: Field) -> int:
     if isinstance(value, str):
-        return read_field(value, field, long_steps=True)
+        return read_field(value, field, celery=True)
     if isinstance(value, int) and not isinstance(value, bool):
         return mask_of((value,), field)
     if isinstance(value, list) and value and all(isinstance(part, int | str) for part in value):
         return reduce(or_, (_mask(part, field) for part in value))
-    raise ScheduleError(f'{field.name} = {value!r}: expected a number, a text such as "*/5" or a list of numbers')
+    raise ScheduleError(f'{field.name} = {toml(value)}: expected a number, a text such as "*/5" or a list of numbers')

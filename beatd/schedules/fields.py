@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from functools import lru_cache
 
 from beatd.exceptions import ScheduleError
+from beatd.schedules.literals import quoted, shown
 
 #: How many distinct fields, tables and sets of days are remembered: far more than any file has.
 CACHED = 16_384
@@ -51,14 +52,15 @@ DAY_OF_WEEK = Field("day_of_week", 0, 6, _prefixes(_WEEKDAYS, 0))
 
 
 @lru_cache(maxsize=CACHED)
-def read_field(text: str, field: Field, *, long_steps: bool = False) -> int:
+def read_field(text: str, field: Field, *, celery: bool = False) -> int:
     """The mask of a field's text. Raises ScheduleError with the field, the fault and the near right value.
 
-    ``long_steps`` lets a step exceed the range (``*/90`` minutes, which is just minute 0), as Celery does.
+    ``celery`` reads it as Celery does: a step may exceed the range (``*/90`` minutes is just minute 0), and needs a
+    range; elsewhere ``5/15`` is ``5-59/15``, as in Quartz, robfig/cron, croniter and Kubernetes.
     """
     mask = 0
     for part in text.split(","):
-        mask |= _read_part(part.strip().lower(), text, field, long_steps)
+        mask |= _read_part(part.strip().lower(), text, field, celery)
     return mask
 
 
@@ -66,7 +68,7 @@ def mask_of(values: Iterable[int], field: Field) -> int:
     """The mask of plain numbers; Sunday may be 7."""
     mask = 0
     for value in values:
-        number = _in_range(value, str(value), field)
+        number = _in_range(value, shown(value), field)
         mask |= 1 << (0 if field is DAY_OF_WEEK and number == 7 else number)
     return mask
 
@@ -104,10 +106,15 @@ def next_table(mask: int, size: int) -> bytes:
 
 def fault(text: str, field: Field, why: str) -> ScheduleError:
     """The error of one field, in the words that all of them share."""
-    return ScheduleError(f'{field.name} "{text}": {why}')
+    return ScheduleError(
+        f"{field.name} {quoted(text)}: {why if len(why) < _LONGEST_REASON else why[:_LONGEST_REASON] + '…'}"
+    )
 
 
-def _read_part(part: str, text: str, field: Field, long_steps: bool) -> int:
+_LONGEST_REASON = 300
+
+
+def _read_part(part: str, text: str, field: Field, celery: bool) -> int:
     if not part:
         raise fault(text, field, "an empty part; values are separated by single commas, without spaces")
     base, slash, step_text = part.partition("/")
@@ -117,11 +124,13 @@ def _read_part(part: str, text: str, field: Field, long_steps: bool) -> int:
         values = _read_range(base, text, field)
     else:
         values = [_number(base, text, field)]
-        if slash:
+        if slash and celery:
             right = f"{base}-{field.high}/{step_text or 'n'}" if values[0] < field.high else base
             raise fault(text, field, f'a step needs a range; write "{right}"')
+        if slash:
+            values = list(range(values[0], max(values[0], field.high) + 1))
     if slash:
-        values = values[:: _step(step_text, text, field, long_steps)]
+        values = values[:: _step(step_text, text, field, celery)]
     mask = 0
     for value in values:
         mask |= 1 << value
@@ -143,19 +152,25 @@ def _read_range(base: str, text: str, field: Field) -> list[int]:
 
 
 def _step(step: str, text: str, field: Field, long_steps: bool) -> int:
-    if not (step.isascii() and step.isdigit()) or int(step) == 0:
+    size = as_number(step) if step.isascii() and step.isdigit() else 0
+    if not size:
         raise fault(text, field, f'"/{step}" is not a step; a step is a whole number from 1 on, as in "*/5"')
-    if int(step) > field.high and not long_steps:
+    if size > field.high and not long_steps:
         raise fault(
             text, field, f'a step of {step} never comes to a second value, {field.name} goes from {field.low} to '
             f'{field.high}; for other periods use an interval such as "every 90m"'
         )  # fmt: skip
-    return int(step)
+    return size
+
+
+def as_number(digits: str) -> int:
+    """The number of these digits; of a very long one only the first ten, as all of those are out of range."""
+    return int(digits.lstrip("0")[:10] or "0")
 
 
 def _number(word: str, text: str, field: Field) -> int:
     if word.isascii() and word.isdigit():
-        return _in_range(int(word), text, field)
+        return _in_range(as_number(word), text, field)
     if (value := field.names.get(word)) is not None:
         return value
     near = difflib.get_close_matches(word, [name for name in field.names if len(name) == 3], cutoff=0.5)
@@ -167,7 +182,7 @@ def _number(word: str, text: str, field: Field) -> int:
 def _in_range(value: int, text: str, field: Field) -> int:
     high = 7 if field is DAY_OF_WEEK else field.high
     if not field.low <= value <= high:
-        raise fault(text, field, f"{value} is out of range; {_limits(field)}")
+        raise fault(text, field, f"{shown(value)} is out of range; {_limits(field)}")
     return value
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from beatd.epoch import EARLIEST_MS, LAST_MS
 from beatd.exceptions import ScheduleError
 from beatd.schedules.duration import duration_ms, duration_text
 from beatd.schedules.instants import instant_ms, instant_text
@@ -24,9 +25,10 @@ class Interval(Moments):
     """The anchor modulo ``every_ms``; None as long as nobody has said when to start (see ``bind``)."""
 
     def next_after_ms(self, t_ms: int, /) -> int | None:
-        if self.phase_ms is None:
-            return t_ms + self.every_ms
-        return t_ms + self.every_ms - (t_ms - self.phase_ms) % self.every_ms
+        due_ms = t_ms + self.every_ms
+        if self.phase_ms is not None:
+            due_ms -= (t_ms - self.phase_ms) % self.every_ms
+        return due_ms if due_ms <= LAST_MS else None
 
     @property
     def notation(self) -> object:
@@ -53,7 +55,10 @@ class Relative(Moments):
     def unit_ms(self) -> int:
         return next(unit for unit in RELATIVE_UNITS if unit <= self.every_ms)
 
-    def next_after_ms(self, t_ms: int, /) -> int:
+    def next_after_ms(self, t_ms: int, /) -> int | None:
+        t_ms = max(t_ms, EARLIEST_MS)
+        if t_ms + self.every_ms > LAST_MS:
+            return None
         unit = self.unit_ms
         if unit == DAY * 1000:
             return self._day_after(t_ms)
@@ -79,7 +84,7 @@ class Relative(Moments):
         """
         step = self.every_ms - self.every_ms % self.unit_ms
         found, due = None, self.next_after_ms(after_ms)
-        while due <= until_ms:
+        while due is not None and due <= until_ms:
             found = due
             span = self.zone.span(found // 1000)
             if (found + span.offset * 1000) % self.unit_ms == 0:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from hashlib import blake2b
 
-from beatd.epoch import from_ms, to_ms
+from beatd.epoch import LAST_MS, from_ms, to_ms
 
 
 def jittered(name: str, due_at: datetime, jitter_ms: int, next_due: datetime | None) -> datetime:
@@ -15,7 +15,7 @@ def jittered(name: str, due_at: datetime, jitter_ms: int, next_due: datetime | N
 
 def jittered_ms(name: str, due_ms: int, jitter_ms: int, next_due_ms: int | None) -> int:
     """``jittered`` in milliseconds since the epoch."""
-    room = jitter_ms if next_due_ms is None else min(jitter_ms, next_due_ms - due_ms - 1)
+    room = min(jitter_ms, min(LAST_MS + 1, LAST_MS + 1 if next_due_ms is None else next_due_ms) - due_ms - 1)
     if room <= 0:
         return due_ms
     digest = blake2b(f"{name}@{due_ms}".encode(), digest_size=8).digest()

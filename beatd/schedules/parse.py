@@ -14,6 +14,7 @@ from beatd.schedules.cron import Cron, Dst
 from beatd.schedules.cronstring import ALIASES, is_hashed, read_cron
 from beatd.schedules.crontab import NAMES, read_table
 from beatd.schedules.interval import Relative, every
+from beatd.schedules.literals import quoted, toml
 from beatd.schedules.once import once
 from beatd.schedules.schedule import Moments, Schedule
 from beatd.schedules.solar import solar
@@ -49,12 +50,19 @@ def parse(value: object, *, timezone: str = "UTC", name: str = "", dst: Dst = "c
             dst = "skip"
         value = value.notation
     if dst not in ("cron", "skip"):
-        raise ScheduleError(f'dst = {dst!r}: expected "cron" or "skip"')
-    said = value if isinstance(value, str) else repr(value)
+        raise ScheduleError(f'dst = {toml(dst)}: expected "cron" or "skip"')
+    said = value if isinstance(value, str) else _as_key(value)
     key = (type(value), said, timezone, dst, name if is_hashed(said) else "")
     if (known := _known.get(key)) is None:
         known = _known[key] = cast(Moments, _read(value, timezone, name, dst))
     return known
+
+
+def _as_key(value: object) -> str:
+    try:
+        return repr(value)
+    except ValueError:  # Python writes out numbers of 4,300 digits, not more
+        raise ScheduleError("a number with more than 4,300 digits is out of range") from None
 
 
 def _read(value: object, timezone: str, name: str, dst: Dst) -> Schedule:
@@ -71,7 +79,7 @@ def _read(value: object, timezone: str, name: str, dst: Dst) -> Schedule:
         return union(parse(part, timezone=timezone, name=name, dst=dst) for part in value)
     if isinstance(value, Schedule):
         return value
-    raise ScheduleError(f"{value!r} is not a schedule: {_EXPECTED}")
+    raise ScheduleError(f"{toml(value)} is not a schedule: {_EXPECTED}")
 
 
 def _read_text(text: str, timezone: str, name: str, dst: Dst) -> Schedule:
@@ -83,7 +91,7 @@ def _read_text(text: str, timezone: str, name: str, dst: Dst) -> Schedule:
     if stripped.startswith("@") or "*" in stripped or len(stripped.split()) > 2:
         return read_cron(stripped, timezone, name, dst)
     if near := difflib.get_close_matches(f"@{stripped.lower()}", ALIASES, n=1, cutoff=0.9):
-        raise ScheduleError(f'"{text}" is not a schedule; did you mean "{near[0]}"?')
+        raise ScheduleError(f'{quoted(text)} is not a schedule; did you mean "{near[0]}"?')
     return every(text, timezone=timezone)
 
 
@@ -99,14 +107,14 @@ def _read_table(table: Mapping[object, object], timezone: str, name: str, dst: D
     if kind == "every":
         relative = named.get("relative", False)
         if not isinstance(relative, bool):
-            raise ScheduleError(f"relative = {relative!r}: expected true or false")
+            raise ScheduleError(f"relative = {toml(relative)}: expected true or false")
         return every(named["every"], anchor=named.get("anchor"), relative=relative, timezone=timezone)
     if kind == "solar":
         return solar(named["solar"], named.get("lat"), named.get("lon"))
     if kind == "at":
         return once(named["at"], timezone=timezone)
     if not isinstance(named["cron"], str):
-        raise ScheduleError(f'cron = {named["cron"]!r}: expected a cron string such as "30 7 * * mon"')
+        raise ScheduleError(f'cron = {toml(named["cron"])}: expected a cron string such as "30 7 * * mon"')
     return read_cron(named["cron"], timezone, name, dst)
 
 
@@ -117,5 +125,5 @@ def _checked(
         if key not in names:
             near = difflib.get_close_matches(key, [*names, *also], n=1)
             hint = f'did you mean "{near[0]}"?' if near else f"known are {', '.join(names)}"
-            raise ScheduleError(f'unknown key "{key}" in {what}; {hint}')
+            raise ScheduleError(f"unknown key {quoted(key)} in {what}; {hint}")
     return table

@@ -61,7 +61,8 @@ def _value(field: Field) -> str:
 
 def _part(field: Field, step: str) -> str:
     value = _value(field)
-    return _either(rf"\*(?:/{step})?", rf"{value}(?:-{value}(?:/{step})?)?")
+    ranged = rf"{value}(?:-{value}(?:/{step})?)?" if step == _LONG_STEP else rf"{value}(?:-{value})?(?:/{step})?"
+    return _either(rf"\*(?:/{step})?", ranged)
 
 
 def _column(field: Field, *more: str) -> str:
@@ -85,7 +86,7 @@ def _duration() -> str:
     parts = ""
     for unit in UNITS:
         spellings = sorted((name for name, meant in UNIT_NAMES.items() if meant == unit), key=len, reverse=True)
-        parts += rf"(?:\s*{_NUMBER}\s*{_either(*map(_any_case, spellings))})?"
+        parts += rf"(?:\s*{_NUMBER}\s*{_either(*(name if name == 'm' else _any_case(name) for name in spellings))})?"
     days, hours = ("".join(f"(?:{_NUMBER}{_any_case(unit)})?" for unit in units) for units in ("wd", "hms"))
     return _either(_NUMBER, rf"(?=\d){parts}", rf"[pP](?=[\dtT]){days}(?:[tT](?=\d){hours})?")
 

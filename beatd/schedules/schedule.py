@@ -21,7 +21,7 @@ class Schedule(Protocol):
         """The first run strictly later than the aware datetime ``t``, in UTC; None when there is none any more."""
 
     def next_after_ms(self, t_ms: int, /) -> int | None:
-        """The same in whole milliseconds since 1970-01-01T00:00:00Z."""
+        """The same in whole milliseconds since 1970-01-01T00:00:00Z, for any ``t_ms``; none after the year 9998."""
 
     @property
     def notation(self) -> object:
@@ -53,10 +53,7 @@ class Moments(ABC):
 
     def next_after(self, t: datetime, /) -> datetime | None:
         due_ms = self.next_after_ms(to_ms(t))
-        try:
-            return None if due_ms is None else from_ms(due_ms)
-        except OverflowError:  # beyond the year 9999
-            return None
+        return None if due_ms is None else from_ms(due_ms)
 
     @property
     def fingerprint(self) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Literal
 
-from beatd.epoch import from_ms, to_ms
+from beatd.epoch import LAST_MS, from_ms, to_ms
 from beatd.exceptions import ScheduleError
 from beatd.schedules.bind import bind
 from beatd.schedules.cron import Cron
@@ -24,6 +24,7 @@ def latest(schedule: Schedule, *, after: datetime, until: datetime) -> datetime 
 
 def latest_ms(schedule: Schedule, after_ms: int, until_ms: int) -> int | None:
     """``latest`` in milliseconds since the epoch."""
+    until_ms = min(until_ms, LAST_MS)
     if (own := getattr(schedule, "latest_ms", None)) is not None:  # whose runs depend on each other, or that wrap such
         found_ms: int | None = own(after_ms, until_ms)
         return found_ms

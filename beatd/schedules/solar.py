@@ -9,8 +9,10 @@ from functools import lru_cache
 from math import degrees, floor
 from typing import Literal
 
+from beatd.epoch import EARLIEST_MS, LAST_MS
 from beatd.exceptions import ScheduleError
 from beatd.schedules.days import EPOCH_DAY, LAST_DAY
+from beatd.schedules.literals import shown
 from beatd.schedules.schedule import Moments
 from beatd.schedules.zone import DAY
 
@@ -44,12 +46,12 @@ class Solar(Moments):
 
     def next_after_ms(self, t_ms: int, /) -> int | None:
         """None where it does not happen within two years: at the poles, and in the far north and south."""
-        t = t_ms // 1000
+        t = max(t_ms, EARLIEST_MS) // 1000
         today = t // DAY
         for day in range(today - 2, min(today + SEARCH_DAYS, LAST_DAY)):
             at = moment(self.event, self.lat, self.lon, day)
             if at is not None and at > t:
-                return at * 1000
+                return at * 1000 if at * 1000 <= LAST_MS else None
         return None
 
     @property
@@ -64,10 +66,10 @@ class Solar(Moments):
 def solar(event: object, lat: object, lon: object) -> Solar:
     """Each time that the sun does ``event`` (one of EVENTS) at that latitude and longitude in degrees, north and east
     positive. Raises ScheduleError, also when astral is not installed."""
-    if event not in EVENTS:
-        near = difflib.get_close_matches(str(event), EVENTS, n=1)
+    if not isinstance(event, str) or event not in EVENTS:
+        near = difflib.get_close_matches(event, EVENTS, n=1) if isinstance(event, str) else []
         hint = f'did you mean "{near[0]}"?' if near else f"known are {', '.join(EVENTS)}"
-        raise ScheduleError(f'solar = "{event}": no such event; {hint}')
+        raise ScheduleError(f"solar = {shown(event)}: no such event; {hint}")
     place = _degrees("lat", lat, 90), _degrees("lon", lon, 180)
     try:
         import astral.sun  # noqa: F401, PLC0415 - optional, and slow to import
@@ -79,7 +81,7 @@ def solar(event: object, lat: object, lon: object) -> Solar:
 def _degrees(name: str, value: object, limit: int) -> float:
     if isinstance(value, int | float) and not isinstance(value, bool) and -limit <= value <= limit:
         return float(value)
-    wrong = f"{name} = {value!r} is {'out of range' if isinstance(value, int | float) else 'not a number'}"
+    wrong = f"{name} = {shown(value)} is {'out of range' if isinstance(value, int | float) else 'not a number'}"
     wrong = f"solar needs {name}" if value is None else wrong
     raise ScheduleError(f"{wrong}: expected degrees from -{limit} to {limit}")
 

@@ -48,10 +48,21 @@ def open_embedded(state_dir: str | Path, *, runtime_dir: str | Path | None = Non
 def find_embedded(state_dir: str | Path) -> str | None:
     """The URL of the server whose data is in ``state_dir``, if one runs. Starts nothing and creates nothing."""
     directory = Path(state_dir).absolute() / "store"
-    if not (directory / "server.lock").exists():
-        return None
-    server = ServerProcess(directory, directory / "store.sock")
-    return server.url if server.alive() else None
+    with _in_words(directory):
+        if not (directory / "server.lock").exists():
+            return None
+        server = ServerProcess(directory, directory / "store.sock")
+        return server.url if server.alive() else None
+
+
+@contextmanager
+def _in_words(directory: Path) -> Iterator[None]:
+    """Say which folder it is that cannot be used: it is another user's, is gone, or its disk is full."""
+    try:
+        yield
+    except OSError as error:
+        hint = "; run as the user of the daemon" if isinstance(error, PermissionError) else ""
+        raise StoreRefused(f"the embedded store cannot use {directory}: {error.strerror or error}{hint}") from None
 
 
 class EmbeddedStore:
@@ -64,13 +75,14 @@ class EmbeddedStore:
         self.directory = directory
         self._owner = os.getpid()
         self._closing = threading.Event()
-        with self._turn():
+        with _in_words(directory), self._turn():
             self._users = os.open(directory / "users.lock", os.O_RDWR | os.O_CREAT, 0o600)
             try:
                 fcntl.flock(self._users, fcntl.LOCK_SH)
                 self._server = ServerProcess(directory, socket_path)
                 self.url = self._server.url
                 self._say_ready(self._server.ensure())
+                self._pid = self._server.pid()
             except BaseException:
                 os.close(self._users)
                 raise
@@ -80,10 +92,11 @@ class EmbeddedStore:
 
     def ensure(self) -> bool:
         """Start the server again if it died; tells whether this call did it. Raises as :func:`open_embedded`."""
-        with self._turn():
+        with _in_words(self.directory), self._turn():
             if self._closing.is_set():
                 return False
             binary = self._server.ensure()
+            self._pid = self._server.pid()
         if binary is not None:
             logger.warning("Embedded store restarted", extra={"event": "embedded_restarted", "server": str(binary)})
         return binary is not None
@@ -97,11 +110,13 @@ class EmbeddedStore:
         self._wake_write.close()
         self._supervisor.join(_TURN_WITHIN)
         try:
-            with self._turn():
+            with _in_words(self.directory), self._turn():
                 if self._last_user():
                     self._server.stop()
                     logger.info("Embedded store stopped", extra={"event": "embedded_stopped"})
         except StoreError as error:
+            if not self.directory.exists() and self._last_user():  # without its folder the server is of no use
+                self._server.terminate(self._pid)
             logger.error("Embedded store not stopped: %s", error, extra={"event": "embedded_not_stopped"})  # noqa: TRY400
         finally:
             fcntl.flock(self._users, fcntl.LOCK_UN)  # forked children share the lock: closing alone would leave it

@@ -114,6 +114,8 @@ def _class(module: str, name: str) -> type[BaseException]:
         return type(name, (Exception,), {"__module__": module})
     if not (isinstance(found, type) and issubclass(found, BaseException)):
         raise MessageError(f"a stored result names {module}.{name}, which is no exception class")
+    if not issubclass(found, Exception):  # a task's SystemExit must not end the client that asks for its result
+        return type(name, (Exception,), {"__module__": module})
     return found
 
 

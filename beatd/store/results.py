@@ -16,7 +16,12 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple, Protocol
 
 from beatd import wire
-from beatd.exceptions import StoreRefused, StoreUnavailable, TimeoutError  # noqa: A004 - Celery's name, kept
+from beatd.exceptions import (
+    MessageError,
+    StoreRefused,
+    StoreUnavailable,
+    TimeoutError,  # noqa: A004 - Celery's name, kept
+)
 from beatd.store.client import Script, border, connect
 from beatd.store.groups import Groups, NoGroups
 from beatd.store.outcomes import READY_STATES
@@ -257,5 +262,8 @@ def result_key(task_id: str) -> str:
 
 
 def decode(raw: bytes | str) -> Meta:
-    decoded: Meta = wire.loads(raw if isinstance(raw, bytes) else raw.encode())
-    return decoded
+    """The document; raises :class:`~beatd.exceptions.MessageError` for what is none."""
+    decoded: Any = wire.loads(raw if isinstance(raw, bytes) else raw.encode())
+    if not isinstance(decoded, dict) or not isinstance(decoded.get("status"), str):
+        raise MessageError("what is stored as the result of this task is not a result document")
+    return {"result": None, **decoded}

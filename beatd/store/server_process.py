@@ -85,7 +85,7 @@ class ServerProcess:
 
     def stop(self) -> None:
         """End the server, its data on disk: by command, then SIGTERM, then SIGKILL; 12 s at most."""
-        pid = self._pid()
+        pid = self.pid()
         steps: list[tuple[Callable[[], None], float]] = [
             (lambda: _send(pid, signal.SIGTERM), 2.0),
             (lambda: _send(pid, signal.SIGKILL), 2.0),
@@ -99,6 +99,10 @@ class ServerProcess:
             self._wait_for_end(seconds)
         if self.alive():
             raise StoreUnavailable(f"the embedded store's server (process {pid}) does not end; its log is {self.log}")
+
+    def terminate(self, pid: int | None) -> None:
+        """Send SIGTERM to the server, of which nothing but its process id is known any more."""
+        _send(pid, signal.SIGTERM)
 
     def _start(self, lock: int, *, tried: Binary | None) -> Binary:
         """Start a server that takes over ``lock``. ``tried``: the one that was just started, and that ended."""
@@ -154,7 +158,7 @@ class ServerProcess:
         while self.alive() and time.monotonic() < deadline:
             time.sleep(_POLL)
 
-    def _pid(self) -> int | None:
+    def pid(self) -> int | None:
         """The server's process id, from itself or, if it keeps silent, from the file that it wrote."""
         client = connect(self.url, timeout_ms=1_000, name="beatd-embedded")
         try:

@@ -9,6 +9,7 @@ import stat
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ import redis
 
 from beatd.exceptions import StoreRefused
 from beatd.store import server_binary
-from beatd.store.embedded import EmbeddedStore, open_embedded
+from beatd.store.embedded import EmbeddedStore, find_embedded, open_embedded
 from beatd.store.server_binary import Binary, choose, examine
 
 WaitUntil = Callable[..., Any]
@@ -224,6 +225,39 @@ def test_a_directory_of_another_user_is_refused(tmp_path: Path) -> None:
     os.chown(tmp_path / "store", 65534, 65534)
     with pytest.raises(StoreRefused, match="belongs to user 65534"):
         open_embedded(tmp_path)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_another_user_is_told_which_folder_it_is(tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
+    with open_embedded(tmp_path / "s"):
+        (tmp_path / "s").chmod(0o755)
+        (child := os.fork()) or _as_another_user(tmp_path / "s")
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def _as_another_user(state: Path) -> None:
+    """End the process with 0 if the store is refused in words."""
+    code = 1
+    try:
+        os.setgroups([])
+        os.setuid(12345)
+        find_embedded(state)
+    except StoreRefused as error:
+        code = 0 if str(state / "store") in str(error) and "run as the user" in str(error) else 2
+    finally:
+        os._exit(code)
+
+
+def test_the_server_ends_also_when_its_folder_is_gone(state: Path) -> None:
+    store = open_embedded(state)
+    pid = server_pid(store)
+    shutil.rmtree(state)
+    store.close()
+    deadline = time.monotonic() + 20
+    while alive(pid) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not alive(pid)
 
 
 def test_a_file_in_the_way_is_refused(tmp_path: Path) -> None:

@@ -122,7 +122,8 @@ def test_nothing_to_say(warnings: Warnings, text: str) -> None:
     ],
 )
 def test_warning(warnings: Warnings, text: str, warning: str) -> None:
-    assert warnings(text) == [f"beat.toml:1: beat_schedule.a.{warning}"]
+    line = 3 if warning.startswith("schedule:") else 4
+    assert warnings(text) == [f"beat.toml:{line}: beat_schedule.a.{warning}"]
 
 
 def test_a_herd_of_one_schedule(warnings: Warnings) -> None:
@@ -159,3 +160,19 @@ def test_many_warnings_of_one_kind_are_cut_short(warnings: Warnings) -> None:
     found = warnings("".join(entry("30", "expires = 31", name=f"e{n}") for n in range(25)))
     assert len(found) == 11
     assert found[-1].endswith("beat_schedule: and 15 more like the last one")
+
+
+@pytest.mark.parametrize(
+    ("schedule", "warning"),
+    [
+        ('"* */15 * * * *"', '"* */15 * * * *" has six fields, the second first: it runs every second'),
+        ('"5/15 * * * *"', '"5/15" is read as "5-59/15"'),
+        ('"0 3/6 * * *"', '"3/6" is read as "3-23/6"'),
+        ('"*/7 * * * *"', '"*/7" starts again at each hour: the last step is shorter than the others'),
+        ('"0 */5 * * *"', '"*/5" starts again at each day: the last step is shorter than the others'),
+        ('"0 0 31 * *"', 'there is no day 31 in some months; write "L" for the last day of each month'),
+        ("{ hour = 9 }", "minute is not set: it runs every minute of these hours; write minute = 0 for once"),
+    ],
+)
+def test_cron_notations_that_surprise(warnings: Warnings, schedule: str, warning: str) -> None:
+    assert warnings(entry(schedule)) == [f"beat.toml:3: beat_schedule.a.schedule: {warning}"]

@@ -51,6 +51,9 @@ BEYOND = {
         "blackout that ends before it begins",
         "once at no time",
         "an instant beyond the years",
+        "an expiry beyond time",
+        "a countdown beyond time",
+        "a limit beyond time",
     },
     "numbers that JSON does not have": {"not a number in args", "infinity deep in kwargs"},
 }

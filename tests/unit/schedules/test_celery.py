@@ -89,7 +89,7 @@ def test_a_field_means_the_same_set(name):
         value = random_value(choice, name)
         if isinstance(value, str):
             theirs = crontab_parser(size, field.low).parse(value)
-            assert set(values_of(read_field(value, field, long_steps=True))) == theirs, value
+            assert set(values_of(read_field(value, field, celery=True))) == theirs, value
         else:
             values = [value] if isinstance(value, int) else value
             assert set(values_of(mask_of(values, field))) == set(values)

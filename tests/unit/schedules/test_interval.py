@@ -10,16 +10,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from beatd.epoch import from_ms, to_ms
+from beatd.epoch import LAST_MS, from_ms, to_ms
 from beatd.exceptions import ScheduleError
 from beatd.schedules import bind, duration_ms, duration_text, every, latest, parse, period_ms
 
 T = datetime(2026, 3, 1, 10, 3, 7, 250_000, tzinfo=UTC)
 INSTANTS = st.datetimes(datetime(1900, 1, 1), datetime(2100, 1, 1), timezones=st.just(UTC))
+ANCHORS = st.datetimes(datetime(1970, 1, 1), datetime(2100, 1, 1), timezones=st.just(UTC))
 DURATIONS = st.integers(10, 400 * 86_400_000)
 
 
-@given(DURATIONS, INSTANTS, INSTANTS)
+@given(DURATIONS, ANCHORS, INSTANTS)
 def test_runs_lie_on_the_grid_and_none_is_left_out(ms, anchor, t):
     schedule = every(timedelta(milliseconds=ms), anchor=anchor)
     due = schedule.next_after(t)
@@ -27,12 +28,12 @@ def test_runs_lie_on_the_grid_and_none_is_left_out(ms, anchor, t):
     assert (to_ms(due) - to_ms(anchor)) % ms == 0
 
 
-@given(DURATIONS, INSTANTS, st.integers(1, 10**9))
+@given(DURATIONS, ANCHORS, st.integers(1, 10**9))
 def test_a_thousand_million_steps_do_not_drift(ms, anchor, steps):
     schedule = every(timedelta(milliseconds=ms), anchor=anchor)
     far = to_ms(anchor) + steps * ms
-    assert schedule.next_after_ms(far - 1) == far
-    assert schedule.next_after_ms(far) == far + ms
+    assert schedule.next_after_ms(far - 1) == (far if far <= LAST_MS else None)
+    assert schedule.next_after_ms(far) == (far + ms if far + ms <= LAST_MS else None)
 
 
 def test_a_tenth_of_a_second_stays_exact():
@@ -102,7 +103,7 @@ def test_notations_of_a_duration(value, ms):
     assert duration_ms(value) == ms
 
 
-@given(st.integers(0, 10**13))
+@given(st.integers(0, 36_525 * 86_400_000))
 def test_a_duration_reads_back(ms):
     assert duration_ms(duration_text(ms)) == ms
 
