@@ -1,9 +1,9 @@
 """URLs of a primary that sentinels are asked for."""
 
 import pytest
+from beatd.config.sentinel_url import SentinelUrl
 
 from beatd.broker import is_redis
-from beatd.config.sentinel_url import SentinelUrl
 from beatd.exceptions import StoreRefused
 from beatd.store.client import connect, place_of, redacted
 from beatd.store.server import database
