@@ -7,7 +7,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import redis
-from redis.exceptions import NoPermissionError, OutOfMemoryError, ReadOnlyError, RedisError, ResponseError
+from redis.exceptions import (
+    NoPermissionError,
+    NoScriptError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    RedisError,
+    ResponseError,
+)
 
 from beatd.store.client import IS_CLUSTER, border
 from beatd.store.keys import Keys
@@ -139,7 +146,7 @@ def _in_words(command: Command, error: RedisError, rule: str | None) -> Iterator
         yield "it is a read-only replica; give the URL of its primary"
     elif text.startswith(("CROSSSLOT", "MOVED", "CLUSTERDOWN")):
         yield IS_CLUSTER
-    elif "NOSCRIPT" not in text and "EXEC without MULTI" not in text:
+    elif not isinstance(error, NoScriptError) and "without MULTI" not in text:
         yield f"{name}: {text}"
 
 

@@ -189,7 +189,7 @@ def test_every_setting_of_a_section_is_documented(name, load):
     listed = list(rows(section("configuration.md", f"[{name}]")))
     assert {code(row[0]) for row in listed} == known_to(load, f"[{name}]\n")
     for row in listed:
-        url = 'url = "amqp://"\n' if name == "broker" and code(row[0]).removesuffix("_file") in BESIDE_URL else ""
+        url = 'url = "amqp:///"\n' if name == "broker" and code(row[0]).removesuffix("_file") in BESIDE_URL else ""
         assert load(f"[{name}]\n{url}{code(row[3])}\n"), row
 
 
