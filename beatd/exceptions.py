@@ -4,6 +4,7 @@
 
     BeatdError
     ├── ConfigError               the file or the command line is wrong; carries every fault found
+    │   └── WrongUrl              a URL that cannot be used (also a ValueError)
     ├── ScheduleError             a schedule that cannot be read (also a ValueError)
     ├── MessageError              a message that cannot be built or read
     ├── StoreError                the state store
@@ -67,6 +68,18 @@ class ConfigError(BeatdError):
         self.faults = tuple(faults)
         self.files = tuple(files)
         super().__init__("\n".join(map(str, self.faults)))
+
+
+class WrongUrl(ConfigError, ValueError):
+    """A URL that cannot be used; ``reason`` and the text have nothing of it that could be a secret."""
+
+    def __init__(self, shown: str, reason: str) -> None:
+        self.shown = shown
+        self.reason = reason
+        super().__init__([Fault(shown, None, "", reason)])
+
+    def __reduce__(self) -> tuple[type[WrongUrl], tuple[str, str]]:
+        return type(self), (self.shown, self.reason)
 
 
 class ScheduleError(BeatdError, ValueError):

@@ -22,7 +22,7 @@ from typing import Any
 
 import msgspec
 
-from beatd import wire
+from beatd import redaction, wire
 from beatd.exceptions import MessageError
 from beatd.redaction import redacted
 
@@ -252,13 +252,10 @@ def base64_text(body: bytes) -> bytes:
 
 def shown(task: str, arguments: object) -> str:
     """Arguments for logs and monitors; those of beatd's own tasks have secrets in them, in headers for one."""
-    return safe_repr(redacted(arguments) if task.startswith("beatd.") else arguments)
+    return safe_repr(redacted(arguments, at_most=REPR_MAX) if task.startswith("beatd.") else arguments)
 
 
 def safe_repr(value: object) -> str:
     """``repr(value)`` for people, cut to :data:`REPR_MAX` characters; never raises."""
-    try:
-        text = repr(value)
-    except Exception as error:  # noqa: BLE001 - a user's __repr__ may do anything, and a message must still leave
-        text = f"<{type(value).__name__} whose repr raised {type(error).__name__}>"
+    text = redaction.safe_repr(value)
     return text if len(text) <= REPR_MAX else f"{text[: REPR_MAX - 3]}..."

@@ -14,6 +14,7 @@ import msgspec
 
 from beatd.epoch import from_ms
 from beatd.schedules import Blackout, Schedule
+from beatd.urls import shown
 
 RUN_NAMESPACE = uuid.UUID("6f4b1f5e-8f0a-5d8c-9b57-0d2f3f6f5bea")
 """The namespace of run ids. It never changes: a run's id must be the same on every daemon of every version."""
@@ -147,6 +148,9 @@ class RedisSettings(msgspec.Struct, frozen=True, kw_only=True):
     wait_replicas: int = 0
     wait_timeout_ms: int = 500
 
+    def __repr__(self) -> str:
+        return f"RedisSettings({shown(self.url)!r}, prefix={self.prefix!r})"
+
 
 class BrokerSettings(msgspec.Struct, frozen=True, kw_only=True):
     """``[broker]``: where messages go; without a ``url`` into the state store itself.
@@ -157,6 +161,9 @@ class BrokerSettings(msgspec.Struct, frozen=True, kw_only=True):
     url: str | None = None
     default_queue: str = "celery"
     max_message_bytes: int = 1 << 20
+
+    def __repr__(self) -> str:
+        return f"BrokerSettings({shown(self.url) if self.url else None!r}, default_queue={self.default_queue!r})"
 
 
 class LeaderSettings(msgspec.Struct, frozen=True, kw_only=True):

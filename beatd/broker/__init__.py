@@ -6,6 +6,8 @@ The promise: when ``publish`` returns, the broker has the message; when it raise
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from beatd.broker.port import (
     Address,
     Arguments,
@@ -31,6 +33,7 @@ __all__ = [
     "open",
     "place_of",
     "redis_url",
+    "try_rights",
 ]
 
 
@@ -51,3 +54,10 @@ def open(url: str, *, arguments: Arguments = no_arguments) -> Publisher:  # noqa
     from beatd.broker.kombu import KombuPublisher  # noqa: PLC0415
 
     return KombuPublisher(url)
+
+
+def try_rights(url: str, queues: Sequence[str]) -> None:
+    """Try what is needed of a RabbitMQ: raises :class:`~beatd.exceptions.BrokerError` that names what is missing."""
+    from beatd.broker.rights import try_rights as tried  # noqa: PLC0415
+
+    tried(url, queues)

@@ -15,9 +15,11 @@ from kombu.exceptions import KombuError
 
 from beatd.broker.declaring import depth_of
 from beatd.broker.link import CONFIRMED, Blocked, Link
-from beatd.broker.port import PAUSES, Address, Arguments, Parcel, Refused, no_arguments, parcel, place_of
+from beatd.broker.port import PAUSES, Address, Arguments, Parcel, Refused, no_arguments, parcel
+from beatd.broker.rights import explained
 from beatd.exceptions import BrokerError, BrokerRefused
 from beatd.message import TaskMessage
+from beatd.urls import BrokerUrl
 
 log = logging.getLogger("beatd.broker")
 
@@ -31,9 +33,9 @@ class AmqpPublisher:
     batch = 1_000
 
     def __init__(self, url: str, arguments: Arguments = no_arguments) -> None:
-        self._url = url
+        self._url = BrokerUrl.parse(url)
         self._arguments = arguments
-        self._place = place_of(url)
+        self._place = self._url.shown
         self._lock = threading.Lock()
         self._owner = 0
         self._link: Link | None = None
@@ -124,4 +126,4 @@ class AmqpPublisher:
             raise Blocked(f"broker {self._place}: {error}") from None
         except (AMQPError, KombuError, OSError) as error:
             self._drop()
-            raise BrokerError(f"broker {self._place}: {error or type(error).__name__}") from error
+            raise BrokerError(f"broker {self._place}: {explained(error)}") from error

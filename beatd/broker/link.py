@@ -19,6 +19,7 @@ from beatd.broker import frames
 from beatd.broker.declaring import has_exchange, have_queue
 from beatd.broker.port import PUBLISH_TIMEOUT, Address, Arguments, Parcel, no_arguments
 from beatd.exceptions import BrokerError, MessageError
+from beatd.urls import BrokerUrl
 
 log = logging.getLogger("beatd.broker")
 
@@ -41,14 +42,15 @@ class Blocked(BrokerError):
 class Link:
     """A connection with one channel in confirm mode. After any error but :class:`Blocked` it is of no more use."""
 
-    def __init__(self, url: str, place: str, arguments: Arguments = no_arguments) -> None:
+    def __init__(self, url: str | BrokerUrl, place: str, arguments: Arguments = no_arguments) -> None:
         """Connect, to the first host that answers. Raises what kombu and py-amqp raise."""
         self._place = place
         self._arguments = arguments
         self._blocked = False
+        parsed = BrokerUrl.parse(url)
         self._kombu = kombu.Connection(
-            url,
-            connect_timeout=PUBLISH_TIMEOUT,
+            parsed.bare,
+            **{"connect_timeout": PUBLISH_TIMEOUT, **parsed.options},
             transport_options={
                 "read_timeout": PUBLISH_TIMEOUT,
                 "write_timeout": PUBLISH_TIMEOUT,
@@ -57,7 +59,9 @@ class Link:
                 "on_unblocked": self._on_unblocked,
             },
         )
-        self._kombu.ensure_connection(max_retries=url.count(";"), interval_start=0, reraise_as_library_errors=False)
+        self._kombu.ensure_connection(
+            max_retries=parsed.bare.count(";"), interval_start=0, reraise_as_library_errors=False
+        )
         self.connection: Any = self._kombu.connection
         self._channel = self._open_channel()
         self._gathered = bytearray()

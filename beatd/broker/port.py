@@ -5,8 +5,25 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
-from beatd.config.sentinel_url import names_service
 from beatd.message import TaskMessage
+from beatd.urls import is_amqp, is_redis, shown
+
+__all__ = [
+    "PAUSES",
+    "PUBLISH_ATTEMPTS",
+    "PUBLISH_TIMEOUT",
+    "Address",
+    "Arguments",
+    "Parcel",
+    "Publisher",
+    "Refused",
+    "is_amqp",
+    "is_redis",
+    "no_arguments",
+    "parcel",
+    "place_of",
+    "redis_url",
+]
 
 PUBLISH_ATTEMPTS = 4
 """How often ``publish`` offers a message before :class:`~beatd.exceptions.BrokerError` (Celery: three retries)."""
@@ -15,9 +32,6 @@ PUBLISH_TIMEOUT = 5.0
 
 PAUSES = (*(0.2 * attempt for attempt in range(PUBLISH_ATTEMPTS - 1)), None)
 """Seconds before each further attempt; None after the last."""
-
-_REDIS_SCHEMES = ("redis", "rediss", "unix", "redis+socket")
-_AMQP_SCHEMES = ("amqp", "amqps", "pyamqp")
 
 
 Arguments = Callable[[str], Mapping[str, Any]]
@@ -94,16 +108,6 @@ class Publisher(Protocol):
         """Close the connections; a later ``publish`` opens them again."""
 
 
-def is_redis(url: str) -> bool:
-    """Whether the URL names one Redis server, or the primary of sentinels, which beatd speaks to natively."""
-    return url.partition("://")[0] in _REDIS_SCHEMES or names_service(url)
-
-
-def is_amqp(url: str) -> bool:
-    """Whether the URL names a RabbitMQ, or several to choose from, divided by semicolons."""
-    return url.partition("://")[0] in _AMQP_SCHEMES
-
-
 def redis_url(url: str) -> str:
     """The URL in redis-py's spelling: Celery writes ``redis+socket:///path`` for redis-py's ``unix:///path``."""
     scheme, _, rest = url.partition("://")
@@ -114,10 +118,4 @@ def redis_url(url: str) -> str:
 
 def place_of(url: str) -> str:
     """The broker's URL for people: without passwords, also those of its alternatives, and without a query."""
-    return ";".join(map(_place, url.split(";")))
-
-
-def _place(url: str) -> str:
-    scheme, between, rest = url.partition("?")[0].rpartition("://")
-    user, at, host = rest.rpartition("@")
-    return f"{scheme}{between}{user.partition(':')[0]}{':***' if ':' in user else ''}{at}{host}"
+    return shown(url)

@@ -53,7 +53,7 @@ def check(
         raise click.exceptions.Exit(2) from None
     now_ms = SystemClock().now_ms()
     warnings = review(loaded, now_ms)
-    attempts = _try_servers(loaded.settings) if connect else []
+    attempts = _try_servers(loaded.settings, loaded.entries) if connect else []
     ok = all(attempt.ok for attempt in attempts)
     if as_json:
         more = {"connections": [attempt._asdict() for attempt in attempts]} if connect else {}
@@ -66,10 +66,10 @@ def check(
         raise click.exceptions.Exit(1)
 
 
-def _try_servers(settings: Settings) -> list[Attempt]:
+def _try_servers(settings: Settings, entries: Sequence[Entry]) -> list[Attempt]:
     from beatd.cli.connections import try_servers  # noqa: PLC0415 - loads what talks to servers
 
-    return try_servers(settings)
+    return try_servers(settings, entries)
 
 
 def _as_json(faults: Sequence[Fault]) -> list[dict[str, Any]]:

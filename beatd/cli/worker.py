@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--app", "-A", "app_name", metavar="MODULE[:APP]", help="The app whose tasks are run.")
 @click.option("--config", "config_file", metavar="FILE", help="Take broker, results, app and timezone from beat.toml.")
-@click.option("--broker", "-b", metavar="URL", help="Where messages come from.")
-@click.option("--result-backend", metavar="URL", help="Where results go.")
+@click.option("--broker", "-b", envvar="BEATD_BROKER_URL", metavar="URL", help="Where messages come from.")
+@click.option("--result-backend", envvar="BEATD_RESULT_BACKEND", metavar="URL", help="Where results go.")
 @click.option("--concurrency", "-c", type=click.IntRange(1), metavar="N", help="Processes or threads; default: CPUs.")
 @click.option(
     "--pool", "-P", type=click.Choice(["prefork", "threads", "asyncio", "solo"]), help="Where tasks run; prefork."

@@ -97,6 +97,12 @@ SECTIONS: Mapping[str, Fields] = {
             "Where the state store is: a URL, or embedded for a private server on this host.",
             "redis://:${REDIS_PASSWORD}@redis.example.com:6379/0",
         ),
+        "host": Field("host", values.host, "The host, where url names none.", "redis.example.com"),
+        "port": Field("port", whole(1, 65_535), "The port, where url names none.", 6379),
+        "username": Field("username", values.secret, "The user, where url names none.", "beatd"),
+        "password": Field(
+            "password", values.secret, "The password as it is: nothing in it is encoded.", "${PASSWORD:-secret}"
+        ),
         "prefix": Field("prefix", values.text, "All keys begin with it and a colon.", "billing"),
         "timeout": Field("timeout_ms", duration(10), "For connecting and for each answer; at least 10 ms.", "2s"),
         "wait_replicas": Field("wait_replicas", whole(0, 100), "How many replicas confirm each batch of claims.", 1),
@@ -108,6 +114,12 @@ SECTIONS: Mapping[str, Fields] = {
             values.url(),
             "Where messages go: any URL that kombu takes. Without one: the state store itself.",
             "amqp://guest:${RABBITMQ_PASSWORD:-guest}@localhost//",
+        ),
+        "host": Field("host", values.host, "The host, where url names none.", "rabbitmq.example.com"),
+        "port": Field("port", whole(1, 65_535), "The port, where url names none.", 5672),
+        "username": Field("username", values.secret, "The user, where url names none.", "beatd"),
+        "password": Field(
+            "password", values.secret, "The password as it is: nothing in it is encoded.", "${PASSWORD:-secret}"
         ),
         "default_queue": Field("default_queue", values.text, "The queue of entries that name none.", "cron"),
         "max_message_size": Field(

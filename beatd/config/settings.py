@@ -15,8 +15,10 @@ from beatd.config.faults import Report
 from beatd.config.fields import SECTIONS, Field, Fields, read_fields, read_value, refuse_unknown
 from beatd.config.values import Wrong, told
 from beatd.config.variables import Substituted
+from beatd.exceptions import WrongUrl
 from beatd.model import BrokerSettings, HistorySettings, LeaderSettings, LogSettings, RedisSettings, Settings
 from beatd.schedules import duration_text
+from beatd.urls import RedisUrl, check_broker, with_login
 
 STRUCTS: Mapping[str, type[Any]] = {
     "redis": RedisSettings,
@@ -32,7 +34,7 @@ _INCLUDED = dict.fromkeys(("timezone", "defaults", "beat_schedule"))
 STATE_DIR = ".beatd"
 """Where the daemon may write when nobody says anything."""
 
-SECRETS = ("url",)
+SECRETS = ("url", "password")
 """Settings that may be kept in a file of their own, named by ``<setting>_file``."""
 
 FILE = "{}_file"
@@ -90,7 +92,32 @@ def _section(name: str, raw: Any, folder: FilePath, report: Report) -> Any:
     read = read_fields(
         {**raw, **secrets}, fields, "UTC", report, lambda key: (name, FILE.format(key) if key in secrets else key)
     )
-    return STRUCTS[name](**read)
+    return STRUCTS[name](**_whole_url(name, read, raw, report))
+
+
+def _whole_url(section: str, read: dict[str, Any], raw: Mapping[str, Any], report: Report) -> dict[str, Any]:
+    """The settings, with what stands beside the URL put into it."""
+    beside = {key: read.pop(key) for key in BESIDE_URL if key in read}
+    if not beside:
+        return read
+    path = (section, next(key for key in raw if key.removesuffix("_file") in beside))
+    if any(key in raw for key in ("url", FILE.format("url"))) and "url" not in read:
+        return read  # it is faulty, and that was reported
+    url = read.get("url", "redis://" if section == "redis" else None)
+    if url in (None, "embedded"):
+        report.add(path, "it needs a url beside it" if url is None else 'it has no meaning beside url = "embedded"')
+        return read
+    try:
+        whole = with_login(url, **beside)
+        (RedisUrl.parse if section == "redis" else check_broker)(whole)
+    except WrongUrl as error:
+        report.add(path, error.reason)
+        return read
+    return {**read, "url": whole}
+
+
+BESIDE_URL = ("host", "port", "username", "password")
+"""Settings that say a part of the URL."""
 
 
 def _secrets(
@@ -104,8 +131,9 @@ def _secrets(
             if key in raw:
                 report.add(path, f"set either {key} or {named}")
             secret = read_value(lambda value, _zone: _content(folder, value), raw[named], "", report, path)
-            if secret is not UNSET:
-                found[key] = secret
+            if secret is not UNSET:  # a URL may have blank lines around it, and a password one line end
+                text = secret.strip() if key == "url" else secret.removesuffix("\n").removesuffix("\r")
+                found[key] = Substituted(text, secret.written)
     return found
 
 
@@ -129,7 +157,7 @@ def _content(folder: FilePath, raw: Any) -> Substituted:
         raise Wrong(f"{told(raw)} cannot be read: it is not UTF-8") from None
     if len(text) > _LONGEST_SECRET:
         raise Wrong(f"{told(raw)} has more than {_LONGEST_SECRET} characters; expected one line")
-    return Substituted(text.strip(), str(told(raw)))
+    return Substituted(text, str(told(raw)))
 
 
 def _timed(leader: LeaderSettings, raw: Any, report: Report) -> LeaderSettings:

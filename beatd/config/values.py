@@ -11,17 +11,18 @@ from collections.abc import Callable
 from datetime import UTC, date, datetime, time
 from typing import Any
 
+from beatd import urls
 from beatd.config import accepts as said
 from beatd.config.accepts import accepts, either, matching, or_variable
 from beatd.config.faults import near, quoted
 from beatd.config.lines import Path
-from beatd.config.sentinel_url import SCHEME as SENTINEL
-from beatd.config.sentinel_url import SentinelUrl
 from beatd.config.size import size_text
 from beatd.config.variables import Substituted, plain
 from beatd.epoch import in_range, to_ms
+from beatd.exceptions import WrongUrl
 from beatd.schedules import duration_ms, zone
 from beatd.schedules.literals import shown
+from beatd.urls import SENTINEL
 
 Reader = Callable[[Any, str], Any]
 
@@ -209,27 +210,43 @@ def url(*schemes: str, also: str = "") -> Reader:
 
     @accepts(or_variable(matching(rf"^(?:{also}|{place})$" if also else f"^{place}$")))
     def reader(value: Any, _zone: str = "") -> str:
-        address = text(value)
+        address = secret(value)
         if also and address == also:
             return address
-        scheme, separator, rest = address.partition("://")
-        if not separator or not rest or not re.fullmatch(r"[A-Za-z][A-Za-z0-9+.\-]*", scheme):
+        scheme = urls.scheme_of(address)
+        if not scheme or not address.partition("://")[2]:
             raise Wrong("not a URL: expected " + _forms(schemes, also))
         if schemes and scheme not in schemes:
             shown = "" if isinstance(value, Substituted) else f", got {quoted(scheme + '://…')}"
             raise Wrong("expected " + _forms(schemes, also) + shown)
-        if schemes and address.startswith(SENTINEL):
-            _check_sentinel(address)
+        try:
+            urls.RedisUrl.parse(address) if schemes else urls.check_broker(address)
+        except WrongUrl as error:
+            raise Wrong(f"{error.shown}: {error.reason}") from None
         return address
 
     return reader
 
 
-def _check_sentinel(address: str) -> None:
-    try:
-        SentinelUrl.parse(address)
-    except ValueError as error:
-        raise Wrong(str(error)) from None
+@accepts(said.TEXT)
+def secret(value: Any, _zone: str = "") -> str:
+    """Text that is never shown, whatever is wrong with it."""
+    if not isinstance(value, str):
+        raise Wrong(f"expected a string, got a {type(value).__name__}")
+    if not value.strip():
+        raise Wrong("expected a string that is not empty")
+    if _CONTROL.search(value):
+        raise Wrong("it has a control character in it")
+    return str(value)
+
+
+@accepts(said.TEXT)
+def host(value: Any, _zone: str = "") -> str:
+    """The name or address of a server."""
+    name = text(value)
+    if not urls.is_host(name):
+        raise Wrong(f"expected the name or address of a host, got {told(value)}")
+    return name
 
 
 def _forms(schemes: tuple[str, ...], also: str) -> str:

@@ -12,15 +12,17 @@ from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
 
 import redis
 from redis.backoff import NoBackoff
+from redis.connection import Connection, SSLConnection, UnixDomainSocketConnection
 from redis.exceptions import (
+    AskError,
     AuthenticationError,
     AuthorizationError,
     BusyLoadingError,
     ClusterDownError,
+    MovedError,
     NoPermissionError,
     OutOfMemoryError,
     ReadOnlyError,
@@ -31,20 +33,25 @@ from redis.exceptions import (
 from redis.retry import Retry
 from redis.sentinel import MasterNotFoundError as NoPrimary
 
-from beatd.config.sentinel_url import SCHEME as SENTINEL
-from beatd.exceptions import StoreRefused, StoreUnavailable, StoreWentBack, TermLost
+from beatd.exceptions import StoreRefused, StoreUnavailable, StoreWentBack, TermLost, WrongUrl
 from beatd.store import sentinel
 from beatd.store.keys import type_of
 from beatd.store.replicas import Replicas
+from beatd.urls import RedisUrl
 
 
-def connect(url: str, *, timeout_ms: int = 5_000, name: str = "beatd") -> redis.Redis:
+def connect(url: str | RedisUrl, *, timeout_ms: int = 5_000, name: str = "beatd") -> redis.Redis:
     """A client of the server at ``url`` (``redis://``, ``rediss://``, ``unix://``); connects on first use.
 
     With ``sentinel://`` it is one of whatever the sentinels call the primary: they are asked for each new connection.
     ``timeout_ms`` bounds connecting and every answer. ``name`` is shown by ``CLIENT LIST``.
-    Raises :class:`StoreRefused` if the URL itself cannot be read.
+    Raises :class:`WrongUrl` if the URL cannot be used.
     """
+    parsed = RedisUrl.parse(url)
+    for option in _FILES:
+        path = parsed.options.get(option)
+        if path and not Path(path).exists():
+            raise WrongUrl(parsed.shown, f"{option}: there is no file {path}")
     seconds = timeout_ms / 1000
     options: dict[str, Any] = {
         "socket_timeout": seconds,
@@ -52,17 +59,13 @@ def connect(url: str, *, timeout_ms: int = 5_000, name: str = "beatd") -> redis.
         "client_name": name,
         "retry": Retry(NoBackoff(), 0),
     }
-    if not url.startswith("unix:"):
+    if parsed.path is None:
         options |= {"socket_connect_timeout": seconds, "socket_keepalive": True}
-    try:
-        client = sentinel.connect(url, **options) if url.startswith(SENTINEL) else redis.Redis.from_url(url, **options)
-    except (ValueError, TypeError) as error:
-        raise StoreRefused(f"{redacted(url)} is not a Redis URL: {error}") from None
-    for option in _FILES:
-        path = client.connection_pool.connection_kwargs.get(option)
-        if path and not Path(path).exists():
-            raise StoreRefused(f"{redacted(url)}: {option}: there is no file {path}")
-    return client
+    options |= parsed.arguments
+    if parsed.service is not None:
+        return sentinel.connect(parsed, options)
+    kind = UnixDomainSocketConnection if parsed.path is not None else SSLConnection if parsed.tls else Connection
+    return redis.Redis.from_pool(redis.ConnectionPool(connection_class=kind, **options))
 
 
 _FILES = ("ssl_ca_certs", "ssl_ca_path", "ssl_certfile", "ssl_keyfile")
@@ -81,6 +84,8 @@ def border(client: redis.Redis) -> Iterator[None]:
 def translated(error: RedisError, place: str) -> Exception:
     """beatd's error for one of redis-py's."""
     text = str(error).partition(" script: ")[0]  # where in a script it happened says nothing to people
+    if text.startswith(_OF_CLUSTERS) or isinstance(error, MovedError | AskError):
+        text = f"{IS_CLUSTER} ({text})"
     match error:
         case ResponseError() if text.startswith("FENCED"):
             return TermLost(text)
@@ -94,18 +99,35 @@ def translated(error: RedisError, place: str) -> Exception:
             return StoreRefused(f"state store {place}: {text}")
         case BusyLoadingError() | ReadOnlyError() | OutOfMemoryError() | ClusterDownError() | TryAgainError():
             return StoreUnavailable(f"state store {place}: {text}")
-        case redis.ConnectionError() if (distrust := _DISTRUST.search(text)) and not isinstance(error, NoPrimary):
-            hint = "name the authority that signed it with ?ssl_ca_certs=FILE in the URL, and the server as it does"
-            return StoreRefused(f"state store {place}: its certificate is not trusted: {distrust[1]}; {hint}")
         case redis.ConnectionError() | redis.TimeoutError():
-            return StoreUnavailable(f"state store {place}: {text}")
+            return _unreachable(error, text, place)
         case ResponseError() if text.startswith(_PASSING):
             return StoreUnavailable(f"state store {place}: {text}")
         case _:
             return StoreRefused(f"state store {place}: {text}")
 
 
-_DISTRUST = re.compile(r"certificate verify failed: (.*?)\.? \(_ssl")
+def _unreachable(error: RedisError, text: str, place: str) -> Exception:
+    """For a connection that failed: in words of TLS where that is the reason, or may be."""
+    if isinstance(error, NoPrimary):
+        return StoreUnavailable(f"state store {place}: {text}")
+    if distrust := _DISTRUST.search(text):
+        hint = "name the authority that signed it with ?ssl_ca_certs=FILE in the URL, and the server as it does"
+        wrong = f"its certificate is not trusted: {distrust[1].strip(' .')}; {hint}"
+        return StoreRefused(f"state store {place}: {wrong}")
+    if any(word in text for word in _NO_TLS):
+        return StoreUnavailable(f"state store {place}: it does not speak TLS on this port; write redis:// ({text})")
+    if any(word in text for word in _CLOSED):
+        text = f"{text} (so does a server that expects TLS: rediss://)"
+    return StoreUnavailable(f"state store {place}: {text}")
+
+
+_OF_CLUSTERS = ("CROSSSLOT", "MOVED ", "ASK ")
+_DISTRUST = re.compile(r"certificate verify failed: ([^(\n]{1,300})\(_ssl")
+_NO_TLS = ("WRONG_VERSION_NUMBER", "wrong version number", "RECORD_LAYER_FAILURE", "record layer failure")
+_CLOSED = ("Connection closed by server", "Connection reset by peer")
+
+IS_CLUSTER = "it is a Redis Cluster, which beatd does not use; give the URL of a server that is not part of one"
 
 _PASSING = ("LOADING", "READONLY", "OOM", "MASTERDOWN", "BUSY", "TRYAGAIN", "CLUSTERDOWN", "NOREPLICAS", "MISCONF")
 """Answers of a server that will do better later."""
@@ -119,22 +141,6 @@ def place_of(client: redis.Redis) -> str:
     if path := options.get("path"):
         return str(path)
     return f"{options.get('host', 'localhost')}:{options.get('port', 6379)}/{options.get('db', 0)}"
-
-
-def redacted(url: str) -> str:
-    """The URL with its passwords replaced, fit for logs."""
-    url = _QUERY_PASSWORD.sub(r"\1***", url)
-    try:
-        parts = urlsplit(url)
-    except ValueError:
-        return f"{url.partition('://')[0]}://…"  # nobody can tell what in it is a password
-    if parts.password is None:
-        return url
-    host = parts.netloc.rpartition("@")[2]
-    return urlunsplit(parts._replace(netloc=f"{parts.username or ''}:***@{host}"))
-
-
-_QUERY_PASSWORD = re.compile(r"([?&]\w*password=)[^&]*")
 
 
 class Script:

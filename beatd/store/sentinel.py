@@ -7,10 +7,9 @@ from contextlib import suppress
 from typing import Any
 
 import redis
-from redis.connection import parse_url
 from redis.sentinel import MasterNotFoundError, SentinelConnectionPool
 
-from beatd.config.sentinel_url import SentinelUrl
+from beatd.urls import RedisUrl
 
 ASK_S = 1.0
 """Seconds at most for a sentinel to answer: it only has to look into its memory, and another one can be asked."""
@@ -26,7 +25,7 @@ _SHARE = 0.1
 class Sentinels:
     """Those that watch one service, in the order in which they are asked: the one that answered last comes first."""
 
-    def __init__(self, url: SentinelUrl, options: dict[str, Any]) -> None:
+    def __init__(self, url: RedisUrl, options: dict[str, Any]) -> None:
         self.place = url.place
         self._order = url.sentinels
         self._options = options
@@ -81,21 +80,19 @@ class PrimaryPool(SentinelConnectionPool):
         self._look_at = started + max(LOOK_EVERY_S, took / _SHARE)
 
 
-def connect(url: str, **options: Any) -> redis.Redis:
-    """A client of whatever is the primary of the service at ``url``; ``options`` are redis-py's for a connection.
-
-    Raises :class:`ValueError` for a URL that cannot be read.
-    """
-    parsed = SentinelUrl.parse(url)
-    primary: dict[str, Any] = {**options, **parse_url(parsed.primary)}  # type: ignore[no-untyped-call]
-    tls = primary.pop("connection_class", None) is not None
-    del primary["host"]
-    asking = {key: value for key, value in primary.items() if key.startswith(("socket_", "ssl_"))}
+def connect(url: RedisUrl, options: dict[str, Any]) -> redis.Redis:
+    """A client of whatever is the primary of the service at ``url``; ``options`` are redis-py's for a connection."""
+    asking = {key: value for key, value in options.items() if key.startswith(("socket_", "ssl_"))}
     for key in ("socket_timeout", "socket_connect_timeout"):
         asking[key] = min(asking[key], ASK_S)
-    asking |= {"retry": primary["retry"], "username": parsed.username, "password": parsed.password, "ssl": tls}
-    sentinels = Sentinels(parsed, asking)
-    pool = PrimaryPool(parsed.service, sentinels, ssl=tls, **primary)  # type: ignore[no-untyped-call]
+    asking |= {
+        "retry": options["retry"],
+        "username": url.sentinel_username,
+        "password": url.sentinel_password,
+        "ssl": url.tls,
+    }
+    sentinels = Sentinels(url, asking)
+    pool = PrimaryPool(url.service, sentinels, ssl=url.tls, **options)  # type: ignore[no-untyped-call]
     return redis.Redis.from_pool(pool)
 
 

@@ -10,7 +10,7 @@ import redis
 
 from beatd.exceptions import StoreRefused
 from beatd.store import sentinel
-from beatd.store.client import border, place_of
+from beatd.store.client import IS_CLUSTER, border, place_of
 
 log = logging.getLogger("beatd.store")
 
@@ -23,11 +23,19 @@ def inspect(client: redis.Redis) -> None:
 
     Raises :class:`~beatd.exceptions.StoreUnavailable` if there is no answer.
     """
-    with border(client):
-        info: dict[str, Any] = client.info()
+    info = facts(client)
     _check_version(info, place_of(client))
+    if info.get("cluster_enabled"):
+        raise StoreRefused(f"state store {place_of(client)}: {IS_CLUSTER}")
     for event, text in _warnings(info):
         log.warning("%s: %s", place_of(client), text, extra={"event": event})
+
+
+def facts(client: redis.Redis) -> dict[str, Any]:
+    """What the server says of itself (``INFO``). Raises as :func:`inspect` does."""
+    with border(client):
+        found: dict[str, Any] = client.info()
+    return found
 
 
 def check_wait(client: redis.Redis) -> None:

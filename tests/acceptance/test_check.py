@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import redis
 
 EXAMPLE = Path(__file__).parents[2] / "config" / "beat.toml"
 
@@ -183,3 +184,33 @@ def test_connect_tells_which_server_would_be_embedded(tmp_path: Path) -> None:
     done = beatd("check", "--connect", cwd=tmp_path)
     assert done.returncode == 0
     assert "store embedded: would be " in done.stdout
+
+
+def connected(tmp_path: Path, url: str) -> tuple[int, str]:
+    (tmp_path / "beat.toml").write_text(GOOD + f'\n[redis]\nurl = "{url}"\n')
+    done = beatd("check", "--connect", cwd=tmp_path)
+    return done.returncode, done.stdout + done.stderr
+
+
+def test_connect_names_a_server_that_cannot_keep_state(tmp_path: Path, start_server) -> None:
+    primary = start_server()
+    replica = start_server("--replicaof", "127.0.0.1", str(primary.port))
+    assert "it is a read-only replica; give the URL of its primary, 127.0.0.1" in connected(tmp_path, replica.url)[1]
+    full = start_server("--maxmemory", "100kb")
+    assert "its memory is full" in connected(tmp_path, full.url)[1]
+    cluster = start_server("--cluster-enabled", "yes")
+    assert "it is a Redis Cluster" in connected(tmp_path, cluster.url)[1]
+
+
+def test_connect_names_each_missing_right_with_its_rule(tmp_path: Path, start_server) -> None:
+    server = start_server()
+    with redis.Redis.from_url(server.url) as admin:
+        admin.execute_command("ACL", "SETUSER", "beatd", "on", ">pw", "~{beatd}:*", "resetchannels", "+@all", "-eval")
+        code, said = connected(tmp_path, server.url.replace("://", "://beatd:pw@"))
+        assert code == 1
+        assert "add +eval" in said
+        assert "add &{beatd}:wake" in said
+        admin.execute_command("ACL", "SETUSER", "beatd", "allchannels", "+eval")
+        code, said = connected(tmp_path, server.url.replace("://", "://beatd:pw@"))
+        assert "add ~celery*" in said
+        assert admin.keys() == []

@@ -15,9 +15,9 @@ from amqp.exceptions import AMQPError, ResourceLocked
 from kombu.exceptions import KombuError
 
 from beatd.broker.bus.port import Letter, Names, check_reply_address, opened, sealed
-from beatd.broker.port import place_of
 from beatd.exceptions import BrokerError, MessageError
 from beatd.message import TaskMessage
+from beatd.urls import BrokerUrl
 
 log = logging.getLogger(__name__)
 
@@ -34,10 +34,10 @@ class AmqpBus:
     """One connection with one channel."""
 
     def __init__(self, url: str, names: Names, timeout: float) -> None:
-        self._url = url
+        self._url = BrokerUrl.parse(url)
         self._names = names
         self._timeout = timeout
-        self.place = place_of(url)
+        self.place = self._url.shown
         self.listening = True
         self._kombu: Any = None
         self._channel: Any = None
@@ -56,9 +56,8 @@ class AmqpBus:
 
     def _open(self) -> None:
         self._kombu = kombu.Connection(
-            self._url,
-            connect_timeout=self._timeout,
-            heartbeat=_HEARTBEAT_S,
+            self._url.bare,
+            **{"connect_timeout": self._timeout, "heartbeat": _HEARTBEAT_S, **self._url.options},
             transport_options={
                 "read_timeout": self._timeout,
                 "write_timeout": self._timeout,
@@ -67,7 +66,7 @@ class AmqpBus:
                 "on_unblocked": self._on_unblocked,
             },
         )
-        retries = self._url.count(";")
+        retries = self._url.bare.count(";")
         self._kombu.ensure_connection(max_retries=retries, interval_start=0, reraise_as_library_errors=False)
         self.listening = True
         self._exchanges.clear()

@@ -14,8 +14,8 @@ from collections.abc import Sequence
 
 from beatd.broker import Arguments
 from beatd.broker.deliveries import Content
-from beatd.broker.port import place_of
 from beatd.exceptions import BrokerError
+from beatd.urls import BrokerUrl
 from beatd.worker.consumers.amqp_envelope import envelope_of
 from beatd.worker.consumers.amqp_held import Held
 from beatd.worker.consumers.amqp_line import Line
@@ -48,7 +48,7 @@ class AmqpConsumer:
         """What the pool wanted at first: one message for each of its processes or threads."""
         self._failures = 0
         self._again_at = 0.0
-        self.place = place_of(url)
+        self.place = BrokerUrl.parse(url).shown
 
     def queues(self) -> list[str]:
         return list(self._queues)

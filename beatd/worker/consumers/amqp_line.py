@@ -18,8 +18,8 @@ from kombu.exceptions import KombuError
 from beatd.broker import Arguments
 from beatd.broker.declaring import have_queue
 from beatd.broker.deliveries import HEARTBEAT, Closed, Content, Stream
-from beatd.broker.port import place_of
 from beatd.exceptions import BrokerError
+from beatd.urls import BrokerUrl
 
 kombu: Any = _kombu  # only half of it is typed
 
@@ -41,7 +41,8 @@ class Line:
 
     def __init__(self, url: str, queues: Sequence[str], arguments: Arguments) -> None:
         """Connect to the first host that answers, and see to it that the queues are there."""
-        self._place = place_of(url)
+        parsed = BrokerUrl.parse(url)
+        self._place = parsed.shown
         self._lock = threading.Lock()
         self._out = bytearray()
         self._names: dict[str, str] = {}
@@ -50,9 +51,14 @@ class Line:
         """Of the consumers before these, whose last messages may be on their way."""
         self._number = 0
         try:
-            self._kombu = kombu.Connection(url, connect_timeout=_CONNECT_S, heartbeat=_SILENCE_S)
+            self._kombu = kombu.Connection(
+                parsed.bare, **{"connect_timeout": _CONNECT_S, **parsed.options, "heartbeat": _SILENCE_S}
+            )
             self._kombu.ensure_connection(
-                max_retries=url.count(";"), interval_start=0, reraise_as_library_errors=False, timeout=_CONNECT_S * 4
+                max_retries=parsed.bare.count(";"),
+                interval_start=0,
+                reraise_as_library_errors=False,
+                timeout=_CONNECT_S * 4,
             )
             connection = self._kombu.connection
             for name in queues:

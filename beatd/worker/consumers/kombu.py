@@ -22,7 +22,7 @@ from kombu.exceptions import KombuError
 from beatd.broker import Arguments
 from beatd.broker.kombu import task_queue
 from beatd.exceptions import BrokerError
-from beatd.store.client import redacted
+from beatd.urls import shown
 from beatd.worker.consumers.aside import Aside
 from beatd.worker.consumers.kombu_envelope import envelope_of, queue_of
 from beatd.worker.messages import Delivery
@@ -68,7 +68,7 @@ class KombuConsumer:
         os.set_blocking(self._awake, False)
         os.set_blocking(self._wake, False)
         self._errors: tuple[type[BaseException], ...] = (KombuError, OSError, *_transport_errors(url))
-        self.place = redacted(url)
+        self.place = shown(url)
 
     def queues(self) -> list[str]:
         return list(self._names)

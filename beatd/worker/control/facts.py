@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
 from typing import Any
-from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
 
 from beatd import wire
 from beatd.exceptions import MessageError
 from beatd.message import open_envelope, safe_repr
-from beatd.store.client import redacted
+from beatd.urls import BrokerUrl, RedisUrl, is_amqp, is_redis, scheme_of
 from beatd.worker.control.station import Station
 from beatd.worker.request import Request
-
-_MASK = "********"
-_SECRET = re.compile("API|TOKEN|KEY|SECRET|PASS|SIGNATURE|DATABASE|CREDENTIAL", re.IGNORECASE)
-_WITH_PASSWORD = re.compile(r"(\w[\w+.-]*://[^/@:\s;]*):[^@\s;]+@")
 
 
 def request_info(station: Station, request: Request, *, tag: int | None = None, began: float | None = None) -> Any:
@@ -91,18 +84,17 @@ def queue_info(name: str) -> dict[str, Any]:
 
 def broker_info(url: str) -> dict[str, Any]:
     """The broker as ``inspect stats`` shows it: without its password."""
-    parts = urlsplit(url.split(";", maxsplit=1)[0])
-    transport = parts.scheme.removeprefix("py") or "redis"
+    scheme = scheme_of(url)
+    known = RedisUrl.parse(url) if is_redis(url) else BrokerUrl.parse(url) if is_amqp(url) else None
+    transport = scheme.removeprefix("py") or "redis"
     secure = transport in {"rediss", "amqps"}
     transport = transport.removesuffix("s") if secure else transport
-    on_socket = transport in {"unix", "redis+socket"}
-    named = parse_qs(parts.query)
-    database = named.get("virtual_host") or named.get("db") or [""]
+    host, port, virtual_host = _place(known)
     return {
-        "hostname": unquote(parts.path) if on_socket else parts.hostname or "localhost",
-        "userid": parts.username or None,
-        "virtual_host": (database[0] if on_socket else unquote(parts.path[1:])) or _FIRST.get(transport, "0"),
-        "port": _port(parts) or _PORTS.get(transport),
+        "hostname": host or "localhost",
+        "userid": known.username if known else None,
+        "virtual_host": virtual_host,
+        "port": port or _PORTS.get(transport),
         "insist": False,
         "ssl": secure,
         "transport": transport,
@@ -118,36 +110,17 @@ def broker_info(url: str) -> dict[str, Any]:
 
 
 _PORTS = {"redis": 6379, "amqp": 5672}
-_FIRST = {"amqp": "/"}
-"""The virtual host that is meant when a URL names none; on Redis a database."""
 
 
-def _port(parts: SplitResult) -> int | None:
-    try:
-        return parts.port
-    except ValueError:
-        return None
-
-
-def censored(settings: Mapping[Any, Any]) -> dict[str, Any]:
-    """Settings fit to be shown: JSON values, what sounds like a secret masked, and no password in any URL."""
-    return {str(name): _shown(str(name), value) for name, value in settings.items() if not str(name).startswith("__")}
-
-
-def _shown(name: str, value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return censored(value)
-    if _SECRET.search(name):
-        return _MASK
-    if isinstance(value, list | tuple | set | frozenset):
-        return [_shown("", each) for each in value]
-    if isinstance(value, str):
-        return _without_password(value)
-    return value if value is None or isinstance(value, bool | int | float) else _without_password(safe_repr(value))
-
-
-def _without_password(text: str) -> str:
-    return _WITH_PASSWORD.sub(rf"\1:{_MASK}@", redacted(text) if "://" in text and " " not in text else text)
+def _place(url: RedisUrl | BrokerUrl | None) -> tuple[str | None, int | None, str]:
+    """The host or socket, the port, and the database or virtual host."""
+    match url:
+        case BrokerUrl():
+            return *url.hosts[0], url.virtual_host
+        case RedisUrl():
+            host, port = url.sentinels[0] if url.sentinels else (url.path or url.host, url.port)
+            return host, port, str(url.database)
+    return None, None, ""
 
 
 def json_safe(value: Any) -> Any:

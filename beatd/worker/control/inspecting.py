@@ -13,10 +13,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import beatd
+from beatd import urls
 from beatd.epoch import from_ms
 from beatd.exceptions import MessageError
-from beatd.store.client import redacted
-from beatd.worker.control.facts import broker_info, censored, queue_info, request_info
+from beatd.redaction import censored
+from beatd.worker.control.facts import broker_info, queue_info, request_info
 from beatd.worker.control.panel import command, truth
 from beatd.worker.control.station import Station
 from beatd.worker.messages import Delivery, headers_of
@@ -177,12 +178,13 @@ def active_queues(station: Station, **_: Any) -> list[Any]:
 @command("inspect")
 def report(station: Station) -> dict[str, str]:
     """Describe the installation, for bug reports."""
+    backend = station.app.conf.result_backend
     settings = "\n".join(f"{name}: {value!r}" for name, value in sorted(conf(station).items()))
     text = (
         f"software -> beatd:{beatd.__version__} py:{platform.python_version()} imp:{platform.python_implementation()}\n"
         f"platform -> system:{platform.system()} arch:{platform.machine()} kernel version:{platform.release()}\n"
         f"settings -> transport:{broker_info(station.url)['transport']} "
-        f"results:{redacted(str(station.app.conf.result_backend or 'disabled'))}\n\n{settings}\n"
+        f"results:{urls.shown(str(backend)) if backend else 'disabled'}\n\n{settings}\n"
     )
     return {"ok": text}
 

@@ -16,9 +16,9 @@ from beatd.broker.bus import LamportClock, Letter, Names
 from beatd.broker.bus.port import check_reply_address
 from beatd.exceptions import BrokerError, MessageError
 from beatd.message import build, envelope
+from beatd.redaction import censored
 from beatd.store.keys import Keys
 from beatd.store.revoked import KEPT_MS, LIMIT, RevokedStore
-from beatd.worker.control.facts import censored
 from beatd.worker.control.node import Node
 from beatd.worker.control.panel import COMMANDS
 from beatd.worker.control.remote import Remote
