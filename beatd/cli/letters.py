@@ -87,7 +87,8 @@ def facts(found: Found) -> dict[str, Any]:
         "task": headers.get("task"),
         "task_id": headers.get("id"),
         "by": letter.worker or "the daemon",
-        "bytes": len(letter.message),
+        "bytes": letter.size,
+        "complete": letter.whole,
         "store": found.place.name,
     }
 
