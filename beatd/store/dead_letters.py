@@ -86,7 +86,12 @@ _encode = msgspec.json.Encoder().encode
 
 def written(message: bytes, *, reason: str, queue: str, at: str, worker: str = "") -> bytes:
     """A letter for the list; a message that is no text is kept as base64, and one that is too large only in part."""
-    facts: dict[str, Any] = {"reason": reason[:REASON_MAX], "queue": queue, "at": at, **({"worker": worker} if worker else {})}
+    facts: dict[str, Any] = {
+        "reason": reason[:REASON_MAX],
+        "queue": queue,
+        "at": at,
+        **({"worker": worker} if worker else {}),
+    }
     if len(message) > MESSAGE_MAX:
         facts["size"] = len(message)
         message = message[:HEAD]

@@ -122,7 +122,9 @@ def test_the_size_stays_exact(client, bounded, seed):
         some = chance.sample(there, min(len(there), chance.randint(0, 4)))
         match chance.choice(["add", "add", "add", "remove", "requeue", "delete"]):
             case "add":
-                letters.add([letter(f"{chance.random()}" + "x" * chance.randint(0, 900)) for _ in range(chance.randint(1, 4))])
+                letters.add(
+                    [letter(f"{chance.random()}" + "x" * chance.randint(0, 900)) for _ in range(chance.randint(1, 4))]
+                )
             case "remove":
                 assert letters.remove([*some, *some]) == len(some)
             case "requeue":
