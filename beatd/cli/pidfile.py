@@ -26,7 +26,7 @@ def held(path: Path) -> Iterator[None]:
     except OSError as error:
         link = ": it is a symbolic link" if path.is_symlink() else f": {error.strerror}"
         raise ConfigError([Fault(str(path), None, "", f"cannot be written{link}")]) from None
-    with os.fdopen(descriptor, "r+b", buffering=0) as file:
+    with os.fdopen(descriptor, "r+b", buffering=0):
         if (content := _content(descriptor)) is None:
             text = "is not a pid file, and is left as it is; name another file with --pidfile"
             raise ConfigError([Fault(str(path), None, "", text)])

@@ -10,6 +10,8 @@ from types import FrameType
 import uvicorn
 from starlette.applications import Starlette
 
+from beatd.web.connections import HEADERS_MAX, KEEP_ALIVE_S, BoundedProtocol, connections_max
+
 PATIENCE_S = 1
 """How long answers under way may take when the end has come."""
 
@@ -17,6 +19,7 @@ PATIENCE_S = 1
 def serve(app: Starlette, listener: socket.socket) -> None:
     """Answer until SIGTERM or SIGINT comes. To be called in the main thread."""
     logging.getLogger("uvicorn").setLevel(logging.WARNING)  # that it starts and stops is said in our own words
+    BoundedProtocol.limit = connections_max()
     server = uvicorn.Server(
         uvicorn.Config(
             app,
@@ -25,6 +28,9 @@ def serve(app: Starlette, listener: socket.socket) -> None:
             lifespan="off",
             server_header=False,
             proxy_headers=False,
+            http=BoundedProtocol,
+            h11_max_incomplete_event_size=HEADERS_MAX,
+            timeout_keep_alive=KEEP_ALIVE_S,
             timeout_graceful_shutdown=PATIENCE_S,
         )
     )
