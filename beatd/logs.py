@@ -46,7 +46,10 @@ def configure(
 
 
 class TextFormatter(logging.Formatter):
-    """``2026-11-22 08:00:01.123 INFO  beatd.beat  Dispatched report  lateness_ms=3``, in UTC."""
+    """``2026-11-22 08:00:01.123 INFO  beatd.beat  Dispatched report  lateness_ms=3``, in UTC.
+
+    Further lines of a message or traceback are indented: none of them can pass for a record of its own.
+    """
 
     def __init__(self, *, color: bool = False) -> None:
         super().__init__()
@@ -58,7 +61,7 @@ class TextFormatter(logging.Formatter):
         sentence = record.getMessage()
         pairs = "".join(f"  {key}={_value(value)}" for key, value in _unsaid(record, sentence))
         line = f"{moment} {level} {record.name}  {_printable(sentence)}{pairs}"
-        return "\n".join([line, *_trace(self, record)])
+        return "\n  ".join("\n".join([line, *map(_printable, _trace(self, record))]).split("\n"))
 
     def _paint(self, text: str, level: str) -> str:
         code = _COLOURS.get(level) if self._color else None

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from beatd.cli.output import plural, print_table
+from beatd.cli.output import plural, print_line, print_table, printable
 
 Answers = Mapping[str, Any]
 _LONG = 60
@@ -26,7 +26,7 @@ def print_answers(command: str, answers: Answers) -> None:
         print_table(["worker", "answer"], [(node, text or "") for node, text in short.items()])
     else:
         for node, answer in answers.items():
-            click.secho(node, bold=True)
+            click.secho(printable(node), bold=True)
             _print_long(command, answer)
             click.echo()
     click.echo(f"{plural(len(answers), 'worker')} answered.")
@@ -49,18 +49,24 @@ def _short(answer: Any) -> str | None:
 def _print_long(command: str, answer: Any) -> None:
     short = _short(answer)
     if short is not None:
-        click.echo(f"  {short}")
+        print_line(f"  {short}")
     elif isinstance(answer, list):
         _print_list(command, answer)
     elif command == "query_task" and isinstance(answer, dict):
         print_table(_TASK_COLUMNS, [_task_row(info, state) for state, info in answer.values()])
     elif isinstance(answer, dict) and set(answer) == {"ok"}:
-        click.echo(str(answer["ok"]).rstrip())
+        _print_text(str(answer["ok"]))
     elif isinstance(answer, dict):
         for name, value in _flat(answer):
-            click.echo(f"  {name}: {value}")
+            print_line(f"  {name}: {value}")
     else:
-        click.echo(str(answer).rstrip())
+        _print_text(str(answer))
+
+
+def _print_text(text: str) -> None:
+    """A text of several lines, such as a report."""
+    for line in text.rstrip().split("\n"):
+        print_line(line)
 
 
 def _print_list(command: str, items: list[Any]) -> None:
@@ -75,7 +81,7 @@ def _print_list(command: str, items: list[Any]) -> None:
         print_table(["queue", "exchange", "routing key"], rows)
     else:
         for item in items:
-            click.echo(f"  {item}")
+            print_line(f"  {item}")
 
 
 _TASK_COLUMNS = ["task", "id", "arguments", "process", "state"]

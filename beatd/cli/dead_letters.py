@@ -10,7 +10,7 @@ import click
 
 from beatd.cli.letter_places import Place, Refusal, open_places
 from beatd.cli.letters import Filter, Found, age_ms, content, cut, facts, queue_of, task_of
-from beatd.cli.output import plural, print_json
+from beatd.cli.output import plural, print_json, printable
 from beatd.clock import SystemClock
 from beatd.exceptions import ScheduleError
 from beatd.redaction import redacted_text
@@ -104,9 +104,9 @@ def show(ids: tuple[str, ...], body: bool, as_json: bool, **options: Any) -> Non
             if isinstance(value, dict):
                 click.echo(f"{name}:")
                 for key, each in value.items():
-                    click.echo(f"  {key}: {cut(str(each), _VALUE_MAX)}")
+                    click.echo(f"  {printable(str(key))}: {cut(str(each), _VALUE_MAX)}")
             else:
-                click.echo(f"{name + ':':10} {'' if value is None else value}".rstrip())
+                click.echo(f"{name + ':':10} {'' if value is None else printable(str(value))}".rstrip())
 
 
 @dead_letters.command()

@@ -35,8 +35,8 @@ class Place:
 
     def requeue(self, letters: Sequence[Letter]) -> tuple[int, list[Refusal]]:
         """Send the messages to their queues and strike the letters off; returns how many, and what cannot be sent."""
-        refusals = [Refusal(one, "it names no queue") for one in letters if not one.queue]
-        letters = [one for one in letters if one.queue]
+        refusals = [Refusal(one, reason) for one in letters if (reason := _unsendable(one))]
+        letters = [one for one in letters if not _unsendable(one)]
         if self._publisher is None:
             return self.letters.requeue(letters), refusals
         with self.letters.alone():
@@ -63,6 +63,15 @@ class Place:
         exchange = "" if letter.worker else str(address.get("exchange") or "")
         refused = publisher.publish_many([Parcel(message, Address(letter.queue, exchange))])
         return refused[0].reason if refused else None
+
+
+def _unsendable(letter: Letter) -> str | None:
+    """The reason why this letter cannot be sent again, if there is one."""
+    if not letter.queue:
+        return "it names no queue"
+    if not letter.whole:
+        return f"only the first {len(letter.message):,} of its {letter.size:,} bytes were kept"
+    return None
 
 
 @contextlib.contextmanager

@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 from beatd.cli.letter_places import Place
+from beatd.cli.output import printable
 from beatd.epoch import to_ms
 from beatd.exceptions import MessageError
 from beatd.message import TaskMessage, open_envelope
@@ -87,7 +88,8 @@ def facts(found: Found) -> dict[str, Any]:
         "task": headers.get("task"),
         "task_id": headers.get("id"),
         "by": letter.worker or "the daemon",
-        "bytes": len(letter.message),
+        "bytes": letter.size,
+        "complete": letter.whole,
         "store": found.place.name,
     }
 
@@ -106,5 +108,5 @@ def content(letter: Letter, *, body: bool) -> dict[str, Any]:
 
 def cut(text: str, most: int) -> str:
     """The text on one line, and not longer."""
-    line = " ".join(text.split())
+    line = printable(" ".join(text.split()))
     return line if len(line) <= most else f"{line[: most - 1]}…"

@@ -33,6 +33,8 @@ class LogFile:
         path = path_of(self._template, number)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
+            if path.is_fifo() and not path.is_relative_to("/dev"):  # opening it would wait for a reader
+                raise ConfigError([Fault("beatd worker", None, "--logfile", f"{path}: it is a named pipe, not a file")])
             handler = WatchedFileHandler(path, encoding="utf-8")
         except OSError as error:
             raise ConfigError([Fault("beatd worker", None, "--logfile", f"{path}: {error.strerror}")]) from None

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -57,9 +58,10 @@ class Memory:
         path = self._path(started.node)
         try:
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            descriptor, draft = tempfile.mkstemp(dir=self._folder, prefix=".node-")
             with os.fdopen(descriptor, "wb") as file:
                 file.write(msgspec.json.format(msgspec.json.encode(started)))
+            Path(draft).replace(path)
         except OSError as error:
             raise ConfigError([Fault(str(path), None, "", f"cannot be written: {error.strerror}")]) from None
 

@@ -5,11 +5,16 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import re
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from beatd.exceptions import ConfigError, Fault
+
+_SIZE_MAX = 32
+_OWN = re.compile(rb"([0-9]+\n?)?")
 
 
 @contextmanager
@@ -17,16 +22,17 @@ def held(path: Path) -> Iterator[None]:
     """Own the file until the block ends. Raises ConfigError if a living process has it, or it cannot be written."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        file = path.open("a+", encoding="ascii")
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o644)
     except OSError as error:
-        raise ConfigError([Fault(str(path), None, "", f"cannot be written: {error.strerror}")]) from None
-    with file:
-        if not _lock(file.fileno()):
-            file.seek(0)
-            raise ConfigError([Fault(str(path), None, "", f"belongs to process {file.read().strip()}, which is alive")])
-        file.truncate(0)
-        file.write(f"{os.getpid()}\n")
-        file.flush()
+        link = ": it is a symbolic link" if path.is_symlink() else f": {error.strerror}"
+        raise ConfigError([Fault(str(path), None, "", f"cannot be written{link}")]) from None
+    with os.fdopen(descriptor, "r+b", buffering=0):
+        if (content := _content(descriptor)) is None:
+            text = "is not a pid file, and is left as it is; name another file with --pidfile"
+            raise ConfigError([Fault(str(path), None, "", text)])
+        if not _lock(descriptor):
+            raise ConfigError([Fault(str(path), None, "", f"belongs to process {content}, which is alive")])
+        os.ftruncate(descriptor, os.pwrite(descriptor, b"%d\n" % os.getpid(), 0))
         owner = os.getpid()
         try:
             yield
@@ -39,12 +45,19 @@ def held(path: Path) -> Iterator[None]:
 def owner_of(path: Path) -> int | None:
     """The process that has the file now; ``None`` if nobody does, whatever is written in it."""
     try:
-        with path.open("r+", encoding="ascii") as file:
-            if _lock(file.fileno()):
-                return None
-            return int(file.read())
+        with os.fdopen(os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK), "r+b", buffering=0) as file:
+            content = _content(file.fileno())
+            return int(content) if content and not _lock(file.fileno()) else None
     except (OSError, ValueError):
         return None
+
+
+def _content(descriptor: int) -> str | None:
+    """The process id in a file, or nothing in an empty one; ``None`` for any file that is no pid file."""
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        return None
+    text = os.pread(descriptor, _SIZE_MAX + 1, 0)
+    return text.decode().strip() if len(text) <= _SIZE_MAX and _OWN.fullmatch(text) else None
 
 
 def _lock(descriptor: int) -> bool:

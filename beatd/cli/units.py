@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -28,6 +29,7 @@ _NOT_A_USERS = {
     "SystemCallArchitectures",
     "LockPersonality",
     "RemoveIPC",
+    "ProcSubset",
 }
 """What a user's service manager cannot apply, has no such units for, or would need privileges for."""
 _SANDBOX = re.compile(r"(Private|Protect|Restrict)(?!Prevent)")
@@ -47,6 +49,12 @@ class Install(NamedTuple):
     def environment(self) -> str:
         """The file with secrets, beside the configuration."""
         return str(self.config.parent / "environment")
+
+    def lies_in(self, *folders: str) -> bool:
+        """Whether a file that the unit needs lies there: the configuration, the command, or its interpreter."""
+        needed = (self.config, self.command, Path(sys.executable), Path(sys.prefix), Path(sys.base_prefix))
+        paths = {path for given in needed for path in (given, given.resolve())}
+        return any(path.is_relative_to(folder) for path in paths for folder in folders)
 
 
 def source(name: str) -> str:
@@ -81,7 +89,12 @@ def _own_values(install: Install) -> Mapping[str, str]:
     shared = {"EnvironmentFile": f"-{install.environment}", "WorkingDirectory": str(install.config.parent)}
     if install.user is None:
         return shared | {"WantedBy": "default.target"}
-    return shared | {"User": install.user, "Group": install.user}
+    values = shared | {"User": install.user, "Group": install.user}
+    if install.lies_in("/home", "/root", "/run/user"):
+        values["ProtectHome"] = "read-only"
+    if install.lies_in("/tmp", "/var/tmp"):  # noqa: S108 - nothing is written there
+        values["PrivateTmp"] = "no"
+    return values
 
 
 def _word(path: Path) -> str:

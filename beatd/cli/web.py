@@ -29,7 +29,7 @@ def web(
 
     It only looks, at the state store and at FILE, and may run on any machine that reaches both. It has no login: on
     another address than the machine's own, put something before it that asks who is there. On the machine's own it
-    answers to localhost and to the names that --allow-host adds.
+    answers to localhost and to the names that --allow-host adds; elsewhere to every name, unless --allow-host is given.
     """
     from beatd.web.address import listen, missing_packages, why_not  # noqa: PLC0415 - with the rest of what it needs
 

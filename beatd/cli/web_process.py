@@ -45,7 +45,7 @@ def run(
     store = StoreView(
         lambda: status.facts(status.look(settings)), lambda: running_store(settings), settings.redis, clock
     )
-    hosts = LOCAL_NAMES.union(map(str.lower, names)) if is_loopback(listener) else None
+    hosts = LOCAL_NAMES.union(map(str.lower, names)) if names or is_loopback(listener) else None
     plan.start()
     try:
         url = url_of(listener)

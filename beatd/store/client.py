@@ -144,11 +144,14 @@ def place_of(client: redis.Redis) -> str:
 
 
 class Script:
-    """One ``lua/*.lua`` file. Called with the server's copy; sent again when the server has lost it."""
+    """One ``lua/*.lua`` file. Called with the server's copy; sent again when the server has lost it.
 
-    def __init__(self, client: redis.Redis, name: str) -> None:
+    ``prelude`` is another file, whose functions it calls.
+    """
+
+    def __init__(self, client: redis.Redis, name: str, *, prelude: str | None = None) -> None:
         self._client = client
-        self._call = client.register_script(_source(name))
+        self._call = client.register_script((_source(prelude) if prelude else "") + _source(name))
 
     def __call__(self, keys: Sequence[str | bytes], args: Sequence[Any]) -> Any:
         """Run it; raises :class:`TermLost`, :class:`StoreUnavailable` or :class:`StoreRefused`."""

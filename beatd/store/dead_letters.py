@@ -1,4 +1,6 @@
-"""Dead letters: messages that could not be run or delivered, each with the reason. The newest :data:`KEPT` are kept.
+"""Dead letters: messages that could not be run or delivered, each with the reason.
+
+The newest are kept, :data:`KEPT` of them and :data:`KEPT_BYTES`.
 
 A letter is one JSON document in a list. Nothing in it is changed ever, so that its text is its identity: whoever takes
 a letter out of the list, for the queue or for good, is the only one who does.
@@ -23,6 +25,18 @@ from beatd.store.client import Script, border
 from beatd.store.keys import Keys
 
 KEPT = 10_000
+"""Letters that are kept."""
+KEPT_BYTES = 64 << 20
+"""Bytes of letters that are kept."""
+MESSAGE_MAX = 8 << 20
+"""Bytes of the largest message that is kept whole; of a larger one the first :data:`HEAD` are."""
+HEAD = 64 << 10
+REASON_MAX = 2_000
+"""Characters of a reason that are kept: it may quote the message."""
+BOUNDS = (KEPT, KEPT_BYTES)
+PRELUDE = "_dead_letters"
+"""The Lua functions of the scripts that change the list."""
+
 _PAGE = 100
 _LOCK_MS = 30_000
 _LOCK_WITHIN_S = 10.0
@@ -41,7 +55,14 @@ class Letter(NamedTuple):
     worker: str
     """Who could not run it; empty: the daemon could not deliver it."""
     message: bytes
-    """The message as it was."""
+    """The message as it was, or its first bytes."""
+    size: int
+    """Bytes that the message had."""
+
+    @property
+    def whole(self) -> bool:
+        """Whether the message can be sent again: all of it was kept."""
+        return self.size <= len(self.message)
 
     @property
     def id(self) -> str:
@@ -56,6 +77,7 @@ class _Document(msgspec.Struct, frozen=True):
     worker: str = ""
     message: str | None = None
     message_base64: str = ""
+    size: int = 0
 
 
 _decode = msgspec.json.Decoder(_Document).decode
@@ -63,8 +85,16 @@ _encode = msgspec.json.Encoder().encode
 
 
 def written(message: bytes, *, reason: str, queue: str, at: str, worker: str = "") -> bytes:
-    """A letter for the list; a message that is no text is kept as base64."""
-    facts = {"reason": reason, "queue": queue, "at": at, **({"worker": worker} if worker else {})}
+    """A letter for the list; a message that is no text is kept as base64, and one that is too large only in part."""
+    facts: dict[str, Any] = {
+        "reason": reason[:REASON_MAX],
+        "queue": queue,
+        "at": at,
+        **({"worker": worker} if worker else {}),
+    }
+    if len(message) > MESSAGE_MAX:
+        facts["size"] = len(message)
+        message = message[:HEAD]
     try:
         return _encode({**facts, "message": message.decode()})
     except UnicodeDecodeError:
@@ -77,8 +107,9 @@ def read(raw: bytes) -> Letter:
         found = _decode(raw)
         message = base64.b64decode(found.message_base64) if found.message is None else found.message.encode()
     except (msgspec.MsgspecError, binascii.Error, RecursionError):
-        return Letter(raw, "not a letter of beatd", "", "", "", raw)
-    return Letter(raw, found.reason, found.queue, found.at, found.worker, message)
+        return Letter(raw, "not a letter of beatd", "", "", "", raw, len(raw))
+    size = max(found.size, len(message))
+    return Letter(raw, found.reason, found.queue, found.at, found.worker, message, size)
 
 
 class DeadLetters:
@@ -86,16 +117,17 @@ class DeadLetters:
 
     def __init__(self, client: redis.Redis, keys: Keys) -> None:
         self._client = client
-        self._key = keys.workers().dead_letters
+        shared = keys.workers()
+        self._key = shared.dead_letters
+        self._keys = [shared.dead_letters, shared.dead_letters_size]
         self._lock = keys.workers().requeueing
-        self._requeue = Script(client, "requeue_letters")
+        self._add, self._remove, self._requeue = (
+            Script(client, f"{verb}_letters", prelude=PRELUDE) for verb in ("add", "remove", "requeue")
+        )
 
     def add(self, letters: Sequence[bytes]) -> None:
         """Keep further letters, see :func:`written`."""
-        with border(self._client), self._client.pipeline(transaction=True) as pipeline:
-            pipeline.lpush(self._key, *letters)
-            pipeline.ltrim(self._key, 0, KEPT - 1)
-            pipeline.execute()
+        self._add(self._keys, [*BOUNDS, *letters])
 
     def count(self) -> int:
         with border(self._client):
@@ -114,10 +146,8 @@ class DeadLetters:
 
     def remove(self, letters: Sequence[Letter]) -> int:
         """Take these out for good; returns how many were still there."""
-        with border(self._client), self._client.pipeline(transaction=False) as pipeline:
-            for letter in letters:
-                pipeline.lrem(self._key, 1, letter.raw)  # type: ignore[arg-type]
-            return sum(pipeline.execute())
+        pages = (letters[start : start + _PAGE] for start in range(0, len(letters), _PAGE))
+        return sum(int(self._remove(self._keys, [letter.raw for letter in page])) for page in pages)
 
     def requeue(self, letters: Sequence[Letter]) -> int:
         """Put the messages into their queues on this same server; returns how many letters were still there."""
@@ -125,7 +155,7 @@ class DeadLetters:
         for start in range(0, len(letters), _PAGE):
             some = letters[start : start + _PAGE]
             words = [word for letter in some for word in (letter.raw, letter.message)]
-            count += sum(self._requeue([self._key, *(letter.queue for letter in some)], words))
+            count += sum(self._requeue([*self._keys, *(letter.queue for letter in some)], words))
         return count
 
     @contextmanager

@@ -13,6 +13,7 @@ import logging
 import os
 import select
 import socket
+import stat
 import tempfile
 import threading
 import time
@@ -195,17 +196,30 @@ def _private(directory: Path) -> Path:
     try:
         directory.parent.mkdir(parents=True, exist_ok=True)
         directory.mkdir(mode=0o700, exist_ok=True)
-        status = directory.stat()
+        status = directory.lstat()
+        if not stat.S_ISDIR(status.st_mode):
+            raise StoreRefused(
+                f"{directory} is not a folder but a link or a file: remove it, or name another state_dir"
+            )
         if status.st_uid != os.geteuid():
             raise StoreRefused(
                 f"{directory} belongs to user {status.st_uid} and this is user {os.geteuid()}:"
                 " run as that user, or name another state_dir"
             )
         if status.st_mode & 0o077:
-            directory.chmod(0o700)
+            _close_to_others(directory)
     except OSError as error:
         raise StoreRefused(f"the embedded store needs {directory} for itself: {error.strerror or error}") from None
     return directory
+
+
+def _close_to_others(directory: Path) -> None:
+    """Change the mode of the folder itself: a link that was put in its place meanwhile is not followed."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        os.fchmod(descriptor, 0o700)
+    finally:
+        os.close(descriptor)
 
 
 def _socket_path(directory: Path, runtime_dir: Path) -> Path:

@@ -110,7 +110,9 @@ class WorkerKeys(NamedTuple):
     revoked: str
     """zset, a day, the newest 50,000: id of a task that is not to be run → when it was revoked (ms)."""
     dead_letters: str
-    """list, the newest 10,000: messages that could not be run, as JSON with their reason, the newest on the left."""
+    """list, the newest 10,000 and 64 MiB: messages that could not be run, JSON with the reason, the newest first."""
+    dead_letters_size: str
+    """string, a day, then counted again: bytes of all letters in ``dead_letters``."""
     requeueing: str
     """string, expires after 30 s: there while somebody sends dead letters again to a broker that is another server."""
     waiting: str

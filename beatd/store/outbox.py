@@ -5,18 +5,15 @@ It is a list of envelopes like any queue on Redis, so that the same claim fills 
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Sequence
 from hashlib import sha1
 from typing import Any, NamedTuple
 
 import redis
 
-from beatd import wire
+from beatd.store import dead_letters
 from beatd.store.client import Script, border
 from beatd.store.keys import SHARDS_MAX, Keys
-
-DEAD_LETTERS_KEPT = 10_000
 
 INHERIT_AT_ONCE = 10_000
 """Messages moved in one call from the outboxes of former shards: keeps the store busy for some milliseconds."""
@@ -39,10 +36,11 @@ class Outbox:
         former = [keys.shard(number) for number in range(shard + shards, SHARDS_MAX, shards)]
         self._former = [key for each in former for key in (each.lease, each.outbox)]
         self._lease = keys.shard(shard).lease
-        self._dead_letters = keys.named("dead_letters")
+        shared = keys.workers()
+        self._dead_letters = [shared.dead_letters, shared.dead_letters_size]
         self.key = keys.shard(shard).outbox
         """The list that claims push to."""
-        self._strike = Script(client, "outbox_strike")
+        self._strike = Script(client, "outbox_strike", prelude=dead_letters.PRELUDE)
         self._inherit = Script(client, "outbox_inherit")
 
     def inherit(self, *, lease_value: str) -> bool:
@@ -68,16 +66,11 @@ class Outbox:
         Returns how many messages are left. Nothing happens if the oldest are others by now, so that a request which the
         network delayed cannot take out what came after.
         """
-        keys = [self._lease, self.key, self._dead_letters]
+        keys = [self._lease, self.key, *self._dead_letters]
         digest = sha1(b"".join(envelopes), usedforsecurity=False).hexdigest()
-        first = [lease_value, len(envelopes), digest, DEAD_LETTERS_KEPT]
+        first = [lease_value, len(envelopes), digest, *dead_letters.BOUNDS]
         return int(self._strike(keys, [*first, *map(_written, letters)]))
 
 
 def _written(letter: DeadLetter) -> bytes:
-    """The letter as JSON; bytes that are no text are kept as base64."""
-    try:
-        message = {"message": letter.raw.decode()}
-    except UnicodeDecodeError:
-        message = {"message_base64": base64.b64encode(letter.raw).decode("ascii")}
-    return wire.dumps({"reason": letter.reason, "queue": letter.queue, "at": letter.at, **message})
+    return dead_letters.written(letter.raw, reason=letter.reason, queue=letter.queue, at=letter.at)

@@ -6,6 +6,7 @@ answers only to names of this machine, and to those that were allowed.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -39,7 +40,8 @@ class Guard:
                 MutableHeaders(scope=message).update(self._headers)
             await send(message)
 
-        name = host_name(Headers(scope=scope).get("host", ""))
+        given = Headers(scope=scope).getlist("host")
+        name = host_name(given[0]) if len(given) == 1 else None
         if self._hosts is None or name in self._hosts:
             await self._app(scope, receive, send_guarded)
         else:
@@ -47,7 +49,13 @@ class Guard:
             await PlainTextResponse(told, 421)(scope, receive, send_guarded)
 
 
-def host_name(header: str) -> str:
-    """The name in a Host header, without its port, in lower case: ``"[::1]:8800"`` is ``"[::1]"``."""
-    name, bracket, _ = header.strip().lower().rpartition("]")
-    return name + bracket if bracket else header.strip().lower().partition(":")[0]
+def host_name(header: str) -> str | None:
+    """The name in a Host header, without its port, in lower case: ``"[::1]:8800"`` is ``"[::1]"``.
+
+    ``None`` for what RFC 9110 does not allow there.
+    """
+    found = _HOST.fullmatch(header.strip().lower())
+    return found["name"] if found else None
+
+
+_HOST = re.compile(r"(?P<name>\[[0-9a-f:.]{2,45}\]|[a-z0-9._-]{1,253})(:[0-9]{1,5})?", re.ASCII)

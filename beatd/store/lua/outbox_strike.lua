@@ -3,11 +3,13 @@
 -- KEYS[1]  lease         string  "<daemon id>:<token>"
 -- KEYS[2]  outbox        list    envelopes, the oldest last
 -- KEYS[3]  dead letters  list    JSON, the newest first; capped
+-- KEYS[4]  size          string  bytes of all dead letters
 -- ARGV[1]  the value that the lease must have
 -- ARGV[2]  how many
 -- ARGV[3]  the SHA-1 of these messages, one after the other, the oldest first
 -- ARGV[4]  how many dead letters to keep
--- ARGV[5…] dead letters: those of the struck-off messages that nobody takes
+-- ARGV[5]  how many bytes of them to keep
+-- ARGV[6…] dead letters: those of the struck-off messages that nobody takes
 --
 -- Returns how many are left. Nothing is struck off when the oldest are others by now: the call was made before, and its
 -- answer lost, or more was taken over from another shard meanwhile. Error FENCED, and nothing struck off, when the term
@@ -22,9 +24,8 @@ for i = #newest_first, 1, -1 do
 end
 if redis.sha1hex(table.concat(oldest_first)) == ARGV[3] then
   redis.call('LTRIM', KEYS[2], 0, -(tonumber(ARGV[2]) + 1))
-  if ARGV[5] then
-    redis.call('LPUSH', KEYS[3], unpack(ARGV, 5))
-    redis.call('LTRIM', KEYS[3], 0, ARGV[4] - 1)
+  if ARGV[6] then
+    letters_add(KEYS[3], KEYS[4], {unpack(ARGV, 6)}, tonumber(ARGV[4]), tonumber(ARGV[5]))
   end
 end
 return redis.call('LLEN', KEYS[2])

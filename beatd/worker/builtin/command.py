@@ -57,16 +57,16 @@ def command(
     with DeadMansSwitch() as switch:
         process = _start(words, options)
         switch.guard(process.pid)
-        output = Output(process.stdout, words[0] if not shell else "sh", log=bool(log))
-        try:
-            code = process.wait(timeout)
-        except subprocess.TimeoutExpired:
-            _end_group(process, kill_after)
-            text = f"{words[0]} took longer than {timeout:g}s and was ended.{_quoted(output)}"
-            raise CommandFailed(text) from None
-        except (SoftTimeLimitExceeded, SystemExit, KeyboardInterrupt):
-            _end_group(process, kill_after)
-            raise
+        with Output(process.stdout, words[0] if not shell else "sh", log=bool(log)) as output:
+            try:
+                code = process.wait(timeout)
+            except subprocess.TimeoutExpired:
+                _end_group(process, kill_after)
+                text = f"{words[0]} took longer than {timeout:g}s and was ended.{_quoted(output)}"
+                raise CommandFailed(text) from None
+            except (SoftTimeLimitExceeded, SystemExit, KeyboardInterrupt):
+                _end_group(process, kill_after)
+                raise
     if check and code not in accepted:
         raise CommandFailed(f"{words[0]} ended with {_code(code)}.{_quoted(output)}")
     text, truncated = output.end()

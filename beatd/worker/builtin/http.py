@@ -14,6 +14,7 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 
 from beatd.exceptions import TaskError
 from beatd.redaction import redacted, redacted_text
+from beatd.worker.builtin.deadline import Deadline
 from beatd.worker.builtin.redirects import opener_for
 
 log = logging.getLogger(__name__)
@@ -73,11 +74,10 @@ def http(
     are followed, or so many, or not; credentials stay with the host that they were for. Raises :class:`HttpFailed`.
     """
     _check(timeout=timeout, retries=retries, backoff=backoff)
-    opener = opener_for(redirects)
     pause = float(backoff)
     for attempt in range(min(int(retries), RETRIES_MAX) + 1):
         request = _request(url, method, headers, body, json)
-        found = _attempt(opener, request, timeout)
+        found = _attempt(redirects, request, timeout)
         failure = found if isinstance(found, _Failure) else _unexpected(found, request, expect, expect_json)
         if failure is None:
             return {**found._asdict(), "headers": redacted(found.headers)}  # type: ignore[union-attr]
@@ -128,29 +128,31 @@ def _without_login(url: str) -> tuple[str, str]:
     return urlunsplit(parts._replace(netloc=host)), f"Basic {base64.b64encode(unquote(login).encode()).decode()}"
 
 
-def _attempt(
-    opener: urllib.request.OpenerDirector, request: urllib.request.Request, timeout: float
-) -> Answer | _Failure:
-    deadline = time.monotonic() + timeout
-    try:
-        with opener.open(request, timeout=timeout) as answer:
-            data = _body(answer, deadline)
-            text = data[:BODY_MAX].decode("utf-8", "replace")
-            return Answer(answer.status, dict(answer.headers), text, len(data) > BODY_MAX)
-    except (urllib.error.URLError, OSError) as error:
-        reason = getattr(error, "reason", None) or error
-        return _Failure(f"{_name(request)} failed: {reason}", passing=True)
-    except Exception as error:  # noqa: BLE001 - http.client has many errors for what servers and users write
-        return _Failure(f"{_name(request)} failed: {error}", passing=False)
+def _attempt(redirects: bool | int, request: urllib.request.Request, timeout: float) -> Answer | _Failure:
+    with Deadline(timeout) as deadline:
+        try:
+            with opener_for(redirects, deadline).open(request, timeout=timeout) as answer:
+                data = _body(answer)
+                found: Answer | _Failure = Answer(
+                    answer.status,
+                    dict(answer.headers),
+                    data[:BODY_MAX].decode("utf-8", "replace"),
+                    truncated=len(data) > BODY_MAX,
+                )
+        except (urllib.error.URLError, OSError) as error:
+            found = _Failure(f"{_name(request)} failed: {getattr(error, 'reason', None) or error}", passing=True)
+        except Exception as error:  # noqa: BLE001 - http.client has many errors for what servers and users write
+            found = _Failure(f"{_name(request)} failed: {error}", passing=False)
+    if deadline.expired:
+        return _Failure(f"{_name(request)} failed: timed out after {timeout:g}s", passing=True)
+    return found
 
 
-def _body(answer: Any, deadline: float) -> bytes:
-    """The first bytes of the body; a server that sends them one by one does not get around the timeout."""
+def _body(answer: Any) -> bytes:
+    """The first bytes of the body."""
     data = bytearray()
     while len(data) <= BODY_MAX and (chunk := answer.read1(_CHUNK)):
         data += chunk
-        if time.monotonic() > deadline:
-            raise TimeoutError("the answer took too long")
     return bytes(data[: BODY_MAX + 1])
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import select
 import threading
 from typing import IO
 
@@ -31,19 +32,31 @@ class Output:
         self._logs = log
         self._lines = 0
         self._rest = b""
+        self._wake_read, self._wake_write = os.pipe()
+        self._ended = False
         self._thread = threading.Thread(target=self._read, name="command-output", daemon=True)
         self._thread.start()
 
     def end(self) -> tuple[str, bool]:
-        """Its last :data:`OUTPUT_MAX` bytes as text, and whether its beginning is missing."""
-        self._thread.join(_LAST_WORDS_S)
+        """Its last :data:`OUTPUT_MAX` bytes as text, and whether its beginning is missing.
+
+        A child that the program left behind may hold the pipe: it is not waited for longer than two seconds, and what
+        it writes later finds no reader.
+        """
+        if not self._ended:
+            self._ended = True
+            self._thread.join(_LAST_WORDS_S)
+            os.write(self._wake_write, b"!")
+            self._thread.join()
+            os.close(self._wake_read)
+            os.close(self._wake_write)
         return bytes(self._kept).decode("utf-8", "replace"), self._truncated
 
     def _read(self) -> None:
         if self._stream is None:
             return
         with contextlib.suppress(OSError, ValueError):
-            while data := os.read(self._stream.fileno(), _CHUNK):
+            while self._readable() and (data := os.read(self._stream.fileno(), _CHUNK)):
                 self._keep(data)
                 self._log(data)
         if self._rest:
@@ -51,6 +64,20 @@ class Output:
         if self._lines > LINES_MAX:
             self._say(f"… {self._lines - LINES_MAX:,} lines more")
         self._stream.close()
+
+    def _readable(self) -> bool:
+        """Wait for output; false when nobody wants it any more."""
+        assert self._stream is not None  # noqa: S101 - the caller reads it
+        poller = select.poll()
+        poller.register(self._stream.fileno(), select.POLLIN)
+        poller.register(self._wake_read, select.POLLIN)
+        return all(descriptor != self._wake_read for descriptor, _ in poller.poll())
+
+    def __enter__(self) -> Output:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.end()
 
     def _keep(self, data: bytes) -> None:
         self._kept += data

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import functools
 import urllib.error
 import urllib.request
 from typing import Any
 from urllib.parse import urlsplit
 
 from beatd.redaction import is_secret
+from beatd.worker.builtin.deadline import BoundedHandler, Deadline
 
 FOLLOWED_MAX = 10
 
@@ -51,8 +51,7 @@ class _AnyStatus(urllib.request.HTTPErrorProcessor):
     https_response = http_response
 
 
-@functools.lru_cache(32)
-def opener_for(redirects: bool | int) -> urllib.request.OpenerDirector:
+def opener_for(redirects: bool | int, deadline: Deadline) -> urllib.request.OpenerDirector:
     """What makes requests and follows redirects: all that are reasonable, none, or so many."""
     at_most = FOLLOWED_MAX if redirects is True else min(int(redirects), FOLLOWED_MAX)
-    return urllib.request.build_opener(_AnyStatus(at_most > 0), _Redirects(at_most))
+    return urllib.request.build_opener(_AnyStatus(at_most > 0), _Redirects(at_most), BoundedHandler(deadline))

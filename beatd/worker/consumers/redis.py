@@ -15,7 +15,7 @@ from beatd.broker.redis import queue_keys
 from beatd.clock import Clock
 from beatd.epoch import iso_ms
 from beatd.store.client import Script, border, connect, place_of
-from beatd.store.dead_letters import KEPT, written
+from beatd.store.dead_letters import BOUNDS, PRELUDE, written
 from beatd.store.keys import Keys
 from beatd.worker.consumers.doorbell import Doorbell
 from beatd.worker.consumers.redelivery import mark_redelivered, with_a_death
@@ -48,9 +48,10 @@ class RedisConsumer:
         self._doorbell = Doorbell(self._client)
         self._listen_to_queues()
         self.place = place_of(self._client)
-        self._take, self._return, self._park, self._wake, self._bury = (
-            Script(self._client, f"{verb}_messages") for verb in ("take", "return", "park", "wake", "bury")
+        self._take, self._return, self._park, self._wake = (
+            Script(self._client, f"{verb}_messages") for verb in ("take", "return", "park", "wake")
         )
+        self._bury = Script(self._client, "bury_messages", prelude=PRELUDE)
         self._held: set[int] = set()
         """Tags that were taken and not settled."""
         self._last_tag = 0
@@ -138,7 +139,8 @@ class RedisConsumer:
             for word in (one.tag, written(one.original, reason=reason, queue=one.queue, **facts))
         ]
         if words:
-            self._bury([self._unacked, self._shared.dead_letters], [KEPT, *words])
+            keys = [self._unacked, self._shared.dead_letters, self._shared.dead_letters_size]
+            self._bury(keys, [*BOUNDS, *words])
             self._forget([one for one, _ in deliveries])
 
     def _forget(self, deliveries: Sequence[Delivery]) -> None:

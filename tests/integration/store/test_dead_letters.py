@@ -1,0 +1,139 @@
+"""Dead letters are bounded by number and by bytes, whoever adds them, and their size is known exactly."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from beatd.clock import SystemClock
+from beatd.store import dead_letters
+from beatd.store.client import connect
+from beatd.store.dead_letters import DeadLetters, read, written
+from beatd.store.keys import Keys
+from beatd.store.outbox import DeadLetter, Outbox
+from beatd.worker.consumers.redis import RedisConsumer
+
+KEYS = Keys("beatd")
+SHARED = KEYS.workers()
+AT = "2026-01-01T00:00:00.000+00:00"
+
+
+@pytest.fixture
+def client(redis_url):
+    with connect(redis_url) as client:
+        client.set(KEYS.shard(0).lease, "d:1")
+        yield client
+
+
+@pytest.fixture
+def bounded(monkeypatch):
+    def bound(number, size):
+        for module in ("beatd.store.dead_letters", "beatd.worker.consumers.redis"):
+            monkeypatch.setattr(f"{module}.BOUNDS", (number, size))
+
+    return bound
+
+
+def size_of(client):
+    return sum(map(len, client.lrange(SHARED.dead_letters, 0, -1)))
+
+
+def letter(text):
+    return written(text.encode(), reason="r", queue="q", at=AT)
+
+
+def test_the_oldest_go_when_there_are_too_many_bytes(client, bounded):
+    bounded(1_000, 50_000)
+    letters = DeadLetters(client, KEYS)
+    for number in range(6):
+        letters.add([letter(f"{number}" * 20_000)])
+    assert [one.message[:1] for one in letters] == [b"5", b"4"]
+    assert int(client.get(SHARED.dead_letters_size)) == size_of(client) <= 50_000
+
+
+def test_the_oldest_go_when_there_are_too_many(client, bounded):
+    bounded(3, 50_000)
+    letters = DeadLetters(client, KEYS)
+    letters.add([letter(str(number)) for number in range(10)])
+    assert [one.message for one in letters] == [b"9", b"8", b"7"]
+
+
+def test_the_outbox_is_bounded_too(client, bounded):
+    bounded(1_000, 50_000)
+    outbox = Outbox(client, KEYS)
+    for number in range(6):
+        raw = f"{number}".encode() * 20_000
+        client.lpush(outbox.key, raw)
+        assert outbox.strike([raw], [DeadLetter(raw, AT, "no queue", "q")], lease_value="d:1") == 0
+    assert [one.message[:1] for one in DeadLetters(client, KEYS)] == [b"5", b"4"]
+
+
+def test_a_workers_are_bounded_too(client, bounded, redis_url):
+    bounded(1_000, 50_000)
+    consumer = RedisConsumer(redis_url, ["celery"], name="w", clock=SystemClock(), keys=KEYS)
+    consumer.beat()
+    for number in range(6):
+        client.lpush("celery", f"{number}" * 20_000)
+    found = consumer.take(6)
+    assert len(found) == 6
+    for one in found:
+        consumer.bury([(one, "malformed")])
+    assert [one.message[:1] for one in DeadLetters(client, KEYS)] == [b"5", b"4"]
+    consumer.stop()
+
+
+def test_a_message_that_is_too_large_keeps_its_head(client, monkeypatch):
+    monkeypatch.setattr(dead_letters, "MESSAGE_MAX", 1_000)
+    monkeypatch.setattr(dead_letters, "HEAD", 100)
+    whole, part = read(letter("x" * 1_000)), read(letter("x" * 1_001))
+    assert (whole.size, whole.whole, len(whole.message)) == (1_000, True, 1_000)
+    assert (part.size, part.whole, len(part.message)) == (1_001, False, 100)
+    in_binary = read(written(b"\xff" * 1_001, reason="r", queue="q", at=AT))
+    assert (in_binary.size, in_binary.whole, in_binary.message) == (1_001, False, b"\xff" * 100)
+
+
+def test_a_head_may_end_in_the_middle_of_a_character(monkeypatch):
+    monkeypatch.setattr(dead_letters, "MESSAGE_MAX", 1_000)
+    monkeypatch.setattr(dead_letters, "HEAD", 101)
+    part = read(letter("ä" * 1_000))
+    assert part.message == ("ä" * 51).encode()[:101]
+
+
+def test_a_reason_that_quotes_its_message_is_cut():
+    assert len(written(b"m", reason="x" * 10**6, queue="q", at=AT)) < 5_000
+
+
+def test_a_list_of_another_version_is_counted(client, bounded):
+    bounded(1_000, 50_000)
+    client.lpush(SHARED.dead_letters, *(letter(f"{number}" * 20_000) for number in range(6)))
+    DeadLetters(client, KEYS).add([letter("new")])
+    assert [one.message[:1] for one in DeadLetters(client, KEYS)] == [b"n", b"5", b"4"]
+    assert 0 < client.ttl(SHARED.dead_letters_size) <= 86_400
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_size_stays_exact(client, bounded, seed):
+    chance = random.Random(seed)
+    bounded(20, 5_000)
+    letters = DeadLetters(client, KEYS)
+    for _ in range(100):
+        there = list(letters)
+        some = chance.sample(there, min(len(there), chance.randint(0, 4)))
+        match chance.choice(["add", "add", "add", "remove", "requeue", "delete"]):
+            case "add":
+                letters.add(
+                    [letter(f"{chance.random()}" + "x" * chance.randint(0, 900)) for _ in range(chance.randint(1, 4))]
+                )
+            case "remove":
+                assert letters.remove([*some, *some]) == len(some)
+            case "requeue":
+                assert letters.requeue([*some, *some]) == len(some)
+            case _ if chance.random() < 0.3:
+                client.delete(SHARED.dead_letters)
+                letters.add([letter("after")])
+        kept = client.lrange(SHARED.dead_letters, 0, -1)
+        assert len(kept) <= 20
+        assert size_of(client) <= 5_000
+        if kept:
+            assert int(client.get(SHARED.dead_letters_size)) == size_of(client)

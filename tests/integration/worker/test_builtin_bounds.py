@@ -1,0 +1,74 @@
+"""The built-in tasks hold nothing longer than they say: no connection, no thread, no descriptor."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from beatd.worker.builtin import output
+from beatd.worker.builtin.command import command
+from beatd.worker.builtin.http import HttpFailed, http
+
+OPEN = Path("/proc/self/fd")
+OK = b"HTTP/1.1 200 OK\r\n"
+
+
+@pytest.fixture
+def dripping():
+    """``dripping(first)``: the place of a server that says this, and then a letter each 50 ms."""
+    with contextlib.ExitStack() as stack:
+        end = threading.Event()
+        stack.callback(end.set)
+
+        def serve(listener, first):
+            with contextlib.suppress(OSError):
+                connection, _ = listener.accept()
+                with connection:
+                    connection.sendall(first)
+                    while not end.wait(0.05):
+                        connection.sendall(b"x")
+
+        def start(first):
+            listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+            threading.Thread(target=serve, args=(listener, first), daemon=True).start()
+            return f"://127.0.0.1:{listener.getsockname()[1]}/"
+
+        yield start
+
+
+@pytest.mark.parametrize(
+    ("scheme", "first"),
+    [
+        ("http", b""),
+        ("http", OK + b"X: "),
+        ("http", OK + b"Content-Length: 10000\r\n\r\n"),
+        ("http", OK + b"\r\n"),
+        ("https", b"\x16\x03\x03\x40\x00"),
+    ],
+)
+def test_a_server_that_drips_is_left_in_time(dripping, scheme, first):
+    began = time.monotonic()
+    with pytest.raises(HttpFailed, match="failed"):
+        http(scheme + dripping(first), timeout=0.5)
+    assert time.monotonic() - began < 3
+
+
+def test_a_child_in_the_background_holds_neither_thread_nor_descriptor(monkeypatch):
+    monkeypatch.setattr(output, "_LAST_WORDS_S", 0.05)
+    command("true")
+    threads, files = threading.active_count(), len(list(OPEN.iterdir()))
+    children = []
+    try:
+        children += [int(command("sleep 60 & echo $!", shell=True)["output"]) for _ in range(50)]
+        assert (threading.active_count(), len(list(OPEN.iterdir()))) == (threads, files)
+    finally:
+        for child in children:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(child, signal.SIGKILL)
