@@ -194,6 +194,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     timezone: str = "UTC"
     app: str | None = None
     include: tuple[str, ...] = ()
+    allow_empty: bool = False
+    """A reload may take the last entries of files or of the app out of the schedule."""
     state_dir: str = ""
     redis: RedisSettings = RedisSettings()
     broker: BrokerSettings = BrokerSettings()

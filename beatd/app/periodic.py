@@ -30,6 +30,9 @@ def from_conf(beat_schedule: Mapping[str, Mapping[str, Any]]) -> dict[str, Regis
     """The entries of a ``beat_schedule`` dict, each with all five keys. ``options`` that are missing are empty."""
     entries = {}
     for name, fields in beat_schedule.items():
+        if not isinstance(fields, Mapping):
+            entries[str(name)] = {"schedule": fields}  # refused where it is read, apart from the others
+            continue
         entry = {"args": (), "kwargs": {}, "options": {}, **fields}
         entry["task"] = getattr(entry.get("task"), "name", entry.get("task"))
         entry["args"] = list(entry["args"] or ())

@@ -45,7 +45,7 @@ def check(
         raise click.UsageError("give the file once: as FILE or with --config")
     try:
         path = config.find(file or config_file)
-        loaded = sources.load(path, app=app)
+        loaded = _without_refused(sources.load(path, app=app))
     except ConfigError as error:
         if not as_json:
             raise
@@ -64,6 +64,13 @@ def check(
             click.echo(str(attempt), err=not attempt.ok)
     if (warnings and strict) or not ok:
         raise click.exceptions.Exit(1)
+
+
+def _without_refused(loaded: config.Config) -> config.Config:
+    """Raises ConfigError if a registration of the app cannot be read."""
+    if loaded.refused:
+        raise ConfigError(loaded.refused)
+    return loaded
 
 
 def _try_servers(settings: Settings, entries: Sequence[Entry]) -> list[Attempt]:

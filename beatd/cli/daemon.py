@@ -19,7 +19,7 @@ from beatd.config import Config, Environment
 from beatd.exceptions import ConfigError
 from beatd.model import LogSettings
 from beatd.sdnotify import Notifier, watchdog_period
-from beatd.sources import FileSource
+from beatd.sources import FileSource, log_refused
 from beatd.wiring import Daemon, Store, await_store, state_store
 
 log = logging.getLogger("beatd")
@@ -37,7 +37,9 @@ class Process:
         self._environment = config.environment()
         self._notifier = Notifier(self._environment.notify_socket)
         self._app = app
-        self._source = FileSource(self._path, self._load, on_change=self._put, on_done=self._done)
+        self._source = FileSource(
+            self._path, self._load, on_change=self._put, on_broken=self._broken, on_done=self._done
+        )
         self._faults: tuple[str, ...] = ()
         self._stopping = threading.Event()
         self._daemon: Daemon | None = None
@@ -53,6 +55,9 @@ class Process:
         self._handle_signals()
         entries = plural(len(loaded.entries), "entry")
         log.info("beatd %s starts: %s in %s", beatd.__version__, entries, self._path, extra={"event": "starting"})
+        log_refused(loaded.refused)
+        if not loaded.entries:
+            log.warning("%s has no entries", self._path, extra={"event": "no_entries"})
         with state_store(loaded.settings) as url:
             self._notifier.ready("waiting for the state store")
             store = await_store(loaded.settings, url, self._stopping, fail_fast=fail_fast)
@@ -68,12 +73,16 @@ class Process:
         try:
             loaded = sources.load(self._path, app=self._app, before=self._source.config)
         except ConfigError as error:
-            self._faults = tuple(map(str, error.faults))
-            self._say_sound("broken")
+            self._broken(error)
             raise
-        self._faults = ()
-        self._say_sound("ok")
+        self._faults = tuple(map(str, loaded.refused))
+        self._say_sound("broken" if loaded.refused else "ok")
         return loaded
+
+    def _broken(self, error: ConfigError) -> None:
+        """The last good files stay in force."""
+        self._faults = tuple(map(str, error.faults))
+        self._say_sound("broken")
 
     def _say_sound(self, config: Literal["ok", "broken"]) -> None:
         if self._daemon is not None:
@@ -88,6 +97,7 @@ class Process:
         sign = SignOfLife(self._notifier, self._environment)
         self._daemon = Daemon(loaded, store, on_turn=sign, on_hang=_exit, on_reload=self._source.reload_now)
         self._put(loaded)
+        self._say_sound("broken" if loaded.refused else "ok")
         self._source.start()
         try:
             if not self._stopping.is_set():  # a signal may have come before there was a daemon to stop

@@ -12,6 +12,7 @@ from beatd.cli.installation import installation
 from beatd.cli.output import plural
 from beatd.cli.writing import write_file
 from beatd.config import Config
+from beatd.config.references import references
 from beatd.config.writing import export as to_toml
 from beatd.exceptions import ConfigError
 from beatd.model import Entry
@@ -34,6 +35,7 @@ def export(*, config_file: str | None, app: str | None, output: Path | None, for
     """Write the effective schedule as TOML: all files with their defaults, the app, and the entries of the store.
 
     Settings are not in it, because they may hold secrets: it is a file to include, or to compare. Neither are pauses.
+    Where a file has a ${VARIABLE}, the variable is written and not its value.
     """
     path = config.find(config_file)
     loaded = sources.load(path, app=app)
@@ -42,7 +44,7 @@ def export(*, config_file: str | None, app: str | None, output: Path | None, for
     header = f"{plural(len(entries), 'entry')} from {path}"
     if runtime:
         header += f", {len(runtime)} of them from its state store"
-    text = to_toml(entries, timezone=loaded.settings.timezone, header=[f"{header}."])
+    text = to_toml(entries, timezone=loaded.settings.timezone, header=[f"{header}."], references=references(loaded))
     if output is None:
         click.echo(text, nl=False)
     else:

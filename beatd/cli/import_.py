@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
 from pathlib import Path
 
 import click
@@ -10,15 +12,20 @@ from beatd import importing
 from beatd.cli.output import plural
 from beatd.cli.writing import write_file
 from beatd.config import values
+from beatd.config.size import size_text
 from beatd.importing.celery_app import read_celery_app
-from beatd.importing.crontab import read_crontab
+from beatd.importing.crontab import decoded, read_crontab
 from beatd.importing.django_tables import read_django_tables
 from beatd.importing.found import Found
 from beatd.importing.redbeat import read_redbeat
+from beatd.importing.report import printable
 from beatd.store.client import border, connect
 
 _SHOWN = 50
 """Notes that are shown, unless all are asked for."""
+
+_LARGEST_CRONTAB = 4 << 20
+"""Bytes of a crontab that are read."""
 
 SOURCES = ("celery", "crontab", "redbeat", "django-celery-beat")
 
@@ -43,7 +50,11 @@ def _zone(_context: click.Context, _parameter: click.Parameter, name: str | None
     metavar="ZONE",
     help="Of entries that have none of their own; default: as the source says, else UTC.",
 )
-@click.option("--system", is_flag=True, help="crontab: the sixth field is a user's name, as in /etc/crontab.")
+@click.option(
+    "--system/--no-system",
+    default=None,
+    help="crontab: the sixth field is a user's name, as in /etc/crontab, or the command begins there.",
+)
 @click.option("--prefix", default="redbeat:", show_default=True, help="redbeat: its redbeat_key_prefix.")
 @click.option("--all-notes", is_flag=True, help=f"Show all notes, not the first {_SHOWN}.")
 def import_(
@@ -53,7 +64,7 @@ def import_(
     output: Path | None,
     force: bool,
     timezone: str | None,
-    system: bool,
+    system: bool | None,
     prefix: str,
     all_notes: bool,
 ) -> None:
@@ -61,13 +72,14 @@ def import_(
 
     \b
     celery MODULE[:APP]          a Celery app's beat_schedule and periodic tasks
-    crontab FILE                 a crontab, /etc/crontab or a file of cron.d; each
-                                 line becomes a beatd.command entry
+    crontab FILE                 a crontab, /etc/crontab or a file of cron.d, or -
+                                 for standard input; each line becomes a
+                                 beatd.command entry
     redbeat URL                  the entries that RedBeat keeps in that Redis
     django-celery-beat SETTINGS  the tables of a Django project
 
-    What could not be carried over, or means something else now, is said on standard error. Exit code 1 if an entry was
-    left behind.
+    What could not be carried over, or means something else now, is listed on standard error. Exit code 1 if an entry
+    was left behind; the file lists it, too.
     """
     found = _read(source, place, timezone, system=system, prefix=prefix)
     carried = importing.carry_over(found, header=(f"Imported from {source} {_safe(source, place)}.",))
@@ -77,7 +89,7 @@ def import_(
         write_file(output, carried.toml, force=force)
     shown = carried.notes if all_notes else carried.notes[:_SHOWN]
     for note in shown:
-        click.echo(f"! {note}", err=True)
+        click.echo(f"! {printable(str(note))}", err=True)
     if more := len(carried.notes) - len(shown):
         click.echo(f"! and {plural(more, 'note')} more; --all-notes shows them", err=True)
     lost = f", {plural(carried.lost, 'entry')} left behind" if carried.lost else ""
@@ -88,7 +100,7 @@ def import_(
         raise click.exceptions.Exit(1)
 
 
-def _read(source: str, place: str, timezone: str | None, *, system: bool, prefix: str) -> Found:
+def _read(source: str, place: str, timezone: str | None, *, system: bool | None, prefix: str) -> Found:
     """Raises ConfigError or StoreError."""
     match source:
         case "celery":
@@ -103,16 +115,19 @@ def _read(source: str, place: str, timezone: str | None, *, system: bool, prefix
     return found._replace(timezone=timezone) if timezone else found
 
 
-def _crontab(place: str, timezone: str | None, *, system: bool) -> Found:
+def _crontab(place: str, timezone: str | None, *, system: bool | None) -> Found:
     path = Path(place)
     try:
-        text = path.read_text("utf-8", "replace")
-    except OSError as error:
-        raise click.BadParameter(f"{place} cannot be read: {error.strerror}", param_hint="PLACE") from None
-    if timezone is None and "CRON_TZ" not in text:
-        click.echo("! times are taken as UTC; --timezone says in which zone this crontab runs", err=True)
-    has_users = system or str(path.absolute()) == "/etc/crontab" or path.absolute().parent == Path("/etc/cron.d")
-    return read_crontab(text, shown=place, has_users=has_users, timezone=timezone or "UTC")
+        with contextlib.nullcontext(sys.stdin.buffer) if place == "-" else path.open("rb") as file:
+            data = file.read(_LARGEST_CRONTAB + 1)
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise click.BadParameter(f"{place} cannot be read: {why}", param_hint="PLACE") from None
+    if len(data) > _LARGEST_CRONTAB:
+        raise click.BadParameter(f"{place} has more than {size_text(_LARGEST_CRONTAB)}", param_hint="PLACE")
+    if system is None and (path.absolute() == Path("/etc/crontab") or path.absolute().parent == Path("/etc/cron.d")):
+        system = True
+    return read_crontab(decoded(data, place), shown=place, has_users=system, timezone=timezone)
 
 
 def _safe(source: str, place: str) -> str:

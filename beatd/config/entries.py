@@ -150,5 +150,5 @@ def _args(raw: Any, report: Report, path: Path) -> tuple[Any, ...] | None:
 
 
 def _kwargs(raw: Any, report: Report, path: Path) -> dict[str, Any] | None:
-    read = read_value(payload.table, raw, "", report, (*path, "kwargs"))
+    read = read_value(payload.keywords, raw, "", report, (*path, "kwargs"))
     return None if read is UNSET else read

@@ -37,7 +37,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     ``defaults`` is the checked ``[defaults]`` table, for entries from elsewhere. ``digest`` changes when, and only
     when, the schedule means something else. ``beside`` are files of other kinds on which it
     depends, absolute too: secrets, and the modules of an app. ``remarks`` are
-    warnings that were found on the way. ``memory`` is for the next load.
+    warnings that were found on the way, ``refused`` the faults of registrations of the app that are left out of
+    ``entries``. ``memory`` is for the next load.
     """
 
     settings: Settings
@@ -48,6 +49,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     defaults: dict[str, Any]
     beside: tuple[str, ...] = ()
     remarks: tuple[Fault, ...] = ()
+    refused: tuple[Fault, ...] = ()
     memory: dict[str, Memory] = {}
 
 

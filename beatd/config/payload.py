@@ -5,6 +5,7 @@ What JSON has no type for but Celery has a mark (times, dates, UUIDs, decimals, 
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
 from datetime import UTC, date, datetime, time, timezone
@@ -12,7 +13,7 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
-from beatd.config.accepts import CARRIED, CARRIED_TABLE, SIGNATURE, accepts, either, list_of
+from beatd.config.accepts import CARRIED, CARRIED_TABLE, SIGNATURE, accepts, either, list_of, matching, or_variable
 from beatd.config.faults import near, quoted
 from beatd.config.values import Wrong, text, told
 from beatd.config.variables import Substituted
@@ -20,6 +21,8 @@ from beatd.message import HEADER_NAMES
 
 _MOST_BITS = 13_287
 """4,000 digits: Python neither writes nor reads numbers of more than 4,300."""
+
+_JSON_LIST, _JSON_TABLE = matching(r"^\s*\["), matching(r"^\s*\{")
 
 
 def carried(value: Any) -> Any:
@@ -66,12 +69,30 @@ def _standard(value: datetime) -> datetime:
     return value.replace(tzinfo=timezone(offset) if offset else UTC)
 
 
-@accepts(list_of(CARRIED))
+@accepts(or_variable(either(list_of(CARRIED), _JSON_LIST)))
 def arguments(value: Any, _zone: str = "") -> tuple[Any, ...]:
-    """A list that JSON can carry."""
+    """A list that JSON can carry, or JSON text of one, which can have null."""
+    value = _parsed(value, "[", '"[null, 1]"')
     if not isinstance(value, list | tuple):
         raise Wrong(f"expected a list such as [16, 16], got {told(value)}")
     return tuple(carried(value))
+
+
+@accepts(or_variable(either(CARRIED_TABLE, _JSON_TABLE)))
+def keywords(value: Any, _zone: str = "") -> dict[str, Any]:
+    """A table that JSON can carry, or JSON text of one, which can have null."""
+    return table(_parsed(value, "{", """'{"limit": null}'"""))
+
+
+def _parsed(value: Any, start: str, example: str) -> Any:
+    """What JSON text stands for; anything else as it is."""
+    if not isinstance(value, str) or not value.lstrip(" \t\r\n").startswith(start):
+        return value
+    try:
+        return json.loads(value)
+    except (ValueError, RecursionError) as error:
+        why = error.msg if isinstance(error, json.JSONDecodeError) else "it cannot be parsed"
+        raise Wrong(f"not JSON: {why}; expected text such as {example}, got {told(value)}") from None
 
 
 @accepts(CARRIED_TABLE)

@@ -24,7 +24,7 @@ _ENTRY_DEFAULTS = {
     "options": {},
     **{key: getattr(struct, key) for struct in (Options(), Policies()) for key in struct.__struct_fields__},
 }
-_TOP_DEFAULTS = {"timezone": "UTC", "include": [], "state_dir": STATE_DIR}
+_TOP_DEFAULTS = {"timezone": "UTC", "include": [], "allow_empty": False, "state_dir": STATE_DIR}
 
 
 def schema() -> JsonSchema:

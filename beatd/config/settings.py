@@ -54,6 +54,7 @@ def read_settings(raw: Mapping[str, Any], file: FilePath, env: Mapping[str, str]
         timezone=read_timezone(raw, "UTC", report),
         app=None if app is UNSET else app,
         include=_include(raw.get("include", []), report),
+        allow_empty=_allow_empty(raw, report),
         state_dir=_state_dir(raw, file.parent, env, report),
         redis=_waiting(sections["redis"], raw.get("redis", {}), report),
         broker=sections["broker"],
@@ -195,6 +196,11 @@ def _patterns(raw: Any, _zone: str) -> list[Any]:
     return raw
 
 
+def _allow_empty(raw: Mapping[str, Any], report: Report) -> bool:
+    read = read_value(values.flag, raw.get("allow_empty", False), "", report, ("allow_empty",))
+    return read is True
+
+
 def _state_dir(raw: Mapping[str, Any], folder: FilePath, env: Mapping[str, str], report: Report) -> str:
     """Where the daemon may write, as an absolute path. systemd says it in ``STATE_DIRECTORY``."""
     given = read_value(_path, raw["state_dir"], "", report, ("state_dir",)) if "state_dir" in raw else UNSET
@@ -220,6 +226,9 @@ TOP: Fields = {
     ),
     "app": Field("app", values.app, "MODULE or MODULE:APP: where the tasks and periodic tasks are.", "proj.tasks:app"),
     "include": Field("include", _patterns, "More files with entries; * and ** match as in a shell.", ["beat.d/*.toml"]),
+    "allow_empty": Field(
+        "allow_empty", values.flag, "A reload may remove the last entries; without it they stay in force.", True
+    ),
     "state_dir": Field("state_dir", _path, "Where the daemon may write.", "/var/lib/beatd"),
 }
 """The settings that are in no table."""

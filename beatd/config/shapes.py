@@ -56,7 +56,7 @@ ENTRY: Fields = {
         "30 7 * * mon",
     ),
     "args": Field("args", payload.arguments, "Positional arguments.", [16, 16]),
-    "kwargs": Field("kwargs", payload.table, "Named arguments.", {"format": "pdf"}),
+    "kwargs": Field("kwargs", payload.keywords, "Named arguments.", {"format": "pdf"}),
     "relative": Field("relative", values.flag, "Celery's relative: an interval counts from the last run.", True),
     "options": Field("options", _options, "The keywords of apply_async, as Celery has them.", {"queue": "reports"}),
     **DEFAULTS,

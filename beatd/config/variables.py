@@ -72,6 +72,23 @@ def plain(value: Any) -> Any:
     return value
 
 
+def escaped(text: str) -> str:
+    """The text as a file has it, so that reading it gives ``text`` again."""
+    return text.replace("${", "$${")
+
+
+def has_reference(value: Any) -> bool:
+    """Whether there is a ``${VARIABLE}`` in a value as the file has it."""
+    match value:
+        case str():
+            return any(found[0] != "$${" for found in _REFERENCE.finditer(value))
+        case dict():
+            return any(map(has_reference, value.values()))
+        case list():
+            return any(map(has_reference, value))
+    return False
+
+
 def _text(text: str, env: Mapping[str, str], report: Report, path: Path) -> str:
     references = missing = 0
 

@@ -1,8 +1,13 @@
-"""Entries as TOML: the inverse of reading them. What is written means the same when it is read again."""
+"""Entries as TOML: the inverse of reading them. What is written means the same when it is read again.
+
+The style is that of the documentation: a table for each entry, with inline tables and lists on one line in it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import json
+import re
+from collections.abc import Container, Iterable, Iterator, Mapping
 from datetime import date, datetime, time
 from decimal import Decimal
 from typing import Any
@@ -12,7 +17,9 @@ from msgspec import structs
 
 from beatd.config.faults import dotted
 from beatd.config.lines import Path
+from beatd.config.shapes import ENTRY
 from beatd.config.text import SCHEDULE
+from beatd.config.variables import escaped
 from beatd.exceptions import ConfigError, Fault
 from beatd.model import Entry, Options, Policies
 from beatd.schedules import duration_text
@@ -20,6 +27,11 @@ from beatd.schedules.cron import Cron
 from beatd.schedules.union import Union
 
 _LARGEST = 2**63 - 1
+_SURROGATES = re.compile(r"[\ud800-\udfff]")
+_WIDEST_LIST = 120
+"""Characters of a line; a list that does not fit is written with one value on each line."""
+_AS_JSON = ("args", "kwargs")
+"""Fields that may be JSON text, which has what TOML has not: null, and numbers of any length."""
 
 
 class Unwritable(ValueError):
@@ -31,10 +43,11 @@ class Unwritable(ValueError):
         self.reason = reason
 
 
-def entry_table(entry: Entry, timezone: str) -> dict[str, Any]:
+def entry_table(entry: Entry, timezone: str, *, leave_out: Container[str] = ()) -> dict[str, Any]:
     """The table of an entry in a file whose time zone is ``timezone``; raises :class:`Unwritable`.
 
-    Only what differs from the defaults is in it; durations are written the short way (``"1h30m"``).
+    Only what differs from the defaults is in it; durations are written the short way (``"1h30m"``). Its texts have
+    ``$${`` for ``${``. Fields that are to be left out need not be writable.
     """
     table: dict[str, Any] = {"task": entry.task, "schedule": entry.schedule.notation}
     if entry.timezone != timezone:
@@ -47,27 +60,92 @@ def entry_table(entry: Entry, timezone: str) -> dict[str, Any]:
         table["kwargs"] = entry.kwargs
     table |= _options(entry.options)
     table |= _policies(entry.policies)
-    return {key: _toml(value, (key,)) for key, value in table.items()}
+    return {key: _field(key, value) for key, value in table.items() if key not in leave_out}
+
+
+def _field(key: str, value: Any) -> Any:
+    try:
+        return _toml(value, (key,))
+    except Unwritable:
+        if key in _AS_JSON and (text := _json(value)) is not None:
+            return text
+        raise
+
+
+def _json(value: Any) -> str | None:
+    """The value as JSON text; None if reading that would give another value."""
+    plain = list(value) if isinstance(value, tuple) else value
+    try:
+        text = json.dumps(plain, ensure_ascii=False)
+        text.encode()
+        return escaped(text) if json.loads(text) == plain else None
+    except (TypeError, ValueError, RecursionError):
+        return None
 
 
 def to_toml(tables: Mapping[str, Mapping[str, Any]], *, timezone: str, header: Iterable[str] = ()) -> str:
     """A whole file: the ``header`` as comments, the time zone, and a table for each entry."""
-    comments = "".join(f"# {line}".rstrip() + "\n" for line in header)
-    return (f"{comments}\n" if comments else "") + tomli_w.dumps({"timezone": timezone, SCHEDULE: dict(tables)})
+    parts = ["".join(f"# {line}".rstrip() + "\n" for line in header)] if header else []
+    parts.append(f"timezone = {_value(timezone)}\n")
+    parts += [f"[{SCHEDULE}.{_key(name)}]\n{''.join(_lines(table))}" for name, table in tables.items()]
+    return "\n".join(parts)
 
 
-def export(entries: Iterable[Entry], *, timezone: str, header: Iterable[str] = ()) -> str:
-    """The entries as a file; raises ConfigError with everything that TOML has no form for."""
+def _lines(table: Mapping[str, Any]) -> Iterator[str]:
+    for key, value in table.items():
+        start = f"{_key(key)} = "
+        text = _value(value)
+        if isinstance(value, list) and len(start) + len(text) > _WIDEST_LIST:
+            text = "[\n" + "".join(f"  {_value(each)},\n" for each in value) + "]"
+        yield f"{start}{text}\n"
+
+
+def _value(value: Any) -> str:
+    """A value on one line."""
+    match value:
+        case list():
+            return f"[{', '.join(map(_value, value))}]"
+        case dict():
+            inside = ", ".join(f"{_key(key)} = {_value(each)}" for key, each in value.items())
+            return f"{{ {inside} }}" if inside else "{}"
+    return tomli_w.dumps({"v": value})[len("v = ") : -1]
+
+
+def _key(key: str) -> str:
+    return tomli_w.dumps({key: 0})[: -len(" = 0\n")]
+
+
+def export(
+    entries: Iterable[Entry],
+    *,
+    timezone: str,
+    header: Iterable[str] = (),
+    references: Mapping[str, Mapping[str, Any]] | None = None,
+) -> str:
+    """The entries as a file; raises ConfigError with everything that TOML has no form for.
+
+    ``references`` are the fields of entries with ``${VARIABLES}`` as their files have them, see
+    :func:`beatd.config.references.references`: they are written in place of what the variables stand for.
+    """
     tables, faults = {}, []
     for entry in entries:
+        as_written = (references or {}).get(entry.name, {})
         try:
-            tables[entry.name] = entry_table(entry, timezone)
+            tables[entry.name] = _with_references(entry_table(entry, timezone, leave_out=as_written), as_written)
         except Unwritable as error:
             path = dotted((SCHEDULE, entry.name, *error.path))
             faults.append(Fault(entry.source or "<program>", None, path, error.reason))
     if faults:
         raise ConfigError(faults)
     return to_toml(tables, timezone=timezone, header=header)
+
+
+def _with_references(table: dict[str, Any], as_written: Mapping[str, Any]) -> dict[str, Any]:
+    """The table with these fields, in the order of entries."""
+    if not as_written:
+        return table
+    order = {key: place for place, key in enumerate(ENTRY)}
+    return dict(sorted({**table, **as_written}.items(), key=lambda item: order.get(item[0], len(order))))
 
 
 def _skips(schedule: Any) -> bool:
@@ -110,22 +188,32 @@ def _set_fields(values: Options | Policies) -> dict[str, Any]:
 
 def _toml(value: Any, path: Path) -> Any:
     match value:
-        case None:
-            raise Unwritable(path, "TOML has no null; leave it out")
-        case bool() | str() | float() | datetime() | date():
-            return value
-        case int():
-            if abs(value) > _LARGEST:
-                raise Unwritable(path, f"{value} is beyond the numbers of TOML, which have 64 bits")
-            return value
-        case time():
-            if value.tzinfo is not None:
-                raise Unwritable(path, "TOML has no times of day with a time zone")
+        case str() | int() | time() if reason := _unwritable(value):
+            raise Unwritable(path, reason)
+        case str():
+            return escaped(value)
+        case bool() | int() | float() | datetime() | date() | time():
             return value
         case list() | tuple() | set() | frozenset():
             return [_toml(each, (*path, place)) for place, each in enumerate(value)]
         case Mapping():
             return {str(key): _toml(each, (*path, str(key))) for key, each in value.items()}
-        case Decimal():
-            raise Unwritable(path, "TOML has no decimals; write it as text or as a float")
-    raise Unwritable(path, f"TOML has no form for a {type(value).__name__}")
+    raise Unwritable(path, _NO_FORM.get(type(value), f"TOML has no form for a {type(value).__name__}"))
+
+
+def _unwritable(value: str | int | time) -> str:
+    """The reason why this value of a type that TOML has cannot be written; empty if it can."""
+    match value:
+        case str() if not value.isascii() and _SURROGATES.search(value):
+            return "it has half of a surrogate pair, which no UTF-8 file can have"
+        case int() if abs(value) > _LARGEST:
+            return f"{value} is beyond the numbers of TOML, which have 64 bits"
+        case time() if value.tzinfo is not None:
+            return "TOML has no times of day with a time zone"
+    return ""
+
+
+_NO_FORM = {
+    type(None): "TOML has no null; leave it out",
+    Decimal: "TOML has no decimals; write it as text or as a float",
+}

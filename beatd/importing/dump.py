@@ -13,7 +13,7 @@ from typing import Any
 
 from beatd.exceptions import ConfigError, MessageError
 from beatd.importing.found import Found, Note
-from beatd.sources.celery_values import is_celery_schedule, notation
+from beatd.sources.celery_values import dropped, is_celery_schedule, notation
 from beatd.wire import dumps
 
 
@@ -34,18 +34,25 @@ def write(descriptor: int, where: str, name: str, find: Callable[[], Found]) -> 
 
 
 def plain(fields: Mapping[str, Any]) -> tuple[dict[str, Any], list[tuple[str, str]]]:
-    """Fields with the notations of ``beat.toml`` for Celery's objects; and what there is none for, with the reason."""
+    """Fields with the notations of ``beat.toml`` for Celery's objects; and what there is none for, with the reason.
+
+    Raises ValueError for a schedule without a counterpart.
+    """
     table: dict[str, Any] = {}
-    left_behind = []
+    left_behind = list(dropped(fields))
     for key, value in fields.items():
         if is_celery_schedule(value):
             try:
                 table |= notation(value)
             except ValueError as error:
+                if key == "schedule":
+                    raise
                 left_behind.append((key, str(error)))
+        elif key == "relative" and is_celery_schedule(fields.get("schedule")):
+            continue  # Celery, too, asks it of plain intervals only
         elif isinstance(value, timedelta):
             table[key] = value.total_seconds()
-        elif key == "options":
+        elif key == "options" and isinstance(value or {}, Mapping):
             table[key], inner = plain(value or {})
             left_behind += [(f"options.{option}", why) for option, why in inner]
         else:
@@ -60,7 +67,11 @@ def plain(fields: Mapping[str, Any]) -> tuple[dict[str, Any], list[tuple[str, st
 def _document(found: Found) -> dict[str, Any]:
     entries, notes = {}, list(found.notes)
     for name, fields in found.entries.items():
-        entries[name], left_behind = plain(fields)
+        try:
+            entries[name], left_behind = plain(fields)
+        except Exception as error:  # noqa: BLE001 - objects of the user's may raise anything
+            notes.append(Note(name, "", str(error) or type(error).__name__))
+            continue
         notes += [Note(name, about, why) for about, why in left_behind]
     return {"entries": entries, "notes": notes, "timezone": found.timezone}
 

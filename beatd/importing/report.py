@@ -16,6 +16,9 @@ _SPARE = {"options", "relative", "dst", *OPTIONS, *POLICIES}
 """Fields without which an entry still is the entry: they are left out when they cannot be read."""
 
 
+_LONGEST_LINE = 400
+
+
 class Carried(NamedTuple):
     """What was carried over: the entries, the file that has them, and everything that there is to say."""
 
@@ -27,22 +30,30 @@ class Carried(NamedTuple):
 
 
 def carry_over(found: Found, *, header: tuple[str, ...] = ()) -> Carried:
-    """Make entries, and the text of a file, of what was found."""
+    """Make entries, and the text of a file, of what was found. Its header lists what was left behind."""
     reader = EntryReader(found.timezone, {})
     entries, tables, notes = [], {}, list(found.notes)
-    lost = sum(not note.about for note in notes)
+    lost = [note for note in notes if not note.about]
     for name, fields in found.entries.items():
         entry, said = _entry(reader, name, fields)
-        notes += said
-        try:
-            if entry is not None:
+        if entry is not None:
+            try:
                 tables[name] = entry_table(entry, found.timezone)
                 entries.append(entry)
-        except Unwritable as error:
-            notes.append(Note(name, dotted(error.path), error.reason))
-            entry = None
-        lost += entry is None
-    return Carried(tuple(entries), to_toml(tables, timezone=found.timezone, header=header), tuple(notes), lost)
+            except Unwritable as error:
+                said.append(Note(name, dotted(error.path), error.reason))
+                entry = None
+        notes += said
+        lost += said[-1:] if entry is None else ()
+    left_behind = (f"Left behind: {' '.join(str(note).split())}" for note in lost)
+    toml = to_toml(tables, timezone=found.timezone, header=(*header, *map(printable, left_behind)))
+    return Carried(tuple(entries), toml, tuple(notes), len(lost))
+
+
+def printable(text: str) -> str:
+    """The text for one line of a file or a terminal: without control characters, and at most so long."""
+    shown = "".join(each if each.isprintable() else "\ufffd" for each in text)
+    return shown if len(shown) <= _LONGEST_LINE else f"{shown[: _LONGEST_LINE - 1]}…"
 
 
 def _entry(reader: EntryReader, name: str, fields: Mapping[str, Any]) -> tuple[Entry | None, list[Note]]:

@@ -8,9 +8,9 @@ overrule what a program registers or puts.
 """
 
 from beatd.sources.app import load_app
-from beatd.sources.file import FileSource
+from beatd.sources.file import FileSource, log_refused
 from beatd.sources.merge import load, merge
 from beatd.sources.overlay import Amended, InForce, Overlay
 from beatd.sources.store import StoreSource
 
-__all__ = ["Amended", "FileSource", "InForce", "Overlay", "StoreSource", "load", "load_app", "merge"]
+__all__ = ["Amended", "FileSource", "InForce", "Overlay", "StoreSource", "load", "load_app", "log_refused", "merge"]

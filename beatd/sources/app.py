@@ -30,12 +30,17 @@ class Registered(NamedTuple):
     entries: tuple[Entry, ...]
     files: tuple[str, ...]
     remarks: tuple[Fault, ...]
-    """Settings of Celery's that it has, and that have no effect here."""
+    """Settings of Celery's that have no effect here, and parts of registrations that are not carried over."""
+    refused: tuple[Fault, ...] = ()
+    """What is wrong with registrations that are not among the entries."""
 
 
 def load_app(name: str, **how: Any) -> tuple[Entry, ...]:
-    """The entries alone of :func:`read_app`."""
-    return read_app(name, **how).entries
+    """The entries alone of :func:`read_app`. Raises ConfigError if one of them cannot be read."""
+    registered = read_app(name, **how)
+    if registered.refused:
+        raise ConfigError(registered.refused, registered.files)
+    return registered.entries
 
 
 def read_app(
@@ -51,21 +56,20 @@ def read_app(
 
     ``timezone`` holds for an app that sets none itself, ``defaults`` is the file's table of that name. Raises
     ConfigError with the user's own traceback if the module cannot be imported, ends its process, or takes longer than
-    ``timeout`` seconds; and with all that is wrong with the entries themselves. ``where`` is the fault's file.
+    ``timeout`` seconds. A registration that cannot be read costs only itself. ``where`` is the fault's file.
     """
     dump = ("beatd.sources.app_dump", (name, where, directory))
     answer = ask(*dump, name=name, where=where, timeout=timeout)
     entries: list[Entry] = []
-    found: list[Fault] = []
+    refused = [Fault(*fault) for fault in answer["refused"]]
     for entry_name, fields in answer["entries"].items():
         zone = answer["timezone"] or timezone
         try:
             entries.append(config.entry(entry_name, fields, timezone=zone, defaults=defaults, source=answer["file"]))
         except ConfigError as error:
-            found += error.faults
+            refused += error.faults
     files = tuple(answer["files"])
-    if found:
-        raise ConfigError(found, files)
     unused = ((name, WITHOUT_EFFECT[name]) for name in answer["settings"] if name in WITHOUT_EFFECT)
     remarks = (Fault(answer["file"], None, name, f"it has no effect: {reason}") for name, reason in unused)
-    return Registered(tuple(entries), files, tuple(remarks))
+    dropped = (Fault(*remark) for remark in answer["remarks"])
+    return Registered(tuple(entries), files, (*remarks, *dropped), tuple(refused))

@@ -1,8 +1,8 @@
 """The child process of :func:`beatd.sources.load_app`: imports an app and writes what it registers.
 
 ``python -m beatd.sources.app_dump MODULE[:APP] WHERE DIRECTORY DESCRIPTOR`` writes one JSON document to the descriptor:
-``entries``, ``timezone``, ``file`` and the names of ``settings``, or ``faults``; and ``files``, of the app's own code.
-What the user's code prints goes elsewhere.
+``entries``, ``timezone``, ``file``, the names of ``settings``, what is ``refused`` and ``remarks``, or ``faults``; and
+``files``, of the app's own code. What the user's code prints goes elsewhere.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from beatd.app import signals
 from beatd.app.app import App
 from beatd.app.loading import locate
 from beatd.config.tables import plain_table
-from beatd.exceptions import ConfigError, Fault, MessageError
+from beatd.exceptions import ConfigError, Fault
 from beatd.sources import celery_values
-from beatd.sources.celery_values import is_celery_app
+from beatd.sources.celery_values import dropped, is_celery_app
 from beatd.wire import dumps
 
 _MOST_FILES = 1000
@@ -58,20 +58,22 @@ def describe(name: str, where: str, directory: str) -> dict[str, Any]:
     except Exception as error:  # noqa: BLE001 - a receiver of the user's may raise anything
         raise ConfigError([Fault(where, None, name, f"its registrations failed:\n{_shown(error)}")]) from None
     file = _file_of(name, app)
-    faults: list[Fault] = []
+    refused: list[Fault] = []
+    remarks: list[Fault] = []
     entries = {}
     for entry, registration in registrations.items():
+        path = f"beat_schedule.{entry}"
         try:
             fields = plain_table(celery_values.translated(registration))
             dumps(fields)
-        except (MessageError, ValueError) as error:
-            faults.append(Fault(file, None, f"beat_schedule.{entry}", str(error)))
+        except Exception as error:  # noqa: BLE001 - objects of the user's may raise anything
+            refused.append(Fault(file, None, path, str(error) or type(error).__name__))
         else:
             entries[entry] = fields
-    if faults:
-        raise ConfigError(faults)
+            remarks += [Fault(file, None, f"{path}.{about}", why) for about, why in dropped(registration)]
     zone = app.conf.timezone and str(app.conf.timezone)
-    return {"entries": entries, "timezone": zone, "file": file, "settings": _settings(app)}
+    found = {"entries": entries, "timezone": zone, "file": file, "settings": _settings(app)}
+    return {**found, "refused": refused, "remarks": remarks}
 
 
 def _note_files(*folders: Path) -> dict[str, None]:

@@ -5,10 +5,13 @@ They are known by their class: Celery is not imported. A module that has them ha
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import timedelta
 from typing import Any
 
+_OWN_TIME = ("is_due", "remaining_estimate", "remaining_delta")
+"""Methods that decide when a schedule of Celery is due."""
+_HOMES = {"celery", "django_celery_beat", "redbeat"}
 _FIELDS = ("minute", "hour", "day_of_week", "day_of_month", "month_of_year")
 
 
@@ -27,18 +30,36 @@ def registrations(app: Any) -> dict[str, dict[str, Any]]:
     return {str(name): _fields(entry) for name, entry in app.conf.beat_schedule.items()}
 
 
-def _fields(entry: Mapping[str, Any]) -> dict[str, Any]:
+def _fields(entry: Any) -> dict[str, Any]:
+    """The fields of a registration; of one that is none they are left for the reader of entries to refuse."""
+    if not isinstance(entry, Mapping):
+        return {"schedule": entry}
     fields = dict(entry)
     fields["task"] = getattr(fields.get("task"), "name", fields.get("task"))
     for key, empty in (("args", []), ("kwargs", {}), ("options", {})):
-        fields[key] = type(empty)(fields.get(key) or empty)
+        fields[key] = _made(type(empty), fields.get(key) or empty)
     return fields
+
+
+def _made(kind: type[list[Any]] | type[dict[Any, Any]], value: Any) -> Any:
+    """The value as a list or dict, as it is if it is nothing of the kind."""
+    fits = isinstance(value, Mapping) if kind is dict else isinstance(value, Iterable) and not isinstance(value, str)
+    return kind(value) if fits else value
 
 
 def translated(fields: Mapping[str, Any]) -> dict[str, Any]:
     """The fields of an entry, with a schedule of Celery's, if it has one, in our notation. Raises ValueError."""
     schedule = fields.get("schedule")
-    return {**fields, **notation(schedule)} if is_celery_schedule(schedule) else dict(fields)
+    if not is_celery_schedule(schedule):
+        return dict(fields)
+    return {key: value for key, value in fields.items() if key != "relative"} | notation(schedule)
+
+
+def dropped(fields: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """What :func:`translated` leaves out, each with the reason."""
+    schedule = fields.get("schedule")
+    if is_celery_schedule(schedule) and getattr(schedule, "nowfun", None) is not None:
+        yield "schedule.nowfun", "it has no effect: the clock is that of the daemon; the field timezone sets a zone"
 
 
 def is_celery_schedule(value: object) -> bool:
@@ -49,8 +70,11 @@ def is_celery_schedule(value: object) -> bool:
 def notation(value: Any) -> dict[str, Any]:
     """The fields of an entry, ``schedule`` and maybe ``timezone``, that mean what Celery's schedule means.
 
-    Raises ValueError for one that has no counterpart, such as RedBeat's ``rrule``.
+    Raises ValueError for one that has no counterpart, such as RedBeat's ``rrule``, or that decides itself when it is
+    due.
     """
+    if own := _own_time(value):
+        raise ValueError(f"a schedule with its own {own} has no counterpart: write it as a schedule of beatd")
     match _kind(value):
         case "crontab":
             fields = {name: _plain(getattr(value, f"_orig_{name}")) for name in _FIELDS}
@@ -66,6 +90,19 @@ def notation(value: Any) -> dict[str, Any]:
             seconds = seconds.total_seconds() if isinstance(seconds, timedelta) else float(seconds)
             return {"schedule": {"every": seconds, "relative": True} if value.relative else seconds}
     raise ValueError(f"a schedule of the class {type(value).__module__}.{type(value).__qualname__} has no counterpart")
+
+
+def _own_time(value: object) -> str:
+    """The method by which a schedule of the user's own decides when it is due, as text; empty if there is none."""
+    own = next((name for name in _OWN_TIME if name in getattr(value, "__dict__", ())), "")
+    if own:
+        return own
+    for each in type(value).__mro__:
+        if each.__module__.partition(".")[0] in _HOMES:
+            break
+        if own := next((name for name in _OWN_TIME if name in vars(each)), ""):
+            return f"{own} ({each.__module__}.{each.__qualname__})"
+    return ""
 
 
 def _kind(value: object) -> str | None:

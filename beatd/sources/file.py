@@ -5,14 +5,15 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from watchfiles import watch
 
 from beatd.config import Config
-from beatd.exceptions import ConfigError
+from beatd.exceptions import ConfigError, Fault
 from beatd.model import Entry, Settings
+from beatd.sources.emptied import emptied
 from beatd.sources.memory import give_back
 from beatd.sources.places import Look, directories, identities, look, unfinished
 
@@ -35,8 +36,8 @@ class FileSource:
     """Loads the configuration, and again whenever it changes.
 
     ``load`` reads everything and raises ConfigError. ``on_change`` is called with a configuration whose schedule is
-    another one, ``on_broken`` with the error of files that cannot be used, and ``on_done`` after every attempt; all
-    from the watching thread.
+    another one, ``on_broken`` with the error of files that cannot be used or were emptied, and ``on_done`` after every
+    attempt; all from the watching thread.
     """
 
     def __init__(
@@ -155,11 +156,14 @@ class FileSource:
     def _reload(self) -> None:
         try:
             config = self._load()
+            if self.config is not None and (faults := emptied(self.config, config)):
+                raise ConfigError(faults, (*config.files, *config.beside))  # noqa: TRY301 - kept as any other fault
         except ConfigError as error:
             self._keep(error)
             return
         before = self.config
         self._take(config)
+        log_refused(config.refused)
         if before is None:
             self._on_change(config)
             return
@@ -195,6 +199,13 @@ class FileSource:
         self._remember()
         if self._on_broken is not None:
             self._on_broken(error)
+
+
+def log_refused(faults: Iterable[Fault]) -> None:
+    """Say which registrations of the app are not in force."""
+    for fault in faults:
+        extra = {"event": "entry_refused", "file": fault.file, "path": fault.path}
+        log.error("%s; the other entries are in force", fault, extra=extra)
 
 
 def _warn_of_settings(before: Settings, now: Settings) -> None:

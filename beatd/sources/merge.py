@@ -11,7 +11,7 @@ import msgspec
 from beatd import config
 from beatd.config import Config
 from beatd.config.size import too_large
-from beatd.exceptions import ConfigError, Fault
+from beatd.exceptions import Fault
 from beatd.model import Entry
 from beatd.sources.app import read_app
 
@@ -24,7 +24,8 @@ def load(
     """The file at ``path`` with the registrations of ``app``, or of the app that the file names, merged in.
 
     The module is imported in a process of its own, and may be beside the file. What was loaded ``before`` saves
-    reading again what is written alike. Raises ConfigError with every fault of the first source that has any.
+    reading again what is written alike. Raises ConfigError with every fault of the first source that has any; but a
+    registration of the app that cannot be read costs only itself, and is among the ``refused``.
     """
     found = config.load(path, env=env, before=before)
     name = app or found.settings.app
@@ -38,16 +39,21 @@ def load(
         directory=str(Path(found.settings.file).parent),
     )
     most_bytes = found.settings.broker.max_message_bytes
-    heavy = [(entry, fault) for entry in registered.entries if (fault := too_large(entry, most_bytes))]
-    if heavy:
-        faults = (Fault(entry.source, None, f"beat_schedule.{entry.name}", fault) for entry, fault in heavy)
-        raise ConfigError(faults, registered.files)
-    entries = merge(found.entries, registered.entries)
-    settings = msgspec.structs.replace(found.settings, app=name)
-    digest = config.joined(found.digest, config.digest(entries[len(found.entries) :]))
-    beside = (*found.beside, *registered.files)
+    refused, light = list(registered.refused), []
+    for entry in registered.entries:
+        if fault := too_large(entry, most_bytes):
+            refused.append(Fault(entry.source, None, f"beat_schedule.{entry.name}", fault))
+        else:
+            light.append(entry)
+    entries = merge(found.entries, light)
     return msgspec.structs.replace(
-        found, settings=settings, entries=entries, digest=digest, beside=beside, remarks=registered.remarks
+        found,
+        settings=msgspec.structs.replace(found.settings, app=name),
+        entries=entries,
+        digest=config.joined(found.digest, config.digest(entries[len(found.entries) :])),
+        beside=(*found.beside, *registered.files),
+        remarks=registered.remarks,
+        refused=tuple(refused),
     )
 
 

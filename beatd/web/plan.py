@@ -71,7 +71,7 @@ class Plan:
 
     def _read(self) -> Config:
         config = self._load()
-        self.faults = ()
+        self.faults = config.refused
         return config
 
     def lay_over(self, tables: Mapping[str, bytes], pauses: Mapping[str, bytes]) -> None:

@@ -11,10 +11,16 @@ from celery import Celery
 from celery.schedules import crontab, schedule
 from redbeat import RedBeatSchedulerEntry
 
+from beatd import config
+
 APP = """
-from datetime import timedelta
+from datetime import datetime, timedelta
 from celery import Celery
 from celery.schedules import crontab
+
+class Odd(crontab):
+    def is_due(self, last_run_at):
+        return False, 60
 
 app = Celery("proj", broker="redis://localhost")
 app.conf.timezone = "Europe/Berlin"
@@ -23,6 +29,8 @@ app.conf.beat_schedule = {
     "odd-hours": {"task": "t.b", "schedule": crontab(minute=0, hour="1-23/2"),
                   "options": {"queue": "q", "expires": timedelta(hours=1), "compression": "zlib"}},
     "null": {"task": "t.c", "schedule": 1, "args": (None,)},
+    "odd": {"task": "t.d", "schedule": Odd(minute=0)},
+    "clock": {"task": "t.d", "schedule": crontab(minute=5, hour=4, nowfun=datetime.now), "args": ["${HOME}"]},
 }
 
 @app.task
@@ -69,13 +77,16 @@ def test_a_celery_app(tmp_path, beatd):
     (tmp_path / "proj.py").write_text(APP)
     done = beatd("import", "celery", "proj", "-o", "beat.toml")
     assert done.returncode == 1, done.stderr  # one was left behind
-    assert "null: args[0]: TOML has no null" in done.stderr
+    assert "odd: a schedule with its own is_due (proj.Odd) has no counterpart" in done.stderr
+    assert "clock: schedule.nowfun: it has no effect" in done.stderr
     assert 'odd-hours: options.compression: unknown setting "compression"' in done.stderr
-    assert "4 entries carried over, 1 entry left behind, 2 notes" in done.stderr
+    assert "6 entries carried over, 1 entry left behind, 3 notes" in done.stderr
     text = (tmp_path / "beat.toml").read_text()
     assert tomllib.loads(text)["timezone"] == "Europe/Berlin"
     assert schedule_of(text) == {
         "half-minute": {"task": "t.a", "schedule": "30s", "args": [1, 2]},
+        "null": {"task": "t.c", "schedule": "1s", "args": "[null]"},
+        "clock": {"task": "t.d", "schedule": {"minute": 5, "hour": 4}, "args": ["$${HOME}"]},
         "odd-hours": {"task": "t.b", "schedule": {"minute": 0, "hour": "1-23/2"}, "queue": "q", "expires": "1h"},
         "every 10": {"task": "proj.test", "schedule": "10s", "args": ["hello"], "expires": "5s"},
         "proj.test('monday')": {
@@ -84,7 +95,10 @@ def test_a_celery_app(tmp_path, beatd):
             "args": ["monday"],
         },
     }
-    assert "4 entries" in beatd("check", "beat.toml").stdout
+    assert "# Left behind: odd: a schedule with its own is_due" in text
+    assert "6 entries" in beatd("check", "beat.toml").stdout
+    exported = beatd("export", "--offline", "--config", "beat.toml")
+    assert schedule_of(exported.stdout) == schedule_of(text)
     again = beatd("import", "celery", "proj", "-o", "beat.toml")
     assert (again.returncode, "--force" in again.stderr) == (1, True)
 
@@ -140,3 +154,34 @@ def test_the_tables_of_django_celery_beat(tmp_path: Path, beatd):
         "past": {"task": "t.p", "schedule": {"at": "2020-01-01T00:00:00Z"}, "max_runs": 1},
         "ten": {"task": "t.i", "schedule": "10m", "args": [1, 2], "queue": "q", "expires": "30s"},
     }
+
+
+def test_strange_input_is_refused_in_a_line(tmp_path: Path, beatd):
+    (tmp_path / "binary").write_bytes(b"\x7fELF\x00\x01")
+    (tmp_path / "cron.d").write_text("17 * * * * root run-parts /etc/cron.hourly\n")
+    (tmp_path / "quits.py").write_text("import sys\nprint('hello')\nsys.exit(3)\n")
+    cases = [
+        (("crontab", "."), "cannot be read: Is a directory"),
+        (("crontab", "binary"), "is a binary file; expected a crontab"),
+        (("crontab", "cron.d"), 'cron.d:1: "root" is the name of a user'),
+        (("celery", "quits"), "SystemExit: 3"),
+        (("celery", "os"), "os"),
+        (("django-celery-beat", "os"), "os"),
+    ]
+    for arguments, words in cases:
+        done = beatd("import", *arguments)
+        assert (done.returncode, done.stdout) == (2, ""), (arguments, done.stderr)
+        assert words in done.stderr
+        assert "Traceback" not in done.stderr or arguments[1] == "quits"
+
+
+def test_a_crontab_reads_back_as_it_was(tmp_path: Path, beatd):
+    (tmp_path / "crontab").write_text('HOME=/tmp\nCRON_TZ=UTC\n*/5 * * * * echo "${HOME}" ${d}/b.tar $${x} $HOME\n')
+    done = beatd("import", "crontab", "crontab", "-o", "beat.toml")
+    assert (done.returncode, done.stderr) == (0, "1 entry carried over, 0 notes\n")
+    exported = beatd("export", "--offline", "--config", "beat.toml").stdout
+    for text in ((tmp_path / "beat.toml").read_text(), exported):
+        (tmp_path / "again.toml").write_text(text)
+        (entry,) = config.load(tmp_path / "again.toml", env={"HOME": "/wrong"}).entries
+        assert entry.args == ("/bin/sh", "-c", 'echo "${HOME}" ${d}/b.tar $${x} $HOME')
+        assert entry.kwargs == {"env": {"HOME": "/tmp"}, "cwd": "/tmp"}

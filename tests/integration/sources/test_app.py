@@ -327,3 +327,33 @@ def test_settings_of_celery_beat_that_have_no_effect_are_remarked(module: Module
     assert list(map(str, review(found, 0))) == [
         "tasks.py: beat_max_loop_interval: it has no effect: the daemon sleeps until the next run is due"
     ]
+
+
+def test_a_bad_registration_costs_only_itself(module: Module, tmp_path: Path) -> None:
+    module("""
+        from datetime import datetime
+        from celery import Celery
+        from celery.schedules import crontab, schedule
+        class Odd(crontab):
+            def is_due(self, last_run_at):
+                return False, 60
+        class Named(schedule):
+            pass
+        app = Celery("tasks")
+        app.conf.beat_schedule = {
+            "good": {"task": "t", "schedule": 30},
+            "odd": {"task": "t", "schedule": Odd(minute=0)},
+            "named": {"task": "t", "schedule": Named(60)},
+            "clock": {"task": "t", "schedule": crontab(minute=0, nowfun=datetime.now), "relative": True},
+            "nothing": None,
+            "words": {"task": "t", "schedule": "nonsense"},
+            "object": {"task": "t", "schedule": 1, "args": [object()]},
+            "number": {"task": "t", "schedule": 1, "args": 7},
+        }
+    """)
+    (tmp_path / "beat.toml").write_text("")
+    found = load("beat.toml", app="tasks", env={})
+    assert [entry.name for entry in found.entries] == ["good", "named", "clock"]
+    assert {fault.path.split(".")[1] for fault in found.refused} == {"nothing", "number", "object", "odd", "words"}
+    assert any("its own is_due (tasks.Odd)" in str(fault) for fault in found.refused)
+    assert [fault.path for fault in found.remarks if "nowfun" in fault.path] == ["beat_schedule.clock.schedule.nowfun"]

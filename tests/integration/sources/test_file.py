@@ -15,6 +15,7 @@ from beatd import config, sources
 from beatd.config import Config
 from beatd.exceptions import ConfigError
 from beatd.sources import FileSource
+from beatd.sources.emptied import emptied
 
 WaitUntil = Callable[..., Any]
 
@@ -186,8 +187,16 @@ def test_included_files_come_change_and_go(beat_toml: Path, watched: Any, wait_u
     wait_until(lambda: found.names() == {"first", "second"}, 2, "the new file")
     written(extra, "third")
     wait_until(lambda: found.names() == {"first", "third"}, 2, "the changed file")
+    other = written(extra.with_name("other.toml"), "fourth")
+    wait_until(lambda: found.names() == {"first", "third", "fourth"}, 5, "the other new file")
     extra.unlink()
-    wait_until(lambda: found.names() == {"first"}, 3, "the file's end")
+    wait_until(lambda: found.names() == {"first", "fourth"}, 5, "the file's end")
+    other.unlink()
+    wait_until(lambda: found.broken, 5, "the last file's end")
+    assert found.names() == {"first", "fourth"}
+    assert "include[0]: no file matches any more" in str(found.broken[-1])
+    written(beat_toml, "first", "fourth", "last", head='include = ["beat.d/*.toml"]\n')
+    wait_until(lambda: found.names() == {"first", "fourth", "last"}, 5, "entries that moved")
     attempts = found.attempts
     (beat_toml.parent / "noise").touch()
     written(beat_toml, "last")
@@ -328,3 +337,37 @@ def test_an_app_is_read_again_when_its_code_changes(
         assert changes[-1].entries[0].schedule.notation == "1m"
     finally:
         source.stop()
+
+
+@pytest.mark.parametrize("text", ["", 'timezone = "Asia/Baku"\n[defaults]\nqueue = "q"\n'])
+def test_an_emptied_file_changes_nothing(beat_toml: Path, watched: Any, wait_until: WaitUntil, text: str) -> None:
+    found = watched(beat_toml)
+    beat_toml.write_text(text)
+    wait_until(lambda: found.broken, 5, "the fault")
+    fault = found.broken[-1].faults[0]
+    assert fault.file == str(beat_toml)
+    assert "no entries left, before there were 1; allow_empty = true at the top of" in fault.message
+    assert found.changes == []
+    assert found.source.config is not None
+    assert [entry.name for entry in found.source.config.entries] == ["first"]
+    beat_toml.write_text("allow_empty = true\n" + text)
+    wait_until(lambda: found.changes, 5, "the empty schedule")
+    assert found.names() == set()
+    written(beat_toml, "second")
+    wait_until(lambda: found.names() == {"second"}, 5, "the next entry")
+
+
+def test_an_app_that_is_emptied_changes_nothing(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.chdir(tmp_path)
+    module = tmp_path / "emptied_app.py"
+    text = "from beatd import App\napp = App('t')\napp.conf.beat_schedule = "
+    module.write_text(text + "{'one': {'task': 't', 'schedule': 1}, 'two': {'task': 't', 'schedule': 1}}")
+    written(tmp_path / "beat.toml", "first", head='app = "emptied_app"\n')
+    before = sources.load("beat.toml", env={})
+    module.write_text(text + "{}")
+    found = emptied(before, sources.load("beat.toml", env={}))
+    assert ["the app registers no entries any more, before there were 2" in str(fault) for fault in found] == [True]
+    written(tmp_path / "beat.toml", "first", "one", head='app = "emptied_app"\n')
+    assert emptied(before, sources.load("beat.toml", env={})) == []
+    written(tmp_path / "beat.toml", "first")
+    assert emptied(before, sources.load("beat.toml", env={})) == []

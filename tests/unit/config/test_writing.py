@@ -6,7 +6,7 @@ from datetime import UTC, date, datetime, time
 from decimal import Decimal
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from beatd import config
@@ -15,7 +15,26 @@ from beatd.exceptions import ConfigError
 
 ZONES = ["UTC", "Europe/Berlin", "Asia/Baku"]
 MOMENTS = st.datetimes(datetime(1990, 1, 1), datetime(2100, 1, 1)).map(lambda t: t.replace(microsecond=0))
-TEXTS = st.text(min_size=1, max_size=12)
+NASTY = [
+    "${",
+    "$${",
+    "$$",
+    "$",
+    "{",
+    "}",
+    "${HOME}",
+    "${HOME:-/}",
+    '"',
+    "'",
+    "\\",
+    '"""',
+    "\\u0041",
+    "\n",
+    "\r\n",
+    "\t",
+]
+NASTY += ["\x00", "\x1b[31m", "\x7f", "\x85", "\u2028", "\u2029", "\ufeff", "\U0001f600", "#", "=", "[x]", "x" * 5000]
+TEXTS = st.text(min_size=1, max_size=12) | st.lists(st.sampled_from(NASTY), min_size=1, max_size=4).map("".join)
 WORDS = st.from_regex(r"[a-z][a-z0-9_.]{0,11}", fullmatch=True)
 VALUES = st.recursive(
     st.booleans()
@@ -28,6 +47,12 @@ VALUES = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXTS, inner, max_size=3),
     max_leaves=5,
 )
+OF_JSON = st.recursive(
+    st.none() | st.integers(-(2**80), 2**80) | st.floats(allow_nan=False, allow_infinity=False) | TEXTS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXTS, inner, max_size=3),
+    max_leaves=5,
+)
+"""What JSON has and TOML has not: null, and numbers of any length."""
 DURATIONS = st.integers(10, 10**9).map(lambda ms: f"{ms}ms")
 ONE_SCHEDULE = (
     st.integers(1, 10**6)
@@ -47,8 +72,8 @@ SIGNATURES = st.lists(
 ENTRIES = st.fixed_dictionaries(
     {"task": WORDS, "schedule": ONE_SCHEDULE | st.lists(ONE_SCHEDULE, min_size=1, max_size=3)},
     optional={
-        "args": st.lists(VALUES, max_size=3),
-        "kwargs": st.dictionaries(TEXTS, VALUES, max_size=3),
+        "args": st.lists(VALUES, max_size=3) | st.lists(OF_JSON, max_size=3),
+        "kwargs": st.dictionaries(TEXTS, VALUES, max_size=3) | st.dictionaries(TEXTS, OF_JSON, max_size=3),
         "timezone": st.sampled_from(ZONES),
         "dst": st.sampled_from(["cron", "skip"]),
         "queue": WORDS,
@@ -78,6 +103,7 @@ NAMES = st.text(st.characters(categories=["L", "N", "P", "S", "Zs"]), min_size=1
 )
 
 
+@settings(suppress_health_check=[HealthCheck.too_slow])
 @given(st.dictionaries(NAMES, ENTRIES, max_size=3), st.sampled_from(ZONES))
 def test_what_is_exported_means_the_same_when_it_is_loaded(tmp_path_factory, tables, timezone):
     entries = [config.entry(name, fields, timezone=timezone) for name, fields in tables.items()]
@@ -93,8 +119,9 @@ def test_what_is_exported_means_the_same_when_it_is_loaded(tmp_path_factory, tab
 @pytest.mark.parametrize(
     ("value", "reason"),
     [
-        (None, "TOML has no null"),
-        (2**63, "64 bits"),
+        ([None, date(2026, 1, 1)], "TOML has no null"),
+        ([2**63, date(2026, 1, 1)], "64 bits"),
+        ("\udc80", "surrogate"),
         (Decimal("1.5"), "decimals"),
         (b"x", "bytes"),
         (time(7, 30, tzinfo=UTC), "time zone"),
@@ -104,5 +131,46 @@ def test_what_toml_cannot_say_is_named(value, reason):
     entry = config.entry("one", {"task": "t", "schedule": 1, "kwargs": {"deep": [{"er": value}]}}, source="app.py")
     with pytest.raises(ConfigError) as caught:
         export([entry], timezone="UTC")
-    assert str(caught.value).startswith("app.py: beat_schedule.one.kwargs.deep[0].er: ")
+    assert str(caught.value).startswith("app.py: beat_schedule.one.kwargs.deep[0].er")
     assert reason in str(caught.value)
+
+
+def test_the_style_is_that_of_the_documentation():
+    fields = {
+        "task": "t",
+        "schedule": {"minute": 30, "hour": "7"},
+        "args": [1, "two", {"x": [1, 2]}],
+        "kwargs": {"a b": "${HOME}", "empty": {}},
+        "options": {"queue": "reports", "headers": {"tenant": "x"}},
+    }
+    entries = [
+        config.entry("one", fields),
+        config.entry("two words", {"task": "t", "schedule": 1, "args": ["a" * 130]}),
+    ]
+    assert export(entries, timezone="Europe/Berlin", header=["From a test."]) == (
+        "# From a test.\n"
+        "\n"
+        'timezone = "Europe/Berlin"\n'
+        "\n"
+        "[beat_schedule.one]\n"
+        'task = "t"\n'
+        'schedule = { minute = 30, hour = "7" }\n'
+        'timezone = "UTC"\n'
+        'args = [1, "two", { x = [1, 2] }]\n'
+        'kwargs = { "a b" = "$${HOME}", empty = {} }\n'
+        'queue = "reports"\n'
+        'headers = { tenant = "x" }\n'
+        "\n"
+        '[beat_schedule."two words"]\n'
+        'task = "t"\n'
+        'schedule = "1s"\n'
+        'timezone = "UTC"\n'
+        f'args = [\n  "{"a" * 130}",\n]\n'
+    )
+
+
+def test_null_is_written_as_json_text():
+    entry = config.entry("one", {"task": "t", "schedule": 1, "args": [None, "${X}"], "kwargs": {"limit": None}})
+    text = export([entry], timezone="UTC")
+    assert "args = '[null, \"$${X}\"]'" in text or 'args = "[null, \\"$${X}\\"]"' in text
+    assert 'kwargs = "{\\"limit\\": null}"' in text

@@ -1,0 +1,75 @@
+"""Sources that had entries and have none any more: more likely a half-written or lost file than a decision."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from fnmatch import fnmatch
+from glob import glob, has_magic
+
+from beatd.config import Config
+from beatd.exceptions import Fault
+from beatd.model import Entry
+
+_REMEDY = "allow_empty = true at the top of {} takes them out of the schedule"
+
+
+def emptied(before: Config, now: Config) -> list[Fault]:
+    """What has lost all of its entries since ``before``: the files, a pattern of ``include``, or the app.
+
+    Entries that moved elsewhere are not lost, nor are those of a pattern or an app that the file no longer names.
+    Nothing is lost where ``allow_empty`` is set.
+    """
+    if now.settings.allow_empty:
+        return []
+    main = now.files[0]
+    found = [*_files(before, now), *_patterns(before, now), *_app(before, now)]
+    left = {entry.name for entry in now.entries} if found else set()
+    return [
+        Fault(file, None, path, f"{why}, before there were {len(entries):,}; {_REMEDY.format(main)}")
+        for file, path, why, entries in found
+        if left.isdisjoint(entry.name for entry in entries)
+    ]
+
+
+_Lost = tuple[str, str, str, list[Entry]]
+
+
+def _files(before: Config, now: Config) -> Iterator[_Lost]:
+    entries = _of_files(before)
+    if entries and not _of_files(now):
+        yield now.files[0], "", "no entries left", entries
+
+
+def _patterns(before: Config, now: Config) -> Iterator[_Lost]:
+    """Patterns that match no file any more. If no file has entries at all, that is said once."""
+    if not _of_files(now):
+        return
+    by_file = dict(zip(before.files, before.memory.values(), strict=False))
+    for place, (pattern, absolute) in enumerate(zip(now.settings.include, now.globs, strict=True)):
+        if has_magic(pattern) and not glob(absolute, recursive=True):  # noqa: PTH207 - absolute
+            gone = [memory.entries for file, memory in by_file.items() if fnmatch(file, absolute)]
+            entries = [entry for each in gone for entry in each]
+            if entries:
+                yield (
+                    now.files[0],
+                    f"include[{place}]",
+                    "no file matches any more",
+                    entries,
+                )
+
+
+def _app(before: Config, now: Config) -> Iterator[_Lost]:
+    if before.settings.app is None or before.settings.app != now.settings.app:
+        return
+    entries, left = _of_app(before), _of_app(now)
+    if entries and not left and not now.refused:
+        yield now.files[0], now.settings.app or "", "the app registers no entries any more", entries
+
+
+def _of_files(config: Config) -> list[Entry]:
+    return [entry for memory in config.memory.values() for entry in memory.entries]
+
+
+def _of_app(config: Config) -> list[Entry]:
+    """The entries after those of the files: see :func:`beatd.sources.merge.merge`."""
+    return list(config.entries[sum(len(memory.entries) for memory in config.memory.values()) :])
