@@ -23,9 +23,9 @@ def shard_of(name: str, shards: int) -> int:
 class ShardKeys(NamedTuple):
     """The keys that the leader of one shard uses. With the default of one shard there is one, number 0.
 
-    Leadership is the shard's own: ``lease``, ``term``, ``outbox`` and ``claims``. What is remembered of an entry is
-    not, so that another number of shards moves nothing: the entry goes on where it was, under the lease of another
-    shard. Should two leaders ever drive the same entry meanwhile, each run is still claimed by one of them only.
+    Leadership is the shard's own: ``lease``, ``term``, ``outbox``, ``claims`` and ``held``. What is remembered of an
+    entry is not, so that another number of shards moves nothing: the entry goes on where it was, under the lease of
+    another shard. Should two leaders ever drive the same entry meanwhile, each run is still claimed by one of them only.
     """
 
     lease: str
@@ -52,9 +52,11 @@ class ShardKeys(NamedTuple):
     claims: str
     """string, for ever: how many runs were claimed, and entries begun. A leader that was told of more knows that writes
     were lost."""
+    held: str
+    """hash, 5 minutes after the last write: entry that is held back → why, since when, when it is tried again, JSON."""
 
 
-_OWN = ("lease", "term", "outbox", "claims")
+_OWN = ("lease", "term", "outbox", "claims", "held")
 _TYPES = {
     "lease": "string",
     "term": "string",
@@ -67,6 +69,7 @@ _TYPES = {
     "gone": "zset",
     "outbox": "list",
     "claims": "string",
+    "held": "hash",
     "daemons": "hash",
     "schedules": "hash",
     "paused": "hash",

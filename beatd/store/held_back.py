@@ -1,0 +1,113 @@
+"""Entries that are held back: why, since when, and when each is tried again. For people; nothing is decided by it.
+
+Each shard's leader writes its own, anew in each term. They expire when nobody writes them any more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import islice
+from typing import Any
+
+import msgspec
+import redis
+
+from beatd.exceptions import StoreError
+from beatd.store.client import Script, border
+from beatd.store.keys import Keys, shard_of
+
+BATCH = 1_000
+"""Names in one call."""
+
+MOST = 10_000
+"""Entries kept for one shard."""
+
+KEPT_MS = 300_000
+"""How long they are kept after the last write: longer than the longest pause between two attempts."""
+
+
+class HeldBackEntry(msgspec.Struct, frozen=True):
+    """An entry that is held back: the reason, the first failure, the next attempt, and how many have failed."""
+
+    reason: str
+    since_ms: int
+    again_ms: int
+    attempts: int
+
+
+class HeldBack:
+    """Reading raises :class:`~beatd.exceptions.StoreUnavailable` or :class:`~beatd.exceptions.StoreRefused`."""
+
+    def __init__(self, client: redis.Redis, keys: Keys, *, shards: int = 1) -> None:
+        self._client = client
+        self._keys = keys
+        self._shards = shards
+        self._write = Script(client, "held_back")
+
+    def read(self, names: Sequence[str]) -> dict[str, HeldBackEntry]:
+        """Those of ``names`` that are held back."""
+        by_shard: dict[int, list[str]] = {}
+        for name in names:
+            by_shard.setdefault(shard_of(name, self._shards), []).append(name)
+        found: dict[str, HeldBackEntry] = {}
+        with border(self._client):
+            for shard, own in by_shard.items():
+                for start in range(0, len(own), BATCH):
+                    batch = own[start : start + BATCH]
+                    values: Any = self._client.hmget(self._key(shard), batch)
+                    found |= _readable(dict(zip(batch, values, strict=True)))
+        return found
+
+    def all(self, at_most: int = 1000) -> dict[str, HeldBackEntry]:
+        """Entries that are held back, the first ``at_most`` in no particular order."""
+        found: dict[str, HeldBackEntry] = {}
+        with border(self._client):
+            for shard in range(self._shards):
+                scanned = self._client.hscan_iter(self._key(shard), count=BATCH)
+                left = islice(scanned, at_most - len(found))
+                found |= _readable({name.decode(errors="backslashreplace"): value for name, value in left})
+        return found
+
+    def count(self) -> int:
+        """How many entries are held back."""
+        with border(self._client), self._client.pipeline(transaction=False) as pipeline:
+            for shard in range(self._shards):
+                pipeline.hlen(self._key(shard))
+            return sum(pipeline.execute())
+
+    def write(self, changes: Mapping[str, HeldBackEntry | None], *, shard: int, lease_value: str) -> bool:
+        """Put entries of a shard, or take them out (None); tells whether that was done.
+
+        An error is not raised: no run depends on this. Beyond :data:`MOST` entries further ones are left out.
+        """
+        items = [(name, b"" if held is None else msgspec.json.encode(held)) for name, held in changes.items()]
+        return self._call([items[start : start + BATCH] for start in range(0, len(items), BATCH)], shard, lease_value)
+
+    def clear(self, *, shard: int, lease_value: str) -> bool:
+        """Take out all entries of a shard: a new term finds out by itself which ones are held back."""
+        return self._call([None], shard, lease_value)
+
+    def _call(self, batches: Sequence[list[tuple[str, bytes]] | None], shard: int, lease_value: str) -> bool:
+        keys = [self._keys.shard(shard).lease, self._key(shard)]
+        try:
+            for batch in batches:
+                how = "clear" if batch is None else "change"
+                flat = [part for item in batch or () for part in item]
+                self._write(keys, [lease_value, how, MOST, KEPT_MS, *flat])
+        except StoreError:
+            return False
+        return True
+
+    def _key(self, shard: int) -> str:
+        return self._keys.shard(shard).held
+
+
+def _readable(found: Mapping[str, bytes | None]) -> dict[str, HeldBackEntry]:
+    read: dict[str, HeldBackEntry] = {}
+    for name, raw in found.items():
+        try:
+            if raw is not None:
+                read[name] = msgspec.json.decode(raw, type=HeldBackEntry)
+        except (msgspec.MsgspecError, UnicodeDecodeError):
+            continue
+    return read
