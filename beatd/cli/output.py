@@ -18,6 +18,18 @@ _FOLDED_AT_MOST = 500
 """Rows of a table that are folded to a terminal's width; longer ones are for a pager, and would take long."""
 
 
+def printable(text: str) -> str:
+    """A text from elsewhere as one line: control characters, line ends and the like are shown as escapes."""
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+
+
+def print_line(text: str, *, err: bool = False) -> None:
+    """One line that may hold names and reasons from elsewhere: they cannot add lines, nor speak to the terminal."""
+    click.echo(printable(text), err=err)
+
+
 def print_json(value: Any) -> None:
     """``value`` as an indented JSON document on standard output."""
     click.echo(json.dumps(value, indent=2, ensure_ascii=False))
@@ -25,7 +37,7 @@ def print_json(value: Any) -> None:
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """A table without lines. In a terminal long cells are folded to its width; in a pipe each row stays one line."""
-    cells = list(rows)
+    cells = [[*map(printable, row)] for row in rows]
     if not sys.stdout.isatty() or len(cells) > _FOLDED_AT_MOST:
         _print_plain(columns, cells)
         return
