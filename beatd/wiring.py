@@ -118,7 +118,9 @@ class Daemon:
         )
         self._replicas = Replicas(settings.redis.wait_replicas, settings.redis.wait_timeout_ms)
         self._watchdog = Watchdog(self._give_up)
-        self._loop = Loop([self._beat(seat) for seat in self._elector.seats], clock, wake)
+        beats = [self._beat(seat) for seat in self._elector.seats]
+        self.card.shards = beats
+        self._loop = Loop(beats, clock, wake)
         self.stop = self._loop.stop
         """End :meth:`run`; may be called from a signal handler."""
         runtime = store.runtime_client()

@@ -83,6 +83,10 @@ class Roster:
                 self._entries = entries
                 self._changes = self._changes.then(Changes(put, there))
 
+    def oldest_due_ms(self, term: Term) -> int | None:
+        """When the earliest run that waits should leave, once the heap was built under ``term``."""
+        return self._heap.next_fire_ms() if self._resumed_in == term.token else None
+
     def distrust(self) -> None:
         """What was read from the store may be wrong by now: build the heap anew."""
         self._resumed_in = 0
