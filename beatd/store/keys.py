@@ -25,7 +25,8 @@ class ShardKeys(NamedTuple):
 
     Leadership is the shard's own: ``lease``, ``term``, ``outbox``, ``claims`` and ``held``. What is remembered of an
     entry is not, so that another number of shards moves nothing: the entry goes on where it was, under the lease of
-    another shard. Should two leaders ever drive the same entry meanwhile, each run is still claimed by one of them only.
+    another shard. Should two leaders ever drive the same entry meanwhile, each run is still claimed by one of them
+    only.
     """
 
     lease: str

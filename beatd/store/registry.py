@@ -84,9 +84,9 @@ class Holder(NamedTuple):
     left_ms: int
 
     @property
-    def is_readable(self) -> bool:
-        """Whether it is a daemon's; anything else keeps the shard from being led."""
-        return bool(self.daemon_id) and self.token > 0
+    def is_foreign(self) -> bool:
+        """Whether it cannot be a daemon's: it names none, or never ends. It keeps the shard from being led."""
+        return not self.daemon_id or self.token <= 0 or self.left_ms < 0
 
 
 class Roll(NamedTuple):
