@@ -8,10 +8,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from beatd.epoch import from_ms, to_ms
+from beatd.exceptions import ScheduleError
 from beatd.model import Entry
 from beatd.schedules import Schedule, bind, jittered_ms, latest_ms
 from beatd.schedules.cron import Cron
 from beatd.schedules.schedule import Moments
+
+JUMPS = 1_000
+"""Blackouts in a row that are passed in search of a run that is sent."""
 
 
 def timeline(entry: Entry, first_seen_ms: int) -> Schedule:
@@ -41,6 +45,20 @@ def hidden(entry: Entry, due_ms: int) -> bool:
     """Whether the entry's blackout covers that moment."""
     blackout = entry.policies.blackout
     return blackout is not None and blackout.covers_ms(due_ms)
+
+
+def first_sent_ms(entry: Entry, schedule: Schedule, due_ms: int | None) -> int | None:
+    """The first run, from the one at ``due_ms`` on, that no blackout hides. ``None``: none is left.
+
+    Jumps from blackout to blackout, so that what it takes does not depend on the runs in them. After
+    :data:`JUMPS` of them it raises :class:`~beatd.exceptions.ScheduleError`.
+    """
+    blackout = entry.policies.blackout
+    for _ in range(JUMPS):
+        if due_ms is None or blackout is None or not blackout.covers_ms(due_ms):
+            return due_ms
+        due_ms = schedule.next_after_ms(blackout.end_ms(due_ms) - 1)
+    raise ScheduleError(f"its next {JUMPS:,} runs are blacked out")
 
 
 @dataclass(frozen=True, slots=True, repr=False, eq=False)

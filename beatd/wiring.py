@@ -87,8 +87,8 @@ def daemon_id() -> str:
 class Daemon:
     """One beatd process: it campaigns for its share of the shards, and while it leads one, that one's beat beats.
 
-    ``on_turn`` is called whenever the loop has got on; ``on_hang``, from another thread, when it has not for a minute;
-    ``on_reload``, from another thread, when somebody wants the files to be read again.
+    ``on_hang`` is called, from another thread, when the loop has not got on for a minute; ``on_reload``, from another
+    thread, when somebody wants the files to be read again.
     """
 
     def __init__(
@@ -96,14 +96,13 @@ class Daemon:
         config: Config,
         store: Store,
         *,
-        on_turn: Callable[[], None],
         on_hang: Callable[[], None],
         on_reload: Callable[[], None],
     ) -> None:
         settings = config.settings
         clock, wake, leader = SystemClock(), threading.Event(), settings.leader
         keys, me, client = Keys(settings.redis.prefix), daemon_id(), store.elector_client()
-        self._on_turn, self._on_hang = on_turn, on_hang
+        self._on_hang = on_hang
         self._settings, self._store, self._keys, self._clock, self._wake = settings, store, keys, clock, wake
         self._publisher = broker.open(settings.broker.url or store.url)
         self.card = Card(me, clock, shards=leader.shards, lapse_ms=Elector.lapse_ms(leader.ttl_ms))
@@ -120,7 +119,9 @@ class Daemon:
         )
         self._replicas = Replicas(settings.redis.wait_replicas, settings.redis.wait_timeout_ms)
         self._watchdog = Watchdog(self._give_up)
-        self._loop = Loop([self._beat(seat) for seat in self._elector.seats], clock, wake)
+        beats = [self._beat(seat) for seat in self._elector.seats]
+        self.card.shards = beats
+        self._loop = Loop(beats, clock, wake)
         self.stop = self._loop.stop
         """End :meth:`run`; may be called from a signal handler."""
         runtime = store.runtime_client()
@@ -152,10 +153,10 @@ class Daemon:
     def run(self) -> None:
         """Serve until told to stop; then give the leases back."""
         self._source.start()
-        while not (self._source.read.wait(0.1) or self._loop.stopping):
-            self._on_turn()  # without the pauses nothing may leave
-        self._elector.start()
         self._watchdog.start()
+        while not (self._source.read.wait(0.1) or self._loop.stopping):
+            self._watchdog()  # without the pauses nothing may leave
+        self._elector.start()
         try:
             self._loop.run()
         finally:
@@ -176,7 +177,6 @@ class Daemon:
     def _turned(self) -> None:
         self._watchdog()
         self.card.turned()
-        self._on_turn()
 
     def _give_up(self) -> None:
         self._elector.stop()
@@ -239,8 +239,17 @@ class Store:
             return server.same(self.client, other)
 
 
-def await_store(settings: Settings, url: str, stopping: threading.Event, *, fail_fast: bool = False) -> Store | None:
+def await_store(
+    settings: Settings,
+    url: str,
+    stopping: threading.Event,
+    *,
+    fail_fast: bool = False,
+    on_wait: Callable[[str], None] = lambda _: None,
+) -> Store | None:
     """The store, when it can be reached; ``None`` if ``stopping`` was set before that.
+
+    ``on_wait`` is called after each attempt that failed, with the reason.
 
     Raises :class:`~beatd.exceptions.StoreRefused`, and with ``fail_fast`` :class:`~beatd.exceptions.StoreUnavailable`.
     """
@@ -252,6 +261,7 @@ def await_store(settings: Settings, url: str, stopping: threading.Event, *, fail
             if fail_fast:
                 raise
             log.warning("%s; trying again in %.1f s", error, pause, extra={"event": "store_unavailable"})
+            on_wait(str(error))
             stopping.wait(pause)
             pause = min(pause * 2, RETRY_MAX)
     return None

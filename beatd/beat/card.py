@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import socket
-from typing import Literal, NamedTuple
+from collections.abc import Sequence
+from typing import Literal, NamedTuple, Protocol
 
 from msgspec import structs
 
 import beatd
+from beatd.beat.service import Problem
 from beatd.clock import Clock
 from beatd.store.registry import Status
 
@@ -20,6 +22,19 @@ class Schedule(NamedTuple):
     digest: str = ""
     runtime: int = 0
     paused: int = 0
+
+
+class Shard(Protocol):
+    """The beat of one shard, as far as the daemon's record tells of it. Asked from the elector's thread."""
+
+    @property
+    def oldest_due_ms(self) -> int | None: ...
+
+    @property
+    def held(self) -> int: ...
+
+    @property
+    def problem(self) -> Problem | None: ...
 
 
 class Card:
@@ -39,6 +54,9 @@ class Card:
         self._turned_at: float | None = None
         self._read_at: float | None = None
         self._revision = 0
+        self._late_since: float | None = None
+        self.shards: Sequence[Shard] = ()
+        """The beats of all shards."""
         self.schedule = Schedule()
         """What is in force."""
         self.config: Literal["ok", "broken"] = "ok"
@@ -55,6 +73,7 @@ class Card:
 
     def status(self) -> Status:
         """All of it."""
+        problem = next((shard.problem for shard in self.shards if shard.problem), None)
         return structs.replace(
             self._first,
             **self.schedule._asdict(),
@@ -62,7 +81,25 @@ class Card:
             revision=self._revision,
             turned_ms_ago=self._ago_ms(self._turned_at),
             read_ms_ago=self._ago_ms(self._read_at),
+            late_ms=self._late_ms(),
+            held=sum(shard.held for shard in self.shards),
+            problem=problem.text if problem else "",
+            problem_ms=(self._ago_ms(problem.since) or 0) if problem else 0,
         )
+
+    def _late_ms(self) -> int:
+        """How late the oldest run is, but no later than for how long this daemon could have sent it.
+
+        Runs that were missed while nobody led are no sign that this one does not send them.
+        """
+        waiting = [due_ms for shard in self.shards if (due_ms := shard.oldest_due_ms) is not None]
+        late_ms = self._clock.now_ms() - min(waiting, default=self._clock.now_ms())
+        if late_ms <= 0:
+            self._late_since = None
+            return 0
+        if self._late_since is None:
+            self._late_since = self._clock.monotonic()
+        return min(late_ms, self._ago_ms(self._late_since) or 0)
 
     def _ago_ms(self, at: float | None) -> int | None:
         return None if at is None else int((self._clock.monotonic() - at) * 1000)

@@ -182,16 +182,16 @@ class Elector:
         before, self._leaders = self._leaders, {shard: holder.daemon_id for shard, holder in roll.leases.items()}
         new: dict[str, list[int]] = {}
         for shard, leader in self._leaders.items():
-            if leader != self._me and before.get(shard) != leader:
+            if leader == self._me or before.get(shard) == leader:
+                continue
+            if roll.leases[shard].is_foreign:
+                text = "The key %s has a value that is not beatd's, and nobody can lead shard %d: delete the key"
+                log.error(text, self._leases.key(shard), shard, extra={"event": "lease_foreign"})
+            else:
                 new.setdefault(leader, []).append(shard)
         for leader, shards in new.items():
             extra = {"event": "standing_by", "leader": leader, "shards": shards}
             log.info("Standing by; %s leads %s", leader, _listed(shards), extra=extra)
-        for shard in (shard for shards in new.values() for shard in shards if roll.leases[shard].left_ms < 0):
-            key = self._leases.key(shard)
-            log.error(
-                "The key %s has a value that never ends: it is not beatd's", key, extra={"event": "lease_foreign"}
-            )
 
     def _take(self, shards: Sequence[int]) -> None:
         if not shards:

@@ -169,7 +169,7 @@ class DueHeap:
 
     def next_fire_ms(self) -> int | None:
         """The instant at which the earliest run fires, or should have fired; ``None`` when nothing waits."""
-        waiting = [slot.fire_ms for slot in self._taken[:1]] + self._instants[:1]
+        waiting = [slot.fire_ms for slot in self._taken[:1]] + self._instants[:1]  # copies: other threads ask, too
         return min(waiting, default=None)
 
     def entries_at(self, instant: int) -> Iterator[Entry]:

@@ -10,6 +10,7 @@ import logging
 import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from itertools import islice
+from typing import NamedTuple
 
 from beatd.beat.dispatcher import Dispatcher
 from beatd.beat.heap import DueHeap
@@ -19,6 +20,7 @@ from beatd.beat.seat import Seat
 from beatd.clock import Clock
 from beatd.exceptions import BrokerError, StoreError, StoreRefused, StoreWentBack, TermLost
 from beatd.model import Entry
+from beatd.redaction import redacted_text
 from beatd.store.claims import Claims
 
 log = logging.getLogger("beatd.beat")
@@ -34,6 +36,13 @@ SLEEP_MAX = 1.0
 
 RETRY_MIN, RETRY_MAX = 0.05, 2.0
 """Seconds between attempts while the store refuses or does not answer."""
+
+
+class Problem(NamedTuple):
+    """Why turns fail, and since when (monotonic seconds)."""
+
+    text: str
+    since: float
 
 
 class Beat:
@@ -62,6 +71,8 @@ class Beat:
         self._wake = wake
         self._on_turn = on_turn
         self._roster = Roster(clock, claims, dispatcher, heap, on_turn=on_turn)
+        self.problem: Problem | None = None
+        """Why the last turn failed, if it did: read by other threads."""
         self._preparing_for = 0
         self._to_prepare: Iterator[Entry] = iter(())
         self._failures = 0
@@ -95,8 +106,10 @@ class Beat:
             self._roster.distrust()
             return 0.0
         except (StoreError, BrokerError) as error:
+            self._note_problem(str(error))
             return self._back_off(error)
-        except Exception:
+        except Exception as error:
+            self._note_problem(f"unexpected error: {type(error).__name__}; see the log of the daemon")
             self._owe()
             self._roster.distrust()  # nobody knows how far it got
             log.exception("A turn failed in an unexpected way; trying again", extra={"event": "beat_error"})
@@ -104,6 +117,7 @@ class Beat:
         finally:
             self._on_turn()
         self._failures = 0
+        self.problem = None
         self._owed_ms = None
         return seconds
 
@@ -129,6 +143,10 @@ class Beat:
         if self._owed_ms is None:
             now_ms, next_ms = self._clock.now_ms(), self._heap.next_fire_ms()
             self._owed_ms = now_ms if next_ms is None else min(next_ms, now_ms)
+
+    def _note_problem(self, text: str) -> None:
+        since = self._clock.monotonic() if self.problem is None else self.problem.since
+        self.problem = Problem(redacted_text(text), since)
 
     def step(self) -> float:
         """One turn of the beat; returns the seconds to sleep."""

@@ -36,6 +36,7 @@ class Process:
         self._path = config.find(config_file)
         self._environment = config.environment()
         self._notifier = Notifier(self._environment.notify_socket)
+        self._sign = SignOfLife(self._notifier, self._environment)
         self._app = app
         self._source = FileSource(
             self._path, self._load, on_change=self._put, on_broken=self._broken, on_done=self._done
@@ -60,10 +61,17 @@ class Process:
             log.warning("%s has no entries", self._path, extra={"event": "no_entries"})
         with state_store(loaded.settings) as url:
             self._notifier.ready("waiting for the state store")
-            store = await_store(loaded.settings, url, self._stopping, fail_fast=fail_fast)
+            self._sign.start()
+            store = await_store(
+                loaded.settings, url, self._stopping, fail_fast=fail_fast, on_wait=self._waits_for_store
+            )
             if store is not None:
                 self._beat(loaded, store)
         log.info("beatd stopped", extra={"event": "stopped"})
+
+    def _waits_for_store(self, reason: str) -> None:
+        self._sign.extend()
+        self._notifier.status(f"waiting for the state store: {reason}")
 
     def _load(self) -> Config:
         """Read the files, and let the other daemons know whether they are sound."""
@@ -94,13 +102,13 @@ class Process:
             self._daemon.has_read(self._faults)
 
     def _beat(self, loaded: Config, store: Store) -> None:
-        sign = SignOfLife(self._notifier, self._environment)
-        self._daemon = Daemon(loaded, store, on_turn=sign, on_hang=_exit, on_reload=self._source.reload_now)
+        self._daemon = Daemon(loaded, store, on_hang=_exit, on_reload=self._source.reload_now)
         self._put(loaded)
         self._say_sound("broken" if loaded.refused else "ok")
         self._source.start()
         try:
             if not self._stopping.is_set():  # a signal may have come before there was a daemon to stop
+                self._sign.leave_to_watchdog()
                 self._daemon.run()
         finally:
             self._notifier.stopping()
@@ -151,16 +159,40 @@ def _exit() -> None:
     os._exit(1)
 
 
+START_STEP_AT_MOST = 120.0
+"""Seconds for one step of the start, such as an attempt to reach the state store."""
+
+
 class SignOfLife:
-    """Tells the service manager that the loop turns, as often as it wants to hear it. Called after every turn."""
+    """Tells the service manager that the daemon does not hang, as often as it wants to hear it, from the start on.
+
+    Comes from a thread of its own: waiting for a store or a broker is no hang, however long it takes. While the loop
+    runs, its watchdog ends a process that hangs; before that, a step of the start that takes too long ends the signs.
+    """
 
     def __init__(self, notifier: Notifier, environment: Environment) -> None:
         self._notifier = notifier
         self._clock = SystemClock()
         self._period = watchdog_period(environment.watchdog_usec, environment.watchdog_pid, os.getpid())
-        self._next = 0.0
+        self._until: float | None = None
+        self._thread = threading.Thread(target=self._run, name="sign-of-life", daemon=True)
 
-    def __call__(self) -> None:
-        if self._period is not None and self._clock.monotonic() >= self._next:
+    def start(self) -> None:
+        """Begin, with the first step of the start."""
+        self.extend()
+        if self._notifier and self._period is not None:
+            self._thread.start()
+
+    def extend(self) -> None:
+        """Another step of the start begins."""
+        self._until = self._clock.monotonic() + START_STEP_AT_MOST
+
+    def leave_to_watchdog(self) -> None:
+        """The watchdog of the loop decides from now on."""
+        self._until = None
+
+    def _run(self) -> None:
+        never = threading.Event()
+        while self._until is None or self._clock.monotonic() < self._until:
             self._notifier.watchdog()
-            self._next = self._clock.monotonic() + self._period
+            never.wait(self._period)

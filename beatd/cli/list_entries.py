@@ -10,16 +10,19 @@ import click
 
 from beatd import sources
 from beatd.cli.installation import installation
-from beatd.cli.output import plural, print_json, print_table
+from beatd.cli.output import plural, print_json, print_line, print_table
+from beatd.client.history import held_facts
 from beatd.clock import SystemClock
 from beatd.epoch import iso_ms
 from beatd.model import Entry
 from beatd.schedules import duration_text
 from beatd.sources import Overlay
+from beatd.store.held_back import HeldBack
+from beatd.store.history import Histories
 from beatd.store.mirror import Mirror
 from beatd.store.runtime import Pause, place, read_pause
 from beatd.store.states import EntryStates
-from beatd.web.outlook import Outlook, outlook
+from beatd.web.outlook import Outlook, outlooks
 from beatd.web.words import schedule_phrase
 
 _SHOWN = 10
@@ -36,7 +39,7 @@ class Line(NamedTuple):
     @property
     def state(self) -> str:
         """Why it does not run, in a word or two."""
-        return "paused" if self.pause is not None else self.look.note
+        return self.look.note
 
 
 class Listing(NamedTuple):
@@ -52,8 +55,9 @@ class Listing(NamedTuple):
 @click.argument("glob", required=False, default="*")
 @click.option("--config", "-c", "config_file", metavar="FILE", help="Default: $BEATD_CONFIG, ./beat.toml.")
 @click.option("--app", "-A", metavar="MODULE[:APP]", help="With what this app registers.")
+@click.option("--held", "held_only", is_flag=True, help="Those that are held back, alone.")
 @click.option("--json", "as_json", is_flag=True, help="JSON instead of a table.")
-def list_entries(glob: str, config_file: str | None, app: str | None, as_json: bool) -> None:
+def list_entries(*, glob: str, config_file: str | None, app: str | None, held_only: bool, as_json: bool) -> None:
     """Show the entries in force whose names match GLOB, such as "report-*"; without it, all.
 
     They come from the file, the app, and the state store, as a daemon with the same file has them.
@@ -62,7 +66,8 @@ def list_entries(glob: str, config_file: str | None, app: str | None, as_json: b
         loaded = sources.load(there.path, app=app)
         mirror = Mirror(there.client, there.keys)
         mirror.refresh(anew=True)
-        digests = {each.digest for each in there.roll().alive.values()}
+        alive = there.roll().alive.values()
+        digests = {each.digest for each in alive}
         problems = [] if digests else ["no daemon is alive"]
         if digests and loaded.digest not in digests:
             problems.append(f"no daemon has the schedule of {there.path}")
@@ -70,9 +75,14 @@ def list_entries(glob: str, config_file: str | None, app: str | None, as_json: b
         overlay.change(mirror.tables)
         overlay.pause(mirror.pauses)
         entries = _matching(overlay.in_force().entries, glob)
+        shards = max([each.shards for each in alive], default=there.head.settings.leader.shards)
+        held = HeldBack(there.client, there.keys, shards=shards).read([entry.name for entry in entries])
+        if held_only:
+            entries = [entry for entry in entries if entry.name in held]
         states = EntryStates(there.client, there.keys).read([entry.name for entry in entries])
+        last_dues = Histories(there.client, there.keys).last_dues
         now_ms = SystemClock().now_ms()  # after what was read, so that a next run is not one of the past
-        looks = [outlook(entry, state, now_ms) for entry, state in zip(entries, states, strict=True)]
+        looks = outlooks(entries, states, now_ms, paused=mirror.pauses, held=held, last_dues=last_dues)
     lines = [Line(_kind(look.entry), look, _pause(mirror, look.entry.name)) for look in looks]
     overruled = _matching(overlay.conflicts(), glob)
     listing = Listing(lines, overruled, [str(fault) for found in overlay.faults.values() for fault in found], problems)
@@ -110,13 +120,13 @@ def _print(listing: Listing, now_ms: int) -> None:
     else:
         click.echo("There are no such entries.")
     for entry in listing.overruled:
-        click.echo(f"! {entry.name} is also in the state store; the one in {entry.source} counts")
+        print_line(f"! {entry.name} is also in the state store; the one in {entry.source} counts")
     for fault in listing.faults[:_SHOWN]:
-        click.echo(f"! not in force: {fault}")
+        print_line(f"! not in force: {fault}")
     if listing.faults[_SHOWN:]:
         click.echo(f"! and {plural(len(listing.faults) - _SHOWN, 'fault')} more")
     for problem in listing.problems:
-        click.echo(f"! {problem}")
+        print_line(f"! {problem}")
 
 
 def _cells(line: Line, now_ms: int) -> Iterator[str]:
@@ -162,6 +172,7 @@ def _entry_facts(line: Line) -> dict[str, Any]:
         "next_due_at": _iso(look.next_due_ms),
         "next_fires_at": _iso(look.next_fire_ms),
         "note": look.note or None,
+        "held_back": look.held and held_facts(look.held),
     }
 
 

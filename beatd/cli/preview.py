@@ -7,16 +7,18 @@ order: workers finish in time and queues are short.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from heapq import heappop, heappush
 from operator import itemgetter
+from types import MappingProxyType
 from typing import NamedTuple
 
 from beatd.beat.verdict import Facts, Skip, judge
 from beatd.epoch import from_ms
 from beatd.model import Entry, Run
 from beatd.schedules import Schedule, bind, dst_note, zone
+from beatd.store.claims import EntryState
 from beatd.timeline import fire_ms, timeline
 
 _DST = {
@@ -61,16 +63,18 @@ class Upcoming(NamedTuple):
         return "; ".join(filter(None, (skip, _DST[dst_note(self.entry.schedule, self.due_at)])))
 
 
-def upcoming(entry: Entry, after_ms: int, *, first_seen_ms: int | None = None) -> Iterator[Upcoming]:
+def upcoming(entry: Entry, after_ms: int, *, first_seen_ms: int | None = None, runs: int = 0) -> Iterator[Upcoming]:
     """The runs of an entry that are due after ``after_ms``, in order, those that are not sent among them.
 
-    ``first_seen_ms`` is when the daemon first saw the entry, by default ``after_ms``. ``max_runs`` counts from
-    ``after_ms`` on.
+    ``first_seen_ms`` is when the daemon first saw the entry, by default ``after_ms``. ``runs`` have been sent
+    already, of which ``max_runs`` has to know.
     """
     if not entry.policies.enabled:
         return
     line = timeline(entry, after_ms if first_seen_ms is None else first_seen_ms)
-    left = entry.policies.max_runs
+    left = None if entry.policies.max_runs is None else entry.policies.max_runs - runs
+    if left is not None and left <= 0:
+        return
     due_ms = _first_due(entry, after_ms, first_seen_ms)
     while due_ms is not None:
         run = foreseen(entry, line, due_ms)
@@ -92,25 +96,61 @@ def foreseen(entry: Entry, line: Schedule, due_ms: int) -> Upcoming:
 
 
 def all_upcoming(
-    entries: Iterable[Entry], after_ms: int, *, first_seen_ms: int | None = None, until_ms: int | None = None
+    entries: Iterable[Entry],
+    after_ms: int,
+    *,
+    first_seen_ms: int | None = None,
+    until_ms: int | None = None,
+    known: Mapping[str, EntryState] = MappingProxyType({}),
+    on_error: OnError | None = None,
 ) -> Iterator[Upcoming]:
     """The runs of all entries that are due before ``until_ms``, in the order in which they leave.
+
+    ``known`` is what the store remembers of entries, if it was asked. With ``on_error`` an entry whose runs cannot be
+    computed is told to it and left out, and the others go on.
 
     No run leaves before it is due: so an entry is not looked at before what leaves earlier has been taken.
     """
     firsts: dict[tuple[object, ...], int | None] = {}
     starts: list[tuple[int, str, Entry]] = []
     for entry in entries:
-        key = (id(entry.schedule), entry.policies.start, entry.policies.end)
+        seen_ms = known[entry.name].first_seen_ms if entry.name in known else first_seen_ms
+        key = (id(entry.schedule), entry.policies.start, entry.policies.end, seen_ms)
         if key not in firsts:
-            firsts[key] = _first_due(entry, after_ms, first_seen_ms)
+            firsts[key] = _first_due_or_none(entry, after_ms, seen_ms, on_error)
         if (first := firsts[key]) is not None and (until_ms is None or first < until_ms):
             starts.append((first, entry.name, entry))
     waiting: _Waiting = []
     for first_due_ms, name, entry in sorted(starts, key=itemgetter(0, 1)):
         yield from _leaving(waiting, first_due_ms, until_ms)
-        _wait(waiting, name, upcoming(entry, after_ms, first_seen_ms=first_seen_ms), until_ms)
+        state = known.get(name)
+        seen_ms, runs = (state.first_seen_ms, state.runs) if state else (first_seen_ms, 0)
+        following = upcoming(entry, after_ms, first_seen_ms=seen_ms, runs=runs)
+        _wait(waiting, name, _isolated(entry, following, on_error) if on_error else following, until_ms)
     yield from _leaving(waiting, None, until_ms)
+
+
+OnError = Callable[[Entry, Exception], None]
+
+
+def _isolated(entry: Entry, runs: Iterator[Upcoming], on_error: OnError) -> Iterator[Upcoming]:
+    """The runs of an entry, up to the first that cannot be computed or shown."""
+    try:
+        for run in runs:
+            _ = run.local, run.fire_at, run.note
+            yield run
+    except Exception as error:  # noqa: BLE001 - told, and the others go on
+        on_error(entry, error)
+
+
+def _first_due_or_none(entry: Entry, after_ms: int, seen_ms: int | None, on_error: OnError | None) -> int | None:
+    try:
+        return _first_due(entry, after_ms, seen_ms)
+    except Exception as error:
+        if on_error is None:
+            raise
+        on_error(entry, error)
+        return None
 
 
 _Waiting = list[tuple[int, str, Upcoming, Iterator[Upcoming]]]

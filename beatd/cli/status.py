@@ -9,23 +9,23 @@ from typing import Any, NamedTuple
 import click
 
 from beatd import config
-from beatd.beat.fleet import SKEW_MS, why_aside
-from beatd.cli.output import plural, print_json, print_table
+from beatd.cli.output import plural, print_json, print_line, print_table
+from beatd.cli.problems import problems, rounded, shards
+from beatd.client.history import held_facts
 from beatd.config.head import head
 from beatd.epoch import from_ms, iso_ms
 from beatd.model import Settings
 from beatd.schedules import duration_text
 from beatd.store import server
 from beatd.store.client import connect, place_of
+from beatd.store.held_back import HeldBack, HeldBackEntry
 from beatd.store.keys import Keys
-from beatd.store.registry import Present, Registry, Roll, Status
+from beatd.store.registry import Present, Registry, Roll
 from beatd.store.runtime import Pause, Runtime
 from beatd.wiring import running_store
 
-STUCK_MS = 20_000
-"""A loop that has not turned for so long is worth a word."""
-DEAF_MS = 15_000
-"""So is it that runtime entries have not been read for so long."""
+_HELD_TOLD = 1_000
+"""Entries that are held back, told to programs."""
 _PAUSES_SHOWN, _PAUSES_TOLD = 10, 1_000
 """Paused entries that are shown one by one, to people and to programs."""
 
@@ -48,7 +48,16 @@ class Overview(NamedTuple):
     roll: Roll
     outboxes: list[int]
     """Messages in the outbox of each shard."""
+    lease_keys: list[str]
     runtime: Changes
+    held: dict[str, HeldBackEntry]
+    """Entries that are held back, the first thousand."""
+    held_count: int
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether runs leave."""
+        return not any(problem.blocks for problem in problems(self))
 
     @property
     def alive(self) -> list[Present]:
@@ -63,18 +72,20 @@ class Overview(NamedTuple):
 
 @click.command()
 @click.option("--config", "-c", "config_file", metavar="FILE", help="Default: $BEATD_CONFIG, ./beat.toml.")
+@click.option("--check", is_flag=True, help="Exit with 1 for any problem, not only for those that keep runs back.")
 @click.option("--json", "as_json", is_flag=True, help="JSON instead of tables.")
-def status(config_file: str | None, as_json: bool) -> None:
+def status(*, config_file: str | None, check: bool, as_json: bool) -> None:
     """Show the daemons that use the state store of FILE: who is alive, who leads, and what is wrong.
 
-    Exit code 1 when no daemon is alive, or the state store cannot be reached.
+    Exit code 1 when something keeps runs from leaving: no daemon is alive, nobody leads a shard, runs are late, the
+    broker or the state store refuses them, or the state store cannot be reached.
     """
     seen = look(head(config.find(config_file)).settings)
     if as_json:
         print_json(facts(seen))
     else:
         _print(seen)
-    if not seen.alive:
+    if not seen.is_ready or (check and any(problems(seen))):
         raise click.exceptions.Exit(1)
 
 
@@ -89,7 +100,19 @@ def look(settings: Settings) -> Overview:
             roll = registry.look(shards=shards)  # this file is not the one that the daemons have
         outboxes = registry.outboxes(shards=shards)
         changes = _changes(Runtime(client, keys))
-        return Overview(place_of(client), server.described(client), settings.redis.prefix, roll, outboxes, changes)
+        held_back = HeldBack(client, keys, shards=shards)
+        held_count = held_back.count()
+        return Overview(
+            place=place_of(client),
+            server=server.described(client),
+            prefix=settings.redis.prefix,
+            roll=roll,
+            outboxes=outboxes,
+            lease_keys=[keys.shard(shard).lease for shard in range(shards)],
+            runtime=changes,
+            held=held_back.all(_HELD_TOLD) if held_count else {},
+            held_count=held_count,
+        )
 
 
 def _changes(runtime: Runtime) -> Changes:
@@ -98,58 +121,25 @@ def _changes(runtime: Runtime) -> Changes:
     return Changes(revision, entries, pauses, dict(sorted(paused.items())))
 
 
-def _problems(seen: Overview) -> Iterator[str]:
-    """What is wrong, in words."""
-    alive = [one.status for one in seen.alive]
-    if not alive:
-        yield "no daemon is alive"
-    digests = {each.digest for each in alive}
-    if len(digests) > 1:
-        yield f"the daemons have {len(digests)} different schedules"
-    free = [shard for shard in range(len(seen.outboxes)) if shard not in seen.roll.leases]
-    if alive and free:
-        yield "nobody leads" if len(free) == len(seen.outboxes) else f"nobody leads {_shards(free)}"
-    for one in seen.roll.daemons.values():
-        if not one.alive:
-            yield f"{one.status.id} was heard of {duration_text(_rounded(one.age_ms))} ago and not since"
-    for each in alive:
-        if why := why_aside(each, alive):
-            yield f"{each.id} stands aside: {why}"
-        yield from _ailments(each)
-
-
-def _ailments(each: Status) -> Iterator[str]:
-    """What is wrong with one daemon."""
-    if each.config == "broken":
-        yield f"{each.id}: its files have faults; the last good schedule is in force"
-    if each.clock_offset_ms is not None and abs(each.clock_offset_ms) > SKEW_MS:
-        ahead = "ahead of" if each.clock_offset_ms > 0 else "behind"
-        yield f"{each.id}: its clock is {abs(each.clock_offset_ms) / 1000:.1f} s {ahead} the state store's"
-    if each.read_ms_ago is not None and each.read_ms_ago > DEAF_MS:
-        yield f"{each.id}: it has not read runtime entries for {duration_text(_rounded(each.read_ms_ago))}"
-    if each.turned_ms_ago is not None and each.turned_ms_ago > STUCK_MS:
-        yield f"{each.id}: its loop has not turned for {duration_text(_rounded(each.turned_ms_ago))}"
-
-
 def _print(seen: Overview) -> None:
-    click.echo(f"State store  {seen.place}, {seen.server}, prefix {seen.prefix}")
-    click.echo(f"Outbox       {plural(sum(seen.outboxes), 'message')}")
+    print_line(f"State store  {seen.place}, {seen.server}, prefix {seen.prefix}")
+    print_line(f"Outbox       {plural(sum(seen.outboxes), 'message')}")
     if len(seen.outboxes) == 1:
-        click.echo(f"Leader       {_leader(seen)}")
+        print_line(f"Leader       {_leader(seen)}")
     if seen.runtime.revision or seen.runtime.entries or seen.runtime.pauses:
-        click.echo(f"Runtime      {plural(seen.runtime.entries, 'entry')}, revision {seen.runtime.revision:,}")
+        print_line(f"Runtime      {plural(seen.runtime.entries, 'entry')}, revision {seen.runtime.revision:,}")
     for number, line in enumerate(_paused(seen.runtime)):
-        click.echo(f"{'Paused' if number == 0 else '':<12} {line}")
+        print_line(f"{'Paused' if number == 0 else '':<12} {line}")
     if seen.alive:
         click.echo()
         print_table(["daemon", "up", "seen", "entries", "schedule", "leads"], (_row(one, seen) for one in seen.alive))
     if len(seen.outboxes) > 1 and (seen.alive or seen.roll.leases):
         click.echo()
         print_table(["shard", "leader", "term", "outbox"], _shard_rows(seen))
-    for number, problem in enumerate(_problems(seen)):
+    for number, problem in enumerate(problems(seen)):
         if number == 0:
             click.echo()
-        click.echo(f"! {problem}")
+        print_line(f"! {problem.text}")
 
 
 def _paused(runtime: Changes) -> Iterator[str]:
@@ -163,33 +153,25 @@ def _paused(runtime: Changes) -> Iterator[str]:
 
 def _leader(seen: Overview) -> str:
     holder = seen.roll.leases.get(0)
-    return f"{holder.daemon_id}, term {holder.token}" if holder else "nobody"
+    if holder is None:
+        return "nobody"
+    return "nobody: its lease is not beatd's" if holder.is_foreign else f"{holder.daemon_id}, term {holder.token}"
 
 
 def _row(one: Present, seen: Overview) -> list[str]:
     each = one.status
-    up = duration_text(_rounded(max(seen.roll.now_ms - each.started_ms, 0)))
+    up = duration_text(rounded(max(seen.roll.now_ms - each.started_ms, 0)))
     heard = f"{one.age_ms / 1000:.1f} s ago"
     led = seen.led_by(each.id)
-    leads = "standing by" if not led else _shards(list(led)) if len(seen.outboxes) > 1 else f"term {led[0]}"
+    leads = "standing by" if not led else shards(list(led)) if len(seen.outboxes) > 1 else f"term {led[0]}"
     return [each.id, up, heard, f"{each.entries + each.runtime:,}", each.digest[:8], leads]
 
 
 def _shard_rows(seen: Overview) -> Iterator[list[str]]:
     for shard, waiting in enumerate(seen.outboxes):
         holder = seen.roll.leases.get(shard)
-        leader = [holder.daemon_id, str(holder.token)] if holder else ["nobody", ""]
+        leader = [holder.daemon_id, str(holder.token)] if holder and not holder.is_foreign else ["nobody", ""]
         yield [str(shard), *leader, f"{waiting:,}"]
-
-
-def _shards(numbers: list[int]) -> str:
-    return f"shard{'s' if numbers[1:] else ''} {', '.join(map(str, numbers))}"
-
-
-def _rounded(ms: int) -> int:
-    """To what people say: seconds up to an hour, then minutes."""
-    unit = 1_000 if ms < 3_600_000 else 60_000
-    return ms // unit * unit
 
 
 def facts(seen: Overview) -> dict[str, Any]:
@@ -201,7 +183,11 @@ def facts(seen: Overview) -> dict[str, Any]:
         "outbox": sum(seen.outboxes),
         "runtime": _runtime(seen.runtime),
         "same_schedule": len({one.status.digest for one in seen.alive}) <= 1,
-        "problems": list(_problems(seen)),
+        "ready": seen.is_ready,
+        "not_ready": [problem.text for problem in problems(seen) if problem.blocks],
+        "problems": [problem.text for problem in problems(seen)],
+        "held_back": [{"entry": name, **held_facts(held)} for name, held in sorted(seen.held.items())],
+        "held_back_count": seen.held_count,
     }
 
 
@@ -224,6 +210,9 @@ def _daemon(one: Present, seen: Overview) -> dict[str, Any]:
         "config": each.config,
         "clock_offset_ms": each.clock_offset_ms,
         "turned_ms_ago": each.turned_ms_ago,
+        "late_ms": each.late_ms,
+        "held_back": each.held,
+        "problem": each.problem or None,
         "shards": [{"shard": shard, "term": term} for shard, term in seen.led_by(each.id).items()],
     }
 
@@ -238,6 +227,8 @@ def _runtime(changes: Changes) -> dict[str, Any]:
 
 def _shard(shard: int, waiting: int, seen: Overview) -> dict[str, Any]:
     holder = seen.roll.leases.get(shard)
+    if holder and holder.is_foreign:
+        holder = None
     return {
         "shard": shard,
         "leader": holder.daemon_id if holder else None,

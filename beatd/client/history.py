@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from beatd.epoch import iso_ms
+from beatd.store.held_back import HeldBackEntry
 from beatd.store.history import Totals
 from beatd.store.records import Record
 
@@ -25,6 +26,23 @@ def facts(one: Record) -> dict[str, Any]:
         "outcome": one.outcome,
         "runtime_ms": one.runtime_ms,
     }
+
+
+def held_facts(held: HeldBackEntry) -> dict[str, Any]:
+    """An entry that is held back, for programs."""
+    return {
+        "reason": held.reason,
+        "since": _moment(held.since_ms),
+        "next_try_at": _moment(held.again_ms),
+        "attempts": held.attempts,
+    }
+
+
+def _moment(ms: int) -> str | None:
+    try:
+        return iso_ms(ms)
+    except (ValueError, OverflowError):  # what the store has is not ours
+        return None
 
 
 def counts(totals: Totals) -> dict[str, int]:

@@ -117,6 +117,15 @@ class Blackout:
         """``covers`` in milliseconds since the epoch."""
         return any(window.covers_ms(t_ms) for window in self.windows)
 
+    def end_ms(self, t_ms: int, /) -> int:
+        """The first moment from ``t_ms`` on that it does not cover, or one on the way there when that is far."""
+        for _ in range(_JUMPS):
+            ends = [window.end_ms(t_ms) for window in self.windows if window.covers_ms(t_ms)]
+            if not ends:
+                break
+            t_ms = max(ends)
+        return t_ms
+
     @property
     def notation(self) -> object:
         """What to write in the file for ``parse_blackout`` to read the same."""
@@ -216,6 +225,7 @@ _TRIED_FROM_MS = to_ms(datetime.fromisoformat("2024-01-01T00:00:00Z"))
 _TRIED_MS = 366 * DAY * 1000
 _TRIED_EVERY_MS = (6 * 60 + 7) * 60_000
 _STEPS = 20_000
+_JUMPS = 100
 
 
 def _covers_everything(blackout: Blackout) -> bool:

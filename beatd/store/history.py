@@ -69,6 +69,14 @@ class Histories:
         every = self.of(names) if wanted is None else filter(wanted, self._complete(names))
         return nlargest(count, every, key=lambda one: (one.at_ms, one.due_ms))
 
+    def last_dues(self, names: Sequence[str]) -> dict[str, int]:
+        """When the last runs that the schedules of entries asked for were due, of those whose history has one."""
+        found: dict[str, int] = {}
+        for record in self.of(names):
+            if record.kind in ("scheduled", "skipped"):
+                found.setdefault(record.entry, record.due_ms)
+        return found
+
     def completed(self, lines: Sequence[Record]) -> list[Record]:
         """The same, with outcomes that the history does not have and a store does."""
         asked = {number: one.run_id for number, one in enumerate(lines) if one.run_id and not one.outcome}

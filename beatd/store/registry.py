@@ -14,6 +14,10 @@ from beatd.store.keys import Keys
 FORGET_MS = 120_000
 """How long a daemon that went without a word is still listed."""
 
+LATE_MS = 5_000
+"""Health means that runs leave: a daemon whose runs are later than that, or whose turns have failed for longer, is not
+healthy."""
+
 
 class Status(msgspec.Struct, frozen=True, kw_only=True):
     """What a daemon says of itself. Instants are ms since the epoch by the clock of its host.
@@ -50,6 +54,14 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     """Entries that are paused."""
     read_ms_ago: int | None = None
     """How long ago it has read runtime entries, at the time of writing; ``None`` when it never has."""
+    late_ms: int = 0
+    """How late the oldest run is that should have left, of the shards that it leads; 0 when none is."""
+    held: int = 0
+    """Entries that are held back."""
+    problem: str = ""
+    """Why its turns fail, so that no run leaves; empty when they do not."""
+    problem_ms: int = 0
+    """For how long they have failed, at the time of writing."""
 
 
 class Present(NamedTuple):
@@ -70,6 +82,11 @@ class Holder(NamedTuple):
     daemon_id: str
     token: int
     left_ms: int
+
+    @property
+    def is_foreign(self) -> bool:
+        """Whether it cannot be a daemon's: it names none, or never ends. It keeps the shard from being led."""
+        return not self.daemon_id or self.token <= 0 or self.left_ms < 0
 
 
 class Roll(NamedTuple):
@@ -135,4 +152,4 @@ def _holders(raw: Sequence[Any]) -> Iterator[tuple[int, Holder]]:
     for shard, (value, left_ms) in enumerate(zip(raw[::2], raw[1::2], strict=True)):
         if value:
             daemon_id, _, token = value.decode(errors="replace").rpartition(":")
-            yield shard, Holder(daemon_id, int(token) if token.isdigit() else 0, int(left_ms))
+            yield shard, Holder(daemon_id, int(token) if token.isascii() and token.isdigit() else 0, int(left_ms))

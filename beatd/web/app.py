@@ -13,14 +13,14 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
-from beatd.client.history import counts, facts
+from beatd.client.history import counts, facts, held_facts
 from beatd.clock import Clock
 from beatd.epoch import iso_ms
 from beatd.exceptions import StoreError
 from beatd.model import Entry
 from beatd.web import metrics, words
 from beatd.web.guard import Guard
-from beatd.web.outlook import Outlook, outlook
+from beatd.web.outlook import Outlook, outlooks
 from beatd.web.pages import Page, Slice, mismatch
 from beatd.web.plan import Plan
 from beatd.web.store_view import Document, StoreView
@@ -97,24 +97,29 @@ class Site:
         return PlainTextResponse("ok\n")
 
     def readyz(self, _: Request) -> Response:
-        """Whether every shard is led, so that runs leave."""
-        shards = self._store.status()["shards"]
-        free = [str(each["shard"]) for each in shards if each["leader"] is None]
-        if not free:
+        """Whether runs leave; if not, why."""
+        reasons = self._store.status()["not_ready"]
+        if not reasons:
             return PlainTextResponse("ok\n")
-        what = "nobody leads" if len(free) == len(shards) else f"nobody leads shard {', '.join(free)}"
-        return PlainTextResponse(f"{what}\n", 503)
+        return PlainTextResponse("".join(f"{_one_line(reason)}\n" for reason in reasons), 503)
 
     def metrics(self, _: Request) -> Response:
         """For Prometheus."""
-        names = [entry.name for entry in self._plan.listing.entries]
-        found = metrics.families(self._store.status(), names, self._store.runs(names))
+        try:
+            self._lay_over()
+            names = [entry.name for entry in self._plan.listing.entries]
+            found = metrics.families(self._store.status(), names, self._store.runs(names))
+        except StoreError:
+            found = metrics.without_store(len(self._plan.listing.entries))
         return Response(metrics.text(found), media_type=metrics.CONTENT_TYPE)
+
+    def _lay_over(self) -> None:
+        mirror = self._store.mirror()
+        self._plan.lay_over(mirror.tables, mirror.pauses)
 
     def _slice(self, request: Request, now_ms: int) -> Slice:
         query, page = _query(request), _page_number(request)
-        mirror = self._store.mirror()
-        self._plan.lay_over(mirror.tables, mirror.pauses)
+        self._lay_over()
         listing = self._plan.listing
         found = listing.search(query)
         pages = max(-(-len(found) // PER_PAGE), 1)
@@ -123,9 +128,10 @@ class Site:
         return Slice(self._outlooks(shown, now_ms), query, page, pages, len(found), len(listing.entries))
 
     def _outlooks(self, entries: tuple[Entry, ...], now_ms: int) -> list[Outlook]:
-        states = self._store.states([entry.name for entry in entries])
-        looks = [outlook(entry, state, now_ms) for entry, state in zip(entries, states, strict=True)]
-        return [one._replace(note="paused") if self._plan.is_paused(one.entry.name) else one for one in looks]
+        names = [entry.name for entry in entries]
+        states, held = self._store.states(names), self._store.held(names)
+        paused = frozenset(name for name in names if self._plan.is_paused(name))
+        return outlooks(entries, states, now_ms, paused=paused, held=held, last_dues=self._store.last_dues)
 
     def _file_problems(self, status: Document | None = None) -> Iterator[str]:
         plan, faults = self._plan, self._plan.faults
@@ -152,6 +158,10 @@ def _sentence(text: str) -> str:
     return text[:1].upper() + text[1:] if text.split(" ", 1)[0] in ("no", "nobody", "the") else text
 
 
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
 def _listed(faults: tuple[Any, ...]) -> str:
     return "; ".join(map(str, faults[:FAULTS_SHOWN]))
 
@@ -171,6 +181,7 @@ def _outlook_facts(each: Outlook) -> dict[str, Any]:
         "next_due_at": _iso(each.next_due_ms),
         "next_fires_at": _iso(each.next_fire_ms),
         "note": each.note or None,
+        "held_back": each.held and held_facts(each.held),
         "source": entry.source,
     }
 

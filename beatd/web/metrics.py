@@ -34,6 +34,10 @@ def families(status: Mapping[str, Any], names: Sequence[str], runs: Sequence[int
     outbox = [({"shard": str(each["shard"])}, each["outbox"]) for each in shards]
     differ = int(not status["same_schedule"])
     counted = list(zip(({"entry": name} for name in names), runs, strict=True)) if len(names) < BY_ENTRY else None
+    late = [(_of(each), each["late_ms"] / 1000) for each in daemons]
+    yield _store_up(1)
+    yield _gauge("beatd_late_seconds", "How late the oldest run is that a daemon should have sent.", late)
+    yield _gauge("beatd_held_back_entries", "Entries that are held back.", [({}, status["held_back_count"])])
     yield _gauge("beatd_daemons", "Daemons that are alive.", [({}, len(daemons))])
     yield _gauge("beatd_shards", "Shards into which the schedule is parted.", [({}, len(shards))])
     yield _gauge("beatd_leading_shards", "Shards that a daemon leads; the sum is beatd_shards when all is well.", led)
@@ -42,11 +46,25 @@ def families(status: Mapping[str, Any], names: Sequence[str], runs: Sequence[int
     yield _gauge("beatd_last_turn_seconds", "Seconds since a daemon's loop got on.", turned)
     yield _gauge("beatd_clock_offset_seconds", "How far a daemon's clock is ahead of the state store's.", offsets)
     yield _gauge("beatd_outbox_length", "Messages that the broker has not confirmed yet.", outbox)
-    yield _gauge("beatd_entries", "Entries in the files that the status page reads.", [({}, len(names))])
+    yield _entries(len(names))
     runtime = status["runtime"]
     yield _gauge("beatd_runtime_entries", "Entries in the state store.", [({}, runtime["entries"])])
     yield _gauge("beatd_paused_entries", "Entries that are paused.", [({}, runtime["pauses"])])
     yield Family("beatd_runs_total", "counter", "Runs that were sent.", counted or [({}, sum(runs))])
+
+
+def without_store(entries: int) -> Iterator[Family]:
+    """The metrics while the state store cannot be asked."""
+    yield _store_up(0)
+    yield _entries(entries)
+
+
+def _store_up(up: int) -> Family:
+    return _gauge("beatd_store_up", "1 while the state store answers.", [({}, up)])
+
+
+def _entries(count: int) -> Family:
+    return _gauge("beatd_entries", "Entries in force, as the status page reads them.", [({}, count)])
 
 
 def text(metrics: Iterable[Family]) -> str:

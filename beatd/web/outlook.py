@@ -5,17 +5,17 @@ Nothing is decided here. When an entry runs comes from :mod:`beatd.timeline`, as
 
 from __future__ import annotations
 
+from collections.abc import Callable, Container, Mapping, Sequence
 from datetime import datetime
 from typing import NamedTuple
 
-from beatd.epoch import to_ms
+from beatd.epoch import from_ms, to_ms
+from beatd.exceptions import ScheduleError
 from beatd.model import Entry
-from beatd.schedules import Schedule, latest_ms
+from beatd.schedules import Schedule, latest_ms, zone
 from beatd.store.claims import EntryState
-from beatd.timeline import fire_ms, hidden, timeline
-
-LONGEST_SEARCH = 500
-"""Runs in a row that may be blacked out before the search for one that is sent ends: a page has many entries."""
+from beatd.store.held_back import HeldBackEntry
+from beatd.timeline import fire_ms, first_sent_ms, timeline
 
 
 class Outlook(NamedTuple):
@@ -29,6 +29,49 @@ class Outlook(NamedTuple):
     """When the next run leaves: later than it is due if the entry has jitter."""
     note: str
     """Why there is no next run, in words."""
+    held: HeldBackEntry | None = None
+    """Why it is held back, if it is."""
+
+
+def outlooks(
+    entries: Sequence[Entry],
+    states: Sequence[EntryState | None],
+    now_ms: int,
+    *,
+    paused: Container[str],
+    held: Mapping[str, HeldBackEntry],
+    last_dues: Callable[[Sequence[str]], Mapping[str, int]],
+) -> list[Outlook]:
+    """The outlooks of many entries. One that cannot be computed has the error as its note, and the others theirs.
+
+    ``last_dues`` reads from the history when the last runs of entries were due: asked for those whose state does not
+    say, as that of an entry that was resumed.
+    """
+    looks = [_safe(entry, state, now_ms) for entry, state in zip(entries, states, strict=True)]
+    unknown = [look.entry.name for look in looks if look.runs and look.last_due_ms is None]
+    past = last_dues(unknown) if unknown else {}
+    return [
+        look._replace(
+            last_due_ms=past.get(name, look.last_due_ms),
+            note="paused" if name in paused else f"held back: {held[name].reason}" if name in held else look.note,
+            held=held.get(name),
+        )
+        for look in looks
+        for name in (look.entry.name,)
+    ]
+
+
+def _safe(entry: Entry, state: EntryState | None, now_ms: int) -> Outlook:
+    """The outlook of an entry, whatever is wrong with it: one entry hides no other."""
+    try:
+        look = outlook(entry, state, now_ms)
+        for ms in (look.last_due_ms, look.next_due_ms, look.next_fire_ms):
+            if ms is not None:
+                from_ms(ms).astimezone(zone(entry.timezone).info)
+    except Exception as error:  # noqa: BLE001 - shown as the note
+        text = f"error: {str(error) or type(error).__name__}"
+        return Outlook(entry, 0 if state is None else state.runs, None, None, None, text)
+    return look
 
 
 def outlook(entry: Entry, state: EntryState | None, now_ms: int) -> Outlook:
@@ -54,13 +97,13 @@ def _next_run(entry: Entry, line: Schedule, state: EntryState | None, now_ms: in
     if state is not None and policies.max_runs is not None and state.runs >= policies.max_runs:
         return None, f"over after {policies.max_runs} run{'s' if policies.max_runs != 1 else ''}"
     due_ms = _delayed(entry, line, state, now_ms) or line.next_after_ms(now_ms)
-    for _ in range(LONGEST_SEARCH):
-        if due_ms is None or _is_stale(entry, due_ms):
-            return None, "no run is left"
-        if not hidden(entry, due_ms):
-            return due_ms, ""
-        due_ms = line.next_after_ms(due_ms)
-    return None, "blacked out"
+    try:
+        due_ms = first_sent_ms(entry, line, due_ms)
+    except ScheduleError:
+        return None, "blacked out"
+    if due_ms is None or _is_stale(entry, due_ms):
+        return None, "no run is left"
+    return due_ms, ""
 
 
 def _delayed(entry: Entry, line: Schedule, state: EntryState | None, now_ms: int) -> int | None:

@@ -108,6 +108,7 @@ def _row(each: Outlook, now_ms: int) -> dict[str, Any]:
         "next": None if each.next_due_ms is None else words.moment(each.next_due_ms, zone, now_ms),
         "leaves": _leaves(each, now_ms),
         "note": each.note,
+        "held": each.held is not None and each.next_due_ms is not None,
     }
 
 

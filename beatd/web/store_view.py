@@ -12,6 +12,7 @@ from beatd.exceptions import StoreError
 from beatd.model import RedisSettings
 from beatd.store.claims import EntryState
 from beatd.store.client import connect
+from beatd.store.held_back import HeldBack, HeldBackEntry
 from beatd.store.history import Histories, Totals
 from beatd.store.keys import Keys
 from beatd.store.mirror import Mirror
@@ -87,6 +88,19 @@ class StoreView:
         """How many runs of each entry have been sent."""
         with self._states() as states:
             return states.runs(names)
+
+    def held(self, names: Sequence[str]) -> dict[str, HeldBackEntry]:
+        """The entries among ``names`` that are held back."""
+        status = self.status()
+        if not status["held_back_count"]:
+            return {}
+        with self._client() as client:
+            return HeldBack(client, Keys(self._settings.prefix), shards=len(status["shards"])).read(names)
+
+    def last_dues(self, names: Sequence[str]) -> dict[str, int]:
+        """When the last runs of entries were due, as far as their history says."""
+        with self._client() as client:
+            return Histories(client, Keys(self._settings.prefix)).last_dues(names)
 
     def history(self, name: str) -> tuple[list[Record], Totals]:
         """The last runs of an entry, the newest first, and how many there were."""

@@ -25,7 +25,7 @@ schedule = 1
 enabled = false
 """
 
-COMMAND = [sys.executable, "-c", "from beatd.cli import main; main(prog_name='beatd')", "next"]
+COMMAND = [sys.executable, "-c", "from beatd.cli import main; main(prog_name='beatd')", "next", "--offline"]
 
 
 @pytest.fixture

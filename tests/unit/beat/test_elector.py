@@ -415,7 +415,7 @@ def test_a_lease_that_never_ends_is_said_and_left(a, store, clock, caplog):
 
     a.elector._registry = Odd(store)
     assert a.turn() > 0.2, "it does not spin"
-    assert "0:lease has a value that never ends" in caplog.text
+    assert "0:lease has a value that is not beatd's" in caplog.text
     assert a.term is None
 
 

@@ -41,6 +41,8 @@ class Told:
         self.document = document
         self.known = {}
         self.past = {}
+        self.held_back = {}
+        self.last = {}
         self.error = None
         self.tables = {}
         self.pauses = {}
@@ -57,6 +59,12 @@ class Told:
     def states(self, names):
         self.status()
         return [self.known.get(name) for name in names]
+
+    def held(self, names):
+        return {name: self.held_back[name] for name in names if name in self.held_back}
+
+    def last_dues(self, names):
+        return {name: self.last[name] for name in names if name in self.last}
 
     def runs(self, names):
         return [state.runs if state else 0 for state in self.states(names)]
@@ -76,10 +84,14 @@ def daemon(name="one", **more):
         "seen_ms_ago": 300,
         "started_at": "2026-09-21T14:10:00.000+00:00",
         "entries": 2,
+        "runtime_entries": 0,
         "digest": "0123456789abcdef",
         "config": "ok",
         "clock_offset_ms": 4,
         "turned_ms_ago": 700,
+        "late_ms": 0,
+        "held_back": 0,
+        "problem": None,
         "shards": [{"shard": 0, "term": 3}],
         **more,
     }
@@ -89,7 +101,7 @@ def shard(number=0, leader="one", outbox=0):
     return {"shard": number, "leader": leader, "term": leader and 3, "lease_ms": leader and 900, "outbox": outbox}
 
 
-def document(daemons=None, shards=None, problems=()):
+def document(daemons=None, shards=None, problems=(), not_ready=()):
     daemons = [daemon()] if daemons is None else daemons
     shards = shards or [shard()]
     return {
@@ -100,6 +112,10 @@ def document(daemons=None, shards=None, problems=()):
         "runtime": {"revision": 9, "entries": 2, "pauses": 1, "paused": {}},
         "same_schedule": len({each["digest"] for each in daemons if each["alive"]}) <= 1,
         "problems": list(problems),
+        "ready": not not_ready,
+        "not_ready": list(not_ready),
+        "held_back": [],
+        "held_back_count": 0,
     }
 
 

@@ -3,8 +3,9 @@
 import pytest
 
 from beatd.exceptions import StoreUnavailable
+from beatd.store.held_back import HeldBackEntry
 from beatd.store.records import Record
-from tests.unit.web.conftest import NOW, daemon, document, shard
+from tests.unit.web.conftest import NOW, daemon, document
 
 PATHS = ("/", "/api/status", "/api/entries", "/api/entries/tick/history", "/healthz", "/readyz", "/metrics")
 
@@ -25,13 +26,40 @@ def test_every_path_answers(site, path):
     assert answer.headers["cache-control"] == "no-store"
 
 
-@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("path", [path for path in PATHS if path != "/metrics"])
 def test_a_store_that_is_down_is_said_in_words(site, path):
     site.store.error = StoreUnavailable("state store redis.example.com:6379/0: Connection refused")
     answer = site.get(path)
     assert answer.status_code == 503
     assert "state store redis.example.com:6379/0: Connection refused" in answer.text
     assert "Traceback" not in answer.text
+
+
+def test_metrics_stay_while_the_store_is_down_and_say_so(site):
+    assert "beatd_store_up 1\n" in site.get("/metrics").text
+    site.store.error = StoreUnavailable("state store redis.example.com:6379/0: Connection refused")
+    answer = site.get("/metrics")
+    assert answer.status_code == 200
+    assert "beatd_store_up 0\n" in answer.text
+    assert "beatd_entries 1\n" in answer.text
+
+
+def test_an_entry_that_is_held_back_is_shown_with_the_reason(site):
+    site.store.held_back = {"tick": HeldBackEntry("no such <queue>", NOW - 1_000, NOW + 1_000, 2)}
+    [entry] = site.get("/api/entries").json()["entries"]
+    assert entry["note"] == "held back: no such <queue>"
+    assert entry["held_back"]["since"] == "2026-09-21T14:13:19.000+00:00"
+    assert "held back: no such &lt;queue&gt;" in site.get("/").text
+
+
+def test_one_entry_that_cannot_be_computed_hides_no_other(site):
+    late = '[beat_schedule.late]\ntask = "t"\nschedule = "1m"\n[beat_schedule.tick]\ntask = "t"\nschedule = "1m"\n'
+    site.write(late)
+    site.known("late", last_due_ms=10**18, first_seen_ms=10**18, runs=1)
+    entries = {entry["name"]: entry for entry in site.get("/api/entries").json()["entries"]}
+    assert entries["late"]["note"].startswith("error: ")
+    assert entries["tick"]["next_due_at"] is not None
+    assert site.get("/").status_code == 200
 
 
 @pytest.mark.parametrize("path", PATHS)
@@ -74,14 +102,11 @@ def test_status_is_the_document_of_the_command(site):
     assert site.get("/api/status").json() == site.store.document
 
 
-def test_ready_means_that_every_shard_is_led(site):
+def test_ready_means_that_runs_leave(site):
     assert site.get("/readyz").status_code == 200
-    site.store.document = document(shards=[shard(0), shard(1, leader=None), shard(2, leader=None)])
+    site.store.document = document(not_ready=["nobody leads shards 1, 2", "one: a\nb"])
     answer = site.get("/readyz")
-    assert (answer.status_code, answer.text) == (503, "nobody leads shard 1, 2\n")
-    site.store.document = document(shards=[shard(leader=None)])
-    answer = site.get("/readyz")
-    assert (answer.status_code, answer.text) == (503, "nobody leads\n")
+    assert (answer.status_code, answer.text) == (503, "nobody leads shards 1, 2\none: a b\n")
     assert site.get("/healthz").status_code == 200
 
 
@@ -136,6 +161,7 @@ def test_an_entry_for_programs(site):
         "next_due_at": "2026-09-21T14:15:00.000+00:00",
         "next_fires_at": "2026-09-21T14:15:00.000+00:00",
         "note": None,
+        "held_back": None,
         "source": f"{site.path}:1",
     }
 

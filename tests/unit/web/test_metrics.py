@@ -34,6 +34,9 @@ def told(status, names=(), runs=()):
 def test_one_daemon():
     found = told(document(), ["a", "b"], [3, 1_790_000_000])
     assert found == {
+        ("beatd_store_up", None): 1,
+        ("beatd_late_seconds", "one"): 0,
+        ("beatd_held_back_entries", None): 0,
         ("beatd_daemons", None): 1,
         ("beatd_shards", None): 1,
         ("beatd_leading_shards", "one"): 1,

@@ -3,13 +3,16 @@
 from datetime import UTC, datetime
 
 import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
 
 from beatd.epoch import from_ms, to_ms
+from beatd.exceptions import ScheduleError
 from beatd.model import Entry, Options, Policies
 from beatd.schedules import parse, parse_blackout
 from beatd.store.claims import EntryState
-from beatd.timeline import fire_ms, timeline
-from beatd.web.outlook import outlook
+from beatd.timeline import fire_ms, first_sent_ms, timeline
+from beatd.web.outlook import outlook, outlooks
 
 NOW = to_ms(datetime(2026, 6, 1, 12, 0, 30, tzinfo=UTC))
 MINUTE = 60_000
@@ -75,7 +78,55 @@ def test_runs_in_a_blackout_are_passed_over():
     seen = outlook(entry(blackout=parse_blackout(["12:00-12:10"])), state(), NOW)
     assert seen.next_due_ms == NOON + 10 * MINUTE
     seen = outlook(entry("1s", blackout=parse_blackout(["12:00-13:00"])), state(), NOW)
-    assert (seen.next_due_ms, seen.note) == (None, "blacked out")
+    assert (seen.next_due_ms, seen.note) == (NOON + 60 * MINUTE, "")
+    seen = outlook(entry(blackout=parse_blackout(["00:00-23:30"])), state(), NOW)
+    assert seen.next_due_ms == NOON + (11 * 60 + 30) * MINUTE
+    seen = outlook(entry("0 12 * * *", blackout=parse_blackout(["11:00-13:00"])), state(), NOW)
+    assert (seen.next_due_ms, seen.note) == (None, "blacked out"), "the search ends"
+
+
+WINDOWS = st.one_of(
+    st.tuples(st.integers(0, 23), st.integers(0, 23))
+    .filter(lambda hours: hours[0] != hours[1])
+    .map(lambda hours: f"{hours[0]:02}:00-{hours[1]:02}:30"),
+    st.integers(1, 5).map(lambda days: f"2026-06-01/2026-06-{days:02}"),
+    st.integers(0, 23).map(lambda hour: {"cron": f"0 {hour} * * *", "duration": "5h"}),
+)
+
+
+@given(
+    st.lists(WINDOWS, min_size=1, max_size=3), st.integers(0, 3 * 86_400_000), st.sampled_from(["10m", "17 * * * *"])
+)
+@settings(max_examples=60, deadline=None)
+def test_jumping_over_blackouts_finds_what_walking_finds(windows, later_ms, schedule):
+    try:
+        blackout = parse_blackout(windows, timezone="Europe/Berlin")
+    except ScheduleError:
+        assume(False)
+    one = entry(schedule, blackout=blackout)
+    line = timeline(one, NOON)
+    walked = first = line.next_after_ms(NOW + later_ms)
+    for _ in range(3_000):
+        if not blackout.covers_ms(walked):
+            break
+        walked = line.next_after_ms(walked)
+    else:
+        assume(False)
+    assert first_sent_ms(one, line, first) == walked
+
+
+def test_an_entry_that_was_resumed_has_its_last_due_from_the_history():
+    names = []
+
+    def last_dues(asked):
+        names.extend(asked)
+        return {"e": NOON - MINUTE}
+
+    resumed = state(last_due_ms=NOON + 1_234)
+    [seen] = outlooks([entry()], [resumed], NOW, paused=(), held={}, last_dues=last_dues)
+    assert (seen.last_due_ms, names) == (NOON - MINUTE, ["e"])
+    [seen] = outlooks([entry()], [state()], NOW, paused=("e",), held={}, last_dues=dict)
+    assert (seen.last_due_ms, seen.note) == (NOON, "paused")
 
 
 def test_a_run_that_waits_for_its_jitter_is_still_the_next():
