@@ -17,13 +17,12 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from beatd.app.app import App
     from beatd.app.canvas import chain, chord, chunks, group, xmap, xstarmap
+    from beatd.app.canvas.signature import Signature
+    from beatd.app.current import current_app, current_task, maybe_signature, shared_task, signature
     from beatd.app.group_result import GroupResult, ResultSet
-    from beatd.app.joining import allow_join_result
-    from beatd.app.log import get_task_logger
-    from beatd.app.result import AsyncResult
-    from beatd.app.shared import current_app, current_task, maybe_signature, shared_task, signature
-    from beatd.app.signature import Signature
+    from beatd.app.result import AsyncResult, allow_join_result
     from beatd.app.task import Task
+    from beatd.log import get_task_logger
     from beatd.schedules import crontab, every, solar
     from beatd.worker.request import Request
 
@@ -33,21 +32,21 @@ _HOMES = {
     "GroupResult": "beatd.app.group_result",
     "Request": "beatd.worker.request",
     "ResultSet": "beatd.app.group_result",
-    "Signature": "beatd.app.signature",
+    "Signature": "beatd.app.canvas.signature",
     "Task": "beatd.app.task",
-    "allow_join_result": "beatd.app.joining",
+    "allow_join_result": "beatd.app.result",
     "chain": "beatd.app.canvas",
     "chord": "beatd.app.canvas",
     "chunks": "beatd.app.canvas",
     "crontab": "beatd.schedules",
-    "current_app": "beatd.app.shared",
-    "current_task": "beatd.app.shared",
+    "current_app": "beatd.app.current",
+    "current_task": "beatd.app.current",
     "every": "beatd.schedules",
-    "get_task_logger": "beatd.app.log",
+    "get_task_logger": "beatd.log",
     "group": "beatd.app.canvas",
-    "maybe_signature": "beatd.app.shared",
-    "shared_task": "beatd.app.shared",
-    "signature": "beatd.app.shared",
+    "maybe_signature": "beatd.app.current",
+    "shared_task": "beatd.app.current",
+    "signature": "beatd.app.current",
     "solar": "beatd.schedules",
     "xmap": "beatd.app.canvas",
     "xstarmap": "beatd.app.canvas",

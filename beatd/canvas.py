@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from beatd.app.canvas import chain, chord, chunks, group, xmap, xstarmap
-from beatd.app.shared import maybe_signature, signature
-from beatd.app.signature import Signature
+from beatd.app.canvas.signature import Signature
+from beatd.app.current import maybe_signature, signature
 
 __all__ = ["Signature", "chain", "chord", "chunks", "group", "maybe_signature", "signature", "xmap", "xstarmap"]

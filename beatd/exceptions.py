@@ -102,7 +102,7 @@ class StoreRefused(StoreError):
     """The state store answers and refuses: a wrong password, a version too old, a key of a foreign type."""
 
 
-class StoreWentBack(StoreError):
+class StoreRolledBack(StoreError):
     """The state store lost writes that it had confirmed: a loss of power, a replica that lagged, a flush."""
 
 

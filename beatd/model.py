@@ -12,8 +12,8 @@ from typing import Any, Literal, NamedTuple
 
 import msgspec
 
-from beatd.epoch import from_ms
 from beatd.schedules import Blackout, Schedule
+from beatd.timestamps import from_ms
 from beatd.urls import shown
 
 RUN_NAMESPACE = uuid.UUID("6f4b1f5e-8f0a-5d8c-9b57-0d2f3f6f5bea")

@@ -161,3 +161,10 @@ def safe_repr(value: object) -> str:
         return repr(value)
     except Exception as error:  # noqa: BLE001 - a user's __repr__ may do anything
         return f"<{type(value).__name__} whose repr raised {type(error).__name__}>"
+
+
+def printable(text: str) -> str:
+    """A text from elsewhere as one line: control characters, line ends and the like are shown as escapes."""
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)

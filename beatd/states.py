@@ -2,21 +2,6 @@
 
 from __future__ import annotations
 
-from beatd.store.outcomes import (
-    EXCEPTION_STATES,
-    FAILURE,
-    IGNORED,
-    PENDING,
-    PROPAGATE_STATES,
-    READY_STATES,
-    RECEIVED,
-    REJECTED,
-    RETRY,
-    REVOKED,
-    STARTED,
-    SUCCESS,
-)
-
 __all__ = [
     "EXCEPTION_STATES",
     "FAILURE",
@@ -31,3 +16,19 @@ __all__ = [
     "STARTED",
     "SUCCESS",
 ]
+
+
+PENDING, RECEIVED, STARTED, SUCCESS, FAILURE, RETRY, REVOKED, REJECTED, IGNORED = (
+    "PENDING",
+    "RECEIVED",
+    "STARTED",
+    "SUCCESS",
+    "FAILURE",
+    "RETRY",
+    "REVOKED",
+    "REJECTED",
+    "IGNORED",
+)
+READY_STATES = frozenset({SUCCESS, FAILURE, REVOKED})
+PROPAGATE_STATES = frozenset({FAILURE, REVOKED})
+EXCEPTION_STATES = frozenset({FAILURE, RETRY, REVOKED})

@@ -1,8 +1,4 @@
-"""URLs of servers: parsed once, where they are read, into values that never show a secret.
-
-A URL is taken only if it can be read in one way. A password with ``/``, ``?``, ``#``, ``@`` or ``%`` in it must be
-percent-encoded, or stand beside the URL: otherwise a part of it would be taken for a host or a path, and shown as one.
-"""
+"""URLs of brokers and stores: their kinds, their names for people (without passwords), and ``sentinel://``."""
 
 from __future__ import annotations
 
@@ -440,3 +436,16 @@ def _kombu_options(options: dict[str, Any], scheme: str) -> dict[str, Any]:
 
 CERT_REQS = {"none": 0, "optional": 1, "required": 2}
 """The values of :class:`ssl.VerifyMode`."""
+
+
+def redis_url(url: str) -> str:
+    """The URL in redis-py's spelling: Celery writes ``redis+socket:///path`` for redis-py's ``unix:///path``."""
+    scheme, _, rest = url.partition("://")
+    if scheme != "redis+socket":
+        return url
+    return f"unix://{rest.replace('virtual_host=', 'db=')}"
+
+
+def place_of(url: str) -> str:
+    """The broker's URL for people: without passwords, also those of its alternatives, and without a query."""
+    return shown(url)

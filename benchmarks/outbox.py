@@ -28,15 +28,13 @@ import amqp
 import kombu
 from herd import fresh_redis, lateness, next_minute, start_celery
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
-from beatd.beat.messages import Messages
-from beatd.beat.outlet import OutboxOutlet
-from beatd.beat.report import Report
-from beatd.beat.seat import Term
-from beatd.broker.amqp import AmqpPublisher
+from beatd.beat.delivery import OutboxDelivery
+from beatd.beat.dispatch_log import DispatchLog
+from beatd.beat.message_builder import MessageBuilder
+from beatd.beat.term import Term
+from beatd.broker.amqp_publisher import AmqpPublisher
 from beatd.clock import SystemClock
-from beatd.message import open_envelope
+from beatd.message.protocol import open_envelope
 from beatd.model import Entry, Run
 from beatd.schedules import parse
 from beatd.store.client import connect
@@ -44,12 +42,14 @@ from beatd.store.keys import Keys
 from beatd.store.outbox import Outbox
 from tests.rabbitmq import RabbitMQ
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
 QUEUE = "celery"
 
 
 def envelopes(n: int, queue: str) -> list[bytes]:
     """What the claims of a herd put into the outbox."""
-    due_ms, schedule, messages = 1_790_000_000_000, parse(60.0), Messages(queue)
+    due_ms, schedule, messages = 1_790_000_000_000, parse(60.0), MessageBuilder(queue)
     entries = (Entry(name=f"entry-{i}", task="tasks.noop", schedule=schedule, args=(i,)) for i in range(n))
     return [messages.render(Run(entry, due_ms, due_ms, schedule), None) for entry in entries]
 
@@ -85,7 +85,7 @@ def measure_outbox(rabbit: RabbitMQ, n: int) -> str:
         publisher = AmqpPublisher(rabbit.url)
         assert publisher.depth(queue) == 0
         began = time.perf_counter()
-        assert OutboxOutlet(outbox, publisher, SystemClock()).flush(term, Report())
+        assert OutboxDelivery(outbox, publisher, SystemClock()).flush(term, DispatchLog())
         took = time.perf_counter() - began
         assert publisher.depth(queue) == n
         publisher.close()

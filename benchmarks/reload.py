@@ -27,9 +27,9 @@ from datetime import datetime
 from pathlib import Path
 
 import redis
+from herd import fresh_redis
 
 sys.path.insert(0, str(Path(__file__).parent))
-from herd import fresh_redis
 
 TICKING = 50
 """Entries that are due each second."""

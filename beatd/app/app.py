@@ -1,4 +1,7 @@
-"""The app: a registry of tasks with a configuration, a way to the broker and a way to the results."""
+"""The app: a registry of tasks with a configuration, a way to the broker and a way to the results.
+
+It also collects the periodic tasks for the beat (``conf.beat_schedule``, ``add_periodic_task``) as plain data.
+"""
 
 from __future__ import annotations
 
@@ -6,18 +9,16 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, TypeVar, overload
 
-from beatd.app import seams, shared
-from beatd.app.autoretry import add_autoretry
+from beatd.app import current, seams
+from beatd.app.canvas.signature import Signature, as_signature
 from beatd.app.conf import Conf
 from beatd.app.connections import Connections, control_of
-from beatd.app.context import current
-from beatd.app.making import task_class, warn_of_another
-from beatd.app.periodic import Registration, from_conf, registration
-from beatd.app.readiness import Readiness
-from beatd.app.registry import TaskRegistry
+from beatd.app.context import current as current_run
+from beatd.app.loader import Readiness, TaskRegistry, task_class, warn_of_another
+from beatd.app.message_options import check_options, message_for, new_id, utc_now
 from beatd.app.result import AsyncResult
-from beatd.app.sending import check_options, import_symbol, message_for, new_id, route_for, utc_now
-from beatd.app.signature import Signature, as_signature
+from beatd.app.retry import add_autoretry
+from beatd.app.routing import import_symbol, route_for
 from beatd.app.task import Task as BaseTask
 from beatd.clock import Clock, SystemClock
 from beatd.config.environment import django_settings
@@ -25,6 +26,41 @@ from beatd.exceptions import MessageError
 
 if TYPE_CHECKING:
     from beatd.app.control import Control
+
+
+Registration = dict[str, Any]
+"""``task``, ``schedule``, ``args``, ``kwargs``, ``options``; from ``beat_schedule`` also what else an entry has."""
+
+
+def registration(
+    schedule: Any, call: Any, args: Iterable[Any], kwargs: Mapping[str, Any] | None, options: Mapping[str, Any]
+) -> tuple[str, Registration]:
+    """The entry for a signature or a task, and the name it gets when it has none: the call in words."""
+    signature = call.clone(args, kwargs) if isinstance(call, Signature) else call.signature(args, kwargs)
+    entry = {
+        "task": signature.task,
+        "schedule": schedule,
+        "args": list(signature.args),
+        "kwargs": signature.kwargs,
+        "options": {**signature.options, **options},
+    }
+    return repr(signature), entry
+
+
+def from_conf(beat_schedule: Mapping[str, Mapping[str, Any]]) -> dict[str, Registration]:
+    """The entries of a ``beat_schedule`` dict, each with all five keys. ``options`` that are missing are empty."""
+    entries = {}
+    for name, fields in beat_schedule.items():
+        if not isinstance(fields, Mapping):
+            entries[str(name)] = {"schedule": fields}  # refused where it is read, apart from the others
+            continue
+        entry = {"args": (), "kwargs": {}, "options": {}, **fields}
+        entry["task"] = getattr(entry.get("task"), "name", entry.get("task"))
+        entry["args"] = list(entry["args"] or ())
+        entry["kwargs"], entry["options"] = dict(entry["kwargs"] or {}), dict(entry["options"] or {})
+        entries[str(name)] = entry
+    return entries
+
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -64,7 +100,7 @@ class App(Readiness, Connections):
         if config_source is not None:
             self.config_from_object(config_source, namespace=namespace)
         if set_as_current:
-            shared.set_current_app(self)
+            current.set_current_app(self)
         if django_settings():
             seams.provided("django")(self)
 
@@ -166,7 +202,7 @@ class App(Readiness, Connections):
         """Send a task by its name; it need not be known here. Options, errors: see :meth:`beatd.Task.apply_async`."""
         check_options(options)
         self.finalize()
-        running = current()
+        running = current_run()
         parent = running.context if running is not None and not running.context.called_directly else None
         if parent is not None:
             options["root_id"] = options.get("root_id") or parent.root_id
@@ -203,7 +239,7 @@ class App(Readiness, Connections):
 
     def set_current(self) -> None:
         """Make it the one that shared tasks belong to."""
-        shared.set_current_app(self)
+        current.set_current_app(self)
 
     set_default = set_current
 

@@ -1,15 +1,115 @@
-"""``app.conf``: Celery's settings under their lower-case names, as attributes and as a mapping."""
+"""``app.conf``: Celery's settings under their lower-case names, as attributes and as a mapping.
+
+Settings that change nothing here are known, too, with Celery's defaults: code that reads them goes on working.
+"""
 
 from __future__ import annotations
 
 import difflib
 import importlib
+import math
 from collections.abc import Iterator, Mapping, MutableMapping
 from types import ModuleType
 from typing import Any
 
-from beatd.app.conf_unused import UNUSED
 from beatd.exceptions import ConfigError, Fault
+
+UNUSED: dict[str, Any] = {
+    "beat_enable_remote_control": False,
+    "beat_remote_control_max_tick_age": None,
+    "beat_scheduler": "celery.beat:PersistentScheduler",
+    "broker_channel_error_retry": False,
+    "broker_connection_max_retries": 100,
+    "broker_connection_retry": True,
+    "broker_connection_timeout": 4,
+    "broker_failover_strategy": None,
+    "broker_heartbeat": 120,
+    "broker_heartbeat_checkrate": 3.0,
+    "broker_host": None,
+    "broker_login_method": None,
+    "broker_native_delayed_delivery_queue_type": "quorum",
+    "broker_password": None,
+    "broker_pool_acquire_timeout": None,
+    "broker_pool_limit": 10,
+    "broker_port": None,
+    "broker_read_url": None,
+    "broker_transport": None,
+    "broker_use_ssl": False,
+    "broker_user": None,
+    "broker_vhost": None,
+    "broker_write_url": None,
+    "control_queue_durable": False,
+    "control_queue_exclusive": True,
+    "control_queue_expires": 10.0,
+    "control_queue_ttl": 300.0,
+    "event_queue_durable": False,
+    "event_queue_exclusive": True,
+    "event_queue_expires": 60.0,
+    "event_queue_prefix": "celeryev",
+    "event_queue_ttl": 5.0,
+    "event_serializer": "json",
+    "redis_backend_use_ssl": None,
+    "redis_db": None,
+    "redis_host": None,
+    "redis_max_connections": None,
+    "redis_password": None,
+    "redis_port": None,
+    "redis_retry_on_timeout": False,
+    "redis_socket_connect_timeout": None,
+    "redis_socket_keepalive": False,
+    "redis_socket_timeout": 120.0,
+    "redis_username": None,
+    "result_accept_content": None,
+    "result_backend_always_retry": False,
+    "result_backend_base_sleep_between_retries_ms": 10,
+    "result_backend_max_retries": math.inf,
+    "result_backend_max_sleep_between_retries_ms": 10000,
+    "result_backend_transport_options": {},
+    "result_cache_max": -1,
+    "result_chord_expires": None,
+    "result_chord_join_timeout": 3.0,
+    "result_chord_retry_interval": 1.0,
+    "result_compression": None,
+    "result_exchange": "celeryresults",
+    "result_exchange_type": "direct",
+    "result_failure_expires": None,
+    "result_persistent": None,
+    "task_acks_on_failure": None,
+    "task_acks_on_timeout": None,
+    "task_allow_error_cb_on_chord_header": False,
+    "task_create_missing_queue_exchange_type": None,
+    "task_create_missing_queue_type": "classic",
+    "task_default_delivery_mode": 2,
+    "task_default_exchange_type": "direct",
+    "task_inherit_parent_priority": False,
+    "task_protocol": 2,
+    "task_remote_tracebacks": False,
+    "task_repr_maxlevels": 3,
+    "task_retry_on_worker_lost": False,
+    "task_store_eager_result": False,
+    "worker_agent": None,
+    "worker_autoscaler": "celery.worker.autoscale:Autoscaler",
+    "worker_cancel_long_running_tasks_on_connection_loss": False,
+    "worker_consumer": "celery.worker.consumer:Consumer",
+    "worker_deduplicate_successful_tasks": False,
+    "worker_detect_quorum_queues": True,
+    "worker_direct": False,
+    "worker_disable_prefetch": False,
+    "worker_enable_prefetch_count_reduction": True,
+    "worker_eta_task_limit": None,
+    "worker_log_color": None,
+    "worker_log_datefmt": None,
+    "worker_lost_wait": 10.0,
+    "worker_pool_putlocks": True,
+    "worker_pool_restarts": False,
+    "worker_pool_start_method": "fork",
+    "worker_proc_alive_timeout": 4.0,
+    "worker_state_db": None,
+    "worker_task_log_datefmt": None,
+    "worker_timer": None,
+    "worker_timer_precision": 1.0,
+}
+
 
 DEFAULTS: dict[str, Any] = {
     **UNUSED,

@@ -13,16 +13,16 @@ from beatd import broker
 from beatd.app.conf import Conf
 from beatd.app.context import current
 from beatd.app.group_result import GroupResult, ResultSet
-from beatd.app.outgoing import Outgoing, Sent
-from beatd.app.queues import Queues
+from beatd.app.message_options import utc_now
+from beatd.app.publishing import Outgoing, Sent, SentEvents
 from beatd.app.result import AsyncResult
-from beatd.app.sending import Route, utc_now
-from beatd.app.sent_events import SentEvents
+from beatd.app.routing import Queues, Route
 from beatd.broker import Publisher, is_redis, place_of
 from beatd.clock import Clock
 from beatd.exceptions import StoreRefused
-from beatd.message import TaskMessage
-from beatd.store.outcomes import READY_STATES, document
+from beatd.message.protocol import TaskMessage
+from beatd.states import READY_STATES
+from beatd.store.result_document import document
 from beatd.store.results import NoResults, RedisResults, Results, Stored
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
-from beatd.message import HEADER_NAMES
+from beatd.message.protocol import HEADER_NAMES
 
 _OWN = HEADER_NAMES | {"compression", "redelivered", "beatd-deaths"}
 """Headers that are not the sender's own. A retry is not compressed as the message before it was."""

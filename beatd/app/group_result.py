@@ -6,9 +6,8 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from beatd.app.joining import refuse_inside_a_task
-from beatd.app.result import AsyncResult
-from beatd.app.shared import current_app
+from beatd.app.current import current_app
+from beatd.app.result import AsyncResult, refuse_inside_a_task
 from beatd.exceptions import TimeoutError  # noqa: A004 - Celery's name, kept
 
 if TYPE_CHECKING:

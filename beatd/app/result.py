@@ -1,27 +1,46 @@
-"""What became of a task: asked from the result backend, or known at once for a task that ran here."""
+"""Results: the outcome of a task, asked from the result backend, or known at once for a task that ran here.
+
+Waiting for results inside of tasks is refused unless it is asked for.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from beatd.app.joining import refuse_inside_a_task
-from beatd.app.shared import current_app
+from beatd.app.context import current
+from beatd.app.current import current_app
 from beatd.exceptions import TaskRevokedError
-from beatd.store.outcomes import (
-    EXCEPTION_STATES,
-    FAILURE,
-    PENDING,
-    PROPAGATE_STATES,
-    READY_STATES,
-    REVOKED,
-    SUCCESS,
-    exception_from,
-)
+from beatd.states import EXCEPTION_STATES, FAILURE, PENDING, PROPAGATE_STATES, READY_STATES, REVOKED, SUCCESS
+from beatd.store.result_document import exception_from
 
 if TYPE_CHECKING:
     from beatd.app.app import App
+
+
+_joining: ContextVar[bool] = ContextVar("beatd_joining_allowed", default=False)
+
+
+@contextmanager
+def allow_join_result() -> Iterator[None]:
+    """Inside, tasks may wait for results. A pool in which all tasks wait for others is stuck: nobody runs these."""
+    token = _joining.set(True)
+    try:
+        yield
+    finally:
+        _joining.reset(token)
+
+
+def refuse_inside_a_task() -> None:
+    """Raise RuntimeError where waiting could lock the pool up: inside a task that a worker runs."""
+    running = current()
+    if running is None or _joining.get() or running.context.is_eager or running.context.called_directly:
+        return
+    raise RuntimeError("Never call result.get() within a task: it can deadlock the worker")
+
 
 R_co = TypeVar("R_co", covariant=True)
 _NOTHING: dict[str, Any] = {"status": PENDING, "result": None}
@@ -285,3 +304,38 @@ def decoded(meta: dict[str, Any]) -> dict[str, Any]:
             error = TaskRevokedError(*error.args)
         return {**meta, "result": error}
     return meta
+
+
+class EagerResult(AsyncResult[R_co]):
+    """The outcome of a task that ran in this process (``apply``, ``task_always_eager``)."""
+
+    def __init__(  # noqa: PLR0917 - Celery's signature
+        self,
+        id: str,  # noqa: A002
+        ret_value: Any,
+        state: str,
+        traceback: str | None = None,
+        name: str | None = None,
+        app: App | None = None,
+    ) -> None:
+        super().__init__(id, app=app)
+        self._final = {"status": state, "result": ret_value, "traceback": traceback, "name": name}
+
+    def get(
+        self,
+        timeout: float | None = None,  # noqa: ARG002 - it has ended already
+        propagate: bool = True,
+        *_: Any,
+        **__: Any,
+    ) -> R_co:
+        if propagate:
+            self.maybe_throw()
+        return self.result  # type: ignore[no-any-return]
+
+    wait = get
+
+    def forget(self) -> None:
+        """Nothing is stored."""
+
+    def revoke(self, *_: Any, **__: Any) -> None:
+        """It has ended already."""

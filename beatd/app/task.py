@@ -1,4 +1,7 @@
-"""A task: a function with a name, options, and ways to call it elsewhere."""
+"""Tasks: a function with a name, options, hooks that a base class may override, and ways to call it elsewhere.
+
+``Task.replace`` puts another call in the place of a task that is running.
+"""
 
 from __future__ import annotations
 
@@ -8,19 +11,78 @@ from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, ParamSpec, TypeVar
 
-from beatd.app.canvas import chunks, xmap, xstarmap
+from beatd.app.canvas import chain, chunks, group, xmap, xstarmap
+from beatd.app.canvas.signature import Signature, as_signature
 from beatd.app.context import Context, current, running
-from beatd.app.eager_result import EagerResult
-from beatd.app.hooks import Hooks
-from beatd.app.models import plain
-from beatd.app.replacing import replace_task
-from beatd.app.result import AsyncResult
-from beatd.app.retrying import next_attempt, retry_task
-from beatd.app.signature import Signature
-from beatd.exceptions import MaxRetriesExceededError, Retry
+from beatd.app.pydantic_support import plain
+from beatd.app.result import AsyncResult, EagerResult
+from beatd.app.retry import next_attempt, retry_task
+from beatd.exceptions import Ignore, MaxRetriesExceededError, Retry
 
 if TYPE_CHECKING:
     from beatd.app.app import App
+
+
+class Hooks:
+    """What they raise is logged and changes nothing, but for ``before_start``: that is a failure of the task."""
+
+    def before_start(self, task_id: str, args: Any, kwargs: Any) -> None:
+        """Called before each attempt."""
+
+    def on_success(self, retval: Any, task_id: str, args: Any, kwargs: Any) -> None:
+        """Called when the task returned."""
+
+    def on_failure(self, exc: BaseException, task_id: str, args: Any, kwargs: Any, einfo: Any) -> None:
+        """Called when the task failed for good."""
+
+    def on_retry(self, exc: BaseException, task_id: str, args: Any, kwargs: Any, einfo: Any) -> None:
+        """Called when the task will be tried again."""
+
+    def after_return(  # noqa: PLR0917 - Celery's signature
+        self, status: str, retval: Any, task_id: str, args: Any, kwargs: Any, einfo: Any
+    ) -> None:
+        """Called at the end, after success and failure."""
+
+    def shadow_name(self, args: Any, kwargs: Any, options: Any) -> str | None:
+        """What logs and monitors shall call a run of it, if that is not its name."""
+
+    @classmethod
+    def on_bound(cls, app: App) -> None:
+        """Called when it becomes a task of ``app``."""
+
+
+def replace_task(task: Task[..., Any], call: Signature) -> Any:
+    """See :meth:`beatd.Task.replace`."""
+    request = task.request
+    if "chord" in call.options:
+        raise ValueError("what replaces a task must not belong to a chord itself")
+    if isinstance(call, chain) and not call.tasks:
+        raise ValueError("an empty chain cannot replace a task")
+    call = _with_one_end(task, call.clone())
+    if request.called_directly or request.is_eager:
+        return call.apply().get()
+    for callback in request.callbacks or ():
+        call.link(callback)
+    for errback in request.errbacks or ():
+        call.link_error(errback)
+    nesting: dict[str, Any] = {"replaced_task_nesting": request.replaced_task_nesting + 1}
+    call.freeze(request.id)
+    place = {"chord": request.chord, "group_id": request.group, "group_index": request.group_index}
+    later = [as_signature(step, task.app).clone().set(**nesting) for step in request.chain or ()]
+    options = {"root_id": request.root_id, "chain": later, **nesting, **place}
+    call.apply_async(**{name: value for name, value in options.items() if value not in (None, [])})
+    raise Ignore("replaced by another call")
+
+
+def _with_one_end(task: Task[..., Any], call: Signature) -> Signature:
+    """A group has as many results as members; with what gathers them it has one, under one id."""
+    ends_in_group = isinstance(call, group) or (isinstance(call, chain) and isinstance(call.tasks[-1], group))
+    if not ends_in_group:
+        return call
+    gather = Signature("celery.accumulate", (), {"index": 0}, app=task.app)
+    joined: Signature = call | gather
+    return joined
+
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -149,7 +211,7 @@ class Task(Hooks, Generic[P, R]):
 
         ``throw`` (default: ``task_eager_propagates``) raises what the task raises.
         """
-        from beatd.app.eager import run_eagerly  # noqa: PLC0415 - it runs tasks, so it needs this module
+        from beatd.app.trace import run_eagerly  # noqa: PLC0415 - it runs tasks, so it needs this module
 
         return run_eagerly(
             self, tuple(args or ()), dict(kwargs or {}), task_id=task_id, throw=throw, retries=retries, options=options
@@ -290,6 +352,6 @@ class Task(Hooks, Generic[P, R]):
 
 def _task_named(name: str) -> Task[..., Any]:
     """Where a pickled task comes out: the current app's."""
-    from beatd.app.shared import current_app  # noqa: PLC0415
+    from beatd.app.current import current_app  # noqa: PLC0415
 
     return current_app().tasks[name]

@@ -8,20 +8,20 @@ from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+from beatd.beat.delivery import Delivery
+from beatd.beat.dispatch_log import DispatchLog
 from beatd.beat.heap import HELD, SENT, SKIPPED, Outcome
 from beatd.beat.held import Held
-from beatd.beat.messages import Messages
-from beatd.beat.outlet import Outlet
-from beatd.beat.report import Report
-from beatd.beat.seat import Term
-from beatd.beat.verdict import Facts, Skip, judge, runtime_ms
+from beatd.beat.message_builder import MessageBuilder
+from beatd.beat.term import Term
 from beatd.clock import Clock
 from beatd.exceptions import BrokerRefused, MessageError, StoreRefused
 from beatd.model import Entry, Run
+from beatd.planning.policies import Facts, Skip, decide, runtime_ms
 from beatd.schedules import latest_ms
-from beatd.store import records
+from beatd.store import history
 from beatd.store.claims import Claim, Claimed, Claims, Gap, Refusal
-from beatd.store.running import Running
+from beatd.store.entry_state import Running
 
 log = logging.getLogger("beatd.beat.dispatcher")
 
@@ -59,8 +59,8 @@ class Dispatcher:
     def __init__(
         self,
         claims: Claims,
-        messages: Messages,
-        outlet: Outlet,
+        messages: MessageBuilder,
+        outlet: Delivery,
         running: Running,
         clock: Clock,
         *,
@@ -73,9 +73,9 @@ class Dispatcher:
         self._outlet = outlet
         self._running = running
         self._clock = clock
-        self._cells = records.Cells()
+        self._cells = history.Cells()
         self._passed_over: dict[str, int] = {}
-        self.report = Report()
+        self.report = DispatchLog()
         """What is said of runs, those that are asked for by hand among them."""
 
     @property
@@ -214,7 +214,7 @@ class Dispatcher:
         if facts.failed and (error := facts.failed.get(entry.name)):
             raise error
         queue = self._messages.queue_of(entry)
-        expires_ms, skip, wait = judge(run, queue, facts)
+        expires_ms, skip, wait = decide(run, queue, facts)
         if wait:
             outcome = Outcome(sent=False, again_ms=facts.now_ms + WAIT_MS)
             return Judged(run, outcome, Claim(entry.name, due_ms), None, number)
@@ -269,7 +269,7 @@ def _outcome_after_waiting(run: Run, now_ms: int) -> Outcome:
 
 
 def _left_out(run: Run, skip: Skip, now_ms: int) -> Claim:
-    record = records.skipped(skip.value, run.due_ms, run.fire_ms, now_ms)
+    record = history.skipped(skip.value, run.due_ms, run.fire_ms, now_ms)
     return Claim(run.entry.name, run.due_ms, record=record)
 
 

@@ -18,12 +18,12 @@ from contextlib import ExitStack
 
 from msgspec import structs
 
-from beatd.beat.fleet import Fleet
-from beatd.beat.seat import Seat, Term
+from beatd.beat.shard_assignment import ShardPlanner
+from beatd.beat.term import Leadership, Term
 from beatd.clock import Clock
 from beatd.exceptions import StoreError, StoreRefused
+from beatd.store.daemon_registry import FleetView, LeaseOwner, Registry, Status
 from beatd.store.lease import Leases
-from beatd.store.registry import Holder, Registry, Roll, Status
 
 log = logging.getLogger("beatd.beat.elector")
 
@@ -71,10 +71,10 @@ class Elector:
         self._renew_every = renew_ms / 1000
         self._margin = min(1.0, self._ttl / 5)
         self._me = status().id
-        self._fleet = Fleet(self._me, shards=shards)
-        self.seats = tuple(Seat(clock, shard) for shard in range(shards))
+        self._fleet = ShardPlanner(self._me, shards=shards)
+        self.seats = tuple(Leadership(clock, shard) for shard in range(shards))
         """The leadership of each shard, in their order."""
-        self.roll: Roll | None = None
+        self.roll: FleetView | None = None
         """The daemons and leases as last seen."""
         self.clock_offset_ms: int | None = None
         """How far this host's clock is ahead of the store's."""
@@ -157,7 +157,7 @@ class Elector:
                 self.seats[shard].end(token, "the lease was gone when it was to be renewed")
                 self._on_change()
 
-    def _answer_the_roll(self) -> Roll:
+    def _answer_the_roll(self) -> FleetView:
         before = self._clock.now_ms()
         resting_ms = max(int((self._rest_until - self._clock.monotonic()) * 1000), 0)
         status = structs.replace(self._status(), clock_offset_ms=self.clock_offset_ms, resting_ms=resting_ms)
@@ -170,11 +170,11 @@ class Elector:
         self._follow(roll)
         return roll
 
-    def _unknown(self, shard: int, holder: Holder) -> bool:
+    def _unknown(self, shard: int, holder: LeaseOwner) -> bool:
         """Whether a lease is our own and we know nothing of it: its answer was lost, and it is as good as free."""
         return holder.daemon_id == self._me and holder.token != self.seats[shard].token
 
-    def _follow(self, roll: Roll) -> None:
+    def _follow(self, roll: FleetView) -> None:
         """Say whom this daemon stands by for."""
         for shard, holder in roll.leases.items():
             if holder.daemon_id in roll.daemons:  # a value that is not beatd's says nothing

@@ -10,11 +10,11 @@ from collections.abc import Iterator, Sequence
 from heapq import heappop, heappush
 from typing import NamedTuple
 
-from beatd.epoch import LAST_MS
 from beatd.exceptions import ScheduleError
 from beatd.model import Entry, Run
+from beatd.planning.timeline import fire_ms
 from beatd.schedules import Schedule
-from beatd.timeline import fire_ms
+from beatd.timestamps import LAST_MS
 
 
 class Outcome(NamedTuple):

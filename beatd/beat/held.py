@@ -12,11 +12,11 @@ import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from beatd.beat.seat import Term
-from beatd.epoch import iso_ms
+from beatd.beat.term import Term
 from beatd.exceptions import BeatdError, BrokerError, BrokerRefused, StoreError, StoreRefused
 from beatd.redaction import redacted_text
 from beatd.store.held_back import HeldBack, HeldBackEntry
+from beatd.timestamps import iso_ms
 
 log = logging.getLogger("beatd.beat")
 

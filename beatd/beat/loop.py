@@ -1,20 +1,225 @@
-"""The daemon's loop: it turns the beat of each shard, one after the other, and sleeps until the first has work."""
+"""The daemon's loop: it turns the loop of each shard, one after the other, and sleeps until the first has work.
+
+:meth:`ShardLoop.step` turns due entries of one shard into messages, while this daemon leads it. It returns how long to
+sleep; everything that could cut the sleep short (a term that begins, a new schedule, a signal) sets one event.
+"""
 
 from __future__ import annotations
 
+import logging
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from typing import NamedTuple
 
-from beatd.beat.service import Beat
+from beatd.beat.active_schedule import ActiveSchedule
+from beatd.beat.dispatcher import Dispatcher
+from beatd.beat.heap import DueHeap
+from beatd.beat.manual_runs import ManualRuns
+from beatd.beat.term import Leadership
 from beatd.clock import Clock
+from beatd.exceptions import BrokerError, StoreError, StoreRefused, StoreRolledBack, TermLost
 from beatd.model import Entry
+from beatd.redaction import redacted_text
+from beatd.store.claims import Claims
 from beatd.store.keys import shard_of
 
+log = logging.getLogger("beatd.beat")
 
-class Loop:
+TURN, TURNS = 5_000, 20
+"""Runs dispatched before the heap moves on and the term is looked at again; and how often, before a step ends."""
+
+PREPARE_MS, PREPARE_SPARE_MS, PREPARE_SLICE = 5_000, 50, 200
+"""Messages of runs that come due between so many milliseconds from now are made ready, so many at once."""
+
+SLEEP_MAX = 1.0
+"""Seconds; the loop turns at least this often, which feeds the watchdog and finds clock steps."""
+
+RETRY_MIN, RETRY_MAX = 0.05, 2.0
+"""Seconds between attempts while the store refuses or does not answer."""
+
+
+class Problem(NamedTuple):
+    """Why turns fail, and since when (monotonic seconds)."""
+
+    text: str
+    since: float
+
+
+class ShardLoop:
+    """One shard's part of the daemon's loop. Owns its heap; everything else is handed in.
+
+    ``on_turn`` is called whenever it has got on: what feeds the watchdog.
+    """
+
+    def __init__(
+        self,
+        *,
+        clock: Clock,
+        elector: Leadership,
+        claims: Claims,
+        dispatcher: Dispatcher,
+        heap: DueHeap,
+        wake: threading.Event,
+        manual: ManualRuns | None = None,
+        on_turn: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._clock = clock
+        self._manual = manual
+        self._elector = elector
+        self._dispatcher = dispatcher
+        self._heap = heap
+        self._wake = wake
+        self._on_turn = on_turn
+        self._roster = ActiveSchedule(clock, claims, dispatcher, heap, on_turn=on_turn)
+        self.problem: Problem | None = None
+        """Why the last turn failed, if it did: read by other threads."""
+        self._preparing_for = 0
+        self._to_prepare: Iterator[Entry] = iter(())
+        self._failures = 0
+        self._owed_ms: int | None = None
+
+    def replace(self, entries: Iterable[Entry]) -> None:
+        """Put another schedule in force at the next turn. May be called from any thread."""
+        self._roster.replace(entries)
+        self._wake.set()
+
+    def amend(self, put: Mapping[str, Entry], gone: Collection[str]) -> None:
+        """Change some entries of the schedule at the next turn. May be called from any thread."""
+        self._roster.amend(put, gone)
+        self._wake.set()
+
+    def ring(self) -> None:
+        """Somebody asks for runs: look at the next turn. May be called from any thread."""
+        if self._manual:
+            self._manual.ring()
+            self._wake.set()
+
+    def turn(self) -> float:
+        """A :meth:`step` that outlives store and broker: errors are said and waited out, they never end the loop."""
+        try:
+            seconds = self.step()
+        except TermLost as error:
+            return self._lose_term(error)
+        except StoreRolledBack as error:
+            self._owe()
+            log.error("%s; reading it again", error, extra={"event": "store_went_back"})  # noqa: TRY400 - no traceback
+            self._roster.distrust()
+            return 0.0
+        except (StoreError, BrokerError) as error:
+            self._note_problem(str(error))
+            return self._back_off(error)
+        except Exception as error:
+            self._note_problem(f"unexpected error: {type(error).__name__}; see the log of the daemon")
+            self._owe()
+            self._roster.distrust()  # nobody knows how far it got
+            log.exception("A turn failed in an unexpected way; trying again", extra={"event": "beat_error"})
+            return RETRY_MAX
+        finally:
+            self._on_turn()
+        self._failures = 0
+        self.problem = None
+        self._owed_ms = None
+        return seconds
+
+    @property
+    def held(self) -> int:
+        """How many entries are held back. May be asked from any thread."""
+        return len(self._dispatcher.held)
+
+    @property
+    def oldest_due_ms(self) -> int | None:
+        """When the earliest run that waits fires, or should have fired, while this daemon leads.
+
+        Entries that are held back do not count. May be asked from any thread.
+        """
+        term = self._elector.term()
+        if term is None:
+            return None
+        waits_ms = self._heap.next_fire_ms() if self._roster.is_in_force(term) else None
+        return min((ms for ms in (waits_ms, self._owed_ms) if ms is not None), default=None)
+
+    def _owe(self) -> None:
+        """A turn failed: from here on runs are late, although the heap may be built anew meanwhile."""
+        if self._owed_ms is None:
+            now_ms, next_ms = self._clock.now_ms(), self._heap.next_fire_ms()
+            self._owed_ms = now_ms if next_ms is None else min(next_ms, now_ms)
+
+    def _note_problem(self, text: str) -> None:
+        since = self._clock.monotonic() if self.problem is None else self.problem.since
+        self.problem = Problem(redacted_text(text), since)
+
+    def step(self) -> float:
+        """One turn of the beat; returns the seconds to sleep."""
+        term = self._elector.term()
+        if term is None:
+            return SLEEP_MAX  # the elector wakes us when a term begins
+        # What a leader before us, or a broker that was down, left behind. Until that is gone nothing more is claimed;
+        # what is missed meanwhile is left to catch-up.
+        if not self._dispatcher.flush(term):
+            return 0.0
+        self._roster.follow(term, self._clock.now_ms())
+        rest = self._manual.turn(term, self._roster.entry) if self._manual else SLEEP_MAX
+        held = self._dispatcher.held
+        held.note(term, self._clock.now_ms())
+        for _ in range(TURNS):
+            runs = self._heap.due(self._clock.now_ms(), at_most=TURN)
+            if not self._dispatcher.flush(term, more_comes=bool(runs)):
+                return 0.0
+            if not runs:
+                return min(self._until_next_due(), rest, held.pause(self._clock.now_ms()))
+            outcomes = self._dispatcher.dispatch(runs, term)  # claims and pushes; raises and changes nothing otherwise
+            for entry, error in self._heap.advance(outcomes):  # memory moves after the store has
+                held.hold(entry.name, error, self._clock.now_ms())
+            held.note(term, self._clock.now_ms())
+            self._on_turn()
+            if (term := self._elector.term()) is None:
+                return 0.0
+        self._dispatcher.flush(term)  # the loop may end here
+        return 0.0
+
+    def _until_next_due(self) -> float:
+        instant = self._heap.next_fire_ms()
+        if instant is None:
+            return SLEEP_MAX
+        left_ms = instant - self._clock.now_ms()
+        if PREPARE_SPARE_MS < left_ms < PREPARE_MS and self._prepare(instant):
+            return 0.0
+        return min(max(left_ms / 1000, 0.0), SLEEP_MAX)
+
+    def _prepare(self, instant: int) -> bool:
+        """Make some of the messages of a coming instant ready; tells whether there may be more to do."""
+        if instant != self._preparing_for:
+            self._preparing_for, self._to_prepare = instant, self._heap.entries_at(instant)
+        entries = list(islice(self._to_prepare, PREPARE_SLICE))
+        for entry in entries:
+            self._dispatcher.prepare(entry)
+        return bool(entries)
+
+    def _lose_term(self, error: TermLost) -> float:
+        term = self._elector.term()
+        if term is not None:
+            self._elector.lose(term)
+        log.warning("%s", error, extra={"event": "fenced_off"})
+        return 0.0
+
+    def _back_off(self, error: StoreError | BrokerError) -> float:
+        self._owe()
+        self._failures += 1
+        pause: float = min(RETRY_MIN * 2.0 ** min(self._failures - 1, 10), RETRY_MAX)
+        event = "broker_unavailable" if isinstance(error, BrokerError) else "store_unavailable"
+        if isinstance(error, StoreRefused):
+            event = "store_refused"
+            self._roster.distrust()  # what was read before may be what is wrong now
+        extra = {"event": event, "attempt": self._failures}
+        log.warning("%s; trying again in %.2f s", error, pause, extra=extra)
+        return pause
+
+
+class DaemonLoop:
     """Turns in the thread that calls :meth:`run`; whoever sets ``wake`` cuts its sleep short."""
 
-    def __init__(self, beats: Sequence[Beat], clock: Clock, wake: threading.Event) -> None:
+    def __init__(self, beats: Sequence[ShardLoop], clock: Clock, wake: threading.Event) -> None:
         self._beats = beats
         self._clock = clock
         self._wake = wake

@@ -8,23 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from beatd.broker.port import (
-    Address,
-    Arguments,
-    Parcel,
-    Publisher,
-    Refused,
-    is_amqp,
-    is_redis,
-    no_arguments,
-    place_of,
-    redis_url,
-)
+from beatd.broker.publisher import Address, Arguments, OutgoingMessage, Publisher, Refused, no_arguments
+from beatd.urls import is_amqp, is_redis, place_of, redis_url
 
 __all__ = [
     "Address",
     "Arguments",
-    "Parcel",
+    "OutgoingMessage",
     "Publisher",
     "Refused",
     "is_amqp",
@@ -48,7 +38,7 @@ def open(url: str, *, arguments: Arguments = no_arguments) -> Publisher:  # noqa
 
         return RedisPublisher(url)
     if is_amqp(url):
-        from beatd.broker.amqp import AmqpPublisher  # noqa: PLC0415
+        from beatd.broker.amqp_publisher import AmqpPublisher  # noqa: PLC0415
 
         return AmqpPublisher(url, arguments)
     from beatd.broker.kombu import KombuPublisher  # noqa: PLC0415

@@ -14,11 +14,19 @@ from amqp.exceptions import ChannelError
 from kombu.exceptions import KombuError, OperationalError
 from redis.exceptions import RedisError
 
-from beatd.broker.declaring import task_queue
-from beatd.broker.port import PUBLISH_ATTEMPTS, PUBLISH_TIMEOUT, Address, Parcel, Refused, parcel, place_of
+from beatd.broker.amqp_queues import task_queue
+from beatd.broker.publisher import (
+    PUBLISH_ATTEMPTS,
+    PUBLISH_TIMEOUT,
+    Address,
+    OutgoingMessage,
+    Refused,
+    outgoing_message,
+)
 from beatd.exceptions import BrokerError, BrokerRefused, StoreRefused
-from beatd.message import TaskMessage
+from beatd.message.protocol import TaskMessage
 from beatd.store.client import translated
+from beatd.urls import place_of
 
 __all__ = ["KombuPublisher", "task_queue"]
 
@@ -54,9 +62,9 @@ class KombuPublisher:
 
     def publish(self, message: TaskMessage, *, queue: str, exchange: str = "", routing_key: str | None = None) -> None:
         with self._lock, self._border():
-            self._publish(parcel(message, queue, exchange, routing_key), retry=True)
+            self._publish(outgoing_message(message, queue, exchange, routing_key), retry=True)
 
-    def publish_many(self, parcels: Sequence[Parcel]) -> list[Refused]:
+    def publish_many(self, parcels: Sequence[OutgoingMessage]) -> list[Refused]:
         with self._lock, self._border():
             try:
                 with self._batch(len(parcels)):
@@ -69,7 +77,7 @@ class KombuPublisher:
                 return self._one_by_one(parcels)
         return []
 
-    def _one_by_one(self, parcels: Sequence[Parcel]) -> list[Refused]:
+    def _one_by_one(self, parcels: Sequence[OutgoingMessage]) -> list[Refused]:
         """One of the parcels is refused, and nobody says which: each stands for itself, those that left leave again."""
         refused = []
         for number, each in enumerate(parcels):
@@ -119,7 +127,7 @@ class KombuPublisher:
         producer = self._open()
         return producer.batch(max(size, 1)) if hasattr(producer, "batch") else contextlib.nullcontext()
 
-    def _publish(self, each: Parcel, *, retry: bool) -> None:
+    def _publish(self, each: OutgoingMessage, *, retry: bool) -> None:
         producer, message = self._open(), each.message
         if not each.to.exchange and each.to.key not in self._declared:
             task_queue(each.to.key)(producer.channel).declare()

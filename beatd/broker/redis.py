@@ -10,10 +10,11 @@ from collections.abc import Mapping, Sequence
 
 from redis.exceptions import RedisError
 
-from beatd.broker.port import PAUSES, Address, Parcel, Refused, parcel, redis_url
+from beatd.broker.publisher import PAUSES, Address, OutgoingMessage, Refused, outgoing_message
 from beatd.exceptions import BrokerError, BrokerRefused, StoreError, StoreRefused, StoreUnavailable
-from beatd.message import TaskMessage, envelope
-from beatd.store.client import border, connect, place_of, translated
+from beatd.message.protocol import TaskMessage, envelope
+from beatd.store.client import connect, place_of, translate_errors, translated
+from beatd.urls import redis_url
 
 log = logging.getLogger("beatd.broker")
 
@@ -51,7 +52,7 @@ class RedisPublisher:
         """Of which it has been said that nothing is bound to them."""
 
     def publish(self, message: TaskMessage, *, queue: str, exchange: str = "", routing_key: str | None = None) -> None:
-        one = parcel(message, queue, exchange, routing_key)
+        one = outgoing_message(message, queue, exchange, routing_key)
         for pause in PAUSES:
             try:
                 return self._push([one])
@@ -64,7 +65,7 @@ class RedisPublisher:
                 raise _as_brokers(error) from error
         return None
 
-    def publish_many(self, parcels: Sequence[Parcel]) -> list[Refused]:
+    def publish_many(self, parcels: Sequence[OutgoingMessage]) -> list[Refused]:
         try:
             return self._push_all(parcels)
         except StoreError as error:
@@ -72,7 +73,7 @@ class RedisPublisher:
 
     def depth(self, queue: str) -> int:
         try:
-            with border(self._client), self._client.pipeline(transaction=False) as pipeline:
+            with translate_errors(self._client), self._client.pipeline(transaction=False) as pipeline:
                 for key in queue_keys(queue):
                     pipeline.llen(key)
                 return sum(pipeline.execute())
@@ -96,7 +97,7 @@ class RedisPublisher:
         """
         if not address.exchange:
             return [address.key]
-        with border(self._client):
+        with translate_errors(self._client):
             members = self._client.smembers(f"_kombu.binding.{address.exchange}")
         bound = (_text(member).split(_SEPARATOR) for member in members)
         if queues := sorted(queue for key, pattern, queue in bound if _fits(address.key, key, pattern)):
@@ -107,16 +108,16 @@ class RedisPublisher:
             log.warning("Nothing is bound to %s; queue %r gets its messages", address, address.key, extra=extra)
         return [address.key]
 
-    def _push(self, parcels: Sequence[Parcel]) -> None:
+    def _push(self, parcels: Sequence[OutgoingMessage]) -> None:
         """All of it or nothing: one ``LPUSH`` for each list."""
         queues = {address: self._bound(address) for address in {one.to for one in parcels}}
         lists = _lists(parcels, queues)
-        with border(self._client), self._client.pipeline(transaction=len(lists) > 1) as pipeline:
+        with translate_errors(self._client), self._client.pipeline(transaction=len(lists) > 1) as pipeline:
             for key, numbered in lists.items():
                 pipeline.lpush(key, *(raw for _, raw in numbered))
             pipeline.execute()
 
-    def _push_all(self, parcels: Sequence[Parcel]) -> list[Refused]:
+    def _push_all(self, parcels: Sequence[OutgoingMessage]) -> list[Refused]:
         """Push to each list; returns the parcels for lists that refuse, or for exchanges that cannot be looked up."""
         refused: dict[int, str] = {}
         queues: dict[Address, list[str]] = {}
@@ -127,7 +128,7 @@ class RedisPublisher:
                 reason = str(_as_brokers(error))
                 refused |= {number: reason for number, one in enumerate(parcels) if one.to == address}
         lists = _lists(parcels, queues)
-        with border(self._client), self._client.pipeline(transaction=False) as pipeline:
+        with translate_errors(self._client), self._client.pipeline(transaction=False) as pipeline:
             for key, numbered in lists.items():
                 pipeline.lpush(key, *(raw for _, raw in numbered))
             answers = pipeline.execute(raise_on_error=False)
@@ -140,7 +141,9 @@ class RedisPublisher:
         return [Refused(number, reason) for number, reason in sorted(refused.items())]
 
 
-def _lists(parcels: Sequence[Parcel], queues: Mapping[Address, Sequence[str]]) -> dict[str, list[tuple[int, bytes]]]:
+def _lists(
+    parcels: Sequence[OutgoingMessage], queues: Mapping[Address, Sequence[str]]
+) -> dict[str, list[tuple[int, bytes]]]:
     """What goes to which list, each with the number of its parcel; without those whose address is not known."""
     lists: dict[str, list[tuple[int, bytes]]] = {}
     for number, (message, to) in enumerate(parcels):

@@ -11,7 +11,7 @@ import kombu as _kombu
 from amqp.exceptions import AccessRefused, AMQPError, ChannelError, NotFound
 from kombu.exceptions import KombuError
 
-from beatd.broker.port import PUBLISH_TIMEOUT
+from beatd.broker.publisher import PUBLISH_TIMEOUT
 from beatd.exceptions import BrokerError
 from beatd.urls import BrokerUrl
 

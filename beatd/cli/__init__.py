@@ -23,7 +23,7 @@ import beatd
 from beatd.exceptions import BeatdError, ConfigError, ScheduleError
 
 
-class Place(NamedTuple):
+class CommandSpec(NamedTuple):
     """Where a command is, and the line about it in ``beatd --help``, which so imports none of them."""
 
     module: str
@@ -31,36 +31,36 @@ class Place(NamedTuple):
     summary: str
 
 
-COMMANDS: Mapping[str, Place] = {
-    "run": Place("beatd.cli.run", "run", "Run the daemon."),
-    "worker": Place("beatd.cli.worker", "worker", "Run the bundled worker."),
-    "dev": Place("beatd.cli.dev", "dev", "Store, daemon, worker and status page in one terminal."),
-    "check": Place("beatd.cli.check", "check", "Check the file: all faults, each with its line."),
-    "next": Place("beatd.cli.next_runs", "next_runs", "Show when entries run next."),
-    "simulate": Place("beatd.cli.simulate", "simulate_runs", "Run a window of time through ahead of time."),
-    "list": Place("beatd.cli.list_entries", "list_entries", "List the entries in force, with last and next run."),
-    "status": Place("beatd.cli.status", "status", "Show daemons, who leads what, and what is wrong."),
-    "history": Place("beatd.cli.history", "history", "Show past runs: lateness, outcome, duration."),
-    "trigger": Place("beatd.cli.trigger", "trigger", "Send a run of an entry now."),
-    "backfill": Place("beatd.cli.backfill", "backfill", "Send the runs of a past window of time."),
-    "pause": Place("beatd.cli.pause", "pause", "Suspend entries until they are resumed."),
-    "resume": Place("beatd.cli.pause", "resume", "Put paused entries in force again."),
-    "add": Place("beatd.cli.add", "add", "Put an entry into the state store."),
-    "remove": Place("beatd.cli.add", "remove", "Take an entry out of the state store."),
-    "reload": Place("beatd.cli.reload", "reload", "Have all daemons read their files again."),
-    "step-down": Place("beatd.cli.step_down", "step_down", "Have a leader hand its shards over."),
-    "init": Place("beatd.cli.init", "init", "Write a first file that runs."),
-    "import": Place("beatd.cli.import_", "import_", "Turn a schedule from elsewhere into TOML."),
-    "export": Place("beatd.cli.export", "export", "Write the schedule in force as TOML."),
-    "schema": Place("beatd.cli.schema", "schema", "Print the JSON Schema of the file."),
-    "inspect": Place("beatd.cli.inspect", "inspect", "Ask workers what they do."),
-    "control": Place("beatd.cli.inspect", "control", "Tell workers what to do."),
-    "multi": Place("beatd.cli.multi", "multi", "Start and stop several workers in the background."),
-    "dead-letters": Place(
+COMMANDS: Mapping[str, CommandSpec] = {
+    "run": CommandSpec("beatd.cli.run", "run", "Run the daemon."),
+    "worker": CommandSpec("beatd.cli.worker", "worker", "Run the bundled worker."),
+    "dev": CommandSpec("beatd.cli.dev", "dev", "Store, daemon, worker and status page in one terminal."),
+    "check": CommandSpec("beatd.cli.check", "check", "Check the file: all faults, each with its line."),
+    "next": CommandSpec("beatd.cli.next", "next_runs", "Show when entries run next."),
+    "simulate": CommandSpec("beatd.cli.simulate", "simulate_runs", "Run a window of time through ahead of time."),
+    "list": CommandSpec("beatd.cli.list_entries", "list_entries", "List the entries in force, with last and next run."),
+    "status": CommandSpec("beatd.cli.status", "status", "Show daemons, who leads what, and what is wrong."),
+    "history": CommandSpec("beatd.cli.history", "history", "Show past runs: lateness, outcome, duration."),
+    "trigger": CommandSpec("beatd.cli.trigger", "trigger", "Send a run of an entry now."),
+    "backfill": CommandSpec("beatd.cli.backfill", "backfill", "Send the runs of a past window of time."),
+    "pause": CommandSpec("beatd.cli.pause", "pause", "Suspend entries until they are resumed."),
+    "resume": CommandSpec("beatd.cli.pause", "resume", "Put paused entries in force again."),
+    "add": CommandSpec("beatd.cli.add", "add", "Put an entry into the state store."),
+    "remove": CommandSpec("beatd.cli.add", "remove", "Take an entry out of the state store."),
+    "reload": CommandSpec("beatd.cli.reload", "reload", "Have all daemons read their files again."),
+    "step-down": CommandSpec("beatd.cli.step_down", "step_down", "Have a leader hand its shards over."),
+    "init": CommandSpec("beatd.cli.init", "init", "Write a first file that runs."),
+    "import": CommandSpec("beatd.cli.import_", "import_", "Turn a schedule from elsewhere into TOML."),
+    "export": CommandSpec("beatd.cli.export", "export", "Write the schedule in force as TOML."),
+    "schema": CommandSpec("beatd.cli.schema", "schema", "Print the JSON Schema of the file."),
+    "inspect": CommandSpec("beatd.cli.inspect_", "inspect", "Ask workers what they do."),
+    "control": CommandSpec("beatd.cli.inspect_", "control", "Tell workers what to do."),
+    "multi": CommandSpec("beatd.cli.multi", "multi", "Start and stop several workers in the background."),
+    "dead-letters": CommandSpec(
         "beatd.cli.dead_letters", "dead_letters", "Show messages that could not be run; send them again."
     ),
-    "web": Place("beatd.cli.web", "web", "Serve the status page, JSON, metrics and health."),
-    "service": Place("beatd.cli.service", "service", "Install the systemd units."),
+    "web": CommandSpec("beatd.cli.web", "web", "Serve the status page, JSON, metrics and health."),
+    "service": CommandSpec("beatd.cli.service", "service", "Install the systemd units."),
 }
 
 

@@ -11,11 +11,11 @@ import click
 from beatd import sources
 from beatd.cli.installation import Installation, hint, installation
 from beatd.cli.output import print_json
-from beatd.client.tables import checked
-from beatd.config.entry_file import entry_tables
+from beatd.client.schedules import checked
+from beatd.config.entries import entry_tables
 from beatd.exceptions import ConfigError
 from beatd.model import Entry
-from beatd.store.runtime import Runtime, read_pause
+from beatd.store.runtime_entries import Runtime, read_pause
 
 _WORDS = {"added": "Added", "changed": "Changed", "unchanged": "Already there like that:"}
 

@@ -14,16 +14,15 @@ from rich.console import Console
 from rich.progress import Progress
 
 from beatd.cli.installation import installation, whoami
-from beatd.cli.moments import read_moment
-from beatd.cli.output import plural, print_json
+from beatd.cli.output import plural, print_json, read_moment
 from beatd.cli.trigger import in_words
 from beatd.client import Backfilled
-from beatd.client.manual import AT_MOST, RATE, Manual
+from beatd.client.runs import AT_MOST, RATE, RunClient
 from beatd.clock import SystemClock
-from beatd.epoch import from_ms, iso_ms
 from beatd.exceptions import MessageError, RequestRefused
 from beatd.model import Overlap
 from beatd.schedules import zone
+from beatd.timestamps import from_ms, iso_ms
 
 _PATIENCE_S = 2.0
 """Seconds after which progress is shown."""
@@ -82,7 +81,7 @@ def backfill(
         if end_ms <= start_ms:
             raise click.UsageError("--to is not later than --from: the window is empty")
         try:
-            done = Manual(place.client, place.keys).backfill(
+            done = RunClient(place.client, place.keys).backfill(
                 entry,
                 from_ms(start_ms),
                 from_ms(end_ms),

@@ -8,14 +8,25 @@ from typing import Any
 
 import click
 
-from beatd.cli.letter_places import Place, Refusal, open_places
-from beatd.cli.letters import Filter, Found, age_ms, content, cut, facts, queue_of, task_of
-from beatd.cli.output import plural, print_json, printable
+from beatd.cli.output import plural, print_json
+from beatd.client.dead_letters import (
+    DeadLetterSource,
+    Filter,
+    Found,
+    Refusal,
+    age_ms,
+    content,
+    cut,
+    facts,
+    open_places,
+    queue_of,
+    task_of,
+)
 from beatd.clock import SystemClock
 from beatd.exceptions import ScheduleError
-from beatd.redaction import redacted_text
+from beatd.redaction import printable, redacted_text
 from beatd.schedules.duration import duration_ms
-from beatd.store.dead_letters import Letter
+from beatd.store.dead_letters import DeadLetter
 
 _SHOWN = 50
 _ID_MIN = 4
@@ -167,7 +178,7 @@ def _checked(ids: Sequence[str]) -> tuple[str, ...]:
     return tuple(ids)
 
 
-def _matching(places: Sequence[Place], wanted: Filter, limit: int | None) -> Iterator[Found]:
+def _matching(places: Sequence[DeadLetterSource], wanted: Filter, limit: int | None) -> Iterator[Found]:
     now_ms, left = SystemClock().now_ms(), limit
     for place in places:
         for letter in place.letters:
@@ -179,7 +190,9 @@ def _matching(places: Sequence[Place], wanted: Filter, limit: int | None) -> Ite
 
 
 def _each_place(
-    places: Sequence[Place], wanted: Filter, step: Callable[[Place, list[Letter]], tuple[int, list[Refusal]]]
+    places: Sequence[DeadLetterSource],
+    wanted: Filter,
+    step: Callable[[DeadLetterSource, list[DeadLetter]], tuple[int, list[Refusal]]],
 ) -> tuple[int, list[Refusal]]:
     """Do it everywhere, the oldest letters first: so their messages come in the order in which they were sent."""
     total, refusals = 0, []

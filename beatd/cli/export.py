@@ -9,15 +9,14 @@ import click
 
 from beatd import config, sources
 from beatd.cli.installation import installation
-from beatd.cli.output import plural
-from beatd.cli.writing import write_file
+from beatd.cli.output import plural, write_file
 from beatd.config import Config
 from beatd.config.references import references
-from beatd.config.writing import export as to_toml
+from beatd.config.writer import export as to_toml
 from beatd.exceptions import ConfigError
 from beatd.model import Entry
-from beatd.sources import Overlay
-from beatd.store.mirror import Mirror
+from beatd.sources import MergedSchedule
+from beatd.store.runtime_entries import RuntimeReplica
 
 
 @click.command("export")
@@ -55,9 +54,9 @@ def export(*, config_file: str | None, app: str | None, output: Path | None, for
 def _runtime(loaded: Config, config_file: str | None) -> Sequence[Entry]:
     """The entries that only the state store has. Raises a StoreError, and ConfigError for one that cannot be read."""
     with installation(config_file) as there:
-        mirror = Mirror(there.client, there.keys)
+        mirror = RuntimeReplica(there.client, there.keys)
         mirror.refresh(anew=True)
-    overlay = Overlay(loaded)
+    overlay = MergedSchedule(loaded)
     overlay.change(mirror.tables)
     if overlay.faults:
         raise ConfigError(fault for found in overlay.faults.values() for fault in found)

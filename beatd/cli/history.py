@@ -1,23 +1,52 @@
-"""``beatd history``: past runs."""
+"""``beatd history``: past runs, their outcomes, and waiting for the outcome of one."""
 
 from __future__ import annotations
 
+import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from datetime import datetime
 
 import click
 
-from beatd.cli.endings import histories
-from beatd.cli.installation import chosen, hint, installation, is_glob
+from beatd import broker
+from beatd.cli.installation import Installation, chosen, hint, installation, is_glob
 from beatd.cli.output import plural, print_json, print_table
 from beatd.client.history import counts, facts
-from beatd.epoch import from_ms
 from beatd.schedules import duration_text, zone
-from beatd.store.history import Totals
-from beatd.store.outcomes import FAILURE, REJECTED, REVOKED
-from beatd.store.records import REASONS, Record
-from beatd.store.runtime import Runtime
+from beatd.states import FAILURE, REJECTED, REVOKED
+from beatd.store.client import connect
+from beatd.store.history import REASONS, Ending, Histories, Record, Totals
+from beatd.store.runtime_entries import Runtime
+from beatd.timestamps import from_ms
+
+_LOOK_S = 0.05
+
+
+@contextmanager
+def histories(place: Installation, result_backend: str | None) -> Iterator[Histories]:
+    """The histories of an installation, with outcomes that Celery's workers store: in ``result_backend``, on the broker
+    if that is a Redis, or in the state store."""
+    settings = place.head.settings
+    urls = [url for url in (result_backend, settings.broker.url) if url and broker.is_redis(url)]
+    with ExitStack() as stack:
+        clients = [
+            stack.enter_context(connect(broker.redis_url(url), timeout_ms=settings.redis.timeout_ms)) for url in urls
+        ]
+        yield Histories(place.client, place.keys, results=clients)
+
+
+def await_ending(known: Histories, run_id: str, seconds: float) -> Ending | None:
+    """How a run ended, when it has; ``None`` if it has not within so many seconds."""
+    until = time.monotonic() + seconds
+    while (ending := known.endings([run_id])[0]) is None and time.monotonic() < until:
+        time.sleep(min(_LOOK_S, max(until - time.monotonic(), 0.0)))
+    if ending is not None and ending.runtime_ms is None:  # the bundled worker stores a result first, then says the rest
+        time.sleep(_LOOK_S)
+        ending = known.endings([run_id])[0] or ending
+    return ending
+
 
 _FAILED = frozenset({FAILURE, REJECTED, REVOKED})
 

@@ -8,18 +8,16 @@ from pathlib import Path
 
 import click
 
-from beatd import importing
-from beatd.cli.output import plural
-from beatd.cli.writing import write_file
+from beatd import importers
+from beatd.cli.output import plural, write_file
 from beatd.config import values
-from beatd.config.size import size_text
-from beatd.importing.celery_app import read_celery_app
-from beatd.importing.crontab import decoded, read_crontab
-from beatd.importing.django_tables import read_django_tables
-from beatd.importing.found import Found
-from beatd.importing.redbeat import read_redbeat
-from beatd.importing.report import printable
-from beatd.store.client import border, connect
+from beatd.config.values import size_text
+from beatd.importers.celery_app import read_celery_app
+from beatd.importers.crontab import decoded, read_crontab
+from beatd.importers.django_celery_beat import read_django_tables
+from beatd.importers.redbeat import read_redbeat
+from beatd.importers.report import Found, printable
+from beatd.store.client import connect, translate_errors
 
 _SHOWN = 50
 """Notes that are shown, unless all are asked for."""
@@ -82,7 +80,7 @@ def import_(
     was left behind; the file lists it, too.
     """
     found = _read(source, place, timezone, system=system, prefix=prefix)
-    carried = importing.carry_over(found, header=(f"Imported from {source} {_safe(source, place)}.",))
+    carried = importers.carry_over(found, header=(f"Imported from {source} {_safe(source, place)}.",))
     if output is None:
         click.echo(carried.toml, nl=False)
     else:
@@ -108,7 +106,7 @@ def _read(source: str, place: str, timezone: str | None, *, system: bool | None,
         case "django-celery-beat":
             found = read_django_tables(place)
         case "redbeat":
-            with connect(place, timeout_ms=5_000, name="beatd-import") as client, border(client):
+            with connect(place, timeout_ms=5_000, name="beatd-import") as client, translate_errors(client):
                 return read_redbeat(client, prefix=prefix, timezone=timezone or "UTC")
         case _:
             return _crontab(place, timezone, system=system)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from beatd.cli.writing import write_file
+from beatd.cli.output import write_file
 from beatd.config.schema import schema as json_schema
 
 SCHEMA = "beat.schema.json"

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, NamedTuple
 import click
 
 from beatd import config
-from beatd.config.head import Head, head
+from beatd.config.loader import LoadedSettings, load_settings
+from beatd.state_store import running_store
 from beatd.store.client import connect
+from beatd.store.daemon_registry import FleetView, Registry
 from beatd.store.keys import Keys
-from beatd.store.registry import Registry, Roll
-from beatd.wiring import running_store
 
 if TYPE_CHECKING:
     import redis
@@ -28,11 +28,11 @@ class Installation(NamedTuple):
     """``path`` is the file, of which only the head has been read: an entry that is wrong hinders nobody."""
 
     path: Path
-    head: Head
+    head: LoadedSettings
     client: redis.Redis
     keys: Keys
 
-    def roll(self) -> Roll:
+    def roll(self) -> FleetView:
         """The daemons, and who leads; of all shards, whatever number the file has."""
         registry = Registry(self.client, self.keys)
         roll = registry.look(shards=self.head.settings.leader.shards)
@@ -49,7 +49,7 @@ class Installation(NamedTuple):
 def installation(config_file: str | None) -> Iterator[Installation]:
     """Connect to the state store of a file. Raises ConfigError, or a :class:`~beatd.exceptions.StoreError`."""
     path = config.find(config_file)
-    top = head(path)
+    top = load_settings(path)
     settings = top.settings
     with connect(running_store(settings), timeout_ms=settings.redis.timeout_ms, name="beatd-command") as client:
         yield Installation(path, top, client, Keys(settings.redis.prefix))

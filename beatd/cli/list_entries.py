@@ -13,23 +13,22 @@ from beatd.cli.installation import installation
 from beatd.cli.output import plural, print_json, print_line, print_table
 from beatd.client.history import held_facts
 from beatd.clock import SystemClock
-from beatd.epoch import iso_ms
 from beatd.model import Entry
+from beatd.planning.preview import Outlook, outlooks
 from beatd.schedules import duration_text
-from beatd.sources import Overlay
+from beatd.sources import MergedSchedule
+from beatd.store.entry_state import EntryStates
 from beatd.store.held_back import HeldBack
 from beatd.store.history import Histories
-from beatd.store.mirror import Mirror
-from beatd.store.runtime import Pause, place, read_pause
-from beatd.store.states import EntryStates
-from beatd.web.outlook import Outlook, outlooks
-from beatd.web.words import schedule_phrase
+from beatd.store.runtime_entries import Pause, RuntimeReplica, place, read_pause
+from beatd.timestamps import iso_ms
+from beatd.web.pages import schedule_phrase
 
 _SHOWN = 10
 """Faults that are shown one by one."""
 
 
-class Line(NamedTuple):
+class EntryRow(NamedTuple):
     """An entry in force, what is to come of it, and why it is not as its source has it."""
 
     source: str
@@ -45,7 +44,7 @@ class Line(NamedTuple):
 class Listing(NamedTuple):
     """``overruled`` are runtime entries whose names are elsewhere, ``faults`` what is wrong with others."""
 
-    lines: list[Line]
+    lines: list[EntryRow]
     overruled: list[Entry]
     faults: list[str]
     problems: list[str]
@@ -64,14 +63,14 @@ def list_entries(*, glob: str, config_file: str | None, app: str | None, held_on
     """
     with installation(config_file) as there:
         loaded = sources.load(there.path, app=app)
-        mirror = Mirror(there.client, there.keys)
+        mirror = RuntimeReplica(there.client, there.keys)
         mirror.refresh(anew=True)
         alive = there.roll().alive.values()
         digests = {each.digest for each in alive}
         problems = [] if digests else ["no daemon is alive"]
         if digests and loaded.digest not in digests:
             problems.append(f"no daemon has the schedule of {there.path}")
-        overlay = Overlay(loaded)
+        overlay = MergedSchedule(loaded)
         overlay.change(mirror.tables)
         overlay.pause(mirror.pauses)
         entries = _matching(overlay.in_force().entries, glob)
@@ -83,7 +82,7 @@ def list_entries(*, glob: str, config_file: str | None, app: str | None, held_on
         last_dues = Histories(there.client, there.keys).last_dues
         now_ms = SystemClock().now_ms()  # after what was read, so that a next run is not one of the past
         looks = outlooks(entries, states, now_ms, paused=mirror.pauses, held=held, last_dues=last_dues)
-    lines = [Line(_kind(look.entry), look, _pause(mirror, look.entry.name)) for look in looks]
+    lines = [EntryRow(_kind(look.entry), look, _pause(mirror, look.entry.name)) for look in looks]
     overruled = _matching(overlay.conflicts(), glob)
     listing = Listing(lines, overruled, [str(fault) for found in overlay.faults.values() for fault in found], problems)
     if as_json:
@@ -98,7 +97,7 @@ def _matching(entries: Sequence[Entry], glob: str) -> list[Entry]:
     return sorted(found, key=lambda entry: (entry.name.casefold(), entry.name))
 
 
-def _pause(mirror: Mirror, name: str) -> Pause | None:
+def _pause(mirror: RuntimeReplica, name: str) -> Pause | None:
     raw = mirror.pauses.get(name)
     return None if raw is None else read_pause(raw)
 
@@ -129,7 +128,7 @@ def _print(listing: Listing, now_ms: int) -> None:
         print_line(f"! {problem}")
 
 
-def _cells(line: Line, now_ms: int) -> Iterator[str]:
+def _cells(line: EntryRow, now_ms: int) -> Iterator[str]:
     look = line.look
     yield look.entry.name
     yield schedule_phrase(look.entry.schedule).text
@@ -154,7 +153,7 @@ def _facts(listing: Listing) -> dict[str, Any]:
     }
 
 
-def _entry_facts(line: Line) -> dict[str, Any]:
+def _entry_facts(line: EntryRow) -> dict[str, Any]:
     look = line.look
     entry, pause = look.entry, line.pause
     return {

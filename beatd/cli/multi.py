@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 import click
 
 from beatd import config
-from beatd.cli.node_process import Memory, Started, start, tell, wait_until
-from beatd.cli.nodes import Node, Words, as_arguments, nodes, read_words
+from beatd.cli.multi_nodes import Node, Words, as_arguments, nodes, read_words
+from beatd.cli.multi_processes import NodeRecords, Started, start, tell, wait_until
 from beatd.cli.worker import worker
 from beatd.exceptions import ConfigError
 
@@ -26,7 +26,7 @@ _SIGNAL = re.compile(r"-(?:SIG)?([A-Z]+|[1-9]\d?)")
 class Call(NamedTuple):
     """A call of one of the commands: the nodes, how each is to be started, and the signal that was named."""
 
-    memory: Memory
+    memory: NodeRecords
     nodes: list[Node]
     words: Words
     signal: signal.Signals
@@ -155,7 +155,7 @@ def _status(call: Call) -> Iterable[bool]:
         yield pid is not None
 
 
-def _begin(one: Started, memory: Memory) -> bool:
+def _begin(one: Started, memory: NodeRecords) -> bool:
     if (pid := one.pid) is not None:
         click.echo(f"{one.node}: runs already, pid {pid}")
         return True
@@ -197,7 +197,7 @@ def _read(command: str, words: tuple[str, ...], timeout: float) -> Call:
         number = named or number
         if named is None:
             left.append(word)
-    memory = Memory(_folder())
+    memory = NodeRecords(_folder())
     parted = read_words(left, worker)
     if not parted.names and command in {"start", "show", "names", "kill"}:
         raise click.UsageError("name the nodes: a number, a range such as 1-3, or names")

@@ -1,10 +1,17 @@
-"""How commands speak: tables for people, JSON for programs."""
+"""Input and output of commands: tables for people, JSON for programs, moments read, files written.
+
+Moments are ``now``, ``2026-03-29``, ``"2026-03-29 18:00"``, ``+1d``, ``-2h30m``. A file is never overwritten unless the
+command was told to, and never half of it is left.
+"""
 
 from __future__ import annotations
 
 import json
+import os
 import sys
+import tempfile
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import click
@@ -14,15 +21,15 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from beatd.config.values import InvalidValue, moment
+from beatd.exceptions import ScheduleError
+from beatd.redaction import printable
+from beatd.schedules import duration_ms
+from beatd.schedules.literals import quoted
+from beatd.timestamps import in_range, to_ms
+
 _FOLDED_AT_MOST = 500
 """Rows of a table that are folded to a terminal's width; longer ones are for a pager, and would take long."""
-
-
-def printable(text: str) -> str:
-    """A text from elsewhere as one line: control characters, line ends and the like are shown as escapes."""
-    if text.isprintable():
-        return text
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
 def print_line(text: str, *, err: bool = False) -> None:
@@ -68,3 +75,43 @@ def plural(count: int, noun: str) -> str:
     if count == 1:
         return f"1 {noun}"
     return f"{count:,} {noun[:-1]}ies" if noun.endswith("y") else f"{count:,} {noun}s"
+
+
+FORMS = 'expected a time such as 2026-12-31T23:59:00, a date, "now", or a distance such as +1d or -2h'
+
+
+def read_moment(text: str, *, option: str, timezone: str, base_ms: int, now_ms: int) -> int:
+    """The moment that ``text`` means, in ms since the epoch.
+
+    A time without an offset is one of ``timezone``, a distance counts from ``base_ms``. Raises click.BadParameter.
+    """
+    written = text.strip()
+    try:
+        if written == "now":
+            return now_ms
+        if written[:1] in {"+", "-"}:
+            distance_ms = duration_ms(written[1:])
+            moment_ms = base_ms + (distance_ms if written[0] == "+" else -distance_ms)
+        else:
+            moment_ms = to_ms(moment(written, timezone))
+    except (InvalidValue, ScheduleError) as error:
+        said = str(error) if written[:1] in {"+", "-"} or "out of range" in str(error) else f"{quoted(text)}: {FORMS}"
+        raise click.BadParameter(said, param_hint=option) from None
+    if not in_range(moment_ms):
+        said = f"{quoted(text)} is out of range: expected a moment in the years 1970 to 9998"
+        raise click.BadParameter(said, param_hint=option)
+    return moment_ms
+
+
+def write_file(path: Path, text: str, *, force: bool = False, mode: int = 0o644) -> None:
+    """Write all of ``text`` or nothing. Raises click.ClickException if the file is there or cannot be written."""
+    if path.exists() and not force:
+        raise click.ClickException(f"{path} is there already; --force overwrites it")
+    try:
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+        Path(temporary).chmod(mode)
+        Path(temporary).replace(path)
+    except OSError as error:
+        raise click.ClickException(f"{path} cannot be written: {error.strerror}") from None

@@ -11,7 +11,7 @@ from beatd.cli.installation import Installation, chosen, hint, installation, is_
 from beatd.cli.output import plural, print_json
 from beatd.clock import SystemClock
 from beatd.exceptions import ConfigError
-from beatd.store.runtime import Pause, Runtime
+from beatd.store.runtime_entries import Pause, Runtime
 
 _SHOWN = 20
 """Names that are shown one by one."""

@@ -10,11 +10,11 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
 
-from beatd.beat.fleet import SKEW_MS, why_aside
+from beatd.beat.shard_assignment import SKEW_MS, why_aside
 from beatd.cli.output import plural
-from beatd.epoch import from_ms
 from beatd.schedules import duration_text
-from beatd.store.registry import LATE_MS, Present, Status
+from beatd.store.daemon_registry import LATE_MS, Member, Status
+from beatd.timestamps import from_ms
 
 if TYPE_CHECKING:
     from beatd.cli.status import Overview
@@ -76,7 +76,7 @@ def _daemons(seen: Overview) -> Iterator[Problem]:
         yield from _ailments(one.status)
 
 
-def _runs_that_wait(one: Present, seen: Overview) -> Iterator[Problem]:
+def _runs_that_wait(one: Member, seen: Overview) -> Iterator[Problem]:
     """The runs of the shards that a daemon leads do not leave."""
     each = one.status
     late = f"; runs are {duration_text(rounded(each.late_ms))} late" if each.late_ms > LATE_MS else ""

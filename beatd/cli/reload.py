@@ -10,7 +10,7 @@ import click
 from beatd.cli.installation import installation
 from beatd.cli.output import plural, print_json
 from beatd.clock import SystemClock
-from beatd.store.orders import Answer, Order, Orders
+from beatd.store.daemon_commands import CommandReply, DaemonCommand, DaemonCommands
 
 _LOOK_S = 0.05
 
@@ -28,8 +28,8 @@ def reload(timeout: float, config_file: str | None, as_json: bool) -> None:
         alive = sorted(place.roll().alive)
         if not alive:
             raise click.ClickException("no daemon is alive")
-        orders = Orders(place.client, place.keys)
-        answers = _answers(orders, orders.give(Order(what="reload")), alive, timeout)
+        orders = DaemonCommands(place.client, place.keys)
+        answers = _answers(orders, orders.give(DaemonCommand(what="reload")), alive, timeout)
     if as_json:
         print_json({daemon: _facts(answers.get(daemon)) for daemon in alive})
     else:
@@ -41,7 +41,7 @@ def reload(timeout: float, config_file: str | None, as_json: bool) -> None:
         raise click.exceptions.Exit(1)
 
 
-def _answers(orders: Orders, order_id: str, alive: list[str], timeout: float) -> dict[str, Answer]:
+def _answers(orders: DaemonCommands, order_id: str, alive: list[str], timeout: float) -> dict[str, CommandReply]:
     """What the daemons say, when all have, or when the time is over."""
     clock, never = SystemClock(), threading.Event()
     until = clock.monotonic() + timeout
@@ -52,7 +52,7 @@ def _answers(orders: Orders, order_id: str, alive: list[str], timeout: float) ->
         clock.wait(never, _LOOK_S)
 
 
-def _print(daemon: str, answer: Answer | None, timeout: float) -> None:
+def _print(daemon: str, answer: CommandReply | None, timeout: float) -> None:
     if answer is None:
         click.echo(f"{daemon}: no answer within {timeout:g} s")
     elif answer.ok:
@@ -66,7 +66,7 @@ def _print(daemon: str, answer: Answer | None, timeout: float) -> None:
             click.echo(f"  and {answer.more_faults:,} more")
 
 
-def _facts(answer: Answer | None) -> dict[str, Any] | None:
+def _facts(answer: CommandReply | None) -> dict[str, Any] | None:
     if answer is None:
         return None
     count = len(answer.faults) + answer.more_faults

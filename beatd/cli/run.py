@@ -1,8 +1,33 @@
-"""``beatd run``: the daemon in the foreground."""
+"""``beatd run``: the daemon in the foreground.
+
+The process has configuration, logging, signals and the service manager around a :class:`~beatd.daemon.Daemon`.
+"""
 
 from __future__ import annotations
 
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from types import FrameType
+from typing import Literal
+
 import click
+
+import beatd
+from beatd import config, sources
+from beatd import log_format as logs
+from beatd.cli.output import plural
+from beatd.cli.sdnotify import Notifier, watchdog_period
+from beatd.clock import SystemClock
+from beatd.config import Config, Environment
+from beatd.daemon import Daemon
+from beatd.exceptions import ConfigError
+from beatd.model import LogSettings
+from beatd.sources import FileSource, log_refused
+from beatd.state_store import Store, await_store, state_store
 
 
 @click.command()
@@ -17,6 +42,181 @@ def run(
     config_file: str | None, app: str | None, fail_fast: bool, log_level: str | None, log_format: str | None
 ) -> None:
     """Run the daemon until it is told to stop (SIGTERM, Ctrl-C). SIGHUP reads the schedule again."""
-    from beatd.cli.daemon import Process  # noqa: PLC0415 - keeps ``beatd run --help`` quick
 
     Process(config_file, app=app).serve(fail_fast=fail_fast, log_level=log_level, log_format=log_format)
+
+
+log = logging.getLogger("beatd")
+
+
+class Process:
+    """One run of ``beatd run``, from its command line to its exit.
+
+    SIGTERM and SIGINT end it, at whatever point it is; SIGHUP reads the schedule again.
+    """
+
+    def __init__(self, config_file: str | None, *, app: str | None) -> None:
+        """Raises :class:`~beatd.exceptions.ConfigError` if no file is found."""
+        self._path = config.find(config_file)
+        self._environment = config.environment()
+        self._notifier = Notifier(self._environment.notify_socket)
+        self._sign = SignOfLife(self._notifier, self._environment)
+        self._app = app
+        self._source = FileSource(
+            self._path, self._load, on_change=self._put, on_broken=self._broken, on_done=self._done
+        )
+        self._faults: tuple[str, ...] = ()
+        self._stopping = threading.Event()
+        self._daemon: Daemon | None = None
+
+    def serve(self, *, fail_fast: bool, log_level: str | None, log_format: str | None) -> None:
+        """Run a daemon until it is told to stop.
+
+        Raises :class:`~beatd.exceptions.ConfigError` for a file that cannot be used at the start, and a
+        :class:`~beatd.exceptions.StoreError` for a state store that is unfit or, with ``fail_fast``, out of reach.
+        """
+        loaded = self._source.first()
+        configure_logging(loaded.settings.log, log_level, log_format, self._environment)
+        self._handle_signals()
+        entries = plural(len(loaded.entries), "entry")
+        log.info("beatd %s starts: %s in %s", beatd.__version__, entries, self._path, extra={"event": "starting"})
+        log_refused(loaded.refused)
+        if not loaded.entries:
+            log.warning("%s has no entries", self._path, extra={"event": "no_entries"})
+        with state_store(loaded.settings) as url:
+            self._notifier.ready("waiting for the state store")
+            self._sign.start()
+            store = await_store(
+                loaded.settings, url, self._stopping, fail_fast=fail_fast, on_wait=self._waits_for_store
+            )
+            if store is not None:
+                self._beat(loaded, store)
+        log.info("beatd stopped", extra={"event": "stopped"})
+
+    def _waits_for_store(self, reason: str) -> None:
+        self._sign.extend()
+        self._notifier.status(f"waiting for the state store: {reason}")
+
+    def _load(self) -> Config:
+        """Read the files, and let the other daemons know whether they are sound."""
+        self._faults = ("they could not be read; the log of the daemon says more",)
+        if self._daemon is not None:
+            self._daemon.reading()
+        try:
+            loaded = sources.load(self._path, app=self._app, before=self._source.config)
+        except ConfigError as error:
+            self._broken(error)
+            raise
+        self._faults = tuple(map(str, loaded.refused))
+        self._say_sound("broken" if loaded.refused else "ok")
+        return loaded
+
+    def _broken(self, error: ConfigError) -> None:
+        """The last good files stay in force."""
+        self._faults = tuple(map(str, error.faults))
+        self._say_sound("broken")
+
+    def _say_sound(self, config: Literal["ok", "broken"]) -> None:
+        if self._daemon is not None:
+            self._daemon.card.config = config
+
+    def _done(self) -> None:
+        """An attempt to read the files again is over."""
+        if self._daemon is not None:
+            self._daemon.has_read(self._faults)
+
+    def _beat(self, loaded: Config, store: Store) -> None:
+        self._daemon = Daemon(loaded, store, on_hang=_exit, on_reload=self._source.reload_now)
+        self._put(loaded)
+        self._say_sound("broken" if loaded.refused else "ok")
+        self._source.start()
+        try:
+            if not self._stopping.is_set():  # a signal may have come before there was a daemon to stop
+                self._sign.leave_to_watchdog()
+                self._daemon.run()
+        finally:
+            self._notifier.stopping()
+            self._source.stop()
+
+    def _put(self, loaded: Config) -> None:
+        if self._daemon is not None:
+            self._daemon.replace(loaded)
+            self._notifier.ready(f"serving {plural(len(loaded.entries), 'entry')}")
+
+    def _handle_signals(self) -> None:
+        for number, act in ((signal.SIGTERM, self._stop), (signal.SIGINT, self._stop), (signal.SIGHUP, self._reload)):
+            signal.signal(number, _in_a_thread(act))
+
+    def _stop(self, number: int) -> None:
+        log.info("%s: stopping", signal.Signals(number).name, extra={"event": "stopping"})
+        self._stopping.set()
+        if self._daemon is not None:
+            self._daemon.stop()
+
+    def _reload(self, _: int) -> None:
+        log.info("SIGHUP: reading the schedule again", extra={"event": "reload_asked"})
+        self._source.reload_now()
+
+
+def _in_a_thread(act: Callable[[int], None]) -> Callable[[int, FrameType | None], None]:
+    """A signal handler that only starts a thread.
+
+    A handler interrupts the main thread anywhere, also while it holds the lock of an event or of the log that the
+    handler itself would need.
+    """
+    return lambda number, _: threading.Thread(target=act, args=(number,), name="signal").start()
+
+
+def configure_logging(
+    settings: LogSettings, level: str | None, log_format: str | None, environment: Environment
+) -> None:
+    """Log as the command line says, else as the file says."""
+    logs.configure(
+        level or settings.level,
+        "json" if (log_format or settings.format) == "json" else "text",
+        color=sys.stderr.isatty() and not environment.no_color,
+    )
+
+
+def _exit() -> None:
+    """End the process although its main thread hangs, perhaps in its log; the service manager starts another."""
+    os._exit(1)
+
+
+START_STEP_AT_MOST = 120.0
+"""Seconds for one step of the start, such as an attempt to reach the state store."""
+
+
+class SignOfLife:
+    """Tells the service manager that the daemon does not hang, as often as it wants to hear it, from the start on.
+
+    Comes from a thread of its own: waiting for a store or a broker is no hang, however long it takes. While the loop
+    runs, its watchdog ends a process that hangs; before that, a step of the start that takes too long ends the signs.
+    """
+
+    def __init__(self, notifier: Notifier, environment: Environment) -> None:
+        self._notifier = notifier
+        self._clock = SystemClock()
+        self._period = watchdog_period(environment.watchdog_usec, environment.watchdog_pid, os.getpid())
+        self._until: float | None = None
+        self._thread = threading.Thread(target=self._run, name="sign-of-life", daemon=True)
+
+    def start(self) -> None:
+        """Begin, with the first step of the start."""
+        self.extend()
+        if self._notifier and self._period is not None:
+            self._thread.start()
+
+    def extend(self) -> None:
+        """Another step of the start begins."""
+        self._until = self._clock.monotonic() + START_STEP_AT_MOST
+
+    def leave_to_watchdog(self) -> None:
+        """The watchdog of the loop decides from now on."""
+        self._until = None
+
+    def _run(self) -> None:
+        never = threading.Event()
+        while self._until is None or self._clock.monotonic() < self._until:
+            self._notifier.watchdog()
+            never.wait(self._period)

@@ -12,17 +12,17 @@ from beatd import config
 from beatd.cli.output import plural, print_json, print_line, print_table
 from beatd.cli.problems import problems, rounded, shards
 from beatd.client.history import held_facts
-from beatd.config.head import head
-from beatd.epoch import from_ms, iso_ms
+from beatd.config.loader import load_settings
 from beatd.model import Settings
 from beatd.schedules import duration_text
-from beatd.store import server
+from beatd.state_store import running_store
+from beatd.store import server_check
 from beatd.store.client import connect, place_of
+from beatd.store.daemon_registry import FleetView, Member, Registry
 from beatd.store.held_back import HeldBack, HeldBackEntry
 from beatd.store.keys import Keys
-from beatd.store.registry import Present, Registry, Roll
-from beatd.store.runtime import Pause, Runtime
-from beatd.wiring import running_store
+from beatd.store.runtime_entries import Pause, Runtime
+from beatd.timestamps import from_ms, iso_ms
 
 _HELD_TOLD = 1_000
 """Entries that are held back, told to programs."""
@@ -45,7 +45,7 @@ class Overview(NamedTuple):
     place: str
     server: str
     prefix: str
-    roll: Roll
+    roll: FleetView
     outboxes: list[int]
     """Messages in the outbox of each shard."""
     lease_keys: list[str]
@@ -60,7 +60,7 @@ class Overview(NamedTuple):
         return not any(problem.blocks for problem in problems(self))
 
     @property
-    def alive(self) -> list[Present]:
+    def alive(self) -> list[Member]:
         """The daemons that are there, the oldest first."""
         present = (one for one in self.roll.daemons.values() if one.alive)
         return sorted(present, key=lambda one: (one.status.started_ms, one.status.id))
@@ -80,7 +80,7 @@ def status(*, config_file: str | None, check: bool, as_json: bool) -> None:
     Exit code 1 when something keeps runs from leaving: no daemon is alive, nobody leads a shard, runs are late, the
     broker or the state store refuses them, or the state store cannot be reached.
     """
-    seen = look(head(config.find(config_file)).settings)
+    seen = look(load_settings(config.find(config_file)).settings)
     if as_json:
         print_json(facts(seen))
     else:
@@ -104,7 +104,7 @@ def look(settings: Settings) -> Overview:
         held_count = held_back.count()
         return Overview(
             place=place_of(client),
-            server=server.described(client),
+            server=server_check.described(client),
             prefix=settings.redis.prefix,
             roll=roll,
             outboxes=outboxes,
@@ -158,7 +158,7 @@ def _leader(seen: Overview) -> str:
     return "nobody: its lease is not beatd's" if holder.is_foreign else f"{holder.daemon_id}, term {holder.token}"
 
 
-def _row(one: Present, seen: Overview) -> list[str]:
+def _row(one: Member, seen: Overview) -> list[str]:
     each = one.status
     up = duration_text(rounded(max(seen.roll.now_ms - each.started_ms, 0)))
     heard = f"{one.age_ms / 1000:.1f} s ago"
@@ -191,7 +191,7 @@ def facts(seen: Overview) -> dict[str, Any]:
     }
 
 
-def _daemon(one: Present, seen: Overview) -> dict[str, Any]:
+def _daemon(one: Member, seen: Overview) -> dict[str, Any]:
     each = one.status
     return {
         "id": each.id,

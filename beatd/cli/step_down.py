@@ -6,13 +6,13 @@ import threading
 
 import click
 
-from beatd.beat.fleet import fittest
+from beatd.beat.shard_assignment import eligible_daemons
 from beatd.cli.installation import Installation, hint, installation
 from beatd.cli.output import print_json
 from beatd.clock import SystemClock
 from beatd.schedules import duration_ms, duration_text
-from beatd.store.orders import Order, Orders
-from beatd.store.registry import Roll
+from beatd.store.daemon_commands import DaemonCommand, DaemonCommands
+from beatd.store.daemon_registry import FleetView
 
 _LOOK_S = 0.05
 
@@ -40,7 +40,7 @@ def step_down(
         _refuse_if_alone(roll, leader)
         clock = SystemClock()
         began = clock.monotonic()
-        Orders(place.client, place.keys).give(Order(what="step_down", daemon=leader, rest_ms=rest_ms))
+        DaemonCommands(place.client, place.keys).give(DaemonCommand(what="step_down", daemon=leader, rest_ms=rest_ms))
         heirs = _heirs(place, leader, shards, clock, began + timeout)
         took_ms = int((clock.monotonic() - began) * 1000)
     if len(heirs) < len(shards):
@@ -54,7 +54,7 @@ def step_down(
         click.echo(f"{heirs[number]} leads{'' if whole else f' shard {number}'} now, after {took_ms:,} ms")
 
 
-def _leader(roll: Roll, daemon: str | None, shard: int | None) -> str:
+def _leader(roll: FleetView, daemon: str | None, shard: int | None) -> str:
     """Who is meant, among those who lead."""
     if daemon is not None and shard is not None:
         raise click.UsageError("give --daemon or --shard, not both")
@@ -80,11 +80,11 @@ def _leader(roll: Roll, daemon: str | None, shard: int | None) -> str:
     return leaders[0]
 
 
-def _refuse_if_alone(roll: Roll, leader: str) -> None:
+def _refuse_if_alone(roll: FleetView, leader: str) -> None:
     others = [each for each in roll.alive.values() if each.id != leader]
     if not others:
         raise click.ClickException(f"{leader} is the only daemon that is alive: nobody could take over")
-    fit = fittest([*others, roll.alive[leader]]) if leader in roll.alive else others
+    fit = eligible_daemons([*others, roll.alive[leader]]) if leader in roll.alive else others
     if all(each.id == leader for each in fit):
         raise click.ClickException(f"no other daemon is fit to lead; see beatd status: {leader} goes on")
 

@@ -7,15 +7,16 @@ from typing import Any
 
 import click
 
-from beatd.cli.endings import await_ending, histories
+from beatd.cli.history import await_ending, histories
 from beatd.cli.installation import Installation, hint, installation, whoami
 from beatd.cli.output import print_json
-from beatd.client.manual import Manual
+from beatd.client.runs import RunClient
 from beatd.exceptions import MessageError, RequestRefused
 from beatd.schedules import duration_text
+from beatd.states import IGNORED, SUCCESS
 from beatd.store.history import Ending
-from beatd.store.outcomes import IGNORED, SUCCESS, exception_from
-from beatd.store.runtime import Runtime
+from beatd.store.result_document import exception_from
+from beatd.store.runtime_entries import Runtime
 
 WAIT_S = 60.0
 """Seconds that ``--wait`` waits without a number."""
@@ -53,7 +54,7 @@ def trigger(
     args, named = _json("--args", arguments, list, "a list"), _json("--kwargs", kwargs, dict, "an object")
     with installation(config_file) as place, histories(place, result_backend) as known:
         try:
-            manual = Manual(place.client, place.keys)
+            manual = RunClient(place.client, place.keys)
             sent = manual.trigger(entry, args, named, queue=queue, request_id=request_id, by=whoami())
         except (RequestRefused, MessageError) as error:
             raise in_words(error, entry, place) from None

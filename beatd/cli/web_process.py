@@ -9,16 +9,16 @@ import msgspec
 
 from beatd import config, sources
 from beatd.cli import status
-from beatd.cli.daemon import configure_logging
+from beatd.cli.run import configure_logging
 from beatd.clock import SystemClock
 from beatd.model import Settings
+from beatd.state_store import running_store
 from beatd.web.address import is_loopback, url_of
 from beatd.web.app import create
-from beatd.web.guard import LOCAL_NAMES
-from beatd.web.plan import Plan
+from beatd.web.entries import EntryListing
+from beatd.web.security import LOCAL_NAMES
 from beatd.web.server import serve
 from beatd.web.store_view import StoreView
-from beatd.wiring import running_store
 
 log = logging.getLogger("beatd.web")
 
@@ -38,7 +38,7 @@ def run(
     """Serve until SIGTERM or SIGINT. Raises ConfigError for a file that cannot be used at the start."""
     clock = SystemClock()
     path = config.find(config_file)
-    plan = Plan(path, lambda: sources.load(path, app=app), clock)
+    plan = EntryListing(path, lambda: sources.load(path, app=app), clock)
     settings = _impatient(plan.first().settings)
     configure_logging(settings.log, log_level, log_format, config.environment())
     logging.getLogger("beatd.sources").setLevel(logging.CRITICAL)  # the page says it, and the daemons' logs do

@@ -1,13 +1,37 @@
-"""``beatd worker``: the bundled worker in the foreground."""
+"""``beatd worker``: the bundled worker in the foreground.
+
+With ``-B`` a daemon runs beside the worker, for development. In production it is a service of its own.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import contextlib
+import logging
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Any
 
 import click
+import tomli_w
 
-if TYPE_CHECKING:
-    from beatd.app.app import App
+from beatd import config, log_format
+from beatd.app.app import App
+from beatd.app.find_app import find_app
+from beatd.app.routing import Queues
+from beatd.broker import is_redis, redis_url
+from beatd.cli.multi_nodes import Node
+from beatd.cli.multi_processes import LogFile, held
+from beatd.cli.processes import die_with_parent
+from beatd.exceptions import ConfigError, Fault
+from beatd.model import Settings
+from beatd.worker import builtin, task_logging
+from beatd.worker.bootstrap import POOLS, run_worker
+from beatd.worker.settings import COROUTINES, WorkerSettings, cpu_count, node_name
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -35,7 +59,6 @@ if TYPE_CHECKING:
 @click.pass_obj
 def worker(app: App | None, /, **options: Any) -> None:
     """Run tasks until told to stop: SIGTERM or Ctrl-C once to finish what runs, twice to leave at once."""
-    from beatd.cli.worker_start import start  # noqa: PLC0415 - keeps ``beatd --help`` quick
 
     start(options, app)
 
@@ -44,3 +67,214 @@ def run_for_app(app: App, argv: list[str]) -> None:
     """The worker of an app that starts itself (``app.worker_main()``); ``argv`` with or without the word ``worker``."""
     words = [word for index, word in enumerate(argv) if not (index == 0 and word == "worker")]
     worker.main(args=words, prog_name="worker", obj=app)
+
+
+log = logging.getLogger("celery.worker")
+
+_PAUSE_MIN_S, _PAUSE_MAX_S = 1.0, 30.0
+"""Before a daemon that ended is started again; doubled each time."""
+_PARTING_S = 5.0
+
+
+@contextmanager
+def beat_inside(config_file: str | None, app_name: str | None, broker: str) -> Iterator[None]:
+    """Have a daemon run as a child process for as long as the block lasts, and start it again should it end.
+
+    Its schedule is that of ``config_file``, or without one the app's, with its state in the broker. Raises
+    :class:`ConfigError` if there is neither.
+    """
+    with contextlib.ExitStack() as stack:
+        if config_file is None:
+            config_file = _file_for(stack, app_name, broker)
+        words = [sys.executable, "-m", "beatd", "run", "--config", config_file, *(["-A", app_name] if app_name else [])]
+        beat = _Beat(words)
+        stack.callback(beat.stop)
+        yield
+
+
+def _file_for(stack: contextlib.ExitStack, app_name: str | None, broker: str) -> str:
+    """A file that says where the state is; everything else is the app's."""
+    if app_name is None or not is_redis(broker):
+        wrong = (
+            "name the app with -A" if app_name is None else "the broker is no Redis that could keep the beat's state"
+        )
+        raise ConfigError([Fault("beatd worker", None, "-B", f"{wrong}, or give it a beat.toml with --config")])
+    directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="beatd-"))
+    path = Path(directory) / "beat.toml"
+    path.write_text(tomli_w.dumps({"redis": {"url": redis_url(broker)}}))
+    path.chmod(0o600)  # the URL may have a password
+    return str(path)
+
+
+class _Beat:
+    """The child process. It is made in this thread, before there are others; one that replaces it, in a thread."""
+
+    def __init__(self, words: Sequence[str]) -> None:
+        self._words = list(words)
+        self._over = threading.Event()
+        self._process = self._start()
+        self._thread = threading.Thread(target=self._tend, name="beat", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End it in order."""
+        self._over.set()
+        self._process.terminate()
+        try:
+            self._process.wait(_PARTING_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+        self._thread.join(_PARTING_S)
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(  # noqa: S603 - our own words, no shell
+            self._words,
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,  # Ctrl-C is for the worker, who passes it on
+            preexec_fn=die_with_parent,  # noqa: PLW1509 - one system call, looked up beforehand
+        )
+
+    def _tend(self) -> None:
+        pause = _PAUSE_MIN_S
+        while True:
+            code = self._process.wait()
+            if self._over.is_set():
+                return
+            log.error(
+                "The beat ended with exit code %s; starting it again in %g s",
+                code,
+                pause,
+                extra={"event": "child_died", "child": "beat"},
+            )
+            if self._over.wait(pause):
+                return
+            pause = min(pause * 2, _PAUSE_MAX_S)
+            self._process = self._start()
+
+
+_LEVELS = ("debug", "info", "warning", "error", "critical", "fatal")
+
+
+def start(options: dict[str, Any], app: App | None = None) -> None:
+    """Run a worker as the command line says. Raises :class:`ConfigError` for what is wrong with it."""
+    _configure_logging(options["loglevel"], options["log_format"])
+    ours = list(logging.getLogger().handlers)
+    with contextlib.ExitStack() as stack:
+        settings, store_url = None, None
+        if options["config_file"]:
+            settings = config.load(config.find(options["config_file"])).settings
+            store_url = stack.enter_context(_state_store(settings))
+        app = app or _app(options, settings)
+        _apply(app, options, settings, store_url)
+        stack.enter_context(task_logging.streams_restored())
+        celery_format = options["log_format"] == "celery"
+        task_logging.set_up(
+            app, options["loglevel"], ours=ours, celery_format=celery_format, logfile=options["logfile"]
+        )
+        builtin.register(app, _names(options["builtin"]))
+        chosen = _settings(app, options, settings, store_url)
+        node = Node(1, chosen.hostname)
+        if options["pidfile"]:
+            stack.enter_context(held(Path(node.fill_in(options["pidfile"])).expanduser()))
+        if options["logfile"]:
+            LogFile(node.fill_in(options["logfile"])).open()
+        if options["beat"]:
+            stack.enter_context(beat_inside(options["config_file"], options["app_name"], str(app.conf.broker_url)))
+        run_worker(app, chosen)
+
+
+def _state_store(settings: Settings) -> AbstractContextManager[str]:
+    """Loaded for ``--config`` only: a worker without it has no use for the daemon's parts."""
+    from beatd.state_store import state_store  # noqa: PLC0415
+
+    return state_store(settings)
+
+
+def _app(options: dict[str, Any], settings: Settings | None) -> App:
+    """The app of ``-A``, else the one that beat.toml names, else, for built-in tasks alone, an empty one."""
+    if options["app_name"]:
+        return find_app(options["app_name"])
+    if settings is not None and settings.app:
+        return find_app(settings.app, where=f"{settings.file}: app", directory=Path(settings.file).parent)
+    if options["builtin"]:
+        return App("beatd")
+    text = "no app: name one with -A MODULE[:APP], or run beatd's own tasks with --builtin command,http"
+    raise ConfigError([Fault("beatd worker", None, "", text)])
+
+
+def _apply(app: App, options: dict[str, Any], settings: Settings | None, store_url: str | None) -> None:
+    """What the command line says wins over beat.toml, which wins over the app."""
+    if settings is not None:
+        app.conf.broker_url = settings.broker.url or store_url
+        if store_url and not app.conf.result_backend:
+            app.conf.result_backend = store_url
+        if app.conf.timezone is None:
+            app.conf.timezone = settings.timezone
+        app.conf.task_default_queue = settings.broker.default_queue
+    if options["broker"]:
+        app.conf.broker_url = options["broker"]
+    if options["result_backend"]:
+        app.conf.result_backend = options["result_backend"]
+
+
+def _settings(app: App, options: dict[str, Any], settings: Settings | None, store_url: str | None) -> WorkerSettings:
+    conf = app.conf
+    pool = options["pool"] or (conf.worker_pool if conf.worker_pool in POOLS else "prefork")
+    autoscale = _autoscale(options["autoscale"], pool)
+    return WorkerSettings(
+        hostname=node_name(options["hostname"]),
+        queues=_names(options["queues"]) or Queues(conf).names or (conf.task_default_queue,),
+        pool=pool,
+        concurrency=autoscale[1]
+        if autoscale
+        else _concurrency(pool, options["concurrency"] or conf.worker_concurrency),
+        prefix=settings.redis.prefix if settings is not None else "beatd",
+        store_url=store_url,
+        task_events=options["task_events"] or bool(conf.worker_send_task_events),
+        remote_control=bool(conf.worker_enable_remote_control),
+        max_tasks_per_child=options["max_tasks_per_child"] or conf.worker_max_tasks_per_child,
+        max_memory_per_child=options["max_memory_per_child"] or conf.worker_max_memory_per_child,
+        autoscale=autoscale,
+        autoscale_idle_s=float(conf.worker_autoscale_idle),
+        grace_s=conf.worker_shutdown_grace if options["grace"] is None else options["grace"],
+        soft_shutdown_s=float(conf.worker_soft_shutdown_timeout or 0),
+        soft_shutdown_on_idle=bool(conf.worker_enable_soft_shutdown_on_idle),
+        sigterm_quits=config.environment().remap_sigterm == "SIGQUIT",
+    )
+
+
+def _concurrency(pool: str, wanted: int | None) -> int:
+    if pool == "solo":
+        return 1
+    return wanted or (COROUTINES if pool == "asyncio" else cpu_count())
+
+
+def _autoscale(text: str | None, pool: str) -> tuple[int, int] | None:
+    """``"10,3"``: at most ten, at least three; ``"10"``: at least one."""
+    if not text:
+        return None
+    most, _, least = text.partition(",")
+    wrong = "expected MAX,MIN such as 10,3"
+    if pool == "solo":
+        wrong = "the solo pool runs one task at a time"
+    elif most.strip().isdigit() and (least.strip() or "1").isdigit():
+        bounds = int(most), int(least.strip() or "1")
+        if 1 <= bounds[1] <= bounds[0]:
+            return bounds
+        wrong = "MAX must not be less than MIN, and MIN not less than 1"
+    raise ConfigError([Fault("beatd worker", None, "--autoscale", f"{text!r}: {wrong}")])
+
+
+def _names(text: str | None) -> tuple[str, ...]:
+    return tuple(name for part in (text or "").split(",") if (name := part.strip()))
+
+
+def _configure_logging(level: str, form: str) -> None:
+    if level.lower() not in _LEVELS:
+        text = f"unknown level {level!r}, expected one of {', '.join(_LEVELS)}"
+        raise ConfigError([Fault("beatd worker", None, "--loglevel", text)])
+    log_format.configure(level.lower(), "json" if form == "json" else "text")
+    if form == "celery":
+        formatter = logging.Formatter("[%(asctime)s: %(levelname)s/%(processName)s] %(message)s")
+        for handler in logging.getLogger().handlers:
+            handler.setFormatter(formatter)

@@ -6,10 +6,10 @@ those of :mod:`beatd.exceptions`, every call has a timeout, and no daemon needs 
 are asked for are sent by the daemon that leads.
 """
 
-from beatd.client.manual import Backfilled, Triggered
+from beatd.client.runs import Backfilled, Triggered
 from beatd.client.schedules import Schedules, Stored
-from beatd.client.watching import Change
-from beatd.store.records import Record
-from beatd.store.runtime import Pause
+from beatd.client.watch import Change
+from beatd.store.history import Record
+from beatd.store.runtime_entries import Pause
 
 __all__ = ["Backfilled", "Change", "Pause", "Record", "Schedules", "Stored", "Triggered"]

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from beatd.epoch import iso_ms
 from beatd.store.held_back import HeldBackEntry
-from beatd.store.history import Totals
-from beatd.store.records import Record
+from beatd.store.history import Record, Totals
+from beatd.timestamps import iso_ms
 
 
 def facts(one: Record) -> dict[str, Any]:

@@ -1,23 +1,46 @@
-"""The runtime schedule, for programs."""
+"""The runtime schedule for programs: entries are checked, and put into the store in the form in which it keeps them."""
 
 from __future__ import annotations
 
 import builtins
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from fnmatch import fnmatchcase
 from itertools import islice
 from typing import Any, NamedTuple
 
-from beatd.client.manual import Manual
-from beatd.client.tables import checked
-from beatd.client.watching import Change, changes
+from beatd import config
+from beatd.client.runs import RunClient
+from beatd.client.watch import Change, changes
 from beatd.clock import SystemClock
+from beatd.config.entries import plain_table, without_none
 from beatd.exceptions import ConfigError, Fault, MessageError
+from beatd.message.json_codec import dumps, loads
 from beatd.store.client import connect
-from beatd.store.history import Histories
+from beatd.store.history import Histories, Record
 from beatd.store.keys import Keys
-from beatd.store.records import Record
-from beatd.store.runtime import Pause, Put, Runtime, place, read_pause, read_table
+from beatd.store.runtime_entries import Pause, Put, Runtime, place, read_pause, read_table
+
+LARGEST = 1024 * 1024
+"""Bytes that the table of an entry may have as JSON."""
+
+
+def checked(
+    name: str, table: Mapping[str, Any], *, timezone: str = "UTC", defaults: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """The table as it is stored, without Python's own values; raises ConfigError with all that is wrong.
+
+    ``timezone`` and ``defaults`` are those of the daemons' files, if they are known: a runtime entry is read with them.
+    """
+    plain = without_none(plain_table(table))
+    config.entry(name, plain, timezone=timezone, defaults=defaults, source=place(name))
+    raw = dumps(plain)
+    if len(raw) > LARGEST:
+        message = f"the entry has {len(raw) >> 10:,} KiB as JSON; at most {LARGEST >> 10:,} KiB are stored"
+        raise ConfigError([Fault(place(name), None, "", message)])
+    stored: dict[str, Any] = loads(raw)
+    if stored != plain:  # it is this that daemons will read
+        config.entry(name, stored, timezone=timezone, defaults=defaults, source=place(name))
+    return stored
 
 
 class Stored(NamedTuple):
@@ -49,9 +72,9 @@ class Schedules:
         self._runtime = Runtime(self._client, self._keys)
         self._clock = SystemClock()
         self._histories = Histories(self._client, self._keys)
-        manual = Manual(self._client, self._keys)
+        manual = RunClient(self._client, self._keys)
         self.trigger, self.backfill = manual.trigger, manual.backfill
-        """Have a run sent now, or those of a past window; see :class:`~beatd.client.manual.Manual`."""
+        """Have a run sent now, or those of a past window; see :class:`~beatd.client.runs.RunClient`."""
 
     def __enter__(self) -> Schedules:
         return self

@@ -5,9 +5,9 @@ the environment again. What goes in and is wrong comes out as one :class:`~beatd
 faults, each at its line, in words that say what would be right. Values of variables are never shown.
 """
 
+from beatd.config.digest import digest, joined
 from beatd.config.entries import entry
 from beatd.config.environment import Environment, environment
-from beatd.config.loading import Config, find, load
-from beatd.config.meaning import digest, joined
+from beatd.config.loader import Config, find, load
 
 __all__ = ["Config", "Environment", "digest", "entry", "environment", "find", "joined", "load"]

@@ -1,22 +1,36 @@
-"""Tables of the schedule become entries: each field on its own, all faults of each entry."""
+"""Entries: tables of the schedule become values, each field on its own, all faults of each entry.
+
+Tables come from ``beat.toml``, from a file for the state store, or from an app. A message that is far too large is a
+fault, because brokers refuse it or choke on it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Callable, Mapping
+from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 from msgspec import UNSET
 
-from beatd.config import payload, values
-from beatd.config.faults import Report, nearest
+from beatd.config import values
+from beatd.config.entry_spec import ENTRY, EntrySpec, EntrySpecReader
+from beatd.config.environment import plain, substitute
+from beatd.config.errors import ErrorReport, near, nearest
 from beatd.config.fields import read_value
-from beatd.config.lines import Path
-from beatd.config.shapes import ENTRY, Shape, ShapeReader
-from beatd.config.text import SCHEDULE
-from beatd.config.values import told
-from beatd.exceptions import ConfigError
+from beatd.config.toml import SCHEDULE, Document, read
+from beatd.config.toml_lines import KeyPath
+from beatd.config.toml_lines import KeyPath as Keys
+from beatd.config.values import shown, size_text
+from beatd.exceptions import ConfigError, Fault
+from beatd.message import json_codec, protocol
 from beatd.model import Entry
-from beatd.schedules.cronstring import is_hashed
+from beatd.schedules import Schedule
+from beatd.schedules.cron import Cron
+from beatd.schedules.cron_parser import is_hashed
+from beatd.schedules.interval import Relative
+from beatd.schedules.literals import quoted
 
 _NO_ARGS: tuple[Any, ...] = ()
 _NO_KWARGS: dict[str, Any] = {}
@@ -39,7 +53,7 @@ def entry(
     Values may also be what Python has for them: a timedelta, an aware or naive datetime, a Schedule. ``timezone`` and
     ``defaults`` stand in for what ``fields`` does not say. Raises ConfigError with every fault; ``source`` is its file.
     """
-    report = Report()
+    report = ErrorReport()
     made = EntryReader(timezone, defaults or {}).read(name, without_none(fields), report, source)
     if made is None or report:
         raise ConfigError(report.faults(source or "<program>", lambda _path: None))
@@ -58,17 +72,17 @@ class EntryReader:
     """Reads the entries of one file, which have a time zone and defaults in common."""
 
     def __init__(self, timezone: str, defaults: Mapping[str, Any]) -> None:
-        self._reader = ShapeReader(timezone, defaults)
-        self._shapes: dict[str, tuple[Shape | None, Report]] = {}
+        self._reader = EntrySpecReader(timezone, defaults)
+        self._shapes: dict[str, tuple[EntrySpec | None, ErrorReport]] = {}
         self._tasks: dict[str, str] = {}
 
-    def read(self, name: str, fields: Any, report: Report, source: str) -> Entry | None:
+    def read(self, name: str, fields: Any, report: ErrorReport, source: str) -> Entry | None:
         """The entry, or None after its faults have been reported."""
         path = (SCHEDULE, name)
         if not name.isprintable() or name.isspace() or not 0 < len(name) <= LONGEST_NAME:
             report.add(path, _name_fault(name))
         if type(fields) is not dict and not isinstance(fields, Mapping):
-            report.add(path, f'expected a table such as {{ task = "tasks.add", schedule = 30 }}, got {told(fields)}')
+            report.add(path, f'expected a table such as {{ task = "tasks.add", schedule = 30 }}, got {shown(fields)}')
             return None
         rest = dict(fields)
         args = rest.pop("args", _NO_ARGS)
@@ -90,7 +104,7 @@ class EntryReader:
             source=source,
         )
 
-    def _task(self, rest: dict[str, Any], report: Report, path: Path) -> str | None:
+    def _task(self, rest: dict[str, Any], report: ErrorReport, path: KeyPath) -> str | None:
         """The task, taken out of what is left of an entry."""
         task = rest.pop("task", UNSET)
         if task is UNSET:
@@ -102,7 +116,7 @@ class EntryReader:
         read = read_value(values.text, task, "", report, (*path, "task"))
         return None if read is UNSET else self._tasks.setdefault(read, read)
 
-    def _shape(self, name: str, rest: dict[str, Any], report: Report, path: Path) -> Shape | None:
+    def _shape(self, name: str, rest: dict[str, Any], report: ErrorReport, path: KeyPath) -> EntrySpec | None:
         try:
             key = repr(rest)
         except (ValueError, RecursionError):  # Python writes out numbers of 4,300 digits, not more
@@ -113,7 +127,7 @@ class EntryReader:
             key += name
             known = self._shapes.get(key)
         if known is None:
-            found = Report()
+            found = ErrorReport()
             known = self._shapes[key] = (self._reader.read(name, rest, found), found)
         shape, found = known
         if shape is None:
@@ -142,13 +156,127 @@ def _name_fault(name: str) -> str:
     return f"the name has {len(name)} characters; at most {LONGEST_NAME} are allowed"
 
 
-def _args(raw: Any, report: Report, path: Path) -> tuple[Any, ...] | None:
+def _args(raw: Any, report: ErrorReport, path: KeyPath) -> tuple[Any, ...] | None:
     if raw is _NO_ARGS:
         return ()
-    read = read_value(payload.arguments, raw, "", report, (*path, "args"))
+    read = read_value(values.arguments, raw, "", report, (*path, "args"))
     return None if read is UNSET else tuple(read)
 
 
-def _kwargs(raw: Any, report: Report, path: Path) -> dict[str, Any] | None:
-    read = read_value(payload.keywords, raw, "", report, (*path, "kwargs"))
+def _kwargs(raw: Any, report: ErrorReport, path: KeyPath) -> dict[str, Any] | None:
+    read = read_value(values.keywords, raw, "", report, (*path, "kwargs"))
     return None if read is UNSET else read
+
+
+def entry_tables(
+    path: str | Path,
+    name: str | None,
+    *,
+    timezone: str = "UTC",
+    defaults: Mapping[str, Any] | None = None,
+    env: Mapping[str, str] | None = None,
+) -> dict[str, dict[str, Any]]:
+    """The checked tables of the entries in a file, by name, with ``${VARIABLES}`` replaced.
+
+    The file has tables ``[beat_schedule.NAME]``, of which ``name`` is taken, or all; or it has the keys of one entry,
+    which is called ``name``. Raises ConfigError with all that is wrong, each at its line.
+    """
+    shown = str(path)
+    document = Document(shown, read(Path(path), shown))
+    report = ErrorReport()
+    found = {raw.name: raw.fields for raw in document.entries()}
+    alone = not found and bool(document.settings)
+    if alone:
+        if name is None:
+            raise ConfigError([Fault(shown, None, "", "this is one entry: give its name, as in beatd add NAME")])
+        found = {name: document.settings}
+    else:
+        for key in document.settings:
+            report.add((key,), "only entries are read here, and this is a setting")
+    if name is not None and name not in found:
+        raise ConfigError([Fault(shown, None, "", f"there is no entry {quoted(name)} here{near(name, found)}")])
+    reader = EntryReader(timezone, defaults or {})
+    tables = {}
+    for each, fields in found.items() if name is None else [(name, found[name])]:
+        tables[each] = substitute(fields, os.environ if env is None else env, report, (SCHEDULE, each))
+        reader.read(each, tables[each], report, shown)
+
+    def line_of(keys: Keys) -> int | None:
+        return document.line_of(keys[2:] if alone and keys[:1] == (SCHEDULE,) else keys)
+
+    if report:
+        raise ConfigError(report.faults(shown, line_of))
+    if not tables:
+        raise ConfigError([Fault(shown, None, "", "there is no entry in this file")])
+    return {each: plain(fields) for each, fields in tables.items()}
+
+
+ENVELOPE = 1_500
+"""Bytes of a message beside its body and the user's own headers, about."""
+
+LARGEST_GROWTH = 8
+"""A character of the file makes at most so many bytes of the message: escaped as JSON, then as base64."""
+
+
+def message_bytes(entry: Entry) -> int:
+    """The size of the entry's message, to within some kilobytes."""
+    options = entry.options
+    body = protocol.body_of(entry.args, entry.kwargs, {"callbacks": options.link, "errbacks": options.link_error})
+    return ENVELOPE + -(-len(body) // 3) * 4 + (len(json_codec.dumps(options.headers)) if options.headers else 0)
+
+
+def too_large(entry: Entry, most: int) -> str:
+    """What is wrong with a message of more than ``most`` bytes; nothing if it is not so large."""
+    size = message_bytes(entry)
+    if size <= most:
+        return ""
+    return (
+        f"its messages would have {size_text(size)}, more than max_message_size of [broker], {size_text(most)}; "
+        "pass a reference to what is large instead"
+    )
+
+
+_PLAIN_TYPES = (str, int, float, list, tuple, dict)
+"""Asked about first: whether a value is a Schedule takes long to find out."""
+
+
+def read_tables(
+    tables: Mapping[str, Any], *, timezone: str, defaults: Mapping[str, Any], source_of: Callable[[str], str]
+) -> tuple[dict[str, Entry], list[Fault]]:
+    """The entries in ``tables``, by name, and everything that is wrong with the others.
+
+    ``timezone`` and ``defaults`` stand in for what a table does not say, as in a file; ``source_of`` tells the place of
+    an entry from its name. Entries that are alike share what they have in common.
+    """
+    reader = EntryReader(timezone, defaults)
+    entries: dict[str, Entry] = {}
+    faults: list[Fault] = []
+    for name, table in tables.items():
+        report = ErrorReport()
+        entry = reader.read(name, without_none(table) if isinstance(table, Mapping) else table, report, source_of(name))
+        if entry is None or report:
+            faults += report.faults(source_of(name), lambda _path: None)
+        else:
+            entries[name] = entry
+    return entries, faults
+
+
+def plain_table(table: Mapping[str, Any]) -> dict[str, Any]:
+    """A table without Python's own values: schedules in their notation with their zone, timedeltas in seconds."""
+    fields = {key: _plain(value) for key, value in table.items()}
+    if isinstance(options := table.get("options"), Mapping):
+        fields["options"] = {key: _plain(value) for key, value in options.items()}
+    schedule = table.get("schedule")
+    if isinstance(schedule, Cron | Relative) and not schedule.zone.is_open:
+        fields.setdefault("timezone", schedule.zone.name)
+    if isinstance(schedule, Cron) and schedule.skip:
+        fields.setdefault("dst", "skip")
+    return fields
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, timedelta):
+        return value.total_seconds()
+    if not isinstance(value, _PLAIN_TYPES) and isinstance(value, Schedule):
+        return value.notation
+    return value

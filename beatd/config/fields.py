@@ -7,14 +7,15 @@ from typing import Any, NamedTuple
 
 from msgspec import UNSET
 
-from beatd.config import payload, values
-from beatd.config.accepts import accepts, definition
-from beatd.config.faults import Report, near, quoted
-from beatd.config.lines import Path
-from beatd.config.values import Reader, Wrong, choice, duration, seconds, whole
-from beatd.config.variables import substituted
+from beatd.config import values
+from beatd.config.environment import substituted
+from beatd.config.errors import ErrorReport, near
+from beatd.config.schema_types import accepts, definition
+from beatd.config.toml_lines import KeyPath
+from beatd.config.values import InvalidValue, Reader, choice, duration, seconds, whole
 from beatd.exceptions import ScheduleError
 from beatd.schedules import Blackout, parse_blackout
+from beatd.schedules.literals import quoted
 
 
 class Field(NamedTuple):
@@ -48,16 +49,16 @@ OPTIONS: Fields = {
     ),
     "countdown": Field("countdown_ms", duration(), "The worker waits so long before it runs the task.", "10s"),
     "headers": Field(
-        "headers", payload.headers, "Headers of your own, beside Celery's and beatd's.", {"tenant": "example"}
+        "headers", values.headers, "Headers of your own, beside Celery's and beatd's.", {"tenant": "example"}
     ),
     "time_limit": Field("time_limit", seconds, "After so long the worker kills the task.", 300),
     "soft_time_limit": Field("soft_time_limit", seconds, "The task gets SoftTimeLimitExceeded then.", "4m"),
     "ignore_result": Field("ignore_result", values.flag, "No result is stored.", True),
     "shadow": Field("shadow", values.text, "The name that monitors show instead of the task's.", "reports.weekly[de]"),
     "link": Field(
-        "link", payload.signatures, "What runs after success, with the result as first argument.", "mail.send"
+        "link", values.signatures, "What runs after success, with the result as first argument.", "mail.send"
     ),
-    "link_error": Field("link_error", payload.signatures, "What runs after a failure.", "ops.alarm"),
+    "link_error": Field("link_error", values.signatures, "What runs after a failure.", "ops.alarm"),
     "serializer": Field("serializer", choice("json"), "Without effect: messages are always JSON.", "json"),
 }
 """The keywords of ``apply_async``: directly in the entry, or in its ``options`` table as Celery has it."""
@@ -153,11 +154,13 @@ ABOUT_SECTIONS: Mapping[str, str] = {
 }
 
 
-Where = Callable[[str], Path]
+Where = Callable[[str], KeyPath]
 """The path of a key, for messages."""
 
 
-def read_fields(raw: Mapping[str, Any], fields: Fields, timezone: str, report: Report, where: Where) -> dict[str, Any]:
+def read_fields(
+    raw: Mapping[str, Any], fields: Fields, timezone: str, report: ErrorReport, where: Where
+) -> dict[str, Any]:
     """The attributes that ``raw`` sets, among ``fields``; what cannot be read is reported and left out."""
     read: dict[str, Any] = {}
     for name, value in raw.items():
@@ -168,13 +171,13 @@ def read_fields(raw: Mapping[str, Any], fields: Fields, timezone: str, report: R
     return read
 
 
-def read_value(read: Reader, value: Any, timezone: str, report: Report, path: Path) -> Any:
+def read_value(read: Reader, value: Any, timezone: str, report: ErrorReport, path: KeyPath) -> Any:
     """What ``read`` makes of ``value``; UNSET, and a fault at ``path``, if it cannot be read."""
     try:
         return read(value, timezone)
     except RecursionError:
         report.add(path, "nested too deeply, or inside of itself")
-    except Wrong as error:
+    except InvalidValue as error:
         made = substituted(value)
         if made is None or not made.missing:  # what is missing has been reported already
             report.add((*path, *error.inside), str(error))
@@ -187,7 +190,7 @@ def read_value(read: Reader, value: Any, timezone: str, report: Report, path: Pa
     return UNSET
 
 
-def refuse_unknown(raw: Mapping[str, Any], known: Mapping[str, Any], report: Report, where: Where) -> list[str]:
+def refuse_unknown(raw: Mapping[str, Any], known: Mapping[str, Any], report: ErrorReport, where: Where) -> list[str]:
     """Report each key of ``raw`` that is none of ``known``, and return them."""
     unknown = [name for name in raw if name not in known]
     for name in unknown:

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from beatd.config.entry_spec import DEFAULTS
+from beatd.config.environment import has_reference
 from beatd.config.fields import OPTIONS
-from beatd.config.loading import Config
-from beatd.config.shapes import DEFAULTS
-from beatd.config.text import Document, read
-from beatd.config.variables import has_reference
+from beatd.config.loader import Config
+from beatd.config.toml import Document, read
 
 _TOGETHER = ("schedule", "relative", "dst")
 """Fields that mean one thing: when one has a variable, the others are as written, too."""

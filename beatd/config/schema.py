@@ -6,12 +6,12 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from beatd.config.accepts import DEFINITIONS, INTERVAL, TEXT, JsonSchema, accepted, definition, either
 from beatd.config.entries import LONGEST_NAME
+from beatd.config.entry_spec import DEFAULTS, ENTRY, NEEDED
 from beatd.config.fields import ABOUT_SECTIONS, OPTIONS, SECTIONS, Field, Fields
+from beatd.config.schema_types import DEFINITIONS, INTERVAL, TEXT, JsonSchema, accepted, definition, either
 from beatd.config.settings import FILE, SECRETS, STATE_DIR, STRUCTS, TOP
-from beatd.config.shapes import DEFAULTS, ENTRY, NEEDED
-from beatd.config.size import size_text
+from beatd.config.values import size_text
 from beatd.model import Options, Policies
 from beatd.schedules import duration_text
 

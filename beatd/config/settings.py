@@ -10,11 +10,11 @@ import msgspec
 from msgspec import UNSET
 
 from beatd.config import values
-from beatd.config.accepts import TEXT, accepts, list_of
-from beatd.config.faults import Report
+from beatd.config.environment import Substituted
+from beatd.config.errors import ErrorReport
 from beatd.config.fields import SECTIONS, Field, Fields, read_fields, read_value, refuse_unknown
-from beatd.config.values import Wrong, told
-from beatd.config.variables import Substituted
+from beatd.config.schema_types import TEXT, accepts, list_of
+from beatd.config.values import InvalidValue, shown
 from beatd.exceptions import WrongUrl
 from beatd.model import BrokerSettings, HistorySettings, LeaderSettings, LogSettings, RedisSettings, Settings
 from beatd.schedules import duration_text
@@ -44,7 +44,7 @@ _RENEWALS = 3
 """How often a lease is renewed in its time: with fewer, one lost renewal could end the leadership."""
 
 
-def read_settings(raw: Mapping[str, Any], file: FilePath, env: Mapping[str, str], report: Report) -> Settings:
+def read_settings(raw: Mapping[str, Any], file: FilePath, env: Mapping[str, str], report: ErrorReport) -> Settings:
     """The settings of the main file; what is faulty is reported and has its default."""
     refuse_unknown(raw, _TOP, report, lambda key: (key,))
     sections = {name: _section(name, raw.get(name, {}), file.parent, report) for name in SECTIONS}
@@ -64,7 +64,7 @@ def read_settings(raw: Mapping[str, Any], file: FilePath, env: Mapping[str, str]
     )
 
 
-def refuse_settings(raw: Mapping[str, Any], main: str, report: Report) -> None:
+def refuse_settings(raw: Mapping[str, Any], main: str, report: ErrorReport) -> None:
     """An included file has entries, and what holds for them; the daemon's settings are those of the main file."""
     for key in raw:
         if key == "include":
@@ -74,7 +74,7 @@ def refuse_settings(raw: Mapping[str, Any], main: str, report: Report) -> None:
     refuse_unknown(raw, _TOP, report, lambda key: (key,))
 
 
-def read_timezone(raw: Mapping[str, Any], default: str, report: Report) -> str:
+def read_timezone(raw: Mapping[str, Any], default: str, report: ErrorReport) -> str:
     """The time zone of a file."""
     if "timezone" not in raw:
         return default
@@ -82,10 +82,10 @@ def read_timezone(raw: Mapping[str, Any], default: str, report: Report) -> str:
     return default if read is UNSET else str(read)
 
 
-def _section(name: str, raw: Any, folder: FilePath, report: Report) -> Any:
+def _section(name: str, raw: Any, folder: FilePath, report: ErrorReport) -> Any:
     fields = SECTIONS[name]
     if not isinstance(raw, Mapping):
-        report.add((name,), f"expected a table, [{name}], got {told(raw)}")
+        report.add((name,), f"expected a table, [{name}], got {shown(raw)}")
         return STRUCTS[name]()
     in_files = [key for key in SECRETS if key in fields]
     refuse_unknown(raw, {**fields, **dict.fromkeys(map(FILE.format, in_files))}, report, lambda key: (name, key))
@@ -96,7 +96,7 @@ def _section(name: str, raw: Any, folder: FilePath, report: Report) -> Any:
     return STRUCTS[name](**_whole_url(name, read, raw, report))
 
 
-def _whole_url(section: str, read: dict[str, Any], raw: Mapping[str, Any], report: Report) -> dict[str, Any]:
+def _whole_url(section: str, read: dict[str, Any], raw: Mapping[str, Any], report: ErrorReport) -> dict[str, Any]:
     """The settings, with what stands beside the URL put into it."""
     beside = {key: read.pop(key) for key in BESIDE_URL if key in read}
     if not beside:
@@ -122,7 +122,7 @@ BESIDE_URL = ("host", "port", "username", "password")
 
 
 def _secrets(
-    section: str, keys: Iterable[str], raw: Mapping[str, Any], folder: FilePath, report: Report
+    section: str, keys: Iterable[str], raw: Mapping[str, Any], folder: FilePath, report: ErrorReport
 ) -> dict[str, Substituted]:
     """The settings that are kept in a file, with what is in it."""
     found = {}
@@ -149,19 +149,19 @@ def _content(folder: FilePath, raw: Any) -> Substituted:
     path = folder / values.text(raw)
     try:
         if path.exists() and not path.is_file():
-            raise Wrong(f"{told(raw)} is not a regular file")
+            raise InvalidValue(f"{shown(raw)} is not a regular file")
         with path.open(encoding="utf-8") as file:
             text = file.read(_LONGEST_SECRET + 1)
     except OSError as error:
-        raise Wrong(f"{told(raw)} cannot be read: {error.strerror}") from None
+        raise InvalidValue(f"{shown(raw)} cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:
-        raise Wrong(f"{told(raw)} cannot be read: it is not UTF-8") from None
+        raise InvalidValue(f"{shown(raw)} cannot be read: it is not UTF-8") from None
     if len(text) > _LONGEST_SECRET:
-        raise Wrong(f"{told(raw)} has more than {_LONGEST_SECRET} characters; expected one line")
-    return Substituted(text, str(told(raw)))
+        raise InvalidValue(f"{shown(raw)} has more than {_LONGEST_SECRET} characters; expected one line")
+    return Substituted(text, str(shown(raw)))
 
 
-def _timed(leader: LeaderSettings, raw: Any, report: Report) -> LeaderSettings:
+def _timed(leader: LeaderSettings, raw: Any, report: ErrorReport) -> LeaderSettings:
     """A ttl on its own brings its renewals with it; both together must fit."""
     if not isinstance(raw, Mapping) or "renew" not in raw:
         return msgspec.structs.replace(leader, renew_ms=max(1, leader.ttl_ms // _RENEWALS))
@@ -172,7 +172,7 @@ def _timed(leader: LeaderSettings, raw: Any, report: Report) -> LeaderSettings:
     return leader
 
 
-def _waiting(redis: RedisSettings, raw: Any, report: Report) -> RedisSettings:
+def _waiting(redis: RedisSettings, raw: Any, report: ErrorReport) -> RedisSettings:
     """Replicas are waited for in the time of one answer."""
     if redis.wait_replicas and redis.wait_timeout_ms >= redis.timeout_ms:
         wait, timeout = duration_text(redis.wait_timeout_ms), duration_text(redis.timeout_ms)
@@ -181,7 +181,7 @@ def _waiting(redis: RedisSettings, raw: Any, report: Report) -> RedisSettings:
     return redis
 
 
-def _include(raw: Any, report: Report) -> tuple[str, ...]:
+def _include(raw: Any, report: ErrorReport) -> tuple[str, ...]:
     patterns = read_value(_patterns, raw, "", report, ("include",))
     if patterns is UNSET:
         return ()
@@ -192,16 +192,16 @@ def _include(raw: Any, report: Report) -> tuple[str, ...]:
 @accepts(list_of(TEXT))
 def _patterns(raw: Any, _zone: str) -> list[Any]:
     if not isinstance(raw, list):
-        raise Wrong(f'expected a list of paths such as ["beat.d/*.toml"], got {told(raw)}')
+        raise InvalidValue(f'expected a list of paths such as ["beat.d/*.toml"], got {shown(raw)}')
     return raw
 
 
-def _allow_empty(raw: Mapping[str, Any], report: Report) -> bool:
+def _allow_empty(raw: Mapping[str, Any], report: ErrorReport) -> bool:
     read = read_value(values.flag, raw.get("allow_empty", False), "", report, ("allow_empty",))
     return read is True
 
 
-def _state_dir(raw: Mapping[str, Any], folder: FilePath, env: Mapping[str, str], report: Report) -> str:
+def _state_dir(raw: Mapping[str, Any], folder: FilePath, env: Mapping[str, str], report: ErrorReport) -> str:
     """Where the daemon may write, as an absolute path. systemd says it in ``STATE_DIRECTORY``."""
     given = read_value(_path, raw["state_dir"], "", report, ("state_dir",)) if "state_dir" in raw else UNSET
     if given is UNSET:
@@ -217,7 +217,7 @@ def _path(raw: Any, _zone: str) -> str:
     try:
         return str(FilePath(path).expanduser())
     except RuntimeError:
-        raise Wrong(f"{told(raw)}: there is no such home directory") from None
+        raise InvalidValue(f"{shown(raw)}: there is no such home directory") from None
 
 
 TOP: Fields = {

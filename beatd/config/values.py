@@ -1,28 +1,44 @@
-"""Readers of single values: what a setting may be, and the words for what it may not.
+"""Readers of single values: the values that a setting may have, and the words for those that it may not.
 
 A reader takes the raw value and the time zone that naive times are read in, and returns what the struct holds. It
-raises :class:`Wrong` (or ScheduleError, from the readers in :mod:`beatd.schedules`) with the reason.
+raises :class:`InvalidValue` (or ScheduleError, from the readers in :mod:`beatd.schedules`) with the reason. What goes
+into messages (arguments, headers, signatures) must be such that JSON, with Celery's marks, can carry it.
 """
 
 from __future__ import annotations
 
+import json
+import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, date, datetime, time
+from datetime import timezone as fixed_zone
+from decimal import Decimal
 from typing import Any
+from uuid import UUID
 
 from beatd import urls
-from beatd.config import accepts as said
-from beatd.config.accepts import accepts, either, matching, or_variable
-from beatd.config.faults import near, quoted
-from beatd.config.lines import Path
-from beatd.config.size import size_text
-from beatd.config.variables import Substituted, plain
-from beatd.epoch import in_range, to_ms
+from beatd.config import schema_types as said
+from beatd.config.environment import Substituted, plain
+from beatd.config.errors import near
+from beatd.config.schema_types import CARRIED, CARRIED_TABLE, SIGNATURE, accepts, either, list_of, matching, or_variable
+from beatd.config.toml_lines import KeyPath
 from beatd.exceptions import WrongUrl
+from beatd.message.protocol import HEADER_NAMES
 from beatd.schedules import duration_ms, zone
-from beatd.schedules.literals import shown
+from beatd.schedules.literals import quoted
+from beatd.schedules.literals import shown as literal_shown
+from beatd.timestamps import in_range, to_ms
 from beatd.urls import SENTINEL
+
+
+def size_text(size: int) -> str:
+    """Bytes, rounded as people say them."""
+    for unit, factor in (("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)):
+        if size >= factor:
+            return f"{size / factor:.1f}".removesuffix(".0") + f" {unit}"
+    return f"{size} B"
+
 
 Reader = Callable[[Any, str], Any]
 
@@ -39,29 +55,29 @@ MOST = 2**53 - 1
 """The largest whole number that JSON, Lua and Python all hold exactly."""
 
 
-class Wrong(ValueError):
+class InvalidValue(ValueError):
     """A value that cannot be used; the text says why and what would be right, and never what a variable stands for.
 
     ``inside`` are the keys from the value to the part of it that is meant.
     """
 
-    inside: Path = ()
+    inside: KeyPath = ()
 
 
-def told(value: object) -> str:
+def shown(value: object) -> str:
     """A value as messages show it: as TOML has it, short, and with variables unresolved."""
-    return quoted(value.written) if isinstance(value, Substituted) else shown(value)
+    return quoted(value.written) if isinstance(value, Substituted) else literal_shown(value)
 
 
 @accepts(said.TEXT)
 def text(value: Any, _zone: str = "") -> str:
     """Text of at least one character, none of them a control character."""
     if not isinstance(value, str):
-        raise Wrong(f"expected a string, got {told(value)}")
+        raise InvalidValue(f"expected a string, got {shown(value)}")
     if not value.strip():
-        raise Wrong("expected a string that is not empty")
+        raise InvalidValue("expected a string that is not empty")
     if _CONTROL.search(value):
-        raise Wrong(f"{told(value)} has a control character in it")
+        raise InvalidValue(f"{shown(value)} has a control character in it")
     return str(value)
 
 
@@ -71,7 +87,7 @@ def flag(value: Any, _zone: str = "") -> bool:
     if isinstance(value, Substituted) and value.lower() in {"true", "false"}:
         return value.lower() == "true"
     if not isinstance(value, bool):
-        raise Wrong(f"expected true or false, got {told(value)}")
+        raise InvalidValue(f"expected true or false, got {shown(value)}")
     return value
 
 
@@ -83,11 +99,11 @@ def whole(least: int, most: int = MOST) -> Reader:
     def reader(value: Any, _zone: str = "") -> int:
         number = int(value) if isinstance(value, Substituted) and re.fullmatch(r"-?[0-9]{1,18}", value) else value
         if isinstance(number, bool) or not isinstance(number, int):
-            raise Wrong(f"expected a whole number {bounds}, got {told(value)}")
+            raise InvalidValue(f"expected a whole number {bounds}, got {shown(value)}")
         if number > MOST:
-            raise Wrong(f"{told(value)} is too large: expected at most {min(most, MOST)}")
+            raise InvalidValue(f"{shown(value)} is too large: expected at most {min(most, MOST)}")
         if not least <= number <= most:
-            raise Wrong(f"expected a whole number {bounds}, got {told(value)}")
+            raise InvalidValue(f"expected a whole number {bounds}, got {shown(value)}")
         return number
 
     return reader
@@ -101,7 +117,7 @@ def choice(*known: str) -> Reader:
     def reader(value: Any, _zone: str = "") -> str:
         if not isinstance(value, str) or value not in known:
             hint = near(value, known) if isinstance(value, str) and not isinstance(value, Substituted) else ""
-            raise Wrong(f"expected {names}, got {told(value)}{hint}")
+            raise InvalidValue(f"expected {names}, got {shown(value)}{hint}")
         return str(value)
 
     return reader
@@ -114,7 +130,7 @@ def duration(least_ms: int = 0) -> Reader:
     def reader(value: Any, _zone: str = "") -> int:
         ms = duration_ms(plain(value))
         if ms < least_ms:
-            raise Wrong(f"expected a duration of at least {least_ms} ms, got {told(value)}")
+            raise InvalidValue(f"expected a duration of at least {least_ms} ms, got {shown(value)}")
         return ms
 
     return reader
@@ -125,13 +141,13 @@ def size(least: int, most: int) -> Reader:
 
     @accepts(or_variable(either(said.number(least, most, "integer"), matching(_SIZE.pattern))))
     def reader(value: Any, _zone: str = "") -> int:
-        written = value if isinstance(value, str) else told(value)
+        written = value if isinstance(value, str) else shown(value)
         found = _SIZE.fullmatch(written) if isinstance(value, str | int) and not isinstance(value, bool) else None
         if found is None:
-            raise Wrong(f'expected a number of bytes or a size such as "64KiB" or "1MB", got {told(value)}')
+            raise InvalidValue(f'expected a number of bytes or a size such as "64KiB" or "1MB", got {shown(value)}')
         number = int(found[1]) * _BYTES[(found[2] or "b").lower()]
         if not least <= number <= most:
-            raise Wrong(f"expected a size from {size_text(least)} to {size_text(most)}, got {told(value)}")
+            raise InvalidValue(f"expected a size from {size_text(least)} to {size_text(most)}, got {shown(value)}")
         return number
 
     return reader
@@ -150,11 +166,13 @@ def moment(value: Any, timezone: str) -> datetime:
         try:
             value = datetime.fromisoformat(value.strip())
         except ValueError:
-            raise Wrong(f'expected a time such as 2026-12-31T23:59:00 or "2026-12-31", got {told(value)}') from None
+            raise InvalidValue(
+                f'expected a time such as 2026-12-31T23:59:00 or "2026-12-31", got {shown(value)}'
+            ) from None
     if isinstance(value, date) and not isinstance(value, datetime):
         value = datetime.combine(value, time())
     if not isinstance(value, datetime):
-        raise Wrong(f"expected a time such as 2026-12-31T23:59:00, got {told(value)}")
+        raise InvalidValue(f"expected a time such as 2026-12-31T23:59:00, got {shown(value)}")
     if value.tzinfo is None:
         value = value.replace(tzinfo=zone(timezone).info)
     try:
@@ -162,7 +180,7 @@ def moment(value: Any, timezone: str) -> datetime:
     except OverflowError:
         instant = datetime.min.replace(tzinfo=UTC)
     if not in_range(to_ms(instant)):
-        raise Wrong(f"{told(value)} is out of range: expected a moment in the years 1970 to 9998 (UTC)")
+        raise InvalidValue(f"{shown(value)} is out of range: expected a moment in the years 1970 to 9998 (UTC)")
     return instant
 
 
@@ -175,7 +193,9 @@ def expires(value: Any, timezone: str) -> Any:
         if _INSTANT.match(value):
             return moment(value, timezone)
         if value.strip().isalpha():
-            raise Wrong(f'expected seconds, a duration such as "2h", a time, "auto" or "never", got {told(value)}')
+            raise InvalidValue(
+                f'expected seconds, a duration such as "2h", a time, "auto" or "never", got {shown(value)}'
+            )
     if isinstance(value, date):
         return moment(value, timezone)
     return duration(1)(value, timezone)
@@ -186,7 +206,9 @@ def timezone(value: Any, _zone: str = "") -> str:
     """The IANA name of a time zone; never the host's own."""
     name = text(value)
     if name.casefold() in {"local", "localtime", "posixrules"} or name.startswith(("posix/", "right/", "/")):
-        raise Wrong(f'{told(value)} is not an IANA name such as "Europe/Berlin"; the host\'s own zone is never used')
+        raise InvalidValue(
+            f'{shown(value)} is not an IANA name such as "Europe/Berlin"; the host\'s own zone is never used'
+        )
     zone(name)
     return name
 
@@ -196,7 +218,7 @@ def app(value: Any, _zone: str = "") -> str:
     """``MODULE`` or ``MODULE:APP``."""
     name = text(value)
     if not _APP.fullmatch(name):
-        raise Wrong(f'expected MODULE or MODULE:APP such as "proj.tasks:app", got {told(value)}')
+        raise InvalidValue(f'expected MODULE or MODULE:APP such as "proj.tasks:app", got {shown(value)}')
     return name
 
 
@@ -215,14 +237,14 @@ def url(*schemes: str, also: str = "") -> Reader:
             return address
         scheme = urls.scheme_of(address)
         if not scheme or not address.partition("://")[2]:
-            raise Wrong("not a URL: expected " + _forms(schemes, also))
+            raise InvalidValue("not a URL: expected " + _forms(schemes, also))
         if schemes and scheme not in schemes:
             shown = "" if isinstance(value, Substituted) else f", got {quoted(scheme + '://…')}"
-            raise Wrong("expected " + _forms(schemes, also) + shown)
+            raise InvalidValue("expected " + _forms(schemes, also) + shown)
         try:
             urls.RedisUrl.parse(address) if schemes else urls.check_broker(address)
         except WrongUrl as error:
-            raise Wrong(f"{error.shown}: {error.reason}") from None
+            raise InvalidValue(f"{error.shown}: {error.reason}") from None
         return address
 
     return reader
@@ -232,11 +254,11 @@ def url(*schemes: str, also: str = "") -> Reader:
 def secret(value: Any, _zone: str = "") -> str:
     """Text that is never shown, whatever is wrong with it."""
     if not isinstance(value, str):
-        raise Wrong(f"expected a string, got a {type(value).__name__}")
+        raise InvalidValue(f"expected a string, got a {type(value).__name__}")
     if not value.strip():
-        raise Wrong("expected a string that is not empty")
+        raise InvalidValue("expected a string that is not empty")
     if _CONTROL.search(value):
-        raise Wrong("it has a control character in it")
+        raise InvalidValue("it has a control character in it")
     return str(value)
 
 
@@ -245,10 +267,163 @@ def host(value: Any, _zone: str = "") -> str:
     """The name or address of a server."""
     name = text(value)
     if not urls.is_host(name):
-        raise Wrong(f"expected the name or address of a host, got {told(value)}")
+        raise InvalidValue(f"expected the name or address of a host, got {shown(value)}")
     return name
 
 
 def _forms(schemes: tuple[str, ...], also: str) -> str:
     forms = ", ".join(f"{scheme}://" for scheme in schemes) or "SCHEME://HOST"
     return f"{quoted(also)} or {forms}" if also else forms
+
+
+_MOST_BITS = 13_287
+"""4,000 digits: Python neither writes nor reads numbers of more than 4,300."""
+
+_JSON_LIST, _JSON_TABLE = matching(r"^\s*\["), matching(r"^\s*\{")
+
+
+def carried(value: Any) -> Any:
+    """A value that goes into a message: as it is if JSON can carry it (times, dates and the like by Celery's marks)."""
+    match value:
+        case Substituted():
+            return str(value)
+        case int() if value.bit_length() > _MOST_BITS:
+            raise InvalidValue("a number with more than 4,000 digits cannot be carried by JSON")
+        case None | bool() | str() | int() | date() | time() | UUID() | Decimal() | bytes():
+            if isinstance(value, datetime) and value.tzinfo is not None and type(value.tzinfo).__module__ != "datetime":
+                return _standard(value)
+            return value
+        case float():
+            if not math.isfinite(value):
+                raise InvalidValue(f"{value} cannot be carried by JSON; expected a finite number")
+            return value
+        case list() | tuple() | set() | frozenset():
+            return [_part(place, each) for place, each in enumerate(value)]
+        case Mapping():
+            return {_key(key): _part(key, each) for key, each in value.items()}
+    if callable(getattr(value, "__json__", None)):
+        return value
+    raise InvalidValue(f"{shown(value)} cannot be carried by JSON")
+
+
+def _part(key: str | int, value: Any) -> Any:
+    try:
+        return carried(value)
+    except InvalidValue as error:
+        error.inside = (key, *error.inside)
+        raise
+
+
+def _key(key: object) -> str:
+    if not isinstance(key, str):
+        raise InvalidValue(f"the key {shown(key)} cannot be carried by JSON; expected a string")
+    return key
+
+
+def _standard(value: datetime) -> datetime:
+    """The parser's own classes of zones replaced by the library's, which everything can copy, pickle and show."""
+    offset = value.utcoffset()
+    return value.replace(tzinfo=fixed_zone(offset) if offset else UTC)
+
+
+@accepts(or_variable(either(list_of(CARRIED), _JSON_LIST)))
+def arguments(value: Any, _zone: str = "") -> tuple[Any, ...]:
+    """A list that JSON can carry, or JSON text of one, which can have null."""
+    value = _parsed(value, "[", '"[null, 1]"')
+    if not isinstance(value, list | tuple):
+        raise InvalidValue(f"expected a list such as [16, 16], got {shown(value)}")
+    return tuple(carried(value))
+
+
+@accepts(or_variable(either(CARRIED_TABLE, _JSON_TABLE)))
+def keywords(value: Any, _zone: str = "") -> dict[str, Any]:
+    """A table that JSON can carry, or JSON text of one, which can have null."""
+    return table(_parsed(value, "{", """'{"limit": null}'"""))
+
+
+def _parsed(value: Any, start: str, example: str) -> Any:
+    """What JSON text stands for; anything else as it is."""
+    if not isinstance(value, str) or not value.lstrip(" \t\r\n").startswith(start):
+        return value
+    try:
+        return json.loads(value)
+    except (ValueError, RecursionError) as error:
+        why = error.msg if isinstance(error, json.JSONDecodeError) else "it cannot be parsed"
+        raise InvalidValue(f"not JSON: {why}; expected text such as {example}, got {shown(value)}") from None
+
+
+@accepts(CARRIED_TABLE)
+def table(value: Any, _zone: str = "") -> dict[str, Any]:
+    """A table that JSON can carry."""
+    if not isinstance(value, Mapping):
+        raise InvalidValue(f'expected a table such as {{ key = "value" }}, got {shown(value)}')
+    result: dict[str, Any] = carried(value)
+    return result
+
+
+_SET_BY = {
+    "eta": "countdown",
+    "expires": "expires",
+    "timelimit": "time_limit and soft_time_limit",
+    "shadow": "shadow",
+    "ignore_result": "ignore_result",
+    "task": "task",
+    "argsrepr": "args",
+    "kwargsrepr": "kwargs",
+}
+"""What to set in the entry instead of a header of Celery's."""
+
+RESERVED_HEADERS = HEADER_NAMES | {"compression", "periodic_task_name", "celery_beat_task"}
+RESERVED_PREFIX = "beatd-"
+
+
+_RESERVED = f"^(?:{RESERVED_PREFIX}.*|{'|'.join(sorted(RESERVED_HEADERS))})$"
+
+
+@accepts(CARRIED_TABLE | {"propertyNames": {"not": {"pattern": _RESERVED}}})
+def headers(value: Any, _zone: str = "") -> dict[str, Any]:
+    """A table of headers of the user's own, with values of JSON."""
+    if not isinstance(value, Mapping):
+        raise InvalidValue(f'expected a table such as {{ tenant = "example" }}, got {shown(value)}')
+    for name in value:
+        if name in RESERVED_HEADERS or (isinstance(name, str) and name.startswith(RESERVED_PREFIX)):
+            raise _reserved(name)
+    result: dict[str, Any] = carried(value)
+    return result
+
+
+def _reserved(name: str) -> InvalidValue:
+    instead = f"; set {_SET_BY[name]} of the entry" if name in _SET_BY else "; use another name"
+    wrong = InvalidValue(f"the header {quoted(name)} is reserved: Celery or beatd sets it in each message{instead}")
+    wrong.inside = (name,)
+    return wrong
+
+
+@accepts(either(SIGNATURE, list_of(SIGNATURE)))
+def signatures(value: Any, _zone: str = "") -> list[dict[str, Any]]:
+    """Tasks that follow: names, or tables with ``task`` and, as wanted, ``args``, ``kwargs`` and ``options``."""
+    return [_signature(each) for each in (value if isinstance(value, list | tuple) else [value])]
+
+
+def _signature(value: Any) -> dict[str, Any]:
+    fields = {"task": text(value)} if isinstance(value, str) else value
+    if not isinstance(fields, Mapping) or "task" not in fields:
+        raise InvalidValue(
+            f'expected the name of a task, or a table such as {{ task = "tasks.add" }}, got {shown(value)}'
+        )
+    for key in fields:
+        if key not in _SIGNATURE and key != "task":
+            raise InvalidValue(f"a signature has no {quoted(str(key))}{near(str(key), (*_SIGNATURE, 'task'))}")
+    made = {**_SIGNATURE, **fields, "task": text(fields["task"])}
+    for key, kind, words in (
+        ("args", list | tuple, "a list"),
+        ("kwargs", Mapping, "a table"),
+        ("options", Mapping, "a table"),
+    ):
+        if not isinstance(made[key], kind):
+            raise InvalidValue(f"{key} of a signature: expected {words}, got {shown(made[key])}")
+    result: dict[str, Any] = carried(made)
+    return result
+
+
+_SIGNATURE: dict[str, Any] = {"args": [], "kwargs": {}, "options": {}, "subtask_type": None, "immutable": False}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from beatd.schedules.fields import DAY_OF_MONTH, DAY_OF_WEEK, HOUR, MINUTE, MONTH, Field
+from beatd.schedules.cron_field import DAY_OF_MONTH, DAY_OF_WEEK, HOUR, MINUTE, MONTH, CronField
 
 _FIELDS = (MINUTE, HOUR, DAY_OF_MONTH, MONTH, DAY_OF_WEEK)
 _DAY_FIELDS = (2, 4)
@@ -29,7 +29,7 @@ def plain_times(times: str) -> tuple[str, list[str]]:
     return " ".join(parts), changes
 
 
-def _plain(part: str, field: Field) -> str:
+def _plain(part: str, field: CronField) -> str:
     if found := _STEP.fullmatch(part):
         return _without_long_step(part, found, field)
     if found := _RANDOM.fullmatch(part):
@@ -38,7 +38,7 @@ def _plain(part: str, field: Field) -> str:
     return part
 
 
-def _without_long_step(part: str, found: re.Match[str], field: Field) -> str:
+def _without_long_step(part: str, found: re.Match[str], field: CronField) -> str:
     first = field.low if found[1] else int(found[2])
     last = field.high if found[1] or not found[3] else int(found[3])
     step = int(found[4])

@@ -5,18 +5,15 @@ answer is strictly later than ``t``, no run between the two is left out, and equ
 host. Instants are UTC; a zone's wall clock is consulted only inside, by IANA name.
 """
 
-from beatd.schedules.bind import bind
 from beatd.schedules.blackout import Blackout, parse_blackout
 from beatd.schedules.crontab import crontab
 from beatd.schedules.duration import duration_ms, duration_text
-from beatd.schedules.interval import every
-from beatd.schedules.jitter import jittered, jittered_ms
-from beatd.schedules.once import once
+from beatd.schedules.interval import bind, every
 from beatd.schedules.parse import parse
-from beatd.schedules.schedule import Schedule
-from beatd.schedules.search import dst_note, latest, latest_ms, period_ms
+from beatd.schedules.schedule import Schedule, once
+from beatd.schedules.search import dst_note, jittered, jittered_ms, latest, latest_ms, period_ms
 from beatd.schedules.solar import solar
-from beatd.schedules.zone import zone
+from beatd.schedules.timezone import zone
 
 __all__ = [
     "Blackout",

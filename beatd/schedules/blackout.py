@@ -9,14 +9,13 @@ from datetime import date, datetime, time, timedelta
 from typing import Protocol
 from weakref import WeakValueDictionary
 
-from beatd.epoch import to_ms
 from beatd.exceptions import ScheduleError
-from beatd.schedules.cronstring import read_cron
-from beatd.schedules.duration import duration_ms, duration_text
-from beatd.schedules.instants import OutOfRange, instant_ms, wall_ms
+from beatd.schedules.cron_parser import read_cron
+from beatd.schedules.duration import OutOfRange, duration_ms, duration_text, instant_ms, wall_ms
 from beatd.schedules.literals import quoted, toml
 from beatd.schedules.schedule import Schedule
-from beatd.schedules.zone import DAY, Zone, zone
+from beatd.schedules.timezone import DAY, Zone, zone
+from beatd.timestamps import to_ms
 
 _TIME_RANGE = re.compile(r"(\d{1,2}):(\d{2})(?::(\d{2}))?\s*-\s*(\d{1,2}):(\d{2})(?::(\d{2}))?")
 _EXPECTED = (

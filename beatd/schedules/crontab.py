@@ -7,11 +7,10 @@ from functools import reduce
 from operator import or_
 
 from beatd.exceptions import ScheduleError
-from beatd.schedules.cron import Cron, Dst, cron
-from beatd.schedules.days import days
-from beatd.schedules.fields import DAY_OF_MONTH, DAY_OF_WEEK, HOUR, MINUTE, MONTH, Field, mask_of, read_field
+from beatd.schedules.cron import Cron, Dst, cron, days
+from beatd.schedules.cron_field import DAY_OF_MONTH, DAY_OF_WEEK, HOUR, MINUTE, MONTH, CronField, mask_of, read_field
 from beatd.schedules.literals import toml
-from beatd.schedules.zone import zone
+from beatd.schedules.timezone import zone
 
 Spec = int | str | Iterable[int | str]
 
@@ -57,7 +56,7 @@ def read_table(table: Mapping[str, object], timezone: str, dst: Dst) -> Cron:
     return crontab(**table, timezone=timezone, dst=dst)  # type: ignore[arg-type]
 
 
-def _mask(value: object, field: Field) -> int:
+def _mask(value: object, field: CronField) -> int:
     if isinstance(value, str):
         return read_field(value, field, celery=True)
     if isinstance(value, int) and not isinstance(value, bool):

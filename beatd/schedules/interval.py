@@ -1,15 +1,19 @@
-"""Intervals: a grid of ``anchor + k·every`` in whole milliseconds of UTC. It cannot drift; DST does not touch it."""
+"""Intervals: a grid of ``anchor + k·every`` in whole milliseconds of UTC. It cannot drift; DST does not touch it.
+
+An interval that nobody has anchored begins at the moment at which its entry was first seen.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
+from weakref import WeakValueDictionary
 
-from beatd.epoch import EARLIEST_MS, LAST_MS
 from beatd.exceptions import ScheduleError
-from beatd.schedules.duration import duration_ms, duration_text
-from beatd.schedules.instants import instant_ms, instant_text
-from beatd.schedules.schedule import Moments
-from beatd.schedules.zone import DAY, Zone, zone
+from beatd.schedules.duration import duration_ms, duration_text, instant_ms, instant_text
+from beatd.schedules.schedule import BaseSchedule, Schedule, Union, union
+from beatd.schedules.timezone import DAY, Zone, zone
+from beatd.timestamps import EARLIEST_MS, LAST_MS, to_ms
 
 SHORTEST_MS = 10
 #: Celery's units for ``relative``: the largest that the interval holds (else the second).
@@ -17,7 +21,7 @@ RELATIVE_UNITS = (DAY * 1000, 3_600_000, 60_000, 1000)
 
 
 @dataclass(frozen=True, slots=True, repr=False, weakref_slot=True)
-class Interval(Moments):
+class Interval(BaseSchedule):
     """Every so many milliseconds. Build it with ``every`` or ``parse``."""
 
     every_ms: int
@@ -42,7 +46,7 @@ class Interval(Moments):
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False, weakref_slot=True)
-class Relative(Moments):
+class Relative(BaseSchedule):
     """Celery's ``relative=True``: one interval after the last run, rounded down to the interval's unit.
 
     The unit is the day, hour, minute or second: the largest that the interval holds, on the zone's wall clock.
@@ -124,3 +128,22 @@ def every(
         return Relative(ms, zone(timezone))
     known = zone(timezone)
     return Interval(ms, None if anchor is None else instant_ms(anchor, known, "anchor") % ms)
+
+
+_bound: WeakValueDictionary[tuple[int, int], Interval] = WeakValueDictionary()
+
+
+def bind(schedule: Schedule, first_seen: datetime) -> Schedule:
+    """The schedule with its phase: an interval without an anchor, alone or in a union, gets it from ``first_seen``.
+
+    All others stay as they are. Only the phase is kept, so that intervals that run together are one object.
+    """
+    if isinstance(schedule, Union):
+        parts = tuple(bind(part, first_seen) for part in schedule.parts)
+        return union(parts) if any(new is not old for new, old in zip(parts, schedule.parts, strict=True)) else schedule
+    if not isinstance(schedule, Interval) or schedule.phase_ms is not None:
+        return schedule
+    key = (schedule.every_ms, to_ms(first_seen) % schedule.every_ms)
+    if (known := _bound.get(key)) is None:
+        known = _bound[key] = Interval(*key)
+    return known

@@ -11,15 +11,13 @@ from weakref import WeakValueDictionary
 
 from beatd.exceptions import ScheduleError
 from beatd.schedules.cron import Cron, Dst
-from beatd.schedules.cronstring import ALIASES, is_hashed, read_cron
+from beatd.schedules.cron_parser import ALIASES, is_hashed, read_cron
 from beatd.schedules.crontab import NAMES, read_table
 from beatd.schedules.interval import Relative, every
 from beatd.schedules.literals import quoted, toml
-from beatd.schedules.once import once
-from beatd.schedules.schedule import Moments, Schedule
+from beatd.schedules.schedule import BaseSchedule, Schedule, once, union
 from beatd.schedules.solar import solar
-from beatd.schedules.union import union
-from beatd.schedules.zone import zone
+from beatd.schedules.timezone import zone
 
 _EVERY = re.compile(r"@?every\s", re.IGNORECASE)
 #: Which keys make which kind of table; the first key is the one that names the kind.
@@ -28,7 +26,7 @@ _EXPECTED = (
     'expected seconds (30), a duration ("1h30m"), a cron string ("30 7 * * mon"), or a table with every, cron, at, '
     "solar or Celery's crontab fields"
 )
-_known: WeakValueDictionary[tuple[object, ...], Moments] = WeakValueDictionary()
+_known: WeakValueDictionary[tuple[object, ...], BaseSchedule] = WeakValueDictionary()
 
 
 def parse(value: object, *, timezone: str = "UTC", name: str = "", dst: Dst = "cron") -> Schedule:
@@ -43,7 +41,7 @@ def parse(value: object, *, timezone: str = "UTC", name: str = "", dst: Dst = "c
 
     Raises ScheduleError, which names what is wrong and what would be right.
     """
-    if not isinstance(value, str) and isinstance(value, Moments):  # an abstract class: the slower question second
+    if not isinstance(value, str) and isinstance(value, BaseSchedule):  # an abstract class: the slower question second
         if not isinstance(value, Cron | Relative) or not value.zone.is_open:
             return value
         if isinstance(value, Cron) and value.skip:
@@ -54,7 +52,7 @@ def parse(value: object, *, timezone: str = "UTC", name: str = "", dst: Dst = "c
     said = value if isinstance(value, str) else _as_key(value)
     key = (type(value), said, timezone, dst, name if is_hashed(said) else "")
     if (known := _known.get(key)) is None:
-        known = _known[key] = cast(Moments, _read(value, timezone, name, dst))
+        known = _known[key] = cast(BaseSchedule, _read(value, timezone, name, dst))
     return known
 
 

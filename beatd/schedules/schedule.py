@@ -1,13 +1,20 @@
-"""What every kind of schedule is: a frozen value with one method."""
+"""The schedule: a frozen value with one method; one run at one moment, and the union of several schedules.
+
+An entry with a union runs whenever one of them does, and once when several do at the same moment.
+"""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from dataclasses import dataclass
 from datetime import datetime
 from hashlib import blake2b
 from typing import Protocol, runtime_checkable
 
-from beatd.epoch import from_ms, to_ms
+from beatd.schedules.duration import instant_ms, instant_text
+from beatd.schedules.timezone import zone
+from beatd.timestamps import from_ms, to_ms
 
 #: Longest fingerprint that is written out; longer meanings are hashed.
 FINGERPRINT_LENGTH = 64
@@ -32,7 +39,7 @@ class Schedule(Protocol):
         """A short stable text that changes if and only if the meaning does: fields, zone and DST rule."""
 
 
-class Moments(ABC):
+class BaseSchedule(ABC):
     """The base of all kinds: equality by meaning, and datetimes on top of integers.
 
     ``meaning`` is the canonical text of everything that decides when the schedule runs, and of nothing else.
@@ -60,7 +67,7 @@ class Moments(ABC):
         return shorten(self.meaning)
 
     def __eq__(self, other: object) -> bool:
-        return self is other or (isinstance(other, Moments) and self.meaning == other.meaning)
+        return self is other or (isinstance(other, BaseSchedule) and self.meaning == other.meaning)
 
     def __hash__(self) -> int:
         return hash(self.meaning)
@@ -77,3 +84,52 @@ def shorten(meaning: str) -> str:
     if len(meaning) <= FINGERPRINT_LENGTH:
         return meaning
     return f"{meaning.split(' ', 1)[0]} {blake2b(meaning.encode(), digest_size=16).hexdigest()}"
+
+
+@dataclass(frozen=True, slots=True, repr=False, weakref_slot=True)
+class Once(BaseSchedule):
+    """A single run, ``at_ms`` milliseconds since the epoch. Build it with ``once`` or ``parse``."""
+
+    at_ms: int
+
+    def next_after_ms(self, t_ms: int, /) -> int | None:
+        return self.at_ms if self.at_ms > t_ms else None
+
+    @property
+    def notation(self) -> object:
+        return {"at": instant_text(self.at_ms)}
+
+    @property
+    def meaning(self) -> str:
+        return f"once {instant_text(self.at_ms)}"
+
+
+def once(at: object, *, timezone: str = "UTC") -> Once:
+    """One run at that moment; a naive one is the wall time of ``timezone``. Raises ScheduleError."""
+    return Once(instant_ms(at, zone(timezone), "at"))
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False, weakref_slot=True)
+class Union(BaseSchedule):
+    """Whenever one of ``parts`` runs. Build it with ``parse([...])``."""
+
+    parts: tuple[Schedule, ...]
+
+    def next_after_ms(self, t_ms: int, /) -> int | None:
+        return min((due for part in self.parts if (due := part.next_after_ms(t_ms)) is not None), default=None)
+
+    @property
+    def notation(self) -> object:
+        return [part.notation for part in self.parts]
+
+    @property
+    def meaning(self) -> str:
+        return "union " + " | ".join(sorted(str(part) for part in self.parts))
+
+
+def union(parts: Iterable[Schedule]) -> Schedule:
+    """Their union: nested ones are flattened, equal ones are taken once, and a single one is itself."""
+    flat: dict[Schedule, None] = {}
+    for part in parts:
+        flat.update(dict.fromkeys(part.parts if isinstance(part, Union) else (part,)))
+    return Union(tuple(flat)) if len(flat) > 1 else next(iter(flat))

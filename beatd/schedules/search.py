@@ -1,16 +1,19 @@
-"""Questions about any schedule, answered by a few calls of its one method."""
+"""Search: questions about any schedule, answered by a few calls of its one method; and jitter.
+
+Jitter can be previewed: a hash of entry and nominal time, the same on every host and after every restart.
+"""
 
 from __future__ import annotations
 
 from datetime import datetime
+from hashlib import blake2b
 from typing import Literal
 
-from beatd.epoch import LAST_MS, from_ms, to_ms
 from beatd.exceptions import ScheduleError
-from beatd.schedules.bind import bind
 from beatd.schedules.cron import Cron
-from beatd.schedules.schedule import Schedule
-from beatd.schedules.union import Union
+from beatd.schedules.interval import bind
+from beatd.schedules.schedule import Schedule, Union
+from beatd.timestamps import LAST_MS, from_ms, to_ms
 
 
 def latest(schedule: Schedule, *, after: datetime, until: datetime) -> datetime | None:
@@ -75,3 +78,17 @@ def dst_note(schedule: Schedule, t: datetime) -> Literal["gap", "overlap"] | Non
 
 def _runs_at(schedule: Schedule, t_ms: int) -> bool:
     return schedule.next_after_ms(t_ms - 1) == t_ms
+
+
+def jittered(name: str, due_at: datetime, jitter_ms: int, next_due: datetime | None) -> datetime:
+    """When the run ``name`` due at ``due_at`` is sent: in [due_at, due_at + jitter], before ``next_due``."""
+    return from_ms(jittered_ms(name, to_ms(due_at), jitter_ms, None if next_due is None else to_ms(next_due)))
+
+
+def jittered_ms(name: str, due_ms: int, jitter_ms: int, next_due_ms: int | None) -> int:
+    """``jittered`` in milliseconds since the epoch."""
+    room = min(jitter_ms, min(LAST_MS + 1, LAST_MS + 1 if next_due_ms is None else next_due_ms) - due_ms - 1)
+    if room <= 0:
+        return due_ms
+    digest = blake2b(f"{name}@{due_ms}".encode(), digest_size=8).digest()
+    return due_ms + int.from_bytes(digest) % (room + 1)

@@ -9,12 +9,12 @@ from functools import lru_cache
 from math import degrees, floor
 from typing import Literal
 
-from beatd.epoch import EARLIEST_MS, LAST_MS
 from beatd.exceptions import ScheduleError
-from beatd.schedules.days import EPOCH_DAY, LAST_DAY
+from beatd.schedules.cron import EPOCH_DAY, LAST_DAY
 from beatd.schedules.literals import shown
-from beatd.schedules.schedule import Moments
-from beatd.schedules.zone import DAY
+from beatd.schedules.schedule import BaseSchedule
+from beatd.schedules.timezone import DAY
+from beatd.timestamps import EARLIEST_MS, LAST_MS
 
 #: The zenith angle in degrees of the sun's centre, and whether it comes up or goes down there; defined as in almanacs
 #: and in Celery: for sunrise and sunset the upper limb (16') is on the horizon, lifted by refraction (34').
@@ -37,7 +37,7 @@ ROUNDS = 3
 
 
 @dataclass(frozen=True, slots=True, repr=False, weakref_slot=True)
-class Solar(Moments):
+class Solar(BaseSchedule):
     """Each time that the sun does ``event`` at a place. Build it with ``solar`` or ``parse``."""
 
     event: str

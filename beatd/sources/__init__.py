@@ -9,8 +9,17 @@ overrule what a program registers or puts.
 
 from beatd.sources.app import load_app
 from beatd.sources.file import FileSource, log_refused
-from beatd.sources.merge import load, merge
-from beatd.sources.overlay import Amended, InForce, Overlay
-from beatd.sources.store import StoreSource
+from beatd.sources.merge import InForce, MergedSchedule, ScheduleChange, load, merge
+from beatd.sources.runtime import RuntimeSource
 
-__all__ = ["Amended", "FileSource", "InForce", "Overlay", "StoreSource", "load", "load_app", "log_refused", "merge"]
+__all__ = [
+    "FileSource",
+    "InForce",
+    "MergedSchedule",
+    "RuntimeSource",
+    "ScheduleChange",
+    "load",
+    "load_app",
+    "log_refused",
+    "merge",
+]

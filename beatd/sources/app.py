@@ -1,6 +1,6 @@
 """The registrations of an app: ``add_periodic_task`` and ``conf.beat_schedule``.
 
-The module is imported by a fresh process (:mod:`beatd.sources.app_dump`) each time. So a change of the module is seen,
+The module is imported by a fresh process (:mod:`beatd.sources.app_child`) each time. So a change of the module is seen,
 one that hangs or dies hurts nobody, and what it leaves in memory is not the daemon's.
 """
 
@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from beatd import config
 from beatd.exceptions import ConfigError, Fault
 from beatd.model import Entry
-from beatd.sources.child import ask
+from beatd.sources.child_process import ask
 
 WITHOUT_EFFECT = {
     "beat_cron_starting_deadline": "catch_up_window of an entry says how far back a missed run may lie",
@@ -58,7 +58,7 @@ def read_app(
     ConfigError with the user's own traceback if the module cannot be imported, ends its process, or takes longer than
     ``timeout`` seconds. A registration that cannot be read costs only itself. ``where`` is the fault's file.
     """
-    dump = ("beatd.sources.app_dump", (name, where, directory))
+    dump = ("beatd.sources.app_child", (name, where, directory))
     answer = ask(*dump, name=name, where=where, timeout=timeout)
     entries: list[Entry] = []
     refused = [Fault(*fault) for fault in answer["refused"]]

@@ -7,12 +7,12 @@ from typing import Any, NamedTuple
 
 import redis
 
-from beatd.epoch import LAST_MS
-from beatd.exceptions import StoreWentBack
-from beatd.store import records
-from beatd.store.client import Script, border
+from beatd.exceptions import StoreRolledBack
+from beatd.store import history
+from beatd.store.client import translate_errors
 from beatd.store.keys import Keys, shard_of
-from beatd.store.replicas import Replicas
+from beatd.store.script import Replicas, Script
+from beatd.timestamps import LAST_MS
 
 ADOPT_BATCH = 1_000
 """Entries read in one call: a call of this size keeps the server busy for about a millisecond."""
@@ -80,8 +80,8 @@ class Claim(NamedTuple):
     message: bytes = b""
     running: str = ""
     """``<run id> <ms until which it may run>``, for entries that mind overlaps."""
-    record: bytes = records.NONE
-    """What goes into the history, see :mod:`beatd.store.records`."""
+    record: bytes = history.NONE
+    """What goes into the history, see :mod:`beatd.store.history`."""
 
 
 class Claims:
@@ -89,7 +89,7 @@ class Claims:
 
     ``lease_value`` fences every call: :class:`~beatd.exceptions.TermLost` means that the term is over and that nothing
     was written. :class:`~beatd.exceptions.StoreUnavailable` leaves it open whether the write happened; repeating it is
-    harmless, because a run is claimed only once. :class:`~beatd.exceptions.StoreWentBack` means that claims which the
+    harmless, because a run is claimed only once. :class:`~beatd.exceptions.StoreRolledBack` means that claims which the
     store had confirmed are gone, and that the state is to be read again. ``keep`` is how many runs of an entry its
     history has at least.
     """
@@ -108,7 +108,7 @@ class Claims:
         self._replicas = replicas
         self._keys = keys.shard(shard)
         self._histories = keys.history("")
-        self._keep = keep * records.CELL
+        self._keep = keep * history.CELL
         self._shard, self._shards = shard, shards
         self._adopt = Script(client, "adopt")
         self._claim = Script(client, "claim")
@@ -148,7 +148,7 @@ class Claims:
             for number, left_out, *refusals in self._claim.stream(calls, self._replicas):
                 self._confirmed = number
                 yield Claimed(frozenset(left_out), [_refusal(one) for one in refusals])
-        except StoreWentBack:
+        except StoreRolledBack:
             self._confirmed = 0
             raise
 
@@ -167,14 +167,14 @@ class Claims:
         keys = [self._keys.lease, self._keys.gaps, self._histories]
         for start in range(0, len(gaps), ADOPT_BATCH):
             batch = gaps[start : start + ADOPT_BATCH]
-            flat = (part for gap in batch for part in (*gap, records.missed(gap.after_ms, gap.before_ms)))
+            flat = (part for gap in batch for part in (*gap, history.missed(gap.after_ms, gap.before_ms)))
             self._pass_over(keys, [lease_value, GAPS_KEPT_MS, self._keep, *flat])
 
     def sweep(self, names: Iterable[str], *, lease_value: str, now_ms: int, keep_ms: int) -> list[str]:
         """Forget the state of this shard's entries that have not been among ``names`` for ``keep_ms``; returns their
         names."""
         present, too_old = frozenset(names), now_ms - keep_ms
-        with border(self._client):
+        with translate_errors(self._client):
             known = self._mine(self._client.hkeys(self._keys.known))
             marked: list[Any] = self._client.zrange(self._keys.gone, 0, -1, withscores=True)
         gone = {

@@ -1,15 +1,15 @@
 """Connections to the state store, and the border where redis-py's errors turn into beatd's.
 
-Every socket has a timeout; nothing here retries: who calls knows whether a repeat is harmless.
+Every socket has a timeout; nothing here retries: the caller knows whether a repeat is harmless. With ``sentinel://``
+clients follow a primary: sentinels are asked where it is when a connection is opened, and once a second.
 """
 
 from __future__ import annotations
 
-import functools
 import re
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from importlib.resources import files
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -31,13 +31,110 @@ from redis.exceptions import (
     TryAgainError,
 )
 from redis.retry import Retry
+from redis.sentinel import MasterNotFoundError, SentinelConnectionPool
 from redis.sentinel import MasterNotFoundError as NoPrimary
 
-from beatd.exceptions import StoreRefused, StoreUnavailable, StoreWentBack, TermLost, WrongUrl
-from beatd.store import sentinel
-from beatd.store.keys import type_of
-from beatd.store.replicas import Replicas
+from beatd.exceptions import StoreRefused, StoreRolledBack, StoreUnavailable, TermLost, WrongUrl
 from beatd.urls import RedisUrl
+
+ASK_S = 1.0
+"""Seconds at most for a sentinel to answer: it only has to look into its memory, and another one can be asked."""
+
+LOOK_EVERY_S = 1.0
+"""A primary that is replaced while it lives is told so up to ten seconds later, and what it takes until then is lost.
+So whoever uses a connection finds out by itself whether it still leads to the primary."""
+
+_SHARE = 0.1
+"""How much of the time may go into that while sentinels are slow to answer."""
+
+
+class Sentinels:
+    """Those that watch one service, in the order in which they are asked: the one that answered last comes first."""
+
+    def __init__(self, url: RedisUrl, options: dict[str, Any]) -> None:
+        self.place = url.place
+        self._order = url.sentinels
+        self._options = options
+
+    def discover_master(self, service: str) -> tuple[str, int]:
+        """Where the primary is; called by redis-py's pool.
+
+        Raises ``MasterNotFoundError`` while there is none or nobody can be asked, and ``ResponseError`` when all
+        sentinels answer and refuse, which somebody has to put right.
+        """
+        said, refusals = [], 0
+        for sentinel in self._order:
+            try:
+                address = self._ask(sentinel, service)
+            except (redis.ResponseError, redis.AuthenticationError) as error:
+                refusals += 1
+                said.append(f"{sentinel[0]}:{sentinel[1]}: {_in_words(error, service)}")
+            except redis.RedisError as error:
+                said.append(f"{sentinel[0]}:{sentinel[1]}: {error}")
+            else:
+                self._order = (sentinel, *(one for one in self._order if one != sentinel))
+                return address
+        kind = redis.ResponseError if refusals == len(said) else MasterNotFoundError
+        raise kind(f"no sentinel names a primary ({'; '.join(said)})")
+
+    def _ask(self, sentinel: tuple[str, int], service: str) -> tuple[str, int]:
+        host, port = sentinel
+        # a connection for each question: they are rare, and one that was kept would be stale when it is needed
+        with redis.Redis(host=host, port=port, **self._options) as client:
+            state: dict[str, Any] = client.sentinel_master(service)
+        if state["is_sdown"] or state["is_odown"]:
+            raise MasterNotFoundError(f"{service} at {state['ip']}:{state['port']} is down")
+        return str(state["ip"]), int(state["port"])
+
+
+class PrimaryPool(SentinelConnectionPool):
+    """Connections to the primary. Those to a former one are not used again."""
+
+    _look_at = 0.0
+
+    def get_connection(self, *args: Any, **kwargs: Any) -> Any:
+        """One that is connected; raises redis-py's errors."""
+        if time.monotonic() >= self._look_at:
+            self._look()
+        return super().get_connection(*args, **kwargs)
+
+    def _look(self) -> None:
+        started = time.monotonic()
+        with suppress(redis.RedisError):  # connections that work are used while no sentinel can say better
+            self.get_master_address()  # type: ignore[no-untyped-call]
+        took = time.monotonic() - started
+        self._look_at = started + max(LOOK_EVERY_S, took / _SHARE)
+
+
+def connect_through_sentinels(url: RedisUrl, options: dict[str, Any]) -> redis.Redis:
+    """A client of whatever is the primary of the service at ``url``; ``options`` are redis-py's for a connection."""
+    asking = {key: value for key, value in options.items() if key.startswith(("socket_", "ssl_"))}
+    for key in ("socket_timeout", "socket_connect_timeout"):
+        asking[key] = min(asking[key], ASK_S)
+    asking |= {
+        "retry": options["retry"],
+        "username": url.sentinel_username,
+        "password": url.sentinel_password,
+        "ssl": url.tls,
+    }
+    sentinels = Sentinels(url, asking)
+    pool = PrimaryPool(url.service, sentinels, ssl=url.tls, **options)  # type: ignore[no-untyped-call]
+    return redis.Redis.from_pool(pool)
+
+
+def service_of(client: redis.Redis) -> str | None:
+    """The service that a client follows, and the sentinels that it asks; ``None`` for one with a fixed address."""
+    pool = client.connection_pool
+    return pool.sentinel_manager.place if isinstance(pool, PrimaryPool) else None
+
+
+def _in_words(error: redis.RedisError, service: str) -> str:
+    text = str(error)
+    if "No such master" in text:
+        return f"it watches no service named {service!r}"
+    if isinstance(error, redis.AuthenticationError) and ("HELLO" in text or "Authentication required" in text):
+        return "it demands a password; add ?sentinel_password=… to the URL"
+    return text
 
 
 def connect(url: str | RedisUrl, *, timeout_ms: int = 5_000, name: str = "beatd") -> redis.Redis:
@@ -63,7 +160,7 @@ def connect(url: str | RedisUrl, *, timeout_ms: int = 5_000, name: str = "beatd"
         options |= {"socket_connect_timeout": seconds, "socket_keepalive": True}
     options |= parsed.arguments
     if parsed.service is not None:
-        return sentinel.connect(parsed, options)
+        return connect_through_sentinels(parsed, options)
     kind = UnixDomainSocketConnection if parsed.path is not None else SSLConnection if parsed.tls else Connection
     return redis.Redis.from_pool(redis.ConnectionPool(connection_class=kind, **options))
 
@@ -73,7 +170,7 @@ _FILES = ("ssl_ca_certs", "ssl_ca_path", "ssl_certfile", "ssl_keyfile")
 
 
 @contextmanager
-def border(client: redis.Redis) -> Iterator[None]:
+def translate_errors(client: redis.Redis) -> Iterator[None]:
     """Let beatd's errors out instead of redis-py's; the texts name the server and never its password."""
     try:
         yield
@@ -90,7 +187,7 @@ def translated(error: RedisError, place: str) -> Exception:
         case ResponseError() if text.startswith("FENCED"):
             return TermLost(text)
         case ResponseError() if text.startswith("WENTBACK"):
-            return StoreWentBack(f"state store {place} lost writes that it had confirmed: {text.partition(' ')[2]}")
+            return StoreRolledBack(f"state store {place} lost writes that it had confirmed: {text.partition(' ')[2]}")
         case ResponseError() if text.startswith("CORRUPT"):
             return StoreRefused(f"state store {place}: {text.partition(' ')[2]}")
         case AuthenticationError() if "HELLO" in text or "Authentication required" in text:
@@ -135,106 +232,9 @@ _PASSING = ("LOADING", "READONLY", "OOM", "MASTERDOWN", "BUSY", "TRYAGAIN", "CLU
 
 def place_of(client: redis.Redis) -> str:
     """Where a client's server is, for people: ``host:port/db``, the socket's path, or the service of sentinels."""
-    if service := sentinel.place_of(client):
+    if service := service_of(client):
         return service
     options = client.connection_pool.connection_kwargs
     if path := options.get("path"):
         return str(path)
     return f"{options.get('host', 'localhost')}:{options.get('port', 6379)}/{options.get('db', 0)}"
-
-
-class Script:
-    """One ``lua/*.lua`` file. Called with the server's copy; sent again when the server has lost it.
-
-    ``prelude`` is another file, whose functions it calls.
-    """
-
-    def __init__(self, client: redis.Redis, name: str, *, prelude: str | None = None) -> None:
-        self._client = client
-        self._call = client.register_script((_source(prelude) if prelude else "") + _source(name))
-
-    def __call__(self, keys: Sequence[str | bytes], args: Sequence[Any]) -> Any:
-        """Run it; raises :class:`TermLost`, :class:`StoreUnavailable` or :class:`StoreRefused`."""
-        with naming(self._client, keys):
-            return self._call(keys=keys, args=args)
-
-    def stream(
-        self, calls: Iterable[tuple[Sequence[str], Sequence[Any]]], replicas: Replicas | None = None
-    ) -> Iterator[Any]:
-        """The answers to many calls, in order. The next call is made ready while the server works on the one before.
-
-        With ``replicas`` an answer is handed out when these have confirmed what the call wrote, or did not in time.
-        Raises as a single call does; what became of the calls under way is then unknown.
-        """
-        touched: set[str] = set()
-        replicas = replicas if replicas and replicas.command else None
-        with naming(self._client, touched):
-            connection: Any = self._client.connection_pool.get_connection()
-            under_way = 0
-            try:
-                for keys, args in calls:
-                    touched.update(keys)
-                    # EVAL, not EVALSHA: a server that has lost the script must not stop a stream half way
-                    connection.send_command("EVAL", self._call.script, len(keys), *keys, *args)
-                    if replicas:
-                        connection.send_command(*replicas.command)
-                    under_way += 1
-                    if under_way > 1:
-                        answer = _read(connection, replicas)
-                        under_way -= 1
-                        yield answer
-                while under_way:
-                    answer = _read(connection, replicas)
-                    under_way -= 1
-                    yield answer
-            finally:
-                if under_way:
-                    connection.disconnect()  # an answer that nobody read would be taken for the next one's
-                self._client.connection_pool.release(connection)
-
-
-def _read(connection: Any, replicas: Replicas | None) -> Any:
-    """The answer to a call, and what replicas say of it."""
-    answer = connection.read_response()
-    if replicas:
-        try:
-            replicas.confirmed(connection.read_response())
-        except ResponseError:  # the right to wait was taken; what was claimed stays claimed
-            replicas.confirmed(0)
-    return answer
-
-
-@contextmanager
-def naming(client: redis.Redis, keys: Iterable[str | bytes]) -> Iterator[None]:
-    """A :func:`border` that names the key when one of them is of another type than beatd's."""
-    try:
-        with border(client):
-            yield
-    except StoreRefused as error:
-        if "WRONGTYPE" in str(error) and (foreign := _foreign(client, keys)):
-            raise StoreRefused(f"{error} ({foreign})") from error
-        raise
-
-
-def _foreign(client: redis.Redis, keys: Iterable[str | bytes]) -> str:
-    """Which of the keys are not beatd's own, in words; empty if that cannot be found out."""
-    names = [key.decode() if isinstance(key, bytes) else key for key in keys]
-    try:
-        with client.pipeline(transaction=False) as pipeline:
-            for name in names:
-                pipeline.type(name)
-            found = [raw.decode() for raw in pipeline.execute()]
-    except redis.RedisError:
-        return ""
-    there = {name: kind for name, kind in zip(names, found, strict=True) if kind != "none"}
-    wrong = [
-        f"the key {name} is a {kind} and should be a {wanted}"
-        for name, kind in there.items()
-        if (wanted := type_of(name)) is not None and kind != wanted
-    ]
-    return "; ".join(wrong or [f"the key {name} is a {kind}" for name, kind in there.items() if type_of(name) is None])
-
-
-@functools.cache
-def _source(name: str) -> str:
-    return files("beatd.store").joinpath("lua", f"{name}.lua").read_text()

@@ -21,8 +21,9 @@ import msgspec
 import redis
 
 from beatd.exceptions import StoreUnavailable
-from beatd.store.client import Script, border
+from beatd.store.client import translate_errors
 from beatd.store.keys import Keys
+from beatd.store.script import Script
 
 KEPT = 10_000
 """Letters that are kept."""
@@ -42,7 +43,7 @@ _LOCK_MS = 30_000
 _LOCK_WITHIN_S = 10.0
 
 
-class Letter(NamedTuple):
+class DeadLetter(NamedTuple):
     """One letter."""
 
     raw: bytes
@@ -101,15 +102,15 @@ def written(message: bytes, *, reason: str, queue: str, at: str, worker: str = "
         return _encode({**facts, "message_base64": base64.b64encode(message).decode("ascii")})
 
 
-def read(raw: bytes) -> Letter:
+def read(raw: bytes) -> DeadLetter:
     """The letter in an element of the list; what somebody else has put there is one, too, and says so."""
     try:
         found = _decode(raw)
         message = base64.b64decode(found.message_base64) if found.message is None else found.message.encode()
     except (msgspec.MsgspecError, binascii.Error, RecursionError):
-        return Letter(raw, "not a letter of beatd", "", "", "", raw, len(raw))
+        return DeadLetter(raw, "not a letter of beatd", "", "", "", raw, len(raw))
     size = max(found.size, len(message))
-    return Letter(raw, found.reason, found.queue, found.at, found.worker, message, size)
+    return DeadLetter(raw, found.reason, found.queue, found.at, found.worker, message, size)
 
 
 class DeadLetters:
@@ -130,26 +131,26 @@ class DeadLetters:
         self._add(self._keys, [*BOUNDS, *letters])
 
     def count(self) -> int:
-        with border(self._client):
+        with translate_errors(self._client):
             return int(self._client.llen(self._key))
 
-    def __iter__(self) -> Iterator[Letter]:
+    def __iter__(self) -> Iterator[DeadLetter]:
         """All of them, the newest first; some at a time, from the list as it is when they are asked for."""
         start = 0
         while True:
-            with border(self._client):
+            with translate_errors(self._client):
                 page: Any = self._client.lrange(self._key, start, start + _PAGE - 1)
             yield from map(read, page)
             if len(page) < _PAGE:
                 return
             start += _PAGE
 
-    def remove(self, letters: Sequence[Letter]) -> int:
+    def remove(self, letters: Sequence[DeadLetter]) -> int:
         """Take these out for good; returns how many were still there."""
         pages = (letters[start : start + _PAGE] for start in range(0, len(letters), _PAGE))
         return sum(int(self._remove(self._keys, [letter.raw for letter in page])) for page in pages)
 
-    def requeue(self, letters: Sequence[Letter]) -> int:
+    def requeue(self, letters: Sequence[DeadLetter]) -> int:
         """Put the messages into their queues on this same server; returns how many letters were still there."""
         count = 0
         for start in range(0, len(letters), _PAGE):
@@ -167,7 +168,7 @@ class DeadLetters:
         """
         me, deadline = uuid.uuid4().hex, time.monotonic() + _LOCK_WITHIN_S
         while True:
-            with border(self._client):
+            with translate_errors(self._client):
                 if self._client.set(self._lock, me, nx=True, px=_LOCK_MS):
                     break
             if time.monotonic() > deadline:
@@ -176,6 +177,6 @@ class DeadLetters:
         try:
             yield
         finally:
-            with border(self._client):
+            with translate_errors(self._client):
                 if self._client.get(self._lock) == me.encode():
                     self._client.delete(self._lock)

@@ -11,9 +11,10 @@ from typing import Any, NamedTuple
 
 import redis
 
-from beatd import wire
 from beatd.exceptions import StoreRefused
-from beatd.store.client import Script, border
+from beatd.message import json_codec
+from beatd.store.client import translate_errors
+from beatd.store.script import Script
 
 _CLAIM_S = 60
 """For so long nobody else sends a body that somebody began to send."""
@@ -57,16 +58,16 @@ class Groups:
 
     def begin(self, group: str, size: int, shape: Any = None) -> None:
         """A header of ``size`` tasks is about to be sent; ``shape``: see :class:`Complete`."""
-        with border(self._client), self._client.pipeline(transaction=True) as pipeline:
+        with translate_errors(self._client), self._client.pipeline(transaction=True) as pipeline:
             pipeline.delete(group_key(group, ".c"))
             pipeline.set(group_key(group, ".s"), size, ex=self._keep_s or None)
             if shape is not None:
-                pipeline.set(group_key(group), wire.dumps({"result": shape}), ex=self._keep_s or None)
+                pipeline.set(group_key(group), json_codec.dumps({"result": shape}), ex=self._keep_s or None)
             pipeline.execute()
 
     def grow(self, group: str) -> None:
         """One more task was added to a header that is running."""
-        with border(self._client):
+        with translate_errors(self._client):
             self._client.incr(group_key(group, ".t"))
 
     def end(self, parts: Sequence[Part], owner: str) -> list[Complete]:
@@ -84,25 +85,25 @@ class Groups:
 
     def sent(self, group: str) -> None:
         """The body was sent, or given up."""
-        with border(self._client), self._client.pipeline(transaction=True) as pipeline:
+        with translate_errors(self._client), self._client.pipeline(transaction=True) as pipeline:
             pipeline.delete(*(group_key(group, suffix) for suffix in (".j", ".t", ".s", ".d")))
             pipeline.set(group_key(group, ".c"), "done", ex=_DONE_S)
             pipeline.execute()
 
     def save(self, group: str, shape: Any) -> None:
         """Keep the ``as_tuple`` of a ``GroupResult``."""
-        with border(self._client):
-            self._client.set(group_key(group), wire.dumps({"result": shape}), ex=self._keep_s or None)
+        with translate_errors(self._client):
+            self._client.set(group_key(group), json_codec.dumps({"result": shape}), ex=self._keep_s or None)
 
     def restore(self, group: str) -> Any:
         """What :meth:`save` kept, None if there is nothing."""
-        with border(self._client):
+        with translate_errors(self._client):
             raw: Any = self._client.get(group_key(group))
-        return None if raw is None else wire.loads(raw)["result"]
+        return None if raw is None else json_codec.loads(raw)["result"]
 
     def delete(self, group: str) -> None:
         """Undo :meth:`save`."""
-        with border(self._client):
+        with translate_errors(self._client):
             self._client.delete(group_key(group))
 
 
@@ -121,9 +122,9 @@ def group_key(group: str, suffix: str = "") -> str:
 
 def _complete(part: Part, answer: list[bytes]) -> Complete:
     shape, *ends = answer
-    return Complete(part, wire.loads(shape)["result"] if shape else None, [_end(raw) for raw in ends])
+    return Complete(part, json_codec.loads(shape)["result"] if shape else None, [_end(raw) for raw in ends])
 
 
 def _end(raw: bytes) -> tuple[str, str, Any]:
-    _, task_id, state, result = wire.loads(raw)
+    _, task_id, state, result = json_codec.loads(raw)
     return task_id, state, result

@@ -13,8 +13,9 @@ import msgspec
 import redis
 
 from beatd.exceptions import StoreError
-from beatd.store.client import Script, border
+from beatd.store.client import translate_errors
 from beatd.store.keys import Keys, shard_of
+from beatd.store.script import Script
 
 BATCH = 1_000
 """Names in one call."""
@@ -50,7 +51,7 @@ class HeldBack:
         for name in names:
             by_shard.setdefault(shard_of(name, self._shards), []).append(name)
         found: dict[str, HeldBackEntry] = {}
-        with border(self._client):
+        with translate_errors(self._client):
             for shard, own in by_shard.items():
                 for start in range(0, len(own), BATCH):
                     batch = own[start : start + BATCH]
@@ -61,7 +62,7 @@ class HeldBack:
     def all(self, at_most: int = 1000) -> dict[str, HeldBackEntry]:
         """Entries that are held back, the first ``at_most`` in no particular order."""
         found: dict[str, HeldBackEntry] = {}
-        with border(self._client):
+        with translate_errors(self._client):
             for shard in range(self._shards):
                 scanned = self._client.hscan_iter(self._key(shard), count=BATCH)
                 left = islice(scanned, at_most - len(found))
@@ -70,7 +71,7 @@ class HeldBack:
 
     def count(self) -> int:
         """How many entries are held back."""
-        with border(self._client), self._client.pipeline(transaction=False) as pipeline:
+        with translate_errors(self._client), self._client.pipeline(transaction=False) as pipeline:
             for shard in range(self._shards):
                 pipeline.hlen(self._key(shard))
             return sum(pipeline.execute())

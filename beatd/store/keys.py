@@ -179,7 +179,7 @@ class Keys:
         return f"{self._tag}:sent:{run_id}"
 
     def history(self, entry: str) -> str:
-        """string, for ever: the last runs of an entry, see :mod:`beatd.store.records`."""
+        """string, for ever: the last runs of an entry, see :mod:`beatd.store.history`."""
         return f"{self._tag}:history:{entry}"
 
     def named(self, what: str) -> str:

@@ -8,8 +8,9 @@ from types import MappingProxyType
 
 import redis
 
-from beatd.store.client import Script, border
+from beatd.store.client import translate_errors
 from beatd.store.keys import Keys
+from beatd.store.script import Script
 
 
 class Leases:
@@ -63,13 +64,13 @@ class Leases:
         Subscribed before it yields: a release that comes between a failed :meth:`take` and the wait is not missed.
         """
         channel: redis.client.PubSub
-        with border(self._client), self._client.pubsub(ignore_subscribe_messages=True) as channel:  # type: ignore[no-untyped-call]
+        with translate_errors(self._client), self._client.pubsub(ignore_subscribe_messages=True) as channel:  # type: ignore[no-untyped-call]
             channel.subscribe(self._keys.wake)
             channel.get_message(timeout=self._ttl_ms / 1000)  # the server's word that we are subscribed
             yield lambda seconds: self._heard(channel, seconds)
 
     def _heard(self, channel: redis.client.PubSub, seconds: float) -> bool:
-        with border(self._client):
+        with translate_errors(self._client):
             message = channel.get_message(timeout=seconds)
         return message is not None and message["data"] == b"released"
 

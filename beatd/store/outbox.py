@@ -12,8 +12,9 @@ from typing import Any, NamedTuple
 import redis
 
 from beatd.store import dead_letters
-from beatd.store.client import Script, border
+from beatd.store.client import translate_errors
 from beatd.store.keys import SHARDS_MAX, Keys
+from beatd.store.script import Script
 
 INHERIT_AT_ONCE = 10_000
 """Messages moved in one call from the outboxes of former shards: keeps the store busy for some milliseconds."""
@@ -56,7 +57,7 @@ class Outbox:
 
     def oldest(self, count: int) -> list[bytes]:
         """Up to ``count`` envelopes, the oldest first."""
-        with border(self._client):
+        with translate_errors(self._client):
             newest_first: list[Any] = self._client.lrange(self.key, -count, -1)
         return newest_first[::-1]
 

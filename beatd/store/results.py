@@ -15,16 +15,17 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple, Protocol
 
-from beatd import wire
 from beatd.exceptions import (
     MessageError,
     StoreRefused,
     StoreUnavailable,
     TimeoutError,  # noqa: A004 - Celery's name, kept
 )
-from beatd.store.client import Script, border, connect
+from beatd.message import json_codec
+from beatd.states import READY_STATES
+from beatd.store.client import connect, translate_errors
 from beatd.store.groups import Groups, NoGroups
-from beatd.store.outcomes import READY_STATES
+from beatd.store.script import Script
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +36,7 @@ _ATTEMPTS = 30
 """Failed looks at the store, one after the other, before a waiting client gives up."""
 
 Meta = dict[str, Any]
-"""A result document, decoded; see :mod:`beatd.store.outcomes`."""
+"""A result document, decoded; see :mod:`beatd.store.result_document`."""
 
 
 class Stored(NamedTuple):
@@ -128,17 +129,17 @@ class RedisResults:
             self._store(keys, [self._keep_s, *(result.document for result in results)])
 
     def get(self, task_id: str) -> Meta | None:
-        with border(self._client):
+        with translate_errors(self._client):
             raw = self._client.get(result_key(task_id))
         return None if raw is None else decode(raw)
 
     def get_many(self, task_ids: Sequence[str]) -> dict[str, Meta]:
-        with border(self._client):
+        with translate_errors(self._client):
             found: Any = self._client.mget([result_key(task_id) for task_id in task_ids]) if task_ids else []
         return {task_id: decode(raw) for task_id, raw in zip(task_ids, found, strict=True) if raw is not None}
 
     def forget(self, task_id: str) -> None:
-        with border(self._client):
+        with translate_errors(self._client):
             self._client.delete(result_key(task_id))
 
     def wait(
@@ -190,7 +191,7 @@ class RedisResults:
     @contextmanager
     def _subscribed(self, name: str) -> Iterator[Any]:
         """A connection that listens to one channel; kept for the next wait unless something went wrong with it."""
-        with border(self._client):
+        with translate_errors(self._client):
             channel = self._take()
             try:
                 channel.subscribe(name)
@@ -263,7 +264,7 @@ def result_key(task_id: str) -> str:
 
 def decode(raw: bytes | str) -> Meta:
     """The document; raises :class:`~beatd.exceptions.MessageError` for what is none."""
-    decoded: Any = wire.loads(raw if isinstance(raw, bytes) else raw.encode())
+    decoded: Any = json_codec.loads(raw if isinstance(raw, bytes) else raw.encode())
     if not isinstance(decoded, dict) or not isinstance(decoded.get("status"), str):
         raise MessageError("what is stored as the result of this task is not a result document")
     return {"result": None, **decoded}

@@ -16,7 +16,7 @@ from redis.exceptions import (
     ResponseError,
 )
 
-from beatd.store.client import IS_CLUSTER, border
+from beatd.store.client import IS_CLUSTER, translate_errors
 from beatd.store.keys import Keys
 
 _KEEP_MS = 10_000
@@ -33,7 +33,7 @@ def missing(client: redis.Redis, keys: Keys, queues: Iterable[str], *, state: bo
     Raises beatd's errors if the server cannot be asked at all.
     """
     found: list[str] = []
-    with border(client):
+    with translate_errors(client):
         if state:
             found += _tried(client, _commands(f"{keys.wake.rpartition(':')[0]}:check:{secrets.token_hex(6)}"))
             found += _channel(client, keys.wake)

@@ -15,21 +15,21 @@ from starlette.routing import Route
 
 from beatd.client.history import counts, facts, held_facts
 from beatd.clock import Clock
-from beatd.epoch import iso_ms
 from beatd.exceptions import StoreError
 from beatd.model import Entry
-from beatd.web import metrics, words
-from beatd.web.guard import Guard
-from beatd.web.outlook import Outlook, outlooks
+from beatd.planning.preview import Outlook, outlooks
+from beatd.timestamps import iso_ms
+from beatd.web import metrics, pages
+from beatd.web.entries import EntryListing
 from beatd.web.pages import Page, Slice, mismatch
-from beatd.web.plan import Plan
+from beatd.web.security import Guard
 from beatd.web.store_view import Document, StoreView
 
 PER_PAGE = 200
 FAULTS_SHOWN = 3
 
 
-def create(plan: Plan, store: StoreView, clock: Clock, *, hosts: Collection[str] | None) -> Starlette:
+def create(plan: EntryListing, store: StoreView, clock: Clock, *, hosts: Collection[str] | None) -> Starlette:
     """The ASGI application. It answers to the names in ``hosts``, or to all with ``None``."""
     site = Site(plan, store, clock)
     routes = [
@@ -51,7 +51,7 @@ def create(plan: Plan, store: StoreView, clock: Clock, *, hosts: Collection[str]
 class Site:
     """The endpoints. They are plain functions, which Starlette runs in threads: looking at the store blocks."""
 
-    def __init__(self, plan: Plan, store: StoreView, clock: Clock) -> None:
+    def __init__(self, plan: EntryListing, store: StoreView, clock: Clock) -> None:
         self._plan = plan
         self._store = store
         self._clock = clock
@@ -173,7 +173,7 @@ def _outlook_facts(each: Outlook) -> dict[str, Any]:
         "name": entry.name,
         "task": entry.task,
         "schedule": entry.schedule.notation,
-        "schedule_text": words.schedule_phrase(entry.schedule).text,
+        "schedule_text": pages.schedule_phrase(entry.schedule).text,
         "timezone": entry.timezone,
         "enabled": entry.policies.enabled,
         "runs": each.runs,

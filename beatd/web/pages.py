@@ -1,9 +1,13 @@
-"""The one HTML page: what the template is given, and how it is made. Everything in it is escaped by the template."""
+"""The HTML page: the facts that the template is given, schedules and moments as people read them.
+
+Everything in it is escaped by the template.
+"""
 
 from __future__ import annotations
 
 import base64
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
 from hashlib import sha256
 from importlib.resources import files
 from typing import Any, NamedTuple
@@ -13,9 +17,110 @@ import jinja2
 from markupsafe import Markup
 
 import beatd
-from beatd.epoch import from_ms, to_ms
-from beatd.web import words
-from beatd.web.outlook import Outlook
+from beatd.planning.preview import Outlook
+from beatd.schedules import Schedule, zone
+from beatd.schedules.interval import Interval
+from beatd.timestamps import from_ms, to_ms
+
+MINUTE, HOUR, DAY = 60_000, 3_600_000, 86_400_000
+
+
+class Phrase(NamedTuple):
+    """A schedule as text. ``is_code`` is true for what stands in the file like that, and not in words."""
+
+    text: str
+    is_code: bool = False
+
+
+class Moment(NamedTuple):
+    """A moment three times: from now, on the clocks of a zone, and in UTC (empty for a zone that shows the same)."""
+
+    relative: str
+    local: str
+    utc: str
+    iso: str
+
+
+def schedule_phrase(schedule: Schedule) -> Phrase:
+    """The schedule in words, or else as it is written."""
+    return _phrase(schedule.notation, is_interval=isinstance(schedule, Interval))
+
+
+def _phrase(notation: object, *, is_interval: bool = False) -> Phrase:
+    match notation:
+        case str() if is_interval:
+            return Phrase(f"every {notation}")
+        case str():
+            return Phrase(notation, is_code=True)
+        case {"every": length, "relative": True}:
+            return Phrase(f"every {length}, relative")
+        case {"every": length}:
+            return Phrase(f"every {length}")
+        case {"at": moment}:
+            return Phrase(f"once, {str(moment).replace('T', ' ').replace('Z', ' UTC')}")
+        case {"solar": event, "lat": lat, "lon": lon}:
+            return Phrase(f"{str(event).replace('_', ' ')} at {lat}, {lon}")
+        case list():
+            return Phrase(" or ".join(_phrase(part).text for part in notation))
+        case Mapping():
+            return Phrase(", ".join(f"{name} {_listed(value)}" for name, value in notation.items()), is_code=True)
+    return Phrase(str(notation), is_code=True)
+
+
+def _listed(value: object) -> str:
+    return ",".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def relative(ms: int) -> str:
+    """``in 4 s``, ``12 min ago``: two units at most. Negative is past."""
+    if abs(ms) < 1000:
+        return "now"
+    text = length(abs(ms))
+    return f"in {text}" if ms > 0 else f"{text} ago"
+
+
+def length(ms: int) -> str:
+    """``15 ms``, ``4 s``, ``12 min``, ``3 h 10 min``, ``5 days``."""
+    if ms < 1000:
+        return f"{ms} ms"
+    if ms < MINUTE:
+        return f"{ms // 1000} s"
+    if ms < HOUR:
+        return f"{ms // MINUTE} min"
+    if ms < 2 * DAY:
+        hours, minutes = ms // HOUR, ms % HOUR // MINUTE
+        return f"{hours} h {minutes} min" if minutes else f"{hours} h"
+    return f"{ms // DAY} days"
+
+
+def moment(ms: int, timezone: str, now_ms: int) -> Moment:
+    """The moment as somebody reads it at ``now_ms``. The day is left out where it is today, in UTC where it is the
+    same as in the zone."""
+    info = zone(timezone).info
+    at, now = from_ms(ms), from_ms(now_ms)
+    local = at.astimezone(info)
+    shown = f"{_clock(local, now.astimezone(info))} {local:%Z}"
+    utc = "" if not local.utcoffset() else f"{_clock(at, local)} UTC"
+    return Moment(relative(ms - now_ms), shown, utc, at.isoformat(timespec="milliseconds"))
+
+
+def _clock(at: datetime, now: datetime) -> str:
+    time = f"{at:%H:%M:%S}" + (f".{at.microsecond // 1000:03}" if at.microsecond else "")
+    if at.date() == now.date():
+        return time
+    return f"{at:%d %b} {time}" if at.year == now.year else f"{at:%d %b %Y} {time}"
+
+
+def instant(text: str) -> datetime:
+    """An instant that was written in ISO 8601, with its offset."""
+    return datetime.fromisoformat(text)
+
+
+def milliseconds(ms: int) -> str:
+    """A difference of clocks with its sign: ``+12 ms``, ``−3.4 s``."""
+    sign = "−" if ms < 0 else "+" if ms else ""
+    return f"{sign}{abs(ms)} ms" if abs(ms) < 1000 else f"{sign}{abs(ms) / 1000:.1f} s"
+
 
 MISMATCH_AFTER_S = 20.0
 """Seconds for which the file may differ from what the daemons have: a change reaches all within some seconds."""
@@ -46,7 +151,7 @@ class Page:
         environment = jinja2.Environment(
             autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
         )
-        environment.filters["offset"] = words.milliseconds
+        environment.filters["offset"] = milliseconds
         self._template = environment.from_string(template)
         self._fixed = {"style": Markup(style), "script": Markup(script), "version": beatd.__version__}  # noqa: S704
         self.policy = (
@@ -89,23 +194,23 @@ def _daemons(status: Mapping[str, Any], now_ms: int) -> Iterator[dict[str, Any]]
         led = daemon["shards"]
         role, kind = "standing by", "idle"
         if not daemon["alive"]:
-            role, kind = f"gone; heard of {words.relative(-daemon['seen_ms_ago'])}", "gone"
+            role, kind = f"gone; heard of {relative(-daemon['seen_ms_ago'])}", "gone"
         elif led:
             parts = (f"{one['shard']} (term {one['term']})" for one in led)
             role = f"leads {', '.join(parts)}" if sharded else f"leads, term {led[0]['term']}"
             kind = "leads"
-        started_ms = to_ms(words.instant(daemon["started_at"]))
-        yield {**daemon, "role": role, "kind": kind, "up": words.length(max(now_ms - started_ms, 0))}
+        started_ms = to_ms(instant(daemon["started_at"]))
+        yield {**daemon, "role": role, "kind": kind, "up": length(max(now_ms - started_ms, 0))}
 
 
 def _row(each: Outlook, now_ms: int) -> dict[str, Any]:
     zone = each.entry.timezone
     return {
         "entry": each.entry,
-        "schedule": words.schedule_phrase(each.entry.schedule),
+        "schedule": schedule_phrase(each.entry.schedule),
         "runs": each.runs,
-        "last": None if each.last_due_ms is None else words.moment(each.last_due_ms, zone, now_ms),
-        "next": None if each.next_due_ms is None else words.moment(each.next_due_ms, zone, now_ms),
+        "last": None if each.last_due_ms is None else moment(each.last_due_ms, zone, now_ms),
+        "next": None if each.next_due_ms is None else moment(each.next_due_ms, zone, now_ms),
         "leaves": _leaves(each, now_ms),
         "note": each.note,
         "held": each.held is not None and each.next_due_ms is not None,
@@ -117,5 +222,5 @@ def _leaves(each: Outlook, now_ms: int) -> str:
     if each.next_fire_ms is None or each.next_due_ms is None or each.next_fire_ms == each.next_due_ms:
         return ""
     if each.next_due_ms <= now_ms:
-        return f"leaves {words.relative(each.next_fire_ms - now_ms)}"
-    return f"leaves {words.length(each.next_fire_ms - each.next_due_ms)} later"
+        return f"leaves {relative(each.next_fire_ms - now_ms)}"
+    return f"leaves {length(each.next_fire_ms - each.next_due_ms)} later"

@@ -12,12 +12,11 @@ from beatd.exceptions import StoreError
 from beatd.model import RedisSettings
 from beatd.store.claims import EntryState
 from beatd.store.client import connect
+from beatd.store.entry_state import EntryStates
 from beatd.store.held_back import HeldBack, HeldBackEntry
-from beatd.store.history import Histories, Totals
+from beatd.store.history import Histories, Record, Totals
 from beatd.store.keys import Keys
-from beatd.store.mirror import Mirror
-from beatd.store.records import Record
-from beatd.store.states import EntryStates
+from beatd.store.runtime_entries import RuntimeReplica
 
 if TYPE_CHECKING:
     import redis
@@ -44,7 +43,7 @@ class StoreView:
         self._looking = threading.Lock()
         self._answer: Document | StoreError | None = None
         self._answered_at = 0.0
-        self._mirror: Mirror | None = None
+        self._mirror: RuntimeReplica | None = None
         self._following: redis.Redis | None = None
         self._mirror_again_at = 0.0
 
@@ -67,13 +66,13 @@ class StoreView:
             raise answer.with_traceback(None)
         return answer
 
-    def mirror(self) -> Mirror:
+    def mirror(self) -> RuntimeReplica:
         """The runtime entries and pauses, as they were at most half a second ago."""
         with self._looking:
             now = self._clock.monotonic()
             if self._mirror is None:
                 self._following = self._client()
-                self._mirror = Mirror(self._following, Keys(self._settings.prefix))
+                self._mirror = RuntimeReplica(self._following, Keys(self._settings.prefix))
             if now >= self._mirror_again_at:
                 self._mirror.refresh()
                 self._mirror_again_at = now + SHARED_S

@@ -7,10 +7,10 @@ from typing import Annotated, Any, NamedTuple
 import msgspec
 
 from beatd.exceptions import MessageError
-from beatd.message import JSON
+from beatd.message.protocol import JSON
 from beatd.store.groups import Part
 from beatd.store.results import Stored
-from beatd.worker.opening import ACCEPTED
+from beatd.worker.execution.decode import ACCEPTED
 
 
 class Delivery(NamedTuple):
@@ -21,7 +21,7 @@ class Delivery(NamedTuple):
     queue: str
     """Where it came from, in the consumer's terms."""
     raw: bytes
-    """The envelope, see :func:`beatd.message.open_envelope`."""
+    """The envelope, see :func:`beatd.message.protocol.open_envelope`."""
     fault: str = ""
     """Why it cannot be run, where the consumer knows that already."""
     first: bytes = b""
@@ -100,12 +100,12 @@ class Job(msgspec.Struct, frozen=True, array_like=True):
     """Report the outcome in words, too: monitors want them, and not every outcome is stored."""
 
 
-class Report(msgspec.Struct, frozen=True, array_like=True):
+class JobReport(msgspec.Struct, frozen=True, array_like=True):
     """What the pool has to say about a job.
 
-    ``state`` is a state of :mod:`beatd.store.outcomes`, ``MALFORMED`` for a message whose body cannot be read, or
-    ``LOST`` for one whose process is gone; ``document`` is to be stored under the task's id, if there is one; ``text``
-    is the reason where there is no document.
+    ``state`` is a state of :mod:`beatd.store.result_document`, ``MALFORMED`` for a message whose body cannot be read,
+    or ``LOST`` for one whose process is gone; ``document`` is to be stored under the task's id, if there is one;
+    ``text`` is the reason where there is no document.
     """
 
     tag: int

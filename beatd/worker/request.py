@@ -1,13 +1,21 @@
-"""A task's run as the worker's own process sees it, from the message to the acknowledgement."""
+"""The request: a task's run as the worker's own process sees it, from the message to the acknowledgement.
+
+A task's own ``Request`` class is told what happens to its run.
+"""
 
 from __future__ import annotations
 
 import importlib
+import logging
+import time
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from beatd.app.task import Task
-from beatd.worker.messages import Delivery, Headers, Job
+from beatd.message import json_codec
+from beatd.states import FAILURE, RETRY, STARTED, SUCCESS
+from beatd.store.result_document import exception_from
+from beatd.worker.messages import KILLED, Delivery, Headers, Job, JobReport
 
 
 class Request:
@@ -100,3 +108,49 @@ def moment_ms(text: str, zone: Any) -> int:
     moment = datetime.fromisoformat(text)
     aware = moment if moment.tzinfo else moment.replace(tzinfo=zone)
     return int(aware.astimezone(UTC).timestamp() * 1000)
+
+
+log = logging.getLogger("beatd.worker.notices")
+
+
+class FailureInfo(NamedTuple):
+    """What ``on_failure`` and ``on_retry`` get: the exception, and its traceback as text."""
+
+    exception: BaseException | None
+    traceback: str | None
+
+    def __str__(self) -> str:
+        return self.traceback or repr(self.exception)
+
+
+def notify(request: Request, report: JobReport) -> None:
+    """Call the method that belongs to the report, for requests of a class of the task's own."""
+    if type(request) is Request:
+        return
+    try:
+        _notify(request, report)
+    except Exception:
+        log.exception(
+            "Request class %s of task %s raised",
+            type(request).__name__,
+            request.name,
+            extra={"event": "request_hook_failed", "task": request.name, "task_id": request.id},
+        )
+
+
+def _notify(request: Request, report: JobReport) -> None:
+    if report.state == STARTED:
+        request.on_accepted(int(report.text or 0), time.monotonic())
+        return
+    meta: dict[str, Any] = json_codec.loads(report.document) if report.document else {}
+    if report.state == SUCCESS:
+        request.on_success((False, meta.get("result"), report.runtime))
+        return
+    if report.text == KILLED:
+        request.on_timeout(False, request.hard_limit or 0.0)
+    error = exception_from(meta["result"]) if "result" in meta else None
+    info = FailureInfo(error, meta.get("traceback"))
+    if report.state == RETRY:
+        request.on_retry(info)
+    elif report.state == FAILURE:
+        request.on_failure(info)

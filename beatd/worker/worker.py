@@ -10,27 +10,26 @@ import logging
 import math
 from collections.abc import Sequence
 
-from beatd.app import signals
+from beatd import signals
 from beatd.app.app import App
 from beatd.exceptions import BrokerError, StoreError, StoreUnavailable
-from beatd.store.outcomes import STARTED
-from beatd.worker.arrival import Arrival, Verdicts
-from beatd.worker.autoscale import Autoscaled
+from beatd.states import STARTED
+from beatd.store.worker_state import FinishedRuns
+from beatd.worker.admission.admission import AdmissionControl
+from beatd.worker.admission.poison import PoisonDetector
+from beatd.worker.admission.rate_limits import RateLimits
+from beatd.worker.admission.strategy import Decisions, Strategy
 from beatd.worker.consumers import Consumer
-from beatd.worker.control.remote import Remote
-from beatd.worker.control.station import Tools
-from beatd.worker.ending import Ending, Phase
-from beatd.worker.finished import FinishedRuns
-from beatd.worker.gate import Gate
-from beatd.worker.hard_limits import HardLimits
-from beatd.worker.messages import Report
-from beatd.worker.pools.port import Pool
-from beatd.worker.rates import Rates
+from beatd.worker.control.panel import WorkerHandles
+from beatd.worker.control.remote_control import RemoteControl
+from beatd.worker.messages import JobReport
+from beatd.worker.poller import Poller
+from beatd.worker.pools.autoscale import Autoscaled
+from beatd.worker.pools.base import HardTimeLimits, Pool
 from beatd.worker.request import Request
 from beatd.worker.settings import WorkerSettings
-from beatd.worker.settling import Settling
-from beatd.worker.suspects import Suspects
-from beatd.worker.waiting import Waiting
+from beatd.worker.settlement import Settlement
+from beatd.worker.shutdown import Phase, Shutdown
 
 log = logging.getLogger("celery.worker")
 
@@ -52,22 +51,22 @@ class Worker:
         consumer: Consumer,
         pool: Pool,
         finished: FinishedRuns,
-        remote: Remote,
-        rates: Rates,
-        suspects: Suspects,
+        remote: RemoteControl,
+        rates: RateLimits,
+        suspects: PoisonDetector,
     ) -> None:
         self._app = app
         self._settings = settings
         self._consumer = consumer
         self._pool = pool
-        self._arrival = Arrival(app, remote.revoked)
-        self._settling = Settling(app, consumer, finished, settings.hostname)
+        self._arrival = Strategy(app, remote.revoked)
+        self._settling = Settlement(app, consumer, finished, settings.hostname)
         self._requests: dict[int, Request] = {}
         """By tag: what the pool has."""
-        self._gate = Gate(app, self._settling, finished, rates, suspects, at_work=self._requests)
-        self._hard_limits = HardLimits(pool, self._requests)
-        self._waiting = Waiting()
-        self.ending = Ending(
+        self._gate = AdmissionControl(app, self._settling, finished, rates, suspects, at_work=self._requests)
+        self._hard_limits = HardTimeLimits(pool, self._requests)
+        self._waiting = Poller()
+        self.ending = Shutdown(
             app.clock.monotonic,
             grace_s=settings.grace_s,
             soft_s=settings.soft_shutdown_s,
@@ -76,7 +75,7 @@ class Worker:
         self._failures = 0
         self._remote = remote
         remote.attach(
-            Tools(
+            WorkerHandles(
                 pool=pool,
                 consumer=consumer,
                 requests=self._requests,
@@ -203,7 +202,7 @@ class Worker:
         if requests:
             self._pool.submit([request.job(watched=watched) for request in requests])
 
-    def _settle(self, reports: Sequence[Report]) -> None:
+    def _settle(self, reports: Sequence[JobReport]) -> None:
         if not reports:
             return
         pairs = []
@@ -230,7 +229,7 @@ class Worker:
 
     def _discard(self, request: Request) -> None:
         """Settle a request as revoked that no process has."""
-        verdicts = Verdicts()
+        verdicts = Decisions()
         self._arrival.revoke(request, "revoked", self._app.clock.now_ms(), verdicts)
         self._settling.dispose(verdicts)
         self._remote.judged(verdicts)

@@ -7,8 +7,8 @@ import uuid
 import count
 
 from beatd import App, broker
-from beatd.broker import Address, Parcel
-from beatd.message import build
+from beatd.broker import Address, OutgoingMessage
+from beatd.message.protocol import build
 
 results = bool(os.environ.get("BENCH_RESULTS"))
 app = App("bench", broker=os.environ["BENCH_BROKER"], backend=os.environ["BENCH_REDIS"])
@@ -45,7 +45,7 @@ async def anap(_n=0):
 def fill(kind, n, prefix="beatd_tasks"):
     """Messages as every Celery client makes them: they serve Celery's worker, too."""
     publisher = broker.open(os.environ["BENCH_BROKER"])
-    calls = (Parcel(build(f"{prefix}.{kind}", str(uuid.uuid4()), (1,)), Address("celery")) for _ in range(n))
+    calls = (OutgoingMessage(build(f"{prefix}.{kind}", str(uuid.uuid4()), (1,)), Address("celery")) for _ in range(n))
     while batch := [one for one, _ in zip(calls, range(500), strict=False)]:
         publisher.publish_many(batch)
     publisher.close()

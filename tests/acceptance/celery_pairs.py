@@ -23,7 +23,6 @@ import pytest
 import redis
 
 import beatd
-import beatd.exceptions
 from tests.acceptance.conftest import environment
 from tests.celery_process import celeries
 

@@ -12,7 +12,7 @@ import redis
 
 from beatd.client import Schedules
 from beatd.exceptions import RequestRefused
-from beatd.message import open_envelope
+from beatd.message.protocol import open_envelope
 from beatd.store.keys import Keys
 
 CONFIG = """

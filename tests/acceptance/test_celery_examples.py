@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from beatd.app.loading import find_app
+from beatd.app.find_app import find_app
 from beatd.schedules import parse
 
 SETUP_PERIODIC_TASKS = """

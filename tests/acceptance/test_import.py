@@ -108,7 +108,7 @@ def test_errors_are_the_users_own(tmp_path, beatd):
     done = beatd("import", "celery", "broken")
     assert done.returncode == 2
     assert 'broken.py", line 2' in done.stderr
-    assert "beatd/importing" not in done.stderr
+    assert "beatd/importers" not in done.stderr
     missing = beatd("import", "celery", "nowhere:app")
     assert (missing.returncode, "no module named 'nowhere'" in missing.stderr) == (2, True)
     django = beatd("import", "django-celery-beat", "nowhere.settings")

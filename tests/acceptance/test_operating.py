@@ -8,8 +8,8 @@ from itertools import pairwise
 import pytest
 import redis
 
+from beatd.store.daemon_registry import Registry
 from beatd.store.keys import Keys
-from beatd.store.registry import Registry
 
 CONFIG = """
 [redis]

@@ -14,8 +14,8 @@ import kombu
 import pytest
 import redis
 
-from beatd.broker.amqp import AmqpPublisher
-from beatd.message import build, open_envelope
+from beatd.broker.amqp_publisher import AmqpPublisher
+from beatd.message.protocol import build, open_envelope
 from tests.celery_process import celeries
 
 pytestmark = pytest.mark.slow
@@ -119,9 +119,9 @@ KILLED_AT = {
     "due": "from beatd.beat.dispatcher import Dispatcher as kind; verb, after = 'dispatch', False",
     "not advanced": "from beatd.beat.heap import DueHeap as kind; verb, after = 'advance', False",
     "advanced": "from beatd.beat.heap import DueHeap as kind; verb, after = 'advance', True",
-    "claimed": "from beatd.broker.amqp import AmqpPublisher as kind; verb, after = 'publish_many', False",
-    "written": "from beatd.broker.link import Link as kind; verb, after = '_write', True",
-    "confirmed": "from beatd.broker.amqp import AmqpPublisher as kind; verb, after = 'publish_many', True",
+    "claimed": "from beatd.broker.amqp_publisher import AmqpPublisher as kind; verb, after = 'publish_many', False",
+    "written": "from beatd.broker.amqp_publisher import Link as kind; verb, after = '_write', True",
+    "confirmed": "from beatd.broker.amqp_publisher import AmqpPublisher as kind; verb, after = 'publish_many', True",
     "struck off": "from beatd.store.outbox import Outbox as kind; verb, after = 'strike', True",
 }
 KILLER = """

@@ -10,8 +10,8 @@ import redis
 
 from beatd.client import Schedules
 from beatd.store.client import connect
+from beatd.store.daemon_registry import Registry
 from beatd.store.keys import Keys
-from beatd.store.registry import Registry
 
 CONFIG = """
 [redis]

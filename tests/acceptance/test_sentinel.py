@@ -10,7 +10,7 @@ from contextlib import suppress
 import pytest
 import redis
 
-from beatd.message import open_envelope
+from beatd.message.protocol import open_envelope
 from tests.chaos.ledger import due_ms_of
 from tests.sentinels import watched
 

@@ -9,7 +9,7 @@ from datetime import datetime
 import pytest
 import redis
 
-from beatd.message import open_envelope
+from beatd.message.protocol import open_envelope
 
 HEAD = """
 [redis]

@@ -12,8 +12,8 @@ import pytest
 import redis
 
 from beatd import broker
-from beatd.broker import Address, Parcel
-from beatd.message import build
+from beatd.broker import Address, OutgoingMessage
+from beatd.message.protocol import build
 
 pytestmark = pytest.mark.slow
 
@@ -70,7 +70,9 @@ def publish(rabbitmq, queue):
     made = broker.open(rabbitmq.url)
 
     def send(task, *calls, **fields):
-        parcels = [Parcel(build(f"proj.{task}", str(uuid.uuid4()), args, **fields), Address(queue)) for args in calls]
+        parcels = [
+            OutgoingMessage(build(f"proj.{task}", str(uuid.uuid4()), args, **fields), Address(queue)) for args in calls
+        ]
         for start in range(0, len(parcels), made.batch):
             assert made.publish_many(parcels[start : start + made.batch]) == []
 

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import redis
 
-from beatd.message import open_envelope
+from beatd.message.protocol import open_envelope
 from beatd.model import RUN_NAMESPACE
 from beatd.store.keys import Keys
 

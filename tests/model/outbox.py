@@ -8,7 +8,7 @@ own: a daemon that is not chosen to take a step is one that is paused.
 
 What is left in the outbox of a shard that is no more is taken over by the leader of one that is.
 
-The scripts are ``beatd/store/lua/outbox_*.lua`` and ``claim.lua``; the daemon's part is ``beatd/beat/outlet.py``.
+The scripts are ``beatd/store/lua/outbox_*.lua`` and ``claim.lua``; the daemon's part is ``beatd/beat/delivery.py``.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ come back as others. The store may lose its last writes.
 
 Asking, executing and hearing are one step: what a daemon knows is its own, so nobody could tell if it heard later.
 
-What the scripts do is in ``beatd/store/lua``, what the daemon does with their answers in ``beatd/beat/service.py``.
+What the scripts do is in ``beatd/store/lua``, what the daemon does with their answers in ``beatd/beat/loop.py``.
 """
 
 from __future__ import annotations

@@ -16,19 +16,11 @@ import pytest
 
 from beatd import config
 from beatd.cli import COMMANDS, main
+from beatd.config.entry_spec import ENTRY
 from beatd.config.fields import OPTIONS, POLICIES, SECTIONS
 from beatd.config.settings import BESIDE_URL
-from beatd.config.shapes import ENTRY
 from beatd.exceptions import ConfigError
-from beatd.model import (
-    BrokerSettings,
-    HistorySettings,
-    LeaderSettings,
-    LogSettings,
-    Options,
-    Policies,
-    RedisSettings,
-)
+from beatd.model import BrokerSettings, HistorySettings, LeaderSettings, LogSettings, Options, Policies, RedisSettings
 from beatd.store.keys import Keys, type_of
 from tests.unit.logged_events import PACKAGE, logged
 

@@ -5,7 +5,7 @@ import logging
 import random
 import re
 
-from beatd.logs import JsonFormatter, TextFormatter
+from beatd.log_format import JsonFormatter, TextFormatter
 
 RECORD = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3} ")
 PIECES = ["\n", "\r", "\x1b[2J", "\u2028", "\x85", "\x0b", "2026-01-01 00:00:00.000 INFO  beatd  Forged", "ä", "\t"]

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import beatd
-from beatd.message import shown
+from beatd.message.protocol import shown
 from beatd.redaction import redacted_text
 
 LONG = 8_000

@@ -7,13 +7,12 @@ import random
 import pytest
 
 from beatd import urls
-from beatd.broker.port import place_of
 from beatd.exceptions import ConfigError, WrongUrl
 from beatd.model import BrokerSettings, RedisSettings
 from beatd.store.client import connect
 from beatd.store.client import place_of as place
-from beatd.store.server import database
-from beatd.urls import BrokerUrl, RedisUrl, shown, with_login
+from beatd.store.server_check import database
+from beatd.urls import BrokerUrl, RedisUrl, place_of, shown, with_login
 
 MARKER = "tail9"
 

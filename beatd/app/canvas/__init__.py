@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from beatd.app.canvas.chains import chain
 from beatd.app.canvas.chords import chord
-from beatd.app.canvas.groups import group
-from beatd.app.canvas.maps import chunks, xmap, xstarmap
-from beatd.app.signature import Signature
+from beatd.app.canvas.groups import chunks, group, xmap, xstarmap
+from beatd.app.canvas.signature import Signature
 
 __all__ = ["chain", "chord", "chunks", "group", "xmap", "xstarmap"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from beatd.app.signature import Signature, as_signature, kind, listed
+from beatd.app.canvas.signature import Signature, as_signature, kind, listed
 
 if TYPE_CHECKING:
     from beatd.app.app import App

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from beatd.app.canvas.chains import chain, first_of
 from beatd.app.canvas.groups import group, tasks_of
+from beatd.app.canvas.signature import Signature, as_signature, listed
 from beatd.app.context import current
 from beatd.app.group_result import GroupResult
-from beatd.app.sending import new_id
-from beatd.app.signature import Signature, as_signature, listed
+from beatd.app.message_options import new_id
 
 if TYPE_CHECKING:
     from beatd.app.app import App

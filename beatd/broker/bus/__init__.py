@@ -7,22 +7,32 @@ descriptors to wait for, is all that a worker's loop needs.
 
 from __future__ import annotations
 
-from beatd.broker.bus.lamport import LamportClock
-from beatd.broker.bus.line import Line, addressed, order, wait_for
-from beatd.broker.bus.port import Bus, Letter, Names
-from beatd.broker.bus.teller import Teller
-from beatd.broker.port import is_amqp, is_redis, place_of, redis_url
+from beatd.broker.bus.base import Bus, BusMessage, EventFactory, LamportClock, Names
+from beatd.broker.bus.client import ControlClient, addressed, command_body, wait_for
 from beatd.exceptions import BrokerError
+from beatd.urls import is_amqp, is_redis, place_of, redis_url
 
-__all__ = ["Bus", "LamportClock", "Letter", "Line", "Names", "Teller", "addressed", "call", "open", "order", "wait_for"]
+__all__ = [
+    "Bus",
+    "BusMessage",
+    "ControlClient",
+    "EventFactory",
+    "LamportClock",
+    "Names",
+    "addressed",
+    "call",
+    "command_body",
+    "open",
+    "wait_for",
+]
 
 
-def call(url: str, names: Names) -> Line:
+def call(url: str, names: Names) -> ControlClient:
     """A line to the workers at ``url``; raises :class:`~beatd.exceptions.BrokerError` if none can be had."""
     bus = open(url, names)
     if bus is None:
         raise BrokerError(f"broker {place_of(url)} cannot broadcast: remote control needs Redis or RabbitMQ")
-    return Line(bus, names)
+    return ControlClient(bus, names)
 
 
 def open(url: str, names: Names | None = None, *, timeout: float = 5.0) -> Bus | None:  # noqa: A001 - ``bus.open(url)``

@@ -14,9 +14,9 @@ import kombu as _kombu
 from amqp.exceptions import AMQPError, ResourceLocked
 from kombu.exceptions import KombuError
 
-from beatd.broker.bus.port import Letter, Names, check_reply_address, opened, sealed
+from beatd.broker.bus.base import BusMessage, Names, check_reply_address, from_message, to_message
 from beatd.exceptions import BrokerError, MessageError
-from beatd.message import TaskMessage
+from beatd.message.protocol import TaskMessage
 from beatd.urls import BrokerUrl
 
 log = logging.getLogger(__name__)
@@ -42,8 +42,8 @@ class AmqpBus:
         self._kombu: Any = None
         self._channel: Any = None
         self._exchanges: set[str] = set()
-        self._requests: deque[Letter] = deque(maxlen=_KEPT)
-        self._replies: deque[Letter] = deque(maxlen=_KEPT)
+        self._requests: deque[BusMessage] = deque(maxlen=_KEPT)
+        self._replies: deque[BusMessage] = deque(maxlen=_KEPT)
 
     def connect(self, *, node: str | None = None, oid: str | None = None) -> None:
         with self._border():
@@ -80,7 +80,7 @@ class AmqpBus:
             self._channel.exchange_declare(exchange, kind, durable=durable, auto_delete=False)
             self._exchanges.add(exchange)
 
-    def _consume(self, queue: str, exchange: str, key: str, inbox: deque[Letter]) -> None:
+    def _consume(self, queue: str, exchange: str, key: str, inbox: deque[BusMessage]) -> None:
         self._channel.queue_declare(queue, durable=False, exclusive=True, auto_delete=True, arguments=_QUEUE)
         self._channel.queue_bind(queue, exchange, routing_key=key)
         self._channel.basic_consume(queue, no_ack=True, callback=lambda message: _put(inbox, message))
@@ -89,11 +89,11 @@ class AmqpBus:
         sock = self._kombu.connection.sock if self._channel is not None and self._kombu.connected else None
         return [sock.fileno()] if sock is not None else []
 
-    def requests(self, at_most: int) -> list[Letter]:
+    def requests(self, at_most: int) -> list[BusMessage]:
         self._listen(at_most)
         return [self._requests.popleft() for _ in range(min(at_most, len(self._requests)))]
 
-    def replies(self, at_most: int) -> list[Letter]:
+    def replies(self, at_most: int) -> list[BusMessage]:
         self._listen(at_most)
         return [self._replies.popleft() for _ in range(min(at_most, len(self._replies)))]
 
@@ -107,17 +107,17 @@ class AmqpBus:
             except (TimeoutError, BlockingIOError):
                 return  # nothing more to read
 
-    def broadcast(self, letter: Letter) -> None:
-        self._publish(sealed(letter, transient=False), self._names.mailbox, "")
+    def broadcast(self, letter: BusMessage) -> None:
+        self._publish(to_message(letter, transient=False), self._names.mailbox, "")
 
-    def reply(self, letter: Letter, exchange: str, routing_key: str) -> None:
+    def reply(self, letter: BusMessage, exchange: str, routing_key: str) -> None:
         check_reply_address(exchange, routing_key)
         with self._border():
             self._declare(exchange, "direct", durable=False)
-        self._publish(sealed(letter), exchange, routing_key)
+        self._publish(to_message(letter), exchange, routing_key)
 
-    def emit(self, routing_key: str, letter: Letter) -> None:
-        self._publish(sealed(letter, plain=True), self._names.events, routing_key)
+    def emit(self, routing_key: str, letter: BusMessage) -> None:
+        self._publish(to_message(letter, plain=True), self._names.events, routing_key)
 
     def _publish(self, message: TaskMessage, exchange: str, routing_key: str) -> None:
         packed = amqp.Message(
@@ -165,10 +165,10 @@ class AmqpBus:
             raise BrokerError(f"broker {self.place}: {error or type(error).__name__}") from error
 
 
-def _put(inbox: deque[Letter], message: Any) -> None:
+def _put(inbox: deque[BusMessage], message: Any) -> None:
     """Into the inbox, unless it cannot be read."""
     body = message.body.encode() if isinstance(message.body, str) else bytes(message.body)
     try:
-        inbox.append(opened(body, str(message.properties.get("content_type")), dict(message.headers or {})))
+        inbox.append(from_message(body, str(message.properties.get("content_type")), dict(message.headers or {})))
     except MessageError as error:
         log.warning("Control message cannot be read: %s", error, extra={"event": "control_unreadable"})

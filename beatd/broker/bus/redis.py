@@ -11,10 +11,10 @@ from typing import Any
 
 import redis
 
-from beatd.broker.bus.port import Letter, Names, check_reply_address, opened, sealed, wrapped
+from beatd.broker.bus.base import BusMessage, Names, check_reply_address, from_message, to_envelope, to_message
 from beatd.exceptions import BrokerError, MessageError, StoreError
-from beatd.message import TaskMessage, envelope, open_envelope
-from beatd.store.client import border, connect, place_of
+from beatd.message.protocol import TaskMessage, envelope, open_envelope
+from beatd.store.client import connect, place_of, translate_errors
 
 log = logging.getLogger(__name__)
 
@@ -79,10 +79,10 @@ class RedisBus:
     def files(self) -> list[int]:
         return [one._sock.fileno() for one in (self._subscription, self._answers) if one is not None and one._sock]
 
-    def requests(self, at_most: int) -> list[Letter]:
+    def requests(self, at_most: int) -> list[BusMessage]:
         if self._subscription is None:
             return []
-        letters: list[Letter] = []
+        letters: list[BusMessage] = []
         with self._border():
             while len(letters) < at_most and self._subscription.can_read(timeout=0):
                 answer = self._subscription.read_response(push_request=True)
@@ -91,10 +91,10 @@ class RedisBus:
                     letters += _letters(answer[2])
         return letters
 
-    def replies(self, at_most: int) -> list[Letter]:
+    def replies(self, at_most: int) -> list[BusMessage]:
         if self._answers is None:
             return []
-        letters: list[Letter] = []
+        letters: list[BusMessage] = []
         with self._border():
             while len(letters) < at_most and self._answers.can_read(timeout=0):
                 answer = self._answers.read_response()
@@ -103,22 +103,22 @@ class RedisBus:
                     letters += _letters(answer[1])
         return letters
 
-    def broadcast(self, letter: Letter) -> None:
-        self._publish(self._names.mailbox, "", sealed(letter, transient=False))
+    def broadcast(self, letter: BusMessage) -> None:
+        self._publish(self._names.mailbox, "", to_message(letter, transient=False))
 
-    def emit(self, routing_key: str, letter: Letter) -> None:
-        self._publish(self._names.events, routing_key, sealed(letter, plain=True))
+    def emit(self, routing_key: str, letter: BusMessage) -> None:
+        self._publish(self._names.events, routing_key, to_message(letter, plain=True))
 
     def _publish(self, exchange: str, routing_key: str, message: TaskMessage) -> None:
-        raw = wrapped(message, exchange, routing_key)
+        raw = to_envelope(message, exchange, routing_key)
         channel = f"{self._channel}{exchange}/{routing_key}" if routing_key else self._channel + exchange
         with self._border():
             self._client.publish(channel, raw)
 
-    def reply(self, letter: Letter, exchange: str, routing_key: str) -> None:
+    def reply(self, letter: BusMessage, exchange: str, routing_key: str) -> None:
         check_reply_address(exchange, routing_key)
         queue = f"{routing_key}.{exchange}"
-        raw = envelope(sealed(letter), queue=routing_key, exchange=exchange)
+        raw = envelope(to_message(letter), queue=routing_key, exchange=exchange)
         with self._border(), self._client.pipeline(transaction=False) as pipeline:
             pipeline.lpush(queue, raw)
             pipeline.expire(queue, _REPLY_KEPT_S)  # should the asker not be there any more
@@ -151,7 +151,7 @@ class RedisBus:
     @contextmanager
     def _border(self) -> Iterator[None]:
         try:
-            with border(self._client):
+            with translate_errors(self._client):
                 yield
         except StoreError as error:
             raise BrokerError(str(error).replace("state store", "broker", 1)) from error
@@ -163,11 +163,11 @@ def _binding(oid: str, queue: str) -> str:
     return _SEPARATOR.join((oid, "", queue))
 
 
-def _letters(raw: bytes) -> list[Letter]:
+def _letters(raw: bytes) -> list[BusMessage]:
     """The letter in an envelope; none if that is no letter."""
     try:
         message = open_envelope(raw)
-        return [opened(message.body, message.content_type, message.headers)]
+        return [from_message(message.body, message.content_type, message.headers)]
     except MessageError as error:
         log.warning("Control message cannot be read: %s", error, extra={"event": "control_unreadable"})
         return []

@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from beatd.app import signals
+from beatd import signals
 from beatd.exceptions import ConfigError, Fault
 
 if TYPE_CHECKING:

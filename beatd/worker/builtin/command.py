@@ -1,18 +1,198 @@
-"""``beatd.command``: run a program."""
+"""``beatd.command``: run a program, in a given environment and as a given user, its output bounded.
+
+A program that a task has started does not outlive the task's process (dead man's switch). A hard time limit, a crash or
+a shutdown kills that process without a chance to clean up. So a shell waits beside the program at a pipe that only this
+process holds; when it is gone, the pipe ends, and the shell kills the program's group.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
+import pwd
+import select
 import signal
 import subprocess
+import threading
 from collections.abc import Mapping, Sequence
-from typing import Any
+from types import TracebackType
+from typing import IO, Any
 
+from beatd.config.environment import inherited
 from beatd.exceptions import SoftTimeLimitExceeded, TaskError
-from beatd.worker.builtin.environment import surroundings
-from beatd.worker.builtin.output import Output
-from beatd.worker.builtin.switch import DeadMansSwitch
+
+
+def surroundings(env: Mapping[str, str] | None, inherit: bool | Sequence[str], user: str | None) -> dict[str, Any]:
+    """What ``subprocess.Popen`` wants: ``env`` on top of what is inherited, and the user's id, groups and home.
+
+    Raises ``ValueError`` for what is impossible.
+    """
+    found = _environment(env, inherit)
+    if (one := _user(user)) is None:
+        return {"env": found}
+    own = {"HOME": one.pw_dir, "USER": one.pw_name, "LOGNAME": one.pw_name}
+    groups = os.getgrouplist(one.pw_name, one.pw_gid)
+    return {"env": {**found, **own, **(env or {})}, "user": one.pw_uid, "group": one.pw_gid, "extra_groups": groups}
+
+
+def _environment(env: Mapping[str, str] | None, inherit: bool | Sequence[str]) -> dict[str, str]:
+    if not isinstance(inherit, bool) and not (
+        isinstance(inherit, list | tuple) and all(isinstance(name, str) for name in inherit)
+    ):
+        raise ValueError(f"inherit_env must be true, false or a list of names, not {inherit!r}")
+    found = inherited(inherit)
+    if env is not None and not isinstance(env, Mapping):
+        raise ValueError(f"env must be a table of names and values, not {env!r}")
+    for name, value in (env or {}).items():
+        if not isinstance(value, str | int | float):
+            raise ValueError(f"env: the value of {name} must be a string, not {value!r}")  # noqa: TRY004 - as the others
+        found[str(name)] = str(value)
+    return found
+
+
+def _user(name: str | None) -> pwd.struct_passwd | None:
+    """The user to become, None to stay who we are."""
+    if name is None:
+        return None
+    try:
+        user = pwd.getpwnam(name)
+    except (KeyError, TypeError):
+        raise ValueError(f"user: there is no {name!r} on this machine") from None
+    if user.pw_uid == os.geteuid():
+        return None
+    if os.geteuid() != 0:
+        raise ValueError(f"user: only a worker that runs as root can run programs as {name!r}")
+    return user
+
+
+log = logging.getLogger("beatd.worker.builtin.output")
+
+OUTPUT_MAX = 64 * 1024
+"""Bytes of output that are kept: the last ones."""
+LINES_MAX = 1_000
+"""Lines of one program in the log: the first ones."""
+_LINE_MAX = 2_000
+_CHUNK = 8192
+_LAST_WORDS_S = 2.0
+"""How long output may still come after the program has ended: a grandchild may hold the pipe."""
+
+
+class Output:
+    """The output of ``program``, read in a thread so that a talkative one never blocks on a full pipe."""
+
+    def __init__(self, stream: IO[bytes] | None, program: str, *, log: bool) -> None:
+        self._stream = stream
+        self._program = program
+        self._kept = bytearray()
+        self._truncated = False
+        self._logs = log
+        self._lines = 0
+        self._rest = b""
+        self._wake_read, self._wake_write = os.pipe()
+        self._ended = False
+        self._thread = threading.Thread(target=self._read, name="command-output", daemon=True)
+        self._thread.start()
+
+    def end(self) -> tuple[str, bool]:
+        """Its last :data:`OUTPUT_MAX` bytes as text, and whether its beginning is missing.
+
+        A child that the program left behind may hold the pipe: it is not waited for longer than two seconds, and what
+        it writes later finds no reader.
+        """
+        if not self._ended:
+            self._ended = True
+            self._thread.join(_LAST_WORDS_S)
+            os.write(self._wake_write, b"!")
+            self._thread.join()
+            os.close(self._wake_read)
+            os.close(self._wake_write)
+        return bytes(self._kept).decode("utf-8", "replace"), self._truncated
+
+    def _read(self) -> None:
+        if self._stream is None:
+            return
+        with contextlib.suppress(OSError, ValueError):
+            while self._readable() and (data := os.read(self._stream.fileno(), _CHUNK)):
+                self._keep(data)
+                self._log(data)
+        if self._rest:
+            self._log(b"\n")
+        if self._lines > LINES_MAX:
+            self._say(f"… {self._lines - LINES_MAX:,} lines more")
+        self._stream.close()
+
+    def _readable(self) -> bool:
+        """Wait for output; false when nobody wants it any more."""
+        assert self._stream is not None  # noqa: S101 - the caller reads it
+        poller = select.poll()
+        poller.register(self._stream.fileno(), select.POLLIN)
+        poller.register(self._wake_read, select.POLLIN)
+        return all(descriptor != self._wake_read for descriptor, _ in poller.poll())
+
+    def __enter__(self) -> Output:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.end()
+
+    def _keep(self, data: bytes) -> None:
+        self._kept += data
+        if (excess := len(self._kept) - OUTPUT_MAX) > 0:
+            self._truncated = True
+            del self._kept[:excess]
+
+    def _log(self, data: bytes) -> None:
+        if not self._logs:
+            return
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        self._rest = self._rest[-_LINE_MAX:]
+        for line in lines:
+            self._lines += 1
+            if self._lines <= LINES_MAX:
+                self._say(line[:_LINE_MAX].decode("utf-8", "replace").rstrip())
+
+    def _say(self, line: str) -> None:
+        log.info("%s: %s", self._program, line, extra={"event": "command_output", "program": self._program})
+
+
+_WAIT_AND_KILL = 'read -r group || exit 0; read -r _; kill -KILL "-$group" 2>/dev/null'
+
+
+class DeadMansSwitch:
+    """Guards one process group, see :meth:`guard`, until the block ends.
+
+    Enter it before the program is started: to start the shell takes longer than it may be unguarded.
+    """
+
+    def __init__(self) -> None:
+        self._shell: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> DeadMansSwitch:
+        with contextlib.suppress(OSError):  # a program that is not guarded is better than none
+            self._shell = subprocess.Popen(  # noqa: S603 - a text of our own
+                ["/bin/sh", "-c", _WAIT_AND_KILL],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+                bufsize=0,
+            )
+        return self
+
+    def guard(self, group: int) -> None:
+        """Have that group end with this process."""
+        if self._shell is not None and self._shell.stdin is not None:
+            with contextlib.suppress(OSError):
+                self._shell.stdin.write(b"%d\n" % group)
+
+    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        if self._shell is not None:
+            self._shell.kill()  # before the pipe ends
+            self._shell.wait()
+            if self._shell.stdin is not None:
+                self._shell.stdin.close()
+
 
 TAIL = 2_000
 """Characters of output in the error of a command that failed."""

@@ -12,7 +12,7 @@ from beatd import broker
 from beatd.broker import Arguments, is_amqp, is_redis, no_arguments, redis_url
 from beatd.clock import Clock
 from beatd.store.keys import Keys
-from beatd.worker.consumers.port import Consumer
+from beatd.worker.consumers.base import Consumer
 
 __all__ = ["Consumer", "open_consumer"]
 
@@ -37,14 +37,14 @@ def open_consumer(
         from beatd.worker.consumers.redis import RedisConsumer  # noqa: PLC0415
 
         return RedisConsumer(redis_url(url), queues, name=name, clock=clock, keys=keys)
-    from beatd.worker.consumers.aside import Aside, InMemory, InStore  # noqa: PLC0415
+    from beatd.worker.consumers.parking import MemoryParking, Parking, StoreParking  # noqa: PLC0415
 
-    aside: Aside = InMemory(clock)
+    aside: Parking = MemoryParking(clock)
     if store_url:
         publisher = broker.open(url, arguments=arguments)
-        aside = InStore(store_url, publisher, keys=keys, clock=clock, name=name)
+        aside = StoreParking(store_url, publisher, keys=keys, clock=clock, name=name)
     if is_amqp(url):
-        from beatd.worker.consumers.amqp import AmqpConsumer  # noqa: PLC0415
+        from beatd.worker.consumers.rabbitmq import AmqpConsumer  # noqa: PLC0415
 
         return AmqpConsumer(url, queues, aside=aside, arguments=arguments)
     from beatd.worker.consumers.kombu import KombuConsumer  # noqa: PLC0415

@@ -1,4 +1,4 @@
-"""Messages from every broker that beatd does not speak to itself, through kombu.
+"""The consumer for every other broker, through kombu.
 
 kombu blocks, so it has a thread of its own; the worker's loop talks to it through queues and a pipe. The broker keeps
 what is not acknowledged and delivers it again when the connection is gone.
@@ -20,12 +20,50 @@ import kombu as _kombu
 from kombu.exceptions import KombuError
 
 from beatd.broker import Arguments
-from beatd.broker.kombu import task_queue
+from beatd.broker.amqp_queues import task_queue
 from beatd.exceptions import BrokerError
+from beatd.message.protocol import TaskMessage, envelope
 from beatd.urls import shown
-from beatd.worker.consumers.aside import Aside
-from beatd.worker.consumers.kombu_envelope import envelope_of, queue_of
+from beatd.worker.consumers.parking import Parking
 from beatd.worker.messages import Delivery
+
+
+def queue_of(message: Any) -> str:
+    """Where it came from, as far as the transport says that."""
+    return str((message.delivery_info or {}).get("routing_key") or "")
+
+
+def envelope_of(message: Any) -> tuple[bytes, str]:
+    """The envelope, and why it cannot be run if it cannot be read."""
+    try:
+        return _envelope(message), f"it cannot be unpacked: {message.errors[0]!r}" if message.errors else ""
+    except Exception as error:  # noqa: BLE001 - transports decode what they get, and anything may come out
+        return b"{}", f"it cannot be read: {error!r}"
+
+
+def _envelope(message: Any) -> bytes:
+    body = message.body.encode() if isinstance(message.body, str) else bytes(message.body or b"")
+    headers = dict(message.headers or {})
+    headers.pop("compression", None)  # kombu has unpacked it
+    if (message.delivery_info or {}).get("redelivered"):
+        headers["redelivered"] = True
+    properties = {
+        name: value
+        for name in ("correlation_id", "reply_to", "priority")
+        if (value := message.properties.get(name)) is not None
+    }
+    return envelope(
+        TaskMessage(
+            headers=headers,
+            body=body,
+            properties=properties,
+            content_type=str(message.content_type),
+            content_encoding=str(message.content_encoding),
+        ),
+        queue=queue_of(message),
+        exchange=str((message.delivery_info or {}).get("exchange") or ""),
+    )
+
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +83,7 @@ _START_WITHIN_S = 10.0
 class KombuConsumer:
     """Consumes ``queues``; those that are not there yet are made, with ``arguments``."""
 
-    def __init__(self, url: str, queues: Sequence[str], *, aside: Aside, arguments: Arguments) -> None:
+    def __init__(self, url: str, queues: Sequence[str], *, aside: Parking, arguments: Arguments) -> None:
         self._url = url
         self._names = list(queues)
         self._arguments = arguments

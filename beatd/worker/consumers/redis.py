@@ -1,25 +1,102 @@
-"""Messages from Redis. What a worker takes it holds in a hash of its own, under a heartbeat, until it is settled.
+"""The consumer for Redis: messages are held in a hash of the worker's own, under a heartbeat, until they are settled.
 
 So a worker may be killed at any moment: its heartbeat runs out within :data:`LIFETIME_MS`, another worker sees that and
 puts the messages back at the head of their queues. There is no visibility timeout that a long task could outlast.
+
+Queues are watched without consuming: ``BLMOVE key key RIGHT RIGHT`` returns as soon as the list has an element, and
+puts it back where it was. One connection waits per list; the worker's loop watches their sockets together.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import uuid
 from collections.abc import Sequence
 from typing import Any
 
+import redis
+
 from beatd.broker.redis import queue_keys
 from beatd.clock import Clock
-from beatd.epoch import iso_ms
-from beatd.store.client import Script, border, connect, place_of
+from beatd.store.client import connect, place_of, translate_errors
 from beatd.store.dead_letters import BOUNDS, PRELUDE, written
 from beatd.store.keys import Keys
-from beatd.worker.consumers.doorbell import Doorbell
-from beatd.worker.consumers.redelivery import mark_redelivered, with_a_death
+from beatd.store.script import Script
+from beatd.timestamps import iso_ms
+from beatd.worker.consumers.envelope import count_death, mark_redelivered
 from beatd.worker.messages import Delivery
+
+queue_watch_log = logging.getLogger("beatd.worker.consumers.doorbell")
+
+_WAIT_S = 4
+"""How long the server keeps a connection waiting; the answer then shows that the connection still works."""
+
+
+class QueueWatcher:
+    """Rings when one of ``keys`` may have a message. Mistakes are harmless: the loop also looks by itself."""
+
+    def __init__(self, client: redis.Redis, keys: Sequence[str] = ()) -> None:
+        self._pool = client.connection_pool
+        self._keys = list(keys)
+        self._waiting: dict[int, tuple[str, Any]] = {}
+        """By file descriptor: connections whose question is open."""
+        self._idle: dict[str, Any] = {}
+
+    def change(self, keys: Sequence[str]) -> None:
+        """Wait at these lists from now on."""
+        self._keys = list(keys)
+        for file, (key, connection) in list(self._waiting.items()):
+            if key not in keys:
+                del self._waiting[file]
+                self._drop(connection)
+
+    def listen(self) -> None:
+        """Ask for every list on which no question is open."""
+        asked = {key for key, _ in self._waiting.values()}
+        for key in self._keys:
+            if key not in asked:
+                self._ask(key)
+
+    def files(self) -> list[int]:
+        return list(self._waiting)
+
+    def answer(self) -> None:
+        """Read the answers that have come."""
+        for file, (key, connection) in list(self._waiting.items()):
+            try:
+                if connection.can_read(timeout=0):
+                    del self._waiting[file]
+                    connection.read_response()
+                    self._idle[key] = connection
+            except (redis.RedisError, OSError):
+                self._waiting.pop(file, None)
+                self._drop(connection)
+
+    def close(self) -> None:
+        """Hang up; the open questions end with their connections."""
+        for connection in (*(connection for _, connection in self._waiting.values()), *self._idle.values()):
+            self._drop(connection)
+        self._waiting.clear()
+        self._idle.clear()
+
+    def _ask(self, key: str) -> None:
+        connection: Any = self._idle.pop(key, None)
+        try:
+            if connection is None:
+                connection = self._pool.make_connection()
+                connection.connect()
+            connection.send_command("BLMOVE", key, key, "RIGHT", "RIGHT", _WAIT_S, check_health=False)
+            self._waiting[connection._sock.fileno()] = (key, connection)
+        except (redis.RedisError, OSError) as error:
+            queue_watch_log.debug("No doorbell for %s: %s", key, error, extra={"event": "doorbell_failed"})
+            if connection is not None:
+                self._drop(connection)
+
+    def _drop(self, connection: Any) -> None:
+        with contextlib.suppress(redis.RedisError, OSError):
+            connection.disconnect()
+
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +122,7 @@ class RedisConsumer:
         self._unacked = keys.worker(self._id, "unacked")
         self._queues = list(queues)
         self._sources: list[str] = []
-        self._doorbell = Doorbell(self._client)
+        self._doorbell = QueueWatcher(self._client)
         self._listen_to_queues()
         self.place = place_of(self._client)
         self._take, self._return, self._park, self._wake = (
@@ -99,7 +176,7 @@ class RedisConsumer:
 
     def _recover(self) -> list[Delivery]:
         """Messages that were moved to this worker by a call whose answer was lost."""
-        with border(self._client):
+        with translate_errors(self._client):
             held: dict[Any, Any] = self._client.hgetall(self._unacked)
         self._uncertain = False
         found = [Delivery(int(tag), *_split(value)) for tag, value in held.items() if int(tag) not in self._held]
@@ -115,7 +192,7 @@ class RedisConsumer:
 
     def ack(self, deliveries: Sequence[Delivery]) -> None:
         if deliveries:
-            with border(self._client):
+            with translate_errors(self._client):
                 self._client.hdel(self._unacked, *(str(delivery.tag) for delivery in deliveries))
             self._forget(deliveries)
 
@@ -159,7 +236,7 @@ class RedisConsumer:
             self._sweep()
 
     def waiting(self, at_most: int) -> list[tuple[Delivery, int]]:
-        with border(self._client):
+        with translate_errors(self._client):
             found: Any = self._client.zrange(self._shared.parked, 0, at_most - 1, withscores=True)
         split = ((member.partition(b"\0"), due) for member, due in found)
         return [(Delivery(int(tag), *_split(held)), int(due)) for (tag, _, held), due in split]
@@ -173,13 +250,13 @@ class RedisConsumer:
         return max(0.0, (soonest - self._clock.now_ms()) / 1000)
 
     def beat(self) -> None:
-        with border(self._client):
+        with translate_errors(self._client):
             self._client.set(self._keys.worker(self._id, "alive"), self._clock.now_ms(), px=LIFETIME_MS)
 
     def stop(self) -> None:
         self._doorbell.close()
         self._rescue(self._id)
-        with border(self._client):
+        with translate_errors(self._client):
             self._client.delete(self._keys.worker(self._id, "alive"))
         self._client.close()
 
@@ -192,7 +269,7 @@ class RedisConsumer:
 
     def _sweep(self) -> None:
         """Look for workers whose heartbeat has run out, and give back what they held."""
-        with border(self._client):
+        with translate_errors(self._client):
             members: Any = self._client.smembers(self._shared.workers)
             known = sorted(member.decode() for member in members)
             others = [member for member in known if member != self._id]
@@ -214,7 +291,7 @@ class RedisConsumer:
 
         What it thought it held it cannot acknowledge, park or bury any more: each of these asks its hash first.
         """
-        with border(self._client):
+        with translate_errors(self._client):
             tags: Any = self._client.hkeys(self._unacked)
         gone = self._held - set(map(int, tags))
         self._held -= gone
@@ -225,13 +302,13 @@ class RedisConsumer:
     def _rescue(self, worker: str) -> int:
         """Give back all that ``worker`` holds and forget it; returns how many messages there were."""
         unacked = self._keys.worker(worker, "unacked")
-        with border(self._client):
+        with translate_errors(self._client):
             held: dict[Any, Any] = self._client.hgetall(unacked)
         messages = [(int(tag), *_split(value)) for tag, value in held.items()]
         if worker != self._id:
-            messages = [(tag, queue, with_a_death(raw)) for tag, queue, raw in messages]
+            messages = [(tag, queue, count_death(raw)) for tag, queue, raw in messages]
         count = self._give_back(unacked, messages)
-        with border(self._client):
+        with translate_errors(self._client):
             self._client.srem(self._shared.workers, worker)
         return count
 

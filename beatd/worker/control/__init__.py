@@ -6,7 +6,7 @@ commands each turn of its loop; and while the broker cannot be reached, only the
 
 from __future__ import annotations
 
-from beatd.worker.control import inspecting, revoking, steering
+from beatd.worker.control import control_commands, inspect_commands
 from beatd.worker.control.panel import COMMANDS, Command, Kind
 
-__all__ = ["COMMANDS", "Command", "Kind", "inspecting", "revoking", "steering"]
+__all__ = ["COMMANDS", "Command", "Kind", "control_commands", "inspect_commands"]

@@ -7,10 +7,9 @@ import logging
 import re
 from typing import Any
 
-from beatd.broker.bus import Bus, LamportClock, Letter
+from beatd.broker.bus import Bus, BusMessage, LamportClock
 from beatd.exceptions import MessageError
-from beatd.worker.control.panel import find
-from beatd.worker.control.station import Station
+from beatd.worker.control.panel import WorkerView, find
 
 log = logging.getLogger("celery.worker.pidbox")
 
@@ -22,11 +21,11 @@ _ASKERS_OWN = (KeyError, TypeError, ValueError)
 class Node:
     """Carries commands out at a station. Whatever is in a letter, :meth:`take` raises nothing but the bus's errors."""
 
-    def __init__(self, station: Station, lamport: LamportClock) -> None:
+    def __init__(self, station: WorkerView, lamport: LamportClock) -> None:
         self._station = station
         self._lamport = lamport
 
-    def take(self, letter: Letter, bus: Bus) -> None:
+    def take(self, letter: BusMessage, bus: Bus) -> None:
         """Carry out what a letter asks for, if it is meant for this node, and answer if an answer is wanted."""
         self._lamport.adjust(letter.headers.get("clock"))
         order = letter.body
@@ -78,6 +77,6 @@ class Node:
         headers = {"ticket": ticket, "clock": self._lamport.forward()}
         name = self._station.hostname
         try:
-            bus.reply(Letter({name: answer}, headers), str(exchange), str(key))
+            bus.reply(BusMessage({name: answer}, headers), str(exchange), str(key))
         except MessageError as error:
-            bus.reply(Letter({name: {"error": repr(error)}}, headers), str(exchange), str(key))
+            bus.reply(BusMessage({name: {"error": repr(error)}}, headers), str(exchange), str(key))

@@ -1,6 +1,6 @@
-"""The prefork pool: processes that were forked from the worker, each with a link of its own and a few jobs ahead.
+"""The prefork pool: processes forked from the worker, each with a socket pair of its own and a few jobs ahead.
 
-A link is a socket pair: jobs go down in batches, reports come up as they happen. The worker never waits for a child.
+Jobs go down in batches, reports come up as they happen. The worker never waits for a child.
 """
 
 from __future__ import annotations
@@ -14,14 +14,134 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 
-from beatd.app import signals
-from beatd.store.outcomes import STARTED
-from beatd.worker.execution import Executor
-from beatd.worker.messages import KILLED, LOST, SKIPPED, Job, Report
-from beatd.worker.pools.child import Board, live
-from beatd.worker.pools.lifetime import Lifetime
-from beatd.worker.pools.process import Child
-from beatd.worker.pools.window import Window
+from beatd import signals
+from beatd.states import STARTED
+from beatd.worker.execution.executor import Executor
+from beatd.worker.messages import KILLED, LOST, SKIPPED, Job, JobReport
+from beatd.worker.pools.base import PrefetchWindow
+from beatd.worker.pools.prefork_child import (
+    Batch,
+    ChildLimits,
+    Frames,
+    SharedStatus,
+    child_main,
+    decode_reports,
+    encode_batch,
+    frame,
+)
+
+_CHUNK = 1 << 18
+_LONG_S = 0.1
+"""A job that runs for so long must not keep others waiting behind it."""
+_PARTING_S = 0.1
+"""How long a process may take to end after it has closed its link."""
+
+
+class ChildProcess:
+    """What was sent to it, what it has said, and how it ended."""
+
+    def __init__(self, number: int, pid: int, link: socket.socket, board: SharedStatus) -> None:
+        self.number = number
+        self.pid = pid
+        self.link = link
+        self.board = board
+        self.jobs: dict[int, Job] = {}
+        """Sent and not reported as ended, in the order in which they run."""
+        self.killed: int | None = None
+        """The job that it was killed for."""
+        self.retiring = False
+        """Whether it ends with the jobs that it has, and is not replaced."""
+        self._status: int | None = None
+        self._batch = 1
+        self._recalling: int | None = None
+        """The job that was running when the others were recalled."""
+        self._frames = Frames()
+        self._unsent = bytearray()
+
+    def send(self, jobs: Sequence[Job]) -> None:
+        """Hand over jobs; what does not fit into the socket now follows with the next :meth:`flush`."""
+        self.jobs.update((job.tag, job) for job in jobs)
+        self._unsent += frame(encode_batch(Batch(self._batch, list(jobs))))
+        self.flush()
+
+    def is_long_at_it(self, now: float) -> bool:
+        """Whether its present job has been running for :data:`_LONG_S`."""
+        running = self.board.read()
+        return running is not None and now - running[1] > _LONG_S
+
+    def recall(self, now: float) -> list[Job]:
+        """The jobs that wait behind a long one, taken back for others to run.
+
+        In two turns of the loop. First the board says that none of them may begin. When the same job is still running
+        a turn later, none has begun, and none will. Otherwise the process reports, one by one, those it has skipped.
+        """
+        running = self.board.read()
+        if self._recalling is not None:
+            stuck, self._recalling = self._recalling, None
+            if running is not None and running[0] == stuck:
+                waiting = [job for tag, job in self.jobs.items() if tag != stuck]
+                self.jobs = {tag: job for tag, job in self.jobs.items() if tag == stuck}
+                return waiting
+        elif running is not None and len(self.jobs) > 1 and now - running[1] > _LONG_S:
+            self._recalling = running[0]
+            self.board.recall(self._batch)
+            self._batch += 1
+        return []
+
+    def flush(self) -> None:
+        with contextlib.suppress(BlockingIOError, BrokenPipeError, ConnectionResetError):
+            while self._unsent:
+                del self._unsent[: self.link.send(self._unsent)]
+
+    def receive(self) -> tuple[list[JobReport], bool]:
+        """The reports that have come, and whether its end of the link is open."""
+        reports: list[JobReport] = []
+        while True:
+            try:
+                data = self.link.recv(_CHUNK)
+            except BlockingIOError:
+                return reports, True
+            except ConnectionResetError:
+                data = b""
+            if not data:
+                return reports, False
+            for payload in self._frames.feed(data):
+                reports.extend(decode_reports(payload))
+            if len(data) < _CHUNK:
+                return reports, True
+
+    def dismiss(self) -> None:
+        """Let it end when it has done what it was sent."""
+        with contextlib.suppress(OSError):  # it is gone already
+            self.link.shutdown(socket.SHUT_WR)
+
+    def kill(self, tag: int, number: int) -> None:
+        """Send it a signal on account of that job."""
+        self.killed = tag
+        self.board.condemn(tag)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, number)
+
+    def has_ended(self) -> bool:
+        """Whether the process is gone."""
+        if self._status is None:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            if pid:
+                self._status = status
+        return self._status is not None
+
+    def end(self, grace: float = _PARTING_S) -> int:
+        """Wait for its end, which comes by force after ``grace`` seconds; returns the exit code, -n for signal n."""
+        deadline = time.monotonic() + grace
+        while not self.has_ended() and time.monotonic() < deadline:
+            time.sleep(0.005)
+        if self._status is None:
+            os.kill(self.pid, signal.SIGKILL)
+            _, self._status = os.waitpid(self.pid, 0)
+        self.link.close()
+        self.board.close()
+        return os.waitstatus_to_exitcode(self._status)
+
 
 log = logging.getLogger(__name__)
 
@@ -40,15 +160,15 @@ class PreforkPool:
         execute: Executor,
         *,
         in_child: Callable[[int], None] = lambda _number: None,
-        lifetime: Lifetime | None = None,
+        lifetime: ChildLimits | None = None,
     ) -> None:
         self.size = size
         self._execute = execute
         self._in_child = in_child
-        self._lifetime = lifetime or Lifetime()
-        self._children: list[Child] = []
+        self._lifetime = lifetime or ChildLimits()
+        self._children: list[ChildProcess] = []
         self._waiting: list[Job] = []
-        self._window = Window()
+        self._window = PrefetchWindow()
         self._roll_call_at = 0.0
         self._fork_at = 0.0
 
@@ -81,12 +201,12 @@ class PreforkPool:
     def files(self) -> list[int]:
         return [child.link.fileno() for child in self._children]
 
-    def collect(self) -> list[Report]:
+    def collect(self) -> list[JobReport]:
         now = time.monotonic()
         roll_call = now >= self._roll_call_at
         if roll_call:
             self._roll_call_at = now + _ROLL_CALL_S
-        reports: list[Report] = []
+        reports: list[JobReport] = []
         for child in tuple(self._children):
             child.flush()
             linked = self._hear(child, reports)
@@ -149,7 +269,7 @@ class PreforkPool:
             child.end(deadline - time.monotonic())
         self._children.clear()
 
-    def _hear(self, child: Child, reports: list[Report]) -> bool:
+    def _hear(self, child: ChildProcess, reports: list[JobReport]) -> bool:
         """Take in what a child has reported; returns whether it may report more."""
         news, linked = child.receive()
         for report in news:
@@ -164,14 +284,14 @@ class PreforkPool:
                 self._waiting.append(job)
         return linked
 
-    def _ready(self) -> list[Child]:
+    def _ready(self) -> list[ChildProcess]:
         """The processes that may be given jobs: not those who are at a long one."""
         now = time.monotonic()
         return [
             child for child in self._children if not child.retiring and not (child.jobs and child.is_long_at_it(now))
         ]
 
-    def _bury(self, child: Child) -> list[Report]:
+    def _bury(self, child: ChildProcess) -> list[JobReport]:
         """Clean up after a child that is gone: what it was running is lost, what it had not begun goes to others."""
         self._children.remove(child)
         now = child.board.read()
@@ -189,7 +309,7 @@ class PreforkPool:
                 extra={"event": "pool_process_lost", "pid": child.pid, "exitcode": code},
             )
         state = KILLED if child.killed == lost.tag else LOST
-        return [Report(lost.tag, state, time.monotonic() - now[1], text=f"Worker exited prematurely: {how}.")]
+        return [JobReport(lost.tag, state, time.monotonic() - now[1], text=f"Worker exited prematurely: {how}.")]
 
     def _complete(self, now: float) -> None:
         """Fork until there are as many as there should be; when the system refuses, try again a little later."""
@@ -210,11 +330,11 @@ class PreforkPool:
                 extra={"event": "pool_fork_failed", "processes": staying},
             )
 
-    def _fork(self, number: int) -> Child:
+    def _fork(self, number: int) -> ChildProcess:
         signals.worker_before_create_process.send(sender=self)
         ours, theirs = socket.socketpair()
         try:
-            board = Board()
+            board = SharedStatus()
             pid = os.fork()
         except OSError:
             ours.close()
@@ -224,9 +344,9 @@ class PreforkPool:
             self._be_child(number, ours, theirs, board)
         theirs.close()
         ours.setblocking(False)
-        return Child(number, pid, ours, board)
+        return ChildProcess(number, pid, ours, board)
 
-    def _be_child(self, number: int, ours: socket.socket, theirs: socket.socket, board: Board) -> None:
+    def _be_child(self, number: int, ours: socket.socket, theirs: socket.socket, board: SharedStatus) -> None:
         """Never returns. ``os._exit``: the parent's clean-up is not the child's to do."""
         code = 1
         try:
@@ -234,7 +354,7 @@ class PreforkPool:
             for sibling in self._children:
                 sibling.link.close()
             self._in_child(number)
-            live(theirs, board, self._execute, self._lifetime)
+            child_main(theirs, board, self._execute, self._lifetime)
             code = 0
         except BaseException:
             log.exception("Process of the pool failed", extra={"event": "pool_process_failed"})

@@ -6,10 +6,10 @@ import os
 import signal
 from collections.abc import Sequence
 
-from beatd.app.run import Abandoned
-from beatd.worker.execution import Attempt, Executor, begun
-from beatd.worker.messages import Job, Report
-from beatd.worker.pools.tidying import Tidy
+from beatd.app.trace import Abandoned
+from beatd.worker.execution.executor import Attempt, Executor, begun
+from beatd.worker.messages import Job, JobReport
+from beatd.worker.pools.prefork_child import ProcessStateGuard
 
 
 class SoloPool:
@@ -27,7 +27,7 @@ class SoloPool:
         self._running = False
 
     def start(self) -> None:
-        tidy = Tidy()
+        tidy = ProcessStateGuard()
 
         def wholly() -> None:
             tidy()
@@ -44,7 +44,7 @@ class SoloPool:
     def files(self) -> list[int]:
         return []
 
-    def collect(self) -> list[Report]:
+    def collect(self) -> list[JobReport]:
         if (attempt := self._attempt) is not None:
             self._attempt = None
             return self._run(attempt)
@@ -52,14 +52,14 @@ class SoloPool:
             return []
         self._job = None
         prepared = self._execute.prepare(job)
-        if isinstance(prepared, Report):
+        if isinstance(prepared, JobReport):
             return [prepared]
         if not job.announce:
             return self._run(prepared)
         self._attempt = prepared  # runs with the next call, when its beginning has been settled
         return [begun(job)]
 
-    def _run(self, attempt: Attempt) -> list[Report]:
+    def _run(self, attempt: Attempt) -> list[JobReport]:
         try:
             self._running = True
             return [self._execute.run(attempt, attempt.job.hard_limit)]

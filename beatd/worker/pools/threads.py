@@ -1,19 +1,114 @@
-"""The pool of threads, for tasks that wait for others. Limits reach a thread when it runs Python code, not before."""
+"""The pool of threads, for tasks that wait for others. Limits reach a thread when it runs Python code, not before.
+
+A thread that is stuck in a job is given up, and another takes its place.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import os
+import queue
 import signal
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-from beatd.store.outcomes import STARTED
-from beatd.worker.execution import Executor
-from beatd.worker.messages import KILLED, Job, Report
-from beatd.worker.pools.crew import Crew
-from beatd.worker.pools.reports import Reports
-from beatd.worker.pools.tidying import Streams
-from beatd.worker.pools.window import Window
+from beatd.states import STARTED
+from beatd.worker.execution.call import HardTimeLimit, raise_in
+from beatd.worker.execution.executor import Executor
+from beatd.worker.messages import KILLED, Job, JobReport
+from beatd.worker.pools.base import PrefetchWindow, ReportQueue
+from beatd.worker.pools.prefork_child import Streams
+
+
+class ThreadGroup:
+    """Up to ``size`` threads, made as they are needed; each report goes to ``say``, from its thread.
+
+    To be used by one thread at a time; only ``say`` is called by many.
+    """
+
+    def __init__(self, size: int, execute: Executor, say: Callable[[JobReport], None]) -> None:
+        self.size = size
+        self._execute = execute
+        self._say = say
+        self._jobs: queue.SimpleQueue[int | None] = queue.SimpleQueue()
+        self._queued: dict[int, Job] = {}
+        """By tag, what is in the queue and was not withdrawn."""
+        self._running: dict[int, tuple[float, threading.Thread]] = {}
+        """By tag: since when, and where. Whoever takes an item out answers for the job."""
+        self._idle = threading.Semaphore(0)
+        """Counts the threads that wait and that no job is meant for yet."""
+        self._threads: set[threading.Thread] = set()
+        self._numbers = 0
+
+    def submit(self, job: Job) -> None:
+        """Run it as soon as there is a thread for it."""
+        self._queued[job.tag] = job
+        self._jobs.put(job.tag)  # first: a thread that finds nothing counts itself as idle
+        if not self._idle.acquire(blocking=False) and len(self._threads) < self.size:
+            self._begin()
+
+    def withdraw(self, tag: int) -> bool:
+        """Take back a job that no thread has begun; returns whether there was one."""
+        return self._queued.pop(tag, None) is not None
+
+    def running_since(self) -> dict[int, float]:
+        return {tag: since for tag, (since, _) in tuple(self._running.items())}
+
+    def give_up(self, tag: int) -> bool:
+        """Forget that job: nothing is reported of it any more. Its thread is asked to leave it, and ends."""
+        found = self._running.pop(tag, None)
+        if found is None:
+            return False
+        _, thread = found
+        self._threads.discard(thread)
+        if self._jobs.qsize():  # somebody was to run these
+            self._begin()
+        if thread.ident is not None:
+            raise_in(thread.ident, HardTimeLimit)
+        return True
+
+    def resize(self, size: int) -> None:
+        """Have so many threads at most."""
+        for _ in range(len(self._threads) - size):
+            self._idle.acquire(blocking=False)
+            self._jobs.put(None)
+        self.size = size
+
+    def stop(self, deadline: float) -> None:
+        """End the threads; those that are not done at ``deadline`` (monotonic) are left alone."""
+        threads = tuple(self._threads)
+        for _ in threads:
+            self._jobs.put(None)
+        for thread in threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
+
+    def _begin(self) -> None:
+        self._numbers += 1
+        thread = threading.Thread(target=self._serve, name=f"ThreadPoolWorker-{self._numbers}", daemon=True)
+        self._threads.add(thread)
+        thread.start()
+
+    def _serve(self) -> None:
+        this = threading.current_thread()
+        with contextlib.suppress(HardTimeLimit):  # meant for a job that was given up a moment ago
+            while (tag := self._next()) is not None:
+                if (job := self._queued.pop(tag, None)) is None:
+                    continue
+                self._running[job.tag] = (time.monotonic(), this)
+                report = self._execute(job, self._say)
+                if self._running.pop(job.tag, None) is None:
+                    return  # it was given up, and this thread with it
+                self._say(report)
+        self._threads.discard(this)
+
+    def _next(self) -> int | None:
+        try:
+            return self._jobs.get_nowait()
+        except queue.Empty:
+            self._idle.release()
+            return self._jobs.get()
+
 
 _DEEPEST = 8
 
@@ -24,10 +119,10 @@ class ThreadPool:
     def __init__(self, size: int, execute: Executor) -> None:
         self.size = size
         self._execute = execute
-        self._reports = Reports()
-        self._crew = Crew(size, execute, self._reports.say)
+        self._reports = ReportQueue()
+        self._crew = ThreadGroup(size, execute, self._reports.say)
         self._held: set[int] = set()
-        self._window = Window()
+        self._window = PrefetchWindow()
 
     def start(self) -> None:
         self._execute.tidy = Streams().mend
@@ -43,7 +138,7 @@ class ThreadPool:
     def files(self) -> list[int]:
         return self._reports.files()
 
-    def collect(self) -> list[Report]:
+    def collect(self) -> list[JobReport]:
         reports = self._reports.take()
         for report in reports:
             if report.state != STARTED:
@@ -55,7 +150,7 @@ class ThreadPool:
         since = self._crew.running_since().get(tag)
         if since is None or not self._crew.give_up(tag):
             return False
-        self._reports.say(Report(tag, KILLED, time.monotonic() - since))
+        self._reports.say(JobReport(tag, KILLED, time.monotonic() - since))
         return True
 
     def running_since(self) -> dict[int, float]:

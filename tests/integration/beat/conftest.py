@@ -9,7 +9,7 @@ import sys
 import pytest
 import redis
 
-from beatd.message import open_envelope
+from beatd.message.protocol import open_envelope
 from beatd.store.keys import Keys
 from tests.chaos.ledger import due_ms_of
 

@@ -10,7 +10,7 @@ import sys
 
 from beatd.beat.heap import DueHeap
 from beatd.cli import main
-from beatd.store import claims, client
+from beatd.store import claims, script
 
 POINTS = ("before the claim", "claim under way", "claimed, not heard", "heard, not advanced", "advanced")
 
@@ -25,7 +25,7 @@ def die_at(point, number):  # noqa: C901 - four ways to die
     def die():
         os.kill(os.getpid(), signal.SIGKILL)
 
-    claim, stream, advance = claims.Claims.claim, client.Script.stream, DueHeap.advance
+    claim, stream, advance = claims.Claims.claim, script.Script.stream, DueHeap.advance
 
     def dying_claim(self, batches, *, lease_value):
         batches = [list(batch) for batch in batches]
@@ -54,7 +54,7 @@ def die_at(point, number):  # noqa: C901 - four ways to die
         if outcomes and reached("advanced"):
             die()
 
-    claims.Claims.claim, client.Script.stream, DueHeap.advance = dying_claim, dying_stream, dying_advance
+    claims.Claims.claim, script.Script.stream, DueHeap.advance = dying_claim, dying_stream, dying_advance
 
 
 if __name__ == "__main__":

@@ -9,9 +9,9 @@ import redis
 from beatd.beat.elector import Elector
 from beatd.clock import SystemClock
 from beatd.store.client import connect
+from beatd.store.daemon_registry import Registry, Status
 from beatd.store.keys import Keys
 from beatd.store.lease import Leases
-from beatd.store.registry import Registry, Status
 
 KEYS = Keys("beatd")
 TTL_MS, RENEW_MS = 1_500, 400

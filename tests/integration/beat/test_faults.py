@@ -9,7 +9,7 @@ import redis
 from beatd.exceptions import StoreRefused
 from beatd.store.client import connect
 from beatd.store.keys import Keys
-from beatd.store.server import inspect
+from beatd.store.server_check import inspect
 from tests.chaos.proxy import Proxy
 
 KEYS = Keys("beatd").shard()

@@ -10,30 +10,29 @@ import pytest
 import redis
 from msgspec import structs
 
-from beatd.beat.courier import Courier
+from beatd.beat.delivery import DirectDelivery
 from beatd.beat.dispatcher import Dispatcher
 from beatd.beat.heap import DueHeap
 from beatd.beat.held import Held
-from beatd.beat.manual import Manual
-from beatd.beat.messages import Messages
-from beatd.beat.outlet import StoreOutlet
-from beatd.beat.seat import Seat, Term
-from beatd.beat.service import Beat
+from beatd.beat.loop import ShardLoop
+from beatd.beat.manual_dispatch import ManualDispatcher
+from beatd.beat.manual_runs import ManualRuns
+from beatd.beat.message_builder import MessageBuilder
+from beatd.beat.term import Leadership, Term
 from beatd.broker.redis import RedisPublisher
-from beatd.epoch import LAST_MS
 from beatd.exceptions import StoreRefused
-from beatd.message import open_envelope
+from beatd.message.protocol import open_envelope
 from beatd.model import Entry, Options, Policies
 from beatd.schedules import parse
 from beatd.store.claims import Claims
 from beatd.store.client import connect
-from beatd.store.dispatched import Dispatched
+from beatd.store.entry_state import Dispatched, Running
 from beatd.store.held_back import HeldBack
 from beatd.store.keys import Keys
 from beatd.store.lease import Leases
-from beatd.store.requests import Requests
 from beatd.store.results import result_key
-from beatd.store.running import Running
+from beatd.store.run_requests import Requests
+from beatd.timestamps import LAST_MS
 from tests.chaos.ledger import due_ms_of
 from tests.unit.beat.conftest import FakeClock
 
@@ -92,22 +91,22 @@ class Bench:
         self.begin()
 
     def begin(self):
-        seat = Seat(self.clock, 0)
+        seat = Leadership(self.clock, 0)
         token = self.leases.take([0])[0]
         seat.begin(Term(token, self.leases.value(token), 1e18))
-        claims, messages, running = Claims(self.client, KEYS), Messages("celery"), Running(self.client, KEYS)
-        outlet = StoreOutlet(RedisPublisher(self.admin_url))
+        claims, messages, running = Claims(self.client, KEYS), MessageBuilder("celery"), Running(self.client, KEYS)
+        outlet = DirectDelivery(RedisPublisher(self.admin_url))
         held = Held(self.held_back)
         self.dispatcher = Dispatcher(claims, messages, outlet, running, self.clock, held=held)
         requests = Requests(self.client, KEYS)
-        courier = Courier(requests, messages, outlet, running, report=self.dispatcher.report, clock=self.clock)
-        self.beat = Beat(
+        courier = ManualDispatcher(requests, messages, outlet, running, report=self.dispatcher.report, clock=self.clock)
+        self.beat = ShardLoop(
             clock=self.clock,
             elector=seat,
             claims=claims,
             dispatcher=self.dispatcher,
             heap=DueHeap(),
-            manual=Manual(courier, Dispatched(self.client, KEYS), owns=lambda name: True),
+            manual=ManualRuns(courier, Dispatched(self.client, KEYS), owns=lambda name: True),
             wake=threading.Event(),
         )
 

@@ -6,14 +6,16 @@ import uuid
 import kombu
 import pytest
 
-from beatd.broker import Address, Parcel
-from beatd.broker.amqp import AmqpPublisher
-from beatd.message import build
+from beatd.broker import Address, OutgoingMessage
+from beatd.broker.amqp_publisher import AmqpPublisher
+from beatd.message.protocol import build
 
 
 def parcel(task_id, queue="", exchange="", key="", **options):
     """A parcel whose message has this id."""
-    return Parcel(build("tasks.t", task_id, (1,), **options), Address(key, exchange) if exchange else Address(queue))
+    return OutgoingMessage(
+        build("tasks.t", task_id, (1,), **options), Address(key, exchange) if exchange else Address(queue)
+    )
 
 
 @pytest.fixture

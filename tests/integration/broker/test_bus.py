@@ -12,7 +12,7 @@ import pytest
 import redis
 
 from beatd.broker import bus as buses
-from beatd.broker.bus import Bus, Letter, Names, call, order
+from beatd.broker.bus import Bus, BusMessage, Names, call, command_body
 from beatd.exceptions import BrokerError
 
 pytestmark = [
@@ -39,7 +39,7 @@ def server(redis_url: str) -> Iterator[redis.Redis]:
         yield client
 
 
-def arrived(bus: Bus, wait_until) -> list[Letter]:
+def arrived(bus: Bus, wait_until) -> list[BusMessage]:
     return wait_until(lambda: bus.requests(10), what="something to come")
 
 
@@ -56,20 +56,20 @@ def test_kombus_mailbox_asks_and_hears_the_answer(bus, redis_url, wait_until):
             [NODE],
         )
         to = letter.body["reply_to"]
-        bus.reply(Letter({NODE: "pong"}, {"ticket": ticket, "clock": 3}), to["exchange"], to["routing_key"])
+        bus.reply(BusMessage({NODE: "pong"}, {"ticket": ticket, "clock": 3}), to["exchange"], to["routing_key"])
         assert asker._collect(ticket, limit=1, timeout=10) == [{NODE: "pong"}]
 
 
 def test_a_line_hears_only_the_answers_to_its_own_question(bus, redis_url, wait_until):
     with call(redis_url, Names()) as line:
-        answers = line.ask(Letter(order("ping", {}), {}), timeout=10, limit=1)
+        answers = line.ask(BusMessage(command_body("ping", {}), {}), timeout=10, limit=1)
         import threading
 
         def answer() -> None:
             (letter,) = arrived(bus, wait_until)
             to = letter.body["reply_to"]
             for ticket, text in (("another", "wrong"), (letter.body["ticket"], "right")):
-                bus.reply(Letter({NODE: text}, {"ticket": ticket}), to["exchange"], to["routing_key"])
+                bus.reply(BusMessage({NODE: text}, {"ticket": ticket}), to["exchange"], to["routing_key"])
 
         thread = threading.Thread(target=answer)
         thread.start()
@@ -79,11 +79,11 @@ def test_a_line_hears_only_the_answers_to_its_own_question(bus, redis_url, wait_
 
 def test_an_asker_leaves_nothing_behind(bus, redis_url, server, wait_until):
     with call(redis_url, Names()) as line:
-        assert list(line.ask(Letter(order("ping", {}), {}), timeout=0.2, limit=None)) == []
+        assert list(line.ask(BusMessage(command_body("ping", {}), {}), timeout=0.2, limit=None)) == []
     (letter,) = arrived(bus, wait_until)
     assert server.keys("*pidbox*") == []
     to = letter.body["reply_to"]
-    bus.reply(Letter({NODE: "late"}, {"ticket": "t"}), to["exchange"], to["routing_key"])
+    bus.reply(BusMessage({NODE: "late"}, {"ticket": "t"}), to["exchange"], to["routing_key"])
     (key,) = server.keys("*pidbox*")
     assert 0 < server.ttl(key) <= 10
 
@@ -106,19 +106,19 @@ def test_an_asker_leaves_nothing_behind(bus, redis_url, server, wait_until):
 )
 def test_junk_on_the_channel_is_left_out(junk, bus, server, wait_until):
     server.publish(MAILBOX, junk)
-    good = {"body": json.dumps(order("ping", {})), "properties": {}, "content-type": "application/json"}
+    good = {"body": json.dumps(command_body("ping", {})), "properties": {}, "content-type": "application/json"}
     server.publish(MAILBOX, json.dumps(good))
     (letter,) = arrived(bus, wait_until)
     assert letter.body["method"] == "ping"
 
 
 def test_events_go_to_who_listens_and_cost_nothing_if_nobody_does(bus, server):
-    bus.emit("worker.heartbeat", Letter({"type": "worker-heartbeat"}, {"hostname": NODE}))
+    bus.emit("worker.heartbeat", BusMessage({"type": "worker-heartbeat"}, {"hostname": NODE}))
     assert server.keys("*") == []
     with server.pubsub() as monitor:
         monitor.psubscribe("/0.celeryev/*")
         assert monitor.get_message(timeout=5)["type"] == "psubscribe"
-        bus.emit("task.multi", Letter([{"type": "task-started", "uuid": "half of \ud83d"}], {"hostname": NODE}))
+        bus.emit("task.multi", BusMessage([{"type": "task-started", "uuid": "half of \ud83d"}], {"hostname": NODE}))
         heard = monitor.get_message(timeout=5)
     assert heard["channel"] == b"/0.celeryev/task.multi"
     assert json.loads(heard["data"])["headers"] == {"hostname": NODE}

@@ -3,14 +3,14 @@
 import kombu
 import pytest
 
-from beatd.beat.messages import Messages
-from beatd.beat.outlet import StoreOutlet
-from beatd.beat.report import Report
-from beatd.beat.seat import Term
+from beatd.beat.delivery import DirectDelivery
+from beatd.beat.dispatch_log import DispatchLog
+from beatd.beat.message_builder import MessageBuilder
+from beatd.beat.term import Term
 from beatd.broker import Address
 from beatd.broker.redis import RedisPublisher
 from beatd.exceptions import BrokerError, MessageError
-from beatd.message import open_envelope
+from beatd.message.protocol import open_envelope
 from beatd.model import Entry, Options, Run
 from beatd.schedules import parse
 
@@ -30,7 +30,7 @@ def bind(url, exchange, key, *queues, kind="direct"):
 @pytest.fixture
 def outlet(redis_url):
     publisher = RedisPublisher(redis_url)
-    yield StoreOutlet(publisher)
+    yield DirectDelivery(publisher)
     publisher.close()
 
 
@@ -48,12 +48,12 @@ def outlet(redis_url):
     ],
 )
 def test_where_the_options_of_an_entry_lead(options, address):
-    assert Messages("celery").address_of(entry(**options)) == address
+    assert MessageBuilder("celery").address_of(entry(**options)) == address
 
 
 def test_the_envelope_names_exchange_and_routing_key_as_kombu_does():
     one = entry(exchange="x", routing_key="k")
-    message = open_envelope(Messages("celery").render(Run(one, 0, 0, one.schedule), None))
+    message = open_envelope(MessageBuilder("celery").render(Run(one, 0, 0, one.schedule), None))
     assert message.properties["delivery_info"] == {"exchange": "x", "routing_key": "k"}
 
 
@@ -68,7 +68,7 @@ def test_a_binding_that_changes_is_seen_after_the_next_flush(outlet, redis_url):
     assert outlet.list_key(address, None) == "k"
     bind(redis_url, "x", "k", "reports")
     assert outlet.list_key(address, None) == "k"
-    assert outlet.flush(TERM, Report())
+    assert outlet.flush(TERM, DispatchLog())
     assert outlet.list_key(address, None) == "reports"
 
 

@@ -5,14 +5,14 @@ import threading
 
 import pytest
 
-from beatd.beat.messages import Messages
-from beatd.beat.outlet import FLUSH_AT_MOST, LOOK_AGAIN, OutboxOutlet, StoreOutlet
-from beatd.beat.report import Report
-from beatd.beat.seat import Term
+from beatd.beat.delivery import FLUSH_AT_MOST, LOOK_AGAIN, DirectDelivery, OutboxDelivery
+from beatd.beat.dispatch_log import DispatchLog
+from beatd.beat.message_builder import MessageBuilder
+from beatd.beat.term import Term
 from beatd.broker import Refused
 from beatd.broker.redis import RedisPublisher
 from beatd.exceptions import BrokerError, StoreUnavailable, TermLost
-from beatd.message import envelope, open_envelope
+from beatd.message.protocol import envelope, open_envelope
 from beatd.model import Entry, Options, Policies, Run
 from beatd.schedules import parse
 from beatd.store.client import connect
@@ -65,14 +65,14 @@ class Broker:
 class Rig:
     def __init__(self, url):
         self.client = connect(url)
-        self.clock, self.broker, self.report = Clock(), Broker(), Report()
+        self.clock, self.broker, self.report = Clock(), Broker(), DispatchLog()
         self.outbox = Outbox(self.client, KEYS)
         self.win(1)
 
     def win(self, token):
         self.term = Term(token, f"d:{token}", 1e18)
         self.client.set(KEYS.shard(0).lease, self.term.lease_value)
-        self.outlet = OutboxOutlet(self.outbox, self.broker, self.clock)
+        self.outlet = OutboxDelivery(self.outbox, self.broker, self.clock)
 
     def put(self, *raws):
         self.client.lpush(self.outbox.key, *raws)
@@ -268,7 +268,7 @@ def test_what_the_broker_refuses_becomes_a_dead_letter(rig, caplog):
 def test_a_run_is_dispatched_when_the_broker_has_it(rig, caplog):
     caplog.set_level("INFO")
     run = Run(ENTRY, NOW, NOW, ENTRY.schedule)
-    messages = Messages("celery")
+    messages = MessageBuilder("celery")
     key = rig.outlet.list_key(messages.address_of(ENTRY), None)
     rig.client.lpush(key, messages.render(run, None))
     rig.outlet.claimed([run], rig.report, NOW)
@@ -296,7 +296,7 @@ def test_what_was_left_when_the_store_became_the_broker_goes_to_its_queues(rig, 
     rig.put(raw("a"), raw("b", "other"))
     rig.client.lpush(KEYS.shard(3).outbox, raw("of a former shard"))
     publisher = RedisPublisher(redis_url)
-    outlet = StoreOutlet(publisher, OutboxOutlet(rig.outbox, publisher, rig.clock))
+    outlet = DirectDelivery(publisher, OutboxDelivery(rig.outbox, publisher, rig.clock))
     assert outlet.flush(rig.term, rig.report)
     publisher.close()
     assert [open_envelope(one).id for one in rig.client.lrange("q", 0, -1)] == ["a", "of a former shard"]

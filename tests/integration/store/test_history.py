@@ -3,13 +3,13 @@
 import pytest
 
 from beatd.model import manual_run_id, run_id
-from beatd.store import records
+from beatd.store import history
 from beatd.store.claims import Claim, Claims, Gap
 from beatd.store.client import connect
 from beatd.store.history import Histories
 from beatd.store.keys import Keys
 from beatd.store.lease import Leases
-from beatd.worker.finished import Ended, FinishedRuns
+from beatd.store.worker_state import Ended, FinishedRuns
 
 NOW = 1_790_000_000_000
 KEYS = Keys("beatd")
@@ -46,12 +46,12 @@ def histories(client):
 
 
 def sent(name, due_ms, late_ms=0, running=""):
-    record = records.Cells().sent(due_ms, due_ms, due_ms + late_ms)
+    record = history.Cells().sent(due_ms, due_ms, due_ms + late_ms)
     return Claim(name, due_ms, "celery", b"m", running, record)
 
 
 def skipped(name, due_ms, reason):
-    return Claim(name, due_ms, record=records.skipped(reason, due_ms, due_ms, due_ms))
+    return Claim(name, due_ms, record=history.skipped(reason, due_ms, due_ms, due_ms))
 
 
 def test_the_claim_writes_what_became_of_each_run(claim, histories):
@@ -88,7 +88,7 @@ def test_the_last_runs_are_kept(claim, client, histories):
     kept = [one.due_ms - NOW for one in histories.of(["a"])]
     assert kept == list(range(56, 56 - len(kept), -1))
     assert 5 <= len(kept) <= 10
-    assert client.strlen(KEYS.history("a")) == len(kept) * records.CELL
+    assert client.strlen(KEYS.history("a")) == len(kept) * history.CELL
 
 
 def test_none_is_kept_when_it_is_off(client, held, histories):
@@ -158,8 +158,8 @@ def test_workers_write_how_a_run_ended(claim, client, redis_url, histories):
 
 def test_a_run_that_was_asked_for_is_found_by_its_own_id(client, redis_url, histories):
     ids = [manual_run_id("a", request) for request in ("one", "two")]
-    cells = b"".join(records.by_hand(records.TRIGGERED, NOW, NOW, each) for each in ids)
-    client.set(KEYS.history("a"), cells + records.by_hand(records.BACKFILLED, NOW, NOW))
+    cells = b"".join(history.by_hand(history.TRIGGERED, NOW, NOW, each) for each in ids)
+    client.set(KEYS.history("a"), cells + history.by_hand(history.BACKFILLED, NOW, NOW))
     FinishedRuns(redis_url, KEYS).remember([Ended(ids[0], "a", DUE_AT, "SUCCESS", 0.2)])
     assert [(one.kind, one.outcome) for one in histories.of(["a"])] == [
         ("backfilled", None),

@@ -10,7 +10,7 @@ import pytest
 import redis
 
 from beatd.exceptions import StoreRefused, StoreUnavailable
-from beatd.store.client import border, connect
+from beatd.store.client import connect, translate_errors
 from beatd.store.keys import Keys
 from beatd.store.lease import Leases
 from tests.conftest import missing, server_binary
@@ -60,7 +60,7 @@ def tls_url(start_server, certificates, free_port):
 
 
 def reach(url):
-    with connect(url, timeout_ms=2_000) as client, border(client):
+    with connect(url, timeout_ms=2_000) as client, translate_errors(client):
         return client.ping()
 
 

@@ -8,12 +8,12 @@ from beatd.client import Schedules
 from beatd.clock import SystemClock
 from beatd.exceptions import StoreRefused, StoreUnavailable
 from beatd.model import RedisSettings
-from beatd.store import records
+from beatd.store import history
 from beatd.store.claims import ADOPT_BATCH, Claim, Claims, EntryState
 from beatd.store.client import connect
+from beatd.store.entry_state import EntryStates
 from beatd.store.keys import Keys
 from beatd.store.lease import Leases
-from beatd.store.states import EntryStates
 from beatd.web.store_view import StoreView
 
 KEYS = Keys("beatd")
@@ -45,7 +45,7 @@ def test_it_reads_what_claims_wrote(client, redis_url):
 
 
 def test_it_reads_past_runs(client, redis_url):
-    client.set(KEYS.history("a"), records.run_cell(records.SENT, NOW, NOW, NOW + 3))
+    client.set(KEYS.history("a"), history.run_cell(history.SENT, NOW, NOW, NOW + 3))
     client.hset(KEYS.shard().tally, "a", "overlap 2 ")
     lines, totals = view(redis_url).history("a")
     assert [(one.due_ms, one.late_ms) for one in lines] == [(NOW, 3)]

@@ -8,11 +8,11 @@ import uuid
 import pytest
 
 from beatd import broker
-from beatd.broker import Address, Parcel
+from beatd.broker import Address, OutgoingMessage
 from beatd.clock import SystemClock
-from beatd.message import build
+from beatd.message.protocol import build
 from beatd.worker.consumers import open_consumer
-from beatd.worker.consumers.amqp import AmqpConsumer
+from beatd.worker.consumers.rabbitmq import AmqpConsumer
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def publish(rabbitmq):
     publisher = broker.open(rabbitmq.url)
 
     def send(queue: str, *ids: str, **fields) -> None:
-        parcels = [Parcel(build("t", one, (one,), **fields), Address(queue)) for one in ids]
+        parcels = [OutgoingMessage(build("t", one, (one,), **fields), Address(queue)) for one in ids]
         assert publisher.publish_many(parcels) == []
 
     yield send

@@ -18,11 +18,10 @@ import pytest
 
 from beatd import App
 from beatd.exceptions import ConfigError
-from beatd.message import build
+from beatd.message.protocol import build
 from beatd.worker.builtin import register
-from beatd.worker.builtin.command import CommandFailed, command
+from beatd.worker.builtin.command import OUTPUT_MAX, CommandFailed, command
 from beatd.worker.builtin.http import HttpFailed, http
-from beatd.worker.builtin.output import OUTPUT_MAX
 
 
 def python(code: str) -> list[str]:

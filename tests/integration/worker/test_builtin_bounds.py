@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from beatd.worker.builtin import output
-from beatd.worker.builtin.command import command
+from beatd.worker.builtin import command
+from beatd.worker.builtin.command import command as builtin_command
 from beatd.worker.builtin.http import HttpFailed, http
 
 OPEN = Path("/proc/self/fd")
@@ -61,12 +61,12 @@ def test_a_server_that_drips_is_left_in_time(dripping, scheme, first):
 
 
 def test_a_child_in_the_background_holds_neither_thread_nor_descriptor(monkeypatch):
-    monkeypatch.setattr(output, "_LAST_WORDS_S", 0.05)
-    command("true")
+    monkeypatch.setattr(command, "_LAST_WORDS_S", 0.05)
+    builtin_command("true")
     threads, files = threading.active_count(), len(list(OPEN.iterdir()))
     children = []
     try:
-        children += [int(command("sleep 60 & echo $!", shell=True)["output"]) for _ in range(50)]
+        children += [int(builtin_command("sleep 60 & echo $!", shell=True)["output"]) for _ in range(50)]
         assert (threading.active_count(), len(list(OPEN.iterdir()))) == (threads, files)
     finally:
         for child in children:

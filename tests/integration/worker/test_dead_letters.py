@@ -11,7 +11,7 @@ from click.testing import CliRunner
 
 from beatd.broker.redis import queue_key
 from beatd.cli import main
-from beatd.message import build, envelope
+from beatd.message.protocol import build, envelope
 from beatd.store.client import connect
 from beatd.store.dead_letters import DeadLetters, written
 from beatd.store.keys import Keys

@@ -14,7 +14,7 @@ from beatd import broker
 from beatd.broker.kombu import KombuPublisher
 from beatd.clock import SystemClock
 from beatd.exceptions import BrokerError
-from beatd.message import build
+from beatd.message.protocol import build
 from beatd.worker.consumers import open_consumer
 from beatd.worker.consumers.kombu import KombuConsumer
 

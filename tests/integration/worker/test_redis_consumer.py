@@ -10,7 +10,7 @@ import redis as redis_py
 
 from beatd.broker.redis import RedisPublisher, queue_key
 from beatd.exceptions import StoreUnavailable
-from beatd.message import build
+from beatd.message.protocol import build
 from beatd.store.keys import Keys
 from beatd.worker.consumers.redis import LIFETIME_MS, RedisConsumer
 

@@ -14,8 +14,13 @@ import pytest
 import redis as redis_py
 
 from beatd import App
-from beatd.exceptions import NotRegistered, StoreRefused, TimeoutError  # noqa: A004 - Celery's name
-from beatd.store.outcomes import FAILURE, SUCCESS, document, exception_payload
+from beatd.exceptions import (
+    NotRegistered,
+    StoreRefused,
+    TimeoutError,  # noqa: A004 - Celery's name
+)
+from beatd.states import FAILURE, SUCCESS
+from beatd.store.result_document import document, exception_payload
 from beatd.store.results import RedisResults, Stored
 
 pytestmark = pytest.mark.filterwarnings("ignore:Call to deprecated:DeprecationWarning")  # Celery's calls of redis-py

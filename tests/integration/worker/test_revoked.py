@@ -10,9 +10,8 @@ import redis
 from beatd import App
 from beatd.clock import SystemClock
 from beatd.store.keys import Keys
-from beatd.store.revoked import KEPT_MS, LIMIT, RevokedStore
-from beatd.worker.control.revoked import Revoked
-from beatd.worker.control.sharing import Sharing
+from beatd.store.worker_state import KEPT_MS, LIMIT, RevokedStore
+from beatd.worker.admission.revoked import Revoked, RevokedSync
 
 KEY = Keys().workers().revoked
 
@@ -41,7 +40,7 @@ def worker(redis_url, clock):
 
     def start(url=redis_url):
         memory = Revoked()
-        made.append(Sharing(memory, RevokedStore(url, Keys()), clock))
+        made.append(RevokedSync(memory, RevokedStore(url, Keys()), clock))
         made[-1].refresh()
         return made[-1]
 

@@ -7,9 +7,10 @@ from typing import ClassVar
 
 import pytest
 
-from beatd import App, AsyncResult, GroupResult, ResultSet, Task, current_app, current_task, exceptions, signals, wire
+from beatd import App, AsyncResult, GroupResult, ResultSet, Task, current_app, current_task, exceptions, signals
 from beatd.app.context import Context, running
 from beatd.exceptions import MessageError
+from beatd.message import json_codec
 from beatd.result import allow_join_result, result_from_tuple
 
 
@@ -144,7 +145,7 @@ def test_receivers_may_change_a_message_before_it_leaves(app, add, sent):
         signals.before_task_publish.disconnect(before)
         signals.after_task_publish.disconnect(after)
     (message,) = sent.messages
-    assert wire.loads(message.body)[0] == [10, 2]
+    assert json_codec.loads(message.body)[0] == [10, 2]
     assert (message.headers["tenant"], message.properties["priority"]) == ("a", 9)
     assert seen == [("before", "add", "q"), ("after", "add", "a", [10, 2])]
 

@@ -8,12 +8,13 @@ import celery
 import pytest
 from celery.canvas import Signature as CelerySignature
 
-from beatd import App, Signature, chain, chord, chunks, group, signature, wire
-from beatd.app.aftermath import errbacks_of, never_run
+from beatd import App, Signature, chain, chord, chunks, group, signature
+from beatd.app.callbacks import errbacks_of, never_run
 from beatd.app.canvas.chords import size_of
 from beatd.app.connections import Connections
 from beatd.exceptions import StoreRefused
-from beatd.store.outcomes import exception_payload
+from beatd.message import json_codec
+from beatd.store.result_document import exception_payload
 
 
 class Groups:
@@ -43,7 +44,7 @@ class Published:
 
     def calls(self):
         """``(task, args, embed)`` of each message."""
-        return [(each.headers["task"], *wire.loads(each.body)[::2]) for each in self.messages]
+        return [(each.headers["task"], *json_codec.loads(each.body)[::2]) for each in self.messages]
 
 
 @pytest.fixture

@@ -10,9 +10,9 @@ import threading
 import pytest
 
 from beatd import App, get_task_logger, signals
-from beatd.app import log_setup
 from beatd.app.context import Context, running
-from beatd.app.log_setup import CeleryFormatter, Redirected
+from beatd.worker import task_logging
+from beatd.worker.task_logging import CeleryFormatter, Redirected
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def written(root):
 def test_task_loggers_have_a_format_of_their_own(root, app):
     app.conf.worker_log_format = "%(levelname)s %(message)s"
     app.conf.worker_task_log_format = "%(task_name)s[%(task_id)s] %(message)s"
-    log_setup.set_up(app, "info", ours=root.handlers[:], celery_format=True)
+    task_logging.set_up(app, "info", ours=root.handlers[:], celery_format=True)
     logger = get_task_logger("my.tasks")
     logger.setLevel(logging.INFO)
     task = app.task(name="t")(lambda: None)
@@ -63,7 +63,7 @@ def test_what_the_apps_modules_configured_goes_unless_it_shall_stay(root, app, h
         root.setLevel(logging.ERROR)
         logging.getLogger("celery.worker").disabled = True
 
-    log_setup.set_up(app, "info", ours=[handlers["ours"]], celery_format=True)
+    task_logging.set_up(app, "info", ours=[handlers["ours"]], celery_format=True)
     assert root.handlers == [handlers[kept]]
     assert (root.level, logging.getLogger("celery.worker").disabled) == (
         (logging.INFO, False) if hijack else (logging.ERROR, True)
@@ -80,7 +80,7 @@ def test_task_loggers_belong_to_celerys():
 
 
 def test_what_is_printed_is_logged(root, app):
-    log_setup.set_up(app, "info", ours=root.handlers[:], celery_format=True)
+    task_logging.set_up(app, "info", ours=root.handlers[:], celery_format=True)
     root.handlers[0].setFormatter(logging.Formatter("%(levelname)s %(name)s %(message)s"))
     print("one", 2, end="")
     print("!")
@@ -95,10 +95,10 @@ def test_what_is_printed_is_logged(root, app):
 
 def test_redirecting_can_be_turned_off_and_its_level_chosen(root, app):
     app.conf.worker_redirect_stdouts = False
-    log_setup.set_up(app, "info", ours=root.handlers[:], celery_format=True)
+    task_logging.set_up(app, "info", ours=root.handlers[:], celery_format=True)
     assert not isinstance(sys.stdout, Redirected)
     app.conf.update(worker_redirect_stdouts=True, worker_redirect_stdouts_level="INFO")
-    log_setup.set_up(app, "info", ours=root.handlers[:], celery_format=True)
+    task_logging.set_up(app, "info", ours=root.handlers[:], celery_format=True)
     root.setLevel(logging.WARNING)
     print("too quiet")
     assert written(root) == ""
@@ -137,7 +137,7 @@ def test_whoever_connects_to_setup_logging_does_it_all(root, app):
 
     signals.setup_logging.connect(configure)
     try:
-        log_setup.set_up(app, "debug", ours=root.handlers[:], celery_format=True)
+        task_logging.set_up(app, "debug", ours=root.handlers[:], celery_format=True)
     finally:
         signals.setup_logging.disconnect(configure)
     assert seen == [(logging.DEBUG, [])]
@@ -154,7 +154,7 @@ def test_loggers_can_be_changed_after_set_up(root, app):
     signals.after_setup_logger.connect(changed)
     signals.after_setup_task_logger.connect(changed)
     try:
-        log_setup.set_up(app, "info", ours=root.handlers[:], celery_format=True)
+        task_logging.set_up(app, "info", ours=root.handlers[:], celery_format=True)
     finally:
         signals.after_setup_logger.disconnect(changed)
         signals.after_setup_task_logger.disconnect(changed)
@@ -165,6 +165,6 @@ def test_loggers_can_be_changed_after_set_up(root, app):
 
 def test_other_formats_are_left_alone(root, app):
     root.handlers[0].setFormatter(own := logging.Formatter("own %(message)s"))
-    log_setup.set_up(app, "info", ours=root.handlers[:], celery_format=False)
+    task_logging.set_up(app, "info", ours=root.handlers[:], celery_format=False)
     assert root.handlers[0].formatter is own
     assert not isinstance(own, CeleryFormatter)

@@ -10,9 +10,9 @@ from datetime import timedelta
 import pytest
 
 from beatd import App
-from beatd.app.loading import find_app
-from beatd.app.signals import Signal
+from beatd.app.find_app import find_app
 from beatd.exceptions import ConfigError
+from beatd.signals import Signal
 
 
 @pytest.fixture

@@ -8,12 +8,12 @@ import threading
 
 import pytest
 
+from beatd.beat.delivery import DirectDelivery
 from beatd.beat.dispatcher import Dispatcher
-from beatd.beat.elector import Term
 from beatd.beat.heap import DueHeap
-from beatd.beat.messages import Messages
-from beatd.beat.outlet import StoreOutlet
-from beatd.beat.service import Beat
+from beatd.beat.loop import ShardLoop
+from beatd.beat.message_builder import MessageBuilder
+from beatd.beat.term import Term
 from beatd.exceptions import StoreUnavailable, TermLost
 from beatd.model import Entry, Policies
 from beatd.schedules import parse
@@ -182,11 +182,11 @@ class Rig:
 
     def start(self):
         """A fresh process over the same store."""
-        outlet = StoreOutlet(self.queues)
-        messages = Messages("celery", origin="test")
+        outlet = DirectDelivery(self.queues)
+        messages = MessageBuilder("celery", origin="test")
         self.dispatcher = Dispatcher(self.claims, messages, outlet, self.claims, self.clock)
         self.heap = DueHeap()
-        self.beat = Beat(
+        self.beat = ShardLoop(
             clock=self.clock,
             elector=self.elector,
             claims=self.claims,

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from beatd.beat.roster import CLOCK_STEP_MS
+from beatd.beat.active_schedule import CLOCK_STEP_MS
 from beatd.schedules import every, parse
 from tests.unit.beat.conftest import Rig
 

@@ -10,7 +10,7 @@ import pytest
 
 from beatd.beat.elector import RETRY_MAX, Elector
 from beatd.exceptions import StoreUnavailable
-from beatd.store.registry import Holder, Present, Roll, Status
+from beatd.store.daemon_registry import FleetView, LeaseOwner, Member, Status
 
 TTL, RENEW = 15.0, 5.0
 MARGIN = 1.0
@@ -92,13 +92,13 @@ class MemoryRegistry:
         self.store.call("roll")
         now = self.store.clock.monotonic()
         self.store.daemons[status.id] = status, now
-        daemons = {name: Present(one, int((now - seen) * 1000)) for name, (one, seen) in self.store.daemons.items()}
+        daemons = {name: Member(one, int((now - seen) * 1000)) for name, (one, seen) in self.store.daemons.items()}
         leases = {
-            shard: Holder(value.partition(":")[0], int(value.partition(":")[2]), int((ends - now) * 1000))
+            shard: LeaseOwner(value.partition(":")[0], int(value.partition(":")[2]), int((ends - now) * 1000))
             for shard, (value, ends) in self.store.leases.items()
             if self.store.holder(shard)
         }
-        return Roll(self.store.clock.now_ms() - self.store.offset_ms, daemons, leases)
+        return FleetView(self.store.clock.now_ms() - self.store.offset_ms, daemons, leases)
 
     def leave(self, daemon_id):
         self.store.call("leave")
@@ -411,7 +411,7 @@ def test_a_lease_that_never_ends_is_said_and_left(a, store, clock, caplog):
     class Odd(MemoryRegistry):
         def answer(self, status, *, shards):
             self.store.leases.clear()
-            return answer(self, status, shards=shards)._replace(leases={0: Holder("somebody else's", 0, -1)})
+            return answer(self, status, shards=shards)._replace(leases={0: LeaseOwner("somebody else's", 0, -1)})
 
     a.elector._registry = Odd(store)
     assert a.turn() > 0.2, "it does not spin"

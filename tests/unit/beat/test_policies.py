@@ -9,12 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from beatd import config
-from beatd.beat.catchup import LATE_MS, WINDOW_MAX_MS, WINDOW_MIN_MS, first_due
-from beatd.beat.verdict import Facts, Skip, judge
-from beatd.epoch import from_ms, iso_ms, to_ms
 from beatd.model import Policies, Run
+from beatd.planning.catchup import LATE_MS, WINDOW_MAX_MS, WINDOW_MIN_MS, first_due
+from beatd.planning.policies import Facts, Skip, decide
+from beatd.planning.timeline import fire_ms, timeline
 from beatd.schedules import bind, every, parse
-from beatd.timeline import fire_ms, timeline
+from beatd.timestamps import from_ms, iso_ms, to_ms
 
 MIDNIGHT = to_ms(datetime(2026, 6, 15, tzinfo=UTC))
 SEEN = MIDNIGHT - 86_400_000
@@ -177,7 +177,7 @@ def test_verdict(fields, now, world, expected):
     run = Run(entry, at("12:00"), fire_ms(entry, line, at("12:00")), line)
     world = IDLE | world
     facts = Facts(at(now), frozenset({"a"} if world["unfinished"] else ()), {"q": world["depth"]})
-    verdict = judge(run, "q", facts)
+    verdict = decide(run, "q", facts)
     said = verdict.skip or ("wait" if verdict.wait else "send")
     if verdict.expires_ms is not None:
         said += f" until {from_ms(verdict.expires_ms):%H:%M}"
@@ -190,8 +190,8 @@ def test_a_lifetime_counts_from_when_a_jittered_run_leaves():
     leaves_ms = fire_ms(entry, line, at("12:00"))
     assert leaves_ms > at("12:01")
     run = Run(entry, at("12:00"), leaves_ms, line)
-    assert judge(run, "q", Facts(leaves_ms + 59_999, frozenset(), {})).expires_ms == leaves_ms + 60_000
-    assert judge(run, "q", Facts(leaves_ms + 60_000, frozenset(), {})).skip is Skip.EXPIRED
+    assert decide(run, "q", Facts(leaves_ms + 59_999, frozenset(), {})).expires_ms == leaves_ms + 60_000
+    assert decide(run, "q", Facts(leaves_ms + 60_000, frozenset(), {})).skip is Skip.EXPIRED
 
 
 # Every skip is said and counted

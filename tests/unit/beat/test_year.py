@@ -10,9 +10,9 @@ from itertools import cycle
 import pytest
 
 from beatd import config
-from beatd.beat.catchup import LATE_MS
-from beatd.cli.preview import upcoming
-from beatd.epoch import from_ms, to_ms
+from beatd.planning.catchup import LATE_MS
+from beatd.planning.preview import upcoming
+from beatd.timestamps import from_ms, to_ms
 from tests.unit.beat.conftest import Rig
 
 BEGIN = to_ms(datetime(2026, 2, 11, 7, 43, 21, 250_000, tzinfo=UTC))

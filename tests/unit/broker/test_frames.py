@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from beatd.broker import Address, Parcel, frames
+from beatd.broker import Address, OutgoingMessage, amqp_codec
 from beatd.exceptions import MessageError
-from beatd.message import build
+from beatd.message.protocol import build
 
 MAX = 131_072
 
@@ -19,7 +19,7 @@ def read(data):
     parts, at = [], 0
     while at < len(data):
         kind, channel, size = struct.unpack_from(">BHI", data, at)
-        assert size + frames.FRAME_OVERHEAD <= MAX
+        assert size + amqp_codec.FRAME_OVERHEAD <= MAX
         assert channel == 7
         assert data[at + 7 + size] == 0xCE
         parts.append((kind, data[at + 7 : at + 7 + size]))
@@ -41,7 +41,7 @@ QUEUE = Address("q")
 
 def parcel(headers=None, to=QUEUE, body=None, **options):
     message = build("tasks.t", "id-1", (1,), headers=headers, **options)
-    return Parcel(message if body is None else build("tasks.t", "id-1", (body,)), to)
+    return OutgoingMessage(message if body is None else build("tasks.t", "id-1", (body,)), to)
 
 
 JSON = st.recursive(
@@ -57,13 +57,13 @@ JSON = st.recursive(
 
 @given(st.dictionaries(st.text("xyzé-", min_size=1, max_size=20), JSON, max_size=6))
 def test_headers_come_back_as_they_were(headers):
-    message = read(frames.publish(parcel(headers), 7, MAX))[3]
+    message = read(amqp_codec.publish(parcel(headers), 7, MAX))[3]
     assert {name: message.headers[name] for name in headers} == headers
 
 
 def test_address_and_properties():
     exchange, key, mandatory, message = read(
-        frames.publish(parcel(to=Address("k", "x"), priority=255, expiration_ms=5, reply_to="r"), 7, MAX)
+        amqp_codec.publish(parcel(to=Address("k", "x"), priority=255, expiration_ms=5, reply_to="r"), 7, MAX)
     )
     assert (exchange, key, mandatory) == ("x", "k", True)
     headers = message.properties.pop("application_headers")
@@ -82,7 +82,7 @@ def test_address_and_properties():
 @pytest.mark.parametrize("size", [0, 1, MAX - 9, MAX - 8, MAX, 3 * MAX])
 def test_a_large_body_goes_in_several_frames(size):
     one = parcel(body="x" * size)
-    assert read(frames.publish(one, 7, MAX))[3].body == one.message.body
+    assert read(amqp_codec.publish(one, 7, MAX))[3].body == one.message.body
 
 
 @pytest.mark.parametrize(
@@ -102,4 +102,4 @@ def test_a_large_body_goes_in_several_frames(size):
 )
 def test_what_amqp_cannot_carry_is_an_error(unfit):
     with pytest.raises(MessageError, match="AMQP cannot carry it: "):
-        frames.publish(unfit, 7, MAX)
+        amqp_codec.publish(unfit, 7, MAX)

@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from beatd.cli.output import print_line, print_table, printable
+from beatd.cli.output import print_line, print_table
+from beatd.redaction import printable
 
 
 @pytest.mark.parametrize(

@@ -8,16 +8,16 @@ from typing import Any
 
 import pytest
 
-from beatd.beat.messages import Messages
-from beatd.beat.verdict import Facts, judge
+from beatd.beat.message_builder import MessageBuilder
+from beatd.config.digest import EntryHasher
 from beatd.config.entries import entry
-from beatd.config.meaning import Meanings
-from beatd.config.shapes import ENTRY
-from beatd.epoch import LAST_MS, from_ms
+from beatd.config.entry_spec import ENTRY
 from beatd.exceptions import ConfigError
 from beatd.model import Entry, Run
+from beatd.planning.policies import Facts, decide
+from beatd.planning.timeline import fire_ms, hidden, timeline
 from beatd.schedules import latest_ms
-from beatd.timeline import fire_ms, hidden, timeline
+from beatd.timestamps import LAST_MS, from_ms
 
 NOW_MS = 1_800_000_000_000
 SCALARS: list[Any] = [
@@ -95,7 +95,7 @@ def strange(dice: random.Random, depth: int = 2) -> Any:
 
 def use(made: Entry) -> None:
     """Do with an entry all that a daemon does, at the present and at both ends of time."""
-    assert Meanings().of(made) == Meanings().of(made)
+    assert EntryHasher().of(made) == EntryHasher().of(made)
     assert made.schedule.fingerprint
     for now_ms in (0, NOW_MS, LAST_MS - 86_400_000, LAST_MS):
         line = timeline(made, now_ms)
@@ -106,9 +106,9 @@ def use(made: Entry) -> None:
         leaves_ms = fire_ms(made, line, due_ms)
         assert due_ms <= leaves_ms <= LAST_MS
         run = Run(made, due_ms, leaves_ms, line)
-        verdict = judge(run, "q", Facts(leaves_ms, frozenset(), {}))
+        verdict = decide(run, "q", Facts(leaves_ms, frozenset(), {}))
         assert from_ms(due_ms)
-        assert Messages("celery", most_bytes=1 << 30).render(run, verdict.expires_ms)
+        assert MessageBuilder("celery", most_bytes=1 << 30).render(run, verdict.expires_ms)
 
 
 def check_faults(error: ConfigError) -> None:

@@ -14,10 +14,10 @@ import pytest
 import tomli_w
 
 from beatd import config
-from beatd.beat.messages import Messages
+from beatd.beat.message_builder import MessageBuilder
+from beatd.config.entry_spec import ENTRY
 from beatd.config.fields import SECTIONS
 from beatd.config.settings import TOP
-from beatd.config.shapes import ENTRY
 from beatd.exceptions import ConfigError, Fault
 
 GOOD = (
@@ -210,7 +210,7 @@ def faults_of(file: Path) -> tuple[Fault, ...]:
         return error.faults or pytest.fail("an error without faults")
     assert all(entry.task and entry.source for entry in loaded.entries)
     assert all(entry.schedule.next_after_ms(0) is None or entry.schedule.fingerprint for entry in loaded.entries)
-    Messages("celery").prepare(loaded.entries[0]) if loaded.entries else None
+    MessageBuilder("celery").prepare(loaded.entries[0]) if loaded.entries else None
     return ()
 
 

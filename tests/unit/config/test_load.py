@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from beatd import config, wire
+from beatd import config
 from beatd.config import Config
 from beatd.exceptions import ConfigError
+from beatd.message import json_codec
 from beatd.model import Entry, LeaderSettings, Options, Policies, RedisSettings
 from beatd.schedules import every, parse
 
@@ -319,7 +320,7 @@ def test_times_in_arguments_become_what_everything_understands(file: Path) -> No
     first, second, (third,) = entry.args
     assert [type(each.tzinfo).__module__ for each in (first, second, third)] == ["datetime"] * 3
     assert first.utcoffset() == timedelta(hours=2)
-    assert wire.loads(wire.dumps(entry.args)) == list(entry.args)
+    assert json_codec.loads(json_codec.dumps(entry.args)) == list(entry.args)
 
 
 def test_numbers_of_any_length(file: Path) -> None:

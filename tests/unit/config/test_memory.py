@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from beatd import config
-from beatd.config import Config, text
+from beatd.config import Config, toml
 from beatd.exceptions import ConfigError
 
 ENV = {"QUEUE": "a"}
@@ -17,7 +17,7 @@ ENV = {"QUEUE": "a"}
 @pytest.fixture(autouse=True)
 def cut(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Cut small files into pieces, too."""
-    monkeypatch.setattr(text, "_PARSED_AT_ONCE", 4)
+    monkeypatch.setattr(toml, "_PARSED_AT_ONCE", 4)
     monkeypatch.chdir(tmp_path)
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from beatd import config
 from beatd.config.references import references
-from beatd.config.writing import export
+from beatd.config.writer import export
 
 ENV = {"TOKEN": "Sek/tail9", "EVERY": "30s", "QUEUE": "slow", "ZONE": "Asia/Baku", "ARGS": "[1, null]", "YES": "true"}
 

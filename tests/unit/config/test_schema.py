@@ -17,7 +17,7 @@ from jsonschema import Draft7Validator
 from beatd import config
 from beatd.config.schema import schema, schema_text
 from beatd.exceptions import ConfigError
-from tests.unit.config.test_faults import CASES, SECRET
+from tests.unit.config.test_errors import CASES, SECRET
 from tests.unit.config.test_fuzz import GOOD, mutated
 
 ROOT = Path(__file__).parents[3]

@@ -8,7 +8,6 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from beatd.epoch import EARLIEST_MS, LAST_MS, LONGEST_MS, from_ms, iso_ms, to_ms
 from beatd.exceptions import ScheduleError
 from beatd.schedules import (
     bind,
@@ -23,6 +22,7 @@ from beatd.schedules import (
     period_ms,
     zone,
 )
+from beatd.timestamps import EARLIEST_MS, LAST_MS, LONGEST_MS, from_ms, iso_ms, to_ms
 
 ZONES = ("UTC", "America/New_York", "Europe/Berlin", "Pacific/Kiritimati", "Etc/GMT+12", "Australia/Lord_Howe")
 VALUES = (

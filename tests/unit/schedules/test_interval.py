@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from beatd.epoch import LAST_MS, from_ms, to_ms
 from beatd.exceptions import ScheduleError
 from beatd.schedules import bind, duration_ms, duration_text, every, latest, parse, period_ms
+from beatd.timestamps import LAST_MS, from_ms, to_ms
 
 T = datetime(2026, 3, 1, 10, 3, 7, 250_000, tzinfo=UTC)
 INSTANTS = st.datetimes(datetime(1900, 1, 1), datetime(2100, 1, 1), timezones=st.just(UTC))

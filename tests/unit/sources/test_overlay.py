@@ -5,8 +5,8 @@ from msgspec import structs
 
 from beatd import config
 from beatd.config import Config
-from beatd.sources import Overlay
-from beatd.wire import dumps
+from beatd.message.json_codec import dumps
+from beatd.sources import MergedSchedule
 
 
 def table(**fields):
@@ -31,13 +31,13 @@ def in_force(overlay):
 
 def test_without_runtime_entries_and_pauses_the_files_count_as_they_are(files):
     loaded = files("a", "b")
-    found = Overlay(loaded).in_force()
+    found = MergedSchedule(loaded).in_force()
     assert found.entries is loaded.entries, "nothing is copied"
     assert (found.runtime, found.paused) == (0, 0)
 
 
 def test_runtime_entries_come_beside_those_of_the_files(files):
-    overlay = Overlay(files("a"))
+    overlay = MergedSchedule(files("a"))
     overlay.change({"b": table(), "c": table(schedule="@daily")})
     assert list(in_force(overlay)) == ["a", "b", "c"]
     assert in_force(overlay)["b"].source == "runtime:b"
@@ -45,7 +45,7 @@ def test_runtime_entries_come_beside_those_of_the_files(files):
 
 
 def test_the_file_counts_before_the_store(files):
-    overlay = Overlay(files("a"))
+    overlay = MergedSchedule(files("a"))
     overlay.change({"a": table()})
     assert in_force(overlay)["a"].task == "tasks.file"
     assert overlay.in_force().runtime == 0
@@ -53,7 +53,7 @@ def test_the_file_counts_before_the_store(files):
 
 
 def test_a_runtime_entry_counts_when_the_file_has_it_no_more(files):
-    overlay = Overlay(files("a"))
+    overlay = MergedSchedule(files("a"))
     overlay.change({"a": table()})
     overlay.rebase(files())
     assert in_force(overlay)["a"].task == "tasks.add"
@@ -61,14 +61,14 @@ def test_a_runtime_entry_counts_when_the_file_has_it_no_more(files):
 
 
 def test_what_is_removed_is_gone(files):
-    overlay = Overlay(files())
+    overlay = MergedSchedule(files())
     overlay.change({"a": table(), "b": table()})
     overlay.change({"a": None, "never": None})
     assert list(in_force(overlay)) == ["b"]
 
 
 def test_a_paused_entry_is_one_that_is_not_enabled_whatever_its_source(files):
-    overlay = Overlay(files("a"))
+    overlay = MergedSchedule(files("a"))
     overlay.change({"b": table()})
     overlay.pause(["a", "b", "nobody"])
     assert {name: entry.policies.enabled for name, entry in in_force(overlay).items()} == {"a": False, "b": False}
@@ -78,7 +78,7 @@ def test_a_paused_entry_is_one_that_is_not_enabled_whatever_its_source(files):
 
 
 def test_an_entry_that_stays_paused_stays_the_same_object(files):
-    overlay = Overlay(files("a"))
+    overlay = MergedSchedule(files("a"))
     overlay.pause(["a"])
     before = in_force(overlay)["a"]
     overlay.change({"b": table()})
@@ -87,7 +87,7 @@ def test_an_entry_that_stays_paused_stays_the_same_object(files):
 
 
 def test_the_time_zone_and_defaults_of_the_file_hold_for_runtime_entries(files):
-    overlay = Overlay(files(timezone="Asia/Baku", defaults='queue = "slow"'))
+    overlay = MergedSchedule(files(timezone="Asia/Baku", defaults='queue = "slow"'))
     overlay.change({"a": table(), "b": table(queue="own", timezone="UTC")})
     found = in_force(overlay)
     assert [(each.timezone, each.options.queue) for each in found.values()] == [("Asia/Baku", "slow"), ("UTC", "own")]
@@ -111,7 +111,7 @@ def test_the_time_zone_and_defaults_of_the_file_hold_for_runtime_entries(files):
     ],
 )
 def test_what_is_wrong_is_said_with_its_place_and_the_others_go_on(files, raw, said):
-    overlay = Overlay(files("a"))
+    overlay = MergedSchedule(files("a"))
     overlay.change({"bad": raw, "good": table()})
     assert list(in_force(overlay)) == ["a", "good"]
     (fault, *_) = overlay.faults["bad"]
@@ -123,26 +123,26 @@ def test_what_is_wrong_is_said_with_its_place_and_the_others_go_on(files, raw, s
 
 
 def test_a_name_that_no_entry_may_have_is_a_fault(files):
-    overlay = Overlay(files())
+    overlay = MergedSchedule(files())
     overlay.change({"bell\a": table(), "": table()})
     assert in_force(overlay) == {}
     assert set(overlay.faults) == {"bell\a", ""}
 
 
 def test_null_says_that_a_key_is_not_set(files):
-    overlay = Overlay(files())
+    overlay = MergedSchedule(files())
     overlay.change({"a": table(queue=None, options={"priority": None})})
     assert in_force(overlay)["a"].options.queue is None
 
 
 def test_equal_entries_share_their_schedule(files):
-    overlay = Overlay(files())
+    overlay = MergedSchedule(files())
     overlay.change({f"e{number}": table(args=[number]) for number in range(10)})
     assert len({id(entry.schedule) for entry in overlay.in_force().entries}) == 1
 
 
 def test_what_an_entry_means_is_not_changed_by_a_pause_but_for_being_off(files):
-    overlay = Overlay(files("a"))
+    overlay = MergedSchedule(files("a"))
     plain = in_force(overlay)["a"]
     overlay.pause(["a"])
     off = in_force(overlay)["a"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from beatd.exceptions import MessageError
-from beatd.store.outcomes import exception_from
+from beatd.store.result_document import exception_from
 from beatd.store.results import decode
 
 

@@ -11,8 +11,8 @@ from beatd import config
 from beatd.store.claims import EntryState
 from beatd.store.history import Totals
 from beatd.web.app import create
-from beatd.web.guard import LOCAL_NAMES
-from beatd.web.plan import Plan
+from beatd.web.entries import EntryListing
+from beatd.web.security import LOCAL_NAMES
 
 NOW = 1_790_000_000_000
 """2026-09-21T14:13:20Z"""
@@ -126,7 +126,7 @@ class Site:
         self.path = path
         self.clock = FixedClock()
         self.store = Told(document())
-        self.plan = Plan(path, lambda: config.load(path, env={}), self.clock)
+        self.plan = EntryListing(path, lambda: config.load(path, env={}), self.clock)
         self.hosts = LOCAL_NAMES
 
     def write(self, text):

@@ -4,7 +4,7 @@ import pytest
 
 from beatd.exceptions import StoreUnavailable
 from beatd.store.held_back import HeldBackEntry
-from beatd.store.records import Record
+from beatd.store.history import Record
 from tests.unit.web.conftest import NOW, daemon, document
 
 PATHS = ("/", "/api/status", "/api/entries", "/api/entries/tick/history", "/healthz", "/readyz", "/metrics")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from beatd.web.guard import host_name
+from beatd.web.security import host_name
 
 
 @pytest.mark.parametrize(

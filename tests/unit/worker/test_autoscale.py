@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from beatd.worker.autoscale import Autoscaled
 from beatd.worker.messages import Job
+from beatd.worker.pools.autoscale import Autoscaled
 
 
 class Books:

@@ -12,23 +12,21 @@ from typing import Any
 import pytest
 
 from beatd import App
-from beatd.broker.bus import LamportClock, Letter, Names
-from beatd.broker.bus.port import check_reply_address
+from beatd.broker.bus import BusMessage, LamportClock, Names
+from beatd.broker.bus.base import check_reply_address
 from beatd.exceptions import BrokerError, MessageError
-from beatd.message import build, envelope
+from beatd.message.protocol import build, envelope
 from beatd.redaction import censored
 from beatd.store.keys import Keys
-from beatd.store.revoked import KEPT_MS, LIMIT, RevokedStore
+from beatd.store.worker_state import KEPT_MS, LIMIT, RevokedStore
+from beatd.worker import events
+from beatd.worker.admission.rate_limits import RateLimits
+from beatd.worker.admission.revoked import Revoked
 from beatd.worker.control.node import Node
-from beatd.worker.control.panel import COMMANDS
-from beatd.worker.control.remote import Remote
-from beatd.worker.control.revoked import Revoked
-from beatd.worker.control.station import Station, Tools
-from beatd.worker.events import stream
-from beatd.worker.events.stream import BATCH, Stream
-from beatd.worker.events.tasks import TaskEvents
+from beatd.worker.control.panel import COMMANDS, WorkerHandles, WorkerView
+from beatd.worker.control.remote_control import RemoteControl
+from beatd.worker.events import BATCH, EventStream, TaskEvents
 from beatd.worker.messages import Delivery, headers_of
-from beatd.worker.rates import Rates
 from beatd.worker.request import Request
 from beatd.worker.settings import WorkerSettings
 
@@ -61,7 +59,7 @@ class Bus:
     def __init__(self) -> None:
         self.away = False
         self.attempts = 0
-        self.inbox: list[Letter] = []
+        self.inbox: list[BusMessage] = []
         self.answers: list[tuple[Any, str]] = []
         self.emitted: list[tuple[str, Any]] = []
 
@@ -76,24 +74,24 @@ class Bus:
     def files(self) -> list[int]:
         return []
 
-    def requests(self, at_most: int) -> list[Letter]:
+    def requests(self, at_most: int) -> list[BusMessage]:
         self._check()
         taken, self.inbox[:at_most] = self.inbox[:at_most], []
         return taken
 
-    def replies(self, at_most: int) -> list[Letter]:
+    def replies(self, at_most: int) -> list[BusMessage]:
         return []
 
-    def broadcast(self, letter: Letter) -> None:
+    def broadcast(self, letter: BusMessage) -> None:
         self._check()
 
-    def reply(self, letter: Letter, exchange: str, routing_key: str) -> None:
+    def reply(self, letter: BusMessage, exchange: str, routing_key: str) -> None:
         check_reply_address(exchange, routing_key)
-        from beatd import wire
+        from beatd.message import json_codec
 
-        self.answers.append((wire.loads(wire.dumps(letter.body))[NODE], letter.headers["ticket"]))
+        self.answers.append((json_codec.loads(json_codec.dumps(letter.body))[NODE], letter.headers["ticket"]))
 
-    def emit(self, routing_key: str, letter: Letter) -> None:
+    def emit(self, routing_key: str, letter: BusMessage) -> None:
         self._check()
         self.emitted.append((routing_key, letter.body))
 
@@ -104,7 +102,7 @@ class Bus:
         """Nothing."""
 
 
-def tools(**more: Any) -> Tools:
+def tools(**more: Any) -> WorkerHandles:
     pool = SimpleNamespace(
         size=1, running_since=dict, pids=lambda: [1], pid_of=lambda _: None, withdraw=lambda _: False, room=lambda: 1
     )
@@ -116,10 +114,10 @@ def tools(**more: Any) -> Tools:
         "stop": lambda: None,
         "drop": lambda _: None,
         "held": list,
-        "rates": Rates({}, 0.0),
+        "rates": RateLimits({}, 0.0),
         "autoscaler": None,
     }
-    return Tools(**(given | more))
+    return WorkerHandles(**(given | more))
 
 
 @pytest.fixture
@@ -146,15 +144,15 @@ def bus() -> Bus:
 
 
 @pytest.fixture
-def station(app: App, settings: WorkerSettings, clock: Clock) -> Station:
+def station(app: App, settings: WorkerSettings, clock: Clock) -> WorkerView:
     lamport = LamportClock()
-    return Station(
+    return WorkerView(
         app=app,
         settings=settings,
         tools=tools(),
         lamport=lamport,
         revoked=Revoked(),
-        events=TaskEvents(Stream(NODE, clock, lamport), on=False),
+        events=TaskEvents(EventStream(NODE, clock, lamport), on=False),
         totals=Counter(),
         started=0.0,
         remember=lambda _: None,
@@ -164,12 +162,12 @@ def station(app: App, settings: WorkerSettings, clock: Clock) -> Station:
 
 
 @pytest.fixture
-def node(station: Station) -> Node:
+def node(station: WorkerView) -> Node:
     return Node(station, station.lamport)
 
 
-def order(method: Any, arguments: Any = None, **more: Any) -> Letter:
-    return Letter({"method": method, "arguments": arguments, "ticket": "t", "reply_to": TO, **more}, {"clock": 5})
+def order(method: Any, arguments: Any = None, **more: Any) -> BusMessage:
+    return BusMessage({"method": method, "arguments": arguments, "ticket": "t", "reply_to": TO, **more}, {"clock": 5})
 
 
 # -- answering --------------------------------------------------------------------------------------------------------
@@ -216,9 +214,9 @@ MALFORMED: list[Any] = [
 
 @pytest.mark.parametrize("body", MALFORMED, ids=repr)
 def test_nothing_that_is_sent_hurts(body: Any, node: Node, bus: Bus) -> None:
-    node.take(Letter(body, {"clock": "noon"}), bus)
+    node.take(BusMessage(body, {"clock": "noon"}), bus)
     if isinstance(body, dict):
-        node.take(Letter({"reply_to": TO, "ticket": "t"} | body, {}), bus)
+        node.take(BusMessage({"reply_to": TO, "ticket": "t"} | body, {}), bus)
     bus.answers.clear()
     node.take(order("ping"), bus)
     assert bus.answers == [({"ok": "pong"}, "t")]
@@ -260,8 +258,10 @@ def test_only_who_is_meant_answers(fields: dict[str, Any], meant: bool, node: No
     assert bool(bus.answers) == meant
 
 
-def test_a_command_without_an_address_is_carried_out_and_not_answered(station: Station, node: Node, bus: Bus) -> None:
-    node.take(Letter({"method": "enable_events", "arguments": {}}, {}), bus)
+def test_a_command_without_an_address_is_carried_out_and_not_answered(
+    station: WorkerView, node: Node, bus: Bus
+) -> None:
+    node.take(BusMessage({"method": "enable_events", "arguments": {}}, {}), bus)
     assert (station.events.on, bus.answers) == (True, [])
 
 
@@ -330,7 +330,7 @@ def test_stamps_are_revoked(app: App) -> None:
     assert not revoked.covers(request(app, stamped_headers=None, stamps="x"))
 
 
-def test_a_run_is_ended_by_the_signal_that_is_asked_for(station: Station, node: Node, bus: Bus, app: App) -> None:
+def test_a_run_is_ended_by_the_signal_that_is_asked_for(station: WorkerView, node: Node, bus: Bus, app: App) -> None:
     running, waiting = request(app, "running"), request(app, "waiting")
     waiting.delivery = waiting.delivery._replace(tag=2)
     killed: list[tuple[int, int]] = []
@@ -347,13 +347,13 @@ def test_a_run_is_ended_by_the_signal_that_is_asked_for(station: Station, node: 
 
 
 @pytest.fixture
-def remote(app: App, settings: WorkerSettings, bus: Bus) -> Remote:
-    remote = Remote(app, settings, lambda: bus, Names(), RevokedStore(None, Keys()))
+def remote(app: App, settings: WorkerSettings, bus: Bus) -> RemoteControl:
+    remote = RemoteControl(app, settings, lambda: bus, Names(), RevokedStore(None, Keys()))
     remote.attach(tools())
     return remote
 
 
-def test_a_lost_connection_is_tried_again_ever_more_rarely(remote: Remote, bus: Bus, clock: Clock) -> None:
+def test_a_lost_connection_is_tried_again_ever_more_rarely(remote: RemoteControl, bus: Bus, clock: Clock) -> None:
     bus.away = True
     attempts = []
     for second in range(100):
@@ -370,7 +370,7 @@ def test_a_lost_connection_is_tried_again_ever_more_rarely(remote: Remote, bus: 
 
 
 def test_a_defect_is_no_more_than_a_lost_connection(
-    remote: Remote, bus: Bus, clock: Clock, caplog: pytest.LogCaptureFixture, monkeypatch: Any
+    remote: RemoteControl, bus: Bus, clock: Clock, caplog: pytest.LogCaptureFixture, monkeypatch: Any
 ) -> None:
     remote.turn()
     monkeypatch.setattr(bus, "requests", lambda _: 1 / 0)
@@ -384,7 +384,7 @@ def test_a_defect_is_no_more_than_a_lost_connection(
     assert bus.answers == [({"ok": "pong"}, "t")]
 
 
-def test_heartbeats_come_every_two_seconds(remote: Remote, bus: Bus, clock: Clock) -> None:
+def test_heartbeats_come_every_two_seconds(remote: RemoteControl, bus: Bus, clock: Clock) -> None:
     remote.turn()
     for _ in range(40):
         wait = remote.turn()
@@ -396,10 +396,10 @@ def test_heartbeats_come_every_two_seconds(remote: Remote, bus: Bus, clock: Cloc
 
 
 def test_task_events_leave_in_batches_and_are_bounded_while_nobody_takes_them(
-    remote: Remote, bus: Bus, clock: Clock, app: App, caplog: pytest.LogCaptureFixture, monkeypatch: Any
+    remote: RemoteControl, bus: Bus, clock: Clock, app: App, caplog: pytest.LogCaptureFixture, monkeypatch: Any
 ) -> None:
     buffered = 5 * BATCH
-    monkeypatch.setattr(stream, "BUFFERED", buffered)
+    monkeypatch.setattr(events, "BUFFERED", buffered)
     remote.turn()
     remote.events.on = True
     bus.away = True
@@ -417,7 +417,7 @@ def test_task_events_leave_in_batches_and_are_bounded_while_nobody_takes_them(
     assert [record.count for record in caplog.records if getattr(record, "event", "") == "events_dropped"] == [50]  # type: ignore[attr-defined]
 
 
-def test_commands_are_carried_out_some_at_a_time(remote: Remote, bus: Bus) -> None:
+def test_commands_are_carried_out_some_at_a_time(remote: RemoteControl, bus: Bus) -> None:
     bus.inbox = [order("ping") for _ in range(50)]
     assert remote.turn() == 0.0
     assert 0 < len(bus.answers) < 50

@@ -1,0 +1,273 @@
+"""A call that is not made yet: a task's name with its arguments and options, as data that JSON can carry."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Mapping
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from beatd.app.current import current_app
+from beatd.app.message_options import new_id
+
+if TYPE_CHECKING:
+    from beatd.app.app import App
+
+_STAY = frozenset({"group_id", "stamped_headers"})
+"""Options that later ones do not replace: the group would wait for a task that reports elsewhere."""
+
+
+class Signature(dict[str, Any]):
+    """A dict of Celery's six keys (``task args kwargs options subtask_type immutable``), so that it is its own JSON.
+
+    Subclasses are the compositions of :mod:`beatd.app.canvas`; each is known by its ``subtask_type``.
+    """
+
+    kinds: ClassVar[dict[str, type[Signature]]] = {}
+    """Compositions by ``subtask_type``."""
+
+    _app: App | None
+
+    def __init__(
+        self,
+        task: Any = None,
+        args: Iterable[Any] | None = None,
+        kwargs: Mapping[str, Any] | None = None,
+        options: Mapping[str, Any] | None = None,
+        *,
+        app: App | None = None,
+        immutable: bool = False,
+        subtask_type: str | None = None,
+        **more: Any,
+    ) -> None:
+        if isinstance(task, Mapping):
+            super().__init__(task)
+            self._complete()
+        else:
+            super().__init__(
+                task=getattr(task, "name", task),
+                args=tuple(args or ()),
+                kwargs=dict(kwargs or {}),
+                options={**(options or {}), **more},
+                subtask_type=subtask_type,
+                immutable=immutable,
+            )
+        self._app = app or getattr(task, "app", None)
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any], app: App | None = None) -> Signature:
+        """The signature that is in a message's JSON, of the kind that its ``subtask_type`` says."""
+        wanted = kind(str(name)) if (name := fields.get("subtask_type")) else Signature
+        found: Signature = wanted.__new__(wanted)  # type: ignore[call-overload]  # mypy takes it for a metaclass
+        dict.__init__(found, fields)
+        found._app = app or getattr(fields, "_app", None)
+        found._complete()
+        found._revive()
+        return found
+
+    def _complete(self) -> None:
+        """Fill in the keys that JSON of others may leave out; kwargs and options become this signature's own."""
+        self["args"] = self.get("args") or ()
+        self["kwargs"] = dict(self.get("kwargs") or {})
+        self["options"] = dict(self.get("options") or {})
+        self.setdefault("subtask_type", None)
+        self.setdefault("immutable", False)
+
+    def _revive(self) -> None:
+        """Make signatures, this one's own, of those inside."""
+
+    # -- what it holds ------------------------------------------------------------------------------------------------
+
+    @property
+    def app(self) -> App:
+        """The app that sends it: the task's, else the current one."""
+        return self._app or current_app()
+
+    @property
+    def type(self) -> Any:
+        """The task; raises :class:`~beatd.exceptions.NotRegistered` if it is not known here."""
+        self.app.finalize()
+        return self.app.tasks[self.task]
+
+    @property
+    def task(self) -> str:
+        return str(self["task"])
+
+    name = task
+
+    @property
+    def args(self) -> tuple[Any, ...]:
+        return tuple(self["args"])
+
+    @args.setter
+    def args(self, value: Iterable[Any]) -> None:
+        self["args"] = tuple(value)
+
+    @property
+    def kwargs(self) -> dict[str, Any]:
+        return self["kwargs"]  # type: ignore[no-any-return]
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return self["options"]  # type: ignore[no-any-return]
+
+    @property
+    def id(self) -> str | None:
+        """The task id, once it is frozen."""
+        return self.options.get("task_id")
+
+    @property
+    def immutable(self) -> bool:
+        """Whether it ignores the result of the task before it."""
+        return bool(self.get("immutable"))
+
+    # -- variations ---------------------------------------------------------------------------------------------------
+
+    def merged(
+        self,
+        args: Iterable[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        options: Mapping[str, Any] | None = None,
+    ) -> tuple[tuple[Any, ...], dict[str, Any], dict[str, Any]]:
+        """Arguments and options of a call with further ones: ``args`` in front of its own, the others over its own."""
+        later = {
+            name: value for name, value in (options or {}).items() if name not in _STAY or name not in self.options
+        }
+        together = {**self.options, **later}
+        if self.immutable:
+            return self.args, self.kwargs, together
+        return (*(args or ()), *self.args), {**self.kwargs, **(kwargs or {})}, together
+
+    def clone(self, args: Iterable[Any] = (), kwargs: Mapping[str, Any] | None = None, **options: Any) -> Signature:
+        """A copy, with ``args`` put in front of its own, ``kwargs`` and ``options`` over its own."""
+        immutable = bool(options.pop("immutable", self.immutable))
+        args, kwargs, options = self.merged(args, kwargs, options)
+        fields = {**self, "args": args, "kwargs": dict(kwargs), "options": options, "immutable": immutable}
+        fields["options"] = copy.deepcopy(options)
+        return Signature.from_dict(fields, self._app)
+
+    partial = clone
+
+    def replace(self, args: Any = None, kwargs: Any = None, options: Any = None) -> Signature:
+        """A copy with other arguments or options in place of its own."""
+        new = {"args": args, "kwargs": kwargs, "options": options}
+        return Signature.from_dict({**self.clone(), **{k: v for k, v in new.items() if v is not None}}, self._app)
+
+    def set(self, immutable: bool | None = None, **options: Any) -> Signature:
+        """Set options in place; returns itself."""
+        if immutable is not None:
+            self.set_immutable(immutable)
+        self.options.update(options)
+        return self
+
+    def set_immutable(self, immutable: bool) -> None:
+        self["immutable"] = immutable
+
+    def link(self, callback: Mapping[str, Any]) -> Any:
+        """Run ``callback`` with the result, once this succeeded."""
+        return self._append("link", callback)
+
+    def link_error(self, errback: Mapping[str, Any]) -> Any:
+        """Run ``errback`` with the task id, once this failed."""
+        return self._append("link_error", errback)
+
+    def on_error(self, errback: Mapping[str, Any]) -> Signature:
+        """:meth:`link_error` that returns this signature."""
+        self.link_error(errback)
+        return self
+
+    def _append(self, option: str, signature: Mapping[str, Any]) -> Mapping[str, Any]:
+        already = listed(self.options.get(option))
+        if signature not in already:
+            already.append(signature)
+        self.options[option] = already
+        return signature
+
+    def __or__(self, other: Any) -> Any:
+        """``self`` first, then ``other`` with its result."""
+        return kind("chain")(self, other, app=self._app) if isinstance(other, Signature) else NotImplemented
+
+    def __ior__(self, other: Any) -> Any:
+        return self | other
+
+    # -- sending ------------------------------------------------------------------------------------------------------
+
+    def freeze(
+        self,
+        _id: str | None = None,
+        group_id: str | None = None,
+        chord: Signature | None = None,
+        root_id: str | None = None,
+        parent_id: str | None = None,
+        group_index: int | None = None,
+    ) -> Any:
+        """Decide on the task id now, in place, and return the result's handle; it keeps an id that it has."""
+        options = self.options
+        if "task_id" not in options:
+            options["task_id"] = _id or new_id()
+        options.setdefault("reply_to", self.app.oid)
+        given = {"root_id": root_id, "parent_id": parent_id, "chord": chord, "group_index": group_index}
+        options.update((name, value) for name, value in given.items() if value is not None)
+        if group_id:
+            options.setdefault("group_id", group_id)
+        return self.app.AsyncResult(options["task_id"])
+
+    def delay(self, *args: Any, **kwargs: Any) -> Any:
+        """Send it, with further arguments."""
+        return self.apply_async(args, kwargs)
+
+    def apply_async(self, args: Iterable[Any] = (), kwargs: Mapping[str, Any] | None = None, **options: Any) -> Any:
+        """Send it; see :meth:`beatd.Task.apply_async`. Returns the result's handle."""
+        args, kwargs, options = self.merged(args, kwargs, options)
+        self.app.finalize()
+        task = self.app.tasks.get(self.task)
+        if task is not None:
+            return task.apply_async(args, kwargs, **options)
+        return self.app.send_task(self.task, args, kwargs, **options)
+
+    def apply(self, args: Iterable[Any] = (), kwargs: Mapping[str, Any] | None = None, **options: Any) -> Any:
+        """Run it here and now; returns an ``EagerResult``."""
+        args, kwargs, options = self.merged(args, kwargs, options)
+        return self.type.apply(args, kwargs, **options)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the task's function here and now."""
+        args, kwargs, _ = self.merged(args, kwargs)
+        return self.type(*args, **kwargs)
+
+    def __invert__(self) -> Any:
+        """``~signature``: send it and wait for its result."""
+        return self.apply_async().get()
+
+    # -----------------------------------------------------------------------------------------------------------------
+
+    def __repr__(self) -> str:
+        words = [repr(arg) for arg in self.args] + [f"{name}={value!r}" for name, value in self.kwargs.items()]
+        return f"{self.task}({', '.join(words)})"
+
+    def __deepcopy__(self, memo: Any) -> Signature:
+        return self.clone()
+
+    def __reduce__(self) -> Any:
+        return Signature.from_dict, (dict(self),)
+
+
+def kind(name: str) -> type[Any]:
+    """The class of compositions of that name; plain :class:`Signature` for a name that nobody knows."""
+    if name not in Signature.kinds:
+        import_module("beatd.app.canvas")  # they are made of signatures, and join themselves to ``kinds``
+    return Signature.kinds.get(name, Signature)
+
+
+def as_signature(value: Any, app: App | None = None) -> Signature:
+    """The signature in a message's JSON, bound to ``app``; that of a task without arguments."""
+    if isinstance(value, Signature):
+        return value
+    return Signature.from_dict(value, app) if isinstance(value, Mapping) else Signature(value, app=app)
+
+
+def listed(value: Any) -> list[Any]:
+    """One, several or no signatures, as a list of its own."""
+    if value is None:
+        return []
+    return list(value) if isinstance(value, list | tuple) else [value]

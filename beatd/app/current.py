@@ -1,0 +1,141 @@
+"""The only state of the process that belongs to no app: which app is the current one, and tasks that wait for any.
+
+Both exist for ``@shared_task``, which makes tasks in modules that know no app.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, TypeVar, overload
+
+from beatd.app.context import current
+
+if TYPE_CHECKING:
+    from beatd.app.app import App
+    from beatd.app.task import Task
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_apps: list[App] = []
+_recipes: list[Callable[[App], Any]] = []
+
+
+class CurrentApp:
+    """Stands for the app made last, or one with default settings if there is none: ``current_app.conf.timezone``.
+
+    Called, it returns that app itself.
+    """
+
+    def __call__(self) -> App:
+        if not _apps:
+            from beatd.app.app import App  # noqa: PLC0415 - the app needs this module
+
+            App()
+        return _apps[-1]
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self(), name)
+
+    def __repr__(self) -> str:
+        return repr(self())
+
+
+class CurrentTask:
+    """Stands for the task that runs in this thread or coroutine: ``current_task.request.id``. False outside of one."""
+
+    def _task(self) -> Any:
+        running = current()
+        return running.task if running is not None else None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._task(), name)
+
+    def __bool__(self) -> bool:
+        return self._task() is not None
+
+    def __eq__(self, other: object) -> bool:
+        return bool(self._task() == other)
+
+    def __hash__(self) -> int:
+        return hash(self._task())
+
+    def __repr__(self) -> str:
+        return repr(self._task())
+
+
+current_app = CurrentApp()
+current_task = CurrentTask()
+
+
+def signature(task: Any, *args: Any, **options: Any) -> Any:
+    """A call that is not made yet, of a task or of its name: ``signature("tasks.add", args=(2, 2), countdown=10)``.
+
+    The dict that a signature is in JSON becomes one again.
+    """
+    app: App | None = options.pop("app", None)
+    return (app or current_app()).signature(task, *args, **options)
+
+
+def maybe_signature(call: Any, app: App | None = None, clone: bool = False) -> Any:
+    """:func:`signature` of a dict; None, and what is a signature already, are returned as they are."""
+    from beatd.app.canvas.signature import Signature  # noqa: PLC0415 - it needs this module
+
+    if call is None or (isinstance(call, Signature) and not clone):
+        return call
+    return signature(call, app=app)
+
+
+def set_current_app(app: App) -> None:
+    """Make ``app`` the one that shared tasks belong to."""
+    _apps[:] = [app]
+
+
+def recipes() -> list[Callable[[App], Any]]:
+    """What makes each shared task in an app."""
+    return _recipes
+
+
+class SharedTask:
+    """Stands for a shared task: whatever is done with it is done with the current app's task of that name."""
+
+    def __init__(self, make: Callable[[App], Any]) -> None:
+        _recipes.append(make)
+        self.__dict__["_make"] = make
+
+    def _task(self) -> Any:
+        return self._make(current_app())
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._task(), name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        setattr(self._task(), name, value)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self._task()(*args, **kwargs)
+
+    def __repr__(self) -> str:
+        return repr(self._task())
+
+
+@overload
+def shared_task(fun: Callable[P, R], /) -> Task[P, R]: ...
+
+
+@overload
+def shared_task(*, bind: Literal[True], **options: Any) -> Callable[[Callable[Concatenate[Any, P], R]], Task[P, R]]: ...
+
+
+@overload
+def shared_task(*, bind: Literal[False] = False, **options: Any) -> Callable[[Callable[P, R]], Task[P, R]]: ...
+
+
+def shared_task(fun: Any = None, *, bind: bool = False, **options: Any) -> Any:
+    """A task of whichever app is the current one, for modules that know no app. Options as for :meth:`App.task`."""
+
+    def make(function: Callable[..., Any]) -> Any:
+        options["bind"] = bind
+        return SharedTask(lambda app: app.task_from(function, options))
+
+    return make if fun is None else make(fun)

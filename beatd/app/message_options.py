@@ -1,0 +1,176 @@
+"""Message options: the keywords of ``apply_async`` become a message; times become absolute."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from beatd.exceptions import MessageError
+from beatd.message.protocol import TaskMessage, build
+
+ACCEPTED_AND_UNUSED = frozenset(
+    {
+        "add_to_parent",
+        "connection",
+        "connection_errors",
+        "declare",
+        "delivery_mode",
+        "exchange_type",
+        "expiration",
+        "mandatory",
+        "producer",
+        "publisher",
+        "result_cls",
+        "retry",
+        "retry_policy",
+        "route_name",
+        "router",
+        "timeout",
+    }
+)
+"""Keywords of Celery's ``apply_async`` that steer its producer and mean nothing to beatd's."""
+
+_OPTIONS = frozenset(
+    {
+        "chain",
+        "chord",
+        "correlation_id",
+        "compression",
+        "countdown",
+        "eta",
+        "exchange",
+        "expires",
+        "group_id",
+        "group_index",
+        "headers",
+        "ignore_result",
+        "link",
+        "link_error",
+        "parent_id",
+        "priority",
+        "queue",
+        "replaced_task_nesting",
+        "reply_to",
+        "retries",
+        "root_id",
+        "routing_key",
+        "serializer",
+        "shadow",
+        "soft_time_limit",
+        "stamped_headers",
+        "task_id",
+        "task_type",
+        "time_limit",
+    }
+)
+
+Options = Mapping[str, Any]
+
+
+def new_id() -> str:
+    """A fresh task id: a UUID of version 4."""
+    drawn = secrets.token_hex(16)
+    variant = "89ab"[int(drawn[16], 16) & 3]
+    return f"{drawn[:8]}-{drawn[8:12]}-4{drawn[13:16]}-{variant}{drawn[17:20]}-{drawn[20:]}"
+
+
+def check_options(options: Options) -> None:
+    """Refuse keywords that nobody would read, so that a misspelt ``contdown`` is not a task that runs at once."""
+    stamped = options.get("stamped_headers") or ()
+    if unknown := options.keys() - _OPTIONS - ACCEPTED_AND_UNUSED - set(stamped):
+        raise TypeError(f"unknown options for a task message: {', '.join(sorted(unknown))}")
+    if options.get("serializer") not in (None, "json"):
+        raise MessageError(f"serializer {options['serializer']!r} is not supported: beatd's messages are JSON")
+    hard, soft = options.get("time_limit"), options.get("soft_time_limit")
+    if hard and soft and soft > hard:
+        raise ValueError(f"soft_time_limit ({soft} s) must not be greater than time_limit ({hard} s)")
+
+
+def message_for(
+    task: str, args: Sequence[Any], kwargs: Mapping[str, Any], options: Options, *, now: datetime, timezone: str
+) -> TaskMessage:
+    """The message that ``options`` (keywords of ``apply_async``) describe. ``now`` is an aware datetime.
+
+    Raises :class:`MessageError` for what JSON cannot carry and for times that cannot be read.
+    """
+    task_id = options.get("task_id") or new_id()
+    countdown = options.get("countdown")
+    eta = now + timedelta(seconds=countdown) if countdown else instant(options.get("eta"), now, timezone, "eta")
+    expires = instant(options.get("expires"), now, timezone, "expires")
+    left = None if expires is None else int((expires - now).total_seconds() * 1000)
+    stamped = options.get("stamped_headers")
+    return build(
+        task,
+        task_id,
+        args,
+        kwargs,
+        embed={
+            "callbacks": _signatures(options.get("link")),
+            "errbacks": _signatures(options.get("link_error")),
+            "chain": options.get("chain") or None,
+            "chord": options.get("chord"),
+        },
+        headers=options.get("headers"),
+        priority=options.get("priority"),
+        reply_to=options.get("reply_to") or "",
+        expiration_ms=left,
+        eta=eta and eta.isoformat(),
+        expires=expires and expires.isoformat(),
+        retries=options.get("retries") or 0,
+        timelimit=[options.get("time_limit"), options.get("soft_time_limit")],
+        root_id=options.get("root_id") or task_id,
+        parent_id=options.get("parent_id"),
+        group=options.get("group_id"),
+        group_index=options.get("group_index"),
+        ignore_result=options.get("ignore_result"),
+        replaced_task_nesting=options.get("replaced_task_nesting") or 0,
+        shadow=options.get("shadow"),
+        stamped_headers=None if stamped is None else list(stamped),
+        stamps={name: options.get(name) for name in stamped or ()},
+        origin=origin(),
+    )
+
+
+def instant(value: Any, now: datetime, timezone: str, what: str) -> datetime | None:
+    """A moment given as seconds from now, timedelta, datetime (naive: in ``timezone``) or ISO 8601 text."""
+    match value:
+        case None:
+            return None
+        case bool():
+            pass
+        case int() | float():
+            return now + timedelta(seconds=value)
+        case timedelta():
+            return now + value
+        case datetime():
+            return value if value.tzinfo else value.replace(tzinfo=ZoneInfo(timezone))
+        case str():
+            try:
+                return instant(datetime.fromisoformat(value), now, timezone, what)
+            except ValueError:
+                pass
+    raise MessageError(f"{what}={value!r} is no moment: seconds, a timedelta, a datetime or ISO 8601 text")
+
+
+def _signatures(value: Any) -> list[Any] | None:
+    if value is None:
+        return None
+    return list(value) if isinstance(value, list | tuple) else [value]
+
+
+def origin() -> str:
+    """Who sends: ``gen<pid>@<host>``, as Celery calls processes without a name."""
+    return f"gen{os.getpid()}@{_HOST}"
+
+
+_HOST = socket.gethostname()
+
+
+def utc_now(now_ms: int) -> datetime:
+    """Milliseconds since the epoch as an aware datetime."""
+    return datetime.fromtimestamp(now_ms / 1000, UTC)

@@ -1,0 +1,226 @@
+"""Publishing: an app's messages on their way to the broker, with signals around each of them.
+
+``task-sent`` events (``task_send_sent_event``) show a task to monitors before any worker has it.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, NamedTuple
+
+import msgspec
+
+from beatd import signals
+from beatd.app.conf import Conf
+from beatd.app.message_options import origin
+from beatd.app.routing import Route
+from beatd.broker import Publisher, bus
+from beatd.broker.bus import Bus, EventFactory, LamportClock, Names
+from beatd.broker.bus.base import Event
+from beatd.broker.publisher import outgoing_message
+from beatd.clock import Clock
+from beatd.exceptions import BrokerError
+from beatd.message import json_codec
+from beatd.message.compression import compressed
+from beatd.message.protocol import TaskMessage
+
+Sent = tuple[TaskMessage, Route]
+
+
+class _Outgoing(NamedTuple):
+    message: TaskMessage
+    route: Route
+
+
+class Outgoing:
+    """The way of messages from an app to its publisher, which is opened when the first one leaves."""
+
+    def __init__(self, publisher: Callable[[], Publisher], on_sent: Callable[[Sequence[Sent]], None]) -> None:
+        """``on_sent`` is told what the broker has got."""
+        self._publisher = publisher
+        self._on_sent = on_sent
+        self._together: ContextVar[list[_Outgoing] | None] = ContextVar("beatd_publishing_together", default=None)
+
+    def send(self, message: TaskMessage, route: Route, compression: str | None = None) -> None:
+        """Hand it to the broker; raises :class:`~beatd.exceptions.BrokerError`. Inside :meth:`together`: soon."""
+        if signals.before_task_publish:
+            message = _announced(message, route)
+        if compression:
+            message = compressed(message, compression)
+        waiting = self._together.get()
+        if waiting is not None:
+            waiting.append(_Outgoing(message, route))
+            return
+        self._publisher().publish(message, queue=route.queue, exchange=route.exchange, routing_key=route.routing_key)
+        _tell(message, route)
+        self._on_sent([(message, route)])
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Messages that are sent in the block leave at its end, as many at a time as the broker takes."""
+        if self._together.get() is not None:
+            yield
+            return
+        waiting: list[_Outgoing] = []
+        token = self._together.set(waiting)
+        try:
+            yield
+        finally:
+            self._together.reset(token)
+        if len(waiting) == 1:
+            self._publisher().publish(waiting[0].message, **_to(waiting[0].route))
+        elif waiting:
+            self._send_many(waiting)
+        for each in waiting:
+            _tell(*each)
+        self._on_sent(waiting)
+
+    def _send_many(self, messages: list[_Outgoing]) -> None:
+        publisher = self._publisher()
+        for start in range(0, len(messages), publisher.batch):
+            some = messages[start : start + publisher.batch]
+            try:
+                refused = publisher.publish_many(
+                    [
+                        outgoing_message(one.message, one.route.queue, one.route.exchange, one.route.routing_key)
+                        for one in some
+                    ]
+                )
+            except BrokerError:
+                for one in some:  # with the patience that a single message gets
+                    publisher.publish(one.message, **_to(one.route))
+                continue
+            if refused:
+                raise BrokerError(f"{len(refused)} of {len(some)} messages were refused; the first: {refused[0]}")
+
+
+def _to(route: Route) -> dict[str, Any]:
+    return {"queue": route.queue, "exchange": route.exchange, "routing_key": route.routing_key}
+
+
+def _announced(message: TaskMessage, route: Route) -> TaskMessage:
+    """The message after the receivers of ``before_task_publish``, who may change headers, properties and body."""
+    headers, properties = dict(message.headers), dict(message.properties)
+    body = json_codec.loads(message.body)
+    signals.before_task_publish.send(
+        sender=headers["task"],
+        body=body,
+        exchange=route.exchange,
+        routing_key=route.routing_key or route.queue,
+        headers=headers,
+        properties=properties,
+        declare=[],
+        retry_policy=None,
+    )
+    return msgspec.structs.replace(message, headers=headers, properties=properties, body=json_codec.dumps(body))
+
+
+def _tell(message: TaskMessage, route: Route) -> None:
+    if signals.after_task_publish:
+        signals.after_task_publish.send(
+            sender=message.headers["task"],
+            headers=message.headers,
+            body=None if message.headers.get("compression") else json_codec.loads(message.body),
+            exchange=route.exchange,
+            routing_key=route.routing_key or route.queue,
+        )
+
+
+log = logging.getLogger("beatd.app.sent_events")
+
+_AWAY_S = 30.0
+"""How long nothing is told after that could not be done: sending tasks must not be slower for it."""
+_TIMEOUT_S = 2.0
+
+
+class SentEvents:
+    """Tells what an app sends. Safe to share between threads, and usable after a fork; never raises."""
+
+    def __init__(self, conf: Conf, clock: Clock) -> None:
+        self._conf = conf
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._bus: Bus | None = None
+        self._teller: EventFactory | None = None
+        self._owner = 0
+        self._silent_until = 0.0
+
+    def tell(self, sent: Iterable[tuple[TaskMessage, Route]]) -> None:
+        """These messages are in the broker."""
+        with self._lock:
+            if self._clock.monotonic() < self._silent_until:
+                return
+            try:
+                self._emit(list(sent))
+            except BrokerError as error:
+                self._silent_until = self._clock.monotonic() + _AWAY_S
+                self._drop()
+                log.warning("Monitors cannot be told what is sent: %s", error, extra={"event": "sent_event_lost"})
+
+    def close(self) -> None:
+        """Disconnect; the next call connects again."""
+        with self._lock:
+            self._drop()
+
+    def _emit(self, sent: list[tuple[TaskMessage, Route]]) -> None:
+        used = self._bus is not None and self._owner == os.getpid()
+        if not used and not self._connect():
+            return
+        try:
+            self._publish(sent)
+        except BrokerError:
+            if not used:
+                raise
+            self._drop()  # the broker has closed a connection that was idle for long
+            self._connect()
+            self._publish(sent)
+
+    def _publish(self, sent: list[tuple[TaskMessage, Route]]) -> None:
+        if self._bus is None or self._teller is None:
+            return
+        self._bus.requests(1)  # reads what the broker says meanwhile, such as that it closes the connection
+        events = [_event(self._teller, message, route) for message, route in sent]
+        if len(events) == 1:
+            self._bus.emit("task.sent", self._teller.letter(events[0]))
+        elif events:
+            self._bus.emit("task.multi", self._teller.letter(events))
+
+    def _connect(self) -> bool:
+        """Whether the broker can broadcast at all. A connection from before a fork belongs to the parent."""
+        url = self._conf.broker_url if isinstance(self._conf.broker_url, str) else ";".join(self._conf.broker_url)
+        names = Names(self._conf.control_exchange, self._conf.event_exchange)
+        self._bus, self._owner = bus.open(url, names, timeout=_TIMEOUT_S), os.getpid()
+        if self._bus is None:
+            return False
+        self._teller = EventFactory(origin(), self._clock, LamportClock())
+        self._bus.connect()
+        return True
+
+    def _drop(self) -> None:
+        bus, self._bus = self._bus, None
+        if bus is not None and self._owner == os.getpid():
+            bus.close()
+
+
+def _event(teller: EventFactory, message: TaskMessage, route: Route) -> Event:
+    headers = message.headers
+    fields = {
+        "uuid": message.id,
+        "root_id": headers.get("root_id"),
+        "parent_id": headers.get("parent_id"),
+        "name": headers.get("task"),
+        "args": headers.get("argsrepr"),
+        "kwargs": headers.get("kwargsrepr"),
+        "retries": headers.get("retries"),
+        "eta": headers.get("eta"),
+        "expires": headers.get("expires"),
+        "queue": route.queue,
+        "exchange": route.exchange,
+        "routing_key": route.routing_key or route.queue,
+    }
+    return teller.event("task-sent", fields)

@@ -1,0 +1,139 @@
+"""Retry: another attempt of a task under the same id, by ``Task.retry`` or by ``autoretry_for``.
+
+Source of the rules: ``celery/app/task.py`` as of Celery 5.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import random
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from beatd.app.context import Context
+from beatd.exceptions import Ignore, Reject, Retry
+
+if TYPE_CHECKING:
+    from beatd.app.task import Task
+
+
+def add_autoretry(task: Any, options: dict[str, Any]) -> None:  # noqa: C901 - the wrapper comes in two colours
+    """Wrap ``task.run`` if ``options`` (or the task's class) name exceptions to retry for.
+
+    The pause is ``retry_backoff * 2**retries`` seconds, at most ``retry_backoff_max``, with full jitter unless
+    ``retry_jitter`` is false; ``retry_kwargs`` are passed on to ``task.retry``. Source: ``celery/app/autoretry.py``.
+    """
+
+    def option(name: str, default: Any) -> Any:
+        return options.get(name, getattr(task, name, default))
+
+    wanted = tuple(option("autoretry_for", ()))
+    if not wanted:
+        return
+    unwanted = tuple(option("dont_autoretry_for", ()))
+    settings = dict(option("retry_kwargs", {}))
+    factor = int(option("retry_backoff", False))
+    longest = int(option("retry_backoff_max", 600))
+    jitter = bool(option("retry_jitter", True))
+    run = task.run
+
+    def again(error: BaseException) -> Any:
+        more = dict(settings)
+        if factor:
+            more["countdown"] = backoff_s(factor, task.request.retries, longest, jitter=jitter)
+        return task.retry(exc=error, **more)
+
+    @functools.wraps(run)
+    def run_and_retry(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return run(*args, **kwargs)
+        except (Ignore, Retry, *unwanted):
+            raise
+        except wanted as error:
+            raise again(error) from error
+
+    @functools.wraps(run)
+    async def await_and_retry(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return await run(*args, **kwargs)
+        except (Ignore, Retry, *unwanted):
+            raise
+        except wanted as error:
+            raise again(error) from error
+
+    task.run = await_and_retry if inspect.iscoroutinefunction(run) else run_and_retry
+
+
+def backoff_s(factor: int, retries: int, longest: int, *, jitter: bool) -> int:
+    """Seconds before the attempt after ``retries`` earlier ones."""
+    pause = min(longest, factor * 2 ** min(retries, 64))
+    return random.randrange(pause + 1) if jitter else pause  # noqa: S311 - spreads load, keeps no secret
+
+
+def retry_task(  # noqa: PLR0917 - what Task.retry was given
+    task: Task[..., Any],
+    args: Iterable[Any] | None,
+    kwargs: Mapping[str, Any] | None,
+    error: BaseException | None,
+    when: dict[str, Any],
+    max_retries: int | None,
+    options: dict[str, Any],
+    *,
+    throw: bool,
+) -> Retry:
+    """See :meth:`beatd.Task.retry`; ``error`` is what led to it, ``when`` has ``eta`` and ``countdown``."""
+    request = task.request
+    if request.called_directly:
+        raise error or Retry("Task can be retried", None)
+    limit = task.max_retries if max_retries is None else max_retries
+    if limit is not None and request.retries >= limit:
+        _give_up(task, request, error)
+    if when["eta"] is None and when["countdown"] is None:
+        when = {**when, "countdown": task.default_retry_delay}
+    again = task.signature_from_request(request, args, kwargs, **when, **options)
+    reason = Retry(exc=error, when=when["eta"] or when["countdown"])
+    reason.signature = again  # type: ignore[attr-defined]  # what a run in this process goes on with
+    if not request.is_eager:
+        try:
+            again.apply_async()
+        except Exception as failed:
+            raise Reject(failed, requeue=False) from failed
+    if throw:
+        raise reason
+    return reason
+
+
+def next_attempt(request: Context) -> dict[str, Any]:
+    """The options of the next attempt: the same id, queue, limits and callbacks, and one retry more."""
+    hard, soft = request.timelimit or (None, None)
+    info = request.delivery_info or {}
+    return {
+        "task_id": request.id,
+        "root_id": request.root_id,
+        "parent_id": request.id,
+        "retries": request.retries + 1,
+        "queue": info.get("routing_key"),
+        "priority": info.get("priority"),
+        "expires": request.expires,
+        "time_limit": hard,
+        "soft_time_limit": soft,
+        "headers": request.headers or None,
+        "link": request.callbacks,
+        "link_error": request.errbacks,
+        "chain": request.chain,
+        "chord": request.chord,
+        "group_id": request.group,
+        "group_index": request.group_index,
+        "ignore_result": request.ignore_result,
+        "shadow": request.shadow,
+        "replaced_task_nesting": request.replaced_task_nesting,
+    }
+
+
+def _give_up(task: Task[..., Any], request: Context, error: BaseException | None) -> NoReturn:
+    if error is not None:
+        raise error
+    raise task.MaxRetriesExceededError(
+        f"Can't retry {task.name}[{request.id}] args:{request.args} kwargs:{request.kwargs}"
+    )

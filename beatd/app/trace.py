@@ -1,0 +1,267 @@
+"""Trace: one attempt at a task, from its context to its outcome. No broker, no store: workers and ``apply`` share it.
+
+``task.apply()`` runs it in the calling process, retries included.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+import traceback as tracebacks
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from beatd import signals
+from beatd.app.callbacks import call_errbacks
+from beatd.app.canvas.signature import as_signature
+from beatd.app.context import Context, enter, leave
+from beatd.app.message_options import new_id
+from beatd.app.result import EagerResult
+from beatd.app.task import Task
+from beatd.exceptions import Ignore, Reject, Retry
+from beatd.states import FAILURE, IGNORED, REJECTED, RETRY, SUCCESS
+
+log = logging.getLogger("beatd.app.run")
+
+Call = Callable[[Callable[..., Any], Sequence[Any], Mapping[str, Any]], Any]
+"""How a task's function is called with its arguments."""
+_TRACEBACK_MAX = 64 * 1024
+"""Characters of a traceback that are kept."""
+
+
+class Abandoned(BaseException):
+    """Raised in a task by a worker that leaves: the attempt has no outcome, somebody else shall make it."""
+
+
+class ExceptionInfo:
+    """An exception with its traceback as text; what the hooks get as ``einfo``."""
+
+    __slots__ = ("exception", "traceback", "type")
+
+    def __init__(self, error: BaseException) -> None:
+        self.type = type(error)
+        self.exception = error
+        self.traceback = _shortened(_formatted(error))
+
+    def __str__(self) -> str:
+        return self.traceback
+
+    def __repr__(self) -> str:
+        return f"<ExceptionInfo: {self.exception!r}>"
+
+
+class Outcome:
+    """How an attempt ended: a state, and the return value or the exception."""
+
+    __slots__ = ("einfo", "state", "value")
+
+    def __init__(self, state: str, value: Any, einfo: ExceptionInfo | None = None) -> None:
+        self.state = state
+        self.value = value
+        self.einfo = einfo
+
+    @property
+    def traceback(self) -> str | None:
+        return self.einfo.traceback if self.einfo else None
+
+
+def call_here(function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+    """Call the function in this thread; a coroutine is run to its end in an event loop of its own."""
+    value = function(*args, **kwargs)
+    return asyncio.run(value) if inspect.iscoroutine(value) else value
+
+
+def run_task(task: Task[..., Any], context: Context, call: Call = call_here) -> Outcome:
+    """Run ``task`` in ``context`` with its hooks and signals. Whatever happens is an outcome, but :class:`Abandoned`.
+
+    ``call`` calls the function itself and may interrupt it; the hooks before and after it are not its business.
+    """
+    token = enter(task, context)
+    try:
+        try:
+            function = _prepare(task, context)
+            outcome = Outcome(SUCCESS, call(function, context.args or (), context.kwargs or {}))
+        except Abandoned:
+            raise
+        except BaseException as error:  # noqa: BLE001 - also sys.exit(): it ends the task, not the worker
+            outcome = _failed(error)
+        _after(task, context, outcome)
+        return outcome
+    finally:
+        leave(token)
+
+
+async def run_task_async(task: Task[..., Any], context: Context, call: Call) -> Outcome:
+    """:func:`run_task` in the event loop that is running: ``call`` returns a coroutine.
+
+    Raises only ``CancelledError``, when this very run is cancelled from outside: then there is no outcome.
+    """
+    token = enter(task, context)
+    try:
+        try:
+            function = _prepare(task, context)
+            outcome = Outcome(SUCCESS, await call(function, context.args or (), context.kwargs or {}))
+        except asyncio.CancelledError as error:
+            if (this := asyncio.current_task()) is not None and this.cancelling():
+                raise
+            outcome = _failed(error)
+        except BaseException as error:  # noqa: BLE001
+            outcome = _failed(error)
+        _after(task, context, outcome)
+        return outcome
+    finally:
+        leave(token)
+
+
+def _prepare(task: Task[..., Any], context: Context) -> Callable[..., Any]:
+    """What comes before a call; returns what is to be called."""
+    if signals.task_prerun:
+        facts = {"task_id": context.id, "task": task, "args": context.args, "kwargs": context.kwargs}
+        signals.task_prerun.send(sender=task, **facts)
+    if _overrides(task, "before_start"):
+        task.before_start(str(context.id), context.args or (), context.kwargs or {})
+    # A base class's __call__ is the user's; ours would only open a second context.
+    return task if _overrides(task, "__call__") else task.run
+
+
+def _failed(error: BaseException) -> Outcome:
+    """The outcome of an attempt that raised."""
+    if isinstance(error, Ignore):
+        return Outcome(IGNORED, error)
+    state = REJECTED if isinstance(error, Reject) else RETRY if isinstance(error, Retry) else FAILURE
+    return Outcome(state, error, ExceptionInfo(error))
+
+
+def _after(task: Task[..., Any], context: Context, outcome: Outcome) -> None:
+    """Hooks and signals for an outcome. What they raise is logged and changes nothing."""
+    state, value, einfo = outcome.state, outcome.value, outcome.einfo
+    where = (context.id, context.args, context.kwargs)
+    if state == SUCCESS:
+        if signals.task_success:
+            signals.task_success.send(sender=task, result=value)
+        _hook(task, context, "on_success", value, *where)
+    elif state == FAILURE:
+        signals.task_failure.send(
+            sender=task,
+            task_id=context.id,
+            exception=value,
+            args=where[1],
+            kwargs=where[2],
+            traceback=value.__traceback__,
+            einfo=einfo,
+        )
+        _hook(task, context, "on_failure", value, *where, einfo)
+    elif state == RETRY:
+        signals.task_retry.send(sender=task, request=context, reason=value, einfo=einfo)
+        _hook(task, context, "on_retry", value.exc, *where, einfo)
+    if state in (SUCCESS, FAILURE):
+        _hook(task, context, "after_return", state, value, *where, einfo)
+    if signals.task_postrun:
+        facts = {"task_id": context.id, "task": task, "args": context.args, "kwargs": context.kwargs}
+        signals.task_postrun.send(sender=task, retval=value, state=state, **facts)
+
+
+def _hook(task: Task[..., Any], context: Context, name: str, *args: Any) -> None:
+    if not _overrides(task, name):
+        return
+    try:
+        getattr(task, name)(*args)
+    except BaseException:  # also sys.exit(): the outcome is known, and must be told
+        log.exception(
+            "Task %s[%s]: its %s raised",
+            task.name,
+            context.id,
+            name,
+            extra={"event": "task_hook_failed", "task": task.name, "hook": name},
+        )
+
+
+def _overrides(task: Task[..., Any], name: str) -> bool:
+    return getattr(type(task), name) is not getattr(Task, name)
+
+
+def _formatted(error: BaseException) -> str:
+    frames = error.__traceback__
+    try:
+        return "".join(tracebacks.format_exception(type(error), error, frames and _users(frames)))
+    except Exception:  # noqa: BLE001 - an exception of the user's own may refuse to be shown
+        return "".join(tracebacks.format_tb(frames and _users(frames))) + type(error).__qualname__
+
+
+def _shortened(text: str) -> str:
+    """Enough of a traceback to see where it began and how it ended."""
+    half = _TRACEBACK_MAX // 2
+    return text if len(text) <= _TRACEBACK_MAX else f"{text[:half]}\n…\n{text[-half:]}"
+
+
+def _users(frames: Any) -> Any:
+    """The traceback from the user's first frame on."""
+    while frames.tb_next is not None and frames.tb_frame.f_code.co_filename.startswith(_MACHINERY):
+        frames = frames.tb_next
+    return frames
+
+
+_APP = __file__.rpartition("/")[0]
+_MACHINERY = (f"{_APP}/", *(f"{_APP[:-3]}worker/{name}.py" for name in ("calling", "limits")), asyncio.__path__[0])
+
+
+def run_eagerly(
+    task: Task[..., Any],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    *,
+    task_id: str | None,
+    throw: bool | None,
+    retries: int,
+    options: dict[str, Any],
+) -> EagerResult[Any]:
+    """Run to the end, one attempt after the other without their pauses; ``throw`` lets the task's exception out."""
+    identity = task_id or new_id()
+    while True:
+        context = _context(task, identity, options, args=args, kwargs=kwargs, retries=retries)
+        outcome = run_task(task, context)
+        if outcome.state != RETRY:
+            break
+        again = outcome.value.signature
+        args, kwargs, retries = again.args, again.kwargs, retries + 1
+    _call_back(task, context, outcome)
+    if throw if throw is not None else task.app.conf.task_eager_propagates:
+        _throw(outcome)
+    return EagerResult(identity, outcome.value, outcome.state, outcome.traceback, task.name, task.app)
+
+
+def _context(task: Task[..., Any], identity: str, options: dict[str, Any], **attempt: Any) -> Context:
+    return Context(
+        options.get("headers") or {},
+        task=task.name,
+        id=identity,
+        root_id=identity,
+        **attempt,
+        is_eager=True,
+        called_directly=False,
+        callbacks=_listed(options.get("link")),
+        errbacks=_listed(options.get("link_error")),
+        delivery_info={
+            "is_eager": True,
+            "exchange": options.get("exchange"),
+            "routing_key": options.get("routing_key"),
+        },
+    )
+
+
+def _call_back(task: Task[..., Any], context: Context, outcome: Outcome) -> None:
+    if outcome.state == SUCCESS:
+        for callback in context.callbacks or ():
+            as_signature(callback, task.app).apply((outcome.value,))
+    elif outcome.state == FAILURE:
+        call_errbacks(task.app, context, outcome.value, outcome.traceback)
+
+
+def _throw(outcome: Outcome) -> None:
+    if isinstance(outcome.value, BaseException) and not isinstance(outcome.value, Retry | Reject):
+        raise outcome.value
+
+
+def _listed(value: Any) -> list[Any] | None:
+    return value if value is None or isinstance(value, list) else [value]

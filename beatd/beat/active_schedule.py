@@ -1,0 +1,284 @@
+"""The active schedule: it keeps the heap in line with the entries in force, and with the claims in the store.
+
+The difference between two schedules is a comparison of fingerprints, by which the store recognises an entry, too.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+
+from beatd.beat.dispatcher import Dispatcher
+from beatd.beat.heap import DueHeap
+from beatd.beat.term import Term
+from beatd.clock import Clock
+from beatd.model import Entry
+from beatd.planning.catchup import LATE_MS, ResumePoints
+from beatd.store.claims import Claims, EntryState, Gap, Unreadable
+
+
+@dataclass(frozen=True, slots=True)
+class ScheduleDiff:
+    """What a heap has to do to follow a schedule: entries to put (new or changed), and names that are gone."""
+
+    put: Mapping[str, Entry] = field(default_factory=dict)
+    gone: frozenset[str] = frozenset()
+
+    @classmethod
+    def between(cls, before: Mapping[str, Entry], after: Mapping[str, Entry]) -> ScheduleDiff:
+        """What leads from one schedule, by name, to another. That a line has moved in its file is no change."""
+        put = {
+            name: entry
+            for name, entry in after.items()
+            if (known := before.get(name)) is not entry and (known is None or not _mean_the_same(entry, known))
+        }
+        return cls(put, frozenset(before.keys() - after.keys()))
+
+    def then(self, later: ScheduleDiff) -> ScheduleDiff:
+        """Both, one after the other, in one."""
+        put = {name: entry for name, entry in self.put.items() if name not in later.gone}
+        return ScheduleDiff({**put, **later.put}, (self.gone - later.put.keys()) | later.gone)
+
+    def __bool__(self) -> bool:
+        return bool(self.put or self.gone)
+
+
+def _mean_the_same(entry: Entry, other: Entry) -> bool:
+    try:
+        return entry.means(other)
+    except Exception:  # noqa: BLE001 - values that cannot be compared may have changed
+        return False
+
+
+class Fingerprints:
+    """The fingerprints of entries: the store sees by them that a schedule is another one, or was resumed."""
+
+    def __init__(self) -> None:
+        self._known: dict[int, str] = {}
+
+    def of(self, entry: Entry) -> str:
+        """One entry's; found once for those that share a schedule, which must outlive this."""
+        schedule = entry.schedule
+        fingerprint = self._known.get(id(schedule))
+        if fingerprint is None:
+            fingerprint = self._known[id(schedule)] = schedule.fingerprint
+        return fingerprint if entry.policies.enabled else f"off {fingerprint}"
+
+
+def known_as(entry: Entry, fingerprints: Fingerprints) -> tuple[str, str]:
+    """``(name, fingerprint)``; raises whatever an entry raises that is none, or that the store cannot take."""
+    name, fingerprint = entry.name, fingerprints.of(entry)
+    if not name.isascii():
+        name.encode()
+    fingerprint.encode()
+    return name, fingerprint
+
+
+log = logging.getLogger("beatd.beat")
+
+PUT_SLICE = 1_000
+"""Entries put into the heap between two signs of life."""
+
+SWEEP_EVERY_MS, SWEEP_AFTER_MS = 3_600_000, 30 * 86_400_000
+"""How often the state of entries that left the schedule is looked at, and when it is forgotten."""
+
+LOOK_AFTER_MS = 10_000
+"""How often a leader looks after the state that it claimed."""
+
+CLOCK_STEP_MS = 500
+"""A larger difference between wall and monotonic time from one turn to the next is a step, not a drift."""
+
+
+class ActiveSchedule:
+    """The entries in force and where each of them goes on.
+
+    The heap is built from the store at the beginning of a term, and whenever it no longer says where entries stand;
+    a reload touches only what it changes. ``on_turn`` is called now and then while that takes long.
+    """
+
+    def __init__(
+        self, clock: Clock, claims: Claims, dispatcher: Dispatcher, heap: DueHeap, *, on_turn: Callable[[], None]
+    ) -> None:
+        self._clock = clock
+        self._claims = claims
+        self._dispatcher = dispatcher
+        self._heap = heap
+        self._on_turn = on_turn
+        self._entries: dict[str, Entry] = {}
+        self._changes = ScheduleDiff()
+        self._replacing = threading.Lock()
+        self._handing_over = threading.Lock()
+        self._resumed_in = 0  # the token of the term in which the heap was built; 0: it is to be built anew
+        self._held = dispatcher.held
+        self._held_in = 0  # the token of the term in which entries were last held back
+        self._look_after_at_ms = 0
+        self._sweep_at_ms = 0
+        self._clock_offset_ms = self._offset_ms()
+
+    def replace(self, entries: Iterable[Entry]) -> None:
+        """Hand over another schedule, for the next :meth:`follow`. May be called from any thread.
+
+        What changed is found out here, in the caller's thread: for a large schedule that takes longer than a turn may.
+        """
+        incoming = {entry.name: entry for entry in entries}
+        with self._replacing:
+            changes = ScheduleDiff.between(self._entries, incoming)
+            with self._handing_over:
+                self._entries = incoming
+                self._changes = self._changes.then(changes)
+
+    def entry(self, name: str) -> Entry | None:
+        """The entry of that name in force."""
+        return self._entries.get(name)
+
+    def amend(self, put: Mapping[str, Entry], gone: Collection[str]) -> None:
+        """Hand over a change of the schedule: as :meth:`replace`, at the cost of what changes and not of what there is.
+
+        An entry that is put as it was is looked at anew. May be called from any thread.
+        """
+        with self._replacing:
+            entries = {**self._entries, **put}
+            there = frozenset(name for name in gone if entries.pop(name, None) is not None)
+            with self._handing_over:
+                self._entries = entries
+                self._changes = self._changes.then(ScheduleDiff(put, there))
+
+    def distrust(self) -> None:
+        """What was read from the store may be wrong by now: build the heap anew."""
+        self._resumed_in = 0
+
+    def follow(self, term: Term, now_ms: int) -> None:
+        """Make the heap say what is due under ``term``. Raises a :class:`~beatd.exceptions.StoreError`; then again."""
+        if self._must_resume(term, now_ms):
+            self._resume(term, now_ms)
+        else:
+            self._take_in(term, now_ms)
+            self._look_after(term, now_ms)
+            self._try_again(term, now_ms)
+
+    def is_in_force(self, term: Term) -> bool:
+        """Whether the heap says where entries stand."""
+        return self._resumed_in == term.token
+
+    def _must_resume(self, term: Term, now_ms: int) -> bool:
+        """Whether the heap no longer says where entries stand: after a new term, a clock step, or a stall."""
+        offset_ms = self._offset_ms()
+        step_ms, self._clock_offset_ms = offset_ms - self._clock_offset_ms, offset_ms
+        if term.token != self._resumed_in:
+            return True
+        if abs(step_ms) > CLOCK_STEP_MS:
+            log.warning("The clock stepped by %+d ms", step_ms, extra={"event": "clock_stepped", "step_ms": step_ms})
+            return True
+        oldest = self._heap.next_fire_ms()
+        if oldest is not None and now_ms - oldest > LATE_MS:
+            late_ms = now_ms - oldest
+            log.warning("Runs are %d ms late; catching up", late_ms, extra={"event": "stalled", "lateness_ms": late_ms})
+            return True
+        return False
+
+    def _resume(self, term: Term, now_ms: int) -> None:
+        """Build the heap from what the store says was claimed, and let catch-up decide about the rest."""
+        self._resumed_in = 0  # should the store fail half way, the next turn begins again
+        with self._handing_over:
+            entries, self._changes = self._entries, ScheduleDiff()
+        self._heap.clear()
+        if self._held_in != term.token:
+            self._held_in = term.token
+            self._held.clear()
+        self._held.try_all()
+        self._put(entries.values(), term, now_ms)
+        self._sweep(entries, term, now_ms)
+        self._look_after_at_ms = now_ms + LOOK_AFTER_MS
+        self._resumed_in = term.token
+        extra = {"event": "schedule_resumed", "entries": len(entries), "term": term.token}
+        log.info("%d %s in force", len(entries), "entry" if len(entries) == 1 else "entries", extra=extra)
+
+    def _take_in(self, term: Term, now_ms: int) -> None:
+        """Put what was handed to :meth:`replace` in force; the rest of the heap is not touched."""
+        with self._handing_over:
+            changes, self._changes = self._changes, ScheduleDiff()
+        if changes:
+            self._resumed_in = 0  # should the store fail half way, the next turn builds the heap anew
+            self._held.forget(changes.gone)
+            self._held.try_now(changes.put)
+            for name in changes.gone:
+                self._heap.remove(name)
+            self._put(changes.put.values(), term, now_ms)
+            self._resumed_in = term.token
+
+    def _put(self, entries: Iterable[Entry], term: Term, now_ms: int) -> None:
+        """Put entries where they go on; one with which that cannot be done is held back, and not in the heap."""
+        named = {entry.name: entry for entry in entries}
+        fingerprints, adopted = Fingerprints(), list[tuple[str, str]]()
+        for name, entry in named.items():
+            try:
+                adopted.append(known_as(entry, fingerprints))
+            except Exception as error:  # noqa: BLE001 - whatever an entry raises concerns that entry only
+                self._hold(name, error, now_ms)
+        gaps, going_on = [], ResumePoints(now_ms)
+        states = self._claims.adopt(adopted, lease_value=term.lease_value, now_ms=now_ms)
+        for number, (name, state) in enumerate(states):
+            if isinstance(state, Unreadable):
+                self._heap.remove(name)
+                self._held.hold_for(name, f"{state}", now_ms, by_run=False)
+                continue
+            try:
+                gap = self._place(named[name], state, going_on)
+            except Exception as error:  # noqa: BLE001 - as above
+                self._hold(name, error, now_ms)
+                continue
+            if gap:
+                gaps.append(gap)
+            if number % PUT_SLICE == 0:
+                self._on_turn()
+        self._dispatcher.pass_over(gaps, term)
+
+    def _hold(self, name: str, error: Exception, now_ms: int) -> None:
+        self._heap.remove(name)
+        self._held.hold(name, error, now_ms)
+
+    def _place(self, entry: Entry, state: EntryState, going_on: ResumePoints) -> Gap | None:
+        """Put an entry where it goes on; returns what it passes over on the way there."""
+        policies = entry.policies
+        if not policies.enabled:
+            self._heap.remove(entry.name)
+            if len(self._held):
+                self._held.forget([entry.name])
+            return None
+        line, (due_ms, passes_over) = going_on.of(entry, state.first_seen_ms, state.last_due_ms)
+        left = None if policies.max_runs is None else policies.max_runs - state.runs
+        self._heap.put(entry, line, due_ms, left=left)
+        if len(self._held):
+            self._held.was_put(entry.name, due_ms if entry.name in self._heap else None, self._clock.now_ms())
+        return Gap(entry.name, state.last_due_ms, due_ms) if passes_over and due_ms is not None else None
+
+    def _try_again(self, term: Term, now_ms: int) -> None:
+        """Put entries back that were held back, as many as their time has come for."""
+        names = self._held.due(now_ms)
+        if names:
+            self._resumed_in = 0  # should the store fail half way, the next turn builds the heap anew
+            entries = self._entries
+            self._held.forget(name for name in names if name not in entries)
+            self._put([entries[name] for name in names if name in entries], term, now_ms)
+            self._resumed_in = term.token
+
+    def _look_after(self, term: Term, now_ms: int) -> None:
+        """Find out if the store lost what it had confirmed."""
+        if now_ms >= self._look_after_at_ms:
+            self._look_after_at_ms = now_ms + LOOK_AFTER_MS
+            self._claims.look_back(lease_value=term.lease_value)
+
+    def _sweep(self, entries: Collection[str], term: Term, now_ms: int) -> None:
+        """Forget what the store knows of entries that left the schedule long ago."""
+        if now_ms < self._sweep_at_ms:
+            return
+        self._sweep_at_ms = now_ms + SWEEP_EVERY_MS
+        swept = self._claims.sweep(entries, lease_value=term.lease_value, now_ms=now_ms, keep_ms=SWEEP_AFTER_MS)
+        if swept:
+            extra = {"event": "state_swept", "entries": swept[:10], "count": len(swept)}
+            log.info("Forgot %d entries that left the schedule long ago", len(swept), extra=extra)
+
+    def _offset_ms(self) -> int:
+        return self._clock.now_ms() - int(self._clock.monotonic() * 1000)

@@ -1,0 +1,66 @@
+"""What people asked of this daemon through the store: to read its files again, to step down."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+
+from beatd.exceptions import StoreError
+from beatd.store.daemon_commands import CommandReply, DaemonCommands
+
+log = logging.getLogger("beatd.beat")
+
+
+class CommandHandler:
+    """Carries out each order that is for this daemon, once; those from before its time are not for it.
+
+    ``reload`` begins to read the files again; who reads them says so with :meth:`begin` and :meth:`end`, and the order
+    is answered with what came of an attempt that began after it. ``step_down`` is given the seconds.
+    """
+
+    def __init__(
+        self, orders: DaemonCommands, me: str, *, reload: Callable[[], None], step_down: Callable[[float], None]
+    ) -> None:
+        self._orders = orders
+        self._me = me
+        self._reload = reload
+        self._step_down = step_down
+        self._seen: set[str] | None = None
+        self._changing = threading.Lock()
+        self._waiting: set[str] = set()
+        self._under_way: set[str] = set()
+
+    def look(self) -> None:
+        """See what was ordered, and begin with it. Raises a :class:`~beatd.exceptions.StoreError`."""
+        given = self._orders.given()
+        new = given.keys() - (given.keys() if self._seen is None else self._seen)
+        self._seen = set(given)
+        for order_id in new:
+            order = given[order_id]
+            if order.what == "reload":
+                log.info("Told to read the schedule again", extra={"event": "reload_asked"})
+                with self._changing:
+                    self._waiting.add(order_id)
+                self._reload()
+            elif order.daemon == self._me:
+                seconds = order.rest_ms / 1000
+                text = "Told to step down, and not to lead for %g s while another daemon can"
+                log.info(text, seconds, extra={"event": "step_down_asked", "seconds": seconds})
+                self._step_down(seconds)
+
+    def begin(self) -> None:
+        """The files are about to be read."""
+        with self._changing:
+            self._under_way |= self._waiting
+            self._waiting.clear()
+
+    def end(self, answer: CommandReply) -> None:
+        """They have been read, and what they say is in force, or nothing is that was not before."""
+        with self._changing:
+            done, self._under_way = self._under_way, set()
+        for order_id in done:
+            try:
+                self._orders.answer(order_id, self._me, answer)
+            except StoreError as error:
+                log.warning("An order cannot be answered: %s", error, extra={"event": "answer_lost"})

@@ -1,0 +1,105 @@
+"""What a daemon says of itself in the roll, kept up to date by those who know."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Sequence
+from typing import Literal, NamedTuple, Protocol
+
+from msgspec import structs
+
+import beatd
+from beatd.beat.loop import Problem
+from beatd.clock import Clock
+from beatd.store.daemon_registry import Status
+
+
+class ScheduleStatus(NamedTuple):
+    """What is in force: how many entries of files and app and what they mean, and what the store adds."""
+
+    entries: int = 0
+    digest: str = ""
+    runtime: int = 0
+    paused: int = 0
+
+
+class Shard(Protocol):
+    """The beat of one shard, as far as the daemon's record tells of it. Asked from the elector's thread."""
+
+    @property
+    def oldest_due_ms(self) -> int | None: ...
+
+    @property
+    def held(self) -> int: ...
+
+    @property
+    def problem(self) -> Problem | None: ...
+
+
+class DaemonStatus:
+    """Written by several threads, each its own fields; read by the elector's."""
+
+    def __init__(self, daemon_id: str, clock: Clock, *, shards: int, lapse_ms: int) -> None:
+        self._clock = clock
+        self._first = Status(
+            id=daemon_id,
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            version=beatd.__version__,
+            started_ms=clock.now_ms(),
+            shards=shards,
+            lapse_ms=lapse_ms,
+        )
+        self._turned_at: float | None = None
+        self._read_at: float | None = None
+        self._revision = 0
+        self._late_since: float | None = None
+        self.shards: Sequence[Shard] = ()
+        """The beats of all shards."""
+        self.schedule = ScheduleStatus()
+        """What is in force."""
+        self.config: Literal["ok", "broken"] = "ok"
+        """Whether the files could be read when they were last looked at."""
+
+    def turned(self) -> None:
+        """The loop has got on."""
+        self._turned_at = self._clock.monotonic()
+
+    def read(self, revision: int) -> None:
+        """The runtime entries were read, and are in force as of that revision."""
+        self._revision = revision
+        self._read_at = self._clock.monotonic()
+
+    def status(self) -> Status:
+        """All of it."""
+        problem = next((shard.problem for shard in self.shards if shard.problem), None)
+        return structs.replace(
+            self._first,
+            **self.schedule._asdict(),
+            config=self.config,
+            revision=self._revision,
+            turned_ms_ago=self._ago_ms(self._turned_at),
+            read_ms_ago=self._ago_ms(self._read_at),
+            late_ms=self._late_ms(),
+            held=sum(shard.held for shard in self.shards),
+            problem=problem.text if problem else "",
+            problem_ms=(self._ago_ms(problem.since) or 0) if problem else 0,
+        )
+
+    def _late_ms(self) -> int:
+        """How late the oldest run is, but no later than for how long this daemon could have sent it.
+
+        Runs that were missed while nobody led are no sign that this one does not send them.
+        """
+        waiting = [due_ms for shard in self.shards if (due_ms := shard.oldest_due_ms) is not None]
+        late_ms = self._clock.now_ms() - min(waiting, default=self._clock.now_ms())
+        if late_ms <= 0:
+            self._late_since = None
+            return 0
+        if self._late_since is None:
+            self._late_since = self._clock.monotonic()
+        return min(late_ms, self._ago_ms(self._late_since) or 0)
+
+    def _ago_ms(self, at: float | None) -> int | None:
+        return None if at is None else int((self._clock.monotonic() - at) * 1000)

@@ -1,0 +1,217 @@
+"""Delivery: claimed messages go straight into the broker's queue, or into the outbox and from there to the broker.
+
+The claim pushes to a list either way. If the state store is the broker, that list is the queue, and with the claim the
+message has arrived: exactly once. Else it is the outbox, which :meth:`Delivery.flush` empties into the broker: at least
+once, and a repeat carries the same id.
+
+``tests/model/outbox.py`` says what could go wrong between the two, and shows that it does not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Protocol
+
+from beatd.beat.dispatch_log import DispatchLog
+from beatd.beat.term import Term
+from beatd.broker import Address, OutgoingMessage, Publisher
+from beatd.broker.redis import queue_key
+from beatd.clock import Clock
+from beatd.exceptions import MessageError
+from beatd.message.protocol import TaskMessage, open_envelope
+from beatd.model import Run
+from beatd.store.outbox import DeadLetter, Outbox
+from beatd.timestamps import iso_ms, to_ms
+
+FLUSH_AT_MOST = 10.0
+"""Seconds after which no further batch is begun, though there are some."""
+
+LOOK_AGAIN = 10.0
+"""Seconds after which an outbox that was empty is looked at again: for what was claimed by a request that came late, or
+was struck off by one that the store forgot."""
+
+
+class Delivery(Protocol):
+    """The way of a claimed message to the broker."""
+
+    def list_key(self, address: Address, priority: int | None) -> str:
+        """The list that the claim is to push to.
+
+        Raises :class:`~beatd.exceptions.MessageError` if the address cannot be served.
+        """
+
+    def claimed(self, runs: Sequence[Run], report: DispatchLog, now_ms: int) -> None:
+        """These were claimed just now, with their messages; they are dispatched once the broker has them."""
+
+    def flush(self, term: Term, report: DispatchLog, *, more_comes: bool = False) -> bool:
+        """Bring everything claimed to the broker; raises :class:`~beatd.exceptions.BrokerError` if it cannot.
+
+        Returns whether it has done so: a slow broker is left after a while, so that the loop goes on turning. With
+        ``more_comes`` it may wait until there is enough for a batch: the answer of a broker that writes to its disk
+        takes as long for a few messages as for many.
+        """
+
+    def depth(self, queue: str) -> int:
+        """How many messages wait in a queue; one that does not exist is empty."""
+
+
+class DirectDelivery:
+    """The state store is the broker: nothing is left to do after the claim.
+
+    ``leftovers`` is for an outbox that was filled when there was another broker.
+    """
+
+    def __init__(self, publisher: Publisher, leftovers: OutboxDelivery | None = None) -> None:
+        self._publisher = publisher
+        self._leftovers = leftovers
+        self._bound: dict[Address, str] = {}
+        """The queues behind exchanges, as looked up since the last flush."""
+
+    def list_key(self, address: Address, priority: int | None) -> str:
+        return queue_key(self._queue_behind(address) if address.exchange else address.key, priority)
+
+    def claimed(self, runs: Sequence[Run], report: DispatchLog, now_ms: int) -> None:
+        report.dispatched(runs, now_ms)
+
+    def flush(self, term: Term, report: DispatchLog, *, more_comes: bool = False) -> bool:
+        self._bound.clear()
+        return self._leftovers is None or self._leftovers.flush(term, report, more_comes=more_comes)
+
+    def depth(self, queue: str) -> int:
+        return self._publisher.depth(queue)
+
+    def _queue_behind(self, address: Address) -> str:
+        """The one queue that is bound to the address: a claim pushes each message to one list."""
+        if (known := self._bound.get(address)) is not None:
+            return known
+        queues = self._publisher.bound(address)
+        if queues is None or len(queues) != 1:
+            reached = "cannot be looked up" if queues is None else f"reaches {len(queues)} queues: {', '.join(queues)}"
+            raise MessageError(f"{address} {reached}; on this broker an entry sends to one queue: name it as its queue")
+        self._bound[address] = queues[0]
+        return queues[0]
+
+
+class OutboxDelivery:
+    """Another broker, behind the outbox.
+
+    While the broker does not take what is in there, nothing more is claimed; so the outbox is never longer than what
+    is claimed in one turn of the beat.
+    """
+
+    def __init__(self, outbox: Outbox, publisher: Publisher, clock: Clock) -> None:
+        self._outbox = outbox
+        self._publisher = publisher
+        self._clock = clock
+        self._empty_in = 0  # the token of the term in which the outbox was last seen empty
+        self._empty_at = 0.0  # and when that was
+        self._inherited_in = 0  # the token of the term in which the outboxes of former shards were taken over
+        self._claimed: dict[str, Run] = {}
+        """Runs of our own that are in the outbox, by id."""
+        self._handed_over: tuple[list[bytes], list[DeadLetter]] = [], []
+        """What the broker has got of the outbox, and what it will never get, that is not struck off yet."""
+
+    def list_key(self, address: Address, priority: int | None) -> str:  # noqa: ARG002 - the envelope knows them
+        self._empty_in = 0
+        return self._outbox.key
+
+    def claimed(self, runs: Sequence[Run], report: DispatchLog, now_ms: int) -> None:  # noqa: ARG002 - said by flush
+        self._claimed.update((run.id, run) for run in runs)
+
+    def flush(self, term: Term, report: DispatchLog, *, more_comes: bool = False) -> bool:
+        """Publish the oldest first, so that leftovers of a leader that died go before what is new."""
+        if self._is_empty(term) or (more_comes and len(self._claimed) < self._publisher.batch):
+            return True
+        if self._inherited_in != term.token:
+            self._inherited_in = term.token if self._outbox.inherit(lease_value=term.lease_value) else 0
+        until = self._clock.monotonic() + FLUSH_AT_MOST
+        while envelopes := self._outbox.oldest(self._publisher.batch):
+            if self._clock.monotonic() > until:
+                return False
+            if self._hand_over(envelopes, term, report) == 0:
+                break
+        self._empty_in, self._empty_at = term.token, self._clock.monotonic()
+        self._claimed.clear()
+        return True
+
+    def _is_empty(self, term: Term) -> bool:
+        return self._empty_in == term.token and self._clock.monotonic() - self._empty_at < LOOK_AGAIN
+
+    def _hand_over(self, envelopes: list[bytes], term: Term, report: DispatchLog) -> int:
+        """Publish and strike off; returns how many are left. What was published and could not be struck off, because
+        the store was away, is not published again."""
+        known, letters = self._handed_over
+        if not known or envelopes[: len(known)] != known:
+            letters = self._publish(envelopes, report)
+            known = envelopes
+            self._handed_over = known, letters
+        left = self._outbox.strike(known, letters, lease_value=term.lease_value)
+        self._handed_over = [], []
+        return left
+
+    def depth(self, queue: str) -> int:
+        return self._publisher.depth(queue)
+
+    def _publish(self, envelopes: Sequence[bytes], report: DispatchLog) -> list[DeadLetter]:
+        """Hand envelopes to the broker; returns those that nobody will ever take."""
+        now_ms = self._clock.now_ms()
+        letters: list[DeadLetter] = []
+        outgoing: list[tuple[bytes, OutgoingMessage]] = []
+        for raw in envelopes:
+            try:
+                parcel = _parcel(raw, now_ms)
+            except MessageError as error:
+                report.corrupt(error)
+                letters.append(DeadLetter(raw, iso_ms(now_ms), str(error)))
+                continue
+            if parcel is None:
+                report.expired_in_outbox(open_envelope(raw))
+            else:
+                outgoing.append((raw, parcel))
+        refused = self._publisher.publish_many([parcel for _, parcel in outgoing]) if outgoing else []
+        for number, reason in refused:
+            raw, parcel = outgoing[number]
+            report.refused(parcel, reason)
+            letters.append(DeadLetter(raw, iso_ms(now_ms), reason, parcel.to.key))
+        kept_back = {number for number, _ in refused}
+        self._say([parcel.message.id for n, (_, parcel) in enumerate(outgoing) if n not in kept_back], report)
+        return letters
+
+    def _say(self, ids: Sequence[str], report: DispatchLog) -> None:
+        now_ms = self._clock.now_ms()
+        ours = [run for task_id in ids if (run := self._claimed.pop(task_id, None))]
+        if ours:
+            report.dispatched(ours, now_ms)
+        if left := len(ids) - len(ours):
+            report.left_over(left)
+
+
+def _parcel(raw: bytes, now_ms: int) -> OutgoingMessage | None:
+    """The parcel in an element of the outbox; None if it has expired there.
+
+    Raises :class:`~beatd.exceptions.MessageError` for anything else than a message with an address.
+    """
+    message = open_envelope(raw)
+    try:
+        address = message.properties["delivery_info"]
+        to = Address(str(address["routing_key"]), str(address.get("exchange") or ""))
+        left_ms = _left_ms(message, now_ms)
+        message.headers["id"]
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise MessageError(f"an envelope without what sending needs: {error!r}") from None
+    if left_ms is None:
+        return OutgoingMessage(message, to)
+    return OutgoingMessage(_with_left(message, left_ms), to) if left_ms > 0 else None
+
+
+def _left_ms(message: TaskMessage, now_ms: int) -> int | None:
+    expires = message.headers.get("expires")
+    return to_ms(datetime.fromisoformat(expires)) - now_ms if expires else None
+
+
+def _with_left(message: TaskMessage, left_ms: int) -> TaskMessage:
+    """The time that it waited in the outbox counts: the broker is told what is left."""
+    if "expiration" in message.properties:
+        message.properties["expiration"] = str(left_ms)
+    return message

@@ -1,0 +1,99 @@
+"""What the dispatcher says about runs: totals and log events."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Sequence
+
+from beatd.broker import OutgoingMessage
+from beatd.exceptions import MessageError
+from beatd.message.protocol import TaskMessage
+from beatd.model import Run
+from beatd.planning.policies import Skip
+from beatd.store.claims import Gap
+from beatd.timestamps import iso_ms
+
+log = logging.getLogger("beatd.beat.dispatcher")
+
+ONE_BY_ONE = 10
+"""Runs of a larger batch are logged as one line: a herd would spend more time on its log than on its messages."""
+
+
+class DispatchLog:
+    """Counts and logs what became of runs."""
+
+    def __init__(self) -> None:
+        self.totals: Counter[str] = Counter()
+
+    def dispatched(self, runs: Sequence[Run], now_ms: int) -> None:
+        """Runs whose messages left just now."""
+        self.totals["dispatched"] += len(runs)
+        if len(runs) > ONE_BY_ONE:
+            late_ms = now_ms - min(run.fire_ms for run in runs)
+            extra = {"event": "runs_dispatched", "count": len(runs), "lateness_ms": late_ms}
+            log.info("Dispatched %d runs", len(runs), extra=extra)
+            return
+        for run in runs:
+            extra = _about(run) | {"event": "run_dispatched", "lateness_ms": now_ms - run.fire_ms}
+            log.info("Dispatched %s (%s)", run.entry.name, run.entry.task, extra=extra)
+
+    def left_over(self, count: int) -> None:
+        """Messages of runs that a leader before us, or we in an earlier term, had claimed, left just now."""
+        self.totals["dispatched"] += count
+        extra = {"event": "leftovers_dispatched", "count": count}
+        log.info("Dispatched %d runs that were claimed before and had not reached the broker", count, extra=extra)
+
+    def expired_in_outbox(self, message: TaskMessage) -> None:
+        """A run that was claimed, and whose message expired before the broker could be reached."""
+        self.totals[Skip.EXPIRED.value] += 1
+        extra = _about_message(message) | {"event": "run_skipped", "reason": Skip.EXPIRED.value}
+        log.info("Skipped %s: expired in the outbox", extra["entry"], extra=extra)
+
+    def refused(self, parcel: OutgoingMessage, reason: str) -> None:
+        """A message that the broker does not take; it is among the dead letters now."""
+        self.totals["refused"] += 1
+        extra = _about_message(parcel.message) | {"event": "run_refused", "reason": reason}
+        log.error("The broker does not take %s, now a dead letter: %s", parcel, reason, extra=extra)
+
+    def corrupt(self, error: MessageError) -> None:
+        """Something in the outbox that is no message; it is among the dead letters now."""
+        self.totals["corrupt"] += 1
+        log.error("Found in the outbox, now a dead letter: %s", error, extra={"event": "outbox_corrupt"})
+
+    def skipped(self, run: Run, reason: Skip) -> None:
+        """A run that is not sent, and why."""
+        self.totals[reason.value] += 1
+        extra = _about(run) | {"event": "run_skipped", "reason": reason.value}
+        log.info("Skipped %s: %s", run.entry.name, reason.value, extra=extra)
+
+    def passed_over(self, gaps: Sequence[Gap]) -> None:
+        """Entries that missed runs which catch-up does not make. How many runs is not looked up: it may be many."""
+        self.totals["missed"] += len(gaps)
+        if len(gaps) > ONE_BY_ONE:
+            extra = {"event": "entries_missed_runs", "count": len(gaps), "reason": "missed"}
+            log.info("%d entries missed runs that are not caught up", len(gaps), extra=extra)
+            return
+        for name, after_ms, before_ms in gaps:
+            span = {"after": iso_ms(after_ms), "before": iso_ms(before_ms)}
+            extra = {"event": "runs_missed", "entry": name, "reason": "missed", **span}
+            log.info("Runs of %s after %s and before %s are not caught up", name, *span.values(), extra=extra)
+
+    def claimed_before(self, runs: Sequence[Run]) -> None:
+        """Runs that were left out: another leader claimed them, or we did in an attempt that seemed to fail."""
+        self.totals["claimed_before"] += len(runs)
+        for run in runs:
+            log.debug("%s was claimed before", run.entry.name, extra=_about(run) | {"event": "run_claimed_before"})
+
+    def unsendable(self, run: Run, error: MessageError) -> None:
+        """A run for which no message can be made."""
+        log.warning("%s cannot be sent: %s", run.entry.name, error, extra=_about(run) | {"event": "run_unsendable"})
+
+
+def _about_message(message: TaskMessage) -> dict[str, object]:
+    headers = message.headers
+    return {"entry": headers.get("beatd-entry"), "run_id": headers.get("id"), "due_at": headers.get("beatd-due-at")}
+
+
+def _about(run: Run) -> dict[str, object]:
+    return {"entry": run.entry.name, "run_id": run.id, "due_at": iso_ms(run.due_ms)}

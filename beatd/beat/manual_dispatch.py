@@ -1,0 +1,99 @@
+"""Dispatch of manual runs: their messages, their list, and the log of them. One dispatcher for all of a shard."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from beatd.beat.delivery import Delivery
+from beatd.beat.dispatch_log import DispatchLog
+from beatd.beat.message_builder import MessageBuilder
+from beatd.beat.term import Term
+from beatd.clock import Clock
+from beatd.exceptions import MessageError
+from beatd.model import Entry, Run
+from beatd.planning.policies import manual_expires_at_ms, runtime_ms
+from beatd.store.entry_state import Running
+from beatd.store.run_requests import PendingRequest, RequestReply, Requests, RunMessage, Step, Trigger
+from beatd.timestamps import from_ms
+
+log = logging.getLogger("beatd.beat.manual")
+
+
+class RunBatch(NamedTuple):
+    """Runs of one entry that are ready to be pushed to one list. ``running`` is what overlaps are judged by."""
+
+    parcels: list[RunMessage]
+    queue: str
+    running: str = ""
+
+
+class ManualDispatcher:
+    """Makes runs ready, hands them over with a step of their request, and says so."""
+
+    def __init__(
+        self,
+        requests: Requests,
+        messages: MessageBuilder,
+        outlet: Delivery,
+        running: Running,
+        *,
+        report: DispatchLog,
+        clock: Clock,
+    ) -> None:
+        self.requests = requests
+        self.clock = clock
+        self._messages = messages
+        self._outlet = outlet
+        self._running = running
+        self._report = report
+
+    def load(self, runs: Sequence[tuple[Run, bytes]], now_ms: int, *, minds_overlap: bool) -> RunBatch:
+        """The messages of runs of one entry, each given with its cells of history.
+
+        Raises :class:`~beatd.exceptions.MessageError` if none can be made, or would be expired.
+        """
+        entry = runs[0][0].entry
+        expires_ms = manual_expires_at_ms(runs[0][0], now_ms)
+        if expires_ms is not None and expires_ms <= now_ms:
+            raise MessageError(f"its messages expire at {from_ms(expires_ms).isoformat()}, which is past")
+        parcels = [RunMessage(run.id, self._messages.render(run, expires_ms), cells) for run, cells in runs]
+        queue = self._outlet.list_key(self._messages.address_of(entry), entry.options.priority)
+        running = f"{runs[-1][0].id} {now_ms + runtime_ms(entry)}" if minds_overlap else ""
+        return RunBatch(parcels, queue, running)
+
+    def send(
+        self, asked: PendingRequest, step: Step, runs: Sequence[Run], term: Term, now_ms: int
+    ) -> PendingRequest | None:
+        """Take a step of a request and say what left with it; returns what is left of the request."""
+        written, left = self.requests.step(asked, step, lease_value=term.lease_value)
+        if written and runs:
+            self._outlet.claimed(runs, self._report, now_ms)
+        return left
+
+    def refuse(self, asked: PendingRequest, why: str, term: Term, *, unknown: bool = False) -> None:
+        """Answer that it will not be done, or not to its end."""
+        request = asked.request
+        done = {} if isinstance(request, Trigger) else {"sent": request.sent, "left_out": request.left_out}
+        answer = RequestReply(
+            state="refused",
+            entry=request.entry,
+            what="trigger" if isinstance(request, Trigger) else "backfill",
+            message=why,
+            unknown=unknown,
+            total=0 if isinstance(request, Trigger) else request.total or 0,
+            **done,  # type: ignore[arg-type]
+        )
+        self.requests.step(asked, Step(answer), lease_value=term.lease_value)
+        extra = {"event": "request_refused", "entry": request.entry, "request": asked.id, "reason": why}
+        log.warning("Refused a request for %s: %s", request.entry, why, extra=extra)
+
+    def is_unfinished(self, entry: Entry) -> bool:
+        """Whether the last run of an entry is not over yet."""
+        return bool(self._running.unfinished({entry.name: runtime_ms(entry)}, now_ms=self.clock.now_ms()))
+
+    def room(self, entry: Entry) -> int | None:
+        """How many more messages its queue may take; ``None``: as many as there are."""
+        most = entry.policies.max_queue_depth
+        return None if most is None else max(most - self._outlet.depth(self._messages.queue_of(entry)), 0)

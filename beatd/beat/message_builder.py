@@ -1,0 +1,137 @@
+"""From a run to the bytes of its message."""
+
+from __future__ import annotations
+
+import os
+import socket
+
+from beatd.broker import Address
+from beatd.exceptions import MessageError
+from beatd.message import json_codec, protocol, template
+from beatd.message.template import MessageTemplate, placeholder
+from beatd.model import Entry, Options, Run
+from beatd.timestamps import iso_ms
+
+CACHED_TEMPLATES = 20_000
+"""Forms of entries that are kept: one is about 1.5 kB, and making one takes as long as three renderings."""
+
+RUN_PLACEHOLDERS = ("id", "due_at", "eta", "expires", "expiration")
+"""What differs between the runs of an entry."""
+
+
+class MessageBuilder:
+    """Renders runs as elements of a Redis list: from one form per entry, and those from one per set of options."""
+
+    def __init__(self, default_queue: str, *, most_bytes: int = 1 << 20, origin: str | None = None) -> None:
+        self._default_queue = default_queue
+        self._most_bytes = most_bytes
+        self._origin = origin or f"beatd{os.getpid()}@{socket.gethostname()}"
+        self._times: tuple[int | None, ...] = ()
+        self._values: dict[bytes, bytes] = {}
+        self._by_options: dict[int, tuple[Options, MessageTemplate]] = {}
+        self._by_entry: dict[str, tuple[Entry, MessageTemplate]] = {}
+
+    def queue_of(self, entry: Entry) -> str:
+        """The name of the queue that the entry's messages go to."""
+        return entry.options.queue or self._default_queue
+
+    def address_of(self, entry: Entry) -> Address:
+        """Where the entry's messages go, by Celery's rule: a queue's name outweighs an exchange without a routing key.
+
+        A routing key without an exchange says nothing.
+        """
+        options = entry.options
+        if options.exchange and (options.routing_key or not options.queue):
+            return Address(options.routing_key or self._default_queue, options.exchange)
+        return Address(self.queue_of(entry))
+
+    def prepare(self, entry: Entry) -> MessageTemplate:
+        """The entry's form, made now if need be: worth doing ahead of a herd."""
+        cached = self._by_entry.get(entry.name)
+        if cached is not None and cached[0] is entry:
+            return cached[1]
+        form = self._form_of_options(entry).fill(_entry_values(entry), open_holes=RUN_PLACEHOLDERS)
+        if len(self._by_entry) >= CACHED_TEMPLATES:
+            self._by_entry.clear()
+        self._by_entry[entry.name] = (entry, form)
+        return form
+
+    def render(self, run: Run, expires_ms: int | None) -> bytes:
+        """The envelope of a run's message; ``expires_ms`` is an instant (see :func:`expires_at_ms`).
+
+        Raises :class:`~beatd.exceptions.MessageError` if JSON cannot carry the entry's arguments, or if they make the
+        message larger than it may be.
+        """
+        entry = run.entry
+        times = (run.due_ms, run.fire_ms, expires_ms, entry.options.countdown_ms)
+        if times != self._times:  # the runs of a herd have them in common
+            self._times, self._values = times, _values(*times)
+        self._values[b"id"] = _text(run.id)
+        rendered = self.prepare(entry).render(self._values)
+        if len(rendered) > self._most_bytes:
+            raise MessageError(f"it has {len(rendered):,} bytes; max_message_size of [broker] is {self._most_bytes:,}")
+        return rendered
+
+    def _form_of_options(self, entry: Entry) -> MessageTemplate:
+        cached = self._by_options.get(id(entry.options))
+        if cached is not None and cached[0] is entry.options:
+            return cached[1]
+        to = self.address_of(entry)
+        form = MessageTemplate.of(example(entry.options, self._origin), queue=to.key, exchange=to.exchange)
+        if len(self._by_options) >= CACHED_TEMPLATES:
+            self._by_options.clear()
+        self._by_options[id(entry.options)] = (entry.options, form)
+        return form
+
+
+def example(options: Options, origin: str) -> protocol.TaskMessage:
+    """A message with holes where entries and runs differ: Celery beat's own, plus the ``beatd-*`` headers."""
+    built = protocol.build(
+        placeholder("task"),
+        placeholder("id"),
+        headers={
+            **{name: value for name, value in options.headers.items() if name not in protocol.HEADER_NAMES},
+            "periodic_task_name": placeholder("entry"),
+            "celery_beat_task": True,
+            "beatd-entry": placeholder("entry"),
+            "beatd-due-at": placeholder("due_at"),
+        },
+        priority=options.priority,
+        eta=placeholder("eta"),
+        expires=placeholder("expires"),
+        timelimit=[options.time_limit, options.soft_time_limit],
+        argsrepr=placeholder("args"),
+        kwargsrepr=placeholder("kwargs"),
+        ignore_result=options.ignore_result,
+        shadow=options.shadow,
+        origin=origin,
+    )
+    if options.expires is not None:
+        built.properties["expiration"] = placeholder("expiration")
+    return built
+
+
+def _entry_values(entry: Entry) -> dict[bytes, bytes]:
+    embed = {"callbacks": entry.options.link, "errbacks": entry.options.link_error}
+    return {
+        b"task": json_codec.dumps(entry.task),
+        b"entry": json_codec.dumps(entry.name),
+        b"args": json_codec.dumps(protocol.shown(entry.task, list(entry.args))),
+        b"kwargs": json_codec.dumps(protocol.shown(entry.task, entry.kwargs)),
+        b"body": template.base64_text(protocol.body_of(entry.args, entry.kwargs, embed)),
+    }
+
+
+def _values(due_ms: int, fire_ms: int, expires_ms: int | None, countdown_ms: int | None) -> dict[bytes, bytes]:
+    """The values of a run's holes, but for its id, as JSON."""
+    return {
+        b"due_at": _text(iso_ms(due_ms)),
+        b"eta": _text(iso_ms(fire_ms + countdown_ms)) if countdown_ms else b"null",
+        b"expires": _text(iso_ms(expires_ms)) if expires_ms is not None else b"null",
+        b"expiration": b'"%d"' % max(0, expires_ms - fire_ms) if expires_ms is not None else b"null",
+    }
+
+
+def _text(plain: str) -> bytes:
+    """Text without anything to escape, as JSON."""
+    return b'"%b"' % plain.encode()

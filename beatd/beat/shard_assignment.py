@@ -1,0 +1,155 @@
+"""Shard assignment: which daemon is to lead which shard, as one daemon sees the fleet.
+
+The shards are shared evenly, to within one; a leader keeps its shards unless it has more than its share; and a free
+shard goes to the daemon with the highest score for it among those with room (rendezvous hashing). So a daemon that dies
+moves its own shards and no other, one that joins gets its share and nothing else moves, and all daemons that see the
+same fleet come to the same answer without a word. Pure: no store, no clock.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping
+from hashlib import blake2b
+from typing import NamedTuple
+
+from beatd.store.daemon_registry import FleetView, Status
+
+
+def assign(shards: int, daemons: Iterable[str], leaders: Mapping[int, str]) -> dict[int, str]:
+    """The daemon for each shard, given who leads which one now; empty when there are no daemons."""
+    led: dict[str, list[int]] = {daemon: [] for daemon in daemons}
+    for shard, daemon in leaders.items():
+        if daemon in led:
+            led[daemon].append(shard)
+    room = _shares(shards, led)
+    assigned: dict[int, str] = {}
+    for daemon, own in led.items():
+        for shard in sorted(own, key=lambda shard: _score(shard, daemon), reverse=True)[: room[daemon]]:
+            assigned[shard] = daemon
+            room[daemon] -= 1
+    for shard in range(shards):
+        candidates = [daemon for daemon, left in room.items() if left] if shard not in assigned else []
+        if candidates:
+            best = max(candidates, key=lambda daemon: _score(shard, daemon))
+            assigned[shard] = best
+            room[best] -= 1
+    return assigned
+
+
+def _shares(shards: int, led: Mapping[str, list[int]]) -> dict[str, int]:
+    """How many shards each daemon is to lead. The remainder goes to those that lead most, so that less moves."""
+    ranked = sorted(led, key=lambda daemon: (-len(led[daemon]), _score(-1, daemon)))
+    return {daemon: shards // len(ranked) + (rank < shards % len(ranked)) for rank, daemon in enumerate(ranked)}
+
+
+def _score(shard: int, daemon: str) -> bytes:
+    return blake2b(f"{shard}:{daemon}".encode(), digest_size=8).digest()
+
+
+log = logging.getLogger("beatd.beat.fleet")
+
+SETTLE = 3.0
+"""Seconds for which a shard must belong to another daemon before it is handed over: who starts may yet fail to."""
+
+GRACE = 1.0
+"""Seconds for which a shard must be without a leader before a daemon takes it that was not meant to have it."""
+
+SKEW_MS = 1_000
+"""A host's clock that is further off the store's is warned of."""
+
+REMEDY = "give them the same files, or, if they are two fleets, each a prefix of its own under [redis]"
+"""What to do about daemons that share their keys and not their schedule."""
+
+
+class Plan(NamedTuple):
+    """What a daemon is to do now: shards to take, and shards to hand over. ``look_again``: in seconds, if soon."""
+
+    take: list[int]
+    give: list[int]
+    look_again: float | None = None
+
+
+class ShardPlanner:
+    """The view of the daemon ``me``, from roll call to roll call."""
+
+    def __init__(self, me: str, *, shards: int) -> None:
+        self._me = me
+        self._shards = shards
+        self._free_since: dict[int, float] = {}
+        self._unwanted_since: dict[int, float] = {}
+        self._mismatch_since: float | None = None
+        self._said: set[str] = set()
+
+    def consider(self, roll: FleetView, now: float) -> Plan:
+        """What is to be done, seen from the roll and the monotonic time ``now``."""
+        alive = roll.alive
+        self._watch(alive, now)
+        fit = [each.id for each in eligible_daemons(alive.values())]
+        leaders = {shard: holder.daemon_id for shard, holder in roll.leases.items() if shard < self._shards}
+        meant = assign(self._shards, fit, leaders)
+        free = [shard for shard in range(self._shards) if shard not in leaders] if self._me in fit else []
+        self._free_since = {shard: self._free_since.get(shard, now) for shard in free}
+        take = [shard for shard in free if meant[shard] == self._me or now - self._free_since[shard] >= GRACE]
+        lost = [shard for shard, leader in leaders.items() if leader == self._me and meant.get(shard) != self._me]
+        self._unwanted_since = {shard: self._unwanted_since.get(shard, now) for shard in lost}
+        settle = 0.0 if self._me in alive and alive[self._me].resting_ms else SETTLE
+        give = [shard for shard, since in self._unwanted_since.items() if now - since >= settle]
+        return Plan(take, give, self._next_look(roll, waiting=len(take) < len(free)) if self._me in fit else None)
+
+    def _next_look(self, roll: FleetView, *, waiting: bool) -> float | None:
+        """Seconds until a lease of another daemon ends, or until the grace of a free shard may be over."""
+        ends = [one.left_ms / 1000 for one in roll.leases.values() if one.daemon_id != self._me and one.left_ms >= 0]
+        return min([*ends, *([GRACE / 2] if waiting else [])], default=None)
+
+    def _watch(self, alive: dict[str, Status], now: float) -> None:
+        """Say, when it begins and when it is over, what somebody should know of."""
+        me = alive.get(self._me)
+        if me is None:
+            return
+        why = why_aside(me, alive.values())
+        self._say("stands_aside", why and f"This daemon stands aside: {why}", "This daemon campaigns again")
+        digests = {each.digest for each in alive.values()}
+        self._mismatch_since = None if len(digests) == 1 else self._mismatch_since or now
+        settled = self._mismatch_since is not None and now - self._mismatch_since >= SETTLE
+        others = sorted(each.id for each in alive.values() if each.digest != me.digest)
+        text = f"The schedule here ({me.digest}) is not that of {', '.join(others)}; {REMEDY}" if settled else ""
+        self._say("config_mismatch", text, "All daemons have the same schedule again")
+        offset = me.clock_offset_ms or 0
+        ahead = "ahead of" if offset > 0 else "behind"
+        text = f"The clock of this host is {abs(offset) / 1000:.1f} s {ahead} the state store's; runs leave as it says"
+        self._say("clock_skew", text if abs(offset) > SKEW_MS else "", "The clock of this host is right again")
+
+    def _say(self, event: str, text: str, over: str) -> None:
+        if text and event not in self._said:
+            self._said.add(event)
+            log.warning("%s", text, extra={"event": event})
+        elif not text and event in self._said:
+            self._said.remove(event)
+            log.info("%s", over, extra={"event": f"{event}_over"})
+
+
+def eligible_daemons(alive: Iterable[Status]) -> list[Status]:
+    """Those that may lead: with a schedule if anyone has one, with sound files if anyone of them has; of several
+    numbers of shards, the one of the daemon that started first, so that a change of it waits until that one ends; and
+    of those, who was not told to step down."""
+    fit = sorted(alive, key=lambda each: (each.started_ms, each.id))
+    fit = [each for each in fit if each.entries] or fit
+    fit = [each for each in fit if each.config == "ok"] or fit
+    fit = [each for each in fit if each.shards == fit[0].shards]
+    return [each for each in fit if not each.resting_ms] or fit
+
+
+def why_aside(one: Status, alive: Iterable[Status]) -> str:
+    """Why a daemon may not lead, in words; empty if it may."""
+    fit = eligible_daemons(alive)
+    if not fit or one in fit:
+        return ""
+    first = fit[0]
+    if not one.entries:
+        return f"its schedule is empty, and {first.id} has {first.entries} entries"
+    if one.config != "ok" and first.config == "ok":
+        return f"its files are broken, and those of {first.id} are not"
+    if one.resting_ms and one.shards == first.shards:
+        return f"it was told to step down, and campaigns again in {-(-one.resting_ms // 1000)} s"
+    return f"it wants {one.shards} shards, and {first.id}, which started earlier, has {first.shards}"

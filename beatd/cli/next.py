@@ -1,0 +1,154 @@
+"""``beatd next``: when entries run next."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterable, Mapping, Sequence
+from datetime import datetime
+from difflib import get_close_matches
+from itertools import islice
+from typing import Any, NamedTuple
+
+import click
+
+from beatd import config, sources
+from beatd.cli.output import print_json, print_line, print_table, read_moment
+from beatd.clock import SystemClock
+from beatd.config import Config
+from beatd.exceptions import StoreError
+from beatd.model import Entry, run_id
+from beatd.planning.preview import Upcoming, all_upcoming, caveats
+from beatd.schedules import dst_note, duration_text
+from beatd.sources import MergedSchedule
+from beatd.state_store import running_store
+from beatd.store.claims import EntryState
+from beatd.store.client import connect
+from beatd.store.entry_state import EntryStates
+from beatd.store.keys import Keys
+from beatd.store.runtime_entries import RuntimeReplica
+
+PATIENCE_MS = 2_000
+"""The store is asked for what it adds; a person who previews a file is not kept waiting for it."""
+_PAUSED_SHOWN = 10
+
+
+class Known(NamedTuple):
+    """The entries in force, the names of paused ones, and what the store remembers of each."""
+
+    entries: Sequence[Entry]
+    paused: Container[str]
+    states: Mapping[str, EntryState]
+
+
+@click.command("next")
+@click.argument("entry", required=False)
+@click.option("-n", "count", type=click.IntRange(1, 100_000), default=10, show_default=True, help="How many runs.")
+@click.option("--from", "since", metavar="TIME", default="now", help='Runs after TIME: "2026-12-24 18:00", +1d, now.')
+@click.option("--config", "-c", "config_file", metavar="FILE", help="Default: $BEATD_CONFIG, ./beat.toml.")
+@click.option("--app", "-A", metavar="MODULE[:APP]", help="With what this app registers.")
+@click.option("--offline", is_flag=True, help="Do not ask the state store.")
+@click.option("--json", "as_json", is_flag=True, help="JSON instead of a table.")
+def next_runs(
+    *, entry: str | None, count: int, since: str, config_file: str | None, app: str | None, offline: bool, as_json: bool
+) -> None:
+    """Show the next runs of ENTRY, or of all entries: when they are due, and when they leave with their jitter.
+
+    Runs that are due in a blackout are shown and marked; they are not sent. A TIME without an offset is in the time
+    zone of the entry, or of the file. The state store says which entries are paused, which it adds, and when an
+    interval without an anchor was first seen; without it, such an interval counts from TIME.
+    """
+    loaded = sources.load(config.find(config_file), app=app)
+    known = Known(loaded.entries, frozenset(), {}) if offline else ask_store(loaded)
+    entries = known.entries if entry is None else (named(entry, known.entries),)
+    timezone = loaded.settings.timezone if entry is None else entries[0].timezone
+    now_ms = SystemClock().now_ms()
+    after_ms = read_moment(since, option="--from", timezone=timezone, base_ms=now_ms, now_ms=now_ms)
+    runs = list(islice(all_upcoming(entries, after_ms, known=known.states, on_error=_say_error), count))
+    if as_json:
+        print_json([facts(run) for run in runs])
+    elif runs:
+        _print(runs)
+        unseen = [run.entry for run in runs if run.entry.name not in known.states]
+        for line in caveats(unseen, "now" if after_ms == now_ms else since):
+            print_line(line)
+        if paused := sorted(each.name for each in entries if each.name in known.paused):
+            more = f" and {len(paused) - _PAUSED_SHOWN} more" if paused[_PAUSED_SHOWN:] else ""
+            print_line(f"note: paused: {', '.join(paused[:_PAUSED_SHOWN])}{more}")
+    else:
+        click.echo(_why_none(entries, known.paused))
+
+
+def _say_error(entry: Entry, error: Exception) -> None:
+    print_line(f"! {entry.name}: error: {str(error) or type(error).__name__}", err=True)
+
+
+def ask_store(loaded: Config) -> Known:
+    """The entries in force, with the pauses and the states that the store has; those of the files if it is away."""
+    settings = loaded.settings
+    timeout_ms = min(settings.redis.timeout_ms, PATIENCE_MS)
+    try:
+        with connect(running_store(settings), timeout_ms=timeout_ms, name="beatd-next") as client:
+            keys = Keys(settings.redis.prefix)
+            mirror = RuntimeReplica(client, keys)
+            mirror.refresh(anew=True)
+            overlay = MergedSchedule(loaded)
+            overlay.change(mirror.tables)
+            overlay.pause(mirror.pauses)
+            entries = tuple(overlay.in_force().entries)
+            states = EntryStates(client, keys).read([entry.name for entry in entries])
+    except StoreError as error:
+        print_line(f"note: the state store was not asked, this is from the files alone: {error}", err=True)
+        return Known(loaded.entries, frozenset(), {})
+    found = {entry.name: state for entry, state in zip(entries, states, strict=True) if state is not None}
+    return Known(entries, frozenset(mirror.pauses), found)
+
+
+def named(name: str, entries: Iterable[Entry]) -> Entry:
+    """The entry of that name; raises click.UsageError that names the near ones."""
+    names = {entry.name: entry for entry in entries}
+    if name not in names:
+        near = get_close_matches(name, names, n=3, cutoff=0.5)
+        hint = f"; did you mean {' or '.join(near)}?" if near else ""
+        raise click.UsageError(f'there is no entry "{name}"{hint}')
+    return names[name]
+
+
+def _print(runs: Sequence[Upcoming]) -> None:
+    columns = {
+        "entry": [run.entry.name for run in runs],
+        "due (local)": [f"{_short(run.local)} {run.local:%Z}" for run in runs],
+        "due (UTC)": [_short(run.due_at) for run in runs],
+        "jitter": [f"+{duration_text(run.fire_ms - run.due_ms)}" if run.fire_ms > run.due_ms else "" for run in runs],
+        "note": [run.note for run in runs],
+    }
+    shown = {name: cells for name, cells in columns.items() if any(cells)}
+    print_table(list(shown), zip(*shown.values(), strict=True))
+
+
+def _short(moment: datetime) -> str:
+    return f"{moment:%Y-%m-%d %H:%M:%S}" + (f".{moment.microsecond // 1000:03}" if moment.microsecond else "")
+
+
+def facts(run: Upcoming) -> dict[str, Any]:
+    """A run for programs."""
+    return {
+        "entry": run.entry.name,
+        "task": run.entry.task,
+        "timezone": run.entry.timezone,
+        "due_at": run.due_at.isoformat(timespec="milliseconds"),
+        "due_at_local": run.local.isoformat(timespec="milliseconds"),
+        "fires_at": run.fire_at.isoformat(timespec="milliseconds"),
+        "run_id": run_id(run.entry.name, run.due_ms),
+        "skip": run.skip and run.skip.value,
+        "dst": dst_note(run.entry.schedule, run.due_at),
+        "note": run.note or None,
+    }
+
+
+def _why_none(entries: Sequence[Entry], paused: Container[str]) -> str:
+    if not entries:
+        return "There are no entries."
+    if all(entry.name in paused for entry in entries):
+        return "Paused."
+    if not any(entry.policies.enabled for entry in entries):
+        return "Not enabled."
+    return "No run is left."

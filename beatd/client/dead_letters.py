@@ -1,0 +1,217 @@
+"""Dead letters for programs: where they are kept, which are meant, what can be said of one, and how it gets back."""
+
+from __future__ import annotations
+
+import contextlib
+import fnmatch
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from beatd import broker, config
+from beatd.app.find_app import find_app
+from beatd.broker import Address, OutgoingMessage, Publisher
+from beatd.exceptions import ConfigError, Fault, MessageError
+from beatd.message.protocol import TaskMessage, open_envelope
+from beatd.redaction import printable, redacted, redacted_text
+from beatd.state_store import running_store
+from beatd.store import server_check
+from beatd.store.client import connect, place_of
+from beatd.store.dead_letters import DeadLetter, DeadLetters
+from beatd.store.keys import Keys
+from beatd.timestamps import to_ms
+
+
+class Refusal(NamedTuple):
+    """A letter whose message cannot be sent, and why."""
+
+    letter: DeadLetter
+    reason: str
+
+
+class DeadLetterSource:
+    """The letters on one server; ``publisher`` leads to their broker where that is another one."""
+
+    def __init__(self, client: Any, keys: Keys, publisher: Publisher | None) -> None:
+        self.name = place_of(client)
+        self.letters = DeadLetters(client, keys)
+        self._publisher = publisher
+
+    def requeue(self, letters: Sequence[DeadLetter]) -> tuple[int, list[Refusal]]:
+        """Send the messages to their queues and strike the letters off; returns how many, and what cannot be sent."""
+        refusals = [Refusal(one, reason) for one in letters if (reason := _unsendable(one))]
+        letters = [one for one in letters if not _unsendable(one)]
+        if self._publisher is None:
+            return self.letters.requeue(letters), refusals
+        with self.letters.alone():
+            there = {one.raw for one in self.letters}
+            count = 0
+            for letter in letters:
+                if letter.raw not in there:
+                    continue
+                if reason := self._send(self._publisher, letter):
+                    refusals.append(Refusal(letter, reason))
+                else:
+                    count += self.letters.remove([letter])
+        return count, refusals
+
+    def _send(self, publisher: Publisher, letter: DeadLetter) -> str | None:
+        """Publish, and wait until the broker has it; returns why that is impossible."""
+        try:
+            message = open_envelope(letter.message)
+        except MessageError as error:
+            return str(error)
+        if "id" not in message.headers:
+            return "it has no id"
+        address = message.properties.get("delivery_info") or {}
+        exchange = "" if letter.worker else str(address.get("exchange") or "")
+        refused = publisher.publish_many([OutgoingMessage(message, Address(letter.queue, exchange))])
+        return refused[0].reason if refused else None
+
+
+def _unsendable(letter: DeadLetter) -> str | None:
+    """The reason why this letter cannot be sent again, if there is one."""
+    if not letter.queue:
+        return "it names no queue"
+    if not letter.whole:
+        return f"only the first {len(letter.message):,} of its {letter.size:,} bytes were kept"
+    return None
+
+
+@contextlib.contextmanager
+def open_places(
+    config_file: str | None, app_name: str | None, broker_url: str | None
+) -> Iterator[list[DeadLetterSource]]:
+    """All places of an installation: the broker, if that is Redis, and the state store, if that is another server.
+
+    Raises :class:`~beatd.exceptions.ConfigError` and :class:`~beatd.exceptions.StoreError`.
+    """
+    url, store_url, keys = _addresses(config_file, app_name, broker_url)
+    with contextlib.ExitStack() as stack:
+        places = []
+        broker_client = None
+        if broker.is_redis(url):
+            broker_client = stack.enter_context(connect(broker.redis_url(url), name="beatd-dead-letters"))
+            places.append(DeadLetterSource(broker_client, keys, None))
+        if store_url is not None:
+            client = stack.enter_context(connect(store_url, name="beatd-dead-letters"))
+            if broker_client is None or not server_check.same(client, broker_client):
+                publisher = broker.open(url)
+                stack.callback(publisher.close)
+                places.append(DeadLetterSource(client, keys, publisher))
+        if not places:
+            text = "without a state store this broker keeps no dead letters: name a file with --config"
+            raise ConfigError([Fault("beatd dead-letters", None, "", text)])
+        yield places
+
+
+def _addresses(config_file: str | None, app_name: str | None, broker_url: str | None) -> tuple[str, str | None, Keys]:
+    """The broker's URL, the state store's, and the names of keys."""
+    store_url, prefix, url = None, "beatd", broker_url
+    if config_file or not (app_name or broker_url):
+        settings = config.load(config.find(config_file)).settings
+        store_url, prefix = running_store(settings), settings.redis.prefix
+        url = url or settings.broker.url or store_url
+    if app_name:
+        conf = find_app(app_name).conf
+        store_url = store_url or conf.state_store
+        url = url or (conf.broker_url if isinstance(conf.broker_url, str) else ";".join(conf.broker_url))
+    return str(url), store_url, Keys(prefix)
+
+
+_BODY_MAX = 2_000
+"""Characters of a body that are shown."""
+
+
+class Found(NamedTuple):
+    """A letter and where it is."""
+
+    place: DeadLetterSource
+    letter: DeadLetter
+
+
+class Filter(NamedTuple):
+    """Which letters are meant."""
+
+    ids: tuple[str, ...] = ()
+    reason: str | None = None
+    task: str | None = None
+    queue: str | None = None
+    older_ms: int | None = None
+
+    def __bool__(self) -> bool:
+        return any(self)
+
+    def takes(self, letter: DeadLetter, now_ms: int) -> bool:
+        """Whether this is one of them."""
+        return (
+            (not self.ids or letter.id.startswith(self.ids))
+            and (self.reason is None or self.reason.lower() in letter.reason.lower())
+            and (self.task is None or fnmatch.fnmatchcase(task_of(letter), self.task))
+            and (self.queue is None or self.queue == queue_of(letter))
+            and (self.older_ms is None or age_ms(letter, now_ms) >= self.older_ms)
+        )
+
+
+def message_of(letter: DeadLetter) -> TaskMessage | None:
+    """The letter's message, if it is one."""
+    try:
+        return open_envelope(letter.message)
+    except MessageError:
+        return None
+
+
+def task_of(letter: DeadLetter) -> str:
+    """The task's name, as far as it can be read."""
+    message = message_of(letter)
+    return str(message.headers.get("task") or "") if message else ""
+
+
+def queue_of(letter: DeadLetter) -> str:
+    """On Redis the key of a list, in which the priority is a part of its own."""
+    return letter.queue.partition("\x06")[0]
+
+
+def age_ms(letter: DeadLetter, now_ms: int) -> int:
+    """How long it has been dead."""
+    try:
+        return max(0, now_ms - to_ms(datetime.fromisoformat(letter.at)))
+    except (ValueError, TypeError):
+        return 0
+
+
+def facts(found: Found) -> dict[str, Any]:
+    """The letter in short, for programs and people."""
+    letter = found.letter
+    message = message_of(letter)
+    headers = message.headers if message else {}
+    return {
+        "id": letter.id,
+        "at": letter.at,
+        "reason": redacted_text(letter.reason),
+        "queue": queue_of(letter),
+        "task": headers.get("task"),
+        "task_id": headers.get("id"),
+        "by": letter.worker or "the daemon",
+        "bytes": letter.size,
+        "complete": letter.whole,
+        "store": found.place.name,
+    }
+
+
+def content(letter: DeadLetter, *, body: bool) -> dict[str, Any]:
+    """What is in its message, without secrets; ``body`` shows arguments as they are."""
+    message = message_of(letter)
+    if message is None:
+        return {"message": cut(redacted_text(letter.message.decode("utf-8", "replace")), _BODY_MAX)} if body else {}
+    shown: dict[str, Any] = {"headers": redacted(message.headers), "properties": redacted(message.properties)}
+    shown["content"] = f"{message.content_type}, {message.content_encoding}"
+    if body:
+        shown["body"] = cut(message.body.decode("utf-8", "replace"), _BODY_MAX)
+    return shown
+
+
+def cut(text: str, most: int) -> str:
+    """The text on one line, and not longer."""
+    line = printable(" ".join(text.split()))
+    return line if len(line) <= most else f"{line[: most - 1]}…"

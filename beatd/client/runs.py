@@ -1,0 +1,217 @@
+"""Asking the leader of an entry for runs, and waiting for its answer.
+
+Nothing here sends a message: the daemon that leads does, so that no run leaves under a term that is over, and whoever
+asks needs to reach nothing but the state store.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+import time
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from beatd.exceptions import MessageError, NobodyLeads, RequestRefused
+from beatd.message import json_codec
+from beatd.model import Overlap
+from beatd.store.daemon_registry import Registry
+from beatd.store.keys import Keys, shard_of
+from beatd.store.run_requests import Backfill, Reason, RequestReply, Requests, Trigger
+from beatd.timestamps import to_ms
+
+if TYPE_CHECKING:
+    import redis
+
+AT_MOST, MOST = 5_000, 100_000
+"""Runs of a window, unless the caller allows more; and what no caller can allow."""
+
+RATE, RATE_MAX = 10.0, 10_000.0
+"""Runs per second of a backfill."""
+
+_LOOK_S = (0.01, 0.02, 0.05, 0.1)
+"""Seconds between two looks for the answer; the last one is repeated."""
+_LEFT_ALONE_S = 30.0
+"""Seconds without any daemon after which a backfill that has begun is not watched any longer."""
+_ID = re.compile(r"[\w.:@/+-]{1,100}", re.ASCII)
+
+
+class Triggered(NamedTuple):
+    """A run that was sent by hand. ``repeated``: by an earlier request of the same id, and not once more."""
+
+    entry: str
+    run_id: str
+    request_id: str
+    repeated: bool = False
+
+
+class Backfilled(NamedTuple):
+    """What became of a window: of ``total`` runs ``sent`` were sent, and the others left out for a reason.
+
+    ``dues_ms`` are the first thousand that would be sent, after a dry run.
+    """
+
+    entry: str
+    request_id: str
+    total: int
+    sent: int
+    left_out: Mapping[Reason, int]
+    dues_ms: Sequence[int] = ()
+    repeated: bool = False
+
+
+Progress = Callable[[int, int], object]
+"""Called with how many runs have been dealt with, and how many there are."""
+
+
+class RunClient:
+    """Requests to the daemons of one installation.
+
+    Methods raise :class:`~beatd.exceptions.NobodyLeads`, :class:`~beatd.exceptions.RequestRefused`,
+    :class:`~beatd.exceptions.MessageError` for what no request can carry, or a
+    :class:`~beatd.exceptions.StoreError`. After the last of these it is not known whether the request was carried out:
+    repeat it with the same ``request_id``.
+    """
+
+    def __init__(self, client: redis.Redis, keys: Keys) -> None:
+        self._requests = Requests(client, keys)
+        self._registry = Registry(client, keys)
+
+    def trigger(
+        self,
+        name: str,
+        args: Sequence[Any] | None = None,
+        kwargs: Mapping[str, Any] | None = None,
+        *,
+        queue: str | None = None,
+        request_id: str | None = None,
+        by: str = "",
+        timeout: float = 10.0,
+    ) -> Triggered:
+        """Send a run of an entry now, with other arguments or to another queue if these are given."""
+        request = Trigger(
+            entry=name,
+            by=by,
+            args=None if args is None else json_codec.dumps(list(args)).decode(),
+            kwargs=None if kwargs is None else json_codec.dumps(dict(kwargs)).decode(),
+            queue=queue,
+        )
+        request_id = _checked(request_id)
+        answer, repeated = self._carry_out(request_id, request, timeout)
+        return Triggered(name, answer.run_id, request_id, repeated)
+
+    def backfill(
+        self,
+        name: str,
+        since: datetime,
+        until: datetime,
+        *,
+        overlap: Overlap | None = None,
+        rate: float = RATE,
+        at_most: int = AT_MOST,
+        force: bool = False,
+        dry_run: bool = False,
+        request_id: str | None = None,
+        by: str = "",
+        timeout: float = 10.0,
+        progress: Progress = lambda _done, _total: None,
+    ) -> Backfilled:
+        """Send the runs of an entry that are due from ``since`` on and before ``until``, ``rate`` of them a second.
+
+        ``timeout`` is for the leader to begin. Whoever stops waiting (KeyboardInterrupt) withdraws what is left.
+        """
+        if not 0 < rate <= RATE_MAX:
+            raise MessageError(f"a rate of {rate:g} a second: expected more than 0, and at most {RATE_MAX:,.0f}")
+        if not 0 < at_most <= MOST:
+            raise MessageError(f"{at_most:,} runs: expected at least 1, and at most {MOST:,}")
+        request = Backfill(
+            entry=name,
+            by=by,
+            from_ms=to_ms(since),
+            to_ms=to_ms(until),
+            overlap=overlap,
+            rate=rate,
+            at_most=at_most,
+            force=force,
+            dry_run=dry_run,
+        )
+        request_id = _checked(request_id)
+        try:
+            answer, repeated = self._carry_out(request_id, request, timeout, progress)
+        except KeyboardInterrupt:
+            self._requests.withdraw(request_id)
+            raise
+        return Backfilled(name, request_id, answer.total, answer.sent, answer.left_out, answer.dues_ms, repeated)
+
+    def _carry_out(
+        self, request_id: str, request: Trigger | Backfill, timeout: float, progress: Progress = lambda _d, _t: None
+    ) -> tuple[RequestReply, bool]:
+        """The last answer, and whether it was there before."""
+        answer = self._requests.answer(request_id)
+        repeated = answer is not None and answer.state == "done"
+        if answer is None or answer.state == "refused":
+            self._refuse_if_nobody_is_there()
+            answer = self._requests.ask(request_id, request, good_for_ms=int(timeout * 1000))
+        answer = self._wait(request_id, request, answer, timeout, progress)
+        if (answer.entry, answer.what) != (request.entry, _what(request)):
+            text = f"the request id {request_id} was used before, for a {answer.what} of {answer.entry}"
+            raise RequestRefused(text)
+        if answer.state == "refused":
+            done = f"; {answer.sent:,} of {answer.total:,} runs were sent before" if answer.sent else ""
+            raise RequestRefused(answer.message + done, unknown=answer.unknown)
+        return answer, repeated
+
+    def _wait(
+        self,
+        request_id: str,
+        request: Trigger | Backfill,
+        answer: RequestReply | None,
+        timeout: float,
+        progress: Progress,
+    ) -> RequestReply:
+        until, looks = time.monotonic() + timeout, 0
+        while answer is None or answer.state == "under_way":
+            if answer is not None:
+                progress(answer.sent + sum(answer.left_out.values()), answer.total)
+            if time.monotonic() > until:
+                if answer is None and self._requests.withdraw(request_id):
+                    raise NobodyLeads(f"{self._why(request.entry, timeout)}; the request was withdrawn")
+                if answer is not None and not self._alive():
+                    raise NobodyLeads("no daemon is alive any more; the next one goes on with what is left")
+                until = time.monotonic() + _LEFT_ALONE_S
+            time.sleep(_LOOK_S[min(looks // 10, len(_LOOK_S) - 1)])
+            looks += 1
+            answer = self._requests.answer(request_id) or answer
+        return answer
+
+    def _alive(self) -> bool:
+        return bool(self._registry.look(shards=1).alive)
+
+    def _refuse_if_nobody_is_there(self) -> None:
+        if not self._alive():
+            raise NobodyLeads("no daemon is alive: nothing was sent")
+
+    def _why(self, entry: str, timeout: float) -> str:
+        """Why nobody has taken a request up."""
+        alive = self._registry.look(shards=1).alive
+        if not alive:
+            return "no daemon is alive"
+        shards = max(each.shards for each in alive.values())
+        shard = shard_of(entry, shards)
+        holder = self._registry.look(shards=shards).leases.get(shard)
+        if holder is None:
+            return "nobody leads" + (f" shard {shard}, which {entry} belongs to" if shards > 1 else "")
+        return f"{holder.daemon_id} leads, and did not answer within {timeout:g} s"
+
+
+def _checked(request_id: str | None) -> str:
+    if request_id is None:
+        return secrets.token_hex(8)
+    if not _ID.fullmatch(request_id):
+        raise MessageError(f"{request_id!r} cannot be a request id: expected up to 100 of A-Z a-z 0-9 _ . : @ / + -")
+    return request_id
+
+
+def _what(request: Trigger | Backfill) -> str:
+    return "trigger" if isinstance(request, Trigger) else "backfill"

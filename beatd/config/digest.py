@@ -1,0 +1,64 @@
+"""What a schedule means, as a short text: how daemons find out that they do not have the same."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import reduce
+from hashlib import sha256
+from operator import xor
+from typing import Any
+
+import msgspec
+
+from beatd.model import Entry
+
+
+class EntryHasher:
+    """Makes a number of 64 bits of each entry. Where entries share schedule, options and policies, so does the work."""
+
+    def __init__(self) -> None:
+        self._shapes: dict[tuple[int, int, int], tuple[Entry, str]] = {}
+
+    def of(self, entry: Entry) -> int:
+        """The number: another one when, and only when, the entry means something else, wherever it is written."""
+        key = (id(entry.schedule), id(entry.options), id(entry.policies))
+        known = self._shapes.get(key)
+        if known is None:
+            known = self._shapes[key] = (entry, _shape(entry))  # with the entry, lest its ids are given to others
+        return int.from_bytes(
+            sha256(_meaning((entry.name, entry.task, entry.args, entry.kwargs, known[1]))).digest()[:8]
+        )
+
+
+def digest(entries: Iterable[Entry]) -> str:
+    """What a schedule means, as text of 16 hexadecimal digits: the same on every host, in whatever order and files
+    the entries are written."""
+    return digest_of(map(EntryHasher().of, entries))
+
+
+def digest_of(meanings: Iterable[int]) -> str:
+    """The digest of entries with these meanings."""
+    return f"{reduce(xor, meanings, 0):016x}"
+
+
+def joined(*digests: str) -> str:
+    """The digest of schedules that have no entry in common, taken together."""
+    return digest_of(int(each, 16) for each in digests)
+
+
+def _shape(entry: Entry) -> str:
+    blackout = entry.policies.blackout
+    policies = msgspec.structs.replace(entry.policies, blackout=None)
+    parts = (entry.schedule.fingerprint, entry.timezone, entry.options, policies, blackout and blackout.notation)
+    return sha256(_meaning(parts)).hexdigest()
+
+
+def _meaning(value: Any) -> bytes:
+    try:
+        return _encode(value)
+    except (OverflowError, UnicodeEncodeError):  # JSON knows longer numbers than 64 bits, and lone surrogates
+        return repr(value).encode()
+
+
+_encode = msgspec.msgpack.Encoder(order="deterministic", enc_hook=repr).encode
+"""Leaves out what has its default, so that a field which a new version adds changes no digest."""

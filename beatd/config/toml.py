@@ -1,0 +1,230 @@
+"""From a file to TOML values: reading it safely, and parsing it fast.
+
+A file of 100,000 entries is parsed in pieces of some hundred entries. rtoml takes three times as long for the whole at
+once, and its tree and all the raw tables would have to be in memory together.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from collections.abc import Container, Iterator, Sequence
+from functools import cached_property
+from itertools import pairwise
+from pathlib import Path as FilePath
+from typing import Any, NamedTuple
+
+import rtoml
+
+from beatd.config.errors import dotted
+from beatd.config.toml_lines import KeyPath, LineIndex
+from beatd.exceptions import ConfigError, Fault
+
+SCHEDULE = "beat_schedule"
+_LARGEST = 256 * 1024 * 1024
+_PARSED_AT_ONCE = 500
+
+_ENTRY = re.compile(
+    r"\[beat_schedule\.([A-Za-z0-9_-]+|\"[^\"\\\n]*\"|'[^'\n]*')(\.[^\]\n]+)?\][ \t]*(?:#[^\n]*)?\r?(?=\n|\Z)"
+)
+_INDENTED = re.compile(r"\n[ \t]+\[")
+_PLACE = re.compile(r"(.*) at line (\d+) column (\d+)$", re.DOTALL)
+
+
+class RawEntry(NamedTuple):
+    """A table of the schedule as it stands in the file, and the line of its name.
+
+    ``mark`` is a hash of its text, or 0; its ``length`` is at most that. Where the text is known, nothing else is said:
+    ``fields`` is None.
+    """
+
+    name: str
+    fields: Any
+    line: int
+    mark: int = 0
+    length: int = 0
+
+
+class _Piece(NamedTuple):
+    """The text of one entry: where it starts and ends, the line of its header, the hash of it."""
+
+    start: int
+    end: int
+    line: int
+    mark: int
+
+
+class Document:
+    """One parsed file: ``settings`` (all but the schedule) and the entries, which are parsed as they are taken."""
+
+    def __init__(self, file: str, text: str) -> None:
+        self.file = file
+        self.text = text
+        self._starts = _starts(text)
+        self.settings = self._parsed(text[: self._starts[0]] if self._starts else text, 1)
+        if self._starts and SCHEDULE in self.settings:
+            self._starts = []
+            self.settings = self._parsed(text, 1)
+        self.schedule = self.settings.pop(SCHEDULE, {})
+
+    def entries(self, known: Container[int] = ()) -> Iterator[RawEntry]:
+        """The entries in the order of the file; those whose marks are ``known`` are not parsed.
+
+        Raises ConfigError at the first piece that is not TOML.
+        """
+        if self._starts:
+            yield from self._in_pieces(known)
+        elif isinstance(self.schedule, dict):
+            for name, fields in self.schedule.items():
+                yield RawEntry(name, fields, self._lines.of((SCHEDULE, name)) or 1, 0, len(self.text))
+
+    def line_of(self, path: KeyPath) -> int | None:
+        """The line where ``path`` is written, or the nearest of its parents. Looks only at the entry where it can."""
+        name = path[1] if len(path) > 1 and path[0] == SCHEDULE else None
+        if name not in self._places:
+            return self._lines.of(path)
+        start, end, line = self._places[name]
+        return line - 1 + (LineIndex(self.text[start:end]).of(path) or 1)
+
+    @cached_property
+    def _lines(self) -> LineIndex:
+        return LineIndex(self.text[: self._starts[0]] if self._starts else self.text)
+
+    @cached_property
+    def _places(self) -> dict[Any, tuple[int, int, int]]:
+        """Where each entry starts and ends, and its line, if the text is read in pieces."""
+        line = 1 + self.text.count("\n", 0, self._starts[0]) if self._starts else 1
+        places = {}
+        for start, end in pairwise([*self._starts, len(self.text)] if self._starts else []):
+            header = _ENTRY.match(self.text, start)
+            places[_unquoted(header[1]) if header else None] = (start, end, line)
+            line += self.text.count("\n", start, end)
+        return places
+
+    def _in_pieces(self, known: Container[int]) -> Iterator[RawEntry]:
+        waiting: list[_Piece] = []
+        for piece in self._pieces():
+            if piece.mark in known:
+                yield from self._tables(waiting)
+                waiting.clear()
+                yield RawEntry("", None, piece.line, piece.mark)
+            else:
+                waiting.append(piece)
+                if len(waiting) == _PARSED_AT_ONCE:
+                    yield from self._tables(waiting)
+                    waiting.clear()
+        yield from self._tables(waiting)
+
+    def _pieces(self) -> Iterator[_Piece]:
+        line = 1 + self.text.count("\n", 0, self._starts[0])
+        for start, end in pairwise([*self._starts, len(self.text)]):
+            text = self.text[start:end]
+            yield _Piece(start, end, line, 0 if "${" in text else hash(text))
+            line += text.count("\n")
+
+    def _tables(self, pieces: Sequence[_Piece]) -> Iterator[RawEntry]:
+        """Pieces that follow one another, parsed."""
+        if pieces:
+            text = self.text[pieces[0].start : pieces[-1].end]
+            tables = self._parsed(text, pieces[0].line)[SCHEDULE]
+            for piece, (name, fields) in zip(pieces, tables.items(), strict=True):
+                yield RawEntry(name, fields, piece.line, piece.mark, piece.end - piece.start)
+
+    def _parsed(self, text: str, first_line: int) -> dict[str, Any]:
+        try:
+            return rtoml.loads(text)
+        except rtoml.TomlParsingError as error:
+            raise ConfigError([self._fault(str(error), text, first_line)]) from None
+        except (ValueError, RecursionError) as error:
+            raise ConfigError([Fault(self.file, None, "", f"not TOML: {error}")]) from None
+
+    def _fault(self, message: str, text: str, first_line: int) -> Fault:
+        place = _PLACE.match(message)
+        if place is None:
+            return Fault(self.file, None, "", f"not TOML: {message}")
+        line, column = int(place[2]), int(place[3])
+        said = _in_other_words(place[1], text, line, first_line - 1)
+        return Fault(self.file, first_line + line - 1, "", f"not TOML: {said} (column {column})")
+
+
+def _in_other_words(message: str, text: str, line: int, lines_before: int) -> str:
+    """The parser's message, made clearer where it says little: keys that come twice, values that miss their quotes."""
+    if message == "duplicate key":
+        lines = LineIndex(text)
+        path = lines.repeated_on(line)
+        first = lines.of(path) if path else None
+        return f"{dotted(path)} is already on line {first + lines_before}" if path and first else message
+    written = text.split("\n", line)[line - 1]
+    if _NO_VALUE.match(written):
+        return "the value is missing"
+    if _BARE_WORD.match(written):
+        return 'text needs quotes, as in "text"'
+    return message
+
+
+_NO_VALUE = re.compile(r"[^=\[\"']+=\s*(#.*)?$")
+_BARE_WORD = re.compile(r"[^=\[\"']+=\s*(?!(?:true|false|inf|nan)\b)[A-Za-z_/.$]")
+
+
+def _starts(text: str) -> list[int]:
+    """The offsets of the entries' headers, if the text can be cut there; none if it must be parsed as a whole.
+
+    It can be cut when from the first header on each line with a leading bracket is such a header, or that of a table
+    inside the entry above. Multi-line strings could hide a header: not cut.
+    """
+    if '"""' in text or "'''" in text:
+        return []
+    starts: list[int] = []
+    name = ""
+    at = 0 if text.startswith("[") else _next_bracket(text, 0)
+    while at >= 0:
+        if header := _ENTRY.match(text, at):
+            key, inside = header.groups()
+            if inside is None:
+                starts.append(at)
+                name = key
+            elif key != name:
+                return []
+        elif starts:
+            return []
+        at = _next_bracket(text, at)
+    cut = len(starts) >= _PARSED_AT_ONCE and not _INDENTED.search(text, starts[0])
+    return starts if cut else []
+
+
+def _next_bracket(text: str, after: int) -> int:
+    """Where the next line begins that begins with a bracket; -1 if none does."""
+    found = text.find("\n[", after)
+    return found + 1 if found >= 0 else -1
+
+
+def _unquoted(key: str) -> str:
+    return key[1:-1] if key[0] in "\"'" else key
+
+
+def read(path: FilePath, shown: str) -> str:
+    """The text of a file; raises ConfigError, with ``shown`` as the file's name, if it cannot be one of ours."""
+    try:
+        facts = os.stat(path)  # noqa: PTH116 - one system call for kind and size
+        if stat.S_ISDIR(facts.st_mode):
+            raise _refused(shown, "is a directory; expected a TOML file")
+        if not stat.S_ISREG(facts.st_mode):
+            raise _refused(shown, "is not a regular file; expected a TOML file")
+        if facts.st_size > _LARGEST:
+            raise _refused(shown, f"has {facts.st_size >> 20} MiB; more than {_LARGEST >> 20} MiB are not read")
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise _refused(shown, "no such file") from None
+    except (OSError, ValueError) as error:
+        raise _refused(shown, f"cannot be read: {getattr(error, 'strerror', None) or error}") from None
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        message = f"not UTF-8: byte 0x{data[error.start]:02x}; TOML files are always UTF-8"
+        raise ConfigError([Fault(shown, line, "", message)]) from None
+
+
+def _refused(shown: str, message: str) -> ConfigError:
+    return ConfigError([Fault(shown, None, "", message)])

@@ -1,0 +1,219 @@
+"""Entries as TOML: the inverse of reading them. What is written means the same when it is read again.
+
+The style is that of the documentation: a table for each entry, with inline tables and lists on one line in it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Container, Iterable, Iterator, Mapping
+from datetime import date, datetime, time
+from decimal import Decimal
+from typing import Any
+
+import tomli_w
+from msgspec import structs
+
+from beatd.config.entry_spec import ENTRY
+from beatd.config.environment import escaped
+from beatd.config.errors import dotted
+from beatd.config.toml import SCHEDULE
+from beatd.config.toml_lines import KeyPath
+from beatd.exceptions import ConfigError, Fault
+from beatd.model import Entry, Options, Policies
+from beatd.schedules import duration_text
+from beatd.schedules.cron import Cron
+from beatd.schedules.schedule import Union
+
+_LARGEST = 2**63 - 1
+_SURROGATES = re.compile(r"[\ud800-\udfff]")
+_WIDEST_LIST = 120
+"""Characters of a line; a list that does not fit is written with one value on each line."""
+_AS_JSON = ("args", "kwargs")
+"""Fields that may be JSON text, which has what TOML has not: null, and numbers of any length."""
+
+
+class Unwritable(ValueError):
+    """A value that TOML has no form for, at a path inside of the entry."""
+
+    def __init__(self, path: KeyPath, reason: str) -> None:
+        super().__init__(f"{dotted(path)}: {reason}")
+        self.path = path
+        self.reason = reason
+
+
+def entry_table(entry: Entry, timezone: str, *, leave_out: Container[str] = ()) -> dict[str, Any]:
+    """The table of an entry in a file whose time zone is ``timezone``; raises :class:`Unwritable`.
+
+    Only what differs from the defaults is in it; durations are written the short way (``"1h30m"``). Its texts have
+    ``$${`` for ``${``. Fields that are to be left out need not be writable.
+    """
+    table: dict[str, Any] = {"task": entry.task, "schedule": entry.schedule.notation}
+    if entry.timezone != timezone:
+        table["timezone"] = entry.timezone
+    if _skips(entry.schedule):
+        table["dst"] = "skip"
+    if entry.args:
+        table["args"] = list(entry.args)
+    if entry.kwargs:
+        table["kwargs"] = entry.kwargs
+    table |= _options(entry.options)
+    table |= _policies(entry.policies)
+    return {key: _field(key, value) for key, value in table.items() if key not in leave_out}
+
+
+def _field(key: str, value: Any) -> Any:
+    try:
+        return _toml(value, (key,))
+    except Unwritable:
+        if key in _AS_JSON and (text := _json(value)) is not None:
+            return text
+        raise
+
+
+def _json(value: Any) -> str | None:
+    """The value as JSON text; None if reading that would give another value."""
+    plain = list(value) if isinstance(value, tuple) else value
+    try:
+        text = json.dumps(plain, ensure_ascii=False)
+        text.encode()
+        return escaped(text) if json.loads(text) == plain else None
+    except (TypeError, ValueError, RecursionError):
+        return None
+
+
+def to_toml(tables: Mapping[str, Mapping[str, Any]], *, timezone: str, header: Iterable[str] = ()) -> str:
+    """A whole file: the ``header`` as comments, the time zone, and a table for each entry."""
+    parts = ["".join(f"# {line}".rstrip() + "\n" for line in header)] if header else []
+    parts.append(f"timezone = {_value(timezone)}\n")
+    parts += [f"[{SCHEDULE}.{_key(name)}]\n{''.join(_lines(table))}" for name, table in tables.items()]
+    return "\n".join(parts)
+
+
+def _lines(table: Mapping[str, Any]) -> Iterator[str]:
+    for key, value in table.items():
+        start = f"{_key(key)} = "
+        text = _value(value)
+        if isinstance(value, list) and len(start) + len(text) > _WIDEST_LIST:
+            text = "[\n" + "".join(f"  {_value(each)},\n" for each in value) + "]"
+        yield f"{start}{text}\n"
+
+
+def _value(value: Any) -> str:
+    """A value on one line."""
+    match value:
+        case list():
+            return f"[{', '.join(map(_value, value))}]"
+        case dict():
+            inside = ", ".join(f"{_key(key)} = {_value(each)}" for key, each in value.items())
+            return f"{{ {inside} }}" if inside else "{}"
+    return tomli_w.dumps({"v": value})[len("v = ") : -1]
+
+
+def _key(key: str) -> str:
+    return tomli_w.dumps({key: 0})[: -len(" = 0\n")]
+
+
+def export(
+    entries: Iterable[Entry],
+    *,
+    timezone: str,
+    header: Iterable[str] = (),
+    references: Mapping[str, Mapping[str, Any]] | None = None,
+) -> str:
+    """The entries as a file; raises ConfigError with everything that TOML has no form for.
+
+    ``references`` are the fields of entries with ``${VARIABLES}`` as their files have them, see
+    :func:`beatd.config.references.references`: they are written in place of what the variables stand for.
+    """
+    tables, faults = {}, []
+    for entry in entries:
+        as_written = (references or {}).get(entry.name, {})
+        try:
+            tables[entry.name] = _with_references(entry_table(entry, timezone, leave_out=as_written), as_written)
+        except Unwritable as error:
+            path = dotted((SCHEDULE, entry.name, *error.path))
+            faults.append(Fault(entry.source or "<program>", None, path, error.reason))
+    if faults:
+        raise ConfigError(faults)
+    return to_toml(tables, timezone=timezone, header=header)
+
+
+def _with_references(table: dict[str, Any], as_written: Mapping[str, Any]) -> dict[str, Any]:
+    """The table with these fields, in the order of entries."""
+    if not as_written:
+        return table
+    order = {key: place for place, key in enumerate(ENTRY)}
+    return dict(sorted({**table, **as_written}.items(), key=lambda item: order.get(item[0], len(order))))
+
+
+def _skips(schedule: Any) -> bool:
+    parts = schedule.parts if isinstance(schedule, Union) else (schedule,)
+    return any(isinstance(part, Cron) and part.skip for part in parts)
+
+
+def _options(options: Options) -> dict[str, Any]:
+    table = _set_fields(options)
+    if isinstance(options.expires, int):
+        table["expires"] = duration_text(options.expires)
+    if "countdown_ms" in table:
+        table["countdown"] = duration_text(table.pop("countdown_ms"))
+    for followers in ("link", "link_error"):
+        if table.get(followers):
+            table[followers] = [_signature(each) for each in table[followers]]
+    return table
+
+
+def _signature(signature: Mapping[str, Any]) -> dict[str, Any]:
+    """Without what is empty: it is filled in again when it is read."""
+    return {key: value for key, value in signature.items() if value}
+
+
+def _policies(policies: Policies) -> dict[str, Any]:
+    table = _set_fields(policies)
+    if policies.blackout is not None:
+        table["blackout"] = policies.blackout.notation
+    for name in [name for name in table if name.endswith("_ms")]:
+        table[name.removesuffix("_ms")] = duration_text(table.pop(name))
+    return table
+
+
+def _set_fields(values: Options | Policies) -> dict[str, Any]:
+    """The fields that are not as they are by default."""
+    defaults = type(values)()
+    every = structs.asdict(values)
+    return {name: value for name, value in every.items() if value != getattr(defaults, name)}
+
+
+def _toml(value: Any, path: KeyPath) -> Any:
+    match value:
+        case str() | int() | time() if reason := _unwritable(value):
+            raise Unwritable(path, reason)
+        case str():
+            return escaped(value)
+        case bool() | int() | float() | datetime() | date() | time():
+            return value
+        case list() | tuple() | set() | frozenset():
+            return [_toml(each, (*path, place)) for place, each in enumerate(value)]
+        case Mapping():
+            return {str(key): _toml(each, (*path, str(key))) for key, each in value.items()}
+    raise Unwritable(path, _NO_FORM.get(type(value), f"TOML has no form for a {type(value).__name__}"))
+
+
+def _unwritable(value: str | int | time) -> str:
+    """The reason why this value of a type that TOML has cannot be written; empty if it can."""
+    match value:
+        case str() if not value.isascii() and _SURROGATES.search(value):
+            return "it has half of a surrogate pair, which no UTF-8 file can have"
+        case int() if abs(value) > _LARGEST:
+            return f"{value} is beyond the numbers of TOML, which have 64 bits"
+        case time() if value.tzinfo is not None:
+            return "TOML has no times of day with a time zone"
+    return ""
+
+
+_NO_FORM = {
+    type(None): "TOML has no null; leave it out",
+    Decimal: "TOML has no decimals; write it as text or as a float",
+}

@@ -1,0 +1,42 @@
+"""The importer for a Celery app: its ``beat_schedule``, with what its ``add_periodic_task`` registers.
+
+The app is imported in a child process: ``python -m beatd.importers.celery_app MODULE[:APP] FD``.
+"""
+
+from __future__ import annotations
+
+import sys
+from functools import partial
+
+from beatd.app.find_app import locate
+from beatd.importers.dump import write
+from beatd.importers.report import Found, Note
+from beatd.sources.celery_schedule import is_celery_app, registrations
+from beatd.sources.child_process import ask
+
+TIMEOUT_S = 60.0
+
+
+def read_celery_app(name: str) -> Found:
+    """What the app called ``MODULE[:APP]`` registers. Raises ConfigError with the user's own traceback.
+
+    The module is imported by a process of its own (:mod:`beatd.importers.celery_app`), with Celery.
+    """
+    answer = ask("beatd.importers.celery_app", [name], name=name, where="celery", timeout=TIMEOUT_S)
+    notes = tuple(Note(*note) for note in answer["notes"])
+    return Found(answer["entries"], notes, answer["timezone"])
+
+
+def find(name: str) -> Found:
+    """What the app registers, as it would be for ``celery -A NAME beat``."""
+    app = locate(name, is_celery_app, where="celery")
+    entries = registrations(app)
+    notes = []
+    if not app.conf.enable_utc and not app.conf.timezone:
+        why = "enable_utc is off: Celery uses the zone of the host; set timezone in the file, it is UTC now"
+        notes.append(Note(name, "timezone", why))
+    return Found(entries, tuple(notes), str(app.conf.timezone or "UTC"))
+
+
+if __name__ == "__main__":
+    write(int(sys.argv[2]), "celery", sys.argv[1], partial(find, sys.argv[1]))

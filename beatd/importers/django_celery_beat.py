@@ -1,0 +1,108 @@
+"""The importer for the tables of django-celery-beat.
+
+They are read in a child process: ``python -m beatd.importers.django_celery_beat SETTINGS FD``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+from beatd.clock import SystemClock
+from beatd.importers.dump import write
+from beatd.importers.report import Found, Note
+from beatd.sources.child_process import ask
+from beatd.timestamps import to_ms
+
+TIMEOUT_S = 60.0
+
+
+def read_django_tables(settings: str) -> Found:
+    """The periodic tasks in the database of the Django project whose settings module is ``settings``.
+
+    Django runs in a process of its own (:mod:`beatd.importers.django_celery_beat`). Raises ConfigError with the
+    traceback.
+    """
+    where = "django-celery-beat"
+    answer = ask("beatd.importers.django_celery_beat", [settings], name=settings, where=where, timeout=TIMEOUT_S)
+    return Found(answer["entries"], tuple(Note(*note) for note in answer["notes"]), answer["timezone"])
+
+
+_OPTIONS = ("queue", "exchange", "routing_key", "priority")
+_CRONTAB = ("minute", "hour", "day_of_week", "day_of_month", "month_of_year")
+_SECONDS = {"days": 86_400, "hours": 3_600, "minutes": 60, "seconds": 1, "microseconds": 0.000001}
+
+
+def find(settings: str) -> Found:
+    """The rows of ``PeriodicTask`` with their schedules."""
+    os.environ["DJANGO_SETTINGS_MODULE"] = settings  # of this process; it is the only way to say it to Django
+    import django  # noqa: PLC0415 - the user's, not a dependency of ours
+    from django.conf import settings as project  # noqa: PLC0415
+
+    django.setup()
+    from django_celery_beat.models import PeriodicTask  # noqa: PLC0415 - only after the set-up
+
+    entries: dict[str, dict[str, Any]] = {}
+    notes: list[Note] = []
+    for row in PeriodicTask.objects.select_related("interval", "crontab", "solar", "clocked").order_by("name"):
+        try:
+            entries[row.name] = _fields(row)
+        except ValueError as error:
+            notes.append(Note(row.name, "", str(error)))
+        else:
+            notes += _different(row)
+    return Found(entries, tuple(notes), str(getattr(project, "CELERY_TIMEZONE", None) or "UTC"))
+
+
+def _fields(row: Any) -> dict[str, Any]:
+    """Raises ValueError for a row that nothing can be made of."""
+    fields: dict[str, Any] = {"task": row.task, **_when(row)}
+    fields["args"] = _json(row.args, "args") or []
+    fields["kwargs"] = _json(row.kwargs, "kwargs") or {}
+    options = {name: value for name in _OPTIONS if (value := getattr(row, name)) not in (None, "")}
+    if headers := _json(row.headers, "headers"):
+        options["headers"] = headers
+    if row.expire_seconds:
+        options["expires"] = row.expire_seconds
+    policies = {"start": row.start_time, "end": row.expires, "max_runs": 1 if row.one_off else None}
+    if not row.enabled or (row.one_off and row.total_run_count):
+        policies["enabled"] = False
+    return fields | options | policies
+
+
+def _when(row: Any) -> dict[str, Any]:
+    if row.interval:
+        every = row.interval.every * _SECONDS[row.interval.period]
+        return {"schedule": every}
+    if row.crontab:
+        fields = {name: getattr(row.crontab, name) for name in _CRONTAB}
+        table = {name: spec for name, spec in fields.items() if spec != "*"} or {"minute": "*"}
+        return {"schedule": table, "timezone": str(row.crontab.timezone)}
+    if row.solar:
+        place = {"lat": float(row.solar.latitude), "lon": float(row.solar.longitude)}
+        return {"schedule": {"solar": row.solar.event, **place}}
+    if row.clocked:
+        return {"schedule": {"at": row.clocked.clocked_time}}
+    raise ValueError("it has no schedule")
+
+
+def _different(row: Any) -> Iterator[Note]:
+    if row.one_off and row.enabled and row.total_run_count:
+        yield Note(row.name, "enabled", "it ran once and is one-off: not in force")
+    if row.clocked and row.enabled and to_ms(row.clocked.clocked_time) < SystemClock().now_ms():
+        yield Note(row.name, "schedule", "its moment has passed: it will not run")
+
+
+def _json(text: str | None, name: str) -> Any:
+    try:
+        return json.loads(text or "null")
+    except ValueError as error:
+        raise ValueError(f"its {name} are not JSON: {error}") from None
+
+
+if __name__ == "__main__":
+    write(int(sys.argv[2]), "django-celery-beat", sys.argv[1], partial(find, sys.argv[1]))

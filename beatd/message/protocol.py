@@ -1,0 +1,193 @@
+"""The task message, Celery's protocol v2: built, put into kombu's Redis envelope, and read again.
+
+A message has three parts: flat *headers* that say which task and under which id, *properties* for the transport, and a
+*body* ``[args, kwargs, embed]`` in JSON. Source of every field: ``celery/app/amqp.py`` (``as_task_v2``) and
+``kombu/transport/virtual/base.py``, as of Celery 5.
+
+Two ways lead to a message. :func:`build` makes one from its parts. A :class:`~beatd.message.template.MessageTemplate`
+makes thousands of nearly equal ones.
+"""
+
+from __future__ import annotations
+
+import base64
+import uuid
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from beatd import redaction
+from beatd.exceptions import MessageError
+from beatd.message import json_codec
+from beatd.redaction import redacted
+
+JSON = "application/json"
+REPR_MAX = 1024
+"""Characters of ``argsrepr`` and ``kwargsrepr``, which logs and monitors show."""
+
+_NO_EMBED: dict[str, Any] = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
+
+
+class TaskMessage(msgspec.Struct, frozen=True, kw_only=True):
+    """A message as producers make it and consumers see it. ``body`` is undecoded bytes of ``content_type``."""
+
+    headers: dict[str, Any]
+    body: bytes
+    properties: dict[str, Any] = {}
+    content_type: str = JSON
+    content_encoding: str = "utf-8"
+
+    @property
+    def id(self) -> str:
+        """The task id."""
+        return str(self.headers["id"])
+
+
+def build(
+    task: str,
+    task_id: str,
+    args: Sequence[Any] = (),
+    kwargs: Mapping[str, Any] | None = None,
+    *,
+    embed: Mapping[str, Any] | None = None,
+    headers: Mapping[str, Any] | None = None,
+    priority: int | None = None,
+    reply_to: str = "",
+    expiration_ms: int | None = None,
+    **fields: Any,
+) -> TaskMessage:
+    """A message for ``task``.
+
+    ``fields`` replace defaults among Celery's own headers: ``eta``, ``expires`` (ISO 8601), ``retries``, ``timelimit``
+    (``[hard, soft]`` in seconds), ``root_id``, ``parent_id``, ``group``, ``origin``, ``ignore_result``, ``shadow`` and
+    so on. ``headers`` are the user's, merged flat beside them. ``expiration_ms`` is the transport's own time to live.
+    Raises :class:`MessageError` if JSON cannot carry the arguments.
+    """
+    kwargs = dict(kwargs or {})
+    if unknown := fields.keys() - _HEADERS.keys():
+        raise MessageError(f"unknown message fields: {', '.join(sorted(unknown))}")
+    properties: dict[str, Any] = {
+        "correlation_id": task_id,
+        "reply_to": reply_to,
+        "delivery_mode": 2,
+        "priority": priority or 0,
+    }
+    if expiration_ms is not None:
+        properties["expiration"] = str(max(0, expiration_ms))
+    return TaskMessage(
+        headers={
+            **_HEADERS,
+            "task": task,
+            "id": task_id,
+            "root_id": task_id,
+            "argsrepr": shown(task, tuple(args)),
+            "kwargsrepr": shown(task, kwargs),
+            **fields,
+            **(headers or {}),
+        },
+        properties=properties,
+        body=body_of(args, kwargs, embed),
+    )
+
+
+def body_of(args: Sequence[Any], kwargs: Mapping[str, Any], embed: Mapping[str, Any] | None = None) -> bytes:
+    """The body ``[args, kwargs, embed]``; raises :class:`MessageError` if JSON cannot carry it."""
+    return json_codec.dumps([list(args), dict(kwargs), {**_NO_EMBED, **(embed or {})}])
+
+
+_HEADERS: dict[str, Any] = {
+    "lang": "py",
+    "task": "",
+    "id": "",
+    "shadow": None,
+    "eta": None,
+    "expires": None,
+    "group": None,
+    "group_index": None,
+    "retries": 0,
+    "timelimit": [None, None],
+    "root_id": None,
+    "parent_id": None,
+    "argsrepr": "",
+    "kwargsrepr": "",
+    "origin": "",
+    "ignore_result": None,
+    "replaced_task_nesting": 0,
+    "stamped_headers": None,
+    "stamps": {},
+}
+
+HEADER_NAMES = frozenset(_HEADERS)
+"""Celery's own headers; what is left after removing them is the user's."""
+
+
+def envelope(message: TaskMessage, *, queue: str, exchange: str = "", delivery_tag: str | None = None) -> bytes:
+    """The message as one element of a Redis list, as kombu's Redis transport writes it."""
+    body = base64.b64encode(message.body).decode("ascii")
+    tag = delivery_tag or str(uuid.uuid4())
+    return json_codec.dumps(_envelope(message, body, queue=queue, exchange=exchange, delivery_tag=tag))
+
+
+def _envelope(message: TaskMessage, body: str, *, queue: str, exchange: str, delivery_tag: str) -> dict[str, Any]:
+    return {
+        "body": body,
+        "content-encoding": message.content_encoding,
+        "content-type": message.content_type,
+        "headers": message.headers,
+        "properties": {
+            **message.properties,
+            "delivery_info": {"exchange": exchange, "routing_key": queue},
+            "body_encoding": "base64",
+            "delivery_tag": delivery_tag,
+        },
+    }
+
+
+class Envelope(msgspec.Struct, frozen=True):
+    """What an element of a Redis list must have to be a message at all; everything else is optional."""
+
+    body: str
+    headers: dict[str, Any] = {}
+    properties: dict[str, Any] = {}
+    content_type: str = msgspec.field(name="content-type", default=JSON)
+    content_encoding: str = msgspec.field(name="content-encoding", default="utf-8")
+
+
+_decode_envelope = msgspec.json.Decoder(Envelope).decode
+
+
+def open_envelope(raw: bytes) -> TaskMessage:
+    """The message in an element of a Redis list; raises :class:`MessageError` with the reason if there is none."""
+    try:
+        outer = _decode_envelope(raw)
+        body = _body_in(outer)
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        raise MessageError(f"not a message envelope: {error}") from None
+    return TaskMessage(
+        headers=outer.headers,
+        properties=outer.properties,
+        body=body,
+        content_type=outer.content_type,
+        content_encoding=outer.content_encoding,
+    )
+
+
+def _body_in(outer: Envelope) -> bytes:
+    encoding = outer.properties.get("body_encoding")
+    if encoding == "base64":
+        return base64.b64decode(outer.body, validate=True)
+    if encoding in (None, "", "utf-8"):
+        return outer.body.encode()
+    raise ValueError(f"unknown body_encoding {encoding!r}")
+
+
+def shown(task: str, arguments: object) -> str:
+    """Arguments for logs and monitors; those of beatd's own tasks have secrets in them, in headers for one."""
+    return safe_repr(redacted(arguments, at_most=REPR_MAX) if task.startswith("beatd.") else arguments)
+
+
+def safe_repr(value: object) -> str:
+    """``repr(value)`` for people, cut to :data:`REPR_MAX` characters; never raises."""
+    text = redaction.safe_repr(value)
+    return text if len(text) <= REPR_MAX else f"{text[: REPR_MAX - 3]}..."

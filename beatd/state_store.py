@@ -1,0 +1,105 @@
+"""The state store of a daemon or command: found, or started, opened and checked."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from beatd import broker
+from beatd.exceptions import StoreUnavailable
+from beatd.model import Settings
+from beatd.store import server_check
+from beatd.store.client import connect
+from beatd.store.embedded import find_embedded, open_embedded
+
+if TYPE_CHECKING:
+    import redis
+
+
+log = logging.getLogger("beatd")
+
+RETRY_MIN, RETRY_MAX = 0.1, 5.0
+"""Seconds between attempts to reach the state store at the start."""
+
+
+@contextmanager
+def state_store(settings: Settings) -> Iterator[str]:
+    """The URL of the state store; ``"embedded"`` becomes one that is started here, or shared, and stopped last."""
+    if settings.redis.url != "embedded":
+        yield settings.redis.url
+        return
+    with open_embedded(settings.state_dir) as embedded:
+        yield embedded.url
+
+
+def running_store(settings: Settings) -> str:
+    """The URL of the state store for a command that only looks, which does not start one for that.
+
+    Raises :class:`~beatd.exceptions.StoreUnavailable` if it is to be embedded, and none runs.
+    """
+    url = find_embedded(settings.state_dir) if settings.redis.url == "embedded" else settings.redis.url
+    if url is None:
+        raise StoreUnavailable(f"no daemon is alive: the embedded state store in {settings.state_dir} does not run")
+    return url
+
+
+class Store:
+    """The state store as it was found: reachable, fit, and whether it is the broker, too."""
+
+    def __init__(self, settings: Settings, url: str) -> None:
+        """Raises :class:`~beatd.exceptions.StoreUnavailable` or :class:`~beatd.exceptions.StoreRefused`."""
+        self.url = url
+        self._timeout_ms = settings.redis.timeout_ms
+        self._ttl_ms = settings.leader.ttl_ms
+        self.client = connect(url, timeout_ms=self._timeout_ms)
+        server_check.inspect(self.client)
+        if settings.redis.wait_replicas:
+            server_check.check_wait(self.client)
+        self.is_broker = self._is_broker(settings.broker.url)
+
+    def elector_client(self) -> redis.Redis:
+        """A connection of its own, with a timeout short enough for a second attempt before trust ends."""
+        return connect(self.url, timeout_ms=min(self._timeout_ms, self._ttl_ms // 3), name="beatd-elector")
+
+    def runtime_client(self) -> redis.Redis:
+        """A connection of its own for runtime entries and orders."""
+        return connect(self.url, timeout_ms=self._timeout_ms, name="beatd-runtime")
+
+    def _is_broker(self, broker_url: str | None) -> bool:
+        if broker_url is None:
+            return True
+        if not broker.is_redis(broker_url):
+            return False
+        with connect(broker.redis_url(broker_url), timeout_ms=self._timeout_ms) as other:
+            return server_check.same(self.client, other)
+
+
+def await_store(
+    settings: Settings,
+    url: str,
+    stopping: threading.Event,
+    *,
+    fail_fast: bool = False,
+    on_wait: Callable[[str], None] = lambda _: None,
+) -> Store | None:
+    """The store, when it can be reached; ``None`` if ``stopping`` was set before that.
+
+    ``on_wait`` is called after each attempt that failed, with the reason.
+
+    Raises :class:`~beatd.exceptions.StoreRefused`, and with ``fail_fast`` :class:`~beatd.exceptions.StoreUnavailable`.
+    """
+    pause = RETRY_MIN
+    while not stopping.is_set():
+        try:
+            return Store(settings, url)
+        except StoreUnavailable as error:
+            if fail_fast:
+                raise
+            log.warning("%s; trying again in %.1f s", error, pause, extra={"event": "store_unavailable"})
+            on_wait(str(error))
+            stopping.wait(pause)
+            pause = min(pause * 2, RETRY_MAX)
+    return None

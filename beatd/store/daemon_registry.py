@@ -1,0 +1,156 @@
+"""The daemons of an installation: each says again and again that it is there, and sees who else is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal, NamedTuple
+
+import msgspec
+import redis
+
+from beatd.store.client import translate_errors
+from beatd.store.keys import Keys
+from beatd.store.script import Script
+
+FORGET_MS = 120_000
+"""How long a daemon that went without a word is still listed."""
+
+LATE_MS = 5_000
+"""Health means that runs leave: a daemon whose runs are later than that, or whose turns have failed for longer, is not
+healthy."""
+
+
+class Status(msgspec.Struct, frozen=True, kw_only=True):
+    """What a daemon says of itself. Instants are ms since the epoch by the clock of its host.
+
+    Daemons of several versions read each other's: fields may be added, each with a default, and none changes its
+    meaning.
+    """
+
+    id: str
+    host: str = ""
+    pid: int = 0
+    version: str = ""
+    started_ms: int = 0
+    lapse_ms: int = 6_000
+    """It is to be taken for gone when it has not been heard of for so long."""
+    shards: int = 1
+    """Into how many shards it parts the schedule."""
+    entries: int = 0
+    digest: str = ""
+    """What the schedule of its files means: equal schedules have equal digests."""
+    config: Literal["ok", "broken"] = "ok"
+    """``broken``: its files have faults, and the last good schedule is in force."""
+    clock_offset_ms: int | None = None
+    """How far its host's clock is ahead of the state store's; ``None`` when not measured yet."""
+    turned_ms_ago: int | None = None
+    """How long ago the loop has turned, at the time of writing."""
+    resting_ms: int = 0
+    """For how long it is not to lead, as it was told to step down, unless there is nobody else."""
+    revision: int = 0
+    """Which of the changes of runtime entries and pauses was the last that it took over."""
+    runtime: int = 0
+    """Runtime entries in force, which are not among ``entries``: these are what its files and its app say."""
+    paused: int = 0
+    """Entries that are paused."""
+    read_ms_ago: int | None = None
+    """How long ago it has read runtime entries, at the time of writing; ``None`` when it never has."""
+    late_ms: int = 0
+    """How late the oldest run is that should have left, of the shards that it leads; 0 when none is."""
+    held: int = 0
+    """Entries that are held back."""
+    problem: str = ""
+    """Why its turns fail, so that no run leaves; empty when they do not."""
+    problem_ms: int = 0
+    """For how long they have failed, at the time of writing."""
+
+
+class Member(NamedTuple):
+    """A daemon as the roll has it."""
+
+    status: Status
+    age_ms: int
+    """How long ago it was heard of, by the store's clock."""
+
+    @property
+    def alive(self) -> bool:
+        return self.age_ms <= self.status.lapse_ms
+
+
+class LeaseOwner(NamedTuple):
+    """Who has the lease of a shard, under which term, and for how long if it is not renewed."""
+
+    daemon_id: str
+    token: int
+    left_ms: int
+
+    @property
+    def is_foreign(self) -> bool:
+        """Whether it cannot be a daemon's: it names none, or never ends. It keeps the shard from being led."""
+        return not self.daemon_id or self.token <= 0 or self.left_ms < 0
+
+
+class FleetView(NamedTuple):
+    """The installation at one instant of the store's clock: daemons by id, leases by shard. A free one is absent."""
+
+    now_ms: int
+    daemons: dict[str, Member]
+    leases: dict[int, LeaseOwner]
+
+    @property
+    def alive(self) -> dict[str, Status]:
+        """The daemons that are there now."""
+        return {name: one.status for name, one in self.daemons.items() if one.alive}
+
+
+class Registry:
+    """The list of daemons. Raises :class:`~beatd.exceptions.StoreUnavailable` or :class:`StoreRefused`."""
+
+    def __init__(self, client: redis.Redis, keys: Keys) -> None:
+        self._client = client
+        self._keys = keys
+        self._roll_call = Script(client, "roll_call")
+
+    def answer(self, status: Status, *, shards: int) -> FleetView:
+        """Say that a daemon is there, and see who else is and who holds the leases of ``shards``. One round trip."""
+        return self._call(status.id, msgspec.json.encode(status), shards)
+
+    def look(self, *, shards: int) -> FleetView:
+        """See the same and write nothing."""
+        return self._call("", b"", shards)
+
+    def leave(self, daemon_id: str) -> None:
+        """Strike a daemon off that ends in order."""
+        with translate_errors(self._client):
+            self._client.hdel(self._keys.daemons, daemon_id)
+
+    def outboxes(self, *, shards: int) -> list[int]:
+        """How many messages wait in the outbox of each shard."""
+        with translate_errors(self._client), self._client.pipeline(transaction=False) as pipeline:
+            for shard in range(shards):
+                pipeline.llen(self._keys.shard(shard).outbox)
+            return [int(length) for length in pipeline.execute()]
+
+    def _call(self, daemon_id: str, status: bytes, shards: int) -> FleetView:
+        keys = [self._keys.daemons, *(self._keys.shard(shard).lease for shard in range(shards))]
+        now_ms, daemons, leases = self._roll_call(keys, [daemon_id, status, FORGET_MS])
+        return FleetView(int(now_ms), dict(_presences(daemons, int(now_ms))), dict(_holders(leases)))
+
+
+def _presences(raw: Sequence[bytes], now_ms: int) -> Iterator[tuple[str, Member]]:
+    """The daemons in what the hash has; what cannot be read is no daemon of ours, and left alone."""
+    for name, value in zip(raw[::2], raw[1::2], strict=True):
+        seen, _, text = value.partition(b" ")
+        try:
+            status = msgspec.json.decode(text, type=Status)
+        except msgspec.MsgspecError:
+            continue
+        if seen.isdigit() and status.id.encode() == name:
+            yield status.id, Member(status, max(now_ms - int(seen), 0))
+
+
+def _holders(raw: Sequence[Any]) -> Iterator[tuple[int, LeaseOwner]]:
+    for shard, (value, left_ms) in enumerate(zip(raw[::2], raw[1::2], strict=True)):
+        if value:
+            daemon_id, _, token = value.decode(errors="replace").rpartition(":")
+            yield shard, LeaseOwner(daemon_id, int(token) if token.isascii() and token.isdigit() else 0, int(left_ms))

@@ -1,0 +1,195 @@
+"""The state of entries, read without a lease: last due times, runs that were sent before, runs that are not over yet.
+
+The store forgets. It has the last runs of an entry (its history), the last due time, the stretches that were passed
+over (the last eight, for a week), and for a day the ids of runs that were sent by hand or ended in a bundled worker.
+What lies between the moment at which the entry was first seen and its last due, and in none of those stretches, was
+claimed; so it counts as sent unless the history says otherwise.
+
+A run is over when its result says so (stored by any worker in this server, in Celery's format), when a bundled worker
+remembers that it ended, or when the time that it may take has passed: so nothing can silence an entry for ever.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import chain, pairwise
+from typing import Any
+
+import redis
+
+from beatd.exceptions import MessageError
+from beatd.model import Entry, run_id
+from beatd.states import READY_STATES
+from beatd.store import history as records
+from beatd.store.claims import ADOPT_BATCH, EntryState
+from beatd.store.client import translate_errors
+from beatd.store.keys import Keys
+from beatd.store.results import decode, result_key
+from beatd.store.run_requests import Reason
+
+
+class EntryStates:
+    """Raises :class:`~beatd.exceptions.StoreUnavailable` or :class:`StoreRefused`."""
+
+    def __init__(self, client: redis.Redis, keys: Keys) -> None:
+        self._client = client
+        self._keys = keys.shard()  # what is remembered of an entry is the same key for all shards
+
+    def read(self, names: Sequence[str]) -> list[EntryState | None]:
+        """What is remembered of each entry; ``None`` for one that no leader has seen yet, or that cannot be read."""
+        keys = (self._keys.last_due, self._keys.known, self._keys.runs)
+        return list(chain.from_iterable(map(_states, *(self._fields(key, names) for key in keys))))
+
+    def runs(self, names: Sequence[str]) -> list[int]:
+        """How many runs of each entry have been sent."""
+        return [_number(raw) or 0 for batch in self._fields(self._keys.runs, names) for raw in batch]
+
+    def _fields(self, key: str, names: Sequence[str]) -> Iterator[list[bytes | None]]:
+        """The fields of a hash, some at a time: other clients get their turn between."""
+        with translate_errors(self._client):
+            for start in range(0, len(names), ADOPT_BATCH):
+                answer: Any = self._client.hmget(key, list(names[start : start + ADOPT_BATCH]))
+                yield answer
+
+
+def _states(*batches: list[bytes | None]) -> Iterator[EntryState | None]:
+    for last_due, known, runs in zip(*batches, strict=True):
+        numbers = _number(last_due), _number(known and known.partition(b" ")[0]), _number(runs or b"0")
+        yield None if None in numbers else EntryState(*numbers)  # type: ignore[arg-type]
+
+
+def _number(raw: bytes | None) -> int | None:
+    return int(raw) if raw is not None and raw.isdigit() else None
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """The past of one entry."""
+
+    first_seen_ms: int = 0
+    last_due_ms: int = 0
+    gaps: Sequence[tuple[int, int]] = ()
+    sent: frozenset[int] = field(default_factory=frozenset)
+    """Due times of runs that the history has as sent."""
+    unsent: frozenset[int] = field(default_factory=frozenset)
+
+    def reason(self, due_ms: int, *, comes: bool) -> Reason | None:
+        """Why a run is not to be sent, if so. ``comes``: what is due after the last due comes by itself."""
+        if due_ms > self.last_due_ms:
+            return "to_come" if comes else None
+        if due_ms in self.sent:
+            return "dispatched"
+        if due_ms in self.unsent or any(after < due_ms < before for after, before in self.gaps):
+            return None
+        return "dispatched" if due_ms > self.first_seen_ms else None
+
+
+class Dispatched:
+    """Raises :class:`~beatd.exceptions.StoreUnavailable` or :class:`~beatd.exceptions.StoreRefused`."""
+
+    def __init__(self, client: redis.Redis, keys: Keys) -> None:
+        self._client = client
+        self._keys = keys
+
+    def past(self, entry: Entry) -> Known:
+        """What the store remembers of an entry; one round trip."""
+        name, shard = entry.name, self._keys.shard()
+        with translate_errors(self._client), self._client.pipeline(transaction=False) as pipeline:
+            for key in (shard.known, shard.last_due, shard.gaps):
+                pipeline.hget(key, name)
+            pipeline.get(self._keys.history(name))
+            known, last_due, gaps, history = pipeline.execute()
+        bounds = [int(number) for number in (gaps or b"").split() if number.isdigit()]
+        lines = list(records.read(name, history or b""))
+        return Known(
+            _number_or_none((known or b"").partition(b" ")[0]),
+            _number_or_none(last_due or b""),
+            [*list(pairwise(bounds))[::2], *((one.due_ms, one.at_ms) for one in lines if one.kind == "missed")],
+            frozenset(one.due_ms for one in lines if one.kind in ("scheduled", "backfilled")),
+            frozenset(one.due_ms for one in lines if one.kind == "skipped"),
+        )
+
+    def reasons(self, name: str, dues_ms: Sequence[int]) -> list[Reason | None]:
+        """Of each run whether it is remembered by its id: sent by hand, or ended; one round trip."""
+        ids = [run_id(name, due_ms) for due_ms in dues_ms]
+        if not ids:
+            return []
+        with translate_errors(self._client), self._client.pipeline(transaction=False) as pipeline:
+            pipeline.mget([self._keys.sent(one) for one in ids])
+            pipeline.mget([self._keys.finished(one) for one in ids])
+            pipeline.mget([result_key(one) for one in ids])
+            found: Any = zip(*pipeline.execute(), strict=True)
+        return [
+            "sent_before" if sent is not None else "dispatched" if ended is not None or result is not None else None
+            for sent, ended, result in found
+        ]
+
+
+def _number_or_none(raw: bytes) -> int:
+    return int(raw) if raw.isdigit() else 0
+
+
+log = logging.getLogger("beatd.store")
+
+SAID_KEPT = 10_000
+"""Entries of which is remembered what was said."""
+
+
+class Running:
+    """The last run of entries that mind overlaps, of one shard."""
+
+    def __init__(self, client: redis.Redis, keys: Keys, *, shard: int = 0) -> None:
+        self._client = client
+        self._key = keys.shard(shard).running
+        self._keys = keys
+        self._said: dict[str, str] = {}
+
+    def unfinished(self, runtimes: Mapping[str, int], *, now_ms: int) -> frozenset[str]:
+        """Those entries whose last run is not over, given how long (ms) each may run; three round trips at most.
+
+        A run that seems to have begun in the future was sent by a clock that was ahead, and counts as over.
+        """
+        if not runtimes:
+            return frozenset()
+        with translate_errors(self._client):
+            values: Any = self._client.hmget(self._key, list(runtimes))
+        runs = {name: self._parsed(name, value) for name, value in zip(runtimes, values, strict=True) if value}
+        asked = {name: run_id for name, (run_id, until_ms) in runs.items() if 0 < until_ms - now_ms <= runtimes[name]}
+        if not asked:
+            return frozenset()
+        with translate_errors(self._client):
+            results = self._client.mget([result_key(run_id) for run_id in asked.values()])
+            ended = self._client.mget([self._keys.finished(run_id) for run_id in asked.values()])
+        found = zip(asked.items(), results, ended, strict=True)
+        over = {name for (name, run_id), result, end in found if end or self._is_over(name, run_id, result)}
+        return frozenset(asked.keys() - over)
+
+    def _is_over(self, name: str, run_id: str, result: Any) -> bool:
+        """Whether a result says so. One that nobody can read was stored by something that has ended."""
+        if result is None:
+            return False
+        try:
+            return decode(result)["status"] in READY_STATES
+        except (MessageError, LookupError, TypeError, ValueError, RecursionError):
+            text = "The result of the last run of %s cannot be read (%s); the run counts as ended"
+            self._say_once(name, run_id, text, result_key(run_id))
+            return True
+
+    def _parsed(self, name: str, value: bytes) -> tuple[str, int]:
+        run_id, _, until_ms = value.decode(errors="replace").partition(" ")
+        if until_ms.isascii() and until_ms.isdigit() and len(until_ms) < 16:
+            return run_id, int(until_ms)
+        text = "The field of %s in %s is no run; no run of it counts as unfinished"
+        self._say_once(name, str(value[:60]), text, self._key)
+        return "", 0
+
+    def _say_once(self, name: str, about: str, text: str, key: str) -> None:
+        """Warn, but of one entry and run only once."""
+        if self._said.get(name) == about:
+            return
+        if len(self._said) >= SAID_KEPT:
+            self._said.clear()
+        self._said[name] = about
+        log.warning(text, name, key, extra={"event": "running_unreadable", "entry": name, "key": key})

@@ -1,0 +1,197 @@
+"""What people ask the leader of an entry to do: send a run now, send the runs of a past window.
+
+A request waits in the store until a leader takes it up, which is told at once, and it is answered under a key of its
+own. So whoever reaches the store can ask, from any machine and with any broker. Everything that a leader does for a
+request is one step of the store: the messages, the memory that they were sent, how far the request has got, and the
+answer. A leader that dies between two steps leaves the rest to the next.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple
+
+import msgspec
+import redis
+
+from beatd.model import Overlap
+from beatd.store import history
+from beatd.store.client import translate_errors
+from beatd.store.daemon_commands import ASKED
+from beatd.store.keys import Keys
+from beatd.store.script import Script
+
+KEPT_MS = 24 * 3_600_000
+"""How long answers are kept, and the ids of runs that were sent by hand: a repeated request sends nothing twice."""
+
+Reason = Literal["dispatched", "sent_before", "to_come", "blackout", "expired", "overlap", "unsendable"]
+"""Why a run of a window is left out: the schedule sent it, or a request did; the schedule will; or as for any run."""
+
+
+class Trigger(msgspec.Struct, frozen=True, kw_only=True, tag="trigger", tag_field="what", omit_defaults=True):
+    """Send a run now. ``args`` and ``kwargs``, as JSON in kombu's way, replace those of the entry."""
+
+    entry: str
+    by: str = ""
+    args: str | None = None
+    kwargs: str | None = None
+    queue: str | None = None
+
+
+class Backfill(msgspec.Struct, frozen=True, kw_only=True, tag="backfill", tag_field="what", omit_defaults=True):
+    """Send the runs that are due from ``from_ms`` on and before ``to_ms``.
+
+    ``at_most`` so many, or the request is refused; ``force`` sends those again that were dispatched, under other ids.
+    ``dry_run`` sends nothing. The rest says how far it has got.
+    """
+
+    entry: str
+    by: str = ""
+    from_ms: int
+    to_ms: int
+    overlap: Overlap | None = None
+    rate: float
+    at_most: int
+    force: bool = False
+    dry_run: bool = False
+    total: int | None = None
+    """Runs in the window; ``None`` until somebody has counted them."""
+    cursor_ms: int = 0
+    """The due time of the last run that was dealt with."""
+    sent: int = 0
+    left_out: dict[Reason, int] = {}
+
+
+class PendingRequest(NamedTuple):
+    """A request as it was found in the store; ``raw`` is by what a change is checked."""
+
+    id: str
+    request: Trigger | Backfill
+    raw: bytes
+
+
+class RequestReply(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What became of a request, so far."""
+
+    state: Literal["done", "under_way", "refused"]
+    entry: str
+    what: Literal["trigger", "backfill"] = "trigger"
+    message: str = ""
+    """Why it was refused."""
+    unknown: bool = False
+    """It was refused because there is no such entry."""
+    run_id: str = ""
+    total: int = 0
+    sent: int = 0
+    left_out: dict[Reason, int] = {}
+    dues_ms: list[int] = []
+    """The first of the runs that would be sent, after a dry run."""
+
+
+class RunMessage(NamedTuple):
+    """A run on its way: its id, its message, and its cells of history."""
+
+    run_id: str
+    message: bytes
+    cells: bytes
+
+
+class Step(NamedTuple):
+    """What a leader does for a request in one step. ``then``: what is left to do, None: nothing."""
+
+    answer: RequestReply
+    then: Backfill | None = None
+    parcels: Sequence[RunMessage] = ()
+    queue: str = ""
+    running: str = ""
+    word: str = ""
+
+
+class Taken(NamedTuple):
+    """What became of a step, and what is left of the request."""
+
+    written: bool
+    """False: the request is not what it was: withdrawn, or dealt with in an attempt that seemed to fail."""
+    left: PendingRequest | None = None
+
+
+class Requests:
+    """Both sides of requests: who asks, and the leader. Raises the errors of :class:`~beatd.store.claims.Claims`."""
+
+    def __init__(self, client: redis.Redis, keys: Keys, *, shard: int = 0, keep: int = 20) -> None:
+        self._client = client
+        self._shard = keys.shard(shard)
+        self._keys = keys
+        self._keep = keep * history.CELL
+        self._ask = Script(client, "ask")
+        self._fulfil = Script(client, "fulfil")
+
+    def ask(self, request_id: str, request: Trigger | Backfill, *, good_for_ms: int) -> RequestReply | None:
+        """Ask, unless it was asked before; returns the answer if there is one. To be repeated harmlessly."""
+        keys = [self._keys.requests, self._keys.answered(request_id)]
+        args = [request_id, msgspec.json.encode(request), good_for_ms, self._keys.wake, ASKED]
+        return _answer(self._ask(keys, args))
+
+    def answer(self, request_id: str) -> RequestReply | None:
+        """What became of a request, as far as that is known."""
+        with translate_errors(self._client):
+            raw: Any = self._client.get(self._keys.answered(request_id))
+        return _answer(raw)
+
+    def withdraw(self, request_id: str) -> bool:
+        """Take a request back, or what is left of it; tells whether there was anything to take back."""
+        with translate_errors(self._client):
+            withdrawn = self._client.hdel(self._keys.requests, request_id)
+            if withdrawn:
+                self._client.delete(self._keys.answered(request_id))
+            return bool(withdrawn)
+
+    def open(self) -> list[PendingRequest]:
+        """The requests that wait. Those that nobody took up in time, and what is no request, are thrown away."""
+        with translate_errors(self._client), self._client.pipeline(transaction=False) as pipeline:
+            pipeline.time()
+            pipeline.hgetall(self._keys.requests)
+            (seconds, micros), found = pipeline.execute()
+            now_ms, waiting = seconds * 1000 + micros // 1000, []
+            for request_id, raw in found.items():
+                until, _, text = raw.partition(b" ")
+                request = _request(text) if until.isdigit() and int(until) > now_ms else None
+                if request is None:
+                    self._client.hdel(self._keys.requests, request_id)
+                else:
+                    waiting.append(PendingRequest(request_id.decode(errors="replace"), request, raw))
+        return waiting
+
+    def step(self, asked: PendingRequest, step: Step, *, lease_value: str) -> Taken:
+        """Take one step of the way to the request's end: all of it, or nothing."""
+        entry, keys = asked.request.entry, self._keys
+        shard = self._shard
+        then = msgspec.json.encode(step.then) if step.then else b""
+        left = self._fulfil(
+            [
+                *(shard.lease, keys.requests, keys.answered(asked.id), shard.running, shard.tally),
+                *(keys.history(entry), step.queue or keys.requests),  # without parcels nothing is pushed
+                *(keys.sent(parcel.run_id) for parcel in step.parcels),
+            ],
+            [
+                *(lease_value, asked.id, asked.raw, then, msgspec.json.encode(step.answer), KEPT_MS, self._keep),
+                *(entry, step.running, step.word),
+                *(part for parcel in step.parcels for part in (parcel.message, parcel.cells)),
+            ],
+        )
+        return Taken(left is not None, PendingRequest(asked.id, step.then, left) if left and step.then else None)
+
+
+def _answer(raw: Any) -> RequestReply | None:
+    """What cannot be read is no answer."""
+    try:
+        return None if raw is None else msgspec.json.decode(raw, type=RequestReply)
+    except msgspec.MsgspecError:
+        return None
+
+
+def _request(raw: bytes) -> Trigger | Backfill | None:
+    try:
+        return msgspec.json.decode(raw, type=Trigger | Backfill)
+    except msgspec.MsgspecError:
+        return None

@@ -1,0 +1,249 @@
+"""Runtime entries and pauses: changes made in the store while daemons run, and a local replica that follows them.
+
+A table is stored as it would stand in ``beat.toml``; its meaning is not looked at here. Every write raises the
+revision and wakes the daemons, in one step with the change itself. The replica asks for the changes since its
+revision, which costs next to nothing while there are none. When that does not lead to what the store has (it was
+flushed, or went back to an older state, or too much has changed) the replica is read anew, some entries at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Literal, NamedTuple
+
+import msgspec
+import redis
+
+from beatd.exceptions import MessageError
+from beatd.message.json_codec import dumps, loads
+from beatd.store.keys import Keys
+from beatd.store.script import Script, translate_script_errors
+
+KEPT = 1_000
+"""Changes of which the store knows the names: who is further behind reads everything."""
+
+BATCH = 1_000
+"""Names in one call: it keeps the server busy for about a millisecond."""
+
+_PLACE = "runtime:"
+
+Put = Literal["unchanged", "changed", "added"]
+_PUT: tuple[Put, ...] = ("unchanged", "changed", "added")
+
+
+class Pause(msgspec.Struct, frozen=True, kw_only=True):
+    """That an entry is paused: since when (ms since the epoch), by whom and why, as far as they said."""
+
+    since_ms: int = msgspec.field(default=0, name="since")
+    by: str = ""
+    reason: str = ""
+
+
+class Runtime:
+    """Writes runtime entries and pauses. Raises :class:`~beatd.exceptions.StoreUnavailable` or :class:`StoreRefused`.
+
+    Every method may be called again after an error: it does nothing the second time.
+    """
+
+    def __init__(self, client: redis.Redis, keys: Keys) -> None:
+        self._client = client
+        self._keys = keys.runtime()
+        self._known, self._gone = keys.shard().known, keys.shard().gone
+        self._first = (keys.wake, KEPT)
+        self._put = Script(client, "runtime_put")
+        self._remove = Script(client, "runtime_remove")
+        self._pause = Script(client, "pause")
+        self._resume = Script(client, "resume")
+
+    def put(self, name: str, table: Mapping[str, Any]) -> Put:
+        """Store an entry's table, as JSON in Celery's dialect; tells what that changed.
+
+        Raises :class:`~beatd.exceptions.MessageError` for a table that JSON cannot carry.
+        """
+        keys = self._keys
+        what: int = self._put([keys.schedules, keys.revision, keys.changes], [*self._first, name, dumps(dict(table))])
+        return _PUT[what]
+
+    def remove(self, name: str) -> bool:
+        """Take an entry out of the store; tells whether it was there. A pause of that name stays."""
+        keys = self._keys
+        return bool(self._remove([keys.schedules, keys.revision, keys.changes], [*self._first, name]))
+
+    def pause(self, names: Sequence[str], pause: Pause) -> list[str]:
+        """Pause entries, wherever they come from; returns those that were not paused before."""
+        note = msgspec.json.encode(pause)
+        return list(_chosen(self._pause, self._changing, [*self._first, note], names))
+
+    def resume(self, names: Sequence[str]) -> list[str]:
+        """Let paused entries go on from now; returns those that were paused."""
+        return list(_chosen(self._resume, [*self._changing, self._known], self._first, names))
+
+    def get(self, name: str) -> tuple[bytes | None, bytes | None]:
+        """An entry's table and its pause, as stored."""
+        with translate_script_errors(self._client, [*self._keys]), self._client.pipeline() as pipeline:
+            pipeline.hget(self._keys.schedules, name)
+            pipeline.hget(self._keys.paused, name)
+            table, pause = pipeline.execute()
+        return table, pause
+
+    def tables(self) -> Iterator[tuple[str, bytes]]:
+        """The names and tables of all entries, as stored; read some at a time."""
+        return self._scan(self._keys.schedules)
+
+    def pauses(self) -> Iterator[tuple[str, Pause]]:
+        """The names of all paused entries, and what was noted."""
+        return ((name, read_pause(value)) for name, value in self._scan(self._keys.paused))
+
+    def counts(self) -> tuple[int, int, int]:
+        """The revision, and how many entries and how many pauses there are."""
+        with translate_script_errors(self._client, [*self._keys]), self._client.pipeline() as pipeline:
+            pipeline.hget(self._keys.revision, "number")
+            pipeline.hlen(self._keys.schedules)
+            pipeline.hlen(self._keys.paused)
+            revision, entries, pauses = pipeline.execute()
+        return int(revision) if revision and revision.isdigit() else 0, entries, pauses
+
+    def known(self) -> set[str]:
+        """The names of the entries that leaders have seen, wherever they come from, but for those that left since."""
+        with translate_script_errors(self._client, [*self._keys]):
+            gone: Any = self._client.zrange(self._gone, 0, -1)
+        return {name for name, _ in self._scan(self._known)} - {name.decode(errors="backslashreplace") for name in gone}
+
+    @property
+    def _changing(self) -> list[str]:
+        return [self._keys.paused, self._keys.revision, self._keys.changes]
+
+    def _scan(self, key: str) -> Iterator[tuple[str, bytes]]:
+        with translate_script_errors(self._client, [key]):
+            for name, value in self._client.hscan_iter(key, count=BATCH):
+                yield name.decode(errors="backslashreplace"), value
+
+
+def _chosen(script: Script, keys: Sequence[str], first: Sequence[Any], names: Sequence[str]) -> Iterator[str]:
+    """The names whose numbers the script returns."""
+    for start in range(0, len(names), BATCH):
+        batch = names[start : start + BATCH]
+        yield from (batch[number] for number in script(keys, [*first, *batch]))
+
+
+def place(name: str) -> str:
+    """Where a runtime entry is written, as faults and listings name it."""
+    return f"{_PLACE}{name}"
+
+
+def name_at(source: str) -> str:
+    """The name of the runtime entry at a place."""
+    return source.removeprefix(_PLACE)
+
+
+def read_table(raw: bytes) -> dict[str, Any]:
+    """A stored table; raises :class:`~beatd.exceptions.MessageError` for what is none."""
+    table = loads(raw)
+    if not isinstance(table, dict):
+        raise MessageError("not a JSON object")
+    return table
+
+
+def read_pause(raw: bytes) -> Pause:
+    """A stored pause; one that cannot be read pauses as well, and says nothing."""
+    try:
+        return msgspec.json.decode(raw, type=Pause)
+    except msgspec.MsgspecError:
+        return Pause()
+
+
+_ATTEMPTS = 3
+"""Entries that change while all are read are asked for again; so often at a time."""
+
+
+Before = dict[str, tuple[bytes | None, bytes | None]]
+
+
+class RuntimeChanges(NamedTuple):
+    """What a look at the store brought."""
+
+    before: Before
+    """Entries that were put or removed, paused or resumed, with their tables and pauses as they were; one that was
+    paused and resumed meanwhile is among them."""
+    went_back: bool = False
+    """The store had forgotten changes: it was flushed, or lost writes."""
+
+
+class RuntimeReplica:
+    """``tables`` and ``pauses`` by entry name, as stored, at ``revision``."""
+
+    def __init__(self, client: redis.Redis, keys: Keys) -> None:
+        self._client = client
+        self._keys = keys.runtime()
+        self._since = Script(client, "runtime_since")
+        self._began = b""
+        self._before: Before = {}
+        self._went_back = False
+        self.tables: dict[str, bytes] = {}
+        self.pauses: dict[str, bytes] = {}
+        self.revision = 0
+
+    def refresh(self, *, anew: bool = False) -> RuntimeChanges:
+        """Bring the copy up to date; ``anew`` reads everything, for who may have missed something.
+
+        Raises :class:`~beatd.exceptions.StoreUnavailable` or :class:`~beatd.exceptions.StoreRefused`; the copy is then
+        what it was, or a part of the way to what the store has, of which the next call tells.
+        """
+        for _ in range(_ATTEMPTS):
+            if anew:
+                self._read_anew()
+            anew = not self._catch_up()
+            if not anew:
+                break
+        news, self._before, self._went_back = RuntimeChanges(self._before, self._went_back), {}, False
+        return news
+
+    def _catch_up(self) -> bool:
+        """Take in what has changed, noting what was before; False when everything is to be read."""
+        asked = [self.revision, self._began, KEPT]
+        revision, began, entries, pauses, *changed = self._since([*self._keys], asked)
+        if not 0 <= revision - self.revision <= KEPT or (self.revision and began != self._began):
+            return False
+        for raw, table, pause in zip(changed[::3], changed[1::3], changed[2::3], strict=True):
+            name = _text(raw)
+            self._note(name)
+            _keep(self.tables, name, table)
+            _keep(self.pauses, name, pause)
+        if (len(self.tables), len(self.pauses)) != (entries, pauses):
+            return False  # something is gone, or there, that nobody has removed or put
+        self.revision, self._began = revision, began
+        return True
+
+    def _read_anew(self) -> None:
+        """Read all of it, noting what was before. What changes meanwhile has a higher revision."""
+        with translate_script_errors(self._client, self._keys):
+            mark: Any = self._client.hmget(self._keys.revision, "number", "began")
+            tables = self._read(self._keys.schedules)
+            pauses = self._read(self._keys.paused)
+        revision, began = int(mark[0]) if mark[0] and mark[0].isdigit() else 0, mark[1] or b""
+        went_back = revision < self.revision or began != self._began
+        went_back |= revision == self.revision and tables.keys() != self.tables.keys()
+        self._went_back |= went_back and self.revision > 0
+        different = {name for name, _ in tables.items() ^ self.tables.items()}
+        different |= {name for name, _ in pauses.items() ^ self.pauses.items()}
+        for name in different:
+            self._note(name)
+        self.tables, self.pauses, self.revision, self._began = tables, pauses, revision, began
+
+    def _note(self, name: str) -> None:
+        self._before.setdefault(name, (self.tables.get(name), self.pauses.get(name)))
+
+    def _read(self, key: str) -> dict[str, bytes]:
+        found = self._client.hscan_iter(key, count=BATCH)
+        return {_text(name): value for name, value in found}
+
+
+def _keep(copy: dict[str, bytes], name: str, value: bytes | None) -> None:
+    if value is None:
+        copy.pop(name, None)
+    else:
+        copy[name] = value
+
+
+def _text(raw: bytes) -> str:
+    return raw.decode(errors="backslashreplace")

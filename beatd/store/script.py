@@ -1,0 +1,151 @@
+"""Lua scripts: run on the server, one by one or as a stream, with the wait for replicas.
+
+The wait for replicas confirms a claim, so that a failover cannot take back what was said to be done.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from importlib.resources import files
+from typing import Any
+
+import redis
+from redis.exceptions import ResponseError
+
+from beatd.exceptions import StoreRefused
+from beatd.store.client import translate_errors
+from beatd.store.keys import type_of
+
+log = logging.getLogger("beatd.store")
+
+
+class Replicas:
+    """How many replicas are to confirm each batch of claims, and for how long that is waited for.
+
+    A claim that fewer confirm stays claimed: it is at the primary, and on its way. That is said when it begins and when
+    it ends, not for each batch. One object serves all shards of a daemon.
+    """
+
+    def __init__(self, wanted: int, timeout_ms: int) -> None:
+        self._wanted = wanted
+        self._timeout_ms = timeout_ms
+        self._unreplicated = 0
+        """Batches since so many replicas last confirmed."""
+
+    @property
+    def command(self) -> tuple[str | int, ...]:
+        """What is sent after each write, on its connection: the server counts the writes of a connection."""
+        return ("WAIT", self._wanted, self._timeout_ms) if self._wanted else ()
+
+    def confirmed(self, count: int) -> None:
+        """Take note of how many replicas had confirmed a batch when the waiting ended."""
+        if count < self._wanted:
+            self._unreplicated += 1
+            if self._unreplicated == 1:
+                text = "Claims are at the primary only: %d of %d replicas confirmed within %d ms"
+                extra = {"event": "store_unreplicated", "confirmed": count, "wanted": self._wanted}
+                log.warning(text, count, self._wanted, self._timeout_ms, extra=extra)
+        elif self._unreplicated:
+            batches, self._unreplicated = self._unreplicated, 0
+            extra = {"event": "store_unreplicated_over", "batches": batches}
+            log.info("Replicas confirm claims again, after %d batches that they did not", batches, extra=extra)
+
+
+class Script:
+    """One ``lua/*.lua`` file. Called with the server's copy; sent again when the server has lost it.
+
+    ``prelude`` is another file, whose functions it calls.
+    """
+
+    def __init__(self, client: redis.Redis, name: str, *, prelude: str | None = None) -> None:
+        self._client = client
+        self._call = client.register_script((_source(prelude) if prelude else "") + _source(name))
+
+    def __call__(self, keys: Sequence[str | bytes], args: Sequence[Any]) -> Any:
+        """Run it; raises :class:`TermLost`, :class:`StoreUnavailable` or :class:`StoreRefused`."""
+        with translate_script_errors(self._client, keys):
+            return self._call(keys=keys, args=args)
+
+    def stream(
+        self, calls: Iterable[tuple[Sequence[str], Sequence[Any]]], replicas: Replicas | None = None
+    ) -> Iterator[Any]:
+        """The answers to many calls, in order. The next call is made ready while the server works on the one before.
+
+        With ``replicas`` an answer is handed out when these have confirmed what the call wrote, or did not in time.
+        Raises as a single call does; what became of the calls under way is then unknown.
+        """
+        touched: set[str] = set()
+        replicas = replicas if replicas and replicas.command else None
+        with translate_script_errors(self._client, touched):
+            connection: Any = self._client.connection_pool.get_connection()
+            under_way = 0
+            try:
+                for keys, args in calls:
+                    touched.update(keys)
+                    # EVAL, not EVALSHA: a server that has lost the script must not stop a stream half way
+                    connection.send_command("EVAL", self._call.script, len(keys), *keys, *args)
+                    if replicas:
+                        connection.send_command(*replicas.command)
+                    under_way += 1
+                    if under_way > 1:
+                        answer = _read(connection, replicas)
+                        under_way -= 1
+                        yield answer
+                while under_way:
+                    answer = _read(connection, replicas)
+                    under_way -= 1
+                    yield answer
+            finally:
+                if under_way:
+                    connection.disconnect()  # an answer that nobody read would be taken for the next one's
+                self._client.connection_pool.release(connection)
+
+
+def _read(connection: Any, replicas: Replicas | None) -> Any:
+    """The answer to a call, and what replicas say of it."""
+    answer = connection.read_response()
+    if replicas:
+        try:
+            replicas.confirmed(connection.read_response())
+        except ResponseError:  # the right to wait was taken; what was claimed stays claimed
+            replicas.confirmed(0)
+    return answer
+
+
+@contextmanager
+def translate_script_errors(client: redis.Redis, keys: Iterable[str | bytes]) -> Iterator[None]:
+    """A :func:`translate_errors` that names the key when one of them is of another type than beatd's."""
+    try:
+        with translate_errors(client):
+            yield
+    except StoreRefused as error:
+        if "WRONGTYPE" in str(error) and (foreign := _foreign(client, keys)):
+            raise StoreRefused(f"{error} ({foreign})") from error
+        raise
+
+
+def _foreign(client: redis.Redis, keys: Iterable[str | bytes]) -> str:
+    """Which of the keys are not beatd's own, in words; empty if that cannot be found out."""
+    names = [key.decode() if isinstance(key, bytes) else key for key in keys]
+    try:
+        with client.pipeline(transaction=False) as pipeline:
+            for name in names:
+                pipeline.type(name)
+            found = [raw.decode() for raw in pipeline.execute()]
+    except redis.RedisError:
+        return ""
+    there = {name: kind for name, kind in zip(names, found, strict=True) if kind != "none"}
+    wrong = [
+        f"the key {name} is a {kind} and should be a {wanted}"
+        for name, kind in there.items()
+        if (wanted := type_of(name)) is not None and kind != wanted
+    ]
+    return "; ".join(wrong or [f"the key {name} is a {kind}" for name, kind in there.items() if type_of(name) is None])
+
+
+@functools.cache
+def _source(name: str) -> str:
+    return files("beatd.store").joinpath("lua", f"{name}.lua").read_text()

@@ -1,0 +1,91 @@
+"""What the server behind the state store must be, and what it should be: looked at once, at the start."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+import redis
+
+from beatd.exceptions import StoreRefused
+from beatd.store import client
+from beatd.store.client import IS_CLUSTER, place_of, translate_errors
+
+log = logging.getLogger("beatd.store")
+
+MIN_REDIS = (6, 2)
+MIN_VALKEY = (7, 2)
+
+
+def inspect(client: redis.Redis) -> None:
+    """Refuse a server that is too old (:class:`StoreRefused`) and warn of settings that can lose state.
+
+    Raises :class:`~beatd.exceptions.StoreUnavailable` if there is no answer.
+    """
+    info = facts(client)
+    _check_version(info, place_of(client))
+    if info.get("cluster_enabled"):
+        raise StoreRefused(f"state store {place_of(client)}: {IS_CLUSTER}")
+    for event, text in _warnings(info):
+        log.warning("%s: %s", place_of(client), text, extra={"event": event})
+
+
+def facts(client: redis.Redis) -> dict[str, Any]:
+    """What the server says of itself (``INFO``). Raises as :func:`inspect` does."""
+    with translate_errors(client):
+        found: dict[str, Any] = client.info()
+    return found
+
+
+def check_wait(client: redis.Redis) -> None:
+    """Refuse a user who may not wait for replicas (:class:`StoreRefused`), before the first claim would find out."""
+    with translate_errors(client):
+        client.wait(0, 1)
+
+
+def _check_version(info: dict[str, Any], place: str) -> None:
+    name, minimum = ("Valkey", MIN_VALKEY) if "valkey_version" in info else ("Redis", MIN_REDIS)
+    text = str(info.get("valkey_version") or info.get("redis_version", "0"))
+    version = tuple(int(part) for part in text.split(".")[:2] if part.isdigit())
+    if version < minimum:
+        wanted = ".".join(map(str, minimum))
+        raise StoreRefused(f"state store {place} is {name} {text}; beatd needs {name} {wanted} or newer")
+
+
+def _warnings(info: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    policy = info.get("maxmemory_policy", "noeviction")
+    if policy != "noeviction":
+        yield (
+            "store_evicts",
+            f"maxmemory-policy is {policy}: keys of the schedule can vanish when memory is short; set it to noeviction",
+        )
+    if info.get("role") == "slave":
+        yield "store_is_replica", "this server is a read-only replica; give the URL of its primary"
+
+
+def described(client: redis.Redis) -> str:
+    """What the server is, for people: ``Redis 7.0.15``. Raises :class:`~beatd.exceptions.StoreUnavailable`."""
+    with translate_errors(client):
+        info: dict[str, Any] = client.info("server")
+    name = "Valkey" if "valkey_version" in info else "Redis"
+    return f"{name} {info.get('valkey_version') or info.get('redis_version', '')}"
+
+
+def same(one: redis.Redis, other: redis.Redis) -> bool:
+    """Whether two clients reach the same database of the same server, however their URLs spell it.
+
+    One that follows a primary and one with a fixed address do not, even while they meet: a failover parts them.
+    """
+    if database(one) != database(other) or bool(client.service_of(one)) != bool(client.service_of(other)):
+        return False
+    with translate_errors(one):
+        one_run: dict[str, Any] = one.info("server")
+    with translate_errors(other):
+        other_run: dict[str, Any] = other.info("server")
+    return bool(one_run["run_id"] == other_run["run_id"])
+
+
+def database(client: redis.Redis) -> int:
+    """The number of the database that a client selects."""
+    return int(client.connection_pool.connection_kwargs.get("db") or 0)

@@ -1,0 +1,171 @@
+"""State that workers share: ids of revoked tasks, delayed messages of another broker, and finished runs.
+
+Delayed messages wait here for their ETA: they cost no worker memory and outlive every worker. They are lent to whoever
+publishes them to their queue, and struck off when the broker has confirmed; at worst one is published twice, under the
+same task id. Finished runs are remembered for a day (idempotency), so that a message sent twice does not run twice.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import struct
+import uuid
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import Any, NamedTuple
+
+import redis
+
+from beatd.model import run_id
+from beatd.store import history
+from beatd.store.client import connect, translate_errors
+from beatd.store.keys import Keys
+from beatd.store.script import Script
+from beatd.timestamps import to_ms
+
+LIMIT = 50_000
+"""The oldest are forgotten first."""
+KEPT_MS = 24 * 3600 * 1000
+"""How long an id is remembered; as long as a result. A task with an ETA beyond that has to be revoked again."""
+
+
+class RevokedStore:
+    """The memory that all workers share in the state store at ``url``; without one each has only its own."""
+
+    def __init__(self, url: str | None, keys: Keys) -> None:
+        self._client = connect(url, name="beatd-worker", timeout_ms=2_000) if url else None
+        self._key = keys.workers().revoked
+
+    @property
+    def there(self) -> bool:
+        """Whether there is a store to remember anything."""
+        return self._client is not None
+
+    def remember(self, ids: Iterable[str], now_ms: int) -> None:
+        """Add these; raises :class:`~beatd.exceptions.StoreError`."""
+        since = dict.fromkeys(ids, now_ms)
+        if self._client is None or not since:
+            return
+        with translate_errors(self._client), self._client.pipeline(transaction=False) as pipeline:
+            pipeline.zadd(self._key, since)
+            pipeline.zremrangebyscore(self._key, "-inf", now_ms - KEPT_MS)
+            pipeline.zremrangebyrank(self._key, 0, -LIMIT - 1)
+            pipeline.pexpire(self._key, KEPT_MS)
+            pipeline.execute()
+
+    def since(self, moment_ms: int) -> list[tuple[str, int]]:
+        """What was added since then, with when it was (ms), the oldest first."""
+        if self._client is None:
+            return []
+        with translate_errors(self._client):
+            found: Any = self._client.zrangebyscore(self._key, moment_ms, "+inf", withscores=True)
+        return [(member.decode(errors="replace"), int(score)) for member, score in found]
+
+    def close(self) -> None:
+        """Disconnect."""
+        if self._client is not None:
+            self._client.close()
+
+
+_LENT_MS = 60_000
+
+
+class DelayedMessage(NamedTuple):
+    """A message and the queue that it belongs to."""
+
+    queue: str
+    raw: bytes
+
+    @property
+    def member(self) -> bytes:
+        return self.queue.encode() + b"\0" + self.raw
+
+
+class DelayedMessages:
+    """The messages that wait in one store. Raises the errors of :mod:`beatd.store.client`."""
+
+    def __init__(self, client: redis.Redis, keys: Keys) -> None:
+        self._client = client
+        self._waiting, self._lent = keys.workers().waiting, keys.workers().lent
+        self._lend = Script(client, "lend_messages")
+
+    def add(self, messages: Sequence[tuple[DelayedMessage, int]]) -> None:
+        """Keep messages until their time (ms). The same one again is still one."""
+        with translate_errors(self._client):
+            self._client.zadd(self._waiting, {message.member: due_ms for message, due_ms in messages})
+
+    def borrow(self, now_ms: int, at_most: int) -> tuple[list[DelayedMessage], int | None]:
+        """Messages whose time has come, and when the next one's comes (ms), if any."""
+        next_due, *members = self._lend([self._waiting, self._lent], [now_ms, now_ms + _LENT_MS, at_most])
+        return list(map(_read, members)), int(float(next_due)) if next_due else None
+
+    def soonest(self, at_most: int) -> list[tuple[DelayedMessage, int]]:
+        """Those whose time comes first, and when that is (ms)."""
+        with translate_errors(self._client):
+            found: Any = self._client.zrange(self._waiting, 0, at_most - 1, withscores=True)
+        return [(_read(member), int(due)) for member, due in found]
+
+    def strike(self, messages: Sequence[DelayedMessage]) -> None:
+        """These are in their queues."""
+        with translate_errors(self._client):
+            self._client.zrem(self._lent, *(message.member for message in messages))
+
+    def count(self) -> int:
+        """How many wait, or are lent."""
+        with translate_errors(self._client):
+            return int(self._client.zcard(self._waiting)) + int(self._client.zcard(self._lent))
+
+
+def _read(member: bytes) -> DelayedMessage:
+    queue, _, raw = member.partition(b"\0")
+    return DelayedMessage(queue.decode(), raw)
+
+
+_KEPT_MS = 24 * 3600 * 1000
+
+
+class Ended(NamedTuple):
+    """A run that will not be tried again. ``due_at`` as its message has it (ISO 8601), ``runtime`` in seconds."""
+
+    run_id: str
+    entry: str
+    due_at: str | None
+    state: str
+    runtime: float = 0.0
+
+
+class FinishedRuns:
+    """The memory that all workers share in the state store at ``url``; without one nothing is remembered."""
+
+    def __init__(self, url: str | None, keys: Keys) -> None:
+        self._client = connect(url, name="beatd-worker") if url else None
+        self._note = Script(self._client, "note_ends") if self._client else None
+        self._keys = keys
+
+    def remember(self, ended: Sequence[Ended]) -> None:
+        """These have ended: one call of the store for all of them."""
+        if self._note is not None and ended:
+            keys = [key for one in ended for key in (self._keys.finished(one.run_id), self._keys.history(one.entry))]
+            self._note(keys, [_KEPT_MS, *(part for one in ended for part in _noted(one))])
+
+    def among(self, ids: Sequence[str]) -> set[str]:
+        """Those of ``ids`` that have ended."""
+        if self._client is None or not ids:
+            return set()
+        with translate_errors(self._client):
+            found = self._client.mget([self._keys.finished(run_id) for run_id in ids])
+        return {run_id for run_id, value in zip(ids, found, strict=True) if value is not None}
+
+
+def _noted(one: Ended) -> tuple[str | bytes, ...]:
+    """What the script wants to know. Whoever writes strange headers finds nothing in the history."""
+    runtime_ms = int(one.runtime * 1000)
+    due = own_id = end = b""
+    with contextlib.suppress(ValueError, TypeError, struct.error):
+        due_ms = to_ms(datetime.fromisoformat(one.due_at or ""))
+        if run_id(one.entry, due_ms) == one.run_id:
+            due = history.moment(due_ms)
+        else:
+            own_id = uuid.UUID(one.run_id).bytes
+        end = history.end(one.state, runtime_ms)
+    return f"{one.state} {runtime_ms}", due, own_id, end

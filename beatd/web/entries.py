@@ -1,0 +1,116 @@
+"""The entries that the page shows: those of the files, read again whenever they change, and over them the store's."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from beatd.clock import Clock
+from beatd.config import Config
+from beatd.exceptions import ConfigError, Fault
+from beatd.model import Entry
+from beatd.sources import FileSource, InForce, MergedSchedule
+
+log = logging.getLogger("beatd.web")
+
+
+class Listing(NamedTuple):
+    """The entries in the order of their names, each with the text in which it is searched."""
+
+    entries: tuple[Entry, ...]
+    texts: tuple[str, ...]
+    digest: str
+    since: float
+    """When it was read (monotonic seconds)."""
+
+    def search(self, query: str) -> tuple[Entry, ...]:
+        """The entries whose name, task and zone have every word of ``query`` in them, in whatever case."""
+        words = query.casefold().split()
+        if not words:
+            return self.entries
+        found = zip(self.entries, self.texts, strict=True)
+        return tuple(entry for entry, text in found if all(word in text for word in words))
+
+
+class EntryListing:
+    """What the files say, and what is wrong with them. ``load`` reads everything and raises ConfigError."""
+
+    def __init__(self, path: Path, load: Callable[[], Config], clock: Clock) -> None:
+        self.path = path
+        self.faults: tuple[Fault, ...] = ()
+        """Faults of the files as they are now; the last good listing is shown."""
+        self._load = load
+        self._clock = clock
+        self._source = FileSource(path, self._read, on_change=self._take, on_broken=self._on_broken)
+        self._overlay: MergedSchedule | None = None
+        self._tables: dict[str, bytes] = {}
+        self._pauses: dict[str, bytes] = {}
+        self._changing = threading.Lock()
+        self.listing = Listing((), (), "", clock.monotonic())
+
+    def first(self) -> Config:
+        """Read for the first time; raises ConfigError."""
+        config = self._source.first()
+        self._take(config)
+        return config
+
+    def start(self) -> None:
+        """Watch the files from now on."""
+        self._source.start()
+
+    def stop(self) -> None:
+        self._source.stop()
+
+    @property
+    def age(self) -> float:
+        """Seconds since the listing was read."""
+        return self._clock.monotonic() - self.listing.since
+
+    def _read(self) -> Config:
+        config = self._load()
+        self.faults = config.refused
+        return config
+
+    def lay_over(self, tables: Mapping[str, bytes], pauses: Mapping[str, bytes]) -> None:
+        """Show the runtime entries and pauses of the store, too; costs nothing while they are the same."""
+        with self._changing:
+            overlay = self._overlay
+            if overlay is None or (tables == self._tables and pauses == self._pauses):
+                return
+            names = {name for name, _ in tables.items() ^ self._tables.items()}
+            overlay.change({name: tables.get(name) for name in names})
+            overlay.pause(pauses)
+            self._tables, self._pauses = dict(tables), dict(pauses)
+            self.listing = self._listed(overlay.in_force(), self.listing.since)
+
+    def is_paused(self, name: str) -> bool:
+        """Whether somebody paused the entry."""
+        return name in self._pauses
+
+    def _take(self, config: Config) -> None:
+        with self._changing:
+            if self._overlay is None:
+                self._overlay = MergedSchedule(config)
+            else:
+                self._overlay.rebase(config)
+            self.listing = self._listed(self._overlay.in_force(), self._clock.monotonic())
+
+    @staticmethod
+    def _listed(there: InForce, since: float) -> Listing:
+        entries = tuple(sorted(there.entries, key=lambda entry: (entry.name.casefold(), entry.name)))
+        texts = tuple(f"{entry.name}\n{entry.task}\n{entry.timezone}".casefold() for entry in entries)
+        return Listing(entries, texts, there.config.digest, since)
+
+    def _on_broken(self, error: ConfigError) -> None:
+        self.faults = error.faults
+        count = len(error.faults)
+        log.warning(
+            "%s has %d fault%s; the page shows the last good schedule",
+            self.path,
+            count,
+            "" if count == 1 else "s",
+            extra={"event": "config_broken", "faults": count},
+        )

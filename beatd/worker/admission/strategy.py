@@ -1,0 +1,152 @@
+"""What happens to messages that have come in: each is run, parked, dropped, refused or buried. Decides, does no I/O."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from zoneinfo import ZoneInfo
+
+from beatd import signals
+from beatd.app.app import App
+from beatd.exceptions import MessageError, NotRegistered, TaskRevokedError
+from beatd.states import FAILURE, REVOKED
+from beatd.store.result_document import document, exception_payload
+from beatd.store.results import Stored
+from beatd.timestamps import from_ms
+from beatd.worker.admission.revoked import Revoked
+from beatd.worker.execution.decode import upgrade_protocol_1
+from beatd.worker.messages import Delivery, Headers, headers_of
+from beatd.worker.request import Request, moment_ms, request_class
+
+log = logging.getLogger("celery.worker.strategy")
+
+
+class Decisions:
+    """What is to be done with a batch of messages."""
+
+    def __init__(self) -> None:
+        self.run: list[Request] = []
+        self.park: list[tuple[Delivery, int]] = []
+        self.bury: list[tuple[Delivery, str]] = []
+        self.drop: list[Delivery] = []
+        """To be acknowledged without having run."""
+        self.results: list[Stored] = []
+        self.waiting: list[Request] = []
+        """Those that are parked."""
+        self.revoked: list[tuple[Request, str]] = []
+        """Those that are not run, and why."""
+        self.failed: list[tuple[Delivery, str, BaseException]] = []
+        """Messages that end here, with the state and the error: what waits for their tasks is to be told."""
+
+
+class Strategy:
+    """The judge of incoming messages for one app."""
+
+    def __init__(self, app: App, revoked: Revoked) -> None:
+        self._app = app
+        self._revoked = revoked
+        self._zone = ZoneInfo(app.timezone)
+        self._largest: int = app.conf.message_max_bytes
+
+    def judge(self, deliveries: Sequence[Delivery], now_ms: int) -> Decisions:
+        """Decide about each message. No message can make this raise."""
+        verdicts = Decisions()
+        for delivery in deliveries:
+            try:
+                self._judge(*self._read(delivery), now_ms, verdicts)
+            except MessageError as error:
+                verdicts.bury.append((delivery, str(error)))
+            except Exception as error:  # a task's own Request class can do anything
+                log.exception("Request class raised", extra={"event": "request_failed"})
+                verdicts.bury.append((delivery, f"its Request class raised {error!r}"))
+        return verdicts
+
+    def _read(self, delivery: Delivery) -> tuple[Delivery, Headers]:
+        """The headers of a message; one of protocol 1 is turned into one of protocol 2 before anything else."""
+        if delivery.fault:
+            raise MessageError(delivery.fault)
+        if len(delivery.raw) > self._largest:
+            raise MessageError(f"it has {len(delivery.raw):,} bytes, message_max_bytes allows {self._largest:,}")
+        try:
+            return delivery, headers_of(delivery.raw)
+        except MessageError:
+            second = upgrade_protocol_1(delivery.raw, delivery.queue, self._largest)
+            if second is None:
+                raise
+            return delivery._replace(raw=second, first=delivery.raw), headers_of(second)
+
+    def _judge(self, delivery: Delivery, headers: Headers, now_ms: int, verdicts: Decisions) -> None:
+        task = self._app.tasks.get(headers.task)
+        if task is None:
+            self._refuse(delivery, headers, now_ms, verdicts)
+            return
+        expires_ms = self._moment(headers.expires, "expires")
+        eta_ms = self._moment(headers.eta, "eta")
+        request = request_class(task)(delivery, headers, task)
+        waits = eta_ms is not None and eta_ms > now_ms
+        if log.isEnabledFor(logging.INFO):
+            log.info(
+                "Task %s[%s] received%s",
+                request.name,
+                headers.id,
+                f"  ETA:[{headers.eta}]" if waits else "",
+                extra={"event": "task_received", "task": headers.task, "task_id": headers.id},
+            )
+        if signals.task_received:
+            signals.task_received.send(sender=self._app, request=request)
+        if expires_ms is not None and expires_ms <= now_ms:
+            self.revoke(request, "expired", now_ms, verdicts)
+        elif self._revoked and self._revoked.covers(request):
+            self.revoke(request, "revoked", now_ms, verdicts)
+        elif eta_ms is not None and waits:
+            verdicts.park.append((delivery, eta_ms))
+            verdicts.waiting.append(request)
+        else:
+            verdicts.run.append(request)
+
+    def _moment(self, text: str | None, what: str) -> int | None:
+        if text is None:
+            return None
+        try:
+            return moment_ms(text, self._zone)
+        except (ValueError, OverflowError):
+            raise MessageError(f"{what} {text!r} is no ISO 8601 time") from None
+
+    def _refuse(self, delivery: Delivery, headers: Headers, now_ms: int, verdicts: Decisions) -> None:
+        """No task of that name: the sender learns of it, and the log helps with a typing error."""
+        near = self._app.tasks.near(headers.task)
+        hint = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
+        log.error(
+            "Received unregistered task of type %r, task id %s.%s",
+            headers.task,
+            headers.id,
+            hint,
+            extra={"event": "task_unknown", "task": headers.task, "task_id": headers.id, "near": near},
+        )
+        error = NotRegistered(headers.task)
+        signals.task_unknown.send(sender=self._app, message=delivery, name=headers.task, id=headers.id, exc=error)
+        if not headers.ignore_result:
+            verdicts.results.append(self._failed(headers, FAILURE, error, now_ms))
+        verdicts.failed.append((delivery, FAILURE, error))
+        verdicts.drop.append(delivery)
+
+    def revoke(self, request: Request, reason: str, now_ms: int, verdicts: Decisions) -> None:
+        """One that is not run: ``reason`` is ``expired`` or ``revoked``."""
+        expired = reason == "expired"
+        log.info(
+            "Discarding revoked task: %s[%s]",
+            request.name,
+            request.id,
+            extra={"event": "task_expired" if expired else "task_revoked", "task": request.name, "task_id": request.id},
+        )
+        signals.task_revoked.send(sender=request.task, request=request, terminated=False, signum=None, expired=expired)
+        error = TaskRevokedError(reason)
+        verdicts.results.append(self._failed(request.headers, REVOKED, error, now_ms))
+        verdicts.failed.append((request.delivery, REVOKED, error))
+        verdicts.drop.append(request.delivery)
+        verdicts.revoked.append((request, reason))
+
+    def _failed(self, headers: Headers, state: str, error: BaseException, now_ms: int) -> Stored:
+        done = from_ms(now_ms).astimezone(self._zone).isoformat()
+        payload = exception_payload(error)
+        return Stored(headers.id, document(headers.id, state, payload, date_done=done, parent_id=headers.parent_id))

@@ -1,0 +1,200 @@
+"""Bootstrap: consumer, pool and loop of a worker, made from an app and its settings; and its signal handlers."""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from beatd import signals
+from beatd.app.app import App
+from beatd.app.routing import Queues
+from beatd.broker import bus, is_redis, redis_url
+from beatd.broker.bus import Names
+from beatd.exceptions import ConfigError, Fault, StoreError
+from beatd.store.keys import Keys
+from beatd.store.worker_state import FinishedRuns, RevokedStore
+from beatd.worker.admission.poison import DeathCounter, PoisonDetector
+from beatd.worker.admission.rate_limits import RateLimits
+from beatd.worker.consumers import Consumer, open_consumer
+from beatd.worker.control.remote_control import RemoteControl
+from beatd.worker.execution.executor import Executor
+from beatd.worker.pools.asyncio_pool import AsyncioPool
+from beatd.worker.pools.autoscale import Autoscaled
+from beatd.worker.pools.base import Pool
+from beatd.worker.pools.prefork import PreforkPool
+from beatd.worker.pools.prefork_child import ChildLimits
+from beatd.worker.pools.solo import SoloPool
+from beatd.worker.pools.threads import ThreadPool
+from beatd.worker.request import request_class
+from beatd.worker.settings import WorkerSettings
+from beatd.worker.shutdown import Phase, Shutdown
+from beatd.worker.worker import Worker
+
+log = logging.getLogger("celery.worker")
+
+_BEAT_S = 2.5
+_SAME_WISH_S = 0.3
+
+
+@contextmanager
+def signal_handlers(worker: Worker, *, sigterm_quits: bool = False) -> Iterator[None]:
+    """SIGTERM and SIGINT: warm, the second time soft or cold. SIGQUIT: soft or cold, and so SIGTERM if it ``quits``.
+
+    A signal that comes right after another is the same wish: whoever signals a process group and its members does that.
+    """
+    last = -_SAME_WISH_S
+    quits = {signal.SIGQUIT, *([signal.SIGTERM] if sigterm_quits else [])}
+
+    def stop(number: int, _frame: object) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if now - last < _SAME_WISH_S:
+            return
+        last = now
+        cold, was = number in quits, worker.ending.phase
+        phase = worker.ending.next(cold=cold)
+        if phase is not was:
+            _say(phase, worker.ending.soft_s, signal.Signals(number).name)
+            signals.worker_shutting_down.send(
+                sender=worker.hostname, sig=signal.Signals(number).name, how=phase.value, exitcode=0
+            )
+        worker.stop(cold=cold)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    handlers = dict.fromkeys((signal.SIGTERM, signal.SIGINT, signal.SIGQUIT), stop)
+    previous = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def _say(phase: Phase, soft_s: float, name: str) -> None:
+    extra = {"event": "worker_stopping", "signal": name, "how": phase.value}
+    if phase is Phase.SOFT:
+        log.warning("Initiating Soft Shutdown, terminating in %s seconds", soft_s, extra=extra)
+    else:
+        log.warning("worker: %s shutdown (MainProcess)", phase.value, extra=extra)
+
+
+@contextmanager
+def solo_heartbeat(consumer: Consumer, ending: Shutdown, pool: str) -> Iterator[None]:
+    """In the solo pool the loop stands still while a task runs: a thread sends heartbeats and keeps the time.
+
+    The other pools need none, and prefork must have none: a process with threads cannot fork safely.
+    """
+    if pool != "solo":
+        yield
+        return
+    over = threading.Event()
+
+    def beat() -> None:
+        while not over.wait(max(_SAME_WISH_S, min(_BEAT_S, ending.due_in()))):
+            if ending.due_in() <= 0:
+                os.kill(os.getpid(), signal.SIGQUIT)
+            try:
+                consumer.beat()
+            except StoreError as error:
+                log.warning("Heartbeat failed: %s", error, extra={"event": "heartbeat_failed"})
+
+    thread = threading.Thread(target=beat, name="heartbeat", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join(_BEAT_S)
+
+
+POOLS = ("prefork", "threads", "asyncio", "solo")
+
+
+def run_worker(app: App, settings: WorkerSettings) -> None:
+    """Run a worker in this thread until SIGTERM or SIGINT; a second signal (or SIGQUIT) ends it cold."""
+    signals.celeryd_init.send(sender=settings.hostname, instance=app, conf=app.conf, options=settings)
+    app.finalize()
+    for task in app.tasks.values():
+        request_class(task)  # a class that cannot be found is better known before the first message
+    url = app.conf.broker_url
+    url = url if isinstance(url, str) else ";".join(url)
+    store_url = settings.store_url or app.conf.state_store or (redis_url(url) if is_redis(url) else None)
+    consumer = open_consumer(
+        url,
+        settings.queues,
+        name=settings.hostname,
+        clock=app.clock,
+        prefix=settings.prefix,
+        store_url=store_url,
+        arguments=Queues(app.conf).arguments,
+    )
+    finished = FinishedRuns(store_url, Keys(settings.prefix))
+    pool, remote = _pool(app, settings), _remote(app, settings, url, store_url)
+    worker = Worker(
+        app,
+        settings,
+        consumer=consumer,
+        pool=pool,
+        finished=finished,
+        remote=remote,
+        rates=_rates(app),
+        suspects=PoisonDetector(DeathCounter(store_url, Keys(settings.prefix))),
+    )
+    signals.celeryd_after_setup.send(sender=settings.hostname, instance=worker, conf=app.conf)
+    signals.worker_init.send(sender=worker)
+    with (
+        signal_handlers(worker, sigterm_quits=settings.sigterm_quits),
+        solo_heartbeat(consumer, worker.ending, settings.pool),
+    ):
+        worker.run()
+
+
+def _remote(app: App, settings: WorkerSettings, url: str, store_url: str | None) -> RemoteControl:
+    """With short patience: tasks wait while the remote control does."""
+    names = Names(app.conf.control_exchange, app.conf.event_exchange)
+    store = RevokedStore(store_url, Keys(settings.prefix))
+    return RemoteControl(app, settings, lambda: bus.open(url, names, timeout=2.0), names, store)
+
+
+def _rates(app: App) -> RateLimits:
+    """The rates of tasks that have one; raises ConfigError for one that cannot be read."""
+    limits = {} if app.conf.worker_disable_rate_limits else {task.name: task.rate_limit for task in app.tasks.values()}
+    try:
+        return RateLimits({name: limit for name, limit in limits.items() if limit}, app.clock.monotonic())
+    except ValueError as error:
+        raise ConfigError([Fault("beatd worker", None, "", str(error))]) from None
+
+
+def _pool(app: App, settings: WorkerSettings) -> Pool:
+    pool = _plain_pool(app, settings)
+    if settings.autoscale is None:
+        return pool
+    most, least = settings.autoscale
+    return Autoscaled(pool, most, least, idle_s=settings.autoscale_idle_s, monotonic=app.clock.monotonic)
+
+
+def _plain_pool(app: App, settings: WorkerSettings) -> Pool:
+    execute = Executor(app, settings.hostname)
+    match settings.pool:
+        case "threads":
+            return ThreadPool(settings.concurrency, execute)
+        case "asyncio":
+            return AsyncioPool(settings.concurrency, execute)
+        case "solo":
+            return SoloPool(execute)
+        case _:
+            lifetime = ChildLimits(settings.max_tasks_per_child, settings.max_memory_per_child)
+            return PreforkPool(settings.concurrency, execute, in_child=_name_process, lifetime=lifetime)
+
+
+def _name_process(number: int) -> None:
+    multiprocessing.current_process().name = f"ForkPoolWorker-{number}"
+    signals.worker_process_init.send(sender=None)

@@ -1,0 +1,340 @@
+"""The consumer for RabbitMQ, native: as many messages ahead as the pool can use, acknowledged together.
+
+The broker keeps what is not acknowledged and delivers it again when the connection is gone. What then comes again while
+it is still at work here is recognised by its id and not run a second time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import time
+from collections import deque
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from beatd.broker import Arguments
+from beatd.broker.amqp_codec import Content
+from beatd.exceptions import BrokerError
+from beatd.urls import BrokerUrl
+from beatd.worker.consumers.envelope import envelope_of
+from beatd.worker.consumers.parking import Parking
+from beatd.worker.consumers.rabbitmq_connection import ConsumerConnection
+from beatd.worker.messages import Delivery
+
+_REMEMBERED = 5_000
+_BELIEVED_S = 60.0
+"""What a broken line had been told counts for so long after the next one began: later it may have been sent anew."""
+
+Identity = tuple[str, str, str]
+
+
+class _Message(NamedTuple):
+    """The line that it came by, its delivery tag there, and what it is known by."""
+
+    line: ConsumerConnection | None
+    number: int
+    identity: Identity
+
+
+class UnackedMessages:
+    """The messages that were delivered and not settled, by this worker's tags, in the order of delivery."""
+
+    def __init__(self) -> None:
+        self._messages: dict[int, _Message] = {}
+        self._orphans: dict[Identity, int] = {}
+        """Of broken lines, at work here: their tags."""
+        self._acked: dict[Identity, None] = {}
+        """Acknowledged on this line: whether the broker has read that, nobody knows when the line breaks."""
+        self._done: dict[Identity, None] = {}
+        """Acknowledged on the line before, or when there was none."""
+        self._believed_until = math.inf
+        self._tag = 0
+
+    def __len__(self) -> int:
+        return len(self._messages)
+
+    def add(self, line: ConsumerConnection, content: Content) -> int | None:
+        """Note a delivery; returns its tag. None for what is known already: at work here, or done with."""
+        headers = content.properties.get("headers") or {}
+        identity = (str(headers.get("id", "")), str(headers.get("retries")), str(headers.get("eta")))
+        if content.redelivered and identity[0] and self._reunite(line, content, identity):
+            return None
+        self._tag += 1
+        self._messages[self._tag] = _Message(line, content.tag, identity)
+        return self._tag
+
+    def note_done(self, deliveries: Sequence[Delivery]) -> None:
+        """These have been run, or begun: should they come again, they are not run again."""
+        for one in deliveries:
+            if message := self._messages.get(one.tag):
+                self._acked[message.identity] = None
+                if len(self._acked) > _REMEMBERED:
+                    del self._acked[next(iter(self._acked))]
+
+    def release(self, deliveries: Sequence[Delivery], line: ConsumerConnection | None) -> list[int]:
+        """Hold these no longer; returns the delivery tags of those that ``line`` knows, ascending."""
+        numbers = []
+        for one in deliveries:
+            message = self._messages.pop(one.tag, None)
+            if message is None:
+                continue
+            if line is not None and message.line is line:
+                numbers.append(message.number)
+            elif message.identity in self._acked:
+                self._done[message.identity] = None  # the broker is told when it comes again
+        return sorted(numbers)
+
+    def oldest(self, line: ConsumerConnection) -> float:
+        """The smallest delivery tag that is held of that line; infinite if there is none."""
+        return next((message.number for message in self._messages.values() if message.line is line), math.inf)
+
+    def break_off(self, not_begun: Sequence[Delivery]) -> None:
+        """The line is gone. What has not begun here comes again and is taken as new."""
+        for one in not_begun:
+            self._messages.pop(one.tag, None)
+        self._messages = {tag: message._replace(line=None) for tag, message in self._messages.items()}
+        self._orphans = {message.identity: tag for tag, message in self._messages.items()}
+        self._done, self._acked = self._acked, {}
+        self._believed_until = math.inf
+
+    def begin(self) -> None:
+        """There is a line again."""
+        self._believed_until = time.monotonic() + _BELIEVED_S
+
+    def _reunite(self, line: ConsumerConnection, content: Content, identity: Identity) -> bool:
+        if identity in self._done and time.monotonic() < self._believed_until:
+            del self._done[identity]
+            line.ack(content.tag, multiple=False)
+            return True
+        tag = self._orphans.pop(identity, None)
+        if tag is None or self._messages.pop(tag, None) is None:
+            return False
+        self._messages[tag] = _Message(line, content.tag, identity)  # at the end: the numbers in it only grow
+        return True
+
+
+log = logging.getLogger("beatd.worker.consumers.amqp")
+
+_PREFETCH_MAX = 1_024
+_UNWANTED_S = 2.0
+"""What the pool has not wanted for so long is given back, for workers that have time."""
+_PAUSES_S = (0.2, 0.5, 1.0, 2.0, 5.0)
+"""Between attempts to connect; the last one is repeated for ever."""
+
+
+class AmqpConsumer:
+    """Consumes ``queues``; those that are not there yet are made, with ``arguments``."""
+
+    def __init__(self, url: str, queues: Sequence[str], *, aside: Parking, arguments: Arguments) -> None:
+        self._url = url
+        self._queues = list(queues)
+        self._aside = aside
+        self._arguments = arguments
+        self._line: ConsumerConnection | None = None
+        self._held = UnackedMessages()
+        self._ready: deque[tuple[float, Delivery]] = deque()
+        """Come and not taken yet, and since when (monotonic)."""
+        self._prefetch = 0
+        self._least = 0
+        """What the pool wanted at first: one message for each of its processes or threads."""
+        self._failures = 0
+        self._again_at = 0.0
+        self.place = BrokerUrl.parse(url).shown
+
+    def queues(self) -> list[str]:
+        return list(self._queues)
+
+    def waiting(self, at_most: int) -> list[tuple[Delivery, int]]:
+        return self._aside.waiting(at_most)
+
+    def add_queue(self, name: str) -> None:
+        """Consume from this queue, too."""
+        if name not in self._queues:
+            self._queues.append(name)
+            if (line := self._line) is not None:  # declaring needs answers: a new line can wait for them
+                line.close()
+                self._lose()
+
+    def cancel_queue(self, name: str) -> None:
+        """Consume no more from this queue; what was taken from it is still run."""
+        if name in self._queues:
+            self._queues.remove(name)
+            if self._line is not None and self._prefetch:
+                self._line.consume(self._queues, self._prefetch)
+            unwanted = [delivery for _, delivery in self._ready if delivery.queue == name]
+            self._ready = deque(one for one in self._ready if one[1].queue != name)
+            self.give_back(unwanted)
+
+    def start(self) -> None:
+        self._connect()
+
+    def take(self, at_most: int) -> list[Delivery]:
+        line = self._connected()
+        if line is not None and self._fetch(line):
+            self._adapt(line, at_most)
+        taken: list[Delivery] = []
+        while self._ready and len(taken) < at_most:
+            taken.append(self._ready.popleft()[1])
+        return taken
+
+    def files(self) -> list[int]:
+        return [self._line.file] if self._line is not None else []
+
+    def ack(self, deliveries: Sequence[Delivery]) -> None:
+        self._held.note_done(deliveries)
+        self._forget(deliveries)
+
+    def _forget(self, deliveries: Sequence[Delivery]) -> None:
+        """Tell the broker that these are done with, or safe elsewhere: in one word what is before all that is held."""
+        numbers = self._held.release(deliveries, self._line)
+        if self._line is None or not numbers:
+            return
+        oldest = self._held.oldest(self._line)
+        if before := [number for number in numbers if number < oldest]:
+            self._line.ack(before[-1], multiple=True)
+        for number in numbers[len(before) :]:
+            self._line.ack(number, multiple=False)
+        self._say()
+
+    def give_back(self, deliveries: Sequence[Delivery]) -> None:
+        for number in self._held.release(deliveries, self._line):
+            if self._line is not None:
+                self._line.give_back(number)
+        self._say()
+
+    def park(self, deliveries: Sequence[tuple[Delivery, int]]) -> None:
+        if deliveries and self._aside.park(deliveries):
+            self._forget([one for one, _ in deliveries])
+
+    def bury(self, deliveries: Sequence[tuple[Delivery, str]]) -> None:
+        if not deliveries:
+            return
+        messages = [one for one, _ in deliveries]
+        if self._aside.bury(deliveries):
+            self._forget(messages)
+            return
+        for number in self._held.release(messages, self._line):
+            if self._line is not None:
+                self._line.reject(number)
+        self._say()
+
+    def tend(self) -> None:
+        now = time.monotonic()
+        self._ready.extend((now, delivery) for delivery in self._aside.tend())
+        line = self._connected()
+        if line is None or not self._fetch(line):
+            return
+        self.beat()
+        if self._ready and now - self._ready[0][0] > _UNWANTED_S and self._prefetch > self._least:
+            self._return_unwanted(line)
+
+    def lost(self) -> list[int]:
+        return []  # nobody here can know: the broker does not say who else got what
+
+    def idle_for(self) -> float:
+        if self._line is None:
+            return max(0.0, self._again_at - time.monotonic())
+        return min(1.0 if self._ready else 5.0, self._aside.idle_for())
+
+    def beat(self) -> None:
+        if (line := self._line) is not None:
+            with contextlib.suppress(BrokerError):  # whoever reads from it will notice
+                line.beat()
+
+    def stop(self) -> None:
+        if self._line is not None:
+            self._line.close()
+            self._line = None
+        self._aside.close()
+
+    # -- the line -----------------------------------------------------------------------------------------------------
+
+    def _connected(self) -> ConsumerConnection | None:
+        """The line, if there is one, or one could be opened now. Never raises: the pool's work goes on meanwhile."""
+        if self._line is None and time.monotonic() >= self._again_at:
+            try:
+                self._connect()
+            except BrokerError as error:
+                pause = _PAUSES_S[min(self._failures, len(_PAUSES_S) - 1)]
+                self._failures += 1
+                self._again_at = time.monotonic() + pause
+                self._away(error, pause)
+        return self._line
+
+    def _connect(self) -> None:
+        self._line = ConsumerConnection(self._url, self._queues, self._arguments)
+        self._failures = 0
+        self._held.begin()
+        if self._prefetch:
+            self._line.consume(self._queues, self._prefetch)
+
+    def _away(self, error: BrokerError, pause: float) -> None:
+        extra = {"event": "worker_reconnecting", "attempt": self._failures}
+        log.warning("Broker or store away, trying again in %ss: %s", pause, error, extra=extra)
+
+    def _lose(self) -> None:
+        """The line is gone: what came by it and is not at work comes again, what is at work is known when it does."""
+        self._held.break_off([delivery for _, delivery in self._ready])
+        self._ready.clear()
+        self._line = None
+
+    def _break(self, line: ConsumerConnection, error: BrokerError) -> None:
+        line.drop()
+        self._lose()
+        self._away(error, 0.0)
+
+    def _fetch(self, line: ConsumerConnection) -> bool:
+        """Read what has come; whether the line is still there."""
+        now = time.monotonic()
+        try:
+            for content in line.read():
+                if (delivery := self._arrived(line, content)) is None:
+                    continue
+                if delivery.queue in self._queues:
+                    self._ready.append((now, delivery))
+                else:  # the last ones of a queue that was cancelled
+                    self.give_back([delivery])
+            line.flush()
+        except BrokerError as error:
+            self._break(line, error)
+        return self._line is not None
+
+    def _say(self) -> None:
+        """Write acknowledgements."""
+        if (line := self._line) is not None:
+            try:
+                line.flush()
+            except BrokerError as error:
+                self._break(line, error)
+
+    def _arrived(self, line: ConsumerConnection, content: Content) -> Delivery | None:
+        tag = self._held.add(line, content)
+        if tag is None:
+            return None
+        queue = line.queue_of(content)
+        raw, fault = envelope_of(content, queue)
+        return Delivery(tag, queue, raw, fault)
+
+    # -- how much ahead -----------------------------------------------------------------------------------------------
+
+    def _adapt(self, line: ConsumerConnection, at_most: int) -> None:
+        """Have so much sent ahead as is run in a moment: much of what is short, of what is long only what runs now."""
+        self._least = self._least or at_most
+        wanted = at_most + len(self._held) - len(self._ready)
+        prefetch = wanted if wanted <= self._least else 1 << (2 * wanted - 1).bit_length()
+        prefetch = max(1, min(_PREFETCH_MAX, prefetch))
+        if prefetch > self._prefetch:
+            self._prefetch = prefetch
+            line.consume(self._queues, prefetch)
+            self._say()
+
+    def _return_unwanted(self, line: ConsumerConnection) -> None:
+        """Tasks have become long: others may be idle."""
+        self._prefetch = max(1, self._least)
+        line.consume(self._queues, self._prefetch)
+        log.debug("Gave back %d messages", len(self._ready), extra={"event": "prefetched_returned"})
+        unwanted = [delivery for _, delivery in self._ready]
+        self._ready.clear()
+        self.give_back(unwanted)

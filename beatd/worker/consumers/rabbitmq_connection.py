@@ -1,0 +1,178 @@
+"""One connection to RabbitMQ that consumes: opened by kombu and py-amqp, then read and written here, never waiting."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import ssl
+import struct
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import kombu as _kombu
+from amqp.exceptions import AMQPError
+from kombu.exceptions import KombuError
+
+from beatd.broker import Arguments
+from beatd.broker.amqp_codec import HEARTBEAT, Closed, Content, Stream
+from beatd.broker.amqp_queues import have_queue
+from beatd.exceptions import BrokerError
+from beatd.urls import BrokerUrl
+
+kombu: Any = _kombu  # only half of it is typed
+
+_CONNECT_S = 4.0
+_SILENCE_S = 60.0
+"""The broker is asked for a heartbeat each half of this; when twice as much passes without a sound, it is gone."""
+_BEAT_S = 10.0
+_CHUNK = 1 << 18
+_GOODBYE_S = 2.0
+
+_frame = struct.Struct(">BHI").pack
+_ack = struct.Struct(">HHQB").pack
+_qos = struct.Struct(">HHIHB").pack
+_end = b"\xce"
+
+
+class ConsumerConnection:
+    """A channel on a connection of its own. Every method may raise :class:`BrokerError`: then it is of no more use."""
+
+    def __init__(self, url: str, queues: Sequence[str], arguments: Arguments) -> None:
+        """Connect to the first host that answers, and see to it that the queues are there."""
+        parsed = BrokerUrl.parse(url)
+        self._place = parsed.shown
+        self._lock = threading.Lock()
+        self._out = bytearray()
+        self._names: dict[str, str] = {}
+        """By consumer: the queue."""
+        self._former: dict[str, str] = {}
+        """Of the consumers before these, whose last messages may be on their way."""
+        self._number = 0
+        try:
+            self._kombu = kombu.Connection(
+                parsed.bare, **{"connect_timeout": _CONNECT_S, **parsed.options, "heartbeat": _SILENCE_S}
+            )
+            self._kombu.ensure_connection(
+                max_retries=parsed.bare.count(";"),
+                interval_start=0,
+                reraise_as_library_errors=False,
+                timeout=_CONNECT_S * 4,
+            )
+            connection = self._kombu.connection
+            for name in queues:
+                have_queue(connection, name, priority=0, arguments=arguments(name))
+            self._channel = connection.channel().channel_id
+            transport = connection.transport
+            self._socket: Any = transport.sock
+            self._stream = Stream(bytes(getattr(transport, "_read_buffer", b"")))
+            self._socket.setblocking(False)
+        except (AMQPError, KombuError, OSError) as error:
+            raise BrokerError(f"broker {self._place}: {error or type(error).__name__}") from error
+        self._heard = self._spoke = time.monotonic()
+
+    @property
+    def file(self) -> int:
+        return int(self._socket.fileno())
+
+    def consume(self, queues: Sequence[str], prefetch: int) -> None:
+        """Ask for the messages of ``queues``, ``prefetch`` ahead of each; instead of what was asked for before."""
+        self._former, self._names = self._names, {}
+        self._method(_qos(60, 10, 0, prefetch, 0))
+        for queue in queues:
+            self._number += 1
+            name = f"{self._number}"
+            self._names[name] = queue
+            # no-local, no-ack, exclusive: off; no-wait: on
+            words = b"\0\0" + _short(queue) + _short(name) + b"\x08" + b"\0\0\0\0"
+            self._method(struct.pack(">HH", 60, 20) + words)
+        for name in self._former:
+            self._method(struct.pack(">HH", 60, 30) + _short(name) + b"\x01")
+        self.flush()
+
+    def queue_of(self, content: Content) -> str:
+        return self._names.get(content.consumer) or self._former.get(content.consumer) or content.key
+
+    def read(self) -> Iterator[Content]:
+        """What has come since the last call."""
+        while data := self._receive():
+            self._heard = time.monotonic()
+            for found in self._stream.feed(data):
+                if isinstance(found, Closed):
+                    raise BrokerError(f"broker {self._place}: {found.reason or 'the connection was closed'}")
+                yield found
+        if time.monotonic() - self._heard > 2 * _SILENCE_S:
+            raise BrokerError(f"broker {self._place}: not a sound for {2 * _SILENCE_S:.0f} s")
+
+    def ack(self, tag: int, *, multiple: bool) -> None:
+        """This delivery is done with; with ``multiple`` all before it, too."""
+        self._method(_ack(60, 80, tag, multiple))
+
+    def give_back(self, tag: int) -> None:
+        self._method(_ack(60, 120, tag, 2))
+
+    def reject(self, tag: int) -> None:
+        """Not wanted, by nobody: the dead-letter exchange of its queue gets it, if it has one."""
+        self._method(_ack(60, 120, tag, 0))
+
+    def beat(self) -> None:
+        """A sign of life, when the last one is long ago. May be called from another thread."""
+        if time.monotonic() - self._spoke > _BEAT_S:
+            with self._lock:
+                self._out += HEARTBEAT
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what has been said; what the socket does not take now follows with the next call."""
+        with self._lock:
+            try:
+                while self._out:
+                    del self._out[: self._socket.send(self._out)]
+                    self._spoke = time.monotonic()
+            except (BlockingIOError, ssl.SSLWantWriteError, ssl.SSLWantReadError):
+                return
+            except OSError as error:
+                raise BrokerError(f"broker {self._place}: {error}") from error
+
+    def close(self) -> None:
+        """Say goodbye and wait for the answer, so that the last acknowledgements have been read before the end."""
+        with contextlib.suppress(BrokerError, OSError):
+            self._method(struct.pack(">HHH", 10, 50, 200) + _short("goodbye") + b"\0\0\0\0", channel=0)
+            self._socket.settimeout(_GOODBYE_S)
+            with self._lock:
+                self._socket.sendall(self._out)
+            deadline = time.monotonic() + _GOODBYE_S
+            while time.monotonic() < deadline and (data := self._socket.recv(_CHUNK)):
+                if any(isinstance(found, Closed) for found in self._stream.feed(data)):
+                    break
+        self.drop()
+
+    def drop(self) -> None:
+        """End it without a word."""
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)  # processes that were forked meanwhile have it open, too
+            self._socket.close()
+        with contextlib.suppress(Exception):
+            self._kombu.collect()
+
+    def _receive(self) -> bytes:
+        try:
+            data: bytes = self._socket.recv(_CHUNK)
+        except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            return b""
+        except OSError as error:
+            raise BrokerError(f"broker {self._place}: {error}") from error
+        if not data:
+            raise BrokerError(f"broker {self._place}: the connection is gone")
+        return data
+
+    def _method(self, payload: bytes, channel: int | None = None) -> None:
+        number = self._channel if channel is None else channel
+        with self._lock:
+            self._out += _frame(1, number, len(payload)) + payload + _end
+
+
+def _short(text: str) -> bytes:
+    encoded = text.encode()[:255]
+    return bytes((len(encoded),)) + encoded

@@ -1,0 +1,293 @@
+"""Control commands: they change settings of a worker, or keep tasks from running and end them."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal as signals
+from collections.abc import Iterable
+from typing import Any
+
+from beatd.exceptions import BeatdError, TaskRevokedError
+from beatd.states import PENDING, RECEIVED, REJECTED, RETRY, REVOKED
+from beatd.store.result_document import exception_payload
+from beatd.store.results import NoResults
+from beatd.worker.admission.revoked import Revoked
+from beatd.worker.control.inspect_commands import texts
+from beatd.worker.control.panel import WorkerView, command
+from beatd.worker.request import Request
+
+log = logging.getLogger("celery.worker.control")
+
+
+@command("control", arguments=(("task_name", str), ("rate_limit", str)), usage="<task> <limit, such as 5/s, 5/m, 5/h>")
+def rate_limit(station: WorkerView, task_name: str, rate_limit: Any, **_: Any) -> dict[str, str]:
+    """Limit how often each worker starts a task; 0 for no limit."""
+    task = station.app.tasks.get(task_name)
+    if task is None:
+        return {"error": "unknown task"}
+    try:
+        station.tools.rates.set(task_name, rate_limit)
+    except ValueError as error:
+        return {"error": f"Invalid rate limit string: {error!r}"}
+    task.rate_limit = rate_limit
+    off = rate_limit in (None, 0, "0", "", "0/s", "0/m", "0/h")
+    log.info(
+        "New rate limit for tasks of type %s: %s.",
+        task_name,
+        rate_limit,
+        extra={"event": "rate_limit_changed", "task": task_name},
+    )
+    return {"ok": "rate limit disabled successfully" if off else "new rate limit set successfully"}
+
+
+@command("control", arguments=(("task_name", str), ("soft", float), ("hard", float)), usage="<task> <soft> [hard]")
+def time_limit(
+    station: WorkerView, task_name: str | None = None, hard: float | None = None, soft: float | None = None, **_: Any
+) -> dict[str, str]:
+    """Change a task's time limits, in seconds."""
+    task = station.app.tasks.get(task_name or "")
+    if task is None:
+        return {"error": "unknown task"}
+    task.soft_time_limit, task.time_limit = _seconds(soft), _seconds(hard)
+    log.info(
+        "New time limits for tasks of type %s: soft=%s hard=%s",
+        task_name,
+        soft,
+        hard,
+        extra={"event": "time_limit_changed", "task": task_name},
+    )
+    return {"ok": "time limits set successfully"}
+
+
+def _seconds(value: Any) -> float | None:
+    seconds = None if value is None else float(value)
+    if seconds is not None and not 0 <= seconds < float("inf"):
+        raise ValueError(f"a time limit is a number of seconds, not {value!r}")
+    return seconds
+
+
+@command("control")
+def enable_events(station: WorkerView) -> dict[str, str]:
+    """Have them tell what becomes of each task."""
+    if station.events.on:
+        return {"ok": "task events already enabled"}
+    station.events.on = True
+    log.info("Events of group {task} enabled by remote.", extra={"event": "task_events_enabled"})
+    return {"ok": "task events enabled"}
+
+
+@command("control")
+def disable_events(station: WorkerView) -> dict[str, str]:
+    """Have them keep that to themselves."""
+    if not station.events.on:
+        return {"ok": "task events already disabled"}
+    station.events.on = False
+    log.info("Events of group {task} disabled by remote.", extra={"event": "task_events_disabled"})
+    return {"ok": "task events disabled"}
+
+
+@command("control")
+def heartbeat(station: WorkerView) -> None:
+    """Have them send a heartbeat now."""
+    station.beat()
+
+
+@command("control", arguments=(("n", int),), usage="[n=1]")
+def pool_grow(station: WorkerView, n: int = 1, **_: Any) -> dict[str, str]:
+    """Add processes or threads."""
+    if station.tools.autoscaler is not None:
+        return {"error": "pool_grow is not supported with autoscale. Adjust autoscale range instead."}
+    station.tools.pool.grow(_count(n))
+    return {"ok": "pool will grow"}
+
+
+@command("control", arguments=(("n", int),), usage="[n=1]")
+def pool_shrink(station: WorkerView, n: int = 1, **_: Any) -> dict[str, str]:
+    """Take processes or threads away."""
+    if station.tools.autoscaler is not None:
+        return {"error": "pool_shrink is not supported with autoscale. Adjust autoscale range instead."}
+    station.tools.pool.shrink(_count(n))
+    return {"ok": "pool will shrink"}
+
+
+_MOST = 1_000
+
+
+def _count(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= _MOST:
+        raise ValueError(f"a number from 1 to {_MOST} is needed, not {value!r}")
+    return value
+
+
+@command("control", arguments=(("max", int), ("min", int)), usage="[max [min]]")
+def autoscale(station: WorkerView, max: int | None = None, min: int | None = None) -> dict[str, str]:  # noqa: A002
+    """Change the bounds between which the pool grows and shrinks by itself."""
+    if station.tools.autoscaler is None:
+        raise ValueError("Autoscale not enabled")
+    highest, lowest = station.tools.autoscaler.update(max, min)
+    return {"ok": f"autoscale now max={highest} min={lowest}"}
+
+
+@command("control")
+def pool_restart(station: WorkerView, modules: Any = None, reload: Any = False, reloader: Any = None, **_: Any) -> None:  # noqa: ARG001
+    """Refused: restart the worker, which loses nothing."""
+    raise ValueError("Pool restarts not enabled")
+
+
+@command(
+    "control",
+    arguments=(("queue", str), ("exchange", str), ("exchange_type", str), ("routing_key", str)),
+    usage="<queue> [exchange [type [routing_key]]]",
+)
+def add_consumer(
+    station: WorkerView,
+    queue: str,
+    exchange: str | None = None,
+    exchange_type: str | None = None,
+    routing_key: str | None = None,
+    **_: Any,
+) -> dict[str, str]:
+    """Have them take from one more queue."""
+    name = _queue_name(queue)
+    if exchange not in (None, "", name) or exchange_type not in (None, "direct") or routing_key not in (None, "", name):
+        raise ValueError(f"beatd's workers take from queues by name: leave exchange, type and key of {name!r} out")
+    if name not in station.tools.consumer.queues():
+        station.tools.consumer.add_queue(name)
+        log.info("Started consuming from %s", name, extra={"event": "queue_added", "queue": name})
+    return {"ok": f"add consumer {name}"}
+
+
+@command("control", arguments=(("queue", str),), usage="<queue>")
+def cancel_consumer(station: WorkerView, queue: str, **_: Any) -> dict[str, str]:
+    """Have them take no more from a queue."""
+    name = _queue_name(queue)
+    if name in station.tools.consumer.queues():
+        station.tools.consumer.cancel_queue(name)
+        log.info("Canceling queue %s", name, extra={"event": "queue_cancelled", "queue": name})
+    return {"ok": f"no longer consuming from {name}"}
+
+
+def _queue_name(value: Any) -> str:
+    if not isinstance(value, str) or not 0 < len(value) <= 255:
+        raise ValueError(f"a queue has a name of at most 255 characters, not {value!r}")
+    return value
+
+
+@command("control")
+def shutdown(station: WorkerView, msg: str = "Got shutdown from remote", **_: Any) -> None:
+    """Have them finish what runs, and leave."""
+    log.warning("%s", msg, extra={"event": "shutdown_requested"})
+    station.tools.stop()
+
+
+@command("control", visible=False)
+def election(station: WorkerView, id: str, topic: str, action: Any = None, **_: Any) -> None:  # noqa: A002
+    """Celery's workers elect one of them; beatd's do not stand."""
+
+
+_AT_ONCE = 1_000
+"""Ids in one command whose state is written at once; that of others when their messages are met."""
+_NOT_BEGUN = frozenset({PENDING, RECEIVED, RETRY, REJECTED})
+
+
+@command("control", variadic="task_id", usage="[id …]")
+def revoke(station: WorkerView, task_id: Any, terminate: bool = False, signal: Any = None, **_: Any) -> dict[str, str]:
+    """Have tasks not run any more, by id; with terminate, end them if they run."""
+    number = _number(signal) if terminate else signals.SIGTERM
+    ids = list(dict.fromkeys(texts(task_id)))
+    station.revoked.add(ids, station.app.clock.now_ms())
+    station.remember(ids)
+    ours = [request for task in ids for request in station.find(task)]
+    _mark(station, ids, ours)
+    waiting = [request for request in ours if _withdraw(station, request)]
+    if not terminate:
+        log.info("Tasks flagged as revoked: %s", ", ".join(ids), extra={"event": "tasks_revoked", "count": len(ids)})
+        return {"ok": f"tasks {set(ids) or '{}'} flagged as revoked"}
+    ended = [request.id for request in ours if request not in waiting and _terminate(station, request, number)]
+    known = dict.fromkeys([*ended, *(request.id for request in waiting)])
+    return {"ok": f"terminate: {', '.join(known) or 'tasks unknown'}"}
+
+
+@command("control", arguments=(("signal", str),), variadic="task_id", usage="<signal> [id …]")
+def terminate(station: WorkerView, signal: Any, task_id: Any, **_: Any) -> dict[str, str]:
+    """Revoke tasks by id, and end those that run by a signal."""
+    return revoke(station, task_id, terminate=True, signal=signal)
+
+
+@command("control", variadic="headers", usage="[header=value …]")
+def revoke_by_stamped_headers(
+    station: WorkerView, headers: Any, terminate: bool = False, signal: Any = None, **_: Any
+) -> dict[str, str]:
+    """Have tasks that bear a stamp not run any more."""
+    number = _number(signal) if terminate else signals.SIGTERM
+    if isinstance(headers, list):
+        headers = dict(each.split("=", 1) for each in texts(headers))
+    stamps = {str(name): _values(value) for name, value in headers.items()}
+    station.revoked.add_stamps(stamps)
+    for request in list(station.tools.requests.values()):
+        if Revoked.bears(request, stamps):
+            _withdraw(station, request)
+    if not terminate:
+        return {"ok": f"headers {headers} flagged as revoked, but not terminated"}
+    bearers = [request for request in station.tools.requests.values() if Revoked.bears(request, stamps)]
+    ended = [request for request in bearers if _terminate(station, request, number)]
+    if not ended:
+        return {"ok": f"headers {headers} were not terminated"}
+    return {"ok": f"headers {headers} revoked"}
+
+
+def _values(value: Any) -> list[str]:
+    return [str(each) for each in value] if isinstance(value, list) else [str(value)]
+
+
+def _number(name: Any) -> signals.Signals:
+    """A signal by number or name, with or without SIG; SIGTERM for none. Raises ValueError."""
+    if name is None:
+        return signals.SIGTERM
+    text = str(name).upper()
+    try:
+        return signals.Signals(int(text)) if text.isdigit() else signals.Signals[f"SIG{text.removeprefix('SIG')}"]
+    except (KeyError, ValueError):
+        raise ValueError(f"there is no signal {name!r}") from None
+
+
+def _withdraw(station: WorkerView, request: Request) -> bool:
+    """Take a request back that waits in the pool; whether it could be."""
+    if not station.tools.pool.withdraw(request.delivery.tag):
+        return False
+    station.tools.drop(request)
+    return True
+
+
+def _terminate(station: WorkerView, request: Request, number: signals.Signals) -> bool:
+    """End a run; one that is about to begin is ended when it does."""
+    request.terminated = number
+    tag, pool = request.delivery.tag, station.tools.pool
+    running = tag in pool.running_since()
+    if running and not pool.kill(tag, number):
+        request.terminated = None  # it has just ended
+        return False
+    log.info(
+        "Terminating %s (%s)",
+        request.id,
+        number.name,
+        extra={"event": "task_terminating", "task_id": request.id, "running": running, "pid": os.getpid()},
+    )
+    return True
+
+
+def _mark(station: WorkerView, ids: Iterable[str], ours: Iterable[Request]) -> None:
+    """Write REVOKED at once for those who wait for a result, unless the task has begun or ended somewhere."""
+    results, app = station.app.results, station.app
+    running = station.running()
+    begun = {request.id for request in ours if request.delivery.tag in running}
+    if isinstance(results, NoResults):
+        return
+    payload = exception_payload(TaskRevokedError("revoked"))
+    try:
+        for task_id in list(ids)[:_AT_ONCE]:
+            if task_id not in begun and (results.get(task_id) or {"status": PENDING})["status"] in _NOT_BEGUN:
+                app.store_state(task_id, REVOKED, payload)
+    except BeatdError as error:
+        log.warning("Cannot mark tasks as revoked: %s", error, extra={"event": "revoke_unmarked"})

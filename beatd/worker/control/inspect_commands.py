@@ -1,0 +1,245 @@
+"""Commands that only look: ``beatd inspect …``."""
+
+from __future__ import annotations
+
+import gc
+import io
+import os
+import platform
+import resource
+import sys
+from collections import deque
+from collections.abc import Iterator
+from typing import Any
+
+import beatd
+from beatd import urls
+from beatd.exceptions import MessageError
+from beatd.redaction import censored
+from beatd.timestamps import from_ms
+from beatd.worker.control.inspect_format import broker_info, queue_info, request_info
+from beatd.worker.control.panel import WorkerView, command, truth
+from beatd.worker.messages import Delivery, headers_of
+from beatd.worker.request import Request
+
+_WAITING_SHOWN = 1_000
+"""Messages with an ETA are in the state store, perhaps a million of them: so many are shown, the soonest."""
+_PRIORITY = 6
+"""Of a timer in Celery's worker, in which messages with an ETA wait there."""
+
+
+@command("inspect")
+def ping(station: WorkerView, **_: Any) -> dict[str, str]:  # noqa: ARG001
+    """Ask whether they are there."""
+    return {"ok": "pong"}
+
+
+@command("inspect")
+def clock(station: WorkerView, **_: Any) -> dict[str, int]:
+    """Show the logical clock."""
+    return {"clock": station.lamport.value}
+
+
+@command("inspect")
+def stats(station: WorkerView, **_: Any) -> dict[str, Any]:
+    """Show what has been done, the pool, the broker, and the use of the system."""
+    pool, settings = station.tools.pool, station.settings
+    return {
+        "total": dict(station.totals),
+        "pid": os.getpid(),
+        "clock": str(station.lamport.value),
+        "uptime": int(station.app.clock.monotonic() - station.started),
+        "pool": {
+            "implementation": f"beatd.worker.pools:{type(pool).__name__}",
+            "max-concurrency": pool.size,
+            "processes": pool.pids(),
+            "max-tasks-per-child": settings.max_tasks_per_child or "N/A",
+            "put-guarded-by-semaphore": False,
+            "timeouts": [station.app.conf.task_soft_time_limit or 0, station.app.conf.task_time_limit or 0],
+        },
+        "broker": broker_info(station.url),
+        "prefetch_count": len(station.tools.requests) + pool.room(),
+        "rusage": _usage(),
+    }
+
+
+def _usage() -> dict[str, float]:
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    names = (
+        "utime stime maxrss ixrss idrss isrss minflt majflt nswap inblock oublock msgsnd msgrcv nsignals nvcsw nivcsw"
+    )
+    return {name: getattr(used, f"ru_{name}") for name in names.split()}
+
+
+@command("inspect", alias="dump_tasks", variadic="taskinfoitems", usage="[attribute …]")
+def registered(station: WorkerView, taskinfoitems: Any = None, builtins: bool = False, **_: Any) -> list[str]:
+    """List the tasks that they know, with attributes that are set."""
+    wanted = texts(taskinfoitems) or ["exchange", "routing_key", "rate_limit"]
+    names = [name for name in wanted if not name.startswith("_")]
+
+    def described(name: str) -> str:
+        task = station.app.tasks[name]
+        facts = [f"{each}={value}" for each in names if (value := getattr(task, each, None)) is not None]
+        return f"{name} [{' '.join(facts)}]" if facts else name
+
+    return [described(name) for name in sorted(station.app.tasks) if builtins or not name.startswith("celery.")]
+
+
+@command("inspect", alias="dump_active")
+def active(station: WorkerView, safe: Any = None, **_: Any) -> list[Any]:  # noqa: ARG001 - Celery's argument
+    """List the tasks that run now."""
+    return [
+        _described(station, tag, since) for tag, since in station.running().items() if tag in station.tools.requests
+    ]
+
+
+@command("inspect", alias="dump_reserved")
+def reserved(station: WorkerView, **_: Any) -> list[Any]:
+    """List the tasks that were taken and wait for a free process."""
+    running = station.running()
+    held = [request_info(station, request) for request in station.tools.held()]
+    return [_described(station, tag, None) for tag in list(station.tools.requests) if tag not in running] + held
+
+
+def _described(station: WorkerView, tag: int, since: float | None) -> Any:
+    began = None if since is None else station.app.clock.now_ms() / 1000 - since
+    return request_info(station, station.tools.requests[tag], tag=tag, began=began)
+
+
+@command("inspect", alias="dump_schedule")
+def scheduled(station: WorkerView, **_: Any) -> list[Any]:
+    """List the tasks that wait for their ETA, the soonest 1,000."""
+    return [
+        {
+            "eta": from_ms(due_ms).isoformat(),
+            "priority": _PRIORITY,
+            "request": request_info(station, request),
+        }
+        for request, due_ms in _waiting(station)
+    ]
+
+
+def _waiting(station: WorkerView) -> Iterator[tuple[Request, int]]:
+    for delivery, due_ms in station.tools.consumer.waiting(_WAITING_SHOWN):
+        if (request := _request(station, delivery)) is not None:
+            yield request, due_ms
+
+
+def _request(station: WorkerView, delivery: Delivery) -> Request | None:
+    """A message that waits, as a request; None for what is another app's."""
+    try:
+        headers = headers_of(delivery.raw)
+    except MessageError:
+        return None
+    task = station.app.tasks.get(headers.task)
+    return Request(delivery, headers, task) if task is not None else None
+
+
+@command("inspect", alias="dump_revoked")
+def revoked(station: WorkerView, **_: Any) -> list[str]:
+    """List the ids of revoked tasks."""
+    return station.revoked.ids()
+
+
+@command("inspect", variadic="ids", usage="[id …]")
+def query_task(station: WorkerView, ids: Any, **_: Any) -> dict[str, Any]:
+    """Say where tasks are: active, reserved or scheduled."""
+    wanted = {ids} if isinstance(ids, str) else {each for each in ids if isinstance(each, str)}
+    running = station.running()
+    found: dict[str, Any] = {}
+    for tag, request in list(station.tools.requests.items()):
+        if request.id in wanted:
+            state = "active" if tag in running else "reserved"
+            found[request.id] = [state, _described(station, tag, running.get(tag))]
+    for request in station.tools.held():
+        if request.id in wanted:
+            found.setdefault(request.id, ["reserved", request_info(station, request)])
+    if wanted - found.keys():
+        for request, _due in _waiting(station):
+            if request.id in wanted:
+                found.setdefault(request.id, ["scheduled", request_info(station, request)])
+    return found
+
+
+@command("inspect", alias="dump_conf", arguments=(("with_defaults", truth),), usage="[with_defaults]")
+def conf(station: WorkerView, with_defaults: bool = False, **_: Any) -> dict[str, Any]:
+    """Show the settings; what sounds secret is masked."""
+    settings = station.app.conf
+    return censored(dict(settings) if with_defaults else settings.changes())
+
+
+@command("inspect")
+def active_queues(station: WorkerView, **_: Any) -> list[Any]:
+    """List the queues that they take from."""
+    return [queue_info(name) for name in station.tools.consumer.queues()]
+
+
+@command("inspect")
+def report(station: WorkerView) -> dict[str, str]:
+    """Describe the installation, for bug reports."""
+    backend = station.app.conf.result_backend
+    settings = "\n".join(f"{name}: {value!r}" for name, value in sorted(conf(station).items()))
+    text = (
+        f"software -> beatd:{beatd.__version__} py:{platform.python_version()} imp:{platform.python_implementation()}\n"
+        f"platform -> system:{platform.system()} arch:{platform.machine()} kernel version:{platform.release()}\n"
+        f"settings -> transport:{broker_info(station.url)['transport']} "
+        f"results:{urls.shown(str(backend)) if backend else 'disabled'}\n\n{settings}\n"
+    )
+    return {"ok": text}
+
+
+_samples: deque[str] = deque(maxlen=100)
+
+
+@command("inspect")
+def memsample(station: WorkerView, **_: Any) -> str | None:  # noqa: ARG001
+    """Measure the memory that they use."""
+    used = _resident()
+    if used is not None:
+        _samples.append(used)
+    return used
+
+
+@command("inspect", arguments=(("samples", int),), usage="[samples]")
+def memdump(station: WorkerView, samples: int = 10, **_: Any) -> str:  # noqa: ARG001
+    """Show the last measurements, and one after a collection of garbage."""
+    out = io.StringIO()
+    print("- rss (sample):", file=out)
+    for sample in list(_samples)[-max(0, int(samples)) :]:
+        print(f"-    > {sample},", file=out)
+    gc.collect()
+    print(f"- rss (end): {_resident() or 'unknown'}.", file=out)
+    return out.getvalue()
+
+
+def _resident() -> str | None:
+    """The memory that is in use now; where the system does not say it, the most that ever was."""
+    try:
+        with open("/proc/self/statm", encoding="ascii") as statm:  # noqa: PTH123 - no path of ours
+            used = int(statm.read().split()[1]) * resource.getpagesize()
+    except (OSError, ValueError, IndexError):
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        used = peak if sys.platform == "darwin" else peak * 1024
+    return f"{used / 1024 / 1024:.2f}MB"
+
+
+@command("inspect", visible=False)
+def objgraph(station: WorkerView, num: int = 200, max_depth: int = 10, type: str = "Request") -> Any:  # noqa: A002
+    """Draw a graph of objects."""
+    raise NotImplementedError("beatd's worker draws no graphs of objects")
+
+
+@command("inspect", visible=False)
+def hello(station: WorkerView, from_node: str, revoked: Any = None, **_: Any) -> dict[str, Any] | None:
+    """Exchange what is revoked with a worker that has just started."""
+    if from_node == station.hostname:
+        return None
+    station.revoked.add(texts(revoked), station.app.clock.now_ms())
+    return {"revoked": station.revoked.ids(), "clock": station.lamport.forward()}
+
+
+def texts(value: Any) -> list[str]:
+    """The texts in a list, or the keys of a mapping, as workers of different versions send revoked ids."""
+    if isinstance(value, str):
+        return [value]
+    return [each for each in value if isinstance(each, str)] if isinstance(value, list | dict) else []

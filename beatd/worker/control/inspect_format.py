@@ -1,0 +1,132 @@
+"""The shapes in which workers describe requests, queues, their broker and their settings: Celery's, field by field."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from beatd.exceptions import MessageError
+from beatd.message import json_codec
+from beatd.message.protocol import open_envelope, safe_repr
+from beatd.urls import BrokerUrl, RedisUrl, is_amqp, is_redis, scheme_of
+from beatd.worker.control.panel import WorkerView
+from beatd.worker.request import Request
+
+
+def request_info(station: WorkerView, request: Request, *, tag: int | None = None, began: float | None = None) -> Any:
+    """A request as ``inspect active`` and the like show it. ``began`` is when it did (seconds since the epoch)."""
+    args, kwargs = _arguments(request)
+    return {
+        "id": request.id,
+        "name": request.name,
+        "args": args,
+        "kwargs": kwargs,
+        "type": request.headers.task,
+        "hostname": station.hostname,
+        "time_start": began,
+        "acknowledged": request.acknowledged,
+        "delivery_info": _delivery(request),
+        "worker_pid": station.tools.pool.pid_of(tag) if tag is not None and began is not None else None,
+    }
+
+
+def _arguments(request: Request) -> tuple[list[Any], dict[str, Any]]:
+    try:
+        match json_codec.loads(open_envelope(request.delivery.raw).body):
+            case [list() as args, dict() as kwargs, *_]:
+                return json_safe(args), json_safe(kwargs)
+    except MessageError:
+        pass  # it will be buried when it is its turn
+    return [], {}
+
+
+def _delivery(request: Request) -> dict[str, Any]:
+    try:
+        message = open_envelope(request.delivery.raw)
+    except MessageError:
+        return {}
+    info = message.properties.get("delivery_info") or {}
+    return {
+        "exchange": info.get("exchange") or "",
+        "routing_key": info.get("routing_key") or request.delivery.queue,
+        "priority": message.properties.get("priority"),
+        "redelivered": bool(message.headers.get("redelivered")),
+    }
+
+
+def queue_info(name: str) -> dict[str, Any]:
+    """A queue as ``inspect active_queues`` shows it: direct, durable, named like its exchange and its key."""
+    exchange = {
+        "name": name,
+        "type": "direct",
+        "arguments": None,
+        "durable": True,
+        "passive": False,
+        "auto_delete": False,
+        "delivery_mode": None,
+        "no_declare": False,
+    }
+    nothing = ("queue_arguments", "binding_arguments", "consumer_arguments")
+    limits = ("no_declare", "expires", "message_ttl", "max_length", "max_length_bytes", "max_priority")
+    return {
+        "name": name,
+        "exchange": exchange,
+        "routing_key": name,
+        **dict.fromkeys(nothing),
+        "durable": True,
+        "exclusive": False,
+        "auto_delete": False,
+        "no_ack": False,
+        "alias": None,
+        "bindings": [],
+        **dict.fromkeys(limits),
+    }
+
+
+def broker_info(url: str) -> dict[str, Any]:
+    """The broker as ``inspect stats`` shows it: without its password."""
+    scheme = scheme_of(url)
+    known = RedisUrl.parse(url) if is_redis(url) else BrokerUrl.parse(url) if is_amqp(url) else None
+    transport = scheme.removeprefix("py") or "redis"
+    secure = transport in {"rediss", "amqps"}
+    transport = transport.removesuffix("s") if secure else transport
+    host, port, virtual_host = _place(known)
+    return {
+        "hostname": host or "localhost",
+        "userid": known.username if known else None,
+        "virtual_host": virtual_host,
+        "port": port or _PORTS.get(transport),
+        "insist": False,
+        "ssl": secure,
+        "transport": transport,
+        "connect_timeout": 4,
+        "transport_options": {},
+        "login_method": "PLAIN" if transport.startswith("amqp") else None,
+        "uri_prefix": None,
+        "heartbeat": 0.0,
+        "failover_strategy": "round-robin",
+        "alternates": [],
+        "credential_provider": None,
+    }
+
+
+_PORTS = {"redis": 6379, "amqp": 5672}
+
+
+def _place(url: RedisUrl | BrokerUrl | None) -> tuple[str | None, int | None, str]:
+    """The host or socket, the port, and the database or virtual host."""
+    match url:
+        case BrokerUrl():
+            return *url.hosts[0], url.virtual_host
+        case RedisUrl():
+            host, port = url.sentinels[0] if url.sentinels else (url.path or url.host, url.port)
+            return host, port, str(url.database)
+    return None, None, ""
+
+
+def json_safe(value: Any) -> Any:
+    """The value, or its words if JSON cannot carry it."""
+    try:
+        json_codec.dumps(value)
+    except MessageError:
+        return safe_repr(value)
+    return value

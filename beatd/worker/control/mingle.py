@@ -1,0 +1,80 @@
+"""Meeting the other workers at the start: what they know to be revoked, and how late it is on their logical clocks."""
+
+from __future__ import annotations
+
+import logging
+import time
+import uuid
+from typing import Any
+
+from beatd.broker.bus import Bus, BusMessage, LamportClock, Names, addressed, command_body, wait_for
+from beatd.exceptions import BrokerError
+from beatd.worker.admission.revoked import RevokedSync
+from beatd.worker.control.inspect_commands import texts
+
+log = logging.getLogger("beatd.worker.control.mingling")
+
+_LISTEN_S = 2.0
+"""How long answers are taken."""
+_WAIT_S = 0.5
+"""How long the worker waits for the first of them where no state store remembers what is revoked."""
+
+
+class Mingle:
+    """One round, over a connection of its own that is closed after it."""
+
+    def __init__(self, bus: Bus, hostname: str, lamport: LamportClock, sharing: RevokedSync, names: Names) -> None:
+        self._bus = bus
+        self._hostname = hostname
+        self._lamport = lamport
+        self._sharing = sharing
+        self._names = names
+        self._over_at = 0.0
+
+    def start(self, *, wait: bool) -> None:
+        """Say hello; with ``wait`` listen for a moment."""
+        self._over_at = time.monotonic() + _LISTEN_S
+        oid = str(uuid.uuid4())
+        hello = command_body("hello", {"from_node": self._hostname, "revoked": self._sharing.ids()})
+        letter = BusMessage(hello, {"clock": self._lamport.forward(), "expires": 0})
+        try:
+            self._bus.connect(oid=oid)
+            self._bus.broadcast(addressed(letter, self._names, oid, str(uuid.uuid4())))
+        except BrokerError as error:
+            log.debug("No mingling: %s", error, extra={"event": "mingle_failed"})
+            self.stop()
+            return
+        if wait:
+            wait_for(self.files(), _WAIT_S)
+            self.turn()
+
+    def turn(self) -> bool:
+        """Take the answers that have come; false when it is over."""
+        if not self._over_at:
+            return False
+        try:
+            for letter in self._bus.replies(100):
+                self._learn(letter)
+        except BrokerError:
+            self._over_at = 0.0
+        if time.monotonic() >= self._over_at:
+            self.stop()
+            return False
+        return True
+
+    def files(self) -> list[int]:
+        return self._bus.files() if self._over_at else []
+
+    def stop(self) -> None:
+        """Hear no more."""
+        self._over_at = 0.0
+        self._bus.close()
+
+    def _learn(self, letter: BusMessage) -> None:
+        self._lamport.adjust(letter.headers.get("clock"))
+        answers: dict[Any, Any] = letter.body if isinstance(letter.body, dict) else {}
+        for node, answer in answers.items():
+            if node != self._hostname and isinstance(answer, dict):
+                self._lamport.adjust(answer.get("clock"))
+                self._sharing.learn(texts(answer.get("revoked")))
+                log.debug("Synchronized with %s", node, extra={"event": "mingled", "node": str(node)})

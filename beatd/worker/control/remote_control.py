@@ -1,0 +1,193 @@
+"""Remote control and events as a part of the worker's loop: one more connection to look after, nothing to wait for."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections import Counter
+from collections.abc import Callable
+
+from beatd.app.app import App
+from beatd.broker.bus import Bus, LamportClock, Names
+from beatd.exceptions import BrokerError
+from beatd.states import FAILURE
+from beatd.store.worker_state import RevokedStore
+from beatd.worker.admission.revoked import Revoked, RevokedSync
+from beatd.worker.admission.strategy import Decisions
+from beatd.worker.control.mingle import Mingle
+from beatd.worker.control.node import Node
+from beatd.worker.control.panel import WorkerHandles, WorkerView
+from beatd.worker.events import EventStream, Heartbeat, TaskEvents
+from beatd.worker.messages import MALFORMED, JobReport
+from beatd.worker.request import Request
+from beatd.worker.settings import WorkerSettings
+
+log = logging.getLogger("beatd.worker.control.remote")
+
+_COMMANDS_A_TURN = 20
+_RETRY_S = (1.0, 2.0, 5.0, 10.0, 30.0)
+_TEND_S = 5.0
+
+OpenBus = Callable[[], Bus | None]
+"""Makes a bus that is not connected yet; None for a broker that cannot broadcast."""
+
+
+class RemoteControl:
+    """The worker's ears and voice. No method raises, and none waits longer than for one call to the broker."""
+
+    def __init__(
+        self, app: App, settings: WorkerSettings, open_bus: OpenBus, names: Names, store: RevokedStore
+    ) -> None:
+        clock = app.clock
+        self.revoked = Revoked()
+        """Asked about each message."""
+        self._app = app
+        self._settings = settings
+        self._clock = clock
+        self._open_bus = open_bus
+        self._names = names
+        self._bus = open_bus()
+        self._online = False
+        self._failures = 0
+        self._retry_at = self._tend_at = -math.inf
+        self._lamport = LamportClock()
+        self._totals: Counter[str] = Counter()
+        self._stream = EventStream(settings.hostname, clock, self._lamport)
+        self.events = TaskEvents(self._stream, on=settings.task_events)
+        self._sharing = RevokedSync(self.revoked, store, clock)
+        self._mingling: Mingle | None = None
+        self._heart: Heartbeat | None = None
+        self._node: Node | None = None
+
+    def attach(self, tools: WorkerHandles) -> None:
+        """Become the remote control of a worker. To be called once, before everything else."""
+        self._heart = Heartbeat(
+            self._stream, self._clock, lambda: (len(tools.pool.running_since()), self._totals.total())
+        )
+        url = self._app.conf.broker_url
+        station = WorkerView(
+            app=self._app,
+            settings=self._settings,
+            tools=tools,
+            lamport=self._lamport,
+            revoked=self.revoked,
+            events=self.events,
+            totals=self._totals,
+            started=self._clock.monotonic(),
+            remember=self._sharing.remember,
+            beat=self._beat_now,
+            url=url if isinstance(url, str) else ";".join(url),
+        )
+        self._node = Node(station, self._lamport)
+
+    def start(self) -> None:
+        """Learn what is revoked before the first message is taken; come online."""
+        self._sharing.refresh()
+        if self._bus is None:
+            log.info("This broker cannot broadcast: no remote control", extra={"event": "control_unavailable"})
+            return
+        self.turn()
+        if self._online and (bus := self._open_bus()) is not None:
+            self._mingling = Mingle(bus, self._settings.hostname, self._lamport, self._sharing, self._names)
+            self._mingling.start(wait=not self._sharing.kept)
+
+    def turn(self) -> float:
+        """Answer who has asked, tell what has happened; returns the seconds until there is something to do again."""
+        waits = [self._sharing.tend()]
+        if self._mingling is not None and not self._mingling.turn():
+            self._mingling = None
+        if self._bus is not None and self._node is not None and self._heart is not None:
+            try:
+                waits.append(self._serve(self._bus, self._node, self._heart))
+            except BrokerError as error:
+                waits.append(self._lose(self._bus, error))
+            except Exception as error:  # a defect here must not be the end of a worker
+                log.exception("Remote control failed", extra={"event": "control_failed"})
+                waits.append(self._lose(self._bus, error))
+        return min(waits)
+
+    def files(self) -> list[int]:
+        """File descriptors that become readable when somebody asks."""
+        listening = self._bus.files() if self._bus is not None and self._online else []
+        return listening if self._mingling is None else [*listening, *self._mingling.files()]
+
+    def judged(self, verdicts: Decisions) -> None:
+        """Take note of what became of messages that have come in."""
+        if self.events.on:
+            self.events.received((*verdicts.run, *verdicts.waiting))
+            for delivery, state, error in verdicts.failed:
+                if state == FAILURE:
+                    self.events.unknown(delivery, error)
+            for request, reason in verdicts.revoked:
+                self.events.revoked(request, terminated=False, signum=None, expired=reason == "expired")
+
+    def reported(self, request: Request, report: JobReport) -> None:
+        """Take note of what the pool has said about a request."""
+        if not request.counted and report.state != MALFORMED:
+            request.counted = True
+            self._totals[request.name] += 1
+        if self.events.on:
+            self.events.reported(request, report)
+
+    def stop(self) -> None:
+        """Say goodbye, and disconnect."""
+        if self._mingling is not None:
+            self._mingling.stop()
+        if self._bus is not None:
+            try:
+                if self._online and self._heart is not None:
+                    self._stream.flush_all(self._bus)
+                    self._heart.stop(self._bus)
+            except BrokerError as error:
+                log.debug("Could not say goodbye: %s", error, extra={"event": "control_goodbye_failed"})
+            self._bus.close()
+        self._sharing.close()
+
+    def _serve(self, bus: Bus, node: Node, heart: Heartbeat) -> float:
+        now = self._clock.monotonic()
+        if not self._online:
+            if now < self._retry_at:
+                return self._retry_at - now
+            self._connect(bus, heart)
+        if now >= self._tend_at:
+            self._tend_at = now + _TEND_S
+            bus.tend()
+        next_beat = heart.beat(bus)
+        letters = bus.requests(_COMMANDS_A_TURN)
+        for letter in letters:
+            node.take(letter, bus)
+        flush_in = self._stream.flush_in()
+        if flush_in is not None and flush_in <= 0 and bus.listening:
+            self._stream.flush(bus)
+            flush_in = self._stream.flush_in()
+        if len(letters) == _COMMANDS_A_TURN:
+            return 0.0
+        return min(next_beat, math.inf if flush_in is None or not bus.listening else flush_in)
+
+    def _connect(self, bus: Bus, heart: Heartbeat) -> None:
+        bus.connect(node=self._settings.hostname if self._settings.remote_control else None)
+        heart.start(bus)
+        self._online = True
+        self._tend_at = self._clock.monotonic() + _TEND_S
+        if self._failures:
+            log.info("Remote control is back at %s", bus.place, extra={"event": "control_back"})
+        self._failures = 0
+
+    def _lose(self, bus: Bus, error: Exception) -> float:
+        """The connection is gone: tasks go on, a new one is tried after a while."""
+        bus.close()
+        self._online = False
+        pause = _RETRY_S[min(self._failures, len(_RETRY_S) - 1)]
+        self._failures += 1
+        self._retry_at = self._clock.monotonic() + pause
+        log.warning(
+            "Remote control away, trying again in %ss: %s",
+            pause,
+            error,
+            extra={"event": "control_lost", "attempt": self._failures},
+        )
+        return pause
+
+    def _beat_now(self) -> None:
+        if self._bus is not None and self._heart is not None:
+            self._heart.beat_now(self._bus)

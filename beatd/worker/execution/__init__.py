@@ -1,0 +1,1 @@
+"""Execution: a message's body decoded, its task called within limits, its outcome reported."""

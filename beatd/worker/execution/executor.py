@@ -1,0 +1,305 @@
+"""The executor: from a job to a report. Open the message, run the task, store and log its outcome. Runs inside the
+pools.
+
+The log has Celery's words, so that monitoring that reads Celery's log reads this one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import time
+from collections.abc import Callable
+from datetime import UTC, tzinfo
+from typing import Any, NamedTuple
+from zoneinfo import ZoneInfo
+
+from beatd import signals
+from beatd.app.app import App
+from beatd.app.callbacks import FollowUp, ended, failed
+from beatd.app.context import Context
+from beatd.app.task import Task
+from beatd.app.trace import Abandoned, ExceptionInfo, Outcome, run_task, run_task_async
+from beatd.exceptions import MessageError, TimeLimitExceeded
+from beatd.message.protocol import TaskMessage, open_envelope, safe_repr
+from beatd.states import FAILURE, IGNORED, READY_STATES, REJECTED, RETRY, STARTED, SUCCESS
+from beatd.store.result_document import document, exception_payload, named_error
+from beatd.timestamps import from_ms
+from beatd.worker.execution.call import Calling
+from beatd.worker.execution.callbacks import follow
+from beatd.worker.execution.decode import decode_body
+from beatd.worker.messages import KILLED, MALFORMED, Job, JobReport
+
+
+def log_outcome(log: logging.Logger, task: Task[..., Any], context: Context, outcome: Outcome, runtime: float) -> None:
+    """One line for the end of an attempt. Errors of kinds in ``task.throws`` are expected: no traceback for them."""
+    if outcome.state == SUCCESS and not log.isEnabledFor(logging.INFO):
+        return
+    name, task_id = context.shadow or task.name, context.id
+    extra = {"event": _EVENTS.get(outcome.state, "task_ended"), "task": task.name, "task_id": task_id}
+    extra["runtime"] = runtime  # type: ignore[assignment]
+    match outcome.state:
+        case "SUCCESS":
+            text = safe_repr(outcome.value)[: task.resultrepr_maxsize]
+            log.info("Task %s[%s] succeeded in %.6fs: %s", name, task_id, runtime, text, extra=extra)
+        case "RETRY":
+            log.info("Task %s[%s] retry: %s", name, task_id, outcome.value, extra=extra)
+        case "IGNORED":
+            log.info("Task %s[%s] ignored", name, task_id, extra=extra)
+        case "REJECTED":
+            log.warning("Task %s[%s] rejected: %s", name, task_id, outcome.value.reason, extra=extra)
+        case "FAILURE" if isinstance(outcome.value, tuple(task.throws)):
+            log.info("Task %s[%s] raised expected: %s", name, task_id, safe_repr(outcome.value), extra=extra)
+        case "FAILURE":
+            trace = f"\n{outcome.traceback}" if outcome.traceback else ""
+            text = safe_repr(outcome.value)
+            log.error("Task %s[%s] raised unexpected: %s%s", name, task_id, text, trace, extra=extra)
+
+
+def words(outcome: Outcome) -> str:
+    """A result, or the exception that ended an attempt, as it prints itself."""
+    value = outcome.value
+    return safe_repr(value.exc if outcome.state == RETRY else value)
+
+
+_EVENTS = {
+    SUCCESS: "task_succeeded",
+    FAILURE: "task_failed",
+    RETRY: "task_retried",
+    IGNORED: "task_ignored",
+    REJECTED: "task_rejected",
+}
+
+
+log = logging.getLogger("celery.app.trace")
+
+
+class Attempt(NamedTuple):
+    """A job whose message has been opened."""
+
+    job: Job
+    task: Task[..., Any]
+    context: Context
+
+
+class Executor:
+    """Runs the jobs of one app under one worker's name."""
+
+    def __init__(self, app: App, hostname: str) -> None:
+        self._app = app
+        self._hostname = hostname
+        self._largest: int = app.conf.message_max_bytes
+        self._largest_result: int = app.conf.result_max_bytes
+        self._is_extended: bool = app.conf.result_extended
+        self._zone: tzinfo = UTC if app.timezone == "UTC" else ZoneInfo(app.timezone)
+        self.tidy: Callable[[], None] | None = None
+        """Called after a task's function, to put right what it did to the process; set by the pool."""
+
+    def prepare(self, job: Job) -> Attempt | JobReport:
+        """Open the message: an attempt to :meth:`run`, or the report that there is nothing that could be run."""
+        try:
+            message = open_envelope(job.raw)
+            args, kwargs, embed = decode_body(message, self._largest)
+        except MessageError as error:
+            return JobReport(job.tag, MALFORMED, text=str(error))
+        task = self._app.tasks[message.headers["task"]]
+        try:
+            return Attempt(job, task, self._context(message, job, args, kwargs, embed))
+        except Exception as error:  # noqa: BLE001 - headers are the sender's: none of them may end this process
+            return JobReport(job.tag, MALFORMED, text=f"its headers cannot be used: {error!r}")
+
+    def run(self, attempt: Attempt, hard_limit: float | None = None) -> JobReport:
+        """Run to the end in this thread. Whatever happens is reported; raises only :class:`~beatd.app.trace.Abandoned`.
+
+        ``hard_limit`` (seconds) is for where nobody can end the run from outside.
+        """
+        started = time.perf_counter()
+        try:
+            outcome = run_task(attempt.task, attempt.context, Calling(attempt.job.soft_limit, hard_limit).here)
+            return self._report(*attempt, outcome, time.perf_counter() - started)
+        except Abandoned:
+            raise
+        except BaseException as error:  # noqa: BLE001
+            return self._defect(attempt, error, time.perf_counter() - started)
+
+    async def run_async(self, attempt: Attempt) -> JobReport:
+        """:meth:`run` in the event loop that is running. Raises ``CancelledError`` when this run is cancelled."""
+        started = time.perf_counter()
+        try:
+            outcome = await run_task_async(attempt.task, attempt.context, Calling(attempt.job.soft_limit).there)
+            return self._report(*attempt, outcome, time.perf_counter() - started)
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:  # noqa: BLE001
+            return self._defect(attempt, error, time.perf_counter() - started)
+
+    def __call__(self, job: Job, announce: Callable[[JobReport], object]) -> JobReport:
+        """Prepare and run one job; ``announce`` gets the report that it has begun, if the job asks for one."""
+        prepared = self.prepare(job)
+        if isinstance(prepared, JobReport):
+            return prepared
+        if job.announce:
+            announce(begun(job))
+        return self.run(prepared)
+
+    def _context(self, message: TaskMessage, job: Job, args: Any, kwargs: Any, embed: dict[str, Any]) -> Context:
+        info = dict(message.properties.get("delivery_info") or {})
+        info.setdefault("routing_key", job.queue)
+        info["priority"] = message.properties.get("priority")
+        info["redelivered"] = message.headers.get("redelivered")
+        return Context(
+            message.headers,
+            args=args,
+            kwargs=kwargs,
+            callbacks=embed.get("callbacks"),
+            errbacks=embed.get("errbacks"),
+            chain=embed.get("chain"),
+            chord=embed.get("chord"),
+            called_directly=False,
+            hostname=self._hostname,
+            delivery_info=info,
+            properties=message.properties,
+            correlation_id=message.properties.get("correlation_id"),
+            reply_to=message.properties.get("reply_to"),
+        )
+
+    def _report(self, job: Job, task: Task[..., Any], context: Context, outcome: Outcome, runtime: float) -> JobReport:
+        if self.tidy is not None:  # not before: its time is not the task's
+            self.tidy()
+        outcome, encoded = self._encoded(task, context, outcome)
+        if (error := self._follow(task, context, outcome)) is not None:
+            outcome, encoded = self._encoded(task, context, Outcome(FAILURE, error, ExceptionInfo(error)))
+        elif context.children and encoded is not None:
+            encoded = self._document(context, outcome)  # it names what was sent
+        log_outcome(log, task, context, outcome, runtime)
+        after = self._after(context, outcome)
+        requeue = outcome.state == REJECTED and bool(outcome.value.requeue)
+        text = KILLED if isinstance(outcome.value, TimeLimitExceeded) else ""
+        return JobReport(
+            job.tag,
+            outcome.state,
+            runtime,
+            encoded,
+            text=text,
+            requeue=requeue,
+            results=after.results,
+            parts=after.parts,
+            words=words(outcome) if job.describe else "",
+            trace=outcome.traceback if job.describe else None,
+        )
+
+    def _follow(self, task: Task[..., Any], context: Context, outcome: Outcome) -> Exception | None:
+        """Send what waits for a success; returns why that cannot be done: then the task has failed after all."""
+        if outcome.state != SUCCESS or not (context.callbacks or context.chain):
+            return None
+        return follow(self._app, task, context, outcome.value)
+
+    def _after(self, context: Context, outcome: Outcome) -> FollowUp:
+        """What the end of the task means to others, for the store; errbacks are called."""
+        if outcome.state == SUCCESS:
+            if not context.chord:
+                return _NOTHING
+            try:
+                return FollowUp([], ended(context, SUCCESS, outcome.value))
+            except MessageError as error:  # nobody stores it, but a chord wants it
+                return FollowUp([], ended(context, FAILURE, exception_payload(error)))
+        if outcome.state == FAILURE or (outcome.state == REJECTED and not outcome.value.requeue):
+            if not (context.chord or context.chain or context.errbacks):
+                return _NOTHING
+            after = failed(self._app, context, outcome.value, outcome.traceback)
+            own = ended(context, FAILURE, exception_payload(outcome.value))
+            return FollowUp(after.results, own + after.parts)
+        return _NOTHING
+
+    def _defect(self, attempt: Attempt, error: BaseException, runtime: float) -> JobReport:
+        """The report for an attempt that got out of hand after the task itself had ended."""
+        job, task, context = attempt
+        if self.tidy is not None:  # a hook may have closed what the log is written to
+            self.tidy()
+        log.error(
+            "Task %s[%s]: its end could not be written down",
+            task.name,
+            context.id,
+            exc_info=error,
+            extra={"event": "execution_failed", "task": task.name, "task_id": context.id},
+        )
+        facts = {"task_id": context.id, "args": context.args, "kwargs": context.kwargs, "request": context}
+        signals.task_internal_error.send(sender=task, exception=error, traceback=error.__traceback__, **facts)
+        payload = named_error(type(error).__name__, safe_repr(error), module="builtins")
+        return JobReport(job.tag, FAILURE, runtime, self._store(context, FAILURE, payload, None))
+
+    def _encoded(self, task: Task[..., Any], context: Context, outcome: Outcome) -> tuple[Outcome, bytes | None]:
+        """The outcome with the document to store, if one is; a result that JSON cannot carry is a failure."""
+        if not _is_stored(task, context, outcome):
+            return outcome, None
+        try:
+            encoded = self._document(context, outcome)
+            if len(encoded) <= self._largest_result:
+                return outcome, encoded
+            error = MessageError(f"{len(encoded)} bytes, more than result_max_bytes ({self._largest_result}) allows")
+        except Exception as failed:  # noqa: BLE001 - a result's or exception's own methods may do anything
+            error = failed if isinstance(failed, MessageError) else MessageError(safe_repr(failed))
+        if outcome.state in (SUCCESS, IGNORED):
+            payload = named_error("EncodeError", f"the result cannot be stored: {error}", module="kombu.exceptions")
+            return Outcome(FAILURE, error), self._store(context, FAILURE, payload, None)
+        kind = type(outcome.value)
+        payload = named_error(kind.__qualname__, safe_repr(outcome.value), module=kind.__module__)
+        return outcome, self._store(context, outcome.state, payload, None)
+
+    def _document(self, context: Context, outcome: Outcome) -> bytes:
+        state, value = outcome.state, outcome.value
+        if state == SUCCESS:
+            return self._store(context, state, value, None)
+        if state == REJECTED:
+            state = FAILURE
+        error = value.exc if state == RETRY else value
+        payload = exception_payload(error) if error is not None else exception_payload(value)
+        return self._store(context, state, payload, outcome.traceback)
+
+    def _store(self, context: Context, state: str, result: Any, traceback: str | None) -> bytes:
+        return document(
+            str(context.id),
+            state,
+            result,
+            traceback=traceback,
+            date_done=self._now() if state in READY_STATES else None,
+            children=[child.as_tuple() for child in context.children],
+            parent_id=context.parent_id,
+            group_id=context.group,
+            **self._extended(context),
+        )
+
+    def _now(self) -> str:
+        """The time in the app's zone, which is looked up once."""
+        return from_ms(self._app.clock.now_ms()).astimezone(self._zone).isoformat()
+
+    def _extended(self, context: Context) -> dict[str, Any]:
+        """What ``result_extended`` adds to results."""
+        if not self._is_extended:
+            return {}
+        return {
+            "name": context.task,
+            "args": context.args,
+            "kwargs": context.kwargs,
+            "worker": self._hostname,
+            "retries": context.retries,
+            "queue": (context.delivery_info or {}).get("routing_key"),
+        }
+
+
+_NOTHING = FollowUp([], [])
+
+
+def begun(job: Job) -> JobReport:
+    """The report that a job has begun, in this process."""
+    return JobReport(job.tag, STARTED, text=str(os.getpid()))
+
+
+def _is_stored(task: Task[..., Any], context: Context, outcome: Outcome) -> bool:
+    if outcome.state == IGNORED or (outcome.state == REJECTED and outcome.value.requeue):
+        return False
+    ignore = task.ignore_result if context.ignore_result is None else context.ignore_result
+    if not ignore:
+        return True
+    return outcome.state != SUCCESS and bool(task.store_errors_even_if_ignored)

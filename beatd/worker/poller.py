@@ -1,0 +1,36 @@
+"""How the worker's loop waits: for file descriptors, for a signal, or for time to pass, whichever is first."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+from collections.abc import Iterable
+
+
+class Poller:
+    """A ``poll`` with a pipe in it that :meth:`wake` writes to, so that no signal is missed between check and wait."""
+
+    def __init__(self) -> None:
+        self._awake, self._wake = os.pipe()
+        os.set_blocking(self._awake, False)
+        os.set_blocking(self._wake, False)
+
+    def wake(self) -> None:
+        """End the wait that is going on, or the next one. May be called from signal handlers and other threads."""
+        with contextlib.suppress(BlockingIOError):
+            os.write(self._wake, b"!")
+
+    def until(self, seconds: float, files: Iterable[int]) -> None:
+        """Wait until one of ``files`` is readable, :meth:`wake` is called, or ``seconds`` have passed."""
+        poll = select.poll()
+        for file in files:
+            poll.register(file, select.POLLIN)
+        poll.register(self._awake, select.POLLIN)
+        poll.poll(seconds * 1000)
+        with contextlib.suppress(BlockingIOError):
+            os.read(self._awake, 4096)
+
+    def sleep(self, seconds: float) -> None:
+        """Wait for ``seconds`` or :meth:`wake`."""
+        self.until(seconds, ())

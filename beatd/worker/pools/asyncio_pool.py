@@ -1,0 +1,191 @@
+"""The asyncio pool: ``async def`` tasks on one event loop, hundreds at a time; other tasks in threads beside it.
+
+The loop has a thread of its own, the worker's loop keeps its own: neither waits for the other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import inspect
+import os
+import signal
+import threading
+import time
+from collections import deque
+from collections.abc import Sequence
+from typing import Any
+
+from beatd.app.task import Task
+from beatd.states import STARTED
+from beatd.worker.execution.executor import Attempt, Executor, begun
+from beatd.worker.messages import KILLED, Job, JobReport
+from beatd.worker.pools.base import PrefetchWindow, ReportQueue
+from beatd.worker.pools.prefork_child import Streams
+from beatd.worker.pools.threads import ThreadGroup
+
+_DEEPEST = 8
+_LAST_S = 0.5
+"""How long cancelled tasks may take to clean up when the pool stops."""
+
+
+class AsyncioPool:
+    """At most ``size`` tasks at a time, coroutines and threads together."""
+
+    def __init__(self, size: int, execute: Executor) -> None:
+        self.size = size
+        self._execute = execute
+        self._reports = ReportQueue()
+        self._held: set[int] = set()
+        self._window = PrefetchWindow()
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._live, name="AsyncioPoolWorker", daemon=True)
+        # From here on: touched by the loop's thread only, but for looking.
+        self._crew = ThreadGroup(size, execute, self._threads_say)
+        self._waiting: deque[int] = deque()
+        self._queued: dict[int, Job] = {}
+        """By tag, what is to be run and was not withdrawn; the worker's thread puts in, either takes out."""
+        self._running: dict[int, float] = {}
+        self._tasks: dict[int, asyncio.Task[None] | None] = {}
+        """By tag; None for what runs in a thread."""
+
+    def start(self) -> None:
+        self._execute.tidy = Streams().mend
+        self._thread.start()
+
+    def room(self) -> int:
+        return max(0, self.size * min(self._window.depth, _DEEPEST) - len(self._held))
+
+    def submit(self, jobs: Sequence[Job]) -> None:
+        tags = [job.tag for job in jobs]
+        self._held.update(tags)
+        self._queued.update(zip(tags, jobs, strict=True))
+        self._loop.call_soon_threadsafe(self._accept, tags)
+
+    def files(self) -> list[int]:
+        return self._reports.files()
+
+    def collect(self) -> list[JobReport]:
+        reports = self._reports.take()
+        for report in reports:
+            if report.state != STARTED:
+                self._held.discard(report.tag)
+                self._window.observe(report.runtime)
+        return reports
+
+    def kill(self, tag: int, number: int = signal.SIGKILL) -> bool:  # noqa: ARG002 - no signal reaches a coroutine
+        since = self.running_since().get(tag)
+        if since is None:
+            return False
+        if self._running.pop(tag, None) is None and not self._crew.give_up(tag):
+            return False  # it has just ended
+        self._reports.say(JobReport(tag, KILLED, time.monotonic() - since))
+        self._loop.call_soon_threadsafe(self._abandon, tag)
+        return True
+
+    def running_since(self) -> dict[int, float]:
+        return {**self._running.copy(), **self._crew.running_since()}
+
+    def pids(self) -> list[int]:
+        return [os.getpid()]
+
+    def pid_of(self, tag: int) -> int | None:
+        return os.getpid() if tag in self.running_since() else None
+
+    def withdraw(self, tag: int) -> bool:
+        if self._queued.pop(tag, None) is None:
+            return False
+        self._held.discard(tag)
+        return True
+
+    def grow(self, by: int = 1) -> None:
+        self._resize(self.size + by)
+
+    def shrink(self, by: int = 1) -> None:
+        self._resize(max(1, self.size - by))
+
+    def abandon(self) -> None:
+        """Nothing runs in the worker's own thread."""
+
+    def stop(self, grace: float) -> None:
+        deadline = time.monotonic() + grace
+        while self._tasks and time.monotonic() < deadline:
+            time.sleep(0.005)
+        with contextlib.suppress(Exception):  # also a loop that a task keeps from turning: the process ends anyway
+            asyncio.run_coroutine_threadsafe(self._cancel_all(), self._loop).result(2 * _LAST_S)
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(_LAST_S)
+
+    # -- the loop's thread --------------------------------------------------------------------------------------------
+
+    def _live(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        self._loop.run_forever()
+
+    def _accept(self, tags: list[int]) -> None:
+        self._waiting.extend(tags)
+        self._fill()
+
+    def _fill(self) -> None:
+        while self._waiting and len(self._tasks) < self.size:
+            if (job := self._queued.pop(self._waiting.popleft(), None)) is not None:
+                self._begin(job)
+
+    def _begin(self, job: Job) -> None:
+        prepared = self._execute.prepare(job)
+        if isinstance(prepared, JobReport):
+            self._reports.say(prepared)
+        elif is_async(prepared.task):
+            self._running[job.tag] = time.monotonic()
+            self._tasks[job.tag] = self._loop.create_task(self._serve(prepared))
+        else:
+            self._tasks[job.tag] = None
+            self._crew.submit(job)
+
+    async def _serve(self, attempt: Attempt) -> None:
+        tag = attempt.job.tag
+        if attempt.job.announce:
+            self._reports.say(begun(attempt.job))
+        try:
+            report = await self._execute.run_async(attempt)
+        except asyncio.CancelledError:
+            return
+        if self._running.pop(tag, None) is not None:  # else it was given up meanwhile, and reported
+            self._reports.say(report)
+            self._leave(tag)
+
+    def _threads_say(self, report: JobReport) -> None:
+        """Called by the crew's threads."""
+        self._reports.say(report)
+        if report.state != STARTED:
+            self._loop.call_soon_threadsafe(self._leave, report.tag)
+
+    def _leave(self, tag: int) -> None:
+        self._tasks.pop(tag, None)
+        if self._waiting:
+            self._fill()
+
+    def _abandon(self, tag: int) -> None:
+        """Cancel a task that was given up; whether it obeys or not, others take its place."""
+        if (task := self._tasks.get(tag)) is not None:
+            task.cancel()
+        self._leave(tag)
+
+    def _resize(self, size: int) -> None:
+        self.size = size
+        self._loop.call_soon_threadsafe(self._crew.resize, size)
+        self._loop.call_soon_threadsafe(self._fill)
+
+    async def _cancel_all(self) -> None:
+        tasks = [task for task in self._tasks.values() if task is not None]
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks, timeout=_LAST_S)
+
+
+@functools.cache
+def is_async(task: Task[Any, Any]) -> bool:
+    """Whether calling the task gives a coroutine. One that hides it behind a decorator runs in a thread."""
+    return inspect.iscoroutinefunction(task.run)

@@ -1,0 +1,211 @@
+"""The third source beside a real server: in force within moments, through outages, and what is said about it."""
+
+import pytest
+
+from beatd import config
+from beatd.sources import RuntimeSource
+from beatd.store.client import connect
+from beatd.store.keys import Keys
+from beatd.store.runtime_entries import Pause, Runtime
+
+KEYS = Keys()
+TABLE = {"task": "tasks.add", "schedule": 30}
+
+
+@pytest.fixture
+def follow(tmp_path):
+    """``follow(url, "a")`` starts a source over a file with these entries; ``.entries`` are in force after what it
+    said, ``.amended`` is what it said."""
+    started = []
+
+    class Follower:
+        def __init__(self, url, *names):
+            entries = "".join(f'[beat_schedule.{name}]\ntask = "tasks.file"\nschedule = 60\n' for name in names)
+            (tmp_path / "beat.toml").write_text(entries)
+            self.config = config.load(tmp_path / "beat.toml")
+            self.entries = {}
+            self.amended = []
+            self.revision = None
+            self.orders = 0
+            self.source = RuntimeSource(
+                connect(url, timeout_ms=1_000),
+                KEYS,
+                self.config,
+                on_change=self.change,
+                on_amend=self.amend,
+                on_read=self.read,
+                on_order=self.ordered,
+            )
+            self.source.rebase(self.config)
+            self.source.start()
+            started.append(self.source)
+
+        def change(self, schedule):
+            self.entries = {entry.name: entry for entry in schedule.entries}
+
+        def amend(self, changes):
+            kept = {name: entry for name, entry in self.entries.items() if name not in changes.gone}
+            self.entries = {**kept, **changes.put}
+            self.amended.append(changes)
+
+        def read(self, revision):
+            self.revision = revision
+
+        def ordered(self):
+            self.orders += 1
+
+        @property
+        def enabled(self):
+            return {name: entry.policies.enabled for name, entry in self.entries.items()}
+
+    yield Follower
+    for source in started:
+        source.stop()
+
+
+@pytest.fixture
+def runtime(redis_url):
+    with connect(redis_url) as client:
+        yield Runtime(client, KEYS)
+
+
+def test_what_is_there_already_is_in_force_when_it_has_been_read(follow, runtime, redis_url, caplog):
+    caplog.set_level("INFO")
+    runtime.put("b", TABLE)
+    runtime.pause(["a"], Pause())
+    follower = follow(redis_url, "a")
+    assert follower.source.read.wait(10)
+    assert follower.enabled == {"a": False, "b": True}
+    assert follower.revision == 2
+    assert (follower.amended[-1].runtime, follower.amended[-1].paused) == (1, 1)
+    (record,) = [record for record in caplog.records if record.event.startswith("runtime")]
+    assert (record.event, record.entries, record.pauses, record.revision) == ("runtime_read", 1, 1, 2)
+
+
+def test_changes_are_in_force_within_moments(follow, runtime, redis_url, wait_until, caplog):
+    caplog.set_level("INFO")
+    follower = follow(redis_url, "a")
+    assert follower.source.read.wait(10)
+    runtime.put("b", TABLE)
+    wait_until(lambda: follower.enabled == {"a": True, "b": True})
+    runtime.pause(["a"], Pause())
+    wait_until(lambda: follower.enabled == {"a": False, "b": True})
+    runtime.resume(["a"])
+    runtime.remove("b")
+    wait_until(lambda: follower.enabled == {"a": True})
+    said = [record.getMessage() for record in caplog.records if record.event == "runtime_changed"]
+    assert said[:2] == ["Runtime changes: +b", "Runtime changes: paused a"]
+    assert "resumed a" in "".join(said[2:])
+    assert "−b" in "".join(said[2:])
+
+
+def test_a_pause_between_two_looks_is_noticed(follow, runtime, redis_url, wait_until):
+    follower = follow(redis_url, "a")
+    assert follower.source.read.wait(10)
+    with connect(redis_url) as client, client.pipeline() as pipeline:
+        keys = KEYS.runtime()
+        for revision in (1, 2):  # paused, and resumed, at one go
+            pipeline.hset(keys.revision, "number", revision)
+            pipeline.zadd(keys.changes, {"a": revision})
+        pipeline.publish(KEYS.wake, "changed")
+        pipeline.execute()
+    wait_until(lambda: follower.amended)
+    ((name, entry),) = follower.amended[0].put.items()
+    assert (name, entry) == ("a", follower.config.entries[0]), "the leader is to look at it anew"
+
+
+def test_orders_are_heard(follow, redis_url, wait_until):
+    follower = follow(redis_url)
+    assert follower.source.read.wait(10)
+    before = follower.orders
+    with connect(redis_url) as client:
+        client.publish(KEYS.wake, "ordered")
+    wait_until(lambda: follower.orders > before)
+
+
+def test_other_files_keep_what_the_store_adds(follow, runtime, redis_url, tmp_path):
+    runtime.put("b", TABLE)
+    follower = follow(redis_url, "a")
+    assert follower.source.read.wait(10)
+    (tmp_path / "beat.toml").write_text('[beat_schedule.c]\ntask = "tasks.file"\nschedule = 60\n')
+    follower.source.rebase(config.load(tmp_path / "beat.toml"))
+    assert set(follower.enabled) == {"b", "c"}
+
+
+def test_what_is_wrong_is_said_once_and_the_others_go_on(follow, runtime, redis_url, wait_until, caplog):
+    follower = follow(redis_url, "a")
+    assert follower.source.read.wait(10)
+    runtime.put("bad", {"task": "tasks.add"})
+    runtime.put("a", TABLE)
+    runtime.put("good", TABLE)
+    wait_until(lambda: "good" in follower.enabled)
+    runtime.put("more", TABLE)
+    wait_until(lambda: "more" in follower.enabled)
+    (broken,) = [record for record in caplog.records if record.event == "runtime_entry_broken"]
+    assert (broken.entry, broken.key) == ("bad", "{beatd}:schedules")
+    assert "runtime:bad: beat_schedule.bad: schedule is missing" in broken.getMessage()
+    (overruled,) = [record for record in caplog.records if record.event == "entry_overruled"]
+    assert overruled.entry == "a"
+    assert set(follower.enabled) == {"a", "good", "more"}
+
+
+def test_of_very_many_faults_the_first_are_said(follow, redis_url, caplog):
+    with connect(redis_url) as client:
+        client.hset(KEYS.runtime().schedules, mapping={f"n{number}": "[]" for number in range(500)})
+        client.hset(KEYS.runtime().revision, mapping={"number": 500, "began": 1})
+    assert follow(redis_url).source.read.wait(10)
+    events = [record.event for record in caplog.records]
+    assert (events.count("runtime_entry_broken"), events.count("runtime_entries_broken")) == (100, 1)
+
+
+def test_while_the_store_is_away_what_it_said_last_holds(follow, start_server, wait_until, caplog):
+    caplog.set_level("INFO")
+    server = start_server("--appendonly", "yes")
+    with connect(server.url) as client:
+        Runtime(client, KEYS).put("b", TABLE)
+    follower = follow(server.url, "a")
+    assert follower.source.read.wait(10)
+    server.kill()
+    wait_until(lambda: any(record.event == "runtime_unreadable" for record in caplog.records))
+    assert set(follower.enabled) == {"a", "b"}
+    server.start()
+    with connect(server.url) as client:
+        Runtime(client, KEYS).put("c", TABLE)
+    wait_until(lambda: set(follower.enabled) == {"a", "b", "c"}, timeout=20)
+    assert any(record.event == "runtime_readable" for record in caplog.records)
+
+
+def test_entries_that_a_flush_took_are_gone_and_it_is_said(
+    follow, runtime, redis_server, redis_url, wait_until, caplog
+):
+    runtime.put("b", TABLE)
+    follower = follow(redis_url, "a")
+    assert follower.source.read.wait(10)
+    redis_server.flush()
+    wait_until(lambda: set(follower.enabled) == {"a"})
+    wait_until(lambda: any(record.event == "runtime_went_back" for record in caplog.records))
+
+
+def test_a_store_that_refuses_keeps_nobody_waiting(follow, redis_url, wait_until, caplog):
+    with connect(redis_url) as client:
+        client.set(KEYS.runtime().schedules, "mine")
+        follower = follow(redis_url, "a")
+        assert follower.source.read.wait(10)
+        wait_until(lambda: any("schedules" in record.getMessage() for record in caplog.records))
+        client.delete(KEYS.runtime().schedules)
+        Runtime(client, KEYS).put("b", TABLE)
+        wait_until(lambda: set(follower.enabled) == {"a", "b"}, timeout=20)
+
+
+def test_ten_thousand_entries(follow, runtime, redis_url, wait_until):
+    with connect(redis_url) as client:
+        tables = {f"n{number}": f'{{"task": "t", "schedule": 30, "args": [{number}]}}' for number in range(10_000)}
+        client.hset(KEYS.runtime().schedules, mapping=tables)
+        client.hset(KEYS.runtime().revision, mapping={"number": 10_000, "began": 1})
+    follower = follow(redis_url)
+    assert follower.source.read.wait(30)
+    assert follower.amended[-1].runtime == len(follower.entries) == 10_000
+    runtime.remove("n77")
+    wait_until(lambda: follower.amended[-1].runtime == 9_999)
+    assert (follower.amended[-1].put, follower.amended[-1].gone) == ({}, {"n77"}), "only what has changed is said"
+    assert len(follower.entries) == 9_999

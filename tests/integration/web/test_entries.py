@@ -1,0 +1,49 @@
+"""The entries of the page follow the files, and a mistake hides none of them."""
+
+import pytest
+
+from beatd import config
+from beatd.clock import SystemClock
+from beatd.exceptions import ConfigError
+from beatd.web.entries import EntryListing
+
+ENTRY = '[beat_schedule.{}]\ntask = "t"\nschedule = "1m"\n'
+
+
+@pytest.fixture
+def plan(tmp_path):
+    path = tmp_path / "beat.toml"
+    path.write_text(ENTRY.format("one"))
+    plan = EntryListing(path, lambda: config.load(path, env={}), SystemClock())
+    plan.first()
+    plan.start()
+    yield plan
+    plan.stop()
+
+
+def names(plan):
+    return [entry.name for entry in plan.listing.entries]
+
+
+def test_an_edit_is_shown(plan, wait_until):
+    before = plan.listing.digest
+    plan.path.write_text(ENTRY.format("two") + ENTRY.format("One"))
+    wait_until(lambda: names(plan) == ["One", "two"], what="the new entries")
+    assert plan.listing.digest != before
+
+
+def test_faults_are_kept_until_they_are_mended(plan, wait_until, caplog):
+    plan.path.write_text("[beat_schedule.one]\n")
+    wait_until(lambda: plan.faults, what="the faults")
+    assert names(plan) == ["one"]
+    assert [record.event for record in caplog.records if record.name == "beatd.web"] == ["config_broken"]
+    plan.path.write_text(ENTRY.format("one"))
+    wait_until(lambda: not plan.faults, what="the end of the faults")
+    assert names(plan) == ["one"]
+
+
+def test_a_file_that_is_broken_at_first_is_refused(tmp_path):
+    path = tmp_path / "beat.toml"
+    path.write_text("[beat_schedule.one]\n")
+    with pytest.raises(ConfigError, match="one"):
+        EntryListing(path, lambda: config.load(path, env={}), SystemClock()).first()

@@ -1,0 +1,187 @@
+"""From options to messages and routes; signatures; stored results."""
+
+from __future__ import annotations
+
+import json
+import sys
+import uuid
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from beatd import App, Signature, exceptions
+from beatd.app.message_options import message_for, new_id
+from beatd.app.routing import route_for
+from beatd.broker.redis import queue_key, queue_keys
+from beatd.exceptions import MessageError
+from beatd.message import json_codec
+from beatd.store.result_document import document, exception_from, exception_payload
+
+NOW = datetime(2026, 1, 1, 12, 0, tzinfo=UTC)
+
+
+def message(zone="UTC", **options):
+    return message_for("tasks.add", (1, 2), {"z": 3}, options, now=NOW, timezone=zone)
+
+
+def test_a_message_has_all_of_celerys_headers():
+    sent = message(task_id="the-id", priority=6, time_limit=20, soft_time_limit=10, headers={"tenant": "a"})
+    headers = sent.headers
+    assert (headers["id"], headers["root_id"], headers["task"]) == ("the-id", "the-id", "tasks.add")
+    assert headers["timelimit"] == [20, 10]
+    assert headers["tenant"] == "a"
+    assert (headers["argsrepr"], headers["kwargsrepr"]) == ("(1, 2)", "{'z': 3}")
+    assert headers["origin"].startswith("gen")
+    assert sent.properties["priority"] == 6
+    embed = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
+    assert json_codec.loads(sent.body) == [[1, 2], {"z": 3}, embed]
+
+
+def test_a_fresh_id_is_a_random_uuid():
+    for _ in range(50):
+        found = uuid.UUID(task_id := new_id())
+        assert (found.version, found.variant, str(found)) == (4, uuid.RFC_4122, task_id)
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (90, "2026-01-01T12:01:30+00:00"),
+        (timedelta(hours=1), "2026-01-01T13:00:00+00:00"),
+        (datetime(2026, 6, 1, tzinfo=UTC), "2026-06-01T00:00:00+00:00"),
+        (datetime(2026, 6, 1), "2026-06-01T00:00:00+04:00"),
+        ("2026-06-01T00:00:00+00:00", "2026-06-01T00:00:00+00:00"),
+    ],
+)
+def test_expiry_becomes_an_absolute_time(value, expected):
+    assert message("Asia/Baku", expires=value).headers["expires"] == expected
+
+
+def test_expiry_is_also_the_transports_time_to_live():
+    assert message(expires=90).properties["expiration"] == "90000"
+    assert message(expires=-5).properties["expiration"] == "0"
+    assert "expiration" not in message().properties
+
+
+def test_a_countdown_becomes_an_eta():
+    assert message(countdown=10).headers["eta"] == "2026-01-01T12:00:10+00:00"
+    assert message().headers["eta"] is None
+
+
+def test_a_time_that_is_none_is_refused():
+    with pytest.raises(MessageError, match="expires='soon'"):
+        message(expires="soon")
+
+
+@pytest.mark.parametrize(
+    ("options", "routes", "expected"),
+    [
+        ({}, None, ("celery", "", None)),
+        ({"queue": "a"}, None, ("a", "", None)),
+        ({"exchange": "x", "routing_key": "k"}, None, ("k", "x", "k")),
+        ({}, {"tasks.*": {"queue": "b"}}, ("b", "", None)),
+        ({}, [("other.*", "c"), ("tasks.add", "d")], ("d", "", None)),
+        ({}, lambda name, *_: {"queue": name}, ("tasks.add", "", None)),
+        ({"queue": "a"}, {"tasks.*": "b"}, ("a", "", None)),
+    ],
+)
+def test_routes(options, routes, expected):
+    conf = App("x", task_routes=routes).conf
+    assert tuple(route_for("tasks.add", (), {}, options, conf))[:3] == expected
+
+
+@pytest.mark.parametrize(
+    ("priority", "key"),
+    [(None, "q"), (-1, "q"), (0, "q"), (2, "q"), (3, "q\x06\x163"), (5, "q\x06\x163"), (9, "q\x06\x169")],
+)
+def test_priorities_choose_among_four_lists(priority, key):
+    assert queue_key("q", priority) == key
+
+
+def test_the_highest_priority_list_comes_first():
+    assert queue_keys("q") == ["q", "q\x06\x163", "q\x06\x166", "q\x06\x169"]
+
+
+def test_the_list_of_a_priority_is_the_one_that_kombu_uses():
+    from kombu.transport.redis import Channel
+
+    class Bare(Channel):
+        def __init__(self):
+            pass
+
+    channel = Bare()
+    for priority in range(10):
+        assert queue_key("q", priority) == channel._q_for_pri("q", channel.priority(priority))
+
+
+def test_a_signature_is_its_own_json():
+    app = App("x")
+    task = app.task(name="tasks.add")(lambda x, y: x + y)
+    signature = task.s(1, y=2).set(queue="q")
+    restored = Signature(json.loads(json.dumps(signature)), app=app)
+    assert dict(restored) == {
+        "task": "tasks.add",
+        "args": [1],
+        "kwargs": {"y": 2},
+        "options": {"queue": "q"},
+        "subtask_type": None,
+        "immutable": False,
+    }
+    assert repr(restored) == "tasks.add(1, y=2)"
+    assert restored() == 3
+
+
+def test_an_immutable_signature_takes_no_more_arguments():
+    app = App("x")
+    task = app.task(name="tasks.add")(lambda x, y: x + y)
+    assert task.si(1, 2).clone((9,)).args == (1, 2)
+    assert task.s(2).clone((1,)).args == (1, 2)
+
+
+class OwnError(Exception):
+    def __init__(self, one, two):
+        super().__init__(one, two)
+
+
+@pytest.mark.parametrize(
+    "error", [ValueError("boom", 7), KeyError("k"), OwnError(1, 2), exceptions.SoftTimeLimitExceeded(3)]
+)
+def test_exceptions_come_back_as_themselves(error):
+    restored = exception_from(json.loads(json.dumps(exception_payload(error))))
+    assert type(restored) is type(error)
+    assert restored.args == error.args
+
+
+@pytest.mark.parametrize(
+    ("name", "module"),
+    [
+        ("NotRegistered", "celery.exceptions"),
+        ("MaxRetriesExceededError", "celery.exceptions"),
+        ("TaskRevokedError", "celery.exceptions"),
+        ("TimeLimitExceeded", "billiard.exceptions"),
+        ("WorkerLostError", "billiard.exceptions"),
+    ],
+)
+def test_beatds_exceptions_are_stored_as_celerys(name, module):
+    payload = exception_payload(getattr(exceptions, name)("x"))
+    assert (payload["exc_type"], payload["exc_module"]) == (name, module)
+
+
+def test_an_unknown_exception_keeps_its_name():
+    restored = exception_from({"exc_type": "Odd", "exc_message": ["x"], "exc_module": "nowhere"})
+    assert type(restored).__name__ == "Odd"
+    assert restored.args == ("x",)
+
+
+def test_arguments_that_json_cannot_carry_are_described():
+    assert exception_payload(ValueError(sys))["exc_message"] == [repr(sys)]
+
+
+def test_a_stored_result_cannot_call_functions():
+    with pytest.raises(MessageError, match="no exception class"):
+        exception_from({"exc_type": "system", "exc_message": ["true"], "exc_module": "os"})
+
+
+def test_a_document_begins_with_its_status():
+    """The script that stores results looks there for a SUCCESS that must not be overwritten."""
+    assert document("id", "SUCCESS", 5).startswith(b'{"status":"SUCCESS"')

@@ -1,0 +1,77 @@
+"""The cells of the history: what is written is read, and what nobody wrote is no record."""
+
+import uuid
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from beatd.model import manual_run_id, run_id
+from beatd.store import history
+from beatd.store.history import CELL, Cells, Record
+
+DUE = 1_790_000_000_000
+moments = st.integers(0, 2**47)
+
+
+@given(due=moments, jitter=st.integers(0, 2**32 - 1), late=st.integers(0, 2**32 - 1))
+def test_a_run_that_was_sent_is_read_as_it_was_written(due, jitter, late):
+    raw = history.run_cell(history.SENT, due, due + jitter, due + jitter + late)
+    assert len(raw) == CELL
+    [record] = history.read("a", raw)
+    assert record == Record("a", "scheduled", due, due + jitter + late, late, run_id("a", due))
+
+
+@pytest.mark.parametrize("reason", history.REASONS)
+def test_a_run_that_was_skipped_is_counted_by_its_reason(reason):
+    raw = history.skipped(reason, DUE, DUE + 5, DUE + 7)
+    assert raw[CELL:] == reason.encode()
+    assert list(history.read("a", raw[:CELL])) == [Record("a", "skipped", DUE, DUE + 7, 2, reason=reason)]
+
+
+@given(after=moments, before=moments)
+def test_missed_runs_are_a_stretch_of_time(after, before):
+    assert list(history.read("a", history.missed(after, before))) == [Record("a", "missed", after, before)]
+
+
+def test_a_run_that_was_asked_for_has_its_own_id():
+    own = manual_run_id("a", "request")
+    raw = history.by_hand(history.TRIGGERED, DUE, DUE + 1, own) + history.by_hand(history.BACKFILLED, DUE, DUE + 2)
+    backfilled, triggered = history.read("a", raw)
+    assert (triggered.kind, triggered.run_id) == ("triggered", own)
+    assert (backfilled.kind, backfilled.run_id) == ("backfilled", run_id("a", DUE))
+
+
+def test_an_id_whose_run_was_cut_off_is_no_record():
+    raw = history.by_hand(history.TRIGGERED, DUE, DUE, str(uuid.uuid4()))
+    assert list(history.read("a", raw[CELL:])) == []
+
+
+def test_how_a_run_ended_is_the_end_of_its_cell():
+    raw = history.run_cell(history.SENT, DUE, DUE, DUE)
+    end = history.end("FAILURE", 1_234)
+    [record] = history.read("a", raw[: -len(end)] + end)
+    assert (record.outcome, record.runtime_ms) == ("FAILURE", 1_234)
+
+
+def test_late_is_counted_from_a_second_on():
+    cells = Cells()
+    assert cells.sent(DUE, DUE + 10, DUE + 1_009)[CELL:] == b""
+    assert cells.sent(DUE, DUE + 10, DUE + 1_010)[CELL:] == b"late"
+
+
+def test_the_runs_of_a_herd_share_their_cell():
+    cells = Cells()
+    assert cells.sent(DUE, DUE, DUE) is cells.sent(DUE, DUE, DUE)
+
+
+def test_a_clock_that_went_back_makes_nothing_early():
+    [record] = history.read("a", history.run_cell(history.SENT, DUE, DUE, DUE - 5_000))
+    assert record.late_ms == 0
+
+
+@given(noise=st.binary(max_size=70), tail=st.integers(0, 3))
+def test_reading_stops_at_what_nobody_can_read(noise, tail):
+    good = history.run_cell(history.SENT, DUE, DUE, DUE) * tail
+    found = list(history.read("a", noise + good))
+    assert found[:tail] == list(history.read("a", good))

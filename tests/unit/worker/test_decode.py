@@ -1,0 +1,124 @@
+"""Opening messages: every kind that nobody can run is named, and what is only odd is run."""
+
+from __future__ import annotations
+
+import bz2
+import functools
+import gzip
+import json
+import lzma
+import re
+import zlib
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from beatd import App
+from beatd.exceptions import MessageError
+from beatd.message.compression import decompress
+from beatd.worker.admission.revoked import Revoked
+from beatd.worker.admission.strategy import Strategy
+from beatd.worker.execution.executor import Executor
+from beatd.worker.messages import MALFORMED, Delivery, Job
+from tests.malformed import KINDS, LIMIT, REDIS_KINDS, REDIS_RUNNABLE, RUNNABLE
+
+quickly = settings(max_examples=60, deadline=None)
+
+ALL = {f"{name} (Redis)": kind for name, kind in REDIS_KINDS.items()} | {
+    name: (reason, message.on_redis()) for name, (reason, message) in KINDS.items()
+}
+
+
+@functools.cache
+def app() -> App:
+    made = App("x")
+    made.conf.message_max_bytes = LIMIT
+    made.task(name="proj.mark")(lambda name, *rest, **more: name)
+    made.finalize()
+    return made
+
+
+def judge(raw: bytes, now_ms: int = 1_700_000_000_000):
+    return Strategy(app(), Revoked()).judge([Delivery(1, "celery", raw)], now_ms)
+
+
+def opened(raw: bytes) -> str | list:
+    """Why it cannot be run, or the arguments that it runs with."""
+    verdicts = judge(raw)
+    if verdicts.bury:
+        assert verdicts.bury[0][0].original == raw
+        return verdicts.bury[0][1]
+    (request,) = verdicts.run
+    prepared = Executor(app(), "me@here").prepare(Job(1, request.delivery.raw, "celery"))
+    if getattr(prepared, "state", "") == MALFORMED:
+        assert request.delivery.original == raw
+        return prepared.text
+    return prepared.context.args
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_what_nobody_can_run_is_named(name):
+    reason, raw = ALL[name]
+    found = opened(raw)
+    assert isinstance(found, str)
+    assert re.search(reason, found), found
+
+
+@pytest.mark.parametrize("name", [*RUNNABLE, *REDIS_RUNNABLE])
+def test_what_is_only_odd_is_run(name):
+    raw = REDIS_RUNNABLE[name] if name in REDIS_RUNNABLE else RUNNABLE[name].on_redis()
+    assert opened(raw)[0] == name
+
+
+@quickly
+@given(st.binary(max_size=300))
+def test_no_bytes_end_the_worker(raw):
+    assert len(judge(raw).bury) == 1
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+ODD = ("eta", "expires", "timelimit", "retries", "group", "root_id", "parent_id", "stamps", "shadow", "compression")
+OURS = ("children", "args", "headers", "get", "update", "origin", "lang", "redelivered", "beatd-entry")
+
+
+@quickly
+@given(st.dictionaries(st.sampled_from([*ODD, *OURS]), JSON, max_size=4), JSON)
+def test_no_header_and_no_body_end_the_worker(headers, body):
+    whole = {"headers": {**headers, "task": "proj.mark", "id": "1"}, "body": json.dumps(body)}
+    for request in judge(json.dumps({**whole, "content-type": "application/json"}).encode()).run:
+        Executor(app(), "me@here").prepare(Job(1, request.delivery.raw, "celery"))
+
+
+def test_times_of_protocol_1_are_in_utc_when_it_says_so():
+    body = {"task": "proj.mark", "id": "1", "eta": "2030-01-01T00:00:00", "utc": True}
+    raw = json.dumps({"headers": {}, "body": json.dumps(body), "content-type": "application/json"}).encode()
+    assert [due for _, due in judge(raw, 0).park] == [1_893_456_000_000]
+
+
+@pytest.mark.parametrize(
+    ("method", "pack"),
+    [("zlib", zlib.compress), ("gzip", gzip.compress), ("bzip2", bz2.compress), ("lzma", lzma.compress)],
+)
+class TestCompression:
+    @quickly
+    @given(content=st.binary(max_size=2_000))
+    def test_what_was_packed_comes_out(self, method, pack, content):
+        assert decompress(pack(content), method, 2_000) == content
+
+    def test_the_bound_is_exact(self, method, pack):
+        assert len(decompress(pack(b"x" * 1_000), method, 1_000)) == 1_000
+        with pytest.raises(MessageError, match="unpacks to more than 999 bytes"):
+            decompress(pack(b"x" * 1_000), method, 999)
+
+    @quickly
+    @given(cut=st.integers(1, 10))
+    def test_what_is_cut_off_is_noticed(self, method, pack, cut):
+        with pytest.raises(MessageError):
+            decompress(pack(b"some content " * 20)[:-cut], method, 10_000)

@@ -1,0 +1,179 @@
+"""From a job to a report."""
+
+from __future__ import annotations
+
+import json
+import logging
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from beatd import App
+from beatd.exceptions import Ignore, Reject
+from beatd.message import json_codec
+from beatd.message.protocol import TaskMessage, build, envelope
+from beatd.worker.execution.executor import Executor
+from beatd.worker.messages import Job
+from beatd.worker.pools.base import PrefetchWindow
+from beatd.worker.pools.prefork_child import Frames, frame
+
+
+@pytest.fixture
+def app() -> App:
+    return App("x")
+
+
+def run(app, task, *args, embed=None, **fields):
+    app.finalize()
+    message = build(task.name, "the-id", args, embed=embed, **fields)
+    return Executor(app, "me@here")(Job(1, envelope(message, queue="q"), "q"), print)
+
+
+def test_success(app, caplog):
+    caplog.set_level(logging.INFO)
+
+    @app.task(name="t")
+    def add(x, y):
+        return x + y
+
+    report = run(app, add, 2, 3)
+    assert (report.tag, report.state) == (1, "SUCCESS")
+    stored = json.loads(report.document)
+    assert stored.pop("date_done")
+    assert stored == {"status": "SUCCESS", "result": 5, "traceback": None, "children": [], "task_id": "the-id"}
+    assert caplog.records[0].getMessage().startswith("Task t[the-id] succeeded in 0.0")
+    assert caplog.records[0].getMessage().endswith("s: 5")
+
+
+def test_failure_has_the_users_traceback_only(app, caplog):
+    @app.task(name="t")
+    def boom():
+        raise ValueError("boom", 7)
+
+    stored = json.loads(run(app, boom).document)
+    assert stored["status"] == "FAILURE"
+    assert stored["result"] == {"exc_type": "ValueError", "exc_message": ["boom", 7], "exc_module": "builtins"}
+    assert "in boom" in stored["traceback"]
+    assert "beatd/app" not in stored["traceback"]
+    assert "Task t[the-id] raised unexpected: ValueError('boom', 7)" in caplog.text
+
+
+def test_expected_errors_are_logged_without_traceback(app, caplog):
+    caplog.set_level(logging.INFO)
+
+    @app.task(name="t", throws=(KeyError,))
+    def miss():
+        raise KeyError("x")
+
+    assert run(app, miss).state == "FAILURE"
+    assert caplog.messages == ["Task t[the-id] raised expected: KeyError('x')"]
+    assert caplog.records[0].levelno == logging.INFO
+
+
+def test_a_result_that_json_cannot_carry_is_a_failure(app):
+    @app.task(name="t")
+    def strange():
+        return object()
+
+    stored = json.loads(run(app, strange).document)
+    assert (stored["status"], stored["result"]["exc_type"]) == ("FAILURE", "EncodeError")
+    assert stored["result"]["exc_module"] == "kombu.exceptions"
+
+
+@pytest.mark.parametrize(
+    ("own", "message", "stored"),
+    [(False, None, True), (True, None, False), (True, False, True), (False, True, False)],
+)
+def test_the_message_decides_before_the_task_whether_a_result_is_stored(app, own, message, stored):
+    @app.task(name="t", ignore_result=own)
+    def one():
+        return 1
+
+    report = run(app, one, ignore_result=message)
+    assert (report.document is not None) is stored
+
+
+def test_errors_may_be_stored_all_the_same(app):
+    @app.task(name="t", ignore_result=True, store_errors_even_if_ignored=True)
+    def boom():
+        raise ValueError
+
+    assert run(app, boom).document is not None
+
+
+def test_ignore_stores_nothing(app):
+    @app.task(name="t")
+    def skip():
+        raise Ignore
+
+    report = run(app, skip)
+    assert (report.state, report.document) == ("IGNORED", None)
+
+
+@pytest.mark.parametrize(("requeue", "stored"), [(True, False), (False, True)])
+def test_reject_gives_the_message_back_or_fails(app, requeue, stored):
+    @app.task(name="t")
+    def refuse():
+        raise Reject("not today", requeue=requeue)
+
+    report = run(app, refuse)
+    assert report.requeue is requeue
+    assert (report.document is not None) is stored
+
+
+def test_the_request_knows_its_message(app):
+    @app.task(name="t", bind=True)
+    def who(self):
+        request = self.request
+        return [request.retries, request.hostname, request.delivery_info["routing_key"], request.headers]
+
+    stored = json.loads(run(app, who, retries=2, headers={"tenant": "a"}).document)
+    assert stored["result"] == [2, "me@here", "q", {"tenant": "a"}]
+
+
+BODIES = {
+    "two elements": [[], {}],
+    "text": "x",
+    "null": None,
+    "args no list": [{}, {}, {}],
+    "kwargs no dict": [[], [], {}],
+    "embed no dict": [[], {}, []],
+}
+
+
+@pytest.mark.parametrize("body", BODIES.values(), ids=BODIES.keys())
+def test_a_body_that_is_not_one_is_reported_as_malformed(app, body):
+    app.task(name="t")(lambda: None)
+    app.finalize()
+    headers = build("t", "the-id").headers
+    message = TaskMessage(headers=headers, body=json_codec.dumps(body))
+    report = Executor(app, "me")(Job(1, envelope(message, queue="q"), "q"), print)
+    assert (report.state, report.document) == ("MALFORMED", None)
+    assert report.text
+
+
+def test_bytes_that_are_no_base64_are_malformed(app):
+    app.task(name="t")(lambda: None)
+    app.finalize()
+    outer = json.loads(envelope(build("t", "the-id"), queue="q"))
+    outer["body"] = "%%%"
+    assert Executor(app, "me")(Job(1, json.dumps(outer).encode(), "q"), print).state == "MALFORMED"
+
+
+@given(st.lists(st.binary(max_size=200), max_size=20), st.integers(1, 64))
+def test_frames_come_out_as_they_went_in_however_they_are_cut(payloads, size):
+    stream = b"".join(map(frame, payloads))
+    frames = Frames()
+    pieces = [stream[start : start + size] for start in range(0, len(stream), size)]
+    assert [payload for piece in pieces for payload in frames.feed(piece)] == payloads
+
+
+def test_the_window_is_deep_for_short_tasks_and_one_for_long_ones():
+    window = PrefetchWindow()
+    assert window.depth == 1
+    for _ in range(200):
+        window.observe(0.0001)
+    assert window.depth == 64
+    window.observe(1.0)
+    assert window.depth == 1

@@ -1,0 +1,79 @@
+"""Who is to blame when a process or worker dies."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from beatd import App
+from beatd.message.protocol import build, envelope
+from beatd.store.keys import Keys
+from beatd.worker.admission.poison import DeathCounter, PoisonDetector
+from beatd.worker.consumers.envelope import count_death, mark_redelivered
+from beatd.worker.messages import Delivery, Headers, headers_of
+from beatd.worker.request import Request
+
+
+@pytest.fixture
+def suspects():
+    return PoisonDetector(DeathCounter(None, Keys()))
+
+
+@pytest.fixture
+def request_with():
+    app = App("x")
+
+    @app.task(name="t")
+    def task(): ...
+
+    app.finalize()
+
+    def make(tag, **headers):
+        return Request(Delivery(tag, "q", b""), Headers(f"id-{tag}", "t", **headers), app.tasks["t"])
+
+    return make
+
+
+def test_fresh_messages_are_not_suspected(suspects, request_with):
+    fresh = [request_with(1), request_with(2)]
+    assert suspects.sift(fresh) == (fresh, [], [])
+
+
+def test_one_at_a_time_gets_the_last_chance(suspects, request_with):
+    once, first, second, third = (
+        request_with(n, redelivered=True, deaths=deaths) for n, deaths in enumerate([1, 2, 2, 3], 1)
+    )
+    assert suspects.sift([once, first, second, third]) == ([once, first], [second], [third])
+    suspects.ended(first.delivery.tag)
+    assert suspects.sift([second]) == ([second], [], [])
+
+
+def test_without_a_header_arrivals_are_counted(suspects, request_with):
+    seen = [suspects.sift([request_with(7, redelivered=True)]) for _ in range(3)]
+    assert [[len(part) for part in parts] for parts in seen] == [[1, 0, 0], [1, 0, 0], [0, 0, 1]]
+
+
+def test_what_a_living_worker_gives_back_is_not_counted(suspects, request_with):
+    for _ in range(10):
+        request = request_with(7, redelivered=True)
+        assert suspects.sift([request])[0] == [request]
+        suspects.spared(request)
+        suspects.ended(7)
+
+
+def test_another_attempt_is_another_message(suspects, request_with):
+    for _ in range(2):
+        suspects.sift([request_with(7, redelivered=True)])
+    assert suspects.sift([request_with(7, redelivered=True, retries=1)])[0]
+
+
+def test_the_count_travels_with_the_message():
+    raw = envelope(build("t", "the-id", ()), queue="q")
+    assert headers_of(raw).deaths is None
+    back = mark_redelivered(raw)
+    assert (headers_of(back).redelivered, headers_of(back).deaths) == (True, 0)
+    again = mark_redelivered(count_death(count_death(back)))
+    assert headers_of(again).deaths == 2
+    assert json.loads(again)["body"] == json.loads(raw)["body"]
+    assert count_death(b"hello") == b"hello"
