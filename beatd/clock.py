@@ -1,13 +1,17 @@
-"""The one place where beatd looks at a clock.
+"""Clock: the only module that reads the host's clocks, and the back-off between attempts.
 
-Everything else is handed instants, or a :class:`Clock`; so tests need no sleeps and a whole year runs in seconds.
+Pure code is handed instants, services a :class:`Clock`; so tests need no sleeps and a whole year runs in seconds. Code that
+only bounds its own waiting (sockets, locks, child processes) imports :func:`monotonic` and :func:`sleep` from here.
 """
 
 from __future__ import annotations
 
 import threading
 import time
+from time import monotonic, perf_counter, sleep
 from typing import Protocol
+
+__all__ = ["Backoff", "Clock", "SystemClock", "monotonic", "perf_counter", "sleep"]
 
 
 class Clock(Protocol):
@@ -30,7 +34,33 @@ class SystemClock:
         return time.time_ns() // 1_000_000
 
     def monotonic(self) -> float:
-        return time.monotonic()
+        return monotonic()
 
     def wait(self, event: threading.Event, seconds: float) -> bool:
         return event.wait(seconds)
+
+
+class Backoff:
+    """Exponential back-off: the pauses between attempts at something that fails, in seconds.
+
+    The first pause is ``first``, each further one ``factor`` times as long, none longer than ``longest``. ``attempts`` is
+    the number of failures in a row, for log records.
+    """
+
+    def __init__(self, first: float, longest: float, *, factor: float = 2.0) -> None:
+        self._first = first
+        self._longest = longest
+        self._factor = factor
+        self._next = first
+        self.attempts = 0
+
+    def failed(self) -> float:
+        """Count a failure; returns the seconds to wait before the next attempt."""
+        self.attempts += 1
+        pause, self._next = self._next, min(self._next * self._factor, self._longest)
+        return pause
+
+    def succeeded(self) -> None:
+        """Begin again with the first pause."""
+        self._next = self._first
+        self.attempts = 0

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from beatd.app.current import current_app
 from beatd.app.result import AsyncResult, refuse_inside_a_task
+from beatd.clock import monotonic, sleep
 from beatd.exceptions import TimeoutError  # noqa: A004 - Celery's name, kept
 
 if TYPE_CHECKING:
@@ -45,10 +45,10 @@ class ResultSet:
         """
         if disable_sync_subtasks:
             refuse_inside_a_task()
-        deadline = None if timeout is None else time.monotonic() + timeout
+        deadline = None if timeout is None else monotonic() + timeout
         values = []
         for result in self._as_they_come():
-            left = None if deadline is None else max(0.0, deadline - time.monotonic())
+            left = None if deadline is None else max(0.0, deadline - monotonic())
             waiting: dict[str, Any] = {"interval": interval, "on_message": on_message, "on_interval": on_interval}
             value = result.get(timeout=left, propagate=propagate, disable_sync_subtasks=False, **waiting)
             if callback is not None:
@@ -65,9 +65,9 @@ class ResultSet:
             some = self.results[start : start + _AT_ONCE]
             waited = 0.0
             for result in some:
-                if time.monotonic() - waited > 0.01 and not result.is_known:
+                if monotonic() - waited > 0.01 and not result.is_known:
                     self.read(some)
-                    waited = time.monotonic()
+                    waited = monotonic()
                 yield result
 
     def read(self, results: Iterable[Any] | None = None) -> None:
@@ -154,7 +154,7 @@ class ResultSet:
 
     def iterate(self, timeout: float | None = None) -> Iterator[Any]:
         """The values, each as soon as it is there."""
-        deadline = None if timeout is None else time.monotonic() + timeout
+        deadline = None if timeout is None else monotonic() + timeout
         left = list(self.results)
         while left:
             self.read(left)
@@ -162,9 +162,9 @@ class ResultSet:
             left = [result for result in left if result not in done]
             yield from (result.get() for result in done)
             if not done:
-                if deadline is not None and time.monotonic() >= deadline:
+                if deadline is not None and monotonic() >= deadline:
                     raise TimeoutError("The operation timed out.")
-                time.sleep(0.02)
+                sleep(0.02)
 
     def __iter__(self) -> Iterator[Any]:
         return iter(self.results)

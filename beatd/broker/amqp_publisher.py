@@ -10,7 +10,6 @@ import contextlib
 import logging
 import os
 import threading
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import takewhile
@@ -33,6 +32,7 @@ from beatd.broker.publisher import (
     outgoing_message,
 )
 from beatd.broker.rights import explained
+from beatd.clock import monotonic, sleep
 from beatd.exceptions import BrokerError, BrokerRefused, MessageError
 from beatd.message.protocol import TaskMessage
 from beatd.urls import BrokerUrl
@@ -118,9 +118,9 @@ class ConfirmChannel:
         Raises as :meth:`deliver` does.
         """
         self._read(0)
-        deadline = time.monotonic() + PUBLISH_TIMEOUT
+        deadline = monotonic() + PUBLISH_TIMEOUT
         while self._blocked:
-            if (left := deadline - time.monotonic()) <= 0:
+            if (left := deadline - monotonic()) <= 0:
                 raise Blocked(_BLOCKED)
             self._read(left)
 
@@ -198,17 +198,17 @@ class ConfirmChannel:
     def _await_confirms(self) -> None:
         """Until nothing is under way; at most :data:`PUBLISH_TIMEOUT` without progress."""
         self._write()
-        begin = progress = time.monotonic()
+        begin = progress = monotonic()
         while self._under_way:
             before = len(self._under_way)
-            left = min(progress + PUBLISH_TIMEOUT, begin + _BATCH_TIMEOUT) - time.monotonic()
+            left = min(progress + PUBLISH_TIMEOUT, begin + _BATCH_TIMEOUT) - monotonic()
             if left <= 0 and self._blocked:
                 raise Blocked(_BLOCKED)
             if left <= 0:
                 raise TimeoutError(f"no confirmation of {len(self._under_way)} messages in time")
             self._read(left)
             if len(self._under_way) < before:
-                progress = time.monotonic()
+                progress = monotonic()
 
     def _read(self, seconds: float) -> None:
         try:
@@ -269,7 +269,7 @@ class AmqpPublisher:
                 if pause is None:
                     raise
                 log.warning("%s; trying again in %ss", error, pause, extra={"event": "publish_retrying"})
-                time.sleep(pause)
+                sleep(pause)
                 continue
             if refused:
                 raise BrokerError(f"broker {self._place}: {one}: {refused[0].reason}")

@@ -5,12 +5,12 @@ from __future__ import annotations
 import functools
 import logging
 import re
-import time
 from collections.abc import Mapping, Sequence
 
 from redis.exceptions import RedisError
 
 from beatd.broker.publisher import PAUSES, Address, OutgoingMessage, Refused, outgoing_message
+from beatd.clock import sleep
 from beatd.exceptions import BrokerError, BrokerRefused, StoreError, StoreRefused, StoreUnavailable
 from beatd.message.protocol import TaskMessage, envelope
 from beatd.store.client import connect, place_of, translate_errors, translated
@@ -60,7 +60,7 @@ class RedisPublisher:
                 if pause is None:
                     raise _as_brokers(error) from error
                 log.warning("%s; trying again in %ss", _as_brokers(error), pause, extra=_RETRYING)
-                time.sleep(pause)
+                sleep(pause)
             except StoreRefused as error:
                 raise _as_brokers(error) from error
         return None

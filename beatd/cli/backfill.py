@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -18,7 +17,7 @@ from beatd.cli.output import plural, print_json, read_moment
 from beatd.cli.trigger import in_words
 from beatd.client import Backfilled
 from beatd.client.runs import AT_MOST, RATE, RunClient
-from beatd.clock import SystemClock
+from beatd.clock import SystemClock, monotonic
 from beatd.exceptions import MessageError, RequestRefused
 from beatd.model import Overlap
 from beatd.schedules import zone
@@ -121,13 +120,13 @@ def _rate(text: str) -> float:
 @contextmanager
 def _progress(*, quiet: bool) -> Iterator[Callable[[int, int], object]]:
     """A bar on standard error, if that is a terminal and it takes long; a line now and then, if it is none."""
-    console, begun, said = Console(stderr=True), time.monotonic(), time.monotonic()
+    console, begun, said = Console(stderr=True), monotonic(), monotonic()
     with Progress(console=console, transient=True, disable=quiet or not console.is_terminal) as bar:
         task = bar.add_task("backfilling", total=None, visible=False)
 
         def show(done: int, total: int) -> None:
             nonlocal said
-            now = time.monotonic()
+            now = monotonic()
             if now - begun < _PATIENCE_S or not total:
                 return
             bar.update(task, completed=done, total=total, visible=True)

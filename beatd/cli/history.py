@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -14,6 +13,7 @@ from beatd import broker
 from beatd.cli.installation import Installation, chosen, hint, installation, is_glob
 from beatd.cli.output import plural, print_json, print_table
 from beatd.client.history import counts, facts
+from beatd.clock import monotonic, sleep
 from beatd.schedules import duration_text, zone
 from beatd.states import FAILURE, REJECTED, REVOKED
 from beatd.store.client import connect
@@ -39,11 +39,11 @@ def histories(place: Installation, result_backend: str | None) -> Iterator[Histo
 
 def await_ending(known: Histories, run_id: str, seconds: float) -> Ending | None:
     """How a run ended, when it has; ``None`` if it has not within so many seconds."""
-    until = time.monotonic() + seconds
-    while (ending := known.endings([run_id])[0]) is None and time.monotonic() < until:
-        time.sleep(min(_LOOK_S, max(until - time.monotonic(), 0.0)))
+    until = monotonic() + seconds
+    while (ending := known.endings([run_id])[0]) is None and monotonic() < until:
+        sleep(min(_LOOK_S, max(until - monotonic(), 0.0)))
     if ending is not None and ending.runtime_ms is None:  # the bundled worker stores a result first, then says the rest
-        time.sleep(_LOOK_S)
+        sleep(_LOOK_S)
         ending = known.endings([run_id])[0] or ending
     return ending
 

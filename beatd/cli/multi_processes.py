@@ -17,7 +17,6 @@ import stat
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from logging.handlers import WatchedFileHandler
@@ -27,6 +26,7 @@ from typing import Any
 import msgspec
 
 from beatd import signals
+from beatd.clock import monotonic, sleep
 from beatd.exceptions import ConfigError, Fault
 
 
@@ -241,9 +241,9 @@ def tell(pid: int, number: signal.Signals) -> bool:
 
 def wait_until(predicate: Callable[[], bool], seconds: float) -> bool:
     """Whether it became true in time."""
-    deadline = time.monotonic() + seconds
+    deadline = monotonic() + seconds
     while not predicate():
-        if time.monotonic() > deadline:
+        if monotonic() > deadline:
             return False
-        time.sleep(_LOOK_EVERY_S)
+        sleep(_LOOK_EVERY_S)
     return True

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import re
 import secrets
-import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from beatd.clock import monotonic, sleep
 from beatd.exceptions import MessageError, NobodyLeads, RequestRefused
 from beatd.message import json_codec
 from beatd.model import Overlap
@@ -170,17 +170,17 @@ class RunClient:
         timeout: float,
         progress: Progress,
     ) -> RequestReply:
-        until, looks = time.monotonic() + timeout, 0
+        until, looks = monotonic() + timeout, 0
         while answer is None or answer.state == "under_way":
             if answer is not None:
                 progress(answer.sent + sum(answer.left_out.values()), answer.total)
-            if time.monotonic() > until:
+            if monotonic() > until:
                 if answer is None and self._requests.withdraw(request_id):
                     raise NobodyLeads(f"{self._why(request.entry, timeout)}; the request was withdrawn")
                 if answer is not None and not self._alive():
                     raise NobodyLeads("no daemon is alive any more; the next one goes on with what is left")
-                until = time.monotonic() + _LEFT_ALONE_S
-            time.sleep(_LOOK_S[min(looks // 10, len(_LOOK_S) - 1)])
+                until = monotonic() + _LEFT_ALONE_S
+            sleep(_LOOK_S[min(looks // 10, len(_LOOK_S) - 1)])
             looks += 1
             answer = self._requests.answer(request_id) or answer
         return answer

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from beatd.clock import monotonic, sleep
 from beatd.exceptions import MessageError, StoreUnavailable
 from beatd.store.daemon_commands import subscribe
 from beatd.store.keys import Keys
@@ -43,7 +43,7 @@ def changes(client: redis.Redis, keys: Keys, *, timeout: float | None) -> Iterat
 
 
 def _follow(client: redis.Redis, keys: Keys, mirror: RuntimeReplica, timeout: float | None) -> Iterator[Change]:
-    heard_at = time.monotonic()
+    heard_at = monotonic()
     anew = False
     while True:
         try:
@@ -53,17 +53,17 @@ def _follow(client: redis.Redis, keys: Keys, mirror: RuntimeReplica, timeout: fl
                     anew = False
                     if before:
                         yield from _changes(before, mirror)
-                        heard_at = time.monotonic()
-                    left = LOOK_S if timeout is None else heard_at + timeout - time.monotonic()
+                        heard_at = monotonic()
+                    left = LOOK_S if timeout is None else heard_at + timeout - monotonic()
                     if left <= 0:
                         return
                     hear(min(left, LOOK_S))
         except StoreUnavailable as error:
-            if timeout is not None and time.monotonic() - heard_at >= timeout:
+            if timeout is not None and monotonic() - heard_at >= timeout:
                 raise
             log.warning("%s; trying again", error, extra={"event": "watch_interrupted"})
             anew = True
-            time.sleep(LOOK_S if timeout is None else min(LOOK_S, timeout / 4))
+            sleep(LOOK_S if timeout is None else min(LOOK_S, timeout / 4))
 
 
 def _changes(before: Before, mirror: RuntimeReplica) -> Iterator[Change]:

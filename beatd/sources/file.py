@@ -6,12 +6,12 @@ from __future__ import annotations
 import ctypes
 import logging
 import threading
-import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from watchfiles import watch
 
+from beatd.clock import monotonic
 from beatd.config import Config
 from beatd.exceptions import ConfigError, Fault
 from beatd.model import Entry, Settings
@@ -155,13 +155,13 @@ class FileSource:
 
     def _settled(self) -> Snapshot:
         """Wait until nobody is writing; returns what the files look like then."""
-        deadline = time.monotonic() + SETTLE_AT_MOST_S
+        deadline = monotonic() + SETTLE_AT_MOST_S
         seen = self._look()
-        while time.monotonic() < deadline:
+        while monotonic() < deadline:
             still = SETTLE_UNFINISHED_S if unfinished(seen) else SETTLE_S
             changed = False
-            until = time.monotonic() + still
-            while not changed and time.monotonic() < until and not self._stopping.wait(SETTLE_S / 2):
+            until = monotonic() + still
+            while not changed and monotonic() < until and not self._stopping.wait(SETTLE_S / 2):
                 now = self._look()
                 changed, seen = now != seen, now
             if not changed:

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from beatd.clock import monotonic
 from beatd.config import Config
 from beatd.exceptions import StoreError, StoreRefused
 from beatd.model import Entry
@@ -109,11 +109,11 @@ class RuntimeSource:
         rested_at = look_at = 0.0
         words: frozenset[str] = frozenset()
         while not self._stopping.is_set():
-            now = time.monotonic()
+            now = monotonic()
             if (CHANGED in words and now >= rested_at) or now >= look_at:
                 self._look()
-                look_at = time.monotonic() + LOOK_S
-                rested_at = time.monotonic() + max(REST_S, 2 * (time.monotonic() - now))
+                look_at = monotonic() + LOOK_S
+                rested_at = monotonic() + max(REST_S, 2 * (monotonic() - now))
                 words -= {CHANGED}
                 self._on_order()
             elif ORDERED in words:

@@ -7,7 +7,6 @@ clients follow a primary: sentinels are asked where it is when a connection is o
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -34,6 +33,7 @@ from redis.retry import Retry
 from redis.sentinel import MasterNotFoundError, SentinelConnectionPool
 from redis.sentinel import MasterNotFoundError as NoPrimary
 
+from beatd.clock import monotonic
 from beatd.exceptions import StoreRefused, StoreRolledBack, StoreUnavailable, TermLost, WrongUrl
 from beatd.urls import RedisUrl
 
@@ -94,15 +94,15 @@ class PrimaryPool(SentinelConnectionPool):
 
     def get_connection(self, *args: Any, **kwargs: Any) -> Any:
         """One that is connected; raises redis-py's errors."""
-        if time.monotonic() >= self._look_at:
+        if monotonic() >= self._look_at:
             self._look()
         return super().get_connection(*args, **kwargs)
 
     def _look(self) -> None:
-        started = time.monotonic()
+        started = monotonic()
         with suppress(redis.RedisError):  # connections that work are used while no sentinel can say better
             self.get_master_address()  # type: ignore[no-untyped-call]
-        took = time.monotonic() - started
+        took = monotonic() - started
         self._look_at = started + max(LOOK_EVERY_S, took / _SHARE)
 
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
-import time
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -20,6 +19,7 @@ from typing import Any, NamedTuple
 import msgspec
 import redis
 
+from beatd.clock import monotonic, sleep
 from beatd.exceptions import StoreUnavailable
 from beatd.store.client import translate_errors
 from beatd.store.keys import Keys
@@ -166,14 +166,14 @@ class DeadLetters:
         For brokers that are another server, where sending and taking out are two steps. Raises
         :class:`StoreUnavailable` if somebody else does not come to an end.
         """
-        me, deadline = uuid.uuid4().hex, time.monotonic() + _LOCK_WITHIN_S
+        me, deadline = uuid.uuid4().hex, monotonic() + _LOCK_WITHIN_S
         while True:
             with translate_errors(self._client):
                 if self._client.set(self._lock, me, nx=True, px=_LOCK_MS):
                     break
-            if time.monotonic() > deadline:
+            if monotonic() > deadline:
                 raise StoreUnavailable("somebody else is sending dead letters again; try later")
-            time.sleep(0.1)
+            sleep(0.1)
         try:
             yield
         finally:

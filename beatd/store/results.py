@@ -10,11 +10,11 @@ import logging
 import math
 import os
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple, Protocol
 
+from beatd.clock import monotonic, sleep
 from beatd.exceptions import (
     MessageError,
     StoreRefused,
@@ -163,7 +163,7 @@ class RedisResults:
                 if failures >= _ATTEMPTS:
                     raise
                 log.warning("Waiting for a result, store away: %s", error, extra={"event": "result_wait_retrying"})
-                time.sleep(min(0.1 * failures, 1.0))
+                sleep(min(0.1 * failures, 1.0))
                 watch.check_time()
 
     def close(self) -> None:
@@ -177,7 +177,7 @@ class RedisResults:
         """Look at what is there, then at what is published; subscribed before, so that nothing falls between."""
         checked = -_RECHECK_S
         while True:
-            now = time.monotonic()
+            now = monotonic()
             if now - checked >= _RECHECK_S:
                 checked = now
                 if (meta := self.get(task_id)) and watch.ends_with(meta):
@@ -231,7 +231,7 @@ class _Watch:
         on_message: Callable[[Meta], None] | None,
         on_interval: Callable[[], None] | None,
     ) -> None:
-        self._deadline = math.inf if timeout is None else time.monotonic() + timeout
+        self._deadline = math.inf if timeout is None else monotonic() + timeout
         self._interval = interval
         self._on_message = on_message
         self.on_interval = on_interval or (lambda: None)
@@ -239,7 +239,7 @@ class _Watch:
 
     def check_time(self) -> float:
         """Seconds to listen before looking around again; raises TimeoutError when there are none left."""
-        left = self._deadline - time.monotonic()
+        left = self._deadline - monotonic()
         if left <= 0:
             raise TimeoutError("The operation timed out.")
         return min(self._interval, left)

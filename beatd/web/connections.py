@@ -9,11 +9,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import resource
-import time
 from typing import Any
 
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from beatd.clock import monotonic
 
 log = logging.getLogger("beatd.web")
 
@@ -84,7 +85,7 @@ class BoundedProtocol(H11Protocol):
             self.transport.abort()
 
     def _log_refused(self) -> None:
-        kind, now = type(self), time.monotonic()
+        kind, now = type(self), monotonic()
         kind._refused += 1
         if now - kind._logged_at >= _LOG_EVERY_S:
             kind._logged_at = now

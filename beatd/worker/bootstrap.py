@@ -7,7 +7,6 @@ import multiprocessing
 import os
 import signal
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -16,6 +15,7 @@ from beatd.app.app import App
 from beatd.app.routing import Queues
 from beatd.broker import bus, is_redis, redis_url
 from beatd.broker.bus import Names
+from beatd.clock import monotonic
 from beatd.exceptions import ConfigError, Fault, StoreError
 from beatd.store.keys import Keys
 from beatd.store.worker_state import FinishedRuns, RevokedStore
@@ -53,7 +53,7 @@ def signal_handlers(worker: Worker, *, sigterm_quits: bool = False) -> Iterator[
 
     def stop(number: int, _frame: object) -> None:
         nonlocal last
-        now = time.monotonic()
+        now = monotonic()
         if now - last < _SAME_WISH_S:
             return
         last = now

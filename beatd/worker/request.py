@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import importlib
 import logging
-import time
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from beatd.app.task import Task
+from beatd.clock import monotonic
 from beatd.message import json_codec
 from beatd.states import FAILURE, RETRY, STARTED, SUCCESS
 from beatd.store.result_document import exception_from
@@ -140,7 +140,7 @@ def notify(request: Request, report: JobReport) -> None:
 
 def _notify(request: Request, report: JobReport) -> None:
     if report.state == STARTED:
-        request.on_accepted(int(report.text or 0), time.monotonic())
+        request.on_accepted(int(report.text or 0), monotonic())
         return
     meta: dict[str, Any] = json_codec.loads(report.document) if report.document else {}
     if report.state == SUCCESS:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import select
-import time
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from beatd.broker.bus.base import Bus, BusMessage, Names
+from beatd.clock import monotonic
 
 _PATIENCE_S = 1.0
 """How long to wait at once: the answers are looked for even if nothing seems to have come."""
@@ -58,13 +58,13 @@ class ControlClient:
         oid, ticket = str(uuid.uuid4()), str(uuid.uuid4())
         self._bus.connect(oid=oid)
         self._bus.broadcast(addressed(letter, self._names, oid, ticket))
-        count, until = 0, time.monotonic() + timeout
-        while count != limit and (left := until - time.monotonic()) > 0:
+        count, until = 0, monotonic() + timeout
+        while count != limit and (left := until - monotonic()) > 0:
             wait_for(self._bus.files(), min(left, _PATIENCE_S))
             for answer in self._bus.replies(100):
                 if answer.headers.get("ticket", ticket) == ticket and count != limit:
                     count += 1
-                    until = time.monotonic() + timeout
+                    until = monotonic() + timeout
                     yield answer
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 import redis
 
 from beatd.broker.bus.base import BusMessage, Names, check_reply_address, from_message, to_envelope, to_message
+from beatd.clock import monotonic
 from beatd.exceptions import BrokerError, MessageError, StoreError
 from beatd.message.protocol import TaskMessage, envelope, open_envelope
 from beatd.store.client import connect, place_of, translate_errors
@@ -55,7 +55,7 @@ class RedisBus:
         self._subscription = self._connection()
         self._subscription.send_command("SUBSCRIBE", self._channel + self._names.mailbox, check_health=False)
         self._subscription.read_response(push_request=True)
-        self._heard = self._pinged = time.monotonic()
+        self._heard = self._pinged = monotonic()
 
     def _expect(self, oid: str) -> None:
         """Bind the list for answers as kombu does: Celery's workers look there before they answer."""
@@ -86,7 +86,7 @@ class RedisBus:
         with self._border():
             while len(letters) < at_most and self._subscription.can_read(timeout=0):
                 answer = self._subscription.read_response(push_request=True)
-                self._heard = time.monotonic()
+                self._heard = monotonic()
                 if isinstance(answer, list) and answer[0] == b"message":
                     letters += _letters(answer[2])
         return letters
@@ -127,7 +127,7 @@ class RedisBus:
     def tend(self) -> None:
         if self._subscription is None:
             return
-        now = time.monotonic()
+        now = monotonic()
         if now - self._heard > _DEAD_AFTER_S:
             raise BrokerError(f"broker {self.place}: no sign of life for {_DEAD_AFTER_S:g} s")
         if now - max(self._heard, self._pinged) > _PING_AFTER_S:

@@ -16,12 +16,12 @@ import socket
 import stat
 import tempfile
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 
+from beatd.clock import monotonic, sleep
 from beatd.exceptions import StoreError, StoreRefused, StoreUnavailable
 from beatd.store.embedded.binary import Binary
 from beatd.store.embedded.process import ServerProcess
@@ -141,12 +141,12 @@ class EmbeddedStore:
     def _turn(self) -> Iterator[None]:
         """Be the only one that starts or stops the server; waits 30 s for others to be done."""
         descriptor = os.open(self.directory / "start.lock", os.O_RDWR | os.O_CREAT, 0o600)
-        deadline = time.monotonic() + _TURN_WITHIN
+        deadline = monotonic() + _TURN_WITHIN
         try:
             while not _locked(descriptor):
-                if time.monotonic() > deadline:
+                if monotonic() > deadline:
                     raise StoreUnavailable(f"another process has held {self.directory}/start.lock for {_TURN_WITHIN} s")
-                time.sleep(0.01)
+                sleep(0.01)
             yield
         finally:
             os.close(descriptor)
@@ -155,7 +155,7 @@ class EmbeddedStore:
         """Keep one idle connection to the server: when it breaks, the server died, and that is known at once."""
         pause = 0.0
         while not self._closing.is_set():
-            begun = time.monotonic()
+            begun = monotonic()
             self._wait_for_break()
             if self._closing.wait(pause):
                 return
@@ -163,7 +163,7 @@ class EmbeddedStore:
                 self.ensure()
             except StoreError as error:
                 logger.error("Embedded store down: %s", error, extra={"event": "embedded_down"})  # noqa: TRY400
-            lasted = time.monotonic() - begun > 2 * _BACKOFF_LIMIT
+            lasted = monotonic() - begun > 2 * _BACKOFF_LIMIT
             pause = 0.0 if lasted else min(max(pause * 2, 0.1), _BACKOFF_LIMIT)
 
     def _wait_for_break(self) -> None:

@@ -12,13 +12,13 @@ import json
 import os
 import signal
 import subprocess
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
 import redis
 
+from beatd.clock import monotonic, sleep
 from beatd.exceptions import StoreRefused, StoreUnavailable
 from beatd.store.client import connect
 from beatd.store.embedded.binary import Binary, choose
@@ -74,13 +74,13 @@ class ServerProcess:
         Raises :class:`StoreRefused` if it cannot start, :class:`StoreUnavailable` if it lives and keeps silent.
         """
         started: Binary | None = None
-        begun = time.monotonic()
+        begun = monotonic()
         while (answer := self.answer()) != "ready":
             if answer == "silent" and (lock := self._try_lock()) is not None:
                 started = self._start(lock, tried=started)
-            if time.monotonic() - begun > (self.load_within if answer == "loading" else self.answer_within):
+            if monotonic() - begun > (self.load_within if answer == "loading" else self.answer_within):
                 raise StoreUnavailable(f"the embedded store's server lives and does not answer; its log is {self.log}")
-            time.sleep(_POLL)
+            sleep(_POLL)
         return started
 
     def stop(self) -> None:
@@ -154,9 +154,9 @@ class ServerProcess:
             client.close()
 
     def _wait_for_end(self, seconds: float) -> None:
-        deadline = time.monotonic() + seconds
-        while self.alive() and time.monotonic() < deadline:
-            time.sleep(_POLL)
+        deadline = monotonic() + seconds
+        while self.alive() and monotonic() < deadline:
+            sleep(_POLL)
 
     def pid(self) -> int | None:
         """The server's process id, from itself or, if it keeps silent, from the file that it wrote."""

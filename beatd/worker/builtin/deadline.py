@@ -11,16 +11,17 @@ import functools
 import http.client
 import socket
 import threading
-import time
 import urllib.request
 from typing import Any
+
+from beatd.clock import monotonic
 
 
 class Deadline:
     """``seconds`` for the block; see :attr:`expired` when something in it has failed."""
 
     def __init__(self, seconds: float) -> None:
-        self._ends_at = time.monotonic() + seconds
+        self._ends_at = monotonic() + seconds
         self._lock = threading.Lock()
         self._connections: list[socket.socket] = []
         self._timer = threading.Timer(seconds, self._expire)
@@ -56,7 +57,7 @@ class Deadline:
         raise failure
 
     def _left(self) -> float:
-        if (left := self._ends_at - time.monotonic()) <= 0:
+        if (left := self._ends_at - monotonic()) <= 0:
             raise TimeoutError("timed out")
         return left
 

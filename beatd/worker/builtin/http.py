@@ -5,13 +5,13 @@ from __future__ import annotations
 import base64
 import json as json_format
 import logging
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 from urllib.parse import unquote, urlsplit, urlunsplit
 
+from beatd.clock import sleep
 from beatd.exceptions import TaskError
 from beatd.redaction import is_secret, redacted, redacted_text
 from beatd.worker.builtin.deadline import BoundedHandler, Deadline
@@ -132,7 +132,7 @@ def http(
         wait = min(_BACKOFF_MAX_S, max(pause, failure.after or 0.0))
         text = "%s. Trying again in %.1fs."
         log.warning(text, failure.text, wait, extra={"event": "http_retrying", "attempt": attempt + 1})
-        time.sleep(wait)
+        sleep(wait)
         pause *= 2
     raise AssertionError("the last attempt returns or raises")
 

@@ -11,7 +11,6 @@ import logging
 import os
 import queue
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -21,6 +20,7 @@ from kombu.exceptions import KombuError
 
 from beatd.broker import Arguments
 from beatd.broker.amqp_queues import task_queue
+from beatd.clock import monotonic
 from beatd.exceptions import BrokerError
 from beatd.message.protocol import TaskMessage, envelope
 from beatd.urls import shown
@@ -222,9 +222,9 @@ class KombuConsumer:
         return task_queue(name, self._arguments(name))
 
     def _drain(self, connection: Any) -> None:
-        deadline = time.monotonic() + _POLL_S
+        deadline = monotonic() + _POLL_S
         with contextlib.suppress(TimeoutError):
-            while time.monotonic() < deadline:
+            while monotonic() < deadline:
                 connection.drain_events(timeout=_POLL_S)
 
     def _on_message(self, message: Any) -> None:

@@ -9,13 +9,13 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
-import time
 from collections import deque
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from beatd.broker import Arguments
 from beatd.broker.amqp_codec import Content
+from beatd.clock import monotonic
 from beatd.exceptions import BrokerError
 from beatd.urls import BrokerUrl
 from beatd.worker.consumers.envelope import envelope_of
@@ -101,10 +101,10 @@ class UnackedMessages:
 
     def begin(self) -> None:
         """There is a line again."""
-        self._believed_until = time.monotonic() + _BELIEVED_S
+        self._believed_until = monotonic() + _BELIEVED_S
 
     def _reunite(self, line: ConsumerConnection, content: Content, identity: Identity) -> bool:
-        if identity in self._done and time.monotonic() < self._believed_until:
+        if identity in self._done and monotonic() < self._believed_until:
             del self._done[identity]
             line.ack(content.tag, multiple=False)
             return True
@@ -221,7 +221,7 @@ class AmqpConsumer:
         self._say()
 
     def tend(self) -> None:
-        now = time.monotonic()
+        now = monotonic()
         self._ready.extend((now, delivery) for delivery in self._aside.tend())
         line = self._connected()
         if line is None or not self._fetch(line):
@@ -235,7 +235,7 @@ class AmqpConsumer:
 
     def idle_for(self) -> float:
         if self._line is None:
-            return max(0.0, self._again_at - time.monotonic())
+            return max(0.0, self._again_at - monotonic())
         return min(1.0 if self._ready else 5.0, self._aside.idle_for())
 
     def beat(self) -> None:
@@ -253,13 +253,13 @@ class AmqpConsumer:
 
     def _connected(self) -> ConsumerConnection | None:
         """The line, if there is one, or one could be opened now. Never raises: the pool's work goes on meanwhile."""
-        if self._line is None and time.monotonic() >= self._again_at:
+        if self._line is None and monotonic() >= self._again_at:
             try:
                 self._connect()
             except BrokerError as error:
                 pause = _PAUSES_S[min(self._failures, len(_PAUSES_S) - 1)]
                 self._failures += 1
-                self._again_at = time.monotonic() + pause
+                self._again_at = monotonic() + pause
                 self._away(error, pause)
         return self._line
 
@@ -287,7 +287,7 @@ class AmqpConsumer:
 
     def _fetch(self, line: ConsumerConnection) -> bool:
         """Read what has come; whether the line is still there."""
-        now = time.monotonic()
+        now = monotonic()
         try:
             for content in line.read():
                 if (delivery := self._arrived(line, content)) is None:

@@ -7,7 +7,6 @@ import socket
 import ssl
 import struct
 import threading
-import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -18,6 +17,7 @@ from kombu.exceptions import KombuError
 from beatd.broker import Arguments
 from beatd.broker.amqp_codec import HEARTBEAT, Closed, Content, Stream
 from beatd.broker.amqp_queues import have_queue
+from beatd.clock import monotonic
 from beatd.exceptions import BrokerError
 from beatd.urls import BrokerUrl
 
@@ -70,7 +70,7 @@ class ConsumerConnection:
             self._socket.setblocking(False)
         except (AMQPError, KombuError, OSError) as error:
             raise BrokerError(f"broker {self._place}: {error or type(error).__name__}") from error
-        self._heard = self._spoke = time.monotonic()
+        self._heard = self._spoke = monotonic()
 
     @property
     def file(self) -> int:
@@ -97,12 +97,12 @@ class ConsumerConnection:
     def read(self) -> Iterator[Content]:
         """What has come since the last call."""
         while data := self._receive():
-            self._heard = time.monotonic()
+            self._heard = monotonic()
             for found in self._stream.feed(data):
                 if isinstance(found, Closed):
                     raise BrokerError(f"broker {self._place}: {found.reason or 'the connection was closed'}")
                 yield found
-        if time.monotonic() - self._heard > 2 * _SILENCE_S:
+        if monotonic() - self._heard > 2 * _SILENCE_S:
             raise BrokerError(f"broker {self._place}: not a sound for {2 * _SILENCE_S:.0f} s")
 
     def ack(self, tag: int, *, multiple: bool) -> None:
@@ -118,7 +118,7 @@ class ConsumerConnection:
 
     def beat(self) -> None:
         """A sign of life, when the last one is long ago. May be called from another thread."""
-        if time.monotonic() - self._spoke > _BEAT_S:
+        if monotonic() - self._spoke > _BEAT_S:
             with self._lock:
                 self._out += HEARTBEAT
             self.flush()
@@ -129,7 +129,7 @@ class ConsumerConnection:
             try:
                 while self._out:
                     del self._out[: self._socket.send(self._out)]
-                    self._spoke = time.monotonic()
+                    self._spoke = monotonic()
             except (BlockingIOError, ssl.SSLWantWriteError, ssl.SSLWantReadError):
                 return
             except OSError as error:
@@ -142,8 +142,8 @@ class ConsumerConnection:
             self._socket.settimeout(_GOODBYE_S)
             with self._lock:
                 self._socket.sendall(self._out)
-            deadline = time.monotonic() + _GOODBYE_S
-            while time.monotonic() < deadline and (data := self._socket.recv(_CHUNK)):
+            deadline = monotonic() + _GOODBYE_S
+            while monotonic() < deadline and (data := self._socket.recv(_CHUNK)):
                 if any(isinstance(found, Closed) for found in self._stream.feed(data)):
                     break
         self.drop()

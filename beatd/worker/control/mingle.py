@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
-import time
 import uuid
 from typing import Any
 
 from beatd.broker.bus import Bus, BusMessage, LamportClock, Names, addressed, command_body, wait_for
+from beatd.clock import monotonic
 from beatd.exceptions import BrokerError
 from beatd.worker.admission.revoked import RevokedSync
 from beatd.worker.control.inspect_commands import texts
@@ -33,7 +33,7 @@ class Mingle:
 
     def start(self, *, wait: bool) -> None:
         """Say hello; with ``wait`` listen for a moment."""
-        self._over_at = time.monotonic() + _LISTEN_S
+        self._over_at = monotonic() + _LISTEN_S
         oid = str(uuid.uuid4())
         hello = command_body("hello", {"from_node": self._hostname, "revoked": self._sharing.ids()})
         letter = BusMessage(hello, {"clock": self._lamport.forward(), "expires": 0})
@@ -57,7 +57,7 @@ class Mingle:
                 self._learn(letter)
         except BrokerError:
             self._over_at = 0.0
-        if time.monotonic() >= self._over_at:
+        if monotonic() >= self._over_at:
             self.stop()
             return False
         return True

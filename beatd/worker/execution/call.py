@@ -20,12 +20,12 @@ import os
 import signal
 import sys
 import threading
-import time
 import traceback
 from collections.abc import Callable, Coroutine, Generator, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, NoReturn
 
+from beatd.clock import monotonic
 from beatd.exceptions import SoftTimeLimitExceeded, TimeLimitExceeded
 
 _AGAIN_S = 1.0
@@ -118,7 +118,7 @@ class _Alarms:
         """Have ``act`` called in ``seconds``; returns what calls that off."""
         number = next(self._numbers)
         with self._changed:
-            heapq.heappush(self._due, (time.monotonic() + seconds, number, act))
+            heapq.heappush(self._due, (monotonic() + seconds, number, act))
             if self._thread is None:
                 self._thread = threading.Thread(target=self._serve, name="soft-limits", daemon=True)
                 self._thread.start()
@@ -133,8 +133,8 @@ class _Alarms:
     def _serve(self) -> None:
         while True:
             with self._changed:
-                while not self._due or self._due[0][0] > time.monotonic():
-                    self._changed.wait(self._due[0][0] - time.monotonic() if self._due else None)
+                while not self._due or self._due[0][0] > monotonic():
+                    self._changed.wait(self._due[0][0] - monotonic() if self._due else None)
                 _, _, act = heapq.heappop(self._due)
             act()
 

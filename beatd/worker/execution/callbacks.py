@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-import time
 
 from beatd.app.app import App
 from beatd.app.callbacks import send_followers
 from beatd.app.context import Context, enter, leave
 from beatd.app.task import Task
+from beatd.clock import sleep
 from beatd.exceptions import BrokerError, StoreUnavailable
 
 log = logging.getLogger("beatd.worker.following")
@@ -35,7 +35,7 @@ def follow(app: App, task: Task[..., object], context: Context, value: object) -
                     error,
                     extra={"event": "followup_retrying", "task": task.name, "task_id": context.id},
                 )
-                time.sleep(pause)
+                sleep(pause)
             except Exception as error:  # noqa: BLE001 - a signature of somebody else's making may be wrong in any way
                 return _told(task, context, error)
             else:

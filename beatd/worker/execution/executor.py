@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import time
 from collections.abc import Callable
 from datetime import UTC, tzinfo
 from typing import Any, NamedTuple
@@ -21,6 +20,7 @@ from beatd.app.callbacks import FollowUp, ended, failed
 from beatd.app.context import Context
 from beatd.app.task import Task
 from beatd.app.trace import Abandoned, ExceptionInfo, Outcome, run_task, run_task_async
+from beatd.clock import perf_counter
 from beatd.exceptions import MessageError, TimeLimitExceeded
 from beatd.message.protocol import TaskMessage, open_envelope, safe_repr
 from beatd.states import FAILURE, IGNORED, READY_STATES, REJECTED, RETRY, STARTED, SUCCESS
@@ -114,25 +114,25 @@ class Executor:
 
         ``hard_limit`` (seconds) is for where nobody can end the run from outside.
         """
-        started = time.perf_counter()
+        started = perf_counter()
         try:
             outcome = run_task(attempt.task, attempt.context, Calling(attempt.job.soft_limit, hard_limit).here)
-            return self._report(*attempt, outcome, time.perf_counter() - started)
+            return self._report(*attempt, outcome, perf_counter() - started)
         except Abandoned:
             raise
         except BaseException as error:  # noqa: BLE001
-            return self._defect(attempt, error, time.perf_counter() - started)
+            return self._defect(attempt, error, perf_counter() - started)
 
     async def run_async(self, attempt: Attempt) -> JobReport:
         """:meth:`run` in the event loop that is running. Raises ``CancelledError`` when this run is cancelled."""
-        started = time.perf_counter()
+        started = perf_counter()
         try:
             outcome = await run_task_async(attempt.task, attempt.context, Calling(attempt.job.soft_limit).there)
-            return self._report(*attempt, outcome, time.perf_counter() - started)
+            return self._report(*attempt, outcome, perf_counter() - started)
         except asyncio.CancelledError:
             raise
         except BaseException as error:  # noqa: BLE001
-            return self._defect(attempt, error, time.perf_counter() - started)
+            return self._defect(attempt, error, perf_counter() - started)
 
     def __call__(self, job: Job, announce: Callable[[JobReport], object]) -> JobReport:
         """Prepare and run one job; ``announce`` gets the report that it has begun, if the job asks for one."""

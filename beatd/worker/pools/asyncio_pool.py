@@ -12,12 +12,12 @@ import inspect
 import os
 import signal
 import threading
-import time
 from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
 from beatd.app.task import Task
+from beatd.clock import monotonic, sleep
 from beatd.states import STARTED
 from beatd.worker.execution.executor import Attempt, Executor, begun
 from beatd.worker.messages import KILLED, Job, JobReport
@@ -80,7 +80,7 @@ class AsyncioPool:
             return False
         if self._running.pop(tag, None) is None and not self._crew.give_up(tag):
             return False  # it has just ended
-        self._reports.say(JobReport(tag, KILLED, time.monotonic() - since))
+        self._reports.say(JobReport(tag, KILLED, monotonic() - since))
         self._loop.call_soon_threadsafe(self._abandon, tag)
         return True
 
@@ -109,9 +109,9 @@ class AsyncioPool:
         """Nothing runs in the worker's own thread."""
 
     def stop(self, grace: float) -> None:
-        deadline = time.monotonic() + grace
-        while self._tasks and time.monotonic() < deadline:
-            time.sleep(0.005)
+        deadline = monotonic() + grace
+        while self._tasks and monotonic() < deadline:
+            sleep(0.005)
         with contextlib.suppress(Exception):  # also a loop that a task keeps from turning: the process ends anyway
             asyncio.run_coroutine_threadsafe(self._cancel_all(), self._loop).result(2 * _LAST_S)
         self._loop.call_soon_threadsafe(self._loop.stop)
@@ -137,7 +137,7 @@ class AsyncioPool:
         if isinstance(prepared, JobReport):
             self._reports.say(prepared)
         elif is_async(prepared.task):
-            self._running[job.tag] = time.monotonic()
+            self._running[job.tag] = monotonic()
             self._tasks[job.tag] = self._loop.create_task(self._serve(prepared))
         else:
             self._tasks[job.tag] = None

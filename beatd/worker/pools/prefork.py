@@ -11,10 +11,10 @@ import os
 import signal
 import socket
 import sys
-import time
 from collections.abc import Callable, Sequence
 
 from beatd import signals
+from beatd.clock import monotonic, sleep
 from beatd.states import STARTED
 from beatd.worker.execution.executor import Executor
 from beatd.worker.messages import KILLED, LOST, SKIPPED, Job, JobReport
@@ -132,9 +132,9 @@ class ChildProcess:
 
     def end(self, grace: float = _PARTING_S) -> int:
         """Wait for its end, which comes by force after ``grace`` seconds; returns the exit code, -n for signal n."""
-        deadline = time.monotonic() + grace
-        while not self.has_ended() and time.monotonic() < deadline:
-            time.sleep(0.005)
+        deadline = monotonic() + grace
+        while not self.has_ended() and monotonic() < deadline:
+            sleep(0.005)
         if self._status is None:
             os.kill(self.pid, signal.SIGKILL)
             _, self._status = os.waitpid(self.pid, 0)
@@ -175,7 +175,7 @@ class PreforkPool:
     def start(self) -> None:
         sys.stdout.flush()
         sys.stderr.flush()
-        self._complete(time.monotonic())
+        self._complete(monotonic())
 
     def room(self) -> int:
         depth, ready = self._window.depth, self._ready()
@@ -202,7 +202,7 @@ class PreforkPool:
         return [child.link.fileno() for child in self._children]
 
     def collect(self) -> list[JobReport]:
-        now = time.monotonic()
+        now = monotonic()
         roll_call = now >= self._roll_call_at
         if roll_call:
             self._roll_call_at = now + _ROLL_CALL_S
@@ -248,7 +248,7 @@ class PreforkPool:
 
     def grow(self, by: int = 1) -> None:
         self.size += by
-        self._complete(time.monotonic())
+        self._complete(monotonic())
 
     def shrink(self, by: int = 1) -> None:
         by = min(by, self.size - 1)
@@ -264,9 +264,9 @@ class PreforkPool:
         self.size = 0  # nobody is replaced any more
         for child in self._children:
             child.link.close()
-        deadline = time.monotonic() + grace
+        deadline = monotonic() + grace
         for child in self._children:
-            child.end(deadline - time.monotonic())
+            child.end(deadline - monotonic())
         self._children.clear()
 
     def _hear(self, child: ChildProcess, reports: list[JobReport]) -> bool:
@@ -286,7 +286,7 @@ class PreforkPool:
 
     def _ready(self) -> list[ChildProcess]:
         """The processes that may be given jobs: not those who are at a long one."""
-        now = time.monotonic()
+        now = monotonic()
         return [
             child for child in self._children if not child.retiring and not (child.jobs and child.is_long_at_it(now))
         ]
@@ -309,7 +309,7 @@ class PreforkPool:
                 extra={"event": "pool_process_lost", "pid": child.pid, "exitcode": code},
             )
         state = KILLED if child.killed == lost.tag else LOST
-        return [JobReport(lost.tag, state, time.monotonic() - now[1], text=f"Worker exited prematurely: {how}.")]
+        return [JobReport(lost.tag, state, monotonic() - now[1], text=f"Worker exited prematurely: {how}.")]
 
     def _complete(self, now: float) -> None:
         """Fork until there are as many as there should be; when the system refuses, try again a little later."""
@@ -359,7 +359,7 @@ class PreforkPool:
         except BaseException:
             log.exception("Process of the pool failed", extra={"event": "pool_process_failed"})
             if board.read() is None:
-                time.sleep(_RETRY_S)  # one that cannot even begin must not be replaced all the time
+                sleep(_RETRY_S)  # one that cannot even begin must not be replaced all the time
         finally:
             with contextlib.suppress(Exception):
                 signals.worker_process_shutdown.send(sender=None, pid=os.getpid(), exitcode=code)

@@ -18,12 +18,12 @@ import signal
 import socket
 import struct
 import sys
-import time
 from collections.abc import Iterator
 from typing import Any
 
 import msgspec
 
+from beatd.clock import monotonic
 from beatd.states import FAILURE
 from beatd.worker.execution.executor import Executor
 from beatd.worker.messages import SKIPPED, Job, JobReport
@@ -214,7 +214,7 @@ class SharedStatus:
         self._memory = mmap.mmap(-1, self._CONDEMNED_AT + self._CONDEMNED.size)
 
     def begin(self, tag: int) -> None:
-        self._LAYOUT.pack_into(self._memory, 0, tag, time.monotonic())
+        self._LAYOUT.pack_into(self._memory, 0, tag, monotonic())
 
     def end(self) -> None:
         self._LAYOUT.pack_into(self._memory, 0, 0, 0.0)

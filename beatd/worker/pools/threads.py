@@ -10,9 +10,9 @@ import os
 import queue
 import signal
 import threading
-import time
 from collections.abc import Callable, Sequence
 
+from beatd.clock import monotonic
 from beatd.states import STARTED
 from beatd.worker.execution.call import HardTimeLimit, raise_in
 from beatd.worker.execution.executor import Executor
@@ -81,7 +81,7 @@ class ThreadGroup:
         for _ in threads:
             self._jobs.put(None)
         for thread in threads:
-            thread.join(max(0.0, deadline - time.monotonic()))
+            thread.join(max(0.0, deadline - monotonic()))
 
     def _begin(self) -> None:
         self._numbers += 1
@@ -95,7 +95,7 @@ class ThreadGroup:
             while (tag := self._next()) is not None:
                 if (job := self._queued.pop(tag, None)) is None:
                     continue
-                self._running[job.tag] = (time.monotonic(), this)
+                self._running[job.tag] = (monotonic(), this)
                 report = self._execute(job, self._say)
                 if self._running.pop(job.tag, None) is None:
                     return  # it was given up, and this thread with it
@@ -150,7 +150,7 @@ class ThreadPool:
         since = self._crew.running_since().get(tag)
         if since is None or not self._crew.give_up(tag):
             return False
-        self._reports.say(JobReport(tag, KILLED, time.monotonic() - since))
+        self._reports.say(JobReport(tag, KILLED, monotonic() - since))
         return True
 
     def running_since(self) -> dict[int, float]:
@@ -180,4 +180,4 @@ class ThreadPool:
         """Nothing runs in the worker's own thread."""
 
     def stop(self, grace: float) -> None:
-        self._crew.stop(time.monotonic() + grace)
+        self._crew.stop(monotonic() + grace)
