@@ -1,7 +1,7 @@
 """Clock: the only module that reads the host's clocks, and the back-off between attempts.
 
-Pure code is handed instants, services a :class:`Clock`; so tests need no sleeps and a whole year runs in seconds. Code that
-only bounds its own waiting (sockets, locks, child processes) imports :func:`monotonic` and :func:`sleep` from here.
+Pure code is handed instants, services a :class:`Clock`; so tests need no sleeps and a whole year runs in seconds. Code
+that only bounds its own waiting (sockets, locks, child processes) imports ``monotonic`` and ``sleep`` from here.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ class SystemClock:
 class Backoff:
     """Exponential back-off: the pauses between attempts at something that fails, in seconds.
 
-    The first pause is ``first``, each further one ``factor`` times as long, none longer than ``longest``. ``attempts`` is
-    the number of failures in a row, for log records.
+    The first pause is ``first``, each further one ``factor`` times as long, none longer than ``longest``. ``attempts``
+    is the number of failures in a row, for log records.
     """
 
     def __init__(self, first: float, longest: float, *, factor: float = 2.0) -> None:
