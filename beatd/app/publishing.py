@@ -22,7 +22,7 @@ from beatd.app.routing import Route
 from beatd.broker import Publisher, bus
 from beatd.broker.bus import Bus, EventFactory, LamportClock, Names
 from beatd.broker.bus.base import Event
-from beatd.broker.publisher import outgoing_message
+from beatd.broker.publisher import Refused, outgoing_message
 from beatd.clock import Clock
 from beatd.exceptions import BrokerError
 from beatd.message import json_codec
@@ -32,7 +32,9 @@ from beatd.message.protocol import TaskMessage
 Sent = tuple[TaskMessage, Route]
 
 
-class _Outgoing(NamedTuple):
+class Collected(NamedTuple):
+    """A message that is ready to be published, and its route."""
+
     message: TaskMessage
     route: Route
 
@@ -44,7 +46,7 @@ class Outgoing:
         """``on_sent`` is told what the broker has got."""
         self._publisher = publisher
         self._on_sent = on_sent
-        self._together: ContextVar[list[_Outgoing] | None] = ContextVar("beatd_publishing_together", default=None)
+        self._together: ContextVar[list[Collected] | None] = ContextVar("beatd_publishing_together", default=None)
 
     def send(self, message: TaskMessage, route: Route, compression: str | None = None) -> None:
         """Hand it to the broker; raises :class:`~beatd.exceptions.BrokerError`. Inside :meth:`together`: soon."""
@@ -54,7 +56,7 @@ class Outgoing:
             message = compressed(message, compression)
         waiting = self._together.get()
         if waiting is not None:
-            waiting.append(_Outgoing(message, route))
+            waiting.append(Collected(message, route))
             return
         self._publisher().publish(message, queue=route.queue, exchange=route.exchange, routing_key=route.routing_key)
         _tell(message, route)
@@ -66,7 +68,7 @@ class Outgoing:
         if self._together.get() is not None:
             yield
             return
-        waiting: list[_Outgoing] = []
+        waiting: list[Collected] = []
         token = self._together.set(waiting)
         try:
             yield
@@ -80,7 +82,35 @@ class Outgoing:
             _tell(*each)
         self._on_sent(waiting)
 
-    def _send_many(self, messages: list[_Outgoing]) -> None:
+    @contextmanager
+    def collect(self) -> Iterator[list[Collected]]:
+        """Collect the messages sent in the block in a list, for a later :meth:`offer`; nothing is published here."""
+        collected: list[Collected] = []
+        token = self._together.set(collected)
+        try:
+            yield collected
+        finally:
+            self._together.reset(token)
+
+    def offer(self, messages: Sequence[Collected]) -> list[Refused]:
+        """Publish collected messages in batches; returns the refused ones, by their number in ``messages``.
+
+        One attempt of bounded length: raises :class:`~beatd.exceptions.BrokerError` when the broker is away. Offer the
+        same messages again then.
+        """
+        refused: list[Refused] = []
+        publisher = self._publisher()
+        for start, batch in _batches(messages, publisher.batch):
+            answer = publisher.publish_many([outgoing_message(message, *route[:3]) for message, route in batch])
+            refused += [Refused(start + number, reason) for number, reason in answer]
+        lost = {number for number, _ in refused}
+        published = [each for number, each in enumerate(messages) if number not in lost]
+        for each in published:
+            _tell(*each)
+        self._on_sent(published)
+        return refused
+
+    def _send_many(self, messages: list[Collected]) -> None:
         publisher = self._publisher()
         for start in range(0, len(messages), publisher.batch):
             some = messages[start : start + publisher.batch]
@@ -97,6 +127,18 @@ class Outgoing:
                 continue
             if refused:
                 raise BrokerError(f"{len(refused)} of {len(some)} messages were refused; the first: {refused[0]}")
+
+
+def _batches(messages: Sequence[Collected], size: int) -> Iterator[tuple[int, Sequence[Collected]]]:
+    """Split messages into batches of at most ``size`` with unique ids, each with the number of its first message."""
+    start, ids = 0, set[str]()
+    for number, (message, _) in enumerate(messages):
+        if number - start >= size or message.id in ids:
+            yield start, messages[start:number]
+            start, ids = number, set()
+        ids.add(message.id)
+    if start < len(messages):
+        yield start, messages[start:]
 
 
 def _to(route: Route) -> dict[str, Any]:

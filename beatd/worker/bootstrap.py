@@ -57,10 +57,10 @@ def signal_handlers(worker: Worker, *, sigterm_quits: bool = False) -> Iterator[
         if now - last < _SAME_WISH_S:
             return
         last = now
-        cold, was = number in quits, worker.ending.phase
-        phase = worker.ending.next(cold=cold)
+        cold, was = number in quits, worker.shutdown.phase
+        phase = worker.shutdown.next(cold=cold)
         if phase is not was:
-            _say(phase, worker.ending.soft_s, signal.Signals(number).name)
+            _say(phase, worker.shutdown.soft_s, signal.Signals(number).name)
             signals.worker_shutting_down.send(
                 sender=worker.hostname, sig=signal.Signals(number).name, how=phase.value, exitcode=0
             )
@@ -146,13 +146,13 @@ def run_worker(app: App, settings: WorkerSettings) -> None:
         finished=finished,
         remote=remote,
         rates=_rates(app),
-        suspects=PoisonDetector(DeathCounter(store_url, Keys(settings.prefix))),
+        poison=PoisonDetector(DeathCounter(store_url, Keys(settings.prefix))),
     )
     signals.celeryd_after_setup.send(sender=settings.hostname, instance=worker, conf=app.conf)
     signals.worker_init.send(sender=worker)
     with (
         signal_handlers(worker, sigterm_quits=settings.sigterm_quits),
-        solo_heartbeat(consumer, worker.ending, settings.pool),
+        solo_heartbeat(consumer, worker.shutdown, settings.pool),
     ):
         worker.run()
 

@@ -21,8 +21,9 @@ from beatd.message.protocol import open_envelope
 from beatd.states import EXCEPTION_STATES, FAILURE, PROPAGATE_STATES
 from beatd.store.groups import Complete, NoGroups, Part
 from beatd.store.result_document import exception_from, exception_payload
+from beatd.worker.execution.callbacks import pack
 from beatd.worker.execution.decode import decode_body
-from beatd.worker.messages import Delivery
+from beatd.worker.messages import Delivery, FollowUpMessage
 
 log = logging.getLogger("beatd.worker.chords")
 
@@ -67,7 +68,10 @@ class Chords:
             origin: dict[str, Any] = {"parent_id": part.task_id}
             if part.root_id:
                 origin["root_id"] = part.root_id
-            as_signature(body, self._app).apply_async((_values(complete),), **origin)
+            with self._app.outgoing.collect() as collected:
+                as_signature(body, self._app).apply_async((_values(complete),), **origin)
+            if refused := self._app.outgoing.offer(collected):
+                return ChordError(f"the broker does not take the body's message: {refused[0].reason}")
         except (BrokerError, StoreUnavailable):
             self._attempts[part.group] = self._attempts.get(part.group, 0) + 1
             if self._attempts[part.group] < _ATTEMPTS:
@@ -92,22 +96,28 @@ class Chords:
         return after.parts
 
 
-def aftermath_of(app: App, delivery: Delivery, state: str, error: BaseException) -> callbacks.FollowUp:
-    """What the failure of a message's task means to others, when it did not happen in the pool; errbacks are called."""
+def aftermath_of(
+    app: App, delivery: Delivery, state: str, error: BaseException
+) -> tuple[callbacks.FollowUp, list[FollowUpMessage]]:
+    """Return the effects on other tasks of a task that ended outside the pool: results, chord parts, errbacks."""
+    nothing = callbacks.FollowUp([], [])
     try:
         message = open_envelope(delivery.raw)
         args, kwargs, embed = decode_body(message, app.conf.message_max_bytes)
     except MessageError:
-        return callbacks.FollowUp([], [])  # who could be told is not known
+        return nothing, []  # its callbacks are unknown
     if not any(embed.values()):
-        return callbacks.FollowUp([], [])
+        return nothing, []
     context = Context(message.headers, args=args, kwargs=kwargs, called_directly=False, **_names(embed))
     payload = exception_payload(error)
     own = callbacks.ended(context, state, payload)
-    if state == FAILURE:
-        callbacks.call_errbacks(app, context, error, None)  # not for what was revoked: somebody wanted that
+    messages: list[FollowUpMessage] = []
+    if state == FAILURE:  # no errbacks for a revoked task: its end was asked for
+        with app.outgoing.collect() as collected:
+            callbacks.call_errbacks(app, context, error, None)
+        messages = pack(collected)
     after = callbacks.never_run(app, context.chain or (), payload)
-    return callbacks.FollowUp(after.results, own + after.parts)
+    return callbacks.FollowUp(after.results, own + after.parts), messages
 
 
 def _names(embed: Mapping[str, Any]) -> dict[str, Any]:

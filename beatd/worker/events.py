@@ -14,8 +14,6 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any
 
-import msgspec
-
 import beatd
 from beatd.broker.bus import Bus, EventFactory, LamportClock
 from beatd.broker.bus.base import Event
@@ -24,7 +22,8 @@ from beatd.exceptions import MessageError
 from beatd.message import json_codec
 from beatd.message.protocol import safe_repr
 from beatd.states import FAILURE, REJECTED, RETRY, REVOKED, STARTED, SUCCESS
-from beatd.worker.messages import Delivery, JobReport, headers_of
+from beatd.worker.effects import Effect, Ended, Received, Revoked, Started, Unregistered
+from beatd.worker.messages import JobReport
 from beatd.worker.request import Request
 
 log = logging.getLogger("beatd.worker.events.stream")
@@ -150,45 +149,49 @@ class TaskEvents:
         self.on = on
         self._stream = stream
 
-    def received(self, requests: Iterable[Request]) -> None:
-        """These have come in; also those that will wait for their time."""
+    def tell(self, effects: Iterable[Effect]) -> None:
+        """Send the events of these effects."""
         if not self.on:
             return
-        for request in requests:
-            if not request.task.send_events:
-                continue
-            headers, words = request.headers, _words(request.delivery.raw)
-            fields = {
-                "uuid": headers.id,
-                "name": request.name,
-                "args": words.argsrepr,
-                "kwargs": words.kwargsrepr,
-                "root_id": headers.root_id,
-                "parent_id": headers.parent_id,
-                "retries": headers.retries,
-                "eta": headers.eta,
-                "expires": headers.expires,
-            }
-            self._stream.put("task-received", fields)
+        for effect in effects:
+            match effect:
+                case Received(request):
+                    self._received(request)
+                case Started(request, report) | Ended(request, report):
+                    self._reported(request, report)
+                case Revoked(request, expired):
+                    self._revoked(request, terminated=False, signum=None, expired=expired)
+                case Unregistered(headers, error):
+                    fields = {"uuid": headers.id, "exception": repr(error), "traceback": None}
+                    self._stream.put("task-failed", fields)
 
-    def reported(self, request: Request, report: JobReport) -> None:
-        """The pool has said something about one."""
-        if not self.on or not request.task.send_events:
+    def _received(self, request: Request) -> None:
+        if not request.task.send_events:
+            return
+        headers = request.headers
+        fields = {
+            "uuid": headers.id,
+            "name": request.name,
+            "args": headers.argsrepr if isinstance(headers.argsrepr, str) else "",
+            "kwargs": headers.kwargsrepr if isinstance(headers.kwargsrepr, str) else "",
+            "root_id": headers.root_id,
+            "parent_id": headers.parent_id,
+            "retries": headers.retries,
+            "eta": headers.eta,
+            "expires": headers.expires,
+        }
+        self._stream.put("task-received", fields)
+
+    def _reported(self, request: Request, report: JobReport) -> None:
+        if not request.task.send_events:
             return
         if report.state == REVOKED:
-            self.revoked(request, terminated=True, signum=request.terminated, expired=False)
+            self._revoked(request, terminated=True, signum=request.terminated, expired=False)
         elif kind := _KINDS.get(report.state):
             self._stream.put(kind, {"uuid": request.id, **_outcome(report)})
 
-    def unknown(self, delivery: Delivery, error: BaseException) -> None:
-        """No task of that name is known here."""
-        if self.on:
-            fields = {"uuid": headers_of(delivery.raw).id, "exception": repr(error), "traceback": None}
-            self._stream.put("task-failed", fields)
-
-    def revoked(self, request: Request, *, terminated: bool, signum: int | None, expired: bool) -> None:
-        """One will not be run, or not to its end."""
-        if self.on and request.task.send_events:
+    def _revoked(self, request: Request, *, terminated: bool, signum: int | None, expired: bool) -> None:
+        if request.task.send_events:
             fields = {"uuid": request.id, "terminated": terminated, "signum": signum, "expired": expired}
             self._stream.put("task-revoked", fields)
 
@@ -214,26 +217,6 @@ def _outcome(report: JobReport) -> dict[str, Any]:
     return {"exception": exception, "traceback": trace}
 
 
-class _Words(msgspec.Struct, frozen=True):
-    argsrepr: str = ""
-    kwargsrepr: str = ""
-
-
-class _Envelope(msgspec.Struct, frozen=True):
-    headers: _Words
-
-
-_decode = msgspec.json.Decoder(_Envelope).decode
-
-
-def _words(raw: bytes) -> _Words:
-    """What the sender says of the arguments; nothing if it does not."""
-    try:
-        return _decode(raw).headers
-    except (msgspec.MsgspecError, UnicodeDecodeError):
-        return _Words()
-
-
 def _meta(report: JobReport) -> dict[str, Any]:
     try:
         meta: dict[str, Any] = json_codec.loads(report.document) if report.document else {}
@@ -244,13 +227,13 @@ def _meta(report: JobReport) -> dict[str, Any]:
 
 def _result(report: JobReport) -> str:
     """In words; those of a job that was sent before anybody listened are made here."""
-    return report.words or safe_repr(_meta(report).get("result"))
+    return report.outcome_repr or safe_repr(_meta(report).get("result"))
 
 
 def _failure(report: JobReport) -> tuple[str, str | None]:
     """The exception as it would print itself, and its traceback."""
-    if report.words:
-        return report.words, report.trace
+    if report.outcome_repr:
+        return report.outcome_repr, report.traceback
     meta = _meta(report)
     match meta.get("result"):
         case {"exc_type": str(name), "exc_message": [*arguments]}:

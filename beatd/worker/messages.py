@@ -1,4 +1,4 @@
-"""What travels inside a worker: a delivery from the broker, a job to the pool, a report from the pool."""
+"""Messages inside a worker: a delivery from the broker, a job for the pool, a report from the pool."""
 
 from __future__ import annotations
 
@@ -6,8 +6,11 @@ from typing import Annotated, Any, NamedTuple
 
 import msgspec
 
+from beatd.app.publishing import Collected
+from beatd.app.routing import Route
 from beatd.exceptions import MessageError
-from beatd.message.protocol import JSON
+from beatd.message import json_codec
+from beatd.message.protocol import JSON, TaskMessage
 from beatd.store.groups import Part
 from beatd.store.results import Stored
 from beatd.worker.execution.decode import ACCEPTED
@@ -19,13 +22,13 @@ class Delivery(NamedTuple):
     tag: int
     """The consumer's receipt; unique among the messages that this worker holds."""
     queue: str
-    """Where it came from, in the consumer's terms."""
+    """The queue it came from, in the consumer's terms."""
     raw: bytes
-    """The envelope, see :func:`beatd.message.protocol.open_envelope`."""
+    """The envelope; see :func:`beatd.message.protocol.open_envelope`."""
     fault: str = ""
-    """Why it cannot be run, where the consumer knows that already."""
+    """The reason it cannot run, if the consumer knows one."""
     first: bytes = b""
-    """What it was before it was turned into a message of protocol 2."""
+    """The envelope of protocol 1, for a message that was converted to protocol 2."""
 
     @property
     def original(self) -> bytes:
@@ -38,7 +41,7 @@ _Seconds = Annotated[float, msgspec.Meta(ge=0)]
 
 
 class Headers(msgspec.Struct, frozen=True):
-    """The headers that decide what happens to a message before it runs; whoever sends others is welcome."""
+    """The headers that decisions, events and remote control read; other headers are ignored."""
 
     id: _Name
     task: _Name
@@ -54,11 +57,15 @@ class Headers(msgspec.Struct, frozen=True):
     entry: str | None = msgspec.field(name="beatd-entry", default=None)
     due_at: str | None = msgspec.field(name="beatd-due-at", default=None)
     deaths: Annotated[int, msgspec.Meta(ge=0)] | None = msgspec.field(name="beatd-deaths", default=None)
-    """How often it was in the hands of a process or worker that died; None if nobody counts."""
+    """How often a process or worker died while it ran the message; None if the broker does not count."""
+    argsrepr: Any = ""
+    kwargsrepr: Any = ""
+    stamped_headers: Any = None
+    stamps: Any = None
 
 
 class _Properties(msgspec.Struct, frozen=True):
-    """Of interest for their types only: what runs the task relies on them."""
+    """Checked for their types only: the executor relies on them."""
 
     delivery_info: dict[str, Any] | None = None
     correlation_id: str | None = None
@@ -66,17 +73,19 @@ class _Properties(msgspec.Struct, frozen=True):
     priority: int | None = None
 
 
-class _Envelope(msgspec.Struct, frozen=True):
+class Envelope(msgspec.Struct, frozen=True):
+    """The envelope without its body, for decisions about the message; the executor opens the body."""
+
     headers: Headers
     properties: _Properties = _Properties()
     content_type: str = msgspec.field(name="content-type", default=JSON)
 
 
-_decode = msgspec.json.Decoder(_Envelope).decode
+_decode = msgspec.json.Decoder(Envelope).decode
 
 
 def headers_of(raw: bytes) -> Headers:
-    """The headers of an envelope, without opening its body; raises :class:`MessageError` with what is wrong."""
+    """Open an envelope, but not its body; raises :class:`MessageError` with the reason if it is not valid."""
     try:
         envelope = _decode(raw)
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
@@ -87,7 +96,7 @@ def headers_of(raw: bytes) -> Headers:
 
 
 class Job(msgspec.Struct, frozen=True, array_like=True):
-    """A message on its way to where it runs. ``announce``: report its start, so that it can be acknowledged then."""
+    """A message for the pool. ``announce``: report its start, so that it can be acknowledged then."""
 
     tag: int
     raw: bytes
@@ -95,17 +104,47 @@ class Job(msgspec.Struct, frozen=True, array_like=True):
     announce: bool = False
     soft_limit: float | None = None
     hard_limit: float | None = None
-    """Enforced from outside where that can be done: by the process itself in the solo pool only."""
+    """Enforced by the worker; in the solo pool by the process itself."""
     describe: bool = False
-    """Report the outcome in words, too: monitors want them, and not every outcome is stored."""
+    """Report the outcome as text, too: monitors show it, and not every outcome is stored."""
+
+
+class FollowUpMessage(msgspec.Struct, frozen=True, array_like=True):
+    """A task message that follows the end of a job; the worker publishes it after it has stored the result."""
+
+    headers: bytes
+    """JSON: a header may be anything that JSON can carry."""
+    properties: bytes
+    body: bytes
+    content_type: str
+    content_encoding: str
+    queue: str
+    exchange: str
+    routing_key: str | None
+
+    @classmethod
+    def of(cls, message: TaskMessage, route: Route) -> FollowUpMessage:
+        """Raise :class:`MessageError` if JSON cannot carry the headers."""
+        headers, properties = json_codec.dumps(message.headers), json_codec.dumps(message.properties)
+        return cls(headers, properties, message.body, message.content_type, message.content_encoding, *route[:3])
+
+    def unpack(self) -> Collected:
+        """Return the message and its route."""
+        message = TaskMessage(
+            headers=json_codec.loads(self.headers),
+            properties=json_codec.loads(self.properties),
+            body=self.body,
+            content_type=self.content_type,
+            content_encoding=self.content_encoding,
+        )
+        return Collected(message, Route(self.queue, self.exchange, self.routing_key))
 
 
 class JobReport(msgspec.Struct, frozen=True, array_like=True):
-    """What the pool has to say about a job.
+    """The pool's report about a job: it has begun, or it has ended.
 
-    ``state`` is a state of :mod:`beatd.store.result_document`, ``MALFORMED`` for a message whose body cannot be read,
-    or ``LOST`` for one whose process is gone; ``document`` is to be stored under the task's id, if there is one;
-    ``text`` is the reason where there is no document.
+    ``state`` is a state of :mod:`beatd.states`, ``MALFORMED`` for a body that cannot be read, or ``LOST`` for a process
+    that is gone. ``document`` is the result to store under the task's id. ``text`` is the reason if there is none.
     """
 
     tag: int
@@ -115,17 +154,19 @@ class JobReport(msgspec.Struct, frozen=True, array_like=True):
     text: str = ""
     requeue: bool = False
     results: list[Stored] = []
-    """Results of other tasks, which will never run because this one failed."""
+    """Results of other tasks that will not run because this one failed."""
     parts: list[Part] = []
-    """Ends of tasks that chords wait for."""
-    words: str = ""
-    """The result or the exception, as it prints itself; only for jobs that ask for it."""
-    trace: str | None = None
-    """The exception's traceback; as above."""
+    """Ends of members of chord headers."""
+    outcome_repr: str = ""
+    """The result or the exception as text; only for jobs with ``describe``."""
+    traceback: str | None = None
+    """The exception's traceback; only for jobs with ``describe``."""
+    follow_ups: list[FollowUpMessage] = []
+    """Callbacks, errbacks and the next step of a chain."""
 
 
 MALFORMED = "MALFORMED"
 LOST = "LOST"
 KILLED = "KILLED"
 SKIPPED = "SKIPPED"
-"""Said by a process about a job that was recalled before it began; it is run elsewhere."""
+"""A job that was recalled from a process before it began; another process runs it."""

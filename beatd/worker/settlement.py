@@ -1,7 +1,7 @@
-"""Settling: results to the store, then acknowledgements to the broker, a whole batch at a time.
+"""Settlement: results to the store, follow-up messages and acknowledgements to the broker, in batches.
 
-In this order: a message whose result could not be stored is still held. What could not be settled because a server was
-away stays here and is settled when it is back; repeating a step does no harm.
+The order of the steps is the promise: a message is acknowledged after its result is stored and its callbacks are
+published. A step that fails because a server is away keeps its items for the next flush. Every step is idempotent.
 """
 
 from __future__ import annotations
@@ -18,32 +18,38 @@ from beatd.states import FAILURE, IGNORED, REJECTED, REVOKED, STARTED, SUCCESS
 from beatd.store.groups import Part
 from beatd.store.result_document import document, exception_payload
 from beatd.store.results import Stored
-from beatd.store.worker_state import Ended, FinishedRuns
+from beatd.store.worker_state import Ended as EndedRun
+from beatd.store.worker_state import FinishedRuns
 from beatd.worker.admission.strategy import Decisions
 from beatd.worker.chord_completion import Chords, aftermath_of
 from beatd.worker.consumers import Consumer
 from beatd.worker.consumers.envelope import count_death
-from beatd.worker.messages import KILLED, LOST, MALFORMED, Delivery, JobReport
+from beatd.worker.effects import Effect, Ended, Started
+from beatd.worker.follow_ups import FollowUps, Pending
+from beatd.worker.messages import KILLED, LOST, MALFORMED, Delivery, FollowUpMessage, JobReport
 from beatd.worker.request import Request, notify
 
 log = logging.getLogger("beatd.worker.settling")
 
 
 class Settlement:
-    """Collects what is to be told to the result store and the broker, and tells it."""
+    """Collects what the result store and the broker are to be told, and tells them."""
 
     def __init__(self, app: App, consumer: Consumer, finished: FinishedRuns, hostname: str) -> None:
         self._app = app
         self._hostname = hostname
         self._results: list[Stored] = []
+        self._follow_ups: list[Pending] = []
         self._parts: list[Part] = []
-        self._finished: list[Ended] = []
+        self._finished: list[EndedRun] = []
         self._park: list[tuple[Delivery, int]] = []
         self._bury: list[tuple[Delivery, str]] = []
         self._return: list[Delivery] = []
         self._ack: list[Delivery] = []
         self._steps: list[tuple[list[Any], Callable[[Any], None]]] = [
             (self._results, app.results.store),
+            (self._follow_ups, FollowUps(app, self.fail).publish),
+            (self._results, app.results.store),  # of tasks whose callbacks were refused
             (self._parts, Chords(app).note),
             (self._finished, finished.remember),
             (self._park, consumer.park),
@@ -52,48 +58,57 @@ class Settlement:
             (self._ack, consumer.ack),
         ]
 
+    @property
+    def pending(self) -> bool:
+        """True while something has not been told."""
+        return any(items for items, _ in self._steps)
+
     def flush(self) -> None:
-        """Tell all that is known. What is not told when this raises will be told by the next call."""
+        """Take all steps. Raises while a server is away; the next call goes on with the step that failed."""
         for items, step in self._steps:
             if items:
                 step(items)
                 items.clear()
 
-    def dispose(self, verdicts: Decisions) -> None:
-        """Take note of what was decided about messages that are not run."""
-        self._results += verdicts.results
-        for failed in verdicts.failed:
-            self._follow(aftermath_of(self._app, *failed))
-        self._park += verdicts.park
-        for delivery, reason in verdicts.bury:
+    def settle_decisions(self, decisions: Decisions) -> list[Effect]:
+        """Settle the messages that are not run; returns the effects of all decisions."""
+        self._results += decisions.results
+        for failed in decisions.failed:
+            self._add_aftermath(None, *aftermath_of(self._app, *failed))
+        self._park += decisions.park
+        for delivery, reason in decisions.bury:
             self.bury(delivery, reason)
-        self._ack += verdicts.drop
+        self._ack += decisions.drop
+        return decisions.effects
 
-    def _follow(self, after: FollowUp) -> None:
+    def _add_aftermath(
+        self, request: Request | None, after: FollowUp, messages: Sequence[FollowUpMessage] = ()
+    ) -> None:
         self._results += after.results
         self._parts += after.parts
+        self._follow_ups += [(request, message) for message in messages]
 
     def drop(self, delivery: Delivery) -> None:
-        """Take note of a message that need not be run."""
+        """Acknowledge a message that is not run."""
         self._ack.append(delivery)
 
     def park(self, delivery: Delivery, due_ms: int) -> None:
-        """Take note of a message that is to be run at that time (ms since the epoch)."""
+        """Put a message aside until its time (ms since the epoch)."""
         self._park.append((delivery, due_ms))
 
     def fail(self, request: Request, error: Exception) -> None:
-        """Take note that a task has failed without a run, or without an end of its run that anybody saw."""
+        """Store the failure of a task that did not run, or whose process did not report its end."""
         document = self._failure(request, error)
         if document is not None:
             self._results.append(Stored(request.id, document))
-        self._follow(aftermath_of(self._app, request.delivery, FAILURE, error))
+        self._add_aftermath(None, *aftermath_of(self._app, request.delivery, FAILURE, error))
 
     def give_back(self, deliveries: Sequence[Delivery]) -> None:
-        """Take note of messages that others shall run."""
+        """Return messages to the broker, for other workers."""
         self._return += deliveries
 
     def leave(self, unfinished: Sequence[Request]) -> None:
-        """The worker leaves: what it could not finish goes back, and has failed if that cannot be done any more."""
+        """Give back unfinished requests at the end of the worker; the acknowledged ones have failed."""
         for request in unfinished:
             facts = {"task": request.name, "task_id": request.id}
             if not request.acknowledged:
@@ -106,7 +121,7 @@ class Settlement:
                 log.error(text, request.name, request.id, extra={"event": "task_lost", **facts})
 
     def bury(self, delivery: Delivery, reason: str) -> None:
-        """Take note of a message that nobody can run: it goes to the dead letters."""
+        """Move a message that cannot be run to the dead letters."""
         log.error(
             "Message from %s goes to the dead letters: %s",
             delivery.queue,
@@ -116,30 +131,37 @@ class Settlement:
         signals.task_rejected.send(sender=self._app, message=delivery, exc=reason)
         self._bury.append((delivery, reason))
 
-    def settle(self, pairs: Sequence[tuple[JobReport, Request]]) -> list[tuple[JobReport, Request]]:
-        """Take note of what the pool has reported; returns what that means for those whose process is gone."""
-        settled = []
+    def settle_reports(self, pairs: Sequence[tuple[JobReport, Request]]) -> list[Effect]:
+        """Settle what the pool has reported; returns the effects."""
+        effects: list[Effect] = []
         for reported, request in pairs:
+            if reported.state == STARTED:
+                self._settle_start(reported, request)
+                effects.append(Started(request, reported))
+                notify(request, reported)
+                continue
             report = self._lost(reported, request) if reported.state in (LOST, KILLED) else reported
-            if report.state == STARTED:
-                self._begun(report, request)
-            else:
-                self._ended(report, request)
+            self._settle_end(report, request)
+            effects.append(Ended(request, report))
             notify(request, report)
-            settled.append((report, request))
-        return settled
+        return effects
 
-    def _begun(self, report: JobReport, request: Request) -> None:
+    def _settle_start(self, report: JobReport, request: Request) -> None:
         if request.task.track_started:
             facts = {"pid": int(report.text or 0), "hostname": self._hostname}
             self._results.append(Stored(request.id, document(request.id, STARTED, facts)))
         if not request.task.acks_late:
             self._acknowledge(request)
 
-    def _ended(self, report: JobReport, request: Request) -> None:
+    def _settle_end(self, report: JobReport, request: Request) -> None:
         if report.document is not None:
             self._results.append(Stored(request.id, report.document))
-        self._follow(FollowUp(report.results, report.parts))
+        self._results += report.results
+        self._parts += report.parts
+        if report.follow_ups:
+            # Errbacks of a task that has failed anyway change nothing when they are refused.
+            owner = request if report.state == SUCCESS else None
+            self._follow_ups += [(owner, message) for message in report.follow_ups]
         if report.state == MALFORMED:
             self.bury(request.delivery, report.text)
         elif report.requeue:
@@ -152,7 +174,7 @@ class Settlement:
             self._acknowledge(request)
         headers = request.headers
         if headers.entry is not None and _is_over(report):
-            self._finished.append(Ended(request.id, headers.entry, headers.due_at, report.state, report.runtime))
+            self._finished.append(EndedRun(request.id, headers.entry, headers.due_at, report.state, report.runtime))
 
     def _acknowledge(self, request: Request) -> None:
         if not request.acknowledged:
@@ -160,7 +182,7 @@ class Settlement:
             self._ack.append(request.delivery)
 
     def _lost(self, report: JobReport, request: Request) -> JobReport:
-        """The report for a run whose process is gone: killed by its time limit, or for a reason of its own."""
+        """Make the report of a run whose process is gone: killed at its time limit, or crashed."""
         task = request.task
         if request.terminated is not None:
             return self._terminated(report, request)
@@ -176,14 +198,10 @@ class Settlement:
             error,
             extra={"event": "task_failed", "task": request.name, "task_id": request.id},
         )
-        after = aftermath_of(self._app, request.delivery, FAILURE, error)
-        document = self._failure(request, error)
-        return JobReport(
-            report.tag, FAILURE, report.runtime, document, report.state, results=after.results, parts=after.parts
-        )
+        return self._end_report(report, request, FAILURE, error, text=report.state)
 
     def _terminated(self, report: JobReport, request: Request) -> JobReport:
-        """The report for a run that was ended by remote control."""
+        """Make the report of a run that remote control has ended."""
         error = TaskRevokedError("terminated")
         log.info(
             "Task %s[%s] terminated (signal %s)",
@@ -195,9 +213,22 @@ class Settlement:
         signals.task_revoked.send(
             sender=request.task, request=request, terminated=True, signum=request.terminated, expired=False
         )
-        after = aftermath_of(self._app, request.delivery, REVOKED, error)
-        document = self._failure(request, error, REVOKED)
-        return JobReport(report.tag, REVOKED, report.runtime, document, results=after.results, parts=after.parts)
+        return self._end_report(report, request, REVOKED, error)
+
+    def _end_report(
+        self, report: JobReport, request: Request, state: str, error: Exception, text: str = ""
+    ) -> JobReport:
+        after, messages = aftermath_of(self._app, request.delivery, state, error)
+        return JobReport(
+            report.tag,
+            state,
+            report.runtime,
+            self._failure(request, error, state),
+            text,
+            results=after.results,
+            parts=after.parts,
+            follow_ups=messages,
+        )
 
     def _failure(self, request: Request, error: Exception, state: str = FAILURE) -> bytes | None:
         headers, task = request.headers, request.task
@@ -214,10 +245,10 @@ class Settlement:
 
 
 def _is_acknowledged_failed(request: Request) -> bool:
-    """Whether the message is done with although its task failed, as it is unless its task wants it otherwise."""
+    """True if the message of a failed task is acknowledged, the default for tasks."""
     return request.acknowledged or not request.task.acks_late or request.task.acks_on_failure_or_timeout is not False
 
 
 def _is_over(report: JobReport) -> bool:
-    """Whether the run will not be tried again."""
+    """True if the run is not tried again."""
     return report.state in (SUCCESS, FAILURE, IGNORED, REJECTED, REVOKED) and not report.requeue

@@ -1,7 +1,7 @@
-"""How a worker ends: warm, soft or cold, in Celery's words. Signals and remote control ask for it, the loop reads it.
+"""Shutdown of a worker: warm, soft or cold, as in Celery. Signals and remote control request it, the loop reads it.
 
-Warm: nothing more is taken, what runs is finished, for as long as the grace lasts. Soft: the same, with a time of its
-own, on the way to the cold end. Cold: what runs is ended and given back. A second wish makes the first more urgent.
+Warm: take nothing more and finish the running tasks, within the grace period. Soft: the same with a limit of its own,
+before the cold shutdown. Cold: end the running tasks and give them back. A second request is more urgent.
 """
 
 from __future__ import annotations
@@ -14,6 +14,10 @@ from collections.abc import Callable
 log = logging.getLogger("celery.worker")
 
 
+_SETTLE_S = 10.0
+"""Time that a warm shutdown without running tasks has to store results and publish callbacks."""
+
+
 class Phase(enum.Enum):
     RUNNING = "running"
     WARM = "Warm"
@@ -22,10 +26,10 @@ class Phase(enum.Enum):
 
 
 class Shutdown:
-    """The phase that a worker is in.
+    """The shutdown phase of a worker.
 
-    ``grace_s`` bounds a warm end; ``soft_s`` is how long a soft one lasts, 0 for none, ``soft_on_idle`` also with
-    nothing to wait for.
+    ``grace_s`` bounds a warm shutdown. ``soft_s`` is the length of a soft one, 0 for none; ``soft_on_idle``: also while
+    no task runs.
     """
 
     def __init__(
@@ -41,10 +45,11 @@ class Shutdown:
         self.soft_s = soft_s
         self._soft_on_idle = soft_on_idle
         self._until = math.inf
+        self._settle_until: float | None = None
         self.phase = Phase.RUNNING
 
-    def ask(self, *, cold: bool = False) -> Phase:
-        """Have the worker end; returns how. May be called from signal handlers."""
+    def request(self, *, cold: bool = False) -> Phase:
+        """Enter the next phase and return it. May be called from signal handlers."""
         phase = self.next(cold=cold)
         if phase is not Phase.COLD:
             self._until = self._monotonic() + (self._grace_s if phase is Phase.WARM else self.soft_s)
@@ -52,18 +57,22 @@ class Shutdown:
         return phase
 
     def next(self, *, cold: bool) -> Phase:
-        """The phase that :meth:`ask` would lead to."""
+        """Return the phase that :meth:`request` would enter."""
         if self.phase is Phase.RUNNING and not cold:
             return Phase.WARM
         return Phase.SOFT if self.phase in (Phase.RUNNING, Phase.WARM) and self.soft_s > 0 else Phase.COLD
 
     @property
     def begun(self) -> bool:
-        """Whether nothing more is to be taken."""
+        """True if no more messages are taken."""
         return self.phase is not Phase.RUNNING
 
-    def is_over(self, *, busy: bool) -> bool:
-        """Whether the worker is to leave now; a time that has run out makes the end a cold one."""
+    def is_over(self, *, busy: bool, unsettled: bool = False) -> bool:
+        """True if the worker stops now; at the end of the grace period the shutdown becomes cold.
+
+        ``busy``: tasks run. ``unsettled``: results, callbacks or acknowledgements could not be sent yet; they delay the
+        end by a few seconds at most.
+        """
         if self.phase in (Phase.RUNNING, Phase.COLD):
             return self.phase is Phase.COLD
         if self.due_in() <= 0:
@@ -74,8 +83,14 @@ class Shutdown:
             )
             self.phase = Phase.COLD
             return True
-        return not busy and not (self.phase is Phase.SOFT and self._soft_on_idle)
+        if busy or (self.phase is Phase.SOFT and self._soft_on_idle):
+            return False
+        if not unsettled:
+            return True
+        if self._settle_until is None:
+            self._settle_until = self._monotonic() + _SETTLE_S
+        return self._monotonic() >= self._settle_until
 
     def due_in(self) -> float:
-        """Seconds until the time of this phase has run out."""
+        """Return the seconds until the end of this phase."""
         return self._until - self._monotonic() if self.phase in (Phase.WARM, Phase.SOFT) else math.inf

@@ -1,17 +1,18 @@
-"""The worker: one loop between a consumer and a pool.
+"""Worker: the loop between a consumer and a pool.
 
-Each turn settles what the pool reports, takes what the pool has room for, and then waits until something happens. All
-network calls are made here, for whole batches; the pool makes none.
+Each turn settles the reports of the pool, takes as many messages as the pool has room for, and waits for the next
+event. All network calls of the worker are made here, in batches.
 """
 
 from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from beatd import signals
 from beatd.app.app import App
+from beatd.clock import Backoff
 from beatd.exceptions import BrokerError, StoreError, StoreUnavailable
 from beatd.states import STARTED
 from beatd.store.worker_state import FinishedRuns
@@ -22,6 +23,7 @@ from beatd.worker.admission.strategy import Decisions, Strategy
 from beatd.worker.consumers import Consumer
 from beatd.worker.control.panel import WorkerHandles
 from beatd.worker.control.remote_control import RemoteControl
+from beatd.worker.effects import Effect, Ended, Revoked, Started
 from beatd.worker.messages import JobReport
 from beatd.worker.poller import Poller
 from beatd.worker.pools.autoscale import Autoscaled
@@ -34,14 +36,14 @@ from beatd.worker.shutdown import Phase, Shutdown
 log = logging.getLogger("celery.worker")
 
 _LONGEST_WAIT_S = 0.5
-_PARTING_S = 5.0
-"""How long processes that have nothing to do may take to end."""
-_RETRY_S = (0.2, 0.5, 1.0, 2.0)
-"""Pauses while the broker is away; the last one is repeated for ever."""
+_POOL_STOP_S = 5.0
+"""Time for idle processes to end."""
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.2, 2.0
+"""Pauses while the broker is away."""
 
 
 class Worker:
-    """Runs an app's tasks until it is told to stop: :meth:`stop` once for a warm end, twice for a cold one."""
+    """Runs an app's tasks until :meth:`stop`: the first call shuts it down warm, the second cold."""
 
     def __init__(
         self,
@@ -53,26 +55,26 @@ class Worker:
         finished: FinishedRuns,
         remote: RemoteControl,
         rates: RateLimits,
-        suspects: PoisonDetector,
+        poison: PoisonDetector,
     ) -> None:
         self._app = app
         self._settings = settings
         self._consumer = consumer
         self._pool = pool
-        self._arrival = Strategy(app, remote.revoked)
-        self._settling = Settlement(app, consumer, finished, settings.hostname)
+        self._strategy = Strategy(app, remote.revoked)
+        self._settlement = Settlement(app, consumer, finished, settings.hostname)
         self._requests: dict[int, Request] = {}
-        """By tag: what the pool has."""
-        self._gate = AdmissionControl(app, self._settling, finished, rates, suspects, at_work=self._requests)
+        """By tag: the requests in the pool."""
+        self._admission = AdmissionControl(app, self._settlement, finished, rates, poison, at_work=self._requests)
         self._hard_limits = HardTimeLimits(pool, self._requests)
-        self._waiting = Poller()
-        self.ending = Shutdown(
+        self._poller = Poller()
+        self.shutdown = Shutdown(
             app.clock.monotonic,
             grace_s=settings.grace_s,
             soft_s=settings.soft_shutdown_s,
             soft_on_idle=settings.soft_shutdown_on_idle,
         )
-        self._failures = 0
+        self._backoff = Backoff(_FIRST_PAUSE_S, _LONGEST_PAUSE_S)
         self._remote = remote
         remote.attach(
             WorkerHandles(
@@ -80,8 +82,8 @@ class Worker:
                 consumer=consumer,
                 requests=self._requests,
                 stop=self._stop_once,
-                drop=self._drop,
-                held=self._gate.held,
+                drop=self._discard,
+                held=self._admission.held,
                 rates=rates,
                 autoscaler=pool if isinstance(pool, Autoscaled) else None,
             )
@@ -89,110 +91,101 @@ class Worker:
 
     @property
     def app(self) -> App:
-        """Whose tasks it runs."""
+        """The app whose tasks it runs."""
         return self._app
 
     @property
     def hostname(self) -> str:
-        """Its name, ``celery@host``."""
+        """The worker's name, ``celery@host``."""
         return self._settings.hostname
 
     def run(self) -> None:
-        """Work until stopped. Raises only what keeps it from starting: a broker that refuses."""
+        """Work until stopped. Raises only at the start: when the broker refuses the connection."""
         self._pool.start()  # before there are connections and threads that a fork would copy
         try:
             self._connect()
             self._remote.start()
-            while not self.ending.is_over(busy=bool(self._requests)):
+            while not self.shutdown.is_over(busy=bool(self._requests), unsettled=self._settlement.pending):
                 self._survive()
         finally:
             self._shut_down()
 
     def stop(self, *, cold: bool = False) -> None:
-        """First: take nothing more, finish what runs (warm). Again, or ``cold``: leave it and give it back."""
-        phase = self.ending.ask(cold=cold)
-        self._waiting.wake()
+        """Shut down warm: take nothing more, finish the running tasks. The second call, or ``cold``: give them back."""
+        phase = self.shutdown.request(cold=cold)
+        self._poller.wake()
         if phase is Phase.COLD:
             self._pool.abandon()
 
-    def _let_go(self, tags: Sequence[int]) -> None:
-        """Others have these messages now: what has not begun here is not begun."""
-        for tag in tags:
-            if self._pool.withdraw(tag):
-                self._requests.pop(tag, None)
-
     def _stop_once(self) -> None:
-        """By remote control: a command that came twice is one wish."""
-        if not self.ending.begun:
+        """Shut down by remote control; a command that comes twice counts once."""
+        if not self.shutdown.begun:
             self.stop()
 
     def turn(self) -> float:
-        """One turn of the loop; returns how long it may sleep, in seconds."""
+        """Run one turn of the loop; returns how long it may sleep, in seconds."""
         reports = self._pool.collect()
         self._settle(reports)
         limit_in = self._hard_limits.enforce(self._app.clock.monotonic())
         self._consumer.tend()
-        self._let_go(self._consumer.lost())
-        self._settling.flush()
-        room = 0 if self.ending.begun else self._pool.room()
-        taken = self._admit(room) if room else 0
-        due_in = self._admit_late()
+        self._withdraw(self._consumer.lost())
+        self._settlement.flush()
+        room = 0 if self.shutdown.begun else self._pool.room()
+        taken = self._take(room) if room else 0
+        due_in = self._start_due()
         if (room and taken == room) or (reports and not self._pool.files()):
             return 0.0  # there may be more
-        return max(0.0, min(_LONGEST_WAIT_S, limit_in, due_in, self.ending.due_in(), self._consumer.idle_for()))
+        return max(0.0, min(_LONGEST_WAIT_S, limit_in, due_in, self.shutdown.due_in(), self._consumer.idle_for()))
 
     def _survive(self) -> None:
-        """A turn, and a pause after it or after what went wrong with the broker."""
+        """Run a turn and wait; after an error of the broker or store, back off."""
         remote_in = self._remote.turn()
         try:
             pause = min(self.turn(), remote_in)
-            self._failures = 0
+            self._backoff.succeeded()
         except (StoreError, BrokerError) as error:
-            pause = _RETRY_S[min(self._failures, len(_RETRY_S) - 1)]
-            self._failures += 1
+            pause = self._backoff.failed()
             log.warning(
                 "Broker or store away, trying again in %ss: %s",
                 pause,
                 error,
-                extra={"event": "worker_reconnecting", "attempt": self._failures},
+                extra={"event": "worker_reconnecting", "attempt": self._backoff.attempts},
             )
-        if self._failures:
-            self._rest(pause)
-        else:
-            self._waiting.until(pause, [*self._consumer.files(), *self._pool.files(), *self._remote.files()])
+            self._back_off(pause)
+            return
+        self._poller.until(pause, [*self._consumer.files(), *self._pool.files(), *self._remote.files()])
 
-    def _rest(self, seconds: float) -> None:
-        """Do nothing for so long but answer remote control, until told to stop."""
-        clock, phase = self._app.clock, self.ending.phase
+    def _back_off(self, seconds: float) -> None:
+        """Pause, but answer remote control; a shutdown ends the pause."""
+        clock, phase = self._app.clock, self.shutdown.phase
         until = clock.monotonic() + seconds
-        while (left := until - clock.monotonic()) > 0 and self.ending.phase is phase:
-            self._waiting.until(min(left, self._remote.turn()), self._remote.files())
+        while (left := until - clock.monotonic()) > 0 and self.shutdown.phase is phase:
+            self._poller.until(min(left, self._remote.turn()), self._remote.files())
 
-    def _admit(self, room: int) -> int:
-        """Take messages and hand those that may run to the pool; returns how many were taken."""
+    def _take(self, room: int) -> int:
+        """Take messages and start the admitted ones; returns how many were taken."""
         deliveries = self._consumer.take(room)
         if deliveries:
-            verdicts = self._arrival.judge(deliveries, self._app.clock.now_ms())
-            self._settling.dispose(verdicts)
-            self._remote.judged(verdicts)
-            self._start(self._gate.admit(verdicts.run))
-            self._settling.flush()
+            decisions = self._strategy.decide(deliveries, self._app.clock.now_ms())
+            self._apply(self._settlement.settle_decisions(decisions))
+            self._start(self._admission.admit(decisions.run))
+            self._settlement.flush()
         return len(deliveries)
 
-    def _admit_late(self) -> float:
-        """Run what the gate had kept back; returns the seconds until there is more of it."""
-        if self.ending.begun:
+    def _start_due(self) -> float:
+        """Start the requests that rate limits have delayed until now; returns the seconds until the next one."""
+        if self.shutdown.begun:
             return math.inf
-        if due := self._gate.due():
+        if due := self._admission.due():
             self._start(self._without_revoked(due))
-        return self._gate.due_in()
+        return self._admission.due_in()
 
     def _without_revoked(self, requests: list[Request]) -> list[Request]:
-        """Leave out what was revoked while it was kept back."""
-        revoked = [one for one in requests if self._remote.revoked and self._remote.revoked.covers(one)]
+        """Leave out requests that were revoked during their delay."""
+        revoked = [request for request in requests if self._remote.revoked and self._remote.revoked.covers(request)]
         for request in revoked:
             self._discard(request)
-        return [one for one in requests if one not in revoked] if revoked else requests
+        return [request for request in requests if request not in revoked] if revoked else requests
 
     def _start(self, requests: Sequence[Request]) -> None:
         watched = self._remote.events.on
@@ -202,54 +195,57 @@ class Worker:
         if requests:
             self._pool.submit([request.job(watched=watched) for request in requests])
 
-    def _settle(self, reports: Sequence[JobReport]) -> None:
-        if not reports:
-            return
+    def _settle(self, reports: Iterable[JobReport]) -> None:
         pairs = []
         for report in reports:
-            request = self._requests.get(report.tag)
+            started = report.state == STARTED
+            request = self._requests.get(report.tag) if started else self._requests.pop(report.tag, None)
             if request is not None:
                 pairs.append((report, request))
-                if report.state != STARTED:
-                    del self._requests[report.tag]
-                    self._hard_limits.ended(report.tag)
-                    self._gate.ended(report.tag)
-                elif request.terminated is not None:
-                    self._pool.kill(report.tag, request.terminated)  # revoked when it was about to begin
-        for report, request in self._settling.settle(pairs):
-            self._remote.reported(request, report)
+        if pairs:
+            self._apply(self._settlement.settle_reports(pairs))
 
-    def _drop(self, request: Request) -> None:
-        """Settle a request as revoked that the pool has given back."""
-        tag = request.delivery.tag
-        del self._requests[tag]
-        self._hard_limits.ended(tag)
-        self._gate.ended(tag)
-        self._discard(request)
+    def _apply(self, effects: Sequence[Effect]) -> None:
+        """Tell all parts of the worker what has changed."""
+        for effect in effects:
+            if isinstance(effect, (Ended, Revoked)):
+                tag = effect.request.delivery.tag
+                self._requests.pop(tag, None)
+                self._hard_limits.ended(tag)
+                self._admission.ended(tag)
+            elif isinstance(effect, Started) and effect.request.terminated is not None:
+                self._pool.kill(effect.request.delivery.tag, effect.request.terminated)  # revoked just before its start
+        self._remote.on_effects(effects)
+
+    def _withdraw(self, tags: Iterable[int]) -> None:
+        """Do not start messages that other workers have now."""
+        for tag in tags:
+            if self._pool.withdraw(tag):
+                self._requests.pop(tag, None)
+                self._hard_limits.ended(tag)
+                self._admission.ended(tag)
 
     def _discard(self, request: Request) -> None:
         """Settle a request as revoked that no process has."""
-        verdicts = Decisions()
-        self._arrival.revoke(request, "revoked", self._app.clock.now_ms(), verdicts)
-        self._settling.dispose(verdicts)
-        self._remote.judged(verdicts)
+        decisions = Decisions()
+        self._strategy.revoke(request, "revoked", self._app.clock.now_ms(), decisions)
+        self._apply(self._settlement.settle_decisions(decisions))
 
     def _connect(self) -> None:
-        attempt = 0
-        while not self.ending.begun:
+        backoff = Backoff(_FIRST_PAUSE_S, _LONGEST_PAUSE_S)
+        while not self.shutdown.begun:
             try:
                 self._consumer.start()
             except (StoreUnavailable, BrokerError) as error:
-                pause = _RETRY_S[min(attempt, len(_RETRY_S) - 1)]
-                attempt += 1
+                pause = backoff.failed()
                 log.warning(
                     "Cannot connect to %s: %s. Trying again in %ss.",
                     self._consumer.place,
                     error,
                     pause,
-                    extra={"event": "worker_connecting", "attempt": attempt},
+                    extra={"event": "worker_connecting", "attempt": backoff.attempts},
                 )
-                self._waiting.sleep(pause)
+                self._poller.sleep(pause)
             else:
                 log.info("Connected to %s", self._consumer.place, extra={"event": "worker_connected"})
                 log.info("%s ready.", self._settings.hostname, extra={"event": "worker_ready"})
@@ -258,17 +254,17 @@ class Worker:
 
     def _shut_down(self) -> None:
         signals.worker_shutdown.send(sender=self)
-        self._pool.stop(_PARTING_S if self.ending.phase is not Phase.COLD else 0.0)
+        self._pool.stop(_POOL_STOP_S if self.shutdown.phase is not Phase.COLD else 0.0)
         try:
             self._settle(self._pool.collect())
             unfinished = list(self._requests.values())
-            self._gate.leave(unfinished)
-            self._settling.leave(unfinished)
-            self._settling.flush()
+            self._admission.leave(unfinished)
+            self._settlement.leave(unfinished)
+            self._settlement.flush()
             self._consumer.stop()
         except (StoreError, BrokerError) as error:
             log.warning(
-                "Could not say goodbye to the broker, others will notice: %s",
+                "The last results and acknowledgements were not sent, other workers run their messages again: %s",
                 error,
                 extra={"event": "worker_stop_failed"},
             )

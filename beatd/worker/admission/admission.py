@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from beatd.app.app import App
 from beatd.exceptions import StoreError, WorkerLostError
 from beatd.store.worker_state import FinishedRuns
-from beatd.worker.admission.poison import CHANCES, WAIT_MS, PoisonDetector, try_spare
+from beatd.worker.admission.poison import MAX_DEATHS, QUARANTINE_MS, PoisonDetector, try_forgive
 from beatd.worker.admission.rate_limits import RateLimits
 from beatd.worker.request import Request
 from beatd.worker.settlement import Settlement
@@ -23,33 +23,33 @@ class AdmissionControl:
     def __init__(
         self,
         app: App,
-        settling: Settlement,
+        settlement: Settlement,
         finished: FinishedRuns,
         rates: RateLimits,
-        suspects: PoisonDetector,
+        poison: PoisonDetector,
         *,
         at_work: Mapping[int, Request],
     ) -> None:
         """``at_work``: what was let through and has not ended, kept by the worker."""
         self._at_work = at_work
         self._clock = app.clock
-        self._settling = settling
+        self._settlement = settlement
         self._finished = finished
         self._rates = rates
-        self._suspects = suspects
+        self._poison = poison
 
     def admit(self, requests: Sequence[Request]) -> list[Request]:
         """Those that may run now; what becomes of the others is settled or kept here. Raises StoreError."""
         run = self._without_repeats(list(requests))
         run, waiting = self._rates.admit(run, self._clock.monotonic())
         for request, seconds in waiting:
-            self._settling.park(request.delivery, self._clock.now_ms() + math.ceil(seconds * 1000))
-        return self._without_suspects(run)
+            self._settlement.park(request.delivery, self._clock.now_ms() + math.ceil(seconds * 1000))
+        return self._without_poison(run)
 
     def due(self) -> list[Request]:
         """Those that were kept and may run now."""
         due = self._rates.due(self._clock.monotonic())
-        return self._without_suspects(due) if due else due
+        return self._without_poison(due) if due else due
 
     def due_in(self) -> float:
         """Seconds until :meth:`due` has something."""
@@ -61,12 +61,12 @@ class AdmissionControl:
 
     def ended(self, tag: int) -> None:
         """A request that was let through has ended."""
-        self._suspects.ended(tag)
+        self._poison.ended(tag)
 
     def leave(self, unfinished: Sequence[Request]) -> None:
         """The worker leaves: what was kept here goes back, and ``unfinished`` requests are not to blame for it."""
-        self._settling.give_back([request.delivery for request in self.held()])
-        try_spare(self._suspects, unfinished)
+        self._settlement.give_back([request.delivery for request in self.held()])
+        try_forgive(self._poison, unfinished)
 
     def _without_repeats(self, requests: list[Request]) -> list[Request]:
         """Leave out runs of the scheduler that have ended before, or are at work here: their messages came twice."""
@@ -76,7 +76,7 @@ class AdmissionControl:
         try:
             ended = self._finished.among(scheduled)
         except StoreError:
-            self._settling.give_back([one.delivery for one in requests])
+            self._settlement.give_back([one.delivery for one in requests])
             raise
         begun = {_attempt(one) for one in (*self._at_work.values(), *self.held())}
         run = []
@@ -95,22 +95,22 @@ class AdmissionControl:
     def _drop(self, request: Request, why: str) -> None:
         extra = {"event": "run_repeated", "entry": request.headers.entry, "task_id": request.id}
         log.warning("Dropping %s[%s]: this run %s", request.name, request.id, why, extra=extra)
-        self._settling.drop(request.delivery)
+        self._settlement.drop(request.delivery)
 
-    def _without_suspects(self, requests: list[Request]) -> list[Request]:
+    def _without_poison(self, requests: list[Request]) -> list[Request]:
         if not any(request.headers.redelivered for request in requests):
             return requests
         try:
-            run, later, killers = self._suspects.sift(requests)
+            run, later, killers = self._poison.sift(requests)
         except StoreError:
-            self._settling.give_back([one.delivery for one in requests])
+            self._settlement.give_back([one.delivery for one in requests])
             raise
         for request in later:
-            self._settling.park(request.delivery, self._clock.now_ms() + WAIT_MS)
+            self._settlement.park(request.delivery, self._clock.now_ms() + QUARANTINE_MS)
         for request in killers:
-            reason = f"{request.name} was running {CHANCES} times when its process or worker died"
-            self._settling.fail(request, WorkerLostError(f"Worker exited prematurely: {reason}"))
-            self._settling.bury(request.delivery, reason)
+            reason = f"{request.name} was running {MAX_DEATHS} times when its process or worker died"
+            self._settlement.fail(request, WorkerLostError(f"Worker exited prematurely: {reason}"))
+            self._settlement.bury(request.delivery, reason)
         return run
 
 

@@ -17,10 +17,10 @@ from beatd.worker.request import Request
 
 log = logging.getLogger("beatd.worker.suspects")
 
-CHANCES = 3
-_ALONE_AFTER = CHANCES - 1
+MAX_DEATHS = 3
+_ALONE_FROM = MAX_DEATHS - 1
 """So many deaths may be its neighbours' doing: before it is condemned it runs without company of its kind."""
-WAIT_MS = 2_000
+QUARANTINE_MS = 2_000
 """How long one that has to run alone steps aside for another such."""
 _KEPT_S = 24 * 3600
 _REMEMBERED = 10_000
@@ -59,15 +59,15 @@ class PoisonDetector:
         """The tag of the one that runs alone."""
 
     def sift(self, requests: Sequence[Request]) -> tuple[list[Request], list[Request], list[Request]]:
-        """Requests to be run, to be put aside for :data:`WAIT_MS`, and to be buried. Raises StoreError."""
+        """Requests to be run, to be put aside for :data:`QUARANTINE_MS`, and to be buried. Raises StoreError."""
         run: list[Request] = []
         later: list[Request] = []
         killers: list[Request] = []
         for request in requests:
             deaths = self._deaths_of(request) if request.headers.redelivered else 0
-            if deaths >= CHANCES:
+            if deaths >= MAX_DEATHS:
                 killers.append(request)
-            elif deaths < _ALONE_AFTER:
+            elif deaths < _ALONE_FROM:
                 run.append(request)
             elif self._alone is None:
                 self._alone = request.delivery.tag
@@ -80,7 +80,7 @@ class PoisonDetector:
                 )
                 run.append(request)
             else:
-                self.spared(request)
+                self.forgive(request)
                 later.append(request)
         return run, later, killers
 
@@ -90,7 +90,7 @@ class PoisonDetector:
             self._alone = None
         self._counted.pop(tag, None)
 
-    def spared(self, request: Request) -> None:
+    def forgive(self, request: Request) -> None:
         """That one is given back by a worker that lives: it is not to blame."""
         name = self._counted.pop(request.delivery.tag, None)
         if name is not None:
@@ -105,10 +105,10 @@ class PoisonDetector:
         return self._deaths.add(name, 1)
 
 
-def try_spare(suspects: PoisonDetector, requests: Sequence[Request]) -> None:
-    """:meth:`PoisonDetector.spared` for a worker that leaves: a store that is away must not keep it."""
+def try_forgive(poison: PoisonDetector, requests: Sequence[Request]) -> None:
+    """:meth:`PoisonDetector.forgive` for a worker that leaves: a store that is away must not keep it."""
     try:
         for request in requests:
-            suspects.spared(request)
+            poison.forgive(request)
     except StoreError as error:
         log.warning("Cannot count in the state store: %s", error, extra={"event": "deaths_uncounted"})

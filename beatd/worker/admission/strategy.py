@@ -1,4 +1,4 @@
-"""What happens to messages that have come in: each is run, parked, dropped, refused or buried. Decides, does no I/O."""
+"""Strategy: the decision about each incoming message, to run, park, drop or bury it. No I/O."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from beatd.states import FAILURE, REVOKED
 from beatd.store.result_document import document, exception_payload
 from beatd.store.results import Stored
 from beatd.timestamps import from_ms
-from beatd.worker.admission.revoked import Revoked
+from beatd.worker.admission.revoked import Revoked as RevokedTasks
+from beatd.worker.effects import Effect, Received, Revoked, Unregistered
 from beatd.worker.execution.decode import upgrade_protocol_1
 from beatd.worker.messages import Delivery, Headers, headers_of
 from beatd.worker.request import Request, moment_ms, request_class
@@ -22,47 +23,44 @@ log = logging.getLogger("celery.worker.strategy")
 
 
 class Decisions:
-    """What is to be done with a batch of messages."""
+    """The decisions about a batch of messages."""
 
     def __init__(self) -> None:
         self.run: list[Request] = []
         self.park: list[tuple[Delivery, int]] = []
         self.bury: list[tuple[Delivery, str]] = []
         self.drop: list[Delivery] = []
-        """To be acknowledged without having run."""
+        """Acknowledged without a run."""
         self.results: list[Stored] = []
-        self.waiting: list[Request] = []
-        """Those that are parked."""
-        self.revoked: list[tuple[Request, str]] = []
-        """Those that are not run, and why."""
         self.failed: list[tuple[Delivery, str, BaseException]] = []
-        """Messages that end here, with the state and the error: what waits for their tasks is to be told."""
+        """Messages that end here, with state and error: chords and errbacks of their tasks are told."""
+        self.effects: list[Effect] = []
 
 
 class Strategy:
-    """The judge of incoming messages for one app."""
+    """Decides about incoming messages for one app."""
 
-    def __init__(self, app: App, revoked: Revoked) -> None:
+    def __init__(self, app: App, revoked: RevokedTasks) -> None:
         self._app = app
         self._revoked = revoked
         self._zone = ZoneInfo(app.timezone)
         self._largest: int = app.conf.message_max_bytes
 
-    def judge(self, deliveries: Sequence[Delivery], now_ms: int) -> Decisions:
-        """Decide about each message. No message can make this raise."""
-        verdicts = Decisions()
+    def decide(self, deliveries: Sequence[Delivery], now_ms: int) -> Decisions:
+        """Decide about each message; no message makes this raise."""
+        decisions = Decisions()
         for delivery in deliveries:
             try:
-                self._judge(*self._read(delivery), now_ms, verdicts)
+                self._decide(*self._read(delivery), now_ms, decisions)
             except MessageError as error:
-                verdicts.bury.append((delivery, str(error)))
+                decisions.bury.append((delivery, str(error)))
             except Exception as error:  # a task's own Request class can do anything
                 log.exception("Request class raised", extra={"event": "request_failed"})
-                verdicts.bury.append((delivery, f"its Request class raised {error!r}"))
-        return verdicts
+                decisions.bury.append((delivery, f"its Request class raised {error!r}"))
+        return decisions
 
     def _read(self, delivery: Delivery) -> tuple[Delivery, Headers]:
-        """The headers of a message; one of protocol 1 is turned into one of protocol 2 before anything else."""
+        """Read the headers; a message of protocol 1 becomes one of protocol 2 first."""
         if delivery.fault:
             raise MessageError(delivery.fault)
         if len(delivery.raw) > self._largest:
@@ -75,10 +73,10 @@ class Strategy:
                 raise
             return delivery._replace(raw=second, first=delivery.raw), headers_of(second)
 
-    def _judge(self, delivery: Delivery, headers: Headers, now_ms: int, verdicts: Decisions) -> None:
+    def _decide(self, delivery: Delivery, headers: Headers, now_ms: int, decisions: Decisions) -> None:
         task = self._app.tasks.get(headers.task)
         if task is None:
-            self._refuse(delivery, headers, now_ms, verdicts)
+            self._refuse_unregistered(delivery, headers, now_ms, decisions)
             return
         expires_ms = self._moment(headers.expires, "expires")
         eta_ms = self._moment(headers.eta, "eta")
@@ -95,14 +93,15 @@ class Strategy:
         if signals.task_received:
             signals.task_received.send(sender=self._app, request=request)
         if expires_ms is not None and expires_ms <= now_ms:
-            self.revoke(request, "expired", now_ms, verdicts)
+            self.revoke(request, "expired", now_ms, decisions)
         elif self._revoked and self._revoked.covers(request):
-            self.revoke(request, "revoked", now_ms, verdicts)
+            self.revoke(request, "revoked", now_ms, decisions)
         elif eta_ms is not None and waits:
-            verdicts.park.append((delivery, eta_ms))
-            verdicts.waiting.append(request)
+            decisions.park.append((delivery, eta_ms))
+            decisions.effects.append(Received(request))
         else:
-            verdicts.run.append(request)
+            decisions.run.append(request)
+            decisions.effects.append(Received(request))
 
     def _moment(self, text: str | None, what: str) -> int | None:
         if text is None:
@@ -112,8 +111,8 @@ class Strategy:
         except (ValueError, OverflowError):
             raise MessageError(f"{what} {text!r} is no ISO 8601 time") from None
 
-    def _refuse(self, delivery: Delivery, headers: Headers, now_ms: int, verdicts: Decisions) -> None:
-        """No task of that name: the sender learns of it, and the log helps with a typing error."""
+    def _refuse_unregistered(self, delivery: Delivery, headers: Headers, now_ms: int, decisions: Decisions) -> None:
+        """Fail a task that this app does not have; the log names tasks with similar names."""
         near = self._app.tasks.near(headers.task)
         hint = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
         log.error(
@@ -126,12 +125,13 @@ class Strategy:
         error = NotRegistered(headers.task)
         signals.task_unknown.send(sender=self._app, message=delivery, name=headers.task, id=headers.id, exc=error)
         if not headers.ignore_result:
-            verdicts.results.append(self._failed(headers, FAILURE, error, now_ms))
-        verdicts.failed.append((delivery, FAILURE, error))
-        verdicts.drop.append(delivery)
+            decisions.results.append(self._failed(headers, FAILURE, error, now_ms))
+        decisions.failed.append((delivery, FAILURE, error))
+        decisions.drop.append(delivery)
+        decisions.effects.append(Unregistered(headers, error))
 
-    def revoke(self, request: Request, reason: str, now_ms: int, verdicts: Decisions) -> None:
-        """One that is not run: ``reason`` is ``expired`` or ``revoked``."""
+    def revoke(self, request: Request, reason: str, now_ms: int, decisions: Decisions) -> None:
+        """Do not run a request: ``reason`` is ``expired`` or ``revoked``."""
         expired = reason == "expired"
         log.info(
             "Discarding revoked task: %s[%s]",
@@ -141,10 +141,10 @@ class Strategy:
         )
         signals.task_revoked.send(sender=request.task, request=request, terminated=False, signum=None, expired=expired)
         error = TaskRevokedError(reason)
-        verdicts.results.append(self._failed(request.headers, REVOKED, error, now_ms))
-        verdicts.failed.append((request.delivery, REVOKED, error))
-        verdicts.drop.append(request.delivery)
-        verdicts.revoked.append((request, reason))
+        decisions.results.append(self._failed(request.headers, REVOKED, error, now_ms))
+        decisions.failed.append((request.delivery, REVOKED, error))
+        decisions.drop.append(request.delivery)
+        decisions.effects.append(Revoked(request, expired))
 
     def _failed(self, headers: Headers, state: str, error: BaseException, now_ms: int) -> Stored:
         done = from_ms(now_ms).astimezone(self._zone).isoformat()

@@ -5,27 +5,26 @@ from __future__ import annotations
 import logging
 import math
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from beatd.app.app import App
 from beatd.broker.bus import Bus, LamportClock, Names
+from beatd.clock import Backoff
 from beatd.exceptions import BrokerError
-from beatd.states import FAILURE
 from beatd.store.worker_state import RevokedStore
 from beatd.worker.admission.revoked import Revoked, RevokedSync
-from beatd.worker.admission.strategy import Decisions
 from beatd.worker.control.mingle import Mingle
 from beatd.worker.control.node import Node
 from beatd.worker.control.panel import WorkerHandles, WorkerView
+from beatd.worker.effects import Effect, Ended, Started
 from beatd.worker.events import EventStream, Heartbeat, TaskEvents
-from beatd.worker.messages import MALFORMED, JobReport
-from beatd.worker.request import Request
+from beatd.worker.messages import MALFORMED
 from beatd.worker.settings import WorkerSettings
 
 log = logging.getLogger("beatd.worker.control.remote")
 
 _COMMANDS_A_TURN = 20
-_RETRY_S = (1.0, 2.0, 5.0, 10.0, 30.0)
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 30.0
 _TEND_S = 5.0
 
 OpenBus = Callable[[], Bus | None]
@@ -33,7 +32,7 @@ OpenBus = Callable[[], Bus | None]
 
 
 class RemoteControl:
-    """The worker's ears and voice. No method raises, and none waits longer than for one call to the broker."""
+    """Remote control of one worker. No method raises, and none waits longer than for one call to the broker."""
 
     def __init__(
         self, app: App, settings: WorkerSettings, open_bus: OpenBus, names: Names, store: RevokedStore
@@ -48,7 +47,7 @@ class RemoteControl:
         self._names = names
         self._bus = open_bus()
         self._online = False
-        self._failures = 0
+        self._backoff = Backoff(_FIRST_PAUSE_S, _LONGEST_PAUSE_S)
         self._retry_at = self._tend_at = -math.inf
         self._lamport = LamportClock()
         self._totals: Counter[str] = Counter()
@@ -111,23 +110,16 @@ class RemoteControl:
         listening = self._bus.files() if self._bus is not None and self._online else []
         return listening if self._mingling is None else [*listening, *self._mingling.files()]
 
-    def judged(self, verdicts: Decisions) -> None:
-        """Take note of what became of messages that have come in."""
+    def on_effects(self, effects: Sequence[Effect]) -> None:
+        """Count the runs that have begun, and send events if they are on."""
+        for effect in effects:
+            if isinstance(effect, (Ended, Started)):
+                request = effect.request
+                if not request.counted and effect.report.state != MALFORMED:
+                    request.counted = True
+                    self._totals[request.name] += 1
         if self.events.on:
-            self.events.received((*verdicts.run, *verdicts.waiting))
-            for delivery, state, error in verdicts.failed:
-                if state == FAILURE:
-                    self.events.unknown(delivery, error)
-            for request, reason in verdicts.revoked:
-                self.events.revoked(request, terminated=False, signum=None, expired=reason == "expired")
-
-    def reported(self, request: Request, report: JobReport) -> None:
-        """Take note of what the pool has said about a request."""
-        if not request.counted and report.state != MALFORMED:
-            request.counted = True
-            self._totals[request.name] += 1
-        if self.events.on:
-            self.events.reported(request, report)
+            self.events.tell(effects)
 
     def stop(self) -> None:
         """Say goodbye, and disconnect."""
@@ -169,22 +161,21 @@ class RemoteControl:
         heart.start(bus)
         self._online = True
         self._tend_at = self._clock.monotonic() + _TEND_S
-        if self._failures:
+        if self._backoff.attempts:
             log.info("Remote control is back at %s", bus.place, extra={"event": "control_back"})
-        self._failures = 0
+        self._backoff.succeeded()
 
     def _lose(self, bus: Bus, error: Exception) -> float:
         """The connection is gone: tasks go on, a new one is tried after a while."""
         bus.close()
         self._online = False
-        pause = _RETRY_S[min(self._failures, len(_RETRY_S) - 1)]
-        self._failures += 1
+        pause = self._backoff.failed()
         self._retry_at = self._clock.monotonic() + pause
         log.warning(
             "Remote control away, trying again in %ss: %s",
             pause,
             error,
-            extra={"event": "control_lost", "attempt": self._failures},
+            extra={"event": "control_lost", "attempt": self._backoff.attempts},
         )
         return pause
 

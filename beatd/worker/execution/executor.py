@@ -16,7 +16,7 @@ from zoneinfo import ZoneInfo
 
 from beatd import signals
 from beatd.app.app import App
-from beatd.app.callbacks import FollowUp, ended, failed
+from beatd.app.callbacks import FollowUp, ended
 from beatd.app.context import Context
 from beatd.app.task import Task
 from beatd.app.trace import Abandoned, ExceptionInfo, Outcome, run_task, run_task_async
@@ -27,9 +27,9 @@ from beatd.states import FAILURE, IGNORED, READY_STATES, REJECTED, RETRY, STARTE
 from beatd.store.result_document import document, exception_payload, named_error
 from beatd.timestamps import from_ms
 from beatd.worker.execution.call import Calling
-from beatd.worker.execution.callbacks import follow
+from beatd.worker.execution.callbacks import failure_messages, follow_up_messages
 from beatd.worker.execution.decode import decode_body
-from beatd.worker.messages import KILLED, MALFORMED, Job, JobReport
+from beatd.worker.messages import KILLED, MALFORMED, FollowUpMessage, Job, JobReport
 
 
 def log_outcome(log: logging.Logger, task: Task[..., Any], context: Context, outcome: Outcome, runtime: float) -> None:
@@ -57,8 +57,8 @@ def log_outcome(log: logging.Logger, task: Task[..., Any], context: Context, out
             log.error("Task %s[%s] raised unexpected: %s%s", name, task_id, text, trace, extra=extra)
 
 
-def words(outcome: Outcome) -> str:
-    """A result, or the exception that ended an attempt, as it prints itself."""
+def outcome_repr(outcome: Outcome) -> str:
+    """Return the text of the result, or of the exception that ended the attempt."""
     value = outcome.value
     return safe_repr(value.exc if outcome.state == RETRY else value)
 
@@ -128,7 +128,11 @@ class Executor:
         started = perf_counter()
         try:
             outcome = await run_task_async(attempt.task, attempt.context, Calling(attempt.job.soft_limit).there)
-            return self._report(*attempt, outcome, perf_counter() - started)
+            runtime = perf_counter() - started
+            if not _has_followers(attempt.context):
+                return self._report(*attempt, outcome, runtime)
+            # Errbacks run in a report, and a chord is registered in the result backend: neither in the loop's thread.
+            return await asyncio.to_thread(self._report, *attempt, outcome, runtime)
         except asyncio.CancelledError:
             raise
         except BaseException as error:  # noqa: BLE001
@@ -168,12 +172,15 @@ class Executor:
         if self.tidy is not None:  # not before: its time is not the task's
             self.tidy()
         outcome, encoded = self._encoded(task, context, outcome)
-        if (error := self._follow(task, context, outcome)) is not None:
-            outcome, encoded = self._encoded(task, context, Outcome(FAILURE, error, ExceptionInfo(error)))
-        elif context.children and encoded is not None:
-            encoded = self._document(context, outcome)  # it names what was sent
+        follow_ups: list[FollowUpMessage] = []
+        if outcome.state == SUCCESS and (context.callbacks or context.chain):
+            follow_ups, error = follow_up_messages(self._app, task, context, outcome.value)
+            if error is not None:
+                outcome, encoded = self._encoded(task, context, Outcome(FAILURE, error, ExceptionInfo(error)))
+            elif context.children and encoded is not None:
+                encoded = self._document(context, outcome)  # its children are known only now
         log_outcome(log, task, context, outcome, runtime)
-        after = self._after(context, outcome)
+        after, errbacks = self._after(context, outcome)
         requeue = outcome.state == REJECTED and bool(outcome.value.requeue)
         text = KILLED if isinstance(outcome.value, TimeLimitExceeded) else ""
         return JobReport(
@@ -185,31 +192,26 @@ class Executor:
             requeue=requeue,
             results=after.results,
             parts=after.parts,
-            words=words(outcome) if job.describe else "",
-            trace=outcome.traceback if job.describe else None,
+            outcome_repr=outcome_repr(outcome) if job.describe else "",
+            traceback=outcome.traceback if job.describe else None,
+            follow_ups=follow_ups or errbacks,
         )
 
-    def _follow(self, task: Task[..., Any], context: Context, outcome: Outcome) -> Exception | None:
-        """Send what waits for a success; returns why that cannot be done: then the task has failed after all."""
-        if outcome.state != SUCCESS or not (context.callbacks or context.chain):
-            return None
-        return follow(self._app, task, context, outcome.value)
-
-    def _after(self, context: Context, outcome: Outcome) -> FollowUp:
-        """What the end of the task means to others, for the store; errbacks are called."""
+    def _after(self, context: Context, outcome: Outcome) -> tuple[FollowUp, list[FollowUpMessage]]:
+        """Return the effects of the outcome on other tasks, for the store and the broker; call the errbacks."""
         if outcome.state == SUCCESS:
             if not context.chord:
                 return _NOTHING
             try:
-                return FollowUp([], ended(context, SUCCESS, outcome.value))
-            except MessageError as error:  # nobody stores it, but a chord wants it
-                return FollowUp([], ended(context, FAILURE, exception_payload(error)))
+                return FollowUp([], ended(context, SUCCESS, outcome.value)), []
+            except MessageError as error:  # the result is not stored, but the chord needs it
+                return FollowUp([], ended(context, FAILURE, exception_payload(error))), []
         if outcome.state == FAILURE or (outcome.state == REJECTED and not outcome.value.requeue):
             if not (context.chord or context.chain or context.errbacks):
                 return _NOTHING
-            after = failed(self._app, context, outcome.value, outcome.traceback)
+            after, messages = failure_messages(self._app, context, outcome.value, outcome.traceback)
             own = ended(context, FAILURE, exception_payload(outcome.value))
-            return FollowUp(after.results, own + after.parts)
+            return FollowUp(after.results, own + after.parts), messages
         return _NOTHING
 
     def _defect(self, attempt: Attempt, error: BaseException, runtime: float) -> JobReport:
@@ -288,12 +290,16 @@ class Executor:
         }
 
 
-_NOTHING = FollowUp([], [])
+_NOTHING: tuple[FollowUp, list[FollowUpMessage]] = (FollowUp([], []), [])
 
 
 def begun(job: Job) -> JobReport:
     """The report that a job has begun, in this process."""
     return JobReport(job.tag, STARTED, text=str(os.getpid()))
+
+
+def _has_followers(context: Context) -> bool:
+    return bool(context.callbacks or context.chain or context.errbacks)
 
 
 def _is_stored(task: Task[..., Any], context: Context, outcome: Outcome) -> bool:

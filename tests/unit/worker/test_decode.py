@@ -40,7 +40,7 @@ def app() -> App:
 
 
 def judge(raw: bytes, now_ms: int = 1_700_000_000_000):
-    return Strategy(app(), Revoked()).judge([Delivery(1, "celery", raw)], now_ms)
+    return Strategy(app(), Revoked()).decide([Delivery(1, "celery", raw)], now_ms)
 
 
 def opened(raw: bytes) -> str | list:

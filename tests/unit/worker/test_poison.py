@@ -58,7 +58,7 @@ def test_what_a_living_worker_gives_back_is_not_counted(suspects, request_with):
     for _ in range(10):
         request = request_with(7, redelivered=True)
         assert suspects.sift([request])[0] == [request]
-        suspects.spared(request)
+        suspects.forgive(request)
         suspects.ended(7)
 
 

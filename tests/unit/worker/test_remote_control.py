@@ -25,6 +25,7 @@ from beatd.worker.admission.revoked import Revoked
 from beatd.worker.control.node import Node
 from beatd.worker.control.panel import COMMANDS, WorkerHandles, WorkerView
 from beatd.worker.control.remote_control import RemoteControl
+from beatd.worker.effects import Received
 from beatd.worker.events import BATCH, EventStream, TaskEvents
 from beatd.worker.messages import Delivery, headers_of
 from beatd.worker.request import Request
@@ -362,7 +363,7 @@ def test_a_lost_connection_is_tried_again_ever_more_rarely(remote: RemoteControl
         if bus.attempts > before:
             attempts.append(second)
         clock.now += 1
-    assert attempts == [0, 1, 3, 8, 18, 48, 78]
+    assert attempts == [0, 1, 3, 7, 15, 31, 61, 91]
     clock.now += 30
     bus.away = False
     remote.turn()
@@ -405,7 +406,7 @@ def test_task_events_leave_in_batches_and_are_bounded_while_nobody_takes_them(
     bus.away = True
     remote.turn()
     for n in range(buffered + 50):
-        remote.events.received([request(app, f"id-{n}")])
+        remote.events.tell([Received(request(app, f"id-{n}"))])
     bus.away = False
     clock.now += 60
     with caplog.at_level(logging.WARNING):

@@ -24,7 +24,7 @@ def time():
 def test_warm_waits_for_what_runs(time):
     ending = Shutdown(time)
     assert not ending.is_over(busy=False)
-    assert ending.ask() is Phase.WARM
+    assert ending.request() is Phase.WARM
     assert ending.begun
     time.now = 1e6
     assert not ending.is_over(busy=True)
@@ -34,7 +34,7 @@ def test_warm_waits_for_what_runs(time):
 
 def test_grace_ends(time):
     ending = Shutdown(time, grace_s=25)
-    ending.ask()
+    ending.request()
     time.now = 24.0
     assert not ending.is_over(busy=True)
     assert ending.due_in() == 1.0
@@ -47,14 +47,14 @@ def test_grace_ends(time):
 def test_cold_is_at_once(time, wishes):
     ending = Shutdown(time)
     for cold in wishes:
-        ending.ask(cold=cold)
+        ending.request(cold=cold)
     assert ending.is_over(busy=True)
     assert ending.phase is Phase.COLD
 
 
 def test_soft_comes_before_cold(time):
     ending = Shutdown(time, soft_s=10)
-    assert ending.ask(cold=True) is Phase.SOFT
+    assert ending.request(cold=True) is Phase.SOFT
     assert not ending.is_over(busy=True)
     assert ending.is_over(busy=False)
     time.now = 10.0
@@ -63,12 +63,12 @@ def test_soft_comes_before_cold(time):
 
 def test_a_second_wish_during_a_soft_end_is_cold(time):
     ending = Shutdown(time, soft_s=10)
-    assert [ending.ask(), ending.ask(), ending.ask()] == [Phase.WARM, Phase.SOFT, Phase.COLD]
+    assert [ending.request(), ending.request(), ending.request()] == [Phase.WARM, Phase.SOFT, Phase.COLD]
 
 
 def test_soft_on_idle_waits_all_the_same(time):
     ending = Shutdown(time, soft_s=10, soft_on_idle=True)
-    ending.ask(cold=True)
+    ending.request(cold=True)
     assert not ending.is_over(busy=False)
     time.now = 10.0
     assert ending.is_over(busy=False)

@@ -12,6 +12,7 @@ from beatd import App, Request
 from beatd.exceptions import MessageError
 from beatd.message.protocol import build, envelope
 from beatd.timestamps import to_ms
+from beatd.worker import effects
 from beatd.worker.admission.revoked import Revoked
 from beatd.worker.admission.strategy import Strategy
 from beatd.worker.messages import Delivery, headers_of
@@ -35,7 +36,7 @@ def raw(task="tasks.add", **fields) -> bytes:
 def judge(app, *messages, revoked=()):
     memory = Revoked()
     memory.add(revoked, NOW_MS)
-    return Strategy(app, memory).judge([Delivery(n, "celery", one) for n, one in enumerate(messages)], NOW_MS)
+    return Strategy(app, memory).decide([Delivery(n, "celery", one) for n, one in enumerate(messages)], NOW_MS)
 
 
 def at(**delta) -> str:
@@ -87,7 +88,7 @@ def test_a_revoked_task_is_dropped_also_before_its_time(app, caplog):
     with caplog.at_level(logging.INFO, "celery.worker"):
         verdicts = judge(app, raw(), raw(eta=at(hours=1)), revoked=["the-id"])
     assert (verdicts.run, verdicts.park, len(verdicts.drop)) == ([], [], 2)
-    assert [reason for _, reason in verdicts.revoked] == ["revoked", "revoked"]
+    assert [type(effect) for effect in verdicts.effects] == [effects.Revoked, effects.Revoked]
     stored = json.loads(verdicts.results[0].document)
     assert stored["status"] == "REVOKED"
     assert stored["result"] == {

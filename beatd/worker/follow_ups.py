@@ -1,0 +1,85 @@
+"""Publishing of follow-up messages: callbacks, errbacks and next steps of chains, as a step of the settlement.
+
+They leave after the result is stored and before the message is acknowledged. While the broker is away they are kept;
+a message that the broker refuses, or does not take for a long time, fails the task that it follows.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+
+from beatd.app.app import App
+from beatd.exceptions import BrokerError, StoreUnavailable
+from beatd.worker.messages import FollowUpMessage
+from beatd.worker.request import Request
+
+log = logging.getLogger("beatd.worker.following")
+
+Pending = tuple[Request | None, FollowUpMessage]
+"""A message, and the request that fails if it cannot be published; None for the errbacks of such a failure."""
+
+_BATCH = 64
+_ATTEMPTS = 30
+"""Attempts at one batch. The worker's loop pauses between them and gets here only while its consumer is connected."""
+
+
+class FollowUps:
+    """Publishes follow-up messages of one app; ``on_failed`` gets each request whose message was given up."""
+
+    def __init__(self, app: App, on_failed: Callable[[Request, Exception], None]) -> None:
+        self._app = app
+        self._on_failed = on_failed
+        self._attempts = 0
+
+    def publish(self, pending: list[Pending]) -> None:
+        """Publish and remove the messages; raises while the broker is away, and keeps what it does not have."""
+        while pending:
+            batch = pending[:_BATCH]
+            failed = self._offer(batch)
+            del pending[: len(batch)]
+            for (request, _), reason in failed:
+                self._give_up(request, reason)  # may append errbacks
+
+    def _offer(self, batch: Sequence[Pending]) -> list[tuple[Pending, str]]:
+        messages = [message.unpack() for _, message in batch]
+        try:
+            refused = self._app.outgoing.offer(messages)
+        except (BrokerError, StoreUnavailable) as error:
+            self._attempts += 1
+            if self._attempts < _ATTEMPTS:
+                log.warning(
+                    "%d callbacks cannot be sent yet: %s",
+                    len(batch),
+                    error,
+                    extra={"event": "followup_retrying", "task": "", "task_id": messages[0].message.id},
+                )
+                raise
+            self._attempts = 0
+            return self._offer_singly(batch)
+        self._attempts = 0
+        return [(batch[number], reason) for number, reason in refused]
+
+    def _offer_singly(self, batch: Sequence[Pending]) -> list[tuple[Pending, str]]:
+        """Find the messages for which the broker ends the connection or does not answer."""
+        failed = []
+        for pending in batch:
+            try:
+                refused = self._app.outgoing.offer([pending[1].unpack()])
+            except (BrokerError, StoreUnavailable) as error:
+                failed.append((pending, str(error)))
+            else:
+                failed += [(pending, reason) for _, reason in refused]
+        return failed
+
+    def _give_up(self, request: Request | None, reason: str) -> None:
+        name, task_id = (request.name, request.id) if request is not None else ("", "")
+        log.error(
+            "Task %s[%s]: its callbacks cannot be sent: %s",
+            name,
+            task_id,
+            reason,
+            extra={"event": "followup_failed", "task": name, "task_id": task_id},
+        )
+        if request is not None:
+            self._on_failed(request, BrokerError(f"a callback cannot be sent: {reason}"))
