@@ -203,7 +203,7 @@ def _users(frames: Any) -> Any:
 
 
 _APP = __file__.rpartition("/")[0]
-_MACHINERY = (f"{_APP}/", *(f"{_APP[:-3]}worker/{name}.py" for name in ("calling", "limits")), asyncio.__path__[0])
+_MACHINERY = (f"{_APP}/", f"{_APP[:-3]}worker/execution/", asyncio.__path__[0])
 
 
 def run_eagerly(

@@ -1,0 +1,60 @@
+"""Hard time limits: enforced on what runs, once, and not on what has just ended."""
+
+from __future__ import annotations
+
+import pytest
+
+from beatd.worker.messages import KILLED
+
+
+def started(bench, tag, task="limited", **fields):
+    bench.send(tag, task, **fields)
+    bench.turn()
+    bench.pool.begin(tag)
+    bench.turn()
+
+
+def test_a_run_is_killed_when_its_limit_is_over_and_not_before(bench):
+    started(bench, 1)
+    bench.clock.now += 4.9
+    assert bench.turn() == pytest.approx(0.1, abs=0.01)
+    assert bench.pool.killed == []
+    bench.clock.now += 0.2
+    bench.turn()
+    assert [tag for tag, _ in bench.pool.killed] == [1]
+    bench.pool.end(1, KILLED, document=None)
+    bench.turn()
+    assert bench.journal == [("store", ("id-1", "FAILURE")), ("ack", 1)]
+
+
+def test_a_message_may_have_a_limit_of_its_own(bench):
+    started(bench, 1, "late", timelimit=[1, None])
+    bench.clock.now += 1.1
+    bench.turn()
+    assert [tag for tag, _ in bench.pool.killed] == [1]
+
+
+def test_a_job_that_waits_in_the_pool_has_not_begun_its_time(bench):
+    bench.send(1, "limited")
+    bench.turn()
+    bench.clock.now += 60
+    bench.turn()
+    assert bench.pool.killed == []
+
+
+def test_an_end_that_is_reported_in_the_turn_of_its_limit_counts(bench):
+    started(bench, 1)
+    bench.clock.now += 6
+    bench.pool.end(1)
+    bench.turn()
+    assert bench.pool.killed == []
+    assert bench.journal.of("store") == [("id-1", "SUCCESS")]
+
+
+def test_a_tag_whose_request_is_gone_is_not_killed_for_it(bench):
+    started(bench, 1)
+    bench.pool.end(1)
+    bench.turn()
+    bench.pool.running[1] = bench.clock.now - 60  # a run that nobody asked about
+    bench.turn()
+    assert bench.pool.killed == []

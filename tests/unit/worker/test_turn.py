@@ -1,0 +1,180 @@
+"""The worker's turn: what happens when reports, messages and remote control come at the same time."""
+
+from __future__ import annotations
+
+import pytest
+
+from beatd.exceptions import BrokerError, StoreUnavailable
+from beatd.states import REVOKED
+from beatd.worker.effects import Ended, Received, Revoked, Started, Unregistered
+from beatd.worker.messages import KILLED, LOST
+
+
+def kinds(bench):
+    return [type(effect) for effect in bench.remote.effects]
+
+
+def test_a_task_from_the_queue_to_the_acknowledgement(bench):
+    bench.send(1)
+    bench.turn()
+    bench.pool.begin(1)
+    bench.pool.end(1)
+    bench.turn()
+    assert bench.journal == [("store", ("id-1", "SUCCESS")), ("ack", 1)]
+    assert kinds(bench) == [Received, Started, Ended]
+
+
+def test_an_early_acknowledged_task_is_acknowledged_once_at_its_start(bench):
+    bench.send(1, "early")
+    bench.turn()
+    bench.pool.begin(1)
+    bench.turn()
+    assert bench.journal == [("ack", 1)]
+    bench.pool.end(1)
+    bench.turn()
+    assert bench.journal == [("ack", 1), ("store", ("id-1", "SUCCESS"))]
+
+
+def test_two_ends_of_one_job_in_one_turn_settle_it_once(bench):
+    bench.send(1)
+    bench.turn()
+    bench.pool.end(1)
+    bench.pool.end(1, KILLED, document=None)
+    bench.turn()
+    assert bench.journal == [("store", ("id-1", "SUCCESS")), ("ack", 1)]
+    assert kinds(bench) == [Received, Ended]
+
+
+def test_no_more_is_taken_than_the_pool_has_room_for(bench):
+    bench.pool.size = 3
+    for tag in range(1, 6):
+        bench.send(tag)
+    assert bench.turn() == 0.0
+    assert sorted(bench.pool.jobs) == [1, 2, 3]
+    assert bench.turn() > 0
+    bench.pool.end(2)
+    bench.turn()
+    assert sorted(bench.pool.jobs) == [1, 3, 4]
+
+
+def test_a_message_that_another_worker_has_taken_is_not_started_here(bench):
+    for tag in (1, 2):
+        bench.send(tag, "limited")
+    bench.turn()
+    bench.pool.begin(1)
+    bench.consumer.gone = [1, 2]
+    bench.turn()
+    assert sorted(bench.pool.jobs) == [1]  # it runs: too late to withdraw
+    bench.pool.end(1)
+    bench.turn()
+    assert bench.journal.of("ack") == [1]
+
+
+def test_a_request_revoked_just_before_its_start_is_killed_at_its_start(bench):
+    bench.send(1)
+    bench.turn()
+    (request,) = bench.remote.tools.requests.values()
+    request.terminated = 15
+    bench.pool.begin(1)
+    bench.turn()
+    assert bench.pool.killed == [(1, 15)]
+    bench.pool.end(1, KILLED, document=None)
+    bench.turn()
+    assert bench.journal.of("store") == [("id-1", "REVOKED")]
+    assert bench.remote.effects[-1].report.state == REVOKED
+
+
+def test_a_request_that_remote_control_drops_is_revoked_and_forgotten(bench):
+    bench.send(1)
+    bench.turn()
+    (request,) = bench.remote.tools.requests.values()
+    assert bench.pool.withdraw(1)
+    bench.remote.tools.drop(request)
+    assert not bench.remote.tools.requests
+    bench.turn()
+    assert bench.journal == [("store", ("id-1", "REVOKED")), ("ack", 1)]
+    assert kinds(bench) == [Received, Revoked]
+
+
+def test_an_unregistered_task_fails(bench):
+    bench.send(1, "unknown")
+    bench.turn()
+    assert bench.journal == [("store", ("id-1", "FAILURE")), ("ack", 1)]
+    assert kinds(bench) == [Unregistered]
+    assert bench.remote.effects[0].headers.id == "id-1"
+
+
+def test_a_lost_process_gives_back_a_task_that_wants_it_and_fails_any_other(bench):
+    bench.send(1, "keeps")
+    bench.send(2)
+    bench.turn()
+    for tag in (1, 2):
+        bench.pool.begin(tag)
+        bench.pool.end(tag, LOST, document=None, text="signal 9")
+    bench.turn()
+    assert bench.journal == [("store", ("id-2", "FAILURE")), ("give_back", 1), ("ack", 2)]
+
+
+@pytest.mark.parametrize("step", ["tend", "take"])
+def test_reports_are_not_lost_when_the_consumer_fails_later_in_the_turn(bench, step):
+    bench.send(1)
+    bench.turn()
+    bench.pool.end(1)
+    bench.consumer.away = {step}
+    with pytest.raises(BrokerError):
+        bench.turn()
+    bench.consumer.away.clear()
+    bench.turn()
+    assert bench.journal == [("store", ("id-1", "SUCCESS")), ("ack", 1)]
+
+
+def test_messages_go_back_when_the_store_fails_during_admission(bench):
+    bench.send(1, headers={"beatd-entry": "e", "beatd-due-at": "2026-01-01T00:00:00+00:00"})
+    bench.finished.away = True
+    with pytest.raises(StoreUnavailable):
+        bench.turn()
+    assert not bench.pool.jobs
+    bench.finished.away = False
+    bench.turn()
+    assert bench.journal == [("give_back", 1)]
+
+
+def test_a_shutdown_waits_for_running_tasks_and_takes_nothing_more(bench):
+    bench.send(1)
+    bench.turn()
+    bench.worker.stop()
+    bench.send(2)
+    bench.turn()
+    assert sorted(bench.pool.jobs) == [1]
+    shutdown = bench.worker.shutdown
+    assert not shutdown.is_over(busy=True)
+    assert shutdown.is_over(busy=False)
+
+
+def test_a_shutdown_waits_for_unsettled_results_but_not_forever(bench):
+    bench.worker.stop()
+    shutdown = bench.worker.shutdown
+    assert not shutdown.is_over(busy=False, unsettled=True)
+    bench.clock.now += 9
+    assert not shutdown.is_over(busy=False, unsettled=True)
+    assert shutdown.is_over(busy=False, unsettled=False)
+    bench.clock.now += 2
+    assert shutdown.is_over(busy=False, unsettled=True)
+
+
+def test_the_end_gives_unfinished_messages_back_and_fails_acknowledged_ones(bench):
+    bench.send(1)
+    bench.send(2, "early")
+    bench.turn()
+    bench.pool.begin(2)
+    bench.turn()
+    bench.worker.stop()
+    bench.worker.stop()
+    assert bench.pool.abandoned
+    bench.worker.run()
+    assert bench.journal == [
+        ("ack", 2),
+        ("store", ("id-2", "FAILURE")),
+        ("give_back", 1),
+        ("stop", None),
+    ]
