@@ -1,0 +1,94 @@
+"""Callbacks while the broker is away: no event loop waits for it, and they are sent when it is back."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from beatd import App
+
+TASKS = """
+import asyncio, os, time
+from beatd import App
+app = App("proj", broker={broker!r}, backend={backend!r})
+
+def note(name, text):
+    with open(name, "a") as file:
+        file.write(text + "\\n")
+
+@app.task
+async def tick(seconds):
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        note("ticks", str(time.monotonic()))
+        await asyncio.sleep(0.02)
+
+@app.task
+async def add(x, y):
+    while not os.path.exists("go"):
+        await asyncio.sleep(0.02)
+    return x + y
+
+@app.task
+def done(value):
+    note("done", str(value))
+"""
+
+
+def read(path):
+    return path.read_text().split() if path.exists() else []
+
+
+@pytest.mark.parametrize("pool", ["asyncio", "threads", "prefork"])
+def test_a_callback_waits_for_the_broker_and_keeps_no_task_waiting(
+    tmp_path, redis_url, start_server, start_beatd, wait_until, pool
+):
+    broker = start_server()
+    (tmp_path / "proj.py").write_text(TASKS.format(broker=broker.url, backend=redis_url))
+    worker = start_beatd("worker", "-A", "proj", "-P", pool, "-c", "3")
+    worker.expect(r"ready\.")
+    app = App("client", broker=broker.url, backend=redis_url, set_as_current=False)
+    try:
+        result = app.signature("proj.add", (1, 2)).apply_async(link=app.signature("proj.done"))
+        app.signature("proj.tick", (6,)).apply_async()
+        wait_until(lambda: len(read(tmp_path / "ticks")) > 5)
+        broker.pause()
+        try:
+            (tmp_path / "go").touch()
+            worker.expect(r"proj\.add\[.*succeeded")
+            time.sleep(3)  # the broker does not answer for longer than any single tick may take
+        finally:
+            broker.resume()
+        assert not read(tmp_path / "done")
+        wait_until(lambda: read(tmp_path / "done"), 20)
+        assert result.get(timeout=10) == 3
+        wait_until(lambda: worker.find(r"proj\.tick\[.*succeeded"), 20)
+    finally:
+        app.close()
+    ticks = [float(text) for text in read(tmp_path / "ticks")]
+    gaps = [later - earlier for earlier, later in zip(ticks, ticks[1:], strict=False)]
+    assert max(gaps) < 1.5
+    assert read(tmp_path / "done") == ["3"]
+
+
+def test_a_broker_that_is_killed_and_comes_back_gets_the_rest_of_a_chain(
+    tmp_path, redis_url, start_server, start_beatd, wait_until
+):
+    broker = start_server("--appendonly", "yes")
+    (tmp_path / "proj.py").write_text(TASKS.format(broker=broker.url, backend=redis_url))
+    worker = start_beatd("worker", "-A", "proj", "-P", "asyncio", "-c", "3")
+    worker.expect(r"ready\.")
+    app = App("client", broker=broker.url, backend=redis_url, set_as_current=False)
+    try:
+        (app.signature("proj.add", (1, 2)) | app.signature("proj.done")).apply_async()
+        worker.expect(r"proj\.add\[.*received")
+        time.sleep(0.5)
+        broker.kill()
+        (tmp_path / "go").touch()
+        worker.expect(r"proj\.add\[.*succeeded")
+        worker.expect(r"Broker or store away")
+        broker.start()
+        wait_until(lambda: read(tmp_path / "done"), 20)
+    finally:
+        app.close()
