@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from beatd import signals
 from beatd.log import TASK_LOGGER
+from beatd.redaction import printable
 
 if TYPE_CHECKING:
     from beatd.app.app import App
@@ -20,16 +21,33 @@ REDIRECTED = "celery.redirected"
 
 
 class CeleryFormatter(logging.Formatter):
-    """Two formats: one for task loggers, which may use ``task_name`` and ``task_id``, and one for all others."""
+    """Celery's log formats: one for task loggers, with ``task_name`` and ``task_id``, and one for all others.
+
+    Control characters are escaped and further lines are indented: no argument, result or exception can forge a record
+    or control a terminal.
+    """
 
     def __init__(self, line: str, task_line: str) -> None:
         super().__init__(line)
-        self._of_tasks = logging.Formatter(task_line)
+        self._task_format = logging.Formatter(task_line)
 
     def format(self, record: logging.LogRecord) -> str:
-        if hasattr(record, "task_name") and hasattr(record, "task_id"):
-            return self._of_tasks.format(record)
-        return super().format(record)
+        message = record.getMessage()
+        trace = [self.formatException(record.exc_info)] if record.exc_info else []
+        trace += [self.formatStack(record.stack_info)] if record.stack_info else []
+        facts: dict[str, Any] = {"msg": _indented(message), "args": None, "exc_info": None, "stack_info": None}
+        fields = vars(record)
+        is_task = "task_name" in fields and "task_id" in fields
+        if is_task:
+            facts |= {name: printable(str(fields[name])) for name in ("task_name", "task_id")}
+        safe = logging.makeLogRecord({**fields, **facts, "exc_text": None})
+        line = self._task_format.format(safe) if is_task else super().format(safe)
+        return "\n  ".join([line, *map(_indented, trace)])
+
+
+def _indented(text: str) -> str:
+    """Return the text with escaped control characters, further lines indented."""
+    return text if text.isprintable() else "\n  ".join(map(printable, text.split("\n")))
 
 
 def set_up(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 
 import pytest
@@ -67,7 +68,7 @@ def test_a_callback_waits_for_the_broker_and_keeps_no_task_waiting(
     finally:
         app.close()
     ticks = [float(text) for text in read(tmp_path / "ticks")]
-    gaps = [later - earlier for earlier, later in zip(ticks, ticks[1:], strict=False)]
+    gaps = [later - earlier for earlier, later in itertools.pairwise(ticks)]
     assert max(gaps) < 1.5
     assert read(tmp_path / "done") == ["3"]
 

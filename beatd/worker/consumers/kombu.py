@@ -20,7 +20,7 @@ from kombu.exceptions import KombuError
 
 from beatd.broker import Arguments
 from beatd.broker.amqp_queues import task_queue
-from beatd.clock import monotonic
+from beatd.clock import Backoff, monotonic
 from beatd.exceptions import BrokerError
 from beatd.message.protocol import TaskMessage, envelope
 from beatd.urls import shown
@@ -73,7 +73,7 @@ Identity = tuple[str, str]
 
 _POLL_S = 0.02
 """How long the thread listens before it looks for acknowledgements to send."""
-_RETRY_S = 1.0
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 30.0
 _PREFETCH = 256
 _MISSED_MAX = 10_000
 _CONNECT_S = 5.0
@@ -101,6 +101,7 @@ class KombuConsumer:
         self._connected = threading.Event()
         self._stopping = threading.Event()
         self._error: BaseException | None = None
+        self._backoff = Backoff(_FIRST_PAUSE_S, _LONGEST_PAUSE_S)
         self._thread: threading.Thread | None = None
         self._awake, self._wake = os.pipe()
         os.set_blocking(self._awake, False)
@@ -186,14 +187,15 @@ class KombuConsumer:
                 self._serve()
             except self._errors as error:
                 self._error = error
+                pause = self._backoff.failed()
                 log.warning(
                     "Broker %s away, trying again in %ss: %s",
                     self.place,
-                    _RETRY_S,
+                    pause,
                     error,
-                    extra={"event": "worker_reconnecting"},
+                    extra={"event": "worker_reconnecting", "attempt": self._backoff.attempts},
                 )
-                self._stopping.wait(_RETRY_S)
+                self._stopping.wait(pause)
 
     def _serve(self) -> None:
         """One connection, from its beginning to its end; what it had delivered comes again with the next one."""
@@ -211,6 +213,7 @@ class KombuConsumer:
             )
             with consumer:
                 self._connected.set()
+                self._backoff.succeeded()
                 while not self._stopping.is_set():
                     self._drain(connection)
                     self._obey(consumer)

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from beatd.broker import Arguments
 from beatd.broker.amqp_codec import Content
-from beatd.clock import monotonic
+from beatd.clock import Backoff, monotonic
 from beatd.exceptions import BrokerError
 from beatd.urls import BrokerUrl
 from beatd.worker.consumers.envelope import envelope_of
@@ -120,7 +120,7 @@ log = logging.getLogger("beatd.worker.consumers.amqp")
 _PREFETCH_MAX = 1_024
 _UNWANTED_S = 2.0
 """What the pool has not wanted for so long is given back, for workers that have time."""
-_PAUSES_S = (0.2, 0.5, 1.0, 2.0, 5.0)
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.2, 5.0
 """Between attempts to connect; the last one is repeated for ever."""
 
 
@@ -139,7 +139,7 @@ class AmqpConsumer:
         self._prefetch = 0
         self._least = 0
         """What the pool wanted at first: one message for each of its processes or threads."""
-        self._failures = 0
+        self._backoff = Backoff(_FIRST_PAUSE_S, _LONGEST_PAUSE_S)
         self._again_at = 0.0
         self.place = BrokerUrl.parse(url).shown
 
@@ -257,21 +257,20 @@ class AmqpConsumer:
             try:
                 self._connect()
             except BrokerError as error:
-                pause = _PAUSES_S[min(self._failures, len(_PAUSES_S) - 1)]
-                self._failures += 1
+                pause = self._backoff.failed()
                 self._again_at = monotonic() + pause
                 self._away(error, pause)
         return self._line
 
     def _connect(self) -> None:
         self._line = ConsumerConnection(self._url, self._queues, self._arguments)
-        self._failures = 0
+        self._backoff.succeeded()
         self._held.begin()
         if self._prefetch:
             self._line.consume(self._queues, self._prefetch)
 
     def _away(self, error: BrokerError, pause: float) -> None:
-        extra = {"event": "worker_reconnecting", "attempt": self._failures}
+        extra = {"event": "worker_reconnecting", "attempt": self._backoff.attempts}
         log.warning("Broker or store away, trying again in %ss: %s", pause, error, extra=extra)
 
     def _lose(self) -> None:

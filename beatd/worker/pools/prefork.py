@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from beatd import signals
-from beatd.clock import monotonic, sleep
+from beatd.clock import Backoff, monotonic, sleep
 from beatd.states import STARTED
 from beatd.worker.execution.executor import Executor
 from beatd.worker.messages import KILLED, LOST, SKIPPED, Job, JobReport
@@ -147,8 +147,10 @@ log = logging.getLogger(__name__)
 
 _ROLL_CALL_S = 0.5
 """How often it is checked who is still there: a process that a task left behind may hold a dead one's link open."""
-_RETRY_S = 1.0
-"""How long after a failed fork, or in a process that failed to begin, before there is another."""
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 10.0
+"""Pauses after forks that the system refuses."""
+_FAILED_START_S = 1.0
+"""Pause of a process that fails at its start, so that it is not replaced all the time."""
 
 
 class PreforkPool:
@@ -171,6 +173,7 @@ class PreforkPool:
         self._window = PrefetchWindow()
         self._roll_call_at = 0.0
         self._fork_at = 0.0
+        self._backoff = Backoff(_FIRST_PAUSE_S, _LONGEST_PAUSE_S)
 
     def start(self) -> None:
         sys.stdout.flush()
@@ -319,9 +322,10 @@ class PreforkPool:
                 taken = {child.number for child in self._children}
                 number = next(one for one in range(1, len(taken) + 2) if one not in taken)
                 self._children.append(self._fork(number))
+                self._backoff.succeeded()
                 staying += 1
         except OSError as error:
-            self._fork_at = now + _RETRY_S
+            self._fork_at = now + self._backoff.failed()
             log.warning(
                 "Cannot start a process, %d of %d are there: %s",
                 staying,
@@ -359,7 +363,7 @@ class PreforkPool:
         except BaseException:
             log.exception("Process of the pool failed", extra={"event": "pool_process_failed"})
             if board.read() is None:
-                sleep(_RETRY_S)  # one that cannot even begin must not be replaced all the time
+                sleep(_FAILED_START_S)
         finally:
             with contextlib.suppress(Exception):
                 signals.worker_process_shutdown.send(sender=None, pid=os.getpid(), exitcode=code)

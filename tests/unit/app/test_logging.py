@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import io
 import logging
+import re
 import sys
 import threading
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from beatd import App, get_task_logger, signals
 from beatd.app.context import Context, running
@@ -168,3 +171,38 @@ def test_other_formats_are_left_alone(root, app):
     task_logging.set_up(app, "info", ours=root.handlers[:], celery_format=False)
     assert root.handlers[0].formatter is own
     assert not isinstance(own, CeleryFormatter)
+
+
+RECORDED = re.compile(r"\A\[LEVEL\] ")
+
+
+TEXTS = st.text(alphabet=st.characters() | st.sampled_from("\n\r\x1b\x0b\u2028\x85\t"), max_size=30)
+
+
+def raised(text):
+    """Return the exc_info of an exception with this text."""
+    try:
+        int("no number")
+    except ValueError as error:
+        error.args = (text,)
+        return type(error), error, error.__traceback__
+
+
+@given(st.lists(TEXTS, min_size=4, max_size=4))
+def test_no_text_from_a_message_forges_a_record_or_controls_a_terminal(texts):
+    formatter = CeleryFormatter("[LEVEL] %(message)s", "[LEVEL] %(task_name)s[%(task_id)s] %(message)s")
+    forged = "\n[LEVEL] forged"
+    for extra in ({}, {"task_name": texts[0] + forged, "task_id": texts[1] + forged}):
+        record = logging.makeLogRecord({"msg": "%s %s", "args": (texts[2] + forged, texts[3]), **extra})
+        record.exc_info = raised(texts[3] + forged)
+        lines = formatter.format(record).split("\n")
+        assert all(line.isprintable() for line in lines)
+        assert [bool(RECORDED.match(line)) for line in lines] == [True] + [False] * (len(lines) - 1)
+
+
+def test_a_traceback_is_readable_and_other_formatters_still_get_the_exception():
+    formatter = CeleryFormatter("%(message)s", "%(message)s")
+    record = logging.makeLogRecord({"msg": "failed", "exc_info": raised("no")})
+    lines = formatter.format(record).split("\n")
+    assert (lines[0], lines[1], lines[-1]) == ("failed", "  Traceback (most recent call last):", "  ValueError: no")
+    assert logging.Formatter("%(message)s").format(record).split("\n")[1] == "Traceback (most recent call last):"
