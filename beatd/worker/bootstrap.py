@@ -1,4 +1,4 @@
-"""Bootstrap: consumer, pool and loop of a worker, made from an app and its settings; and its signal handlers."""
+"""Bootstrap of a worker from an app and its settings: consumer, pool, loop and signal handlers."""
 
 from __future__ import annotations
 
@@ -39,28 +39,28 @@ from beatd.worker.worker import Worker
 log = logging.getLogger("celery.worker")
 
 _BEAT_S = 2.5
-_SAME_WISH_S = 0.3
+_SAME_SIGNAL_S = 0.3
 
 
 @contextmanager
 def signal_handlers(worker: Worker, *, sigterm_quits: bool = False) -> Iterator[None]:
     """SIGTERM and SIGINT: warm, the second time soft or cold. SIGQUIT: soft or cold, and so SIGTERM if it ``quits``.
 
-    A signal that comes right after another is the same wish: whoever signals a process group and its members does that.
+    A second signal within a moment counts once: a signal to a process group and to its members arrives twice.
     """
-    last = -_SAME_WISH_S
+    last = -_SAME_SIGNAL_S
     quits = {signal.SIGQUIT, *([signal.SIGTERM] if sigterm_quits else [])}
 
     def stop(number: int, _frame: object) -> None:
         nonlocal last
         now = monotonic()
-        if now - last < _SAME_WISH_S:
+        if now - last < _SAME_SIGNAL_S:
             return
         last = now
         cold, was = number in quits, worker.shutdown.phase
         phase = worker.shutdown.next(cold=cold)
         if phase is not was:
-            _say(phase, worker.shutdown.soft_s, signal.Signals(number).name)
+            _log_shutdown(phase, worker.shutdown.soft_s, signal.Signals(number).name)
             signals.worker_shutting_down.send(
                 sender=worker.hostname, sig=signal.Signals(number).name, how=phase.value, exitcode=0
             )
@@ -78,7 +78,7 @@ def signal_handlers(worker: Worker, *, sigterm_quits: bool = False) -> Iterator[
             signal.signal(number, handler)
 
 
-def _say(phase: Phase, soft_s: float, name: str) -> None:
+def _log_shutdown(phase: Phase, soft_s: float, name: str) -> None:
     extra = {"event": "worker_stopping", "signal": name, "how": phase.value}
     if phase is Phase.SOFT:
         log.warning("Initiating Soft Shutdown, terminating in %s seconds", soft_s, extra=extra)
@@ -87,19 +87,19 @@ def _say(phase: Phase, soft_s: float, name: str) -> None:
 
 
 @contextmanager
-def solo_heartbeat(consumer: Consumer, ending: Shutdown, pool: str) -> Iterator[None]:
-    """In the solo pool the loop stands still while a task runs: a thread sends heartbeats and keeps the time.
+def solo_heartbeat(consumer: Consumer, shutdown: Shutdown, pool: str) -> Iterator[None]:
+    """Heartbeat thread for the solo pool, whose loop stands still while a task runs; it also keeps the time limits.
 
     The other pools need none, and prefork must have none: a process with threads cannot fork safely.
     """
     if pool != "solo":
         yield
         return
-    over = threading.Event()
+    stopped = threading.Event()
 
     def beat() -> None:
-        while not over.wait(max(_SAME_WISH_S, min(_BEAT_S, ending.due_in()))):
-            if ending.due_in() <= 0:
+        while not stopped.wait(max(_SAME_SIGNAL_S, min(_BEAT_S, shutdown.due_in()))):
+            if shutdown.due_in() <= 0:
                 os.kill(os.getpid(), signal.SIGQUIT)
             try:
                 consumer.beat()
@@ -111,7 +111,7 @@ def solo_heartbeat(consumer: Consumer, ending: Shutdown, pool: str) -> Iterator[
     try:
         yield
     finally:
-        over.set()
+        stopped.set()
         thread.join(_BEAT_S)
 
 
@@ -123,7 +123,7 @@ def run_worker(app: App, settings: WorkerSettings) -> None:
     signals.celeryd_init.send(sender=settings.hostname, instance=app, conf=app.conf, options=settings)
     app.finalize()
     for task in app.tasks.values():
-        request_class(task)  # a class that cannot be found is better known before the first message
+        request_class(task)  # fail at the start, not at the first message
     url = app.conf.broker_url
     url = url if isinstance(url, str) else ";".join(url)
     store_url = settings.store_url or app.conf.state_store or (redis_url(url) if is_redis(url) else None)
@@ -158,14 +158,14 @@ def run_worker(app: App, settings: WorkerSettings) -> None:
 
 
 def _remote(app: App, settings: WorkerSettings, url: str, store_url: str | None) -> RemoteControl:
-    """With short patience: tasks wait while the remote control does."""
+    """Make the remote control, with a short timeout: tasks wait while it waits."""
     names = Names(app.conf.control_exchange, app.conf.event_exchange)
     store = RevokedStore(store_url, Keys(settings.prefix))
     return RemoteControl(app, settings, lambda: bus.open(url, names, timeout=2.0), names, store)
 
 
 def _rates(app: App) -> RateLimits:
-    """The rates of tasks that have one; raises ConfigError for one that cannot be read."""
+    """Read the rate limits of the tasks; raises ConfigError for an invalid one."""
     limits = {} if app.conf.worker_disable_rate_limits else {task.name: task.rate_limit for task in app.tasks.values()}
     try:
         return RateLimits({name: limit for name, limit in limits.items() if limit}, app.clock.monotonic())
@@ -191,8 +191,8 @@ def _plain_pool(app: App, settings: WorkerSettings) -> Pool:
         case "solo":
             return SoloPool(execute)
         case _:
-            lifetime = ChildLimits(settings.max_tasks_per_child, settings.max_memory_per_child)
-            return PreforkPool(settings.concurrency, execute, in_child=_name_process, lifetime=lifetime)
+            limits = ChildLimits(settings.max_tasks_per_child, settings.max_memory_per_child)
+            return PreforkPool(settings.concurrency, execute, in_child=_name_process, limits=limits)
 
 
 def _name_process(number: int) -> None:

@@ -1,7 +1,7 @@
-"""Chords: counting the tasks of a header that have ended, and sending the body after the last one.
+"""Chord completion: counts the ended tasks of a header, and publishes the body after the last one.
 
-Runs in the worker's own process, as part of settling: an end is noted after the task's result is stored and before its
-message is acknowledged, again and again until the store has it. So no header is left one short by a failure.
+A step of the settlement: an end is counted after the task's result is stored and before its message is acknowledged,
+and retried until the store has it. So no failure leaves a header one short.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from beatd.worker.messages import Delivery, FollowUpMessage
 log = logging.getLogger("beatd.worker.chords")
 
 _ATTEMPTS = 20
-"""How often a broker may refuse a body before the chord is given up."""
+"""Attempts to publish a body before the chord fails."""
 
 
 class Chords:
-    """The ends of tasks that chords wait for, told to the store by one worker."""
+    """Counts the ends of chord members in the store, for one worker."""
 
     def __init__(self, app: App) -> None:
         self._app = app
@@ -40,7 +40,7 @@ class Chords:
         self._attempts: dict[str, int] = {}
 
     def note(self, parts: Sequence[Part]) -> None:
-        """Tell the store; send the bodies of which these were the last. Repeating it does no harm."""
+        """Count these ends; publish the bodies of the headers that are complete. Idempotent."""
         waiting = list(parts)
         if isinstance(self._app.results.groups, NoGroups):
             extra = {"event": "chord_failed", "task": "", "task_id": parts[0].task_id}
@@ -51,7 +51,7 @@ class Chords:
             waiting = [part for each in complete for part in self._finish(each)]
 
     def _finish(self, complete: Complete) -> list[Part]:
-        """Send the body, or fail it; returns the ends that chords around this one wait for."""
+        """Publish the body, or fail it; returns the ends for outer chords."""
         body, group = json_codec.loads(complete.part.body), complete.part.group
         error = _failure(complete)
         if error is None:
@@ -62,7 +62,7 @@ class Chords:
         return parts
 
     def _send(self, body: dict[str, Any], complete: Complete) -> ChordError | None:
-        """Send the body; returns why that cannot be done. Raises while the broker is away."""
+        """Publish the body; returns the error if it cannot be sent. Raises while the broker is away."""
         part = complete.part
         try:
             origin: dict[str, Any] = {"parent_id": part.task_id}
@@ -125,7 +125,7 @@ def _names(embed: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _failure(complete: Complete) -> ChordError | None:
-    """The error for a header in which a task failed: the first one, in the header's order."""
+    """Return the error of the first failed task in the header's order, or None."""
     for task_id, state, result in complete.ends:
         if state in PROPAGATE_STATES:
             return ChordError(f"Dependency {task_id} raised {exception_from(result)!r}")
@@ -133,7 +133,7 @@ def _failure(complete: Complete) -> ChordError | None:
 
 
 def _values(complete: Complete) -> list[Any]:
-    """What the body gets: the results in the header's order, those of groups inside as lists."""
+    """Return the body's argument: the results in the header's order, nested groups as lists."""
     if complete.shape is None:
         return [exception_from(v) if state in EXCEPTION_STATES else v for _, state, v in complete.ends]
     _, members = complete.shape

@@ -1,8 +1,8 @@
-"""Events for monitors: heartbeats, and, when asked for, what becomes of each task.
+"""Events for monitors: heartbeats and, when enabled, the states of tasks.
 
-Celery's events in Celery's form, so that ``celery events`` and Flower show a bundled worker as one of theirs. The
-promise: heartbeats come as long as the loop turns; task events cost nothing while they are off; and while they are on,
-no monitor and no broker can hold work up: what nobody takes is dropped, and counted.
+The events have Celery's form, so that ``celery events`` and Flower show a beatd worker like a Celery worker. The
+promise: heartbeats come as long as the loop turns; task events cost nothing while they are off; no monitor and no
+broker delays tasks: events that cannot be delivered are dropped and counted.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ from beatd.worker.request import Request
 log = logging.getLogger("beatd.worker.events.stream")
 
 FLUSH_S = 0.05
-"""How long an event may wait for others to share a message with."""
+"""Time that an event waits for others in the same message."""
 BATCH = 200
 """Events in one message."""
 BUFFERED = 10_000
-"""Events that wait for a broker that is away; then the oldest are dropped."""
+"""Buffered events while the broker is away; beyond that the oldest are dropped."""
 _MESSAGES_A_TURN = 10
 
 
@@ -49,7 +49,7 @@ class EventStream:
         self._dropped = 0
 
     def put(self, kind: str, fields: Event) -> None:
-        """Have an event published with the next batch."""
+        """Buffer an event for the next batch."""
         if not self._buffer:
             self._flush_due = self._clock.monotonic() + FLUSH_S
         elif len(self._buffer) >= BUFFERED:
@@ -58,15 +58,15 @@ class EventStream:
         self._buffer.append(self.event(kind, fields))
 
     def flush_in(self) -> float | None:
-        """Seconds until a batch should leave; None while there is nothing to send."""
+        """Return the seconds until the next batch; None if there is nothing to send."""
         if not self._buffer:
             return None
         return 0.0 if len(self._buffer) >= BATCH else max(0.0, self._flush_due - self._clock.monotonic())
 
     def flush(self, bus: Bus) -> None:
-        """Publish what is buffered, some messages at most; raises :class:`~beatd.exceptions.BrokerError`.
+        """Publish buffered events, a limited number of messages; raises :class:`~beatd.exceptions.BrokerError`.
 
-        What was under way when it raises may be lost: monitors would rather miss an event than see it twice.
+        An error may lose a batch: monitors cope with a missing event, but not with a duplicate.
         """
         for _ in range(_MESSAGES_A_TURN):
             if not self._buffer or not bus.listening:
@@ -82,21 +82,21 @@ class EventStream:
             )
 
     def flush_all(self, bus: Bus) -> None:
-        """Publish everything that is buffered, at the end."""
+        """Publish all buffered events, at the end."""
         while self._buffer and bus.listening:
             self.flush(bus)
 
 
 EVERY_S = 2.0
-"""Monitors take a worker for dead after twice this time."""
+"""Heartbeat period; monitors take a worker for dead after twice this time."""
 _REQUESTED_S = 5
-"""What a heartbeat that was asked for says of the next one."""
+"""Period that a requested heartbeat announces."""
 
 _SOFTWARE = {"sw_ident": "beatd", "sw_ver": beatd.__version__, "sw_sys": platform.system()}
 
 
 class Heartbeat:
-    """Beats through ``stream``. ``counts`` tells how many tasks run, and how many have run."""
+    """Sends heartbeats. ``counts`` returns the numbers of running and of processed tasks."""
 
     def __init__(self, stream: EventStream, clock: Clock, counts: Callable[[], tuple[int, int]]) -> None:
         self._stream = stream
@@ -105,12 +105,12 @@ class Heartbeat:
         self._due = 0.0
 
     def start(self, bus: Bus) -> None:
-        """Say that the worker is there; also after the broker was away."""
+        """Send the online event, also after a reconnection."""
         self._send(bus, "worker-online")
         self._due = self._clock.monotonic() + EVERY_S
 
     def beat(self, bus: Bus) -> float:
-        """Beat if it is time; returns the seconds until the next one."""
+        """Send a heartbeat if it is due; returns the seconds until the next one."""
         now = self._clock.monotonic()
         if now >= self._due:
             self._due = now + EVERY_S
@@ -118,12 +118,12 @@ class Heartbeat:
         return self._due - now
 
     def beat_now(self, bus: Bus) -> None:
-        """A heartbeat for a monitor that has just come."""
+        """Send a heartbeat for a monitor that has just started."""
         event = self._stream.event("worker-heartbeat", {"freq": _REQUESTED_S, **_SOFTWARE})
         bus.emit("worker.heartbeat", self._stream.letter(event))
 
     def stop(self, bus: Bus) -> None:
-        """Say that the worker is leaving."""
+        """Send the offline event."""
         self._send(bus, "worker-offline")
 
     def _send(self, bus: Bus, kind: str) -> None:
@@ -143,7 +143,7 @@ def _load() -> list[float]:
 
 
 class TaskEvents:
-    """Tells ``stream`` what happens to requests, for tasks with ``send_events``, while they are :attr:`on`."""
+    """Task events, for tasks with ``send_events``, while they are :attr:`on`."""
 
     def __init__(self, stream: EventStream, *, on: bool) -> None:
         self.on = on
@@ -206,7 +206,7 @@ _KINDS = {
 
 
 def _outcome(report: JobReport) -> dict[str, Any]:
-    """What an event of that kind says beside the id."""
+    """Return the fields of a report's event beside the id."""
     if report.state == STARTED:
         return {}
     if report.state == SUCCESS:
@@ -226,12 +226,12 @@ def _meta(report: JobReport) -> dict[str, Any]:
 
 
 def _result(report: JobReport) -> str:
-    """In words; those of a job that was sent before anybody listened are made here."""
+    """Return the result as text; made here for a job that was sent before events were on."""
     return report.outcome_repr or safe_repr(_meta(report).get("result"))
 
 
 def _failure(report: JobReport) -> tuple[str, str | None]:
-    """The exception as it would print itself, and its traceback."""
+    """Return the exception as text, and its traceback."""
     if report.outcome_repr:
         return report.outcome_repr, report.traceback
     meta = _meta(report)

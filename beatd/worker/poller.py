@@ -1,4 +1,4 @@
-"""How the worker's loop waits: for file descriptors, for a signal, or for time to pass, whichever is first."""
+"""Poller: waits for file descriptors, a signal or a timeout."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Poller:
         os.set_blocking(self._wake, False)
 
     def wake(self) -> None:
-        """End the wait that is going on, or the next one. May be called from signal handlers and other threads."""
+        """End the current or the next wait. May be called from signal handlers and other threads."""
         with contextlib.suppress(BlockingIOError):
             os.write(self._wake, b"!")
 

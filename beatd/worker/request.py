@@ -1,6 +1,6 @@
-"""The request: a task's run as the worker's own process sees it, from the message to the acknowledgement.
+"""Request: a task's run in the worker's process, from the message to the acknowledgement.
 
-A task's own ``Request`` class is told what happens to its run.
+A task's own ``Request`` class gets a call for each change of its run.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from beatd.worker.messages import KILLED, Delivery, Headers, Job, JobReport
 
 
 class Request:
-    """One message that is going to be run. A task may have a subclass of its own (``Task.Request``).
+    """A message that is going to run. A task may have its own subclass (``Task.Request``).
 
     The ``on_…`` methods are called in the worker's main process. What they raise is logged and changes nothing.
     """
@@ -32,7 +32,7 @@ class Request:
         self.task = task
         self.acknowledged = False
         self.counted = False
-        """Whether it is among the runs that this worker has begun."""
+        """True if it counts among the runs that this worker has begun."""
         self.terminated: int | None = None
         """The signal by which its run was ended on request, see ``control revoke --terminate``."""
 
@@ -42,12 +42,12 @@ class Request:
 
     @property
     def task_name(self) -> str:
-        """What logs and monitors show: the task's name, unless the sender gave a ``shadow``."""
+        """Name for logs and monitors: the task's name, or the sender's ``shadow``."""
         return self.headers.shadow or self.headers.task
 
     @property
     def hard_limit(self) -> float | None:
-        """Seconds after which the run is ended by force; the message's own limit counts before the task's."""
+        """Seconds after which the run is killed; the message's limit overrides the task's."""
         limits = self.headers.timelimit
         return (limits and limits[0]) or self.task.time_limit
 
@@ -58,7 +58,7 @@ class Request:
         return (limits and limits[1]) or self.task.soft_time_limit
 
     def job(self, *, watched: bool) -> Job:
-        """What the pool is given. ``watched``: somebody wants to know when it begins, and what comes out of it."""
+        """Make the job for the pool. ``watched``: events need its start and its outcome."""
         task = self.task
         return Job(
             self.delivery.tag,
@@ -93,7 +93,7 @@ class Request:
 
 
 def request_class(task: Task[..., Any]) -> type[Request]:
-    """The class that ``task.Request`` asks for; a string names it as ``"module:Class"``."""
+    """Return the class in ``task.Request``, given as a class or as ``"module:Class"``."""
     wanted = task.Request
     if wanted is None:
         return Request
@@ -104,7 +104,7 @@ def request_class(task: Task[..., Any]) -> type[Request]:
 
 
 def moment_ms(text: str, zone: Any) -> int:
-    """ISO 8601 as ms since the epoch; naive times are in ``zone``. Raises ValueError."""
+    """Convert ISO 8601 to ms since the epoch; naive times are in ``zone``. Raises ValueError."""
     moment = datetime.fromisoformat(text)
     aware = moment if moment.tzinfo else moment.replace(tzinfo=zone)
     return int(aware.astimezone(UTC).timestamp() * 1000)
@@ -114,7 +114,7 @@ log = logging.getLogger("beatd.worker.notices")
 
 
 class FailureInfo(NamedTuple):
-    """What ``on_failure`` and ``on_retry`` get: the exception, and its traceback as text."""
+    """Argument of ``on_failure`` and ``on_retry``: the exception, and its traceback as text."""
 
     exception: BaseException | None
     traceback: str | None
@@ -124,7 +124,7 @@ class FailureInfo(NamedTuple):
 
 
 def notify(request: Request, report: JobReport) -> None:
-    """Call the method that belongs to the report, for requests of a class of the task's own."""
+    """Call the hook for a report, for requests of a task's own class."""
     if type(request) is Request:
         return
     try:

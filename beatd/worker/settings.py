@@ -1,4 +1,4 @@
-"""How one worker is set up."""
+"""Settings of a worker."""
 
 from __future__ import annotations
 
@@ -12,37 +12,37 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
     """The options of ``beatd worker``, read and checked."""
 
     hostname: str
-    """The worker's name, ``celery@host``: what Celery's tools call it by."""
+    """The worker's name for Celery's tools, ``celery@host``."""
     queues: tuple[str, ...]
     pool: str
     concurrency: int
     prefix: str = "beatd"
-    """Of the worker's keys in Redis."""
+    """Prefix of the worker's keys in Redis."""
     store_url: str | None = None
     """The state store; None: the broker, if that is Redis."""
     max_tasks_per_child: int | None = None
     max_memory_per_child: int | None = None
     """KiB of resident memory after which a process of the pool is replaced."""
     autoscale: tuple[int, int] | None = None
-    """At most and at least so many processes or threads; ``concurrency`` is where it begins."""
+    """Maximum and minimum of processes or threads; ``concurrency`` is the initial number."""
     autoscale_idle_s: float = 30.0
-    """How long there must have been too many of them before there are less."""
+    """Idle time before the pool shrinks."""
     task_events: bool = False
-    """Whether it tells monitors what becomes of each task, from the start."""
+    """Send task events from the start."""
     remote_control: bool = True
-    """Whether it takes commands."""
+    """Accept commands."""
     grace_s: float | None = None
-    """How long a warm shutdown waits for tasks before it becomes a cold one; None: for ever."""
+    """Time that a warm shutdown waits for tasks before it becomes a cold one; None: forever."""
     soft_shutdown_s: float = 0.0
-    """How long a cold shutdown still waits for tasks before it kills them."""
+    """Time that a cold shutdown waits for tasks before it kills them."""
     soft_shutdown_on_idle: bool = False
     """Wait also when no task is running."""
     sigterm_quits: bool = False
-    """Whether SIGTERM means what SIGQUIT means."""
+    """Treat SIGTERM as SIGQUIT."""
 
 
 def node_name(name: str | None) -> str:
-    """``name`` with ``%h`` (host), ``%n`` (first part) and ``%d`` (domain) filled in; ``celery@host`` without one."""
+    """Expand ``%h`` (host), ``%n`` (first part) and ``%d`` (domain) in a name; ``celery@host`` without one."""
     host = socket.gethostname()
     short, _, domain = host.partition(".")
     text = (name or "celery@%h").replace("%h", host).replace("%n", short).replace("%d", domain).replace("%%", "%")
@@ -50,9 +50,9 @@ def node_name(name: str | None) -> str:
 
 
 COROUTINES = 100
-"""How many tasks the asyncio pool runs at the same time, unless told otherwise."""
+"""Default concurrency of the asyncio pool."""
 
 
 def cpu_count() -> int:
-    """How many processes can run at the same time on this machine."""
+    """Return the number of processes that can run at the same time on this machine."""
     return os.cpu_count() or 1

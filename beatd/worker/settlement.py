@@ -33,7 +33,7 @@ log = logging.getLogger("beatd.worker.settling")
 
 
 class Settlement:
-    """Collects what the result store and the broker are to be told, and tells them."""
+    """Collects results, follow-up messages and acknowledgements, and sends them in batches."""
 
     def __init__(self, app: App, consumer: Consumer, finished: FinishedRuns, hostname: str) -> None:
         self._app = app
@@ -60,7 +60,7 @@ class Settlement:
 
     @property
     def pending(self) -> bool:
-        """True while something has not been told."""
+        """True while something has not been sent."""
         return any(items for items, _ in self._steps)
 
     def flush(self) -> None:

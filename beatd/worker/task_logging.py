@@ -1,4 +1,4 @@
-"""How a worker logs: as Celery's does, by the app's settings, unless somebody connected to ``setup_logging``."""
+"""Logging of a worker, as in Celery: by the app's settings, unless ``setup_logging`` has a receiver."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from beatd.app.app import App
 
 REDIRECTED = "celery.redirected"
-"""The logger of what tasks print; Celery's name."""
+"""Logger of the output of tasks; Celery's name."""
 
 
 class CeleryFormatter(logging.Formatter):
@@ -53,12 +53,12 @@ def _indented(text: str) -> str:
 def set_up(
     app: App, level: str, *, ours: list[logging.Handler], celery_format: bool, logfile: str | None = None
 ) -> None:
-    """Finish what was begun before the app was known: formats, signals, and where ``print`` goes.
+    """Complete the logging setup once the app is known: formats, signals, and redirection of ``print``.
 
     ``ours`` is what :func:`beatd.log_format.configure` gave to the root logger. Handlers that the app's modules have
     put there since go, as in Celery; with ``worker_hijack_root_logger`` off they stay, and ours go.
     """
-    app.finalize()  # task modules and frameworks may configure logging, too: this comes last
+    app.finalize()  # last, because task modules and frameworks may configure logging, too
     root, conf = logging.getLogger(), app.conf
     theirs = [handler for handler in root.handlers if handler not in ours]
     if conf.worker_hijack_root_logger or not theirs:
@@ -74,7 +74,7 @@ def set_up(
         "colorize": False,
     }
     if signals.setup_logging:
-        root.handlers.clear()  # whoever wants to do it does all of it
+        root.handlers.clear()  # the receiver does the whole setup
         for _, answer in signals.setup_logging.send(sender=None, **facts):
             if isinstance(answer, BaseException):
                 raise answer
@@ -91,14 +91,14 @@ def set_up(
 
 
 def _enable() -> None:
-    """``logging.config`` turns off, by default, all loggers that it is not told of."""
+    """Enable beatd's loggers again: by default ``logging.config`` disables loggers that it does not name."""
     for name, logger in logging.Logger.manager.loggerDict.items():
         if isinstance(logger, logging.Logger) and name.partition(".")[0] in ("beatd", "celery"):
             logger.disabled = False
 
 
 def redirect_stdouts(level: int | str) -> None:
-    """Have what is printed logged, line by line, at ``level``."""
+    """Redirect stdout and stderr to the log, line by line, at ``level``."""
     number = logging.getLevelName(level.upper()) if isinstance(level, str) else level
     logger = logging.getLogger(REDIRECTED)
     sys.stdout = Redirected(sys.stdout, logger, number)
@@ -107,7 +107,7 @@ def redirect_stdouts(level: int | str) -> None:
 
 @contextmanager
 def streams_restored() -> Iterator[None]:
-    """At the end of the block ``print`` writes to where it wrote before: what ends a worker is said on its terminal."""
+    """Restore stdout and stderr at the end of the block: the worker's last messages go to its terminal."""
     streams = sys.stdout, sys.stderr
     try:
         yield
@@ -116,7 +116,7 @@ def streams_restored() -> Iterator[None]:
 
 
 class Redirected:
-    """A text stream whose lines are logged. What a handler writes while it does so goes to the stream behind it."""
+    """Text stream that logs its lines. Output of the log handlers themselves goes to the stream behind it."""
 
     def __init__(self, stream: Any, logger: logging.Logger, level: int) -> None:
         self._stream = stream
@@ -125,7 +125,7 @@ class Redirected:
         self._mine = threading.local()
 
     def write(self, text: str) -> int:
-        """Log the lines that are complete now. Each thread has its own beginning of a line."""
+        """Log the complete lines; each thread has its own incomplete one."""
         if getattr(self._mine, "logging", False):
             return int(self._stream.write(text))
         *lines, rest = (getattr(self._mine, "begun", "") + text).split("\n")
@@ -135,7 +135,7 @@ class Redirected:
         return len(text)
 
     def flush(self) -> None:
-        """Log a line that has been begun."""
+        """Log the incomplete line."""
         begun, self._mine.begun = getattr(self._mine, "begun", ""), ""
         self._log(begun)
         self._stream.flush()
@@ -148,7 +148,7 @@ class Redirected:
         return False
 
     def close(self) -> None:
-        """Only the line that has been begun ends: the stream is the log's, and a task must not close that."""
+        """Log the incomplete line, but keep the stream open: a task must not close the log."""
         self.flush()
 
     def _log(self, line: str) -> None:

@@ -116,7 +116,7 @@ def test_a_task_that_kills_its_process_has_three_chances(app, start_worker, serv
     assert letter["reason"] == "proj.kills_its_process was running 3 times when its process or worker died"
     assert json.loads(letter["message"])["headers"]["beatd-deaths"] == 3
     assert send(app, "add", 2, 3).get(timeout=20) == 5
-    worker.expect("its last chance")
+    worker.expect("it gets one more attempt, alone")
 
 
 def test_it_has_no_more_of_them_on_rabbitmq(rabbitmq, tmp_path, redis_url, start_worker, server):
@@ -131,7 +131,7 @@ def test_it_has_no_more_of_them_on_rabbitmq(rabbitmq, tmp_path, redis_url, start
         killer.get(timeout=30)
     assert server.get("killed") == "3"
     assert send(app, "add", 2, 3, queue="killers").get(timeout=20) == 5
-    worker.expect("its last chance")
+    worker.expect("it gets one more attempt, alone")
     app.close()
 
 

@@ -1,4 +1,4 @@
-"""Admission: whether a message may run, and when.
+"""Admission: the decision whether and when a message runs.
 
-Rate limits, revoked tasks, poison messages, and Celery's *strategy*, which asks them.
+Rate limits, revoked tasks, poison-message detection, and the strategy, as Celery calls it, that consults them.
 """

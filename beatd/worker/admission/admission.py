@@ -1,4 +1,4 @@
-"""The last gate before the pool: what keeps a message from running, or from running now, that is not in the message."""
+"""Admission control: the checks before the pool that do not depend on the message alone."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ log = logging.getLogger("celery.worker")
 
 
 class AdmissionControl:
-    """Lets requests through one by one: no repeats, no more than the rates allow, no killers."""
+    """Admits requests: no repeats, no more than the rate limits allow, no poison messages."""
 
     def __init__(
         self,
@@ -30,7 +30,7 @@ class AdmissionControl:
         *,
         at_work: Mapping[int, Request],
     ) -> None:
-        """``at_work``: what was let through and has not ended, kept by the worker."""
+        """``at_work``: the admitted requests that have not ended, kept by the worker."""
         self._at_work = at_work
         self._clock = app.clock
         self._settlement = settlement
@@ -39,7 +39,7 @@ class AdmissionControl:
         self._poison = poison
 
     def admit(self, requests: Sequence[Request]) -> list[Request]:
-        """Those that may run now; what becomes of the others is settled or kept here. Raises StoreError."""
+        """Return the requests that may run now; settle or delay the others. Raises StoreError."""
         run = self._without_repeats(list(requests))
         run, waiting = self._rates.admit(run, self._clock.monotonic())
         for request, seconds in waiting:
@@ -47,29 +47,29 @@ class AdmissionControl:
         return self._without_poison(run)
 
     def due(self) -> list[Request]:
-        """Those that were kept and may run now."""
+        """Return the delayed requests that may run now."""
         due = self._rates.due(self._clock.monotonic())
         return self._without_poison(due) if due else due
 
     def due_in(self) -> float:
-        """Seconds until :meth:`due` has something."""
+        """Return the seconds until the next delayed request may run."""
         return self._rates.next_in(self._clock.monotonic())
 
     def held(self) -> list[Request]:
-        """What is kept here for a moment."""
+        """Return the delayed requests."""
         return self._rates.held()
 
     def ended(self, tag: int) -> None:
-        """A request that was let through has ended."""
+        """Forget an admitted request that has ended."""
         self._poison.ended(tag)
 
     def leave(self, unfinished: Sequence[Request]) -> None:
-        """The worker leaves: what was kept here goes back, and ``unfinished`` requests are not to blame for it."""
+        """Give back delayed requests at the end of the worker; ``unfinished`` requests do not count as poison."""
         self._settlement.give_back([request.delivery for request in self.held()])
         try_forgive(self._poison, unfinished)
 
     def _without_repeats(self, requests: list[Request]) -> list[Request]:
-        """Leave out runs of the scheduler that have ended before, or are at work here: their messages came twice."""
+        """Drop scheduled runs that have ended before or run here: duplicates of their messages."""
         scheduled = [one.id for one in requests if one.headers.entry is not None]
         if not scheduled:
             return requests
@@ -86,7 +86,7 @@ class AdmissionControl:
             elif request.id in ended:
                 self._drop(request, "has ended before")
             elif _attempt(request) in begun:
-                self._drop(request, "is at work")  # whose message is kept until it has ended
+                self._drop(request, "is at work")  # the first message is kept until the end of the run
             else:
                 begun.add(_attempt(request))
                 run.append(request)
@@ -115,5 +115,5 @@ class AdmissionControl:
 
 
 def _attempt(request: Request) -> tuple[str, int]:
-    """What a message and its repeat have in common, and a retry has not."""
+    """Return the key that a message shares with its duplicate, but not with a retry."""
     return request.id, request.headers.retries

@@ -1,8 +1,8 @@
-"""Messages that kill whoever runs them: each gets three chances, and takes nobody with it at the last.
+"""Poison-message detection: a message whose process or worker died three times goes to the dead letters.
 
-How often a message was in the hands of a process or worker when that died travels with it in the header
-``beatd-deaths``, written by whoever puts it back; so the count outlives any worker. Brokers that put messages back by
-themselves change no headers: for these it is kept in the state store.
+The number of deaths travels with the message in the header ``beatd-deaths``; the worker that requeues the message
+writes it, so the count outlives any worker. Brokers that requeue messages themselves change no headers: their counts
+are in the state store.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ log = logging.getLogger("beatd.worker.suspects")
 
 MAX_DEATHS = 3
 _ALONE_FROM = MAX_DEATHS - 1
-"""So many deaths may be its neighbours' doing: before it is condemned it runs without company of its kind."""
+"""From this number of deaths on, a message runs without other suspects, to find the one that kills processes."""
 QUARANTINE_MS = 2_000
-"""How long one that has to run alone steps aside for another such."""
+"""Time for which a suspect is parked while another one runs."""
 _KEPT_S = 24 * 3600
 _REMEMBERED = 10_000
 
 
 class DeathCounter:
-    """Counts for brokers that keep none: in the state store at ``url``, or without one in this worker's memory."""
+    """Death counts for brokers without the header: in the state store at ``url``, or in the worker's memory."""
 
     def __init__(self, url: str | None, keys: Keys) -> None:
         self._client = connect(url, name="beatd-worker") if url else None
@@ -35,7 +35,7 @@ class DeathCounter:
         self._own: dict[str, int] = {}
 
     def add(self, name: str, by: int) -> int:
-        """Count for the message of that name; returns its count."""
+        """Add to the count of a message; returns the count."""
         if self._client is None:
             if len(self._own) >= _REMEMBERED:
                 del self._own[next(iter(self._own))]
@@ -49,17 +49,17 @@ class DeathCounter:
 
 
 class PoisonDetector:
-    """Decides about messages that have come back, before they run."""
+    """Decides about redelivered messages, before they run."""
 
     def __init__(self, deaths: DeathCounter) -> None:
         self._deaths = deaths
         self._counted: dict[int, str] = {}
-        """By tag: requests that are counted in the store for as long as they run."""
+        """By tag: requests whose count in the store stands for their run."""
         self._alone: int | None = None
-        """The tag of the one that runs alone."""
+        """The tag of the suspect that runs alone."""
 
     def sift(self, requests: Sequence[Request]) -> tuple[list[Request], list[Request], list[Request]]:
-        """Requests to be run, to be put aside for :data:`QUARANTINE_MS`, and to be buried. Raises StoreError."""
+        """Split requests into those to run, to park for :data:`QUARANTINE_MS`, and to bury. Raises StoreError."""
         run: list[Request] = []
         later: list[Request] = []
         killers: list[Request] = []
@@ -72,7 +72,7 @@ class PoisonDetector:
             elif self._alone is None:
                 self._alone = request.delivery.tag
                 log.warning(
-                    "Task %s[%s] was running %d times when its process or worker died: its last chance",
+                    "Task %s[%s] was running %d times when its process or worker died: it gets one more attempt, alone",
                     request.name,
                     request.id,
                     deaths,
@@ -85,13 +85,13 @@ class PoisonDetector:
         return run, later, killers
 
     def ended(self, tag: int) -> None:
-        """That one has ended, in whatever way."""
+        """Forget a request that has ended in any state."""
         if tag == self._alone:
             self._alone = None
         self._counted.pop(tag, None)
 
     def forgive(self, request: Request) -> None:
-        """That one is given back by a worker that lives: it is not to blame."""
+        """Take back the count of a request that a living worker returns."""
         name = self._counted.pop(request.delivery.tag, None)
         if name is not None:
             self._deaths.add(name, -1)
@@ -106,7 +106,7 @@ class PoisonDetector:
 
 
 def try_forgive(poison: PoisonDetector, requests: Sequence[Request]) -> None:
-    """:meth:`PoisonDetector.forgive` for a worker that leaves: a store that is away must not keep it."""
+    """Call :meth:`PoisonDetector.forgive` at the end of a worker; a store that is away does not delay it."""
     try:
         for request in requests:
             poison.forgive(request)

@@ -1,7 +1,7 @@
-"""Rate limits: at most so many runs of a task in a second, minute or hour, by this worker.
+"""Rate limits: token buckets for the runs of each task by this worker.
 
-A message over the limit steps aside for those of other tasks. If its turn comes within :data:`HOLD_S`, it waits in
-memory; else it is put aside in the store until then, so that a queue full of them costs no memory.
+A message over the limit does not delay other tasks. It waits in memory if its turn comes within :data:`HOLD_S`, else it
+is parked in the store, so that a queue full of such messages costs no memory.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def per_second(limit: Any) -> float:
 
 
 class TokenBucket:
-    """Tokens for one task, and who waits for them."""
+    """Token bucket of one task, with the requests that wait for tokens."""
 
     def __init__(self, rate: float, now: float) -> None:
         self.held: deque[Request] = deque()
@@ -53,7 +53,7 @@ class TokenBucket:
         self._places = max(1, int(rate * HOLD_S))
 
     def take(self, now: float) -> bool:
-        """Use a token, if there is one."""
+        """Take a token; false if there is none."""
         self._tokens = min(self._capacity, self._tokens + (now - self._at) * self._rate)
         self._at = now
         if self._tokens < 1:
@@ -62,35 +62,35 @@ class TokenBucket:
         return True
 
     def wait(self, now: float) -> float:
-        """Seconds until there is a token for the next one that comes, after all who wait in memory."""
+        """Return the seconds until there is a token for a new request, after all that wait in memory."""
         return max(0.0, (1 + len(self.held) - self._tokens) / self._rate - (now - self._at))
 
     def first_in(self, now: float) -> float:
-        """Seconds until there is a token for the first who waits."""
+        """Return the seconds until there is a token for the first waiting request."""
         return max(0.0, (1 - self._tokens) / self._rate - (now - self._at)) if self.held else math.inf
 
     def hold(self, request: Request, now: float) -> float:
-        """Let it wait in memory and return 0, or return the seconds that it has to wait elsewhere."""
+        """Hold the request in memory and return 0, or return the seconds for which to park it."""
         wait = self.wait(now)
         if len(self.held) < self._places and wait <= HOLD_S:
             self.held.append(request)
             return 0.0
         place = max(self._parked_until + 1 / self._rate, now + wait)
         if place - now > _FURTHEST_S:
-            return _FURTHEST_S  # it gets its place then
+            return _FURTHEST_S  # its place is decided when it comes back
         self._parked_until = place
         return place - now
 
 
 class RateLimits:
-    """The limits of one worker's tasks; times are monotonic seconds. Without any limit this costs nothing."""
+    """The rate limits of one worker's tasks; times are monotonic seconds."""
 
     def __init__(self, limits: Mapping[str, Any], now: float) -> None:
         """``limits`` by task name. Raises ValueError for one that cannot be read, with the task's name."""
         self._now = now
         self._buckets: dict[str, TokenBucket] = {}
         self._freed: list[Request] = []
-        """Those who waited for a limit that is no more."""
+        """Requests whose limit was removed while they were held."""
         for name, limit in limits.items():
             try:
                 self.set(name, limit)
@@ -109,7 +109,7 @@ class RateLimits:
             self._freed += self._buckets.pop(task_name).held
 
     def admit(self, requests: list[Request], now: float) -> tuple[list[Request], list[tuple[Request, float]]]:
-        """Those that may run now, and those that have to wait elsewhere, with how long (seconds). The rest is held."""
+        """Return the requests that may run now, and those to park with the seconds; hold the rest."""
         self._now = now
         if not self._buckets:
             return requests, []
@@ -124,7 +124,7 @@ class RateLimits:
         return run, wait
 
     def due(self, now: float) -> list[Request]:
-        """Those that were held and may run now."""
+        """Return the held requests that may run now."""
         self._now = now
         due, self._freed = self._freed, []
         for bucket in self._buckets.values():
@@ -133,11 +133,11 @@ class RateLimits:
         return due
 
     def next_in(self, now: float) -> float:
-        """Seconds until :meth:`due` has something."""
+        """Return the seconds until the next held request may run."""
         if not self._buckets and not self._freed:
             return math.inf
         return min([0.0 if self._freed else math.inf, *(bucket.first_in(now) for bucket in self._buckets.values())])
 
     def held(self) -> list[Request]:
-        """Those that wait in memory."""
+        """Return the held requests."""
         return [*self._freed, *(request for bucket in self._buckets.values() for request in bucket.held)]

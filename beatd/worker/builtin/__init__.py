@@ -1,7 +1,6 @@
-"""beatd's own tasks, ``beatd.command`` and ``beatd.http``: a schedule of use before a line of Python is written.
+"""Built-in tasks, ``beatd.command`` and ``beatd.http``: schedules without any Python code.
 
-The promise: they are there only when the worker was told so with ``--builtin``, because whoever can put messages on the
-queue can run them.
+The promise: a worker has them only with ``--builtin``, because everyone with access to the queue can run them.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ from beatd.exceptions import SoftTimeLimitExceeded, TaskError
 
 
 def surroundings(env: Mapping[str, str] | None, inherit: bool | Sequence[str], user: str | None) -> dict[str, Any]:
-    """What ``subprocess.Popen`` wants: ``env`` on top of what is inherited, and the user's id, groups and home.
+    """Return arguments for ``subprocess.Popen``: the environment, and the user's id, groups and home.
 
     Raises ``ValueError`` for what is impossible.
     """
@@ -52,7 +52,7 @@ def _environment(env: Mapping[str, str] | None, inherit: bool | Sequence[str]) -
 
 
 def _user(name: str | None) -> pwd.struct_passwd | None:
-    """The user to become, None to stay who we are."""
+    """Return the user to change to; None for no change."""
     if name is None:
         return None
     try:
@@ -95,7 +95,7 @@ class Output:
         self._thread.start()
 
     def end(self) -> tuple[str, bool]:
-        """Its last :data:`OUTPUT_MAX` bytes as text, and whether its beginning is missing.
+        """Return the last :data:`OUTPUT_MAX` bytes as text, and true if the beginning is missing.
 
         A child that the program left behind may hold the pipe: it is not waited for longer than two seconds, and what
         it writes later finds no reader.
@@ -123,7 +123,7 @@ class Output:
         self._stream.close()
 
     def _readable(self) -> bool:
-        """Wait for output; false when nobody wants it any more."""
+        """Wait for output; false after the end of the reader."""
         assert self._stream is not None  # noqa: S101 - the caller reads it
         poller = select.poll()
         poller.register(self._stream.fileno(), select.POLLIN)
@@ -160,7 +160,7 @@ _WAIT_AND_KILL = 'read -r group || exit 0; read -r _; kill -KILL "-$group" 2>/de
 
 
 class DeadMansSwitch:
-    """Guards one process group, see :meth:`guard`, until the block ends.
+    """Dead man's switch for one process group, see :meth:`guard`, until the block ends.
 
     Enter it before the program is started: to start the shell takes longer than it may be unguarded.
     """
@@ -181,7 +181,7 @@ class DeadMansSwitch:
         return self
 
     def guard(self, group: int) -> None:
-        """Have that group end with this process."""
+        """Kill the group when this process ends."""
         if self._shell is not None and self._shell.stdin is not None:
             with contextlib.suppress(OSError):
                 self._shell.stdin.write(b"%d\n" % group)
@@ -303,7 +303,7 @@ def _end_group(process: subprocess.Popen[bytes], kill_after: float) -> None:
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(wait)
     with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, signal.SIGKILL)  # whoever of the group outlived the program
+        os.killpg(process.pid, signal.SIGKILL)  # members of the group that outlived the program
 
 
 def _code(code: int) -> str:

@@ -1,4 +1,4 @@
-"""A bound for all that a request takes: connecting, TLS, sending, headers and body.
+"""Deadline for a whole HTTP request: connecting, TLS, sending, headers and body.
 
 The timeout of a socket is for each single read: a server that sends a byte a second never exceeds it. So the connection
 is shut down when the time is over, whatever it is doing.

@@ -1,4 +1,4 @@
-"""``beatd.http``: make a request. Redirects are followed to the web only, and without credentials to another host."""
+"""``beatd.http``: make an HTTP request. Redirects lead to http and https only, and credentials stay with their host."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
         self.max_redirections = max(at_most, 1)  # type: ignore[misc]
 
     def redirect_request(self, *given: Any) -> Any:
-        """The request that follows another one; 307 and 308 repeat it with its body, the others turn it into a GET."""
+        """Return the redirected request: 307 and 308 repeat it with its body, other codes make it a GET."""
         req, _, code, _, _, newurl = given
         if urlsplit(newurl).scheme not in ("http", "https"):
             raise urllib.error.URLError(f"redirected to {newurl}, which is not on the web")
@@ -44,7 +44,7 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
 
 
 class _AnyStatus(urllib.request.HTTPErrorProcessor):
-    """Redirects are left to who follows them; every other answer is an answer, whatever its status."""
+    """Handler that returns every response, whatever its status; redirects are followed elsewhere."""
 
     def __init__(self, follow: bool) -> None:
         self._follow = follow
@@ -58,7 +58,7 @@ class _AnyStatus(urllib.request.HTTPErrorProcessor):
 
 
 def opener_for(redirects: bool | int, deadline: Deadline) -> urllib.request.OpenerDirector:
-    """What makes requests and follows redirects: all that are reasonable, none, or so many."""
+    """Return the opener that follows redirects: a sensible number, none, or ``at_most``."""
     at_most = FOLLOWED_MAX if redirects is True else min(int(redirects), FOLLOWED_MAX)
     return urllib.request.build_opener(_AnyStatus(at_most > 0), _Redirects(at_most), BoundedHandler(deadline))
 
@@ -76,11 +76,11 @@ _CHUNK = 16 * 1024
 
 
 class HttpFailed(TaskError):
-    """No answer, or another one than expected."""
+    """A request without an answer, or with an unexpected one."""
 
 
 class Answer(NamedTuple):
-    """What came back; ``truncated`` if the body is only its beginning."""
+    """The answer; ``truncated`` if only the beginning of the body is kept."""
 
     status: int
     headers: dict[str, str]
@@ -89,7 +89,7 @@ class Answer(NamedTuple):
 
 
 class _Failure(NamedTuple):
-    """What was wrong with an attempt, whether another one may go better, and when the server wants it (seconds)."""
+    """A failed attempt: the reason, true if a retry may succeed, and the server's Retry-After (seconds)."""
 
     text: str
     passing: bool
@@ -166,7 +166,7 @@ def _request(
 
 
 def _without_login(url: str) -> tuple[str, str]:
-    """The URL without ``user:password@``, and the header that says the same."""
+    """Return the URL without ``user:password@``, and the header with the same credentials."""
     parts = urlsplit(url)
     login, at, host = parts.netloc.rpartition("@")
     if not at:
@@ -195,7 +195,7 @@ def _attempt(redirects: bool | int, request: urllib.request.Request, timeout: fl
 
 
 def _body(answer: Any) -> bytes:
-    """The first bytes of the body."""
+    """Read the first bytes of the body."""
     data = bytearray()
     while len(data) <= BODY_MAX and (chunk := answer.read1(_CHUNK)):
         data += chunk
@@ -203,7 +203,7 @@ def _body(answer: Any) -> bytes:
 
 
 def _unexpected(answer: Answer, request: urllib.request.Request, expect: Any, expect_json: Any) -> _Failure | None:
-    """What is wrong with an answer, if something is."""
+    """Return the reason why an answer is unexpected, or None."""
     wanted = (expect,) if isinstance(expect, int) else expect
     if not (200 <= answer.status < 300 if wanted is None else answer.status in wanted):
         expected = "200 to 299" if expect is None else expect
@@ -221,7 +221,7 @@ def _unexpected(answer: Answer, request: urllib.request.Request, expect: Any, ex
 
 
 def _difference(wanted: Any, found: Any, path: str) -> str | None:
-    """Where the JSON found is not what is wanted; tables may have more than that."""
+    """Return the place where the JSON differs from the expected one; tables may have further keys."""
     if isinstance(wanted, Mapping) and isinstance(found, Mapping):
         for name, value in wanted.items():
             if name not in found:

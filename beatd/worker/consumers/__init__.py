@@ -1,4 +1,4 @@
-"""How messages come in: Redis and RabbitMQ natively, every other broker through kombu, behind one small port.
+"""Consumers: Redis and RabbitMQ natively, every other broker through kombu, behind one interface.
 
 The promise: a message that ``take`` returned is this worker's until it is settled, and comes back to its queue if the
 worker is gone before that.
@@ -27,7 +27,7 @@ def open_consumer(
     store_url: str | None = None,
     arguments: Arguments = no_arguments,
 ) -> Consumer:
-    """A consumer of ``queues`` on the broker at ``url`` for the worker called ``name``. Connects on ``start``.
+    """Make the consumer of ``queues`` on the broker at ``url`` for the worker ``name``. It connects on ``start``.
 
     On a broker other than Redis, messages before their time and dead letters are kept in the state store at
     ``store_url``, and queues that are not there yet are made with the ``arguments`` that this function says.

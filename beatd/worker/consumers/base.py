@@ -1,4 +1,4 @@
-"""The port of a consumer."""
+"""Interface of a consumer."""
 
 from __future__ import annotations
 
@@ -15,52 +15,52 @@ class Consumer(Protocol):
     """
 
     place: str
-    """Where the messages come from, for people; without passwords."""
+    """The broker's address for logs, without passwords."""
 
     def queues(self) -> list[str]:
-        """The names of the queues that it takes from."""
+        """Return the names of the consumed queues."""
 
     def add_queue(self, name: str) -> None:
-        """Take from this queue, too."""
+        """Consume from this queue, too."""
 
     def cancel_queue(self, name: str) -> None:
-        """Take no more from this queue; what was taken from it is still run."""
+        """Stop consuming from this queue; messages that were taken are still run."""
 
     def start(self) -> None:
         """Connect; raises :class:`~beatd.exceptions.StoreError` or :class:`~beatd.exceptions.BrokerError`."""
 
     def take(self, at_most: int) -> list[Delivery]:
-        """The next messages, none if there are none now. Does not wait for any."""
+        """Return the next messages, if there are any; never waits."""
 
     def files(self) -> list[int]:
-        """File descriptors that become readable when :meth:`take` may have something."""
+        """Return file descriptors that become readable when :meth:`take` may have messages."""
 
     def ack(self, deliveries: Sequence[Delivery]) -> None:
-        """These are done with."""
+        """Acknowledge deliveries."""
 
     def give_back(self, deliveries: Sequence[Delivery]) -> None:
-        """Return these to the head of their queues, marked as redelivered."""
+        """Requeue deliveries at the head of their queues, marked as redelivered."""
 
     def park(self, deliveries: Sequence[tuple[Delivery, int]]) -> None:
-        """Put these aside; each comes back at its time (ms since the epoch)."""
+        """Park deliveries; each comes back at its time (ms since the epoch)."""
 
     def bury(self, deliveries: Sequence[tuple[Delivery, str]]) -> None:
-        """Put these among the dead letters, each with its reason."""
+        """Move deliveries to the dead letters, each with its reason."""
 
     def tend(self) -> None:
-        """What has to be done every now and then: heartbeat, messages whose time has come, those of dead workers."""
+        """Do the periodic work: heartbeat, parked messages that are due, messages of dead workers."""
 
     def waiting(self, at_most: int) -> list[tuple[Delivery, int]]:
-        """Messages that wait for their time (ms), the soonest first, as far as this worker can see them."""
+        """Return parked messages with their times (ms), the soonest first, as far as this worker knows them."""
 
     def lost(self) -> list[int]:
-        """Tags of messages that turned out to be this worker's no more, each told once: others may run them."""
+        """Return the tags of messages that other workers have now, each one once."""
 
     def idle_for(self) -> float:
-        """Seconds until :meth:`tend` has something to do again."""
+        """Return the seconds until :meth:`tend` is due."""
 
     def beat(self) -> None:
-        """Only the heartbeat; the one method that another thread may call."""
+        """Send the heartbeat only; may be called from another thread."""
 
     def stop(self) -> None:
-        """Give everything back that is still held, and disconnect."""
+        """Requeue unsettled messages and disconnect."""

@@ -1,4 +1,4 @@
-"""Envelopes: the one form in which messages travel inside the worker, and their redelivery mark and count of deaths."""
+"""Envelopes: the form of messages inside the worker, with their redelivery mark and death count."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ _KEPT = ("correlation_id", "reply_to", "priority", "delivery_mode")
 
 
 def envelope_of(content: Content, queue: str) -> tuple[bytes, str]:
-    """The envelope, and why it cannot be run if that is known already.
+    """Return the envelope, and the reason if it cannot be run.
 
-    The same message gives the same text, whenever and however often it is delivered.
+    Every delivery of a message gives the same text.
     """
     given, fault = content.properties, content.fault
     headers = given.get("headers") or {}
@@ -40,13 +40,13 @@ def envelope_of(content: Content, queue: str) -> tuple[bytes, str]:
 
 
 DEATHS = "beatd-deaths"
-"""The header that counts how often the message was in hands that died; 0 when it was only given back."""
+"""Header: the number of processes and workers that died with the message; 0 for a plain redelivery."""
 
 _decode = msgspec.json.Decoder(dict[str, Any]).decode
 
 
 def mark_redelivered(raw: bytes) -> bytes:
-    """The envelope with the mark; one that cannot be read is returned as it is, and buried by whoever takes it."""
+    """Mark an envelope as redelivered; an unreadable one is returned unchanged, and buried by its next consumer."""
     try:
         envelope = _decode(raw)
         envelope["headers"]["redelivered"] = True
@@ -58,7 +58,7 @@ def mark_redelivered(raw: bytes) -> bytes:
 
 
 def count_death(raw: bytes) -> bytes:
-    """The envelope of a message that was in the hands of a process or worker when that died."""
+    """Add one to the death count of an envelope."""
     try:
         envelope = _decode(raw)
         envelope["headers"][DEATHS] = int(envelope["headers"].get(DEATHS) or 0) + 1
@@ -68,7 +68,7 @@ def count_death(raw: bytes) -> bytes:
 
 
 def without_mark(raw: bytes) -> bytes:
-    """The envelope without a mark, if it has one and can be read."""
+    """Remove the redelivery mark of an envelope that can be read."""
     if b'"redelivered"' not in raw:
         return raw
     try:

@@ -1,4 +1,4 @@
-"""The consumer for every other broker, through kombu.
+"""Consumer for all other brokers, through kombu.
 
 kombu blocks, so it has a thread of its own; the worker's loop talks to it through queues and a pipe. The broker keeps
 what is not acknowledged and delivers it again when the connection is gone.
@@ -29,12 +29,12 @@ from beatd.worker.messages import Delivery
 
 
 def queue_of(message: Any) -> str:
-    """Where it came from, as far as the transport says that."""
+    """Return the queue's name, as far as the transport gives it."""
     return str((message.delivery_info or {}).get("routing_key") or "")
 
 
 def envelope_of(message: Any) -> tuple[bytes, str]:
-    """The envelope, and why it cannot be run if it cannot be read."""
+    """Return the envelope, and the reason if it cannot be read."""
     try:
         return _envelope(message), f"it cannot be unpacked: {message.errors[0]!r}" if message.errors else ""
     except Exception as error:  # noqa: BLE001 - transports decode what they get, and anything may come out
@@ -44,7 +44,7 @@ def envelope_of(message: Any) -> tuple[bytes, str]:
 def _envelope(message: Any) -> bytes:
     body = message.body.encode() if isinstance(message.body, str) else bytes(message.body or b"")
     headers = dict(message.headers or {})
-    headers.pop("compression", None)  # kombu has unpacked it
+    headers.pop("compression", None)  # kombu has decompressed it
     if (message.delivery_info or {}).get("redelivered"):
         headers["redelivered"] = True
     properties = {
@@ -72,7 +72,7 @@ kombu: Any = _kombu
 Identity = tuple[str, str]
 
 _POLL_S = 0.02
-"""How long the thread listens before it looks for acknowledgements to send."""
+"""Time for which the thread reads before it sends acknowledgements."""
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 30.0
 _PREFETCH = 256
 _MISSED_MAX = 10_000
@@ -81,7 +81,7 @@ _START_WITHIN_S = 10.0
 
 
 class KombuConsumer:
-    """Consumes ``queues``; those that are not there yet are made, with ``arguments``."""
+    """Consumes ``queues``; missing ones are declared with ``arguments``."""
 
     def __init__(self, url: str, queues: Sequence[str], *, aside: Parking, arguments: Arguments) -> None:
         self._url = url
@@ -91,11 +91,11 @@ class KombuConsumer:
         self._arrived: deque[Delivery] = deque()
         self._held: dict[int, tuple[int, Any]] = {}
         """By tag: the connection's number and kombu's message."""
-        self._orders: queue.SimpleQueue[tuple[str, int | str]] = queue.SimpleQueue()
+        self._commands: queue.SimpleQueue[tuple[str, int | str]] = queue.SimpleQueue()
         self._orphans: dict[Identity, int] = {}
-        """Messages of former connections that are still at work: their tags."""
+        """Tags of messages from earlier connections that still run."""
         self._missed: dict[Identity, str] = {}
-        """Orders for messages of former connections."""
+        """Commands for messages of earlier connections."""
         self._tag = 0
         self._generation = 0
         self._connected = threading.Event()
@@ -118,12 +118,12 @@ class KombuConsumer:
     def add_queue(self, name: str) -> None:
         if name not in self._names:
             self._names.append(name)
-            self._orders.put(("add", name))
+            self._commands.put(("add", name))
 
     def cancel_queue(self, name: str) -> None:
         if name in self._names:
             self._names.remove(name)
-            self._orders.put(("cancel", name))
+            self._commands.put(("cancel", name))
 
     def start(self) -> None:
         if self._thread is None:
@@ -144,34 +144,34 @@ class KombuConsumer:
         return [self._awake]
 
     def ack(self, deliveries: Sequence[Delivery]) -> None:
-        self._order("ack", deliveries)
+        self._command("ack", deliveries)
 
     def give_back(self, deliveries: Sequence[Delivery]) -> None:
-        self._order("requeue", deliveries)
+        self._command("requeue", deliveries)
 
     def park(self, deliveries: Sequence[tuple[Delivery, int]]) -> None:
         if deliveries and self._aside.park(deliveries):
-            self._order("ack", [delivery for delivery, _ in deliveries])
+            self._command("ack", [delivery for delivery, _ in deliveries])
 
     def bury(self, deliveries: Sequence[tuple[Delivery, str]]) -> None:
-        """Without a state store: a dead-letter exchange, where the queue has one, gets them."""
+        """Bury deliveries; without a state store they go to the queue's dead-letter exchange, if it has one."""
         if deliveries:
             verb = "ack" if self._aside.bury(deliveries) else "reject"
-            self._order(verb, [delivery for delivery, _ in deliveries])
+            self._command(verb, [delivery for delivery, _ in deliveries])
 
     def tend(self) -> None:
         if due := self._aside.tend():
             self._arrived.extend(due)
-            self._ring()
+            self._wake_loop()
 
     def lost(self) -> list[int]:
-        return []  # nobody here can know: the broker does not say who else got what
+        return []  # unknown: the broker does not tell
 
     def idle_for(self) -> float:
         return self._aside.idle_for()
 
     def beat(self) -> None:
-        """The broker notices by itself when this process is gone."""
+        """Do nothing: the broker detects the end of this process itself."""
 
     def stop(self) -> None:
         self._stopping.set()
@@ -198,9 +198,9 @@ class KombuConsumer:
                 self._stopping.wait(pause)
 
     def _serve(self) -> None:
-        """One connection, from its beginning to its end; what it had delivered comes again with the next one."""
+        """Serve one connection until it breaks; its unsettled messages come again with the next one."""
         self._generation += 1
-        if len(self._missed) > _MISSED_MAX:  # they have gone to other workers
+        if len(self._missed) > _MISSED_MAX:  # redelivered to other workers
             self._missed.clear()
         self._orphans = {_identity(message): tag for tag, (_, message) in self._held.items()}
         with kombu.Connection(self._url, connect_timeout=_CONNECT_S, heartbeat=30) as connection:
@@ -216,7 +216,7 @@ class KombuConsumer:
                 self._backoff.succeeded()
                 while not self._stopping.is_set():
                     self._drain(connection)
-                    self._obey(consumer)
+                    self._run_commands(consumer)
                     if connection.transport.supports_heartbeats:
                         connection.heartbeat_check()
                 self._finish(consumer)
@@ -237,10 +237,10 @@ class KombuConsumer:
         self._held[self._tag] = (self._generation, message)
         raw, fault = envelope_of(message)
         self._arrived.append(Delivery(self._tag, queue_of(message), raw, fault))
-        self._ring()
+        self._wake_loop()
 
     def _reunite(self, message: Any) -> bool:
-        """Whether it came by an earlier connection and is at work here, or done: then it is not run again."""
+        """True if the message came by an earlier connection and runs here or has ended: do not run it again."""
         identity = _identity(message)
         verb = self._missed.pop(identity, None)
         if verb is not None:
@@ -252,10 +252,10 @@ class KombuConsumer:
         self._held[tag] = (self._generation, message)
         return True
 
-    def _obey(self, consumer: Any) -> None:
-        """Carry out what the worker's loop has ordered, or keep it for when the message comes again."""
-        while not self._orders.empty():
-            verb, tag = self._orders.get()
+    def _run_commands(self, consumer: Any) -> None:
+        """Carry out the loop's commands; keep those for messages that must come again first."""
+        while not self._commands.empty():
+            verb, tag = self._commands.get()
             if isinstance(tag, str):
                 self._consume(consumer, verb, tag)
                 continue
@@ -275,18 +275,18 @@ class KombuConsumer:
             consumer.consume()
 
     def _finish(self, consumer: Any) -> None:
-        """Last orders; then whatever is still held goes back to the broker."""
-        self._obey(consumer)
+        """Carry out the last commands, then requeue the unsettled messages."""
+        self._run_commands(consumer)
         for generation, message in self._held.values():
             if generation == self._generation:
                 message.requeue()
         self._held.clear()
 
-    def _order(self, verb: str, deliveries: Sequence[Delivery]) -> None:
+    def _command(self, verb: str, deliveries: Sequence[Delivery]) -> None:
         for delivery in deliveries:
-            self._orders.put((verb, delivery.tag))
+            self._commands.put((verb, delivery.tag))
 
-    def _ring(self) -> None:
+    def _wake_loop(self) -> None:
         with contextlib.suppress(BlockingIOError):
             os.write(self._wake, b"!")
 
@@ -304,6 +304,6 @@ def _transport_errors(url: str) -> tuple[type[BaseException], ...]:
 
 
 def _identity(message: Any) -> Identity:
-    """What tells a message from others, but not from itself when it comes again."""
+    """Return the identity of a message, equal for its redelivery."""
     headers = message.headers or {}
     return str(headers.get("id")), str(headers.get("retries"))

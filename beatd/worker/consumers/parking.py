@@ -1,4 +1,4 @@
-"""What is put aside: messages before their time, and dead letters, for brokers that have no place for them.
+"""Parking of messages with an ETA, and of dead letters, for brokers that have no place for them.
 
 With a state store they are there. Without one, messages before their time stay unacknowledged in this worker, and dead
 letters are the broker's own affair.
@@ -29,34 +29,34 @@ from beatd.worker.messages import Delivery
 log = logging.getLogger("beatd.worker.consumers.aside")
 
 _LOOK_MS = 1_000
-"""How often to look for messages that another worker has put aside."""
+"""Period of the check for messages that other workers have parked."""
 _BATCH = 100
 
 
 class Parking(Protocol):
-    """A place for messages that are not run now."""
+    """Interface: a place for messages that do not run now."""
 
     def park(self, deliveries: Sequence[tuple[Delivery, int]]) -> bool:
-        """Keep these until their time (ms); whether they are safe, so that the broker may forget them."""
+        """Park messages until their time (ms); true if they are safe and can be acknowledged."""
 
     def bury(self, deliveries: Sequence[tuple[Delivery, str]]) -> bool:
-        """Keep these for good, with their reasons; whether there is a place for that."""
+        """Keep dead letters with their reasons; false if there is no place for them."""
 
     def waiting(self, at_most: int) -> list[tuple[Delivery, int]]:
-        """Messages that wait for their time (ms), the soonest first, as far as can be seen from here."""
+        """Return parked messages with their times (ms), the soonest first."""
 
     def tend(self) -> list[Delivery]:
-        """See to those whose time has come; returns the ones that this worker holds."""
+        """Release the messages that are due; returns those that this worker holds."""
 
     def idle_for(self) -> float:
-        """Seconds until :meth:`tend` has something to do."""
+        """Return the seconds until :meth:`tend` is due."""
 
     def close(self) -> None:
         """Disconnect."""
 
 
 class MemoryParking:
-    """No state store."""
+    """Parking in memory, without a state store."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -84,11 +84,11 @@ class MemoryParking:
         return max(0.0, (self._parked[0][0] - self._clock.now_ms()) / 1000) if self._parked else math.inf
 
     def close(self) -> None:
-        """There is nothing to close."""
+        """Do nothing."""
 
 
 class StoreParking:
-    """The state store at ``store_url``. Any worker gives what is due to its ``publisher``."""
+    """Parking in the state store at ``store_url``; any worker publishes the messages that are due."""
 
     def __init__(self, store_url: str, publisher: Publisher, *, keys: Keys, clock: Clock, name: str) -> None:
         self._client = connect(store_url, name="beatd-worker")
@@ -134,7 +134,7 @@ class StoreParking:
         self._client.close()
 
     def _publish(self, found: Sequence[DelayedMessage]) -> None:
-        """Back to their queues; what fails here is lent again after a while, to anybody."""
+        """Publish messages to their queues; after a failure the store lends them again, to any worker."""
         parcels = [(one, parcel) for one in found if (parcel := self._parcel(one))]
         for some in _with_each_id_once(parcels):
             for number, reason in self._publisher.publish_many([parcel for _, parcel in some]):
@@ -144,7 +144,7 @@ class StoreParking:
     def _parcel(self, one: DelayedMessage) -> OutgoingMessage | None:
         try:
             return OutgoingMessage(open_envelope(one.raw), Address(one.queue))
-        except MessageError as error:  # somebody else wrote it
+        except MessageError as error:  # written by another program
             self._bury(one, str(error))
             return None
 
@@ -161,7 +161,7 @@ class StoreParking:
 def _with_each_id_once(
     parcels: Sequence[tuple[DelayedMessage, OutgoingMessage]],
 ) -> list[list[tuple[DelayedMessage, OutgoingMessage]]]:
-    """Batches as publishers want them."""
+    """Split messages into batches for the publisher."""
     batches: list[list[tuple[DelayedMessage, OutgoingMessage]]] = []
     seen: Counter[str] = Counter()
     for one, parcel in parcels:

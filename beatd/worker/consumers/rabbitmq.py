@@ -25,13 +25,13 @@ from beatd.worker.messages import Delivery
 
 _REMEMBERED = 5_000
 _BELIEVED_S = 60.0
-"""What a broken line had been told counts for so long after the next one began: later it may have been sent anew."""
+"""Time for which acknowledgements on a broken connection still count; later the message may be a new one."""
 
 Identity = tuple[str, str, str]
 
 
 class _Message(NamedTuple):
-    """The line that it came by, its delivery tag there, and what it is known by."""
+    """The connection of a message, its delivery tag there, and its identity."""
 
     line: ConsumerConnection | None
     number: int
@@ -39,16 +39,16 @@ class _Message(NamedTuple):
 
 
 class UnackedMessages:
-    """The messages that were delivered and not settled, by this worker's tags, in the order of delivery."""
+    """Delivered and unsettled messages, by this worker's tags, in the order of delivery."""
 
     def __init__(self) -> None:
         self._messages: dict[int, _Message] = {}
         self._orphans: dict[Identity, int] = {}
-        """Of broken lines, at work here: their tags."""
+        """Tags of messages from broken connections that still run."""
         self._acked: dict[Identity, None] = {}
-        """Acknowledged on this line: whether the broker has read that, nobody knows when the line breaks."""
+        """Acknowledged on this connection; unconfirmed if it breaks."""
         self._done: dict[Identity, None] = {}
-        """Acknowledged on the line before, or when there was none."""
+        """Acknowledged on the connection before, or between two connections."""
         self._believed_until = math.inf
         self._tag = 0
 
@@ -56,7 +56,7 @@ class UnackedMessages:
         return len(self._messages)
 
     def add(self, line: ConsumerConnection, content: Content) -> int | None:
-        """Note a delivery; returns its tag. None for what is known already: at work here, or done with."""
+        """Add a delivery; returns its tag, or None for the redelivery of a message that runs or has ended."""
         headers = content.properties.get("headers") or {}
         identity = (str(headers.get("id", "")), str(headers.get("retries")), str(headers.get("eta")))
         if content.redelivered and identity[0] and self._reunite(line, content, identity):
@@ -66,7 +66,7 @@ class UnackedMessages:
         return self._tag
 
     def note_done(self, deliveries: Sequence[Delivery]) -> None:
-        """These have been run, or begun: should they come again, they are not run again."""
+        """Remember messages that have run or begun: their redelivery does not run."""
         for one in deliveries:
             if message := self._messages.get(one.tag):
                 self._acked[message.identity] = None
@@ -74,7 +74,7 @@ class UnackedMessages:
                     del self._acked[next(iter(self._acked))]
 
     def release(self, deliveries: Sequence[Delivery], line: ConsumerConnection | None) -> list[int]:
-        """Hold these no longer; returns the delivery tags of those that ``line`` knows, ascending."""
+        """Remove messages; returns their delivery tags on ``line``, ascending."""
         numbers = []
         for one in deliveries:
             message = self._messages.pop(one.tag, None)
@@ -83,15 +83,15 @@ class UnackedMessages:
             if line is not None and message.line is line:
                 numbers.append(message.number)
             elif message.identity in self._acked:
-                self._done[message.identity] = None  # the broker is told when it comes again
+                self._done[message.identity] = None  # acknowledged when it comes again
         return sorted(numbers)
 
     def oldest(self, line: ConsumerConnection) -> float:
-        """The smallest delivery tag that is held of that line; infinite if there is none."""
+        """Return the smallest unsettled delivery tag of a connection; infinite if there is none."""
         return next((message.number for message in self._messages.values() if message.line is line), math.inf)
 
     def break_off(self, not_begun: Sequence[Delivery]) -> None:
-        """The line is gone. What has not begun here comes again and is taken as new."""
+        """Handle a broken connection: messages that have not begun come again as new ones."""
         for one in not_begun:
             self._messages.pop(one.tag, None)
         self._messages = {tag: message._replace(line=None) for tag, message in self._messages.items()}
@@ -100,7 +100,7 @@ class UnackedMessages:
         self._believed_until = math.inf
 
     def begin(self) -> None:
-        """There is a line again."""
+        """Handle a new connection."""
         self._believed_until = monotonic() + _BELIEVED_S
 
     def _reunite(self, line: ConsumerConnection, content: Content, identity: Identity) -> bool:
@@ -119,13 +119,13 @@ log = logging.getLogger("beatd.worker.consumers.amqp")
 
 _PREFETCH_MAX = 1_024
 _UNWANTED_S = 2.0
-"""What the pool has not wanted for so long is given back, for workers that have time."""
+"""Messages that the pool has not taken for this time are requeued, for idle workers."""
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.2, 5.0
 """Between attempts to connect; the last one is repeated for ever."""
 
 
 class AmqpConsumer:
-    """Consumes ``queues``; those that are not there yet are made, with ``arguments``."""
+    """Consumes ``queues``; missing ones are declared with ``arguments``."""
 
     def __init__(self, url: str, queues: Sequence[str], *, aside: Parking, arguments: Arguments) -> None:
         self._url = url
@@ -135,10 +135,10 @@ class AmqpConsumer:
         self._line: ConsumerConnection | None = None
         self._held = UnackedMessages()
         self._ready: deque[tuple[float, Delivery]] = deque()
-        """Come and not taken yet, and since when (monotonic)."""
+        """Messages that were delivered and not taken, with the time (monotonic)."""
         self._prefetch = 0
         self._least = 0
-        """What the pool wanted at first: one message for each of its processes or threads."""
+        """The pool's first request: one message for each process or thread."""
         self._backoff = Backoff(_FIRST_PAUSE_S, _LONGEST_PAUSE_S)
         self._again_at = 0.0
         self.place = BrokerUrl.parse(url).shown
@@ -153,12 +153,12 @@ class AmqpConsumer:
         """Consume from this queue, too."""
         if name not in self._queues:
             self._queues.append(name)
-            if (line := self._line) is not None:  # declaring needs answers: a new line can wait for them
+            if (line := self._line) is not None:  # declaring needs answers: a new connection can wait for them
                 line.close()
                 self._lose()
 
     def cancel_queue(self, name: str) -> None:
-        """Consume no more from this queue; what was taken from it is still run."""
+        """Stop consuming from this queue; messages that were taken are still run."""
         if name in self._queues:
             self._queues.remove(name)
             if self._line is not None and self._prefetch:
@@ -187,7 +187,7 @@ class AmqpConsumer:
         self._forget(deliveries)
 
     def _forget(self, deliveries: Sequence[Delivery]) -> None:
-        """Tell the broker that these are done with, or safe elsewhere: in one word what is before all that is held."""
+        """Acknowledge messages; one multiple acknowledgement covers all before the first unsettled one."""
         numbers = self._held.release(deliveries, self._line)
         if self._line is None or not numbers:
             return
@@ -231,7 +231,7 @@ class AmqpConsumer:
             self._return_unwanted(line)
 
     def lost(self) -> list[int]:
-        return []  # nobody here can know: the broker does not say who else got what
+        return []  # unknown: the broker does not tell
 
     def idle_for(self) -> float:
         if self._line is None:
@@ -240,7 +240,7 @@ class AmqpConsumer:
 
     def beat(self) -> None:
         if (line := self._line) is not None:
-            with contextlib.suppress(BrokerError):  # whoever reads from it will notice
+            with contextlib.suppress(BrokerError):  # the reader detects it
                 line.beat()
 
     def stop(self) -> None:
@@ -252,7 +252,7 @@ class AmqpConsumer:
     # -- the line -----------------------------------------------------------------------------------------------------
 
     def _connected(self) -> ConsumerConnection | None:
-        """The line, if there is one, or one could be opened now. Never raises: the pool's work goes on meanwhile."""
+        """Return the connection, opened now if possible, or None. Never raises: the pool works on meanwhile."""
         if self._line is None and monotonic() >= self._again_at:
             try:
                 self._connect()
@@ -274,7 +274,7 @@ class AmqpConsumer:
         log.warning("Broker or store away, trying again in %ss: %s", pause, error, extra=extra)
 
     def _lose(self) -> None:
-        """The line is gone: what came by it and is not at work comes again, what is at work is known when it does."""
+        """Handle a broken connection: waiting messages come again, running ones are recognised when they do."""
         self._held.break_off([delivery for _, delivery in self._ready])
         self._ready.clear()
         self._line = None
@@ -285,7 +285,7 @@ class AmqpConsumer:
         self._away(error, 0.0)
 
     def _fetch(self, line: ConsumerConnection) -> bool:
-        """Read what has come; whether the line is still there."""
+        """Read deliveries; false if the connection is broken."""
         now = monotonic()
         try:
             for content in line.read():
@@ -319,7 +319,7 @@ class AmqpConsumer:
     # -- how much ahead -----------------------------------------------------------------------------------------------
 
     def _adapt(self, line: ConsumerConnection, at_most: int) -> None:
-        """Have so much sent ahead as is run in a moment: much of what is short, of what is long only what runs now."""
+        """Set the prefetch to the work of a moment: many short tasks, but only the running long ones."""
         self._least = self._least or at_most
         wanted = at_most + len(self._held) - len(self._ready)
         prefetch = wanted if wanted <= self._least else 1 << (2 * wanted - 1).bit_length()
@@ -330,7 +330,7 @@ class AmqpConsumer:
             self._say()
 
     def _return_unwanted(self, line: ConsumerConnection) -> None:
-        """Tasks have become long: others may be idle."""
+        """Requeue messages that wait too long: other workers may be idle."""
         self._prefetch = max(1, self._least)
         line.consume(self._queues, self._prefetch)
         log.debug("Gave back %d messages", len(self._ready), extra={"event": "prefetched_returned"})

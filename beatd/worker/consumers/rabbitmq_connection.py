@@ -1,4 +1,4 @@
-"""One connection to RabbitMQ that consumes: opened by kombu and py-amqp, then read and written here, never waiting."""
+"""Consumer connection to RabbitMQ: opened by kombu and py-amqp, then read and written here without blocking."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ kombu: Any = _kombu  # only half of it is typed
 
 _CONNECT_S = 4.0
 _SILENCE_S = 60.0
-"""The broker is asked for a heartbeat each half of this; when twice as much passes without a sound, it is gone."""
+"""Heartbeat interval in seconds: the broker sends one in half of it, and is lost after twice this time."""
 _BEAT_S = 10.0
 _CHUNK = 1 << 18
 _GOODBYE_S = 2.0
@@ -37,10 +37,10 @@ _end = b"\xce"
 
 
 class ConsumerConnection:
-    """A channel on a connection of its own. Every method may raise :class:`BrokerError`: then it is of no more use."""
+    """A channel on its own connection. A method that raises :class:`BrokerError` ends its use."""
 
     def __init__(self, url: str, queues: Sequence[str], arguments: Arguments) -> None:
-        """Connect to the first host that answers, and see to it that the queues are there."""
+        """Connect to the first host that answers, and declare missing queues."""
         parsed = BrokerUrl.parse(url)
         self._place = parsed.shown
         self._lock = threading.Lock()
@@ -48,7 +48,7 @@ class ConsumerConnection:
         self._names: dict[str, str] = {}
         """By consumer: the queue."""
         self._former: dict[str, str] = {}
-        """Of the consumers before these, whose last messages may be on their way."""
+        """Cancelled consumers, whose last messages may still arrive."""
         self._number = 0
         try:
             self._kombu = kombu.Connection(
@@ -77,7 +77,7 @@ class ConsumerConnection:
         return int(self._socket.fileno())
 
     def consume(self, queues: Sequence[str], prefetch: int) -> None:
-        """Ask for the messages of ``queues``, ``prefetch`` ahead of each; instead of what was asked for before."""
+        """Consume ``queues`` with a new ``prefetch``; replaces the consumers before."""
         self._former, self._names = self._names, {}
         self._method(_qos(60, 10, 0, prefetch, 0))
         for queue in queues:
@@ -95,7 +95,7 @@ class ConsumerConnection:
         return self._names.get(content.consumer) or self._former.get(content.consumer) or content.key
 
     def read(self) -> Iterator[Content]:
-        """What has come since the last call."""
+        """Return the deliveries since the last call."""
         while data := self._receive():
             self._heard = monotonic()
             for found in self._stream.feed(data):
@@ -106,25 +106,25 @@ class ConsumerConnection:
             raise BrokerError(f"broker {self._place}: not a sound for {2 * _SILENCE_S:.0f} s")
 
     def ack(self, tag: int, *, multiple: bool) -> None:
-        """This delivery is done with; with ``multiple`` all before it, too."""
+        """Acknowledge a delivery; with ``multiple`` all before it, too."""
         self._method(_ack(60, 80, tag, multiple))
 
     def give_back(self, tag: int) -> None:
         self._method(_ack(60, 120, tag, 2))
 
     def reject(self, tag: int) -> None:
-        """Not wanted, by nobody: the dead-letter exchange of its queue gets it, if it has one."""
+        """Reject a delivery: it goes to the dead-letter exchange of its queue, if there is one."""
         self._method(_ack(60, 120, tag, 0))
 
     def beat(self) -> None:
-        """A sign of life, when the last one is long ago. May be called from another thread."""
+        """Send a heartbeat if it is due. May be called from another thread."""
         if monotonic() - self._spoke > _BEAT_S:
             with self._lock:
                 self._out += HEARTBEAT
             self.flush()
 
     def flush(self) -> None:
-        """Write what has been said; what the socket does not take now follows with the next call."""
+        """Write buffered frames; the rest follows with the next call."""
         with self._lock:
             try:
                 while self._out:
@@ -136,7 +136,7 @@ class ConsumerConnection:
                 raise BrokerError(f"broker {self._place}: {error}") from error
 
     def close(self) -> None:
-        """Say goodbye and wait for the answer, so that the last acknowledgements have been read before the end."""
+        """Close the connection and wait for the answer: then the last acknowledgements have arrived."""
         with contextlib.suppress(BrokerError, OSError):
             self._method(struct.pack(">HHH", 10, 50, 200) + _short("goodbye") + b"\0\0\0\0", channel=0)
             self._socket.settimeout(_GOODBYE_S)
@@ -149,7 +149,7 @@ class ConsumerConnection:
         self.drop()
 
     def drop(self) -> None:
-        """End it without a word."""
+        """Drop the connection without closing it."""
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)  # processes that were forked meanwhile have it open, too
             self._socket.close()

@@ -1,4 +1,4 @@
-"""The consumer for Redis: messages are held in a hash of the worker's own, under a heartbeat, until they are settled.
+"""Consumer for Redis: unsettled messages are in a hash of the worker, under a heartbeat.
 
 So a worker may be killed at any moment: its heartbeat runs out within :data:`LIFETIME_MS`, another worker sees that and
 puts the messages back at the head of their queues. There is no visibility timeout that a long task could outlast.
@@ -30,21 +30,21 @@ from beatd.worker.messages import Delivery
 queue_watch_log = logging.getLogger("beatd.worker.consumers.doorbell")
 
 _WAIT_S = 4
-"""How long the server keeps a connection waiting; the answer then shows that the connection still works."""
+"""Timeout of a blocking call; its answer shows that the connection works."""
 
 
 class QueueWatcher:
-    """Rings when one of ``keys`` may have a message. Mistakes are harmless: the loop also looks by itself."""
+    """Watches queues for messages without consuming them. A missed message is found by the loop's own check."""
 
     def __init__(self, client: redis.Redis, keys: Sequence[str] = ()) -> None:
         self._pool = client.connection_pool
         self._keys = list(keys)
         self._waiting: dict[int, tuple[str, Any]] = {}
-        """By file descriptor: connections whose question is open."""
+        """By file descriptor: connections with an open call."""
         self._idle: dict[str, Any] = {}
 
     def change(self, keys: Sequence[str]) -> None:
-        """Wait at these lists from now on."""
+        """Watch these lists from now on."""
         self._keys = list(keys)
         for file, (key, connection) in list(self._waiting.items()):
             if key not in keys:
@@ -52,7 +52,7 @@ class QueueWatcher:
                 self._drop(connection)
 
     def listen(self) -> None:
-        """Ask for every list on which no question is open."""
+        """Start a blocking call for each list without one."""
         asked = {key for key, _ in self._waiting.values()}
         for key in self._keys:
             if key not in asked:
@@ -62,7 +62,7 @@ class QueueWatcher:
         return list(self._waiting)
 
     def answer(self) -> None:
-        """Read the answers that have come."""
+        """Read the answers that have arrived."""
         for file, (key, connection) in list(self._waiting.items()):
             try:
                 if connection.can_read(timeout=0):
@@ -74,7 +74,7 @@ class QueueWatcher:
                 self._drop(connection)
 
     def close(self) -> None:
-        """Hang up; the open questions end with their connections."""
+        """Close all connections, and with them the open calls."""
         for connection in (*(connection for _, connection in self._waiting.values()), *self._idle.values()):
             self._drop(connection)
         self._waiting.clear()
@@ -101,17 +101,17 @@ class QueueWatcher:
 log = logging.getLogger(__name__)
 
 LIFETIME_MS = 9_000
-"""How long a worker counts as alive after its last heartbeat."""
+"""Time after its last heartbeat for which a worker counts as alive."""
 BEAT_MS = 2_500
 _SWEEP_MS = 3_000
-"""How often a worker looks for dead ones: with the lifetime, messages are back after 12 s at the latest."""
+"""Period of the check for dead workers; messages are back after 12 s at the latest."""
 _PARKED_CHECK_MS = 1_000
-"""How often a worker looks for parked messages that it does not know of."""
+"""Period of the check for messages that other workers have parked."""
 _BATCH = 200
 
 
 class RedisConsumer:
-    """The worker ``name`` on one server. An id of its own keeps it apart from its predecessors of the same name."""
+    """Consumer of the worker ``name``. A unique id distinguishes it from earlier workers of the same name."""
 
     def __init__(self, url: str, queues: Sequence[str], *, name: str, clock: Clock, keys: Keys) -> None:
         self._clock = clock
@@ -130,9 +130,9 @@ class RedisConsumer:
         )
         self._bury = Script(self._client, "bury_messages", prelude=PRELUDE)
         self._held: set[int] = set()
-        """Tags that were taken and not settled."""
+        """Tags of unsettled messages."""
         self._last_tag = 0
-        """The largest that was seen: a server that has lost its data must not give any of them out again."""
+        """The largest tag so far: a server that has lost its data must not reuse any of them."""
         self._lost: list[int] = []
         self._uncertain = False
         self._beat_due = self._sweep_due = self._wake_due = 0
@@ -151,7 +151,7 @@ class RedisConsumer:
             self._listen_to_queues()
 
     def _listen_to_queues(self) -> None:
-        """Of all queues first what is most urgent, as kombu does."""
+        """Order the lists of all queues by priority, as kombu does."""
         self._sources = [key for step in zip(*map(queue_keys, self._queues), strict=True) for key in step]
         self._doorbell.change(self._sources)
 
@@ -165,7 +165,7 @@ class RedisConsumer:
         if not self._sources:
             return []
         keys = [self._unacked, self._shared.workers, self._shared.tag, *self._sources]
-        self._uncertain = True  # until there is an answer: the server may have moved messages all the same
+        self._uncertain = True  # until there is an answer: the server may have moved messages anyway
         found = self._take(keys, [at_most, self._id, self._last_tag])
         self._uncertain = False
         deliveries = [Delivery(int(found[i]), found[i + 1].decode(), found[i + 2]) for i in range(0, len(found), 3)]
@@ -175,7 +175,7 @@ class RedisConsumer:
         return deliveries
 
     def _recover(self) -> list[Delivery]:
-        """Messages that were moved to this worker by a call whose answer was lost."""
+        """Take messages that a call with a lost answer has moved to this worker."""
         with translate_errors(self._client):
             held: dict[Any, Any] = self._client.hgetall(self._unacked)
         self._uncertain = False
@@ -261,14 +261,14 @@ class RedisConsumer:
         self._client.close()
 
     def _wake_parked(self, now: int) -> int:
-        """Move what is due back to its queue; returns when to look again (ms)."""
+        """Move due messages back to their queues; returns the time of the next check (ms)."""
         moved, next_due = self._wake([self._shared.parked], [now, _BATCH])
         if moved == _BATCH:
             return now
         return min(now + _PARKED_CHECK_MS, int(float(next_due))) if next_due else now + _PARKED_CHECK_MS
 
     def _sweep(self) -> None:
-        """Look for workers whose heartbeat has run out, and give back what they held."""
+        """Requeue the messages of workers whose heartbeat has expired."""
         with translate_errors(self._client):
             members: Any = self._client.smembers(self._shared.workers)
             known = sorted(member.decode() for member in members)
@@ -287,7 +287,7 @@ class RedisConsumer:
                 )
 
     def _notice_losses(self) -> None:
-        """This worker was stopped for so long that others took it for dead, or the server has lost its data.
+        """Handle a lost heartbeat: the worker was stopped for too long, or the server has lost its data.
 
         What it thought it held it cannot acknowledge, park or bury any more: each of these asks its hash first.
         """
@@ -300,7 +300,7 @@ class RedisConsumer:
         log.warning(text, len(gone), extra={"event": "messages_lost", "count": len(gone)})
 
     def _rescue(self, worker: str) -> int:
-        """Give back all that ``worker`` holds and forget it; returns how many messages there were."""
+        """Requeue all messages of ``worker`` and remove it; returns their number."""
         unacked = self._keys.worker(worker, "unacked")
         with translate_errors(self._client):
             held: dict[Any, Any] = self._client.hgetall(unacked)
@@ -313,7 +313,7 @@ class RedisConsumer:
         return count
 
     def _give_back(self, unacked: str, messages: list[tuple[int, str, bytes]]) -> int:
-        """The oldest goes back last, so that it is the next to be taken."""
+        """Requeue the oldest message last: it is the next to be taken."""
         count = 0
         ordered = sorted(messages, reverse=True)
         for start in range(0, len(ordered), _BATCH):

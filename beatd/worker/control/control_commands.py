@@ -187,7 +187,7 @@ def election(station: WorkerView, id: str, topic: str, action: Any = None, **_: 
 
 
 _AT_ONCE = 1_000
-"""Ids in one command whose state is written at once; that of others when their messages are met."""
+"""Limit of ids per command whose state is written at once; later ones are written when their messages arrive."""
 _NOT_BEGUN = frozenset({PENDING, RECEIVED, RETRY, REJECTED})
 
 
@@ -242,7 +242,7 @@ def _values(value: Any) -> list[str]:
 
 
 def _number(name: Any) -> signals.Signals:
-    """A signal by number or name, with or without SIG; SIGTERM for none. Raises ValueError."""
+    """Parse a signal's number or name, with or without SIG; SIGTERM for none. Raises ValueError."""
     if name is None:
         return signals.SIGTERM
     text = str(name).upper()
@@ -253,7 +253,7 @@ def _number(name: Any) -> signals.Signals:
 
 
 def _withdraw(station: WorkerView, request: Request) -> bool:
-    """Take a request back that waits in the pool; whether it could be."""
+    """Withdraw a request that waits in the pool; true if it has not begun."""
     if not station.tools.pool.withdraw(request.delivery.tag):
         return False
     station.tools.drop(request)
@@ -261,7 +261,7 @@ def _withdraw(station: WorkerView, request: Request) -> bool:
 
 
 def _terminate(station: WorkerView, request: Request, number: signals.Signals) -> bool:
-    """End a run; one that is about to begin is ended when it does."""
+    """End a run; a run that is about to begin is ended at its start."""
     request.terminated = number
     tag, pool = request.delivery.tag, station.tools.pool
     running = tag in pool.running_since()
@@ -278,7 +278,7 @@ def _terminate(station: WorkerView, request: Request, number: signals.Signals) -
 
 
 def _mark(station: WorkerView, ids: Iterable[str], ours: Iterable[Request]) -> None:
-    """Write REVOKED at once for those who wait for a result, unless the task has begun or ended somewhere."""
+    """Store REVOKED for tasks that have not begun or ended anywhere, so that callers do not wait."""
     results, app = station.app.results, station.app
     running = station.running()
     begun = {request.id for request in ours if request.delivery.tag in running}

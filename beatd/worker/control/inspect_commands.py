@@ -1,4 +1,4 @@
-"""Commands that only look: ``beatd inspect …``."""
+"""Inspect commands: ``beatd inspect …``, read-only."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ def _waiting(station: WorkerView) -> Iterator[tuple[Request, int]]:
 
 
 def _request(station: WorkerView, delivery: Delivery) -> Request | None:
-    """A message that waits, as a request; None for what is another app's."""
+    """Return a parked message as a request; None for a task of another app."""
     try:
         headers = headers_of(delivery.raw)
     except MessageError:
@@ -213,7 +213,7 @@ def memdump(station: WorkerView, samples: int = 10, **_: Any) -> str:  # noqa: A
 
 
 def _resident() -> str | None:
-    """The memory that is in use now; where the system does not say it, the most that ever was."""
+    """Return the resident memory, or its maximum where the system does not tell the present value."""
     try:
         with open("/proc/self/statm", encoding="ascii") as statm:  # noqa: PTH123 - no path of ours
             used = int(statm.read().split()[1]) * resource.getpagesize()
@@ -239,7 +239,7 @@ def hello(station: WorkerView, from_node: str, revoked: Any = None, **_: Any) ->
 
 
 def texts(value: Any) -> list[str]:
-    """The texts in a list, or the keys of a mapping, as workers of different versions send revoked ids."""
+    """Return the strings of a list or the keys of a mapping: workers of different versions send either."""
     if isinstance(value, str):
         return [value]
     return [each for each in value if isinstance(each, str)] if isinstance(value, list | dict) else []

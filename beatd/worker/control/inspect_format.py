@@ -1,4 +1,4 @@
-"""The shapes in which workers describe requests, queues, their broker and their settings: Celery's, field by field."""
+"""Inspect replies for requests, queues, broker and settings, with Celery's fields."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from beatd.worker.request import Request
 
 
 def request_info(station: WorkerView, request: Request, *, tag: int | None = None, began: float | None = None) -> Any:
-    """A request as ``inspect active`` and the like show it. ``began`` is when it did (seconds since the epoch)."""
+    """Describe a request as ``inspect active`` does. ``began``: its start (seconds since the epoch)."""
     args, kwargs = _arguments(request)
     return {
         "id": request.id,
@@ -35,7 +35,7 @@ def _arguments(request: Request) -> tuple[list[Any], dict[str, Any]]:
             case [list() as args, dict() as kwargs, *_]:
                 return json_safe(args), json_safe(kwargs)
     except MessageError:
-        pass  # it will be buried when it is its turn
+        pass  # buried when its turn comes
     return [], {}
 
 
@@ -54,7 +54,7 @@ def _delivery(request: Request) -> dict[str, Any]:
 
 
 def queue_info(name: str) -> dict[str, Any]:
-    """A queue as ``inspect active_queues`` shows it: direct, durable, named like its exchange and its key."""
+    """Describe a queue as ``inspect active_queues`` does: direct, durable, named like its exchange and key."""
     exchange = {
         "name": name,
         "type": "direct",
@@ -83,7 +83,7 @@ def queue_info(name: str) -> dict[str, Any]:
 
 
 def broker_info(url: str) -> dict[str, Any]:
-    """The broker as ``inspect stats`` shows it: without its password."""
+    """Describe the broker as ``inspect stats`` does, without its password."""
     scheme = scheme_of(url)
     known = RedisUrl.parse(url) if is_redis(url) else BrokerUrl.parse(url) if is_amqp(url) else None
     transport = scheme.removeprefix("py") or "redis"
@@ -113,7 +113,7 @@ _PORTS = {"redis": 6379, "amqp": 5672}
 
 
 def _place(url: RedisUrl | BrokerUrl | None) -> tuple[str | None, int | None, str]:
-    """The host or socket, the port, and the database or virtual host."""
+    """Return the host or socket, the port, and the database or virtual host."""
     match url:
         case BrokerUrl():
             return *url.hosts[0], url.virtual_host
@@ -124,7 +124,7 @@ def _place(url: RedisUrl | BrokerUrl | None) -> tuple[str | None, int | None, st
 
 
 def json_safe(value: Any) -> Any:
-    """The value, or its words if JSON cannot carry it."""
+    """Return the value, or its repr if JSON cannot carry it."""
     try:
         json_codec.dumps(value)
     except MessageError:

@@ -1,4 +1,4 @@
-"""Meeting the other workers at the start: what they know to be revoked, and how late it is on their logical clocks."""
+"""Mingle, as in Celery: at the start, ask the other workers for revoked ids and their logical clocks."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from beatd.worker.control.inspect_commands import texts
 log = logging.getLogger("beatd.worker.control.mingling")
 
 _LISTEN_S = 2.0
-"""How long answers are taken."""
+"""Time for which answers are accepted."""
 _WAIT_S = 0.5
-"""How long the worker waits for the first of them where no state store remembers what is revoked."""
+"""Time that the worker waits for the first answer if there is no state store with revoked ids."""
 
 
 class Mingle:
-    """One round, over a connection of its own that is closed after it."""
+    """One round, over its own connection."""
 
     def __init__(self, bus: Bus, hostname: str, lamport: LamportClock, sharing: RevokedSync, names: Names) -> None:
         self._bus = bus
@@ -32,7 +32,7 @@ class Mingle:
         self._over_at = 0.0
 
     def start(self, *, wait: bool) -> None:
-        """Say hello; with ``wait`` listen for a moment."""
+        """Send the request; with ``wait`` read answers for a moment."""
         self._over_at = monotonic() + _LISTEN_S
         oid = str(uuid.uuid4())
         hello = command_body("hello", {"from_node": self._hostname, "revoked": self._sharing.ids()})
@@ -49,7 +49,7 @@ class Mingle:
             self.turn()
 
     def turn(self) -> bool:
-        """Take the answers that have come; false when it is over."""
+        """Read answers; false after the last one."""
         if not self._over_at:
             return False
         try:
@@ -66,7 +66,7 @@ class Mingle:
         return self._bus.files() if self._over_at else []
 
     def stop(self) -> None:
-        """Hear no more."""
+        """Close the connection."""
         self._over_at = 0.0
         self._bus.close()
 

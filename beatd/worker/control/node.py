@@ -1,4 +1,4 @@
-"""The node of a worker: who is meant by a command, what is answered."""
+"""Node of a worker: filters commands by destination, runs them and replies."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ log = logging.getLogger("celery.worker.pidbox")
 
 
 _ASKERS_OWN = (KeyError, TypeError, ValueError)
-"""Errors that say what is wrong with the command."""
+"""Errors of the command's arguments."""
 
 
 class Node:
-    """Carries commands out at a station. Whatever is in a letter, :meth:`take` raises nothing but the bus's errors."""
+    """Runs commands. No command makes :meth:`take` raise anything but the bus's errors."""
 
     def __init__(self, station: WorkerView, lamport: LamportClock) -> None:
         self._station = station
         self._lamport = lamport
 
     def take(self, letter: BusMessage, bus: Bus) -> None:
-        """Carry out what a letter asks for, if it is meant for this node, and answer if an answer is wanted."""
+        """Run the command of a message if this node is a destination, and reply if asked to."""
         self._lamport.adjust(letter.headers.get("clock"))
         order = letter.body
         if not isinstance(order, dict) or not self._is_meant(order):
@@ -41,7 +41,7 @@ class Node:
             log.warning("Cannot answer: %s", error, extra={"event": "control_unanswered"})
 
     def _is_meant(self, order: dict[str, Any]) -> bool:
-        """By a list of names, or by a pattern, or everybody is."""
+        """True if the names or the pattern of a message include this node; without both every node is included."""
         name, destination, pattern = self._station.hostname, order.get("destination"), order.get("pattern")
         if destination:
             return isinstance(destination, list | str) and name in destination

@@ -1,4 +1,4 @@
-"""The panel: remote control commands by name, with their arguments, and the part of the worker that they may touch."""
+"""Panel: remote control commands by name, with their arguments and their view of the worker."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ Kind = Literal["inspect", "control"]
 
 
 class Command(NamedTuple):
-    """One command. Handlers take a :class:`~beatd.worker.control.panel.WorkerView` and the sender's keywords."""
+    """A command. Handlers take a :class:`~beatd.worker.control.panel.WorkerView` and the sender's keywords."""
 
     name: str
     kind: Kind
     handler: Handler
     summary: str
     arguments: tuple[tuple[str, Callable[[str], Any]], ...]
-    """Names of arguments on a command line, each with what makes a value of its text."""
+    """Names of arguments on a command line, each with its parser."""
     variadic: str | None
-    """The name of the argument that takes the rest of the line."""
+    """Name of the argument that takes the rest of the line."""
     usage: str
     visible: bool
 
@@ -66,7 +66,7 @@ def command(
 
 
 def find(name: object) -> Handler:
-    """The handler of a command; raises KeyError with the name, which is how Celery's workers answer."""
+    """Return the handler of a command; raises KeyError with the name, as Celery's workers answer."""
     known = COMMANDS.get(ALIASES.get(name, name)) if isinstance(name, str) else None
     if known is None:
         raise KeyError(name)
@@ -74,32 +74,32 @@ def find(name: object) -> Handler:
 
 
 def truth(text: str) -> bool:
-    """A flag as people write it."""
+    """Parse a flag."""
     return text.strip().lower() in {"1", "true", "yes", "on", "y", "t"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class WorkerHandles:
-    """What the worker's loop lends to its remote control."""
+    """Parts of the worker's loop for its remote control."""
 
     pool: Pool
     consumer: Consumer
     requests: Mapping[int, Request]
-    """By tag: what the pool has, running or not."""
+    """By tag: the requests in the pool, running or not."""
     stop: Callable[[], None]
-    """Have the worker finish what runs and leave."""
+    """Shut the worker down warm."""
     drop: Callable[[Request], None]
-    """Settle a request that the pool has given back as revoked."""
+    """Settle a withdrawn request as revoked."""
     held: Callable[[], list[Request]]
-    """What rate limits keep from the pool for a moment."""
+    """Return the requests that rate limits delay."""
     rates: RateLimits
     autoscaler: Autoscaled | None
-    """Changes the size of the pool by itself, where it is on."""
+    """The pool, if autoscaling is on."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class WorkerView:
-    """The worker, as commands see it."""
+    """View of the worker for commands."""
 
     app: App
     settings: WorkerSettings
@@ -108,25 +108,25 @@ class WorkerView:
     revoked: Revoked
     events: TaskEvents
     totals: Counter[str]
-    """How many runs of each task this worker has begun."""
+    """Number of runs of each task that this worker has begun."""
     started: float
-    """Since when it works, on the monotonic clock."""
+    """Start of the worker, on the monotonic clock."""
     remember: Callable[[list[str]], None]
-    """Have all workers know that these are revoked, also those to come."""
+    """Save revoked ids for all workers, also later ones."""
     beat: Callable[[], None]
     """Send a heartbeat."""
     url: str
-    """The broker's; with its password."""
+    """The broker's URL, with its password."""
 
     @property
     def hostname(self) -> str:
         return self.settings.hostname
 
     def find(self, task_id: str) -> list[Request]:
-        """The requests for a task that this worker has; one, unless a message came twice."""
+        """Return this worker's requests for a task id; more than one if a message came twice."""
         return [request for request in self.tools.requests.values() if request.id == task_id]
 
     def running(self) -> dict[int, float]:
-        """The tags of what runs, and how long each has been running (seconds)."""
+        """Return the tags of running requests and their run times (seconds)."""
         now = self.app.clock.monotonic()
         return {tag: now - since for tag, since in self.tools.pool.running_since().items()}

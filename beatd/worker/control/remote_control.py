@@ -1,4 +1,4 @@
-"""Remote control and events as a part of the worker's loop: one more connection to look after, nothing to wait for."""
+"""Remote control and events in the worker's loop, over one more connection that never blocks it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 30.0
 _TEND_S = 5.0
 
 OpenBus = Callable[[], Bus | None]
-"""Makes a bus that is not connected yet; None for a broker that cannot broadcast."""
+"""Makes an unconnected bus; None for a broker that cannot broadcast."""
 
 
 class RemoteControl:
@@ -39,7 +39,7 @@ class RemoteControl:
     ) -> None:
         clock = app.clock
         self.revoked = Revoked()
-        """Asked about each message."""
+        """Checked for each message."""
         self._app = app
         self._settings = settings
         self._clock = clock
@@ -59,7 +59,7 @@ class RemoteControl:
         self._node: Node | None = None
 
     def attach(self, tools: WorkerHandles) -> None:
-        """Become the remote control of a worker. To be called once, before everything else."""
+        """Attach to a worker. Call once, before everything else."""
         self._heart = Heartbeat(
             self._stream, self._clock, lambda: (len(tools.pool.running_since()), self._totals.total())
         )
@@ -80,7 +80,7 @@ class RemoteControl:
         self._node = Node(station, self._lamport)
 
     def start(self) -> None:
-        """Learn what is revoked before the first message is taken; come online."""
+        """Load revoked ids before the first message is taken, and connect."""
         self._sharing.refresh()
         if self._bus is None:
             log.info("This broker cannot broadcast: no remote control", extra={"event": "control_unavailable"})
@@ -91,7 +91,7 @@ class RemoteControl:
             self._mingling.start(wait=not self._sharing.kept)
 
     def turn(self) -> float:
-        """Answer who has asked, tell what has happened; returns the seconds until there is something to do again."""
+        """Answer commands and send events; returns the seconds until the next call."""
         waits = [self._sharing.tend()]
         if self._mingling is not None and not self._mingling.turn():
             self._mingling = None
@@ -106,7 +106,7 @@ class RemoteControl:
         return min(waits)
 
     def files(self) -> list[int]:
-        """File descriptors that become readable when somebody asks."""
+        """Return file descriptors that become readable when commands arrive."""
         listening = self._bus.files() if self._bus is not None and self._online else []
         return listening if self._mingling is None else [*listening, *self._mingling.files()]
 
@@ -122,7 +122,7 @@ class RemoteControl:
             self.events.tell(effects)
 
     def stop(self) -> None:
-        """Say goodbye, and disconnect."""
+        """Send the offline event and disconnect."""
         if self._mingling is not None:
             self._mingling.stop()
         if self._bus is not None:
@@ -131,7 +131,7 @@ class RemoteControl:
                     self._stream.flush_all(self._bus)
                     self._heart.stop(self._bus)
             except BrokerError as error:
-                log.debug("Could not say goodbye: %s", error, extra={"event": "control_goodbye_failed"})
+                log.debug("The offline event was not sent: %s", error, extra={"event": "control_goodbye_failed"})
             self._bus.close()
         self._sharing.close()
 
@@ -166,7 +166,7 @@ class RemoteControl:
         self._backoff.succeeded()
 
     def _lose(self, bus: Bus, error: Exception) -> float:
-        """The connection is gone: tasks go on, a new one is tried after a while."""
+        """Drop a broken connection and back off; tasks go on."""
         bus.close()
         self._online = False
         pause = self._backoff.failed()

@@ -1,4 +1,4 @@
-"""The call of a task's function: inside its time limits, and coroutines in an event loop that lasts.
+"""Call of a task's function within its time limits; coroutines run in a lasting event loop.
 
 A soft limit is an exception that interrupts the task, so that it can clean up: the main thread of a process is reached
 by a signal, another thread by an exception that the interpreter raises in it (not before it leaves a call to C: best
@@ -29,11 +29,11 @@ from beatd.clock import monotonic
 from beatd.exceptions import SoftTimeLimitExceeded, TimeLimitExceeded
 
 _AGAIN_S = 1.0
-"""A task that swallows the hard limit's exception gets another one after so long."""
+"""Period at which the hard limit's exception is raised again in a task that swallows it."""
 
 
 class HardTimeLimit(BaseException):
-    """The hard limit is over. No ``Exception``, so that tasks which handle these do not handle this."""
+    """Hard time limit. No ``Exception``, so that tasks do not catch it by accident."""
 
 
 def limit(soft: float | None, hard: float | None = None) -> AbstractContextManager[None]:
@@ -89,24 +89,24 @@ def _in_thread(seconds: float) -> Iterator[None]:
     try:
         yield
     except SoftTimeLimitExceeded as error:
-        error.args = error.args or (seconds,)  # an exception for another thread can have no arguments
+        error.args = error.args or (seconds,)  # an exception raised in another thread has no arguments
         raise
     finally:
         with lock:
             inside = False
         cancel()
-        raise_in(thread, None)  # one that has not come yet must not hit what follows
+        raise_in(thread, None)  # a pending exception must not hit the code that follows
 
 
 def raise_in(thread: int, kind: type[BaseException] | None) -> None:
-    """Raise an exception in another thread, as soon as it runs Python code; None calls off one that has not come."""
+    """Raise an exception in another thread as soon as it runs Python code; None cancels a pending one."""
     ctypes.pythonapi.PyThreadState_SetAsyncExc(
         ctypes.c_ulong(thread), ctypes.py_object(kind) if kind is not None else None
     )
 
 
 class _Alarms:
-    """One thread, begun when it is first needed, that calls functions at their times."""
+    """Timer thread, started on first use, that calls functions at their times."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
@@ -115,7 +115,7 @@ class _Alarms:
         self._thread: threading.Thread | None = None
 
     def after(self, seconds: float, act: Callable[[], None]) -> Callable[[], None]:
-        """Have ``act`` called in ``seconds``; returns what calls that off."""
+        """Call ``act`` in ``seconds``; returns the function that cancels it."""
         number = next(self._numbers)
         with self._changed:
             heapq.heappush(self._due, (monotonic() + seconds, number, act))
@@ -161,7 +161,7 @@ class Interruptible:
 
     def _interrupt(self, task: asyncio.Task[Any]) -> None:
         self._over = True
-        task.cancel()  # so that what it waits for is cancelled too; arrives below
+        task.cancel()  # cancels the awaited future, too; arrives below
 
     def _drive(self, task: asyncio.Task[Any]) -> Generator[Any, None, Any]:
         resume: Callable[[], Any] = functools.partial(self._coroutine.send, None)
@@ -191,7 +191,7 @@ class Calling:
         self._soft = soft
         self._hard = hard
 
-    def here(self, function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+    def call(self, function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         """Call in this thread; a coroutine is run to its end."""
         generation = _forks.count
         try:
@@ -207,7 +207,7 @@ class Calling:
             if _forks.count != generation:
                 _end_fork()
 
-    async def there(self, function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+    async def call_async(self, function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         """Call in the event loop that is running, and await what comes."""
         value = function(*args, **kwargs)
         if not inspect.iscoroutine(value):
@@ -216,7 +216,7 @@ class Calling:
 
 
 class _Forks:
-    """How many forks lie between the first process and this one: asking the system for its id costs more."""
+    """Number of forks since the first process: cheaper than asking the system for the process id."""
 
     count = 0
 
@@ -236,19 +236,19 @@ _own = threading.local()
 
 
 def _run(coroutine: Any) -> Any:
-    """Run in this thread's event loop, which is made with its first coroutine."""
+    """Run in this thread's event loop, made with its first coroutine."""
     runner: asyncio.Runner | None = getattr(_own, "runner", None)
     if runner is None:
         runner = _own.runner = asyncio.Runner()
     try:
         return runner.run(coroutine, context=contextvars.copy_context())
     finally:
-        if coroutine.cr_frame is not None:  # an exception came into the loop, not into the coroutine: start anew
+        if coroutine.cr_frame is not None:  # an exception hit the loop, not the coroutine: use a new loop
             _own.runner = None
 
 
 def _end_fork() -> NoReturn:
-    """End a process that the task forked and that came back out of it: only the one that was given the job goes on."""
+    """End a process that the task has forked and that returned from it: only the original process goes on."""
     error, code = sys.exception(), 0
     if isinstance(error, SystemExit):
         code = error.code if isinstance(error.code, int) else int(error.code is not None)

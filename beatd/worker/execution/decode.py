@@ -1,6 +1,6 @@
-"""Opening a message: from its envelope to the arguments of a call. Whatever is wrong with it is said in one sentence.
+"""Decoding of messages: from the envelope to the arguments of a call. An error is one sentence.
 
-Two protocols: the second, whose headers say which task, and the first, of Celery 3, whose body says everything.
+Two protocols: version 2, with the task in the headers, and version 1 of Celery 3, with everything in the body.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from beatd.message.protocol import JSON, TaskMessage, envelope, open_envelope
 ACCEPTED = frozenset({JSON, "application/x-json", "json"})
 
 _PLAIN = frozenset({"utf-8", "utf8", "us-ascii", "ascii", "binary", "None", ""})
-"""Character sets that need no conversion; kombu writes ``binary`` for text that it has not encoded itself."""
+"""Character sets that need no conversion; kombu writes ``binary`` for text that it has not encoded."""
 
 
 class Call(NamedTuple):
-    """What a body says: ``embed`` has what is to be sent when the task has ended."""
+    """The content of a body; ``embed`` has the callbacks, errbacks, chain and chord."""
 
     args: list[Any]
     kwargs: dict[str, Any]
@@ -28,7 +28,7 @@ class Call(NamedTuple):
 
 
 def decode_body(message: TaskMessage, at_most: int) -> Call:
-    """The call in a message's body, which may unpack to ``at_most`` bytes; raises :class:`MessageError`."""
+    """Decode a message's body of at most ``at_most`` bytes; raises :class:`MessageError`."""
     match _decoded(message, at_most):
         case [list() as args, dict() as kwargs, dict() | None as embed]:
             return Call(args, kwargs, _checked(embed or {}))
@@ -36,7 +36,7 @@ def decode_body(message: TaskMessage, at_most: int) -> Call:
 
 
 def upgrade_protocol_1(raw: bytes, queue: str, at_most: int) -> bytes | None:
-    """A message of protocol 1 as one of protocol 2; None for what does not look like one at all."""
+    """Convert a message of protocol 1 to protocol 2; None if it is no such message."""
     try:
         message = open_envelope(raw)
     except MessageError:
@@ -72,7 +72,7 @@ def upgrade_protocol_1(raw: bytes, queue: str, at_most: int) -> bytes | None:
 
 
 def _moment(text: Any, body: dict[str, Any]) -> Any:
-    """Times without an offset are in UTC if the message says so. What is no time is left for others to complain of."""
+    """Add the UTC offset to a time without one, if the message is in UTC; other values are returned unchanged."""
     try:
         naive = datetime.fromisoformat(text).tzinfo is None
     except (TypeError, ValueError):
@@ -104,7 +104,7 @@ def _recoded(body: bytes, charset: str) -> bytes:
 
 
 def _checked(embed: dict[str, Any]) -> dict[str, Any]:
-    """What is to be sent later is looked at now: a task that has run cannot be put among the dead letters."""
+    """Check the callbacks before the run: a task that has run cannot go to the dead letters."""
     for name in ("callbacks", "errbacks", "chain"):
         calls = embed.get(name)
         if calls is not None and not (isinstance(calls, list) and all(map(_is_signature, calls))):

@@ -1,7 +1,6 @@
-"""The executor: from a job to a report. Open the message, run the task, store and log its outcome. Runs inside the
-pools.
+"""Executor: opens a job's message, runs the task, logs the outcome and returns a report. Runs inside the pools.
 
-The log has Celery's words, so that monitoring that reads Celery's log reads this one.
+The log has Celery's sentences, for monitoring that reads Celery's logs.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ from beatd.worker.messages import KILLED, MALFORMED, FollowUpMessage, Job, JobRe
 
 
 def log_outcome(log: logging.Logger, task: Task[..., Any], context: Context, outcome: Outcome, runtime: float) -> None:
-    """One line for the end of an attempt. Errors of kinds in ``task.throws`` are expected: no traceback for them."""
+    """Log the end of an attempt. Errors in ``task.throws`` are expected and have no traceback."""
     if outcome.state == SUCCESS and not log.isEnabledFor(logging.INFO):
         return
     name, task_id = context.shadow or task.name, context.id
@@ -76,7 +75,7 @@ log = logging.getLogger("celery.app.trace")
 
 
 class Attempt(NamedTuple):
-    """A job whose message has been opened."""
+    """A job with its opened message."""
 
     job: Job
     task: Task[..., Any]
@@ -94,10 +93,10 @@ class Executor:
         self._is_extended: bool = app.conf.result_extended
         self._zone: tzinfo = UTC if app.timezone == "UTC" else ZoneInfo(app.timezone)
         self.tidy: Callable[[], None] | None = None
-        """Called after a task's function, to put right what it did to the process; set by the pool."""
+        """Called after a task's function, to restore the state of the process; set by the pool."""
 
     def prepare(self, job: Job) -> Attempt | JobReport:
-        """Open the message: an attempt to :meth:`run`, or the report that there is nothing that could be run."""
+        """Open the message; returns an attempt to :meth:`run`, or the report of a malformed message."""
         try:
             message = open_envelope(job.raw)
             args, kwargs, embed = decode_body(message, self._largest)
@@ -110,13 +109,13 @@ class Executor:
             return JobReport(job.tag, MALFORMED, text=f"its headers cannot be used: {error!r}")
 
     def run(self, attempt: Attempt, hard_limit: float | None = None) -> JobReport:
-        """Run to the end in this thread. Whatever happens is reported; raises only :class:`~beatd.app.trace.Abandoned`.
+        """Run to the end in this thread and report; raises only :class:`~beatd.app.trace.Abandoned`.
 
-        ``hard_limit`` (seconds) is for where nobody can end the run from outside.
+        ``hard_limit`` (seconds) is for the pool in which no other process can end the run.
         """
         started = perf_counter()
         try:
-            outcome = run_task(attempt.task, attempt.context, Calling(attempt.job.soft_limit, hard_limit).here)
+            outcome = run_task(attempt.task, attempt.context, Calling(attempt.job.soft_limit, hard_limit).call)
             return self._report(*attempt, outcome, perf_counter() - started)
         except Abandoned:
             raise
@@ -127,7 +126,7 @@ class Executor:
         """:meth:`run` in the event loop that is running. Raises ``CancelledError`` when this run is cancelled."""
         started = perf_counter()
         try:
-            outcome = await run_task_async(attempt.task, attempt.context, Calling(attempt.job.soft_limit).there)
+            outcome = await run_task_async(attempt.task, attempt.context, Calling(attempt.job.soft_limit).call_async)
             runtime = perf_counter() - started
             if not _has_followers(attempt.context):
                 return self._report(*attempt, outcome, runtime)
@@ -139,7 +138,7 @@ class Executor:
             return self._defect(attempt, error, perf_counter() - started)
 
     def __call__(self, job: Job, announce: Callable[[JobReport], object]) -> JobReport:
-        """Prepare and run one job; ``announce`` gets the report that it has begun, if the job asks for one."""
+        """Prepare and run one job; ``announce`` gets the report of its start, if the job asks for one."""
         prepared = self.prepare(job)
         if isinstance(prepared, JobReport):
             return prepared
@@ -169,7 +168,7 @@ class Executor:
         )
 
     def _report(self, job: Job, task: Task[..., Any], context: Context, outcome: Outcome, runtime: float) -> JobReport:
-        if self.tidy is not None:  # not before: its time is not the task's
+        if self.tidy is not None:  # not before: its time does not belong to the task
             self.tidy()
         outcome, encoded = self._encoded(task, context, outcome)
         follow_ups: list[FollowUpMessage] = []
@@ -215,12 +214,12 @@ class Executor:
         return _NOTHING
 
     def _defect(self, attempt: Attempt, error: BaseException, runtime: float) -> JobReport:
-        """The report for an attempt that got out of hand after the task itself had ended."""
+        """Make the report of an attempt that failed after the end of the task's function."""
         job, task, context = attempt
         if self.tidy is not None:  # a hook may have closed what the log is written to
             self.tidy()
         log.error(
-            "Task %s[%s]: its end could not be written down",
+            "Task %s[%s]: its outcome could not be reported",
             task.name,
             context.id,
             exc_info=error,
@@ -232,7 +231,7 @@ class Executor:
         return JobReport(job.tag, FAILURE, runtime, self._store(context, FAILURE, payload, None))
 
     def _encoded(self, task: Task[..., Any], context: Context, outcome: Outcome) -> tuple[Outcome, bytes | None]:
-        """The outcome with the document to store, if one is; a result that JSON cannot carry is a failure."""
+        """Return the outcome and the document to store; a result that JSON cannot carry is a failure."""
         if not _is_stored(task, context, outcome):
             return outcome, None
         try:
@@ -273,11 +272,11 @@ class Executor:
         )
 
     def _now(self) -> str:
-        """The time in the app's zone, which is looked up once."""
+        """Return the time in the app's zone."""
         return from_ms(self._app.clock.now_ms()).astimezone(self._zone).isoformat()
 
     def _extended(self, context: Context) -> dict[str, Any]:
-        """What ``result_extended`` adds to results."""
+        """Return the fields that ``result_extended`` adds to results."""
         if not self._is_extended:
             return {}
         return {
@@ -294,7 +293,7 @@ _NOTHING: tuple[FollowUp, list[FollowUpMessage]] = (FollowUp([], []), [])
 
 
 def begun(job: Job) -> JobReport:
-    """The report that a job has begun, in this process."""
+    """Make the report of a job's start in this process."""
     return JobReport(job.tag, STARTED, text=str(os.getpid()))
 
 

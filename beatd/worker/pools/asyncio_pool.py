@@ -1,4 +1,4 @@
-"""The asyncio pool: ``async def`` tasks on one event loop, hundreds at a time; other tasks in threads beside it.
+"""Asyncio pool: ``async def`` tasks in one event loop, hundreds at a time; other tasks in threads beside it.
 
 The loop has a thread of its own, the worker's loop keeps its own: neither waits for the other.
 """
@@ -27,7 +27,7 @@ from beatd.worker.pools.threads import ThreadGroup
 
 _DEEPEST = 8
 _LAST_S = 0.5
-"""How long cancelled tasks may take to clean up when the pool stops."""
+"""Time for cancelled tasks to clean up when the pool stops."""
 
 
 class AsyncioPool:
@@ -41,11 +41,11 @@ class AsyncioPool:
         self._window = PrefetchWindow()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._live, name="AsyncioPoolWorker", daemon=True)
-        # From here on: touched by the loop's thread only, but for looking.
-        self._crew = ThreadGroup(size, execute, self._threads_say)
+        # From here on: changed by the loop's thread only.
+        self._threads = ThreadGroup(size, execute, self._report_from_thread)
         self._waiting: deque[int] = deque()
         self._queued: dict[int, Job] = {}
-        """By tag, what is to be run and was not withdrawn; the worker's thread puts in, either takes out."""
+        """By tag: jobs to run; the worker's thread adds, either thread removes."""
         self._running: dict[int, float] = {}
         self._tasks: dict[int, asyncio.Task[None] | None] = {}
         """By tag; None for what runs in a thread."""
@@ -78,14 +78,14 @@ class AsyncioPool:
         since = self.running_since().get(tag)
         if since is None:
             return False
-        if self._running.pop(tag, None) is None and not self._crew.give_up(tag):
+        if self._running.pop(tag, None) is None and not self._threads.give_up(tag):
             return False  # it has just ended
         self._reports.say(JobReport(tag, KILLED, monotonic() - since))
         self._loop.call_soon_threadsafe(self._abandon, tag)
         return True
 
     def running_since(self) -> dict[int, float]:
-        return {**self._running.copy(), **self._crew.running_since()}
+        return {**self._running.copy(), **self._threads.running_since()}
 
     def pids(self) -> list[int]:
         return [os.getpid()]
@@ -112,7 +112,7 @@ class AsyncioPool:
         deadline = monotonic() + grace
         while self._tasks and monotonic() < deadline:
             sleep(0.005)
-        with contextlib.suppress(Exception):  # also a loop that a task keeps from turning: the process ends anyway
+        with contextlib.suppress(Exception):  # a task may block the loop: the process ends anyway
             asyncio.run_coroutine_threadsafe(self._cancel_all(), self._loop).result(2 * _LAST_S)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(_LAST_S)
@@ -141,7 +141,7 @@ class AsyncioPool:
             self._tasks[job.tag] = self._loop.create_task(self._serve(prepared))
         else:
             self._tasks[job.tag] = None
-            self._crew.submit(job)
+            self._threads.submit(job)
 
     async def _serve(self, attempt: Attempt) -> None:
         tag = attempt.job.tag
@@ -151,12 +151,12 @@ class AsyncioPool:
             report = await self._execute.run_async(attempt)
         except asyncio.CancelledError:
             return
-        if self._running.pop(tag, None) is not None:  # else it was given up meanwhile, and reported
+        if self._running.pop(tag, None) is not None:  # else it was killed and reported meanwhile
             self._reports.say(report)
             self._leave(tag)
 
-    def _threads_say(self, report: JobReport) -> None:
-        """Called by the crew's threads."""
+    def _report_from_thread(self, report: JobReport) -> None:
+        """Report from a thread of the group."""
         self._reports.say(report)
         if report.state != STARTED:
             self._loop.call_soon_threadsafe(self._leave, report.tag)
@@ -167,14 +167,14 @@ class AsyncioPool:
             self._fill()
 
     def _abandon(self, tag: int) -> None:
-        """Cancel a task that was given up; whether it obeys or not, others take its place."""
+        """Cancel a killed task; its place is free, even if it goes on."""
         if (task := self._tasks.get(tag)) is not None:
             task.cancel()
         self._leave(tag)
 
     def _resize(self, size: int) -> None:
         self.size = size
-        self._loop.call_soon_threadsafe(self._crew.resize, size)
+        self._loop.call_soon_threadsafe(self._threads.resize, size)
         self._loop.call_soon_threadsafe(self._fill)
 
     async def _cancel_all(self) -> None:
@@ -187,5 +187,5 @@ class AsyncioPool:
 
 @functools.cache
 def is_async(task: Task[Any, Any]) -> bool:
-    """Whether calling the task gives a coroutine. One that hides it behind a decorator runs in a thread."""
+    """True for an ``async def`` task. One behind a synchronous decorator runs in a thread."""
     return inspect.iscoroutinefunction(task.run)

@@ -1,4 +1,4 @@
-"""A pool that grows when there is more to do than it can, and shrinks when a part of it has had nothing to do."""
+"""Autoscaling: a pool that grows under load and shrinks when a part of it is idle."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from beatd.worker.pools.base import Pool
 log = logging.getLogger("celery.worker.autoscale")
 
 _FULL_S = 0.5
-"""So long the queue must have given as many short tasks as were asked for before there is one process more."""
+"""Time for which the queue must fill every request for short tasks before the pool grows."""
 
 
 class Autoscaled:
-    """Changes the size of ``pool`` between ``least`` and ``most``; a pool itself.
+    """Changes the size of ``pool`` between ``least`` and ``most``; it is a pool itself.
 
     Up at once when all of it is at long tasks and a message waits; down after ``idle_s`` in which it was not needed.
     """
@@ -52,7 +52,7 @@ class Autoscaled:
         self._pool.start()
 
     def room(self) -> int:
-        """Of a pool that is busy throughout, what it could grow by: whether anything waits shows when it is taken."""
+        """Return the processes that a fully busy pool could grow by; taking messages shows if any wait."""
         room = self._pool.room()
         self._asked = room
         return room or (self._most - self.size if self._busy() >= self.size else 0)

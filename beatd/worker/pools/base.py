@@ -1,4 +1,4 @@
-"""The port of a pool, with its parts: hard time limits, the queue of reports, the prefetch window.
+"""Interface of a pool, with its parts: hard time limits, report queue, prefetch window.
 
 Hard limits are enforced from outside: a process or thread that has used up the time is ended. The window says how far
 ahead of the work each process or thread is supplied: some milliseconds' worth, whatever the tasks take.
@@ -20,64 +20,64 @@ from beatd.worker.request import Request
 
 
 class Pool(Protocol):
-    """Runs jobs. All methods are called from the worker's one thread, and none of them waits, but ``stop``."""
+    """Runs jobs. All methods are called from the worker's thread; only ``stop`` waits."""
 
     @property
     def size(self) -> int:
-        """How many jobs run at the same time."""
+        """Return the number of jobs that run at the same time."""
 
     def start(self) -> None:
-        """Make the processes or threads."""
+        """Start the processes or threads."""
 
     def room(self) -> int:
-        """How many further jobs the pool wants now, so that it never runs dry; 0 while it has enough."""
+        """Return the number of jobs that the pool can take now; 0 while it has enough."""
 
     def submit(self, jobs: Sequence[Job]) -> None:
-        """Run these, in this order as far as there is one."""
+        """Run jobs, in this order as far as possible."""
 
     def files(self) -> list[int]:
-        """File descriptors that become readable when :meth:`collect` has something to say."""
+        """Return file descriptors that become readable when :meth:`collect` has reports."""
 
     def collect(self) -> list[JobReport]:
-        """What has happened since the last call: starts that were to be announced, and ends."""
+        """Return the reports since the last call: announced starts, and ends."""
 
     def kill(self, tag: int, number: int = signal.SIGKILL) -> bool:
-        """End the run of that job by force, where that can be done; it is reported as ``KILLED``.
+        """End a job by force, where possible; it is reported as ``KILLED``.
 
-        ``number`` is the signal for its process. Threads and coroutines have none: they are given up, an exception is
-        raised in them, and whatever they still do is of no account.
+        ``number`` is the signal for its process. Threads and coroutines get an exception instead: it is
+        raised in them, and their further reports are ignored.
         """
 
     def running_since(self) -> dict[int, float]:
-        """The jobs that run now, by tag, and when each began (monotonic seconds)."""
+        """Return the running jobs by tag, with their start (monotonic seconds)."""
 
     def pids(self) -> list[int]:
-        """The processes in which jobs run; the worker's own where they run in threads."""
+        """Return the ids of the processes that run jobs; the worker's own for threads."""
 
     def pid_of(self, tag: int) -> int | None:
-        """The process in which that job runs now; None if it does not."""
+        """Return the id of the process that runs a job; None if it does not run."""
 
     def withdraw(self, tag: int) -> bool:
-        """Take back a job that was handed to nobody yet: it is not run and not reported. False: too late."""
+        """Take back a job that has not begun: it is not run and not reported. False: too late."""
 
     def grow(self, by: int = 1) -> None:
-        """Run so many more at the same time. Raises ValueError where there can be no more than one."""
+        """Run ``by`` more jobs at the same time. Raises ValueError for a pool of one."""
 
     def shrink(self, by: int = 1) -> None:
-        """Run so many less at the same time, but one; what runs is not disturbed. Raises ValueError as ``grow``."""
+        """Run ``by`` fewer jobs at the same time, at least one; running ones go on. Raises ValueError as ``grow``."""
 
     def abandon(self) -> None:
-        """Called by a signal handler: leave the task that it has interrupted, if this is one, by an exception."""
+        """Raise an exception in the interrupted task, if any; called by a signal handler."""
 
     def stop(self, grace: float) -> None:
-        """End the pool; what still runs after ``grace`` seconds is killed where that can be done."""
+        """Stop the pool; jobs that run after ``grace`` seconds are killed where possible."""
 
 
 log = logging.getLogger("celery.worker")
 
 
 class HardTimeLimits:
-    """Watches those of a worker's ``requests`` that have a limit; when none has, this costs nothing."""
+    """Enforces the hard time limits of a worker's ``requests``."""
 
     def __init__(self, pool: Pool, requests: Mapping[int, Request]) -> None:
         self._pool = pool
@@ -85,17 +85,17 @@ class HardTimeLimits:
         self._limited: set[int] = set()
 
     def begun(self, request: Request) -> None:
-        """That one is with the pool now."""
+        """Watch a request that the pool has got."""
         if request.hard_limit:
             self._limited.add(request.delivery.tag)
 
     def ended(self, tag: int) -> None:
-        """That one has ended."""
+        """Stop watching a request."""
         if self._limited:
             self._limited.discard(tag)
 
     def enforce(self, now: float) -> float:
-        """End whose time is over (monotonic seconds); returns the seconds until it is over for the next one."""
+        """Kill the runs over their limit; returns the seconds until the next limit."""
         if not self._limited:
             return math.inf
         next_in = math.inf
@@ -118,12 +118,12 @@ class HardTimeLimits:
 
 
 class ReportQueue:
-    """A queue that a loop can wait for. Any thread may :meth:`say`, one may :meth:`take`."""
+    """Queue of reports with a pipe for a poller. Any thread may :meth:`say`, one may :meth:`take`."""
 
     def __init__(self) -> None:
         self._reports: deque[JobReport] = deque()
         self._rung = False
-        """Whether there is a byte in the pipe already: one is enough."""
+        """True if there is a byte in the pipe: one is enough."""
         self._awake, self._wake = os.pipe()
         os.set_blocking(self._awake, False)
         os.set_blocking(self._wake, False)
@@ -139,10 +139,10 @@ class ReportQueue:
         return [self._awake]
 
     def take(self) -> list[JobReport]:
-        """All that have come."""
+        """Return all reports."""
         with contextlib.suppress(BlockingIOError):
             os.read(self._awake, 4096)
-        self._rung = False  # before they are taken: one that comes now rings again
+        self._rung = False  # before they are taken: a new report writes to the pipe again
         taken = []
         while self._reports:
             taken.append(self._reports.popleft())
@@ -155,13 +155,13 @@ _WEIGHT = 0.05
 
 
 class PrefetchWindow:
-    """Learns from the run times. Long tasks are handed out one by one: none waits behind another for nothing."""
+    """Prefetch window from the run times. Long tasks are handed out one by one: none waits behind another."""
 
     def __init__(self) -> None:
         self._mean: float | None = None
 
     def observe(self, runtime: float) -> None:
-        """Take note of a run time (seconds). A long one counts at once, short ones have to become the rule."""
+        """Add a run time (seconds). A long one counts at once, short ones gradually."""
         if self._mean is None or runtime > self._mean * 8:
             self._mean = max(runtime, 1e-6)
         else:
@@ -169,7 +169,7 @@ class PrefetchWindow:
 
     @property
     def depth(self) -> int:
-        """How many jobs one process should hold, the running one included."""
+        """Return the number of jobs for one process, the running one included."""
         if self._mean is None:
             return 1
         return max(1, min(_DEEPEST, int(_AHEAD_S / max(self._mean, 1e-6))))

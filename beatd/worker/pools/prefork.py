@@ -1,4 +1,4 @@
-"""The prefork pool: processes forked from the worker, each with a socket pair of its own and a few jobs ahead.
+"""Prefork pool: processes forked from the worker, each with its socket pair and a few prefetched jobs.
 
 Jobs go down in batches, reports come up as they happen. The worker never waits for a child.
 """
@@ -32,13 +32,13 @@ from beatd.worker.pools.prefork_child import (
 
 _CHUNK = 1 << 18
 _LONG_S = 0.1
-"""A job that runs for so long must not keep others waiting behind it."""
-_PARTING_S = 0.1
-"""How long a process may take to end after it has closed its link."""
+"""Jobs behind one that runs for this time are recalled."""
+_END_S = 0.1
+"""Time for a process to end after it has closed its link."""
 
 
 class ChildProcess:
-    """What was sent to it, what it has said, and how it ended."""
+    """Parent's handle of a child: its jobs, its reports, its end."""
 
     def __init__(self, number: int, pid: int, link: socket.socket, board: SharedStatus) -> None:
         self.number = number
@@ -48,9 +48,9 @@ class ChildProcess:
         self.jobs: dict[int, Job] = {}
         """Sent and not reported as ended, in the order in which they run."""
         self.killed: int | None = None
-        """The job that it was killed for."""
+        """The job for which it was killed."""
         self.retiring = False
-        """Whether it ends with the jobs that it has, and is not replaced."""
+        """True for a process that ends after its jobs and is not replaced."""
         self._status: int | None = None
         self._batch = 1
         self._recalling: int | None = None
@@ -59,18 +59,18 @@ class ChildProcess:
         self._unsent = bytearray()
 
     def send(self, jobs: Sequence[Job]) -> None:
-        """Hand over jobs; what does not fit into the socket now follows with the next :meth:`flush`."""
+        """Send jobs; the part that does not fit into the socket follows with :meth:`flush`."""
         self.jobs.update((job.tag, job) for job in jobs)
         self._unsent += frame(encode_batch(Batch(self._batch, list(jobs))))
         self.flush()
 
     def is_long_at_it(self, now: float) -> bool:
-        """Whether its present job has been running for :data:`_LONG_S`."""
+        """True if its job has been running for :data:`_LONG_S`."""
         running = self.board.read()
         return running is not None and now - running[1] > _LONG_S
 
     def recall(self, now: float) -> list[Job]:
-        """The jobs that wait behind a long one, taken back for others to run.
+        """Take back the jobs that wait behind a long one.
 
         In two turns of the loop. First the board says that none of them may begin. When the same job is still running
         a turn later, none has begun, and none will. Otherwise the process reports, one by one, those it has skipped.
@@ -94,7 +94,7 @@ class ChildProcess:
                 del self._unsent[: self.link.send(self._unsent)]
 
     def receive(self) -> tuple[list[JobReport], bool]:
-        """The reports that have come, and whether its end of the link is open."""
+        """Return the reports, and false if the child has closed the link."""
         reports: list[JobReport] = []
         while True:
             try:
@@ -111,27 +111,27 @@ class ChildProcess:
                 return reports, True
 
     def dismiss(self) -> None:
-        """Let it end when it has done what it was sent."""
-        with contextlib.suppress(OSError):  # it is gone already
+        """Let the process end after its jobs."""
+        with contextlib.suppress(OSError):  # the process has ended
             self.link.shutdown(socket.SHUT_WR)
 
     def kill(self, tag: int, number: int) -> None:
-        """Send it a signal on account of that job."""
+        """Send the process a signal because of a job."""
         self.killed = tag
         self.board.condemn(tag)
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.pid, number)
 
     def has_ended(self) -> bool:
-        """Whether the process is gone."""
+        """True if the process has ended."""
         if self._status is None:
             pid, status = os.waitpid(self.pid, os.WNOHANG)
             if pid:
                 self._status = status
         return self._status is not None
 
-    def end(self, grace: float = _PARTING_S) -> int:
-        """Wait for its end, which comes by force after ``grace`` seconds; returns the exit code, -n for signal n."""
+    def end(self, grace: float = _END_S) -> int:
+        """Wait for its end, kill it after ``grace`` seconds; returns the exit code, -n for signal n."""
         deadline = monotonic() + grace
         while not self.has_ended() and monotonic() < deadline:
             sleep(0.005)
@@ -145,8 +145,8 @@ class ChildProcess:
 
 log = logging.getLogger(__name__)
 
-_ROLL_CALL_S = 0.5
-"""How often it is checked who is still there: a process that a task left behind may hold a dead one's link open."""
+_CHECK_S = 0.5
+"""Period of the check for ended processes: a program that a task has left may hold the link open."""
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 10.0
 """Pauses after forks that the system refuses."""
 _FAILED_START_S = 1.0
@@ -154,7 +154,7 @@ _FAILED_START_S = 1.0
 
 
 class PreforkPool:
-    """``size`` child processes; one that ends is replaced at once."""
+    """Pool of ``size`` child processes; an ended one is replaced at once."""
 
     def __init__(
         self,
@@ -162,30 +162,30 @@ class PreforkPool:
         execute: Executor,
         *,
         in_child: Callable[[int], None] = lambda _number: None,
-        lifetime: ChildLimits | None = None,
+        limits: ChildLimits | None = None,
     ) -> None:
         self.size = size
         self._execute = execute
         self._in_child = in_child
-        self._lifetime = lifetime or ChildLimits()
+        self._limits = limits or ChildLimits()
         self._children: list[ChildProcess] = []
         self._waiting: list[Job] = []
         self._window = PrefetchWindow()
-        self._roll_call_at = 0.0
+        self._check_at = 0.0
         self._fork_at = 0.0
         self._backoff = Backoff(_FIRST_PAUSE_S, _LONGEST_PAUSE_S)
 
     def start(self) -> None:
         sys.stdout.flush()
         sys.stderr.flush()
-        self._complete(monotonic())
+        self._fill(monotonic())
 
     def room(self) -> int:
         depth, ready = self._window.depth, self._ready()
         held = len(self._waiting) + sum(len(child.jobs) for child in ready)
         free = depth * len(ready) - held
         if depth > 2 and 2 * free < depth * len(ready) and all(child.jobs for child in ready):
-            return 0  # enough to do: rather take more at once a little later
+            return 0  # enough to do: larger batches later cost less
         return max(0, free)
 
     def submit(self, jobs: Sequence[Job]) -> None:
@@ -206,21 +206,21 @@ class PreforkPool:
 
     def collect(self) -> list[JobReport]:
         now = monotonic()
-        roll_call = now >= self._roll_call_at
-        if roll_call:
-            self._roll_call_at = now + _ROLL_CALL_S
+        check = now >= self._check_at
+        if check:
+            self._check_at = now + _CHECK_S
         reports: list[JobReport] = []
         for child in tuple(self._children):
             child.flush()
-            linked = self._hear(child, reports)
+            linked = self._receive(child, reports)
             self._waiting[:0] = child.recall(now)
-            if not linked or (roll_call and child.has_ended()):
-                self._hear(child, reports)  # its last words may have come only now
+            if not linked or (check and child.has_ended()):
+                self._receive(child, reports)  # its last reports may have arrived only now
                 reports.extend(self._bury(child))
             elif child.retiring and not child.jobs:
                 child.dismiss()
         if len(self._children) < self.size:
-            self._complete(now)
+            self._fill(now)
         if self._waiting:
             self.submit(())
         return reports
@@ -251,7 +251,7 @@ class PreforkPool:
 
     def grow(self, by: int = 1) -> None:
         self.size += by
-        self._complete(monotonic())
+        self._fill(monotonic())
 
     def shrink(self, by: int = 1) -> None:
         by = min(by, self.size - 1)
@@ -264,7 +264,7 @@ class PreforkPool:
         """Nothing runs in the worker's own thread."""
 
     def stop(self, grace: float) -> None:
-        self.size = 0  # nobody is replaced any more
+        self.size = 0  # no more replacements
         for child in self._children:
             child.link.close()
         deadline = monotonic() + grace
@@ -272,8 +272,8 @@ class PreforkPool:
             child.end(deadline - monotonic())
         self._children.clear()
 
-    def _hear(self, child: ChildProcess, reports: list[JobReport]) -> bool:
-        """Take in what a child has reported; returns whether it may report more."""
+    def _receive(self, child: ChildProcess, reports: list[JobReport]) -> bool:
+        """Read a child's reports; false if it will not send more."""
         news, linked = child.receive()
         for report in news:
             if report.state == STARTED:
@@ -288,14 +288,14 @@ class PreforkPool:
         return linked
 
     def _ready(self) -> list[ChildProcess]:
-        """The processes that may be given jobs: not those who are at a long one."""
+        """Return the processes that can take jobs: not those with a long one."""
         now = monotonic()
         return [
             child for child in self._children if not child.retiring and not (child.jobs and child.is_long_at_it(now))
         ]
 
     def _bury(self, child: ChildProcess) -> list[JobReport]:
-        """Clean up after a child that is gone: what it was running is lost, what it had not begun goes to others."""
+        """Clean up after an ended child: its running job is lost, its other jobs go to other processes."""
         self._children.remove(child)
         now = child.board.read()
         code = child.end()
@@ -314,8 +314,8 @@ class PreforkPool:
         state = KILLED if child.killed == lost.tag else LOST
         return [JobReport(lost.tag, state, monotonic() - now[1], text=f"Worker exited prematurely: {how}.")]
 
-    def _complete(self, now: float) -> None:
-        """Fork until there are as many as there should be; when the system refuses, try again a little later."""
+    def _fill(self, now: float) -> None:
+        """Fork the missing processes; back off when the system refuses."""
         staying = sum(not child.retiring for child in self._children)
         try:
             while staying < self.size and now >= self._fork_at:
@@ -351,14 +351,14 @@ class PreforkPool:
         return ChildProcess(number, pid, ours, board)
 
     def _be_child(self, number: int, ours: socket.socket, theirs: socket.socket, board: SharedStatus) -> None:
-        """Never returns. ``os._exit``: the parent's clean-up is not the child's to do."""
+        """Run as the child; never returns. ``os._exit`` skips the parent's clean-up handlers."""
         code = 1
         try:
             ours.close()
             for sibling in self._children:
                 sibling.link.close()
             self._in_child(number)
-            child_main(theirs, board, self._execute, self._lifetime)
+            child_main(theirs, board, self._execute, self._limits)
             code = 0
         except BaseException:
             log.exception("Process of the pool failed", extra={"event": "pool_process_failed"})

@@ -1,7 +1,7 @@
-"""The child of the prefork pool: reads jobs, runs them one after the other, reports.
+"""Child of the prefork pool: reads jobs, runs them one after the other, reports.
 
-It lasts for so many tasks, until it is too large, or until it cannot open files. What a task has changed in its process
-is put right, so that the next one finds it as the first one did.
+It ends after a number of tasks, above a memory limit, or when it cannot open files. The state of the process is
+restored after each task.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class ChildLimits(msgspec.Struct, frozen=True):
     """Resident memory in KiB, at its highest."""
 
     def is_over(self, tasks: int, report: JobReport, link: int) -> bool:
-        """Whether a process that has run ``tasks``, the last of them with ``report``, should make room for a fresh one.
+        """True if a process should be replaced after ``tasks`` tasks, the last one with ``report``.
 
         ``link`` is any open file descriptor.
         """
@@ -81,13 +81,13 @@ _HANDLED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal
 
 
 class Streams:
-    """stdout and stderr as they are now. A log that cannot be written would fail tasks that did nothing wrong."""
+    """Guard of stdout and stderr: a closed stream would fail the log lines of later tasks."""
 
     def __init__(self) -> None:
         self._streams: dict[str, Any] = {"stdout": sys.stdout, "stderr": sys.stderr}
 
     def mend(self) -> None:
-        """Replace those that were closed or exchanged."""
+        """Restore streams that were closed or replaced."""
         for name, stream in self._streams.items():
             if getattr(sys, name) is not stream:
                 setattr(sys, name, stream)
@@ -96,11 +96,11 @@ class Streams:
 
 
 class ProcessStateGuard:
-    """The state of this process now, to be restored after each task: what matters to the next one at once, the rest
-    (:meth:`thoroughly`) before the process waits for more. A call to the system costs as much as a short task.
+    """Restores the state of this process after each task: at once where the next task depends on it, the rest
+    (:meth:`thoroughly`) before the process waits. A system call costs as much as a short task.
 
-    At once: signal handlers, blocked signals, the working directory, umask, ``sys.stdout`` and ``sys.stderr``. An alarm
-    that is left needs nothing: what it would call is gone, and a time limit sets its own. To be used in the main thread
+    At once: signal handlers, blocked signals, the working directory, umask, ``sys.stdout`` and ``sys.stderr``. A
+    pending alarm is harmless: its handler is gone, and a time limit sets its own. To be used in the main thread
     of a process that runs one task at a time.
     """
 
@@ -123,7 +123,7 @@ class ProcessStateGuard:
         self._streams.mend()
 
     def thoroughly(self) -> None:
-        """Call off alarms, and open again what is behind stdout and stderr."""
+        """Cancel alarms, and reopen the files behind stdout and stderr."""
         _signal.setitimer(_signal.ITIMER_REAL, 0)
         with contextlib.suppress(OSError):
             for copy, number in self._copies:
@@ -139,7 +139,7 @@ def _is_open(number: int) -> bool:
 
 
 def _reopened(name: str) -> Any:
-    """The stream of that name, made anew; the log's handlers get it in place of closed ones."""
+    """Reopen a stream and give it to log handlers with a closed one."""
     number = 1 if name == "stdout" else 2
     stream = os.fdopen(number, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)
     setattr(sys, name, stream)
@@ -174,18 +174,18 @@ decode_reports = msgspec.msgpack.Decoder(list[JobReport]).decode
 
 
 def frame(payload: bytes) -> bytes:
-    """A payload with its length in front."""
+    """Return a payload with its length prefix."""
     return _LENGTH.pack(len(payload)) + payload
 
 
 class Frames:
-    """Cuts a stream of bytes into the payloads that :func:`frame` made."""
+    """Splits a byte stream into the payloads of :func:`frame`."""
 
     def __init__(self) -> None:
         self._buffer = bytearray()
 
     def feed(self, data: bytes) -> Iterator[bytes]:
-        """The payloads that are complete with ``data``."""
+        """Yield the payloads that ``data`` completes."""
         buffer = self._buffer
         buffer += data
         start = 0
@@ -200,9 +200,9 @@ class Frames:
 
 
 class SharedStatus:
-    """Memory that a child shares with its parent: what it runs, and since when. No call, no message, no lock.
+    """Memory shared by child and parent: the running job and its start. No call, no message, no lock.
 
-    The parent reads it to enforce time limits, and after a child's death to know what died with it.
+    The parent reads it to enforce time limits, and to find the job of a child that died.
     """
 
     _LAYOUT = struct.Struct("<qd")
@@ -220,24 +220,24 @@ class SharedStatus:
         self._LAYOUT.pack_into(self._memory, 0, 0, 0.0)
 
     def read(self) -> tuple[int, float] | None:
-        """The tag of what runs and when it began (monotonic seconds), None between jobs."""
+        """Return the running job's tag and start (monotonic seconds), None between jobs."""
         tag, since = self._LAYOUT.unpack_from(self._memory, 0)
         return (tag, since) if tag else None
 
     def recall(self, number: int) -> None:
-        """Parent: no job of a batch up to ``number`` may begin any more."""
+        """Parent: forbid the start of jobs in batches up to ``number``."""
         self._RECALLED.pack_into(self._memory, self._LAYOUT.size, number)
 
     def recalled(self) -> int:
-        """Child: the last batch that was recalled; to be asked after :meth:`begin`."""
+        """Child: return the last recalled batch; call it after :meth:`begin`."""
         return int(self._RECALLED.unpack_from(self._memory, self._LAYOUT.size)[0])
 
     def condemn(self, tag: int) -> None:
-        """Parent: the next signal is meant for that job."""
+        """Parent: mark the job for which the next signal is sent."""
         self._CONDEMNED.pack_into(self._memory, self._CONDEMNED_AT, tag)
 
     def is_condemned(self) -> bool:
-        """Child: whether a signal is meant for what runs now."""
+        """Child: true if a signal is meant for the running job."""
         tag = self._LAYOUT.unpack_from(self._memory, 0)[0]
         return bool(tag) and tag == self._CONDEMNED.unpack_from(self._memory, self._CONDEMNED_AT)[0]
 
@@ -246,10 +246,10 @@ class SharedStatus:
 
 
 def child_main(link: socket.socket, board: SharedStatus, execute: Executor, lifetime: ChildLimits) -> None:
-    """Serve until the parent closes the link, is gone, or this process has had its time."""
+    """Serve until the parent closes the link or ends, or this process is due for replacement."""
 
     def on_signal(number: int, _frame: Any) -> None:
-        # Ctrl-C and a service manager signal the whole group: it is the parent who decides when a child ends.
+        # Ctrl-C and a service manager signal the whole group: only the parent ends a child.
         if board.is_condemned():
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
@@ -277,7 +277,7 @@ def child_main(link: socket.socket, board: SharedStatus, execute: Executor, life
 
 
 def _die_with(parent: int) -> None:
-    """Have the kernel (Linux) end this process with its parent: its task will be run again, and must not run twice."""
+    """Let the kernel (Linux) kill this process with its parent: its task is redelivered, and must not run twice."""
     if _LIBC is not None:
         _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
@@ -289,7 +289,7 @@ _LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
 def _run(link: socket.socket, board: SharedStatus, execute: Executor, job: Job, batch: int) -> JobReport | None:
-    """Run a job and report; None if it was recalled. Shown on the board first: the parent looks there last."""
+    """Run a job and report; None if it was recalled. The shared status comes first: the parent reads it last."""
     board.begin(job.tag)
     if batch <= board.recalled():
         board.end()

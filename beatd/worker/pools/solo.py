@@ -1,4 +1,4 @@
-"""The solo pool: one task at a time, in the worker's own thread. Nothing else happens meanwhile, but the heartbeat."""
+"""Solo pool: one task at a time in the worker's thread; only the heartbeat goes on meanwhile."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from beatd.worker.pools.prefork_child import ProcessStateGuard
 class SoloPool:
     """Runs each job in :meth:`collect`.
 
-    Nobody can kill it for a hard limit: at that time, and every second after it, an exception is raised in the task.
+    It cannot be killed for a hard limit: then, and every second after it, an exception is raised in the task.
     """
 
     size = 1
@@ -56,7 +56,7 @@ class SoloPool:
             return [prepared]
         if not job.announce:
             return self._run(prepared)
-        self._attempt = prepared  # runs with the next call, when its beginning has been settled
+        self._attempt = prepared  # runs with the next call, after its start was settled
         return [begun(job)]
 
     def _run(self, attempt: Attempt) -> list[JobReport]:
@@ -97,4 +97,4 @@ class SoloPool:
             raise Abandoned
 
     def stop(self, grace: float) -> None:
-        """There is nothing to stop."""
+        """Do nothing."""

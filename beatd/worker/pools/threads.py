@@ -1,6 +1,6 @@
-"""The pool of threads, for tasks that wait for others. Limits reach a thread when it runs Python code, not before.
+"""Thread pool, for tasks that wait for I/O. A limit reaches a thread when it runs Python code.
 
-A thread that is stuck in a job is given up, and another takes its place.
+A thread that is stuck in a job is abandoned and replaced.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from beatd.worker.pools.prefork_child import Streams
 
 
 class ThreadGroup:
-    """Up to ``size`` threads, made as they are needed; each report goes to ``say``, from its thread.
+    """Group of up to ``size`` threads, started on demand; each thread passes its reports to ``say``.
 
-    To be used by one thread at a time; only ``say`` is called by many.
+    Used by one thread at a time; only ``say`` is called by many.
     """
 
     def __init__(self, size: int, execute: Executor, say: Callable[[JobReport], None]) -> None:
@@ -33,50 +33,50 @@ class ThreadGroup:
         self._say = say
         self._jobs: queue.SimpleQueue[int | None] = queue.SimpleQueue()
         self._queued: dict[int, Job] = {}
-        """By tag, what is in the queue and was not withdrawn."""
+        """By tag: queued jobs that were not withdrawn."""
         self._running: dict[int, tuple[float, threading.Thread]] = {}
-        """By tag: since when, and where. Whoever takes an item out answers for the job."""
+        """By tag: start and thread. The thread that removes an item reports the job."""
         self._idle = threading.Semaphore(0)
-        """Counts the threads that wait and that no job is meant for yet."""
+        """Counts the idle threads without an assigned job."""
         self._threads: set[threading.Thread] = set()
         self._numbers = 0
 
     def submit(self, job: Job) -> None:
-        """Run it as soon as there is a thread for it."""
+        """Run a job as soon as there is a thread for it."""
         self._queued[job.tag] = job
         self._jobs.put(job.tag)  # first: a thread that finds nothing counts itself as idle
         if not self._idle.acquire(blocking=False) and len(self._threads) < self.size:
             self._begin()
 
     def withdraw(self, tag: int) -> bool:
-        """Take back a job that no thread has begun; returns whether there was one."""
+        """Take back a job that no thread has begun; false if there is none."""
         return self._queued.pop(tag, None) is not None
 
     def running_since(self) -> dict[int, float]:
         return {tag: since for tag, (since, _) in tuple(self._running.items())}
 
     def give_up(self, tag: int) -> bool:
-        """Forget that job: nothing is reported of it any more. Its thread is asked to leave it, and ends."""
+        """Abandon a job: it is not reported any more. Its thread gets an exception and ends."""
         found = self._running.pop(tag, None)
         if found is None:
             return False
         _, thread = found
         self._threads.discard(thread)
-        if self._jobs.qsize():  # somebody was to run these
+        if self._jobs.qsize():  # jobs for this thread
             self._begin()
         if thread.ident is not None:
             raise_in(thread.ident, HardTimeLimit)
         return True
 
     def resize(self, size: int) -> None:
-        """Have so many threads at most."""
+        """Change the maximal number of threads."""
         for _ in range(len(self._threads) - size):
             self._idle.acquire(blocking=False)
             self._jobs.put(None)
         self.size = size
 
     def stop(self, deadline: float) -> None:
-        """End the threads; those that are not done at ``deadline`` (monotonic) are left alone."""
+        """End the threads; those that still run at ``deadline`` (monotonic) are left running."""
         threads = tuple(self._threads)
         for _ in threads:
             self._jobs.put(None)
@@ -91,14 +91,14 @@ class ThreadGroup:
 
     def _serve(self) -> None:
         this = threading.current_thread()
-        with contextlib.suppress(HardTimeLimit):  # meant for a job that was given up a moment ago
+        with contextlib.suppress(HardTimeLimit):  # for a job that was abandoned a moment ago
             while (tag := self._next()) is not None:
                 if (job := self._queued.pop(tag, None)) is None:
                     continue
                 self._running[job.tag] = (monotonic(), this)
                 report = self._execute(job, self._say)
                 if self._running.pop(job.tag, None) is None:
-                    return  # it was given up, and this thread with it
+                    return  # the job was abandoned, and this thread with it
                 self._say(report)
         self._threads.discard(this)
 
@@ -114,13 +114,13 @@ _DEEPEST = 8
 
 
 class ThreadPool:
-    """``size`` threads that take jobs from one queue."""
+    """Pool of ``size`` threads that take jobs from one queue."""
 
     def __init__(self, size: int, execute: Executor) -> None:
         self.size = size
         self._execute = execute
         self._reports = ReportQueue()
-        self._crew = ThreadGroup(size, execute, self._reports.say)
+        self._threads = ThreadGroup(size, execute, self._reports.say)
         self._held: set[int] = set()
         self._window = PrefetchWindow()
 
@@ -133,7 +133,7 @@ class ThreadPool:
     def submit(self, jobs: Sequence[Job]) -> None:
         for job in jobs:
             self._held.add(job.tag)
-            self._crew.submit(job)
+            self._threads.submit(job)
 
     def files(self) -> list[int]:
         return self._reports.files()
@@ -147,37 +147,37 @@ class ThreadPool:
         return reports
 
     def kill(self, tag: int, number: int = signal.SIGKILL) -> bool:  # noqa: ARG002 - no signal reaches a thread
-        since = self._crew.running_since().get(tag)
-        if since is None or not self._crew.give_up(tag):
+        since = self._threads.running_since().get(tag)
+        if since is None or not self._threads.give_up(tag):
             return False
         self._reports.say(JobReport(tag, KILLED, monotonic() - since))
         return True
 
     def running_since(self) -> dict[int, float]:
-        return self._crew.running_since()
+        return self._threads.running_since()
 
     def pids(self) -> list[int]:
         return [os.getpid()]
 
     def pid_of(self, tag: int) -> int | None:
-        return os.getpid() if tag in self._crew.running_since() else None
+        return os.getpid() if tag in self._threads.running_since() else None
 
     def withdraw(self, tag: int) -> bool:
-        found = self._crew.withdraw(tag)
+        found = self._threads.withdraw(tag)
         if found:
             self._held.discard(tag)
         return found
 
     def grow(self, by: int = 1) -> None:
         self.size += by
-        self._crew.resize(self.size)
+        self._threads.resize(self.size)
 
     def shrink(self, by: int = 1) -> None:
         self.size = max(1, self.size - by)
-        self._crew.resize(self.size)
+        self._threads.resize(self.size)
 
     def abandon(self) -> None:
         """Nothing runs in the worker's own thread."""
 
     def stop(self, grace: float) -> None:
-        self._crew.stop(monotonic() + grace)
+        self._threads.stop(monotonic() + grace)
