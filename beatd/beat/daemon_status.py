@@ -1,4 +1,4 @@
-"""What a daemon says of itself in the roll, kept up to date by those who know."""
+"""Daemon status: the record that a daemon keeps in the store, updated by the parts that know."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from beatd.store.daemon_registry import Status
 
 
 class ScheduleStatus(NamedTuple):
-    """What is in force: how many entries of files and app and what they mean, and what the store adds."""
+    """The schedule in force: entries of files and app and their digest, runtime entries, pauses."""
 
     entries: int = 0
     digest: str = ""
@@ -88,7 +88,7 @@ class DaemonStatus:
         )
 
     def _late_ms(self) -> int:
-        """How late the oldest run is, but no later than for how long this daemon could have sent it.
+        """Return the age of the oldest run that should have left, since this daemon could have sent it.
 
         Runs that were missed while nobody led are no sign that this one does not send them.
         """

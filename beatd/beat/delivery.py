@@ -53,7 +53,7 @@ class Delivery(Protocol):
         """
 
     def depth(self, queue: str) -> int:
-        """How many messages wait in a queue; one that does not exist is empty."""
+        """Return the number of messages that wait in a queue; one that does not exist is empty."""
 
 
 class DirectDelivery:

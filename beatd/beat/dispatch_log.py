@@ -1,4 +1,4 @@
-"""What the dispatcher says about runs: totals and log events."""
+"""Dispatch log: counters and log events of runs that were sent, skipped, refused or held back."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who leads: leases that are taken, renewed and given back in a thread of its own.
+"""Leader election: leases are taken, renewed and released in a thread of its own.
 
 A term is trusted from the moment at which the attempt that won it *started*, and trust ends a margin before the lease
 does; so a slow answer can shorten a term and never stretch it. All of it on the monotonic clock. Trust is the daemon's
@@ -91,7 +91,7 @@ class Elector:
 
     @staticmethod
     def lapse_ms(ttl_ms: int) -> int:
-        """How long a daemon with such leases may keep silent before it is taken for gone."""
+        """Return the liveness time-out (ms) of a daemon with such leases: after that silence it counts as gone."""
         return int(LAPSE * _roll_every(ttl_ms / 1000) * 1000)
 
     def start(self) -> None:
@@ -171,7 +171,7 @@ class Elector:
         return roll
 
     def _unknown(self, shard: int, holder: LeaseOwner) -> bool:
-        """Whether a lease is our own and we know nothing of it: its answer was lost, and it is as good as free."""
+        """True for a lease of our own that we know nothing of: its answer was lost, and it is as good as free."""
         return holder.daemon_id == self._me and holder.token != self.seats[shard].token
 
     def _follow(self, roll: FleetView) -> None:

@@ -124,7 +124,7 @@ class ShardLoop:
 
     @property
     def held(self) -> int:
-        """How many entries are held back. May be asked from any thread."""
+        """Number of entries that are held back. May be asked from any thread."""
         return len(self._dispatcher.held)
 
     @property

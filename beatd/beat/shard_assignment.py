@@ -38,7 +38,7 @@ def assign(shards: int, daemons: Iterable[str], leaders: Mapping[int, str]) -> d
 
 
 def _shares(shards: int, led: Mapping[str, list[int]]) -> dict[str, int]:
-    """How many shards each daemon is to lead. The remainder goes to those that lead most, so that less moves."""
+    """Share the shards out evenly, by daemon. The remainder goes to those that lead most: less moves."""
     ranked = sorted(led, key=lambda daemon: (-len(led[daemon]), _score(-1, daemon)))
     return {daemon: shards // len(ranked) + (rank < shards % len(ranked)) for rank, daemon in enumerate(ranked)}
 
@@ -63,7 +63,7 @@ REMEDY = "give them the same files, or, if they are two fleets, each a prefix of
 
 
 class Plan(NamedTuple):
-    """What a daemon is to do now: shards to take, and shards to hand over. ``look_again``: in seconds, if soon."""
+    """Plan of a daemon: shards to take, and shards to hand over. ``look_again``: in seconds, if soon."""
 
     take: list[int]
     give: list[int]
@@ -82,7 +82,7 @@ class ShardPlanner:
         self._said: set[str] = set()
 
     def consider(self, roll: FleetView, now: float) -> Plan:
-        """What is to be done, seen from the roll and the monotonic time ``now``."""
+        """Return the plan, given the fleet and the monotonic time ``now``."""
         alive = roll.alive
         self._watch(alive, now)
         fit = [each.id for each in eligible_daemons(alive.values())]
@@ -130,7 +130,7 @@ class ShardPlanner:
 
 
 def eligible_daemons(alive: Iterable[Status]) -> list[Status]:
-    """Those that may lead: with a schedule if anyone has one, with sound files if anyone of them has; of several
+    """Daemons that may lead: with a schedule if anyone has one, with sound files if anyone of them has; of several
     numbers of shards, the one of the daemon that started first, so that a change of it waits until that one ends; and
     of those, who was not told to step down."""
     fit = sorted(alive, key=lambda each: (each.started_ms, each.id))

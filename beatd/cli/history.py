@@ -38,7 +38,7 @@ def histories(place: Installation, result_backend: str | None) -> Iterator[Histo
 
 
 def await_ending(known: Histories, run_id: str, seconds: float) -> Ending | None:
-    """How a run ended, when it has; ``None`` if it has not within so many seconds."""
+    """Wait for the end of a run and return it; ``None`` if it has not ended within so many seconds."""
     until = monotonic() + seconds
     while (ending := known.endings([run_id])[0]) is None and monotonic() < until:
         sleep(min(_LOOK_S, max(until - monotonic(), 0.0)))

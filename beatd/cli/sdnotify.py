@@ -1,4 +1,4 @@
-"""What a service manager is told over its socket: ready, reloading, stopping, still alive (systemd's sd_notify(3))."""
+"""Service manager notification (systemd's sd_notify(3)): ready, reloading, stopping, watchdog."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ _PAUSES_SHOWN, _PAUSES_TOLD = 10, 1_000
 
 
 class Changes(NamedTuple):
-    """What the state store adds to the files: entries, and pauses; ``paused`` has the first of these, by name."""
+    """Additions of the state store to the files: entries, and pauses; ``paused`` has the first of these, by name."""
 
     revision: int
     entries: int
@@ -56,7 +56,7 @@ class Overview(NamedTuple):
 
     @property
     def is_ready(self) -> bool:
-        """Whether runs leave."""
+        """True if runs leave."""
         return not any(problem.blocks for problem in problems(self))
 
     @property

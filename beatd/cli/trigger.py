@@ -72,7 +72,7 @@ def trigger(
 
 
 def in_words(error: RequestRefused | MessageError, entry: str, place: Installation) -> click.ClickException:
-    """What is wrong with a request: of use, if the user can put it right, and with the near names."""
+    """Explain a refused request, with near names if the name is unknown."""
     if isinstance(error, MessageError):
         return click.UsageError(str(error))
     if not error.unknown:
@@ -81,7 +81,7 @@ def in_words(error: RequestRefused | MessageError, entry: str, place: Installati
 
 
 def _seconds(wait: str | None, entry: str | None) -> tuple[float | None, str | None]:
-    """How long to wait, and the entry: ``--wait ENTRY`` means it, too."""
+    """Return the seconds to wait, and the entry: ``--wait ENTRY`` means it, too."""
     if wait is None:
         return None, entry
     try:
@@ -122,7 +122,7 @@ def _told(ending: Ending | None, seconds: float) -> str:
 
 
 def _result(ending: Ending | None) -> dict[str, Any]:
-    """How it ended, for programs; the state is null if it has not."""
+    """Return the outcome of a run as JSON; the state is null if it has not ended."""
     if ending is None:
         return {"state": None, "runtime_ms": None, "result": None}
     result = None if ending.result is None else json.loads(json.dumps(ending.result["result"], default=str))

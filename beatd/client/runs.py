@@ -47,7 +47,7 @@ class Triggered(NamedTuple):
 
 
 class Backfilled(NamedTuple):
-    """What became of a window: of ``total`` runs ``sent`` were sent, and the others left out for a reason.
+    """Result of a backfill: of ``total`` runs ``sent`` were sent, and the others left out for a reason.
 
     ``dues_ms`` are the first thousand that would be sent, after a dry run.
     """

@@ -132,7 +132,7 @@ class Schedules:
         return self._histories.completed(builtins.list(islice(self._histories.of([name]), limit)))
 
     def watch(self, timeout: float | None = None) -> Iterator[Change]:
-        """What is put, removed, paused and resumed from this call on, by anyone.
+        """Yield what is put, removed, paused and resumed from this call on, by anyone.
 
         Ends when nothing has changed for ``timeout`` seconds, and never without one. A store that goes away is waited
         for, no longer than ``timeout``; what changed meanwhile is told when it is back.

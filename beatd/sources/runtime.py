@@ -201,7 +201,7 @@ class RuntimeSource:
 
 
 def _sign(before: Entry | None, after: Entry | None, *, is_paused: bool) -> str:
-    """What became of an entry, as the log has it before its name."""
+    """Return the sign of a change as the log has it before an entry's name."""
     if before is None or after is None:
         return "" if before is after else "+" if before is None else "−"
     if before.means(after):
