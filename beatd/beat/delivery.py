@@ -173,7 +173,7 @@ class OutboxDelivery:
         for number, reason in refused:
             raw, parcel = outgoing[number]
             report.refused(parcel, reason)
-            letters.append(DeadLetter(raw, iso_ms(now_ms), reason, parcel.to.key))
+            letters.append(DeadLetter(raw, iso_ms(now_ms), reason, parcel.to.key, parcel.message.headers))
         kept_back = {number for number, _ in refused}
         self._say([parcel.message.id for n, (_, parcel) in enumerate(outgoing) if n not in kept_back], report)
         return letters
