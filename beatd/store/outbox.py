@@ -17,7 +17,7 @@ from beatd.redaction import redacted_text
 from beatd.store import dead_letters, history
 from beatd.store.client import translate_errors
 from beatd.store.keys import SHARDS_MAX, Keys
-from beatd.store.script import Script
+from beatd.store.script import Script, translate_script_errors
 
 INHERIT_AT_ONCE = 10_000
 """Messages moved in one call from the outboxes of former shards: keeps the store busy for some milliseconds."""
@@ -88,7 +88,7 @@ class Outbox:
 
     def oldest(self, count: int) -> list[bytes]:
         """Up to ``count`` envelopes, the oldest first."""
-        with translate_errors(self._client):
+        with translate_script_errors(self._client, [self.key]):
             newest_first: list[Any] = self._client.lrange(self.key, -count, -1)
         return newest_first[::-1]
 
