@@ -18,7 +18,7 @@ from beatd.beat.term import Term
 from beatd.broker import Address, OutgoingMessage, Publisher
 from beatd.broker.redis import queue_key
 from beatd.clock import Clock
-from beatd.exceptions import MessageError
+from beatd.exceptions import MessageError, StoreRefused
 from beatd.message.protocol import TaskMessage, open_envelope
 from beatd.model import Run
 from beatd.store.outbox import DeadLetter, Outbox
@@ -76,7 +76,14 @@ class DirectDelivery:
 
     def flush(self, term: Term, report: DispatchLog, *, more_comes: bool = False) -> bool:
         self._bound.clear()
-        return self._leftovers is None or self._leftovers.flush(term, report, more_comes=more_comes)
+        if self._leftovers is None:
+            return True
+        try:
+            return self._leftovers.flush(term, report, more_comes=more_comes)
+        except StoreRefused as error:  # an outbox that is none: nothing is claimed into it, so no run waits for it
+            self._leftovers.leave_alone(term)
+            report.outbox_unreadable(error)
+            return True
 
     def depth(self, queue: str) -> int:
         return self._publisher.depth(queue)
@@ -131,9 +138,13 @@ class OutboxDelivery:
                 return False
             if self._hand_over(envelopes, term, report) == 0:
                 break
-        self._empty_in, self._empty_at = term.token, self._clock.monotonic()
+        self.leave_alone(term)
         self._claimed.clear()
         return True
+
+    def leave_alone(self, term: Term) -> None:
+        """Look at the outbox again only after a while."""
+        self._empty_in, self._empty_at = term.token, self._clock.monotonic()
 
     def _is_empty(self, term: Term) -> bool:
         return self._empty_in == term.token and self._clock.monotonic() - self._empty_at < LOOK_AGAIN
@@ -173,7 +184,7 @@ class OutboxDelivery:
         for number, reason in refused:
             raw, parcel = outgoing[number]
             report.refused(parcel, reason)
-            letters.append(DeadLetter(raw, iso_ms(now_ms), reason, parcel.to.key))
+            letters.append(DeadLetter(raw, iso_ms(now_ms), reason, parcel.to.key, parcel.message.headers))
         kept_back = {number for number, _ in refused}
         self._say([parcel.message.id for n, (_, parcel) in enumerate(outgoing) if n not in kept_back], report)
         return letters

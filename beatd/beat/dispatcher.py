@@ -94,7 +94,10 @@ class Dispatcher:
         A gap grows while nothing can be claimed after it: that is not said again.
         """
         if gaps:
-            self._claims.pass_over(gaps, lease_value=term.lease_value)
+            try:
+                self._claims.pass_over(gaps, lease_value=term.lease_value)
+            except StoreRefused as error:  # for a clock that was ahead, and for people: no run waits for it
+                self.report.gaps_unwritten(error)
             self.report.passed_over([gap for gap in gaps if self._passed_over.get(gap.name) != gap.after_ms])
             if len(self._passed_over) > PASSED_OVER_KEPT:
                 self._passed_over.clear()

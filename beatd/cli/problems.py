@@ -36,7 +36,7 @@ class Problem(NamedTuple):
 
 def problems(seen: Overview) -> Iterator[Problem]:
     """The problems of an installation, those first that keep runs from leaving."""
-    found = [*_leadership(seen), *_daemons(seen), *_held_back(seen)]
+    found = [*_leadership(seen), *_daemons(seen), *map(Problem, seen.foreign_keys), *_held_back(seen)]
     yield from sorted(found, key=lambda one: not one.blocks)
 
 

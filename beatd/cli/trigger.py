@@ -46,7 +46,8 @@ def trigger(
 ) -> None:
     """Send a run of ENTRY now, and print its run id. The schedule does not notice it; a paused entry can be triggered.
 
-    The daemon that leads sends it. Exit code 1 when none does, and with --wait when the run fails or does not end.
+    The daemon that leads sends it. Exit code 1 when none does, when the broker refuses it, and with --wait when the run
+    fails or does not end.
     """
     seconds, entry = _seconds(wait, entry)
     if entry is None:
@@ -62,10 +63,15 @@ def trigger(
             click.echo(sent.run_id)
             if sent.repeated:
                 click.echo("This request was carried out before; nothing was sent now.", err=True)
-        ending = None if seconds is None else await_ending(known, sent.run_id, seconds)
+            if sent.in_outbox:
+                click.echo("It waits in the outbox; it leaves as soon as the broker takes it.", err=True)
+        waits = seconds is not None and sent.refused is None
+        ending = await_ending(known, sent.run_id, seconds or 0) if waits else None
     if as_json:
         print_json(sent._asdict() | ({} if seconds is None else _result(ending)))
-    elif seconds is not None:
+    if sent.refused is not None:
+        raise click.ClickException(f"the broker refused it: {sent.refused}; it is among the dead letters")
+    if seconds is not None and not as_json:
         click.echo(_told(ending, seconds))
     if seconds is not None and (ending is None or ending.state not in (SUCCESS, IGNORED)):
         raise click.exceptions.Exit(1)

@@ -125,11 +125,12 @@ class Registry:
             self._client.hdel(self._keys.daemons, daemon_id)
 
     def outboxes(self, *, shards: int) -> list[int]:
-        """How many messages wait in the outbox of each shard."""
+        """How many messages wait in the outbox of each shard; none in a key of another type."""
         with translate_errors(self._client), self._client.pipeline(transaction=False) as pipeline:
             for shard in range(shards):
                 pipeline.llen(self._keys.shard(shard).outbox)
-            return [int(length) for length in pipeline.execute()]
+            found = pipeline.execute(raise_on_error=False)
+        return [length if isinstance(length, int) else 0 for length in found]
 
     def _call(self, daemon_id: str, status: bytes, shards: int) -> FleetView:
         keys = [self._keys.daemons, *(self._keys.shard(shard).lease for shard in range(shards))]

@@ -34,6 +34,11 @@ end
 
 local now, keep = ARGV[2], ARGV[3]
 
+-- Gaps matter only after a clock was ahead: where KEYS[5] cannot be used, entries go on without any.
+local number_of_gaps = redis.pcall('HLEN', KEYS[5])
+local gaps_usable = type(number_of_gaps) == 'number'
+local any_gaps = gaps_usable and number_of_gaps > 0
+
 local MOST = 16 -- numbers, two for each gap
 
 -- A moment from which on an entry was in force: the run that is due at it was not made either.
@@ -48,7 +53,7 @@ end
 -- Nil when the field holds something else than pairs of instants.
 local function gaps_of(name)
   local gaps = {}
-  for word in string.gmatch(redis.call('HGET', KEYS[5], name) or '', '[^ ]+') do
+  for word in string.gmatch(any_gaps and redis.call('HGET', KEYS[5], name) or '', '[^ ]+') do
     if not is_number(word) then
       return nil
     end
@@ -58,6 +63,10 @@ local function gaps_of(name)
 end
 
 local function store_gaps(name, gaps)
+  if not gaps_usable then
+    return
+  end
+  any_gaps = true
   while #gaps > MOST do -- the oldest goes, but for what says that there was a time before
     local oldest = gaps[1] == '0' and 3 or 1
     table.remove(gaps, oldest)
@@ -68,7 +77,6 @@ local function store_gaps(name, gaps)
 end
 
 -- Nothing after last due has been claimed: a gap there, of a jump that led to no claim, would later hide that it was.
-local any_gaps = redis.call('EXISTS', KEYS[5]) == 1
 local function drop_gaps_after(name, last_due)
   local kept, gaps = {}, gaps_of(name)
   for i = 1, #gaps, 2 do
