@@ -35,8 +35,6 @@ HEAD = 64 << 10
 REASON_MAX = 2_000
 """Characters of a reason that are kept: it may quote the message."""
 BOUNDS = (KEPT, KEPT_BYTES)
-PRELUDE = "_dead_letters"
-"""The Lua functions of the scripts that change the list."""
 
 _PAGE = 100
 _LOCK_MS = 30_000
@@ -122,9 +120,9 @@ class DeadLetters:
         self._key = shared.dead_letters
         self._keys = [shared.dead_letters, shared.dead_letters_size]
         self._lock = keys.workers().requeueing
-        self._add, self._remove, self._requeue = (
-            Script(client, f"{verb}_letters", prelude=PRELUDE) for verb in ("add", "remove", "requeue")
-        )
+        self._add = Script(client, "add_letters")
+        self._remove = Script(client, "remove_letters")
+        self._requeue = Script(client, "requeue_letters")
 
     def add(self, letters: Sequence[bytes]) -> None:
         """Keep further letters, see :func:`written`."""

@@ -41,7 +41,7 @@ class Outbox:
         self._dead_letters = [shared.dead_letters, shared.dead_letters_size]
         self.key = keys.shard(shard).outbox
         """The list that claims push to."""
-        self._strike = Script(client, "outbox_strike", prelude=dead_letters.PRELUDE)
+        self._strike = Script(client, "outbox_strike")
         self._inherit = Script(client, "outbox_inherit")
 
     def inherit(self, *, lease_value: str) -> bool:

@@ -9,4 +9,4 @@ local letters = {}
 for i = 3, #ARGV do
   letters[#letters + 1] = ARGV[i]
 end
-letters_add(KEYS[1], KEYS[2], letters, tonumber(ARGV[1]), tonumber(ARGV[2]))
+add_dead_letters(KEYS[1], KEYS[2], letters, tonumber(ARGV[1]), tonumber(ARGV[2]))

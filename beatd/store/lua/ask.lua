@@ -16,8 +16,7 @@ if answer and string.sub(answer, 1, 18) == '{"state":"refused"' then
   answer = false
 end
 if not answer then
-  local time = redis.call('TIME')
-  local now = time[1] * 1000 + math.floor(time[2] / 1000)
+  local now = now_by_server()
   redis.call('HSETNX', KEYS[1], ARGV[1], string.format('%.0f %s', now + tonumber(ARGV[3]), ARGV[2]))
   redis.call('PUBLISH', ARGV[4], ARGV[5])
 end

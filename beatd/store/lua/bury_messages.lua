@@ -14,5 +14,5 @@ for i = 3, #ARGV, 2 do
     letters[#letters + 1] = ARGV[i + 1]
   end
 end
-letters_add(KEYS[2], KEYS[3], letters, tonumber(ARGV[1]), tonumber(ARGV[2]))
+add_dead_letters(KEYS[2], KEYS[3], letters, tonumber(ARGV[1]), tonumber(ARGV[2]))
 return #letters

@@ -24,8 +24,9 @@
 -- request was withdrawn, or done with in an attempt that seemed to fail; then nothing is written. Error FENCED when the
 -- term is over. A run that was sent before is left out.
 
-if redis.call('GET', KEYS[1]) ~= ARGV[1] then
-  return redis.error_reply('FENCED term ' .. ARGV[1] .. ' is over')
+local over = fenced(KEYS[1], ARGV[1])
+if over then
+  return over
 end
 if redis.call('HGET', KEYS[2], ARGV[2]) ~= ARGV[3] then
   return false
@@ -50,8 +51,7 @@ local left = ''
 if ARGV[4] == '' then
   redis.call('HDEL', KEYS[2], ARGV[2])
 else
-  local time = redis.call('TIME')
-  local now = time[1] * 1000 + math.floor(time[2] / 1000)
+  local now = now_by_server()
   left = string.format('%.0f %s', now + tonumber(ARGV[6]), ARGV[4])
   redis.call('HSET', KEYS[2], ARGV[2], left)
 end
@@ -61,17 +61,8 @@ if #messages > 0 then
   if ARGV[9] ~= '' then
     redis.pcall('HSET', KEYS[4], ARGV[8], ARGV[9])
   end
-  local word, tally, found = ARGV[10], redis.pcall('HGET', KEYS[5], ARGV[8]), nil
-  tally, found = string.gsub(type(tally) == 'string' and tally or '', word .. ' (%d+)', function(number)
-    return word .. ' ' .. string.format('%.0f', number + #messages)
-  end)
-  redis.pcall('HSET', KEYS[5], ARGV[8], found > 0 and tally or (word .. ' ' .. #messages .. ' ' .. tally))
-  local keep = tonumber(ARGV[7])
-  if keep > 0 then
-    local length = redis.pcall('APPEND', KEYS[6], table.concat(cells))
-    if type(length) == 'number' and length > 2 * keep then
-      redis.call('SET', KEYS[6], redis.call('GETRANGE', KEYS[6], -keep, -1))
-    end
-  end
+  local tally = redis.pcall('HGET', KEYS[5], ARGV[8])
+  redis.pcall('HSET', KEYS[5], ARGV[8], add_to_tally(type(tally) == 'string' and tally or '', ARGV[10], #messages))
+  append_history(KEYS[6], table.concat(cells), tonumber(ARGV[7]))
 end
 return left

@@ -10,8 +10,9 @@
 --
 -- Returns nothing; error FENCED when the term is over.
 
-if redis.call('GET', KEYS[1]) ~= ARGV[1] then
-  return redis.error_reply('FENCED term ' .. ARGV[1] .. ' is over')
+local over = fenced(KEYS[1], ARGV[1])
+if over then
+  return over
 end
 if ARGV[2] == 'clear' then
   redis.call('DEL', KEYS[2])

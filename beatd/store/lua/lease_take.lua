@@ -19,7 +19,7 @@ for i = 1, #KEYS, 2 do
   else
     local last = tonumber(redis.call('GET', KEYS[i + 1]) or '0')
     if not last then
-      return redis.error_reply('CORRUPT key ' .. KEYS[i + 1] .. ' does not hold a number')
+      return corrupt(KEYS[i + 1])
     end
     local token = string.format('%.0f', math.max(last, tonumber(ARGV[(i + 1) / 2 + 2])) + 1)
     redis.call('SET', KEYS[i + 1], token)

@@ -10,8 +10,9 @@
 -- Returns {moved, how many outboxes were left as they are because somebody leads that shard after all};
 -- error FENCED when the term is over.
 
-if redis.call('GET', KEYS[1]) ~= ARGV[1] then
-  return redis.error_reply('FENCED term ' .. ARGV[1] .. ' is over')
+local over = fenced(KEYS[1], ARGV[1])
+if over then
+  return over
 end
 local moved, left = 0, 0
 for i = 3, #KEYS, 2 do

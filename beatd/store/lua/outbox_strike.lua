@@ -15,8 +15,9 @@
 -- answer lost, or more was taken over from another shard meanwhile. Error FENCED, and nothing struck off, when the term
 -- is over: the new leader then sends them once more, under the same ids.
 
-if redis.call('GET', KEYS[1]) ~= ARGV[1] then
-  return redis.error_reply('FENCED term ' .. ARGV[1] .. ' is over')
+local over = fenced(KEYS[1], ARGV[1])
+if over then
+  return over
 end
 local newest_first, oldest_first = redis.call('LRANGE', KEYS[2], -tonumber(ARGV[2]), -1), {}
 for i = #newest_first, 1, -1 do
@@ -25,7 +26,7 @@ end
 if redis.sha1hex(table.concat(oldest_first)) == ARGV[3] then
   redis.call('LTRIM', KEYS[2], 0, -(tonumber(ARGV[2]) + 1))
   if ARGV[6] then
-    letters_add(KEYS[3], KEYS[4], {unpack(ARGV, 6)}, tonumber(ARGV[4]), tonumber(ARGV[5]))
+    add_dead_letters(KEYS[3], KEYS[4], {unpack(ARGV, 6)}, tonumber(ARGV[4]), tonumber(ARGV[5]))
   end
 end
 return redis.call('LLEN', KEYS[2])

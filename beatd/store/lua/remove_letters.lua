@@ -7,6 +7,6 @@
 -- Returns how many were still there.
 local removed = 0
 for _, letter in ipairs(ARGV) do
-  removed = removed + letters_remove(KEYS[1], KEYS[2], letter)
+  removed = removed + remove_dead_letter(KEYS[1], KEYS[2], letter)
 end
 return removed

@@ -9,7 +9,7 @@
 local answers = {}
 for i = 1, #KEYS - 2 do
   local letter, message = ARGV[2 * i - 1], ARGV[2 * i]
-  answers[i] = letters_remove(KEYS[1], KEYS[2], letter)
+  answers[i] = remove_dead_letter(KEYS[1], KEYS[2], letter)
   if answers[i] == 1 then
     redis.call('LPUSH', KEYS[i + 2], message)
   end

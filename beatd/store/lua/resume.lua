@@ -11,16 +11,6 @@
 --
 -- Returns the numbers (from 0) of the names that were paused.
 
--- The next revision. The first has a moment, too: numbers begin anew when the store was flushed.
-local function next_revision()
-  local number = redis.call('HINCRBY', KEYS[2], 'number', 1)
-  if number == 1 then
-    local time = redis.call('TIME')
-    redis.call('HSET', KEYS[2], 'began', time[1] .. string.format('%06d', time[2]))
-  end
-  return number
-end
-
 local resumed = {}
 for i = 3, #ARGV do
   if redis.call('HDEL', KEYS[1], ARGV[i]) == 1 then
@@ -28,12 +18,11 @@ for i = 3, #ARGV do
     if fingerprint and string.sub(fingerprint, 1, 4) ~= 'off ' then
       redis.call('HSET', KEYS[4], ARGV[i], first_seen .. ' off ' .. fingerprint)
     end
-    redis.call('ZADD', KEYS[3], next_revision(), ARGV[i])
+    redis.call('ZADD', KEYS[3], next_revision(KEYS[2]), ARGV[i])
     resumed[#resumed + 1] = i - 3
   end
 end
 if #resumed > 0 then
-  redis.call('ZREMRANGEBYRANK', KEYS[3], 0, -ARGV[2] - 1)
-  redis.call('PUBLISH', ARGV[1], 'changed')
+  announce_changes(KEYS[3], ARGV[2], ARGV[1])
 end
 return resumed

@@ -8,8 +8,7 @@
 --
 -- Returns {now (ms), {daemon id, value, …}, {lease or '', ms left, …}}, all of one instant by the store's own clock.
 
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local now = now_by_server()
 if ARGV[1] ~= '' then
   redis.call('HSET', KEYS[1], ARGV[1], string.format('%.0f %s', now, ARGV[2]))
   local all = redis.call('HGETALL', KEYS[1])

@@ -15,7 +15,7 @@
 local number, began = unpack(redis.call('HMGET', KEYS[3], 'number', 'began'))
 number, began = tonumber(number or '0'), began or ''
 if not number then
-  return redis.error_reply('CORRUPT key ' .. KEYS[3] .. ' does not hold a number')
+  return corrupt(KEYS[3])
 end
 local found = {number, began, redis.call('HLEN', KEYS[1]), redis.call('HLEN', KEYS[2])}
 local behind = number - tonumber(ARGV[1])

@@ -10,8 +10,9 @@
 --
 -- Returns nothing; error FENCED when the term is over.
 
-if redis.call('GET', KEYS[1]) ~= ARGV[1] then
-  return redis.error_reply('FENCED term ' .. ARGV[1] .. ' is over')
+local over = fenced(KEYS[1], ARGV[1])
+if over then
+  return over
 end
 for i = 3, #ARGV, 2 do
   local name, change = ARGV[i], ARGV[i + 1]
