@@ -17,8 +17,8 @@ local function to_number(text)
   return text and #text <= 15 and string.find(text, '^%d+$') and tonumber(text) or nil
 end
 
--- Counter of claimed runs and begun entries. `confirmed` is the count that the caller was last told: a smaller one means
--- that the server lost writes that it had confirmed. Returns the count, or nil and the error CORRUPT or ROLLBACK.
+-- Counter of claimed runs and begun entries. `confirmed` is the count that the caller was last told: a smaller one
+-- means that the server lost writes that it had confirmed. Returns the count, or nil and the error CORRUPT or ROLLBACK.
 local function claims_count(key, confirmed)
   local count = tonumber(redis.call('GET', key) or '0')
   if not count then

@@ -80,10 +80,10 @@ end
 -- Example 1: every 10 s. The clock jumped from 1000 to 5000; pass_over.lua noted the gap "1000 4990", and the run of
 -- 4990 was claimed. The clock is set right. At 1010 last due is 4990, the open gap is (1000, 4990), and the entry goes
 -- on after 1000: the run of 1010 is claimed out of the gap, which becomes "1010 4990". The run of 4990 is not repeated.
--- Example 2: as 1, and the entry was changed meanwhile. The gap is split into "1000 1011" and "1010 4990", and the entry
--- goes on after 1010.
--- Example 3: the entry was first seen while the clock was at 5000, so first seen and last due are 5000. The clock is set
--- right; now is 1000. There is no gap, so "0 5001" is noted: before 5000 nothing was claimed. It is split into "0 1001"
+-- Example 2: as 1, and the entry was changed meanwhile. The gap is split into "1000 1011" and "1010 4990", and the
+-- entry goes on after 1010.
+-- Example 3: the entry was first seen while the clock was at 5000, so first seen and last due are 5000. The clock is
+-- set right; now is 1000. There is no gap, so "0 5001" is noted: before 5000 nothing was claimed. It is split into "0 1001"
 -- and "1000 5001", and the entry goes on after 1000.
 local function resume_point_behind(name, gaps, last_due, first_seen, began)
   local open = open_gap(gaps)

@@ -14,16 +14,16 @@
 -- ARGV[4…] seven for each run:
 --          entry name
 --          due (ms)
---          key of the list to push to; empty: nothing is sent. Lists are not in KEYS: a server refuses a call as a whole
---          when its user may not use one of those
+--          key of the list to push to; empty: nothing is sent. Lists are not in KEYS: a server refuses a call as a
+--          whole when its user may not use one of those
 --          message
 --          value for KEYS[4]; empty: the entry allows overlaps
 --          cell of history; empty: none
 --          word under which the run is counted in KEYS[7]; empty: none
 --
 -- Returns {KEYS[6], left out, refused, refused, …}. "Left out": numbers (from 0) of runs that had been claimed before:
--- their due is not after last due, and in no gap. "Refused": a reason, the key that it is about, and the numbers of runs
--- for which nothing was written: their queue is no list or may not be written to, or a field of their entry cannot be
+-- their due is not after last due, and in no gap. "Refused": a reason, the key that it is about, and the numbers of
+-- runs for which nothing was written: their queue is no list or may not be written to, or a field of their entry cannot be
 -- read. If one run of an entry is refused, all of its runs in this call are.
 -- Errors, after which nothing is claimed:
 --   FENCED    the term is over

@@ -1,19 +1,19 @@
--- Strike off the oldest messages of the outbox: the broker has them, or never will.
+-- Remove the oldest messages from the outbox: the broker has them, or never will.
 --
 -- KEYS[1]  lease         string  "<daemon id>:<token>"
 -- KEYS[2]  outbox        list    envelopes, the oldest last
--- KEYS[3]  dead letters  list    JSON, the newest first; capped
+-- KEYS[3]  dead letters  list    JSON, the newest first; bounded
 -- KEYS[4]  size          string  bytes of all dead letters
--- ARGV[1]  the value that the lease must have
--- ARGV[2]  how many
--- ARGV[3]  the SHA-1 of these messages, one after the other, the oldest first
--- ARGV[4]  how many dead letters to keep
--- ARGV[5]  how many bytes of them to keep
--- ARGV[6…] dead letters: those of the struck-off messages that nobody takes
+-- ARGV[1]  value that the lease must have
+-- ARGV[2]  number of messages
+-- ARGV[3]  SHA-1 of these messages, one after the other, the oldest first
+-- ARGV[4]  number of dead letters to keep
+-- ARGV[5]  bytes of dead letters to keep
+-- ARGV[6…] dead letters: removed messages that no broker takes
 --
--- Returns how many are left. Nothing is struck off when the oldest are others by now: the call was made before, and its
--- answer lost, or more was taken over from another shard meanwhile. Error FENCED, and nothing struck off, when the term
--- is over: the new leader then sends them once more, under the same ids.
+-- Returns the number of messages left. Nothing is removed when the oldest are others by now: the call was made before,
+-- and its answer lost, or more was taken over from another shard meanwhile. Error FENCED, and nothing removed, when the
+-- term is over: the new leader then sends them once more, under the same ids.
 
 local over = fenced(KEYS[1], ARGV[1])
 if over then

@@ -1,9 +1,9 @@
 -- Record gaps: stretches of time whose runs were missed, and left out by catch-up.
 --
 -- KEYS[1]  lease     string  "<daemon id>:<token>"
--- KEYS[2]  gaps      hash    entry name -> "<after> <before> <after> <before> …" (ms): the runs that are due between the
---                            two, and with neither of them, have not been claimed. One after 0, which comes first, is
---                            the time before the entry was first seen: adopt.lua cuts off from it what may be claimed
+-- KEYS[2]  gaps      hash    entry name -> "<after> <before> <after> <before> …" (ms): the runs that are due between
+--                            the two, and with neither of them, have not been claimed. One after 0, which comes first,
+--                            is the time before the entry was first seen: adopt.lua takes from it what may be claimed
 -- KEYS[3]  history   string  an entry's cells are in the key of this name and its own, see claim.lua
 -- ARGV[1]  value that the lease must have
 -- ARGV[2]  how long gaps are kept after the last one was added (ms)

@@ -1,11 +1,11 @@
--- Pause entries. One that is paused already keeps what was noted then.
+-- Pause entries. One that is paused already keeps its note.
 --
 -- KEYS[1]  paused    hash    entry name -> {"since", "by", "reason"}, JSON
 -- KEYS[2]  revision  hash    number: of changes so far; began: when the first was made (µs)
 -- KEYS[3]  changes   zset    entry name -> revision of its last change, the latest ones
--- ARGV[1]  the channel on which daemons listen
--- ARGV[2]  how many changes are kept
--- ARGV[3]  what is noted, JSON
+-- ARGV[1]  notification channel of daemons
+-- ARGV[2]  number of changes to keep
+-- ARGV[3]  note, JSON
 -- ARGV[4…] entry names
 --
 -- Returns the numbers (from 0) of the names that were not paused before.

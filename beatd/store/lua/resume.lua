@@ -1,12 +1,12 @@
--- Resume paused entries. Each goes on from now, also when no leader has noticed that it was paused: the past of an entry
--- that was not in force is never caught up, and the leader sees by its fingerprint that it was not.
+-- Resume paused entries. Each goes on from now, also when no leader has noticed that it was paused: the past of an
+-- entry that was not in force is never caught up, and the leader sees by its fingerprint that it was not.
 --
 -- KEYS[1]  paused    hash    entry name -> {"since", "by", "reason"}, JSON
 -- KEYS[2]  revision  hash    number: of changes so far; began: when the first was made (µs)
 -- KEYS[3]  changes   zset    entry name -> revision of its last change, the latest ones
 -- KEYS[4]  known     hash    entry name -> "<first seen ms> <fingerprint>", "off " before it: not in force
--- ARGV[1]  the channel on which daemons listen
--- ARGV[2]  how many changes are kept
+-- ARGV[1]  notification channel of daemons
+-- ARGV[2]  number of changes to keep
 -- ARGV[3…] entry names
 --
 -- Returns the numbers (from 0) of the names that were paused.

@@ -1,14 +1,14 @@
--- Put an entry into the store, or another in its place.
+-- Store a runtime entry, or replace it, and notify the daemons.
 --
 -- KEYS[1]  schedules  hash    entry name -> its table, JSON
 -- KEYS[2]  revision   hash    number: of changes so far; began: when the first was made (µs)
 -- KEYS[3]  changes    zset    entry name -> revision of its last change, the latest ones
--- ARGV[1]  the channel on which daemons listen
--- ARGV[2]  how many changes are kept
+-- ARGV[1]  notification channel of daemons
+-- ARGV[2]  number of changes to keep
 -- ARGV[3]  entry name
 -- ARGV[4]  its table, JSON
 --
--- Returns 0 when it was there like that (nothing is written), 1 when it was there with another table, 2 when it is new.
+-- Returns 0 when it was stored like that (nothing is written), 1 when it replaced another table, 2 when it is new.
 
 local before = redis.call('HGET', KEYS[1], ARGV[3])
 if before == ARGV[4] then
