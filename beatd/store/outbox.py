@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from hashlib import sha1
-from typing import Any, NamedTuple
+from typing import Any
 
 import redis
 
@@ -18,15 +18,6 @@ from beatd.store.script import Script
 
 INHERIT_AT_ONCE = 10_000
 """Messages moved in one call from the outboxes of former shards: keeps the store busy for some milliseconds."""
-
-
-class DeadLetter(NamedTuple):
-    """An envelope that nobody will ever take, since when (ISO 8601), why, and the queue or routing key it was for."""
-
-    raw: bytes
-    at: str
-    reason: str
-    queue: str = ""
 
 
 class Outbox:
@@ -61,8 +52,9 @@ class Outbox:
             newest_first: list[Any] = self._client.lrange(self.key, -count, -1)
         return newest_first[::-1]
 
-    def strike(self, envelopes: Sequence[bytes], letters: Sequence[DeadLetter] = (), *, lease_value: str) -> int:
-        """Take ``envelopes`` out, which :meth:`oldest` returned; keep ``letters`` among the dead letters.
+    def strike(self, envelopes: Sequence[bytes], letters: Sequence[bytes] = (), *, lease_value: str) -> int:
+        """Remove ``envelopes``, which :meth:`oldest` returned; add ``letters`` to the dead letters, see
+        :func:`beatd.store.dead_letters.encode`.
 
         Returns how many messages are left. Nothing happens if the oldest are others by now, so that a request which the
         network delayed cannot take out what came after.
@@ -70,8 +62,4 @@ class Outbox:
         keys = [self._lease, self.key, *self._dead_letters]
         digest = sha1(b"".join(envelopes), usedforsecurity=False).hexdigest()
         first = [lease_value, len(envelopes), digest, *dead_letters.BOUNDS]
-        return int(self._strike(keys, [*first, *map(_written, letters)]))
-
-
-def _written(letter: DeadLetter) -> bytes:
-    return dead_letters.written(letter.raw, reason=letter.reason, queue=letter.queue, at=letter.at)
+        return int(self._strike(keys, [*first, *letters]))

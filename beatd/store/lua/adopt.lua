@@ -83,8 +83,8 @@ end
 -- Example 2: as 1, and the entry was changed meanwhile. The gap is split into "1000 1011" and "1010 4990", and the
 -- entry goes on after 1010.
 -- Example 3: the entry was first seen while the clock was at 5000, so first seen and last due are 5000. The clock is
--- set right; now is 1000. There is no gap, so "0 5001" is noted: before 5000 nothing was claimed. It is split into "0 1001"
--- and "1000 5001", and the entry goes on after 1000.
+-- set right; now is 1000. There is no gap, so "0 5001" is noted: before 5000 nothing was claimed. It is split into
+-- "0 1001" and "1000 5001", and the entry goes on after 1000.
 local function resume_point_behind(name, gaps, last_due, first_seen, began)
   local open = open_gap(gaps)
   local is_later = not open or tonumber(gaps[open]) >= tonumber(first_seen)

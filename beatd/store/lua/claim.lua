@@ -23,8 +23,8 @@
 --
 -- Returns {KEYS[6], left out, refused, refused, …}. "Left out": numbers (from 0) of runs that had been claimed before:
 -- their due is not after last due, and in no gap. "Refused": a reason, the key that it is about, and the numbers of
--- runs for which nothing was written: their queue is no list or may not be written to, or a field of their entry cannot be
--- read. If one run of an entry is refused, all of its runs in this call are.
+-- runs for which nothing was written: their queue is no list or may not be written to, or a field of their entry cannot
+-- be read. If one run of an entry is refused, all of its runs in this call are.
 -- Errors, after which nothing is claimed:
 --   FENCED    the term is over
 --   ROLLBACK  the server lost writes that it had confirmed: the last ones, or all
