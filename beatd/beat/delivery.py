@@ -21,7 +21,8 @@ from beatd.clock import Clock
 from beatd.exceptions import MessageError, StoreRefused
 from beatd.message.protocol import TaskMessage, open_envelope
 from beatd.model import Run
-from beatd.store.outbox import DeadLetter, Outbox
+from beatd.store import dead_letters
+from beatd.store.outbox import Outbox, Undeliverable
 from beatd.timestamps import iso_ms, to_ms
 
 FLUSH_AT_MOST = 10.0
@@ -116,7 +117,7 @@ class OutboxDelivery:
         self._inherited_in = 0  # the token of the term in which the outboxes of former shards were taken over
         self._claimed: dict[str, Run] = {}
         """Runs of our own that are in the outbox, by id."""
-        self._handed_over: tuple[list[bytes], list[DeadLetter]] = [], []
+        self._handed_over: tuple[list[bytes], list[Undeliverable]] = [], []
         """What the broker has got of the outbox, and what it will never get, that is not struck off yet."""
 
     def list_key(self, address: Address, priority: int | None) -> str:  # noqa: ARG002 - the envelope knows them
@@ -152,29 +153,30 @@ class OutboxDelivery:
     def _hand_over(self, envelopes: list[bytes], term: Term, report: DispatchLog) -> int:
         """Publish and strike off; returns how many are left. What was published and could not be struck off, because
         the store was away, is not published again."""
-        known, letters = self._handed_over
+        known, dead = self._handed_over
         if not known or envelopes[: len(known)] != known:
-            letters = self._publish(envelopes, report)
+            dead = self._publish(envelopes, report)
             known = envelopes
-            self._handed_over = known, letters
-        left = self._outbox.strike(known, letters, lease_value=term.lease_value)
+            self._handed_over = known, dead
+        left = self._outbox.strike(known, dead, lease_value=term.lease_value)
         self._handed_over = [], []
         return left
 
     def depth(self, queue: str) -> int:
         return self._publisher.depth(queue)
 
-    def _publish(self, envelopes: Sequence[bytes], report: DispatchLog) -> list[DeadLetter]:
-        """Hand envelopes to the broker; returns those that nobody will ever take."""
+    def _publish(self, envelopes: Sequence[bytes], report: DispatchLog) -> list[Undeliverable]:
+        """Hand envelopes to the broker; returns those that it will never take."""
         now_ms = self._clock.now_ms()
-        letters: list[DeadLetter] = []
+        dead: list[Undeliverable] = []
         outgoing: list[tuple[bytes, OutgoingMessage]] = []
         for raw in envelopes:
             try:
                 parcel = _parcel(raw, now_ms)
             except MessageError as error:
                 report.corrupt(error)
-                letters.append(DeadLetter(raw, iso_ms(now_ms), str(error)))
+                letter = dead_letters.encode(raw, reason=str(error), queue="", at=iso_ms(now_ms))
+                dead.append(Undeliverable(letter, str(error)))
                 continue
             if parcel is None:
                 report.expired_in_outbox(open_envelope(raw))
@@ -184,10 +186,11 @@ class OutboxDelivery:
         for number, reason in refused:
             raw, parcel = outgoing[number]
             report.refused(parcel, reason)
-            letters.append(DeadLetter(raw, iso_ms(now_ms), reason, parcel.to.key, parcel.message.headers))
+            letter = dead_letters.encode(raw, reason=reason, queue=parcel.to.key, at=iso_ms(now_ms))
+            dead.append(Undeliverable(letter, reason, parcel.message.headers))
         kept_back = {number for number, _ in refused}
         self._say([parcel.message.id for n, (_, parcel) in enumerate(outgoing) if n not in kept_back], report)
-        return letters
+        return dead
 
     def _say(self, ids: Sequence[str], report: DispatchLog) -> None:
         now_ms = self._clock.now_ms()

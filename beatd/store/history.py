@@ -34,9 +34,6 @@ from beatd.timestamps import to_ms
 CELL = 20
 """Bytes."""
 
-NONE = bytes(CELL)
-"""No record."""
-
 LATE_MS = 1_000
 """A run that leaves so much later than it should is counted as late."""
 
@@ -87,19 +84,29 @@ class Record(NamedTuple):
         return self.run_id is not None
 
 
+class CountedCell(NamedTuple):
+    """A run's cell of history, and the word under which the tally counts it; empty: no cell, not counted."""
+
+    cell: bytes = b""
+    word: str = ""
+
+
+NO_CELL = CountedCell()
+
+
 class Cells:
-    """Writes cells; the last one is remembered, since the runs of a herd have theirs in common."""
+    """Cache of the last cell: the runs of a herd have theirs in common."""
 
     def __init__(self) -> None:
-        self._made: tuple[int, ...] = ()
-        self._cell = b""
+        self._instants: tuple[int, ...] = ()
+        self._cell = NO_CELL
 
-    def sent(self, due_ms: int, fire_ms: int, now_ms: int) -> bytes:
-        """The record of a run that leaves now, and with it the word under which it is counted besides."""
-        made = (due_ms, fire_ms, now_ms)
-        if made != self._made:
-            self._made, late = made, b"late" if now_ms - fire_ms >= LATE_MS else b""
-            self._cell = run_cell(SENT, due_ms, fire_ms, now_ms) + late
+    def sent(self, due_ms: int, fire_ms: int, now_ms: int) -> CountedCell:
+        """Cell of a run that leaves now."""
+        instants = (due_ms, fire_ms, now_ms)
+        if instants != self._instants:
+            word = "late" if now_ms - fire_ms >= LATE_MS else ""
+            self._instants, self._cell = instants, CountedCell(run_cell(SENT, due_ms, fire_ms, now_ms), word)
         return self._cell
 
 
@@ -109,9 +116,9 @@ def run_cell(kind: int, due_ms: int, fire_ms: int, now_ms: int) -> bytes:
     return _RUN.pack(kind, due_ms >> 32, due_ms & _MOST, jitter, late, 0, 0)
 
 
-def skipped(reason: str, due_ms: int, fire_ms: int, now_ms: int) -> bytes:
-    """The record of a run that is not sent, and with it the word under which it is counted."""
-    return run_cell(_FIRST_SKIP + REASONS.index(reason), due_ms, fire_ms, now_ms) + reason.encode()
+def skipped(reason: str, due_ms: int, fire_ms: int, now_ms: int) -> CountedCell:
+    """Cell of a run that is not sent."""
+    return CountedCell(run_cell(_FIRST_SKIP + REASONS.index(reason), due_ms, fire_ms, now_ms), reason)
 
 
 def by_hand(kind: int, due_ms: int, now_ms: int, own_id: str | None = None) -> bytes:

@@ -30,13 +30,12 @@ REASON_MAX = 300
 """How long the reason of a refusal is kept, and how many characters of it."""
 
 
-class DeadLetter(NamedTuple):
-    """An envelope that nobody will ever take, since when (ISO 8601), why, and the queue or routing key it was for."""
+class Undeliverable(NamedTuple):
+    """A message of the outbox that nobody will ever take: its dead letter (see
+    :func:`beatd.store.dead_letters.encode`), and the reason."""
 
-    raw: bytes
-    at: str
+    letter: bytes
     reason: str
-    queue: str = ""
     headers: Mapping[str, Any] = MappingProxyType({})
     """The headers of a message that the broker refused: of a scheduler's run, the history shows that it was."""
 
@@ -70,7 +69,7 @@ class Outbox:
         self._dead_letters = [shared.dead_letters, shared.dead_letters_size]
         self.key = keys.shard(shard).outbox
         """The list that claims push to."""
-        self._strike = Script(client, "outbox_strike", prelude=dead_letters.PRELUDE)
+        self._strike = Script(client, "outbox_strike")
         self._inherit = Script(client, "outbox_inherit")
         self._note_ends = Script(client, "note_ends")
         self._keys = keys
@@ -92,31 +91,27 @@ class Outbox:
             newest_first: list[Any] = self._client.lrange(self.key, -count, -1)
         return newest_first[::-1]
 
-    def strike(self, envelopes: Sequence[bytes], letters: Sequence[DeadLetter] = (), *, lease_value: str) -> int:
-        """Take ``envelopes`` out, which :meth:`oldest` returned; keep ``letters`` among the dead letters.
+    def strike(self, envelopes: Sequence[bytes], dead: Sequence[Undeliverable] = (), *, lease_value: str) -> int:
+        """Remove ``envelopes``, which :meth:`oldest` returned; add those that are ``dead`` to the dead letters.
 
         Returns how many messages are left. Nothing happens if the oldest are others by now, so that a request which the
         network delayed cannot take out what came after.
         """
-        self._note_refused([letter for letter in letters if letter.headers])
+        self._note_refused([message for message in dead if message.headers])
         keys = [self._lease, self.key, *self._dead_letters]
         digest = sha1(b"".join(envelopes), usedforsecurity=False).hexdigest()
         first = [lease_value, len(envelopes), digest, *dead_letters.BOUNDS]
-        return int(self._strike(keys, [*first, *map(_written, letters)]))
+        return int(self._strike(keys, [*first, *(message.letter for message in dead)]))
 
-    def _note_refused(self, letters: Sequence[DeadLetter]) -> None:
+    def _note_refused(self, messages: Sequence[Undeliverable]) -> None:
         """Note in the histories of entries which runs the broker refused, and why. Before they leave the outbox: a run
         that is not in there any more was confirmed, or is noted as refused."""
         keys, args = list[str](), list[str | bytes | int]()
-        for letter in letters:
-            run_id, entry, due_at = (letter.headers.get(name) for name in ("id", "beatd-entry", "beatd-due-at"))
+        for message in messages:
+            run_id, entry, due_at = (message.headers.get(name) for name in ("id", "beatd-entry", "beatd-due-at"))
             if isinstance(run_id, str) and isinstance(entry, str):
                 keys += (self._keys.refused(run_id), self._keys.history(entry))
-                reason = redacted_text(letter.reason[: 2 * REASON_MAX])[:REASON_MAX]
+                reason = redacted_text(message.reason, at_most=REASON_MAX)
                 args += (reason, *history.end_arguments(entry, run_id, due_at, history.REFUSED, 0))
         if keys:
             self._note_ends(keys, [REFUSED_KEPT_MS, *args])
-
-
-def _written(letter: DeadLetter) -> bytes:
-    return dead_letters.written(letter.raw, reason=letter.reason, queue=letter.queue, at=letter.at)
