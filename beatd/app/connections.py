@@ -19,7 +19,7 @@ from beatd.app.result import AsyncResult
 from beatd.app.routing import Queues, Route
 from beatd.broker import Publisher, is_redis, place_of
 from beatd.clock import Clock
-from beatd.exceptions import StoreRefused
+from beatd.exceptions import WrongUrl
 from beatd.message.protocol import TaskMessage
 from beatd.states import READY_STATES
 from beatd.store.result_document import document
@@ -72,8 +72,8 @@ class Connections:
         if not url or url.startswith("disabled"):
             return NoResults()
         if not is_redis(url):
-            wrong = f"result_backend is {place_of(url)!r}, and results are kept in Redis only"
-            raise StoreRefused(f"{wrong}: redis://localhost:6379/1, for one")
+            reason = "results are kept in Redis only: expected a URL such as redis://localhost:6379/1"
+            raise WrongUrl(f"result_backend {place_of(url)}", reason)
         keep = self.conf.result_expires
         keep_s = int(keep.total_seconds() if hasattr(keep, "total_seconds") else keep or 0)
         return RedisResults(broker.redis_url(url), keep_s=keep_s)

@@ -32,6 +32,9 @@ TURN, TURNS = 5_000, 20
 PREPARE_MS, PREPARE_SPARE_MS, PREPARE_SLICE = 5_000, 50, 200
 """Messages of runs that come due between so many milliseconds from now are made ready, so many at once."""
 
+_PROBLEM_MAX = 2_000
+"""Characters of an error that are shown."""
+
 SLEEP_MAX = 1.0
 """Seconds; the loop turns at least this often, which feeds the watchdog and finds clock steps."""
 
@@ -147,7 +150,7 @@ class ShardLoop:
 
     def _note_problem(self, text: str) -> None:
         since = self._clock.monotonic() if self.problem is None else self.problem.since
-        self.problem = Problem(redacted_text(text), since)
+        self.problem = Problem(redacted_text(text, at_most=_PROBLEM_MAX), since)
 
     def step(self) -> float:
         """One turn of the beat; returns the seconds to sleep."""

@@ -29,6 +29,7 @@ from beatd.cli.multi_processes import LogFile, held
 from beatd.cli.processes import die_with_parent
 from beatd.exceptions import ConfigError, Fault
 from beatd.model import Settings
+from beatd.urls import check_broker
 from beatd.worker import builtin, task_logging
 from beatd.worker.bootstrap import POOLS, run_worker
 from beatd.worker.settings import COROUTINES, WorkerSettings, cpu_count, node_name
@@ -212,6 +213,7 @@ def _apply(app: App, options: dict[str, Any], settings: Settings | None, store_u
             app.conf.timezone = settings.timezone
         app.conf.task_default_queue = settings.broker.default_queue
     if options["broker"]:
+        check_broker(options["broker"])
         app.conf.broker_url = options["broker"]
     if options["result_backend"]:
         app.conf.result_backend = options["result_backend"]

@@ -317,7 +317,7 @@ def test_tasks_and_signatures_can_be_pickled():
 
 @pytest.mark.parametrize("url", ["rpc://", "db+sqlite:///results.db", "cache+memcached://127.0.0.1/"])
 def test_a_result_backend_of_another_kind_is_refused(url):
-    with pytest.raises(exceptions.StoreRefused, match="results are kept in Redis only"):
+    with pytest.raises(exceptions.WrongUrl, match="results are kept in Redis only"):
         App("x", backend=url, set_as_current=False).AsyncResult("1").ready()
 
 
