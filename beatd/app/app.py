@@ -1,32 +1,46 @@
-"""The app: a registry of tasks with a configuration, a way to the broker and a way to the results.
+"""App: a registry of tasks with a configuration, a publisher to the broker and a client of the result backend.
 
-It also collects the periodic tasks for the beat (``conf.beat_schedule``, ``add_periodic_task``) as plain data.
+Connections are opened on first use. Periodic tasks for the beat (``conf.beat_schedule``, ``add_periodic_task``) are
+collected as plain data.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from datetime import datetime
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, TypeVar, overload
+from typing import Any, Concatenate, Literal, ParamSpec, TypeVar, overload
+from zoneinfo import ZoneInfo
 
-from beatd.app import current, seams
+from beatd import broker
+from beatd.app import current
 from beatd.app.canvas.signature import Signature, as_signature
 from beatd.app.conf import Conf
-from beatd.app.connections import Connections, control_of
 from beatd.app.context import current as current_run
-from beatd.app.loader import Readiness, TaskRegistry, task_class, warn_of_another
+from beatd.app.control import Control
+from beatd.app.find_app import import_symbol
+from beatd.app.group_result import GroupResult, ResultSet
+from beatd.app.loader import Loader, TaskRegistry, task_class, warn_of_another
 from beatd.app.message_options import check_options, message_for, new_id, utc_now
+from beatd.app.publishing import Outgoing, Sent, SentEvents
 from beatd.app.result import AsyncResult
 from beatd.app.retry import add_autoretry
-from beatd.app.routing import import_symbol, route_for
+from beatd.app.routing import Queues, Route, route_for
 from beatd.app.task import Task as BaseTask
+from beatd.app.trace import run_eagerly
+from beatd.broker import Publisher, is_redis, place_of
 from beatd.clock import Clock, SystemClock
-from beatd.config.environment import django_settings
-from beatd.exceptions import MessageError
+from beatd.exceptions import MessageError, StoreRefused
+from beatd.message.protocol import TaskMessage
+from beatd.states import READY_STATES
+from beatd.store.result_document import document
+from beatd.store.results import NoResults, RedisResults, Results, Stored
 
-if TYPE_CHECKING:
-    from beatd.app.control import Control
-
+FIXUPS = ("beatd.contrib.django:install",)
+"""Framework integrations. Each is called with every new app, and does nothing where its framework is not in use."""
+WORKER_MAIN = "beatd.cli.worker:run_for_app"
+"""Entry point of :meth:`App.worker_main`. The command line imports the app, so it is imported by name."""
 
 Registration = dict[str, Any]
 """``task``, ``schedule``, ``args``, ``kwargs``, ``options``; from ``beat_schedule`` also what else an entry has."""
@@ -66,12 +80,13 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-class App(Readiness, Connections):
+class App(Loader):
     """An application. ``main`` names tasks that are defined in the script that is being run.
 
     ``broker`` and ``backend`` are URLs; further keywords are settings (``timezone="Asia/Baku"``). ``task_cls`` is the
-    base class of its tasks, or ``"module:Class"``. Where ``DJANGO_SETTINGS_MODULE`` is set, the app is at home in
-    Django, see :mod:`beatd.contrib.django`. Making an app connects nowhere.
+    base class of its tasks, or ``"module:Class"``. Where ``DJANGO_SETTINGS_MODULE`` is set, the app integrates with
+    Django, see :mod:`beatd.contrib.django`. The constructor opens no connection. Tests hand in ``publisher``,
+    ``results`` and ``clock``.
     """
 
     def __init__(
@@ -86,6 +101,8 @@ class App(Readiness, Connections):
         set_as_current: bool = True,
         task_cls: Any = None,
         clock: Clock | None = None,
+        publisher: Publisher | None = None,
+        results: Results | None = None,
         **conf: Any,
     ) -> None:
         given = {"broker_url": broker, "result_backend": backend, "include": tuple(include)}
@@ -96,13 +113,15 @@ class App(Readiness, Connections):
         self.oid = new_id()
         self.task_cls = task_cls
         self._periodic: dict[str, Registration] = {}
+        self._handed_in = {k: part for k, part in (("publisher", publisher), ("results", results)) if part is not None}
+        self.__dict__.update(self._handed_in)
         super().__init__()
         if config_source is not None:
             self.config_from_object(config_source, namespace=namespace)
         if set_as_current:
             current.set_current_app(self)
-        if django_settings():
-            seams.provided("django")(self)
+        for fixup in FIXUPS:
+            import_symbol(fixup)(self)
 
     # -- tasks --------------------------------------------------------------------------------------------------------
 
@@ -226,16 +245,108 @@ class App(Readiness, Connections):
             return as_signature(task, self)
         return Signature(task, args, kwargs, app=self, **options)
 
+    def run_eagerly(self, task: Any, args: Iterable[Any], kwargs: Mapping[str, Any], **options: Any) -> Any:
+        """Run ``task`` in this process; see :func:`beatd.app.trace.run_eagerly`."""
+        return run_eagerly(task, tuple(args), dict(kwargs), **options)
+
     @cached_property
     def control(self) -> Control:
         """Remote control of the workers: ``app.control.revoke(id)``, ``app.control.inspect().active()``."""
-        return control_of(self)
+        return Control(self)
 
     def worker_main(self, argv: list[str] | None = None) -> None:
         """Run a worker for this app. ``argv`` is as on the command line, with or without the word ``worker``."""
-        seams.provided("worker_main")(self, list(argv or ()))
+        import_symbol(WORKER_MAIN)(self, list(argv or ()))
 
     start = worker_main
+
+    # -- connections --------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def publisher(self) -> Publisher:
+        """The way to the broker; connects on first use."""
+        url = self.conf.broker_url
+        urls = url if isinstance(url, str) else ";".join(url)
+        return broker.open(urls.split(";")[0] if is_redis(urls) else urls, arguments=Queues(self.conf).arguments)
+
+    @cached_property
+    def outgoing(self) -> Outgoing:
+        """What messages go through on their way to the publisher."""
+        return Outgoing(lambda: self.publisher, self._tell_monitors)
+
+    @cached_property
+    def sent_events(self) -> SentEvents:
+        """Tells monitors what this app sends."""
+        return SentEvents(self.conf, self.clock)
+
+    def _tell_monitors(self, sent: Sequence[Sent]) -> None:
+        if sent and self.conf.task_send_sent_event:
+            self.sent_events.tell(sent)
+
+    def publish(self, message: TaskMessage, route: Route, compression: str | None = None) -> None:
+        """Hand a finished message to the broker; raises :class:`~beatd.exceptions.BrokerError`."""
+        self.outgoing.send(message, route, compression)
+
+    def publishing_together(self) -> AbstractContextManager[None]:
+        """Messages that are sent in the block leave together at its end; none does if the block raises."""
+        return self.outgoing.together()
+
+    @cached_property
+    def results(self) -> Results:
+        """The way to the results. Without a ``result_backend`` nothing is stored, and asking is an error."""
+        url = self.conf.result_backend
+        if not url or url.startswith("disabled"):
+            return NoResults()
+        if not is_redis(url):
+            wrong = f"result_backend is {place_of(url)!r}, and results are kept in Redis only"
+            raise StoreRefused(f"{wrong}: redis://localhost:6379/1, for one")
+        keep = self.conf.result_expires
+        keep_s = int(keep.total_seconds() if hasattr(keep, "total_seconds") else keep or 0)
+        return RedisResults(broker.redis_url(url), keep_s=keep_s)
+
+    @property
+    def backend(self) -> Results:
+        """Celery's name for :attr:`results`."""
+        return self.results
+
+    def AsyncResult(self, id: str, **options: Any) -> AsyncResult[Any]:  # noqa: A002, N802 - Celery's names
+        """The handle of the task with that id."""
+        return AsyncResult(id, **{"app": self, **options})
+
+    @cached_property
+    def GroupResult(self) -> type[GroupResult]:  # noqa: N802 - Celery's name
+        """Handles of several tasks under one id: ``app.GroupResult(id, results)``, ``app.GroupResult.restore(id)``."""
+        return type("GroupResult", (GroupResult,), {"of": self})
+
+    def ResultSet(self, results: Any = None, **options: Any) -> ResultSet:  # noqa: N802 - Celery's name
+        """The handles of several tasks, asked as one."""
+        return ResultSet(results, **{"app": self, **options})
+
+    def store_state(self, task_id: str, state: str, result: Any) -> None:
+        """Store a task's state; see :meth:`beatd.Task.update_state`."""
+        done = self.now().isoformat() if state in READY_STATES else None
+        self.results.store([Stored(task_id, document(task_id, state, result, date_done=done))])
+
+    @property
+    def current_task(self) -> Any:
+        """The task of this app that runs in this thread or coroutine, None outside of one."""
+        running = current_run()
+        return running.task if running is not None and running.task.app is self else None
+
+    @property
+    def timezone(self) -> str:
+        """The zone of naive times, by IANA name."""
+        return str(self.conf.timezone or "UTC")
+
+    def now(self) -> datetime:
+        """The time in :attr:`timezone`."""
+        return utc_now(self.clock.now_ms()).astimezone(ZoneInfo(self.timezone))
+
+    def close(self) -> None:
+        """Close all connections; the next use opens them again. Parts that were handed in stay as they are."""
+        for name in {"publisher", "results", "sent_events"} - self._handed_in.keys():
+            if (part := self.__dict__.pop(name, None)) is not None:
+                part.close()
 
     def set_current(self) -> None:
         """Make it the one that shared tasks belong to."""

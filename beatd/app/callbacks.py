@@ -8,8 +8,9 @@ from __future__ import annotations
 import inspect
 import logging
 from collections.abc import Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
+from beatd.app.base import AppBase
 from beatd.app.canvas.signature import as_signature, listed
 from beatd.app.context import Context
 from beatd.message import json_codec
@@ -17,9 +18,6 @@ from beatd.states import FAILURE
 from beatd.store.groups import Part
 from beatd.store.result_document import document, exception_payload
 from beatd.store.results import Stored
-
-if TYPE_CHECKING:
-    from beatd.app.app import App
 
 log = logging.getLogger("beatd.app.aftermath")
 
@@ -31,7 +29,7 @@ class FollowUp(NamedTuple):
     parts: list[Part]
 
 
-def send_followers(app: App, context: Context, value: Any) -> None:
+def send_followers(app: AppBase, context: Context, value: Any) -> None:
     """Send the callbacks of a task that returned ``value``, and the next step of its chain.
 
     Raises what sending raises; repeating it sends some of them again, under the same ids where they have any.
@@ -46,7 +44,7 @@ def send_followers(app: App, context: Context, value: Any) -> None:
         as_signature(following, app).apply_async((value,), **origin)
 
 
-def call_errbacks(app: App, context: Context, error: BaseException, traceback: str | None) -> None:
+def call_errbacks(app: AppBase, context: Context, error: BaseException, traceback: str | None) -> None:
     """Tell the errbacks of a task that failed. What goes wrong with one is logged.
 
     As in Celery: a task of this app that takes more than one argument, and is not bound, is called here and now with
@@ -71,7 +69,7 @@ def call_errbacks(app: App, context: Context, error: BaseException, traceback: s
             )
 
 
-def _wants_details(app: App, call: Any) -> bool:
+def _wants_details(app: AppBase, call: Any) -> bool:
     task = app.tasks.get(call.task)
     if task is None or task.is_bound:
         return False
@@ -91,14 +89,14 @@ def ended(context: Context, state: str, result: Any) -> list[Part]:
     return [_part(str(context.id), context.group, context.group_index, state, result, context.chord, context.root_id)]
 
 
-def failed(app: App, context: Context, error: BaseException, traceback: str | None = None) -> FollowUp:
+def failed(app: AppBase, context: Context, error: BaseException, traceback: str | None = None) -> FollowUp:
     """Call the errbacks of a task that failed; what is left of its chain fails with it."""
     payload = exception_payload(error)
     call_errbacks(app, context, error, traceback)
     return never_run(app, context.chain or (), payload, traceback)
 
 
-def never_run(app: App, calls: Iterable[Any], payload: Mapping[str, Any], traceback: str | None = None) -> FollowUp:
+def never_run(app: AppBase, calls: Iterable[Any], payload: Mapping[str, Any], traceback: str | None = None) -> FollowUp:
     """The results of calls that will not be made: nobody shall wait for them."""
     after = FollowUp([], [])
     done = app.now().isoformat()

@@ -10,18 +10,15 @@ import fnmatch
 import logging
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from beatd.app.base import AppBase
 from beatd.broker import bus
 from beatd.broker.bus import BusMessage, ControlClient, LamportClock, Names, command_body
 from beatd.exceptions import StoreError
 from beatd.store.keys import Keys
 from beatd.store.worker_state import RevokedStore
 from beatd.urls import is_redis, redis_url
-
-if TYPE_CHECKING:
-    from beatd.app.app import App
-
 
 Reply = dict[str, Any]
 """A node's name → its answer."""
@@ -154,7 +151,7 @@ _TERM = "SIGTERM"
 class Control:
     """Speaks to the workers of one app's broker, whoever's they are: beatd's and Celery's understand the same."""
 
-    def __init__(self, app: App) -> None:
+    def __init__(self, app: AppBase) -> None:
         self._app = app
         self._lamport = LamportClock()
 

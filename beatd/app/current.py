@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, TypeVar, overload
 
 from beatd.app.context import current
+from beatd.app.find_app import import_symbol
 
 if TYPE_CHECKING:
     from beatd.app.app import App
@@ -18,7 +19,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 _apps: list[App] = []
-_recipes: list[Callable[[App], Any]] = []
+_recipes: list[Callable[[Any], Any]] = []
 
 
 class CurrentApp:
@@ -29,9 +30,7 @@ class CurrentApp:
 
     def __call__(self) -> App:
         if not _apps:
-            from beatd.app.app import App  # noqa: PLC0415 - the app needs this module
-
-            App()
+            import_symbol("beatd.app.app:App")()  # by name: the app imports this module
         return _apps[-1]
 
     def __getattr__(self, name: str) -> Any:
@@ -68,30 +67,12 @@ current_app = CurrentApp()
 current_task = CurrentTask()
 
 
-def signature(task: Any, *args: Any, **options: Any) -> Any:
-    """A call that is not made yet, of a task or of its name: ``signature("tasks.add", args=(2, 2), countdown=10)``.
-
-    The dict that a signature is in JSON becomes one again.
-    """
-    app: App | None = options.pop("app", None)
-    return (app or current_app()).signature(task, *args, **options)
-
-
-def maybe_signature(call: Any, app: App | None = None, clone: bool = False) -> Any:
-    """:func:`signature` of a dict; None, and what is a signature already, are returned as they are."""
-    from beatd.app.canvas.signature import Signature  # noqa: PLC0415 - it needs this module
-
-    if call is None or (isinstance(call, Signature) and not clone):
-        return call
-    return signature(call, app=app)
-
-
 def set_current_app(app: App) -> None:
     """Make ``app`` the one that shared tasks belong to."""
     _apps[:] = [app]
 
 
-def recipes() -> list[Callable[[App], Any]]:
+def recipes() -> list[Callable[[Any], Any]]:
     """What makes each shared task in an app."""
     return _recipes
 

@@ -1,4 +1,4 @@
-"""Finding an app by the name that ``-A`` gives, and the task modules that it names."""
+"""Import apps and other objects by name: ``-A MODULE:ATTRIBUTE``, ``"module:attribute"`` in settings."""
 
 from __future__ import annotations
 
@@ -9,10 +9,19 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from beatd.app.app import App
+from beatd.app.base import AppBase
 from beatd.exceptions import ConfigError, Fault
+
+if TYPE_CHECKING:
+    from beatd.app.app import App
+
+
+def import_symbol(path: str) -> Any:
+    """Import the object that ``"module:attribute"`` or ``"module.attribute"`` names."""
+    module, _, name = path.replace(":", ".").rpartition(".")
+    return getattr(importlib.import_module(module), name)
 
 
 def find_app(name: str, *, where: str = "-A", directory: Path | None = None) -> App:
@@ -43,7 +52,7 @@ def locate(name: str, wanted: Callable[[Any], bool], *, where: str = "-A", direc
 
 
 def _is_app(found: Any) -> bool:
-    return isinstance(found, App)
+    return isinstance(found, AppBase)
 
 
 def import_module(name: str, *, where: str) -> ModuleType:

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
+from beatd.app.base import AppBase
 from beatd.app.current import current_app
 from beatd.app.result import AsyncResult, refuse_inside_a_task
 from beatd.clock import monotonic, sleep
 from beatd.exceptions import TimeoutError  # noqa: A004 - Celery's name, kept
-
-if TYPE_CHECKING:
-    from beatd.app.app import App
 
 _AT_ONCE = 500
 """Results read in one call."""
@@ -20,12 +18,12 @@ _AT_ONCE = 500
 class ResultSet:
     """The handles of several tasks, asked as one."""
 
-    def __init__(self, results: Iterable[Any] | None = None, app: App | None = None, **_: Any) -> None:
+    def __init__(self, results: Iterable[Any] | None = None, app: AppBase | None = None, **_: Any) -> None:
         self.results: list[Any] = list(results or ())
         self._app = app
 
     @property
-    def app(self) -> App:
+    def app(self) -> AppBase:
         return self._app or (self.results[0].app if self.results else current_app())
 
     def get(  # noqa: PLR0917 - Celery's signature
@@ -196,7 +194,7 @@ class GroupResult(ResultSet):
         id: str | None = None,  # noqa: A002 - Celery's name
         results: Iterable[Any] | None = None,
         parent: Any = None,
-        app: App | None = None,
+        app: AppBase | None = None,
         **_: Any,
     ) -> None:
         super().__init__(results, app or self.of)
@@ -220,7 +218,7 @@ class GroupResult(ResultSet):
         self.app.results.groups.delete(self.id)
 
     @classmethod
-    def restore(cls, id: str, app: App | None = None, **_: Any) -> Any:  # noqa: A002 - Celery's name
+    def restore(cls, id: str, app: AppBase | None = None, **_: Any) -> Any:  # noqa: A002 - Celery's name
         """The group that was saved under this id, None if there is none."""
         app = app or cls.of or current_app()
         kept = app.results.groups.restore(id)
@@ -242,7 +240,7 @@ class GroupResult(ResultSet):
         return f"<{type(self).__name__}: {self.id} [{', '.join(map(str, self.results))}]>"
 
 
-def result_from_tuple(value: Any, app: App | None = None) -> Any:
+def result_from_tuple(value: Any, app: AppBase | None = None) -> Any:
     """The handle that ``as_tuple`` describes: an ``AsyncResult``, or a ``GroupResult`` with all of its members."""
     if isinstance(value, AsyncResult | ResultSet):
         return value

@@ -11,10 +11,11 @@ import importlib
 import logging
 import threading
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any
 
 from beatd import signals
 from beatd.app import current
+from beatd.app.base import AppBase
 from beatd.app.canvas import chunks as chunked
 from beatd.app.canvas.signature import as_signature
 from beatd.app.conf import Conf
@@ -24,42 +25,41 @@ from beatd.config.environment import named_in
 from beatd.exceptions import NotRegistered
 from beatd.signals import Signal
 
-if TYPE_CHECKING:
-    from beatd.app.app import App
-
-
 PREFIX = "celery."
-"""All of their names begin like this."""
+"""Prefix of the built-in tasks' names."""
 
 
-def add(app: App) -> None:
-    """Add them to ``app``."""
+def add_builtin_tasks(app: AppBase) -> None:
+    """Register the tasks that compositions send, under Celery's names."""
 
-    @app.task(name="celery.accumulate", typing=False)
+    def task(name: str, **options: Any) -> Callable[[Callable[..., Any]], Any]:
+        return lambda fun: app.task_from(fun, {"name": f"{PREFIX}{name}", "typing": False, **options})
+
+    @task("accumulate")
     def accumulate(*args: Any, index: int | None = None) -> Any:
-        """The results of a group as one value; with ``index`` one of its arguments."""
+        """Return the results of a group as one value; with ``index`` one of its arguments."""
         return args if index is None else args[index]
 
-    @app.task(name="celery.map", typing=False)
+    @task("map")
     def xmap(task: Any, it: Any) -> list[Any]:
-        """``[task(item) for item in it]``."""
+        """Return ``[task(item) for item in it]``."""
         call = as_signature(task, app).type
         return [call(item) for item in it]
 
-    @app.task(name="celery.starmap", typing=False)
+    @task("starmap")
     def xstarmap(task: Any, it: Any) -> list[Any]:
-        """``[task(*item) for item in it]``."""
+        """Return ``[task(*item) for item in it]``."""
         call = as_signature(task, app).type
         return [call(*item) for item in it]
 
-    @app.task(name="celery.chunks", typing=False)
+    @task("chunks")
     def chunks(task: Any, it: Any, n: int) -> Any:
         """Send the chunks of :class:`beatd.app.canvas.chunks`; returns their group's id."""
         return chunked(as_signature(task, app), it, n, app=app).apply_async().id
 
-    @app.task(name="celery.backend_cleanup", ignore_result=True, typing=False)
+    @task("backend_cleanup", ignore_result=True)
     def backend_cleanup() -> None:
-        """Nothing: Redis forgets results by itself."""
+        """Do nothing: Redis expires results by itself."""
 
 
 log = logging.getLogger("beatd.app.making")
@@ -158,7 +158,7 @@ class TaskRegistry(dict[str, "Task[..., Any]"]):
         return list(dict.fromkeys([*same, *difflib.get_close_matches(name, self, 3)]))[:3]
 
 
-class Readiness:
+class Loader(AppBase):
     """The part of an app that reads settings and imports task modules, all of it when it is first needed."""
 
     conf: Conf
@@ -173,10 +173,6 @@ class Readiness:
         self._packages: list[tuple[Any, str]] = []
         self._finalized = False
         self._lock = threading.RLock()
-
-    @property
-    def _app(self) -> App:
-        return cast("App", self)
 
     def config_from_object(
         self, obj: Any, silent: bool = False, force: bool = False, namespace: str | None = None
@@ -245,8 +241,8 @@ class Readiness:
                 import_all((*self.conf.imports, *self.conf.include))
                 self._discover()
                 for make in list(current.recipes()):
-                    make(self._app)
-                add(self._app)
+                    make(self)
+                add_builtin_tasks(self)
                 for task in self.tasks.values():
                     self.configure(task)
                 self.on_after_finalize.send(sender=self)

@@ -9,17 +9,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
+from beatd.app.base import AppBase
 from beatd.app.context import current
 from beatd.app.current import current_app
 from beatd.exceptions import TaskRevokedError
 from beatd.states import EXCEPTION_STATES, FAILURE, PENDING, PROPAGATE_STATES, READY_STATES, REVOKED, SUCCESS
 from beatd.store.result_document import exception_from
-
-if TYPE_CHECKING:
-    from beatd.app.app import App
-
 
 _joining: ContextVar[bool] = ContextVar("beatd_joining_allowed", default=False)
 
@@ -53,7 +50,7 @@ class AsyncResult(Generic[R_co]):
         self,
         id: str,  # noqa: A002 - Celery's name
         *,
-        app: App | None = None,
+        app: AppBase | None = None,
         parent: Any = None,
         ignored: bool = False,
         **_: Any,
@@ -65,7 +62,7 @@ class AsyncResult(Generic[R_co]):
         self._final: dict[str, Any] | None = None
 
     @property
-    def app(self) -> App:
+    def app(self) -> AppBase:
         return self._app or current_app()
 
     @property
@@ -316,7 +313,7 @@ class EagerResult(AsyncResult[R_co]):
         state: str,
         traceback: str | None = None,
         name: str | None = None,
-        app: App | None = None,
+        app: AppBase | None = None,
     ) -> None:
         super().__init__(id, app=app)
         self._final = {"status": state, "result": ret_value, "traceback": traceback, "name": name}

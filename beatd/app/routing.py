@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
 import re
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
 
+from beatd.app.find_app import import_symbol
 from beatd.app.message_options import Options
 from beatd.exceptions import MessageError
 
@@ -116,12 +116,6 @@ def _asked(route: Any, task: str, args: Any, kwargs: Any, options: Any) -> Any:
             continue
         return route(task, *given, **more)
     raise MessageError(f"the router {route!r} does not take (name, args, kwargs, options, task=None)")
-
-
-def import_symbol(path: str) -> Any:
-    """What ``"module:attribute"`` or ``"module.attribute"`` names."""
-    module, _, name = path.replace(":", ".").rpartition(".")
-    return getattr(importlib.import_module(module), name)
 
 
 def _matches(pattern: Any, task: str) -> bool:

@@ -9,18 +9,17 @@ import inspect
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, ParamSpec, TypeVar
+from typing import Any, ClassVar, Generic, ParamSpec, TypeVar
 
+from beatd.app.base import AppBase
 from beatd.app.canvas import chain, chunks, group, xmap, xstarmap
 from beatd.app.canvas.signature import Signature, as_signature
 from beatd.app.context import Context, current, running
+from beatd.app.current import current_app
 from beatd.app.pydantic_support import plain
 from beatd.app.result import AsyncResult, EagerResult
 from beatd.app.retry import next_attempt, retry_task
 from beatd.exceptions import Ignore, MaxRetriesExceededError, Retry
-
-if TYPE_CHECKING:
-    from beatd.app.app import App
 
 
 class Hooks:
@@ -47,7 +46,7 @@ class Hooks:
         """What logs and monitors shall call a run of it, if that is not its name."""
 
     @classmethod
-    def on_bound(cls, app: App) -> None:
+    def on_bound(cls, app: Any) -> None:
         """Called when it becomes a task of ``app``."""
 
 
@@ -111,7 +110,7 @@ class Task(Hooks, Generic[P, R]):
     A base class of one's own may override ``__call__`` and the hooks, and set any of the options below.
     """
 
-    app: App
+    app: AppBase
     name: str = ""
     abstract: ClassVar[bool] = True
     is_bound: bool = False
@@ -195,7 +194,8 @@ class Task(Hooks, Generic[P, R]):
             return self.apply(args, kwargs, task_id=task_id, **options)
         own = {name: value for name in _SENT if (value := self.__dict__.get(name, getattr(self, name))) is not None}
         options = {**own, "ignore_result": bool(self.ignore_result), **options, "task_id": task_id, "shadow": shadow}
-        return self.app.send_task(self.name, args, kwargs, **options)
+        result: AsyncResult[R] = self.app.send_task(self.name, args, kwargs, **options)
+        return result
 
     def apply(
         self,
@@ -211,11 +211,9 @@ class Task(Hooks, Generic[P, R]):
 
         ``throw`` (default: ``task_eager_propagates``) raises what the task raises.
         """
-        from beatd.app.trace import run_eagerly  # noqa: PLC0415 - it runs tasks, so it needs this module
-
-        return run_eagerly(
-            self, tuple(args or ()), dict(kwargs or {}), task_id=task_id, throw=throw, retries=retries, options=options
-        )
+        how: dict[str, Any] = {"task_id": task_id, "throw": throw, "retries": retries, "options": options}
+        result: EagerResult[R] = self.app.run_eagerly(self, tuple(args or ()), dict(kwargs or {}), **how)
+        return result
 
     def signature(
         self, args: Iterable[Any] | None = None, kwargs: Mapping[str, Any] | None = None, **options: Any
@@ -352,6 +350,4 @@ class Task(Hooks, Generic[P, R]):
 
 def _task_named(name: str) -> Task[..., Any]:
     """Where a pickled task comes out: the current app's."""
-    from beatd.app.current import current_app  # noqa: PLC0415
-
     return current_app().tasks[name]

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from beatd.app.base import AppBase
 from beatd.app.canvas.signature import Signature, as_signature, kind, listed
-
-if TYPE_CHECKING:
-    from beatd.app.app import App
 
 _OF_THE_WHOLE = ("chord", "group_id", "group_index", "link", "link_error", "parent_id", "root_id", "task_id")
 """Options that are the chain's as a whole; the others go to its first task."""
@@ -21,7 +19,7 @@ class chain(Signature):  # noqa: N801 - Celery's name
     in the message in reverse order, so that each worker takes the last one off and sends it.
     """
 
-    def __init__(self, *tasks: Any, app: App | None = None, **options: Any) -> None:
+    def __init__(self, *tasks: Any, app: AppBase | None = None, **options: Any) -> None:
         several = len(tasks) == 1 and not isinstance(tasks[0], Mapping)
         steps: list[Signature] = []
         for task in tasks[0] if several else tasks:
@@ -37,7 +35,7 @@ class chain(Signature):  # noqa: N801 - Celery's name
         return self.kwargs["tasks"]  # type: ignore[no-any-return]
 
     @property
-    def app(self) -> App:
+    def app(self) -> AppBase:
         return self._app or (self.tasks[0].app if self.tasks else super().app)
 
     def freeze(

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from beatd.app.base import AppBase
 from beatd.app.canvas.chains import chain, first_of
 from beatd.app.canvas.groups import group, tasks_of
 from beatd.app.canvas.signature import Signature, as_signature, listed
 from beatd.app.context import current
 from beatd.app.group_result import GroupResult
 from beatd.app.message_options import new_id
-
-if TYPE_CHECKING:
-    from beatd.app.app import App
 
 _NOT_THE_HEADERS = frozenset({"add_to_parent", "chain", "chord", "group_id", "group_index", "link", "link_error"})
 """Options that are about what comes after the chord: its body's."""
@@ -33,7 +31,7 @@ class chord(Signature):  # noqa: N801 - Celery's name
         *,
         args: Iterable[Any] | None = None,
         kwargs: Mapping[str, Any] | None = None,
-        app: App | None = None,
+        app: AppBase | None = None,
         **options: Any,
     ) -> None:
         parts = {
@@ -64,7 +62,7 @@ class chord(Signature):  # noqa: N801 - Celery's name
         self.kwargs["body"] = value
 
     @property
-    def app(self) -> App:
+    def app(self) -> AppBase:
         return self._app or (self.tasks[0].app if self.tasks else super().app)
 
     def freeze(

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from beatd.app.base import AppBase
 from beatd.app.canvas.chains import chain
 from beatd.app.canvas.signature import Signature, as_signature, kind
 from beatd.app.context import current
 from beatd.app.group_result import GroupResult
 from beatd.app.message_options import new_id
 
-if TYPE_CHECKING:
-    from beatd.app.app import App
-
 
 class group(Signature):  # noqa: N801 - Celery's name
     """``group(add.s(1, 2), add.s(3, 4))``, or of one iterable. Its result is a ``GroupResult``, in the same order."""
 
-    def __init__(self, *tasks: Any, app: App | None = None, **options: Any) -> None:
+    def __init__(self, *tasks: Any, app: AppBase | None = None, **options: Any) -> None:
         members = tasks[0] if len(tasks) == 1 else tasks
         if isinstance(members, group):
             members = members.tasks
@@ -36,7 +34,7 @@ class group(Signature):  # noqa: N801 - Celery's name
         return self.kwargs["tasks"]  # type: ignore[no-any-return]
 
     @property
-    def app(self) -> App:
+    def app(self) -> AppBase:
         return self._app or (self.tasks[0].app if self.tasks else super().app)
 
     def members(self) -> Iterator[Signature]:
@@ -147,7 +145,7 @@ class group(Signature):  # noqa: N801 - Celery's name
         return f"group({', '.join(map(repr, self.tasks))})"
 
 
-def tasks_of(header: Any, app: App | None) -> list[Signature]:
+def tasks_of(header: Any, app: AppBase | None) -> list[Signature]:
     """The members of a chord's header: a group, one signature, or several."""
     if isinstance(header, Mapping):
         found = as_signature(header, app)
@@ -160,7 +158,7 @@ class xmap(Signature):  # noqa: N801 - Celery's name
 
     task_name = "celery.map"
 
-    def __init__(self, task: Any, it: Iterable[Any], *, app: App | None = None, **options: Any) -> None:
+    def __init__(self, task: Any, it: Iterable[Any], *, app: AppBase | None = None, **options: Any) -> None:
         arguments = {"task": as_signature(task, app).clone(), "it": list(it)}
         super().__init__(self.task_name, (), arguments, options, app=app, immutable=True)
 
@@ -174,7 +172,7 @@ class xstarmap(xmap):  # noqa: N801 - Celery's name
 class chunks(Signature):  # noqa: N801 - Celery's name
     """``task.chunks(items, 10)``: a group of :class:`xstarmap`, each with so many items."""
 
-    def __init__(self, task: Any, it: Iterable[Any], n: int, *, app: App | None = None, **options: Any) -> None:
+    def __init__(self, task: Any, it: Iterable[Any], n: int, *, app: AppBase | None = None, **options: Any) -> None:
         arguments = {"task": as_signature(task, app).clone(), "it": list(it), "n": n}
         super().__init__("celery.chunks", (), arguments, options, app=app, immutable=True)
 

@@ -5,13 +5,11 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable, Mapping
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
+from beatd.app.base import AppBase
 from beatd.app.current import current_app
 from beatd.app.message_options import new_id
-
-if TYPE_CHECKING:
-    from beatd.app.app import App
 
 _STAY = frozenset({"group_id", "stamped_headers"})
 """Options that later ones do not replace: the group would wait for a task that reports elsewhere."""
@@ -26,7 +24,7 @@ class Signature(dict[str, Any]):
     kinds: ClassVar[dict[str, type[Signature]]] = {}
     """Compositions by ``subtask_type``."""
 
-    _app: App | None
+    _app: AppBase | None
 
     def __init__(
         self,
@@ -35,7 +33,7 @@ class Signature(dict[str, Any]):
         kwargs: Mapping[str, Any] | None = None,
         options: Mapping[str, Any] | None = None,
         *,
-        app: App | None = None,
+        app: AppBase | None = None,
         immutable: bool = False,
         subtask_type: str | None = None,
         **more: Any,
@@ -55,7 +53,7 @@ class Signature(dict[str, Any]):
         self._app = app or getattr(task, "app", None)
 
     @classmethod
-    def from_dict(cls, fields: Mapping[str, Any], app: App | None = None) -> Signature:
+    def from_dict(cls, fields: Mapping[str, Any], app: AppBase | None = None) -> Signature:
         """The signature that is in a message's JSON, of the kind that its ``subtask_type`` says."""
         wanted = kind(str(name)) if (name := fields.get("subtask_type")) else Signature
         found: Signature = wanted.__new__(wanted)  # type: ignore[call-overload]  # mypy takes it for a metaclass
@@ -79,7 +77,7 @@ class Signature(dict[str, Any]):
     # -- what it holds ------------------------------------------------------------------------------------------------
 
     @property
-    def app(self) -> App:
+    def app(self) -> AppBase:
         """The app that sends it: the task's, else the current one."""
         return self._app or current_app()
 
@@ -252,6 +250,22 @@ class Signature(dict[str, Any]):
         return Signature.from_dict, (dict(self),)
 
 
+def signature(task: Any, *args: Any, **options: Any) -> Any:
+    """Build the signature of a task or of its name: ``signature("tasks.add", args=(2, 2), countdown=10)``.
+
+    A dict, as a signature is in JSON, becomes a signature again.
+    """
+    app: AppBase | None = options.pop("app", None)
+    return (app or current_app()).signature(task, *args, **options)
+
+
+def maybe_signature(call: Any, app: AppBase | None = None, clone: bool = False) -> Any:
+    """:func:`signature` of a dict. None and signatures are returned unchanged."""
+    if call is None or (isinstance(call, Signature) and not clone):
+        return call
+    return signature(call, app=app)
+
+
 def kind(name: str) -> type[Any]:
     """The class of compositions of that name; plain :class:`Signature` for a name that nobody knows."""
     if name not in Signature.kinds:
@@ -259,7 +273,7 @@ def kind(name: str) -> type[Any]:
     return Signature.kinds.get(name, Signature)
 
 
-def as_signature(value: Any, app: App | None = None) -> Signature:
+def as_signature(value: Any, app: AppBase | None = None) -> Signature:
     """The signature in a message's JSON, bound to ``app``; that of a task without arguments."""
     if isinstance(value, Signature):
         return value

@@ -9,20 +9,22 @@ import sys
 from collections.abc import Iterable
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from beatd import signals
+from beatd.app.loader import Loader
+from beatd.config.environment import django_settings
 from beatd.exceptions import ConfigError, Fault
 
-if TYPE_CHECKING:
-    from beatd.app.app import App
 
-
-def install(app: App) -> None:
+def install(app: Loader) -> None:
     """Have ``app`` find its task modules in the installed apps, and keep database connections fresh in workers.
 
-    Raises :class:`~beatd.exceptions.ConfigError` if there is no Django.
+    Does nothing where ``DJANGO_SETTINGS_MODULE`` is not set. Raises :class:`~beatd.exceptions.ConfigError` if it is,
+    and Django is not installed.
     """
+    if not django_settings():
+        return
     if find_spec("django") is None:
         text = "it is set, and Django is not installed: pip install 'beatd[django]'"
         raise ConfigError([Fault("the environment", None, "DJANGO_SETTINGS_MODULE", text)])

@@ -34,9 +34,8 @@ def sent():
 
 @pytest.fixture
 def app(sent):
-    app = App("x", set_as_current=False)
+    app = App("x", set_as_current=False, publisher=sent)
     app.task(name="add")(lambda x, y: x + y)
-    app.__dict__["publisher"] = sent
     return app
 
 
@@ -338,3 +337,29 @@ def test_a_configuration_may_be_named_by_the_environment(app, monkeypatch):
     app.config_from_envvar("MY_CONFIG", force=True)
     with pytest.raises(exceptions.ConfigError, match="NOT_SET: it is not set"):
         app.config_from_envvar("NOT_SET")
+
+
+class Part:
+    """A connection that remembers being closed."""
+
+    closed = False
+
+    def close(self):
+        self.closed = True
+
+
+def test_parts_that_are_handed_in_are_used_and_left_open():
+    publisher, results = Part(), Part()
+    app = App("x", set_as_current=False, publisher=publisher, results=results)
+    app.close()
+    assert (app.publisher, app.results, app.backend) == (publisher, results, results)
+    assert not (publisher.closed)
+    assert not (results.closed)
+
+
+def test_parts_that_the_app_opened_are_closed_and_opened_again():
+    app = App("x", broker="redis://127.0.0.1:1", backend="redis://127.0.0.1:1", set_as_current=False)
+    publisher, results = app.publisher, app.results
+    app.close()
+    assert (app.publisher is publisher, app.results is results) == (False, False)
+    app.close()

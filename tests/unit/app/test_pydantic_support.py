@@ -20,9 +20,7 @@ class Item(pydantic.BaseModel):
 
 @pytest.fixture
 def app():
-    app = App("x", set_as_current=False)
-    app.__dict__["publisher"] = Published()
-    return app
+    return App("x", set_as_current=False, publisher=Published())
 
 
 def test_arguments_arrive_as_models_and_results_leave_as_data(app):
