@@ -49,7 +49,7 @@ Registration = dict[str, Any]
 def registration(
     schedule: Any, call: Any, args: Iterable[Any], kwargs: Mapping[str, Any] | None, options: Mapping[str, Any]
 ) -> tuple[str, Registration]:
-    """The entry for a signature or a task, and the name it gets when it has none: the call in words."""
+    """Return the entry for a signature or a task, and its default name: the call as text."""
     signature = call.clone(args, kwargs) if isinstance(call, Signature) else call.signature(args, kwargs)
     entry = {
         "task": signature.task,
@@ -62,11 +62,11 @@ def registration(
 
 
 def from_conf(beat_schedule: Mapping[str, Mapping[str, Any]]) -> dict[str, Registration]:
-    """The entries of a ``beat_schedule`` dict, each with all five keys. ``options`` that are missing are empty."""
+    """Return the entries of a ``beat_schedule`` dict, each with all five keys; missing keys get empty values."""
     entries = {}
     for name, fields in beat_schedule.items():
         if not isinstance(fields, Mapping):
-            entries[str(name)] = {"schedule": fields}  # refused where it is read, apart from the others
+            entries[str(name)] = {"schedule": fields}  # rejected by the reader of the schedule, entry by entry
             continue
         entry = {"args": (), "kwargs": {}, "options": {}, **fields}
         entry["task"] = getattr(entry.get("task"), "name", entry.get("task"))
@@ -81,7 +81,7 @@ R = TypeVar("R")
 
 
 class App(Loader):
-    """An application. ``main`` names tasks that are defined in the script that is being run.
+    """An application. ``main`` is the module name of tasks that are defined in ``__main__``.
 
     ``broker`` and ``backend`` are URLs; further keywords are settings (``timezone="Asia/Baku"``). ``task_cls`` is the
     base class of its tasks, or ``"module:Class"``. Where ``DJANGO_SETTINGS_MODULE`` is set, the app integrates with
@@ -149,9 +149,9 @@ class App(Loader):
         return self.task_from(fun, options)
 
     def task_from(self, fun: Callable[..., Any], options: dict[str, Any]) -> BaseTask[..., Any]:
-        """Make a task of ``fun`` with the keywords of :meth:`task`; one that has the same name already is returned.
+        """Make a task of ``fun`` with the keywords of :meth:`task`, or return the registered task of that name.
 
-        That is how a module may be imported twice. Another function under the same name is said in the log.
+        So a module may be imported twice. A different function with the same name is logged.
         """
         options = dict(options)
         name = options.pop("name", None) or self.gen_task_name(fun.__name__, fun.__module__)
@@ -163,20 +163,20 @@ class App(Loader):
 
     def register_task(self, task: Any) -> BaseTask[..., Any]:
         """Add a task object (an instance of a subclass of :class:`beatd.Task`, or such a class)."""
-        found: BaseTask[..., Any] = task() if isinstance(task, type) else task
-        kind = type(found)
-        found.app = self
-        if not found.name:
-            found.name = self.gen_task_name(kind.__name__, kind.__module__)
-        add_autoretry(found, kind.__dict__)  # type: ignore[arg-type]  # a mapping proxy
-        self.tasks[found.name] = found
-        found.on_bound(self)
+        instance: BaseTask[..., Any] = task() if isinstance(task, type) else task
+        kind = type(instance)
+        instance.app = self
+        if not instance.name:
+            instance.name = self.gen_task_name(kind.__name__, kind.__module__)
+        add_autoretry(instance, kind.__dict__)  # type: ignore[arg-type]  # a mapping proxy
+        self.tasks[instance.name] = instance
+        instance.on_bound(self)
         if self._finalized:
-            self.configure(found)
-        return found
+            self.configure(instance)
+        return instance
 
     def gen_task_name(self, name: str, module: str) -> str:
-        """``module.name``; in a script that is being run ``main.name``."""
+        """Return ``module.name``; for a task in ``__main__``, ``main.name``."""
         return f"{self.main if module == '__main__' and self.main else module}.{name}"
 
     @cached_property
@@ -196,20 +196,20 @@ class App(Loader):
         name: str | None = None,
         **opts: Any,
     ) -> str:
-        """Have the beat send ``sig`` by ``schedule`` (seconds, timedelta, ``crontab(…)``); returns the entry's name.
+        """Add an entry: the beat sends ``sig`` by ``schedule`` (seconds, timedelta, ``crontab(…)``). Returns its name.
 
-        ``opts`` are those of ``apply_async``. Without a ``name`` it is the call in words: ``tasks.test('world')``.
+        ``opts`` are options of ``apply_async``. The default name is the call as text: ``tasks.test('world')``.
         """
-        words, entry = registration(schedule, sig, args, kwargs, opts)
-        self._periodic[name or words] = entry
-        return name or words
+        default_name, entry = registration(schedule, sig, args, kwargs, opts)
+        self._periodic[name or default_name] = entry
+        return name or default_name
 
     def registrations(self) -> dict[str, Registration]:
-        """Everything that this app wants the beat to send: name → task, schedule, args, kwargs, options."""
+        """Return this app's periodic entries: name → task, schedule, args, kwargs, options."""
         self.finalize()
         return {**from_conf(self.conf.beat_schedule), **self._periodic}
 
-    # -- sending and asking -------------------------------------------------------------------------------------------
+    # -- sending ------------------------------------------------------------------------------------------------------
 
     def send_task(
         self,
@@ -218,7 +218,7 @@ class App(Loader):
         kwargs: Mapping[str, Any] | None = None,
         **options: Any,
     ) -> AsyncResult[Any]:
-        """Send a task by its name; it need not be known here. Options, errors: see :meth:`beatd.Task.apply_async`."""
+        """Send a task by name; it need not be registered here. Options, errors: see :meth:`beatd.Task.apply_async`."""
         check_options(options)
         self.finalize()
         running = current_run()
@@ -240,7 +240,7 @@ class App(Loader):
         return result
 
     def signature(self, task: Any, args: Any = None, kwargs: Any = None, **options: Any) -> Signature:
-        """A signature that this app sends; from a name or from the dict that a signature is in JSON."""
+        """Return a signature that this app sends, from a task name or from a signature's JSON dict."""
         if isinstance(task, Mapping):
             return as_signature(task, self)
         return Signature(task, args, kwargs, app=self, **options)
@@ -255,7 +255,7 @@ class App(Loader):
         return Control(self)
 
     def worker_main(self, argv: list[str] | None = None) -> None:
-        """Run a worker for this app. ``argv`` is as on the command line, with or without the word ``worker``."""
+        """Run a worker for this app. ``argv`` is its command line, with or without the word ``worker``."""
         import_symbol(WORKER_MAIN)(self, list(argv or ()))
 
     start = worker_main
@@ -264,19 +264,19 @@ class App(Loader):
 
     @cached_property
     def publisher(self) -> Publisher:
-        """The way to the broker; connects on first use."""
+        """The broker connection for task messages; connects on first use."""
         url = self.conf.broker_url
         urls = url if isinstance(url, str) else ";".join(url)
         return broker.open(urls.split(";")[0] if is_redis(urls) else urls, arguments=Queues(self.conf).arguments)
 
     @cached_property
     def outgoing(self) -> Outgoing:
-        """What messages go through on their way to the publisher."""
+        """The publishing pipeline: signals, compression, batches."""
         return Outgoing(lambda: self.publisher, self._tell_monitors)
 
     @cached_property
     def sent_events(self) -> SentEvents:
-        """Tells monitors what this app sends."""
+        """The sender of ``task-sent`` events."""
         return SentEvents(self.conf, self.clock)
 
     def _tell_monitors(self, sent: Sequence[Sent]) -> None:
@@ -284,22 +284,22 @@ class App(Loader):
             self.sent_events.tell(sent)
 
     def publish(self, message: TaskMessage, route: Route, compression: str | None = None) -> None:
-        """Hand a finished message to the broker; raises :class:`~beatd.exceptions.BrokerError`."""
+        """Publish a message; raises :class:`~beatd.exceptions.BrokerError`."""
         self.outgoing.send(message, route, compression)
 
     def publishing_together(self) -> AbstractContextManager[None]:
-        """Messages that are sent in the block leave together at its end; none does if the block raises."""
+        """Batch the messages that are sent in the block: they leave at its end, or not at all if it raises."""
         return self.outgoing.together()
 
     @cached_property
     def results(self) -> Results:
-        """The way to the results. Without a ``result_backend`` nothing is stored, and asking is an error."""
+        """The result backend. Without a ``result_backend`` nothing is stored, and reading results is an error."""
         url = self.conf.result_backend
         if not url or url.startswith("disabled"):
             return NoResults()
         if not is_redis(url):
-            wrong = f"result_backend is {place_of(url)!r}, and results are kept in Redis only"
-            raise StoreRefused(f"{wrong}: redis://localhost:6379/1, for one")
+            wrong = f"result_backend is {place_of(url)!r}, but only Redis is supported for results"
+            raise StoreRefused(f"{wrong}, for example redis://localhost:6379/1")
         keep = self.conf.result_expires
         keep_s = int(keep.total_seconds() if hasattr(keep, "total_seconds") else keep or 0)
         return RedisResults(broker.redis_url(url), keep_s=keep_s)
@@ -310,7 +310,7 @@ class App(Loader):
         return self.results
 
     def AsyncResult(self, id: str, **options: Any) -> AsyncResult[Any]:  # noqa: A002, N802 - Celery's names
-        """The handle of the task with that id."""
+        """Return the handle of the task with that id."""
         return AsyncResult(id, **{"app": self, **options})
 
     @cached_property
@@ -319,7 +319,7 @@ class App(Loader):
         return type("GroupResult", (GroupResult,), {"of": self})
 
     def ResultSet(self, results: Any = None, **options: Any) -> ResultSet:  # noqa: N802 - Celery's name
-        """The handles of several tasks, asked as one."""
+        """Return one handle for several tasks."""
         return ResultSet(results, **{"app": self, **options})
 
     def store_state(self, task_id: str, state: str, result: Any) -> None:
@@ -329,17 +329,17 @@ class App(Loader):
 
     @property
     def current_task(self) -> Any:
-        """The task of this app that runs in this thread or coroutine, None outside of one."""
+        """The task of this app that runs in this thread or coroutine, else None."""
         running = current_run()
         return running.task if running is not None and running.task.app is self else None
 
     @property
     def timezone(self) -> str:
-        """The zone of naive times, by IANA name."""
+        """The time zone of naive times, as an IANA name."""
         return str(self.conf.timezone or "UTC")
 
     def now(self) -> datetime:
-        """The time in :attr:`timezone`."""
+        """Return the time in :attr:`timezone`."""
         return utc_now(self.clock.now_ms()).astimezone(ZoneInfo(self.timezone))
 
     def close(self) -> None:
@@ -349,7 +349,7 @@ class App(Loader):
                 part.close()
 
     def set_current(self) -> None:
-        """Make it the one that shared tasks belong to."""
+        """Make it the current app: the one that shared tasks belong to."""
         current.set_current_app(self)
 
     set_default = set_current

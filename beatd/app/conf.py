@@ -1,6 +1,6 @@
 """``app.conf``: Celery's settings under their lower-case names, as attributes and as a mapping.
 
-Settings that change nothing here are known, too, with Celery's defaults: code that reads them goes on working.
+Settings without effect in beatd have Celery's defaults, so code that reads them keeps working.
 """
 
 from __future__ import annotations
@@ -199,10 +199,10 @@ _OLD_NAMES = {
 
 
 class Conf(MutableMapping[str, Any]):
-    """Settings: what was set, else the default. Names that are not Celery's are kept too, for the user's own use.
+    """Settings: the value that was set, else the default. Unknown names are kept for the user's own code.
 
-    ``config_from_object`` is read when a setting is first asked for, so that an app can be made before its
-    configuration module can be imported.
+    ``config_from_object`` is read on first access, so that an app can be created before its configuration module can
+    be imported.
     """
 
     def __init__(self, values: Mapping[str, Any] | None = None) -> None:
@@ -233,7 +233,7 @@ class Conf(MutableMapping[str, Any]):
         if name in values:
             return values[name]
         default = DEFAULTS[name]
-        if isinstance(default, dict | list):  # the caller may fill it: it must not be everybody's
+        if isinstance(default, dict | list):  # mutable: the caller gets a copy of its own
             default = values[name] = default.copy()
         return default
 
@@ -263,7 +263,7 @@ class Conf(MutableMapping[str, Any]):
         self[name] = value
 
     def changes(self) -> dict[str, Any]:
-        """What differs from the defaults."""
+        """Return the settings that were set."""
         return dict(self._loaded())
 
     def __repr__(self) -> str:
@@ -271,11 +271,11 @@ class Conf(MutableMapping[str, Any]):
 
 
 def settings_of(source: Any, namespace: str | None) -> dict[str, Any]:
-    """The settings in an object, a mapping, or the module or ``"module:attribute"`` of that name.
+    """Read the settings of an object, a mapping, or a module or ``"module:attribute"`` by name.
 
-    With a ``namespace`` those that begin with it, in upper or lower case (``CELERY_BROKER_URL``); without one, Celery's
-    names, and the upper-case ones of Celery 3 (``CELERYBEAT_SCHEDULE``). Raises :class:`ConfigError` if the module
-    cannot be found.
+    With a ``namespace`` only names with that prefix count, in upper or lower case (``CELERY_BROKER_URL``); without one,
+    Celery's names, and the upper-case names of Celery 3 (``CELERYBEAT_SCHEDULE``). Raises :class:`ConfigError` if the
+    module cannot be found.
     """
     found = _imported(source) if isinstance(source, str) else source
     names = list(found) if isinstance(found, Mapping) else [name for name in dir(found) if not name.startswith("_")]

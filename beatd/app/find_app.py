@@ -25,18 +25,17 @@ def import_symbol(path: str) -> Any:
 
 
 def find_app(name: str, *, where: str = "-A", directory: Path | None = None) -> App:
-    """The app called ``MODULE`` or ``MODULE:ATTRIBUTE``; see :func:`locate`. Raises :class:`ConfigError`."""
-    found: App = locate(name, _is_app, where=where, directory=directory)
-    return found
+    """Import the app ``MODULE`` or ``MODULE:ATTRIBUTE``; see :func:`locate`. Raises :class:`ConfigError`."""
+    app: App = locate(name, _is_app, where=where, directory=directory)
+    return app
 
 
 def locate(name: str, wanted: Callable[[Any], bool], *, where: str = "-A", directory: Path | None = None) -> Any:
-    """What is called ``MODULE`` or ``MODULE:ATTRIBUTE`` and is ``wanted``, found as Celery finds an app.
+    """Import the object ``MODULE`` or ``MODULE:ATTRIBUTE`` that is ``wanted``, by Celery's rules for finding an app.
 
-    Without an attribute: ``MODULE.app``, ``MODULE.celery``, the module ``MODULE.celery``, else the only one there is.
-    The working directory is importable, and ``directory``, where the file is that names the app. Raises
-    :class:`ConfigError` which tells what was looked for, or shows the user's own traceback when the module itself
-    raises.
+    Without an attribute: ``MODULE.app``, ``MODULE.celery``, the module ``MODULE.celery``, else the only app in it.
+    The working directory and ``directory`` (of the file that names the app) are importable. Raises
+    :class:`ConfigError` with the places that were searched, or with the user's own traceback if the module raises.
     """
     for place in filter(None, (directory, Path.cwd())):
         if str(place.absolute()) not in sys.path:
@@ -51,12 +50,12 @@ def locate(name: str, wanted: Callable[[Any], bool], *, where: str = "-A", direc
     return found
 
 
-def _is_app(found: Any) -> bool:
-    return isinstance(found, AppBase)
+def _is_app(value: Any) -> bool:
+    return isinstance(value, AppBase)
 
 
 def import_module(name: str, *, where: str) -> ModuleType:
-    """Import a user's module; errors become :class:`ConfigError` without frames of ours."""
+    """Import a user's module; errors become :class:`ConfigError`, without frames of beatd."""
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
@@ -64,7 +63,7 @@ def import_module(name: str, *, where: str) -> ModuleType:
             text = f"no module named {error.name!r} (looked in {Path.cwd()} and the Python path)"
             raise ConfigError([Fault(where, None, name, text)]) from None
         raise ConfigError([Fault(where, None, name, _failure(error))]) from None
-    except Exception as error:  # noqa: BLE001 - importing runs the user's code: anything can come out of it
+    except Exception as error:  # noqa: BLE001 - importing runs the user's code
         raise ConfigError([Fault(where, None, name, _failure(error))]) from None
 
 
@@ -92,13 +91,13 @@ def _attribute(module: ModuleType, path: str, where: str) -> Any:
 
 def _not_an_app(found: Any, module_name: str) -> str:
     if found is None:
-        return f"no beatd App found in it: expected an attribute 'app' or 'celery', or -A {module_name}:ATTRIBUTE"
+        return f"no beatd App found: expected an attribute 'app' or 'celery', or -A {module_name}:ATTRIBUTE"
     kind = type(found)
-    return f"{kind.__module__}.{kind.__qualname__} is no beatd App: change the import to 'from beatd import App'"
+    return f"{kind.__module__}.{kind.__qualname__} is not a beatd App: change the import to 'from beatd import App'"
 
 
 def _failure(error: BaseException) -> str:
-    """What the user's module raised, with the user's frames only."""
+    """Return the error of the user's module with the user's frames only."""
     frames = error.__traceback__
     while frames is not None and _is_machinery(frames.tb_frame.f_code.co_filename):
         frames = frames.tb_next

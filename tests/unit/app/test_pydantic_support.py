@@ -59,4 +59,4 @@ def test_two_functions_of_one_name_are_one_too_many(app, caplog):
     assert second is first
     (record,) = caplog.records
     assert record.event == "task_name_taken"
-    assert "test_models_may_be_sent gets no task of its own" in record.getMessage()
+    assert "test_models_may_be_sent is not registered" in record.getMessage()
