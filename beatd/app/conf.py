@@ -217,12 +217,12 @@ class Conf(MutableMapping[str, Any]):
         while self._pending:
             source, namespace, silent = self._pending.pop(0)
             try:
-                found = settings_of(source, namespace)
+                settings = settings_of(source, namespace)
             except ConfigError:
                 if not silent:
                     raise
                 continue
-            for name, value in found.items():
+            for name, value in settings.items():
                 self._values.setdefault(name, value)
         values: dict[str, Any] = self._values
         return values
@@ -277,12 +277,12 @@ def settings_of(source: Any, namespace: str | None) -> dict[str, Any]:
     Celery's names, and the upper-case names of Celery 3 (``CELERYBEAT_SCHEDULE``). Raises :class:`ConfigError` if the
     module cannot be found.
     """
-    found = _imported(source) if isinstance(source, str) else source
-    names = list(found) if isinstance(found, Mapping) else [name for name in dir(found) if not name.startswith("_")]
+    source = _imported(source) if isinstance(source, str) else source
+    names = list(source) if isinstance(source, Mapping) else [name for name in dir(source) if not name.startswith("_")]
     settings = {}
     for name in names:
         known = _setting_name(str(name), namespace)
-        value = found[name] if isinstance(found, Mapping) else getattr(found, name)
+        value = source[name] if isinstance(source, Mapping) else getattr(source, name)
         if known is not None and not isinstance(value, ModuleType):
             settings[known] = value
     return settings
@@ -291,20 +291,20 @@ def settings_of(source: Any, namespace: str | None) -> dict[str, Any]:
 def _imported(path: str) -> Any:
     name, _, attribute = path.partition(":")
     try:
-        found: Any = importlib.import_module(name)
+        value: Any = importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name is None or not (name + ".").startswith(error.name + "."):
             raise
-        found = None
-    if found is None and "." in name and not attribute:
+        value = None
+    if value is None and "." in name and not attribute:
         return _imported(":".join(name.rsplit(".", 1)))
-    if found is None:
+    if value is None:
         raise ConfigError([Fault(path, None, "config_from_object", f"no module named {name!r}")])
     for part in filter(None, attribute.split(".")):
-        if not hasattr(found, part):
+        if not hasattr(value, part):
             raise ConfigError([Fault(path, None, "config_from_object", f"module {name!r} has no {part!r}")])
-        found = getattr(found, part)
-    return found
+        value = getattr(value, part)
+    return value
 
 
 def _setting_name(name: str, namespace: str | None) -> str | None:

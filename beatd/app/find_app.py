@@ -42,12 +42,12 @@ def locate(name: str, wanted: Callable[[Any], bool], *, where: str = "-A", direc
             sys.path.insert(0, str(place.absolute()))
     module_name, _, attribute = name.partition(":")
     module = import_module(module_name, where=where)
-    found = _attribute(module, attribute, where) if attribute else _search(module, wanted)
-    if isinstance(found, ModuleType):
-        found = _search(found, wanted)
-    if not wanted(found):
-        raise ConfigError([Fault(where, None, name, _not_an_app(found, module_name))])
-    return found
+    value = _attribute(module, attribute, where) if attribute else _search(module, wanted)
+    if isinstance(value, ModuleType):
+        value = _search(value, wanted)
+    if not wanted(value):
+        raise ConfigError([Fault(where, None, name, _not_an_app(value, module_name))])
+    return value
 
 
 def _is_app(value: Any) -> bool:
@@ -69,11 +69,11 @@ def import_module(name: str, *, where: str) -> ModuleType:
 
 def _search(module: ModuleType, wanted: Callable[[Any], bool]) -> Any:
     for attribute in ("app", "celery"):
-        found = getattr(module, attribute, None)
-        if wanted(found):
-            return found
-        if isinstance(found, ModuleType) and found is not module:
-            return _search(found, wanted)
+        value = getattr(module, attribute, None)
+        if wanted(value):
+            return value
+        if isinstance(value, ModuleType) and value is not module:
+            return _search(value, wanted)
     if hasattr(module, "__path__") and importlib.util.find_spec(f"{module.__name__}.celery"):
         return _search(import_module(f"{module.__name__}.celery", where="-A"), wanted)
     apps = {id(value): value for value in vars(module).values() if wanted(value)}
@@ -81,18 +81,18 @@ def _search(module: ModuleType, wanted: Callable[[Any], bool]) -> Any:
 
 
 def _attribute(module: ModuleType, path: str, where: str) -> Any:
-    found: Any = module
+    value: Any = module
     for part in path.split("."):
-        if not hasattr(found, part):
+        if not hasattr(value, part):
             raise ConfigError([Fault(where, None, module.__name__, f"the module has no attribute {path!r}")])
-        found = getattr(found, part)
-    return found
+        value = getattr(value, part)
+    return value
 
 
-def _not_an_app(found: Any, module_name: str) -> str:
-    if found is None:
+def _not_an_app(value: Any, module_name: str) -> str:
+    if value is None:
         return f"no beatd App found: expected an attribute 'app' or 'celery', or -A {module_name}:ATTRIBUTE"
-    kind = type(found)
+    kind = type(value)
     return f"{kind.__module__}.{kind.__qualname__} is not a beatd App: change the import to 'from beatd import App'"
 
 

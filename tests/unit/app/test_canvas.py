@@ -136,7 +136,7 @@ def test_a_group_is_sent_whole_or_not_at_all(app, add, sent):
 
 
 def test_a_group_takes_no_links(add):
-    with pytest.raises(TypeError, match="make it a chord"):
+    with pytest.raises(TypeError, match="a group does not take link: set it on its tasks, or use a chord"):
         group(add.s(1, 1)).apply_async(link=add.s(1))
 
 
