@@ -65,7 +65,8 @@ def test_the_outbox_is_bounded_too(client, bounded):
     for number in range(6):
         raw = f"{number}".encode() * 20_000
         client.lpush(outbox.key, raw)
-        assert outbox.strike([raw], [Undeliverable(encode(raw, reason="no queue", queue="q", at=AT), "no queue")], lease_value="d:1") == 0
+        dead = Undeliverable(encode(raw, reason="no queue", queue="q", at=AT), "no queue")
+        assert outbox.strike([raw], [dead], lease_value="d:1") == 0
     assert [one.message[:1] for one in DeadLetters(client, KEYS)] == [b"5", b"4"]
 
 

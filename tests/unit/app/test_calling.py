@@ -34,9 +34,8 @@ def sent():
 
 @pytest.fixture
 def app(sent):
-    app = App("x", set_as_current=False)
+    app = App("x", set_as_current=False, publisher=sent)
     app.task(name="add")(lambda x, y: x + y)
-    app.__dict__["publisher"] = sent
     return app
 
 
@@ -55,8 +54,8 @@ def add(app):
         ({"args": (1, 2), "contdown": 5}, TypeError, "unknown options for a task message: contdown"),
         ({"args": (1, 2), "serializer": "pickle"}, MessageError, "serializer 'pickle' is not supported"),
         ({"args": (1, 2), "compression": "rar"}, MessageError, "compression 'rar' is not known"),
-        ({"args": (1, 2), "expires": "soon"}, MessageError, "expires='soon' is no moment"),
-        ({"args": (1, 2), "eta": object()}, MessageError, "is no moment"),
+        ({"args": (1, 2), "expires": "soon"}, MessageError, "expires='soon' is not a valid time"),
+        ({"args": (1, 2), "eta": object()}, MessageError, "is not a valid time"),
         ({"args": (1, 2), "time_limit": 5, "soft_time_limit": 9}, ValueError, "must not be greater than time_limit"),
     ],
 )
@@ -74,7 +73,7 @@ def test_arguments_are_not_checked_where_that_is_turned_off(app, sent):
 def test_a_queue_that_is_not_known_is_refused_if_none_shall_be_made(app, add, sent):
     app.conf.update(task_create_missing_queues=False, task_queues=["celery", "slow"])
     add.apply_async((1, 2), queue="slow")
-    with pytest.raises(MessageError, match="no queue 'fast' in task_queues, there are: celery, slow"):
+    with pytest.raises(MessageError, match="queue 'fast' is not in task_queues: celery, slow"):
         add.apply_async((1, 2), queue="fast")
 
 
@@ -214,7 +213,7 @@ def test_a_replaced_task_is_eagerly_what_replaced_it(app, add):
         return self.replace(add.s(n, 1) | add.s(10))
 
     assert replaced.apply((1,)).get() == 12
-    with pytest.raises(ValueError, match="must not belong to a chord"):
+    with pytest.raises(ValueError, match="a replacement must not belong to a chord"):
         replaced.replace(add.s(1, 2).set(chord={}))
 
 
@@ -317,7 +316,7 @@ def test_tasks_and_signatures_can_be_pickled():
 
 @pytest.mark.parametrize("url", ["rpc://", "db+sqlite:///results.db", "cache+memcached://127.0.0.1/"])
 def test_a_result_backend_of_another_kind_is_refused(url):
-    with pytest.raises(exceptions.WrongUrl, match="results are kept in Redis only"):
+    with pytest.raises(exceptions.WrongUrl, match="only Redis is supported for results"):
         App("x", backend=url, set_as_current=False).AsyncResult("1").ready()
 
 
@@ -338,3 +337,29 @@ def test_a_configuration_may_be_named_by_the_environment(app, monkeypatch):
     app.config_from_envvar("MY_CONFIG", force=True)
     with pytest.raises(exceptions.ConfigError, match="NOT_SET: it is not set"):
         app.config_from_envvar("NOT_SET")
+
+
+class Part:
+    """A connection that remembers being closed."""
+
+    closed = False
+
+    def close(self):
+        self.closed = True
+
+
+def test_parts_that_are_handed_in_are_used_and_left_open():
+    publisher, results = Part(), Part()
+    app = App("x", set_as_current=False, publisher=publisher, results=results)
+    app.close()
+    assert (app.publisher, app.results, app.backend) == (publisher, results, results)
+    assert not (publisher.closed)
+    assert not (results.closed)
+
+
+def test_parts_that_the_app_opened_are_closed_and_opened_again():
+    app = App("x", broker="redis://127.0.0.1:1", backend="redis://127.0.0.1:1", set_as_current=False)
+    publisher, results = app.publisher, app.results
+    app.close()
+    assert (app.publisher is publisher, app.results is results) == (False, False)
+    app.close()

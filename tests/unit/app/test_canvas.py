@@ -11,14 +11,13 @@ from celery.canvas import Signature as CelerySignature
 from beatd import App, Signature, chain, chord, chunks, group, signature
 from beatd.app.callbacks import errbacks_of, never_run
 from beatd.app.canvas.chords import size_of
-from beatd.app.connections import Connections
 from beatd.exceptions import StoreRefused
 from beatd.message import json_codec
 from beatd.store.result_document import exception_payload
 
 
 class Groups:
-    """Stands for the result backend: remembers what headers were announced."""
+    """Records the chord headers that are announced to the result backend."""
 
     def __init__(self):
         self.begun = []
@@ -27,8 +26,15 @@ class Groups:
         self.begun.append((group, size, shape))
 
 
+class Results:
+    """A result backend that has groups only."""
+
+    def __init__(self):
+        self.groups = Groups()
+
+
 class Published:
-    """Stands for the broker."""
+    """A publisher that records messages."""
 
     batch = 100
 
@@ -53,14 +59,12 @@ def sent():
 
 
 @pytest.fixture
-def app(sent, monkeypatch):
-    app = App("x", set_as_current=False)
+def app(sent):
+    app = App("x", set_as_current=False, publisher=sent, results=Results())
     app.task(name="add")(lambda x, y: x + y)
     app.task(name="total", typing=False)(sum)
     app.task(name="boom", typing=False)(lambda *_: 1 / 0)
     app.task(name="double")(lambda x: 2 * x)
-    app.__dict__["publisher"] = sent
-    monkeypatch.setattr(Connections, "results", type("R", (), {"groups": Groups()})())
     return app
 
 
@@ -132,7 +136,7 @@ def test_a_group_is_sent_whole_or_not_at_all(app, add, sent):
 
 
 def test_a_group_takes_no_links(add):
-    with pytest.raises(TypeError, match="make it a chord"):
+    with pytest.raises(TypeError, match="a group does not take link: set it on its tasks, or use a chord"):
         group(add.s(1, 1)).apply_async(link=add.s(1))
 
 

@@ -20,9 +20,7 @@ class Item(pydantic.BaseModel):
 
 @pytest.fixture
 def app():
-    app = App("x", set_as_current=False)
-    app.__dict__["publisher"] = Published()
-    return app
+    return App("x", set_as_current=False, publisher=Published())
 
 
 def test_arguments_arrive_as_models_and_results_leave_as_data(app):
@@ -61,4 +59,4 @@ def test_two_functions_of_one_name_are_one_too_many(app, caplog):
     assert second is first
     (record,) = caplog.records
     assert record.event == "task_name_taken"
-    assert "test_models_may_be_sent gets no task of its own" in record.getMessage()
+    assert "test_models_may_be_sent is not registered" in record.getMessage()

@@ -234,7 +234,7 @@ def test_an_app_is_found_where_celery_looks(project, files, name):
         ("x = 1", "broken:y", "no attribute 'y'"),
         ("import nothing_here", "broken", "nothing_here"),
         ("1 / 0", "broken", "ZeroDivisionError"),
-        ("app = 3", "broken", "builtins.int is no beatd App"),
+        ("app = 3", "broken", "builtins.int is not a beatd App"),
     ],
 )
 def test_an_app_that_is_not_there_is_explained(project, text, name, words):
