@@ -42,6 +42,7 @@ class DaemonStatus:
 
     def __init__(self, daemon_id: str, clock: Clock, *, shards: int, lapse_ms: int) -> None:
         self._clock = clock
+        self.daemon_id = daemon_id
         self._first = Status(
             id=daemon_id,
             host=socket.gethostname(),

@@ -116,7 +116,7 @@ class MergedSchedule:
         self.faults: dict[str, list[Fault]] = {}
         """What is wrong with runtime entries that are not in force, by name."""
 
-    def rebase(self, config: Config) -> None:
+    def set_base(self, config: Config) -> None:
         """Other files, or another app. Their time zone and defaults hold for runtime entries, too."""
         before, self._config, self._base = self._config, config, None
         if (before.settings.timezone, before.defaults) != (config.settings.timezone, config.defaults):

@@ -95,7 +95,7 @@ class EntryListing:
             if self._overlay is None:
                 self._overlay = MergedSchedule(config)
             else:
-                self._overlay.rebase(config)
+                self._overlay.set_base(config)
             self.listing = self._listed(self._overlay.in_force(), self._clock.monotonic())
 
     @staticmethod

@@ -5,7 +5,6 @@ A beat over a real Redis and under a clock that moves when told: a healthy entry
 
 import logging
 import random
-import threading
 
 import pytest
 import redis
@@ -107,12 +106,11 @@ class Bench:
         courier = ManualDispatcher(requests, messages, outlet, running, report=self.dispatcher.report, clock=self.clock)
         self.beat = ShardLoop(
             clock=self.clock,
-            elector=seat,
+            leadership=seat,
             claims=claims,
             dispatcher=self.dispatcher,
             heap=DueHeap(),
             manual=ManualRuns(courier, Dispatched(self.client, KEYS), owns=lambda name: True),
-            wake=threading.Event(),
         )
 
     @property
@@ -247,7 +245,7 @@ def test_hundreds_of_random_bad_entries_beside_a_healthy_one(bench, seed):
             bench.admin.hset(KEYS.history(name), "a", "1")
     entries = [*bad, GOOD]
     drawn.shuffle(entries)
-    bench.beat.replace(entries)
+    bench.beat.schedule.replace(entries)
     bench.run_for(12.5)
     bench.assert_good_ran(12)
     held = bench.noted()
@@ -261,7 +259,7 @@ def test_hundreds_of_random_bad_entries_beside_a_healthy_one(bench, seed):
 def test_many_entries_of_one_bad_queue_come_back_together(bench):
     bench.admin.hset("badq", "a", "1")
     bad = [structs.replace(GOOD, name=f"bad{number}", options=Options(queue="badq")) for number in range(1_200)]
-    bench.beat.replace([*bad, GOOD])
+    bench.beat.schedule.replace([*bad, GOOD])
     bench.run_for(40)
     bench.assert_good_ran(40)
     assert bench.beat.held == bench.held_back.count() == 1_200
@@ -282,13 +280,13 @@ def test_many_entries_of_one_bad_queue_come_back_together(bench):
 
 def test_it_is_tried_again_with_growing_pauses_and_said_seldom(bench, caplog):
     caplog.set_level("INFO", "beatd.beat")
-    bench.beat.replace([structs.replace(GOOD, name="bad", schedule=Raising()), GOOD])
+    bench.beat.schedule.replace([structs.replace(GOOD, name="bad", schedule=Raising()), GOOD])
     bench.run_for(600)
     failed = [record for record in caplog.records if getattr(record, "event", "") == "entry_failed"]
     assert [record.attempts for record in failed] == [1, 4]
     assert "ZeroDivisionError: no such time" in failed[0].getMessage()
     assert 12 <= bench.held_back.read(["bad"])["bad"].attempts <= 17
-    bench.beat.amend({"bad": structs.replace(GOOD, name="bad", options=Options(queue="q"))}, ())
+    bench.beat.schedule.amend({"bad": structs.replace(GOOD, name="bad", options=Options(queue="q"))}, ())
     bench.run_for(2.5)
     assert [record.entry for record in caplog.records if getattr(record, "event", "") == "entry_recovered"] == ["bad"]
     assert bench.held_back.all() == {}
@@ -299,7 +297,7 @@ def test_it_is_tried_again_with_growing_pauses_and_said_seldom(bench, caplog):
     "result", [b"\x80\x04K\x01.", "[1]", "{}", '{"status": []}', "x", '{"status": {}}', "[" * 10_000]
 )
 def test_a_result_that_nobody_can_read_counts_as_ended(bench, caplog, result):
-    bench.beat.replace([structs.replace(GOOD, policies=Policies(overlap="skip"))])
+    bench.beat.schedule.replace([structs.replace(GOOD, policies=Policies(overlap="skip"))])
     bench.run_for(1.5)
     [raw] = bench.admin.lrange("good", 0, -1)
     bench.admin.set(result_key(open_envelope(raw).headers["id"]), result)
@@ -311,7 +309,7 @@ def test_a_result_that_nobody_can_read_counts_as_ended(bench, caplog, result):
 
 @pytest.mark.parametrize("key", ["last_due", "runs", "claims"])
 def test_a_refusal_of_everything_holds_nobody_back_and_is_seen(bench, key):
-    bench.beat.replace([structs.replace(GOOD, name=f"other{number}") for number in range(50)] + [GOOD])
+    bench.beat.schedule.replace([structs.replace(GOOD, name=f"other{number}") for number in range(50)] + [GOOD])
     bench.run_for(2.5)
     bench.admin.rename(getattr(SHARD, key), "kept") if bench.admin.exists(getattr(SHARD, key)) else None
     bench.admin.lpush(getattr(SHARD, key), "mine")
@@ -332,7 +330,7 @@ def test_a_key_that_no_run_needs_keeps_none_back(bench, caplog, key, kind):
     key = getattr(SHARD, key)
     missing = structs.replace(GOOD, name="missing", policies=Policies(catch_up="none"))
     others = [structs.replace(GOOD, name=f"other{number}") for number in range(50)]
-    bench.beat.replace([*others, missing, GOOD])
+    bench.beat.schedule.replace([*others, missing, GOOD])
     bench.run_for(2.5)
     bench.admin.delete(key)
     if kind == "string":
@@ -344,7 +342,7 @@ def test_a_key_that_no_run_needs_keeps_none_back(bench, caplog, key, kind):
     bench.run_for(3)  # as it is
     bench.begin()  # another leader, and entries that are changed, resumed and new
     changed = [structs.replace(GOOD, name=f"other{number}", schedule=parse(2.0)) for number in range(9)]
-    bench.beat.replace([*changed, structs.replace(GOOD, name="new"), missing, GOOD])
+    bench.beat.schedule.replace([*changed, structs.replace(GOOD, name="new"), missing, GOOD])
     bench.clock.advance(60)  # nobody led, so that runs were missed
     bench.run_for(13.5)
     good = [due for due, name in bench.runs() if name == "good"]
@@ -361,7 +359,7 @@ def test_a_key_that_no_run_needs_keeps_none_back(bench, caplog, key, kind):
 def test_a_former_outbox_that_is_none_keeps_no_run_back(bench):
     bench.admin.set(KEYS.shard(3).outbox, "mine")
     bench.admin.lpush(KEYS.shard(5).outbox, "no message")
-    bench.beat.replace([GOOD])
+    bench.beat.schedule.replace([GOOD])
     bench.run_for(5.5)
     bench.assert_good_ran(5)
     assert bench.admin.llen(KEYS.named("dead_letters")) == 1
@@ -370,14 +368,14 @@ def test_a_former_outbox_that_is_none_keeps_no_run_back(bench):
 
 @pytest.mark.parametrize("value", [b"garbage", b"", b"d:", b"\xff"])
 def test_a_lease_that_is_garbage_ends_the_term_and_no_more(bench, value):
-    bench.beat.replace([GOOD])
+    bench.beat.schedule.replace([GOOD])
     bench.run_for(2.5)
     bench.admin.set(SHARD.lease, value)
     bench.run_for(2)
     assert bench.dues() == [1_000, 2_000]
     bench.admin.delete(SHARD.lease)
     bench.begin()
-    bench.beat.replace([GOOD])
+    bench.beat.schedule.replace([GOOD])
     bench.run_for(3)
     bench.assert_good_ran(7)
 
@@ -406,7 +404,7 @@ class Refusing:
 def test_an_unexplained_refusal_is_found_in_few_calls(bench, bad):
     entries = [structs.replace(GOOD, name=f"e{number}") for number in range(2_000)]
     bench.dispatcher._claims = claims = Refusing(bench.dispatcher._claims, bad)
-    bench.beat.replace(entries)
+    bench.beat.schedule.replace(entries)
     bench.run_for(1.5)
     assert bench.admin.llen("good") == 2_000 - len(bad)
     assert set(bench.held_back.all()) == bad

@@ -31,27 +31,27 @@ def follow(tmp_path):
                 connect(url, timeout_ms=1_000),
                 KEYS,
                 self.config,
-                on_change=self.change,
-                on_amend=self.amend,
-                on_read=self.read,
-                on_order=self.ordered,
+                self,
             )
-            self.source.rebase(self.config)
+            self.source.set_base(self.config)
             self.source.start()
             started.append(self.source)
 
-        def change(self, schedule):
+        def replace_schedule(self, schedule):
             self.entries = {entry.name: entry for entry in schedule.entries}
 
-        def amend(self, changes):
+        def change_schedule(self, changes):
             kept = {name: entry for name, entry in self.entries.items() if name not in changes.gone}
             self.entries = {**kept, **changes.put}
             self.amended.append(changes)
 
-        def read(self, revision):
+        def runtime_entries_read(self, revision):
             self.revision = revision
 
-        def ordered(self):
+        def look_for_run_requests(self):
+            pass
+
+        def look_for_commands(self):
             self.orders += 1
 
         @property
@@ -128,7 +128,7 @@ def test_other_files_keep_what_the_store_adds(follow, runtime, redis_url, tmp_pa
     follower = follow(redis_url, "a")
     assert follower.source.read.wait(10)
     (tmp_path / "beat.toml").write_text('[beat_schedule.c]\ntask = "tasks.file"\nschedule = 60\n')
-    follower.source.rebase(config.load(tmp_path / "beat.toml"))
+    follower.source.set_base(config.load(tmp_path / "beat.toml"))
     assert set(follower.enabled) == {"b", "c"}
 
 
