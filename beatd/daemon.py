@@ -45,7 +45,7 @@ FAULTS_TOLD = 20
 
 
 def daemon_id() -> str:
-    """Return an identity for this process: readable, and never used twice, so that a restarted daemon is another one."""
+    """Return an identity for this process: readable, and never used twice: a restarted daemon is another one."""
     return f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
 
 

@@ -106,7 +106,7 @@ class ShardPlanner:
     def _to_give(
         self, leaders: Mapping[int, str], assigned: Mapping[int, str], alive: Mapping[str, Status], now: float
     ) -> list[int]:
-        """Shards led here that are assigned to others: at once when this daemon steps down, else once that is settled."""
+        """Shards led here that are assigned to others: at once when this daemon steps down, else after a while."""
         lost = [shard for shard, leader in leaders.items() if leader == self._me and assigned.get(shard) != self._me]
         self._unwanted_since = {shard: self._unwanted_since.get(shard, now) for shard in lost}
         settle = 0.0 if self._me in alive and alive[self._me].resting_ms else SETTLE
