@@ -35,6 +35,7 @@ eager: int = add.apply((1, 2)).get()
 group(add.s(1, 2), add.si(3, 4))().get()
 chain(add.s(1, 2), who.si(3)).delay()
 current_app.send_task("s")
+zone: str = add.app.timezone
 """
 
 BAD = """
