@@ -9,9 +9,8 @@ import inspect
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
-from typing import Any, ClassVar, Generic, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, ParamSpec, TypeVar
 
-from beatd.app.base import AppBase
 from beatd.app.canvas import chain, chunks, group, xmap, xstarmap
 from beatd.app.canvas.signature import Signature, as_signature
 from beatd.app.context import Context, current, running
@@ -20,6 +19,9 @@ from beatd.app.pydantic_support import plain
 from beatd.app.result import AsyncResult, EagerResult
 from beatd.app.retry import next_attempt, retry_task
 from beatd.exceptions import Ignore, MaxRetriesExceededError, Retry
+
+if TYPE_CHECKING:
+    from beatd.app.app import App  # the public type of ``Task.app``
 
 
 class Hooks:
@@ -110,7 +112,7 @@ class Task(Hooks, Generic[P, R]):
     A custom base class may override ``__call__`` and the hooks, and set any of the options below.
     """
 
-    app: AppBase
+    app: App
     name: str = ""
     abstract: ClassVar[bool] = True
     is_bound: bool = False

@@ -53,7 +53,7 @@ def test_coroutines_take_models_too(app):
     assert back.apply(({"name": "a"},)).get() == {"name": "a"}
 
 
-def test_two_functions_of_one_name_are_one_too_many(app, caplog):
+def test_a_second_function_with_the_same_task_name_is_logged(app, caplog):
     first = app.task(name="t")(lambda: 1)
     second = app.task(name="t")(test_models_may_be_sent)
     assert second is first
