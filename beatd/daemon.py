@@ -99,6 +99,7 @@ class Daemon:
             on_read=self.card.read,
             on_order=self._orderly.look,
             on_request=self._loop.ring,
+            on_faults=self.card.runtime_faults,
         )
         self.replace = self._source.rebase
         """Put what files and app say in force, from any thread, with the store's entries and pauses over it."""

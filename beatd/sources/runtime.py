@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from beatd.clock import monotonic
@@ -40,8 +40,8 @@ class RuntimeSource:
 
     ``on_change`` is called with everything in force when the files have changed, ``on_amend`` with what is different
     when the store has; ``on_read`` with the revision that is in force, whenever the store was looked at; ``on_order``
-    whenever there may be an order, ``on_request`` when somebody asks for runs. All but the first come from this
-    source's thread. ``client`` is its own.
+    whenever there may be an order, ``on_request`` when somebody asks for runs, ``on_faults`` with the names of runtime
+    entries that are wrong. All but the first and the last come from this source's thread alone. ``client`` is its own.
     """
 
     def __init__(
@@ -55,6 +55,7 @@ class RuntimeSource:
         on_read: Callable[[int], None] = lambda _: None,
         on_order: Callable[[], None] = lambda: None,
         on_request: Callable[[], None] = lambda: None,
+        on_faults: Callable[[Sequence[str]], None] = lambda _: None,
     ) -> None:
         self._client = client
         self._keys = keys
@@ -63,6 +64,7 @@ class RuntimeSource:
         self._on_read = on_read
         self._on_order = on_order
         self._on_request = on_request
+        self._on_faults = on_faults
         self._mirror = RuntimeReplica(client, keys)
         self._overlay = MergedSchedule(config)
         self._changing = threading.Lock()
@@ -168,6 +170,7 @@ class RuntimeSource:
 
     def _say_faults(self) -> None:
         """Say once what is wrong with an entry, and which entries do not count; of very many the first."""
+        self._on_faults(sorted(self._overlay.faults))
         said = {name: "\n".join(map(str, faults)) for name, faults in self._overlay.faults.items()}
         new = [name for name, text in said.items() if self._said.get(name) != text]
         for name in new[:_FAULTY_SHOWN]:
