@@ -137,6 +137,10 @@ class Daemon:
         """Note that the store's entries and pauses are in force as of ``revision``."""
         self._status.read(revision)
 
+    def runtime_faults(self, names: Sequence[str]) -> None:
+        """Note the names of runtime entries that are wrong, and so not in force."""
+        self._status.runtime_faults(names)
+
     def look_for_commands(self) -> None:
         """Carry out new commands to daemons."""
         self._commands.look()

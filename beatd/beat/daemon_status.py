@@ -14,6 +14,9 @@ from beatd.beat.loop import Problem
 from beatd.clock import Clock
 from beatd.store.daemon_registry import Status
 
+FAULTY_TOLD, FAULTY_LENGTH = 10, 100
+"""Runtime entries that are wrong, named one by one; and characters of each name."""
+
 
 class ScheduleStatus(NamedTuple):
     """The schedule in force: entries of files and app and their digest, runtime entries, pauses."""
@@ -60,6 +63,7 @@ class DaemonStatus:
         """The beats of all shards."""
         self.schedule = ScheduleStatus()
         """What is in force."""
+        self._faulty: Sequence[str] = ()
         self.config: Literal["ok", "broken"] = "ok"
         """Whether the files could be read when they were last looked at."""
 
@@ -72,6 +76,10 @@ class DaemonStatus:
         self._revision = revision
         self._read_at = self._clock.monotonic()
 
+    def runtime_faults(self, names: Sequence[str]) -> None:
+        """Runtime entries that are wrong, and not in force."""
+        self._faulty = names
+
     def status(self) -> Status:
         """All of it."""
         problem = next((shard.problem for shard in self.shards if shard.problem), None)
@@ -80,6 +88,8 @@ class DaemonStatus:
             **self.schedule._asdict(),
             config=self.config,
             revision=self._revision,
+            faults=len(self._faulty),
+            faulty=[name[:FAULTY_LENGTH] for name in self._faulty[:FAULTY_TOLD]],
             turned_ms_ago=self._ago_ms(self._turned_at),
             read_ms_ago=self._ago_ms(self._read_at),
             late_ms=self._late_ms(),

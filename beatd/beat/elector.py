@@ -34,7 +34,7 @@ HEARTBEAT_EVERY = 2.0
 """Seconds between two heartbeats, less when leases are short."""
 
 LAPSE = 3
-"""Heartbeats that a daemon may miss before it counts as gone: sooner than its leases end, so that its heirs are known."""
+"""Heartbeats that a daemon may miss before it counts as gone: before its leases end, so that its heirs are known."""
 
 SLICE = 0.1
 """Seconds of listening at a stretch; so long may a stop be kept waiting."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from beatd.clock import Backoff, monotonic
@@ -37,7 +38,7 @@ _NAMES_SHOWN, _FAULTY_SHOWN = 10, 100
 class ScheduleReceiver(Protocol):
     """Receiver of the merged schedule and of what else is heard from the store: the daemon.
 
-    All but :meth:`replace_schedule` are called by the thread of the source.
+    All but :meth:`replace_schedule` and :meth:`runtime_faults` are called by the thread of the source alone.
     """
 
     def replace_schedule(self, schedule: InForce) -> None:
@@ -48,6 +49,9 @@ class ScheduleReceiver(Protocol):
 
     def runtime_entries_read(self, revision: int) -> None:
         """Note that the store was looked at, and is in force as of ``revision``."""
+
+    def runtime_faults(self, names: Sequence[str]) -> None:
+        """Note the names of runtime entries that are wrong, and so not in force."""
 
     def look_for_commands(self) -> None:
         """Look for commands to daemons: there may be one."""
@@ -177,6 +181,7 @@ class RuntimeSource:
 
     def _say_faults(self) -> None:
         """Say once what is wrong with an entry, and which entries do not count; of very many the first."""
+        self._receiver.runtime_faults(sorted(self._merged.faults))
         said = {name: "\n".join(map(str, faults)) for name, faults in self._merged.faults.items()}
         new = [name for name, text in said.items() if self._said.get(name) != text]
         for name in new[:_FAULTY_SHOWN]:

@@ -53,6 +53,10 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     """Runtime entries in force, which are not among ``entries``: these are what its files and its app say."""
     paused: int = 0
     """Entries that are paused."""
+    faults: int = 0
+    """Runtime entries that are wrong, and not in force."""
+    faulty: list[str] = []
+    """The names of the first of these."""
     read_ms_ago: int | None = None
     """How long ago it has read runtime entries, at the time of writing; ``None`` when it never has."""
     late_ms: int = 0
