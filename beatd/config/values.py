@@ -388,8 +388,35 @@ def headers(value: Any, _zone: str = "") -> dict[str, Any]:
     for name in value:
         if name in RESERVED_HEADERS or (isinstance(name, str) and name.startswith(RESERVED_PREFIX)):
             raise _reserved(name)
+        _refuse_marked(value[name], (name,))
     result: dict[str, Any] = carried(value)
     return result
+
+
+def _refuse_marked(value: Any, path: KeyPath) -> None:
+    """Refuse values that need Celery's marks: those are for arguments, and brokers have no headers of these types."""
+    if isinstance(value, date | time | UUID | Decimal | bytes):
+        text = value.isoformat() if isinstance(value, date | time) else "" if isinstance(value, bytes) else str(value)
+        hint = f"write it as text: {quoted(text)}" if text else "write it as text"
+        wrong = InvalidValue(f"a header cannot carry {_KINDS.get(type(value), 'this value')}; {hint}")
+        wrong.inside = path
+        raise wrong
+    if isinstance(value, Mapping):
+        for key, part in value.items():
+            _refuse_marked(part, (*path, str(key)))
+    elif isinstance(value, list | tuple | set | frozenset):
+        for place, part in enumerate(value):
+            _refuse_marked(part, (*path, place))
+
+
+_KINDS: Mapping[type, str] = {
+    date: "a date",
+    datetime: "a time",
+    time: "a time of day",
+    UUID: "a UUID",
+    Decimal: "a decimal number",
+    bytes: "bytes",
+}
 
 
 def _reserved(name: str) -> InvalidValue:
