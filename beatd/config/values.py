@@ -290,9 +290,7 @@ def carried(value: Any) -> Any:
         case int() if value.bit_length() > _MOST_BITS:
             raise InvalidValue("a number with more than 4,000 digits cannot be carried by JSON")
         case None | bool() | str() | int() | date() | time() | UUID() | Decimal() | bytes():
-            if isinstance(value, datetime) and value.tzinfo is not None and type(value.tzinfo).__module__ != "datetime":
-                return _standard(value)
-            return value
+            return _without_fold(value) if isinstance(value, datetime | time) else value
         case float():
             if not math.isfinite(value):
                 raise InvalidValue(f"{value} cannot be carried by JSON; expected a finite number")
@@ -320,10 +318,13 @@ def _key(key: object) -> str:
     return key
 
 
-def _standard(value: datetime) -> datetime:
-    """The parser's own classes of zones replaced by the library's, which everything can copy, pickle and show."""
+def _without_fold(value: Any) -> Any:
+    """The time as its text reads back: no fold, and the library's time zones, which can be copied and pickled."""
+    value = value.replace(fold=0) if value.fold and value.tzinfo is None else value
+    if not isinstance(value, datetime) or value.tzinfo is None or type(value.tzinfo).__module__ == "datetime":
+        return value
     offset = value.utcoffset()
-    return value.replace(tzinfo=fixed_zone(offset) if offset else UTC)
+    return value.replace(tzinfo=fixed_zone(offset) if offset else UTC, fold=0)
 
 
 @accepts(or_variable(either(list_of(CARRIED), _JSON_LIST)))
