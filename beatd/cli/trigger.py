@@ -9,7 +9,7 @@ import click
 
 from beatd.cli.history import await_ending, histories
 from beatd.cli.installation import Installation, hint, installation, whoami
-from beatd.cli.output import print_json
+from beatd.cli.output import print_json, read_json
 from beatd.client.runs import RunClient
 from beatd.exceptions import MessageError, RequestRefused
 from beatd.schedules import duration_text
@@ -52,7 +52,8 @@ def trigger(
     seconds, entry = _seconds(wait, entry)
     if entry is None:
         raise click.UsageError("name the ENTRY")
-    args, named = _json("--args", arguments, list, "a list"), _json("--kwargs", kwargs, dict, "an object")
+    args = None if arguments is None else read_json(arguments, "--args", list)
+    named = None if kwargs is None else read_json(kwargs, "--kwargs", dict)
     with installation(config_file) as place, histories(place, result_backend) as known:
         try:
             manual = RunClient(place.client, place.keys)
@@ -99,18 +100,6 @@ def _seconds(wait: str | None, entry: str | None) -> tuple[float | None, str | N
     if not 0 <= seconds < float("inf"):
         raise click.BadParameter(f'"{wait}": expected seconds', param_hint="--wait")
     return seconds, entry
-
-
-def _json(option: str, text: str | None, kind: type, expected: str) -> Any:
-    if text is None:
-        return None
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise click.BadParameter(f"not JSON: {error}", param_hint=option) from None
-    if not isinstance(value, kind):
-        raise click.BadParameter(f"expected {expected}, got {text[:40]}", param_hint=option)
-    return value
 
 
 def _told(ending: Ending | None, seconds: float) -> str:
