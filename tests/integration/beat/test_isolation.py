@@ -34,7 +34,7 @@ from beatd.store.results import result_key
 from beatd.store.run_requests import Requests
 from beatd.timestamps import LAST_MS
 from tests.chaos.ledger import due_ms_of
-from tests.unit.beat.conftest import FakeClock
+from tests.fakes import FakeClock
 
 KEYS = Keys("t")
 SHARD = KEYS.shard()
