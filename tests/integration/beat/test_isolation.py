@@ -36,7 +36,7 @@ from beatd.store.run_requests import Requests
 from beatd.store.server_check import foreign_keys
 from beatd.timestamps import LAST_MS
 from tests.chaos.ledger import due_ms_of
-from tests.unit.beat.conftest import FakeClock
+from tests.fakes import FakeClock
 
 KEYS = Keys("t")
 SHARD = KEYS.shard()

@@ -1,7 +1,6 @@
 """From the outbox to the broker: in order, in batches, once; and nothing in it can stand in the way of the rest."""
 
 import json
-import threading
 
 import pytest
 
@@ -21,25 +20,11 @@ from beatd.store.entry_state import Dispatched, Running
 from beatd.store.keys import Keys
 from beatd.store.outbox import Outbox, holds
 from beatd.store.worker_state import Ended, FinishedRuns
+from tests.fakes import NOW, FakeClock
 from tests.integration.broker.conftest import parcel
 
 KEYS = Keys("beatd")
-NOW = 1_790_000_000_000
 ENTRY = Entry(name="tick", task="t", schedule=parse(30.0), options=Options(), policies=Policies())
-
-
-class Clock:
-    def __init__(self):
-        self.ms = NOW
-
-    def now_ms(self):
-        return self.ms
-
-    def monotonic(self):
-        return self.ms / 1000
-
-    def wait(self, event: threading.Event, seconds: float):
-        raise AssertionError("nothing here waits")
 
 
 class Broker:
@@ -68,7 +53,7 @@ class Broker:
 class Rig:
     def __init__(self, url):
         self.client = connect(url)
-        self.clock, self.broker, self.report = Clock(), Broker(), DispatchLog()
+        self.clock, self.broker, self.report = FakeClock(waits=False), Broker(), DispatchLog()
         self.outbox = Outbox(self.client, KEYS)
         self.win(1)
 
@@ -114,7 +99,7 @@ def test_the_oldest_go_first_and_in_batches(rig):
 
 def test_a_slow_broker_is_left_after_a_while_so_that_the_loop_goes_on_turning(rig):
     rig.put(*(raw(f"id-{number}") for number in range(310)))
-    rig.broker.then = lambda: setattr(rig.clock, "ms", rig.clock.ms + FLUSH_AT_MOST * 600)
+    rig.broker.then = lambda: rig.clock.advance(FLUSH_AT_MOST * 0.6)
     assert not rig.flush()
     assert rig.left == 110
     assert rig.flush()
@@ -126,7 +111,7 @@ def test_an_outbox_that_was_empty_is_not_asked_again_for_a_while(rig):
     rig.put(raw("unseen"))
     rig.flush()
     assert rig.left == 1
-    rig.clock.ms += int(LOOK_AGAIN * 1000)
+    rig.clock.advance(LOOK_AGAIN)
     rig.flush()
     assert rig.broker.ids == ["unseen"]
     rig.put(raw("another"))
@@ -280,7 +265,7 @@ def test_a_run_is_dispatched_when_the_broker_has_it(rig, caplog):
         rig.flush()
     assert rig.report.totals["dispatched"] == 0
     rig.broker.away = False
-    rig.clock.ms += 2_500
+    rig.clock.advance(2.5)
     rig.flush()
     assert rig.report.totals["dispatched"] == 1
     [record] = [record for record in caplog.records if record.event == "run_dispatched"]

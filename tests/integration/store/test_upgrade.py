@@ -1,8 +1,7 @@
 """Upgrade: a store that version 0.1.0 has written is read, and this version goes on with it.
 
-``data/store_0_1_0.json`` has the keys of a Redis that the code of 0.1.0 filled (``data/make_0_1_0.py``, which says how
-it is run). Keys that expire within seconds, the lease and a worker's heartbeat, are left out here: whoever held them is
-gone.
+``data/store_0_1_0.json`` has the keys of a Redis that the code of 0.1.0 filled (by ``data/make_0_1_0.py``, which says
+how it is run). Keys that expire within seconds, the lease and a heartbeat, are left out: their owners are gone.
 """
 
 import json
