@@ -175,10 +175,10 @@ def translate_errors(client: redis.Redis) -> Iterator[None]:
     try:
         yield
     except redis.RedisError as error:
-        raise translated(error, place_of(client)) from error
+        raise store_error(error, place_of(client)) from error
 
 
-def translated(error: RedisError, place: str) -> Exception:
+def store_error(error: RedisError, place: str) -> Exception:
     """beatd's error for one of redis-py's."""
     text = str(error).partition(" script: ")[0]  # where in a script it happened says nothing to people
     if text.startswith(_OF_CLUSTERS) or isinstance(error, MovedError | AskError):
