@@ -77,7 +77,7 @@ def _publishing(connection: Any) -> Iterator[str]:
     try:
         with connection.channel() as channel:
             channel.confirm_select()
-            message = channel.prepare_message("", properties={})
+            message = channel.prepare_message(b"", properties={})
             channel.basic_publish_confirm(message, "", f"beatd.check.{secrets.token_hex(6)}", timeout=PUBLISH_TIMEOUT)
     except AccessRefused:
         yield "the user may not publish: add write rights for amq.default"

@@ -42,6 +42,22 @@ def print_json(value: Any) -> None:
     click.echo(json.dumps(value, indent=2, ensure_ascii=False))
 
 
+def read_json(text: str, option: str, kind: type[list[Any]] | type[dict[str, Any]]) -> Any:
+    """A JSON list or object from the command line; NaN is refused, because JSON has none."""
+    try:
+        value = json.loads(text, parse_constant=_no_number)
+    except (ValueError, RecursionError) as error:
+        raise click.BadParameter(f"not JSON: {error}", param_hint=option) from None
+    if not isinstance(value, kind):
+        expected = "a list" if kind is list else "an object"
+        raise click.BadParameter(f"expected {expected}, got {text[:40]}", param_hint=option)
+    return value
+
+
+def _no_number(name: str) -> None:
+    raise ValueError(f"{name} is not a JSON value")
+
+
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """A table without lines. In a terminal long cells are folded to its width; in a pipe each row stays one line."""
     cells = [[*map(printable, row)] for row in rows]

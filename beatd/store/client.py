@@ -214,6 +214,8 @@ def _unreachable(error: RedisError, text: str, place: str) -> Exception:
         return StoreRefused(f"state store {place}: {wrong}")
     if any(word in text for word in _NO_TLS):
         return StoreUnavailable(f"state store {place}: it does not speak TLS on this port; write redis:// ({text})")
+    if "handshake" in str(error.__context__):  # a plain Redis waits for the end of what it takes for a command
+        text = f"{text}: the TLS handshake was not answered; if it does not speak TLS on this port, write redis://"
     if any(word in text for word in _CLOSED):
         text = f"{text} (so does a server that expects TLS: rediss://)"
     return StoreUnavailable(f"state store {place}: {text}")

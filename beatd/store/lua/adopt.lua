@@ -31,7 +31,11 @@ if unusable then
 end
 
 local now, keep = ARGV[2], ARGV[3]
-local any_gaps = redis.call('EXISTS', KEYS[5]) == 1
+
+-- Gaps matter only after a clock was ahead: where KEYS[5] cannot be used, entries go on without any.
+local number_of_gaps = redis.pcall('HLEN', KEYS[5])
+local gaps_usable = type(number_of_gaps) == 'number'
+local any_gaps = gaps_usable and number_of_gaps > 0
 
 local function schedule_of(fingerprint)
   return fingerprint and string.gsub(fingerprint, '^off ', '')
@@ -43,8 +47,10 @@ local function including(ms)
 end
 
 local function write_gaps(name, gaps)
-  store_gaps(KEYS[5], name, gaps)
-  redis.call('PEXPIRE', KEYS[5], keep)
+  if gaps_usable then
+    store_gaps(KEYS[5], name, gaps)
+    redis.call('PEXPIRE', KEYS[5], keep)
+  end
 end
 
 -- Remove gaps after last due: nothing there has been claimed, and such a gap, of a clock's jump that led to no claim,

@@ -16,7 +16,10 @@ if over then
 end
 local moved, left = 0, 0
 for i = 3, #KEYS, 2 do
-  if redis.call('LLEN', KEYS[i + 1]) > 0 then
+  local length = redis.pcall('LLEN', KEYS[i + 1])
+  if type(length) == 'table' then -- no list: not an outbox, and nothing that could be moved
+    left = left + 1
+  elseif length > 0 then
     if redis.call('EXISTS', KEYS[i]) == 1 then
       left = left + 1
     else

@@ -11,7 +11,7 @@ from beatd.store import dead_letters
 from beatd.store.client import connect
 from beatd.store.dead_letters import DeadLetters, decode, encode
 from beatd.store.keys import Keys
-from beatd.store.outbox import Outbox
+from beatd.store.outbox import Outbox, Undeliverable
 from beatd.worker.consumers.redis import RedisConsumer
 
 KEYS = Keys("beatd")
@@ -65,7 +65,8 @@ def test_the_outbox_is_bounded_too(client, bounded):
     for number in range(6):
         raw = f"{number}".encode() * 20_000
         client.lpush(outbox.key, raw)
-        assert outbox.strike([raw], [encode(raw, reason="no queue", queue="q", at=AT)], lease_value="d:1") == 0
+        dead = Undeliverable(encode(raw, reason="no queue", queue="q", at=AT), "no queue")
+        assert outbox.strike([raw], [dead], lease_value="d:1") == 0
     assert [one.message[:1] for one in DeadLetters(client, KEYS)] == [b"5", b"4"]
 
 

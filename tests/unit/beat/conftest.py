@@ -1,7 +1,5 @@
 """A beat in memory: its loop over a fake clock, claims, and queues."""
 
-import threading
-
 import pytest
 
 from beatd.beat.delivery import DirectDelivery
@@ -63,11 +61,10 @@ class Rig:
         self.heap = DueHeap()
         self.beat = ShardLoop(
             clock=self.clock,
-            elector=self.elector,
+            leadership=self.elector,
             claims=self.claims,
             dispatcher=self.dispatcher,
             heap=self.heap,
-            wake=threading.Event(),
         )
 
     def run_for(self, seconds):
