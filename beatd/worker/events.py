@@ -43,7 +43,7 @@ class EventStream:
 
     def __init__(self, hostname: str, clock: Clock, lamport: LamportClock) -> None:
         teller = EventFactory(hostname, clock, lamport)
-        self.event, self.letter = teller.event, teller.letter
+        self.event, self.letter = teller.event, teller.message
         self._clock = clock
         self._buffer: deque[Event] = deque()
         self._flush_due = 0.0
@@ -73,7 +73,7 @@ class EventStream:
             if not self._buffer or not bus.listening:
                 break
             batch = [self._buffer.popleft() for _ in range(min(BATCH, len(self._buffer)))]
-            bus.emit("task.multi", self.message(batch))
+            bus.emit("task.multi", self.letter(batch))
         if self._dropped:
             count, self._dropped = self._dropped, 0
             log.warning(
@@ -121,7 +121,7 @@ class Heartbeat:
     def beat_now(self, bus: Bus) -> None:
         """A heartbeat for a monitor that has just come."""
         event = self._stream.event("worker-heartbeat", {"freq": _REQUESTED_S, **_SOFTWARE})
-        bus.emit("worker.heartbeat", self._stream.message(event))
+        bus.emit("worker.heartbeat", self._stream.letter(event))
 
     def stop(self, bus: Bus) -> None:
         """Say that the worker is leaving."""
@@ -133,7 +133,7 @@ class Heartbeat:
         active, processed = self._counts()
         facts: dict[str, Any] = {"active": active, "processed": processed, "loadavg": _load(), **_SOFTWARE}
         event = self._stream.event(kind, {"freq": EVERY_S, **facts})
-        bus.emit(kind.replace("-", "."), self._stream.message(event))
+        bus.emit(kind.replace("-", "."), self._stream.letter(event))
 
 
 def _load() -> list[float]:
