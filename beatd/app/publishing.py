@@ -186,9 +186,9 @@ class SentEvents:
         self._bus.requests(1)  # process pending frames of the broker, such as a close
         events = [_event(self._event_factory, message, route) for message, route in sent]
         if len(events) == 1:
-            self._bus.emit("task.sent", self._event_factory.letter(events[0]))
+            self._bus.emit("task.sent", self._event_factory.message(events[0]))
         elif events:
-            self._bus.emit("task.multi", self._event_factory.letter(events))
+            self._bus.emit("task.multi", self._event_factory.message(events))
 
     def _connect(self) -> bool:
         """Connect; returns False if the broker cannot broadcast. A connection from before a fork is the parent's."""

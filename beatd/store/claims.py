@@ -1,4 +1,4 @@
-"""The state of entries, and the claim: the one write by which runs leave."""
+"""Claims: the state of entries, and the atomic write by which runs are sent (idempotent: a run is claimed once)."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ DIGITS = 15
 
 
 class EntryState(NamedTuple):
-    """What the store remembers of an entry; times in milliseconds since the epoch."""
+    """State of an entry in the store; times in milliseconds since the epoch."""
 
     last_due_ms: int
-    """The due time after which it goes on: of its last claimed run, or, when that lies in the future because a clock
-    was ahead, of the last one before what that clock passed over."""
+    """Due time after which it goes on: of its last claimed run, or, if that lies in the future because a clock was
+    ahead, of the last run before the gap that this clock left."""
     first_seen_ms: int
     runs: int
-    """How many runs have been sent."""
+    """Number of runs that were sent."""
 
 
 class Unreadable(NamedTuple):
-    """The store has something of an entry that is no state: which key, and what in it."""
+    """A value in the store that is no state of an entry, and its key."""
 
     key: str
     value: bytes
@@ -47,24 +47,24 @@ class Unreadable(NamedTuple):
 
 
 class Refusal(NamedTuple):
-    """Runs of a batch, by number, that the store does not claim: nothing was written for them, and all others went."""
+    """Runs of a batch, by number, that the store refused: nothing was written for them; all others were claimed."""
 
     reason: str
     key: str
-    """What the reason is about: the queue's key, or one of beatd's own."""
+    """The key that the reason is about: the queue's, or one of beatd's own."""
     numbers: Sequence[int]
 
 
 class Claimed(NamedTuple):
-    """What became of a batch."""
+    """Result of a batch."""
 
     left_out: frozenset[int]
-    """Numbers of runs that had been claimed before, by anyone; their messages were not pushed again."""
+    """Numbers of runs that had been claimed before; their messages were not pushed again."""
     refusals: Sequence[Refusal] = ()
 
 
 class Gap(NamedTuple):
-    """Runs of an entry that were missed and are not caught up: those due between the two, and with neither of them."""
+    """Missed runs of an entry that are not caught up: due after the first instant and before the second."""
 
     name: str
     after_ms: int
@@ -72,7 +72,7 @@ class Gap(NamedTuple):
 
 
 class Claim(NamedTuple):
-    """One run as the store sees it. ``queue`` is the key of a Redis list, or ``None`` to claim without sending."""
+    """One run to claim. ``queue`` is the key of a Redis list, or ``None`` to claim without sending."""
 
     name: str
     due_ms: int
@@ -139,7 +139,7 @@ class Claims:
     def claim(self, batches: Iterable[Sequence[Claim]], *, lease_value: str) -> Iterator[Claimed]:
         """Move last due forward and push the messages: one step of the store for each batch.
 
-        Runs of one entry must be in the order of their due times. Yields, batch by batch, what became of it. The next
+        Runs of one entry must be in the order of their due times. Yields the result of each batch. The next
         batch is asked for while the store works on the one before. Replicas that are to confirm a batch are waited for
         before it is yielded.
         """
@@ -147,18 +147,19 @@ class Claims:
         try:
             for number, left_out, *refusals in self._claim.stream(calls, self._replicas):
                 self._confirmed = number
-                yield Claimed(frozenset(left_out), [_refusal(one) for one in refusals])
+                yield Claimed(frozenset(left_out), [_refusal(refusal) for refusal in refusals])
         except StoreRolledBack:
             self._confirmed = 0
             raise
 
     def look_back(self, *, lease_value: str) -> None:
-        """Do nothing but learn what any claim would: that the term is over, the store went back, or it refuses."""
+        """Verify the term without claiming: raises as any claim would, if the term is over, or the store rolled back or
+        refuses."""
         for _ in self.claim([()], lease_value=lease_value):
             pass
 
     def pass_over(self, gaps: Sequence[Gap], *, lease_value: str) -> None:
-        """Remember what catch-up leaves out; to be called before the first run after it is claimed.
+        """Record what catch-up leaves out; to be called before the first run after it is claimed.
 
         The rule is: a run is claimed once, whatever clocks say, and one that was never claimed is made when its time
         comes. A clock that is a day ahead passes over a day of runs; when it is set right they are still to come, and

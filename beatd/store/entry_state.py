@@ -39,12 +39,12 @@ class EntryStates:
         self._keys = keys.shard()  # what is remembered of an entry is the same key for all shards
 
     def read(self, names: Sequence[str]) -> list[EntryState | None]:
-        """What is remembered of each entry; ``None`` for one that no leader has seen yet, or that cannot be read."""
+        """Return the state of each entry; ``None`` if no leader has seen it yet, or it cannot be read."""
         keys = (self._keys.last_due, self._keys.known, self._keys.runs)
         return list(chain.from_iterable(map(_states, *(self._fields(key, names) for key in keys))))
 
     def runs(self, names: Sequence[str]) -> list[int]:
-        """How many runs of each entry have been sent."""
+        """Return the number of runs of each entry that were sent."""
         return [_number(raw) or 0 for batch in self._fields(self._keys.runs, names) for raw in batch]
 
     def _fields(self, key: str, names: Sequence[str]) -> Iterator[list[bytes | None]]:
@@ -95,7 +95,7 @@ class Dispatched:
         self._keys = keys
 
     def past(self, entry: Entry) -> Known:
-        """What the store remembers of an entry; one round trip."""
+        """Return the past of an entry; one round trip."""
         name, shard = entry.name, self._keys.shard()
         with translate_errors(self._client), self._client.pipeline(transaction=False) as pipeline:
             for key in (shard.known, shard.last_due, shard.gaps):
@@ -153,7 +153,7 @@ class Running:
         self._said: dict[str, str] = {}
 
     def unfinished(self, runtimes: Mapping[str, int], *, now_ms: int) -> frozenset[str]:
-        """Those entries whose last run is not over, given how long (ms) each may run; four round trips at most.
+        """Return the entries whose last run is not over, given the time (ms) each may run; four round trips at most.
 
         A run that seems to have begun in the future was sent by a clock that was ahead, and counts as over.
         """
@@ -174,7 +174,7 @@ class Running:
         return frozenset(asked.keys() - over)
 
     def _is_over(self, name: str, run_id: str, result: Any) -> bool:
-        """Whether a result says so. One that nobody can read was stored by something that has ended."""
+        """True if the result is final. An unreadable one counts as final: it was stored by a task that has ended."""
         if result is None:
             return False
         try:

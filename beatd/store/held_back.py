@@ -46,7 +46,7 @@ class HeldBack:
         self._write = Script(client, "held_back")
 
     def read(self, names: Sequence[str]) -> dict[str, HeldBackEntry]:
-        """Those of ``names`` that are held back."""
+        """Return the entries of ``names`` that are held back."""
         by_shard: dict[int, list[str]] = {}
         for name in names:
             by_shard.setdefault(shard_of(name, self._shards), []).append(name)
@@ -70,7 +70,7 @@ class HeldBack:
         return found
 
     def count(self) -> int:
-        """How many entries are held back."""
+        """Return the number of entries that are held back."""
         with translate_errors(self._client), self._client.pipeline(transaction=False) as pipeline:
             for shard in range(self._shards):
                 pipeline.hlen(self._key(shard))

@@ -80,7 +80,7 @@ class Record(NamedTuple):
 
     @property
     def sent(self) -> bool:
-        """Whether there was a message."""
+        """True if there was a message."""
         return self.run_id is not None
 
 
@@ -139,7 +139,7 @@ def moment(ms: int) -> bytes:
 
 
 def end(outcome: str, runtime_ms: int) -> bytes:
-    """How a run ended, as the last five bytes of its cell."""
+    """Return the outcome of a run, as the last five bytes of its cell."""
     return _END.pack(OUTCOMES.index(outcome), min(runtime_ms, _MOST))
 
 
@@ -204,7 +204,7 @@ TAIL = 2 * CELL
 
 
 class Ending(NamedTuple):
-    """How a run ended: the state, in Celery's words or :data:`REFUSED`; how long it took, if a bundled worker said so;
+    """Outcome of a run: the state, in Celery's words or :data:`REFUSED`; how long it took, if a bundled worker said so;
     its result, if that is stored where we look; why the broker refused it."""
 
     state: str
@@ -214,7 +214,7 @@ class Ending(NamedTuple):
 
 
 class Totals(NamedTuple):
-    """How many runs of an entry there were in all. ``counts`` has those that were late, triggered, backfilled, and
+    """Totals of an entry's runs. ``counts`` has those that were late, triggered, backfilled, and
     skipped for each reason; ``scheduled`` those that its schedule sent."""
 
     scheduled: int
@@ -270,7 +270,7 @@ class Histories:
         return done
 
     def endings(self, run_ids: Sequence[str]) -> list[Ending | None]:
-        """How runs ended; ``None`` for those that have not, as far as anybody knows."""
+        """Return the outcomes of runs; ``None`` if a run has not ended, as far as the store knows."""
         if not run_ids:
             return []
         with translate_errors(self._client):  # first: when it is there, the result is

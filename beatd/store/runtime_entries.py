@@ -141,7 +141,7 @@ def _chosen(script: Script, keys: Sequence[str], first: Sequence[Any], names: Se
 
 
 def place(name: str) -> str:
-    """Where a runtime entry is written, as faults and listings name it."""
+    """Return the place of a runtime entry, as faults and listings name it."""
     return f"{_PLACE}{name}"
 
 
@@ -202,7 +202,7 @@ class _BoundedReader:
 
 
 def _unread(why: int | Literal["others"]) -> bytes:
-    """What stands for a table that is not read."""
+    """Return the placeholder of a table that is not read."""
     if why == "others":
         text = f"not read: the entries in the state store have more than {TOTAL_MAX >> 20:,} MiB together"
     else:
@@ -218,7 +218,7 @@ Before = dict[str, tuple[bytes | None, bytes | None]]
 
 
 class RuntimeChanges(NamedTuple):
-    """What a look at the store brought."""
+    """Changes since the last refresh."""
 
     before: Before
     """Entries that were put or removed, paused or resumed, with their tables and pauses as they were; one that was

@@ -1,4 +1,4 @@
-"""What the server behind the state store must be, and what it should be: looked at once, at the start."""
+"""Check of the state store's server at startup: requirements and recommendations."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def inspect(client: redis.Redis) -> None:
 
 
 def facts(client: redis.Redis) -> dict[str, Any]:
-    """What the server says of itself (``INFO``). Raises as :func:`inspect` does."""
+    """Return the server's ``INFO``. Raises as :func:`inspect` does."""
     with translate_errors(client):
         found: dict[str, Any] = client.info()
     return found
@@ -66,7 +66,7 @@ def _warnings(info: dict[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def described(client: redis.Redis) -> str:
-    """What the server is, for people: ``Redis 7.0.15``. Raises :class:`~beatd.exceptions.StoreUnavailable`."""
+    """Return the server's name and version: ``Redis 7.0.15``. Raises :class:`~beatd.exceptions.StoreUnavailable`."""
     with translate_errors(client):
         info: dict[str, Any] = client.info("server")
     name = "Valkey" if "valkey_version" in info else "Redis"
@@ -92,7 +92,7 @@ def foreign_keys(client: redis.Redis, keys: Keys, *, shards: int) -> list[str]:
 
 
 def same(one: redis.Redis, other: redis.Redis) -> bool:
-    """Whether two clients reach the same database of the same server, however their URLs spell it.
+    """True if two clients reach the same database of the same server, however their URLs spell it.
 
     One that follows a primary and one with a fixed address do not, even while they meet: a failover parts them.
     """

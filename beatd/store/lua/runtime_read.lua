@@ -1,11 +1,11 @@
 -- Read fields of a hash, up to a number of bytes in one call.
 --
 -- KEYS[1]  hash     entry name -> JSON
--- ARGV[1]  how many bytes of values to return at most
+-- ARGV[1]  bytes of values to return at most
 -- ARGV[2…] names
 --
--- Returns for each name its value, or nil when it is not there. Instead of the first value that does not fit in any more
--- its size in bytes; instead of all after that, 0: they have not been looked at.
+-- Returns for each name its value, or nil when it is not there. The first value that does not fit is replaced by its
+-- size in bytes, all after it by 0: they were not read.
 
 local spare, values = tonumber(ARGV[1]), {}
 for i = 2, #ARGV do
