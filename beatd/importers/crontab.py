@@ -14,8 +14,8 @@ from pathlib import PurePath
 from typing import Any, NamedTuple
 
 from beatd.exceptions import ConfigError, Fault
-from beatd.importers.report import Found, Note
 from beatd.importers.crontab_times import plain_times
+from beatd.importers.report import Found, Note
 
 _ASSIGNMENT = re.compile(r"""([A-Za-z_][A-Za-z0-9_]*|"[^"]*"|'[^']*')[ \t]*=[ \t]*(.*)""", re.DOTALL)
 _BLANKS = re.compile(r"[ \t]+")
