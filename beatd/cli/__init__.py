@@ -24,7 +24,7 @@ from beatd.exceptions import BeatdError, ConfigError, ScheduleError
 
 
 class CommandSpec(NamedTuple):
-    """Where a command is, and the line about it in ``beatd --help``, which so imports none of them."""
+    """Place of a command, and its line in ``beatd --help``, which so imports none of them."""
 
     module: str
     attribute: str

@@ -45,7 +45,7 @@ _SETTING = re.compile(r"([A-Z][A-Za-z]+)=(.*)")
 
 
 class Install(NamedTuple):
-    """What a unit is to run."""
+    """Command line, files and user that a unit is written for."""
 
     command: Path
     """The ``beatd`` to start."""
@@ -59,7 +59,7 @@ class Install(NamedTuple):
         return str(self.config.parent / "environment")
 
     def lies_in(self, *folders: str) -> bool:
-        """Whether a file that the unit needs lies there: the configuration, the command, or its interpreter."""
+        """True if a file that the unit needs lies there: the configuration, the command, or its interpreter."""
         needed = (self.config, self.command, Path(sys.executable), Path(sys.prefix), Path(sys.base_prefix))
         paths = {path for given in needed for path in (given, given.resolve())}
         return any(path.is_relative_to(folder) for path in paths for folder in folders)

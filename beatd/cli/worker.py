@@ -204,7 +204,7 @@ def _app(options: dict[str, Any], settings: Settings | None) -> App:
 
 
 def _apply(app: App, options: dict[str, Any], settings: Settings | None, store_url: str | None) -> None:
-    """What the command line says wins over beat.toml, which wins over the app."""
+    """Apply settings: the command line wins over beat.toml, which wins over the app."""
     if settings is not None:
         app.conf.broker_url = settings.broker.url or store_url
         if store_url and not app.conf.result_backend:

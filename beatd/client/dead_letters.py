@@ -143,7 +143,7 @@ class Filter(NamedTuple):
         return any(self)
 
     def takes(self, letter: DeadLetter, now_ms: int) -> bool:
-        """Whether this is one of them."""
+        """True if the letter matches."""
         return (
             (not self.ids or letter.id.startswith(self.ids))
             and (self.reason is None or self.reason.lower() in letter.reason.lower())
@@ -173,7 +173,7 @@ def queue_of(letter: DeadLetter) -> str:
 
 
 def age_ms(letter: DeadLetter, now_ms: int) -> int:
-    """How long it has been dead."""
+    """Age of the dead letter, in milliseconds."""
     try:
         return max(0, now_ms - to_ms(datetime.fromisoformat(letter.at)))
     except (ValueError, TypeError):
@@ -200,7 +200,7 @@ def facts(found: Found) -> dict[str, Any]:
 
 
 def content(letter: DeadLetter, *, body: bool) -> dict[str, Any]:
-    """What is in its message, without secrets; ``body`` shows arguments as they are."""
+    """Return its message without secrets; ``body`` shows arguments as they are."""
     message = message_of(letter)
     if message is None:
         return (

@@ -80,8 +80,8 @@ class Claim(NamedTuple):
     message: bytes = b""
     running: str = ""
     """``<run id> <ms until which it may run>``, for entries that mind overlaps."""
-    record: bytes = history.NONE
-    """What goes into the history, see :mod:`beatd.store.history`."""
+    record: history.CountedCell = history.NO_CELL
+    """Its record in the history and the tally, see :mod:`beatd.store.history`."""
 
 
 class Claims:
@@ -134,7 +134,7 @@ class Claims:
             self._confirmed = int(number)
             values = iter(flat)
             for name, _ in batch:
-                yield name, self._state(next(values), next(values), next(values))
+                yield name, self._state(next(values), next(values), next(values), next(values))
 
     def claim(self, batches: Iterable[Sequence[Claim]], *, lease_value: str) -> Iterator[Claimed]:
         """Move last due forward and push the messages: one step of the store for each batch.
@@ -204,23 +204,25 @@ class Claims:
         keys = [shard.lease, shard.last_due, shard.runs, shard.running, shard.gaps, shard.claims, shard.tally]
         keys.append(self._histories)
         args: list[str | int | bytes] = [lease_value, self._confirmed, self._keep]
-        for name, due_ms, queue, message, running, record in batch:
-            args += (name, due_ms, queue or "", message, record + b" " + running.encode() if running else record)
+        for name, due_ms, queue, message, running, (cell, word) in batch:
+            args += (name, due_ms, queue or "", message, running, cell, word)
         return keys, args
 
-    def _state(self, goes_on: bytes, first_seen: bytes, runs: bytes) -> EntryState | Unreadable:
-        """An entry's state out of what ``adopt.lua`` says of it."""
+    def _state(
+        self, resume_point: bytes, first_seen: bytes, runs: bytes, unreadable_gaps: bytes
+    ) -> EntryState | Unreadable:
+        """State of an entry, from the four values that ``adopt.lua`` returns."""
         shard = self._keys
-        if goes_on.startswith(b"gaps "):
-            return Unreadable(shard.gaps, goes_on[5:])
-        raws = ((shard.last_due, goes_on), (shard.known, first_seen), (shard.runs, runs))
+        if unreadable_gaps:
+            return Unreadable(shard.gaps, unreadable_gaps)
+        raws = ((shard.last_due, resume_point), (shard.known, first_seen), (shard.runs, runs))
         for key, raw in raws:
             if not raw.isdigit() or len(raw) > DIGITS or int(raw) > LAST_MS:
                 return Unreadable(key, raw)
-        return EntryState(*map(int, (goes_on, first_seen, runs)))
+        return EntryState(int(resume_point), int(first_seen), int(runs))
 
 
 def _refusal(raw: Sequence[Any]) -> Refusal:
     reason, key, *numbers = raw
-    text, key = reason.decode(errors="replace").removeprefix("CORRUPT "), key.decode(errors="replace")
+    text, key = reason.decode(errors="replace"), key.decode(errors="replace")
     return Refusal(f"the state store refuses: {text.partition(' script: ')[0]} (key {key})", key, numbers)

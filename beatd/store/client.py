@@ -186,7 +186,7 @@ def translated(error: RedisError, place: str) -> Exception:
     match error:
         case ResponseError() if text.startswith("FENCED"):
             return TermLost(text)
-        case ResponseError() if text.startswith("WENTBACK"):
+        case ResponseError() if text.startswith("ROLLBACK"):
             return StoreRolledBack(f"state store {place} lost writes that it had confirmed: {text.partition(' ')[2]}")
         case ResponseError() if text.startswith("CORRUPT"):
             return StoreRefused(f"state store {place}: {text.partition(' ')[2]}")

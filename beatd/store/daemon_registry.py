@@ -53,6 +53,10 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     """Runtime entries in force, which are not among ``entries``: these are what its files and its app say."""
     paused: int = 0
     """Entries that are paused."""
+    faults: int = 0
+    """Runtime entries that are wrong, and not in force."""
+    faulty: list[str] = []
+    """The names of the first of these."""
     read_ms_ago: int | None = None
     """How long ago it has read runtime entries, at the time of writing; ``None`` when it never has."""
     late_ms: int = 0
@@ -125,11 +129,12 @@ class Registry:
             self._client.hdel(self._keys.daemons, daemon_id)
 
     def outboxes(self, *, shards: int) -> list[int]:
-        """How many messages wait in the outbox of each shard."""
+        """How many messages wait in the outbox of each shard; none in a key of another type."""
         with translate_errors(self._client), self._client.pipeline(transaction=False) as pipeline:
             for shard in range(shards):
                 pipeline.llen(self._keys.shard(shard).outbox)
-            return [int(length) for length in pipeline.execute()]
+            found = pipeline.execute(raise_on_error=False)
+        return [length if isinstance(length, int) else 0 for length in found]
 
     def _call(self, daemon_id: str, status: bytes, shards: int) -> FleetView:
         keys = [self._keys.daemons, *(self._keys.shard(shard).lease for shard in range(shards))]

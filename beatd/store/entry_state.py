@@ -6,7 +6,8 @@ What lies between the moment at which the entry was first seen and its last due,
 claimed; so it counts as sent unless the history says otherwise.
 
 A run is over when its result says so (stored by any worker in this server, in Celery's format), when a bundled worker
-remembers that it ended, or when the time that it may take has passed: so nothing can silence an entry for ever.
+remembers that it ended, when the broker refused it, or when the time that it may take has passed: so nothing can
+silence an entry for ever.
 """
 
 from __future__ import annotations
@@ -107,8 +108,8 @@ class Dispatched:
             _number_or_none((known or b"").partition(b" ")[0]),
             _number_or_none(last_due or b""),
             [*list(pairwise(bounds))[::2], *((one.due_ms, one.at_ms) for one in lines if one.kind == "missed")],
-            frozenset(one.due_ms for one in lines if one.kind in ("scheduled", "backfilled")),
-            frozenset(one.due_ms for one in lines if one.kind == "skipped"),
+            frozenset(one.due_ms for one in lines if _was_sent(one)),
+            frozenset(one.due_ms for one in lines if one.kind == "skipped" or one.outcome == records.REFUSED),
         )
 
     def reasons(self, name: str, dues_ms: Sequence[int]) -> list[Reason | None]:
@@ -125,6 +126,11 @@ class Dispatched:
             "sent_before" if sent is not None else "dispatched" if ended is not None or result is not None else None
             for sent, ended, result in found
         ]
+
+
+def _was_sent(record: records.Record) -> bool:
+    """True for a run that reached the broker."""
+    return record.kind in ("scheduled", "backfilled") and record.outcome != records.REFUSED
 
 
 def _number_or_none(raw: bytes) -> int:
@@ -147,7 +153,7 @@ class Running:
         self._said: dict[str, str] = {}
 
     def unfinished(self, runtimes: Mapping[str, int], *, now_ms: int) -> frozenset[str]:
-        """Those entries whose last run is not over, given how long (ms) each may run; three round trips at most.
+        """Those entries whose last run is not over, given how long (ms) each may run; four round trips at most.
 
         A run that seems to have begun in the future was sent by a clock that was ahead, and counts as over.
         """
@@ -162,7 +168,8 @@ class Running:
         with translate_errors(self._client):
             results = self._client.mget([result_key(run_id) for run_id in asked.values()])
             ended = self._client.mget([self._keys.finished(run_id) for run_id in asked.values()])
-        found = zip(asked.items(), results, ended, strict=True)
+            refused = self._client.mget([self._keys.refused(run_id) for run_id in asked.values()])
+        found = zip(asked.items(), results, map(any, zip(ended, refused, strict=True)), strict=True)
         over = {name for (name, run_id), result, end in found if end or self._is_over(name, run_id, result)}
         return frozenset(asked.keys() - over)
 

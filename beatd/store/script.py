@@ -55,14 +55,14 @@ class Replicas:
 
 
 class Script:
-    """One ``lua/*.lua`` file. Called with the server's copy; sent again when the server has lost it.
+    """One ``lua/*.lua`` file, with ``lua/_prelude.lua`` in front: the functions that scripts share.
 
-    ``prelude`` is another file, whose functions it calls.
+    Called with the server's copy; sent again when the server has lost it.
     """
 
-    def __init__(self, client: redis.Redis, name: str, *, prelude: str | None = None) -> None:
+    def __init__(self, client: redis.Redis, name: str) -> None:
         self._client = client
-        self._call = client.register_script((_source(prelude) if prelude else "") + _source(name))
+        self._call = client.register_script(_source("_prelude") + _source(name))
 
     def __call__(self, keys: Sequence[str | bytes], args: Sequence[Any]) -> Any:
         """Run it; raises :class:`TermLost`, :class:`StoreUnavailable` or :class:`StoreRefused`."""

@@ -11,6 +11,7 @@ import redis
 from beatd.exceptions import StoreRefused
 from beatd.store import client
 from beatd.store.client import IS_CLUSTER, place_of, translate_errors
+from beatd.store.keys import Keys, type_of
 
 log = logging.getLogger("beatd.store")
 
@@ -70,6 +71,24 @@ def described(client: redis.Redis) -> str:
         info: dict[str, Any] = client.info("server")
     name = "Valkey" if "valkey_version" in info else "Redis"
     return f"{name} {info.get('valkey_version') or info.get('redis_version', '')}"
+
+
+def foreign_keys(client: redis.Redis, keys: Keys, *, shards: int) -> list[str]:
+    """The keys of the daemons that hold a value of another type than beatd's, in words: somebody else wrote them."""
+    own = {key for shard in range(shards) for key in keys.shard(shard)}
+    names = sorted({*own, *keys.runtime(), keys.daemons, keys.requests, keys.orders})
+    try:
+        with translate_errors(client), client.pipeline(transaction=False) as pipeline:
+            for name in names:
+                pipeline.type(name)
+            kinds = [raw.decode() for raw in pipeline.execute()]
+    except StoreRefused:  # a user without the right to ask
+        return []
+    return [
+        f"the key {name} is a {kind} and should be a {type_of(name)}; rename or delete it"
+        for name, kind in zip(names, kinds, strict=True)
+        if kind not in ("none", type_of(name))
+    ]
 
 
 def same(one: redis.Redis, other: redis.Redis) -> bool:

@@ -7,21 +7,15 @@ same task id. Finished runs are remembered for a day (idempotency), so that a me
 
 from __future__ import annotations
 
-import contextlib
-import struct
-import uuid
 from collections.abc import Iterable, Sequence
-from datetime import datetime
 from typing import Any, NamedTuple
 
 import redis
 
-from beatd.model import run_id
 from beatd.store import history
 from beatd.store.client import connect, translate_errors
 from beatd.store.keys import Keys
 from beatd.store.script import Script
-from beatd.timestamps import to_ms
 
 LIMIT = 50_000
 """The oldest are forgotten first."""
@@ -158,14 +152,7 @@ class FinishedRuns:
 
 
 def _noted(one: Ended) -> tuple[str | bytes, ...]:
-    """What the script wants to know. Whoever writes strange headers finds nothing in the history."""
+    """The arguments of ``note_ends.lua`` for one run."""
     runtime_ms = int(one.runtime * 1000)
-    due = own_id = end = b""
-    with contextlib.suppress(ValueError, TypeError, struct.error):
-        due_ms = to_ms(datetime.fromisoformat(one.due_at or ""))
-        if run_id(one.entry, due_ms) == one.run_id:
-            due = history.moment(due_ms)
-        else:
-            own_id = uuid.UUID(one.run_id).bytes
-        end = history.end(one.state, runtime_ms)
-    return f"{one.state} {runtime_ms}", due, own_id, end
+    where = history.end_arguments(one.entry, one.run_id, one.due_at, one.state, runtime_ms)
+    return f"{one.state} {runtime_ms}", *where

@@ -105,7 +105,7 @@ def test_json_for_a_good_file(tmp_path: Path) -> None:
     assert (said["ok"], said["entries"], said["enabled"], said["faults"]) == (True, 1, 1, [])
     assert said["files"] == [str(tmp_path / "beat.toml")]
     assert said["next"]["entry"] == "a"
-    assert [(warning["line"], warning["path"]) for warning in said["warnings"]] == [(2, "beat_schedule.a.jitter")]
+    assert [(warning["line"], warning["path"]) for warning in said["warnings"]] == [(5, "beat_schedule.a.jitter")]
 
 
 def test_json_for_a_bad_file(tmp_path: Path) -> None:
@@ -120,7 +120,7 @@ def test_strict_makes_warnings_count(tmp_path: Path) -> None:
     (tmp_path / "beat.toml").write_text(GOOD + 'jitter = "2h"\n')
     relaxed, strict = beatd("check", cwd=tmp_path), beatd("check", "--strict", cwd=tmp_path)
     assert (relaxed.returncode, strict.returncode) == (0, 1)
-    assert strict.stdout.startswith("warning: beat.toml:2: beat_schedule.a.jitter: ")
+    assert strict.stdout.startswith("warning: beat.toml:5: beat_schedule.a.jitter: ")
 
 
 def test_wrong_use(tmp_path: Path) -> None:

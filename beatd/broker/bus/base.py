@@ -8,13 +8,12 @@ from __future__ import annotations
 import base64
 import os
 import re
-import time
 import uuid
 from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
-from beatd.clock import Clock
+from beatd.clock import Clock, hours_west_of_utc
 from beatd.exceptions import MessageError
 from beatd.message import json_codec
 from beatd.message.protocol import JSON, TaskMessage
@@ -169,7 +168,7 @@ class EventFactory:
         self._clock = clock
         self._lamport = lamport
         self._headers = {"hostname": name}
-        self._teller = {"hostname": name, "utcoffset": _hours_west(), "pid": os.getpid()}
+        self._teller = {"hostname": name, "utcoffset": hours_west_of_utc(), "pid": os.getpid()}
 
     def event(self, kind: str, fields: Event) -> Event:
         """``fields`` as an event that happens now; ``kind`` is ``task-received`` or the like."""
@@ -182,9 +181,3 @@ class EventFactory:
     def letter(self, body: Event | list[Event]) -> BusMessage:
         """One event, or a batch, ready to be sent."""
         return BusMessage(body, self._headers)
-
-
-def _hours_west() -> float:
-    """The host's distance from UTC as Celery's events carry it; monitors correct time stamps by it."""
-    seconds = time.altzone if time.localtime().tm_isdst > 0 else time.timezone
-    return seconds / 3600

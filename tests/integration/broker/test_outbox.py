@@ -13,11 +13,14 @@ from beatd.broker import Refused
 from beatd.broker.redis import RedisPublisher
 from beatd.exceptions import BrokerError, StoreUnavailable, TermLost
 from beatd.message.protocol import envelope, open_envelope
-from beatd.model import Entry, Options, Policies, Run
+from beatd.model import Entry, Options, Policies, Run, manual_run_id
 from beatd.schedules import parse
+from beatd.store import history
 from beatd.store.client import connect
+from beatd.store.entry_state import Dispatched, Running
 from beatd.store.keys import Keys
-from beatd.store.outbox import Outbox
+from beatd.store.outbox import Outbox, holds
+from beatd.store.worker_state import Ended, FinishedRuns
 from tests.integration.broker.conftest import parcel
 
 KEYS = Keys("beatd")
@@ -302,3 +305,78 @@ def test_what_was_left_when_the_store_became_the_broker_goes_to_its_queues(rig, 
     assert [open_envelope(one).id for one in rig.client.lrange("q", 0, -1)] == ["a", "of a former shard"]
     assert [open_envelope(one).id for one in rig.client.lrange("other", 0, -1)] == ["b"]
     assert rig.left == 0
+
+
+def run_message(due_ms, own_id=None):
+    run = Run(ENTRY, due_ms, due_ms, ENTRY.schedule, own_id)
+    return run.id, MessageBuilder("celery").render(run, None)
+
+
+def test_a_refused_run_is_in_the_history_with_the_reason(rig):
+    own_id = manual_run_id("tick", "request")
+    (scheduled, first), (_, second), (_, third) = [
+        run_message(NOW),
+        run_message(NOW + 1, own_id),
+        run_message(NOW + 30_000),
+    ]
+    cells = history.run_cell(history.SENT, NOW, NOW, NOW), history.by_hand(history.TRIGGERED, NOW + 1, NOW + 1, own_id)
+    last = history.run_cell(history.SENT, NOW + 30_000, NOW + 30_000, NOW + 30_000)
+    rig.client.append(KEYS.history("tick"), b"".join((*cells, last)))
+    rig.client.hset(KEYS.shard().running, "tick", f"{scheduled} {NOW + 3_600_000}")
+    rig.put(first, second, third)
+    rig.broker.refuses = {scheduled, own_id}
+    assert holds(rig.client, rig.outbox.key, own_id)
+    running = Running(rig.client, KEYS)
+    assert running.unfinished({"tick": 3_600_000}, now_ms=NOW)
+    rig.flush()
+    assert not holds(rig.client, rig.outbox.key, own_id)
+    assert not running.unfinished({"tick": 3_600_000}, now_ms=NOW), "it does not run, and holds no other back"
+    histories = history.Histories(rig.client, KEYS)
+    records = histories.completed(list(histories.of(["tick"])))
+    assert [(one.kind, one.outcome, one.reason) for one in records] == [
+        ("scheduled", None, None),
+        ("triggered", "REFUSED", "no queue gets it"),
+        ("scheduled", "REFUSED", "no queue gets it"),
+    ]
+    past = Dispatched(rig.client, KEYS).past(ENTRY)
+    assert (past.sent, past.unsent) == ({NOW + 30_000}, {NOW, NOW + 1})
+    assert 0 < rig.client.pttl(KEYS.refused(own_id)) <= 86_400_000
+    rig.client.delete(KEYS.refused(own_id))
+    assert histories.completed(list(histories.of(["tick"])))[1][-3:-1] == (None, "REFUSED")
+
+
+def test_a_refused_run_that_was_sent_again_has_the_end_of_that(rig, redis_url):
+    task_id, raw = run_message(NOW)
+    rig.client.append(KEYS.history("tick"), history.run_cell(history.SENT, NOW, NOW, NOW))
+    rig.put(raw)
+    rig.broker.refuses = {task_id}
+    rig.flush()
+    due_at = open_envelope(raw).headers["beatd-due-at"]
+    FinishedRuns(redis_url, KEYS).remember([Ended(task_id, "tick", due_at, "SUCCESS", 0.1)])
+    histories = history.Histories(rig.client, KEYS)
+    [record] = histories.completed(list(histories.of(["tick"])))
+    assert (record.outcome, record.reason, record.runtime_ms) == ("SUCCESS", None, 100)
+    assert histories.endings([task_id])[0].state == "SUCCESS"
+
+
+@pytest.mark.parametrize(
+    "change", [{"id": 5}, {"beatd-entry": None}, {"beatd-due-at": [1]}, {"beatd-due-at": "x"}, {"id": "no uuid"}]
+)
+def test_a_refused_message_with_strange_headers_is_a_dead_letter_all_the_same(rig, change):
+    message = open_envelope(run_message(NOW)[1])
+    message.headers.update(change)
+    raw = envelope(message, queue="q")
+    rig.broker.refuses = {open_envelope(raw).id}
+    rig.put(raw)
+    rig.flush()
+    assert (rig.left, len(rig.dead)) == (0, 1)
+
+
+def test_a_long_outbox_is_looked_through(rig):
+    rig.put(*(raw(f"id-{number:04}") for number in range(1_200)))
+    assert holds(rig.client, rig.outbox.key, "id-0000")
+    assert holds(rig.client, rig.outbox.key, "id-1199")
+    assert not holds(rig.client, rig.outbox.key, "id-1200")
+    rig.client.delete(rig.outbox.key)
+    rig.client.set(rig.outbox.key, "no list")
+    assert not holds(rig.client, rig.outbox.key, "id-0000")

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 import pytest
 import redis
 
-from beatd.exceptions import StoreRefused, StoreUnavailable
+from beatd.exceptions import StoreRefused, StoreUnavailable, WrongUrl
 from beatd.store.client import connect, translate_errors
 from beatd.store.keys import Keys
 from beatd.store.lease import Leases
@@ -98,7 +98,7 @@ def test_a_tls_url_of_a_plain_port_is_told_to_be_plain(redis_url):
 
 @pytest.mark.parametrize("url", ["rediss://localhost?", "sentinel://localhost/main/0?ssl=true&"])
 def test_a_file_of_authorities_that_is_not_there_is_named(url, tmp_path):
-    with pytest.raises(StoreRefused, match=f"ssl_ca_certs: there is no file {tmp_path}/missing.pem"):
+    with pytest.raises(WrongUrl, match=f"ssl_ca_certs: there is no file {tmp_path}/missing.pem"):
         connect(f"{url}ssl_ca_certs={tmp_path}/missing.pem")
 
 

@@ -4,8 +4,6 @@
 The same rules are tested against real servers in ``tests/integration/store/test_claims.py``.
 """
 
-import threading
-
 import pytest
 
 from beatd.beat.delivery import DirectDelivery
@@ -188,11 +186,10 @@ class Rig:
         self.heap = DueHeap()
         self.beat = ShardLoop(
             clock=self.clock,
-            elector=self.elector,
+            leadership=self.elector,
             claims=self.claims,
             dispatcher=self.dispatcher,
             heap=self.heap,
-            wake=threading.Event(),
         )
 
     def run_for(self, seconds):

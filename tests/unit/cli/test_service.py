@@ -2,9 +2,10 @@
 
 from pathlib import Path
 
+import click
 import pytest
 
-from beatd.cli import service
+from beatd.cli import main, service
 from beatd.cli.service import Install, fitted, source
 
 
@@ -49,3 +50,23 @@ def test_the_worker_is_as_confined_as_the_daemon():
     assert confined >= {"ProtectSystem", "RestrictNamespaces", "SystemCallFilter", "CapabilityBoundingSet"}
     for key in confined - {"RestrictAddressFamilies"}:
         assert worker[key] == daemon[key], key
+
+
+@pytest.mark.parametrize(
+    "started",
+    [
+        "run --config /etc/beatd/beat.toml",
+        "worker --config /etc/beatd/beat.toml --log-format text",
+    ],
+)
+def test_the_command_lines_of_units_from_0_1_0_are_understood(started):
+    command, *words = started.split()
+    context = main.get_command(click.Context(main), command).make_context(command, words)
+    assert "/etc/beatd/beat.toml" in map(str, context.params.values())
+
+
+@pytest.mark.parametrize("name", service.UNITS)
+def test_the_command_lines_of_units_are_understood(name):
+    line = settings(name, "/etc/beatd/beat.toml")["ExecStart"]
+    _, command, *words = line.split()
+    main.get_command(click.Context(main), command).make_context(command, words)
