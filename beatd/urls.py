@@ -30,7 +30,7 @@ _MANY_SENTINELS = re.compile(r";(?=sentinel://)")
 
 
 class _Url:
-    """What both kinds of URLs have in common."""
+    """Base of typed URLs: shown without secrets by ``str`` and ``repr``."""
 
     parts: Parts
 
@@ -123,7 +123,7 @@ class BrokerUrl(_Url):
 
 
 def names_service(text: str) -> bool:
-    """Whether a URL is a ``sentinel://`` one of beatd's form. kombu's have a number, or nothing, for the service."""
+    """True for ``sentinel://`` URLs in beatd's form. kombu's have a number, or nothing, for the service."""
     if not text.startswith(SENTINEL) or _MANY_SENTINELS.search(text):
         return False
     path = text.removeprefix(SENTINEL).partition("?")[0].partition("/")[2].strip("/")
@@ -132,13 +132,13 @@ def names_service(text: str) -> bool:
 
 
 def is_redis(text: str) -> bool:
-    """Whether the URL names one Redis server, or the primary of sentinels, which beatd speaks to natively."""
+    """True for a Redis server, or a primary behind sentinels, that beatd speaks to without kombu."""
     scheme = scheme_of(text)
     return names_service(text) if scheme == "sentinel" else scheme in REDIS_SCHEMES
 
 
 def is_amqp(text: str) -> bool:
-    """Whether the URL names a RabbitMQ, or several to choose from, divided by semicolons."""
+    """True for a RabbitMQ, or several alternatives divided by semicolons."""
     return scheme_of(text) in AMQP_SCHEMES
 
 
@@ -299,7 +299,7 @@ def _amqp(text: str) -> BrokerUrl:
 
 
 def _kombu_options(options: dict[str, Any], scheme: str) -> dict[str, Any]:
-    """What kombu calls them: those about TLS are one table in py-amqp's words."""
+    """Options under kombu's names: TLS options become one table with py-amqp's names."""
     tls = {name: options.pop(name) for name in list(options) if name in TLS}
     if tls and scheme != "amqps":
         raise wrong_url(scheme, f"its option {min(tls)} is about TLS: write amqps://")

@@ -22,11 +22,13 @@ from rich.table import Table
 from rich.text import Text
 
 from beatd.config.values import InvalidValue, moment
-from beatd.exceptions import ScheduleError
+from beatd.exceptions import Fault, ScheduleError
 from beatd.redaction import printable
 from beatd.schedules import duration_ms
 from beatd.schedules.literals import quoted
 from beatd.timestamps import in_range, to_ms
+
+_FAULTS_SHOWN = 10
 
 _FOLDED_AT_MOST = 500
 """Rows of a table that are folded to a terminal's width; longer ones are for a pager, and would take long."""
@@ -35,6 +37,14 @@ _FOLDED_AT_MOST = 500
 def print_line(text: str, *, err: bool = False) -> None:
     """One line that may hold names and reasons from elsewhere: they cannot add lines, nor speak to the terminal."""
     click.echo(printable(text), err=err)
+
+
+def print_refused(faults: Sequence[Fault]) -> None:
+    """The registrations of the app that are left out, on standard error."""
+    for fault in faults[:_FAULTS_SHOWN]:
+        print_line(f"! not in force: {fault}", err=True)
+    if faults[_FAULTS_SHOWN:]:
+        print_line(f"! and {plural(len(faults) - _FAULTS_SHOWN, 'error')} more", err=True)
 
 
 def print_json(value: Any) -> None:

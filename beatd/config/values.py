@@ -343,7 +343,7 @@ def keywords(value: Any, _zone: str = "") -> dict[str, Any]:
 
 
 def _parsed(value: Any, start: str, example: str) -> Any:
-    """What JSON text stands for; anything else as it is."""
+    """Parse JSON text; return anything else unchanged."""
     if not isinstance(value, str) or not value.lstrip(" \t\r\n").startswith(start):
         return value
     try:

@@ -214,3 +214,16 @@ def test_connect_names_each_missing_right_with_its_rule(tmp_path: Path, start_se
         code, said = connected(tmp_path, server.url.replace("://", "://beatd:pw@"))
         assert "add ~celery*" in said
         assert admin.keys() == []
+
+
+def test_refused_registrations_are_said_by_every_command(tmp_path: Path, redis_url: str) -> None:
+    (tmp_path / "beat.toml").write_text(f'app = "proj:app"\n[redis]\nurl = "{redis_url}"\n{GOOD}')
+    (tmp_path / "proj.py").write_text(APP.replace("SCHEDULE", "-1"))
+    expected = "! not in force: proj.py: beat_schedule.from-app.schedule: a duration cannot be negative"
+    for words in (["list"], ["next"], ["next", "--offline"], ["export"], ["export", "--offline", "-A", "proj"]):
+        done = beatd(*words, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert expected in done.stdout + done.stderr, words
+        assert "from-app" not in done.stdout.replace(expected, ""), words
+    (said,) = json.loads(beatd("list", "--json", cwd=tmp_path).stdout)["faults"]
+    assert said.startswith(expected.removeprefix("! not in force: "))
