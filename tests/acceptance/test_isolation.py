@@ -205,6 +205,7 @@ def test_a_key_that_no_run_needs(fleet, key):
     fleet.store.set(key, "mine")
     fleet.named(f"the key {key} is a string and should be a")
     assert fleet.get("/readyz").status_code == 200
+    assert fleet.command("list").returncode == 0
     leader = next(each for each in fleet.daemons if each.pid == _leader_pid(fleet))
     leader.end()
     fleet.goes_on()
@@ -212,6 +213,25 @@ def test_a_key_that_no_run_needs(fleet, key):
     fleet.write(BAD.replace("0.5", "0.7"))
     fleet.goes_on()
     fleet.store.delete(key)
+    fleet.assert_each_second_once()
+
+
+@pytest.mark.parametrize(
+    "key", ["schedules", "paused", "revision", "changes", "daemons", "orders", "requests", "known"]
+)
+def test_a_key_of_the_commands(fleet, key):
+    """Reloads, heartbeats and requests suffer; the schedule in force goes on."""
+    key = f"{{beatd}}:{key}"
+    fleet.goes_on(1)
+    fleet.store.delete(key)
+    fleet.store.set(key, "mine")
+    fleet.goes_on(6)
+    done = fleet.command("status")
+    assert key in done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    fleet.store.delete(key)
+    fleet.goes_on()
+    fleet.all_is_well()
     fleet.assert_each_second_once()
 
 
@@ -226,6 +246,7 @@ def test_a_queue_that_rabbitmq_refuses(start_beatd, beatd, redis_url, tmp_path, 
         channel = connection.channel()
         channel.queue_declare(full, arguments={"x-max-length": 0, "x-overflow": "reject-publish"}, auto_delete=False)
         channel.queue_declare(good, auto_delete=False)
+        channel.queue_declare("good", durable=True, auto_delete=False)
         more = f'[broker]\nurl = "{rabbitmq.url}"\n'
         fleet = Fleet(start_beatd, beatd, redis_url, tmp_path / "beat.toml", wait_until, more=more)
         fleet.runs = lambda: channel.queue_declare("good", passive=True).message_count
