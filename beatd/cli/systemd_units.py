@@ -95,7 +95,7 @@ def needed_paths(raw: Mapping[str, Any], folder: Path) -> Iterator[Path]:
     tables = {name: table for name, table in raw.items() if isinstance(table, dict)}
     for pattern in raw["include"] if isinstance(raw.get("include"), list) else ():
         yield folder / str(pattern)
-        yield from map(Path, glob(str(folder / str(pattern)))[:1000])
+        yield from map(Path, glob(str(folder / str(pattern)))[:1000])  # noqa: PTH207 - the pattern may be absolute
     yield from map(Path, secret_files(tables, folder))
     app = raw.get("app")
     if isinstance(app, str):
@@ -148,7 +148,7 @@ def _is_system_only(setting: str) -> bool:
 
 def _fit_setting(name: str, value: str, install: Install, own: Mapping[str, str]) -> str:
     if name == "ExecStart":
-        subcommand = value.split(" --config ")[0].split(" ", 1)[1]
+        subcommand = value.split(" --config ", maxsplit=1)[0].split(" ", 1)[1]
         rest = value.split("/etc/beatd/beat.toml")[1]
         return f"ExecStart={_word(install.command)} {subcommand} --config {_word(install.config)}{rest}"
     return f"{name}={own.get(name, value)}"
@@ -184,7 +184,8 @@ def is_ours(text: str) -> bool:
 
 def installed_as(text: str) -> Install | None:
     """The parameters with which a unit was written; ``None`` if it does not start beatd like beatd's own units do."""
-    values = dict(setting.groups() for line in text.splitlines() if (setting := _SETTING.fullmatch(line)))
+    settings = (setting for line in text.splitlines() if (setting := _SETTING.fullmatch(line)))
+    values = {str(setting[1]): str(setting[2]) for setting in settings}
     try:
         words = [word.replace("%%", "%").replace("$$", "$") for word in shlex.split(values.get("ExecStart", ""))]
         config = Path(words[words.index("--config") + 1])
