@@ -60,7 +60,7 @@ COMMANDS: Mapping[str, CommandSpec] = {
         "beatd.cli.dead_letters", "dead_letters", "Show messages that could not be run; send them again."
     ),
     "web": CommandSpec("beatd.cli.web", "web", "Serve the status page, JSON, metrics and health."),
-    "service": CommandSpec("beatd.cli.service", "service", "Install the systemd units."),
+    "service": CommandSpec("beatd.cli.service", "service", "Install, remove and inspect the systemd units."),
 }
 
 
