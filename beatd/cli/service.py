@@ -1,154 +1,68 @@
-"""``beatd service install``: systemd units, fitted to this installation.
-
-The texts are those of ``packaging/systemd``.
-"""
+"""``beatd service``: install, remove and inspect the systemd units of this installation."""
 
 from __future__ import annotations
 
-import re
 import shutil
+import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
+from difflib import ndiff
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 import click
 
-import beatd
 from beatd import config
-from beatd.cli.output import write_file
-
-UNITS = ("beatd.service", "beatd-worker.service")
-SYSUSERS = "beatd.sysusers.conf"
-
-_PACKAGED = Path(beatd.__file__).parent / "systemd"
-_CHECKOUT = Path(beatd.__file__).parents[1] / "packaging" / "systemd"
-
-_NOT_A_USERS = {
-    "After",
-    "Wants",
-    "User",
-    "Group",
-    "ConfigurationDirectory",
-    "CapabilityBoundingSet",
-    "AmbientCapabilities",
-    "SystemCallErrorNumber",
-    "SystemCallFilter",
-    "SystemCallArchitectures",
-    "LockPersonality",
-    "RemoveIPC",
-    "ProcSubset",
-}
-"""What a user's service manager cannot apply, has no such units for, or would need privileges for."""
-_SANDBOX = re.compile(r"(Private|Protect|Restrict)(?!Prevent)")
-_SETTING = re.compile(r"([A-Z][A-Za-z]+)=(.*)")
-
-
-class Install(NamedTuple):
-    """What a unit is to run."""
-
-    command: Path
-    """The ``beatd`` to start."""
-    config: Path
-    user: str | None
-    """The account of the system's services; ``None`` for a unit of the user's own service manager."""
-
-    @property
-    def environment(self) -> str:
-        """The file with secrets, beside the configuration."""
-        return str(self.config.parent / "environment")
-
-    def lies_in(self, *folders: str) -> bool:
-        """Whether a file that the unit needs lies there: the configuration, the command, or its interpreter."""
-        needed = (self.config, self.command, Path(sys.executable), Path(sys.prefix), Path(sys.base_prefix))
-        paths = {path for given in needed for path in (given, given.resolve())}
-        return any(path.is_relative_to(folder) for path in paths for folder in folders)
-
-
-def source(name: str) -> str:
-    """The text of a unit as it is packaged."""
-    folder = _PACKAGED if _PACKAGED.is_dir() else _CHECKOUT
-    return (folder / name).read_text("utf-8")
-
-
-def fitted(text: str, install: Install) -> str:
-    """The unit with the paths of this installation, and without what a user's service manager cannot do."""
-    lines = [line for line in text.splitlines() if not line.startswith("#")]
-    return "\n".join(_fit(lines, install)).strip() + "\n"
-
-
-def _fit(lines: list[str], install: Install) -> Iterator[str]:
-    own = _own_values(install)
-    for line in lines:
-        setting = _SETTING.fullmatch(line)
-        if setting is None:
-            yield line
-        elif setting[1] == "ExecStart":
-            subcommand = setting[2].split(" --config ")[0].split(" ", 1)[1]
-            rest = setting[2].split("/etc/beatd/beat.toml")[1]
-            yield f"ExecStart={_word(install.command)} {subcommand} --config {_word(install.config)}{rest}"
-        elif setting[1] in own:
-            yield f"{setting[1]}={own[setting[1]]}"
-        elif install.user is not None or not (setting[1] in _NOT_A_USERS or _SANDBOX.match(setting[1])):
-            yield line
-
-
-def _own_values(install: Install) -> Mapping[str, str]:
-    shared = {"EnvironmentFile": f"-{install.environment}", "WorkingDirectory": str(install.config.parent)}
-    if install.user is None:
-        return shared | {"WantedBy": "default.target"}
-    values = shared | {"User": install.user, "Group": install.user}
-    if install.lies_in("/home", "/root", "/run/user"):
-        values["ProtectHome"] = "read-only"
-    if install.lies_in("/tmp", "/var/tmp"):  # noqa: S108 - nothing is written there
-        values["PrivateTmp"] = "no"
-    return values
-
-
-def _word(path: Path) -> str:
-    """A path as one word of ExecStart: quoted where it must be, ``%`` and ``$`` doubled."""
-    text = str(path).replace("%", "%%").replace("$", "$$")
-    return f'"{text}"' if re.search(r"[\s\"'\\;]", text) else text
-
+from beatd.cli.output import plural, print_json, print_line, write_file
+from beatd.cli.systemd_units import MARKER, SYSUSERS, UNITS, fitted, install_for, installed_as, is_ours, source
 
 SYSTEM = Path("/etc/systemd/system")
 SYSUSERS_FOLDER = Path("/etc/sysusers.d")
 _ACCOUNT = "beatd"
+_SYSTEMCTL_S = 5.0
+"""Seconds that systemctl may take to answer."""
+_DIFFERENCES_SHOWN = 10
 
 
 @click.group("service")
 def service() -> None:
-    """Run beatd as a service of systemd."""
+    """Install, remove and inspect the systemd units."""
+
+
+_OWN = click.option(
+    "--user", "own", is_flag=True, help="For your own service manager (systemctl --user), without root."
+)
+_FOLDER = click.option(
+    "--to", "folder", type=click.Path(file_okay=False, path_type=Path), help="The folder of the units."
+)
 
 
 @service.command("install")
 @click.option(
     "--config", "-c", "config_file", metavar="FILE", help="Default: /etc/beatd/beat.toml; with --user ./beat.toml."
 )
-@click.option("--user", "own", is_flag=True, help="For your own service manager (systemctl --user), without root.")
-@click.option("--account", default=_ACCOUNT, show_default=True, help="The account that runs it.")
+@_OWN
+@click.option("--account", default=_ACCOUNT, show_default=True, help="The account that runs them.")
 @click.option("--no-worker", is_flag=True, help="Only the daemon.")
-@click.option(
-    "--to", "folder", type=click.Path(file_okay=False, path_type=Path), help="Write the units to this folder."
-)
-@click.option("--force", is_flag=True, help="Overwrite units that are there.")
+@_FOLDER
+@click.option("--force", is_flag=True, help="Overwrite existing units.")
 def install(
     *, config_file: str | None, own: bool, account: str, no_worker: bool, folder: Path | None, force: bool
 ) -> None:
     """Write the units of the daemon and the worker, with the paths of this installation.
 
-    Nothing is started: what to type next is printed.
+    Starts nothing; prints the commands to run next.
     """
     default = config.find() if own and config_file is None else Path("/etc/beatd/beat.toml")
-    place = Path(config_file) if config_file else default
-    what = Install(_command(), place.absolute(), None if own else account)
-    into = folder or (_users_folder() if own else SYSTEM)
+    file = Path(config_file) if config_file else default
+    parameters = install_for(_command(), file.absolute(), None if own else account)
+    into = _units_folder(folder, own=own)
     units = UNITS[:1] if no_worker else UNITS
     for name in units:
-        _write(into / name, fitted(source(name), what), force=force)
+        _write(into / name, fitted(source(name), parameters), force=force)
     creates_account = not own and account == _ACCOUNT
     if creates_account:
-        _write((folder or SYSUSERS_FOLDER) / SYSUSERS, source(SYSUSERS), force=force)
+        _write((folder or SYSUSERS_FOLDER) / SYSUSERS, f"{MARKER}\n{source(SYSUSERS)}", force=force)
     for line in _next_steps(units, own=own, creates_account=creates_account):
         click.echo(line)
 
@@ -157,19 +71,170 @@ def _write(path: Path, text: str, *, force: bool) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise click.ClickException(f"{path.parent} cannot be made: {error.strerror}") from None
+        raise click.ClickException(f"{path.parent} cannot be created: {error.strerror}") from None
     write_file(path, text, force=force)
-    click.echo(f"{path}")
+    print_line(str(path))
 
 
 def _next_steps(units: tuple[str, ...], *, own: bool, creates_account: bool) -> list[str]:
-    systemctl = "systemctl --user" if own else "systemctl"
-    names = " ".join(unit.removesuffix(".service") for unit in units)
+    systemctl = _systemctl(own=own)
+    names = " ".join(map(_short, units))
     steps = ["systemd-sysusers"] if creates_account else []
     steps += [f"{systemctl} daemon-reload", f"{systemctl} enable --now {names}"]
     if own:
-        steps.append("loginctl enable-linger    # also while you are not logged in")
+        steps.append("loginctl enable-linger    # keep running while you are logged out")
     return ["Next:", *(f"  {step}" for step in steps)]
+
+
+@service.command("uninstall")
+@_OWN
+@_FOLDER
+@click.option("--dry-run", is_flag=True, help="Only print what would be removed.")
+def uninstall(*, own: bool, folder: Path | None, dry_run: bool) -> None:
+    """Remove the units that "beatd service install" wrote.
+
+    Units that somebody else wrote, drop-ins, the configuration, the state and the account stay. Exit code 1 while one
+    of the units is running: stop it first.
+    """
+    into = _units_folder(folder, own=own)
+    paths = [into / name for name in UNITS]
+    if not own:
+        paths.append((folder or SYSUSERS_FOLDER) / SYSUSERS)
+    texts = {path: text for path in paths if (text := _text(path)) is not None}
+    ours = [path for path, text in texts.items() if is_ours(text)]
+    if folder is None and not dry_run:
+        _refuse_while_running([path.name for path in ours], own=own)
+    for path in texts:
+        if path in ours:
+            _remove(path, dry_run=dry_run)
+        else:
+            print_line(f"kept {path}: beatd did not write it")
+        if path.with_name(f"{path.name}.d").is_dir():
+            print_line(f"kept {path}.d: your changes")
+    if not texts:
+        print_line(f"Nothing to remove: no unit of beatd in {into}")
+    elif ours:
+        click.echo(f"Next:\n  {_systemctl(own=own)} daemon-reload")
+
+
+def _refuse_while_running(names: list[str], *, own: bool) -> None:
+    running = [name for name in names if (_show(name, own=own) or {}).get("ActiveState") in ("active", "activating")]
+    if running:
+        stop = f"{_systemctl(own=own)} disable --now {' '.join(map(_short, running))}"
+        raise click.ClickException(f"{', '.join(running)} is running; stop it first: {stop}")
+
+
+def _remove(path: Path, *, dry_run: bool) -> None:
+    """Remove a unit, and the links by which it is enabled."""
+    links = [link for link in path.parent.glob(f"*.wants/{path.name}") if link.is_symlink()]
+    for victim in (*links, path):
+        try:
+            if not dry_run:
+                victim.unlink()
+        except OSError as error:
+            raise click.ClickException(f"{victim} cannot be removed: {error.strerror}") from None
+        print_line(f"{'would remove' if dry_run else 'removed'} {victim}")
+
+
+@service.command("status")
+@_OWN
+@_FOLDER
+@click.option("--json", "as_json", is_flag=True, help="JSON instead of text.")
+def status(*, own: bool, folder: Path | None, as_json: bool) -> None:
+    """Show which units are installed, if they are up to date, and if they run.
+
+    Exit code 1 when the daemon's unit is not installed, or a unit is outdated, changed by hand, or failed.
+    """
+    into = _units_folder(folder, own=own)
+    units = [_unit_facts(into / name, own=own) for name in UNITS]
+    if as_json:
+        print_json({"folder": str(into), "units": units})
+    else:
+        print_line(f"Units in {into}")
+        for unit in units:
+            for line in _described(unit):
+                print_line(line)
+    if not units[0]["installed"] or any(unit["differs"] or unit["active"] == "failed" for unit in units):
+        raise click.exceptions.Exit(1)
+
+
+def _unit_facts(path: Path, *, own: bool) -> dict[str, Any]:
+    text = _text(path)
+    ours = text is not None and is_ours(text)
+    shown = _show(path.name, own=own) if text is not None else None
+    return {
+        "unit": path.name,
+        "installed": text is not None,
+        "written_by_beatd": ours,
+        "differs": _differences(path.name, text) if ours and text is not None else [],
+        "enabled": (shown or {}).get("UnitFileState") or None,
+        "active": (shown or {}).get("ActiveState") or None,
+        "needs_daemon_reload": (shown or {}).get("NeedDaemonReload") == "yes",
+    }
+
+
+def _differences(name: str, text: str) -> list[str]:
+    """The lines (``- installed``, ``+ of now``) in which a unit differs from what ``install`` would write now."""
+    parameters = installed_as(text)
+    if parameters is None:
+        return ["- ExecStart does not start beatd"]
+    now = fitted(source(name), parameters._replace(command=_command()))
+    return [line for line in ndiff(text.splitlines(), now.splitlines()) if line.startswith(("- ", "+ "))]
+
+
+def _described(unit: dict[str, Any]) -> Iterator[str]:
+    name = f"{unit['unit']:<20}"
+    if not unit["installed"]:
+        yield f"{name}  not installed"
+        return
+    form = "outdated or changed by hand" if unit["differs"] else "up to date"
+    if not unit["written_by_beatd"]:
+        form = "not written by beatd"
+    systemd = f"{unit['active']}, {unit['enabled']}" if unit["active"] else "state unknown: systemctl does not answer"
+    yield f"{name}  {form}; {systemd}"
+    yield from (f"  {line}" for line in unit["differs"][:_DIFFERENCES_SHOWN])
+    if unit["differs"][_DIFFERENCES_SHOWN:]:
+        yield f"  and {plural(len(unit['differs']) - _DIFFERENCES_SHOWN, 'line')} more"
+    if unit["differs"]:
+        yield '  to renew it: beatd service install --force; see "beatd service install --help"'
+    if unit["needs_daemon_reload"]:
+        yield "  systemd still has an older version: run systemctl daemon-reload"
+
+
+def _text(path: Path) -> str | None:
+    """The text of a file; ``None`` where there is none."""
+    try:
+        return path.read_text("utf-8", "replace")
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise click.ClickException(f"{path} cannot be read: {error.strerror}") from None
+
+
+def _show(unit: str, *, own: bool) -> dict[str, str] | None:
+    """The properties of a unit that systemd has; ``None`` when systemd cannot be asked."""
+    systemctl = shutil.which("systemctl")
+    if systemctl is None:
+        return None
+    properties = "--property=ActiveState,UnitFileState,NeedDaemonReload"
+    command = [systemctl, *(["--user"] if own else []), "show", properties, unit]
+    try:
+        done = subprocess.run(  # noqa: S603 - our own words, no shell
+            command, capture_output=True, text=True, timeout=_SYSTEMCTL_S, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    if done.returncode:
+        return None
+    return dict(line.split("=", 1) for line in done.stdout.splitlines() if "=" in line)
+
+
+def _systemctl(*, own: bool) -> str:
+    return "systemctl --user" if own else "systemctl"
+
+
+def _short(unit: str) -> str:
+    return unit.removesuffix(".service")
 
 
 def _command() -> Path:
@@ -181,5 +246,7 @@ def _command() -> Path:
     return beside if beside.exists() else Path(shutil.which("beatd") or beside)
 
 
-def _users_folder() -> Path:
-    return config.environment().config_home / "systemd" / "user"
+def _units_folder(folder: Path | None, *, own: bool) -> Path:
+    if folder is not None:
+        return folder
+    return config.environment().config_home / "systemd" / "user" if own else SYSTEM

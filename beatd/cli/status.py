@@ -31,7 +31,7 @@ _PAUSES_SHOWN, _PAUSES_TOLD = 10, 1_000
 
 
 class Changes(NamedTuple):
-    """What the state store adds to the files: entries, and pauses; ``paused`` has the first of these, by name."""
+    """Additions of the state store to the files: entries, and pauses; ``paused`` has the first of these, by name."""
 
     revision: int
     entries: int
@@ -53,10 +53,12 @@ class Overview(NamedTuple):
     held: dict[str, HeldBackEntry]
     """Entries that are held back, the first thousand."""
     held_count: int
+    foreign_keys: list[str]
+    """Keys of another type than beatd's, in words."""
 
     @property
     def is_ready(self) -> bool:
-        """Whether runs leave."""
+        """True if runs leave."""
         return not any(problem.blocks for problem in problems(self))
 
     @property
@@ -112,6 +114,7 @@ def look(settings: Settings) -> Overview:
             runtime=changes,
             held=held_back.all(_HELD_TOLD) if held_count else {},
             held_count=held_count,
+            foreign_keys=server_check.foreign_keys(client, keys, shards=shards),
         )
 
 

@@ -21,11 +21,11 @@ from beatd.store.results import Stored
 from beatd.store.worker_state import Ended as EndedRun
 from beatd.store.worker_state import FinishedRuns
 from beatd.worker.admission.strategy import Decisions
+from beatd.worker.callbacks_publisher import CallbacksPublisher, Pending
 from beatd.worker.chord_completion import Chords, aftermath_of
 from beatd.worker.consumers import Consumer
 from beatd.worker.consumers.envelope import count_death
 from beatd.worker.effects import Effect, Ended, Started
-from beatd.worker.follow_ups import FollowUps, Pending
 from beatd.worker.messages import KILLED, LOST, MALFORMED, Delivery, FollowUpMessage, JobReport
 from beatd.worker.request import Request, notify
 
@@ -48,7 +48,7 @@ class Settlement:
         self._ack: list[Delivery] = []
         self._steps: list[tuple[list[Any], Callable[[Any], None]]] = [
             (self._results, app.results.store),
-            (self._follow_ups, FollowUps(app, self.fail).publish),
+            (self._follow_ups, CallbacksPublisher(app, self.fail).publish),
             (self._results, app.results.store),  # of tasks whose callbacks were refused
             (self._parts, Chords(app).note),
             (self._finished, finished.remember),

@@ -8,7 +8,7 @@ import tomllib
 
 import pytest
 
-from beatd.cli.service import UNITS
+from beatd.cli.systemd_units import UNITS
 
 
 def test_the_first_file_runs_as_it_is(tmp_path, beatd, start_beatd):

@@ -1,25 +1,36 @@
-"""Units fit where things are: a sandbox must not hide what the service needs."""
+"""systemd units: fitted to the paths of an installation, confined, recognised and compared."""
 
+import re
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
-from beatd.cli import service
-from beatd.cli.service import Install, fitted, source
+from beatd.cli import service, systemd_units
+from beatd.cli.systemd_units import MARKER, SYSUSERS, UNITS, Install, fitted, install_for, installed_as, source
+
+EXPOSURE_MAX = 3.0
+"""The exposure that `systemd-analyze security` may find: 0 is none, 10 is all."""
 
 
 @pytest.fixture(autouse=True)
 def _system_python(monkeypatch):
     for name in ("executable", "prefix", "base_prefix"):
-        monkeypatch.setattr(service.sys, name, "/usr/bin/python3" if name == "executable" else "/usr")
+        monkeypatch.setattr(systemd_units.sys, name, "/usr/bin/python3" if name == "executable" else "/usr")
+    monkeypatch.setattr(systemd_units.sys, "path", ["/usr/lib/python3"])
+
+
+def unit(name, install):
+    return dict(line.split("=", 1) for line in fitted(source(name), install).splitlines() if re.match(r"\w+=", line))
 
 
 def settings(name, config, command="/opt/beatd/bin/beatd"):
-    text = fitted(source(name), Install(Path(command), Path(config), "beatd"))
-    return dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
+    return unit(name, Install(Path(command), Path(config), "beatd"))
 
 
-@pytest.mark.parametrize("name", service.UNITS)
+@pytest.mark.parametrize("name", UNITS)
 @pytest.mark.parametrize(
     ("config", "command", "home", "temporary"),
     [
@@ -37,15 +48,143 @@ def test_a_system_service_sees_its_files(name, config, command, home, temporary)
     assert (found["ProtectHome"], found["PrivateTmp"]) == (home, temporary)
 
 
-@pytest.mark.parametrize("name", service.UNITS)
+@pytest.mark.parametrize("name", UNITS)
 def test_an_interpreter_in_a_home_is_seen(name, monkeypatch):
-    monkeypatch.setattr(service.sys, "base_prefix", "/home/deploy/.pyenv/versions/3.12.1")
+    monkeypatch.setattr(systemd_units.sys, "base_prefix", "/home/deploy/.pyenv/versions/3.12.1")
     assert settings(name, "/etc/beatd/beat.toml")["ProtectHome"] == "read-only"
 
 
+@pytest.mark.parametrize("name", UNITS)
+@pytest.mark.parametrize(
+    ("text", "home", "temporary"),
+    [
+        ('include = ["/home/deploy/schedules/*.toml"]', "read-only", "yes"),
+        ('include = ["/tmp/more.toml"]', "yes", "no"),
+        ('[redis]\nurl_file = "/root/redis-url"', "read-only", "yes"),
+        ('[redis]\nurl = "unix:///tmp/redis.sock?db=0"', "yes", "no"),
+        ('[broker]\nurl = "redis+socket://:secret@/home/deploy/redis.sock"', "read-only", "yes"),
+        ('state_dir = "/home/deploy/state"', "read-only", "yes"),
+        ('app = "proj.tasks:app"', "read-only", "yes"),
+        ('app = "nowhere:app"', "yes", "yes"),
+        ('include = ["more/*.toml"]\n[redis]\nurl = "redis://${HOST}/0"', "yes", "yes"),
+        ("include = 5\nredis = 3\napp = []", "yes", "yes"),
+        ("not toml", "yes", "yes"),
+    ],
+)
+def test_what_the_file_names_is_seen_too(name, text, home, temporary, monkeypatch):
+    read = Path.read_text
+    monkeypatch.setattr(
+        Path, "read_text", lambda path, *given: text if path.name == "beat.toml" else read(path, *given)
+    )
+    place = ["/home/deploy/proj"]
+    monkeypatch.setattr(
+        systemd_units.PathFinder,
+        "find_spec",
+        lambda name, _: type("Spec", (), {"submodule_search_locations": place}) if name == "proj" else None,
+    )
+    found = unit(name, install_for(Path("/opt/beatd/bin/beatd"), Path("/etc/beatd/beat.toml"), "beatd"))
+    assert (found["ProtectHome"], found["PrivateTmp"]) == (home, temporary)
+    assert found.get("ReadWritePaths") == ("-/home/deploy/state" if "state_dir" in text else None)
+
+
+def test_the_code_of_an_app_is_found_beside_the_file(tmp_path):
+    (tmp_path / "proj").mkdir()
+    (tmp_path / "proj" / "__init__.py").write_text("raise RuntimeError('it is not imported')\n")
+    (tmp_path / "beat.toml").write_text('app = "proj.tasks:app"\n')
+    needed = install_for(Path("/opt/beatd"), tmp_path / "beat.toml", None).needed
+    assert tmp_path / "proj" in needed
+
+
 def test_the_worker_is_as_confined_as_the_daemon():
-    daemon, worker = (settings(name, "/etc/beatd/beat.toml") for name in service.UNITS)
+    daemon, worker = (settings(name, "/etc/beatd/beat.toml") for name in UNITS)
     confined = {key for key in daemon if key.startswith(("Protect", "Private", "Restrict", "SystemCall", "Cap"))}
     assert confined >= {"ProtectSystem", "RestrictNamespaces", "SystemCallFilter", "CapabilityBoundingSet"}
     for key in confined - {"RestrictAddressFamilies"}:
         assert worker[key] == daemon[key], key
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed")
+@pytest.mark.parametrize("name", UNITS)
+def test_systemd_finds_little_exposed(name, tmp_path):
+    path = tmp_path / name
+    path.write_text(fitted(source(name), Install(Path("/bin/true"), Path("/etc/beatd/beat.toml"), "beatd")))
+    command = ["systemd-analyze", "security", "--offline=true", "--no-pager", str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    found = re.search(r"Overall exposure level for \S+: ([\d.]+)", done.stdout)
+    assert found is not None, done.stdout + done.stderr
+    assert float(found[1]) < EXPOSURE_MAX
+
+
+@pytest.mark.parametrize("user", ["beatd", None])
+@pytest.mark.parametrize("config", ["/etc/beatd/beat.toml", '/srv/a "b" 100% $c\\d/beat.toml'])
+def test_the_parameters_of_a_unit_are_read_back(user, config):
+    for name in UNITS:
+        text = fitted(source(name), Install(Path("/opt/be atd/bin/beatd"), Path(config), user))
+        assert installed_as(text) == Install(Path("/opt/be atd/bin/beatd"), Path(config), user)
+    assert installed_as("[Service]\nExecStart=/bin/true 'open\n") is None
+
+
+@pytest.fixture
+def run():
+    runner = CliRunner()
+    return lambda *words: runner.invoke(service.service, list(map(str, words)))
+
+
+def test_what_was_installed_is_removed_and_nothing_else(tmp_path, run):
+    (tmp_path / "beatd.service.d").mkdir()
+    assert run("install", "--config", "/etc/beatd/beat.toml", "--to", tmp_path).exit_code == 0
+    written = {*UNITS, SYSUSERS}
+    assert {path.name for path in tmp_path.iterdir()} == {*written, "beatd.service.d"}
+    assert all((tmp_path / name).read_text().startswith(MARKER) for name in written)
+    (tmp_path / "beatd-worker.service").write_text("[Service]\nExecStart=/usr/bin/mine\n")
+    (tmp_path / "multi-user.target.wants").mkdir()
+    link = tmp_path / "multi-user.target.wants" / "beatd.service"
+    link.symlink_to(tmp_path / "beatd.service")
+
+    tried = run("uninstall", "--to", tmp_path, "--dry-run")
+    assert f"would remove {tmp_path}/beatd.service\n" in tried.output
+    assert link.exists()
+
+    done = run("uninstall", "--to", tmp_path)
+    assert done.exit_code == 0
+    assert done.output.splitlines() == [
+        f"removed {link}",
+        f"removed {tmp_path}/beatd.service",
+        f"kept {tmp_path}/beatd.service.d: your changes",
+        f"kept {tmp_path}/beatd-worker.service: beatd did not write it",
+        f"removed {tmp_path}/{SYSUSERS}",
+        "Next:",
+        "  systemctl daemon-reload",
+    ]
+    assert (tmp_path / "beatd-worker.service").exists()
+    assert not link.is_symlink()
+    (tmp_path / "beatd-worker.service").unlink()
+    assert "Nothing to remove" in run("uninstall", "--to", tmp_path).output
+
+
+def test_status_tells_what_is_installed_and_what_differs(tmp_path, run, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    nothing = run("status", "--to", tmp_path)
+    assert (nothing.exit_code, nothing.output.count("not installed")) == (1, 2)
+    run("install", "--config", "/etc/beatd/beat.toml", "--to", tmp_path)
+    same = run("status", "--to", tmp_path)
+    assert (same.exit_code, same.output.count("up to date; state unknown")) == (0, 2)
+    path = tmp_path / "beatd.service"
+    path.write_text(path.read_text().replace("WatchdogSec=30s", "WatchdogSec=5s"))
+    differs = run("status", "--to", tmp_path)
+    assert differs.exit_code == 1
+    assert "  - WatchdogSec=5s\n  + WatchdogSec=30s\n" in differs.output
+
+
+def test_what_systemd_says_of_a_unit(tmp_path, run, monkeypatch):
+    run("install", "--user", "--config", "/etc/beatd/beat.toml", "--to", tmp_path / "systemd" / "user")
+    systemctl = tmp_path / "systemctl"
+    systemctl.write_text('#!/bin/sh\n[ "$1" = --user ] && echo ActiveState=active && echo UnitFileState=enabled\n')
+    systemctl.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/bin")
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    assert "beatd.service         up to date; active, enabled\n" in run("status", "--user").output
+    refused = run("uninstall", "--user")
+    assert refused.exit_code == 1
+    assert "stop it first: systemctl --user disable --now beatd beatd-worker" in refused.output
+    assert (tmp_path / "systemd" / "user" / "beatd.service").exists()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Callable, Iterable, Sequence
 from types import SimpleNamespace
 from typing import Any
@@ -26,25 +25,7 @@ from beatd.worker.effects import Effect
 from beatd.worker.messages import Delivery, Job, JobReport
 from beatd.worker.settings import WorkerSettings
 from beatd.worker.worker import Worker
-
-NOW_MS = 1_700_000_000_000
-
-
-class FakeClock:
-    """A clock that a test sets."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def now_ms(self) -> int:
-        return NOW_MS + int((self.now - 1000.0) * 1000)
-
-    def monotonic(self) -> float:
-        return self.now
-
-    def wait(self, event: threading.Event, seconds: float) -> bool:
-        self.now += seconds
-        return event.is_set()
+from tests.fakes import FakeClock
 
 
 class Journal(list[tuple[str, Any]]):
@@ -297,7 +278,7 @@ class Bench:
             pool=self.pool,
             finished=self.finished,  # type: ignore[arg-type]
             remote=self.remote,  # type: ignore[arg-type]
-            rates=RateLimits(rates or {}, self.clock.now),
+            rates=RateLimits(rates or {}, self.clock.monotonic()),
             poison=PoisonDetector(self.deaths),
         )
 

@@ -41,7 +41,7 @@ def test_a_repeat_of_a_run_that_a_rate_limit_delays_is_dropped(make_bench):
     bench.turn()
     assert list(bench.pool.jobs) == [1]
     assert bench.journal == [("ack", 3)]
-    bench.clock.now += 1.01
+    bench.clock.advance(1.01)
     bench.turn()
     assert list(bench.pool.jobs) == [1, 2]
 
@@ -52,7 +52,7 @@ def test_a_request_revoked_while_a_rate_limit_delays_it_does_not_start(make_benc
         bench.send(tag)
     bench.turn()
     bench.remote.revoked.add(["id-2"], bench.clock.now_ms())
-    bench.clock.now += 1.01
+    bench.clock.advance(1.01)
     bench.turn()
     assert list(bench.pool.jobs) == [1]
     bench.turn()

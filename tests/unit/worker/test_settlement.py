@@ -9,7 +9,7 @@ import pytest
 from beatd.exceptions import BrokerError, StoreError
 from beatd.message.protocol import build, envelope
 from beatd.states import FAILURE
-from beatd.worker import follow_ups
+from beatd.worker import callbacks_publisher
 from beatd.worker.execution.executor import Executor
 from beatd.worker.messages import Job
 
@@ -130,7 +130,7 @@ def test_errbacks_of_a_task_that_failed_leave_by_the_worker(bench):
 
 
 def test_large_numbers_of_callbacks_leave_in_batches(bench):
-    count = 2 * follow_ups._BATCH + 5
+    count = 2 * callbacks_publisher._BATCH + 5
     run(bench, 1, embed={"callbacks": [CALLBACK] * count})
     bench.turn()
     assert len(bench.journal.of("publish")) == count

@@ -155,10 +155,10 @@ def test_a_shutdown_waits_for_unsettled_results_but_not_forever(bench):
     bench.worker.stop()
     shutdown = bench.worker.shutdown
     assert not shutdown.is_over(busy=False, unsettled=True)
-    bench.clock.now += 9
+    bench.clock.advance(9)
     assert not shutdown.is_over(busy=False, unsettled=True)
     assert shutdown.is_over(busy=False, unsettled=False)
-    bench.clock.now += 2
+    bench.clock.advance(2)
     assert shutdown.is_over(busy=False, unsettled=True)
 
 

@@ -24,7 +24,7 @@ _ATTEMPTS = 30
 """Attempts at one batch. The worker's loop pauses between them and gets here only while its consumer is connected."""
 
 
-class FollowUps:
+class CallbacksPublisher:
     """Publishes follow-up messages of one app; ``on_failed`` gets each request whose message was given up."""
 
     def __init__(self, app: App, on_failed: Callable[[Request, Exception], None]) -> None:
