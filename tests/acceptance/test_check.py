@@ -192,13 +192,13 @@ def connected(tmp_path: Path, url: str) -> tuple[int, str]:
     return done.returncode, done.stdout + done.stderr
 
 
-def test_connect_names_a_server_that_cannot_keep_state(tmp_path: Path, start_server) -> None:
+def test_connect_names_a_server_that_cannot_keep_state(tmp_path: Path, start_server, free_port) -> None:
     primary = start_server()
     replica = start_server("--replicaof", "127.0.0.1", str(primary.port))
     assert "it is a read-only replica; give the URL of its primary, 127.0.0.1" in connected(tmp_path, replica.url)[1]
     full = start_server("--maxmemory", "100kb")
     assert "its memory is full" in connected(tmp_path, full.url)[1]
-    cluster = start_server("--cluster-enabled", "yes")
+    cluster = start_server("--cluster-enabled", "yes", "--cluster-port", str(free_port()))
     assert "it is a Redis Cluster" in connected(tmp_path, cluster.url)[1]
 
 

@@ -232,7 +232,7 @@ def test_a_server_that_evicts_is_named_at_the_start(start_server, start_daemon):
 def test_a_server_that_is_too_old_is_refused():
     with socket.create_server(("127.0.0.1", 0)) as listener:
         threading.Thread(target=_answer_as_redis_5, args=(listener,), daemon=True).start()
-        url = f"redis://127.0.0.1:{listener.getsockname()[1]}/0?protocol=2&lib_name=&lib_version="
+        url = f"redis://127.0.0.1:{listener.getsockname()[1]}/0?protocol=2"
         with connect(url) as client, pytest.raises(StoreRefused, match=r"is Redis 5\.0\.14; beatd needs Redis 6\.2"):
             inspect(client)
 
