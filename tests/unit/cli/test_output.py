@@ -47,12 +47,12 @@ def test_a_line_stays_one(capsys):
 @pytest.fixture
 def terminal(monkeypatch, capsys):
     """A terminal of a width; returns the lines that it showed."""
-    monkeypatch.setattr(output.sys.stdout, "isatty", lambda: True, raising=False)
     monkeypatch.setenv("NO_COLOR", "1")
     monkeypatch.setenv("LINES", "24")
     monkeypatch.setenv("TERM", "xterm")
 
     def lines(width, show):
+        monkeypatch.setattr(output.sys.stdout, "isatty", lambda: True, raising=False)
         monkeypatch.setenv("COLUMNS", str(width))
         show()
         return capsys.readouterr().out.splitlines()
