@@ -10,15 +10,13 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from beatd.app import seams
-
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from beatd.app.app import App
     from beatd.app.canvas import chain, chord, chunks, group, xmap, xstarmap
-    from beatd.app.canvas.signature import Signature
-    from beatd.app.current import current_app, current_task, maybe_signature, shared_task, signature
+    from beatd.app.canvas.signature import Signature, maybe_signature, signature
+    from beatd.app.current import current_app, current_task, shared_task
     from beatd.app.group_result import GroupResult, ResultSet
     from beatd.app.result import AsyncResult, allow_join_result
     from beatd.app.task import Task
@@ -44,9 +42,9 @@ _HOMES = {
     "every": "beatd.schedules",
     "get_task_logger": "beatd.log",
     "group": "beatd.app.canvas",
-    "maybe_signature": "beatd.app.current",
+    "maybe_signature": "beatd.app.canvas.signature",
     "shared_task": "beatd.app.current",
-    "signature": "beatd.app.current",
+    "signature": "beatd.app.canvas.signature",
     "solar": "beatd.schedules",
     "xmap": "beatd.app.canvas",
     "xstarmap": "beatd.app.canvas",
@@ -77,9 +75,6 @@ __all__ = [
     "xmap",
     "xstarmap",
 ]
-
-seams.provide("django", "beatd.contrib.django:install")
-seams.provide("worker_main", "beatd.cli.worker:run_for_app")
 
 
 def __getattr__(name: str) -> Any:

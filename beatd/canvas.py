@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from beatd.app.canvas import chain, chord, chunks, group, xmap, xstarmap
-from beatd.app.canvas.signature import Signature
-from beatd.app.current import maybe_signature, signature
+from beatd.app.canvas.signature import Signature, maybe_signature, signature
 
 __all__ = ["Signature", "chain", "chord", "chunks", "group", "maybe_signature", "signature", "xmap", "xstarmap"]

@@ -11,7 +11,27 @@ import time
 from time import monotonic, perf_counter, sleep
 from typing import Protocol
 
-__all__ = ["Backoff", "Clock", "SystemClock", "monotonic", "perf_counter", "sleep"]
+__all__ = [
+    "Backoff",
+    "Clock",
+    "SystemClock",
+    "hours_west_of_utc",
+    "monotonic",
+    "monotonic_us",
+    "perf_counter",
+    "sleep",
+]
+
+
+def monotonic_us() -> int:
+    """Return CLOCK_MONOTONIC in whole microseconds, as systemd compares it."""
+    return time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1_000
+
+
+def hours_west_of_utc() -> float:
+    """Return the host's distance from UTC in hours, as Celery's events carry it; monitors correct time stamps by it."""
+    seconds = time.altzone if time.localtime().tm_isdst > 0 else time.timezone
+    return seconds / 3600
 
 
 class Clock(Protocol):

@@ -1,4 +1,4 @@
-"""The daemon: the parts are put together here, from settings to a running process. Nothing is decided here."""
+"""Daemon: the composition root, from settings to a running process. Nothing is decided here."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import secrets
 import socket
 import threading
 from collections.abc import Callable, Sequence
+from typing import Literal
 
 from beatd import broker
 from beatd.beat.daemon_commands import CommandHandler
@@ -22,8 +23,10 @@ from beatd.beat.manual_runs import ManualRuns
 from beatd.beat.message_builder import MessageBuilder
 from beatd.beat.term import Leadership
 from beatd.beat.watchdog import Watchdog
-from beatd.clock import SystemClock
+from beatd.broker import Publisher
+from beatd.clock import Clock, SystemClock
 from beatd.config import Config
+from beatd.model import Settings
 from beatd.sources import InForce, RuntimeSource, ScheduleChange
 from beatd.state_store import Store
 from beatd.store.claims import Claims
@@ -38,86 +41,44 @@ from beatd.store.run_requests import Requests
 from beatd.store.script import Replicas
 
 FAULTS_TOLD = 20
-"""Faults of the files that are told to who asked for them to be read."""
+"""Number of errors of the files that are told to who asked for a reload."""
 
 
 def daemon_id() -> str:
-    """An identity for this process: readable, and never used twice, so that a restarted daemon is another one."""
+    """Return an identity for this process: readable, and never used twice: a restarted daemon is another one."""
     return f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
 
 
 class Daemon:
-    """One beatd process: it campaigns for its share of the shards, and while it leads one, that one's beat beats.
+    """One beatd process: it campaigns for its share of the shards, and runs the loop of each shard that it leads.
 
-    ``on_hang`` is called, from another thread, when the loop has not got on for a minute; ``on_reload``, from another
-    thread, when somebody wants the files to be read again.
+    It receives the merged schedule from :class:`~beatd.sources.RuntimeSource`, as its ``ScheduleReceiver``. ``on_hang``
+    is called, from another thread, when the loop has made no progress for a minute; ``on_reload``, from another thread,
+    when an operator wants the files to be read again.
     """
 
     def __init__(
-        self,
-        config: Config,
-        store: Store,
-        *,
-        on_hang: Callable[[], None],
-        on_reload: Callable[[], None],
+        self, config: Config, store: Store, *, on_hang: Callable[[], None], on_reload: Callable[[], None]
     ) -> None:
-        settings = config.settings
-        clock, wake, leader = SystemClock(), threading.Event(), settings.leader
-        keys, me, client = Keys(settings.redis.prefix), daemon_id(), store.elector_client()
+        settings, clock, wake = config.settings, SystemClock(), threading.Event()
+        keys, identity = Keys(settings.redis.prefix), daemon_id()
+        lapse_ms = Elector.lapse_ms(settings.leader.ttl_ms)
         self._on_hang = on_hang
-        self._settings, self._store, self._keys, self._clock, self._wake = settings, store, keys, clock, wake
-        self._publisher = broker.open(settings.broker.url or store.url)
-        self.card = DaemonStatus(me, clock, shards=leader.shards, lapse_ms=Elector.lapse_ms(leader.ttl_ms))
-        """What this daemon says of itself."""
-        self._elector = Elector(
-            Leases(client, keys, daemon_id=me, ttl_ms=leader.ttl_ms),
-            Registry(client, keys),
-            clock,
-            shards=leader.shards,
-            ttl_ms=leader.ttl_ms,
-            renew_ms=leader.renew_ms,
-            status=self.card.status,
-            on_change=wake.set,
-        )
-        self._replicas = Replicas(settings.redis.wait_replicas, settings.redis.wait_timeout_ms)
+        self._status = DaemonStatus(identity, clock, shards=settings.leader.shards, lapse_ms=lapse_ms)
         self._watchdog = Watchdog(self._give_up)
-        beats = [self._beat(seat) for seat in self._elector.seats]
-        self.card.shards = beats
-        self._loop = DaemonLoop(beats, clock, wake)
-        self.stop = self._loop.stop
-        """End :meth:`run`; may be called from a signal handler."""
+        self._publisher = broker.open(settings.broker.url or store.url)
+        self._elector = _elector(settings, store, keys, status=self._status, clock=clock, on_change=wake.set)
+        builder = ShardBuilder(settings, store, keys, self._publisher, clock)
+        shards = [builder.build(leadership, self._turned) for leadership in self._elector.leaderships]
+        self._status.shards = shards
+        self._loop = DaemonLoop(shards, clock, wake)
         runtime = store.runtime_client()
-        self._orderly = CommandHandler(
-            DaemonCommands(runtime, keys), me, reload=on_reload, step_down=self._elector.rest
-        )
-        self._source = RuntimeSource(
-            runtime,
-            keys,
-            config,
-            on_change=self._put_in_force,
-            on_amend=self._amend,
-            on_read=self.card.read,
-            on_order=self._orderly.look,
-            on_request=self._loop.ring,
-        )
-        self.replace = self._source.rebase
-        """Put what files and app say in force, from any thread, with the store's entries and pauses over it."""
-
-    def reading(self) -> None:
-        """The files are about to be read again."""
-        self._orderly.begin()
-
-    def has_read(self, faults: Sequence[str]) -> None:
-        """They have been, and have these faults: whoever asked for it is told."""
-        entries, digest, shown = self.card.schedule.entries, self.card.schedule.digest, list(faults[:FAULTS_TOLD])
-        self._orderly.end(
-            CommandReply(
-                ok=not faults, digest=digest, entries=entries, faults=shown, more_faults=len(faults) - len(shown)
-            )
-        )
+        step_down = self._elector.step_down_for
+        self._commands = CommandHandler(DaemonCommands(runtime, keys), identity, reload=on_reload, step_down=step_down)
+        self._source = RuntimeSource(runtime, keys, config, self)
 
     def run(self) -> None:
-        """Serve until told to stop; then give the leases back."""
+        """Serve until told to stop; then release the leases."""
         self._source.start()
         self._watchdog.start()
         while not (self._source.read.wait(0.1) or self._loop.stopping):
@@ -131,44 +92,119 @@ class Daemon:
             self._source.stop()
             self._publisher.close()
 
-    def _put_in_force(self, schedule: InForce) -> None:
+    def stop(self) -> None:
+        """End :meth:`run`. May be called from a signal handler."""
+        self._loop.stop()
+
+    # The files: called by the process that reads them.
+
+    def reload_begins(self) -> None:
+        """Note that the files are about to be read again."""
+        self._commands.begin()
+
+    def reload_ended(self, faults: Sequence[str]) -> None:
+        """Answer who asked for a reload; ``faults`` are the errors of the files."""
+        schedule, shown = self._status.schedule, list(faults[:FAULTS_TOLD])
+        more = len(faults) - len(shown)
+        self._commands.end(
+            CommandReply(
+                ok=not faults, digest=schedule.digest, entries=schedule.entries, faults=shown, more_faults=more
+            )
+        )
+
+    def files_are(self, state: Literal["ok", "broken"]) -> None:
+        """Tell the other daemons whether the files are sound; broken ones leave the last good schedule in force."""
+        self._status.config = state
+
+    def set_base(self, config: Config) -> None:
+        """Put what files and app say in force, with the store's entries and pauses over it. From any thread."""
+        self._source.set_base(config)
+
+    # The merged schedule: called by the runtime source.
+
+    def replace_schedule(self, schedule: InForce) -> None:
+        """Put a whole schedule in force at the next turn."""
         config = schedule.config
-        self.card.schedule = ScheduleStatus(len(config.entries), config.digest, schedule.runtime, schedule.paused)
+        self._status.schedule = ScheduleStatus(len(config.entries), config.digest, schedule.runtime, schedule.paused)
         self._loop.replace(schedule.entries)
 
-    def _amend(self, changes: ScheduleChange) -> None:
-        self.card.schedule = self.card.schedule._replace(runtime=changes.runtime, paused=changes.paused)
-        self._loop.amend(changes.put, changes.gone)
+    def change_schedule(self, change: ScheduleChange) -> None:
+        """Put a change in force at the next turn."""
+        self._status.schedule = self._status.schedule._replace(runtime=change.runtime, paused=change.paused)
+        self._loop.amend(change.put, change.gone)
+
+    def runtime_entries_read(self, revision: int) -> None:
+        """Note that the store's entries and pauses are in force as of ``revision``."""
+        self._status.read(revision)
+
+    def runtime_faults(self, names: Sequence[str]) -> None:
+        """Note the names of runtime entries that are wrong, and so not in force."""
+        self._status.runtime_faults(names)
+
+    def look_for_commands(self) -> None:
+        """Carry out new commands to daemons."""
+        self._commands.look()
+
+    def look_for_run_requests(self) -> None:
+        """Look for requests for runs at the next turn."""
+        self._loop.look_for_run_requests()
 
     def _turned(self) -> None:
         self._watchdog()
-        self.card.turned()
+        self._status.turned()
 
     def _give_up(self) -> None:
         self._elector.stop()
         self._on_hang()
 
-    def _beat(self, seat: Leadership) -> ShardLoop:
-        settings, store, keys, clock = self._settings, self._store, self._keys, self._clock
-        shard, shards, keep = seat.shard, settings.leader.shards, settings.history.keep
-        claims = Claims(store.client, keys, shard=shard, shards=shards, replicas=self._replicas, keep=keep)
-        outbox = Outbox(store.client, keys, shard=shard, shards=shards)
-        behind_outbox = OutboxDelivery(outbox, self._publisher, clock)
-        outlet: Delivery = DirectDelivery(self._publisher, behind_outbox) if store.is_broker else behind_outbox
+
+def _elector(
+    settings: Settings, store: Store, keys: Keys, *, status: DaemonStatus, clock: Clock, on_change: Callable[[], None]
+) -> Elector:
+    leader, client = settings.leader, store.elector_client()
+    return Elector(
+        Leases(client, keys, daemon_id=status.daemon_id, ttl_ms=leader.ttl_ms),
+        Registry(client, keys),
+        clock,
+        shards=leader.shards,
+        ttl_ms=leader.ttl_ms,
+        renew_ms=leader.renew_ms,
+        status=status.status,
+        on_change=on_change,
+    )
+
+
+class ShardBuilder:
+    """Builder of shard loops: each with its claims, delivery, dispatcher and manual runs, on shared connections."""
+
+    def __init__(self, settings: Settings, store: Store, keys: Keys, publisher: Publisher, clock: Clock) -> None:
+        self._settings, self._store, self._keys, self._publisher, self._clock = settings, store, keys, publisher, clock
+        self._replicas = Replicas(settings.redis.wait_replicas, settings.redis.wait_timeout_ms)
+
+    def build(self, leadership: Leadership, on_turn: Callable[[], None]) -> ShardLoop:
+        """Return the loop of the shard of ``leadership``."""
+        settings, client, keys, clock = self._settings, self._store.client, self._keys, self._clock
+        shard, shards, keep = leadership.shard, settings.leader.shards, settings.history.keep
+        claims = Claims(client, keys, shard=shard, shards=shards, replicas=self._replicas, keep=keep)
+        delivery = self._delivery(shard)
         messages = MessageBuilder(settings.broker.default_queue, most_bytes=settings.broker.max_message_bytes)
-        running = Running(store.client, keys)
-        held = Held(HeldBack(store.client, keys, shards=shards), shard)
-        dispatcher = Dispatcher(claims, messages, outlet, running, clock, held=held)
-        requests = Requests(store.client, keys, shard=shard, keep=keep)
-        courier = ManualDispatcher(requests, messages, outlet, running, report=dispatcher.report, clock=clock)
-        dispatched = Dispatched(store.client, keys)
+        running = Running(client, keys)
+        held = Held(HeldBack(client, keys, shards=shards), shard)
+        dispatcher = Dispatcher(claims, messages, delivery, running, clock, held=held)
+        requests = Requests(client, keys, shard=shard, keep=keep)
+        manual = ManualDispatcher(requests, messages, delivery, running, report=dispatcher.report, clock=clock)
         return ShardLoop(
             clock=clock,
-            elector=seat,
+            leadership=leadership,
             claims=claims,
             dispatcher=dispatcher,
             heap=DueHeap(),
-            manual=ManualRuns(courier, dispatched, owns=lambda name: shard_of(name, shards) == shard),
-            wake=self._wake,
-            on_turn=self._turned,
+            manual=ManualRuns(manual, Dispatched(client, keys), owns=lambda name: shard_of(name, shards) == shard),
+            on_turn=on_turn,
         )
+
+    def _delivery(self, shard: int) -> Delivery:
+        """Direct where the store is the broker; an outbox of former times is emptied all the same."""
+        outbox = Outbox(self._store.client, self._keys, shard=shard, shards=self._settings.leader.shards)
+        by_outbox = OutboxDelivery(outbox, self._publisher, self._clock)
+        return DirectDelivery(self._publisher, by_outbox) if self._store.is_broker else by_outbox

@@ -10,7 +10,7 @@
     ├── StoreError                the state store
     │   ├── StoreUnavailable      it cannot be reached or does not answer in time; worth a retry
     │   ├── StoreRefused          it answers, and says no: wrong password, too old, a key of a foreign type
-    │   ├── StoreWentBack         it lost writes that it had confirmed; what is in it now is to be read again
+    │   ├── StoreRolledBack       it lost writes that it had confirmed; what is in it now is to be read again
     │   └── TermLost              the term is not the current one any more: nothing was written
     ├── BrokerError               a message could not be handed to the broker
     │   └── BrokerRefused         it answers, and says no to this queue or exchange

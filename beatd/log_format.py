@@ -1,4 +1,4 @@
-"""What beatd writes about itself: events, as readable lines or as JSON.
+"""Log formats: events as readable lines or as JSON.
 
 An event is a short sentence and ``extra={"event": "run_dispatched", ...}``. The text format shows the sentence and then
 the extras as ``key=value``; the JSON format writes the same as one object per line.
@@ -88,7 +88,7 @@ class JsonFormatter(logging.Formatter):
 
 
 def extras(record: logging.LogRecord) -> Mapping[str, Any]:
-    """What came with the record as ``extra``."""
+    """Return the fields that came with the record as ``extra``."""
     return {key: value for key, value in vars(record).items() if key not in _OWN}
 
 

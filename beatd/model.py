@@ -26,7 +26,7 @@ Expires = int | datetime | Literal["auto"] | None
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What the message says beside the task and its arguments: the keywords of Celery's ``apply_async``."""
+    """Message options: the keywords of Celery's ``apply_async``, beside the task and its arguments."""
 
     queue: str | None = None
     exchange: str | None = None
@@ -45,7 +45,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Policies(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What may happen to an entry's runs on the way: see the fields of the same names in ``beat.toml``."""
+    """Policies for the runs of an entry: the fields of the same names in ``beat.toml``."""
 
     enabled: bool = True
     start: datetime | None = None
@@ -78,7 +78,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, eq=True):
     source: str = ""
 
     def means(self, other: Entry) -> bool:
-        """Whether both say the same, wherever they were written."""
+        """True if both entries mean the same; their ``source`` does not count."""
         return (
             self.schedule == other.schedule
             and self.task == other.task

@@ -1,7 +1,7 @@
-"""What people and logs are not shown: values whose names say that they are secret, and passwords and tokens in URLs.
+"""Redaction of secrets: values with secret names, and passwords and tokens in URLs.
 
-Every pattern here takes time in proportion to the text. A text of any length is cut before it is redacted, and what
-the cut has left open is hidden to its end: a half of a secret is one, too.
+Every pattern takes time in proportion to the text. A text of any length is cut before it is redacted; a URL or string
+that the cut leaves open is hidden to its end, because half of a secret is a secret.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _IN_TEXT = re.compile(
 
 
 def is_secret(name: str) -> bool:
-    """Whether a value of that name should be hidden: ``password``, ``X-Api-Key``, ``db_token``, …"""
+    """True if a value of that name must be hidden: ``password``, ``X-Api-Key``, ``db_token``, …"""
     return _SECRET_NAME.search(_HUMP.sub("_", name[:_LONGEST_NAME])) is not None
 
 

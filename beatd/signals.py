@@ -93,7 +93,7 @@ class Signal:
 
     @property
     def receivers(self) -> list[Receiver]:
-        """Those that are still there."""
+        """Return the receivers that still exist."""
         return [receiver for _, reference, _ in self._receivers if (receiver := reference()) is not None]
 
     def send(self, sender: Any = None, **facts: Any) -> list[tuple[Receiver, Any]]:
@@ -117,7 +117,7 @@ class Signal:
             return error
 
     def __bool__(self) -> bool:
-        """Whether anybody may be listening: for callers who are in a hurry."""
+        """True if there may be receivers: lets hot paths skip the call."""
         return bool(self._receivers)
 
     def __repr__(self) -> str:

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from beatd import broker
+from beatd.clock import Backoff
 from beatd.exceptions import StoreUnavailable
 from beatd.model import Settings
 from beatd.store import server_check
@@ -85,21 +86,21 @@ def await_store(
     fail_fast: bool = False,
     on_wait: Callable[[str], None] = lambda _: None,
 ) -> Store | None:
-    """The store, when it can be reached; ``None`` if ``stopping`` was set before that.
+    """Wait for the store and return it; ``None`` if ``stopping`` was set before that.
 
     ``on_wait`` is called after each attempt that failed, with the reason.
 
     Raises :class:`~beatd.exceptions.StoreRefused`, and with ``fail_fast`` :class:`~beatd.exceptions.StoreUnavailable`.
     """
-    pause = RETRY_MIN
+    backoff = Backoff(RETRY_MIN, RETRY_MAX)
     while not stopping.is_set():
         try:
             return Store(settings, url)
         except StoreUnavailable as error:
             if fail_fast:
                 raise
+            pause = backoff.failed()
             log.warning("%s; trying again in %.1f s", error, pause, extra={"event": "store_unavailable"})
             on_wait(str(error))
             stopping.wait(pause)
-            pause = min(pause * 2, RETRY_MAX)
     return None

@@ -42,7 +42,7 @@ def from_ms(ms: int) -> datetime:
 
 
 def in_range(ms: int) -> bool:
-    """Whether a moment lies in the years 1970 to 9998, and so can be written."""
+    """True if a moment lies in the years 1970 to 9998, the range that every notation can carry."""
     return FIRST_MS <= ms <= LAST_MS
 
 

@@ -81,6 +81,8 @@ REDIS: Mapping[str, Read] = {
     "max_connections": _whole(1, _LARGEST // 4),
     "protocol": _whole(2, 3),
     "client_name": _text,
+    "lib_name": str,
+    "lib_version": str,
     "ssl": _flag,
     "sentinel_username": _text,
     "sentinel_password": _text,

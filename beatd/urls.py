@@ -1,18 +1,22 @@
-"""URLs of brokers and stores: their kinds, their names for people (without passwords), and ``sentinel://``."""
+"""Redis and AMQP URLs as typed values: parsed once, strictly, and shown without their secrets.
+
+Syntax that all URLs share is read in :mod:`beatd.url_parts`.
+"""
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from typing import Any, NamedTuple
-from urllib.parse import parse_qsl, quote, unquote
+from typing import Any
+from urllib.parse import quote, unquote
 
 from beatd.exceptions import WrongUrl
-from beatd.redaction import HIDDEN, is_secret
-from beatd.url_options import AMQP, REDIS, TLS, WrongOption, option_value
+from beatd.url_options import AMQP, REDIS, TLS
+from beatd.url_parts import ENCODE, Host, Parts, host_and_port, is_host, read_options, scheme_of, split, wrong_url
+
+__all__ = ["is_host", "scheme_of"]
 
 REDIS_SCHEMES = ("redis", "rediss", "unix", "redis+socket", "sentinel")
 AMQP_SCHEMES = ("amqp", "amqps", "pyamqp")
@@ -20,60 +24,13 @@ SENTINEL = "sentinel://"
 SENTINEL_PORT = 26379
 """Where sentinels listen unless the URL says otherwise."""
 SENTINEL_FORM = "sentinel://HOST:PORT,HOST:PORT/SERVICE/DB"
-ENCODE = "percent-encode the password, or give `password` beside `url`"
 
-_LONGEST = 8192
-_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]{0,31}")
-_HOST = re.compile(r"[\w.\-]{1,253}|\[[0-9A-Fa-f:.]{2,45}(?:%25[\w.\-]{1,32})?\]")
-_PORT = re.compile(r"[0-9]{1,5}")
 _NUMBER = re.compile(r"[0-9]{1,9}")
-_BAD = re.compile(r"[\x00-\x20\x7f-\xa0\u2028\u2029\ud800-\udfff]")
-_BAD_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
-_PLAIN_NAME = re.compile(r"[a-z_]{1,40}")
 _MANY_SENTINELS = re.compile(r";(?=sentinel://)")
-
-Host = tuple[str, int | None]
-
-
-class Parts(NamedTuple):
-    """A URL in its parts as they are written, not decoded."""
-
-    scheme: str
-    userinfo: str | None
-    hosts: str
-    path: str
-    query: str
-
-    @property
-    def username(self) -> str | None:
-        return unquote(self.userinfo.partition(":")[0]) or None if self.userinfo is not None else None
-
-    @property
-    def password(self) -> str | None:
-        return unquote(self.userinfo.partition(":")[2]) or None if self.userinfo is not None else None
-
-    @property
-    def text(self) -> str:
-        login = f"{self.userinfo}@" if self.userinfo is not None else ""
-        return f"{self.scheme}://{login}{self.hosts}{self.path}{'?' if self.query else ''}{self.query}"
-
-    @property
-    def shown(self) -> str:
-        """Without password, and without the values of options that are secrets."""
-        pairs = [pair.partition("=") for pair in self.query.split("&") if pair]
-        query = "&".join(f"{name}{sign}{HIDDEN if is_secret(unquote(name)) else value}" for name, sign, value in pairs)
-        return self._replace(userinfo=self._login_shown, query=query).text
-
-    @property
-    def _login_shown(self) -> str | None:
-        if self.userinfo is None:
-            return None
-        user, sign, _ = self.userinfo.partition(":")
-        return f"{user}:{HIDDEN}" if sign else HIDDEN  # a user alone may be a password in the wrong place
 
 
 class _Url:
-    """What both kinds of URLs have in common."""
+    """Base of typed URLs: shown without secrets by ``str`` and ``repr``."""
 
     parts: Parts
 
@@ -165,19 +122,8 @@ class BrokerUrl(_Url):
         return f"BrokerUrl({self.shown!r})"
 
 
-def scheme_of(text: str) -> str:
-    """The scheme in lower case; empty if there is none."""
-    scheme, sign, _ = text.partition("://")
-    return scheme.lower() if sign and _SCHEME.fullmatch(scheme) else ""
-
-
-def is_host(text: str) -> bool:
-    """Whether the text is the name or address of a host; an IPv6 address with or without brackets."""
-    return bool(_HOST.fullmatch(text) or _HOST.fullmatch(f"[{text}]"))
-
-
 def names_service(text: str) -> bool:
-    """Whether a URL is a ``sentinel://`` one of beatd's form. kombu's have a number, or nothing, for the service."""
+    """True for ``sentinel://`` URLs in beatd's form. kombu's have a number, or nothing, for the service."""
     if not text.startswith(SENTINEL) or _MANY_SENTINELS.search(text):
         return False
     path = text.removeprefix(SENTINEL).partition("?")[0].partition("/")[2].strip("/")
@@ -186,13 +132,13 @@ def names_service(text: str) -> bool:
 
 
 def is_redis(text: str) -> bool:
-    """Whether the URL names one Redis server, or the primary of sentinels, which beatd speaks to natively."""
+    """True for a Redis server, or a primary behind sentinels, that beatd speaks to without kombu."""
     scheme = scheme_of(text)
     return names_service(text) if scheme == "sentinel" else scheme in REDIS_SCHEMES
 
 
 def is_amqp(text: str) -> bool:
-    """Whether the URL names a RabbitMQ, or several to choose from, divided by semicolons."""
+    """True for a RabbitMQ, or several alternatives divided by semicolons."""
     return scheme_of(text) in AMQP_SCHEMES
 
 
@@ -216,7 +162,7 @@ def shown(text: str) -> str:
             return RedisUrl.parse(text).shown
         if is_amqp(text):
             return BrokerUrl.parse(text).shown
-        return ";".join(_split(one)._replace(query="").shown for one in text.split(";"))
+        return ";".join(split(one)._replace(query="").shown for one in text.split(";"))
     except WrongUrl:
         return f"{scheme}://…" if scheme else "…"
 
@@ -230,7 +176,7 @@ def with_login(
     password: str | None = None,
 ) -> str:
     """The URL with what is given beside it. Raises :class:`WrongUrl` if the URL says it, too."""
-    parts, scheme = _split(text), scheme_of(text)
+    parts, scheme = split(text), scheme_of(text)
     for key, value, said in (
         ("username", username, parts.username),
         ("password", password, parts.password),
@@ -238,9 +184,9 @@ def with_login(
         ("port", port, re.search(r":[0-9]*$", parts.hosts)),
     ):
         if value is not None and said:
-            raise _wrong(scheme, f"it has a {key}, and `{key}` is given beside it: leave one of them out")
+            raise wrong_url(scheme, f"it has a {key}, and `{key}` is given beside it: leave one of them out")
     if (host or port) and scheme in {"unix", "redis+socket", "sentinel"}:
-        raise _wrong(scheme, f"`host` and `port` have no meaning beside a {scheme}:// URL")
+        raise wrong_url(scheme, f"`host` and `port` have no meaning beside a {scheme}:// URL")
     hosts = parts.hosts
     if host is not None:
         hosts = (f"[{host}]" if ":" in host and not host.startswith("[") else host) + hosts
@@ -251,93 +197,23 @@ def with_login(
     return parts._replace(hosts=hosts, userinfo=login or None).text
 
 
-def _wrong(scheme: str, reason: str) -> WrongUrl:
-    return WrongUrl(f"{scheme}://…" if scheme else "a URL", reason)
-
-
-def _split(text: str) -> Parts:
-    """The parts of a URL that can be read in one way only."""
-    scheme = scheme_of(text)
-    if not scheme:
-        raise _wrong("", "expected SCHEME://HOST")
-    rest = text.partition("://")[2]
-    if len(text) > _LONGEST:
-        raise _wrong(scheme, f"it has more than {_LONGEST} characters")
-    if _BAD.search(rest):
-        raise _wrong(scheme, f"it has a space or a control character in it: {ENCODE}")
-    authority = re.split(r"[/?#]", rest, maxsplit=1)[0]
-    tail = rest[len(authority) :]
-    if "@" in tail or "#" in tail or authority.count("@") > 1 or _BAD_PERCENT.search(rest):
-        raise _wrong(
-            scheme, f"it has a character that has a meaning in URLs, such as / ? # @ %, in its password: {ENCODE}"
-        )
-    userinfo, sign, hosts = authority.rpartition("@")
-    if "[" in userinfo or "]" in userinfo:
-        raise _wrong(scheme, f"it has a bracket in its password: {ENCODE}")
-    path, _, query = tail.partition("?")
-    return Parts(scheme, userinfo if sign else None, hosts, path, query)
-
-
-def _host(scheme: str, text: str) -> Host:
-    """``host:port``; either may be missing."""
-    host, sign, port = text.rpartition(":") if not text.endswith("]") else (text, "", "")
-    if not sign:
-        host, port = text, ""
-    if host and not _HOST.fullmatch(host):
-        raise _wrong(scheme, f"its host cannot be read; if that is a part of a password: {ENCODE}")
-    if sign and (not _PORT.fullmatch(port) or not 1 <= int(port) <= 65535):
-        raise _wrong(scheme, f"its port is not a number from 1 to 65535; if that is a part of a password: {ENCODE}")
-    return unquote(host).strip("[]"), int(port) if port else None
-
-
-def _options(scheme: str, query: str, known: Mapping[str, Any]) -> dict[str, Any]:
-    """The options in a query, with their types."""
-    found: dict[str, Any] = {}
-    for name, value in parse_qsl(query, keep_blank_values=True):
-        if name not in known:
-            raise _wrong(scheme, _unknown(name, known))
-        if name in found:
-            raise _wrong(scheme, f"its option {name} is there twice")
-        try:
-            found[name] = option_value(known[name], value)
-        except WrongOption as error:
-            raise _wrong(scheme, f"its option {name} {error}") from None
-    return found
-
-
-def _unknown(name: str, known: Mapping[str, Any]) -> str:
-    what = f"an option {name!r}" if _PLAIN_NAME.fullmatch(name) else "an option"
-    near = difflib.get_close_matches(name, known, 1)
-    transport = name in {
-        "visibility_timeout",
-        "fanout_prefix",
-        "fanout_patterns",
-        "global_keyprefix",
-        "queue_order_strategy",
-    }
-    if transport:
-        return f"it has {what}: that is one of Celery's broker_transport_options, and none of a URL"
-    hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(sorted(known))}"
-    return f"it has {what} that is not known; {hint}"
-
-
 @lru_cache(maxsize=256)
 def _redis(text: str) -> RedisUrl:
     scheme = scheme_of(text)
     if scheme not in REDIS_SCHEMES:
-        raise _wrong(scheme, "expected redis://, rediss://, unix:// or sentinel://")
-    parts = _split(text)
-    options = _options(scheme, parts.query, {**REDIS, **TLS})
+        raise wrong_url(scheme, "expected redis://, rediss://, unix:// or sentinel://")
+    parts = split(text)
+    options = read_options(scheme, parts.query, {**REDIS, **TLS})
     read = {
         "username": parts.username or options.pop("username", None),
         "password": parts.password or options.pop("password", None),
     }
     if {"username", "password"} & options.keys():
-        raise _wrong(scheme, "user or password are there twice: before the host, and as an option")
+        raise wrong_url(scheme, "user or password are there twice: before the host, and as an option")
     build = _sentinel_service if scheme == "sentinel" else _socket if scheme in {"unix", "redis+socket"} else _address
     found = replace(build(parts, options), username=read["username"], password=read["password"])
     if not found.tls and (strays := [name for name in options if name in TLS]):
-        raise _wrong(scheme, f"its option {strays[0]} is about TLS: write rediss://")
+        raise wrong_url(scheme, f"its option {strays[0]} is about TLS: write rediss://")
     return replace(found, options=options)
 
 
@@ -346,10 +222,10 @@ def _database(scheme: str, options: dict[str, Any], path: str) -> int:
     said = [options.pop(name) for name in ("db", "virtual_host") if name in options]
     if path:
         if not _NUMBER.fullmatch(path):
-            raise _wrong(scheme, f"its database is not a number; if that is a part of a password: {ENCODE}")
+            raise wrong_url(scheme, f"its database is not a number; if that is a part of a password: {ENCODE}")
         said.append(int(path))
     if len(set(said)) > 1:
-        raise _wrong(scheme, "it names two databases")
+        raise wrong_url(scheme, "it names two databases")
     return int(said[0]) if said else 0
 
 
@@ -357,31 +233,33 @@ def _address(parts: Parts, options: dict[str, Any]) -> RedisUrl:
     for name in ("ssl", "sentinel_username", "sentinel_password"):
         if name in options:
             hint = "write rediss://" if name == "ssl" else "it is for sentinel:// URLs"
-            raise _wrong(parts.scheme, f"its option {name} has no meaning here: {hint}")
-    host, port = _host(parts.scheme, parts.hosts)
+            raise wrong_url(parts.scheme, f"its option {name} has no meaning here: {hint}")
+    host, port = host_and_port(parts.scheme, parts.hosts)
     database = _database(parts.scheme, options, unquote(parts.path.strip("/")))
     return RedisUrl(parts, host=host or None, port=port, database=database, tls=parts.scheme == "rediss")
 
 
 def _socket(parts: Parts, options: dict[str, Any]) -> RedisUrl:
     if parts.hosts:
-        raise _wrong(parts.scheme, "expected the absolute path of a socket: unix:///path/to/socket?db=0")
+        raise wrong_url(parts.scheme, "expected the absolute path of a socket: unix:///path/to/socket?db=0")
     if len(parts.path) < 2:
-        raise _wrong(parts.scheme, "it names no socket: unix:///path/to/socket?db=0")
+        raise wrong_url(parts.scheme, "it names no socket: unix:///path/to/socket?db=0")
     if strays := {"ssl", "sentinel_username", "sentinel_password"} & options.keys():
-        raise _wrong(parts.scheme, f"its option {min(strays)} has no meaning here")
+        raise wrong_url(parts.scheme, f"its option {min(strays)} has no meaning here")
     return RedisUrl(parts, path=unquote(parts.path), database=_database(parts.scheme, options, ""))
 
 
 def _sentinel_service(parts: Parts, options: dict[str, Any]) -> RedisUrl:
     service, _, db = unquote(parts.path.strip("/")).partition("/")
     if not service or service.isdigit():
-        raise _wrong("sentinel", f"it names no service that the sentinels watch: expected {SENTINEL_FORM}")
+        raise wrong_url("sentinel", f"it names no service that the sentinels watch: expected {SENTINEL_FORM}")
     if db and not _NUMBER.fullmatch(db):
-        raise _wrong("sentinel", f"what follows the service is not the number of a database: expected {SENTINEL_FORM}")
-    hosts = [_host("sentinel", each) for each in parts.hosts.split(",")]
+        raise wrong_url(
+            "sentinel", f"what follows the service is not the number of a database: expected {SENTINEL_FORM}"
+        )
+    hosts = [host_and_port("sentinel", each) for each in parts.hosts.split(",")]
     if not all(host for host, _ in hosts):
-        raise _wrong("sentinel", f"one of its sentinels has no host: expected {SENTINEL_FORM}")
+        raise wrong_url("sentinel", f"one of its sentinels has no host: expected {SENTINEL_FORM}")
     return RedisUrl(
         parts,
         service=service,
@@ -398,19 +276,19 @@ def _amqp(text: str) -> BrokerUrl:
     first, *others = text.split(";")
     scheme = scheme_of(first)
     if scheme not in AMQP_SCHEMES:
-        raise _wrong(scheme, "expected amqp:// or amqps://")
-    parts = _split(first)
-    options = _kombu_options(_options(scheme, parts.query, {**AMQP, **TLS}), scheme)
-    hosts, bare, names = [_host(scheme, parts.hosts)], [parts._replace(query="").text], []
+        raise wrong_url(scheme, "expected amqp:// or amqps://")
+    parts = split(first)
+    options = _kombu_options(read_options(scheme, parts.query, {**AMQP, **TLS}), scheme)
+    hosts, bare, names = [host_and_port(scheme, parts.hosts)], [parts._replace(query="").text], []
     for other in filter(None, others):
         if "://" not in other:
-            hosts.append(_host(scheme, other))
+            hosts.append(host_and_port(scheme, other))
             bare.append(other)
             names.append(other)
             continue
         one = _amqp(other)
         if one.options and one.options != options:
-            raise _wrong(scheme, "its alternatives have other options: write them once, in the first URL")
+            raise wrong_url(scheme, "its alternatives have other options: write them once, in the first URL")
         hosts += one.hosts
         bare.append(one.bare)
         names.append(one.shown)
@@ -421,16 +299,18 @@ def _amqp(text: str) -> BrokerUrl:
 
 
 def _kombu_options(options: dict[str, Any], scheme: str) -> dict[str, Any]:
-    """What kombu calls them: those about TLS are one table in py-amqp's words."""
+    """Options under kombu's names: TLS options become one table with py-amqp's names."""
     tls = {name: options.pop(name) for name in list(options) if name in TLS}
     if tls and scheme != "amqps":
-        raise _wrong(scheme, f"its option {min(tls)} is about TLS: write amqps://")
+        raise wrong_url(scheme, f"its option {min(tls)} is about TLS: write amqps://")
     words = {"ssl_ca_certs": "ca_certs", "ssl_certfile": "certfile", "ssl_keyfile": "keyfile", "ssl_ciphers": "ciphers"}
     made = {word: tls.pop(name) for name, word in words.items() if name in tls}
     if "ssl_cert_reqs" in tls:
         made["cert_reqs"] = CERT_REQS[tls.pop("ssl_cert_reqs")]
     if tls:
-        raise _wrong(scheme, f"its option {min(tls)} is not known for amqps://; known are {', '.join(sorted(words))}")
+        raise wrong_url(
+            scheme, f"its option {min(tls)} is not known for amqps://; known are {', '.join(sorted(words))}"
+        )
     return {**options, **({"ssl": made} if made else {})}
 
 

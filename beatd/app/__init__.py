@@ -1,5 +1,7 @@
-"""What task authors see: the app, its tasks, signatures and results.
+"""The API of task authors: the app, its tasks, signatures and results.
 
-The promise: a module of Celery tasks runs after its import lines are changed; where Celery is silent about a mistake,
-beatd says what is wrong and where.
+Contract: a module of Celery tasks runs once its import lines are changed. Where Celery ignores a mistake, beatd reports
+it, with the place.
+
+Imports go one way: ``base ← context ← result ← canvas ← task ← trace ← loader ← app``.
 """

@@ -1,32 +1,46 @@
-"""The app: a registry of tasks with a configuration, a way to the broker and a way to the results.
+"""App: a registry of tasks with a configuration, a publisher to the broker and a client of the result backend.
 
-It also collects the periodic tasks for the beat (``conf.beat_schedule``, ``add_periodic_task``) as plain data.
+Connections are opened on first use. Periodic tasks for the beat (``conf.beat_schedule``, ``add_periodic_task``) are
+collected as plain data.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from datetime import datetime
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, TypeVar, overload
+from typing import Any, Concatenate, Literal, ParamSpec, TypeVar, overload
+from zoneinfo import ZoneInfo
 
-from beatd.app import current, seams
+from beatd import broker
+from beatd.app import current
 from beatd.app.canvas.signature import Signature, as_signature
 from beatd.app.conf import Conf
-from beatd.app.connections import Connections, control_of
 from beatd.app.context import current as current_run
-from beatd.app.loader import Readiness, TaskRegistry, task_class, warn_of_another
+from beatd.app.control import Control
+from beatd.app.find_app import import_symbol
+from beatd.app.group_result import GroupResult, ResultSet
+from beatd.app.loader import Loader, TaskRegistry, task_class, warn_of_another
 from beatd.app.message_options import check_options, message_for, new_id, utc_now
+from beatd.app.publishing import Outgoing, Sent, SentEvents
 from beatd.app.result import AsyncResult
 from beatd.app.retry import add_autoretry
-from beatd.app.routing import import_symbol, route_for
+from beatd.app.routing import Queues, Route, route_for
 from beatd.app.task import Task as BaseTask
+from beatd.app.trace import run_eagerly
+from beatd.broker import Publisher, is_redis, place_of
 from beatd.clock import Clock, SystemClock
-from beatd.config.environment import django_settings
-from beatd.exceptions import MessageError
+from beatd.exceptions import MessageError, WrongUrl
+from beatd.message.protocol import TaskMessage
+from beatd.states import READY_STATES
+from beatd.store.result_document import document
+from beatd.store.results import NoResults, RedisResults, Results, Stored
 
-if TYPE_CHECKING:
-    from beatd.app.control import Control
-
+FIXUPS = ("beatd.contrib.django:install",)
+"""Framework integrations. Each is called with every new app, and does nothing where its framework is not in use."""
+WORKER_MAIN = "beatd.cli.worker:run_for_app"
+"""Entry point of :meth:`App.worker_main`. The command line imports the app, so it is imported by name."""
 
 Registration = dict[str, Any]
 """``task``, ``schedule``, ``args``, ``kwargs``, ``options``; from ``beat_schedule`` also what else an entry has."""
@@ -35,7 +49,7 @@ Registration = dict[str, Any]
 def registration(
     schedule: Any, call: Any, args: Iterable[Any], kwargs: Mapping[str, Any] | None, options: Mapping[str, Any]
 ) -> tuple[str, Registration]:
-    """The entry for a signature or a task, and the name it gets when it has none: the call in words."""
+    """Return the entry for a signature or a task, and its default name: the call as text."""
     signature = call.clone(args, kwargs) if isinstance(call, Signature) else call.signature(args, kwargs)
     entry = {
         "task": signature.task,
@@ -48,11 +62,11 @@ def registration(
 
 
 def from_conf(beat_schedule: Mapping[str, Mapping[str, Any]]) -> dict[str, Registration]:
-    """The entries of a ``beat_schedule`` dict, each with all five keys. ``options`` that are missing are empty."""
+    """Return the entries of a ``beat_schedule`` dict, each with all five keys; missing keys get empty values."""
     entries = {}
     for name, fields in beat_schedule.items():
         if not isinstance(fields, Mapping):
-            entries[str(name)] = {"schedule": fields}  # refused where it is read, apart from the others
+            entries[str(name)] = {"schedule": fields}  # rejected by the reader of the schedule, entry by entry
             continue
         entry = {"args": (), "kwargs": {}, "options": {}, **fields}
         entry["task"] = getattr(entry.get("task"), "name", entry.get("task"))
@@ -66,12 +80,13 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-class App(Readiness, Connections):
-    """An application. ``main`` names tasks that are defined in the script that is being run.
+class App(Loader):
+    """An application. ``main`` is the module name of tasks that are defined in ``__main__``.
 
     ``broker`` and ``backend`` are URLs; further keywords are settings (``timezone="Asia/Baku"``). ``task_cls`` is the
-    base class of its tasks, or ``"module:Class"``. Where ``DJANGO_SETTINGS_MODULE`` is set, the app is at home in
-    Django, see :mod:`beatd.contrib.django`. Making an app connects nowhere.
+    base class of its tasks, or ``"module:Class"``. Where ``DJANGO_SETTINGS_MODULE`` is set, the app integrates with
+    Django, see :mod:`beatd.contrib.django`. The constructor opens no connection. Tests hand in ``publisher``,
+    ``results`` and ``clock``.
     """
 
     def __init__(
@@ -86,6 +101,8 @@ class App(Readiness, Connections):
         set_as_current: bool = True,
         task_cls: Any = None,
         clock: Clock | None = None,
+        publisher: Publisher | None = None,
+        results: Results | None = None,
         **conf: Any,
     ) -> None:
         given = {"broker_url": broker, "result_backend": backend, "include": tuple(include)}
@@ -96,13 +113,15 @@ class App(Readiness, Connections):
         self.oid = new_id()
         self.task_cls = task_cls
         self._periodic: dict[str, Registration] = {}
+        self._handed_in = {k: part for k, part in (("publisher", publisher), ("results", results)) if part is not None}
+        self.__dict__.update(self._handed_in)
         super().__init__()
         if config_source is not None:
             self.config_from_object(config_source, namespace=namespace)
         if set_as_current:
             current.set_current_app(self)
-        if django_settings():
-            seams.provided("django")(self)
+        for fixup in FIXUPS:
+            import_symbol(fixup)(self)
 
     # -- tasks --------------------------------------------------------------------------------------------------------
 
@@ -130,9 +149,9 @@ class App(Readiness, Connections):
         return self.task_from(fun, options)
 
     def task_from(self, fun: Callable[..., Any], options: dict[str, Any]) -> BaseTask[..., Any]:
-        """Make a task of ``fun`` with the keywords of :meth:`task`; one that has the same name already is returned.
+        """Make a task of ``fun`` with the keywords of :meth:`task`, or return the registered task of that name.
 
-        That is how a module may be imported twice. Another function under the same name is said in the log.
+        So a module may be imported twice. A different function with the same name is logged.
         """
         options = dict(options)
         name = options.pop("name", None) or self.gen_task_name(fun.__name__, fun.__module__)
@@ -144,20 +163,20 @@ class App(Readiness, Connections):
 
     def register_task(self, task: Any) -> BaseTask[..., Any]:
         """Add a task object (an instance of a subclass of :class:`beatd.Task`, or such a class)."""
-        found: BaseTask[..., Any] = task() if isinstance(task, type) else task
-        kind = type(found)
-        found.app = self
-        if not found.name:
-            found.name = self.gen_task_name(kind.__name__, kind.__module__)
-        add_autoretry(found, kind.__dict__)  # type: ignore[arg-type]  # a mapping proxy
-        self.tasks[found.name] = found
-        found.on_bound(self)
+        instance: BaseTask[..., Any] = task() if isinstance(task, type) else task
+        kind = type(instance)
+        instance.app = self
+        if not instance.name:
+            instance.name = self.gen_task_name(kind.__name__, kind.__module__)
+        add_autoretry(instance, kind.__dict__)  # type: ignore[arg-type]  # a mapping proxy
+        self.tasks[instance.name] = instance
+        instance.on_bound(self)
         if self._finalized:
-            self.configure(found)
-        return found
+            self.configure(instance)
+        return instance
 
     def gen_task_name(self, name: str, module: str) -> str:
-        """``module.name``; in a script that is being run ``main.name``."""
+        """Return ``module.name``; for a task in ``__main__``, ``main.name``."""
         return f"{self.main if module == '__main__' and self.main else module}.{name}"
 
     @cached_property
@@ -177,20 +196,20 @@ class App(Readiness, Connections):
         name: str | None = None,
         **opts: Any,
     ) -> str:
-        """Have the beat send ``sig`` by ``schedule`` (seconds, timedelta, ``crontab(…)``); returns the entry's name.
+        """Add an entry: the beat sends ``sig`` by ``schedule`` (seconds, timedelta, ``crontab(…)``). Returns its name.
 
-        ``opts`` are those of ``apply_async``. Without a ``name`` it is the call in words: ``tasks.test('world')``.
+        ``opts`` are options of ``apply_async``. The default name is the call as text: ``tasks.test('world')``.
         """
-        words, entry = registration(schedule, sig, args, kwargs, opts)
-        self._periodic[name or words] = entry
-        return name or words
+        default_name, entry = registration(schedule, sig, args, kwargs, opts)
+        self._periodic[name or default_name] = entry
+        return name or default_name
 
     def registrations(self) -> dict[str, Registration]:
-        """Everything that this app wants the beat to send: name → task, schedule, args, kwargs, options."""
+        """Return this app's periodic entries: name → task, schedule, args, kwargs, options."""
         self.finalize()
         return {**from_conf(self.conf.beat_schedule), **self._periodic}
 
-    # -- sending and asking -------------------------------------------------------------------------------------------
+    # -- sending ------------------------------------------------------------------------------------------------------
 
     def send_task(
         self,
@@ -199,7 +218,7 @@ class App(Readiness, Connections):
         kwargs: Mapping[str, Any] | None = None,
         **options: Any,
     ) -> AsyncResult[Any]:
-        """Send a task by its name; it need not be known here. Options, errors: see :meth:`beatd.Task.apply_async`."""
+        """Send a task by name; it need not be registered here. Options, errors: see :meth:`beatd.Task.apply_async`."""
         check_options(options)
         self.finalize()
         running = current_run()
@@ -221,24 +240,116 @@ class App(Readiness, Connections):
         return result
 
     def signature(self, task: Any, args: Any = None, kwargs: Any = None, **options: Any) -> Signature:
-        """A signature that this app sends; from a name or from the dict that a signature is in JSON."""
+        """Return a signature that this app sends, from a task name or from a signature's JSON dict."""
         if isinstance(task, Mapping):
             return as_signature(task, self)
         return Signature(task, args, kwargs, app=self, **options)
 
+    def run_eagerly(self, task: Any, args: Iterable[Any], kwargs: Mapping[str, Any], **options: Any) -> Any:
+        """Run ``task`` in this process; see :func:`beatd.app.trace.run_eagerly`."""
+        return run_eagerly(task, tuple(args), dict(kwargs), **options)
+
     @cached_property
     def control(self) -> Control:
         """Remote control of the workers: ``app.control.revoke(id)``, ``app.control.inspect().active()``."""
-        return control_of(self)
+        return Control(self)
 
     def worker_main(self, argv: list[str] | None = None) -> None:
-        """Run a worker for this app. ``argv`` is as on the command line, with or without the word ``worker``."""
-        seams.provided("worker_main")(self, list(argv or ()))
+        """Run a worker for this app. ``argv`` is its command line, with or without the word ``worker``."""
+        import_symbol(WORKER_MAIN)(self, list(argv or ()))
 
     start = worker_main
 
+    # -- connections --------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def publisher(self) -> Publisher:
+        """The broker connection for task messages; connects on first use."""
+        url = self.conf.broker_url
+        urls = url if isinstance(url, str) else ";".join(url)
+        return broker.open(urls.split(";")[0] if is_redis(urls) else urls, arguments=Queues(self.conf).arguments)
+
+    @cached_property
+    def outgoing(self) -> Outgoing:
+        """The publishing pipeline: signals, compression, batches."""
+        return Outgoing(lambda: self.publisher, self._tell_monitors)
+
+    @cached_property
+    def sent_events(self) -> SentEvents:
+        """The sender of ``task-sent`` events."""
+        return SentEvents(self.conf, self.clock)
+
+    def _tell_monitors(self, sent: Sequence[Sent]) -> None:
+        if sent and self.conf.task_send_sent_event:
+            self.sent_events.tell(sent)
+
+    def publish(self, message: TaskMessage, route: Route, compression: str | None = None) -> None:
+        """Publish a message; raises :class:`~beatd.exceptions.BrokerError`."""
+        self.outgoing.send(message, route, compression)
+
+    def publishing_together(self) -> AbstractContextManager[None]:
+        """Batch the messages that are sent in the block: they leave at its end, or not at all if it raises."""
+        return self.outgoing.together()
+
+    @cached_property
+    def results(self) -> Results:
+        """The result backend. Without a ``result_backend`` nothing is stored, and reading results is an error."""
+        url = self.conf.result_backend
+        if not url or url.startswith("disabled"):
+            return NoResults()
+        if not is_redis(url):
+            reason = "only Redis is supported for results: expected a URL such as redis://localhost:6379/1"
+            raise WrongUrl(f"result_backend {place_of(url)}", reason)
+        keep = self.conf.result_expires
+        keep_s = int(keep.total_seconds() if hasattr(keep, "total_seconds") else keep or 0)
+        return RedisResults(broker.redis_url(url), keep_s=keep_s)
+
+    @property
+    def backend(self) -> Results:
+        """Celery's name for :attr:`results`."""
+        return self.results
+
+    def AsyncResult(self, id: str, **options: Any) -> AsyncResult[Any]:  # noqa: A002, N802 - Celery's names
+        """Return the handle of the task with that id."""
+        return AsyncResult(id, **{"app": self, **options})
+
+    @cached_property
+    def GroupResult(self) -> type[GroupResult]:  # noqa: N802 - Celery's name
+        """Handles of several tasks under one id: ``app.GroupResult(id, results)``, ``app.GroupResult.restore(id)``."""
+        return type("GroupResult", (GroupResult,), {"of": self})
+
+    def ResultSet(self, results: Any = None, **options: Any) -> ResultSet:  # noqa: N802 - Celery's name
+        """Return one handle for several tasks."""
+        return ResultSet(results, **{"app": self, **options})
+
+    def store_state(self, task_id: str, state: str, result: Any) -> None:
+        """Store a task's state; see :meth:`beatd.Task.update_state`."""
+        done = self.now().isoformat() if state in READY_STATES else None
+        self.results.store([Stored(task_id, document(task_id, state, result, date_done=done))])
+
+    @property
+    def current_task(self) -> Any:
+        """The task of this app that runs in this thread or coroutine, else None."""
+        running = current_run()
+        return running.task if running is not None and running.task.app is self else None
+
+    @property
+    def timezone(self) -> str:
+        """The time zone of naive times, as an IANA name."""
+        return str(self.conf.timezone or "UTC")
+
+    def now(self) -> datetime:
+        """Return the time in :attr:`timezone`."""
+        return utc_now(self.clock.now_ms()).astimezone(ZoneInfo(self.timezone))
+
+    def close(self) -> None:
+        """Close all connections; the next use opens them again. Parts that were handed in stay as they are."""
+        for name in {"publisher", "results", "sent_events"} - self._handed_in.keys():
+            if (part := self.__dict__.pop(name, None)) is not None:
+                part.close()
+
     def set_current(self) -> None:
-        """Make it the one that shared tasks belong to."""
+        """Make it the current app: the one that shared tasks belong to."""
         current.set_current_app(self)
 
     set_default = set_current

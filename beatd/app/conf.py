@@ -1,6 +1,6 @@
 """``app.conf``: Celery's settings under their lower-case names, as attributes and as a mapping.
 
-Settings that change nothing here are known, too, with Celery's defaults: code that reads them goes on working.
+Settings without effect in beatd have Celery's defaults, so code that reads them keeps working.
 """
 
 from __future__ import annotations
@@ -199,10 +199,10 @@ _OLD_NAMES = {
 
 
 class Conf(MutableMapping[str, Any]):
-    """Settings: what was set, else the default. Names that are not Celery's are kept too, for the user's own use.
+    """Settings: the value that was set, else the default. Unknown names are kept for the user's own code.
 
-    ``config_from_object`` is read when a setting is first asked for, so that an app can be made before its
-    configuration module can be imported.
+    ``config_from_object`` is read on first access, so that an app can be created before its configuration module can
+    be imported.
     """
 
     def __init__(self, values: Mapping[str, Any] | None = None) -> None:
@@ -217,12 +217,12 @@ class Conf(MutableMapping[str, Any]):
         while self._pending:
             source, namespace, silent = self._pending.pop(0)
             try:
-                found = settings_of(source, namespace)
+                settings = settings_of(source, namespace)
             except ConfigError:
                 if not silent:
                     raise
                 continue
-            for name, value in found.items():
+            for name, value in settings.items():
                 self._values.setdefault(name, value)
         values: dict[str, Any] = self._values
         return values
@@ -233,7 +233,7 @@ class Conf(MutableMapping[str, Any]):
         if name in values:
             return values[name]
         default = DEFAULTS[name]
-        if isinstance(default, dict | list):  # the caller may fill it: it must not be everybody's
+        if isinstance(default, dict | list):  # mutable: the caller gets a copy of its own
             default = values[name] = default.copy()
         return default
 
@@ -263,7 +263,7 @@ class Conf(MutableMapping[str, Any]):
         self[name] = value
 
     def changes(self) -> dict[str, Any]:
-        """What differs from the defaults."""
+        """Return the settings that were set."""
         return dict(self._loaded())
 
     def __repr__(self) -> str:
@@ -271,18 +271,18 @@ class Conf(MutableMapping[str, Any]):
 
 
 def settings_of(source: Any, namespace: str | None) -> dict[str, Any]:
-    """The settings in an object, a mapping, or the module or ``"module:attribute"`` of that name.
+    """Read the settings of an object, a mapping, or a module or ``"module:attribute"`` by name.
 
-    With a ``namespace`` those that begin with it, in upper or lower case (``CELERY_BROKER_URL``); without one, Celery's
-    names, and the upper-case ones of Celery 3 (``CELERYBEAT_SCHEDULE``). Raises :class:`ConfigError` if the module
-    cannot be found.
+    With a ``namespace`` only names with that prefix count, in upper or lower case (``CELERY_BROKER_URL``); without one,
+    Celery's names, and the upper-case names of Celery 3 (``CELERYBEAT_SCHEDULE``). Raises :class:`ConfigError` if the
+    module cannot be found.
     """
-    found = _imported(source) if isinstance(source, str) else source
-    names = list(found) if isinstance(found, Mapping) else [name for name in dir(found) if not name.startswith("_")]
+    source = _imported(source) if isinstance(source, str) else source
+    names = list(source) if isinstance(source, Mapping) else [name for name in dir(source) if not name.startswith("_")]
     settings = {}
     for name in names:
         known = _setting_name(str(name), namespace)
-        value = found[name] if isinstance(found, Mapping) else getattr(found, name)
+        value = source[name] if isinstance(source, Mapping) else getattr(source, name)
         if known is not None and not isinstance(value, ModuleType):
             settings[known] = value
     return settings
@@ -291,20 +291,20 @@ def settings_of(source: Any, namespace: str | None) -> dict[str, Any]:
 def _imported(path: str) -> Any:
     name, _, attribute = path.partition(":")
     try:
-        found: Any = importlib.import_module(name)
+        value: Any = importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name is None or not (name + ".").startswith(error.name + "."):
             raise
-        found = None
-    if found is None and "." in name and not attribute:
+        value = None
+    if value is None and "." in name and not attribute:
         return _imported(":".join(name.rsplit(".", 1)))
-    if found is None:
+    if value is None:
         raise ConfigError([Fault(path, None, "config_from_object", f"no module named {name!r}")])
     for part in filter(None, attribute.split(".")):
-        if not hasattr(found, part):
+        if not hasattr(value, part):
             raise ConfigError([Fault(path, None, "config_from_object", f"module {name!r} has no {part!r}")])
-        found = getattr(found, part)
-    return found
+        value = getattr(value, part)
+    return value
 
 
 def _setting_name(name: str, namespace: str | None) -> str | None:

@@ -1,7 +1,6 @@
-"""What a running task knows about itself: ``self.request``.
+"""Task context: ``self.request``, and the task that runs in this thread or coroutine.
 
-The running task is kept in a context variable: threads and coroutines each have their own, and a task called by another
-one does not disturb it.
+The running task is kept in a context variable, so threads, coroutines and nested calls each have their own.
 """
 
 from __future__ import annotations
@@ -14,13 +13,13 @@ from typing import Any
 from beatd.message.protocol import HEADER_NAMES
 
 _OWN = HEADER_NAMES | {"compression", "redelivered", "beatd-deaths"}
-"""Headers that are not the sender's own. A retry is not compressed as the message before it was."""
+"""Headers that a retry does not copy. It chooses its own compression."""
 
 
 class Context:
-    """One attempt at a task: its message's headers, its arguments and where it came from.
+    """One attempt at a task: the headers of its message, its arguments and its origin.
 
-    Every field is an attribute; those that a message does not have are None (or as annotated here).
+    Every field is an attribute; a field that is not in the message has the default below.
     """
 
     id: str | None = None
@@ -67,7 +66,7 @@ class Context:
 
     @property
     def headers(self) -> dict[str, Any]:
-        """The headers that are neither Celery's nor beatd's own: whatever the sender added."""
+        """The sender's custom headers: all that are neither Celery's nor beatd's."""
         return {name: value for name, value in self._headers.items() if name not in _OWN}
 
     @headers.setter
@@ -76,21 +75,21 @@ class Context:
 
     @property
     def time_limit(self) -> float | None:
-        """Seconds after which this run is ended by force, as its message says."""
+        """The hard time limit in the message, in seconds."""
         return self.timelimit[0] if self.timelimit else None
 
     @property
     def soft_time_limit(self) -> float | None:
-        """Seconds after which ``SoftTimeLimitExceeded`` is raised in this run, as its message says."""
+        """The soft time limit in the message, in seconds: ``SoftTimeLimitExceeded`` is raised then."""
         return self.timelimit[1] if self.timelimit else None
 
     @property
     def taskset(self) -> str | None:
-        """Celery's older name of ``group``."""
+        """The older name of ``group``."""
         return self.group
 
     def get(self, name: str, default: Any = None) -> Any:
-        """The field of that name, or ``default`` if there is no such field."""
+        """Return the field of that name, or ``default``."""
         return getattr(self, name, default)
 
     def update(self, *fields: Mapping[str, Any], **more: Any) -> None:
@@ -104,7 +103,7 @@ class Context:
 
 
 class Running:
-    """A task and the context that it runs in."""
+    """A running task and its context."""
 
     __slots__ = ("context", "task")
 
@@ -118,7 +117,7 @@ _running: ContextVar[Running | None] = ContextVar("beatd_running_task", default=
 
 @contextmanager
 def running(task: Any, context: Context) -> Iterator[None]:
-    """Make ``context`` what ``task.request`` returns, for as long as the block lasts."""
+    """Set ``context`` as ``task.request`` for the block."""
     token = _running.set(Running(task, context))
     try:
         yield
@@ -127,12 +126,12 @@ def running(task: Any, context: Context) -> Iterator[None]:
 
 
 def current() -> Running | None:
-    """The innermost running task of this thread or coroutine, if any."""
+    """Return the innermost running task of this thread or coroutine, if any."""
     return _running.get()
 
 
 def enter(task: Any, context: Context) -> Any:
-    """:func:`running` without the block, for the worker's hot path; returns what :func:`leave` wants."""
+    """Set the running task, without a block, for the worker's hot path. Returns the token for :func:`leave`."""
     return _running.set(Running(task, context))
 
 

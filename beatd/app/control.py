@@ -1,7 +1,7 @@
-"""Remote control: ``app.control`` tells workers, ``app.control.inspect()`` asks them; answers are by node.
+"""Remote control: ``app.control`` sends commands to workers, ``app.control.inspect()`` queries; replies are by node.
 
-Every call opens a connection and closes it again, so that it may come from any thread and any process. On brokers
-other than Redis and RabbitMQ nothing can be broadcast: :class:`~beatd.exceptions.BrokerError`.
+Each call opens and closes a connection of its own, so it is safe from any thread and process. Brokers other than Redis
+and RabbitMQ cannot broadcast: :class:`~beatd.exceptions.BrokerError`.
 """
 
 from __future__ import annotations
@@ -10,8 +10,9 @@ import fnmatch
 import logging
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from beatd.app.base import AppBase
 from beatd.broker import bus
 from beatd.broker.bus import BusMessage, ControlClient, LamportClock, Names, command_body
 from beatd.exceptions import StoreError
@@ -19,17 +20,13 @@ from beatd.store.keys import Keys
 from beatd.store.worker_state import RevokedStore
 from beatd.urls import is_redis, redis_url
 
-if TYPE_CHECKING:
-    from beatd.app.app import App
-
-
 Reply = dict[str, Any]
-"""A node's name → its answer."""
+"""Node name → its reply."""
 Destination = Sequence[str] | None
 
 
 class Inspect:
-    """Questions. Each returns node → answer, or None when nobody answered; for one ``destination`` its answer."""
+    """Queries of workers: node → reply, or None without replies; for a single ``destination`` its reply."""
 
     def __init__(  # noqa: PLR0917
         self,
@@ -50,9 +47,9 @@ class Inspect:
         self.matcher = matcher
 
     def ask(self, command: str, **arguments: Any) -> Any:
-        """Any command."""
+        """Send a query by name and collect the replies."""
         names = [self.destination] if isinstance(self.destination, str) else self.destination
-        answers = self._control.broadcast(
+        replies = self._control.broadcast(
             command,
             arguments,
             names,
@@ -63,7 +60,7 @@ class Inspect:
             pattern=self.pattern,
             matcher=self.matcher,
         )
-        by_node = {node: answer for each in answers or () for node, answer in each.items()}
+        by_node = {node: answer for reply in replies or () for node, answer in reply.items()}
         if not by_node:
             return None
         if isinstance(self.destination, str):
@@ -78,71 +75,71 @@ class Inspect:
         return fnmatch.fnmatch(node, self.pattern)
 
     def ping(self, destination: Destination = None) -> Any:
-        """``{"ok": "pong"}`` from each."""
+        """Ping workers: each replies ``{"ok": "pong"}``."""
         if destination:
             self.destination = destination
         return self.ask("ping")
 
     def active(self, safe: bool | None = None) -> Any:
-        """The tasks that run."""
+        """Running tasks."""
         return self.ask("active", safe=safe)
 
     def scheduled(self, safe: bool | None = None) -> Any:  # noqa: ARG002 - Celery's signature
-        """The tasks that wait for their ETA."""
+        """Tasks that wait for their ETA."""
         return self.ask("scheduled")
 
     def reserved(self, safe: bool | None = None) -> Any:  # noqa: ARG002 - Celery's signature
-        """The tasks that were taken and have not begun."""
+        """Prefetched tasks that have not started."""
         return self.ask("reserved")
 
     def stats(self) -> Any:
-        """What was done, and with what."""
+        """Worker statistics: totals, pool, broker, resource usage."""
         return self.ask("stats")
 
     def revoked(self) -> Any:
-        """The ids of revoked tasks."""
+        """Ids of revoked tasks."""
         return self.ask("revoked")
 
     def registered(self, *taskinfoitems: str) -> Any:
-        """The names of the tasks that they know, with the attributes that are asked for."""
+        """Names of registered tasks, with the given task attributes."""
         return self.ask("registered", taskinfoitems=list(taskinfoitems))
 
     registered_tasks = registered
 
     def active_queues(self) -> Any:
-        """The queues that they take from."""
+        """Queues that workers consume."""
         return self.ask("active_queues")
 
     def query_task(self, *ids: Any) -> Any:
-        """Where tasks are: ``{id: [state, info]}``."""
+        """Locate tasks by id: ``{id: [state, info]}``."""
         return self.ask("query_task", ids=list(ids[0] if len(ids) == 1 and not isinstance(ids[0], str) else ids))
 
     def conf(self, with_defaults: bool = False) -> Any:
-        """Their settings, without secrets."""
+        """Settings of workers, without secrets."""
         return self.ask("conf", with_defaults=with_defaults)
 
     def report(self) -> Any:
-        """A description of the installation."""
+        """Description of each worker's installation."""
         return self.ask("report")
 
     def clock(self) -> Any:
-        """Their logical clocks."""
+        """Logical clocks of workers."""
         return self.ask("clock")
 
     def hello(self, from_node: str, revoked: Any = None) -> Any:
-        """What workers say to each other when they start."""
+        """Handshake (mingle) of a starting worker: logical clocks and revoked ids."""
         return self.ask("hello", from_node=from_node, revoked=revoked)
 
     def memsample(self) -> Any:
-        """The memory that they use."""
+        """Take a memory sample."""
         return self.ask("memsample")
 
     def memdump(self, samples: int = 10) -> Any:
-        """The last such measurements."""
+        """The last memory samples."""
         return self.ask("memdump", samples=samples)
 
     def objgraph(self, type: str = "Request", n: int = 200, max_depth: int = 10) -> Any:  # noqa: A002
-        """A picture of objects in a Celery worker."""
+        """Object graph of a Celery worker."""
         return self.ask("objgraph", num=n, max_depth=max_depth, type=type)
 
 
@@ -152,9 +149,9 @@ _TERM = "SIGTERM"
 
 
 class Control:
-    """Speaks to the workers of one app's broker, whoever's they are: beatd's and Celery's understand the same."""
+    """Remote control of the workers on an app's broker: beatd's and Celery's workers alike."""
 
-    def __init__(self, app: App) -> None:
+    def __init__(self, app: AppBase) -> None:
         self._app = app
         self._lamport = LamportClock()
 
@@ -169,29 +166,29 @@ class Control:
         callback: Callable[[Reply], Any] | None = None,
         pattern: str | None = None,
         matcher: str | None = None,
-        connection: Any = None,  # noqa: ARG002 - Celery's; a connection of its own is used
+        connection: Any = None,  # noqa: ARG002 - Celery's; each call opens a connection of its own
         channel: Any = None,  # noqa: ARG002 - as above
         **more: Any,
     ) -> list[Reply] | None:
-        """Send a command to all workers, to those of ``destination``, or to those whose names fit ``pattern``.
+        """Send a command to all workers, to ``destination``, or to workers whose names match ``pattern``.
 
-        ``matcher`` is ``"glob"`` or ``"pcre"``. With ``reply`` returns the answers: those that came before there was
-        none for ``timeout`` seconds (None: a second), but not more than ``limit``. ``callback`` is called with each as
-        it comes. Raises ValueError for a destination that is one text, and :class:`~beatd.exceptions.BrokerError`.
+        ``matcher`` is ``"glob"`` or ``"pcre"``. With ``reply``, collect replies until none arrives for ``timeout``
+        seconds (None: one second), at most ``limit``; ``callback`` is called with each on arrival. Raises ValueError
+        if ``destination`` is a string, and :class:`~beatd.exceptions.BrokerError`.
         """
         if isinstance(destination, str):
             raise ValueError(f"destination is a list of names, not {destination!r}")  # noqa: TRY004 - as Celery
         seconds = 1.0 if timeout is None else timeout
         body = command_body(command, {**(arguments or {}), **more}, destination, pattern, matcher)
         headers = {"clock": self._lamport.forward(), "expires": self._app.clock.now_ms() / 1000 + seconds}
-        with self._line() as line:
+        with self._client() as client:
             if not reply:
-                line.tell(BusMessage(body, headers))
+                client.tell(BusMessage(body, headers))
                 return None
-            replies = line.ask(BusMessage(body, headers), seconds, limit or len(destination or ()) or None)
-            return list(self._heard(replies, callback))
+            replies = client.ask(BusMessage(body, headers), seconds, limit or len(destination or ()) or None)
+            return list(self._received(replies, callback))
 
-    def _line(self) -> ControlClient:
+    def _client(self) -> ControlClient:
         conf = self._app.conf
         return bus.call(self._url, Names(conf.control_exchange, conf.event_exchange))
 
@@ -201,23 +198,27 @@ class Control:
         return url if isinstance(url, str) else ";".join(url)
 
     def _remember(self, ids: list[str]) -> None:
-        """Have workers that do not hear it now find it in the state store."""
+        """Store revoked ids in the state store, for workers that are offline now."""
         url = self._app.conf.state_store or (redis_url(self._url) if is_redis(self._url) else None)
         store = RevokedStore(url, Keys())
         try:
             store.remember(ids, self._app.clock.now_ms())
         except StoreError as error:
-            log.warning("Only workers that hear it will know: %s", error, extra={"event": "revoked_not_kept"})
+            log.warning(
+                "Cannot store revoked ids, only workers that are online now get them: %s",
+                error,
+                extra={"event": "revoked_not_kept"},
+            )
         finally:
             store.close()
 
-    def _heard(self, letters: Iterable[BusMessage], callback: Callable[[Reply], Any] | None) -> Iterator[Reply]:
-        for letter in letters:
-            self._lamport.adjust(letter.headers.get("clock"))
-            if isinstance(letter.body, dict):
+    def _received(self, replies: Iterable[BusMessage], callback: Callable[[Reply], Any] | None) -> Iterator[Reply]:
+        for reply in replies:
+            self._lamport.adjust(reply.headers.get("clock"))
+            if isinstance(reply.body, dict):
                 if callback is not None:
-                    callback(letter.body)
-                yield letter.body
+                    callback(reply.body)
+                yield reply.body
 
     def inspect(  # noqa: PLR0917 - Celery's signature
         self,
@@ -229,11 +230,11 @@ class Control:
         matcher: str | None = None,
         **_: Any,
     ) -> Inspect:
-        """Questions to workers: ``inspect(timeout=2).active()``."""
+        """Return the queries of workers: ``inspect(timeout=2).active()``."""
         return Inspect(self, destination, timeout, callback, limit, pattern, matcher)
 
     def ping(self, destination: Destination = None, timeout: float = 1.0, **options: Any) -> list[Reply]:
-        """Who is there: ``[{"celery@host": {"ok": "pong"}}, …]``."""
+        """Ping workers: ``[{"celery@host": {"ok": "pong"}}, …]``."""
         return self.broadcast("ping", destination=destination, reply=True, timeout=timeout, **options) or []
 
     def revoke(
@@ -244,9 +245,9 @@ class Control:
         signal: str | int | None = _TERM,
         **options: Any,
     ) -> list[Reply] | None:
-        """Have no worker run a task, or several, that have not begun; with ``terminate`` end those that have.
+        """Revoke tasks by id: workers skip them. With ``terminate``, tasks that run already are killed.
 
-        Kept in the state store, so that beatd's workers which are away now will know of it, too.
+        The ids are kept in the state store for beatd's workers that are offline now.
         """
         ids = task_id if isinstance(task_id, str) else list(task_id)
         self._remember([ids] if isinstance(ids, str) else ids)
@@ -261,7 +262,7 @@ class Control:
         signal: str | int | None = _TERM,
         **options: Any,
     ) -> list[Reply] | None:
-        """Have no worker run tasks that were sent with one of these stamps."""
+        """Revoke tasks by stamp: workers skip those that were sent with one of these stamps."""
         arguments = {"headers": headers, "terminate": terminate, "signal": signal or _TERM}
         return self.broadcast("revoke_by_stamped_headers", arguments, destination, **options)
 
@@ -272,13 +273,13 @@ class Control:
         signal: str | int | None = _TERM,
         **options: Any,
     ) -> list[Reply] | None:
-        """:meth:`revoke` with ``terminate``."""
+        """Revoke tasks by id, and kill those that run: :meth:`revoke` with ``terminate``."""
         return self.revoke(task_id, destination, terminate=True, signal=signal, **options)
 
     def rate_limit(
         self, task_name: str, rate_limit: str | float, destination: Destination = None, **options: Any
     ) -> list[Reply] | None:
-        """Limit how often each worker starts a task: ``"10/s"``, ``"100/m"``, 0 for no limit."""
+        """Set a task's rate limit per worker: ``"10/s"``, ``"100/m"``, 0 for no limit."""
         return self.broadcast("rate_limit", {"task_name": task_name, "rate_limit": rate_limit}, destination, **options)
 
     def time_limit(
@@ -289,7 +290,7 @@ class Control:
         destination: Destination = None,
         **options: Any,
     ) -> list[Reply] | None:
-        """Change a task's time limits, in seconds."""
+        """Set a task's time limits, in seconds."""
         arguments = {"task_name": task_name, "hard": hard, "soft": soft}
         return self.broadcast("time_limit", arguments, destination, **options)
 
@@ -303,32 +304,32 @@ class Control:
         destination: Destination = None,
         **more: Any,
     ) -> list[Reply] | None:
-        """Have workers take from one more queue."""
+        """Make workers consume another queue."""
         arguments = {"queue": queue, "exchange": exchange, "exchange_type": exchange_type, "routing_key": routing_key}
         return self.broadcast("add_consumer", {**arguments, **(options or {})}, destination, **more)
 
     def cancel_consumer(self, queue: str, destination: Destination = None, **options: Any) -> list[Reply] | None:
-        """Have workers take no more from a queue."""
+        """Make workers stop consuming a queue."""
         return self.broadcast("cancel_consumer", {"queue": queue}, destination, **options)
 
     def enable_events(self, destination: Destination = None, **options: Any) -> list[Reply] | None:
-        """Have workers tell what becomes of each task."""
+        """Make workers send task events."""
         return self.broadcast("enable_events", {}, destination, **options)
 
     def disable_events(self, destination: Destination = None, **options: Any) -> list[Reply] | None:
-        """Have workers keep that to themselves."""
+        """Make workers stop sending task events."""
         return self.broadcast("disable_events", {}, destination, **options)
 
     def pool_grow(self, n: int = 1, destination: Destination = None, **options: Any) -> list[Reply] | None:
-        """Have workers add processes or threads."""
+        """Add ``n`` processes or threads to the pools."""
         return self.broadcast("pool_grow", {"n": n}, destination, **options)
 
     def pool_shrink(self, n: int = 1, destination: Destination = None, **options: Any) -> list[Reply] | None:
-        """Have workers take processes or threads away."""
+        """Remove ``n`` processes or threads from the pools."""
         return self.broadcast("pool_shrink", {"n": n}, destination, **options)
 
     def autoscale(self, max: int, min: int, destination: Destination = None, **options: Any) -> list[Reply] | None:  # noqa: A002
-        """Change the bounds of pools that grow and shrink by themselves."""
+        """Set the bounds of autoscaled pools."""
         return self.broadcast("autoscale", {"max": max, "min": min}, destination, **options)
 
     def pool_restart(
@@ -339,14 +340,14 @@ class Control:
         destination: Destination = None,
         **options: Any,
     ) -> list[Reply] | None:
-        """Have Celery's workers restart their pools; beatd's refuse."""
+        """Restart the pools of Celery's workers; beatd's refuse."""
         arguments = {"modules": modules, "reload": reload, "reloader": reloader}
         return self.broadcast("pool_restart", arguments, destination, **options)
 
     def heartbeat(self, destination: Destination = None, **options: Any) -> list[Reply] | None:
-        """Have workers send a heartbeat now."""
+        """Make workers send a heartbeat now."""
         return self.broadcast("heartbeat", {}, destination, **options)
 
     def shutdown(self, destination: Destination = None, **options: Any) -> list[Reply] | None:
-        """Have workers finish what runs, and leave."""
+        """Shut workers down after their running tasks (warm shutdown)."""
         return self.broadcast("shutdown", {}, destination, **options)

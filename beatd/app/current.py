@@ -1,6 +1,6 @@
-"""The only state of the process that belongs to no app: which app is the current one, and tasks that wait for any.
+"""Current app: the process-wide state. The app in use, and the shared tasks to be made in each app.
 
-Both exist for ``@shared_task``, which makes tasks in modules that know no app.
+Both serve ``@shared_task``, for task modules that import no app.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, TypeVar, overload
 
 from beatd.app.context import current
+from beatd.app.find_app import import_symbol
 
 if TYPE_CHECKING:
     from beatd.app.app import App
@@ -18,20 +19,18 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 _apps: list[App] = []
-_recipes: list[Callable[[App], Any]] = []
+_factories: list[Callable[[Any], Any]] = []
 
 
 class CurrentApp:
-    """Stands for the app made last, or one with default settings if there is none: ``current_app.conf.timezone``.
+    """Proxy of the app that was created last, or of one with default settings: ``current_app.conf.timezone``.
 
-    Called, it returns that app itself.
+    Call it for the app itself.
     """
 
     def __call__(self) -> App:
         if not _apps:
-            from beatd.app.app import App  # noqa: PLC0415 - the app needs this module
-
-            App()
+            import_symbol("beatd.app.app:App")()  # by name: the app imports this module
         return _apps[-1]
 
     def __getattr__(self, name: str) -> Any:
@@ -42,7 +41,7 @@ class CurrentApp:
 
 
 class CurrentTask:
-    """Stands for the task that runs in this thread or coroutine: ``current_task.request.id``. False outside of one."""
+    """Proxy of the task that runs in this thread or coroutine: ``current_task.request.id``. False outside a task."""
 
     def _task(self) -> Any:
         running = current()
@@ -68,39 +67,21 @@ current_app = CurrentApp()
 current_task = CurrentTask()
 
 
-def signature(task: Any, *args: Any, **options: Any) -> Any:
-    """A call that is not made yet, of a task or of its name: ``signature("tasks.add", args=(2, 2), countdown=10)``.
-
-    The dict that a signature is in JSON becomes one again.
-    """
-    app: App | None = options.pop("app", None)
-    return (app or current_app()).signature(task, *args, **options)
-
-
-def maybe_signature(call: Any, app: App | None = None, clone: bool = False) -> Any:
-    """:func:`signature` of a dict; None, and what is a signature already, are returned as they are."""
-    from beatd.app.canvas.signature import Signature  # noqa: PLC0415 - it needs this module
-
-    if call is None or (isinstance(call, Signature) and not clone):
-        return call
-    return signature(call, app=app)
-
-
 def set_current_app(app: App) -> None:
-    """Make ``app`` the one that shared tasks belong to."""
+    """Make ``app`` the current app."""
     _apps[:] = [app]
 
 
-def recipes() -> list[Callable[[App], Any]]:
-    """What makes each shared task in an app."""
-    return _recipes
+def shared_task_factories() -> list[Callable[[Any], Any]]:
+    """Return the factories that make each shared task in an app."""
+    return _factories
 
 
 class SharedTask:
-    """Stands for a shared task: whatever is done with it is done with the current app's task of that name."""
+    """Proxy of a shared task: each use goes to the current app's task of that name."""
 
     def __init__(self, make: Callable[[App], Any]) -> None:
-        _recipes.append(make)
+        _factories.append(make)
         self.__dict__["_make"] = make
 
     def _task(self) -> Any:
@@ -132,7 +113,7 @@ def shared_task(*, bind: Literal[False] = False, **options: Any) -> Callable[[Ca
 
 
 def shared_task(fun: Any = None, *, bind: bool = False, **options: Any) -> Any:
-    """A task of whichever app is the current one, for modules that know no app. Options as for :meth:`App.task`."""
+    """Make a task of the current app, in modules that import no app. Options as for :meth:`App.task`."""
 
     def make(function: Callable[..., Any]) -> Any:
         options["bind"] = bind

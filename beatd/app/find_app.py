@@ -1,4 +1,4 @@
-"""Finding an app by the name that ``-A`` gives, and the task modules that it names."""
+"""Import apps and other objects by name: ``-A MODULE:ATTRIBUTE``, ``"module:attribute"`` in settings."""
 
 from __future__ import annotations
 
@@ -9,45 +9,53 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from beatd.app.app import App
+from beatd.app.base import AppBase
 from beatd.exceptions import ConfigError, Fault
+
+if TYPE_CHECKING:
+    from beatd.app.app import App
+
+
+def import_symbol(path: str) -> Any:
+    """Import the object that ``"module:attribute"`` or ``"module.attribute"`` names."""
+    module, _, name = path.replace(":", ".").rpartition(".")
+    return getattr(importlib.import_module(module), name)
 
 
 def find_app(name: str, *, where: str = "-A", directory: Path | None = None) -> App:
-    """The app called ``MODULE`` or ``MODULE:ATTRIBUTE``; see :func:`locate`. Raises :class:`ConfigError`."""
-    found: App = locate(name, _is_app, where=where, directory=directory)
-    return found
+    """Import the app ``MODULE`` or ``MODULE:ATTRIBUTE``; see :func:`locate`. Raises :class:`ConfigError`."""
+    app: App = locate(name, _is_app, where=where, directory=directory)
+    return app
 
 
 def locate(name: str, wanted: Callable[[Any], bool], *, where: str = "-A", directory: Path | None = None) -> Any:
-    """What is called ``MODULE`` or ``MODULE:ATTRIBUTE`` and is ``wanted``, found as Celery finds an app.
+    """Import the object ``MODULE`` or ``MODULE:ATTRIBUTE`` that is ``wanted``, by Celery's rules for finding an app.
 
-    Without an attribute: ``MODULE.app``, ``MODULE.celery``, the module ``MODULE.celery``, else the only one there is.
-    The working directory is importable, and ``directory``, where the file is that names the app. Raises
-    :class:`ConfigError` which tells what was looked for, or shows the user's own traceback when the module itself
-    raises.
+    Without an attribute: ``MODULE.app``, ``MODULE.celery``, the module ``MODULE.celery``, else the only app in it.
+    The working directory and ``directory`` (of the file that names the app) are importable. Raises
+    :class:`ConfigError` with the places that were searched, or with the user's own traceback if the module raises.
     """
     for place in filter(None, (directory, Path.cwd())):
         if str(place.absolute()) not in sys.path:
             sys.path.insert(0, str(place.absolute()))
     module_name, _, attribute = name.partition(":")
     module = import_module(module_name, where=where)
-    found = _attribute(module, attribute, where) if attribute else _search(module, wanted)
-    if isinstance(found, ModuleType):
-        found = _search(found, wanted)
-    if not wanted(found):
-        raise ConfigError([Fault(where, None, name, _not_an_app(found, module_name))])
-    return found
+    value = _attribute(module, attribute, where) if attribute else _search(module, wanted)
+    if isinstance(value, ModuleType):
+        value = _search(value, wanted)
+    if not wanted(value):
+        raise ConfigError([Fault(where, None, name, _not_an_app(value, module_name))])
+    return value
 
 
-def _is_app(found: Any) -> bool:
-    return isinstance(found, App)
+def _is_app(value: Any) -> bool:
+    return isinstance(value, AppBase)
 
 
 def import_module(name: str, *, where: str) -> ModuleType:
-    """Import a user's module; errors become :class:`ConfigError` without frames of ours."""
+    """Import a user's module; errors become :class:`ConfigError`, without frames of beatd."""
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
@@ -55,17 +63,17 @@ def import_module(name: str, *, where: str) -> ModuleType:
             text = f"no module named {error.name!r} (looked in {Path.cwd()} and the Python path)"
             raise ConfigError([Fault(where, None, name, text)]) from None
         raise ConfigError([Fault(where, None, name, _failure(error))]) from None
-    except Exception as error:  # noqa: BLE001 - importing runs the user's code: anything can come out of it
+    except Exception as error:  # noqa: BLE001 - importing runs the user's code
         raise ConfigError([Fault(where, None, name, _failure(error))]) from None
 
 
 def _search(module: ModuleType, wanted: Callable[[Any], bool]) -> Any:
     for attribute in ("app", "celery"):
-        found = getattr(module, attribute, None)
-        if wanted(found):
-            return found
-        if isinstance(found, ModuleType) and found is not module:
-            return _search(found, wanted)
+        value = getattr(module, attribute, None)
+        if wanted(value):
+            return value
+        if isinstance(value, ModuleType) and value is not module:
+            return _search(value, wanted)
     if hasattr(module, "__path__") and importlib.util.find_spec(f"{module.__name__}.celery"):
         return _search(import_module(f"{module.__name__}.celery", where="-A"), wanted)
     apps = {id(value): value for value in vars(module).values() if wanted(value)}
@@ -73,23 +81,23 @@ def _search(module: ModuleType, wanted: Callable[[Any], bool]) -> Any:
 
 
 def _attribute(module: ModuleType, path: str, where: str) -> Any:
-    found: Any = module
+    value: Any = module
     for part in path.split("."):
-        if not hasattr(found, part):
+        if not hasattr(value, part):
             raise ConfigError([Fault(where, None, module.__name__, f"the module has no attribute {path!r}")])
-        found = getattr(found, part)
-    return found
+        value = getattr(value, part)
+    return value
 
 
-def _not_an_app(found: Any, module_name: str) -> str:
-    if found is None:
-        return f"no beatd App found in it: expected an attribute 'app' or 'celery', or -A {module_name}:ATTRIBUTE"
-    kind = type(found)
-    return f"{kind.__module__}.{kind.__qualname__} is no beatd App: change the import to 'from beatd import App'"
+def _not_an_app(value: Any, module_name: str) -> str:
+    if value is None:
+        return f"no beatd App found: expected an attribute 'app' or 'celery', or -A {module_name}:ATTRIBUTE"
+    kind = type(value)
+    return f"{kind.__module__}.{kind.__qualname__} is not a beatd App: change the import to 'from beatd import App'"
 
 
 def _failure(error: BaseException) -> str:
-    """What the user's module raised, with the user's frames only."""
+    """Return the error of the user's module with the user's frames only."""
     frames = error.__traceback__
     while frames is not None and _is_machinery(frames.tb_frame.f_code.co_filename):
         frames = frames.tb_next

@@ -1,31 +1,29 @@
-"""What became of several tasks."""
+"""Group results: one handle for the results of several tasks."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
+from beatd.app.base import AppBase
 from beatd.app.current import current_app
 from beatd.app.result import AsyncResult, refuse_inside_a_task
 from beatd.clock import monotonic, sleep
 from beatd.exceptions import TimeoutError  # noqa: A004 - Celery's name, kept
 
-if TYPE_CHECKING:
-    from beatd.app.app import App
-
-_AT_ONCE = 500
-"""Results read in one call."""
+_BATCH = 500
+"""Results per read of the result backend."""
 
 
 class ResultSet:
-    """The handles of several tasks, asked as one."""
+    """A set of result handles with the methods of one."""
 
-    def __init__(self, results: Iterable[Any] | None = None, app: App | None = None, **_: Any) -> None:
+    def __init__(self, results: Iterable[Any] | None = None, app: AppBase | None = None, **_: Any) -> None:
         self.results: list[Any] = list(results or ())
         self._app = app
 
     @property
-    def app(self) -> App:
+    def app(self) -> AppBase:
         return self._app or (self.results[0].app if self.results else current_app())
 
     def get(  # noqa: PLR0917 - Celery's signature
@@ -39,15 +37,15 @@ class ResultSet:
         disable_sync_subtasks: bool = True,
         on_interval: Callable[[], Any] | None = None,
     ) -> Any:
-        """Wait for all of them; returns their values in order. ``timeout`` (seconds) is for all together.
+        """Wait for all results and return their values in order. ``timeout`` (seconds) is for all together.
 
-        With ``callback`` each value goes to ``callback(id, value)`` instead. Otherwise as :meth:`AsyncResult.get`.
+        With ``callback``, each value goes to ``callback(id, value)`` instead. Otherwise as :meth:`AsyncResult.get`.
         """
         if disable_sync_subtasks:
             refuse_inside_a_task()
         deadline = None if timeout is None else monotonic() + timeout
         values = []
-        for result in self._as_they_come():
+        for result in self._prefetched():
             left = None if deadline is None else max(0.0, deadline - monotonic())
             waiting: dict[str, Any] = {"interval": interval, "on_message": on_message, "on_interval": on_interval}
             value = result.get(timeout=left, propagate=propagate, disable_sync_subtasks=False, **waiting)
@@ -59,51 +57,51 @@ class ResultSet:
 
     join = join_native = get
 
-    def _as_they_come(self) -> Iterator[Any]:
-        """The results in order; those that are there already are read many at a time, before they are asked for."""
-        for start in range(0, len(self.results), _AT_ONCE):
-            some = self.results[start : start + _AT_ONCE]
-            waited = 0.0
-            for result in some:
-                if monotonic() - waited > 0.01 and not result.is_known:
-                    self.read(some)
-                    waited = monotonic()
+    def _prefetched(self) -> Iterator[Any]:
+        """Yield the handles in order. Results that are stored already are read in batches."""
+        for start in range(0, len(self.results), _BATCH):
+            batch = self.results[start : start + _BATCH]
+            read_at = 0.0
+            for result in batch:
+                if monotonic() - read_at > 0.01 and not result.is_known:
+                    self.read(batch)
+                    read_at = monotonic()
                 yield result
 
     def read(self, results: Iterable[Any] | None = None) -> None:
-        """Look up all that is not known yet, in one call."""
-        wanted = [one for one in (results or self.results) if isinstance(one, AsyncResult) and not one.is_known]
-        if wanted:
-            found = self.app.results.get_many([one.id for one in wanted])
-            for one in wanted:
-                one.learn(found.get(one.id))
+        """Read all unknown results from the result backend, in one call."""
+        unknown = [item for item in (results or self.results) if isinstance(item, AsyncResult) and not item.is_known]
+        if unknown:
+            documents = self.app.results.get_many([result.id for result in unknown])
+            for result in unknown:
+                result.learn(documents.get(result.id))
 
     def ready(self) -> bool:
-        """Whether all have ended."""
+        """Return True if all tasks have finished."""
         self.read()
         return all(result.ready() for result in self.results)
 
     def successful(self) -> bool:
-        """Whether all have succeeded."""
+        """Return True if all tasks have succeeded."""
         self.read()
         return all(result.successful() for result in self.results)
 
     def failed(self) -> bool:
-        """Whether one has failed."""
+        """Return True if any task has failed."""
         self.read()
         return any(result.failed() for result in self.results)
 
     def waiting(self) -> bool:
-        """Whether one has not ended yet."""
+        """Return True if any task has not finished."""
         return not self.ready()
 
     def completed_count(self) -> int:
-        """How many have succeeded."""
+        """Return the number of tasks that have succeeded."""
         self.read()
         return sum(result.successful() for result in self.results)
 
     def maybe_throw(self, propagate: bool = True, callback: Callable[[str, Any], Any] | None = None) -> None:
-        """Raise the exception of the first that failed."""
+        """Raise the exception of the first failed task."""
         self.read()
         for result in self.results:
             result.maybe_throw(propagate=propagate, callback=callback)
@@ -111,7 +109,7 @@ class ResultSet:
     maybe_reraise = maybe_throw
 
     def revoke(self, **options: Any) -> Any:
-        """Have no worker run those that have not begun; options as for :meth:`AsyncResult.revoke`."""
+        """Revoke all tasks; options as for :meth:`AsyncResult.revoke`."""
         return self.app.control.revoke([leaf.id for leaf in self._leaves()], **options)
 
     def _leaves(self) -> Iterator[Any]:
@@ -132,14 +130,14 @@ class ResultSet:
             self.results.append(result)
 
     def remove(self, result: Any) -> None:
-        """Raises KeyError if it is not among them."""
-        wanted = self.app.AsyncResult(result) if isinstance(result, str) else result
-        if wanted not in self.results:
+        """Remove a handle or id; raises KeyError if it is not in the set."""
+        handle = self.app.AsyncResult(result) if isinstance(result, str) else result
+        if handle not in self.results:
             raise KeyError(result)
-        self.results.remove(wanted)
+        self.results.remove(handle)
 
     def discard(self, result: Any) -> None:
-        """:meth:`remove`, whether it is among them or not."""
+        """Remove a handle or id if it is in the set."""
         try:
             self.remove(result)
         except KeyError:
@@ -153,13 +151,13 @@ class ResultSet:
         self.results.clear()
 
     def iterate(self, timeout: float | None = None) -> Iterator[Any]:
-        """The values, each as soon as it is there."""
+        """Yield the values in order of completion."""
         deadline = None if timeout is None else monotonic() + timeout
-        left = list(self.results)
-        while left:
-            self.read(left)
-            done = [result for result in left if result.ready()]
-            left = [result for result in left if result not in done]
+        pending = list(self.results)
+        while pending:
+            self.read(pending)
+            done = [result for result in pending if result.ready()]
+            pending = [result for result in pending if result not in done]
             yield from (result.get() for result in done)
             if not done:
                 if deadline is not None and monotonic() >= deadline:
@@ -186,17 +184,17 @@ class ResultSet:
 
 
 class GroupResult(ResultSet):
-    """The results of a group, under its id. ``save`` keeps the list of them in the result backend for others."""
+    """The results of a group, under its id. ``save`` stores the list of members in the result backend."""
 
     of: ClassVar[Any] = None
-    """The app of all handles of this class, if it is an app's own (``app.GroupResult``)."""
+    """The app of this class's handles, for ``app.GroupResult``."""
 
     def __init__(
         self,
         id: str | None = None,  # noqa: A002 - Celery's name
         results: Iterable[Any] | None = None,
         parent: Any = None,
-        app: App | None = None,
+        app: AppBase | None = None,
         **_: Any,
     ) -> None:
         super().__init__(results, app or self.of)
@@ -208,23 +206,23 @@ class GroupResult(ResultSet):
         return self.results
 
     def as_tuple(self) -> tuple[tuple[str, Any], list[Any]]:
-        """``((id, parent), members)``: how results name each other in stored documents."""
+        """Return ``((id, parent), members)``, the reference in stored documents."""
         return (self.id, self.parent and self.parent.as_tuple()), [result.as_tuple() for result in self.results]
 
     def save(self) -> None:
-        """Keep the list of members in the result backend."""
+        """Store the list of members in the result backend."""
         self.app.results.groups.save(self.id, self.as_tuple())
 
     def delete(self) -> None:
-        """Undo :meth:`save`; the members' results stay."""
+        """Delete the stored list of members; their results stay."""
         self.app.results.groups.delete(self.id)
 
     @classmethod
-    def restore(cls, id: str, app: App | None = None, **_: Any) -> Any:  # noqa: A002 - Celery's name
-        """The group that was saved under this id, None if there is none."""
+    def restore(cls, id: str, app: AppBase | None = None, **_: Any) -> Any:  # noqa: A002 - Celery's name
+        """Return the group that was saved under this id, else None."""
         app = app or cls.of or current_app()
-        kept = app.results.groups.restore(id)
-        return None if kept is None else result_from_tuple(kept, app)
+        stored = app.results.groups.restore(id)
+        return None if stored is None else result_from_tuple(stored, app)
 
     def __bool__(self) -> bool:
         return bool(self.id or self.results)
@@ -242,15 +240,15 @@ class GroupResult(ResultSet):
         return f"<{type(self).__name__}: {self.id} [{', '.join(map(str, self.results))}]>"
 
 
-def result_from_tuple(value: Any, app: App | None = None) -> Any:
-    """The handle that ``as_tuple`` describes: an ``AsyncResult``, or a ``GroupResult`` with all of its members."""
+def result_from_tuple(value: Any, app: AppBase | None = None) -> Any:
+    """Return the handle that ``as_tuple`` describes: an ``AsyncResult``, or a ``GroupResult`` with its members."""
     if isinstance(value, AsyncResult | ResultSet):
         return value
     if isinstance(value, str):
         return AsyncResult(value, app=app)
-    described, members = value
-    own, parent = described if isinstance(described, list | tuple) else (described, None)
-    above = result_from_tuple(parent, app) if parent else None
+    reference, members = value
+    own_id, parent_reference = reference if isinstance(reference, list | tuple) else (reference, None)
+    parent = result_from_tuple(parent_reference, app) if parent_reference else None
     if members is not None:
-        return GroupResult(own, [result_from_tuple(member, app) for member in members], above, app)
-    return AsyncResult(own, app=app, parent=above)
+        return GroupResult(own_id, [result_from_tuple(member, app) for member in members], parent, app)
+    return AsyncResult(own_id, app=app, parent=parent)

@@ -1,7 +1,6 @@
-"""The loader: settings are read and task modules imported when an app is first needed.
+"""Loader: read settings and import task modules when an app is first used; task classes, registry, built-in tasks.
 
-It makes task classes of functions, keeps them by name in the registry, and adds the tasks that compositions send:
-Celery's, under Celery's names.
+The built-in tasks are those that compositions send, under Celery's names.
 """
 
 from __future__ import annotations
@@ -11,10 +10,11 @@ import importlib
 import logging
 import threading
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any
 
 from beatd import signals
 from beatd.app import current
+from beatd.app.base import AppBase
 from beatd.app.canvas import chunks as chunked
 from beatd.app.canvas.signature import as_signature
 from beatd.app.conf import Conf
@@ -24,54 +24,53 @@ from beatd.config.environment import named_in
 from beatd.exceptions import NotRegistered
 from beatd.signals import Signal
 
-if TYPE_CHECKING:
-    from beatd.app.app import App
-
-
 PREFIX = "celery."
-"""All of their names begin like this."""
+"""Prefix of the built-in tasks' names."""
 
 
-def add(app: App) -> None:
-    """Add them to ``app``."""
+def add_builtin_tasks(app: AppBase) -> None:
+    """Register the tasks that compositions send, under Celery's names."""
 
-    @app.task(name="celery.accumulate", typing=False)
+    def task(name: str, **options: Any) -> Callable[[Callable[..., Any]], Any]:
+        return lambda fun: app.task_from(fun, {"name": f"{PREFIX}{name}", "typing": False, **options})
+
+    @task("accumulate")
     def accumulate(*args: Any, index: int | None = None) -> Any:
-        """The results of a group as one value; with ``index`` one of its arguments."""
+        """Return the results of a group as one value; with ``index`` one of its arguments."""
         return args if index is None else args[index]
 
-    @app.task(name="celery.map", typing=False)
+    @task("map")
     def xmap(task: Any, it: Any) -> list[Any]:
-        """``[task(item) for item in it]``."""
+        """Return ``[task(item) for item in it]``."""
         call = as_signature(task, app).type
         return [call(item) for item in it]
 
-    @app.task(name="celery.starmap", typing=False)
+    @task("starmap")
     def xstarmap(task: Any, it: Any) -> list[Any]:
-        """``[task(*item) for item in it]``."""
+        """Return ``[task(*item) for item in it]``."""
         call = as_signature(task, app).type
         return [call(*item) for item in it]
 
-    @app.task(name="celery.chunks", typing=False)
+    @task("chunks")
     def chunks(task: Any, it: Any, n: int) -> Any:
         """Send the chunks of :class:`beatd.app.canvas.chunks`; returns their group's id."""
         return chunked(as_signature(task, app), it, n, app=app).apply_async().id
 
-    @app.task(name="celery.backend_cleanup", ignore_result=True, typing=False)
+    @task("backend_cleanup", ignore_result=True)
     def backend_cleanup() -> None:
-        """Nothing: Redis forgets results by itself."""
+        """Do nothing: Redis expires results by itself."""
 
 
 log = logging.getLogger("beatd.app.making")
 
 _MEANINGLESS = ("shared", "lazy", "filter")
-"""Options of Celery's decorator that change nothing here."""
+"""Options of Celery's decorator that have no effect."""
 
 
 def task_class(
     fun: Callable[..., Any], name: str, base: type[Task[..., Any]], options: Mapping[str, Any]
 ) -> type[Task[..., Any]]:
-    """A subclass of ``base`` (or of ``options["base"]``) that runs ``fun``; other options become its attributes."""
+    """Return a subclass of ``base`` (or of ``options["base"]``) that runs ``fun``; options become its attributes."""
     rest = {key: value for key, value in options.items() if key not in _MEANINGLESS}
     base = rest.pop("base", None) or base
     bind = rest.pop("bind", False)
@@ -97,13 +96,13 @@ def task_class(
 
 
 def warn_of_another(task: Task[..., Any], fun: Callable[..., Any]) -> None:
-    """Say that ``fun`` is not going to be a task, because another function has its name already."""
-    known = getattr(task, "__wrapped__", task)
-    if _place(known) != _place(fun):
+    """Log that ``fun`` is not registered, because another function has its task name already."""
+    registered = getattr(task, "__wrapped__", task)
+    if _place(registered) != _place(fun):
         log.warning(
-            "Task %s is %s already; %s gets no task of its own: give it another name",
+            "Task name %s is taken by %s; %s is not registered: give it another name",
             task.name,
-            _place(known),
+            _place(registered),
             _place(fun),
             extra={"event": "task_name_taken", "task": task.name},
         )
@@ -114,13 +113,13 @@ def _place(fun: Any) -> str:
 
 
 def import_all(names: Iterable[str]) -> None:
-    """Import these modules."""
+    """Import the task modules."""
     for name in names:
         importlib.import_module(name)
 
 
 def discover(packages: Iterable[str], related_name: str) -> None:
-    """Import ``related_name`` of each package; one without such a module is fine, an error inside it is not."""
+    """Import ``related_name`` of each package. A package without such a module is skipped; its errors are raised."""
     for package in packages:
         name = f"{package}.{related_name}" if related_name else package
         try:
@@ -131,13 +130,13 @@ def discover(packages: Iterable[str], related_name: str) -> None:
 
 
 def annotate(task: Task[..., Any], annotations: Any) -> None:
-    """Set what ``task_annotations`` says: ``{"tasks.add": {"rate_limit": "10/s"}, "*": {…}}``, or several of these.
+    """Apply ``task_annotations`` to a task: ``{"tasks.add": {"rate_limit": "10/s"}, "*": {…}}``, or a list of these.
 
-    An item may also be an object whose ``annotate(task)`` returns such attributes. Called once for each task.
+    An item may also be an object whose ``annotate(task)`` returns attributes. Called once per task.
     """
     for rules in annotations if isinstance(annotations, list | tuple) else [annotations] if annotations else []:
-        found = [rules.get("*"), rules.get(task.name)] if isinstance(rules, Mapping) else [rules.annotate(task)]
-        for attributes in filter(None, found):
+        matches = [rules.get("*"), rules.get(task.name)] if isinstance(rules, Mapping) else [rules.annotate(task)]
+        for attributes in filter(None, matches):
             for name, value in attributes.items():
                 if name.startswith("@"):
                     task.add_around(name[1:], value)
@@ -146,27 +145,27 @@ def annotate(task: Task[..., Any], annotations: Any) -> None:
 
 
 class TaskRegistry(dict[str, "Task[..., Any]"]):
-    """A dict that raises :class:`~beatd.exceptions.NotRegistered` for a name it does not have."""
+    """Tasks by name; raises :class:`~beatd.exceptions.NotRegistered` for an unknown name."""
 
     def __missing__(self, name: str) -> Task[..., Any]:
         raise NotRegistered(name)
 
     def near(self, name: str) -> list[str]:
-        """Names that somebody may have meant: spelt alike, or the same function elsewhere."""
+        """Return similar names, for error messages: alike in spelling, or the same function in another module."""
         function = name.rpartition(".")[2]
         same = [known for known in self if known.rpartition(".")[2] == function]
         return list(dict.fromkeys([*same, *difflib.get_close_matches(name, self, 3)]))[:3]
 
 
-class Readiness:
-    """The part of an app that reads settings and imports task modules, all of it when it is first needed."""
+class Loader(AppBase):
+    """The base of an app that reads settings and imports task modules, both on first use."""
 
     conf: Conf
     tasks: TaskRegistry
 
     def __init__(self) -> None:
         self.packages: Callable[[], Iterable[str]] = tuple
-        """Where :meth:`autodiscover_tasks` looks when it is told nothing."""
+        """Default packages of :meth:`autodiscover_tasks`."""
         self.on_import_modules = Signal("app.on_import_modules", careful=False)
         self.on_after_configure = Signal("app.on_after_configure", careful=False)
         self.on_after_finalize = Signal("app.on_after_finalize", careful=False)
@@ -174,36 +173,31 @@ class Readiness:
         self._finalized = False
         self._lock = threading.RLock()
 
-    @property
-    def _app(self) -> App:
-        return cast("App", self)
-
     def config_from_object(
         self, obj: Any, silent: bool = False, force: bool = False, namespace: str | None = None
     ) -> None:
-        """Take settings from an object or the module (or ``"module:attribute"``) of that name.
+        """Take settings from an object, or from a module or ``"module:attribute"`` by name.
 
-        It is read when a setting is first needed, or now with ``force``; ``silent`` forgives a module that is not
-        there. With ``namespace="CELERY"`` only names that begin with ``CELERY_`` count. What was set on ``conf``
-        directly wins.
+        It is read on first access to a setting, or now with ``force``; ``silent`` ignores a missing module. With
+        ``namespace="CELERY"`` only names with the prefix ``CELERY_`` count. Settings on ``conf`` take precedence.
         """
         self.conf.read_later(obj, namespace, silent=silent)
         if force:
             self.conf.changes()
 
     def config_from_envvar(self, variable: str, silent: bool = False, force: bool = False) -> None:
-        """:meth:`config_from_object` with the module that an environment variable names."""
+        """Take settings from the module that an environment variable names; see :meth:`config_from_object`."""
         self.config_from_object(named_in(variable), silent=silent, force=force)
 
     def add_defaults(self, defaults: Mapping[str, Any] | Callable[[], Mapping[str, Any]]) -> None:
-        """Settings that count where nothing else was set."""
+        """Set defaults: they count where nothing else was set."""
         for name, value in dict(defaults() if callable(defaults) else defaults).items():
             if name not in self.conf.changes():
                 self.conf[name] = value
 
     def setup_security(self, *_: Any, **__: Any) -> None:
-        """Signed messages are not supported: raises NotImplementedError."""
-        raise NotImplementedError("beatd has no signed messages: keep strangers off the broker")
+        """Raise NotImplementedError: signed messages are not supported."""
+        raise NotImplementedError("signed messages are not supported: restrict access to the broker instead")
 
     def autodiscover_tasks(
         self,
@@ -212,9 +206,9 @@ class Readiness:
         force: bool = False,
         **_: Any,
     ) -> None:
-        """Import ``<package>.tasks`` of each package as soon as tasks are needed; packages without one are skipped.
+        """Import ``<package>.tasks`` of each package on first use of tasks; packages without one are skipped.
 
-        In Django, without ``packages``: of all installed apps. ``force`` imports them now.
+        In Django the default is all installed apps. ``force`` imports them now.
         """
         self._packages.append((packages if packages is not None else self._default_packages, related_name or ""))
         if force:
@@ -227,12 +221,12 @@ class Readiness:
         while self._packages:
             packages, related_name = self._packages[0]
             discover(packages() if callable(packages) else packages, related_name)
-            del self._packages[0]  # only now: what could not be imported is tried again, and said again
+            del self._packages[0]  # only now, so that a failed import is retried and reported again
 
     def finalize(self) -> None:
-        """Make the app ready: signal ``on_after_configure``, import the task modules, signal ``on_after_finalize``.
+        """Finalize the app: signal ``on_after_configure``, import the task modules, signal ``on_after_finalize``.
 
-        Happens once, by itself, when tasks are first needed. What a receiver raises comes out here.
+        Runs once, on first use of tasks. Errors of receivers are raised.
         """
         with self._lock:
             if self._finalized:
@@ -244,9 +238,9 @@ class Readiness:
                 signals.import_modules.send(sender=self)
                 import_all((*self.conf.imports, *self.conf.include))
                 self._discover()
-                for make in list(current.recipes()):
-                    make(self._app)
-                add(self._app)
+                for make in list(current.shared_task_factories()):
+                    make(self)
+                add_builtin_tasks(self)
                 for task in self.tasks.values():
                     self.configure(task)
                 self.on_after_finalize.send(sender=self)
@@ -255,7 +249,7 @@ class Readiness:
                 raise
 
     def configure(self, task: Task[..., Any]) -> None:
-        """Give a task what the settings say about it and it does not say itself."""
+        """Apply settings to a task: annotations, and defaults for options that it does not set."""
         if not task.is_configured:
             task.is_configured = True
             annotate(task, self.conf.task_annotations)

@@ -33,7 +33,7 @@ ACCEPTED_AND_UNUSED = frozenset(
         "timeout",
     }
 )
-"""Keywords of Celery's ``apply_async`` that steer its producer and mean nothing to beatd's."""
+"""Keywords of Celery's ``apply_async`` for its producer; accepted for compatibility, without effect."""
 
 _OPTIONS = frozenset(
     {
@@ -73,14 +73,14 @@ Options = Mapping[str, Any]
 
 
 def new_id() -> str:
-    """A fresh task id: a UUID of version 4."""
-    drawn = secrets.token_hex(16)
-    variant = "89ab"[int(drawn[16], 16) & 3]
-    return f"{drawn[:8]}-{drawn[8:12]}-4{drawn[13:16]}-{variant}{drawn[17:20]}-{drawn[20:]}"
+    """Return a new task id: a UUID of version 4."""
+    digits = secrets.token_hex(16)
+    variant = "89ab"[int(digits[16], 16) & 3]
+    return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-{variant}{digits[17:20]}-{digits[20:]}"
 
 
 def check_options(options: Options) -> None:
-    """Refuse keywords that nobody would read, so that a misspelt ``contdown`` is not a task that runs at once."""
+    """Reject unknown keywords: a misspelt ``contdown`` must not become a task that runs at once."""
     stamped = options.get("stamped_headers") or ()
     if unknown := options.keys() - _OPTIONS - ACCEPTED_AND_UNUSED - set(stamped):
         raise TypeError(f"unknown options for a task message: {', '.join(sorted(unknown))}")
@@ -94,9 +94,9 @@ def check_options(options: Options) -> None:
 def message_for(
     task: str, args: Sequence[Any], kwargs: Mapping[str, Any], options: Options, *, now: datetime, timezone: str
 ) -> TaskMessage:
-    """The message that ``options`` (keywords of ``apply_async``) describe. ``now`` is an aware datetime.
+    """Build the message of ``options`` (keywords of ``apply_async``). ``now`` is an aware datetime.
 
-    Raises :class:`MessageError` for what JSON cannot carry and for times that cannot be read.
+    Raises :class:`MessageError` for values that JSON cannot carry and for invalid times.
     """
     task_id = options.get("task_id") or new_id()
     countdown = options.get("countdown")
@@ -137,7 +137,7 @@ def message_for(
 
 
 def instant(value: Any, now: datetime, timezone: str, what: str) -> datetime | None:
-    """A moment given as seconds from now, timedelta, datetime (naive: in ``timezone``) or ISO 8601 text."""
+    """Return the instant of seconds from now, a timedelta, a datetime (naive: in ``timezone``) or ISO 8601 text."""
     match value:
         case None:
             return None
@@ -154,7 +154,7 @@ def instant(value: Any, now: datetime, timezone: str, what: str) -> datetime | N
                 return instant(datetime.fromisoformat(value), now, timezone, what)
             except ValueError:
                 pass
-    raise MessageError(f"{what}={value!r} is no moment: seconds, a timedelta, a datetime or ISO 8601 text")
+    raise MessageError(f"{what}={value!r} is not a valid time: use seconds, a timedelta, a datetime or ISO 8601 text")
 
 
 def _signatures(value: Any) -> list[Any] | None:
@@ -164,7 +164,7 @@ def _signatures(value: Any) -> list[Any] | None:
 
 
 def origin() -> str:
-    """Who sends: ``gen<pid>@<host>``, as Celery calls processes without a name."""
+    """Return the sender's name: ``gen<pid>@<host>``, Celery's name for processes that are not workers."""
     return f"gen{os.getpid()}@{_HOST}"
 
 
@@ -172,5 +172,5 @@ _HOST = socket.gethostname()
 
 
 def utc_now(now_ms: int) -> datetime:
-    """Milliseconds since the epoch as an aware datetime."""
+    """Convert milliseconds since the epoch to an aware datetime."""
     return datetime.fromtimestamp(now_ms / 1000, UTC)

@@ -1,6 +1,6 @@
-"""Publishing: an app's messages on their way to the broker, with signals around each of them.
+"""Publishing: enqueue an app's task messages on the broker, singly or in batches, with Celery's signals.
 
-``task-sent`` events (``task_send_sent_event``) show a task to monitors before any worker has it.
+With ``task_send_sent_event``, monitors get a ``task-sent`` event for each message.
 """
 
 from __future__ import annotations
@@ -38,73 +38,73 @@ class _Outgoing(NamedTuple):
 
 
 class Outgoing:
-    """The way of messages from an app to its publisher, which is opened when the first one leaves."""
+    """The publishing pipeline of an app. The publisher is opened for the first message."""
 
     def __init__(self, publisher: Callable[[], Publisher], on_sent: Callable[[Sequence[Sent]], None]) -> None:
-        """``on_sent`` is told what the broker has got."""
+        """``on_sent`` is called with the messages that the broker has accepted."""
         self._publisher = publisher
         self._on_sent = on_sent
         self._together: ContextVar[list[_Outgoing] | None] = ContextVar("beatd_publishing_together", default=None)
 
     def send(self, message: TaskMessage, route: Route, compression: str | None = None) -> None:
-        """Hand it to the broker; raises :class:`~beatd.exceptions.BrokerError`. Inside :meth:`together`: soon."""
+        """Publish a message, or add it to the batch of :meth:`together`; raises BrokerError."""
         if signals.before_task_publish:
-            message = _announced(message, route)
+            message = _before_publish(message, route)
         if compression:
             message = compressed(message, compression)
-        waiting = self._together.get()
-        if waiting is not None:
-            waiting.append(_Outgoing(message, route))
+        batch = self._together.get()
+        if batch is not None:
+            batch.append(_Outgoing(message, route))
             return
         self._publisher().publish(message, queue=route.queue, exchange=route.exchange, routing_key=route.routing_key)
-        _tell(message, route)
+        _after_publish(message, route)
         self._on_sent([(message, route)])
 
     @contextmanager
     def together(self) -> Iterator[None]:
-        """Messages that are sent in the block leave at its end, as many at a time as the broker takes."""
+        """Batch the messages that are sent in the block; they are published at its end."""
         if self._together.get() is not None:
             yield
             return
-        waiting: list[_Outgoing] = []
-        token = self._together.set(waiting)
+        batch: list[_Outgoing] = []
+        token = self._together.set(batch)
         try:
             yield
         finally:
             self._together.reset(token)
-        if len(waiting) == 1:
-            self._publisher().publish(waiting[0].message, **_to(waiting[0].route))
-        elif waiting:
-            self._send_many(waiting)
-        for each in waiting:
-            _tell(*each)
-        self._on_sent(waiting)
+        if len(batch) == 1:
+            self._publisher().publish(batch[0].message, **_address(batch[0].route))
+        elif batch:
+            self._send_many(batch)
+        for message, route in batch:
+            _after_publish(message, route)
+        self._on_sent(batch)
 
     def _send_many(self, messages: list[_Outgoing]) -> None:
         publisher = self._publisher()
         for start in range(0, len(messages), publisher.batch):
-            some = messages[start : start + publisher.batch]
+            batch = messages[start : start + publisher.batch]
             try:
                 refused = publisher.publish_many(
                     [
-                        outgoing_message(one.message, one.route.queue, one.route.exchange, one.route.routing_key)
-                        for one in some
+                        outgoing_message(message, route.queue, route.exchange, route.routing_key)
+                        for message, route in batch
                     ]
                 )
             except BrokerError:
-                for one in some:  # with the patience that a single message gets
-                    publisher.publish(one.message, **_to(one.route))
+                for message, route in batch:  # one by one, with the retries of a single message
+                    publisher.publish(message, **_address(route))
                 continue
             if refused:
-                raise BrokerError(f"{len(refused)} of {len(some)} messages were refused; the first: {refused[0]}")
+                raise BrokerError(f"{len(refused)} of {len(batch)} messages were refused; the first: {refused[0]}")
 
 
-def _to(route: Route) -> dict[str, Any]:
+def _address(route: Route) -> dict[str, Any]:
     return {"queue": route.queue, "exchange": route.exchange, "routing_key": route.routing_key}
 
 
-def _announced(message: TaskMessage, route: Route) -> TaskMessage:
-    """The message after the receivers of ``before_task_publish``, who may change headers, properties and body."""
+def _before_publish(message: TaskMessage, route: Route) -> TaskMessage:
+    """Send ``before_task_publish``; returns the message, whose headers, properties and body receivers may change."""
     headers, properties = dict(message.headers), dict(message.properties)
     body = json_codec.loads(message.body)
     signals.before_task_publish.send(
@@ -120,7 +120,7 @@ def _announced(message: TaskMessage, route: Route) -> TaskMessage:
     return msgspec.structs.replace(message, headers=headers, properties=properties, body=json_codec.dumps(body))
 
 
-def _tell(message: TaskMessage, route: Route) -> None:
+def _after_publish(message: TaskMessage, route: Route) -> None:
     if signals.after_task_publish:
         signals.after_task_publish.send(
             sender=message.headers["task"],
@@ -133,37 +133,37 @@ def _tell(message: TaskMessage, route: Route) -> None:
 
 log = logging.getLogger("beatd.app.sent_events")
 
-_AWAY_S = 30.0
-"""How long nothing is told after that could not be done: sending tasks must not be slower for it."""
+_PAUSE_S = 30.0
+"""Seconds without events after a failure: an unreachable broker must not slow down the sending of tasks."""
 _TIMEOUT_S = 2.0
 
 
 class SentEvents:
-    """Tells what an app sends. Safe to share between threads, and usable after a fork; never raises."""
+    """Sender of ``task-sent`` events. Thread-safe and fork-safe; never raises."""
 
     def __init__(self, conf: Conf, clock: Clock) -> None:
         self._conf = conf
         self._clock = clock
         self._lock = threading.Lock()
         self._bus: Bus | None = None
-        self._teller: EventFactory | None = None
+        self._event_factory: EventFactory | None = None
         self._owner = 0
         self._silent_until = 0.0
 
     def tell(self, sent: Iterable[tuple[TaskMessage, Route]]) -> None:
-        """These messages are in the broker."""
+        """Send the events of messages that the broker has accepted."""
         with self._lock:
             if self._clock.monotonic() < self._silent_until:
                 return
             try:
                 self._emit(list(sent))
             except BrokerError as error:
-                self._silent_until = self._clock.monotonic() + _AWAY_S
+                self._silent_until = self._clock.monotonic() + _PAUSE_S
                 self._drop()
-                log.warning("Monitors cannot be told what is sent: %s", error, extra={"event": "sent_event_lost"})
+                log.warning("Cannot send task-sent events: %s", error, extra={"event": "sent_event_lost"})
 
     def close(self) -> None:
-        """Disconnect; the next call connects again."""
+        """Disconnect; the next event connects again."""
         with self._lock:
             self._drop()
 
@@ -176,28 +176,28 @@ class SentEvents:
         except BrokerError:
             if not used:
                 raise
-            self._drop()  # the broker has closed a connection that was idle for long
+            self._drop()  # the broker may have closed an idle connection
             self._connect()
             self._publish(sent)
 
     def _publish(self, sent: list[tuple[TaskMessage, Route]]) -> None:
-        if self._bus is None or self._teller is None:
+        if self._bus is None or self._event_factory is None:
             return
-        self._bus.requests(1)  # reads what the broker says meanwhile, such as that it closes the connection
-        events = [_event(self._teller, message, route) for message, route in sent]
+        self._bus.requests(1)  # process pending frames of the broker, such as a close
+        events = [_event(self._event_factory, message, route) for message, route in sent]
         if len(events) == 1:
-            self._bus.emit("task.sent", self._teller.letter(events[0]))
+            self._bus.emit("task.sent", self._event_factory.message(events[0]))
         elif events:
-            self._bus.emit("task.multi", self._teller.letter(events))
+            self._bus.emit("task.multi", self._event_factory.message(events))
 
     def _connect(self) -> bool:
-        """Whether the broker can broadcast at all. A connection from before a fork belongs to the parent."""
+        """Connect; returns False if the broker cannot broadcast. A connection from before a fork is the parent's."""
         url = self._conf.broker_url if isinstance(self._conf.broker_url, str) else ";".join(self._conf.broker_url)
         names = Names(self._conf.control_exchange, self._conf.event_exchange)
         self._bus, self._owner = bus.open(url, names, timeout=_TIMEOUT_S), os.getpid()
         if self._bus is None:
             return False
-        self._teller = EventFactory(origin(), self._clock, LamportClock())
+        self._event_factory = EventFactory(origin(), self._clock, LamportClock())
         self._bus.connect()
         return True
 
@@ -207,7 +207,7 @@ class SentEvents:
             bus.close()
 
 
-def _event(teller: EventFactory, message: TaskMessage, route: Route) -> Event:
+def _event(factory: EventFactory, message: TaskMessage, route: Route) -> Event:
     headers = message.headers
     fields = {
         "uuid": message.id,
@@ -223,4 +223,4 @@ def _event(teller: EventFactory, message: TaskMessage, route: Route) -> Event:
         "exchange": route.exchange,
         "routing_key": route.routing_key or route.queue,
     }
-    return teller.event("task-sent", fields)
+    return factory.event("task-sent", fields)

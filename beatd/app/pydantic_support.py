@@ -1,4 +1,4 @@
-"""``@app.task(pydantic=True)``: arguments arrive as the models that a function asks for, results leave as data."""
+"""Pydantic support, ``@app.task(pydantic=True)``: validate arguments into models, dump results to JSON data."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from beatd.exceptions import ConfigError, Fault
 def with_models(
     fun: Callable[..., Any], *, strict: bool = False, context: Any = None, dump: Mapping[str, Any] | None = None
 ) -> Callable[..., Any]:
-    """``fun``, called with models where its annotations name some (also ``Model | None``), made of what was sent.
+    """Wrap ``fun``: arguments annotated with a model (also ``Model | None``) are validated into it.
 
-    What does not fit is pydantic's ``ValidationError``: the task fails with it. ``strict`` and ``context`` are those of
-    ``model_validate``, ``dump`` has keywords of ``model_dump``. Raises :class:`ConfigError` without pydantic.
+    Invalid arguments fail the task with pydantic's ``ValidationError``. ``strict`` and ``context`` are passed to
+    ``model_validate``, ``dump`` to ``model_dump``. Raises :class:`ConfigError` if pydantic is not installed.
     """
     base = _base_model()
     signature = inspect.signature(fun)
     try:
         hints = typing.get_type_hints(fun)
-    except (NameError, AttributeError, TypeError):  # annotations of names that exist for type checkers only
+    except (NameError, AttributeError, TypeError):  # names that are imported for type checkers only
         hints = {name: parameter.annotation for name, parameter in signature.parameters.items()}
-    models = {name: found for name, hint in hints.items() if (found := _model_in(hint, base)) and name != "return"}
+    models = {name: model for name, hint in hints.items() if (model := _model_in(hint, base)) and name != "return"}
 
     def read(args: Any, kwargs: Any) -> inspect.BoundArguments:
         bound = signature.bind(*args, **kwargs)
@@ -49,12 +49,12 @@ def with_models(
 
 
 def plain(value: Any, dump: Mapping[str, Any] | None = None) -> Any:
-    """A model as data that JSON can carry; anything else as it is."""
+    """Dump a model to JSON data; any other value is returned unchanged."""
     return value.model_dump(**{"mode": "json", **(dump or {})}) if isinstance(value, _base_model()) else value
 
 
 def _model_in(hint: Any, base: type) -> Any:
-    """The model that an annotation names, alone or beside None."""
+    """Return the model of an annotation ``Model`` or ``Model | None``, else None."""
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
         kinds = [kind for kind in typing.get_args(hint) if kind is not type(None)]
         hint = kinds[0] if len(kinds) == 1 else None
@@ -64,9 +64,9 @@ def _model_in(hint: Any, base: type) -> Any:
 @functools.cache
 def _base_model() -> type[Any]:
     try:
-        from pydantic import BaseModel  # noqa: PLC0415 - for those who ask for it
+        from pydantic import BaseModel  # noqa: PLC0415 - an optional dependency
     except ImportError:
         text = "pydantic=True needs pydantic: pip install pydantic"
         raise ConfigError([Fault("@app.task", None, "pydantic", text)]) from None
-    found: type[Any] = BaseModel
-    return found
+    base: type[Any] = BaseModel
+    return base

@@ -1,6 +1,6 @@
-"""Results: the outcome of a task, asked from the result backend, or known at once for a task that ran here.
+"""Results: handles of tasks. The outcome comes from the result backend, or from this process for an eager task.
 
-Waiting for results inside of tasks is refused unless it is asked for.
+Waiting for a result inside a task is refused unless it is allowed explicitly.
 """
 
 from __future__ import annotations
@@ -9,24 +9,21 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
+from beatd.app.base import AppBase
 from beatd.app.context import current
 from beatd.app.current import current_app
 from beatd.exceptions import TaskRevokedError
 from beatd.states import EXCEPTION_STATES, FAILURE, PENDING, PROPAGATE_STATES, READY_STATES, REVOKED, SUCCESS
 from beatd.store.result_document import exception_from
 
-if TYPE_CHECKING:
-    from beatd.app.app import App
-
-
 _joining: ContextVar[bool] = ContextVar("beatd_joining_allowed", default=False)
 
 
 @contextmanager
 def allow_join_result() -> Iterator[None]:
-    """Inside, tasks may wait for results. A pool in which all tasks wait for others is stuck: nobody runs these."""
+    """Allow tasks to wait for results in the block. Deadlock risk: a pool full of waiting tasks runs no others."""
     token = _joining.set(True)
     try:
         yield
@@ -35,7 +32,7 @@ def allow_join_result() -> Iterator[None]:
 
 
 def refuse_inside_a_task() -> None:
-    """Raise RuntimeError where waiting could lock the pool up: inside a task that a worker runs."""
+    """Raise RuntimeError inside a task that a worker runs: waiting there can deadlock the pool."""
     running = current()
     if running is None or _joining.get() or running.context.is_eager or running.context.called_directly:
         return
@@ -47,13 +44,13 @@ _NOTHING: dict[str, Any] = {"status": PENDING, "result": None}
 
 
 class AsyncResult(Generic[R_co]):
-    """The handle of a task that runs elsewhere. Makes no network call until something is asked."""
+    """The handle of a task that was sent. The result backend is read on first use."""
 
     def __init__(
         self,
         id: str,  # noqa: A002 - Celery's name
         *,
-        app: App | None = None,
+        app: AppBase | None = None,
         parent: Any = None,
         ignored: bool = False,
         **_: Any,
@@ -65,7 +62,7 @@ class AsyncResult(Generic[R_co]):
         self._final: dict[str, Any] | None = None
 
     @property
-    def app(self) -> App:
+    def app(self) -> AppBase:
         return self._app or current_app()
 
     @property
@@ -84,13 +81,13 @@ class AsyncResult(Generic[R_co]):
         on_interval: Callable[[], Any] | None = None,
         disable_sync_subtasks: bool = True,
     ) -> R_co:
-        """Wait for the task to end and return its result.
+        """Wait for the task to finish and return its result.
 
-        A failed task's exception is raised here, unless ``propagate`` is false: then it is returned. ``on_message``
-        gets the document of every change of state, ``on_interval`` is called every ``interval`` seconds. The result of
-        a chain does not come when a task before it fails; with ``follow_parents`` that is noticed, and raised. Raises
-        :class:`beatd.exceptions.TimeoutError` after ``timeout`` seconds (None: waits for ever), and RuntimeError
-        inside a task, where waiting for another one can lock the whole pool up.
+        A failed task's exception is raised, or returned if ``propagate`` is false. ``on_message`` is called with the
+        document of every state change, ``on_interval`` every ``interval`` seconds. ``follow_parents`` raises the
+        exception of an earlier step of the chain, whose failure means that this result never comes. Raises
+        :class:`beatd.exceptions.TimeoutError` after ``timeout`` seconds (None: no limit), and RuntimeError inside a
+        task, where waiting for another task can deadlock the pool.
         """
         if disable_sync_subtasks:
             refuse_inside_a_task()
@@ -110,19 +107,19 @@ class AsyncResult(Generic[R_co]):
 
     wait = get
 
-    def _watch_parents(self, then: Callable[[], Any] | None) -> Callable[[], None]:
-        def look() -> None:
+    def _watch_parents(self, on_interval: Callable[[], Any] | None) -> Callable[[], None]:
+        def check_parents() -> None:
             node = self.parent
-            while isinstance(node, AsyncResult):  # a group's errors come as the chord's, when all of it has ended
+            while isinstance(node, AsyncResult):  # a failure in a group becomes the chord's, when the group is done
                 node.maybe_throw()
                 node = node.parent
-            if then is not None:
-                then()
+            if on_interval is not None:
+                on_interval()
 
-        return look
+        return check_parents
 
     def maybe_throw(self, propagate: bool = True, callback: Callable[[str, Any], Any] | None = None) -> Any:
-        """Raise the task's exception if it failed or was revoked; else return the result."""
+        """Raise the task's exception if it failed or was revoked, else return the result."""
         meta = decoded(self._meta())
         value = meta["result"]
         if propagate and meta["status"] in PROPAGATE_STATES:
@@ -135,39 +132,39 @@ class AsyncResult(Generic[R_co]):
 
     @property
     def state(self) -> str:
-        """``PENDING`` (also if unknown), ``STARTED``, ``RETRY``, ``SUCCESS``, ``FAILURE``, ``REVOKED`` or its own."""
+        """``PENDING`` (or unknown), ``STARTED``, ``RETRY``, ``SUCCESS``, ``FAILURE``, ``REVOKED`` or a custom state."""
         return str(self._meta()["status"])
 
     status = state
 
     @property
     def result(self) -> Any:
-        """The return value, the exception of a failed task, or the ``meta`` of a state of the task's own."""
+        """The return value, the exception of a failed task, or the ``meta`` of a custom state."""
         return decoded(self._meta())["result"]
 
     info = result
 
     @property
     def traceback(self) -> str | None:
-        """The text of a failed task's traceback."""
+        """The traceback of a failed task, as text."""
         return self._meta().get("traceback")
 
     @property
     def date_done(self) -> datetime | None:
-        """When it ended."""
+        """The time when the task finished."""
         done = self._meta().get("date_done")
         return datetime.fromisoformat(done) if isinstance(done, str) else done
 
     @property
     def children(self) -> list[Any]:
-        """The tasks that this one sent: handles, a group's as one ``GroupResult``."""
+        """Handles of the tasks that this one sent; a group is one ``GroupResult``."""
         from beatd.app.group_result import result_from_tuple  # noqa: PLC0415 - groups are made of results
 
         return [result_from_tuple(child, self._app) for child in self._meta().get("children") or ()]
 
     @property
     def name(self) -> str | None:
-        """The task's name; this and the next ones are stored with ``result_extended`` only."""
+        """The task's name. It and the next fields are stored only with ``result_extended``."""
         return self._meta().get("name")
 
     @property
@@ -191,15 +188,15 @@ class AsyncResult(Generic[R_co]):
         return self._meta().get("queue")
 
     def collect(self, intermediate: bool = False, **options: Any) -> Iterator[tuple[AsyncResult[Any], Any]]:
-        """This result and those of all tasks that it led to, each with its value; waits for each of them."""
+        """Yield ``(handle, value)`` of this result and of all its descendants; waits for each."""
         for _, result in self.iterdeps(intermediate=intermediate):
             yield result, result.get(**options)
 
     def iterdeps(self, intermediate: bool = False) -> Iterator[tuple[Any, Any]]:
-        """``(parent, result)`` of this result and of all that it led to, breadth first.
+        """Yield ``(parent, handle)`` of this result and of all its descendants, breadth first.
 
-        Raises RuntimeError at one that has not ended, because nobody knows what it will lead to; with ``intermediate``
-        these are left out.
+        Raises RuntimeError at an unfinished task, whose children are unknown; with ``intermediate`` its children are
+        left out instead.
         """
         level: list[tuple[Any, Any]] = [(None, self)]
         while level:
@@ -208,17 +205,17 @@ class AsyncResult(Generic[R_co]):
             if node.ready():
                 level.extend((node, child) for child in node.children or ())
             elif not intermediate:
-                raise RuntimeError(f"{node} has not ended yet")
+                raise RuntimeError(f"{node} has not finished yet")
 
     def get_leaf(self) -> Any:
-        """The value of the last result that this one led to."""
+        """Return the value of the last descendant."""
         value = None
         for _, result in self.iterdeps():
             value = result.get()
         return value
 
     def then(self, callback: Callable[[AsyncResult[Any]], Any], on_error: Callable[[Any], Any] | None = None) -> None:
-        """Wait, then call ``callback(self)``, or ``on_error(exception)`` if it failed."""
+        """Wait, then call ``callback(self)``, or ``on_error(exception)`` for a failed task."""
         try:
             self.get()
         except Exception as error:
@@ -229,7 +226,7 @@ class AsyncResult(Generic[R_co]):
             callback(self)
 
     def ready(self) -> bool:
-        """Whether it has ended."""
+        """Return True if the task has finished."""
         return self.state in READY_STATES
 
     def successful(self) -> bool:
@@ -239,7 +236,7 @@ class AsyncResult(Generic[R_co]):
         return self.state == FAILURE
 
     def forget(self) -> None:
-        """Delete the stored result, and those of the tasks before it in its chain."""
+        """Delete the stored result, and those of its parents in the chain."""
         self._final = None
         self.app.results.forget(self.id)
         if self.parent is not None:
@@ -248,28 +245,28 @@ class AsyncResult(Generic[R_co]):
     def revoke(
         self, terminate: bool = False, signal: str | None = None, wait: bool = False, timeout: float | None = None
     ) -> Any:
-        """Have no worker run it, if it has not begun; with ``terminate`` also end the process that runs it.
+        """Revoke the task: workers skip it. With ``terminate``, the process that runs it is killed.
 
-        ``wait``: collect the workers' answers for ``timeout`` seconds.
+        ``wait``: collect the workers' replies for ``timeout`` seconds.
         """
         return self.app.control.revoke(self.id, terminate=terminate, signal=signal, reply=wait, timeout=timeout)
 
     @property
     def is_known(self) -> bool:
-        """Whether its outcome has been read already."""
+        """True if the outcome has been read already."""
         return self._final is not None or self.ignored
 
     def learn(self, meta: dict[str, Any] | None) -> None:
-        """Take note of a document that was read elsewhere."""
+        """Cache a result document that was read elsewhere."""
         if meta is not None and meta["status"] in READY_STATES:
             self._final = meta
 
     def as_list(self) -> list[str]:
-        """Its id and those of its parents."""
+        """Return its id and those of its parents."""
         return [self.id, *(self.parent.as_list() if self.parent else ())]
 
     def as_tuple(self) -> tuple[tuple[str, Any], None]:
-        """``((id, parent), None)``: how results name each other in stored documents."""
+        """Return ``((id, parent), None)``, the reference in stored documents."""
         return (self.id, self.parent and self.parent.as_tuple()), None
 
     def _meta(self) -> dict[str, Any]:
@@ -297,7 +294,7 @@ class AsyncResult(Generic[R_co]):
 
 
 def decoded(meta: dict[str, Any]) -> dict[str, Any]:
-    """The document with its exception, if it has one, as an exception."""
+    """Return the document with its exception, if any, as an exception object."""
     if meta["status"] in EXCEPTION_STATES and not isinstance(meta["result"], BaseException):
         error = exception_from(meta["result"])
         if meta["status"] == REVOKED and not isinstance(error, TaskRevokedError):
@@ -316,14 +313,14 @@ class EagerResult(AsyncResult[R_co]):
         state: str,
         traceback: str | None = None,
         name: str | None = None,
-        app: App | None = None,
+        app: AppBase | None = None,
     ) -> None:
         super().__init__(id, app=app)
         self._final = {"status": state, "result": ret_value, "traceback": traceback, "name": name}
 
     def get(
         self,
-        timeout: float | None = None,  # noqa: ARG002 - it has ended already
+        timeout: float | None = None,  # noqa: ARG002 - the task has finished already
         propagate: bool = True,
         *_: Any,
         **__: Any,
@@ -335,7 +332,7 @@ class EagerResult(AsyncResult[R_co]):
     wait = get
 
     def forget(self) -> None:
-        """Nothing is stored."""
+        """Do nothing: no result is stored."""
 
     def revoke(self, *_: Any, **__: Any) -> None:
-        """It has ended already."""
+        """Do nothing: the task has finished already."""

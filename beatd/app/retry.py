@@ -1,4 +1,4 @@
-"""Retry: another attempt of a task under the same id, by ``Task.retry`` or by ``autoretry_for``.
+"""Task retries: another attempt under the same id, by ``Task.retry`` or ``autoretry_for``, with back-off.
 
 Source of the rules: ``celery/app/task.py`` as of Celery 5.
 """
@@ -18,20 +18,20 @@ if TYPE_CHECKING:
     from beatd.app.task import Task
 
 
-def add_autoretry(task: Any, options: dict[str, Any]) -> None:  # noqa: C901 - the wrapper comes in two colours
-    """Wrap ``task.run`` if ``options`` (or the task's class) name exceptions to retry for.
+def add_autoretry(task: Any, options: dict[str, Any]) -> None:  # noqa: C901 - one wrapper for functions, one for coroutines
+    """Wrap ``task.run`` if ``options`` (or the task's class) set ``autoretry_for``.
 
-    The pause is ``retry_backoff * 2**retries`` seconds, at most ``retry_backoff_max``, with full jitter unless
+    The back-off is ``retry_backoff * 2**retries`` seconds, at most ``retry_backoff_max``, with full jitter unless
     ``retry_jitter`` is false; ``retry_kwargs`` are passed on to ``task.retry``. Source: ``celery/app/autoretry.py``.
     """
 
     def option(name: str, default: Any) -> Any:
         return options.get(name, getattr(task, name, default))
 
-    wanted = tuple(option("autoretry_for", ()))
-    if not wanted:
+    retried = tuple(option("autoretry_for", ()))
+    if not retried:
         return
-    unwanted = tuple(option("dont_autoretry_for", ()))
+    excluded = tuple(option("dont_autoretry_for", ()))
     settings = dict(option("retry_kwargs", {}))
     factor = int(option("retry_backoff", False))
     longest = int(option("retry_backoff_max", 600))
@@ -48,30 +48,30 @@ def add_autoretry(task: Any, options: dict[str, Any]) -> None:  # noqa: C901 - t
     def run_and_retry(*args: Any, **kwargs: Any) -> Any:
         try:
             return run(*args, **kwargs)
-        except (Ignore, Retry, *unwanted):
+        except (Ignore, Retry, *excluded):
             raise
-        except wanted as error:
+        except retried as error:
             raise again(error) from error
 
     @functools.wraps(run)
     async def await_and_retry(*args: Any, **kwargs: Any) -> Any:
         try:
             return await run(*args, **kwargs)
-        except (Ignore, Retry, *unwanted):
+        except (Ignore, Retry, *excluded):
             raise
-        except wanted as error:
+        except retried as error:
             raise again(error) from error
 
     task.run = await_and_retry if inspect.iscoroutinefunction(run) else run_and_retry
 
 
 def backoff_s(factor: int, retries: int, longest: int, *, jitter: bool) -> int:
-    """Seconds before the attempt after ``retries`` earlier ones."""
+    """Return the pause in seconds after ``retries`` retries."""
     pause = min(longest, factor * 2 ** min(retries, 64))
     return random.randrange(pause + 1) if jitter else pause  # noqa: S311 - spreads load, keeps no secret
 
 
-def retry_task(  # noqa: PLR0917 - what Task.retry was given
+def retry_task(  # noqa: PLR0917 - the arguments of Task.retry
     task: Task[..., Any],
     args: Iterable[Any] | None,
     kwargs: Mapping[str, Any] | None,
@@ -82,7 +82,7 @@ def retry_task(  # noqa: PLR0917 - what Task.retry was given
     *,
     throw: bool,
 ) -> Retry:
-    """See :meth:`beatd.Task.retry`; ``error`` is what led to it, ``when`` has ``eta`` and ``countdown``."""
+    """Implement :meth:`beatd.Task.retry`; ``error`` is the cause, ``when`` has ``eta`` and ``countdown``."""
     request = task.request
     if request.called_directly:
         raise error or Retry("Task can be retried", None)
@@ -93,7 +93,7 @@ def retry_task(  # noqa: PLR0917 - what Task.retry was given
         when = {**when, "countdown": task.default_retry_delay}
     again = task.signature_from_request(request, args, kwargs, **when, **options)
     reason = Retry(exc=error, when=when["eta"] or when["countdown"])
-    reason.signature = again  # type: ignore[attr-defined]  # what a run in this process goes on with
+    reason.signature = again  # type: ignore[attr-defined]  # for the next attempt of an eager run
     if not request.is_eager:
         try:
             again.apply_async()
@@ -105,7 +105,7 @@ def retry_task(  # noqa: PLR0917 - what Task.retry was given
 
 
 def next_attempt(request: Context) -> dict[str, Any]:
-    """The options of the next attempt: the same id, queue, limits and callbacks, and one retry more."""
+    """Return the options of the next attempt: the same id, queue, limits and callbacks, one retry more."""
     hard, soft = request.timelimit or (None, None)
     info = request.delivery_info or {}
     return {

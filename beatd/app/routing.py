@@ -1,22 +1,22 @@
-"""Routing: the queue or exchange of a message, by the caller's options, ``task_routes``, and the default queue."""
+"""Routing: choose the queue or exchange of a message by call options, ``task_routes`` and the default queue."""
 
 from __future__ import annotations
 
-import importlib
 import inspect
 import re
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
 
+from beatd.app.find_app import import_symbol
 from beatd.app.message_options import Options
 from beatd.exceptions import MessageError
 
 
 class Queues:
-    """What ``task_queues``, ``task_queue_max_priority`` and ``task_default_queue_type`` say.
+    """Queue declarations of ``task_queues``, ``task_queue_max_priority`` and ``task_default_queue_type``.
 
-    ``task_queues`` is Celery's: kombu's ``Queue`` objects, names, or a table of name to options.
+    ``task_queues`` is as in Celery: kombu's ``Queue`` objects, names, or a mapping of name to options.
     """
 
     def __init__(self, conf: Mapping[str, Any]) -> None:
@@ -24,82 +24,82 @@ class Queues:
         self._default: dict[str, Any] = {}
         if conf.get("task_default_queue_type"):
             self._default["x-queue-type"] = conf["task_default_queue_type"]
-        if (most := conf.get("task_queue_max_priority")) is not None:
-            self._default["x-max-priority"] = int(most)
+        if (max_priority := conf.get("task_queue_max_priority")) is not None:
+            self._default["x-max-priority"] = int(max_priority)
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Those of ``task_queues``."""
+        """Names in ``task_queues``."""
         return tuple(self._given)
 
     def arguments(self, name: str) -> dict[str, Any]:
-        """What to make the queue of that name with. Quorum queues have two priorities of their own, and no others."""
-        found = {**self._default, **self._given.get(name, {})}
-        if found.get("x-queue-type") == "quorum":
-            found.pop("x-max-priority", None)
-        return found
+        """Return the declaration arguments of a queue. Quorum queues do not take ``x-max-priority``."""
+        arguments = {**self._default, **self._given.get(name, {})}
+        if arguments.get("x-queue-type") == "quorum":
+            arguments.pop("x-max-priority", None)
+        return arguments
 
 
 def _given(queues: Any) -> dict[str, dict[str, Any]]:
     if isinstance(queues, Mapping):
         return {str(name): _arguments(options) for name, options in queues.items()}
-    return {str(getattr(each, "name", each)): _arguments(each) for each in queues}
+    return {str(getattr(queue, "name", queue)): _arguments(queue) for queue in queues}
 
 
 def _arguments(options: Any) -> dict[str, Any]:
     given = options if isinstance(options, Mapping) else getattr(options, "__dict__", {})
-    found = dict(given.get("queue_arguments") or {})
-    if (most := given.get("max_priority")) is not None:
-        found["x-max-priority"] = int(most)
-    return found
+    arguments = dict(given.get("queue_arguments") or {})
+    if (max_priority := given.get("max_priority")) is not None:
+        arguments["x-max-priority"] = int(max_priority)
+    return arguments
 
 
 class Route(NamedTuple):
-    """Where a message goes: see :class:`beatd.broker.Publisher`."""
+    """The destination of a message; see :class:`beatd.broker.Publisher`."""
 
     queue: str
     exchange: str = ""
     routing_key: str | None = None
     options: Mapping[str, Any] = {}
-    """Further options that ``task_routes`` has for the message: a priority, for one."""
+    """Further message options in ``task_routes``, such as a priority."""
 
 
 def route_for(task: str, args: Sequence[Any], kwargs: Mapping[str, Any], options: Options, conf: Any) -> Route:
-    """Where a message goes: the caller's options, then ``task_routes``, then the default queue.
+    """Return the route of a message: call options first, then ``task_routes``, then the default queue.
 
     Raises :class:`MessageError` for a queue that is not in ``task_queues`` when ``task_create_missing_queues`` is off.
     """
-    found = _routed(task, args, kwargs, options, conf["task_routes"])
-    routed = {**found, **{name: options[name] for name in _PLACE if options.get(name)}}
-    more = {name: value for name, value in found.items() if name not in _PLACE}
-    queue = routed.get("queue")
-    queue = getattr(queue, "name", queue)  # a kombu.Queue is as good as its name
-    exchange, key = routed.get("exchange"), routed.get("routing_key")
+    routed = _routed(task, args, kwargs, options, conf["task_routes"])
+    address = {**routed, **{name: options[name] for name in _ADDRESS if options.get(name)}}
+    more = {name: value for name, value in routed.items() if name not in _ADDRESS}
+    queue = address.get("queue")
+    queue = getattr(queue, "name", queue)  # a kombu.Queue or a name
+    exchange, key = address.get("exchange"), address.get("routing_key")
     if queue is None and exchange and key:
         return Route(str(key), str(getattr(exchange, "name", exchange)), str(key), more)
     queue = str(queue or conf["task_default_queue"])
     if not conf["task_create_missing_queues"] and queue not in (known := Queues(conf).names):
-        raise MessageError(f"no queue {queue!r} in task_queues, there are: {', '.join(known) or 'none'}")
+        raise MessageError(f"queue {queue!r} is not in task_queues: {', '.join(known) or 'none'}")
     return Route(queue, options=more)
 
 
-_PLACE = ("queue", "exchange", "routing_key")
+_ADDRESS = ("queue", "exchange", "routing_key")
 
 
 def _routed(task: str, args: Sequence[Any], kwargs: Mapping[str, Any], options: Options, routes: Any) -> dict[str, Any]:
-    """The route of the first pattern that fits; routes are a mapping, pairs, a function, or a list of these.
+    """Return the route of the first matching pattern; routes are a mapping, pairs, a function, or a list of these.
 
     A function, or an object's ``route_for_task``, is called as in Celery: ``(name, args, kwargs, options, task=None)``.
     """
     for given in routes if isinstance(routes, list) or _is_pairs(routes) else [routes]:
         route = import_symbol(given) if isinstance(given, str) and given else given
-        if callable(asked := getattr(route, "route_for_task", route)):
-            found = _asked(asked, task, args, kwargs, options)
+        if callable(router := getattr(route, "route_for_task", route)):
+            match = _call_router(router, task, args, kwargs, options)
         else:
             pairs = route.items() if isinstance(route, Mapping) else [route] if route else []
-            found = next((to for pattern, to in pairs if _matches(pattern, task)), None)
-        if found:
-            return {"queue": found} if isinstance(found, str) else dict(found)
+            match = next((to for pattern, to in pairs if _matches(pattern, task)), None)
+        if match:
+            return {"queue": match} if isinstance(match, str) else dict(match)
     return {}
 
 
@@ -107,21 +107,15 @@ def _is_pairs(routes: Any) -> bool:
     return isinstance(routes, tuple) and not (len(routes) == 2 and isinstance(routes[0], str | re.Pattern))
 
 
-def _asked(route: Any, task: str, args: Any, kwargs: Any, options: Any) -> Any:
-    """Ask a router, which takes Celery 5's arguments, or fewer as in older versions, or only the name."""
+def _call_router(router: Any, task: str, args: Any, kwargs: Any, options: Any) -> Any:
+    """Call a router with Celery 5's arguments, with fewer as in older versions, or with the name only."""
     for given, more in (((args, kwargs, dict(options)), {"task": None}), ((args, kwargs), {}), ((), {})):
         try:
-            inspect.signature(route).bind(task, *given, **more)
+            inspect.signature(router).bind(task, *given, **more)
         except TypeError:
             continue
-        return route(task, *given, **more)
-    raise MessageError(f"the router {route!r} does not take (name, args, kwargs, options, task=None)")
-
-
-def import_symbol(path: str) -> Any:
-    """What ``"module:attribute"`` or ``"module.attribute"`` names."""
-    module, _, name = path.replace(":", ".").rpartition(".")
-    return getattr(importlib.import_module(module), name)
+        return router(task, *given, **more)
+    raise MessageError(f"the router {router!r} does not take (name, args, kwargs, options, task=None)")
 
 
 def _matches(pattern: Any, task: str) -> bool:

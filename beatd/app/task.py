@@ -1,6 +1,6 @@
-"""Tasks: a function with a name, options, hooks that a base class may override, and ways to call it elsewhere.
+"""Tasks: a function with a name, options and hooks, and the methods that send it to workers.
 
-``Task.replace`` puts another call in the place of a task that is running.
+``Task.replace`` substitutes another call for the running task.
 """
 
 from __future__ import annotations
@@ -14,48 +14,49 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, ParamSpec, TypeVar
 from beatd.app.canvas import chain, chunks, group, xmap, xstarmap
 from beatd.app.canvas.signature import Signature, as_signature
 from beatd.app.context import Context, current, running
+from beatd.app.current import current_app
 from beatd.app.pydantic_support import plain
 from beatd.app.result import AsyncResult, EagerResult
 from beatd.app.retry import next_attempt, retry_task
 from beatd.exceptions import Ignore, MaxRetriesExceededError, Retry
 
 if TYPE_CHECKING:
-    from beatd.app.app import App
+    from beatd.app.app import App  # the public type of ``Task.app``
 
 
 class Hooks:
-    """What they raise is logged and changes nothing, but for ``before_start``: that is a failure of the task."""
+    """Task hooks, for base classes to override. An exception is logged only; in ``before_start`` it fails the task."""
 
     def before_start(self, task_id: str, args: Any, kwargs: Any) -> None:
-        """Called before each attempt."""
+        """Run before each attempt."""
 
     def on_success(self, retval: Any, task_id: str, args: Any, kwargs: Any) -> None:
-        """Called when the task returned."""
+        """Run after a success."""
 
     def on_failure(self, exc: BaseException, task_id: str, args: Any, kwargs: Any, einfo: Any) -> None:
-        """Called when the task failed for good."""
+        """Run after the final failure."""
 
     def on_retry(self, exc: BaseException, task_id: str, args: Any, kwargs: Any, einfo: Any) -> None:
-        """Called when the task will be tried again."""
+        """Run before the task is retried."""
 
     def after_return(  # noqa: PLR0917 - Celery's signature
         self, status: str, retval: Any, task_id: str, args: Any, kwargs: Any, einfo: Any
     ) -> None:
-        """Called at the end, after success and failure."""
+        """Run after a success or the final failure."""
 
     def shadow_name(self, args: Any, kwargs: Any, options: Any) -> str | None:
-        """What logs and monitors shall call a run of it, if that is not its name."""
+        """Return a name for logs and monitors, or None for the task's own."""
 
     @classmethod
-    def on_bound(cls, app: App) -> None:
-        """Called when it becomes a task of ``app``."""
+    def on_bound(cls, app: Any) -> None:
+        """Run when the task is registered in ``app``."""
 
 
 def replace_task(task: Task[..., Any], call: Signature) -> Any:
-    """See :meth:`beatd.Task.replace`."""
+    """Implement :meth:`beatd.Task.replace`."""
     request = task.request
     if "chord" in call.options:
-        raise ValueError("what replaces a task must not belong to a chord itself")
+        raise ValueError("a replacement must not belong to a chord itself")
     if isinstance(call, chain) and not call.tasks:
         raise ValueError("an empty chain cannot replace a task")
     call = _with_one_end(task, call.clone())
@@ -75,7 +76,7 @@ def replace_task(task: Task[..., Any], call: Signature) -> Any:
 
 
 def _with_one_end(task: Task[..., Any], call: Signature) -> Signature:
-    """A group has as many results as members; with what gathers them it has one, under one id."""
+    """Append a gathering task to a group, so that the replacement has a single result under one id."""
     ends_in_group = isinstance(call, group) or (isinstance(call, chain) and isinstance(call.tasks[-1], group))
     if not ends_in_group:
         return call
@@ -99,26 +100,26 @@ FROM_CONF = {
     "time_limit": "task_time_limit",
     "track_started": "task_track_started",
 }
-"""Options that a task takes from the app's configuration where it does not set them itself."""
+"""Options that default to a setting of the app."""
 
 _SENT = ("queue", "exchange", "routing_key", "priority", "expires", "serializer", "time_limit", "soft_time_limit")
-"""A task's options that go into each of its messages."""
+"""Task options that are copied into each message."""
 
 
 class Task(Hooks, Generic[P, R]):
-    """The base of all tasks; ``@app.task`` makes a subclass and its one instance out of a function.
+    """The base class of tasks; ``@app.task`` makes a subclass and its single instance out of a function.
 
-    A base class of one's own may override ``__call__`` and the hooks, and set any of the options below.
+    A custom base class may override ``__call__`` and the hooks, and set any of the options below.
     """
 
     app: App
     name: str = ""
     abstract: ClassVar[bool] = True
     is_bound: bool = False
-    """Whether its function gets the task as its first argument."""
+    """True if the function takes the task as its first argument."""
     is_configured: bool = False
     takes_models: bool = False
-    """Whether it was made with ``pydantic=True``."""
+    """True if it was made with ``pydantic=True``."""
     run: Callable[..., Any]
 
     Request: Any = None
@@ -145,18 +146,18 @@ class Task(Hooks, Generic[P, R]):
     routing_key: str | None = None
     send_events: bool = True
     resultrepr_maxsize: int = 1024
-    """Characters of its result in the log."""
+    """Maximum characters of a result in the log."""
 
     MaxRetriesExceededError = MaxRetriesExceededError
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        """Call the function here and now, as if it were no task.
+        """Call the function in this process, like a plain function.
 
-        From the ``__call__`` of a base class of one's own (``super().__call__``), it is the run that is going on.
+        From the ``__call__`` of a custom base class (``super().__call__``), continue the running attempt.
         """
         now = current()
         if now is not None and now.task is self and not now.context.called_directly and not now.context.get("entered"):
-            now.context.update(entered=True)  # what calls the task again, from inside of it, makes a call of its own
+            now.context.update(entered=True)  # a nested call of the same task is a plain call
             return self.run(*args, **kwargs)  # type: ignore[no-any-return]
         with running(self, Context(task=self.name, args=args, kwargs=kwargs)):
             result: R = self.run(*args, **kwargs)
@@ -165,7 +166,7 @@ class Task(Hooks, Generic[P, R]):
     # -- sending ------------------------------------------------------------------------------------------------------
 
     def delay(self, *args: P.args, **kwargs: P.kwargs) -> AsyncResult[R]:
-        """Send it to a worker with these arguments."""
+        """Send the task to a worker with these arguments."""
         return self.apply_async(args, kwargs)
 
     def apply_async(
@@ -177,13 +178,13 @@ class Task(Hooks, Generic[P, R]):
         shadow: str | None = None,
         **options: Any,
     ) -> AsyncResult[R]:
-        """Send it to a worker.
+        """Send the task to a worker.
 
         ``options``: ``countdown`` (seconds), ``eta`` (datetime), ``expires`` (seconds or datetime), ``queue``,
         ``priority``, ``headers``, ``time_limit``, ``soft_time_limit``, ``link``, ``link_error``, ``ignore_result`` and
-        the rest of Celery's. Raises TypeError at once if the function does not take these arguments,
+        the rest of Celery's. Raises TypeError if the function does not accept the arguments,
         :class:`~beatd.exceptions.MessageError` if JSON cannot carry them, and
-        :class:`~beatd.exceptions.BrokerError` if the broker does not take the message.
+        :class:`~beatd.exceptions.BrokerError` if the broker does not accept the message.
         """
         args, kwargs = tuple(args or ()), dict(kwargs or {})
         if self.typing:
@@ -195,7 +196,8 @@ class Task(Hooks, Generic[P, R]):
             return self.apply(args, kwargs, task_id=task_id, **options)
         own = {name: value for name in _SENT if (value := self.__dict__.get(name, getattr(self, name))) is not None}
         options = {**own, "ignore_result": bool(self.ignore_result), **options, "task_id": task_id, "shadow": shadow}
-        return self.app.send_task(self.name, args, kwargs, **options)
+        result: AsyncResult[R] = self.app.send_task(self.name, args, kwargs, **options)
+        return result
 
     def apply(
         self,
@@ -207,20 +209,18 @@ class Task(Hooks, Generic[P, R]):
         retries: int = 0,
         **options: Any,
     ) -> EagerResult[R]:
-        """Run it here and now with everything that belongs to a run: context, retries, hooks.
+        """Run the task in this process, with context, retries and hooks.
 
-        ``throw`` (default: ``task_eager_propagates``) raises what the task raises.
+        ``throw`` (default: ``task_eager_propagates``) raises the task's exception.
         """
-        from beatd.app.trace import run_eagerly  # noqa: PLC0415 - it runs tasks, so it needs this module
-
-        return run_eagerly(
-            self, tuple(args or ()), dict(kwargs or {}), task_id=task_id, throw=throw, retries=retries, options=options
-        )
+        how: dict[str, Any] = {"task_id": task_id, "throw": throw, "retries": retries, "options": options}
+        result: EagerResult[R] = self.app.run_eagerly(self, tuple(args or ()), dict(kwargs or {}), **how)
+        return result
 
     def signature(
         self, args: Iterable[Any] | None = None, kwargs: Mapping[str, Any] | None = None, **options: Any
     ) -> Signature:
-        """The call as data, to be sent later."""
+        """Return the call as a signature, to be sent later."""
         immutable = bool(options.pop("immutable", False))
         given = options.pop("options", None) or {}
         return Signature(self.name, args, kwargs, {**given, **options}, app=self.app, immutable=immutable)
@@ -228,22 +228,22 @@ class Task(Hooks, Generic[P, R]):
     subtask = signature
 
     def subtask_from_request(self, request: Context | None = None, *args: Any, **options: Any) -> Signature:
-        """Celery's older name of :meth:`signature_from_request`."""
+        """Call :meth:`signature_from_request`; an older name."""
         return self.signature_from_request(request or self.request, *args, **options)
 
     def s(self, *args: P.args, **kwargs: P.kwargs) -> Signature:
-        """The call as data; further arguments may come in front when it is sent."""
+        """Return a signature; arguments given later come in front of these."""
         return self.signature(args, kwargs)
 
     def si(self, *args: P.args, **kwargs: P.kwargs) -> Signature:
-        """The call as data, with exactly these arguments."""
+        """Return an immutable signature: exactly these arguments."""
         return self.signature(args, kwargs, immutable=True)
 
     # -- inside a run -------------------------------------------------------------------------------------------------
 
     @property
     def request(self) -> Context:
-        """What is known about the run that is going on; an empty context outside of one."""
+        """The context of the running attempt; empty outside of one."""
         now = current()
         return now.context if now is not None and now.task is self else Context(task=self.name)
 
@@ -258,11 +258,12 @@ class Task(Hooks, Generic[P, R]):
         max_retries: int | None = None,
         **options: Any,
     ) -> Retry:
-        """Ask for another attempt and end this one, by raising :class:`~beatd.exceptions.Retry`.
+        """Retry the task: enqueue another attempt and end this one, by raising :class:`~beatd.exceptions.Retry`.
 
-        It comes after ``countdown`` seconds or at ``eta`` (else after ``default_retry_delay`` seconds), under the same
-        id, with the same arguments unless new ones are given. When there were ``max_retries`` already, ``exc`` is
-        raised, or what is being handled now, or :class:`~beatd.exceptions.MaxRetriesExceededError`.
+        The next attempt starts after ``countdown`` seconds or at ``eta`` (default: after ``default_retry_delay``
+        seconds), with the same id, and the same arguments unless new ones are given. After ``max_retries`` retries,
+        ``exc`` is raised, else the exception being handled, else
+        :class:`~beatd.exceptions.MaxRetriesExceededError`.
         """
         when = {"eta": eta, "countdown": countdown}
         return retry_task(self, args, kwargs, exc or sys.exc_info()[1], when, max_retries, options, throw=throw)
@@ -274,28 +275,28 @@ class Task(Hooks, Generic[P, R]):
         kwargs: Mapping[str, Any] | None = None,
         **options: Any,
     ) -> Signature:
-        """The next attempt at a run: the same id, queue, limits and callbacks."""
+        """Return the signature of the next attempt: the same id, queue, limits and callbacks."""
         again = {**next_attempt(request), **{name: value for name, value in options.items() if value is not None}}
         args, kwargs = request.args if args is None else args, request.kwargs if kwargs is None else kwargs
         return self.signature(args, kwargs, options=again)
 
     def update_state(self, task_id: str | None = None, state: str | None = None, meta: Any = None, **_: Any) -> None:
-        """Store a state of the task's own, with ``meta`` (JSON) as its result; waiting clients see it at once."""
+        """Store a custom state, with ``meta`` (JSON) as its result. Waiting clients are notified."""
         self.app.store_state(task_id or self.request.id or "", str(state), meta)
 
     def replace(self, sig: Any) -> Any:
-        """Have ``sig`` run in place of this task, under its id: whoever waits for this one waits for that.
+        """Replace this task by ``sig``, which runs under the same id; clients wait for its result.
 
-        What follows this task (callbacks, chain, chord) follows ``sig``. Use it as ``return self.replace(…)``: the task
-        ends here. Raises :class:`~beatd.exceptions.Ignore`; called directly or eagerly, returns the value of ``sig``.
+        The callbacks, chain and chord of this task are moved to ``sig``. Use ``return self.replace(…)``: the task ends
+        here. Raises :class:`~beatd.exceptions.Ignore`; called directly or eagerly, returns the value of ``sig``.
         """
         return replace_task(self, sig)
 
     def add_to_chord(self, sig: Signature, lazy: bool = False) -> Any:
-        """Add ``sig`` to the header of the chord that this run belongs to; ``lazy``: it is returned, not sent."""
+        """Add ``sig`` to the header of this run's chord. With ``lazy`` it is returned, not sent."""
         request = self.request
         if not request.chord or not request.group:
-            raise ValueError("this run belongs to no chord")
+            raise ValueError("this task is not part of a chord")
         place = {"group_id": request.group, "group_index": request.group_index, "chord": request.chord}
         sig.set(**place, root_id=request.root_id)
         sig.freeze()
@@ -303,25 +304,25 @@ class Task(Hooks, Generic[P, R]):
         return sig if lazy else sig.delay()
 
     def add_trail(self, result: Any) -> Any:
-        """Name ``result`` among the children of this run."""
+        """Add ``result`` to the children of this run."""
         self.request.children.append(result)
         return result
 
     def map(self, it: Iterable[Any]) -> Any:
-        """One message that calls the task with each item; see :class:`beatd.xmap`."""
+        """Return one message that calls the task with each item; see :class:`beatd.xmap`."""
         return xmap(self.s(), it, app=self.app)  # type: ignore[call-arg]
 
     def starmap(self, it: Iterable[Any]) -> Any:
-        """As :meth:`map`, each item being the arguments of one call."""
+        """Return one message like :meth:`map`, where each item is the arguments of one call."""
         return xstarmap(self.s(), it, app=self.app)  # type: ignore[call-arg]
 
     def chunks(self, it: Iterable[Any], n: int) -> Any:
-        """:meth:`starmap` in messages of ``n`` items each."""
+        """Split :meth:`starmap` into messages of ``n`` items each."""
         return chunks(self.s(), it, n, app=self.app)  # type: ignore[call-arg]
 
     @property
     def backend(self) -> Any:
-        """The way to the results."""
+        """The app's result backend."""
         return self.app.results
 
     def add_around(self, attribute: str, around: Callable[[Any], Any]) -> None:
@@ -331,15 +332,15 @@ class Task(Hooks, Generic[P, R]):
     # -----------------------------------------------------------------------------------------------------------------
 
     def AsyncResult(self, task_id: str) -> AsyncResult[R]:  # noqa: N802 - Celery's name
-        """The handle of a run of this task."""
+        """Return the handle of a run of this task."""
         return AsyncResult(task_id, app=self.app)
 
     def _check_arguments(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        known = self.__dict__.get("_signature")
-        if known is None or known[0] is not self.__dict__.get("run"):
-            known = self.__dict__["_signature"] = (self.__dict__.get("run"), inspect.signature(self.run))
+        cached = self.__dict__.get("_signature")
+        if cached is None or cached[0] is not self.__dict__.get("run"):
+            cached = self.__dict__["_signature"] = (self.__dict__.get("run"), inspect.signature(self.run))
         try:
-            known[1].bind(*args, **kwargs)
+            cached[1].bind(*args, **kwargs)
         except TypeError as error:
             raise TypeError(f"{self.name}() {error}") from None
 
@@ -351,7 +352,5 @@ class Task(Hooks, Generic[P, R]):
 
 
 def _task_named(name: str) -> Task[..., Any]:
-    """Where a pickled task comes out: the current app's."""
-    from beatd.app.current import current_app  # noqa: PLC0415
-
+    """Unpickle a task: the current app's task of that name."""
     return current_app().tasks[name]

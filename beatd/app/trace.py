@@ -1,6 +1,6 @@
-"""Trace: one attempt at a task, from its context to its outcome. No broker, no store: workers and ``apply`` share it.
+"""Trace: execute one attempt of a task, from its context to its outcome, with hooks and signals.
 
-``task.apply()`` runs it in the calling process, retries included.
+It uses neither broker nor store; workers and ``task.apply()`` share it. Eager runs include the retries.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import inspect
 import logging
 import traceback as tracebacks
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from beatd import signals
@@ -25,17 +26,17 @@ from beatd.states import FAILURE, IGNORED, REJECTED, RETRY, SUCCESS
 log = logging.getLogger("beatd.app.run")
 
 Call = Callable[[Callable[..., Any], Sequence[Any], Mapping[str, Any]], Any]
-"""How a task's function is called with its arguments."""
+"""Caller of a task's function, with its arguments."""
 _TRACEBACK_MAX = 64 * 1024
-"""Characters of a traceback that are kept."""
+"""Maximum characters of a stored traceback."""
 
 
 class Abandoned(BaseException):
-    """Raised in a task by a worker that leaves: the attempt has no outcome, somebody else shall make it."""
+    """Raised in a task by a worker that shuts down: the attempt has no outcome and is repeated elsewhere."""
 
 
 class ExceptionInfo:
-    """An exception with its traceback as text; what the hooks get as ``einfo``."""
+    """An exception with its traceback as text; ``einfo`` of the hooks."""
 
     __slots__ = ("exception", "traceback", "type")
 
@@ -52,7 +53,7 @@ class ExceptionInfo:
 
 
 class Outcome:
-    """How an attempt ended: a state, and the return value or the exception."""
+    """The outcome of an attempt: a state, and the return value or the exception."""
 
     __slots__ = ("einfo", "state", "value")
 
@@ -67,15 +68,15 @@ class Outcome:
 
 
 def call_here(function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-    """Call the function in this thread; a coroutine is run to its end in an event loop of its own."""
+    """Call the function in this thread; a coroutine runs in an event loop of its own."""
     value = function(*args, **kwargs)
     return asyncio.run(value) if inspect.iscoroutine(value) else value
 
 
 def run_task(task: Task[..., Any], context: Context, call: Call = call_here) -> Outcome:
-    """Run ``task`` in ``context`` with its hooks and signals. Whatever happens is an outcome, but :class:`Abandoned`.
+    """Execute ``task`` in ``context`` with its hooks and signals. Raises :class:`Abandoned`, and nothing else.
 
-    ``call`` calls the function itself and may interrupt it; the hooks before and after it are not its business.
+    ``call`` calls only the function, and may interrupt it; it does not run the hooks.
     """
     token = enter(task, context)
     try:
@@ -84,7 +85,7 @@ def run_task(task: Task[..., Any], context: Context, call: Call = call_here) -> 
             outcome = Outcome(SUCCESS, call(function, context.args or (), context.kwargs or {}))
         except Abandoned:
             raise
-        except BaseException as error:  # noqa: BLE001 - also sys.exit(): it ends the task, not the worker
+        except BaseException as error:  # noqa: BLE001 - sys.exit() also ends the task, not the worker
             outcome = _failed(error)
         _after(task, context, outcome)
         return outcome
@@ -93,9 +94,9 @@ def run_task(task: Task[..., Any], context: Context, call: Call = call_here) -> 
 
 
 async def run_task_async(task: Task[..., Any], context: Context, call: Call) -> Outcome:
-    """:func:`run_task` in the event loop that is running: ``call`` returns a coroutine.
+    """Execute a task as :func:`run_task` does, in the running event loop; ``call`` returns a coroutine.
 
-    Raises only ``CancelledError``, when this very run is cancelled from outside: then there is no outcome.
+    Raises ``CancelledError`` if this run is cancelled from outside, which has no outcome; and nothing else.
     """
     token = enter(task, context)
     try:
@@ -115,18 +116,18 @@ async def run_task_async(task: Task[..., Any], context: Context, call: Call) -> 
 
 
 def _prepare(task: Task[..., Any], context: Context) -> Callable[..., Any]:
-    """What comes before a call; returns what is to be called."""
+    """Run the signal and hook before a call; returns the function to call."""
     if signals.task_prerun:
-        facts = {"task_id": context.id, "task": task, "args": context.args, "kwargs": context.kwargs}
-        signals.task_prerun.send(sender=task, **facts)
+        fields = {"task_id": context.id, "task": task, "args": context.args, "kwargs": context.kwargs}
+        signals.task_prerun.send(sender=task, **fields)
     if _overrides(task, "before_start"):
         task.before_start(str(context.id), context.args or (), context.kwargs or {})
-    # A base class's __call__ is the user's; ours would only open a second context.
+    # Task.__call__ would open a second context; call it only if a base class overrides it.
     return task if _overrides(task, "__call__") else task.run
 
 
 def _failed(error: BaseException) -> Outcome:
-    """The outcome of an attempt that raised."""
+    """Return the outcome of an attempt that raised."""
     if isinstance(error, Ignore):
         return Outcome(IGNORED, error)
     state = REJECTED if isinstance(error, Reject) else RETRY if isinstance(error, Retry) else FAILURE
@@ -134,7 +135,7 @@ def _failed(error: BaseException) -> Outcome:
 
 
 def _after(task: Task[..., Any], context: Context, outcome: Outcome) -> None:
-    """Hooks and signals for an outcome. What they raise is logged and changes nothing."""
+    """Run the hooks and signals of an outcome. Their exceptions are logged only."""
     state, value, einfo = outcome.state, outcome.value, outcome.einfo
     where = (context.id, context.args, context.kwargs)
     if state == SUCCESS:
@@ -158,8 +159,8 @@ def _after(task: Task[..., Any], context: Context, outcome: Outcome) -> None:
     if state in (SUCCESS, FAILURE):
         _hook(task, context, "after_return", state, value, *where, einfo)
     if signals.task_postrun:
-        facts = {"task_id": context.id, "task": task, "args": context.args, "kwargs": context.kwargs}
-        signals.task_postrun.send(sender=task, retval=value, state=state, **facts)
+        fields = {"task_id": context.id, "task": task, "args": context.args, "kwargs": context.kwargs}
+        signals.task_postrun.send(sender=task, retval=value, state=state, **fields)
 
 
 def _hook(task: Task[..., Any], context: Context, name: str, *args: Any) -> None:
@@ -167,9 +168,9 @@ def _hook(task: Task[..., Any], context: Context, name: str, *args: Any) -> None
         return
     try:
         getattr(task, name)(*args)
-    except BaseException:  # also sys.exit(): the outcome is known, and must be told
+    except BaseException:  # sys.exit() too: the outcome is final and must be reported
         log.exception(
-            "Task %s[%s]: its %s raised",
+            "Hook of task %s[%s] raised: %s",
             task.name,
             context.id,
             name,
@@ -185,25 +186,25 @@ def _formatted(error: BaseException) -> str:
     frames = error.__traceback__
     try:
         return "".join(tracebacks.format_exception(type(error), error, frames and _users(frames)))
-    except Exception:  # noqa: BLE001 - an exception of the user's own may refuse to be shown
+    except Exception:  # noqa: BLE001 - formatting calls the exception's own methods
         return "".join(tracebacks.format_tb(frames and _users(frames))) + type(error).__qualname__
 
 
 def _shortened(text: str) -> str:
-    """Enough of a traceback to see where it began and how it ended."""
+    """Shorten a traceback to its beginning and its end."""
     half = _TRACEBACK_MAX // 2
     return text if len(text) <= _TRACEBACK_MAX else f"{text[:half]}\n…\n{text[-half:]}"
 
 
 def _users(frames: Any) -> Any:
-    """The traceback from the user's first frame on."""
+    """Drop beatd's own frames at the start of a traceback."""
     while frames.tb_next is not None and frames.tb_frame.f_code.co_filename.startswith(_MACHINERY):
         frames = frames.tb_next
     return frames
 
 
-_APP = __file__.rpartition("/")[0]
-_MACHINERY = (f"{_APP}/", *(f"{_APP[:-3]}worker/{name}.py" for name in ("calling", "limits")), asyncio.__path__[0])
+_PACKAGE = Path(__file__).parent.parent
+_MACHINERY = (f"{_PACKAGE}/app/", f"{_PACKAGE}/worker/execution/", asyncio.__path__[0])
 
 
 def run_eagerly(
@@ -216,7 +217,7 @@ def run_eagerly(
     retries: int,
     options: dict[str, Any],
 ) -> EagerResult[Any]:
-    """Run to the end, one attempt after the other without their pauses; ``throw`` lets the task's exception out."""
+    """Run a task in this process, with retries but without their pauses; ``throw`` raises the task's exception."""
     identity = task_id or new_id()
     while True:
         context = _context(task, identity, options, args=args, kwargs=kwargs, retries=retries)

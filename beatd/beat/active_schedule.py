@@ -21,14 +21,14 @@ from beatd.store.claims import Claims, EntryState, Gap, Unreadable
 
 @dataclass(frozen=True, slots=True)
 class ScheduleDiff:
-    """What a heap has to do to follow a schedule: entries to put (new or changed), and names that are gone."""
+    """Difference of two schedules: entries to put (new or changed), and names that are gone."""
 
     put: Mapping[str, Entry] = field(default_factory=dict)
     gone: frozenset[str] = frozenset()
 
     @classmethod
     def between(cls, before: Mapping[str, Entry], after: Mapping[str, Entry]) -> ScheduleDiff:
-        """What leads from one schedule, by name, to another. That a line has moved in its file is no change."""
+        """Return the difference from one schedule, by name, to another. Another line of the file is no change."""
         put = {
             name: entry
             for name, entry in after.items()
@@ -146,7 +146,7 @@ class ActiveSchedule:
                 self._changes = self._changes.then(ScheduleDiff(put, there))
 
     def distrust(self) -> None:
-        """What was read from the store may be wrong by now: build the heap anew."""
+        """Build the heap anew at the next turn: what was read from the store may be wrong by now."""
         self._resumed_in = 0
 
     def follow(self, term: Term, now_ms: int) -> None:
@@ -159,11 +159,11 @@ class ActiveSchedule:
             self._try_again(term, now_ms)
 
     def is_in_force(self, term: Term) -> bool:
-        """Whether the heap says where entries stand."""
+        """True when the heap says where entries stand under this term."""
         return self._resumed_in == term.token
 
     def _must_resume(self, term: Term, now_ms: int) -> bool:
-        """Whether the heap no longer says where entries stand: after a new term, a clock step, or a stall."""
+        """True when the heap must be built anew: after a new term, a clock step, or a stall."""
         offset_ms = self._offset_ms()
         step_ms, self._clock_offset_ms = offset_ms - self._clock_offset_ms, offset_ms
         if term.token != self._resumed_in:

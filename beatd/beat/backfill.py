@@ -134,7 +134,7 @@ class BackfillJob:
             self._take(changed, sending, entry, term)
 
     def _allowed(self, entry: Entry) -> tuple[int, bool]:
-        """How many runs may be dealt with now, and whether they are to be skipped, as the one before has not ended."""
+        """Return how many runs may be handled now, and whether to skip them as the run before has not ended."""
         now, rate = self._courier.clock.monotonic(), self._request.rate
         self._allowance = min(self._allowance + (now - self._allowed_at) * rate, max(rate / 10, 1.0))
         self._allowed_at = now

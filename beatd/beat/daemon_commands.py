@@ -1,4 +1,4 @@
-"""What people asked of this daemon through the store: to read its files again, to step down."""
+"""Command handler: what operators ask of this daemon through the store (read the files again, step down)."""
 
 from __future__ import annotations
 

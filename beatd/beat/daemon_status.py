@@ -1,4 +1,4 @@
-"""What a daemon says of itself in the roll, kept up to date by those who know."""
+"""Daemon status: the record that a daemon keeps in the store, updated by the parts that know."""
 
 from __future__ import annotations
 
@@ -14,9 +14,12 @@ from beatd.beat.loop import Problem
 from beatd.clock import Clock
 from beatd.store.daemon_registry import Status
 
+FAULTY_TOLD, FAULTY_LENGTH = 10, 100
+"""Runtime entries that are wrong, named one by one; and characters of each name."""
+
 
 class ScheduleStatus(NamedTuple):
-    """What is in force: how many entries of files and app and what they mean, and what the store adds."""
+    """The schedule in force: entries of files and app and their digest, runtime entries, pauses."""
 
     entries: int = 0
     digest: str = ""
@@ -42,6 +45,7 @@ class DaemonStatus:
 
     def __init__(self, daemon_id: str, clock: Clock, *, shards: int, lapse_ms: int) -> None:
         self._clock = clock
+        self.daemon_id = daemon_id
         self._first = Status(
             id=daemon_id,
             host=socket.gethostname(),
@@ -59,6 +63,7 @@ class DaemonStatus:
         """The beats of all shards."""
         self.schedule = ScheduleStatus()
         """What is in force."""
+        self._faulty: Sequence[str] = ()
         self.config: Literal["ok", "broken"] = "ok"
         """Whether the files could be read when they were last looked at."""
 
@@ -71,6 +76,10 @@ class DaemonStatus:
         self._revision = revision
         self._read_at = self._clock.monotonic()
 
+    def runtime_faults(self, names: Sequence[str]) -> None:
+        """Runtime entries that are wrong, and not in force."""
+        self._faulty = names
+
     def status(self) -> Status:
         """All of it."""
         problem = next((shard.problem for shard in self.shards if shard.problem), None)
@@ -79,6 +88,8 @@ class DaemonStatus:
             **self.schedule._asdict(),
             config=self.config,
             revision=self._revision,
+            faults=len(self._faulty),
+            faulty=[name[:FAULTY_LENGTH] for name in self._faulty[:FAULTY_TOLD]],
             turned_ms_ago=self._ago_ms(self._turned_at),
             read_ms_ago=self._ago_ms(self._read_at),
             late_ms=self._late_ms(),
@@ -88,7 +99,7 @@ class DaemonStatus:
         )
 
     def _late_ms(self) -> int:
-        """How late the oldest run is, but no later than for how long this daemon could have sent it.
+        """Return the age of the oldest run that should have left, since this daemon could have sent it.
 
         Runs that were missed while nobody led are no sign that this one does not send them.
         """

@@ -18,10 +18,11 @@ from beatd.beat.term import Term
 from beatd.broker import Address, OutgoingMessage, Publisher
 from beatd.broker.redis import queue_key
 from beatd.clock import Clock
-from beatd.exceptions import MessageError
+from beatd.exceptions import MessageError, StoreRefused
 from beatd.message.protocol import TaskMessage, open_envelope
 from beatd.model import Run
-from beatd.store.outbox import DeadLetter, Outbox
+from beatd.store import dead_letters
+from beatd.store.outbox import Outbox, Undeliverable
 from beatd.timestamps import iso_ms, to_ms
 
 FLUSH_AT_MOST = 10.0
@@ -53,7 +54,7 @@ class Delivery(Protocol):
         """
 
     def depth(self, queue: str) -> int:
-        """How many messages wait in a queue; one that does not exist is empty."""
+        """Return the number of messages that wait in a queue; one that does not exist is empty."""
 
 
 class DirectDelivery:
@@ -76,7 +77,14 @@ class DirectDelivery:
 
     def flush(self, term: Term, report: DispatchLog, *, more_comes: bool = False) -> bool:
         self._bound.clear()
-        return self._leftovers is None or self._leftovers.flush(term, report, more_comes=more_comes)
+        if self._leftovers is None:
+            return True
+        try:
+            return self._leftovers.flush(term, report, more_comes=more_comes)
+        except StoreRefused as error:  # an outbox that is none: nothing is claimed into it, so no run waits for it
+            self._leftovers.leave_alone(term)
+            report.outbox_unreadable(error)
+            return True
 
     def depth(self, queue: str) -> int:
         return self._publisher.depth(queue)
@@ -109,7 +117,7 @@ class OutboxDelivery:
         self._inherited_in = 0  # the token of the term in which the outboxes of former shards were taken over
         self._claimed: dict[str, Run] = {}
         """Runs of our own that are in the outbox, by id."""
-        self._handed_over: tuple[list[bytes], list[DeadLetter]] = [], []
+        self._handed_over: tuple[list[bytes], list[Undeliverable]] = [], []
         """What the broker has got of the outbox, and what it will never get, that is not struck off yet."""
 
     def list_key(self, address: Address, priority: int | None) -> str:  # noqa: ARG002 - the envelope knows them
@@ -131,9 +139,13 @@ class OutboxDelivery:
                 return False
             if self._hand_over(envelopes, term, report) == 0:
                 break
-        self._empty_in, self._empty_at = term.token, self._clock.monotonic()
+        self.leave_alone(term)
         self._claimed.clear()
         return True
+
+    def leave_alone(self, term: Term) -> None:
+        """Look at the outbox again only after a while."""
+        self._empty_in, self._empty_at = term.token, self._clock.monotonic()
 
     def _is_empty(self, term: Term) -> bool:
         return self._empty_in == term.token and self._clock.monotonic() - self._empty_at < LOOK_AGAIN
@@ -141,29 +153,30 @@ class OutboxDelivery:
     def _hand_over(self, envelopes: list[bytes], term: Term, report: DispatchLog) -> int:
         """Publish and strike off; returns how many are left. What was published and could not be struck off, because
         the store was away, is not published again."""
-        known, letters = self._handed_over
+        known, dead = self._handed_over
         if not known or envelopes[: len(known)] != known:
-            letters = self._publish(envelopes, report)
+            dead = self._publish(envelopes, report)
             known = envelopes
-            self._handed_over = known, letters
-        left = self._outbox.strike(known, letters, lease_value=term.lease_value)
+            self._handed_over = known, dead
+        left = self._outbox.strike(known, dead, lease_value=term.lease_value)
         self._handed_over = [], []
         return left
 
     def depth(self, queue: str) -> int:
         return self._publisher.depth(queue)
 
-    def _publish(self, envelopes: Sequence[bytes], report: DispatchLog) -> list[DeadLetter]:
-        """Hand envelopes to the broker; returns those that nobody will ever take."""
+    def _publish(self, envelopes: Sequence[bytes], report: DispatchLog) -> list[Undeliverable]:
+        """Hand envelopes to the broker; returns those that it will never take."""
         now_ms = self._clock.now_ms()
-        letters: list[DeadLetter] = []
+        dead: list[Undeliverable] = []
         outgoing: list[tuple[bytes, OutgoingMessage]] = []
         for raw in envelopes:
             try:
                 parcel = _parcel(raw, now_ms)
             except MessageError as error:
                 report.corrupt(error)
-                letters.append(DeadLetter(raw, iso_ms(now_ms), str(error)))
+                letter = dead_letters.encode(raw, reason=str(error), queue="", at=iso_ms(now_ms))
+                dead.append(Undeliverable(letter, str(error)))
                 continue
             if parcel is None:
                 report.expired_in_outbox(open_envelope(raw))
@@ -173,10 +186,11 @@ class OutboxDelivery:
         for number, reason in refused:
             raw, parcel = outgoing[number]
             report.refused(parcel, reason)
-            letters.append(DeadLetter(raw, iso_ms(now_ms), reason, parcel.to.key))
+            letter = dead_letters.encode(raw, reason=reason, queue=parcel.to.key, at=iso_ms(now_ms))
+            dead.append(Undeliverable(letter, reason, parcel.message.headers))
         kept_back = {number for number, _ in refused}
         self._say([parcel.message.id for n, (_, parcel) in enumerate(outgoing) if n not in kept_back], report)
-        return letters
+        return dead
 
     def _say(self, ids: Sequence[str], report: DispatchLog) -> None:
         now_ms = self._clock.now_ms()

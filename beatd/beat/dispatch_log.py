@@ -1,4 +1,4 @@
-"""What the dispatcher says about runs: totals and log events."""
+"""Dispatch log: counters and log events of runs that were sent, skipped, refused or held back."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from beatd.broker import OutgoingMessage
-from beatd.exceptions import MessageError
+from beatd.exceptions import MessageError, StoreRefused
 from beatd.message.protocol import TaskMessage
 from beatd.model import Run
 from beatd.planning.policies import Skip
@@ -61,6 +61,11 @@ class DispatchLog:
         self.totals["corrupt"] += 1
         log.error("Found in the outbox, now a dead letter: %s", error, extra={"event": "outbox_corrupt"})
 
+    def outbox_unreadable(self, error: StoreRefused) -> None:
+        """The outbox of another broker, before the state store became the broker, cannot be read."""
+        extra = {"event": "outbox_unreadable"}
+        log.error("%s; messages for a broker before this one stay in the outbox", error, extra=extra)
+
     def skipped(self, run: Run, reason: Skip) -> None:
         """A run that is not sent, and why."""
         self.totals[reason.value] += 1
@@ -78,6 +83,11 @@ class DispatchLog:
             span = {"after": iso_ms(after_ms), "before": iso_ms(before_ms)}
             extra = {"event": "runs_missed", "entry": name, "reason": "missed", **span}
             log.info("Runs of %s after %s and before %s are not caught up", name, *span.values(), extra=extra)
+
+    def gaps_unwritten(self, error: StoreRefused) -> None:
+        """The store refuses to note which runs are missed."""
+        text = "%s; missed runs are not noted, and are not made up for should the clock turn out to have been ahead"
+        log.error(text, error, extra={"event": "gaps_unwritten"})
 
     def claimed_before(self, runs: Sequence[Run]) -> None:
         """Runs that were left out: another leader claimed them, or we did in an attempt that seemed to fail."""

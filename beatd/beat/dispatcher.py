@@ -1,4 +1,4 @@
-"""How runs leave: each is judged, rendered, and claimed together with its message."""
+"""Dispatch: each due run is decided, rendered, and claimed together with its message."""
 
 from __future__ import annotations
 
@@ -94,7 +94,10 @@ class Dispatcher:
         A gap grows while nothing can be claimed after it: that is not said again.
         """
         if gaps:
-            self._claims.pass_over(gaps, lease_value=term.lease_value)
+            try:
+                self._claims.pass_over(gaps, lease_value=term.lease_value)
+            except StoreRefused as error:  # for a clock that was ahead, and for people: no run waits for it
+                self.report.gaps_unwritten(error)
             self.report.passed_over([gap for gap in gaps if self._passed_over.get(gap.name) != gap.after_ms])
             if len(self._passed_over) > PASSED_OVER_KEPT:
                 self._passed_over.clear()
@@ -124,7 +127,7 @@ class Dispatcher:
         return outcomes
 
     def _batches(self, runs: Sequence[Run], facts: Facts, outcomes: list[Outcome]) -> Iterator[list[Judged]]:
-        """What is to be claimed of the runs that have no outcome yet, in batches that keep the store busy for moments;
+        """Yield the claims of runs that have no outcome yet, in batches that keep the store busy for moments;
         the outcome of each run, if nothing is refused, goes to ``outcomes``."""
         while len(outcomes) < len(runs):
             batch: list[Judged] = []
@@ -142,7 +145,7 @@ class Dispatcher:
             yield batch
 
     def _judged(self, run: Run, number: int, facts: Facts, now_ms: int) -> Judged:
-        """What becomes of the run; if that cannot be found out, its entry is held back."""
+        """Decide about a run; if that fails, its entry is held back."""
         try:
             return self._judge(run, number, facts, now_ms)
         except Exception as error:  # noqa: BLE001 - whatever an entry raises concerns that entry only
@@ -183,7 +186,7 @@ class Dispatcher:
         return self._outlet.flush(term, self.report, more_comes=more_comes)
 
     def _facts(self, runs: Sequence[Run]) -> Facts:
-        """What policies ask about, fetched once for all of the runs; nothing for most schedules."""
+        """Fetch the facts that policies ask about, once for all of the runs; none for most schedules."""
         now_ms = self._clock.now_ms()
         minding: dict[str, int] = {}
         depths: dict[str, int] = {}
@@ -209,7 +212,7 @@ class Dispatcher:
             depths[queue] = self._outlet.depth(queue)
 
     def _judge(self, run: Run, number: int, facts: Facts, now_ms: int) -> Judged:
-        """What becomes of the run; ``now_ms`` is when that is done."""
+        """Decide about a run at ``now_ms``: send it, skip it, or let it wait."""
         entry, due_ms = run.entry, run.due_ms
         if facts.failed and (error := facts.failed.get(entry.name)):
             raise error

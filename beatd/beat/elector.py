@@ -1,11 +1,11 @@
-"""Who leads: leases that are taken, renewed and given back in a thread of its own.
+"""Leader election: leases are taken, renewed and released in a thread of its own.
 
 A term is trusted from the moment at which the attempt that won it *started*, and trust ends a margin before the lease
 does; so a slow answer can shorten a term and never stretch it. All of it on the monotonic clock. Trust is the daemon's
 courtesy; what makes it safe is that every write carries the term and the store refuses an old one.
 
-The same thread answers the roll, by which the daemons know of each other and share the shards. It never gives up:
-whatever goes wrong, it steps down, says so, and campaigns again.
+The same thread writes this daemon's heartbeat, by which the daemons know of each other and share the shards. It never
+gives up: after any error it steps down, logs it, and campaigns again.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from msgspec import structs
 
 from beatd.beat.shard_assignment import ShardPlanner
 from beatd.beat.term import Leadership, Term
-from beatd.clock import Clock
+from beatd.clock import Backoff, Clock
 from beatd.exceptions import StoreError, StoreRefused
 from beatd.store.daemon_registry import FleetView, LeaseOwner, Registry, Status
 from beatd.store.lease import Leases
@@ -30,17 +30,17 @@ log = logging.getLogger("beatd.beat.elector")
 RETRY_MIN, RETRY_MAX = 0.1, 2.0
 """Seconds between attempts while the store does not answer; doubled from one to the other."""
 
-ROLL_EVERY = 2.0
-"""Seconds between two answers to the roll, less when leases are short."""
+HEARTBEAT_EVERY = 2.0
+"""Seconds between two heartbeats, less when leases are short."""
 
 LAPSE = 3
-"""A daemon that misses so many is taken for gone; sooner than its leases end, so that its heirs are known by then."""
+"""Heartbeats that a daemon may miss before it counts as gone: before its leases end, so that its heirs are known."""
 
 SLICE = 0.1
 """Seconds of listening at a stretch; so long may a stop be kept waiting."""
 
 EXACT_MS = 500
-"""A roll call that took longer says nothing about the clock."""
+"""A heartbeat that took longer says nothing about the clock."""
 
 
 class Elector:
@@ -71,19 +71,19 @@ class Elector:
         self._renew_every = renew_ms / 1000
         self._margin = min(1.0, self._ttl / 5)
         self._me = status().id
-        self._fleet = ShardPlanner(self._me, shards=shards)
-        self.seats = tuple(Leadership(clock, shard) for shard in range(shards))
+        self._planner = ShardPlanner(self._me, shards=shards)
+        self.leaderships = tuple(Leadership(clock, shard) for shard in range(shards))
         """The leadership of each shard, in their order."""
-        self.roll: FleetView | None = None
+        self.fleet: FleetView | None = None
         """The daemons and leases as last seen."""
         self.clock_offset_ms: int | None = None
         """How far this host's clock is ahead of the store's."""
-        self._renew_at = self._rest_until = 0.0
-        self._failures = 0
+        self._renew_at = self._step_down_until = 0.0
+        self._backoff = Backoff(RETRY_MIN, RETRY_MAX)
         self._leaders: dict[int, str] = {}
         self._last_tokens: dict[int, int] = {}
         """Of each shard, as far as this daemon knows; the store may forget."""
-        self._listening = ExitStack()
+        self._subscription = ExitStack()
         self._released_within: Callable[[float], bool] | None = None
         self._stopping = threading.Event()
         self._woken = threading.Event()
@@ -91,8 +91,8 @@ class Elector:
 
     @staticmethod
     def lapse_ms(ttl_ms: int) -> int:
-        """How long a daemon with such leases may keep silent before it is taken for gone."""
-        return int(LAPSE * _roll_every(ttl_ms / 1000) * 1000)
+        """Return the liveness time-out (ms) of a daemon with such leases: after that silence it counts as gone."""
+        return int(LAPSE * _heartbeat_every(ttl_ms / 1000) * 1000)
 
     def start(self) -> None:
         """Begin to campaign."""
@@ -104,9 +104,9 @@ class Elector:
         self._woken.set()
         self._thread.join(timeout=self._ttl)
 
-    def rest(self, seconds: float) -> None:
-        """Hand over what is led, and lead nothing for so long while another daemon can. From any thread."""
-        self._rest_until = self._clock.monotonic() + seconds
+    def step_down_for(self, seconds: float) -> None:
+        """Hand over all shards, and lead none for so many seconds while another daemon can. From any thread."""
+        self._step_down_until = self._clock.monotonic() + seconds
         self._woken.set()
 
     def _run(self) -> None:
@@ -114,28 +114,28 @@ class Elector:
         while not self._wait(pause):
             try:
                 pause = self.turn()
-                self._failures = 0
+                self._backoff.succeeded()
             except StoreError as error:
-                pause = self._stand_back(error)
+                pause = self._back_off(error)
             except Exception:
                 log.exception("The elector met an unexpected error and goes on", extra={"event": "elector_error"})
                 pause = RETRY_MAX
-        self._depart()
+        self._shut_down()
 
     def turn(self) -> float:
-        """Renew what is held, answer the roll, do as it demands; returns the seconds until the next turn."""
+        """Renew leases, write the heartbeat, follow the plan; returns the seconds until the next turn."""
         held = self._held()
         if held and self._clock.monotonic() >= self._renew_at:
             self._renew(held)
-        if len(self._held()) < len(self.seats):
-            self._listen()  # before the roll is called, so that no release after it goes unheard
-        plan = self._fleet.consider(self._answer_the_roll(), self._clock.monotonic())
+        if len(self._held()) < len(self.leaderships):
+            self._subscribe()  # before the heartbeat, so that no release after it goes unheard
+        plan = self._planner.plan(self._heartbeat(), self._clock.monotonic())
         self._hand_over(plan.give)
         self._take(plan.take)
         held = self._held()
-        if len(held) == len(self.seats):
-            self._deafen()
-        pauses = [_roll_every(self._ttl)]
+        if len(held) == len(self.leaderships):
+            self._unsubscribe()
+        pauses = [_heartbeat_every(self._ttl)]
         if held:
             pauses.append(self._renew_at - self._clock.monotonic())
         if plan.look_again is not None:
@@ -143,7 +143,7 @@ class Elector:
         return max(min(pauses), 0.0)
 
     def _held(self) -> dict[int, int]:
-        return {seat.shard: token for seat in self.seats if (token := seat.token) is not None}
+        return {leadership.shard: token for leadership in self.leaderships if (token := leadership.token) is not None}
 
     def _renew(self, held: Mapping[int, int]) -> None:
         """Prolong the terms, or learn which are over."""
@@ -152,39 +152,40 @@ class Elector:
         self._renew_at = started + self._renew_every
         for shard, token in held.items():
             if shard in renewed:
-                self.seats[shard].prolong(token, started + self._ttl - self._margin)
+                self.leaderships[shard].prolong(token, started + self._ttl - self._margin)
             else:
-                self.seats[shard].end(token, "the lease was gone when it was to be renewed")
+                self.leaderships[shard].end(token, "the lease was gone when it was to be renewed")
                 self._on_change()
 
-    def _answer_the_roll(self) -> FleetView:
+    def _heartbeat(self) -> FleetView:
         before = self._clock.now_ms()
-        resting_ms = max(int((self._rest_until - self._clock.monotonic()) * 1000), 0)
-        status = structs.replace(self._status(), clock_offset_ms=self.clock_offset_ms, resting_ms=resting_ms)
-        roll = self._registry.answer(status, shards=len(self.seats))
+        stepped_down_ms = max(int((self._step_down_until - self._clock.monotonic()) * 1000), 0)
+        status = structs.replace(self._status(), clock_offset_ms=self.clock_offset_ms, resting_ms=stepped_down_ms)
+        fleet = self._registry.answer(status, shards=len(self.leaderships))
         after = self._clock.now_ms()
         if 0 <= after - before <= EXACT_MS:
-            self.clock_offset_ms = (before + after) // 2 - roll.now_ms
-        roll = roll._replace(leases={shard: one for shard, one in roll.leases.items() if not self._unknown(shard, one)})
-        self.roll = roll
-        self._follow(roll)
-        return roll
+            self.clock_offset_ms = (before + after) // 2 - fleet.now_ms
+        known = {shard: owner for shard, owner in fleet.leases.items() if not self._unknown(shard, owner)}
+        fleet = fleet._replace(leases=known)
+        self.fleet = fleet
+        self._follow(fleet)
+        return fleet
 
     def _unknown(self, shard: int, holder: LeaseOwner) -> bool:
-        """Whether a lease is our own and we know nothing of it: its answer was lost, and it is as good as free."""
-        return holder.daemon_id == self._me and holder.token != self.seats[shard].token
+        """True for a lease of our own that we know nothing of: its answer was lost, and it is as good as free."""
+        return holder.daemon_id == self._me and holder.token != self.leaderships[shard].token
 
-    def _follow(self, roll: FleetView) -> None:
+    def _follow(self, fleet: FleetView) -> None:
         """Say whom this daemon stands by for."""
-        for shard, holder in roll.leases.items():
-            if holder.daemon_id in roll.daemons:  # a value that is not beatd's says nothing
+        for shard, holder in fleet.leases.items():
+            if holder.daemon_id in fleet.daemons:  # a value that is not beatd's says nothing
                 self._last_tokens[shard] = max(holder.token, self._last_tokens.get(shard, 0))
-        before, self._leaders = self._leaders, {shard: holder.daemon_id for shard, holder in roll.leases.items()}
+        before, self._leaders = self._leaders, {shard: holder.daemon_id for shard, holder in fleet.leases.items()}
         new: dict[str, list[int]] = {}
         for shard, leader in self._leaders.items():
             if leader == self._me or before.get(shard) == leader:
                 continue
-            if roll.leases[shard].is_foreign:
+            if fleet.leases[shard].is_foreign:
                 text = "The key %s has a value that is not beatd's, and nobody can lead shard %d: delete the key"
                 log.error(text, self._leases.key(shard), shard, extra={"event": "lease_foreign"})
             else:
@@ -201,14 +202,14 @@ class Elector:
         tokens = self._leases.take(shards, self._last_tokens)
         self._last_tokens |= tokens
         for shard, token in tokens.items():
-            self.seats[shard].begin(Term(token, self._leases.value(token), started + self._ttl - self._margin))
+            self.leaderships[shard].begin(Term(token, self._leases.value(token), started + self._ttl - self._margin))
         if first:
             self._renew_at = started + self._renew_every
         if tokens:
             self._on_change()
 
     def _hand_over(self, shards: Sequence[int]) -> None:
-        """Stop leading first, then give the leases back: another daemon is to have these shards."""
+        """Stop leading first, then release the leases: another daemon is to have these shards."""
         tokens = {shard: token for shard, token in self._held().items() if shard in shards}
         if tokens and self._release(tokens):
             extra = {"event": "shards_handed_over", "shards": list(tokens)}
@@ -216,31 +217,30 @@ class Elector:
 
     def _release(self, tokens: Mapping[int, int]) -> int:
         for shard, token in tokens.items():
-            self.seats[shard].leave(token)
+            self.leaderships[shard].leave(token)
         self._on_change()
         return self._leases.release(tokens)
 
-    def _stand_back(self, error: StoreError) -> float:
+    def _back_off(self, error: StoreError) -> float:
         """The store failed. A term goes on for as long as it can be trusted; returns the seconds until the next try."""
-        self._failures += 1
-        self._deafen()
-        pause: float = min(RETRY_MIN * 2.0 ** min(self._failures - 1, 10), RETRY_MAX)
+        pause = self._backoff.failed()
+        self._unsubscribe()
         event = "store_refused" if isinstance(error, StoreRefused) else "store_unavailable"
-        extra = {"event": event, "attempt": self._failures}
+        extra = {"event": event, "attempt": self._backoff.attempts}
         log.warning("%s; trying again in %.1f s", error, pause, extra=extra)
         for shard, token in self._held().items():
-            if self.seats[shard].term() is None:
-                self.seats[shard].end(token, "the store could not be reached in time to renew the lease")
+            if self.leaderships[shard].term() is None:
+                self.leaderships[shard].end(token, "the store could not be reached in time to renew the lease")
         self._on_change()
         return pause
 
-    def _listen(self) -> None:
+    def _subscribe(self) -> None:
         if self._released_within is None:
-            self._released_within = self._listening.enter_context(self._leases.releases())
+            self._released_within = self._subscription.enter_context(self._leases.releases())
 
-    def _deafen(self) -> None:
+    def _unsubscribe(self) -> None:
         self._released_within = None
-        self._listening.close()
+        self._subscription.close()
 
     def _wait(self, seconds: float) -> bool:
         """Until the time is over, a leader steps down, or somebody wakes us; tells whether this is the end."""
@@ -251,29 +251,29 @@ class Elector:
             try:
                 released = left <= 0 or self._released_within(min(left, SLICE))
             except StoreError:
-                self._deafen()  # the next turn finds out what is wrong
+                self._unsubscribe()  # the next turn finds out what is wrong
         if not released:
             self._clock.wait(self._woken, max(until - self._clock.monotonic(), 0.0))
         self._woken.clear()
         return self._stopping.is_set()
 
-    def _depart(self) -> None:
-        """Leave the roll, then the leases: whoever hears of them finds this daemon gone."""
-        self._deafen()
+    def _shut_down(self) -> None:
+        """Take this daemon off the list, then release the leases: whoever hears of that finds it gone."""
+        self._unsubscribe()
         tokens = self._held()
         try:
             self._registry.leave(self._me)
             if tokens and self._release(tokens):
                 extra = {"event": "lease_released", "shards": list(tokens)}
-                log.info("Gave the lease of %s back", _listed(list(tokens)), extra=extra)
+                log.info("Released the lease of %s", _listed(list(tokens)), extra=extra)
         except StoreError as error:
             log.warning(
-                "Could not give the leases back; they end by themselves: %s", error, extra={"event": "lease_left"}
+                "Could not release the leases; they end by themselves: %s", error, extra={"event": "lease_left"}
             )
 
 
-def _roll_every(ttl: float) -> float:
-    return min(ROLL_EVERY, ttl * ROLL_EVERY / 15)
+def _heartbeat_every(ttl: float) -> float:
+    return min(HEARTBEAT_EVERY, ttl * HEARTBEAT_EVERY / 15)
 
 
 def _listed(shards: Sequence[int]) -> str:

@@ -1,4 +1,4 @@
-"""What is due, and what comes next.
+"""Due heap: the next run of every entry, by the instant at which it fires.
 
 Runs wait in buckets, one for each instant at which something fires, and only the instants are in a heap. A herd of ten
 thousand entries that share a minute costs one heap operation, and equal schedules compute their next time once.
@@ -18,7 +18,7 @@ from beatd.timestamps import LAST_MS
 
 
 class Outcome(NamedTuple):
-    """What became of a run that was handed out."""
+    """Outcome of a run that was handed out."""
 
     sent: bool
     passed_ms: int | None = None

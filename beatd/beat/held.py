@@ -229,12 +229,12 @@ class Held:
 def _reason(error: Exception) -> str:
     """An error for people: cut before anything is done with it, and without secrets."""
     try:
-        text = str(error)[: 2 * REASON_MAX]
+        text = str(error)[: REASON_MAX + 1]
     except Exception:  # noqa: BLE001 - an exception's own text may do anything
         text = ""
     kind = "" if isinstance(error, BeatdError) else type(error).__name__
     text = ": ".join(filter(None, (kind, text))) or "an error without a text"
-    return redacted_text(text.encode(errors="backslashreplace").decode())[:REASON_MAX]
+    return redacted_text(text.encode(errors="backslashreplace").decode(), at_most=REASON_MAX)[:REASON_MAX]
 
 
 def _is_power_of_4(number: int) -> bool:

@@ -1,4 +1,4 @@
-"""The daemon's loop: it turns the loop of each shard, one after the other, and sleeps until the first has work.
+"""The daemon's loop: one turn of each shard, one after the other, then sleep until the first has work.
 
 :meth:`ShardLoop.step` turns due entries of one shard into messages, while this daemon leads it. It returns how long to
 sleep; everything that could cut the sleep short (a term that begins, a new schedule, a signal) sets one event.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import NamedTuple
 
@@ -17,7 +17,7 @@ from beatd.beat.dispatcher import Dispatcher
 from beatd.beat.heap import DueHeap
 from beatd.beat.manual_runs import ManualRuns
 from beatd.beat.term import Leadership
-from beatd.clock import Clock
+from beatd.clock import Backoff, Clock
 from beatd.exceptions import BrokerError, StoreError, StoreRefused, StoreRolledBack, TermLost
 from beatd.model import Entry
 from beatd.redaction import redacted_text
@@ -32,6 +32,9 @@ TURN, TURNS = 5_000, 20
 PREPARE_MS, PREPARE_SPARE_MS, PREPARE_SLICE = 5_000, 50, 200
 """Messages of runs that come due between so many milliseconds from now are made ready, so many at once."""
 
+_PROBLEM_MAX = 2_000
+"""Characters of an error that are shown."""
+
 SLEEP_MAX = 1.0
 """Seconds; the loop turns at least this often, which feeds the watchdog and finds clock steps."""
 
@@ -40,63 +43,51 @@ RETRY_MIN, RETRY_MAX = 0.05, 2.0
 
 
 class Problem(NamedTuple):
-    """Why turns fail, and since when (monotonic seconds)."""
+    """Reason why turns fail, and since when (monotonic seconds)."""
 
     text: str
     since: float
 
 
 class ShardLoop:
-    """One shard's part of the daemon's loop. Owns its heap; everything else is handed in.
+    """Loop of one shard. Owns its heap; everything else is handed in.
 
-    ``on_turn`` is called whenever it has got on: what feeds the watchdog.
+    ``on_turn`` is called whenever it has made progress: that feeds the watchdog.
     """
 
     def __init__(
         self,
         *,
         clock: Clock,
-        elector: Leadership,
+        leadership: Leadership,
         claims: Claims,
         dispatcher: Dispatcher,
         heap: DueHeap,
-        wake: threading.Event,
         manual: ManualRuns | None = None,
         on_turn: Callable[[], None] = lambda: None,
     ) -> None:
         self._clock = clock
         self._manual = manual
-        self._elector = elector
+        self._leadership = leadership
         self._dispatcher = dispatcher
         self._heap = heap
-        self._wake = wake
         self._on_turn = on_turn
-        self._roster = ActiveSchedule(clock, claims, dispatcher, heap, on_turn=on_turn)
+        self.schedule = ActiveSchedule(clock, claims, dispatcher, heap, on_turn=on_turn)
+        """The schedule in force: another one is handed to it from any thread."""
         self.problem: Problem | None = None
-        """Why the last turn failed, if it did: read by other threads."""
+        """Reason why the last turn failed, if it did. Read by other threads."""
         self._preparing_for = 0
         self._to_prepare: Iterator[Entry] = iter(())
-        self._failures = 0
+        self._backoff = Backoff(RETRY_MIN, RETRY_MAX)
         self._owed_ms: int | None = None
 
-    def replace(self, entries: Iterable[Entry]) -> None:
-        """Put another schedule in force at the next turn. May be called from any thread."""
-        self._roster.replace(entries)
-        self._wake.set()
-
-    def amend(self, put: Mapping[str, Entry], gone: Collection[str]) -> None:
-        """Change some entries of the schedule at the next turn. May be called from any thread."""
-        self._roster.amend(put, gone)
-        self._wake.set()
-
-    def ring(self) -> None:
-        """Somebody asks for runs: look at the next turn. May be called from any thread."""
+    def look_for_run_requests(self) -> None:
+        """Look for requests for runs at the next turn. May be called from any thread."""
         if self._manual:
             self._manual.ring()
-            self._wake.set()
 
     def turn(self) -> float:
-        """A :meth:`step` that outlives store and broker: errors are said and waited out, they never end the loop."""
+        """Run a :meth:`step`; returns the seconds to sleep. Errors are logged and retried, they never end the loop."""
         try:
             seconds = self.step()
         except TermLost as error:
@@ -104,7 +95,7 @@ class ShardLoop:
         except StoreRolledBack as error:
             self._owe()
             log.error("%s; reading it again", error, extra={"event": "store_went_back"})  # noqa: TRY400 - no traceback
-            self._roster.distrust()
+            self.schedule.distrust()
             return 0.0
         except (StoreError, BrokerError) as error:
             self._note_problem(str(error))
@@ -112,54 +103,54 @@ class ShardLoop:
         except Exception as error:
             self._note_problem(f"unexpected error: {type(error).__name__}; see the log of the daemon")
             self._owe()
-            self._roster.distrust()  # nobody knows how far it got
+            self.schedule.distrust()  # nobody knows how far it got
             log.exception("A turn failed in an unexpected way; trying again", extra={"event": "beat_error"})
             return RETRY_MAX
         finally:
             self._on_turn()
-        self._failures = 0
+        self._backoff.succeeded()
         self.problem = None
         self._owed_ms = None
         return seconds
 
     @property
     def held(self) -> int:
-        """How many entries are held back. May be asked from any thread."""
+        """Number of entries that are held back. May be asked from any thread."""
         return len(self._dispatcher.held)
 
     @property
     def oldest_due_ms(self) -> int | None:
-        """When the earliest run that waits fires, or should have fired, while this daemon leads.
+        """Fire time (ms) of the earliest run that waits, while this daemon leads.
 
         Entries that are held back do not count. May be asked from any thread.
         """
-        term = self._elector.term()
+        term = self._leadership.term()
         if term is None:
             return None
-        waits_ms = self._heap.next_fire_ms() if self._roster.is_in_force(term) else None
+        waits_ms = self._heap.next_fire_ms() if self.schedule.is_in_force(term) else None
         return min((ms for ms in (waits_ms, self._owed_ms) if ms is not None), default=None)
 
     def _owe(self) -> None:
-        """A turn failed: from here on runs are late, although the heap may be built anew meanwhile."""
+        """Note that runs are late from now on, as a turn failed, although the heap may be built anew meanwhile."""
         if self._owed_ms is None:
             now_ms, next_ms = self._clock.now_ms(), self._heap.next_fire_ms()
             self._owed_ms = now_ms if next_ms is None else min(next_ms, now_ms)
 
     def _note_problem(self, text: str) -> None:
         since = self._clock.monotonic() if self.problem is None else self.problem.since
-        self.problem = Problem(redacted_text(text), since)
+        self.problem = Problem(redacted_text(text, at_most=_PROBLEM_MAX), since)
 
     def step(self) -> float:
-        """One turn of the beat; returns the seconds to sleep."""
-        term = self._elector.term()
+        """Dispatch what is due, once; returns the seconds to sleep."""
+        term = self._leadership.term()
         if term is None:
             return SLEEP_MAX  # the elector wakes us when a term begins
-        # What a leader before us, or a broker that was down, left behind. Until that is gone nothing more is claimed;
-        # what is missed meanwhile is left to catch-up.
+        # First the leftovers of a leader before us, or of a broker that was down. Until they are gone nothing more is
+        # claimed; catch-up decides about what is missed meanwhile.
         if not self._dispatcher.flush(term):
             return 0.0
-        self._roster.follow(term, self._clock.now_ms())
-        rest = self._manual.turn(term, self._roster.entry) if self._manual else SLEEP_MAX
+        self.schedule.follow(term, self._clock.now_ms())
+        rest = self._manual.turn(term, self.schedule.entry) if self._manual else SLEEP_MAX
         held = self._dispatcher.held
         held.note(term, self._clock.now_ms())
         for _ in range(TURNS):
@@ -173,7 +164,7 @@ class ShardLoop:
                 held.hold(entry.name, error, self._clock.now_ms())
             held.note(term, self._clock.now_ms())
             self._on_turn()
-            if (term := self._elector.term()) is None:
+            if (term := self._leadership.term()) is None:
                 return 0.0
         self._dispatcher.flush(term)  # the loop may end here
         return 0.0
@@ -197,64 +188,66 @@ class ShardLoop:
         return bool(entries)
 
     def _lose_term(self, error: TermLost) -> float:
-        term = self._elector.term()
+        term = self._leadership.term()
         if term is not None:
-            self._elector.lose(term)
+            self._leadership.lose(term)
         log.warning("%s", error, extra={"event": "fenced_off"})
         return 0.0
 
     def _back_off(self, error: StoreError | BrokerError) -> float:
         self._owe()
-        self._failures += 1
-        pause: float = min(RETRY_MIN * 2.0 ** min(self._failures - 1, 10), RETRY_MAX)
+        pause = self._backoff.failed()
         event = "broker_unavailable" if isinstance(error, BrokerError) else "store_unavailable"
         if isinstance(error, StoreRefused):
             event = "store_refused"
-            self._roster.distrust()  # what was read before may be what is wrong now
-        extra = {"event": event, "attempt": self._failures}
+            self.schedule.distrust()  # what was read before may be what is wrong now
+        extra = {"event": event, "attempt": self._backoff.attempts}
         log.warning("%s; trying again in %.2f s", error, pause, extra=extra)
         return pause
 
 
 class DaemonLoop:
-    """Turns in the thread that calls :meth:`run`; whoever sets ``wake`` cuts its sleep short."""
+    """Loop of the daemon, in the thread that calls :meth:`run`. Setting ``wake`` cuts its sleep short."""
 
-    def __init__(self, beats: Sequence[ShardLoop], clock: Clock, wake: threading.Event) -> None:
-        self._beats = beats
+    def __init__(self, shards: Sequence[ShardLoop], clock: Clock, wake: threading.Event) -> None:
+        self._shards = shards
         self._clock = clock
         self._wake = wake
         self.stopping = False
-        """Whether :meth:`stop` was called."""
+        """True after :meth:`stop`."""
 
     def replace(self, entries: Iterable[Entry]) -> None:
         """Put another schedule in force at the next turn: to each shard its own. May be called from any thread."""
-        parts: list[list[Entry]] = [[] for _ in self._beats]
+        parts: list[list[Entry]] = [[] for _ in self._shards]
         for entry in entries:
             parts[shard_of(entry.name, len(parts))].append(entry)
-        for beat, part in zip(self._beats, parts, strict=True):
-            beat.replace(part)
+        for shard, part in zip(self._shards, parts, strict=True):
+            shard.schedule.replace(part)
+        self._wake.set()
 
     def amend(self, put: Mapping[str, Entry], gone: Iterable[str]) -> None:
         """Change some entries of the schedule at the next turn. May be called from any thread."""
-        changes: list[tuple[dict[str, Entry], set[str]]] = [({}, set()) for _ in self._beats]
+        changes: list[tuple[dict[str, Entry], set[str]]] = [({}, set()) for _ in self._shards]
         for name, entry in put.items():
             changes[shard_of(name, len(changes))][0][name] = entry
         for name in gone:
             changes[shard_of(name, len(changes))][1].add(name)
-        for beat, (own, lost) in zip(self._beats, changes, strict=True):
+        for shard, (own, lost) in zip(self._shards, changes, strict=True):
             if own or lost:
-                beat.amend(own, lost)
+                shard.schedule.amend(own, lost)
+        self._wake.set()
 
-    def ring(self) -> None:
-        """Somebody asks for runs. May be called from any thread."""
-        for beat in self._beats:
-            beat.ring()
+    def look_for_run_requests(self) -> None:
+        """Look for requests for runs at the next turn. May be called from any thread."""
+        for shard in self._shards:
+            shard.look_for_run_requests()
+        self._wake.set()
 
     def run(self) -> None:
         """Turn until :meth:`stop`."""
         while not self.stopping:
             self._wake.clear()
-            seconds = min([beat.turn() for beat in self._beats])
+            seconds = min([shard.turn() for shard in self._shards])
             if not self.stopping:
                 self._clock.wait(self._wake, seconds)
 

@@ -90,10 +90,10 @@ class ManualDispatcher:
         log.warning("Refused a request for %s: %s", request.entry, why, extra=extra)
 
     def is_unfinished(self, entry: Entry) -> bool:
-        """Whether the last run of an entry is not over yet."""
+        """True while the last run of an entry has not ended."""
         return bool(self._running.unfinished({entry.name: runtime_ms(entry)}, now_ms=self.clock.now_ms()))
 
     def room(self, entry: Entry) -> int | None:
-        """How many more messages its queue may take; ``None``: as many as there are."""
+        """Return how many more messages its queue may take; ``None``: no limit."""
         most = entry.policies.max_queue_depth
         return None if most is None else max(most - self._outlet.depth(self._messages.queue_of(entry)), 0)

@@ -89,7 +89,7 @@ class ManualRuns:
         return max(min([*pauses, self._look_at - self._courier.clock.monotonic()]), 0.0)
 
     def _forget(self, token: int) -> None:
-        """What is known of requests may be wrong: another leader may have dealt with them meanwhile."""
+        """Drop what is known of requests: another leader may have handled them meanwhile."""
         self._term, self._look_at = token, 0.0
         self._triggers.clear()
         self._fillings.clear()

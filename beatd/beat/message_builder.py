@@ -36,7 +36,7 @@ class MessageBuilder:
         return entry.options.queue or self._default_queue
 
     def address_of(self, entry: Entry) -> Address:
-        """Where the entry's messages go, by Celery's rule: a queue's name outweighs an exchange without a routing key.
+        """Return the address of the entry's messages, by Celery's rule: a queue outweighs an exchange without a key.
 
         A routing key without an exchange says nothing.
         """

@@ -9,7 +9,7 @@ same fleet come to the same answer without a word. Pure: no store, no clock.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from hashlib import blake2b
 from typing import NamedTuple
 
@@ -38,7 +38,7 @@ def assign(shards: int, daemons: Iterable[str], leaders: Mapping[int, str]) -> d
 
 
 def _shares(shards: int, led: Mapping[str, list[int]]) -> dict[str, int]:
-    """How many shards each daemon is to lead. The remainder goes to those that lead most, so that less moves."""
+    """Share the shards out evenly, by daemon. The remainder goes to those that lead most: less moves."""
     ranked = sorted(led, key=lambda daemon: (-len(led[daemon]), _score(-1, daemon)))
     return {daemon: shards // len(ranked) + (rank < shards % len(ranked)) for rank, daemon in enumerate(ranked)}
 
@@ -63,7 +63,7 @@ REMEDY = "give them the same files, or, if they are two fleets, each a prefix of
 
 
 class Plan(NamedTuple):
-    """What a daemon is to do now: shards to take, and shards to hand over. ``look_again``: in seconds, if soon."""
+    """Plan of a daemon: shards to take, and shards to hand over. ``look_again``: in seconds, if soon."""
 
     take: list[int]
     give: list[int]
@@ -71,7 +71,7 @@ class Plan(NamedTuple):
 
 
 class ShardPlanner:
-    """The view of the daemon ``me``, from roll call to roll call."""
+    """Shard planner of the daemon ``me``: what it should take and hand over, from heartbeat to heartbeat."""
 
     def __init__(self, me: str, *, shards: int) -> None:
         self._me = me
@@ -81,34 +81,49 @@ class ShardPlanner:
         self._mismatch_since: float | None = None
         self._said: set[str] = set()
 
-    def consider(self, roll: FleetView, now: float) -> Plan:
-        """What is to be done, seen from the roll and the monotonic time ``now``."""
-        alive = roll.alive
-        self._watch(alive, now)
-        fit = [each.id for each in eligible_daemons(alive.values())]
-        leaders = {shard: holder.daemon_id for shard, holder in roll.leases.items() if shard < self._shards}
-        meant = assign(self._shards, fit, leaders)
-        free = [shard for shard in range(self._shards) if shard not in leaders] if self._me in fit else []
+    def plan(self, fleet: FleetView, now: float) -> Plan:
+        """Return the plan, given the fleet and the monotonic time ``now``.
+
+        1. Warn of what is wrong in the fleet. 2. Find the eligible daemons. 3. Assign each shard to one of them.
+        4. Take free shards that are ours, and those that their daemon did not take. 5. Hand over shards of others.
+        """
+        self._watch(fleet.alive, now)
+        eligible = [daemon.id for daemon in eligible_daemons(fleet.alive.values())]
+        leaders = {shard: owner.daemon_id for shard, owner in fleet.leases.items() if shard < self._shards}
+        assigned = assign(self._shards, eligible, leaders)
+        free = [shard for shard in range(self._shards) if shard not in leaders] if self._me in eligible else []
+        take = self._to_take(free, assigned, now)
+        give = self._to_give(leaders, assigned, fleet.alive, now)
+        if self._me not in eligible:
+            return Plan(take, give)
+        return Plan(take, give, self._next_look(fleet, waiting=len(take) < len(free)))
+
+    def _to_take(self, free: Sequence[int], assigned: Mapping[int, str], now: float) -> list[int]:
+        """Free shards that are assigned to this daemon, or that nobody has taken within the grace."""
         self._free_since = {shard: self._free_since.get(shard, now) for shard in free}
-        take = [shard for shard in free if meant[shard] == self._me or now - self._free_since[shard] >= GRACE]
-        lost = [shard for shard, leader in leaders.items() if leader == self._me and meant.get(shard) != self._me]
+        return [shard for shard in free if assigned[shard] == self._me or now - self._free_since[shard] >= GRACE]
+
+    def _to_give(
+        self, leaders: Mapping[int, str], assigned: Mapping[int, str], alive: Mapping[str, Status], now: float
+    ) -> list[int]:
+        """Shards led here that are assigned to others: at once when this daemon steps down, else after a while."""
+        lost = [shard for shard, leader in leaders.items() if leader == self._me and assigned.get(shard) != self._me]
         self._unwanted_since = {shard: self._unwanted_since.get(shard, now) for shard in lost}
         settle = 0.0 if self._me in alive and alive[self._me].resting_ms else SETTLE
-        give = [shard for shard, since in self._unwanted_since.items() if now - since >= settle]
-        return Plan(take, give, self._next_look(roll, waiting=len(take) < len(free)) if self._me in fit else None)
+        return [shard for shard, since in self._unwanted_since.items() if now - since >= settle]
 
-    def _next_look(self, roll: FleetView, *, waiting: bool) -> float | None:
+    def _next_look(self, fleet: FleetView, *, waiting: bool) -> float | None:
         """Seconds until a lease of another daemon ends, or until the grace of a free shard may be over."""
-        ends = [one.left_ms / 1000 for one in roll.leases.values() if one.daemon_id != self._me and one.left_ms >= 0]
+        ends = [one.left_ms / 1000 for one in fleet.leases.values() if one.daemon_id != self._me and one.left_ms >= 0]
         return min([*ends, *([GRACE / 2] if waiting else [])], default=None)
 
     def _watch(self, alive: dict[str, Status], now: float) -> None:
-        """Say, when it begins and when it is over, what somebody should know of."""
+        """Log, when it begins and when it is over, what an operator should know."""
         me = alive.get(self._me)
         if me is None:
             return
         why = why_aside(me, alive.values())
-        self._say("stands_aside", why and f"This daemon stands aside: {why}", "This daemon campaigns again")
+        self._say("stands_aside", why and f"This daemon is not eligible to lead: {why}", "This daemon campaigns again")
         digests = {each.digest for each in alive.values()}
         self._mismatch_since = None if len(digests) == 1 else self._mismatch_since or now
         settled = self._mismatch_since is not None and now - self._mismatch_since >= SETTLE
@@ -130,7 +145,7 @@ class ShardPlanner:
 
 
 def eligible_daemons(alive: Iterable[Status]) -> list[Status]:
-    """Those that may lead: with a schedule if anyone has one, with sound files if anyone of them has; of several
+    """Daemons that may lead: with a schedule if anyone has one, with sound files if anyone of them has; of several
     numbers of shards, the one of the daemon that started first, so that a change of it waits until that one ends; and
     of those, who was not told to step down."""
     fit = sorted(alive, key=lambda each: (each.started_ms, each.id))

@@ -1,7 +1,8 @@
-"""How messages leave: one small port, :class:`Publisher`, and an adapter for every kind of broker.
+"""Publishing: one port, :class:`Publisher`, and an adapter for every kind of broker.
 
-The promise: when ``publish`` returns, the broker has the message; when it raises
-:class:`~beatd.exceptions.BrokerError`, it refused it, or nobody knows, and a repeat carries the same task id.
+The contract: when ``publish`` returns, the broker has the message; when it raises
+:class:`~beatd.exceptions.BrokerError`, the broker refused it, or its state is unknown; a repeat carries the same task
+id.
 """
 
 from __future__ import annotations
@@ -28,10 +29,10 @@ __all__ = [
 
 
 def open(url: str, *, arguments: Arguments = no_arguments) -> Publisher:  # noqa: A001 - reads as ``broker.open(url)``
-    """A publisher for the broker at ``url``: Redis and RabbitMQ natively, everything else through kombu.
+    """Return a publisher for the broker at ``url``: Redis and RabbitMQ natively, everything else through kombu.
 
     Connects on first use. The adapters are imported here, so that a program that never talks to RabbitMQ does not load
-    kombu. On RabbitMQ a queue that is not there yet is made with its ``arguments``.
+    kombu. On RabbitMQ a missing queue is declared with its ``arguments``.
     """
     if is_redis(url):
         from beatd.broker.redis import RedisPublisher  # noqa: PLC0415
@@ -47,7 +48,7 @@ def open(url: str, *, arguments: Arguments = no_arguments) -> Publisher:  # noqa
 
 
 def try_rights(url: str, queues: Sequence[str]) -> None:
-    """Try what is needed of a RabbitMQ: raises :class:`~beatd.exceptions.BrokerError` that names what is missing."""
+    """Check the rights on a RabbitMQ: raises :class:`~beatd.exceptions.BrokerError` that names the missing ones."""
     from beatd.broker.rights import try_rights as tried  # noqa: PLC0415
 
     tried(url, queues)

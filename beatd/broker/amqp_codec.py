@@ -64,7 +64,7 @@ class Stream:
         self._parts: list[bytes] = []
 
     def feed(self, data: bytes) -> Iterator[Content | Closed]:
-        """What is complete with ``data``; raises :class:`BrokerError` if this is not AMQP."""
+        """Return the frames that ``data`` completes; raises :class:`BrokerError` if this is not AMQP."""
         buffer = self._buffer
         buffer += data
         view, start, size = bytes(buffer), 0, len(buffer)

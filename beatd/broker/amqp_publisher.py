@@ -1,7 +1,7 @@
-"""The publisher for RabbitMQ: batches with publisher confirms, and nothing lost in silence.
+"""Publisher for RabbitMQ: batches with publisher confirms.
 
-Messages are written without waiting and confirmed together: one by one, each would cost a way to the broker and back.
-Every message is ``mandatory``: one that no queue gets comes back.
+Messages are written without waiting and confirmed together: one by one, each would cost a round trip. Every message is
+``mandatory``: one that no queue gets is returned.
 """
 
 from __future__ import annotations
@@ -20,9 +20,8 @@ from amqp.exceptions import AMQPError, ChannelError, FrameError, FrameSyntaxErro
 from kombu.exceptions import KombuError
 
 from beatd.broker import amqp_codec
-from beatd.broker.amqp_queues import depth_of, has_exchange, have_queue
+from beatd.broker.amqp_queues import depth_of, ensure_queue, has_exchange
 from beatd.broker.publisher import (
-    PAUSES,
     PUBLISH_TIMEOUT,
     Address,
     Arguments,
@@ -30,9 +29,10 @@ from beatd.broker.publisher import (
     Refused,
     no_arguments,
     outgoing_message,
+    publish_with_retries,
 )
 from beatd.broker.rights import explained
-from beatd.clock import monotonic, sleep
+from beatd.clock import monotonic
 from beatd.exceptions import BrokerError, BrokerRefused, MessageError
 from beatd.message.protocol import TaskMessage
 from beatd.urls import BrokerUrl
@@ -42,21 +42,21 @@ log = logging.getLogger("beatd.broker")
 kombu: Any = _kombu  # only half of it is typed
 
 CONFIRMED = ""
-"""The outcome of a message that the broker has; any other outcome is the reason why it does not."""
+"""Outcome of a message that the broker has; any other outcome is the reason why it has not."""
 
 _BLOCKED = "it takes no messages for now (short of memory or disk space; its log says more)"
 _BATCH_TIMEOUT = 30.0
-"""Seconds for the confirmation of a whole batch, however steadily it comes."""
+"""Seconds for the confirmation of a whole batch, even if confirmations keep coming."""
 _WRITE_AT_ONCE = 256 * 1024
-"""Bytes of messages that are gathered before they are written to the socket."""
+"""Bytes of messages that are buffered before they are written to the socket."""
 
 
 class Blocked(BrokerError):
-    """The broker takes no messages for now, by its own decision; it has those that were sent before it said so."""
+    """Back-pressure: the broker takes no messages for now. It has all that were sent before."""
 
 
 class ConfirmChannel:
-    """A connection with one channel in confirm mode. After any error but :class:`Blocked` it is of no more use."""
+    """Connection with one channel in confirm mode. After any error but :class:`Blocked` it cannot be used again."""
 
     def __init__(self, url: str | BrokerUrl, place: str, arguments: Arguments = no_arguments) -> None:
         """Connect, to the first host that answers. Raises what kombu and py-amqp raise."""
@@ -80,22 +80,22 @@ class ConfirmChannel:
         )
         self.connection: Any = self._kombu.connection
         self._channel = self._open_channel()
-        self._gathered = bytearray()
+        self._buffer = bytearray()
         """Messages that are not written to the socket yet: a batch is a few large writes."""
         self._sent = 0
-        self._under_way: dict[int, str] = {}
+        self._unconfirmed: dict[int, str] = {}
         """Task ids by delivery tag, in the order in which they were sent."""
         self._outcomes: dict[str, str] = {}
-        """By task id, of what was sent on this connection and not asked for yet."""
-        self._ready: set[Address] = set()
-        self._proven = False
+        """Outcomes by task id, of messages sent on this connection that :meth:`publish` has not returned yet."""
+        self._checked: set[Address] = set()
+        self._first_confirmed = False
 
     def _open_channel(self) -> Any:
         try:
             channel = self.connection.channel()
             channel.confirm_select()
         except BaseException:
-            self.drop()
+            self.abort()
             raise
         channel.events["basic_ack"].add(self._on_ack)
         channel.events["basic_nack"].add(self._on_nack)
@@ -103,19 +103,19 @@ class ConfirmChannel:
         return channel
 
     def close(self) -> None:
-        """End the connection with a word to the broker, unless it does not listen."""
-        if not self._blocked and not self._under_way:
+        """Close the connection in order, unless the broker does not read."""
+        if not self._blocked and not self._unconfirmed:
             self.connection.close()
-        self.drop()
+        self.abort()
 
-    def drop(self) -> None:
-        """End the connection without a farewell that a broker in trouble might not answer."""
+    def abort(self) -> None:
+        """Close the socket at once: a broker in trouble might not answer a close."""
         self.connection.collect()  # does nothing the second time
 
-    def listen(self) -> None:
-        """Read what the broker has said meanwhile: that it closes, blocks or unblocks the connection.
+    def poll(self) -> None:
+        """Read pending frames: the broker may have closed, blocked or unblocked the connection.
 
-        Raises as :meth:`deliver` does.
+        Raises as :meth:`publish` does.
         """
         self._read(0)
         deadline = monotonic() + PUBLISH_TIMEOUT
@@ -124,90 +124,92 @@ class ConfirmChannel:
                 raise Blocked(_BLOCKED)
             self._read(left)
 
-    def knows(self, parcel: OutgoingMessage) -> bool:
-        """Whether the broker has confirmed the parcel, and nobody has been told yet."""
-        return self._outcomes.get(parcel.message.id) == CONFIRMED
+    def is_confirmed(self, outgoing: OutgoingMessage) -> bool:
+        """True if the broker has confirmed the message, and :meth:`publish` has not returned its outcome yet."""
+        return self._outcomes.get(outgoing.message.id) == CONFIRMED
 
-    def deliver(self, parcels: Sequence[OutgoingMessage]) -> list[str]:
-        """Send what is not under way already, wait for the broker, and return each parcel's outcome.
+    def publish(self, messages: Sequence[OutgoingMessage]) -> list[str]:
+        """Send messages that were not sent before, wait for confirms, and return the outcome of each message.
 
-        Raises :class:`Blocked`, ``OSError`` or ``AMQPError``, and a ``ChannelError`` if one of the parcels is the
+        Raises :class:`Blocked`, ``OSError`` or ``AMQPError``, and a ``ChannelError`` if one of the messages is the
         reason.
         """
-        self._offer(parcels)
-        again = [parcel for parcel in parcels if self._outcomes[parcel.message.id] != CONFIRMED]
+        self._publish_unsent(messages)
+        again = [outgoing for outgoing in messages if self._outcomes[outgoing.message.id] != CONFIRMED]
         if again:  # a queue deleted meanwhile, or one that was full for a moment
-            for parcel in again:
-                self._ready.discard(parcel.to)
-                self._outcomes.pop(parcel.message.id, None)
-            self._offer(again)
-        outcomes = [self._outcomes[parcel.message.id] for parcel in parcels]
-        for parcel in parcels:
-            self._outcomes.pop(parcel.message.id, None)
+            for outgoing in again:
+                self._checked.discard(outgoing.to)
+                self._outcomes.pop(outgoing.message.id, None)
+            self._publish_unsent(again)
+        outcomes = [self._outcomes[outgoing.message.id] for outgoing in messages]
+        for outgoing in messages:
+            self._outcomes.pop(outgoing.message.id, None)
         return outcomes
 
-    def _offer(self, parcels: Sequence[OutgoingMessage]) -> None:
-        """Bring it about that every parcel has an outcome. On a new connection the first goes ahead alone.
+    def _publish_unsent(self, messages: Sequence[OutgoingMessage]) -> None:
+        """Send and await confirms, until every message has an outcome. On a new connection the first is sent alone.
 
-        A broker that fails, or stops reading, as soon as it gets something, then has one message to get twice at most.
+        A broker that fails, or stops reading, at the first message then gets at most one message twice.
         """
-        known = self._outcomes.keys() | self._under_way.values()
-        fresh = list({one.message.id: one for one in parcels if one.message.id not in known}.values())
-        if not self._proven:
-            for parcel in fresh[:1]:
-                self._send(parcel)
+        known = self._outcomes.keys() | self._unconfirmed.values()
+        fresh = list(
+            {outgoing.message.id: outgoing for outgoing in messages if outgoing.message.id not in known}.values()
+        )
+        if not self._first_confirmed:
+            for outgoing in fresh[:1]:
+                self._send(outgoing)
             self._await_confirms()
-            self._proven = True
+            self._first_confirmed = True
             fresh = fresh[1:]
-        for parcel in fresh:
-            self._send(parcel)
+        for outgoing in fresh:
+            self._send(outgoing)
         self._await_confirms()
 
-    def _send(self, parcel: OutgoingMessage) -> None:
+    def _send(self, outgoing: OutgoingMessage) -> None:
         try:
-            data = amqp_codec.publish(parcel, self._channel.channel_id, self.connection.frame_max)
-            reason = self._unready(parcel)
+            data = amqp_codec.publish(outgoing, self._channel.channel_id, self.connection.frame_max)
+            reason = self._check_address(outgoing)
         except MessageError as error:
             reason = str(error)
         if reason is not None:
-            self._outcomes[parcel.message.id] = reason
+            self._outcomes[outgoing.message.id] = reason
             return
         self._sent += 1
-        self._under_way[self._sent] = parcel.message.id
-        self._gathered += data
-        if len(self._gathered) > _WRITE_AT_ONCE:
+        self._unconfirmed[self._sent] = outgoing.message.id
+        self._buffer += data
+        if len(self._buffer) > _WRITE_AT_ONCE:
             self._write()
 
-    def _unready(self, parcel: OutgoingMessage) -> str | None:
-        """Look after queue and exchange the first time that they are used here; returns why that failed."""
-        if parcel.to in self._ready:
+    def _check_address(self, outgoing: OutgoingMessage) -> str | None:
+        """Declare the queue, or look up the exchange, at its first use; returns the reason if that failed."""
+        if outgoing.to in self._checked:
             return None
-        if not parcel.to.exchange:
-            name, priority = parcel.to.key, parcel.message.properties.get("priority") or 0
-            have_queue(self.connection, name, priority=priority, arguments=self._arguments(name))
-        elif not has_exchange(self.connection, parcel.to.exchange):
+        if not outgoing.to.exchange:
+            name, priority = outgoing.to.key, outgoing.message.properties.get("priority") or 0
+            ensure_queue(self.connection, name, priority=priority, arguments=self._arguments(name))
+        elif not has_exchange(self.connection, outgoing.to.exchange):
             return "there is no such exchange"
-        self._ready.add(parcel.to)
+        self._checked.add(outgoing.to)
         return None
 
     def _write(self) -> None:
-        if self._gathered:
-            data, self._gathered = self._gathered, bytearray()
+        if self._buffer:
+            data, self._buffer = self._buffer, bytearray()
             self.connection.transport.write(data)
 
     def _await_confirms(self) -> None:
-        """Until nothing is under way; at most :data:`PUBLISH_TIMEOUT` without progress."""
+        """Wait until all messages are confirmed; at most :data:`PUBLISH_TIMEOUT` without progress."""
         self._write()
         begin = progress = monotonic()
-        while self._under_way:
-            before = len(self._under_way)
+        while self._unconfirmed:
+            before = len(self._unconfirmed)
             left = min(progress + PUBLISH_TIMEOUT, begin + _BATCH_TIMEOUT) - monotonic()
             if left <= 0 and self._blocked:
                 raise Blocked(_BLOCKED)
             if left <= 0:
-                raise TimeoutError(f"no confirmation of {len(self._under_way)} messages in time")
+                raise TimeoutError(f"no confirmation of {len(self._unconfirmed)} messages in time")
             self._read(left)
-            if len(self._under_way) < before:
+            if len(self._unconfirmed) < before:
                 progress = monotonic()
 
     def _read(self, seconds: float) -> None:
@@ -222,14 +224,14 @@ class ConfirmChannel:
         self._settle(tag, multiple, CONFIRMED)
 
     def _on_nack(self, tag: int, multiple: bool) -> None:
-        self._settle(tag, multiple, "the broker said no (a full queue that rejects, or a queue that failed)")
+        self._settle(tag, multiple, "the broker rejected it (a full queue, or a queue that failed)")
 
     def _settle(self, tag: int, multiple: bool, outcome: str) -> None:
-        settled = list(takewhile(lambda one: one <= tag, self._under_way)) if multiple else [tag]
-        for one in settled:
-            task_id = self._under_way.pop(one, None)
+        tags = list(takewhile(lambda earlier: earlier <= tag, self._unconfirmed)) if multiple else [tag]
+        for confirmed in tags:
+            task_id = self._unconfirmed.pop(confirmed, None)
             if task_id is not None:
-                self._outcomes.setdefault(task_id, outcome)  # a message that came back is acknowledged, too
+                self._outcomes.setdefault(task_id, outcome)  # a returned message is confirmed, too
 
     def _on_return(self, error: AMQPError, _exchange: str, _routing_key: str, message: Any) -> None:
         self._outcomes[message.properties["correlation_id"]] = f"no queue gets it ({error.reply_text})"
@@ -243,12 +245,12 @@ class ConfirmChannel:
         log.info("Broker %s takes messages again", self._place, extra={"event": "broker_unblocked"})
 
 
-_FAULTS_OF_ONE = (ChannelError, FrameError, FrameSyntaxError)
-"""By which the broker answers to a single message that it cannot take."""
+_MESSAGE_ERRORS = (ChannelError, FrameError, FrameSyntaxError)
+"""Errors by which the broker rejects a single message."""
 
 
 class AmqpPublisher:
-    """Publishes through one :class:`~beatd.broker.amqp_publisher.ConfirmChannel`, replaced when it fails."""
+    """Publishes through one :class:`ConfirmChannel`, which is replaced when it fails."""
 
     batch = 1_000
 
@@ -258,33 +260,26 @@ class AmqpPublisher:
         self._place = self._url.shown
         self._lock = threading.Lock()
         self._owner = 0
-        self._link: ConfirmChannel | None = None
+        self._channel: ConfirmChannel | None = None
 
     def publish(self, message: TaskMessage, *, queue: str, exchange: str = "", routing_key: str | None = None) -> None:
-        one = outgoing_message(message, queue, exchange, routing_key)
-        for pause in PAUSES:
-            try:
-                refused = self.publish_many([one])
-            except BrokerError as error:
-                if pause is None:
-                    raise
-                log.warning("%s; trying again in %ss", error, pause, extra={"event": "publish_retrying"})
-                sleep(pause)
-                continue
-            if refused:
-                raise BrokerError(f"broker {self._place}: {one}: {refused[0].reason}")
-            return
+        outgoing = outgoing_message(message, queue, exchange, routing_key)
+        publish_with_retries(lambda: self._publish(outgoing))
 
-    def publish_many(self, parcels: Sequence[OutgoingMessage]) -> list[Refused]:
-        with self._lock, self._border():
-            outcomes = self._deliver(parcels)
+    def _publish(self, outgoing: OutgoingMessage) -> None:
+        if refused := self.publish_many([outgoing]):
+            raise BrokerRefused(f"broker {self._place}: {outgoing}: {refused[0].reason}")
+
+    def publish_many(self, messages: Sequence[OutgoingMessage]) -> list[Refused]:
+        with self._lock, self._translate_errors():
+            outcomes = self._publish_batch(messages)
         return [Refused(number, reason) for number, reason in enumerate(outcomes) if reason != CONFIRMED]
 
-    def bound(self, address: Address) -> None:  # noqa: ARG002 - AMQP has no question for that
+    def bound(self, address: Address) -> None:  # noqa: ARG002 - AMQP cannot list bindings
         return None
 
     def depth(self, queue: str) -> int:
-        with self._lock, self._border():
+        with self._lock, self._translate_errors():
             try:
                 return depth_of(self._open().connection, queue)
             except ChannelError as error:
@@ -292,58 +287,60 @@ class AmqpPublisher:
 
     def close(self) -> None:
         with self._lock:
-            link, self._link = self._link, None
-            if link is not None and self._owner == os.getpid():
+            channel, self._channel = self._channel, None
+            if channel is not None and self._owner == os.getpid():
                 with contextlib.suppress(AMQPError, OSError):
-                    link.close()
+                    channel.close()
 
-    def _deliver(self, parcels: Sequence[OutgoingMessage]) -> list[str]:
-        link = self._open()
+    def _publish_batch(self, messages: Sequence[OutgoingMessage]) -> list[str]:
+        channel = self._open()
         try:
-            return link.deliver(parcels)
-        except _FAULTS_OF_ONE:
-            # One of the parcels made the broker close the channel, and it does not say which: too large a message, an
-            # exchange that may not be written to. One after the other, each stands for itself.
-            self._drop()
-            return [CONFIRMED if link.knows(each) else self._deliver_alone(each) for each in parcels]
+            return channel.publish(messages)
+        except _MESSAGE_ERRORS:
+            # One of the messages made the broker close the channel, and it does not say which: too large a message, an
+            # exchange without write permission. So each is sent alone.
+            self._abort()
+            return [
+                CONFIRMED if channel.is_confirmed(outgoing) else self._publish_alone(outgoing) for outgoing in messages
+            ]
 
-    def _deliver_alone(self, each: OutgoingMessage) -> str:
-        link = self._open()
+    def _publish_alone(self, outgoing: OutgoingMessage) -> str:
+        channel = self._open()
         try:
-            return link.deliver([each])[0]
-        except _FAULTS_OF_ONE as error:
-            self._drop()
+            return channel.publish([outgoing])[0]
+        except _MESSAGE_ERRORS as error:
+            self._abort()
             return str(error)
 
     def _open(self) -> ConfirmChannel:
-        """A link that was alive just now. One that was opened before a fork belongs to the parent."""
-        if self._link is not None and self._owner != os.getpid():
-            self._link = None
-        if self._link is not None:
+        """Return a channel that was alive just now. One that was opened before a fork belongs to the parent."""
+        if self._channel is not None and self._owner != os.getpid():
+            self._channel = None
+        if self._channel is not None:
             try:
-                self._link.listen()
+                self._channel.poll()
             except (AMQPError, OSError):
-                self._drop()
-        if self._link is None:
+                self._abort()
+        if self._channel is None:
             self._owner = os.getpid()
             try:
-                self._link = ConfirmChannel(self._url, self._place, self._arguments)
-            except ChannelError as error:  # how py-amqp says that the password is wrong
+                self._channel = ConfirmChannel(self._url, self._place, self._arguments)
+            except ChannelError as error:  # py-amqp: wrong password
                 raise BrokerError(f"broker {self._place}: {error}") from error
-        return self._link
+        return self._channel
 
-    def _drop(self) -> None:
-        link, self._link = self._link, None
-        if link is not None:
-            link.drop()
+    def _abort(self) -> None:
+        channel, self._channel = self._channel, None
+        if channel is not None:
+            channel.abort()
 
     @contextmanager
-    def _border(self) -> Iterator[None]:
-        """Let beatd's errors out instead of kombu's; a link that failed is closed, one that is blocked is kept."""
+    def _translate_errors(self) -> Iterator[None]:
+        """Raise beatd's errors in place of kombu's; a channel that failed is closed, one that is blocked is kept."""
         try:
             yield
         except Blocked as error:
             raise Blocked(f"broker {self._place}: {error}") from None
         except (AMQPError, KombuError, OSError) as error:
-            self._drop()
+            self._abort()
             raise BrokerError(f"broker {self._place}: {explained(error)}") from error

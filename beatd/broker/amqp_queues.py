@@ -1,4 +1,4 @@
-"""Queues on RabbitMQ: declared as Celery declares them, and only when they are not there yet."""
+"""Queue declaration on RabbitMQ: as Celery declares queues, and only missing ones."""
 
 from __future__ import annotations
 
@@ -15,18 +15,15 @@ kombu: Any = _kombu  # only half of it is typed
 
 
 def task_queue(name: str, arguments: Mapping[str, Any] | None = None) -> Any:
-    """A queue as Celery declares it: other arguments would be refused by RabbitMQ once it exists."""
+    """Return the queue as Celery declares it: RabbitMQ refuses other arguments once it exists."""
     exchange = kombu.Exchange(name, type="direct", durable=True)
     return kombu.Queue(name, exchange, routing_key=name, durable=True, queue_arguments=dict(arguments or {}) or None)
 
 
-def have_queue(connection: Any, name: str, *, priority: int, arguments: Mapping[str, Any] | None = None) -> None:
-    """See to it that the queue is there; one that is keeps its own arguments, such as ``x-max-priority``.
+def ensure_queue(connection: Any, name: str, *, priority: int, arguments: Mapping[str, Any] | None = None) -> None:
+    """Declare the queue with ``arguments`` if it is missing; an existing one keeps its own, such as ``x-max-priority``.
 
-    One that is not is made with ``arguments``, by default with none.
-
-    A broker that refuses is told of in the log and not an error yet: whether messages arrive is found when they are
-    sent.
+    A refusal is logged and no error yet: publishing shows if messages arrive.
     """
     try:
         with connection.channel() as channel:
@@ -34,11 +31,11 @@ def have_queue(connection: Any, name: str, *, priority: int, arguments: Mapping[
     except NotFound:
         _declare(connection, name, priority, arguments or {})
     except ChannelError as error:
-        _say(name, error)
+        _log_failure(name, error)
 
 
 def has_exchange(connection: Any, name: str) -> bool:
-    """Whether there is an exchange of that name. A message to one that is not there would end the connection."""
+    """True if there is an exchange of that name. A message to a missing one would close the connection."""
     try:
         with connection.channel() as channel:
             channel.exchange_declare(name, "direct", passive=True)
@@ -50,7 +47,7 @@ def has_exchange(connection: Any, name: str) -> bool:
 
 
 def depth_of(connection: Any, name: str) -> int:
-    """How many messages wait in a queue; 0 for one that does not exist."""
+    """Return the number of messages in a queue; 0 for one that does not exist."""
     try:
         with connection.channel() as channel:
             return int(channel.queue_declare(name, passive=True).message_count)
@@ -63,8 +60,8 @@ def _declare(connection: Any, name: str, priority: int, arguments: Mapping[str, 
         with connection.channel() as channel:
             task_queue(name, arguments)(channel).declare()
     except ChannelError as error:
-        # an exchange of that name and another type, perhaps; the queue alone is enough for what beatd sends
-        _say(name, error)
+        # perhaps an exchange of that name and another type; beatd needs the queue alone
+        _log_failure(name, error)
         _declare_alone(connection, name, arguments)
     if priority and "x-max-priority" not in arguments:
         text = "Queue %s was made without x-max-priority, as Celery does: priorities have no effect in it"
@@ -76,8 +73,8 @@ def _declare_alone(connection: Any, name: str, arguments: Mapping[str, Any]) -> 
         with connection.channel() as channel:
             channel.queue_declare(name, durable=True, auto_delete=False, arguments=dict(arguments))
     except ChannelError as error:
-        _say(name, error)
+        _log_failure(name, error)
 
 
-def _say(name: str, error: ChannelError) -> None:
+def _log_failure(name: str, error: ChannelError) -> None:
     log.warning("Queue %s could not be declared: %s", name, error, extra={"event": "queue_not_declared", "queue": name})

@@ -1,4 +1,4 @@
-"""Brokers that beatd does not speak to itself go through kombu: SQS, Redis Sentinel, Google Pub/Sub and the rest."""
+"""Publisher for all other brokers, through kombu: SQS, Redis Sentinel, Google Pub/Sub and the rest."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from beatd.broker.publisher import (
 )
 from beatd.exceptions import BrokerError, BrokerRefused, StoreRefused
 from beatd.message.protocol import TaskMessage
-from beatd.store.client import translated
+from beatd.store.client import store_error
 from beatd.urls import place_of
 
 __all__ = ["KombuPublisher", "task_queue"]
@@ -37,7 +37,7 @@ _PROPERTIES = ("correlation_id", "reply_to", "delivery_mode", "priority")
 
 
 class KombuPublisher:
-    """Publishes through one connection. What a transport says when it returns from a publish is all there is to know.
+    """Publishes through one connection. A message counts as delivered when the transport returns from its publish.
 
     Raises :class:`~beatd.exceptions.BrokerError` at once if there is no such transport.
     """
@@ -61,82 +61,82 @@ class KombuPublisher:
             raise BrokerError(f"broker {self._place}: {' '.join(map(str, error.args))}") from error
 
     def publish(self, message: TaskMessage, *, queue: str, exchange: str = "", routing_key: str | None = None) -> None:
-        with self._lock, self._border():
+        with self._lock, self._translate_errors():
             self._publish(outgoing_message(message, queue, exchange, routing_key), retry=True)
 
-    def publish_many(self, parcels: Sequence[OutgoingMessage]) -> list[Refused]:
-        with self._lock, self._border():
+    def publish_many(self, messages: Sequence[OutgoingMessage]) -> list[Refused]:
+        with self._lock, self._translate_errors():
             try:
-                with self._batch(len(parcels)):
-                    for each in parcels:
-                        self._publish(each, retry=False)
+                with self._batch(len(messages)):
+                    for outgoing in messages:
+                        self._publish(outgoing, retry=False)
             except self._refusals as error:
                 if self._is_outage(error):
                     raise
-                self._drop()
-                return self._one_by_one(parcels)
+                self._close()
+                return self._one_by_one(messages)
         return []
 
-    def _one_by_one(self, parcels: Sequence[OutgoingMessage]) -> list[Refused]:
-        """One of the parcels is refused, and nobody says which: each stands for itself, those that left leave again."""
+    def _one_by_one(self, messages: Sequence[OutgoingMessage]) -> list[Refused]:
+        """Publish each message alone: one is refused, and the transport does not say which. Some are sent twice."""
         refused = []
-        for number, each in enumerate(parcels):
+        for number, outgoing in enumerate(messages):
             try:
-                self._publish(each, retry=False)
+                self._publish(outgoing, retry=False)
             except self._refusals as error:
                 if self._is_outage(error):
                     raise
-                self._drop()
+                self._close()
                 refused.append(Refused(number, str(error) or type(error).__name__))
         return refused
 
     def _is_outage(self, error: Exception) -> bool:
-        """Whether the broker will take it later: Redis behind kombu says so with the errors of a refusal."""
+        """True if the broker may take it later: Redis behind kombu raises the errors of a refusal then."""
         if isinstance(error, RedisError):
-            return not isinstance(translated(error, self._place), StoreRefused)
+            return not isinstance(store_error(error, self._place), StoreRefused)
         return isinstance(error, (OSError, OperationalError, *self._outages))
 
-    def bound(self, address: Address) -> None:  # noqa: ARG002 - kombu keeps that to itself
+    def bound(self, address: Address) -> None:  # noqa: ARG002 - kombu has no such call
         return None
 
     def depth(self, queue: str) -> int:
-        with self._lock, self._border():
+        with self._lock, self._translate_errors():
             try:
                 return int(self._open().channel.queue_declare(queue, passive=True).message_count)
             except ChannelError:
-                self._drop()
+                self._close()
                 return 0  # there is no such queue
             except self._refusals as error:
                 if self._is_outage(error):
                     raise
-                self._drop()
+                self._close()
                 raise BrokerRefused(f"broker {self._place}: {error or type(error).__name__}") from error
 
     def close(self) -> None:
         with self._lock:
-            self._drop()
+            self._close()
 
-    def _drop(self) -> None:
+    def _close(self) -> None:
         connection, self._connection, self._producer = self._connection, None, None
         self._declared.clear()
         if connection is not None and self._owner == os.getpid():
             connection.release()
 
     def _batch(self, size: int) -> AbstractContextManager[object]:
-        """Several publishes in one way to the broker, where kombu (5.7 or newer) and the transport can do that."""
+        """Pipeline several publishes, where kombu (5.7 or newer) and the transport can do that."""
         producer = self._open()
         return producer.batch(max(size, 1)) if hasattr(producer, "batch") else contextlib.nullcontext()
 
-    def _publish(self, each: OutgoingMessage, *, retry: bool) -> None:
-        producer, message = self._open(), each.message
-        if not each.to.exchange and each.to.key not in self._declared:
-            task_queue(each.to.key)(producer.channel).declare()
-            self._declared.add(each.to.key)
+    def _publish(self, outgoing: OutgoingMessage, *, retry: bool) -> None:
+        producer, message = self._open(), outgoing.message
+        if not outgoing.to.exchange and outgoing.to.key not in self._declared:
+            task_queue(outgoing.to.key)(producer.channel).declare()
+            self._declared.add(outgoing.to.key)
         ttl_ms = message.properties.get("expiration")
         producer.publish(
             message.body,
-            exchange=each.to.exchange,
-            routing_key=each.to.key,
+            exchange=outgoing.to.exchange,
+            routing_key=outgoing.to.key,
             content_type=message.content_type,
             content_encoding=message.content_encoding,
             headers=dict(message.headers),
@@ -148,7 +148,7 @@ class KombuPublisher:
         )
 
     def _open(self) -> Any:
-        """The producer of this process: a connection that was opened before a fork belongs to the parent."""
+        """Return the producer of this process: a connection that was opened before a fork belongs to the parent."""
         if self._producer is None or self._owner != os.getpid():
             self._owner = os.getpid()
             self._declared.clear()
@@ -158,10 +158,10 @@ class KombuPublisher:
         return self._producer
 
     @contextmanager
-    def _border(self) -> Iterator[None]:
-        """Let beatd's errors out instead of the transport's."""
+    def _translate_errors(self) -> Iterator[None]:
+        """Raise beatd's errors in place of the transport's."""
         try:
             yield
         except self._errors as error:
-            self._drop()
+            self._close()
             raise BrokerError(f"broker {self._place}: {error or type(error).__name__}") from error

@@ -1,15 +1,17 @@
-"""The port through which messages leave, and how brokers are told apart and named."""
+"""Publisher: the port of all brokers, and its retry policy while a broker is down."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
+from beatd.clock import Backoff, sleep
+from beatd.exceptions import BrokerError, BrokerRefused
 from beatd.message.protocol import TaskMessage
 from beatd.urls import is_amqp, is_redis
 
 __all__ = [
-    "PAUSES",
     "PUBLISH_ATTEMPTS",
     "PUBLISH_TIMEOUT",
     "Address",
@@ -21,28 +23,50 @@ __all__ = [
     "is_redis",
     "no_arguments",
     "outgoing_message",
+    "publish_with_retries",
 ]
 
-PUBLISH_ATTEMPTS = 4
-"""How often ``publish`` offers a message before :class:`~beatd.exceptions.BrokerError` (Celery: three retries)."""
-PUBLISH_TIMEOUT = 5.0
-"""Seconds to wait for a connection, and for the next sign of the broker while it confirms."""
+log = logging.getLogger("beatd.broker")
 
-PAUSES = (*(0.2 * attempt for attempt in range(PUBLISH_ATTEMPTS - 1)), None)
-"""Seconds before each further attempt; None after the last."""
+PUBLISH_ATTEMPTS = 4
+"""Attempts of ``publish`` before it raises :class:`~beatd.exceptions.BrokerError` (Celery: three retries)."""
+PUBLISH_TIMEOUT = 5.0
+"""Seconds to wait for a connection, and for the next confirmation."""
+_RETRY_FIRST, _RETRY_LONGEST = 0.1, 1.0
+"""Seconds before the first further attempt, and between two at most."""
+
+
+def publish_with_retries(attempt: Callable[[], None]) -> None:
+    """Retry policy of ``publish`` while the broker is down: :data:`PUBLISH_ATTEMPTS` with exponential back-off.
+
+    A broker that refuses (:class:`~beatd.exceptions.BrokerRefused`) is not asked again. Only an app's ``publish``
+    retries here; the daemon retries whole batches by itself, see :mod:`beatd.beat.delivery`.
+    """
+    backoff = Backoff(_RETRY_FIRST, _RETRY_LONGEST)
+    while True:
+        try:
+            return attempt()
+        except BrokerRefused:
+            raise
+        except BrokerError as error:
+            pause = backoff.failed()
+            if backoff.attempts == PUBLISH_ATTEMPTS:
+                raise
+            log.warning("%s; trying again in %gs", error, pause, extra={"event": "publish_retrying"})
+            sleep(pause)
 
 
 Arguments = Callable[[str], Mapping[str, Any]]
-"""Of a queue's name: what RabbitMQ makes the queue with, if it is not there yet."""
+"""Function from a queue's name to the arguments with which RabbitMQ declares it, if it is missing."""
 
 
 def no_arguments(_queue: str) -> Mapping[str, Any]:
-    """As Celery makes queues."""
+    """Return the arguments of Celery's own queues: none."""
     return {}
 
 
 class Address(NamedTuple):
-    """Where messages go: to what is bound to ``key`` of ``exchange``; without one, to the queue named ``key``."""
+    """Address: the queues bound to ``key`` of ``exchange``; without an exchange, the queue named ``key``."""
 
     key: str
     exchange: str = ""
@@ -62,22 +86,22 @@ class OutgoingMessage(NamedTuple):
 
 
 def outgoing_message(message: TaskMessage, queue: str, exchange: str, routing_key: str | None) -> OutgoingMessage:
-    """What the arguments of :meth:`Publisher.publish` say."""
+    """Return the outgoing message for the arguments of :meth:`Publisher.publish`."""
     return OutgoingMessage(message, Address(routing_key or queue, exchange) if exchange else Address(queue))
 
 
 class Refused(NamedTuple):
-    """A parcel that the broker does not take, by its number in the batch: offering it again would change nothing."""
+    """A message that the broker refuses, by its number in the batch: sending it again would change nothing."""
 
     number: int
     reason: str
 
 
 class Publisher(Protocol):
-    """Hands messages to a broker. Safe to share between threads, and usable after a fork."""
+    """Publishes to a broker. Safe to share between threads, and usable after a fork."""
 
     batch: int
-    """How many parcels :meth:`publish_many` should get at once: so many are sent again if nobody knows what arrived."""
+    """Messages that :meth:`publish_many` should get at once: so many are sent again when their state is unknown."""
 
     def publish(self, message: TaskMessage, *, queue: str, exchange: str = "", routing_key: str | None = None) -> None:
         """Put ``message`` into ``queue``, or into whatever is bound to ``routing_key`` of ``exchange``.
@@ -86,21 +110,21 @@ class Publisher(Protocol):
         a bounded number of attempts.
         """
 
-    def publish_many(self, parcels: Sequence[OutgoingMessage]) -> list[Refused]:
-        """Hand over a batch, in order; task ids in it are unique.
+    def publish_many(self, messages: Sequence[OutgoingMessage]) -> list[Refused]:
+        """Publish a batch, in order; task ids in it are unique.
 
-        Returns when the broker has all of it but what is returned. Raises :class:`~beatd.exceptions.BrokerError` when
-        it cannot be known what the broker has; offer the same batch again then. One attempt of bounded length.
+        Returns the refused messages, when the broker has all others. Raises :class:`~beatd.exceptions.BrokerError` when
+        their state is unknown; publish the same batch again then. One attempt of bounded length.
         """
 
     def bound(self, address: Address) -> list[str] | None:
-        """The queues that get what is sent to an exchange, or None where only the broker knows. Raises as ``publish``.
+        """Return the queues bound to an address, or None where only the broker knows them. Raises as ``publish``.
 
         On Redis, producers look them up and push to each; an exchange is no more than that table.
         """
 
     def depth(self, queue: str) -> int:
-        """How many messages wait in ``queue``; 0 for one that does not exist. Raises as ``publish`` does."""
+        """Return the number of messages in ``queue``; 0 for one that does not exist. Raises as ``publish`` does."""
 
     def close(self) -> None:
         """Close the connections; a later ``publish`` opens them again."""

@@ -1,19 +1,19 @@
-"""Queues on Redis, as kombu lays them out: lists that producers push to on the left and consumers pop on the right."""
+"""Queues on Redis, in kombu's layout: lists that producers push to on the left and consumers pop on the right."""
 
 from __future__ import annotations
 
 import functools
 import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 from redis.exceptions import RedisError
 
-from beatd.broker.publisher import PAUSES, Address, OutgoingMessage, Refused, outgoing_message
-from beatd.clock import sleep
-from beatd.exceptions import BrokerError, BrokerRefused, StoreError, StoreRefused, StoreUnavailable
+from beatd.broker.publisher import Address, OutgoingMessage, Refused, outgoing_message, publish_with_retries
+from beatd.exceptions import BrokerError, BrokerRefused, StoreError, StoreRefused
 from beatd.message.protocol import TaskMessage, envelope
-from beatd.store.client import connect, place_of, translate_errors, translated
+from beatd.store.client import connect, place_of, store_error, translate_errors
 from beatd.urls import redis_url
 
 log = logging.getLogger("beatd.broker")
@@ -22,12 +22,10 @@ PRIORITY_STEPS = (0, 3, 6, 9)
 """A queue is one list per step; 0 is taken first (kombu's Redis transport, ``priority_steps``)."""
 _SEPARATOR = "\x06\x16"
 
-_RETRYING = {"event": "publish_retrying"}
-
 
 @functools.lru_cache(maxsize=4096)
 def queue_key(queue: str, priority: int | None = 0) -> str:
-    """The list that a message of this priority belongs to: the largest step that is not above it.
+    """Return the list for a message of this priority: that of the largest step that is not above it.
 
     Priorities below 0 count as 0, above 9 as 9. Raises UnicodeEncodeError for a name that is no UTF-8.
     """
@@ -37,7 +35,7 @@ def queue_key(queue: str, priority: int | None = 0) -> str:
 
 
 def queue_keys(queue: str) -> list[str]:
-    """All lists of a queue, in the order in which consumers take from them."""
+    """Return all lists of a queue, in the order in which consumers take from them."""
     return [queue_key(queue, step) for step in PRIORITY_STEPS]
 
 
@@ -49,51 +47,34 @@ class RedisPublisher:
     def __init__(self, url: str) -> None:
         self._client = connect(redis_url(url), name="beatd-publisher")
         self._unbound: set[Address] = set()
-        """Of which it has been said that nothing is bound to them."""
+        """Addresses that a warning has named as unbound."""
 
     def publish(self, message: TaskMessage, *, queue: str, exchange: str = "", routing_key: str | None = None) -> None:
-        one = outgoing_message(message, queue, exchange, routing_key)
-        for pause in PAUSES:
-            try:
-                return self._push([one])
-            except StoreUnavailable as error:
-                if pause is None:
-                    raise _as_brokers(error) from error
-                log.warning("%s; trying again in %ss", _as_brokers(error), pause, extra=_RETRYING)
-                sleep(pause)
-            except StoreRefused as error:
-                raise _as_brokers(error) from error
-        return None
+        outgoing = outgoing_message(message, queue, exchange, routing_key)
+        publish_with_retries(lambda: self._push([outgoing]))
 
-    def publish_many(self, parcels: Sequence[OutgoingMessage]) -> list[Refused]:
-        try:
-            return self._push_all(parcels)
-        except StoreError as error:
-            raise _as_brokers(error) from error
+    def publish_many(self, messages: Sequence[OutgoingMessage]) -> list[Refused]:
+        with _broker_errors():
+            return self._push_each(messages)
 
     def depth(self, queue: str) -> int:
-        try:
-            with translate_errors(self._client), self._client.pipeline(transaction=False) as pipeline:
-                for key in queue_keys(queue):
-                    pipeline.llen(key)
-                return sum(pipeline.execute())
-        except StoreError as error:
-            raise _as_brokers(error) from error
+        with _broker_errors(), translate_errors(self._client), self._client.pipeline(transaction=False) as pipeline:
+            for key in queue_keys(queue):
+                pipeline.llen(key)
+            return sum(pipeline.execute())
 
     def close(self) -> None:
         self._client.close()
 
     def bound(self, address: Address) -> list[str]:
-        try:
+        with _broker_errors():
             return self._bound(address)
-        except StoreError as error:
-            raise _as_brokers(error) from error
 
     def _bound(self, address: Address) -> list[str]:
-        """What consumers have bound: kombu keeps one set for each exchange.
+        """Return the queues that consumers have bound: kombu keeps one set for each exchange.
 
-        kombu's producers drop what nothing is bound to. Here it goes to the queue named like the key, which is what
-        workers that bind nothing consume from.
+        kombu's producers drop a message to an unbound key. Here it goes to the queue named like the key, from which
+        workers that bind nothing consume.
         """
         if not address.exchange:
             return [address.key]
@@ -108,45 +89,46 @@ class RedisPublisher:
             log.warning("Nothing is bound to %s; queue %r gets its messages", address, address.key, extra=extra)
         return [address.key]
 
-    def _push(self, parcels: Sequence[OutgoingMessage]) -> None:
-        """All of it or nothing: one ``LPUSH`` for each list."""
-        queues = {address: self._bound(address) for address in {one.to for one in parcels}}
-        lists = _lists(parcels, queues)
-        with translate_errors(self._client), self._client.pipeline(transaction=len(lists) > 1) as pipeline:
-            for key, numbered in lists.items():
-                pipeline.lpush(key, *(raw for _, raw in numbered))
-            pipeline.execute()
+    def _push(self, messages: Sequence[OutgoingMessage]) -> None:
+        """Push all messages or none: one ``LPUSH`` for each list."""
+        with _broker_errors():
+            queues = {address: self._bound(address) for address in {outgoing.to for outgoing in messages}}
+            lists = _lists(messages, queues)
+            with translate_errors(self._client), self._client.pipeline(transaction=len(lists) > 1) as pipeline:
+                for key, numbered in lists.items():
+                    pipeline.lpush(key, *(raw for _, raw in numbered))
+                pipeline.execute()
 
-    def _push_all(self, parcels: Sequence[OutgoingMessage]) -> list[Refused]:
-        """Push to each list; returns the parcels for lists that refuse, or for exchanges that cannot be looked up."""
+    def _push_each(self, messages: Sequence[OutgoingMessage]) -> list[Refused]:
+        """Push to each list; returns the messages for lists that refuse, or for exchanges that cannot be looked up."""
         refused: dict[int, str] = {}
         queues: dict[Address, list[str]] = {}
-        for address in {one.to for one in parcels}:
+        for address in {outgoing.to for outgoing in messages}:
             try:
                 queues[address] = self._bound(address)
             except StoreRefused as error:
-                reason = str(_as_brokers(error))
-                refused |= {number: reason for number, one in enumerate(parcels) if one.to == address}
-        lists = _lists(parcels, queues)
+                reason = str(_broker_error(error))
+                refused |= {number: reason for number, outgoing in enumerate(messages) if outgoing.to == address}
+        lists = _lists(messages, queues)
         with translate_errors(self._client), self._client.pipeline(transaction=False) as pipeline:
             for key, numbered in lists.items():
                 pipeline.lpush(key, *(raw for _, raw in numbered))
             answers = pipeline.execute(raise_on_error=False)
         for numbered, answer in zip(lists.values(), answers, strict=True):
             if isinstance(answer, RedisError):
-                said = translated(answer, place_of(self._client))
-                if not isinstance(said, StoreRefused):
-                    raise said
-                refused |= {number: str(_as_brokers(said)) for number, _ in numbered}
+                cause = store_error(answer, place_of(self._client))
+                if not isinstance(cause, StoreRefused):
+                    raise cause
+                refused |= {number: str(_broker_error(cause)) for number, _ in numbered}
         return [Refused(number, reason) for number, reason in sorted(refused.items())]
 
 
 def _lists(
-    parcels: Sequence[OutgoingMessage], queues: Mapping[Address, Sequence[str]]
+    messages: Sequence[OutgoingMessage], queues: Mapping[Address, Sequence[str]]
 ) -> dict[str, list[tuple[int, bytes]]]:
-    """What goes to which list, each with the number of its parcel; without those whose address is not known."""
+    """Return envelopes by list, each with the number of its message; without messages whose address is unknown."""
     lists: dict[str, list[tuple[int, bytes]]] = {}
-    for number, (message, to) in enumerate(parcels):
+    for number, (message, to) in enumerate(messages):
         raw = envelope(message, queue=to.key, exchange=to.exchange)
         for queue in queues.get(to, ()):
             lists.setdefault(queue_key(queue, message.properties.get("priority")), []).append((number, raw))
@@ -154,11 +136,20 @@ def _lists(
 
 
 def _fits(routing_key: str, key: str, pattern: str) -> bool:
-    """Whether a binding takes the routing key: kombu stores a regular expression for topics, nothing for direct."""
+    """True if a binding takes the routing key: kombu stores a regular expression for topics, nothing for direct."""
     return bool(re.match(pattern, routing_key)) if pattern else key == routing_key
 
 
-def _as_brokers(error: StoreError) -> BrokerError:
+@contextmanager
+def _broker_errors() -> Iterator[None]:
+    """Raise the broker's errors in place of the store's: this Redis is the broker here."""
+    try:
+        yield
+    except StoreError as error:
+        raise _broker_error(error) from error
+
+
+def _broker_error(error: StoreError) -> BrokerError:
     kind = BrokerRefused if isinstance(error, StoreRefused) else BrokerError
     return kind(str(error).replace("state store", "broker", 1))
 

@@ -1,4 +1,4 @@
-"""What is needed of a RabbitMQ, tried: to find a queue or make one, and to publish. Nothing of it remains."""
+"""Permission check on RabbitMQ: find or declare a queue, and publish. It leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ kombu: Any = _kombu  # only half of it is typed
 
 
 def try_rights(url: str, queues: Sequence[str]) -> None:
-    """Raises :class:`~beatd.exceptions.BrokerError` that names what is missing."""
+    """Raise :class:`~beatd.exceptions.BrokerError` that names the missing rights."""
     parsed = BrokerUrl.parse(url)
     with _connection(parsed) as connection:
         wrong = [reason for queue in queues for reason in _queue(connection, queue)]
@@ -30,20 +30,20 @@ def try_rights(url: str, queues: Sequence[str]) -> None:
 
 @contextmanager
 def _connection(url: BrokerUrl) -> Iterator[Any]:
-    """A connection; the errors of opening it are told in words."""
-    one = kombu.Connection(url.bare, **{"connect_timeout": PUBLISH_TIMEOUT, **url.options})
+    """Open a connection; errors of opening it are explained."""
+    connection = kombu.Connection(url.bare, **{"connect_timeout": PUBLISH_TIMEOUT, **url.options})
     try:
-        one.ensure_connection(max_retries=url.bare.count(";"), interval_start=0, reraise_as_library_errors=False)
-        yield one.connection
+        connection.ensure_connection(max_retries=url.bare.count(";"), interval_start=0, reraise_as_library_errors=False)
+        yield connection.connection
     except (AMQPError, KombuError, OSError) as error:
         raise BrokerError(f"broker {url.shown}: {explained(error)}") from error
     finally:
         with suppress(AMQPError, KombuError, OSError):
-            one.release()
+            connection.release()
 
 
 def explained(error: Exception) -> str:
-    """The words of an error, and of TLS where that may be the reason."""
+    """Return the text of an error, with a hint where TLS may be the reason."""
     text = str(error) or type(error).__name__
     if "WRONG_VERSION_NUMBER" in text or "wrong version number" in text or "record layer failure" in text.lower():
         return f"it does not speak TLS on this port; write amqp:// ({text})"
@@ -53,7 +53,7 @@ def explained(error: Exception) -> str:
 
 
 def _queue(connection: Any, name: str) -> Iterator[str]:
-    """Whether the queue is there, or one like it may be made."""
+    """Yield the missing rights for a queue: to find it, or to declare one like it."""
     try:
         with connection.channel() as channel:
             channel.queue_declare(name, passive=True)
@@ -64,7 +64,7 @@ def _queue(connection: Any, name: str) -> Iterator[str]:
         yield f"the user may not look at the queue {name}: add configure and read rights for it"
         return
     except ChannelError:
-        return  # it is there, and others use it
+        return  # it exists, and others use it
     try:
         with connection.channel() as channel:
             channel.queue_declare(f"{name}.check.{secrets.token_hex(4)}", exclusive=True, auto_delete=True)
@@ -73,11 +73,11 @@ def _queue(connection: Any, name: str) -> Iterator[str]:
 
 
 def _publishing(connection: Any) -> Iterator[str]:
-    """A message to a queue that is not there comes back, or the right to publish is missing."""
+    """Yield the missing right to publish: a message to a missing queue is returned, or refused."""
     try:
         with connection.channel() as channel:
             channel.confirm_select()
-            message = channel.prepare_message("", properties={})
+            message = channel.prepare_message(b"", properties={})
             channel.basic_publish_confirm(message, "", f"beatd.check.{secrets.token_hex(6)}", timeout=PUBLISH_TIMEOUT)
     except AccessRefused:
         yield "the user may not publish: add write rights for amq.default"

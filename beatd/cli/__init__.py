@@ -24,7 +24,7 @@ from beatd.exceptions import BeatdError, ConfigError, ScheduleError
 
 
 class CommandSpec(NamedTuple):
-    """Where a command is, and the line about it in ``beatd --help``, which so imports none of them."""
+    """Place of a command, and its line in ``beatd --help``, which so imports none of them."""
 
     module: str
     attribute: str
@@ -96,8 +96,7 @@ class Commands(click.Group):
         return super().parse_args(ctx, args)
 
     def main(self, *args: Any, **extra: Any) -> Any:
-        sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: PTH123, SIM115 - None where the descriptor is closed
-        sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: PTH123, SIM115
+        _open_standard_streams()
         return super().main(*args, **extra)
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -117,6 +116,17 @@ class Commands(click.Group):
                 raise
             raise _unexpected(error) from None
         return done
+
+
+def _open_standard_streams() -> None:
+    """Open the null device where a standard stream is closed: no file or child process may get 0, 1 or 2."""
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # it gets the lowest number that is free
+    sys.stdout = sys.stdout or open(1, "w", closefd=False)  # noqa: SIM115
+    sys.stderr = sys.stderr or open(2, "w", closefd=False)  # noqa: SIM115
 
 
 def _unexpected(error: Exception) -> click.exceptions.Exit:

@@ -10,7 +10,7 @@ import click
 
 from beatd import sources
 from beatd.cli.installation import Installation, hint, installation
-from beatd.cli.output import print_json
+from beatd.cli.output import print_json, read_json
 from beatd.client.schedules import checked
 from beatd.config.entries import entry_tables
 from beatd.exceptions import ConfigError
@@ -94,20 +94,13 @@ def _table(*, more: tuple[str, ...], arguments: str | None, kwargs: str | None, 
         table["schedule"] = _value(table["schedule"], "--schedule", only="{[")
     for key, text in (("args", arguments), ("kwargs", kwargs)):
         if text is not None:
-            table[key] = _json(text, f"--{key}")
+            table[key] = read_json(text, f"--{key}", list if key == "args" else dict)
     for pair in more:
         key, equals, text = pair.partition("=")
         if not equals:
             raise click.BadParameter(f'"{pair}": expected KEY=VALUE', param_hint="--set")
         table[key.strip()] = _value(text.strip(), "--set")
     return table
-
-
-def _json(text: str, option: str) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise click.BadParameter(f"not JSON: {error}", param_hint=option) from None
 
 
 def _value(text: str, option: str, *, only: str = "") -> Any:

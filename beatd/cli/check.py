@@ -149,7 +149,7 @@ QUEUES_TRIED = 50
 
 
 class Attempt(NamedTuple):
-    """What became of trying one server: ``what`` is ``store`` or ``broker``; no password is in any of it."""
+    """Result of trying one server: ``what`` is ``store`` or ``broker``; no password is in any of it."""
 
     what: str
     url: str
@@ -191,7 +191,7 @@ def _store(settings: Settings, queues: Sequence[str]) -> str:
 
 
 def _examine(client: redis.Redis, keys: Keys, queues: Sequence[str], what: str, *, state: bool = True) -> list[str]:
-    """What is worth knowing of a server; raises :class:`StoreRefused` with all that is wrong with it."""
+    """Describe a server; raises :class:`StoreRefused` with all that is wrong with it."""
     info = server_check.facts(client)
     wrong, notes = rights.state_of(info)
     wrong = wrong or rights.missing(client, keys, queues, state=state)

@@ -10,6 +10,7 @@ import click
 
 from beatd.cli.output import plural, print_json
 from beatd.client.dead_letters import (
+    REASON_MAX,
     DeadLetterSource,
     Filter,
     Found,
@@ -80,7 +81,8 @@ def list_letters(limit: int, as_json: bool, **options: Any) -> None:
         click.echo(f"{'id':12}  {'age':>4}  {'queue':10}  {'task':18}  reason")
     for _, letter in matching:
         age, queue, task = _age(age_ms(letter, now_ms)), cut(queue_of(letter), 10), cut(task_of(letter), 18)
-        click.echo(f"{letter.id}  {age:>4}  {queue:10}  {task:18}  {cut(redacted_text(letter.reason), width)}")
+        reason = cut(redacted_text(letter.reason, at_most=REASON_MAX), width)
+        click.echo(f"{letter.id}  {age:>4}  {queue:10}  {task:18}  {reason}")
     click.echo(f"{len(matching):,} of {plural(total, 'dead letter')}")
 
 

@@ -137,7 +137,7 @@ def _find(config_file: str | None) -> Path:
 
 
 def _can_serve(port: int) -> bool:
-    """Whether there can be a status page; says why not."""
+    """True if there can be a status page; says why not."""
     try:
         if missing := missing_packages():
             why = f"{', '.join(missing)} not installed; pip install 'beatd[web]' brings it"

@@ -9,7 +9,7 @@ import click
 
 from beatd import config, sources
 from beatd.cli.installation import installation
-from beatd.cli.output import plural, write_file
+from beatd.cli.output import plural, print_refused, write_file
 from beatd.config import Config
 from beatd.config.references import references
 from beatd.config.writer import export as to_toml
@@ -38,6 +38,7 @@ def export(*, config_file: str | None, app: str | None, output: Path | None, for
     """
     path = config.find(config_file)
     loaded = sources.load(path, app=app)
+    print_refused(loaded.refused)
     runtime = [] if offline else _runtime(loaded, config_file)
     entries = [*loaded.entries, *runtime]
     header = f"{plural(len(entries), 'entry')} from {path}"

@@ -17,7 +17,7 @@ from beatd.clock import monotonic, sleep
 from beatd.schedules import duration_text, zone
 from beatd.states import FAILURE, REJECTED, REVOKED
 from beatd.store.client import connect
-from beatd.store.history import REASONS, Ending, Histories, Record, Totals
+from beatd.store.history import REASONS, REFUSED, Ending, Histories, Record, Totals
 from beatd.store.runtime_entries import Runtime
 from beatd.timestamps import from_ms
 
@@ -38,7 +38,7 @@ def histories(place: Installation, result_backend: str | None) -> Iterator[Histo
 
 
 def await_ending(known: Histories, run_id: str, seconds: float) -> Ending | None:
-    """How a run ended, when it has; ``None`` if it has not within so many seconds."""
+    """Wait for the end of a run and return it; ``None`` if it has not ended within so many seconds."""
     until = monotonic() + seconds
     while (ending := known.endings([run_id])[0]) is None and monotonic() < until:
         sleep(min(_LOOK_S, max(until - monotonic(), 0.0)))
@@ -48,13 +48,13 @@ def await_ending(known: Histories, run_id: str, seconds: float) -> Ending | None
     return ending
 
 
-_FAILED = frozenset({FAILURE, REJECTED, REVOKED})
+_FAILED = frozenset({FAILURE, REJECTED, REVOKED, REFUSED})
 
 
 @click.command()
 @click.argument("name", metavar="[ENTRY|GLOB]", required=False, default="*")
 @click.option("-n", "count", type=click.IntRange(1, 100_000), default=20, show_default=True, help="How many runs.")
-@click.option("--failed", is_flag=True, help="Those that failed, alone.")
+@click.option("--failed", is_flag=True, help="Those that failed or were refused, alone.")
 @click.option("--skipped", is_flag=True, help="Those that were skipped or missed, alone.")
 @click.option("--result-backend", metavar="URL", help="Where results are; default: the broker, and the state store.")
 @click.option("--config", "-c", "config_file", metavar="FILE", help="Default: $BEATD_CONFIG, ./beat.toml.")
@@ -121,9 +121,16 @@ def _outcome(one: Record, timezone: str) -> str:
         case "missed":
             return f"missed to {_local(one.at_ms, timezone):%m-%d %H:%M:%S}"
         case "scheduled":
-            return one.outcome or ""
+            return _ended(one) or ""
         case by_hand:
-            return f"{one.outcome}, {by_hand}" if one.outcome else by_hand
+            return f"{ended}, {by_hand}" if (ended := _ended(one)) else by_hand
+
+
+def _ended(one: Record) -> str | None:
+    """How a run ended, in words."""
+    if one.outcome == REFUSED:
+        return f"refused: {one.reason}" if one.reason else "refused"
+    return one.outcome
 
 
 def _spoken(ms: int) -> str:

@@ -24,12 +24,12 @@ _LONG = 60
 
 
 def failed(answer: Any) -> bool:
-    """Whether a worker says that it could not do it."""
+    """True if a worker says that it could not do it."""
     return isinstance(answer, dict) and set(answer) == {"error"}
 
 
 def print_answers(command: str, answers: Answers) -> None:
-    """What each worker has said to ``command``, and how many have."""
+    """Print the answers of workers to ``command``, and how many have answered."""
     short = {node: _short(answer) for node, answer in answers.items()}
     if all(text is not None for text in short.values()):
         print_table(["worker", "answer"], [(node, text or "") for node, text in short.items()])

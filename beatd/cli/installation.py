@@ -69,7 +69,7 @@ def chosen(patterns: Sequence[str], names: Iterable[str]) -> tuple[list[str], li
 
 
 def whoami() -> str:
-    """Who gives a command, for others to see."""
+    """Return the user and host that give a command, for others to see."""
     try:
         return f"{getpass.getuser()}@{socket.gethostname()}"
     except (OSError, KeyError):  # a user without a name, as in many containers
@@ -77,7 +77,7 @@ def whoami() -> str:
 
 
 def is_glob(pattern: str) -> bool:
-    """Whether a pattern may stand for several names."""
+    """True if a pattern may stand for several names."""
     return any(char in pattern for char in "*?[")
 
 

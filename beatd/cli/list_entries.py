@@ -84,7 +84,8 @@ def list_entries(*, glob: str, config_file: str | None, app: str | None, held_on
         looks = outlooks(entries, states, now_ms, paused=mirror.pauses, held=held, last_dues=last_dues)
     lines = [EntryRow(_kind(look.entry), look, _pause(mirror, look.entry.name)) for look in looks]
     overruled = _matching(overlay.conflicts(), glob)
-    listing = Listing(lines, overruled, [str(fault) for found in overlay.faults.values() for fault in found], problems)
+    faults = [*loaded.refused, *(fault for found in overlay.faults.values() for fault in found)]
+    listing = Listing(lines, overruled, list(map(str, faults)), problems)
     if as_json:
         print_json(_facts(listing))
     else:

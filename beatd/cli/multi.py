@@ -34,7 +34,7 @@ class Call(NamedTuple):
 
     @property
     def says_how(self) -> bool:
-        """Whether there are options on the command line."""
+        """True if there are options on the command line."""
         return bool(self.words.options or self.words.for_some)
 
     def as_told(self, node: Node) -> Started:

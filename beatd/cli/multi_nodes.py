@@ -43,7 +43,7 @@ class Node(NamedTuple):
     name: str
 
     def is_among(self, some: str) -> bool:
-        """Whether ``some`` (``1``, ``1-3``, ``web,mail``) means this node."""
+        """True if ``some`` (``1``, ``1-3``, ``web,mail``) means this node."""
         short = self.name.partition("@")[0]
         return any(part in {str(self.number), short, self.name} for part in _parts(some))
 

@@ -119,7 +119,7 @@ def _content(descriptor: int) -> str | None:
 
 
 def _lock(descriptor: int) -> bool:
-    """Whether the lock could be had. It is the process's own: a fork does not inherit it, and it ends with it."""
+    """Take the lock; returns whether it was free. A fork does not inherit it, and it ends with the process."""
     try:
         fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -137,7 +137,7 @@ _TAIL = 1500
 
 
 class Started(msgspec.Struct, frozen=True):
-    """How a node was started: all that it takes to do it again."""
+    """Start record of a node: all that is needed to start it again."""
 
     node: str
     arguments: list[str]
@@ -176,7 +176,7 @@ class NodeRecords:
             raise ConfigError([Fault(str(path), None, "", f"cannot be written: {error.strerror}")]) from None
 
     def recall(self, node: str) -> Started | None:
-        """How the node was started last; ``None`` if it never was, or nobody can read it any more."""
+        """Return the last start record of a node; ``None`` if there is none that can be read."""
         try:
             return msgspec.json.decode(self._path(node).read_bytes(), type=Started)
         except (OSError, msgspec.MsgspecError):
@@ -240,7 +240,7 @@ def tell(pid: int, number: signal.Signals) -> bool:
 
 
 def wait_until(predicate: Callable[[], bool], seconds: float) -> bool:
-    """Whether it became true in time."""
+    """Wait for a condition; returns whether it became true in time."""
     deadline = monotonic() + seconds
     while not predicate():
         if monotonic() > deadline:

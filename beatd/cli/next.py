@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import click
 
 from beatd import config, sources
-from beatd.cli.output import print_json, print_line, print_table, read_moment
+from beatd.cli.output import print_json, print_line, print_refused, print_table, read_moment
 from beatd.clock import SystemClock
 from beatd.config import Config
 from beatd.exceptions import StoreError
@@ -57,6 +57,7 @@ def next_runs(
     interval without an anchor was first seen; without it, such an interval counts from TIME.
     """
     loaded = sources.load(config.find(config_file), app=app)
+    print_refused(loaded.refused)
     known = Known(loaded.entries, frozenset(), {}) if offline else ask_store(loaded)
     entries = known.entries if entry is None else (named(entry, known.entries),)
     timezone = loaded.settings.timezone if entry is None else entries[0].timezone

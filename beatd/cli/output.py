@@ -23,11 +23,13 @@ from rich.table import Table
 from rich.text import Text
 
 from beatd.config.values import InvalidValue, moment
-from beatd.exceptions import ScheduleError
+from beatd.exceptions import Fault, ScheduleError
 from beatd.redaction import printable
 from beatd.schedules import duration_ms
 from beatd.schedules.literals import quoted
 from beatd.timestamps import in_range, to_ms
+
+_FAULTS_SHOWN = 10
 
 _FOLDED_AT_MOST = 500
 """Rows of a table that is fitted to the terminal; longer tables are for a pager, and would take long."""
@@ -38,9 +40,33 @@ def print_line(text: str, *, err: bool = False) -> None:
     click.echo(printable(text), err=err)
 
 
+def print_refused(faults: Sequence[Fault]) -> None:
+    """The registrations of the app that are left out, on standard error."""
+    for fault in faults[:_FAULTS_SHOWN]:
+        print_line(f"! not in force: {fault}", err=True)
+    if faults[_FAULTS_SHOWN:]:
+        print_line(f"! and {plural(len(faults) - _FAULTS_SHOWN, 'error')} more", err=True)
+
+
 def print_json(value: Any) -> None:
     """``value`` as an indented JSON document on standard output."""
     click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def read_json(text: str, option: str, kind: type[list[Any]] | type[dict[str, Any]]) -> Any:
+    """A JSON list or object from the command line; NaN is refused, because JSON has none."""
+    try:
+        value = json.loads(text, parse_constant=_no_number)
+    except (ValueError, RecursionError) as error:
+        raise click.BadParameter(f"not JSON: {error}", param_hint=option) from None
+    if not isinstance(value, kind):
+        expected = "a list" if kind is list else "an object"
+        raise click.BadParameter(f"expected {expected}, got {text[:40]}", param_hint=option)
+    return value
+
+
+def _no_number(name: str) -> None:
+    raise ValueError(f"{name} is not a JSON value")
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:

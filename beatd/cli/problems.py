@@ -36,7 +36,7 @@ class Problem(NamedTuple):
 
 def problems(seen: Overview) -> Iterator[Problem]:
     """The problems of an installation, blocking ones first."""
-    found = [*_leadership(seen), *_daemons(seen), *_held_back(seen)]
+    found = [*_leadership(seen), *_daemons(seen), *map(Problem, seen.foreign_keys), *_held_back(seen)]
     yield from sorted(found, key=lambda one: not one.blocks)
 
 
@@ -93,6 +93,10 @@ def _warnings(each: Status) -> Iterator[Problem]:
     """Warnings about one daemon, which block no run or not yet."""
     if each.config == "broken":
         yield Problem(f"{each.id}: its files have faults; it keeps the last valid schedule; run beatd check")
+    if each.faults:
+        more = f" and {each.faults - len(each.faulty):,} more" if each.faults > len(each.faulty) else ""
+        wrong = f"{plural(each.faults, 'runtime entry')} not in force: {', '.join(each.faulty)}{more}"
+        yield Problem(f"{each.id}: {wrong}; see beatd list")
     if each.clock_offset_ms is not None and abs(each.clock_offset_ms) > SKEW_MS:
         ahead = "ahead of" if each.clock_offset_ms > 0 else "behind"
         yield Problem(f"{each.id}: its clock is {abs(each.clock_offset_ms) / 1000:.1f} s {ahead} the state store's")

@@ -42,7 +42,7 @@ def reload(timeout: float, config_file: str | None, as_json: bool) -> None:
 
 
 def _answers(orders: DaemonCommands, order_id: str, alive: list[str], timeout: float) -> dict[str, CommandReply]:
-    """What the daemons say, when all have, or when the time is over."""
+    """Collect the answers of the daemons, until all have answered or the time is over."""
     clock, never = SystemClock(), threading.Event()
     until = clock.monotonic() + timeout
     while True:

@@ -101,7 +101,7 @@ class Process:
         """Read the files, and let the other daemons know whether they are sound."""
         self._faults = ("they could not be read; the log of the daemon says more",)
         if self._daemon is not None:
-            self._daemon.reading()
+            self._daemon.reload_begins()
         try:
             loaded = sources.load(self._path, app=self._app, before=self._source.config)
         except ConfigError as error:
@@ -118,12 +118,12 @@ class Process:
 
     def _say_sound(self, config: Literal["ok", "broken"]) -> None:
         if self._daemon is not None:
-            self._daemon.card.config = config
+            self._daemon.files_are(config)
 
     def _done(self) -> None:
         """An attempt to read the files again is over."""
         if self._daemon is not None:
-            self._daemon.has_read(self._faults)
+            self._daemon.reload_ended(self._faults)
 
     def _beat(self, loaded: Config, store: Store) -> None:
         self._daemon = Daemon(loaded, store, on_hang=_exit, on_reload=self._source.reload_now)
@@ -140,7 +140,7 @@ class Process:
 
     def _put(self, loaded: Config) -> None:
         if self._daemon is not None:
-            self._daemon.replace(loaded)
+            self._daemon.set_base(loaded)
             self._notifier.ready(f"serving {plural(len(loaded.entries), 'entry')}")
 
     def _handle_signals(self) -> None:

@@ -1,10 +1,11 @@
-"""What a service manager is told over its socket: ready, reloading, stopping, still alive (systemd's sd_notify(3))."""
+"""Service manager notification (systemd's sd_notify(3)): ready, reloading, stopping, watchdog."""
 
 from __future__ import annotations
 
 import logging
 import socket
-import time
+
+from beatd.clock import monotonic_us
 
 log = logging.getLogger("beatd.sdnotify")
 
@@ -47,8 +48,7 @@ class Notifier:
 
     def reloading(self) -> None:
         """A reload has begun; ``ready`` ends it."""
-        microseconds = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1_000
-        self.notify("RELOADING=1", f"MONOTONIC_USEC={microseconds}")
+        self.notify("RELOADING=1", f"MONOTONIC_USEC={monotonic_us()}")
 
     def stopping(self) -> None:
         """The end has begun."""

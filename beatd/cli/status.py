@@ -54,6 +54,8 @@ class Overview(NamedTuple):
     held: dict[str, HeldBackEntry]
     """Held-back entries, the first thousand."""
     held_count: int
+    foreign_keys: list[str]
+    """Keys of another type than beatd's, in words."""
 
     @property
     def is_ready(self) -> bool:
@@ -113,6 +115,7 @@ def look(settings: Settings) -> Overview:
             runtime=changes,
             held=held_back.all(_HELD_TOLD) if held_count else {},
             held_count=held_count,
+            foreign_keys=server_check.foreign_keys(client, keys, shards=shards),
         )
 
 

@@ -55,7 +55,7 @@ def step_down(
 
 
 def _leader(roll: FleetView, daemon: str | None, shard: int | None) -> str:
-    """Who is meant, among those who lead."""
+    """Return the leading daemon that is meant."""
     if daemon is not None and shard is not None:
         raise click.UsageError("give --daemon or --shard, not both")
     if not roll.alive:
@@ -90,7 +90,7 @@ def _refuse_if_alone(roll: FleetView, leader: str) -> None:
 
 
 def _heirs(place: Installation, leader: str, shards: set[int], clock: SystemClock, until: float) -> dict[int, str]:
-    """Who leads each of the shards, as soon as all are led by somebody else, or when the time is over."""
+    """Return the new leader of each shard, as soon as all have one, or when the time is over."""
     never = threading.Event()
     while True:
         leases = place.roll().leases

@@ -9,7 +9,7 @@ import click
 
 from beatd.cli.history import await_ending, histories
 from beatd.cli.installation import Installation, hint, installation, whoami
-from beatd.cli.output import print_json
+from beatd.cli.output import print_json, read_json
 from beatd.client.runs import RunClient
 from beatd.exceptions import MessageError, RequestRefused
 from beatd.schedules import duration_text
@@ -46,12 +46,14 @@ def trigger(
 ) -> None:
     """Send a run of ENTRY now, and print its run id. The schedule does not notice it; a paused entry can be triggered.
 
-    The daemon that leads sends it. Exit code 1 when none does, and with --wait when the run fails or does not end.
+    The daemon that leads sends it. Exit code 1 when none does, when the broker refuses it, and with --wait when the run
+    fails or does not end.
     """
     seconds, entry = _seconds(wait, entry)
     if entry is None:
         raise click.UsageError("name the ENTRY")
-    args, named = _json("--args", arguments, list, "a list"), _json("--kwargs", kwargs, dict, "an object")
+    args = None if arguments is None else read_json(arguments, "--args", list)
+    named = None if kwargs is None else read_json(kwargs, "--kwargs", dict)
     with installation(config_file) as place, histories(place, result_backend) as known:
         try:
             manual = RunClient(place.client, place.keys)
@@ -62,17 +64,22 @@ def trigger(
             click.echo(sent.run_id)
             if sent.repeated:
                 click.echo("This request was carried out before; nothing was sent now.", err=True)
-        ending = None if seconds is None else await_ending(known, sent.run_id, seconds)
+            if sent.in_outbox:
+                click.echo("It waits in the outbox; it leaves as soon as the broker takes it.", err=True)
+        waits = seconds is not None and sent.refused is None
+        ending = await_ending(known, sent.run_id, seconds or 0) if waits else None
     if as_json:
         print_json(sent._asdict() | ({} if seconds is None else _result(ending)))
-    elif seconds is not None:
+    if sent.refused is not None:
+        raise click.ClickException(f"the broker refused it: {sent.refused}; it is among the dead letters")
+    if seconds is not None and not as_json:
         click.echo(_told(ending, seconds))
     if seconds is not None and (ending is None or ending.state not in (SUCCESS, IGNORED)):
         raise click.exceptions.Exit(1)
 
 
 def in_words(error: RequestRefused | MessageError, entry: str, place: Installation) -> click.ClickException:
-    """What is wrong with a request: of use, if the user can put it right, and with the near names."""
+    """Explain a refused request, with near names if the name is unknown."""
     if isinstance(error, MessageError):
         return click.UsageError(str(error))
     if not error.unknown:
@@ -81,7 +88,7 @@ def in_words(error: RequestRefused | MessageError, entry: str, place: Installati
 
 
 def _seconds(wait: str | None, entry: str | None) -> tuple[float | None, str | None]:
-    """How long to wait, and the entry: ``--wait ENTRY`` means it, too."""
+    """Return the seconds to wait, and the entry: ``--wait ENTRY`` means it, too."""
     if wait is None:
         return None, entry
     try:
@@ -93,18 +100,6 @@ def _seconds(wait: str | None, entry: str | None) -> tuple[float | None, str | N
     if not 0 <= seconds < float("inf"):
         raise click.BadParameter(f'"{wait}": expected seconds', param_hint="--wait")
     return seconds, entry
-
-
-def _json(option: str, text: str | None, kind: type, expected: str) -> Any:
-    if text is None:
-        return None
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise click.BadParameter(f"not JSON: {error}", param_hint=option) from None
-    if not isinstance(value, kind):
-        raise click.BadParameter(f"expected {expected}, got {text[:40]}", param_hint=option)
-    return value
 
 
 def _told(ending: Ending | None, seconds: float) -> str:
@@ -122,7 +117,7 @@ def _told(ending: Ending | None, seconds: float) -> str:
 
 
 def _result(ending: Ending | None) -> dict[str, Any]:
-    """How it ended, for programs; the state is null if it has not."""
+    """Return the outcome of a run as JSON; the state is null if it has not ended."""
     if ending is None:
         return {"state": None, "runtime_ms": None, "result": None}
     result = None if ending.result is None else json.loads(json.dumps(ending.result["result"], default=str))

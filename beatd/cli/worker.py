@@ -29,6 +29,7 @@ from beatd.cli.multi_processes import LogFile, held
 from beatd.cli.processes import die_with_parent
 from beatd.exceptions import ConfigError, Fault
 from beatd.model import Settings
+from beatd.urls import check_broker
 from beatd.worker import builtin, task_logging
 from beatd.worker.bootstrap import POOLS, run_worker
 from beatd.worker.settings import COROUTINES, WorkerSettings, cpu_count, node_name
@@ -203,7 +204,7 @@ def _app(options: dict[str, Any], settings: Settings | None) -> App:
 
 
 def _apply(app: App, options: dict[str, Any], settings: Settings | None, store_url: str | None) -> None:
-    """What the command line says wins over beat.toml, which wins over the app."""
+    """Apply settings: the command line wins over beat.toml, which wins over the app."""
     if settings is not None:
         app.conf.broker_url = settings.broker.url or store_url
         if store_url and not app.conf.result_backend:
@@ -212,6 +213,7 @@ def _apply(app: App, options: dict[str, Any], settings: Settings | None, store_u
             app.conf.timezone = settings.timezone
         app.conf.task_default_queue = settings.broker.default_queue
     if options["broker"]:
+        check_broker(options["broker"])
         app.conf.broker_url = options["broker"]
     if options["result_backend"]:
         app.conf.result_backend = options["result_backend"]

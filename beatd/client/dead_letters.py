@@ -119,8 +119,8 @@ def _addresses(config_file: str | None, app_name: str | None, broker_url: str | 
     return str(url), store_url, Keys(prefix)
 
 
-_BODY_MAX = 2_000
-"""Characters of a body that are shown."""
+_BODY_MAX, _HEADERS_MAX, REASON_MAX = 2_000, 100_000, 2_000
+"""Characters of a body, of headers and of a reason that are shown."""
 
 
 class Found(NamedTuple):
@@ -143,7 +143,7 @@ class Filter(NamedTuple):
         return any(self)
 
     def takes(self, letter: DeadLetter, now_ms: int) -> bool:
-        """Whether this is one of them."""
+        """True if the letter matches."""
         return (
             (not self.ids or letter.id.startswith(self.ids))
             and (self.reason is None or self.reason.lower() in letter.reason.lower())
@@ -173,7 +173,7 @@ def queue_of(letter: DeadLetter) -> str:
 
 
 def age_ms(letter: DeadLetter, now_ms: int) -> int:
-    """How long it has been dead."""
+    """Age of the dead letter, in milliseconds."""
     try:
         return max(0, now_ms - to_ms(datetime.fromisoformat(letter.at)))
     except (ValueError, TypeError):
@@ -188,7 +188,7 @@ def facts(found: Found) -> dict[str, Any]:
     return {
         "id": letter.id,
         "at": letter.at,
-        "reason": redacted_text(letter.reason),
+        "reason": redacted_text(letter.reason, at_most=REASON_MAX),
         "queue": queue_of(letter),
         "task": headers.get("task"),
         "task_id": headers.get("id"),
@@ -200,11 +200,23 @@ def facts(found: Found) -> dict[str, Any]:
 
 
 def content(letter: DeadLetter, *, body: bool) -> dict[str, Any]:
-    """What is in its message, without secrets; ``body`` shows arguments as they are."""
+    """Return its message without secrets; ``body`` shows arguments as they are."""
     message = message_of(letter)
     if message is None:
-        return {"message": cut(redacted_text(letter.message.decode("utf-8", "replace")), _BODY_MAX)} if body else {}
-    shown: dict[str, Any] = {"headers": redacted(message.headers), "properties": redacted(message.properties)}
+        return (
+            {
+                "message": cut(
+                    redacted_text(letter.message[: 4 * _BODY_MAX].decode("utf-8", "replace"), at_most=_BODY_MAX),
+                    _BODY_MAX,
+                )
+            }
+            if body
+            else {}
+        )
+    shown: dict[str, Any] = {
+        "headers": redacted(message.headers, at_most=_HEADERS_MAX),
+        "properties": redacted(message.properties, at_most=_HEADERS_MAX),
+    }
     shown["content"] = f"{message.content_type}, {message.content_encoding}"
     if body:
         shown["body"] = cut(message.body.decode("utf-8", "replace"), _BODY_MAX)

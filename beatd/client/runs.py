@@ -17,7 +17,9 @@ from beatd.exceptions import MessageError, NobodyLeads, RequestRefused
 from beatd.message import json_codec
 from beatd.model import Overlap
 from beatd.store.daemon_registry import Registry
+from beatd.store.history import Histories
 from beatd.store.keys import Keys, shard_of
+from beatd.store.outbox import holds
 from beatd.store.run_requests import Backfill, Reason, RequestReply, Requests, Trigger
 from beatd.timestamps import to_ms
 
@@ -44,10 +46,14 @@ class Triggered(NamedTuple):
     run_id: str
     request_id: str
     repeated: bool = False
+    refused: str | None = None
+    """Why the broker refused it."""
+    in_outbox: bool = False
+    """The broker has not confirmed it yet; the daemon that leads goes on trying."""
 
 
 class Backfilled(NamedTuple):
-    """What became of a window: of ``total`` runs ``sent`` were sent, and the others left out for a reason.
+    """Result of a backfill: of ``total`` runs ``sent`` were sent, and the others left out for a reason.
 
     ``dues_ms`` are the first thousand that would be sent, after a dry run.
     """
@@ -75,7 +81,9 @@ class RunClient:
     """
 
     def __init__(self, client: redis.Redis, keys: Keys) -> None:
+        self._client, self._keys = client, keys
         self._requests = Requests(client, keys)
+        self._histories = Histories(client, keys)
         self._registry = Registry(client, keys)
 
     def trigger(
@@ -89,7 +97,10 @@ class RunClient:
         by: str = "",
         timeout: float = 10.0,
     ) -> Triggered:
-        """Send a run of an entry now, with other arguments or to another queue if these are given."""
+        """Send a run of an entry now, with other arguments or to another queue if these are given.
+
+        Returns when the broker has confirmed or refused it, or has done neither within ``timeout``.
+        """
         request = Trigger(
             entry=name,
             by=by,
@@ -99,7 +110,9 @@ class RunClient:
         )
         request_id = _checked(request_id)
         answer, repeated = self._carry_out(request_id, request, timeout)
-        return Triggered(name, answer.run_id, request_id, repeated)
+        in_outbox = not self._has_left_outbox(name, answer.run_id, timeout)
+        refused = self._histories.refused(answer.run_id)
+        return Triggered(name, answer.run_id, request_id, repeated, refused, in_outbox)
 
     def backfill(
         self,
@@ -184,6 +197,18 @@ class RunClient:
             looks += 1
             answer = self._requests.answer(request_id) or answer
         return answer
+
+    def _has_left_outbox(self, name: str, run_id: str, timeout: float) -> bool:
+        """Wait until the broker has confirmed or refused a run; where the store is the broker, it has it already."""
+        shards = max((each.shards for each in self._registry.look(shards=1).alive.values()), default=1)
+        key = self._keys.shard(shard_of(name, shards)).outbox
+        until, looks = monotonic() + timeout, 0
+        while holds(self._client, key, run_id):
+            if monotonic() > until:
+                return False
+            sleep(_LOOK_S[min(looks, len(_LOOK_S) - 1)])
+            looks += 1
+        return True
 
     def _alive(self) -> bool:
         return bool(self._registry.look(shards=1).alive)

@@ -18,10 +18,7 @@ from beatd.message.json_codec import dumps, loads
 from beatd.store.client import connect
 from beatd.store.history import Histories, Record
 from beatd.store.keys import Keys
-from beatd.store.runtime_entries import Pause, Put, Runtime, place, read_pause, read_table
-
-LARGEST = 1024 * 1024
-"""Bytes that the table of an entry may have as JSON."""
+from beatd.store.runtime_entries import TABLE_MAX, Pause, Put, Runtime, place, read_pause, read_table
 
 
 def checked(
@@ -34,8 +31,8 @@ def checked(
     plain = without_none(plain_table(table))
     config.entry(name, plain, timezone=timezone, defaults=defaults, source=place(name))
     raw = dumps(plain)
-    if len(raw) > LARGEST:
-        message = f"the entry has {len(raw) >> 10:,} KiB as JSON; at most {LARGEST >> 10:,} KiB are stored"
+    if len(raw) > TABLE_MAX:
+        message = f"the entry has {len(raw) >> 10:,} KiB as JSON; at most {TABLE_MAX >> 10:,} KiB are stored"
         raise ConfigError([Fault(place(name), None, "", message)])
     stored: dict[str, Any] = loads(raw)
     if stored != plain:  # it is this that daemons will read
@@ -132,7 +129,7 @@ class Schedules:
         return self._histories.completed(builtins.list(islice(self._histories.of([name]), limit)))
 
     def watch(self, timeout: float | None = None) -> Iterator[Change]:
-        """What is put, removed, paused and resumed from this call on, by anyone.
+        """Yield what is put, removed, paused and resumed from this call on, by anyone.
 
         Ends when nothing has changed for ``timeout`` seconds, and never without one. A store that goes away is waited
         for, no longer than ``timeout``; what changed meanwhile is told when it is back.

@@ -31,7 +31,7 @@ class Change(NamedTuple):
 
 
 def changes(client: redis.Redis, keys: Keys, *, timeout: float | None) -> Iterator[Change]:
-    """What changes from this call on; ends when nothing has for ``timeout`` seconds.
+    """Yield changes from this call on; ends when there was none for ``timeout`` seconds.
 
     Raises :class:`~beatd.exceptions.StoreUnavailable` at the call, and later when the store has been out of reach for
     longer than ``timeout``; without one it is waited for. Changes that were made meanwhile are not missed, but for an

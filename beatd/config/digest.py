@@ -1,4 +1,4 @@
-"""What a schedule means, as a short text: how daemons find out that they do not have the same."""
+"""Schedule digests: a short text for the meaning of a schedule, by which daemons detect a mismatch."""
 
 from __future__ import annotations
 
@@ -31,8 +31,7 @@ class EntryHasher:
 
 
 def digest(entries: Iterable[Entry]) -> str:
-    """What a schedule means, as text of 16 hexadecimal digits: the same on every host, in whatever order and files
-    the entries are written."""
+    """Return 16 hexadecimal digits for the meaning of a schedule: the same on every host, for any order and files."""
     return digest_of(map(EntryHasher().of, entries))
 
 

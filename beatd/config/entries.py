@@ -137,7 +137,7 @@ class EntryReader:
 
 
 def _is_named(schedule: Any) -> bool:
-    """Whether the meaning of a schedule depends on the entry's name: an H in a cron string does."""
+    """True if the schedule depends on the entry's name, as an H in a cron string does."""
     match schedule:
         case str():
             return is_hashed(schedule)
@@ -226,7 +226,7 @@ def message_bytes(entry: Entry) -> int:
 
 
 def too_large(entry: Entry, most: int) -> str:
-    """What is wrong with a message of more than ``most`` bytes; nothing if it is not so large."""
+    """Return the error for an entry whose message has more than ``most`` bytes; empty if it fits."""
     size = message_bytes(entry)
     if size <= most:
         return ""

@@ -103,7 +103,7 @@ class EntrySpecReader:
         return EntrySpec(schedule, timezone, self._shared(Options, read_options), self._shared(Policies, read_policies))
 
     def _celery_options(self, rest: dict[str, Any], report: ErrorReport) -> Mapping[str, Any]:
-        """What Celery's ``options`` table has; what is no option, or stands in the entry too, is reported."""
+        """Read Celery's ``options`` table; report unknown options, and those that the entry has itself."""
         table = read_value(_options, rest.get("options", {}), "", report, ("options",))
         if table is UNSET:
             return {}
@@ -171,7 +171,7 @@ def _cross_check(
     report: ErrorReport,
     where: Where,
 ) -> None:
-    """What each field alone cannot tell."""
+    """Check fields against each other."""
     start, end = policies.get("start"), policies.get("end")
     if start and end and end <= start:
         report.add(("end",), f"the end {end.isoformat()} is not after the start {start.isoformat()}")

@@ -153,7 +153,7 @@ def escaped(text: str) -> str:
 
 
 def has_reference(value: Any) -> bool:
-    """Whether there is a ``${VARIABLE}`` in a value as the file has it."""
+    """True if a value contains a ``${VARIABLE}`` as the file has it."""
     match value:
         case str():
             return any(found[0] != "$${" for found in _REFERENCE.finditer(value))

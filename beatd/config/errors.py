@@ -41,7 +41,7 @@ class ErrorReport:
             self._left_out += 1
 
     def faults(self, file: str, line_of: Callable[[KeyPath], int | None]) -> list[Fault]:
-        """What was found, in the order of the lines that ``line_of`` gives."""
+        """Return the errors, in the order of the lines that ``line_of`` gives."""
         found = [Fault(file, line_of(path), dotted(path), said) for path, said in self._found]
         found.sort(key=lambda fault: fault.line or 0)
         if self._left_out:

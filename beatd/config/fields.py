@@ -172,7 +172,7 @@ def read_fields(
 
 
 def read_value(read: Reader, value: Any, timezone: str, report: ErrorReport, path: KeyPath) -> Any:
-    """What ``read`` makes of ``value``; UNSET, and a fault at ``path``, if it cannot be read."""
+    """Read ``value``; report an error at ``path`` and return UNSET if it cannot be read."""
     try:
         return read(value, timezone)
     except RecursionError:

@@ -33,7 +33,7 @@ from beatd.schedules.literals import quoted
 
 
 class LoadedSettings(NamedTuple):
-    """What the main file says beside its entries."""
+    """Settings and ``[defaults]`` of the main file, without its entries."""
 
     settings: Settings
     defaults: dict[str, Any]
@@ -83,7 +83,7 @@ class EntryCache:
     __hash__ = None  # type: ignore[assignment]
 
     def places(self) -> dict[int, int]:
-        """Where the entry of each mark is."""
+        """Map marks to the positions of their entries."""
         found = dict(zip(self._marks, range(len(self._marks)), strict=True))
         found.pop(0, None)
         return found
@@ -99,9 +99,9 @@ PLACES = ("beat.toml", "/etc/beatd/beat.toml")
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True):
-    """What the files say.
+    """A loaded configuration: settings and entries of all files.
 
-    ``files`` are all that were read and ``globs`` the patterns of ``include``, both absolute: what a watcher watches.
+    ``files`` are all that were read and ``globs`` the patterns of ``include``, both absolute, for the file watcher.
     ``defaults`` is the checked ``[defaults]`` table, for entries from elsewhere. ``digest`` changes when, and only
     when, the schedule means something else. ``beside`` are files of other kinds on which it
     depends, absolute too: secrets, and the modules of an app. ``remarks`` are

@@ -112,7 +112,7 @@ def _written(attribute: str, value: Any) -> Any:
 
 
 def _wrapped(said: JsonSchema) -> JsonSchema:
-    """What stands beside a reference is not looked at in draft 7."""
+    """Wrap a reference, because draft 7 ignores the keys beside one."""
     return {"allOf": [said]} if "$ref" in said else said
 
 

@@ -128,7 +128,7 @@ def accepts(said: JsonSchema) -> Callable[[_R], _R]:
 
 
 def accepted(reader: Callable[..., Any]) -> JsonSchema:
-    """What a reader was marked with."""
+    """Return the schema that :func:`accepts` gave a reader."""
     said: JsonSchema = reader.accepts  # type: ignore[attr-defined]
     return said
 

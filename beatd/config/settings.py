@@ -145,7 +145,7 @@ def secret_files(raw: Mapping[str, Any], folder: FilePath) -> tuple[str, ...]:
 
 
 def _content(folder: FilePath, raw: Any) -> Substituted:
-    """What a file such as ``/run/secrets/redis-url`` has in it; never shown."""
+    """Read a secret from a file such as ``/run/secrets/redis-url``; it is never shown."""
     path = folder / values.text(raw)
     try:
         if path.exists() and not path.is_file():
@@ -202,7 +202,7 @@ def _allow_empty(raw: Mapping[str, Any], report: ErrorReport) -> bool:
 
 
 def _state_dir(raw: Mapping[str, Any], folder: FilePath, env: Mapping[str, str], report: ErrorReport) -> str:
-    """Where the daemon may write, as an absolute path. systemd says it in ``STATE_DIRECTORY``."""
+    """The state directory as an absolute path; systemd passes it in ``STATE_DIRECTORY``."""
     given = read_value(_path, raw["state_dir"], "", report, ("state_dir",)) if "state_dir" in raw else UNSET
     if given is UNSET:
         given = env.get("STATE_DIRECTORY", "").partition(":")[0] or STATE_DIR

@@ -93,7 +93,7 @@ class Document:
 
     @cached_property
     def _places(self) -> dict[Any, tuple[int, int, int]]:
-        """Where each entry starts and ends, and its line, if the text is read in pieces."""
+        """Start, end and line of each entry, for text that is read in pieces."""
         line = 1 + self.text.count("\n", 0, self._starts[0]) if self._starts else 1
         places = {}
         for start, end in pairwise([*self._starts, len(self.text)] if self._starts else []):
@@ -194,7 +194,7 @@ def _starts(text: str) -> list[int]:
 
 
 def _next_bracket(text: str, after: int) -> int:
-    """Where the next line begins that begins with a bracket; -1 if none does."""
+    """Offset of the next line that begins with a bracket; -1 if there is none."""
     found = text.find("\n[", after)
     return found + 1 if found >= 0 else -1
 

@@ -290,9 +290,7 @@ def carried(value: Any) -> Any:
         case int() if value.bit_length() > _MOST_BITS:
             raise InvalidValue("a number with more than 4,000 digits cannot be carried by JSON")
         case None | bool() | str() | int() | date() | time() | UUID() | Decimal() | bytes():
-            if isinstance(value, datetime) and value.tzinfo is not None and type(value.tzinfo).__module__ != "datetime":
-                return _standard(value)
-            return value
+            return _without_fold(value) if isinstance(value, datetime | time) else value
         case float():
             if not math.isfinite(value):
                 raise InvalidValue(f"{value} cannot be carried by JSON; expected a finite number")
@@ -320,10 +318,13 @@ def _key(key: object) -> str:
     return key
 
 
-def _standard(value: datetime) -> datetime:
-    """The parser's own classes of zones replaced by the library's, which everything can copy, pickle and show."""
+def _without_fold(value: Any) -> Any:
+    """The time as its text reads back: no fold, and the library's time zones, which can be copied and pickled."""
+    value = value.replace(fold=0) if value.fold and value.tzinfo is None else value
+    if not isinstance(value, datetime) or value.tzinfo is None or type(value.tzinfo).__module__ == "datetime":
+        return value
     offset = value.utcoffset()
-    return value.replace(tzinfo=fixed_zone(offset) if offset else UTC)
+    return value.replace(tzinfo=fixed_zone(offset) if offset else UTC, fold=0)
 
 
 @accepts(or_variable(either(list_of(CARRIED), _JSON_LIST)))
@@ -342,7 +343,7 @@ def keywords(value: Any, _zone: str = "") -> dict[str, Any]:
 
 
 def _parsed(value: Any, start: str, example: str) -> Any:
-    """What JSON text stands for; anything else as it is."""
+    """Parse JSON text; return anything else unchanged."""
     if not isinstance(value, str) or not value.lstrip(" \t\r\n").startswith(start):
         return value
     try:
@@ -388,8 +389,35 @@ def headers(value: Any, _zone: str = "") -> dict[str, Any]:
     for name in value:
         if name in RESERVED_HEADERS or (isinstance(name, str) and name.startswith(RESERVED_PREFIX)):
             raise _reserved(name)
+        _refuse_marked(value[name], (name,))
     result: dict[str, Any] = carried(value)
     return result
+
+
+def _refuse_marked(value: Any, path: KeyPath) -> None:
+    """Refuse values that need Celery's marks: those are for arguments, and brokers have no headers of these types."""
+    if isinstance(value, date | time | UUID | Decimal | bytes):
+        text = value.isoformat() if isinstance(value, date | time) else "" if isinstance(value, bytes) else str(value)
+        hint = f"write it as text: {quoted(text)}" if text else "write it as text"
+        wrong = InvalidValue(f"a header cannot carry {_KINDS.get(type(value), 'this value')}; {hint}")
+        wrong.inside = path
+        raise wrong
+    if isinstance(value, Mapping):
+        for key, part in value.items():
+            _refuse_marked(part, (*path, str(key)))
+    elif isinstance(value, list | tuple | set | frozenset):
+        for place, part in enumerate(value):
+            _refuse_marked(part, (*path, place))
+
+
+_KINDS: Mapping[type, str] = {
+    date: "a date",
+    datetime: "a time",
+    time: "a time of day",
+    UUID: "a UUID",
+    Decimal: "a decimal number",
+    bytes: "bytes",
+}
 
 
 def _reserved(name: str) -> InvalidValue:

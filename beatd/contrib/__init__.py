@@ -1,4 +1,4 @@
-"""beatd at home in frameworks.
+"""Framework integrations.
 
-The promise: nothing here is imported unless the framework is in use.
+Contract: a framework is imported only where it is in use.
 """

@@ -18,7 +18,7 @@ TIMEOUT_S = 60.0
 
 
 def read_celery_app(name: str) -> Found:
-    """What the app called ``MODULE[:APP]`` registers. Raises ConfigError with the user's own traceback.
+    """Return the registrations of the app ``MODULE[:APP]``. Raises ConfigError with the user's own traceback.
 
     The module is imported by a process of its own (:mod:`beatd.importers.celery_app`), with Celery.
     """
@@ -28,7 +28,7 @@ def read_celery_app(name: str) -> Found:
 
 
 def find(name: str) -> Found:
-    """What the app registers, as it would be for ``celery -A NAME beat``."""
+    """Return the registrations as ``celery -A NAME beat`` sees them."""
     app = locate(name, is_celery_app, where="celery")
     entries = registrations(app)
     notes = []

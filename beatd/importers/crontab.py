@@ -14,8 +14,8 @@ from pathlib import PurePath
 from typing import Any, NamedTuple
 
 from beatd.exceptions import ConfigError, Fault
+from beatd.importers.crontab_times import plain_times
 from beatd.importers.report import Found, Note
-from beatd.importing.crontab_times import plain_times
 
 _ASSIGNMENT = re.compile(r"""([A-Za-z_][A-Za-z0-9_]*|"[^"]*"|'[^']*')[ \t]*=[ \t]*(.*)""", re.DOTALL)
 _BLANKS = re.compile(r"[ \t]+")
@@ -67,7 +67,7 @@ def read_crontab(text: str, *, shown: str, has_users: bool | None = False, timez
 
 
 class _Reader:
-    """What was read of one file so far."""
+    """Reader of one crontab: variables, entries and notes so far."""
 
     def __init__(self, shown: str, has_users: bool) -> None:
         self._shown = shown
@@ -108,7 +108,7 @@ class _Reader:
         self.notes += [Note(name, about, why) for about, why in _different(line, self._variables)]
 
     def of_all(self, timezone: str | None) -> Iterator[Note]:
-        """What there is to say about the whole file."""
+        """Notes about the whole file."""
         if timezone is None and any("timezone" not in entry for entry in self.entries.values()):
             yield Note(self._shown, "timezone", "times are taken as UTC; --timezone names the zone of this crontab")
         if self._variables.get("MAILTO"):

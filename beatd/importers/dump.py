@@ -1,4 +1,4 @@
-"""What the child processes of the importers have in common: their document, and errors in words."""
+"""Output of the importers' child processes: a JSON document, and errors in words."""
 
 from __future__ import annotations
 

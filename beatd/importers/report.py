@@ -42,7 +42,7 @@ _LONGEST_LINE = 400
 
 
 class Carried(NamedTuple):
-    """What was carried over: the entries, the file that has them, and everything that there is to say."""
+    """Result of an import: the entries, the file with them, and all notes."""
 
     entries: tuple[Entry, ...]
     toml: str

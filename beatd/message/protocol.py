@@ -145,7 +145,7 @@ def _envelope(message: TaskMessage, body: str, *, queue: str, exchange: str, del
 
 
 class Envelope(msgspec.Struct, frozen=True):
-    """What an element of a Redis list must have to be a message at all; everything else is optional."""
+    """Envelope of a message on Redis: the required fields; everything else is optional."""
 
     body: str
     headers: dict[str, Any] = {}

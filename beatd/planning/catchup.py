@@ -24,7 +24,7 @@ WINDOW_MAX_MS = 24 * 3_600_000
 
 
 class ResumePoint(NamedTuple):
-    """Where an entry goes on: the due time (ms), ``None`` if it never runs again."""
+    """Resume point of an entry: its next due time (ms), ``None`` if it never runs again."""
 
     due_ms: int | None
     passes_over: bool = False
@@ -32,7 +32,7 @@ class ResumePoint(NamedTuple):
 
 
 def first_due(schedule: Schedule, policies: Policies, *, last_due_ms: int, now_ms: int) -> ResumePoint:
-    """Where an entry goes on after ``last_due_ms``.
+    """Return the resume point of an entry after ``last_due_ms``.
 
     Nothing was missed if the next run after ``last_due_ms`` lies in the future, or is only late. Else
     ``policies.catch_up`` decides: ``"latest"`` goes on with the last missed run, ``"all"`` with the oldest of the last
@@ -53,7 +53,7 @@ def first_due(schedule: Schedule, policies: Policies, *, last_due_ms: int, now_m
 
 
 class ResumePoints:
-    """Where entries go on at ``now_ms``, each on its timeline: found once for those that are alike.
+    """Resume points at ``now_ms``, cached for entries with equal schedules, policies and state.
 
     Most of a large schedule are: they share schedule and policies, and were first seen and last due together.
     """
@@ -73,7 +73,7 @@ class ResumePoints:
 
 
 def _window_ms(schedule: Schedule, policies: Policies, at_ms: int) -> int:
-    """How far back: as the entry says, else a day for ``"all"``, and for ``"latest"`` one period, at most a day."""
+    """Catch-up window: as the entry says, else a day for ``"all"``, and for ``"latest"`` one period, at most a day."""
     if policies.catch_up_window_ms is not None:
         return policies.catch_up_window_ms
     if policies.catch_up == "all":  # of which one period would leave the latest

@@ -270,7 +270,7 @@ class _Changes:
 
 
 def _clock_change(schedule: Cron, changes: Iterable[int]) -> str:
-    """What the first change forward that concerns a schedule does to it, and the first one back."""
+    """Describe the effect of the first clock change forward that concerns a schedule, and of the first one back."""
     notes: dict[str, str] = {}
     for second in changes:
         for due_ms in islice(_runs(schedule, (second - 7200) * 1000, (second + 7200) * 1000), 500):

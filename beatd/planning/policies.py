@@ -45,7 +45,7 @@ class Skip(Enum):
 
 
 class Facts(NamedTuple):
-    """What the outside knows at the moment of the decision."""
+    """Facts from outside at the moment of the decision."""
 
     now_ms: int
     unfinished: frozenset[str]
@@ -80,7 +80,7 @@ def decide(run: Run, queue: str, facts: Facts) -> Decision:
 
 
 def runtime_ms(entry: Entry) -> int:
-    """How long a run of the entry may take at most, as far as overlaps are concerned."""
+    """Return how long (ms) a run of the entry may take at most, for its overlap policy."""
     return entry.policies.max_runtime_ms or RUNTIME_MS
 
 

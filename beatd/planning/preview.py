@@ -83,7 +83,7 @@ def _safe(entry: Entry, state: EntryState | None, now_ms: int) -> Outlook:
 
 
 def outlook(entry: Entry, state: EntryState | None, now_ms: int) -> Outlook:
-    """What there is to say of ``entry`` at that moment. ``state`` is what the store remembers of it, if anything."""
+    """Return the last and next run of ``entry`` at that moment. ``state`` is its state in the store, if any."""
     line = timeline(entry, now_ms if state is None else state.first_seen_ms)
     runs = 0 if state is None else state.runs
     last_due_ms = None if state is None else _last_run(line, state)
@@ -123,7 +123,7 @@ def _delayed(entry: Entry, line: Schedule, state: EntryState | None, now_ms: int
 
 
 def _is_stale(entry: Entry, due_ms: int) -> bool:
-    """Whether its message would have expired, at an instant that the entry names, before it is due."""
+    """True if its message would have expired, at an instant that the entry names, before it is due."""
     expires = entry.options.expires
     return isinstance(expires, datetime) and to_ms(expires) <= due_ms
 
@@ -284,13 +284,13 @@ def _first_due(entry: Entry, after_ms: int, first_seen_ms: int | None) -> int | 
 
 
 def counts_from_first_seen(entry: Entry) -> bool:
-    """Whether the entry has an interval whose phase is the moment at which a daemon first sees it."""
+    """True for an interval whose phase is the moment at which a daemon first sees the entry."""
     schedule = entry.schedule
     return entry.policies.start is None and bind(schedule, from_ms(0)) is not schedule
 
 
 def caveats(entries: Sequence[Entry], since: str) -> list[str]:
-    """What the file alone does not know about the runs of ``entries``, one line each; ``since`` is where they begin."""
+    """List what the file alone cannot know about the runs of ``entries``; ``since`` is where they begin."""
     enabled = [entry for entry in entries if entry.policies.enabled]
     found = []
     if any(map(counts_from_first_seen, enabled)):

@@ -29,7 +29,7 @@ _MARGIN_S = 26 * 3600
 
 
 class Totals(NamedTuple):
-    """What one entry does in the window. Times in ms since the epoch."""
+    """Totals of one entry in the window. Times in ms since the epoch."""
 
     entry: Entry
     sent: int
@@ -77,7 +77,7 @@ class EntryGroup:
         return walked
 
     def leaving_in(self, second: int) -> int:
-        """How many runs of each of the entries leave in that second."""
+        """Return how many runs of each of the entries leave in that second."""
         entry, after_ms = self._entry, self._window_ms - 1
         if entry.policies.max_runs is None and not _is_chain(entry.schedule):
             after_ms = max(after_ms, second * 1000 - entry.policies.jitter_ms - 1)
@@ -89,14 +89,14 @@ class EntryGroup:
         return count
 
     def at_least(self, length_ms: int) -> int:
-        """How many runs a window of that length surely holds, as far as can be said without walking."""
+        """Lower bound of the runs in a window of that length, without walking it."""
         schedule, policies = self._entry.schedule, self._entry.policies
         if not isinstance(schedule, Interval) or policies.start or policies.end or policies.max_runs:
             return 0
         return length_ms // schedule.every_ms
 
     def totals(self) -> Iterator[Totals]:
-        """What each of the entries did so far."""
+        """Return the totals of each entry so far."""
         for entry in self.entries:
             skipped = dict(self._skipped)
             yield Totals(entry, self._sent, skipped, self._moved, self._overlaps, self._first_overlap_ms)
@@ -164,7 +164,7 @@ def _zones(schedule: Schedule) -> list[Zone]:
 
 
 def _is_chain(schedule: Schedule) -> bool:
-    """Whether each run depends on the one before, so that one cannot begin in the middle."""
+    """True if each run depends on the one before, so that one cannot begin in the middle."""
     parts = schedule.parts if isinstance(schedule, Union) else (schedule,)
     return any(isinstance(part, Relative) for part in parts)
 
@@ -204,7 +204,7 @@ class Busy(NamedTuple):
 
 
 class Simulation(NamedTuple):
-    """What the window [from_ms, to_ms) holds. ``seconds_per_column`` says how wide the columns are."""
+    """Result of a simulation of [from_ms, to_ms). ``seconds_per_column`` is the width of a column."""
 
     from_ms: int
     to_ms: int

@@ -42,7 +42,7 @@ def fire_ms(entry: Entry, schedule: Schedule, due_ms: int) -> int:
 
 
 def hidden(entry: Entry, due_ms: int) -> bool:
-    """Whether the entry's blackout covers that moment."""
+    """True if the entry's blackout covers that moment."""
     blackout = entry.policies.blackout
     return blackout is not None and blackout.covers_ms(due_ms)
 

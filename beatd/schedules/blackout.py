@@ -109,7 +109,7 @@ class Blackout:
     windows: tuple[Window, ...]
 
     def covers(self, t: datetime, /) -> bool:
-        """Whether a run at the aware datetime ``t`` is left out."""
+        """True if a run at the aware datetime ``t`` is left out."""
         return self.covers_ms(to_ms(t))
 
     def covers_ms(self, t_ms: int, /) -> bool:
@@ -127,7 +127,7 @@ class Blackout:
 
     @property
     def notation(self) -> object:
-        """What to write in the file for ``parse_blackout`` to read the same."""
+        """The notation that ``parse_blackout`` reads back as an equal value."""
         return [window.notation for window in self.windows]
 
 
@@ -194,7 +194,7 @@ def _read_period(first: str | date, last: str | date, written: str, where: Zone)
 
 
 def _edge(value: str | date, written: str, where: Zone) -> tuple[int, int]:
-    """Where that date or moment begins, and where it is over."""
+    """Start and end of that date or moment."""
     try:
         moment = date.fromisoformat(value) if isinstance(value, str) and len(value) == 10 else value
         if isinstance(moment, date) and not isinstance(moment, datetime):
@@ -228,7 +228,7 @@ _JUMPS = 100
 
 
 def _covers_everything(blackout: Blackout) -> bool:
-    """Whether no moment is free, as far as can be told from a year. Nearly always the first tries find one."""
+    """True if no moment of a year is free. Nearly always one of the first tries finds a free one."""
     windows = blackout.windows
     lasting = Blackout(tuple(each for each in windows if not isinstance(each, Period) or each.lasts_for_ever))
     end = _TRIED_FROM_MS + _TRIED_MS

@@ -123,7 +123,7 @@ class Days:
         return (dom | week if self.either else dom & week) & (1 << length + 1) - 1
 
     def ever(self) -> bool:
-        """Whether any day matches at all. Every weekday starts every month sooner or later, also in leap years."""
+        """True if any day matches at all. Every weekday starts every month sooner or later, also in leap years."""
         if self.week:
             return True
         lengths = {MONTH_LENGTHS[month] for month in values_of(self.months)} | ({29} if self.months & 1 << 2 else set())

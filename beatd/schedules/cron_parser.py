@@ -68,7 +68,7 @@ def read_cron(text: str, timezone: str, name: str, dst: Dst) -> Cron:
 
 
 def is_hashed(text: str) -> bool:
-    """Whether the text has an ``H`` or ``R`` field, so that its meaning depends on the entry's name."""
+    """True if the text has an ``H`` or ``R`` field, so that its meaning depends on the entry's name."""
     return _ANY_HASHED.search(text) is not None
 
 
@@ -111,7 +111,7 @@ def _alias(text: str) -> str:
 
 
 def _elsewhere(text: str) -> str:
-    """What croniter, which guesses more, makes of a refused text: nobody should have to guess what ran so far."""
+    """Return croniter's reading of a refused text, so that the error can say what ran before a migration."""
     from croniter import croniter  # noqa: PLC0415 - slow to import, and needed only for an error
 
     fields = text.lower().split()
@@ -126,7 +126,7 @@ def _elsewhere(text: str) -> str:
 
 
 def _notation(text: str, fields: list[str]) -> str:
-    """What was written, except that ``H`` is replaced by what it stands for: the name does not go with the text."""
+    """The written text with ``H`` replaced by its value, because the entry's name is not part of the text."""
     if not is_hashed(text):
         return " ".join(text.split())
     return " ".join(fields if len(text.split()) == 6 else fields[1:])

@@ -32,7 +32,7 @@ class Schedule(Protocol):
 
     @property
     def notation(self) -> object:
-        """What to write in the file (str, number, dict or list) for ``parse`` to read an equal schedule."""
+        """The notation (str, number, dict or list) that ``parse`` reads back as an equal schedule."""
 
     @property
     def fingerprint(self) -> str:

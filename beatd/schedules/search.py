@@ -63,7 +63,7 @@ def period_ms(schedule: Schedule, at: datetime) -> int | None:
 
 
 def dst_note(schedule: Schedule, t: datetime) -> Literal["gap", "overlap"] | None:
-    """Whether the run at ``t`` was moved out of a gap of the wall clock, or falls into an hour that it shows twice."""
+    """Say if the run at ``t`` was moved out of a gap of the wall clock, or falls into an hour that is repeated."""
     if isinstance(schedule, Union):
         notes = (dst_note(part, t) for part in schedule.parts if _runs_at(part, to_ms(t)))
         return next((note for note in notes if note), None)

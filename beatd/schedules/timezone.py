@@ -65,7 +65,7 @@ class Zone:
 
     @property
     def is_open(self) -> bool:
-        """Whether nobody has named a zone: an app's ``crontab(…)`` takes that of the app."""
+        """True if no zone was named: an app's ``crontab(…)`` takes that of the app."""
         return self is zone(None)
 
     def span(self, t: int) -> Span:
@@ -85,7 +85,7 @@ class Zone:
         return (due, False) if due >= span.start else (span.start, True)
 
     def is_repeated(self, t: int) -> bool:
-        """Whether the wall clock shows the time of instant ``t`` twice, because it was or will be set back."""
+        """True if the wall clock shows the time of instant ``t`` twice, because it was or will be set back."""
         span = self.span(t)
         wall = t + span.offset
         if wall < span.fresh:

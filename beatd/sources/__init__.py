@@ -1,4 +1,4 @@
-"""Where entries come from: the files, the registrations of an app, and the state store.
+"""Sources of entries: the files, the registrations of an app, and the state store.
 
 The promise: a source that is broken never hurts the daemon. What was good stays in force, everything that is wrong is
 said with its place, and user code runs in a process of its own.

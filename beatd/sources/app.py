@@ -25,7 +25,7 @@ WITHOUT_EFFECT = {
 
 
 class Registered(NamedTuple):
-    """What an app registers, and the files of its own code: a change of them may change it."""
+    """Registrations of an app, and the files of its own code: a change of them may change it."""
 
     entries: tuple[Entry, ...]
     files: tuple[str, ...]
@@ -52,7 +52,7 @@ def read_app(
     directory: str = "",
     timeout: float = 30.0,
 ) -> Registered:
-    """What the app ``MODULE[:APP]`` registers; the working directory and ``directory`` are importable.
+    """Read what the app ``MODULE[:APP]`` registers; the working directory and ``directory`` are importable.
 
     ``timezone`` holds for an app that sets none itself, ``defaults`` is the file's table of that name. Raises
     ConfigError with the user's own traceback if the module cannot be imported, ends its process, or takes longer than

@@ -16,12 +16,12 @@ _FIELDS = ("minute", "hour", "day_of_week", "day_of_month", "month_of_year")
 
 
 def is_celery_app(value: object) -> bool:
-    """Whether it is an app of Celery, or of a class of its own derived from that."""
+    """True for an app of Celery, or of a class derived from that."""
     return any((each.__module__, each.__name__) == ("celery.app.base", "Celery") for each in type(value).__mro__)
 
 
 def registrations(app: Any) -> dict[str, dict[str, Any]]:
-    """What the Celery app would have ``celery beat`` send: name → task, schedule, args, kwargs, options.
+    """Return what the Celery app would have ``celery beat`` send: name → task, schedule, args, kwargs, options.
 
     Imports its task modules and lets its signals run, as Celery does.
     """
@@ -56,14 +56,14 @@ def translated(fields: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def dropped(fields: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """What :func:`translated` leaves out, each with the reason."""
+    """Return what :func:`translated` leaves out, each with the reason."""
     schedule = fields.get("schedule")
     if is_celery_schedule(schedule) and getattr(schedule, "nowfun", None) is not None:
         yield "schedule.nowfun", "it has no effect: the clock is that of the daemon; the field timezone sets a zone"
 
 
 def is_celery_schedule(value: object) -> bool:
-    """Whether it is a schedule of Celery, or of a package that extends it."""
+    """True for a schedule of Celery, or of a package that extends it."""
     return _kind(value) is not None
 
 

@@ -14,7 +14,7 @@ _REMEDY = "allow_empty = true at the top of {} takes them out of the schedule"
 
 
 def emptied(before: Config, now: Config) -> list[Fault]:
-    """What has lost all of its entries since ``before``: the files, a pattern of ``include``, or the app.
+    """Name the sources that lost all of their entries since ``before``: the files, a pattern of ``include``, the app.
 
     Entries that moved elsewhere are not lost, nor are those of a pattern or an app that the file no longer names.
     Nothing is lost where ``allow_empty`` is set.

@@ -115,7 +115,7 @@ class FileSource:
                     break  # other directories are meant now
 
     def _events(self, watched: list[str]) -> Iterator[set[str]]:
-        """What was touched, again and again; at once and every second nothing, for a look; ends when woken."""
+        """Yield the paths that were touched; at once and every second an empty set, for a look; ends when woken."""
         yield set()
         milliseconds = int(SETTLE_S * 1000)
         try:
@@ -196,7 +196,7 @@ class FileSource:
         self._remember()
 
     def _remember(self) -> None:
-        """How the files looked before they were read, those that were new to us since."""
+        """Remember how files looked before they were read, those that are new to us."""
         self._seen = {name: self._seen.get(name, facts) for name, facts in self._look().items()}
 
     def _keep(self, error: ConfigError) -> None:

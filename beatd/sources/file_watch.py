@@ -33,7 +33,7 @@ def directories(files: Iterable[str], patterns: Iterable[str] = ()) -> set[str]:
 
 
 def snapshot(files: Iterable[str], patterns: Iterable[str] = ()) -> Snapshot:
-    """How the files, and those that match, look now: equal if nothing has changed."""
+    """Take a snapshot of the files and of those that match: equal if nothing has changed."""
     names = set(files)
     for pattern in patterns:
         names.update(glob(pattern, recursive=True))  # noqa: PTH207 - absolute
@@ -41,7 +41,7 @@ def snapshot(files: Iterable[str], patterns: Iterable[str] = ()) -> Snapshot:
 
 
 def unfinished(seen: Snapshot) -> bool:
-    """Whether a file is missing or empty: perhaps somebody is just writing it."""
+    """True if a file is missing or empty: perhaps somebody is just writing it."""
     return any(facts is None or facts[2] == 0 for facts in seen.values())
 
 

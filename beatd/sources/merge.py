@@ -92,7 +92,7 @@ class InForce(NamedTuple):
 
 
 class ScheduleChange(NamedTuple):
-    """What has changed of a schedule: entries that were put, with those to be looked at anew, and names that are gone.
+    """Change of a schedule: entries that were put, with those to be read anew, and names that are gone.
 
     ``runtime`` and ``paused`` as in :class:`InForce`.
     """
@@ -116,7 +116,7 @@ class MergedSchedule:
         self.faults: dict[str, list[Fault]] = {}
         """What is wrong with runtime entries that are not in force, by name."""
 
-    def rebase(self, config: Config) -> None:
+    def set_base(self, config: Config) -> None:
         """Other files, or another app. Their time zone and defaults hold for runtime entries, too."""
         before, self._config, self._base = self._config, config, None
         if (before.settings.timezone, before.defaults) != (config.settings.timezone, config.defaults):
@@ -149,7 +149,7 @@ class MergedSchedule:
         self._off = {name: pair for name, pair in self._off.items() if name in self._pauses}
 
     def of(self, name: str) -> Entry | None:
-        """What is in force under a name."""
+        """Return the entry in force under a name."""
         entry = self._by_name().get(name) or self._runtime.get(name)
         return entry and self._overlaid(entry)
 
@@ -169,7 +169,7 @@ class MergedSchedule:
         return InForce(config, entries, *self.counts())
 
     def counts(self) -> tuple[int, int]:
-        """How many runtime entries are in force, and how many of all entries are paused."""
+        """Return the number of runtime entries in force, and of paused entries among all."""
         base = self._by_name() if self._runtime or self._pauses else {}
         paused = sum(name in base or name in self._runtime for name in self._pauses)
         return sum(name not in base for name in self._runtime), paused

@@ -1,16 +1,16 @@
-"""Runtime entries and pauses in the state store, followed: a change is in force within moments.
+"""Runtime source: entries and pauses in the state store, followed. A change is in force within moments.
 
-While the store does not answer, what it last said stays in force.
+While the store does not answer, what was read last stays in force.
 """
 
 from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Protocol
 
-from beatd.clock import monotonic
+from beatd.clock import Backoff, monotonic
 from beatd.config import Config
 from beatd.exceptions import StoreError, StoreRefused
 from beatd.model import Entry
@@ -35,13 +35,35 @@ RETRY_MIN, RETRY_MAX = 0.1, 2.0
 _NAMES_SHOWN, _FAULTY_SHOWN = 10, 100
 
 
-class RuntimeSource:
-    """Puts runtime entries and pauses over what files and app say.
+class ScheduleReceiver(Protocol):
+    """Receiver of the merged schedule and of what else is heard from the store: the daemon.
 
-    ``on_change`` is called with everything in force when the files have changed, ``on_amend`` with what is different
-    when the store has; ``on_read`` with the revision that is in force, whenever the store was looked at; ``on_order``
-    whenever there may be an order, ``on_request`` when somebody asks for runs. All but the first come from this
-    source's thread. ``client`` is its own.
+    All but :meth:`replace_schedule` and :meth:`runtime_faults` are called by the thread of the source alone.
+    """
+
+    def replace_schedule(self, schedule: InForce) -> None:
+        """Put a whole schedule in force: files or app have changed."""
+
+    def change_schedule(self, change: ScheduleChange) -> None:
+        """Put a change in force: the store has changed."""
+
+    def runtime_entries_read(self, revision: int) -> None:
+        """Note that the store was looked at, and is in force as of ``revision``."""
+
+    def runtime_faults(self, names: Sequence[str]) -> None:
+        """Note the names of runtime entries that are wrong, and so not in force."""
+
+    def look_for_commands(self) -> None:
+        """Look for commands to daemons: there may be one."""
+
+    def look_for_run_requests(self) -> None:
+        """Look for requests for runs: there may be one."""
+
+
+class RuntimeSource:
+    """Source of runtime entries and pauses: merges them with what files and app say, and hands that to ``receiver``.
+
+    ``client`` is its own.
     """
 
     def __init__(
@@ -49,25 +71,16 @@ class RuntimeSource:
         client: redis.Redis,
         keys: Keys,
         config: Config,
-        *,
-        on_change: Callable[[InForce], None],
-        on_amend: Callable[[ScheduleChange], None],
-        on_read: Callable[[int], None] = lambda _: None,
-        on_order: Callable[[], None] = lambda: None,
-        on_request: Callable[[], None] = lambda: None,
+        receiver: ScheduleReceiver,
     ) -> None:
         self._client = client
         self._keys = keys
-        self._on_change = on_change
-        self._on_amend = on_amend
-        self._on_read = on_read
-        self._on_order = on_order
-        self._on_request = on_request
-        self._mirror = RuntimeReplica(client, keys)
-        self._overlay = MergedSchedule(config)
+        self._receiver = receiver
+        self._replica = RuntimeReplica(client, keys)
+        self._merged = MergedSchedule(config)
         self._changing = threading.Lock()
         self._said: dict[str, str] = {}
-        self._failures = 0
+        self._backoff = Backoff(RETRY_MIN, RETRY_MAX)
         self.read = threading.Event()
         """Set when the store has been read for the first time, or has refused to be."""
         self._stopping = threading.Event()
@@ -83,11 +96,11 @@ class RuntimeSource:
         if self._thread.is_alive():
             self._thread.join(1)
 
-    def rebase(self, config: Config) -> None:
-        """Files or app say something else now. May be called from any thread."""
+    def set_base(self, config: Config) -> None:
+        """Merge with other files, or another app, from now on. May be called from any thread."""
         with self._changing:
-            self._overlay.rebase(config)
-            self._on_change(self._overlay.in_force())
+            self._merged.set_base(config)
+            self._receiver.replace_schedule(self._merged.in_force())
             self._say_faults()
 
     def _run(self) -> None:
@@ -96,7 +109,7 @@ class RuntimeSource:
                 with subscribe(self._client, self._keys) as hear:
                     self._follow(hear)
             except StoreError as error:
-                self._stopping.wait(self._stand_back(error))
+                self._stopping.wait(self._back_off(error))
             except Exception:
                 log.exception("Following the store failed in an unexpected way", extra={"event": "store_source_error"})
                 self._stopping.wait(RETRY_MAX)
@@ -104,8 +117,8 @@ class RuntimeSource:
     def _follow(self, hear: OnNotification) -> None:
         """Look, and look again whenever something is heard, and now and then: a connection may be dead and not know."""
         self._look(anew=True)
-        self._on_order()
-        self._on_request()
+        self._receiver.look_for_commands()
+        self._receiver.look_for_run_requests()
         rested_at = look_at = 0.0
         words: frozenset[str] = frozenset()
         while not self._stopping.is_set():
@@ -115,93 +128,93 @@ class RuntimeSource:
                 look_at = monotonic() + LOOK_S
                 rested_at = monotonic() + max(REST_S, 2 * (monotonic() - now))
                 words -= {CHANGED}
-                self._on_order()
+                self._receiver.look_for_commands()
             elif ORDERED in words:
-                self._on_order()
+                self._receiver.look_for_commands()
             wait = rested_at - now if CHANGED in words else look_at - now
             if ASKED in words:
-                self._on_request()
+                self._receiver.look_for_run_requests()
             words = words & {CHANGED} | hear(min(max(wait, 0.01), SLICE_S))
 
     def _look(self, *, anew: bool = False) -> None:
-        news = self._mirror.refresh(anew=anew)
-        if self._failures:
+        news = self._replica.refresh(anew=anew)
+        if self._backoff.attempts:
             log.info("Runtime entries can be read again", extra={"event": "runtime_readable"})
-        self._failures = 0
+        self._backoff.succeeded()
         with self._changing:
             if news.before or news.went_back:
                 self._take_in(news)
                 self._say_faults()
-        self._on_read(self._mirror.revision)
+        self._receiver.runtime_entries_read(self._replica.revision)
         self.read.set()
 
     def _take_in(self, news: RuntimeChanges) -> None:
-        overlay, mirror = self._overlay, self._mirror
-        before = {name: overlay.of(name) for name in news.before}
-        overlay.change({name: mirror.tables.get(name) for name in news.before})
-        overlay.pause(mirror.pauses)
-        after = {name: overlay.of(name) for name in news.before}
+        merged, replica = self._merged, self._replica
+        before = {name: merged.of(name) for name in news.before}
+        merged.change({name: replica.tables.get(name) for name in news.before})
+        merged.pause(replica.pauses)
+        after = {name: merged.of(name) for name in news.before}
         # One that is as it was may have been paused and resumed between two looks: the leader is to look at it anew.
         put = {name: entry for name, entry in after.items() if entry is not None}
         gone = frozenset(name for name, entry in after.items() if entry is None and before[name] is not None)
-        self._on_amend(ScheduleChange(put, gone, *overlay.counts()))
+        self._receiver.change_schedule(ScheduleChange(put, gone, *merged.counts()))
         if self.read.is_set():
             self._say(news, before, after)
         else:
-            entries, pauses = len(mirror.tables), len(mirror.pauses)
-            extra = {"event": "runtime_read", "entries": entries, "pauses": pauses, "revision": mirror.revision}
+            entries, pauses = len(replica.tables), len(replica.pauses)
+            extra = {"event": "runtime_read", "entries": entries, "pauses": pauses, "revision": replica.revision}
             log.info("The state store adds %d entries, and %d are paused", entries, pauses, extra=extra)
 
     def _say(self, news: RuntimeChanges, before: dict[str, Entry | None], after: dict[str, Entry | None]) -> None:
         if news.went_back:
             log.warning(
                 "The state store has forgotten runtime changes: it was flushed, lost writes, or was changed by hand",
-                extra={"event": "runtime_went_back", "revision": self._mirror.revision},
+                extra={"event": "runtime_went_back", "revision": self._replica.revision},
             )
-        paused = self._mirror.pauses
+        paused = self._replica.pauses
         became = {name: _sign(before[name], after[name], is_paused=name in paused) for name in sorted(news.before)}
         signs = [sign + name for name, sign in became.items() if sign]
         if signs:
             more = f", and {len(signs) - _NAMES_SHOWN} more" if signs[_NAMES_SHOWN:] else ""
-            extra = {"event": "runtime_changed", "changes": len(signs), "revision": self._mirror.revision}
+            extra = {"event": "runtime_changed", "changes": len(signs), "revision": self._replica.revision}
             log.info("Runtime changes: %s%s", ", ".join(signs[:_NAMES_SHOWN]), more, extra=extra)
 
     def _say_faults(self) -> None:
         """Say once what is wrong with an entry, and which entries do not count; of very many the first."""
-        said = {name: "\n".join(map(str, faults)) for name, faults in self._overlay.faults.items()}
+        self._receiver.runtime_faults(sorted(self._merged.faults))
+        said = {name: "\n".join(map(str, faults)) for name, faults in self._merged.faults.items()}
         new = [name for name, text in said.items() if self._said.get(name) != text]
         for name in new[:_FAULTY_SHOWN]:
-            for fault in self._overlay.faults[name]:
+            for fault in self._merged.faults[name]:
                 extra = {"event": "runtime_entry_broken", "entry": name, "key": self._keys.runtime().schedules}
                 log.error("%s; the entry is not in force", fault, extra=extra)
         if new[_FAULTY_SHOWN:]:
             text = "%d entries in the state store are wrong and not in force"
             log.error(text, len(new), extra={"event": "runtime_entries_broken", "count": len(new)})
-        conflicts = {other.name: other.source for other in self._overlay.conflicts()}
+        conflicts = {other.name: other.source for other in self._merged.conflicts()}
         for name in [name for name, source in conflicts.items() if self._said.get(name) != source][:_FAULTY_SHOWN]:
             text = "Entry %s is in %s and in the state store; the first counts"
             log.warning(text, name, conflicts[name], extra={"event": "entry_overruled", "entry": name})
         self._said = said | conflicts
 
-    def _stand_back(self, error: StoreError) -> float:
-        """The store failed: what is in force stays; returns the seconds until the next try."""
+    def _back_off(self, error: StoreError) -> float:
+        """Keep what is in force, as the store failed; returns the seconds until the next attempt."""
         if self._stopping.is_set():
             return 0.0
         if isinstance(error, StoreRefused):
             self.read.set()  # not a matter of time: go on without
-        self._failures += 1
-        pause: float = min(RETRY_MIN * 2.0 ** min(self._failures - 1, 10), RETRY_MAX)
+        pause = self._backoff.failed()
         log.warning(
             "Runtime entries cannot be read, and stay as they were: %s; trying again in %.1f s",
             error,
             pause,
-            extra={"event": "runtime_unreadable", "attempt": self._failures},
+            extra={"event": "runtime_unreadable", "attempt": self._backoff.attempts},
         )
         return pause
 
 
 def _sign(before: Entry | None, after: Entry | None, *, is_paused: bool) -> str:
-    """What became of an entry, as the log has it before its name."""
+    """Return the sign of a change as the log has it before an entry's name."""
     if before is None or after is None:
         return "" if before is after else "+" if before is None else "−"
     if before.means(after):

@@ -1,4 +1,4 @@
-"""The state of entries, and the claim: the one write by which runs leave."""
+"""Claims: the state of entries, and the atomic write by which runs are sent (idempotent: a run is claimed once)."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ DIGITS = 15
 
 
 class EntryState(NamedTuple):
-    """What the store remembers of an entry; times in milliseconds since the epoch."""
+    """State of an entry in the store; times in milliseconds since the epoch."""
 
     last_due_ms: int
-    """The due time after which it goes on: of its last claimed run, or, when that lies in the future because a clock
-    was ahead, of the last one before what that clock passed over."""
+    """Due time after which it goes on: of its last claimed run, or, if that lies in the future because a clock was
+    ahead, of the last run before the gap that this clock left."""
     first_seen_ms: int
     runs: int
-    """How many runs have been sent."""
+    """Number of runs that were sent."""
 
 
 class Unreadable(NamedTuple):
-    """The store has something of an entry that is no state: which key, and what in it."""
+    """A value in the store that is no state of an entry, and its key."""
 
     key: str
     value: bytes
@@ -47,24 +47,24 @@ class Unreadable(NamedTuple):
 
 
 class Refusal(NamedTuple):
-    """Runs of a batch, by number, that the store does not claim: nothing was written for them, and all others went."""
+    """Runs of a batch, by number, that the store refused: nothing was written for them; all others were claimed."""
 
     reason: str
     key: str
-    """What the reason is about: the queue's key, or one of beatd's own."""
+    """The key that the reason is about: the queue's, or one of beatd's own."""
     numbers: Sequence[int]
 
 
 class Claimed(NamedTuple):
-    """What became of a batch."""
+    """Result of a batch."""
 
     left_out: frozenset[int]
-    """Numbers of runs that had been claimed before, by anyone; their messages were not pushed again."""
+    """Numbers of runs that had been claimed before; their messages were not pushed again."""
     refusals: Sequence[Refusal] = ()
 
 
 class Gap(NamedTuple):
-    """Runs of an entry that were missed and are not caught up: those due between the two, and with neither of them."""
+    """Missed runs of an entry that are not caught up: due after the first instant and before the second."""
 
     name: str
     after_ms: int
@@ -72,7 +72,7 @@ class Gap(NamedTuple):
 
 
 class Claim(NamedTuple):
-    """One run as the store sees it. ``queue`` is the key of a Redis list, or ``None`` to claim without sending."""
+    """One run to claim. ``queue`` is the key of a Redis list, or ``None`` to claim without sending."""
 
     name: str
     due_ms: int
@@ -80,8 +80,8 @@ class Claim(NamedTuple):
     message: bytes = b""
     running: str = ""
     """``<run id> <ms until which it may run>``, for entries that mind overlaps."""
-    record: bytes = history.NONE
-    """What goes into the history, see :mod:`beatd.store.history`."""
+    record: history.CountedCell = history.NO_CELL
+    """Its record in the history and the tally, see :mod:`beatd.store.history`."""
 
 
 class Claims:
@@ -134,12 +134,12 @@ class Claims:
             self._confirmed = int(number)
             values = iter(flat)
             for name, _ in batch:
-                yield name, self._state(next(values), next(values), next(values))
+                yield name, self._state(next(values), next(values), next(values), next(values))
 
     def claim(self, batches: Iterable[Sequence[Claim]], *, lease_value: str) -> Iterator[Claimed]:
         """Move last due forward and push the messages: one step of the store for each batch.
 
-        Runs of one entry must be in the order of their due times. Yields, batch by batch, what became of it. The next
+        Runs of one entry must be in the order of their due times. Yields the result of each batch. The next
         batch is asked for while the store works on the one before. Replicas that are to confirm a batch are waited for
         before it is yielded.
         """
@@ -147,18 +147,19 @@ class Claims:
         try:
             for number, left_out, *refusals in self._claim.stream(calls, self._replicas):
                 self._confirmed = number
-                yield Claimed(frozenset(left_out), [_refusal(one) for one in refusals])
+                yield Claimed(frozenset(left_out), [_refusal(refusal) for refusal in refusals])
         except StoreRolledBack:
             self._confirmed = 0
             raise
 
     def look_back(self, *, lease_value: str) -> None:
-        """Do nothing but learn what any claim would: that the term is over, the store went back, or it refuses."""
+        """Verify the term without claiming: raises as any claim would, if the term is over, or the store rolled back or
+        refuses."""
         for _ in self.claim([()], lease_value=lease_value):
             pass
 
     def pass_over(self, gaps: Sequence[Gap], *, lease_value: str) -> None:
-        """Remember what catch-up leaves out; to be called before the first run after it is claimed.
+        """Record what catch-up leaves out; to be called before the first run after it is claimed.
 
         The rule is: a run is claimed once, whatever clocks say, and one that was never claimed is made when its time
         comes. A clock that is a day ahead passes over a day of runs; when it is set right they are still to come, and
@@ -204,23 +205,25 @@ class Claims:
         keys = [shard.lease, shard.last_due, shard.runs, shard.running, shard.gaps, shard.claims, shard.tally]
         keys.append(self._histories)
         args: list[str | int | bytes] = [lease_value, self._confirmed, self._keep]
-        for name, due_ms, queue, message, running, record in batch:
-            args += (name, due_ms, queue or "", message, record + b" " + running.encode() if running else record)
+        for name, due_ms, queue, message, running, (cell, word) in batch:
+            args += (name, due_ms, queue or "", message, running, cell, word)
         return keys, args
 
-    def _state(self, goes_on: bytes, first_seen: bytes, runs: bytes) -> EntryState | Unreadable:
-        """An entry's state out of what ``adopt.lua`` says of it."""
+    def _state(
+        self, resume_point: bytes, first_seen: bytes, runs: bytes, unreadable_gaps: bytes
+    ) -> EntryState | Unreadable:
+        """State of an entry, from the four values that ``adopt.lua`` returns."""
         shard = self._keys
-        if goes_on.startswith(b"gaps "):
-            return Unreadable(shard.gaps, goes_on[5:])
-        raws = ((shard.last_due, goes_on), (shard.known, first_seen), (shard.runs, runs))
+        if unreadable_gaps:
+            return Unreadable(shard.gaps, unreadable_gaps)
+        raws = ((shard.last_due, resume_point), (shard.known, first_seen), (shard.runs, runs))
         for key, raw in raws:
             if not raw.isdigit() or len(raw) > DIGITS or int(raw) > LAST_MS:
                 return Unreadable(key, raw)
-        return EntryState(*map(int, (goes_on, first_seen, runs)))
+        return EntryState(int(resume_point), int(first_seen), int(runs))
 
 
 def _refusal(raw: Sequence[Any]) -> Refusal:
     reason, key, *numbers = raw
-    text, key = reason.decode(errors="replace").removeprefix("CORRUPT "), key.decode(errors="replace")
+    text, key = reason.decode(errors="replace"), key.decode(errors="replace")
     return Refusal(f"the state store refuses: {text.partition(' script: ')[0]} (key {key})", key, numbers)

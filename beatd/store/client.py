@@ -1,6 +1,6 @@
-"""Connections to the state store, and the border where redis-py's errors turn into beatd's.
+"""Redis client of the state store: connections, and translation of redis-py's errors into beatd's.
 
-Every socket has a timeout; nothing here retries: the caller knows whether a repeat is harmless. With ``sentinel://``
+Every socket has a timeout; nothing here retries: only the caller knows if a repeat is harmless. With ``sentinel://``
 clients follow a primary: sentinels are asked where it is when a connection is opened, and once a second.
 """
 
@@ -38,18 +38,18 @@ from beatd.exceptions import StoreRefused, StoreRolledBack, StoreUnavailable, Te
 from beatd.urls import RedisUrl
 
 ASK_S = 1.0
-"""Seconds at most for a sentinel to answer: it only has to look into its memory, and another one can be asked."""
+"""Timeout (s) of a sentinel: it answers from memory, and another one can be asked."""
 
 LOOK_EVERY_S = 1.0
 """A primary that is replaced while it lives is told so up to ten seconds later, and what it takes until then is lost.
-So whoever uses a connection finds out by itself whether it still leads to the primary."""
+So the client asks for itself if a connection still leads to the primary."""
 
 _SHARE = 0.1
-"""How much of the time may go into that while sentinels are slow to answer."""
+"""Share of the time that this may take while sentinels are slow to answer."""
 
 
 class Sentinels:
-    """Those that watch one service, in the order in which they are asked: the one that answered last comes first."""
+    """Sentinels of one service, in the order in which they are asked: the one that answered last comes first."""
 
     def __init__(self, url: RedisUrl, options: dict[str, Any]) -> None:
         self.place = url.place
@@ -57,10 +57,10 @@ class Sentinels:
         self._options = options
 
     def discover_master(self, service: str) -> tuple[str, int]:
-        """Where the primary is; called by redis-py's pool.
+        """Return the address of the primary; called by redis-py's pool.
 
-        Raises ``MasterNotFoundError`` while there is none or nobody can be asked, and ``ResponseError`` when all
-        sentinels answer and refuse, which somebody has to put right.
+        Raises ``MasterNotFoundError`` while there is none or no sentinel answers, and ``ResponseError`` when all
+        sentinels refuse: then their configuration is wrong.
         """
         said, refusals = [], 0
         for sentinel in self._order:
@@ -68,7 +68,7 @@ class Sentinels:
                 address = self._ask(sentinel, service)
             except (redis.ResponseError, redis.AuthenticationError) as error:
                 refusals += 1
-                said.append(f"{sentinel[0]}:{sentinel[1]}: {_in_words(error, service)}")
+                said.append(f"{sentinel[0]}:{sentinel[1]}: {_explained(error, service)}")
             except redis.RedisError as error:
                 said.append(f"{sentinel[0]}:{sentinel[1]}: {error}")
             else:
@@ -93,7 +93,7 @@ class PrimaryPool(SentinelConnectionPool):
     _look_at = 0.0
 
     def get_connection(self, *args: Any, **kwargs: Any) -> Any:
-        """One that is connected; raises redis-py's errors."""
+        """Return a connection that is connected; raises redis-py's errors."""
         if monotonic() >= self._look_at:
             self._look()
         return super().get_connection(*args, **kwargs)
@@ -107,7 +107,7 @@ class PrimaryPool(SentinelConnectionPool):
 
 
 def connect_through_sentinels(url: RedisUrl, options: dict[str, Any]) -> redis.Redis:
-    """A client of whatever is the primary of the service at ``url``; ``options`` are redis-py's for a connection."""
+    """Return a client of the primary of the service at ``url``; ``options`` are redis-py's for a connection."""
     asking = {key: value for key, value in options.items() if key.startswith(("socket_", "ssl_"))}
     for key in ("socket_timeout", "socket_connect_timeout"):
         asking[key] = min(asking[key], ASK_S)
@@ -123,12 +123,12 @@ def connect_through_sentinels(url: RedisUrl, options: dict[str, Any]) -> redis.R
 
 
 def service_of(client: redis.Redis) -> str | None:
-    """The service that a client follows, and the sentinels that it asks; ``None`` for one with a fixed address."""
+    """Return the service that a client follows, with its sentinels; ``None`` for a client with a fixed address."""
     pool = client.connection_pool
     return pool.sentinel_manager.place if isinstance(pool, PrimaryPool) else None
 
 
-def _in_words(error: redis.RedisError, service: str) -> str:
+def _explained(error: redis.RedisError, service: str) -> str:
     text = str(error)
     if "No such master" in text:
         return f"it watches no service named {service!r}"
@@ -138,9 +138,9 @@ def _in_words(error: redis.RedisError, service: str) -> str:
 
 
 def connect(url: str | RedisUrl, *, timeout_ms: int = 5_000, name: str = "beatd") -> redis.Redis:
-    """A client of the server at ``url`` (``redis://``, ``rediss://``, ``unix://``); connects on first use.
+    """Return a client of the server at ``url`` (``redis://``, ``rediss://``, ``unix://``); connects on first use.
 
-    With ``sentinel://`` it is one of whatever the sentinels call the primary: they are asked for each new connection.
+    With ``sentinel://`` it is a client of the primary: sentinels are asked for each new connection.
     ``timeout_ms`` bounds connecting and every answer. ``name`` is shown by ``CLIENT LIST``.
     Raises :class:`WrongUrl` if the URL cannot be used.
     """
@@ -166,27 +166,27 @@ def connect(url: str | RedisUrl, *, timeout_ms: int = 5_000, name: str = "beatd"
 
 
 _FILES = ("ssl_ca_certs", "ssl_ca_path", "ssl_certfile", "ssl_keyfile")
-"""Options of a URL that name files: the error of a connection would not say which is missing."""
+"""Options of a URL that name files: the error of a connection would not name the missing one."""
 
 
 @contextmanager
 def translate_errors(client: redis.Redis) -> Iterator[None]:
-    """Let beatd's errors out instead of redis-py's; the texts name the server and never its password."""
+    """Raise beatd's errors in place of redis-py's; the texts name the server and never its password."""
     try:
         yield
     except redis.RedisError as error:
-        raise translated(error, place_of(client)) from error
+        raise store_error(error, place_of(client)) from error
 
 
-def translated(error: RedisError, place: str) -> Exception:
-    """beatd's error for one of redis-py's."""
+def store_error(error: RedisError, place: str) -> Exception:
+    """Return beatd's error for one of redis-py's."""
     text = str(error).partition(" script: ")[0]  # where in a script it happened says nothing to people
     if text.startswith(_OF_CLUSTERS) or isinstance(error, MovedError | AskError):
         text = f"{IS_CLUSTER} ({text})"
     match error:
         case ResponseError() if text.startswith("FENCED"):
             return TermLost(text)
-        case ResponseError() if text.startswith("WENTBACK"):
+        case ResponseError() if text.startswith("ROLLBACK"):
             return StoreRolledBack(f"state store {place} lost writes that it had confirmed: {text.partition(' ')[2]}")
         case ResponseError() if text.startswith("CORRUPT"):
             return StoreRefused(f"state store {place}: {text.partition(' ')[2]}")
@@ -205,7 +205,7 @@ def translated(error: RedisError, place: str) -> Exception:
 
 
 def _unreachable(error: RedisError, text: str, place: str) -> Exception:
-    """For a connection that failed: in words of TLS where that is the reason, or may be."""
+    """Return the error of a failed connection, with a hint where TLS is or may be the reason."""
     if isinstance(error, NoPrimary):
         return StoreUnavailable(f"state store {place}: {text}")
     if distrust := _DISTRUST.search(text):
@@ -214,6 +214,8 @@ def _unreachable(error: RedisError, text: str, place: str) -> Exception:
         return StoreRefused(f"state store {place}: {wrong}")
     if any(word in text for word in _NO_TLS):
         return StoreUnavailable(f"state store {place}: it does not speak TLS on this port; write redis:// ({text})")
+    if "handshake" in str(error.__context__):  # a plain Redis waits for the end of what it takes for a command
+        text = f"{text}: the TLS handshake was not answered; if it does not speak TLS on this port, write redis://"
     if any(word in text for word in _CLOSED):
         text = f"{text} (so does a server that expects TLS: rediss://)"
     return StoreUnavailable(f"state store {place}: {text}")
@@ -227,11 +229,11 @@ _CLOSED = ("Connection closed by server", "Connection reset by peer")
 IS_CLUSTER = "it is a Redis Cluster, which beatd does not use; give the URL of a server that is not part of one"
 
 _PASSING = ("LOADING", "READONLY", "OOM", "MASTERDOWN", "BUSY", "TRYAGAIN", "CLUSTERDOWN", "NOREPLICAS", "MISCONF")
-"""Answers of a server that will do better later."""
+"""Error codes of a server that is not ready for now."""
 
 
 def place_of(client: redis.Redis) -> str:
-    """Where a client's server is, for people: ``host:port/db``, the socket's path, or the service of sentinels."""
+    """Return the place of a client's server: ``host:port/db``, the socket's path, or the service of sentinels."""
     if service := service_of(client):
         return service
     options = client.connection_pool.connection_kwargs

@@ -1,7 +1,7 @@
-"""Commands for daemons: read your files again, step down. Each daemon answers for itself.
+"""Commands for daemons: reload, step down. Each daemon replies for itself.
 
-A command is announced on the notification channel, and stays for a minute for those who did not hear it: a daemon that
-was cut off for a moment looks at the list when it is back.
+A command is announced on the notification channel, and kept for a minute: a daemon that was disconnected for a moment
+reads the list when it is back.
 """
 
 from __future__ import annotations
@@ -18,22 +18,22 @@ from beatd.store.client import translate_errors
 from beatd.store.keys import Keys
 
 CHANGED, ORDERED, ASKED = "changed", "ordered", "asked"
-"""Words on the channel: runtime entries or pauses have changed; there is an order; somebody asks for runs."""
+"""Notifications: runtime entries or pauses have changed; there is a command; there is a request for runs."""
 
 OnNotification = Callable[[float], frozenset[str]]
-"""``hear(seconds)``: the words that were said, after the first of them or when the time is over."""
+"""``hear(seconds)``: return notifications, after the first of them or when the time is over."""
 
 
 @contextmanager
 def subscribe(client: redis.Redis, keys: Keys, *, timeout: float = 5.0) -> Iterator[OnNotification]:
-    """Listen from now on: what is said after this has yielded is not missed while the connection lasts.
+    """Subscribe to notifications: none that comes after this has yielded is missed while the connection lasts.
 
     Raises :class:`~beatd.exceptions.StoreUnavailable` or :class:`~beatd.exceptions.StoreRefused`, also when hearing.
     """
     channel: redis.client.PubSub
     with translate_errors(client), client.pubsub(ignore_subscribe_messages=True) as channel:  # type: ignore[no-untyped-call]
         channel.subscribe(keys.wake)
-        channel.get_message(timeout=timeout)  # the server's word that we are subscribed
+        channel.get_message(timeout=timeout)  # confirmation of the subscription
 
         def hear(seconds: float) -> frozenset[str]:
             words = set()
@@ -48,7 +48,7 @@ def subscribe(client: redis.Redis, keys: Keys, *, timeout: float = 5.0) -> Itera
 
 
 KEPT_MS = 60_000
-"""How long orders and their answers stay."""
+"""Lifetime of commands and replies."""
 
 
 class DaemonCommand(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -60,7 +60,7 @@ class DaemonCommand(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
 
 
 class CommandReply(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What became of an order. ``digest`` and ``entries`` are those in force, ``faults`` the first of the files'."""
+    """Reply of a daemon. ``digest`` and ``entries`` are those in force, ``faults`` the first ones in its files."""
 
     ok: bool
     digest: str = ""
@@ -77,7 +77,7 @@ class DaemonCommands:
         self._keys = keys
 
     def give(self, order: DaemonCommand) -> str:
-        """Announce an order; returns its id."""
+        """Announce a command; returns its id."""
         order_id = secrets.token_hex(8)
         with translate_errors(self._client), self._client.pipeline() as pipeline:
             pipeline.hset(self._keys.orders, order_id, msgspec.json.encode(order))
@@ -87,13 +87,13 @@ class DaemonCommands:
         return order_id
 
     def given(self) -> dict[str, DaemonCommand]:
-        """The orders of the last minute, by id. What cannot be read, of a later version perhaps, is left out."""
+        """Return the commands of the last minute, by id; unreadable ones, perhaps of a later version, are left out."""
         with translate_errors(self._client):
             found: Any = self._client.hgetall(self._keys.orders)
         return dict(_read(found, DaemonCommand))
 
     def answer(self, order_id: str, daemon_id: str, answer: CommandReply) -> None:
-        """Say what became of an order."""
+        """Store the reply to a command."""
         key = self._keys.answers(order_id)
         with translate_errors(self._client), self._client.pipeline() as pipeline:
             pipeline.hset(key, daemon_id, msgspec.json.encode(answer))
@@ -101,7 +101,7 @@ class DaemonCommands:
             pipeline.execute()
 
     def answers(self, order_id: str) -> dict[str, CommandReply]:
-        """The answers so far, by daemon."""
+        """Return the replies so far, by daemon."""
         with translate_errors(self._client):
             found: Any = self._client.hgetall(self._keys.answers(order_id))
         return dict(_read(found, CommandReply))

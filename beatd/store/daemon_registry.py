@@ -1,4 +1,4 @@
-"""The daemons of an installation: each says again and again that it is there, and sees who else is."""
+"""Daemon registry: heartbeats of all daemons, and the fleet as each of them sees it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from beatd.store.keys import Keys
 from beatd.store.script import Script
 
 FORGET_MS = 120_000
-"""How long a daemon that went without a word is still listed."""
+"""Time (ms) after the last heartbeat for which a daemon is still listed."""
 
 LATE_MS = 5_000
 """Health means that runs leave: a daemon whose runs are later than that, or whose turns have failed for longer, is not
@@ -21,7 +21,7 @@ healthy."""
 
 
 class Status(msgspec.Struct, frozen=True, kw_only=True):
-    """What a daemon says of itself. Instants are ms since the epoch by the clock of its host.
+    """Status of a daemon. Instants are ms since the epoch by the clock of its host.
 
     Daemons of several versions read each other's: fields may be added, each with a default, and none changes its
     meaning.
@@ -33,12 +33,12 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     version: str = ""
     started_ms: int = 0
     lapse_ms: int = 6_000
-    """It is to be taken for gone when it has not been heard of for so long."""
+    """Liveness timeout: without a heartbeat for so long it counts as gone."""
     shards: int = 1
-    """Into how many shards it parts the schedule."""
+    """Number of shards."""
     entries: int = 0
     digest: str = ""
-    """What the schedule of its files means: equal schedules have equal digests."""
+    """Digest of the schedule of its files: equal schedules have equal digests."""
     config: Literal["ok", "broken"] = "ok"
     """``broken``: its files have faults, and the last good schedule is in force."""
     clock_offset_ms: int | None = None
@@ -53,6 +53,10 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     """Runtime entries in force, which are not among ``entries``: these are what its files and its app say."""
     paused: int = 0
     """Entries that are paused."""
+    faults: int = 0
+    """Runtime entries that are wrong, and not in force."""
+    faulty: list[str] = []
+    """The names of the first of these."""
     read_ms_ago: int | None = None
     """How long ago it has read runtime entries, at the time of writing; ``None`` when it never has."""
     late_ms: int = 0
@@ -66,11 +70,11 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Member(NamedTuple):
-    """A daemon as the roll has it."""
+    """A daemon of the fleet."""
 
     status: Status
     age_ms: int
-    """How long ago it was heard of, by the store's clock."""
+    """Age of its last heartbeat, by the store's clock."""
 
     @property
     def alive(self) -> bool:
@@ -78,7 +82,7 @@ class Member(NamedTuple):
 
 
 class LeaseOwner(NamedTuple):
-    """Who has the lease of a shard, under which term, and for how long if it is not renewed."""
+    """Owner of a shard's lease, its term, and the time left if it is not renewed."""
 
     daemon_id: str
     token: int
@@ -86,7 +90,7 @@ class LeaseOwner(NamedTuple):
 
     @property
     def is_foreign(self) -> bool:
-        """Whether it cannot be a daemon's: it names none, or never ends. It keeps the shard from being led."""
+        """True if it cannot be a daemon's: it names none, or never expires. It keeps the shard without a leader."""
         return not self.daemon_id or self.token <= 0 or self.left_ms < 0
 
 
@@ -99,7 +103,7 @@ class FleetView(NamedTuple):
 
     @property
     def alive(self) -> dict[str, Status]:
-        """The daemons that are there now."""
+        """Return the live daemons."""
         return {name: one.status for name, one in self.daemons.items() if one.alive}
 
 
@@ -112,24 +116,25 @@ class Registry:
         self._roll_call = Script(client, "roll_call")
 
     def answer(self, status: Status, *, shards: int) -> FleetView:
-        """Say that a daemon is there, and see who else is and who holds the leases of ``shards``. One round trip."""
+        """Heartbeat: store the status of a daemon, and return the fleet. One round trip."""
         return self._call(status.id, msgspec.json.encode(status), shards)
 
     def look(self, *, shards: int) -> FleetView:
-        """See the same and write nothing."""
+        """Return the fleet and write nothing."""
         return self._call("", b"", shards)
 
     def leave(self, daemon_id: str) -> None:
-        """Strike a daemon off that ends in order."""
+        """Remove a daemon that shuts down in order."""
         with translate_errors(self._client):
             self._client.hdel(self._keys.daemons, daemon_id)
 
     def outboxes(self, *, shards: int) -> list[int]:
-        """How many messages wait in the outbox of each shard."""
+        """Return the number of messages in the outbox of each shard; none in a key of another type."""
         with translate_errors(self._client), self._client.pipeline(transaction=False) as pipeline:
             for shard in range(shards):
                 pipeline.llen(self._keys.shard(shard).outbox)
-            return [int(length) for length in pipeline.execute()]
+            found = pipeline.execute(raise_on_error=False)
+        return [length if isinstance(length, int) else 0 for length in found]
 
     def _call(self, daemon_id: str, status: bytes, shards: int) -> FleetView:
         keys = [self._keys.daemons, *(self._keys.shard(shard).lease for shard in range(shards))]

@@ -6,7 +6,8 @@ What lies between the moment at which the entry was first seen and its last due,
 claimed; so it counts as sent unless the history says otherwise.
 
 A run is over when its result says so (stored by any worker in this server, in Celery's format), when a bundled worker
-remembers that it ended, or when the time that it may take has passed: so nothing can silence an entry for ever.
+remembers that it ended, when the broker refused it, or when the time that it may take has passed: so nothing can
+silence an entry for ever.
 """
 
 from __future__ import annotations
@@ -38,12 +39,12 @@ class EntryStates:
         self._keys = keys.shard()  # what is remembered of an entry is the same key for all shards
 
     def read(self, names: Sequence[str]) -> list[EntryState | None]:
-        """What is remembered of each entry; ``None`` for one that no leader has seen yet, or that cannot be read."""
+        """Return the state of each entry; ``None`` if no leader has seen it yet, or it cannot be read."""
         keys = (self._keys.last_due, self._keys.known, self._keys.runs)
         return list(chain.from_iterable(map(_states, *(self._fields(key, names) for key in keys))))
 
     def runs(self, names: Sequence[str]) -> list[int]:
-        """How many runs of each entry have been sent."""
+        """Return the number of runs of each entry that were sent."""
         return [_number(raw) or 0 for batch in self._fields(self._keys.runs, names) for raw in batch]
 
     def _fields(self, key: str, names: Sequence[str]) -> Iterator[list[bytes | None]]:
@@ -94,7 +95,7 @@ class Dispatched:
         self._keys = keys
 
     def past(self, entry: Entry) -> Known:
-        """What the store remembers of an entry; one round trip."""
+        """Return the past of an entry; one round trip."""
         name, shard = entry.name, self._keys.shard()
         with translate_errors(self._client), self._client.pipeline(transaction=False) as pipeline:
             for key in (shard.known, shard.last_due, shard.gaps):
@@ -107,8 +108,8 @@ class Dispatched:
             _number_or_none((known or b"").partition(b" ")[0]),
             _number_or_none(last_due or b""),
             [*list(pairwise(bounds))[::2], *((one.due_ms, one.at_ms) for one in lines if one.kind == "missed")],
-            frozenset(one.due_ms for one in lines if one.kind in ("scheduled", "backfilled")),
-            frozenset(one.due_ms for one in lines if one.kind == "skipped"),
+            frozenset(one.due_ms for one in lines if _was_sent(one)),
+            frozenset(one.due_ms for one in lines if one.kind == "skipped" or one.outcome == records.REFUSED),
         )
 
     def reasons(self, name: str, dues_ms: Sequence[int]) -> list[Reason | None]:
@@ -125,6 +126,11 @@ class Dispatched:
             "sent_before" if sent is not None else "dispatched" if ended is not None or result is not None else None
             for sent, ended, result in found
         ]
+
+
+def _was_sent(record: records.Record) -> bool:
+    """True for a run that reached the broker."""
+    return record.kind in ("scheduled", "backfilled") and record.outcome != records.REFUSED
 
 
 def _number_or_none(raw: bytes) -> int:
@@ -147,7 +153,7 @@ class Running:
         self._said: dict[str, str] = {}
 
     def unfinished(self, runtimes: Mapping[str, int], *, now_ms: int) -> frozenset[str]:
-        """Those entries whose last run is not over, given how long (ms) each may run; three round trips at most.
+        """Return the entries whose last run is not over, given the time (ms) each may run; four round trips at most.
 
         A run that seems to have begun in the future was sent by a clock that was ahead, and counts as over.
         """
@@ -162,12 +168,13 @@ class Running:
         with translate_errors(self._client):
             results = self._client.mget([result_key(run_id) for run_id in asked.values()])
             ended = self._client.mget([self._keys.finished(run_id) for run_id in asked.values()])
-        found = zip(asked.items(), results, ended, strict=True)
+            refused = self._client.mget([self._keys.refused(run_id) for run_id in asked.values()])
+        found = zip(asked.items(), results, map(any, zip(ended, refused, strict=True)), strict=True)
         over = {name for (name, run_id), result, end in found if end or self._is_over(name, run_id, result)}
         return frozenset(asked.keys() - over)
 
     def _is_over(self, name: str, run_id: str, result: Any) -> bool:
-        """Whether a result says so. One that nobody can read was stored by something that has ended."""
+        """True if the result is final. An unreadable one counts as final: it was stored by a task that has ended."""
         if result is None:
             return False
         try:

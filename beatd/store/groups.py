@@ -1,4 +1,4 @@
-"""What is kept of groups beside the results of their tasks: who has ended, in Celery's format for chords.
+"""Group state beside the results of tasks: finished tasks of chords, in Celery's format.
 
 Celery's workers and beatd's count in the same keys, so the tasks of one header may run on both. Source:
 ``celery/backends/redis.py`` as of Celery 5.7; earlier versions know all keys but ``.c`` and ``.d``.
@@ -96,7 +96,7 @@ class Groups:
             self._client.set(group_key(group), json_codec.dumps({"result": shape}), ex=self._keep_s or None)
 
     def restore(self, group: str) -> Any:
-        """What :meth:`save` kept, None if there is nothing."""
+        """Return the group that :meth:`save` stored, or None."""
         with translate_errors(self._client):
             raw: Any = self._client.get(group_key(group))
         return None if raw is None else json_codec.loads(raw)["result"]

@@ -6,13 +6,14 @@ Each shard's leader writes its own, anew in each term. They expire when nobody w
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from itertools import islice
 from typing import Any
 
 import msgspec
 import redis
 
-from beatd.exceptions import StoreError
+from beatd.exceptions import StoreError, StoreRefused
 from beatd.store.client import translate_errors
 from beatd.store.keys import Keys, shard_of
 from beatd.store.script import Script
@@ -46,17 +47,23 @@ class HeldBack:
         self._write = Script(client, "held_back")
 
     def read(self, names: Sequence[str]) -> dict[str, HeldBackEntry]:
-        """Those of ``names`` that are held back."""
+        """Return the entries of ``names`` that are held back."""
         by_shard: dict[int, list[str]] = {}
         for name in names:
             by_shard.setdefault(shard_of(name, self._shards), []).append(name)
         found: dict[str, HeldBackEntry] = {}
+        for shard, own in by_shard.items():
+            with suppress(StoreRefused):  # a key of another type, which status names
+                found |= self._of_shard(shard, own)
+        return found
+
+    def _of_shard(self, shard: int, names: Sequence[str]) -> dict[str, HeldBackEntry]:
+        found: dict[str, HeldBackEntry] = {}
         with translate_errors(self._client):
-            for shard, own in by_shard.items():
-                for start in range(0, len(own), BATCH):
-                    batch = own[start : start + BATCH]
-                    values: Any = self._client.hmget(self._key(shard), [_stored(name) for name in batch])
-                    found |= _readable(dict(zip(batch, values, strict=True)))
+            for start in range(0, len(names), BATCH):
+                batch = names[start : start + BATCH]
+                values: Any = self._client.hmget(self._key(shard), [_stored(name) for name in batch])
+                found |= _readable(dict(zip(batch, values, strict=True)))
         return found
 
     def all(self, at_most: int = 1000) -> dict[str, HeldBackEntry]:
@@ -70,11 +77,12 @@ class HeldBack:
         return found
 
     def count(self) -> int:
-        """How many entries are held back."""
+        """Return the number of entries that are held back."""
         with translate_errors(self._client), self._client.pipeline(transaction=False) as pipeline:
             for shard in range(self._shards):
                 pipeline.hlen(self._key(shard))
-            return sum(pipeline.execute())
+            found = pipeline.execute(raise_on_error=False)
+        return sum(length for length in found if isinstance(length, int))  # none in a key of another type
 
     def write(self, changes: Mapping[str, HeldBackEntry | None], *, shard: int, lease_value: str) -> bool:
         """Put entries of a shard, or take them out (None); tells whether that was done.

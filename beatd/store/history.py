@@ -12,10 +12,12 @@ writes ten thousand of them while it is waited for: the store appends, and cuts 
 
 from __future__ import annotations
 
+import contextlib
 import struct
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime
 from heapq import nlargest
 from typing import Any, NamedTuple
 
@@ -27,12 +29,10 @@ from beatd.states import FAILURE, IGNORED, READY_STATES, REJECTED, REVOKED, SUCC
 from beatd.store.client import translate_errors
 from beatd.store.keys import Keys
 from beatd.store.results import Meta, decode, result_key
+from beatd.timestamps import to_ms
 
 CELL = 20
 """Bytes."""
-
-NONE = bytes(CELL)
-"""No record."""
 
 LATE_MS = 1_000
 """A run that leaves so much later than it should is counted as late."""
@@ -45,7 +45,10 @@ OWN_ID = 0x80
 REASONS = ("blackout", "expired", "overlap", "queue_full", "unsendable")
 """Why runs are skipped, in the order of their kinds. The order never changes; new ones go to the end."""
 
-OUTCOMES = ("", SUCCESS, FAILURE, IGNORED, REJECTED, REVOKED)
+REFUSED = "REFUSED"
+"""The outcome of a run that the broker refused."""
+
+OUTCOMES = ("", SUCCESS, FAILURE, IGNORED, REJECTED, REVOKED, REFUSED)
 """What became of a run, in the order of their numbers; likewise."""
 
 _RUN = struct.Struct(">BHIIIBI")
@@ -69,31 +72,41 @@ class Record(NamedTuple):
     """How much later than it should, its jitter included, it left."""
     run_id: str | None = None
     reason: str | None = None
-    """Why it was skipped."""
+    """Why it was skipped, or refused by the broker."""
     outcome: str | None = None
-    """How it ended, as far as that is known: one of Celery's states."""
+    """How it ended, as far as that is known: one of Celery's states, or :data:`REFUSED`."""
     runtime_ms: int | None = None
     """How long its last attempt took."""
 
     @property
     def sent(self) -> bool:
-        """Whether there was a message."""
+        """True if there was a message."""
         return self.run_id is not None
 
 
+class CountedCell(NamedTuple):
+    """A run's cell of history, and the word under which the tally counts it; empty: no cell, not counted."""
+
+    cell: bytes = b""
+    word: str = ""
+
+
+NO_CELL = CountedCell()
+
+
 class Cells:
-    """Writes cells; the last one is remembered, since the runs of a herd have theirs in common."""
+    """Cache of the last cell: the runs of a herd have theirs in common."""
 
     def __init__(self) -> None:
-        self._made: tuple[int, ...] = ()
-        self._cell = b""
+        self._instants: tuple[int, ...] = ()
+        self._cell = NO_CELL
 
-    def sent(self, due_ms: int, fire_ms: int, now_ms: int) -> bytes:
-        """The record of a run that leaves now, and with it the word under which it is counted besides."""
-        made = (due_ms, fire_ms, now_ms)
-        if made != self._made:
-            self._made, late = made, b"late" if now_ms - fire_ms >= LATE_MS else b""
-            self._cell = run_cell(SENT, due_ms, fire_ms, now_ms) + late
+    def sent(self, due_ms: int, fire_ms: int, now_ms: int) -> CountedCell:
+        """Cell of a run that leaves now."""
+        instants = (due_ms, fire_ms, now_ms)
+        if instants != self._instants:
+            word = "late" if now_ms - fire_ms >= LATE_MS else ""
+            self._instants, self._cell = instants, CountedCell(run_cell(SENT, due_ms, fire_ms, now_ms), word)
         return self._cell
 
 
@@ -103,9 +116,9 @@ def run_cell(kind: int, due_ms: int, fire_ms: int, now_ms: int) -> bytes:
     return _RUN.pack(kind, due_ms >> 32, due_ms & _MOST, jitter, late, 0, 0)
 
 
-def skipped(reason: str, due_ms: int, fire_ms: int, now_ms: int) -> bytes:
-    """The record of a run that is not sent, and with it the word under which it is counted."""
-    return run_cell(_FIRST_SKIP + REASONS.index(reason), due_ms, fire_ms, now_ms) + reason.encode()
+def skipped(reason: str, due_ms: int, fire_ms: int, now_ms: int) -> CountedCell:
+    """Cell of a run that is not sent."""
+    return CountedCell(run_cell(_FIRST_SKIP + REASONS.index(reason), due_ms, fire_ms, now_ms), reason)
 
 
 def by_hand(kind: int, due_ms: int, now_ms: int, own_id: str | None = None) -> bytes:
@@ -126,8 +139,26 @@ def moment(ms: int) -> bytes:
 
 
 def end(outcome: str, runtime_ms: int) -> bytes:
-    """How a run ended, as the last five bytes of its cell."""
+    """Return the outcome of a run, as the last five bytes of its cell."""
     return _END.pack(OUTCOMES.index(outcome), min(runtime_ms, _MOST))
+
+
+def end_arguments(
+    entry: str, ended_id: str, due_at: str | None, outcome: str, runtime_ms: int
+) -> tuple[bytes, bytes, bytes]:
+    """Arguments of ``note_ends.lua`` for one run: its due time, its own id, its end. ``due_at`` as its message has it.
+
+    Strange headers find nothing in the history.
+    """
+    due = own_id = ending = b""
+    with contextlib.suppress(ValueError, TypeError, struct.error):
+        due_ms = to_ms(datetime.fromisoformat(due_at or ""))
+        if run_id(entry, due_ms) == ended_id:
+            due = moment(due_ms)
+        else:
+            own_id = uuid.UUID(ended_id).bytes
+        ending = end(outcome, runtime_ms)
+    return due, own_id, ending
 
 
 def read(entry: str, raw: bytes) -> Iterator[Record]:
@@ -173,16 +204,17 @@ TAIL = 2 * CELL
 
 
 class Ending(NamedTuple):
-    """How a run ended: the state, in Celery's words; how long it took, if a bundled worker said so; its result, if that
-    is stored where we look."""
+    """Outcome of a run: the state, in Celery's words or :data:`REFUSED`; how long it took, if a bundled worker said so;
+    its result, if that is stored where we look; why the broker refused it."""
 
     state: str
     runtime_ms: int | None = None
     result: Meta | None = None
+    reason: str | None = None
 
 
 class Totals(NamedTuple):
-    """How many runs of an entry there were in all. ``counts`` has those that were late, triggered, backfilled, and
+    """Totals of an entry's runs. ``counts`` has those that were late, triggered, backfilled, and
     skipped for each reason; ``scheduled`` those that its schedule sent."""
 
     scheduled: int
@@ -227,26 +259,37 @@ class Histories:
 
     def completed(self, lines: Sequence[Record]) -> list[Record]:
         """The same, with outcomes that the history does not have and a store does."""
-        asked = {number: one.run_id for number, one in enumerate(lines) if one.run_id and not one.outcome}
+        asked = {n: one.run_id for n, one in enumerate(lines) if one.run_id and one.outcome in (None, REFUSED)}
         endings = self.endings(list(asked.values()))
         done = list(lines)
         for number, ending in zip(asked, endings, strict=True):
             if ending:
-                done[number] = done[number]._replace(outcome=ending.state, runtime_ms=ending.runtime_ms)
+                done[number] = done[number]._replace(
+                    outcome=ending.state, runtime_ms=ending.runtime_ms, reason=ending.reason
+                )
         return done
 
     def endings(self, run_ids: Sequence[str]) -> list[Ending | None]:
-        """How runs ended; ``None`` for those that have not, as far as anybody knows."""
+        """Return the outcomes of runs; ``None`` if a run has not ended, as far as the store knows."""
         if not run_ids:
             return []
         with translate_errors(self._client):  # first: when it is there, the result is
             ended: Any = self._client.mget([self._keys.finished(run_id) for run_id in run_ids])
+            refused: Any = self._client.mget([self._keys.refused(run_id) for run_id in run_ids])
         metas: list[Meta | None] = [None] * len(run_ids)
         for client in self._results:
             with translate_errors(client):
-                found: Any = client.mget([result_key(run_id) for run_id in run_ids])
-            metas = [meta or _meta(raw) for meta, raw in zip(metas, found, strict=True)]
-        return [_ending(said, meta) for said, meta in zip(ended, metas, strict=True)]
+                results: Any = client.mget([result_key(run_id) for run_id in run_ids])
+            metas = [meta or _meta(raw) for meta, raw in zip(metas, results, strict=True)]
+        found = zip(ended, metas, refused, strict=True)
+        return [_ending(said, meta) or _refusal(reason) for said, meta, reason in found]
+
+    def refused(self, run_id: str) -> str | None:
+        """Why the broker refused a run; ``None`` if it did not, as far as is known."""
+        with translate_errors(self._client):
+            raw: Any = self._client.get(self._keys.refused(run_id))
+        refusal = _refusal(raw)
+        return refusal and refusal.reason
 
     def totals(self, names: Sequence[str]) -> dict[str, Totals]:
         """The totals of entries."""
@@ -291,6 +334,11 @@ def _ending(said: bytes | None, meta: Meta | None) -> Ending | None:
     if runtime.isdigit():
         return Ending(state, int(runtime), meta)
     return None if meta is None else Ending(str(meta["status"]), None, meta)
+
+
+def _refusal(reason: bytes | None) -> Ending | None:
+    """The end of a run that the broker refused; one that was sent again since has an end of its own."""
+    return None if reason is None else Ending(REFUSED, reason=reason.decode(errors="backslashreplace"))
 
 
 def _counts(tally: bytes) -> Counter[str]:

@@ -166,6 +166,10 @@ class Keys:
         """string, expires after a day: ``<state> <runtime ms>`` of a scheduler's run that ended in a bundled worker."""
         return f"{self._tag}:finished:{run_id}"
 
+    def refused(self, run_id: str) -> str:
+        """string, expires after a day: why the broker refused a run."""
+        return f"{self._tag}:refused:{run_id}"
+
     def deaths(self, message: str) -> str:
         """string, expires after a day: how often ``<task id>:<retries>`` was running when its worker died."""
         return f"{self._tag}:deaths:{message}"

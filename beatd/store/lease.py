@@ -1,4 +1,4 @@
-"""The leases of shards: who may claim their runs, and under which terms."""
+"""Leases of shards, with fencing tokens: acquire, renew, release."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from beatd.store.script import Script
 
 
 class Leases:
-    """Takes, renews and releases the leases of shards for one daemon, any number of them in one round trip.
+    """Acquires, renews and releases the leases of shards for one daemon, any number of them in one round trip.
 
     Every method raises :class:`~beatd.exceptions.StoreUnavailable` or :class:`~beatd.exceptions.StoreRefused`.
     """
@@ -29,15 +29,15 @@ class Leases:
         self._release = Script(client, "lease_release")
 
     def key(self, shard: int) -> str:
-        """The key of a shard's lease, for people to look at."""
+        """Return the key of a shard's lease."""
         return self._keys.shard(shard).lease
 
     def value(self, token: int) -> str:
-        """What a lease's key holds during the term ``token``; every write of that term carries it."""
+        """Return the value of a lease during the term ``token``: the fencing token of every write of that term."""
         return f"{self._daemon_id}:{token}"
 
     def take(self, shards: Sequence[int], known: Mapping[int, int] = MappingProxyType({})) -> dict[int, int]:
-        """Take what nobody holds of ``shards``; returns the token of the new term of each that is ours now.
+        """Acquire the free leases of ``shards``; returns the fencing token of each shard that is ours now.
 
         ``known``: the last token of each shard that this daemon has heard of. A new one is larger than that, also when
         the store does not remember it.
@@ -49,12 +49,12 @@ class Leases:
         return {shard: int(token) for shard, token in zip(shards, tokens, strict=True) if token}
 
     def renew(self, tokens: Mapping[int, int]) -> set[int]:
-        """Prolong the terms given by shard and token; returns the shards whose term goes on. The others' are over."""
+        """Lease renewal: extend the terms given by shard and token; returns the shards whose term goes on."""
         renewed = self._renew(self._of(tokens), [self._ttl_ms, *self._values(tokens)])
         return {shard for shard, done in zip(tokens, renewed, strict=True) if done}
 
     def release(self, tokens: Mapping[int, int]) -> int:
-        """Give leases back and wake the standbys; returns how many were still ours."""
+        """Release leases and notify the standbys; returns how many were still ours."""
         return int(self._release(self._of(tokens), [self._keys.wake, *self._values(tokens)])) if tokens else 0
 
     @contextmanager
@@ -66,7 +66,7 @@ class Leases:
         channel: redis.client.PubSub
         with translate_errors(self._client), self._client.pubsub(ignore_subscribe_messages=True) as channel:  # type: ignore[no-untyped-call]
             channel.subscribe(self._keys.wake)
-            channel.get_message(timeout=self._ttl_ms / 1000)  # the server's word that we are subscribed
+            channel.get_message(timeout=self._ttl_ms / 1000)  # confirmation of the subscription
             yield lambda seconds: self._heard(channel, seconds)
 
     def _heard(self, channel: redis.client.PubSub, seconds: float) -> bool:

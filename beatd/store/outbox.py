@@ -5,28 +5,56 @@ It is a list of envelopes like any queue on Redis, so that the same claim fills 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from hashlib import sha1
-from typing import Any, NamedTuple
+from types import MappingProxyType
+from typing import Any, NamedTuple, cast
 
 import redis
 
-from beatd.store import dead_letters
+from beatd.exceptions import StoreRefused
+from beatd.redaction import redacted_text
+from beatd.store import dead_letters, history
 from beatd.store.client import translate_errors
 from beatd.store.keys import SHARDS_MAX, Keys
-from beatd.store.script import Script
+from beatd.store.script import Script, translate_script_errors
 
 INHERIT_AT_ONCE = 10_000
 """Messages moved in one call from the outboxes of former shards: keeps the store busy for some milliseconds."""
 
+SLICE = 500
+"""Messages read at once to look for one of them."""
 
-class DeadLetter(NamedTuple):
-    """An envelope that nobody will ever take, since when (ISO 8601), why, and the queue or routing key it was for."""
+REFUSED_KEPT_MS = 24 * 3_600_000
+REASON_MAX = 300
+"""How long the reason of a refusal is kept, and how many characters of it."""
 
-    raw: bytes
-    at: str
+
+class Undeliverable(NamedTuple):
+    """A message of the outbox that nobody will ever take: its dead letter (see
+    :func:`beatd.store.dead_letters.encode`), and the reason."""
+
+    letter: bytes
     reason: str
-    queue: str = ""
+    headers: Mapping[str, Any] = MappingProxyType({})
+    """The headers of a message that the broker refused: of a scheduler's run, the history shows that it was."""
+
+
+def holds(client: redis.Redis, key: str, run_id: str) -> bool:
+    """True if the run's message is in the outbox at ``key``: the broker has not confirmed or refused it yet.
+
+    Read in slices. Messages come in on the left and leave on the right, so none is missed in between.
+    """
+    wanted, start = run_id.encode(), 0
+    try:
+        with translate_errors(client):
+            while envelopes := cast("list[bytes]", client.lrange(key, start, start + SLICE - 1)):
+                if any(wanted in raw for raw in envelopes):
+                    return True
+                start += SLICE
+    except StoreRefused:  # no outbox of ours: where the store is the broker, none is needed
+        return False
+    return False
 
 
 class Outbox:
@@ -41,8 +69,10 @@ class Outbox:
         self._dead_letters = [shared.dead_letters, shared.dead_letters_size]
         self.key = keys.shard(shard).outbox
         """The list that claims push to."""
-        self._strike = Script(client, "outbox_strike", prelude=dead_letters.PRELUDE)
+        self._strike = Script(client, "outbox_strike")
         self._inherit = Script(client, "outbox_inherit")
+        self._note_ends = Script(client, "note_ends")
+        self._keys = keys
 
     def inherit(self, *, lease_value: str) -> bool:
         """Take over what is left in the outboxes of shards that there were when there were more of them.
@@ -57,21 +87,31 @@ class Outbox:
 
     def oldest(self, count: int) -> list[bytes]:
         """Up to ``count`` envelopes, the oldest first."""
-        with translate_errors(self._client):
+        with translate_script_errors(self._client, [self.key]):
             newest_first: list[Any] = self._client.lrange(self.key, -count, -1)
         return newest_first[::-1]
 
-    def strike(self, envelopes: Sequence[bytes], letters: Sequence[DeadLetter] = (), *, lease_value: str) -> int:
-        """Take ``envelopes`` out, which :meth:`oldest` returned; keep ``letters`` among the dead letters.
+    def strike(self, envelopes: Sequence[bytes], dead: Sequence[Undeliverable] = (), *, lease_value: str) -> int:
+        """Remove ``envelopes``, which :meth:`oldest` returned; add those that are ``dead`` to the dead letters.
 
         Returns how many messages are left. Nothing happens if the oldest are others by now, so that a request which the
         network delayed cannot take out what came after.
         """
+        self._note_refused([message for message in dead if message.headers])
         keys = [self._lease, self.key, *self._dead_letters]
         digest = sha1(b"".join(envelopes), usedforsecurity=False).hexdigest()
         first = [lease_value, len(envelopes), digest, *dead_letters.BOUNDS]
-        return int(self._strike(keys, [*first, *map(_written, letters)]))
+        return int(self._strike(keys, [*first, *(message.letter for message in dead)]))
 
-
-def _written(letter: DeadLetter) -> bytes:
-    return dead_letters.written(letter.raw, reason=letter.reason, queue=letter.queue, at=letter.at)
+    def _note_refused(self, messages: Sequence[Undeliverable]) -> None:
+        """Note in the histories of entries which runs the broker refused, and why. Before they leave the outbox: a run
+        that is not in there any more was confirmed, or is noted as refused."""
+        keys, args = list[str](), list[str | bytes | int]()
+        for message in messages:
+            run_id, entry, due_at = (message.headers.get(name) for name in ("id", "beatd-entry", "beatd-due-at"))
+            if isinstance(run_id, str) and isinstance(entry, str):
+                keys += (self._keys.refused(run_id), self._keys.history(entry))
+                reason = redacted_text(message.reason, at_most=REASON_MAX)
+                args += (reason, *history.end_arguments(entry, run_id, due_at, history.REFUSED, 0))
+        if keys:
+            self._note_ends(keys, [REFUSED_KEPT_MS, *args])

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple, Protocol
 
-from beatd.clock import monotonic, sleep
+from beatd.clock import Backoff, monotonic, sleep
 from beatd.exceptions import (
     MessageError,
     StoreRefused,
@@ -33,7 +33,7 @@ DAY_S = 86_400
 _RECHECK_S = 1.0
 """How often a waiting client also reads the key: pub/sub forgets what it could not deliver."""
 _ATTEMPTS = 30
-"""Failed looks at the store, one after the other, before a waiting client gives up."""
+"""Failed attempts in a row before a waiting client gives up."""
 
 Meta = dict[str, Any]
 """A result document, decoded; see :mod:`beatd.store.result_document`."""
@@ -47,7 +47,7 @@ class Stored(NamedTuple):
 
 
 class Results(Protocol):
-    """Where results are: written by workers, read by clients."""
+    """Result backend: results are written by workers, read by clients."""
 
     groups: Groups | NoGroups
     """What is kept of groups and chords."""
@@ -152,18 +152,18 @@ class RedisResults:
         on_interval: Callable[[], None] | None = None,
     ) -> Meta:
         watch = _Watch(timeout, interval, on_message, on_interval)
-        failures = 0
+        backoff = Backoff(0.1, 1.0)
         while True:
             try:
                 with self._subscribed(result_key(task_id)) as channel:
-                    failures = 0
+                    backoff.succeeded()
                     return self._follow(task_id, channel, watch)
             except StoreUnavailable as error:
-                failures += 1
-                if failures >= _ATTEMPTS:
+                pause = backoff.failed()
+                if backoff.attempts >= _ATTEMPTS:
                     raise
                 log.warning("Waiting for a result, store away: %s", error, extra={"event": "result_wait_retrying"})
-                sleep(min(0.1 * failures, 1.0))
+                sleep(pause)
                 watch.check_time()
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""What a daemon needs of the server, tried: each right and command, on keys of its own that expire."""
+"""Permission check of the server: each right and command, on keys of its own that expire."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Command = tuple[Any, ...]
 
 
 def missing(client: redis.Redis, keys: Keys, queues: Iterable[str], *, state: bool = True) -> list[str]:
-    """What is missing, in words, with the rule that would grant it. ``state``: it is the state store, too.
+    """Return the missing rights, each with the rule that would grant it. ``state``: it is the state store, too.
 
     Raises beatd's errors if the server cannot be asked at all.
     """
@@ -112,7 +112,7 @@ def _commands(name: str) -> list[Command]:
 
 
 def _tried(client: redis.Redis, commands: Sequence[Command], rule: str | None = None) -> list[str]:
-    """What the server says no to, on one connection and one command after the other."""
+    """Return the refused commands, tried one after the other on one connection."""
     connection: Any = client.connection_pool.get_connection()
     found: list[str] = []
     try:

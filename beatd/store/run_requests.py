@@ -1,4 +1,4 @@
-"""What people ask the leader of an entry to do: send a run now, send the runs of a past window.
+"""Requests for runs by hand: trigger (send a run now) and backfill (send the runs of a past window).
 
 A request waits in the store until a leader takes it up, which is told at once, and it is answered under a key of its
 own. So whoever reaches the store can ask, from any machine and with any broker. Everything that a leader does for a
@@ -71,7 +71,7 @@ class PendingRequest(NamedTuple):
 
 
 class RequestReply(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What became of a request, so far."""
+    """Reply to a request, so far."""
 
     state: Literal["done", "under_way", "refused"]
     entry: str
@@ -97,7 +97,7 @@ class RunMessage(NamedTuple):
 
 
 class Step(NamedTuple):
-    """What a leader does for a request in one step. ``then``: what is left to do, None: nothing."""
+    """One step of a leader for a request. ``then``: the rest of the request; None: it is done."""
 
     answer: RequestReply
     then: Backfill | None = None
@@ -108,7 +108,7 @@ class Step(NamedTuple):
 
 
 class Taken(NamedTuple):
-    """What became of a step, and what is left of the request."""
+    """Result of a step, and the rest of the request."""
 
     written: bool
     """False: the request is not what it was: withdrawn, or dealt with in an attempt that seemed to fail."""
@@ -133,7 +133,7 @@ class Requests:
         return _answer(self._ask(keys, args))
 
     def answer(self, request_id: str) -> RequestReply | None:
-        """What became of a request, as far as that is known."""
+        """Return the reply to a request, or None."""
         with translate_errors(self._client):
             raw: Any = self._client.get(self._keys.answered(request_id))
         return _answer(raw)
@@ -183,7 +183,7 @@ class Requests:
 
 
 def _answer(raw: Any) -> RequestReply | None:
-    """What cannot be read is no answer."""
+    """Decode a reply; None if it cannot be read."""
     try:
         return None if raw is None else msgspec.json.decode(raw, type=RequestReply)
     except msgspec.MsgspecError:

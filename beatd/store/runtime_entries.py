@@ -8,6 +8,7 @@ flushed, or went back to an older state, or too much has changed) the replica is
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -24,6 +25,18 @@ KEPT = 1_000
 
 BATCH = 1_000
 """Names in one call: it keeps the server busy for about a millisecond."""
+
+TABLE_MAX = 1 << 20
+"""Bytes of one entry's table; a larger one is not read."""
+
+READ_MAX = 8 << 20
+"""Bytes of tables in one call: whatever somebody has put there, reading it takes little memory of the server."""
+
+TOTAL_MAX, SMALL = 256 << 20, 4 << 10
+"""Bytes of all tables together, beyond which only small ones are read."""
+
+_UNREAD = b"!unread "
+"""What the replica has in place of a table that is not read, before the reason. No JSON begins so."""
 
 _PLACE = "runtime:"
 
@@ -54,6 +67,7 @@ class Runtime:
         self._remove = Script(client, "runtime_remove")
         self._pause = Script(client, "pause")
         self._resume = Script(client, "resume")
+        self._reader = _BoundedReader(client)
 
     def put(self, name: str, table: Mapping[str, Any]) -> Put:
         """Store an entry's table, as JSON in Celery's dialect; tells what that changed.
@@ -88,11 +102,11 @@ class Runtime:
 
     def tables(self) -> Iterator[tuple[str, bytes]]:
         """The names and tables of all entries, as stored; read some at a time."""
-        return self._scan(self._keys.schedules)
+        return self._reader.read(self._keys.schedules)
 
     def pauses(self) -> Iterator[tuple[str, Pause]]:
         """The names of all paused entries, and what was noted."""
-        return ((name, read_pause(value)) for name, value in self._scan(self._keys.paused))
+        return ((name, read_pause(value)) for name, value in self._reader.read(self._keys.paused))
 
     def counts(self) -> tuple[int, int, int]:
         """The revision, and how many entries and how many pauses there are."""
@@ -127,7 +141,7 @@ def _chosen(script: Script, keys: Sequence[str], first: Sequence[Any], names: Se
 
 
 def place(name: str) -> str:
-    """Where a runtime entry is written, as faults and listings name it."""
+    """Return the place of a runtime entry, as faults and listings name it."""
     return f"{_PLACE}{name}"
 
 
@@ -138,6 +152,8 @@ def name_at(source: str) -> str:
 
 def read_table(raw: bytes) -> dict[str, Any]:
     """A stored table; raises :class:`~beatd.exceptions.MessageError` for what is none."""
+    if raw.startswith(_UNREAD):
+        raise MessageError(raw.removeprefix(_UNREAD).decode())
     table = loads(raw)
     if not isinstance(table, dict):
         raise MessageError("not a JSON object")
@@ -152,6 +168,48 @@ def read_pause(raw: bytes) -> Pause:
         return Pause()
 
 
+class _BoundedReader:
+    """Reads a hash of tables or pauses, some at a time, and of what is too large only that it is."""
+
+    def __init__(self, client: redis.Redis) -> None:
+        self._client = client
+        self._read = Script(client, "runtime_read")
+
+    def read(self, key: str) -> Iterator[tuple[str, bytes]]:
+        """All fields: names in order, and values."""
+        with translate_script_errors(self._client, [key]):
+            names: Any = self._client.hkeys(key)
+        total = 0
+        for name, value in self.values(key, sorted(names)):
+            total += len(value)
+            yield _text(name), _unread("others") if total > TOTAL_MAX and len(value) > SMALL else value
+
+    def values(self, key: str, names: Sequence[bytes]) -> Iterator[tuple[bytes, bytes]]:
+        """The fields that are there; an answer that was full is gone on with in the next call."""
+        waiting = deque(names)
+        while waiting:
+            batch = [waiting.popleft() for _ in range(min(BATCH, len(waiting)))]
+            again = []
+            for name, value in zip(batch, self._read([key], [READ_MAX, *batch]), strict=True):
+                size = value if isinstance(value, int) else len(value or b"")
+                if size > TABLE_MAX:
+                    yield name, _unread(size)
+                elif isinstance(value, int):
+                    again.append(name)
+                elif value is not None:
+                    yield name, value
+            waiting.extendleft(reversed(again))
+
+
+def _unread(why: int | Literal["others"]) -> bytes:
+    """Return the placeholder of a table that is not read."""
+    if why == "others":
+        text = f"not read: the entries in the state store have more than {TOTAL_MAX >> 20:,} MiB together"
+    else:
+        text = f"not read: it has {why >> 10:,} KiB; expected at most {TABLE_MAX >> 10:,} KiB"
+    return _UNREAD + text.encode()
+
+
 _ATTEMPTS = 3
 """Entries that change while all are read are asked for again; so often at a time."""
 
@@ -160,7 +218,7 @@ Before = dict[str, tuple[bytes | None, bytes | None]]
 
 
 class RuntimeChanges(NamedTuple):
-    """What a look at the store brought."""
+    """Changes since the last refresh."""
 
     before: Before
     """Entries that were put or removed, paused or resumed, with their tables and pauses as they were; one that was
@@ -176,6 +234,7 @@ class RuntimeReplica:
         self._client = client
         self._keys = keys.runtime()
         self._since = Script(client, "runtime_since")
+        self._reader = _BoundedReader(client)
         self._began = b""
         self._before: Before = {}
         self._went_back = False
@@ -200,26 +259,32 @@ class RuntimeReplica:
 
     def _catch_up(self) -> bool:
         """Take in what has changed, noting what was before; False when everything is to be read."""
-        asked = [self.revision, self._began, KEPT]
+        asked = [self.revision, self._began, KEPT, READ_MAX]
         revision, began, entries, pauses, *changed = self._since([*self._keys], asked)
         if not 0 <= revision - self.revision <= KEPT or (self.revision and began != self._began):
             return False
         for raw, table, pause in zip(changed[::3], changed[1::3], changed[2::3], strict=True):
             name = _text(raw)
             self._note(name)
-            _keep(self.tables, name, table)
-            _keep(self.pauses, name, pause)
+            _keep(self.tables, name, self._bounded(self._keys.schedules, raw, table))
+            _keep(self.pauses, name, self._bounded(self._keys.paused, raw, pause))
         if (len(self.tables), len(self.pauses)) != (entries, pauses):
             return False  # something is gone, or there, that nobody has removed or put
         self.revision, self._began = revision, began
         return True
 
+    def _bounded(self, key: str, name: bytes, value: bytes | int | None) -> bytes | None:
+        """A value that was left out for its size is read by itself; of one that is too large, only that it is."""
+        if isinstance(value, int) or len(value or b"") > TABLE_MAX:
+            return dict(self._reader.values(key, [name])).get(name)
+        return value
+
     def _read_anew(self) -> None:
         """Read all of it, noting what was before. What changes meanwhile has a higher revision."""
         with translate_script_errors(self._client, self._keys):
             mark: Any = self._client.hmget(self._keys.revision, "number", "began")
-            tables = self._read(self._keys.schedules)
-            pauses = self._read(self._keys.paused)
+        tables = dict(self._reader.read(self._keys.schedules))
+        pauses = dict(self._reader.read(self._keys.paused))
         revision, began = int(mark[0]) if mark[0] and mark[0].isdigit() else 0, mark[1] or b""
         went_back = revision < self.revision or began != self._began
         went_back |= revision == self.revision and tables.keys() != self.tables.keys()
@@ -232,10 +297,6 @@ class RuntimeReplica:
 
     def _note(self, name: str) -> None:
         self._before.setdefault(name, (self.tables.get(name), self.pauses.get(name)))
-
-    def _read(self, key: str) -> dict[str, bytes]:
-        found = self._client.hscan_iter(key, count=BATCH)
-        return {_text(name): value for name, value in found}
 
 
 def _keep(copy: dict[str, bytes], name: str, value: bytes | None) -> None:

@@ -23,10 +23,10 @@ log = logging.getLogger("beatd.store")
 
 
 class Replicas:
-    """How many replicas are to confirm each batch of claims, and for how long that is waited for.
+    """Replication: number of replicas that must confirm each batch of claims, and the time to wait for them.
 
-    A claim that fewer confirm stays claimed: it is at the primary, and on its way. That is said when it begins and when
-    it ends, not for each batch. One object serves all shards of a daemon.
+    A claim that fewer confirm stays claimed: it is at the primary, and on its way. That is logged when it begins and
+    when it ends, not for each batch. One object serves all shards of a daemon.
     """
 
     def __init__(self, wanted: int, timeout_ms: int) -> None:
@@ -37,7 +37,7 @@ class Replicas:
 
     @property
     def command(self) -> tuple[str | int, ...]:
-        """What is sent after each write, on its connection: the server counts the writes of a connection."""
+        """Return the command after each write, on its connection: the server counts the writes of a connection."""
         return ("WAIT", self._wanted, self._timeout_ms) if self._wanted else ()
 
     def confirmed(self, count: int) -> None:
@@ -55,14 +55,14 @@ class Replicas:
 
 
 class Script:
-    """One ``lua/*.lua`` file. Called with the server's copy; sent again when the server has lost it.
+    """One ``lua/*.lua`` file, with ``lua/_prelude.lua`` in front: the functions that scripts share.
 
-    ``prelude`` is another file, whose functions it calls.
+    Called with the server's copy; sent again when the server has lost it.
     """
 
-    def __init__(self, client: redis.Redis, name: str, *, prelude: str | None = None) -> None:
+    def __init__(self, client: redis.Redis, name: str) -> None:
         self._client = client
-        self._call = client.register_script((_source(prelude) if prelude else "") + _source(name))
+        self._call = client.register_script(_source("_prelude") + _source(name))
 
     def __call__(self, keys: Sequence[str | bytes], args: Sequence[Any]) -> Any:
         """Run it; raises :class:`TermLost`, :class:`StoreUnavailable` or :class:`StoreRefused`."""

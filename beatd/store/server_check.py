@@ -1,4 +1,4 @@
-"""What the server behind the state store must be, and what it should be: looked at once, at the start."""
+"""Check of the state store's server at startup: requirements and recommendations."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import redis
 from beatd.exceptions import StoreRefused
 from beatd.store import client
 from beatd.store.client import IS_CLUSTER, place_of, translate_errors
+from beatd.store.keys import Keys, type_of
 
 log = logging.getLogger("beatd.store")
 
@@ -32,7 +33,7 @@ def inspect(client: redis.Redis) -> None:
 
 
 def facts(client: redis.Redis) -> dict[str, Any]:
-    """What the server says of itself (``INFO``). Raises as :func:`inspect` does."""
+    """Return the server's ``INFO``. Raises as :func:`inspect` does."""
     with translate_errors(client):
         found: dict[str, Any] = client.info()
     return found
@@ -65,15 +66,33 @@ def _warnings(info: dict[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def described(client: redis.Redis) -> str:
-    """What the server is, for people: ``Redis 7.0.15``. Raises :class:`~beatd.exceptions.StoreUnavailable`."""
+    """Return the server's name and version: ``Redis 7.0.15``. Raises :class:`~beatd.exceptions.StoreUnavailable`."""
     with translate_errors(client):
         info: dict[str, Any] = client.info("server")
     name = "Valkey" if "valkey_version" in info else "Redis"
     return f"{name} {info.get('valkey_version') or info.get('redis_version', '')}"
 
 
+def foreign_keys(client: redis.Redis, keys: Keys, *, shards: int) -> list[str]:
+    """The keys of the daemons that hold a value of another type than beatd's, in words: somebody else wrote them."""
+    own = {key for shard in range(shards) for key in keys.shard(shard)}
+    names = sorted({*own, *keys.runtime(), keys.daemons, keys.requests, keys.orders})
+    try:
+        with translate_errors(client), client.pipeline(transaction=False) as pipeline:
+            for name in names:
+                pipeline.type(name)
+            kinds = [raw.decode() for raw in pipeline.execute()]
+    except StoreRefused:  # a user without the right to ask
+        return []
+    return [
+        f"the key {name} is a {kind} and should be a {type_of(name)}; rename or delete it"
+        for name, kind in zip(names, kinds, strict=True)
+        if kind not in ("none", type_of(name))
+    ]
+
+
 def same(one: redis.Redis, other: redis.Redis) -> bool:
-    """Whether two clients reach the same database of the same server, however their URLs spell it.
+    """True if two clients reach the same database of the same server, however their URLs spell it.
 
     One that follows a primary and one with a fixed address do not, even while they meet: a failover parts them.
     """

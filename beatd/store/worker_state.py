@@ -7,21 +7,15 @@ same task id. Finished runs are remembered for a day (idempotency), so that a me
 
 from __future__ import annotations
 
-import contextlib
-import struct
-import uuid
 from collections.abc import Iterable, Sequence
-from datetime import datetime
 from typing import Any, NamedTuple
 
 import redis
 
-from beatd.model import run_id
 from beatd.store import history
 from beatd.store.client import connect, translate_errors
 from beatd.store.keys import Keys
 from beatd.store.script import Script
-from beatd.timestamps import to_ms
 
 LIMIT = 50_000
 """The oldest are forgotten first."""
@@ -38,7 +32,7 @@ class RevokedStore:
 
     @property
     def there(self) -> bool:
-        """Whether there is a store to remember anything."""
+        """True if there is a store."""
         return self._client is not None
 
     def remember(self, ids: Iterable[str], now_ms: int) -> None:
@@ -54,7 +48,7 @@ class RevokedStore:
             pipeline.execute()
 
     def since(self, moment_ms: int) -> list[tuple[str, int]]:
-        """What was added since then, with when it was (ms), the oldest first."""
+        """Return the ids added since then, each with its instant (ms), the oldest first."""
         if self._client is None:
             return []
         with translate_errors(self._client):
@@ -100,7 +94,7 @@ class DelayedMessages:
         return list(map(_read, members)), int(float(next_due)) if next_due else None
 
     def soonest(self, at_most: int) -> list[tuple[DelayedMessage, int]]:
-        """Those whose time comes first, and when that is (ms)."""
+        """Return the messages that are due first, each with its due time (ms)."""
         with translate_errors(self._client):
             found: Any = self._client.zrange(self._waiting, 0, at_most - 1, withscores=True)
         return [(_read(member), int(due)) for member, due in found]
@@ -111,7 +105,7 @@ class DelayedMessages:
             self._client.zrem(self._lent, *(message.member for message in messages))
 
     def count(self) -> int:
-        """How many wait, or are lent."""
+        """Return the number of messages that wait or are lent."""
         with translate_errors(self._client):
             return int(self._client.zcard(self._waiting)) + int(self._client.zcard(self._lent))
 
@@ -149,7 +143,7 @@ class FinishedRuns:
             self._note(keys, [_KEPT_MS, *(part for one in ended for part in _noted(one))])
 
     def among(self, ids: Sequence[str]) -> set[str]:
-        """Those of ``ids`` that have ended."""
+        """Return the ``ids`` of runs that have ended."""
         if self._client is None or not ids:
             return set()
         with translate_errors(self._client):
@@ -158,14 +152,7 @@ class FinishedRuns:
 
 
 def _noted(one: Ended) -> tuple[str | bytes, ...]:
-    """What the script wants to know. Whoever writes strange headers finds nothing in the history."""
+    """The arguments of ``note_ends.lua`` for one run."""
     runtime_ms = int(one.runtime * 1000)
-    due = own_id = end = b""
-    with contextlib.suppress(ValueError, TypeError, struct.error):
-        due_ms = to_ms(datetime.fromisoformat(one.due_at or ""))
-        if run_id(one.entry, due_ms) == one.run_id:
-            due = history.moment(due_ms)
-        else:
-            own_id = uuid.UUID(one.run_id).bytes
-        end = history.end(one.state, runtime_ms)
-    return f"{one.state} {runtime_ms}", due, own_id, end
+    where = history.end_arguments(one.entry, one.run_id, one.due_at, one.state, runtime_ms)
+    return f"{one.state} {runtime_ms}", *where

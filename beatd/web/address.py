@@ -1,4 +1,4 @@
-"""Where the page listens: the socket, its URL, and in words why there is none. Needs nothing but Python."""
+"""Listening address of the page: the socket, its URL, and why there is none. Needs nothing but Python."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _LOOPBACK = ("127.", "::1")
 
 
 def missing_packages() -> list[str]:
-    """Those of the extra ``beatd[web]`` that are not installed."""
+    """Return the packages of the extra ``beatd[web]`` that are not installed."""
     return [name for name in _NEEDED if find_spec(name) is None]
 
 
@@ -23,7 +23,7 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def why_not(error: OSError, host: str, port: int, *, host_option: str = "--host", port_option: str = "--port") -> str:
-    """What is wrong with the address, and which option puts it right."""
+    """Explain why the address cannot be used, and which option helps."""
     if isinstance(error, socket.gaierror):
         return f"{host} is not an address of this machine; choose another with {host_option}"
     match error.errno:
@@ -37,7 +37,7 @@ def why_not(error: OSError, host: str, port: int, *, host_option: str = "--host"
 
 
 def is_loopback(listener: socket.socket) -> bool:
-    """Whether only this machine can reach it."""
+    """True if only this machine can reach it."""
     return str(listener.getsockname()[0]).startswith(_LOOPBACK)
 
 

@@ -92,12 +92,12 @@ class Site:
         return JSONResponse({"entry": name, "runs": list(map(facts, lines)), "totals": counts(totals)})
 
     def healthz(self, _: Request) -> Response:
-        """Whether this process can reach the store."""
+        """Liveness: 200 if this process can reach the store."""
         self._store.status()
         return PlainTextResponse("ok\n")
 
     def readyz(self, _: Request) -> Response:
-        """Whether runs leave; if not, why."""
+        """Readiness: 200 if runs leave; else the reason."""
         reasons = self._store.status()["not_ready"]
         if not reasons:
             return PlainTextResponse("ok\n")

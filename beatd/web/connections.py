@@ -29,7 +29,7 @@ _LOG_EVERY_S = 60.0
 
 
 def connections_max() -> int:
-    """How many connections there may be: files, the store and the threads need descriptors, too."""
+    """Return the limit of connections: files, the store and the threads need descriptors, too."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return _CONNECTIONS_MAX if soft == resource.RLIM_INFINITY else max(4, min(_CONNECTIONS_MAX, soft // 2))
 

@@ -36,7 +36,7 @@ class Listing(NamedTuple):
 
 
 class EntryListing:
-    """What the files say, and what is wrong with them. ``load`` reads everything and raises ConfigError."""
+    """Entries of the files, and their errors. ``load`` reads everything and raises ConfigError."""
 
     def __init__(self, path: Path, load: Callable[[], Config], clock: Clock) -> None:
         self.path = path
@@ -87,7 +87,7 @@ class EntryListing:
             self.listing = self._listed(overlay.in_force(), self.listing.since)
 
     def is_paused(self, name: str) -> bool:
-        """Whether somebody paused the entry."""
+        """True if somebody paused the entry."""
         return name in self._pauses
 
     def _take(self, config: Config) -> None:
@@ -95,7 +95,7 @@ class EntryListing:
             if self._overlay is None:
                 self._overlay = MergedSchedule(config)
             else:
-                self._overlay.rebase(config)
+                self._overlay.set_base(config)
             self.listing = self._listed(self._overlay.in_force(), self._clock.monotonic())
 
     @staticmethod

@@ -6,6 +6,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+HELD_NAMED = 100
+"""Entries that are held back, each with a sample of its own."""
+
 BY_ENTRY = 1_000
 """With so many entries or more, only the sum of their runs is told: each label value is a time series for ever."""
 
@@ -38,6 +41,8 @@ def families(status: Mapping[str, Any], names: Sequence[str], runs: Sequence[int
     yield _store_up(1)
     yield _gauge("beatd_late_seconds", "How late the oldest run is that a daemon should have sent.", late)
     yield _gauge("beatd_held_back_entries", "Entries that are held back.", [({}, status["held_back_count"])])
+    held = [({"entry": each["entry"]}, 1) for each in status["held_back"][:HELD_NAMED]]
+    yield _gauge("beatd_entry_held_back", f"1 for each entry that is held back, at most {HELD_NAMED}.", held)
     yield _gauge("beatd_daemons", "Daemons that are alive.", [({}, len(daemons))])
     yield _gauge("beatd_shards", "Shards into which the schedule is parted.", [({}, len(shards))])
     yield _gauge("beatd_leading_shards", "Shards that a daemon leads; the sum is beatd_shards when all is well.", led)

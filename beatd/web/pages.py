@@ -178,7 +178,7 @@ class Page:
 
 
 def mismatch(status: Mapping[str, Any], digest: str, age: float) -> bool:
-    """Whether the file of this page, read ``age`` seconds ago, is not what any of the daemons has."""
+    """True if the file of this page, read ``age`` seconds ago, is not what any of the daemons has."""
     digests = {daemon["digest"] for daemon in status["daemons"] if daemon["alive"]}
     return bool(digests) and digest not in digests and age > MISMATCH_AFTER_S
 

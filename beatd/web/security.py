@@ -1,4 +1,4 @@
-"""What holds for every answer: headers that keep a browser from doing more than show it, and who may ask.
+"""Security of every answer: headers that bound what a browser may do with it, and the check of ``Host``.
 
 A page on the loopback address could be read by any web site whose name suddenly means 127.0.0.1 (DNS rebinding). So it
 answers only to names of this machine, and to those that were allowed.

@@ -28,7 +28,7 @@ SHARED_S = 0.5
 
 
 class StoreView:
-    """What the store says. ``overview`` gives the document of ``beatd status --json``, ``url`` where the store is now.
+    """View of the store. ``overview`` gives the document of ``beatd status --json``, ``url`` where the store is now.
 
     Raises :class:`~beatd.exceptions.StoreUnavailable` or :class:`~beatd.exceptions.StoreRefused`.
     """
@@ -79,12 +79,12 @@ class StoreView:
             return self._mirror
 
     def states(self, names: Sequence[str]) -> list[EntryState | None]:
-        """What is remembered of each entry; ``None`` for one that no leader has seen yet."""
+        """Return the state of each entry; ``None`` for one that no leader has seen yet."""
         with self._states() as states:
             return states.read(names)
 
     def runs(self, names: Sequence[str]) -> list[int]:
-        """How many runs of each entry have been sent."""
+        """Return the number of runs sent, of each entry."""
         with self._states() as states:
             return states.runs(names)
 

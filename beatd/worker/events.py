@@ -43,7 +43,7 @@ class EventStream:
 
     def __init__(self, hostname: str, clock: Clock, lamport: LamportClock) -> None:
         teller = EventFactory(hostname, clock, lamport)
-        self.event, self.letter = teller.event, teller.letter
+        self.event, self.letter = teller.event, teller.message
         self._clock = clock
         self._buffer: deque[Event] = deque()
         self._flush_due = 0.0

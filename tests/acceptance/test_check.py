@@ -105,7 +105,7 @@ def test_json_for_a_good_file(tmp_path: Path) -> None:
     assert (said["ok"], said["entries"], said["enabled"], said["faults"]) == (True, 1, 1, [])
     assert said["files"] == [str(tmp_path / "beat.toml")]
     assert said["next"]["entry"] == "a"
-    assert [(warning["line"], warning["path"]) for warning in said["warnings"]] == [(2, "beat_schedule.a.jitter")]
+    assert [(warning["line"], warning["path"]) for warning in said["warnings"]] == [(5, "beat_schedule.a.jitter")]
 
 
 def test_json_for_a_bad_file(tmp_path: Path) -> None:
@@ -120,7 +120,7 @@ def test_strict_makes_warnings_count(tmp_path: Path) -> None:
     (tmp_path / "beat.toml").write_text(GOOD + 'jitter = "2h"\n')
     relaxed, strict = beatd("check", cwd=tmp_path), beatd("check", "--strict", cwd=tmp_path)
     assert (relaxed.returncode, strict.returncode) == (0, 1)
-    assert strict.stdout.startswith("warning: beat.toml:2: beat_schedule.a.jitter: ")
+    assert strict.stdout.startswith("warning: beat.toml:5: beat_schedule.a.jitter: ")
 
 
 def test_wrong_use(tmp_path: Path) -> None:
@@ -214,3 +214,16 @@ def test_connect_names_each_missing_right_with_its_rule(tmp_path: Path, start_se
         code, said = connected(tmp_path, server.url.replace("://", "://beatd:pw@"))
         assert "add ~celery*" in said
         assert admin.keys() == []
+
+
+def test_refused_registrations_are_said_by_every_command(tmp_path: Path, redis_url: str) -> None:
+    (tmp_path / "beat.toml").write_text(f'app = "proj:app"\n[redis]\nurl = "{redis_url}"\n{GOOD}')
+    (tmp_path / "proj.py").write_text(APP.replace("SCHEDULE", "-1"))
+    expected = "! not in force: proj.py: beat_schedule.from-app.schedule: a duration cannot be negative"
+    for words in (["list"], ["next"], ["next", "--offline"], ["export"], ["export", "--offline", "-A", "proj"]):
+        done = beatd(*words, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert expected in done.stdout + done.stderr, words
+        assert "from-app" not in done.stdout.replace(expected, ""), words
+    (said,) = json.loads(beatd("list", "--json", cwd=tmp_path).stdout)["faults"]
+    assert said.startswith(expected.removeprefix("! not in force: "))

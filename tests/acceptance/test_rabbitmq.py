@@ -120,7 +120,7 @@ KILLED_AT = {
     "not advanced": "from beatd.beat.heap import DueHeap as kind; verb, after = 'advance', False",
     "advanced": "from beatd.beat.heap import DueHeap as kind; verb, after = 'advance', True",
     "claimed": "from beatd.broker.amqp_publisher import AmqpPublisher as kind; verb, after = 'publish_many', False",
-    "written": "from beatd.broker.amqp_publisher import Link as kind; verb, after = '_write', True",
+    "written": "from beatd.broker.amqp_publisher import ConfirmChannel as kind; verb, after = '_write', True",
     "confirmed": "from beatd.broker.amqp_publisher import AmqpPublisher as kind; verb, after = 'publish_many', True",
     "struck off": "from beatd.store.outbox import Outbox as kind; verb, after = 'strike', True",
 }

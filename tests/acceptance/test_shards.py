@@ -122,7 +122,7 @@ def test_another_number_of_shards_loses_and_repeats_nothing(start_beatd, write, 
     old = start_beatd("--config", one)
     old.expect("Dispatched")
     new = start_beatd("--config", five)
-    new.expect("stands aside: it wants 5 shards, and .* has 1")
+    new.expect("not eligible to lead: it wants 5 shards, and .* has 1")
     more(client, wait_until, 200, "runs under one shard")
     assert not new.find("Leading")
     assert old.end(signal.SIGTERM) == 0
@@ -139,6 +139,6 @@ def test_an_empty_schedule_never_leads_beside_a_full_one(start_beatd, write, cli
     vacant = start_beatd("--config", empty)
     vacant.expect("Leading")
     start_beatd("--config", file).expect("Leading", timeout=20)
-    vacant.expect("stands aside: its schedule is empty")
+    vacant.expect("not eligible to lead: its schedule is empty")
     more(client, wait_until, 20, "runs of the schedule that there is")
     assert_every_run_once(client, 5)

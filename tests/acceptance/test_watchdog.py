@@ -15,18 +15,18 @@ schedule = 0.2
 
 HANGS = """
 import pathlib, sys, threading
-from beatd.beat import service, watchdog
+from beatd.beat import loop, watchdog
 from beatd.cli import main
 
 watchdog.Watchdog.__init__.__kwdefaults__["every"] = 0.1
-turn = service.Beat.turn
+turn = loop.ShardLoop.turn
 
 def turn_or_hang(beat):
     if pathlib.Path("hang").exists():
         threading.Event().wait()
     return turn(beat)
 
-service.Beat.turn = turn_or_hang
+loop.ShardLoop.turn = turn_or_hang
 main(["--config", "beat.toml"])
 """
 
@@ -54,4 +54,4 @@ def test_a_daemon_whose_loop_hangs_ends_and_a_standby_leads_long_before_the_leas
     assert hanging.wait(10) == 1
     standby.expect("Dispatched tick")
     assert "turn_or_hang" in log.read_text(), "the log says where it hung"
-    assert "Gave the lease of shard 0 back" in log.read_text()
+    assert "Released the lease of shard 0" in log.read_text()

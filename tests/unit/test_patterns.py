@@ -44,7 +44,8 @@ def patterns():
                 and node.args
                 and isinstance(node.args[0], ast.Constant)
             ):
-                compiled = re.compile(node.args[0].value)
+                text = node.args[0].value
+                compiled = re.compile(text.decode() if isinstance(text, bytes) else text)
                 searched = node.func.attr in {"search", "sub", "findall", "finditer", "split"}
                 found.setdefault((compiled.pattern, compiled.flags), (compiled, searched))
     return list(found.values())

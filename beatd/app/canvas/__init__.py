@@ -1,7 +1,7 @@
-"""Calls made of calls: ``chain`` (one after the other), ``group`` (side by side), ``chord`` (a group, then one more).
+"""Canvas: compositions of tasks. ``chain`` (in sequence), ``group`` (in parallel), ``chord`` (a group, then a body).
 
-The promise: what is composed here is, in JSON, what Celery's canvas writes. Any worker of either make can run any part
-of it, and each composition can be put into any other.
+Contract: the JSON of a composition is that of Celery's canvas. Workers of beatd and of Celery can run any part of it,
+and compositions nest.
 """
 
 from __future__ import annotations

@@ -1,30 +1,28 @@
-"""One task after the other, each with the result of the one before it."""
+"""Chains: tasks in sequence, each with the result of the previous one."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from beatd.app.base import AppBase
 from beatd.app.canvas.signature import Signature, as_signature, kind, listed
 
-if TYPE_CHECKING:
-    from beatd.app.app import App
-
-_OF_THE_WHOLE = ("chord", "group_id", "group_index", "link", "link_error", "parent_id", "root_id", "task_id")
-"""Options that are the chain's as a whole; the others go to its first task."""
+_CHAIN_OPTIONS = ("chord", "group_id", "group_index", "link", "link_error", "parent_id", "root_id", "task_id")
+"""Options of the whole chain; all others go to its first task."""
 
 
 class chain(Signature):  # noqa: N801 - Celery's name
     """``chain(add.s(1, 2), double.s())``, or ``add.s(1, 2) | double.s()``. Its result is that of its last task.
 
-    A group that something follows becomes a chord with that as its body. Sent, it is its first task, with the others
-    in the message in reverse order, so that each worker takes the last one off and sends it.
+    A group with a following step becomes a chord with that step as its body. The chain is sent as its first task, whose
+    message has the other steps in reverse order: each worker pops the last one and sends it.
     """
 
-    def __init__(self, *tasks: Any, app: App | None = None, **options: Any) -> None:
-        several = len(tasks) == 1 and not isinstance(tasks[0], Mapping)
+    def __init__(self, *tasks: Any, app: AppBase | None = None, **options: Any) -> None:
+        is_iterable = len(tasks) == 1 and not isinstance(tasks[0], Mapping)
         steps: list[Signature] = []
-        for task in tasks[0] if several else tasks:
+        for task in tasks[0] if is_iterable else tasks:
             _join(steps, as_signature(task, app).clone())
         super().__init__("celery.chain", (), {"tasks": steps}, options, app=app, subtask_type="chain")
 
@@ -33,11 +31,11 @@ class chain(Signature):  # noqa: N801 - Celery's name
 
     @property
     def tasks(self) -> list[Signature]:
-        """Its steps."""
+        """The steps."""
         return self.kwargs["tasks"]  # type: ignore[no-any-return]
 
     @property
-    def app(self) -> App:
+    def app(self) -> AppBase:
         return self._app or (self.tasks[0].app if self.tasks else super().app)
 
     def freeze(
@@ -49,8 +47,8 @@ class chain(Signature):  # noqa: N801 - Celery's name
         parent_id: str | None = None,
         group_index: int | None = None,
     ) -> Any:
-        """Decide on all ids; a group or chord that the chain is part of waits for its last task."""
-        self._level()
+        """Assign all ids; an enclosing group or chord waits for the last task."""
+        self._flatten()
         result = None
         for step in self.tasks:
             last = step is self.tasks[-1]
@@ -62,22 +60,22 @@ class chain(Signature):  # noqa: N801 - Celery's name
                 first_of(following).parent = result
             result = following
         if result is not None:
-            self.options["task_id"] = result.id  # by which a worker names the chain when it never gets to run
+            self.options["task_id"] = result.id  # for workers that must report a chain which is never sent
         return result
 
-    def _level(self) -> None:
-        """Put the steps of chains that are steps in their place, and make chords of groups that something follows."""
+    def _flatten(self) -> None:
+        """Flatten nested chains, and make chords of groups with a following step."""
         steps: list[Signature] = []
         for task in self.tasks:
             _join(steps, task)
         self.kwargs["tasks"] = steps
 
     def apply_async(self, args: Iterable[Any] = (), kwargs: Mapping[str, Any] | None = None, **options: Any) -> Any:
-        """Send its first task, and the others with it. Returns the handle of the last one; ``parent`` leads back."""
+        """Send the chain; returns the handle of the last task, with the previous one as its ``parent``."""
         if self.app.conf.task_always_eager:
             return self.apply(args, kwargs, **options)
         options = self.merged((), None, options)[2]
-        whole = {name: options.pop(name, None) for name in _OF_THE_WHOLE}
+        whole = {name: options.pop(name, None) for name in _CHAIN_OPTIONS}
         copy = chain(*self.tasks, app=self._app)
         if not copy.tasks:
             return None
@@ -94,7 +92,7 @@ class chain(Signature):  # noqa: N801 - Celery's name
         return result if rest else sent
 
     def apply(self, args: Iterable[Any] = (), kwargs: Mapping[str, Any] | None = None, **options: Any) -> Any:
-        """Run it here and now, step by step; returns the last result. A step that fails is raised here."""
+        """Run the steps in this process; returns the last result. The exception of a failed step is raised."""
         options = self.merged((), None, options)[2]
         copy = chain(*self.tasks, app=self._app)
         _link(copy.tasks, {"link": options.pop("link", None), "link_error": options.pop("link_error", None)})
@@ -109,7 +107,7 @@ class chain(Signature):  # noqa: N801 - Celery's name
         return last
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Send it."""
+        """Send the chain."""
         return self.apply_async(args, kwargs)
 
     def __repr__(self) -> str:
@@ -117,7 +115,7 @@ class chain(Signature):  # noqa: N801 - Celery's name
 
 
 def _join(steps: list[Signature], following: Signature) -> None:
-    """Put one more step behind the others."""
+    """Append a step, flattened."""
     if isinstance(following, chain):
         tasks = following.tasks
         _link(tasks, following.options)
@@ -141,7 +139,7 @@ def _join(steps: list[Signature], following: Signature) -> None:
 
 
 def _ends_in_group(signature: Any) -> bool:
-    """Whether several tasks are the last ones, so that what follows must wait for all of them."""
+    """True if the last step is a group, so that a following step must wait for all of its members."""
     if isinstance(signature, chain):
         return bool(signature.tasks) and _ends_in_group(signature.tasks[-1])
     if isinstance(signature, kind("chord")):
@@ -150,7 +148,7 @@ def _ends_in_group(signature: Any) -> bool:
 
 
 def _link(steps: list[Signature], options: Mapping[str, Any]) -> None:
-    """What follows the chain follows its last task; what is to be told of a failure is told of any task's."""
+    """Attach callbacks to the last step, and errbacks to every step."""
     for callback in listed(options.get("link")):
         steps[-1].link(callback)
     for errback in listed(options.get("link_error")):
@@ -159,7 +157,7 @@ def _link(steps: list[Signature], options: Mapping[str, Any]) -> None:
 
 
 def first_of(result: Any) -> Any:
-    """The earliest result that leads to this one: that of a chord's header, for one."""
+    """Return the earliest ancestor of a result, such as that of a chord's header."""
     while result.parent is not None:
         result = result.parent
     return result

@@ -1,10 +1,11 @@
-"""Tasks side by side, and then one more with the list of their results."""
+"""Chords: a group of tasks (header), then one task with the list of their results (body)."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from beatd.app.base import AppBase
 from beatd.app.canvas.chains import chain, first_of
 from beatd.app.canvas.groups import group, tasks_of
 from beatd.app.canvas.signature import Signature, as_signature, listed
@@ -12,18 +13,15 @@ from beatd.app.context import current
 from beatd.app.group_result import GroupResult
 from beatd.app.message_options import new_id
 
-if TYPE_CHECKING:
-    from beatd.app.app import App
-
-_NOT_THE_HEADERS = frozenset({"add_to_parent", "chain", "chord", "group_id", "group_index", "link", "link_error"})
-"""Options that are about what comes after the chord: its body's."""
+_BODY_OPTIONS = frozenset({"add_to_parent", "chain", "chord", "group_id", "group_index", "link", "link_error"})
+"""Options of the body: they concern what follows the chord."""
 
 
 class chord(Signature):  # noqa: N801 - Celery's name
     """``chord([add.s(1, 2), add.s(3, 4)])(total.s())``, or ``group(…) | total.s()``: a header and a body.
 
-    Each task of the header has the body in its message. Workers count in the result backend which of them have ended,
-    and whoever ran the last one sends the body. Its result is that of the body.
+    Each message of the header contains the body. Workers count the finished tasks in the result backend; the worker of
+    the last one sends the body. The chord's result is that of the body.
     """
 
     def __init__(
@@ -33,7 +31,7 @@ class chord(Signature):  # noqa: N801 - Celery's name
         *,
         args: Iterable[Any] | None = None,
         kwargs: Mapping[str, Any] | None = None,
-        app: App | None = None,
+        app: AppBase | None = None,
         **options: Any,
     ) -> None:
         parts = {
@@ -51,12 +49,12 @@ class chord(Signature):  # noqa: N801 - Celery's name
 
     @property
     def tasks(self) -> list[Signature]:
-        """The members of its header."""
+        """The members of the header."""
         return self.kwargs["header"]  # type: ignore[no-any-return]
 
     @property
     def body(self) -> Any:
-        """What follows when all of the header has ended."""
+        """The signature that runs once the header has finished."""
         return self.kwargs["body"]
 
     @body.setter
@@ -64,7 +62,7 @@ class chord(Signature):  # noqa: N801 - Celery's name
         self.kwargs["body"] = value
 
     @property
-    def app(self) -> App:
+    def app(self) -> AppBase:
         return self._app or (self.tasks[0].app if self.tasks else super().app)
 
     def freeze(
@@ -76,7 +74,7 @@ class chord(Signature):  # noqa: N801 - Celery's name
         parent_id: str | None = None,
         group_index: int | None = None,
     ) -> Any:
-        """Decide on all ids; the chord's own is that of its header."""
+        """Assign all ids; the chord's own is that of its header."""
         header = group(self.tasks, app=self._app, **self._header_id())
         header_result = header.freeze(root_id=root_id, parent_id=parent_id)
         self.kwargs["header"] = header.tasks
@@ -97,8 +95,9 @@ class chord(Signature):  # noqa: N801 - Celery's name
         task_id: str | None = None,
         **options: Any,
     ) -> Any:
-        """Send the header, with ``args`` in front of each task's. Returns the handle of the body; its ``parent`` is
-        the header's. ``countdown`` and ``eta`` delay the header, other options go to both.
+        """Send the header, with ``args`` in front of each task's; returns the handle of the body.
+
+        Its ``parent`` is the header's handle. ``countdown`` and ``eta`` delay the header; other options go to both.
         """
         kwargs = dict(kwargs or {})
         body = self._body(kwargs)
@@ -106,7 +105,7 @@ class chord(Signature):  # noqa: N801 - Celery's name
             return self._apply(body, args, kwargs, **options)
         options = {k: v for k, v in self.merged((), None, options)[2].items() if v is not None}
         own = options.pop("task_id", None) or new_id()
-        for_header = {name: value for name, value in options.items() if name not in _NOT_THE_HEADERS}
+        for_header = {name: value for name, value in options.items() if name not in _BODY_OPTIONS}
         for_body = {n: v for n, v in options.items() if n not in ("countdown", "eta", "parent_id", "add_to_parent")}
         _link(body, for_body)
         body.options.update(for_body)
@@ -126,19 +125,19 @@ class chord(Signature):  # noqa: N801 - Celery's name
         return result
 
     def _body(self, kwargs: dict[str, Any]) -> Signature:
-        """A copy of the body, which the call may bring with it; raises TypeError if there is none."""
+        """Return a copy of the body, or of one in ``kwargs``; raises TypeError if there is none."""
         body = kwargs.pop("body", None) or self.body
         if body is None:
             raise TypeError("a chord needs a body: chord(header)(body), or chord(header, body)")
         return as_signature(body, self._app).clone()
 
     def _announce(self, header: group, result: GroupResult) -> None:
-        """Tell the result backend how many ends the body waits for, before the first of them can come."""
-        nested = any(isinstance(each, GroupResult) for each in result)
+        """Store the chord's size in the result backend, before the first task can finish."""
+        nested = any(isinstance(member, GroupResult) for member in result)
         self.app.results.groups.begin(result.id, size_of(header), result.as_tuple() if nested else None)
 
     def apply(self, args: Iterable[Any] = (), kwargs: Mapping[str, Any] | None = None, **options: Any) -> Any:
-        """Run header and body here and now. A task of the header that fails is raised here."""
+        """Run header and body in this process. The exception of a failed task of the header is raised."""
         kwargs = dict(kwargs or {})
         return self._apply(self._body(kwargs), args, kwargs, **options)
 
@@ -156,7 +155,7 @@ class chord(Signature):  # noqa: N801 - Celery's name
         return self.body.link(callback)
 
     def link_error(self, errback: Mapping[str, Any]) -> Any:
-        """Run ``errback`` once the body has failed; it also fails when a task of the header does."""
+        """Run ``errback`` once the body has failed; a failure in the header fails it too."""
         for task in self.tasks:
             if isinstance(task, chord):
                 task.link_error(errback)
@@ -164,12 +163,12 @@ class chord(Signature):  # noqa: N801 - Celery's name
         return errback
 
     def set_immutable(self, immutable: bool) -> None:
-        """Of the header; the body always gets its results."""
+        """Make the tasks of the header immutable; the body always gets their results."""
         for task in self.tasks:
             task.set_immutable(immutable)
 
     def __call__(self, body: Any = None, **options: Any) -> Any:
-        """Send it, with ``body`` if it has none."""
+        """Send the chord, with ``body`` if it has none."""
         return self.apply_async((), {"body": body} if body else {}, **options)
 
     def __repr__(self) -> str:
@@ -177,7 +176,7 @@ class chord(Signature):  # noqa: N801 - Celery's name
 
 
 def size_of(signature: Any) -> int:
-    """How many ends a chord waits for when this is in its header."""
+    """Return the number of parts that a chord waits for with this signature in its header."""
     if isinstance(signature, group):
         return sum(map(size_of, signature.tasks))
     if isinstance(signature, chain):
@@ -188,7 +187,7 @@ def size_of(signature: Any) -> int:
 
 
 def _link(body: Signature, options: dict[str, Any]) -> None:
-    """Put the chord's callbacks on its body, out of ``options``."""
+    """Move the chord's callbacks and errbacks from ``options`` to its body."""
     for callback in listed(options.pop("link", None)):
         body.link(callback)
     for errback in listed(options.pop("link_error", None)):

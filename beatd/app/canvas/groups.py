@@ -1,24 +1,22 @@
-"""Groups: tasks side by side; ``map``, ``starmap`` and ``chunks``: one task for many arguments."""
+"""Groups: tasks in parallel; ``map``, ``starmap`` and ``chunks``: one task for many arguments."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from beatd.app.base import AppBase
 from beatd.app.canvas.chains import chain
 from beatd.app.canvas.signature import Signature, as_signature, kind
 from beatd.app.context import current
 from beatd.app.group_result import GroupResult
 from beatd.app.message_options import new_id
 
-if TYPE_CHECKING:
-    from beatd.app.app import App
-
 
 class group(Signature):  # noqa: N801 - Celery's name
-    """``group(add.s(1, 2), add.s(3, 4))``, or of one iterable. Its result is a ``GroupResult``, in the same order."""
+    """``group(add.s(1, 2), add.s(3, 4))``, or with one iterable. Its result is a ``GroupResult``, in the same order."""
 
-    def __init__(self, *tasks: Any, app: App | None = None, **options: Any) -> None:
+    def __init__(self, *tasks: Any, app: AppBase | None = None, **options: Any) -> None:
         members = tasks[0] if len(tasks) == 1 else tasks
         if isinstance(members, group):
             members = members.tasks
@@ -32,15 +30,15 @@ class group(Signature):  # noqa: N801 - Celery's name
 
     @property
     def tasks(self) -> list[Signature]:
-        """Its members."""
+        """The members."""
         return self.kwargs["tasks"]  # type: ignore[no-any-return]
 
     @property
-    def app(self) -> App:
+    def app(self) -> AppBase:
         return self._app or (self.tasks[0].app if self.tasks else super().app)
 
     def members(self) -> Iterator[Signature]:
-        """What is to be sent: the members of groups inside belong to this one, empty chains to nobody."""
+        """Yield the signatures to send: nested groups are flattened, empty chains skipped."""
         for task in self.tasks:
             if isinstance(task, group):
                 yield from task.members()
@@ -56,7 +54,7 @@ class group(Signature):  # noqa: N801 - Celery's name
         parent_id: str | None = None,
         group_index: int | None = None,  # noqa: ARG002 - each member has its own
     ) -> Any:
-        """Decide on the ids of the group and of its members; a chord that it ends waits for each of these."""
+        """Assign the ids of the group and of its members; an enclosing chord waits for each member."""
         own = self.options.setdefault("task_id", _id or new_id())
         self.kwargs["tasks"] = list(self.members())
         results = [
@@ -71,10 +69,10 @@ class group(Signature):  # noqa: N801 - Celery's name
         add_to_parent: bool = True,
         **options: Any,
     ) -> Any:
-        """Send all members, with ``args`` in front of theirs; returns a ``GroupResult``. Options go to each of them."""
+        """Send all members, with ``args`` in front of theirs; returns a ``GroupResult``. Options go to each member."""
         for option in ("link", "link_error"):
             if options.get(option):
-                raise TypeError(f"a group takes no {option}: put it on its tasks, or make it a chord")
+                raise TypeError(f"a group does not take {option}: set it on its tasks, or use a chord")
         if self.app.conf.task_always_eager:
             return self.apply(args, kwargs, **options)
         options = self.merged((), None, options)[2]
@@ -84,7 +82,7 @@ class group(Signature):  # noqa: N801 - Celery's name
         copy = group([task.clone() for task in self.members()], app=self._app, task_id=own)
         result = copy.freeze(own, own, root_id=options.get("root_id"))
         if len(result) == 1 and isinstance(result[0], GroupResult):
-            result = result[0]  # a chain that ends in a group
+            result = result[0]  # the only member is a chain that ends in a group
         options = {name: value for name, value in options.items() if value is not None}
         copy.send(() if self.immutable else args, kwargs, options)
         running = current()
@@ -93,20 +91,20 @@ class group(Signature):  # noqa: N801 - Celery's name
         return result
 
     def send(self, args: Iterable[Any], kwargs: Mapping[str, Any] | None, options: Mapping[str, Any]) -> None:
-        """Send the members of a group that is frozen, and of which nobody else has a part: no copies are made."""
+        """Send the members of a frozen group without copying them; the caller must own them."""
         with self.app.publishing_together():
             for task in self.tasks:
                 task.apply_async(tuple(args or ()), kwargs or {}, add_to_parent=False, **options)
 
     def apply(self, args: Iterable[Any] = (), kwargs: Mapping[str, Any] | None = None, **options: Any) -> Any:
-        """Run the members here and now, one after the other."""
+        """Run the members in this process, in sequence."""
         options = self.merged((), None, options)[2]
         own = options.pop("task_id", None) or new_id()
         results = [task.clone().apply(tuple(args or ()), kwargs or {}, **options) for task in self.members()]
         return self.app.GroupResult(own, results)
 
     def link(self, callback: Mapping[str, Any]) -> Any:
-        """Run ``callback`` once the first member has succeeded; of the others' results it knows nothing."""
+        """Run ``callback`` once the first member has succeeded, without its result."""
         return self.tasks[0].link(as_signature(callback, self._app).clone(immutable=True))
 
     def link_error(self, errback: Mapping[str, Any]) -> Any:
@@ -118,14 +116,14 @@ class group(Signature):  # noqa: N801 - Celery's name
             task.set_immutable(immutable)
 
     def skew(self, start: float = 1.0, stop: float | None = None, step: float = 1.0) -> group:
-        """Give the members growing countdowns (seconds), so that they do not begin all at once."""
+        """Give the members increasing countdowns (seconds), to spread their starts."""
         for number, task in enumerate(self.tasks):
             pause = start + number * step
             task.set(countdown=pause if stop is None else min(pause, stop))
         return self
 
     def __or__(self, other: Any) -> Any:
-        """A chord, with ``other`` as what follows when all members have ended."""
+        """Return a chord with ``other`` as its body."""
         if not isinstance(other, Signature):
             return NotImplemented
         if isinstance(other, group) and not other.tasks:
@@ -134,7 +132,7 @@ class group(Signature):  # noqa: N801 - Celery's name
         return kind("chord")(self, other, app=self._app, **frozen)
 
     def __call__(self, *args: Any, **options: Any) -> Any:
-        """Send it, with ``args`` in front of each member's."""
+        """Send the group, with ``args`` in front of each member's."""
         return self.apply_async(args, **options)
 
     def __len__(self) -> int:
@@ -147,50 +145,50 @@ class group(Signature):  # noqa: N801 - Celery's name
         return f"group({', '.join(map(repr, self.tasks))})"
 
 
-def tasks_of(header: Any, app: App | None) -> list[Signature]:
-    """The members of a chord's header: a group, one signature, or several."""
+def tasks_of(header: Any, app: AppBase | None) -> list[Signature]:
+    """Return the members of a chord's header: a group, one signature, or several."""
     if isinstance(header, Mapping):
-        found = as_signature(header, app)
-        return list(found.tasks) if isinstance(found, group) else [found]
+        signature = as_signature(header, app)
+        return list(signature.tasks) if isinstance(signature, group) else [signature]
     return [as_signature(task, app) for task in header or ()]
 
 
 class xmap(Signature):  # noqa: N801 - Celery's name
-    """``task.map([1, 2])``: a task that calls ``task`` with each item, and returns the list of what it returned."""
+    """``task.map([1, 2])``: one task that calls ``task`` with each item, and returns the list of results."""
 
     task_name = "celery.map"
 
-    def __init__(self, task: Any, it: Iterable[Any], *, app: App | None = None, **options: Any) -> None:
+    def __init__(self, task: Any, it: Iterable[Any], *, app: AppBase | None = None, **options: Any) -> None:
         arguments = {"task": as_signature(task, app).clone(), "it": list(it)}
         super().__init__(self.task_name, (), arguments, options, app=app, immutable=True)
 
 
 class xstarmap(xmap):  # noqa: N801 - Celery's name
-    """``task.starmap([(1, 2), (3, 4)])``: as :class:`xmap`, each item being the arguments of one call."""
+    """``task.starmap([(1, 2), (3, 4)])``: like :class:`xmap`; each item is the arguments of one call."""
 
     task_name = "celery.starmap"
 
 
 class chunks(Signature):  # noqa: N801 - Celery's name
-    """``task.chunks(items, 10)``: a group of :class:`xstarmap`, each with so many items."""
+    """``task.chunks(items, 10)``: a group of :class:`xstarmap` with 10 items each."""
 
-    def __init__(self, task: Any, it: Iterable[Any], n: int, *, app: App | None = None, **options: Any) -> None:
+    def __init__(self, task: Any, it: Iterable[Any], n: int, *, app: AppBase | None = None, **options: Any) -> None:
         arguments = {"task": as_signature(task, app).clone(), "it": list(it), "n": n}
         super().__init__("celery.chunks", (), arguments, options, app=app, immutable=True)
 
     def group(self) -> group:
-        """The messages that it is sent as."""
+        """Return the chunks as a group."""
         task, items, size = (self.kwargs[name] for name in ("task", "it", "n"))
         parts = [items[start : start + size] for start in range(0, len(items), size)]
         return group([xstarmap(task, part, app=self._app) for part in parts], app=self._app)
 
     def apply_async(
         self,
-        args: Iterable[Any] = (),  # noqa: ARG002 - it has all of its arguments
+        args: Iterable[Any] = (),  # noqa: ARG002 - chunks have their arguments
         kwargs: Mapping[str, Any] | None = None,  # noqa: ARG002
         **options: Any,
     ) -> Any:
-        """Send all of it; returns a ``GroupResult`` with a list for each chunk."""
+        """Send all chunks; returns a ``GroupResult`` with a list for each chunk."""
         return self.group().apply_async((), {}, **{**self.options, **options})
 
     def apply(
@@ -199,9 +197,9 @@ class chunks(Signature):  # noqa: N801 - Celery's name
         kwargs: Mapping[str, Any] | None = None,  # noqa: ARG002
         **options: Any,
     ) -> Any:
-        """Run all of it here and now."""
+        """Run all chunks in this process."""
         return self.group().apply((), {}, **{**self.options, **options})
 
     def __call__(self, **options: Any) -> Any:
-        """Send all of it."""
+        """Send all chunks."""
         return self.apply_async(**options)

@@ -1,32 +1,30 @@
-"""A call that is not made yet: a task's name with its arguments and options, as data that JSON can carry."""
+"""Signatures: a call to be sent later. A task's name with its arguments and options, as JSON data."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Mapping
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
+from beatd.app.base import AppBase
 from beatd.app.current import current_app
 from beatd.app.message_options import new_id
 
-if TYPE_CHECKING:
-    from beatd.app.app import App
-
-_STAY = frozenset({"group_id", "stamped_headers"})
-"""Options that later ones do not replace: the group would wait for a task that reports elsewhere."""
+_FIXED = frozenset({"group_id", "stamped_headers"})
+"""Options that are never overridden: the group would wait for a task that reports to another group."""
 
 
 class Signature(dict[str, Any]):
-    """A dict of Celery's six keys (``task args kwargs options subtask_type immutable``), so that it is its own JSON.
+    """A dict of Celery's six keys (``task args kwargs options subtask_type immutable``), which is also its JSON form.
 
-    Subclasses are the compositions of :mod:`beatd.app.canvas`; each is known by its ``subtask_type``.
+    Its subclasses are the compositions of :mod:`beatd.app.canvas`, one per ``subtask_type``.
     """
 
     kinds: ClassVar[dict[str, type[Signature]]] = {}
     """Compositions by ``subtask_type``."""
 
-    _app: App | None
+    _app: AppBase | None
 
     def __init__(
         self,
@@ -35,7 +33,7 @@ class Signature(dict[str, Any]):
         kwargs: Mapping[str, Any] | None = None,
         options: Mapping[str, Any] | None = None,
         *,
-        app: App | None = None,
+        app: AppBase | None = None,
         immutable: bool = False,
         subtask_type: str | None = None,
         **more: Any,
@@ -55,18 +53,18 @@ class Signature(dict[str, Any]):
         self._app = app or getattr(task, "app", None)
 
     @classmethod
-    def from_dict(cls, fields: Mapping[str, Any], app: App | None = None) -> Signature:
-        """The signature that is in a message's JSON, of the kind that its ``subtask_type`` says."""
-        wanted = kind(str(name)) if (name := fields.get("subtask_type")) else Signature
-        found: Signature = wanted.__new__(wanted)  # type: ignore[call-overload]  # mypy takes it for a metaclass
-        dict.__init__(found, fields)
-        found._app = app or getattr(fields, "_app", None)
-        found._complete()
-        found._revive()
-        return found
+    def from_dict(cls, fields: Mapping[str, Any], app: AppBase | None = None) -> Signature:
+        """Return the signature of a JSON dict, in the class of its ``subtask_type``."""
+        subclass = kind(str(name)) if (name := fields.get("subtask_type")) else Signature
+        signature: Signature = subclass.__new__(subclass)  # type: ignore[call-overload]  # mypy takes it for a metaclass
+        dict.__init__(signature, fields)
+        signature._app = app or getattr(fields, "_app", None)
+        signature._complete()
+        signature._revive()
+        return signature
 
     def _complete(self) -> None:
-        """Fill in the keys that JSON of others may leave out; kwargs and options become this signature's own."""
+        """Add keys that other producers may leave out, and copy kwargs and options."""
         self["args"] = self.get("args") or ()
         self["kwargs"] = dict(self.get("kwargs") or {})
         self["options"] = dict(self.get("options") or {})
@@ -74,18 +72,18 @@ class Signature(dict[str, Any]):
         self.setdefault("immutable", False)
 
     def _revive(self) -> None:
-        """Make signatures, this one's own, of those inside."""
+        """Make signatures of nested JSON dicts; compositions override it."""
 
-    # -- what it holds ------------------------------------------------------------------------------------------------
+    # -- fields -------------------------------------------------------------------------------------------------------
 
     @property
-    def app(self) -> App:
-        """The app that sends it: the task's, else the current one."""
+    def app(self) -> AppBase:
+        """The app that sends it: the task's app, else the current one."""
         return self._app or current_app()
 
     @property
     def type(self) -> Any:
-        """The task; raises :class:`~beatd.exceptions.NotRegistered` if it is not known here."""
+        """The task; raises :class:`~beatd.exceptions.NotRegistered` if it is not registered here."""
         self.app.finalize()
         return self.app.tasks[self.task]
 
@@ -118,7 +116,7 @@ class Signature(dict[str, Any]):
 
     @property
     def immutable(self) -> bool:
-        """Whether it ignores the result of the task before it."""
+        """True if it ignores the result of the previous task."""
         return bool(self.get("immutable"))
 
     # -- variations ---------------------------------------------------------------------------------------------------
@@ -129,17 +127,17 @@ class Signature(dict[str, Any]):
         kwargs: Mapping[str, Any] | None = None,
         options: Mapping[str, Any] | None = None,
     ) -> tuple[tuple[Any, ...], dict[str, Any], dict[str, Any]]:
-        """Arguments and options of a call with further ones: ``args`` in front of its own, the others over its own."""
+        """Merge further arguments and options: ``args`` go in front, ``kwargs`` and ``options`` override."""
         later = {
-            name: value for name, value in (options or {}).items() if name not in _STAY or name not in self.options
+            name: value for name, value in (options or {}).items() if name not in _FIXED or name not in self.options
         }
-        together = {**self.options, **later}
+        merged = {**self.options, **later}
         if self.immutable:
-            return self.args, self.kwargs, together
-        return (*(args or ()), *self.args), {**self.kwargs, **(kwargs or {})}, together
+            return self.args, self.kwargs, merged
+        return (*(args or ()), *self.args), {**self.kwargs, **(kwargs or {})}, merged
 
     def clone(self, args: Iterable[Any] = (), kwargs: Mapping[str, Any] | None = None, **options: Any) -> Signature:
-        """A copy, with ``args`` put in front of its own, ``kwargs`` and ``options`` over its own."""
+        """Return a copy with further arguments and options; see :meth:`merged`."""
         immutable = bool(options.pop("immutable", self.immutable))
         args, kwargs, options = self.merged(args, kwargs, options)
         fields = {**self, "args": args, "kwargs": dict(kwargs), "options": options, "immutable": immutable}
@@ -149,7 +147,7 @@ class Signature(dict[str, Any]):
     partial = clone
 
     def replace(self, args: Any = None, kwargs: Any = None, options: Any = None) -> Signature:
-        """A copy with other arguments or options in place of its own."""
+        """Return a copy with other arguments or options."""
         new = {"args": args, "kwargs": kwargs, "options": options}
         return Signature.from_dict({**self.clone(), **{k: v for k, v in new.items() if v is not None}}, self._app)
 
@@ -164,27 +162,27 @@ class Signature(dict[str, Any]):
         self["immutable"] = immutable
 
     def link(self, callback: Mapping[str, Any]) -> Any:
-        """Run ``callback`` with the result, once this succeeded."""
+        """Run ``callback`` with the result after a success."""
         return self._append("link", callback)
 
     def link_error(self, errback: Mapping[str, Any]) -> Any:
-        """Run ``errback`` with the task id, once this failed."""
+        """Run ``errback`` with the task id after a failure."""
         return self._append("link_error", errback)
 
     def on_error(self, errback: Mapping[str, Any]) -> Signature:
-        """:meth:`link_error` that returns this signature."""
+        """Call :meth:`link_error`; returns this signature."""
         self.link_error(errback)
         return self
 
     def _append(self, option: str, signature: Mapping[str, Any]) -> Mapping[str, Any]:
-        already = listed(self.options.get(option))
-        if signature not in already:
-            already.append(signature)
-        self.options[option] = already
+        signatures = listed(self.options.get(option))
+        if signature not in signatures:
+            signatures.append(signature)
+        self.options[option] = signatures
         return signature
 
     def __or__(self, other: Any) -> Any:
-        """``self`` first, then ``other`` with its result."""
+        """Return the chain of ``self`` and ``other``."""
         return kind("chain")(self, other, app=self._app) if isinstance(other, Signature) else NotImplemented
 
     def __ior__(self, other: Any) -> Any:
@@ -201,7 +199,7 @@ class Signature(dict[str, Any]):
         parent_id: str | None = None,
         group_index: int | None = None,
     ) -> Any:
-        """Decide on the task id now, in place, and return the result's handle; it keeps an id that it has."""
+        """Assign the task id in place, unless it has one; returns the result's handle."""
         options = self.options
         if "task_id" not in options:
             options["task_id"] = _id or new_id()
@@ -217,7 +215,7 @@ class Signature(dict[str, Any]):
         return self.apply_async(args, kwargs)
 
     def apply_async(self, args: Iterable[Any] = (), kwargs: Mapping[str, Any] | None = None, **options: Any) -> Any:
-        """Send it; see :meth:`beatd.Task.apply_async`. Returns the result's handle."""
+        """Send the task; see :meth:`beatd.Task.apply_async`. Returns the result's handle."""
         args, kwargs, options = self.merged(args, kwargs, options)
         self.app.finalize()
         task = self.app.tasks.get(self.task)
@@ -226,17 +224,17 @@ class Signature(dict[str, Any]):
         return self.app.send_task(self.task, args, kwargs, **options)
 
     def apply(self, args: Iterable[Any] = (), kwargs: Mapping[str, Any] | None = None, **options: Any) -> Any:
-        """Run it here and now; returns an ``EagerResult``."""
+        """Run the task in this process; returns an ``EagerResult``."""
         args, kwargs, options = self.merged(args, kwargs, options)
         return self.type.apply(args, kwargs, **options)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Call the task's function here and now."""
+        """Call the task's function in this process."""
         args, kwargs, _ = self.merged(args, kwargs)
         return self.type(*args, **kwargs)
 
     def __invert__(self) -> Any:
-        """``~signature``: send it and wait for its result."""
+        """Send it and wait for its result: ``~signature``."""
         return self.apply_async().get()
 
     # -----------------------------------------------------------------------------------------------------------------
@@ -252,22 +250,38 @@ class Signature(dict[str, Any]):
         return Signature.from_dict, (dict(self),)
 
 
+def signature(task: Any, *args: Any, **options: Any) -> Any:
+    """Build the signature of a task or of its name: ``signature("tasks.add", args=(2, 2), countdown=10)``.
+
+    A dict, as a signature is in JSON, becomes a signature again.
+    """
+    app: AppBase | None = options.pop("app", None)
+    return (app or current_app()).signature(task, *args, **options)
+
+
+def maybe_signature(call: Any, app: AppBase | None = None, clone: bool = False) -> Any:
+    """:func:`signature` of a dict. None and signatures are returned unchanged."""
+    if call is None or (isinstance(call, Signature) and not clone):
+        return call
+    return signature(call, app=app)
+
+
 def kind(name: str) -> type[Any]:
-    """The class of compositions of that name; plain :class:`Signature` for a name that nobody knows."""
+    """Return the composition class of that name; :class:`Signature` for an unknown name."""
     if name not in Signature.kinds:
-        import_module("beatd.app.canvas")  # they are made of signatures, and join themselves to ``kinds``
+        import_module("beatd.app.canvas")  # it imports this module, and fills ``kinds``
     return Signature.kinds.get(name, Signature)
 
 
-def as_signature(value: Any, app: App | None = None) -> Signature:
-    """The signature in a message's JSON, bound to ``app``; that of a task without arguments."""
+def as_signature(value: Any, app: AppBase | None = None) -> Signature:
+    """Return the signature of a JSON dict, bound to ``app``, or of a task without arguments."""
     if isinstance(value, Signature):
         return value
     return Signature.from_dict(value, app) if isinstance(value, Mapping) else Signature(value, app=app)
 
 
 def listed(value: Any) -> list[Any]:
-    """One, several or no signatures, as a list of its own."""
+    """Return one, several or no signatures as a new list."""
     if value is None:
         return []
     return list(value) if isinstance(value, list | tuple) else [value]

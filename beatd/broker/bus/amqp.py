@@ -46,7 +46,7 @@ class AmqpBus:
         self._replies: deque[BusMessage] = deque(maxlen=_KEPT)
 
     def connect(self, *, node: str | None = None, oid: str | None = None) -> None:
-        with self._border():
+        with self._translate_errors():
             if self._channel is None:
                 self._open()
             if node is not None:
@@ -100,24 +100,24 @@ class AmqpBus:
     def _listen(self, at_most: int) -> None:
         if self._channel is None:
             return
-        with self._border():
+        with self._translate_errors():
             try:
                 for _ in range(at_most):
                     self._kombu.connection.drain_events(timeout=0)
             except (TimeoutError, BlockingIOError):
                 return  # nothing more to read
 
-    def broadcast(self, letter: BusMessage) -> None:
-        self._publish(to_message(letter, transient=False), self._names.mailbox, "")
+    def broadcast(self, message: BusMessage) -> None:
+        self._publish(to_message(message, transient=False), self._names.mailbox, "")
 
-    def reply(self, letter: BusMessage, exchange: str, routing_key: str) -> None:
+    def reply(self, message: BusMessage, exchange: str, routing_key: str) -> None:
         check_reply_address(exchange, routing_key)
-        with self._border():
+        with self._translate_errors():
             self._declare(exchange, "direct", durable=False)
-        self._publish(to_message(letter), exchange, routing_key)
+        self._publish(to_message(message), exchange, routing_key)
 
-    def emit(self, routing_key: str, letter: BusMessage) -> None:
-        self._publish(to_message(letter, plain=True), self._names.events, routing_key)
+    def emit(self, routing_key: str, message: BusMessage) -> None:
+        self._publish(to_message(message, plain=True), self._names.events, routing_key)
 
     def _publish(self, message: TaskMessage, exchange: str, routing_key: str) -> None:
         packed = amqp.Message(
@@ -127,13 +127,13 @@ class AmqpBus:
             application_headers=message.headers,
             **message.properties,
         )
-        with self._border():
+        with self._translate_errors():
             if self._channel is None:
                 raise OSError("not connected")
             self._channel.basic_publish(packed, exchange=exchange, routing_key=routing_key)
 
     def tend(self) -> None:
-        with self._border():
+        with self._translate_errors():
             if self._channel is not None:
                 self._kombu.connection.heartbeat_tick()
 
@@ -155,7 +155,7 @@ class AmqpBus:
         self.listening = True
 
     @contextmanager
-    def _border(self) -> Iterator[None]:
+    def _translate_errors(self) -> Iterator[None]:
         try:
             yield
         except ResourceLocked as error:

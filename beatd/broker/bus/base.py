@@ -8,32 +8,31 @@ from __future__ import annotations
 import base64
 import os
 import re
-import time
 import uuid
 from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
-from beatd.clock import Clock
+from beatd.clock import Clock, hours_west_of_utc
 from beatd.exceptions import MessageError
 from beatd.message import json_codec
 from beatd.message.protocol import JSON, TaskMessage
 
 
 class Names(NamedTuple):
-    """What the exchanges are called; Celery's settings ``control_exchange`` and ``event_exchange``."""
+    """Names of the exchanges; Celery's settings ``control_exchange`` and ``event_exchange``."""
 
     control: str = "celery"
     events: str = "celeryev"
 
     @property
     def mailbox(self) -> str:
-        """Where commands go, to every worker's mailbox."""
+        """Exchange of commands, to every worker's mailbox."""
         return f"{self.control}.pidbox"
 
     @property
     def replies(self) -> str:
-        """Where answers go, to the mailbox of who asked."""
+        """Exchange of replies, to the mailbox of the client."""
         return f"reply.{self.control}.pidbox"
 
 
@@ -59,18 +58,18 @@ class Bus(Protocol):
         """File descriptors that become readable when something has come."""
 
     def requests(self, at_most: int) -> list[BusMessage]:
-        """What was sent to workers since the last call. Does not wait; what is no JSON is left out, and logged."""
+        """Return the commands since the last call. Does not wait; a message that is no JSON is left out, and logged."""
 
     def replies(self, at_most: int) -> list[BusMessage]:
-        """The answers that have come since the last call. Does not wait."""
+        """Return the replies since the last call. Does not wait."""
 
-    def broadcast(self, letter: BusMessage) -> None:
+    def broadcast(self, message: BusMessage) -> None:
         """Send to all workers."""
 
-    def reply(self, letter: BusMessage, exchange: str, routing_key: str) -> None:
+    def reply(self, message: BusMessage, exchange: str, routing_key: str) -> None:
         """Answer whoever asked for it there."""
 
-    def emit(self, routing_key: str, letter: BusMessage) -> None:
+    def emit(self, routing_key: str, message: BusMessage) -> None:
         """Send to all who listen to events of that kind (``worker.heartbeat``, ``task.multi``)."""
 
     def tend(self) -> None:
@@ -94,10 +93,10 @@ def check_reply_address(exchange: Any, routing_key: Any) -> None:
         raise MessageError(f"reply_to names {routing_key!r}, which is no routing key")
 
 
-def to_message(letter: BusMessage, *, transient: bool = True, plain: bool = False) -> TaskMessage:
-    """A letter as a message. ``plain``: there is nothing in it but what JSON knows by itself; much faster."""
+def to_message(message: BusMessage, *, transient: bool = True, plain: bool = False) -> TaskMessage:
+    """Encode a bus message. ``plain``: there is nothing in it but what JSON knows by itself; much faster."""
     properties = {"delivery_mode": 1 if transient else 2, "priority": 0}
-    return TaskMessage(headers=letter.headers, body=_encoded(letter.body, plain), properties=properties)
+    return TaskMessage(headers=message.headers, body=_encoded(message.body, plain), properties=properties)
 
 
 def _encoded(body: Any, plain: bool) -> bytes:
@@ -110,7 +109,7 @@ def _encoded(body: Any, plain: bool) -> bytes:
 
 
 def to_envelope(message: TaskMessage, exchange: str, routing_key: str) -> bytes:
-    """A sealed letter as kombu's Redis transport publishes it; see :func:`beatd.message.protocol.envelope`."""
+    """Return a message as kombu's Redis transport publishes it; see :func:`beatd.message.protocol.envelope`."""
     return _encode(
         {
             "body": base64.b64encode(message.body).decode("ascii"),
@@ -131,7 +130,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 def from_message(body: bytes, content_type: str, headers: dict[str, Any]) -> BusMessage:
-    """A message as a letter; raises :class:`MessageError` for what is not JSON."""
+    """Decode a bus message; raises :class:`MessageError` for what is not JSON."""
     if content_type != JSON:
         raise MessageError(f"content type {content_type!r} is not accepted, only JSON is")
     return BusMessage(json_codec.loads(body), headers)
@@ -169,7 +168,7 @@ class EventFactory:
         self._clock = clock
         self._lamport = lamport
         self._headers = {"hostname": name}
-        self._teller = {"hostname": name, "utcoffset": _hours_west(), "pid": os.getpid()}
+        self._teller = {"hostname": name, "utcoffset": hours_west_of_utc(), "pid": os.getpid()}
 
     def event(self, kind: str, fields: Event) -> Event:
         """``fields`` as an event that happens now; ``kind`` is ``task-received`` or the like."""
@@ -179,12 +178,6 @@ class EventFactory:
         fields["type"] = kind
         return fields
 
-    def letter(self, body: Event | list[Event]) -> BusMessage:
+    def message(self, body: Event | list[Event]) -> BusMessage:
         """One event, or a batch, ready to be sent."""
         return BusMessage(body, self._headers)
-
-
-def _hours_west() -> float:
-    """The host's distance from UTC as Celery's events carry it; monitors correct time stamps by it."""
-    seconds = time.altzone if time.localtime().tm_isdst > 0 else time.timezone
-    return seconds / 3600

@@ -49,15 +49,15 @@ class ControlClient:
     def __exit__(self, *_: object) -> None:
         self._bus.close()
 
-    def tell(self, letter: BusMessage) -> None:
+    def tell(self, message: BusMessage) -> None:
         """Send a command that needs no answer."""
-        self._bus.broadcast(letter)
+        self._bus.broadcast(message)
 
-    def ask(self, letter: BusMessage, timeout: float, limit: int | None) -> Iterator[BusMessage]:
+    def ask(self, message: BusMessage, timeout: float, limit: int | None) -> Iterator[BusMessage]:
         """Send a command; the answers, until there is none for ``timeout`` seconds or there are ``limit``."""
         oid, ticket = str(uuid.uuid4()), str(uuid.uuid4())
         self._bus.connect(oid=oid)
-        self._bus.broadcast(addressed(letter, self._names, oid, ticket))
+        self._bus.broadcast(addressed(message, self._names, oid, ticket))
         count, until = 0, monotonic() + timeout
         while count != limit and (left := until - monotonic()) > 0:
             wait_for(self._bus.files(), min(left, _PATIENCE_S))
@@ -68,10 +68,10 @@ class ControlClient:
                     yield answer
 
 
-def addressed(letter: BusMessage, names: Names, oid: str, ticket: str) -> BusMessage:
+def addressed(message: BusMessage, names: Names, oid: str, ticket: str) -> BusMessage:
     """The command with where its answers are to go."""
     address = {"exchange": names.replies, "routing_key": oid}
-    return BusMessage({**letter.body, "ticket": ticket, "reply_to": address}, letter.headers)
+    return BusMessage({**message.body, "ticket": ticket, "reply_to": address}, message.headers)
 
 
 def wait_for(files: Iterable[int], seconds: float) -> None:

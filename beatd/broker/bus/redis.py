@@ -44,7 +44,7 @@ class RedisBus:
         self._oid = ""
 
     def connect(self, *, node: str | None = None, oid: str | None = None) -> None:
-        with self._border():
+        with self._translate_errors():
             self._client.ping()
             if oid is not None:
                 self._expect(oid)
@@ -82,44 +82,44 @@ class RedisBus:
     def requests(self, at_most: int) -> list[BusMessage]:
         if self._subscription is None:
             return []
-        letters: list[BusMessage] = []
-        with self._border():
-            while len(letters) < at_most and self._subscription.can_read(timeout=0):
+        messages: list[BusMessage] = []
+        with self._translate_errors():
+            while len(messages) < at_most and self._subscription.can_read(timeout=0):
                 answer = self._subscription.read_response(push_request=True)
                 self._heard = monotonic()
                 if isinstance(answer, list) and answer[0] == b"message":
-                    letters += _letters(answer[2])
-        return letters
+                    messages += _messages(answer[2])
+        return messages
 
     def replies(self, at_most: int) -> list[BusMessage]:
         if self._answers is None:
             return []
-        letters: list[BusMessage] = []
-        with self._border():
-            while len(letters) < at_most and self._answers.can_read(timeout=0):
+        messages: list[BusMessage] = []
+        with self._translate_errors():
+            while len(messages) < at_most and self._answers.can_read(timeout=0):
                 answer = self._answers.read_response()
                 self._ask()
                 if answer:
-                    letters += _letters(answer[1])
-        return letters
+                    messages += _messages(answer[1])
+        return messages
 
-    def broadcast(self, letter: BusMessage) -> None:
-        self._publish(self._names.mailbox, "", to_message(letter, transient=False))
+    def broadcast(self, message: BusMessage) -> None:
+        self._publish(self._names.mailbox, "", to_message(message, transient=False))
 
-    def emit(self, routing_key: str, letter: BusMessage) -> None:
-        self._publish(self._names.events, routing_key, to_message(letter, plain=True))
+    def emit(self, routing_key: str, message: BusMessage) -> None:
+        self._publish(self._names.events, routing_key, to_message(message, plain=True))
 
     def _publish(self, exchange: str, routing_key: str, message: TaskMessage) -> None:
         raw = to_envelope(message, exchange, routing_key)
         channel = f"{self._channel}{exchange}/{routing_key}" if routing_key else self._channel + exchange
-        with self._border():
+        with self._translate_errors():
             self._client.publish(channel, raw)
 
-    def reply(self, letter: BusMessage, exchange: str, routing_key: str) -> None:
+    def reply(self, message: BusMessage, exchange: str, routing_key: str) -> None:
         check_reply_address(exchange, routing_key)
         queue = f"{routing_key}.{exchange}"
-        raw = envelope(to_message(letter), queue=routing_key, exchange=exchange)
-        with self._border(), self._client.pipeline(transaction=False) as pipeline:
+        raw = envelope(to_message(message), queue=routing_key, exchange=exchange)
+        with self._translate_errors(), self._client.pipeline(transaction=False) as pipeline:
             pipeline.lpush(queue, raw)
             pipeline.expire(queue, _REPLY_KEPT_S)  # should the asker not be there any more
             pipeline.execute()
@@ -132,7 +132,7 @@ class RedisBus:
             raise BrokerError(f"broker {self.place}: no sign of life for {_DEAD_AFTER_S:g} s")
         if now - max(self._heard, self._pinged) > _PING_AFTER_S:
             self._pinged = now
-            with self._border():
+            with self._translate_errors():
                 self._subscription.send_command("PING", check_health=False)
 
     def close(self) -> None:
@@ -149,7 +149,7 @@ class RedisBus:
             self._client.close()
 
     @contextmanager
-    def _border(self) -> Iterator[None]:
+    def _translate_errors(self) -> Iterator[None]:
         try:
             with translate_errors(self._client):
                 yield
@@ -163,8 +163,8 @@ def _binding(oid: str, queue: str) -> str:
     return _SEPARATOR.join((oid, "", queue))
 
 
-def _letters(raw: bytes) -> list[BusMessage]:
-    """The letter in an envelope; none if that is no letter."""
+def _messages(raw: bytes) -> list[BusMessage]:
+    """Return the message in an envelope; none if it cannot be read."""
     try:
         message = open_envelope(raw)
         return [from_message(message.body, message.content_type, message.headers)]

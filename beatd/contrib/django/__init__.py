@@ -1,7 +1,7 @@
-"""An app at home in Django: its settings, its installed apps, its transactions, its database connections.
+"""Django integration: settings, installed apps, transactions, database connections.
 
-The promise: a Celery project's ``proj/celery.py`` works after its import line is changed. It takes effect by itself for
-each app that is made where ``DJANGO_SETTINGS_MODULE`` is set. Add ``"beatd.contrib.django"`` to ``INSTALLED_APPS`` for
+Contract: a Celery project's ``proj/celery.py`` works once its import line is changed. It is active in every app that is
+created where ``DJANGO_SETTINGS_MODULE`` is set. Add ``"beatd.contrib.django"`` to ``INSTALLED_APPS`` for
 ``manage.py beatd``.
 """
 

@@ -1,4 +1,4 @@
-"""What makes an app feel at home in a Django project."""
+"""Django fixup of an app: task discovery in the installed apps, and fresh database connections in workers."""
 
 from __future__ import annotations
 
@@ -9,22 +9,24 @@ import sys
 from collections.abc import Iterable
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from beatd import signals
+from beatd.app.loader import Loader
+from beatd.config.environment import django_settings
 from beatd.exceptions import ConfigError, Fault
 
-if TYPE_CHECKING:
-    from beatd.app.app import App
 
+def install(app: Loader) -> None:
+    """Integrate ``app`` with Django: task modules of the installed apps, fresh database connections in workers.
 
-def install(app: App) -> None:
-    """Have ``app`` find its task modules in the installed apps, and keep database connections fresh in workers.
-
-    Raises :class:`~beatd.exceptions.ConfigError` if there is no Django.
+    Does nothing where ``DJANGO_SETTINGS_MODULE`` is not set. Raises :class:`~beatd.exceptions.ConfigError` if it is,
+    and Django is not installed.
     """
+    if not django_settings():
+        return
     if find_spec("django") is None:
-        text = "it is set, and Django is not installed: pip install 'beatd[django]'"
+        text = "is set, but Django is not installed: pip install 'beatd[django]'"
         raise ConfigError([Fault("the environment", None, "DJANGO_SETTINGS_MODULE", text)])
     if str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))
@@ -32,18 +34,18 @@ def install(app: App) -> None:
         app.task_cls = "beatd.contrib.django.task:DjangoTask"
     app.packages = installed_apps
     app.on_import_modules.connect(_set_up, weak=False)
-    signals.worker_init.connect(_in_workers, weak=False, dispatch_uid="beatd.contrib.django")
+    signals.worker_init.connect(_connect_signals, weak=False, dispatch_uid="beatd.contrib.django")
 
 
 def installed_apps() -> Iterable[str]:
-    """The packages of Django's installed apps."""
-    from django.apps import apps  # noqa: PLC0415 - Django is imported when a project needs it
+    """Return the packages of Django's installed apps."""
+    from django.apps import apps  # noqa: PLC0415 - Django is an optional dependency
 
-    return [each.name for each in apps.get_app_configs()]
+    return [config.name for config in apps.get_app_configs()]
 
 
 def _set_up(**_: Any) -> None:
-    """Before task modules are imported: they import models. Inside ``manage.py`` it is done already."""
+    """Set up Django before task modules are imported, as they import models; ``manage.py`` has done it already."""
     import django  # noqa: PLC0415
     from django.apps import apps  # noqa: PLC0415
 
@@ -51,20 +53,20 @@ def _set_up(**_: Any) -> None:
         django.setup()
 
 
-def _in_workers(**_: Any) -> None:
-    """Connections are closed around tasks: one that the server has closed must not fail the next task."""
+def _connect_signals(**_: Any) -> None:
+    """Close database connections around tasks: a connection that the server has closed must not fail the next task."""
     signals.task_prerun.connect(_close_connections, weak=False, dispatch_uid="beatd.contrib.django")
     signals.task_postrun.connect(_close_connections, weak=False, dispatch_uid="beatd.contrib.django")
-    signals.worker_process_init.connect(_leave_connections, weak=False, dispatch_uid="beatd.contrib.django")
+    signals.worker_process_init.connect(_drop_connections, weak=False, dispatch_uid="beatd.contrib.django")
     signals.beat_embedded_init.connect(_close_connections, weak=False, dispatch_uid="beatd.contrib.django")
     _close_connections()
 
 
 def _close_connections(sender: Any = None, **_: Any) -> None:
-    """As at the end of a web request: old and broken connections go, those of ``CONN_MAX_AGE`` may stay.
+    """Close old and broken connections, as at the end of a web request; ``CONN_MAX_AGE`` applies.
 
-    Not for a task that runs in the process of its caller, inside of the caller's transaction; and not in an event loop,
-    where Django has no connections.
+    Skipped for eager tasks, which may run in the caller's transaction, and in an event loop, where Django has no
+    connections.
     """
     from django.core.cache import close_caches  # noqa: PLC0415
     from django.db import close_old_connections, connections  # noqa: PLC0415
@@ -86,8 +88,8 @@ def _in_event_loop() -> bool:
     return True
 
 
-def _leave_connections(**_: Any) -> None:
-    """In a process that was forked: the parent's connections are the parent's. Nothing is said to the server."""
+def _drop_connections(**_: Any) -> None:
+    """Drop the parent's connections in a forked process, without a message to the server."""
     from django.db import connections  # noqa: PLC0415
 
     for connection in connections.all(initialized_only=True):

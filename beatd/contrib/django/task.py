@@ -14,12 +14,12 @@ R = TypeVar("R")
 
 
 class DjangoTask(Task[P, R]):
-    """A task that can be sent when the transaction is committed: not before a worker can see what was written."""
+    """A task with ``delay_on_commit``: it is sent after the commit, so that the worker sees the written data."""
 
     def delay_on_commit(self, *args: P.args, **kwargs: P.kwargs) -> None:
-        """:meth:`delay`, once the transaction is committed; at once outside of one, never if it is rolled back."""
+        """Call :meth:`delay` after the commit; at once outside a transaction, never after a rollback."""
         transaction.on_commit(functools.partial(self.delay, *args, **kwargs))
 
     def apply_async_on_commit(self, *args: Any, **options: Any) -> None:
-        """:meth:`apply_async` in the same way."""
+        """Call :meth:`apply_async` after the commit."""
         transaction.on_commit(functools.partial(self.apply_async, *args, **options))

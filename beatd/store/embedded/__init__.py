@@ -209,7 +209,10 @@ def _private(directory: Path) -> Path:
         if status.st_mode & 0o077:
             _close_to_others(directory)
     except OSError as error:
-        raise StoreRefused(f"the embedded store needs {directory} for itself: {error.strerror or error}") from None
+        raise StoreRefused(
+            f"the embedded store needs {directory} for itself: {error.strerror or error};"
+            " name another folder with state_dir"
+        ) from None
     return directory
 
 

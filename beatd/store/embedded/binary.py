@@ -31,11 +31,11 @@ class Binary(NamedTuple):
 
     @property
     def old(self) -> bool:
-        """Whether beatd cannot work with it."""
+        """True if it is too old for beatd."""
         return self.version < OLDEST[self.name]
 
     def reads(self, writer: Binary) -> bool:
-        """Whether it can load an append-only file that ``writer`` wrote, by the format versions of both families.
+        """True if it can load an append-only file that ``writer`` wrote, by the format versions of both families.
 
         A newer server reads its own family's older files. Valkey took over the format of Redis 7.2 and kept it until
         Valkey 9; Redis changed it with 7.4.

@@ -48,7 +48,7 @@ class ServerProcess:
         self.url = f"unix://{self.socket}?db=0"
 
     def alive(self) -> bool:
-        """Whether a server process exists, answering or not."""
+        """True if a server process exists, answering or not."""
         lock = self._try_lock()
         if lock is None:
             return True
@@ -56,7 +56,7 @@ class ServerProcess:
         return False
 
     def answer(self) -> Answer:
-        """What the server says to a PING."""
+        """Return the server's answer to a PING."""
         client = connect(self.url, timeout_ms=1_000, name="beatd-embedded")
         try:
             client.ping()
@@ -183,7 +183,7 @@ class ServerProcess:
         return descriptor
 
     def _record(self) -> dict[str, Any]:
-        """What the last start wrote down; empty if nothing has been written."""
+        """Return the record of the last start; empty if there is none."""
         try:
             record = json.loads((self.directory / "server.json").read_text())
         except (OSError, ValueError):

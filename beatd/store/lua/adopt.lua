@@ -1,4 +1,4 @@
--- Read the state of entries; begin it for those that are new, changed, or resumed.
+-- Load the state of entries, and begin it for entries that are new, changed, or resumed.
 --
 -- KEYS[1]  lease     string  "<daemon id>:<token>"
 -- KEYS[2]  last due  hash    entry name -> ms
@@ -6,111 +6,112 @@
 -- KEYS[4]  runs      hash    entry name -> number of runs sent
 -- KEYS[5]  gaps      hash    entry name -> "<after> <before> <after> <before> …" (ms), see pass_over.lua
 -- KEYS[6]  claims    string  number of entries that were begun here, and of runs that claim.lua claimed
--- ARGV[1]  the value that the lease must have
+-- ARGV[1]  value that the lease must have
 -- ARGV[2]  now (ms)
 -- ARGV[3]  how long gaps are kept (ms)
--- ARGV[4…] name, fingerprint; name, fingerprint; …   (the fingerprint of an entry that is not enabled begins "off ")
+-- ARGV[4…] name, fingerprint; name, fingerprint; …   (the fingerprint of a disabled entry begins with "off ")
 --
--- Returns KEYS[6], and where it goes on (ms), first seen (ms), runs for each entry, in their order. Error FENCED when
--- the term is over, CORRUPT when KEYS[6] is no number. What cannot be read is returned as it is, in its place, and nothing of that entry is written.
--- Instead of where an entry goes on, "gaps <what is there>" says that its gaps cannot be read.
--- An entry goes on after its last due. A new, changed or resumed one goes on from now: the past of a schedule that was
--- not in force is never caught up. One that is resumed keeps its phase.
+-- Returns KEYS[6], then four values for each entry, in their order: resume point (ms), first seen (ms), runs, and its
+-- gaps if they cannot be read (else empty). A value that is no number is returned as it is; nothing of that entry is
+-- written. Errors: FENCED when the term is over, CORRUPT when KEYS[6] is no number.
+--
+-- Resume point: an entry goes on after its last due. A new, changed or resumed one goes on from now: the past of a
+-- schedule that was not in force is never caught up. One that is resumed keeps its phase.
 --
 -- Last due never moves back, so that no run is ever claimed twice. If it lies in the future, because a clock was ahead
 -- when it was claimed, the entry goes on in the first gap that is not over: its runs were passed over by that clock.
 
-if redis.call('GET', KEYS[1]) ~= ARGV[1] then
-  return redis.error_reply('FENCED term ' .. ARGV[1] .. ' is over')
+local over = fenced(KEYS[1], ARGV[1])
+if over then
+  return over
 end
-local claimed = tonumber(redis.call('GET', KEYS[6]) or '0')
-if not claimed then
-  return redis.error_reply('CORRUPT key ' .. KEYS[6] .. ' does not hold a number')
+local claimed, unusable = claims_count(KEYS[6], 0)
+if unusable then
+  return unusable
 end
+
+local now, keep = ARGV[2], ARGV[3]
+
+-- Gaps matter only after a clock was ahead: where KEYS[5] cannot be used, entries go on without any.
+local number_of_gaps = redis.pcall('HLEN', KEYS[5])
+local gaps_usable = type(number_of_gaps) == 'number'
+local any_gaps = gaps_usable and number_of_gaps > 0
 
 local function schedule_of(fingerprint)
   return fingerprint and string.gsub(fingerprint, '^off ', '')
 end
 
-local now, keep = ARGV[2], ARGV[3]
-
-local MOST = 16 -- numbers, two for each gap
-
--- A moment from which on an entry was in force: the run that is due at it was not made either.
-local function up_to(ms)
+-- End of a gap that includes `ms`: a run that is due at that instant was not made either.
+local function including(ms)
   return string.format('%.0f', tonumber(ms) + 1)
 end
 
-local function is_number(text)
-  return string.find(text, '^%d+$') and #text <= 15
-end
-
--- Nil when the field holds something else than pairs of instants.
-local function gaps_of(name)
-  local gaps = {}
-  for word in string.gmatch(redis.call('HGET', KEYS[5], name) or '', '[^ ]+') do
-    if not is_number(word) then
-      return nil
-    end
-    gaps[#gaps + 1] = word
+local function write_gaps(name, gaps)
+  if gaps_usable then
+    store_gaps(KEYS[5], name, gaps)
+    redis.call('PEXPIRE', KEYS[5], keep)
   end
-  return #gaps % 2 == 0 and gaps or nil
 end
 
-local function store_gaps(name, gaps)
-  while #gaps > MOST do -- the oldest goes, but for what says that there was a time before
-    local oldest = gaps[1] == '0' and 3 or 1
-    table.remove(gaps, oldest)
-    table.remove(gaps, oldest)
-  end
-  redis.call('HSET', KEYS[5], name, table.concat(gaps, ' '))
-  redis.call('PEXPIRE', KEYS[5], keep)
-end
-
--- Nothing after last due has been claimed: a gap there, of a jump that led to no claim, would later hide that it was.
-local any_gaps = redis.call('EXISTS', KEYS[5]) == 1
-local function drop_gaps_after(name, last_due)
-  local kept, gaps = {}, gaps_of(name)
+-- Remove gaps after last due: nothing there has been claimed, and such a gap, of a clock's jump that led to no claim,
+-- would later hide that it was.
+local function drop_gaps_after(name, gaps, last_due)
+  local kept = {}
   for i = 1, #gaps, 2 do
     if tonumber(gaps[i]) < tonumber(last_due) then
       kept[#kept + 1], kept[#kept + 2] = gaps[i], gaps[i + 1]
     end
   end
   if #kept < #gaps then
-    store_gaps(name, kept)
+    write_gaps(name, kept)
   end
+  return kept
 end
 
--- Where an entry goes on whose last due lies in the future: in the earliest gap that is not over.
--- ``began`` says that nothing before now is to be made.
-local function behind(name, last_due, first_seen, began)
-  local gaps, found = gaps_of(name), nil
+-- Index of the gap that is not over at `now` and ends first; nil when there is none.
+local function open_gap(gaps)
+  local first
   for i = 1, #gaps, 2 do
-    if tonumber(gaps[i + 1]) > tonumber(now) and not (found and tonumber(gaps[found + 1]) < tonumber(gaps[i + 1])) then
-      found = i
+    local before = tonumber(gaps[i + 1])
+    if before > tonumber(now) and not (first and tonumber(gaps[first + 1]) < before) then
+      first = i
     end
   end
-  local later = not found or tonumber(gaps[found]) >= tonumber(first_seen)
-  if later and tonumber(first_seen) > tonumber(now) and gaps[1] ~= '0' and #gaps < MOST then
-    -- nothing was claimed before it was first seen; that is noted once, and first
-    gaps, found = {'0', up_to(first_seen), unpack(gaps)}, 1
-  end
-  if not found then
-    return last_due
-  end
-  local goes_on = gaps[found]
-  if (began or goes_on == '0') and tonumber(goes_on) < tonumber(now) then
-    gaps[#gaps + 1], gaps[#gaps + 2] = now, gaps[found + 1]
-    gaps[found + 1] = up_to(now) -- still open, should the clock be set back further
-    goes_on = now
-    store_gaps(name, gaps)
-  end
-  return goes_on
+  return first
 end
 
-local states, count = {}, 0
-for i = 4, #ARGV, 2 do
-  local name, fingerprint = ARGV[i], ARGV[i + 1]
+-- Resume point of an entry whose last due lies in the future, because a clock was ahead. `began`: the entry is new,
+-- changed or resumed, so nothing before now is to be made.
+--
+-- Example 1: every 10 s. The clock jumped from 1000 to 5000; pass_over.lua noted the gap "1000 4990", and the run of
+-- 4990 was claimed. The clock is set right. At 1010 last due is 4990, the open gap is (1000, 4990), and the entry goes
+-- on after 1000: the run of 1010 is claimed out of the gap, which becomes "1010 4990". The run of 4990 is not repeated.
+-- Example 2: as 1, and the entry was changed meanwhile. The gap is split into "1000 1011" and "1010 4990", and the
+-- entry goes on after 1010.
+-- Example 3: the entry was first seen while the clock was at 5000, so first seen and last due are 5000. The clock is
+-- set right; now is 1000. There is no gap, so "0 5001" is noted: before 5000 nothing was claimed. It is split into
+-- "0 1001" and "1000 5001", and the entry goes on after 1000.
+local function resume_point_behind(name, gaps, last_due, first_seen, began)
+  local open = open_gap(gaps)
+  local is_later = not open or tonumber(gaps[open]) >= tonumber(first_seen)
+  if is_later and tonumber(first_seen) > tonumber(now) and gaps[1] ~= '0' and #gaps < GAPS_MAX then
+    gaps, open = {'0', including(first_seen), unpack(gaps)}, 1 -- noted once, and first
+  end
+  if not open then
+    return last_due
+  end
+  local after = gaps[open]
+  if (began or after == '0') and tonumber(after) < tonumber(now) then
+    gaps[#gaps + 1], gaps[#gaps + 2] = now, gaps[open + 1]
+    gaps[open + 1] = including(now) -- stays open in case the clock is set back further
+    after = now
+    write_gaps(name, gaps)
+  end
+  return after
+end
+
+-- Load one entry; returns resume point, first seen, runs, unreadable gaps, and whether its state was begun.
+local function load_entry(name, fingerprint)
   local last_due = redis.call('HGET', KEYS[2], name)
   local known = redis.call('HGET', KEYS[3], name)
   local runs = redis.call('HGET', KEYS[4], name) or '0'
@@ -118,25 +119,28 @@ for i = 4, #ARGV, 2 do
   if known then
     first_seen, known_fingerprint = string.match(known, '^(%d+) (.*)$')
   end
-  local goes_on = last_due
-  local readable = (not known or first_seen and is_number(first_seen)) and (not last_due or is_number(last_due))
-  readable = readable and is_number(runs)
-  if readable and any_gaps and not gaps_of(name) then
-    readable, goes_on = false, 'gaps ' .. redis.call('HGET', KEYS[5], name)
+  local is_readable = (not known or to_number(first_seen)) and (not last_due or to_number(last_due)) and to_number(runs)
+  if not is_readable then
+    return last_due or '', first_seen or known or '', runs, '', false
   end
-  if readable and any_gaps and last_due then
-    drop_gaps_after(name, last_due)
+  local stored_gaps = any_gaps and redis.call('HGET', KEYS[5], name) or ''
+  local gaps = parse_gaps(stored_gaps)
+  if not gaps then
+    return last_due or '', first_seen or '', runs, stored_gaps, false
   end
-  local began = readable and (known_fingerprint ~= fingerprint or not last_due)
-  if readable and last_due and tonumber(last_due) > tonumber(now) then
-    goes_on = behind(name, last_due, first_seen or now, began)
+  if last_due then
+    gaps = drop_gaps_after(name, gaps, last_due)
+  end
+  local began = known_fingerprint ~= fingerprint or not last_due
+  local resume_point = last_due
+  if last_due and tonumber(last_due) > tonumber(now) then
+    resume_point = resume_point_behind(name, gaps, last_due, first_seen or now, began)
   elseif began then
     if last_due and last_due ~= now then
-      local gaps = gaps_of(name)
-      gaps[#gaps + 1], gaps[#gaps + 2] = last_due, up_to(now)
-      store_gaps(name, gaps)
+      gaps[#gaps + 1], gaps[#gaps + 2] = last_due, including(now)
+      write_gaps(name, gaps)
     end
-    goes_on = now
+    resume_point = now
     redis.call('HSET', KEYS[2], name, now)
   end
   if began then
@@ -144,11 +148,20 @@ for i = 4, #ARGV, 2 do
       first_seen = now
     end
     redis.call('HSET', KEYS[3], name, first_seen .. ' ' .. fingerprint)
+  end
+  return resume_point, first_seen, runs, '', began
+end
+
+local answer, count = {claimed}, 0
+for i = 4, #ARGV, 2 do
+  local resume_point, first_seen, runs, unreadable_gaps, began = load_entry(ARGV[i], ARGV[i + 1])
+  local n = #answer
+  answer[n + 1], answer[n + 2], answer[n + 3], answer[n + 4] = resume_point, first_seen, runs, unreadable_gaps
+  if began then
     count = count + 1
   end
-  states[#states + 1] = goes_on or ''
-  states[#states + 1] = first_seen or known or ''
-  states[#states + 1] = runs
 end
-table.insert(states, 1, count > 0 and redis.call('INCRBY', KEYS[6], count) or claimed)
-return states
+if count > 0 then
+  answer[1] = redis.call('INCRBY', KEYS[6], count)
+end
+return answer

@@ -1,14 +1,14 @@
--- Ask the leader of an entry for runs of it, unless the same was asked before.
+-- Add a request for runs, unless the same request was made before, and notify the daemons. Idempotent.
 --
--- KEYS[1]  requests  hash    request id -> "<good until, ms> <request, JSON>"
--- KEYS[2]  answer    string  JSON, expires after a day: what became of this request
+-- KEYS[1]  requests  hash    request id -> "<valid until, ms> <request, JSON>"
+-- KEYS[2]  answer    string  JSON, expires after a day: the reply to this request
 -- ARGV[1]  request id
--- ARGV[2]  the request, JSON
--- ARGV[3]  for how long (ms) somebody may begin with it, by the store's own clock
--- ARGV[4]  the channel that daemons listen on
--- ARGV[5]  what is said there
+-- ARGV[2]  request, JSON
+-- ARGV[3]  time (ms, by the server's clock) within which a leader may begin with it
+-- ARGV[4]  notification channel of daemons
+-- ARGV[5]  notification
 --
--- Returns the answer if there is one already, else nil. What was refused may be asked again.
+-- Returns the reply if there is one already, else nil. A request that was refused may be made again.
 
 local answer = redis.call('GET', KEYS[2])
 if answer and string.sub(answer, 1, 18) == '{"state":"refused"' then
@@ -16,8 +16,7 @@ if answer and string.sub(answer, 1, 18) == '{"state":"refused"' then
   answer = false
 end
 if not answer then
-  local time = redis.call('TIME')
-  local now = time[1] * 1000 + math.floor(time[2] / 1000)
+  local now = now_by_server()
   redis.call('HSETNX', KEYS[1], ARGV[1], string.format('%.0f %s', now + tonumber(ARGV[3]), ARGV[2]))
   redis.call('PUBLISH', ARGV[4], ARGV[5])
 end

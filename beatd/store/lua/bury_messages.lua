@@ -1,18 +1,18 @@
--- Move messages that nobody can run to the dead letters.
+-- Move messages that cannot be run to the dead letters.
 --
--- KEYS[1]  hash, gone when empty: the worker's unacknowledged messages, tag -> "<queue key>\0<message>"
--- KEYS[2]  list, capped: dead letters, JSON, the newest on the left
--- KEYS[3]  string: bytes of all letters in the list
--- ARGV[1]  how many dead letters to keep
--- ARGV[2]  how many bytes of them to keep
--- ARGV     then: tag, dead letter, tag, dead letter, …
+-- KEYS[1]  hash, gone when empty: unacknowledged messages of the worker, tag -> "<queue key>\0<message>"
+-- KEYS[2]  list, bounded: dead letters, JSON, the newest on the left
+-- KEYS[3]  string: bytes of all dead letters in the list
+-- ARGV[1]  number of dead letters to keep
+-- ARGV[2]  bytes of dead letters to keep
+-- ARGV[3…] tag, dead letter; tag, dead letter; …
 --
--- Returns the number of messages buried.
+-- Returns the number of messages moved. A message that is not unacknowledged any more is left out.
 local letters = {}
 for i = 3, #ARGV, 2 do
   if redis.call('HDEL', KEYS[1], ARGV[i]) == 1 then
     letters[#letters + 1] = ARGV[i + 1]
   end
 end
-letters_add(KEYS[2], KEYS[3], letters, tonumber(ARGV[1]), tonumber(ARGV[2]))
+add_dead_letters(KEYS[2], KEYS[3], letters, tonumber(ARGV[1]), tonumber(ARGV[2]))
 return #letters

@@ -1,20 +1,20 @@
--- Note that a task of a chord's header has ended, and find out whether it was the last.
+-- Count a finished task of a chord's header. Idempotent: a task that is reported twice counts once.
 --
--- KEYS[1]  zset: celery-taskset-meta-<group>.j, what the tasks returned -> their place in the header
--- KEYS[2]  string: celery-taskset-meta-<group>.t, how many tasks were added to the header while it ran
--- KEYS[3]  string: celery-taskset-meta-<group>.s, the size of the header
--- KEYS[4]  set: celery-taskset-meta-<group>.d, <task id>:<place> of those that have ended
--- KEYS[5]  string: celery-taskset-meta-<group>, the shape of the header where it has groups inside
--- KEYS[6]  string: celery-taskset-meta-<group>.c, who is sending the body; "done" when it was sent
+-- KEYS[1]  zset: celery-taskset-meta-<group>.j, return values of tasks -> their place in the header
+-- KEYS[2]  string: celery-taskset-meta-<group>.t, number of tasks that were added to the header while it ran
+-- KEYS[3]  string: celery-taskset-meta-<group>.s, size of the header
+-- KEYS[4]  set: celery-taskset-meta-<group>.d, <task id>:<place> of finished tasks
+-- KEYS[5]  string: celery-taskset-meta-<group>, shape of the header if it has nested groups
+-- KEYS[6]  string: celery-taskset-meta-<group>.c, worker that sends the body; "done" when it was sent
 -- ARGV[1]  <task id>:<place>
--- ARGV[2]  what it returned: JSON of [1, task id, state, result]
--- ARGV[3]  its place, a number or +inf
+-- ARGV[2]  return value: JSON of [1, task id, state, result]
+-- ARGV[3]  place in the header, a number or +inf
 -- ARGV[4]  seconds to keep all of this, 0: for ever
--- ARGV[5]  who asks
--- ARGV[6]  seconds for which nobody else sends the body after this
+-- ARGV[5]  worker that calls
+-- ARGV[6]  seconds for which no other worker sends the body after this
 --
--- Returns false while others are to come, or when somebody else sends the body; else the shape (or false), followed by
--- what all tasks returned, in order.
+-- Returns false while tasks are missing, or when another worker sends the body; else the shape (or false), followed by
+-- the return values of all tasks, in order.
 if redis.call('GET', KEYS[6]) == 'done' then
   return false
 end

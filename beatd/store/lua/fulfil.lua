@@ -1,31 +1,32 @@
--- Send runs that were asked for by hand, remember them, and note how far the request has got; all in one step.
+-- Take one step of a request for runs: send runs, remember their ids, and store the progress. All or nothing.
 --
 -- KEYS[1]  lease     string  "<daemon id>:<token>"
--- KEYS[2]  requests  hash    request id -> "<good until, ms> <request, JSON>"
--- KEYS[3]  answer    string  JSON, expires: what became of the request so far
+-- KEYS[2]  requests  hash    request id -> "<valid until, ms> <request, JSON>"
+-- KEYS[3]  answer    string  JSON, expires: the reply so far
 -- KEYS[4]  running   hash    entry name -> "<run id> <ms until which it may run>"
 -- KEYS[5]  tally     hash    entry name -> "<word> <number> …", see claim.lua
--- KEYS[6]  history   string  the entry's cells: 20 bytes each, the newest last
+-- KEYS[6]  history   string  cells of the entry: 20 bytes each, the newest last
 -- KEYS[7]  list      list    where messages are pushed: the queue, or the outbox
 -- KEYS[8…] sent      string  one for each run, expires: there when a run of this id was sent by hand
--- ARGV[1]  the value that the lease must have
+-- ARGV[1]  value that the lease must have
 -- ARGV[2]  request id
--- ARGV[3]  what KEYS[2] must hold for it
--- ARGV[4]  what is left of the request, JSON, or empty: it is done with
--- ARGV[5]  the answer
--- ARGV[6]  how long answer and sent are kept (ms)
--- ARGV[7]  how many bytes of history to keep (0: none is written)
+-- ARGV[3]  value that KEYS[2] must have for it
+-- ARGV[4]  rest of the request, JSON; empty: it is done
+-- ARGV[5]  reply
+-- ARGV[6]  time (ms) to keep reply and sent
+-- ARGV[7]  bytes of history to keep (0: none is written)
 -- ARGV[8]  entry name
--- ARGV[9]  for KEYS[4], or empty
--- ARGV[10] the word under which runs are counted
+-- ARGV[9]  value for KEYS[4]; empty: none
+-- ARGV[10] word under which runs are counted
 -- ARGV[11…] message, cells; message, cells; …
 --
--- Returns what KEYS[2] holds now for the request (empty: nothing), or nil when that is not what the caller believes: the
--- request was withdrawn, or done with in an attempt that seemed to fail; then nothing is written. Error FENCED when the
--- term is over. A run that was sent before is left out.
+-- Returns the new value of KEYS[2] for the request (empty: it is done), or nil when the old one is not as expected: the
+-- request was withdrawn, or dealt with in an attempt that seemed to fail; then nothing is written. Error FENCED when
+-- the term is over. A run that was sent before is left out.
 
-if redis.call('GET', KEYS[1]) ~= ARGV[1] then
-  return redis.error_reply('FENCED term ' .. ARGV[1] .. ' is over')
+local over = fenced(KEYS[1], ARGV[1])
+if over then
+  return over
 end
 if redis.call('HGET', KEYS[2], ARGV[2]) ~= ARGV[3] then
   return false
@@ -50,8 +51,7 @@ local left = ''
 if ARGV[4] == '' then
   redis.call('HDEL', KEYS[2], ARGV[2])
 else
-  local time = redis.call('TIME')
-  local now = time[1] * 1000 + math.floor(time[2] / 1000)
+  local now = now_by_server()
   left = string.format('%.0f %s', now + tonumber(ARGV[6]), ARGV[4])
   redis.call('HSET', KEYS[2], ARGV[2], left)
 end
@@ -61,17 +61,8 @@ if #messages > 0 then
   if ARGV[9] ~= '' then
     redis.pcall('HSET', KEYS[4], ARGV[8], ARGV[9])
   end
-  local word, tally, found = ARGV[10], redis.pcall('HGET', KEYS[5], ARGV[8]), nil
-  tally, found = string.gsub(type(tally) == 'string' and tally or '', word .. ' (%d+)', function(number)
-    return word .. ' ' .. string.format('%.0f', number + #messages)
-  end)
-  redis.pcall('HSET', KEYS[5], ARGV[8], found > 0 and tally or (word .. ' ' .. #messages .. ' ' .. tally))
-  local keep = tonumber(ARGV[7])
-  if keep > 0 then
-    local length = redis.pcall('APPEND', KEYS[6], table.concat(cells))
-    if type(length) == 'number' and length > 2 * keep then
-      redis.call('SET', KEYS[6], redis.call('GETRANGE', KEYS[6], -keep, -1))
-    end
-  end
+  local tally = redis.pcall('HGET', KEYS[5], ARGV[8])
+  redis.pcall('HSET', KEYS[5], ARGV[8], add_to_tally(type(tally) == 'string' and tally or '', ARGV[10], #messages))
+  append_history(KEYS[6], table.concat(cells), tonumber(ARGV[7]))
 end
 return left

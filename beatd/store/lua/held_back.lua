@@ -1,17 +1,18 @@
--- Note which entries of a shard are held back.
+-- Record the entries of a shard that are held back.
 --
 -- KEYS[1]  lease     string  "<daemon id>:<token>"
--- KEYS[2]  held      hash    entry name -> JSON: why, since when, when it is tried again
--- ARGV[1]  the value that the lease must have
--- ARGV[2]  "clear" (a term begins: all of them go) or "change"
--- ARGV[3]  how many entries to keep at most
--- ARGV[4]  how long they are kept after the last write (ms)
+-- KEYS[2]  held      hash    entry name -> JSON: reason, since when, next attempt
+-- ARGV[1]  value that the lease must have
+-- ARGV[2]  "clear" (a term begins: remove all of them) or "change"
+-- ARGV[3]  number of entries to keep at most
+-- ARGV[4]  time (ms) to keep them after the last write
 -- ARGV[5…] name, JSON (empty: it is not held back any more); name, …
 --
 -- Returns nothing; error FENCED when the term is over.
 
-if redis.call('GET', KEYS[1]) ~= ARGV[1] then
-  return redis.error_reply('FENCED term ' .. ARGV[1] .. ' is over')
+local over = fenced(KEYS[1], ARGV[1])
+if over then
+  return over
 end
 if ARGV[2] == 'clear' then
   redis.call('DEL', KEYS[2])

@@ -1,10 +1,10 @@
--- Give leases back, each if it is still ours, and wake those who wait for one.
+-- Release leases that are still ours, and notify the standbys.
 --
 -- KEYS[i]      lease  string   "<daemon id>:<token>", expires
--- ARGV[1]      the channel that standbys listen on
--- ARGV[i + 1]  the value that the i-th lease must have
+-- ARGV[1]      notification channel of daemons
+-- ARGV[i + 1]  value that the i-th lease must have
 --
--- Returns how many were released; the rest was gone or another's.
+-- Returns the number of leases released; the others were gone or another daemon's.
 
 local released = 0
 for i, key in ipairs(KEYS) do

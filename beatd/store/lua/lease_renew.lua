@@ -1,10 +1,10 @@
--- Make leases last longer, each if it is still ours.
+-- Lease renewal: extend leases that are still ours.
 --
 -- KEYS[i]      lease  string   "<daemon id>:<token>", expires
 -- ARGV[1]      time to live from now on (ms)
--- ARGV[i + 1]  the value that the i-th lease must have
+-- ARGV[i + 1]  value that the i-th lease must have
 --
--- Returns for each lease 1 when it was renewed, 0 when it is gone or another's.
+-- Returns for each lease 1 when it was renewed, 0 when it is gone or another daemon's.
 
 local renewed = {}
 for i, key in ipairs(KEYS) do

@@ -1,15 +1,15 @@
--- Take the leases that nobody holds, each under a new term.
+-- Acquire free leases, each with a new fencing token.
 --
 -- KEYS[2i-1]  lease  string   "<daemon id>:<token>", expires
--- KEYS[2i]    term   string   the last token given out for that shard
+-- KEYS[2i]    term   string   last token given out for that shard
 -- ARGV[1]     daemon id
 -- ARGV[2]     time to live (ms)
--- ARGV[i + 2] the last token for the i-th lease that the daemon knows of, or 0
+-- ARGV[i + 2] last token for the i-th lease that the daemon knows of, or 0
 --
--- Returns for each lease its token, or 0 when somebody else holds it.
+-- Returns for each lease its token, or 0 when another daemon holds it.
 -- Error CORRUPT when a term is not a number: a token must never be one that was given out before. So it is larger than
--- what the daemon knows of, too: the server may have forgotten its last writes, or all of them.
--- A lease of our own id is one whose answer never reached us: it is taken again, under a new token.
+-- the one that the daemon knows of, too: the server may have lost its last writes, or all of them.
+-- A lease of our own id is one whose answer never reached us: it is acquired again, with a new token.
 
 local tokens = {}
 for i = 1, #KEYS, 2 do
@@ -19,7 +19,7 @@ for i = 1, #KEYS, 2 do
   else
     local last = tonumber(redis.call('GET', KEYS[i + 1]) or '0')
     if not last then
-      return redis.error_reply('CORRUPT key ' .. KEYS[i + 1] .. ' does not hold a number')
+      return corrupt(KEYS[i + 1])
     end
     local token = string.format('%.0f', math.max(last, tonumber(ARGV[(i + 1) / 2 + 2])) + 1)
     redis.call('SET', KEYS[i + 1], token)

@@ -1,12 +1,13 @@
--- Lend messages whose time has come to a worker, which publishes them. What it does not strike off in time is lent again.
+-- Lend messages whose time has come to a worker, which publishes them. A message that it does not remove in time is
+-- lent again.
 --
--- KEYS[1]  zset, gone when empty: messages that wait, "<queue>\0<message>" -> due (ms)
--- KEYS[2]  zset, gone when empty: messages that are lent, "<queue>\0<message>" -> until when (ms)
--- ARGV[1]  now, ms since the epoch
--- ARGV[2]  until when those are lent that are returned (ms)
--- ARGV[3]  how many at most
+-- KEYS[1]  zset, gone when empty: delayed messages, "<queue>\0<message>" -> due (ms)
+-- KEYS[2]  zset, gone when empty: lent messages, "<queue>\0<message>" -> until when (ms)
+-- ARGV[1]  now (ms)
+-- ARGV[2]  until when the returned messages are lent (ms)
+-- ARGV[3]  number of messages at most
 --
--- Returns {due of the next one (ms) or '', message, …}, those that are due the longest in front.
+-- Returns {due of the next one (ms) or '', message, …}, the longest due first.
 for _, member in ipairs(redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', ARGV[1], 'LIMIT', 0, ARGV[3])) do
   redis.call('ZREM', KEYS[2], member)
   redis.call('ZADD', KEYS[1], ARGV[1], member)

@@ -1,21 +1,25 @@
--- Move what waits in the outboxes of shards that are no more into the outbox of one that is, before what is in there.
+-- Move the messages in outboxes of former shards into the outbox of a present one, in front of its own.
 --
 -- KEYS[1]     lease   string  "<daemon id>:<token>"
 -- KEYS[2]     outbox  list    envelopes, the oldest last
 -- KEYS[2i+1]  lease of a former shard
 -- KEYS[2i+2]  outbox of that shard
--- ARGV[1]     the value that the first lease must have
--- ARGV[2]     how many messages to move at most
+-- ARGV[1]     value that the first lease must have
+-- ARGV[2]     number of messages to move at most
 --
--- Returns {moved, how many outboxes were left as they are because somebody leads that shard after all};
+-- Returns {moved, number of outboxes left as they are because another daemon still leads that shard};
 -- error FENCED when the term is over.
 
-if redis.call('GET', KEYS[1]) ~= ARGV[1] then
-  return redis.error_reply('FENCED term ' .. ARGV[1] .. ' is over')
+local over = fenced(KEYS[1], ARGV[1])
+if over then
+  return over
 end
 local moved, left = 0, 0
 for i = 3, #KEYS, 2 do
-  if redis.call('LLEN', KEYS[i + 1]) > 0 then
+  local length = redis.pcall('LLEN', KEYS[i + 1])
+  if type(length) == 'table' then -- no list: not an outbox, and nothing that could be moved
+    left = left + 1
+  elseif length > 0 then
     if redis.call('EXISTS', KEYS[i]) == 1 then
       left = left + 1
     else

@@ -1,22 +1,23 @@
--- Strike off the oldest messages of the outbox: the broker has them, or never will.
+-- Remove the oldest messages from the outbox: the broker has them, or never will.
 --
 -- KEYS[1]  lease         string  "<daemon id>:<token>"
 -- KEYS[2]  outbox        list    envelopes, the oldest last
--- KEYS[3]  dead letters  list    JSON, the newest first; capped
+-- KEYS[3]  dead letters  list    JSON, the newest first; bounded
 -- KEYS[4]  size          string  bytes of all dead letters
--- ARGV[1]  the value that the lease must have
--- ARGV[2]  how many
--- ARGV[3]  the SHA-1 of these messages, one after the other, the oldest first
--- ARGV[4]  how many dead letters to keep
--- ARGV[5]  how many bytes of them to keep
--- ARGV[6…] dead letters: those of the struck-off messages that nobody takes
+-- ARGV[1]  value that the lease must have
+-- ARGV[2]  number of messages
+-- ARGV[3]  SHA-1 of these messages, one after the other, the oldest first
+-- ARGV[4]  number of dead letters to keep
+-- ARGV[5]  bytes of dead letters to keep
+-- ARGV[6…] dead letters: removed messages that no broker takes
 --
--- Returns how many are left. Nothing is struck off when the oldest are others by now: the call was made before, and its
--- answer lost, or more was taken over from another shard meanwhile. Error FENCED, and nothing struck off, when the term
--- is over: the new leader then sends them once more, under the same ids.
+-- Returns the number of messages left. Nothing is removed when the oldest are others by now: the call was made before,
+-- and its answer lost, or more was taken over from another shard meanwhile. Error FENCED, and nothing removed, when the
+-- term is over: the new leader then sends them once more, under the same ids.
 
-if redis.call('GET', KEYS[1]) ~= ARGV[1] then
-  return redis.error_reply('FENCED term ' .. ARGV[1] .. ' is over')
+local over = fenced(KEYS[1], ARGV[1])
+if over then
+  return over
 end
 local newest_first, oldest_first = redis.call('LRANGE', KEYS[2], -tonumber(ARGV[2]), -1), {}
 for i = #newest_first, 1, -1 do
@@ -25,7 +26,7 @@ end
 if redis.sha1hex(table.concat(oldest_first)) == ARGV[3] then
   redis.call('LTRIM', KEYS[2], 0, -(tonumber(ARGV[2]) + 1))
   if ARGV[6] then
-    letters_add(KEYS[3], KEYS[4], {unpack(ARGV, 6)}, tonumber(ARGV[4]), tonumber(ARGV[5]))
+    add_dead_letters(KEYS[3], KEYS[4], {unpack(ARGV, 6)}, tonumber(ARGV[4]), tonumber(ARGV[5]))
   end
 end
 return redis.call('LLEN', KEYS[2])

@@ -1,10 +1,10 @@
--- Put messages aside until their time has come.
+-- Park messages until their time has come.
 --
--- KEYS[1]  hash, gone when empty: the worker's unacknowledged messages, tag -> "<queue key>\0<message>"
--- KEYS[2]  zset, gone when empty: messages that wait, "<tag>\0<queue key>\0<message>" -> due (ms)
--- ARGV     tag, due (ms), tag, due (ms), …
+-- KEYS[1]  hash, gone when empty: unacknowledged messages of the worker, tag -> "<queue key>\0<message>"
+-- KEYS[2]  zset, gone when empty: parked messages, "<tag>\0<queue key>\0<message>" -> due (ms)
+-- ARGV     tag, due (ms); tag, due (ms); …
 --
--- Returns the number of messages put aside.
+-- Returns the number of messages parked.
 local parked = 0
 for i = 1, #ARGV, 2 do
   local held = redis.call('HGET', KEYS[1], ARGV[i])

@@ -1,34 +1,23 @@
--- Pause entries. One that is paused already keeps what was noted then.
+-- Pause entries. One that is paused already keeps its note.
 --
 -- KEYS[1]  paused    hash    entry name -> {"since", "by", "reason"}, JSON
 -- KEYS[2]  revision  hash    number: of changes so far; began: when the first was made (µs)
 -- KEYS[3]  changes   zset    entry name -> revision of its last change, the latest ones
--- ARGV[1]  the channel on which daemons listen
--- ARGV[2]  how many changes are kept
--- ARGV[3]  what is noted, JSON
+-- ARGV[1]  notification channel of daemons
+-- ARGV[2]  number of changes to keep
+-- ARGV[3]  note, JSON
 -- ARGV[4…] entry names
 --
 -- Returns the numbers (from 0) of the names that were not paused before.
 
--- The next revision. The first has a moment, too: numbers begin anew when the store was flushed.
-local function next_revision()
-  local number = redis.call('HINCRBY', KEYS[2], 'number', 1)
-  if number == 1 then
-    local time = redis.call('TIME')
-    redis.call('HSET', KEYS[2], 'began', time[1] .. string.format('%06d', time[2]))
-  end
-  return number
-end
-
 local paused = {}
 for i = 4, #ARGV do
   if redis.call('HSETNX', KEYS[1], ARGV[i], ARGV[3]) == 1 then
-    redis.call('ZADD', KEYS[3], next_revision(), ARGV[i])
+    redis.call('ZADD', KEYS[3], next_revision(KEYS[2]), ARGV[i])
     paused[#paused + 1] = i - 4
   end
 end
 if #paused > 0 then
-  redis.call('ZREMRANGEBYRANK', KEYS[3], 0, -ARGV[2] - 1)
-  redis.call('PUBLISH', ARGV[1], 'changed')
+  announce_changes(KEYS[3], ARGV[2], ARGV[1])
 end
 return paused

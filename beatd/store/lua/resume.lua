@@ -1,25 +1,15 @@
--- Resume paused entries. Each goes on from now, also when no leader has noticed that it was paused: the past of an entry
--- that was not in force is never caught up, and the leader sees by its fingerprint that it was not.
+-- Resume paused entries. Each goes on from now, also when no leader has noticed that it was paused: the past of an
+-- entry that was not in force is never caught up, and the leader sees by its fingerprint that it was not.
 --
 -- KEYS[1]  paused    hash    entry name -> {"since", "by", "reason"}, JSON
 -- KEYS[2]  revision  hash    number: of changes so far; began: when the first was made (µs)
 -- KEYS[3]  changes   zset    entry name -> revision of its last change, the latest ones
 -- KEYS[4]  known     hash    entry name -> "<first seen ms> <fingerprint>", "off " before it: not in force
--- ARGV[1]  the channel on which daemons listen
--- ARGV[2]  how many changes are kept
+-- ARGV[1]  notification channel of daemons
+-- ARGV[2]  number of changes to keep
 -- ARGV[3…] entry names
 --
 -- Returns the numbers (from 0) of the names that were paused.
-
--- The next revision. The first has a moment, too: numbers begin anew when the store was flushed.
-local function next_revision()
-  local number = redis.call('HINCRBY', KEYS[2], 'number', 1)
-  if number == 1 then
-    local time = redis.call('TIME')
-    redis.call('HSET', KEYS[2], 'began', time[1] .. string.format('%06d', time[2]))
-  end
-  return number
-end
 
 local resumed = {}
 for i = 3, #ARGV do
@@ -28,12 +18,11 @@ for i = 3, #ARGV do
     if fingerprint and string.sub(fingerprint, 1, 4) ~= 'off ' then
       redis.call('HSET', KEYS[4], ARGV[i], first_seen .. ' off ' .. fingerprint)
     end
-    redis.call('ZADD', KEYS[3], next_revision(), ARGV[i])
+    redis.call('ZADD', KEYS[3], next_revision(KEYS[2]), ARGV[i])
     resumed[#resumed + 1] = i - 3
   end
 end
 if #resumed > 0 then
-  redis.call('ZREMRANGEBYRANK', KEYS[3], 0, -ARGV[2] - 1)
-  redis.call('PUBLISH', ARGV[1], 'changed')
+  announce_changes(KEYS[3], ARGV[2], ARGV[1])
 end
 return resumed

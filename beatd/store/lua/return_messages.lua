@@ -1,10 +1,10 @@
--- Give messages back to the head of their queues. One that the worker has acknowledged meanwhile is left alone.
+-- Return messages to the head of their queues. One that the worker has acknowledged meanwhile is left out.
 --
--- KEYS[1]      hash, gone when empty: the worker's unacknowledged messages, tag -> "<queue key>\0<message>"
+-- KEYS[1]      hash, gone when empty: unacknowledged messages of the worker, tag -> "<queue key>\0<message>"
 -- KEYS[1 + i]  lists: the queue of the i-th message
--- ARGV         tag, message, tag, message, …; the one that shall be taken first comes last
+-- ARGV         tag, message; tag, message; …   (the one to be taken first comes last)
 --
--- Returns the number of messages given back.
+-- Returns the number of messages returned.
 local returned = 0
 for i = 2, #KEYS do
   local tag, message = ARGV[2 * i - 3], ARGV[2 * i - 2]

@@ -1,15 +1,14 @@
--- Answer the roll: say that a daemon is there, and learn who else is and who holds which lease.
+-- Heartbeat of a daemon: store its status, and read the fleet (all daemons, all leases).
 --
 -- KEYS[1]  daemons  hash     daemon id -> "<seen, ms> <status, JSON>"
 -- KEYS[2…] leases   strings  "<daemon id>:<token>", expire
--- ARGV[1]  daemon id, or empty: only look
+-- ARGV[1]  daemon id; empty: read only
 -- ARGV[2]  its status, JSON
--- ARGV[3]  forget daemons that have not been seen for so long (ms)
+-- ARGV[3]  time (ms) without a heartbeat after which a daemon is forgotten
 --
--- Returns {now (ms), {daemon id, value, …}, {lease or '', ms left, …}}, all of one instant by the store's own clock.
+-- Returns {now (ms), {daemon id, value, …}, {lease or '', ms left, …}}, all of one instant by the server's clock.
 
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local now = now_by_server()
 if ARGV[1] ~= '' then
   redis.call('HSET', KEYS[1], ARGV[1], string.format('%.0f %s', now, ARGV[2]))
   local all = redis.call('HGETALL', KEYS[1])

@@ -1,31 +1,20 @@
--- Put an entry into the store, or another in its place.
+-- Store a runtime entry, or replace it, and notify the daemons.
 --
 -- KEYS[1]  schedules  hash    entry name -> its table, JSON
 -- KEYS[2]  revision   hash    number: of changes so far; began: when the first was made (µs)
 -- KEYS[3]  changes    zset    entry name -> revision of its last change, the latest ones
--- ARGV[1]  the channel on which daemons listen
--- ARGV[2]  how many changes are kept
+-- ARGV[1]  notification channel of daemons
+-- ARGV[2]  number of changes to keep
 -- ARGV[3]  entry name
 -- ARGV[4]  its table, JSON
 --
--- Returns 0 when it was there like that (nothing is written), 1 when it was there with another table, 2 when it is new.
-
--- The next revision. The first has a moment, too: numbers begin anew when the store was flushed.
-local function next_revision()
-  local number = redis.call('HINCRBY', KEYS[2], 'number', 1)
-  if number == 1 then
-    local time = redis.call('TIME')
-    redis.call('HSET', KEYS[2], 'began', time[1] .. string.format('%06d', time[2]))
-  end
-  return number
-end
+-- Returns 0 when it was stored like that (nothing is written), 1 when it replaced another table, 2 when it is new.
 
 local before = redis.call('HGET', KEYS[1], ARGV[3])
 if before == ARGV[4] then
   return 0
 end
-redis.call('ZADD', KEYS[3], next_revision(), ARGV[3])
-redis.call('ZREMRANGEBYRANK', KEYS[3], 0, -ARGV[2] - 1)
+redis.call('ZADD', KEYS[3], next_revision(KEYS[2]), ARGV[3])
 redis.call('HSET', KEYS[1], ARGV[3], ARGV[4])
-redis.call('PUBLISH', ARGV[1], 'changed')
+announce_changes(KEYS[3], ARGV[2], ARGV[1])
 return before and 1 or 2

@@ -1,8 +1,8 @@
--- Store a batch of task results and tell whoever waits for them. A SUCCESS that is already there stays.
+-- Store a batch of task results, and notify waiting clients. A SUCCESS that is already stored stays.
 --
--- KEYS[i]      string: celery-task-meta-<task id>; also the name of the pub/sub channel that waiting clients listen on
+-- KEYS[i]      string: celery-task-meta-<task id>; also the name of the pub/sub channel of waiting clients
 -- ARGV[1]      seconds to keep each result, 0: for ever
--- ARGV[i + 1]  the result document (JSON)
+-- ARGV[i + 1]  result document (JSON)
 --
 -- Returns the number of results stored.
 local keep = tonumber(ARGV[1])

@@ -1,17 +1,18 @@
--- Keep account of entries that left the schedule, and forget those that have been out of it for long.
+-- Mark entries that left the schedule, and forget the state of those that left it long ago.
 --
 -- KEYS[1]  lease     string  "<daemon id>:<token>"
 -- KEYS[2]  gone      zset    name of an entry that is not in the schedule -> ms since when
 -- KEYS[3]  history   string  an entry's cells are in the key of this name and its own
--- KEYS[4…] the hashes that have a field for each entry
--- ARGV[1]  the value that the lease must have
+-- KEYS[4…] hashes that have a field for each entry
+-- ARGV[1]  value that the lease must have
 -- ARGV[2]  now (ms)
--- ARGV[3…] name, "mark" (it has just gone), "forget" (long ago) or "" (it is back); name, …
+-- ARGV[3…] name, "mark" (it has just left), "forget" (it left long ago) or "" (it is back); name, …
 --
 -- Returns nothing; error FENCED when the term is over.
 
-if redis.call('GET', KEYS[1]) ~= ARGV[1] then
-  return redis.error_reply('FENCED term ' .. ARGV[1] .. ' is over')
+local over = fenced(KEYS[1], ARGV[1])
+if over then
+  return over
 end
 for i = 3, #ARGV, 2 do
   local name, change = ARGV[i], ARGV[i + 1]

@@ -1,12 +1,12 @@
--- Move messages from queues to the hash of the worker that takes them, so that they outlive it.
+-- Take messages from queues into the worker's unacknowledged messages, so that they outlive it.
 --
--- KEYS[1]      hash, gone when empty: the worker's unacknowledged messages, tag -> "<queue key>\0<message>"
+-- KEYS[1]      hash, gone when empty: unacknowledged messages of the worker, tag -> "<queue key>\0<message>"
 -- KEYS[2]      set, for ever: ids of workers that may hold messages
--- KEYS[3]      string, for ever: the last tag given out
--- KEYS[3 + i]  lists: queues, those to be emptied first in front
--- ARGV[1]      how many messages at most
+-- KEYS[3]      string, for ever: last tag given out
+-- KEYS[3 + i]  lists: queues, the most urgent first
+-- ARGV[1]      number of messages at most
 -- ARGV[2]      worker id
--- ARGV[3]      the largest tag that the worker has seen: if the server has lost its data, it goes on from there
+-- ARGV[3]      largest tag that the worker has seen: if the server lost its data, tags go on from there
 --
 -- Returns {tag, queue key, message, tag, …}, oldest first.
 local wanted = tonumber(ARGV[1])

@@ -1,8 +1,8 @@
--- Move messages whose time has come to the head of their queues.
+-- Move parked messages whose time has come to the head of their queues.
 --
--- KEYS[1]  zset, gone when empty: messages that wait, "<tag>\0<queue key>\0<message>" -> due (ms)
--- ARGV[1]  now, ms since the epoch
--- ARGV[2]  how many at most
+-- KEYS[1]  zset, gone when empty: parked messages, "<tag>\0<queue key>\0<message>" -> due (ms)
+-- ARGV[1]  now (ms)
+-- ARGV[2]  number of messages at most
 --
 -- Returns {number moved, due of the next one (ms) or ''}. The queues are named in the members: not for Redis Cluster.
 local due = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', ARGV[1], 'LIMIT', 0, ARGV[2])

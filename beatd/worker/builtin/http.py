@@ -68,6 +68,7 @@ log = logging.getLogger(__name__)
 BODY_MAX = 64 * 1024
 """Bytes of the answer that are kept: the first ones."""
 TAIL = 2_000
+_URL_SHOWN = 2_000
 RETRIES_MAX = 20
 _BACKOFF_MAX_S = 300.0
 _PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})
@@ -147,7 +148,7 @@ def _request(
     url: str, method: str | None, headers: Mapping[str, str] | None, body: str | None, json: Any
 ) -> urllib.request.Request:
     if not str(url).lower().startswith(("http://", "https://")):
-        raise HttpFailed(f"{redacted_text(str(url))!r} is no http:// or https:// URL")
+        raise HttpFailed(f"{redacted_text(str(url), at_most=_URL_SHOWN)!r} is no http:// or https:// URL")
     if body is not None and json is not None:
         raise HttpFailed("either body or json can be sent, not both")
     sent = {"User-Agent": "beatd", **{str(name): str(value) for name, value in (headers or {}).items()}}
@@ -162,7 +163,7 @@ def _request(
             sent.setdefault("Authorization", login)
         return urllib.request.Request(url, data=data, headers=sent, method=method)  # noqa: S310 - the scheme was checked
     except ValueError as error:
-        raise HttpFailed(f"{redacted_text(url)!r} is no URL: {error}") from None
+        raise HttpFailed(f"{redacted_text(url, at_most=_URL_SHOWN)!r} is no URL: {error}") from None
 
 
 def _without_login(url: str) -> tuple[str, str]:
@@ -238,4 +239,4 @@ def _retry_after(answer: Answer) -> float | None:
 
 
 def _name(request: urllib.request.Request) -> str:
-    return f"{request.get_method()} {redacted_text(request.full_url)}"
+    return f"{request.get_method()} {redacted_text(request.full_url, at_most=_URL_SHOWN)}"

@@ -19,7 +19,7 @@ from beatd.clock import Clock
 from beatd.exceptions import MessageError
 from beatd.message.protocol import open_envelope
 from beatd.store.client import connect
-from beatd.store.dead_letters import DeadLetters, written
+from beatd.store.dead_letters import DeadLetters, encode
 from beatd.store.keys import Keys
 from beatd.store.worker_state import DelayedMessage, DelayedMessages
 from beatd.timestamps import iso_ms
@@ -108,9 +108,7 @@ class StoreParking:
     def bury(self, deliveries: Sequence[tuple[Delivery, str]]) -> bool:
         now = iso_ms(self._clock.now_ms())
         facts = {"at": now, "worker": self._name}
-        self._letters.add(
-            [written(one.original, reason=reason, queue=one.queue, **facts) for one, reason in deliveries]
-        )
+        self._letters.add([encode(one.original, reason=reason, queue=one.queue, **facts) for one, reason in deliveries])
         return True
 
     def waiting(self, at_most: int) -> list[tuple[Delivery, int]]:

@@ -16,7 +16,7 @@ from kombu.exceptions import KombuError
 
 from beatd.broker import Arguments
 from beatd.broker.amqp_codec import HEARTBEAT, Closed, Content, Stream
-from beatd.broker.amqp_queues import have_queue
+from beatd.broker.amqp_queues import ensure_queue
 from beatd.clock import monotonic
 from beatd.exceptions import BrokerError
 from beatd.urls import BrokerUrl
@@ -62,7 +62,7 @@ class ConsumerConnection:
             )
             connection = self._kombu.connection
             for name in queues:
-                have_queue(connection, name, priority=0, arguments=arguments(name))
+                ensure_queue(connection, name, priority=0, arguments=arguments(name))
             self._channel = connection.channel().channel_id
             transport = connection.transport
             self._socket: Any = transport.sock

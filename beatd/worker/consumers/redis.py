@@ -20,7 +20,7 @@ import redis
 from beatd.broker.redis import queue_keys
 from beatd.clock import Clock
 from beatd.store.client import connect, place_of, translate_errors
-from beatd.store.dead_letters import BOUNDS, PRELUDE, written
+from beatd.store.dead_letters import BOUNDS, encode
 from beatd.store.keys import Keys
 from beatd.store.script import Script
 from beatd.timestamps import iso_ms
@@ -128,7 +128,7 @@ class RedisConsumer:
         self._take, self._return, self._park, self._wake = (
             Script(self._client, f"{verb}_messages") for verb in ("take", "return", "park", "wake")
         )
-        self._bury = Script(self._client, "bury_messages", prelude=PRELUDE)
+        self._bury = Script(self._client, "bury_messages")
         self._held: set[int] = set()
         """Tags that were taken and not settled."""
         self._last_tag = 0
@@ -213,7 +213,7 @@ class RedisConsumer:
         words = [
             word
             for one, reason in deliveries
-            for word in (one.tag, written(one.original, reason=reason, queue=one.queue, **facts))
+            for word in (one.tag, encode(one.original, reason=reason, queue=one.queue, **facts))
         ]
         if words:
             keys = [self._unacked, self._shared.dead_letters, self._shared.dead_letters_size]

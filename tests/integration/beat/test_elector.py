@@ -52,7 +52,7 @@ def admin(redis_url):
 
 
 def led(elector):
-    return [seat.shard for seat in elector.seats if seat.term()]
+    return [leadership.shard for leadership in elector.leaderships if leadership.term()]
 
 
 def listening(admin):
@@ -77,7 +77,7 @@ def test_a_leader_that_vanishes_is_followed_when_its_lease_ends(start, wait_unti
     elector = start()
     wait_until(lambda: led(elector), timeout=5, what="the heir to lead")
     assert TTL_MS / 1000 - 0.1 < time.monotonic() - begun < TTL_MS / 1000 + 0.5
-    assert elector.seats[0].term().token == 8
+    assert elector.leaderships[0].term().token == 8
 
 
 def test_never_two_leaders_while_shards_move(start, wait_until, admin):
@@ -104,7 +104,7 @@ def test_connections_that_are_killed_cost_no_term(start, wait_until, admin):
         renewed = admin.pttl(KEYS.shard(0).lease)
         wait_until(lambda renewed=renewed: admin.pttl(KEYS.shard(0).lease) > renewed, what="another renewal")
     assert led(leader) == [0]
-    assert leader.seats[0].term().token == 1
+    assert leader.leaderships[0].term().token == 1
     wait_until(lambda: listening(admin), what="the standby to listen again")
     assert led(standby) == []
 
@@ -114,11 +114,11 @@ def test_a_server_that_keeps_silent_for_long_ends_the_term_and_gives_another(sta
     wait_until(lambda: led(elector), what="the first term")
     redis_server.pause()
     try:
-        wait_until(lambda: elector.seats[0].token is None, timeout=10, what="the term to end")
+        wait_until(lambda: elector.leaderships[0].token is None, timeout=10, what="the term to end")
     finally:
         redis_server.resume()
     wait_until(lambda: led(elector), timeout=10, what="another term")
-    assert elector.seats[0].term().token == 2
+    assert elector.leaderships[0].term().token == 2
 
 
 def test_a_server_that_comes_back_without_data_is_led_again(start, wait_until, redis_server, redis_url):
@@ -126,9 +126,9 @@ def test_a_server_that_comes_back_without_data_is_led_again(start, wait_until, r
     wait_until(lambda: led(elector), what="the first term")
     redis_server.kill()
     redis_server.start()
-    wait_until(lambda: elector.roll and redis.Redis.from_url(redis_url).exists(KEYS.shard(0).lease), timeout=10)
+    wait_until(lambda: elector.fleet and redis.Redis.from_url(redis_url).exists(KEYS.shard(0).lease), timeout=10)
     wait_until(lambda: led(elector), timeout=10, what="a term in the store as it is now")
-    wait_until(lambda: elector.seats[0].token == 2, timeout=10, what="a token that was not given out before")
+    wait_until(lambda: elector.leaderships[0].token == 2, timeout=10, what="a token that was not given out before")
 
 
 def test_a_key_of_a_foreign_type_is_named_and_waited_out(start, wait_until, admin, caplog):

@@ -23,25 +23,11 @@ from beatd.store.keys import Keys
 from beatd.store.lease import Leases
 from beatd.store.run_requests import Backfill, Requests, Trigger
 from tests.chaos.ledger import due_ms_of
+from tests.fakes import FakeClock
 
 KEYS = Keys("beatd")
 HOUR, DAY = 3_600_000, 86_400_000
 NOW = 1_789_948_800_000 + HOUR // 2  # half past midnight, UTC
-
-
-class FakeClock:
-    def __init__(self):
-        self.ms, self.mono = NOW, 1_000.0
-
-    def now_ms(self):
-        return self.ms
-
-    def monotonic(self):
-        return self.mono
-
-    def advance(self, seconds):
-        self.ms += round(seconds * 1000)
-        self.mono += seconds
 
 
 class Queues:
@@ -58,7 +44,7 @@ class Rig:
     """A leader over a real store; ``start`` is another one, which knows nothing but the store."""
 
     def __init__(self, client):
-        self.client, self.clock = client, FakeClock()
+        self.client, self.clock = client, FakeClock(NOW)
         self.leases = Leases(client, KEYS, daemon_id="d1", ttl_ms=600_000)
         self.requests = Requests(client, KEYS)
         self.entries = {}

@@ -1,7 +1,6 @@
 """From the outbox to the broker: in order, in batches, once; and nothing in it can stand in the way of the rest."""
 
 import json
-import threading
 
 import pytest
 
@@ -13,30 +12,19 @@ from beatd.broker import Refused
 from beatd.broker.redis import RedisPublisher
 from beatd.exceptions import BrokerError, StoreUnavailable, TermLost
 from beatd.message.protocol import envelope, open_envelope
-from beatd.model import Entry, Options, Policies, Run
+from beatd.model import Entry, Options, Policies, Run, manual_run_id
 from beatd.schedules import parse
+from beatd.store import history
 from beatd.store.client import connect
+from beatd.store.entry_state import Dispatched, Running
 from beatd.store.keys import Keys
-from beatd.store.outbox import Outbox
+from beatd.store.outbox import Outbox, holds
+from beatd.store.worker_state import Ended, FinishedRuns
+from tests.fakes import NOW, FakeClock
 from tests.integration.broker.conftest import parcel
 
 KEYS = Keys("beatd")
-NOW = 1_790_000_000_000
 ENTRY = Entry(name="tick", task="t", schedule=parse(30.0), options=Options(), policies=Policies())
-
-
-class Clock:
-    def __init__(self):
-        self.ms = NOW
-
-    def now_ms(self):
-        return self.ms
-
-    def monotonic(self):
-        return self.ms / 1000
-
-    def wait(self, event: threading.Event, seconds: float):
-        raise AssertionError("nothing here waits")
 
 
 class Broker:
@@ -65,7 +53,7 @@ class Broker:
 class Rig:
     def __init__(self, url):
         self.client = connect(url)
-        self.clock, self.broker, self.report = Clock(), Broker(), DispatchLog()
+        self.clock, self.broker, self.report = FakeClock(waits=False), Broker(), DispatchLog()
         self.outbox = Outbox(self.client, KEYS)
         self.win(1)
 
@@ -111,7 +99,7 @@ def test_the_oldest_go_first_and_in_batches(rig):
 
 def test_a_slow_broker_is_left_after_a_while_so_that_the_loop_goes_on_turning(rig):
     rig.put(*(raw(f"id-{number}") for number in range(310)))
-    rig.broker.then = lambda: setattr(rig.clock, "ms", rig.clock.ms + FLUSH_AT_MOST * 600)
+    rig.broker.then = lambda: rig.clock.advance(FLUSH_AT_MOST * 0.6)
     assert not rig.flush()
     assert rig.left == 110
     assert rig.flush()
@@ -123,7 +111,7 @@ def test_an_outbox_that_was_empty_is_not_asked_again_for_a_while(rig):
     rig.put(raw("unseen"))
     rig.flush()
     assert rig.left == 1
-    rig.clock.ms += int(LOOK_AGAIN * 1000)
+    rig.clock.advance(LOOK_AGAIN)
     rig.flush()
     assert rig.broker.ids == ["unseen"]
     rig.put(raw("another"))
@@ -277,7 +265,7 @@ def test_a_run_is_dispatched_when_the_broker_has_it(rig, caplog):
         rig.flush()
     assert rig.report.totals["dispatched"] == 0
     rig.broker.away = False
-    rig.clock.ms += 2_500
+    rig.clock.advance(2.5)
     rig.flush()
     assert rig.report.totals["dispatched"] == 1
     [record] = [record for record in caplog.records if record.event == "run_dispatched"]
@@ -302,3 +290,78 @@ def test_what_was_left_when_the_store_became_the_broker_goes_to_its_queues(rig, 
     assert [open_envelope(one).id for one in rig.client.lrange("q", 0, -1)] == ["a", "of a former shard"]
     assert [open_envelope(one).id for one in rig.client.lrange("other", 0, -1)] == ["b"]
     assert rig.left == 0
+
+
+def run_message(due_ms, own_id=None):
+    run = Run(ENTRY, due_ms, due_ms, ENTRY.schedule, own_id)
+    return run.id, MessageBuilder("celery").render(run, None)
+
+
+def test_a_refused_run_is_in_the_history_with_the_reason(rig):
+    own_id = manual_run_id("tick", "request")
+    (scheduled, first), (_, second), (_, third) = [
+        run_message(NOW),
+        run_message(NOW + 1, own_id),
+        run_message(NOW + 30_000),
+    ]
+    cells = history.run_cell(history.SENT, NOW, NOW, NOW), history.by_hand(history.TRIGGERED, NOW + 1, NOW + 1, own_id)
+    last = history.run_cell(history.SENT, NOW + 30_000, NOW + 30_000, NOW + 30_000)
+    rig.client.append(KEYS.history("tick"), b"".join((*cells, last)))
+    rig.client.hset(KEYS.shard().running, "tick", f"{scheduled} {NOW + 3_600_000}")
+    rig.put(first, second, third)
+    rig.broker.refuses = {scheduled, own_id}
+    assert holds(rig.client, rig.outbox.key, own_id)
+    running = Running(rig.client, KEYS)
+    assert running.unfinished({"tick": 3_600_000}, now_ms=NOW)
+    rig.flush()
+    assert not holds(rig.client, rig.outbox.key, own_id)
+    assert not running.unfinished({"tick": 3_600_000}, now_ms=NOW), "it does not run, and holds no other back"
+    histories = history.Histories(rig.client, KEYS)
+    records = histories.completed(list(histories.of(["tick"])))
+    assert [(one.kind, one.outcome, one.reason) for one in records] == [
+        ("scheduled", None, None),
+        ("triggered", "REFUSED", "no queue gets it"),
+        ("scheduled", "REFUSED", "no queue gets it"),
+    ]
+    past = Dispatched(rig.client, KEYS).past(ENTRY)
+    assert (past.sent, past.unsent) == ({NOW + 30_000}, {NOW, NOW + 1})
+    assert 0 < rig.client.pttl(KEYS.refused(own_id)) <= 86_400_000
+    rig.client.delete(KEYS.refused(own_id))
+    assert histories.completed(list(histories.of(["tick"])))[1][-3:-1] == (None, "REFUSED")
+
+
+def test_a_refused_run_that_was_sent_again_has_the_end_of_that(rig, redis_url):
+    task_id, raw = run_message(NOW)
+    rig.client.append(KEYS.history("tick"), history.run_cell(history.SENT, NOW, NOW, NOW))
+    rig.put(raw)
+    rig.broker.refuses = {task_id}
+    rig.flush()
+    due_at = open_envelope(raw).headers["beatd-due-at"]
+    FinishedRuns(redis_url, KEYS).remember([Ended(task_id, "tick", due_at, "SUCCESS", 0.1)])
+    histories = history.Histories(rig.client, KEYS)
+    [record] = histories.completed(list(histories.of(["tick"])))
+    assert (record.outcome, record.reason, record.runtime_ms) == ("SUCCESS", None, 100)
+    assert histories.endings([task_id])[0].state == "SUCCESS"
+
+
+@pytest.mark.parametrize(
+    "change", [{"id": 5}, {"beatd-entry": None}, {"beatd-due-at": [1]}, {"beatd-due-at": "x"}, {"id": "no uuid"}]
+)
+def test_a_refused_message_with_strange_headers_is_a_dead_letter_all_the_same(rig, change):
+    message = open_envelope(run_message(NOW)[1])
+    message.headers.update(change)
+    raw = envelope(message, queue="q")
+    rig.broker.refuses = {open_envelope(raw).id}
+    rig.put(raw)
+    rig.flush()
+    assert (rig.left, len(rig.dead)) == (0, 1)
+
+
+def test_a_long_outbox_is_looked_through(rig):
+    rig.put(*(raw(f"id-{number:04}") for number in range(1_200)))
+    assert holds(rig.client, rig.outbox.key, "id-0000")
+    assert holds(rig.client, rig.outbox.key, "id-1199")
+    assert not holds(rig.client, rig.outbox.key, "id-1200")
+    rig.client.delete(rig.outbox.key)
+    rig.client.set(rig.outbox.key, "no list")
+    assert not holds(rig.client, rig.outbox.key, "id-0000")

@@ -58,7 +58,25 @@ schedule = 3600
 
 
 def commands() -> list[str]:
-    return [name for name in main.list_commands(click.Context(main)) if name not in SERVES]
+    """Every command, and every subcommand of a group: ``dead-letters requeue``."""
+    context = click.Context(main)
+    return [words for name in main.list_commands(context) if name not in SERVES for words in leaves(name)]
+
+
+def leaves(name: str) -> list[str]:
+    command = main.get_command(click.Context(main), name)
+    if isinstance(command, click.Group):
+        return [f"{name} {inside}" for inside in command.list_commands(click.Context(command))]
+    return [name]
+
+
+def find(words: str) -> click.Command:
+    command: click.Command | None = main
+    for word in words.split():
+        assert isinstance(command, click.Group)
+        command = command.get_command(click.Context(command), word)
+    assert command is not None
+    return command
 
 
 def arguments(command: click.Command, dice: random.Random) -> list[str]:
@@ -87,12 +105,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def check(name: str, seed: str, count: int) -> None:
     dice = random.Random(f"{seed} {name}")
-    command = main.get_command(click.Context(main), name)
-    assert command is not None
-    while isinstance(command, click.Group):
-        command = next(iter(command.commands.values()))
+    command = find(name)
     for _ in range(count):
-        words = [name, *arguments(command, dice)]
+        words = [*name.split(), *arguments(command, dice)]
         done = CliRunner().invoke(main, words)
         assert done.exit_code in {0, 1, 2}, (words, done.output)
         assert "internal error" not in done.output, (words, done.output)
@@ -114,22 +129,42 @@ def test_many_strange_arguments(name: str) -> None:
     check(name, "long", 500)
 
 
-@pytest.mark.parametrize(
-    "words",
-    [
-        ["next", "a", "--from", "9999-12-31"],
-        ["next", "a", "--from=-9999999d"],
-        ["simulate", "--from", "9998-12-31", "--to", "+2d"],
-        ["next", "a", "--config", "/"],
-        ["add", "n", "--task", "t", "--schedule", "{ at = " + "9" * 5000 + " }"],
-        ["backfill", "a", "--from", "9999-12-31"],
-        ["trigger", "a", "--args", "[" * 5000],
-    ],
-)
-@pytest.mark.usefixtures("folder")
+MOMENTS = ["", "x", "9999-12-31", "0001-01-01", "2026-02-30", "+9999999d", "-9999999d", "9" * 5000, "1M", "\x1b[31m"]
+NUMBERS = ["", "0", "-1", "x", "nan", "1e308", "9" * 5000, "1.5"]
+SCHEDULES = ["", " ", "x", "-1", "nan", "9" * 5000, "1M", "{", "{ at = 9999-12-31T23:59:59 }", "* * * *", "61 * * * *"]
+TABLES = ["{", "x", "[" * 2000, '{"a": NaN}', "[1]", "null", '{"a": ' + "9" * 5000 + "}"]
+
+WRONG = [
+    *(["next", "a", f"--from={value}"] for value in MOMENTS if value),
+    *(["next", "a", "-n", value] for value in NUMBERS),
+    *(["simulate", f"--from={value}", "--to", "+1h"] for value in MOMENTS if value),
+    *(["simulate", "--from", "now", f"--to={value}"] for value in MOMENTS),
+    ["simulate", "--from", "9998-12-31", "--to", "+2d"],
+    *(["backfill", "a", f"--from={value}", "--to", "now"] for value in MOMENTS),
+    *(["backfill", "a", "--from=-1d", f"--to={value}"] for value in MOMENTS),
+    *(["add", "n", "--task", "t", f"--schedule={value}"] for value in SCHEDULES),
+    *(["add", "n", "--task", "t", "--schedule", "60", f"--kwargs={value}"] for value in TABLES),
+    *(["add", "n", "--task", value, "--schedule", "60"] for value in ("", " ", "a\nb", "\x1b[31m")),
+    *(["add", value, "--task", "t", "--schedule", "60"] for value in ("", " ", "a\nb", "x" * 300)),
+    *(["add", "n", "--task", "t", "--schedule", "60", f"--timezone={value}"] for value in ("", "x", "local", "../UTC")),
+    *(["trigger", "a", f"--args={value}"] for value in ("[" * 5000, "{", "x", "[NaN]", '{"a": 1}')),
+    *(["history", "a", "-n", value] for value in NUMBERS),
+    ["next", "a", "--config", "/"],
+]
+
+
+@pytest.fixture
+def reachable(folder: Path, redis_url: str) -> None:
+    """The file names a store that answers, so that only the values can be wrong."""
+    (folder / "beat.toml").write_text(FILE.replace("redis://127.0.0.1:1/0", redis_url).replace("50ms", "5s"))
+
+
+@pytest.mark.parametrize("words", WRONG, ids=lambda words: " ".join(words)[:60].encode("unicode_escape").decode())
+@pytest.mark.usefixtures("reachable")
 def test_wrong_values_exit_with_2(words: list[str]) -> None:
     done = CliRunner().invoke(main, words)
-    assert done.exit_code in ({2} if words[0] not in {"add", "backfill"} else {1, 2}), done.output
+    assert done.exit_code == 2, (done.exit_code, done.output)
+    assert done.output.strip()
     assert "internal error" not in done.output
 
 

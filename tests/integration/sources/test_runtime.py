@@ -1,5 +1,8 @@
 """The third source beside a real server: in force within moments, through outages, and what is said about it."""
 
+import json
+import random
+
 import pytest
 
 from beatd import config
@@ -27,32 +30,36 @@ def follow(tmp_path):
             self.amended = []
             self.revision = None
             self.orders = 0
+            self.faulty = []
             self.source = RuntimeSource(
                 connect(url, timeout_ms=1_000),
                 KEYS,
                 self.config,
-                on_change=self.change,
-                on_amend=self.amend,
-                on_read=self.read,
-                on_order=self.ordered,
+                self,
             )
-            self.source.rebase(self.config)
+            self.source.set_base(self.config)
             self.source.start()
             started.append(self.source)
 
-        def change(self, schedule):
+        def replace_schedule(self, schedule):
             self.entries = {entry.name: entry for entry in schedule.entries}
 
-        def amend(self, changes):
+        def change_schedule(self, changes):
             kept = {name: entry for name, entry in self.entries.items() if name not in changes.gone}
             self.entries = {**kept, **changes.put}
             self.amended.append(changes)
 
-        def read(self, revision):
+        def runtime_entries_read(self, revision):
             self.revision = revision
 
-        def ordered(self):
+        def look_for_run_requests(self):
+            pass
+
+        def look_for_commands(self):
             self.orders += 1
+
+        def runtime_faults(self, names):
+            self.faulty = names
 
         @property
         def enabled(self):
@@ -128,7 +135,7 @@ def test_other_files_keep_what_the_store_adds(follow, runtime, redis_url, tmp_pa
     follower = follow(redis_url, "a")
     assert follower.source.read.wait(10)
     (tmp_path / "beat.toml").write_text('[beat_schedule.c]\ntask = "tasks.file"\nschedule = 60\n')
-    follower.source.rebase(config.load(tmp_path / "beat.toml"))
+    follower.source.set_base(config.load(tmp_path / "beat.toml"))
     assert set(follower.enabled) == {"b", "c"}
 
 
@@ -156,6 +163,81 @@ def test_of_very_many_faults_the_first_are_said(follow, redis_url, caplog):
     assert follow(redis_url).source.read.wait(10)
     events = [record.event for record in caplog.records]
     assert (events.count("runtime_entry_broken"), events.count("runtime_entries_broken")) == (100, 1)
+
+
+def garbage(drawn):
+    """What somebody may have put in the place of an entry's table."""
+    table = {"task": "tasks.add", "schedule": 30}
+    values = [None, -1, 10**30, 1e308, "", "x", "9" * 5_000, [], {}, [[]], {"at": "9999-12-31T23:59:59"}, "\x00"]
+    fields = [
+        "task",
+        "schedule",
+        "expires",
+        "countdown",
+        "args",
+        "kwargs",
+        "timezone",
+        "overlap",
+        "max_runs",
+        "nothing",
+    ]
+    match drawn.randrange(5):
+        case 0:
+            return drawn.randbytes(drawn.randrange(200))
+        case 1:
+            return drawn.choice([b"", b"[]", b"1", b"null", b"{", b"[" * 50_000, b'{"a":' * 10_000, b"NaN", b"\xff"])
+        case 2:
+            return json.dumps(table | {drawn.choice(fields): drawn.choice(values)}).encode()
+        case 3:
+            return json.dumps({"task": "tasks.add", "schedule": drawn.choice(values)}).encode()
+        case _:
+            return json.dumps(table).encode()[: drawn.randrange(1, 30)]
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_thousands_of_entries_that_are_none_hurt_only_themselves(follow, redis_url, wait_until, seed):
+    drawn = random.Random(seed)
+    with connect(redis_url) as client:
+        keys = KEYS.runtime()
+        client.hset(keys.schedules, mapping={f"bad{number}": garbage(drawn) for number in range(3_000)})
+        client.hset(keys.schedules, mapping={"good": json.dumps(TABLE), b"\xff\n": b"\xff", "n" * 100_000: "x"})
+        client.hset(keys.paused, mapping={f"paused{number}": garbage(drawn) for number in range(500)} | {"a": b"\xff"})
+        client.hset(keys.revision, mapping={"number": 5, "began": 1})
+        follower = follow(redis_url, "a", "b")
+        wait_until(follower.source.read.is_set, timeout=60)
+        assert {name: follower.enabled[name] for name in ("a", "b", "good")} == {"a": False, "b": True, "good": True}
+        wait_until(lambda: len(follower.faulty) > 1_000, timeout=10)
+        assert {"\\xff\n", "n" * 100_000} <= {*follower.faulty}
+        Runtime(client, KEYS).put("more", TABLE)
+        wait_until(lambda: "more" in follower.enabled, timeout=30)
+        client.hset(keys.paused, "b", b"[[")
+        client.delete(keys.schedules)
+        wait_until(lambda: follower.enabled == {"a": False, "b": False}, timeout=30)
+        wait_until(lambda: follower.faulty == [], timeout=10)
+
+
+def test_huge_entries_are_not_read_and_named(follow, redis_url, wait_until, caplog):
+    huge, full = b"x" * (3 << 20), json.dumps(TABLE | {"args": ["x" * ((1 << 20) - 100)]}).encode()
+    with connect(redis_url) as client:
+        keys = KEYS.runtime()
+        client.hset(keys.schedules, mapping={f"huge{number}": huge for number in range(20)})
+        client.hset(keys.schedules, mapping={f"full{number}": full for number in range(20)})
+        client.hset(keys.schedules, mapping={f"good{number}": json.dumps(TABLE) for number in range(1_500)})
+        client.hset(keys.paused, mapping={"huge0": huge, "good0": huge})
+        client.hset(keys.revision, mapping={"number": 5, "began": 1})
+        follower = follow(redis_url)
+        wait_until(follower.source.read.is_set, timeout=60)
+        assert len(follower.enabled) == 1_520
+        assert not follower.enabled["good0"]
+        wait_until(lambda: follower.faulty == sorted(f"huge{number}" for number in range(20)), timeout=10)
+        assert "not read: it has 3,072 KiB; expected at most 1,024 KiB" in caplog.text
+        for number in range(12):  # more than one answer may have
+            Runtime(client, KEYS).put(f"more{number}", json.loads(full))
+        client.hset(keys.schedules, "huge99", huge)
+        client.zadd(keys.changes, {"huge99": 50})
+        client.hset(keys.revision, "number", 50)
+        wait_until(lambda: len(follower.enabled) == 1_532, timeout=60)
+        wait_until(lambda: "huge99" in follower.faulty, timeout=60)
 
 
 def test_while_the_store_is_away_what_it_said_last_holds(follow, start_server, wait_until, caplog):

@@ -6,7 +6,7 @@ import pytest
 
 from beatd.exceptions import StoreRefused, StoreRolledBack, TermLost
 from beatd.store import history
-from beatd.store.claims import Claim, Claims, EntryState, Gap
+from beatd.store.claims import Claim, Claims, Gap
 from beatd.store.client import connect
 from beatd.store.entry_state import Running
 from beatd.store.keys import Keys
@@ -52,45 +52,6 @@ def claim(claims, value, *runs):
     return left_out
 
 
-def test_a_new_entry_begins_now(claims, held):
-    assert adopt(claims, held, ("a", "every 30 s")) == {"a": EntryState(NOW, NOW, 0)}
-
-
-def test_a_known_entry_goes_on_where_it_was(claims, held):
-    adopt(claims, held, ("a", "x"))
-    claim(claims, held, ("a", NOW + 30_000, "celery", b"m"))
-    assert adopt(claims, held, ("a", "x"), now=NOW + 99_000) == {"a": EntryState(NOW + 30_000, NOW, 1)}
-
-
-def test_a_changed_entry_begins_now(claims, held):
-    adopt(claims, held, ("a", "x"))
-    assert adopt(claims, held, ("a", "y"), now=NOW + 5_000) == {"a": EntryState(NOW + 5_000, NOW + 5_000, 0)}
-
-
-def test_a_changed_entry_never_moves_back(claims, held):
-    """A clock that was set back must not let a claimed run be claimed again under the same id."""
-    adopt(claims, held, ("a", "x"))
-    claim(claims, held, ("a", NOW + 60_000, "celery", b"m"))
-    assert adopt(claims, held, ("a", "y"), now=NOW)["a"].last_due_ms == NOW + 60_000
-
-
-def test_names_and_fingerprints_may_hold_anything(claims, held):
-    name, fingerprint = "naïve: entry %s\n\x00", "*/5 * * * * Europe/Berlin\n"
-    first = adopt(claims, held, (name, fingerprint))
-    assert adopt(claims, held, (name, fingerprint), now=NOW + 1) == first
-
-
-def test_entries_beyond_one_call_keep_their_order(claims, held):
-    pairs = [(f"e{n}", "x") for n in range(2_500)]
-    assert list(adopt(claims, held, *pairs)) == [name for name, _ in pairs]
-
-
-def test_a_resumed_entry_goes_on_from_now_and_keeps_its_phase(claims, held):
-    adopt(claims, held, ("a", "x"))
-    adopt(claims, held, ("a", "off x"), now=NOW + 1_000)
-    assert adopt(claims, held, ("a", "x"), now=NOW + 9_000) == {"a": EntryState(NOW + 9_000, NOW, 0)}
-
-
 def test_batches_are_claimed_in_order(claims, client, held):
     batches = ([Claim(f"e{n}-{i}", NOW, "celery", b"%d" % (10 * n + i)) for i in range(10)] for n in range(7))
     assert list(claims.claim(batches, lease_value=held)) == [(frozenset(), [])] * 7
@@ -106,81 +67,11 @@ def test_a_stream_that_ends_early_leaves_no_answer_behind(claims, client, held):
     assert client.ping()
 
 
-def test_what_left_the_schedule_is_forgotten_after_a_while(claims, client, held):
-    adopt(claims, held, ("stays", "x"), ("goes", "x"), ("returns", "x"))
-    day = 86_400_000
-
-    def sweep(names, now):
-        return claims.sweep(names, lease_value=held, now_ms=now, keep_ms=30 * day)
-
-    assert sweep(["stays"], NOW) == []
-    assert sweep(["stays", "returns"], NOW + day) == []
-    assert sweep(["stays", "returns"], NOW + 31 * day) == ["goes"]
-    assert sweep(["stays"], NOW + 32 * day) == []
-    assert set(client.hkeys(KEYS.shard().known)) == set(client.hkeys(KEYS.shard().last_due)) == {b"stays", b"returns"}
-
-
 def test_messages_reach_their_queues_in_order(claims, client, held):
     left_out = claim(claims, held, ("a", NOW, "celery", b"1"), ("b", NOW, "other", b"2"), ("c", NOW, "celery", b"3"))
     assert left_out == frozenset()
     assert client.lrange("celery", 0, -1) == [b"3", b"1"]  # consumers pop from the right
     assert client.lrange("other", 0, -1) == [b"2"]
-
-
-def test_what_a_clock_that_was_ahead_passed_over_is_still_to_come(claims, client, held):
-    """The clock jumps from 10 to 1000, shows 1020, and is set back to 15: all in the same unit."""
-    adopt(claims, held, ("a", "x"))
-    claim(claims, held, ("a", NOW + 10, "celery", b"10"))
-    claims.pass_over([Gap("a", NOW + 10, NOW + 1000)], lease_value=held)
-    claim(claims, held, ("a", NOW + 1000, "celery", b"1000"), ("a", NOW + 1020, "celery", b"1020"))
-    assert adopt(claims, held, ("a", "x"), now=NOW + 15)["a"].last_due_ms == NOW + 10
-    assert claim(claims, held, ("a", NOW + 10, "celery", b"again")) == {0}
-    assert claim(claims, held, ("a", NOW + 20, "celery", b"20"), ("a", NOW + 30, None)) == frozenset()
-    assert claim(claims, held, ("a", NOW + 20, "celery", b"again"), ("a", NOW + 30, "celery", b"again")) == {0, 1}
-    assert adopt(claims, held, ("a", "x"), now=NOW + 32) == {"a": EntryState(NOW + 30, NOW, 4)}  # as after a restart
-    assert claim(claims, held, *(("a", NOW + due, "celery", b"again") for due in (1000, 1010, 1020))) == {0, 1, 2}
-    assert adopt(claims, held, ("a", "x"), now=NOW + 1001)["a"].last_due_ms == NOW + 1020
-    assert claim(claims, held, ("a", NOW + 1021, "celery", b"1021")) == frozenset()
-    assert client.lrange("celery", 0, -1) == [b"1021", b"20", b"1020", b"1000", b"10"]
-
-
-def test_an_entry_that_is_first_seen_by_a_clock_that_is_ahead_begins_when_that_is_set_right(claims, held):
-    adopt(claims, held, ("a", "x"), now=NOW + 1000)
-    claim(claims, held, ("a", NOW + 1010, "celery", b"1010"))
-    assert adopt(claims, held, ("a", "x"), now=NOW) == {"a": EntryState(NOW, NOW + 1000, 1)}
-    assert claim(claims, held, ("a", NOW + 10, "celery", b"10")) == frozenset()
-    assert adopt(claims, held, ("a", "x"), now=NOW + 15)["a"].last_due_ms == NOW + 10
-    assert claim(claims, held, ("a", NOW + 1000, "celery", b"1000"), ("a", NOW + 1010, "celery", b"again")) == {1}
-
-
-def test_an_entry_that_is_changed_while_the_clock_is_ahead_goes_on_when_that_is_set_right(claims, held):
-    adopt(claims, held, ("a", "x"))
-    claim(claims, held, ("a", NOW + 10, "celery", b"10"))
-    adopt(claims, held, ("a", "y"), now=NOW + 1000)
-    claim(claims, held, ("a", NOW + 1010, "celery", b"1010"))
-    assert adopt(claims, held, ("a", "z"), now=NOW + 15) == {"a": EntryState(NOW + 15, NOW + 15, 2)}
-    assert claim(claims, held, ("a", NOW + 20, "celery", b"20")) == frozenset()
-
-
-def test_a_clock_may_be_set_back_again_and_again(claims, held):
-    adopt(claims, held, ("a", "x"), now=NOW + 1000)
-    claim(claims, held, ("a", NOW + 1010, "celery", b"m"))
-    claims.pass_over([Gap("a", NOW + 1010, NOW + 1100)], lease_value=held)
-    for now in (NOW + 500, NOW + 300, NOW):
-        assert adopt(claims, held, ("a", "x"), now=now)["a"].last_due_ms == now
-        assert claim(claims, held, ("a", now + 10, "celery", b"m")) == frozenset()
-    assert adopt(claims, held, ("a", "x"), now=NOW + 250)["a"].last_due_ms == NOW + 10  # the rest of it was missed
-    assert claim(claims, held, *(("a", NOW + due, "celery", b"again") for due in (10, 310, 510, 1010))) == {0, 1, 2, 3}
-    assert claim(claims, held, *(("a", NOW + due, "celery", b"m") for due in (299, 499, 999))) == frozenset()
-
-
-def test_a_jump_that_led_to_no_claim_hides_none_of_the_later_ones(claims, held):
-    adopt(claims, held, ("a", "x"))
-    claims.pass_over([Gap("a", NOW, NOW + 1000)], lease_value=held)
-    adopt(claims, held, ("a", "x"), now=NOW + 5)
-    assert claim(claims, held, ("a", NOW + 10, "celery", b"m"), ("a", NOW + 20, "celery", b"m")) == frozenset()
-    assert adopt(claims, held, ("a", "x"), now=NOW + 8)["a"].last_due_ms == NOW + 20
-    assert claim(claims, held, ("a", NOW + 10, "celery", b"again")) == {0}
 
 
 def test_of_many_gaps_the_last_are_kept_and_for_days_only(claims, client, held):
@@ -197,30 +88,6 @@ def test_an_old_term_passes_nothing_over(claims, client, held):
     with pytest.raises(TermLost):
         claims.pass_over([Gap("a", 1, 2)], lease_value="d1:0")
     assert not client.exists(KEYS.shard().gaps)
-
-
-def test_a_run_is_claimed_once(claims, client, held):
-    claim(claims, held, ("a", NOW, "celery", b"1"))
-    assert claim(claims, held, ("a", NOW, "celery", b"1"), ("b", NOW, "celery", b"2")) == {0}
-    assert client.lrange("celery", 0, -1) == [b"2", b"1"]
-
-
-def test_several_runs_of_an_entry_in_one_call(claims, client, held):
-    assert claim(claims, held, *(("a", NOW + n, "celery", b"%d" % n) for n in (1, 2, 2, 3))) == {2}
-    assert client.llen("celery") == 3
-    assert client.hget(KEYS.shard().last_due, "a") == b"%d" % (NOW + 3)
-
-
-def test_a_skipped_run_moves_last_due_and_pushes_nothing(claims, client, held):
-    claim(claims, held, ("a", NOW, None, b""))
-    assert client.hget(KEYS.shard().last_due, "a") == b"%d" % NOW
-    assert client.keys("*celery*") == []
-
-
-def test_only_runs_that_were_sent_are_counted(claims, client, held):
-    claim(claims, held, ("a", NOW, "celery", b"1"), ("a", NOW + 1, None), ("a", NOW + 2, "celery", b"3"))
-    claim(claims, held, ("a", NOW + 3, "celery", b"4"), ("a", NOW + 3, "celery", b"4"))
-    assert client.hgetall(KEYS.shard().runs) == {b"a": b"3"}
 
 
 def test_what_runs_is_known_until_its_result_is_there(claims, client, held, redis_url):
@@ -265,20 +132,6 @@ def test_a_key_of_a_foreign_type_is_refused_and_kept(claims, client, held):
         claim(claims, held, ("a", NOW, "celery", b"1"))
     assert client.get(KEYS.shard().last_due) == b"mine"
     assert client.llen("celery") == 0
-
-
-def test_claims_that_the_store_forgot_are_noticed(claims, client, held):
-    adopt(claims, held, ("a", "x"))
-    claim(claims, held, ("a", NOW + 1_000, "celery", b"m"))
-    before = {key: client.dump(key) for key in client.scan_iter()}
-    claim(claims, held, ("a", NOW + 2_000, "celery", b"n"))
-    for key, value in before.items():
-        client.restore(key, 60_000 if key == KEYS.shard().lease.encode() else 0, value, replace=True)
-    with pytest.raises(StoreRolledBack, match="claims is at 2 and was at 3"):
-        claim(claims, held, ("a", NOW + 3_000, "celery", b"o"))
-    assert adopt(claims, held, ("a", "x"))["a"].last_due_ms == NOW + 1_000
-    claim(claims, held, ("a", NOW + 2_000, "celery", b"n"))
-    assert client.lrange("celery", 0, -1) == [b"n", b"m"]
 
 
 def test_a_leader_that_claims_nothing_learns_it_too(claims, client, held):

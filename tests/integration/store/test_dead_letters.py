@@ -9,9 +9,9 @@ import pytest
 from beatd.clock import SystemClock
 from beatd.store import dead_letters
 from beatd.store.client import connect
-from beatd.store.dead_letters import DeadLetters, read, written
+from beatd.store.dead_letters import DeadLetters, decode, encode
 from beatd.store.keys import Keys
-from beatd.store.outbox import DeadLetter, Outbox
+from beatd.store.outbox import Outbox, Undeliverable
 from beatd.worker.consumers.redis import RedisConsumer
 
 KEYS = Keys("beatd")
@@ -40,7 +40,7 @@ def size_of(client):
 
 
 def letter(text):
-    return written(text.encode(), reason="r", queue="q", at=AT)
+    return encode(text.encode(), reason="r", queue="q", at=AT)
 
 
 def test_the_oldest_go_when_there_are_too_many_bytes(client, bounded):
@@ -65,7 +65,8 @@ def test_the_outbox_is_bounded_too(client, bounded):
     for number in range(6):
         raw = f"{number}".encode() * 20_000
         client.lpush(outbox.key, raw)
-        assert outbox.strike([raw], [DeadLetter(raw, AT, "no queue", "q")], lease_value="d:1") == 0
+        dead = Undeliverable(encode(raw, reason="no queue", queue="q", at=AT), "no queue")
+        assert outbox.strike([raw], [dead], lease_value="d:1") == 0
     assert [one.message[:1] for one in DeadLetters(client, KEYS)] == [b"5", b"4"]
 
 
@@ -86,22 +87,22 @@ def test_a_workers_are_bounded_too(client, bounded, redis_url):
 def test_a_message_that_is_too_large_keeps_its_head(client, monkeypatch):
     monkeypatch.setattr(dead_letters, "MESSAGE_MAX", 1_000)
     monkeypatch.setattr(dead_letters, "HEAD", 100)
-    whole, part = read(letter("x" * 1_000)), read(letter("x" * 1_001))
+    whole, part = decode(letter("x" * 1_000)), decode(letter("x" * 1_001))
     assert (whole.size, whole.whole, len(whole.message)) == (1_000, True, 1_000)
     assert (part.size, part.whole, len(part.message)) == (1_001, False, 100)
-    in_binary = read(written(b"\xff" * 1_001, reason="r", queue="q", at=AT))
+    in_binary = decode(encode(b"\xff" * 1_001, reason="r", queue="q", at=AT))
     assert (in_binary.size, in_binary.whole, in_binary.message) == (1_001, False, b"\xff" * 100)
 
 
 def test_a_head_may_end_in_the_middle_of_a_character(monkeypatch):
     monkeypatch.setattr(dead_letters, "MESSAGE_MAX", 1_000)
     monkeypatch.setattr(dead_letters, "HEAD", 101)
-    part = read(letter("ä" * 1_000))
+    part = decode(letter("ä" * 1_000))
     assert part.message == ("ä" * 51).encode()[:101]
 
 
 def test_a_reason_that_quotes_its_message_is_cut():
-    assert len(written(b"m", reason="x" * 10**6, queue="q", at=AT)) < 5_000
+    assert len(encode(b"m", reason="x" * 10**6, queue="q", at=AT)) < 5_000
 
 
 def test_a_list_of_another_version_is_counted(client, bounded):

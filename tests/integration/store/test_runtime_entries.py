@@ -202,7 +202,7 @@ def test_ten_thousand_entries_are_read_in_slices(runtime, mirror, client):
         pipeline.hset(KEYS.runtime().revision, mapping={"number": 10_000, "began": 1})
         pipeline.execute()
     assert len(mirror.refresh().before) == 10_000
-    assert client.info("commandstats")["cmdstat_hscan"]["calls"] >= 10
+    assert client.info("commandstats")["cmdstat_evalsha"]["calls"] >= 10
 
 
 # -- orders -----------------------------------------------------------------------------------------------------------

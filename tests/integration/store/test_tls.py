@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 import pytest
 import redis
 
-from beatd.exceptions import StoreRefused, StoreUnavailable
+from beatd.exceptions import StoreRefused, StoreUnavailable, WrongUrl
 from beatd.store.client import connect, translate_errors
 from beatd.store.keys import Keys
 from beatd.store.lease import Leases
@@ -86,9 +86,19 @@ def test_a_certificate_for_another_name_is_refused_with_the_reason(tls_url, cert
         reach(tls_url.replace("127.0.0.1", "localhost") + f"?ssl_ca_certs={certificates}/ca.pem")
 
 
+def test_a_plain_url_of_a_tls_port_is_told_to_be_tls(tls_url):
+    with pytest.raises(StoreUnavailable, match=r"so does a server that expects TLS: rediss://"):
+        reach(tls_url.replace("rediss://", "redis://"))
+
+
+def test_a_tls_url_of_a_plain_port_is_told_to_be_plain(redis_url):
+    with pytest.raises(StoreUnavailable, match=r"it does not speak TLS on this port, write redis://"):
+        reach(redis_url.replace("redis://", "rediss://"))
+
+
 @pytest.mark.parametrize("url", ["rediss://localhost?", "sentinel://localhost/main/0?ssl=true&"])
 def test_a_file_of_authorities_that_is_not_there_is_named(url, tmp_path):
-    with pytest.raises(StoreRefused, match=f"ssl_ca_certs: there is no file {tmp_path}/missing.pem"):
+    with pytest.raises(WrongUrl, match=f"ssl_ca_certs: there is no file {tmp_path}/missing.pem"):
         connect(f"{url}ssl_ca_certs={tmp_path}/missing.pem")
 
 

@@ -13,7 +13,7 @@ from beatd.broker.redis import queue_key
 from beatd.cli import main
 from beatd.message.protocol import build, envelope
 from beatd.store.client import connect
-from beatd.store.dead_letters import DeadLetters, written
+from beatd.store.dead_letters import DeadLetters, encode
 from beatd.store.keys import Keys
 
 KEY = "{beatd}:dead_letters"
@@ -51,7 +51,7 @@ def message(task: str, task_id: str, **headers) -> bytes:
 def letter(
     task: str, task_id: str, *, reason="its eta is wrong", at="2026-01-01T00:00:00.000+00:00", queue="celery"
 ) -> bytes:
-    return written(message(task, task_id, token="sesame"), reason=reason, queue=queue, at=at, worker="w@host:1")
+    return encode(message(task, task_id, token="sesame"), reason=reason, queue=queue, at=at, worker="w@host:1")
 
 
 @pytest.fixture
@@ -157,7 +157,7 @@ def test_a_daemons_letter_goes_through_the_other_broker(beatd, redis_url, server
     other = start_server()
     (tmp_path / "beat.toml").write_text(f'[redis]\nurl = "{redis_url}"\n[broker]\nurl = "{other.url}"\n')
     server.lpush(
-        KEY, written(message("t", "1"), reason="no queue gets it", queue="celery", at="2026-01-01T00:00:00+00:00")
+        KEY, encode(message("t", "1"), reason="no queue gets it", queue="celery", at="2026-01-01T00:00:00+00:00")
     )
     assert beatd("dead-letters", "requeue", "--all").stdout == "1 message sent again\n"
     assert server.llen(KEY) == 0

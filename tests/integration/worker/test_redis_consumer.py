@@ -13,27 +13,12 @@ from beatd.exceptions import StoreUnavailable
 from beatd.message.protocol import build
 from beatd.store.keys import Keys
 from beatd.worker.consumers.redis import LIFETIME_MS, RedisConsumer
-
-
-class Clock:
-    """A clock that stands still until it is moved."""
-
-    def __init__(self) -> None:
-        self.ms = 1_700_000_000_000
-
-    def now_ms(self) -> int:
-        return self.ms
-
-    def monotonic(self) -> float:
-        return self.ms / 1000
-
-    def wait(self, event, seconds) -> bool:
-        raise AssertionError("nobody should wait here")
+from tests.fakes import FakeClock
 
 
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
+def clock():
+    return FakeClock(waits=False)
 
 
 @pytest.fixture
@@ -115,7 +100,7 @@ def test_a_dead_workers_messages_go_back_to_the_head_of_their_queues(make_consum
     assert heir.take(1) != []  # 4: the others are held by a worker that is alive
     publish("5")
     heartbeat_stops(server, dead)
-    clock.ms += 4_000
+    clock.advance(4)
     heir.tend()
     returned = heir.take(10)
     assert ids(returned) == ["1", "2", "5", "3"]
@@ -129,7 +114,7 @@ def test_a_live_workers_messages_are_left_alone(make_consumer, publish, clock):
     one.start()
     other.start()
     assert ids(one.take(1)) == ["1"]
-    clock.ms += LIFETIME_MS * 3
+    clock.advance(LIFETIME_MS * 3 / 1000)
     one.tend()
     other.tend()
     assert other.take(1) == []
@@ -178,10 +163,10 @@ def test_parked_messages_come_back_on_time_and_outlive_the_worker(make_consumer,
     consumer.park([(first, clock.ms + 5_000), (second, clock.ms + 2_000), (third, clock.ms + 90_000)])
     assert server.hlen(consumer._keys.worker(consumer._id, "unacked")) == 0
     other.start()
-    clock.ms += 1_999
+    clock.advance(1.999)
     other.tend()
     assert other.take(5) == []
-    clock.ms += 3_002
+    clock.advance(3.002)
     other.tend()
     assert ids(other.take(5)) == ["2", "1"]
     assert server.zcard(Keys().workers().parked) == 1
@@ -193,7 +178,7 @@ def test_equal_messages_are_parked_separately(make_consumer, publish, server, cl
     server.lpush("celery", raw, raw)
     consumer = make_consumer()
     consumer.park([(one, clock.ms + 1_000) for one in consumer.take(2)])
-    clock.ms += 2_000
+    clock.advance(2)
     consumer.tend()
     assert ids(consumer.take(5)) == ["1", "1"]
 
@@ -261,7 +246,7 @@ def test_a_worker_that_comes_back_notices_what_others_have_taken_over(make_consu
     heartbeat_stops(server, paused)
     heir.start()
     again = heir.take(2)
-    clock.ms += LIFETIME_MS
+    clock.advance(LIFETIME_MS / 1000)
     paused.tend()
     assert paused.lost() == [first.tag, second.tag]
     assert paused.lost() == []
@@ -286,7 +271,7 @@ def test_a_server_that_lost_its_data_gives_no_tag_twice(make_consumer, publish, 
     publish("3")
     (after,) = consumer.take(2)
     assert after.tag > max(one.tag for one in before)
-    clock.ms += 4_000
+    clock.advance(4)
     consumer.tend()
     assert consumer.lost() == [one.tag for one in before]
     assert server.hlen(consumer._unacked) == 1

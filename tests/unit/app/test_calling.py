@@ -1,4 +1,4 @@
-"""Calling tasks: what is sent, what is refused at the caller, signals around it, and results without a server."""
+"""Calling tasks: messages, errors at the caller, publish signals, and results without a server."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from beatd.result import allow_join_result, result_from_tuple
 
 
 class Published:
-    """Stands for the broker."""
+    """A publisher that records messages and routes."""
 
     batch = 100
 
@@ -34,9 +34,8 @@ def sent():
 
 @pytest.fixture
 def app(sent):
-    app = App("x", set_as_current=False)
+    app = App("x", set_as_current=False, publisher=sent)
     app.task(name="add")(lambda x, y: x + y)
-    app.__dict__["publisher"] = sent
     return app
 
 
@@ -55,30 +54,30 @@ def add(app):
         ({"args": (1, 2), "contdown": 5}, TypeError, "unknown options for a task message: contdown"),
         ({"args": (1, 2), "serializer": "pickle"}, MessageError, "serializer 'pickle' is not supported"),
         ({"args": (1, 2), "compression": "rar"}, MessageError, "compression 'rar' is not known"),
-        ({"args": (1, 2), "expires": "soon"}, MessageError, "expires='soon' is no moment"),
-        ({"args": (1, 2), "eta": object()}, MessageError, "is no moment"),
+        ({"args": (1, 2), "expires": "soon"}, MessageError, "expires='soon' is not a valid time"),
+        ({"args": (1, 2), "eta": object()}, MessageError, "is not a valid time"),
         ({"args": (1, 2), "time_limit": 5, "soft_time_limit": 9}, ValueError, "must not be greater than time_limit"),
     ],
 )
-def test_mistakes_are_told_where_they_are_made(add, sent, options, error, words):
+def test_invalid_calls_raise_at_the_caller(add, sent, options, error, words):
     with pytest.raises(error, match=words):
         add.apply_async(**options)
     assert sent.messages == []
 
 
-def test_arguments_are_not_checked_where_that_is_turned_off(app, sent):
+def test_typing_false_turns_the_argument_check_off(app, sent):
     app.task(name="loose", typing=False)(lambda x: x).delay(1, 2, 3)
     assert len(sent.messages) == 1
 
 
-def test_a_queue_that_is_not_known_is_refused_if_none_shall_be_made(app, add, sent):
+def test_an_unknown_queue_is_rejected_without_task_create_missing_queues(app, add, sent):
     app.conf.update(task_create_missing_queues=False, task_queues=["celery", "slow"])
     add.apply_async((1, 2), queue="slow")
-    with pytest.raises(MessageError, match="no queue 'fast' in task_queues, there are: celery, slow"):
+    with pytest.raises(MessageError, match="queue 'fast' is not in task_queues: celery, slow"):
         add.apply_async((1, 2), queue="fast")
 
 
-def test_routes_may_have_options_and_be_asked(app, add, sent):
+def test_routes_have_options_and_routers_are_called(app, add, sent):
     class Router:
         def route_for_task(self, task, args=None, kwargs=None):
             return {"queue": "other", "priority": 7} if args == (9, 9) else None
@@ -114,7 +113,7 @@ def test_annotations_change_tasks_once(app):
     assert (late.rate_limit, late.max_retries) == ("5/s", 3)
 
 
-def test_a_task_may_name_its_runs(app, sent):
+def test_shadow_name_names_the_runs(app, sent):
     class Shadowed(Task):
         def shadow_name(self, args, kwargs, options):
             return f"run of {args[0]}"
@@ -125,7 +124,7 @@ def test_a_task_may_name_its_runs(app, sent):
     assert [message.headers["shadow"] for message in sent.messages] == ["run of 5", "given"]
 
 
-def test_receivers_may_change_a_message_before_it_leaves(app, add, sent):
+def test_receivers_of_before_task_publish_change_the_message(app, add, sent):
     seen = []
 
     def before(sender, body, headers, properties, routing_key, **_):
@@ -150,7 +149,7 @@ def test_receivers_may_change_a_message_before_it_leaves(app, add, sent):
     assert seen == [("before", "add", "q"), ("after", "add", "a", [10, 2])]
 
 
-def test_what_a_task_sends_is_its_child(app, add, sent):
+def test_a_task_sent_by_a_task_is_its_child(app, add, sent):
     context = Context(id="parent", root_id="root", called_directly=False)
     with running(app.tasks["add"], context):
         child = add.delay(1, 2)
@@ -187,7 +186,7 @@ def test_errbacks_are_called_as_celery_calls_them(app):
     ]
 
 
-def test_an_errback_that_fails_hinders_nobody(app, caplog):
+def test_an_errback_that_raises_is_logged_and_the_others_run(app, caplog):
     seen = []
     app.task(name="bad")(lambda request, exc, traceback: 1 / 0)
     app.task(name="good")(seen.append)
@@ -196,7 +195,7 @@ def test_an_errback_that_fails_hinders_nobody(app, caplog):
     assert [record.event for record in caplog.records] == ["errback_failed"]
 
 
-def test_eager_runs_raise_if_they_shall(app):
+def test_eager_runs_raise_with_throw_or_task_eager_propagates(app):
     app.conf.update(task_always_eager=True, task_eager_propagates=True)
     boom = app.task(name="boom")(lambda: 1 / 0)
     with pytest.raises(ZeroDivisionError):
@@ -208,17 +207,17 @@ def test_eager_runs_raise_if_they_shall(app):
     assert result.revoke() is None
 
 
-def test_a_replaced_task_is_eagerly_what_replaced_it(app, add):
+def test_an_eager_replaced_task_returns_the_value_of_its_replacement(app, add):
     @app.task(name="replaced", bind=True)
     def replaced(self, n):
         return self.replace(add.s(n, 1) | add.s(10))
 
     assert replaced.apply((1,)).get() == 12
-    with pytest.raises(ValueError, match="must not belong to a chord"):
+    with pytest.raises(ValueError, match="a replacement must not belong to a chord"):
         replaced.replace(add.s(1, 2).set(chord={}))
 
 
-def test_a_retry_that_is_not_thrown_is_returned(app):
+def test_retry_without_throw_returns_the_exception(app):
     @app.task(name="t", bind=True)
     def quiet(self):
         if self.request.retries:
@@ -229,7 +228,7 @@ def test_a_retry_that_is_not_thrown_is_returned(app):
     assert quiet.apply().get() == "again"
 
 
-def test_classes_are_tasks_too(app):
+def test_task_classes_are_registered(app):
     class Greet(Task):
         name = "greet"
         cache: ClassVar[dict] = {}
@@ -247,7 +246,7 @@ def test_classes_are_tasks_too(app):
     assert app.tasks["greet"].backend is app.results
 
 
-def test_the_app_and_the_task_that_are_current():
+def test_current_app_and_current_task():
     app = App("mine")
     assert (current_app.main, current_app()) == ("mine", app)
     assert not current_task
@@ -260,7 +259,7 @@ def test_the_app_and_the_task_that_are_current():
         assert current_app.main == "other"
 
 
-def test_waiting_inside_a_task_may_be_allowed(app):
+def test_allow_join_result_allows_waiting_inside_a_task(app):
     result = app.AsyncResult("1")
     result.learn({"status": "SUCCESS", "result": 5})
     with running(app.tasks["add"], Context(id="2", called_directly=False)):
@@ -271,7 +270,7 @@ def test_waiting_inside_a_task_may_be_allowed(app):
             assert result.get() == 5
 
 
-def test_handles_name_each_other_in_plain_data(app):
+def test_handles_convert_to_tuples_and_back(app):
     group = GroupResult("g", [AsyncResult("a", app=app), AsyncResult("b", app=app)], AsyncResult("p"), app)
     assert group.as_tuple() == (("g", (("p", None), None)), [(("a", None), None), (("b", None), None)])
     restored = result_from_tuple(group.as_tuple(), app)
@@ -280,7 +279,7 @@ def test_handles_name_each_other_in_plain_data(app):
     assert AsyncResult("a", parent=AsyncResult("p")).as_list() == ["a", "p"]
 
 
-def test_sets_of_handles(app):
+def test_result_sets(app):
     one, two = (app.AsyncResult(name) for name in "ab")
     one.learn({"status": "SUCCESS", "result": 1})
     two.learn({"status": "FAILURE", "result": {"exc_type": "KeyError", "exc_message": ["k"], "exc_module": "builtins"}})
@@ -317,7 +316,7 @@ def test_tasks_and_signatures_can_be_pickled():
 
 @pytest.mark.parametrize("url", ["rpc://", "db+sqlite:///results.db", "cache+memcached://127.0.0.1/"])
 def test_a_result_backend_of_another_kind_is_refused(url):
-    with pytest.raises(exceptions.StoreRefused, match="results are kept in Redis only"):
+    with pytest.raises(exceptions.WrongUrl, match="only Redis is supported for results"):
         App("x", backend=url, set_as_current=False).AsyncResult("1").ready()
 
 
@@ -326,15 +325,41 @@ def test_celerys_names_of_errors():
     assert exceptions.EncodeError is MessageError
 
 
-def test_celerys_settings_may_be_read_and_set(app):
+def test_celerys_settings_can_be_read_and_set(app):
     assert app.conf.broker_pool_limit == 10
     app.conf.broker_pool_limit = 5
     app.add_defaults({"broker_pool_limit": 7, "timezone": "Asia/Baku"})
     assert (app.conf.broker_pool_limit, app.conf.timezone) == (5, "Asia/Baku")
 
 
-def test_a_configuration_may_be_named_by_the_environment(app, monkeypatch):
+def test_config_from_envvar_reads_the_named_module(app, monkeypatch):
     monkeypatch.setenv("MY_CONFIG", "tests.unit.app.test_calling")
     app.config_from_envvar("MY_CONFIG", force=True)
     with pytest.raises(exceptions.ConfigError, match="NOT_SET: it is not set"):
         app.config_from_envvar("NOT_SET")
+
+
+class Part:
+    """A connection that remembers being closed."""
+
+    closed = False
+
+    def close(self):
+        self.closed = True
+
+
+def test_parts_that_are_handed_in_are_used_and_left_open():
+    publisher, results = Part(), Part()
+    app = App("x", set_as_current=False, publisher=publisher, results=results)
+    app.close()
+    assert (app.publisher, app.results, app.backend) == (publisher, results, results)
+    assert not (publisher.closed)
+    assert not (results.closed)
+
+
+def test_parts_that_the_app_opened_are_closed_and_opened_again():
+    app = App("x", broker="redis://127.0.0.1:1", backend="redis://127.0.0.1:1", set_as_current=False)
+    publisher, results = app.publisher, app.results
+    app.close()
+    assert (app.publisher is publisher, app.results is results) == (False, False)
+    app.close()

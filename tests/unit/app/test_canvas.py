@@ -1,4 +1,4 @@
-"""Compositions: what they are in JSON, what is sent first, and how they run in one process."""
+"""Canvas: compositions in JSON, the messages that are sent, and eager runs."""
 
 from __future__ import annotations
 
@@ -11,14 +11,13 @@ from celery.canvas import Signature as CelerySignature
 from beatd import App, Signature, chain, chord, chunks, group, signature
 from beatd.app.callbacks import errbacks_of, never_run
 from beatd.app.canvas.chords import size_of
-from beatd.app.connections import Connections
 from beatd.exceptions import StoreRefused
 from beatd.message import json_codec
 from beatd.store.result_document import exception_payload
 
 
 class Groups:
-    """Stands for the result backend: remembers what headers were announced."""
+    """Records the chord headers that are announced to the result backend."""
 
     def __init__(self):
         self.begun = []
@@ -27,8 +26,15 @@ class Groups:
         self.begun.append((group, size, shape))
 
 
+class Results:
+    """A result backend that has groups only."""
+
+    def __init__(self):
+        self.groups = Groups()
+
+
 class Published:
-    """Stands for the broker."""
+    """A publisher that records messages."""
 
     batch = 100
 
@@ -53,14 +59,12 @@ def sent():
 
 
 @pytest.fixture
-def app(sent, monkeypatch):
-    app = App("x", set_as_current=False)
+def app(sent):
+    app = App("x", set_as_current=False, publisher=sent, results=Results())
     app.task(name="add")(lambda x, y: x + y)
     app.task(name="total", typing=False)(sum)
     app.task(name="boom", typing=False)(lambda *_: 1 / 0)
     app.task(name="double")(lambda x: 2 * x)
-    app.__dict__["publisher"] = sent
-    monkeypatch.setattr(Connections, "results", type("R", (), {"groups": Groups()})())
     return app
 
 
@@ -88,14 +92,14 @@ def test_a_chain_sends_its_first_task_with_the_others_in_reverse(app, add, sent)
     assert {step["subtask_type"] for step in embed["chain"]} == {None}
 
 
-def test_chains_are_levelled(add):
+def test_nested_chains_are_flattened(add):
     steps = chain(add.s(1, 1), chain(add.s(2), add.s(3))) | (add.s(4) | add.s(5))
     assert [step.args for step in steps.tasks] == [(1, 1), (2,), (3,), (4,), (5,)]
     assert chain([add.s(1, 1), add.s(2)]) == chain(add.s(1, 1), add.s(2))
     assert len(chain(add.s(1, 1), group(add.s(2)), group()).tasks) == 2
 
 
-def test_a_group_that_something_follows_is_a_chord(add, total):
+def test_a_group_with_a_following_step_is_a_chord(add, total):
     steps = add.s(1, 1) | group(add.s(1), add.s(2)) | total.s() | add.s(3)
     assert [step["subtask_type"] for step in steps.tasks] == [None, "chord", None]
     assert isinstance(group(add.s(1), add.s(2)) | total.s(), chord)
@@ -105,7 +109,7 @@ def test_a_group_that_something_follows_is_a_chord(add, total):
     assert isinstance(only.body, chord)
 
 
-def test_options_of_a_chain_go_where_they_belong(app, add, sent):
+def test_options_of_a_chain_go_to_its_first_or_last_task(app, add, sent):
     chain(add.s(1, 1), add.s(2)).apply_async(queue="slow", link=add.s(9), link_error=add.s(8), priority=5)
     message = sent.messages[0]
     _, _, embed = sent.calls()[0]
@@ -131,8 +135,8 @@ def test_a_group_is_sent_whole_or_not_at_all(app, add, sent):
     assert sent.messages == []
 
 
-def test_a_group_takes_no_links(add):
-    with pytest.raises(TypeError, match="make it a chord"):
+def test_a_group_does_not_take_link(add):
+    with pytest.raises(TypeError, match="a group does not take link: set it on its tasks, or use a chord"):
         group(add.s(1, 1)).apply_async(link=add.s(1))
 
 
@@ -164,7 +168,7 @@ def test_a_chord_without_a_body_is_refused(add):
         chord([add.s(1, 1)]).apply_async()
 
 
-def test_a_header_is_as_large_as_its_ends(app, add, total):
+def test_the_size_of_a_header_counts_the_last_tasks(app, add, total):
     assert size_of(group(add.s(1, 1), add.s(2, 2) | add.s(3), chord([add.s(1, 1)] * 5, total.s()))) == 3
     assert size_of(group(add.s(1, 1) | group(add.s(1), add.s(2)))) == 2
 
@@ -193,7 +197,7 @@ COMPOSITIONS = {
 
 
 @pytest.mark.parametrize("name", COMPOSITIONS)
-def test_they_survive_json_and_celery_reads_them(app, name):
+def test_compositions_survive_json_and_celery_reads_them(app, name):
     made = COMPOSITIONS[name](lambda task, *args: app.signature(task, args))
     restored = Signature.from_dict(as_json(made), app)
     assert (type(restored), as_json(restored)) == (type(made), as_json(made))
@@ -207,7 +211,7 @@ def test_a_chain_is_in_json_what_celerys_is(app, add):
     assert as_json(add.s(1, 1) | add.s(2)) == as_json(theirs)
 
 
-def test_they_run_in_one_process(app, add, total):
+def test_compositions_run_eagerly(app, add, total):
     app.conf.task_always_eager = True
     assert (add.s(1, 1) | add.s(2)).delay().get() == 4
     assert group(add.s(1, 1), add.s(2, 2)).delay().get() == [2, 4]
@@ -219,14 +223,14 @@ def test_they_run_in_one_process(app, add, total):
     assert app.tasks["double"].map([1, 2]).delay().get() == [2, 4]
 
 
-def test_errors_come_out_of_eager_compositions(app, add):
+def test_eager_compositions_raise_the_errors_of_their_tasks(app, add):
     boom = app.tasks["boom"]
     app.conf.task_always_eager = True
     with pytest.raises(ZeroDivisionError):
         (boom.s() | add.s(1)).delay().get()
 
 
-def test_what_fails_with_a_chain(app, add, total):
+def test_the_rest_of_a_chain_fails_with_a_step(app, add, total):
     steps = (add.s(1, 1) | group(add.s(1), add.s(2)) | total.s()).clone()
     steps.freeze(chord=total.s(), group_id="outer", group_index=4)
     ids = [steps.tasks[0].id, steps.tasks[1].body.id]
@@ -237,7 +241,7 @@ def test_what_fails_with_a_chain(app, add, total):
     assert json.loads(part.ended)[2] == "FAILURE"
 
 
-def test_whom_to_tell_of_a_body_that_is_never_sent(add):
+def test_errbacks_of_a_body_that_is_never_sent(add):
     assert [each["args"] for each in errbacks_of(add.s(1).on_error(add.s(7)))] == [(7,)]
     both = group(add.s(1).on_error(add.s(7)), add.s(2).on_error(add.s(8)), add.s(3).on_error(add.s(7)))
     assert [each["args"] for each in errbacks_of(both)] == [(7,), (8,)]

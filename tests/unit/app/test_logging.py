@@ -1,4 +1,4 @@
-"""How a worker logs: formats, loggers of tasks, signals, and what is printed."""
+"""Logging of a worker: formats, task loggers, signals, and redirected prints."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from beatd.worker.task_logging import CeleryFormatter, Redirected
 
 @pytest.fixture
 def root(monkeypatch):
-    """The root logger with one handler, as a worker has it before it knows its app."""
+    """The root logger with one handler, as before a worker has loaded its app."""
     root = logging.getLogger()
     kept, level = list(root.handlers), root.level
     handler = logging.StreamHandler(io.StringIO())
@@ -53,7 +53,7 @@ def test_task_loggers_have_a_format_of_their_own(root, app):
 
 
 @pytest.mark.parametrize(("hijack", "kept"), [(True, "ours"), (False, "theirs")])
-def test_what_the_apps_modules_configured_goes_unless_it_shall_stay(root, app, hijack, kept):
+def test_handlers_of_the_apps_modules_are_removed_with_worker_hijack_root_logger(root, app, hijack, kept):
     handlers = {"ours": root.handlers[0], "theirs": logging.StreamHandler(io.StringIO())}
     app.conf.worker_hijack_root_logger = hijack
 
@@ -79,7 +79,7 @@ def test_task_loggers_belong_to_celerys():
     assert callable(logger.warn)
 
 
-def test_what_is_printed_is_logged(root, app):
+def test_printed_text_is_logged(root, app):
     task_logging.set_up(app, "info", ours=root.handlers[:], celery_format=True)
     root.handlers[0].setFormatter(logging.Formatter("%(levelname)s %(name)s %(message)s"))
     print("one", 2, end="")
@@ -104,7 +104,7 @@ def test_redirecting_can_be_turned_off_and_its_level_chosen(root, app):
     assert written(root) == ""
 
 
-def test_a_handler_that_prints_does_not_go_round_in_circles():
+def test_a_handler_that_prints_does_not_recurse():
     behind, logger = io.StringIO(), logging.getLogger("circles")
     stream = Redirected(behind, logger, logging.WARNING)
     logger.propagate = False
@@ -129,7 +129,7 @@ def test_lines_of_threads_are_not_mixed():
     assert lines == ["theirs", "mine too"]
 
 
-def test_whoever_connects_to_setup_logging_does_it_all(root, app):
+def test_a_receiver_of_setup_logging_replaces_the_setup(root, app):
     seen = []
 
     def configure(loglevel, **_):

@@ -1,4 +1,4 @@
-"""From options to messages and routes; signatures; stored results."""
+"""Message options, routes, signatures and stored results."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_a_message_has_all_of_celerys_headers():
     assert json_codec.loads(sent.body) == [[1, 2], {"z": 3}, embed]
 
 
-def test_a_fresh_id_is_a_random_uuid():
+def test_a_new_id_is_a_random_uuid():
     for _ in range(50):
         found = uuid.UUID(task_id := new_id())
         assert (found.version, found.variant, str(found)) == (4, uuid.RFC_4122, task_id)
@@ -68,7 +68,7 @@ def test_a_countdown_becomes_an_eta():
     assert message().headers["eta"] is None
 
 
-def test_a_time_that_is_none_is_refused():
+def test_an_invalid_time_is_rejected():
     with pytest.raises(MessageError, match="expires='soon'"):
         message(expires="soon")
 
@@ -98,7 +98,7 @@ def test_priorities_choose_among_four_lists(priority, key):
     assert queue_key("q", priority) == key
 
 
-def test_the_highest_priority_list_comes_first():
+def test_the_list_of_the_highest_priority_is_first():
     assert queue_keys("q") == ["q", "q\x06\x163", "q\x06\x166", "q\x06\x169"]
 
 
@@ -146,7 +146,7 @@ class OwnError(Exception):
 @pytest.mark.parametrize(
     "error", [ValueError("boom", 7), KeyError("k"), OwnError(1, 2), exceptions.SoftTimeLimitExceeded(3)]
 )
-def test_exceptions_come_back_as_themselves(error):
+def test_stored_exceptions_keep_their_type_and_arguments(error):
     restored = exception_from(json.loads(json.dumps(exception_payload(error))))
     assert type(restored) is type(error)
     assert restored.args == error.args
@@ -183,5 +183,5 @@ def test_a_stored_result_cannot_call_functions():
 
 
 def test_a_document_begins_with_its_status():
-    """The script that stores results looks there for a SUCCESS that must not be overwritten."""
+    """The Lua script that stores results checks there for a SUCCESS, which must not be overwritten."""
     assert document("id", "SUCCESS", 5).startswith(b'{"status":"SUCCESS"')

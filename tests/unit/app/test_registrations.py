@@ -1,4 +1,4 @@
-"""What an app registers for the beat, its signals and its configuration."""
+"""Periodic entries of an app, its signals and its configuration."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_receivers_are_called_once_with_the_app(app):
     assert calls == [("configure", app), ("finalize", app)]
 
 
-def test_what_a_receiver_raises_comes_out(app):
+def test_errors_of_receivers_are_raised(app):
     @app.on_after_configure.connect
     def broken(sender, **kwargs):
         raise NameError("test")
@@ -99,7 +99,7 @@ def test_receivers_are_held_weakly():
     assert calls == [1]
 
 
-def test_a_receiver_that_is_kept_strongly_stays():
+def test_a_receiver_with_weak_false_stays():
     signal, calls = Signal("s"), []
     signal.connect(lambda **kwargs: calls.append(1), weak=False)
     gc.collect()
@@ -107,7 +107,7 @@ def test_a_receiver_that_is_kept_strongly_stays():
     assert calls == [1]
 
 
-def test_a_careful_signal_survives_its_receivers(caplog):
+def test_errors_of_receivers_of_a_careful_signal_are_logged(caplog):
     signal, calls = Signal("s"), []
 
     def broken(**kwargs):
@@ -123,7 +123,7 @@ def test_a_careful_signal_survives_its_receivers(caplog):
     assert [record.event for record in caplog.records] == ["signal_handler_failed"]
 
 
-def test_a_receiver_may_want_one_sender_only():
+def test_a_receiver_is_called_for_its_sender_only():
     signal, calls = Signal("s"), []
 
     @signal.connect(sender="a")
@@ -146,12 +146,12 @@ def test_settings_are_attributes_and_items(app):
     assert app.conf.get("nothing") is None
 
 
-def test_a_misspelt_setting_is_answered_with_the_right_one(app):
+def test_the_error_for_a_misspelt_setting_suggests_a_name(app):
     with pytest.raises(AttributeError, match="did you mean 'timezone'"):
         _ = app.conf.timezon
 
 
-def test_filling_a_default_dict_does_not_fill_everybodys(app):
+def test_mutable_defaults_are_not_shared_between_apps(app):
     app.conf.beat_schedule["a"] = {"task": "t", "schedule": 1}
     assert App("other").conf.beat_schedule == {}
     assert list(app.registrations()) == ["a"]
@@ -186,7 +186,7 @@ def test_settings_of_a_module_in_old_and_new_names(app, settings_module):
     assert list(app.registrations()) == ["a"]
 
 
-def test_what_was_set_directly_wins_over_the_module(app, settings_module):
+def test_settings_on_conf_override_the_module(app, settings_module):
     settings_module.timezone = "Asia/Baku"
     app.conf.timezone = "Europe/Berlin"
     app.config_from_object("my_settings")
@@ -219,7 +219,7 @@ def project(tmp_path, monkeypatch):
         ({"findfive/__init__.py": "", "findfive/celery.py": "from beatd import App\napp = App('x')"}, "findfive"),
     ],
 )
-def test_an_app_is_found_where_celery_looks(project, files, name):
+def test_an_app_is_found_by_celerys_rules(project, files, name):
     for path, text in files.items():
         (project / path).parent.mkdir(exist_ok=True)
         (project / path).write_text(text)
@@ -234,10 +234,10 @@ def test_an_app_is_found_where_celery_looks(project, files, name):
         ("x = 1", "broken:y", "no attribute 'y'"),
         ("import nothing_here", "broken", "nothing_here"),
         ("1 / 0", "broken", "ZeroDivisionError"),
-        ("app = 3", "broken", "builtins.int is no beatd App"),
+        ("app = 3", "broken", "builtins.int is not a beatd App"),
     ],
 )
-def test_an_app_that_is_not_there_is_explained(project, text, name, words):
+def test_the_error_for_a_missing_app_says_where_it_was_searched(project, text, name, words):
     if text is not None:
         (project / "broken.py").write_text(text)
     with pytest.raises(ConfigError, match=words) as caught:

@@ -1,4 +1,4 @@
-"""Tasks: made by the decorator, named, called, retried, checked."""
+"""Tasks: decorator, names, calls, retries, argument checks."""
 
 from __future__ import annotations
 
@@ -155,7 +155,7 @@ def test_a_retry_may_change_the_arguments(app):
     assert shrink.apply((2,)).get() == 2
 
 
-def test_when_no_retry_is_left_the_error_that_led_to_it_comes_out(app):
+def test_after_the_last_retry_the_cause_is_raised(app):
     @app.task(bind=True, max_retries=1)
     def hopeless(self):
         raise self.retry(exc=KeyError("first cause"))
@@ -165,7 +165,7 @@ def test_when_no_retry_is_left_the_error_that_led_to_it_comes_out(app):
     assert isinstance(result.result, KeyError)
 
 
-def test_when_no_retry_is_left_and_there_is_no_error_it_says_so(app):
+def test_after_the_last_retry_without_a_cause_max_retries_exceeded_is_raised(app):
     @app.task(bind=True, max_retries=0)
     def hopeless(self):
         self.retry()
@@ -230,7 +230,7 @@ def test_hooks_are_called_around_a_run():
     ]
 
 
-def test_a_hook_that_raises_changes_nothing(app, caplog):
+def test_a_hook_that_raises_is_logged_and_the_outcome_stays(app, caplog):
     class Clumsy(Task):
         def on_success(self, retval, task_id, args, kwargs):
             raise RuntimeError("oops")
@@ -326,7 +326,7 @@ def test_waiting_for_a_result_inside_a_task_is_refused(app):
         app.AsyncResult("2").get()
 
 
-def test_the_task_runs_here_when_always_eager(app):
+def test_task_always_eager_runs_the_task_in_this_process(app):
     app.conf.task_always_eager = True
 
     @app.task

@@ -1,4 +1,4 @@
-"""What a type checker sees: the arguments of ``delay`` are those of the function, its result is what that returns."""
+"""Static types: ``delay`` has the parameters of the function, and the result its return type."""
 
 from __future__ import annotations
 
@@ -35,6 +35,7 @@ eager: int = add.apply((1, 2)).get()
 group(add.s(1, 2), add.si(3, 4))().get()
 chain(add.s(1, 2), who.si(3)).delay()
 current_app.send_task("s")
+zone: str = add.app.timezone
 """
 
 BAD = """
@@ -51,7 +52,7 @@ text: str = add.delay(1, 2).get()
 
 
 def errors(tmp_path, text):
-    """The numbers of the lines that mypy objects to."""
+    """Return the numbers of the lines with mypy errors."""
     (tmp_path / "typed.py").write_text(text)
     command = [sys.executable, "-m", "mypy", "--strict", "--cache-dir", str(tmp_path / "cache"), "typed.py"]
     found = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False).stdout
@@ -60,7 +61,7 @@ def errors(tmp_path, text):
     ]
 
 
-def test_good_calls_pass_and_bad_ones_are_found(tmp_path):
+def test_mypy_accepts_valid_calls_and_reports_invalid_ones(tmp_path):
     text = DEFINITIONS + GOOD + BAD
     first = (DEFINITIONS + GOOD).count("\n") + 2
     assert errors(tmp_path, text) == list(range(first, first + BAD.count("\n") - 1))

@@ -1,10 +1,4 @@
-"""A clock that moves when told, and the store's claims in memory: the rules of ``adopt.lua``, ``claim.lua`` and
-``pass_over.lua``.
-
-The same rules are tested against real servers in ``tests/integration/store/test_claims.py``.
-"""
-
-import threading
+"""A beat in memory: its loop over a fake clock, claims, and queues."""
 
 import pytest
 
@@ -14,130 +8,9 @@ from beatd.beat.heap import DueHeap
 from beatd.beat.loop import ShardLoop
 from beatd.beat.message_builder import MessageBuilder
 from beatd.beat.term import Term
-from beatd.exceptions import StoreUnavailable, TermLost
 from beatd.model import Entry, Policies
 from beatd.schedules import parse
-from beatd.store.claims import Claimed, EntryState
-
-NOW = 1_790_000_000_000
-
-
-class FakeClock:
-    def __init__(self, now_ms=NOW):
-        self.ms = now_ms
-        self.mono = 1_000.0
-
-    def now_ms(self):
-        return self.ms
-
-    def monotonic(self):
-        return self.mono
-
-    def advance(self, seconds):
-        self.ms += round(seconds * 1000)
-        self.mono += seconds
-
-    def step(self, seconds):
-        """The wall clock is set; no time passes."""
-        self.ms += round(seconds * 1000)
-
-    def wait(self, event, seconds):
-        self.advance(seconds)
-        return event.is_set()
-
-
-class MemoryClaims:
-    def __init__(self):
-        self.lease_value = ""
-        self.states = {}
-        self.gaps = {}
-        self.running = {}
-        self.pushed = []
-        self.down = False
-
-    def _check(self, lease_value):
-        if self.down:
-            raise StoreUnavailable("down")
-        if lease_value != self.lease_value:
-            raise TermLost("FENCED")
-
-    def adopt(self, entries, *, lease_value, now_ms):
-        self._check(lease_value)
-        for name, fingerprint in entries:
-            state, known = self.states.get(name, (None, ""))
-            began = known != fingerprint
-            goes_on = state.last_due_ms if state else now_ms
-            if name in self.gaps:
-                self.gaps[name] = [gap for gap in self.gaps[name] if gap[0] < state.last_due_ms]
-            if state and state.last_due_ms > now_ms:
-                goes_on = self._behind(name, state, now_ms, began)
-            elif began:
-                if state and state.last_due_ms < now_ms:
-                    self.gaps.setdefault(name, []).append([state.last_due_ms, now_ms + 1])
-                goes_on = now_ms
-            if began:
-                same = state and known.removeprefix("off ") == fingerprint.removeprefix("off ")
-                first_seen = state.first_seen_ms if same else now_ms
-                last_due = max(now_ms, state.last_due_ms if state else 0)
-                state = EntryState(last_due, first_seen, state.runs if state else 0)
-                self.states[name] = (state, fingerprint)
-            yield name, state._replace(last_due_ms=goes_on)
-
-    def _behind(self, name, state, now_ms, began):
-        gaps = self.gaps.setdefault(name, [])
-        coming = [gap for gap in gaps if gap[1] > now_ms]
-        gap = min(coming, key=lambda gap: gap[1], default=None)
-        noted = any(after_ms == 0 for after_ms, _ in gaps)
-        if state.first_seen_ms > now_ms and not noted and (gap is None or gap[0] >= state.first_seen_ms):
-            gap = [0, state.first_seen_ms + 1]
-            gaps.append(gap)
-        if gap is None:
-            return state.last_due_ms
-        if (began or gap[0] == 0) and gap[0] < now_ms:
-            gaps.append([now_ms, gap[1]])
-            gap[1] = now_ms + 1
-            return now_ms
-        return gap[0]
-
-    def pass_over(self, gaps, *, lease_value):
-        self._check(lease_value)
-        for name, after_ms, before_ms in gaps:
-            self.gaps.setdefault(name, []).append([after_ms, before_ms])
-
-    def claim(self, batches, *, lease_value):
-        for batch in batches:
-            self._check(lease_value)
-            left_out = set()
-            for number, one in enumerate(batch):
-                state, fingerprint = self.states[one.name]
-                if state.last_due_ms >= one.due_ms and not self._take_from_gap(one.name, one.due_ms):
-                    left_out.add(number)
-                    continue
-                sent = one.queue is not None
-                last_due_ms = max(state.last_due_ms, one.due_ms)
-                self.states[one.name] = (EntryState(last_due_ms, state.first_seen_ms, state.runs + sent), fingerprint)
-                if sent:
-                    self.pushed.append((one.name, one.due_ms))
-                    self.running[one.name] = one.running
-            yield Claimed(frozenset(left_out))
-
-    def _take_from_gap(self, name, due_ms):
-        around = [gap for gap in self.gaps.get(name, []) if 0 < gap[0] < due_ms < gap[1]]
-        for gap in around:
-            gap[0] = due_ms
-        return bool(around)
-
-    def look_back(self, *, lease_value):
-        self._check(lease_value)
-
-    def sweep(self, names, *, lease_value, now_ms, keep_ms):
-        self._check(lease_value)
-        return []
-
-    def unfinished(self, names, *, now_ms):
-        """Runs that were claimed with a time until which they may run, and that nobody called over."""
-        left = {name: int(self.running[name].split()[1]) - now_ms for name in names if self.running.get(name)}
-        return frozenset(name for name, ms in left.items() if 0 < ms <= names[name])
+from tests.fakes import NOW, FakeClock, MemoryClaims
 
 
 class EmptyQueues:
@@ -188,11 +61,10 @@ class Rig:
         self.heap = DueHeap()
         self.beat = ShardLoop(
             clock=self.clock,
-            elector=self.elector,
+            leadership=self.elector,
             claims=self.claims,
             dispatcher=self.dispatcher,
             heap=self.heap,
-            wake=threading.Event(),
         )
 
     def run_for(self, seconds):

@@ -36,7 +36,7 @@ def events(caplog):
 @pytest.mark.parametrize("period", [10.0, 60.0, 600.0])
 def test_a_step_loses_nothing_and_repeats_nothing(rig, entry, step, period):
     """A step forward is down time. After one back an entry waits: all of what is due until then has been made."""
-    rig.beat.replace([entry(schedule=period)])
+    rig.beat.schedule.replace([entry(schedule=period)])
     rig.jump_to(rig.begin_ms + round(1000 * (DAY + 2.2 * period)))
     before = len(rig.sent)
     rig.clock.step(step)
@@ -55,7 +55,7 @@ def test_a_step_loses_nothing_and_repeats_nothing(rig, entry, step, period):
 @pytest.mark.parametrize("step", [-1, -HOUR, -DAY])
 @pytest.mark.parametrize("period", [0.5, 10.0, 600.0])
 def test_an_entry_that_is_younger_than_a_step_back_goes_on_at_once(rig, entry, step, period):
-    rig.beat.replace([entry(schedule=period)])
+    rig.beat.schedule.replace([entry(schedule=period)])
     rig.run_for(2.2 * period)
     before = len(rig.sent)
     rig.clock.step(step)
@@ -69,7 +69,7 @@ def test_an_entry_that_is_younger_than_a_step_back_goes_on_at_once(rig, entry, s
 @pytest.mark.parametrize("ahead", [SECOND, HOUR, DAY, 400 * DAY])
 def test_a_clock_that_was_ahead_and_is_set_right_leaves_no_silence(rig, entry, ahead):
     """The hour in which the clock was wrong is made good, what it made ahead of its time is not made again."""
-    rig.beat.replace([entry(schedule=10.0)])
+    rig.beat.schedule.replace([entry(schedule=10.0)])
     rig.run_for(25)
     rig.clock.step(ahead)
     rig.run_for(60)
@@ -84,7 +84,7 @@ def test_a_clock_that_was_ahead_and_is_set_right_leaves_no_silence(rig, entry, a
 
 
 def test_what_was_made_ahead_of_its_time_is_not_made_again_when_its_time_comes(rig, entry):
-    rig.beat.replace([entry(schedule=600.0)])
+    rig.beat.schedule.replace([entry(schedule=600.0)])
     rig.run_for(650)
     rig.clock.step(HOUR)
     rig.run_for(1200)
@@ -96,14 +96,14 @@ def test_what_was_made_ahead_of_its_time_is_not_made_again_when_its_time_comes(r
 
 
 def test_a_daemon_with_a_right_clock_takes_over_from_one_whose_clock_was_a_day_ahead(rig, entry):
-    rig.beat.replace([entry(schedule=600.0), entry("new", 60.0)])
+    rig.beat.schedule.replace([entry(schedule=600.0), entry("new", 60.0)])
     rig.run_for(10)
     rig.clock.step(DAY)
     rig.run_for(1200)
     rig.clock.step(-DAY)
     rig.start()
     rig.elector.win()
-    rig.beat.replace([entry(schedule=600.0), entry("new", 60.0)])
+    rig.beat.schedule.replace([entry(schedule=600.0), entry("new", 60.0)])
     before = len(rig.sent)
     rig.run_for(1200)
     assert each_once(rig)
@@ -112,7 +112,7 @@ def test_a_daemon_with_a_right_clock_takes_over_from_one_whose_clock_was_a_day_a
 
 def test_an_entry_first_seen_by_a_clock_that_was_ahead_begins_when_it_is_set_right(rig, entry):
     rig.clock.step(DAY)
-    rig.beat.replace([entry(schedule=600.0)])
+    rig.beat.schedule.replace([entry(schedule=600.0)])
     rig.run_for(1300)
     assert [when for _, when in rig.sent] == [DAY + 600.0, DAY + 1200.0]
     rig.clock.step(-DAY)
@@ -122,7 +122,7 @@ def test_an_entry_first_seen_by_a_clock_that_was_ahead_begins_when_it_is_set_rig
 
 def test_a_restart_between_does_not_forget_what_is_to_be_made_good(rig, entry):
     hourly = entry(schedule=3600.0, catch_up="all", catch_up_window_ms=DAY * 1000)
-    rig.beat.replace([hourly])
+    rig.beat.schedule.replace([hourly])
     rig.run_for(10)
     rig.clock.step(10 * DAY)
     rig.run_for(3600)
@@ -130,7 +130,7 @@ def test_a_restart_between_does_not_forget_what_is_to_be_made_good(rig, entry):
     rig.run_for(3600)
     rig.clock.advance(3 * 3600)
     rig.start()
-    rig.beat.replace([hourly])
+    rig.beat.schedule.replace([hourly])
     before = len(rig.sent)
     rig.run_for(1)
     assert sent_since(rig, before) == [3 * 3600.0, 4 * 3600.0, 5 * 3600.0]
@@ -141,7 +141,7 @@ def test_a_restart_between_does_not_forget_what_is_to_be_made_good(rig, entry):
 @pytest.mark.parametrize("monotonic_stands_still", [True, False])
 def test_suspend_and_resume(rig, entry, asleep, monotonic_stands_still):
     """Linux's monotonic clock stands still while the host sleeps, macOS's runs on in some versions."""
-    rig.beat.replace([entry("often", 10.0), entry("all", 10.0, catch_up="all", catch_up_window_ms=120_000)])
+    rig.beat.schedule.replace([entry("often", 10.0), entry("all", 10.0, catch_up="all", catch_up_window_ms=120_000)])
     rig.run_for(25)
     rig.clock.ms += asleep * 1000
     if not monotonic_stands_still:
@@ -158,7 +158,7 @@ def test_suspend_and_resume(rig, entry, asleep, monotonic_stands_still):
 
 
 def test_a_nap_shorter_than_a_stall_makes_every_run_late_and_none_missing(rig, entry):
-    rig.beat.replace([entry(schedule=1.0)])
+    rig.beat.schedule.replace([entry(schedule=1.0)])
     rig.run_for(5.5)
     rig.clock.advance(10)
     rig.run_for(1)
@@ -169,7 +169,7 @@ def test_a_nap_shorter_than_a_stall_makes_every_run_late_and_none_missing(rig, e
 def test_a_smear_is_no_step(rig, entry, caplog, parts_per_million):
     """A leap second spread over a day is 12 ppm; ntpd slews by at most 500."""
     caplog.set_level(logging.INFO, "beatd")
-    rig.beat.replace([entry(schedule=10.0)])
+    rig.beat.schedule.replace([entry(schedule=10.0)])
     rig.turn()
     for _ in range(20_000):
         rig.clock.mono += 1
@@ -187,7 +187,7 @@ def test_a_smear_is_no_step(rig, entry, caplog, parts_per_million):
 )
 def test_a_step_is_said_with_its_size(rig, entry, caplog, step_ms, is_said):
     caplog.set_level(logging.INFO, "beatd")
-    rig.beat.replace([entry(schedule=10.0)])
+    rig.beat.schedule.replace([entry(schedule=10.0)])
     rig.run_for(5)
     rig.clock.step(step_ms / 1000)
     rig.turn()
@@ -221,13 +221,13 @@ def test_whatever_the_clock_does_no_run_is_claimed_twice_and_none_is_left_out_fo
         for number, (schedule, catch_up) in enumerate(zip(SCHEDULES, ["latest", "all", "none", "latest"], strict=True))
     ]
     rig = Rig()
-    rig.beat.replace(entries)
+    rig.beat.schedule.replace(entries)
     for run_for, step, restart in moves:
         rig.jump_to(rig.clock.ms + run_for * 1000)
         rig.clock.step(step)
         if restart:
             rig.start()
-            rig.beat.replace(entries)
+            rig.beat.schedule.replace(entries)
     rig.turn()
     begin_ms = rig.clock.ms
     rig.jump_to(begin_ms + 1_800_000)

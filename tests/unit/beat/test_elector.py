@@ -130,7 +130,7 @@ class Campaign:
         try:
             self.pause = self.elector.turn()
         except StoreUnavailable as error:
-            self.pause = self.elector._stand_back(error)
+            self.pause = self.elector._back_off(error)
         return self.pause
 
     def run_for(self, seconds):
@@ -141,11 +141,11 @@ class Campaign:
 
     @property
     def term(self):
-        return self.elector.seats[0].term()
+        return self.elector.leaderships[0].term()
 
     @property
     def led(self):
-        return [seat.shard for seat in self.elector.seats if seat.term()]
+        return [leadership.shard for leadership in self.elector.leaderships if leadership.term()]
 
 
 @pytest.fixture
@@ -243,7 +243,7 @@ def test_renewal_failures_exhaust_trust(a, store, clock, caplog):
     assert a.term, "a failed renewal alone ends no term"
     a.run_for(0.5 + RETRY_MAX)
     assert a.term is None
-    assert a.elector.seats[0].token is None
+    assert a.elector.leaderships[0].token is None
     ended = [record for record in caplog.records if record.event == "term_ended"]
     assert [record.reason for record in ended] == ["the store could not be reached in time to renew the lease"]
     assert len(a.changes) >= 2
@@ -289,7 +289,7 @@ def test_a_lost_term_is_followed_by_another(a, store, clock):
     a.turn()
     first = a.term
     store.leases.clear()  # a store that lost its data
-    a.elector.seats[0].lose(first)
+    a.elector.leaderships[0].lose(first)
     assert a.term is None
     a.turn()
     assert a.term.token == 2
@@ -301,7 +301,7 @@ def test_losing_an_older_term_changes_nothing(a, store):
     store.leases.clear()
     a.run_for(RENEW + 1)
     assert a.term.token == 2
-    a.elector.seats[0].lose(older)
+    a.elector.leaderships[0].lose(older)
     assert a.term.token == 2
 
 
@@ -335,7 +335,7 @@ def test_a_standby_takes_over_when_the_lease_ends(a, b, store, clock):
 def test_who_departs_is_followed_at_once(a, b, store, clock):
     a.turn()
     b.turn()
-    a.elector._depart()
+    a.elector._shut_down()
     assert store.calls[-2:] == ["leave", "release"], "the heirs must not find it in the roll"
     b.turn()
     assert b.term.token == 2
@@ -344,7 +344,7 @@ def test_who_departs_is_followed_at_once(a, b, store, clock):
 def test_a_departure_without_a_store_is_no_error(a, store, caplog):
     a.turn()
     store.down = True
-    a.elector._depart()
+    a.elector._shut_down()
     assert caplog.records[-1].event == "lease_left"
 
 
@@ -353,7 +353,7 @@ def test_the_departing_trusts_itself_no_longer_when_the_lease_is_let_go(a, store
     seen = []
     release = a.leases.release
     a.leases.release = lambda tokens: seen.append(a.term) or release(tokens)
-    a.elector._depart()
+    a.elector._shut_down()
     assert seen == [None]
 
 

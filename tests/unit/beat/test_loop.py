@@ -12,25 +12,25 @@ def names_at(rig):
 
 
 def test_a_new_entry_first_runs_one_period_after_it_was_seen(rig, entry):
-    rig.beat.replace([entry(schedule=10.0)])
+    rig.beat.schedule.replace([entry(schedule=10.0)])
     rig.run_for(31)
     assert rig.sent == [("a", 10.0), ("a", 20.0), ("a", 30.0)]
 
 
 def test_nothing_leaves_without_a_term(rig, entry):
     rig.elector.current = None
-    rig.beat.replace([entry()])
+    rig.beat.schedule.replace([entry()])
     rig.run_for(5)
     assert rig.sent == []
 
 
 def test_the_sleep_ends_at_the_next_due(rig, entry):
-    rig.beat.replace([entry(schedule=0.3)])
+    rig.beat.schedule.replace([entry(schedule=0.3)])
     assert next(filter(None, (rig.turn() for _ in range(9)))) == 0.3  # a turn of 0 s makes messages ready
 
 
 def test_a_failed_claim_changes_nothing_and_is_repeated(rig, entry):
-    rig.beat.replace([entry(schedule=1.0)])
+    rig.beat.schedule.replace([entry(schedule=1.0)])
     rig.run_for(1.5)
     rig.claims.down = True
     rig.run_for(2)
@@ -41,7 +41,7 @@ def test_a_failed_claim_changes_nothing_and_is_repeated(rig, entry):
 
 def test_a_store_that_fails_during_a_resume_leaves_no_silence(rig, entry):
     rig.claims.down = True
-    rig.beat.replace([entry(schedule=1.0)])
+    rig.beat.schedule.replace([entry(schedule=1.0)])
     rig.run_for(30)
     rig.claims.down = False
     rig.run_for(5)
@@ -49,7 +49,7 @@ def test_a_store_that_fails_during_a_resume_leaves_no_silence(rig, entry):
 
 
 def test_a_long_failure_is_down_time_and_catch_up_decides(rig, entry):
-    rig.beat.replace([entry("latest"), entry("all", catch_up="all"), entry("none", catch_up="none")])
+    rig.beat.schedule.replace([entry("latest"), entry("all", catch_up="all"), entry("none", catch_up="none")])
     rig.run_for(1.5)
     rig.claims.down = True
     rig.run_for(30)
@@ -64,7 +64,7 @@ def test_a_long_failure_is_down_time_and_catch_up_decides(rig, entry):
 
 
 def test_a_claim_whose_answer_was_lost_is_not_sent_again(rig, entry):
-    rig.beat.replace([entry(schedule=1.0)])
+    rig.beat.schedule.replace([entry(schedule=1.0)])
     real, lost = rig.claims.claim, []
 
     def claim_and_lose_the_answer(batches, *, lease_value):
@@ -84,7 +84,7 @@ def test_a_claim_whose_answer_was_lost_is_not_sent_again(rig, entry):
 
 
 def test_a_fenced_daemon_stops_and_goes_on_under_a_new_term(rig, entry):
-    rig.beat.replace([entry(schedule=1.0)])
+    rig.beat.schedule.replace([entry(schedule=1.0)])
     rig.run_for(1.5)
     rig.claims.lease_value = "another:9"
     rig.run_for(2)
@@ -95,18 +95,18 @@ def test_a_fenced_daemon_stops_and_goes_on_under_a_new_term(rig, entry):
 
 
 def test_a_restart_neither_shifts_nor_repeats(rig, entry):
-    rig.beat.replace([entry(schedule=10.0)])
+    rig.beat.schedule.replace([entry(schedule=10.0)])
     rig.run_for(14)
     rig.start()
-    rig.beat.replace([entry(schedule=10.0)])
+    rig.beat.schedule.replace([entry(schedule=10.0)])
     rig.run_for(20)
     assert names_at(rig) == [10.0, 20.0, 30.0]
 
 
 def test_a_reload_keeps_the_phase_of_what_did_not_change(rig, entry):
-    rig.beat.replace([entry("kept", 10.0), entry("changed", 10.0), entry("removed", 10.0)])
+    rig.beat.schedule.replace([entry("kept", 10.0), entry("changed", 10.0), entry("removed", 10.0)])
     rig.run_for(14)
-    rig.beat.replace([entry("kept", 10.0), entry("changed", 20.0), entry("added", 1.0)])
+    rig.beat.schedule.replace([entry("kept", 10.0), entry("changed", 20.0), entry("added", 1.0)])
     rig.run_for(8)
     assert [when for name, when in rig.sent if name == "kept"] == [10.0, 20.0]
     rig.run_for(14)
@@ -116,18 +116,18 @@ def test_a_reload_keeps_the_phase_of_what_did_not_change(rig, entry):
 
 
 def test_a_disabled_entry_leaves_the_heap(rig, entry):
-    rig.beat.replace([entry(schedule=1.0)])
+    rig.beat.schedule.replace([entry(schedule=1.0)])
     rig.run_for(2.5)
-    rig.beat.replace([entry(schedule=1.0, enabled=False)])
+    rig.beat.schedule.replace([entry(schedule=1.0, enabled=False)])
     rig.run_for(5)
     assert names_at(rig) == [1.0, 2.0]
 
 
 def test_a_reload_while_the_store_is_down_is_not_forgotten(rig, entry):
-    rig.beat.replace([entry("a", 1.0)])
+    rig.beat.schedule.replace([entry("a", 1.0)])
     rig.run_for(1.5)
     rig.claims.down = True
-    rig.beat.replace([entry("a", 1.0), entry("b", 1.0)])
+    rig.beat.schedule.replace([entry("a", 1.0), entry("b", 1.0)])
     rig.run_for(3)
     rig.claims.down = False
     rig.run_for(4)
@@ -136,11 +136,11 @@ def test_a_reload_while_the_store_is_down_is_not_forgotten(rig, entry):
 
 def test_an_expired_run_is_skipped_and_claimed(rig, entry):
     short = entry("short", 60.0, options=Options(expires=5_000), catch_up_window_ms=60_000)
-    rig.beat.replace([short])
+    rig.beat.schedule.replace([short])
     rig.run_for(1)
     rig.start()
     rig.clock.advance(70)
-    rig.beat.replace([short])
+    rig.beat.schedule.replace([short])
     rig.run_for(1)
     assert rig.sent == []
     assert rig.dispatcher.totals["expired"] == 1
@@ -148,7 +148,7 @@ def test_an_expired_run_is_skipped_and_claimed(rig, entry):
 
 
 def test_a_step_of_the_clock_forward_is_down_time(rig, entry):
-    rig.beat.replace([entry(schedule=60.0)])
+    rig.beat.schedule.replace([entry(schedule=60.0)])
     rig.run_for(30)
     rig.clock.step(3600)
     rig.run_for(2)
@@ -156,7 +156,7 @@ def test_a_step_of_the_clock_forward_is_down_time(rig, entry):
 
 
 def test_a_step_back_never_repeats_a_run(rig, entry):
-    rig.beat.replace([entry(schedule=60.0)])
+    rig.beat.schedule.replace([entry(schedule=60.0)])
     rig.run_for(125)
     rig.clock.step(-61)
     rig.run_for(200)
@@ -164,7 +164,7 @@ def test_a_step_back_never_repeats_a_run(rig, entry):
 
 
 def test_jittered_runs_leave_late_and_keep_their_nominal_time(rig, entry):
-    rig.beat.replace([entry(schedule=60.0, jitter_ms=30_000)])
+    rig.beat.schedule.replace([entry(schedule=60.0, jitter_ms=30_000)])
     rig.run_for(60.0005)
     fired_at = []
     for _ in range(60):
@@ -177,7 +177,7 @@ def test_jittered_runs_leave_late_and_keep_their_nominal_time(rig, entry):
 
 
 def test_ten_thousand_at_once_leave_in_one_turn(rig, entry):
-    rig.beat.replace([entry(f"e{n}", 10.0) for n in range(10_000)])
+    rig.beat.schedule.replace([entry(f"e{n}", 10.0) for n in range(10_000)])
     rig.turn()
     rig.clock.advance(10)
     rig.turn()
@@ -185,27 +185,27 @@ def test_ten_thousand_at_once_leave_in_one_turn(rig, entry):
 
 
 def test_a_resumed_entry_goes_on_from_now_in_its_old_phase(rig, entry):
-    rig.beat.replace([entry(schedule=10.0)])
+    rig.beat.schedule.replace([entry(schedule=10.0)])
     rig.run_for(14)
-    rig.beat.replace([entry(schedule=10.0, enabled=False)])
+    rig.beat.schedule.replace([entry(schedule=10.0, enabled=False)])
     rig.run_for(33)
-    rig.beat.replace([entry(schedule=10.0)])
+    rig.beat.schedule.replace([entry(schedule=10.0)])
     rig.run_for(14)
     assert names_at(rig) == [10.0, 50.0, 60.0]
 
 
 def test_start_and_end_bound_an_entry(rig, entry):
     start, end = from_ms(rig.begin_ms + 25_000), from_ms(rig.begin_ms + 45_000)
-    rig.beat.replace([entry(schedule=10.0, start=start, end=end)])
+    rig.beat.schedule.replace([entry(schedule=10.0, start=start, end=end)])
     rig.run_for(100)
     assert names_at(rig) == [25.0, 35.0, 45.0]
 
 
 def test_max_runs_holds_over_restarts(rig, entry):
-    rig.beat.replace([entry(schedule=10.0, max_runs=3)])
+    rig.beat.schedule.replace([entry(schedule=10.0, max_runs=3)])
     rig.run_for(25)
     rig.start()
-    rig.beat.replace([entry(schedule=10.0, max_runs=3)])
+    rig.beat.schedule.replace([entry(schedule=10.0, max_runs=3)])
     rig.run_for(60)
     assert names_at(rig) == [10.0, 20.0, 30.0]
 
@@ -213,14 +213,14 @@ def test_max_runs_holds_over_restarts(rig, entry):
 def test_a_blackout_skips_and_says_so(rig, entry):
     noon = from_ms(rig.begin_ms)
     window = f"{noon + timedelta(seconds=15):%H:%M:%S}-{noon + timedelta(seconds=35):%H:%M:%S}"
-    rig.beat.replace([entry(schedule=10.0, blackout=parse_blackout(window))])
+    rig.beat.schedule.replace([entry(schedule=10.0, blackout=parse_blackout(window))])
     rig.run_for(41)
     assert names_at(rig) == [10.0, 40.0]
     assert rig.dispatcher.totals["blackout"] == 2
 
 
 def test_overlap_skip_waits_for_the_worker_or_the_longest_run_time(rig, entry):
-    rig.beat.replace([entry(schedule=10.0, overlap="skip", max_runtime_ms=25_000)])
+    rig.beat.schedule.replace([entry(schedule=10.0, overlap="skip", max_runtime_ms=25_000)])
     rig.run_for(61)
     assert names_at(rig) == [10.0, 40.0]
     rig.claims.running.clear()  # what a worker's word that it is over does
@@ -230,7 +230,7 @@ def test_overlap_skip_waits_for_the_worker_or_the_longest_run_time(rig, entry):
 
 
 def test_overlap_queue_one_keeps_exactly_one_waiting(rig, entry):
-    rig.beat.replace([entry(schedule=10.0, overlap="queue_one", max_runtime_ms=100_000)])
+    rig.beat.schedule.replace([entry(schedule=10.0, overlap="queue_one", max_runtime_ms=100_000)])
     rig.run_for(47)
     assert names_at(rig) == [10.0]
     rig.claims.running.clear()
@@ -244,7 +244,7 @@ def test_overlap_queue_one_keeps_exactly_one_waiting(rig, entry):
 
 def test_a_full_queue_is_not_filled_further(rig, entry):
     rig.queues.depths["celery"] = 5
-    rig.beat.replace([entry("careful", 10.0, max_queue_depth=5), entry("careless", 10.0)])
+    rig.beat.schedule.replace([entry("careful", 10.0, max_queue_depth=5), entry("careless", 10.0)])
     rig.run_for(11)
     assert rig.sent == [("careless", 10.0)]
     assert rig.dispatcher.totals["queue_full"] == 1
@@ -252,7 +252,7 @@ def test_a_full_queue_is_not_filled_further(rig, entry):
 
 def test_a_herd_fills_a_queue_up_to_its_limit(rig, entry):
     rig.queues.depths["celery"] = 3
-    rig.beat.replace([entry(f"e{n}", 10.0, max_queue_depth=5) for n in range(9)])
+    rig.beat.schedule.replace([entry(f"e{n}", 10.0, max_queue_depth=5) for n in range(9)])
     rig.run_for(11)
     assert len(rig.sent) == 2
     assert rig.dispatcher.totals["queue_full"] == 7
@@ -260,10 +260,10 @@ def test_a_herd_fills_a_queue_up_to_its_limit(rig, entry):
 
 def test_a_one_off_runs_once_over_restarts(rig, entry):
     once = entry(schedule={"at": from_ms(rig.begin_ms + 5_000)})
-    rig.beat.replace([once])
+    rig.beat.schedule.replace([once])
     rig.run_for(6)
     for _ in range(3):
         rig.start()
-        rig.beat.replace([once])
+        rig.beat.schedule.replace([once])
         rig.run_for(100)
     assert names_at(rig) == [5.0]

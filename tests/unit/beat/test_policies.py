@@ -213,7 +213,7 @@ def test_each_skip_is_an_event_with_its_reason_and_is_counted(rig, caplog, reaso
     if reason is Skip.UNSENDABLE:  # such as the configuration refuses
         entry = msgspec.structs.replace(entry, kwargs={"x": object()})
     rig.queues.depths["full"] = 1
-    rig.beat.replace([entry])
+    rig.beat.schedule.replace([entry])
     rig.run_for(31)
     sent = {Skip.OVERLAP: 1}.get(reason, 0)
     assert len(rig.sent) == sent
@@ -229,11 +229,11 @@ def test_each_skip_is_an_event_with_its_reason_and_is_counted(rig, caplog, reaso
 def test_what_is_missed_and_not_caught_up_is_said_and_counted(rig, caplog, entries):
     caplog.set_level(logging.INFO, "beatd")
     schedule = [config.entry(f"e{n}", {"task": "t", "schedule": 10.0, "catch_up": "none"}) for n in range(entries)]
-    rig.beat.replace(schedule)
+    rig.beat.schedule.replace(schedule)
     rig.run_for(11)
     rig.clock.advance(60)
     rig.start()
-    rig.beat.replace(schedule)
+    rig.beat.schedule.replace(schedule)
     rig.run_for(1)
     assert rig.dispatcher.totals["missed"] == entries
     said = [record for record in caplog.records if getattr(record, "reason", "") == "missed"]

@@ -102,7 +102,7 @@ class Rolls:
             for name, more in self.statuses.items()
         }
         leases = {shard: LeaseOwner(name, 1, 4_000) for shard, name in self.leases.items()}
-        return self.fleet.consider(FleetView(1_790_000_000_000, present, leases), now)
+        return self.fleet.plan(FleetView(1_790_000_000_000, present, leases), now)
 
 
 def test_a_daemon_alone_takes_all_at_once():

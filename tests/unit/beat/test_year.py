@@ -122,7 +122,7 @@ def previewed(entries, since, until):
 def beat_of(entries):
     rig = Rig(BEGIN)
     rig.claims.pushed = Stamped(rig.clock)
-    rig.beat.replace(entries)
+    rig.beat.schedule.replace(entries)
     return rig
 
 
@@ -272,7 +272,7 @@ def serve_with_trouble(seed, days):
                 {"kill": 0, "down": dice.randrange(7200), "long down": dice.randrange(5 * 86_400)}[trouble]
             )
             rig.start()
-            rig.beat.replace(entries)
+            rig.beat.schedule.replace(entries)
         began = rig.clock.ms
     return rig, [run for ledger in ledgers for run in ledger.sent]
 

@@ -1,10 +1,12 @@
 """A pid file is only ever a file that beatd made: nothing else is overwritten, and no link is followed."""
 
 import os
+import subprocess
+import sys
 
 import pytest
 
-from beatd.cli.multi_processes import held, owner_of
+from beatd.cli.multi_processes import NodeRecords, Started, held, owner_of
 from beatd.exceptions import ConfigError
 
 
@@ -42,3 +44,55 @@ def test_a_stale_one_is_taken_over(tmp_path, content):
     with held(path):
         assert path.read_bytes() == b"%d\n" % os.getpid()
     assert not path.exists()
+
+
+NODE_0_1_0 = """{
+  "node": "celery1@host",
+  "arguments": [
+    "--app=proj",
+    "--concurrency=2"
+  ],
+  "folder": "/srv/proj",
+  "pidfile": "%s",
+  "logfile": "/srv/proj/celery1%%I.log"
+}"""
+
+
+def test_a_record_of_0_1_0_is_read(tmp_path):
+    (tmp_path / "celery1@host.json").write_text(NODE_0_1_0 % "/srv/proj/celery1.pid")
+    records = NodeRecords(tmp_path)
+    started = Started(
+        "celery1@host",
+        ["--app=proj", "--concurrency=2"],
+        "/srv/proj",
+        "/srv/proj/celery1.pid",
+        "/srv/proj/celery1%I.log",
+    )
+    assert (records.nodes(), records.recall("celery1@host")) == (["celery1@host"], started)
+    assert started.command[2:5] == ["beatd", "worker", "--app=proj"]
+
+
+PIDFILE_0_1_0 = """
+import fcntl, os, sys
+file = open(sys.argv[1], "a+", encoding="ascii")
+fcntl.lockf(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+file.truncate(0)
+file.write(f"{os.getpid()}\\n")
+file.flush()
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_worker_of_0_1_0_that_still_runs_is_found_by_its_pid_file(tmp_path):
+    path = tmp_path / "celery1.pid"
+    (tmp_path / "celery1@host.json").write_text(NODE_0_1_0 % path)
+    command = [sys.executable, "-c", PIDFILE_0_1_0, str(path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as worker:
+        assert worker.stdout.readline() == "held\n"
+        assert NodeRecords(tmp_path).recall("celery1@host").pid == worker.pid
+        with pytest.raises(ConfigError, match=f"belongs to process {worker.pid}"), held(path):
+            pass
+        worker.stdin.close()
+        worker.wait(timeout=30)
+    assert NodeRecords(tmp_path).recall("celery1@host").pid is None

@@ -5,8 +5,9 @@ from datetime import UTC, date, datetime, timedelta
 import pytest
 
 from beatd import config, crontab, every, solar
-from beatd.client.schedules import LARGEST, checked
+from beatd.client.schedules import checked
 from beatd.exceptions import ConfigError
+from beatd.store.runtime_entries import TABLE_MAX
 
 
 def stored(**fields):
@@ -72,7 +73,7 @@ def test_none_is_not_stored():
         ({"schedule": 1, "args": [object()]}, "args[0]"),
         ({"schedule": 1, "args": [float("nan")]}, "args[0]"),
         ({"schedule": 1, "timezone": "Mars/Base"}, "timezone"),
-        ({"schedule": 1, "args": ["x" * LARGEST]}, "at most 1,024 KiB"),
+        ({"schedule": 1, "args": ["x" * TABLE_MAX]}, "at most 1,024 KiB"),
         ({}, "schedule is missing"),
     ],
 )

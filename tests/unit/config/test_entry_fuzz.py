@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import random
 from datetime import UTC, date, datetime, time, timedelta
+from decimal import Decimal
 from typing import Any
+from uuid import UUID
 
 import pytest
 
@@ -158,3 +160,22 @@ def test_reserved_headers_are_refused(name: str, inside: bool) -> None:
     headers: dict[str, Any] = {"headers": {name: "x"}}
     with pytest.raises(ConfigError, match=f'the header "{name}" is reserved'):
         entry("a", {"task": "t", "schedule": 30} | ({"options": headers} if inside else headers))
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (date(2026, 1, 2), 'a header cannot carry a date; write it as text: "2026-01-02"'),
+        (datetime(2026, 1, 2, 3, 4), 'a header cannot carry a time; write it as text: "2026-01-02T03:04:00"'),
+        (time(8), 'a header cannot carry a time of day; write it as text: "08:00:00"'),
+        (Decimal("1.5"), 'a header cannot carry a decimal number; write it as text: "1.5"'),
+        (UUID(int=1), 'a header cannot carry a UUID; write it as text: "00000000-0000-0000-0000-000000000001"'),
+        (b"secret", "a header cannot carry bytes; write it as text"),
+    ],
+)
+def test_headers_that_need_marks_are_refused(value: Any, said: str) -> None:
+    for given, path in (({"h": value}, "h"), ({"h": {"in": [1, value]}}, "h.in[1]")):
+        with pytest.raises(ConfigError) as caught:
+            entry("a", {"task": "t", "schedule": 30, "headers": given})
+        assert str(caught.value).endswith(f"headers.{path}: {said}")
+    assert entry("a", {"task": "t", "schedule": 30, "args": [value]}).args == (value,)

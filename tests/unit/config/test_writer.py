@@ -47,6 +47,11 @@ VALUES = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXTS, inner, max_size=3),
     max_leaves=5,
 )
+PLAIN = st.recursive(
+    st.booleans() | st.integers(-(2**63) + 1, 2**63 - 1) | st.floats(allow_nan=False, allow_infinity=False) | TEXTS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXTS, inner, max_size=3),
+    max_leaves=5,
+)
 OF_JSON = st.recursive(
     st.none() | st.integers(-(2**80), 2**80) | st.floats(allow_nan=False, allow_infinity=False) | TEXTS,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXTS, inner, max_size=3),
@@ -80,7 +85,7 @@ ENTRIES = st.fixed_dictionaries(
         "priority": st.integers(0, 255),
         "expires": st.sampled_from(["auto", "never", 30, "1h30m"]) | MOMENTS,
         "countdown": DURATIONS,
-        "headers": st.dictionaries(WORDS, VALUES, max_size=2),
+        "headers": st.dictionaries(WORDS, PLAIN, max_size=2),
         "time_limit": st.integers(100, 200),
         "soft_time_limit": st.floats(1, 99).map(lambda s: round(s, 3)),
         "ignore_result": st.booleans(),

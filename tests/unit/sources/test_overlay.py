@@ -55,7 +55,7 @@ def test_the_file_counts_before_the_store(files):
 def test_a_runtime_entry_counts_when_the_file_has_it_no_more(files):
     overlay = MergedSchedule(files("a"))
     overlay.change({"a": table()})
-    overlay.rebase(files())
+    overlay.set_base(files())
     assert in_force(overlay)["a"].task == "tasks.add"
     assert overlay.conflicts() == []
 
@@ -91,7 +91,7 @@ def test_the_time_zone_and_defaults_of_the_file_hold_for_runtime_entries(files):
     overlay.change({"a": table(), "b": table(queue="own", timezone="UTC")})
     found = in_force(overlay)
     assert [(each.timezone, each.options.queue) for each in found.values()] == [("Asia/Baku", "slow"), ("UTC", "own")]
-    overlay.rebase(files(timezone="Europe/Berlin"))
+    overlay.set_base(files(timezone="Europe/Berlin"))
     assert (in_force(overlay)["a"].timezone, in_force(overlay)["a"].options.queue) == ("Europe/Berlin", None)
 
 

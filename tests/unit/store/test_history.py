@@ -24,9 +24,9 @@ def test_a_run_that_was_sent_is_read_as_it_was_written(due, jitter, late):
 
 @pytest.mark.parametrize("reason", history.REASONS)
 def test_a_run_that_was_skipped_is_counted_by_its_reason(reason):
-    raw = history.skipped(reason, DUE, DUE + 5, DUE + 7)
-    assert raw[CELL:] == reason.encode()
-    assert list(history.read("a", raw[:CELL])) == [Record("a", "skipped", DUE, DUE + 7, 2, reason=reason)]
+    cell, word = history.skipped(reason, DUE, DUE + 5, DUE + 7)
+    assert word == reason
+    assert list(history.read("a", cell)) == [Record("a", "skipped", DUE, DUE + 7, 2, reason=reason)]
 
 
 @given(after=moments, before=moments)
@@ -56,8 +56,8 @@ def test_how_a_run_ended_is_the_end_of_its_cell():
 
 def test_late_is_counted_from_a_second_on():
     cells = Cells()
-    assert cells.sent(DUE, DUE + 10, DUE + 1_009)[CELL:] == b""
-    assert cells.sent(DUE, DUE + 10, DUE + 1_010)[CELL:] == b"late"
+    assert cells.sent(DUE, DUE + 10, DUE + 1_009).word == ""
+    assert cells.sent(DUE, DUE + 10, DUE + 1_010).word == "late"
 
 
 def test_the_runs_of_a_herd_share_their_cell():

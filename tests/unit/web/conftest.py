@@ -1,7 +1,6 @@
 """The page's application without a server: a plan from a file, a store that says what it is told to."""
 
 import asyncio
-import threading
 from collections import Counter
 
 import httpx
@@ -13,25 +12,7 @@ from beatd.store.history import Totals
 from beatd.web.app import create
 from beatd.web.entries import EntryListing
 from beatd.web.security import LOCAL_NAMES
-
-NOW = 1_790_000_000_000
-"""2026-09-21T14:13:20Z"""
-
-
-class FixedClock:
-    def __init__(self):
-        self.now = NOW
-        self.seconds = 100.0
-
-    def now_ms(self):
-        return self.now
-
-    def monotonic(self):
-        return self.seconds
-
-    def wait(self, event: threading.Event, seconds: float):
-        self.seconds += seconds
-        return event.is_set()
+from tests.fakes import NOW, FakeClock
 
 
 class Told:
@@ -124,7 +105,7 @@ class Site:
 
     def __init__(self, path):
         self.path = path
-        self.clock = FixedClock()
+        self.clock = FakeClock()
         self.store = Told(document())
         self.plan = EntryListing(path, lambda: config.load(path, env={}), self.clock)
         self.hosts = LOCAL_NAMES

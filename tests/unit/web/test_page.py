@@ -147,7 +147,7 @@ def test_a_store_that_is_down_leaves_a_page_that_says_so(site):
 @pytest.mark.parametrize(("age", "told"), [(MISMATCH_AFTER_S - 1, False), (MISMATCH_AFTER_S + 1, True)])
 def test_a_file_that_no_daemon_has_is_told_when_it_lasts(site, age, told):
     site.store.document = document([daemon(digest="another")])
-    site.clock.seconds += age
+    site.clock.mono += age
     assert ("No daemon has the schedule of" in words(site)) == told
 
 

@@ -56,6 +56,7 @@ def test_failure_has_the_users_traceback_only(app, caplog):
     assert stored["result"] == {"exc_type": "ValueError", "exc_message": ["boom", 7], "exc_module": "builtins"}
     assert "in boom" in stored["traceback"]
     assert "beatd/app" not in stored["traceback"]
+    assert "beatd/worker" not in stored["traceback"]
     assert "Task t[the-id] raised unexpected: ValueError('boom', 7)" in caplog.text
 
 

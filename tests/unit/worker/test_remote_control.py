@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import signal
-import threading
 from collections import Counter
 from types import SimpleNamespace
 from typing import Any
@@ -29,25 +28,10 @@ from beatd.worker.events import BATCH, EventStream, TaskEvents
 from beatd.worker.messages import Delivery, headers_of
 from beatd.worker.request import Request
 from beatd.worker.settings import WorkerSettings
+from tests.fakes import FakeClock
 
 NODE = "celery@here"
 TO = {"exchange": "reply.celery.pidbox", "routing_key": "asker"}
-
-
-class Clock:
-    """A clock that is told what time it is."""
-
-    def __init__(self) -> None:
-        self.now = 1_000.0
-
-    def now_ms(self) -> int:
-        return int(self.now * 1000)
-
-    def monotonic(self) -> float:
-        return self.now
-
-    def wait(self, event: threading.Event, seconds: float) -> bool:
-        raise AssertionError("nothing here waits")
 
 
 class Bus:
@@ -121,12 +105,12 @@ def tools(**more: Any) -> WorkerHandles:
 
 
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
+def clock() -> FakeClock:
+    return FakeClock(1_000_000, waits=False)
 
 
 @pytest.fixture
-def app(clock: Clock) -> App:
+def app(clock: FakeClock) -> App:
     app = App("x", broker="redis://:secret@h/0", clock=clock, set_as_current=False)
     app.task(name="tasks.add")(lambda x, y: x + y)
     app.finalize()
@@ -144,7 +128,7 @@ def bus() -> Bus:
 
 
 @pytest.fixture
-def station(app: App, settings: WorkerSettings, clock: Clock) -> WorkerView:
+def station(app: App, settings: WorkerSettings, clock: FakeClock) -> WorkerView:
     lamport = LamportClock()
     return WorkerView(
         app=app,
@@ -353,7 +337,7 @@ def remote(app: App, settings: WorkerSettings, bus: Bus) -> RemoteControl:
     return remote
 
 
-def test_a_lost_connection_is_tried_again_ever_more_rarely(remote: RemoteControl, bus: Bus, clock: Clock) -> None:
+def test_a_lost_connection_is_tried_again_ever_more_rarely(remote: RemoteControl, bus: Bus, clock: FakeClock) -> None:
     bus.away = True
     attempts = []
     for second in range(100):
@@ -361,16 +345,16 @@ def test_a_lost_connection_is_tried_again_ever_more_rarely(remote: RemoteControl
         assert remote.turn() > 0
         if bus.attempts > before:
             attempts.append(second)
-        clock.now += 1
+        clock.advance(1)
     assert attempts == [0, 1, 3, 8, 18, 48, 78]
-    clock.now += 30
+    clock.advance(30)
     bus.away = False
     remote.turn()
     assert [kind for kind, _ in bus.emitted] == ["worker.online"]
 
 
 def test_a_defect_is_no_more_than_a_lost_connection(
-    remote: RemoteControl, bus: Bus, clock: Clock, caplog: pytest.LogCaptureFixture, monkeypatch: Any
+    remote: RemoteControl, bus: Bus, clock: FakeClock, caplog: pytest.LogCaptureFixture, monkeypatch: Any
 ) -> None:
     remote.turn()
     monkeypatch.setattr(bus, "requests", lambda _: 1 / 0)
@@ -379,24 +363,24 @@ def test_a_defect_is_no_more_than_a_lost_connection(
     assert [getattr(record, "event", "") for record in caplog.records] == ["control_failed"]
     monkeypatch.undo()
     bus.inbox = [order("ping")]
-    clock.now += 1
+    clock.advance(1)
     remote.turn()
     assert bus.answers == [({"ok": "pong"}, "t")]
 
 
-def test_heartbeats_come_every_two_seconds(remote: RemoteControl, bus: Bus, clock: Clock) -> None:
+def test_heartbeats_come_every_two_seconds(remote: RemoteControl, bus: Bus, clock: FakeClock) -> None:
     remote.turn()
     for _ in range(40):
         wait = remote.turn()
         assert 0 <= wait <= 2.0
-        clock.now += min(wait, 0.5)
+        clock.advance(min(wait, 0.5))
     beats = [body["timestamp"] for kind, body in bus.emitted if kind == "worker.heartbeat"]
     assert beats == [1002.0, 1004.0, 1006.0, 1008.0, 1010.0, 1012.0, 1014.0, 1016.0, 1018.0]
     assert bus.emitted[1][1]["freq"] == 2.0
 
 
 def test_task_events_leave_in_batches_and_are_bounded_while_nobody_takes_them(
-    remote: RemoteControl, bus: Bus, clock: Clock, app: App, caplog: pytest.LogCaptureFixture, monkeypatch: Any
+    remote: RemoteControl, bus: Bus, clock: FakeClock, app: App, caplog: pytest.LogCaptureFixture, monkeypatch: Any
 ) -> None:
     buffered = 5 * BATCH
     monkeypatch.setattr(events, "BUFFERED", buffered)
@@ -407,7 +391,7 @@ def test_task_events_leave_in_batches_and_are_bounded_while_nobody_takes_them(
     for n in range(buffered + 50):
         remote.events.received([request(app, f"id-{n}")])
     bus.away = False
-    clock.now += 60
+    clock.advance(60)
     with caplog.at_level(logging.WARNING):
         for _ in range(buffered // BATCH):
             remote.turn()

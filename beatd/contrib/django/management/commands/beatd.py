@@ -1,4 +1,4 @@
-"""``manage.py beatd worker …``: the command line of beatd inside the project, with the project's app."""
+"""``manage.py beatd worker …``: the beatd command line in a Django project, with the project's app."""
 
 from __future__ import annotations
 
@@ -13,30 +13,30 @@ from beatd.config.environment import django_settings
 
 
 class Command(BaseCommand):  # type: ignore[misc]  # Django has no types
-    """What comes after ``beatd`` is beatd's; without ``-A`` the app is that of the project's package."""
+    """Pass all arguments to ``beatd``; the default of ``-A`` is the project's package."""
 
-    help = "Runs beatd: manage.py beatd worker, manage.py beatd run --config beat.toml, ..."
+    help = "Run beatd: manage.py beatd worker, manage.py beatd run --config beat.toml, ..."
 
     def run_from_argv(self, argv: list[str]) -> None:
-        """Django would look for its own options among beatd's."""
+        """Replace this process by ``beatd``; Django must not parse its options."""
         words = argv[2:]
         if words and words[0] in WITH_APP and not {"-A", "--app"} & {word.partition("=")[0] for word in words}:
             words = [words[0], "-A", project(), *words[1:]]
-        os.execv(sys.executable, [sys.executable, "-m", "beatd", *words])  # noqa: S606 - the same user's own words
+        os.execv(sys.executable, [sys.executable, "-m", "beatd", *words])  # noqa: S606 - the user's own arguments
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        """For ``manage.py help beatd`` only."""
-        parser.add_argument("words", nargs="*", help="a command of beatd with its options")
+        """Describe the arguments for ``manage.py help beatd``."""
+        parser.add_argument("words", nargs="*", help="a beatd command with its options")
 
     def handle(self, *_: Any, **options: Any) -> None:
-        """``call_command("beatd", "worker")``."""
+        """Run ``call_command("beatd", "worker")``."""
         self.run_from_argv([sys.argv[0], "beatd", *options["words"]])
 
 
 WITH_APP = frozenset({"worker", "next", "run", "list", "inspect", "control"})
-"""Commands that take ``-A``."""
+"""Commands with the option ``-A``."""
 
 
 def project() -> str:
-    """The project's package: the one that its settings are in."""
+    """Return the project's package, which contains the settings module."""
     return str(django_settings()).partition(".")[0]

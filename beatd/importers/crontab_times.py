@@ -20,9 +20,9 @@ def plain_times(times: str) -> tuple[str, list[str]]:
     changes: list[str] = []
     for place, field in enumerate(_FIELDS):
         other_day = parts[sum(_DAY_FIELDS) - place] if place in _DAY_FIELDS else "*"
-        if other_day != "*":
-            continue  # a star in one of the two days changes what the other means
         written = parts[place]
+        if other_day != "*" and written.startswith("*"):
+            continue  # a star in one of the two days changes what the other means
         parts[place] = ",".join(_plain(part, field) for part in written.split(","))
         if parts[place] != written:
             changes.append(f'"{written}" is written as "{parts[place]}"{_remark(written, parts[place])}')

@@ -1,0 +1,156 @@
+"""Environments as containers and service managers have them: no passwd entry, no HOME, closed streams, a full disk."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+UID = 12345
+"""A user that has no entry in passwd."""
+SCHEDULE = '[beat_schedule.a]\ntask = "t"\nschedule = 1\n'
+EMBEDDED = f'state_dir = "state"\n[redis]\nurl = "embedded"\n{SCHEDULE}'
+
+needs_mounts = pytest.mark.skipif(
+    os.geteuid() != 0 or subprocess.run(["unshare", "-m", "true"], check=False, capture_output=True).returncode != 0,
+    reason="needs a mount namespace",
+)
+
+AS_STRANGER = f"""
+set -e
+base={sys.base_prefix} hidden=
+for path in {" ".join(str(parent) for parent in reversed(Path(sys.base_prefix).parents))}; do
+    [ $(( 0$(stat -c %a "$path") & 1 )) = 1 ] || {{ hidden=$path; break; }}
+done
+if [ "$hidden" ]; then
+    copy=$(mktemp -d)
+    mount --bind "$base" "$copy"
+    mount -t tmpfs -o mode=755 tmpfs "$hidden"
+    mkdir -p "$base"
+    mount --bind "$copy" "$base"
+fi
+exec setpriv --reuid={UID} --regid={UID} --clear-groups env -i PATH=/usr/local/bin:/usr/bin:/bin "$@"
+"""
+"""Runs a command as a user without passwd entry and HOME, who can reach this interpreter wherever it is."""
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """A folder of root's that other users can read."""
+    path = Path(tempfile.mkdtemp(prefix="beatd-odd-"))
+    path.chmod(0o755)
+    yield path
+    shutil.rmtree(path, ignore_errors=True)
+
+
+def stranger(folder: Path, *arguments: str, seconds: float | None = None) -> subprocess.CompletedProcess[str]:
+    """Run beatd as the stranger; with ``seconds`` it gets SIGINT then, and its exit code is kept."""
+    bound = ["timeout", "--preserve-status", "-s", "INT", str(seconds)] if seconds else []
+    command = ["unshare", "-m", "bash", "-c", AS_STRANGER, "bash", *bound, sys.executable, "-m", "beatd", *arguments]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=60, check=False)
+
+
+@needs_mounts
+def test_a_user_without_passwd_entry_and_home(folder: Path) -> None:
+    (folder / "beat.toml").write_text(EMBEDDED)
+    (folder / "state").mkdir()
+    os.chown(folder / "state", UID, UID)
+    checked = stranger(folder, "check")
+    assert (checked.returncode, checked.stderr) == (0, "")
+    ran = stranger(folder, "run", seconds=5)
+    assert ran.returncode == 0, ran.stderr
+    assert "Dispatched a (t)" in ran.stderr
+    assert "beatd stopped" in ran.stderr
+    assert (folder / "state" / "store").stat().st_uid == UID
+
+
+@needs_mounts
+def test_a_user_who_may_not_write_the_state_is_told(folder: Path) -> None:
+    (folder / "beat.toml").write_text(EMBEDDED.replace('state_dir = "state"\n', ""))
+    done = stranger(folder, "run", seconds=10)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == (
+        f"Error: the embedded store needs {folder}/.beatd/store for itself: Permission denied; "
+        "name another folder with state_dir"
+    )
+
+
+@needs_mounts
+@pytest.mark.parametrize(
+    "words", [["check"], ["run"], ["list"], ["worker", "--builtin", "command", "--config", "beat.toml"]]
+)
+def test_files_of_others_are_not_read(words: list[str], folder: Path) -> None:
+    file = folder / "beat.toml"
+    file.write_text(SCHEDULE)
+    file.chmod(0o600)
+    done = stranger(folder, *words, seconds=10)
+    assert (done.returncode, done.stderr) == (2, "beat.toml: cannot be read: Permission denied\n")
+    (folder / "url").write_text("redis://localhost")
+    (folder / "url").chmod(0o600)
+    file.write_text(f'[redis]\nurl_file = "url"\n{SCHEDULE}')
+    file.chmod(0o644)
+    done = stranger(folder, *words, seconds=10)
+    assert (done.returncode, done.stderr) == (
+        2,
+        'beat.toml:2: redis.url_file: "url" cannot be read: Permission denied\n',
+    )
+
+
+@needs_mounts
+def test_a_full_disk_is_named_with_its_folder(folder: Path) -> None:
+    (folder / "beat.toml").write_text(EMBEDDED)
+    script = f"""
+    mkdir state && mount -t tmpfs -o size=64k tmpfs state
+    head -c 65536 /dev/zero > state/filler 2> /dev/null
+    {sys.executable} -m beatd run
+    """
+    done = subprocess.run(
+        ["unshare", "-m", "bash", "-c", script], cwd=folder, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 1
+    last = done.stderr.splitlines()[-1]
+    assert last == f"Error: the embedded store cannot use {folder}/state/store: No space left on device"
+
+
+CLOSED = {"input": "<&-", "output": ">&-", "errors": "2>&-", "all": "<&- >&- 2>&-"}
+
+
+@pytest.mark.parametrize("closed", CLOSED.values(), ids=CLOSED.keys())
+def test_a_daemon_whose_streams_are_closed_runs(closed: str, tmp_path: Path, wait_until: Callable[..., object]) -> None:
+    (tmp_path / "beat.toml").write_text(EMBEDDED)
+    process = subprocess.Popen(
+        ["bash", "-c", f"exec {sys.executable} -m beatd run {closed}"],
+        cwd=tmp_path,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+
+    def history() -> str:
+        words = [sys.executable, "-m", "beatd", "history", "a"]
+        return subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=30, check=False).stdout
+
+    try:
+        wait_until(lambda: "sent" in history(), 20, "a run")
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(15) == 0
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+@pytest.mark.parametrize(
+    ("words", "code"), [("run -c missing.toml", 2), ("run -c broken.toml", 2), ("check broken.toml", 2)]
+)
+@pytest.mark.parametrize("closed", CLOSED.values(), ids=CLOSED.keys())
+def test_exit_codes_do_not_depend_on_streams(words: str, code: int, closed: str, tmp_path: Path) -> None:
+    (tmp_path / "broken.toml").write_text("[beat_schedule.a]\n")
+    script = f"{sys.executable} -m beatd {words} {closed}"
+    assert subprocess.run(["bash", "-c", script], cwd=tmp_path, timeout=30, check=False).returncode == code

@@ -1,0 +1,187 @@
+"""Upgrade: a store that version 0.1.0 has written is read, and this version goes on with it.
+
+``data/store_0_1_0.json`` has the keys of a Redis that the code of 0.1.0 filled (by ``data/make_0_1_0.py``, which says
+how it is run). Keys that expire within seconds, the lease and a heartbeat, are left out: their owners are gone.
+"""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from beatd.clock import SystemClock
+from beatd.message.protocol import open_envelope
+from beatd.model import run_id
+from beatd.store import history
+from beatd.store.claims import Claim, Claims, EntryState
+from beatd.store.client import connect
+from beatd.store.daemon_registry import Registry
+from beatd.store.dead_letters import DeadLetters
+from beatd.store.entry_state import Dispatched, EntryStates, Running
+from beatd.store.history import Histories, Totals
+from beatd.store.keys import Keys
+from beatd.store.lease import Leases
+from beatd.store.outbox import Outbox
+from beatd.store.results import RedisResults
+from beatd.store.run_requests import Backfill, Requests
+from beatd.store.runtime_entries import Pause, Runtime, RuntimeReplica
+from beatd.store.worker_state import DelayedMessages, FinishedRuns, RevokedStore
+from beatd.worker.consumers.redis import RedisConsumer
+from tests.conftest import wait_for
+
+NOW, DAY = 1_790_000_000_000, 86_400_000
+KEYS = Keys()
+DUMP = json.loads((Path(__file__).parent / "data" / "store_0_1_0.json").read_text())
+TRIGGERED = "00000000-0000-4000-8000-000000000001"
+
+
+def _bytes(value):
+    return value.encode("latin-1") if isinstance(value, str) else value
+
+
+@pytest.fixture
+def url(redis_url):
+    with connect(redis_url) as client:
+        for name, (kind, value) in ((name, one.values()) for name, one in DUMP.items()):
+            key = _bytes(name)
+            if name.endswith((":lease", ":alive")):
+                continue
+            if kind == "string":
+                client.set(key, _bytes(value))
+            elif kind == "list":
+                client.rpush(key, *map(_bytes, value))
+            elif kind == "hash":
+                client.hset(key, mapping={_bytes(field): _bytes(text) for field, text in value.items()})
+            elif kind == "set":
+                client.sadd(key, *map(_bytes, value))
+            else:
+                client.zadd(key, {_bytes(member): score for member, score in value})
+    return redis_url
+
+
+@pytest.fixture
+def client(url):
+    with connect(url) as client:
+        yield client
+
+
+@pytest.fixture
+def lease(client):
+    leases = Leases(client, KEYS, daemon_id="new", ttl_ms=60_000)
+    return leases.value(leases.take([0])[0])
+
+
+def test_the_next_term_has_a_higher_token(client):
+    assert Leases(client, KEYS, daemon_id="new", ttl_ms=60_000).take([0]) == {0: 3}
+
+
+def test_entries_go_on_where_they_were(client, lease):
+    later = NOW + 150_000
+    entries = [("tick", "every 30 s"), ("näme with spaces", "every 60 s"), ("changed", "new"), ("outboxed", "x")]
+    assert dict(Claims(client, KEYS).adopt(entries, lease_value=lease, now_ms=later)) == {
+        "tick": EntryState(NOW + 120_000, NOW, 2),
+        "näme with spaces": EntryState(later, NOW, 0),  # enabled again: from now, with its phase
+        "changed": EntryState(later, later, 0),
+        "outboxed": EntryState(NOW + 90_000, NOW, 2),
+    }
+
+
+def test_a_claimed_run_is_claimed_no_more_and_the_next_one_is(client, lease):
+    claims = Claims(client, KEYS)
+    runs = [Claim("tick", NOW + ms, "celery", b"m") for ms in (90_000, 120_000, 150_000)]
+    [claimed] = claims.claim([runs], lease_value=lease)
+    assert (claimed.left_out, claimed.refusals) == ({0, 1}, [])
+    assert client.lindex("celery", 0) == b"m"
+    assert EntryStates(client, KEYS).read(["tick"]) == [EntryState(NOW + 150_000, NOW, 3)]
+
+
+def test_what_was_passed_over_is_to_come_once_the_clock_is_set_back(client, lease):
+    claims = Claims(client, KEYS)
+    [(_, state)] = claims.adopt([("tick", "every 30 s")], lease_value=lease, now_ms=NOW + 10_000)
+    assert state == EntryState(NOW, NOW, 2)
+    [claimed] = claims.claim([[Claim("tick", NOW + 30_000, "celery", b"m")]], lease_value=lease)
+    assert claimed.left_out == frozenset()
+
+
+def test_the_history_is_read_and_continued(client, lease):
+    histories, cells = Histories(client, KEYS), history.Cells()
+    due = NOW + 150_000
+    record = cells.sent(due, due, due + 2_000)
+    list(Claims(client, KEYS).claim([[Claim("tick", due, "celery", b"m", "", record)]], lease_value=lease))
+    records = list(histories.of(["tick"]))
+    kinds = ["scheduled", "triggered", "skipped", "scheduled", "scheduled", "missed"]
+    assert [one.kind for one in records] == kinds
+    assert (records[1].run_id, records[2].reason, records[3].late_ms) == (TRIGGERED, "overlap", 4_500)
+    assert (records[4].outcome, records[4].runtime_ms) == ("SUCCESS", 1_500)
+    assert histories.totals(["tick"]) == {"tick": Totals(3, {"triggered": 1, "overlap": 1, "late": 2})}
+
+
+def test_runs_of_the_past_are_known(client):
+    assert Running(client, KEYS).unfinished({"tick": 60_000}, now_ms=NOW + 100_000) == {"tick"}
+    assert Dispatched(client, KEYS).reasons("tick", [NOW + 60_000, NOW + 90_000]) == ["dispatched", None]
+    first = run_id("tick", NOW + 60_000)
+    assert client.exists(KEYS.finished(first), KEYS.sent(TRIGGERED)) == 2
+
+
+def test_the_outbox_is_emptied_and_dead_letters_are_read(client, lease):
+    outbox = Outbox(client, KEYS)
+    [envelope] = outbox.oldest(10)
+    assert open_envelope(envelope).id == run_id("outboxed", NOW + 90_000)
+    assert outbox.strike([envelope], lease_value=lease) == 0
+    letters = DeadLetters(client, KEYS)
+    buried, refused = letters
+    assert (buried.reason, buried.queue, buried.whole) == ("not registered", "work", True)
+    assert (refused.reason, open_envelope(refused.message).id) == ("no queue gets it", run_id("outboxed", NOW + 60_000))
+    assert (letters.requeue([buried]), letters.remove([refused]), letters.count()) == (1, 1, 0)
+    assert open_envelope(client.rpop("work")).id in {"w0", "w1", "w2", "w3"}
+
+
+def test_requests_are_found(client):
+    requests = Requests(client, KEYS)
+    [pending] = requests.open()
+    assert pending.id == "pending"
+    assert isinstance(pending.request, Backfill)
+    assert (pending.request.entry, pending.request.at_most) == ("tick", 100)
+    assert requests.answer("done").run_id == TRIGGERED
+
+
+def test_runtime_entries_and_pauses_are_followed(client):
+    replica = RuntimeReplica(client, KEYS)
+    assert replica.refresh(anew=True).before.keys() == {"from-store", "tick"}
+    assert (replica.tables, replica.revision) == ({"from-store": b'{"task":"t","schedule":30}'}, 4)
+    runtime = Runtime(client, KEYS)
+    assert dict(runtime.pauses()) == {"tick": Pause(since_ms=NOW, by="me", reason="maintenance")}
+    assert runtime.resume(["tick"]) == ["tick"]
+    assert replica.refresh().before.keys() == {"tick"}
+
+
+def test_a_daemon_of_the_old_version_is_listed(client):
+    view = Registry(client, KEYS).look(shards=1)
+    assert view.daemons["old-host-1-aaaaaaaa"].status.version == "0.1.0"
+
+
+def test_messages_that_a_dead_worker_held_or_parked_are_taken(url):
+    consumer = RedisConsumer(url, ["work"], name="new", clock=SystemClock(), keys=KEYS)
+    consumer.start()
+    taken = []
+
+    def take():
+        consumer.tend()
+        taken.extend(consumer.take(10))
+        return len(taken) == 3
+
+    wait_for(take, 20, "two messages of the dead worker, and a parked one whose time has come")
+    parked = DUMP["{beatd}:parked"]["value"][0][0].rpartition("\0")[2]
+    assert parked.encode("latin-1") in {one.raw for one in taken}
+    consumer.ack(taken)
+    consumer.stop()
+    with connect(url) as client:
+        assert client.zcard(KEYS.workers().parked) == client.llen("work") == 0
+
+
+def test_the_state_of_workers_is_read(url, client):
+    assert RevokedStore(url, KEYS).since(0) == [("revoked-1", NOW)]
+    [(message, due_ms)] = DelayedMessages(client, KEYS).soonest(10)
+    assert (message.queue, open_envelope(message.raw).id, due_ms) == ("celery", "waiting-1", NOW + DAY)
+    assert FinishedRuns(url, KEYS).among([run_id("tick", NOW + 60_000), "other"]) == {run_id("tick", NOW + 60_000)}
+    assert RedisResults(url).get("result-1")["result"] == 42
