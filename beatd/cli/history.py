@@ -127,7 +127,7 @@ def _outcome(one: Record, timezone: str) -> str:
 
 
 def _ended(one: Record) -> str | None:
-    """How a run ended, in words."""
+    """Outcome of a run, in words."""
     if one.outcome == REFUSED:
         return f"refused: {one.reason}" if one.reason else "refused"
     return one.outcome

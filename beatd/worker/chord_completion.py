@@ -93,7 +93,7 @@ class Chords:
 
 
 def aftermath_of(app: App, delivery: Delivery, state: str, error: BaseException) -> callbacks.FollowUp:
-    """What the failure of a message's task means to others, when it did not happen in the pool; errbacks are called."""
+    """Follow-up of a message's task that failed outside the pool; errbacks are called."""
     try:
         message = open_envelope(delivery.raw)
         args, kwargs, embed = decode_body(message, app.conf.message_max_bytes)
@@ -123,7 +123,7 @@ def _failure(complete: Complete) -> ChordError | None:
 
 
 def _values(complete: Complete) -> list[Any]:
-    """What the body gets: the results in the header's order, those of groups inside as lists."""
+    """Return the arguments of the body: results in the header's order, those of groups inside as lists."""
     if complete.shape is None:
         return [exception_from(v) if state in EXCEPTION_STATES else v for _, state, v in complete.ends]
     _, members = complete.shape

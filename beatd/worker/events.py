@@ -203,7 +203,7 @@ _KINDS = {
 
 
 def _outcome(report: JobReport) -> dict[str, Any]:
-    """What an event of that kind says beside the id."""
+    """Return the fields of an event of that kind, beside the id."""
     if report.state == STARTED:
         return {}
     if report.state == SUCCESS:
@@ -227,7 +227,7 @@ _decode = msgspec.json.Decoder(_Envelope).decode
 
 
 def _words(raw: bytes) -> _Words:
-    """What the sender says of the arguments; nothing if it does not."""
+    """Return the sender's text for the arguments; empty if there is none."""
     try:
         return _decode(raw).headers
     except (msgspec.MsgspecError, UnicodeDecodeError):

@@ -1,4 +1,4 @@
-"""What travels inside a worker: a delivery from the broker, a job to the pool, a report from the pool."""
+"""Messages inside a worker: a delivery from the broker, a job to the pool, a report from the pool."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ class Job(msgspec.Struct, frozen=True, array_like=True):
 
 
 class JobReport(msgspec.Struct, frozen=True, array_like=True):
-    """What the pool has to say about a job.
+    """Report of the pool about a job.
 
     ``state`` is a state of :mod:`beatd.store.result_document`, ``MALFORMED`` for a message whose body cannot be read,
     or ``LOST`` for one whose process is gone; ``document`` is to be stored under the task's id, if there is one;

@@ -1,4 +1,4 @@
-"""How the worker's loop waits: for file descriptors, for a signal, or for time to pass, whichever is first."""
+"""Poller: the worker's loop waits for file descriptors, a signal, or a time-out, whichever is first."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ class Request:
 
     @property
     def task_name(self) -> str:
-        """What logs and monitors show: the task's name, unless the sender gave a ``shadow``."""
+        """Name for logs and monitors: the task's, unless the sender gave a ``shadow``."""
         return self.headers.shadow or self.headers.task
 
     @property
@@ -58,7 +58,7 @@ class Request:
         return (limits and limits[1]) or self.task.soft_time_limit
 
     def job(self, *, watched: bool) -> Job:
-        """What the pool is given. ``watched``: somebody wants to know when it begins, and what comes out of it."""
+        """Return the job for the pool. ``watched``: events are on, so report its start and its outcome in words."""
         task = self.task
         return Job(
             self.delivery.tag,
@@ -114,7 +114,7 @@ log = logging.getLogger("beatd.worker.notices")
 
 
 class FailureInfo(NamedTuple):
-    """What ``on_failure`` and ``on_retry`` get: the exception, and its traceback as text."""
+    """Exception information for ``on_failure`` and ``on_retry``: the exception, and its traceback as text."""
 
     exception: BaseException | None
     traceback: str | None

@@ -1,4 +1,4 @@
-"""How one worker is set up."""
+"""Settings of one worker."""
 
 from __future__ import annotations
 
@@ -54,5 +54,5 @@ COROUTINES = 100
 
 
 def cpu_count() -> int:
-    """How many processes can run at the same time on this machine."""
+    """Return how many processes can run at the same time on this machine."""
     return os.cpu_count() or 1

@@ -214,10 +214,10 @@ class Settlement:
 
 
 def _is_acknowledged_failed(request: Request) -> bool:
-    """Whether the message is done with although its task failed, as it is unless its task wants it otherwise."""
+    """True if the message is acknowledged although its task failed: the default of a task."""
     return request.acknowledged or not request.task.acks_late or request.task.acks_on_failure_or_timeout is not False
 
 
 def _is_over(report: JobReport) -> bool:
-    """Whether the run will not be tried again."""
+    """True if the run will not be tried again."""
     return report.state in (SUCCESS, FAILURE, IGNORED, REJECTED, REVOKED) and not report.requeue

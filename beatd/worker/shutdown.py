@@ -1,4 +1,4 @@
-"""How a worker ends: warm, soft or cold, in Celery's words. Signals and remote control ask for it, the loop reads it.
+"""Shutdown: warm, soft or cold, in Celery's words. Signals and remote control ask for it, the loop reads it.
 
 Warm: nothing more is taken, what runs is finished, for as long as the grace lasts. Soft: the same, with a time of its
 own, on the way to the cold end. Cold: what runs is ended and given back. A second wish makes the first more urgent.
@@ -59,11 +59,11 @@ class Shutdown:
 
     @property
     def begun(self) -> bool:
-        """Whether nothing more is to be taken."""
+        """True if nothing more is to be taken."""
         return self.phase is not Phase.RUNNING
 
     def is_over(self, *, busy: bool) -> bool:
-        """Whether the worker is to leave now; a time that has run out makes the end a cold one."""
+        """True if the worker is to leave now; a time that has run out makes the shutdown a cold one."""
         if self.phase in (Phase.RUNNING, Phase.COLD):
             return self.phase is Phase.COLD
         if self.due_in() <= 0:

@@ -1,4 +1,4 @@
-"""How a worker logs: as Celery's does, by the app's settings, unless somebody connected to ``setup_logging``."""
+"""Task logging: as Celery's, by the app's settings, unless a handler of ``setup_logging`` takes over."""
 
 from __future__ import annotations
 

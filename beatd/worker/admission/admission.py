@@ -39,7 +39,7 @@ class AdmissionControl:
         self._suspects = suspects
 
     def admit(self, requests: Sequence[Request]) -> list[Request]:
-        """Those that may run now; what becomes of the others is settled or kept here. Raises StoreError."""
+        """Return the requests that may run now; the others are settled or kept here. Raises StoreError."""
         run = self._without_repeats(list(requests))
         run, waiting = self._rates.admit(run, self._clock.monotonic())
         for request, seconds in waiting:
@@ -47,7 +47,7 @@ class AdmissionControl:
         return self._without_suspects(run)
 
     def due(self) -> list[Request]:
-        """Those that were kept and may run now."""
+        """Return the requests whose rate limit now allows them to run."""
         due = self._rates.due(self._clock.monotonic())
         return self._without_suspects(due) if due else due
 
@@ -56,7 +56,7 @@ class AdmissionControl:
         return self._rates.next_in(self._clock.monotonic())
 
     def held(self) -> list[Request]:
-        """What is kept here for a moment."""
+        """Requests that are kept here for a moment."""
         return self._rates.held()
 
     def ended(self, tag: int) -> None:
@@ -115,5 +115,5 @@ class AdmissionControl:
 
 
 def _attempt(request: Request) -> tuple[str, int]:
-    """What a message and its repeat have in common, and a retry has not."""
+    """Return the key that a message and its repeat have in common, and a retry has not."""
     return request.id, request.headers.retries

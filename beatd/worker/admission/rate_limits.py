@@ -109,7 +109,7 @@ class RateLimits:
             self._freed += self._buckets.pop(task_name).held
 
     def admit(self, requests: list[Request], now: float) -> tuple[list[Request], list[tuple[Request, float]]]:
-        """Those that may run now, and those that have to wait elsewhere, with how long (seconds). The rest is held."""
+        """Split requests: those that may run now, and those that must be parked, with seconds. The rest is held."""
         self._now = now
         if not self._buckets:
             return requests, []
@@ -124,7 +124,7 @@ class RateLimits:
         return run, wait
 
     def due(self, now: float) -> list[Request]:
-        """Those that were held and may run now."""
+        """Return the held requests that may run now."""
         self._now = now
         due, self._freed = self._freed, []
         for bucket in self._buckets.values():
@@ -139,5 +139,5 @@ class RateLimits:
         return min([0.0 if self._freed else math.inf, *(bucket.first_in(now) for bucket in self._buckets.values())])
 
     def held(self) -> list[Request]:
-        """Those that wait in memory."""
+        """Requests that wait in memory."""
         return [*self._freed, *(request for bucket in self._buckets.values() for request in bucket.held)]

@@ -46,12 +46,12 @@ class Revoked:
             del self._ids[task_id]
 
     def covers(self, request: Request) -> bool:
-        """Whether that one is not to be run."""
+        """True if the request is revoked."""
         return request.id in self._ids or (bool(self._stamps) and self.bears(request, self._stamps))
 
     @staticmethod
     def bears(request: Request, stamps: Mapping[str, Iterable[str]]) -> bool:
-        """Whether the request was sent with one of these stamps."""
+        """True if the request was sent with one of these stamps."""
         try:
             headers = _decode(request.delivery.raw).headers
         except (msgspec.MsgspecError, UnicodeDecodeError):
@@ -96,7 +96,7 @@ _OVERLAP_MS = 60_000
 
 
 class RevokedSync:
-    """What is revoked here is remembered there, and the reverse. Never raises; what fails is tried again."""
+    """Sync of revoked ids with the store, both ways. Never raises; what fails is tried again."""
 
     def __init__(self, revoked: Revoked, store: RevokedStore, clock: Clock) -> None:
         self._revoked = revoked
@@ -108,7 +108,7 @@ class RevokedSync:
 
     @property
     def kept(self) -> bool:
-        """Whether there is a store."""
+        """True if there is a store."""
         return self._store.there
 
     def ids(self) -> list[str]:

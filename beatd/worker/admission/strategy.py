@@ -1,4 +1,4 @@
-"""What happens to messages that have come in: each is run, parked, dropped, refused or buried. Decides, does no I/O."""
+"""Strategy (Celery's word) for incoming messages: run, park, drop, or dead letter. Decides, does no I/O."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ log = logging.getLogger("celery.worker.strategy")
 
 
 class Decisions:
-    """What is to be done with a batch of messages."""
+    """Decisions about a batch of messages."""
 
     def __init__(self) -> None:
         self.run: list[Request] = []

@@ -24,7 +24,7 @@ from beatd.exceptions import SoftTimeLimitExceeded, TaskError
 
 
 def surroundings(env: Mapping[str, str] | None, inherit: bool | Sequence[str], user: str | None) -> dict[str, Any]:
-    """What ``subprocess.Popen`` wants: ``env`` on top of what is inherited, and the user's id, groups and home.
+    """Return arguments of ``subprocess.Popen``: ``env`` on top of what is inherited, the user's id, groups and home.
 
     Raises ``ValueError`` for what is impossible.
     """

@@ -58,7 +58,7 @@ class _AnyStatus(urllib.request.HTTPErrorProcessor):
 
 
 def opener_for(redirects: bool | int, deadline: Deadline) -> urllib.request.OpenerDirector:
-    """What makes requests and follows redirects: all that are reasonable, none, or so many."""
+    """Return an opener that follows redirects: all that are reasonable, none, or so many."""
     at_most = FOLLOWED_MAX if redirects is True else min(int(redirects), FOLLOWED_MAX)
     return urllib.request.build_opener(_AnyStatus(at_most > 0), _Redirects(at_most), BoundedHandler(deadline))
 
@@ -81,7 +81,7 @@ class HttpFailed(TaskError):
 
 
 class Answer(NamedTuple):
-    """What came back; ``truncated`` if the body is only its beginning."""
+    """Response of the server; ``truncated`` if the body is only its beginning."""
 
     status: int
     headers: dict[str, str]
@@ -90,7 +90,7 @@ class Answer(NamedTuple):
 
 
 class _Failure(NamedTuple):
-    """What was wrong with an attempt, whether another one may go better, and when the server wants it (seconds)."""
+    """Failure of an attempt, whether another one may succeed, and when the server wants it (seconds)."""
 
     text: str
     passing: bool
@@ -204,7 +204,7 @@ def _body(answer: Any) -> bytes:
 
 
 def _unexpected(answer: Answer, request: urllib.request.Request, expect: Any, expect_json: Any) -> _Failure | None:
-    """What is wrong with an answer, if something is."""
+    """Describe what is wrong with a response; None if nothing is."""
     wanted = (expect,) if isinstance(expect, int) else expect
     if not (200 <= answer.status < 300 if wanted is None else answer.status in wanted):
         expected = "200 to 299" if expect is None else expect
@@ -222,7 +222,7 @@ def _unexpected(answer: Answer, request: urllib.request.Request, expect: Any, ex
 
 
 def _difference(wanted: Any, found: Any, path: str) -> str | None:
-    """Where the JSON found is not what is wanted; tables may have more than that."""
+    """Return the first place where the JSON differs from what is wanted; tables may have more than that."""
     if isinstance(wanted, Mapping) and isinstance(found, Mapping):
         for name, value in wanted.items():
             if name not in found:

@@ -1,4 +1,4 @@
-"""How messages come in: Redis and RabbitMQ natively, every other broker through kombu, behind one small port.
+"""Consumers: Redis and RabbitMQ natively, every other broker through kombu, behind one small protocol.
 
 The promise: a message that ``take`` returned is this worker's until it is settled, and comes back to its queue if the
 worker is gone before that.

@@ -48,7 +48,7 @@ class Consumer(Protocol):
         """Put these among the dead letters, each with its reason."""
 
     def tend(self) -> None:
-        """What has to be done every now and then: heartbeat, messages whose time has come, those of dead workers."""
+        """Do what is due now and then: heartbeat, parked messages whose time has come, messages of dead workers."""
 
     def waiting(self, at_most: int) -> list[tuple[Delivery, int]]:
         """Messages that wait for their time (ms), the soonest first, as far as this worker can see them."""

@@ -29,7 +29,7 @@ from beatd.worker.messages import Delivery
 
 
 def queue_of(message: Any) -> str:
-    """Where it came from, as far as the transport says that."""
+    """Return the queue of a message, as far as the transport says it."""
     return str((message.delivery_info or {}).get("routing_key") or "")
 
 
@@ -237,7 +237,7 @@ class KombuConsumer:
         self._ring()
 
     def _reunite(self, message: Any) -> bool:
-        """Whether it came by an earlier connection and is at work here, or done: then it is not run again."""
+        """True if it came by an earlier connection and is running here, or done: then it is not run again."""
         identity = _identity(message)
         verb = self._missed.pop(identity, None)
         if verb is not None:
@@ -301,6 +301,6 @@ def _transport_errors(url: str) -> tuple[type[BaseException], ...]:
 
 
 def _identity(message: Any) -> Identity:
-    """What tells a message from others, but not from itself when it comes again."""
+    """Return a key that tells a message from others, but not from its own redelivery."""
     headers = message.headers or {}
     return str(headers.get("id")), str(headers.get("retries"))

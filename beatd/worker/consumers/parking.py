@@ -1,4 +1,4 @@
-"""What is put aside: messages before their time, and dead letters, for brokers that have no place for them.
+"""Parking: messages before their time, and dead letters, for brokers that have no place for them.
 
 With a state store they are there. Without one, messages before their time stay unacknowledged in this worker, and dead
 letters are the broker's own affair.

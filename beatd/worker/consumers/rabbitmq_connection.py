@@ -95,7 +95,7 @@ class ConsumerConnection:
         return self._names.get(content.consumer) or self._former.get(content.consumer) or content.key
 
     def read(self) -> Iterator[Content]:
-        """What has come since the last call."""
+        """Return what has arrived since the last call."""
         while data := self._receive():
             self._heard = monotonic()
             for found in self._stream.feed(data):

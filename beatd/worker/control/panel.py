@@ -80,7 +80,7 @@ def truth(text: str) -> bool:
 
 @dataclass(frozen=True, kw_only=True)
 class WorkerHandles:
-    """What the worker's loop lends to its remote control."""
+    """Handles of the worker's loop for its remote control."""
 
     pool: Pool
     consumer: Consumer

@@ -216,7 +216,7 @@ class Calling:
 
 
 class _Forks:
-    """How many forks lie between the first process and this one: asking the system for its id costs more."""
+    """Count of forks between the first process and this one: asking the system for its id costs more."""
 
     count = 0
 

@@ -20,7 +20,7 @@ _PLAIN = frozenset({"utf-8", "utf8", "us-ascii", "ascii", "binary", "None", ""})
 
 
 class Call(NamedTuple):
-    """What a body says: ``embed`` has what is to be sent when the task has ended."""
+    """Decoded body; ``embed`` has the follow-ups to be sent when the task has ended."""
 
     args: list[Any]
     kwargs: dict[str, Any]
@@ -104,7 +104,7 @@ def _recoded(body: bytes, charset: str) -> bytes:
 
 
 def _checked(embed: dict[str, Any]) -> dict[str, Any]:
-    """What is to be sent later is looked at now: a task that has run cannot be put among the dead letters."""
+    """Check follow-ups before the task runs: one that has run cannot become a dead letter."""
     for name in ("callbacks", "errbacks", "chain"):
         calls = embed.get(name)
         if calls is not None and not (isinstance(calls, list) and all(map(_is_signature, calls))):

@@ -196,7 +196,7 @@ class Executor:
         return follow(self._app, task, context, outcome.value)
 
     def _after(self, context: Context, outcome: Outcome) -> FollowUp:
-        """What the end of the task means to others, for the store; errbacks are called."""
+        """Return the follow-ups of a task's end, for the store; errbacks are called."""
         if outcome.state == SUCCESS:
             if not context.chord:
                 return _NOTHING
@@ -275,7 +275,7 @@ class Executor:
         return from_ms(self._app.clock.now_ms()).astimezone(self._zone).isoformat()
 
     def _extended(self, context: Context) -> dict[str, Any]:
-        """What ``result_extended`` adds to results."""
+        """Return the fields that ``result_extended`` adds to results."""
         if not self._is_extended:
             return {}
         return {

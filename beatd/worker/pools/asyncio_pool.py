@@ -187,5 +187,5 @@ class AsyncioPool:
 
 @functools.cache
 def is_async(task: Task[Any, Any]) -> bool:
-    """Whether calling the task gives a coroutine. One that hides it behind a decorator runs in a thread."""
+    """True if calling the task gives a coroutine. One that hides it behind a decorator runs in a thread."""
     return inspect.iscoroutinefunction(task.run)

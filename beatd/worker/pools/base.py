@@ -24,13 +24,13 @@ class Pool(Protocol):
 
     @property
     def size(self) -> int:
-        """How many jobs run at the same time."""
+        """Number of jobs that run at the same time."""
 
     def start(self) -> None:
         """Make the processes or threads."""
 
     def room(self) -> int:
-        """How many further jobs the pool wants now, so that it never runs dry; 0 while it has enough."""
+        """Return how many further jobs the pool wants now, so that it never runs dry; 0 while it has enough."""
 
     def submit(self, jobs: Sequence[Job]) -> None:
         """Run these, in this order as far as there is one."""
@@ -39,7 +39,7 @@ class Pool(Protocol):
         """File descriptors that become readable when :meth:`collect` has something to say."""
 
     def collect(self) -> list[JobReport]:
-        """What has happened since the last call: starts that were to be announced, and ends."""
+        """Return the reports since the last call: starts that were to be announced, and ends."""
 
     def kill(self, tag: int, number: int = signal.SIGKILL) -> bool:
         """End the run of that job by force, where that can be done; it is reported as ``KILLED``.
@@ -169,7 +169,7 @@ class PrefetchWindow:
 
     @property
     def depth(self) -> int:
-        """How many jobs one process should hold, the running one included."""
+        """Return how many jobs one process should hold, the running one included."""
         if self._mean is None:
             return 1
         return max(1, min(_DEEPEST, int(_AHEAD_S / max(self._mean, 1e-6))))

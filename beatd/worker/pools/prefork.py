@@ -38,7 +38,7 @@ _PARTING_S = 0.1
 
 
 class ChildProcess:
-    """What was sent to it, what it has said, and how it ended."""
+    """Child process of the pool: what was sent to it, what it reported, and how it ended."""
 
     def __init__(self, number: int, pid: int, link: socket.socket, board: SharedStatus) -> None:
         self.number = number
@@ -65,7 +65,7 @@ class ChildProcess:
         self.flush()
 
     def is_long_at_it(self, now: float) -> bool:
-        """Whether its present job has been running for :data:`_LONG_S`."""
+        """True if its present job has been running for :data:`_LONG_S`."""
         running = self.board.read()
         return running is not None and now - running[1] > _LONG_S
 
@@ -123,7 +123,7 @@ class ChildProcess:
             os.kill(self.pid, number)
 
     def has_ended(self) -> bool:
-        """Whether the process is gone."""
+        """True if the process is gone."""
         if self._status is None:
             pid, status = os.waitpid(self.pid, os.WNOHANG)
             if pid:

@@ -42,7 +42,7 @@ class ChildLimits(msgspec.Struct, frozen=True):
     """Resident memory in KiB, at its highest."""
 
     def is_over(self, tasks: int, report: JobReport, link: int) -> bool:
-        """Whether a process that has run ``tasks``, the last of them with ``report``, should make room for a fresh one.
+        """True if a process that has run ``tasks``, the last of them with ``report``, should be replaced.
 
         ``link`` is any open file descriptor.
         """

@@ -193,7 +193,7 @@ def test_the_list_shows_sources_states_and_what_is_wrong(beatd, schedules):
     assert "! report is also in the state store; the one in beat.toml:7 takes precedence" in out
     assert "! not in force: runtime:junk: not a JSON document" in out
     assert [each["name"] for each in json.loads(beatd("list", "t*", "--json")[1])["entries"]] == ["tick"]
-    assert beatd("list", "zzz")[1].startswith("There are no such entries.")
+    assert beatd("list", "zzz")[1].startswith("No entries.")
 
 
 def test_the_status_shows_what_the_store_adds(beatd, schedules):
