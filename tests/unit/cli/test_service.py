@@ -12,6 +12,7 @@ from click.testing import CliRunner
 from beatd.cli import main, service, systemd_units
 from beatd.cli.systemd_units import MARKER, SYSUSERS, UNITS, Install, fitted, install_for, installed_as, source
 
+STARTED = {name: main.get_command(click.Context(main), name) for name in ("run", "worker")}
 EXPOSURE_MAX = 3.0
 """The exposure that `systemd-analyze security` may find: 0 is none, 10 is all."""
 
@@ -200,7 +201,7 @@ def test_what_systemd_says_of_a_unit(tmp_path, run, monkeypatch):
 )
 def test_the_command_lines_of_units_from_0_1_0_are_understood(started):
     command, *words = started.split()
-    context = main.get_command(click.Context(main), command).make_context(command, words)
+    context = STARTED[command].make_context(command, words)
     assert "/etc/beatd/beat.toml" in map(str, context.params.values())
 
 
@@ -208,4 +209,4 @@ def test_the_command_lines_of_units_from_0_1_0_are_understood(started):
 def test_the_command_lines_of_units_are_understood(name):
     line = settings(name, "/etc/beatd/beat.toml")["ExecStart"]
     _, command, *words = line.split()
-    main.get_command(click.Context(main), command).make_context(command, words)
+    STARTED[command].make_context(command, words)
