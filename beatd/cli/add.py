@@ -26,16 +26,16 @@ _WORDS = {"added": "Added", "changed": "Changed", "unchanged": "Already there li
 @click.option("--schedule", metavar="SCHEDULE", help='30, "1h30m", "30 7 * * mon", or a table: { minute = "30" }.')
 @click.option("--args", "arguments", metavar="JSON", help='Such as "[16, 16]".')
 @click.option("--kwargs", metavar="JSON", help='Such as \'{"format": "pdf"}\'.')
-@click.option("--queue", help="Where its messages go.")
-@click.option("--timezone", metavar="ZONE", help="Default: that of the file.")
-@click.option("--set", "more", metavar="KEY=VALUE", multiple=True, help="Any other key of an entry. May be repeated.")
-@click.option("--from-file", "file", metavar="FILE", help="Entries in TOML: the keys of NAME alone, or whole tables.")
+@click.option("--queue", help="Queue of its messages.")
+@click.option("--timezone", metavar="ZONE", help="Default: the time zone of the file.")
+@click.option("--set", "more", metavar="KEY=VALUE", multiple=True, help="Any other key of an entry (repeatable).")
+@click.option("--from-file", "file", metavar="FILE", help="TOML file: the keys of NAME, or tables of several entries.")
 @click.option("--config", "-c", "config_file", metavar="FILE", help="Default: $BEATD_CONFIG, ./beat.toml.")
 @click.option("--json", "as_json", is_flag=True, help="JSON instead of text.")
 def add(*, name: str | None, file: str | None, config_file: str | None, as_json: bool, **given: Any) -> None:
-    """Put the entry NAME into the state store, or another in its place. All daemons take it up within a second.
+    """Add or replace the entry NAME in the state store. All daemons load it within a second.
 
-    It is checked like an entry in the file. An entry that the file or the app has cannot be added: theirs counts.
+    It is checked like an entry in the file. Names of the file and of the app are refused: theirs take precedence.
     """
     table = _table(**given)
     if bool(table) == bool(file) or (name is None and not file):
@@ -61,9 +61,9 @@ def add(*, name: str | None, file: str | None, config_file: str | None, as_json:
 @click.option("--config", "-c", "config_file", metavar="FILE", help="Default: $BEATD_CONFIG, ./beat.toml.")
 @click.option("--json", "as_json", is_flag=True, help="JSON instead of text.")
 def remove(name: str, config_file: str | None, as_json: bool) -> None:
-    """Take the entry NAME out of the state store.
+    """Remove the entry NAME from the state store.
 
-    Exit code 1 when it is not there, as one that belongs to the file or the app.
+    Exit code 1 when it is not there, like an entry of the file or the app.
     """
     with installation(config_file) as place:
         runtime = Runtime(place.client, place.keys)

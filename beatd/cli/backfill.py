@@ -40,17 +40,24 @@ _REASONS = {
 @click.command()
 @click.argument("entry")
 @click.option("--from", "since", metavar="TIME", required=True, help='"2026-03-29", "2026-03-29 18:00", -1d.')
-@click.option("--to", "until", metavar="TIME", default="now", show_default=True, help="Runs before it.")
+@click.option("--to", "until", metavar="TIME", default="now", show_default=True, help="End of the window (exclusive).")
 @click.option(
     "--overlap",
     type=click.Choice(["allow", "skip", "queue_one"]),
-    help="While the run before has not ended: send, leave out, or wait. Default: as the entry has it.",
+    help="While the previous run is still running: send, skip, or wait. Default: the policy of the entry.",
 )
-@click.option("--rate", metavar="N[/s]", default=f"{RATE:g}", show_default=True, help="So many a second.")
-@click.option("--max", "at_most", type=click.IntRange(1), default=AT_MOST, show_default=True, help="Refuse more runs.")
-@click.option("--force", is_flag=True, help="Also those that were sent before, under other ids.")
-@click.option("--dry-run", is_flag=True, help="Only say what would be sent.")
-@click.option("--request-id", metavar="ID", help="The same one sends nothing twice, for a day. Default: at random.")
+@click.option("--rate", metavar="N[/s]", default=f"{RATE:g}", show_default=True, help="Runs per second.")
+@click.option(
+    "--max",
+    "at_most",
+    type=click.IntRange(1),
+    default=AT_MOST,
+    show_default=True,
+    help="Refuse a window with more runs.",
+)
+@click.option("--force", is_flag=True, help="Resend runs that were sent before, under new ids.")
+@click.option("--dry-run", is_flag=True, help="Only print what would be sent.")
+@click.option("--request-id", metavar="ID", help="Idempotency key, valid for a day. Default: random.")
 @click.option("--config", "-c", "config_file", metavar="FILE", help="Default: $BEATD_CONFIG, ./beat.toml.")
 @click.option("--json", "as_json", is_flag=True, help="JSON instead of text.")
 def backfill(
@@ -67,10 +74,10 @@ def backfill(
     config_file: str | None,
     as_json: bool,
 ) -> None:
-    """Send the runs of ENTRY that were due from TIME up to, and without, TIME, each under the id that it has anyway.
+    """Send the runs of ENTRY that were due from --from until before --to, under their regular run ids.
 
-    The daemon that leads sends them; should it die, the next goes on. Ctrl-C withdraws what is left. What was sent
-    before is left out. A time without an offset is in the time zone of the file.
+    Runs that were sent before are left out. The leading daemon sends them; after a failover the next leader continues.
+    Ctrl-C withdraws the rest. A time without an offset is in the time zone of the file.
     """
     pace = _rate(rate)
     with installation(config_file) as place, _progress(quiet=as_json) as progress:

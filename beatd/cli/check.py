@@ -38,18 +38,17 @@ LONGEST_SEARCH = 10_000
 @click.command()
 @click.argument("file", required=False)
 @click.option("--config", "-c", "config_file", metavar="FILE", help="The same as FILE.")
-@click.option("--app", "-A", metavar="MODULE[:APP]", help="Check what this app registers, too.")
-@click.option("--connect", is_flag=True, help="Try the state store and the broker.")
+@click.option("--app", "-A", metavar="MODULE[:APP]", help="Also check the entries that this app registers.")
+@click.option("--connect", is_flag=True, help="Also test the state store and the broker.")
 @click.option("--strict", is_flag=True, help="Exit with 1 if there are warnings.")
 @click.option("--json", "as_json", is_flag=True, help="JSON instead of text.")
 def check(
     *, file: str | None, config_file: str | None, app: str | None, connect: bool, strict: bool, as_json: bool
 ) -> None:
-    """Check FILE (default: $BEATD_CONFIG, ./beat.toml, /etc/beatd/beat.toml) and all that it includes.
+    """Check FILE (default: $BEATD_CONFIG, ./beat.toml, /etc/beatd/beat.toml), its includes and its app.
 
-    The registrations of the app that FILE names are part of it. Every fault is one line, "file:line: path: what is
-    wrong", on standard error, and the exit code is 2. Warnings are about what can be run and is probably not meant.
-    With --connect, a server that cannot be used makes the exit code 1.
+    Each fault is one line on standard error, "file:line: path: what is wrong"; the exit code is 2. Warnings are about
+    valid settings that are probably unintended. With --connect, an unusable server makes the exit code 1.
     """
     if file and config_file:
         raise click.UsageError("give the file once: as FILE or with --config")

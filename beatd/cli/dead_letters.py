@@ -48,10 +48,10 @@ def _places(command: Callable[..., None]) -> Callable[..., None]:
 
 def _filters(command: Callable[..., None]) -> Callable[..., None]:
     for option in (
-        click.option("--older", metavar="AGE", help="Dead for so long at least, such as 1d."),
-        click.option("--queue", metavar="NAME", help="From this queue."),
-        click.option("--task", metavar="NAME", help="Of this task; * stands for anything."),
-        click.option("--reason", metavar="TEXT", help="With this in the reason."),
+        click.option("--older", metavar="AGE", help="Minimum age, such as 1d."),
+        click.option("--queue", metavar="NAME", help="Only of this queue."),
+        click.option("--task", metavar="NAME", help="Only of this task (glob)."),
+        click.option("--reason", metavar="TEXT", help="Only with this text in the reason."),
     ):
         command = option(command)
     return command
@@ -59,12 +59,12 @@ def _filters(command: Callable[..., None]) -> Callable[..., None]:
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 def dead_letters() -> None:
-    """Messages that could not be run or delivered: see them, send them again, or throw them away."""
+    """Show, requeue or purge messages that could not be run or delivered."""
 
 
 @dead_letters.command("list")
 @_filters
-@click.option("--limit", type=click.IntRange(1), default=_SHOWN, show_default=True, help="How many at most.")
+@click.option("--limit", type=click.IntRange(1), default=_SHOWN, show_default=True, help="Maximum number of letters.")
 @click.option("--json", "as_json", is_flag=True, help="JSON instead of a table.")
 @_places
 def list_letters(limit: int, as_json: bool, **options: Any) -> None:
@@ -97,7 +97,7 @@ def _age(ms: int) -> str:
 
 @dead_letters.command()
 @click.argument("ids", metavar="ID...", nargs=-1, required=True)
-@click.option("--body", is_flag=True, help="Show the arguments, too; there may be secrets in them.")
+@click.option("--body", is_flag=True, help="Also show the arguments, which may hold secrets.")
 @click.option("--json", "as_json", is_flag=True, help="JSON instead of text.")
 @_places
 def show(ids: tuple[str, ...], body: bool, as_json: bool, **options: Any) -> None:
@@ -125,10 +125,10 @@ def show(ids: tuple[str, ...], body: bool, as_json: bool, **options: Any) -> Non
 @dead_letters.command()
 @click.argument("ids", metavar="[ID]...", nargs=-1)
 @_filters
-@click.option("--all", "everything", is_flag=True, help="All dead letters.")
+@click.option("--all", "everything", is_flag=True, help="Select all dead letters.")
 @_places
 def requeue(ids: tuple[str, ...], everything: bool, **options: Any) -> None:
-    """Send messages again: each goes to its queue as it was, exactly once, and is a dead letter no more."""
+    """Requeue messages: each returns to its queue unchanged, exactly once."""
     wanted = _wanted(ids, everything, options)
     with _opened(options) as places:
         count, refusals = _each_place(places, wanted, lambda place, letters: place.requeue(letters))
@@ -142,10 +142,10 @@ def requeue(ids: tuple[str, ...], everything: bool, **options: Any) -> None:
 @dead_letters.command()
 @click.argument("ids", metavar="[ID]...", nargs=-1)
 @_filters
-@click.option("--all", "everything", is_flag=True, help="All dead letters.")
+@click.option("--all", "everything", is_flag=True, help="Select all dead letters.")
 @_places
 def purge(ids: tuple[str, ...], everything: bool, **options: Any) -> None:
-    """Throw dead letters away."""
+    """Delete dead letters."""
     wanted = _wanted(ids, everything, options)
     with _opened(options) as places:
         count, _ = _each_place(places, wanted, lambda place, letters: (place.letters.remove(letters), []))

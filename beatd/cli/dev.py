@@ -22,15 +22,15 @@ from beatd.web.address import PORT, listen, missing_packages, why_not
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--config", "config_file", metavar="FILE", help="The schedule; default: $BEATD_CONFIG, ./beat.toml.")
-@click.option("--builtin", metavar="NAMES", default="", help="Let the worker run beatd's own tasks too: command, http.")
-@click.option("--concurrency", "-c", type=click.IntRange(1), default=2, show_default=True, help="Tasks at a time.")
-@click.option("--no-worker", is_flag=True, help="Start no worker: one runs elsewhere.")
-@click.option("--no-web", is_flag=True, help="Serve no status page.")
-@click.option("--web-port", type=click.IntRange(0, 65535), default=PORT, show_default=True, help="0: one that is free.")
+@click.option("--builtin", metavar="NAMES", default="", help="Enable built-in tasks of the worker: command, http.")
+@click.option("--concurrency", "-c", type=click.IntRange(1), default=2, show_default=True, help="Concurrent tasks.")
+@click.option("--no-worker", is_flag=True, help="Do not start a worker.")
+@click.option("--no-web", is_flag=True, help="Do not serve the status page.")
+@click.option("--web-port", type=click.IntRange(0, 65535), default=PORT, show_default=True, help="0: any free port.")
 def dev(
     *, config_file: str | None, builtin: str, concurrency: int, no_worker: bool, no_web: bool, web_port: int
 ) -> None:
-    """Run store, daemon, worker and status page in this terminal, and start again what dies. Ctrl-C stops all of them.
+    """Run store, daemon, worker and status page in this terminal, and restart what dies. Ctrl-C stops all.
 
     The store is started only if the file says url = "embedded".
     """
@@ -83,7 +83,9 @@ def run(config_file: str | None, *, builtin: str, concurrency: int, with_worker:
         commands["worker"] = _worker(path, settings, builtin, concurrency)
     elif with_worker:
         log.warning(
-            "No worker: %s names no app, and --builtin was not given", path, extra={"event": "dev_without_worker"}
+            "No worker started: %s names no app. For built-in tasks: beatd dev --builtin command,http",
+            path,
+            extra={"event": "dev_without_worker"},
         )
     if web_port is not None and _can_serve(web_port):
         commands["web"] = _command("web", "--config", str(path), "--port", str(web_port))
@@ -96,7 +98,7 @@ def run(config_file: str | None, *, builtin: str, concurrency: int, with_worker:
                 for name, words in commands.items()
             }
         )
-    log.info("All stopped", extra={"event": "dev_stopped"})
+    log.info("Stopped", extra={"event": "dev_stopped"})
 
 
 class Session:
@@ -118,7 +120,7 @@ class Session:
                     child.tend()
                 if not self._signals:
                     self.clock.wait(self.wake, 0.5)
-            log.info("Stopping; once more to kill", extra={"event": "dev_stopping"})
+            log.info("Stopping… press Ctrl-C again to force", extra={"event": "dev_stopping"})
         finally:
             for name, graces in GRACES.items():
                 if name in children:

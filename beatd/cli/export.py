@@ -21,20 +21,20 @@ from beatd.store.runtime_entries import RuntimeReplica
 
 @click.command("export")
 @click.option("--config", "-c", "config_file", metavar="FILE", help="Default: $BEATD_CONFIG, ./beat.toml.")
-@click.option("--app", "-A", metavar="MODULE[:APP]", help="With what this app registers.")
+@click.option("--app", "-A", metavar="MODULE[:APP]", help="Add the entries that this app registers.")
 @click.option(
     "--output",
     "-o",
     type=click.Path(dir_okay=False, path_type=Path),
     help="Write this file, not to standard output.",
 )
-@click.option("--force", is_flag=True, help="Overwrite the file if it is there.")
-@click.option("--offline", is_flag=True, help="Without the entries of the state store.")
+@click.option("--force", is_flag=True, help="Overwrite an existing file.")
+@click.option("--offline", is_flag=True, help="Leave out runtime entries (do not query the state store).")
 def export(*, config_file: str | None, app: str | None, output: Path | None, force: bool, offline: bool) -> None:
-    """Write the effective schedule as TOML: all files with their defaults, the app, and the entries of the store.
+    """Write the effective schedule as TOML: all files with their defaults, the app, and runtime entries.
 
-    Settings are not in it, because they may hold secrets: it is a file to include, or to compare. Neither are pauses.
-    Where a file has a ${VARIABLE}, the variable is written and not its value.
+    Settings are left out, because they may hold secrets, and so are pauses. The result can be included or compared.
+    A ${VARIABLE} is written as it is, without its value.
     """
     path = config.find(config_file)
     loaded = sources.load(path, app=app)

@@ -53,10 +53,10 @@ _FAILED = frozenset({FAILURE, REJECTED, REVOKED, REFUSED})
 
 @click.command()
 @click.argument("name", metavar="[ENTRY|GLOB]", required=False, default="*")
-@click.option("-n", "count", type=click.IntRange(1, 100_000), default=20, show_default=True, help="How many runs.")
-@click.option("--failed", is_flag=True, help="Those that failed or were refused, alone.")
-@click.option("--skipped", is_flag=True, help="Those that were skipped or missed, alone.")
-@click.option("--result-backend", metavar="URL", help="Where results are; default: the broker, and the state store.")
+@click.option("-n", "count", type=click.IntRange(1, 100_000), default=20, show_default=True, help="Number of runs.")
+@click.option("--failed", is_flag=True, help="Only runs that failed or were refused.")
+@click.option("--skipped", is_flag=True, help="Only skipped or missed runs.")
+@click.option("--result-backend", metavar="URL", help="Result backend; default: the broker and the state store.")
 @click.option("--config", "-c", "config_file", metavar="FILE", help="Default: $BEATD_CONFIG, ./beat.toml.")
 @click.option("--json", "as_json", is_flag=True, help="JSON instead of a table.")
 def history(
@@ -69,10 +69,10 @@ def history(
     config_file: str | None,
     as_json: bool,
 ) -> None:
-    """Show past runs, the newest first: those of ENTRY, of the entries that match GLOB, or of all.
+    """Show past runs, newest first: of ENTRY, of the entries that match GLOB, or of all.
 
-    Times are in the time zone of the file. How runs ended is known of bundled workers; of Celery's, while their results
-    are in a Redis that is known here.
+    Times are in the time zone of the file. Outcomes come from the bundled worker; those of Celery workers are shown
+    while their results are in a Redis that beatd knows.
     """
 
     def wanted(one: Record) -> bool:

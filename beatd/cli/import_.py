@@ -41,12 +41,12 @@ def _zone(_context: click.Context, _parameter: click.Parameter, name: str | None
 @click.option(
     "--output", "-o", type=click.Path(dir_okay=False, path_type=Path), help="Write this file, not to standard output."
 )
-@click.option("--force", is_flag=True, help="Overwrite the file if it is there.")
+@click.option("--force", is_flag=True, help="Overwrite an existing file.")
 @click.option(
     "--timezone",
     callback=_zone,
     metavar="ZONE",
-    help="Of entries that have none of their own; default: as the source says, else UTC.",
+    help="Time zone of entries without one; default: that of the source, else UTC.",
 )
 @click.option(
     "--system/--no-system",
@@ -66,7 +66,7 @@ def import_(
     prefix: str,
     all_notes: bool,
 ) -> None:
-    """Turn the schedule at PLACE into TOML that beatd reads.
+    """Convert the schedule at PLACE to TOML for beatd.
 
     \b
     celery MODULE[:APP]          a Celery app's beat_schedule and periodic tasks

@@ -29,7 +29,7 @@ url = "embedded"
 # url = "amqp://guest:guest@localhost//"
 
 [defaults]
-expires = "auto"                      # a message that nobody took until the next is due is worth nothing
+expires = "auto"                      # drop messages still waiting when the next run is due
 
 [beat_schedule.what-time-is-it]
 task = "beatd.command"                # a program; your own tasks go by their names, such as "proj.tasks.add"
@@ -46,9 +46,9 @@ args = ["df", "-h"]
 
 @click.command("init")
 @click.argument("file", default="beat.toml", type=click.Path(dir_okay=False, path_type=Path))
-@click.option("--force", is_flag=True, help="Overwrite what is there.")
+@click.option("--force", is_flag=True, help="Overwrite existing files.")
 def init(*, file: Path, force: bool) -> None:
-    """Write a first schedule to FILE (beat.toml), which runs as it is, and its JSON Schema beside it for editors."""
+    """Write a working example schedule to FILE (beat.toml), and its JSON Schema beside it for editors."""
     write_file(file, FIRST_FILE.format(schema=SCHEMA), force=force)
     schema = file.parent / SCHEMA
     if force or not schema.exists():

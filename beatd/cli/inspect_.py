@@ -154,9 +154,9 @@ def _options(function: Callable[..., None]) -> Callable[..., None]:
 @click.command(context_settings=_SETTINGS)
 @_options
 def inspect(**options: Any) -> None:
-    """Ask workers: ping, stats, active, reserved, scheduled, registered, revoked, conf, and more (--list).
+    """Query workers: ping, stats, active, reserved, scheduled, registered, revoked, conf, and more (--list).
 
-    They may be beatd's or Celery's. Exit code 69 when none has answered, 1 when one has answered with an error.
+    Works with beatd's and Celery's workers. Exit code 69 when none answers, 1 when one has answered with an error.
     """
     _run("inspect", **options)
 
@@ -164,9 +164,9 @@ def inspect(**options: Any) -> None:
 @click.command(context_settings=_SETTINGS)
 @_options
 def control(**options: Any) -> None:
-    """Tell workers: revoke, terminate, rate_limit, pool_grow, add_consumer, shutdown, and more (--list).
+    """Control workers: revoke, terminate, rate_limit, pool_grow, add_consumer, shutdown, and more (--list).
 
-    They may be beatd's or Celery's. Exit code 69 when none has answered, 1 when one has answered with an error.
+    Works with beatd's and Celery's workers. Exit code 69 when none answers, 1 when one has answered with an error.
     """
     _run("control", **options)
 

@@ -1,4 +1,4 @@
-"""``beatd list``: what is in force, where it comes from, when it ran last and when it runs next."""
+"""``beatd list``: the entries in force, their sources, last and next runs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import click
 
 from beatd import sources
 from beatd.cli.installation import installation
-from beatd.cli.output import plural, print_json, print_line, print_table
+from beatd.cli.output import plural, print_json, print_line, print_problem, print_table
 from beatd.client.history import held_facts
 from beatd.clock import SystemClock
 from beatd.model import Entry
@@ -25,11 +25,11 @@ from beatd.timestamps import iso_ms
 from beatd.web.pages import schedule_phrase
 
 _SHOWN = 10
-"""Faults that are shown one by one."""
+"""Faults, and reasons of held-back entries, that are shown one by one."""
 
 
 class EntryRow(NamedTuple):
-    """An entry in force, what is to come of it, and why it is not as its source has it."""
+    """An entry in force: its source, last and next run, and its pause."""
 
     source: str
     look: Outlook
@@ -37,12 +37,12 @@ class EntryRow(NamedTuple):
 
     @property
     def state(self) -> str:
-        """Why it does not run, in a word or two."""
-        return self.look.note
+        """The reason why it does not run, in a word or two; the full one of a held-back entry is ``look.note``."""
+        return "held back" if self.look.held else self.look.note
 
 
 class Listing(NamedTuple):
-    """``overruled`` are runtime entries whose names are elsewhere, ``faults`` what is wrong with others."""
+    """``overruled`` are runtime entries whose names a file has too, ``faults`` those of invalid runtime entries."""
 
     lines: list[EntryRow]
     overruled: list[Entry]
@@ -53,13 +53,13 @@ class Listing(NamedTuple):
 @click.command("list")
 @click.argument("glob", required=False, default="*")
 @click.option("--config", "-c", "config_file", metavar="FILE", help="Default: $BEATD_CONFIG, ./beat.toml.")
-@click.option("--app", "-A", metavar="MODULE[:APP]", help="With what this app registers.")
-@click.option("--held", "held_only", is_flag=True, help="Those that are held back, alone.")
+@click.option("--app", "-A", metavar="MODULE[:APP]", help="Add the entries that this app registers.")
+@click.option("--held", "held_only", is_flag=True, help="Only held-back entries.")
 @click.option("--json", "as_json", is_flag=True, help="JSON instead of a table.")
 def list_entries(*, glob: str, config_file: str | None, app: str | None, held_only: bool, as_json: bool) -> None:
-    """Show the entries in force whose names match GLOB, such as "report-*"; without it, all.
+    """List the entries in force whose names match GLOB, such as "report-*" (default: all).
 
-    They come from the file, the app, and the state store, as a daemon with the same file has them.
+    Entries come from the file, the app and the state store, as in a daemon with the same file.
     """
     with installation(config_file) as there:
         loaded = sources.load(there.path, app=app)
@@ -93,7 +93,7 @@ def list_entries(*, glob: str, config_file: str | None, app: str | None, held_on
 
 
 def _matching(entries: Sequence[Entry], glob: str) -> list[Entry]:
-    """By name, those whose names match."""
+    """The entries whose names match, sorted by name."""
     found = [entry for entry in entries if fnmatchcase(entry.name, glob)]
     return sorted(found, key=lambda entry: (entry.name.casefold(), entry.name))
 
@@ -104,7 +104,7 @@ def _pause(mirror: RuntimeReplica, name: str) -> Pause | None:
 
 
 def _kind(entry: Entry) -> str:
-    """The source of an entry in a word; only what a file has is at a line."""
+    """The source of an entry as a word; only an entry of a file has a line number."""
     if entry.source == place(entry.name):
         return "runtime"
     return "file" if entry.source.rpartition(":")[2].isdigit() else "app"
@@ -118,15 +118,20 @@ def _print(listing: Listing, now_ms: int) -> None:
     if rows:
         print_table(columns, rows)
     else:
-        click.echo("There are no such entries.")
+        click.echo("No entries.")
+    held = [line.look for line in listing.lines if line.look.held]
+    for look in held[:_SHOWN]:
+        print_problem(f"{look.entry.name} is {look.note}")
+    if held[_SHOWN:]:
+        print_line(f"! and {plural(len(held) - _SHOWN, 'entry')} more held back; --json has the reasons")
     for entry in listing.overruled:
-        print_line(f"! {entry.name} is also in the state store; the one in {entry.source} counts")
+        print_problem(f"{entry.name} is also in the state store; the one in {entry.source} takes precedence")
     for fault in listing.faults[:_SHOWN]:
-        print_line(f"! not in force: {fault}")
+        print_problem(f"not in force: {fault}")
     if listing.faults[_SHOWN:]:
         click.echo(f"! and {plural(len(listing.faults) - _SHOWN, 'fault')} more")
     for problem in listing.problems:
-        print_line(f"! {problem}")
+        print_problem(problem)
 
 
 def _cells(line: EntryRow, now_ms: int) -> Iterator[str]:
@@ -134,13 +139,14 @@ def _cells(line: EntryRow, now_ms: int) -> Iterator[str]:
     yield look.entry.name
     yield schedule_phrase(look.entry.schedule).text
     yield "" if look.last_due_ms is None else f"{_distance(now_ms - look.last_due_ms)} ago"
-    yield "" if look.next_fire_ms is None else f"in {_distance(look.next_fire_ms - now_ms)}"
+    next_ms = look.held.again_ms if look.held else look.next_fire_ms
+    yield "" if next_ms is None else f"in {_distance(next_ms - now_ms)}"
     yield line.source
     yield line.state
 
 
 def _distance(ms: int) -> str:
-    """To what people say: tenths of a second, seconds up to an hour, minutes up to two days, then hours."""
+    """Round to tenths of a second, seconds up to an hour, minutes up to two days, then hours."""
     unit = 100 if ms < 10_000 else 1_000 if ms < 3_600_000 else 60_000 if ms < 172_800_000 else 3_600_000
     return duration_text(max(ms, 0) // unit * unit)
 

@@ -41,20 +41,20 @@ class Known(NamedTuple):
 
 @click.command("next")
 @click.argument("entry", required=False)
-@click.option("-n", "count", type=click.IntRange(1, 100_000), default=10, show_default=True, help="How many runs.")
+@click.option("-n", "count", type=click.IntRange(1, 100_000), default=10, show_default=True, help="Number of runs.")
 @click.option("--from", "since", metavar="TIME", default="now", help='Runs after TIME: "2026-12-24 18:00", +1d, now.')
 @click.option("--config", "-c", "config_file", metavar="FILE", help="Default: $BEATD_CONFIG, ./beat.toml.")
-@click.option("--app", "-A", metavar="MODULE[:APP]", help="With what this app registers.")
-@click.option("--offline", is_flag=True, help="Do not ask the state store.")
+@click.option("--app", "-A", metavar="MODULE[:APP]", help="Add the entries that this app registers.")
+@click.option("--offline", is_flag=True, help="Do not query the state store.")
 @click.option("--json", "as_json", is_flag=True, help="JSON instead of a table.")
 def next_runs(
     *, entry: str | None, count: int, since: str, config_file: str | None, app: str | None, offline: bool, as_json: bool
 ) -> None:
-    """Show the next runs of ENTRY, or of all entries: when they are due, and when they leave with their jitter.
+    """Show the next runs of ENTRY, or of all entries: due times, and send times with jitter.
 
-    Runs that are due in a blackout are shown and marked; they are not sent. A TIME without an offset is in the time
-    zone of the entry, or of the file. The state store says which entries are paused, which it adds, and when an
-    interval without an anchor was first seen; without it, such an interval counts from TIME.
+    Runs in a blackout are shown and marked; they are not sent. A TIME without an offset is in the time zone of the
+    entry, or of the file. The state store supplies pauses, runtime entries and the first-seen times of intervals
+    without an anchor; without it, such an interval counts from TIME.
     """
     loaded = sources.load(config.find(config_file), app=app)
     print_refused(loaded.refused)

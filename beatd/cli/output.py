@@ -10,6 +10,7 @@ import json
 import os
 import sys
 import tempfile
+import textwrap
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -31,11 +32,11 @@ from beatd.timestamps import in_range, to_ms
 _FAULTS_SHOWN = 10
 
 _FOLDED_AT_MOST = 500
-"""Rows of a table that are folded to a terminal's width; longer ones are for a pager, and would take long."""
+"""Rows of a table that is fitted to the terminal; longer tables are for a pager, and would take long."""
 
 
 def print_line(text: str, *, err: bool = False) -> None:
-    """One line that may hold names and reasons from elsewhere: they cannot add lines, nor speak to the terminal."""
+    """Print one line; names and reasons in it cannot add lines or control the terminal."""
     click.echo(printable(text), err=err)
 
 
@@ -69,12 +70,19 @@ def _no_number(name: str) -> None:
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """A table without lines. In a terminal long cells are folded to its width; in a pipe each row stays one line."""
+    """Print a table without lines.
+
+    In a pipe each row is one line. A table that is wider than the terminal has each row's first cell, its name, on a
+    line of its own and never folded, with the other cells below it.
+    """
     cells = [[*map(printable, row)] for row in rows]
     if not sys.stdout.isatty() or len(cells) > _FOLDED_AT_MOST:
         _print_plain(columns, cells)
         return
     console = Console(highlight=False)
+    if cells and sum(_widths(columns, cells)) + 3 * (len(columns) - 1) > console.width:
+        _print_stacked(console, columns, cells)
+        return
     style = "" if console.no_color else "bold"
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style=style)
     for column in columns:
@@ -84,9 +92,55 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     console.print(table)
 
 
+def _widths(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[int]:
+    return [max(map(cell_len, column)) for column in zip(columns, *rows, strict=True)]
+
+
+_INDENT = 2
+_NARROWEST = 10
+
+
+def _print_stacked(console: Console, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print each row as its name and, indented, the other cells; the widest columns are folded to fit."""
+    widths = _widths(columns[1:], [row[1:] for row in rows])
+    spare = console.width - _INDENT - 3 * (len(widths) - 1)
+    while sum(widths) > spare and max(widths) > _NARROWEST:
+        widths[widths.index(max(widths))] -= 1
+
+    header = "" if console.no_color else "bold"
+    _print_block(console, columns, widths, header)
+    console.print("─" * console.width)
+    for row in rows:
+        _print_block(console, row, widths)
+
+
+def _print_block(console: Console, row: Sequence[str], widths: Sequence[int], style: str = "") -> None:
+    console.print(Text(row[0], style), soft_wrap=True)
+    cells = list(zip(row[1:], widths, strict=True))
+    folded = [Text(cell, style).wrap(console, width, overflow="fold") for cell, width in cells]
+    for at in range(max(map(len, folded), default=0)):
+        line = Text(" " * _INDENT)
+        for lines, (_, width) in zip(folded, cells, strict=True):
+            text = lines[at].copy() if at < len(lines) else Text()
+            text.truncate(width, pad=True)
+            line.append_text(text).append("   ")
+        line.rstrip()
+        if line.plain:
+            console.print(line, soft_wrap=True)
+
+
+def print_problem(text: str) -> None:
+    """Print a problem after ``!``; in a terminal its further lines are indented, and no word is broken."""
+    line = f"! {printable(text)}"
+    if sys.stdout.isatty():
+        width = max(Console().width, 20)
+        line = textwrap.fill(line, width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
+    click.echo(line)
+
+
 def _print_plain(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """The same without folding and colour, at once also for a hundred thousand rows."""
-    widths = [max(map(cell_len, column)) for column in zip(columns, *rows, strict=True)]
+    """Print without folding and colour, fast for a hundred thousand rows too."""
+    widths = _widths(columns, rows)
 
     def line(row: Sequence[str]) -> str:
         padded = (cell + " " * (width - cell_len(cell)) for cell, width in zip(row, widths, strict=True))

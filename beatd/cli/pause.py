@@ -19,14 +19,14 @@ _SHOWN = 20
 
 @click.command()
 @click.argument("names", metavar="NAME|GLOB...", nargs=-1, required=True)
-@click.option("--reason", default="", help="Why: shown by status and list.")
+@click.option("--reason", default="", help="Reason, shown by status and list.")
 @click.option("--by", default=None, metavar="WHO", help="Who paused it; default: USER@HOST.")
 @click.option("--config", "-c", "config_file", metavar="FILE", help="Default: $BEATD_CONFIG, ./beat.toml.")
 @click.option("--json", "as_json", is_flag=True, help="JSON instead of text.")
 def pause(names: tuple[str, ...], reason: str, by: str | None, config_file: str | None, as_json: bool) -> None:
-    """Suspend entries until they are resumed; globs such as "report-*" in quotes.
+    """Pause entries until they are resumed. Quote globs such as "report-*".
 
-    It holds whoever leads and when daemons are started again. What is due meanwhile is not made up for.
+    A pause survives failover and restarts. Runs that are due meanwhile are not caught up.
     """
     with installation(config_file) as place:
         runtime = Runtime(place.client, place.keys)
@@ -42,9 +42,9 @@ def pause(names: tuple[str, ...], reason: str, by: str | None, config_file: str 
 @click.option("--config", "-c", "config_file", metavar="FILE", help="Default: $BEATD_CONFIG, ./beat.toml.")
 @click.option("--json", "as_json", is_flag=True, help="JSON instead of text.")
 def resume(names: tuple[str, ...], config_file: str | None, as_json: bool) -> None:
-    """Let paused entries go on from now; globs such as "report-*" in quotes.
+    """Resume paused entries from now on. Quote globs such as "report-*".
 
-    What was due while they were paused is not made up for.
+    Runs that were due during the pause are not caught up.
     """
     with installation(config_file) as place:
         runtime = Runtime(place.client, place.keys)

@@ -1,7 +1,7 @@
-"""Problems of an installation, each in one line: since when, and what to do.
+"""Health problems of an installation, each in one line: since when, and what to do.
 
-Health means that runs leave. A problem that keeps runs from leaving makes ``beatd status`` and ``/readyz`` fail; any
-other is for people to read.
+Health means that runs are sent. A problem that blocks them makes ``beatd status`` and ``/readyz`` fail; any other is a
+warning.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ if TYPE_CHECKING:
     from beatd.cli.status import Overview
 
 STUCK_MS = 20_000
-"""A loop that has not turned for so long is worth a word."""
-DEAF_MS = 15_000
-"""So is it that runtime entries have not been read for so long."""
+"""A loop without progress for longer than this is a problem."""
+UNREAD_MS = 15_000
+"""Runtime entries that were not read for longer than this are a problem."""
 HELD_SHOWN = 10
-"""Entries that are held back, shown one by one."""
+"""Held-back entries that are shown one by one."""
 
 
 class Problem(NamedTuple):
-    """One problem in words. ``blocks``: it keeps runs from leaving."""
+    """One problem as a sentence. ``blocks``: it keeps runs from being sent."""
 
     text: str
     blocks: bool = False
 
 
 def problems(seen: Overview) -> Iterator[Problem]:
-    """The problems of an installation, those first that keep runs from leaving."""
+    """The problems of an installation, blocking ones first."""
     found = [*_leadership(seen), *_daemons(seen), *map(Problem, seen.foreign_keys), *_held_back(seen)]
     yield from sorted(found, key=lambda one: not one.blocks)
 
@@ -43,7 +43,7 @@ def problems(seen: Overview) -> Iterator[Problem]:
 def _leadership(seen: Overview) -> Iterator[Problem]:
     alive = {one.status.id for one in seen.alive}
     if not alive:
-        yield Problem("no daemon is alive", blocks=True)
+        yield Problem("no daemon is alive; start one: beatd run", blocks=True)
     free = [shard for shard in range(len(seen.outboxes)) if shard not in seen.roll.leases]
     if alive and free:
         yield Problem(
@@ -52,7 +52,7 @@ def _leadership(seen: Overview) -> Iterator[Problem]:
     for shard, holder in seen.roll.leases.items():
         if holder.is_foreign:
             key = seen.lease_keys[shard]
-            text = f"nobody can lead shard {shard}: the key {key} holds something that is not beatd's; delete the key"
+            text = f"nobody can lead shard {shard}: the key {key} does not hold a lease of beatd; delete the key"
             yield Problem(text, blocks=True)
         elif alive and holder.daemon_id not in alive:
             left = duration_text(-(-max(holder.left_ms, 0) // 1000) * 1000)
@@ -64,35 +64,35 @@ def _daemons(seen: Overview) -> Iterator[Problem]:
     statuses = [one.status for one in seen.alive]
     digests = {each.digest for each in statuses}
     if len(digests) > 1:
-        yield Problem(f"the daemons have {len(digests)} different schedules")
+        yield Problem(f"the daemons have {len(digests)} different schedules: compare their files and run beatd reload")
     for one in seen.roll.daemons.values():
         if not one.alive:
-            yield Problem(f"{one.status.id} was heard of {duration_text(rounded(one.age_ms))} ago and not since")
+            yield Problem(f"{one.status.id} is gone: its last heartbeat was {duration_text(rounded(one.age_ms))} ago")
     for one in seen.alive:
         if why := why_aside(one.status, statuses):
-            yield Problem(f"{one.status.id} stands aside: {why}")
+            yield Problem(f"{one.status.id} is not eligible to lead: {why}")
         if seen.led_by(one.status.id):
-            yield from _runs_that_wait(one, seen)
-        yield from _ailments(one.status)
+            yield from _blocked_runs(one, seen)
+        yield from _warnings(one.status)
 
 
-def _runs_that_wait(one: Member, seen: Overview) -> Iterator[Problem]:
-    """The runs of the shards that a daemon leads do not leave."""
+def _blocked_runs(one: Member, seen: Overview) -> Iterator[Problem]:
+    """Report a leader whose runs are not sent, or late."""
     each = one.status
     late = f"; runs are {duration_text(rounded(each.late_ms))} late" if each.late_ms > LATE_MS else ""
     if each.problem:
         since = _clock(seen.roll.now_ms - one.age_ms - each.problem_ms)
-        text = f"{each.id}: no run leaves since {since}: {each.problem}{late}; it goes on by itself once that is mended"
+        text = f"{each.id}: no run is sent since {since}: {each.problem}{late}; it resumes by itself once that is fixed"
         yield Problem(text, blocks=max(each.problem_ms, each.late_ms) > LATE_MS)
     elif late:
         since = _clock(seen.roll.now_ms - one.age_ms - each.late_ms)
-        yield Problem(f"{each.id}: no run leaves in time since {since}{late}; its log says more", blocks=True)
+        yield Problem(f"{each.id}: no run is sent in time since {since}{late}; see its log", blocks=True)
 
 
-def _ailments(each: Status) -> Iterator[Problem]:
-    """The problems of one daemon that keep no run from leaving, or not yet."""
+def _warnings(each: Status) -> Iterator[Problem]:
+    """Warnings about one daemon, which block no run or not yet."""
     if each.config == "broken":
-        yield Problem(f"{each.id}: its files have faults; the last good schedule is in force; run beatd check")
+        yield Problem(f"{each.id}: its files have faults; it keeps the last valid schedule; run beatd check")
     if each.faults:
         more = f" and {each.faults - len(each.faulty):,} more" if each.faults > len(each.faulty) else ""
         wrong = f"{plural(each.faults, 'runtime entry')} not in force: {', '.join(each.faulty)}{more}"
@@ -100,16 +100,18 @@ def _ailments(each: Status) -> Iterator[Problem]:
     if each.clock_offset_ms is not None and abs(each.clock_offset_ms) > SKEW_MS:
         ahead = "ahead of" if each.clock_offset_ms > 0 else "behind"
         yield Problem(f"{each.id}: its clock is {abs(each.clock_offset_ms) / 1000:.1f} s {ahead} the state store's")
-    if each.read_ms_ago is not None and each.read_ms_ago > DEAF_MS:
+    if each.read_ms_ago is not None and each.read_ms_ago > UNREAD_MS:
         ago = duration_text(rounded(each.read_ms_ago))
-        yield Problem(f"{each.id}: it has not read runtime entries for {ago}")
+        yield Problem(f"{each.id}: it has not read runtime entries for {ago}; see its log")
     if each.turned_ms_ago is not None and each.turned_ms_ago > STUCK_MS:
-        yield Problem(f"{each.id}: its loop has not turned for {duration_text(rounded(each.turned_ms_ago))}")
+        yield Problem(
+            f"{each.id}: its loop has made no progress for {duration_text(rounded(each.turned_ms_ago))}; see its log"
+        )
 
 
 def _held_back(seen: Overview) -> Iterator[Problem]:
     for name, held in islice(sorted(seen.held.items()), HELD_SHOWN):
-        again = f"tried again at {_clock(held.again_ms)}"
+        again = f"next try at {_clock(held.again_ms)}"
         yield Problem(f"{name} is held back since {_clock(held.since_ms)}: {held.reason}; {again}")
     if seen.held_count > HELD_SHOWN:
         yield Problem(f"and {plural(seen.held_count - HELD_SHOWN, 'entry')} more held back; see beatd list --held")
@@ -128,6 +130,6 @@ def shards(numbers: list[int]) -> str:
 
 
 def rounded(ms: int) -> int:
-    """To what people say: seconds up to an hour, then minutes."""
+    """Round to seconds up to an hour, then to minutes."""
     unit = 1_000 if ms < 3_600_000 else 60_000
     return ms // unit * unit

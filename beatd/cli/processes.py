@@ -1,4 +1,4 @@
-"""Child processes that belong together: their lines are shown with a name, and who dies is started again."""
+"""Supervised child processes: restarted when they die, their output prefixed with their names."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import IO, TextIO
 
 import click
 
-from beatd.clock import Clock
+from beatd.clock import Backoff, Clock
 
 log = logging.getLogger("beatd.dev")
 
@@ -78,20 +78,22 @@ class SupervisedProcess:
         self._process: subprocess.Popen[bytes] | None = None
         self._reader: threading.Thread | None = None
         self._started = 0.0
-        self._pause = 0.0
+        self._backoff = Backoff(_PAUSE_MIN, _PAUSE_MAX)
         self._start_at = 0.0
 
     def tend(self) -> None:
         """Start it, at first and whenever it has died, after a pause that grows from 1 s to 30 s."""
         now = self._clock.monotonic()
         if self._process is not None and self._process.poll() is not None:
-            self._pause = _PAUSE_MIN if now - self._started > _STEADY_S else _longer(self._pause)
-            self._start_at = now + self._pause
+            if now - self._started > _STEADY_S:
+                self._backoff.succeeded()
+            pause = self._backoff.failed()
+            self._start_at = now + pause
             log.error(
-                "The %s %s; starting it again in %g s",
+                "The %s %s; restarting it in %g s",
                 self.name,
                 _ended(self._process.returncode),
-                self._pause,
+                pause,
                 extra={"event": "child_died", "child": self.name},
             )
             self._clear()
@@ -108,7 +110,7 @@ class SupervisedProcess:
                 process.terminate()
                 self._await_end(process, grace, hurry)
         if process.poll() is None:
-            log.warning("The %s does not end; killing it", self.name, extra={"event": "child_killed"})
+            log.warning("The %s does not stop; killing it", self.name, extra={"event": "child_killed"})
         self._clear()
 
     def _await_end(self, process: subprocess.Popen[bytes], seconds: float, hurry: Callable[[], bool]) -> None:
@@ -145,10 +147,6 @@ class SupervisedProcess:
         if self._reader is not None:
             self._reader.join(1)
         self._process = None
-
-
-def _longer(pause: float) -> float:
-    return min(max(pause * 2, _PAUSE_MIN), _PAUSE_MAX)
 
 
 def _ended(status: int) -> str:

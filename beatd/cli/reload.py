@@ -20,9 +20,9 @@ _LOOK_S = 0.05
 @click.option("--config", "-c", "config_file", metavar="FILE", help="Default: $BEATD_CONFIG, ./beat.toml.")
 @click.option("--json", "as_json", is_flag=True, help="JSON instead of text.")
 def reload(timeout: float, config_file: str | None, as_json: bool) -> None:
-    """Have all daemons read their files and their app again, and wait for each one's answer.
+    """Reload configuration and app on all daemons, and wait for each answer.
 
-    Exit code 1 when no daemon is alive, when one does not answer in time, or has faults in its files.
+    Exit code 1 when no daemon is alive, one does not answer in time, or one finds faults in its files.
     """
     with installation(config_file) as place:
         alive = sorted(place.roll().alive)
@@ -59,7 +59,7 @@ def _print(daemon: str, answer: CommandReply | None, timeout: float) -> None:
         click.echo(f"{daemon}: {plural(answer.entries, 'entry')}, schedule {answer.digest[:8]}")
     else:
         count = len(answer.faults) + answer.more_faults
-        click.echo(f"{daemon}: {plural(count, 'fault')}; the last good schedule ({answer.digest[:8]}) stays in force")
+        click.echo(f"{daemon}: {plural(count, 'fault')}; it keeps the last valid schedule ({answer.digest[:8]})")
         for fault in answer.faults:
             click.echo(f"  {fault}")
         if answer.more_faults:

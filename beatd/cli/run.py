@@ -35,13 +35,15 @@ from beatd.state_store import Store, await_store, state_store
     "--config", "-c", "config_file", metavar="FILE", help="The schedule; default: $BEATD_CONFIG, ./beat.toml."
 )
 @click.option("--app", "-A", metavar="MODULE[:APP]", help="Add the periodic tasks that this app registers.")
-@click.option("--fail-fast", is_flag=True, help="Exit with 1 when the state store cannot be reached at the start.")
-@click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), help="Default: as in the file.")
-@click.option("--log-format", type=click.Choice(["text", "json"]), help="Default: as in the file.")
+@click.option("--fail-fast", is_flag=True, help="Exit with 1 if the state store is unreachable at the start.")
+@click.option(
+    "--log-level", type=click.Choice(["debug", "info", "warning", "error"]), help="Default: the setting in the file."
+)
+@click.option("--log-format", type=click.Choice(["text", "json"]), help="Default: the setting in the file.")
 def run(
     config_file: str | None, app: str | None, fail_fast: bool, log_level: str | None, log_format: str | None
 ) -> None:
-    """Run the daemon until it is told to stop (SIGTERM, Ctrl-C). SIGHUP reads the schedule again."""
+    """Run the daemon until SIGTERM or Ctrl-C. SIGHUP reloads the configuration."""
 
     Process(config_file, app=app).serve(fail_fast=fail_fast, log_level=log_level, log_format=log_format)
 
@@ -154,7 +156,7 @@ class Process:
             self._daemon.stop()
 
     def _reload(self, _: int) -> None:
-        log.info("SIGHUP: reading the schedule again", extra={"event": "reload_asked"})
+        log.info("Reload requested (SIGHUP)", extra={"event": "reload_asked"})
         self._source.reload_now()
 
 

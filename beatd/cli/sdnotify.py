@@ -40,7 +40,7 @@ class Notifier:
         except OSError as error:
             if not self._complained:
                 self._complained = True
-                log.warning("The service manager cannot be told: %s", error, extra={"event": "notify_failed"})
+                log.warning("Cannot notify the service manager: %s", error, extra={"event": "notify_failed"})
 
     def ready(self, status: str = "") -> None:
         """The service does its work now, also again after a reload."""

@@ -29,9 +29,7 @@ def service() -> None:
     """Install, remove and inspect the systemd units."""
 
 
-_OWN = click.option(
-    "--user", "own", is_flag=True, help="For your own service manager (systemctl --user), without root."
-)
+_OWN = click.option("--user", "own", is_flag=True, help="Use your own service manager (systemctl --user); no root.")
 _FOLDER = click.option(
     "--to", "folder", type=click.Path(file_okay=False, path_type=Path), help="The folder of the units."
 )

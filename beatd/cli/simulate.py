@@ -112,14 +112,29 @@ ROWS = 25
 
 @click.command("simulate")
 @click.option("--from", "since", metavar="TIME", default="now", help='"2026-03-29", "2026-03-29 18:00", -1d, now.')
-@click.option("--to", "until", metavar="TIME", default="+1d", show_default=True, help="A distance counts from --from.")
+@click.option(
+    "--to",
+    "until",
+    metavar="TIME",
+    default="+1d",
+    show_default=True,
+    help="End (exclusive); a distance counts from --from.",
+)
 @click.option("--config", "-c", "config_file", metavar="FILE", help="Default: $BEATD_CONFIG, ./beat.toml.")
-@click.option("--app", "-A", metavar="MODULE[:APP]", help="With what this app registers.")
-@click.option("--entry", metavar="NAME", help="This entry alone.")
+@click.option("--app", "-A", metavar="MODULE[:APP]", help="Add the entries that this app registers.")
+@click.option("--entry", metavar="NAME", help="Only this entry.")
 @click.option("--runs", "list_runs", is_flag=True, help="List every run instead of totals; JSON: one object a line.")
-@click.option("--all", "show_all", is_flag=True, help="Every entry in the table.")
-@click.option("--svg", "svg_file", metavar="FILE", type=click.Path(dir_okay=False, writable=True), help="Draw a chart.")
-@click.option("--limit", type=click.IntRange(1), default=10_000_000, show_default=True, help="Refuse more runs.")
+@click.option("--all", "show_all", is_flag=True, help="Show every entry in the table.")
+@click.option(
+    "--svg",
+    "svg_file",
+    metavar="FILE",
+    type=click.Path(dir_okay=False, writable=True),
+    help="Write a chart to this file.",
+)
+@click.option(
+    "--limit", type=click.IntRange(1), default=10_000_000, show_default=True, help="Refuse a window with more runs."
+)
 @click.option("--json", "as_json", is_flag=True, help="JSON instead of text.")
 def simulate_runs(
     *,
@@ -134,10 +149,10 @@ def simulate_runs(
     limit: int,
     as_json: bool,
 ) -> None:
-    """Show what the file does from TIME up to, and without, TIME: totals, the busiest seconds, overlaps, a chart.
+    """Simulate a future time window: totals, the busiest seconds, overlaps, a chart.
 
-    The runs come from the code that the daemon runs. Workers are taken to finish in time and queues to be short;
-    overlaps are counted where an entry says max_runtime. Times without an offset are in the file's time zone.
+    Uses the daemon's own planning code. Workers are assumed to finish in time and queues to be short; overlaps are
+    counted for entries with max_runtime. Times without an offset are in the time zone of the file.
     """
     loaded = sources.load(config.find(config_file), app=app)
     entries = loaded.entries if entry is None else (named(entry, loaded.entries),)

@@ -1,4 +1,4 @@
-"""``beatd status``: which daemons are alive, who leads what, and what is wrong."""
+"""``beatd status``: daemons, leaders and problems, for people and as JSON."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 import click
 
 from beatd import config
-from beatd.cli.output import plural, print_json, print_line, print_table
+from beatd.beat.shard_assignment import why_aside
+from beatd.cli.output import plural, print_json, print_line, print_problem, print_table
 from beatd.cli.problems import problems, rounded, shards
 from beatd.client.history import held_facts
 from beatd.config.loader import load_settings
@@ -25,13 +26,13 @@ from beatd.store.runtime_entries import Pause, Runtime
 from beatd.timestamps import from_ms, iso_ms
 
 _HELD_TOLD = 1_000
-"""Entries that are held back, told to programs."""
+"""Held-back entries in the JSON document."""
 _PAUSES_SHOWN, _PAUSES_TOLD = 10, 1_000
-"""Paused entries that are shown one by one, to people and to programs."""
+"""Paused entries that are shown one by one, and in the JSON document."""
 
 
 class Changes(NamedTuple):
-    """Additions of the state store to the files: entries, and pauses; ``paused`` has the first of these, by name."""
+    """Changes in the state store over the files: entries, and pauses; ``paused`` has the first of these, by name."""
 
     revision: int
     entries: int
@@ -40,7 +41,7 @@ class Changes(NamedTuple):
 
 
 class Overview(NamedTuple):
-    """Everything that there is to say."""
+    """The state of an installation at one moment."""
 
     place: str
     server: str
@@ -51,19 +52,19 @@ class Overview(NamedTuple):
     lease_keys: list[str]
     runtime: Changes
     held: dict[str, HeldBackEntry]
-    """Entries that are held back, the first thousand."""
+    """Held-back entries, the first thousand."""
     held_count: int
     foreign_keys: list[str]
     """Keys of another type than beatd's, in words."""
 
     @property
     def is_ready(self) -> bool:
-        """True if runs leave."""
+        """True if no problem blocks runs."""
         return not any(problem.blocks for problem in problems(self))
 
     @property
     def alive(self) -> list[Member]:
-        """The daemons that are there, the oldest first."""
+        """The daemons that are alive, the oldest first."""
         present = (one for one in self.roll.daemons.values() if one.alive)
         return sorted(present, key=lambda one: (one.status.started_ms, one.status.id))
 
@@ -74,13 +75,13 @@ class Overview(NamedTuple):
 
 @click.command()
 @click.option("--config", "-c", "config_file", metavar="FILE", help="Default: $BEATD_CONFIG, ./beat.toml.")
-@click.option("--check", is_flag=True, help="Exit with 1 for any problem, not only for those that keep runs back.")
+@click.option("--check", is_flag=True, help="Exit with 1 for any problem, not only for one that blocks runs.")
 @click.option("--json", "as_json", is_flag=True, help="JSON instead of tables.")
 def status(*, config_file: str | None, check: bool, as_json: bool) -> None:
-    """Show the daemons that use the state store of FILE: who is alive, who leads, and what is wrong.
+    """Show daemons, leaders and problems.
 
-    Exit code 1 when something keeps runs from leaving: no daemon is alive, nobody leads a shard, runs are late, the
-    broker or the state store refuses them, or the state store cannot be reached.
+    Exit code 1 when runs are blocked: no daemon is alive, nobody leads a shard, runs are late, the broker or the state
+    store refuses them, or the state store cannot be reached.
     """
     seen = look(load_settings(config.find(config_file)).settings)
     if as_json:
@@ -92,14 +93,14 @@ def status(*, config_file: str | None, check: bool, as_json: bool) -> None:
 
 
 def look(settings: Settings) -> Overview:
-    """Ask the state store; raises a :class:`~beatd.exceptions.StoreError`."""
+    """Query the state store; raises a :class:`~beatd.exceptions.StoreError`."""
     with connect(running_store(settings), timeout_ms=settings.redis.timeout_ms, name="beatd-status") as client:
         keys = Keys(settings.redis.prefix)
         registry = Registry(client, keys)
         roll = registry.look(shards=settings.leader.shards)
         shards = max([each.shards for each in roll.alive.values()], default=settings.leader.shards)
         if shards != settings.leader.shards:
-            roll = registry.look(shards=shards)  # this file is not the one that the daemons have
+            roll = registry.look(shards=shards)  # the daemons have another file
         outboxes = registry.outboxes(shards=shards)
         changes = _changes(Runtime(client, keys))
         held_back = HeldBack(client, keys, shards=shards)
@@ -135,18 +136,18 @@ def _print(seen: Overview) -> None:
         print_line(f"{'Paused' if number == 0 else '':<12} {line}")
     if seen.alive:
         click.echo()
-        print_table(["daemon", "up", "seen", "entries", "schedule", "leads"], (_row(one, seen) for one in seen.alive))
+        print_table(["daemon", "up", "seen", "entries", "schedule", "role"], (_row(one, seen) for one in seen.alive))
     if len(seen.outboxes) > 1 and (seen.alive or seen.roll.leases):
         click.echo()
         print_table(["shard", "leader", "term", "outbox"], _shard_rows(seen))
     for number, problem in enumerate(problems(seen)):
         if number == 0:
             click.echo()
-        print_line(f"! {problem.text}")
+        print_problem(problem.text)
 
 
 def _paused(runtime: Changes) -> Iterator[str]:
-    """The paused entries, and who said so."""
+    """The paused entries, each with time, user and reason."""
     for name, pause in islice(runtime.paused.items(), _PAUSES_SHOWN):
         since = f" since {from_ms(pause.since_ms):%Y-%m-%d %H:%M:%S} UTC" if pause.since_ms else ""
         yield f"{name}{since}" + (f" by {pause.by}" if pause.by else "") + (f": {pause.reason}" if pause.reason else "")
@@ -158,7 +159,11 @@ def _leader(seen: Overview) -> str:
     holder = seen.roll.leases.get(0)
     if holder is None:
         return "nobody"
-    return "nobody: its lease is not beatd's" if holder.is_foreign else f"{holder.daemon_id}, term {holder.token}"
+    return (
+        "nobody: the key of its lease is not beatd's"
+        if holder.is_foreign
+        else f"{holder.daemon_id}, term {holder.token}"
+    )
 
 
 def _row(one: Member, seen: Overview) -> list[str]:
@@ -166,8 +171,11 @@ def _row(one: Member, seen: Overview) -> list[str]:
     up = duration_text(rounded(max(seen.roll.now_ms - each.started_ms, 0)))
     heard = f"{one.age_ms / 1000:.1f} s ago"
     led = seen.led_by(each.id)
-    leads = "standing by" if not led else shards(list(led)) if len(seen.outboxes) > 1 else f"term {led[0]}"
-    return [each.id, up, heard, f"{each.entries + each.runtime:,}", each.digest[:8], leads]
+    if led:
+        role = f"leads {shards(list(led))}" if len(seen.outboxes) > 1 else f"leads, term {led[0]}"
+    else:
+        role = "not eligible" if why_aside(each, [other.status for other in seen.alive]) else "standby"
+    return [each.id, up, heard, f"{each.entries + each.runtime:,}", each.digest[:8], role]
 
 
 def _shard_rows(seen: Overview) -> Iterator[list[str]]:
@@ -178,7 +186,7 @@ def _shard_rows(seen: Overview) -> Iterator[list[str]]:
 
 
 def facts(seen: Overview) -> dict[str, Any]:
-    """All of it for programs: the document of ``--json``."""
+    """The document of ``--json``."""
     return {
         "state_store": {"place": seen.place, "server": seen.server, "prefix": seen.prefix},
         "daemons": [_daemon(one, seen) for one in seen.roll.daemons.values()],

@@ -18,19 +18,19 @@ _LOOK_S = 0.05
 
 
 @click.command("step-down")
-@click.option("--daemon", metavar="ID", help="This daemon, as status names it; the beginning of its id is enough.")
-@click.option("--shard", type=click.IntRange(0), metavar="N", help="Whoever leads this shard.")
-@click.option("--for", "rest", default="1m", show_default=True, metavar="DURATION", help="How long it leads nothing.")
+@click.option("--daemon", metavar="ID", help="The daemon to step down; a prefix of its id is enough.")
+@click.option("--shard", type=click.IntRange(0), metavar="N", help="The leader of this shard.")
+@click.option("--for", "rest", default="1m", show_default=True, metavar="DURATION", help="Time without leadership.")
 @click.option("--timeout", type=click.FloatRange(0.1, 55), default=15.0, show_default=True, help="Seconds to wait.")
 @click.option("--config", "-c", "config_file", metavar="FILE", help="Default: $BEATD_CONFIG, ./beat.toml.")
 @click.option("--json", "as_json", is_flag=True, help="JSON instead of text.")
 def step_down(
     *, daemon: str | None, shard: int | None, rest: str, timeout: float, config_file: str | None, as_json: bool
 ) -> None:
-    """Have a leader hand over all shards that it leads, and wait until others lead them.
+    """Make a leader hand over its shards to other daemons, and wait until they lead.
 
-    For a while it leads nothing, unless no other daemon is alive. Nothing is lost, and nothing late by more than a
-    moment. Exit code 1 when nobody leads, nobody could take over, or it does not happen in time.
+    It then leads nothing for the time of --for, unless it is the only daemon alive. No run is lost. Exit code 1 when
+    nobody leads, nobody could take over, or the handover does not complete in time.
     """
     rest_ms = duration_ms(rest)
     with installation(config_file) as place:

@@ -10,8 +10,9 @@ import shlex
 import sys
 import tomllib
 from collections.abc import Iterator, Mapping
-from glob import glob
+from glob import iglob
 from importlib.machinery import PathFinder
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,6 +26,8 @@ MARKER = "# Written by: beatd service install. Your changes belong into a drop-i
 _PACKAGED = Path(beatd.__file__).parent / "systemd"
 _CHECKOUT = Path(beatd.__file__).parents[1] / "packaging" / "systemd"
 _STATE_DIR = Path("/var/lib/beatd")
+_INCLUDED_MAX = 1_000
+"""Included files that are looked at for each pattern."""
 
 _SYSTEM_ONLY = {
     "After",
@@ -95,7 +98,8 @@ def needed_paths(raw: Mapping[str, Any], folder: Path) -> Iterator[Path]:
     tables = {name: table for name, table in raw.items() if isinstance(table, dict)}
     for pattern in raw["include"] if isinstance(raw.get("include"), list) else ():
         yield folder / str(pattern)
-        yield from map(Path, glob(str(folder / str(pattern)))[:1000])  # noqa: PTH207 - the pattern may be absolute
+        found = iglob(str(folder / str(pattern)))  # noqa: PTH207 - the pattern may be absolute
+        yield from map(Path, islice(found, _INCLUDED_MAX))
     yield from map(Path, secret_files(tables, folder))
     app = raw.get("app")
     if isinstance(app, str):
@@ -148,7 +152,7 @@ def _is_system_only(setting: str) -> bool:
 
 def _fit_setting(name: str, value: str, install: Install, own: Mapping[str, str]) -> str:
     if name == "ExecStart":
-        subcommand = value.split(" --config ", maxsplit=1)[0].split(" ", 1)[1]
+        subcommand = value.partition(" --config ")[0].partition(" ")[2]
         rest = value.split("/etc/beatd/beat.toml")[1]
         return f"ExecStart={_word(install.command)} {subcommand} --config {_word(install.config)}{rest}"
     return f"{name}={own.get(name, value)}"
@@ -184,8 +188,8 @@ def is_ours(text: str) -> bool:
 
 def installed_as(text: str) -> Install | None:
     """The parameters with which a unit was written; ``None`` if it does not start beatd like beatd's own units do."""
-    settings = (setting for line in text.splitlines() if (setting := _SETTING.fullmatch(line)))
-    values = {str(setting[1]): str(setting[2]) for setting in settings}
+    settings = filter(None, map(_SETTING.fullmatch, text.splitlines()))
+    values = {setting[1]: setting[2] for setting in settings}
     try:
         words = [word.replace("%%", "%").replace("$$", "$") for word in shlex.split(values.get("ExecStart", ""))]
         config = Path(words[words.index("--config") + 1])

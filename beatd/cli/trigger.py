@@ -24,12 +24,14 @@ WAIT_S = 60.0
 
 @click.command()
 @click.argument("entry", required=False)
-@click.option("--args", "arguments", metavar="JSON", help='Instead of those of the entry, such as "[16, 16]".')
-@click.option("--kwargs", metavar="JSON", help='Instead of those of the entry, such as \'{"format": "pdf"}\'.')
-@click.option("--queue", help="Instead of that of the entry.")
-@click.option("--wait", metavar="[SECONDS]", is_flag=False, flag_value="", help="Until it has ended; 60 s.")
-@click.option("--result-backend", metavar="URL", help="Where its result is; default: the broker, or the state store.")
-@click.option("--request-id", metavar="ID", help="The same one sends nothing twice, for a day. Default: at random.")
+@click.option("--args", "arguments", metavar="JSON", help='Override, such as "[16, 16]".')
+@click.option("--kwargs", metavar="JSON", help='Override, such as \'{"format": "pdf"}\'.')
+@click.option("--queue", help="Override the queue of the entry.")
+@click.option(
+    "--wait", metavar="[SECONDS]", is_flag=False, flag_value="", help="Wait until the run has ended (default: 60 s)."
+)
+@click.option("--result-backend", metavar="URL", help="Result backend; default: the broker, or the state store.")
+@click.option("--request-id", metavar="ID", help="Idempotency key, valid for a day. Default: random.")
 @click.option("--config", "-c", "config_file", metavar="FILE", help="Default: $BEATD_CONFIG, ./beat.toml.")
 @click.option("--json", "as_json", is_flag=True, help="JSON instead of text.")
 def trigger(
@@ -44,10 +46,10 @@ def trigger(
     config_file: str | None,
     as_json: bool,
 ) -> None:
-    """Send a run of ENTRY now, and print its run id. The schedule does not notice it; a paused entry can be triggered.
+    """Send a run of ENTRY now and print its run id.
 
-    The daemon that leads sends it. Exit code 1 when none does, when the broker refuses it, and with --wait when the run
-    fails or does not end.
+    The regular schedule is unaffected; a paused entry can be triggered. The leading daemon sends the run. Exit code 1
+    when no daemon leads, when the broker refuses the run, and with --wait when it fails or does not end in time.
     """
     seconds, entry = _seconds(wait, entry)
     if entry is None:

@@ -27,6 +27,7 @@ from beatd.broker import is_redis, redis_url
 from beatd.cli.multi_nodes import Node
 from beatd.cli.multi_processes import LogFile, held
 from beatd.cli.processes import die_with_parent
+from beatd.clock import Backoff
 from beatd.exceptions import ConfigError, Fault
 from beatd.model import Settings
 from beatd.urls import check_broker
@@ -36,30 +37,42 @@ from beatd.worker.settings import COROUTINES, WorkerSettings, cpu_count, node_na
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--app", "-A", "app_name", metavar="MODULE[:APP]", help="The app whose tasks are run.")
+@click.option("--app", "-A", "app_name", metavar="MODULE[:APP]", help="App with the tasks to run.")
 @click.option("--config", "config_file", metavar="FILE", help="Take broker, results, app and timezone from beat.toml.")
-@click.option("--broker", "-b", envvar="BEATD_BROKER_URL", metavar="URL", help="Where messages come from.")
-@click.option("--result-backend", envvar="BEATD_RESULT_BACKEND", metavar="URL", help="Where results go.")
-@click.option("--concurrency", "-c", type=click.IntRange(1), metavar="N", help="Processes or threads; default: CPUs.")
+@click.option("--broker", "-b", envvar="BEATD_BROKER_URL", metavar="URL", help="Broker.")
+@click.option("--result-backend", envvar="BEATD_RESULT_BACKEND", metavar="URL", help="Result backend.")
 @click.option(
-    "--pool", "-P", type=click.Choice(["prefork", "threads", "asyncio", "solo"]), help="Where tasks run; prefork."
+    "--concurrency", "-c", type=click.IntRange(1), metavar="N", help="Number of processes or threads; default: CPUs."
 )
-@click.option("--queues", "-Q", metavar="A,B", help="Queues to take from; default: celery.")
+@click.option(
+    "--pool",
+    "-P",
+    type=click.Choice(["prefork", "threads", "asyncio", "solo"]),
+    help="Execution pool; default: prefork.",
+)
+@click.option("--queues", "-Q", metavar="A,B", help="Queues to consume; default: celery.")
 @click.option("--hostname", "-n", metavar="NAME", help="The worker's name; %h is the host. Default: celery@%h.")
 @click.option("--loglevel", "-l", default="info", metavar="LEVEL", help="debug, info, warning, error or critical.")
-@click.option("--log-format", type=click.Choice(["celery", "text", "json"]), default="celery", help="Of log lines.")
-@click.option("--task-events", "-E", is_flag=True, help="Tell monitors, such as Flower, what becomes of each task.")
+@click.option("--log-format", type=click.Choice(["celery", "text", "json"]), default="celery", help="Log format.")
+@click.option("--task-events", "-E", is_flag=True, help="Send task events to monitors such as Flower.")
 @click.option("--beat", "-B", is_flag=True, help="For development: run a daemon beside the worker.")
-@click.option("--builtin", metavar="NAMES", help="Run beatd's own tasks too: command, http.")
-@click.option("--max-tasks-per-child", type=click.IntRange(1), metavar="N", help="Replace a process after N tasks.")
-@click.option("--max-memory-per-child", type=click.IntRange(1), metavar="KIB", help="Replace a larger process.")
-@click.option("--autoscale", metavar="MAX,MIN", help="Between so many processes or threads, as there is work.")
-@click.option("--grace", type=click.FloatRange(0), metavar="SECONDS", help="A warm shutdown waits so long; for ever.")
-@click.option("--logfile", "-f", metavar="FILE", help="Log there; %n is the name, %i and %I number the processes.")
-@click.option("--pidfile", metavar="FILE", help="Keep the process id there, locked, while it runs.")
+@click.option("--builtin", metavar="NAMES", help="Enable built-in tasks: command, http.")
+@click.option("--max-tasks-per-child", type=click.IntRange(1), metavar="N", help="Restart a process after N tasks.")
+@click.option(
+    "--max-memory-per-child", type=click.IntRange(1), metavar="KIB", help="Restart a process that uses more memory."
+)
+@click.option("--autoscale", metavar="MAX,MIN", help="Scale between MIN and MAX processes or threads.")
+@click.option(
+    "--grace",
+    type=click.FloatRange(0),
+    metavar="SECONDS",
+    help="Give running tasks this long on shutdown (default: no limit).",
+)
+@click.option("--logfile", "-f", metavar="FILE", help="Log file; %n is the name, %i and %I number the processes.")
+@click.option("--pidfile", metavar="FILE", help="Pid file, locked while the worker runs.")
 @click.pass_obj
 def worker(app: App | None, /, **options: Any) -> None:
-    """Run tasks until told to stop: SIGTERM or Ctrl-C once to finish what runs, twice to leave at once."""
+    """Run tasks. SIGTERM or Ctrl-C once: finish running tasks (warm shutdown); twice: stop at once."""
 
     start(options, app)
 
@@ -136,20 +149,20 @@ class _Beat:
         )
 
     def _tend(self) -> None:
-        pause = _PAUSE_MIN_S
+        backoff = Backoff(_PAUSE_MIN_S, _PAUSE_MAX_S)
         while True:
             code = self._process.wait()
             if self._over.is_set():
                 return
+            pause = backoff.failed()
             log.error(
-                "The beat ended with exit code %s; starting it again in %g s",
+                "The beat ended with exit code %s; restarting it in %g s",
                 code,
                 pause,
                 extra={"event": "child_died", "child": "beat"},
             )
             if self._over.wait(pause):
                 return
-            pause = min(pause * 2, _PAUSE_MAX_S)
             self._process = self._start()
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from beatd.clock import monotonic, sleep
+from beatd.clock import Backoff, monotonic, sleep
 from beatd.exceptions import MessageError, NobodyLeads, RequestRefused
 from beatd.message import json_codec
 from beatd.model import Overlap
@@ -32,8 +32,8 @@ AT_MOST, MOST = 5_000, 100_000
 RATE, RATE_MAX = 10.0, 10_000.0
 """Runs per second of a backfill."""
 
-_LOOK_S = (0.01, 0.02, 0.05, 0.1)
-"""Seconds between two looks for the answer; the last one is repeated."""
+_LOOK_MIN_S, _LOOK_MAX_S = 0.01, 0.1
+"""Seconds between two looks for the answer."""
 _LEFT_ALONE_S = 30.0
 """Seconds without any daemon after which a backfill that has begun is not watched any longer."""
 _ID = re.compile(r"[\w.:@/+-]{1,100}", re.ASCII)
@@ -183,7 +183,7 @@ class RunClient:
         timeout: float,
         progress: Progress,
     ) -> RequestReply:
-        until, looks = monotonic() + timeout, 0
+        until, backoff = monotonic() + timeout, Backoff(_LOOK_MIN_S, _LOOK_MAX_S, factor=1.1)
         while answer is None or answer.state == "under_way":
             if answer is not None:
                 progress(answer.sent + sum(answer.left_out.values()), answer.total)
@@ -193,8 +193,7 @@ class RunClient:
                 if answer is not None and not self._alive():
                     raise NobodyLeads("no daemon is alive any more; the next one goes on with what is left")
                 until = monotonic() + _LEFT_ALONE_S
-            sleep(_LOOK_S[min(looks // 10, len(_LOOK_S) - 1)])
-            looks += 1
+            sleep(backoff.failed())
             answer = self._requests.answer(request_id) or answer
         return answer
 
@@ -202,12 +201,11 @@ class RunClient:
         """Wait until the broker has confirmed or refused a run; where the store is the broker, it has it already."""
         shards = max((each.shards for each in self._registry.look(shards=1).alive.values()), default=1)
         key = self._keys.shard(shard_of(name, shards)).outbox
-        until, looks = monotonic() + timeout, 0
+        until, backoff = monotonic() + timeout, Backoff(_LOOK_MIN_S, _LOOK_MAX_S, factor=1.1)
         while holds(self._client, key, run_id):
             if monotonic() > until:
                 return False
-            sleep(_LOOK_S[min(looks, len(_LOOK_S) - 1)])
-            looks += 1
+            sleep(backoff.failed())
         return True
 
     def _alive(self) -> bool:

@@ -61,7 +61,7 @@ def _follow(client: redis.Redis, keys: Keys, mirror: RuntimeReplica, timeout: fl
         except StoreUnavailable as error:
             if timeout is not None and monotonic() - heard_at >= timeout:
                 raise
-            log.warning("%s; trying again", error, extra={"event": "watch_interrupted"})
+            log.warning("%s; retrying", error, extra={"event": "watch_interrupted"})
             anew = True
             sleep(LOOK_S if timeout is None else min(LOOK_S, timeout / 4))
 

@@ -65,7 +65,7 @@ class Site:
         try:
             status, part = self._store.status(), self._slice(request, now_ms)
         except StoreError as error:
-            problems = [f"The state store cannot be asked: {error}", *self._file_problems()]
+            problems = [f"Cannot reach the state store: {error}", *self._file_problems()]
             nothing = Slice((), _query(request), 1, 1, 0, len(self._plan.listing.entries))
             html = self._page.render(file=file, now_ms=now_ms, part=nothing, status=None, problems=problems)
             return HTMLResponse(html, 503)
@@ -137,9 +137,9 @@ class Site:
         plan, faults = self._plan, self._plan.faults
         if faults:
             more = f" … and {len(faults) - FAULTS_SHOWN} more" if faults[FAULTS_SHOWN:] else ""
-            yield f"The file has faults, and the entries below are those of before: {_listed(faults)}{more}"
+            yield f"The file has faults; showing the last valid schedule: {_listed(faults)}{more}"
         elif status is not None and mismatch(status, plan.listing.digest, plan.age):
-            yield f"The entries below are those of {plan.path}, and no daemon has this schedule"
+            yield f"No daemon has the schedule of {plan.path}, which is shown below: run beatd reload"
 
 
 def _query(request: Request) -> str:

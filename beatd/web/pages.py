@@ -192,9 +192,9 @@ def _daemons(status: Mapping[str, Any], now_ms: int) -> Iterator[dict[str, Any]]
     sharded = len(status["shards"]) > 1
     for daemon in sorted(status["daemons"], key=lambda one: (not one["alive"], one["started_at"], one["id"])):
         led = daemon["shards"]
-        role, kind = "standing by", "idle"
+        role, kind = "standby", "idle"
         if not daemon["alive"]:
-            role, kind = f"gone; heard of {relative(-daemon['seen_ms_ago'])}", "gone"
+            role, kind = f"gone; last heartbeat {relative(-daemon['seen_ms_ago'])}", "gone"
         elif led:
             parts = (f"{one['shard']} (term {one['term']})" for one in led)
             role = f"leads {', '.join(parts)}" if sharded else f"leads, term {led[0]['term']}"
@@ -214,6 +214,7 @@ def _row(each: Outlook, now_ms: int) -> dict[str, Any]:
         "leaves": _leaves(each, now_ms),
         "note": each.note,
         "held": each.held is not None and each.next_due_ms is not None,
+        "retry": relative(each.held.again_ms - now_ms) if each.held else "",
     }
 
 

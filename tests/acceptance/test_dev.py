@@ -139,7 +139,7 @@ def test_children_that_die_are_started_again(project: Path, start_beatd: Start) 
     for name, words in (("worker", "beatd worker"), ("daemon", "beatd run")):
         succeeded = len(beatd.find(r"tasks\.add\S* succeeded"))
         os.kill(pid_of(project, words), signal.SIGKILL)
-        beatd.expect(rf"The {name} was killed \(SIGKILL\); starting it again in 1 s")
+        beatd.expect(rf"The {name} was killed \(SIGKILL\); restarting it in 1 s")
         beatd.expect(r"tasks\.add\S* succeeded", times=succeeded + 3, timeout=20)
     assert beatd.end() == 0
 

@@ -48,7 +48,7 @@ def test_a_claim_that_the_store_refuses_is_not_ready_and_is_named(
         done = beatd("status", "--config", file)
         assert done.returncode == 1
         assert "! " in done.stdout
-        assert "no run leaves since" in done.stdout
+        assert "no run is sent since" in done.stdout
         assert "{beatd}:last_due is a string" in done.stdout
         document = json.loads(beatd("status", "--config", file, "--json").stdout)
         assert document["ready"] is False
@@ -66,7 +66,7 @@ def test_a_lease_that_is_not_a_daemons_is_nobodys(start_beatd, file, page, beatd
         wait_until(lambda: page.get("/readyz").status_code == 503, 10, "no readiness")
         done = beatd("status", "--config", file)
         assert done.returncode == 1
-        assert "Leader       nobody: its lease is not beatd's" in done.stdout
+        assert "Leader       nobody: the key of its lease is not beatd's" in done.stdout
         assert "! nobody can lead shard 0: the key {beatd}:0:lease" in done.stdout
         assert "\n! forged" not in done.stdout
         store.delete("{beatd}:0:lease")
@@ -84,7 +84,7 @@ def test_an_outbox_that_the_broker_does_not_take_is_a_problem(start_beatd, tmp_p
         done = wait_until(
             lambda: (seen := beatd("status", "--config", str(path))).returncode == 1 and seen, 40, "a problem"
         )
-        assert "no run leaves" in done.stdout
+        assert "no run is sent" in done.stdout
         assert "s3cret" not in done.stdout
 
 
@@ -97,7 +97,7 @@ def test_a_check_fails_for_any_problem(start_beatd, file, beatd, redis_url, tmp_
         store.hset("{beatd}:0:held", "bad", json.dumps(held))
     done = beatd("status", "--config", file)
     assert done.returncode == 0
-    assert "! bad is held back since 2026-09-21 14:13:20 UTC: a\\n! forged; tried again at" in done.stdout
+    assert "! bad is held back since 2026-09-21 14:13:20 UTC: a\\n! forged; next try at" in done.stdout
     assert beatd("status", "--check", "--config", file).returncode == 1
     document = json.loads(beatd("status", "--config", file, "--json").stdout)
     assert document["held_back"] == [

@@ -57,7 +57,7 @@ def test_each_daemon_answers_to_a_reload(start_beatd, beatd, write):
     write("two.toml", more="quue = 5\nschedul = 1\n")
     done = beatd("reload", "--config", "one.toml")
     assert done.returncode == 1
-    assert "2 faults; the last good schedule" in done.stdout
+    assert "2 faults; it keeps the last valid schedule" in done.stdout
     assert '  two.toml:14: beat_schedule.e0.quue: unknown setting "quue"; did you mean "queue"?' in done.stdout
     assert ": 1 entry, schedule " in done.stdout
     write("two.toml", entries=2)
@@ -115,6 +115,6 @@ def test_who_stepped_down_does_not_take_it_back_while_another_is_there(start_bea
     assert "leads now, after" in done.stdout
     second.expect("Leading")
     status = beatd("status", "--config", file)
-    assert "stands aside: it was told to step down, and campaigns again in" in status.stdout
+    assert "is not eligible to lead: it was told to step down, and campaigns again in" in status.stdout
     second.end()
     first.expect("Leading", times=2)

@@ -78,7 +78,7 @@ def test_it_shows_what_a_daemon_does(start_beatd, start_web, write, beatd, wait_
     wait_until(lambda: web.runs() > first, what="more runs")
     page = web.get("/")
     assert page.status_code == 200
-    for text in ("in order", "leads, term 1", "tasks.tick", "every 100ms", "30 7 * * mon", "Asia/Baku"):
+    for text in ("Healthy", "leads, term 1", "tasks.tick", "every 100ms", "30 7 * * mon", "Asia/Baku"):
         assert text in page.text
     assert web.get("/healthz").status_code == web.get("/readyz").status_code == 200
     [row] = web.get("/api/entries?q=weekly").json()["entries"]
@@ -113,10 +113,10 @@ def test_daemons_come_and_go(start_beatd, start_web, write, wait_until):
     assert (web.get("/readyz").status_code, web.get("/healthz").status_code) == (503, 200)
     daemon = start_beatd("--config", file)
     wait_until(lambda: web.get("/readyz").status_code == 200, what="a leader")
-    wait_until(lambda: "in order" in web.get("/").text, what="a page in order")
+    wait_until(lambda: "Healthy" in web.get("/").text, what="a healthy page")
     daemon.end(signal.SIGKILL)
     wait_until(lambda: web.get("/readyz").status_code == 503, what="the leader's end to be seen")
-    wait_until(lambda: "was heard of" in web.get("/").text, what="the daemon to be missed")
+    wait_until(lambda: "is gone: its last heartbeat" in web.get("/").text, what="the daemon to be missed")
 
 
 def test_a_store_that_goes_is_said_and_its_return_seen(start_server, start_web, write, wait_until):

@@ -224,8 +224,8 @@ def test_every_event_is_documented_and_every_documented_one_is_logged():
             assert fields <= documented[name], name
 
 
-def test_events_to_be_woken_for_exist():
-    watched = {name for row in rows(section("events.md", "What to be woken for")) for name in CODE.findall(row[0])}
+def test_events_to_page_on_exist():
+    watched = {name for row in rows(section("events.md", "Events to page on")) for name in CODE.findall(row[0])}
     assert watched <= {name for events in logged().values() for name in events}
 
 

@@ -3,7 +3,7 @@
   const every = 2000;
   const lost = document.getElementById("lost");
 
-  // What somebody is using right now is not taken from under their hands.
+  // Do not replace a region that has the focus or a selection.
   const inUse = (region) =>
     region.contains(document.activeElement) ||
     (String(getSelection()) !== "" && region.contains(getSelection().anchorNode));

@@ -7,7 +7,7 @@ import pytest
 
 from beatd import crontab
 from beatd.client import Change, Pause, Schedules
-from beatd.exceptions import ConfigError, StoreRefused, StoreUnavailable
+from beatd.exceptions import ConfigError, StoreUnavailable
 
 
 @pytest.fixture
@@ -110,5 +110,5 @@ def test_a_store_out_of_reach_is_said_without_its_password(free_port):
 
 
 def test_a_url_that_is_none_is_refused():
-    with pytest.raises(StoreRefused):
+    with pytest.raises(ConfigError):
         Schedules("http://localhost")

@@ -1,10 +1,12 @@
 """Texts from elsewhere stay inside their line."""
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from rich.cells import cell_len
 
-from beatd.cli.output import print_line, print_table
+from beatd.cli import output
+from beatd.cli.output import print_line, print_problem, print_table
 from beatd.redaction import printable
 
 
@@ -40,3 +42,54 @@ def test_a_cell_cannot_add_lines_to_a_table(capsys):
 def test_a_line_stays_one(capsys):
     print_line("one\ntwo")
     assert capsys.readouterr().out == "one\\ntwo\n"
+
+
+@pytest.fixture
+def terminal(monkeypatch, capsys):
+    """A terminal of a width; returns the lines that it showed."""
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setenv("LINES", "24")
+    monkeypatch.setenv("TERM", "xterm")
+
+    def lines(width, show):
+        monkeypatch.setattr(output.sys.stdout, "isatty", lambda: True, raising=False)
+        monkeypatch.setenv("COLUMNS", str(width))
+        show()
+        return capsys.readouterr().out.splitlines()
+
+    return lines
+
+
+NAME = st.text("abc-", min_size=1, max_size=60).filter(lambda text: text.strip())
+CELL = st.text("ab 夜,", max_size=70)
+
+
+@given(rows=st.lists(st.tuples(NAME, CELL, CELL, CELL), min_size=1, max_size=4), width=st.sampled_from([60, 80, 120]))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+def test_a_name_is_never_folded_and_no_other_line_is_too_wide(terminal, rows, width):
+    shown = terminal(width, lambda: print_table(["entry", "schedule", "next", "state"], rows))
+    names = [row[0] for row in rows]
+    assert all(any(line.startswith(name) for line in shown) for name in names)
+    assert all(cell_len(line) <= width for line in shown if line not in names)
+
+
+def test_a_wide_table_has_names_on_lines_of_their_own(terminal):
+    rows = [["a" * 60, "every 3s", "in 2s"], ["b", "0 7 * * *", "in 5h"]]
+    assert terminal(60, lambda: print_table(["entry", "schedule", "next"], rows)) == [
+        "entry",
+        "  schedule    next",
+        "─" * 60,
+        "a" * 60,
+        "  every 3s    in 2s",
+        "b",
+        "  0 7 * * *   in 5h",
+    ]
+
+
+def test_a_long_problem_is_indented_and_its_words_stay_whole(terminal):
+    text = "some-entry is held back since 2026-11-25 21:26:21 UTC: " + "x" * 90 + "; next try at 21:27"
+    shown = terminal(80, lambda: print_problem(text))
+    assert shown[0].startswith("! some-entry")
+    assert all(line.startswith("  ") for line in shown[1:])
+    assert any("x" * 90 in line for line in shown)
+    assert " ".join(" ".join(shown).split()) == f"! {text}"

@@ -5,12 +5,14 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import click
 import pytest
 from click.testing import CliRunner
 
-from beatd.cli import service, systemd_units
+from beatd.cli import main, service, systemd_units
 from beatd.cli.systemd_units import MARKER, SYSUSERS, UNITS, Install, fitted, install_for, installed_as, source
 
+STARTED = {name: main.get_command(click.Context(main), name) for name in ("run", "worker")}
 EXPOSURE_MAX = 3.0
 """The exposure that `systemd-analyze security` may find: 0 is none, 10 is all."""
 
@@ -188,3 +190,23 @@ def test_what_systemd_says_of_a_unit(tmp_path, run, monkeypatch):
     assert refused.exit_code == 1
     assert "stop it first: systemctl --user disable --now beatd beatd-worker" in refused.output
     assert (tmp_path / "systemd" / "user" / "beatd.service").exists()
+
+
+@pytest.mark.parametrize(
+    "started",
+    [
+        "run --config /etc/beatd/beat.toml",
+        "worker --config /etc/beatd/beat.toml --log-format text",
+    ],
+)
+def test_the_command_lines_of_units_from_0_1_0_are_understood(started):
+    command, *words = started.split()
+    context = STARTED[command].make_context(command, words)
+    assert "/etc/beatd/beat.toml" in map(str, context.params.values())
+
+
+@pytest.mark.parametrize("name", UNITS)
+def test_the_command_lines_of_units_are_understood(name):
+    line = settings(name, "/etc/beatd/beat.toml")["ExecStart"]
+    _, command, *words = line.split()
+    STARTED[command].make_context(command, words)
