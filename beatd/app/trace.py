@@ -21,6 +21,7 @@ from beatd.app.message_options import new_id
 from beatd.app.result import EagerResult
 from beatd.app.task import Task
 from beatd.exceptions import Ignore, Reject, Retry
+from beatd.redaction import encodable
 from beatd.states import FAILURE, IGNORED, REJECTED, RETRY, SUCCESS
 
 log = logging.getLogger("beatd.app.run")
@@ -43,7 +44,7 @@ class ExceptionInfo:
     def __init__(self, error: BaseException) -> None:
         self.type = type(error)
         self.exception = error
-        self.traceback = _shortened(_formatted(error))
+        self.traceback = encodable(_shortened(_formatted(error)))
 
     def __str__(self) -> str:
         return self.traceback
