@@ -51,6 +51,7 @@ _OPTIONS = frozenset(
         "ignore_result",
         "link",
         "link_error",
+        "origin",
         "parent_id",
         "priority",
         "queue",
@@ -132,7 +133,7 @@ def message_for(
         shadow=options.get("shadow"),
         stamped_headers=None if stamped is None else list(stamped),
         stamps={name: options.get(name) for name in stamped or ()},
-        origin=origin(),
+        origin=options.get("origin") or origin(),
     )
 
 
