@@ -59,6 +59,8 @@ class Headers(msgspec.Struct, frozen=True):
     due_at: str | None = msgspec.field(name="beatd-due-at", default=None)
     deaths: Annotated[int, msgspec.Meta(ge=0)] | None = msgspec.field(name="beatd-deaths", default=None)
     """How often a process or worker died while it ran the message; None if the broker does not count."""
+    received: bool = msgspec.field(name="beatd-received", default=False)
+    """True if a worker has announced it before it parked it."""
     argsrepr: Any = ""
     kwargsrepr: Any = ""
     stamped_headers: Any = None

@@ -82,6 +82,23 @@ class Strategy:
         eta_ms = self._moment(headers.eta, "eta")
         request = request_class(task)(delivery, headers, task)
         waits = eta_ms is not None and eta_ms > now_ms
+        if not headers.received:
+            self._announce(request, waits=waits)
+        if expires_ms is not None and expires_ms <= now_ms:
+            self.revoke(request, "expired", now_ms, decisions)
+        elif self._revoked and self._revoked.covers(request):
+            self.revoke(request, "revoked", now_ms, decisions)
+        else:
+            if eta_ms is not None and waits:
+                decisions.park.append((delivery, eta_ms))
+            else:
+                decisions.run.append(request)
+            if not headers.received:
+                decisions.effects.append(Received(request))
+
+    def _announce(self, request: Request, *, waits: bool) -> None:
+        """Log a message that has come in and is not back from its parking; tell the signal's receivers."""
+        headers = request.headers
         if log.isEnabledFor(logging.INFO):
             log.info(
                 "Task %s[%s] received%s",
@@ -92,16 +109,6 @@ class Strategy:
             )
         if signals.task_received:
             signals.task_received.send(sender=self._app, request=request)
-        if expires_ms is not None and expires_ms <= now_ms:
-            self.revoke(request, "expired", now_ms, decisions)
-        elif self._revoked and self._revoked.covers(request):
-            self.revoke(request, "revoked", now_ms, decisions)
-        elif eta_ms is not None and waits:
-            decisions.park.append((delivery, eta_ms))
-            decisions.effects.append(Received(request))
-        else:
-            decisions.run.append(request)
-            decisions.effects.append(Received(request))
 
     def _moment(self, text: str | None, what: str) -> int | None:
         if text is None:

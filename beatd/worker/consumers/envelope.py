@@ -58,6 +58,20 @@ def mark_redelivered(raw: bytes) -> bytes:
     return json_codec.dumps_plain(envelope)
 
 
+RECEIVED = "beatd-received"
+"""Header of a parked message: it was logged and announced to monitors when it came in."""
+
+
+def mark_received(raw: bytes) -> bytes:
+    """Mark the envelope of a message that a worker has read, and parks."""
+    try:
+        envelope = json_codec.decode_as(_DECODER, raw)
+        envelope["headers"][RECEIVED] = True
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return raw
+    return json_codec.dumps_plain(envelope)
+
+
 def count_death(raw: bytes) -> bytes:
     """Add one to the death count of an envelope."""
     try:

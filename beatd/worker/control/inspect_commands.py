@@ -10,7 +10,9 @@ import resource
 import sys
 from collections import deque
 from collections.abc import Iterator
+from datetime import datetime
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import beatd
 from beatd import urls
@@ -111,12 +113,20 @@ def scheduled(station: WorkerView, **_: Any) -> list[Any]:
     """List the tasks that wait for their ETA, the soonest 1,000."""
     return [
         {
-            "eta": from_ms(due_ms).isoformat(),
+            "eta": _eta(station, request) or from_ms(due_ms).isoformat(),
             "priority": _PRIORITY,
             "request": request_info(station, request),
         }
         for request, due_ms in _waiting(station)
     ]
+
+
+def _eta(station: WorkerView, request: Request) -> str | None:
+    """Return the exact ETA in a message; None for a message that waits for another reason."""
+    if request.headers.eta is None:
+        return None
+    moment = datetime.fromisoformat(request.headers.eta)
+    return (moment if moment.tzinfo else moment.replace(tzinfo=ZoneInfo(station.app.timezone))).isoformat()
 
 
 def _waiting(station: WorkerView) -> Iterator[tuple[Request, int]]:

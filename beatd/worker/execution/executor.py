@@ -75,6 +75,10 @@ _EVENTS = {
 log = logging.getLogger("celery.app.trace")
 
 
+class EncodeError(MessageError):
+    """The failure of a task that returned a value which cannot be stored."""
+
+
 class Attempt(NamedTuple):
     """A job with its opened message."""
 
@@ -268,8 +272,9 @@ class Executor:
         except Exception as failed:  # noqa: BLE001 - a result's or exception's own methods may do anything
             error = failed if isinstance(failed, MessageError) else MessageError(safe_repr(failed))
         if outcome.state in (SUCCESS, IGNORED):
-            payload = named_error("EncodeError", f"the result cannot be stored: {error}", module="kombu.exceptions")
-            return Outcome(FAILURE, error), self._store(context, FAILURE, payload, None)
+            refused = EncodeError(f"the result cannot be stored: {error}")
+            payload = named_error("EncodeError", *refused.args, module="kombu.exceptions")
+            return Outcome(FAILURE, refused), self._store(context, FAILURE, payload, None)
         kind = type(outcome.value)
         payload = named_error(kind.__qualname__, safe_repr(outcome.value), module=kind.__module__)
         return outcome, self._store(context, outcome.state, payload, None)
