@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 
 import pytest
 import redis
@@ -265,6 +266,23 @@ def test_an_eta_is_kept_in_the_store(start_worker, app, server, wait_until):
     worker.wait()
     start_worker("-c", "1", name="w2")
     assert result.get(timeout=10) == 3
+
+
+def test_a_parked_task_is_shown_with_its_exact_eta_and_announced_once(start_worker, app, wait_until):
+    worker = start_worker("-c", "1")
+    eta = datetime.now(UTC).replace(microsecond=123_456) + timedelta(seconds=3)
+    result = send(app, "add", 1, 2, eta=eta)
+    worker.expect("received")
+    (node,) = wait_until(lambda: app.control.inspect(timeout=2).scheduled() or {}).values()
+    assert [task["eta"] for task in node] == [eta.isoformat()]
+    assert result.get(timeout=10) == 3
+    assert len(worker.find(r"Task proj\.add\[\S+\] received")) == 1
+
+
+def test_a_second_worker_of_the_same_name_says_so(start_worker, app):
+    first, second = start_worker("-c", "1"), start_worker("-c", "1")
+    second.expect(r"Another worker has the name w1@\S+, too: .* Give each worker a name of its own with -n\.")
+    assert first.find("Another worker") == []
 
 
 def test_a_warm_shutdown_finishes_what_runs(start_worker, app, server, wait_until):

@@ -82,14 +82,14 @@ class Mingle:
         answers: dict[Any, Any] = letter.body if isinstance(letter.body, dict) else {}
         for node, answer in answers.items():
             if node == self._hostname:
-                self._count_own_name()
+                self._count_own_name(answer)
             elif isinstance(answer, dict):
                 self._lamport.adjust(answer.get("clock"))
                 self._sharing.learn(texts(answer.get("revoked")))
                 log.debug("Synchronized with %s", node, extra={"event": "mingled", "node": str(node)})
 
-    def _count_own_name(self) -> None:
-        self._of_own_name += 1
+    def _count_own_name(self, answer: Any) -> None:
+        self._of_own_name += isinstance(answer, dict) and "ok" in answer
         if self._of_own_name == 2:
             log.warning(
                 "Another worker has the name %s, too: remote control reaches both, and monitors take them for one. "

@@ -72,7 +72,7 @@ def test_expected_errors_are_logged_without_traceback(app, caplog):
     assert caplog.records[0].levelno == logging.INFO
 
 
-def test_a_result_that_json_cannot_carry_is_a_failure(app):
+def test_a_result_that_json_cannot_carry_is_a_failure(app, caplog):
     @app.task(name="t")
     def strange():
         return object()
@@ -80,6 +80,7 @@ def test_a_result_that_json_cannot_carry_is_a_failure(app):
     stored = json.loads(run(app, strange).document)
     assert (stored["status"], stored["result"]["exc_type"]) == ("FAILURE", "EncodeError")
     assert stored["result"]["exc_module"] == "kombu.exceptions"
+    assert "Task t[the-id] raised unexpected: EncodeError('the result cannot be stored: JSON cannot" in caplog.text
 
 
 @pytest.mark.parametrize(
