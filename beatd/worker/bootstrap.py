@@ -116,6 +116,24 @@ def solo_heartbeat(consumer: Consumer, shutdown: Shutdown, pool: str) -> Iterato
 
 
 POOLS = ("prefork", "threads", "asyncio", "solo")
+REPLACED_POOLS = {"gevent": "threads", "eventlet": "threads", "processes": "prefork"}
+"""Celery's other pools, and the pool that runs their tasks here."""
+
+
+def pool_for(name: str | None) -> str:
+    """Return the pool for a name of Celery's; an unknown name gives prefork."""
+    if name in POOLS:
+        return name
+    pool = REPLACED_POOLS.get(name or "", "prefork")
+    if name in REPLACED_POOLS and name != "processes":
+        log.warning(
+            "There is no pool %s: this worker runs its tasks in %s, as with -P %s; nothing is monkey-patched",
+            name,
+            pool,
+            pool,
+            extra={"event": "pool_replaced", "wanted": name, "pool": pool},
+        )
+    return pool
 
 
 def run_worker(app: App, settings: WorkerSettings) -> None:

@@ -12,7 +12,7 @@ FILES = sorted(ROOT.rglob("*.py"))
 
 NOUNS = """
     active admission amqp app assignment autoscale address asyncio backfill base beat binary blackout bootstrap
-    broker builder builtin bus call callbacks canvas catchup celery chains check child chord chords claims cli
+    banner broker builder builtin bus call callbacks canvas catchup celery chains check child chord chords claims cli
     client clock codec command commands compression completion conf config connection connections consumers context
     contrib control cron crontab current daemon dead deadline decode delivery dev digest dispatch dispatcher django
     duration dump effects elector embedded emptied entries entry environment envelope errors events exceptions execution
