@@ -47,8 +47,8 @@ class FakeClock:
 
 
 class MemoryClaims:
-    """The claimed state of one shard's entries, by the rules of ``adopt.lua``, ``claim.lua``, ``pass_over.lua`` and
-    ``sweep.lua``; without what only a server can do: refuse a key. Gaps are lists ``[after_ms, before_ms]``."""
+    """The claimed state of one shard's entries, by the rules of ``load_entries.lua``, ``claim.lua``, ``pass_over.lua``
+    and ``sweep.lua``; without what only a server can do: refuse a key. Gaps are lists ``[after_ms, before_ms]``."""
 
     def __init__(self):
         self.lease_value = ""
@@ -75,7 +75,7 @@ class MemoryClaims:
         if lease_value != self.lease_value:
             raise TermLost("FENCED")
 
-    def adopt(self, entries, *, lease_value, now_ms):
+    def load_entries(self, entries, *, lease_value, now_ms):
         self._check(lease_value)
         states = [(name, self._load(name, fingerprint, now_ms)) for name, fingerprint in entries]
         self._confirmed = self.count
@@ -161,7 +161,7 @@ class MemoryClaims:
             gap[0] = due_ms
         return bool(around)
 
-    def look_back(self, *, lease_value):
+    def verify_term(self, *, lease_value):
         for _ in self.claim([()], lease_value=lease_value):
             pass
 

@@ -218,7 +218,7 @@ class ActiveSchedule:
             except Exception as error:  # noqa: BLE001 - whatever an entry raises concerns that entry only
                 self._hold(name, error, now_ms)
         gaps, going_on = [], ResumePoints(now_ms)
-        states = self._claims.adopt(adopted, lease_value=term.lease_value, now_ms=now_ms)
+        states = self._claims.load_entries(adopted, lease_value=term.lease_value, now_ms=now_ms)
         for number, (name, state) in enumerate(states):
             if isinstance(state, Unreadable):
                 self._heap.remove(name)
@@ -268,7 +268,7 @@ class ActiveSchedule:
         """Find out if the store lost what it had confirmed."""
         if now_ms >= self._look_after_at_ms:
             self._look_after_at_ms = now_ms + LOOK_AFTER_MS
-            self._claims.look_back(lease_value=term.lease_value)
+            self._claims.verify_term(lease_value=term.lease_value)
 
     def _sweep(self, entries: Collection[str], term: Term, now_ms: int) -> None:
         """Forget what the store knows of entries that left the schedule long ago."""

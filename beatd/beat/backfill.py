@@ -19,7 +19,7 @@ from beatd.model import Entry, Overlap, Run, manual_run_id
 from beatd.planning.timeline import hidden, timeline
 from beatd.schedules import Schedule
 from beatd.store import history
-from beatd.store.entry_state import Dispatched, Known
+from beatd.store.entry_state import DispatchLookup, EntryPast
 from beatd.store.run_requests import Backfill, PendingRequest, Reason, RequestReply, Step
 from beatd.timestamps import iso_ms
 
@@ -39,7 +39,7 @@ class BackfillJob:
     """One request for a window, on its way. Asks the store anew whenever its entry has become another."""
 
     def __init__(
-        self, asked: PendingRequest, request: Backfill, courier: ManualDispatcher, dispatched: Dispatched
+        self, asked: PendingRequest, request: Backfill, courier: ManualDispatcher, dispatched: DispatchLookup
     ) -> None:
         self.asked = asked
         self.over = False
@@ -47,7 +47,7 @@ class BackfillJob:
         self._courier = courier
         self._dispatched = dispatched
         self._entry: Entry | None = None
-        self._past = Known()
+        self._past = EntryPast()
         self._line: Schedule
         self._exhausted = False
         self._counted = 0
@@ -77,7 +77,7 @@ class BackfillJob:
             self._get_on(entry, term)
 
     def _begin(self, entry: Entry) -> None:
-        self._entry, self._past = entry, self._dispatched.past(entry)
+        self._entry, self._past = entry, self._dispatched.read_past(entry)
         self._line = timeline(entry, self._past.first_seen_ms)
         self._counted, self._counting = 0, self._dues(self._request.from_ms - 1)
         self._walk = self._dues(max(self._request.from_ms - 1, self._request.cursor_ms))

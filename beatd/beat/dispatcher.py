@@ -122,7 +122,7 @@ class Dispatcher:
             for claimed in self._claims.claim(batches(), lease_value=term.lease_value):
                 self._say(under_way.popleft(), claimed, outcomes)
         except StoreRefused:
-            self._claims.look_back(lease_value=term.lease_value)  # which says so if it refuses all of them
+            self._claims.verify_term(lease_value=term.lease_value)  # which says so if it refuses all of them
             self._claim_in_parts([*under_way, *self._batches(runs, facts, outcomes)], term, outcomes)
         return outcomes
 

@@ -24,7 +24,7 @@ log = logging.getLogger("beatd.beat.manual")
 class RunBatch(NamedTuple):
     """Runs of one entry that are ready to be pushed to one list. ``running`` is what overlaps are judged by."""
 
-    parcels: list[RunMessage]
+    messages: list[RunMessage]
     queue: str
     running: str = ""
 
@@ -58,10 +58,10 @@ class ManualDispatcher:
         expires_ms = manual_expires_at_ms(runs[0][0], now_ms)
         if expires_ms is not None and expires_ms <= now_ms:
             raise MessageError(f"its messages expire at {from_ms(expires_ms).isoformat()}, which is past")
-        parcels = [RunMessage(run.id, self._messages.render(run, expires_ms), cells) for run, cells in runs]
+        messages = [RunMessage(run.id, self._messages.render(run, expires_ms), cells) for run, cells in runs]
         queue = self._outlet.list_key(self._messages.address_of(entry), entry.options.priority)
         running = f"{runs[-1][0].id} {now_ms + runtime_ms(entry)}" if minds_overlap else ""
-        return RunBatch(parcels, queue, running)
+        return RunBatch(messages, queue, running)
 
     def send(
         self, asked: PendingRequest, step: Step, runs: Sequence[Run], term: Term, now_ms: int

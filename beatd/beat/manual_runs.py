@@ -30,7 +30,7 @@ from beatd.message import json_codec
 from beatd.model import Entry, Run, manual_run_id
 from beatd.planning.timeline import timeline
 from beatd.store import history
-from beatd.store.entry_state import Dispatched
+from beatd.store.entry_state import DispatchLookup
 from beatd.store.run_requests import PendingRequest, RequestReply, Step, Trigger
 
 log = logging.getLogger("beatd.beat.manual")
@@ -48,7 +48,7 @@ InForce = Callable[[str], Entry | None]
 class ManualRuns:
     """The requests for one shard's entries, while this daemon leads it. ``owns`` tells which entries these are."""
 
-    def __init__(self, courier: ManualDispatcher, dispatched: Dispatched, *, owns: Callable[[str], bool]) -> None:
+    def __init__(self, courier: ManualDispatcher, dispatched: DispatchLookup, *, owns: Callable[[str], bool]) -> None:
         self._courier = courier
         self._dispatched = dispatched
         self._owns = owns
@@ -149,7 +149,7 @@ class ManualRuns:
         extra = {"event": "run_triggered", "entry": known.name, "run_id": run_id, "request": asked.id, "by": request.by}
         log.info("%s is triggered%s", known.name, f" by {request.by}" if request.by else "", extra=extra)
         answer = RequestReply(state="done", entry=known.name, run_id=run_id, total=1, sent=1)
-        step = Step(answer, None, load.parcels, load.queue, load.running, "triggered")
+        step = Step(answer, None, load.messages, load.queue, load.running, "triggered")
         self._courier.send(asked, step, [run], term, now_ms)
 
 

@@ -65,7 +65,7 @@ def list_entries(*, glob: str, config_file: str | None, app: str | None, held_on
         loaded = sources.load(there.path, app=app)
         mirror = RuntimeReplica(there.client, there.keys)
         mirror.refresh(anew=True)
-        alive = there.roll().alive.values()
+        alive = there.fleet().alive.values()
         digests = {each.digest for each in alive}
         problems = [] if digests else ["no daemon is alive"]
         if digests and loaded.digest not in digests:

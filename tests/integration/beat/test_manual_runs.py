@@ -17,7 +17,7 @@ from beatd.model import Entry, Options, Policies, manual_run_id, run_id
 from beatd.schedules import parse, parse_blackout
 from beatd.store.claims import Claims, Gap
 from beatd.store.client import connect
-from beatd.store.entry_state import Dispatched, Running
+from beatd.store.entry_state import DispatchLookup, Running
 from beatd.store.history import Histories
 from beatd.store.keys import Keys
 from beatd.store.lease import Leases
@@ -60,7 +60,7 @@ class Rig:
         messages, outlet = MessageBuilder("celery", origin="test"), DirectDelivery(Queues(self.client))
         requests, running = Requests(self.client, KEYS), Running(self.client, KEYS)
         courier = ManualDispatcher(requests, messages, outlet, running, report=DispatchLog(), clock=self.clock)
-        self.manual = ManualRuns(courier, Dispatched(self.client, KEYS), owns=lambda _: True)
+        self.manual = ManualRuns(courier, DispatchLookup(self.client, KEYS), owns=lambda _: True)
 
     def put(self, name="a", schedule="0 * * * *", *, first_seen_ms=NOW - HOUR // 4, options=None, **policies):
         entry = Entry(
@@ -72,7 +72,7 @@ class Rig:
         )
         self.entries[name] = entry
         pairs = [(name, entry.schedule.fingerprint)]
-        list(self.claims.adopt(pairs, lease_value=self.term.lease_value, now_ms=first_seen_ms))
+        list(self.claims.load_entries(pairs, lease_value=self.term.lease_value, now_ms=first_seen_ms))
         return entry
 
     def turn(self):

@@ -16,7 +16,7 @@ from beatd.model import Entry, Options, Policies, Run, manual_run_id
 from beatd.schedules import parse
 from beatd.store import history
 from beatd.store.client import connect
-from beatd.store.entry_state import Dispatched, Running
+from beatd.store.entry_state import DispatchLookup, Running
 from beatd.store.keys import Keys
 from beatd.store.outbox import Outbox, holds
 from beatd.store.worker_state import Ended, FinishedRuns
@@ -323,7 +323,7 @@ def test_a_refused_run_is_in_the_history_with_the_reason(rig):
         ("triggered", "REFUSED", "no queue gets it"),
         ("scheduled", "REFUSED", "no queue gets it"),
     ]
-    past = Dispatched(rig.client, KEYS).past(ENTRY)
+    past = DispatchLookup(rig.client, KEYS).read_past(ENTRY)
     assert (past.sent, past.unsent) == ({NOW + 30_000}, {NOW, NOW + 1})
     assert 0 < rig.client.pttl(KEYS.refused(own_id)) <= 86_400_000
     rig.client.delete(KEYS.refused(own_id))
