@@ -9,7 +9,8 @@ from __future__ import annotations
 import copy
 
 from beatd.exceptions import StoreRolledBack, StoreUnavailable, TermLost
-from beatd.store.claims import Claimed, EntryState
+from beatd.model import EntryState
+from beatd.store.claims import Claimed
 
 NOW = 1_790_000_000_000
 """2026-09-21T14:13:20Z"""

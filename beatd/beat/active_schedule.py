@@ -14,9 +14,9 @@ from beatd.beat.dispatcher import Dispatcher
 from beatd.beat.heap import DueHeap
 from beatd.beat.term import Term
 from beatd.clock import Clock
-from beatd.model import Entry
+from beatd.model import Entry, EntryState
 from beatd.planning.catchup import LATE_MS, ResumePoints
-from beatd.store.claims import Claims, EntryState, Gap, Unreadable
+from beatd.store.claims import Claims, Gap, Unreadable
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,12 +15,11 @@ from beatd.cli.output import print_json, print_line, print_refused, print_table,
 from beatd.clock import SystemClock
 from beatd.config import Config
 from beatd.exceptions import StoreError
-from beatd.model import Entry, run_id
+from beatd.model import Entry, EntryState, run_id
 from beatd.planning.preview import Upcoming, all_upcoming, caveats
 from beatd.schedules import dst_note, duration_text
 from beatd.sources import MergedSchedule
 from beatd.state_store import running_store
-from beatd.store.claims import EntryState
 from beatd.store.client import connect
 from beatd.store.entry_state import EntryStates
 from beatd.store.keys import Keys

@@ -15,14 +15,13 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
 from beatd.exceptions import ScheduleError
-from beatd.model import Entry, Run
+from beatd.model import Entry, EntryState, Run
 from beatd.planning.policies import Facts, Skip, decide
 from beatd.planning.timeline import fire_ms, first_sent_ms, timeline
 from beatd.schedules import Schedule, bind, dst_note, latest_ms, zone
 from beatd.timestamps import from_ms, to_ms
 
 if TYPE_CHECKING:
-    from beatd.store.claims import EntryState
     from beatd.store.held_back import HeldBackEntry
 
 

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import redis
 
 from beatd.exceptions import StoreRolledBack
+from beatd.model import EntryState
 from beatd.store import history
 from beatd.store.client import translate_errors
 from beatd.store.keys import Keys, shard_of
@@ -23,17 +24,6 @@ GAPS_KEPT_MS = 7 * 86_400_000
 
 DIGITS = 15
 """Of an instant or a number in the store, at most."""
-
-
-class EntryState(NamedTuple):
-    """State of an entry in the store; times in milliseconds since the epoch."""
-
-    last_due_ms: int
-    """Due time after which it goes on: of its last claimed run, or, if that lies in the future because a clock was
-    ahead, of the last run before the gap that this clock left."""
-    first_seen_ms: int
-    runs: int
-    """Number of runs that were sent."""
 
 
 class Unreadable(NamedTuple):

@@ -21,10 +21,10 @@ from typing import Any
 import redis
 
 from beatd.exceptions import MessageError
-from beatd.model import Entry, run_id
+from beatd.model import Entry, EntryState, run_id
 from beatd.states import READY_STATES
 from beatd.store import history as records
-from beatd.store.claims import LOAD_BATCH, EntryState
+from beatd.store.claims import LOAD_BATCH
 from beatd.store.client import translate_errors
 from beatd.store.keys import Keys
 from beatd.store.results import decode, result_key

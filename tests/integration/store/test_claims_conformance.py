@@ -8,7 +8,8 @@ from random import Random
 import pytest
 
 from beatd.exceptions import StoreRolledBack, TermLost
-from beatd.store.claims import Claim, Claims, EntryState, Gap
+from beatd.model import EntryState
+from beatd.store.claims import Claim, Claims, Gap
 from beatd.store.client import connect
 from beatd.store.keys import Keys
 from tests.fakes import NOW, MemoryClaims

@@ -11,9 +11,9 @@ import pytest
 
 from beatd.clock import SystemClock
 from beatd.message.protocol import open_envelope
-from beatd.model import run_id
+from beatd.model import EntryState, run_id
 from beatd.store import history
-from beatd.store.claims import Claim, Claims, EntryState
+from beatd.store.claims import Claim, Claims
 from beatd.store.client import connect
 from beatd.store.daemon_registry import Registry
 from beatd.store.dead_letters import DeadLetters

@@ -7,9 +7,9 @@ import pytest
 from beatd.client import Schedules
 from beatd.clock import SystemClock
 from beatd.exceptions import StoreRefused, StoreUnavailable
-from beatd.model import RedisSettings
+from beatd.model import EntryState, RedisSettings
 from beatd.store import history
-from beatd.store.claims import LOAD_BATCH, Claim, Claims, EntryState
+from beatd.store.claims import LOAD_BATCH, Claim, Claims
 from beatd.store.client import connect
 from beatd.store.entry_state import EntryStates
 from beatd.store.keys import Keys

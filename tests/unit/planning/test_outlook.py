@@ -7,11 +7,10 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from beatd.exceptions import ScheduleError
-from beatd.model import Entry, Options, Policies
+from beatd.model import Entry, EntryState, Options, Policies
 from beatd.planning.preview import outlook, outlooks
 from beatd.planning.timeline import fire_ms, first_sent_ms, timeline
 from beatd.schedules import parse, parse_blackout
-from beatd.store.claims import EntryState
 from beatd.timestamps import from_ms, to_ms
 
 NOW = to_ms(datetime(2026, 6, 1, 12, 0, 30, tzinfo=UTC))
