@@ -217,7 +217,7 @@ class ActiveSchedule:
                 adopted.append(known_as(entry, fingerprints))
             except Exception as error:  # noqa: BLE001 - whatever an entry raises concerns that entry only
                 self._hold(name, error, now_ms)
-        gaps, going_on = [], ResumePoints(now_ms)
+        gaps, points = [], ResumePoints(now_ms)
         states = self._claims.load_entries(adopted, lease_value=term.lease_value, now_ms=now_ms)
         for number, (name, state) in enumerate(states):
             if isinstance(state, Unreadable):
@@ -225,7 +225,7 @@ class ActiveSchedule:
                 self._held.hold_for(name, f"{state}", now_ms, by_run=False)
                 continue
             try:
-                gap = self._place(named[name], state, going_on)
+                gap = self._place(named[name], state, points)
             except Exception as error:  # noqa: BLE001 - as above
                 self._hold(name, error, now_ms)
                 continue
@@ -239,7 +239,7 @@ class ActiveSchedule:
         self._heap.remove(name)
         self._held.hold(name, error, now_ms)
 
-    def _place(self, entry: Entry, state: EntryState, going_on: ResumePoints) -> Gap | None:
+    def _place(self, entry: Entry, state: EntryState, points: ResumePoints) -> Gap | None:
         """Put an entry where it goes on; returns what it passes over on the way there."""
         policies = entry.policies
         if not policies.enabled:
@@ -247,12 +247,14 @@ class ActiveSchedule:
             if len(self._held):
                 self._held.forget([entry.name])
             return None
-        line, (due_ms, passes_over) = going_on.of(entry, state.first_seen_ms, state.last_due_ms)
-        left = None if policies.max_runs is None else policies.max_runs - state.runs
-        self._heap.put(entry, line, due_ms, left=left)
+        point = points.of(entry, state)
+        self._heap.put(entry, point.timeline, point.due_ms, remaining_runs=point.remaining_runs)
         if len(self._held):
-            self._held.was_put(entry.name, due_ms if entry.name in self._heap else None, self._clock.now_ms())
-        return Gap(entry.name, state.last_due_ms, due_ms) if passes_over and due_ms is not None else None
+            due_ms = point.due_ms if entry.name in self._heap else None
+            self._held.was_put(entry.name, due_ms, self._clock.now_ms())
+        if point.passes_over and point.due_ms is not None:
+            return Gap(entry.name, state.last_due_ms, point.due_ms)
+        return None
 
     def _try_again(self, term: Term, now_ms: int) -> None:
         """Put entries back that were held back, as many as their time has come for."""

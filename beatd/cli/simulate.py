@@ -24,7 +24,7 @@ from beatd.cli.output import plural, print_json, print_table, read_moment
 from beatd.clock import SystemClock
 from beatd.model import Entry
 from beatd.planning.preview import all_upcoming, caveats
-from beatd.planning.simulation import STEPS_S, Busy, Simulation, TooManyRuns, Totals, simulate
+from beatd.planning.simulation import STEPS_S, Busy, Simulation, TooManyRuns, Totals, simulate, window_state
 from beatd.schedules import duration_text, zone
 from beatd.timestamps import from_ms, iso_ms
 
@@ -180,7 +180,7 @@ def simulate_runs(
 
 def _list(entries: Sequence[Entry], start_ms: int, end_ms: int, limit: int, as_json: bool) -> None:
     """Every run that is due in the window, in the order in which they leave, as they are found."""
-    runs = all_upcoming(entries, start_ms - 1, first_seen_ms=start_ms, until_ms=end_ms)
+    runs = all_upcoming(entries, start_ms - 1, state_of=lambda entry: window_state(entry, start_ms), until_ms=end_ms)
     for number, run in enumerate(runs):
         if number == limit:
             raise TooManyRuns(f"stopped after {limit:,} runs; raise --limit to see more")

@@ -67,7 +67,7 @@ def test_what_is_passed_is_done_with(entry):
 
 def test_only_runs_that_were_sent_count_towards_the_limit(entry):
     heap = DueHeap()
-    heap.put(entry("a"), entry("a").schedule, T, left=1)
+    heap.put(entry("a"), entry("a").schedule, T, remaining_runs=1)
     heap.due(T, at_most=9)
     heap.advance([SKIPPED])
     assert "a" in heap
