@@ -14,7 +14,7 @@ from beatd.clock import SystemClock
 from beatd.exceptions import BeatdError, ConfigError, Fault, StoreRefused
 from beatd.model import Entry, Settings
 from beatd.planning.lint import find_warnings
-from beatd.planning.preview import all_upcoming
+from beatd.planning.preview import Upcoming, all_upcoming
 from beatd.redaction import redacted_text
 from beatd.state_store import Store
 from beatd.store import rights, server_check
@@ -86,7 +86,7 @@ def _as_json(faults: Sequence[Fault]) -> list[dict[str, Any]]:
 
 
 def _facts(loaded: config.Config, now_ms: int) -> dict[str, Any]:
-    first = next(all_upcoming(loaded.entries, now_ms, sent_only=True, on_error=lambda *_: None), None)
+    first = first_run(loaded.entries, now_ms)
     return {
         "files": list(loaded.files),
         "entries": len(loaded.entries),
@@ -94,6 +94,11 @@ def _facts(loaded: config.Config, now_ms: int) -> dict[str, Any]:
         "digest": loaded.digest,
         "next": {"entry": first.entry.name, "due_at": iso_ms(first.due_ms)} if first else None,
     }
+
+
+def first_run(entries: Sequence[Entry], now_ms: int) -> Upcoming | None:
+    """The run that leaves first, of those of all entries; they are taken as new, as the store is not asked."""
+    return next(all_upcoming(entries, now_ms, sent_only=True, on_error=lambda *_: None), None)
 
 
 def _print(file: str, facts: dict[str, Any], warnings: Sequence[Fault]) -> None:

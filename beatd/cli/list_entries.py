@@ -80,7 +80,7 @@ def list_entries(*, glob: str, config_file: str | None, app: str | None, held_on
             entries = [entry for entry in entries if entry.name in held]
         states = EntryStates(there.client, there.keys).read([entry.name for entry in entries])
         last_dues = Histories(there.client, there.keys).last_dues
-        now_ms = SystemClock().now_ms()  # after what was read, so that a next run is not one of the past
+        now_ms = SystemClock().now_ms()
         looks = outlooks(entries, states, now_ms, paused=mirror.pauses, held=held, last_dues=last_dues)
     lines = [EntryRow(_kind(look.entry), look, _pause(mirror, look.entry.name)) for look in looks]
     overruled = _matching(overlay.conflicts(), glob)
@@ -140,7 +140,7 @@ def _cells(line: EntryRow, now_ms: int) -> Iterator[str]:
     yield schedule_phrase(look.entry.schedule).text
     yield "" if look.last_due_ms is None else f"{_distance(now_ms - look.last_due_ms)} ago"
     next_ms = look.held.again_ms if look.held else look.next_fire_ms
-    yield "" if next_ms is None else f"in {_distance(next_ms - now_ms)}"
+    yield "" if next_ms is None else "now" if next_ms <= now_ms else f"in {_distance(next_ms - now_ms)}"
     yield line.source
     yield line.state
 

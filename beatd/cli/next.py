@@ -63,7 +63,7 @@ def next_runs(
     timezone = loaded.settings.timezone if entry is None else entries[0].timezone
     now_ms = SystemClock().now_ms()
     after_ms = read_moment(since, option="--from", timezone=timezone, base_ms=now_ms, now_ms=now_ms)
-    runs = list(islice(_runs(entries, in_force.states, after_ms, now_ms), count))
+    runs = list(islice(planned_runs(entries, in_force.states, after_ms, now_ms), count))
     if as_json:
         print_json([facts(run) for run in runs])
     elif runs:
@@ -78,7 +78,9 @@ def next_runs(
         click.echo(_why_none(entries, in_force.paused))
 
 
-def _runs(entries: Sequence[Entry], states: Mapping[str, EntryState], after_ms: int, now_ms: int) -> Iterator[Upcoming]:
+def planned_runs(
+    entries: Sequence[Entry], states: Mapping[str, EntryState], after_ms: int, now_ms: int
+) -> Iterator[Upcoming]:
     """The runs to come; from another time than now as if everything up to then had been sent."""
 
     def state_of(entry: Entry) -> EntryState:
