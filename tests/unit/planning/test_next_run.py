@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from importlib.util import find_spec
 from itertools import islice
+from random import Random
 from typing import Any
 
 from hypothesis import assume, given, settings
@@ -16,7 +17,7 @@ from beatd.cli.next import planned_runs
 from beatd.exceptions import ConfigError
 from beatd.model import Entry, EntryState
 from beatd.planning.catchup import ResumePoints
-from beatd.planning.preview import counts_from_first_seen, next_run, outlooks
+from beatd.planning.preview import counts_from_first_seen, new_state, next_run, outlooks, upcoming
 from beatd.planning.simulation import TooManyRuns, simulate
 from beatd.timestamps import from_ms, to_ms
 from tests.unit.beat.conftest import Rig
@@ -27,107 +28,115 @@ TURNS = 300
 """Turns of the daemon without a run, after which an example is given up: all of its runs are skipped for long."""
 
 
-def at(ms: int) -> datetime:
-    return from_ms(ms)
-
-
-intervals = st.sampled_from(["10s", "47s", "5m", "47m", "9h", "2d"])
-schedules: st.SearchStrategy[Any] = st.one_of(
-    intervals,
-    st.builds(lambda every, ms: {"every": every, "anchor": at(NOW - ms)}, intervals, st.integers(0, 3 * DAY)),
-    st.builds(lambda every: {"every": every, "relative": True}, st.sampled_from(["7s", "25m", "3h", "2d"])),
-    st.sampled_from(["* * * * *", "*/30 * * * *", "30 2 * * *", "0,7 1-4 * * *", "0 0 * * sun", "0 0 29 2 *"]),
-    st.builds(lambda ms: {"at": at(NOW + ms)}, st.integers(-DAY, DAY)),
-    st.just(["0 3 * * *", {"every": "47m", "anchor": at(NOW - 5 * DAY)}]),
-    *([st.sampled_from([{"solar": event, "lat": 40.4, "lon": 49.9} for event in ("sunset", "dawn_civil")])]
-      if find_spec("astral") else []),
-)  # fmt: skip
-blackouts = st.sampled_from(
-    ["22:00-06:00", "11:00-13:30", "2026-03-28/2026-03-29", {"cron": "*/20 * * * *", "duration": "7m"}]
-)
-offsets = st.integers(-3 * DAY, 3 * DAY)
-
-
-@st.composite
-def entries(draw: st.DrawFn) -> Entry:
-    table: dict[str, Any] = {"task": "t", "schedule": draw(schedules), "timezone": draw(st.sampled_from(ZONES))}
-    if draw(st.booleans()):
-        table["jitter"] = draw(st.sampled_from(["5s", "3m", "40m", "5h"]))
-    if draw(st.booleans()):
-        table["blackout"] = draw(blackouts)
-    if draw(st.booleans()):
-        table["max_runs"] = draw(st.integers(1, 5))
-    if draw(st.booleans()):
-        table["start"] = at(NOW + draw(offsets))
-    if draw(st.booleans()):
-        table["end"] = at(max(NOW + draw(offsets), to_ms(table["start"]) + HOUR if "start" in table else 0))
-    table["catch_up"] = draw(st.sampled_from(["latest", "all", "none"]))
-    if draw(st.booleans()):
-        table["catch_up_window"] = draw(st.sampled_from(["1m", "2h", "2d"]))
-    table["catch_up_max"] = draw(st.integers(1, 5))
-    if draw(st.booleans()):
-        expires = st.sampled_from(["auto", "20s", "20m"]) | offsets.map(lambda ms: at(NOW + ms))
-        table["options"] = {"expires": draw(expires)}
-    table["enabled"] = draw(st.integers(0, 9)) > 0
-    try:
-        return config.entry("e", table)
-    except ConfigError:  # a jitter that is longer than the period
-        return config.entry("e", {**table, "jitter": 0})
-
-
+LENGTHS = [1, 999, 7_001, 19_999, 30_000, 30_001, 60_000, 299_999, HOUR // 3, HOUR, 7 * HOUR, DAY, 3 * DAY]
+INTERVALS = ["10s", "47s", "5m", "47m", "9h", "2d"]
+CRONS = ["* * * * *", "*/30 * * * *", "30 2 * * *", "0,7 1-4 * * *", "0 0 * * sun", "0 0 29 2 *"]
+BLACKOUTS = ["22:00-06:00", "11:00-13:30", "2026-03-28/2026-03-29", {"cron": "*/20 * * * *", "duration": "7m"}]
 ZONES = ["UTC", "Europe/Berlin", "Australia/Lord_Howe"]
+EVENTS = ["sunset", "dawn_civil"] if find_spec("astral") else []
 
 
-@st.composite
-def states(draw: st.DrawFn) -> EntryState | None:
+def at(dice: Random) -> datetime:
+    return from_ms(NOW + dice.choice(LENGTHS) * dice.choice([-1, 1]))
+
+
+def schedule_from(dice: Random) -> Any:
+    kinds = [
+        dice.choice(INTERVALS),
+        {"every": dice.choice(INTERVALS), "anchor": at(dice)},
+        {"every": dice.choice(["7s", "25m", "3h", "2d"]), "relative": True},
+        dice.choice(CRONS),
+        dice.choice(CRONS),
+        ["0 3 * * *", {"every": "47m", "anchor": at(dice)}],
+        *({"solar": event, "lat": 40.4, "lon": 49.9} for event in EVENTS),
+    ]
+    return {"at": at(dice)} if dice.random() < 0.05 else dice.choice(kinds)
+
+
+def entry_from(seed: int) -> Entry:
+    """An entry with each of the fields that have to do with time, or without."""
+    dice = Random(seed)
+    fields: dict[str, tuple[float, Any]] = {
+        "jitter": (0.5, dice.choice(["5s", "3m", "40m", "5h"])),
+        "blackout": (0.4, dice.choice(BLACKOUTS)),
+        "max_runs": (0.3, dice.randint(1, 5)),
+        "start": (0.2, at(dice)),
+        "end": (0.1, at(dice)),
+        "catch_up": (0.8, dice.choice(["latest", "all", "none"])),
+        "catch_up_window": (0.4, dice.choice(["1m", "2h", "2d"])),
+        "catch_up_max": (0.4, dice.randint(1, 5)),
+        "options": (0.4, {"expires": dice.choice(["auto", "20s", "20m", at(dice)])}),
+        "enabled": (0.1, False),
+    }
+    table = {name: value for name, (share, value) in fields.items() if dice.random() < share}
+    table |= {"task": "t", "schedule": schedule_from(dice), "timezone": dice.choice(ZONES)}
+    for names in ((), ("jitter",), ("jitter", "end")):  # a jitter that is longer than the period; an end before start
+        try:
+            return config.entry("e", {name: value for name, value in table.items() if name not in names})
+        except ConfigError:
+            continue
+    raise AssertionError(table)
+
+
+def state_from(seed: int) -> EntryState | None:
     """State of an entry in the store: none, one that is up to date, one that missed runs, one of a clock ahead."""
-    if draw(st.integers(0, 4)) == 0:
+    dice = Random(seed)
+    if dice.random() < 0.3:
         return None
-    first_seen_ms = NOW - draw(st.integers(0, 4 * DAY))
-    last_due_ms = max(first_seen_ms, NOW - draw(st.integers(-HOUR, HOUR) | st.integers(0, 3 * DAY)))
-    return EntryState(last_due_ms, first_seen_ms, draw(st.integers(0, 5)))
+    first_seen_ms = NOW - 4 * DAY + dice.randrange(DAY)
+    last_due_ms = NOW - dice.choice(LENGTHS) if dice.random() < 0.9 else NOW + dice.choice([1, 30_000, HOUR])
+    return EntryState(last_due_ms, first_seen_ms, dice.choice([0, 1, 2, 5]))
 
 
-def sent_by_the_daemon(entry: Entry, state: EntryState | None) -> tuple[int, int] | None:
-    """The due time of the first run that a daemon sends which begins now, and when it does so."""
-    rig = Rig(NOW)
+entries = st.integers(0, 1 << 40).map(entry_from)
+states = st.integers(0, 1 << 40).map(state_from)
+
+
+def sent_by_the_daemon(entry: Entry, state: EntryState | None, count: int) -> list[tuple[int, int]]:
+    """The first runs that a daemon sends which begins now: when they were due, and when it sent them."""
+    rig, sent = Rig(NOW), list[tuple[int, int]]()
     if state is not None:
         rig.claims.states[entry.name] = state, entry.schedule.fingerprint
     rig.beat.schedule.replace([entry])
     for _ in range(TURNS):
         rig.turn()
-        if rig.claims.pushed:
-            return rig.claims.pushed[0][1], rig.clock.ms
+        sent += [(due_ms, rig.clock.ms) for _, due_ms in rig.claims.pushed]
+        rig.claims.pushed.clear()
         fires_ms = rig.heap.next_fire_ms()
-        if fires_ms is None:
-            return None
+        if len(sent) >= count or fires_ms is None:
+            return sent[:count]
         step_ms = max(fires_ms - rig.clock.ms, 0)
         rig.clock.ms += step_ms
         rig.clock.mono += step_ms / 1000
     assume(False)
-    return None
+    return []
 
 
-@given(entries(), states())
-@settings(max_examples=400, deadline=None)
+@given(entries, states)
+@settings(max_examples=600, deadline=None)
 def test_everybody_says_what_the_daemon_does(entry: Entry, state: EntryState | None) -> None:
-    sent = sent_by_the_daemon(entry, state if entry.policies.enabled else None)
+    sent = sent_by_the_daemon(entry, state if entry.policies.enabled else None, 5)
 
-    run, note = next_run(entry, state or EntryState(NOW, NOW, 0), ResumePoints(NOW))
-    assert (run and (run.due_ms, max(run.fire_ms, NOW))) == sent
-    assert (note == "") == (sent is not None)
+    points = ResumePoints(NOW)
+    walked = islice(upcoming(entry, state or new_state(NOW), points, sent_only=True), 5)
+    assert [(run.due_ms, max(run.fire_ms, NOW)) for run in walked] == sent
+
+    run, note = next_run(entry, state or new_state(NOW), points)
+    assert ([(run.due_ms, max(run.fire_ms, NOW))] if run else []) == sent[:1]
+    assert (note == "") == bool(sent)
 
     [look] = outlooks([entry], [state], NOW, paused=(), held={}, last_dues=lambda _: {})
     assert (look.next_due_ms, look.next_fire_ms) == ((run.due_ms, run.fire_ms) if run else (None, None))
 
-    runs = planned_runs([entry], {} if state is None else {entry.name: state}, NOW, NOW)
-    first = next((run for run in islice(runs, 5_000) if run.skip is None), None)
-    assert first == run
+    runs = islice(planned_runs([entry], {} if state is None else {entry.name: state}, NOW, NOW), 5_000)
+    shown = [(run.due_ms, max(run.fire_ms, NOW)) for run in islice((run for run in runs if run.skip is None), 5)]
+    assert shown == sent
 
     if state is None:
         assert first_run([entry], NOW) == run
         window_ms = NOW if counts_from_first_seen(entry) else NOW + 1
-        assert _simulated(entry, window_ms, run.due_ms + 1 if run else window_ms + DAY) in {int(run is not None), None}
+        end_ms = sent[-1][0] + 1 if sent else window_ms + DAY
+        assert _simulated(entry, window_ms, end_ms) in {len(sent), None}
 
 
 def _simulated(entry: Entry, from_ms: int, to_ms: int) -> int | None:
@@ -137,7 +146,7 @@ def _simulated(entry: Entry, from_ms: int, to_ms: int) -> int | None:
         return None
 
 
-@given(entries(), states(), st.integers(1, 3 * DAY))
+@given(entries, states, st.integers(1, 3 * DAY))
 @settings(max_examples=100, deadline=None)
 def test_runs_after_a_time_to_come_are_those_of_a_daemon_that_has_kept_up(
     entry: Entry, state: EntryState | None, ahead_ms: int
@@ -152,7 +161,7 @@ def test_runs_after_a_time_to_come_are_those_of_a_daemon_that_has_kept_up(
 
 def test_an_entry_that_never_gets_on_ends_the_search() -> None:
     entry = config.entry("e", {"task": "t", "schedule": "0 12 * * *", "blackout": "11:00-13:00"})
-    run, note = next_run(entry, EntryState(NOW, NOW, 0), ResumePoints(NOW))
+    run, note = next_run(entry, new_state(NOW), ResumePoints(NOW))
     assert (run, note) == (None, "blacked out")
     assert first_run([entry], NOW) is None
     assert simulate([entry], NOW, NOW + DAY, limit=10).sent == 0
