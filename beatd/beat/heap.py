@@ -14,25 +14,9 @@ from heapq import heappop, heappush
 from typing import NamedTuple
 
 from beatd.model import Entry, Run
+from beatd.planning.policies import Decision
 from beatd.planning.timeline import fire_ms, next_due_ms
 from beatd.schedules import Schedule
-
-
-class Outcome(NamedTuple):
-    """Outcome of a run that was handed out."""
-
-    sent: bool
-    passed_ms: int | None = None
-    """Everything up to this due time is done with, not only the run itself."""
-    again_ms: int | None = None
-    """The run was not done with; hand it out again at this instant."""
-    held: bool = False
-    """The run was not done with, and its entry leaves the heap: somebody else puts it back."""
-
-
-SENT = Outcome(sent=True)
-SKIPPED = Outcome(sent=False)
-HELD = Outcome(sent=False, held=True)
 
 
 class Failed(NamedTuple):
@@ -131,8 +115,8 @@ class DueHeap:
                 del self._buckets[instant]
         return [Run(slot.entry, slot.due_ms, slot.fire_ms, slot.timeline) for slot in in_flight]
 
-    def advance(self, outcomes: Sequence[Outcome]) -> list[Failed]:
-        """Move the runs that :meth:`due` handed out, in its order, to the next ones of their entries.
+    def advance(self, decisions: Sequence[Decision]) -> list[Failed]:
+        """Move the runs that :meth:`due` handed out on, given the decision for each in the same order.
 
         Who is behind goes to the end of what is due now: entries that catch up take turns, and what comes due meanwhile
         waits for one round of them, not for all that they missed. Returns the entries whose next run cannot be found.
@@ -140,9 +124,9 @@ class DueHeap:
         in_flight, self._in_flight = self._in_flight, []
         nexts: dict[tuple[int, int], int | None] = {}
         failed: list[Failed] = []
-        for slot, outcome in zip(in_flight, outcomes, strict=True):
+        for slot, decision in zip(in_flight, decisions, strict=True):
             try:
-                stays = self._advance(slot, outcome, nexts)
+                stays = self._advance(slot, decision, nexts)
             except Exception as error:  # noqa: BLE001 - a schedule may do anything; it concerns its own entry only
                 failed.append(Failed(slot.entry, error))
                 stays = False
@@ -151,17 +135,17 @@ class DueHeap:
                 self._slots.pop(slot.entry.name, None)
         return failed
 
-    def _advance(self, slot: Slot, outcome: Outcome, nexts: dict[tuple[int, int], int | None]) -> bool:
-        """Move one entry on; tells whether it has a place in the heap now. ``nexts``: what is known of next runs."""
-        if outcome.held:
+    def _advance(self, slot: Slot, decision: Decision, nexts: dict[tuple[int, int], int | None]) -> bool:
+        """Move one entry on; tells whether it has a place in the heap now. ``nexts``: next due times by timeline."""
+        if decision.hold:
             return False
-        if outcome.again_ms is not None:
-            slot.fire_ms = outcome.again_ms
-            self._place(slot, outcome.again_ms)
+        if decision.retry_ms is not None:
+            slot.fire_ms = decision.retry_ms
+            self._place(slot, decision.retry_ms)
             return True
-        if outcome.sent and slot.remaining_runs is not None:
+        if decision.skip is None and slot.remaining_runs is not None:
             slot.remaining_runs -= 1
-        passed_ms = slot.due_ms if outcome.passed_ms is None else outcome.passed_ms
+        passed_ms = slot.due_ms if decision.passed_ms is None else decision.passed_ms
         key = (id(slot.timeline), passed_ms)
         if key not in nexts:
             nexts[key] = next_due_ms(slot.timeline, passed_ms)

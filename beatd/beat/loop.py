@@ -159,8 +159,8 @@ class ShardLoop:
                 return 0.0
             if not runs:
                 return min(self._until_next_due(), rest, held.pause(self._clock.now_ms()))
-            outcomes = self._dispatcher.dispatch(runs, term)  # claims and pushes; raises and changes nothing otherwise
-            for entry, error in self._heap.advance(outcomes):  # memory moves after the store has
+            decisions = self._dispatcher.dispatch(runs, term)  # claims and pushes; raises and changes nothing otherwise
+            for entry, error in self._heap.advance(decisions):  # memory moves after the store has
                 held.hold(entry.name, error, self._clock.now_ms())
             held.note(term, self._clock.now_ms())
             self._on_turn()

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from beatd.exceptions import ScheduleError
 from beatd.model import Entry, EntryState, Run
 from beatd.planning.catchup import ResumePoints
-from beatd.planning.policies import Facts, Skip, decide
+from beatd.planning.policies import SEND, Decision, Facts, Skip, decide
 from beatd.planning.timeline import BlackedOut, after_blackouts_ms, fire_ms, next_due_ms, timeline
 from beatd.schedules import Schedule, bind, dst_note, zone
 from beatd.timestamps import from_ms
@@ -147,11 +147,15 @@ class Upcoming(NamedTuple):
     fire_ms: int
     due_ms: int
     entry: Entry
-    skip: Skip | None = None
-    """Why it will not be sent, if so."""
-
+    decision: Decision = SEND
+    """Decision for it, as far as it can be foreseen."""
     overdue: bool = False
     """True if it should have left already: it leaves as soon as there is a leader."""
+
+    @property
+    def skip(self) -> Skip | None:
+        """Why it will not be sent, if so."""
+        return self.decision.skip
 
     @property
     def due_at(self) -> datetime:
@@ -199,18 +203,18 @@ def upcoming(entry: Entry, state: EntryState, points: ResumePoints, *, sent_only
             remaining_runs -= 1
             if remaining_runs == 0:
                 return
-        due_ms = next_due_ms(line, due_ms)
+        passed_ms = run.decision.passed_ms
+        due_ms = next_due_ms(line, due_ms if passed_ms is None else passed_ms)
 
 
 def planned_run(entry: Entry, line: Schedule, due_ms: int, now_ms: int) -> Upcoming:
     """The run of ``entry`` that is due at ``due_ms`` on its timeline, as the daemon decides when it leaves."""
     leaves_ms = fire_ms(entry, line, due_ms)
-    overdue = leaves_ms <= now_ms
-    if entry.policies.blackout is None and entry.options.expires is None:
-        return Upcoming(leaves_ms, due_ms, entry, None, overdue)
+    overdue, policies = leaves_ms <= now_ms, entry.policies
+    if policies.blackout is None and entry.options.expires is None and policies.overlap != "queue_one":
+        return Upcoming(leaves_ms, due_ms, entry, SEND, overdue)
     facts = Facts(max(leaves_ms, now_ms), frozenset(), {})
-    decision = decide(Run(entry, due_ms, leaves_ms, line), "", facts)
-    return Upcoming(leaves_ms, due_ms, entry, decision.skip, overdue)
+    return Upcoming(leaves_ms, due_ms, entry, decide(Run(entry, due_ms, leaves_ms, line), "", facts), overdue)
 
 
 def all_upcoming(

@@ -175,8 +175,8 @@ def test_an_entry_that_has_had_all_of_its_runs_never_resumes():
 IDLE = {"unfinished": False, "depth": 0}
 HOURLY_AT_NOON = {"schedule": "0 * * * *"}
 
-VERDICTS = [
-    # fields                                        now       the world               verdict
+DECISIONS = [
+    # fields                                        now       the world               decision
     ({}, "12:00", {}, "send"),
     ({}, "18:00", {}, "send"),
     ({"blackout": "11:00-13:00"}, "12:00", {}, Skip.BLACKOUT),
@@ -198,17 +198,17 @@ VERDICTS = [
 ]
 
 
-@pytest.mark.parametrize(("fields", "now", "world", "expected"), VERDICTS)
-def test_verdict(fields, now, world, expected):
+@pytest.mark.parametrize(("fields", "now", "world", "expected"), DECISIONS)
+def test_decision(fields, now, world, expected):
     entry = config.entry("a", {"task": "t", **HOURLY_AT_NOON, **fields})
     line = timeline(entry, SEEN)
     run = Run(entry, at("12:00"), fire_ms(entry, line, at("12:00")), line)
     world = IDLE | world
     facts = Facts(at(now), frozenset({"a"} if world["unfinished"] else ()), {"q": world["depth"]})
-    verdict = decide(run, "q", facts)
-    said = verdict.skip or ("wait" if verdict.wait else "send")
-    if verdict.expires_ms is not None:
-        said += f" until {from_ms(verdict.expires_ms):%H:%M}"
+    decision = decide(run, "q", facts)
+    said = decision.skip or ("send" if decision.retry_ms is None else "wait")
+    if decision.expires_ms is not None:
+        said += f" until {from_ms(decision.expires_ms):%H:%M}"
     assert said == expected
 
 
