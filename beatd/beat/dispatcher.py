@@ -35,7 +35,7 @@ UNEXPLAINED = 16
 not the runs."""
 
 PASSED_OVER_KEPT = 100_000
-"""Entries of which is known what was said of their missed runs."""
+"""Entries whose missed runs are remembered as logged."""
 
 UNSENDABLE = Decision(skip=Skip.UNSENDABLE)
 
@@ -80,13 +80,13 @@ class Dispatcher:
 
     def prepare(self, entry: Entry) -> None:
         """Do ahead of time what :meth:`dispatch` would have to do first."""
-        with contextlib.suppress(Exception):  # said when its run is due
+        with contextlib.suppress(Exception):  # logged when its run is due
             self._messages.prepare(entry)
 
     def pass_over(self, gaps: Sequence[Gap], term: Term) -> None:
-        """Note and say what catch-up leaves out, before the first run after it is claimed.
+        """Record and log what catch-up leaves out, before the first run after it is claimed.
 
-        A gap grows while nothing can be claimed after it: that is not said again.
+        A gap grows while nothing can be claimed after it: that is not logged again.
         """
         if gaps:
             try:
@@ -185,7 +185,8 @@ class Dispatcher:
                 self.held.hold_for(name, refusal.reason, now_ms, cause=refusal.key)
         self.report.claimed_before([claims[number].run for number in claimed.left_out - refused])
         if refused or claimed.left_out:
-            taken = [each for n, each in enumerate(claims) if n not in claimed.left_out and n not in refused]
+            left_out = claimed.left_out | refused
+            taken = [prepared for number, prepared in enumerate(claims) if number not in left_out]
         else:
             taken = claims
         if sent := [prepared.run for prepared in taken if prepared.decision.skip is None]:
@@ -194,7 +195,8 @@ class Dispatcher:
             if prepared.decision.skip is not None:
                 self.report.skipped(prepared.run, prepared.decision.skip)
         if len(self.held):
-            self.held.succeeded((each.run.entry.name for n, each in enumerate(claims) if n not in refused), now_ms)
+            names = (prepared.run.entry.name for number, prepared in enumerate(claims) if number not in refused)
+            self.held.succeeded(names, now_ms)
 
     def _claim_in_parts(self, batches: Iterable[list[PreparedRun]], term: Term, decisions: dict[str, Decision]) -> None:
         """The store refuses a batch, gives no reason for one run, and does not refuse everything: find out which.

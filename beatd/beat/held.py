@@ -2,8 +2,8 @@
 
 Whatever one entry is, says, holds or points at, the others run on time. So everything that is done for one entry, and
 raises, ends here: :meth:`Held.hold` is the one place that tells what concerns an entry from what concerns all of them.
-An entry that waits is in no heap. When its time has come the roster puts it back, as at the beginning of a term: what
-it missed meanwhile is a matter of its catch-up, as always.
+An entry that waits is in no heap. When its time has come the active schedule puts it back, as at the beginning of a
+term: what it missed meanwhile is a matter of its catch-up, as always.
 """
 
 from __future__ import annotations

@@ -56,11 +56,11 @@ class ResumePoints:
         """Return where ``entry`` resumes; one that is not enabled, or has had all of its runs, never does."""
         policies = entry.policies
         key = (id(entry.schedule), id(policies), state.first_seen_ms, state.last_due_ms)
-        known = self._next_dues.get(key)
-        if known is None:
+        cached = self._next_dues.get(key)
+        if cached is None:
             line = timeline(entry, state.first_seen_ms)
-            known = self._next_dues[key] = line, next_due_ms(line, state.last_due_ms)
-        line, due_ms = known
+            cached = self._next_dues[key] = line, next_due_ms(line, state.last_due_ms)
+        line, due_ms = cached
         remaining_runs = None
         if policies.max_runs is not None:
             remaining_runs = max(policies.max_runs - state.runs, 0)

@@ -99,18 +99,20 @@ class Bench:
         claims, messages, running = Claims(self.client, KEYS), MessageBuilder("celery"), Running(self.client, KEYS)
         publisher = RedisPublisher(self.admin_url)
         outbox = Outbox(self.client, KEYS)
-        outlet = DirectDelivery(publisher, OutboxDelivery(outbox, publisher, self.clock))
+        delivery = DirectDelivery(publisher, OutboxDelivery(outbox, publisher, self.clock))
         held = Held(self.held_back)
-        self.dispatcher = Dispatcher(claims, messages, outlet, running, self.clock, held=held)
+        self.dispatcher = Dispatcher(claims, messages, delivery, running, self.clock, held=held)
         requests = Requests(self.client, KEYS)
-        courier = ManualDispatcher(requests, messages, outlet, running, report=self.dispatcher.report, clock=self.clock)
+        manual_dispatcher = ManualDispatcher(
+            requests, messages, delivery, running, report=self.dispatcher.report, clock=self.clock
+        )
         self.beat = ShardLoop(
             clock=self.clock,
             leadership=seat,
             claims=claims,
             dispatcher=self.dispatcher,
             heap=DueHeap(),
-            manual=ManualRuns(courier, DispatchLookup(self.client, KEYS), owns=lambda name: True),
+            manual=ManualRuns(manual_dispatcher, DispatchLookup(self.client, KEYS), owns=lambda name: True),
         )
 
     @property

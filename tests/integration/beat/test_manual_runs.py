@@ -31,7 +31,7 @@ NOW = 1_789_948_800_000 + HOUR // 2  # half past midnight, UTC
 
 
 class Queues:
-    """What the outlet asks of a broker."""
+    """What the delivery asks of a broker."""
 
     def __init__(self, client):
         self._client = client
@@ -57,10 +57,12 @@ class Rig:
         self.token = self.leases.take([0])[0]
         self.term = Term(self.token, self.leases.value(self.token), 1e18)
         self.claims = Claims(self.client, KEYS)
-        messages, outlet = MessageBuilder("celery", origin="test"), DirectDelivery(Queues(self.client))
+        messages, delivery = MessageBuilder("celery", origin="test"), DirectDelivery(Queues(self.client))
         requests, running = Requests(self.client, KEYS), Running(self.client, KEYS)
-        courier = ManualDispatcher(requests, messages, outlet, running, report=DispatchLog(), clock=self.clock)
-        self.manual = ManualRuns(courier, DispatchLookup(self.client, KEYS), owns=lambda _: True)
+        manual_dispatcher = ManualDispatcher(
+            requests, messages, delivery, running, report=DispatchLog(), clock=self.clock
+        )
+        self.manual = ManualRuns(manual_dispatcher, DispatchLookup(self.client, KEYS), owns=lambda _: True)
 
     def put(self, name="a", schedule="0 * * * *", *, first_seen_ms=NOW - HOUR // 4, options=None, **policies):
         entry = Entry(
