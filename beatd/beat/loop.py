@@ -1,4 +1,4 @@
-"""The daemon's loop: one turn of each shard, one after the other, then sleep until the first has work.
+"""Main loop of the daemon: one turn of each shard, one after the other, then sleep until the first has work.
 
 :meth:`ShardLoop.step` turns due entries of one shard into messages, while this daemon leads it. It returns how long to
 sleep; everything that could cut the sleep short (a term that begins, a new schedule, a signal) sets one event.
