@@ -128,7 +128,8 @@ def test_an_included_file_has_no_settings_and_no_includes(file: Path) -> None:
     Path("other.toml").write_text('include = []\n[redis]\nurl = "embedded"\n[foo]\n')
     assert [str(fault) for fault in faults_of('include = ["other.toml"]\n', file)] == [
         "other.toml:1:1: include: an included file cannot include others; list them all in beat.toml",
-        "other.toml:2:1: redis: allowed only in beat.toml; an included file may have beat_schedule, defaults and timezone",
+        "other.toml:2:1: redis: allowed only in beat.toml; "
+        "an included file may have beat_schedule, defaults and timezone",
         f'other.toml:4:1: foo: unknown setting "foo"{_KNOWN}',
     ]
 
@@ -176,8 +177,8 @@ def test_an_included_file_that_cannot_be_used_is_named_with_the_faults_of_others
         "d/b.toml:1: not UTF-8: byte 0xff; TOML files are always UTF-8",
         "d/c.toml:1:9: not TOML: invalid basic string",
         "d/d.toml: has 1024 MiB; expected at most 256 MiB",
-        'd/f.toml:1:1: beat_schedule.f: schedule is missing: expected seconds (30), a duration ("1h30m"), or a cron string '
-        '("30 7 * * mon")',
+        "d/f.toml:1:1: beat_schedule.f: schedule is missing: "
+        'expected seconds (30), a duration ("1h30m"), or a cron string ("30 7 * * mon")',
     ]
 
 

@@ -373,11 +373,11 @@ def test_large_files_are_read_in_pieces_to_the_same_values(file: Path) -> None:
     [
         (
             "[beat_schedule.e-3]\n",
-            r"beat\.toml:7500:1: .*\.e-3: the entry \"e-3\" is already defined at .*beat\.toml:16",
+            r"beat\.toml:7500:1: .*\.e-3: .*\"e-3\" is already defined at .*beat\.toml:16",
         ),
         (
             "[beat_schedule.e-1499.args]\n",
-            r"beat\.toml:7500:\d+: not TOML: beat_schedule\.e-1499\.args is already defined on line",
+            r"beat\.toml:7500:\d+: not TOML: .*e-1499\.args is already defined on line",
         ),
         ("args = []\n", r"beat\.toml:7500:1: not TOML: .*args is already defined on line 7499"),
         ("app = \n", r"beat\.toml:7500:\d+: not TOML: the value is missing"),

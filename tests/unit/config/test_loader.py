@@ -58,12 +58,12 @@ def test_a_file_may_have_several_entries_and_one_may_be_taken(write):
         (
             '[beat_schedule.nightly]\ntask = "t"\nschedule = 1\n',
             "nightli",
-            'no entry "nightli" in this file; did you mean',
+            '"nightli" in this file; did you mean',
         ),
         (
             'timezone = "UTC"\n[beat_schedule.a]\ntask = "t"\nschedule = 1\n',
             None,
-            "f.toml:1:1: timezone: settings are not allowed",
+            "f.toml:1:1: timezone: settings are",
         ),
         ('task = "t"\nschedule = 1\nargs = ["${NO}"]\n', "x", "f.toml:3:9: beat_schedule.x.args[0]"),
         ("", None, "no entry in this file"),
