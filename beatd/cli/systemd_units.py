@@ -181,9 +181,17 @@ def _word(path: Path) -> str:
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
+_FIRST_LINES_0_1_0 = (
+    "[Unit]\nDescription=beatd, a highly available cron for task queues\nDocumentation=https://github.com/beatd/beatd\n",
+    "[Unit]\nDescription=beatd worker\nDocumentation=https://github.com/beatd/beatd\n",
+    "# sysusers.d(5): the user of beatd.service and beatd-worker.service\n",
+)
+"""First lines of the files that 0.1.0 wrote, which had no marker. A unit that was copied by hand has comments there."""
+
+
 def is_ours(text: str) -> bool:
-    """True if ``beatd service install`` wrote this unit."""
-    return text.startswith(MARKER.partition(".")[0])
+    """True if ``beatd service install`` wrote this file, in this version or in 0.1.0."""
+    return text.startswith((MARKER.partition(".")[0], *_FIRST_LINES_0_1_0))
 
 
 def installed_as(text: str) -> Install | None:
