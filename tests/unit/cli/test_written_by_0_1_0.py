@@ -21,7 +21,7 @@ from beatd.cli import main
 from beatd.cli.multi import multi
 from beatd.cli.multi_processes import NodeRecords, held, owner_of
 from beatd.cli.service import service
-from beatd.cli.systemd_units import SYSUSERS, UNITS, installed_as
+from beatd.cli.systemd_units import DAEMON, SYSUSERS, UNITS, WORKER, installed_as
 from beatd.exceptions import ConfigError
 
 DATA = Path(__file__).parents[2] / "data" / "0.1.0"
@@ -64,7 +64,7 @@ def test_units_are_recognised_and_reported_as_outdated(units: tuple[Path, list[s
 
 def test_the_parameters_of_units_are_read_back(units: tuple[Path, list[str]]) -> None:
     folder, options = units
-    for name in UNITS:
+    for name in (DAEMON, WORKER):
         install = installed_as((folder / name).read_text())
         assert install is not None
         assert install.command == Path("/opt/beatd/bin/beatd")
