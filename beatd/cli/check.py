@@ -1,4 +1,4 @@
-"""``beatd check``: all faults of the file, what may not be meant, and with ``--connect`` whether the servers answer."""
+"""``beatd check``: all errors of the file, warnings, and with ``--connect`` whether the servers answer."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ def check(
 ) -> None:
     """Check FILE (default: $BEATD_CONFIG, ./beat.toml, /etc/beatd/beat.toml), its includes and its app.
 
-    Each fault is one line on standard error, "file:line: path: what is wrong"; the exit code is 2. Warnings are about
-    valid settings that are probably unintended. With --connect, an unusable server makes the exit code 1.
+    Each error is one line on standard error, "file:line:column: key: what is wrong"; the exit code is 2. Warnings are
+    about valid settings that are probably unintended. With --connect, an unusable server makes the exit code 1.
     """
     if file and config_file:
         raise click.UsageError("give the file once: as FILE or with --config")
@@ -106,7 +106,7 @@ def _print(file: str, facts: dict[str, Any], warnings: Sequence[Fault]) -> None:
         click.echo(f"warning: {warning}")
     disabled = facts["entries"] - facts["enabled"]
     shown = [plural(facts["entries"], "entry") + (f" ({disabled:,} not enabled)" if disabled else "")]
-    shown += [plural(len(facts["files"]), "file"), "no faults"] + [plural(len(warnings), "warning")] * bool(warnings)
+    shown += [plural(len(facts["files"]), "file"), "no errors"] + [plural(len(warnings), "warning")] * bool(warnings)
     click.echo(f"{file}: {', '.join(shown)}")
     if first := facts["next"]:
         click.echo(f"next: {first['entry']}, due at {first['due_at']}")

@@ -92,7 +92,7 @@ def _blocked_runs(one: Member, seen: Overview) -> Iterator[Problem]:
 def _warnings(each: Status) -> Iterator[Problem]:
     """Warnings about one daemon, which block no run or not yet."""
     if each.config == "broken":
-        yield Problem(f"{each.id}: its files have faults; it keeps the last valid schedule; run beatd check")
+        yield Problem(f"{each.id}: its files have errors; it keeps the last valid schedule; run beatd check")
     if each.faults:
         more = f" and {each.faults - len(each.faulty):,} more" if each.faults > len(each.faulty) else ""
         wrong = f"{plural(each.faults, 'runtime entry')} not in force: {', '.join(each.faulty)}{more}"

@@ -108,7 +108,7 @@ class EntryListing:
         self.faults = error.faults
         count = len(error.faults)
         log.warning(
-            "%s has %d fault%s; showing the last valid schedule",
+            "%s has %d error%s; showing the last valid schedule",
             self.path,
             count,
             "" if count == 1 else "s",
