@@ -38,6 +38,9 @@ class Pool(Protocol):
     def files(self) -> list[int]:
         """Return file descriptors that become readable when :meth:`collect` has reports."""
 
+    def unsent(self) -> list[int]:
+        """Return file descriptors to which :meth:`collect` writes the rest of a job as soon as they take more."""
+
     def collect(self) -> list[JobReport]:
         """Return the reports since the last call: announced starts, and ends."""
 
