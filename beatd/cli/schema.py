@@ -11,7 +11,7 @@ from beatd.config.schema import schema_text
 
 @click.command()
 @click.option(
-    "--output", "-o", metavar="FILE", type=click.Path(dir_okay=False, path_type=Path), help="Write to this file."
+    "--output", "-o", metavar="FILE", type=click.Path(dir_okay=False, path_type=Path), help="Write it to FILE."
 )
 def schema(*, output: Path | None) -> None:
     """Print the JSON Schema of beat.toml.
