@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Sequence
-from itertools import islice
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
@@ -15,8 +14,7 @@ from beatd.clock import SystemClock
 from beatd.exceptions import BeatdError, ConfigError, Fault, StoreRefused
 from beatd.model import Entry, Settings
 from beatd.planning.lint import find_warnings
-from beatd.planning.preview import Upcoming, upcoming
-from beatd.planning.timeline import timeline
+from beatd.planning.preview import Upcoming, all_upcoming
 from beatd.redaction import redacted_text
 from beatd.state_store import Store
 from beatd.store import rights, server_check
@@ -29,10 +27,6 @@ from beatd.urls import shown
 
 if TYPE_CHECKING:
     import redis
-
-
-LONGEST_SEARCH = 10_000
-"""Runs in a row that may be blacked out before the search for one that is sent ends."""
 
 
 @click.command()
@@ -92,7 +86,7 @@ def _as_json(faults: Sequence[Fault]) -> list[dict[str, Any]]:
 
 
 def _facts(loaded: config.Config, now_ms: int) -> dict[str, Any]:
-    first = first_sent(loaded.entries, now_ms)
+    first = first_run(loaded.entries, now_ms)
     return {
         "files": list(loaded.files),
         "entries": len(loaded.entries),
@@ -102,28 +96,9 @@ def _facts(loaded: config.Config, now_ms: int) -> dict[str, Any]:
     }
 
 
-def first_sent(entries: Iterable[Entry], now_ms: int) -> Upcoming | None:
-    """The run that leaves first of all that are sent."""
-    firsts: dict[tuple[object, ...], int | None] = {}
-    waiting: list[tuple[int, str, Entry]] = []
-    for entry in entries:
-        schedule, policies = entry.schedule, entry.policies
-        if not policies.enabled:
-            continue
-        key = (id(schedule), policies.start, policies.end)
-        if key not in firsts:
-            firsts[key] = timeline(entry, now_ms).next_after_ms(now_ms)
-        if (due_ms := firsts[key]) is not None:
-            waiting.append((due_ms, entry.name, entry))
-    best: Upcoming | None = None
-    for due_ms, _, entry in sorted(waiting, key=lambda one: one[:2]):
-        if best is not None and due_ms >= best.fire_ms:
-            break  # no run leaves before it is due
-        runs = islice(upcoming(entry, now_ms), LONGEST_SEARCH)
-        run = next((run for run in runs if run.skip is None), None)
-        if run is not None and (best is None or run.fire_ms < best.fire_ms):
-            best = run
-    return best
+def first_run(entries: Sequence[Entry], now_ms: int) -> Upcoming | None:
+    """The run that leaves first, of those of all entries; they are taken as new, as the store is not asked."""
+    return next(all_upcoming(entries, now_ms, sent_only=True, on_error=lambda *_: None), None)
 
 
 def _print(file: str, facts: dict[str, Any], warnings: Sequence[Fault]) -> None:

@@ -25,7 +25,7 @@ def reload(timeout: float, config_file: str | None, as_json: bool) -> None:
     Exit code 1 when no daemon is alive, one does not answer in time, or one finds errors in its files.
     """
     with installation(config_file) as place:
-        alive = sorted(place.roll().alive)
+        alive = sorted(place.fleet().alive)
         if not alive:
             raise click.ClickException("no daemon is alive")
         orders = DaemonCommands(place.client, place.keys)
