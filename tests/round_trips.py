@@ -94,9 +94,7 @@ class RoundTrips:
             await replies.put((time.monotonic() + self._delay, asked[-1], data))
         await replies.put((0.0, 0, b""))
 
-    async def _deliver(
-        self, replies: asyncio.Queue[tuple[float, int, bytes]], writer: asyncio.StreamWriter
-    ) -> None:
+    async def _deliver(self, replies: asyncio.Queue[tuple[float, int, bytes]], writer: asyncio.StreamWriter) -> None:
         while (reply := await replies.get())[2]:
             deliver_at, number, data = reply
             await asyncio.sleep(max(deliver_at - time.monotonic(), 0.0))
