@@ -174,7 +174,7 @@ def _shake_hands(connection: Any) -> None:
     commands.append(("CLIENT", "SETNAME", connection.client_name))
     if connection.db:
         commands.append(("SELECT", connection.db))
-    connection._parser.on_connect(connection)  # noqa: SLF001 - as redis-py's own function begins
+    connection._parser.on_connect(connection)
     connection.send_packed_command(connection.pack_commands(commands), check_health=False)
     for _ in commands:
         connection.read_response()

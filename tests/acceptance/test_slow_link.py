@@ -12,7 +12,7 @@ Missed runs that are not caught up are noted before the claim."""
 
 @pytest.fixture
 def count_trips(redis_url, redis_server, start_beatd, tmp_path, wait_until):
-    """``count_trips(schedule, catch_up, delay=…)``: start a daemon behind a proxy, and end it after its first message."""
+    """``count_trips(schedule, catch_up, delay=…)``: start a daemon behind a proxy; end it after its first message."""
 
     def count(schedule, catch_up="latest", *, delay=0.2):
         with RoundTrips(redis_server.port, delay=delay) as link:
