@@ -64,7 +64,8 @@ class Outbox:
         self._client = client
         former = [keys.shard(number) for number in range(shard + shards, SHARDS_MAX, shards)]
         self._former = [key for each in former for key in (each.lease, each.outbox)]
-        self._lease, self._tally = keys.shard(shard).lease, keys.shard(shard).tally
+        own = keys.shard(shard)
+        self._lease, self._counted = own.lease, [own.tally, own.known]
         shared = keys.workers()
         self._dead_letters = [shared.dead_letters, shared.dead_letters_size]
         self.key = keys.shard(shard).outbox
@@ -98,7 +99,7 @@ class Outbox:
         network delayed cannot take out what came after.
         """
         refused = self._note_refused([message for message in dead if message.headers])
-        keys = [self._lease, self.key, *self._dead_letters, self._tally]
+        keys = [self._lease, self.key, *self._dead_letters, *self._counted]
         digest = sha1(b"".join(envelopes), usedforsecurity=False).hexdigest()
         first = [lease_value, len(envelopes), digest, *dead_letters.BOUNDS, len(refused)]
         counted = (text for pair in refused for text in pair)

@@ -5,6 +5,7 @@
 -- KEYS[3]  dead letters  list    JSON, the newest first; bounded
 -- KEYS[4]  size          string  bytes of all dead letters
 -- KEYS[5]  tally         hash    entry name -> "<word> <number> …", see claim.lua
+-- KEYS[6]  known         hash    entry name -> …: of an entry that is not in there nothing is counted
 -- ARGV[1]  value that the lease must have
 -- ARGV[2]  number of messages
 -- ARGV[3]  SHA-1 of these messages, one after the other, the oldest first
@@ -32,9 +33,10 @@ if redis.sha1hex(table.concat(oldest_first)) == ARGV[3] then
   if ARGV[letters] then
     add_dead_letters(KEYS[3], KEYS[4], {unpack(ARGV, letters)}, tonumber(ARGV[4]), tonumber(ARGV[5]))
   end
-  for at = 7, letters - 2, 2 do
+  for at = 7, letters - 2, 2 do -- the tally is for people: an error is passed over
     local tally = redis.pcall('HGET', KEYS[5], ARGV[at])
-    if type(tally) ~= 'table' then -- the tally is for people: an error is passed over
+    local is_known = type(redis.pcall('HGET', KEYS[6], ARGV[at])) == 'string'
+    if is_known and type(tally) ~= 'table' then
       redis.pcall('HSET', KEYS[5], ARGV[at], add_to_tally(tally or '', ARGV[at + 1], 1))
     end
   end

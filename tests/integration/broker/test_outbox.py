@@ -341,6 +341,7 @@ def test_totals_tell_runs_that_were_sent_from_runs_that_were_refused(rig, monkey
     cells.append(history.by_hand(history.TRIGGERED, NOW + 1, NOW + 1, by_hand))
     rig.client.append(KEYS.history("tick"), b"".join(cells))
     rig.client.hset(shard.runs, "tick", 2)
+    rig.client.hset(shard.known, "tick", f"{NOW} every")
     rig.client.hset(shard.tally, "tick", "triggered 2 late 1")
     rig.broker.refuses = {refused, by_hand}
     rig.put(sent_raw, refused_raw, by_hand_raw)
