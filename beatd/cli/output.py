@@ -50,8 +50,16 @@ def print_refused(faults: Sequence[Fault]) -> None:
 
 
 def print_json(value: Any) -> None:
-    """``value`` as an indented JSON document on standard output."""
-    click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+    """``value`` as an indented JSON document on standard output; what is not printable is escaped as JSON does it."""
+    text = json.dumps(value, indent=2, ensure_ascii=False)
+    click.echo("\n".join(map(_escaped, text.split("\n"))))
+
+
+def _escaped(line: str) -> str:
+    """Return a line of JSON in which control characters, such as U+009B, are escaped: they are in strings."""
+    if line.isprintable():
+        return line
+    return "".join(char if char.isprintable() else json.dumps(char)[1:-1] for char in line)
 
 
 def read_json(text: str, option: str, kind: type[list[Any]] | type[dict[str, Any]]) -> Any:
