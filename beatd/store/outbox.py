@@ -65,7 +65,7 @@ class Outbox:
         former = [keys.shard(number) for number in range(shard + shards, SHARDS_MAX, shards)]
         self._former = [key for each in former for key in (each.lease, each.outbox)]
         own = keys.shard(shard)
-        self._lease, self._counted = own.lease, [own.tally, own.known]
+        self._lease, self._counted = own.lease, [own.tally, own.fingerprints]
         shared = keys.workers()
         self._dead_letters = [shared.dead_letters, shared.dead_letters_size]
         self.key = keys.shard(shard).outbox
