@@ -14,10 +14,11 @@ import click
 from beatd import config
 from beatd.cli.multi_nodes import Node, Words, as_arguments, nodes, read_words
 from beatd.cli.multi_processes import NodeRecords, Started, start, tell, wait_until
+from beatd.cli.output import Duration
 from beatd.cli.worker import worker
 from beatd.exceptions import ConfigError
 
-STOP_S = 600.0
+STOP = "10m"
 """How long ``stopwait`` and ``restart`` wait for running tasks by default."""
 _KILLED_S = 10.0
 _SIGNAL = re.compile(r"-(?:SIG)?([A-Z]+|[1-9]\d?)")
@@ -89,10 +90,10 @@ def _command(name: str, summary: str) -> Callable[[Callable[[Call], Iterable[boo
         for decorator in (
             click.option(
                 "--timeout",
-                type=click.FloatRange(0),
-                default=STOP_S,
+                type=Duration(),
+                default=STOP,
                 show_default=True,
-                help="Seconds to wait for the end of a node.",
+                help="Time to wait for the end of a node.",
             ),
             click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="NODES... [OPTIONS]"),
             multi.command(name, help=summary, context_settings={"ignore_unknown_options": True}),
