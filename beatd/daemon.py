@@ -32,7 +32,7 @@ from beatd.state_store import Store
 from beatd.store.claims import Claims
 from beatd.store.daemon_commands import CommandReply, DaemonCommands
 from beatd.store.daemon_registry import Registry
-from beatd.store.entry_state import Dispatched, Running
+from beatd.store.entry_state import DispatchLookup, Running
 from beatd.store.held_back import HeldBack
 from beatd.store.keys import Keys, shard_of
 from beatd.store.lease import Leases
@@ -72,7 +72,7 @@ class Daemon:
         shards = [builder.build(leadership, self._turned) for leadership in self._elector.leaderships]
         self._status.shards = shards
         self._loop = DaemonLoop(shards, clock, wake)
-        runtime = store.runtime_client()
+        runtime = store.runtime_client
         step_down = self._elector.step_down_for
         self._commands = CommandHandler(DaemonCommands(runtime, keys), identity, reload=on_reload, step_down=step_down)
         self._source = RuntimeSource(runtime, keys, config, self)
@@ -161,7 +161,7 @@ class Daemon:
 def _elector(
     settings: Settings, store: Store, keys: Keys, *, status: DaemonStatus, clock: Clock, on_change: Callable[[], None]
 ) -> Elector:
-    leader, client = settings.leader, store.elector_client()
+    leader, client = settings.leader, store.elector_client
     return Elector(
         Leases(client, keys, daemon_id=status.daemon_id, ttl_ms=leader.ttl_ms),
         Registry(client, keys),
@@ -199,7 +199,7 @@ class ShardBuilder:
             claims=claims,
             dispatcher=dispatcher,
             heap=DueHeap(),
-            manual=ManualRuns(manual, Dispatched(client, keys), owns=lambda name: shard_of(name, shards) == shard),
+            manual=ManualRuns(manual, DispatchLookup(client, keys), owns=lambda name: shard_of(name, shards) == shard),
             on_turn=on_turn,
         )
 
