@@ -79,6 +79,10 @@ def new_id() -> str:
     return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-{variant}{digits[17:20]}-{digits[20:]}"
 
 
+uuid = new_id
+"""Celery's name."""
+
+
 def check_options(options: Options) -> None:
     """Reject unknown keywords: a misspelt ``contdown`` must not become a task that runs at once."""
     stamped = options.get("stamped_headers") or ()

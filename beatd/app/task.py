@@ -18,7 +18,7 @@ from beatd.app.current import current_app
 from beatd.app.pydantic_support import plain
 from beatd.app.result import AsyncResult, EagerResult
 from beatd.app.retry import next_attempt, retry_task
-from beatd.exceptions import Ignore, MaxRetriesExceededError, Retry
+from beatd.exceptions import Ignore, ImproperlyConfigured, MaxRetriesExceededError, Retry
 
 if TYPE_CHECKING:
     from beatd.app.app import App  # the public type of ``Task.app``
@@ -56,12 +56,12 @@ def replace_task(task: Task[..., Any], call: Signature) -> Any:
     """Implement :meth:`beatd.Task.replace`."""
     request = task.request
     if "chord" in call.options:
-        raise ValueError("a replacement must not belong to a chord itself")
+        raise ImproperlyConfigured("A signature replacing a task must not be part of a chord")
     if isinstance(call, chain) and not call.tasks:
-        raise ValueError("an empty chain cannot replace a task")
+        raise ImproperlyConfigured("Cannot replace with an empty chain")
     call = _with_one_end(task, call.clone())
     if request.called_directly or request.is_eager:
-        return call.apply().get()
+        return task.on_replace(call)
     for callback in request.callbacks or ():
         call.link(callback)
     for errback in request.errbacks or ():
@@ -71,8 +71,8 @@ def replace_task(task: Task[..., Any], call: Signature) -> Any:
     place = {"chord": request.chord, "group_id": request.group, "group_index": request.group_index}
     later = [as_signature(step, task.app).clone().set(**nesting) for step in request.chain or ()]
     options = {"root_id": request.root_id, "chain": later, **nesting, **place}
-    call.apply_async(**{name: value for name, value in options.items() if value not in (None, [])})
-    raise Ignore("replaced by another call")
+    call.set(**{name: value for name, value in options.items() if value not in (None, [])})
+    return task.on_replace(call)
 
 
 def _with_one_end(task: Task[..., Any], call: Signature) -> Signature:
@@ -291,6 +291,13 @@ class Task(Hooks, Generic[P, R]):
         here. Raises :class:`~beatd.exceptions.Ignore`; called directly or eagerly, returns the value of ``sig``.
         """
         return replace_task(self, sig)
+
+    def on_replace(self, sig: Signature) -> Any:
+        """Send the replacement of this run and end the run; an override must return ``super().on_replace(sig)``."""
+        if self.request.called_directly or self.request.is_eager:
+            return sig.apply().get()
+        sig.apply_async()
+        raise Ignore("Replaced by new task")
 
     def add_to_chord(self, sig: Signature, lazy: bool = False) -> Any:
         """Add ``sig`` to the header of this run's chord. With ``lazy`` it is returned, not sent."""

@@ -26,7 +26,7 @@ NOUNS = """
     shutdown signals signature simulate simulation solar solo source sources spec state states status step down
     store strategy subprocess support system task template term threads timeline times timestamps timezone toml
     lines trace trigger types url urls document nodes pool parts systemd units values view watch watchdog web
-    worker writer import inspect add back beatd
+    worker writer import inspect add back beatd stamps
 """.split()  # noqa: SIM905 - a list of 200 lines would be no easier to read
 """The words of which names of files are made: nouns of the field, Celery's and AMQP's words, and commands."""
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from beatd.app.base import AppBase
 from beatd.app.canvas.signature import Signature, as_signature, kind, listed
+from beatd.app.canvas.stamps import StampingVisitor
 
 _CHAIN_OPTIONS = ("chord", "group_id", "group_index", "link", "link_error", "parent_id", "root_id", "task_id")
 """Options of the whole chain; all others go to its first task."""
@@ -105,6 +106,17 @@ class chain(Signature):  # noqa: N801 - Celery's name
             if getattr(result, "state", "") in ("IGNORED", "REJECTED"):
                 break
         return last
+
+    def stamp(self, visitor: StampingVisitor | None = None, append_stamps: bool = False, **headers: Any) -> Signature:
+        """Stamp all steps; see :meth:`Signature.stamp`."""
+        chosen = None if visitor is None else visitor.on_chain_start(self, **headers) or {}
+        headers = self._stamped_by(chosen, headers, append=append_stamps)
+        self.stamp_links(visitor, append_stamps, **headers)
+        for task in self.tasks:
+            task.stamp(visitor, append_stamps, **headers)
+        if visitor is not None:
+            visitor.on_chain_end(self, **headers)
+        return self
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Send the chain."""

@@ -8,6 +8,7 @@ from typing import Any
 from beatd.app.base import AppBase
 from beatd.app.canvas.chains import chain
 from beatd.app.canvas.signature import Signature, as_signature, kind
+from beatd.app.canvas.stamps import StampingVisitor
 from beatd.app.context import current
 from beatd.app.group_result import GroupResult
 from beatd.app.message_options import new_id
@@ -120,6 +121,17 @@ class group(Signature):  # noqa: N801 - Celery's name
         for number, task in enumerate(self.tasks):
             pause = start + number * step
             task.set(countdown=pause if stop is None else min(pause, stop))
+        return self
+
+    def stamp(self, visitor: StampingVisitor | None = None, append_stamps: bool = False, **headers: Any) -> Signature:
+        """Stamp all members; see :meth:`Signature.stamp`."""
+        chosen = None if visitor is None else visitor.on_group_start(self, **headers) or {}
+        headers = self._stamped_by(chosen, headers, append=append_stamps)
+        self.stamp_links(visitor, append_stamps, **headers)
+        for task in self.tasks:
+            task.stamp(visitor, append_stamps, **headers)
+        if visitor is not None:
+            visitor.on_group_end(self, **headers)
         return self
 
     def __or__(self, other: Any) -> Any:

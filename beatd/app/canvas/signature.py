@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import Any, ClassVar
 
 from beatd.app.base import AppBase
+from beatd.app.canvas.stamps import StampingVisitor, Stamps, merged_stamps
 from beatd.app.current import current_app
 from beatd.app.message_options import new_id
 
@@ -128,8 +129,9 @@ class Signature(dict[str, Any]):
         options: Mapping[str, Any] | None = None,
     ) -> tuple[tuple[Any, ...], dict[str, Any], dict[str, Any]]:
         """Merge further arguments and options: ``args`` go in front, ``kwargs`` and ``options`` override."""
+        fixed = _FIXED | set(self.options.get("stamped_headers") or ())
         later = {
-            name: value for name, value in (options or {}).items() if name not in _FIXED or name not in self.options
+            name: value for name, value in (options or {}).items() if name not in fixed or name not in self.options
         }
         merged = {**self.options, **later}
         if self.immutable:
@@ -180,6 +182,38 @@ class Signature(dict[str, Any]):
             signatures.append(signature)
         self.options[option] = signatures
         return signature
+
+    # -- stamps -------------------------------------------------------------------------------------------------------
+
+    def stamp(self, visitor: StampingVisitor | None = None, append_stamps: bool = False, **headers: Any) -> Signature:
+        """Add stamps in place: ``headers``, and those that ``visitor`` chooses; returns itself.
+
+        Callbacks and errbacks are stamped, too. With ``append_stamps``, values of the same name become a list.
+        """
+        self.stamp_links(visitor, append_stamps, **headers)
+        chosen = None if visitor is None else dict(visitor.on_signature(self, **headers) or {})
+        return self.set(**merged_stamps(headers, chosen, self.options, append=append_stamps))
+
+    def stamp_links(self, visitor: StampingVisitor | None, append_stamps: bool = False, **headers: Any) -> None:
+        """Stamp callbacks, errbacks, and the steps of a chain that follow this task."""
+        chosen: dict[str, Any] = {"link": None, "link_error": None, "chain": None}
+        if visitor is not None:
+            chosen |= {"link": visitor.on_callback, "link_error": visitor.on_errback}
+        for option, choose in chosen.items():
+            stamps, links = dict(headers), []
+            for link in map(self._own, listed(self.options.get(option))):
+                if choose is not None:
+                    stamps = merged_stamps(stamps, dict(choose(link, **stamps) or {}), {}, append=append_stamps)
+                links.append(link.stamp(visitor, append_stamps, **stamps))
+            if links:
+                self.options[option] = links
+
+    def _own(self, link: Any) -> Signature:
+        return as_signature(link, self._app)
+
+    def _stamped_by(self, chosen: Stamps | None, headers: Stamps, *, append: bool) -> Stamps:
+        """Merge the stamps for the parts of a composition."""
+        return merged_stamps(headers, None if chosen is None else dict(chosen), self.options, append=append)
 
     def __or__(self, other: Any) -> Any:
         """Return the chain of ``self`` and ``other``."""

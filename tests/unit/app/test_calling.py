@@ -213,7 +213,7 @@ def test_an_eager_replaced_task_returns_the_value_of_its_replacement(app, add):
         return self.replace(add.s(n, 1) | add.s(10))
 
     assert replaced.apply((1,)).get() == 12
-    with pytest.raises(ValueError, match="a replacement must not belong to a chord"):
+    with pytest.raises(ValueError, match="must not be part of a chord"):
         replaced.replace(add.s(1, 2).set(chord={}))
 
 
