@@ -122,8 +122,7 @@ def converted(text: str) -> str:
     text = re.sub(r"^(\s*from )(celery[\w.]*)( import)", module, text, flags=re.MULTILINE)
     text = re.sub(r"^import celery$", "import beatd as celery", text, flags=re.MULTILINE)
     text = text.replace("from celery.backends.base import states", "from beatd import states")
-    text = re.sub(r"\bStampingVisitor, _chain\b", "StampingVisitor, chain as _chain", text)
-    return text
+    return re.sub(r"\bStampingVisitor, _chain\b", "StampingVisitor, chain as _chain", text)
 
 
 def lay_out(source: Path, folder: Path, mode: str) -> None:
@@ -182,7 +181,8 @@ def run(source: Path, mode: str, arguments: Sequence[str]) -> dict[str, str]:
         }
         report = folder / "report.xml"
         tests = [str(Path("t", "integration", name)) for name in FILES]
-        options = ["-q", "-p", "no:cacheprovider", "-p", "celery.contrib.pytest", "-o", "addopts=", "-o", "python_classes=test_*", f"--junitxml={report}", "--rootdir=.", "-W", "ignore"]
+        options = ["-q", "-p", "no:cacheprovider", "-p", "celery.contrib.pytest", "-o", "addopts="]
+        options += ["-o", "python_classes=test_*", f"--junitxml={report}", "--rootdir=.", "-W", "ignore"]
         command = [sys.executable, "-m", "pytest", *options, *(arguments or tests)]
         log = folder / "pytest.log"
         with log.open("wb") as output:

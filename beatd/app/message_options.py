@@ -37,6 +37,8 @@ ACCEPTED_AND_UNUSED = frozenset(
 
 _OPTIONS = frozenset(
     {
+        "app_id",
+        "argsrepr",
         "chain",
         "chord",
         "correlation_id",
@@ -49,8 +51,10 @@ _OPTIONS = frozenset(
         "group_index",
         "headers",
         "ignore_result",
+        "kwargsrepr",
         "link",
         "link_error",
+        "message_id",
         "parent_id",
         "priority",
         "queue",
@@ -66,8 +70,11 @@ _OPTIONS = frozenset(
         "task_id",
         "task_type",
         "time_limit",
+        "user_id",
     }
 )
+_PROPERTIES = ("app_id", "message_id", "user_id")
+"""Properties of AMQP that are passed on as they are."""
 
 Options = Mapping[str, Any]
 
@@ -137,6 +144,8 @@ def message_for(
         stamped_headers=None if stamped is None else list(stamped),
         stamps={name: options.get(name) for name in stamped or ()},
         origin=origin(),
+        properties={name: str(options[name]) for name in _PROPERTIES if options.get(name) is not None},
+        **{name: str(options[name]) for name in ("argsrepr", "kwargsrepr") if options.get(name) is not None},
     )
 
 

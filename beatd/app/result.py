@@ -93,6 +93,8 @@ class AsyncResult(Generic[R_co]):
             refuse_inside_a_task()
         if self.ignored:
             return None  # type: ignore[return-value]  # the caller asked for no result
+        if follow_parents and propagate:
+            self._throw_of_parents()
         if self._final is None:
             seen = None if on_message is None else (lambda meta: on_message(decoded(meta)))
             watch = self._watch_parents(on_interval) if follow_parents and propagate and self.parent else on_interval
@@ -100,6 +102,8 @@ class AsyncResult(Generic[R_co]):
                 self.id, timeout=timeout, interval=interval, on_message=seen, on_interval=watch
             )
         if propagate:
+            if follow_parents and self.state in PROPAGATE_STATES:
+                self._throw_of_parents()  # the cause: a task of the chord's header, or an earlier step
             self.maybe_throw()
         if callback is not None:
             callback(self.id, self.result)
@@ -109,14 +113,21 @@ class AsyncResult(Generic[R_co]):
 
     def _watch_parents(self, on_interval: Callable[[], Any] | None) -> Callable[[], None]:
         def check_parents() -> None:
-            node = self.parent
-            while isinstance(node, AsyncResult):  # a failure in a group becomes the chord's, when the group is done
-                node.maybe_throw()
-                node = node.parent
+            self._throw_of_parents()
             if on_interval is not None:
                 on_interval()
 
         return check_parents
+
+    def _throw_of_parents(self) -> None:
+        """Raise the exception of the earliest step that failed, or of a failed member of a group among the steps."""
+        nodes = []
+        node = self.parent
+        while node is not None:
+            nodes.append(node)
+            node = node.parent
+        for node in reversed(nodes):
+            node.maybe_throw()
 
     def maybe_throw(self, propagate: bool = True, callback: Callable[[str, Any], Any] | None = None) -> Any:
         """Raise the task's exception if it failed or was revoked, else return the result."""
@@ -256,6 +267,10 @@ class AsyncResult(Generic[R_co]):
         """True if the outcome has been read already."""
         return self._final is not None or self.ignored
 
+    def document(self) -> dict[str, Any]:
+        """Return the result document, with an exception as an object."""
+        return {"task_id": self.id, "traceback": None, "children": [], **decoded(self._meta())}
+
     def learn(self, meta: dict[str, Any] | None) -> None:
         """Cache a result document that was read elsewhere."""
         if meta is not None and meta["status"] in READY_STATES:
@@ -281,7 +296,7 @@ class AsyncResult(Generic[R_co]):
         yield self
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, AsyncResult) and other.id == self.id
+        return other == self.id if isinstance(other, str) else isinstance(other, AsyncResult) and other.id == self.id
 
     def __hash__(self) -> int:
         return hash(self.id)

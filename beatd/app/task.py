@@ -19,6 +19,7 @@ from beatd.app.pydantic_support import plain
 from beatd.app.result import AsyncResult, EagerResult
 from beatd.app.retry import next_attempt, retry_task
 from beatd.exceptions import Ignore, ImproperlyConfigured, MaxRetriesExceededError, Retry
+from beatd.message import json_codec
 
 if TYPE_CHECKING:
     from beatd.app.app import App  # the public type of ``Task.app``
@@ -193,6 +194,7 @@ class Task(Hooks, Generic[P, R]):
             args, kwargs = tuple(map(plain, args)), {name: plain(value) for name, value in kwargs.items()}
         shadow = shadow or self.shadow_name(args, kwargs, options)
         if self.app.conf.task_always_eager:
+            args, kwargs = json_codec.loads(json_codec.dumps([args, kwargs]))  # as a worker would get them
             return self.apply(args, kwargs, task_id=task_id, **options)
         own = {name: value for name in _SENT if (value := self.__dict__.get(name, getattr(self, name))) is not None}
         options = {**own, "ignore_result": bool(self.ignore_result), **options, "task_id": task_id, "shadow": shadow}
@@ -283,6 +285,10 @@ class Task(Hooks, Generic[P, R]):
     def update_state(self, task_id: str | None = None, state: str | None = None, meta: Any = None, **_: Any) -> None:
         """Store a custom state, with ``meta`` (JSON) as its result. Waiting clients are notified."""
         self.app.store_state(task_id or self.request.id or "", str(state), meta)
+
+    def send_event(self, type_: str, retry: bool = True, retry_policy: Any = None, **fields: Any) -> None:  # noqa: ARG002
+        """Send an event of this run to monitors: ``self.send_event("task-progress", percent=40)``."""
+        self.app.sent_events.send(type_, {"uuid": self.request.id, **fields})
 
     def replace(self, sig: Any) -> Any:
         """Replace this task by ``sig``, which runs under the same id; clients wait for its result.

@@ -16,7 +16,7 @@ from typing import Any
 from beatd import signals
 from beatd.app.callbacks import call_errbacks
 from beatd.app.canvas.signature import as_signature
-from beatd.app.context import Context, enter, leave
+from beatd.app.context import Context, current, enter, leave
 from beatd.app.message_options import new_id
 from beatd.app.result import EagerResult
 from beatd.app.task import Task
@@ -219,6 +219,10 @@ def run_eagerly(
 ) -> EagerResult[Any]:
     """Run a task in this process, with retries but without their pauses; ``throw`` raises the task's exception."""
     identity = task_id or new_id()
+    outer = current()
+    if outer is not None and outer.context.id:
+        parent = outer.context
+        options = {"root_id": parent.root_id or identity, "parent_id": parent.id, **options}
     while True:
         context = _context(task, identity, options, args=args, kwargs=kwargs, retries=retries)
         outcome = run_task(task, context)
@@ -237,7 +241,13 @@ def _context(task: Task[..., Any], identity: str, options: dict[str, Any], **att
         options.get("headers") or {},
         task=task.name,
         id=identity,
-        root_id=identity,
+        root_id=options.get("root_id") or identity,
+        parent_id=options.get("parent_id"),
+        group=options.get("group_id"),
+        group_index=options.get("group_index"),
+        stamped_headers=options.get("stamped_headers"),
+        stamps={name: options.get(name) for name in options.get("stamped_headers") or ()},
+        timelimit=(options.get("time_limit", task.time_limit), options.get("soft_time_limit", task.soft_time_limit)),
         **attempt,
         is_eager=True,
         called_directly=False,
@@ -247,6 +257,7 @@ def _context(task: Task[..., Any], identity: str, options: dict[str, Any], **att
             "is_eager": True,
             "exchange": options.get("exchange"),
             "routing_key": options.get("routing_key"),
+            "priority": options.get("priority"),
         },
     )
 

@@ -156,7 +156,13 @@ class chord(Signature):  # noqa: N801 - Celery's name
         return self.body.link(callback)
 
     def link_error(self, errback: Mapping[str, Any]) -> Any:
-        """Run ``errback`` once the body has failed; a failure in the header fails it too."""
+        """Run ``errback`` once the body has failed; a failure in the header fails it too.
+
+        With ``task_allow_error_cb_on_chord_header``, each failed task of the header runs it as well.
+        """
+        if self.app.conf.task_allow_error_cb_on_chord_header:
+            for task in self.tasks:
+                task.link_error(as_signature(errback, self._app).clone(immutable=True))
         for task in self.tasks:
             if isinstance(task, chord):
                 task.link_error(errback)

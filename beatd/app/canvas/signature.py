@@ -196,10 +196,8 @@ class Signature(dict[str, Any]):
 
     def stamp_links(self, visitor: StampingVisitor | None, append_stamps: bool = False, **headers: Any) -> None:
         """Stamp callbacks, errbacks, and the steps of a chain that follow this task."""
-        chosen: dict[str, Any] = {"link": None, "link_error": None, "chain": None}
-        if visitor is not None:
-            chosen |= {"link": visitor.on_callback, "link_error": visitor.on_errback}
-        for option, choose in chosen.items():
+        for option, method in (("link", "on_callback"), ("link_error", "on_errback"), ("chain", None)):
+            choose = getattr(visitor, method) if visitor is not None and method else None
             stamps, links = dict(headers), []
             for link in map(self._own, listed(self.options.get(option))):
                 if choose is not None:

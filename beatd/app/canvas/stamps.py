@@ -20,14 +20,14 @@ class StampingVisitor(ABC):
         """Return stamps for all members of a group."""
         return {}
 
-    def on_group_end(self, group: Any, **headers: Any) -> None:
+    def on_group_end(self, group: Any, **headers: Any) -> None:  # noqa: B027 - may be left out
         """Run when all members of a group are stamped."""
 
     def on_chain_start(self, chain: Any, **headers: Any) -> Stamps:  # noqa: ARG002
         """Return stamps for all steps of a chain."""
         return {}
 
-    def on_chain_end(self, chain: Any, **headers: Any) -> None:
+    def on_chain_end(self, chain: Any, **headers: Any) -> None:  # noqa: B027
         """Run when all steps of a chain are stamped."""
 
     @abstractmethod

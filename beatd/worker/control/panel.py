@@ -79,13 +79,13 @@ def inspect_command(**options: Any) -> Callable[[H], H]:
 
 
 def _added(kind: Kind, options: Mapping[str, Any]) -> Callable[[H], H]:
-    known = {"arguments": tuple(options.get("args") or ()), "usage": options.get("signature") or ""}
     return command(
         kind,
         alias=options.get("alias"),
+        arguments=tuple(options.get("args") or ()),
         variadic=options.get("variadic"),
+        usage=options.get("signature") or "",
         visible=bool(options.get("visible", True)),
-        **known,
     )
 
 
