@@ -234,6 +234,10 @@ class GroupResult(ResultSet):
     def children(self) -> list[Any]:
         return self.results
 
+    def __json__(self) -> Any:
+        """Return the JSON of a handle that a task returns or is given."""
+        return self.as_tuple()
+
     def as_tuple(self) -> tuple[tuple[str, Any], list[Any]]:
         """Return ``((id, parent), members)``, the reference in stored documents."""
         return (self.id, self.parent and self.parent.as_tuple()), [result.as_tuple() for result in self.results]

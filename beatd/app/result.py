@@ -280,6 +280,10 @@ class AsyncResult(Generic[R_co]):
         """Return its id and those of its parents."""
         return [self.id, *(self.parent.as_list() if self.parent else ())]
 
+    def __json__(self) -> Any:
+        """Return the JSON of a handle that a task returns or is given."""
+        return self.as_tuple()
+
     def as_tuple(self) -> tuple[tuple[str, Any], None]:
         """Return ``((id, parent), None)``, the reference in stored documents."""
         return (self.id, self.parent and self.parent.as_tuple()), None

@@ -20,6 +20,7 @@ from beatd.app.context import Context, current, enter, leave
 from beatd.app.message_options import new_id
 from beatd.app.result import EagerResult
 from beatd.app.task import Task
+from beatd.clock import perf_counter
 from beatd.exceptions import Ignore, Reject, Retry
 from beatd.states import FAILURE, IGNORED, REJECTED, RETRY, SUCCESS
 
@@ -78,7 +79,7 @@ def run_task(task: Task[..., Any], context: Context, call: Call = call_here) -> 
 
     ``call`` calls only the function, and may interrupt it; it does not run the hooks.
     """
-    token = enter(task, context)
+    token, started = enter(task, context), perf_counter()
     try:
         try:
             function = _prepare(task, context)
@@ -87,7 +88,7 @@ def run_task(task: Task[..., Any], context: Context, call: Call = call_here) -> 
             raise
         except BaseException as error:  # noqa: BLE001 - sys.exit() also ends the task, not the worker
             outcome = _failed(error)
-        _after(task, context, outcome)
+        _after(task, context, outcome, perf_counter() - started)
         return outcome
     finally:
         leave(token)
@@ -98,7 +99,7 @@ async def run_task_async(task: Task[..., Any], context: Context, call: Call) -> 
 
     Raises ``CancelledError`` if this run is cancelled from outside, which has no outcome; and nothing else.
     """
-    token = enter(task, context)
+    token, started = enter(task, context), perf_counter()
     try:
         try:
             function = _prepare(task, context)
@@ -109,7 +110,7 @@ async def run_task_async(task: Task[..., Any], context: Context, call: Call) -> 
             outcome = _failed(error)
         except BaseException as error:  # noqa: BLE001
             outcome = _failed(error)
-        _after(task, context, outcome)
+        _after(task, context, outcome, perf_counter() - started)
         return outcome
     finally:
         leave(token)
@@ -134,13 +135,13 @@ def _failed(error: BaseException) -> Outcome:
     return Outcome(state, error, ExceptionInfo(error))
 
 
-def _after(task: Task[..., Any], context: Context, outcome: Outcome) -> None:
+def _after(task: Task[..., Any], context: Context, outcome: Outcome, runtime: float) -> None:
     """Run the hooks and signals of an outcome. Their exceptions are logged only."""
     state, value, einfo = outcome.state, outcome.value, outcome.einfo
     where = (context.id, context.args, context.kwargs)
     if state == SUCCESS:
         if signals.task_success:
-            signals.task_success.send(sender=task, result=value)
+            signals.task_success.send(sender=task, result=value, runtime=runtime)
         _hook(task, context, "on_success", value, *where)
     elif state == FAILURE:
         signals.task_failure.send(

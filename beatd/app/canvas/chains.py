@@ -107,6 +107,18 @@ class chain(Signature):  # noqa: N801 - Celery's name
                 break
         return last
 
+    def __or__(self, other: Any) -> Any:
+        """Return the chain of these steps and ``other``; the body of a chord, if the last step is a group."""
+        is_group = isinstance(other, kind("group"))
+        if is_group and not other.tasks:
+            return self
+        last = self.tasks[-1] if self.tasks else None
+        if isinstance(last, kind("group")) and not last.tasks and isinstance(other, Signature):
+            if is_group or isinstance(other, chain):
+                return chain(*self.tasks[:-1], other, app=self._app)
+            return chain(*self.tasks[:-1], kind("chord")(last, other, app=self._app), app=self._app)
+        return super().__or__(other)
+
     def stamp(self, visitor: StampingVisitor | None = None, append_stamps: bool = False, **headers: Any) -> Signature:
         """Stamp all steps; see :meth:`Signature.stamp`."""
         chosen = None if visitor is None else visitor.on_chain_start(self, **headers) or {}

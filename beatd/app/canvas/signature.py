@@ -215,7 +215,13 @@ class Signature(dict[str, Any]):
 
     def __or__(self, other: Any) -> Any:
         """Return the chain of ``self`` and ``other``."""
-        return kind("chain")(self, other, app=self._app) if isinstance(other, Signature) else NotImplemented
+        if not isinstance(other, Signature):
+            return NotImplemented
+        if isinstance(other, kind("group")) and not other.tasks:
+            joined = kind("chain")(self, app=self._app)
+            joined.tasks.append(other.clone())  # counts only as the header of a step that follows
+            return joined
+        return kind("chain")(self, other, app=self._app)
 
     def __ior__(self, other: Any) -> Any:
         return self | other
