@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from beatd.app.base import AppBase
@@ -96,9 +96,28 @@ def failed(app: AppBase, context: Context, error: BaseException, traceback: str 
     return never_run(app, context.chain or (), payload, traceback)
 
 
-def never_run(app: AppBase, calls: Iterable[Any], payload: Mapping[str, Any], traceback: str | None = None) -> FollowUp:
-    """Return failure results for calls that will never run, so that waiting clients return."""
+_CALLED = "errbacks"
+"""Key in the payload of a chord's part."""
+
+
+def called_in(payload: Any) -> list[Any]:
+    """Return the errbacks that were called for a part of a chord, as :func:`never_run` noted them."""
+    return listed(payload.get(_CALLED)) if isinstance(payload, Mapping) else []
+
+
+def never_run(
+    app: AppBase,
+    calls: Iterable[Any],
+    payload: Mapping[str, Any],
+    traceback: str | None = None,
+    called: Sequence[Any] = (),
+) -> FollowUp:
+    """Return failure results for calls that will never run, so that waiting clients return.
+
+    ``called`` are the errbacks that are called for it: an outer chord, which fails with it, does not call them again.
+    """
     follow_up = FollowUp([], [])
+    noted = {**payload, _CALLED: list(called)} if called else payload
     done = app.now().isoformat()
     for call in _leaves(calls):
         options = call.get("options") or {}
@@ -109,7 +128,7 @@ def never_run(app: AppBase, calls: Iterable[Any], payload: Mapping[str, Any], tr
         if options.get("chord") and options.get("group_id"):
             group, index = options["group_id"], options.get("group_index")
             follow_up.parts.append(
-                _part(task_id, group, index, FAILURE, payload, options["chord"], options.get("root_id"))
+                _part(task_id, group, index, FAILURE, noted, options["chord"], options.get("root_id"))
             )
     return follow_up
 
