@@ -15,6 +15,7 @@ from zoneinfo import ZoneInfo
 
 from beatd import broker
 from beatd.app import current
+from beatd.app.backend import Backend
 from beatd.app.canvas.signature import Signature, as_signature
 from beatd.app.conf import Conf
 from beatd.app.context import current as current_run
@@ -319,10 +320,10 @@ class App(Loader):
         keep_s = int(keep.total_seconds() if hasattr(keep, "total_seconds") else keep or 0)
         return RedisResults(broker.redis_url(url), keep_s=keep_s)
 
-    @property
-    def backend(self) -> Results:
-        """Celery's name for :attr:`results`."""
-        return self.results
+    @cached_property
+    def backend(self) -> Backend:
+        """The result backend with the methods that Celery's backends have."""
+        return Backend(self)
 
     def AsyncResult(self, id: str, **options: Any) -> AsyncResult[Any]:  # noqa: A002, N802 - Celery's names
         """Return the handle of the task with that id."""

@@ -14,6 +14,7 @@ from typing import Any, Generic, TypeVar
 from beatd.app.base import AppBase
 from beatd.app.context import current
 from beatd.app.current import current_app
+from beatd.app.graph import DependencyGraph
 from beatd.exceptions import TaskRevokedError
 from beatd.states import EXCEPTION_STATES, FAILURE, PENDING, PROPAGATE_STATES, READY_STATES, REVOKED, SUCCESS
 from beatd.store.result_document import exception_from
@@ -217,6 +218,20 @@ class AsyncResult(Generic[R_co]):
                 level.extend((node, child) for child in node.children or ())
             elif not intermediate:
                 raise RuntimeError(f"{node} has not finished yet")
+
+    def build_graph(self, intermediate: bool = False) -> DependencyGraph:
+        """Return the graph of this task and its descendants; ``intermediate`` as for :meth:`iterdeps`."""
+        graph = DependencyGraph()
+        for parent, node in self.iterdeps(intermediate=intermediate):
+            graph.add_arc(node)
+            if parent is not None:
+                graph.add_edge(parent, node)
+        return graph
+
+    @property
+    def graph(self) -> DependencyGraph:
+        """The graph of this task and its descendants, all of which must have finished."""
+        return self.build_graph()
 
     def get_leaf(self) -> Any:
         """Return the value of the last descendant."""

@@ -336,7 +336,7 @@ class Task(Hooks, Generic[P, R]):
     @property
     def backend(self) -> Any:
         """The app's result backend."""
-        return self.app.results
+        return self.app.backend
 
     def add_around(self, attribute: str, around: Callable[[Any], Any]) -> None:
         """Replace an attribute by ``around(attribute)``."""

@@ -243,7 +243,7 @@ def test_task_classes_are_registered(app):
     greet = app.register_task(Greet())
     assert greet.apply(("you",)).get() == "hello you"
     assert greet.cache["app"] is app
-    assert app.tasks["greet"].backend is app.results
+    assert app.tasks["greet"].backend is app.backend
 
 
 def test_current_app_and_current_task():
@@ -352,7 +352,7 @@ def test_parts_that_are_handed_in_are_used_and_left_open():
     publisher, results = Part(), Part()
     app = App("x", set_as_current=False, publisher=publisher, results=results)
     app.close()
-    assert (app.publisher, app.results, app.backend) == (publisher, results, results)
+    assert (app.publisher, app.results) == (publisher, results)
     assert not (publisher.closed)
     assert not (results.closed)
 
