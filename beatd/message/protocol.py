@@ -163,7 +163,7 @@ _decode_envelope = msgspec.json.Decoder(Envelope).decode
 def open_envelope(raw: bytes) -> TaskMessage:
     """The message in an element of a Redis list; raises :class:`MessageError` with the reason if there is none."""
     try:
-        outer = _outer(raw)
+        outer = _decode_envelope(raw)
         body = _body_in(outer)
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise MessageError(f"not a message envelope: {error}") from None
@@ -174,13 +174,6 @@ def open_envelope(raw: bytes) -> TaskMessage:
         content_type=outer.content_type,
         content_encoding=outer.content_encoding,
     )
-
-
-def _outer(raw: bytes) -> Envelope:
-    try:
-        return _decode_envelope(raw)
-    except msgspec.DecodeError:
-        return msgspec.convert(json_codec.loads(raw), Envelope)  # it reads what only Python writes, such as NaN
 
 
 def _body_in(outer: Envelope) -> bytes:
