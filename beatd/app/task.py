@@ -17,7 +17,7 @@ from beatd.app.context import Context, current, running
 from beatd.app.current import current_app
 from beatd.app.pydantic_support import plain
 from beatd.app.result import AsyncResult, EagerResult
-from beatd.app.retry import next_attempt, retry_task
+from beatd.app.retry import next_attempt, retry_task, send_after_state
 from beatd.exceptions import Ignore, ImproperlyConfigured, MaxRetriesExceededError, Retry
 from beatd.message import json_codec
 
@@ -187,6 +187,7 @@ class Task(Hooks, Generic[P, R]):
         :class:`~beatd.exceptions.MessageError` if JSON cannot carry them, and
         :class:`~beatd.exceptions.BrokerError` if the broker does not accept the message.
         """
+        self.app.finalize()  # it completes the options below
         args, kwargs = tuple(args or ()), dict(kwargs or {})
         if self.typing:
             self._check_arguments(args, kwargs)
@@ -302,7 +303,7 @@ class Task(Hooks, Generic[P, R]):
         """Send the replacement of this run and end the run; an override must return ``super().on_replace(sig)``."""
         if self.request.called_directly or self.request.is_eager:
             return sig.apply().get()
-        sig.apply_async()
+        send_after_state(self, sig)
         raise Ignore("Replaced by new task")
 
     def add_to_chord(self, sig: Signature, lazy: bool = False) -> Any:
