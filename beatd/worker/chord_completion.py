@@ -57,7 +57,7 @@ class Chords:
         if failure is None and (error := self._send(body, complete)) is not None:
             failure = Failure(error, exception_payload(error))
         parts = self._fail(body, complete.part, failure) if failure is not None else []
-        self._app.results.groups.sent(group)
+        self._app.results.groups.sent(group, self._owner)
         self._attempts.pop(group, None)
         return parts
 
@@ -92,10 +92,14 @@ class Chords:
         is_group = body.get("subtask_type") == "group"  # as in Celery, its members get the cause
         payload = failure.cause if is_group else exception_payload(error)
         errbacks = [call for call in callbacks.errbacks_of(body) if call not in failure.called]
-        after = callbacks.never_run(self._app, [body], payload, called=[*failure.called, *errbacks])
+        by_task = _errbacks_by_task(body, part, errbacks) if is_group else [(_id(body, part), errbacks)]
+        calls = {task_id: callbacks.with_ids(self._app, each, task_id) for task_id, each in by_task}
+        children = {task_id: sent for task_id, (_, sent) in calls.items()}
+        called = [*failure.called, *errbacks]
+        after = callbacks.never_run(self._app, [body], payload, called=called, children=children)
         self._app.results.store(after.results)
-        for task_id, calls in _errbacks_by_task(body, part, errbacks) if is_group else [(_id(body, part), errbacks)]:
-            context = Context(id=task_id, task=body.get("task"), errbacks=calls, root_id=part.root_id)
+        for task_id, (errbacks, _) in calls.items():
+            context = Context(id=task_id, task=body.get("task"), errbacks=errbacks, root_id=part.root_id)
             callbacks.call_errbacks(self._app, context, exception_from(payload), None)
         return after.parts
 
