@@ -99,7 +99,7 @@ def check_options(options: Options) -> None:
         raise MessageError(f"serializer {options['serializer']!r} is not supported: beatd's messages are JSON")
     hard, soft = options.get("time_limit"), options.get("soft_time_limit")
     if hard and soft and soft > hard:
-        raise ValueError(f"soft_time_limit ({soft} s) must not be greater than time_limit ({hard} s)")
+        raise ValueError(f"soft_time_limit must be less than or equal to time_limit: {soft} s is more than {hard} s")
 
 
 def message_for(

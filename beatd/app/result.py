@@ -277,6 +277,18 @@ class AsyncResult(Generic[R_co]):
         """
         return self.app.control.revoke(self.id, terminate=terminate, signal=signal, reply=wait, timeout=timeout)
 
+    def revoke_by_stamped_headers(
+        self,
+        headers: dict[str, Any],
+        terminate: bool = False,
+        signal: str | None = None,
+        wait: bool = False,
+        timeout: float | None = None,
+    ) -> Any:
+        """Revoke all tasks that have one of these stamps; arguments as for :meth:`revoke`."""
+        how: dict[str, Any] = {"terminate": terminate, "signal": signal, "reply": wait, "timeout": timeout}
+        return self.app.control.revoke_by_stamped_headers(headers, **how)
+
     @property
     def is_known(self) -> bool:
         """True if the outcome has been read already."""

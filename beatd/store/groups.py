@@ -60,7 +60,7 @@ class Groups:
     def begin(self, group: str, size: int, shape: Any = None) -> None:
         """A header of ``size`` tasks is about to be sent; ``shape``: see :class:`Complete`."""
         with translate_errors(self._client), self._client.pipeline(transaction=True) as pipeline:
-            pipeline.delete(*(group_key(group, suffix) for suffix in (".c", ".j", ".t", ".d")))
+            pipeline.delete(group_key(group, ".c"))
             pipeline.set(group_key(group, ".s"), size, ex=self._keep_s or None)
             if shape is not None:
                 pipeline.set(group_key(group), json_codec.dumps({"result": shape}), ex=self._keep_s or None)

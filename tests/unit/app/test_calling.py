@@ -56,7 +56,11 @@ def add(app):
         ({"args": (1, 2), "compression": "rar"}, MessageError, "compression 'rar' is not known"),
         ({"args": (1, 2), "expires": "soon"}, MessageError, "expires='soon' is not a valid time"),
         ({"args": (1, 2), "eta": object()}, MessageError, "is not a valid time"),
-        ({"args": (1, 2), "time_limit": 5, "soft_time_limit": 9}, ValueError, "must not be greater than time_limit"),
+        (
+            {"args": (1, 2), "time_limit": 5, "soft_time_limit": 9},
+            ValueError,
+            "must be less than or equal to time_limit",
+        ),
     ],
 )
 def test_invalid_calls_raise_at_the_caller(add, sent, options, error, words):
