@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import inspect
 import random
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from beatd.app.context import Context
@@ -92,6 +92,7 @@ def retry_task(  # noqa: PLR0917 - the arguments of Task.retry
         _give_up(task, request, error)
     if when["eta"] is None and when["countdown"] is None:
         when = {**when, "countdown": task.default_retry_delay}
+    args, kwargs = carried_over(task.run, request, args, kwargs)
     again = task.signature_from_request(request, args, kwargs, **when, **options)
     reason = Retry(exc=error, when=when["eta"] or when["countdown"])
     reason.signature = again  # type: ignore[attr-defined]  # for the next attempt of an eager run
@@ -103,6 +104,38 @@ def retry_task(  # noqa: PLR0917 - the arguments of Task.retry
     if throw:
         raise reason
     return reason
+
+
+Given = tuple[Iterable[Any] | None, Mapping[str, Any] | None]
+
+
+def carried_over(
+    run: Callable[..., Any], request: Context, args: Iterable[Any] | None, kwargs: Mapping[str, Any] | None
+) -> Given:
+    """Return new positional and keyword arguments for the next attempt; where only one of them is given, the other.
+
+    The other are those of this attempt, without the parameters that the given ones set.
+    """
+    given_args = args is not None and kwargs is None and bool(request.kwargs)
+    given_kwargs = kwargs is not None and args is None and bool(request.args)
+    if not given_args and not given_kwargs:
+        return args, kwargs
+    named = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    signature = inspect.signature(run)
+    if given_args:
+        args = tuple(args or ())
+        positional = [p for p in signature.parameters.values() if p.kind in (named, inspect.Parameter.POSITIONAL_ONLY)]
+        taken = {p.name for p in positional[: len(args)] if p.kind == named}
+        return args, {name: value for name, value in (request.kwargs or {}).items() if name not in taken}
+    try:
+        bound = signature.bind_partial(*(request.args or ()))
+    except TypeError:
+        return args, kwargs  # the check of the arguments says what is wrong
+    kwargs = dict(kwargs or {})
+    for name in list(kwargs):
+        if name in bound.arguments and signature.parameters[name].kind == named:
+            bound.arguments[name] = kwargs.pop(name)
+    return bound.args, {**bound.kwargs, **kwargs}
 
 
 def send_after_state(task: Task[..., Any], call: Signature, **options: Any) -> None:

@@ -10,6 +10,8 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import msgspec
+
 from beatd import signals
 from beatd.app.app import App
 from beatd.app.routing import Queues
@@ -138,7 +140,8 @@ def pool_for(name: str | None) -> str:
 
 def run_worker(app: App, settings: WorkerSettings) -> None:
     """Run a worker in this thread until SIGTERM or SIGINT; a second signal (or SIGQUIT) ends it cold."""
-    signals.celeryd_init.send(sender=settings.hostname, instance=app, conf=app.conf, options=settings)
+    options = msgspec.structs.asdict(settings)
+    signals.celeryd_init.send(sender=settings.hostname, instance=app, conf=app.conf, options=options)
     app.finalize()
     for task in app.tasks.values():
         request_class(task)  # fail at the start, not at the first message
