@@ -14,7 +14,7 @@ from beatd.message.protocol import JSON, TaskMessage
 from beatd.redaction import encodable
 from beatd.store.groups import Part
 from beatd.store.results import Stored
-from beatd.worker.execution.decode import ACCEPTED
+from beatd.worker.execution.decode import ACCEPTED, check_type
 
 
 class Delivery(NamedTuple):
@@ -87,7 +87,7 @@ class Envelope(msgspec.Struct, frozen=True):
 _DECODER = msgspec.json.Decoder(Envelope)
 
 
-def headers_of(raw: bytes) -> Headers:
+def headers_of(raw: bytes, accepted: frozenset[str] = ACCEPTED) -> Headers:
     """Open an envelope, but not its body; raises :class:`MessageError` with the reason if it is not valid."""
     try:
         envelope = json_codec.decode_as(_DECODER, raw)
@@ -95,8 +95,7 @@ def headers_of(raw: bytes) -> Headers:
         raise MessageError(f"not a task message: {error}") from None
     if b"\\ud" in raw or b"\\uD" in raw:
         _check_encodable(envelope.headers)
-    if envelope.content_type not in ACCEPTED:
-        raise MessageError(f"content type {envelope.content_type!r} is not accepted, only JSON is")
+    check_type(envelope.content_type, accepted)
     return envelope.headers
 
 

@@ -15,7 +15,7 @@ from beatd.store.results import Stored
 from beatd.timestamps import from_ms
 from beatd.worker.admission.revoked import Revoked as RevokedTasks
 from beatd.worker.effects import Effect, Received, Revoked, Unregistered
-from beatd.worker.execution.decode import upgrade_protocol_1
+from beatd.worker.execution.decode import accepted_types, upgrade_protocol_1
 from beatd.worker.messages import Delivery, Headers, headers_of
 from beatd.worker.request import Request, moment_ms, request_class
 
@@ -45,6 +45,7 @@ class Strategy:
         self._revoked = revoked
         self._zone = ZoneInfo(app.timezone)
         self._largest: int = app.conf.message_max_bytes
+        self._accepted = accepted_types(app.conf.accept_content)
 
     def decide(self, deliveries: Sequence[Delivery], now_ms: int) -> Decisions:
         """Decide about each message; no message makes this raise."""
@@ -66,9 +67,9 @@ class Strategy:
         if len(delivery.raw) > self._largest:
             raise MessageError(f"it has {len(delivery.raw):,} bytes, message_max_bytes allows {self._largest:,}")
         try:
-            return delivery, headers_of(delivery.raw)
+            return delivery, headers_of(delivery.raw, self._accepted)
         except MessageError:
-            second = upgrade_protocol_1(delivery.raw, delivery.queue, self._largest)
+            second = upgrade_protocol_1(delivery.raw, delivery.queue, self._largest, self._accepted)
             if second is None:
                 raise
             return delivery._replace(raw=second, first=delivery.raw), headers_of(second)

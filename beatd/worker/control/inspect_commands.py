@@ -21,6 +21,7 @@ from beatd.redaction import censored
 from beatd.timestamps import from_ms
 from beatd.worker.control.inspect_format import broker_info, queue_info, request_info
 from beatd.worker.control.panel import WorkerView, command, truth
+from beatd.worker.execution.decode import accepted_types
 from beatd.worker.messages import Delivery, headers_of
 from beatd.worker.request import Request
 
@@ -138,7 +139,7 @@ def _waiting(station: WorkerView) -> Iterator[tuple[Request, int]]:
 def _request(station: WorkerView, delivery: Delivery) -> Request | None:
     """Return a parked message as a request; None for a task of another app."""
     try:
-        headers = headers_of(delivery.raw)
+        headers = headers_of(delivery.raw, accepted_types(station.app.conf.accept_content))
     except MessageError:
         return None
     task = station.app.tasks.get(headers.task)
