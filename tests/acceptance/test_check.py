@@ -216,6 +216,24 @@ def test_connect_names_each_missing_right_with_its_rule(tmp_path: Path, start_se
         assert admin.keys() == []
 
 
+def test_connect_names_the_queue_that_a_user_may_not_write_to(tmp_path: Path, start_server) -> None:
+    server = start_server()
+    table = GOOD.replace("schedule", 'queue = "reports"\nschedule', 1)
+    with redis.Redis.from_url(server.url) as admin:
+        admin.execute_command("ACL", "SETUSER", "beatd", "on", ">pw", "~{beatd}:*", "~celery*", "allchannels", "+@all")
+        url = server.url.replace("://", "://beatd:pw@")
+        code, said = connected(tmp_path, url, table)
+        assert code == 1
+        assert "add ~reports*" in said
+        assert "celery*" not in said
+        admin.execute_command("ACL", "SETUSER", "beatd", "%R~reports*")
+        code, said = connected(tmp_path, url, table)
+        assert (code, "add ~reports*" in said) == (1, True), "reading is not enough"
+        admin.execute_command("ACL", "SETUSER", "beatd", "~reports*")
+        assert connected(tmp_path, url, table)[0] == 0
+        assert admin.keys() == []
+
+
 def test_refused_registrations_are_said_by_every_command(tmp_path: Path, redis_url: str) -> None:
     (tmp_path / "beat.toml").write_text(f'app = "proj:app"\n[redis]\nurl = "{redis_url}"\n{GOOD}')
     (tmp_path / "proj.py").write_text(APP.replace("SCHEDULE", "-1"))
