@@ -72,7 +72,7 @@ class Daemon:
         shards = [builder.build(leadership, self._turned) for leadership in self._elector.leaderships]
         self._status.shards = shards
         self._loop = DaemonLoop(shards, clock, wake)
-        runtime = store.runtime_client()
+        runtime = store.runtime_client
         step_down = self._elector.step_down_for
         self._commands = CommandHandler(DaemonCommands(runtime, keys), identity, reload=on_reload, step_down=step_down)
         self._source = RuntimeSource(runtime, keys, config, self)
@@ -161,7 +161,7 @@ class Daemon:
 def _elector(
     settings: Settings, store: Store, keys: Keys, *, status: DaemonStatus, clock: Clock, on_change: Callable[[], None]
 ) -> Elector:
-    leader, client = settings.leader, store.elector_client()
+    leader, client = settings.leader, store.elector_client
     return Elector(
         Leases(client, keys, daemon_id=status.daemon_id, ttl_ms=leader.ttl_ms),
         Registry(client, keys),

@@ -42,7 +42,7 @@ def check(
     """Check FILE (default: $BEATD_CONFIG, ./beat.toml, /etc/beatd/beat.toml), its includes and its app.
 
     Each error is one line on standard error, "file:line:column: key: what is wrong"; the exit code is 2. Warnings are
-    about valid settings that are probably unintended. With --connect, an unusable server makes the exit code 1.
+    about valid settings that are probably unintended. With --connect, the exit code is 1 if a server cannot be used.
     """
     if file and config_file:
         raise click.UsageError("give the file once: as FILE or with --config")
