@@ -278,6 +278,8 @@ class CeleryWarning(UserWarning):
 # What Celery and kombu call them, for code that names these in its ``except`` clauses.
 AlwaysEagerIgnored = DuplicateNodenameWarning = DuplicateTaskNameWarning = CeleryWarning
 FixupWarning = NotConfigured = SecurityWarning = CeleryWarning
+CDeprecationWarning = DeprecationWarning
+CPendingDeprecationWarning = PendingDeprecationWarning
 CeleryError = BeatdError
 EncodeError = MessageError
 InvalidTaskError = MessageError

@@ -47,7 +47,8 @@ import os
 from beatd import App
 app = App("celery.tests", **__import__("json").loads(os.environ["SUITE_CONFIG"]))
 app.conf.include = ["t.integration.tasks"]
-app.conf.update(worker_hijack_root_logger=False, worker_log_color=False, broker_heartbeat=0, timezone="UTC")
+app.conf.update(accept_content=["json"], enable_utc=True, timezone="UTC", broker_heartbeat=0)
+app.conf.update(worker_hijack_root_logger=False, worker_log_color=False)
 @app.on_after_finalize.connect
 def add_class_tasks(sender, **_):
     from t.integration.tasks import ClassBasedAutoRetryTask

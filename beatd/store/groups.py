@@ -84,9 +84,10 @@ class Groups:
         keys = [group_key(part.group, suffix) for suffix in (".j", ".t", ".s", ".d", "", ".c")]
         return keys, [f"{part.task_id}:{place}", part.ended, place, self._keep_s, owner, _CLAIM_S, _size_in(part)]
 
-    def sent(self, group: str, owner: str) -> None:
-        """The body was sent, or given up, by ``owner``."""
-        self._sent([group_key(group, suffix) for suffix in (".c", ".j", ".t", ".s", ".d")], [owner, _DONE_S])
+    def sent(self, group: str, owner: str, *, failed: bool = False) -> None:
+        """The body was sent by ``owner``; or given up, ``failed``: then the return values of the header are kept."""
+        suffixes = (".c", ".t", ".s", ".d", *(() if failed else (".j",)))
+        self._sent([group_key(group, suffix) for suffix in suffixes], [owner, _DONE_S])
 
     def save(self, group: str, shape: Any) -> None:
         """Keep the ``as_tuple`` of a ``GroupResult``."""

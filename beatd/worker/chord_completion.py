@@ -57,7 +57,7 @@ class Chords:
         if failure is None and (error := self._send(body, complete)) is not None:
             failure = Failure(error, exception_payload(error))
         parts = self._fail(body, complete.part, failure) if failure is not None else []
-        self._app.results.groups.sent(group, self._owner)
+        self._app.results.groups.sent(group, self._owner, failed=failure is not None)
         self._attempts.pop(group, None)
         return parts
 
