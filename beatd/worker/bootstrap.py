@@ -158,6 +158,7 @@ def run_worker(app: App, settings: WorkerSettings) -> None:
         prefix=settings.prefix,
         store_url=store_url,
         arguments=Queues(app.conf).arguments,
+        transport_options=app.conf.broker_transport_options,
     )
     finished = FinishedRuns(store_url, Keys(settings.prefix))
     pool, remote = _pool(app, settings), _remote(app, settings, url, store_url)
