@@ -201,9 +201,15 @@ class NotRegistered(TaskError, KeyError):
 class SoftTimeLimitExceeded(TaskError):
     """Raised inside a task whose soft time limit is over, so that it can clean up."""
 
+    def __str__(self) -> str:
+        return f"SoftTimeLimitExceeded{self.args}"
+
 
 class TimeLimitExceeded(TaskError):
     """The hard time limit was over and the task's process was killed."""
+
+    def __str__(self) -> str:
+        return f"TimeLimitExceeded{self.args}"
 
 
 class WorkerLostError(TaskError):

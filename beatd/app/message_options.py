@@ -55,6 +55,7 @@ _OPTIONS = frozenset(
         "link",
         "link_error",
         "message_id",
+        "origin",
         "parent_id",
         "priority",
         "queue",
@@ -143,7 +144,7 @@ def message_for(
         shadow=options.get("shadow"),
         stamped_headers=None if stamped is None else list(stamped),
         stamps={name: options.get(name) for name in stamped or ()},
-        origin=origin(),
+        origin=options.get("origin") or origin(),
         properties={name: str(options[name]) for name in _PROPERTIES if options.get(name) is not None},
         **{name: str(options[name]) for name in ("argsrepr", "kwargsrepr") if options.get(name) is not None},
     )

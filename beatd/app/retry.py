@@ -151,16 +151,20 @@ def send_after_state(task: Task[..., Any], call: Signature, **options: Any) -> N
     postponed += collected
 
 
-def next_attempt(request: Context) -> dict[str, Any]:
-    """Return the options of the next attempt: the same id, queue, limits and callbacks, one retry more."""
+def next_attempt(request: Context, changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options of the next attempt: the same id, address, limits and callbacks, one retry more.
+
+    ``changes`` replace options; one of None changes nothing.
+    """
     hard, soft = request.timelimit or (None, None)
     info = request.delivery_info or {}
+    changes = {name: value for name, value in changes.items() if value is not None}
     return {
+        **({} if changes.keys() & {"queue", "exchange"} else _address(info)),
         "task_id": request.id,
         "root_id": request.root_id,
         "parent_id": request.id,
         "retries": request.retries + 1,
-        "queue": info.get("routing_key"),
         "priority": info.get("priority"),
         "expires": request.expires,
         "time_limit": hard,
@@ -175,7 +179,18 @@ def next_attempt(request: Context) -> dict[str, Any]:
         "ignore_result": request.ignore_result,
         "shadow": request.shadow,
         "replaced_task_nesting": request.replaced_task_nesting,
+        "reply_to": request.reply_to,
+        "origin": request.origin,
+        "stamped_headers": request.stamped_headers,
+        **{name: value for name, value in (request.stamps or {}).items() if name in (request.stamped_headers or ())},
+        **changes,
     }
+
+
+def _address(info: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the exchange and routing key of a message; a queue if it was sent to one, by the default exchange."""
+    exchange, key = info.get("exchange"), info.get("routing_key")
+    return {"exchange": exchange, "routing_key": key} if exchange and key else {"queue": key}
 
 
 def _give_up(task: Task[..., Any], request: Context, error: BaseException | None) -> NoReturn:

@@ -279,7 +279,7 @@ class Task(Hooks, Generic[P, R]):
         **options: Any,
     ) -> Signature:
         """Return the signature of the next attempt: the same id, queue, limits and callbacks."""
-        again = {**next_attempt(request), **{name: value for name, value in options.items() if value is not None}}
+        again = next_attempt(request, options)
         args, kwargs = request.args if args is None else args, request.kwargs if kwargs is None else kwargs
         return self.signature(args, kwargs, options=again)
 

@@ -22,6 +22,7 @@ from beatd.app.result import EagerResult
 from beatd.app.task import Task
 from beatd.clock import perf_counter
 from beatd.exceptions import Ignore, Reject, Retry
+from beatd.redaction import encodable
 from beatd.states import FAILURE, IGNORED, REJECTED, RETRY, SUCCESS
 
 log = logging.getLogger("beatd.app.run")
@@ -44,7 +45,7 @@ class ExceptionInfo:
     def __init__(self, error: BaseException) -> None:
         self.type = type(error)
         self.exception = error
-        self.traceback = _shortened(_formatted(error))
+        self.traceback = encodable(_shortened(_formatted(error)))
 
     def __str__(self) -> str:
         return self.traceback

@@ -15,14 +15,15 @@ import uuid
 from collections.abc import Callable
 from datetime import date, datetime, time
 from decimal import Decimal
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
 from beatd.exceptions import MessageError
 
+T = TypeVar("T")
 _MARK = b'"__type__"'
-_decode_plain = msgspec.json.Decoder().decode
+_PLAIN_DECODER = msgspec.json.Decoder(Any)
 _encode_plain = msgspec.json.Encoder().encode
 _BAD_MARKS = (AttributeError, ArithmeticError)
 """What reviving a mark raises whose value is not of its type, or no decimal."""
@@ -49,20 +50,27 @@ def loads(data: bytes) -> Any:
     """The value of a JSON document; raises :class:`MessageError` for anything else."""
     try:
         if _MARK not in data:
-            return _plain(data)
+            return decode_as(_PLAIN_DECODER, data)
         return json.loads(data, object_hook=_revive)
     except (msgspec.DecodeError, ValueError, RecursionError, LookupError, TypeError, *_BAD_MARKS) as error:
         raise MessageError(f"not a JSON document: {error}") from None
 
 
-def _plain(data: bytes) -> Any:
-    """At full speed; the values that only Python writes (``NaN``, ``Infinity``) at its own."""
+def decode_as(decoder: msgspec.json.Decoder[T], data: bytes) -> T:
+    """``decoder.decode(data)``; values that only Python writes (:data:`_PYTHONS`) are read more slowly.
+
+    Raises ValueError or RecursionError.
+    """
     try:
-        return _decode_plain(data)
+        return decoder.decode(data)
     except msgspec.DecodeError:
-        if b"NaN" in data or b"Infinity" in data:
-            return json.loads(data)
+        if any(mark in data for mark in _PYTHONS):
+            return msgspec.convert(json.loads(data), decoder.type)
         raise
+
+
+_PYTHONS = (b"NaN", b"Infinity", b"\\ud", b"\\uD")
+"""Numbers that are none, and lone surrogates: parts of file names that are no UTF-8."""
 
 
 def _mark(value: Any) -> Any:

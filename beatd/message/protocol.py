@@ -76,6 +76,8 @@ def build(
         "delivery_mode": 2,
         "priority": priority or 0,
     }
+    if task_id != redaction.encodable(task_id):
+        raise MessageError(f"the task id is no text that UTF-8 can carry: {redaction.encodable(task_id)!r}")
     if expiration_ms is not None:
         transported["expiration"] = str(max(0, expiration_ms))
     return TaskMessage(
@@ -157,13 +159,13 @@ class Envelope(msgspec.Struct, frozen=True):
     content_encoding: str = msgspec.field(name="content-encoding", default="utf-8")
 
 
-_decode_envelope = msgspec.json.Decoder(Envelope).decode
+_DECODER = msgspec.json.Decoder(Envelope)
 
 
 def open_envelope(raw: bytes) -> TaskMessage:
     """The message in an element of a Redis list; raises :class:`MessageError` with the reason if there is none."""
     try:
-        outer = _decode_envelope(raw)
+        outer = json_codec.decode_as(_DECODER, raw)
         body = _body_in(outer)
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise MessageError(f"not a message envelope: {error}") from None

@@ -22,7 +22,7 @@ from beatd.states import EXCEPTION_STATES, FAILURE, PROPAGATE_STATES
 from beatd.store.groups import Complete, NoGroups, Part
 from beatd.store.result_document import exception_from, exception_payload
 from beatd.worker.execution.callbacks import pack
-from beatd.worker.execution.decode import decode_body
+from beatd.worker.execution.decode import accepted_types, decode_body
 from beatd.worker.messages import Delivery, FollowUpMessage
 
 log = logging.getLogger("beatd.worker.chords")
@@ -133,7 +133,7 @@ def aftermath_of(
     nothing = callbacks.FollowUp([], [])
     try:
         message = open_envelope(delivery.raw)
-        args, kwargs, embed = decode_body(message, app.conf.message_max_bytes)
+        args, kwargs, embed = decode_body(message, app.conf.message_max_bytes, accepted_types(app.conf.accept_content))
     except MessageError:
         return nothing, []  # its callbacks are unknown
     if not any(embed.values()):
