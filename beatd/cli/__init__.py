@@ -38,6 +38,7 @@ COMMANDS: Mapping[str, CommandSpec] = {
     "dev": CommandSpec("beatd.cli.dev", "dev", "Run store, daemon, worker and status page in one terminal."),
     "check": CommandSpec("beatd.cli.check", "check", "Check the file; report all errors with their lines."),
     "next": CommandSpec("beatd.cli.next", "next_runs", "Show when entries run next."),
+    "explain": CommandSpec("beatd.cli.explain", "explain", "Explain a schedule: words, next runs, warnings."),
     "simulate": CommandSpec("beatd.cli.simulate", "simulate_runs", "Simulate a future time window."),
     "list": CommandSpec("beatd.cli.list_entries", "list_entries", "List the entries in force, with last and next run."),
     "status": CommandSpec("beatd.cli.status", "status", "Show daemons, leaders and problems."),
