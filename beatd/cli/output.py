@@ -211,6 +211,15 @@ def read_moment(text: str, *, option: str, timezone: str, base_ms: int, now_ms: 
     return moment_ms
 
 
+def confirm(question: str, *, yes: bool) -> None:
+    """Ask before something wide. Without a terminal to ask, it is refused: raises click.UsageError, exit code 2."""
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise click.UsageError(f"{question} Nobody can be asked here: confirm it with --yes")
+    click.confirm(question, abort=True, err=True)
+
+
 def write_file(path: Path, text: str, *, force: bool = False, mode: int = 0o644) -> None:
     """Write all of ``text`` or nothing. Raises click.ClickException if the file is there or cannot be written."""
     if path.exists() and not force:

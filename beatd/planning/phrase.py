@@ -124,8 +124,10 @@ def _days_of_month(days: Days) -> str:
         parts.append(f"day{'s' if numbers[1:] else ''} {_ranges(numbers, str)}")
     if days.last:
         parts.append("the last day")
-    for day in days.near:
-        parts.append("the last weekday (Monday to Friday)" if day == LAST else f"the weekday nearest to day {day}")
+    parts += [
+        "the last weekday (Monday to Friday)" if day == LAST else f"the weekday nearest to day {day}"
+        for day in days.near
+    ]
     return f"on {_listed(parts)} of the month"
 
 

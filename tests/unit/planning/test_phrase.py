@@ -35,7 +35,7 @@ from beatd.schedules import parse
         ("0 0 * * fri#2", "at 00:00 on the second Friday of the month"),
         ("0 0 * * L5", "at 00:00 on the last Friday of the month"),
         ("*/10 * * * * *", "every 10 seconds, every day"),
-        ("10 5-59/5 * * * *", "at second 10 of minutes 5, 10, 15, 20, 25, 30, 35, 40, 45, 50 and 55 of every hour, every day"),
+        ("10 5-35/5 * * * *", "at second 10 of minutes 5, 10, 15, 20, 25, 30 and 35 of every hour, every day"),
         ("15 30 7 * * *", "at 07:30:15, every day"),
         ("@hourly", "at minute 0 of every hour, every day"),
         ({"hour": 7, "minute": 30, "day_of_month": 13, "day_of_week": "fri"},
