@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("beatd")
 
+METRICS_TIMEOUT_MS = 1_000
+"""Who scrapes metrics or probes health waits for a few seconds at most."""
+
 RETRY_MIN, RETRY_MAX = 0.1, 5.0
 """Seconds between attempts to reach the state store at the start."""
 
@@ -68,6 +71,10 @@ class Store:
     def runtime_client(self) -> redis.Redis:
         """A connection of its own for runtime entries and orders."""
         return connect(self.url, timeout_ms=self._timeout_ms, name="beatd-runtime")
+
+    def metrics_client(self) -> redis.Redis:
+        """A connection of its own, with a timeout shorter than that of a scrape or a probe."""
+        return connect(self.url, timeout_ms=min(self._timeout_ms, METRICS_TIMEOUT_MS), name="beatd-metrics")
 
     def _is_broker(self, broker_url: str | None) -> bool:
         if broker_url is None:

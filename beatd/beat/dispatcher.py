@@ -16,6 +16,7 @@ from beatd.beat.message_builder import MessageBuilder
 from beatd.beat.term import Term
 from beatd.clock import Clock
 from beatd.exceptions import BrokerRefused, MessageError, StoreRefused
+from beatd.metrics.counters import DaemonCounters
 from beatd.model import Entry, Run
 from beatd.planning.policies import Facts, Skip, decide, runtime_ms
 from beatd.schedules import latest_ms
@@ -65,6 +66,7 @@ class Dispatcher:
         clock: Clock,
         *,
         held: Held | None = None,
+        counters: DaemonCounters | None = None,
     ) -> None:
         self.held = held if held is not None else Held()
         """The entries that failed, and wait to be tried again."""
@@ -75,7 +77,8 @@ class Dispatcher:
         self._clock = clock
         self._cells = history.Cells()
         self._passed_over: dict[str, int] = {}
-        self.report = DispatchLog()
+        self._counters = counters or DaemonCounters()
+        self.report = DispatchLog(self._counters)
         """What is said of runs, those that are asked for by hand among them."""
 
     @property
@@ -109,6 +112,7 @@ class Dispatcher:
         Raises a :class:`~beatd.exceptions.StoreError` or :class:`~beatd.exceptions.BrokerError` that concerns all of
         them; the same runs may then be dispatched again: what was claimed already is left out.
         """
+        started = self._clock.monotonic()
         facts = self._facts(runs)
         outcomes: list[Outcome] = []
         under_way: deque[list[Judged]] = deque()
@@ -124,6 +128,7 @@ class Dispatcher:
         except StoreRefused:
             self._claims.look_back(lease_value=term.lease_value)  # which says so if it refuses all of them
             self._claim_in_parts([*under_way, *self._batches(runs, facts, outcomes)], term, outcomes)
+        self._counters.claims.observe(self._clock.monotonic() - started)
         return outcomes
 
     def _batches(self, runs: Sequence[Run], facts: Facts, outcomes: list[Outcome]) -> Iterator[list[Judged]]:

@@ -142,6 +142,17 @@ SECTIONS: Mapping[str, Fields] = {
     "history": {
         "keep": Field("keep", whole(0, 1000), "How many of its last runs are kept for each entry; 0: none.", 100),
     },
+    "metrics": {
+        "listen": Field(
+            "listen", values.listen, "HOST:PORT of /metrics, /healthz and /readyz of each process.", "127.0.0.1:9464"
+        ),
+        "entries": Field(
+            "entries",
+            values.metric_entries,
+            "Of how many entries the runs are shown one by one: all, none, or top:N.",
+            "top:200",
+        ),
+    },
 }
 """The tables of the file beside ``[defaults]`` and the schedule."""
 
@@ -151,6 +162,7 @@ ABOUT_SECTIONS: Mapping[str, str] = {
     "leader": "How daemons that stand in for each other agree.",
     "log": "What the daemon logs.",
     "history": "What is remembered of past runs.",
+    "metrics": "Metrics and health of each process.",
 }
 
 

@@ -132,7 +132,7 @@ def test_a_store_that_goes_is_said_and_its_return_seen(start_server, start_web, 
         assert "Traceback" not in answer.text
     metrics = web.get("/metrics")  # stays up: an alert on a sum must not go silent with the store
     assert metrics.status_code == 200
-    assert "\nbeatd_store_up 0\n" in metrics.text
+    assert "\nbeatd_store_up 0.0\n" in metrics.text
     server.start()
     wait_until(lambda: web.get("/healthz").status_code == 200, what="the store's return")
     server.pause()

@@ -20,7 +20,7 @@ from beatd.config.entry_spec import ENTRY
 from beatd.config.fields import OPTIONS, POLICIES, SECTIONS
 from beatd.config.settings import BESIDE_URL
 from beatd.exceptions import ConfigError
-from beatd.model import BrokerSettings, HistorySettings, LeaderSettings, LogSettings, Options, Policies, RedisSettings
+from beatd.model import BrokerSettings, HistorySettings, LeaderSettings, LogSettings, MetricsSettings, Options, Policies, RedisSettings
 from beatd.store.keys import Keys, type_of
 from tests.unit.logged_events import PACKAGE, logged
 
@@ -33,6 +33,7 @@ STRUCTS = {
     "leader": LeaderSettings,
     "log": LogSettings,
     "history": HistorySettings,
+    "metrics": MetricsSettings,
 }
 ENVIRONMENT = {"REDIS_PASSWORD": "secret"}
 

@@ -16,7 +16,7 @@ NOUNS = """
     client clock codec command commands compression completion conf config connection connections consumers context
     contrib control cron crontab current daemon dead deadline decode delivery dev digest dispatch dispatcher django
     duration dump effects elector embedded emptied entries entry environment envelope errors events exceptions execution
-    executor export field fields file find fixup format group groups heap held history http importers information
+    executor export field fields file find fixup format group groups heap held healthcheck history http importers information
     init inspect installation interval json keys kombu lease letters lint list literals loader log logging loop
     management manual members merge message messages metrics mingle model multi next node options outbox output
     pages panel parking parse parser pause planning poison policies poller pools prefork preview problems process
@@ -25,7 +25,7 @@ NOUNS = """
     schedule schedules schema script sdnotify seams search security server service settings settlement shard
     shutdown signals signature simulate simulation solar solo source sources spec state states status step down
     store strategy subprocess support system task template term threads timeline times timestamps timezone toml
-    lines trace trigger types url urls document nodes pool parts systemd units values view watch watchdog web
+    listen counters families lines trace trigger types url urls document nodes pool parts systemd units values view watch watchdog web
     worker writer import inspect add back beatd
 """.split()  # noqa: SIM905 - a list of 200 lines would be no easier to read
 """The words of which names of files are made: nouns of the field, Celery's and AMQP's words, and commands."""
