@@ -24,8 +24,6 @@ from beatd.config.errors import near
 from beatd.config.schema_types import CARRIED, CARRIED_TABLE, SIGNATURE, accepts, either, list_of, matching, or_variable
 from beatd.config.toml_lines import KeyPath
 from beatd.exceptions import WrongUrl
-from beatd.listen_address import PATTERN as LISTEN_PATTERN
-from beatd.listen_address import ListenAddress
 from beatd.message.protocol import HEADER_NAMES
 from beatd.schedules import duration_ms, zone
 from beatd.schedules.literals import quoted
@@ -271,23 +269,6 @@ def host(value: Any, _zone: str = "") -> str:
     if not urls.is_host(name):
         raise InvalidValue(f"expected the name or address of a host, got {shown(value)}")
     return name
-
-
-@accepts(or_variable(matching(LISTEN_PATTERN)))
-def listen(value: Any, _zone: str = "") -> str:
-    """An address to listen on, ``HOST:PORT``."""
-    try:
-        return str(ListenAddress.parse(text(value)))
-    except ValueError as error:
-        raise InvalidValue(f"{error}, got {shown(value)}") from None
-
-
-@accepts(or_variable(matching("^(?:all|none|top:[1-9][0-9]{0,5})$")))
-def metric_entries(value: Any, _zone: str = "") -> str:
-    """The entries that have metrics of their own."""
-    if not isinstance(value, str) or not re.fullmatch(r"all|none|top:[1-9][0-9]{0,5}", value):
-        raise InvalidValue(f'expected "all", "none" or "top:N" such as "top:1000", got {shown(value)}')
-    return str(value)
 
 
 def _forms(schemes: tuple[str, ...], also: str) -> str:

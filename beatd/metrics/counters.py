@@ -12,6 +12,8 @@ from heapq import nlargest
 from itertools import accumulate
 from typing import NamedTuple
 
+import msgspec
+
 MOMENTS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
 """Buckets for what should take moments."""
 TASKS_S = (0.005, 0.025, 0.1, 0.5, 1, 5, 15, 60, 300, 900, 3600)
@@ -21,23 +23,26 @@ ENTRIES_MAX = 100_000
 """Names of entries that are counted one by one; runs of further ones are in the totals only."""
 
 
-class Histogram:
+class Histogram(msgspec.Struct):
     """Counts of values in buckets, and their sum."""
 
-    def __init__(self, bounds: tuple[float, ...] = MOMENTS_S) -> None:
-        self._bounds = bounds
-        self._counts = [0] * (len(bounds) + 1)
-        self._sum = 0.0
+    bounds: tuple[float, ...] = MOMENTS_S
+    counts: list[int] = []
+    total: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Begin with empty buckets."""
+        self.counts = self.counts or [0] * (len(self.bounds) + 1)
 
     def observe(self, value: float) -> None:
         """Count a value."""
-        self._counts[bisect_left(self._bounds, value)] += 1
-        self._sum += value
+        self.counts[bisect_left(self.bounds, value)] += 1
+        self.total += value
 
     def cumulative(self) -> tuple[list[tuple[str, float]], float]:
         """Return ``(upper bound, count so far)`` pairs, the last with ``+Inf``, and the sum of all values."""
-        bounds = [*(str(float(bound)) for bound in self._bounds), "+Inf"]
-        return [(bound, float(count)) for bound, count in zip(bounds, accumulate(self._counts), strict=True)], self._sum
+        bounds = [*(str(float(bound)) for bound in self.bounds), "+Inf"]
+        return [(bound, float(count)) for bound, count in zip(bounds, accumulate(self.counts), strict=True)], self.total
 
 
 class Outcome(NamedTuple):

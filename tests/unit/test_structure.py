@@ -25,7 +25,7 @@ NOUNS = """
     schedule schedules schema script sdnotify seams search security server service settings settlement shard
     shutdown signals signature simulate simulation solar solo source sources spec state states status step down
     store strategy subprocess support system task template term threads timeline times timestamps timezone toml
-    listen counters families lines trace trigger types url urls document nodes pool parts systemd units values view watch watchdog web
+    listen counters endpoint exporter families snapshot lines trace trigger types url urls document nodes pool parts systemd units values view watch watchdog web
     worker writer import inspect add back beatd
 """.split()  # noqa: SIM905 - a list of 200 lines would be no easier to read
 """The words of which names of files are made: nouns of the field, Celery's and AMQP's words, and commands."""
