@@ -231,4 +231,4 @@ def refuse_unknown(raw: Mapping[str, Any], known: Mapping[str, Any], report: Err
 
 
 def _listed(known: Mapping[str, Any]) -> str:
-    return "; known are " + ", ".join(sorted(known)) if len(known) <= 12 else ""
+    return "; known are " + ", ".join(sorted(known)) if len(known) <= 13 else ""

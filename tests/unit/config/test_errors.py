@@ -133,7 +133,7 @@ def test_an_included_file_has_no_settings_and_no_includes(file: Path) -> None:
     ]
 
 
-_KNOWN = "; known are allow_empty, app, beat_schedule, broker, defaults, history, include, leader, log, redis"
+_KNOWN = "; known are allow_empty, app, beat_schedule, broker, defaults, history, include, leader, log, metrics, redis"
 _KNOWN += ", state_dir, timezone"
 
 
