@@ -33,7 +33,7 @@ from beatd.state_store import Store
 from beatd.store.claims import Claims
 from beatd.store.daemon_commands import CommandReply, DaemonCommands
 from beatd.store.daemon_registry import Registry
-from beatd.store.entry_state import Dispatched, Running
+from beatd.store.entry_state import DispatchLookup, Running
 from beatd.store.held_back import HeldBack
 from beatd.store.keys import Keys, shard_of
 from beatd.store.lease import Leases
@@ -217,7 +217,7 @@ class ShardBuilder:
             claims=claims,
             dispatcher=dispatcher,
             heap=DueHeap(),
-            manual=ManualRuns(manual, Dispatched(client, keys), owns=lambda name: shard_of(name, shards) == shard),
+            manual=ManualRuns(manual, DispatchLookup(client, keys), owns=lambda name: shard_of(name, shards) == shard),
             on_turn=on_turn,
         )
 

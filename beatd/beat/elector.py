@@ -161,7 +161,7 @@ class Elector:
         before = self._clock.now_ms()
         stepped_down_ms = max(int((self._step_down_until - self._clock.monotonic()) * 1000), 0)
         status = structs.replace(self._status(), clock_offset_ms=self.clock_offset_ms, resting_ms=stepped_down_ms)
-        fleet = self._registry.answer(status, shards=len(self.leaderships))
+        fleet = self._registry.heartbeat(status, shards=len(self.leaderships))
         after = self._clock.now_ms()
         if 0 <= after - before <= EXACT_MS:
             self.clock_offset_ms = (before + after) // 2 - fleet.now_ms

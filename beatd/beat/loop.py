@@ -1,4 +1,4 @@
-"""The daemon's loop: one turn of each shard, one after the other, then sleep until the first has work.
+"""Main loop of the daemon: one turn of each shard, one after the other, then sleep until the first has work.
 
 :meth:`ShardLoop.step` turns due entries of one shard into messages, while this daemon leads it. It returns how long to
 sleep; everything that could cut the sleep short (a term that begins, a new schedule, a signal) sets one event.
@@ -95,7 +95,7 @@ class ShardLoop:
         except StoreRolledBack as error:
             self._owe()
             log.error("%s; reading it again", error, extra={"event": "store_went_back"})  # noqa: TRY400 - no traceback
-            self.schedule.distrust()
+            self.schedule.rebuild()
             return 0.0
         except (StoreError, BrokerError) as error:
             self._note_problem(str(error))
@@ -103,7 +103,7 @@ class ShardLoop:
         except Exception as error:
             self._note_problem(f"unexpected error: {type(error).__name__}; see the log of the daemon")
             self._owe()
-            self.schedule.distrust()  # nobody knows how far it got
+            self.schedule.rebuild()  # nobody knows how far it got
             log.exception("A turn failed in an unexpected way; trying again", extra={"event": "beat_error"})
             return RETRY_MAX
         finally:
@@ -159,8 +159,8 @@ class ShardLoop:
                 return 0.0
             if not runs:
                 return min(self._until_next_due(), rest, held.pause(self._clock.now_ms()))
-            outcomes = self._dispatcher.dispatch(runs, term)  # claims and pushes; raises and changes nothing otherwise
-            for entry, error in self._heap.advance(outcomes):  # memory moves after the store has
+            decisions = self._dispatcher.dispatch(runs, term)  # claims and pushes; raises and changes nothing otherwise
+            for entry, error in self._heap.advance(decisions):  # memory moves after the store has
                 held.hold(entry.name, error, self._clock.now_ms())
             held.note(term, self._clock.now_ms())
             self._on_turn()
@@ -200,7 +200,7 @@ class ShardLoop:
         event = "broker_unavailable" if isinstance(error, BrokerError) else "store_unavailable"
         if isinstance(error, StoreRefused):
             event = "store_refused"
-            self.schedule.distrust()  # what was read before may be what is wrong now
+            self.schedule.rebuild()  # what was read before may be what is wrong now
         extra = {"event": event, "attempt": self._backoff.attempts}
         log.warning("%s; trying again in %.2f s", error, pause, extra=extra)
         return pause

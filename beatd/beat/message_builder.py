@@ -1,4 +1,4 @@
-"""From a run to the bytes of its message."""
+"""Message builder: renders the message of a run from the template of its entry."""
 
 from __future__ import annotations
 

@@ -79,7 +79,7 @@ def history(
         return (failed and one.outcome in _FAILED) or (skipped and one.kind in ("skipped", "missed"))
 
     with installation(config_file) as place, histories(place, result_backend) as known:
-        every = Runtime(place.client, place.keys).known()
+        every = Runtime(place.client, place.keys).entry_names()
         names, without = chosen([name], every)
         if without and not (name == "*" or is_glob(name)):
             raise click.UsageError(f'no daemon has seen an entry "{name}"{hint(name, every)}')

@@ -14,7 +14,7 @@ SCHEMA = "beat.schema.json"
 
 FIRST_FILE = """\
 #:schema ./{schema}
-# What runs when. `beatd check` finds all faults at once, `beatd next` shows what is to come.
+# What runs when. `beatd check` reports all errors at once, `beatd next` shows what is to come.
 # This file is read again as soon as it changes; a broken one changes nothing.
 
 # The zone of entries that have none of their own. The zone of the host is never used.

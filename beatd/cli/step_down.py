@@ -34,10 +34,10 @@ def step_down(
     """
     rest_ms = duration_ms(rest)
     with installation(config_file) as place:
-        roll = place.roll()
-        leader = _leader(roll, daemon, shard)
-        shards = {number for number, holder in roll.leases.items() if holder.daemon_id == leader}
-        _refuse_if_alone(roll, leader)
+        fleet = place.fleet()
+        leader = _leader(fleet, daemon, shard)
+        shards = {number for number, holder in fleet.leases.items() if holder.daemon_id == leader}
+        _refuse_if_alone(fleet, leader)
         clock = SystemClock()
         began = clock.monotonic()
         DaemonCommands(place.client, place.keys).give(DaemonCommand(what="step_down", daemon=leader, rest_ms=rest_ms))
@@ -54,22 +54,22 @@ def step_down(
         click.echo(f"{heirs[number]} leads{'' if whole else f' shard {number}'} now, after {took_ms:,} ms")
 
 
-def _leader(roll: FleetView, daemon: str | None, shard: int | None) -> str:
+def _leader(fleet: FleetView, daemon: str | None, shard: int | None) -> str:
     """Return the leading daemon that is meant."""
     if daemon is not None and shard is not None:
         raise click.UsageError("give --daemon or --shard, not both")
-    if not roll.alive:
+    if not fleet.alive:
         raise click.ClickException("no daemon is alive")
-    leaders = sorted({holder.daemon_id for holder in roll.leases.values()} & roll.alive.keys())
+    leaders = sorted({holder.daemon_id for holder in fleet.leases.values()} & fleet.alive.keys())
     if shard is not None:
-        if shard not in roll.leases:
+        if shard not in fleet.leases:
             raise click.ClickException(f"nobody leads shard {shard}")
-        return roll.leases[shard].daemon_id
+        return fleet.leases[shard].daemon_id
     if daemon is not None:
-        meant = [each for each in roll.alive if each.startswith(daemon)]
+        meant = [each for each in fleet.alive if each.startswith(daemon)]
         if len(meant) != 1:
             problem = "several daemons have ids that begin with" if meant else "there is no daemon"
-            raise click.UsageError(f'{problem} "{daemon}"{"" if meant else hint(daemon, roll.alive)}')
+            raise click.UsageError(f'{problem} "{daemon}"{"" if meant else hint(daemon, fleet.alive)}')
         if meant[0] not in leaders:
             raise click.ClickException(f"{meant[0]} leads nothing")
         return meant[0]
@@ -80,11 +80,11 @@ def _leader(roll: FleetView, daemon: str | None, shard: int | None) -> str:
     return leaders[0]
 
 
-def _refuse_if_alone(roll: FleetView, leader: str) -> None:
-    others = [each for each in roll.alive.values() if each.id != leader]
+def _refuse_if_alone(fleet: FleetView, leader: str) -> None:
+    others = [each for each in fleet.alive.values() if each.id != leader]
     if not others:
         raise click.ClickException(f"{leader} is the only daemon that is alive: nobody could take over")
-    fit = eligible_daemons([*others, roll.alive[leader]]) if leader in roll.alive else others
+    fit = eligible_daemons([*others, fleet.alive[leader]]) if leader in fleet.alive else others
     if all(each.id == leader for each in fit):
         raise click.ClickException(f"no other daemon is fit to lead; see beatd status: {leader} goes on")
 
@@ -93,7 +93,7 @@ def _heirs(place: Installation, leader: str, shards: set[int], clock: SystemCloc
     """Return the new leader of each shard, as soon as all have one, or when the time is over."""
     never = threading.Event()
     while True:
-        leases = place.roll().leases
+        leases = place.fleet().leases
         heirs = {number: leases[number].daemon_id for number in shards & leases.keys()}
         heirs = {number: heir for number, heir in heirs.items() if heir != leader}
         if len(heirs) == len(shards) or clock.monotonic() >= until:

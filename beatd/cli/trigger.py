@@ -86,7 +86,7 @@ def in_words(error: RequestRefused | MessageError, entry: str, place: Installati
         return click.UsageError(str(error))
     if not error.unknown:
         return click.ClickException(str(error))
-    return click.UsageError(f"{error}{hint(entry, Runtime(place.client, place.keys).known())}")
+    return click.UsageError(f"{error}{hint(entry, Runtime(place.client, place.keys).entry_names())}")
 
 
 def _seconds(wait: str | None, entry: str | None) -> tuple[float | None, str | None]:

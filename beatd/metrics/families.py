@@ -40,7 +40,7 @@ _INSTALLATION = {
         "gauge", "Shards that a daemon leads; the sum is beatd_shards when all is well.", ("daemon",)
     ),
     "beatd_config_mismatch": Definition("gauge", "1 when daemons differ in their schedule."),
-    "beatd_config_broken": Definition("gauge", "1 when a daemon's files have faults.", ("daemon",)),
+    "beatd_config_broken": Definition("gauge", "1 when a daemon's files have errors.", ("daemon",)),
     "beatd_last_turn_seconds": Definition("gauge", "Seconds since a daemon's loop last made progress.", ("daemon",)),
     "beatd_clock_offset_seconds": Definition(
         "gauge", "How far a daemon's clock is ahead of the state store's.", ("daemon",)

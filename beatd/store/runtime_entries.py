@@ -61,7 +61,7 @@ class Runtime:
     def __init__(self, client: redis.Redis, keys: Keys) -> None:
         self._client = client
         self._keys = keys.runtime()
-        self._known, self._gone = keys.shard().known, keys.shard().gone
+        self._fingerprints, self._gone = keys.shard().fingerprints, keys.shard().gone
         self._first = (keys.wake, KEPT)
         self._put = Script(client, "runtime_put")
         self._remove = Script(client, "runtime_remove")
@@ -90,7 +90,7 @@ class Runtime:
 
     def resume(self, names: Sequence[str]) -> list[str]:
         """Let paused entries go on from now; returns those that were paused."""
-        return list(_chosen(self._resume, [*self._changing, self._known], self._first, names))
+        return list(_chosen(self._resume, [*self._changing, self._fingerprints], self._first, names))
 
     def get(self, name: str) -> tuple[bytes | None, bytes | None]:
         """An entry's table and its pause, as stored."""
@@ -117,11 +117,13 @@ class Runtime:
             revision, entries, pauses = pipeline.execute()
         return int(revision) if revision and revision.isdigit() else 0, entries, pauses
 
-    def known(self) -> set[str]:
+    def entry_names(self) -> set[str]:
         """The names of the entries that leaders have seen, wherever they come from, but for those that left since."""
         with translate_script_errors(self._client, [*self._keys]):
             gone: Any = self._client.zrange(self._gone, 0, -1)
-        return {name for name, _ in self._scan(self._known)} - {name.decode(errors="backslashreplace") for name in gone}
+        return {name for name, _ in self._scan(self._fingerprints)} - {
+            name.decode(errors="backslashreplace") for name in gone
+        }
 
     @property
     def _changing(self) -> list[str]:

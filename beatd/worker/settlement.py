@@ -14,7 +14,7 @@ from beatd import signals
 from beatd.app.app import App
 from beatd.app.callbacks import FollowUp
 from beatd.exceptions import TaskRevokedError, TimeLimitExceeded, WorkerLostError
-from beatd.states import FAILURE, IGNORED, REJECTED, REVOKED, STARTED, SUCCESS
+from beatd.states import FAILURE, IGNORED, REJECTED, RETRY, REVOKED, STARTED, SUCCESS
 from beatd.store.groups import Part
 from beatd.store.result_document import document, exception_payload
 from beatd.store.results import Stored
@@ -35,9 +35,8 @@ log = logging.getLogger("beatd.worker.settling")
 class Settlement:
     """Collects results, follow-up messages and acknowledgements, and sends them in batches."""
 
-    def __init__(self, app: App, consumer: Consumer, finished: FinishedRuns, hostname: str) -> None:
+    def __init__(self, app: App, consumer: Consumer, finished: FinishedRuns) -> None:
         self._app = app
-        self._hostname = hostname
         self._results: list[Stored] = []
         self._follow_ups: list[Pending] = []
         self._parts: list[Part] = []
@@ -136,7 +135,7 @@ class Settlement:
         effects: list[Effect] = []
         for reported, request in pairs:
             if reported.state == STARTED:
-                self._settle_start(reported, request)
+                self._settle_start(request)
                 effects.append(Started(request, reported))
                 notify(request, reported)
                 continue
@@ -146,10 +145,7 @@ class Settlement:
             notify(request, report)
         return effects
 
-    def _settle_start(self, report: JobReport, request: Request) -> None:
-        if request.task.track_started:
-            facts = {"pid": int(report.text or 0), "hostname": self._hostname}
-            self._results.append(Stored(request.id, document(request.id, STARTED, facts)))
+    def _settle_start(self, request: Request) -> None:
         if not request.task.acks_late:
             self._acknowledge(request)
 
@@ -160,7 +156,7 @@ class Settlement:
         self._parts += report.parts
         if report.follow_ups:
             # Errbacks of a task that has failed anyway change nothing when they are refused.
-            owner = request if report.state == SUCCESS else None
+            owner = request if report.state in (SUCCESS, RETRY, IGNORED) else None
             self._follow_ups += [(owner, message) for message in report.follow_ups]
         if report.state == MALFORMED:
             self.bury(request.delivery, report.text)

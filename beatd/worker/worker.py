@@ -64,7 +64,7 @@ class Worker:
         self._consumer = consumer
         self._pool = pool
         self._strategy = Strategy(app, remote.revoked)
-        self._settlement = Settlement(app, consumer, finished, settings.hostname)
+        self._settlement = Settlement(app, consumer, finished)
         self._requests: dict[int, Request] = {}
         """By tag: the requests in the pool."""
         self._admission = AdmissionControl(app, self._settlement, finished, rates, poison, at_work=self._requests)
@@ -161,7 +161,7 @@ class Worker:
             self._back_off(pause)
             return
         files = [*self._consumer.files(), *self._pool.files(), *self._remote.files(), *self._metrics.files()]
-        self._poller.until(pause, files)
+        self._poller.until(pause, files, self._pool.unsent())
 
     def _back_off(self, seconds: float) -> None:
         """Pause, but answer remote control; a shutdown ends the pause."""

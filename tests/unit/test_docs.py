@@ -20,7 +20,16 @@ from beatd.config.entry_spec import ENTRY
 from beatd.config.fields import OPTIONS, POLICIES, SECTIONS
 from beatd.config.settings import BESIDE_URL
 from beatd.exceptions import ConfigError
-from beatd.model import BrokerSettings, HistorySettings, LeaderSettings, LogSettings, MetricsSettings, Options, Policies, RedisSettings
+from beatd.model import (
+    BrokerSettings,
+    HistorySettings,
+    LeaderSettings,
+    LogSettings,
+    MetricsSettings,
+    Options,
+    Policies,
+    RedisSettings,
+)
 from beatd.store.keys import Keys, type_of
 from tests.unit.logged_events import PACKAGE, logged
 
@@ -165,10 +174,10 @@ def test_every_command_is_documented():
 
 
 def known_to(load, text: str) -> set[str]:
-    """The settings beside a misspelt one, as its fault lists them."""
+    """The settings beside a misspelt one, as its error lists them."""
     with pytest.raises(ConfigError) as caught:
         load(text + "zzz = 1")
-    return set(str(caught.value).partition("known are ")[2].split(", "))
+    return set(str(caught.value).partition("; expected ")[2].replace(" or ", ", ").split(", "))
 
 
 def test_every_top_level_setting_is_documented(load):

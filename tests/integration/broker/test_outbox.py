@@ -16,7 +16,7 @@ from beatd.model import Entry, Options, Policies, Run, manual_run_id
 from beatd.schedules import parse
 from beatd.store import history
 from beatd.store.client import connect
-from beatd.store.entry_state import Dispatched, Running
+from beatd.store.entry_state import DispatchLookup, Running
 from beatd.store.keys import Keys
 from beatd.store.outbox import Outbox, holds
 from beatd.store.worker_state import Ended, FinishedRuns
@@ -60,13 +60,13 @@ class Rig:
     def win(self, token):
         self.term = Term(token, f"d:{token}", 1e18)
         self.client.set(KEYS.shard(0).lease, self.term.lease_value)
-        self.outlet = OutboxDelivery(self.outbox, self.broker, self.clock)
+        self.delivery = OutboxDelivery(self.outbox, self.broker, self.clock)
 
     def put(self, *raws):
         self.client.lpush(self.outbox.key, *raws)
 
     def flush(self):
-        return self.outlet.flush(self.term, self.report)
+        return self.delivery.flush(self.term, self.report)
 
     @property
     def left(self):
@@ -115,20 +115,20 @@ def test_an_outbox_that_was_empty_is_not_asked_again_for_a_while(rig):
     rig.flush()
     assert rig.broker.ids == ["unseen"]
     rig.put(raw("another"))
-    rig.outlet.list_key(parcel("x", "q").to, None)  # something is about to be claimed
+    rig.delivery.list_key(parcel("x", "q").to, None)  # something is about to be claimed
     rig.flush()
     assert rig.left == 0
 
 
 def test_while_more_comes_a_batch_is_waited_for(rig):
     rig.flush()
-    rig.outlet.list_key(parcel("x", "q").to, None)
+    rig.delivery.list_key(parcel("x", "q").to, None)
     rig.put(raw("a"))
-    assert rig.outlet.flush(rig.term, rig.report, more_comes=True)
+    assert rig.delivery.flush(rig.term, rig.report, more_comes=True)
     assert rig.broker.ids == []
     runs = [Run(ENTRY, NOW + number, NOW, ENTRY.schedule) for number in range(rig.broker.batch)]
-    rig.outlet.claimed(runs, rig.report, NOW)
-    assert rig.outlet.flush(rig.term, rig.report, more_comes=True)
+    rig.delivery.claimed(runs, rig.report, NOW)
+    assert rig.delivery.flush(rig.term, rig.report, more_comes=True)
     assert rig.broker.ids == ["a"]
 
 
@@ -159,7 +159,7 @@ def test_a_strike_that_comes_late_takes_out_nothing_that_was_not_published(rig):
     rig.flush()
     rig.put(raw("c"), raw("d"))
     assert rig.outbox.strike(late, lease_value=lease_value) == 2
-    rig.outlet.list_key(parcel("x", "q").to, None)
+    rig.delivery.list_key(parcel("x", "q").to, None)
     rig.flush()
     assert rig.broker.ids == ["a", "b", "c", "d"]
 
@@ -257,9 +257,9 @@ def test_a_run_is_dispatched_when_the_broker_has_it(rig, caplog):
     caplog.set_level("INFO")
     run = Run(ENTRY, NOW, NOW, ENTRY.schedule)
     messages = MessageBuilder("celery")
-    key = rig.outlet.list_key(messages.address_of(ENTRY), None)
+    key = rig.delivery.list_key(messages.address_of(ENTRY), None)
     rig.client.lpush(key, messages.render(run, None))
-    rig.outlet.claimed([run], rig.report, NOW)
+    rig.delivery.claimed([run], rig.report, NOW)
     rig.broker.away = True
     with pytest.raises(BrokerError):
         rig.flush()
@@ -284,8 +284,8 @@ def test_what_was_left_when_the_store_became_the_broker_goes_to_its_queues(rig, 
     rig.put(raw("a"), raw("b", "other"))
     rig.client.lpush(KEYS.shard(3).outbox, raw("of a former shard"))
     publisher = RedisPublisher(redis_url)
-    outlet = DirectDelivery(publisher, OutboxDelivery(rig.outbox, publisher, rig.clock))
-    assert outlet.flush(rig.term, rig.report)
+    delivery = DirectDelivery(publisher, OutboxDelivery(rig.outbox, publisher, rig.clock))
+    assert delivery.flush(rig.term, rig.report)
     publisher.close()
     assert [open_envelope(one).id for one in rig.client.lrange("q", 0, -1)] == ["a", "of a former shard"]
     assert [open_envelope(one).id for one in rig.client.lrange("other", 0, -1)] == ["b"]
@@ -323,7 +323,7 @@ def test_a_refused_run_is_in_the_history_with_the_reason(rig):
         ("triggered", "REFUSED", "no queue gets it"),
         ("scheduled", "REFUSED", "no queue gets it"),
     ]
-    past = Dispatched(rig.client, KEYS).past(ENTRY)
+    past = DispatchLookup(rig.client, KEYS).read_past(ENTRY)
     assert (past.sent, past.unsent) == ({NOW + 30_000}, {NOW, NOW + 1})
     assert 0 < rig.client.pttl(KEYS.refused(own_id)) <= 86_400_000
     rig.client.delete(KEYS.refused(own_id))

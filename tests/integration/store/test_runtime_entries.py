@@ -54,7 +54,7 @@ def test_a_pause_keeps_what_was_noted_first(runtime):
 
 
 def test_a_resumed_entry_is_one_that_was_not_in_force_though_no_leader_noticed(runtime, client):
-    known = KEYS.shard().known
+    known = KEYS.shard().fingerprints
     client.hset(known, mapping={"on": "123 every 30000", "off": "123 off every 30000", "odd": "x"})
     runtime.pause(["on", "off", "odd", "new"], Pause())
     runtime.resume(["on", "off", "odd", "new"])
@@ -81,9 +81,9 @@ def test_each_change_is_heard(runtime, client):
 
 
 def test_entries_that_left_are_not_known(runtime, client):
-    client.hset(KEYS.shard().known, mapping={"a": "1 x", "b": "1 x"})
+    client.hset(KEYS.shard().fingerprints, mapping={"a": "1 x", "b": "1 x"})
     client.zadd(KEYS.shard().gone, {"b": 1})
-    assert runtime.known() == {"a"}
+    assert runtime.entry_names() == {"a"}
 
 
 def test_a_key_of_a_foreign_type_is_named(runtime, client):

@@ -7,7 +7,7 @@ import httpx
 import pytest
 
 from beatd import config
-from beatd.store.claims import EntryState
+from beatd.model import EntryState
 from beatd.store.history import Totals
 from beatd.web.app import create
 from beatd.web.entries import EntryListing

@@ -136,6 +136,9 @@ class FakePool:
     def files(self) -> list[int]:
         return []
 
+    def unsent(self) -> list[int]:
+        return []
+
     def collect(self) -> list[JobReport]:
         reports, self.reports = self.reports, []
         return reports
