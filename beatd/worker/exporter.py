@@ -23,7 +23,7 @@ from beatd.listen_address import ListenAddress
 from beatd.store.client import connect, translate_errors
 from beatd.worker.snapshot import Snapshot, decode, frame, frames
 
-log = logging.getLogger("beatd.metrics")
+log = logging.getLogger("beatd.worker.metrics")
 
 HUNG_S = 60.0
 """A loop that has not answered for this time hangs."""

@@ -111,7 +111,9 @@ def test_a_reload_is_counted_and_a_broken_file_shows(start_beatd, file, tmp_path
 
 
 @pytest.mark.parametrize(("setting", "named"), [("all", 3), ("top:2", 2), ("none", 0)])
-def test_the_entries_with_metrics_of_their_own_are_bounded(start_beatd, tmp_path, redis_url, wait_until, setting, named):
+def test_the_entries_with_metrics_of_their_own_are_bounded(
+    start_beatd, tmp_path, redis_url, wait_until, setting, named
+):
     entries = "".join(f'[beat_schedule.e{n}]\ntask = "t"\nschedule = 1.0\n' for n in range(3))
     (tmp_path / "beat.toml").write_text(
         f'[redis]\nurl = "{redis_url}"\n[metrics]\nlisten = "127.0.0.1:0"\nentries = "{setting}"\n{entries}'
@@ -150,7 +152,9 @@ def test_a_port_that_is_taken_does_not_stop_the_beat_and_is_tried_again(start_be
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         daemon = start_beatd("--config", file, "--metrics-port", str(port))
-        daemon.expect(rf"No metrics and health checks: port {port} of 127.0.0.1 is taken; choose another with --metrics")
+        daemon.expect(
+            rf"No metrics and health checks: port {port} of 127.0.0.1 is taken; choose another with --metrics"
+        )
         daemon.expect("Dispatched tick")
     assert served(daemon) == f"http://127.0.0.1:{port}"
 

@@ -141,8 +141,11 @@ exec chroot "$ROOT" env -i "$@"
 
 def namespaces() -> bool:
     probe = ["unshare", "--mount", "--pid", "--fork", "true"]
-    return os.geteuid() == 0 and bool(shutil.which("setpriv")) and bool(shutil.which("tini")) and (
-        subprocess.run(probe, check=False, capture_output=True).returncode == 0
+    return (
+        os.geteuid() == 0
+        and bool(shutil.which("setpriv"))
+        and bool(shutil.which("tini"))
+        and (subprocess.run(probe, check=False, capture_output=True).returncode == 0)
     )
 
 

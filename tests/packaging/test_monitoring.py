@@ -32,7 +32,10 @@ def names(expression: str) -> set[str]:
 
 def exists(name: str) -> bool:
     return name in FAMILIES or any(
-        name == f"{known}{end}" for known, metric in FAMILIES.items() if metric.kind == "histogram" for end in OF_HISTOGRAMS
+        name == f"{known}{end}"
+        for known, metric in FAMILIES.items()
+        if metric.kind == "histogram"
+        for end in OF_HISTOGRAMS
     )
 
 
@@ -111,6 +114,11 @@ tests:
 def test_an_alert_fires_when_nobody_leads(tmp_path):
     (tmp_path / "units.yaml").write_text(UNITS.format(rules=RULES))
     done = subprocess.run(
-        ["promtool", "test", "rules", "units.yaml"], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60
+        ["promtool", "test", "rules", "units.yaml"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
     )
     assert done.returncode == 0, done.stdout + done.stderr
