@@ -124,6 +124,8 @@ def test_compose_gives_options_that_exist(name):
 # -- what the steps make ----------------------------------------------------------------------------------------------
 
 UID = 12345
+WITHOUT_RIGHTS = ("--no-new-privs", "--inh-caps=-all", "--ambient-caps=-all", "--bounding-set=-all")
+AS_OTHER = ("setpriv", f"--reuid={UID}", "--regid=0", "--clear-groups", *WITHOUT_RIGHTS)
 IN_ROOT = r"""
 set -e
 mkdir -p "$ROOT"
@@ -157,8 +159,8 @@ def for_everybody() -> str:
     for candidate in (sys.executable, "/usr/local/bin/python3", "/usr/bin/python3"):
         path = Path(candidate).resolve()
         new = [str(path), "-c", "import ensurepip, sys; sys.exit(sys.version_info < (3, 11))"]
-        as_other = ["setpriv", f"--reuid={UID}", "--regid=0", "--clear-groups", *new]
-        if path.exists() and subprocess.run(as_other, cwd="/", check=False, capture_output=True).returncode == 0:
+        words = [*AS_OTHER, "sh", "-c", '"$@"', "sh", *new]  # setpriv itself still has its rights when it looks
+        if path.exists() and subprocess.run(words, cwd="/", check=False, capture_output=True).returncode == 0:
             return str(path)
     pytest.skip("no Python 3.11 that every user can run")
 
@@ -187,9 +189,6 @@ def image(tmp_path_factory):
         if "No matching distribution" in done.stderr or "NewConnectionError" in done.stderr:
             pytest.skip("no package index can be reached")
         assert done.returncode == 0, done.stdout + done.stderr
-    for path in (folder, *folder.parents):
-        if path.stat().st_uid == os.getuid() and path != Path("/"):
-            path.chmod(path.stat().st_mode | 0o055)
     return opt
 
 
@@ -203,8 +202,7 @@ def container(image, tmp_path, wait_until):
         variables = environment(FINAL) | {"BEATD_CONFIG": "/tmp/beat.toml"} | env
         variables["PATH"] = "/opt/beatd/bin:/usr/bin:/bin"
         inside = [f"{key}={value}" for key, value in variables.items()]
-        inside += ["setpriv", f"--reuid={UID}", "--regid=0", "--clear-groups", "--no-new-privs", "--inh-caps=-all"]
-        inside += [*last(FINAL, "ENTRYPOINT").words, *words]
+        inside += [*AS_OTHER, *last(FINAL, "ENTRYPOINT").words, *words]
         log = tmp_path / f"log{len(running)}"
         with log.open("wb") as output:
             process = subprocess.Popen(
