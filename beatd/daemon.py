@@ -74,12 +74,12 @@ class Daemon:
         shards = [builder.build(leadership, self._turned) for leadership in self._elector.leaderships]
         self._status.shards = shards
         self._loop = DaemonLoop(shards, clock, wake)
-        runtime = store.runtime_client()
+        runtime = store.runtime_client
         step_down = self._elector.step_down_for
         self._commands = CommandHandler(DaemonCommands(runtime, keys), identity, reload=on_reload, step_down=step_down)
         self._source = RuntimeSource(runtime, keys, config, self)
         self.parts = DaemonParts(
-            self._status, self._elector.leaderships, self._counters, Registry(store.metrics_client(), keys)
+            self._status, self._elector.leaderships, self._counters, Registry(store.metrics_client, keys)
         )
         """What its metrics and health are told from."""
 
@@ -168,7 +168,7 @@ class Daemon:
 def _elector(
     settings: Settings, store: Store, keys: Keys, *, status: DaemonStatus, clock: Clock, on_change: Callable[[], None]
 ) -> Elector:
-    leader, client = settings.leader, store.elector_client()
+    leader, client = settings.leader, store.elector_client
     return Elector(
         Leases(client, keys, daemon_id=status.daemon_id, ttl_ms=leader.ttl_ms),
         Registry(client, keys),

@@ -193,7 +193,6 @@ class ActiveSchedule:
             self._held.clear()
         self._held.try_all()
         self._put(entries.values(), term, now_ms)
-        self._sweep(entries, term, now_ms)
         self._verify_at_ms = now_ms + VERIFY_EVERY_MS
         self._resumed_in = term.token
         extra = {"event": "schedule_resumed", "entries": len(entries), "term": term.token}
@@ -276,10 +275,11 @@ class ActiveSchedule:
             self._verify_at_ms = now_ms + VERIFY_EVERY_MS
             self._claims.verify_term(lease_value=term.lease_value)
 
-    def _sweep(self, entries: Collection[str], term: Term, now_ms: int) -> None:
-        """Forget what the store knows of entries that left the schedule long ago."""
+    def sweep(self, term: Term, now_ms: int) -> None:
+        """Forget, now and then, what the store knows of entries that left the schedule long ago."""
         if now_ms < self._sweep_at_ms:
             return
+        entries = self._entries
         self._sweep_at_ms = now_ms + SWEEP_EVERY_MS
         swept = self._claims.sweep(entries, lease_value=term.lease_value, now_ms=now_ms, keep_ms=SWEEP_AFTER_MS)
         if swept:

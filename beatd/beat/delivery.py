@@ -66,6 +66,7 @@ class DirectDelivery:
     def __init__(self, publisher: Publisher, leftovers: OutboxDelivery | None = None) -> None:
         self._publisher = publisher
         self._leftovers = leftovers
+        self._flushed_in = 0  # the token of the term in which flush was last called
         self._bound: dict[Address, str] = {}
         """The queues behind exchanges, as looked up since the last flush."""
 
@@ -77,7 +78,8 @@ class DirectDelivery:
 
     def flush(self, term: Term, report: DispatchLog, *, more_comes: bool = False) -> bool:
         self._bound.clear()
-        if self._leftovers is None:
+        if self._leftovers is None or self._flushed_in != term.token:
+            self._flushed_in = term.token  # the first runs of a term do not wait for leftovers of a former broker
             return True
         try:
             return self._leftovers.flush(term, report, more_comes=more_comes)

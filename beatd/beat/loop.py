@@ -16,7 +16,7 @@ from beatd.beat.active_schedule import ActiveSchedule
 from beatd.beat.dispatcher import Dispatcher
 from beatd.beat.heap import DueHeap
 from beatd.beat.manual_runs import ManualRuns
-from beatd.beat.term import Leadership
+from beatd.beat.term import Leadership, Term
 from beatd.clock import Backoff, Clock
 from beatd.exceptions import BrokerError, StoreError, StoreRefused, StoreRolledBack, TermLost
 from beatd.model import Entry
@@ -150,15 +150,13 @@ class ShardLoop:
         if not self._dispatcher.flush(term):
             return 0.0
         self.schedule.follow(term, self._clock.now_ms())
-        rest = self._manual.turn(term, self.schedule.entry) if self._manual else SLEEP_MAX
         held = self._dispatcher.held
-        held.note(term, self._clock.now_ms())
         for _ in range(TURNS):
             runs = self._heap.due(self._clock.now_ms(), at_most=TURN)
             if not self._dispatcher.flush(term, more_comes=bool(runs)):
                 return 0.0
             if not runs:
-                return min(self._until_next_due(), rest, held.pause(self._clock.now_ms()))
+                break
             decisions = self._dispatcher.dispatch(runs, term)  # claims and pushes; raises and changes nothing otherwise
             for entry, error in self._heap.advance(decisions):  # memory moves after the store has
                 held.hold(entry.name, error, self._clock.now_ms())
@@ -166,8 +164,18 @@ class ShardLoop:
             self._on_turn()
             if (term := self._leadership.term()) is None:
                 return 0.0
-        self._dispatcher.flush(term)  # the loop may end here
-        return 0.0
+        else:
+            self._after_runs(term)
+            return 0.0
+        return min(self._after_runs(term), self._until_next_due(), held.pause(self._clock.now_ms()))
+
+    def _after_runs(self, term: Term) -> float:
+        """Send what was asked for by hand, and tidy the store: no regular run waits for that. Returns the seconds until
+        there is more to do by hand."""
+        self._dispatcher.held.note(term, self._clock.now_ms())
+        rest = self._manual.turn(term, self.schedule.entry) if self._manual else SLEEP_MAX
+        self.schedule.sweep(term, self._clock.now_ms())
+        return rest if self._dispatcher.flush(term) else 0.0  # the loop may end here
 
     def _until_next_due(self) -> float:
         instant = self._heap.next_fire_ms()

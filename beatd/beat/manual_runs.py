@@ -1,4 +1,4 @@
-"""Manual runs (triggers and backfills): runs that people ask for, sent between the regular ones of a shard: at once, or a past window at its own pace.
+"""Manual runs: runs that people ask for (triggers, backfills), sent between the regular runs of a shard.
 
 They do not move last due: the schedule does not notice them. Each step for a request is one step of the store, so that
 a leader that dies leaves the rest of it to the next, and nothing is sent twice.

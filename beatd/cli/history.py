@@ -146,7 +146,8 @@ def _summed_up(what: str, totals: Sequence[Totals]) -> str:
     reasons = [f"{counts[reason]:,} {reason}" for reason in REASONS if counts[reason]]
     skipped = [f"{sum(counts[reason] for reason in REASONS):,} skipped ({', '.join(reasons)})"] if reasons else []
     late = [f"{counts['late']:,} more than 1 s late"] if counts["late"] else []
-    return f"{what}: {', '.join([f'{scheduled:,} sent by schedule', *late, *by_hand, *skipped])}"
+    refused = [f"{counts['refused']:,} refused by the broker"] if counts["refused"] else []
+    return f"{what}: {', '.join([f'{scheduled:,} sent by schedule', *late, *by_hand, *refused, *skipped])}"
 
 
 def _local(ms: int, timezone: str) -> datetime:

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from beatd.cli.installation import installation
-from beatd.cli.output import plural, print_json
+from beatd.cli.output import Duration, plural, print_json
 from beatd.clock import SystemClock
 from beatd.store.daemon_commands import CommandReply, DaemonCommand, DaemonCommands
 
@@ -16,7 +16,7 @@ _LOOK_S = 0.05
 
 
 @click.command()
-@click.option("--timeout", type=click.FloatRange(0.1, 55), default=30.0, show_default=True, help="Seconds to wait.")
+@click.option("--timeout", type=Duration(0.1, 55), default="30s", show_default=True, help="Time to wait.")
 @click.option("--config", "-c", "config_file", metavar="FILE", help="Default: $BEATD_CONFIG, ./beat.toml.")
 @click.option("--json", "as_json", is_flag=True, help="JSON instead of text.")
 def reload(timeout: float, config_file: str | None, as_json: bool) -> None:

@@ -43,9 +43,7 @@ def service() -> None:
 
 
 _OWN = click.option("--user", "own", is_flag=True, help="Use your own service manager (systemctl --user); no root.")
-_FOLDER = click.option(
-    "--to", "folder", type=click.Path(file_okay=False, path_type=Path), help="The folder of the units."
-)
+_FOLDER = click.option("--to", "folder", type=click.Path(file_okay=False, path_type=Path), help="Folder of the units.")
 
 
 @service.command("install")
@@ -53,7 +51,7 @@ _FOLDER = click.option(
     "--config", "-c", "config_file", metavar="FILE", help="Default: /etc/beatd/beat.toml; with --user ./beat.toml."
 )
 @_OWN
-@click.option("--account", default=_ACCOUNT, show_default=True, help="The account that runs them.")
+@click.option("--account", default=_ACCOUNT, show_default=True, help="Account that runs the units.")
 @click.option("--no-worker", is_flag=True, help="Leave out the worker's unit.")
 @click.option("--web", is_flag=True, help="Also write the unit of the status page.")
 @_FOLDER

@@ -8,9 +8,9 @@ import click
 
 from beatd.beat.shard_assignment import eligible_daemons
 from beatd.cli.installation import Installation, hint, installation
-from beatd.cli.output import print_json
+from beatd.cli.output import Duration, print_json
 from beatd.clock import SystemClock
-from beatd.schedules import duration_ms, duration_text
+from beatd.schedules import duration_text
 from beatd.store.daemon_commands import DaemonCommand, DaemonCommands
 from beatd.store.daemon_registry import FleetView
 
@@ -20,19 +20,19 @@ _LOOK_S = 0.05
 @click.command("step-down")
 @click.option("--daemon", metavar="ID", help="The daemon to step down; a prefix of its id is enough.")
 @click.option("--shard", type=click.IntRange(0), metavar="N", help="The leader of this shard.")
-@click.option("--for", "rest", default="1m", show_default=True, metavar="DURATION", help="Time without leadership.")
-@click.option("--timeout", type=click.FloatRange(0.1, 55), default=15.0, show_default=True, help="Seconds to wait.")
+@click.option("--for", "rest", type=Duration(), default="1m", show_default=True, help="Time without leadership.")
+@click.option("--timeout", type=Duration(0.1, 55), default="15s", show_default=True, help="Time to wait.")
 @click.option("--config", "-c", "config_file", metavar="FILE", help="Default: $BEATD_CONFIG, ./beat.toml.")
 @click.option("--json", "as_json", is_flag=True, help="JSON instead of text.")
 def step_down(
-    *, daemon: str | None, shard: int | None, rest: str, timeout: float, config_file: str | None, as_json: bool
+    *, daemon: str | None, shard: int | None, rest: float, timeout: float, config_file: str | None, as_json: bool
 ) -> None:
     """Make a leader hand over its shards to other daemons, and wait until they lead.
 
     It then leads nothing for the time of --for, unless it is the only daemon alive. No run is lost. Exit code 1 when
     nobody leads, nobody could take over, or the handover does not complete in time.
     """
-    rest_ms = duration_ms(rest)
+    rest_ms = int(rest * 1000)
     with installation(config_file) as place:
         fleet = place.fleet()
         leader = _leader(fleet, daemon, shard)

@@ -55,7 +55,8 @@ class ResumePoints:
     def of(self, entry: Entry, state: EntryState) -> ResumePoint:
         """Return where ``entry`` resumes; one that is not enabled, or has had all of its runs, never does."""
         policies = entry.policies
-        key = (id(entry.schedule), id(policies), state.first_seen_ms, state.last_due_ms)
+        bounds = id(policies) if policies.start is not None or policies.end is not None else 0
+        key = (id(entry.schedule), bounds, state.first_seen_ms, state.last_due_ms)
         cached = self._next_dues.get(key)
         if cached is None:
             line = timeline(entry, state.first_seen_ms)

@@ -243,7 +243,7 @@ def all_upcoming(
     starts.sort(key=itemgetter(0, 1))
     waiting: _Waiting = []
     for due_ms, name, entry, state in starts:
-        yield from _leaving(waiting, due_ms, until_ms)
+        yield from _leaving(waiting, (due_ms, name), until_ms)
         runs = upcoming(entry, state, points, sent_only=sent_only)
         _wait(waiting, name, _isolated(entry, runs, on_error) if on_error else runs, until_ms)
     yield from _leaving(waiting, None, until_ms)
@@ -276,8 +276,8 @@ _Waiting = list[tuple[int, str, Upcoming, Iterator[Upcoming]]]
 """A heap of the next runs of entries, with those that follow."""
 
 
-def _leaving(waiting: _Waiting, before_ms: int | None, until_ms: int | None) -> Iterator[Upcoming]:
-    while waiting and (before_ms is None or waiting[0][0] < before_ms):
+def _leaving(waiting: _Waiting, before: tuple[int, str] | None, until_ms: int | None) -> Iterator[Upcoming]:
+    while waiting and (before is None or waiting[0][:2] < before):
         _, name, run, following = heappop(waiting)
         yield run
         _wait(waiting, name, following, until_ms)

@@ -83,7 +83,7 @@ def after_blackouts_ms(entry: Entry, schedule: Schedule, due_ms: int | None) -> 
         if hasattr(schedule, "latest_ms"):  # each of its runs may depend on the one before
             covered_ms = latest_ms(schedule, after_ms=due_ms, until_ms=end_ms)
             end_ms = due_ms if covered_ms is None else covered_ms
-        due_ms = next_due_ms(schedule, end_ms)
+        due_ms = schedule.next_after_ms(end_ms)
     raise BlackedOut(f"its next {JUMPS:,} runs are blacked out")
 
 

@@ -165,9 +165,11 @@ class Claims:
         """Forget the state of this shard's entries that have not been among ``names`` for ``keep_ms``; returns their
         names."""
         present, too_old = frozenset(names), now_ms - keep_ms
-        with translate_errors(self._client):
-            known = self._mine(self._client.hkeys(self._keys.fingerprints))
-            marked: list[Any] = self._client.zrange(self._keys.gone, 0, -1, withscores=True)
+        with translate_errors(self._client), self._client.pipeline(transaction=False) as pipeline:
+            pipeline.hkeys(self._keys.fingerprints)
+            pipeline.zrange(self._keys.gone, 0, -1, withscores=True)
+            names_known, marked = pipeline.execute()
+        known = self._mine(names_known)
         gone = {
             name: since
             for name, since in ((raw.decode(errors="backslashreplace"), since) for raw, since in marked)

@@ -135,7 +135,8 @@ class Keys:
         self.daemons = f"{self._tag}:daemons"
         """hash: daemon id → ``<seen ms> <status, JSON>``; old ones are swept at every heartbeat."""
         self.requests = f"{self._tag}:requests"
-        """hash, until done with: request id → ``<good until ms> <request, JSON>``, what a leader is to send by hand."""
+        """hash, until done with, expires with the last: request id → ``<good until ms> <request, JSON>``, what a leader
+        is to send by hand."""
         self.orders = f"{self._tag}:orders"
         """hash, a minute after the last one: order id → what daemons are to do, JSON."""
 

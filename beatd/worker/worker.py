@@ -245,7 +245,7 @@ class Worker:
         backoff = Backoff(_FIRST_PAUSE_S, _LONGEST_PAUSE_S)
         while not self.shutdown.begun:
             try:
-                self._consumer.start()
+                self._consumer.start(lambda: self.shutdown.begun)
             except (StoreUnavailable, BrokerError) as error:
                 pause = backoff.failed()
                 log.warning(
@@ -259,6 +259,8 @@ class Worker:
                 self._poller.until(pause, self._metrics.files())
                 self._metrics.turn()
             else:
+                if self.shutdown.begun:
+                    return
                 log.info("Connected to %s", self._consumer.place, extra={"event": "worker_connected"})
                 log.info("%s ready.", self._settings.hostname, extra={"event": "worker_ready"})
                 self._metrics.works()

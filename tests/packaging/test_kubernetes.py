@@ -161,7 +161,7 @@ def test_the_schedule_is_accepted():
 
 
 class Mount:
-    """A folder as the kubelet keeps it: ``beat.toml → ..data/beat.toml``, ``..data → ..<time>``, swapped by a rename."""
+    """A folder as the kubelet keeps it: ``beat.toml → ..data/beat.toml``, ``..data → ..<time>``, swapped."""
 
     def __init__(self, folder: Path, text: str) -> None:
         self.folder = folder

@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import redis
@@ -24,7 +24,8 @@ from beatd.store.dead_letters import BOUNDS, encode
 from beatd.store.keys import Keys
 from beatd.store.script import Script
 from beatd.timestamps import iso_ms
-from beatd.worker.consumers.envelope import count_death, mark_redelivered
+from beatd.worker.consumers.base import never
+from beatd.worker.consumers.envelope import count_death, mark_received, mark_redelivered
 from beatd.worker.messages import Delivery
 
 queue_watch_log = logging.getLogger("beatd.worker.consumers.doorbell")
@@ -155,7 +156,7 @@ class RedisConsumer:
         self._sources = [key for step in zip(*map(queue_keys, self._queues), strict=True) for key in step]
         self._doorbell.change(self._sources)
 
-    def start(self) -> None:
+    def start(self, stopping: Callable[[], bool] = never) -> None:  # noqa: ARG002 - bounded by its timeout
         self.beat()
         self.tend()
 
@@ -202,7 +203,11 @@ class RedisConsumer:
 
     def park(self, deliveries: Sequence[tuple[Delivery, int]]) -> None:
         if deliveries:
-            words = [word for one, due_ms in deliveries for word in (one.tag, due_ms)]
+            words = [
+                word
+                for one, due_ms in deliveries
+                for word in (one.tag, due_ms, b"%b\0%b" % (one.queue.encode(), mark_received(one.original)))
+            ]
             self._park([self._unacked, self._shared.parked], words)
             self._forget([one for one, _ in deliveries])
             self._wake_due = min(self._wake_due, *(due_ms for _, due_ms in deliveries))

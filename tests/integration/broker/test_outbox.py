@@ -286,6 +286,8 @@ def test_what_was_left_when_the_store_became_the_broker_goes_to_its_queues(rig, 
     publisher = RedisPublisher(redis_url)
     delivery = DirectDelivery(publisher, OutboxDelivery(rig.outbox, publisher, rig.clock))
     assert delivery.flush(rig.term, rig.report)
+    assert rig.left == 2  # the first runs of a term do not wait for it
+    assert delivery.flush(rig.term, rig.report)
     publisher.close()
     assert [open_envelope(one).id for one in rig.client.lrange("q", 0, -1)] == ["a", "of a former shard"]
     assert [open_envelope(one).id for one in rig.client.lrange("other", 0, -1)] == ["b"]
@@ -328,6 +330,30 @@ def test_a_refused_run_is_in_the_history_with_the_reason(rig):
     assert 0 < rig.client.pttl(KEYS.refused(own_id)) <= 86_400_000
     rig.client.delete(KEYS.refused(own_id))
     assert histories.completed(list(histories.of(["tick"])))[1][-3:-1] == (None, "REFUSED")
+
+
+def test_totals_tell_runs_that_were_sent_from_runs_that_were_refused(rig, monkeypatch):
+    """Also when it takes two attempts to strike them off: each run is counted once."""
+    shard, histories = KEYS.shard(0), history.Histories(rig.client, KEYS)
+    (sent, sent_raw), (refused, refused_raw) = run_message(NOW), run_message(NOW + 30_000)
+    by_hand, by_hand_raw = run_message(NOW + 1, manual_run_id("tick", "r1"))
+    cells = [history.run_cell(history.SENT, due_ms, due_ms, due_ms) for due_ms in (NOW, NOW + 30_000)]
+    cells.append(history.by_hand(history.TRIGGERED, NOW + 1, NOW + 1, by_hand))
+    rig.client.append(KEYS.history("tick"), b"".join(cells))
+    rig.client.hset(shard.runs, "tick", 2)
+    rig.client.hset(shard.fingerprints, "tick", f"{NOW} every")
+    rig.client.hset(shard.tally, "tick", "triggered 2 late 1")
+    rig.broker.refuses = {refused, by_hand}
+    rig.put(sent_raw, refused_raw, by_hand_raw)
+    with monkeypatch.context() as patch:
+        patch.setattr(rig.outbox, "_strike", away)
+        with pytest.raises(StoreUnavailable):
+            rig.flush()
+    rig.flush()
+    assert rig.client.hget(shard.tally, "tick") == b"refused_trigger 1 refused 1 triggered 2 late 1"
+    totals = histories.totals(["tick"])["tick"]
+    assert (totals.scheduled, dict(totals.counts)) == (1, {"triggered": 1, "refused": 2, "late": 1})
+    assert rig.broker.ids.count(sent) == 1
 
 
 def test_a_refused_run_that_was_sent_again_has_the_end_of_that(rig, redis_url):

@@ -196,6 +196,29 @@ def test_what_somebody_wrote_by_hand_is_found(runtime, mirror, client):
     assert mirror.refresh().before == {}
 
 
+def test_names_that_read_alike_are_read_once_and_not_at_every_refresh(runtime, mirror, client):
+    """A name that is no UTF-8 is shown with its bytes escaped, and another name may be just that text."""
+    for key in (KEYS.runtime().schedules, KEYS.runtime().paused):
+        client.hset(key, mapping={b"\xff": "{}", b"\\xff": "{}", "b": "{}"})
+    mirror.refresh()
+    assert mirror.tables.keys() == mirror.pauses.keys() == {"\\xff", "b"}
+    reads = count_commands(client, "hkeys")
+    assert mirror.refresh().before == {}
+    assert count_commands(client, "hkeys") == reads
+    runtime.put("c", TABLE)
+    assert set(mirror.refresh().before) == {"c"}
+    client.hdel(KEYS.runtime().schedules, b"\xff")
+    mirror.refresh()
+    runtime.remove("b")
+    mirror.refresh()
+    assert mirror.tables.keys() == {"\\xff", "c"}
+    assert mirror.refresh().before == {}
+
+
+def count_commands(client, name):
+    return client.info("commandstats").get(f"cmdstat_{name}", {"calls": 0})["calls"]
+
+
 def test_ten_thousand_entries_are_read_in_slices(runtime, mirror, client):
     with client.pipeline() as pipeline:
         pipeline.hset(KEYS.runtime().schedules, mapping={f"n{number}": "{}" for number in range(10_000)})
