@@ -165,6 +165,11 @@ def for_everybody() -> str:
     pytest.skip("no Python 3.11 that every user can run")
 
 
+def left_out(folder: str, names: list[str]) -> list[str]:
+    """What ``.dockerignore`` keeps out of a folder."""
+    return [name for name in names if ignored(str(Path(folder).relative_to(ROOT) / name))]
+
+
 @pytest.fixture(scope="module")
 def image(tmp_path_factory):
     """The folder that becomes ``/opt``: the RUN steps of the build stage, on the files that COPY takes."""
@@ -173,7 +178,7 @@ def image(tmp_path_factory):
     opt.mkdir()
     for path in copied(BUILD):
         if (ROOT / path).is_dir():
-            shutil.copytree(ROOT / path, source / path, ignore=lambda _, names: [n for n in names if ignored(n)])
+            shutil.copytree(ROOT / path, source / path, ignore=left_out)
         else:
             (source / path).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / path, source / path)

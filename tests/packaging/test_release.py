@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -131,11 +132,11 @@ def test_the_hook_of_pre_commit_checks_the_files_that_it_is_given(tmp_path):
     [hook] = yaml.safe_load((ROOT / ".pre-commit-hooks.yaml").read_text())
     assert re.search(hook["files"], "config/beat.toml")
     assert not re.search(hook["files"], "pyproject.toml")
-    for text, code in ((GOOD, 0), ("nonsense", 2)):
-        (tmp_path / "beat.toml").write_text(text)
-        done = subprocess.run(
-            [*hook["entry"].split(), "beat.toml"], cwd=tmp_path, env=environment(), check=False, timeout=60
-        )
+    (tmp_path / "good.toml").write_text(GOOD)
+    (tmp_path / "bad.toml").write_text("nonsense")
+    for files, code in ((["good.toml"], 0), (["bad.toml", "good.toml"], 2)):
+        words = [*shlex.split(hook["entry"]), *files]
+        done = subprocess.run(words, cwd=tmp_path, env=environment(), check=False, timeout=60)
         assert done.returncode == code
 
 
