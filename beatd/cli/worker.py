@@ -105,6 +105,7 @@ def beat_inside(config_file: str | None, app_name: str | None, broker: str) -> I
         if config_file is None:
             config_file = _file_for(stack, app_name, broker)
         words = [sys.executable, "-m", "beatd", "run", "--config", config_file, *(["-A", app_name] if app_name else [])]
+        words += ["--metrics-listen", "off"]  # the port is the worker's
         beat = _Beat(words)
         stack.callback(beat.stop)
         yield
