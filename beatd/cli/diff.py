@@ -10,7 +10,7 @@ import click
 
 from beatd import config, sources
 from beatd.cli.installation import installation
-from beatd.cli.output import plural, print_json, print_line
+from beatd.cli.output import plural, print_colored, print_json, print_line
 from beatd.clock import SystemClock
 from beatd.config import Config
 from beatd.model import Entry
@@ -50,7 +50,7 @@ def diff(
         print_json(_facts(differences, days))
     else:
         for line in _lines(differences, days):
-            print_line(line)
+            print_colored(line, _COLORS.get(line.strip()[:1]))
     if differences:
         raise click.exceptions.Exit(1)
 
@@ -85,6 +85,7 @@ def _compare_with_fleet(config_file: str | None, app: str | None, *, as_json: bo
         raise click.exceptions.Exit(1)
 
 
+_COLORS = {"+": "green", "-": "red", "~": "yellow"}
 _SIGNS = {"added": "+", "removed": "-", "changed": "~"}
 
 

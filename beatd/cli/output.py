@@ -49,6 +49,11 @@ def print_refused(faults: Sequence[Fault]) -> None:
         print_line(f"! and {plural(len(faults) - _FAULTS_SHOWN, 'error')} more", err=True)
 
 
+def print_colored(text: str, color: str | None) -> None:
+    """Print one line in a color, where standard output is a terminal and NO_COLOR is not set."""
+    click.secho(printable(text), fg=None if os.environ.get("NO_COLOR") else color)
+
+
 def print_json(value: Any) -> None:
     """``value`` as an indented JSON document on standard output; what is not printable is escaped as JSON does it."""
     text = json.dumps(value, indent=2, ensure_ascii=False)

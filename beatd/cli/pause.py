@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import click
 
 from beatd import sources
+from beatd.cli.completion import entry_names
 from beatd.cli.installation import Installation, chosen, hint, installation, is_glob, whoami
 from beatd.cli.output import Duration, confirm, plural, print_json, read_moment
 from beatd.clock import SystemClock
@@ -18,7 +19,7 @@ _SHOWN = 20
 
 
 @click.command()
-@click.argument("names", metavar="NAME|GLOB...", nargs=-1, required=True)
+@click.argument("names", metavar="NAME|GLOB...", nargs=-1, required=True, shell_complete=entry_names)
 @click.option("--reason", default="", help="Reason, shown by status and list.")
 @click.option("--for", "length", type=Duration(1), help="Time after which the entries are resumed: 2h, 90m.")
 @click.option("--until", metavar="TIME", help='When they are resumed: "2026-12-24 18:00", +1d.')
@@ -57,7 +58,7 @@ def pause(
 
 
 @click.command()
-@click.argument("names", metavar="NAME|GLOB...", nargs=-1, required=True)
+@click.argument("names", metavar="NAME|GLOB...", nargs=-1, required=True, shell_complete=entry_names)
 @click.option("--config", "-c", "config_file", metavar="FILE", help="Default: $BEATD_CONFIG, ./beat.toml.")
 @click.option("--json", "as_json", is_flag=True, help="JSON instead of text.")
 def resume(names: tuple[str, ...], config_file: str | None, as_json: bool) -> None:

@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 import click
 
 from beatd import sources
+from beatd.cli.completion import entry_names
 from beatd.cli.installation import hint, installation
-from beatd.cli.output import print_json, print_line, print_table, read_moment
+from beatd.cli.output import print_colored, print_json, print_line, print_table, read_moment
 from beatd.client.history import facts, held_facts, pause_facts
 from beatd.clock import SystemClock
 from beatd.model import Entry, EntryState, run_id
@@ -37,7 +38,7 @@ class Circumstances(NamedTuple):
 
 
 @click.command("why")
-@click.argument("entry")
+@click.argument("entry", shell_complete=entry_names)
 @click.argument("time")
 @click.option("--config", "-c", "config_file", metavar="FILE", help="Default: $BEATD_CONFIG, ./beat.toml.")
 @click.option("--app", "-A", metavar="MODULE[:APP]", help="Add the entries that this app registers.")
@@ -72,7 +73,7 @@ def why(*, entry: str, time: str, config_file: str | None, app: str | None, as_j
     rules = [*answer.rules, *_store_rules(seen, answer, record, now_ms)]
     verdict = _verdict(answer, rules, record, now_ms)
     if as_json:
-        print_json(_facts(found, at_ms, answer, rules, verdict, seen, record))
+        print_json(_facts(found, answer, rules=rules, verdict=verdict, seen=seen, record=record))
     else:
         _print(found, answer, rules, verdict)
 
@@ -141,7 +142,7 @@ def _verdict(answer: Reasons, rules: list[Rule], record: Record | None, now_ms: 
 
 
 def _print(entry: Entry, answer: Reasons, rules: list[Rule], verdict: str) -> None:
-    print_line(verdict)
+    print_colored(verdict, "red" if any(rule.ok is False for rule in rules) else "green")
     if answer.due_ms is not None:
         print_line(f"Due at {_local(entry, answer.due_ms)}, run id {run_id(entry.name, answer.due_ms)}.")
     click.echo()
@@ -163,18 +164,11 @@ def _utc(ms: int) -> str:
 
 
 def _facts(
-    entry: Entry,
-    at_ms: int,
-    answer: Reasons,
-    rules: list[Rule],
-    verdict: str,
-    seen: Circumstances,
-    record: Record | None,
+    entry: Entry, answer: Reasons, *, rules: list[Rule], verdict: str, seen: Circumstances, record: Record | None
 ) -> dict[str, Any]:
     due_ms = answer.due_ms
     return {
         "entry": entry.name,
-        "asked_at": iso_ms(at_ms),
         "due": answer.due,
         "sent": record.sent if record is not None else answer.due and all(rule.ok is not False for rule in rules),
         "due_at": None if due_ms is None else iso_ms(due_ms),
