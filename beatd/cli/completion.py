@@ -22,12 +22,10 @@ def completion(shell: str) -> None:
 
     bash: beatd completion bash > ~/.local/share/bash-completion/completions/beatd
     """
-    kind = get_completion_class(shell)
-    assert kind is not None
     from beatd.cli import main  # noqa: PLC0415 - which imports this module
 
-    script = kind(main, {}, "beatd", _VARIABLE)
-    click.echo(kind.source_template % script.source_vars())
+    script = _SHELLS[shell](main, {}, "beatd", _VARIABLE)
+    click.echo(script.source_template % script.source_vars())
 
 
 def entry_names(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
