@@ -33,7 +33,7 @@ def file(tmp_path: Path, redis_url: str) -> Path:
 
 def test_a_pause_ends_by_itself_and_why_tells_of_both(start_beatd, beatd, file, wait_until):
     daemon = start_beatd("run")
-    daemon.expect("leads|leader", timeout=20)
+    daemon.expect("Leading shard 0")
     wait_until(lambda: json.loads(beatd("history", "tick", "--json").stdout)["runs"], 20, "a run")
 
     assert beatd("pause", "tick", "--for", "4s", "--reason", "migration", "--by", "anna").returncode == 0
