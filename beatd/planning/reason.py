@@ -89,8 +89,8 @@ def due_in(line: Schedule, resume_ms: int | None, from_ms: int, before_ms: int) 
     ``resume_ms`` is a run from which those follow one another, if that is known.
     """
     if resume_ms is not None and hasattr(line, "latest_ms") and resume_ms < before_ms:
-        due_ms = latest_ms(line, after_ms=resume_ms, until_ms=before_ms - 1) or resume_ms
-        return due_ms if due_ms >= from_ms else None
+        last_ms = latest_ms(line, after_ms=resume_ms, until_ms=before_ms - 1) or resume_ms
+        return last_ms if last_ms >= from_ms else None
     due_ms = next_due_ms(line, from_ms - 1)
     return due_ms if due_ms is not None and due_ms < before_ms else None
 
