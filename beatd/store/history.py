@@ -25,7 +25,7 @@ import redis
 
 from beatd.exceptions import MessageError
 from beatd.model import run_id
-from beatd.states import FAILURE, IGNORED, READY_STATES, REJECTED, REVOKED, SUCCESS
+from beatd.states import FAILURE, IGNORED, READY_STATES, REJECTED, RETRY, REVOKED, SUCCESS
 from beatd.store.client import translate_errors
 from beatd.store.keys import Keys
 from beatd.store.results import Meta, decode, result_key
@@ -48,7 +48,10 @@ REASONS = ("blackout", "expired", "overlap", "queue_full", "unsendable")
 REFUSED = "REFUSED"
 """The outcome of a run that the broker refused."""
 
-OUTCOMES = ("", SUCCESS, FAILURE, IGNORED, REJECTED, REVOKED, REFUSED)
+LOST = "LOST"
+"""The outcome of a run whose process or worker died."""
+
+OUTCOMES = ("", SUCCESS, FAILURE, IGNORED, REJECTED, REVOKED, REFUSED, RETRY, LOST)
 """What became of a run, in the order of their numbers; likewise."""
 
 _RUN = struct.Struct(">BHIIIBI")
@@ -74,7 +77,7 @@ class Record(NamedTuple):
     reason: str | None = None
     """Why it was skipped, or refused by the broker."""
     outcome: str | None = None
-    """How it ended, as far as that is known: one of Celery's states, or :data:`REFUSED`."""
+    """How it ended, as far as that is known: one of Celery's states, :data:`REFUSED` or :data:`LOST`."""
     runtime_ms: int | None = None
     """How long its last attempt took."""
 

@@ -18,7 +18,7 @@ from beatd.states import FAILURE, IGNORED, REJECTED, REVOKED, STARTED, SUCCESS
 from beatd.store.groups import Part
 from beatd.store.result_document import document, exception_payload
 from beatd.store.results import Stored
-from beatd.store.worker_state import Ended as EndedRun
+from beatd.store.outcomes import Ended as EndedRun
 from beatd.store.worker_state import FinishedRuns
 from beatd.worker.admission.strategy import Decisions
 from beatd.worker.callbacks_publisher import CallbacksPublisher, Pending
