@@ -187,6 +187,12 @@ class HistorySettings(msgspec.Struct, frozen=True, kw_only=True):
     keep: int = 20
 
 
+class WorkerOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """``[worker]``: the bundled worker. ``output``: the output of scheduled tasks is kept with the outcome."""
+
+    output: bool = True
+
+
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Everything in ``beat.toml`` but the schedule. ``file`` is where it was read from; paths in it are absolute."""
 
@@ -202,3 +208,4 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     leader: LeaderSettings = LeaderSettings()
     log: LogSettings = LogSettings()
     history: HistorySettings = HistorySettings()
+    worker: WorkerOptions = WorkerOptions()

@@ -139,6 +139,14 @@ SECTIONS: Mapping[str, Fields] = {
         "level": Field("level", choice("debug", "info", "warning", "error"), "What is logged.", "warning"),
         "format": Field("format", choice("text", "json"), "text for people, json for programs.", "json"),
     },
+    "worker": {
+        "output": Field(
+            "output",
+            values.flag,
+            "false: the output of scheduled tasks (stdout, stderr, log records) is not kept.",
+            False,
+        ),
+    },
     "history": {
         "keep": Field("keep", whole(0, 1000), "How many of its last runs are kept for each entry; 0: none.", 100),
     },
@@ -150,6 +158,7 @@ ABOUT_SECTIONS: Mapping[str, str] = {
     "broker": "Where messages go. Without it, to queues on the state store.",
     "leader": "How daemons that stand in for each other agree.",
     "log": "What the daemon logs.",
+    "worker": "The bundled worker that is started with this file.",
     "history": "What is remembered of past runs.",
 }
 
@@ -199,4 +208,4 @@ def refuse_unknown(raw: Mapping[str, Any], known: Mapping[str, Any], report: Err
 
 
 def _listed(known: Mapping[str, Any]) -> str:
-    return "; known are " + ", ".join(sorted(known)) if len(known) <= 12 else ""
+    return "; known are " + ", ".join(sorted(known)) if len(known) <= 16 else ""

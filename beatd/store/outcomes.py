@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import msgspec
 import redis
 
-from beatd.redaction import redacted_text
+from beatd.redaction import redacted, redacted_text, safe_repr
 from beatd.states import FAILURE, IGNORED, REJECTED, RETRY, REVOKED, SUCCESS
 from beatd.store import history
 from beatd.store.client import translate_errors
@@ -80,6 +80,9 @@ class RunRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         return "e" if self.state == REVOKED and self.message == EXPIRED else _MARKS.get(self.word, "")
 
 
+_PLAIN_MODULES = ("builtins", "__main__", "beatd.exceptions")
+
+
 def bounded(text: str, at_most: int) -> str:
     """The text with secrets hidden; of a longer one the beginning and the end."""
     if len(text) > at_most:
@@ -95,10 +98,17 @@ def tail(text: str, at_most: int = OUTPUT_MAX) -> str:
     return redacted_text(text)
 
 
+def arguments_text(value: object) -> str:
+    """Arguments as text, with secrets hidden; empty for none."""
+    return safe_repr(redacted(value, at_most=ARGUMENTS_MAX))[:ARGUMENTS_MAX] if value else ""
+
+
 def error_texts(error: BaseException, traceback: str | None = None) -> dict[str, str]:
     """The fields of a record for an exception."""
     kind = type(error)
-    name = kind.__qualname__ if kind.__module__ in ("builtins", "__main__") else f"{kind.__module__}.{kind.__qualname__}"
+    name = (
+        kind.__qualname__ if kind.__module__ in ("builtins", "__main__") else f"{kind.__module__}.{kind.__qualname__}"
+    )
     try:
         message = str(error)
     except Exception:  # noqa: BLE001 - an exception's own method may do anything

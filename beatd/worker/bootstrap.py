@@ -23,6 +23,7 @@ from beatd.worker.admission.poison import DeathCounter, PoisonDetector
 from beatd.worker.admission.rate_limits import RateLimits
 from beatd.worker.consumers import Consumer, open_consumer
 from beatd.worker.control.remote_control import RemoteControl
+from beatd.worker.execution import output
 from beatd.worker.execution.executor import Executor
 from beatd.worker.pools.asyncio_pool import AsyncioPool
 from beatd.worker.pools.autoscale import Autoscaled
@@ -136,6 +137,8 @@ def run_worker(app: App, settings: WorkerSettings) -> None:
         store_url=store_url,
         arguments=Queues(app.conf).arguments,
     )
+    if app.conf.worker_keep_output:
+        output.enable()
     finished = FinishedRuns(store_url, Keys(settings.prefix))
     pool, remote = _pool(app, settings), _remote(app, settings, url, store_url)
     worker = Worker(
