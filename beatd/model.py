@@ -59,6 +59,8 @@ class Policies(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     overlap: Overlap = "allow"
     max_runtime_ms: int | None = None
     max_queue_depth: int | None = None
+    overdue_after_ms: int | None = None
+    expect_within_ms: int | None = None
 
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True, eq=True):

@@ -87,6 +87,12 @@ POLICIES: Fields = {
         "skip",
     ),
     "max_runtime": Field("max_runtime_ms", duration(1), "After so long a run counts as over, for overlap.", "20m"),
+    "overdue_after": Field(
+        "overdue_after_ms", duration(1_000), "A run that has not started so long after it was due is overdue.", "10m"
+    ),
+    "expect_within": Field(
+        "expect_within_ms", duration(1_000), "A run that has not finished so long after it was due is overdue.", "2h"
+    ),
     "max_queue_depth": Field("max_queue_depth", whole(1), "A run is left out while so many messages wait.", 1000),
 }
 
@@ -208,4 +214,4 @@ def refuse_unknown(raw: Mapping[str, Any], known: Mapping[str, Any], report: Err
 
 
 def _listed(known: Mapping[str, Any]) -> str:
-    return "; known are " + ", ".join(sorted(known)) if len(known) <= 16 else ""
+    return "; known are " + ", ".join(sorted(known)) if len(known) <= 13 else ""

@@ -19,6 +19,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from heapq import nlargest
+from itertools import islice
 from typing import Any, NamedTuple
 
 import redis
@@ -252,6 +253,13 @@ class Histories:
         every = self.of(names) if wanted is None else filter(wanted, self._complete(names))
         return nlargest(count, every, key=lambda one: (one.at_ms, one.due_ms))
 
+    def recent(self, names: Sequence[str], count: int) -> dict[str, list[Record]]:
+        """The newest records of each entry, the newest first."""
+        found: dict[str, list[Record]] = {}
+        for batch, raws in self._read(names, -TAIL * count):
+            found |= {name: list(islice(read(name, raw), count)) for name, raw in zip(batch, raws, strict=True)}
+        return found
+
     def last_dues(self, names: Sequence[str]) -> dict[str, int]:
         """When the last runs that the schedules of entries asked for were due, of those whose history has one."""
         found: dict[str, int] = {}
@@ -262,7 +270,7 @@ class Histories:
 
     def completed(self, lines: Sequence[Record]) -> list[Record]:
         """The same, with outcomes that the history does not have and a store does."""
-        asked = {n: one.run_id for n, one in enumerate(lines) if one.run_id and one.outcome in (None, REFUSED)}
+        asked = {n: one.run_id for n, one in enumerate(lines) if one.run_id and one.outcome in (None, REFUSED, RETRY)}
         endings = self.endings(list(asked.values()))
         done = list(lines)
         for number, ending in zip(asked, endings, strict=True):

@@ -55,6 +55,8 @@ class ShardKeys(NamedTuple):
     last_outcome: str
     """hash, 30 days after the entry left: entry name → ``<end ms> <failing since ms> <last success ms> <failures in a
     row> <mark>``, see :mod:`beatd.store.outcomes`."""
+    overdue: str
+    """hash, 5 minutes after the last write: entry name → since when (ms) a run of it is overdue."""
     held: str
     """hash, 5 minutes after the last write: entry that is held back → why, since when, when it is tried again, JSON."""
 
@@ -70,6 +72,7 @@ _TYPES = {
     "gaps": "hash",
     "tally": "hash",
     "last_outcome": "hash",
+    "overdue": "hash",
     "gone": "zset",
     "outbox": "list",
     "claims": "string",

@@ -29,6 +29,7 @@ _COMPRESSED_FROM = 512
 _DAY_MS = 24 * 3600 * 1000
 SILENT_MS = 60_000
 """A run counts as lost when its worker has not renewed its mark for so long."""
+OVERDUE_KEPT_MS = 300_000
 BATCH = 1_000
 """Entries in one round trip."""
 
@@ -206,7 +207,7 @@ class Outcomes:
     def __init__(self, client: redis.Redis, keys: Keys) -> None:
         self._client = client
         self._keys = keys
-        self._summaries = keys.shard().last_outcome
+        self._summaries, self._overdue = keys.shard().last_outcome, keys.shard().overdue
         self._note = Script(client, "note_ends")
 
     def note(self, ended: Sequence[Ended]) -> None:
@@ -248,6 +249,23 @@ class Outcomes:
                 items = zip(names, values, strict=True)
         found = ((name, _summary(value)) for name, value in items if value)
         return {name: summary for name, summary in found if summary is not None}
+
+    def overdue(self) -> dict[str, int]:
+        """The entries that are overdue, and since when (ms)."""
+        with translate_errors(self._client):
+            raw: Any = self._client.hgetall(self._overdue)
+        items = ((name.decode(errors="backslashreplace"), value) for name, value in raw.items())
+        return {name: int(value) for name, value in items if value.isdigit()}
+
+    def set_overdue(self, since: Mapping[str, int], gone: Sequence[str]) -> None:
+        """Put entries that are overdue, and take out those that are not any more."""
+        with translate_errors(self._client), self._client.pipeline(transaction=False) as pipeline:
+            if gone:
+                pipeline.hdel(self._overdue, *gone)
+            if since:
+                pipeline.hset(self._overdue, mapping=dict(since))
+                pipeline.pexpire(self._overdue, OVERDUE_KEPT_MS)
+            pipeline.execute()
 
     def records(self, name: str) -> list[RunRecord]:
         """The attempts of an entry that are kept, the newest first."""
