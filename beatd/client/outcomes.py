@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from beatd.states import RETRY
 from beatd.store.history import Histories, Record
 from beatd.store.outcomes import WORDS, Outcomes, RunRecord, Started, Summary
-from beatd.timestamps import iso_ms
+from beatd.timestamps import from_ms, iso_ms
 
 if TYPE_CHECKING:
     import redis
@@ -192,6 +192,20 @@ def _median_and_p95(values: Sequence[int]) -> tuple[int | None, int | None]:
     if len(values) == 1:
         return values[0], values[0]
     return round(median(values)), round(quantiles(values, n=20, method="inclusive")[-1])
+
+
+def failure_text(name: str, outcome: EntryOutcome) -> str:
+    """An entry that fails, in a sentence: since when, how often, and the first line of the last error."""
+    return failing_text(name, outcome.failing_since_ms, outcome.failures, outcome.error)
+
+
+def failing_text(name: str, since_ms: int | None, failures: int, error: RunRecord | None) -> str:
+    """The sentence of :func:`failure_text`."""
+    times = "once" if failures == 1 else f"{failures:,} times in a row"
+    since = f" since {from_ms(since_ms):%Y-%m-%d %H:%M:%S} UTC" if since_ms else ""
+    first_line = " ".join((error.message.strip().splitlines() or [""])[0].split())[:200] if error else ""
+    said = f": {error.type}: {first_line}" if error and error.type else ""
+    return f"{name} failed {times}{since}{said}; see beatd history {name} --failed"
 
 
 def outcome_facts(outcome: EntryOutcome) -> dict[str, Any]:

@@ -263,7 +263,7 @@ class Outcomes:
             if gone:
                 pipeline.hdel(self._overdue, *gone)
             if since:
-                pipeline.hset(self._overdue, mapping=dict(since))
+                pipeline.hset(self._overdue, mapping={name: str(ms) for name, ms in since.items()})
                 pipeline.pexpire(self._overdue, OVERDUE_KEPT_MS)
             pipeline.execute()
 

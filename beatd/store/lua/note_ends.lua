@@ -18,19 +18,20 @@
 --             when it ended (ms); empty: now
 --             record; empty: none
 --
--- Returns nothing. A run that is not in its history any more, or whose history cannot be read, is remembered by its id
--- only. A record that is the newest of its entry already was noted before: all of it is left as it is.
+-- Returns the kind of each run's cell, or 0 for a run that is not in its history any more, or whose history cannot be
+-- read: it is remembered by its id only. A record that is the newest of its entry already was noted before, and counts
+-- once.
 
 local SENT, BACKFILLED, RUN_ID = 1, 2, 5 -- kinds of cells
 local FIRST, FIELDS = 4, 8 -- of the runs in ARGV
 local LARGE = 1024 -- bytes; records below do not reach the bound in bytes
 local summaries, records_max, bytes_max = KEYS[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 
--- Write the outcome into the cell of the run.
+-- Write the outcome into the cell of the run. Returns the kind of the cell, or 0 if there is none.
 local function note_in_history(key, due, id, ending)
   local cells, own_id = redis.pcall('GET', key), nil
   if type(cells) ~= 'string' or ending == '' then
-    return
+    return 0
   end
   for start = #cells - CELL + 1, 1, -CELL do
     local kind = string.byte(cells, start)
@@ -40,11 +41,12 @@ local function note_in_history(key, due, id, ending)
       local is_by_due = (kind == SENT or kind == BACKFILLED) and string.sub(cells, start + 1, start + 6) == due
       if (own_id and own_id == id) or (not own_id and is_by_due) then
         redis.pcall('SETRANGE', key, start + 14, ending)
-        return
+        return kind
       end
       own_id = nil
     end
   end
+  return 0
 end
 
 -- Add a record, and drop the oldest beyond the bounds. False if it is there already.
@@ -92,17 +94,17 @@ local function summarize(name, mark, ended)
   redis.pcall('HSET', summaries, name, numbers .. ' ' .. mark)
 end
 
-local now = now_by_server()
+local now, kinds = now_by_server(), {}
 for i = 1, (#KEYS - 1) / 3 do
   local key, at = 3 * i - 1, FIRST + FIELDS * (i - 1)
   local name, mark, record = ARGV[at + 4], ARGV[at + 5], ARGV[at + 7]
   if ARGV[at] ~= '' then
     redis.call('SET', KEYS[key], ARGV[at], 'PX', ARGV[1])
   end
-  if record == '' or add_record(KEYS[key + 2], record) then
-    note_in_history(KEYS[key + 1], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3])
-    if mark ~= '' then
-      summarize(name, mark, to_number(ARGV[at + 6]) or now)
-    end
+  local is_new = record == '' or add_record(KEYS[key + 2], record)
+  kinds[i] = note_in_history(KEYS[key + 1], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3])
+  if is_new and mark ~= '' then
+    summarize(name, mark, to_number(ARGV[at + 6]) or now)
   end
 end
+return kinds
