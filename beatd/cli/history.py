@@ -187,3 +187,8 @@ def _summed_up(what: str, totals: Sequence[Totals]) -> str:
 
 def _local(ms: int, timezone: str) -> datetime:
     return from_ms(ms).astimezone(zone(timezone).info)
+
+
+def local_moment(ms: int, timezone: str) -> str:
+    """A moment on the clocks of a zone."""
+    return f"{_local(ms, timezone):%Y-%m-%d %H:%M:%S %Z}"
