@@ -94,6 +94,17 @@ class OutcomeReader:
         """The summaries of all entries."""
         return self._outcomes.summaries()
 
+    def failing(self) -> dict[str, Summary]:
+        """The entries of the schedule whose last run failed, those that fail longest first."""
+        found = {name: one for name, one in self._outcomes.summaries().items() if one.failing_since_ms}
+        for name in self._outcomes.gone() if found else ():
+            found.pop(name, None)
+        return dict(sorted(found.items(), key=lambda item: (item[1].failing_since_ms, item[0])))
+
+    def errors(self, names: Sequence[str]) -> dict[str, RunRecord]:
+        """The newest attempt of each entry that has one."""
+        return self._outcomes.latest(names)
+
     def overdue(self) -> dict[str, int]:
         """The entries that are overdue, and since when (ms)."""
         return self._outcomes.overdue()

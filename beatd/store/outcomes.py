@@ -208,6 +208,7 @@ class Outcomes:
         self._client = client
         self._keys = keys
         self._summaries, self._overdue = keys.shard().last_outcome, keys.shard().overdue
+        self._gone = keys.shard().gone
         self._note = Script(client, "note_ends")
 
     def note(self, ended: Sequence[Ended]) -> None:
@@ -266,6 +267,12 @@ class Outcomes:
                 pipeline.hset(self._overdue, mapping={name: str(ms) for name, ms in since.items()})
                 pipeline.pexpire(self._overdue, OVERDUE_KEPT_MS)
             pipeline.execute()
+
+    def gone(self) -> list[str]:
+        """Names of entries that have left the schedule."""
+        with translate_errors(self._client):
+            raw: Any = self._client.zrange(self._gone, 0, -1)
+        return [name.decode(errors="backslashreplace") for name in raw]
 
     def records(self, name: str) -> list[RunRecord]:
         """The attempts of an entry that are kept, the newest first."""
