@@ -189,6 +189,15 @@ class HistorySettings(msgspec.Struct, frozen=True, kw_only=True):
     keep: int = 20
 
 
+class ResultSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """``[results]``: the Redis in which Celery's workers store results, if that is neither broker nor state store."""
+
+    url: str | None = None
+
+    def __repr__(self) -> str:
+        return f"ResultSettings({shown(self.url) if self.url else None!r})"
+
+
 class WorkerOptions(msgspec.Struct, frozen=True, kw_only=True):
     """``[worker]``: the bundled worker. ``output``: the output of scheduled tasks is kept with the outcome."""
 
@@ -210,4 +219,5 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     leader: LeaderSettings = LeaderSettings()
     log: LogSettings = LogSettings()
     history: HistorySettings = HistorySettings()
+    results: ResultSettings = ResultSettings()
     worker: WorkerOptions = WorkerOptions()

@@ -16,6 +16,7 @@ from beatd.client.history import counts, facts
 from beatd.client.outcomes import OutcomeReader, RunDetail, detail_facts
 from beatd.clock import SystemClock, monotonic, sleep
 from beatd.schedules import duration_text, zone
+from beatd.state_store import result_urls
 from beatd.states import FAILURE, REJECTED, REVOKED
 from beatd.store.client import connect
 from beatd.store.history import LOST, REASONS, REFUSED, Ending, Histories, Record, Totals
@@ -29,14 +30,14 @@ _ERROR_SHOWN = 100
 
 @contextmanager
 def histories(place: Installation, result_backend: str | None) -> Iterator[Histories]:
-    """The histories of an installation, with outcomes that Celery's workers store: in ``result_backend``, on the broker
-    if that is a Redis, or in the state store."""
+    """The histories of an installation, with outcomes that Celery's workers store: in ``result_backend``, in what
+    ``[results]`` names or the broker if that is a Redis, or in the state store."""
     settings = place.head.settings
-    urls = [url for url in (result_backend, settings.broker.url) if url and broker.is_redis(url)]
+    urls = result_urls(settings)
+    if result_backend and broker.is_redis(result_backend):
+        urls.insert(0, broker.redis_url(result_backend))
     with ExitStack() as stack:
-        clients = [
-            stack.enter_context(connect(broker.redis_url(url), timeout_ms=settings.redis.timeout_ms)) for url in urls
-        ]
+        clients = [stack.enter_context(connect(url, timeout_ms=settings.redis.timeout_ms)) for url in urls]
         yield Histories(place.client, place.keys, results=clients)
 
 

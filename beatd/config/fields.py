@@ -145,6 +145,14 @@ SECTIONS: Mapping[str, Fields] = {
         "level": Field("level", choice("debug", "info", "warning", "error"), "What is logged.", "warning"),
         "format": Field("format", choice("text", "json"), "text for people, json for programs.", "json"),
     },
+    "results": {
+        "url": Field(
+            "url",
+            values.url("redis", "rediss", "unix", "sentinel"),
+            "Where Celery's workers store results. Without it: the broker, if that is a Redis, and the state store.",
+            "redis://redis.example.com:6379/1",
+        ),
+    },
     "worker": {
         "output": Field(
             "output",
@@ -164,6 +172,7 @@ ABOUT_SECTIONS: Mapping[str, str] = {
     "broker": "Where messages go. Without it, to queues on the state store.",
     "leader": "How daemons that stand in for each other agree.",
     "log": "What the daemon logs.",
+    "results": "The results of Celery's workers, for the outcomes of runs.",
     "worker": "The bundled worker that is started with this file.",
     "history": "What is remembered of past runs.",
 }
@@ -214,4 +223,4 @@ def refuse_unknown(raw: Mapping[str, Any], known: Mapping[str, Any], report: Err
 
 
 def _listed(known: Mapping[str, Any]) -> str:
-    return "; known are " + ", ".join(sorted(known)) if len(known) <= 13 else ""
+    return "; known are " + ", ".join(sorted(known)) if len(known) <= 14 else ""

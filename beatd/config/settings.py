@@ -22,6 +22,7 @@ from beatd.model import (
     LeaderSettings,
     LogSettings,
     RedisSettings,
+    ResultSettings,
     Settings,
     WorkerOptions,
 )
@@ -34,6 +35,7 @@ STRUCTS: Mapping[str, type[Any]] = {
     "leader": LeaderSettings,
     "log": LogSettings,
     "history": HistorySettings,
+    "results": ResultSettings,
     "worker": WorkerOptions,
 }
 TABLES = (*SECTIONS, "defaults", "beat_schedule")
@@ -70,6 +72,7 @@ def read_settings(raw: Mapping[str, Any], file: FilePath, env: Mapping[str, str]
         leader=_timed(sections["leader"], raw.get("leader", {}), report),
         log=sections["log"],
         history=sections["history"],
+        results=sections["results"],
         worker=sections["worker"],
     )
 

@@ -59,6 +59,8 @@ _RUN = struct.Struct(">BHIIIBI")
 _END = struct.Struct(">BI")
 _MOMENT = struct.Struct(">HI")
 _MOST = 0xFFFF_FFFF
+UNKNOWN_MS = _MOST
+"""The runtime of a run of which only the outcome is known."""
 _KINDS = {SENT: "scheduled", BACKFILLED: "backfilled", TRIGGERED: "triggered", MISSED: "missed"}
 
 
@@ -196,7 +198,7 @@ def _record(entry: str, cell: bytes, own_id: str | None) -> Record | None:
         return None
     facts["run_id"] = own_id if kind & OWN_ID else run_id(entry, due_ms)
     if outcome:
-        facts |= {"outcome": OUTCOMES[outcome], "runtime_ms": runtime}
+        facts |= {"outcome": OUTCOMES[outcome], "runtime_ms": None if runtime == UNKNOWN_MS else runtime}
     return Record(entry, _KINDS[kind & ~OWN_ID], **facts)
 
 

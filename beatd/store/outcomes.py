@@ -139,13 +139,14 @@ def decoded(raw: bytes) -> RunRecord | None:
 
 
 class Ended(NamedTuple):
-    """An attempt of a run that has ended. ``due_at`` as its message has it (ISO 8601), ``runtime`` in seconds."""
+    """An attempt of a run that has ended. ``due_at`` as its message has it (ISO 8601), ``runtime`` in seconds, None if
+    it is not known."""
 
     run_id: str
     entry: str
     due_at: str | None
     state: str
-    runtime: float = 0.0
+    runtime: float | None = 0.0
     record: bytes = b""
     """An encoded :class:`RunRecord`."""
     mark: str = ""
@@ -162,7 +163,7 @@ def note_arguments(
     """Keys and arguments of ``note_ends.lua``. ``refusals``: of each run why the broker refused it."""
     names, args = [keys.shard().last_outcome], list[Any]([kept_ms, RECORDS_MAX, BYTES_MAX])
     for place, end in enumerate(ended):
-        runtime_ms = int(end.runtime * 1000)
+        runtime_ms = history.UNKNOWN_MS if end.runtime is None else int(end.runtime * 1000)
         finished = keys.refused(end.run_id) if refusals else keys.finished(end.run_id)
         value = refusals[place] if refusals else f"{_public(end.state)} {runtime_ms}" if end.is_over else ""
         names += (finished, keys.history(end.entry), keys.outcomes(end.entry))

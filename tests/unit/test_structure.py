@@ -18,7 +18,7 @@ NOUNS = """
     duration dump effects elector embedded emptied entries entry environment envelope errors events exceptions execution
     executor export field fields file find fixup format group groups heap held history http importers info information
     init inspect installation interval json keys kombu lease letters lint list literals loader log logging loop
-    management manual members merge message messages metrics mingle model multi next node options outbox outcome outcomes output
+    management manual members merge message messages metrics mingle model multi next node options outbox outcome outcomes output overdue
     pages panel parking parse parser pause planning poison policies poller pools prefork preview problems process
     processes protocol publisher publishing pydantic queues rabbitmq rate limits redaction redbeat redis references
     registry reload remote report request requests result results retry revoked rights routing run runs runtime
