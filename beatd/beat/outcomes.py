@@ -46,6 +46,7 @@ _BATCH = 500
 _PAUSE_S = 0.02
 """Rest between two batches: the loop of the daemon goes first."""
 _RECENT = 20
+_PLAIN_MODULES = ("", "builtins", "__main__", "celery.exceptions", "billiard.exceptions")
 
 
 class Pending(NamedTuple):
@@ -225,7 +226,7 @@ def record_of(record: Record, meta: Meta, now_ms: int) -> RunRecord:
     kind, message = "", ""
     if isinstance(error, dict):
         module, kind = str(error.get("exc_module") or ""), str(error.get("exc_type") or "")
-        kind = kind if module in ("", "builtins", "__main__") else f"{module}.{kind}"
+        kind = kind if module in _PLAIN_MODULES else f"{module}.{kind}"
         said = error.get("exc_message")
         message = ", ".join(map(str, said)) if isinstance(said, list | tuple) else str(said or "")
     elif error is not None:

@@ -61,8 +61,8 @@ def described(run: RunDetail, zone: str) -> Iterator[str]:
     if run.started:
         yield f"Running    since {local_moment(run.started.start_ms, zone)} by {run.started.worker}"
     if last is not None:
-        yield f"Task       {last.task}"
-        yield from (f"{name:<10} {text}" for name, text in (("Args", last.args), ("Kwargs", last.kwargs)) if text)
+        facts = (("Task", last.task), ("Args", last.args), ("Kwargs", last.kwargs))
+        yield from (f"{name:<10} {text}" for name, text in facts if text)
     yield from _attempts(run.attempts, zone)
     for title, text in (("Traceback", last.traceback), ("Output", last.output)) if last else ():
         if text:

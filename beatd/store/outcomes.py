@@ -107,9 +107,7 @@ def arguments_text(value: object) -> str:
 def error_texts(error: BaseException, traceback: str | None = None) -> dict[str, str]:
     """The fields of a record for an exception."""
     kind = type(error)
-    name = (
-        kind.__qualname__ if kind.__module__ in ("builtins", "__main__") else f"{kind.__module__}.{kind.__qualname__}"
-    )
+    name = kind.__qualname__ if kind.__module__ in _PLAIN_MODULES else f"{kind.__module__}.{kind.__qualname__}"
     try:
         message = str(error)
     except Exception:  # noqa: BLE001 - an exception's own method may do anything
