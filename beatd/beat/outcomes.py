@@ -76,6 +76,7 @@ class OutcomeWatch:
         self._last_dues: dict[str, int] = {}
         self._pending: dict[str, Pending] = {}
         self._overdue: dict[str, int] = {}
+        self._has_looked = False
         self._is_away = False
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="outcomes", daemon=True)
@@ -107,7 +108,7 @@ class OutcomeWatch:
         """Look once. Raises a :class:`~beatd.exceptions.StoreError`."""
         entries = {entry.name: entry for entry in self._led()}
         if not entries:
-            self._last_dues, self._pending, self._overdue = {}, {}, {}
+            self._last_dues, self._pending, self._overdue, self._has_looked = {}, {}, {}, False
             return
         now_ms = self._clock.now_ms()
         last_dues = self._states.last_dues(list(entries))
@@ -173,6 +174,9 @@ class OutcomeWatch:
 
     def _find_overdue(self, entries: Sequence[Entry], now_ms: int) -> None:
         names = [entry.name for entry in entries]
+        if not self._has_looked:
+            self._overdue = {name: ms for name, ms in self._outcomes.overdue().items() if name in set(names)}
+            self._has_looked = True
         since: dict[str, int] = {}
         if names:
             states, recent = self._states.read(names), self._histories.recent(names, _RECENT)
@@ -181,7 +185,8 @@ class OutcomeWatch:
             for entry, state in zip(entries, states, strict=True):
                 runs = [_past(record, started) for record in recent[entry.name] if record.run_id]
                 if (ms := overdue_since_ms(entry, state, runs, now_ms)) is not None:
-                    since[entry.name] = ms
+                    before_ms = self._overdue.get(entry.name, ms)  # the history may have lost the first run by now
+                    since[entry.name] = ms if any(run.is_over for run in runs) else min(ms, before_ms)
         self._note_overdue(since)
 
     def _note_overdue(self, since: dict[str, int]) -> None:

@@ -126,7 +126,9 @@ def _failing(seen: Overview) -> Iterator[Problem]:
         yield Problem(f"and {plural(len(seen.failing) - FAILING_SHOWN, 'entry')} more failing; see beatd list --failed")
     overdue = sorted(seen.overdue.items(), key=lambda item: (item[1], item[0]))
     for name, since_ms in overdue[:FAILING_SHOWN]:
-        yield Problem(f"{name} is overdue since {_clock(since_ms)}; see beatd describe {name}, and whether workers run")
+        yield Problem(
+            f"entry {name} is overdue since {_clock(since_ms)}; see beatd describe {name}, and whether workers run"
+        )
     if len(overdue) > FAILING_SHOWN:
         yield Problem(f"and {plural(len(overdue) - FAILING_SHOWN, 'entry')} more overdue; see beatd list --overdue")
 

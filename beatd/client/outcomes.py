@@ -216,7 +216,7 @@ def failing_text(name: str, since_ms: int | None, failures: int, error: RunRecor
     since = f" since {from_ms(since_ms):%Y-%m-%d %H:%M:%S} UTC" if since_ms else ""
     first_line = " ".join((error.message.strip().splitlines() or [""])[0].split())[:200] if error else ""
     said = f": {error.type}: {first_line}" if error and error.type else ""
-    return f"{name} failed {times}{since}{said}; see beatd history {name} --failed"
+    return f"entry {name} failed {times}{since}{said}; see beatd history {name} --failed"
 
 
 def outcome_facts(outcome: EntryOutcome) -> dict[str, Any]:
