@@ -86,16 +86,16 @@ _PLAIN_MODULES = ("builtins", "__main__", "beatd.exceptions")
 
 def bounded(text: str, at_most: int) -> str:
     """The text with secrets hidden; of a longer one the beginning and the end."""
-    if len(text) > at_most:
-        text = f"{text[: at_most // 4]}\n…\n{text[-(at_most - at_most // 4) :]}"
-    return redacted_text(text)
+    if len(text) <= at_most:
+        return redacted_text(text)
+    return f"{redacted_text(text[: at_most // 4])}\n{tail(text, at_most - at_most // 4)}"
 
 
 def tail(text: str, at_most: int = OUTPUT_MAX) -> str:
     """The end of the text, from the beginning of a line, with secrets hidden."""
     if len(text) > at_most:
-        text = text[-at_most:]
-        text = "…\n" + (text.partition("\n")[2] or text)
+        end = text[-at_most:]  # the line, or else the word, that is cut may begin with half of a secret
+        text = "…\n" + (end.partition("\n")[2] or end.partition(" ")[2])
     return redacted_text(text)
 
 

@@ -26,7 +26,7 @@ class Output:
 
     def write(self, text: str) -> None:
         """Add text; the oldest goes when there is more than is kept."""
-        text = text[-OUTPUT_MAX - 1 :]
+        text = text[-2 * OUTPUT_MAX :]
         self._parts.append(text)
         self._size += len(text)
         while self._size - len(self._parts[0]) > OUTPUT_MAX:
