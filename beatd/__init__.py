@@ -7,12 +7,15 @@ puts each run on the broker exactly once (:mod:`beatd.store`, :mod:`beatd.broker
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from importlib.machinery import ModuleSpec
+
     from beatd.app.app import App
     from beatd.app.canvas import chain, chord, chunks, group, xmap, xstarmap
     from beatd.app.canvas.signature import Signature, maybe_signature, signature
@@ -84,3 +87,16 @@ def __getattr__(name: str) -> Any:
     found = getattr(import_module(_HOMES[name]), name)
     globals()[name] = found
     return found
+
+
+class _RenamedModules:
+    """Meta-path finder for modules that moved. It finds nothing, and is asked only after all others have failed."""
+
+    @staticmethod
+    def find_spec(name: str, *_where: object) -> ModuleSpec | None:
+        if name.startswith("beatd."):
+            import_module("beatd.renames").refuse(name)
+        return None
+
+
+sys.meta_path.append(_RenamedModules)

@@ -34,7 +34,7 @@ from beatd.store.claims import Claims
 from beatd.store.client import connect
 from beatd.store.daemon_commands import CommandReply, DaemonCommands
 from beatd.store.daemon_registry import Registry
-from beatd.store.entry_state import Dispatched, EntryStates, Running
+from beatd.store.entry_state import DispatchLookup, EntryStates, Running
 from beatd.store.held_back import HeldBack
 from beatd.store.history import Histories
 from beatd.store.keys import Keys, shard_of
@@ -76,7 +76,7 @@ class Daemon:
         shards = [builder.build(leadership, self._turned) for leadership in self._elector.leaderships]
         self._status.shards = shards
         self._loop = DaemonLoop(shards, clock, wake)
-        runtime = store.runtime_client()
+        runtime = store.runtime_client
         step_down = self._elector.step_down_for
         self._commands = CommandHandler(DaemonCommands(runtime, keys), identity, reload=on_reload, step_down=step_down)
         self._source = RuntimeSource(runtime, keys, config, self)
@@ -168,7 +168,7 @@ class Daemon:
 def _elector(
     settings: Settings, store: Store, keys: Keys, *, status: DaemonStatus, clock: Clock, on_change: Callable[[], None]
 ) -> Elector:
-    leader, client = settings.leader, store.elector_client()
+    leader, client = settings.leader, store.elector_client
     return Elector(
         Leases(client, keys, daemon_id=status.daemon_id, ttl_ms=leader.ttl_ms),
         Registry(client, keys),
@@ -185,7 +185,8 @@ def _outcome_watch(
     settings: Settings, store: Store, keys: Keys, clock: Clock, shards: Sequence[ShardLoop]
 ) -> OutcomeWatch:
     """Watch with connections of its own, one to each server that may have results."""
-    client, timeout_ms = store.runtime_client(), settings.redis.timeout_ms
+    timeout_ms = settings.redis.timeout_ms
+    client = connect(store.url, timeout_ms=timeout_ms, name="beatd-outcomes")
     results = [connect(url, timeout_ms=timeout_ms, name="beatd-results") for url in result_urls(settings)]
     return OutcomeWatch(
         lambda: [entry for shard in shards for entry in shard.led()],
@@ -221,7 +222,7 @@ class ShardBuilder:
             claims=claims,
             dispatcher=dispatcher,
             heap=DueHeap(),
-            manual=ManualRuns(manual, Dispatched(client, keys), owns=lambda name: shard_of(name, shards) == shard),
+            manual=ManualRuns(manual, DispatchLookup(client, keys), owns=lambda name: shard_of(name, shards) == shard),
             on_turn=on_turn,
         )
 

@@ -46,15 +46,16 @@ class BeatdError(Exception):
 
 
 class Fault(NamedTuple):
-    """One thing that is wrong, and where: ``file:line: path: message``."""
+    """One error of a configuration, and where it is: ``file:line:column: path: message``."""
 
     file: str
     line: int | None
     path: str
     message: str
+    column: int | None = None
 
     def __str__(self) -> str:
-        place = f"{self.file}:{self.line}" if self.line is not None else self.file
+        place = ":".join(str(part) for part in (self.file, self.line, self.column) if part is not None)
         return f"{place}: {self.path}: {self.message}" if self.path else f"{place}: {self.message}"
 
 

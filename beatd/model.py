@@ -92,6 +92,17 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, eq=True):
         )
 
 
+class EntryState(NamedTuple):
+    """State of an entry, as the store keeps it; times in milliseconds since the epoch."""
+
+    last_due_ms: int
+    """Due time after which it goes on: of its last claimed run, or, if that lies in the future because a clock was
+    ahead, of the last run before the gap that this clock left."""
+    first_seen_ms: int
+    runs: int
+    """Number of runs that were sent."""
+
+
 class Run(NamedTuple):
     """One occurrence of an entry.
 

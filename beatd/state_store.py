@@ -5,20 +5,16 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 from beatd import broker
 from beatd.clock import Backoff
 from beatd.exceptions import StoreUnavailable
 from beatd.model import Settings
 from beatd.store import server_check
-from beatd.store.client import connect
+from beatd.store.client import connect, open_connection
 from beatd.store.embedded import find_embedded, open_embedded
-
-if TYPE_CHECKING:
-    import redis
-
 
 log = logging.getLogger("beatd")
 
@@ -48,26 +44,27 @@ def running_store(settings: Settings) -> str:
 
 
 class Store:
-    """The state store as it was found: reachable, fit, and whether it is the broker, too."""
+    """The state store as it was found: reachable, fit, and whether it is the broker, too.
+
+    Its connections are opened together, so that over a slow link a start does not wait for one after the other.
+    """
 
     def __init__(self, settings: Settings, url: str) -> None:
         """Raises :class:`~beatd.exceptions.StoreUnavailable` or :class:`~beatd.exceptions.StoreRefused`."""
         self.url = url
-        self._timeout_ms = settings.redis.timeout_ms
-        self._ttl_ms = settings.leader.ttl_ms
-        self.client = connect(url, timeout_ms=self._timeout_ms)
-        server_check.inspect(self.client)
+        self._timeout_ms = timeout_ms = settings.redis.timeout_ms
+        self.client = connect(url, timeout_ms=timeout_ms)
+        elector_timeout_ms = min(timeout_ms, settings.leader.ttl_ms // 3)
+        self.elector_client = connect(url, timeout_ms=elector_timeout_ms, name="beatd-elector")
+        """A connection of its own, with a timeout short enough for a second attempt before trust ends."""
+        self.runtime_client = connect(url, timeout_ms=timeout_ms, name="beatd-runtime")
+        """A connection of its own for runtime entries and orders."""
+        with ThreadPoolExecutor(2, "connect") as pool:
+            pool.map(open_connection, (self.elector_client, self.runtime_client))
+            server_check.inspect(self.client)
         if settings.redis.wait_replicas:
             server_check.check_wait(self.client)
         self.is_broker = self._is_broker(settings.broker.url)
-
-    def elector_client(self) -> redis.Redis:
-        """A connection of its own, with a timeout short enough for a second attempt before trust ends."""
-        return connect(self.url, timeout_ms=min(self._timeout_ms, self._ttl_ms // 3), name="beatd-elector")
-
-    def runtime_client(self) -> redis.Redis:
-        """A connection of its own for runtime entries and orders."""
-        return connect(self.url, timeout_ms=self._timeout_ms, name="beatd-runtime")
 
     def _is_broker(self, broker_url: str | None) -> bool:
         if broker_url is None:

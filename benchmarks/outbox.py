@@ -40,9 +40,10 @@ from beatd.schedules import parse
 from beatd.store.client import connect
 from beatd.store.keys import Keys
 from beatd.store.outbox import Outbox
-from tests.rabbitmq import RabbitMQ
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from tests.rabbitmq import RabbitMQ
 
 QUEUE = "celery"
 

@@ -25,17 +25,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
-import count
-from herd import fresh_redis
-
-from tests.rabbitmq import (
-    RabbitMQ,
-    installed,
-)
-
 HERE = Path(__file__).parent
 CONTENDERS = HERE / "contenders"
 sys.path[:0] = [str(HERE.parent), str(CONTENDERS)]
+
+import count  # noqa: E402
+from herd import fresh_redis  # noqa: E402
+
+from tests.rabbitmq import RabbitMQ, installed  # noqa: E402
 
 BIN = Path(sys.executable).parent
 START_WITHIN = 30.0

@@ -9,7 +9,8 @@ from __future__ import annotations
 import copy
 
 from beatd.exceptions import StoreRolledBack, StoreUnavailable, TermLost
-from beatd.store.claims import Claimed, EntryState
+from beatd.model import EntryState
+from beatd.store.claims import Claimed
 
 NOW = 1_790_000_000_000
 """2026-09-21T14:13:20Z"""
@@ -47,8 +48,8 @@ class FakeClock:
 
 
 class MemoryClaims:
-    """The claimed state of one shard's entries, by the rules of ``adopt.lua``, ``claim.lua``, ``pass_over.lua`` and
-    ``sweep.lua``; without what only a server can do: refuse a key. Gaps are lists ``[after_ms, before_ms]``."""
+    """The claimed state of one shard's entries, by the rules of ``load_entries.lua``, ``claim.lua``, ``pass_over.lua``
+    and ``sweep.lua``; without what only a server can do: refuse a key. Gaps are lists ``[after_ms, before_ms]``."""
 
     def __init__(self):
         self.lease_value = ""
@@ -75,7 +76,7 @@ class MemoryClaims:
         if lease_value != self.lease_value:
             raise TermLost("FENCED")
 
-    def adopt(self, entries, *, lease_value, now_ms):
+    def load_entries(self, entries, *, lease_value, now_ms):
         self._check(lease_value)
         states = [(name, self._load(name, fingerprint, now_ms)) for name, fingerprint in entries]
         self._confirmed = self.count
@@ -161,7 +162,7 @@ class MemoryClaims:
             gap[0] = due_ms
         return bool(around)
 
-    def look_back(self, *, lease_value):
+    def verify_term(self, *, lease_value):
         for _ in self.claim([()], lease_value=lease_value):
             pass
 

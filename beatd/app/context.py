@@ -57,6 +57,8 @@ class Context:
     utc: bool = True
     logfile: str | None = None
     loglevel: int | None = None
+    postponed: list[Any] | None = None
+    """In a worker: messages for this task's own id. They leave after the state of this attempt is stored."""
 
     def __init__(self, fields: Mapping[str, Any] | None = None, **more: Any) -> None:
         self._headers = fields or {}

@@ -15,6 +15,7 @@ from beatd.app.context import Context
 from beatd.exceptions import Ignore, Reject, Retry
 
 if TYPE_CHECKING:
+    from beatd.app.canvas.signature import Signature
     from beatd.app.task import Task
 
 
@@ -96,12 +97,25 @@ def retry_task(  # noqa: PLR0917 - the arguments of Task.retry
     reason.signature = again  # type: ignore[attr-defined]  # for the next attempt of an eager run
     if not request.is_eager:
         try:
-            again.apply_async()
+            send_after_state(task, again)
         except Exception as failed:
             raise Reject(failed, requeue=False) from failed
     if throw:
         raise reason
     return reason
+
+
+def send_after_state(task: Task[..., Any], call: Signature, **options: Any) -> None:
+    """Send a message for the running task's own id; in a worker, after the state of this attempt is stored.
+
+    Sent at once, its run could end first, and this attempt's state would replace the final result.
+    """
+    if (postponed := task.request.postponed) is None:
+        call.apply_async(**options)
+        return
+    with task.app.outgoing.collect() as collected:
+        call.apply_async(**options)
+    postponed += collected
 
 
 def next_attempt(request: Context) -> dict[str, Any]:

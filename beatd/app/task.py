@@ -17,7 +17,7 @@ from beatd.app.context import Context, current, running
 from beatd.app.current import current_app
 from beatd.app.pydantic_support import plain
 from beatd.app.result import AsyncResult, EagerResult
-from beatd.app.retry import next_attempt, retry_task
+from beatd.app.retry import next_attempt, retry_task, send_after_state
 from beatd.exceptions import Ignore, MaxRetriesExceededError, Retry
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def replace_task(task: Task[..., Any], call: Signature) -> Any:
     place = {"chord": request.chord, "group_id": request.group, "group_index": request.group_index}
     later = [as_signature(step, task.app).clone().set(**nesting) for step in request.chain or ()]
     options = {"root_id": request.root_id, "chain": later, **nesting, **place}
-    call.apply_async(**{name: value for name, value in options.items() if value not in (None, [])})
+    send_after_state(task, call, **{name: value for name, value in options.items() if value not in (None, [])})
     raise Ignore("replaced by another call")
 
 
@@ -186,6 +186,7 @@ class Task(Hooks, Generic[P, R]):
         :class:`~beatd.exceptions.MessageError` if JSON cannot carry them, and
         :class:`~beatd.exceptions.BrokerError` if the broker does not accept the message.
         """
+        self.app.finalize()  # it completes the options below
         args, kwargs = tuple(args or ()), dict(kwargs or {})
         if self.typing:
             self._check_arguments(args, kwargs)

@@ -7,6 +7,6 @@ what is in force, :mod:`~beatd.beat.heap` what is due, :mod:`~beatd.planning.cat
 missed, and :mod:`~beatd.beat.dispatcher` how runs leave.
 
 Around it: :mod:`~beatd.beat.loop` turns the shards of this daemon, :mod:`~beatd.beat.elector` takes and keeps their
-leases, :mod:`~beatd.beat.shard_assignment` and :mod:`~beatd.beat.shard_assignment` decide which of them are this
-daemon's, and :mod:`~beatd.beat.watchdog` sees to it that the loop turns.
+leases, :mod:`~beatd.beat.shard_assignment` decides which of them are this daemon's, and :mod:`~beatd.beat.watchdog`
+sees to it that the loop turns.
 """

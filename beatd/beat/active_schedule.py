@@ -14,14 +14,18 @@ from beatd.beat.dispatcher import Dispatcher
 from beatd.beat.heap import DueHeap
 from beatd.beat.term import Term
 from beatd.clock import Clock
-from beatd.model import Entry
+from beatd.model import Entry, EntryState
 from beatd.planning.catchup import LATE_MS, ResumePoints
-from beatd.store.claims import Claims, EntryState, Gap, Unreadable
+from beatd.store.claims import Claims, Gap, Unreadable
 
 
 @dataclass(frozen=True, slots=True)
 class ScheduleDiff:
-    """Difference of two schedules: entries to put (new or changed), and names that are gone."""
+    """Reload diff: the difference of two schedules; entries to put (new or changed), and names that are gone.
+
+    The rule: an entry has changed if anything but its place in the file has; only entries in the diff are touched in
+    the heap. The store sees by the fingerprint of its schedule if the entry resumes after its last run, or begins anew.
+    """
 
     put: Mapping[str, Entry] = field(default_factory=dict)
     gone: frozenset[str] = frozenset()
@@ -32,7 +36,7 @@ class ScheduleDiff:
         put = {
             name: entry
             for name, entry in after.items()
-            if (known := before.get(name)) is not entry and (known is None or not _mean_the_same(entry, known))
+            if (old := before.get(name)) is not entry and (old is None or not _mean_the_same(entry, old))
         }
         return cls(put, frozenset(before.keys() - after.keys()))
 
@@ -56,14 +60,14 @@ class Fingerprints:
     """The fingerprints of entries: the store sees by them that a schedule is another one, or was resumed."""
 
     def __init__(self) -> None:
-        self._known: dict[int, str] = {}
+        self._by_schedule: dict[int, str] = {}
 
     def of(self, entry: Entry) -> str:
         """One entry's; found once for those that share a schedule, which must outlive this."""
         schedule = entry.schedule
-        fingerprint = self._known.get(id(schedule))
+        fingerprint = self._by_schedule.get(id(schedule))
         if fingerprint is None:
-            fingerprint = self._known[id(schedule)] = schedule.fingerprint
+            fingerprint = self._by_schedule[id(schedule)] = schedule.fingerprint
         return fingerprint if entry.policies.enabled else f"off {fingerprint}"
 
 
@@ -84,8 +88,8 @@ PUT_SLICE = 1_000
 SWEEP_EVERY_MS, SWEEP_AFTER_MS = 3_600_000, 30 * 86_400_000
 """How often the state of entries that left the schedule is looked at, and when it is forgotten."""
 
-LOOK_AFTER_MS = 10_000
-"""How often a leader looks after the state that it claimed."""
+VERIFY_EVERY_MS = 10_000
+"""How often a leader verifies its term and the state that it claimed."""
 
 CLOCK_STEP_MS = 500
 """A larger difference between wall and monotonic time from one turn to the next is a step, not a drift."""
@@ -113,7 +117,7 @@ class ActiveSchedule:
         self._resumed_in = 0  # the token of the term in which the heap was built; 0: it is to be built anew
         self._held = dispatcher.held
         self._held_in = 0  # the token of the term in which entries were last held back
-        self._look_after_at_ms = 0
+        self._verify_at_ms = 0
         self._sweep_at_ms = 0
         self._clock_offset_ms = self._offset_ms()
 
@@ -144,12 +148,12 @@ class ActiveSchedule:
         """
         with self._replacing:
             entries = {**self._entries, **put}
-            there = frozenset(name for name in gone if entries.pop(name, None) is not None)
+            removed = frozenset(name for name in gone if entries.pop(name, None) is not None)
             with self._handing_over:
                 self._entries = entries
-                self._changes = self._changes.then(ScheduleDiff(put, there))
+                self._changes = self._changes.then(ScheduleDiff(put, removed))
 
-    def distrust(self) -> None:
+    def rebuild(self) -> None:
         """Build the heap anew at the next turn: what was read from the store may be wrong by now."""
         self._resumed_in = 0
 
@@ -159,7 +163,7 @@ class ActiveSchedule:
             self._resume(term, now_ms)
         else:
             self._take_in(term, now_ms)
-            self._look_after(term, now_ms)
+            self._verify_term(term, now_ms)
             self._try_again(term, now_ms)
 
     def is_in_force(self, term: Term) -> bool:
@@ -193,8 +197,7 @@ class ActiveSchedule:
             self._held.clear()
         self._held.try_all()
         self._put(entries.values(), term, now_ms)
-        self._sweep(entries, term, now_ms)
-        self._look_after_at_ms = now_ms + LOOK_AFTER_MS
+        self._verify_at_ms = now_ms + VERIFY_EVERY_MS
         self._resumed_in = term.token
         extra = {"event": "schedule_resumed", "entries": len(entries), "term": term.token}
         log.info("%d %s in force", len(entries), "entry" if len(entries) == 1 else "entries", extra=extra)
@@ -215,21 +218,21 @@ class ActiveSchedule:
     def _put(self, entries: Iterable[Entry], term: Term, now_ms: int) -> None:
         """Put entries where they go on; one with which that cannot be done is held back, and not in the heap."""
         named = {entry.name: entry for entry in entries}
-        fingerprints, adopted = Fingerprints(), list[tuple[str, str]]()
+        fingerprints, pairs = Fingerprints(), list[tuple[str, str]]()
         for name, entry in named.items():
             try:
-                adopted.append(known_as(entry, fingerprints))
+                pairs.append(known_as(entry, fingerprints))
             except Exception as error:  # noqa: BLE001 - whatever an entry raises concerns that entry only
                 self._hold(name, error, now_ms)
-        gaps, going_on = [], ResumePoints(now_ms)
-        states = self._claims.adopt(adopted, lease_value=term.lease_value, now_ms=now_ms)
+        gaps, points = [], ResumePoints(now_ms)
+        states = self._claims.load_entries(pairs, lease_value=term.lease_value, now_ms=now_ms)
         for number, (name, state) in enumerate(states):
             if isinstance(state, Unreadable):
                 self._heap.remove(name)
                 self._held.hold_for(name, f"{state}", now_ms, by_run=False)
                 continue
             try:
-                gap = self._place(named[name], state, going_on)
+                gap = self._place(named[name], state, points)
             except Exception as error:  # noqa: BLE001 - as above
                 self._hold(name, error, now_ms)
                 continue
@@ -243,20 +246,22 @@ class ActiveSchedule:
         self._heap.remove(name)
         self._held.hold(name, error, now_ms)
 
-    def _place(self, entry: Entry, state: EntryState, going_on: ResumePoints) -> Gap | None:
-        """Put an entry where it goes on; returns what it passes over on the way there."""
+    def _place(self, entry: Entry, state: EntryState, points: ResumePoints) -> Gap | None:
+        """Put an entry into the heap at its resume point; returns the gap if it passes over missed runs."""
         policies = entry.policies
         if not policies.enabled:
             self._heap.remove(entry.name)
             if len(self._held):
                 self._held.forget([entry.name])
             return None
-        line, (due_ms, passes_over) = going_on.of(entry, state.first_seen_ms, state.last_due_ms)
-        left = None if policies.max_runs is None else policies.max_runs - state.runs
-        self._heap.put(entry, line, due_ms, left=left)
+        point = points.of(entry, state)
+        self._heap.put(entry, point.timeline, point.due_ms, remaining_runs=point.remaining_runs)
         if len(self._held):
-            self._held.was_put(entry.name, due_ms if entry.name in self._heap else None, self._clock.now_ms())
-        return Gap(entry.name, state.last_due_ms, due_ms) if passes_over and due_ms is not None else None
+            due_ms = point.due_ms if entry.name in self._heap else None
+            self._held.was_put(entry.name, due_ms, self._clock.now_ms())
+        if point.passes_over and point.due_ms is not None:
+            return Gap(entry.name, state.last_due_ms, point.due_ms)
+        return None
 
     def _try_again(self, term: Term, now_ms: int) -> None:
         """Put entries back that were held back, as many as their time has come for."""
@@ -268,16 +273,17 @@ class ActiveSchedule:
             self._put([entries[name] for name in names if name in entries], term, now_ms)
             self._resumed_in = term.token
 
-    def _look_after(self, term: Term, now_ms: int) -> None:
-        """Find out if the store lost what it had confirmed."""
-        if now_ms >= self._look_after_at_ms:
-            self._look_after_at_ms = now_ms + LOOK_AFTER_MS
-            self._claims.look_back(lease_value=term.lease_value)
+    def _verify_term(self, term: Term, now_ms: int) -> None:
+        """Verify, now and then, that the term holds and that the store has not lost what it had confirmed."""
+        if now_ms >= self._verify_at_ms:
+            self._verify_at_ms = now_ms + VERIFY_EVERY_MS
+            self._claims.verify_term(lease_value=term.lease_value)
 
-    def _sweep(self, entries: Collection[str], term: Term, now_ms: int) -> None:
-        """Forget what the store knows of entries that left the schedule long ago."""
+    def sweep(self, term: Term, now_ms: int) -> None:
+        """Forget, now and then, what the store knows of entries that left the schedule long ago."""
         if now_ms < self._sweep_at_ms:
             return
+        entries = self._entries
         self._sweep_at_ms = now_ms + SWEEP_EVERY_MS
         swept = self._claims.sweep(entries, lease_value=term.lease_value, now_ms=now_ms, keep_ms=SWEEP_AFTER_MS)
         if swept:

@@ -1,4 +1,4 @@
-"""The runs of a past window, sent at a pace that regular runs and workers do not notice.
+"""Backfill: the runs of a past window, sent at a limited rate (a token bucket), so that regular runs are not delayed.
 
 First they are counted; then each turn deals with some of them, in the order of their due times. How far it has got is
 in the store, together with what was sent: the next leader goes on from there.
@@ -19,7 +19,7 @@ from beatd.model import Entry, Overlap, Run, manual_run_id
 from beatd.planning.timeline import hidden, timeline
 from beatd.schedules import Schedule
 from beatd.store import history
-from beatd.store.entry_state import Dispatched, Known
+from beatd.store.entry_state import DispatchLookup, EntryPast
 from beatd.store.run_requests import Backfill, PendingRequest, Reason, RequestReply, Step
 from beatd.timestamps import iso_ms
 
@@ -39,15 +39,15 @@ class BackfillJob:
     """One request for a window, on its way. Asks the store anew whenever its entry has become another."""
 
     def __init__(
-        self, asked: PendingRequest, request: Backfill, courier: ManualDispatcher, dispatched: Dispatched
+        self, pending: PendingRequest, request: Backfill, dispatcher: ManualDispatcher, dispatched: DispatchLookup
     ) -> None:
-        self.asked = asked
+        self.pending = pending
         self.over = False
         self._request = request
-        self._courier = courier
+        self._dispatcher = dispatcher
         self._dispatched = dispatched
         self._entry: Entry | None = None
-        self._past = Known()
+        self._past = EntryPast()
         self._line: Schedule
         self._exhausted = False
         self._counted = 0
@@ -56,18 +56,18 @@ class BackfillJob:
         self._ahead: deque[tuple[int, Reason | None]] = deque()
         self._shown: list[int] = []
         self._go_on_at = 0.0
-        self._allowance, self._allowed_at = 1.0, courier.clock.monotonic()
+        self._allowance, self._allowed_at = 1.0, dispatcher.clock.monotonic()
 
     def pause(self) -> float:
         """Seconds until there is something to do."""
-        return self._go_on_at - self._courier.clock.monotonic()
+        return self._go_on_at - self._dispatcher.clock.monotonic()
 
     def turn(self, term: Term, in_force: Callable[[str], Entry | None]) -> None:
         """Get on by one step. Raises what :class:`~beatd.beat.manual_dispatch.ManualDispatcher` raises."""
         entry = in_force(self._request.entry)
         if entry is None:
             self.over = True
-            self._courier.refuse(self.asked, f'there is no entry "{self._request.entry}"', term, unknown=True)
+            self._dispatcher.refuse(self.pending, f'there is no entry "{self._request.entry}"', term, unknown=True)
             return
         if entry is not self._entry:
             self._begin(entry)
@@ -77,7 +77,7 @@ class BackfillJob:
             self._get_on(entry, term)
 
     def _begin(self, entry: Entry) -> None:
-        self._entry, self._past = entry, self._dispatched.past(entry)
+        self._entry, self._past = entry, self._dispatched.read_past(entry)
         self._line = timeline(entry, self._past.first_seen_ms)
         self._counted, self._counting = 0, self._dues(self._request.from_ms - 1)
         self._walk = self._dues(max(self._request.from_ms - 1, self._request.cursor_ms))
@@ -92,18 +92,18 @@ class BackfillJob:
 
     def _count(self, entry: Entry, term: Term) -> None:
         request = self._request
-        found = sum(1 for _ in islice(self._counting, COUNTED))
-        self._counted += found
+        counted = sum(1 for _ in islice(self._counting, COUNTED))
+        self._counted += counted
         if self._counted > request.at_most:
             self.over = True
-            self._courier.refuse(self.asked, f"the window holds more than {request.at_most:,} runs", term)
-        elif found < COUNTED:
+            self._dispatcher.refuse(self.pending, f"the window holds more than {request.at_most:,} runs", term)
+        elif counted < COUNTED:
             if not request.dry_run:
-                self._say_begin(request)
+                self._log_begin(request)
             self._take(structs.replace(request, total=self._counted), [], entry, term)
 
-    def _say_begin(self, request: Backfill) -> None:
-        extra = {"event": "backfill_began", "entry": request.entry, "request": self.asked.id, "by": request.by}
+    def _log_begin(self, request: Backfill) -> None:
+        extra = {"event": "backfill_began", "entry": request.entry, "request": self.pending.id, "by": request.by}
         text, span = "Backfilling %s: %d runs from %s to %s", (iso_ms(request.from_ms), iso_ms(request.to_ms))
         log.info(text, request.entry, self._counted, *span, extra=extra | {"count": self._counted})
 
@@ -135,7 +135,7 @@ class BackfillJob:
 
     def _allowed(self, entry: Entry) -> tuple[int, bool]:
         """Return how many runs may be handled now, and whether to skip them as the run before has not ended."""
-        now, rate = self._courier.clock.monotonic(), self._request.rate
+        now, rate = self._dispatcher.clock.monotonic(), self._request.rate
         self._allowance = min(self._allowance + (now - self._allowed_at) * rate, max(rate / 10, 1.0))
         self._allowed_at = now
         if self._request.dry_run:
@@ -143,9 +143,9 @@ class BackfillJob:
         if self._allowance < 1:
             self._go_on_at = now + (1 - self._allowance) / rate
             return 0, False
-        room = self._courier.room(entry)
+        room = self._dispatcher.room(entry)
         most = min(int(self._allowance), SENT if room is None else room, SENT)
-        busy = self._overlap(entry) != "allow" and self._courier.is_unfinished(entry)
+        busy = self._overlap(entry) != "allow" and self._dispatcher.is_unfinished(entry)
         if most == 0 or (busy and self._overlap(entry) == "queue_one"):
             self._go_on_at = now + WAIT_S
             return 0, False
@@ -165,15 +165,15 @@ class BackfillJob:
         comes = entry.policies.enabled
         reasons: list[Reason | None] = ["blackout" if hidden(entry, due_ms) else None for due_ms in dues]
         by_due = [self._past.reason(due_ms, comes=comes) for due_ms in dues]
-        for known in (self._dispatched.reasons(entry.name, dues), by_due):
-            reasons = [mine or theirs for mine, theirs in zip(reasons, known, strict=True)]
+        for more in (self._dispatched.reasons(entry.name, dues), by_due):
+            reasons = [first or second for first, second in zip(reasons, more, strict=True)]
         if self._request.force:
             reasons = [None if reason in ("dispatched", "sent_before") else reason for reason in reasons]
         self._ahead.extend(zip(dues, reasons, strict=True))
 
     def _take(self, request: Backfill, dues: list[int], entry: Entry, term: Term) -> None:
         """Take a step: send the runs of ``dues``, and note how far it has got."""
-        self._request, now_ms = request, self._courier.clock.now_ms()
+        self._request, now_ms = request, self._dispatcher.clock.now_ms()
         if request.dry_run:
             self._shown += dues[: SHOWN - len(self._shown)]
             if not self._is_done:
@@ -183,16 +183,16 @@ class BackfillJob:
         load = RunBatch([], "")
         if runs:
             minds = self._overlap(entry) != "allow"
-            load = self._courier.load(list(zip(runs, cells, strict=True)), now_ms, minds_overlap=minds)
+            load = self._dispatcher.load(list(zip(runs, cells, strict=True)), now_ms, minds_overlap=minds)
         step = Step(self._answer(), None if self._is_done else request, *load, "backfilled")
-        left = self._courier.send(self.asked, step, runs, term, now_ms)
+        left = self._dispatcher.send(self.pending, step, runs, term, now_ms)
         if left is None:
             self.end()
         else:
-            self.asked = left
+            self.pending = left
 
     def _run(self, entry: Entry, due_ms: int, now_ms: int) -> Run:
-        own_id = manual_run_id(entry.name, f"{self.asked.id}:{due_ms}") if self._request.force else None
+        own_id = manual_run_id(entry.name, f"{self.pending.id}:{due_ms}") if self._request.force else None
         return Run(entry, due_ms, now_ms, self._line, own_id)
 
     def _answer(self) -> RequestReply:
@@ -213,6 +213,6 @@ class BackfillJob:
         if not request.dry_run:
             event = "backfill_done" if self._is_done else "backfill_withdrawn"
             how = "done" if self._is_done else "withdrawn"
-            extra = {"event": event, "entry": request.entry, "request": self.asked.id}
+            extra = {"event": event, "entry": request.entry, "request": self.pending.id}
             text = "Backfill of %s %s: %d of %d runs sent"
             log.info(text, request.entry, how, request.sent, request.total, extra=extra | {"count": request.sent})

@@ -66,6 +66,7 @@ class DirectDelivery:
     def __init__(self, publisher: Publisher, leftovers: OutboxDelivery | None = None) -> None:
         self._publisher = publisher
         self._leftovers = leftovers
+        self._flushed_in = 0  # the token of the term in which flush was last called
         self._bound: dict[Address, str] = {}
         """The queues behind exchanges, as looked up since the last flush."""
 
@@ -77,7 +78,8 @@ class DirectDelivery:
 
     def flush(self, term: Term, report: DispatchLog, *, more_comes: bool = False) -> bool:
         self._bound.clear()
-        if self._leftovers is None:
+        if self._leftovers is None or self._flushed_in != term.token:
+            self._flushed_in = term.token  # the first runs of a term do not wait for leftovers of a former broker
             return True
         try:
             return self._leftovers.flush(term, report, more_comes=more_comes)
@@ -91,8 +93,8 @@ class DirectDelivery:
 
     def _queue_behind(self, address: Address) -> str:
         """The one queue that is bound to the address: a claim pushes each message to one list."""
-        if (known := self._bound.get(address)) is not None:
-            return known
+        if (queue := self._bound.get(address)) is not None:
+            return queue
         queues = self._publisher.bound(address)
         if queues is None or len(queues) != 1:
             reached = "cannot be looked up" if queues is None else f"reaches {len(queues)} queues: {', '.join(queues)}"
@@ -102,10 +104,12 @@ class DirectDelivery:
 
 
 class OutboxDelivery:
-    """Another broker, behind the outbox.
+    """Transactional outbox for another broker: the claim pushes to it, :meth:`flush` publishes and then removes.
 
-    While the broker does not take what is in there, nothing more is claimed; so the outbox is never longer than what
-    is claimed in one turn of the beat.
+    Broker down: the outbox is flushed before anything is claimed, and while the broker does not take it, nothing more
+    is claimed. So it is never longer than what one turn claims. The loop tries again with back-off (event
+    ``broker_unavailable``); due runs are late meanwhile, and catch-up decides about those that are missed by then. A
+    message that the broker refuses for ever becomes a dead letter, and the others go on.
     """
 
     def __init__(self, outbox: Outbox, publisher: Publisher, clock: Clock) -> None:
@@ -153,12 +157,12 @@ class OutboxDelivery:
     def _hand_over(self, envelopes: list[bytes], term: Term, report: DispatchLog) -> int:
         """Publish and strike off; returns how many are left. What was published and could not be struck off, because
         the store was away, is not published again."""
-        known, dead = self._handed_over
-        if not known or envelopes[: len(known)] != known:
+        published, dead = self._handed_over
+        if not published or envelopes[: len(published)] != published:
             dead = self._publish(envelopes, report)
-            known = envelopes
-            self._handed_over = known, dead
-        left = self._outbox.strike(known, dead, lease_value=term.lease_value)
+            published = envelopes
+            self._handed_over = published, dead
+        left = self._outbox.strike(published, dead, lease_value=term.lease_value)
         self._handed_over = [], []
         return left
 
@@ -172,27 +176,29 @@ class OutboxDelivery:
         outgoing: list[tuple[bytes, OutgoingMessage]] = []
         for raw in envelopes:
             try:
-                parcel = _parcel(raw, now_ms)
+                message = _outgoing_message(raw, now_ms)
             except MessageError as error:
                 report.corrupt(error)
                 letter = dead_letters.encode(raw, reason=str(error), queue="", at=iso_ms(now_ms))
                 dead.append(Undeliverable(letter, str(error)))
                 continue
-            if parcel is None:
+            if message is None:
                 report.expired_in_outbox(open_envelope(raw))
             else:
-                outgoing.append((raw, parcel))
-        refused = self._publisher.publish_many([parcel for _, parcel in outgoing]) if outgoing else []
+                outgoing.append((raw, message))
+        refused = self._publisher.publish_many([message for _, message in outgoing]) if outgoing else []
         for number, reason in refused:
-            raw, parcel = outgoing[number]
-            report.refused(parcel, reason)
-            letter = dead_letters.encode(raw, reason=reason, queue=parcel.to.key, at=iso_ms(now_ms))
-            dead.append(Undeliverable(letter, reason, parcel.message.headers))
+            raw, message = outgoing[number]
+            report.refused(message, reason)
+            letter = dead_letters.encode(raw, reason=reason, queue=message.to.key, at=iso_ms(now_ms))
+            dead.append(Undeliverable(letter, reason, message.message.headers))
         kept_back = {number for number, _ in refused}
-        self._say([parcel.message.id for n, (_, parcel) in enumerate(outgoing) if n not in kept_back], report)
+        self._log_dispatched(
+            [message.message.id for n, (_, message) in enumerate(outgoing) if n not in kept_back], report
+        )
         return dead
 
-    def _say(self, ids: Sequence[str], report: DispatchLog) -> None:
+    def _log_dispatched(self, ids: Sequence[str], report: DispatchLog) -> None:
         now_ms = self._clock.now_ms()
         ours = [run for task_id in ids if (run := self._claimed.pop(task_id, None))]
         if ours:
@@ -201,8 +207,8 @@ class OutboxDelivery:
             report.left_over(left)
 
 
-def _parcel(raw: bytes, now_ms: int) -> OutgoingMessage | None:
-    """The parcel in an element of the outbox; None if it has expired there.
+def _outgoing_message(raw: bytes, now_ms: int) -> OutgoingMessage | None:
+    """The message in an element of the outbox; None if it has expired there.
 
     Raises :class:`~beatd.exceptions.MessageError` for anything else than a message with an address.
     """

@@ -50,11 +50,11 @@ class DispatchLog:
         extra = _about_message(message) | {"event": "run_skipped", "reason": Skip.EXPIRED.value}
         log.info("Skipped %s: expired in the outbox", extra["entry"], extra=extra)
 
-    def refused(self, parcel: OutgoingMessage, reason: str) -> None:
+    def refused(self, message: OutgoingMessage, reason: str) -> None:
         """A message that the broker does not take; it is among the dead letters now."""
         self.totals["refused"] += 1
-        extra = _about_message(parcel.message) | {"event": "run_refused", "reason": reason}
-        log.error("The broker does not take %s, now a dead letter: %s", parcel, reason, extra=extra)
+        extra = _about_message(message.message) | {"event": "run_refused", "reason": reason}
+        log.error("The broker does not take %s, now a dead letter: %s", message, reason, extra=extra)
 
     def corrupt(self, error: MessageError) -> None:
         """Something in the outbox that is no message; it is among the dead letters now."""

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections import Counter, deque
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import tee
 from typing import NamedTuple
 
 from beatd.beat.delivery import Delivery
 from beatd.beat.dispatch_log import DispatchLog
-from beatd.beat.heap import HELD, SENT, SKIPPED, Outcome
 from beatd.beat.held import Held
 from beatd.beat.message_builder import MessageBuilder
 from beatd.beat.term import Term
 from beatd.clock import Clock
 from beatd.exceptions import BrokerRefused, MessageError, StoreRefused
 from beatd.model import Entry, Run
-from beatd.planning.policies import Facts, Skip, decide, runtime_ms
-from beatd.schedules import latest_ms
+from beatd.planning.policies import HOLD, Decision, Facts, Skip, decide, runtime_ms
 from beatd.store import history
 from beatd.store.claims import Claim, Claimed, Claims, Gap, Refusal
 from beatd.store.entry_state import Running
@@ -36,21 +35,17 @@ UNEXPLAINED = 16
 not the runs."""
 
 PASSED_OVER_KEPT = 100_000
-"""Entries of which is known what was said of their missed runs."""
+"""Entries whose missed runs are remembered as logged."""
 
-WAIT_MS = 500
-"""How long a run that waits for the one before it is left alone before it is looked at again."""
+UNSENDABLE = Decision(skip=Skip.UNSENDABLE)
 
 
-class Judged(NamedTuple):
-    """A run, what becomes of it, and its claim."""
+class PreparedRun(NamedTuple):
+    """A run, the decision for it, and its claim. ``claim`` is ``None`` if it waits, or if its entry is held back."""
 
     run: Run
-    outcome: Outcome
-    claim: Claim
-    skip: Skip | None = None
-    number: int = 0
-    """Its place among the runs that are dispatched."""
+    decision: Decision
+    claim: Claim | None = None
 
 
 class Dispatcher:
@@ -60,7 +55,7 @@ class Dispatcher:
         self,
         claims: Claims,
         messages: MessageBuilder,
-        outlet: Delivery,
+        delivery: Delivery,
         running: Running,
         clock: Clock,
         *,
@@ -70,7 +65,7 @@ class Dispatcher:
         """The entries that failed, and wait to be tried again."""
         self._claims = claims
         self._messages = messages
-        self._outlet = outlet
+        self._delivery = delivery
         self._running = running
         self._clock = clock
         self._cells = history.Cells()
@@ -85,13 +80,13 @@ class Dispatcher:
 
     def prepare(self, entry: Entry) -> None:
         """Do ahead of time what :meth:`dispatch` would have to do first."""
-        with contextlib.suppress(Exception):  # said when its run is due
+        with contextlib.suppress(Exception):  # logged when its run is due
             self._messages.prepare(entry)
 
     def pass_over(self, gaps: Sequence[Gap], term: Term) -> None:
-        """Note and say what catch-up leaves out, before the first run after it is claimed.
+        """Record and log what catch-up leaves out, before the first run after it is claimed.
 
-        A gap grows while nothing can be claimed after it: that is not said again.
+        A gap grows while nothing can be claimed after it: that is not logged again.
         """
         if gaps:
             try:
@@ -103,78 +98,129 @@ class Dispatcher:
                 self._passed_over.clear()
             self._passed_over |= {gap.name: gap.after_ms for gap in gaps}
 
-    def dispatch(self, runs: Sequence[Run], term: Term) -> list[Outcome]:
-        """Send what is to be sent; returns what became of each run. One that cannot be sent holds its entry back.
+    def dispatch(self, runs: Sequence[Run], term: Term) -> list[Decision]:
+        """Send what is to be sent; returns the decision for each run. One that cannot be sent holds its entry back.
 
-        Raises a :class:`~beatd.exceptions.StoreError` or :class:`~beatd.exceptions.BrokerError` that concerns all of
-        them; the same runs may then be dispatched again: what was claimed already is left out.
+        1. Fetch the facts that policies ask about. 2. Prepare the runs in batches: decide, render the message, make the
+        claim. 3. Claim each batch: one step of the store, which works on it while the next one is prepared. 4. Settle
+        it: log what was sent, hold back what was refused. If the store refuses a batch as a whole: 5. Claim in parts.
+
+        ``runs`` has at most one run of each entry. Raises a :class:`~beatd.exceptions.StoreError` or
+        :class:`~beatd.exceptions.BrokerError` that concerns all of them; the same runs may then be dispatched again:
+        what was claimed already is left out.
         """
         facts = self._facts(runs)
-        outcomes: list[Outcome] = []
-        under_way: deque[list[Judged]] = deque()
-
-        def batches() -> Iterator[list[Claim]]:
-            for batch in self._batches(runs, facts, outcomes):
-                under_way.append(batch)
-                yield [one.claim for one in batch]
-
+        decisions: dict[str, Decision] = {}
+        to_claim, unsettled = tee(self._batches(runs, facts))  # `unsettled` keeps those that are claimed meanwhile
+        results = self._claims.claim(map(_claims_of, to_claim), lease_value=term.lease_value)
         try:
-            for claimed in self._claims.claim(batches(), lease_value=term.lease_value):
-                self._say(under_way.popleft(), claimed, outcomes)
+            for claimed, batch in zip(results, unsettled, strict=True):
+                self._settle(batch, claimed, decisions)
         except StoreRefused:
-            self._claims.look_back(lease_value=term.lease_value)  # which says so if it refuses all of them
-            self._claim_in_parts([*under_way, *self._batches(runs, facts, outcomes)], term, outcomes)
-        return outcomes
+            self._claims.verify_term(lease_value=term.lease_value)  # which says so if it refuses all of them
+            self._claim_in_parts(unsettled, term, decisions)
+        return [decisions[run.entry.name] for run in runs]
 
-    def _batches(self, runs: Sequence[Run], facts: Facts, outcomes: list[Outcome]) -> Iterator[list[Judged]]:
-        """Yield the claims of runs that have no outcome yet, in batches that keep the store busy for moments;
-        the outcome of each run, if nothing is refused, goes to ``outcomes``."""
-        while len(outcomes) < len(runs):
-            batch: list[Judged] = []
-            now_ms, left, spare = self._clock.now_ms(), BATCH, BATCH_BYTES
-            for number in range(len(outcomes), len(runs)):
-                one = self._judged(runs[number], number, facts, now_ms)
-                outcomes.append(one.outcome)
-                if not (one.outcome.held or one.outcome.again_ms is not None):
-                    batch.append(one)
-                    if one.outcome.passed_ms is not None:
-                        batch.append(_dropped(one, one.outcome.passed_ms, now_ms))
-                left, spare = left - 1, spare - len(one.claim.message)
-                if left == 0 or spare <= 0:
-                    break
+    def _batches(self, runs: Sequence[Run], facts: Facts) -> Iterator[list[PreparedRun]]:
+        """Prepare the runs in batches that keep the store busy for moments only."""
+        batch: list[PreparedRun] = []
+        now_ms, size = self._clock.now_ms(), 0
+        for run in runs:
+            prepared = self._prepare_run(run, facts, now_ms)
+            batch.append(prepared)
+            size += len(prepared.claim.message) if prepared.claim is not None else 0
+            if prepared.claim is not None and prepared.decision.passed_ms is not None:
+                batch.append(_dropped(run, prepared.decision.passed_ms, now_ms))
+            if len(batch) >= BATCH or size >= BATCH_BYTES:
+                yield batch
+                batch, now_ms, size = [], self._clock.now_ms(), 0
+        if batch:
             yield batch
 
-    def _judged(self, run: Run, number: int, facts: Facts, now_ms: int) -> Judged:
-        """Decide about a run; if that fails, its entry is held back."""
+    def _prepare_run(self, run: Run, facts: Facts, now_ms: int) -> PreparedRun:
+        """Decide about a run and make its claim; if that fails, its entry is held back."""
         try:
-            return self._judge(run, number, facts, now_ms)
+            return self._decide(run, facts, now_ms)
         except Exception as error:  # noqa: BLE001 - whatever an entry raises concerns that entry only
             self.held.hold(run.entry.name, error, now_ms, by_run=True)
-            return Judged(run, HELD, Claim(run.entry.name, run.due_ms), None, number)
+            return PreparedRun(run, HOLD)
 
-    def _claim_in_parts(self, batches: list[list[Judged]], term: Term, outcomes: list[Outcome]) -> None:
+    def _decide(self, run: Run, facts: Facts, now_ms: int) -> PreparedRun:
+        if facts.failed and (error := facts.failed.get(run.entry.name)):
+            raise error
+        queue = self._messages.queue_of(run.entry)
+        decision = decide(run, queue, facts)
+        if decision.retry_ms is not None:
+            return PreparedRun(run, decision)
+        if decision.skip is not None:
+            return PreparedRun(run, decision, _skip_claim(run, decision.skip, now_ms))
+        return self._prepare_message(run, queue, decision, facts, now_ms)
+
+    def _prepare_message(self, run: Run, queue: str, decision: Decision, facts: Facts, now_ms: int) -> PreparedRun:
+        """Render the message of a run that is sent, and make the claim that pushes it."""
+        entry = run.entry
+        try:
+            message = self._messages.render(run, decision.expires_ms)
+            key = self._delivery.list_key(self._messages.address_of(entry), entry.options.priority)
+        except MessageError as error:
+            self.report.unsendable(run, error)
+            return PreparedRun(run, UNSENDABLE, _skip_claim(run, Skip.UNSENDABLE, now_ms))
+        if queue in facts.depths:
+            facts.depths[queue] += 1
+        running = "" if entry.policies.overlap == "allow" else f"{run.id} {facts.now_ms + runtime_ms(entry)}"
+        cell = self._cells.sent(run.due_ms, run.fire_ms, now_ms)
+        return PreparedRun(run, decision, Claim(entry.name, run.due_ms, key, message, running, cell))
+
+    def _settle(self, batch: Sequence[PreparedRun], claimed: Claimed, decisions: dict[str, Decision]) -> None:
+        """Take over the result of a batch: log and count its runs, and hold back the entries of those refused."""
+        now_ms = self._clock.now_ms()
+        decisions.update((prepared.run.entry.name, prepared.decision) for prepared in reversed(batch))
+        claims = [prepared for prepared in batch if prepared.claim is not None]
+        refused = frozenset[int]()
+        for refusal in claimed.refusals:
+            refused |= frozenset(refusal.numbers)
+            for number in refusal.numbers:
+                name = claims[number].run.entry.name
+                decisions[name] = HOLD
+                self.held.hold_for(name, refusal.reason, now_ms, cause=refusal.key)
+        self.report.claimed_before([claims[number].run for number in claimed.left_out - refused])
+        if refused or claimed.left_out:
+            left_out = claimed.left_out | refused
+            taken = [prepared for number, prepared in enumerate(claims) if number not in left_out]
+        else:
+            taken = claims
+        if sent := [prepared.run for prepared in taken if prepared.decision.skip is None]:
+            self._delivery.claimed(sent, self.report, now_ms)
+        for prepared in taken:
+            if prepared.decision.skip is not None:
+                self.report.skipped(prepared.run, prepared.decision.skip)
+        if len(self.held):
+            names = (prepared.run.entry.name for number, prepared in enumerate(claims) if number not in refused)
+            self.held.succeeded(names, now_ms)
+
+    def _claim_in_parts(self, batches: Iterable[list[PreparedRun]], term: Term, decisions: dict[str, Decision]) -> None:
         """The store refuses a batch, gives no reason for one run, and does not refuse everything: find out which.
 
         A batch that is refused is halved; what was claimed before is left out when it is claimed again.
         """
-        parts, in_a_row = batches[::-1], 0
-        while parts:
-            part = parts.pop()
-            try:
-                for claimed in self._claims.claim([[one.claim for one in part]], lease_value=term.lease_value):
-                    self._say(part, claimed, outcomes)
-                in_a_row = 0
-            except StoreRefused as refused:
-                names = list(dict.fromkeys(one.claim.name for one in part))
-                if len(names) > 1:
-                    first = frozenset(names[: len(names) // 2])
-                    parts.append([one for one in part if one.claim.name not in first])
-                    parts.append([one for one in part if one.claim.name in first])
-                    continue
-                in_a_row += 1
-                if in_a_row == UNEXPLAINED:
-                    raise
-                self._hold(part, Refusal(str(refused), "", range(len(part))), outcomes)
+        in_a_row = 0
+        for batch in batches:
+            parts = [batch]
+            while parts:
+                part = parts.pop()
+                try:
+                    for claimed in self._claims.claim([_claims_of(part)], lease_value=term.lease_value):
+                        self._settle(part, claimed, decisions)
+                    in_a_row = 0
+                except StoreRefused as error:
+                    if halves := _halves(part):
+                        parts += halves
+                        continue
+                    in_a_row += 1
+                    if in_a_row == UNEXPLAINED:
+                        raise
+                    refusal = Refusal(str(error), "", range(len(_claims_of(part))))
+                    self._settle(part, Claimed(frozenset(), [refusal]), decisions)
 
     def flush(self, term: Term, *, more_comes: bool = False) -> bool:
         """Bring to the broker what was claimed and is not there: by us, or by a leader before us.
@@ -183,7 +229,7 @@ class Dispatcher:
         Returns whether all of it is there now; raises a :class:`~beatd.exceptions.StoreError` or
         :class:`~beatd.exceptions.BrokerError`.
         """
-        return self._outlet.flush(term, self.report, more_comes=more_comes)
+        return self._delivery.flush(term, self.report, more_comes=more_comes)
 
     def _facts(self, runs: Sequence[Run]) -> Facts:
         """Fetch the facts that policies ask about, once for all of the runs; none for most schedules."""
@@ -209,74 +255,32 @@ class Dispatcher:
     def _ask_depth(self, entry: Entry, depths: dict[str, int]) -> None:
         queue = self._messages.queue_of(entry)
         if queue not in depths:
-            depths[queue] = self._outlet.depth(queue)
-
-    def _judge(self, run: Run, number: int, facts: Facts, now_ms: int) -> Judged:
-        """Decide about a run at ``now_ms``: send it, skip it, or let it wait."""
-        entry, due_ms = run.entry, run.due_ms
-        if facts.failed and (error := facts.failed.get(entry.name)):
-            raise error
-        queue = self._messages.queue_of(entry)
-        expires_ms, skip, wait = decide(run, queue, facts)
-        if wait:
-            outcome = Outcome(sent=False, again_ms=facts.now_ms + WAIT_MS)
-            return Judged(run, outcome, Claim(entry.name, due_ms), None, number)
-        if skip is None:
-            try:
-                message = self._messages.render(run, expires_ms)
-                key = self._outlet.list_key(self._messages.address_of(entry), entry.options.priority)
-            except MessageError as error:
-                self.report.unsendable(run, error)
-                skip = Skip.UNSENDABLE
-        if skip is not None:
-            return Judged(run, SKIPPED, _left_out(run, skip, now_ms), skip, number)
-        record = self._cells.sent(due_ms, run.fire_ms, now_ms)
-        if queue in facts.depths:
-            facts.depths[queue] += 1
-        if entry.policies.overlap == "allow":
-            return Judged(run, SENT, Claim(entry.name, due_ms, key, message, "", record), None, number)
-        until_ms = facts.now_ms + runtime_ms(entry)
-        claim = Claim(entry.name, due_ms, key, message, f"{run.id} {until_ms}", record)
-        return Judged(run, _outcome_after_waiting(run, facts.now_ms), claim, None, number)
-
-    def _say(self, judged: Sequence[Judged], claimed: Claimed, outcomes: list[Outcome]) -> None:
-        left_out, refused = claimed.left_out, frozenset[int]()
-        for refusal in claimed.refusals:
-            refused |= frozenset(refusal.numbers)
-            self._hold(judged, refusal, outcomes)
-        self.report.claimed_before([judged[number].run for number in left_out - refused])
-        taken = [one for number, one in enumerate(judged) if number not in left_out and number not in refused]
-        now_ms = self._clock.now_ms()
-        if sent := [one.run for one in taken if one.skip is None]:
-            self._outlet.claimed(sent, self.report, now_ms)
-        for one in taken:
-            if one.skip is not None:
-                self.report.skipped(one.run, one.skip)
-        if len(self.held):
-            self.held.succeeded((one.claim.name for n, one in enumerate(judged) if n not in refused), now_ms)
-
-    def _hold(self, judged: Sequence[Judged], refusal: Refusal, outcomes: list[Outcome]) -> None:
-        """Hold back the entries of runs that the store refuses."""
-        now_ms = self._clock.now_ms()
-        for one in (judged[number] for number in refusal.numbers):
-            outcomes[one.number] = HELD
-            self.held.hold_for(one.claim.name, refusal.reason, now_ms, cause=refusal.key)
+            depths[queue] = self._delivery.depth(queue)
 
 
-def _outcome_after_waiting(run: Run, now_ms: int) -> Outcome:
-    """Sent; and if it had waited for so long that others came due meanwhile, those are dropped: one waits, not many."""
-    if run.entry.policies.overlap != "queue_one":
-        return SENT
-    passed_ms = latest_ms(run.timeline, after_ms=run.due_ms, until_ms=now_ms)
-    return SENT if passed_ms is None else Outcome(sent=True, passed_ms=passed_ms)
+def _claims_of(batch: Sequence[PreparedRun]) -> list[Claim]:
+    return [prepared.claim for prepared in batch if prepared.claim is not None]
 
 
-def _left_out(run: Run, skip: Skip, now_ms: int) -> Claim:
-    record = history.skipped(skip.value, run.due_ms, run.fire_ms, now_ms)
-    return Claim(run.entry.name, run.due_ms, record=record)
+def _halves(batch: Sequence[PreparedRun]) -> list[list[PreparedRun]]:
+    """The batch in two parts, the second one first, with all claims of an entry in one; empty if it has one entry."""
+    names = list(dict.fromkeys(claim.name for claim in _claims_of(batch)))
+    if len(names) < 2:
+        return []
+    second = frozenset(names[len(names) // 2 :])
+    parts: tuple[list[PreparedRun], list[PreparedRun]] = [], []
+    for prepared in batch:
+        parts[prepared.run.entry.name not in second].append(prepared)
+    return [*parts]
 
 
-def _dropped(one: Judged, passed_ms: int, now_ms: int) -> Judged:
+def _skip_claim(run: Run, skip: Skip, now_ms: int) -> Claim:
+    """The claim of a run that is not sent: it moves last due, and notes the reason in the history."""
+    cell = history.skipped(skip.value, run.due_ms, run.fire_ms, now_ms)
+    return Claim(run.entry.name, run.due_ms, record=cell)
+
+
+def _dropped(run: Run, passed_ms: int, now_ms: int) -> PreparedRun:
     """The last of the runs that are dropped with a run that had waited for long: its claim covers all of them."""
-    run = one.run._replace(due_ms=passed_ms, fire_ms=passed_ms)
-    return Judged(run, SKIPPED, _left_out(run, Skip.OVERLAP, now_ms), Skip.OVERLAP, one.number)
+    last = run._replace(due_ms=passed_ms, fire_ms=passed_ms)
+    return PreparedRun(last, Decision(skip=Skip.OVERLAP), _skip_claim(last, Skip.OVERLAP, now_ms))

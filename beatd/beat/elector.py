@@ -127,14 +127,15 @@ class Elector:
         held = self._held()
         if held and self._clock.monotonic() >= self._renew_at:
             self._renew(held)
-        if len(self._held()) < len(self.leaderships):
-            self._subscribe()  # before the heartbeat, so that no release after it goes unheard
         plan = self._planner.plan(self._heartbeat(), self._clock.monotonic())
         self._hand_over(plan.give)
         self._take(plan.take)
         held = self._held()
         if len(held) == len(self.leaderships):
             self._unsubscribe()
+        elif self._released_within is None:
+            self._subscribe()
+            return 0.0  # a release before that was not heard: look again
         pauses = [_heartbeat_every(self._ttl)]
         if held:
             pauses.append(self._renew_at - self._clock.monotonic())
@@ -161,7 +162,7 @@ class Elector:
         before = self._clock.now_ms()
         stepped_down_ms = max(int((self._step_down_until - self._clock.monotonic()) * 1000), 0)
         status = structs.replace(self._status(), clock_offset_ms=self.clock_offset_ms, resting_ms=stepped_down_ms)
-        fleet = self._registry.answer(status, shards=len(self.leaderships))
+        fleet = self._registry.heartbeat(status, shards=len(self.leaderships))
         after = self._clock.now_ms()
         if 0 <= after - before <= EXACT_MS:
             self.clock_offset_ms = (before + after) // 2 - fleet.now_ms
@@ -235,8 +236,7 @@ class Elector:
         return pause
 
     def _subscribe(self) -> None:
-        if self._released_within is None:
-            self._released_within = self._subscription.enter_context(self._leases.releases())
+        self._released_within = self._subscription.enter_context(self._leases.releases())
 
     def _unsubscribe(self) -> None:
         self._released_within = None

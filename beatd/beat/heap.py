@@ -2,6 +2,9 @@
 
 Runs wait in buckets, one for each instant at which something fires, and only the instants are in a heap. A herd of ten
 thousand entries that share a minute costs one heap operation, and equal schedules compute their next time once.
+
+Next run: an entry enters at its resume point (:mod:`beatd.planning.catchup`) and moves on along its timeline
+(:func:`beatd.planning.timeline.next_due_ms`) when its run is done with; previews use the same functions.
 """
 
 from __future__ import annotations
@@ -10,28 +13,10 @@ from collections.abc import Iterator, Sequence
 from heapq import heappop, heappush
 from typing import NamedTuple
 
-from beatd.exceptions import ScheduleError
 from beatd.model import Entry, Run
-from beatd.planning.timeline import fire_ms
+from beatd.planning.policies import Decision
+from beatd.planning.timeline import fire_ms, next_due_ms
 from beatd.schedules import Schedule
-from beatd.timestamps import LAST_MS
-
-
-class Outcome(NamedTuple):
-    """Outcome of a run that was handed out."""
-
-    sent: bool
-    passed_ms: int | None = None
-    """Everything up to this due time is done with, not only the run itself."""
-    again_ms: int | None = None
-    """The run was not done with; hand it out again at this instant."""
-    held: bool = False
-    """The run was not done with, and its entry leaves the heap: somebody else puts it back."""
-
-
-SENT = Outcome(sent=True)
-SKIPPED = Outcome(sent=False)
-HELD = Outcome(sent=False, held=True)
 
 
 class Failed(NamedTuple):
@@ -42,25 +27,18 @@ class Failed(NamedTuple):
 
 
 class Slot:
-    """An entry's place in the heap: its timeline, its next run, and how many runs it has left (``None``: no limit)."""
+    """An entry's place in the heap: its timeline, its next run, and its remaining runs (``None``: any number)."""
 
-    __slots__ = ("due_ms", "entry", "fire_ms", "gone", "left", "timeline")
+    __slots__ = ("deleted", "due_ms", "entry", "fire_ms", "remaining_runs", "timeline")
 
-    def __init__(self, entry: Entry, timeline: Schedule, left: int | None) -> None:
+    def __init__(self, entry: Entry, timeline: Schedule, remaining_runs: int | None) -> None:
         self.entry = entry
         self.timeline = timeline
-        self.left = left
+        self.remaining_runs = remaining_runs
         self.due_ms = 0
         self.fire_ms = 0
-        self.gone = False
-
-
-def next_due_ms(timeline: Schedule, after_ms: int) -> int | None:
-    """The next run of a timeline; raises :class:`~beatd.exceptions.ScheduleError` for one that does not get on."""
-    due_ms = timeline.next_after_ms(after_ms)
-    if due_ms is not None and not after_ms < due_ms:
-        raise ScheduleError("its schedule does not get on: the next run is not later than the one before")
-    return due_ms
+        self.deleted = False
+        """A tombstone: its entry was removed or replaced."""
 
 
 class DueHeap:
@@ -68,15 +46,24 @@ class DueHeap:
 
     :meth:`due` hands out runs and :meth:`advance` moves them on. In between nothing has changed: after a dispatch that
     failed, :meth:`due` hands out the same runs again.
+
+    Invariants:
+
+    * ``_slots`` has one slot for each entry, the only one of that name that is not ``deleted``.
+    * A slot that is not deleted is in exactly one place: in the bucket of one instant, or in flight (handed out by
+      :meth:`due` and not moved on yet).
+    * ``_instants`` is a heap of the keys of ``_buckets``, each once. No bucket is empty.
+    * A deleted slot stays in its bucket until that comes up, as finding it there would take a search; ``_deleted``
+      counts them, and :meth:`_compact` drops them when there are more of them than entries.
     """
 
     def __init__(self) -> None:
         self._slots: dict[str, Slot] = {}
         self._buckets: dict[int, list[Slot]] = {}
         self._instants: list[int] = []
-        self._taken: list[Slot] = []
+        self._in_flight: list[Slot] = []
         self._now_ms = 0
-        self._gone = 0
+        self._deleted = 0
 
     def __len__(self) -> int:
         return len(self._slots)
@@ -89,17 +76,18 @@ class DueHeap:
         self._slots.clear()
         self._buckets.clear()
         self._instants.clear()
-        self._taken.clear()
+        self._in_flight.clear()
+        self._deleted = 0
 
-    def put(self, entry: Entry, timeline: Schedule, due_ms: int | None, *, left: int | None = None) -> None:
+    def put(self, entry: Entry, timeline: Schedule, due_ms: int | None, *, remaining_runs: int | None = None) -> None:
         """Add an entry, or replace the one of that name.
 
-        Without a ``due_ms`` it never runs again and is left out. ``left`` is the number of runs that it may still have.
+        Without a ``due_ms`` or ``remaining_runs`` it never runs again and is left out.
         Raises whatever its timeline or jitter raise; it is not in the heap then.
         """
         self.remove(entry.name)
-        if due_ms is not None and (left is None or left > 0):
-            slot = Slot(entry, timeline, left)
+        if due_ms is not None and (remaining_runs is None or remaining_runs > 0):
+            slot = Slot(entry, timeline, remaining_runs)
             self._file(slot, due_ms)
             self._slots[entry.name] = slot
 
@@ -107,80 +95,78 @@ class DueHeap:
         """Take an entry out, if it is there."""
         slot = self._slots.pop(name, None)
         if slot is not None:
-            slot.gone = True  # it stays in its bucket until that comes up: finding it there would take a search
-            self._gone += 1
-            if self._gone > len(self._slots) + 1_000:
+            slot.deleted = True
+            self._deleted += 1
+            if self._deleted > len(self._slots) + 1_000:
                 self._compact()
 
     def due(self, now_ms: int, *, at_most: int) -> list[Run]:
         """The earliest runs that fire at or before ``now_ms``, one per entry; the same again until :meth:`advance`."""
         self._now_ms = now_ms
-        taken = self._taken = [slot for slot in self._taken if not slot.gone]
-        while len(taken) < at_most and self._instants and self._instants[0] <= now_ms:
+        in_flight = self._in_flight = [slot for slot in self._in_flight if not slot.deleted]
+        while len(in_flight) < at_most and self._instants and self._instants[0] <= now_ms:
             instant = self._instants[0]
             bucket = self._buckets[instant]
-            room = at_most - len(taken)
-            taken += [slot for slot in bucket[:room] if not slot.gone]
+            room = at_most - len(in_flight)
+            in_flight += [slot for slot in bucket[:room] if not slot.deleted]
             del bucket[:room]
             if not bucket:
                 heappop(self._instants)
                 del self._buckets[instant]
-        return [Run(slot.entry, slot.due_ms, slot.fire_ms, slot.timeline) for slot in taken]
+        return [Run(slot.entry, slot.due_ms, slot.fire_ms, slot.timeline) for slot in in_flight]
 
-    def advance(self, outcomes: Sequence[Outcome]) -> list[Failed]:
-        """Move the runs that :meth:`due` handed out, in its order, to the next ones of their entries.
+    def advance(self, decisions: Sequence[Decision]) -> list[Failed]:
+        """Move the runs that :meth:`due` handed out on, given the decision for each in the same order.
 
         Who is behind goes to the end of what is due now: entries that catch up take turns, and what comes due meanwhile
         waits for one round of them, not for all that they missed. Returns the entries whose next run cannot be found.
         """
-        taken, self._taken = self._taken, []
+        in_flight, self._in_flight = self._in_flight, []
         nexts: dict[tuple[int, int], int | None] = {}
         failed: list[Failed] = []
-        for slot, outcome in zip(taken, outcomes, strict=True):
+        for slot, decision in zip(in_flight, decisions, strict=True):
             try:
-                stays = self._advance(slot, outcome, nexts)
+                stays = self._advance(slot, decision, nexts)
             except Exception as error:  # noqa: BLE001 - a schedule may do anything; it concerns its own entry only
                 failed.append(Failed(slot.entry, error))
                 stays = False
             if not stays:
-                slot.gone = True
+                slot.deleted = True
                 self._slots.pop(slot.entry.name, None)
         return failed
 
-    def _advance(self, slot: Slot, outcome: Outcome, nexts: dict[tuple[int, int], int | None]) -> bool:
-        """Move one entry on; tells whether it has a place in the heap now. ``nexts``: what is known of next runs."""
-        if outcome.held:
+    def _advance(self, slot: Slot, decision: Decision, nexts: dict[tuple[int, int], int | None]) -> bool:
+        """Move one entry on; tells whether it has a place in the heap now. ``nexts``: next due times by timeline."""
+        if decision.hold:
             return False
-        if outcome.again_ms is not None:
-            slot.fire_ms = outcome.again_ms
-            self._place(slot, outcome.again_ms)
+        if decision.retry_ms is not None:
+            slot.fire_ms = decision.retry_ms
+            self._place(slot, decision.retry_ms)
             return True
-        if outcome.sent and slot.left is not None:
-            slot.left -= 1
-        passed_ms = slot.due_ms if outcome.passed_ms is None else outcome.passed_ms
+        if decision.skip is None and slot.remaining_runs is not None:
+            slot.remaining_runs -= 1
+        passed_ms = slot.due_ms if decision.passed_ms is None else decision.passed_ms
         key = (id(slot.timeline), passed_ms)
         if key not in nexts:
             nexts[key] = next_due_ms(slot.timeline, passed_ms)
         due_ms = nexts[key]
-        if due_ms is None or slot.left == 0:
+        if due_ms is None or slot.remaining_runs == 0:
             return False
         self._file(slot, due_ms, not_before=self._now_ms)
         return True
 
     def next_fire_ms(self) -> int | None:
         """The instant at which the earliest run fires, or should have fired; ``None`` when nothing waits."""
-        waiting = [slot.fire_ms for slot in self._taken[:1]] + self._instants[:1]  # copies: other threads ask, too
+        waiting = [slot.fire_ms for slot in self._in_flight[:1]] + self._instants[:1]  # copies: other threads ask, too
         return min(waiting, default=None)
 
     def entries_at(self, instant: int) -> Iterator[Entry]:
         """The entries that fire at an instant, as of now."""
-        return (slot.entry for slot in tuple(self._buckets.get(instant, ())) if not slot.gone)
+        return (slot.entry for slot in tuple(self._buckets.get(instant, ())) if not slot.deleted)
 
     def _file(self, slot: Slot, due_ms: int, *, not_before: int = 0) -> None:
         slot.due_ms = due_ms
         slot.fire_ms = fire_ms(slot.entry, slot.timeline, due_ms)
-        if not 0 <= slot.fire_ms <= LAST_MS:
-            raise ScheduleError("its next run is due outside the years 1970 to 9998")
         self._place(slot, max(slot.fire_ms, not_before))
 
     def _place(self, slot: Slot, instant: int) -> None:
@@ -195,8 +181,8 @@ class DueHeap:
         """Let go of slots that are gone: a yearly entry's bucket would keep them for long."""
         self._buckets.clear()
         self._instants.clear()
-        self._gone = 0
-        waiting = {id(slot) for slot in self._taken}
+        self._deleted = 0
+        waiting = {id(slot) for slot in self._in_flight}
         for slot in self._slots.values():
             if id(slot) not in waiting:
                 self._place(slot, slot.fire_ms)

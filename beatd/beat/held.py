@@ -2,8 +2,8 @@
 
 Whatever one entry is, says, holds or points at, the others run on time. So everything that is done for one entry, and
 raises, ends here: :meth:`Held.hold` is the one place that tells what concerns an entry from what concerns all of them.
-An entry that waits is in no heap. When its time has come the roster puts it back, as at the beginning of a term: what
-it missed meanwhile is a matter of its catch-up, as always.
+An entry that waits is in no heap. When its time has come the active schedule puts it back, as at the beginning of a
+term: what it missed meanwhile is a matter of its catch-up, as always.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ class Held:
         held = self._held.get(name)
         if held is None:
             held = self._held[name] = _Held(reason, "", by_run, now_ms, now_ms + PAUSE_MIN_MS)
-            self._say_failed(name, held)
+            self._log_failed(name, held)
         elif held.waiting:
             return  # the same failure, met again in a turn that is repeated
         else:
@@ -102,7 +102,7 @@ class Held:
             held.again_ms = now_ms + min(PAUSE_MIN_MS << min(held.attempts, 10), PAUSE_MAX_MS)
             held.attempts += 1
             if is_news or _is_power_of_4(held.attempts):
-                self._say_failed(name, held)
+                self._log_failed(name, held)
         if held.cause != cause:
             self._by_cause.get(held.cause, set()).discard(name)
             held.cause = cause
@@ -119,7 +119,7 @@ class Held:
             held = self._held.get(name)
             if held is not None and not held.waiting:
                 self._drop(name)
-                self._say_recovered(name, held, now_ms)
+                self._log_recovered(name, held, now_ms)
                 for other in self._by_cause.get(held.cause, ()):
                     self._held[other].again_ms = now_ms
                     self._again_ms = now_ms
@@ -212,7 +212,7 @@ class Held:
                 del self._by_cause[held.cause]
         self._changed[name] = None
 
-    def _say_failed(self, name: str, held: _Held) -> None:
+    def _log_failed(self, name: str, held: _Held) -> None:
         self._said += 1
         if self._said > SAID_ONE_BY_ONE:
             return
@@ -220,7 +220,7 @@ class Held:
         again = iso_ms(held.again_ms)
         log.error("%s is held back: %s; next try at %s", name, held.reason, again, extra=extra | {"again_at": again})
 
-    def _say_recovered(self, name: str, held: _Held, now_ms: int) -> None:
+    def _log_recovered(self, name: str, held: _Held, now_ms: int) -> None:
         extra = {"event": "entry_recovered", "entry": name, "attempts": held.attempts}
         seconds = (now_ms - held.since_ms) / 1000
         log.info("%s is not held back any more, after %.0f s", name, seconds, extra=extra | {"seconds": seconds})

@@ -1,4 +1,4 @@
-"""The daemon's loop: one turn of each shard, one after the other, then sleep until the first has work.
+"""Main loop of the daemon: one turn of each shard, one after the other, then sleep until the first has work.
 
 :meth:`ShardLoop.step` turns due entries of one shard into messages, while this daemon leads it. It returns how long to
 sleep; everything that could cut the sleep short (a term that begins, a new schedule, a signal) sets one event.
@@ -16,7 +16,7 @@ from beatd.beat.active_schedule import ActiveSchedule
 from beatd.beat.dispatcher import Dispatcher
 from beatd.beat.heap import DueHeap
 from beatd.beat.manual_runs import ManualRuns
-from beatd.beat.term import Leadership
+from beatd.beat.term import Leadership, Term
 from beatd.clock import Backoff, Clock
 from beatd.exceptions import BrokerError, StoreError, StoreRefused, StoreRolledBack, TermLost
 from beatd.model import Entry
@@ -95,7 +95,7 @@ class ShardLoop:
         except StoreRolledBack as error:
             self._owe()
             log.error("%s; reading it again", error, extra={"event": "store_went_back"})  # noqa: TRY400 - no traceback
-            self.schedule.distrust()
+            self.schedule.rebuild()
             return 0.0
         except (StoreError, BrokerError) as error:
             self._note_problem(str(error))
@@ -103,7 +103,7 @@ class ShardLoop:
         except Exception as error:
             self._note_problem(f"unexpected error: {type(error).__name__}; see the log of the daemon")
             self._owe()
-            self.schedule.distrust()  # nobody knows how far it got
+            self.schedule.rebuild()  # nobody knows how far it got
             log.exception("A turn failed in an unexpected way; trying again", extra={"event": "beat_error"})
             return RETRY_MAX
         finally:
@@ -154,24 +154,32 @@ class ShardLoop:
         if not self._dispatcher.flush(term):
             return 0.0
         self.schedule.follow(term, self._clock.now_ms())
-        rest = self._manual.turn(term, self.schedule.entry) if self._manual else SLEEP_MAX
         held = self._dispatcher.held
-        held.note(term, self._clock.now_ms())
         for _ in range(TURNS):
             runs = self._heap.due(self._clock.now_ms(), at_most=TURN)
             if not self._dispatcher.flush(term, more_comes=bool(runs)):
                 return 0.0
             if not runs:
-                return min(self._until_next_due(), rest, held.pause(self._clock.now_ms()))
-            outcomes = self._dispatcher.dispatch(runs, term)  # claims and pushes; raises and changes nothing otherwise
-            for entry, error in self._heap.advance(outcomes):  # memory moves after the store has
+                break
+            decisions = self._dispatcher.dispatch(runs, term)  # claims and pushes; raises and changes nothing otherwise
+            for entry, error in self._heap.advance(decisions):  # memory moves after the store has
                 held.hold(entry.name, error, self._clock.now_ms())
             held.note(term, self._clock.now_ms())
             self._on_turn()
             if (term := self._leadership.term()) is None:
                 return 0.0
-        self._dispatcher.flush(term)  # the loop may end here
-        return 0.0
+        else:
+            self._after_runs(term)
+            return 0.0
+        return min(self._after_runs(term), self._until_next_due(), held.pause(self._clock.now_ms()))
+
+    def _after_runs(self, term: Term) -> float:
+        """Send what was asked for by hand, and tidy the store: no regular run waits for that. Returns the seconds until
+        there is more to do by hand."""
+        self._dispatcher.held.note(term, self._clock.now_ms())
+        rest = self._manual.turn(term, self.schedule.entry) if self._manual else SLEEP_MAX
+        self.schedule.sweep(term, self._clock.now_ms())
+        return rest if self._dispatcher.flush(term) else 0.0  # the loop may end here
 
     def _until_next_due(self) -> float:
         instant = self._heap.next_fire_ms()
@@ -204,7 +212,7 @@ class ShardLoop:
         event = "broker_unavailable" if isinstance(error, BrokerError) else "store_unavailable"
         if isinstance(error, StoreRefused):
             event = "store_refused"
-            self.schedule.distrust()  # what was read before may be what is wrong now
+            self.schedule.rebuild()  # what was read before may be what is wrong now
         extra = {"event": event, "attempt": self._backoff.attempts}
         log.warning("%s; trying again in %.2f s", error, pause, extra=extra)
         return pause

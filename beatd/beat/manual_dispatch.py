@@ -24,7 +24,7 @@ log = logging.getLogger("beatd.beat.manual")
 class RunBatch(NamedTuple):
     """Runs of one entry that are ready to be pushed to one list. ``running`` is what overlaps are judged by."""
 
-    parcels: list[RunMessage]
+    messages: list[RunMessage]
     queue: str
     running: str = ""
 
@@ -36,7 +36,7 @@ class ManualDispatcher:
         self,
         requests: Requests,
         messages: MessageBuilder,
-        outlet: Delivery,
+        delivery: Delivery,
         running: Running,
         *,
         report: DispatchLog,
@@ -45,7 +45,7 @@ class ManualDispatcher:
         self.requests = requests
         self.clock = clock
         self._messages = messages
-        self._outlet = outlet
+        self._delivery = delivery
         self._running = running
         self._report = report
 
@@ -58,10 +58,10 @@ class ManualDispatcher:
         expires_ms = manual_expires_at_ms(runs[0][0], now_ms)
         if expires_ms is not None and expires_ms <= now_ms:
             raise MessageError(f"its messages expire at {from_ms(expires_ms).isoformat()}, which is past")
-        parcels = [RunMessage(run.id, self._messages.render(run, expires_ms), cells) for run, cells in runs]
-        queue = self._outlet.list_key(self._messages.address_of(entry), entry.options.priority)
+        messages = [RunMessage(run.id, self._messages.render(run, expires_ms), cells) for run, cells in runs]
+        queue = self._delivery.list_key(self._messages.address_of(entry), entry.options.priority)
         running = f"{runs[-1][0].id} {now_ms + runtime_ms(entry)}" if minds_overlap else ""
-        return RunBatch(parcels, queue, running)
+        return RunBatch(messages, queue, running)
 
     def send(
         self, asked: PendingRequest, step: Step, runs: Sequence[Run], term: Term, now_ms: int
@@ -69,7 +69,7 @@ class ManualDispatcher:
         """Take a step of a request and say what left with it; returns what is left of the request."""
         written, left = self.requests.step(asked, step, lease_value=term.lease_value)
         if written and runs:
-            self._outlet.claimed(runs, self._report, now_ms)
+            self._delivery.claimed(runs, self._report, now_ms)
         return left
 
     def refuse(self, asked: PendingRequest, why: str, term: Term, *, unknown: bool = False) -> None:
@@ -96,4 +96,4 @@ class ManualDispatcher:
     def room(self, entry: Entry) -> int | None:
         """Return how many more messages its queue may take; ``None``: no limit."""
         most = entry.policies.max_queue_depth
-        return None if most is None else max(most - self._outlet.depth(self._messages.queue_of(entry)), 0)
+        return None if most is None else max(most - self._delivery.depth(self._messages.queue_of(entry)), 0)

@@ -1,4 +1,4 @@
-"""Runs that people ask for, sent between the regular ones of a shard: at once, or a past window at its own pace.
+"""Manual runs: runs that people ask for (triggers, backfills), sent between the regular runs of a shard.
 
 They do not move last due: the schedule does not notice them. Each step for a request is one step of the store, so that
 a leader that dies leaves the rest of it to the next, and nothing is sent twice.
@@ -30,7 +30,7 @@ from beatd.message import json_codec
 from beatd.model import Entry, Run, manual_run_id
 from beatd.planning.timeline import timeline
 from beatd.store import history
-from beatd.store.entry_state import Dispatched
+from beatd.store.entry_state import DispatchLookup
 from beatd.store.run_requests import PendingRequest, RequestReply, Step, Trigger
 
 log = logging.getLogger("beatd.beat.manual")
@@ -48,14 +48,16 @@ InForce = Callable[[str], Entry | None]
 class ManualRuns:
     """The requests for one shard's entries, while this daemon leads it. ``owns`` tells which entries these are."""
 
-    def __init__(self, courier: ManualDispatcher, dispatched: Dispatched, *, owns: Callable[[str], bool]) -> None:
-        self._courier = courier
-        self._dispatched = dispatched
+    def __init__(
+        self, dispatcher: ManualDispatcher, dispatched: DispatchLookup, *, owns: Callable[[str], bool]
+    ) -> None:
+        self._dispatcher = dispatcher
+        self._lookup = dispatched
         self._owns = owns
         self._term = 0
         self._look_at = 0.0
         self._triggers: deque[tuple[PendingRequest, Trigger]] = deque()
-        self._fillings: deque[BackfillJob] = deque()
+        self._jobs: deque[BackfillJob] = deque()
 
     def ring(self) -> None:
         """There is a request: look at the next turn. May be called from any thread."""
@@ -67,7 +69,7 @@ class ManualRuns:
         Raises what ends a turn of the beat: a term that is over, a store or broker that is away. Then what was under
         way is looked up again.
         """
-        now = self._courier.clock.monotonic()
+        now = self._dispatcher.clock.monotonic()
         try:
             if term.token != self._term:
                 self._forget(term.token)
@@ -85,72 +87,79 @@ class ManualRuns:
             raise
         if self._triggers:
             return 0.0
-        pauses = [filling.pause() for filling in self._fillings]
-        return max(min([*pauses, self._look_at - self._courier.clock.monotonic()]), 0.0)
+        pauses = [job.pause() for job in self._jobs]
+        return max(min([*pauses, self._look_at - self._dispatcher.clock.monotonic()]), 0.0)
 
     def _forget(self, token: int) -> None:
         """Drop what is known of requests: another leader may have handled them meanwhile."""
         self._term, self._look_at = token, 0.0
         self._triggers.clear()
-        self._fillings.clear()
+        self._jobs.clear()
 
     def _look(self) -> None:
         """See what is asked for now."""
-        asked = {one.id: one for one in self._courier.requests.open() if self._owns(one.request.entry)}
-        known = {filling.asked.id: filling for filling in self._fillings}
-        for name in known.keys() - asked.keys():
-            known.pop(name).end()
+        requests = self._dispatcher.requests.open()
+        pending = {request.id: request for request in requests if self._owns(request.request.entry)}
+        jobs = {job.pending.id: job for job in self._jobs}
+        for request_id in jobs.keys() - pending.keys():
+            jobs.pop(request_id).end()
         self._triggers.clear()
-        for name, one in asked.items():
-            if isinstance(one.request, Trigger):
-                self._triggers.append((one, one.request))
-            elif name not in known:
-                known[name] = BackfillJob(one, one.request, self._courier, self._dispatched)
-        self._fillings = deque(known.values())
+        for request_id, request in pending.items():
+            if isinstance(request.request, Trigger):
+                self._triggers.append((request, request.request))
+            elif request_id not in jobs:
+                jobs[request_id] = BackfillJob(request, request.request, self._dispatcher, self._lookup)
+        self._jobs = deque(jobs.values())
 
     def _trigger_some(self, term: Term, entry: InForce) -> None:
         for _ in range(min(len(self._triggers), AT_ONCE)):
-            asked, request = self._triggers.popleft()
-            with self._guarding(asked, term):
-                self._trigger(asked, request, term, entry)
+            pending, request = self._triggers.popleft()
+            with self._isolated(pending, term):
+                self._trigger(pending, request, term, entry)
 
     def _fill(self, term: Term, entry: InForce) -> None:
         """One step for the first window in line that has something to do; it goes to the end."""
-        filling = next((filling for filling in self._fillings if filling.pause() <= 0), None)
-        if filling is not None:
-            self._fillings.remove(filling)
-            with self._guarding(filling.asked, term):
-                filling.turn(term, entry)
-                if not filling.over:
-                    self._fillings.append(filling)
+        job = next((job for job in self._jobs if job.pause() <= 0), None)
+        if job is not None:
+            self._jobs.remove(job)
+            with self._isolated(job.pending, term):
+                job.turn(term, entry)
+                if not job.over:
+                    self._jobs.append(job)
 
     @contextmanager
-    def _guarding(self, asked: PendingRequest, term: Term) -> Iterator[None]:
+    def _isolated(self, pending: PendingRequest, term: Term) -> Iterator[None]:
         """Whatever is wrong with one request stops neither the others nor regular runs: it is refused."""
         try:
             yield
         except (MessageError, StoreRefused, BrokerRefused) as error:
-            self._courier.refuse(asked, str(error), term)
+            self._dispatcher.refuse(pending, str(error), term)
         except (TermLost, StoreUnavailable, StoreRolledBack, BrokerError):
             raise
         except Exception:
-            log.exception("Request %s failed", asked.id, extra={"event": "request_failed", "request": asked.id})
-            self._courier.refuse(asked, "the daemon failed at it; its log says why", term)
+            log.exception("Request %s failed", pending.id, extra={"event": "request_failed", "request": pending.id})
+            self._dispatcher.refuse(pending, "the daemon failed at it; its log says why", term)
 
-    def _trigger(self, asked: PendingRequest, request: Trigger, term: Term, entry: InForce) -> None:
-        known = entry(request.entry)
-        if known is None:
-            self._courier.refuse(asked, f'there is no entry "{request.entry}"', term, unknown=True)
+    def _trigger(self, pending: PendingRequest, request: Trigger, term: Term, find_entry: InForce) -> None:
+        entry = find_entry(request.entry)
+        if entry is None:
+            self._dispatcher.refuse(pending, f'there is no entry "{request.entry}"', term, unknown=True)
             return
-        now_ms, run_id = self._courier.clock.now_ms(), manual_run_id(known.name, asked.id)
-        run = Run(_changed(known, request), now_ms, now_ms, timeline(known, now_ms), run_id)
+        now_ms, run_id = self._dispatcher.clock.now_ms(), manual_run_id(entry.name, pending.id)
+        run = Run(_changed(entry, request), now_ms, now_ms, timeline(entry, now_ms), run_id)
         cells = history.by_hand(history.TRIGGERED, now_ms, now_ms, run_id)
-        load = self._courier.load([(run, cells)], now_ms, minds_overlap=known.policies.overlap != "allow")
-        extra = {"event": "run_triggered", "entry": known.name, "run_id": run_id, "request": asked.id, "by": request.by}
-        log.info("%s is triggered%s", known.name, f" by {request.by}" if request.by else "", extra=extra)
-        answer = RequestReply(state="done", entry=known.name, run_id=run_id, total=1, sent=1)
-        step = Step(answer, None, load.parcels, load.queue, load.running, "triggered")
-        self._courier.send(asked, step, [run], term, now_ms)
+        load = self._dispatcher.load([(run, cells)], now_ms, minds_overlap=entry.policies.overlap != "allow")
+        extra = {
+            "event": "run_triggered",
+            "entry": entry.name,
+            "run_id": run_id,
+            "request": pending.id,
+            "by": request.by,
+        }
+        log.info("%s is triggered%s", entry.name, f" by {request.by}" if request.by else "", extra=extra)
+        answer = RequestReply(state="done", entry=entry.name, run_id=run_id, total=1, sent=1)
+        step = Step(answer, None, load.messages, load.queue, load.running, "triggered")
+        self._dispatcher.send(pending, step, [run], term, now_ms)
 
 
 def _changed(entry: Entry, request: Trigger) -> Entry:

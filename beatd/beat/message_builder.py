@@ -1,4 +1,4 @@
-"""From a run to the bytes of its message."""
+"""Message builder: renders the message of a run from the template of its entry."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from beatd.model import Entry, Options, Run
 from beatd.timestamps import iso_ms
 
 CACHED_TEMPLATES = 20_000
-"""Forms of entries that are kept: one is about 1.5 kB, and making one takes as long as three renderings."""
+"""Templates of entries that are kept: one is about 1.5 kB, and making one takes as long as three renderings."""
 
 RUN_PLACEHOLDERS = ("id", "due_at", "eta", "expires", "expiration")
-"""What differs between the runs of an entry."""
+"""Placeholders that differ between the runs of an entry."""
 
 
 class MessageBuilder:
-    """Renders runs as elements of a Redis list: from one form per entry, and those from one per set of options."""
+    """Renders runs as elements of a Redis list: from one template per entry, made from one per set of options."""
 
     def __init__(self, default_queue: str, *, most_bytes: int = 1 << 20, origin: str | None = None) -> None:
         self._default_queue = default_queue
@@ -46,15 +46,15 @@ class MessageBuilder:
         return Address(self.queue_of(entry))
 
     def prepare(self, entry: Entry) -> MessageTemplate:
-        """The entry's form, made now if need be: worth doing ahead of a herd."""
+        """The entry's template, made now if need be: worth doing ahead of a herd."""
         cached = self._by_entry.get(entry.name)
         if cached is not None and cached[0] is entry:
             return cached[1]
-        form = self._form_of_options(entry).fill(_entry_values(entry), open_holes=RUN_PLACEHOLDERS)
+        entry_template = self._options_template(entry).fill(_entry_values(entry), open_holes=RUN_PLACEHOLDERS)
         if len(self._by_entry) >= CACHED_TEMPLATES:
             self._by_entry.clear()
-        self._by_entry[entry.name] = (entry, form)
-        return form
+        self._by_entry[entry.name] = (entry, entry_template)
+        return entry_template
 
     def render(self, run: Run, expires_ms: int | None) -> bytes:
         """The envelope of a run's message; ``expires_ms`` is an instant (see :func:`expires_at_ms`).
@@ -72,16 +72,16 @@ class MessageBuilder:
             raise MessageError(f"it has {len(rendered):,} bytes; max_message_size of [broker] is {self._most_bytes:,}")
         return rendered
 
-    def _form_of_options(self, entry: Entry) -> MessageTemplate:
+    def _options_template(self, entry: Entry) -> MessageTemplate:
         cached = self._by_options.get(id(entry.options))
         if cached is not None and cached[0] is entry.options:
             return cached[1]
         to = self.address_of(entry)
-        form = MessageTemplate.of(example(entry.options, self._origin), queue=to.key, exchange=to.exchange)
+        entry_template = MessageTemplate.of(example(entry.options, self._origin), queue=to.key, exchange=to.exchange)
         if len(self._by_options) >= CACHED_TEMPLATES:
             self._by_options.clear()
-        self._by_options[id(entry.options)] = (entry.options, form)
-        return form
+        self._by_options[id(entry.options)] = (entry.options, entry_template)
+        return entry_template
 
 
 def example(options: Options, origin: str) -> protocol.TaskMessage:

@@ -1,4 +1,4 @@
-"""The watchdog: it notices when the loop hangs, from a thread of its own.
+"""Watchdog: a thread that notices when the loop hangs.
 
 Everything that the loop waits for has a timeout, so this should never happen; when it does all the same, a standby
 has to take over, and that takes somebody who lets the leases go. A thread that hangs cannot be ended from outside, and
@@ -61,13 +61,13 @@ class Watchdog:
     def _run(self) -> None:
         while not self._stopping.wait(self._every):
             if self.look():
-                last_words = threading.Thread(target=self._say, name="watchdog-log", daemon=True)
-                last_words.start()
-                last_words.join(SAY_WITHIN)
+                report = threading.Thread(target=self._log_hang, name="watchdog-log", daemon=True)
+                report.start()
+                report.join(SAY_WITHIN)
                 self._on_hang()
                 return
 
-    def _say(self) -> None:
+    def _log_hang(self) -> None:
         frame = sys._current_frames().get(self._watched)
         stack = "".join(traceback.format_stack(frame)) if frame is not None else ""
         seconds = LOOKS * self._every

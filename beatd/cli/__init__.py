@@ -35,7 +35,7 @@ COMMANDS: Mapping[str, CommandSpec] = {
     "run": CommandSpec("beatd.cli.run", "run", "Run the daemon."),
     "worker": CommandSpec("beatd.cli.worker", "worker", "Run the bundled worker."),
     "dev": CommandSpec("beatd.cli.dev", "dev", "Run store, daemon, worker and status page in one terminal."),
-    "check": CommandSpec("beatd.cli.check", "check", "Check the file; report all faults with their lines."),
+    "check": CommandSpec("beatd.cli.check", "check", "Check the file; report all errors with their lines."),
     "next": CommandSpec("beatd.cli.next", "next_runs", "Show when entries run next."),
     "simulate": CommandSpec("beatd.cli.simulate", "simulate_runs", "Simulate a future time window."),
     "list": CommandSpec("beatd.cli.list_entries", "list_entries", "List the entries in force, with last and next run."),

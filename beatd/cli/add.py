@@ -12,7 +12,7 @@ from beatd import sources
 from beatd.cli.installation import Installation, hint, installation
 from beatd.cli.output import print_json, read_json
 from beatd.client.schedules import checked
-from beatd.config.entries import entry_tables
+from beatd.config.loader import entry_tables
 from beatd.exceptions import ConfigError
 from beatd.model import Entry
 from beatd.store.runtime_entries import Runtime, read_pause

@@ -1,10 +1,9 @@
-"""``beatd check``: all faults of the file, what may not be meant, and with ``--connect`` whether the servers answer."""
+"""``beatd check``: all errors of the file, warnings, and with ``--connect`` whether the servers answer."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Sequence
-from itertools import islice
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
@@ -15,8 +14,7 @@ from beatd.clock import SystemClock
 from beatd.exceptions import BeatdError, ConfigError, Fault, StoreRefused
 from beatd.model import Entry, Settings
 from beatd.planning.lint import find_warnings
-from beatd.planning.preview import Upcoming, upcoming
-from beatd.planning.timeline import timeline
+from beatd.planning.preview import Upcoming, all_upcoming
 from beatd.redaction import redacted_text
 from beatd.state_store import Store
 from beatd.store import rights, server_check
@@ -31,10 +29,6 @@ if TYPE_CHECKING:
     import redis
 
 
-LONGEST_SEARCH = 10_000
-"""Runs in a row that may be blacked out before the search for one that is sent ends."""
-
-
 @click.command()
 @click.argument("file", required=False)
 @click.option("--config", "-c", "config_file", metavar="FILE", help="The same as FILE.")
@@ -47,8 +41,8 @@ def check(
 ) -> None:
     """Check FILE (default: $BEATD_CONFIG, ./beat.toml, /etc/beatd/beat.toml), its includes and its app.
 
-    Each fault is one line on standard error, "file:line: path: what is wrong"; the exit code is 2. Warnings are about
-    valid settings that are probably unintended. With --connect, an unusable server makes the exit code 1.
+    Each error is one line on standard error, "file:line:column: key: what is wrong"; the exit code is 2. Warnings are
+    about valid settings that are probably unintended. With --connect, the exit code is 1 if a server cannot be used.
     """
     if file and config_file:
         raise click.UsageError("give the file once: as FILE or with --config")
@@ -92,7 +86,7 @@ def _as_json(faults: Sequence[Fault]) -> list[dict[str, Any]]:
 
 
 def _facts(loaded: config.Config, now_ms: int) -> dict[str, Any]:
-    first = first_sent(loaded.entries, now_ms)
+    first = first_run(loaded.entries, now_ms)
     return {
         "files": list(loaded.files),
         "entries": len(loaded.entries),
@@ -102,28 +96,9 @@ def _facts(loaded: config.Config, now_ms: int) -> dict[str, Any]:
     }
 
 
-def first_sent(entries: Iterable[Entry], now_ms: int) -> Upcoming | None:
-    """The run that leaves first of all that are sent."""
-    firsts: dict[tuple[object, ...], int | None] = {}
-    waiting: list[tuple[int, str, Entry]] = []
-    for entry in entries:
-        schedule, policies = entry.schedule, entry.policies
-        if not policies.enabled:
-            continue
-        key = (id(schedule), policies.start, policies.end)
-        if key not in firsts:
-            firsts[key] = timeline(entry, now_ms).next_after_ms(now_ms)
-        if (due_ms := firsts[key]) is not None:
-            waiting.append((due_ms, entry.name, entry))
-    best: Upcoming | None = None
-    for due_ms, _, entry in sorted(waiting, key=lambda one: one[:2]):
-        if best is not None and due_ms >= best.fire_ms:
-            break  # no run leaves before it is due
-        runs = islice(upcoming(entry, now_ms), LONGEST_SEARCH)
-        run = next((run for run in runs if run.skip is None), None)
-        if run is not None and (best is None or run.fire_ms < best.fire_ms):
-            best = run
-    return best
+def first_run(entries: Sequence[Entry], now_ms: int) -> Upcoming | None:
+    """The run that leaves first, of those of all entries; they are taken as new, as the store is not asked."""
+    return next(all_upcoming(entries, now_ms, sent_only=True, on_error=lambda *_: None), None)
 
 
 def _print(file: str, facts: dict[str, Any], warnings: Sequence[Fault]) -> None:
@@ -131,7 +106,7 @@ def _print(file: str, facts: dict[str, Any], warnings: Sequence[Fault]) -> None:
         click.echo(f"warning: {warning}")
     disabled = facts["entries"] - facts["enabled"]
     shown = [plural(facts["entries"], "entry") + (f" ({disabled:,} not enabled)" if disabled else "")]
-    shown += [plural(len(facts["files"]), "file"), "no faults"] + [plural(len(warnings), "warning")] * bool(warnings)
+    shown += [plural(len(facts["files"]), "file"), "no errors"] + [plural(len(warnings), "warning")] * bool(warnings)
     click.echo(f"{file}: {', '.join(shown)}")
     if first := facts["next"]:
         click.echo(f"next: {first['entry']}, due at {first['due_at']}")

@@ -26,7 +26,8 @@ from beatd.client.outcomes import (
 )
 from beatd.clock import SystemClock
 from beatd.config.writer import Unwritable, entry_table, to_toml
-from beatd.model import Entry
+from beatd.model import Entry, EntryState
+from beatd.planning.catchup import ResumePoints, new_state
 from beatd.planning.preview import Outlook, Upcoming, outlooks, upcoming
 from beatd.redaction import redacted
 from beatd.schedules import duration_text
@@ -95,7 +96,7 @@ def _look(place: Installation, name: str, app: str | None) -> Description:
     entries = {entry.name: entry for entry in merged.in_force().entries}
     if name not in entries:
         raise click.UsageError(f'there is no entry "{name}"{hint(name, entries)}')
-    shards = max([each.shards for each in place.roll().alive.values()], default=place.head.settings.leader.shards)
+    shards = max([each.shards for each in place.fleet().alive.values()], default=place.head.settings.leader.shards)
     held = HeldBack(place.client, place.keys, shards=shards).read([name])
     states = EntryStates(place.client, place.keys).read([name])
     with histories(place, None) as known:
@@ -108,14 +109,14 @@ def _look(place: Installation, name: str, app: str | None) -> Description:
             read_pause(mirror.pauses[name]) if name in mirror.pauses else None,
             reader.of([name], now_ms, held=held)[name],
             reader.detailed(records[:LAST], now_ms),
-            [] if look.next_due_ms is None else _following(look, states[0] and states[0].first_seen_ms, now_ms),
+            [] if look.next_due_ms is None else _following(look, states[0] or new_state(now_ms), now_ms),
             known.totals([name])[name],
             statistics(records),
         )
 
 
-def _following(look: Outlook, first_seen_ms: int | None, now_ms: int) -> list[Upcoming]:
-    return list(islice(upcoming(look.entry, now_ms, first_seen_ms=first_seen_ms, runs=look.runs), _NEXT))
+def _following(look: Outlook, state: EntryState, now_ms: int) -> list[Upcoming]:
+    return list(islice(upcoming(look.entry, state, ResumePoints(now_ms)), _NEXT))
 
 
 def _described(seen: Description, zone: str) -> Iterator[str]:

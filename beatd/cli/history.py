@@ -88,7 +88,7 @@ def history(
         if since is not None:
             at = {"base_ms": now_ms, "now_ms": now_ms}
             since_ms = read_moment(since, option="--since", timezone=zone_name, **at)
-        every = Runtime(place.client, place.keys).known()
+        every = Runtime(place.client, place.keys).entry_names()
         names, without = chosen([name], every)
         if without and not (name == "*" or is_glob(name)):
             raise click.UsageError(f'no daemon has seen an entry "{name}"{hint(name, every)}')
@@ -183,7 +183,8 @@ def _summed_up(what: str, totals: Sequence[Totals]) -> str:
     reasons = [f"{counts[reason]:,} {reason}" for reason in REASONS if counts[reason]]
     skipped = [f"{sum(counts[reason] for reason in REASONS):,} skipped ({', '.join(reasons)})"] if reasons else []
     late = [f"{counts['late']:,} more than 1 s late"] if counts["late"] else []
-    return f"{what}: {', '.join([f'{scheduled:,} sent by schedule', *late, *by_hand, *skipped])}"
+    refused = [f"{counts['refused']:,} refused by the broker"] if counts["refused"] else []
+    return f"{what}: {', '.join([f'{scheduled:,} sent by schedule', *late, *by_hand, *refused, *skipped])}"
 
 
 def _local(ms: int, timezone: str) -> datetime:

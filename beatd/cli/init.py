@@ -14,14 +14,14 @@ SCHEMA = "beat.schema.json"
 
 FIRST_FILE = """\
 #:schema ./{schema}
-# What runs when. `beatd check` finds all faults at once, `beatd next` shows what is to come.
-# This file is read again as soon as it changes; a broken one changes nothing.
+# The schedule. `beatd check` reports all errors at once, `beatd next` shows the next runs.
+# Changes take effect at once; while the file has errors, the last valid schedule stays in force.
 
-# The zone of entries that have none of their own. The zone of the host is never used.
+# The time zone of entries that set none. The zone of the host is never used.
 timezone = "UTC"
 
 [redis]
-# "embedded" starts a private server that keeps its data in .beatd/. One of your own:
+# "embedded" starts a private server that keeps its data in .beatd/. For your own server:
 # url = "redis://:${{REDIS_PASSWORD}}@redis.example.com:6379/0"
 url = "embedded"
 

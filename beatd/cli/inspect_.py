@@ -14,7 +14,7 @@ import click
 
 from beatd.app.app import App
 from beatd.app.find_app import find_app
-from beatd.cli.output import plural, print_json, print_line, print_table
+from beatd.cli.output import Duration, plural, print_json, print_line, print_table
 from beatd.exceptions import ConfigError
 from beatd.redaction import printable
 from beatd.worker.control import COMMANDS, Command, Kind
@@ -142,7 +142,9 @@ def _options(function: Callable[..., None]) -> Callable[..., None]:
             click.option("--app", "-A", "app_name", metavar="MODULE[:APP]", help="Take the broker of this app."),
             click.option("--config", "config_file", metavar="FILE", help="Take the broker of beat.toml."),
             click.option("--destination", "-d", metavar="A,B", help="Only these workers, by name."),
-            click.option("--timeout", "-t", default=1.0, show_default=True, help="Seconds to wait for an answer."),
+            click.option(
+                "--timeout", "-t", type=Duration(), default="1s", show_default=True, help="Time to wait for an answer."
+            ),
             click.option("--json", "-j", "as_json", is_flag=True, help="JSON instead of tables."),
             click.option("--list", "as_list", is_flag=True, help="List the commands."),
         )

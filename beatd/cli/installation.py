@@ -32,16 +32,16 @@ class Installation(NamedTuple):
     client: redis.Redis
     keys: Keys
 
-    def roll(self) -> FleetView:
+    def fleet(self) -> FleetView:
         """The daemons, and who leads; of all shards, whatever number the file has."""
         registry = Registry(self.client, self.keys)
-        roll = registry.look(shards=self.head.settings.leader.shards)
-        shards = max([each.shards for each in roll.alive.values()], default=1)
-        return registry.look(shards=shards) if shards > self.head.settings.leader.shards else roll
+        fleet = registry.look(shards=self.head.settings.leader.shards)
+        shards = max([each.shards for each in fleet.alive.values()], default=1)
+        return registry.look(shards=shards) if shards > self.head.settings.leader.shards else fleet
 
     def warn_if_nobody_is_there(self) -> None:
         """Say so when a change will be in force only later."""
-        if not self.roll().alive:
+        if not self.fleet().alive:
             click.echo("No daemon is alive: this is in force when one is.", err=True)
 
 

@@ -22,7 +22,8 @@ from beatd.store.entry_state import EntryStates
 from beatd.store.held_back import HeldBack
 from beatd.store.history import Histories
 from beatd.store.outcomes import Outcomes
-from beatd.store.runtime_entries import Pause, RuntimeReplica, place, read_pause
+from beatd.store.runtime_entries import Pause, RuntimeReplica, read_pause
+from beatd.store.runtime_entries import place as runtime_place
 from beatd.timestamps import iso_ms
 from beatd.web.pages import schedule_phrase
 
@@ -97,39 +98,39 @@ def list_entries(
 
     Entries come from the file, the app and the state store, as in a daemon with the same file.
     """
-    with installation(config_file) as there:
-        loaded = sources.load(there.path, app=app)
-        mirror = RuntimeReplica(there.client, there.keys)
-        mirror.refresh(anew=True)
-        alive = there.roll().alive.values()
-        digests = {each.digest for each in alive}
+    with installation(config_file) as place:
+        loaded = sources.load(place.path, app=app)
+        replica = RuntimeReplica(place.client, place.keys)
+        replica.refresh(anew=True)
+        alive = place.fleet().alive.values()
+        digests = {daemon.digest for daemon in alive}
         problems = [] if digests else ["no daemon is alive"]
         if digests and loaded.digest not in digests:
-            problems.append(f"no daemon has the schedule of {there.path}")
-        overlay = MergedSchedule(loaded)
-        overlay.change(mirror.tables)
-        overlay.pause(mirror.pauses)
-        entries = _matching(overlay.in_force().entries, glob)
-        shards = max([each.shards for each in alive], default=there.head.settings.leader.shards)
-        held = HeldBack(there.client, there.keys, shards=shards).read([entry.name for entry in entries])
+            problems.append(f"no daemon has the schedule of {place.path}")
+        merged = MergedSchedule(loaded)
+        merged.change(replica.tables)
+        merged.pause(replica.pauses)
+        entries = _matching(merged.in_force().entries, glob)
+        shards = max([daemon.shards for daemon in alive], default=place.head.settings.leader.shards)
+        held = HeldBack(place.client, place.keys, shards=shards).read([entry.name for entry in entries])
         if held_only:
             entries = [entry for entry in entries if entry.name in held]
         if paused:
-            entries = [entry for entry in entries if entry.name in mirror.pauses]
+            entries = [entry for entry in entries if entry.name in replica.pauses]
         if failed:
-            failing = {name for name, one in Outcomes(there.client, there.keys).summaries().items() if one.failures}
+            failing = {name for name, one in Outcomes(place.client, place.keys).summaries().items() if one.failures}
             entries = [entry for entry in entries if entry.name in failing]
         entries = [entry for entry in entries if _is_of(entry, source) and fnmatchcase(entry.task, task or "*")]
-        states = EntryStates(there.client, there.keys).read([entry.name for entry in entries])
-        last_dues = Histories(there.client, there.keys).last_dues
-        now_ms = SystemClock().now_ms()  # after what was read, so that a next run is not one of the past
-        looks = outlooks(entries, states, now_ms, paused=mirror.pauses, held=held, last_dues=last_dues)
-        outcomes = OutcomeReader(there.client, there.keys).of([entry.name for entry in entries], now_ms, held=held)
-    rows = (EntryRow(_kind(one.entry), one, _pause(mirror, one.entry.name), outcomes[one.entry.name]) for one in looks)
+        states = EntryStates(place.client, place.keys).read([entry.name for entry in entries])
+        last_dues = Histories(place.client, place.keys).last_dues
+        now_ms = SystemClock().now_ms()
+        looks = outlooks(entries, states, now_ms, paused=replica.pauses, held=held, last_dues=last_dues)
+        outcomes = OutcomeReader(place.client, place.keys).of([entry.name for entry in entries], now_ms, held=held)
+    rows = (EntryRow(_kind(one.entry), one, _pause(replica, one.entry.name), outcomes[one.entry.name]) for one in looks)
     lines = [row for row in rows if not overdue or row.outcome.overdue_since_ms is not None]
     lines.sort(key=_ORDERS[sort])
-    overruled = _matching(overlay.conflicts(), glob)
-    faults = [*loaded.refused, *(fault for found in overlay.faults.values() for fault in found)]
+    overruled = _matching(merged.conflicts(), glob)
+    faults = [*loaded.refused, *(fault for found in merged.faults.values() for fault in found)]
     listing = Listing(lines, overruled, list(map(str, faults)), problems)
     if as_json:
         print_json(_facts(listing))
@@ -139,18 +140,18 @@ def list_entries(
 
 def _matching(entries: Sequence[Entry], glob: str) -> list[Entry]:
     """The entries whose names match, sorted by name."""
-    found = [entry for entry in entries if fnmatchcase(entry.name, glob)]
-    return sorted(found, key=lambda entry: (entry.name.casefold(), entry.name))
+    matching = [entry for entry in entries if fnmatchcase(entry.name, glob)]
+    return sorted(matching, key=lambda entry: (entry.name.casefold(), entry.name))
 
 
-def _pause(mirror: RuntimeReplica, name: str) -> Pause | None:
-    raw = mirror.pauses.get(name)
+def _pause(replica: RuntimeReplica, name: str) -> Pause | None:
+    raw = replica.pauses.get(name)
     return None if raw is None else read_pause(raw)
 
 
 def _kind(entry: Entry) -> str:
     """The source of an entry as a word; only an entry of a file has a line number."""
-    if entry.source == place(entry.name):
+    if entry.source == runtime_place(entry.name):
         return "runtime"
     return "file" if entry.source.rpartition(":")[2].isdigit() else "app"
 
@@ -203,7 +204,7 @@ def _cells(line: EntryRow, now_ms: int) -> Iterator[str]:
     yield "" if look.last_due_ms is None else f"{_distance(now_ms - look.last_due_ms)} ago"
     yield f"{line.outcome.word or ''} {line.outcome.marks}".strip()
     next_ms = look.held.again_ms if look.held else look.next_fire_ms
-    yield "" if next_ms is None else f"in {_distance(next_ms - now_ms)}"
+    yield "" if next_ms is None else "now" if next_ms <= now_ms else f"in {_distance(next_ms - now_ms)}"
     yield line.source
     yield line.state
 

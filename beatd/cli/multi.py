@@ -14,10 +14,11 @@ import click
 from beatd import config
 from beatd.cli.multi_nodes import Node, Words, as_arguments, nodes, read_words
 from beatd.cli.multi_processes import NodeRecords, Started, start, tell, wait_until
+from beatd.cli.output import Duration
 from beatd.cli.worker import worker
 from beatd.exceptions import ConfigError
 
-STOP_S = 600.0
+STOP = "10m"
 """How long ``stopwait`` and ``restart`` wait for running tasks by default."""
 _KILLED_S = 10.0
 _SIGNAL = re.compile(r"-(?:SIG)?([A-Z]+|[1-9]\d?)")
@@ -70,9 +71,9 @@ def multi() -> None:
     beatd multi restart web mail              with the options of the start
     beatd multi stopwait 1-3
 
-    NODES are names, ranges (1-3), or one number: so many. Options are those of "beatd worker"; -c:1-3 10 is for some
-    nodes only. In their values %n is the node's short name, %N the full one, %h the host, %d its domain; in --logfile
-    %i is the number of the process and %I the same after a dash.
+    NODES are names, a range (1-3), or a number of nodes (3). Options are those of "beatd worker"; "-c:1-3 10" sets one
+    for these nodes only. In values, %n is the short name of the node, %N its full name, %h the host and %d the domain;
+    in --logfile, %i is the number of the process and %I the same after a dash.
     """
 
 
@@ -89,10 +90,10 @@ def _command(name: str, summary: str) -> Callable[[Callable[[Call], Iterable[boo
         for decorator in (
             click.option(
                 "--timeout",
-                type=click.FloatRange(0),
-                default=STOP_S,
+                type=Duration(),
+                default=STOP,
                 show_default=True,
-                help="Seconds to wait for the end of a node.",
+                help="Time to wait for the end of a node.",
             ),
             click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="NODES... [OPTIONS]"),
             multi.command(name, help=summary, context_settings={"ignore_unknown_options": True}),
@@ -103,24 +104,24 @@ def _command(name: str, summary: str) -> Callable[[Callable[[Call], Iterable[boo
     return decorate
 
 
-@_command("start", "Start nodes that do not run.")
+@_command("start", "Start nodes that are not running.")
 def _start(call: Call) -> Iterable[bool]:
     return (_begin(call.as_told(node), call.memory) for node in call.nodes)
 
 
-@_command("restart", "Stop nodes, wait, and start them as they were started before, or as you say now.")
+@_command("restart", "Stop and start nodes again, with their last options or new ones.")
 def _restart(call: Call) -> Iterable[bool]:
     for node in call.nodes:
         ended = _end(call, node, wait=call.timeout)
         yield ended and _begin(call.as_remembered(node), call.memory)
 
 
-@_command("stop", "Tell nodes to finish what they run and end; -QUIT: at once.")
+@_command("stop", "Stop nodes after their running tasks; -QUIT: at once.")
 def _stop(call: Call) -> Iterable[bool]:
     return (_end(call, node, wait=None) for node in call.nodes)
 
 
-@_command("stopwait", "The same, and wait until they have ended.")
+@_command("stopwait", "Stop nodes, and wait for their end.")
 def _stopwait(call: Call) -> Iterable[bool]:
     for node in call.nodes:  # all are told before the first is waited for
         if (pid := call.running(node)) is not None:
@@ -128,26 +129,26 @@ def _stopwait(call: Call) -> Iterable[bool]:
     return [_end(call, node, wait=call.timeout, told=True) for node in call.nodes]
 
 
-@_command("kill", "Kill nodes; what they ran late-acknowledged is run again elsewhere.")
+@_command("kill", "Kill nodes; tasks with acks_late run again elsewhere.")
 def _kill(call: Call) -> Iterable[bool]:
     return (_end(call._replace(signal=signal.SIGKILL), node, wait=_KILLED_S) for node in call.nodes)
 
 
-@_command("show", "Print the command lines that would be run.")
+@_command("show", "Print the command line of each node.")
 def _show(call: Call) -> Iterable[bool]:
     for node in call.nodes:
         click.echo(shlex.join(call.as_remembered(node).command))
         yield True
 
 
-@_command("names", "Print the names of nodes.")
+@_command("names", "Print the full names of nodes.")
 def _names(call: Call) -> Iterable[bool]:
     for node in call.nodes:
         click.echo(node.name)
         yield True
 
 
-@_command("status", "Print which nodes run; all that are remembered, if none is named.")
+@_command("status", "Print which nodes run (default: all that were started).")
 def _status(call: Call) -> Iterable[bool]:
     for node in call.nodes:
         pid = call.running(node)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from difflib import get_close_matches
 from itertools import islice
@@ -15,12 +15,11 @@ from beatd.cli.output import print_json, print_line, print_refused, print_table,
 from beatd.clock import SystemClock
 from beatd.config import Config
 from beatd.exceptions import StoreError
-from beatd.model import Entry, run_id
-from beatd.planning.preview import Upcoming, all_upcoming, caveats
+from beatd.model import Entry, EntryState, run_id
+from beatd.planning.preview import Upcoming, all_upcoming, caveats, state_at
 from beatd.schedules import dst_note, duration_text
 from beatd.sources import MergedSchedule
 from beatd.state_store import running_store
-from beatd.store.claims import EntryState
 from beatd.store.client import connect
 from beatd.store.entry_state import EntryStates
 from beatd.store.keys import Keys
@@ -31,8 +30,8 @@ PATIENCE_MS = 2_000
 _PAUSED_SHOWN = 10
 
 
-class Known(NamedTuple):
-    """The entries in force, the names of paused ones, and what the store remembers of each."""
+class EntriesInForce(NamedTuple):
+    """Entries in force, the names of paused ones, and the state of each in the store."""
 
     entries: Sequence[Entry]
     paused: Container[str]
@@ -52,55 +51,68 @@ def next_runs(
 ) -> None:
     """Show the next runs of ENTRY, or of all entries: due times, and send times with jitter.
 
-    Runs in a blackout are shown and marked; they are not sent. A TIME without an offset is in the time zone of the
-    entry, or of the file. The state store supplies pauses, runtime entries and the first-seen times of intervals
-    without an anchor; without it, such an interval counts from TIME.
+    Runs in a blackout are shown and marked; they are not sent. Overdue runs come first: they leave as soon as a daemon
+    leads. A TIME without an offset is in the time zone of the entry, or of the file. The state store supplies last
+    runs, pauses, runtime entries and the first-seen times of intervals without an anchor; without it, such an interval
+    counts from TIME.
     """
     loaded = sources.load(config.find(config_file), app=app)
     print_refused(loaded.refused)
-    known = Known(loaded.entries, frozenset(), {}) if offline else ask_store(loaded)
-    entries = known.entries if entry is None else (named(entry, known.entries),)
+    in_force = EntriesInForce(loaded.entries, frozenset(), {}) if offline else ask_store(loaded)
+    entries = in_force.entries if entry is None else (named(entry, in_force.entries),)
     timezone = loaded.settings.timezone if entry is None else entries[0].timezone
     now_ms = SystemClock().now_ms()
     after_ms = read_moment(since, option="--from", timezone=timezone, base_ms=now_ms, now_ms=now_ms)
-    runs = list(islice(all_upcoming(entries, after_ms, known=known.states, on_error=_say_error), count))
+    runs = list(islice(planned_runs(entries, in_force.states, after_ms, now_ms), count))
     if as_json:
         print_json([facts(run) for run in runs])
     elif runs:
         _print(runs)
-        unseen = [run.entry for run in runs if run.entry.name not in known.states]
+        unseen = [run.entry for run in runs if run.entry.name not in in_force.states]
         for line in caveats(unseen, "now" if after_ms == now_ms else since):
             print_line(line)
-        if paused := sorted(each.name for each in entries if each.name in known.paused):
+        if paused := sorted(entry.name for entry in entries if entry.name in in_force.paused):
             more = f" and {len(paused) - _PAUSED_SHOWN} more" if paused[_PAUSED_SHOWN:] else ""
             print_line(f"note: paused: {', '.join(paused[:_PAUSED_SHOWN])}{more}")
     else:
-        click.echo(_why_none(entries, known.paused))
+        click.echo(_why_none(entries, in_force.paused))
+
+
+def planned_runs(
+    entries: Sequence[Entry], states: Mapping[str, EntryState], after_ms: int, now_ms: int
+) -> Iterator[Upcoming]:
+    """The runs to come; from another time than now as if everything up to then had been sent."""
+
+    def state_of(entry: Entry) -> EntryState:
+        state = states.get(entry.name)
+        return state if state is not None and after_ms == now_ms else state_at(entry, state, after_ms)
+
+    return all_upcoming(entries, after_ms, state_of=state_of, on_error=_say_error)
 
 
 def _say_error(entry: Entry, error: Exception) -> None:
     print_line(f"! {entry.name}: error: {str(error) or type(error).__name__}", err=True)
 
 
-def ask_store(loaded: Config) -> Known:
+def ask_store(loaded: Config) -> EntriesInForce:
     """The entries in force, with the pauses and the states that the store has; those of the files if it is away."""
     settings = loaded.settings
     timeout_ms = min(settings.redis.timeout_ms, PATIENCE_MS)
     try:
         with connect(running_store(settings), timeout_ms=timeout_ms, name="beatd-next") as client:
             keys = Keys(settings.redis.prefix)
-            mirror = RuntimeReplica(client, keys)
-            mirror.refresh(anew=True)
-            overlay = MergedSchedule(loaded)
-            overlay.change(mirror.tables)
-            overlay.pause(mirror.pauses)
-            entries = tuple(overlay.in_force().entries)
+            replica = RuntimeReplica(client, keys)
+            replica.refresh(anew=True)
+            merged = MergedSchedule(loaded)
+            merged.change(replica.tables)
+            merged.pause(replica.pauses)
+            entries = tuple(merged.in_force().entries)
             states = EntryStates(client, keys).read([entry.name for entry in entries])
     except StoreError as error:
         print_line(f"note: the state store was not asked, this is from the files alone: {error}", err=True)
-        return Known(loaded.entries, frozenset(), {})
-    found = {entry.name: state for entry, state in zip(entries, states, strict=True) if state is not None}
-    return Known(entries, frozenset(mirror.pauses), found)
+        return EntriesInForce(loaded.entries, frozenset(), {})
+    seen = {entry.name: state for entry, state in zip(entries, states, strict=True) if state is not None}
+    return EntriesInForce(entries, frozenset(replica.pauses), seen)
 
 
 def named(name: str, entries: Iterable[Entry]) -> Entry:

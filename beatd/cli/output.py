@@ -7,6 +7,7 @@ command was told to, and never half of it is left.
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
 import tempfile
@@ -49,8 +50,16 @@ def print_refused(faults: Sequence[Fault]) -> None:
 
 
 def print_json(value: Any) -> None:
-    """``value`` as an indented JSON document on standard output."""
-    click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+    """``value`` as an indented JSON document on standard output; what is not printable is escaped as JSON does it."""
+    text = json.dumps(value, indent=2, ensure_ascii=False)
+    click.echo("\n".join(map(_escaped, text.split("\n"))))
+
+
+def _escaped(line: str) -> str:
+    """Return a line of JSON in which control characters, such as U+009B, are escaped: they are in strings."""
+    if line.isprintable():
+        return line
+    return "".join(char if char.isprintable() else json.dumps(char)[1:-1] for char in line)
 
 
 def read_json(text: str, option: str, kind: type[list[Any]] | type[dict[str, Any]]) -> Any:
@@ -158,6 +167,25 @@ def plural(count: int, noun: str) -> str:
 
 
 FORMS = 'expected a time such as 2026-12-31T23:59:00, a date, "now", or a distance such as +1d or -2h'
+
+
+class Duration(click.ParamType):  # type: ignore[type-arg]
+    """Option that is a duration in any notation of the schedule: ``30``, ``"1h30m"``. Its value is in seconds."""
+
+    name = "duration"
+
+    def __init__(self, least: float = 0.0, most: float = math.inf) -> None:
+        self._least, self._most = least, most
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Return the seconds; fails as click's own types do."""
+        try:
+            seconds = duration_ms(value) / 1000
+        except ScheduleError as error:
+            self.fail(str(error), param, ctx)
+        if not self._least <= seconds <= self._most:
+            self.fail(f"{quoted(str(value))}: expected {self._least:g} s to {self._most:g} s", param, ctx)
+        return seconds
 
 
 def read_moment(text: str, *, option: str, timezone: str, base_ms: int, now_ms: int) -> int:

@@ -60,7 +60,7 @@ def _existing(patterns: Sequence[str], place: Installation, runtime: Runtime) ->
 
     Whatever a leader has seen is known in the store. Only who names something else needs the files for it.
     """
-    names = {*runtime.known(), *(name for name, _ in runtime.tables()), *(name for name, _ in runtime.pauses())}
+    names = {*runtime.entry_names(), *(name for name, _ in runtime.tables()), *(name for name, _ in runtime.pauses())}
     found, without = chosen(patterns, names)
     if without:
         names |= _in_files(place)

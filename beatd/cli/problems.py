@@ -45,12 +45,12 @@ def _leadership(seen: Overview) -> Iterator[Problem]:
     alive = {one.status.id for one in seen.alive}
     if not alive:
         yield Problem("no daemon is alive; start one: beatd run", blocks=True)
-    free = [shard for shard in range(len(seen.outboxes)) if shard not in seen.roll.leases]
+    free = [shard for shard in range(len(seen.outboxes)) if shard not in seen.fleet.leases]
     if alive and free:
         yield Problem(
             "nobody leads" if len(free) == len(seen.outboxes) else f"nobody leads {shards(free)}", blocks=True
         )
-    for shard, holder in seen.roll.leases.items():
+    for shard, holder in seen.fleet.leases.items():
         if holder.is_foreign:
             key = seen.lease_keys[shard]
             text = f"nobody can lead shard {shard}: the key {key} does not hold a lease of beatd; delete the key"
@@ -66,7 +66,7 @@ def _daemons(seen: Overview) -> Iterator[Problem]:
     digests = {each.digest for each in statuses}
     if len(digests) > 1:
         yield Problem(f"the daemons have {len(digests)} different schedules: compare their files and run beatd reload")
-    for one in seen.roll.daemons.values():
+    for one in seen.fleet.daemons.values():
         if not one.alive:
             yield Problem(f"{one.status.id} is gone: its last heartbeat was {duration_text(rounded(one.age_ms))} ago")
     for one in seen.alive:
@@ -82,18 +82,18 @@ def _blocked_runs(one: Member, seen: Overview) -> Iterator[Problem]:
     each = one.status
     late = f"; runs are {duration_text(rounded(each.late_ms))} late" if each.late_ms > LATE_MS else ""
     if each.problem:
-        since = _clock(seen.roll.now_ms - one.age_ms - each.problem_ms)
+        since = _clock(seen.fleet.now_ms - one.age_ms - each.problem_ms)
         text = f"{each.id}: no run is sent since {since}: {each.problem}{late}; it resumes by itself once that is fixed"
         yield Problem(text, blocks=max(each.problem_ms, each.late_ms) > LATE_MS)
     elif late:
-        since = _clock(seen.roll.now_ms - one.age_ms - each.late_ms)
+        since = _clock(seen.fleet.now_ms - one.age_ms - each.late_ms)
         yield Problem(f"{each.id}: no run is sent in time since {since}{late}; see its log", blocks=True)
 
 
 def _warnings(each: Status) -> Iterator[Problem]:
     """Warnings about one daemon, which block no run or not yet."""
     if each.config == "broken":
-        yield Problem(f"{each.id}: its files have faults; it keeps the last valid schedule; run beatd check")
+        yield Problem(f"{each.id}: its files have errors; it keeps the last valid schedule; run beatd check")
     if each.faults:
         more = f" and {each.faults - len(each.faulty):,} more" if each.faults > len(each.faulty) else ""
         wrong = f"{plural(each.faults, 'runtime entry')} not in force: {', '.join(each.faulty)}{more}"

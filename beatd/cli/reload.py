@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from beatd.cli.installation import installation
-from beatd.cli.output import plural, print_json
+from beatd.cli.output import Duration, plural, print_json
 from beatd.clock import SystemClock
 from beatd.store.daemon_commands import CommandReply, DaemonCommand, DaemonCommands
 
@@ -16,16 +16,16 @@ _LOOK_S = 0.05
 
 
 @click.command()
-@click.option("--timeout", type=click.FloatRange(0.1, 55), default=30.0, show_default=True, help="Seconds to wait.")
+@click.option("--timeout", type=Duration(0.1, 55), default="30s", show_default=True, help="Time to wait.")
 @click.option("--config", "-c", "config_file", metavar="FILE", help="Default: $BEATD_CONFIG, ./beat.toml.")
 @click.option("--json", "as_json", is_flag=True, help="JSON instead of text.")
 def reload(timeout: float, config_file: str | None, as_json: bool) -> None:
     """Reload configuration and app on all daemons, and wait for each answer.
 
-    Exit code 1 when no daemon is alive, one does not answer in time, or one finds faults in its files.
+    Exit code 1 when no daemon is alive, one does not answer in time, or one finds errors in its files.
     """
     with installation(config_file) as place:
-        alive = sorted(place.roll().alive)
+        alive = sorted(place.fleet().alive)
         if not alive:
             raise click.ClickException("no daemon is alive")
         orders = DaemonCommands(place.client, place.keys)
@@ -59,7 +59,7 @@ def _print(daemon: str, answer: CommandReply | None, timeout: float) -> None:
         click.echo(f"{daemon}: {plural(answer.entries, 'entry')}, schedule {answer.digest[:8]}")
     else:
         count = len(answer.faults) + answer.more_faults
-        click.echo(f"{daemon}: {plural(count, 'fault')}; it keeps the last valid schedule ({answer.digest[:8]})")
+        click.echo(f"{daemon}: {plural(count, 'error')}; it keeps the last valid schedule ({answer.digest[:8]})")
         for fault in answer.faults:
             click.echo(f"  {fault}")
         if answer.more_faults:

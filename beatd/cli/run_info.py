@@ -34,7 +34,7 @@ def run_info(*, run_id: str, config_file: str | None, as_json: bool) -> None:
     if len(run_id) < _SHORTEST:
         raise click.UsageError(f"{run_id!r} is too short: expected at least {_SHORTEST} characters of the run id")
     with installation(config_file) as place, histories(place, None) as known:
-        names = list(Runtime(place.client, place.keys).known())
+        names = list(Runtime(place.client, place.keys).entry_names())
         reader = OutcomeReader(place.client, place.keys, known)
         runs = reader.find(run_id, names, SystemClock().now_ms())
         zone = place.head.settings.timezone

@@ -10,12 +10,14 @@ from beatd.config.schema import schema_text
 
 
 @click.command()
-@click.option("--output", "-o", metavar="FILE", type=click.Path(dir_okay=False, path_type=Path), help="Write it there.")
+@click.option(
+    "--output", "-o", metavar="FILE", type=click.Path(dir_okay=False, path_type=Path), help="Write it to FILE."
+)
 def schema(*, output: Path | None) -> None:
     """Print the JSON Schema of beat.toml.
 
     Put it beside the file, and "#:schema ./beat.schema.json" into its first line: editors with taplo (VS Code: Even
-    Better TOML) then complete the settings, explain them, and mark what is wrong while you type.
+    Better TOML) then complete the settings, explain them, and mark errors while you type.
     """
     if output is None:
         click.echo(schema_text(), nl=False)

@@ -14,7 +14,20 @@ import click
 
 from beatd import config
 from beatd.cli.output import plural, print_json, print_line, write_file
-from beatd.cli.systemd_units import MARKER, SYSUSERS, UNITS, fitted, install_for, installed_as, is_ours, source
+from beatd.cli.systemd_units import (
+    DAEMON,
+    MARKER,
+    SYSUSERS,
+    UNITS,
+    WEB,
+    WORKER,
+    fitted,
+    install_for,
+    installed_as,
+    is_ours,
+    source,
+    unreadable,
+)
 
 SYSTEM = Path("/etc/systemd/system")
 SYSUSERS_FOLDER = Path("/etc/sysusers.d")
@@ -30,9 +43,7 @@ def service() -> None:
 
 
 _OWN = click.option("--user", "own", is_flag=True, help="Use your own service manager (systemctl --user); no root.")
-_FOLDER = click.option(
-    "--to", "folder", type=click.Path(file_okay=False, path_type=Path), help="The folder of the units."
-)
+_FOLDER = click.option("--to", "folder", type=click.Path(file_okay=False, path_type=Path), help="Folder of the units.")
 
 
 @service.command("install")
@@ -40,22 +51,26 @@ _FOLDER = click.option(
     "--config", "-c", "config_file", metavar="FILE", help="Default: /etc/beatd/beat.toml; with --user ./beat.toml."
 )
 @_OWN
-@click.option("--account", default=_ACCOUNT, show_default=True, help="The account that runs them.")
-@click.option("--no-worker", is_flag=True, help="Only the daemon.")
+@click.option("--account", default=_ACCOUNT, show_default=True, help="Account that runs the units.")
+@click.option("--no-worker", is_flag=True, help="Leave out the worker's unit.")
+@click.option("--web", is_flag=True, help="Also write the unit of the status page.")
 @_FOLDER
 @click.option("--force", is_flag=True, help="Overwrite existing units.")
 def install(
-    *, config_file: str | None, own: bool, account: str, no_worker: bool, folder: Path | None, force: bool
+    *, config_file: str | None, own: bool, account: str, no_worker: bool, web: bool, folder: Path | None, force: bool
 ) -> None:
     """Write the units of the daemon and the worker, with the paths of this installation.
 
-    Starts nothing; prints the commands to run next.
+    Starts nothing; prints the commands to run next. The units are sandboxed; the sandbox is opened as far as the
+    configuration needs it (files below /home, /root or /tmp, a state_dir of its own).
     """
     default = config.find() if own and config_file is None else Path("/etc/beatd/beat.toml")
     file = Path(config_file) if config_file else default
     parameters = install_for(_command(), file.absolute(), None if own else account)
     into = _units_folder(folder, own=own)
-    units = UNITS[:1] if no_worker else UNITS
+    units = (DAEMON, *([] if no_worker else [WORKER]), *([WEB] if web else []))
+    for warning in unreadable(parameters):
+        print_line(f"warning: {warning}", err=True)
     for name in units:
         _write(into / name, fitted(source(name), parameters), force=force)
     creates_account = not own and account == _ACCOUNT

@@ -1,4 +1,4 @@
-"""``beatd simulate``: a window of time, run through ahead of time.
+"""``beatd simulate``: the runs of a time window, simulated ahead of time.
 
 Runs over time are drawn as bars: as text of 80 columns, and as SVG.
 """
@@ -24,7 +24,7 @@ from beatd.cli.output import plural, print_json, print_table, read_moment
 from beatd.clock import SystemClock
 from beatd.model import Entry
 from beatd.planning.preview import all_upcoming, caveats
-from beatd.planning.simulation import STEPS_S, Busy, Simulation, TooManyRuns, Totals, simulate
+from beatd.planning.simulation import STEPS_S, Busy, Simulation, TooManyRuns, Totals, simulate, window_state
 from beatd.schedules import duration_text, zone
 from beatd.timestamps import from_ms, iso_ms
 
@@ -50,9 +50,9 @@ class Bars(NamedTuple):
     def joined(self, at_most: int, widths: Sequence[timedelta]) -> Bars:
         """The same in at most so many stretches: several of the old ones to each new one of a width in ``widths``."""
         for width in widths:
-            each, rest = divmod(width, self.width)
-            if each and not rest and -(-len(self.counts) // each) <= at_most:
-                counts = [sum(self.counts[first : first + each]) for first in range(0, len(self.counts), each)]
+            joined, rest = divmod(width, self.width)
+            if joined and not rest and -(-len(self.counts) // joined) <= at_most:
+                counts = [sum(self.counts[first : first + joined]) for first in range(0, len(self.counts), joined)]
                 return Bars(self.start, width, counts)
         return self
 
@@ -69,22 +69,22 @@ def text_chart(bars: Bars, *, plain: bool = False) -> list[str]:
 
 
 def _bar(share: float) -> str:
-    whole, eighth = divmod(round(share * _BAR * 8), 8)
-    return "█" * whole + (_EIGHTHS[eighth] if eighth else "")
+    full, eighth = divmod(round(share * _BAR * 8), 8)
+    return "█" * full + (_EIGHTHS[eighth] if eighth else "")
 
 
 def svg_chart(bars: Bars, title: str) -> str:
     """The bars as a document: light or dark as the reader's system is, each bar with its time and number on hover."""
     most = max(bars.counts, default=0) or 1
     inner_width, inner_height = WIDTH - 2 * MARGIN, HEIGHT - 2 * MARGIN
-    each = inner_width / max(1, len(bars.counts))
+    bar_width = inner_width / max(1, len(bars.counts))
     bottom = HEIGHT - MARGIN
     rects = []
     for number, count in enumerate(bars.counts):
         if count:
             height = max(1.0, inner_height * count / most)
-            place = f'x="{MARGIN + number * each:.2f}" y="{bottom - height:.2f}"'
-            size = f'width="{max(0.5, each * 0.9):.2f}" height="{height:.2f}"'
+            place = f'x="{MARGIN + number * bar_width:.2f}" y="{bottom - height:.2f}"'
+            size = f'width="{max(0.5, bar_width * 0.9):.2f}" height="{height:.2f}"'
             rects.append(f"<rect {place} {size}><title>{bars.at(number):%Y-%m-%d %H:%M:%S}: {count:,}</title></rect>")
     first, last = bars.at(0), bars.at(len(bars.counts))
     return f"""<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" font-family="sans-serif">
@@ -166,21 +166,21 @@ def simulate_runs(
         _list(entries, start_ms, end_ms, limit, as_json)
         return
     with _progress(end_ms - start_ms) as advance:
-        found = simulate(entries, start_ms, end_ms, limit=limit, progress=advance)
-    bars = Bars(_local(start_ms, timezone), timedelta(seconds=found.seconds_per_column), found.columns)
+        simulation = simulate(entries, start_ms, end_ms, limit=limit, progress=advance)
+    bars = Bars(_local(start_ms, timezone), timedelta(seconds=simulation.seconds_per_column), simulation.columns)
     if svg_file is not None:
-        _write(Path(svg_file), svg_chart(bars, f"{plural(found.sent, 'run')}, {_window(found, timezone)}"))
+        _write(Path(svg_file), svg_chart(bars, f"{plural(simulation.sent, 'run')}, {_window(simulation, timezone)}"))
     if as_json:
-        print_json(_facts(found))
+        print_json(_facts(simulation))
         return
-    _print(found, bars, timezone, None if show_all else ROWS)
+    _print(simulation, bars, timezone, None if show_all else ROWS)
     for line in caveats(entries, "the start of the window"):
         click.echo(line)
 
 
 def _list(entries: Sequence[Entry], start_ms: int, end_ms: int, limit: int, as_json: bool) -> None:
     """Every run that is due in the window, in the order in which they leave, as they are found."""
-    runs = all_upcoming(entries, start_ms - 1, first_seen_ms=start_ms, until_ms=end_ms)
+    runs = all_upcoming(entries, start_ms - 1, state_of=lambda entry: window_state(entry, start_ms), until_ms=end_ms)
     for number, run in enumerate(runs):
         if number == limit:
             raise TooManyRuns(f"stopped after {limit:,} runs; raise --limit to see more")
@@ -207,23 +207,22 @@ def _write(path: Path, text: str) -> None:
         raise click.FileError(str(path), error.strerror or str(error)) from None
 
 
-def _print(found: Simulation, bars: Bars, timezone: str, rows: int | None) -> None:
-    skipped = sum(sum(total.skipped.values()) for total in found.totals)
+def _print(simulation: Simulation, bars: Bars, timezone: str, rows: int | None) -> None:
+    skipped = sum(sum(total.skipped.values()) for total in simulation.totals)
     unsent = f", {skipped:,} more not sent" if skipped else ""
-    click.echo(
-        f"{_window(found, timezone)}: {plural(found.sent, 'run')} of {plural(len(found.totals), 'entry')}{unsent}"
-    )
+    runs, entries = plural(simulation.sent, "run"), plural(len(simulation.totals), "entry")
+    click.echo(f"{_window(simulation, timezone)}: {runs} of {entries}{unsent}")
     click.echo()
     plain = not (sys.stdout.encoding or "").lower().startswith("utf")
     for line in text_chart(bars.joined(ROWS, [timedelta(seconds=step) for step in STEPS_S]), plain=plain):
         click.echo(line)
     click.echo()
-    _print_totals(found.totals, rows)
-    if found.busiest:
+    _print_totals(simulation.totals, rows)
+    if simulation.busiest:
         click.echo("\nbusiest seconds")
-    for busy in found.busiest:
+    for busy in simulation.busiest:
         click.echo(f"  {_local(busy.second * 1000, timezone):%Y-%m-%d %H:%M:%S %Z}  {busy.runs:>9,}  {_names(busy)}")
-    _print_overlaps([total for total in found.totals if total.overlaps], timezone)
+    _print_overlaps([total for total in simulation.totals if total.overlaps], timezone)
 
 
 def _print_totals(totals: Sequence[Totals], rows: int | None) -> None:
@@ -271,7 +270,7 @@ def _names(busy: Busy) -> str:
     return ", ".join(shown) + (", …" if sum(count for _, count in busy.entries[: len(shown)]) < busy.runs else "")
 
 
-def _facts(found: Simulation) -> dict[str, Any]:
+def _facts(simulation: Simulation) -> dict[str, Any]:
     entries = [
         {
             "entry": total.entry.name,
@@ -281,19 +280,19 @@ def _facts(found: Simulation) -> dict[str, Any]:
             "overlaps": total.overlaps,
             "first_overlap_at": None if total.first_overlap_ms is None else iso_ms(total.first_overlap_ms),
         }
-        for total in found.totals
+        for total in simulation.totals
     ]
     busiest = [
         {"second": iso_ms(busy.second * 1000), "runs": busy.runs, "entries": dict(busy.entries)}
-        for busy in found.busiest
+        for busy in simulation.busiest
     ]
-    columns = {"seconds_each": found.seconds_per_column, "runs": found.columns}
-    window = {"from": iso_ms(found.from_ms), "to": iso_ms(found.to_ms), "runs": found.sent}
+    columns = {"seconds_each": simulation.seconds_per_column, "runs": simulation.columns}
+    window = {"from": iso_ms(simulation.from_ms), "to": iso_ms(simulation.to_ms), "runs": simulation.sent}
     return {**window, "entries": entries, "busiest": busiest, "columns": columns}
 
 
-def _window(found: Simulation, timezone: str) -> str:
-    start, end = _local(found.from_ms, timezone), _local(found.to_ms, timezone)
+def _window(simulation: Simulation, timezone: str) -> str:
+    start, end = _local(simulation.from_ms, timezone), _local(simulation.to_ms, timezone)
     return f"{start:%Y-%m-%d %H:%M:%S} to {end:%Y-%m-%d %H:%M:%S} {timezone}"
 
 

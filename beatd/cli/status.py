@@ -56,7 +56,7 @@ class Overview(NamedTuple):
     place: str
     server: str
     prefix: str
-    roll: FleetView
+    fleet: FleetView
     outboxes: list[int]
     """Messages in the outbox of each shard."""
     lease_keys: list[str]
@@ -79,12 +79,12 @@ class Overview(NamedTuple):
     @property
     def alive(self) -> list[Member]:
         """The daemons that are alive, the oldest first."""
-        present = (one for one in self.roll.daemons.values() if one.alive)
+        present = (one for one in self.fleet.daemons.values() if one.alive)
         return sorted(present, key=lambda one: (one.status.started_ms, one.status.id))
 
     def led_by(self, daemon_id: str) -> dict[int, int]:
         """The shards that a daemon leads, each with its term."""
-        return {shard: one.token for shard, one in sorted(self.roll.leases.items()) if one.daemon_id == daemon_id}
+        return {shard: one.token for shard, one in sorted(self.fleet.leases.items()) if one.daemon_id == daemon_id}
 
 
 @click.command()
@@ -111,10 +111,10 @@ def look(settings: Settings) -> Overview:
     with connect(running_store(settings), timeout_ms=settings.redis.timeout_ms, name="beatd-status") as client:
         keys = Keys(settings.redis.prefix)
         registry = Registry(client, keys)
-        roll = registry.look(shards=settings.leader.shards)
-        shards = max([each.shards for each in roll.alive.values()], default=settings.leader.shards)
+        fleet = registry.look(shards=settings.leader.shards)
+        shards = max([each.shards for each in fleet.alive.values()], default=settings.leader.shards)
         if shards != settings.leader.shards:
-            roll = registry.look(shards=shards)  # the daemons have another file
+            fleet = registry.look(shards=shards)  # the daemons have another file
         outboxes = registry.outboxes(shards=shards)
         changes = _changes(Runtime(client, keys))
         held_back = HeldBack(client, keys, shards=shards)
@@ -123,7 +123,7 @@ def look(settings: Settings) -> Overview:
             place=place_of(client),
             server=server_check.described(client),
             prefix=settings.redis.prefix,
-            roll=roll,
+            fleet=fleet,
             outboxes=outboxes,
             lease_keys=[keys.shard(shard).lease for shard in range(shards)],
             runtime=changes,
@@ -164,7 +164,7 @@ def _print(seen: Overview) -> None:
     if seen.alive:
         click.echo()
         print_table(["daemon", "up", "seen", "entries", "schedule", "role"], (_row(one, seen) for one in seen.alive))
-    if len(seen.outboxes) > 1 and (seen.alive or seen.roll.leases):
+    if len(seen.outboxes) > 1 and (seen.alive or seen.fleet.leases):
         click.echo()
         print_table(["shard", "leader", "term", "outbox"], _shard_rows(seen))
 
@@ -179,7 +179,7 @@ def _paused(runtime: Changes) -> Iterator[str]:
 
 
 def _leader(seen: Overview) -> str:
-    holder = seen.roll.leases.get(0)
+    holder = seen.fleet.leases.get(0)
     if holder is None:
         return "nobody"
     return (
@@ -191,7 +191,7 @@ def _leader(seen: Overview) -> str:
 
 def _row(one: Member, seen: Overview) -> list[str]:
     each = one.status
-    up = duration_text(rounded(max(seen.roll.now_ms - each.started_ms, 0)))
+    up = duration_text(rounded(max(seen.fleet.now_ms - each.started_ms, 0)))
     heard = f"{one.age_ms / 1000:.1f} s ago"
     led = seen.led_by(each.id)
     if led:
@@ -203,7 +203,7 @@ def _row(one: Member, seen: Overview) -> list[str]:
 
 def _shard_rows(seen: Overview) -> Iterator[list[str]]:
     for shard, waiting in enumerate(seen.outboxes):
-        holder = seen.roll.leases.get(shard)
+        holder = seen.fleet.leases.get(shard)
         leader = [holder.daemon_id, str(holder.token)] if holder and not holder.is_foreign else ["nobody", ""]
         yield [str(shard), *leader, f"{waiting:,}"]
 
@@ -212,7 +212,7 @@ def facts(seen: Overview) -> dict[str, Any]:
     """The document of ``--json``."""
     return {
         "state_store": {"place": seen.place, "server": seen.server, "prefix": seen.prefix},
-        "daemons": [_daemon(one, seen) for one in seen.roll.daemons.values()],
+        "daemons": [_daemon(one, seen) for one in seen.fleet.daemons.values()],
         "shards": [_shard(shard, waiting, seen) for shard, waiting in enumerate(seen.outboxes)],
         "outbox": sum(seen.outboxes),
         "runtime": _runtime(seen.runtime),
@@ -275,7 +275,7 @@ def _runtime(changes: Changes) -> dict[str, Any]:
 
 
 def _shard(shard: int, waiting: int, seen: Overview) -> dict[str, Any]:
-    holder = seen.roll.leases.get(shard)
+    holder = seen.fleet.leases.get(shard)
     if holder and holder.is_foreign:
         holder = None
     return {

@@ -5,8 +5,11 @@ The texts are those of ``packaging/systemd``. A unit that beatd wrote begins wit
 
 from __future__ import annotations
 
+import os
+import pwd
 import re
 import shlex
+import stat
 import sys
 import tomllib
 from collections.abc import Iterator, Mapping
@@ -15,11 +18,12 @@ from importlib.machinery import PathFinder
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import parse_qsl
 
 import beatd
 from beatd.config.settings import secret_files
 
-UNITS = ("beatd.service", "beatd-worker.service")
+DAEMON, WORKER, WEB = UNITS = ("beatd.service", "beatd-worker.service", "beatd-web.service")
 SYSUSERS = "beatd.sysusers.conf"
 MARKER = "# Written by: beatd service install. Your changes belong into a drop-in (systemctl edit)."
 
@@ -105,9 +109,50 @@ def needed_paths(raw: Mapping[str, Any], folder: Path) -> Iterator[Path]:
     if isinstance(app, str):
         yield from _code_of(app.partition(":")[0].partition(".")[0], folder)
     for name in ("redis", "broker", "results"):
-        scheme, _, rest = str(tables.get(name, {}).get("url", "")).partition("://")
-        if scheme in {"unix", "redis+socket"}:
-            yield Path("/" + rest.partition("?")[0].rpartition("@")[2].lstrip("/"))
+        yield from _paths_in(str(tables.get(name, {}).get("url", "")))
+
+
+def _paths_in(url: str) -> Iterator[Path]:
+    """A Unix socket, and the files of certificates that the options name."""
+    scheme, _, rest = url.partition("://")
+    place, _, options = rest.partition("?")
+    if scheme in {"unix", "redis+socket"}:
+        yield Path("/" + place.rpartition("@")[2].lstrip("/"))
+    yield from (Path(value) for _, value in parse_qsl(options) if value.startswith("/"))
+
+
+def unreadable(install: Install) -> Iterator[str]:
+    """Warnings about files and programs that the account of the units may not reach, as far as can be told.
+
+    The folders above a path must be searchable for the account. An account that does not exist yet is in no group.
+    """
+    if install.user is None:
+        return
+    reported: set[Path] = set()
+    for path in (install.command, install.config, Path(sys.executable), *install.needed):
+        closed = next((folder for folder in reversed(path.parents) if not _may_search(folder, install.user)), None)
+        if closed is not None and closed not in reported:
+            reported.add(closed)
+            yield (
+                f"the account {install.user} cannot read {path}, because {closed} is closed to it; "
+                "move it, for example to /opt or /etc, or choose another account with --account"
+            )
+
+
+def _may_search(folder: Path, user: str) -> bool:
+    try:
+        facts = folder.stat()
+    except OSError:  # it is not there yet
+        return True
+    try:
+        account = pwd.getpwnam(user)
+    except KeyError:
+        return bool(facts.st_mode & stat.S_IXOTH)
+    if account.pw_uid in {0, facts.st_uid}:
+        return account.pw_uid == 0 or bool(facts.st_mode & stat.S_IXUSR)
+    if facts.st_gid in os.getgrouplist(user, account.pw_gid):
+        return bool(facts.st_mode & stat.S_IXGRP)
+    return bool(facts.st_mode & stat.S_IXOTH)
 
 
 def _code_of(package: str, folder: Path) -> Iterator[Path]:
@@ -181,9 +226,17 @@ def _word(path: Path) -> str:
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
+_FIRST_LINES_0_1_0 = (
+    "[Unit]\nDescription=beatd, a highly available cron for task queues\nDocumentation=https://github.com/beatd/beatd\n",
+    "[Unit]\nDescription=beatd worker\nDocumentation=https://github.com/beatd/beatd\n",
+    "# sysusers.d(5): the user of beatd.service and beatd-worker.service\n",
+)
+"""First lines of the files that 0.1.0 wrote, which had no marker. A unit that was copied by hand has comments there."""
+
+
 def is_ours(text: str) -> bool:
-    """True if ``beatd service install`` wrote this unit."""
-    return text.startswith(MARKER.partition(".")[0])
+    """True if ``beatd service install`` wrote this file, in this version or in 0.1.0."""
+    return text.startswith((MARKER.partition(".")[0], *_FIRST_LINES_0_1_0))
 
 
 def installed_as(text: str) -> Install | None:

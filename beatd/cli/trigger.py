@@ -11,8 +11,8 @@ from beatd.cli.history import await_ending, histories
 from beatd.cli.installation import Installation, hint, installation, whoami
 from beatd.cli.output import print_json, read_json
 from beatd.client.runs import RunClient
-from beatd.exceptions import MessageError, RequestRefused
-from beatd.schedules import duration_text
+from beatd.exceptions import MessageError, RequestRefused, ScheduleError
+from beatd.schedules import duration_ms, duration_text
 from beatd.states import IGNORED, SUCCESS
 from beatd.store.history import Ending
 from beatd.store.result_document import exception_from
@@ -28,7 +28,7 @@ WAIT_S = 60.0
 @click.option("--kwargs", metavar="JSON", help='Override, such as \'{"format": "pdf"}\'.')
 @click.option("--queue", help="Override the queue of the entry.")
 @click.option(
-    "--wait", metavar="[SECONDS]", is_flag=False, flag_value="", help="Wait until the run has ended (default: 60 s)."
+    "--wait", metavar="[DURATION]", is_flag=False, flag_value="", help="Wait until the run has ended (default: 60s)."
 )
 @click.option("--result-backend", metavar="URL", help="Result backend; default: the broker, or the state store.")
 @click.option("--request-id", metavar="ID", help="Idempotency key, valid for a day. Default: random.")
@@ -86,22 +86,21 @@ def in_words(error: RequestRefused | MessageError, entry: str, place: Installati
         return click.UsageError(str(error))
     if not error.unknown:
         return click.ClickException(str(error))
-    return click.UsageError(f"{error}{hint(entry, Runtime(place.client, place.keys).known())}")
+    return click.UsageError(f"{error}{hint(entry, Runtime(place.client, place.keys).entry_names())}")
 
 
 def _seconds(wait: str | None, entry: str | None) -> tuple[float | None, str | None]:
     """Return the seconds to wait, and the entry: ``--wait ENTRY`` means it, too."""
     if wait is None:
         return None, entry
+    if not wait:
+        return WAIT_S, entry
     try:
-        seconds = float(wait or WAIT_S)
-    except ValueError:
+        return duration_ms(wait) / 1000, entry
+    except ScheduleError as error:
         if entry is None:
             return WAIT_S, wait
-        raise click.BadParameter(f'"{wait}": expected seconds', param_hint="--wait") from None
-    if not 0 <= seconds < float("inf"):
-        raise click.BadParameter(f'"{wait}": expected seconds', param_hint="--wait")
-    return seconds, entry
+        raise click.BadParameter(str(error), param_hint="--wait") from None
 
 
 def _told(ending: Ending | None, seconds: float) -> str:

@@ -26,6 +26,7 @@ from beatd.app.routing import Queues
 from beatd.broker import is_redis, redis_url
 from beatd.cli.multi_nodes import Node
 from beatd.cli.multi_processes import LogFile, held
+from beatd.cli.output import Duration
 from beatd.cli.processes import die_with_parent
 from beatd.clock import Backoff
 from beatd.exceptions import ConfigError, Fault
@@ -64,8 +65,7 @@ from beatd.worker.settings import COROUTINES, WorkerSettings, cpu_count, node_na
 @click.option("--autoscale", metavar="MAX,MIN", help="Scale between MIN and MAX processes or threads.")
 @click.option(
     "--grace",
-    type=click.FloatRange(0),
-    metavar="SECONDS",
+    type=Duration(),
     help="Give running tasks this long on shutdown (default: no limit).",
 )
 @click.option("--logfile", "-f", metavar="FILE", help="Log file; %n is the name, %i and %I number the processes.")

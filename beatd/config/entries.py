@@ -1,27 +1,24 @@
-"""Entries: tables of the schedule become values, each field on its own, all faults of each entry.
+"""Entries: tables of the schedule become values; each field is read on its own, and all errors are reported.
 
-Tables come from ``beat.toml``, from a file for the state store, or from an app. A message that is far too large is a
-fault, because brokers refuse it or choke on it.
+Tables come from ``beat.toml``, from a file for the state store, or from an app. A message that is far too large is an
+error, because brokers refuse it.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 from msgspec import UNSET
 
 from beatd.config import values
 from beatd.config.entry_spec import ENTRY, EntrySpec, EntrySpecReader
-from beatd.config.environment import plain, substitute
-from beatd.config.errors import ErrorReport, near, nearest
+from beatd.config.errors import ErrorReport, nearest
 from beatd.config.fields import read_value
-from beatd.config.toml import SCHEDULE, Document, read
+from beatd.config.message_values import arguments, keywords
+from beatd.config.toml import SCHEDULE
 from beatd.config.toml_lines import KeyPath
-from beatd.config.toml_lines import KeyPath as Keys
 from beatd.config.values import shown, size_text
 from beatd.exceptions import ConfigError, Fault
 from beatd.message import json_codec, protocol
@@ -30,7 +27,6 @@ from beatd.schedules import Schedule
 from beatd.schedules.cron import Cron
 from beatd.schedules.cron_parser import is_hashed
 from beatd.schedules.interval import Relative
-from beatd.schedules.literals import quoted
 
 _NO_ARGS: tuple[Any, ...] = ()
 _NO_KWARGS: dict[str, Any] = {}
@@ -109,7 +105,7 @@ class EntryReader:
         task = rest.pop("task", UNSET)
         if task is UNSET:
             if not any(key not in ENTRY and "task" in nearest(key, ENTRY) for key in rest):
-                report.add(path, 'task is missing: the name of the task to run, such as "tasks.add"')
+                report.add(path, 'task is missing: expected the name of the task, such as "tasks.add"')
             return None
         if (known := self._tasks.get(task) if type(task) is str else None) is not None:
             return known
@@ -120,7 +116,7 @@ class EntryReader:
         try:
             key = repr(rest)
         except (ValueError, RecursionError):  # Python writes out numbers of 4,300 digits, not more
-            report.add(path, "it has a number with more than 4,300 digits, or is nested too deeply")
+            report.add(path, "nested too deeply, or a number has more than 4,300 digits")
             return None
         known = self._shapes.get(key)
         if known is None and _is_named(rest.get("schedule")):
@@ -150,65 +146,22 @@ def _is_named(schedule: Any) -> bool:
 
 def _name_fault(name: str) -> str:
     if not name or name.isspace():
-        return "the name of an entry cannot be empty"
+        return "the name of an entry must not be empty"
     if not name.isprintable():
-        return "the name of an entry cannot have control characters"
-    return f"the name has {len(name)} characters; at most {LONGEST_NAME} are allowed"
+        return "the name of an entry must not contain control characters"
+    return f"the name has {len(name)} characters; expected at most {LONGEST_NAME}"
 
 
 def _args(raw: Any, report: ErrorReport, path: KeyPath) -> tuple[Any, ...] | None:
     if raw is _NO_ARGS:
         return ()
-    read = read_value(values.arguments, raw, "", report, (*path, "args"))
+    read = read_value(arguments, raw, "", report, (*path, "args"))
     return None if read is UNSET else tuple(read)
 
 
 def _kwargs(raw: Any, report: ErrorReport, path: KeyPath) -> dict[str, Any] | None:
-    read = read_value(values.keywords, raw, "", report, (*path, "kwargs"))
+    read = read_value(keywords, raw, "", report, (*path, "kwargs"))
     return None if read is UNSET else read
-
-
-def entry_tables(
-    path: str | Path,
-    name: str | None,
-    *,
-    timezone: str = "UTC",
-    defaults: Mapping[str, Any] | None = None,
-    env: Mapping[str, str] | None = None,
-) -> dict[str, dict[str, Any]]:
-    """The checked tables of the entries in a file, by name, with ``${VARIABLES}`` replaced.
-
-    The file has tables ``[beat_schedule.NAME]``, of which ``name`` is taken, or all; or it has the keys of one entry,
-    which is called ``name``. Raises ConfigError with all that is wrong, each at its line.
-    """
-    shown = str(path)
-    document = Document(shown, read(Path(path), shown))
-    report = ErrorReport()
-    found = {raw.name: raw.fields for raw in document.entries()}
-    alone = not found and bool(document.settings)
-    if alone:
-        if name is None:
-            raise ConfigError([Fault(shown, None, "", "this is one entry: give its name, as in beatd add NAME")])
-        found = {name: document.settings}
-    else:
-        for key in document.settings:
-            report.add((key,), "only entries are read here, and this is a setting")
-    if name is not None and name not in found:
-        raise ConfigError([Fault(shown, None, "", f"there is no entry {quoted(name)} here{near(name, found)}")])
-    reader = EntryReader(timezone, defaults or {})
-    tables = {}
-    for each, fields in found.items() if name is None else [(name, found[name])]:
-        tables[each] = substitute(fields, os.environ if env is None else env, report, (SCHEDULE, each))
-        reader.read(each, tables[each], report, shown)
-
-    def line_of(keys: Keys) -> int | None:
-        return document.line_of(keys[2:] if alone and keys[:1] == (SCHEDULE,) else keys)
-
-    if report:
-        raise ConfigError(report.faults(shown, line_of))
-    if not tables:
-        raise ConfigError([Fault(shown, None, "", "there is no entry in this file")])
-    return {each: plain(fields) for each, fields in tables.items()}
 
 
 ENVELOPE = 1_500
@@ -231,8 +184,8 @@ def too_large(entry: Entry, most: int) -> str:
     if size <= most:
         return ""
     return (
-        f"its messages would have {size_text(size)}, more than max_message_size of [broker], {size_text(most)}; "
-        "pass a reference to what is large instead"
+        f"a message of this entry would have {size_text(size)}; max_message_size of [broker] is {size_text(most)}: "
+        "store large arguments elsewhere and pass a reference"
     )
 
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from msgspec import UNSET
 
-from beatd.config import values
+from beatd.config import message_values, values
 from beatd.config.environment import plain
 from beatd.config.errors import ErrorReport
 from beatd.config.fields import OPTIONS, POLICIES, Field, Fields, Where, read_fields, read_value, refuse_unknown
@@ -55,8 +55,8 @@ ENTRY: Fields = {
         "at, solar or Celery's crontab fields, or a list of these.",
         "30 7 * * mon",
     ),
-    "args": Field("args", values.arguments, "Positional arguments.", [16, 16]),
-    "kwargs": Field("kwargs", values.keywords, "Named arguments.", {"format": "pdf"}),
+    "args": Field("args", message_values.arguments, "Positional arguments.", [16, 16]),
+    "kwargs": Field("kwargs", message_values.keywords, "Named arguments.", {"format": "pdf"}),
     "relative": Field("relative", values.flag, "Celery's relative: an interval counts from the last run.", True),
     "options": Field("options", _options, "The keywords of apply_async, as Celery has them.", {"queue": "reports"}),
     **DEFAULTS,
@@ -110,7 +110,7 @@ class EntrySpecReader:
         refuse_unknown(table, OPTIONS, report, lambda key: ("options", key))
         for key in table:
             if key in rest and key in OPTIONS:
-                report.add(("options", key), f"{key} is set twice: here and in the entry itself")
+                report.add(("options", key), f"{key} is set twice: here and in the entry itself; remove one of them")
         return dict(table)
 
     def _zone(self, merged: Mapping[str, Any], report: ErrorReport) -> str:
@@ -152,7 +152,9 @@ def _at_key(key: str) -> KeyPath:
 def _schedule(name: str, merged: Mapping[str, Any], timezone: str, report: ErrorReport) -> Schedule | None:
     dst = read_value(DST, merged.get("dst", "cron"), "", report, ("dst",))
     if "schedule" not in merged:
-        report.add((), 'schedule is missing: seconds (30), a duration ("1h30m"), or a cron string ("30 7 * * mon")')
+        report.add(
+            (), 'schedule is missing: expected seconds (30), a duration ("1h30m"), or a cron string ("30 7 * * mon")'
+        )
         return None
     value = merged["schedule"]
     if "relative" in merged:
@@ -174,11 +176,11 @@ def _cross_check(
     """Check fields against each other."""
     start, end = policies.get("start"), policies.get("end")
     if start and end and end <= start:
-        report.add(("end",), f"the end {end.isoformat()} is not after the start {start.isoformat()}")
+        report.add(("end",), f"expected a time after start ({start.isoformat()}), got {end.isoformat()}")
     jitter = policies.get("jitter_ms", 0)
     if isinstance(schedule, Interval | Relative) and jitter > schedule.every_ms:
         period = duration_text(schedule.every_ms)
-        report.add(where("jitter"), f"a jitter of {duration_text(jitter)} is longer than the period of {period}")
+        report.add(where("jitter"), f"expected at most the interval ({period}), got {duration_text(jitter)}")
     soft, hard = options.get("soft_time_limit"), options.get("time_limit")
     if soft and hard and soft > hard:
-        report.add(where("soft_time_limit"), f"the soft limit of {soft:g} s is above the time limit of {hard:g} s")
+        report.add(where("soft_time_limit"), f"expected at most time_limit ({hard:g} s), got {soft:g} s")

@@ -1,4 +1,4 @@
-"""Collecting everything that is wrong with a file, so that one look at the output is enough to repair it."""
+"""Error reports: everything that is wrong with a file, collected in one pass."""
 
 from __future__ import annotations
 
@@ -6,22 +6,19 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from difflib import get_close_matches
 
-from beatd.config.toml_lines import KeyPath
+from beatd.config.toml_lines import KeyPath, Position
 from beatd.exceptions import Fault
-from beatd.schedules.literals import (
-    escaped,
-    quoted,
-)
+from beatd.schedules.literals import escaped, or_list, quoted
 
 _BARE = re.compile(r"[A-Za-z0-9_-]+")
 _LONGEST = 800
 """Characters of a message: it may repeat what is in the file."""
 _MOST = 1000
-"""Faults that are kept of one file: a hundred thousand lines of output help nobody."""
+"""Errors that are kept of one file: a hundred thousand lines of output help nobody."""
 
 
 class ErrorReport:
-    """The faults of one file, each at a path of keys. Lines are looked up at the end, and only if there are any."""
+    """The errors of one file, each at a path of keys. Positions are looked up at the end, if there is an error."""
 
     def __init__(self) -> None:
         self._found: list[tuple[KeyPath, str]] = []
@@ -40,13 +37,19 @@ class ErrorReport:
         else:
             self._left_out += 1
 
-    def faults(self, file: str, line_of: Callable[[KeyPath], int | None]) -> list[Fault]:
-        """Return the errors, in the order of the lines that ``line_of`` gives."""
-        found = [Fault(file, line_of(path), dotted(path), said) for path, said in self._found]
-        found.sort(key=lambda fault: fault.line or 0)
+    def faults(self, file: str, position_of: Callable[[KeyPath], Position | None]) -> list[Fault]:
+        """Return the errors, in the order of the lines that ``position_of`` gives."""
+        errors = [_at(file, position_of(path), dotted(path), message) for path, message in self._found]
+        errors.sort(key=lambda error: error.line or 0)
         if self._left_out:
-            found.append(Fault(file, None, "", f"and {self._left_out} more faults"))
-        return found
+            more = "and 1 more error" if self._left_out == 1 else f"and {self._left_out} more errors"
+            errors.append(Fault(file, None, "", more))
+        return errors
+
+
+def _at(file: str, position: Position | None, path: str, message: str) -> Fault:
+    line, column = position or (None, None)
+    return Fault(file, line, path, message, column)
 
 
 def _one_line(message: str) -> str:
@@ -69,7 +72,7 @@ def dotted(path: KeyPath) -> str:
 def near(word: str, known: Iterable[str]) -> str:
     """``; did you mean "queue"?`` or nothing: the end of a message about a word that is not known."""
     close = nearest(word, known)
-    return f"; did you mean {' or '.join(map(quoted, close))}?" if close else ""
+    return f"; did you mean {or_list([*map(quoted, close)])}?" if close else ""
 
 
 def nearest(word: str, known: Iterable[str], at_most: int = 2) -> list[str]:

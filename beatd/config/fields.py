@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from msgspec import UNSET
 
-from beatd.config import values
+from beatd.config import message_values, values
 from beatd.config.environment import substituted
 from beatd.config.errors import ErrorReport, near
 from beatd.config.schema_types import accepts, definition
@@ -15,7 +15,7 @@ from beatd.config.toml_lines import KeyPath
 from beatd.config.values import InvalidValue, Reader, choice, duration, seconds, whole
 from beatd.exceptions import ScheduleError
 from beatd.schedules import Blackout, parse_blackout
-from beatd.schedules.literals import quoted
+from beatd.schedules.literals import or_list, quoted
 
 
 class Field(NamedTuple):
@@ -49,16 +49,16 @@ OPTIONS: Fields = {
     ),
     "countdown": Field("countdown_ms", duration(), "The worker waits so long before it runs the task.", "10s"),
     "headers": Field(
-        "headers", values.headers, "Headers of your own, beside Celery's and beatd's.", {"tenant": "example"}
+        "headers", message_values.headers, "Headers of your own, beside Celery's and beatd's.", {"tenant": "example"}
     ),
     "time_limit": Field("time_limit", seconds, "After so long the worker kills the task.", 300),
     "soft_time_limit": Field("soft_time_limit", seconds, "The task gets SoftTimeLimitExceeded then.", "4m"),
     "ignore_result": Field("ignore_result", values.flag, "No result is stored.", True),
     "shadow": Field("shadow", values.text, "The name that monitors show instead of the task's.", "reports.weekly[de]"),
     "link": Field(
-        "link", values.signatures, "What runs after success, with the result as first argument.", "mail.send"
+        "link", message_values.signatures, "What runs after success, with the result as first argument.", "mail.send"
     ),
-    "link_error": Field("link_error", values.signatures, "What runs after a failure.", "ops.alarm"),
+    "link_error": Field("link_error", message_values.signatures, "What runs after a failure.", "ops.alarm"),
     "serializer": Field("serializer", choice("json"), "Without effect: messages are always JSON.", "json"),
 }
 """The keywords of ``apply_async``: directly in the entry, or in its ``options`` table as Celery has it."""
@@ -132,7 +132,7 @@ SECTIONS: Mapping[str, Fields] = {
         "max_message_size": Field(
             "max_message_bytes",
             values.size(4 << 10, 512 << 20),
-            "An entry whose messages would be larger is a fault.",
+            "An entry whose messages would be larger is an error.",
             "256KiB",
         ),
     },
@@ -200,7 +200,7 @@ def read_value(read: Reader, value: Any, timezone: str, report: ErrorReport, pat
     try:
         return read(value, timezone)
     except RecursionError:
-        report.add(path, "nested too deeply, or inside of itself")
+        report.add(path, "nested too deeply, or contains itself")
     except InvalidValue as error:
         made = substituted(value)
         if made is None or not made.missing:  # what is missing has been reported already
@@ -210,7 +210,7 @@ def read_value(read: Reader, value: Any, timezone: str, report: ErrorReport, pat
         if made is None:
             report.add(path, str(error))
         elif not made.missing:
-            report.add(path, f"what {quoted(made.written)} stands for cannot be used here")
+            report.add(path, f"the value of {quoted(made.written)} is invalid here (not shown: it may be secret)")
     return UNSET
 
 
@@ -218,9 +218,7 @@ def refuse_unknown(raw: Mapping[str, Any], known: Mapping[str, Any], report: Err
     """Report each key of ``raw`` that is none of ``known``, and return them."""
     unknown = [name for name in raw if name not in known]
     for name in unknown:
-        report.add(where(name), f"unknown setting {quoted(name)}{near(name, known) or _listed(known)}")
+        report.add(
+            where(name), f"unknown setting {quoted(name)}{near(name, known) or '; expected ' + or_list(sorted(known))}"
+        )
     return unknown
-
-
-def _listed(known: Mapping[str, Any]) -> str:
-    return "; known are " + ", ".join(sorted(known)) if len(known) <= 14 else ""

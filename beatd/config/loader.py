@@ -1,8 +1,9 @@
-"""The loader: finds the main file, reads it and what it includes; or its settings alone.
+"""The loader: a configuration from its main file and what that includes; its settings alone; one file of entries.
 
-Commands that operate a running system need to know where it is, and have to work while an entry is being mended. Of a
-hundred thousand entries, a change touches one: the others are found again by the hash of their text, and are the same
-objects as before.
+Each file goes one way: text and tables (``toml``), variables (``environment``), settings (``settings``) or entries
+(``entry_spec``, ``entries``), whose values are read by ``fields`` and ``values``. Settings can be loaded alone, because
+commands that operate a running system have to work while an entry is being repaired. Of a hundred thousand entries, a
+change touches one: the others are found again by the hash of their text, and are the same objects as before.
 """
 
 from __future__ import annotations
@@ -23,9 +24,10 @@ from beatd.config.digest import EntryHasher, digest_of
 from beatd.config.entries import LARGEST_GROWTH, EntryReader, too_large
 from beatd.config.entry_spec import read_defaults
 from beatd.config.environment import plain, substitute
-from beatd.config.errors import ErrorReport
+from beatd.config.errors import ErrorReport, near
 from beatd.config.settings import read_settings, read_timezone, refuse_settings, secret_files
 from beatd.config.toml import SCHEDULE, Document, read
+from beatd.config.toml_lines import KeyPath, Position
 from beatd.config.values import shown
 from beatd.exceptions import ConfigError, Fault
 from beatd.model import BrokerSettings, Entry, Settings
@@ -44,24 +46,28 @@ def load_settings(path: str | Path, *, env: Mapping[str, str] | None = None) -> 
 
     Raises ConfigError with everything that is wrong with them.
     """
-    shown = str(path)
     report = ErrorReport()
-    text = read(Path(path), shown)
-    document = Document(shown, text)
     env = os.environ if env is None else env
-    raw = substitute(document.settings, env, report, ()) if "${" in text else document.settings
+    document, raw = _parsed(Path(path), env, report)
     settings = read_settings(raw, Path(path).absolute(), env, report)
     defaults = read_defaults(raw.get("defaults", {}), settings.timezone, report)
     if report:
-        raise ConfigError(report.faults(shown, document.line_of))
+        raise ConfigError(report.faults(document.file, document.position_of))
     return LoadedSettings(settings, defaults)
 
 
-class EntryCache:
-    """The entries of one file, each with the mark of its text and with its meaning.
+def _parsed(path: Path, env: Mapping[str, str], report: ErrorReport) -> tuple[Document, dict[str, Any]]:
+    """The document in a file, and its settings with the values of variables."""
+    document = Document(str(path), read(path, str(path)))
+    settings = document.settings
+    return document, substitute(settings, env, report, ()) if "${" in document.text else settings
 
-    ``context`` is what they depend on beside their own text. A mark is a 64-bit hash that differs from process to
-    process; 0 marks what is to be read again each time.
+
+class EntryCache:
+    """The entries of one file, each with the hash of its text (``mark``) and the hash of its meaning.
+
+    ``context`` is all else that they depend on. A mark differs from process to process; 0 marks an entry that is
+    read again each time.
     """
 
     def __init__(self, context: str) -> None:
@@ -77,7 +83,7 @@ class EntryCache:
         self.meanings.append(meaning)
 
     def __eq__(self, other: object) -> bool:
-        """It says nothing: configurations are not told apart by what they remember."""
+        """Always equal: the cache is no part of a configuration's value."""
         return isinstance(other, EntryCache)
 
     __hash__ = None  # type: ignore[assignment]
@@ -103,10 +109,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
 
     ``files`` are all that were read and ``globs`` the patterns of ``include``, both absolute, for the file watcher.
     ``defaults`` is the checked ``[defaults]`` table, for entries from elsewhere. ``digest`` changes when, and only
-    when, the schedule means something else. ``beside`` are files of other kinds on which it
-    depends, absolute too: secrets, and the modules of an app. ``remarks`` are
-    warnings that were found on the way, ``refused`` the faults of registrations of the app that are left out of
-    ``entries``. ``memory`` is for the next load.
+    when, the schedule means something else. ``beside`` are other files on which it depends, absolute too: secrets, and
+    the modules of an app. ``remarks`` are warnings from loading, ``refused`` the errors of registrations of the app,
+    which are left out of ``entries``. ``memory`` is for the next load.
     """
 
     settings: Settings
@@ -149,7 +154,7 @@ def find(path: str | Path | None = None, env: Mapping[str, str] | None = None) -
 
 
 class _Load:
-    """One load: what was read of each file so far with the place of each name, and the faults so far."""
+    """One load: the entries and the errors so far, and the place of each name."""
 
     def __init__(self, env: Mapping[str, str], before: Mapping[str, EntryCache]) -> None:
         self.env = env
@@ -161,12 +166,9 @@ class _Load:
         self.faults: list[Fault] = []
 
     def main(self, path: Path) -> Config:
-        shown = str(path)
         absolute = path.absolute()  # not resolved: a watcher must see a symbolic link change
-        text = read(path, shown)
         report = ErrorReport()
-        document = Document(shown, text)
-        raw = substitute(document.settings, self.env, report, ()) if "${" in text else document.settings
+        document, raw = _parsed(path, self.env, report)
         settings = read_settings(raw, absolute, self.env, report)
         self.most_bytes = settings.broker.max_message_bytes
         defaults = read_defaults(raw.get("defaults", {}), settings.timezone, report)
@@ -176,8 +178,8 @@ class _Load:
             for file in matching(path, pattern, report, ("include", place)):
                 if file not in files:
                     files.append(file)
-                    self.included(file, shown, settings.timezone, defaults)
-        self.faults[:0] = report.faults(shown, document.line_of)
+                    self.included(file, document.file, settings.timezone, defaults)
+        self.faults[:0] = report.faults(document.file, document.position_of)
         if self.faults:
             raise ConfigError(self.faults)
         contents = self.memory.values()
@@ -194,12 +196,9 @@ class _Load:
 
     def included(self, file: Path, main: str, timezone: str, defaults: Mapping[str, Any]) -> None:
         """Read one included file; its time zone and defaults, if it has its own, hold for its entries only."""
-        shown = str(file)
         report = ErrorReport()
         try:
-            text = read(file, shown)
-            document = Document(shown, text)
-            raw = substitute(document.settings, self.env, report, ()) if "${" in text else document.settings
+            document, raw = _parsed(file, self.env, report)
             refuse_settings(raw, main, report)
             timezone = read_timezone(raw, timezone, report)
             own = read_defaults(raw.get("defaults", {}), timezone, report)
@@ -207,7 +206,7 @@ class _Load:
         except ConfigError as error:
             self.faults += error.faults
         else:
-            self.faults += report.faults(shown, document.line_of)
+            self.faults += report.faults(document.file, document.position_of)
 
     def take(self, document: Document, timezone: str, defaults: Mapping[str, Any], report: ErrorReport) -> None:
         """The entries of one file: those that it had before, and those to be read."""
@@ -242,6 +241,61 @@ class _Load:
             report.add((SCHEDULE, entry.name), fault)
 
 
+def entry_tables(
+    path: str | Path,
+    name: str | None,
+    *,
+    timezone: str = "UTC",
+    defaults: Mapping[str, Any] | None = None,
+    env: Mapping[str, str] | None = None,
+) -> dict[str, dict[str, Any]]:
+    """The checked tables of the entries in a file, by name, with ``${VARIABLES}`` replaced.
+
+    The file has tables ``[beat_schedule.NAME]``, of which ``name`` is taken, or all; or it has the keys of one entry,
+    which is called ``name``. Raises ConfigError with all that is wrong.
+    """
+    document = Document(str(path), read(Path(path), str(path)))
+    report = ErrorReport()
+    found = {raw.name: raw.fields for raw in document.entries()}
+    alone = not found and bool(document.settings)
+    if alone:
+        if name is None:
+            raise ConfigError(
+                [
+                    Fault(
+                        document.file,
+                        None,
+                        "",
+                        "the file has the keys of one entry: give its name, as in beatd add NAME",
+                    )
+                ]
+            )
+        found = {name: document.settings}
+    else:
+        for key in document.settings:
+            report.add((key,), "settings are not allowed here: expected tables such as [beat_schedule.my-entry]")
+    if name is not None and name not in found:
+        raise _refused(document, f"no entry {quoted(name)} in this file{near(name, found)}")
+    reader = EntryReader(timezone, defaults or {})
+    tables = {}
+    for each, fields in found.items() if name is None else [(name, found[name])]:
+        tables[each] = substitute(fields, os.environ if env is None else env, report, (SCHEDULE, each))
+        reader.read(each, tables[each], report, document.file)
+
+    def position_of(keys: KeyPath) -> Position | None:
+        return document.position_of(keys[2:] if alone and keys[:1] == (SCHEDULE,) else keys)
+
+    if report:
+        raise ConfigError(report.faults(document.file, position_of))
+    if not tables:
+        raise _refused(document, "no entry in this file: expected a table such as [beat_schedule.my-entry]")
+    return {each: plain(fields) for each, fields in tables.items()}
+
+
+def _refused(document: Document, message: str) -> ConfigError:
+    return ConfigError([Fault(document.file, None, "", message)])
+
+
 def matching(main: Path, pattern: str, report: ErrorReport, place: tuple[str | int, ...]) -> list[Path]:
     """The files of one pattern of ``include``, sorted. A pattern may match none; a plain path must be there."""
     where = Path(escape(str(main.parent))) / pattern
@@ -249,7 +303,7 @@ def matching(main: Path, pattern: str, report: ErrorReport, place: tuple[str | i
     if not found and not has_magic(pattern):
         report.add(place, "no such file; only a pattern with * may match nothing")
     if any(file.exists() and file.samefile(main) for file in found):
-        report.add(place, "this matches the file itself: a file cannot include itself")
+        report.add(place, "the pattern matches this file: a file cannot include itself")
         return []
     return [file for file in found if not (has_magic(pattern) and file.is_dir())]
 

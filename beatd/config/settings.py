@@ -83,7 +83,9 @@ def refuse_settings(raw: Mapping[str, Any], main: str, report: ErrorReport) -> N
         if key == "include":
             report.add((key,), f"an included file cannot include others; list them all in {main}")
         elif key in _TOP and key not in _INCLUDED:
-            report.add((key,), f"this belongs in {main}; an included file has beat_schedule, defaults, timezone")
+            report.add(
+                (key,), f"allowed only in {main}; an included file may have beat_schedule, defaults and timezone"
+            )
     refuse_unknown(raw, _TOP, report, lambda key: (key,))
 
 
@@ -119,7 +121,10 @@ def _whole_url(section: str, read: dict[str, Any], raw: Mapping[str, Any], repor
         return read  # it is faulty, and that was reported
     url = read.get("url", "redis://" if section == "redis" else None)
     if url in (None, "embedded"):
-        report.add(path, "it needs a url beside it" if url is None else 'it has no meaning beside url = "embedded"')
+        report.add(
+            path,
+            "url is missing: expected it beside this setting" if url is None else 'not allowed with url = "embedded"',
+        )
         return read
     try:
         whole = with_login(url, **beside)
@@ -143,7 +148,7 @@ def _secrets(
         if (named := FILE.format(key)) in raw:
             path = (section, named)
             if key in raw:
-                report.add(path, f"set either {key} or {named}")
+                report.add(path, f"{key} and {named} are both set; expected one of them")
             secret = read_value(lambda value, _zone: _content(folder, value), raw[named], "", report, path)
             if secret is not UNSET:  # a URL may have blank lines around it, and a password one line end
                 text = secret.strip() if key == "url" else secret.removesuffix("\n").removesuffix("\r")
@@ -170,7 +175,7 @@ def _content(folder: FilePath, raw: Any) -> Substituted:
     except UnicodeDecodeError:
         raise InvalidValue(f"{shown(raw)} cannot be read: it is not UTF-8") from None
     if len(text) > _LONGEST_SECRET:
-        raise InvalidValue(f"{shown(raw)} has more than {_LONGEST_SECRET} characters; expected one line")
+        raise InvalidValue(f"{shown(raw)} has more than {_LONGEST_SECRET} characters; expected one short line")
     return Substituted(text, str(shown(raw)))
 
 
@@ -179,8 +184,8 @@ def _timed(leader: LeaderSettings, raw: Any, report: ErrorReport) -> LeaderSetti
     if not isinstance(raw, Mapping) or "renew" not in raw:
         return msgspec.structs.replace(leader, renew_ms=max(1, leader.ttl_ms // _RENEWALS))
     if leader.ttl_ms < _RENEWALS * leader.renew_ms:
-        ttl, renew = duration_text(leader.ttl_ms), duration_text(leader.renew_ms)
-        message = f"a lease of {ttl} is too short to be renewed every {renew}; expected at least {_RENEWALS} times that"
+        ttl, least = duration_text(leader.ttl_ms), duration_text(_RENEWALS * leader.renew_ms)
+        message = f"expected a ttl of at least {least} ({_RENEWALS} times renew), got {ttl}"
         report.add(("leader", "ttl") if "ttl" in raw else ("leader", "renew"), message)
     return leader
 
@@ -190,7 +195,7 @@ def _waiting(redis: RedisSettings, raw: Any, report: ErrorReport) -> RedisSettin
     if redis.wait_replicas and redis.wait_timeout_ms >= redis.timeout_ms:
         wait, timeout = duration_text(redis.wait_timeout_ms), duration_text(redis.timeout_ms)
         key = next((key for key in ("wait_timeout", "timeout") if key in raw), "wait_replicas")
-        report.add(("redis", key), f"a wait_timeout of {wait} must be less than the timeout of an answer, {timeout}")
+        report.add(("redis", key), f"expected a wait_timeout shorter than timeout ({timeout}), got {wait}")
     return redis
 
 

@@ -1,4 +1,4 @@
-"""From a file to TOML values: reading it safely, and parsing it fast.
+"""Files to TOML tables: reading a file safely, and parsing it fast.
 
 A file of 100,000 entries is parsed in pieces of some hundred entries. rtoml takes three times as long for the whole at
 once, and its tree and all the raw tables would have to be in memory together.
@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import rtoml
 
 from beatd.config.errors import dotted
-from beatd.config.toml_lines import KeyPath, LineIndex
+from beatd.config.toml_lines import KeyPath, Position, PositionIndex
 from beatd.exceptions import ConfigError, Fault
 
 SCHEDULE = "beat_schedule"
@@ -77,19 +77,25 @@ class Document:
             yield from self._in_pieces(known)
         elif isinstance(self.schedule, dict):
             for name, fields in self.schedule.items():
-                yield RawEntry(name, fields, self._lines.of((SCHEDULE, name)) or 1, 0, len(self.text))
+                yield RawEntry(name, fields, self.line_of((SCHEDULE, name)) or 1, 0, len(self.text))
 
-    def line_of(self, path: KeyPath) -> int | None:
-        """The line where ``path`` is written, or the nearest of its parents. Looks only at the entry where it can."""
+    def position_of(self, path: KeyPath) -> Position | None:
+        """The position of ``path``, or of its nearest parent that is written. Scans only the entry where it can."""
         name = path[1] if len(path) > 1 and path[0] == SCHEDULE else None
         if name not in self._places:
-            return self._lines.of(path)
+            return self._positions.of(path)
         start, end, line = self._places[name]
-        return line - 1 + (LineIndex(self.text[start:end]).of(path) or 1)
+        inside = PositionIndex(self.text[start:end]).of(path) or Position(1, 1)
+        return inside._replace(line=line - 1 + inside.line)
+
+    def line_of(self, path: KeyPath) -> int | None:
+        """The line of ``path``, or of its nearest parent that is written."""
+        position = self.position_of(path)
+        return None if position is None else position.line
 
     @cached_property
-    def _lines(self) -> LineIndex:
-        return LineIndex(self.text[: self._starts[0]] if self._starts else self.text)
+    def _positions(self) -> PositionIndex:
+        return PositionIndex(self.text[: self._starts[0]] if self._starts else self.text)
 
     @cached_property
     def _places(self) -> dict[Any, tuple[int, int, int]]:
@@ -144,22 +150,22 @@ class Document:
         if place is None:
             return Fault(self.file, None, "", f"not TOML: {message}")
         line, column = int(place[2]), int(place[3])
-        said = _in_other_words(place[1], text, line, first_line - 1)
-        return Fault(self.file, first_line + line - 1, "", f"not TOML: {said} (column {column})")
+        reason = _reason(place[1], text, line, first_line - 1)
+        return Fault(self.file, first_line + line - 1, "", f"not TOML: {reason}", column)
 
 
-def _in_other_words(message: str, text: str, line: int, lines_before: int) -> str:
-    """The parser's message, made clearer where it says little: keys that come twice, values that miss their quotes."""
+def _reason(message: str, text: str, line: int, lines_before: int) -> str:
+    """The parser's message, made clearer for keys that come twice and for values without quotes."""
     if message == "duplicate key":
-        lines = LineIndex(text)
-        path = lines.repeated_on(line)
-        first = lines.of(path) if path else None
-        return f"{dotted(path)} is already on line {first + lines_before}" if path and first else message
+        positions = PositionIndex(text)
+        path = positions.repeated_on(line)
+        first = positions.of(path) if path else None
+        return f"{dotted(path)} is already defined on line {first.line + lines_before}" if path and first else message
     written = text.split("\n", line)[line - 1]
     if _NO_VALUE.match(written):
         return "the value is missing"
     if _BARE_WORD.match(written):
-        return 'text needs quotes, as in "text"'
+        return 'a string needs quotes, as in "text"'
     return message
 
 
@@ -212,7 +218,7 @@ def read(path: FilePath, shown: str) -> str:
         if not stat.S_ISREG(facts.st_mode):
             raise _refused(shown, "is not a regular file; expected a TOML file")
         if facts.st_size > _LARGEST:
-            raise _refused(shown, f"has {facts.st_size >> 20} MiB; more than {_LARGEST >> 20} MiB are not read")
+            raise _refused(shown, f"has {facts.st_size >> 20} MiB; expected at most {_LARGEST >> 20} MiB")
         data = path.read_bytes()
     except FileNotFoundError:
         raise _refused(shown, "no such file") from None

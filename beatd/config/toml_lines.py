@@ -1,6 +1,6 @@
-"""On which line of a TOML text something is: a light scanner that only runs when somebody asks.
+"""Positions of keys in a TOML text: a light scanner that runs only when there is an error to place.
 
-The parser keeps no positions, and keeping them for every value would make each load pay for the rare fault. The
+The parser keeps no positions, and keeping them for every value would make each load pay for the rare error. The
 scanner trusts that the text has been parsed before; in a text that has not it stops where it is lost.
 """
 
@@ -9,9 +9,18 @@ from __future__ import annotations
 import re
 from contextlib import suppress
 from functools import cached_property
+from typing import NamedTuple
 
 KeyPath = tuple[str | int, ...]
 """Keys from the top of the file; a number is a place in an array."""
+
+
+class Position(NamedTuple):
+    """Line and column of a key, both from 1."""
+
+    line: int
+    column: int
+
 
 _BLANK = re.compile(r"(?:[ \t\r\n\ufeff]|#[^\n]*)*")
 _SPACE = re.compile(r"[ \t]*")
@@ -22,23 +31,24 @@ _STRING = re.compile(
 _SCALAR = re.compile(r"[^,\]}#\r\n]+")
 
 
-class LineIndex:
-    """The lines of the keys of one text."""
+class PositionIndex:
+    """The positions of the keys of one text."""
 
     def __init__(self, text: str) -> None:
         self._text = text
 
-    def of(self, path: KeyPath) -> int | None:
-        """The line where ``path`` is written, or the nearest of its parents; None if none of them is."""
+    def of(self, path: KeyPath) -> Position | None:
+        """The position of ``path``, or of its nearest parent that is written; None if none of them is."""
         known = self._scan.known
         while path:
             if path in known:
-                return known[path]
+                line, start = known[path]
+                return Position(line, start - self._text.rfind("\n", 0, start))
             path = path[:-1]
         return None
 
     def repeated_on(self, line: int) -> KeyPath | None:
-        """The path on ``line`` that was mentioned before, if there is one."""
+        """The path on ``line`` that was written before, if there is one."""
         return self._scan.repeated.get(line)
 
     @cached_property
@@ -54,14 +64,14 @@ class _LostError(Exception):
 
 
 class _Scan:
-    """One pass over a text. ``at`` is the offset and ``line`` its line; ``known`` is the harvest, in which the first
-    mention wins, and ``repeated`` has the further ones by line."""
+    """One pass over a text. ``at`` is the offset and ``line`` its line; ``known`` has line and offset of the first
+    mention of each path, and ``repeated`` the later ones by line."""
 
     def __init__(self, text: str) -> None:
         self.text = text
         self.at = 0
         self.line = 1
-        self.known: dict[KeyPath, int] = {}
+        self.known: dict[KeyPath, tuple[int, int]] = {}
         self.counts: dict[KeyPath, int] = {}
         self.repeated: dict[int, KeyPath] = {}
 
@@ -77,15 +87,16 @@ class _Scan:
                 self.pair(table)
 
     def header(self) -> KeyPath:
+        start = self.at
         array = self.text.startswith("[[", self.at)
         self.at += 2 if array else 1
         path = self.inside_arrays(self.keys())
         self.expect("]]" if array else "]")
         if array:
             count = self.counts[path] = self.counts.get(path, -1) + 1
-            self.note(path)
+            self.note(path, start)
             path = (*path, count)
-        self.note(path)
+        self.note(path, start)
         return path
 
     def inside_arrays(self, keys: KeyPath) -> KeyPath:
@@ -98,9 +109,10 @@ class _Scan:
         return path + keys[-1:]
 
     def pair(self, table: KeyPath) -> None:
+        start = self.at
         path = table + self.keys()
         self.expect("=")
-        self.note(path)
+        self.note(path, start)
         self.take(_SPACE)
         self.value(path)
 
@@ -133,7 +145,7 @@ class _Scan:
             self.take(_BLANK)
             if self.skip("]"):
                 return
-            self.note((*path, place))
+            self.note((*path, place), self.at)
             self.value((*path, place))
             place += 1
             self.take(_BLANK)
@@ -149,11 +161,11 @@ class _Scan:
             self.take(_BLANK)
             self.skip(",")
 
-    def note(self, path: KeyPath) -> None:
+    def note(self, path: KeyPath, start: int) -> None:
         if path in self.known:
             self.repeated[self.line] = path
         while path and path not in self.known:
-            self.known[path] = self.line
+            self.known[path] = self.line, start
             path = path[:-1]
 
     def take(self, pattern: re.Pattern[str]) -> re.Match[str]:

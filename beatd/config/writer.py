@@ -108,11 +108,18 @@ def _value(value: Any) -> str:
         case dict():
             inside = ", ".join(f"{_key(key)} = {_value(each)}" for key, each in value.items())
             return f"{{ {inside} }}" if inside else "{}"
-    return tomli_w.dumps({"v": value})[len("v = ") : -1]
+    return _printable(tomli_w.dumps({"v": value})[len("v = ") : -1])
 
 
 def _key(key: str) -> str:
-    return tomli_w.dumps({key: 0})[: -len(" = 0\n")]
+    return _printable(tomli_w.dumps({key: 0})[: -len(" = 0\n")])
+
+
+def _printable(text: str) -> str:
+    """Return TOML on one line in which control characters, such as U+009B, are escaped: they are in strings."""
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else f"\\U{ord(char):08x}" for char in text)
 
 
 def export(

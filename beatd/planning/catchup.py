@@ -1,15 +1,20 @@
-"""Catch-up: which of the missed runs are still to be made. Pure time.
+"""Catch-up: which of the missed runs are still made, and so where an entry resumes. Pure time.
 
-The answer is one instant: where the entry goes on. From there the heap walks on as always, so a run that is caught up
-takes the same way as any other.
+The rule: a leader resumes each entry after the due time of its last claimed run. A run is *missed* if its fire time is
+more than 20 s past; one that still waits for its jitter is not. If none was missed, the entry resumes with the next
+run. Else its ``catch_up`` policy decides: ``"latest"`` resumes with the last missed run, ``"all"`` with the oldest of
+the last ``catch_up_max`` ones, both only within the catch-up window; ``"none"`` with the first run that is not missed.
+From its resume point on, an entry has one run after the other as always: a caught-up run is sent like any other.
+
+The daemon's heap and every preview begin at :class:`ResumePoints`: so they agree on the next run.
 """
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
-from beatd.model import Entry, Policies
-from beatd.planning.timeline import timeline
+from beatd.model import Entry, EntryState, Policies
+from beatd.planning.timeline import fire_ms, next_due_ms, timeline
 from beatd.schedules import Schedule, latest_ms, period_ms
 from beatd.timestamps import from_ms
 
@@ -24,52 +29,83 @@ WINDOW_MAX_MS = 24 * 3_600_000
 
 
 class ResumePoint(NamedTuple):
-    """Resume point of an entry: its next due time (ms), ``None`` if it never runs again."""
+    """Resume point of an entry: its timeline, its next due time (ms) there, and the runs that it may still have."""
 
+    timeline: Schedule
     due_ms: int | None
+    """``None``: it never runs again."""
+    remaining_runs: int | None = None
+    """``None``: any number."""
     passes_over: bool = False
-    """Whether runs before it were missed and are not made."""
-
-
-def first_due(schedule: Schedule, policies: Policies, *, last_due_ms: int, now_ms: int) -> ResumePoint:
-    """Return the resume point of an entry after ``last_due_ms``.
-
-    Nothing was missed if the next run after ``last_due_ms`` lies in the future, or is only late. Else
-    ``policies.catch_up`` decides: ``"latest"`` goes on with the last missed run, ``"all"`` with the oldest of the last
-    ``catch_up_max``, both only within the catch-up window; ``"none"`` with the first run after now.
-    """
-    due = schedule.next_after_ms(last_due_ms)
-    if due is None or due >= now_ms - LATE_MS:
-        return ResumePoint(due)
-    since = max(last_due_ms, now_ms - _window_ms(schedule, policies, last_due_ms))
-    missed = None
-    match policies.catch_up:
-        case "latest":
-            missed = latest_ms(schedule, after_ms=since, until_ms=now_ms)
-        case "all":
-            missed = _oldest_of_the_last(policies.catch_up_max, schedule, since, now_ms)
-    goes_on = missed if missed is not None else schedule.next_after_ms(now_ms)
-    return ResumePoint(goes_on, passes_over=goes_on != due)
+    """True if runs before it were missed and are not made."""
 
 
 class ResumePoints:
     """Resume points at ``now_ms``, cached for entries with equal schedules, policies and state.
 
-    Most of a large schedule are: they share schedule and policies, and were first seen and last due together.
+    Most of a large schedule are: they share schedule and policies, and were first seen and last due together. The
+    entries must outlive this.
     """
 
     def __init__(self, now_ms: int) -> None:
-        self._now_ms = now_ms
-        self._known: dict[tuple[int, int, int, int], tuple[Schedule, ResumePoint]] = {}
+        self.now_ms = now_ms
+        self._next_dues: dict[tuple[int, int, int, int], tuple[Schedule, int | None]] = {}
+        self._caught_up: dict[tuple[int, int, int, str], int | None] = {}
 
-    def of(self, entry: Entry, first_seen_ms: int, last_due_ms: int) -> tuple[Schedule, ResumePoint]:
-        """The entry's timeline, and where it goes on there. The entries must outlive this."""
-        key = (id(entry.schedule), id(entry.policies), first_seen_ms, last_due_ms)
-        if (known := self._known.get(key)) is None:
-            line = timeline(entry, first_seen_ms)
-            onward = first_due(line, entry.policies, last_due_ms=last_due_ms, now_ms=self._now_ms)
-            known = self._known[key] = line, onward
-        return known
+    def of(self, entry: Entry, state: EntryState) -> ResumePoint:
+        """Return where ``entry`` resumes; one that is not enabled, or has had all of its runs, never does."""
+        policies = entry.policies
+        bounds = id(policies) if policies.start is not None or policies.end is not None else 0
+        key = (id(entry.schedule), bounds, state.first_seen_ms, state.last_due_ms)
+        cached = self._next_dues.get(key)
+        if cached is None:
+            line = timeline(entry, state.first_seen_ms)
+            cached = self._next_dues[key] = line, next_due_ms(line, state.last_due_ms)
+        line, due_ms = cached
+        remaining_runs = None
+        if policies.max_runs is not None:
+            remaining_runs = max(policies.max_runs - state.runs, 0)
+        if remaining_runs == 0 or not policies.enabled:
+            return ResumePoint(line, None, remaining_runs)
+        if due_ms is None or due_ms >= self.now_ms - LATE_MS:
+            return ResumePoint(line, due_ms, remaining_runs)
+        resume_ms = self._catch_up(entry, line, due_ms, state.last_due_ms)
+        return ResumePoint(line, resume_ms, remaining_runs, passes_over=resume_ms != due_ms)
+
+    def _catch_up(self, entry: Entry, line: Schedule, due_ms: int, last_due_ms: int) -> int | None:
+        """The due time with which an entry resumes that may have missed runs; jitter is the entry's own."""
+        key = (id(line), id(entry.policies), last_due_ms, entry.name if entry.policies.jitter_ms else "")
+        if key not in self._caught_up:
+            self._caught_up[key] = resume_due_ms(entry, line, due_ms, last_due_ms=last_due_ms, now_ms=self.now_ms)
+        return self._caught_up[key]
+
+
+def resume_due_ms(entry: Entry, line: Schedule, due_ms: int, *, last_due_ms: int, now_ms: int) -> int | None:
+    """Return the due time with which ``entry`` resumes at ``now_ms``; ``due_ms`` is that after ``last_due_ms``."""
+    if fire_ms(entry, line, due_ms) >= now_ms - LATE_MS:
+        return due_ms
+    waiting_ms = _waiting_for_jitter(entry, line, due_ms, now_ms)
+    until_ms = now_ms if waiting_ms is None else waiting_ms - 1
+    since_ms = max(last_due_ms, now_ms - _window_ms(line, entry.policies, last_due_ms))
+    missed_ms = None
+    match entry.policies.catch_up:
+        case "latest":
+            missed_ms = latest_ms(line, after_ms=since_ms, until_ms=until_ms)
+        case "all":
+            missed_ms = _oldest_of_the_last(entry.policies.catch_up_max, line, since_ms, until_ms)
+    if missed_ms is not None:
+        return missed_ms
+    return waiting_ms if waiting_ms is not None else next_due_ms(line, now_ms)
+
+
+def _waiting_for_jitter(entry: Entry, line: Schedule, due_ms: int, now_ms: int) -> int | None:
+    """The run that is due after ``due_ms`` and by now, and waits for its fire time. Jitter ends before the next run:
+    so there is one at most."""
+    jitter_ms = entry.policies.jitter_ms
+    if not jitter_ms:
+        return None
+    waiting_ms = latest_ms(line, after_ms=due_ms, until_ms=now_ms)
+    return waiting_ms if waiting_ms is not None and fire_ms(entry, line, waiting_ms) > now_ms else None
 
 
 def _window_ms(schedule: Schedule, policies: Policies, at_ms: int) -> int:
@@ -84,10 +120,10 @@ def _window_ms(schedule: Schedule, policies: Policies, at_ms: int) -> int:
 
 def _oldest_of_the_last(count: int, schedule: Schedule, after_ms: int, until_ms: int) -> int | None:
     """Step back from ``until_ms`` at most ``count`` times; the number of runs further back does not matter."""
-    oldest = None
+    oldest_ms = None
     for _ in range(count):
-        found = latest_ms(schedule, after_ms=after_ms, until_ms=until_ms)
-        if found is None:
+        due_ms = latest_ms(schedule, after_ms=after_ms, until_ms=until_ms)
+        if due_ms is None:
             break
-        oldest, until_ms = found, found - 1
-    return oldest
+        oldest_ms, until_ms = due_ms, due_ms - 1
+    return oldest_ms

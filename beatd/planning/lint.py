@@ -47,11 +47,11 @@ def find_warnings(config: Config, now_ms: int) -> list[Fault]:
     enabled = tuple(entry for entry in config.entries if entry.policies.enabled)
     warnings: list[Fault] = list(config.remarks)
     for check in CHECKS:
-        found = list(check(enabled, now_ms))
-        warnings += found[:_ALIKE]
-        if len(found) > _ALIKE:
-            message = f"and {len(found) - _ALIKE:,} more like the last one"
-            warnings.append(Fault(found[-1].file, None, SCHEDULE, message))
+        faults = list(check(enabled, now_ms))
+        warnings += faults[:_ALIKE]
+        if len(faults) > _ALIKE:
+            message = f"and {len(faults) - _ALIKE:,} more like the last one"
+            warnings.append(Fault(faults[-1].file, None, SCHEDULE, message))
     return _at_their_settings(warnings)
 
 
@@ -108,16 +108,16 @@ def never(entries: tuple[Entry, ...], now_ms: int) -> Iterator[Fault]:
 
 def hidden(entries: tuple[Entry, ...], now_ms: int) -> Iterator[Fault]:
     """Entries whose blackout covers all that they do."""
-    known: dict[tuple[int, int], bool] = {}
+    covered: dict[tuple[int, int], bool] = {}
     for entry in entries:
         schedule, blackout = entry.schedule, entry.policies.blackout
         if blackout is None or bind(schedule, from_ms(now_ms)) is not schedule:
             continue  # when an interval without an anchor runs is not known here
         key = id(schedule), id(blackout)
-        if key not in known:
+        if key not in covered:
             runs = list(islice(_runs(schedule, now_ms), _HIDDEN_LOOKED_AT))
-            known[key] = bool(runs) and all(map(blackout.covers_ms, runs))
-        if known[key]:
+            covered[key] = bool(runs) and all(map(blackout.covers_ms, runs))
+        if covered[key]:
             yield _warning(entry, "blackout", "it covers all of the coming runs: none is sent")
 
 
@@ -170,11 +170,11 @@ def _odd_text(text: str) -> Iterator[str]:
     if len(fields) == 6 and fields[0] == "*":
         yield f'"{text}" has six fields, the second first: it runs every second'
     for part, field in zip(fields[-5:], CRON_FIELDS[-5:], strict=True):
-        if found := re.fullmatch(r"(\d{1,2})/(\d{1,2})", part):
-            yield f'"{part}" is read as "{found[1]}-{field.high}/{found[2]}"'
-    for part, size, whole in ((fields[-5], 60, "hour"), (fields[-4], 24, "day")):
-        if (found := re.fullmatch(r"\*/(\d{1,2})", part)) and size % int(found[1]):
-            yield f'"{part}" starts again at each {whole}: the last step is shorter than the others'
+        if match := re.fullmatch(r"(\d{1,2})/(\d{1,2})", part):
+            yield f'"{part}" is read as "{match[1]}-{field.high}/{match[2]}"'
+    for part, size, unit in ((fields[-5], 60, "hour"), (fields[-4], 24, "day")):
+        if (match := re.fullmatch(r"\*/(\d{1,2})", part)) and size % int(match[1]):
+            yield f'"{part}" starts again at each {unit}: the last step is shorter than the others'
     if re.fullmatch(r"29|30|31", fields[-3]) and fields[-1] in {"*", "?"} and fields[-2] == "*":
         yield f'there is no day {fields[-3]} in some months; write "L" for the last day of each month'
 
@@ -237,15 +237,15 @@ class _Periods:
 
     def __init__(self, entries: Iterable[Entry], now_ms: int) -> None:
         self._now_ms = now_ms
-        self._known: dict[int, int | None] = {}
+        self._cache: dict[int, int | None] = {}
         schedules = len({id(entry.schedule) for entry in entries}) or 1
         self._runs = max(3, min(_GAPS_LOOKED_AT, _GAPS_IN_ALL // schedules))
 
     def __call__(self, schedule: Schedule) -> int | None:
-        if id(schedule) not in self._known:
+        if id(schedule) not in self._cache:
             runs = islice(_runs(bind(schedule, from_ms(self._now_ms)), self._now_ms), self._runs)
-            self._known[id(schedule)] = min((later - due for due, later in pairwise(runs)), default=None)
-        return self._known[id(schedule)]
+            self._cache[id(schedule)] = min((later - due for due, later in pairwise(runs)), default=None)
+        return self._cache[id(schedule)]
 
 
 class _Changes:
@@ -253,12 +253,12 @@ class _Changes:
 
     def __init__(self, start: int) -> None:
         self._start = start
-        self._known: dict[str, list[int]] = {}
+        self._cache: dict[str, list[int]] = {}
 
     def __call__(self, zone: Zone) -> list[int]:
-        if zone.name not in self._known:
-            self._known[zone.name] = list(self._of(zone))
-        return self._known[zone.name]
+        if zone.name not in self._cache:
+            self._cache[zone.name] = list(self._of(zone))
+        return self._cache[zone.name]
 
     def _of(self, zone: Zone) -> Iterator[int]:
         second = self._start
@@ -278,11 +278,11 @@ def _clock_change(schedule: Cron, changes: Iterable[int]) -> str:
             local = f"{due_at.astimezone(schedule.zone.info):%Y-%m-%d %H:%M}"
             match dst_note(schedule, due_at):
                 case "gap":
-                    said = f"the clock skips its time in {schedule.zone.name}: that run is made at {local}"
-                    notes.setdefault("gap", said)
+                    note = f"the clock skips its time in {schedule.zone.name}: that run is made at {local}"
+                    notes.setdefault("gap", note)
                 case "overlap":
-                    said = f"the clock shows {local} twice in {schedule.zone.name}: it runs the first time only"
-                    notes.setdefault("overlap", said)
+                    note = f"the clock shows {local} twice in {schedule.zone.name}: it runs the first time only"
+                    notes.setdefault("overlap", note)
     return "; ".join(notes.values())
 
 

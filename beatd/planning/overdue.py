@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from beatd.exceptions import ScheduleError
-from beatd.model import Entry
-from beatd.planning.timeline import fire_ms, first_sent_ms, timeline
-
-if TYPE_CHECKING:
-    from beatd.store.claims import EntryState
+from beatd.model import Entry, EntryState
+from beatd.planning.timeline import after_blackouts_ms, fire_ms, timeline
 
 
 class PastRun(NamedTuple):
@@ -51,7 +48,7 @@ def _first_open(entry: Entry, state: EntryState, runs: Sequence[PastRun], done: 
         return None
     line = timeline(entry, state.first_seen_ms)
     try:
-        due_ms = first_sent_ms(entry, line, line.next_after_ms(max(state.last_due_ms, last_done_ms)))
+        due_ms = after_blackouts_ms(entry, line, line.next_after_ms(max(state.last_due_ms, last_done_ms)))
     except ScheduleError:
         return None
     return None if due_ms is None else fire_ms(entry, line, due_ms)

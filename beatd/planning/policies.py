@@ -1,4 +1,10 @@
-"""Policies: the decision for a due run: sent, skipped for a reason, or kept waiting; and when its message expires."""
+"""Policies: the decision for a due run: sent, skipped for a reason, or decided again later; when its message expires.
+
+The rule, in this order: a run in a ``blackout`` is skipped; so is one whose message has expired (``expires``). While
+the run before has not ended, ``overlap`` decides: ``"skip"`` skips, ``"allow"`` sends; ``"queue_one"`` lets one run
+wait, which is sent when the one before has ended, and drops those that came due meanwhile. At last, a run is skipped
+while its queue holds ``max_queue_depth`` messages.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +16,7 @@ from typing import NamedTuple
 
 from beatd.model import Entry, Run
 from beatd.planning.timeline import hidden
-from beatd.schedules import period_ms
+from beatd.schedules import latest_ms, period_ms
 from beatd.timestamps import from_ms, to_ms
 
 
@@ -56,16 +62,30 @@ class Facts(NamedTuple):
     """Entries of which something cannot be found out, and why."""
 
 
+RETRY_MS = 500
+"""How long a run that waits for the one before it is left alone before it is decided again."""
+
+
 class Decision(NamedTuple):
-    """``skip`` says why a run is not sent; ``wait`` that it is to be judged again later; neither: send it."""
+    """Decision for a due run: it is sent, unless ``skip``, ``retry_ms`` or ``hold`` says otherwise."""
 
     expires_ms: int | None = None
+    """The instant at which its message expires."""
     skip: Skip | None = None
-    wait: bool = False
+    """The reason why it is not sent."""
+    retry_ms: int | None = None
+    """It waits: it is decided again at this instant."""
+    passed_ms: int | None = None
+    """The runs after it up to this due time are dropped with it."""
+    hold: bool = False
+    """It failed: its entry leaves the heap, held back until it is tried again."""
+
+
+SEND, HOLD = Decision(), Decision(hold=True)
 
 
 def decide(run: Run, queue: str, facts: Facts) -> Decision:
-    """The verdict on ``run``, whose message would go to ``queue``."""
+    """Return the decision for ``run``, whose message would go to ``queue``."""
     policies = run.entry.policies
     expires_ms = expires_at_ms(run)
     if hidden(run.entry, run.due_ms):
@@ -73,10 +93,15 @@ def decide(run: Run, queue: str, facts: Facts) -> Decision:
     if expires_ms is not None and expires_ms <= facts.now_ms:
         return Decision(skip=Skip.EXPIRED)
     if run.entry.name in facts.unfinished:
-        return Decision(skip=Skip.OVERLAP) if policies.overlap == "skip" else Decision(wait=True)
+        if policies.overlap == "skip":
+            return Decision(skip=Skip.OVERLAP)
+        return Decision(retry_ms=facts.now_ms + RETRY_MS)
     if policies.max_queue_depth is not None and facts.depths.get(queue, 0) >= policies.max_queue_depth:
         return Decision(skip=Skip.QUEUE_FULL)
-    return Decision(expires_ms)
+    if policies.overlap == "queue_one":
+        passed_ms = latest_ms(run.timeline, after_ms=run.due_ms, until_ms=facts.now_ms)
+        return Decision(expires_ms, passed_ms=passed_ms)
+    return SEND if expires_ms is None else Decision(expires_ms)
 
 
 def runtime_ms(entry: Entry) -> int:

@@ -1,8 +1,10 @@
-"""The next runs of an entry, computed ahead: for ``next``, ``list``, the status page and ``simulate``.
+"""Next run: the answer to "when does it run next", for ``list``, page, ``next``, ``simulate`` and ``check`` alike.
 
-Nothing is decided here: when an entry runs comes from :mod:`beatd.planning.timeline`, and what becomes of a run from
-:func:`beatd.planning.policies.decide`, both of them the daemon's own. What only a living daemon knows is assumed to be
-in order: workers finish in time and queues are short.
+The rule: the runs to come are those of a leader that resumes the entry now. They begin at its resume point
+(:class:`beatd.planning.catchup.ResumePoints`), follow each other on its timeline (:mod:`beatd.planning.timeline`), and
+of each :func:`beatd.planning.policies.decide` says if it is sent; ``max_runs`` counts those that are. The next run is
+the first that is sent: an overdue one, if the daemon is behind or away. All parts are those of the daemon's own heap.
+Assumed to be in order is what only a living daemon knows: workers finish in time and queues are short.
 """
 
 from __future__ import annotations
@@ -11,19 +13,34 @@ from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Se
 from datetime import datetime
 from heapq import heappop, heappush
 from operator import itemgetter
-from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
 from beatd.exceptions import ScheduleError
-from beatd.model import Entry, Run
-from beatd.planning.policies import Facts, Skip, decide
-from beatd.planning.timeline import fire_ms, first_sent_ms, timeline
-from beatd.schedules import Schedule, bind, dst_note, latest_ms, zone
-from beatd.timestamps import from_ms, to_ms
+from beatd.model import Entry, EntryState, Run
+from beatd.planning.catchup import ResumePoints
+from beatd.planning.policies import SEND, Decision, Facts, Skip, decide
+from beatd.planning.timeline import BlackedOut, after_blackouts_ms, fire_ms, next_due_ms, timeline
+from beatd.schedules import Schedule, bind, dst_note, zone
+from beatd.timestamps import from_ms
 
 if TYPE_CHECKING:
-    from beatd.store.claims import EntryState
     from beatd.store.held_back import HeldBackEntry
+
+EXPIRED_IN_A_ROW = 1_000
+"""Expired runs in a row that are passed in search of one that is sent."""
+
+
+def new_state(now_ms: int) -> EntryState:
+    """State of an entry that a leader sees for the first time at ``now_ms``."""
+    return EntryState(now_ms, now_ms, 0)
+
+
+def state_at(entry: Entry, state: EntryState | None, at_ms: int) -> EntryState:
+    """State of an entry at another instant, as if all runs that were due up to then had been sent."""
+    if state is None:
+        return new_state(at_ms)
+    since_ms = max(at_ms, state.first_seen_ms) if counts_from_first_seen(entry) else at_ms
+    return state._replace(last_due_ms=since_ms)
 
 
 class Outlook(NamedTuple):
@@ -55,7 +72,8 @@ def outlooks(
     ``last_dues`` reads from the history when the last runs of entries were due: asked for those whose state does not
     say, as that of an entry that was resumed.
     """
-    looks = [_safe(entry, state, now_ms) for entry, state in zip(entries, states, strict=True)]
+    points = ResumePoints(now_ms)
+    looks = [_safe_outlook(entry, state, points) for entry, state in zip(entries, states, strict=True)]
     unknown = [look.entry.name for look in looks if look.runs and look.last_due_ms is None]
     past = last_dues(unknown) if unknown else {}
     return [
@@ -69,10 +87,10 @@ def outlooks(
     ]
 
 
-def _safe(entry: Entry, state: EntryState | None, now_ms: int) -> Outlook:
+def _safe_outlook(entry: Entry, state: EntryState | None, points: ResumePoints) -> Outlook:
     """The outlook of an entry, whatever is wrong with it: one entry hides no other."""
     try:
-        look = outlook(entry, state, now_ms)
+        look = outlook(entry, state, points)
         for ms in (look.last_due_ms, look.next_due_ms, look.next_fire_ms):
             if ms is not None:
                 from_ms(ms).astimezone(zone(entry.timezone).info)
@@ -82,14 +100,14 @@ def _safe(entry: Entry, state: EntryState | None, now_ms: int) -> Outlook:
     return look
 
 
-def outlook(entry: Entry, state: EntryState | None, now_ms: int) -> Outlook:
-    """Return the last and next run of ``entry`` at that moment. ``state`` is its state in the store, if any."""
-    line = timeline(entry, now_ms if state is None else state.first_seen_ms)
+def outlook(entry: Entry, state: EntryState | None, points: ResumePoints) -> Outlook:
+    """Return the last and next run of ``entry``. ``state`` is its state in the store, if any."""
     runs = 0 if state is None else state.runs
-    last_due_ms = None if state is None else _last_run(line, state)
-    next_due_ms, note = _next_run(entry, line, state, now_ms)
-    next_fire_ms = None if next_due_ms is None else fire_ms(entry, line, next_due_ms)
-    return Outlook(entry, runs, last_due_ms, next_due_ms, next_fire_ms, note)
+    last_due_ms = None if state is None else _last_run(timeline(entry, state.first_seen_ms), state)
+    run, note = next_run(entry, state or new_state(points.now_ms), points)
+    if run is None:
+        return Outlook(entry, runs, last_due_ms, None, None, note)
+    return Outlook(entry, runs, last_due_ms, run.due_ms, run.fire_ms, note)
 
 
 def _last_run(line: Schedule, state: EntryState) -> int | None:
@@ -98,34 +116,18 @@ def _last_run(line: Schedule, state: EntryState) -> int | None:
     return state.last_due_ms if is_run else None
 
 
-def _next_run(entry: Entry, line: Schedule, state: EntryState | None, now_ms: int) -> tuple[int | None, str]:
+def next_run(entry: Entry, state: EntryState, points: ResumePoints) -> tuple[Upcoming | None, str]:
+    """Return the next run that is sent; or ``None``, and why there is none in words."""
     policies = entry.policies
     if not policies.enabled:
         return None, "not enabled"
-    if state is not None and policies.max_runs is not None and state.runs >= policies.max_runs:
+    if policies.max_runs is not None and state.runs >= policies.max_runs:
         return None, f"over after {policies.max_runs} run{'s' if policies.max_runs != 1 else ''}"
-    due_ms = _delayed(entry, line, state, now_ms) or line.next_after_ms(now_ms)
     try:
-        due_ms = first_sent_ms(entry, line, due_ms)
-    except ScheduleError:
+        run = next(upcoming(entry, state, points, sent_only=True), None)
+    except BlackedOut:
         return None, "blacked out"
-    if due_ms is None or _is_stale(entry, due_ms):
-        return None, "no run is left"
-    return due_ms, ""
-
-
-def _delayed(entry: Entry, line: Schedule, state: EntryState | None, now_ms: int) -> int | None:
-    """A run that is due already and waits for its share of the jitter."""
-    if state is None or not entry.policies.jitter_ms or state.last_due_ms >= now_ms:
-        return None
-    due_ms = latest_ms(line, max(state.last_due_ms, now_ms - entry.policies.jitter_ms), now_ms)
-    return due_ms if due_ms is not None and fire_ms(entry, line, due_ms) > now_ms else None
-
-
-def _is_stale(entry: Entry, due_ms: int) -> bool:
-    """True if its message would have expired, at an instant that the entry names, before it is due."""
-    expires = entry.options.expires
-    return isinstance(expires, datetime) and to_ms(expires) <= due_ms
+    return run, "no run is left" if run is None else ""
 
 
 _DST = {
@@ -145,8 +147,15 @@ class Upcoming(NamedTuple):
     fire_ms: int
     due_ms: int
     entry: Entry
-    skip: Skip | None = None
-    """Why it will not be sent, if so."""
+    decision: Decision = SEND
+    """Decision for it, as far as it can be foreseen."""
+    overdue: bool = False
+    """True if it should have left already: it leaves as soon as there is a leader."""
+
+    @property
+    def skip(self) -> Skip | None:
+        """Why it will not be sent, if so."""
+        return self.decision.skip
 
     @property
     def due_at(self) -> datetime:
@@ -165,75 +174,78 @@ class Upcoming(NamedTuple):
 
     @property
     def note(self) -> str:
-        """In words what is out of the ordinary: that it is not sent, or what a clock change has to do with it."""
+        """In words what is out of the ordinary: that it is not sent, is overdue, or is moved by a clock change."""
         skip = "" if self.skip is None else _SKIPS.get(self.skip, f"not sent: {self.skip.value}")
-        return "; ".join(filter(None, (skip, _DST[dst_note(self.entry.schedule, self.due_at)])))
+        overdue = "overdue" if self.overdue and self.skip is None else ""
+        return "; ".join(filter(None, (skip, overdue, _DST[dst_note(self.entry.schedule, self.due_at)])))
 
 
-def upcoming(entry: Entry, after_ms: int, *, first_seen_ms: int | None = None, runs: int = 0) -> Iterator[Upcoming]:
-    """The runs of an entry that are due after ``after_ms``, in order, those that are not sent among them.
+def upcoming(entry: Entry, state: EntryState, points: ResumePoints, *, sent_only: bool = False) -> Iterator[Upcoming]:
+    """The runs of an entry that a leader makes which resumes it at ``points.now_ms``, in order.
 
-    ``first_seen_ms`` is when the daemon first saw the entry, by default ``after_ms``. ``runs`` have been sent
-    already, of which ``max_runs`` has to know.
+    With ``sent_only`` without those that are skipped: blackouts are jumped over. Raises
+    :class:`~beatd.exceptions.ScheduleError` if the search for one that is sent takes too long.
     """
-    if not entry.policies.enabled:
-        return
-    line = timeline(entry, after_ms if first_seen_ms is None else first_seen_ms)
-    left = None if entry.policies.max_runs is None else entry.policies.max_runs - runs
-    if left is not None and left <= 0:
-        return
-    due_ms = _first_due(entry, after_ms, first_seen_ms)
+    line, due_ms, remaining_runs, _ = points.of(entry, state)
+    expired = 0
     while due_ms is not None:
-        run = foreseen(entry, line, due_ms)
-        yield run
-        if run.skip is None and left is not None:
-            left -= 1
-            if left <= 0:
+        if sent_only and (due_ms := after_blackouts_ms(entry, line, due_ms)) is None:
+            return
+        run = planned_run(entry, line, due_ms, points.now_ms)
+        if run.skip is None or not sent_only:
+            expired = 0
+            yield run
+        elif isinstance(entry.options.expires, datetime):  # so have all that follow
+            return
+        elif (expired := expired + 1) == EXPIRED_IN_A_ROW:
+            raise ScheduleError(f"its next {EXPIRED_IN_A_ROW:,} runs have expired")
+        if run.skip is None and remaining_runs is not None:
+            remaining_runs -= 1
+            if remaining_runs == 0:
                 return
-        due_ms = line.next_after_ms(due_ms)
+        passed_ms = run.decision.passed_ms
+        due_ms = next_due_ms(line, due_ms if passed_ms is None else passed_ms)
 
 
-def foreseen(entry: Entry, line: Schedule, due_ms: int) -> Upcoming:
-    """The run of ``entry`` that is due at ``due_ms`` on its timeline, as the daemon will see it when it leaves."""
+def planned_run(entry: Entry, line: Schedule, due_ms: int, now_ms: int) -> Upcoming:
+    """The run of ``entry`` that is due at ``due_ms`` on its timeline, as the daemon decides when it leaves."""
     leaves_ms = fire_ms(entry, line, due_ms)
-    if entry.policies.blackout is None and entry.options.expires is None:
-        return Upcoming(leaves_ms, due_ms, entry)
-    verdict = decide(Run(entry, due_ms, leaves_ms, line), "", Facts(leaves_ms, frozenset(), {}))
-    return Upcoming(leaves_ms, due_ms, entry, verdict.skip)
+    overdue, policies = leaves_ms <= now_ms, entry.policies
+    if policies.blackout is None and entry.options.expires is None and policies.overlap != "queue_one":
+        return Upcoming(leaves_ms, due_ms, entry, SEND, overdue)
+    facts = Facts(max(leaves_ms, now_ms), frozenset(), {})
+    return Upcoming(leaves_ms, due_ms, entry, decide(Run(entry, due_ms, leaves_ms, line), "", facts), overdue)
 
 
 def all_upcoming(
     entries: Iterable[Entry],
-    after_ms: int,
+    now_ms: int,
     *,
-    first_seen_ms: int | None = None,
+    state_of: Callable[[Entry], EntryState] | None = None,
     until_ms: int | None = None,
-    known: Mapping[str, EntryState] = MappingProxyType({}),
+    sent_only: bool = False,
     on_error: OnError | None = None,
 ) -> Iterator[Upcoming]:
     """The runs of all entries that are due before ``until_ms``, in the order in which they leave.
 
-    ``known`` is what the store remembers of entries, if it was asked. With ``on_error`` an entry whose runs cannot be
-    computed is told to it and left out, and the others go on.
+    ``state_of`` gives the state of an entry, by default that of one that is new. With ``on_error`` an entry whose runs
+    cannot be computed is told to it and left out, and the others go on.
 
     No run leaves before it is due: so an entry is not looked at before what leaves earlier has been taken.
     """
-    firsts: dict[tuple[object, ...], int | None] = {}
-    starts: list[tuple[int, str, Entry]] = []
+    points, unseen = ResumePoints(now_ms), new_state(now_ms)
+    starts: list[tuple[int, str, Entry, EntryState]] = []
     for entry in entries:
-        seen_ms = known[entry.name].first_seen_ms if entry.name in known else first_seen_ms
-        key = (id(entry.schedule), entry.policies.start, entry.policies.end, seen_ms)
-        if key not in firsts:
-            firsts[key] = _first_due_or_none(entry, after_ms, seen_ms, on_error)
-        if (first := firsts[key]) is not None and (until_ms is None or first < until_ms):
-            starts.append((first, entry.name, entry))
+        state = unseen if state_of is None else state_of(entry)
+        due_ms = _resume_due_ms(entry, state, points, on_error)
+        if due_ms is not None and (until_ms is None or due_ms < until_ms):
+            starts.append((due_ms, entry.name, entry, state))
+    starts.sort(key=itemgetter(0, 1))
     waiting: _Waiting = []
-    for first_due_ms, name, entry in sorted(starts, key=itemgetter(0, 1)):
-        yield from _leaving(waiting, first_due_ms, until_ms)
-        state = known.get(name)
-        seen_ms, runs = (state.first_seen_ms, state.runs) if state else (first_seen_ms, 0)
-        following = upcoming(entry, after_ms, first_seen_ms=seen_ms, runs=runs)
-        _wait(waiting, name, _isolated(entry, following, on_error) if on_error else following, until_ms)
+    for due_ms, name, entry, state in starts:
+        yield from _leaving(waiting, (due_ms, name), until_ms)
+        runs = upcoming(entry, state, points, sent_only=sent_only)
+        _wait(waiting, name, _isolated(entry, runs, on_error) if on_error else runs, until_ms)
     yield from _leaving(waiting, None, until_ms)
 
 
@@ -250,9 +262,9 @@ def _isolated(entry: Entry, runs: Iterator[Upcoming], on_error: OnError) -> Iter
         on_error(entry, error)
 
 
-def _first_due_or_none(entry: Entry, after_ms: int, seen_ms: int | None, on_error: OnError | None) -> int | None:
+def _resume_due_ms(entry: Entry, state: EntryState, points: ResumePoints, on_error: OnError | None) -> int | None:
     try:
-        return _first_due(entry, after_ms, seen_ms)
+        return points.of(entry, state).due_ms
     except Exception as error:
         if on_error is None:
             raise
@@ -264,8 +276,8 @@ _Waiting = list[tuple[int, str, Upcoming, Iterator[Upcoming]]]
 """A heap of the next runs of entries, with those that follow."""
 
 
-def _leaving(waiting: _Waiting, before_ms: int | None, until_ms: int | None) -> Iterator[Upcoming]:
-    while waiting and (before_ms is None or waiting[0][0] < before_ms):
+def _leaving(waiting: _Waiting, before: tuple[int, str] | None, until_ms: int | None) -> Iterator[Upcoming]:
+    while waiting and (before is None or waiting[0][:2] < before):
         _, name, run, following = heappop(waiting)
         yield run
         _wait(waiting, name, following, until_ms)
@@ -277,12 +289,6 @@ def _wait(waiting: _Waiting, name: str, runs: Iterator[Upcoming], until_ms: int 
         heappush(waiting, (run.fire_ms, name, run, runs))
 
 
-def _first_due(entry: Entry, after_ms: int, first_seen_ms: int | None) -> int | None:
-    seen_ms = after_ms if first_seen_ms is None else first_seen_ms
-    since_ms = max(after_ms, seen_ms) if counts_from_first_seen(entry) else after_ms
-    return timeline(entry, seen_ms).next_after_ms(since_ms)
-
-
 def counts_from_first_seen(entry: Entry) -> bool:
     """True for an interval whose phase is the moment at which a daemon first sees the entry."""
     schedule = entry.schedule
@@ -292,11 +298,11 @@ def counts_from_first_seen(entry: Entry) -> bool:
 def caveats(entries: Sequence[Entry], since: str) -> list[str]:
     """List what the file alone cannot know about the runs of ``entries``; ``since`` is where they begin."""
     enabled = [entry for entry in entries if entry.policies.enabled]
-    found = []
+    notes = []
     if any(map(counts_from_first_seen, enabled)):
-        found.append(
+        notes.append(
             f"note: intervals without an anchor count from {since} here, in a daemon from when it first saw them"
         )
     if any(entry.policies.max_runs is not None for entry in enabled):
-        found.append(f"note: max_runs counts from {since} here, in a daemon from the entry's first run")
-    return found
+        notes.append(f"note: max_runs counts from {since} here, in a daemon from the entry's first run")
+    return notes

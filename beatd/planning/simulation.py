@@ -13,10 +13,10 @@ from heapq import nlargest
 from typing import NamedTuple
 
 from beatd.exceptions import BeatdError
-from beatd.model import Entry
+from beatd.model import Entry, EntryState
+from beatd.planning.catchup import ResumePoints
 from beatd.planning.policies import Skip
-from beatd.planning.preview import Upcoming, counts_from_first_seen, foreseen, upcoming
-from beatd.planning.timeline import timeline
+from beatd.planning.preview import Upcoming, counts_from_first_seen, upcoming
 from beatd.schedules import Schedule, dst_note
 from beatd.schedules.cron import Cron
 from beatd.schedules.interval import Interval, Relative
@@ -42,17 +42,21 @@ class Totals(NamedTuple):
 
 
 class EntryGroup:
-    """Entries with equal schedules, and nothing of their own that would set one apart from the others."""
+    """Entries with equal schedules, and nothing of their own that would set one apart from the others.
+
+    If all of its runs are sent when they are due it is *plain*: they are counted by their due times alone, as a year of
+    seconds is 30 million of them. Else each run is planned, as :func:`~beatd.planning.preview.upcoming` does.
+    """
 
     def __init__(self, entries: Sequence[Entry], window_ms: int) -> None:
         self.entries = entries
         self._entry = entry = entries[0]
         self._window_ms = window_ms
-        self.line: Schedule = timeline(entry, window_ms)
-        first_after = window_ms if counts_from_first_seen(entry) else window_ms - 1
-        self.due_ms = self.line.next_after_ms(first_after)
-        self._left = entry.policies.max_runs
+        points, state = ResumePoints(window_ms - 1), window_state(entry, window_ms)
+        self._line, self._due_ms, *_ = points.of(entry, state)
+        self._runs = upcoming(entry, state, points)
         self._plain = self._is_plain()
+        self._run = None if self._plain else next(self._runs, None)
         self._zones = _zones(entry.schedule)
         self._sent = self._moved = self._overlaps = 0
         self._skipped: Counter[Skip] = Counter()
@@ -62,27 +66,28 @@ class EntryGroup:
     def walk(self, end_ms: int, seconds: Counter[int]) -> int:
         """Take the runs that are due before ``end_ms``, count them in the seconds in which they leave; tells how many
         were computed."""
-        if self.due_ms is None or self.due_ms >= end_ms:
-            return 0
-        near_a_change = self._may_be_moved(self.due_ms // 1000, end_ms // 1000)
-        if self._plain and not near_a_change:
+        if self._plain:
             return self._walk_plain(end_ms, seconds)
-        walked = 0
-        while self.due_ms is not None and self.due_ms < end_ms:
-            run = foreseen(self._entry, self.line, self.due_ms)
+        walked, run = 0, self._run
+        if run is None or run.due_ms >= end_ms:
+            return 0
+        near_a_change = self._may_be_moved(run.due_ms // 1000, end_ms // 1000)
+        while run is not None and run.due_ms < end_ms:
             self._moved += near_a_change and dst_note(self._entry.schedule, run.due_at) == "gap"
             self._take(run, seconds)
-            self.due_ms = None if self._left == 0 else self.line.next_after_ms(self.due_ms)
+            run = next(self._runs, None)
             walked += 1
+        self._run = run
         return walked
 
     def leaving_in(self, second: int) -> int:
         """Return how many runs of each of the entries leave in that second."""
-        entry, after_ms = self._entry, self._window_ms - 1
+        entry, state = self._entry, window_state(self._entry, self._window_ms)
         if entry.policies.max_runs is None and not _is_chain(entry.schedule):
-            after_ms = max(after_ms, second * 1000 - entry.policies.jitter_ms - 1)
+            near_ms = second * 1000 - entry.policies.jitter_ms - 1
+            state = state._replace(last_due_ms=max(state.last_due_ms, near_ms))
         count = 0
-        for run in upcoming(entry, after_ms, first_seen_ms=self._window_ms):
+        for run in upcoming(entry, state, ResumePoints(state.last_due_ms)):
             if run.due_ms >= (second + 1) * 1000:
                 break
             count += run.skip is None and run.fire_ms // 1000 == second
@@ -102,17 +107,21 @@ class EntryGroup:
             yield Totals(entry, self._sent, skipped, self._moved, self._overlaps, self._first_overlap_ms)
 
     def _walk_plain(self, end_ms: int, seconds: Counter[int]) -> int:
-        """The same for runs that all are sent when they are due: a year of seconds is 30 million of them."""
-        due, next_after, size, walked = self.due_ms, self.line.next_after_ms, len(self.entries), 0
+        due, next_after, size, walked = self._due_ms, self._line.next_after_ms, len(self.entries), 0
+        if due is None or due >= end_ms:
+            return 0
+        near_a_change = self._may_be_moved(due // 1000, end_ms // 1000)
         runtime_ms, last_ms = self._entry.policies.max_runtime_ms or 0, self._last_fire_ms
         while due is not None and due < end_ms:
             seconds[due // 1000] += size
+            if near_a_change:
+                self._moved += dst_note(self._entry.schedule, from_ms(due)) == "gap"
             if last_ms is not None and due - last_ms < runtime_ms:
                 self._overlap(due)
             last_ms = due
             due = next_after(due)
             walked += 1
-        self.due_ms, self._last_fire_ms = due, last_ms
+        self._due_ms, self._last_fire_ms = due, last_ms
         self._sent += walked
         return walked
 
@@ -122,8 +131,6 @@ class EntryGroup:
             return
         self._sent += 1
         seconds[run.fire_ms // 1000] += len(self.entries)
-        if self._left is not None:
-            self._left -= 1
         runtime_ms, last_ms = self._entry.policies.max_runtime_ms or 0, self._last_fire_ms
         if last_ms is not None and run.fire_ms - last_ms < runtime_ms:
             self._overlap(run.fire_ms)
@@ -136,15 +143,21 @@ class EntryGroup:
 
     def _is_plain(self) -> bool:
         policies, expires = self._entry.policies, self._entry.options.expires
-        apart = (policies.jitter_ms, policies.blackout, policies.max_runs)
-        return not any(apart) and not isinstance(expires, datetime)
+        return (
+            not (policies.jitter_ms or policies.blackout or isinstance(expires, datetime)) and policies.max_runs is None
+        )
 
     def _may_be_moved(self, start: int, end: int) -> bool:
         return any(zone.span(start - _MARGIN_S).end < end + _MARGIN_S for zone in self._zones)
 
 
+def window_state(entry: Entry, window_ms: int) -> EntryState:
+    """State of an entry that a leader sees for the first time as the window begins; its first moment may be a run."""
+    return EntryState(window_ms if counts_from_first_seen(entry) else window_ms - 1, window_ms, 0)
+
+
 def entry_groups(entries: Sequence[Entry], window_ms: int) -> list[EntryGroup]:
-    """The enabled entries as tracks that begin at ``window_ms``."""
+    """The enabled entries in groups that begin at ``window_ms``."""
     alike: dict[object, list[Entry]] = {}
     for entry in entries:
         policies, expires = entry.policies, entry.options.expires
@@ -234,16 +247,16 @@ def simulate(
     ``progress`` hears how many milliseconds of the window are done. Raises :class:`TooManyRuns` when more than
     ``limit`` runs would have to be computed; those that entries with equal schedules share count once.
     """
-    walkers = entry_groups(entries, from_ms)
-    _refuse_hopeless(walkers, to_ms - from_ms, limit)
+    groups = entry_groups(entries, from_ms)
+    _refuse_hopeless(groups, to_ms - from_ms, limit)
     width_s = column_width(to_ms - from_ms, FINEST)
     columns = [0] * -(-(to_ms - from_ms) // (width_s * 1000))
     top: list[tuple[int, int]] = []
     walked, seconds = 0, Counter[int]()
     for start_ms in range(from_ms, to_ms, SLICE_MS):
         end_ms = min(start_ms + SLICE_MS, to_ms)
-        for walker in walkers:
-            walked += walker.walk(end_ms, seconds)
+        for group in groups:
+            walked += group.walk(end_ms, seconds)
             if walked > limit:
                 raise TooManyRuns(_too_many(f"more than {limit:,} runs by {window_text(end_ms)}"))
         later = Counter[int]()  # jitter moves them into the next slice
@@ -255,9 +268,9 @@ def simulate(
         top = nlargest(busiest, [*top, *((count, -second) for second, count in seconds.items() if second not in later)])
         seconds = later
         progress(end_ms - start_ms)
-    found = [Busy(-negative, count, _who(walkers, -negative)) for count, negative in top]
-    totals = sorted((total for walker in walkers for total in walker.totals()), key=lambda total: total.entry.name)
-    return Simulation(from_ms, to_ms, totals, found, width_s, columns)
+    busy = [Busy(-negative, count, _busiest_entries(groups, -negative)) for count, negative in top]
+    totals = sorted((total for group in groups for total in group.totals()), key=lambda total: total.entry.name)
+    return Simulation(from_ms, to_ms, totals, busy, width_s, columns)
 
 
 def column_width(length_ms: int, at_most: int) -> int:
@@ -265,20 +278,20 @@ def column_width(length_ms: int, at_most: int) -> int:
     return next((step for step in STEPS_S if step * 1000 * at_most >= length_ms), STEPS_S[-1])
 
 
-def _refuse_hopeless(walkers: Sequence[EntryGroup], length_ms: int, limit: int) -> None:
+def _refuse_hopeless(groups: Sequence[EntryGroup], length_ms: int, limit: int) -> None:
     """Say at once what would be found out after a long walk."""
-    surely = [(walker.at_least(length_ms), walker.entries[0].name) for walker in walkers]
+    surely = [(group.at_least(length_ms), group.entries[0].name) for group in groups]
     total = sum(count for count, _ in surely)
     if total > limit:
         count, name = max(surely)
         raise TooManyRuns(_too_many(f"at least {total:,} runs ({count:,} of {name}); {limit:,} are allowed"))
 
 
-def _too_many(what: str) -> str:
-    return f"the window holds {what}; take a shorter one, one entry (--entry), or raise --limit"
+def _too_many(count: str) -> str:
+    return f"the window holds {count}; take a shorter one, one entry (--entry), or raise --limit"
 
 
-def _who(walkers: Sequence[EntryGroup], second: int) -> list[tuple[str, int]]:
-    present = ((each, count) for each in walkers if (count := each.leaving_in(second)))
-    named = ((entry.name, count) for each, count in present for entry in each.entries)
-    return sorted(named, key=lambda one: (-one[1], one[0]))[:NAMED]
+def _busiest_entries(groups: Sequence[EntryGroup], second: int) -> list[tuple[str, int]]:
+    present = ((group, count) for group in groups if (count := group.leaving_in(second)))
+    counts = ((entry.name, count) for group, count in present for entry in group.entries)
+    return sorted(counts, key=lambda item: (-item[1], item[0]))[:NAMED]

@@ -1,6 +1,9 @@
-"""The runs of one entry over time: what the daemon does and what previews show comes from here.
+"""Timeline: the runs of one entry over time, their due times and fire times, for the daemon and for previews.
 
 An entry's timeline is its schedule, with the phase that it got when it was first seen, between its start and its end.
+
+Jitter: each run fires up to ``jitter`` later than it is due, by a hash of entry name and due time. It can be previewed,
+is the same on every host and after every restart, and never reaches the next due time.
 """
 
 from __future__ import annotations
@@ -12,7 +15,7 @@ from beatd.model import Entry
 from beatd.schedules import Schedule, bind, jittered_ms, latest_ms
 from beatd.schedules.cron import Cron
 from beatd.schedules.schedule import BaseSchedule
-from beatd.timestamps import from_ms, to_ms
+from beatd.timestamps import LAST_MS, from_ms, to_ms
 
 JUMPS = 1_000
 """Blackouts in a row that are passed in search of a run that is sent."""
@@ -33,12 +36,27 @@ def timeline(entry: Entry, first_seen_ms: int) -> Schedule:
     return Bounded(schedule, None if start is None else to_ms(start), None if end is None else to_ms(end))
 
 
+def next_due_ms(schedule: Schedule, after_ms: int) -> int | None:
+    """The next run of a timeline; raises :class:`~beatd.exceptions.ScheduleError` for one that does not get on."""
+    due_ms = schedule.next_after_ms(after_ms)
+    if due_ms is not None and not after_ms < due_ms:
+        raise ScheduleError("its schedule does not get on: the next run is not later than the one before")
+    return due_ms
+
+
 def fire_ms(entry: Entry, schedule: Schedule, due_ms: int) -> int:
-    """When a run leaves (ms): when it is due, or later by its share of the entry's jitter."""
+    """Fire time of a run (ms): when it is due, or, with jitter, a part of ``jitter`` later.
+
+    The part is a hash of entry name and due time: every host computes the same one. It ends before the next run.
+    Raises :class:`~beatd.exceptions.ScheduleError` for a time that no calendar has.
+    """
     jitter_ms = entry.policies.jitter_ms
-    if not jitter_ms:
-        return due_ms
-    return jittered_ms(entry.name, due_ms, jitter_ms, schedule.next_after_ms(due_ms))
+    leaves_ms = due_ms
+    if jitter_ms:
+        leaves_ms = jittered_ms(entry.name, due_ms, jitter_ms, schedule.next_after_ms(due_ms))
+    if not 0 <= leaves_ms <= LAST_MS:
+        raise ScheduleError("its next run is due outside the years 1970 to 9998")
+    return leaves_ms
 
 
 def hidden(entry: Entry, due_ms: int) -> bool:
@@ -47,18 +65,26 @@ def hidden(entry: Entry, due_ms: int) -> bool:
     return blackout is not None and blackout.covers_ms(due_ms)
 
 
-def first_sent_ms(entry: Entry, schedule: Schedule, due_ms: int | None) -> int | None:
-    """The first run, from the one at ``due_ms`` on, that no blackout hides. ``None``: none is left.
+class BlackedOut(ScheduleError):
+    """No run is found that a blackout does not cover."""
+
+
+def after_blackouts_ms(entry: Entry, schedule: Schedule, due_ms: int | None) -> int | None:
+    """The first due time, from ``due_ms`` on, that no blackout covers. ``None``: none is left.
 
     Jumps from blackout to blackout, so that what it takes does not depend on the runs in them. After
-    :data:`JUMPS` of them it raises :class:`~beatd.exceptions.ScheduleError`.
+    :data:`JUMPS` of them it raises :class:`BlackedOut`.
     """
     blackout = entry.policies.blackout
     for _ in range(JUMPS):
         if due_ms is None or blackout is None or not blackout.covers_ms(due_ms):
             return due_ms
-        due_ms = schedule.next_after_ms(blackout.end_ms(due_ms) - 1)
-    raise ScheduleError(f"its next {JUMPS:,} runs are blacked out")
+        end_ms = blackout.end_ms(due_ms) - 1
+        if hasattr(schedule, "latest_ms"):  # each of its runs may depend on the one before
+            covered_ms = latest_ms(schedule, after_ms=due_ms, until_ms=end_ms)
+            end_ms = due_ms if covered_ms is None else covered_ms
+        due_ms = schedule.next_after_ms(end_ms)
+    raise BlackedOut(f"its next {JUMPS:,} runs are blacked out")
 
 
 @dataclass(frozen=True, slots=True, repr=False, eq=False)

@@ -210,7 +210,7 @@ def _edge(value: str | date, written: str, where: Zone) -> tuple[int, int]:
 def _second(hour: str, minute: str, second: str | None, written: str) -> int:
     at = int(hour) * 3600 + int(minute) * 60 + int(second or 0)
     if int(minute) > 59 or int(second or 0) > 59 or at > DAY:
-        raise ScheduleError(f'the blackout "{written}" has no such time of day; times go from 00:00 to 24:00')
+        raise ScheduleError(f'the blackout "{written}" has an invalid time of day; expected 00:00 to 24:00')
     return at
 
 

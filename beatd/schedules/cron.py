@@ -166,7 +166,7 @@ def days(
     if not found.ever():
         fields = zip((DAY_OF_MONTH, MONTH, DAY_OF_WEEK), found.meaning.split(), strict=False)
         asked = " and ".join(f"{each.name} {text}" for each, text in fields if text != "*")
-        raise ScheduleError(f"it never runs: there is no day with {asked}")
+        raise ScheduleError(f"the schedule never runs: there is no day with {asked}")
     return found
 
 

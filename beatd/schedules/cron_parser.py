@@ -22,7 +22,7 @@ from beatd.schedules.cron_field import (
     fault,
     read_field,
 )
-from beatd.schedules.literals import quoted
+from beatd.schedules.literals import or_list, quoted
 from beatd.schedules.timezone import zone
 
 ALIASES = {
@@ -78,7 +78,7 @@ def _split(text: str, name: str) -> list[str]:
         text = _alias(text)
     fields = text.split()
     if fields and fields[0].startswith(("cron_tz=", "tz=")):
-        raise ScheduleError('a time zone does not go into the text; write timezone = "Europe/Berlin" beside schedule')
+        raise ScheduleError('a time zone is not part of a cron string; set timezone = "Europe/Berlin" beside schedule')
     if len(fields) == 5:
         fields.insert(0, "0")
     if len(fields) != 6:
@@ -107,7 +107,7 @@ def _alias(text: str) -> str:
     if text == "@reboot":
         raise ScheduleError('@reboot is not supported; for one run at a set time write { at = "2026-12-31T23:59:00" }')
     near = difflib.get_close_matches(text, ALIASES, n=1)
-    raise ScheduleError(f"did you mean {near[0]}?" if near else f"unknown alias; known are {', '.join(ALIASES)}")
+    raise ScheduleError(f"unknown alias; {f'did you mean {near[0]}?' if near else 'expected ' + or_list(ALIASES)}")
 
 
 def _elsewhere(text: str) -> str:

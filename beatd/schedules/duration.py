@@ -43,12 +43,12 @@ def duration_ms(value: object) -> int:
     """
     ms = _milliseconds(value)
     if ms < 0:
-        raise ScheduleError(f"a duration cannot be negative, got {shown(value)}")
+        raise ScheduleError(f"a duration must not be negative, got {shown(value)}")
     if ms > LONGEST_MS:
         raise ScheduleError(f"{shown(value)} is too long: a duration is at most 36525d, which is 100 years")
     if ms != ms.to_integral_value():
         raise ScheduleError(
-            f"{_plain(value)} is finer than a millisecond: durations are whole milliseconds, 1ms or 0.001"
+            f"{_plain(value)} is finer than a millisecond; expected whole milliseconds, such as 1ms or 0.001"
         )
     return int(ms)
 
@@ -102,7 +102,7 @@ def _read(text: str) -> Decimal:
             )
         unit = UNIT_NAMES.get(part[2] if part[2] in UNIT_NAMES else part[2].lower())
         if unit is None:
-            raise ScheduleError(f'"{text}": "{part[2]}" is not a unit of time; known are w, d, h, m, s and ms')
+            raise ScheduleError(f'"{text}": "{part[2]}" is not a unit of time; expected w, d, h, m, s or ms')
         if UNITS[unit] >= last:
             raise ScheduleError(f'"{text}": units go from large to small, each once, as in "1h30m"')
         last = UNITS[unit]

@@ -117,9 +117,7 @@ def every(
     """
     ms = duration_ms(interval)
     if ms < SHORTEST_MS:
-        raise ScheduleError(
-            f'an interval of {duration_text(ms)} is too short: the shortest is {SHORTEST_MS}ms ("10ms")'
-        )
+        raise ScheduleError(f"an interval of {duration_text(ms)} is too short; expected at least {SHORTEST_MS}ms")
     if relative and anchor is not None:
         raise ScheduleError("an interval is either anchored or relative; leave out anchor or relative")
     if relative:

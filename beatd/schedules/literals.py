@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import date, datetime, time, timedelta
 from itertools import islice
 
@@ -33,6 +33,12 @@ def shown(value: object) -> str:
         case None:
             return "nothing"
     return f"a value of type {type(value).__name__}"
+
+
+def or_list(words: Collection[str]) -> str:
+    """``a, b or c``."""
+    *others, last = words
+    return f"{', '.join(others)} or {last}" if others else last
 
 
 def toml(value: object, depth: int = 2) -> str:

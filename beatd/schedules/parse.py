@@ -14,7 +14,7 @@ from beatd.schedules.cron import Cron, Dst
 from beatd.schedules.cron_parser import ALIASES, is_hashed, read_cron
 from beatd.schedules.crontab import NAMES, read_table
 from beatd.schedules.interval import Relative, every
-from beatd.schedules.literals import quoted, toml
+from beatd.schedules.literals import or_list, quoted, toml
 from beatd.schedules.schedule import BaseSchedule, Schedule, once, union
 from beatd.schedules.solar import solar
 from beatd.schedules.timezone import zone
@@ -122,6 +122,6 @@ def _checked(
     for key in table:
         if key not in names:
             near = difflib.get_close_matches(key, [*names, *also], n=1)
-            hint = f'did you mean "{near[0]}"?' if near else f"known are {', '.join(names)}"
+            hint = f'did you mean "{near[0]}"?' if near else f"expected {or_list(names)}"
             raise ScheduleError(f"unknown key {quoted(key)} in {what}; {hint}")
     return table

@@ -35,7 +35,7 @@ def latest_ms(schedule: Schedule, after_ms: int, until_ms: int) -> int | None:
     def run_after(t_ms: int) -> int | None:
         due = schedule.next_after_ms(t_ms)
         if due is not None and due <= t_ms:
-            raise ScheduleError("its schedule does not get on: the next run is not later than the one before")
+            raise ScheduleError("the schedule is broken: its next run is not later than the one before")
         return due if due is not None and due <= until_ms else None
 
     found = run_after(after_ms)

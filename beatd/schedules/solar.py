@@ -11,7 +11,7 @@ from typing import Literal
 
 from beatd.exceptions import ScheduleError
 from beatd.schedules.cron import EPOCH_DAY, LAST_DAY
-from beatd.schedules.literals import shown
+from beatd.schedules.literals import or_list, shown
 from beatd.schedules.schedule import BaseSchedule
 from beatd.schedules.timezone import DAY
 from beatd.timestamps import EARLIEST_MS, LAST_MS
@@ -68,7 +68,7 @@ def solar(event: object, lat: object, lon: object) -> Solar:
     positive. Raises ScheduleError, also when astral is not installed."""
     if not isinstance(event, str) or event not in EVENTS:
         near = difflib.get_close_matches(event, EVENTS, n=1) if isinstance(event, str) else []
-        hint = f'did you mean "{near[0]}"?' if near else f"known are {', '.join(EVENTS)}"
+        hint = f'did you mean "{near[0]}"?' if near else f"expected {or_list(EVENTS)}"
         raise ScheduleError(f"solar = {shown(event)}: no such event; {hint}")
     place = _degrees("lat", lat, 90), _degrees("lon", lon, 180)
     try:

@@ -11,7 +11,7 @@ from typing import NamedTuple, cast
 from zoneinfo import ZoneInfo, available_timezones
 
 from beatd.exceptions import ScheduleError
-from beatd.schedules.literals import quoted, shown
+from beatd.schedules.literals import or_list, quoted, shown
 
 DAY = 86_400
 #: Offsets are read from zoneinfo in blocks of 2**25 seconds (388 days).
@@ -165,9 +165,9 @@ def _unknown(name: object) -> str:
         cities.setdefault(each.rpartition("/")[2].casefold(), each)
     sought = name.casefold().replace(" ", "_")
     if sought in folded:
-        return f"unknown timezone {quoted(name)}; did you mean {folded[sought]}?"
+        return f"unknown time zone {quoted(name)}; did you mean {folded[sought]}?"
     near = [folded[each] for each in difflib.get_close_matches(sought, folded, n=3, cutoff=0.75)]
     city = sought.rpartition("/")[2]
     near += [cities[each] for each in difflib.get_close_matches(city, cities, n=2, cutoff=0.8)]
-    hint = f"; did you mean {' or '.join(dict.fromkeys(near))}?" if near else ', such as "Europe/Berlin" or "UTC"'
-    return f"unknown timezone {quoted(name)}: expected an IANA name{hint}"
+    hint = f"; did you mean {or_list(dict.fromkeys(near))}?" if near else ', such as "Europe/Berlin" or "UTC"'
+    return f"unknown time zone {quoted(name)}: expected an IANA name{hint}"

@@ -1,4 +1,4 @@
-"""Asking a child process that runs a user's code: it may hang, die, or start processes of its own, and hurts nobody."""
+"""Child process that runs a user's code: it may hang, die, or start processes of its own, and does no harm."""
 
 from __future__ import annotations
 

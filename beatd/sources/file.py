@@ -200,14 +200,17 @@ class FileSource:
         self._seen = {name: self._seen.get(name, facts) for name, facts in self._look().items()}
 
     def _keep(self, error: ConfigError) -> None:
-        """Say what is wrong; the faulty files are watched too, for they may be new ones."""
+        """Log the errors, and watch their files too: some may be new."""
         for fault in error.faults:
             extra = {"event": "config_broken", "file": fault.file, "line": fault.line, "path": fault.path}
             log.error("%s", fault, extra=extra)
+        count = len(error.faults)
         log.error(
-            "Configuration has %d faults; the last good one stays in force",
-            len(error.faults),
-            extra={"event": "config_kept", "faults": len(error.faults)},
+            "%d error%s in %s; the last valid schedule stays in force",
+            count,
+            "" if count == 1 else "s",
+            self._path,
+            extra={"event": "config_kept", "faults": count},
         )
         faulty = (str(Path(fault.file).absolute()) for fault in error.faults if Path(fault.file).exists())
         self._files = tuple(dict.fromkeys((*self._files, *faulty, *error.files)))

@@ -1,4 +1,4 @@
-"""Which directories to watch so that no change of a file goes unseen, and whether a file has changed.
+"""File watch: the directories to watch so that no change of a file goes unseen, and snapshots to compare.
 
 A file changes when it is written, and when a name on the way to it comes to mean something else: an editor renames a
 new file into place, a deployment turns a symbolic link, Kubernetes swaps the ``..data`` link of a ConfigMap, a folder

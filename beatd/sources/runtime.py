@@ -104,19 +104,26 @@ class RuntimeSource:
             self._say_faults()
 
     def _run(self) -> None:
+        anew = False
         while not self._stopping.is_set():
             try:
+                if not self.read.is_set():
+                    self._look()  # before it subscribes: all wait for this
                 with subscribe(self._client, self._keys) as hear:
-                    self._follow(hear)
+                    self._follow(hear, anew=anew)
             except StoreError as error:
                 self._stopping.wait(self._back_off(error))
             except Exception:
                 log.exception("Following the store failed in an unexpected way", extra={"event": "store_source_error"})
                 self._stopping.wait(RETRY_MAX)
+            anew = True
 
-    def _follow(self, hear: OnNotification) -> None:
-        """Look, and look again whenever something is heard, and now and then: a connection may be dead and not know."""
-        self._look(anew=True)
+    def _follow(self, hear: OnNotification, *, anew: bool) -> None:
+        """Look, and look again whenever something is heard, and now and then: a connection may be dead and not know.
+
+        ``anew`` after it was disconnected: it may have missed something.
+        """
+        self._look(anew=anew)
         self._receiver.look_for_commands()
         self._receiver.look_for_run_requests()
         rested_at = look_at = 0.0

@@ -8,13 +8,14 @@ from typing import Any, NamedTuple
 import redis
 
 from beatd.exceptions import StoreRolledBack
+from beatd.model import EntryState
 from beatd.store import history
 from beatd.store.client import translate_errors
 from beatd.store.keys import Keys, shard_of
 from beatd.store.script import Replicas, Script
 from beatd.timestamps import LAST_MS
 
-ADOPT_BATCH = 1_000
+LOAD_BATCH = 1_000
 """Entries read in one call: a call of this size keeps the server busy for about a millisecond."""
 
 GAPS_KEPT_MS = 7 * 86_400_000
@@ -23,17 +24,6 @@ GAPS_KEPT_MS = 7 * 86_400_000
 
 DIGITS = 15
 """Of an instant or a number in the store, at most."""
-
-
-class EntryState(NamedTuple):
-    """State of an entry in the store; times in milliseconds since the epoch."""
-
-    last_due_ms: int
-    """Due time after which it goes on: of its last claimed run, or, if that lies in the future because a clock was
-    ahead, of the last run before the gap that this clock left."""
-    first_seen_ms: int
-    runs: int
-    """Number of runs that were sent."""
 
 
 class Unreadable(NamedTuple):
@@ -110,14 +100,14 @@ class Claims:
         self._histories, self._outcomes = keys.history(""), keys.outcomes("")
         self._keep = keep * history.CELL
         self._shard, self._shards = shard, shards
-        self._adopt = Script(client, "adopt")
+        self._load_entries = Script(client, "load_entries")
         self._claim = Script(client, "claim")
         self._pass_over = Script(client, "pass_over")
         self._sweep = Script(client, "sweep")
         self._confirmed = 0
         """What the store last told us of how often it was written to. It never has less, unless it lost writes."""
 
-    def adopt(
+    def load_entries(
         self, entries: Sequence[tuple[str, str]], *, lease_value: str, now_ms: int
     ) -> Iterator[tuple[str, EntryState | Unreadable]]:
         """Read the state of ``(name, fingerprint)`` pairs.
@@ -126,11 +116,11 @@ class Claims:
         begins with ``"off "``. Of one whose state cannot be read nothing is overwritten.
         """
         shard = self._keys
-        keys = [shard.lease, shard.last_due, shard.known, shard.runs, shard.gaps, shard.claims]
-        batches = [entries[start : start + ADOPT_BATCH] for start in range(0, len(entries), ADOPT_BATCH)]
+        keys = [shard.lease, shard.last_due, shard.fingerprints, shard.runs, shard.gaps, shard.claims]
+        batches = [entries[start : start + LOAD_BATCH] for start in range(0, len(entries), LOAD_BATCH)]
         first = (lease_value, now_ms, GAPS_KEPT_MS)
         calls = ((keys, [*first, *(text for pair in batch for text in pair)]) for batch in batches)
-        for batch, (number, *flat) in zip(batches, self._adopt.stream(calls), strict=True):
+        for batch, (number, *flat) in zip(batches, self._load_entries.stream(calls), strict=True):
             self._confirmed = int(number)
             values = iter(flat)
             for name, _ in batch:
@@ -152,7 +142,7 @@ class Claims:
             self._confirmed = 0
             raise
 
-    def look_back(self, *, lease_value: str) -> None:
+    def verify_term(self, *, lease_value: str) -> None:
         """Verify the term without claiming: raises as any claim would, if the term is over, or the store rolled back or
         refuses."""
         for _ in self.claim([()], lease_value=lease_value):
@@ -166,8 +156,8 @@ class Claims:
         those that were made ahead of their time are not made again.
         """
         keys = [self._keys.lease, self._keys.gaps, self._histories]
-        for start in range(0, len(gaps), ADOPT_BATCH):
-            batch = gaps[start : start + ADOPT_BATCH]
+        for start in range(0, len(gaps), LOAD_BATCH):
+            batch = gaps[start : start + LOAD_BATCH]
             flat = (part for gap in batch for part in (*gap, history.missed(gap.after_ms, gap.before_ms)))
             self._pass_over(keys, [lease_value, GAPS_KEPT_MS, self._keep, *flat])
 
@@ -175,9 +165,11 @@ class Claims:
         """Forget the state of this shard's entries that have not been among ``names`` for ``keep_ms``; returns their
         names."""
         present, too_old = frozenset(names), now_ms - keep_ms
-        with translate_errors(self._client):
-            known = self._mine(self._client.hkeys(self._keys.known))
-            marked: list[Any] = self._client.zrange(self._keys.gone, 0, -1, withscores=True)
+        with translate_errors(self._client), self._client.pipeline(transaction=False) as pipeline:
+            pipeline.hkeys(self._keys.fingerprints)
+            pipeline.zrange(self._keys.gone, 0, -1, withscores=True)
+            names_known, marked = pipeline.execute()
+        known = self._mine(names_known)
         gone = {
             name: since
             for name, since in ((raw.decode(errors="backslashreplace"), since) for raw, since in marked)
@@ -188,9 +180,10 @@ class Claims:
         changes += [(name, "forget") for name in forgotten]
         changes += [(name, "mark") for name in sorted(known) if name not in present and name not in gone]
         shard = self._keys
-        hashes = [shard.last_due, shard.known, shard.runs, shard.running, shard.gaps, shard.tally, shard.last_outcome]
-        for start in range(0, len(changes), ADOPT_BATCH):
-            flat = [text for change in changes[start : start + ADOPT_BATCH] for text in change]
+        hashes = [shard.last_due, shard.fingerprints, shard.runs, shard.running, shard.gaps, shard.tally]
+        hashes.append(shard.last_outcome)
+        for start in range(0, len(changes), LOAD_BATCH):
+            flat = [text for change in changes[start : start + LOAD_BATCH] for text in change]
             keys = [shard.lease, shard.gone, self._histories, self._outcomes, *hashes]
             self._sweep(keys, [lease_value, now_ms, *flat])
         return forgotten
@@ -213,11 +206,11 @@ class Claims:
     def _state(
         self, resume_point: bytes, first_seen: bytes, runs: bytes, unreadable_gaps: bytes
     ) -> EntryState | Unreadable:
-        """State of an entry, from the four values that ``adopt.lua`` returns."""
+        """State of an entry, from the four values that ``load_entries.lua`` returns."""
         shard = self._keys
         if unreadable_gaps:
             return Unreadable(shard.gaps, unreadable_gaps)
-        raws = ((shard.last_due, resume_point), (shard.known, first_seen), (shard.runs, runs))
+        raws = ((shard.last_due, resume_point), (shard.fingerprints, first_seen), (shard.runs, runs))
         for key, raw in raws:
             if not raw.isdigit() or len(raw) > DIGITS or int(raw) > LAST_MS:
                 return Unreadable(key, raw)

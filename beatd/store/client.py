@@ -154,6 +154,8 @@ def connect(url: str | RedisUrl, *, timeout_ms: int = 5_000, name: str = "beatd"
         "socket_timeout": seconds,
         "health_check_interval": 30,
         "client_name": name,
+        "protocol": 2,
+        "redis_connect_func": _shake_hands,
         "retry": Retry(NoBackoff(), 0),
     }
     if parsed.path is None:
@@ -163,6 +165,26 @@ def connect(url: str | RedisUrl, *, timeout_ms: int = 5_000, name: str = "beatd"
         return connect_through_sentinels(parsed, options)
     kind = UnixDomainSocketConnection if parsed.path is not None else SSLConnection if parsed.tls else Connection
     return redis.Redis.from_pool(redis.ConnectionPool(connection_class=kind, **options))
+
+
+def _shake_hands(connection: Any) -> None:
+    """Authenticate, name and select in one round trip: redis-py waits for the answer to each, and asks for more."""
+    credentials = [part for part in (connection.username, connection.password) if part]
+    commands = [("AUTH", *credentials)] if credentials else []
+    commands.append(("CLIENT", "SETNAME", connection.client_name))
+    if connection.db:
+        commands.append(("SELECT", connection.db))
+    connection._parser.on_connect(connection)
+    connection.send_packed_command(connection.pack_commands(commands), check_health=False)
+    for _ in commands:
+        connection.read_response()
+
+
+def open_connection(client: redis.Redis) -> None:
+    """Open a connection of ``client`` before it is needed; an error is left to the first use."""
+    with suppress(redis.RedisError):
+        pool = client.connection_pool
+        pool.release(pool.get_connection())
 
 
 _FILES = ("ssl_ca_certs", "ssl_ca_path", "ssl_certfile", "ssl_keyfile")

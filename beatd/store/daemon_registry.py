@@ -113,9 +113,9 @@ class Registry:
     def __init__(self, client: redis.Redis, keys: Keys) -> None:
         self._client = client
         self._keys = keys
-        self._roll_call = Script(client, "roll_call")
+        self._heartbeat = Script(client, "heartbeat")
 
-    def answer(self, status: Status, *, shards: int) -> FleetView:
+    def heartbeat(self, status: Status, *, shards: int) -> FleetView:
         """Heartbeat: store the status of a daemon, and return the fleet. One round trip."""
         return self._call(status.id, msgspec.json.encode(status), shards)
 
@@ -138,7 +138,7 @@ class Registry:
 
     def _call(self, daemon_id: str, status: bytes, shards: int) -> FleetView:
         keys = [self._keys.daemons, *(self._keys.shard(shard).lease for shard in range(shards))]
-        now_ms, daemons, leases = self._roll_call(keys, [daemon_id, status, FORGET_MS])
+        now_ms, daemons, leases = self._heartbeat(keys, [daemon_id, status, FORGET_MS])
         return FleetView(int(now_ms), dict(_presences(daemons, int(now_ms))), dict(_holders(leases)))
 
 

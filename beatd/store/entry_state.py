@@ -21,10 +21,10 @@ from typing import Any
 import redis
 
 from beatd.exceptions import MessageError
-from beatd.model import Entry, run_id
+from beatd.model import Entry, EntryState, run_id
 from beatd.states import READY_STATES
 from beatd.store import history as records
-from beatd.store.claims import ADOPT_BATCH, EntryState
+from beatd.store.claims import LOAD_BATCH
 from beatd.store.client import translate_errors
 from beatd.store.keys import Keys
 from beatd.store.results import decode, result_key
@@ -40,7 +40,7 @@ class EntryStates:
 
     def read(self, names: Sequence[str]) -> list[EntryState | None]:
         """Return the state of each entry; ``None`` if no leader has seen it yet, or it cannot be read."""
-        keys = (self._keys.last_due, self._keys.known, self._keys.runs)
+        keys = (self._keys.last_due, self._keys.fingerprints, self._keys.runs)
         return list(chain.from_iterable(map(_states, *(self._fields(key, names) for key in keys))))
 
     def last_dues(self, names: Sequence[str]) -> dict[str, int]:
@@ -56,8 +56,8 @@ class EntryStates:
     def _fields(self, key: str, names: Sequence[str]) -> Iterator[list[bytes | None]]:
         """The fields of a hash, some at a time: other clients get their turn between."""
         with translate_errors(self._client):
-            for start in range(0, len(names), ADOPT_BATCH):
-                answer: Any = self._client.hmget(key, list(names[start : start + ADOPT_BATCH]))
+            for start in range(0, len(names), LOAD_BATCH):
+                answer: Any = self._client.hmget(key, list(names[start : start + LOAD_BATCH]))
                 yield answer
 
 
@@ -72,7 +72,7 @@ def _number(raw: bytes | None) -> int | None:
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
+class EntryPast:
     """The past of one entry."""
 
     first_seen_ms: int = 0
@@ -93,24 +93,24 @@ class Known:
         return "dispatched" if due_ms > self.first_seen_ms else None
 
 
-class Dispatched:
+class DispatchLookup:
     """Raises :class:`~beatd.exceptions.StoreUnavailable` or :class:`~beatd.exceptions.StoreRefused`."""
 
     def __init__(self, client: redis.Redis, keys: Keys) -> None:
         self._client = client
         self._keys = keys
 
-    def past(self, entry: Entry) -> Known:
+    def read_past(self, entry: Entry) -> EntryPast:
         """Return the past of an entry; one round trip."""
         name, shard = entry.name, self._keys.shard()
         with translate_errors(self._client), self._client.pipeline(transaction=False) as pipeline:
-            for key in (shard.known, shard.last_due, shard.gaps):
+            for key in (shard.fingerprints, shard.last_due, shard.gaps):
                 pipeline.hget(key, name)
             pipeline.get(self._keys.history(name))
             known, last_due, gaps, history = pipeline.execute()
         bounds = [int(number) for number in (gaps or b"").split() if number.isdigit()]
         lines = list(records.read(name, history or b""))
-        return Known(
+        return EntryPast(
             _number_or_none((known or b"").partition(b" ")[0]),
             _number_or_none(last_due or b""),
             [*list(pairwise(bounds))[::2], *((one.due_ms, one.at_ms) for one in lines if one.kind == "missed")],

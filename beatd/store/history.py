@@ -144,6 +144,11 @@ def moment(ms: int) -> bytes:
     return _MOMENT.pack(ms >> 32, ms & _MOST)
 
 
+def refused_word(kind: int) -> str:
+    """Word under which the tally counts a run that the broker refused; ``kind`` is that of its cell, or 0."""
+    return {TRIGGERED: "refused_trigger", BACKFILLED: "refused_backfill"}.get(kind & ~OWN_ID, "refused")
+
+
 def end(outcome: str, runtime_ms: int) -> bytes:
     """Return the outcome of a run, as the last five bytes of its cell."""
     return _END.pack(OUTCOMES.index(outcome), min(runtime_ms, _MOST))
@@ -220,8 +225,8 @@ class Ending(NamedTuple):
 
 
 class Totals(NamedTuple):
-    """Totals of an entry's runs. ``counts`` has those that were late, triggered, backfilled, and
-    skipped for each reason; ``scheduled`` those that its schedule sent."""
+    """Totals of an entry's runs. ``counts`` has those that were late, triggered, backfilled, refused by the broker, and
+    skipped for each reason; ``scheduled`` those that its schedule sent. A run that was refused is only among those."""
 
     scheduled: int
     counts: Counter[str]
@@ -314,7 +319,7 @@ class Histories:
                 pipeline.hmget(shard.tally, batch)
                 runs, tallies = pipeline.execute()
             for name, count, tally in zip(batch, runs, tallies, strict=True):
-                found[name] = Totals(int(count) if count and count.isdigit() else 0, _counts(tally or b""))
+                found[name] = _totals(int(count) if count and count.isdigit() else 0, _counts(tally or b""))
         return found
 
     def _read(self, names: Sequence[str], start: int) -> Iterator[tuple[Sequence[str], list[bytes]]]:
@@ -352,6 +357,16 @@ def _ending(said: bytes | None, meta: Meta | None) -> Ending | None:
 def _refusal(reason: bytes | None) -> Ending | None:
     """The end of a run that the broker refused; one that was sent again since has an end of its own."""
     return None if reason is None else Ending(REFUSED, reason=reason.decode(errors="backslashreplace"))
+
+
+def _totals(claimed: int, counts: Counter[str]) -> Totals:
+    """Totals from the number of runs that the schedule claimed, and the words of the tally."""
+    scheduled = max(claimed - counts["refused"], 0)
+    for word, refused_by_hand in (("triggered", "refused_trigger"), ("backfilled", "refused_backfill")):
+        refused = counts.pop(refused_by_hand, 0)
+        counts[word] -= refused
+        counts["refused"] += refused
+    return Totals(scheduled, +counts)
 
 
 def _counts(tally: bytes) -> Counter[str]:

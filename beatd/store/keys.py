@@ -34,7 +34,7 @@ class ShardKeys(NamedTuple):
     """string, for ever: the last term token given out."""
     last_due: str
     """hash, for ever: entry name → last due (ms). What the claim moves forward."""
-    known: str
+    fingerprints: str
     """hash, for ever: entry name → ``<first seen ms> <fingerprint>``. Written when an entry appears or changes."""
     runs: str
     """hash, for ever: entry name → number of runs that were sent."""
@@ -62,6 +62,8 @@ class ShardKeys(NamedTuple):
 
 
 _OWN = ("lease", "term", "outbox", "claims", "held")
+_RENAMED = {"fingerprints": "known"}
+"""Fields whose key bears another name in the store, where it stays."""
 _TYPES = {
     "lease": "string",
     "term": "string",
@@ -138,9 +140,10 @@ class Keys:
         """pub/sub channel: something that daemons should look at now. ``released``: leases; ``changed``: runtime
         entries or pauses; ``ordered``: an order."""
         self.daemons = f"{self._tag}:daemons"
-        """hash: daemon id → ``<seen ms> <status, JSON>``; old ones are swept by whoever answers the roll."""
+        """hash: daemon id → ``<seen ms> <status, JSON>``; old ones are swept at every heartbeat."""
         self.requests = f"{self._tag}:requests"
-        """hash, until done with: request id → ``<good until ms> <request, JSON>``, what a leader is to send by hand."""
+        """hash, until done with, expires with the last: request id → ``<good until ms> <request, JSON>``, what a leader
+        is to send by hand."""
         self.orders = f"{self._tag}:orders"
         """hash, a minute after the last one: order id → what daemons are to do, JSON."""
 
@@ -155,7 +158,8 @@ class Keys:
     def shard(self, number: int = 0) -> ShardKeys:
         """The keys of shard ``number``."""
         own = f"{self._tag}:{number}"
-        return ShardKeys(*(f"{own if name in _OWN else self._tag}:{name}" for name in ShardKeys._fields))
+        names = (_RENAMED.get(field, field) for field in ShardKeys._fields)
+        return ShardKeys(*(f"{own if name in _OWN else self._tag}:{name}" for name in names))
 
     def worker(self, name: str, what: str) -> str:
         """A worker's own key.

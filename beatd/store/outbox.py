@@ -65,7 +65,8 @@ class Outbox:
         self._client = client
         former = [keys.shard(number) for number in range(shard + shards, SHARDS_MAX, shards)]
         self._former = [key for each in former for key in (each.lease, each.outbox)]
-        self._lease = keys.shard(shard).lease
+        own = keys.shard(shard)
+        self._lease, self._counted = own.lease, [own.tally, own.fingerprints]
         shared = keys.workers()
         self._dead_letters = [shared.dead_letters, shared.dead_letters_size]
         self.key = keys.shard(shard).outbox
@@ -98,15 +99,19 @@ class Outbox:
         Returns how many messages are left. Nothing happens if the oldest are others by now, so that a request which the
         network delayed cannot take out what came after.
         """
-        self._note_refused([message for message in dead if message.headers])
-        keys = [self._lease, self.key, *self._dead_letters]
+        refused = self._note_refused([message for message in dead if message.headers])
+        keys = [self._lease, self.key, *self._dead_letters, *self._counted]
         digest = sha1(b"".join(envelopes), usedforsecurity=False).hexdigest()
-        first = [lease_value, len(envelopes), digest, *dead_letters.BOUNDS]
-        return int(self._strike(keys, [*first, *(message.letter for message in dead)]))
+        first = [lease_value, len(envelopes), digest, *dead_letters.BOUNDS, len(refused)]
+        counted = (text for pair in refused for text in pair)
+        return int(self._strike(keys, [*first, *counted, *(message.letter for message in dead)]))
 
-    def _note_refused(self, messages: Sequence[Undeliverable]) -> None:
+    def _note_refused(self, messages: Sequence[Undeliverable]) -> list[tuple[str, str]]:
         """Note in the histories of entries which runs the broker refused, and why. Before they leave the outbox: a run
-        that is not in there any more was confirmed, or is noted as refused."""
+        that is not in there any more was confirmed, or is noted as refused.
+
+        Returns the entry of each run, and the word under which the tally counts it.
+        """
         ended, reasons = list[Ended](), list[str]()
         for message in messages:
             run_id, entry, due_at = (message.headers.get(name) for name in ("id", "beatd-entry", "beatd-due-at"))
@@ -116,5 +121,7 @@ class Outbox:
                 due = due_at if isinstance(due_at, str) else None
                 ended.append(Ended(run_id, entry, due, history.REFUSED, record=encoded(record)))
                 reasons.append(reason)
-        if ended:
-            self._note_ends(*note_arguments(self._keys, ended, kept_ms=REFUSED_KEPT_MS, refusals=reasons))
+        if not ended:
+            return []
+        kinds = self._note_ends(*note_arguments(self._keys, ended, kept_ms=REFUSED_KEPT_MS, refusals=reasons))
+        return [(end.entry, history.refused_word(kind)) for end, kind in zip(ended, kinds, strict=True)]

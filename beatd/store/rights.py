@@ -103,7 +103,6 @@ def _commands(name: str) -> list[Command]:
         ("LTRIM", line, 0, 9),
         ("LMOVE", line, line, "LEFT", "RIGHT"),
         ("EVAL", script, 0),
-        ("SCRIPT", "LOAD", script),
         ("EVALSHA", "e0e1f9fabfc9d4800c877a703b823ac0578ff8db", 0),
         ("MULTI",),
         ("EXEC",),

@@ -101,7 +101,7 @@ class Step(NamedTuple):
 
     answer: RequestReply
     then: Backfill | None = None
-    parcels: Sequence[RunMessage] = ()
+    messages: Sequence[RunMessage] = ()
     queue: str = ""
     running: str = ""
     word: str = ""
@@ -170,13 +170,13 @@ class Requests:
         left = self._fulfil(
             [
                 *(shard.lease, keys.requests, keys.answered(asked.id), shard.running, shard.tally),
-                *(keys.history(entry), step.queue or keys.requests),  # without parcels nothing is pushed
-                *(keys.sent(parcel.run_id) for parcel in step.parcels),
+                *(keys.history(entry), step.queue or keys.requests),  # without messages nothing is pushed
+                *(keys.sent(message.run_id) for message in step.messages),
             ],
             [
                 *(lease_value, asked.id, asked.raw, then, msgspec.json.encode(step.answer), KEPT_MS, self._keep),
                 *(entry, step.running, step.word),
-                *(part for parcel in step.parcels for part in (parcel.message, parcel.cells)),
+                *(part for message in step.messages for part in (message.message, message.cells)),
             ],
         )
         return Taken(left is not None, PendingRequest(asked.id, step.then, left) if left and step.then else None)

@@ -61,7 +61,7 @@ class Runtime:
     def __init__(self, client: redis.Redis, keys: Keys) -> None:
         self._client = client
         self._keys = keys.runtime()
-        self._known, self._gone = keys.shard().known, keys.shard().gone
+        self._fingerprints, self._gone = keys.shard().fingerprints, keys.shard().gone
         self._first = (keys.wake, KEPT)
         self._put = Script(client, "runtime_put")
         self._remove = Script(client, "runtime_remove")
@@ -90,7 +90,7 @@ class Runtime:
 
     def resume(self, names: Sequence[str]) -> list[str]:
         """Let paused entries go on from now; returns those that were paused."""
-        return list(_chosen(self._resume, [*self._changing, self._known], self._first, names))
+        return list(_chosen(self._resume, [*self._changing, self._fingerprints], self._first, names))
 
     def get(self, name: str) -> tuple[bytes | None, bytes | None]:
         """An entry's table and its pause, as stored."""
@@ -117,11 +117,13 @@ class Runtime:
             revision, entries, pauses = pipeline.execute()
         return int(revision) if revision and revision.isdigit() else 0, entries, pauses
 
-    def known(self) -> set[str]:
+    def entry_names(self) -> set[str]:
         """The names of the entries that leaders have seen, wherever they come from, but for those that left since."""
         with translate_script_errors(self._client, [*self._keys]):
             gone: Any = self._client.zrange(self._gone, 0, -1)
-        return {name for name, _ in self._scan(self._known)} - {name.decode(errors="backslashreplace") for name in gone}
+        return {name for name, _ in self._scan(self._fingerprints)} - {
+            name.decode(errors="backslashreplace") for name in gone
+        }
 
     @property
     def _changing(self) -> list[str]:
@@ -238,6 +240,8 @@ class RuntimeReplica:
         self._began = b""
         self._before: Before = {}
         self._went_back = False
+        self._doubles = (0, 0)
+        """Tables and pauses that are missing here, since their names are no UTF-8 and read like others."""
         self.tables: dict[str, bytes] = {}
         self.pauses: dict[str, bytes] = {}
         self.revision = 0
@@ -263,12 +267,14 @@ class RuntimeReplica:
         revision, began, entries, pauses, *changed = self._since([*self._keys], asked)
         if not 0 <= revision - self.revision <= KEPT or (self.revision and began != self._began):
             return False
+        if changed and any(self._doubles):
+            return False
         for raw, table, pause in zip(changed[::3], changed[1::3], changed[2::3], strict=True):
             name = _text(raw)
             self._note(name)
             _keep(self.tables, name, self._bounded(self._keys.schedules, raw, table))
             _keep(self.pauses, name, self._bounded(self._keys.paused, raw, pause))
-        if (len(self.tables), len(self.pauses)) != (entries, pauses):
+        if (len(self.tables) + self._doubles[0], len(self.pauses) + self._doubles[1]) != (entries, pauses):
             return False  # something is gone, or there, that nobody has removed or put
         self.revision, self._began = revision, began
         return True
@@ -283,8 +289,9 @@ class RuntimeReplica:
         """Read all of it, noting what was before. What changes meanwhile has a higher revision."""
         with translate_script_errors(self._client, self._keys):
             mark: Any = self._client.hmget(self._keys.revision, "number", "began")
-        tables = dict(self._reader.read(self._keys.schedules))
-        pauses = dict(self._reader.read(self._keys.paused))
+        raw_tables, raw_pauses = [[*self._reader.read(key)] for key in (self._keys.schedules, self._keys.paused)]
+        tables, pauses = dict(raw_tables), dict(raw_pauses)
+        self._doubles = (len(raw_tables) - len(tables), len(raw_pauses) - len(pauses))
         revision, began = int(mark[0]) if mark[0] and mark[0].isdigit() else 0, mark[1] or b""
         went_back = revision < self.revision or began != self._began
         went_back |= revision == self.revision and tables.keys() != self.tables.keys()

@@ -8,12 +8,13 @@ from __future__ import annotations
 import functools
 import logging
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from hashlib import sha1
 from importlib.resources import files
 from typing import Any
 
 import redis
-from redis.exceptions import ResponseError
+from redis.exceptions import NoScriptError, ResponseError
 
 from beatd.exceptions import StoreRefused
 from beatd.store.client import translate_errors
@@ -57,17 +58,25 @@ class Replicas:
 class Script:
     """One ``lua/*.lua`` file, with ``lua/_prelude.lua`` in front: the functions that scripts share.
 
-    Called with the server's copy; sent again when the server has lost it.
+    Sent with the first call, so that this takes one round trip whatever the server knows; then called with the server's
+    copy, and sent again when the server has lost it.
     """
 
     def __init__(self, client: redis.Redis, name: str) -> None:
         self._client = client
-        self._call = client.register_script(_source("_prelude") + _source(name))
+        self._text = _source("_prelude") + _source(name)
+        self._digest = sha1(self._text.encode(), usedforsecurity=False).hexdigest()
+        self._is_sent = False
 
     def __call__(self, keys: Sequence[str | bytes], args: Sequence[Any]) -> Any:
         """Run it; raises :class:`TermLost`, :class:`StoreUnavailable` or :class:`StoreRefused`."""
         with translate_script_errors(self._client, keys):
-            return self._call(keys=keys, args=args)
+            if self._is_sent:
+                with suppress(NoScriptError):
+                    return self._client.evalsha(self._digest, len(keys), *keys, *args)
+            answer: Any = self._client.eval(self._text, len(keys), *keys, *args)
+            self._is_sent = True
+            return answer
 
     def stream(
         self, calls: Iterable[tuple[Sequence[str], Sequence[Any]]], replicas: Replicas | None = None
@@ -86,7 +95,7 @@ class Script:
                 for keys, args in calls:
                     touched.update(keys)
                     # EVAL, not EVALSHA: a server that has lost the script must not stop a stream half way
-                    connection.send_command("EVAL", self._call.script, len(keys), *keys, *args)
+                    connection.send_command("EVAL", self._text, len(keys), *keys, *args)
                     if replicas:
                         connection.send_command(*replicas.command)
                     under_way += 1

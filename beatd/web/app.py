@@ -213,7 +213,7 @@ class Site:
         plan, faults = self._plan, self._plan.faults
         if faults:
             more = f" … and {len(faults) - FAULTS_SHOWN} more" if faults[FAULTS_SHOWN:] else ""
-            yield f"The file has faults; showing the last valid schedule: {_listed(faults)}{more}"
+            yield f"The file has errors; showing the last valid schedule: {_listed(faults)}{more}"
         elif status is not None and mismatch(status, plan.listing.digest, plan.age):
             yield f"No daemon has the schedule of {plan.path}, which is shown below: run beatd reload"
 

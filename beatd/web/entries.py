@@ -1,4 +1,4 @@
-"""The entries that the page shows: those of the files, read again whenever they change, and over them the store's."""
+"""Entry listing of the page: those of the files, read again whenever they change, and over them the store's."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ class Listing(NamedTuple):
         words = query.casefold().split()
         if not words:
             return self.entries
-        found = zip(self.entries, self.texts, strict=True)
-        return tuple(entry for entry, text in found if all(word in text for word in words))
+        pairs = zip(self.entries, self.texts, strict=True)
+        return tuple(entry for entry, text in pairs if all(word in text for word in words))
 
 
 class EntryListing:
@@ -53,7 +53,7 @@ class EntryListing:
         self._load = load
         self._clock = clock
         self._source = FileSource(path, self._read, on_change=self._take, on_broken=self._on_broken)
-        self._overlay: MergedSchedule | None = None
+        self._merged: MergedSchedule | None = None
         self._tables: dict[str, bytes] = {}
         self._pauses: dict[str, bytes] = {}
         self._changing = threading.Lock()
@@ -85,14 +85,14 @@ class EntryListing:
     def lay_over(self, tables: Mapping[str, bytes], pauses: Mapping[str, bytes]) -> None:
         """Show the runtime entries and pauses of the store, too; costs nothing while they are the same."""
         with self._changing:
-            overlay = self._overlay
-            if overlay is None or (tables == self._tables and pauses == self._pauses):
+            merged = self._merged
+            if merged is None or (tables == self._tables and pauses == self._pauses):
                 return
             names = {name for name, _ in tables.items() ^ self._tables.items()}
-            overlay.change({name: tables.get(name) for name in names})
-            overlay.pause(pauses)
+            merged.change({name: tables.get(name) for name in names})
+            merged.pause(pauses)
             self._tables, self._pauses = dict(tables), dict(pauses)
-            self.listing = self._listed(overlay.in_force(), self.listing.since)
+            self.listing = self._listed(merged.in_force(), self.listing.since)
 
     def is_paused(self, name: str) -> bool:
         """True if somebody paused the entry."""
@@ -105,23 +105,23 @@ class EntryListing:
 
     def _take(self, config: Config) -> None:
         with self._changing:
-            if self._overlay is None:
-                self._overlay = MergedSchedule(config)
+            if self._merged is None:
+                self._merged = MergedSchedule(config)
             else:
-                self._overlay.set_base(config)
-            self.listing = self._listed(self._overlay.in_force(), self._clock.monotonic())
+                self._merged.set_base(config)
+            self.listing = self._listed(self._merged.in_force(), self._clock.monotonic())
 
     @staticmethod
-    def _listed(there: InForce, since: float) -> Listing:
-        entries = tuple(sorted(there.entries, key=lambda entry: (entry.name.casefold(), entry.name)))
+    def _listed(merged: InForce, since: float) -> Listing:
+        entries = tuple(sorted(merged.entries, key=lambda entry: (entry.name.casefold(), entry.name)))
         texts = tuple(f"{entry.name}\n{entry.task}\n{entry.timezone}".casefold() for entry in entries)
-        return Listing(entries, texts, there.config.digest, since)
+        return Listing(entries, texts, merged.config.digest, since)
 
     def _on_broken(self, error: ConfigError) -> None:
         self.faults = error.faults
         count = len(error.faults)
         log.warning(
-            "%s has %d fault%s; showing the last valid schedule",
+            "%s has %d error%s; showing the last valid schedule",
             self.path,
             count,
             "" if count == 1 else "s",

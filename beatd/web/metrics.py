@@ -47,7 +47,7 @@ def families(status: Mapping[str, Any], names: Sequence[str], runs: Sequence[int
     yield _gauge("beatd_shards", "Shards into which the schedule is parted.", [({}, len(shards))])
     yield _gauge("beatd_leading_shards", "Shards that a daemon leads; the sum is beatd_shards when all is well.", led)
     yield _gauge("beatd_config_mismatch", "1 when daemons differ in their schedule.", [({}, differ)])
-    yield _gauge("beatd_config_broken", "1 when a daemon's files have faults.", broken)
+    yield _gauge("beatd_config_broken", "1 when a daemon's files have errors.", broken)
     yield _gauge("beatd_last_turn_seconds", "Seconds since a daemon's loop got on.", turned)
     yield _gauge("beatd_clock_offset_seconds", "How far a daemon's clock is ahead of the state store's.", offsets)
     yield _gauge("beatd_outbox_length", "Messages that the broker has not confirmed yet.", outbox)

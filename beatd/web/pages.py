@@ -325,6 +325,8 @@ def _leaves(each: Outlook, now_ms: int) -> str:
     """When the next run leaves, where that is not when it is due."""
     if each.next_fire_ms is None or each.next_due_ms is None or each.next_fire_ms == each.next_due_ms:
         return ""
+    if each.next_fire_ms <= now_ms:
+        return "overdue"
     if each.next_due_ms <= now_ms:
         return f"leaves {relative(each.next_fire_ms - now_ms)}"
     return f"leaves {length(each.next_fire_ms - each.next_due_ms)} later"

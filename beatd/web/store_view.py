@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 from beatd.client.outcomes import EntryOutcome, OutcomeReader, RunDetail
 from beatd.clock import Clock
 from beatd.exceptions import StoreError
-from beatd.model import RedisSettings
-from beatd.store.claims import EntryState
+from beatd.model import EntryState, RedisSettings
 from beatd.store.client import connect
 from beatd.store.entry_state import EntryStates
 from beatd.store.held_back import HeldBack, HeldBackEntry

@@ -21,11 +21,14 @@ class Poller:
         with contextlib.suppress(BlockingIOError):
             os.write(self._wake, b"!")
 
-    def until(self, seconds: float, files: Iterable[int]) -> None:
-        """Wait until one of ``files`` is readable, :meth:`wake` is called, or ``seconds`` have passed."""
+    def until(self, seconds: float, files: Iterable[int], unsent: Iterable[int] = ()) -> None:
+        """Wait until one of ``files`` is readable, one of ``unsent`` writable, :meth:`wake` is called, or for
+        ``seconds``. Every one of ``unsent`` is in ``files``, too."""
         poll = select.poll()
         for file in files:
             poll.register(file, select.POLLIN)
+        for file in unsent:
+            poll.register(file, select.POLLIN | select.POLLOUT)
         poll.register(self._awake, select.POLLIN)
         poll.poll(seconds * 1000)
         with contextlib.suppress(BlockingIOError):

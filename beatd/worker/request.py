@@ -64,7 +64,7 @@ class Request:
             self.delivery.tag,
             self.delivery.raw,
             self.delivery.queue,
-            announce=not task.acks_late or bool(task.track_started) or task.Request is not None or watched,
+            announce=not task.acks_late or task.Request is not None or watched,
             soft_limit=self.soft_limit,
             hard_limit=self.hard_limit,
             describe=watched,

@@ -169,7 +169,7 @@ class Settlement:
         effects: list[Effect] = []
         for reported, request in pairs:
             if reported.state == STARTED:
-                self._settle_start(reported, request)
+                self._settle_start(request)
                 effects.append(Started(request, reported))
                 notify(request, reported)
                 continue
@@ -179,12 +179,9 @@ class Settlement:
             notify(request, report)
         return effects
 
-    def _settle_start(self, report: JobReport, request: Request) -> None:
+    def _settle_start(self, request: Request) -> None:
         if request.headers.entry is not None:
             self._at_work[request.delivery.tag] = request, self._app.clock.now_ms()
-        if request.task.track_started:
-            facts = {"pid": int(report.text or 0), "hostname": self._hostname}
-            self._results.append(Stored(request.id, document(request.id, STARTED, facts)))
         if not request.task.acks_late:
             self._acknowledge(request)
 
@@ -195,7 +192,7 @@ class Settlement:
         self._parts += report.parts
         if report.follow_ups:
             # Errbacks of a task that has failed anyway change nothing when they are refused.
-            owner = request if report.state == SUCCESS else None
+            owner = request if report.state in (SUCCESS, RETRY, IGNORED) else None
             self._follow_ups += [(owner, message) for message in report.follow_ups]
         if report.state == MALFORMED:
             self.bury(request.delivery, report.text)

@@ -153,7 +153,8 @@ class Worker:
             )
             self._back_off(pause)
             return
-        self._poller.until(pause, [*self._consumer.files(), *self._pool.files(), *self._remote.files()])
+        files = [*self._consumer.files(), *self._pool.files(), *self._remote.files()]
+        self._poller.until(pause, files, self._pool.unsent())
 
     def _back_off(self, seconds: float) -> None:
         """Pause, but answer remote control; a shutdown ends the pause."""
@@ -235,7 +236,7 @@ class Worker:
         backoff = Backoff(_FIRST_PAUSE_S, _LONGEST_PAUSE_S)
         while not self.shutdown.begun:
             try:
-                self._consumer.start()
+                self._consumer.start(lambda: self.shutdown.begun)
             except (StoreUnavailable, BrokerError) as error:
                 pause = backoff.failed()
                 log.warning(
@@ -247,6 +248,8 @@ class Worker:
                 )
                 self._poller.sleep(pause)
             else:
+                if self.shutdown.begun:
+                    return
                 log.info("Connected to %s", self._consumer.place, extra={"event": "worker_connected"})
                 log.info("%s ready.", self._settings.hostname, extra={"event": "worker_ready"})
                 signals.worker_ready.send(sender=self)

@@ -39,7 +39,7 @@ def test_a_good_file(tmp_path: Path) -> None:
     done = beatd("check", cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     first, second = done.stdout.splitlines()
-    assert first == "beat.toml: 1 entry, 1 file, no faults"
+    assert first == "beat.toml: 1 entry, 1 file, no errors"
     assert second.startswith("next: a, due at 2")
 
 
@@ -54,8 +54,8 @@ def test_all_faults_one_line_each_on_standard_error(tmp_path: Path) -> None:
     done = beatd("check", cwd=tmp_path)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.splitlines() == [
-        'beat.toml:2: beat_schedule.a.tsk: unknown setting "tsk"; did you mean "task"?',
-        'beat.toml:3: beat_schedule.a.schedule: "61 * * * *": minute "61": 61 is out of range; '
+        'beat.toml:2:1: beat_schedule.a.tsk: unknown setting "tsk"; did you mean "task"?',
+        'beat.toml:3:1: beat_schedule.a.schedule: "61 * * * *": minute "61": 61 is out of range; '
         "minute goes from 0 to 59",
     ]
 
@@ -63,15 +63,15 @@ def test_all_faults_one_line_each_on_standard_error(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "fault"),
     [
-        ("timezone =\n", "beat.toml:1: not TOML: the value is missing"),
-        ("foo = 1\n", 'beat.toml:1: foo: unknown setting "foo"'),
-        ('timezone = "Europe/Berln"\n', 'beat.toml:1: timezone: unknown timezone "Europe/Berln"'),
+        ("timezone =\n", "beat.toml:1:11: not TOML: the value is missing"),
+        ("foo = 1\n", 'beat.toml:1:1: foo: unknown setting "foo"'),
+        ('timezone = "Europe/Berln"\n', 'beat.toml:1:1: timezone: unknown time zone "Europe/Berln"'),
         (
             '[beat_schedule.a]\ntask = "t"\nschedule = -1\n',
-            "beat.toml:3: beat_schedule.a.schedule: a duration cannot",
+            "beat.toml:3:1: beat_schedule.a.schedule: a duration must not",
         ),
-        ("[beat_schedule.a]\nschedule = 1\n", "beat.toml:1: beat_schedule.a: task is missing"),
-        ('[redis]\nurl = "${NOT_THERE}"\n', "beat.toml:2: redis.url: the environment variable NOT_THERE is not set"),
+        ("[beat_schedule.a]\nschedule = 1\n", "beat.toml:1:1: beat_schedule.a: task is missing"),
+        ('[redis]\nurl = "${NOT_THERE}"\n', "beat.toml:2:1: redis.url: the environment variable NOT_THERE is not set"),
     ],
 )
 def test_each_kind_of_fault_is_one_line(tmp_path: Path, text: str, fault: str) -> None:
@@ -148,7 +148,7 @@ def test_the_registrations_of_an_app_are_checked_too(tmp_path: Path) -> None:
     (tmp_path / "beat.toml").write_text('app = "proj:app"\n' + GOOD)
     done = beatd("check", cwd=tmp_path)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith("proj.py: beat_schedule.from-app.schedule: a duration cannot be negative")
+    assert done.stderr.startswith("proj.py: beat_schedule.from-app.schedule: a duration must not be negative")
     assert beatd("next", "from-app", "-A", "nowhere", cwd=tmp_path).returncode == 2
 
 
@@ -219,7 +219,7 @@ def test_connect_names_each_missing_right_with_its_rule(tmp_path: Path, start_se
 def test_refused_registrations_are_said_by_every_command(tmp_path: Path, redis_url: str) -> None:
     (tmp_path / "beat.toml").write_text(f'app = "proj:app"\n[redis]\nurl = "{redis_url}"\n{GOOD}')
     (tmp_path / "proj.py").write_text(APP.replace("SCHEDULE", "-1"))
-    expected = "! not in force: proj.py: beat_schedule.from-app.schedule: a duration cannot be negative"
+    expected = "! not in force: proj.py: beat_schedule.from-app.schedule: a duration must not be negative"
     for words in (["list"], ["next"], ["next", "--offline"], ["export"], ["export", "--offline", "-A", "proj"]):
         done = beatd(*words, cwd=tmp_path)
         assert done.returncode == 0, done.stderr

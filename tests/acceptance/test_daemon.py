@@ -49,8 +49,8 @@ def test_a_broken_file_keeps_the_last_good_schedule_and_says_every_fault(start_b
     daemon = start_beatd("--config", str(file))
     daemon.expect("Dispatched tick")
     file.write_text(good + '[beat_schedule.bad]\ntask = "t"\nschedule = "61 * * * *"\nqueeu = "x"\n')
-    daemon.expect(r"beat\.toml:9: beat_schedule\.bad\.schedule: ")
-    daemon.expect(r"beat\.toml:10: beat_schedule\.bad\.queeu: .*queue")
+    daemon.expect(r"beat\.toml:9:1: beat_schedule\.bad\.schedule: ")
+    daemon.expect(r"beat\.toml:10:1: beat_schedule\.bad\.queeu: .*queue")
     before = client.llen("celery")
     wait_until(lambda: client.llen("celery") >= before + 5, timeout=10, what="runs of the last good schedule")
     file.write_text(good.replace("tick]", "tock]"))
@@ -68,7 +68,7 @@ def test_a_broken_file_at_the_start_is_exit_code_2(beatd, file):
     file.write_text(file.read_text().replace("0.2", '"10x"'))
     done = beatd("--config", str(file))
     assert done.returncode == 2
-    assert f"{file}:6: beat_schedule.tick.schedule: " in done.stderr
+    assert f"{file}:6:1: beat_schedule.tick.schedule: " in done.stderr
     assert "Traceback" not in done.stderr
 
 

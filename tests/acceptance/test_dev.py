@@ -166,7 +166,7 @@ def test_an_edit_is_in_force_within_two_seconds(project: Path, start_beatd: Star
     beatd.expect(r"succeeded.*: 44\b", timeout=5)
     assert time.time() - written < 2
     (project / "beat.toml").write_text('[beat_schedule.new]\ntask = "tasks.add"\nschedule = "soon"\n')
-    beatd.expect(r"beat\.toml:3: .*schedule")
+    beatd.expect(r"beat\.toml:3:1: .*schedule")
     seen = len(beatd.find(r": 44\b"))
     beatd.expect(r": 44\b", times=seen + 5)
     assert beatd.end() == 0

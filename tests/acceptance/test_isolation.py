@@ -120,7 +120,7 @@ def test_what_is_typed_into_the_file(fleet):
         done = fleet.command("check")
         assert done.returncode == 2
         assert setting in done.stdout + done.stderr
-        fleet.named("its files have faults")
+        fleet.named("its files have errors")
         fleet.goes_on(1)
         fleet.write("")
         fleet.all_is_well()

@@ -99,7 +99,7 @@ def test_files_of_others_are_not_read(words: list[str], folder: Path) -> None:
     done = stranger(folder, *words, seconds=10)
     assert (done.returncode, done.stderr) == (
         2,
-        'beat.toml:2: redis.url_file: "url" cannot be read: Permission denied\n',
+        'beat.toml:2:1: redis.url_file: "url" cannot be read: Permission denied\n',
     )
 
 

@@ -57,8 +57,8 @@ def test_each_daemon_answers_to_a_reload(start_beatd, beatd, write):
     write("two.toml", more="quue = 5\nschedul = 1\n")
     done = beatd("reload", "--config", "one.toml")
     assert done.returncode == 1
-    assert "2 faults; it keeps the last valid schedule" in done.stdout
-    assert '  two.toml:14: beat_schedule.e0.quue: unknown setting "quue"; did you mean "queue"?' in done.stdout
+    assert "2 errors; it keeps the last valid schedule" in done.stdout
+    assert '  two.toml:14:1: beat_schedule.e0.quue: unknown setting "quue"; did you mean "queue"?' in done.stdout
     assert ": 1 entry, schedule " in done.stdout
     write("two.toml", entries=2)
     done = beatd("reload", "--config", "two.toml")

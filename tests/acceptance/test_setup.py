@@ -106,10 +106,10 @@ def test_export_has_what_was_added_at_run_time(tmp_path, beatd, redis_url):
 @pytest.mark.parametrize("options", [(), ("--user",)], ids=["system", "user"])
 def test_units_have_the_paths_of_this_installation(tmp_path, beatd, options):
     (tmp_path / "beat.toml").write_text("")
-    done = beatd("service", "install", *options, "--config", "beat.toml", "--to", "units")
+    done = beatd("service", "install", *options, "--web", "--config", "beat.toml", "--to", "units")
     assert done.returncode == 0, done.stderr
     texts = [(tmp_path / "units" / unit).read_text() for unit in UNITS]
-    for text, subcommand in zip(texts, ("run", "worker"), strict=True):
+    for text, subcommand in zip(texts, ("run", "worker", "web"), strict=True):
         (command,) = (line for line in text.splitlines() if line.startswith("ExecStart="))
         assert command.split()[1:4] == [subcommand, "--config", str(tmp_path / "beat.toml")]
         assert ("User=beatd" in text) == (options == ())
@@ -123,7 +123,8 @@ def test_systemd_has_nothing_to_say_against_them(tmp_path, beatd):
     odd = tmp_path / "a folder with 100% spaces"
     odd.mkdir()
     (odd / "beat.toml").write_text("")
-    assert beatd("service", "install", "--config", str(odd / "beat.toml"), "--to", str(tmp_path)).returncode == 0
+    done = beatd("service", "install", "--web", "--config", str(odd / "beat.toml"), "--to", str(tmp_path))
+    assert done.returncode == 0, done.stderr
     for unit in UNITS:
         done = subprocess.run(
             ["systemd-analyze", "verify", tmp_path / unit], capture_output=True, text=True, timeout=60, check=False

@@ -166,13 +166,13 @@ def test_a_file_that_breaks_is_said_and_nothing_hidden(start_web, write, wait_un
     web = start_web("--config", file)
     write(more="[beat_schedule.bad]\n")
     page = wait_until(
-        lambda: (text := web.get("/").text) and "The file has faults" in text and text, what="the faults on the page"
+        lambda: (text := web.get("/").text) and "The file has errors" in text and text, what="the faults on the page"
     )
     assert "beat_schedule.bad" in page
     assert "reports.weekly" in page
     write(more='[beat_schedule.good]\ntask = "t"\nschedule = "1h"\n')
     wait_until(lambda: ">good<" in web.get("/").text, what="the new entry")
-    assert "The file has faults" not in web.get("/").text
+    assert "The file has errors" not in web.get("/").text
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -128,7 +128,7 @@ def due_ms_of(text: str) -> int:
 
 def first_seen(client: redis.Redis) -> dict[str, int]:
     """When each entry's phase began (ms)."""
-    return {name.decode(): int(known.split(b" ")[0]) for name, known in client.hgetall(KEYS.known).items()}
+    return {name.decode(): int(known.split(b" ")[0]) for name, known in client.hgetall(KEYS.fingerprints).items()}
 
 
 def last_due(client: redis.Redis) -> dict[str, int]:

@@ -102,7 +102,7 @@ def initial(size: Size) -> World:
 
 
 def execute(store: Store, request: Request, rules: Rules) -> tuple[Store, tuple[str, int, int]]:
-    """What the scripts do: ``lease_take``, ``adopt``, ``claim``."""
+    """What the scripts do: ``lease_take``, ``load_entries``, ``claim``."""
     if request.verb == "take":
         own = rules.own_lease and store.lease is not None and store.lease[0] == request.sender != DEAD
         if store.lease and not own:

@@ -164,10 +164,10 @@ def test_every_command_is_documented():
 
 
 def known_to(load, text: str) -> set[str]:
-    """The settings beside a misspelt one, as its fault lists them."""
+    """The settings beside a misspelt one, as its error lists them."""
     with pytest.raises(ConfigError) as caught:
         load(text + "zzz = 1")
-    return set(str(caught.value).partition("known are ")[2].split(", "))
+    return set(str(caught.value).partition("; expected ")[2].replace(" or ", ", ").split(", "))
 
 
 def test_every_top_level_setting_is_documented(load):

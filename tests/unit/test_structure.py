@@ -17,12 +17,12 @@ NOUNS = """
     contrib control cron crontab current daemon dead deadline decode delivery describe dev digest dispatch dispatcher
     django duration dump effects elector embedded emptied entries entry environment envelope errors events exceptions
     execution executor export field fields file find fixup format group groups heap held history http importers info
-    information init inspect installation interval json keys kombu lease letters lint list literals loader log logging loop
-    management manual members merge message messages metrics mingle model multi next node options outbox outcome
+    information init inspect installation interval json keys kombu lease letters lint list literals loader log logging
+    loop management manual members merge message messages metrics mingle model multi next node options outbox outcome
     outcomes output overdue
     pages panel parking parse parser pause planning poison policies poller pools prefork preview problems process
     processes protocol publisher publishing pydantic queues rabbitmq rate limits redaction redbeat redis references
-    registry reload remote report request requests result results retry revoked rights routing run runs runtime
+    registry renames reload remote report request requests result results retry revoked rights routing run runs runtime
     schedule schedules schema script sdnotify seams search security server service settings settlement shard
     shutdown signals signature simulate simulation solar solo source sources spec state states status step down
     store strategy subprocess support system task template term threads timeline times timestamps timezone toml
@@ -54,7 +54,7 @@ def test_no_docstring_begins_with_a_riddle():
 
 
 def test_files_are_short_enough_to_read():
-    assert [(str(path), n) for path in FILES if (n := path.read_text().count("\n")) > 475] == []
+    assert [(str(path), n) for path in FILES if (n := path.read_text().count("\n")) > 400] == []
 
 
 @pytest.mark.parametrize("path", sorted(ROOT.rglob("*.lua")), ids=lambda path: path.stem)

@@ -35,6 +35,13 @@ local function now_by_server()
   return time[1] * 1000 + math.floor(time[2] / 1000)
 end
 
+-- Expiry of a hash whose fields have times of their own: not before the last of them.
+local function live_at_least(key, ms)
+  if redis.call('PTTL', key) < ms then
+    redis.call('PEXPIRE', key, string.format('%.0f', ms))
+  end
+end
+
 -- HISTORY AND TALLY. They are for people: an error is passed over, and no run waits for it.
 
 local CELL = 20 -- bytes of one record, see beatd/store/history.py

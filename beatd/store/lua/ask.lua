@@ -1,6 +1,6 @@
 -- Add a request for runs, unless the same request was made before, and notify the daemons. Idempotent.
 --
--- KEYS[1]  requests  hash    request id -> "<valid until, ms> <request, JSON>"
+-- KEYS[1]  requests  hash    request id -> "<valid until, ms> <request, JSON>", expires with the last
 -- KEYS[2]  answer    string  JSON, expires after a day: the reply to this request
 -- ARGV[1]  request id
 -- ARGV[2]  request, JSON
@@ -18,6 +18,7 @@ end
 if not answer then
   local now = now_by_server()
   redis.call('HSETNX', KEYS[1], ARGV[1], string.format('%.0f %s', now + tonumber(ARGV[3]), ARGV[2]))
+  live_at_least(KEYS[1], tonumber(ARGV[3]))
   redis.call('PUBLISH', ARGV[4], ARGV[5])
 end
 return answer

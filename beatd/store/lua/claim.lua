@@ -5,7 +5,7 @@
 -- KEYS[3]  runs      hash    entry name -> number of runs sent
 -- KEYS[4]  running   hash    entry name -> "<run id> <ms until which it may run>"
 -- KEYS[5]  gaps      hash    entry name -> "<after> <before> <after> <before> …" (ms), see pass_over.lua
--- KEYS[6]  claims    string  number of runs that were claimed, and of entries that adopt.lua began
+-- KEYS[6]  claims    string  number of runs that were claimed, and of entries that load_entries.lua began
 -- KEYS[7]  tally     hash    entry name -> "<word> <number> <word> <number> …": runs that were late, skipped …
 -- KEYS[8]  history   string  an entry's cells are in the key of this name and its own: 20 bytes each, the newest last
 -- ARGV[1]  value that the lease must have

@@ -54,6 +54,7 @@ else
   local now = now_by_server()
   left = string.format('%.0f %s', now + tonumber(ARGV[6]), ARGV[4])
   redis.call('HSET', KEYS[2], ARGV[2], left)
+  live_at_least(KEYS[2], tonumber(ARGV[6]))
 end
 redis.call('SET', KEYS[3], ARGV[5], 'PX', ARGV[6])
 

@@ -3,7 +3,8 @@
 -- KEYS[1]  lease     string  "<daemon id>:<token>"
 -- KEYS[2]  gaps      hash    entry name -> "<after> <before> <after> <before> …" (ms): the runs that are due between
 --                            the two, and with neither of them, have not been claimed. One after 0, which comes first,
---                            is the time before the entry was first seen: adopt.lua takes from it what may be claimed
+--                            is the time before the entry was first seen: load_entries.lua reads from it
+--                            what may be claimed
 -- KEYS[3]  history   string  an entry's cells are in the key of this name and its own, see claim.lua
 -- ARGV[1]  value that the lease must have
 -- ARGV[2]  how long gaps are kept after the last one was added (ms)
@@ -12,7 +13,7 @@
 --
 -- Error FENCED when the term is over. Gaps are read only when the clock shows an earlier time than last due: should it
 -- turn out that the clock was ahead, their runs are still to come. Of each entry the last eight are kept. A field that
--- cannot be read stays as it is: adopt.lua reports it.
+-- cannot be read stays as it is: load_entries.lua reports it.
 
 local over = fenced(KEYS[1], ARGV[1])
 if over then

@@ -1,4 +1,4 @@
-"""Deadline for a whole HTTP request: connecting, TLS, sending, headers and body.
+"""Deadline for a whole HTTP request: looking up the host, connecting, TLS, sending, headers and body.
 
 The timeout of a socket is for each single read: a server that sends a byte a second never exceeds it. So the connection
 is shut down when the time is over, whatever it is doing.
@@ -42,7 +42,7 @@ class Deadline:
     def connect(self, address: tuple[str, int], *_: Any, **__: Any) -> socket.socket:
         """A connection to one of the addresses of a name, in the time that is left. Raises OSError."""
         failure: OSError = OSError(f"{address[0]} has no address")
-        for family, kind, protocol, _name, target in socket.getaddrinfo(*address, type=socket.SOCK_STREAM):
+        for family, kind, protocol, _name, target in self._look_up(address):
             connection = socket.socket(family, kind, protocol)
             try:
                 connection.settimeout(self._left())
@@ -55,6 +55,25 @@ class Deadline:
             else:
                 return connection
         raise failure
+
+    def _look_up(self, address: tuple[str, int]) -> list[tuple[Any, ...]]:
+        """Addresses of a host. The resolver has no timeout: one that hangs is left behind in a thread of its own."""
+        answers: list[list[tuple[Any, ...]] | Exception] = []
+
+        def ask() -> None:
+            try:
+                answers.append(socket.getaddrinfo(*address, type=socket.SOCK_STREAM))
+            except (OSError, ValueError) as error:  # ValueError: a name that is none
+                answers.append(error)
+
+        thread = threading.Thread(target=ask, name="look-up", daemon=True)
+        thread.start()
+        thread.join(self._left())
+        if not answers:
+            raise TimeoutError(f"timed out: the address of {address[0]} could not be looked up")
+        if isinstance(answers[0], Exception):
+            raise answers[0]
+        return answers[0]
 
     def _left(self) -> float:
         if (left := self._ends_at - monotonic()) <= 0:

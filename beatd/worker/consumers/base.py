@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from beatd.worker.messages import Delivery
+
+
+def never() -> bool:
+    """Return False: nobody stops."""
+    return False
 
 
 class Consumer(Protocol):
@@ -26,8 +31,11 @@ class Consumer(Protocol):
     def cancel_queue(self, name: str) -> None:
         """Stop consuming from this queue; messages that were taken are still run."""
 
-    def start(self) -> None:
-        """Connect; raises :class:`~beatd.exceptions.StoreError` or :class:`~beatd.exceptions.BrokerError`."""
+    def start(self, stopping: Callable[[], bool] = never) -> None:
+        """Connect, or give up when ``stopping()``.
+
+        Raises :class:`~beatd.exceptions.StoreError` or :class:`~beatd.exceptions.BrokerError`.
+        """
 
     def take(self, at_most: int) -> list[Delivery]:
         """Return the next messages, if there are any; never waits."""

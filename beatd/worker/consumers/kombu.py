@@ -24,6 +24,7 @@ from beatd.clock import Backoff, monotonic
 from beatd.exceptions import BrokerError
 from beatd.message.protocol import TaskMessage, envelope
 from beatd.urls import shown
+from beatd.worker.consumers.base import never
 from beatd.worker.consumers.parking import Parking
 from beatd.worker.messages import Delivery
 
@@ -78,6 +79,10 @@ _PREFETCH = 256
 _MISSED_MAX = 10_000
 _CONNECT_S = 5.0
 _START_WITHIN_S = 10.0
+_SLICE_S = 0.1
+"""Time for which a stop may be kept waiting while it connects."""
+_FINISH_WITHIN_S = 10.0
+"""Time to send the last acknowledgements."""
 
 
 class KombuConsumer:
@@ -99,6 +104,7 @@ class KombuConsumer:
         self._tag = 0
         self._generation = 0
         self._connected = threading.Event()
+        self._is_serving = False
         self._stopping = threading.Event()
         self._error: BaseException | None = None
         self._backoff = Backoff(_FIRST_PAUSE_S, _LONGEST_PAUSE_S)
@@ -125,12 +131,14 @@ class KombuConsumer:
             self._names.remove(name)
             self._commands.put(("cancel", name))
 
-    def start(self) -> None:
+    def start(self, stopping: Callable[[], bool] = never) -> None:
         if self._thread is None:
             self._thread = threading.Thread(target=self._live, name="kombu-consumer", daemon=True)
             self._thread.start()
-        if not self._connected.wait(_START_WITHIN_S):
-            raise BrokerError(f"broker {self.place}: {self._error or 'no answer'}")
+        until = monotonic() + _START_WITHIN_S
+        while not self._connected.wait(_SLICE_S) and not stopping():
+            if monotonic() >= until:
+                raise BrokerError(f"broker {self.place}: {self._error or 'no answer'}")
 
     def take(self, at_most: int) -> list[Delivery]:
         with contextlib.suppress(BlockingIOError):
@@ -175,8 +183,8 @@ class KombuConsumer:
 
     def stop(self) -> None:
         self._stopping.set()
-        if self._thread is not None:
-            self._thread.join(_START_WITHIN_S)
+        if self._thread is not None:  # without a connection it has nothing to finish, and may hang in the network
+            self._thread.join(_FINISH_WITHIN_S if self._is_serving else _SLICE_S)
         self._aside.close()
 
     # -- the thread ---------------------------------------------------------------------------------------------------
@@ -214,12 +222,20 @@ class KombuConsumer:
             with consumer:
                 self._connected.set()
                 self._backoff.succeeded()
-                while not self._stopping.is_set():
-                    self._drain(connection)
-                    self._run_commands(consumer)
-                    if connection.transport.supports_heartbeats:
-                        connection.heartbeat_check()
-                self._finish(consumer)
+                self._is_serving = True
+                try:
+                    self._work(connection, consumer)
+                finally:
+                    self._is_serving = False
+
+    def _work(self, connection: Any, consumer: Any) -> None:
+        """Read messages and send acknowledgements until the worker stops."""
+        while not self._stopping.is_set():
+            self._drain(connection)
+            self._run_commands(consumer)
+            if connection.transport.supports_heartbeats:
+                connection.heartbeat_check()
+        self._finish(consumer)
 
     def _queue(self, name: str) -> Any:
         return task_queue(name, self._arguments(name))

@@ -10,7 +10,7 @@ import contextlib
 import logging
 import math
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from beatd.broker import Arguments
@@ -18,6 +18,7 @@ from beatd.broker.amqp_codec import Content
 from beatd.clock import Backoff, monotonic
 from beatd.exceptions import BrokerError
 from beatd.urls import BrokerUrl
+from beatd.worker.consumers.base import never
 from beatd.worker.consumers.envelope import envelope_of
 from beatd.worker.consumers.parking import Parking
 from beatd.worker.consumers.rabbitmq_connection import ConsumerConnection
@@ -167,7 +168,7 @@ class AmqpConsumer:
             self._ready = deque(one for one in self._ready if one[1].queue != name)
             self.give_back(unwanted)
 
-    def start(self) -> None:
+    def start(self, stopping: Callable[[], bool] = never) -> None:  # noqa: ARG002 - bounded by its timeout
         self._connect()
 
     def take(self, at_most: int) -> list[Delivery]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import redis
@@ -24,6 +24,7 @@ from beatd.store.dead_letters import BOUNDS, encode
 from beatd.store.keys import Keys
 from beatd.store.script import Script
 from beatd.timestamps import iso_ms
+from beatd.worker.consumers.base import never
 from beatd.worker.consumers.envelope import count_death, mark_redelivered
 from beatd.worker.messages import Delivery
 
@@ -155,7 +156,7 @@ class RedisConsumer:
         self._sources = [key for step in zip(*map(queue_keys, self._queues), strict=True) for key in step]
         self._doorbell.change(self._sources)
 
-    def start(self) -> None:
+    def start(self, stopping: Callable[[], bool] = never) -> None:  # noqa: ARG002 - bounded by its timeout
         self.beat()
         self.tend()
 

@@ -22,14 +22,15 @@ from beatd.app.context import Context
 from beatd.app.task import Task
 from beatd.app.trace import Abandoned, ExceptionInfo, Outcome, run_task, run_task_async
 from beatd.clock import perf_counter
-from beatd.exceptions import MessageError, TimeLimitExceeded
+from beatd.exceptions import MessageError, StoreError, TimeLimitExceeded
 from beatd.message.protocol import TaskMessage, open_envelope, safe_repr
 from beatd.states import FAILURE, IGNORED, READY_STATES, REJECTED, RETRY, STARTED, SUCCESS
 from beatd.store.outcomes import RunRecord, arguments_text, encoded, error_texts
 from beatd.store.result_document import document, exception_payload, named_error
+from beatd.store.results import Stored
 from beatd.timestamps import from_ms
 from beatd.worker.execution.call import Calling
-from beatd.worker.execution.callbacks import failure_messages, follow_up_messages
+from beatd.worker.execution.callbacks import failure_messages, follow_up_messages, pack
 from beatd.worker.execution.decode import decode_body
 from beatd.worker.execution.output import Output, captured
 from beatd.worker.messages import KILLED, MALFORMED, FollowUpMessage, Job, JobReport
@@ -117,6 +118,7 @@ class Executor:
 
         ``hard_limit`` (seconds) is for the pool in which no other process can end the run.
         """
+        self._store_start(attempt)
         started = perf_counter()
         try:
             with captured() as output:
@@ -129,6 +131,8 @@ class Executor:
 
     async def run_async(self, attempt: Attempt) -> JobReport:
         """:meth:`run` in the event loop that is running. Raises ``CancelledError`` when this run is cancelled."""
+        if attempt.task.track_started:
+            await asyncio.to_thread(self._store_start, attempt)
         started = perf_counter()
         try:
             with captured() as output:
@@ -171,17 +175,39 @@ class Executor:
             hostname=self._hostname,
             delivery_info=info,
             properties=message.properties,
+            postponed=[],
             correlation_id=message.properties.get("correlation_id"),
             reply_to=message.properties.get("reply_to"),
         )
+
+    def _store_start(self, attempt: Attempt) -> None:
+        """Store STARTED for a task with ``track_started``.
+
+        Here, in the order of the states that the task itself stores: the worker's process would be later.
+        """
+        _, task, context = attempt
+        if not task.track_started or _is_ignored(task, context):
+            return
+        facts = {"pid": os.getpid(), "hostname": self._hostname}
+        try:
+            self._app.results.store([Stored(str(context.id), self._store(context, STARTED, facts, None))])
+        except StoreError as error:
+            log.warning(
+                "Task %s[%s]: STARTED cannot be stored: %s",
+                task.name,
+                context.id,
+                error,
+                extra={"event": "start_not_stored", "task": task.name, "task_id": context.id},
+            )
 
     def _report(self, job: Job, task: Task[..., Any], context: Context, outcome: Outcome, runtime: float) -> JobReport:
         if self.tidy is not None:  # not before: its time does not belong to the task
             self.tidy()
         outcome, encoded = self._encoded(task, context, outcome)
-        follow_ups: list[FollowUpMessage] = []
+        follow_ups = pack(context.postponed or ())
         if outcome.state == SUCCESS and (context.callbacks or context.chain):
-            follow_ups, error = follow_up_messages(self._app, task, context, outcome.value)
+            callbacks, error = follow_up_messages(self._app, task, context, outcome.value)
+            follow_ups += callbacks
             if error is not None:
                 outcome, encoded = self._encoded(task, context, Outcome(FAILURE, error, ExceptionInfo(error)))
             elif context.children and encoded is not None:
@@ -201,7 +227,7 @@ class Executor:
             parts=after.parts,
             outcome_repr=outcome_repr(outcome) if job.describe else "",
             traceback=outcome.traceback if job.describe else None,
-            follow_ups=follow_ups or errbacks,
+            follow_ups=follow_ups + errbacks,
         )
 
     def _recorded(self, attempt: Attempt, outcome: Outcome, output: Output, report: JobReport) -> JobReport:
@@ -344,10 +370,13 @@ def _has_followers(context: Context) -> bool:
     return bool(context.callbacks or context.chain or context.errbacks)
 
 
+def _is_ignored(task: Task[..., Any], context: Context) -> bool:
+    return bool(task.ignore_result if context.ignore_result is None else context.ignore_result)
+
+
 def _is_stored(task: Task[..., Any], context: Context, outcome: Outcome) -> bool:
     if outcome.state == IGNORED or (outcome.state == REJECTED and outcome.value.requeue):
         return False
-    ignore = task.ignore_result if context.ignore_result is None else context.ignore_result
-    if not ignore:
+    if not _is_ignored(task, context):
         return True
     return outcome.state != SUCCESS and bool(task.store_errors_even_if_ignored)

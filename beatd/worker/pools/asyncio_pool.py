@@ -66,6 +66,9 @@ class AsyncioPool:
     def files(self) -> list[int]:
         return self._reports.files()
 
+    def unsent(self) -> list[int]:
+        return []
+
     def collect(self) -> list[JobReport]:
         reports = self._reports.take()
         for report in reports:

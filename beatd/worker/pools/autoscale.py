@@ -73,6 +73,9 @@ class Autoscaled:
     def files(self) -> list[int]:
         return self._pool.files()
 
+    def unsent(self) -> list[int]:
+        return self._pool.unsent()
+
     def collect(self) -> list[JobReport]:
         now = self._monotonic()
         self._peak = max(self._peak, self._busy())

@@ -38,6 +38,9 @@ class Pool(Protocol):
     def files(self) -> list[int]:
         """Return file descriptors that become readable when :meth:`collect` has reports."""
 
+    def unsent(self) -> list[int]:
+        """Return file descriptors to which :meth:`collect` writes the rest of a job as soon as they take more."""
+
     def collect(self) -> list[JobReport]:
         """Return the reports since the last call: announced starts, and ends."""
 
@@ -77,7 +80,12 @@ log = logging.getLogger("celery.worker")
 
 
 class HardTimeLimits:
-    """Enforces the hard time limits of a worker's ``requests``."""
+    """Enforces the hard time limits of a worker's ``requests``.
+
+    The rule: a task that has run for longer than its ``time_limit`` is killed from outside, by the loop, which ends its
+    process or gives up its thread; it counts as failed with ``TimeLimitExceeded`` and is not run again. The soft limit,
+    which raises ``SoftTimeLimitExceeded`` inside the task before that, is enforced where the task runs.
+    """
 
     def __init__(self, pool: Pool, requests: Mapping[int, Request]) -> None:
         self._pool = pool

@@ -56,12 +56,13 @@ class ChildProcess:
         self._recalling: int | None = None
         """The job that was running when the others were recalled."""
         self._frames = Frames()
-        self._unsent = bytearray()
+        self.unsent = bytearray()
+        """The part of the jobs that its socket has not taken."""
 
     def send(self, jobs: Sequence[Job]) -> None:
         """Send jobs; the part that does not fit into the socket follows with :meth:`flush`."""
         self.jobs.update((job.tag, job) for job in jobs)
-        self._unsent += frame(encode_batch(Batch(self._batch, list(jobs))))
+        self.unsent += frame(encode_batch(Batch(self._batch, list(jobs))))
         self.flush()
 
     def is_long_at_it(self, now: float) -> bool:
@@ -90,8 +91,8 @@ class ChildProcess:
 
     def flush(self) -> None:
         with contextlib.suppress(BlockingIOError, BrokenPipeError, ConnectionResetError):
-            while self._unsent:
-                del self._unsent[: self.link.send(self._unsent)]
+            while self.unsent:
+                del self.unsent[: self.link.send(self.unsent)]
 
     def receive(self) -> tuple[list[JobReport], bool]:
         """Return the reports, and false if the child has closed the link."""
@@ -203,6 +204,9 @@ class PreforkPool:
 
     def files(self) -> list[int]:
         return [child.link.fileno() for child in self._children]
+
+    def unsent(self) -> list[int]:
+        return [child.link.fileno() for child in self._children if child.unsent]
 
     def collect(self) -> list[JobReport]:
         now = monotonic()

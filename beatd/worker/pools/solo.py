@@ -44,6 +44,9 @@ class SoloPool:
     def files(self) -> list[int]:
         return []
 
+    def unsent(self) -> list[int]:
+        return []
+
     def collect(self) -> list[JobReport]:
         if (attempt := self._attempt) is not None:
             self._attempt = None

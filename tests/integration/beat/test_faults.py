@@ -170,7 +170,7 @@ def test_a_store_that_forgets_everything_begins_anew_and_replays_nothing(
     queue.assert_every_run_once()
     assert queue.dues[0] > last, "a run from before was made again"
     with redis.Redis.from_url(server.url) as admin:
-        assert set(admin.hkeys(KEYS.known)) == {b"tick", b"tock"}, "the state was not begun anew"
+        assert set(admin.hkeys(KEYS.fingerprints)) == {b"tick", b"tock"}, "the state was not begun anew"
 
 
 def test_a_lost_end_of_the_state_is_noticed_and_made_good(server, admin, start_daemon, queue_of):

@@ -26,7 +26,7 @@ from beatd.model import Entry, Options, Policies
 from beatd.schedules import parse
 from beatd.store.claims import Claims
 from beatd.store.client import connect
-from beatd.store.entry_state import Dispatched, Running
+from beatd.store.entry_state import DispatchLookup, Running
 from beatd.store.held_back import HeldBack
 from beatd.store.keys import Keys
 from beatd.store.lease import Leases
@@ -99,18 +99,20 @@ class Bench:
         claims, messages, running = Claims(self.client, KEYS), MessageBuilder("celery"), Running(self.client, KEYS)
         publisher = RedisPublisher(self.admin_url)
         outbox = Outbox(self.client, KEYS)
-        outlet = DirectDelivery(publisher, OutboxDelivery(outbox, publisher, self.clock))
+        delivery = DirectDelivery(publisher, OutboxDelivery(outbox, publisher, self.clock))
         held = Held(self.held_back)
-        self.dispatcher = Dispatcher(claims, messages, outlet, running, self.clock, held=held)
+        self.dispatcher = Dispatcher(claims, messages, delivery, running, self.clock, held=held)
         requests = Requests(self.client, KEYS)
-        courier = ManualDispatcher(requests, messages, outlet, running, report=self.dispatcher.report, clock=self.clock)
+        manual_dispatcher = ManualDispatcher(
+            requests, messages, delivery, running, report=self.dispatcher.report, clock=self.clock
+        )
         self.beat = ShardLoop(
             clock=self.clock,
             leadership=seat,
             claims=claims,
             dispatcher=self.dispatcher,
             heap=DueHeap(),
-            manual=ManualRuns(courier, Dispatched(self.client, KEYS), owns=lambda name: True),
+            manual=ManualRuns(manual_dispatcher, DispatchLookup(self.client, KEYS), owns=lambda name: True),
         )
 
     @property
@@ -237,7 +239,7 @@ def test_hundreds_of_random_bad_entries_beside_a_healthy_one(bench, seed):
         name = f"state{number}"
         minds = Policies(overlap=drawn.choice(["skip", "queue_one", "allow"]))
         bad.append(structs.replace(GOOD, name=name, options=Options(queue="q"), policies=minds))
-        key = drawn.choice([SHARD.last_due, SHARD.known, SHARD.runs, SHARD.gaps, SHARD.running, SHARD.tally])
+        key = drawn.choice([SHARD.last_due, SHARD.fingerprints, SHARD.runs, SHARD.gaps, SHARD.running, SHARD.tally])
         bench.admin.hset(
             key, name, drawn.choice([b"\xff", "x", "-1", "nan", "9" * 5_000, "1 2 3", "9" * 15, "y " * 99])
         )

@@ -17,7 +17,7 @@ from beatd.model import Entry, Options, Policies, manual_run_id, run_id
 from beatd.schedules import parse, parse_blackout
 from beatd.store.claims import Claims, Gap
 from beatd.store.client import connect
-from beatd.store.entry_state import Dispatched, Running
+from beatd.store.entry_state import DispatchLookup, Running
 from beatd.store.history import Histories
 from beatd.store.keys import Keys
 from beatd.store.lease import Leases
@@ -31,7 +31,7 @@ NOW = 1_789_948_800_000 + HOUR // 2  # half past midnight, UTC
 
 
 class Queues:
-    """What the outlet asks of a broker."""
+    """What the delivery asks of a broker."""
 
     def __init__(self, client):
         self._client = client
@@ -57,10 +57,12 @@ class Rig:
         self.token = self.leases.take([0])[0]
         self.term = Term(self.token, self.leases.value(self.token), 1e18)
         self.claims = Claims(self.client, KEYS)
-        messages, outlet = MessageBuilder("celery", origin="test"), DirectDelivery(Queues(self.client))
+        messages, delivery = MessageBuilder("celery", origin="test"), DirectDelivery(Queues(self.client))
         requests, running = Requests(self.client, KEYS), Running(self.client, KEYS)
-        courier = ManualDispatcher(requests, messages, outlet, running, report=DispatchLog(), clock=self.clock)
-        self.manual = ManualRuns(courier, Dispatched(self.client, KEYS), owns=lambda _: True)
+        manual_dispatcher = ManualDispatcher(
+            requests, messages, delivery, running, report=DispatchLog(), clock=self.clock
+        )
+        self.manual = ManualRuns(manual_dispatcher, DispatchLookup(self.client, KEYS), owns=lambda _: True)
 
     def put(self, name="a", schedule="0 * * * *", *, first_seen_ms=NOW - HOUR // 4, options=None, **policies):
         entry = Entry(
@@ -72,7 +74,7 @@ class Rig:
         )
         self.entries[name] = entry
         pairs = [(name, entry.schedule.fingerprint)]
-        list(self.claims.adopt(pairs, lease_value=self.term.lease_value, now_ms=first_seen_ms))
+        list(self.claims.load_entries(pairs, lease_value=self.term.lease_value, now_ms=first_seen_ms))
         return entry
 
     def turn(self):

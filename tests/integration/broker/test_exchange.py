@@ -28,7 +28,7 @@ def bind(url, exchange, key, *queues, kind="direct"):
 
 
 @pytest.fixture
-def outlet(redis_url):
+def delivery(redis_url):
     publisher = RedisPublisher(redis_url)
     yield DirectDelivery(publisher)
     publisher.close()
@@ -57,28 +57,28 @@ def test_the_envelope_names_exchange_and_routing_key_as_kombu_does():
     assert message.properties["delivery_info"] == {"exchange": "x", "routing_key": "k"}
 
 
-def test_the_list_is_that_of_the_queue_which_is_bound(outlet, redis_url):
+def test_the_list_is_that_of_the_queue_which_is_bound(delivery, redis_url):
     bind(redis_url, "x", "reports.*", "reports", kind="topic")
-    assert outlet.list_key(Address("reports.daily", "x"), None) == "reports"
-    assert outlet.list_key(Address("reports.daily", "x"), 6) == "reports\x06\x166"
+    assert delivery.list_key(Address("reports.daily", "x"), None) == "reports"
+    assert delivery.list_key(Address("reports.daily", "x"), 6) == "reports\x06\x166"
 
 
-def test_a_binding_that_changes_is_seen_after_the_next_flush(outlet, redis_url):
+def test_a_binding_that_changes_is_seen_after_the_next_flush(delivery, redis_url):
     address = Address("k", "x")
-    assert outlet.list_key(address, None) == "k"
+    assert delivery.list_key(address, None) == "k"
     bind(redis_url, "x", "k", "reports")
-    assert outlet.list_key(address, None) == "k"
-    assert outlet.flush(TERM, DispatchLog())
-    assert outlet.list_key(address, None) == "reports"
+    assert delivery.list_key(address, None) == "k"
+    assert delivery.flush(TERM, DispatchLog())
+    assert delivery.list_key(address, None) == "reports"
 
 
-def test_an_exchange_that_reaches_several_queues_is_refused_in_words(outlet, redis_url):
+def test_an_exchange_that_reaches_several_queues_is_refused_in_words(delivery, redis_url):
     bind(redis_url, "x", "k", "one", "two")
     with pytest.raises(MessageError, match=r"exchange 'x', routing key 'k' reaches 2 queues: one, two; .* name it as"):
-        outlet.list_key(Address("k", "x"), None)
+        delivery.list_key(Address("k", "x"), None)
 
 
-def test_a_store_that_does_not_answer_is_a_brokers_error(outlet, redis_server, redis_url):
+def test_a_store_that_does_not_answer_is_a_brokers_error(delivery, redis_server, redis_url):
     redis_server.kill()
     with pytest.raises(BrokerError):
-        outlet.list_key(Address("k", "x"), None)
+        delivery.list_key(Address("k", "x"), None)

@@ -16,7 +16,7 @@ from beatd.model import Entry, Options, Policies, Run, manual_run_id
 from beatd.schedules import parse
 from beatd.store import history
 from beatd.store.client import connect
-from beatd.store.entry_state import Dispatched, Running
+from beatd.store.entry_state import DispatchLookup, Running
 from beatd.store.keys import Keys
 from beatd.store.outbox import Outbox, holds
 from beatd.store.outcomes import Ended
@@ -61,13 +61,13 @@ class Rig:
     def win(self, token):
         self.term = Term(token, f"d:{token}", 1e18)
         self.client.set(KEYS.shard(0).lease, self.term.lease_value)
-        self.outlet = OutboxDelivery(self.outbox, self.broker, self.clock)
+        self.delivery = OutboxDelivery(self.outbox, self.broker, self.clock)
 
     def put(self, *raws):
         self.client.lpush(self.outbox.key, *raws)
 
     def flush(self):
-        return self.outlet.flush(self.term, self.report)
+        return self.delivery.flush(self.term, self.report)
 
     @property
     def left(self):
@@ -116,20 +116,20 @@ def test_an_outbox_that_was_empty_is_not_asked_again_for_a_while(rig):
     rig.flush()
     assert rig.broker.ids == ["unseen"]
     rig.put(raw("another"))
-    rig.outlet.list_key(parcel("x", "q").to, None)  # something is about to be claimed
+    rig.delivery.list_key(parcel("x", "q").to, None)  # something is about to be claimed
     rig.flush()
     assert rig.left == 0
 
 
 def test_while_more_comes_a_batch_is_waited_for(rig):
     rig.flush()
-    rig.outlet.list_key(parcel("x", "q").to, None)
+    rig.delivery.list_key(parcel("x", "q").to, None)
     rig.put(raw("a"))
-    assert rig.outlet.flush(rig.term, rig.report, more_comes=True)
+    assert rig.delivery.flush(rig.term, rig.report, more_comes=True)
     assert rig.broker.ids == []
     runs = [Run(ENTRY, NOW + number, NOW, ENTRY.schedule) for number in range(rig.broker.batch)]
-    rig.outlet.claimed(runs, rig.report, NOW)
-    assert rig.outlet.flush(rig.term, rig.report, more_comes=True)
+    rig.delivery.claimed(runs, rig.report, NOW)
+    assert rig.delivery.flush(rig.term, rig.report, more_comes=True)
     assert rig.broker.ids == ["a"]
 
 
@@ -160,7 +160,7 @@ def test_a_strike_that_comes_late_takes_out_nothing_that_was_not_published(rig):
     rig.flush()
     rig.put(raw("c"), raw("d"))
     assert rig.outbox.strike(late, lease_value=lease_value) == 2
-    rig.outlet.list_key(parcel("x", "q").to, None)
+    rig.delivery.list_key(parcel("x", "q").to, None)
     rig.flush()
     assert rig.broker.ids == ["a", "b", "c", "d"]
 
@@ -258,9 +258,9 @@ def test_a_run_is_dispatched_when_the_broker_has_it(rig, caplog):
     caplog.set_level("INFO")
     run = Run(ENTRY, NOW, NOW, ENTRY.schedule)
     messages = MessageBuilder("celery")
-    key = rig.outlet.list_key(messages.address_of(ENTRY), None)
+    key = rig.delivery.list_key(messages.address_of(ENTRY), None)
     rig.client.lpush(key, messages.render(run, None))
-    rig.outlet.claimed([run], rig.report, NOW)
+    rig.delivery.claimed([run], rig.report, NOW)
     rig.broker.away = True
     with pytest.raises(BrokerError):
         rig.flush()
@@ -285,8 +285,10 @@ def test_what_was_left_when_the_store_became_the_broker_goes_to_its_queues(rig, 
     rig.put(raw("a"), raw("b", "other"))
     rig.client.lpush(KEYS.shard(3).outbox, raw("of a former shard"))
     publisher = RedisPublisher(redis_url)
-    outlet = DirectDelivery(publisher, OutboxDelivery(rig.outbox, publisher, rig.clock))
-    assert outlet.flush(rig.term, rig.report)
+    delivery = DirectDelivery(publisher, OutboxDelivery(rig.outbox, publisher, rig.clock))
+    assert delivery.flush(rig.term, rig.report)
+    assert rig.left == 2  # the first runs of a term do not wait for it
+    assert delivery.flush(rig.term, rig.report)
     publisher.close()
     assert [open_envelope(one).id for one in rig.client.lrange("q", 0, -1)] == ["a", "of a former shard"]
     assert [open_envelope(one).id for one in rig.client.lrange("other", 0, -1)] == ["b"]
@@ -324,11 +326,35 @@ def test_a_refused_run_is_in_the_history_with_the_reason(rig):
         ("triggered", "REFUSED", "no queue gets it"),
         ("scheduled", "REFUSED", "no queue gets it"),
     ]
-    past = Dispatched(rig.client, KEYS).past(ENTRY)
+    past = DispatchLookup(rig.client, KEYS).read_past(ENTRY)
     assert (past.sent, past.unsent) == ({NOW + 30_000}, {NOW, NOW + 1})
     assert 0 < rig.client.pttl(KEYS.refused(own_id)) <= 86_400_000
     rig.client.delete(KEYS.refused(own_id))
     assert histories.completed(list(histories.of(["tick"])))[1][-3:-1] == (None, "REFUSED")
+
+
+def test_totals_tell_runs_that_were_sent_from_runs_that_were_refused(rig, monkeypatch):
+    """Also when it takes two attempts to strike them off: each run is counted once."""
+    shard, histories = KEYS.shard(0), history.Histories(rig.client, KEYS)
+    (sent, sent_raw), (refused, refused_raw) = run_message(NOW), run_message(NOW + 30_000)
+    by_hand, by_hand_raw = run_message(NOW + 1, manual_run_id("tick", "r1"))
+    cells = [history.run_cell(history.SENT, due_ms, due_ms, due_ms) for due_ms in (NOW, NOW + 30_000)]
+    cells.append(history.by_hand(history.TRIGGERED, NOW + 1, NOW + 1, by_hand))
+    rig.client.append(KEYS.history("tick"), b"".join(cells))
+    rig.client.hset(shard.runs, "tick", 2)
+    rig.client.hset(shard.fingerprints, "tick", f"{NOW} every")
+    rig.client.hset(shard.tally, "tick", "triggered 2 late 1")
+    rig.broker.refuses = {refused, by_hand}
+    rig.put(sent_raw, refused_raw, by_hand_raw)
+    with monkeypatch.context() as patch:
+        patch.setattr(rig.outbox, "_strike", away)
+        with pytest.raises(StoreUnavailable):
+            rig.flush()
+    rig.flush()
+    assert rig.client.hget(shard.tally, "tick") == b"refused_trigger 1 refused 1 triggered 2 late 1"
+    totals = histories.totals(["tick"])["tick"]
+    assert (totals.scheduled, dict(totals.counts)) == (1, {"triggered": 1, "refused": 2, "late": 1})
+    assert rig.broker.ids.count(sent) == 1
 
 
 def test_a_refused_run_that_was_sent_again_has_the_end_of_that(rig, redis_url):

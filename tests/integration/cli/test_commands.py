@@ -135,7 +135,7 @@ def test_entries_come_from_a_file(beatd, schedules, tmp_path):
     assert schedules.get("a").table == {"task": "t", "schedule": "@daily", "args": ["hi"]}
     (tmp_path / "entries.toml").write_text('task = "t"\nschedule = "x"\n')
     code, _, err = beatd("add", "c", "--from-file", "entries.toml")
-    assert (code, "entries.toml:2: beat_schedule.c.schedule" in err) == (2, True)
+    assert (code, "entries.toml:2:" in err) == (2, True)
 
 
 def test_commands_work_while_an_entry_of_the_file_is_wrong(beatd, file, schedules):

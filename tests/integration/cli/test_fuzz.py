@@ -12,6 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from beatd.cli import main
+from beatd.cli.output import Duration
 
 SERVES = {"run", "worker", "dev", "web", "multi", "service"}
 """Commands that go on, or change the host, when their values happen to be right."""
@@ -149,8 +150,22 @@ WRONG = [
     *(["add", "n", "--task", "t", "--schedule", "60", f"--timezone={value}"] for value in ("", "x", "local", "../UTC")),
     *(["trigger", "a", f"--args={value}"] for value in ("[" * 5000, "{", "x", "[NaN]", '{"a": 1}')),
     *(["history", "a", "-n", value] for value in NUMBERS),
+    *(["trigger", "a", f"--wait={value}"] for value in ("x", "-1", "nan", "1M", "9" * 5000)),
+    *(["reload", f"--timeout={value}"] for value in ("", "x", "0", "2m", "nan")),
+    *(["step-down", f"--timeout={value}"] for value in ("x", "1h", "-1s")),
+    ["step-down", "--for", "x"],
+    ["inspect", "ping", "--timeout", "x"],
+    ["worker", "--grace", "x"],
+    ["multi", "stopwait", "n1", "--timeout", "x"],
     ["next", "a", "--config", "/"],
 ]
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("2m", 120), ("1h30m", 5400), ("90", 90), ("0.5", 0.5), ("PT1M", 60), ("500ms", 0.5), (3, 3)]
+)
+def test_options_take_every_notation_of_a_duration(text: str | int, seconds: float) -> None:
+    assert Duration().convert(text, None, None) == seconds
 
 
 @pytest.fixture

@@ -40,8 +40,8 @@ def claims(client):
     return Claims(client, KEYS)
 
 
-def adopt(claims, value, *pairs, now=NOW):
-    return dict(claims.adopt(pairs, lease_value=value, now_ms=now))
+def load_entries(claims, value, *pairs, now=NOW):
+    return dict(claims.load_entries(pairs, lease_value=value, now_ms=now))
 
 
 def _claimed(claims, value, *runs):
@@ -76,7 +76,7 @@ def test_messages_reach_their_queues_in_order(claims, client, held):
 
 
 def test_of_many_gaps_the_last_are_kept_and_for_days_only(claims, client, held):
-    adopt(claims, held, ("a", "x"))
+    load_entries(claims, held, ("a", "x"))
     claim(claims, held, ("a", NOW + 900, "celery", b"m"))
     for after in range(0, 100, 10):
         claims.pass_over([Gap("a", NOW + after, NOW + after + 5)], lease_value=held)
@@ -116,7 +116,7 @@ def test_an_old_term_writes_nothing(claims, client, lease, held):
     with pytest.raises(TermLost):
         claim(claims, held, ("a", NOW, "celery", b"1"))
     with pytest.raises(TermLost):
-        adopt(claims, held, ("b", "x"))
+        load_entries(claims, held, ("b", "x"))
     assert client.llen("celery") == 0
     assert client.hgetall(KEYS.shard().last_due) == before
 
@@ -136,21 +136,21 @@ def test_a_key_of_a_foreign_type_is_refused_and_kept(claims, client, held):
 
 
 def test_a_leader_that_claims_nothing_learns_it_too(claims, client, held):
-    adopt(claims, held, ("a", "x"))
-    claims.look_back(lease_value=held)
+    load_entries(claims, held, ("a", "x"))
+    claims.verify_term(lease_value=held)
     client.delete(KEYS.shard().claims)
     with pytest.raises(StoreRolledBack):
-        claims.look_back(lease_value=held)
+        claims.verify_term(lease_value=held)
 
 
-@pytest.mark.parametrize("key", ["last_due", "known", "runs", "gaps"])
+@pytest.mark.parametrize("key", ["last_due", "fingerprints", "runs", "gaps"])
 @pytest.mark.parametrize("value", ["nonsense", "", "-1", "nan", "9" * 5_000, "1e300", b"\xff", "1 x 3"])
 def test_state_that_cannot_be_read_is_said_and_kept(claims, client, held, key, value):
-    adopt(claims, held, ("a", "x"), ("b", "x"))
+    load_entries(claims, held, ("a", "x"), ("b", "x"))
     hash_key = getattr(KEYS.shard(), key)
     client.hset(hash_key, "a", value)
-    states = adopt(claims, held, ("a", "y"), ("b", "x"))
-    if (key, value) not in {("gaps", ""), ("known", "1 x 3")}:
+    states = load_entries(claims, held, ("a", "y"), ("b", "x"))
+    if (key, value) not in {("gaps", ""), ("fingerprints", "1 x 3")}:
         assert hash_key in str(states["a"]), "the key is named"
         assert client.hget(hash_key, "a") == (value if isinstance(value, bytes) else value.encode())
     assert states["b"].last_due_ms == NOW
@@ -159,7 +159,7 @@ def test_state_that_cannot_be_read_is_said_and_kept(claims, client, held, key, v
 @pytest.mark.parametrize("key", ["last_due", "runs"])
 @pytest.mark.parametrize("value", ["nonsense", "nan", "-5", "inf", "1e300"])
 def test_a_claim_that_meets_nonsense_claims_all_others(claims, client, held, key, value):
-    adopt(claims, held, ("a", "x"), ("b", "x"))
+    load_entries(claims, held, ("a", "x"), ("b", "x"))
     client.hset(getattr(KEYS.shard(), key), "a", value)
     [(left_out, [refusal])] = _claimed(claims, held, ("b", NOW + 1, "celery", b"m"), ("a", NOW + 1, "celery", b"n"))
     assert (left_out, refusal.numbers) == (frozenset(), [1])
@@ -170,7 +170,7 @@ def test_a_claim_that_meets_nonsense_claims_all_others(claims, client, held, key
 
 def test_queues_that_refuse_cost_their_own_entries_only(claims, client, held):
     """A script that fails half way is not undone: a run would count as sent whose message is nowhere."""
-    adopt(claims, held, *((name, "x") for name in "abcd"))
+    load_entries(claims, held, *((name, "x") for name in "abcd"))
     client.set("bad", "mine")
     client.hset("worse", "a", "1")
     before = int(client.get(KEYS.shard().claims))
@@ -180,7 +180,7 @@ def test_queues_that_refuse_cost_their_own_entries_only(claims, client, held):
     assert {each.key: each.numbers for each in refusals} == {"bad": [0, 3], "worse": [2]}
     assert all("WRONGTYPE" in each.reason for each in refusals)
     assert client.lrange("celery", 0, -1) == [b"m"]
-    states = adopt(claims, held, *((name, "x") for name in "abcd"))
+    states = load_entries(claims, held, *((name, "x") for name in "abcd"))
     assert [state.last_due_ms for state in states.values()] == [NOW, NOW + 1, NOW, NOW]
     assert [state.runs for state in states.values()] == [0, 1, 0, 0]
     assert int(client.get(KEYS.shard().claims)) == before + 1
@@ -190,15 +190,15 @@ def test_queues_that_refuse_cost_their_own_entries_only(claims, client, held):
 
 
 def test_all_runs_of_an_entry_are_refused_with_one(claims, client, held):
-    adopt(claims, held, ("a", "x"))
+    load_entries(claims, held, ("a", "x"))
     client.set("bad", "mine")
     [(_, [refusal])] = _claimed(claims, held, ("a", NOW + 1, "bad", b"m"), ("a", NOW + 2))
     assert refusal.numbers == [0, 1]
-    assert adopt(claims, held, ("a", "x"))["a"].last_due_ms == NOW
+    assert load_entries(claims, held, ("a", "x"))["a"].last_due_ms == NOW
 
 
 def test_a_queue_that_the_user_may_not_use_costs_its_own_entries_only(claims, client, held, redis_url):
-    adopt(claims, held, ("a", "x"), ("b", "x"))
+    load_entries(claims, held, ("a", "x"), ("b", "x"))
     keys = ["{*}:*", "celery*"]
     client.acl_setuser("narrow", enabled=True, nopass=True, keys=keys, commands=["+@all"])
     try:
@@ -213,7 +213,7 @@ def test_a_queue_that_the_user_may_not_use_costs_its_own_entries_only(claims, cl
 
 @pytest.mark.parametrize("key", ["running", "gaps"])
 def test_a_hash_of_another_type_costs_those_only_who_need_it(claims, client, held, key):
-    adopt(claims, held, ("a", "x"), ("b", "x"))
+    load_entries(claims, held, ("a", "x"), ("b", "x"))
     client.set(getattr(KEYS.shard(), key), "mine")
     minds = Claim("a", NOW + 1 if key == "running" else NOW, "celery", b"m", "id 5")
     [(_, [refusal])] = claims.claim([[minds, Claim("b", NOW + 1, "celery", b"n")]], lease_value=held)
@@ -223,18 +223,21 @@ def test_a_hash_of_another_type_costs_those_only_who_need_it(claims, client, hel
 
 @pytest.mark.parametrize("key", ["last_due", "runs", "claims", "lease"])
 def test_what_all_runs_need_is_refused_as_a_whole(claims, client, held, key):
-    adopt(claims, held, ("a", "x"))
+    load_entries(claims, held, ("a", "x"))
     shard = KEYS.shard()
     client.delete(getattr(shard, key))
     client.lpush(getattr(shard, key), "mine")
-    for attempt in (lambda: claims.look_back(lease_value=held), lambda: claim(claims, held, ("a", NOW + 1, "q", b"m"))):
+    for attempt in (
+        lambda: claims.verify_term(lease_value=held),
+        lambda: claim(claims, held, ("a", NOW + 1, "q", b"m")),
+    ):
         with pytest.raises(StoreRefused, match=getattr(shard, key)):
             attempt()
     assert client.llen("q") == 0
 
 
 def test_a_gap_that_grows_is_one_line_of_history(claims, client, held):
-    adopt(claims, held, ("a", "x"))
+    load_entries(claims, held, ("a", "x"))
     for before_ms in range(NOW + 1_000, NOW + 50_000, 1_000):
         claims.pass_over([Gap("a", NOW, before_ms)], lease_value=held)
     claims.pass_over([Gap("a", NOW + 60_000, NOW + 70_000)], lease_value=held)
@@ -244,7 +247,7 @@ def test_a_gap_that_grows_is_one_line_of_history(claims, client, held):
 
 @pytest.mark.parametrize("right", ["lpush", "hset", "incrby"])
 def test_a_user_without_the_right_to_write_claims_nothing(claims, client, held, redis_url, right):
-    adopt(claims, held, ("a", "x"))
+    load_entries(claims, held, ("a", "x"))
     client.acl_setuser("half", enabled=True, nopass=True, keys=["*"], commands=["+@all", f"-{right}"])
     try:
         with connect(redis_url.replace("redis://", "redis://half:any@")) as other:
@@ -254,6 +257,6 @@ def test_a_user_without_the_right_to_write_claims_nothing(claims, client, held, 
             except StoreRefused:
                 assert right != "lpush"
         assert client.llen("celery") == 0
-        assert adopt(claims, held, ("a", "x"))["a"].last_due_ms == NOW
+        assert load_entries(claims, held, ("a", "x"))["a"].last_due_ms == NOW
     finally:
         client.acl_deluser("half")

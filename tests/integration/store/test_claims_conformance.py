@@ -8,7 +8,8 @@ from random import Random
 import pytest
 
 from beatd.exceptions import StoreRolledBack, TermLost
-from beatd.store.claims import Claim, Claims, EntryState, Gap
+from beatd.model import EntryState
+from beatd.store.claims import Claim, Claims, Gap
 from beatd.store.client import connect
 from beatd.store.keys import Keys
 from tests.fakes import NOW, MemoryClaims
@@ -49,7 +50,7 @@ class Lua:
         """Last due, first seen and fingerprint, runs, running, gaps, and the counter."""
         last_due, known, runs, running, gaps = (
             {name.decode(): value.decode() for name, value in self._client.hgetall(key).items()}
-            for key in (SHARD.last_due, SHARD.known, SHARD.runs, SHARD.running, SHARD.gaps)
+            for key in (SHARD.last_due, SHARD.fingerprints, SHARD.runs, SHARD.running, SHARD.gaps)
         )
         runs = {name: count for name, count in runs.items() if count != "0"}
         gaps = {name: text for name, text in gaps.items() if text}
@@ -109,8 +110,8 @@ def run(name, due_ms, *, sent=True, running=""):
     return Claim(name, due_ms, "celery" if sent else None, f"{name}|{due_ms}".encode(), running)
 
 
-def adopt(store, *pairs, now=NOW):
-    return dict(store.claims.adopt(pairs, lease_value=LEASE, now_ms=now))
+def load_entries(store, *pairs, now=NOW):
+    return dict(store.claims.load_entries(pairs, lease_value=LEASE, now_ms=now))
 
 
 def claim(store, *runs):
@@ -124,46 +125,46 @@ def pass_over(store, *gaps):
 
 
 def test_a_new_entry_begins_now(store):
-    assert adopt(store, ("a", "every 30 s")) == {"a": EntryState(NOW, NOW, 0)}
+    assert load_entries(store, ("a", "every 30 s")) == {"a": EntryState(NOW, NOW, 0)}
 
 
 def test_a_known_entry_goes_on_where_it_was(store):
-    adopt(store, ("a", "x"))
+    load_entries(store, ("a", "x"))
     claim(store, run("a", NOW + 30_000))
-    assert adopt(store, ("a", "x"), now=NOW + 99_000) == {"a": EntryState(NOW + 30_000, NOW, 1)}
+    assert load_entries(store, ("a", "x"), now=NOW + 99_000) == {"a": EntryState(NOW + 30_000, NOW, 1)}
 
 
 def test_a_changed_entry_begins_now(store):
-    adopt(store, ("a", "x"))
-    assert adopt(store, ("a", "y"), now=NOW + 5_000) == {"a": EntryState(NOW + 5_000, NOW + 5_000, 0)}
+    load_entries(store, ("a", "x"))
+    assert load_entries(store, ("a", "y"), now=NOW + 5_000) == {"a": EntryState(NOW + 5_000, NOW + 5_000, 0)}
 
 
 def test_a_changed_entry_never_moves_back(store):
     """A clock that was set back must not let a claimed run be claimed again under the same id."""
-    adopt(store, ("a", "x"))
+    load_entries(store, ("a", "x"))
     claim(store, run("a", NOW + 60_000))
-    assert adopt(store, ("a", "y"), now=NOW)["a"].last_due_ms == NOW + 60_000
+    assert load_entries(store, ("a", "y"), now=NOW)["a"].last_due_ms == NOW + 60_000
 
 
 def test_names_and_fingerprints_may_hold_anything(store):
     name, fingerprint = "naïve: entry %s\n\x00", "*/5 * * * * Europe/Berlin\n"
-    first = adopt(store, (name, fingerprint))
-    assert adopt(store, (name, fingerprint), now=NOW + 1) == first
+    first = load_entries(store, (name, fingerprint))
+    assert load_entries(store, (name, fingerprint), now=NOW + 1) == first
 
 
 def test_entries_beyond_one_call_keep_their_order(store):
     pairs = [(f"e{n}", "x") for n in range(2_500)]
-    assert list(adopt(store, *pairs)) == [name for name, _ in pairs]
+    assert list(load_entries(store, *pairs)) == [name for name, _ in pairs]
 
 
 def test_a_resumed_entry_goes_on_from_now_and_keeps_its_phase(store):
-    adopt(store, ("a", "x"))
-    adopt(store, ("a", "off x"), now=NOW + 1_000)
-    assert adopt(store, ("a", "x"), now=NOW + 9_000) == {"a": EntryState(NOW + 9_000, NOW, 0)}
+    load_entries(store, ("a", "x"))
+    load_entries(store, ("a", "off x"), now=NOW + 1_000)
+    assert load_entries(store, ("a", "x"), now=NOW + 9_000) == {"a": EntryState(NOW + 9_000, NOW, 0)}
 
 
 def test_an_entry_that_left_the_schedule_is_forgotten_after_a_while(store):
-    adopt(store, ("stays", "x"), ("goes", "x"), ("returns", "x"))
+    load_entries(store, ("stays", "x"), ("goes", "x"), ("returns", "x"))
 
     def sweep(names, now_ms):
         return store.claims.sweep(names, lease_value=LEASE, now_ms=now_ms, keep_ms=30 * DAY)
@@ -178,62 +179,62 @@ def test_an_entry_that_left_the_schedule_is_forgotten_after_a_while(store):
 
 def test_runs_that_a_clock_ahead_passed_over_are_still_to_come(store):
     """The clock jumps from 10 to 1000, shows 1020, and is set back to 15: all in the same unit."""
-    adopt(store, ("a", "x"))
+    load_entries(store, ("a", "x"))
     claim(store, run("a", NOW + 10))
     pass_over(store, (NOW + 10, NOW + 1000))
     claim(store, run("a", NOW + 1000), run("a", NOW + 1020))
-    assert adopt(store, ("a", "x"), now=NOW + 15)["a"].last_due_ms == NOW + 10
+    assert load_entries(store, ("a", "x"), now=NOW + 15)["a"].last_due_ms == NOW + 10
     assert claim(store, run("a", NOW + 10)) == {0}
     assert claim(store, run("a", NOW + 20), run("a", NOW + 30, sent=False)) == frozenset()
     assert claim(store, run("a", NOW + 20), run("a", NOW + 30)) == {0, 1}
-    assert adopt(store, ("a", "x"), now=NOW + 32) == {"a": EntryState(NOW + 30, NOW, 4)}  # as after a restart
+    assert load_entries(store, ("a", "x"), now=NOW + 32) == {"a": EntryState(NOW + 30, NOW, 4)}  # as after a restart
     assert claim(store, *(run("a", NOW + due) for due in (1000, 1010, 1020))) == {0, 1, 2}
-    assert adopt(store, ("a", "x"), now=NOW + 1001)["a"].last_due_ms == NOW + 1020
+    assert load_entries(store, ("a", "x"), now=NOW + 1001)["a"].last_due_ms == NOW + 1020
     assert claim(store, run("a", NOW + 1021)) == frozenset()
     assert [int(due) - NOW for _, due in store.sent] == [10, 1000, 1020, 20, 1021]
 
 
 def test_an_entry_that_is_first_seen_by_a_clock_ahead_begins_when_that_is_set_right(store):
-    adopt(store, ("a", "x"), now=NOW + 1000)
+    load_entries(store, ("a", "x"), now=NOW + 1000)
     claim(store, run("a", NOW + 1010))
-    assert adopt(store, ("a", "x"), now=NOW) == {"a": EntryState(NOW, NOW + 1000, 1)}
+    assert load_entries(store, ("a", "x"), now=NOW) == {"a": EntryState(NOW, NOW + 1000, 1)}
     assert claim(store, run("a", NOW + 10)) == frozenset()
-    assert adopt(store, ("a", "x"), now=NOW + 15)["a"].last_due_ms == NOW + 10
+    assert load_entries(store, ("a", "x"), now=NOW + 15)["a"].last_due_ms == NOW + 10
     assert claim(store, run("a", NOW + 1000), run("a", NOW + 1010)) == {1}
 
 
 def test_an_entry_that_is_changed_while_the_clock_is_ahead_goes_on_when_that_is_set_right(store):
-    adopt(store, ("a", "x"))
+    load_entries(store, ("a", "x"))
     claim(store, run("a", NOW + 10))
-    adopt(store, ("a", "y"), now=NOW + 1000)
+    load_entries(store, ("a", "y"), now=NOW + 1000)
     claim(store, run("a", NOW + 1010))
-    assert adopt(store, ("a", "z"), now=NOW + 15) == {"a": EntryState(NOW + 15, NOW + 15, 2)}
+    assert load_entries(store, ("a", "z"), now=NOW + 15) == {"a": EntryState(NOW + 15, NOW + 15, 2)}
     assert claim(store, run("a", NOW + 20)) == frozenset()
 
 
 def test_a_clock_may_be_set_back_again_and_again(store):
-    adopt(store, ("a", "x"), now=NOW + 1000)
+    load_entries(store, ("a", "x"), now=NOW + 1000)
     claim(store, run("a", NOW + 1010))
     pass_over(store, (NOW + 1010, NOW + 1100))
     for now in (NOW + 500, NOW + 300, NOW):
-        assert adopt(store, ("a", "x"), now=now)["a"].last_due_ms == now
+        assert load_entries(store, ("a", "x"), now=now)["a"].last_due_ms == now
         assert claim(store, run("a", now + 10)) == frozenset()
-    assert adopt(store, ("a", "x"), now=NOW + 250)["a"].last_due_ms == NOW + 10  # the rest of it was missed
+    assert load_entries(store, ("a", "x"), now=NOW + 250)["a"].last_due_ms == NOW + 10  # the rest of it was missed
     assert claim(store, *(run("a", NOW + due) for due in (10, 310, 510, 1010))) == {0, 1, 2, 3}
     assert claim(store, *(run("a", NOW + due) for due in (299, 499, 999))) == frozenset()
 
 
 def test_a_jump_that_led_to_no_claim_hides_none_of_the_later_ones(store):
-    adopt(store, ("a", "x"))
+    load_entries(store, ("a", "x"))
     pass_over(store, (NOW, NOW + 1000))
-    adopt(store, ("a", "x"), now=NOW + 5)
+    load_entries(store, ("a", "x"), now=NOW + 5)
     assert claim(store, run("a", NOW + 10), run("a", NOW + 20)) == frozenset()
-    assert adopt(store, ("a", "x"), now=NOW + 8)["a"].last_due_ms == NOW + 20
+    assert load_entries(store, ("a", "x"), now=NOW + 8)["a"].last_due_ms == NOW + 20
     assert claim(store, run("a", NOW + 10)) == {0}
 
 
 def test_of_many_gaps_the_last_eight_are_kept(store):
-    adopt(store, ("a", "x"))
+    load_entries(store, ("a", "x"))
     claim(store, run("a", NOW + 900))
     for after in range(0, 100, 10):
         pass_over(store, (NOW + after, NOW + after + 5))
@@ -261,18 +262,18 @@ def test_a_skipped_run_moves_last_due_and_pushes_nothing(store):
 def test_only_runs_that_were_sent_are_counted(store):
     claim(store, run("a", NOW), run("a", NOW + 1, sent=False), run("a", NOW + 2))
     claim(store, run("a", NOW + 3), run("a", NOW + 3))
-    assert adopt(store, ("a", "x"))["a"].runs == 3
+    assert load_entries(store, ("a", "x"))["a"].runs == 3
 
 
 def test_an_old_term_writes_nothing(store):
-    adopt(store, ("a", "x"))
+    load_entries(store, ("a", "x"))
     store.lose_lease()
     before = store.state()
     calls = (
-        lambda: adopt(store, ("b", "x")),
+        lambda: load_entries(store, ("b", "x")),
         lambda: claim(store, run("a", NOW + 1)),
         lambda: pass_over(store, (NOW, NOW + 1)),
-        lambda: store.claims.look_back(lease_value=LEASE),
+        lambda: store.claims.verify_term(lease_value=LEASE),
     )
     for call in calls:
         with pytest.raises(TermLost):
@@ -281,22 +282,22 @@ def test_an_old_term_writes_nothing(store):
 
 
 def test_claims_that_the_store_lost_are_noticed(store):
-    adopt(store, ("a", "x"))
+    load_entries(store, ("a", "x"))
     claim(store, run("a", NOW + 1_000))
     before = store.snapshot()
     claim(store, run("a", NOW + 2_000))
     store.restore(before)
     with pytest.raises(StoreRolledBack):
         claim(store, run("a", NOW + 3_000))
-    assert adopt(store, ("a", "x"))["a"].last_due_ms == NOW + 1_000
+    assert load_entries(store, ("a", "x"))["a"].last_due_ms == NOW + 1_000
     assert claim(store, run("a", NOW + 2_000)) == frozenset()
 
 
 def random_call(random):
     """A call and its arguments. Instants are few, so that gaps meet each other and claims."""
     name, instant = random.choice("aaab"), random.randint(1, 30)
-    kind = random.choice(["adopt", "adopt", "claim", "claim", "pass_over", "pass_over", "pass_over"])
-    if kind == "adopt":
+    kind = random.choice(["load_entries", "load_entries", "claim", "claim", "pass_over", "pass_over", "pass_over"])
+    if kind == "load_entries":
         return kind, name, random.choice(["x", "x", "x", "off x", "y"]), instant
     if kind == "pass_over":
         return kind, name, instant, instant + random.choice([1, 5, 30])
@@ -306,9 +307,9 @@ def random_call(random):
 
 def answer(store, kind, *arguments):
     claims = store.claims
-    if kind == "adopt":
+    if kind == "load_entries":
         name, fingerprint, now_ms = arguments
-        return list(claims.adopt([(name, fingerprint)], lease_value=LEASE, now_ms=now_ms))
+        return list(claims.load_entries([(name, fingerprint)], lease_value=LEASE, now_ms=now_ms))
     if kind == "pass_over":
         return claims.pass_over([Gap(*arguments)], lease_value=LEASE)
     runs = [

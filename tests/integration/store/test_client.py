@@ -45,7 +45,7 @@ def test_a_lease_and_claims_go_on_at_the_new_primary(sentinels, client, wait_unt
     leases = Leases(client, keys, daemon_id="a", ttl_ms=60_000)
     claims = Claims(client, keys)
     lease_value = leases.value(leases.take([0])[0])
-    assert [name for name, _ in claims.adopt(ENTRY, lease_value=lease_value, now_ms=1_000)] == ["tick"]
+    assert [name for name, _ in claims.load_entries(ENTRY, lease_value=lease_value, now_ms=1_000)] == ["tick"]
 
     def claim(due_ms):
         """Two batches, so that one is sent while the other is under way."""

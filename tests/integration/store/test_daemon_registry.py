@@ -1,4 +1,4 @@
-"""The roll: who is there, who holds what, by the store's clock."""
+"""Daemon registry: heartbeats, members and lease owners by the clock of the store."""
 
 import time
 
@@ -32,8 +32,8 @@ def aged(client, name, ms):
 
 def test_daemons_see_each_other_and_themselves(registry):
     one, other = Status(id="d1", host="h", entries=3, digest="x"), Status(id="d2", clock_offset_ms=-7)
-    assert registry.answer(one, shards=1).alive == {"d1": one}
-    assert registry.answer(other, shards=1).alive == {"d1": one, "d2": other}
+    assert registry.heartbeat(one, shards=1).alive == {"d1": one}
+    assert registry.heartbeat(other, shards=1).alive == {"d1": one, "d2": other}
 
 
 def test_the_roll_has_the_stores_time(registry):
@@ -55,20 +55,20 @@ def test_who_holds_what_is_part_of_it(registry, client):
 
 
 def test_who_keeps_silent_is_not_alive_and_later_forgotten(registry, client):
-    registry.answer(Status(id="d1", lapse_ms=5_000), shards=1)
+    registry.heartbeat(Status(id="d1", lapse_ms=5_000), shards=1)
     aged(client, "d1", 4_000)
     assert registry.look(shards=1).daemons["d1"].alive
     aged(client, "d1", 2_000)
-    roll = registry.look(shards=1)
-    assert roll.alive == {}
-    assert 6_000 <= roll.daemons["d1"].age_ms < 7_000
+    fleet = registry.look(shards=1)
+    assert fleet.alive == {}
+    assert 6_000 <= fleet.daemons["d1"].age_ms < 7_000
     aged(client, "d1", FORGET_MS)
     assert set(registry.look(shards=1).daemons) == {"d1"}, "who looks changes nothing"
-    assert set(registry.answer(Status(id="d2"), shards=1).daemons) == {"d2"}
+    assert set(registry.heartbeat(Status(id="d2"), shards=1).daemons) == {"d2"}
 
 
 def test_who_leaves_is_struck_off(registry):
-    registry.answer(Status(id="d1"), shards=1)
+    registry.heartbeat(Status(id="d1"), shards=1)
     registry.leave("d1")
     assert registry.look(shards=1).daemons == {}
 
@@ -76,7 +76,7 @@ def test_who_leaves_is_struck_off(registry):
 @pytest.mark.parametrize("value", [b"", b"nonsense", b"17 {", b'17 {"id": 3}', b'17 {"id": "another"}', b"\xff \xff"])
 def test_what_is_not_a_daemons_is_left_alone(registry, client, value):
     client.hset(KEYS.daemons, "foreign", value)
-    assert set(registry.answer(Status(id="d1"), shards=1).daemons) == {"d1"}
+    assert set(registry.heartbeat(Status(id="d1"), shards=1).daemons) == {"d1"}
 
 
 def test_a_status_of_a_newer_version_can_be_read(registry, client):
@@ -96,7 +96,7 @@ def test_a_lease_that_is_none_is_shown_as_it_is(registry, client):
 def test_a_key_of_a_foreign_type_is_named_and_kept(registry, client, key):
     client.rpush(key, "mine")
     with pytest.raises(StoreRefused) as caught:
-        registry.answer(Status(id="d1"), shards=1)
+        registry.heartbeat(Status(id="d1"), shards=1)
     assert key in str(caught.value)
     assert client.lrange(key, 0, -1) == [b"mine"]
 

@@ -129,7 +129,7 @@ def test_missed_runs_are_one_record(client, held, histories):
 
 def test_it_goes_with_the_state_of_its_entry(client, held, claim):
     claims, day = Claims(client, KEYS), 86_400_000
-    list(claims.adopt([("a", "x"), ("b", "x")], lease_value=held, now_ms=NOW))
+    list(claims.load_entries([("a", "x"), ("b", "x")], lease_value=held, now_ms=NOW))
     claim(sent("a", NOW + 1, 2_000), sent("b", NOW + 1, 2_000))
     for now_ms in (NOW, NOW + 31 * day):
         claims.sweep(["b"], lease_value=held, now_ms=now_ms, keep_ms=30 * day)

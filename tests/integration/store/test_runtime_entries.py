@@ -54,7 +54,7 @@ def test_a_pause_keeps_what_was_noted_first(runtime):
 
 
 def test_a_resumed_entry_is_one_that_was_not_in_force_though_no_leader_noticed(runtime, client):
-    known = KEYS.shard().known
+    known = KEYS.shard().fingerprints
     client.hset(known, mapping={"on": "123 every 30000", "off": "123 off every 30000", "odd": "x"})
     runtime.pause(["on", "off", "odd", "new"], Pause())
     runtime.resume(["on", "off", "odd", "new"])
@@ -81,9 +81,9 @@ def test_each_change_is_heard(runtime, client):
 
 
 def test_entries_that_left_are_not_known(runtime, client):
-    client.hset(KEYS.shard().known, mapping={"a": "1 x", "b": "1 x"})
+    client.hset(KEYS.shard().fingerprints, mapping={"a": "1 x", "b": "1 x"})
     client.zadd(KEYS.shard().gone, {"b": 1})
-    assert runtime.known() == {"a"}
+    assert runtime.entry_names() == {"a"}
 
 
 def test_a_key_of_a_foreign_type_is_named(runtime, client):
@@ -194,6 +194,29 @@ def test_what_somebody_wrote_by_hand_is_found(runtime, mirror, client):
     mirror.refresh()
     assert mirror.tables == {"a": mirror.tables["a"], "hand": b"\xff", "\\xfe": b"x", "empty": b""}
     assert mirror.refresh().before == {}
+
+
+def test_names_that_read_alike_are_read_once_and_not_at_every_refresh(runtime, mirror, client):
+    """A name that is no UTF-8 is shown with its bytes escaped, and another name may be just that text."""
+    for key in (KEYS.runtime().schedules, KEYS.runtime().paused):
+        client.hset(key, mapping={b"\xff": "{}", b"\\xff": "{}", "b": "{}"})
+    mirror.refresh()
+    assert mirror.tables.keys() == mirror.pauses.keys() == {"\\xff", "b"}
+    reads = count_commands(client, "hkeys")
+    assert mirror.refresh().before == {}
+    assert count_commands(client, "hkeys") == reads
+    runtime.put("c", TABLE)
+    assert set(mirror.refresh().before) == {"c"}
+    client.hdel(KEYS.runtime().schedules, b"\xff")
+    mirror.refresh()
+    runtime.remove("b")
+    mirror.refresh()
+    assert mirror.tables.keys() == {"\\xff", "c"}
+    assert mirror.refresh().before == {}
+
+
+def count_commands(client, name):
+    return client.info("commandstats").get(f"cmdstat_{name}", {"calls": 0})["calls"]
 
 
 def test_ten_thousand_entries_are_read_in_slices(runtime, mirror, client):

@@ -11,13 +11,13 @@ import pytest
 
 from beatd.clock import SystemClock
 from beatd.message.protocol import open_envelope
-from beatd.model import run_id
+from beatd.model import EntryState, run_id
 from beatd.store import history
-from beatd.store.claims import Claim, Claims, EntryState
+from beatd.store.claims import Claim, Claims
 from beatd.store.client import connect
 from beatd.store.daemon_registry import Registry
 from beatd.store.dead_letters import DeadLetters
-from beatd.store.entry_state import Dispatched, EntryStates, Running
+from beatd.store.entry_state import DispatchLookup, EntryStates, Running
 from beatd.store.history import Histories, Totals
 from beatd.store.keys import Keys
 from beatd.store.lease import Leases
@@ -78,7 +78,7 @@ def test_the_next_term_has_a_higher_token(client):
 def test_entries_go_on_where_they_were(client, lease):
     later = NOW + 150_000
     entries = [("tick", "every 30 s"), ("näme with spaces", "every 60 s"), ("changed", "new"), ("outboxed", "x")]
-    assert dict(Claims(client, KEYS).adopt(entries, lease_value=lease, now_ms=later)) == {
+    assert dict(Claims(client, KEYS).load_entries(entries, lease_value=lease, now_ms=later)) == {
         "tick": EntryState(NOW + 120_000, NOW, 2),
         "näme with spaces": EntryState(later, NOW, 0),  # enabled again: from now, with its phase
         "changed": EntryState(later, later, 0),
@@ -97,7 +97,7 @@ def test_a_claimed_run_is_claimed_no_more_and_the_next_one_is(client, lease):
 
 def test_what_was_passed_over_is_to_come_once_the_clock_is_set_back(client, lease):
     claims = Claims(client, KEYS)
-    [(_, state)] = claims.adopt([("tick", "every 30 s")], lease_value=lease, now_ms=NOW + 10_000)
+    [(_, state)] = claims.load_entries([("tick", "every 30 s")], lease_value=lease, now_ms=NOW + 10_000)
     assert state == EntryState(NOW, NOW, 2)
     [claimed] = claims.claim([[Claim("tick", NOW + 30_000, "celery", b"m")]], lease_value=lease)
     assert claimed.left_out == frozenset()
@@ -118,7 +118,7 @@ def test_the_history_is_read_and_continued(client, lease):
 
 def test_runs_of_the_past_are_known(client):
     assert Running(client, KEYS).unfinished({"tick": 60_000}, now_ms=NOW + 100_000) == {"tick"}
-    assert Dispatched(client, KEYS).reasons("tick", [NOW + 60_000, NOW + 90_000]) == ["dispatched", None]
+    assert DispatchLookup(client, KEYS).reasons("tick", [NOW + 60_000, NOW + 90_000]) == ["dispatched", None]
     first = run_id("tick", NOW + 60_000)
     assert client.exists(KEYS.finished(first), KEYS.sent(TRIGGERED)) == 2
 

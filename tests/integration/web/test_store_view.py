@@ -7,9 +7,9 @@ import pytest
 from beatd.client import Schedules
 from beatd.clock import SystemClock
 from beatd.exceptions import StoreRefused, StoreUnavailable
-from beatd.model import RedisSettings
+from beatd.model import EntryState, RedisSettings
 from beatd.store import history
-from beatd.store.claims import ADOPT_BATCH, Claim, Claims, EntryState
+from beatd.store.claims import LOAD_BATCH, Claim, Claims
 from beatd.store.client import connect
 from beatd.store.entry_state import EntryStates
 from beatd.store.keys import Keys
@@ -34,7 +34,7 @@ def test_it_reads_what_claims_wrote(client, redis_url):
     leases = Leases(client, KEYS, daemon_id="d1", ttl_ms=60_000)
     held = leases.value(leases.take([0])[0])
     claims = Claims(client, KEYS)
-    dict(claims.adopt([("a", "x"), ("b", "y")], lease_value=held, now_ms=NOW))
+    dict(claims.load_entries([("a", "x"), ("b", "y")], lease_value=held, now_ms=NOW))
     runs = [Claim("a", NOW + 1000, "celery", b"m"), Claim("a", NOW + 2000, "celery", b"m")]
     list(claims.claim([runs], lease_value=held))
     seen = view(redis_url)
@@ -53,10 +53,10 @@ def test_it_reads_past_runs(client, redis_url):
 
 
 def test_many_are_read_in_their_order(client):
-    names = [f"e{n}" for n in range(2 * ADOPT_BATCH + 1)]
+    names = [f"e{n}" for n in range(2 * LOAD_BATCH + 1)]
     keys = KEYS.shard()
     client.hset(keys.last_due, mapping={name: NOW + n for n, name in enumerate(names)})
-    client.hset(keys.known, mapping=dict.fromkeys(names, f"{NOW} x"))
+    client.hset(keys.fingerprints, mapping=dict.fromkeys(names, f"{NOW} x"))
     client.hset(keys.runs, mapping={name: n for n, name in enumerate(names)})
     states = EntryStates(client, KEYS)
     assert states.read(names) == [EntryState(NOW + n, NOW, n) for n in range(len(names))]
@@ -70,7 +70,7 @@ def test_it_writes_nothing(client, redis_url):
 
 def test_what_cannot_be_read_is_not_known(client, redis_url):
     client.hset(KEYS.shard().last_due, mapping={"a": "soon", "b": NOW})
-    client.hset(KEYS.shard().known, mapping={"a": f"{NOW} x", "b": "x"})
+    client.hset(KEYS.shard().fingerprints, mapping={"a": f"{NOW} x", "b": "x"})
     assert view(redis_url).states(["a", "b"]) == [None, None]
 
 

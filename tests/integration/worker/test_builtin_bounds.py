@@ -60,6 +60,24 @@ def test_a_server_that_drips_is_left_in_time(dripping, scheme, first):
     assert time.monotonic() - began < 3
 
 
+def test_a_resolver_that_hangs_is_left_in_time(monkeypatch):
+    over = threading.Event()
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: over.wait(30) and [])
+    began = time.monotonic()
+    try:
+        with pytest.raises(HttpFailed, match=r"GET http://slow\.example/ failed: timed out"):
+            http("http://slow.example/", timeout=0.3)
+    finally:
+        over.set()
+    assert time.monotonic() - began < 3
+
+
+@pytest.mark.parametrize("host", ["no-such-host.invalid", "a" * 70 + ".invalid"])
+def test_a_host_without_an_address_is_named_as_the_reason(host):
+    with pytest.raises(HttpFailed, match="failed: "):
+        http(f"http://{host}/", timeout=5)
+
+
 def test_a_child_in_the_background_holds_neither_thread_nor_descriptor(monkeypatch):
     monkeypatch.setattr(command, "_LAST_WORDS_S", 0.05)
     builtin_command("true")

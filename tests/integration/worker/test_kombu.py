@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import json
 import select
+import threading
+import time
 import uuid
 
 import kombu
@@ -15,6 +17,7 @@ from beatd.broker.kombu import KombuPublisher
 from beatd.clock import SystemClock
 from beatd.exceptions import BrokerError
 from beatd.message.protocol import build
+from beatd.worker.consumers import kombu as consumers_kombu
 from beatd.worker.consumers import open_consumer
 from beatd.worker.consumers.kombu import KombuConsumer
 
@@ -126,3 +129,24 @@ def test_compressed_bodies_arrive_unpacked_and_broken_ones_are_named(consumer, q
     assert json.loads(base64.b64decode(outer["body"])) == [[1], {}, None]
     assert found[0].fault == ""
     assert "cannot be unpacked" in found[1].fault
+
+
+def test_a_broker_that_never_answers_keeps_no_worker_from_stopping(queue, monkeypatch):
+    """As a host that drops packets: connecting takes longer than a worker may take to stop."""
+    over, stopping = threading.Event(), threading.Event()
+
+    class Hanging(kombu.Connection):
+        def __enter__(self):
+            over.wait(30)
+            raise OSError("unreachable")
+
+    consumer = open_consumer(URL, [queue], name="w", clock=SystemClock())
+    monkeypatch.setattr(consumers_kombu.kombu, "Connection", Hanging)
+    try:
+        threading.Timer(0.3, stopping.set).start()
+        began = time.monotonic()
+        consumer.start(stopping.is_set)
+        consumer.stop()
+        assert 0.2 < time.monotonic() - began < 3
+    finally:
+        over.set()

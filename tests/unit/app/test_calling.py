@@ -102,6 +102,17 @@ def test_defaults_come_from_the_configuration_and_the_task(app, sent):
     assert message.headers["timelimit"] == [9, None]
 
 
+@pytest.mark.parametrize("option", ["ignore_result", "track_started", "acks_late"])
+def test_the_options_of_a_task_are_complete_before_its_first_use(sent, option):
+    app = App("x", set_as_current=False, publisher=sent)
+    task = app.task(name="add")(lambda x, y: x + y)
+    app.conf[f"task_{option}"] = True
+    task.delay(1, 2)
+    task.delay(1, 2)
+    assert [message.headers["ignore_result"] for message in sent.messages] == [option == "ignore_result"] * 2
+    assert getattr(task, option) is True
+
+
 def test_annotations_change_tasks_once(app):
     app.conf.task_annotations = {
         "*": {"rate_limit": "5/s"},

@@ -55,9 +55,9 @@ class Rig:
 
     def start(self):
         """A fresh process over the same store."""
-        outlet = DirectDelivery(self.queues)
+        delivery = DirectDelivery(self.queues)
         messages = MessageBuilder("celery", origin="test")
-        self.dispatcher = Dispatcher(self.claims, messages, outlet, self.claims, self.clock)
+        self.dispatcher = Dispatcher(self.claims, messages, delivery, self.claims, self.clock)
         self.heap = DueHeap()
         self.beat = ShardLoop(
             clock=self.clock,

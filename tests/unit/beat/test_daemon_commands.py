@@ -102,33 +102,33 @@ def status(name, **fields):
     return Status(id=name, entries=1, digest="d", **fields)
 
 
-def roll(*statuses, leases):
+def fleet(*statuses, leases):
     daemons = {each.id: Member(each, 0) for each in statuses}
     return FleetView(0, daemons, {shard: LeaseOwner(holder, 1, 10_000) for shard, holder in leases.items()})
 
 
 def test_who_rests_hands_over_at_once():
     plan = ShardPlanner("a", shards=2).plan(
-        roll(status("a", resting_ms=9_000), status("b"), leases={0: "a", 1: "a"}), 0.0
+        fleet(status("a", resting_ms=9_000), status("b"), leases={0: "a", 1: "a"}), 0.0
     )
     assert sorted(plan.give) == [0, 1]
 
 
 def test_who_rests_takes_nothing_that_is_free_and_the_other_all_of_it():
-    seen = roll(status("a", resting_ms=9_000), status("b"), leases={})
+    seen = fleet(status("a", resting_ms=9_000), status("b"), leases={})
     assert ShardPlanner("a", shards=3).plan(seen, 0.0).take == []
     assert ShardPlanner("b", shards=3).plan(seen, 0.0).take == [0, 1, 2]
 
 
 def test_who_rests_leads_on_when_nobody_else_is_there():
     alone = ShardPlanner("a", shards=1)
-    assert alone.plan(roll(status("a", resting_ms=9_000), leases={0: "a"}), 0.0).give == []
-    assert alone.plan(roll(status("a", resting_ms=9_000), leases={}), 1.0).take == [0]
+    assert alone.plan(fleet(status("a", resting_ms=9_000), leases={0: "a"}), 0.0).give == []
+    assert alone.plan(fleet(status("a", resting_ms=9_000), leases={}), 1.0).take == [0]
 
 
 def test_who_rests_leads_on_when_the_others_are_less_fit():
     broken = status("b", config="broken")
-    seen = roll(status("a", resting_ms=9_000), broken, leases={0: "a"})
+    seen = fleet(status("a", resting_ms=9_000), broken, leases={0: "a"})
     assert ShardPlanner("a", shards=1).plan(seen, 0.0).give == []
 
 

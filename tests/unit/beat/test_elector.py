@@ -17,7 +17,7 @@ MARGIN = 1.0
 
 
 class Store:
-    """Leases and the roll in memory. ``down``: nothing answers; ``slow``: seconds that every answer takes."""
+    """Leases and the fleet in memory. ``down``: nothing answers; ``slow``: seconds that every answer takes."""
 
     def __init__(self, clock):
         self.clock = clock
@@ -88,8 +88,8 @@ class MemoryRegistry:
     def __init__(self, store):
         self.store = store
 
-    def answer(self, status, *, shards):
-        self.store.call("roll")
+    def heartbeat(self, status, *, shards):
+        self.store.call("fleet")
         now = self.store.clock.monotonic()
         self.store.daemons[status.id] = status, now
         daemons = {name: Member(one, int((now - seen) * 1000)) for name, (one, seen) in self.store.daemons.items()}
@@ -203,7 +203,7 @@ def test_trust_ends_before_the_lease_does(a, store, clock):
 
 def test_a_slow_success_does_not_extend_trust(a, store, clock):
     store.slow = 4.0
-    started = clock.monotonic() + 2 * store.slow  # it listens and answers the roll first
+    started = clock.monotonic() + store.slow  # it answers the heartbeat first
     a.turn()
     assert a.term.trusted_until == started + TTL - MARGIN
     assert clock.monotonic() == started + store.slow
@@ -336,7 +336,7 @@ def test_who_departs_is_followed_at_once(a, b, store, clock):
     a.turn()
     b.turn()
     a.elector._shut_down()
-    assert store.calls[-2:] == ["leave", "release"], "the heirs must not find it in the roll"
+    assert store.calls[-2:] == ["leave", "release"], "the heirs must not find it in the fleet"
     b.turn()
     assert b.term.token == 2
 
@@ -391,14 +391,14 @@ def test_all_terms_are_renewed_in_one_call(store, clock):
     assert store.calls.count("take") == 1
 
 
-def test_the_offset_of_the_clock_is_measured_in_the_middle_of_the_roll_call(a, store):
+def test_the_offset_of_the_clock_is_measured_in_the_middle_of_the_heartbeat(a, store):
     store.offset_ms = -2_500
     store.slow = 0.2
     a.turn()
     assert a.elector.clock_offset_ms == -2_600  # the answer is made at its end here; half of 200 ms is the best guess
 
 
-def test_a_slow_roll_call_says_nothing_about_the_clock(a, store):
+def test_a_slow_heartbeat_says_nothing_about_the_clock(a, store):
     store.slow = 0.6
     a.turn()
     assert a.elector.clock_offset_ms is None
@@ -406,14 +406,15 @@ def test_a_slow_roll_call_says_nothing_about_the_clock(a, store):
 
 def test_a_lease_that_never_ends_is_said_and_left(a, store, clock, caplog):
     store.leases[0] = ("somebody else's", float("inf"))
-    answer = MemoryRegistry.answer
+    heartbeat = MemoryRegistry.heartbeat
 
     class Odd(MemoryRegistry):
-        def answer(self, status, *, shards):
+        def heartbeat(self, status, *, shards):
             self.store.leases.clear()
-            return answer(self, status, shards=shards)._replace(leases={0: LeaseOwner("somebody else's", 0, -1)})
+            return heartbeat(self, status, shards=shards)._replace(leases={0: LeaseOwner("somebody else's", 0, -1)})
 
     a.elector._registry = Odd(store)
+    assert a.turn() == 0.0, "it listens from now on, and looks at once"
     assert a.turn() > 0.2, "it does not spin"
     assert "0:lease has a value that is not beatd's" in caplog.text
     assert a.term is None

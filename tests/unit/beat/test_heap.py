@@ -1,6 +1,7 @@
 """What is due, in which order, and that nothing moves before it is told to."""
 
-from beatd.beat.heap import SENT, SKIPPED, DueHeap, Outcome
+from beatd.beat.heap import DueHeap
+from beatd.planning.policies import SEND, Decision, Skip
 
 T = 1_790_000_000_000
 
@@ -19,7 +20,7 @@ def names(runs):
 def test_the_same_runs_until_they_are_done_with(entry):
     heap = heap_of(entry("a"), entry("b"))
     assert heap.due(T, at_most=9) == heap.due(T, at_most=9)
-    heap.advance([SENT, SENT])
+    heap.advance([SEND, SEND])
     assert heap.due(T, at_most=9) == []
     assert heap.next_fire_ms() == T + 1_000
 
@@ -27,7 +28,7 @@ def test_the_same_runs_until_they_are_done_with(entry):
 def test_no_more_than_asked_for_and_the_rest_after_that(entry):
     heap = heap_of(*(entry(f"e{n}") for n in range(5)))
     first = heap.due(T, at_most=3)
-    heap.advance([SENT] * 3)
+    heap.advance([SEND] * 3)
     second = heap.due(T, at_most=3)
     assert sorted(names(first) + names(second)) == ["e0", "e1", "e2", "e3", "e4"]
 
@@ -42,7 +43,7 @@ def test_entries_that_catch_up_take_turns_and_let_others_through(entry):
     for _ in range(6):
         runs = heap.due(now, at_most=2)
         order += [(run.entry.name, (run.due_ms - T) // 1000) for run in runs]
-        heap.advance([SENT] * len(runs))
+        heap.advance([SEND] * len(runs))
         now += 50
     assert order[:2] == [("x", 0), ("y", 0)]
     assert ("z", 100) in order[:7]
@@ -52,7 +53,7 @@ def test_entries_that_catch_up_take_turns_and_let_others_through(entry):
 def test_a_run_that_waits_comes_again_later(entry):
     heap = heap_of(entry("a"))
     [run] = heap.due(T, at_most=9)
-    heap.advance([Outcome(sent=False, again_ms=T + 500)])
+    heap.advance([Decision(retry_ms=T + 500)])
     assert heap.due(T + 499, at_most=9) == []
     [again] = heap.due(T + 500, at_most=9)
     assert again.due_ms == run.due_ms
@@ -61,18 +62,18 @@ def test_a_run_that_waits_comes_again_later(entry):
 def test_what_is_passed_is_done_with(entry):
     heap = heap_of(entry("a"))
     heap.due(T, at_most=9)
-    heap.advance([Outcome(sent=True, passed_ms=T + 7_000)])
+    heap.advance([Decision(passed_ms=T + 7_000)])
     assert heap.next_fire_ms() == T + 8_000
 
 
 def test_only_runs_that_were_sent_count_towards_the_limit(entry):
     heap = DueHeap()
-    heap.put(entry("a"), entry("a").schedule, T, left=1)
+    heap.put(entry("a"), entry("a").schedule, T, remaining_runs=1)
     heap.due(T, at_most=9)
-    heap.advance([SKIPPED])
+    heap.advance([Decision(skip=Skip.OVERLAP)])
     assert "a" in heap
     heap.due(T + 1_000, at_most=9)
-    heap.advance([SENT])
+    heap.advance([SEND])
     assert "a" not in heap
 
 

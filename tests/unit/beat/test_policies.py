@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from beatd import config
-from beatd.model import Policies, Run
-from beatd.planning.catchup import LATE_MS, WINDOW_MAX_MS, WINDOW_MIN_MS, first_due
+from beatd.model import Entry, EntryState, Policies, Run
+from beatd.planning.catchup import LATE_MS, WINDOW_MAX_MS, WINDOW_MIN_MS, ResumePoints
 from beatd.planning.policies import Facts, Skip, decide
 from beatd.planning.timeline import fire_ms, timeline
 from beatd.schedules import bind, every, parse
@@ -32,6 +32,11 @@ def shown(ms):
 
 
 # Where an entry goes on
+
+
+def resume(schedule, policies, *, last_due_ms, now_ms, name="a"):
+    entry = Entry(name=name, task="t", schedule=schedule, policies=policies)
+    return ResumePoints(now_ms).of(entry, EntryState(last_due_ms, SEEN, 1))
 
 
 HALF_HOURLY, DAILY, YEARLY = "*/30 * * * *", "0 3 * * *", "0 0 1 1 *"
@@ -64,7 +69,7 @@ CATCH_UP = [
 @pytest.mark.parametrize(("schedule", "last_due", "now", "fields", "goes_on", "passes_over"), CATCH_UP)
 def test_catch_up(schedule, last_due, now, fields, goes_on, passes_over):
     entry = config.entry("a", {"task": "t", "schedule": schedule, **fields})
-    onward = first_due(timeline(entry, SEEN), entry.policies, last_due_ms=at(last_due), now_ms=at(now))
+    onward = resume(entry.schedule, entry.policies, last_due_ms=at(last_due), now_ms=at(now))
     assert (shown(onward.due_ms), onward.passes_over) == (goes_on, passes_over)
 
 
@@ -77,7 +82,7 @@ def test_the_window_is_one_period_within_bounds(schedule, window_ms):
     due_ms = line.next_after_ms(line.next_after_ms(MIDNIGHT))
 
     def goes_on(now_ms):
-        return first_due(line, Policies(), last_due_ms=MIDNIGHT, now_ms=now_ms).due_ms
+        return resume(line, Policies(), last_due_ms=MIDNIGHT, now_ms=now_ms).due_ms
 
     following = line.next_after_ms(due_ms)
     latest_inside = min(due_ms + window_ms, following) - 1
@@ -91,10 +96,10 @@ def test_what_is_only_late_is_sent_whatever_catch_up_says(catch_up):
     """A failover takes no longer than that with the default lease, and loses nothing."""
     line = bind(parse("1s"), from_ms(SEEN))
     policies = Policies(catch_up=catch_up, catch_up_window_ms=1, catch_up_max=1)
-    late = first_due(line, policies, last_due_ms=SEEN, now_ms=SEEN + 1_000 + LATE_MS)
+    late = resume(line, policies, last_due_ms=SEEN, now_ms=SEEN + 1_000 + LATE_MS)
     assert late.due_ms == SEEN + 1_000
     assert not late.passes_over
-    missed = first_due(line, policies, last_due_ms=SEEN, now_ms=SEEN + 1_001 + LATE_MS)
+    missed = resume(line, policies, last_due_ms=SEEN, now_ms=SEEN + 1_001 + LATE_MS)
     assert missed.due_ms > SEEN + LATE_MS
     assert missed.passes_over
 
@@ -115,7 +120,7 @@ policies = st.builds(
 def test_an_entry_goes_on_with_one_of_its_runs_not_before_the_next_and_never_falls_silent(line, policies, since, ahead):
     last_due_ms = SEEN + since
     now_ms = last_due_ms + ahead
-    onward = first_due(line, policies, last_due_ms=last_due_ms, now_ms=now_ms)
+    onward = resume(line, policies, last_due_ms=last_due_ms, now_ms=now_ms)
     following, coming = line.next_after_ms(last_due_ms), line.next_after_ms(max(now_ms, last_due_ms))
     assert following <= onward.due_ms <= coming
     assert line.next_after_ms(onward.due_ms - 1) == onward.due_ms
@@ -133,12 +138,35 @@ def test_an_entry_goes_on_with_one_of_its_runs_not_before_the_next_and_never_fal
 def test_all_catches_up_no_more_than_the_greatest_number(line, most, since, ahead):
     now_ms = line.next_after_ms(SEEN + since) + LATE_MS + 1 + ahead
     policies = Policies(catch_up="all", catch_up_max=most, catch_up_window_ms=10**12)
-    due_ms = first_due(line, policies, last_due_ms=SEEN + since, now_ms=now_ms).due_ms
+    due_ms = resume(line, policies, last_due_ms=SEEN + since, now_ms=now_ms).due_ms
     caught_up = 0
     while due_ms is not None and due_ms <= now_ms:
         caught_up += 1
         due_ms = line.next_after_ms(due_ms)
     assert caught_up <= most
+
+
+def test_a_run_that_waits_for_its_jitter_was_not_missed():
+    """A failover between due and fire time loses nothing, whatever catch-up says."""
+    hourly = parse("0 * * * *")
+    for catch_up in ("latest", "all", "none"):
+        policies = Policies(catch_up=catch_up, catch_up_window_ms=1, jitter_ms=3_000_000)
+        for number in range(20):
+            entry = Entry(name=f"e{number}", task="t", schedule=hourly, policies=policies)
+            leaves_ms = fire_ms(entry, hourly, at("12:00"))
+            for now_ms in (at("12:00"), leaves_ms - 1, leaves_ms, leaves_ms + LATE_MS):
+                point = resume(hourly, policies, last_due_ms=at("11:00"), now_ms=now_ms, name=entry.name)
+                assert (point.due_ms, point.passes_over) == (at("12:00"), False)
+            missed = resume(hourly, policies, last_due_ms=at("11:00"), now_ms=leaves_ms + LATE_MS + 1, name=entry.name)
+            assert (missed.due_ms, missed.passes_over) == (at("13:00"), True)
+            long_down = resume(hourly, policies, last_due_ms=at("07:00"), now_ms=leaves_ms - 1, name=entry.name)
+            assert (long_down.due_ms, long_down.passes_over) == (at("12:00"), True)
+
+
+def test_an_entry_that_has_had_all_of_its_runs_never_resumes():
+    entry = config.entry("a", {"task": "t", "schedule": "* * * * *", "max_runs": 2})
+    assert ResumePoints(SEEN + 1).of(entry, EntryState(SEEN, SEEN, 1)).remaining_runs == 1
+    assert ResumePoints(SEEN + 1).of(entry, EntryState(SEEN, SEEN, 2))[1:] == (None, 0, False)
 
 
 # What becomes of a run
@@ -147,8 +175,8 @@ def test_all_catches_up_no_more_than_the_greatest_number(line, most, since, ahea
 IDLE = {"unfinished": False, "depth": 0}
 HOURLY_AT_NOON = {"schedule": "0 * * * *"}
 
-VERDICTS = [
-    # fields                                        now       the world               verdict
+DECISIONS = [
+    # fields                                        now       the world               decision
     ({}, "12:00", {}, "send"),
     ({}, "18:00", {}, "send"),
     ({"blackout": "11:00-13:00"}, "12:00", {}, Skip.BLACKOUT),
@@ -170,17 +198,17 @@ VERDICTS = [
 ]
 
 
-@pytest.mark.parametrize(("fields", "now", "world", "expected"), VERDICTS)
-def test_verdict(fields, now, world, expected):
+@pytest.mark.parametrize(("fields", "now", "world", "expected"), DECISIONS)
+def test_decision(fields, now, world, expected):
     entry = config.entry("a", {"task": "t", **HOURLY_AT_NOON, **fields})
     line = timeline(entry, SEEN)
     run = Run(entry, at("12:00"), fire_ms(entry, line, at("12:00")), line)
     world = IDLE | world
     facts = Facts(at(now), frozenset({"a"} if world["unfinished"] else ()), {"q": world["depth"]})
-    verdict = decide(run, "q", facts)
-    said = verdict.skip or ("wait" if verdict.wait else "send")
-    if verdict.expires_ms is not None:
-        said += f" until {from_ms(verdict.expires_ms):%H:%M}"
+    decision = decide(run, "q", facts)
+    said = decision.skip or ("send" if decision.retry_ms is None else "wait")
+    if decision.expires_ms is not None:
+        said += f" until {from_ms(decision.expires_ms):%H:%M}"
     assert said == expected
 
 

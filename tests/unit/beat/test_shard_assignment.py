@@ -29,9 +29,9 @@ def test_entries_are_spread_evenly():
 
 def test_what_is_known_of_entries_does_not_depend_on_the_number_of_shards():
     one, another = Keys("p").shard(0), Keys("p").shard(3)
-    assert (one.last_due, one.known, one.runs, one.running) == (
+    assert (one.last_due, one.fingerprints, one.runs, one.running) == (
         another.last_due,
-        another.known,
+        another.fingerprints,
         another.runs,
         another.running,
     )

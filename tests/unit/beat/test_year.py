@@ -10,8 +10,8 @@ from itertools import cycle
 import pytest
 
 from beatd import config
-from beatd.planning.catchup import LATE_MS
-from beatd.planning.preview import upcoming
+from beatd.planning.catchup import LATE_MS, ResumePoints
+from beatd.planning.preview import new_state, upcoming
 from beatd.timestamps import from_ms, to_ms
 from tests.unit.beat.conftest import Rig
 
@@ -111,7 +111,7 @@ def previewed(entries, since, until):
     """What the preview says will be sent: name, due, and when it leaves."""
     found = []
     for each in entries:
-        for run in upcoming(each, since):
+        for run in upcoming(each, new_state(since), ResumePoints(since)):
             if run.due_ms > until:
                 break
             if run.skip is None and run.fire_ms <= until:
@@ -154,7 +154,7 @@ class Ledger:
     def __init__(self, entry, until):
         self.entry = entry
         self.runs = {}
-        for run in upcoming(entry, BEGIN):
+        for run in upcoming(entry, new_state(BEGIN), ResumePoints(BEGIN)):
             if run.due_ms > until:
                 break
             self.runs[run.due_ms] = run
@@ -182,14 +182,15 @@ class Ledger:
 
     def _from(self, start):
         """The due times that are looked at from ``start`` on: what is caught up, and what is to come."""
-        missed = [due for due in self.dues if self.last < due <= start]
+        fires = {due: run.fire_ms for due, run in self.runs.items()}
+        missed = [due for due in self.dues if self.last < due and fires[due] <= start]
         if self.last > start:  # the clock was ahead
             open_now = next((stretch for stretch, before in self.stretches if before > start), [])
-            missed = [due for due in open_now if due <= start]
+            missed = [due for due in open_now if fires[due] <= start]
             open_dues = {due for stretch, _ in self.stretches for due in stretch} - self.done
-            to_come = [due for due in self.dues if due > start and (due > self.last or due in open_dues)]
+            to_come = [due for due in self.dues if fires[due] > start and (due > self.last or due in open_dues)]
         else:
-            to_come = [due for due in self.dues if due > start]
+            to_come = [due for due in self.dues if fires[due] > start and due > self.last]
         caught_up = self._caught_up(missed, start)
         passed_over = [due for due in missed if due not in caught_up]
         goes_on = [*caught_up, *to_come]
@@ -199,7 +200,7 @@ class Ledger:
 
     def _caught_up(self, missed, now):
         policies = self.entry.policies
-        if not missed or missed[0] >= now - LATE_MS:
+        if not missed or self.runs[missed[0]].fire_ms >= now - LATE_MS:
             return missed
         if policies.catch_up == "none":
             return []

@@ -1,8 +1,10 @@
 """systemd units: fitted to the paths of an installation, confined, recognised and compared."""
 
+import os
 import re
 import shutil
 import subprocess
+import tempfile
 from pathlib import Path
 
 import click
@@ -10,9 +12,20 @@ import pytest
 from click.testing import CliRunner
 
 from beatd.cli import main, service, systemd_units
-from beatd.cli.systemd_units import MARKER, SYSUSERS, UNITS, Install, fitted, install_for, installed_as, source
+from beatd.cli.systemd_units import (
+    MARKER,
+    SYSUSERS,
+    UNITS,
+    WEB,
+    Install,
+    fitted,
+    install_for,
+    installed_as,
+    source,
+    unreadable,
+)
 
-STARTED = {name: main.get_command(click.Context(main), name) for name in ("run", "worker")}
+STARTED = {name: main.get_command(click.Context(main), name) for name in ("run", "worker", "web")}
 EXPOSURE_MAX = 3.0
 """The exposure that `systemd-analyze security` may find: 0 is none, 10 is all."""
 
@@ -64,6 +77,7 @@ def test_an_interpreter_in_a_home_is_seen(name, monkeypatch):
         ('include = ["/tmp/more.toml"]', "yes", "no"),
         ('[redis]\nurl_file = "/root/redis-url"', "read-only", "yes"),
         ('[redis]\nurl = "unix:///tmp/redis.sock?db=0"', "yes", "no"),
+        ('[redis]\nurl = "rediss://h/0?ssl_ca_certs=/home/deploy/ca.pem"', "read-only", "yes"),
         ('[broker]\nurl = "redis+socket://:secret@/home/deploy/redis.sock"', "read-only", "yes"),
         ('state_dir = "/home/deploy/state"', "read-only", "yes"),
         ('app = "proj.tasks:app"', "read-only", "yes"),
@@ -97,12 +111,40 @@ def test_the_code_of_an_app_is_found_beside_the_file(tmp_path):
     assert tmp_path / "proj" in needed
 
 
-def test_the_worker_is_as_confined_as_the_daemon():
-    daemon, worker = (settings(name, "/etc/beatd/beat.toml") for name in UNITS)
-    confined = {key for key in daemon if key.startswith(("Protect", "Private", "Restrict", "SystemCall", "Cap"))}
-    assert confined >= {"ProtectSystem", "RestrictNamespaces", "SystemCallFilter", "CapabilityBoundingSet"}
-    for key in confined - {"RestrictAddressFamilies"}:
-        assert worker[key] == daemon[key], key
+SANDBOX = {
+    "AmbientCapabilities": "",
+    "CapabilityBoundingSet": "",
+    "LockPersonality": "yes",
+    "NoNewPrivileges": "yes",
+    "PrivateDevices": "yes",
+    "PrivateMounts": "yes",
+    "PrivateTmp": "yes",
+    "ProtectClock": "yes",
+    "ProtectControlGroups": "yes",
+    "ProtectHome": "yes",
+    "ProtectHostname": "yes",
+    "ProtectKernelLogs": "yes",
+    "ProtectKernelModules": "yes",
+    "ProtectKernelTunables": "yes",
+    "ProtectProc": "invisible",
+    "ProtectSystem": "strict",
+    "RemoveIPC": "yes",
+    "RestrictNamespaces": "yes",
+    "RestrictRealtime": "yes",
+    "RestrictSUIDSGID": "yes",
+    "SystemCallArchitectures": "native",
+    "SystemCallFilter": "@system-service",
+    "UMask": "0077",
+}
+"""What keeps the exposure low, for hosts without systemd-analyze."""
+
+
+@pytest.mark.parametrize("name", UNITS)
+def test_every_unit_is_confined(name):
+    found = settings(name, "/etc/beatd/beat.toml")
+    assert {key: found.get(key) for key in SANDBOX} == SANDBOX
+    assert set(found["RestrictAddressFamilies"].split()) <= {"AF_UNIX", "AF_INET", "AF_INET6", "AF_NETLINK"}
+    assert (found["User"], found["RestartPreventExitStatus"]) == ("beatd", "2")
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed")
@@ -115,6 +157,35 @@ def test_systemd_finds_little_exposed(name, tmp_path):
     found = re.search(r"Overall exposure level for \S+: ([\d.]+)", done.stdout)
     assert found is not None, done.stdout + done.stderr
     assert float(found[1]) < EXPOSURE_MAX
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed")
+@pytest.mark.parametrize("name", UNITS)
+@pytest.mark.parametrize("user", ["beatd", None])
+@pytest.mark.parametrize("config", ["/etc/beatd/beat.toml", "/home/a b 100%/beat.toml"])
+def test_systemd_reads_every_setting(name, user, config, tmp_path):
+    path = tmp_path / name
+    path.write_text(fitted(source(name), Install(Path("/bin/true"), Path(config), user)))
+    command = ["systemd-analyze", "verify", *([] if user else ["--user"]), str(path)]
+    env = {**os.environ, "XDG_RUNTIME_DIR": str(tmp_path)}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False, env=env)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_files_that_the_account_cannot_read_are_named(monkeypatch):
+    monkeypatch.setattr(systemd_units.sys, "executable", "/bin/true")
+    with tempfile.TemporaryDirectory() as closed:  # its mode is 700
+        config = Path(closed) / "beat.toml"
+        install = Install(Path("/bin/true"), config, "nobody")
+        assert list(unreadable(install)) == [
+            f"the account nobody cannot read {config}, because {closed} is closed to it; "
+            "move it, for example to /opt or /etc, or choose another account with --account"
+        ]
+        assert list(unreadable(install._replace(user="no-such-account"))) != []
+        assert list(unreadable(install._replace(user="root"))) == []
+        assert list(unreadable(install._replace(user=None))) == []
+        Path(closed).chmod(0o755)
+        assert list(unreadable(install)) == []
 
 
 @pytest.mark.parametrize("user", ["beatd", None])
@@ -134,7 +205,7 @@ def run():
 
 def test_what_was_installed_is_removed_and_nothing_else(tmp_path, run):
     (tmp_path / "beatd.service.d").mkdir()
-    assert run("install", "--config", "/etc/beatd/beat.toml", "--to", tmp_path).exit_code == 0
+    assert run("install", "--web", "--config", "/etc/beatd/beat.toml", "--to", tmp_path).exit_code == 0
     written = {*UNITS, SYSUSERS}
     assert {path.name for path in tmp_path.iterdir()} == {*written, "beatd.service.d"}
     assert all((tmp_path / name).read_text().startswith(MARKER) for name in written)
@@ -154,6 +225,7 @@ def test_what_was_installed_is_removed_and_nothing_else(tmp_path, run):
         f"removed {tmp_path}/beatd.service",
         f"kept {tmp_path}/beatd.service.d: your changes",
         f"kept {tmp_path}/beatd-worker.service: beatd did not write it",
+        f"removed {tmp_path}/{WEB}",
         f"removed {tmp_path}/{SYSUSERS}",
         "Next:",
         "  systemctl daemon-reload",
@@ -167,10 +239,10 @@ def test_what_was_installed_is_removed_and_nothing_else(tmp_path, run):
 def test_status_tells_what_is_installed_and_what_differs(tmp_path, run, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     nothing = run("status", "--to", tmp_path)
-    assert (nothing.exit_code, nothing.output.count("not installed")) == (1, 2)
-    run("install", "--config", "/etc/beatd/beat.toml", "--to", tmp_path)
+    assert (nothing.exit_code, nothing.output.count("not installed")) == (1, 3)
+    run("install", "--web", "--config", "/etc/beatd/beat.toml", "--to", tmp_path)
     same = run("status", "--to", tmp_path)
-    assert (same.exit_code, same.output.count("up to date; state unknown")) == (0, 2)
+    assert (same.exit_code, same.output.count("up to date; state unknown")) == (0, 3)
     path = tmp_path / "beatd.service"
     path.write_text(path.read_text().replace("WatchdogSec=30s", "WatchdogSec=5s"))
     differs = run("status", "--to", tmp_path)

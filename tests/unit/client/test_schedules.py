@@ -91,5 +91,5 @@ def test_all_that_is_wrong_is_said_at_once():
 
 
 def test_the_defaults_of_the_file_are_minded():
-    with pytest.raises(ConfigError, match="longer than the period"):
+    with pytest.raises(ConfigError, match="expected at most the interval"):
         checked("a", {"task": "t", "schedule": 30}, defaults={"jitter": "5m"})

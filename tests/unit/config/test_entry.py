@@ -51,10 +51,10 @@ def test_faults_have_the_source_for_a_file() -> None:
 def test_arguments_inside_of_themselves() -> None:
     loop: list[object] = []
     loop.append(loop)
-    with pytest.raises(ConfigError, match="args: nested too deeply, or inside of itself"):
+    with pytest.raises(ConfigError, match="args: nested too deeply, or contains itself"):
         config.entry("a", {"task": "t", "schedule": 1, "args": loop})
 
 
 def test_keys_that_json_cannot_carry() -> None:
-    with pytest.raises(ConfigError, match=r"kwargs\.x: the key 1 cannot be carried by JSON; expected a string"):
+    with pytest.raises(ConfigError, match=r"kwargs\.x: the key 1 cannot be encoded as JSON; expected a string"):
         config.entry("a", {"task": "t", "schedule": 1, "kwargs": {"x": {1: 2}}})

@@ -283,8 +283,8 @@ def test_a_url_may_be_in_a_file_of_its_own(file: Path) -> None:
         ('url_file = "none"', 'redis.url_file: "none" cannot be read: No such file or directory'),
         ('url_file = "."', 'redis.url_file: "." is not a regular file'),
         ('url_file = "bad"', "redis.url_file: not a URL: expected "),
-        ('url_file = "long"', 'redis.url_file: "long" has more than 8192 characters; expected one line'),
-        ('url = "redis://h"\nurl_file = "good"', "redis.url_file: set either url or url_file"),
+        ('url_file = "long"', 'redis.url_file: "long" has more than 8192 characters; expected one short line'),
+        ('url = "redis://h"\nurl_file = "good"', "redis.url_file: url and url_file are both set; expected one of them"),
         ('ulr_file = "good"', 'redis.ulr_file: unknown setting "ulr_file"; did you mean "url_file"?'),
     ],
 )
@@ -371,11 +371,17 @@ def test_large_files_are_read_in_pieces_to_the_same_values(file: Path) -> None:
 @pytest.mark.parametrize(
     ("tail", "fault"),
     [
-        ("[beat_schedule.e-3]\n", r"beat\.toml:7500: .*\.e-3: the entry \"e-3\" is already defined at .*beat\.toml:16"),
-        ("[beat_schedule.e-1499.args]\n", r"beat\.toml:7500: not TOML: beat_schedule\.e-1499\.args is already on line"),
-        ("args = []\n", r"beat\.toml:7500: not TOML: .*args is already on line 7499"),
-        ("app = \n", r"beat\.toml:7500: not TOML: the value is missing"),
-        ("[defaults]\nexpires = 'x'\n", r"beat\.toml:7501: defaults\.expires"),
+        (
+            "[beat_schedule.e-3]\n",
+            r"beat\.toml:7500:1: .*\.e-3: .*\"e-3\" is already defined at .*beat\.toml:16",
+        ),
+        (
+            "[beat_schedule.e-1499.args]\n",
+            r"beat\.toml:7500:\d+: not TOML: .*e-1499\.args is already defined on line",
+        ),
+        ("args = []\n", r"beat\.toml:7500:1: not TOML: .*args is already defined on line 7499"),
+        ("app = \n", r"beat\.toml:7500:\d+: not TOML: the value is missing"),
+        ("[defaults]\nexpires = 'x'\n", r"beat\.toml:7501:1: defaults\.expires"),
     ],
 )
 def test_faults_at_the_end_of_a_large_file_have_their_line(file: Path, tail: str, fault: str) -> None:

@@ -2,8 +2,7 @@
 
 import pytest
 
-from beatd.config.entries import entry_tables
-from beatd.config.loader import load_settings
+from beatd.config.loader import entry_tables, load_settings
 from beatd.exceptions import ConfigError
 
 SETTINGS = """
@@ -53,13 +52,21 @@ def test_a_file_may_have_several_entries_and_one_may_be_taken(write):
 @pytest.mark.parametrize(
     ("text", "name", "said"),
     [
-        ('task = "t"\nschedul = 1\n', "x", 'f.toml:2: beat_schedule.x.schedul: unknown setting "schedul"'),
+        ('task = "t"\nschedul = 1\n', "x", 'f.toml:2:1: beat_schedule.x.schedul: unknown setting "schedul"'),
         ('task = "t"\nschedule = 1\n', None, "give its name"),
-        ('[beat_schedule.a]\ntask = "t"\nschedule = "x"\n', None, "f.toml:3: beat_schedule.a.schedule"),
-        ('[beat_schedule.nightly]\ntask = "t"\nschedule = 1\n', "nightli", 'no entry "nightli" here; did you mean'),
-        ('timezone = "UTC"\n[beat_schedule.a]\ntask = "t"\nschedule = 1\n', None, "f.toml:1: timezone: only entries"),
-        ('task = "t"\nschedule = 1\nargs = ["${NO}"]\n', "x", "f.toml:3: beat_schedule.x.args[0]"),
-        ("", None, "there is no entry"),
+        ('[beat_schedule.a]\ntask = "t"\nschedule = "x"\n', None, "f.toml:3:1: beat_schedule.a.schedule"),
+        (
+            '[beat_schedule.nightly]\ntask = "t"\nschedule = 1\n',
+            "nightli",
+            '"nightli" in this file; did you mean',
+        ),
+        (
+            'timezone = "UTC"\n[beat_schedule.a]\ntask = "t"\nschedule = 1\n',
+            None,
+            "f.toml:1:1: timezone: settings are",
+        ),
+        ('task = "t"\nschedule = 1\nargs = ["${NO}"]\n', "x", "f.toml:3:9: beat_schedule.x.args[0]"),
+        ("", None, "no entry in this file"),
         ("task = ", "x", "f.toml:1"),
     ],
 )

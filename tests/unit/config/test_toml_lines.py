@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from beatd.config.toml_lines import KeyPath, LineIndex
+from beatd.config.toml_lines import KeyPath, PositionIndex
 
 TEXT = (
     r'''
@@ -62,18 +62,34 @@ last = 1"""
     ],
 )
 def test_line(path: KeyPath, marker: str) -> None:
-    line = LineIndex(TEXT).of(path)
-    assert line is not None
-    assert TEXT.splitlines()[line - 1].startswith(marker)
+    position = PositionIndex(TEXT).of(path)
+    assert position is not None
+    assert TEXT.splitlines()[position.line - 1].startswith(marker)
+
+
+@pytest.mark.parametrize(
+    ("path", "key"),
+    [
+        (("top",), "top = 1"),
+        (("list", 1, "k"), "k = 2"),
+        (("a", 'quoted " key', "literal.key", "z", 2, "p"), "p = 1"),
+        (("a", 'quoted " key', "literal.key", "z", 2, "q", 0), "2,"),
+        (("list", 1, "sub", "inline", "c d"), '"c d"'),
+    ],
+)
+def test_column(path: KeyPath, key: str) -> None:
+    position = PositionIndex(TEXT).of(path)
+    assert position is not None
+    assert TEXT.splitlines()[position.line - 1][position.column - 1 :].startswith(key)
 
 
 @pytest.mark.parametrize("path", [("fake",), ("fake2",), ("not",), ("comment",), ()])
-def test_what_is_not_there_has_no_line(path: KeyPath) -> None:
-    assert LineIndex(TEXT).of(path) is None
+def test_what_is_not_there_has_no_position(path: KeyPath) -> None:
+    assert PositionIndex(TEXT).of(path) is None
 
 
 @pytest.mark.parametrize(
     "text", ["", "a", "a =", "[", "[a", "a = [", "a = {", 'a = "', 'a = """', "= 1", "a = [1 2", "]"]
 )
 def test_texts_that_are_not_toml_end_the_search(text: str) -> None:
-    assert LineIndex("b = 1\n" + text).of(("b",)) == 1
+    assert PositionIndex("b = 1\n" + text).of(("b",)) == (1, 1)

@@ -3,8 +3,8 @@
 import pytest
 
 from beatd.config import entry
+from beatd.model import EntryState
 from beatd.planning.overdue import PastRun, overdue_since_ms
-from beatd.store.claims import EntryState
 from tests.fakes import NOW
 
 MINUTE = 60_000

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from itertools import islice
 
 from beatd import config
-from beatd.model import Entry
+from beatd.model import Entry, EntryState
+from beatd.planning.catchup import ResumePoints
 from beatd.planning.policies import Skip
-from beatd.planning.preview import all_upcoming, caveats, upcoming
+from beatd.planning.preview import Upcoming, all_upcoming, caveats, new_state
+from beatd.planning.preview import upcoming as upcoming_of
 from beatd.timestamps import to_ms
 
 
@@ -18,6 +21,10 @@ def at(year: int, month: int, day: int, hour: int = 0) -> int:
 
 def entry(name: str = "a", **fields: object) -> Entry:
     return config.entry(name, {"task": "t", **fields})
+
+
+def upcoming(of: Entry, after_ms: int) -> Iterator[Upcoming]:
+    return upcoming_of(of, new_state(after_ms), ResumePoints(after_ms))
 
 
 def dues(of: Entry, after_ms: int, count: int) -> list[str]:
@@ -59,8 +66,9 @@ def test_max_runs_counts_what_is_sent_only() -> None:
 def test_an_interval_counts_from_its_start_or_from_when_it_was_first_seen() -> None:
     began = entry(schedule="10m", start=datetime(2026, 1, 1, 0, 5, tzinfo=UTC))
     assert dues(began, at(2026, 1, 1), 2) == ["01-01T00:05", "01-01T00:15"]
-    runs = islice(upcoming(entry(schedule="10m"), at(2026, 1, 1) - 1, first_seen_ms=at(2026, 1, 1)), 2)
-    assert [f"{run.due_at:%H:%M}" for run in runs] == ["00:10", "00:20"]  # never at the moment of being seen
+    seen = EntryState(at(2026, 1, 1) + 900_000, at(2026, 1, 1), 0)
+    runs = islice(upcoming_of(entry(schedule="10m"), seen, ResumePoints(at(2026, 1, 1) + 900_000)), 2)
+    assert [f"{run.due_at:%H:%M}" for run in runs] == ["00:20", "00:30"]
 
 
 def test_what_the_file_does_not_know_is_said_once() -> None:

@@ -13,7 +13,7 @@ from beatd.cli.simulate import Bars, svg_chart, text_chart
 from beatd.model import Entry
 from beatd.planning.policies import Skip
 from beatd.planning.preview import all_upcoming
-from beatd.planning.simulation import TooManyRuns, column_width, simulate
+from beatd.planning.simulation import TooManyRuns, column_width, simulate, window_state
 from beatd.timestamps import to_ms
 
 START = to_ms(datetime(2026, 3, 28, tzinfo=UTC))
@@ -42,7 +42,7 @@ MIXED = [
 def test_it_counts_what_the_preview_lists(days: float) -> None:
     end = START + int(days * DAY)
     found = simulate(MIXED, START, end, limit=1_000_000, busiest=3)
-    listed = list(all_upcoming(MIXED, START - 1, first_seen_ms=START, until_ms=end))
+    listed = list(all_upcoming(MIXED, START - 1, state_of=lambda each: window_state(each, START), until_ms=end))
     sent = [run for run in listed if run.skip is None]
     assert {total.entry.name: total.sent for total in found.totals} == {
         each.name: sum(run.entry is each for run in sent) for each in MIXED if each.policies.enabled

@@ -13,8 +13,8 @@ from beatd.schedules import crontab, duration_ms, every, once, parse, parse_blac
 
 SCHEDULES = [
     # cron strings
-    ("CRON_TZ=UTC * * * * *", 'write timezone = "Europe/Berlin" beside schedule'),
-    ("TZ=UTC 0 0 * * *", 'write timezone = "Europe/Berlin" beside schedule'),
+    ("CRON_TZ=UTC * * * * *", 'set timezone = "Europe/Berlin" beside schedule'),
+    ("TZ=UTC 0 0 * * *", 'set timezone = "Europe/Berlin" beside schedule'),
     ("0~30 * * * *", 'a random value with "~" is not supported; write "H" or "H(0-29)"'),
     ("0 0 L-3 * *", 'days before the last one are not supported; write "L"'),
     ("? * * * *", '"?" stands alone, in day_of_month or day_of_week; write "*"'),
@@ -22,9 +22,9 @@ SCHEDULES = [
     ("1M", 'write "1m" for minutes, and a cron string such as "0 0 1 * *" for months'),
     ("* * * *", '"* * * *": 4 fields, expected 5 (minute hour day-of-month month day-of-week) or 6 (second first)'),
     ("0 0 * * * * 2026", "7 fields, expected 5 (minute hour day-of-month month day-of-week) or 6 (second first); a year"),
-    ("@dayly", '"@dayly": did you mean @daily?'),
+    ("@dayly", '"@dayly": unknown alias; did you mean @daily?'),
     ("@reboot", "@reboot is not supported; for one run at a set time write { at ="),
-    ("@blue", "unknown alias; known are @yearly"),
+    ("@blue", "unknown alias; expected @yearly"),
     ("daily", 'did you mean "@daily"?'),
     ("60 * * * *", 'minute "60": 60 is out of range; minute goes from 0 to 59'),
     ("0 24 * * *", 'hour "24": 24 is out of range; hour goes from 0 to 23'),
@@ -45,7 +45,7 @@ SCHEDULES = [
     ("1,,2 * * * *", 'minute "1,,2": an empty part'),
     ("1, 2 * * * *", '"1,": an empty part; values are separated by single commas, without spaces'),
     ("²  * * * *", '"²" is not a minute'),
-    ("0 0 30 2 *", '"0 0 30 2 *": it never runs: there is no day with day_of_month 30 and month_of_year 2'),
+    ("0 0 30 2 *", '"0 0 30 2 *": the schedule never runs: there is no day with day_of_month 30 and month_of_year 2'),
     ("0 0 31 2,4,jun *", "there is no day with day_of_month 31 and month_of_year 2,4,6"),
     ("0 0 */25 * mon#2", "there is no day with day_of_month 1,26 and day_of_week 1#2"),
     ("0 0 * * fri#6", '"#6": a month has the first to the fifth of a weekday, #1 to #5'),
@@ -57,11 +57,11 @@ SCHEDULES = [
     ("H/0 * * * *", "the step has to be between 1 and 60"),
     ("", "an empty text is not a schedule"),
     # intervals
-    (0, 'an interval of 0s is too short: the shortest is 10ms ("10ms")'),
+    (0, "an interval of 0s is too short; expected at least 10ms"),
     (0.005, "an interval of 5ms is too short"),
-    (-1, "a duration cannot be negative, got -1"),
+    (-1, "a duration must not be negative, got -1"),
     ("-1", '"-1" is not a duration: expected seconds or a duration such as'),
-    ("10x", '"10x": "x" is not a unit of time; known are w, d, h, m, s and ms'),
+    ("10x", '"10x": "x" is not a unit of time; expected w, d, h, m, s or ms'),
     ("1m1h", "units go from large to small, each once"),
     ("30 sx", '"30 sx": "sx" is not a unit of time'),
     ("every", '"every" is not a duration'),
@@ -86,7 +86,7 @@ SCHEDULES = [
     ({"minute": []}, "minute = []: expected a number"),
     ({"minute": 1.5}, "minute = 1.5: expected a number"),
     ({"minute": [1, None]}, "minute = [1, nothing]: expected a number"),
-    ({"day_of_month": 31, "month_of_year": "feb"}, "it never runs: there is no day with day_of_month 31 and month_of_year 2"),
+    ({"day_of_month": 31, "month_of_year": "feb"}, "the schedule never runs: there is no day with day_of_month 31 and month_of_year 2"),
     # the other kinds
     ({"solar": "sunset", "lat": 95, "lon": 0}, "lat = 95 is out of range: expected degrees from -90 to 90"),
     ({"solar": "sunset", "lat": 0, "lon": 181}, "lon = 181 is out of range: expected degrees from -180 to 180"),
@@ -118,15 +118,15 @@ def test_a_wrong_schedule_says_what_is_wrong(value, message):
 @pytest.mark.parametrize(
     ("zone", "message"),
     [
-        ("Europe/Berln", 'unknown timezone "Europe/Berln": expected an IANA name; did you mean Europe/Berlin'),
+        ("Europe/Berln", 'unknown time zone "Europe/Berln": expected an IANA name; did you mean Europe/Berlin'),
         ("Berlin", "did you mean Europe/Berlin?"),
         ("europe/berlin", "did you mean Europe/Berlin?"),
         ("America/New York", "did you mean America/New_York?"),
         ("Mars/Olympus", 'expected an IANA name, such as "Europe/Berlin" or "UTC"'),
-        ("America", 'unknown timezone "America"'),
-        ("../../etc/passwd", "unknown timezone"),
+        ("America", 'unknown time zone "America"'),
+        ("../../etc/passwd", "unknown time zone"),
         ("", "expected an IANA name"),
-        ("Europe/Berlin\0", "unknown timezone"),
+        ("Europe/Berlin\0", "unknown time zone"),
     ],
 )
 def test_an_unknown_zone_names_the_near_ones(zone, message):
@@ -149,8 +149,8 @@ def test_an_unknown_zone_names_the_near_ones(zone, message):
         (["22:00-06:00", "05:00-23:00"], "covers everything"),
         ({"cron": "* * * * *", "duration": "1m"}, "covers everything"),
         (["1970-01-01/9998-12-31"], "covers everything"),
-        ("25:00-26:00", "no such time of day; times go from 00:00 to 24:00"),
-        ("10:60-11:00", "no such time of day"),
+        ("25:00-26:00", "has an invalid time of day; expected 00:00 to 24:00"),
+        ("10:60-11:00", "invalid time of day"),
         ("2026-12-26/2026-12-24", "ends before it begins; write the earlier date first"),
         ("2026-02-30", '"2026-02-30" is not a blackout: expected times ("22:00-06:00"), dates'),
         ("2026-12-24T10:00", "ends before it begins"),
@@ -172,7 +172,7 @@ def test_a_wrong_blackout_says_what_is_wrong(value, message):
 def test_wrong_python_calls():
     with pytest.raises(ScheduleError, match='dst = "both"'):
         parse("@daily", dst="both")
-    with pytest.raises(ScheduleError, match="no such event; known are dawn_astronomical"):
+    with pytest.raises(ScheduleError, match="no such event; expected dawn_astronomical"):
         solar("tea", 0, 0)
     with pytest.raises(ScheduleError, match="finer than a millisecond"):
         duration_ms("0.5ms")

@@ -8,7 +8,7 @@ import pytest
 
 from beatd import config
 from beatd.client.outcomes import EntryOutcome, RunDetail, word_of
-from beatd.store.claims import EntryState
+from beatd.model import EntryState
 from beatd.store.history import Totals
 from beatd.web.app import create
 from beatd.web.entries import EntryListing

@@ -54,7 +54,7 @@ class FakeConsumer:
             raise BrokerError(f"{name}: away")
         self._journal.extend((name, item) for item in items)
 
-    def start(self) -> None:
+    def start(self, stopping: Any = None) -> None:
         self._call("start", ())
 
     def take(self, at_most: int) -> list[Delivery]:
@@ -134,6 +134,9 @@ class FakePool:
         self.jobs.update((job.tag, job) for job in jobs)
 
     def files(self) -> list[int]:
+        return []
+
+    def unsent(self) -> list[int]:
         return []
 
     def collect(self) -> list[JobReport]:

@@ -112,6 +112,18 @@ def test_ignore_stores_nothing(app):
     assert (report.state, report.document) == ("IGNORED", None)
 
 
+def test_a_retry_is_left_to_the_worker_which_stores_its_state_before(app):
+    @app.task(name="t", bind=True)
+    def again(self, x):
+        raise self.retry(countdown=0, exc=KeyError(x))
+
+    report = run(app, again, 7)  # publishing it here would fail: there is no broker
+    assert (report.state, json.loads(report.document)["status"]) == ("RETRY", "RETRY")
+    (message,) = report.follow_ups
+    headers = message.unpack().message.headers
+    assert (headers["id"], headers["task"], headers["retries"]) == ("the-id", "t", 1)
+
+
 @pytest.mark.parametrize(("requeue", "stored"), [(True, False), (False, True)])
 def test_reject_gives_the_message_back_or_fails(app, requeue, stored):
     @app.task(name="t")

@@ -1,0 +1,112 @@
+"""A TCP proxy that counts sequential round trips, as a slow link would make a client wait for them.
+
+A round trip begins with a request and ends when its reply is delivered; opening a connection takes one, too. Each
+request is numbered: one more than the last reply that any connection had received when it was sent (a Lamport clock).
+So requests that are under way together share a number, and the highest number is how many round trips a client waited
+for. ``delay`` (s) is the time of a round trip; without one, requests that could be under way together may come one
+after the other, and the number is an upper bound.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+
+class RoundTrips:
+    """Listens on a ``port`` of its own and forwards to ``target`` on this host."""
+
+    def __init__(self, target: int, *, delay: float = 0.0) -> None:
+        self.port = 0
+        self.requests: list[tuple[int, int, bytes]] = []
+        """Requests in order: number of the round trip, number of the connection, bytes. Empty bytes: it was opened."""
+        self._target = target
+        self._delay = delay
+        self._finished = 0
+        self._connections = 0
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="round-trips", daemon=True)
+
+    def __enter__(self) -> RoundTrips:
+        self._thread.start()
+        self._server = self._do(lambda: asyncio.start_server(self._serve, "127.0.0.1", 0))
+        self.port = self._server.sockets[0].getsockname()[1]
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._do(self._end)
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(5)
+        self._loop.close()
+
+    def until(self, mark: bytes) -> int | None:
+        """Return the number of the round trip of the first request that contains ``mark``; None if there is none."""
+        return next((number for number, _, data in list(self.requests) if mark in data), None)
+
+    def listing(self) -> str:
+        """Return the requests in words, for a test that fails."""
+        return "\n".join(f"{number:3} #{connection} {data[:300]!r}" for number, connection, data in self.requests)
+
+    def _do(self, make: Callable[[], Coroutine[Any, Any, Any]]) -> Any:
+        return asyncio.run_coroutine_threadsafe(make(), self._loop).result(5)
+
+    async def _end(self) -> None:
+        self._server.close()
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _serve(self, from_client: asyncio.StreamReader, to_client: asyncio.StreamWriter) -> None:
+        self._connections += 1
+        connection, opened = self._connections, self._ask(self._connections, b"")
+        with contextlib.suppress(OSError):
+            from_server, to_server = await asyncio.open_connection("127.0.0.1", self._target)
+            await asyncio.sleep(self._delay)
+            self._finish(opened)
+            asked = [opened]
+            replies: asyncio.Queue[tuple[float, int, bytes]] = asyncio.Queue()
+            work = (
+                self._carry_requests(from_client, to_server, connection, asked),
+                self._receive(from_server, replies, asked),
+                self._deliver(replies, to_client),
+            )
+            await asyncio.gather(*work)
+        to_client.transport.abort()
+
+    async def _carry_requests(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, connection: int, asked: list[int]
+    ) -> None:
+        while data := await reader.read(1 << 20):
+            asked.append(self._ask(connection, data))
+            writer.write(data)
+            await writer.drain()
+        writer.close()
+
+    async def _receive(
+        self, reader: asyncio.StreamReader, replies: asyncio.Queue[tuple[float, int, bytes]], asked: list[int]
+    ) -> None:
+        while data := await reader.read(1 << 20):
+            await replies.put((time.monotonic() + self._delay, asked[-1], data))
+        await replies.put((0.0, 0, b""))
+
+    async def _deliver(self, replies: asyncio.Queue[tuple[float, int, bytes]], writer: asyncio.StreamWriter) -> None:
+        while (reply := await replies.get())[2]:
+            deliver_at, number, data = reply
+            await asyncio.sleep(max(deliver_at - time.monotonic(), 0.0))
+            self._finish(number)
+            writer.write(data)
+            await writer.drain()
+        writer.close()
+
+    def _ask(self, connection: int, data: bytes) -> int:
+        number = self._finished + 1
+        self.requests.append((number, connection, data))
+        return number
+
+    def _finish(self, number: int) -> None:
+        self._finished = max(self._finished, number)
