@@ -27,8 +27,8 @@ from beatd.client.outcomes import (
 from beatd.clock import SystemClock
 from beatd.config.writer import Unwritable, entry_table, to_toml
 from beatd.model import Entry, EntryState
-from beatd.planning.catchup import ResumePoints, new_state
-from beatd.planning.preview import Outlook, Upcoming, outlooks, upcoming
+from beatd.planning.catchup import ResumePoints
+from beatd.planning.preview import Outlook, Upcoming, new_state, outlooks, upcoming
 from beatd.redaction import redacted
 from beatd.schedules import duration_text
 from beatd.sources import MergedSchedule

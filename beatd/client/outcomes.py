@@ -252,7 +252,7 @@ def attempt_facts(attempt: RunRecord) -> dict[str, Any]:
 
 
 def detail_facts(detail: RunDetail) -> dict[str, Any]:
-    """What a line of a history has beside the record: the outcome in a word, the error, times and worker."""
+    """The facts of a run beside the record: the outcome in a word, the error, times and worker."""
     last = detail.last
     start_ms = detail.started.start_ms if detail.started else last.start_ms if last else None
     return {
