@@ -134,7 +134,9 @@ class OutcomeReader:
         kept = [attempt for name in names for attempt in self._outcomes.records(name) if attempt.run_id in wanted]
         attempts: dict[str, list[RunRecord]] = {}
         for attempt in reversed(kept):
-            attempts.setdefault(attempt.run_id, []).append(attempt)
+            same_run = attempts.setdefault(attempt.run_id, [])
+            if attempt not in same_run[-1:]:  # noted twice, as the answer of the store was lost
+                same_run.append(attempt)
         return [
             RunDetail(
                 record,

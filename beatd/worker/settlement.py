@@ -223,6 +223,7 @@ class Settlement:
                     report.runtime,
                     report.record,
                     is_over=is_over,
+                    end_ms=self._app.clock.now_ms(),
                 )
             )
         elif report.state in (MALFORMED, LOST, FAILURE, REJECTED, REVOKED, SUCCESS, IGNORED):
@@ -247,7 +248,7 @@ class Settlement:
             **({} if error is None else error_texts(error)),
         )
         end = EndedRun(headers.id, headers.entry, headers.due_at, state, runtime, encoded(record), record.mark)
-        self._finished.append(end._replace(is_over=is_over))
+        self._finished.append(end._replace(is_over=is_over, end_ms=end_ms))
 
     def _acknowledge(self, request: Request) -> None:
         if not request.acknowledged:

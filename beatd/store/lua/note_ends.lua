@@ -19,11 +19,11 @@
 --             record; empty: none
 --
 -- Returns the kind of each run's cell, or 0 for a run that is not in its history any more, or whose history cannot be
--- read: it is remembered by its id only. A record that is the newest of its entry already was noted before, and counts
--- once.
+-- read: it is remembered by its id only.
 
 local SENT, BACKFILLED, RUN_ID = 1, 2, 5 -- kinds of cells
 local FIRST, FIELDS = 4, 8 -- of the runs in ARGV
+local SPARE = 10 -- records above the bound before the oldest are dropped
 local LARGE = 1024 -- bytes; records below do not reach the bound in bytes
 local summaries, records_max, bytes_max = KEYS[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 
@@ -49,16 +49,13 @@ local function note_in_history(key, due, id, ending)
   return 0
 end
 
--- Add a record, and drop the oldest beyond the bounds. False if it is there already.
+-- Add a record, and drop the oldest beyond the bounds: seldom, so that most ends cost one call.
 local function add_record(key, record)
-  local newest = redis.pcall('LRANGE', key, 0, 0)
-  if newest.err then
-    return true
-  elseif newest[1] == record then
-    return false
+  local count = redis.pcall('LPUSH', key, record)
+  if type(count) ~= 'number' then
+    return
   end
-  local count = redis.call('LPUSH', key, record)
-  if count > records_max then
+  if count > records_max + SPARE then
     redis.call('LTRIM', key, 0, records_max - 1)
   end
   if #record > LARGE then
@@ -71,40 +68,41 @@ local function add_record(key, record)
       end
     end
   end
-  return true
 end
 
--- Bring the summary of an entry up to date.
+-- Bring the summary of an entry up to date. What is noted twice, as its answer was lost, counts once.
 local function summarize(name, mark, ended)
   local stored = redis.pcall('HGET', summaries, name)
   if type(stored) == 'table' then
     return
   end
-  local words = {}
-  for word in string.gmatch(stored or '', '%S+') do
-    words[#words + 1] = word
+  local last, since, success, failures, last_mark = string.match(stored or '', '^(%d+) (%d+) (%d+) (%d+) (%a)$')
+  if last == ended and last_mark == mark then
+    return
   end
-  local since, success, failures = to_number(words[2]) or 0, to_number(words[3]) or 0, to_number(words[4]) or 0
   if mark == 's' then
-    since, success, failures = 0, ended, 0
+    since, success, failures = '0', ended, 0
   elseif mark == 'f' or mark == 'l' or mark == 'e' then
-    since, failures = since == 0 and ended or since, failures + 1
+    since = (not since or since == '0') and ended or since
+    failures = (failures or 0) + 1
   end
-  local numbers = string.format('%.0f %.0f %.0f %.0f', ended, since, success, failures)
+  local numbers = ended .. ' ' .. (since or '0') .. ' ' .. (success or '0') .. ' ' .. (failures or '0')
   redis.pcall('HSET', summaries, name, numbers .. ' ' .. mark)
 end
 
-local now, kinds = now_by_server(), {}
+local now, kinds = string.format('%.0f', now_by_server()), {}
 for i = 1, (#KEYS - 1) / 3 do
   local key, at = 3 * i - 1, FIRST + FIELDS * (i - 1)
   local name, mark, record = ARGV[at + 4], ARGV[at + 5], ARGV[at + 7]
   if ARGV[at] ~= '' then
     redis.call('SET', KEYS[key], ARGV[at], 'PX', ARGV[1])
   end
-  local is_new = record == '' or add_record(KEYS[key + 2], record)
+  if record ~= '' then
+    add_record(KEYS[key + 2], record)
+  end
   kinds[i] = note_in_history(KEYS[key + 1], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3])
-  if is_new and mark ~= '' then
-    summarize(name, mark, to_number(ARGV[at + 6]) or now)
+  if mark ~= '' then
+    summarize(name, mark, ARGV[at + 6] ~= '' and ARGV[at + 6] or now)
   end
 end
 return kinds
