@@ -54,7 +54,7 @@ class ShardKeys(NamedTuple):
     were lost."""
     last_outcome: str
     """hash, 30 days after the entry left: entry name → ``<end ms> <failing since ms> <last success ms> <failures in a
-    row> <mark>``, see :mod:`beatd.store.outcomes`."""
+    row> <mark> <counts …>``, see :mod:`beatd.store.outcomes`."""
     overdue: str
     """hash, 5 minutes after the last write: entry name → since when (ms) a run of it is overdue."""
     held: str
@@ -198,7 +198,7 @@ class Keys:
         return f"{self._tag}:history:{entry}"
 
     def outcomes(self, entry: str) -> str:
-        """list, 30 days after the entry left, the newest 50 and 64 KiB: its attempts that ended, the newest first; see
+        """list, 30 days after the entry left, the newest 60 and 64 KiB: its attempts that ended, the newest first; see
         :mod:`beatd.store.outcomes`."""
         return f"{self._tag}:outcomes:{entry}"
 

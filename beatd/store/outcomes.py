@@ -7,7 +7,9 @@ Records and summaries are written by ``note_ends.lua`` with the end of a run tha
 from __future__ import annotations
 
 import zlib
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import msgspec
@@ -47,6 +49,8 @@ WORDS = {
 EXPIRED = "expired"
 """Error message of a run that was revoked because its message had expired. It counts as a failure of the entry."""
 _MARKS = {"success": "s", "failure": "f", "lost": "l", "revoked": "v", "retry": "r"}
+_COUNTED = "sflevr"
+"""Marks in the order of their counts in a summary."""
 _WORD_OF_MARK = {mark: word for word, mark in _MARKS.items()} | {"e": "revoked"}
 
 
@@ -198,6 +202,8 @@ class Summary(NamedTuple):
     """Failures in a row."""
     word: str
     """The last outcome."""
+    counts: Mapping[str, int] = MappingProxyType({})
+    """Ends of attempts, by outcome."""
 
 
 class Outcomes:
@@ -303,7 +309,10 @@ def _started(raw: bytes | None) -> Started | None:
 
 def _summary(raw: bytes) -> Summary | None:
     words = raw.decode(errors="replace").split()
-    if len(words) != 5 or not all(word.isdigit() for word in words[:4]):
+    if len(words) < 5 or not all(word.isdigit() for word in (*words[:4], *words[5:])):
         return None
     end_ms, since, success, failures = map(int, words[:4])
-    return Summary(end_ms, since or None, success or None, failures, _WORD_OF_MARK.get(words[4], ""))
+    counts: Counter[str] = Counter()
+    for mark, count in zip(_COUNTED, words[5:], strict=False):
+        counts[_WORD_OF_MARK[mark]] += int(count)
+    return Summary(end_ms, since or None, success or None, failures, _WORD_OF_MARK.get(words[4], ""), counts)

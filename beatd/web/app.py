@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Container, Iterator
+from itertools import chain
 from typing import Any
 
 from starlette.applications import Starlette
@@ -159,9 +160,14 @@ class Site:
         try:
             self._lay_over()
             names = [entry.name for entry in self._plan.listing.entries]
-            found = metrics.families(self._store.status(), names, self._store.runs(names))
+            status, now_ms = self._store.status(), self._clock.now_ms()
+            runs, summaries, overdue = self._store.runs(names), self._store.summaries(), self._store.overdue()
+            found = chain(
+                metrics.families(status, names, runs),
+                metrics.outcome_families(status, names, summaries, overdue, now_ms),
+            )
         except StoreError:
-            found = metrics.without_store(len(self._plan.listing.entries))
+            found = chain(metrics.without_store(len(self._plan.listing.entries)))
         return Response(metrics.text(found), media_type=metrics.CONTENT_TYPE)
 
     def _lay_over(self) -> None:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Any, NamedTuple
+
+from beatd.store.outcomes import Summary
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 HELD_NAMED = 100
@@ -56,6 +60,36 @@ def families(status: Mapping[str, Any], names: Sequence[str], runs: Sequence[int
     yield _gauge("beatd_runtime_entries", "Entries in the state store.", [({}, runtime["entries"])])
     yield _gauge("beatd_paused_entries", "Entries that are paused.", [({}, runtime["pauses"])])
     yield Family("beatd_runs_total", "counter", "Runs that were sent.", counted or [({}, sum(runs))])
+
+
+def outcome_families(
+    status: Mapping[str, Any],
+    names: Sequence[str],
+    summaries: Mapping[str, Summary],
+    overdue: Mapping[str, int],
+    now_ms: int,
+) -> Iterator[Family]:
+    """The metrics of outcomes. Above :data:`BY_ENTRY` entries the runs are told by outcome only."""
+    failing = [({"entry": each["entry"]}, each["failures"]) for each in status["failing"][:HELD_NAMED]]
+    late = [({"entry": name}, (now_ms - since_ms) / 1000) for name, since_ms in islice(overdue.items(), HELD_NAMED)]
+    known = {name: summaries[name] for name in names if name in summaries}
+    by_entry = [
+        ({"entry": name, "outcome": word}, count) for name, one in known.items() for word, count in one.counts.items()
+    ]
+    totals = sum((Counter(one.counts) for one in known.values()), start=Counter[str]())
+    by_outcome = [({"outcome": word}, count) for word, count in sorted(totals.items())]
+    successes = [({"entry": name}, one.last_success_ms / 1000) for name, one in known.items() if one.last_success_ms]
+    is_small = len(names) < BY_ENTRY
+    yield _gauge("beatd_failing_entries", "Entries whose last run failed.", [({}, status["failing_count"])])
+    yield _gauge("beatd_overdue_entries", "Entries of which a run is overdue.", [({}, status["overdue_count"])])
+    told = f"Failures in a row of entries whose last run failed, at most {HELD_NAMED} entries."
+    yield _gauge("beatd_entry_failures", told, failing)
+    told = f"Seconds since which a run of the entry is overdue, at most {HELD_NAMED} entries."
+    yield _gauge("beatd_entry_overdue_seconds", told, late)
+    told = "When a run of the entry last succeeded."
+    yield _gauge("beatd_entry_last_success_timestamp_seconds", told, successes if is_small else [])
+    told = "Attempts that have ended, by entry and outcome."
+    yield Family("beatd_run_outcomes_total", "counter", told, by_entry if is_small else by_outcome)
 
 
 def without_store(entries: int) -> Iterator[Family]:

@@ -1,7 +1,8 @@
 -- Record ends of attempts of scheduled runs: for a day by their ids, in the histories of their entries, as records with
 -- error and output, and in the summaries of their entries.
 --
--- KEYS[1]     summaries  hash    entry name -> "<end> <failing since> <last success> <failures in a row> <mark>" (ms)
+-- KEYS[1]     summaries  hash    entry name -> "<end> <failing since> <last success> <failures in a row> <mark>" (ms), and
+--                                how many ends there were of each mark, in the order "sflevr"
 -- KEYS[3i-1]  finished   string  expires: "<state> <runtime, ms>"
 -- KEYS[3i]    history    string  cells of the entry: 20 bytes each, the newest last, see claim.lua
 -- KEYS[3i+1]  records    list    of the entry, the newest first, see beatd/store/outcomes.py
@@ -23,6 +24,7 @@
 
 local SENT, BACKFILLED, RUN_ID = 1, 2, 5 -- kinds of cells
 local FIRST, FIELDS = 4, 8 -- of the runs in ARGV
+local MARKS = 'sflevr' -- in the order of the counts
 local SPARE = 10 -- records above the bound before the oldest are dropped
 local LARGE = 1024 -- bytes; records below do not reach the bound in bytes
 local summaries, records_max, bytes_max = KEYS[1], tonumber(ARGV[2]), tonumber(ARGV[3])
@@ -76,7 +78,8 @@ local function summarize(name, mark, ended)
   if type(stored) == 'table' then
     return
   end
-  local last, since, success, failures, last_mark = string.match(stored or '', '^(%d+) (%d+) (%d+) (%d+) (%a)$')
+  local last, since, success, failures, last_mark, counts =
+    string.match(stored or '', '^(%d+) (%d+) (%d+) (%d+) (%a)([ %d]*)$')
   if last == ended and last_mark == mark then
     return
   end
@@ -86,8 +89,13 @@ local function summarize(name, mark, ended)
     since = (not since or since == '0') and ended or since
     failures = (failures or 0) + 1
   end
+  local place, new = string.find(MARKS, mark, 1, true), ''
+  local next_count = string.gmatch(counts or '', '%d+')
+  for n = 1, #MARKS do
+    new = new .. ' ' .. string.format('%.0f', (next_count() or 0) + (n == place and 1 or 0))
+  end
   local numbers = ended .. ' ' .. (since or '0') .. ' ' .. (success or '0') .. ' ' .. (failures or '0')
-  redis.pcall('HSET', summaries, name, numbers .. ' ' .. mark)
+  redis.pcall('HSET', summaries, name, numbers .. ' ' .. mark .. new)
 end
 
 local now, kinds = string.format('%.0f', now_by_server()), {}
