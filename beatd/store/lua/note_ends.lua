@@ -1,8 +1,8 @@
 -- Record ends of attempts of scheduled runs: for a day by their ids, in the histories of their entries, as records with
 -- error and output, and in the summaries of their entries.
 --
--- KEYS[1]     summaries  hash    entry name -> "<end> <failing since> <last success> <failures in a row> <mark>" (ms), and
---                                how many ends there were of each mark, in the order "sflevr"
+-- KEYS[1]     summaries  hash    entry name -> "<end> <failing since> <last success> <failures in a row> <mark>" (ms)
+--                                and how many ends there were of each mark, in the order "sflevr"
 -- KEYS[3i-1]  finished   string  expires: "<state> <runtime, ms>"
 -- KEYS[3i]    history    string  cells of the entry: 20 bytes each, the newest last, see claim.lua
 -- KEYS[3i+1]  records    list    of the entry, the newest first, see beatd/store/outcomes.py
