@@ -37,6 +37,8 @@ ACCEPTED_AND_UNUSED = frozenset(
 
 _OPTIONS = frozenset(
     {
+        "app_id",
+        "argsrepr",
         "chain",
         "chord",
         "correlation_id",
@@ -49,8 +51,11 @@ _OPTIONS = frozenset(
         "group_index",
         "headers",
         "ignore_result",
+        "kwargsrepr",
         "link",
         "link_error",
+        "message_id",
+        "origin",
         "parent_id",
         "priority",
         "queue",
@@ -66,8 +71,11 @@ _OPTIONS = frozenset(
         "task_id",
         "task_type",
         "time_limit",
+        "user_id",
     }
 )
+_PROPERTIES = ("app_id", "message_id", "user_id")
+"""Properties of AMQP that are passed on as they are."""
 
 Options = Mapping[str, Any]
 
@@ -79,6 +87,10 @@ def new_id() -> str:
     return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-{variant}{digits[17:20]}-{digits[20:]}"
 
 
+uuid = new_id
+"""Celery's name."""
+
+
 def check_options(options: Options) -> None:
     """Reject unknown keywords: a misspelt ``contdown`` must not become a task that runs at once."""
     stamped = options.get("stamped_headers") or ()
@@ -88,7 +100,7 @@ def check_options(options: Options) -> None:
         raise MessageError(f"serializer {options['serializer']!r} is not supported: beatd's messages are JSON")
     hard, soft = options.get("time_limit"), options.get("soft_time_limit")
     if hard and soft and soft > hard:
-        raise ValueError(f"soft_time_limit ({soft} s) must not be greater than time_limit ({hard} s)")
+        raise ValueError(f"soft_time_limit must be less than or equal to time_limit: {soft} s is more than {hard} s")
 
 
 def message_for(
@@ -132,7 +144,9 @@ def message_for(
         shadow=options.get("shadow"),
         stamped_headers=None if stamped is None else list(stamped),
         stamps={name: options.get(name) for name in stamped or ()},
-        origin=origin(),
+        origin=options.get("origin") or origin(),
+        properties={name: str(options[name]) for name in _PROPERTIES if options.get(name) is not None},
+        **{name: str(options[name]) for name in ("argsrepr", "kwargsrepr") if options.get(name) is not None},
     )
 
 

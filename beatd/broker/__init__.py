@@ -8,6 +8,7 @@ id.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from beatd.broker.publisher import Address, Arguments, OutgoingMessage, Publisher, Refused, no_arguments
 from beatd.urls import is_amqp, is_redis, place_of, redis_url
@@ -18,11 +19,13 @@ __all__ = [
     "OutgoingMessage",
     "Publisher",
     "Refused",
+    "connection",
     "is_amqp",
     "is_redis",
     "no_arguments",
     "open",
     "place_of",
+    "purge",
     "redis_url",
     "try_rights",
 ]
@@ -45,6 +48,20 @@ def open(url: str, *, arguments: Arguments = no_arguments) -> Publisher:  # noqa
     from beatd.broker.kombu import KombuPublisher  # noqa: PLC0415
 
     return KombuPublisher(url)
+
+
+def connection(url: str, **options: Any) -> Any:
+    """Return a ``kombu.Connection`` to the broker, for a program's own use; it connects on first use."""
+    from beatd.broker.kombu import connection as connected  # noqa: PLC0415
+
+    return connected(url, **options)
+
+
+def purge(url: str, queues: Sequence[str]) -> int:
+    """Delete the messages that wait in these queues; returns their number. Raises BrokerError."""
+    from beatd.broker.kombu import purge as purged  # noqa: PLC0415
+
+    return purged(url, queues)
 
 
 def try_rights(url: str, queues: Sequence[str]) -> None:

@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import kombu as _kombu
-from amqp.exceptions import ChannelError
+from amqp.exceptions import AMQPError, ChannelError
 from kombu.exceptions import KombuError, OperationalError
 from redis.exceptions import RedisError
 
@@ -26,14 +26,37 @@ from beatd.broker.publisher import (
 from beatd.exceptions import BrokerError, BrokerRefused, StoreRefused
 from beatd.message.protocol import TaskMessage
 from beatd.store.client import store_error
-from beatd.urls import place_of
+from beatd.urls import BrokerUrl, is_amqp, is_redis, place_of
 
-__all__ = ["KombuPublisher", "task_queue"]
+__all__ = ["KombuPublisher", "connection", "purge", "task_queue"]
 
 kombu: Any = _kombu  # only half of it is typed
 
 _RETRY_POLICY = {"max_retries": PUBLISH_ATTEMPTS - 1, "interval_start": 0, "interval_step": 0.2, "interval_max": 1}
-_PROPERTIES = ("correlation_id", "reply_to", "delivery_mode", "priority")
+_PROPERTIES = ("app_id", "correlation_id", "delivery_mode", "message_id", "priority", "reply_to", "user_id")
+
+
+def connection(url: str, **options: Any) -> Any:
+    """Return a ``kombu.Connection``; ``options`` are its keywords."""
+    if is_amqp(url):
+        parsed = BrokerUrl.parse(url)
+        return kombu.Connection(parsed.bare, **{**parsed.options, **options})
+    return kombu.Connection(url.split(";", maxsplit=1)[0] if is_redis(url) else url, **options)
+
+
+def purge(url: str, queues: Sequence[str]) -> int:
+    """Delete the messages that wait in these queues; returns their number. Raises BrokerError."""
+    count = 0
+    try:
+        with connection(url, connect_timeout=PUBLISH_TIMEOUT) as opened:
+            for name in queues:
+                try:
+                    count += opened.default_channel.queue_purge(name)
+                except opened.channel_errors:  # no such queue; RabbitMQ closes the channel
+                    opened.close()
+    except (OSError, KombuError, AMQPError, RedisError) as error:
+        raise BrokerError(f"cannot purge the queues at {place_of(url)}: {error}") from None
+    return count
 
 
 class KombuPublisher:

@@ -21,6 +21,7 @@ import click
 
 import beatd
 from beatd.exceptions import BeatdError, ConfigError, ScheduleError
+from beatd.redaction import printable
 
 
 class CommandSpec(NamedTuple):
@@ -64,6 +65,11 @@ COMMANDS: Mapping[str, CommandSpec] = {
 }
 
 
+def _print_error(text: str) -> None:
+    """Print an error on standard error; names in it cannot control the terminal."""
+    click.echo("\n".join(map(printable, text.split("\n"))), err=True)
+
+
 class Commands(click.Group):
     """The group of all commands. ``beatd --config F`` is ``beatd run --config F``."""
 
@@ -104,10 +110,10 @@ class Commands(click.Group):
             done = super().invoke(ctx)
             sys.stdout.flush()
         except (ConfigError, ScheduleError) as error:
-            click.echo(str(error), err=True)
+            _print_error(str(error))
             raise click.exceptions.Exit(2) from None
         except BeatdError as error:
-            click.echo(f"Error: {error}", err=True)
+            _print_error(f"Error: {error}")
             raise click.exceptions.Exit(1) from None
         except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise

@@ -33,7 +33,8 @@ from beatd.exceptions import ConfigError, Fault
 from beatd.model import Settings
 from beatd.urls import check_broker
 from beatd.worker import builtin, task_logging
-from beatd.worker.bootstrap import POOLS, run_worker
+from beatd.worker.banner import banner
+from beatd.worker.bootstrap import POOLS, REPLACED_POOLS, pool_for, run_worker
 from beatd.worker.settings import COROUTINES, WorkerSettings, cpu_count, node_name
 
 
@@ -48,8 +49,9 @@ from beatd.worker.settings import COROUTINES, WorkerSettings, cpu_count, node_na
 @click.option(
     "--pool",
     "-P",
-    type=click.Choice(["prefork", "threads", "asyncio", "solo"]),
-    help="Execution pool; default: prefork.",
+    type=click.Choice([*POOLS, *REPLACED_POOLS]),
+    metavar="POOL",
+    help="Execution pool: prefork (the default), threads, asyncio or solo. gevent and eventlet run as threads.",
 )
 @click.option("--queues", "-Q", metavar="A,B", help="Queues to consume; default: celery.")
 @click.option("--hostname", "-n", metavar="NAME", help="The worker's name; %h is the host. Default: celery@%h.")
@@ -194,7 +196,17 @@ def start(options: dict[str, Any], app: App | None = None) -> None:
             LogFile(node.fill_in(options["logfile"])).open()
         if options["beat"]:
             stack.enter_context(beat_inside(options["config_file"], options["app_name"], str(app.conf.broker_url)))
+        _show_banner(app, chosen, options)
         run_worker(app, chosen)
+
+
+def _show_banner(app: App, settings: WorkerSettings, options: dict[str, Any]) -> None:
+    """Print the settings to a terminal, or above a log that is read by people and has the level INFO."""
+    stream, level = sys.__stdout__, getattr(logging, options["loglevel"].upper())
+    if stream is None or options["log_format"] == "json" or not (stream.isatty() or level <= logging.INFO):
+        return
+    with contextlib.suppress(OSError, ValueError):  # nobody reads it
+        print(banner(app, settings, with_tasks=level <= logging.INFO), file=stream, flush=True)
 
 
 def _state_store(settings: Settings) -> AbstractContextManager[str]:
@@ -236,7 +248,7 @@ def _apply(app: App, options: dict[str, Any], settings: Settings | None, store_u
 
 def _settings(app: App, options: dict[str, Any], settings: Settings | None, store_url: str | None) -> WorkerSettings:
     conf = app.conf
-    pool = options["pool"] or (conf.worker_pool if conf.worker_pool in POOLS else "prefork")
+    pool = pool_for(options["pool"] or conf.worker_pool)
     autoscale = _autoscale(options["autoscale"], pool)
     return WorkerSettings(
         hostname=node_name(options["hostname"]),

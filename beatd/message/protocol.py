@@ -55,38 +55,43 @@ def build(
     priority: int | None = None,
     reply_to: str = "",
     expiration_ms: int | None = None,
+    properties: Mapping[str, Any] | None = None,
     **fields: Any,
 ) -> TaskMessage:
     """A message for ``task``.
 
     ``fields`` replace defaults among Celery's own headers: ``eta``, ``expires`` (ISO 8601), ``retries``, ``timelimit``
     (``[hard, soft]`` in seconds), ``root_id``, ``parent_id``, ``group``, ``origin``, ``ignore_result``, ``shadow`` and
-    so on. ``headers`` are the user's, merged flat beside them. ``expiration_ms`` is the transport's own time to live.
-    Raises :class:`MessageError` if JSON cannot carry the arguments.
+    so on. ``headers`` are the user's, merged flat beside them. ``expiration_ms`` is the transport's own time to live,
+    ``properties`` are further properties of the message. Raises :class:`MessageError` if JSON cannot carry the
+    arguments.
     """
     kwargs = dict(kwargs or {})
     if unknown := fields.keys() - _HEADERS.keys():
         raise MessageError(f"unknown message fields: {', '.join(sorted(unknown))}")
-    properties: dict[str, Any] = {
+    transported: dict[str, Any] = {
+        **(properties or {}),
         "correlation_id": task_id,
         "reply_to": reply_to,
         "delivery_mode": 2,
         "priority": priority or 0,
     }
+    if task_id != redaction.encodable(task_id):
+        raise MessageError(f"the task id is no text that UTF-8 can carry: {redaction.encodable(task_id)!r}")
     if expiration_ms is not None:
-        properties["expiration"] = str(max(0, expiration_ms))
+        transported["expiration"] = str(max(0, expiration_ms))
     return TaskMessage(
         headers={
             **_HEADERS,
             "task": task,
             "id": task_id,
             "root_id": task_id,
-            "argsrepr": shown(task, tuple(args)),
-            "kwargsrepr": shown(task, kwargs),
+            "argsrepr": "" if "argsrepr" in fields else shown(task, tuple(args)),
+            "kwargsrepr": "" if "kwargsrepr" in fields else shown(task, kwargs),
             **fields,
             **(headers or {}),
         },
-        properties=properties,
+        properties=transported,
         body=body_of(args, kwargs, embed),
     )
 
@@ -154,13 +159,13 @@ class Envelope(msgspec.Struct, frozen=True):
     content_encoding: str = msgspec.field(name="content-encoding", default="utf-8")
 
 
-_decode_envelope = msgspec.json.Decoder(Envelope).decode
+_DECODER = msgspec.json.Decoder(Envelope)
 
 
 def open_envelope(raw: bytes) -> TaskMessage:
     """The message in an element of a Redis list; raises :class:`MessageError` with the reason if there is none."""
     try:
-        outer = _decode_envelope(raw)
+        outer = json_codec.decode_as(_DECODER, raw)
         body = _body_in(outer)
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise MessageError(f"not a message envelope: {error}") from None

@@ -10,13 +10,15 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import msgspec
+
 from beatd import signals
 from beatd.app.app import App
 from beatd.app.routing import Queues
 from beatd.broker import bus, is_redis, redis_url
 from beatd.broker.bus import Names
 from beatd.clock import monotonic
-from beatd.exceptions import ConfigError, Fault, StoreError
+from beatd.exceptions import ConfigError, Fault, MessageError, StoreError
 from beatd.store.keys import Keys
 from beatd.store.worker_state import FinishedRuns, RevokedStore
 from beatd.worker.admission.poison import DeathCounter, PoisonDetector
@@ -24,6 +26,7 @@ from beatd.worker.admission.rate_limits import RateLimits
 from beatd.worker.consumers import Consumer, open_consumer
 from beatd.worker.control.remote_control import RemoteControl
 from beatd.worker.execution import output
+from beatd.worker.execution.decode import accepted_types
 from beatd.worker.execution.executor import Executor
 from beatd.worker.pools.asyncio_pool import AsyncioPool
 from beatd.worker.pools.autoscale import Autoscaled
@@ -117,12 +120,32 @@ def solo_heartbeat(consumer: Consumer, shutdown: Shutdown, pool: str) -> Iterato
 
 
 POOLS = ("prefork", "threads", "asyncio", "solo")
+REPLACED_POOLS = {"gevent": "threads", "eventlet": "threads", "processes": "prefork"}
+"""Celery's other pools, and the pool that runs their tasks here."""
+
+
+def pool_for(name: str | None) -> str:
+    """Return the pool for a name of Celery's; an unknown name gives prefork."""
+    if name in POOLS:
+        return name
+    pool = REPLACED_POOLS.get(name or "", "prefork")
+    if name in REPLACED_POOLS and name != "processes":
+        log.warning(
+            "There is no pool %s: this worker runs its tasks in %s, as with -P %s; nothing is monkey-patched",
+            name,
+            pool,
+            pool,
+            extra={"event": "pool_replaced", "wanted": name, "pool": pool},
+        )
+    return pool
 
 
 def run_worker(app: App, settings: WorkerSettings) -> None:
     """Run a worker in this thread until SIGTERM or SIGINT; a second signal (or SIGQUIT) ends it cold."""
-    signals.celeryd_init.send(sender=settings.hostname, instance=app, conf=app.conf, options=settings)
+    options = msgspec.structs.asdict(settings)
+    signals.celeryd_init.send(sender=settings.hostname, instance=app, conf=app.conf, options=options)
     app.finalize()
+    _check_accepted(app)
     for task in app.tasks.values():
         request_class(task)  # fail at the start, not at the first message
     url = app.conf.broker_url
@@ -158,6 +181,13 @@ def run_worker(app: App, settings: WorkerSettings) -> None:
         solo_heartbeat(consumer, worker.shutdown, settings.pool),
     ):
         worker.run()
+
+
+def _check_accepted(app: App) -> None:
+    try:
+        accepted_types(app.conf.accept_content)
+    except MessageError as error:
+        raise ConfigError([Fault("beatd worker", None, "", str(error))]) from None
 
 
 def _remote(app: App, settings: WorkerSettings, url: str, store_url: str | None) -> RemoteControl:

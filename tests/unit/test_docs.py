@@ -90,7 +90,7 @@ def by_place(found: list[Example]) -> pytest.MarkDecorator:
 def load(tmp_path):
     """``load(text)``: the configuration in a file with that text, with secrets where it looks for them."""
     (tmp_path / "secrets").mkdir()
-    for name in ("redis-url", "broker-url", "redis-password", "password"):
+    for name in ("redis-url", "results-url", "broker-url", "redis-password", "password"):
         (tmp_path / "secrets" / name).write_text("redis://localhost\n")
 
     def loaded(text: str) -> config.Config:
