@@ -118,7 +118,7 @@ def list_entries(
         if paused:
             entries = [entry for entry in entries if entry.name in replica.pauses]
         if failed:
-            failing = {name for name, one in Outcomes(place.client, place.keys).summaries().items() if one.failures}
+            failing = Outcomes(place.client, place.keys).failing()
             entries = [entry for entry in entries if entry.name in failing]
         entries = [entry for entry in entries if _is_of(entry, source) and fnmatchcase(entry.task, task or "*")]
         states = EntryStates(place.client, place.keys).read([entry.name for entry in entries])

@@ -96,7 +96,7 @@ class OutcomeReader:
 
     def failing(self) -> dict[str, Summary]:
         """The entries of the schedule whose last run failed, those that fail longest first."""
-        found = {name: one for name, one in self._outcomes.summaries().items() if one.failing_since_ms}
+        found = self._outcomes.failing()
         for name in self._outcomes.gone() if found else ():
             found.pop(name, None)
         return dict(sorted(found.items(), key=lambda item: (item[1].failing_since_ms, item[0])))

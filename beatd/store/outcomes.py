@@ -9,7 +9,6 @@ from __future__ import annotations
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import msgspec
@@ -202,8 +201,16 @@ class Summary(NamedTuple):
     """Failures in a row."""
     word: str
     """The last outcome."""
-    counts: Mapping[str, int] = MappingProxyType({})
-    """Ends of attempts, by outcome."""
+    ends: Sequence[bytes] = ()
+    """Number of ends for each mark."""
+
+    @property
+    def counts(self) -> Counter[str]:
+        """Ends of attempts, by outcome."""
+        counts: Counter[str] = Counter()
+        for mark, count in zip(_COUNTED, self.ends, strict=False):
+            counts[_WORD_OF_MARK[mark]] += int(count)
+        return +counts
 
 
 class Outcomes:
@@ -238,6 +245,14 @@ class Outcomes:
             raws: Any = self._client.mget([self._keys.started(run_id) for run_id in run_ids])
         found = zip(run_ids, map(_started, raws), strict=True)
         return {run_id: run for run_id, run in found if run is not None}
+
+    def failing(self) -> dict[str, Summary]:
+        """The summaries of entries whose last run failed."""
+        with translate_errors(self._client):
+            raw: Any = self._client.hgetall(self._summaries)
+        failing = ((name, value) for name, value in raw.items() if value[value.find(b" ") :][:3] != b" 0 ")
+        found = ((name.decode(errors="backslashreplace"), _summary(value)) for name, value in failing)
+        return {name: one for name, one in found if one is not None and one.failing_since_ms}
 
     def summaries(self, names: Sequence[str] | None = None) -> dict[str, Summary]:
         """The summaries of entries, of all by default; one that has none is left out."""
@@ -308,11 +323,8 @@ def _started(raw: bytes | None) -> Started | None:
 
 
 def _summary(raw: bytes) -> Summary | None:
-    words = raw.decode(errors="replace").split()
-    if len(words) < 5 or not all(word.isdigit() for word in (*words[:4], *words[5:])):
+    words = raw.split()
+    if len(words) < 5 or not b"".join(words[:4]).isdigit() or (words[5:] and not b"".join(words[5:]).isdigit()):
         return None
-    end_ms, since, success, failures = map(int, words[:4])
-    counts: Counter[str] = Counter()
-    for mark, count in zip(_COUNTED, words[5:], strict=False):
-        counts[_WORD_OF_MARK[mark]] += int(count)
-    return Summary(end_ms, since or None, success or None, failures, _WORD_OF_MARK.get(words[4], ""), counts)
+    word = _WORD_OF_MARK.get(words[4].decode(errors="replace"), "")
+    return Summary(int(words[0]), int(words[1]) or None, int(words[2]) or None, int(words[3]), word, tuple(words[5:]))

@@ -44,6 +44,9 @@ class StoreView:
         self._looking = threading.Lock()
         self._answer: Document | StoreError | None = None
         self._answered_at = 0.0
+        self._summing = threading.Lock()
+        self._summaries: Mapping[str, Summary] = {}
+        self._summed_at = -SHARED_S - 1
         self._mirror: RuntimeReplica | None = None
         self._following: redis.Redis | None = None
         self._mirror_again_at = 0.0
@@ -107,20 +110,24 @@ class StoreView:
         with self._reader() as reader:
             return reader.of(names, now_ms, held=held)
 
-    def failing(self) -> dict[str, Summary]:
+    def failing(self) -> Mapping[str, Summary]:
         """The entries whose last run failed."""
-        with self._reader() as reader:
-            return reader.failing()
+        return {name: one for name, one in self.summaries().items() if one.failing_since_ms}
 
     def overdue(self) -> dict[str, int]:
         """The entries of which a run is overdue, and since when (ms)."""
         with self._reader() as reader:
             return reader.overdue()
 
-    def summaries(self) -> dict[str, Summary]:
-        """The summaries of all entries."""
-        with self._reader() as reader:
-            return reader.summaries()
+    def summaries(self) -> Mapping[str, Summary]:
+        """The summaries of all entries, at most half a second old."""
+        with self._summing:
+            now = self._clock.monotonic()
+            if now - self._summed_at > SHARED_S:
+                with self._reader() as reader:
+                    self._summaries = reader.summaries()
+                self._summed_at = now
+            return self._summaries
 
     def history(self, name: str, now_ms: int) -> tuple[list[RunDetail], Totals]:
         """The last runs of an entry, the newest first, and how many there were."""

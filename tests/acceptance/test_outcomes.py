@@ -143,6 +143,7 @@ EXPECTED = {
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 def test_every_outcome_is_shown_everywhere(start_beatd, beatd, file, client, redis_url, celery_worker, wait_until):
     start_beatd("run").expect("entries in force")
     with Schedules(redis_url) as schedules:
