@@ -29,6 +29,8 @@ from beatd.timestamps import from_ms, iso_ms
 
 _HELD_TOLD = 1_000
 """Held-back entries in the JSON document."""
+_ERRORS_TOLD = 100
+"""Entries that fail of which the last error is read."""
 _PAUSES_SHOWN, _PAUSES_TOLD = 10, 1_000
 """Paused entries that are shown one by one, and in the JSON document."""
 
@@ -65,7 +67,7 @@ class Overview(NamedTuple):
     """Held-back entries, the first thousand."""
     held_count: int
     failing: dict[str, Failing]
-    """Entries whose last run failed, those that fail longest first; the first thousand have errors."""
+    """Entries whose last run failed, those that fail longest first; the first hundred have errors."""
     overdue: dict[str, int]
     """Entries of which a run is overdue, and since when (ms)."""
     foreign_keys: list[str]
@@ -137,7 +139,7 @@ def look(settings: Settings) -> Overview:
 
 def _failing(outcomes: OutcomeReader) -> dict[str, Failing]:
     failing = outcomes.failing()
-    errors = outcomes.errors(list(islice(failing, _HELD_TOLD)))
+    errors = outcomes.errors(list(islice(failing, _ERRORS_TOLD)))
     return {name: Failing(one.failing_since_ms, one.failures, errors.get(name)) for name, one in failing.items()}
 
 

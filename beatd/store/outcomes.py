@@ -207,10 +207,19 @@ class Summary(NamedTuple):
     @property
     def counts(self) -> Counter[str]:
         """Ends of attempts, by outcome."""
-        counts: Counter[str] = Counter()
-        for mark, count in zip(_COUNTED, self.ends, strict=False):
-            counts[_WORD_OF_MARK[mark]] += int(count)
-        return +counts
+        return counts_of([self])
+
+
+def counts_of(summaries: Iterable[Summary]) -> Counter[str]:
+    """Ends of attempts of many entries, by outcome."""
+    totals = [0] * len(_COUNTED)
+    for summary in summaries:
+        for place, raw in enumerate(summary.ends[: len(_COUNTED)]):
+            totals[place] += int(raw)
+    counts: Counter[str] = Counter()
+    for mark, count in zip(_COUNTED, totals, strict=True):
+        counts[_WORD_OF_MARK[mark]] += count
+    return +counts
 
 
 class Outcomes:

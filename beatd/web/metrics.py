@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any, NamedTuple
 
-from beatd.store.outcomes import Summary
+from beatd.store.outcomes import Summary, counts_of
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 HELD_NAMED = 100
@@ -73,13 +72,15 @@ def outcome_families(
     failing = [({"entry": each["entry"]}, each["failures"]) for each in status["failing"][:HELD_NAMED]]
     late = [({"entry": name}, (now_ms - since_ms) / 1000) for name, since_ms in islice(overdue.items(), HELD_NAMED)]
     known = {name: summaries[name] for name in names if name in summaries}
-    by_entry = [
-        ({"entry": name, "outcome": word}, count) for name, one in known.items() for word, count in one.counts.items()
-    ]
-    totals = sum((Counter(one.counts) for one in known.values()), start=Counter[str]())
-    by_outcome = [({"outcome": word}, count) for word, count in sorted(totals.items())]
-    successes = [({"entry": name}, one.last_success_ms / 1000) for name, one in known.items() if one.last_success_ms]
-    is_small = len(names) < BY_ENTRY
+    outcomes: list[tuple[Mapping[str, str], float]] = []
+    successes: list[tuple[Mapping[str, str], float]] = []
+    if len(names) < BY_ENTRY:
+        for name, one in known.items():
+            outcomes += [({"entry": name, "outcome": word}, count) for word, count in one.counts.items()]
+            if one.last_success_ms:
+                successes.append(({"entry": name}, one.last_success_ms / 1000))
+    else:
+        outcomes += [({"outcome": word}, count) for word, count in sorted(counts_of(known.values()).items())]
     yield _gauge("beatd_failing_entries", "Entries whose last run failed.", [({}, status["failing_count"])])
     yield _gauge("beatd_overdue_entries", "Entries of which a run is overdue.", [({}, status["overdue_count"])])
     told = f"Failures in a row of entries whose last run failed, at most {HELD_NAMED} entries."
@@ -87,9 +88,9 @@ def outcome_families(
     told = f"Seconds since which a run of the entry is overdue, at most {HELD_NAMED} entries."
     yield _gauge("beatd_entry_overdue_seconds", told, late)
     told = "When a run of the entry last succeeded."
-    yield _gauge("beatd_entry_last_success_timestamp_seconds", told, successes if is_small else [])
+    yield _gauge("beatd_entry_last_success_timestamp_seconds", told, successes)
     told = "Attempts that have ended, by entry and outcome."
-    yield Family("beatd_run_outcomes_total", "counter", told, by_entry if is_small else by_outcome)
+    yield Family("beatd_run_outcomes_total", "counter", told, outcomes)
 
 
 def without_store(entries: int) -> Iterator[Family]:
