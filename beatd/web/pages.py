@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from hashlib import sha256
 from importlib.resources import files
+from itertools import groupby
 from types import MappingProxyType
 from typing import Any, NamedTuple
 from urllib.parse import quote, urlencode
@@ -307,7 +308,7 @@ def _row(each: Outlook, now_ms: int, outcome: EntryOutcome) -> dict[str, Any]:
     zone = each.entry.timezone
     return {
         "outcome": outcome,
-        "marks": [(MARKS.get(word, "?"), word) for word in outcome.words],
+        "marks": [(MARKS.get(word, "?") * len(list(same)), word) for word, same in groupby(outcome.words)],
         "is_bad": outcome.word in FAILED or outcome.failing_since_ms is not None,
         "entry": each.entry,
         "schedule": schedule_phrase(each.entry.schedule),
