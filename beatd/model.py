@@ -215,6 +215,13 @@ class WorkerOptions(msgspec.Struct, frozen=True, kw_only=True):
     output: bool = True
 
 
+class MetricsSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """``[metrics]``: ``listen`` is ``HOST:PORT``; ``entries`` is ``all``, ``none`` or ``top:N``."""
+
+    listen: str | None = None
+    entries: str = "top:1000"
+
+
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Everything in ``beat.toml`` but the schedule. ``file`` is where it was read from; paths in it are absolute."""
 
@@ -232,3 +239,4 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     history: HistorySettings = HistorySettings()
     results: ResultSettings = ResultSettings()
     worker: WorkerOptions = WorkerOptions()
+    metrics: MetricsSettings = MetricsSettings()

@@ -232,7 +232,8 @@ class App(Loader):
             options["root_id"] = options.get("root_id") or parent.root_id
             options["parent_id"] = options.get("parent_id") or parent.id
         route = route_for(name, tuple(args or ()), kwargs or {}, options, self.conf)
-        options = {"priority": self.conf.task_default_priority, **route.options, **options}
+        defaults = {"priority": self.conf.task_default_priority, "serializer": self.conf.task_serializer}
+        options = {**defaults, **route.options, **options}
         now = utc_now(self.clock.now_ms())
         try:
             message = message_for(name, tuple(args or ()), kwargs or {}, options, now=now, timezone=self.timezone)
@@ -283,7 +284,11 @@ class App(Loader):
         """The broker connection for task messages; connects on first use."""
         url = self.conf.broker_url
         urls = url if isinstance(url, str) else ";".join(url)
-        return broker.open(urls.split(";")[0] if is_redis(urls) else urls, arguments=Queues(self.conf).arguments)
+        return broker.open(
+            urls.split(";")[0] if is_redis(urls) else urls,
+            arguments=Queues(self.conf).arguments,
+            transport_options=self.conf.broker_transport_options,
+        )
 
     @cached_property
     def outgoing(self) -> Outgoing:

@@ -26,7 +26,7 @@ from beatd.clock import Clock
 from beatd.exceptions import BrokerError
 from beatd.message import json_codec
 from beatd.message.compression import compressed
-from beatd.message.protocol import TaskMessage
+from beatd.message.protocol import JSON, TaskMessage
 
 Sent = tuple[TaskMessage, Route]
 
@@ -147,7 +147,7 @@ def _address(route: Route) -> dict[str, Any]:
 def _before_publish(message: TaskMessage, route: Route) -> TaskMessage:
     """Send ``before_task_publish``; returns the message, whose headers, properties and body receivers may change."""
     headers, properties = dict(message.headers), dict(message.properties)
-    body = json_codec.loads(message.body)
+    body = _loads(message)
     signals.before_task_publish.send(
         sender=headers["task"],
         body=body,
@@ -158,7 +158,26 @@ def _before_publish(message: TaskMessage, route: Route) -> TaskMessage:
         declare=[],
         retry_policy=None,
     )
-    return msgspec.structs.replace(message, headers=headers, properties=properties, body=json_codec.dumps(body))
+    return msgspec.structs.replace(message, headers=headers, properties=properties, body=_dumps(body, message))
+
+
+def _loads(message: TaskMessage) -> Any:
+    if message.content_type == JSON:
+        return json_codec.loads(message.body)
+    return _serialization().loads(message.body, message.content_type, message.content_encoding)
+
+
+def _dumps(body: Any, message: TaskMessage) -> bytes:
+    if message.content_type == JSON:
+        return json_codec.dumps(body)
+    encoded: bytes = _serialization().dumps(body, message.content_type)[2]
+    return encoded
+
+
+def _serialization() -> Any:
+    from beatd.broker import serialization  # noqa: PLC0415 - costs memory and time; few need it
+
+    return serialization
 
 
 def _after_publish(message: TaskMessage, route: Route) -> None:
@@ -166,7 +185,7 @@ def _after_publish(message: TaskMessage, route: Route) -> None:
         signals.after_task_publish.send(
             sender=message.headers["task"],
             headers=message.headers,
-            body=None if message.headers.get("compression") else json_codec.loads(message.body),
+            body=None if message.headers.get("compression") else _loads(message),
             exchange=route.exchange,
             routing_key=route.routing_key or route.queue,
         )

@@ -15,11 +15,11 @@ from beatd.app.canvas import chain, chunks, group, xmap, xstarmap
 from beatd.app.canvas.signature import Signature, as_signature
 from beatd.app.context import Context, current, running
 from beatd.app.current import current_app
+from beatd.app.message_options import as_received
 from beatd.app.pydantic_support import plain
 from beatd.app.result import AsyncResult, EagerResult
 from beatd.app.retry import next_attempt, retry_task, send_after_state
 from beatd.exceptions import Ignore, ImproperlyConfigured, MaxRetriesExceededError, Retry
-from beatd.message import json_codec
 
 if TYPE_CHECKING:
     from beatd.app.app import App  # the public type of ``Task.app``
@@ -195,7 +195,7 @@ class Task(Hooks, Generic[P, R]):
             args, kwargs = tuple(map(plain, args)), {name: plain(value) for name, value in kwargs.items()}
         shadow = shadow or self.shadow_name(args, kwargs, options)
         if self.app.conf.task_always_eager:
-            args, kwargs = json_codec.loads(json_codec.dumps([args, kwargs]))  # as a worker would get them
+            args, kwargs = as_received([args, kwargs], options.get("serializer") or self.serializer)
             return self.apply(args, kwargs, task_id=task_id, **options)
         own = {name: value for name in _SENT if (value := self.__dict__.get(name, getattr(self, name))) is not None}
         options = {**own, "ignore_result": bool(self.ignore_result), **options, "task_id": task_id, "shadow": shadow}

@@ -39,7 +39,7 @@ log = logging.getLogger("beatd.beat.outcomes")
 
 LOOK_S = 5.0
 """Seconds between two looks."""
-_FIRST_TRY_MS, _LONGEST_TRY_MS, _TRIED_FOR_MS = 5_000, 300_000, 86_400_000
+_FIRST_TRY_MS, _LONGEST_TRY_MS, _TRIED_FOR_MS = 5_000, 60_000, 86_400_000
 _PENDING_MAX = 50_000
 """Runs that are looked for; the oldest go first."""
 _BATCH = 500
@@ -144,8 +144,11 @@ class OutcomeWatch:
                 if end is not None or ending is not None or now_ms - run.record.at_ms > _TRIED_FOR_MS:
                     del self._pending[str(run.record.run_id)]
                 else:
-                    pause_ms = min(2 * run.pause_ms, _LONGEST_TRY_MS)
-                    self._pending[str(run.record.run_id)] = Pending(run.record, now_ms + run.pause_ms, pause_ms)
+                    is_at_work = str(run.record.run_id) in started  # its worker may die at any time
+                    pause_ms = _FIRST_TRY_MS if is_at_work else min(2 * run.pause_ms, _LONGEST_TRY_MS)
+                    self._pending[str(run.record.run_id)] = Pending(
+                        run.record, now_ms + min(run.pause_ms, pause_ms), pause_ms
+                    )
                 if end is not None:
                     ended.append(end)
             self._outcomes.note(ended)

@@ -1,6 +1,6 @@
 """kombu's serializers other than JSON: pickle, YAML, MessagePack, and those that the program registered.
 
-Imported only by workers whose ``accept_content`` names one.
+Imported only by workers whose ``accept_content`` names one, and by clients that send with one.
 """
 
 from __future__ import annotations
@@ -20,6 +20,22 @@ def content_types(names: Iterable[str]) -> frozenset[str]:
         known = ", ".join(sorted(registry.name_to_type))
         raise MessageError(f"accept_content: there is no serializer {unknown[0]!r}, there are: {known}")
     return frozenset(prepare_accept_content(names))  # type: ignore[no-untyped-call]
+
+
+def dumps(value: Any, name: str) -> tuple[str, str, bytes]:
+    """Encode with a serializer, given by name or content type; returns content type, encoding and body.
+
+    Raises :class:`MessageError` for an unknown serializer and for a value that it cannot carry.
+    """
+    if name not in registry.name_to_type and name not in registry.type_to_name:
+        known = ", ".join(sorted(registry.name_to_type))
+        raise MessageError(f"there is no serializer {name!r}, there are: {known}")
+    encode: Any = registry.dumps
+    try:
+        content_type, encoding, body = encode(value, registry.type_to_name.get(name, name))
+    except Exception as error:  # noqa: BLE001 - a value's own methods may do anything
+        raise MessageError(f"the serializer {name!r} cannot carry this value: {error}") from None
+    return content_type, encoding, body if isinstance(body, bytes) else body.encode()
 
 
 def loads(body: bytes, content_type: str, encoding: str) -> Any:

@@ -21,6 +21,7 @@ from beatd.model import (
     HistorySettings,
     LeaderSettings,
     LogSettings,
+    MetricsSettings,
     RedisSettings,
     ResultSettings,
     Settings,
@@ -37,6 +38,7 @@ STRUCTS: Mapping[str, type[Any]] = {
     "history": HistorySettings,
     "results": ResultSettings,
     "worker": WorkerOptions,
+    "metrics": MetricsSettings,
 }
 TABLES = (*SECTIONS, "defaults", "beat_schedule")
 """What is a table of its own in the file."""
@@ -74,6 +76,7 @@ def read_settings(raw: Mapping[str, Any], file: FilePath, env: Mapping[str, str]
         history=sections["history"],
         results=sections["results"],
         worker=sections["worker"],
+        metrics=sections["metrics"],
     )
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import base64
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -27,6 +27,10 @@ REPR_MAX = 1024
 """Characters of ``argsrepr`` and ``kwargsrepr``, which logs and monitors show."""
 
 _NO_EMBED: dict[str, Any] = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
+
+
+Encoder = Callable[[Any], tuple[str, str, bytes]]
+"""Encodes a value; returns content type, encoding and bytes."""
 
 
 class TaskMessage(msgspec.Struct, frozen=True, kw_only=True):
@@ -56,6 +60,7 @@ def build(
     reply_to: str = "",
     expiration_ms: int | None = None,
     properties: Mapping[str, Any] | None = None,
+    encode: Encoder | None = None,
     **fields: Any,
 ) -> TaskMessage:
     """A message for ``task``.
@@ -63,10 +68,12 @@ def build(
     ``fields`` replace defaults among Celery's own headers: ``eta``, ``expires`` (ISO 8601), ``retries``, ``timelimit``
     (``[hard, soft]`` in seconds), ``root_id``, ``parent_id``, ``group``, ``origin``, ``ignore_result``, ``shadow`` and
     so on. ``headers`` are the user's, merged flat beside them. ``expiration_ms`` is the transport's own time to live,
-    ``properties`` are further properties of the message. Raises :class:`MessageError` if JSON cannot carry the
-    arguments.
+    ``properties`` are further properties of the message, ``encode`` is a serializer other than JSON. Raises
+    :class:`MessageError` if it cannot carry the arguments.
     """
     kwargs = dict(kwargs or {})
+    content = content_of(args, kwargs, embed)
+    content_type, encoding, body = encode(content) if encode else (JSON, "utf-8", json_codec.dumps(content))
     if unknown := fields.keys() - _HEADERS.keys():
         raise MessageError(f"unknown message fields: {', '.join(sorted(unknown))}")
     transported: dict[str, Any] = {
@@ -92,13 +99,20 @@ def build(
             **(headers or {}),
         },
         properties=transported,
-        body=body_of(args, kwargs, embed),
+        body=body,
+        content_type=content_type,
+        content_encoding=encoding,
     )
+
+
+def content_of(args: Sequence[Any], kwargs: Mapping[str, Any], embed: Mapping[str, Any] | None = None) -> list[Any]:
+    """The content of a body, ``[args, kwargs, embed]``."""
+    return [list(args), dict(kwargs), {**_NO_EMBED, **(embed or {})}]
 
 
 def body_of(args: Sequence[Any], kwargs: Mapping[str, Any], embed: Mapping[str, Any] | None = None) -> bytes:
     """The body ``[args, kwargs, embed]``; raises :class:`MessageError` if JSON cannot carry it."""
-    return json_codec.dumps([list(args), dict(kwargs), {**_NO_EMBED, **(embed or {})}])
+    return json_codec.dumps(content_of(args, kwargs, embed))
 
 
 _HEADERS: dict[str, Any] = {

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Container, Iterator
-from itertools import chain
 from typing import Any
 
 from starlette.applications import Starlette
@@ -62,6 +61,7 @@ class Site:
         self._plan = plan
         self._store = store
         self._clock = clock
+        self._endpoint = metrics.PageEndpoint(plan, store, clock)
         self._page = Page()
         self.policy = self._page.policy
 
@@ -157,18 +157,7 @@ class Site:
 
     def metrics(self, _: Request) -> Response:
         """For Prometheus."""
-        try:
-            self._lay_over()
-            names = [entry.name for entry in self._plan.listing.entries]
-            status, now_ms = self._store.status(), self._clock.now_ms()
-            runs, summaries, overdue = self._store.runs(names), self._store.summaries(), self._store.overdue()
-            found = chain(
-                metrics.families(status, names, runs),
-                metrics.outcome_families(status, names, summaries, overdue, now_ms),
-            )
-        except StoreError:
-            found = chain(metrics.without_store(len(self._plan.listing.entries)))
-        return Response(metrics.text(found), media_type=metrics.CONTENT_TYPE)
+        return Response(self._endpoint.metrics(), media_type=metrics.CONTENT_TYPE)
 
     def _lay_over(self) -> None:
         mirror = self._store.mirror()

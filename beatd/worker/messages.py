@@ -93,18 +93,24 @@ def headers_of(raw: bytes, accepted: frozenset[str] = ACCEPTED) -> Headers:
         envelope = json_codec.decode_as(_DECODER, raw)
     except (ValueError, RecursionError) as error:
         raise MessageError(f"not a task message: {error}") from None
+    headers = envelope.headers
     if b"\\ud" in raw or b"\\uD" in raw:
-        _check_encodable(envelope.headers)
+        headers = _encodable(headers)
     check_type(envelope.content_type, accepted)
-    return envelope.headers
+    return headers
 
 
-def _check_encodable(headers: Headers) -> None:
-    """Refuse headers with lone surrogates: ids become keys of the store, the others parts of events."""
+def _encodable(headers: Headers) -> Headers:
+    """Escape lone surrogates in what is only shown; refuse them elsewhere: ids become keys of the store."""
+    shown = {}
     for name in headers.__struct_fields__:
         value = getattr(headers, name)
-        if isinstance(value, str) and value != encodable(value):
+        if not isinstance(value, str) or value == encodable(value):
+            continue
+        if name not in ("argsrepr", "kwargsrepr"):
             raise MessageError(f"its header {name} is no text that UTF-8 can carry: {encodable(value)!r}")
+        shown[name] = encodable(value)
+    return msgspec.structs.replace(headers, **shown)
 
 
 class Job(msgspec.Struct, frozen=True, array_like=True):

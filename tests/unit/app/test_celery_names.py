@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import io
+import pickle
 
 import celery.exceptions
 import pytest
@@ -157,3 +158,37 @@ def test_a_graph_is_sorted_and_written():
 def test_an_app_without_a_result_backend_has_no_chords(app):
     with pytest.raises(NotImplementedError, match="result backend"):
         app.backend.ensure_chords_allowed()
+
+
+def test_other_serializers(app, monkeypatch):
+    sent = []
+    monkeypatch.setattr(app, "publish", lambda message, *_: sent.append(message))
+    call = app.signature("add", [{1, 2}], serializer="pickle", link=app.signature("callback"))
+    call.delay()
+    app.conf.task_serializer = "pickle"
+    app.send_task("add", [{1, 2}])
+    for message in sent:
+        assert (message.content_type, message.content_encoding) == ("application/x-python-serialize", "binary")
+        assert b"beatd" not in message.body, "signatures are plain in a pickle"
+        assert pickle.loads(message.body)[0] == [{1, 2}]
+    app.conf.task_always_eager = True
+    assert app.task(name="seen", serializer="pickle")(lambda value: value).delay((1, 2)).get() == (1, 2)
+
+
+def test_signals_of_a_publish_see_the_body_of_other_serializers(app, monkeypatch):
+    bodies = []
+
+    class Publisher:
+        def publish(self, message, **_):
+            bodies.append(pickle.loads(message.body))
+
+    def change(sender, body, **_):
+        body[0].append("added")
+
+    monkeypatch.setattr(app, "publisher", Publisher())
+    signals.before_task_publish.connect(change)
+    try:
+        app.send_task("add", [{1}], serializer="pickle")
+    finally:
+        signals.before_task_publish.disconnect(change)
+    assert bodies[0][0] == [{1}, "added"]
