@@ -284,7 +284,11 @@ class App(Loader):
         """The broker connection for task messages; connects on first use."""
         url = self.conf.broker_url
         urls = url if isinstance(url, str) else ";".join(url)
-        return broker.open(urls.split(";")[0] if is_redis(urls) else urls, arguments=Queues(self.conf).arguments)
+        return broker.open(
+            urls.split(";")[0] if is_redis(urls) else urls,
+            arguments=Queues(self.conf).arguments,
+            transport_options=self.conf.broker_transport_options,
+        )
 
     @cached_property
     def outgoing(self) -> Outgoing:

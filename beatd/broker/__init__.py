@@ -7,7 +7,7 @@ id.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from beatd.broker.publisher import Address, Arguments, OutgoingMessage, Publisher, Refused, no_arguments
@@ -31,11 +31,13 @@ __all__ = [
 ]
 
 
-def open(url: str, *, arguments: Arguments = no_arguments) -> Publisher:  # noqa: A001 - reads as ``broker.open(url)``
+def open(  # noqa: A001 - reads as ``broker.open(url)``
+    url: str, *, arguments: Arguments = no_arguments, transport_options: Mapping[str, Any] | None = None
+) -> Publisher:
     """Return a publisher for the broker at ``url``: Redis and RabbitMQ natively, everything else through kombu.
 
     Connects on first use. The adapters are imported here, so that a program that never talks to RabbitMQ does not load
-    kombu. On RabbitMQ a missing queue is declared with its ``arguments``.
+    kombu. On RabbitMQ a missing queue is declared with its ``arguments``; ``transport_options`` are for kombu.
     """
     if is_redis(url):
         from beatd.broker.redis import RedisPublisher  # noqa: PLC0415
@@ -47,7 +49,7 @@ def open(url: str, *, arguments: Arguments = no_arguments) -> Publisher:  # noqa
         return AmqpPublisher(url, arguments)
     from beatd.broker.kombu import KombuPublisher  # noqa: PLC0415
 
-    return KombuPublisher(url)
+    return KombuPublisher(url, transport_options)
 
 
 def connection(url: str, **options: Any) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
@@ -67,8 +67,9 @@ class KombuPublisher:
 
     batch = 100  # most transports take them one by one, some over the internet
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, transport_options: Mapping[str, Any] | None = None) -> None:
         self._url = url
+        self._options = {"transport_options": dict(transport_options or {})}
         self._place = place_of(url)
         self._lock = threading.Lock()
         self._owner = 0
@@ -76,7 +77,7 @@ class KombuPublisher:
         self._producer: Any = None
         self._declared: set[str] = set()
         try:
-            connection = kombu.Connection(url)
+            connection = kombu.Connection(url, **self._options)
             self._refusals = (KombuError, *connection.channel_errors)
             self._outages = tuple(connection.connection_errors)
             self._errors = (KombuError, OSError, *connection.connection_errors, *connection.channel_errors)
@@ -175,7 +176,7 @@ class KombuPublisher:
         if self._producer is None or self._owner != os.getpid():
             self._owner = os.getpid()
             self._declared.clear()
-            self._connection = kombu.Connection(self._url, connect_timeout=PUBLISH_TIMEOUT)
+            self._connection = kombu.Connection(self._url, connect_timeout=PUBLISH_TIMEOUT, **self._options)
             self._connection.ensure_connection(max_retries=self._url.count(";"), interval_start=0)
             self._producer = kombu.Producer(self._connection, auto_declare=False)
         return self._producer

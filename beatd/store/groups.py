@@ -82,7 +82,7 @@ class Groups:
     def _call(self, part: Part, owner: str) -> tuple[list[str], list[Any]]:
         place = "+inf" if part.place is None else str(part.place)
         keys = [group_key(part.group, suffix) for suffix in (".j", ".t", ".s", ".d", "", ".c")]
-        return keys, [f"{part.task_id}:{place}", part.ended, place, self._keep_s, owner, _CLAIM_S]
+        return keys, [f"{part.task_id}:{place}", part.ended, place, self._keep_s, owner, _CLAIM_S, _size_in(part)]
 
     def sent(self, group: str, owner: str, *, failed: bool = False) -> None:
         """The body was sent by ``owner``; or given up, ``failed``: then the return values of the header are kept."""
@@ -127,3 +127,11 @@ def _complete(part: Part, answer: list[bytes]) -> Complete:
 def _end(raw: bytes) -> tuple[str, str, Any]:
     _, task_id, state, result = json_codec.loads(raw)
     return task_id, state, result
+
+
+def _size_in(part: Part) -> int | str:
+    """Return the size of the header that clients of Celery 4 write into the body's signature; else an empty text."""
+    if b'"chord_size"' not in part.body:
+        return ""
+    size = json_codec.loads(part.body).get("chord_size")
+    return size if isinstance(size, int) else ""

@@ -69,6 +69,12 @@ def test_ends_may_come_before_the_size_is_known(groups):
     assert end(groups, part(1), "me") is not None
 
 
+def test_the_size_may_be_in_the_message_as_clients_of_celery_4_write_it(groups):
+    first, last = (part(n)._replace(body=b'{"task": "body", "chord_size": 2}') for n in range(2))
+    assert end(groups, first, "me") is None
+    assert [task_id for task_id, *_ in end(groups, last, "me").ends] == ["task-0", "task-1"]
+
+
 def test_a_frozen_chord_that_is_sent_again_is_another_one(groups):
     groups.begin("g", 1)
     end(groups, part(0), "me")
