@@ -13,6 +13,7 @@ from beatd.cli.installation import installation
 from beatd.cli.output import plural, print_colored, print_json, print_line
 from beatd.clock import SystemClock
 from beatd.config import Config
+from beatd.exceptions import StoreError
 from beatd.model import Entry
 from beatd.planning.comparison import Difference, Runs, compare, total
 from beatd.sources import MergedSchedule
@@ -57,9 +58,13 @@ def diff(
 
 def _with_runtime(old: Config, new: Config, config_file: str | None) -> tuple[Sequence[Entry], Sequence[Entry]]:
     """The entries of both files, each with those that the state store adds."""
-    with installation(config_file) as place:
-        replica = RuntimeReplica(place.client, place.keys)
-        replica.refresh(anew=True)
+    try:
+        with installation(config_file) as place:
+            replica = RuntimeReplica(place.client, place.keys)
+            replica.refresh(anew=True)
+    except StoreError as error:
+        print_line(f"note: the state store was not asked, this is from the files alone: {error}", err=True)
+        return old.entries, new.entries
     merged = [MergedSchedule(old), MergedSchedule(new)]
     for schedule in merged:
         schedule.change(replica.tables)

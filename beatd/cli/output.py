@@ -168,7 +168,8 @@ def plural(count: int, noun: str) -> str:
     """``1 entry``, ``2 entries``."""
     if count == 1:
         return f"1 {noun}"
-    return f"{count:,} {noun[:-1]}ies" if noun.endswith("y") else f"{count:,} {noun}s"
+    is_vowel = noun[-2:-1] in {"a", "e", "o", "u"}
+    return f"{count:,} {noun[:-1]}ies" if noun.endswith("y") and not is_vowel else f"{count:,} {noun}s"
 
 
 FORMS = 'expected a time such as 2026-12-31T23:59:00, a date, "now", or a distance such as +1d or -2h'
