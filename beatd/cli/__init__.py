@@ -77,7 +77,7 @@ def _print_error(text: str) -> None:
 
 GROUPS: Mapping[str, tuple[str, ...]] = {
     "Run": ("run", "dev", "web", "service"),
-    "Look": ("status", "list", "history", "next", "why", "explain", "simulate", "healthcheck"),
+    "Look": ("status", "list", "describe", "history", "run-info", "next", "why", "explain", "simulate", "healthcheck"),
     "Change": ("trigger", "backfill", "pause", "resume", "add", "remove", "reload", "step-down"),
     "Workers": ("worker", "inspect", "control", "multi", "dead-letters"),
     "Files": ("init", "check", "diff", "import", "export", "schema", "completion"),
