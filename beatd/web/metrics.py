@@ -44,7 +44,7 @@ def families(status: Mapping[str, Any], names: Sequence[str], runs: Sequence[int
     held = [({"entry": each["entry"]}, 1) for each in status["held_back"][:HELD_NAMED]]
     yield _gauge("beatd_entry_held_back", f"1 for each entry that is held back, at most {HELD_NAMED}.", held)
     yield _gauge("beatd_daemons", "Daemons that are alive.", [({}, len(daemons))])
-    yield _gauge("beatd_shards", "Shards into which the schedule is parted.", [({}, len(shards))])
+    yield _gauge("beatd_shards", "Number of shards.", [({}, len(shards))])
     yield _gauge("beatd_leading_shards", "Shards that a daemon leads; the sum is beatd_shards when all is well.", led)
     yield _gauge("beatd_config_mismatch", "1 when daemons differ in their schedule.", [({}, differ)])
     yield _gauge("beatd_config_broken", "1 when a daemon's files have errors.", broken)
