@@ -204,10 +204,12 @@ def test_time_limits(start_worker, app):
     worker = start_worker("-c", "2")
     caught, uncaught, killed = send(app, "soft", True), send(app, "soft", False), send(app, "hard")
     assert caught.get(timeout=10) == "cleaned up"
-    with pytest.raises(SoftTimeLimitExceeded):
+    with pytest.raises(SoftTimeLimitExceeded) as over:
         uncaught.get(timeout=10)
-    with pytest.raises(TimeLimitExceeded):
+    assert str(over.value) == "SoftTimeLimitExceeded(0.2,)"  # Celery's text
+    with pytest.raises(TimeLimitExceeded) as over:
         killed.get(timeout=10)
+    assert str(over.value) == "TimeLimitExceeded(0.3,)"
     worker.expect(r"Hard time limit \(0\.3s\) exceeded for proj\.hard")
     assert send(app, "add", 1, 2).get(timeout=10) == 3
 
