@@ -109,7 +109,7 @@ def ask_store(loaded: Config) -> EntriesInForce:
             entries = tuple(merged.in_force().entries)
             states = EntryStates(client, keys).read([entry.name for entry in entries])
     except StoreError as error:
-        print_line(f"note: the state store was not asked, this is from the files alone: {error}", err=True)
+        print_line(f"note: from the files only, without the state store: {error}", err=True)
         return EntriesInForce(loaded.entries, frozenset(), {})
     seen = {entry.name: state for entry, state in zip(entries, states, strict=True) if state is not None}
     return EntriesInForce(entries, frozenset(replica.pauses), seen)
