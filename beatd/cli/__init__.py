@@ -41,6 +41,7 @@ COMMANDS: Mapping[str, CommandSpec] = {
     "simulate": CommandSpec("beatd.cli.simulate", "simulate_runs", "Simulate a future time window."),
     "list": CommandSpec("beatd.cli.list_entries", "list_entries", "List the entries in force, with last and next run."),
     "status": CommandSpec("beatd.cli.status", "status", "Show daemons, leaders and problems."),
+    "healthcheck": CommandSpec("beatd.cli.healthcheck", "healthcheck", "Ask one process for its health."),
     "history": CommandSpec("beatd.cli.history", "history", "Show past runs with lateness, outcome and duration."),
     "trigger": CommandSpec("beatd.cli.trigger", "trigger", "Send a run of an entry now."),
     "backfill": CommandSpec("beatd.cli.backfill", "backfill", "Send the runs of a past time window."),

@@ -24,6 +24,7 @@ from beatd.app.app import App
 from beatd.app.find_app import find_app
 from beatd.app.routing import Queues
 from beatd.broker import is_redis, redis_url
+from beatd.cli.metrics import metrics_options
 from beatd.cli.multi_nodes import Node
 from beatd.cli.multi_processes import LogFile, held
 from beatd.cli.output import Duration
@@ -72,6 +73,7 @@ from beatd.worker.settings import COROUTINES, WorkerSettings, cpu_count, node_na
 )
 @click.option("--logfile", "-f", metavar="FILE", help="Log file; %n is the name, %i and %I number the processes.")
 @click.option("--pidfile", metavar="FILE", help="Pid file, locked while the worker runs.")
+@metrics_options
 @click.pass_obj
 def worker(app: App | None, /, **options: Any) -> None:
     """Run tasks. SIGTERM or Ctrl-C once: finish running tasks (warm shutdown); twice: stop at once."""
@@ -103,6 +105,7 @@ def beat_inside(config_file: str | None, app_name: str | None, broker: str) -> I
         if config_file is None:
             config_file = _file_for(stack, app_name, broker)
         words = [sys.executable, "-m", "beatd", "run", "--config", config_file, *(["-A", app_name] if app_name else [])]
+        words += ["--metrics-listen", "off"]  # the port is the worker's
         beat = _Beat(words)
         stack.callback(beat.stop)
         yield
@@ -266,6 +269,7 @@ def _settings(app: App, options: dict[str, Any], settings: Settings | None, stor
         grace_s=conf.worker_shutdown_grace if options["grace"] is None else options["grace"],
         soft_shutdown_s=float(conf.worker_soft_shutdown_timeout or 0),
         soft_shutdown_on_idle=bool(conf.worker_enable_soft_shutdown_on_idle),
+        metrics_listen=options["metrics"].address(settings.metrics if settings is not None else None),
         sigterm_quits=config.environment().remap_sigterm == "SIGQUIT",
     )
 

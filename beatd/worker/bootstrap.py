@@ -27,6 +27,8 @@ from beatd.worker.consumers import Consumer, open_consumer
 from beatd.worker.control.remote_control import RemoteControl
 from beatd.worker.execution.decode import accepted_types
 from beatd.worker.execution.executor import Executor
+from beatd.worker.exporter import Exporter, ExporterSettings
+from beatd.worker.metrics import WorkerMetrics
 from beatd.worker.pools.asyncio_pool import AsyncioPool
 from beatd.worker.pools.autoscale import Autoscaled
 from beatd.worker.pools.base import Pool
@@ -150,6 +152,7 @@ def run_worker(app: App, settings: WorkerSettings) -> None:
     url = app.conf.broker_url
     url = url if isinstance(url, str) else ";".join(url)
     store_url = settings.store_url or app.conf.state_store or (redis_url(url) if is_redis(url) else None)
+    exporter = _exporter(settings, url, store_url)
     consumer = open_consumer(
         url,
         settings.queues,
@@ -171,6 +174,7 @@ def run_worker(app: App, settings: WorkerSettings) -> None:
         remote=remote,
         rates=_rates(app),
         poison=PoisonDetector(DeathCounter(store_url, Keys(settings.prefix))),
+        metrics=WorkerMetrics(exporter),
     )
     signals.celeryd_after_setup.send(sender=settings.hostname, instance=worker, conf=app.conf)
     signals.worker_init.send(sender=worker)
@@ -179,6 +183,15 @@ def run_worker(app: App, settings: WorkerSettings) -> None:
         solo_heartbeat(consumer, worker.shutdown, settings.pool),
     ):
         worker.run()
+
+
+def _exporter(settings: WorkerSettings, url: str, store_url: str | None) -> Exporter | None:
+    """Start the process that serves metrics, before there are connections that a fork would copy."""
+    if settings.metrics_listen is None:
+        return None
+    exporter = Exporter(ExporterSettings(settings.metrics_listen, url, store_url, blocks=settings.pool == "solo"))
+    exporter.start()
+    return exporter
 
 
 def _check_accepted(app: App) -> None:

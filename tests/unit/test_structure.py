@@ -25,6 +25,7 @@ NOUNS = """
     schedule schedules schema script sdnotify seams search security serialization server service settings settlement
     shard shutdown signals signature simulate simulation solar solo source sources spec state states status step down
     store strategy subprocess support system task template term threads timeline times timestamps timezone toml
+    counters endpoint exporter families healthcheck listen snapshot
     lines trace trigger types url urls document nodes pool parts systemd units values view watch watchdog web
     worker writer import inspect add back backend beatd stamps
 """.split()  # noqa: SIM905 - a list of 200 lines would be no easier to read
