@@ -79,9 +79,9 @@ def list_entries(*, glob: str, config_file: str | None, app: str | None, held_on
         held = HeldBack(place.client, place.keys, shards=shards).read([entry.name for entry in entries])
         if held_only:
             entries = [entry for entry in entries if entry.name in held]
-        states = EntryStates(place.client, place.keys).read([entry.name for entry in entries])
-        last_dues = Histories(place.client, place.keys).last_dues
         now_ms = SystemClock().now_ms()
+        states = EntryStates(place.client, place.keys).read(entries, now_ms=now_ms)
+        last_dues = Histories(place.client, place.keys).last_dues
         looks = outlooks(entries, states, now_ms, paused=replica.pauses, held=held, last_dues=last_dues)
     lines = [EntryRow(_kind(look.entry), look, _pause(replica, look.entry.name)) for look in looks]
     overruled = _matching(merged.conflicts(), glob)
