@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from beatd.app.canvas.signature import Signature, maybe_signature, signature
     from beatd.app.current import current_app, current_task, shared_task
     from beatd.app.group_result import GroupResult, ResultSet
+    from beatd.app.message_options import uuid
     from beatd.app.result import AsyncResult, allow_join_result
     from beatd.app.task import Task
     from beatd.log import get_task_logger
@@ -49,6 +50,7 @@ _HOMES = {
     "shared_task": "beatd.app.current",
     "signature": "beatd.app.canvas.signature",
     "solar": "beatd.schedules",
+    "uuid": "beatd.app.message_options",
     "xmap": "beatd.app.canvas",
     "xstarmap": "beatd.app.canvas",
 }
@@ -75,6 +77,7 @@ __all__ = [
     "shared_task",
     "signature",
     "solar",
+    "uuid",
     "xmap",
     "xstarmap",
 ]

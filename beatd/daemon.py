@@ -11,7 +11,7 @@ from typing import Literal
 
 from beatd import broker
 from beatd.beat.daemon_commands import CommandHandler
-from beatd.beat.daemon_status import DaemonStatus, ScheduleStatus
+from beatd.beat.daemon_status import DaemonParts, DaemonStatus, ScheduleStatus
 from beatd.beat.delivery import Delivery, DirectDelivery, OutboxDelivery
 from beatd.beat.dispatcher import Dispatcher
 from beatd.beat.elector import Elector
@@ -26,6 +26,7 @@ from beatd.beat.watchdog import Watchdog
 from beatd.broker import Publisher
 from beatd.clock import Clock, SystemClock
 from beatd.config import Config
+from beatd.metrics.counters import DaemonCounters
 from beatd.model import Settings
 from beatd.sources import InForce, RuntimeSource, ScheduleChange
 from beatd.state_store import Store
@@ -68,7 +69,8 @@ class Daemon:
         self._watchdog = Watchdog(self._give_up)
         self._publisher = broker.open(settings.broker.url or store.url)
         self._elector = _elector(settings, store, keys, status=self._status, clock=clock, on_change=wake.set)
-        builder = ShardBuilder(settings, store, keys, self._publisher, clock)
+        self._counters = DaemonCounters()
+        builder = ShardBuilder(settings, store, keys, self._publisher, clock, counters=self._counters)
         shards = [builder.build(leadership, self._turned) for leadership in self._elector.leaderships]
         self._status.shards = shards
         self._loop = DaemonLoop(shards, clock, wake)
@@ -76,6 +78,10 @@ class Daemon:
         step_down = self._elector.step_down_for
         self._commands = CommandHandler(DaemonCommands(runtime, keys), identity, reload=on_reload, step_down=step_down)
         self._source = RuntimeSource(runtime, keys, config, self)
+        self.parts = DaemonParts(
+            self._status, self._elector.leaderships, self._counters, Registry(store.metrics_client, keys)
+        )
+        """What its metrics and health are told from."""
 
     def run(self) -> None:
         """Serve until told to stop; then release the leases."""
@@ -104,6 +110,7 @@ class Daemon:
 
     def reload_ended(self, faults: Sequence[str]) -> None:
         """Answer who asked for a reload; ``faults`` are the errors of the files."""
+        self._counters.reloads["broken" if faults else "ok"] += 1
         schedule, shown = self._status.schedule, list(faults[:FAULTS_TOLD])
         more = len(faults) - len(shown)
         self._commands.end(
@@ -177,8 +184,18 @@ def _elector(
 class ShardBuilder:
     """Builder of shard loops: each with its claims, delivery, dispatcher and manual runs, on shared connections."""
 
-    def __init__(self, settings: Settings, store: Store, keys: Keys, publisher: Publisher, clock: Clock) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        store: Store,
+        keys: Keys,
+        publisher: Publisher,
+        clock: Clock,
+        *,
+        counters: DaemonCounters,
+    ) -> None:
         self._settings, self._store, self._keys, self._publisher, self._clock = settings, store, keys, publisher, clock
+        self._counters = counters
         self._replicas = Replicas(settings.redis.wait_replicas, settings.redis.wait_timeout_ms)
 
     def build(self, leadership: Leadership, on_turn: Callable[[], None]) -> ShardLoop:
@@ -190,7 +207,8 @@ class ShardBuilder:
         messages = MessageBuilder(settings.broker.default_queue, most_bytes=settings.broker.max_message_bytes)
         running = Running(client, keys)
         held = Held(HeldBack(client, keys, shards=shards), shard)
-        dispatcher = Dispatcher(claims, messages, delivery, running, clock, held=held)
+        counters = self._counters
+        dispatcher = Dispatcher(claims, messages, delivery, running, clock, held=held, counters=counters)
         requests = Requests(client, keys, shard=shard, keep=keep)
         manual = ManualDispatcher(requests, messages, delivery, running, report=dispatcher.report, clock=clock)
         return ShardLoop(

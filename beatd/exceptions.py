@@ -17,10 +17,12 @@
     ├── RequestError              runs that were asked for by hand
     │   ├── NobodyLeads           no daemon took the request up; it was withdrawn
     │   └── RequestRefused        the leader says no: there is no such entry, the window holds too many runs
+    ├── ImproperlyConfigured      a composition that cannot work (also a ValueError)
+    ├── TaskPredicate             how a task ends itself
+    │   ├── Ignore                leave no result
+    │   ├── Reject                give the message back, or away
+    │   └── Retry                 the task asked to be run again
     └── TaskError                 what Celery names, raised in and around tasks
-        ├── Ignore                leave no result
-        ├── Reject                give the message back, or away
-        ├── Retry                 the task asked to be run again
         ├── MaxRetriesExceededError
         ├── ChordError            a task of a chord's header failed, so its body does
         ├── NotRegistered         the worker knows no task of that name (also a KeyError)
@@ -139,11 +141,15 @@ class TaskError(BeatdError):
     """The root of the errors that Celery's task authors know by name."""
 
 
-class Ignore(TaskError):
+class TaskPredicate(BeatdError):
+    """Raised by a task to end itself in a way of its own: :class:`Ignore`, :class:`Reject`, :class:`Retry`."""
+
+
+class Ignore(TaskPredicate):
     """Raised by a task that wants no result and no state to be stored."""
 
 
-class Reject(TaskError):
+class Reject(TaskPredicate):
     """Raised by a task to reject its message, and with ``requeue`` to have it delivered again."""
 
     def __init__(self, reason: object = None, requeue: bool = False) -> None:
@@ -152,7 +158,7 @@ class Reject(TaskError):
         super().__init__(reason, requeue)
 
 
-class Retry(TaskError):
+class Retry(TaskPredicate):
     """Raised by ``Task.retry`` to end this attempt.
 
     ``exc`` is the error that led to it, ``when`` seconds or an aware datetime.
@@ -195,9 +201,15 @@ class NotRegistered(TaskError, KeyError):
 class SoftTimeLimitExceeded(TaskError):
     """Raised inside a task whose soft time limit is over, so that it can clean up."""
 
+    def __str__(self) -> str:
+        return f"SoftTimeLimitExceeded{self.args}"
+
 
 class TimeLimitExceeded(TaskError):
     """The hard time limit was over and the task's process was killed."""
+
+    def __str__(self) -> str:
+        return f"TimeLimitExceeded{self.args}"
 
 
 class WorkerLostError(TaskError):
@@ -212,10 +224,65 @@ class TaskRevokedError(TaskError):
     """The task was revoked, or expired before it could start."""
 
 
+class Terminated(TaskError):
+    """The process that ran the task was told to end."""
+
+
+class AlreadyRegistered(TaskError):
+    """Not raised; exists for ``except`` clauses."""
+
+
+class IncompleteStream(TaskError):
+    """Not raised; exists for ``except`` clauses."""
+
+
+class ImproperlyConfigured(BeatdError, ValueError):
+    """A setting or a composition that cannot work."""
+
+
+class SecurityError(BeatdError):
+    """Signed messages are not supported."""
+
+
+class QueueNotFound(MessageError, KeyError):
+    """The message's queue is not in ``task_queues``, and ``task_create_missing_queues`` is off."""
+
+    def __str__(self) -> str:
+        return str(self.args[0]) if self.args else ""
+
+
+class BackendError(StoreError):
+    """A result cannot be read or written. beatd raises other kinds of :class:`StoreError`."""
+
+
+class BackendGetMetaError(BackendError):
+    """A result cannot be read."""
+
+
+class BackendStoreError(BackendError):
+    """A result cannot be written."""
+
+
+class WorkerTerminate(SystemExit):
+    """Raised by a task: in beatd it ends the task only, as any SystemExit."""
+
+
+class WorkerShutdown(SystemExit):
+    """Raised by a task: in beatd it ends the task only, as any SystemExit."""
+
+
+class CeleryWarning(UserWarning):
+    """The base of Celery's warnings; exists for ``filterwarnings``."""
+
+
 # What Celery and kombu call them, for code that names these in its ``except`` clauses.
+AlwaysEagerIgnored = DuplicateNodenameWarning = DuplicateTaskNameWarning = CeleryWarning
+FixupWarning = NotConfigured = SecurityWarning = CeleryWarning
+CDeprecationWarning = DeprecationWarning
+CPendingDeprecationWarning = PendingDeprecationWarning
 CeleryError = BeatdError
-BackendError = StoreError
 EncodeError = MessageError
 InvalidTaskError = MessageError
-QueueNotFound = MessageError
 OperationalError = BrokerError
+RetryTaskError = Retry
+SystemTerminate = WorkerTerminate

@@ -198,6 +198,13 @@ class HistorySettings(msgspec.Struct, frozen=True, kw_only=True):
     keep: int = 20
 
 
+class MetricsSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """``[metrics]``: ``listen`` is ``HOST:PORT``; ``entries`` is ``all``, ``none`` or ``top:N``."""
+
+    listen: str | None = None
+    entries: str = "top:1000"
+
+
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Everything in ``beat.toml`` but the schedule. ``file`` is where it was read from; paths in it are absolute."""
 
@@ -213,3 +220,4 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     leader: LeaderSettings = LeaderSettings()
     log: LogSettings = LogSettings()
     history: HistorySettings = HistorySettings()
+    metrics: MetricsSettings = MetricsSettings()

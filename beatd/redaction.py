@@ -158,9 +158,14 @@ def _setting(name: str, value: Any, at_most: int) -> Any:
 def safe_repr(value: object) -> str:
     """``repr(value)``, whatever it does; never raises."""
     try:
-        return repr(value)
+        return encodable(repr(value))
     except Exception as error:  # noqa: BLE001 - a user's __repr__ may do anything
         return f"<{type(value).__name__} whose repr raised {type(error).__name__}>"
+
+
+def encodable(text: str) -> str:
+    """A text with lone surrogates, which no UTF-8 has, as escapes; they come from file names that are no UTF-8."""
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
 
 
 def printable(text: str) -> str:

@@ -18,6 +18,9 @@ from beatd.store.embedded import find_embedded, open_embedded
 
 log = logging.getLogger("beatd")
 
+METRICS_TIMEOUT_MS = 1_000
+"""Who scrapes metrics or probes health waits for a few seconds at most."""
+
 RETRY_MIN, RETRY_MAX = 0.1, 5.0
 """Seconds between attempts to reach the state store at the start."""
 
@@ -59,6 +62,8 @@ class Store:
         """A connection of its own, with a timeout short enough for a second attempt before trust ends."""
         self.runtime_client = connect(url, timeout_ms=timeout_ms, name="beatd-runtime")
         """A connection of its own for runtime entries and orders."""
+        self.metrics_client = connect(url, timeout_ms=min(timeout_ms, METRICS_TIMEOUT_MS), name="beatd-metrics")
+        """A connection of its own, opened when it is needed; its timeout is shorter than that of a scrape or probe."""
         with ThreadPoolExecutor(2, "connect") as pool:
             pool.map(open_connection, (self.elector_client, self.runtime_client))
             server_check.inspect(self.client)

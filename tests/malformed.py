@@ -165,6 +165,11 @@ REDIS_KINDS: dict[str, tuple[str, bytes]] = {
     "bad base64": ("not a message envelope", _raw(body="§§§")),
     "an unknown body_encoding": ("unknown body_encoding 'rot13'", _raw(properties={"body_encoding": "rot13"})),
     "no properties, yet base64": (NO_JSON, _raw(properties={})),
+    "an id with a lone surrogate": ("header id is no text", _raw(headers={"task": TASK, "id": "a\udcff"})),
+    "a root with a lone surrogate": (
+        "header root_id is no text",
+        _raw(headers={"task": TASK, "id": "1", "root_id": "a\udcff"}),
+    ),
     "huge headers": ("message_max_bytes allows", _raw(headers={"task": TASK, "id": "1", "x": "y" * LIMIT})),
 }
 """The same for what only Redis can carry: envelopes that are broken themselves."""
@@ -195,5 +200,8 @@ RUNNABLE: dict[str, Parts] = {
 """Odd and all the same to be run; each calls the task with its name."""
 REDIS_RUNNABLE: dict[str, bytes] = {
     "no-delivery-info": _odd("no-delivery-info", properties={"body_encoding": "base64"}),
+    "lone-surrogates": Parts(
+        {"task": TASK, "id": "an-id", "path": "f\udcff"}, call("lone-surrogates", "f\udcff", {"f\udcff": 1})
+    ).on_redis(),
     "no-properties": _odd("no-properties", properties={}, body=call("no-properties").decode()),
 }

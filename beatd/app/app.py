@@ -15,6 +15,7 @@ from zoneinfo import ZoneInfo
 
 from beatd import broker
 from beatd.app import current
+from beatd.app.backend import Backend
 from beatd.app.canvas.signature import Signature, as_signature
 from beatd.app.conf import Conf
 from beatd.app.context import current as current_run
@@ -89,6 +90,9 @@ class App(Loader):
     ``results`` and ``clock``.
     """
 
+    task_cls: Any = None
+    """Base class of the app's tasks, or ``"module:Class"``; for subclasses to set."""
+
     def __init__(
         self,
         main: str | None = None,
@@ -111,7 +115,8 @@ class App(Loader):
         self.conf = Conf({**{name: value for name, value in given.items() if value}, **conf})
         self.tasks = TaskRegistry()
         self.oid = new_id()
-        self.task_cls = task_cls
+        if task_cls is not None:
+            self.task_cls = task_cls
         self._periodic: dict[str, Registration] = {}
         self._handed_in = {k: part for k, part in (("publisher", publisher), ("results", results)) if part is not None}
         self.__dict__.update(self._handed_in)
@@ -227,12 +232,16 @@ class App(Loader):
             options["root_id"] = options.get("root_id") or parent.root_id
             options["parent_id"] = options.get("parent_id") or parent.id
         route = route_for(name, tuple(args or ()), kwargs or {}, options, self.conf)
-        options = {"priority": self.conf.task_default_priority, **route.options, **options}
+        defaults = {"priority": self.conf.task_default_priority, "serializer": self.conf.task_serializer}
+        options = {**defaults, **route.options, **options}
         now = utc_now(self.clock.now_ms())
         try:
             message = message_for(name, tuple(args or ()), kwargs or {}, options, now=now, timezone=self.timezone)
         except MessageError as error:
             raise MessageError(f"{name} cannot be sent: {error}") from None
+        if len(message.body) > self.conf.message_max_bytes:
+            limit = f"more than message_max_bytes ({self.conf.message_max_bytes}) allows"
+            raise MessageError(f"{name} cannot be sent: its message has {len(message.body)} bytes, {limit}")
         self.publish(message, route, options.get("compression") or self.conf.task_compression)
         result: AsyncResult[Any] = AsyncResult(message.id, app=self, ignored=bool(options.get("ignore_result")))
         if parent is not None and parent.id != message.id and options.get("add_to_parent", True):
@@ -262,12 +271,24 @@ class App(Loader):
 
     # -- connections --------------------------------------------------------------------------------------------------
 
+    def connection(self, url: str | None = None, **options: Any) -> Any:
+        """Return a ``kombu.Connection`` to the broker, for a program's own messages; it connects on first use."""
+        given: str | list[str] = url or self.conf.broker_url
+        options = {"transport_options": dict(self.conf.broker_transport_options or {}), **options}
+        return broker.connection(given if isinstance(given, str) else ";".join(given), **options)
+
+    connection_for_read = connection_for_write = connection
+
     @cached_property
     def publisher(self) -> Publisher:
         """The broker connection for task messages; connects on first use."""
         url = self.conf.broker_url
         urls = url if isinstance(url, str) else ";".join(url)
-        return broker.open(urls.split(";")[0] if is_redis(urls) else urls, arguments=Queues(self.conf).arguments)
+        return broker.open(
+            urls.split(";")[0] if is_redis(urls) else urls,
+            arguments=Queues(self.conf).arguments,
+            transport_options=self.conf.broker_transport_options,
+        )
 
     @cached_property
     def outgoing(self) -> Outgoing:
@@ -304,10 +325,10 @@ class App(Loader):
         keep_s = int(keep.total_seconds() if hasattr(keep, "total_seconds") else keep or 0)
         return RedisResults(broker.redis_url(url), keep_s=keep_s)
 
-    @property
-    def backend(self) -> Results:
-        """Celery's name for :attr:`results`."""
-        return self.results
+    @cached_property
+    def backend(self) -> Backend:
+        """The result backend with the methods that Celery's backends have."""
+        return Backend(self)
 
     def AsyncResult(self, id: str, **options: Any) -> AsyncResult[Any]:  # noqa: A002, N802 - Celery's names
         """Return the handle of the task with that id."""

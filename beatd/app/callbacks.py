@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+import uuid
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from beatd.app.base import AppBase
@@ -69,6 +70,24 @@ def call_errbacks(app: AppBase, context: Context, error: BaseException, tracebac
             )
 
 
+def with_ids(app: AppBase, errbacks: Iterable[Any], seed: str) -> tuple[list[Any], list[Any]]:
+    """Give errbacks that are sent an id each, derived from ``seed``; returns all, and their group as a child."""
+    calls: list[Any] = []
+    sent: list[Any] = []
+    for number, errback in enumerate(errbacks):
+        call = as_signature(errback, app)
+        if not call.get("subtask_type") and not _wants_details(app, call):
+            call = call.clone()
+            call.options.setdefault("task_id", str(uuid.uuid5(_NAMESPACE, f"{seed}:{number}")))
+            sent.append(((call.id, None), None))
+        calls.append(call)
+    group_id = str(uuid.uuid5(_NAMESPACE, seed))
+    return calls, [((group_id, None), sent)] if sent else []
+
+
+_NAMESPACE = uuid.UUID("8d1f7c1c-2f1e-4d0b-9d6a-0d5a2c6b8f43")
+
+
 def _wants_details(app: AppBase, call: Any) -> bool:
     task = app.tasks.get(call.task)
     if task is None or task.is_bound:
@@ -96,20 +115,42 @@ def failed(app: AppBase, context: Context, error: BaseException, traceback: str 
     return never_run(app, context.chain or (), payload, traceback)
 
 
-def never_run(app: AppBase, calls: Iterable[Any], payload: Mapping[str, Any], traceback: str | None = None) -> FollowUp:
-    """Return failure results for calls that will never run, so that waiting clients return."""
+_CALLED = "errbacks"
+"""Key in the payload of a chord's part."""
+
+
+def called_in(payload: Any) -> list[Any]:
+    """Return the errbacks that were called for a part of a chord, as :func:`never_run` noted them."""
+    return listed(payload.get(_CALLED)) if isinstance(payload, Mapping) else []
+
+
+def never_run(  # noqa: PLR0917 - each is a fact of the failure
+    app: AppBase,
+    calls: Iterable[Any],
+    payload: Mapping[str, Any],
+    traceback: str | None = None,
+    called: Sequence[Any] = (),
+    children: Mapping[str, Sequence[Any]] | None = None,
+) -> FollowUp:
+    """Return failure results for calls that will never run, so that waiting clients return.
+
+    ``called`` are the errbacks that are called for it: an outer chord, which fails with it, does not call them again.
+    ``children`` are those of the results, by task id.
+    """
     follow_up = FollowUp([], [])
+    noted = {**payload, _CALLED: list(called)} if called else payload
     done = app.now().isoformat()
     for call in _leaves(calls):
         options = call.get("options") or {}
         if (task_id := options.get("task_id")) is None:
             continue
-        stored = document(task_id, FAILURE, payload, traceback=traceback, date_done=done)
+        sent = (children or {}).get(task_id, ())
+        stored = document(task_id, FAILURE, payload, traceback=traceback, date_done=done, children=sent)
         follow_up.results.append(Stored(task_id, stored))
         if options.get("chord") and options.get("group_id"):
             group, index = options["group_id"], options.get("group_index")
             follow_up.parts.append(
-                _part(task_id, group, index, FAILURE, payload, options["chord"], options.get("root_id"))
+                _part(task_id, group, index, FAILURE, noted, options["chord"], options.get("root_id"))
             )
     return follow_up
 

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, MutableMapping
 from types import ModuleType
 from typing import Any
 
+from beatd import redaction
 from beatd.exceptions import ConfigError, Fault
 
 UNUSED: dict[str, Any] = {
@@ -76,7 +77,6 @@ UNUSED: dict[str, Any] = {
     "result_persistent": None,
     "task_acks_on_failure": None,
     "task_acks_on_timeout": None,
-    "task_allow_error_cb_on_chord_header": False,
     "task_create_missing_queue_exchange_type": None,
     "task_create_missing_queue_type": "classic",
     "task_default_delivery_mode": 2,
@@ -136,6 +136,7 @@ DEFAULTS: dict[str, Any] = {
     "state_store": None,
     "task_acks_late": False,
     "task_acks_on_failure_or_timeout": True,
+    "task_allow_error_cb_on_chord_header": False,
     "task_always_eager": False,
     "task_annotations": None,
     "task_compression": None,
@@ -265,6 +266,16 @@ class Conf(MutableMapping[str, Any]):
     def changes(self) -> dict[str, Any]:
         """Return the settings that were set."""
         return dict(self._loaded())
+
+    def table(self, with_defaults: bool = False, censored: bool = True) -> dict[str, Any]:
+        """Return the settings that were set, or all; with ``censored`` secrets are masked."""
+        settings = {name: self[name] for name in self} if with_defaults else self.changes()
+        return redaction.censored(settings) if censored else settings
+
+    def humanize(self, with_defaults: bool = False, censored: bool = True) -> str:
+        """Return :meth:`table` as text, one setting a line."""
+        lines = sorted(self.table(with_defaults, censored).items())
+        return "\n".join(f"{name}: {value!r}" for name, value in lines)
 
     def __repr__(self) -> str:
         return f"<Conf: {len(self._values)} settings>"

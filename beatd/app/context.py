@@ -12,7 +12,7 @@ from typing import Any
 
 from beatd.message.protocol import HEADER_NAMES
 
-_OWN = HEADER_NAMES | {"compression", "redelivered", "beatd-deaths"}
+_OWN = HEADER_NAMES | {"compression", "redelivered", "beatd-deaths", "beatd-received"}
 """Headers that a retry does not copy. It chooses its own compression."""
 
 

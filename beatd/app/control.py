@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from beatd.app.base import AppBase
-from beatd.broker import bus
+from beatd.app.routing import Queues
+from beatd.broker import bus, purge
 from beatd.broker.bus import BusMessage, ControlClient, LamportClock, Names, command_body
 from beatd.exceptions import StoreError
 from beatd.store.keys import Keys
@@ -219,6 +220,14 @@ class Control:
                 if callback is not None:
                     callback(reply.body)
                 yield reply.body
+
+    def purge(self, connection: Any = None) -> int:  # noqa: ARG002 - Celery's
+        """Delete all messages that wait in this app's queues; returns their number. They cannot be restored."""
+        conf = self._app.conf
+        queues = Queues(conf).names or (str(conf.task_default_queue),)
+        return purge(self._url, queues)
+
+    discard_all = purge
 
     def inspect(  # noqa: PLR0917 - Celery's signature
         self,

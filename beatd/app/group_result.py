@@ -13,6 +13,8 @@ from beatd.exceptions import TimeoutError  # noqa: A004 - Celery's name, kept
 
 _BATCH = 500
 """Results per read of the result backend."""
+_PAUSE_S = 0.02
+"""Seconds between reads while nothing new has finished."""
 
 
 class ResultSet:
@@ -162,7 +164,34 @@ class ResultSet:
             if not done:
                 if deadline is not None and monotonic() >= deadline:
                     raise TimeoutError("The operation timed out.")
-                sleep(0.02)
+                sleep(_PAUSE_S)
+
+    def iter_native(
+        self,
+        timeout: float | None = None,
+        interval: float = 0.5,
+        no_ack: bool = True,  # noqa: ARG002 - Celery's; means nothing on Redis
+        on_message: Callable[[dict[str, Any]], Any] | None = None,
+        on_interval: Callable[[], Any] | None = None,
+    ) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Yield ``(id, document)`` of each task in order of completion; the document has the result decoded."""
+        deadline = None if timeout is None else monotonic() + timeout
+        pending = list(self._leaves())
+        while pending:
+            self.read(pending)
+            done = [result for result in pending if result.is_known]
+            pending = [result for result in pending if not result.is_known]
+            for result in done:
+                meta = result.document()
+                if on_message is not None:
+                    on_message(meta)
+                yield result.id, meta
+            if pending and not done:
+                if deadline is not None and monotonic() >= deadline:
+                    raise TimeoutError("The operation timed out.")
+                if on_interval is not None:
+                    on_interval()
+                sleep(min(interval, _PAUSE_S))
 
     def __iter__(self) -> Iterator[Any]:
         return iter(self.results)
@@ -204,6 +233,10 @@ class GroupResult(ResultSet):
     @property
     def children(self) -> list[Any]:
         return self.results
+
+    def __json__(self) -> Any:
+        """Return the JSON of a handle that a task returns or is given."""
+        return self.as_tuple()
 
     def as_tuple(self) -> tuple[tuple[str, Any], list[Any]]:
         """Return ``((id, parent), members)``, the reference in stored documents."""

@@ -89,7 +89,7 @@ def task_class(
         "abstract": False,
         "__doc__": fun.__doc__,
         "__module__": fun.__module__,
-        "__wrapped__": original,
+        "__wrapped__": original if bind else staticmethod(original),
         "__name__": fun.__name__,
     }
     return type(fun.__name__, (base,), attributes)

@@ -11,7 +11,8 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from beatd.exceptions import MessageError
-from beatd.message.protocol import TaskMessage, build
+from beatd.message import json_codec
+from beatd.message.protocol import JSON, Encoder, TaskMessage, build
 
 ACCEPTED_AND_UNUSED = frozenset(
     {
@@ -37,6 +38,8 @@ ACCEPTED_AND_UNUSED = frozenset(
 
 _OPTIONS = frozenset(
     {
+        "app_id",
+        "argsrepr",
         "chain",
         "chord",
         "correlation_id",
@@ -49,8 +52,11 @@ _OPTIONS = frozenset(
         "group_index",
         "headers",
         "ignore_result",
+        "kwargsrepr",
         "link",
         "link_error",
+        "message_id",
+        "origin",
         "parent_id",
         "priority",
         "queue",
@@ -66,8 +72,11 @@ _OPTIONS = frozenset(
         "task_id",
         "task_type",
         "time_limit",
+        "user_id",
     }
 )
+_PROPERTIES = ("app_id", "message_id", "user_id")
+"""Properties of AMQP that are passed on as they are."""
 
 Options = Mapping[str, Any]
 
@@ -79,16 +88,18 @@ def new_id() -> str:
     return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-{variant}{digits[17:20]}-{digits[20:]}"
 
 
+uuid = new_id
+"""Celery's name."""
+
+
 def check_options(options: Options) -> None:
     """Reject unknown keywords: a misspelt ``contdown`` must not become a task that runs at once."""
     stamped = options.get("stamped_headers") or ()
     if unknown := options.keys() - _OPTIONS - ACCEPTED_AND_UNUSED - set(stamped):
         raise TypeError(f"unknown options for a task message: {', '.join(sorted(unknown))}")
-    if options.get("serializer") not in (None, "json"):
-        raise MessageError(f"serializer {options['serializer']!r} is not supported: beatd's messages are JSON")
     hard, soft = options.get("time_limit"), options.get("soft_time_limit")
     if hard and soft and soft > hard:
-        raise ValueError(f"soft_time_limit ({soft} s) must not be greater than time_limit ({hard} s)")
+        raise ValueError(f"soft_time_limit must be less than or equal to time_limit: {soft} s is more than {hard} s")
 
 
 def message_for(
@@ -96,7 +107,7 @@ def message_for(
 ) -> TaskMessage:
     """Build the message of ``options`` (keywords of ``apply_async``). ``now`` is an aware datetime.
 
-    Raises :class:`MessageError` for values that JSON cannot carry and for invalid times.
+    Raises :class:`MessageError` for values that the serializer cannot carry and for invalid times.
     """
     task_id = options.get("task_id") or new_id()
     countdown = options.get("countdown")
@@ -132,8 +143,37 @@ def message_for(
         shadow=options.get("shadow"),
         stamped_headers=None if stamped is None else list(stamped),
         stamps={name: options.get(name) for name in stamped or ()},
-        origin=origin(),
+        origin=options.get("origin") or origin(),
+        encode=_encoder(options.get("serializer")),
+        properties={name: str(options[name]) for name in _PROPERTIES if options.get(name) is not None},
+        **{name: str(options[name]) for name in ("argsrepr", "kwargsrepr") if options.get(name) is not None},
     )
+
+
+def _encoder(serializer: str | None) -> Encoder | None:
+    """Return the encoder of kombu's serializer of that name; None for JSON."""
+    if serializer in (None, "json", JSON):
+        return None
+    from beatd.broker.serialization import dumps  # noqa: PLC0415 - costs memory and time; few need it
+
+    return lambda value: dumps(_plain(value), str(serializer))
+
+
+def _plain(value: Any) -> Any:
+    """Make plain containers of signatures: whoever reads a pickle need not have beatd."""
+    if isinstance(value, Mapping):
+        return {name: _plain(item) for name, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, list) else value
+
+
+def as_received(value: Any, serializer: str | None) -> Any:
+    """Encode a value and decode it, for tasks that run in this process."""
+    if (encode := _encoder(serializer)) is None:
+        return json_codec.loads(json_codec.dumps(value))
+    from beatd.broker.serialization import loads  # noqa: PLC0415 - see _encoder()
+
+    content_type, encoding, body = encode(value)
+    return loads(body, content_type, encoding)
 
 
 def instant(value: Any, now: datetime, timezone: str, what: str) -> datetime | None:

@@ -21,13 +21,12 @@ from beatd.app.message_options import origin
 from beatd.app.routing import Route
 from beatd.broker import Publisher, bus
 from beatd.broker.bus import Bus, EventFactory, LamportClock, Names
-from beatd.broker.bus.base import Event
 from beatd.broker.publisher import Refused, outgoing_message
 from beatd.clock import Clock
 from beatd.exceptions import BrokerError
 from beatd.message import json_codec
 from beatd.message.compression import compressed
-from beatd.message.protocol import TaskMessage
+from beatd.message.protocol import JSON, TaskMessage
 
 Sent = tuple[TaskMessage, Route]
 
@@ -148,7 +147,7 @@ def _address(route: Route) -> dict[str, Any]:
 def _before_publish(message: TaskMessage, route: Route) -> TaskMessage:
     """Send ``before_task_publish``; returns the message, whose headers, properties and body receivers may change."""
     headers, properties = dict(message.headers), dict(message.properties)
-    body = json_codec.loads(message.body)
+    body = _loads(message)
     signals.before_task_publish.send(
         sender=headers["task"],
         body=body,
@@ -159,7 +158,26 @@ def _before_publish(message: TaskMessage, route: Route) -> TaskMessage:
         declare=[],
         retry_policy=None,
     )
-    return msgspec.structs.replace(message, headers=headers, properties=properties, body=json_codec.dumps(body))
+    return msgspec.structs.replace(message, headers=headers, properties=properties, body=_dumps(body, message))
+
+
+def _loads(message: TaskMessage) -> Any:
+    if message.content_type == JSON:
+        return json_codec.loads(message.body)
+    return _serialization().loads(message.body, message.content_type, message.content_encoding)
+
+
+def _dumps(body: Any, message: TaskMessage) -> bytes:
+    if message.content_type == JSON:
+        return json_codec.dumps(body)
+    encoded: bytes = _serialization().dumps(body, message.content_type)[2]
+    return encoded
+
+
+def _serialization() -> Any:
+    from beatd.broker import serialization  # noqa: PLC0415 - costs memory and time; few need it
+
+    return serialization
 
 
 def _after_publish(message: TaskMessage, route: Route) -> None:
@@ -167,7 +185,7 @@ def _after_publish(message: TaskMessage, route: Route) -> None:
         signals.after_task_publish.send(
             sender=message.headers["task"],
             headers=message.headers,
-            body=None if message.headers.get("compression") else json_codec.loads(message.body),
+            body=None if message.headers.get("compression") else _loads(message),
             exchange=route.exchange,
             routing_key=route.routing_key or route.queue,
         )
@@ -181,7 +199,7 @@ _TIMEOUT_S = 2.0
 
 
 class SentEvents:
-    """Sender of ``task-sent`` events. Thread-safe and fork-safe; never raises."""
+    """Sender of ``task-sent`` events and of a task's own. Thread-safe and fork-safe; never raises."""
 
     def __init__(self, conf: Conf, clock: Clock) -> None:
         self._conf = conf
@@ -194,41 +212,48 @@ class SentEvents:
 
     def tell(self, sent: Iterable[tuple[TaskMessage, Route]]) -> None:
         """Send the events of messages that the broker has accepted."""
+        self._send([("task-sent", _fields(message, route)) for message, route in sent])
+
+    def send(self, kind: str, fields: dict[str, Any]) -> None:
+        """Send an event of a task's own, such as ``task-progress``."""
+        self._send([(kind, fields)])
+
+    def _send(self, events: list[tuple[str, dict[str, Any]]]) -> None:
         with self._lock:
             if self._clock.monotonic() < self._silent_until:
                 return
             try:
-                self._emit(list(sent))
+                self._emit(events)
             except BrokerError as error:
                 self._silent_until = self._clock.monotonic() + _PAUSE_S
                 self._drop()
-                log.warning("Cannot send task-sent events: %s", error, extra={"event": "sent_event_lost"})
+                log.warning("Cannot send %s events: %s", events[0][0], error, extra={"event": "sent_event_lost"})
 
     def close(self) -> None:
         """Disconnect; the next event connects again."""
         with self._lock:
             self._drop()
 
-    def _emit(self, sent: list[tuple[TaskMessage, Route]]) -> None:
+    def _emit(self, events: list[tuple[str, dict[str, Any]]]) -> None:
         used = self._bus is not None and self._owner == os.getpid()
         if not used and not self._connect():
             return
         try:
-            self._publish(sent)
+            self._publish(events)
         except BrokerError:
             if not used:
                 raise
             self._drop()  # the broker may have closed an idle connection
             self._connect()
-            self._publish(sent)
+            self._publish(events)
 
-    def _publish(self, sent: list[tuple[TaskMessage, Route]]) -> None:
+    def _publish(self, sent: list[tuple[str, dict[str, Any]]]) -> None:
         if self._bus is None or self._event_factory is None:
             return
         self._bus.requests(1)  # process pending frames of the broker, such as a close
-        events = [_event(self._event_factory, message, route) for message, route in sent]
+        events = [self._event_factory.event(kind, fields) for kind, fields in sent]
         if len(events) == 1:
-            self._bus.emit("task.sent", self._event_factory.message(events[0]))
+            self._bus.emit(sent[0][0].replace("-", "."), self._event_factory.message(events[0]))
         elif events:
             self._bus.emit("task.multi", self._event_factory.message(events))
 
@@ -249,9 +274,9 @@ class SentEvents:
             bus.close()
 
 
-def _event(factory: EventFactory, message: TaskMessage, route: Route) -> Event:
+def _fields(message: TaskMessage, route: Route) -> dict[str, Any]:
     headers = message.headers
-    fields = {
+    return {
         "uuid": message.id,
         "root_id": headers.get("root_id"),
         "parent_id": headers.get("parent_id"),
@@ -265,4 +290,3 @@ def _event(factory: EventFactory, message: TaskMessage, route: Route) -> Event:
         "exchange": route.exchange,
         "routing_key": route.routing_key or route.queue,
     }
-    return factory.event("task-sent", fields)

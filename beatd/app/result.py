@@ -14,6 +14,7 @@ from typing import Any, Generic, TypeVar
 from beatd.app.base import AppBase
 from beatd.app.context import current
 from beatd.app.current import current_app
+from beatd.app.graph import DependencyGraph
 from beatd.exceptions import TaskRevokedError
 from beatd.states import EXCEPTION_STATES, FAILURE, PENDING, PROPAGATE_STATES, READY_STATES, REVOKED, SUCCESS
 from beatd.store.result_document import exception_from
@@ -93,6 +94,8 @@ class AsyncResult(Generic[R_co]):
             refuse_inside_a_task()
         if self.ignored:
             return None  # type: ignore[return-value]  # the caller asked for no result
+        if follow_parents and propagate:
+            self._throw_of_parents()
         if self._final is None:
             seen = None if on_message is None else (lambda meta: on_message(decoded(meta)))
             watch = self._watch_parents(on_interval) if follow_parents and propagate and self.parent else on_interval
@@ -100,6 +103,8 @@ class AsyncResult(Generic[R_co]):
                 self.id, timeout=timeout, interval=interval, on_message=seen, on_interval=watch
             )
         if propagate:
+            if follow_parents and self.state in PROPAGATE_STATES:
+                self._throw_of_parents()  # the cause: a task of the chord's header, or an earlier step
             self.maybe_throw()
         if callback is not None:
             callback(self.id, self.result)
@@ -109,14 +114,21 @@ class AsyncResult(Generic[R_co]):
 
     def _watch_parents(self, on_interval: Callable[[], Any] | None) -> Callable[[], None]:
         def check_parents() -> None:
-            node = self.parent
-            while isinstance(node, AsyncResult):  # a failure in a group becomes the chord's, when the group is done
-                node.maybe_throw()
-                node = node.parent
+            self._throw_of_parents()
             if on_interval is not None:
                 on_interval()
 
         return check_parents
+
+    def _throw_of_parents(self) -> None:
+        """Raise the exception of the earliest step that failed, or of a failed member of a group among the steps."""
+        nodes = []
+        node = self.parent
+        while node is not None:
+            nodes.append(node)
+            node = node.parent
+        for node in reversed(nodes):
+            node.maybe_throw()
 
     def maybe_throw(self, propagate: bool = True, callback: Callable[[str, Any], Any] | None = None) -> Any:
         """Raise the task's exception if it failed or was revoked, else return the result."""
@@ -207,6 +219,20 @@ class AsyncResult(Generic[R_co]):
             elif not intermediate:
                 raise RuntimeError(f"{node} has not finished yet")
 
+    def build_graph(self, intermediate: bool = False) -> DependencyGraph:
+        """Return the graph of this task and its descendants; ``intermediate`` as for :meth:`iterdeps`."""
+        graph = DependencyGraph()
+        for parent, node in self.iterdeps(intermediate=intermediate):
+            graph.add_arc(node)
+            if parent is not None:
+                graph.add_edge(parent, node)
+        return graph
+
+    @property
+    def graph(self) -> DependencyGraph:
+        """The graph of this task and its descendants, all of which must have finished."""
+        return self.build_graph()
+
     def get_leaf(self) -> Any:
         """Return the value of the last descendant."""
         value = None
@@ -251,10 +277,26 @@ class AsyncResult(Generic[R_co]):
         """
         return self.app.control.revoke(self.id, terminate=terminate, signal=signal, reply=wait, timeout=timeout)
 
+    def revoke_by_stamped_headers(
+        self,
+        headers: dict[str, Any],
+        terminate: bool = False,
+        signal: str | None = None,
+        wait: bool = False,
+        timeout: float | None = None,
+    ) -> Any:
+        """Revoke all tasks that have one of these stamps; arguments as for :meth:`revoke`."""
+        how: dict[str, Any] = {"terminate": terminate, "signal": signal, "reply": wait, "timeout": timeout}
+        return self.app.control.revoke_by_stamped_headers(headers, **how)
+
     @property
     def is_known(self) -> bool:
         """True if the outcome has been read already."""
         return self._final is not None or self.ignored
+
+    def document(self) -> dict[str, Any]:
+        """Return the result document, with an exception as an object."""
+        return {"task_id": self.id, "traceback": None, "children": [], **decoded(self._meta())}
 
     def learn(self, meta: dict[str, Any] | None) -> None:
         """Cache a result document that was read elsewhere."""
@@ -264,6 +306,10 @@ class AsyncResult(Generic[R_co]):
     def as_list(self) -> list[str]:
         """Return its id and those of its parents."""
         return [self.id, *(self.parent.as_list() if self.parent else ())]
+
+    def __json__(self) -> Any:
+        """Return the JSON of a handle that a task returns or is given."""
+        return self.as_tuple()
 
     def as_tuple(self) -> tuple[tuple[str, Any], None]:
         """Return ``((id, parent), None)``, the reference in stored documents."""
@@ -281,7 +327,7 @@ class AsyncResult(Generic[R_co]):
         yield self
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, AsyncResult) and other.id == self.id
+        return other == self.id if isinstance(other, str) else isinstance(other, AsyncResult) and other.id == self.id
 
     def __hash__(self) -> int:
         return hash(self.id)

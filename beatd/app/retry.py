@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import inspect
 import random
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from beatd.app.context import Context
@@ -92,6 +92,7 @@ def retry_task(  # noqa: PLR0917 - the arguments of Task.retry
         _give_up(task, request, error)
     if when["eta"] is None and when["countdown"] is None:
         when = {**when, "countdown": task.default_retry_delay}
+    args, kwargs = carried_over(task.run, request, args, kwargs)
     again = task.signature_from_request(request, args, kwargs, **when, **options)
     reason = Retry(exc=error, when=when["eta"] or when["countdown"])
     reason.signature = again  # type: ignore[attr-defined]  # for the next attempt of an eager run
@@ -103,6 +104,38 @@ def retry_task(  # noqa: PLR0917 - the arguments of Task.retry
     if throw:
         raise reason
     return reason
+
+
+Given = tuple[Iterable[Any] | None, Mapping[str, Any] | None]
+
+
+def carried_over(
+    run: Callable[..., Any], request: Context, args: Iterable[Any] | None, kwargs: Mapping[str, Any] | None
+) -> Given:
+    """Return new positional and keyword arguments for the next attempt; where only one of them is given, the other.
+
+    The other are those of this attempt, without the parameters that the given ones set.
+    """
+    given_args = args is not None and kwargs is None and bool(request.kwargs)
+    given_kwargs = kwargs is not None and args is None and bool(request.args)
+    if not given_args and not given_kwargs:
+        return args, kwargs
+    named = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    signature = inspect.signature(run)
+    if given_args:
+        args = tuple(args or ())
+        positional = [p for p in signature.parameters.values() if p.kind in (named, inspect.Parameter.POSITIONAL_ONLY)]
+        taken = {p.name for p in positional[: len(args)] if p.kind == named}
+        return args, {name: value for name, value in (request.kwargs or {}).items() if name not in taken}
+    try:
+        bound = signature.bind_partial(*(request.args or ()))
+    except TypeError:
+        return args, kwargs  # the check of the arguments says what is wrong
+    kwargs = dict(kwargs or {})
+    for name in list(kwargs):
+        if name in bound.arguments and signature.parameters[name].kind == named:
+            bound.arguments[name] = kwargs.pop(name)
+    return bound.args, {**bound.kwargs, **kwargs}
 
 
 def send_after_state(task: Task[..., Any], call: Signature, **options: Any) -> None:
@@ -118,16 +151,20 @@ def send_after_state(task: Task[..., Any], call: Signature, **options: Any) -> N
     postponed += collected
 
 
-def next_attempt(request: Context) -> dict[str, Any]:
-    """Return the options of the next attempt: the same id, queue, limits and callbacks, one retry more."""
+def next_attempt(request: Context, changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options of the next attempt: the same id, address, limits and callbacks, one retry more.
+
+    ``changes`` replace options; one of None changes nothing.
+    """
     hard, soft = request.timelimit or (None, None)
     info = request.delivery_info or {}
+    changes = {name: value for name, value in changes.items() if value is not None}
     return {
+        **({} if changes.keys() & {"queue", "exchange"} else _address(info)),
         "task_id": request.id,
         "root_id": request.root_id,
         "parent_id": request.id,
         "retries": request.retries + 1,
-        "queue": info.get("routing_key"),
         "priority": info.get("priority"),
         "expires": request.expires,
         "time_limit": hard,
@@ -142,7 +179,18 @@ def next_attempt(request: Context) -> dict[str, Any]:
         "ignore_result": request.ignore_result,
         "shadow": request.shadow,
         "replaced_task_nesting": request.replaced_task_nesting,
+        "reply_to": request.reply_to,
+        "origin": request.origin,
+        "stamped_headers": request.stamped_headers,
+        **{name: value for name, value in (request.stamps or {}).items() if name in (request.stamped_headers or ())},
+        **changes,
     }
+
+
+def _address(info: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the exchange and routing key of a message; a queue if it was sent to one, by the default exchange."""
+    exchange, key = info.get("exchange"), info.get("routing_key")
+    return {"exchange": exchange, "routing_key": key} if exchange and key else {"queue": key}
 
 
 def _give_up(task: Task[..., Any], request: Context, error: BaseException | None) -> NoReturn:

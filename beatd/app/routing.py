@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
 
 from beatd.app.find_app import import_symbol
 from beatd.app.message_options import Options
-from beatd.exceptions import MessageError
+from beatd.exceptions import MessageError, QueueNotFound
 
 
 class Queues:
@@ -67,7 +67,8 @@ class Route(NamedTuple):
 def route_for(task: str, args: Sequence[Any], kwargs: Mapping[str, Any], options: Options, conf: Any) -> Route:
     """Return the route of a message: call options first, then ``task_routes``, then the default queue.
 
-    Raises :class:`MessageError` for a queue that is not in ``task_queues`` when ``task_create_missing_queues`` is off.
+    Raises :class:`QueueNotFound` for a queue that is not in ``task_queues`` (default: the default queue) when
+    ``task_create_missing_queues`` is off.
     """
     routed = _routed(task, args, kwargs, options, conf["task_routes"])
     address = {**routed, **{name: options[name] for name in _ADDRESS if options.get(name)}}
@@ -78,8 +79,10 @@ def route_for(task: str, args: Sequence[Any], kwargs: Mapping[str, Any], options
     if queue is None and exchange and key:
         return Route(str(key), str(getattr(exchange, "name", exchange)), str(key), more)
     queue = str(queue or conf["task_default_queue"])
-    if not conf["task_create_missing_queues"] and queue not in (known := Queues(conf).names):
-        raise MessageError(f"queue {queue!r} is not in task_queues: {', '.join(known) or 'none'}")
+    if not conf["task_create_missing_queues"]:
+        known = Queues(conf).names or (str(conf["task_default_queue"]),)
+        if queue not in known:
+            raise QueueNotFound(f"queue {queue!r} is not in task_queues: {', '.join(known)}")
     return Route(queue, options=more)
 
 
@@ -91,20 +94,49 @@ def _routed(task: str, args: Sequence[Any], kwargs: Mapping[str, Any], options: 
 
     A function, or an object's ``route_for_task``, is called as in Celery: ``(name, args, kwargs, options, task=None)``.
     """
-    for given in routes if isinstance(routes, list) or _is_pairs(routes) else [routes]:
-        route = import_symbol(given) if isinstance(given, str) and given else given
+    for route in _routers(routes):
         if callable(router := getattr(route, "route_for_task", route)):
             match = _call_router(router, task, args, kwargs, options)
         else:
-            pairs = route.items() if isinstance(route, Mapping) else [route] if route else []
-            match = next((to for pattern, to in pairs if _matches(pattern, task)), None)
+            match = _matching(route, task)
         if match:
             return {"queue": match} if isinstance(match, str) else dict(match)
     return {}
 
 
-def _is_pairs(routes: Any) -> bool:
-    return isinstance(routes, tuple) and not (len(routes) == 2 and isinstance(routes[0], str | re.Pattern))
+def _routers(routes: Any) -> Iterator[Any]:
+    """Yield functions, objects, and lists of (pattern, route) pairs; names are imported, nested lists are opened."""
+    if isinstance(routes, str) and routes:
+        yield import_symbol(routes)
+    elif isinstance(routes, Mapping):
+        yield list(routes.items())
+    elif isinstance(routes, tuple) and _is_pair(routes):
+        yield [routes]
+    elif isinstance(routes, list | tuple):
+        if routes and all(map(_is_pair, routes)):
+            yield list(routes)
+        else:
+            for nested in routes:
+                yield from _routers(nested)
+    elif routes:
+        yield routes
+
+
+def _is_pair(value: Any) -> bool:
+    """True for ``(pattern, route)``."""
+    return (
+        isinstance(value, list | tuple)
+        and len(value) == 2
+        and isinstance(value[0], str | re.Pattern)
+        and isinstance(value[1], Mapping | str)
+        and ":" not in str(value[0])  # the name of a router: "module:attribute"
+    )
+
+
+def _matching(pairs: Sequence[Any], task: str) -> Any:
+    """Return the route of the exact name, else of the first pattern that matches."""
+    exact = next((to for pattern, to in pairs if pattern == task), None)
+    return exact or next((to for pattern, to in pairs if _matches(pattern, task)), None)
 
 
 def _call_router(router: Any, task: str, args: Any, kwargs: Any, options: Any) -> Any:

@@ -15,10 +15,11 @@ from beatd.app.canvas import chain, chunks, group, xmap, xstarmap
 from beatd.app.canvas.signature import Signature, as_signature
 from beatd.app.context import Context, current, running
 from beatd.app.current import current_app
+from beatd.app.message_options import as_received
 from beatd.app.pydantic_support import plain
 from beatd.app.result import AsyncResult, EagerResult
 from beatd.app.retry import next_attempt, retry_task, send_after_state
-from beatd.exceptions import Ignore, MaxRetriesExceededError, Retry
+from beatd.exceptions import Ignore, ImproperlyConfigured, MaxRetriesExceededError, Retry
 
 if TYPE_CHECKING:
     from beatd.app.app import App  # the public type of ``Task.app``
@@ -56,12 +57,12 @@ def replace_task(task: Task[..., Any], call: Signature) -> Any:
     """Implement :meth:`beatd.Task.replace`."""
     request = task.request
     if "chord" in call.options:
-        raise ValueError("a replacement must not belong to a chord itself")
+        raise ImproperlyConfigured("A signature replacing a task must not be part of a chord")
     if isinstance(call, chain) and not call.tasks:
-        raise ValueError("an empty chain cannot replace a task")
+        raise ImproperlyConfigured("Cannot replace with an empty chain")
     call = _with_one_end(task, call.clone())
     if request.called_directly or request.is_eager:
-        return call.apply().get()
+        return task.on_replace(call)
     for callback in request.callbacks or ():
         call.link(callback)
     for errback in request.errbacks or ():
@@ -71,8 +72,8 @@ def replace_task(task: Task[..., Any], call: Signature) -> Any:
     place = {"chord": request.chord, "group_id": request.group, "group_index": request.group_index}
     later = [as_signature(step, task.app).clone().set(**nesting) for step in request.chain or ()]
     options = {"root_id": request.root_id, "chain": later, **nesting, **place}
-    send_after_state(task, call, **{name: value for name, value in options.items() if value not in (None, [])})
-    raise Ignore("replaced by another call")
+    call.set(**{name: value for name, value in options.items() if value not in (None, [])})
+    return task.on_replace(call)
 
 
 def _with_one_end(task: Task[..., Any], call: Signature) -> Signature:
@@ -194,6 +195,7 @@ class Task(Hooks, Generic[P, R]):
             args, kwargs = tuple(map(plain, args)), {name: plain(value) for name, value in kwargs.items()}
         shadow = shadow or self.shadow_name(args, kwargs, options)
         if self.app.conf.task_always_eager:
+            args, kwargs = as_received([args, kwargs], options.get("serializer") or self.serializer)
             return self.apply(args, kwargs, task_id=task_id, **options)
         own = {name: value for name in _SENT if (value := self.__dict__.get(name, getattr(self, name))) is not None}
         options = {**own, "ignore_result": bool(self.ignore_result), **options, "task_id": task_id, "shadow": shadow}
@@ -277,13 +279,17 @@ class Task(Hooks, Generic[P, R]):
         **options: Any,
     ) -> Signature:
         """Return the signature of the next attempt: the same id, queue, limits and callbacks."""
-        again = {**next_attempt(request), **{name: value for name, value in options.items() if value is not None}}
+        again = next_attempt(request, options)
         args, kwargs = request.args if args is None else args, request.kwargs if kwargs is None else kwargs
         return self.signature(args, kwargs, options=again)
 
     def update_state(self, task_id: str | None = None, state: str | None = None, meta: Any = None, **_: Any) -> None:
         """Store a custom state, with ``meta`` (JSON) as its result. Waiting clients are notified."""
         self.app.store_state(task_id or self.request.id or "", str(state), meta)
+
+    def send_event(self, type_: str, retry: bool = True, retry_policy: Any = None, **fields: Any) -> None:  # noqa: ARG002
+        """Send an event of this run to monitors: ``self.send_event("task-progress", percent=40)``."""
+        self.app.sent_events.send(type_, {"uuid": self.request.id, **fields})
 
     def replace(self, sig: Any) -> Any:
         """Replace this task by ``sig``, which runs under the same id; clients wait for its result.
@@ -292,6 +298,13 @@ class Task(Hooks, Generic[P, R]):
         here. Raises :class:`~beatd.exceptions.Ignore`; called directly or eagerly, returns the value of ``sig``.
         """
         return replace_task(self, sig)
+
+    def on_replace(self, sig: Signature) -> Any:
+        """Send the replacement of this run and end the run; an override must return ``super().on_replace(sig)``."""
+        if self.request.called_directly or self.request.is_eager:
+            return sig.apply().get()
+        send_after_state(self, sig)
+        raise Ignore("Replaced by new task")
 
     def add_to_chord(self, sig: Signature, lazy: bool = False) -> Any:
         """Add ``sig`` to the header of this run's chord. With ``lazy`` it is returned, not sent."""
@@ -324,7 +337,7 @@ class Task(Hooks, Generic[P, R]):
     @property
     def backend(self) -> Any:
         """The app's result backend."""
-        return self.app.results
+        return self.app.backend
 
     def add_around(self, attribute: str, around: Callable[[Any], Any]) -> None:
         """Replace an attribute by ``around(attribute)``."""

@@ -16,11 +16,13 @@ from typing import Any
 from beatd import signals
 from beatd.app.callbacks import call_errbacks
 from beatd.app.canvas.signature import as_signature
-from beatd.app.context import Context, enter, leave
+from beatd.app.context import Context, current, enter, leave
 from beatd.app.message_options import new_id
 from beatd.app.result import EagerResult
 from beatd.app.task import Task
+from beatd.clock import perf_counter
 from beatd.exceptions import Ignore, Reject, Retry
+from beatd.redaction import encodable
 from beatd.states import FAILURE, IGNORED, REJECTED, RETRY, SUCCESS
 
 log = logging.getLogger("beatd.app.run")
@@ -43,7 +45,7 @@ class ExceptionInfo:
     def __init__(self, error: BaseException) -> None:
         self.type = type(error)
         self.exception = error
-        self.traceback = _shortened(_formatted(error))
+        self.traceback = encodable(_shortened(_formatted(error)))
 
     def __str__(self) -> str:
         return self.traceback
@@ -78,7 +80,7 @@ def run_task(task: Task[..., Any], context: Context, call: Call = call_here) -> 
 
     ``call`` calls only the function, and may interrupt it; it does not run the hooks.
     """
-    token = enter(task, context)
+    token, started = enter(task, context), perf_counter()
     try:
         try:
             function = _prepare(task, context)
@@ -87,7 +89,7 @@ def run_task(task: Task[..., Any], context: Context, call: Call = call_here) -> 
             raise
         except BaseException as error:  # noqa: BLE001 - sys.exit() also ends the task, not the worker
             outcome = _failed(error)
-        _after(task, context, outcome)
+        _after(task, context, outcome, perf_counter() - started)
         return outcome
     finally:
         leave(token)
@@ -98,7 +100,7 @@ async def run_task_async(task: Task[..., Any], context: Context, call: Call) -> 
 
     Raises ``CancelledError`` if this run is cancelled from outside, which has no outcome; and nothing else.
     """
-    token = enter(task, context)
+    token, started = enter(task, context), perf_counter()
     try:
         try:
             function = _prepare(task, context)
@@ -109,7 +111,7 @@ async def run_task_async(task: Task[..., Any], context: Context, call: Call) -> 
             outcome = _failed(error)
         except BaseException as error:  # noqa: BLE001
             outcome = _failed(error)
-        _after(task, context, outcome)
+        _after(task, context, outcome, perf_counter() - started)
         return outcome
     finally:
         leave(token)
@@ -134,13 +136,13 @@ def _failed(error: BaseException) -> Outcome:
     return Outcome(state, error, ExceptionInfo(error))
 
 
-def _after(task: Task[..., Any], context: Context, outcome: Outcome) -> None:
+def _after(task: Task[..., Any], context: Context, outcome: Outcome, runtime: float) -> None:
     """Run the hooks and signals of an outcome. Their exceptions are logged only."""
     state, value, einfo = outcome.state, outcome.value, outcome.einfo
     where = (context.id, context.args, context.kwargs)
     if state == SUCCESS:
         if signals.task_success:
-            signals.task_success.send(sender=task, result=value)
+            signals.task_success.send(sender=task, result=value, runtime=runtime)
         _hook(task, context, "on_success", value, *where)
     elif state == FAILURE:
         signals.task_failure.send(
@@ -219,6 +221,10 @@ def run_eagerly(
 ) -> EagerResult[Any]:
     """Run a task in this process, with retries but without their pauses; ``throw`` raises the task's exception."""
     identity = task_id or new_id()
+    outer = current()
+    if outer is not None and outer.context.id:
+        parent = outer.context
+        options = {"root_id": parent.root_id or identity, "parent_id": parent.id, **options}
     while True:
         context = _context(task, identity, options, args=args, kwargs=kwargs, retries=retries)
         outcome = run_task(task, context)
@@ -237,7 +243,13 @@ def _context(task: Task[..., Any], identity: str, options: dict[str, Any], **att
         options.get("headers") or {},
         task=task.name,
         id=identity,
-        root_id=identity,
+        root_id=options.get("root_id") or identity,
+        parent_id=options.get("parent_id"),
+        group=options.get("group_id"),
+        group_index=options.get("group_index"),
+        stamped_headers=options.get("stamped_headers"),
+        stamps={name: options.get(name) for name in options.get("stamped_headers") or ()},
+        timelimit=(options.get("time_limit", task.time_limit), options.get("soft_time_limit", task.soft_time_limit)),
         **attempt,
         is_eager=True,
         called_directly=False,
@@ -247,6 +259,7 @@ def _context(task: Task[..., Any], identity: str, options: dict[str, Any], **att
             "is_eager": True,
             "exchange": options.get("exchange"),
             "routing_key": options.get("routing_key"),
+            "priority": options.get("priority"),
         },
     )
 

@@ -11,8 +11,10 @@ from msgspec import structs
 
 import beatd
 from beatd.beat.loop import Problem
+from beatd.beat.term import Leadership
 from beatd.clock import Clock
-from beatd.store.daemon_registry import Status
+from beatd.metrics.counters import DaemonCounters
+from beatd.store.daemon_registry import Registry, Status
 
 FAULTY_TOLD, FAULTY_LENGTH = 10, 100
 """Runtime entries that are wrong, named one by one; and characters of each name."""
@@ -114,3 +116,13 @@ class DaemonStatus:
 
     def _ago_ms(self, at: float | None) -> int | None:
         return None if at is None else int((self._clock.monotonic() - at) * 1000)
+
+
+class DaemonParts(NamedTuple):
+    """The parts of a daemon that know what is to be told."""
+
+    status: DaemonStatus
+    leaderships: Sequence[Leadership]
+    counters: DaemonCounters
+    registry: Registry
+    """On a connection of its own, with a short timeout."""

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from beatd.broker import OutgoingMessage
 from beatd.exceptions import MessageError, StoreRefused
 from beatd.message.protocol import TaskMessage
+from beatd.metrics.counters import MISSED, REFUSED, SENT, DaemonCounters, Outcome
 from beatd.model import Run
 from beatd.planning.policies import Skip
 from beatd.store.claims import Gap
@@ -23,12 +24,14 @@ ONE_BY_ONE = 10
 class DispatchLog:
     """Counts and logs what became of runs."""
 
-    def __init__(self) -> None:
+    def __init__(self, counters: DaemonCounters | None = None) -> None:
         self.totals: Counter[str] = Counter()
+        self._counters = counters or DaemonCounters()
 
     def dispatched(self, runs: Sequence[Run], now_ms: int) -> None:
         """Runs whose messages left just now."""
         self.totals["dispatched"] += len(runs)
+        self._counters.sent((run.entry.name, now_ms - run.fire_ms) for run in runs)
         if len(runs) > ONE_BY_ONE:
             late_ms = now_ms - min(run.fire_ms for run in runs)
             extra = {"event": "runs_dispatched", "count": len(runs), "lateness_ms": late_ms}
@@ -41,6 +44,7 @@ class DispatchLog:
     def left_over(self, count: int) -> None:
         """Messages of runs that a leader before us, or we in an earlier term, had claimed, left just now."""
         self.totals["dispatched"] += count
+        self._counters.totals[SENT] += count
         extra = {"event": "leftovers_dispatched", "count": count}
         log.info("Dispatched %d runs that were claimed before and had not reached the broker", count, extra=extra)
 
@@ -48,12 +52,14 @@ class DispatchLog:
         """A run that was claimed, and whose message expired before the broker could be reached."""
         self.totals[Skip.EXPIRED.value] += 1
         extra = _about_message(message) | {"event": "run_skipped", "reason": Skip.EXPIRED.value}
+        self._counters.count(Outcome("skipped", Skip.EXPIRED.value), [str(extra["entry"])])
         log.info("Skipped %s: expired in the outbox", extra["entry"], extra=extra)
 
     def refused(self, message: OutgoingMessage, reason: str) -> None:
         """A message that the broker does not take; it is among the dead letters now."""
         self.totals["refused"] += 1
         extra = _about_message(message.message) | {"event": "run_refused", "reason": reason}
+        self._counters.count(REFUSED, [str(extra["entry"])])
         log.error("The broker does not take %s, now a dead letter: %s", message, reason, extra=extra)
 
     def corrupt(self, error: MessageError) -> None:
@@ -69,12 +75,14 @@ class DispatchLog:
     def skipped(self, run: Run, reason: Skip) -> None:
         """A run that is not sent, and why."""
         self.totals[reason.value] += 1
+        self._counters.count(Outcome("skipped", reason.value), [run.entry.name])
         extra = _about(run) | {"event": "run_skipped", "reason": reason.value}
         log.info("Skipped %s: %s", run.entry.name, reason.value, extra=extra)
 
     def passed_over(self, gaps: Sequence[Gap]) -> None:
         """Entries that missed runs which catch-up does not make. How many runs is not looked up: it may be many."""
         self.totals["missed"] += len(gaps)
+        self._counters.count(MISSED, [gap.name for gap in gaps])
         if len(gaps) > ONE_BY_ONE:
             extra = {"event": "entries_missed_runs", "count": len(gaps), "reason": "missed"}
             log.info("%d entries missed runs that are not caught up", len(gaps), extra=extra)

@@ -16,6 +16,7 @@ from beatd.beat.message_builder import MessageBuilder
 from beatd.beat.term import Term
 from beatd.clock import Clock
 from beatd.exceptions import BrokerRefused, MessageError, StoreRefused
+from beatd.metrics.counters import DaemonCounters
 from beatd.model import Entry, Run
 from beatd.planning.policies import HOLD, Decision, Facts, Skip, decide, runtime_ms
 from beatd.store import history
@@ -60,6 +61,7 @@ class Dispatcher:
         clock: Clock,
         *,
         held: Held | None = None,
+        counters: DaemonCounters | None = None,
     ) -> None:
         self.held = held if held is not None else Held()
         """The entries that failed, and wait to be tried again."""
@@ -70,7 +72,8 @@ class Dispatcher:
         self._clock = clock
         self._cells = history.Cells()
         self._passed_over: dict[str, int] = {}
-        self.report = DispatchLog()
+        self._counters = counters or DaemonCounters()
+        self.report = DispatchLog(self._counters)
         """What is said of runs, those that are asked for by hand among them."""
 
     @property
@@ -109,6 +112,7 @@ class Dispatcher:
         :class:`~beatd.exceptions.BrokerError` that concerns all of them; the same runs may then be dispatched again:
         what was claimed already is left out.
         """
+        started = self._clock.monotonic()
         facts = self._facts(runs)
         decisions: dict[str, Decision] = {}
         to_claim, unsettled = tee(self._batches(runs, facts))  # `unsettled` keeps those that are claimed meanwhile
@@ -119,6 +123,7 @@ class Dispatcher:
         except StoreRefused:
             self._claims.verify_term(lease_value=term.lease_value)  # which says so if it refuses all of them
             self._claim_in_parts(unsettled, term, decisions)
+        self._counters.claims.observe(self._clock.monotonic() - started)
         return [decisions[run.entry.name] for run in runs]
 
     def _batches(self, runs: Sequence[Run], facts: Facts) -> Iterator[list[PreparedRun]]:

@@ -7,7 +7,8 @@ id.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from beatd.broker.publisher import Address, Arguments, OutgoingMessage, Publisher, Refused, no_arguments
 from beatd.urls import is_amqp, is_redis, place_of, redis_url
@@ -18,21 +19,25 @@ __all__ = [
     "OutgoingMessage",
     "Publisher",
     "Refused",
+    "connection",
     "is_amqp",
     "is_redis",
     "no_arguments",
     "open",
     "place_of",
+    "purge",
     "redis_url",
     "try_rights",
 ]
 
 
-def open(url: str, *, arguments: Arguments = no_arguments) -> Publisher:  # noqa: A001 - reads as ``broker.open(url)``
+def open(  # noqa: A001 - reads as ``broker.open(url)``
+    url: str, *, arguments: Arguments = no_arguments, transport_options: Mapping[str, Any] | None = None
+) -> Publisher:
     """Return a publisher for the broker at ``url``: Redis and RabbitMQ natively, everything else through kombu.
 
     Connects on first use. The adapters are imported here, so that a program that never talks to RabbitMQ does not load
-    kombu. On RabbitMQ a missing queue is declared with its ``arguments``.
+    kombu. On RabbitMQ a missing queue is declared with its ``arguments``; ``transport_options`` are for kombu.
     """
     if is_redis(url):
         from beatd.broker.redis import RedisPublisher  # noqa: PLC0415
@@ -44,7 +49,21 @@ def open(url: str, *, arguments: Arguments = no_arguments) -> Publisher:  # noqa
         return AmqpPublisher(url, arguments)
     from beatd.broker.kombu import KombuPublisher  # noqa: PLC0415
 
-    return KombuPublisher(url)
+    return KombuPublisher(url, transport_options)
+
+
+def connection(url: str, **options: Any) -> Any:
+    """Return a ``kombu.Connection`` to the broker, for a program's own use; it connects on first use."""
+    from beatd.broker.kombu import connection as connected  # noqa: PLC0415
+
+    return connected(url, **options)
+
+
+def purge(url: str, queues: Sequence[str]) -> int:
+    """Delete the messages that wait in these queues; returns their number. Raises BrokerError."""
+    from beatd.broker.kombu import purge as purged  # noqa: PLC0415
+
+    return purged(url, queues)
 
 
 def try_rights(url: str, queues: Sequence[str]) -> None:

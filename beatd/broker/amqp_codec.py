@@ -305,8 +305,15 @@ def _write_properties(message: TaskMessage) -> bytes:
     if (expiration := given.get("expiration")) is not None:
         flags |= 0x0100
         parts.append(_write_short(expiration))
+    for name, flag in _RARE.items():
+        if (value := given.get(name)) is not None:
+            flags |= flag
+            parts.append(_write_short(str(value)))
     parts[0] = _pack_short(flags)
     return b"".join(parts)
+
+
+_RARE = {"message_id": 0x0080, "user_id": 0x0010, "app_id": 0x0008}
 
 
 def _write_short(text: str) -> bytes:

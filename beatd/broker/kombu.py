@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import kombu as _kombu
-from amqp.exceptions import ChannelError
+from amqp.exceptions import AMQPError, ChannelError
 from kombu.exceptions import KombuError, OperationalError
 from redis.exceptions import RedisError
 
@@ -26,14 +26,37 @@ from beatd.broker.publisher import (
 from beatd.exceptions import BrokerError, BrokerRefused, StoreRefused
 from beatd.message.protocol import TaskMessage
 from beatd.store.client import store_error
-from beatd.urls import place_of
+from beatd.urls import BrokerUrl, is_amqp, is_redis, place_of
 
-__all__ = ["KombuPublisher", "task_queue"]
+__all__ = ["KombuPublisher", "connection", "purge", "task_queue"]
 
 kombu: Any = _kombu  # only half of it is typed
 
 _RETRY_POLICY = {"max_retries": PUBLISH_ATTEMPTS - 1, "interval_start": 0, "interval_step": 0.2, "interval_max": 1}
-_PROPERTIES = ("correlation_id", "reply_to", "delivery_mode", "priority")
+_PROPERTIES = ("app_id", "correlation_id", "delivery_mode", "message_id", "priority", "reply_to", "user_id")
+
+
+def connection(url: str, **options: Any) -> Any:
+    """Return a ``kombu.Connection``; ``options`` are its keywords."""
+    if is_amqp(url):
+        parsed = BrokerUrl.parse(url)
+        return kombu.Connection(parsed.bare, **{**parsed.options, **options})
+    return kombu.Connection(url.split(";", maxsplit=1)[0] if is_redis(url) else url, **options)
+
+
+def purge(url: str, queues: Sequence[str]) -> int:
+    """Delete the messages that wait in these queues; returns their number. Raises BrokerError."""
+    count = 0
+    try:
+        with connection(url, connect_timeout=PUBLISH_TIMEOUT) as opened:
+            for name in queues:
+                try:
+                    count += opened.default_channel.queue_purge(name)
+                except opened.channel_errors:  # no such queue; RabbitMQ closes the channel
+                    opened.close()
+    except (OSError, KombuError, AMQPError, RedisError) as error:
+        raise BrokerError(f"cannot purge the queues at {place_of(url)}: {error}") from None
+    return count
 
 
 class KombuPublisher:
@@ -44,8 +67,9 @@ class KombuPublisher:
 
     batch = 100  # most transports take them one by one, some over the internet
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, transport_options: Mapping[str, Any] | None = None) -> None:
         self._url = url
+        self._options = {"transport_options": dict(transport_options or {})}
         self._place = place_of(url)
         self._lock = threading.Lock()
         self._owner = 0
@@ -53,7 +77,7 @@ class KombuPublisher:
         self._producer: Any = None
         self._declared: set[str] = set()
         try:
-            connection = kombu.Connection(url)
+            connection = kombu.Connection(url, **self._options)
             self._refusals = (KombuError, *connection.channel_errors)
             self._outages = tuple(connection.connection_errors)
             self._errors = (KombuError, OSError, *connection.connection_errors, *connection.channel_errors)
@@ -152,7 +176,7 @@ class KombuPublisher:
         if self._producer is None or self._owner != os.getpid():
             self._owner = os.getpid()
             self._declared.clear()
-            self._connection = kombu.Connection(self._url, connect_timeout=PUBLISH_TIMEOUT)
+            self._connection = kombu.Connection(self._url, connect_timeout=PUBLISH_TIMEOUT, **self._options)
             self._connection.ensure_connection(max_retries=self._url.count(";"), interval_start=0)
             self._producer = kombu.Producer(self._connection, auto_declare=False)
         return self._producer

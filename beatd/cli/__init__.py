@@ -21,6 +21,7 @@ import click
 
 import beatd
 from beatd.exceptions import BeatdError, ConfigError, ScheduleError
+from beatd.redaction import printable
 
 
 class CommandSpec(NamedTuple):
@@ -40,6 +41,7 @@ COMMANDS: Mapping[str, CommandSpec] = {
     "simulate": CommandSpec("beatd.cli.simulate", "simulate_runs", "Simulate a future time window."),
     "list": CommandSpec("beatd.cli.list_entries", "list_entries", "List the entries in force, with last and next run."),
     "status": CommandSpec("beatd.cli.status", "status", "Show daemons, leaders and problems."),
+    "healthcheck": CommandSpec("beatd.cli.healthcheck", "healthcheck", "Ask one process for its health."),
     "history": CommandSpec("beatd.cli.history", "history", "Show past runs with lateness, outcome and duration."),
     "trigger": CommandSpec("beatd.cli.trigger", "trigger", "Send a run of an entry now."),
     "backfill": CommandSpec("beatd.cli.backfill", "backfill", "Send the runs of a past time window."),
@@ -60,6 +62,11 @@ COMMANDS: Mapping[str, CommandSpec] = {
     "web": CommandSpec("beatd.cli.web", "web", "Serve the status page, JSON, metrics and health."),
     "service": CommandSpec("beatd.cli.service", "service", "Install, remove and inspect the systemd units."),
 }
+
+
+def _print_error(text: str) -> None:
+    """Print an error on standard error; names in it cannot control the terminal."""
+    click.echo("\n".join(map(printable, text.split("\n"))), err=True)
 
 
 class Commands(click.Group):
@@ -102,10 +109,10 @@ class Commands(click.Group):
             done = super().invoke(ctx)
             sys.stdout.flush()
         except (ConfigError, ScheduleError) as error:
-            click.echo(str(error), err=True)
+            _print_error(str(error))
             raise click.exceptions.Exit(2) from None
         except BeatdError as error:
-            click.echo(f"Error: {error}", err=True)
+            _print_error(f"Error: {error}")
             raise click.exceptions.Exit(1) from None
         except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 
 from beatd import broker, config, sources
-from beatd.cli.output import plural, print_json
+from beatd.cli.output import plural, print_json, print_line
 from beatd.clock import SystemClock
 from beatd.exceptions import BeatdError, ConfigError, Fault, StoreRefused
 from beatd.model import Entry, Settings
@@ -64,7 +64,7 @@ def check(
     else:
         _print(str(path), _facts(loaded, now_ms), warnings)
         for attempt in attempts:
-            click.echo(str(attempt), err=not attempt.ok)
+            print_line(str(attempt), err=not attempt.ok)
     if (warnings and strict) or not ok:
         raise click.exceptions.Exit(1)
 
@@ -103,13 +103,13 @@ def first_run(entries: Sequence[Entry], now_ms: int) -> Upcoming | None:
 
 def _print(file: str, facts: dict[str, Any], warnings: Sequence[Fault]) -> None:
     for warning in warnings:
-        click.echo(f"warning: {warning}")
+        print_line(f"warning: {warning}")
     disabled = facts["entries"] - facts["enabled"]
     shown = [plural(facts["entries"], "entry") + (f" ({disabled:,} not enabled)" if disabled else "")]
     shown += [plural(len(facts["files"]), "file"), "no errors"] + [plural(len(warnings), "warning")] * bool(warnings)
     click.echo(f"{file}: {', '.join(shown)}")
     if first := facts["next"]:
-        click.echo(f"next: {first['entry']}, due at {first['due_at']}")
+        print_line(f"next: {first['entry']}, due at {first['due_at']}")
     else:
         click.echo("next: nothing; no entry has a run left")
 

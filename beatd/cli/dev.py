@@ -47,6 +47,8 @@ def dev(
 log = logging.getLogger("beatd.dev")
 
 NAMES = ("dev", "daemon", "worker", "web")
+NO_METRICS = ("--metrics-listen", "off")
+"""The port that the file names is the daemon's: one port cannot be that of three processes."""
 GRACES = {"web": (0.5,), "worker": (2.5, 0.7), "daemon": (1.0,)}
 """Seconds after each SIGTERM, in the order of stopping; 4.7 in all, so that the whole is gone within 5. A worker lets
 its tasks end after the first, and leaves them after the second."""
@@ -88,7 +90,7 @@ def run(config_file: str | None, *, builtin: str, concurrency: int, with_worker:
             extra={"event": "dev_without_worker"},
         )
     if web_port is not None and _can_serve(web_port):
-        commands["web"] = _command("web", "--config", str(path), "--port", str(web_port))
+        commands["web"] = _command("web", "--config", str(path), "--port", str(web_port), *NO_METRICS)
     session = Session()
     with state_store.state_store(settings):
         log.info("%s in %s; Ctrl-C stops", plural(len(loaded.entries), "entry"), path, extra={"event": "dev_started"})
@@ -157,6 +159,6 @@ def _command(*words: str) -> list[str]:
 
 
 def _worker(path: Path, settings: Settings, builtin: str, concurrency: int) -> list[str]:
-    words = ["worker", "--config", str(path), "--concurrency", str(concurrency)]
+    words = ["worker", "--config", str(path), "--concurrency", str(concurrency), *NO_METRICS]
     words += ["--loglevel", settings.log.level, "--log-format", settings.log.format]
     return _command(*words, *(["--builtin", builtin] if builtin else []))

@@ -11,23 +11,28 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from types import FrameType
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import click
 
 import beatd
 from beatd import config, sources
 from beatd import log_format as logs
+from beatd.cli.metrics import MetricsOptions, metrics_options
 from beatd.cli.output import plural
 from beatd.cli.sdnotify import Notifier, watchdog_period
 from beatd.clock import SystemClock
 from beatd.config import Config, Environment
 from beatd.daemon import Daemon
 from beatd.exceptions import ConfigError
-from beatd.model import LogSettings
+from beatd.model import LogSettings, Settings
 from beatd.sources import FileSource, log_refused
 from beatd.state_store import Store, await_store, state_store
+
+if TYPE_CHECKING:
+    from beatd.beat.metrics import DaemonMetrics
 
 
 @click.command()
@@ -40,12 +45,21 @@ from beatd.state_store import Store, await_store, state_store
     "--log-level", type=click.Choice(["debug", "info", "warning", "error"]), help="Default: the setting in the file."
 )
 @click.option("--log-format", type=click.Choice(["text", "json"]), help="Default: the setting in the file.")
+@metrics_options
 def run(
-    config_file: str | None, app: str | None, fail_fast: bool, log_level: str | None, log_format: str | None
+    *,
+    config_file: str | None,
+    app: str | None,
+    fail_fast: bool,
+    log_level: str | None,
+    log_format: str | None,
+    metrics: MetricsOptions,
 ) -> None:
     """Run the daemon until SIGTERM or Ctrl-C. SIGHUP reloads the configuration."""
 
-    Process(config_file, app=app).serve(fail_fast=fail_fast, log_level=log_level, log_format=log_format)
+    Process(config_file, app=app, metrics=metrics).serve(
+        fail_fast=fail_fast, log_level=log_level, log_format=log_format
+    )
 
 
 log = logging.getLogger("beatd")
@@ -57,13 +71,16 @@ class Process:
     SIGTERM and SIGINT end it, at whatever point it is; SIGHUP reads the schedule again.
     """
 
-    def __init__(self, config_file: str | None, *, app: str | None) -> None:
+    def __init__(self, config_file: str | None, *, app: str | None, metrics: MetricsOptions) -> None:
         """Raises :class:`~beatd.exceptions.ConfigError` if no file is found."""
         self._path = config.find(config_file)
         self._environment = config.environment()
         self._notifier = Notifier(self._environment.notify_socket)
         self._sign = SignOfLife(self._notifier, self._environment)
         self._app = app
+        self._metrics_options = metrics
+        self._metrics: DaemonMetrics | None = None
+        self._waiting_for = ""
         self._source = FileSource(
             self._path, self._load, on_change=self._put, on_broken=self._broken, on_done=self._done
         )
@@ -85,7 +102,7 @@ class Process:
         log_refused(loaded.refused)
         if not loaded.entries:
             log.warning("%s has no entries", self._path, extra={"event": "no_entries"})
-        with state_store(loaded.settings) as url:
+        with self._served(loaded.settings), state_store(loaded.settings) as url:
             self._notifier.ready("waiting for the state store")
             self._sign.start()
             store = await_store(
@@ -95,7 +112,17 @@ class Process:
                 self._beat(loaded, store)
         log.info("beatd stopped", extra={"event": "stopped"})
 
+    def _served(self, settings: Settings) -> AbstractContextManager[None]:
+        return self._metrics_options.served(settings.metrics, lambda: self._make_metrics(settings.metrics.entries))
+
+    def _make_metrics(self, entries: str) -> DaemonMetrics:
+        from beatd.beat.metrics import DaemonMetrics  # noqa: PLC0415 - a daemon without an endpoint does not load it
+
+        self._metrics = DaemonMetrics(entries, SystemClock(), lambda: self._waiting_for)
+        return self._metrics
+
     def _waits_for_store(self, reason: str) -> None:
+        self._waiting_for = reason
         self._sign.extend()
         self._notifier.status(f"waiting for the state store: {reason}")
 
@@ -129,6 +156,8 @@ class Process:
 
     def _beat(self, loaded: Config, store: Store) -> None:
         self._daemon = Daemon(loaded, store, on_hang=_exit, on_reload=self._source.reload_now)
+        if self._metrics is not None:
+            self._metrics.attach(self._daemon.parts)
         self._put(loaded)
         self._say_sound("broken" if loaded.refused else "ok")
         self._source.start()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from beatd.cli.metrics import MetricsOptions, metrics_options
 from beatd.web.address import PORT
 
 
@@ -17,6 +18,7 @@ from beatd.web.address import PORT
     "--log-level", type=click.Choice(["debug", "info", "warning", "error"]), help="Default: the setting in the file."
 )
 @click.option("--log-format", type=click.Choice(["text", "json"]), help="Default: the setting in the file.")
+@metrics_options
 def web(
     *,
     config_file: str | None,
@@ -26,6 +28,7 @@ def web(
     names: tuple[str, ...],
     log_level: str | None,
     log_format: str | None,
+    metrics: MetricsOptions,
 ) -> None:
     """Serve the status page, with a JSON API, /metrics, /healthz and /readyz.
 
@@ -46,4 +49,4 @@ def web(
     from beatd.cli.web_process import run  # noqa: PLC0415 - needs the packages
 
     with listener:
-        run(config_file, listener, app=app, names=names, log_level=log_level, log_format=log_format)
+        run(config_file, listener, app=app, names=names, log_level=log_level, log_format=log_format, metrics=metrics)

@@ -9,6 +9,7 @@ import msgspec
 
 from beatd import config, sources
 from beatd.cli import status
+from beatd.cli.metrics import MetricsOptions
 from beatd.cli.run import configure_logging
 from beatd.clock import SystemClock
 from beatd.model import Settings
@@ -16,6 +17,7 @@ from beatd.state_store import running_store
 from beatd.web.address import is_loopback, url_of
 from beatd.web.app import create
 from beatd.web.entries import EntryListing
+from beatd.web.metrics import PageEndpoint
 from beatd.web.security import LOCAL_NAMES
 from beatd.web.server import serve
 from beatd.web.store_view import StoreView
@@ -34,6 +36,7 @@ def run(
     names: tuple[str, ...],
     log_level: str | None,
     log_format: str | None,
+    metrics: MetricsOptions,
 ) -> None:
     """Serve until SIGTERM or SIGINT. Raises ConfigError for a file that cannot be used at the start."""
     clock = SystemClock()
@@ -50,7 +53,8 @@ def run(
     try:
         url = url_of(listener)
         log.info("Status page at %s", url, extra={"event": "web_started"})
-        serve(create(plan, store, clock, hosts=hosts), listener)
+        with metrics.served(settings.metrics, lambda: PageEndpoint(plan, store)):
+            serve(create(plan, store, clock, hosts=hosts), listener)
     finally:
         plan.stop()
         store.close()

@@ -24,6 +24,7 @@ from beatd.app.app import App
 from beatd.app.find_app import find_app
 from beatd.app.routing import Queues
 from beatd.broker import is_redis, redis_url
+from beatd.cli.metrics import metrics_options
 from beatd.cli.multi_nodes import Node
 from beatd.cli.multi_processes import LogFile, held
 from beatd.cli.output import Duration
@@ -33,7 +34,8 @@ from beatd.exceptions import ConfigError, Fault
 from beatd.model import Settings
 from beatd.urls import check_broker
 from beatd.worker import builtin, task_logging
-from beatd.worker.bootstrap import POOLS, run_worker
+from beatd.worker.banner import banner
+from beatd.worker.bootstrap import POOLS, REPLACED_POOLS, pool_for, run_worker
 from beatd.worker.settings import COROUTINES, WorkerSettings, cpu_count, node_name
 
 
@@ -48,8 +50,9 @@ from beatd.worker.settings import COROUTINES, WorkerSettings, cpu_count, node_na
 @click.option(
     "--pool",
     "-P",
-    type=click.Choice(["prefork", "threads", "asyncio", "solo"]),
-    help="Execution pool; default: prefork.",
+    type=click.Choice([*POOLS, *REPLACED_POOLS]),
+    metavar="POOL",
+    help="Execution pool: prefork (the default), threads, asyncio or solo. gevent and eventlet run as threads.",
 )
 @click.option("--queues", "-Q", metavar="A,B", help="Queues to consume; default: celery.")
 @click.option("--hostname", "-n", metavar="NAME", help="The worker's name; %h is the host. Default: celery@%h.")
@@ -70,6 +73,7 @@ from beatd.worker.settings import COROUTINES, WorkerSettings, cpu_count, node_na
 )
 @click.option("--logfile", "-f", metavar="FILE", help="Log file; %n is the name, %i and %I number the processes.")
 @click.option("--pidfile", metavar="FILE", help="Pid file, locked while the worker runs.")
+@metrics_options
 @click.pass_obj
 def worker(app: App | None, /, **options: Any) -> None:
     """Run tasks. SIGTERM or Ctrl-C once: finish running tasks (warm shutdown); twice: stop at once."""
@@ -101,6 +105,7 @@ def beat_inside(config_file: str | None, app_name: str | None, broker: str) -> I
         if config_file is None:
             config_file = _file_for(stack, app_name, broker)
         words = [sys.executable, "-m", "beatd", "run", "--config", config_file, *(["-A", app_name] if app_name else [])]
+        words += ["--metrics-listen", "off"]  # the port is the worker's
         beat = _Beat(words)
         stack.callback(beat.stop)
         yield
@@ -194,7 +199,17 @@ def start(options: dict[str, Any], app: App | None = None) -> None:
             LogFile(node.fill_in(options["logfile"])).open()
         if options["beat"]:
             stack.enter_context(beat_inside(options["config_file"], options["app_name"], str(app.conf.broker_url)))
+        _show_banner(app, chosen, options)
         run_worker(app, chosen)
+
+
+def _show_banner(app: App, settings: WorkerSettings, options: dict[str, Any]) -> None:
+    """Print the settings to a terminal, or above a log that is read by people and has the level INFO."""
+    stream, level = sys.__stdout__, getattr(logging, options["loglevel"].upper())
+    if stream is None or options["log_format"] == "json" or not (stream.isatty() or level <= logging.INFO):
+        return
+    with contextlib.suppress(OSError, ValueError):  # nobody reads it
+        print(banner(app, settings, with_tasks=level <= logging.INFO), file=stream, flush=True)
 
 
 def _state_store(settings: Settings) -> AbstractContextManager[str]:
@@ -234,7 +249,7 @@ def _apply(app: App, options: dict[str, Any], settings: Settings | None, store_u
 
 def _settings(app: App, options: dict[str, Any], settings: Settings | None, store_url: str | None) -> WorkerSettings:
     conf = app.conf
-    pool = options["pool"] or (conf.worker_pool if conf.worker_pool in POOLS else "prefork")
+    pool = pool_for(options["pool"] or conf.worker_pool)
     autoscale = _autoscale(options["autoscale"], pool)
     return WorkerSettings(
         hostname=node_name(options["hostname"]),
@@ -254,6 +269,7 @@ def _settings(app: App, options: dict[str, Any], settings: Settings | None, stor
         grace_s=conf.worker_shutdown_grace if options["grace"] is None else options["grace"],
         soft_shutdown_s=float(conf.worker_soft_shutdown_timeout or 0),
         soft_shutdown_on_idle=bool(conf.worker_enable_soft_shutdown_on_idle),
+        metrics_listen=options["metrics"].address(settings.metrics if settings is not None else None),
         sigterm_quits=config.environment().remap_sigterm == "SIGQUIT",
     )
 

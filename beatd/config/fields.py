@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -10,10 +11,12 @@ from msgspec import UNSET
 from beatd.config import message_values, values
 from beatd.config.environment import substituted
 from beatd.config.errors import ErrorReport, near
-from beatd.config.schema_types import accepts, definition
+from beatd.config.schema_types import accepts, definition, matching, or_variable
 from beatd.config.toml_lines import KeyPath
-from beatd.config.values import InvalidValue, Reader, choice, duration, seconds, whole
+from beatd.config.values import InvalidValue, Reader, choice, duration, seconds, shown, whole
 from beatd.exceptions import ScheduleError
+from beatd.listen_address import PATTERN as LISTEN_PATTERN
+from beatd.listen_address import ListenAddress
 from beatd.schedules import Blackout, parse_blackout
 from beatd.schedules.literals import or_list, quoted
 
@@ -33,6 +36,23 @@ Fields = Mapping[str, Field]
 @accepts(definition("blackout"))
 def _blackout(value: Any, timezone: str) -> Blackout:
     return parse_blackout(value, timezone=timezone)
+
+
+@accepts(or_variable(matching(LISTEN_PATTERN)))
+def _listen(value: Any, _zone: str = "") -> str:
+    """An address to listen on, ``HOST:PORT``."""
+    try:
+        return str(ListenAddress.parse(values.text(value)))
+    except ValueError as error:
+        raise InvalidValue(f"{error}, got {shown(value)}") from None
+
+
+@accepts(or_variable(matching("^(?:all|none|top:[1-9][0-9]{0,5})$")))
+def _metric_entries(value: Any, _zone: str = "") -> str:
+    """The entries that have metrics of their own."""
+    if not isinstance(value, str) or not re.fullmatch(r"all|none|top:[1-9][0-9]{0,5}", value):
+        raise InvalidValue(f'expected "all", "none" or "top:N" such as "top:1000", got {shown(value)}')
+    return str(value)
 
 
 OPTIONS: Fields = {
@@ -142,6 +162,17 @@ SECTIONS: Mapping[str, Fields] = {
     "history": {
         "keep": Field("keep", whole(0, 1000), "How many of its last runs are kept for each entry; 0: none.", 100),
     },
+    "metrics": {
+        "listen": Field(
+            "listen", _listen, "HOST:PORT of /metrics, /healthz and /readyz of each process.", "127.0.0.1:9464"
+        ),
+        "entries": Field(
+            "entries",
+            _metric_entries,
+            "Of how many entries the runs are shown one by one: all, none, or top:N.",
+            "top:200",
+        ),
+    },
 }
 """The tables of the file beside ``[defaults]`` and the schedule."""
 
@@ -151,6 +182,7 @@ ABOUT_SECTIONS: Mapping[str, str] = {
     "leader": "How daemons that stand in for each other agree.",
     "log": "What the daemon logs.",
     "history": "What is remembered of past runs.",
+    "metrics": "Metrics and health of each process.",
 }
 
 

@@ -16,7 +16,15 @@ from beatd.config.fields import SECTIONS, Field, Fields, read_fields, read_value
 from beatd.config.schema_types import TEXT, accepts, list_of
 from beatd.config.values import InvalidValue, shown
 from beatd.exceptions import WrongUrl
-from beatd.model import BrokerSettings, HistorySettings, LeaderSettings, LogSettings, RedisSettings, Settings
+from beatd.model import (
+    BrokerSettings,
+    HistorySettings,
+    LeaderSettings,
+    LogSettings,
+    MetricsSettings,
+    RedisSettings,
+    Settings,
+)
 from beatd.schedules import duration_text
 from beatd.urls import RedisUrl, check_broker, with_login
 
@@ -26,6 +34,7 @@ STRUCTS: Mapping[str, type[Any]] = {
     "leader": LeaderSettings,
     "log": LogSettings,
     "history": HistorySettings,
+    "metrics": MetricsSettings,
 }
 TABLES = (*SECTIONS, "defaults", "beat_schedule")
 """What is a table of its own in the file."""
@@ -61,6 +70,7 @@ def read_settings(raw: Mapping[str, Any], file: FilePath, env: Mapping[str, str]
         leader=_timed(sections["leader"], raw.get("leader", {}), report),
         log=sections["log"],
         history=sections["history"],
+        metrics=sections["metrics"],
     )
 
 

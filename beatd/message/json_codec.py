@@ -1,26 +1,29 @@
 """JSON as kombu writes and reads it: plain values as they are, and a few types marked ``{"__type__", "__value__"}``.
 
 Celery clients and workers see the same Python values on both ends. The marks are those of ``kombu.utils.json``:
-datetime, date, time, UUID, Decimal, bytes. :func:`loads` reads unmarked documents at full speed and looks for marks
-only where the text has one.
+datetime, date, time, UUID, Decimal, bytes, and types that the program registered there. :func:`loads` reads unmarked
+documents at full speed and looks for marks only where the text has one.
 """
 
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
+import sys
 import uuid
 from collections.abc import Callable
 from datetime import date, datetime, time
 from decimal import Decimal
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
 from beatd.exceptions import MessageError
 
+T = TypeVar("T")
 _MARK = b'"__type__"'
-_decode_plain = msgspec.json.Decoder().decode
+_PLAIN_DECODER = msgspec.json.Decoder(Any)
 _encode_plain = msgspec.json.Encoder().encode
 _BAD_MARKS = (AttributeError, ArithmeticError)
 """What reviving a mark raises whose value is not of its type, or no decimal."""
@@ -47,20 +50,27 @@ def loads(data: bytes) -> Any:
     """The value of a JSON document; raises :class:`MessageError` for anything else."""
     try:
         if _MARK not in data:
-            return _plain(data)
+            return decode_as(_PLAIN_DECODER, data)
         return json.loads(data, object_hook=_revive)
     except (msgspec.DecodeError, ValueError, RecursionError, LookupError, TypeError, *_BAD_MARKS) as error:
         raise MessageError(f"not a JSON document: {error}") from None
 
 
-def _plain(data: bytes) -> Any:
-    """At full speed; the values that only Python writes (``NaN``, ``Infinity``) at its own."""
+def decode_as(decoder: msgspec.json.Decoder[T], data: bytes) -> T:
+    """``decoder.decode(data)``; values that only Python writes (:data:`_PYTHONS`) are read more slowly.
+
+    Raises ValueError or RecursionError.
+    """
     try:
-        return _decode_plain(data)
+        return decoder.decode(data)
     except msgspec.DecodeError:
-        if b"NaN" in data or b"Infinity" in data:
-            return json.loads(data)
+        if any(mark in data for mark in _PYTHONS):
+            return msgspec.convert(json.loads(data), decoder.type)
         raise
+
+
+_PYTHONS = (b"NaN", b"Infinity", b"\\ud", b"\\uD")
+"""Numbers that are none, and lone surrogates: parts of file names that are no UTF-8."""
 
 
 def _mark(value: Any) -> Any:
@@ -80,9 +90,25 @@ def _mark(value: Any) -> Any:
                 return _marked("base64", base64.b64encode(value).decode("ascii"))
         case set() | frozenset():
             return list(value)
+    return _of_own_type(value)
+
+
+def _of_own_type(value: Any) -> Any:
+    """Return the JSON of a value that brings it along, of Django's lazy texts, and of types registered at kombu."""
     if callable(as_json := getattr(value, "__json__", None)):
         return as_json()
+    if _is_lazy_text(value):
+        return str(value)
+    if (kombu := sys.modules.get("kombu.utils.json")) is not None:
+        with contextlib.suppress(TypeError):
+            return kombu.JSONEncoder().default(value)
     raise TypeError(f"{type(value).__name__} is not serializable")
+
+
+def _is_lazy_text(value: Any) -> bool:
+    """True for Django's translations that are made on use."""
+    django = sys.modules.get("django.utils.functional")
+    return django is not None and isinstance(value, django.Promise)
 
 
 def _marked(kind: str, value: Any) -> dict[str, Any]:
@@ -101,9 +127,14 @@ _REVIVERS: dict[str, Callable[[Any], Any]] = {
 
 
 def _revive(pairs: dict[str, Any]) -> Any:
-    if pairs.keys() == {"__type__", "__value__"}:
-        return _REVIVERS[pairs["__type__"]](pairs["__value__"])
-    return pairs
+    if pairs.keys() != {"__type__", "__value__"}:
+        return pairs
+    revive = _REVIVERS.get(pairs["__type__"])
+    if revive is None and (kombu := sys.modules.get("kombu.utils.json")) is not None:
+        return kombu.object_hook(pairs)
+    if revive is None:
+        raise ValueError(f"unknown type {pairs['__type__']!r}")
+    return revive(pairs["__value__"])
 
 
 _encoder = json.JSONEncoder(default=_mark, separators=(",", ":"), ensure_ascii=True, allow_nan=True)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import base64
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -27,6 +27,10 @@ REPR_MAX = 1024
 """Characters of ``argsrepr`` and ``kwargsrepr``, which logs and monitors show."""
 
 _NO_EMBED: dict[str, Any] = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
+
+
+Encoder = Callable[[Any], tuple[str, str, bytes]]
+"""Encodes a value; returns content type, encoding and bytes."""
 
 
 class TaskMessage(msgspec.Struct, frozen=True, kw_only=True):
@@ -55,45 +59,60 @@ def build(
     priority: int | None = None,
     reply_to: str = "",
     expiration_ms: int | None = None,
+    properties: Mapping[str, Any] | None = None,
+    encode: Encoder | None = None,
     **fields: Any,
 ) -> TaskMessage:
     """A message for ``task``.
 
     ``fields`` replace defaults among Celery's own headers: ``eta``, ``expires`` (ISO 8601), ``retries``, ``timelimit``
     (``[hard, soft]`` in seconds), ``root_id``, ``parent_id``, ``group``, ``origin``, ``ignore_result``, ``shadow`` and
-    so on. ``headers`` are the user's, merged flat beside them. ``expiration_ms`` is the transport's own time to live.
-    Raises :class:`MessageError` if JSON cannot carry the arguments.
+    so on. ``headers`` are the user's, merged flat beside them. ``expiration_ms`` is the transport's own time to live,
+    ``properties`` are further properties of the message, ``encode`` is a serializer other than JSON. Raises
+    :class:`MessageError` if it cannot carry the arguments.
     """
     kwargs = dict(kwargs or {})
+    content = content_of(args, kwargs, embed)
+    content_type, encoding, body = encode(content) if encode else (JSON, "utf-8", json_codec.dumps(content))
     if unknown := fields.keys() - _HEADERS.keys():
         raise MessageError(f"unknown message fields: {', '.join(sorted(unknown))}")
-    properties: dict[str, Any] = {
+    transported: dict[str, Any] = {
+        **(properties or {}),
         "correlation_id": task_id,
         "reply_to": reply_to,
         "delivery_mode": 2,
         "priority": priority or 0,
     }
+    if task_id != redaction.encodable(task_id):
+        raise MessageError(f"the task id is no text that UTF-8 can carry: {redaction.encodable(task_id)!r}")
     if expiration_ms is not None:
-        properties["expiration"] = str(max(0, expiration_ms))
+        transported["expiration"] = str(max(0, expiration_ms))
     return TaskMessage(
         headers={
             **_HEADERS,
             "task": task,
             "id": task_id,
             "root_id": task_id,
-            "argsrepr": shown(task, tuple(args)),
-            "kwargsrepr": shown(task, kwargs),
+            "argsrepr": "" if "argsrepr" in fields else shown(task, tuple(args)),
+            "kwargsrepr": "" if "kwargsrepr" in fields else shown(task, kwargs),
             **fields,
             **(headers or {}),
         },
-        properties=properties,
-        body=body_of(args, kwargs, embed),
+        properties=transported,
+        body=body,
+        content_type=content_type,
+        content_encoding=encoding,
     )
+
+
+def content_of(args: Sequence[Any], kwargs: Mapping[str, Any], embed: Mapping[str, Any] | None = None) -> list[Any]:
+    """The content of a body, ``[args, kwargs, embed]``."""
+    return [list(args), dict(kwargs), {**_NO_EMBED, **(embed or {})}]
 
 
 def body_of(args: Sequence[Any], kwargs: Mapping[str, Any], embed: Mapping[str, Any] | None = None) -> bytes:
     """The body ``[args, kwargs, embed]``; raises :class:`MessageError` if JSON cannot carry it."""
-    return json_codec.dumps([list(args), dict(kwargs), {**_NO_EMBED, **(embed or {})}])
+    return json_codec.dumps(content_of(args, kwargs, embed))
 
 
 _HEADERS: dict[str, Any] = {
@@ -154,13 +173,13 @@ class Envelope(msgspec.Struct, frozen=True):
     content_encoding: str = msgspec.field(name="content-encoding", default="utf-8")
 
 
-_decode_envelope = msgspec.json.Decoder(Envelope).decode
+_DECODER = msgspec.json.Decoder(Envelope)
 
 
 def open_envelope(raw: bytes) -> TaskMessage:
     """The message in an element of a Redis list; raises :class:`MessageError` with the reason if there is none."""
     try:
-        outer = _decode_envelope(raw)
+        outer = json_codec.decode_as(_DECODER, raw)
         body = _body_in(outer)
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise MessageError(f"not a message envelope: {error}") from None

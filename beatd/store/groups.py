@@ -55,6 +55,7 @@ class Groups:
         self._client = client
         self._keep_s = keep_s
         self._part = Script(client, "chord_part")
+        self._sent = Script(client, "chord_sent")
 
     def begin(self, group: str, size: int, shape: Any = None) -> None:
         """A header of ``size`` tasks is about to be sent; ``shape``: see :class:`Complete`."""
@@ -81,14 +82,12 @@ class Groups:
     def _call(self, part: Part, owner: str) -> tuple[list[str], list[Any]]:
         place = "+inf" if part.place is None else str(part.place)
         keys = [group_key(part.group, suffix) for suffix in (".j", ".t", ".s", ".d", "", ".c")]
-        return keys, [f"{part.task_id}:{place}", part.ended, place, self._keep_s, owner, _CLAIM_S]
+        return keys, [f"{part.task_id}:{place}", part.ended, place, self._keep_s, owner, _CLAIM_S, _size_in(part)]
 
-    def sent(self, group: str) -> None:
-        """The body was sent, or given up."""
-        with translate_errors(self._client), self._client.pipeline(transaction=True) as pipeline:
-            pipeline.delete(*(group_key(group, suffix) for suffix in (".j", ".t", ".s", ".d")))
-            pipeline.set(group_key(group, ".c"), "done", ex=_DONE_S)
-            pipeline.execute()
+    def sent(self, group: str, owner: str, *, failed: bool = False) -> None:
+        """The body was sent by ``owner``; or given up, ``failed``: then the return values of the header are kept."""
+        suffixes = (".c", ".t", ".s", ".d", *(() if failed else (".j",)))
+        self._sent([group_key(group, suffix) for suffix in suffixes], [owner, _DONE_S])
 
     def save(self, group: str, shape: Any) -> None:
         """Keep the ``as_tuple`` of a ``GroupResult``."""
@@ -128,3 +127,11 @@ def _complete(part: Part, answer: list[bytes]) -> Complete:
 def _end(raw: bytes) -> tuple[str, str, Any]:
     _, task_id, state, result = json_codec.loads(raw)
     return task_id, state, result
+
+
+def _size_in(part: Part) -> int | str:
+    """Return the size of the header that clients of Celery 4 write into the body's signature; else an empty text."""
+    if b'"chord_size"' not in part.body:
+        return ""
+    size = json_codec.loads(part.body).get("chord_size")
+    return size if isinstance(size, int) else ""

@@ -55,6 +55,7 @@ class Site:
         self._plan = plan
         self._store = store
         self._clock = clock
+        self._endpoint = metrics.PageEndpoint(plan, store)
         self._page = Page()
         self.policy = self._page.policy
 
@@ -105,13 +106,7 @@ class Site:
 
     def metrics(self, _: Request) -> Response:
         """For Prometheus."""
-        try:
-            self._lay_over()
-            names = [entry.name for entry in self._plan.listing.entries]
-            found = metrics.families(self._store.status(), names, self._store.runs(names))
-        except StoreError:
-            found = metrics.without_store(len(self._plan.listing.entries))
-        return Response(metrics.text(found), media_type=metrics.CONTENT_TYPE)
+        return Response(self._endpoint.metrics(), media_type=metrics.CONTENT_TYPE)
 
     def _lay_over(self) -> None:
         mirror = self._store.mirror()

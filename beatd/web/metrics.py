@@ -1,11 +1,20 @@
-"""``/metrics``: the Prometheus text format, version 0.0.4."""
+"""Metrics of the installation: ``/metrics`` of the status page."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
-CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+from prometheus_client.core import Metric
+
+import beatd
+from beatd.exceptions import StoreError
+from beatd.metrics.families import CONTENT_TYPE, family, gauge, text
+from beatd.web.entries import EntryListing
+from beatd.web.store_view import StoreView
+
+__all__ = ["CONTENT_TYPE", "PageEndpoint", "families", "text", "without_store"]
+
 HELD_NAMED = 100
 """Entries that are held back, each with a sample of its own."""
 
@@ -13,89 +22,80 @@ BY_ENTRY = 1_000
 """With so many entries or more, only the sum of their runs is told: each label value is a time series for ever."""
 
 
-class Family(NamedTuple):
-    """One metric with its samples: labels and value."""
-
-    name: str
-    kind: str
-    help: str
-    samples: Sequence[tuple[Mapping[str, str], float]]
-
-
-def families(status: Mapping[str, Any], names: Sequence[str], runs: Sequence[int]) -> Iterator[Family]:
+def families(status: Mapping[str, Any], names: Sequence[str], runs: Sequence[int]) -> Iterator[Metric]:
     """The metrics of the installation. ``status`` as ``beatd status --json`` has it; ``runs`` of each of the names."""
     daemons = [daemon for daemon in status["daemons"] if daemon["alive"]]
-    shards = status["shards"]
-    led = [(_of(daemon), len(daemon["shards"])) for daemon in daemons]
+    shards, runtime = status["shards"], status["runtime"]
+    yield gauge("beatd_store_up", 1)
+    yield from _daemon_families(daemons)
+    yield gauge("beatd_held_back_entries", status["held_back_count"])
+    yield family("beatd_entry_held_back", [((held["entry"],), 1) for held in status["held_back"][:HELD_NAMED]])
+    yield gauge("beatd_daemons", len(daemons))
+    yield gauge("beatd_shards", len(shards))
+    yield gauge("beatd_config_mismatch", int(not status["same_schedule"]))
+    yield family("beatd_outbox_length", [((str(shard["shard"]),), shard["outbox"]) for shard in shards])
+    yield gauge("beatd_entries", len(names))
+    yield gauge("beatd_runtime_entries", runtime["entries"])
+    yield gauge("beatd_paused_entries", runtime["pauses"])
+    if 0 < len(names) < BY_ENTRY:
+        yield family("beatd_runs_total", [((name,), count) for name, count in zip(names, runs, strict=True)])
+    else:
+        yield gauge("beatd_runs_total", sum(runs))
+
+
+def _daemon_families(daemons: Sequence[Mapping[str, Any]]) -> Iterator[Metric]:
     turned = [
-        (_of(daemon), (daemon["turned_ms_ago"] + daemon["seen_ms_ago"]) / 1000)
+        ((daemon["id"],), (daemon["turned_ms_ago"] + daemon["seen_ms_ago"]) / 1000)
         for daemon in daemons
         if daemon["turned_ms_ago"] is not None
     ]
-    broken = [(_of(daemon), int(daemon["config"] == "broken")) for daemon in daemons]
-    offsets = [(_of(each), each["clock_offset_ms"] / 1000) for each in daemons if each["clock_offset_ms"] is not None]
-    outbox = [({"shard": str(each["shard"])}, each["outbox"]) for each in shards]
-    differ = int(not status["same_schedule"])
-    counted = list(zip(({"entry": name} for name in names), runs, strict=True)) if len(names) < BY_ENTRY else None
-    late = [(_of(each), each["late_ms"] / 1000) for each in daemons]
-    yield _store_up(1)
-    yield _gauge("beatd_late_seconds", "How late the oldest run is that a daemon should have sent.", late)
-    yield _gauge("beatd_held_back_entries", "Entries that are held back.", [({}, status["held_back_count"])])
-    held = [({"entry": each["entry"]}, 1) for each in status["held_back"][:HELD_NAMED]]
-    yield _gauge("beatd_entry_held_back", f"1 for each entry that is held back, at most {HELD_NAMED}.", held)
-    yield _gauge("beatd_daemons", "Daemons that are alive.", [({}, len(daemons))])
-    yield _gauge("beatd_shards", "Shards into which the schedule is parted.", [({}, len(shards))])
-    yield _gauge("beatd_leading_shards", "Shards that a daemon leads; the sum is beatd_shards when all is well.", led)
-    yield _gauge("beatd_config_mismatch", "1 when daemons differ in their schedule.", [({}, differ)])
-    yield _gauge("beatd_config_broken", "1 when a daemon's files have errors.", broken)
-    yield _gauge("beatd_last_turn_seconds", "Seconds since a daemon's loop got on.", turned)
-    yield _gauge("beatd_clock_offset_seconds", "How far a daemon's clock is ahead of the state store's.", offsets)
-    yield _gauge("beatd_outbox_length", "Messages that the broker has not confirmed yet.", outbox)
-    yield _entries(len(names))
-    runtime = status["runtime"]
-    yield _gauge("beatd_runtime_entries", "Entries in the state store.", [({}, runtime["entries"])])
-    yield _gauge("beatd_paused_entries", "Entries that are paused.", [({}, runtime["pauses"])])
-    yield Family("beatd_runs_total", "counter", "Runs that were sent.", counted or [({}, sum(runs))])
+    offsets = [
+        ((daemon["id"],), daemon["clock_offset_ms"] / 1000)
+        for daemon in daemons
+        if daemon["clock_offset_ms"] is not None
+    ]
+    yield family("beatd_late_seconds", [((daemon["id"],), daemon["late_ms"] / 1000) for daemon in daemons])
+    yield family("beatd_leading_shards", [((daemon["id"],), len(daemon["shards"])) for daemon in daemons])
+    yield family("beatd_config_broken", [((daemon["id"],), int(daemon["config"] == "broken")) for daemon in daemons])
+    yield family("beatd_last_turn_seconds", turned)
+    yield family("beatd_clock_offset_seconds", offsets)
 
 
-def without_store(entries: int) -> Iterator[Family]:
+def without_store(entries: int) -> Iterator[Metric]:
     """The metrics while the state store cannot be asked."""
-    yield _store_up(0)
-    yield _entries(entries)
+    yield gauge("beatd_store_up", 0)
+    yield gauge("beatd_entries", entries)
 
 
-def _store_up(up: int) -> Family:
-    return _gauge("beatd_store_up", "1 while the state store answers.", [({}, up)])
+class PageEndpoint:
+    """The endpoint of the page's process: an :class:`~beatd.metrics.server.Endpoint`."""
 
+    def __init__(self, plan: EntryListing, store: StoreView) -> None:
+        self._plan = plan
+        self._store = store
 
-def _entries(count: int) -> Family:
-    return _gauge("beatd_entries", "Entries in force, as the status page reads them.", [({}, count)])
+    def metrics(self) -> bytes:
+        """Return the metrics of the installation in Prometheus' text format."""
+        version = family("beatd_build_info", [((beatd.__version__,), 1)])
+        return text([version, *self._families()])
 
+    def unhealthy(self) -> Sequence[str]:
+        """Return nothing: a process that answers is alive."""
+        return ()
 
-def text(metrics: Iterable[Family]) -> str:
-    """The metrics as Prometheus reads them; one without samples is left out."""
-    lines = []
-    for name, kind, told, samples in metrics:
-        if samples:
-            lines += [f"# HELP {name} {told}", f"# TYPE {name} {kind}"]
-            lines += [f"{name}{_labels(labels)} {float(value):.15g}" for labels, value in samples]
-    return "\n".join(lines) + "\n"
+    def unready(self) -> Sequence[str]:
+        """Return the reason why pages cannot be shown."""
+        try:
+            self._store.status()
+        except StoreError as error:
+            return (str(error),)
+        return ()
 
-
-def _gauge(name: str, told: str, samples: Sequence[tuple[Mapping[str, str], float]]) -> Family:
-    return Family(name, "gauge", told, samples)
-
-
-def _of(daemon: Mapping[str, Any]) -> dict[str, str]:
-    return {"daemon": daemon["id"]}
-
-
-def _labels(labels: Mapping[str, str]) -> str:
-    if not labels:
-        return ""
-    pairs = (f'{name}="{_escaped(value)}"' for name, value in labels.items())
-    return "{" + ",".join(pairs) + "}"
-
-
-def _escaped(value: str) -> str:
-    return value.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")
+    def _families(self) -> list[Metric]:
+        try:
+            mirror = self._store.mirror()
+            self._plan.lay_over(mirror.tables, mirror.pauses)
+            names = [entry.name for entry in self._plan.listing.entries]
+            return list(families(self._store.status(), names, self._store.runs(names)))
+        except StoreError:
+            return list(without_store(len(self._plan.listing.entries)))

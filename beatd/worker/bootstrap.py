@@ -10,20 +10,25 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import msgspec
+
 from beatd import signals
 from beatd.app.app import App
 from beatd.app.routing import Queues
 from beatd.broker import bus, is_redis, redis_url
 from beatd.broker.bus import Names
 from beatd.clock import monotonic
-from beatd.exceptions import ConfigError, Fault, StoreError
+from beatd.exceptions import ConfigError, Fault, MessageError, StoreError
 from beatd.store.keys import Keys
 from beatd.store.worker_state import FinishedRuns, RevokedStore
 from beatd.worker.admission.poison import DeathCounter, PoisonDetector
 from beatd.worker.admission.rate_limits import RateLimits
 from beatd.worker.consumers import Consumer, open_consumer
 from beatd.worker.control.remote_control import RemoteControl
+from beatd.worker.execution.decode import accepted_types
 from beatd.worker.execution.executor import Executor
+from beatd.worker.exporter import Exporter, ExporterSettings
+from beatd.worker.metrics import WorkerMetrics
 from beatd.worker.pools.asyncio_pool import AsyncioPool
 from beatd.worker.pools.autoscale import Autoscaled
 from beatd.worker.pools.base import Pool
@@ -116,17 +121,38 @@ def solo_heartbeat(consumer: Consumer, shutdown: Shutdown, pool: str) -> Iterato
 
 
 POOLS = ("prefork", "threads", "asyncio", "solo")
+REPLACED_POOLS = {"gevent": "threads", "eventlet": "threads", "processes": "prefork"}
+"""Celery's other pools, and the pool that runs their tasks here."""
+
+
+def pool_for(name: str | None) -> str:
+    """Return the pool for a name of Celery's; an unknown name gives prefork."""
+    if name in POOLS:
+        return name
+    pool = REPLACED_POOLS.get(name or "", "prefork")
+    if name in REPLACED_POOLS and name != "processes":
+        log.warning(
+            "There is no pool %s: this worker runs its tasks in %s, as with -P %s; nothing is monkey-patched",
+            name,
+            pool,
+            pool,
+            extra={"event": "pool_replaced", "wanted": name, "pool": pool},
+        )
+    return pool
 
 
 def run_worker(app: App, settings: WorkerSettings) -> None:
     """Run a worker in this thread until SIGTERM or SIGINT; a second signal (or SIGQUIT) ends it cold."""
-    signals.celeryd_init.send(sender=settings.hostname, instance=app, conf=app.conf, options=settings)
+    options = msgspec.structs.asdict(settings)
+    signals.celeryd_init.send(sender=settings.hostname, instance=app, conf=app.conf, options=options)
     app.finalize()
+    _check_accepted(app)
     for task in app.tasks.values():
         request_class(task)  # fail at the start, not at the first message
     url = app.conf.broker_url
     url = url if isinstance(url, str) else ";".join(url)
     store_url = settings.store_url or app.conf.state_store or (redis_url(url) if is_redis(url) else None)
+    exporter = _exporter(settings, url, store_url)
     consumer = open_consumer(
         url,
         settings.queues,
@@ -135,6 +161,7 @@ def run_worker(app: App, settings: WorkerSettings) -> None:
         prefix=settings.prefix,
         store_url=store_url,
         arguments=Queues(app.conf).arguments,
+        transport_options=app.conf.broker_transport_options,
     )
     finished = FinishedRuns(store_url, Keys(settings.prefix))
     pool, remote = _pool(app, settings), _remote(app, settings, url, store_url)
@@ -147,6 +174,7 @@ def run_worker(app: App, settings: WorkerSettings) -> None:
         remote=remote,
         rates=_rates(app),
         poison=PoisonDetector(DeathCounter(store_url, Keys(settings.prefix))),
+        metrics=WorkerMetrics(exporter),
     )
     signals.celeryd_after_setup.send(sender=settings.hostname, instance=worker, conf=app.conf)
     signals.worker_init.send(sender=worker)
@@ -155,6 +183,22 @@ def run_worker(app: App, settings: WorkerSettings) -> None:
         solo_heartbeat(consumer, worker.shutdown, settings.pool),
     ):
         worker.run()
+
+
+def _exporter(settings: WorkerSettings, url: str, store_url: str | None) -> Exporter | None:
+    """Start the process that serves metrics, before there are connections that a fork would copy."""
+    if settings.metrics_listen is None:
+        return None
+    exporter = Exporter(ExporterSettings(settings.metrics_listen, url, store_url, blocks=settings.pool == "solo"))
+    exporter.start()
+    return exporter
+
+
+def _check_accepted(app: App) -> None:
+    try:
+        accepted_types(app.conf.accept_content)
+    except MessageError as error:
+        raise ConfigError([Fault("beatd worker", None, "", str(error))]) from None
 
 
 def _remote(app: App, settings: WorkerSettings, url: str, store_url: str | None) -> RemoteControl:

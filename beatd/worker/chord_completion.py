@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from beatd.app import callbacks
 from beatd.app.app import App
-from beatd.app.canvas.signature import as_signature
+from beatd.app.canvas.signature import as_signature, listed
 from beatd.app.context import Context
 from beatd.exceptions import BrokerError, ChordError, MessageError, StoreUnavailable
 from beatd.message import json_codec
@@ -22,7 +22,7 @@ from beatd.states import EXCEPTION_STATES, FAILURE, PROPAGATE_STATES
 from beatd.store.groups import Complete, NoGroups, Part
 from beatd.store.result_document import exception_from, exception_payload
 from beatd.worker.execution.callbacks import pack
-from beatd.worker.execution.decode import decode_body
+from beatd.worker.execution.decode import accepted_types, decode_body
 from beatd.worker.messages import Delivery, FollowUpMessage
 
 log = logging.getLogger("beatd.worker.chords")
@@ -53,11 +53,11 @@ class Chords:
     def _finish(self, complete: Complete) -> list[Part]:
         """Publish the body, or fail it; returns the ends for outer chords."""
         body, group = json_codec.loads(complete.part.body), complete.part.group
-        error = _failure(complete)
-        if error is None:
-            error = self._send(body, complete)
-        parts = self._fail(body, complete.part, error) if error is not None else []
-        self._app.results.groups.sent(group)
+        failure = _failure(complete)
+        if failure is None and (error := self._send(body, complete)) is not None:
+            failure = Failure(error, exception_payload(error))
+        parts = self._fail(body, complete.part, failure) if failure is not None else []
+        self._app.results.groups.sent(group, self._owner, failed=failure is not None)
         self._attempts.pop(group, None)
         return parts
 
@@ -81,19 +81,49 @@ class Chords:
             return ChordError(f"Callback error: {error!r}")
         return None
 
-    def _fail(self, body: dict[str, Any], part: Part, error: ChordError) -> list[Part]:
+    def _fail(self, body: dict[str, Any], part: Part, failure: Failure) -> list[Part]:
+        error = failure.error
         log.error(
             "Chord %s: %s",
             part.group,
             error,
             extra={"event": "chord_failed", "task": str(body.get("task")), "task_id": part.task_id},
         )
-        after = callbacks.never_run(self._app, [body], exception_payload(error))
+        is_group = body.get("subtask_type") == "group"  # as in Celery, its members get the cause
+        payload = failure.cause if is_group else exception_payload(error)
+        errbacks = [call for call in callbacks.errbacks_of(body) if call not in failure.called]
+        by_task = _errbacks_by_task(body, part, errbacks) if is_group else [(_id(body, part), errbacks)]
+        calls = {task_id: callbacks.with_ids(self._app, each, task_id) for task_id, each in by_task}
+        children = {task_id: sent for task_id, (_, sent) in calls.items()}
+        called = [*failure.called, *errbacks]
+        after = callbacks.never_run(self._app, [body], payload, called=called, children=children)
         self._app.results.store(after.results)
-        task_id = (body.get("options") or {}).get("task_id") or part.task_id
-        context = Context(id=task_id, task=body.get("task"), errbacks=callbacks.errbacks_of(body), root_id=part.root_id)
-        callbacks.call_errbacks(self._app, context, error, None)
+        for task_id, (errbacks, _) in calls.items():
+            context = Context(id=task_id, task=body.get("task"), errbacks=errbacks, root_id=part.root_id)
+            callbacks.call_errbacks(self._app, context, exception_from(payload), None)
         return after.parts
+
+
+class Failure(NamedTuple):
+    """The failure of a chord's header, or of sending its body."""
+
+    error: ChordError
+    cause: Mapping[str, Any]
+    """The exception of the task in the header, as it is stored."""
+    called: Sequence[Any] = ()
+    """Errbacks that a failed chord in the header has called already."""
+
+
+def _id(body: Mapping[str, Any], part: Part) -> str:
+    return (body.get("options") or {}).get("task_id") or part.task_id
+
+
+def _errbacks_by_task(body: Mapping[str, Any], part: Part, errbacks: Sequence[Any]) -> Iterator[tuple[str, list[Any]]]:
+    """Yield the members of a group with the errbacks to call: their own, and those of the group."""
+    of_group = listed((body.get("options") or {}).get("link_error"))
+    for member in (body.get("kwargs") or {}).get("tasks") or ():
+        calls = [call for call in errbacks if call in callbacks.errbacks_of(member) or call in of_group]
+        yield _id(member, part), calls
 
 
 def aftermath_of(
@@ -103,7 +133,7 @@ def aftermath_of(
     nothing = callbacks.FollowUp([], [])
     try:
         message = open_envelope(delivery.raw)
-        args, kwargs, embed = decode_body(message, app.conf.message_max_bytes)
+        args, kwargs, embed = decode_body(message, app.conf.message_max_bytes, accepted_types(app.conf.accept_content))
     except MessageError:
         return nothing, []  # its callbacks are unknown
     if not any(embed.values()):
@@ -124,11 +154,12 @@ def _names(embed: Mapping[str, Any]) -> dict[str, Any]:
     return {name: embed.get(name) for name in ("callbacks", "errbacks", "chain", "chord")}
 
 
-def _failure(complete: Complete) -> ChordError | None:
-    """Return the error of the first failed task in the header's order, or None."""
+def _failure(complete: Complete) -> Failure | None:
+    """Return the failure of the first failed task in the header's order, or None."""
     for task_id, state, result in complete.ends:
         if state in PROPAGATE_STATES:
-            return ChordError(f"Dependency {task_id} raised {exception_from(result)!r}")
+            error = ChordError(f"Dependency {task_id} raised {exception_from(result)!r}")
+            return Failure(error, result, callbacks.called_in(result))
     return None
 
 

@@ -11,9 +11,10 @@ from beatd.app.routing import Route
 from beatd.exceptions import MessageError
 from beatd.message import json_codec
 from beatd.message.protocol import JSON, TaskMessage
+from beatd.redaction import encodable
 from beatd.store.groups import Part
 from beatd.store.results import Stored
-from beatd.worker.execution.decode import ACCEPTED
+from beatd.worker.execution.decode import ACCEPTED, check_type
 
 
 class Delivery(NamedTuple):
@@ -58,6 +59,8 @@ class Headers(msgspec.Struct, frozen=True):
     due_at: str | None = msgspec.field(name="beatd-due-at", default=None)
     deaths: Annotated[int, msgspec.Meta(ge=0)] | None = msgspec.field(name="beatd-deaths", default=None)
     """How often a process or worker died while it ran the message; None if the broker does not count."""
+    received: bool = msgspec.field(name="beatd-received", default=False)
+    """True if a worker has announced it before it parked it."""
     argsrepr: Any = ""
     kwargsrepr: Any = ""
     stamped_headers: Any = None
@@ -81,18 +84,33 @@ class Envelope(msgspec.Struct, frozen=True):
     content_type: str = msgspec.field(name="content-type", default=JSON)
 
 
-_decode = msgspec.json.Decoder(Envelope).decode
+_DECODER = msgspec.json.Decoder(Envelope)
 
 
-def headers_of(raw: bytes) -> Headers:
+def headers_of(raw: bytes, accepted: frozenset[str] = ACCEPTED) -> Headers:
     """Open an envelope, but not its body; raises :class:`MessageError` with the reason if it is not valid."""
     try:
-        envelope = _decode(raw)
-    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
+        envelope = json_codec.decode_as(_DECODER, raw)
+    except (ValueError, RecursionError) as error:
         raise MessageError(f"not a task message: {error}") from None
-    if envelope.content_type not in ACCEPTED:
-        raise MessageError(f"content type {envelope.content_type!r} is not accepted, only JSON is")
-    return envelope.headers
+    headers = envelope.headers
+    if b"\\ud" in raw or b"\\uD" in raw:
+        headers = _encodable(headers)
+    check_type(envelope.content_type, accepted)
+    return headers
+
+
+def _encodable(headers: Headers) -> Headers:
+    """Escape lone surrogates in what is only shown; refuse them elsewhere: ids become keys of the store."""
+    shown = {}
+    for name in headers.__struct_fields__:
+        value = getattr(headers, name)
+        if not isinstance(value, str) or value == encodable(value):
+            continue
+        if name not in ("argsrepr", "kwargsrepr"):
+            raise MessageError(f"its header {name} is no text that UTF-8 can carry: {encodable(value)!r}")
+        shown[name] = encodable(value)
+    return msgspec.structs.replace(headers, **shown)
 
 
 class Job(msgspec.Struct, frozen=True, array_like=True):
@@ -124,7 +142,10 @@ class FollowUpMessage(msgspec.Struct, frozen=True, array_like=True):
 
     @classmethod
     def of(cls, message: TaskMessage, route: Route) -> FollowUpMessage:
-        """Raise :class:`MessageError` if JSON cannot carry the headers."""
+        """Raise :class:`MessageError` if JSON cannot carry the headers, or UTF-8 the names in the route."""
+        for name in route[:3]:
+            if name is not None and name != encodable(name):
+                raise MessageError(f"{encodable(name)!r} is no text that UTF-8 can carry")
         headers, properties = json_codec.dumps(message.headers), json_codec.dumps(message.properties)
         return cls(headers, properties, message.body, message.content_type, message.content_encoding, *route[:3])
 

@@ -7,6 +7,8 @@ import socket
 
 import msgspec
 
+from beatd.listen_address import ListenAddress
+
 
 class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
     """The options of ``beatd worker``, read and checked."""
@@ -37,6 +39,8 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Time that a cold shutdown waits for tasks before it kills them."""
     soft_shutdown_on_idle: bool = False
     """Wait also when no task is running."""
+    metrics_listen: ListenAddress | None = None
+    """Address of the worker's metrics and health; None: nowhere."""
     sigterm_quits: bool = False
     """Treat SIGTERM as SIGQUIT."""
 

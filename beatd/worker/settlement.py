@@ -13,7 +13,14 @@ from typing import Any
 from beatd import signals
 from beatd.app.app import App
 from beatd.app.callbacks import FollowUp
-from beatd.exceptions import TaskRevokedError, TimeLimitExceeded, WorkerLostError
+from beatd.exceptions import (
+    BrokerError,
+    StoreError,
+    TaskRevokedError,
+    TimeLimitExceeded,
+    WorkerLostError,
+)
+from beatd.message.protocol import safe_repr
 from beatd.states import FAILURE, IGNORED, REJECTED, RETRY, REVOKED, STARTED, SUCCESS
 from beatd.store.groups import Part
 from beatd.store.result_document import document, exception_payload
@@ -66,7 +73,16 @@ class Settlement:
         """Take all steps. Raises while a server is away; the next call goes on with the step that failed."""
         for items, step in self._steps:
             if items:
-                step(items)
+                try:
+                    step(items)
+                except (StoreError, BrokerError):
+                    raise
+                except Exception as error:
+                    log.exception(
+                        "A step of the settlement failed, its items are tried one by one",
+                        extra={"event": "settlement_failed", "error": safe_repr(error), "count": len(items)},
+                    )
+                    _take_singly(items, step)
                 items.clear()
 
     def settle_decisions(self, decisions: Decisions) -> list[Effect]:
@@ -238,6 +254,24 @@ class Settlement:
             date_done=self._app.now().isoformat(),
             parent_id=headers.parent_id,
         )
+
+
+def _take_singly(items: list[Any], step: Callable[[Any], None]) -> None:
+    """Take a step for each item, so that an item that no server can take holds up no other; that one is dropped."""
+    while items:
+        item = items[0]
+        label = safe_repr(getattr(item, "task_id", type(item).__name__))
+        try:
+            step([item])
+        except (StoreError, BrokerError):
+            raise
+        except Exception as error:
+            log.exception(
+                "Dropped by the settlement: %s",
+                label,
+                extra={"event": "settlement_dropped", "error": safe_repr(error), "item": label},
+            )
+        del items[0]
 
 
 def _is_acknowledged_failed(request: Request) -> bool:

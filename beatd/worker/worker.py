@@ -25,6 +25,7 @@ from beatd.worker.control.panel import WorkerHandles
 from beatd.worker.control.remote_control import RemoteControl
 from beatd.worker.effects import Effect, Ended, Revoked, Started
 from beatd.worker.messages import JobReport
+from beatd.worker.metrics import WorkerMetrics, WorkerState
 from beatd.worker.poller import Poller
 from beatd.worker.pools.autoscale import Autoscaled
 from beatd.worker.pools.base import HardTimeLimits, Pool
@@ -56,6 +57,7 @@ class Worker:
         remote: RemoteControl,
         rates: RateLimits,
         poison: PoisonDetector,
+        metrics: WorkerMetrics | None = None,
     ) -> None:
         self._app = app
         self._settings = settings
@@ -76,6 +78,8 @@ class Worker:
         )
         self._backoff = Backoff(_FIRST_PAUSE_S, _LONGEST_PAUSE_S)
         self._remote = remote
+        self._metrics = metrics or WorkerMetrics()
+        self._metrics.attach(WorkerState(pool, consumer, self._requests, self.shutdown))
         remote.attach(
             WorkerHandles(
                 pool=pool,
@@ -140,10 +144,13 @@ class Worker:
     def _survive(self) -> None:
         """Run a turn and wait; after an error of the broker or store, back off."""
         remote_in = self._remote.turn()
+        self._metrics.turn()
         try:
             pause = min(self.turn(), remote_in)
             self._backoff.succeeded()
+            self._metrics.works()
         except (StoreError, BrokerError) as error:
+            self._metrics.failed(error)
             pause = self._backoff.failed()
             log.warning(
                 "Broker or store away, trying again in %ss: %s",
@@ -153,7 +160,7 @@ class Worker:
             )
             self._back_off(pause)
             return
-        files = [*self._consumer.files(), *self._pool.files(), *self._remote.files()]
+        files = [*self._consumer.files(), *self._pool.files(), *self._remote.files(), *self._metrics.files()]
         self._poller.until(pause, files, self._pool.unsent())
 
     def _back_off(self, seconds: float) -> None:
@@ -161,7 +168,8 @@ class Worker:
         clock, phase = self._app.clock, self.shutdown.phase
         until = clock.monotonic() + seconds
         while (left := until - clock.monotonic()) > 0 and self.shutdown.phase is phase:
-            self._poller.until(min(left, self._remote.turn()), self._remote.files())
+            self._poller.until(min(left, self._remote.turn()), [*self._remote.files(), *self._metrics.files()])
+            self._metrics.turn()
 
     def _take(self, room: int) -> int:
         """Take messages and start the admitted ones; returns how many were taken."""
@@ -216,6 +224,7 @@ class Worker:
                 self._admission.ended(tag)
             elif isinstance(effect, Started) and effect.request.terminated is not None:
                 self._pool.kill(effect.request.delivery.tag, effect.request.terminated)  # revoked just before its start
+        self._metrics.on_effects(effects)
         self._remote.on_effects(effects)
 
     def _withdraw(self, tags: Iterable[int]) -> None:
@@ -246,12 +255,15 @@ class Worker:
                     pause,
                     extra={"event": "worker_connecting", "attempt": backoff.attempts},
                 )
-                self._poller.sleep(pause)
+                self._metrics.failed(error)
+                self._poller.until(pause, self._metrics.files())
+                self._metrics.turn()
             else:
                 if self.shutdown.begun:
                     return
                 log.info("Connected to %s", self._consumer.place, extra={"event": "worker_connected"})
                 log.info("%s ready.", self._settings.hostname, extra={"event": "worker_ready"})
+                self._metrics.works()
                 signals.worker_ready.send(sender=self)
                 return
 
@@ -272,5 +284,6 @@ class Worker:
                 extra={"event": "worker_stop_failed"},
             )
         self._remote.stop()
+        self._metrics.stop()
         self._app.close()
         log.info("%s stopped.", self._settings.hostname, extra={"event": "worker_stopped"})

@@ -10,6 +10,7 @@ from celery import Celery, Task, chain, current_app, current_task, group, shared
 from celery.exceptions import Ignore, Reject
 from celery.signals import task_failure, task_postrun, task_prerun, task_success
 from celery.utils.log import get_task_logger
+from kombu.utils.json import register_type
 
 app = Celery("proj", broker=BROKER, backend=BACKEND)
 app.conf.task_default_queue = QUEUE
@@ -286,3 +287,35 @@ def waits(self):
     except RuntimeError as error:
         return str(error)[:32]
     return "waited"
+
+
+@app.task
+def handle_of_a_task():
+    return add.delay(1, 2)
+
+
+@app.task
+def handle_of_a_group():
+    return group(add.s(1, 2), add.s(3, 4))()
+
+
+@app.task
+def lazy_text():
+    from django.utils.functional import lazystr
+
+    return {"text": lazystr("hello")}
+
+
+class Money:
+    """A type that is registered at kombu."""
+
+    def __init__(self, cents):
+        self.cents = cents
+
+
+register_type(Money, "Money", lambda money: money.cents, Money)
+
+
+@app.task
+def doubled(money):
+    return Money(money.cents * 2)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import uuid
 
 import pytest
+from kombu.utils import json
 
 from beatd import App
 from tests.acceptance.celery_pairs import PAIRS, WAIT, WARNINGS, paired, workers
@@ -130,6 +132,75 @@ def test_callbacks(pair):
     chained = (pair.s("add", 1, 1) | pair.s("add", 1)).apply_async(link=callback)
     assert get(chained) == 3
     assert sorted(pair.noted(key, 4)) == [3, 3, 4, 4]
+
+
+def test_an_empty_group_before_a_task(pair):
+    s, group = pair.s, pair.canvas.group
+    assert get((s("add", 1, 1) | group([], app=pair.app) | s("listed")).delay()) == [[]]
+    assert get((s("add", 1, 1) | group([], app=pair.app)).delay()) == 2
+
+
+def test_a_failed_chord_raises_the_exception_of_its_header(pair):
+    s, canvas = pair.s, pair.canvas
+    failed = canvas.chord([pair.si("boom"), s("add", 1, 1)], s("total"))()
+    with pytest.raises(ValueError, match="boom"):
+        get(failed)
+    with pytest.raises(canvas.exceptions.ChordError):
+        failed.get(timeout=WAIT, follow_parents=False)
+
+
+def test_the_group_after_a_failed_header_gets_the_cause(pair):
+    s, canvas = pair.s, pair.canvas
+    key = f"seen-{uuid.uuid4()}"
+    body = canvas.group(s("echo"), s("total"))
+    call = canvas.chord([pair.si("boom"), s("add", 1, 1)], body)
+    call.link_error(s("on_error_details", key=key))
+    members = call().results
+    for member in members:
+        with pytest.raises(ValueError, match="boom"):
+            member.get(timeout=WAIT, follow_parents=False)
+    noted = pair.noted(key, 2)
+    assert sorted(task_id for _, task_id, *_ in noted) == sorted(member.id for member in members)
+    assert {exception for *_, exception, _ in noted} == {"ValueError('boom', 7)"}
+
+
+def test_the_errback_of_a_chord_in_a_chord_is_called_once(pair):
+    s, canvas = pair.s, pair.canvas
+    key = f"seen-{uuid.uuid4()}"
+    inner = canvas.chord([pair.si("boom"), s("add", 1, 1)], s("total"))
+    outer = canvas.chord([inner, s("add", 2, 2)], s("total"))
+    outer.link_error(s("on_error_details", key=key))
+    sent = outer()
+    with pytest.raises(canvas.exceptions.ChordError):
+        get(sent)
+    assert len(pair.noted(key)) == 1
+    pair.run("add", 1, 1)  # whatever the failure has sent is behind this
+    assert len(pair.noted(key)) == 1
+
+
+def test_handles_and_own_types_as_results(pair):
+    (task_id, _), members = pair.run("handle_of_a_task")
+    assert (get(pair.app.AsyncResult(task_id)), members) == (3, None)
+    _, members = pair.run("handle_of_a_group")
+    assert [get(pair.app.AsyncResult(member[0][0])) for member in members] == [3, 7]
+    assert pair.run("lazy_text") == {"text": "hello"}
+
+
+def test_types_that_are_registered_at_kombu(pair):
+    class Money:
+        cents = 4
+
+    json.register_type(Money, "Money", lambda money: money.cents, lambda cents: ("Money", cents))
+    try:
+        assert pair.run("doubled", Money()) == ("Money", 8)
+    finally:
+        json._encoders.pop(Money)
+        json._decoders.pop("Money")
+
+
+def test_lone_surrogates(pair):
+    text = os.fsdecode(b"f\xff")
+    assert pair.run("echo", text) == text
 
 
 def test_errbacks(pair):

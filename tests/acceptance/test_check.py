@@ -186,8 +186,8 @@ def test_connect_tells_which_server_would_be_embedded(tmp_path: Path) -> None:
     assert "store embedded: would be " in done.stdout
 
 
-def connected(tmp_path: Path, url: str) -> tuple[int, str]:
-    (tmp_path / "beat.toml").write_text(GOOD + f'\n[redis]\nurl = "{url}"\n')
+def connected(tmp_path: Path, url: str, table: str = GOOD) -> tuple[int, str]:
+    (tmp_path / "beat.toml").write_text(table + f'\n[redis]\nurl = "{url}"\n')
     done = beatd("check", "--connect", cwd=tmp_path)
     return done.returncode, done.stdout + done.stderr
 
@@ -213,6 +213,24 @@ def test_connect_names_each_missing_right_with_its_rule(tmp_path: Path, start_se
         admin.execute_command("ACL", "SETUSER", "beatd", "allchannels", "+eval")
         code, said = connected(tmp_path, server.url.replace("://", "://beatd:pw@"))
         assert "add ~celery*" in said
+        assert admin.keys() == []
+
+
+def test_connect_names_the_queue_that_a_user_may_not_write_to(tmp_path: Path, start_server) -> None:
+    server = start_server()
+    table = GOOD + 'queue = "reports"\n'
+    with redis.Redis.from_url(server.url) as admin:
+        admin.execute_command("ACL", "SETUSER", "beatd", "on", ">pw", "~{beatd}:*", "~celery*", "allchannels", "+@all")
+        url = server.url.replace("://", "://beatd:pw@")
+        code, said = connected(tmp_path, url, table)
+        assert code == 1
+        assert "add ~reports*" in said
+        assert "celery*" not in said
+        admin.execute_command("ACL", "SETUSER", "beatd", "%R~reports*")
+        code, said = connected(tmp_path, url, table)
+        assert (code, "add ~reports*" in said) == (1, True), "reading is not enough"
+        admin.execute_command("ACL", "SETUSER", "beatd", "~reports*")
+        assert connected(tmp_path, url, table)[0] == 0
         assert admin.keys() == []
 
 

@@ -84,6 +84,12 @@ def test_a_virtual_host_that_is_not_there(users: dict[str, str], check: Callable
     assert "vhost nowhere not found" in said
 
 
+def test_a_wrong_password(users: dict[str, str], check: Callable[[str], tuple[int, str]]) -> None:
+    code, said = check(users["all"].replace("tail9zq@", "tail9zqx@"))
+    assert code == 1
+    assert "ACCESS_REFUSED" in said or "refused" in said
+
+
 def test_a_tls_url_of_a_plain_port(users: dict[str, str], check: Callable[[str], tuple[int, str]]) -> None:
     code, said = check(users["all"].replace("amqp://", "amqps://"))
     assert code == 1

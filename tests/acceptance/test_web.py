@@ -85,7 +85,7 @@ def test_it_shows_what_a_daemon_does(start_beatd, start_web, write, beatd, wait_
     assert row["next_due_at"].endswith("T03:30:00.000+00:00"), "07:30 in Baku"
     metrics = web.get("/metrics")
     assert metrics.headers["content-type"].startswith("text/plain; version=0.0.4")
-    assert int(re.findall(r'^beatd_runs_total\{entry="tick"\} (\d+)$', metrics.text, re.MULTILINE)[0]) > first
+    assert int(re.findall(r'^beatd_runs_total\{entry="tick"\} (\d+)\.0$', metrics.text, re.MULTILINE)[0]) > first
 
 
 def test_status_is_what_the_command_says(start_beatd, start_web, write, beatd):
@@ -132,7 +132,7 @@ def test_a_store_that_goes_is_said_and_its_return_seen(start_server, start_web, 
         assert "Traceback" not in answer.text
     metrics = web.get("/metrics")  # stays up: an alert on a sum must not go silent with the store
     assert metrics.status_code == 200
-    assert "\nbeatd_store_up 0\n" in metrics.text
+    assert "\nbeatd_store_up 0.0\n" in metrics.text
     server.start()
     wait_until(lambda: web.get("/healthz").status_code == 200, what="the store's return")
     server.pause()

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 
 import pytest
 import redis
@@ -159,6 +160,29 @@ def test_every_pool_runs_tasks_and_ends_in_order(start_worker, app, server, pool
     worker.expect(r"Task proj\.flaky\[the-id\] retry: Retry in 0\.2s: KeyError\('again'\)", times=2)
 
 
+def test_the_banner_has_the_settings_and_no_password(project, start_beatd, redis_url):
+    place = redis_url.removeprefix("redis://")
+    (project / "proj.py").write_text(TASKS.format(url=f"redis://default:Sek-tail9@{place}"))
+    options = ("-A", "proj", "-P", "threads", "-c", "3", "-Q", "a,b", "-n", "w1@h")
+    loud, quiet, program = (
+        start_beatd("worker", *options, *more) for more in ((), ("-l", "error"), ("--log-format", "json"))
+    )
+    for line in ("w1@h v", r"transport: .*redis://\S*127\.0\.0\.1", r"concurrency: 3 \(threads\)", r"\.> b "):
+        loud.expect(line)
+    loud.expect(r"^  \. proj\.add$")
+    program.expect("worker_ready")
+    assert not quiet.find("transport")
+    assert not program.find("transport: ")
+    assert "tail9" not in loud.text + program.text
+
+
+@pytest.mark.parametrize("pool", ["gevent", "eventlet"])
+def test_the_tasks_of_celerys_other_pools_run_in_threads(start_worker, app, pool):
+    worker = start_worker("-P", pool, "-c", "2")
+    worker.expect(f"There is no pool {pool}: this worker runs its tasks in threads")
+    assert send(app, "add", 1, 2).get(timeout=10) == 3
+
+
 def test_a_failed_task_raises_at_the_caller(start_worker, app):
     worker = start_worker("-c", "1")
     result = send(app, "add", 1, "x")
@@ -180,10 +204,12 @@ def test_time_limits(start_worker, app):
     worker = start_worker("-c", "2")
     caught, uncaught, killed = send(app, "soft", True), send(app, "soft", False), send(app, "hard")
     assert caught.get(timeout=10) == "cleaned up"
-    with pytest.raises(SoftTimeLimitExceeded):
+    with pytest.raises(SoftTimeLimitExceeded) as over:
         uncaught.get(timeout=10)
-    with pytest.raises(TimeLimitExceeded):
+    assert str(over.value) == "SoftTimeLimitExceeded(0.2,)"  # Celery's text
+    with pytest.raises(TimeLimitExceeded) as over:
         killed.get(timeout=10)
+    assert str(over.value) == "TimeLimitExceeded(0.3,)"
     worker.expect(r"Hard time limit \(0\.3s\) exceeded for proj\.hard")
     assert send(app, "add", 1, 2).get(timeout=10) == 3
 
@@ -265,6 +291,23 @@ def test_an_eta_is_kept_in_the_store(start_worker, app, server, wait_until):
     worker.wait()
     start_worker("-c", "1", name="w2")
     assert result.get(timeout=10) == 3
+
+
+def test_a_parked_task_is_shown_with_its_exact_eta_and_announced_once(start_worker, app, wait_until):
+    worker = start_worker("-c", "1")
+    eta = datetime.now(UTC).replace(microsecond=123_456) + timedelta(seconds=3)
+    result = send(app, "add", 1, 2, eta=eta)
+    worker.expect("received")
+    (node,) = wait_until(lambda: app.control.inspect(timeout=2).scheduled() or {}).values()
+    assert [task["eta"] for task in node] == [eta.isoformat()]
+    assert result.get(timeout=10) == 3
+    assert len(worker.find(r"Task proj\.add\[\S+\] received")) == 1
+
+
+def test_a_second_worker_of_the_same_name_says_so(start_worker, app):
+    first, second = start_worker("-c", "1"), start_worker("-c", "1")
+    second.expect(r"Another worker has the name w1@\S+, too: .* Give each worker a name of its own with -n\.")
+    assert first.find("Another worker") == []
 
 
 def test_a_warm_shutdown_finishes_what_runs(start_worker, app, server, wait_until):

@@ -20,7 +20,17 @@ from beatd.config.entry_spec import ENTRY
 from beatd.config.fields import OPTIONS, POLICIES, SECTIONS
 from beatd.config.settings import BESIDE_URL
 from beatd.exceptions import ConfigError
-from beatd.model import BrokerSettings, HistorySettings, LeaderSettings, LogSettings, Options, Policies, RedisSettings
+from beatd.metrics.families import FAMILIES
+from beatd.model import (
+    BrokerSettings,
+    HistorySettings,
+    LeaderSettings,
+    LogSettings,
+    MetricsSettings,
+    Options,
+    Policies,
+    RedisSettings,
+)
 from beatd.store.keys import Keys, type_of
 from tests.unit.logged_events import PACKAGE, logged
 
@@ -33,6 +43,7 @@ STRUCTS = {
     "leader": LeaderSettings,
     "log": LogSettings,
     "history": HistorySettings,
+    "metrics": MetricsSettings,
 }
 ENVIRONMENT = {"REDIS_PASSWORD": "secret"}
 
@@ -229,10 +240,15 @@ def test_events_to_page_on_exist():
     assert watched <= {name for events in logged().values() for name in events}
 
 
-def test_every_metric_is_documented():
-    text = section("operations.md", "The status page, metrics and health")
-    documented = {code(row[0]) for row in rows(text) if code(row[0]).startswith("beatd_")}
-    assert documented == set(re.findall(r'"(beatd_\w+)"', (PACKAGE / "web" / "metrics.py").read_text()))
+def test_every_metric_is_documented_with_its_type_and_labels():
+    page = section("operations.md", "The status page, metrics and health")
+    text = page + section("deployment.md", "Metrics and health of one process")
+    documented = {code(row[0]): row for row in rows(text) if code(row[0]).startswith("beatd_")}
+    assert documented.keys() == FAMILIES.keys()
+    for name, row in documented.items():
+        assert row[1] == FAMILIES[name].kind, name
+        labels = row[2].partition(",")[0] if len(row) == 4 else ""  # without labels the cell is not parted
+        assert tuple(CODE.findall(labels)) == FAMILIES[name].labels, name
 
 
 # -- the store --------------------------------------------------------------------------------------------------------

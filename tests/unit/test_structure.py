@@ -12,21 +12,22 @@ FILES = sorted(ROOT.rglob("*.py"))
 
 NOUNS = """
     active admission amqp app assignment autoscale address asyncio backfill base beat binary blackout bootstrap
-    broker builder builtin bus call callbacks canvas catchup celery chains check child chord chords claims cli
+    banner broker builder builtin bus call callbacks canvas catchup celery chains check child chord chords claims cli
     client clock codec command commands compression completion conf config connection connections consumers context
     contrib control cron crontab current daemon dead deadline decode delivery dev digest dispatch dispatcher django
     duration dump effects elector embedded emptied entries entry environment envelope errors events exceptions execution
-    executor export field fields file find fixup format group groups heap held history http importers information
+    executor export field fields file find fixup format graph group groups heap held history http importers information
     init inspect installation interval json keys kombu lease letters lint list literals loader log logging loop
     management manual members merge message messages metrics mingle model multi next node options outbox output
     pages panel parking parse parser pause planning poison policies poller pools prefork preview problems process
     processes protocol publisher publishing pydantic queues rabbitmq rate limits redaction redbeat redis references
     registry renames reload remote report request requests result results retry revoked rights routing run runs runtime
-    schedule schedules schema script sdnotify seams search security server service settings settlement shard
-    shutdown signals signature simulate simulation solar solo source sources spec state states status step down
+    schedule schedules schema script sdnotify seams search security serialization server service settings settlement
+    shard shutdown signals signature simulate simulation solar solo source sources spec state states status step down
     store strategy subprocess support system task template term threads timeline times timestamps timezone toml
+    counters endpoint exporter families healthcheck listen snapshot
     lines trace trigger types url urls document nodes pool parts systemd units values view watch watchdog web
-    worker writer import inspect add back beatd
+    worker writer import inspect add back backend beatd stamps
 """.split()  # noqa: SIM905 - a list of 200 lines would be no easier to read
 """The words of which names of files are made: nouns of the field, Celery's and AMQP's words, and commands."""
 

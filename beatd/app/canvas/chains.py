@@ -7,6 +7,7 @@ from typing import Any
 
 from beatd.app.base import AppBase
 from beatd.app.canvas.signature import Signature, as_signature, kind, listed
+from beatd.app.canvas.stamps import StampingVisitor
 
 _CHAIN_OPTIONS = ("chord", "group_id", "group_index", "link", "link_error", "parent_id", "root_id", "task_id")
 """Options of the whole chain; all others go to its first task."""
@@ -105,6 +106,29 @@ class chain(Signature):  # noqa: N801 - Celery's name
             if getattr(result, "state", "") in ("IGNORED", "REJECTED"):
                 break
         return last
+
+    def __or__(self, other: Any) -> Any:
+        """Return the chain of these steps and ``other``; the body of a chord, if the last step is a group."""
+        is_group = isinstance(other, kind("group"))
+        if is_group and not other.tasks:
+            return self
+        last = self.tasks[-1] if self.tasks else None
+        if isinstance(last, kind("group")) and not last.tasks and isinstance(other, Signature):
+            if is_group or isinstance(other, chain):
+                return chain(*self.tasks[:-1], other, app=self._app)
+            return chain(*self.tasks[:-1], kind("chord")(last, other, app=self._app), app=self._app)
+        return super().__or__(other)
+
+    def stamp(self, visitor: StampingVisitor | None = None, append_stamps: bool = False, **headers: Any) -> Signature:
+        """Stamp all steps; see :meth:`Signature.stamp`."""
+        chosen = None if visitor is None else visitor.on_chain_start(self, **headers) or {}
+        headers = self._stamped_by(chosen, headers, append=append_stamps)
+        self.stamp_links(visitor, append_stamps, **headers)
+        for task in self.tasks:
+            task.stamp(visitor, append_stamps, **headers)
+        if visitor is not None:
+            visitor.on_chain_end(self, **headers)
+        return self
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Send the chain."""

@@ -9,6 +9,7 @@ from beatd.app.base import AppBase
 from beatd.app.canvas.chains import chain, first_of
 from beatd.app.canvas.groups import group, tasks_of
 from beatd.app.canvas.signature import Signature, as_signature, listed
+from beatd.app.canvas.stamps import StampingVisitor
 from beatd.app.context import current
 from beatd.app.group_result import GroupResult
 from beatd.app.message_options import new_id
@@ -155,12 +156,38 @@ class chord(Signature):  # noqa: N801 - Celery's name
         return self.body.link(callback)
 
     def link_error(self, errback: Mapping[str, Any]) -> Any:
-        """Run ``errback`` once the body has failed; a failure in the header fails it too."""
+        """Run ``errback`` once the body has failed; a failure in the header fails it too.
+
+        With ``task_allow_error_cb_on_chord_header``, each failed task of the header runs it as well.
+        """
+        if self.app.conf.task_allow_error_cb_on_chord_header:
+            for task in self.tasks:
+                task.link_error(as_signature(errback, self._app).clone(immutable=True))
         for task in self.tasks:
             if isinstance(task, chord):
                 task.link_error(errback)
         self.body.link_error(errback)
         return errback
+
+    def stamp(self, visitor: StampingVisitor | None = None, append_stamps: bool = False, **headers: Any) -> Signature:
+        """Stamp the tasks of the header, and the body; see :meth:`Signature.stamp`."""
+        chosen = None if visitor is None else visitor.on_chord_header_start(self, **headers) or {}
+        headers = self._stamped_by(chosen, headers, append=append_stamps)
+        self.stamp_links(visitor, append_stamps, **headers)
+        for task in self.tasks:
+            task.stamp(visitor, append_stamps, **headers)
+        if visitor is not None:
+            visitor.on_chord_header_end(self, **headers)
+        if self.body is not None:
+            if visitor is not None:
+                chosen = visitor.on_chord_body(self, **headers) or {}
+                headers = self._stamped_by(chosen, headers, append=append_stamps)
+            self.body.stamp(visitor, append_stamps, **headers)
+        return self
+
+    def header_group(self) -> group:
+        """Return the header as a group of the same signatures."""
+        return group(self.tasks, app=self._app)
 
     def set_immutable(self, immutable: bool) -> None:
         """Make the tasks of the header immutable; the body always gets their results."""

@@ -7,7 +7,8 @@ from typing import Any
 
 from beatd.app.base import AppBase
 from beatd.app.canvas.chains import chain
-from beatd.app.canvas.signature import Signature, as_signature, kind
+from beatd.app.canvas.signature import Signature, as_signature, kind, listed
+from beatd.app.canvas.stamps import StampingVisitor
 from beatd.app.context import current
 from beatd.app.group_result import GroupResult
 from beatd.app.message_options import new_id
@@ -76,10 +77,12 @@ class group(Signature):  # noqa: N801 - Celery's name
         if self.app.conf.task_always_eager:
             return self.apply(args, kwargs, **options)
         options = self.merged((), None, options)[2]
-        own = options.pop("task_id", None) or new_id()
-        for name in ("group_id", "group_index", "link", "link_error"):
+        own, errbacks = options.pop("task_id", None) or new_id(), listed(options.pop("link_error", None))
+        for name in ("group_id", "group_index", "link"):
             options.pop(name, None)
         copy = group([task.clone() for task in self.members()], app=self._app, task_id=own)
+        for errback in errbacks:
+            copy.link_error(errback)
         result = copy.freeze(own, own, root_id=options.get("root_id"))
         if len(result) == 1 and isinstance(result[0], GroupResult):
             result = result[0]  # the only member is a chain that ends in a group
@@ -122,6 +125,17 @@ class group(Signature):  # noqa: N801 - Celery's name
             task.set(countdown=pause if stop is None else min(pause, stop))
         return self
 
+    def stamp(self, visitor: StampingVisitor | None = None, append_stamps: bool = False, **headers: Any) -> Signature:
+        """Stamp all members; see :meth:`Signature.stamp`."""
+        chosen = None if visitor is None else visitor.on_group_start(self, **headers) or {}
+        headers = self._stamped_by(chosen, headers, append=append_stamps)
+        self.stamp_links(visitor, append_stamps, **headers)
+        for task in self.tasks:
+            task.stamp(visitor, append_stamps, **headers)
+        if visitor is not None:
+            visitor.on_group_end(self, **headers)
+        return self
+
     def __or__(self, other: Any) -> Any:
         """Return a chord with ``other`` as its body."""
         if not isinstance(other, Signature):
@@ -150,7 +164,7 @@ def tasks_of(header: Any, app: AppBase | None) -> list[Signature]:
     if isinstance(header, Mapping):
         signature = as_signature(header, app)
         return list(signature.tasks) if isinstance(signature, group) else [signature]
-    return [as_signature(task, app) for task in header or ()]
+    return [as_signature(task, app).clone() for task in header or ()]  # the caller may use them elsewhere
 
 
 class xmap(Signature):  # noqa: N801 - Celery's name

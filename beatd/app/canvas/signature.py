@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import Any, ClassVar
 
 from beatd.app.base import AppBase
+from beatd.app.canvas.stamps import StampingVisitor, Stamps, merged_stamps
 from beatd.app.current import current_app
 from beatd.app.message_options import new_id
 
@@ -128,8 +129,9 @@ class Signature(dict[str, Any]):
         options: Mapping[str, Any] | None = None,
     ) -> tuple[tuple[Any, ...], dict[str, Any], dict[str, Any]]:
         """Merge further arguments and options: ``args`` go in front, ``kwargs`` and ``options`` override."""
+        fixed = _FIXED | set(self.options.get("stamped_headers") or ())
         later = {
-            name: value for name, value in (options or {}).items() if name not in _FIXED or name not in self.options
+            name: value for name, value in (options or {}).items() if name not in fixed or name not in self.options
         }
         merged = {**self.options, **later}
         if self.immutable:
@@ -181,9 +183,45 @@ class Signature(dict[str, Any]):
         self.options[option] = signatures
         return signature
 
+    # -- stamps -------------------------------------------------------------------------------------------------------
+
+    def stamp(self, visitor: StampingVisitor | None = None, append_stamps: bool = False, **headers: Any) -> Signature:
+        """Add stamps in place: ``headers``, and those that ``visitor`` chooses; returns itself.
+
+        Callbacks and errbacks are stamped, too. With ``append_stamps``, values of the same name become a list.
+        """
+        self.stamp_links(visitor, append_stamps, **headers)
+        chosen = None if visitor is None else dict(visitor.on_signature(self, **headers) or {})
+        return self.set(**merged_stamps(headers, chosen, self.options, append=append_stamps))
+
+    def stamp_links(self, visitor: StampingVisitor | None, append_stamps: bool = False, **headers: Any) -> None:
+        """Stamp callbacks, errbacks, and the steps of a chain that follow this task."""
+        for option, method in (("link", "on_callback"), ("link_error", "on_errback"), ("chain", None)):
+            choose = getattr(visitor, method) if visitor is not None and method else None
+            stamps, links = dict(headers), []
+            for link in map(self._own, listed(self.options.get(option))):
+                if choose is not None:
+                    stamps = merged_stamps(stamps, dict(choose(link, **stamps) or {}), {}, append=append_stamps)
+                links.append(link.stamp(visitor, append_stamps, **stamps))
+            if links:
+                self.options[option] = links
+
+    def _own(self, link: Any) -> Signature:
+        return as_signature(link, self._app)
+
+    def _stamped_by(self, chosen: Stamps | None, headers: Stamps, *, append: bool) -> Stamps:
+        """Merge the stamps for the parts of a composition."""
+        return merged_stamps(headers, None if chosen is None else dict(chosen), self.options, append=append)
+
     def __or__(self, other: Any) -> Any:
         """Return the chain of ``self`` and ``other``."""
-        return kind("chain")(self, other, app=self._app) if isinstance(other, Signature) else NotImplemented
+        if not isinstance(other, Signature):
+            return NotImplemented
+        if isinstance(other, kind("group")) and not other.tasks:
+            joined = kind("chain")(self, app=self._app)
+            joined.tasks.append(other.clone())  # counts only as the header of a step that follows
+            return joined
+        return kind("chain")(self, other, app=self._app)
 
     def __ior__(self, other: Any) -> Any:
         return self | other

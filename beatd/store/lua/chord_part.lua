@@ -12,6 +12,7 @@
 -- ARGV[4]  seconds to keep all of this, 0: for ever
 -- ARGV[5]  worker that calls
 -- ARGV[6]  seconds for which no other worker sends the body after this
+-- ARGV[7]  size of the header in the message, from clients of Celery 4; empty if it is not there
 --
 -- Returns false while tasks are missing, or when another worker sends the body; else the shape (or false), followed by
 -- the return values of all tasks, in order.
@@ -27,8 +28,8 @@ if keep > 0 then
     redis.call('EXPIRE', KEYS[i], keep)
   end
 end
-local size = redis.call('GET', KEYS[3])
-if not size then
+local size = redis.call('GET', KEYS[3]) or ARGV[7]
+if size == '' then
   return false
 end
 local wanted = tonumber(size) + tonumber(redis.call('GET', KEYS[2]) or 0)

@@ -15,7 +15,7 @@ from beatd.store.results import Stored
 from beatd.timestamps import from_ms
 from beatd.worker.admission.revoked import Revoked as RevokedTasks
 from beatd.worker.effects import Effect, Received, Revoked, Unregistered
-from beatd.worker.execution.decode import upgrade_protocol_1
+from beatd.worker.execution.decode import accepted_types, upgrade_protocol_1
 from beatd.worker.messages import Delivery, Headers, headers_of
 from beatd.worker.request import Request, moment_ms, request_class
 
@@ -45,6 +45,7 @@ class Strategy:
         self._revoked = revoked
         self._zone = ZoneInfo(app.timezone)
         self._largest: int = app.conf.message_max_bytes
+        self._accepted = accepted_types(app.conf.accept_content)
 
     def decide(self, deliveries: Sequence[Delivery], now_ms: int) -> Decisions:
         """Decide about each message; no message makes this raise."""
@@ -66,9 +67,9 @@ class Strategy:
         if len(delivery.raw) > self._largest:
             raise MessageError(f"it has {len(delivery.raw):,} bytes, message_max_bytes allows {self._largest:,}")
         try:
-            return delivery, headers_of(delivery.raw)
+            return delivery, headers_of(delivery.raw, self._accepted)
         except MessageError:
-            second = upgrade_protocol_1(delivery.raw, delivery.queue, self._largest)
+            second = upgrade_protocol_1(delivery.raw, delivery.queue, self._largest, self._accepted)
             if second is None:
                 raise
             return delivery._replace(raw=second, first=delivery.raw), headers_of(second)
@@ -82,6 +83,23 @@ class Strategy:
         eta_ms = self._moment(headers.eta, "eta")
         request = request_class(task)(delivery, headers, task)
         waits = eta_ms is not None and eta_ms > now_ms
+        if not headers.received:
+            self._announce(request, waits=waits)
+        if expires_ms is not None and expires_ms <= now_ms:
+            self.revoke(request, "expired", now_ms, decisions)
+        elif self._revoked and self._revoked.covers(request):
+            self.revoke(request, "revoked", now_ms, decisions)
+        else:
+            if eta_ms is not None and waits:
+                decisions.park.append((delivery, eta_ms))
+            else:
+                decisions.run.append(request)
+            if not headers.received:
+                decisions.effects.append(Received(request))
+
+    def _announce(self, request: Request, *, waits: bool) -> None:
+        """Log a message that has come in and is not back from its parking; tell the signal's receivers."""
+        headers = request.headers
         if log.isEnabledFor(logging.INFO):
             log.info(
                 "Task %s[%s] received%s",
@@ -92,16 +110,6 @@ class Strategy:
             )
         if signals.task_received:
             signals.task_received.send(sender=self._app, request=request)
-        if expires_ms is not None and expires_ms <= now_ms:
-            self.revoke(request, "expired", now_ms, decisions)
-        elif self._revoked and self._revoked.covers(request):
-            self.revoke(request, "revoked", now_ms, decisions)
-        elif eta_ms is not None and waits:
-            decisions.park.append((delivery, eta_ms))
-            decisions.effects.append(Received(request))
-        else:
-            decisions.run.append(request)
-            decisions.effects.append(Received(request))
 
     def _moment(self, text: str | None, what: str) -> int | None:
         if text is None:

@@ -6,7 +6,8 @@ worker is gone before that.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from beatd import broker
 from beatd.broker import Arguments, is_amqp, is_redis, no_arguments, redis_url
@@ -26,11 +27,13 @@ def open_consumer(
     prefix: str = "beatd",
     store_url: str | None = None,
     arguments: Arguments = no_arguments,
+    transport_options: Mapping[str, Any] | None = None,
 ) -> Consumer:
     """Make the consumer of ``queues`` on the broker at ``url`` for the worker ``name``. It connects on ``start``.
 
     On a broker other than Redis, messages before their time and dead letters are kept in the state store at
     ``store_url``, and queues that are not there yet are made with the ``arguments`` that this function says.
+    ``transport_options`` are for kombu's transports.
     """
     keys = Keys(prefix)
     if is_redis(url):
@@ -41,7 +44,7 @@ def open_consumer(
 
     aside: Parking = MemoryParking(clock)
     if store_url:
-        publisher = broker.open(url, arguments=arguments)
+        publisher = broker.open(url, arguments=arguments, transport_options=transport_options)
         aside = StoreParking(store_url, publisher, keys=keys, clock=clock, name=name)
     if is_amqp(url):
         from beatd.worker.consumers.rabbitmq import AmqpConsumer  # noqa: PLC0415
@@ -49,4 +52,4 @@ def open_consumer(
         return AmqpConsumer(url, queues, aside=aside, arguments=arguments)
     from beatd.worker.consumers.kombu import KombuConsumer  # noqa: PLC0415
 
-    return KombuConsumer(url, queues, aside=aside, arguments=arguments)
+    return KombuConsumer(url, queues, aside=aside, arguments=arguments, transport_options=transport_options)

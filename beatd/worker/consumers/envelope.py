@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from beatd.broker.amqp_codec import Content
+from beatd.message import json_codec
 
 _encode = msgspec.json.Encoder().encode
 _KEPT = ("correlation_id", "reply_to", "priority", "delivery_mode")
@@ -42,29 +43,43 @@ def envelope_of(content: Content, queue: str) -> tuple[bytes, str]:
 DEATHS = "beatd-deaths"
 """Header: the number of processes and workers that died with the message; 0 for a plain redelivery."""
 
-_decode = msgspec.json.Decoder(dict[str, Any]).decode
+_DECODER = msgspec.json.Decoder(dict[str, Any])
 
 
 def mark_redelivered(raw: bytes) -> bytes:
     """Mark an envelope as redelivered; an unreadable one is returned unchanged, and buried by its next consumer."""
     try:
-        envelope = _decode(raw)
+        envelope = json_codec.decode_as(_DECODER, raw)
         envelope["headers"]["redelivered"] = True
         envelope["headers"].setdefault(DEATHS, 0)
         envelope["properties"]["delivery_info"]["redelivered"] = True
-    except (msgspec.MsgspecError, KeyError, TypeError, RecursionError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return raw
-    return _encode(envelope)
+    return json_codec.dumps_plain(envelope)
+
+
+RECEIVED = "beatd-received"
+"""Header of a parked message: it was logged and announced to monitors when it came in."""
+
+
+def mark_received(raw: bytes) -> bytes:
+    """Mark the envelope of a message that a worker has read, and parks."""
+    try:
+        envelope = json_codec.decode_as(_DECODER, raw)
+        envelope["headers"][RECEIVED] = True
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return raw
+    return json_codec.dumps_plain(envelope)
 
 
 def count_death(raw: bytes) -> bytes:
     """Add one to the death count of an envelope."""
     try:
-        envelope = _decode(raw)
+        envelope = json_codec.decode_as(_DECODER, raw)
         envelope["headers"][DEATHS] = int(envelope["headers"].get(DEATHS) or 0) + 1
-    except (msgspec.MsgspecError, KeyError, TypeError, ValueError, RecursionError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return raw
-    return _encode(envelope)
+    return json_codec.dumps_plain(envelope)
 
 
 def without_mark(raw: bytes) -> bytes:
@@ -72,9 +87,9 @@ def without_mark(raw: bytes) -> bytes:
     if b'"redelivered"' not in raw:
         return raw
     try:
-        envelope = _decode(raw)
+        envelope = json_codec.decode_as(_DECODER, raw)
         envelope["headers"].pop("redelivered", None)
         envelope["properties"].get("delivery_info", {}).pop("redelivered", None)
-    except (msgspec.MsgspecError, KeyError, TypeError, AttributeError, RecursionError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return raw
-    return _encode(envelope)
+    return json_codec.dumps_plain(envelope)

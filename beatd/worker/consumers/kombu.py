@@ -12,7 +12,7 @@ import os
 import queue
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import kombu as _kombu
@@ -88,8 +88,17 @@ _FINISH_WITHIN_S = 10.0
 class KombuConsumer:
     """Consumes ``queues``; missing ones are declared with ``arguments``."""
 
-    def __init__(self, url: str, queues: Sequence[str], *, aside: Parking, arguments: Arguments) -> None:
+    def __init__(
+        self,
+        url: str,
+        queues: Sequence[str],
+        *,
+        aside: Parking,
+        arguments: Arguments,
+        transport_options: Mapping[str, Any] | None = None,
+    ) -> None:
         self._url = url
+        self._options = {"transport_options": dict(transport_options or {})}
         self._names = list(queues)
         self._arguments = arguments
         self._aside = aside
@@ -211,7 +220,7 @@ class KombuConsumer:
         if len(self._missed) > _MISSED_MAX:  # redelivered to other workers
             self._missed.clear()
         self._orphans = {_identity(message): tag for tag, (_, message) in self._held.items()}
-        with kombu.Connection(self._url, connect_timeout=_CONNECT_S, heartbeat=30) as connection:
+        with kombu.Connection(self._url, connect_timeout=_CONNECT_S, heartbeat=30, **self._options) as connection:
             queues = [self._queue(name) for name in self._names]
             consumer = connection.Consumer(
                 queues,

@@ -23,7 +23,7 @@ from beatd.store.dead_letters import DeadLetters, encode
 from beatd.store.keys import Keys
 from beatd.store.worker_state import DelayedMessage, DelayedMessages
 from beatd.timestamps import iso_ms
-from beatd.worker.consumers.envelope import without_mark
+from beatd.worker.consumers.envelope import mark_received, without_mark
 from beatd.worker.messages import Delivery
 
 log = logging.getLogger("beatd.worker.consumers.aside")
@@ -65,7 +65,8 @@ class MemoryParking:
 
     def park(self, deliveries: Sequence[tuple[Delivery, int]]) -> bool:
         for delivery, due_ms in deliveries:
-            heapq.heappush(self._parked, (due_ms, next(self._number), delivery))
+            marked = delivery._replace(raw=mark_received(delivery.raw))
+            heapq.heappush(self._parked, (due_ms, next(self._number), marked))
         return False
 
     def bury(self, deliveries: Sequence[tuple[Delivery, str]]) -> bool:  # noqa: ARG002 - the log has the reasons
@@ -101,7 +102,8 @@ class StoreParking:
 
     def park(self, deliveries: Sequence[tuple[Delivery, int]]) -> bool:
         # without the mark of a redelivery the same message, put aside twice, is the same text and there once
-        self._waiting.add([(DelayedMessage(one.queue, without_mark(one.raw)), due_ms) for one, due_ms in deliveries])
+        waiting = [(DelayedMessage(one.queue, mark_received(without_mark(one.raw))), due) for one, due in deliveries]
+        self._waiting.add(waiting)
         self._due = min(self._due, *(due_ms for _, due_ms in deliveries))
         return True
 

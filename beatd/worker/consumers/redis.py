@@ -25,7 +25,7 @@ from beatd.store.keys import Keys
 from beatd.store.script import Script
 from beatd.timestamps import iso_ms
 from beatd.worker.consumers.base import never
-from beatd.worker.consumers.envelope import count_death, mark_redelivered
+from beatd.worker.consumers.envelope import count_death, mark_received, mark_redelivered
 from beatd.worker.messages import Delivery
 
 queue_watch_log = logging.getLogger("beatd.worker.consumers.doorbell")
@@ -203,7 +203,11 @@ class RedisConsumer:
 
     def park(self, deliveries: Sequence[tuple[Delivery, int]]) -> None:
         if deliveries:
-            words = [word for one, due_ms in deliveries for word in (one.tag, due_ms)]
+            words = [
+                word
+                for one, due_ms in deliveries
+                for word in (one.tag, due_ms, b"%b\0%b" % (one.queue.encode(), mark_received(one.original)))
+            ]
             self._park([self._unacked, self._shared.parked], words)
             self._forget([one for one, _ in deliveries])
             self._wake_due = min(self._wake_due, *(due_ms for _, due_ms in deliveries))

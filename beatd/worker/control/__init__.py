@@ -7,6 +7,17 @@ commands each turn of its loop; and while the broker cannot be reached, only the
 from __future__ import annotations
 
 from beatd.worker.control import control_commands, inspect_commands
-from beatd.worker.control.panel import COMMANDS, Command, Kind
+from beatd.worker.control.control_commands import add_consumer, cancel_consumer
+from beatd.worker.control.panel import COMMANDS, Command, Kind, control_command, inspect_command
 
-__all__ = ["COMMANDS", "Command", "Kind", "control_commands", "inspect_commands"]
+__all__ = [
+    "COMMANDS",
+    "Command",
+    "Kind",
+    "add_consumer",
+    "cancel_consumer",
+    "control_command",
+    "control_commands",
+    "inspect_command",
+    "inspect_commands",
+]

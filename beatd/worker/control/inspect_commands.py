@@ -10,7 +10,9 @@ import resource
 import sys
 from collections import deque
 from collections.abc import Iterator
+from datetime import datetime
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import beatd
 from beatd import urls
@@ -19,6 +21,7 @@ from beatd.redaction import censored
 from beatd.timestamps import from_ms
 from beatd.worker.control.inspect_format import broker_info, queue_info, request_info
 from beatd.worker.control.panel import WorkerView, command, truth
+from beatd.worker.execution.decode import accepted_types
 from beatd.worker.messages import Delivery, headers_of
 from beatd.worker.request import Request
 
@@ -111,12 +114,20 @@ def scheduled(station: WorkerView, **_: Any) -> list[Any]:
     """List the tasks that wait for their ETA, the soonest 1,000."""
     return [
         {
-            "eta": from_ms(due_ms).isoformat(),
+            "eta": _eta(station, request) or from_ms(due_ms).isoformat(),
             "priority": _PRIORITY,
             "request": request_info(station, request),
         }
         for request, due_ms in _waiting(station)
     ]
+
+
+def _eta(station: WorkerView, request: Request) -> str | None:
+    """Return the exact ETA in a message; None for a message that waits for another reason."""
+    if request.headers.eta is None:
+        return None
+    moment = datetime.fromisoformat(request.headers.eta)
+    return (moment if moment.tzinfo else moment.replace(tzinfo=ZoneInfo(station.app.timezone))).isoformat()
 
 
 def _waiting(station: WorkerView) -> Iterator[tuple[Request, int]]:
@@ -128,7 +139,7 @@ def _waiting(station: WorkerView) -> Iterator[tuple[Request, int]]:
 def _request(station: WorkerView, delivery: Delivery) -> Request | None:
     """Return a parked message as a request; None for a task of another app."""
     try:
-        headers = headers_of(delivery.raw)
+        headers = headers_of(delivery.raw, accepted_types(station.app.conf.accept_content))
     except MessageError:
         return None
     task = station.app.tasks.get(headers.task)

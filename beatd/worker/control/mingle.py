@@ -1,4 +1,7 @@
-"""Mingle, as in Celery: at the start, ask the other workers for revoked ids and their logical clocks."""
+"""Mingle, as in Celery: at the start, ask the other workers for revoked ids and their logical clocks.
+
+The same round finds out if another worker has the name of this one.
+"""
 
 from __future__ import annotations
 
@@ -30,6 +33,8 @@ class Mingle:
         self._sharing = sharing
         self._names = names
         self._over_at = 0.0
+        self._of_own_name = 0
+        """Answers of workers with the name of this one; it gives one itself."""
 
     def start(self, *, wait: bool) -> None:
         """Send the request; with ``wait`` read answers for a moment."""
@@ -40,6 +45,8 @@ class Mingle:
         try:
             self._bus.connect(oid=oid)
             self._bus.broadcast(addressed(letter, self._names, oid, str(uuid.uuid4())))
+            ping = BusMessage(command_body("ping", {}, [self._hostname]), letter.headers)
+            self._bus.broadcast(addressed(ping, self._names, oid, str(uuid.uuid4())))
         except BrokerError as error:
             log.debug("No mingling: %s", error, extra={"event": "mingle_failed"})
             self.stop()
@@ -74,7 +81,19 @@ class Mingle:
         self._lamport.adjust(letter.headers.get("clock"))
         answers: dict[Any, Any] = letter.body if isinstance(letter.body, dict) else {}
         for node, answer in answers.items():
-            if node != self._hostname and isinstance(answer, dict):
+            if node == self._hostname:
+                self._count_own_name(answer)
+            elif isinstance(answer, dict):
                 self._lamport.adjust(answer.get("clock"))
                 self._sharing.learn(texts(answer.get("revoked")))
                 log.debug("Synchronized with %s", node, extra={"event": "mingled", "node": str(node)})
+
+    def _count_own_name(self, answer: Any) -> None:
+        self._of_own_name += isinstance(answer, dict) and "ok" in answer
+        if self._of_own_name == 2:
+            log.warning(
+                "Another worker has the name %s, too: remote control reaches both, and monitors take them for one. "
+                "Give each worker a name of its own with -n.",
+                self._hostname,
+                extra={"event": "worker_name_taken", "node": self._hostname},
+            )

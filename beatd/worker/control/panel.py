@@ -65,6 +65,30 @@ def command(
     return register
 
 
+def control_command(**options: Any) -> Callable[[H], H]:
+    """Make a function of a task module a remote control command; options as for Celery's decorator of this name.
+
+    The function gets a :class:`WorkerView` and the sender's keywords. Its name must not be that of a built-in command.
+    """
+    return _added("control", options)
+
+
+def inspect_command(**options: Any) -> Callable[[H], H]:
+    """Make a function of a task module a query; see :func:`control_command`."""
+    return _added("inspect", options)
+
+
+def _added(kind: Kind, options: Mapping[str, Any]) -> Callable[[H], H]:
+    return command(
+        kind,
+        alias=options.get("alias"),
+        arguments=tuple(options.get("args") or ()),
+        variadic=options.get("variadic"),
+        usage=options.get("signature") or "",
+        visible=bool(options.get("visible", True)),
+    )
+
+
 def find(name: object) -> Handler:
     """Return the handler of a command; raises KeyError with the name, as Celery's workers answer."""
     known = COMMANDS.get(ALIASES.get(name, name)) if isinstance(name, str) else None

@@ -5,6 +5,7 @@ Two protocols: version 2, with the task in the headers, and version 1 of Celery 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -14,6 +15,7 @@ from beatd.message.compression import decompress
 from beatd.message.protocol import JSON, TaskMessage, envelope, open_envelope
 
 ACCEPTED = frozenset({JSON, "application/x-json", "json"})
+"""JSON's content types; always accepted."""
 
 _PLAIN = frozenset({"utf-8", "utf8", "us-ascii", "ascii", "binary", "None", ""})
 """Character sets that need no conversion; kombu writes ``binary`` for text that it has not encoded."""
@@ -27,15 +29,32 @@ class Call(NamedTuple):
     embed: dict[str, Any]
 
 
-def decode_body(message: TaskMessage, at_most: int) -> Call:
+def accepted_types(names: Iterable[str] | None) -> frozenset[str]:
+    """Return the content types of ``accept_content``, and JSON; raises :class:`MessageError` for an unknown name."""
+    others = [name for name in names or () if name not in ACCEPTED]
+    if not others:
+        return ACCEPTED
+    from beatd.broker.serialization import content_types  # noqa: PLC0415 - costs memory and time; few need it
+
+    return ACCEPTED | content_types(others)
+
+
+def check_type(content_type: str, accepted: frozenset[str]) -> None:
+    """Raise :class:`MessageError` for a body of another type."""
+    if content_type not in accepted:
+        types = "only JSON is" if accepted == ACCEPTED else f"accept_content has {', '.join(sorted(accepted))}"
+        raise MessageError(f"content type {content_type!r} is not accepted, {types}")
+
+
+def decode_body(message: TaskMessage, at_most: int, accepted: frozenset[str] = ACCEPTED) -> Call:
     """Decode a message's body of at most ``at_most`` bytes; raises :class:`MessageError`."""
-    match _decoded(message, at_most):
-        case [list() as args, dict() as kwargs, dict() | None as embed]:
-            return Call(args, kwargs, _checked(embed or {}))
+    match _decoded(message, at_most, accepted):
+        case [list() | tuple() as args, dict() as kwargs, dict() | None as embed]:
+            return Call(list(args), kwargs, _checked(embed or {}))
     raise MessageError("the body is not [args, kwargs, embed]")
 
 
-def upgrade_protocol_1(raw: bytes, queue: str, at_most: int) -> bytes | None:
+def upgrade_protocol_1(raw: bytes, queue: str, at_most: int, accepted: frozenset[str] = ACCEPTED) -> bytes | None:
     """Convert a message of protocol 1 to protocol 2; None if it is no such message."""
     try:
         message = open_envelope(raw)
@@ -43,8 +62,7 @@ def upgrade_protocol_1(raw: bytes, queue: str, at_most: int) -> bytes | None:
         return None
     if "task" in message.headers:
         return None
-    _check_type(message.content_type)
-    body = _decoded(message, at_most)
+    body = _decoded(message, at_most, accepted)
     if not isinstance(body, dict) or "task" not in body:
         return None
     if "id" not in body:
@@ -80,17 +98,17 @@ def _moment(text: Any, body: dict[str, Any]) -> Any:
     return f"{text}+00:00" if naive and body.get("utc") else text
 
 
-def _check_type(content_type: str) -> None:
-    if content_type not in ACCEPTED:
-        raise MessageError(f"content type {content_type!r} is not accepted, only JSON is")
-
-
-def _decoded(message: TaskMessage, at_most: int) -> Any:
+def _decoded(message: TaskMessage, at_most: int, accepted: frozenset[str]) -> Any:
+    check_type(message.content_type, accepted)
     body = message.body
     if method := message.headers.get("compression"):
         if not isinstance(method, str):
             raise MessageError(f"its compression is {method!r}, which is no name")
         body = decompress(body, method, at_most)
+    if message.content_type not in ACCEPTED:
+        from beatd.broker.serialization import loads  # noqa: PLC0415 - see accepted_types()
+
+        return loads(body, message.content_type, message.content_encoding)
     if message.content_encoding.lower() not in _PLAIN:
         body = _recoded(body, message.content_encoding)
     return json_codec.loads(body)

@@ -28,7 +28,7 @@ from beatd.store.results import Stored
 from beatd.timestamps import from_ms
 from beatd.worker.execution.call import Calling
 from beatd.worker.execution.callbacks import failure_messages, follow_up_messages, pack
-from beatd.worker.execution.decode import decode_body
+from beatd.worker.execution.decode import accepted_types, decode_body
 from beatd.worker.messages import KILLED, MALFORMED, FollowUpMessage, Job, JobReport
 
 
@@ -75,6 +75,10 @@ _EVENTS = {
 log = logging.getLogger("celery.app.trace")
 
 
+class EncodeError(MessageError):
+    """The failure of a task that returned a value which cannot be stored."""
+
+
 class Attempt(NamedTuple):
     """A job with its opened message."""
 
@@ -90,6 +94,7 @@ class Executor:
         self._app = app
         self._hostname = hostname
         self._largest: int = app.conf.message_max_bytes
+        self._accepted = accepted_types(app.conf.accept_content)
         self._largest_result: int = app.conf.result_max_bytes
         self._is_extended: bool = app.conf.result_extended
         self._zone: tzinfo = UTC if app.timezone == "UTC" else ZoneInfo(app.timezone)
@@ -100,7 +105,7 @@ class Executor:
         """Open the message; returns an attempt to :meth:`run`, or the report of a malformed message."""
         try:
             message = open_envelope(job.raw)
-            args, kwargs, embed = decode_body(message, self._largest)
+            args, kwargs, embed = decode_body(message, self._largest, self._accepted)
         except MessageError as error:
             return JobReport(job.tag, MALFORMED, text=str(error))
         task = self._app.tasks[message.headers["task"]]
@@ -268,8 +273,9 @@ class Executor:
         except Exception as failed:  # noqa: BLE001 - a result's or exception's own methods may do anything
             error = failed if isinstance(failed, MessageError) else MessageError(safe_repr(failed))
         if outcome.state in (SUCCESS, IGNORED):
-            payload = named_error("EncodeError", f"the result cannot be stored: {error}", module="kombu.exceptions")
-            return Outcome(FAILURE, error), self._store(context, FAILURE, payload, None)
+            refused = EncodeError(f"the result cannot be stored: {error}")
+            payload = named_error("EncodeError", *refused.args, module="kombu.exceptions")
+            return Outcome(FAILURE, refused), self._store(context, FAILURE, payload, None)
         kind = type(outcome.value)
         payload = named_error(kind.__qualname__, safe_repr(outcome.value), module=kind.__module__)
         return outcome, self._store(context, outcome.state, payload, None)

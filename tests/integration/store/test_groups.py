@@ -51,7 +51,7 @@ def test_one_sends_the_body_and_may_ask_again_until_it_has(groups):
     assert end(groups, part(0), "me") is not None
     assert end(groups, part(0), "you") is None
     assert end(groups, part(0), "me") is not None
-    groups.sent("g")
+    groups.sent("g", "me")
     assert end(groups, part(0), "me") is None
     assert end(groups, part(1), "you") is None
 
@@ -69,10 +69,16 @@ def test_ends_may_come_before_the_size_is_known(groups):
     assert end(groups, part(1), "me") is not None
 
 
+def test_the_size_may_be_in_the_message_as_clients_of_celery_4_write_it(groups):
+    first, last = (part(n)._replace(body=b'{"task": "body", "chord_size": 2}') for n in range(2))
+    assert end(groups, first, "me") is None
+    assert [task_id for task_id, *_ in end(groups, last, "me").ends] == ["task-0", "task-1"]
+
+
 def test_a_frozen_chord_that_is_sent_again_is_another_one(groups):
     groups.begin("g", 1)
     end(groups, part(0), "me")
-    groups.sent("g")
+    groups.sent("g", "me")
     groups.begin("g", 1)
     assert end(groups, part(0), "me") is not None
 
@@ -91,7 +97,7 @@ def test_nothing_is_kept_for_ever(groups, redis_server):
         for key in client.keys("celery-taskset-meta-g*"):
             assert 0 < client.ttl(key) <= 60, key
         end(groups, part(1), "me")
-        groups.sent("g")
+        groups.sent("g", "me")
         assert set(client.keys("celery-taskset-meta-g.*")) == {b"celery-taskset-meta-g.c"}
 
 

@@ -150,3 +150,23 @@ def test_a_broker_that_never_answers_keeps_no_worker_from_stopping(queue, monkey
         assert 0.2 < time.monotonic() - began < 3
     finally:
         over.set()
+
+
+def test_transport_options_lead_to_a_broker_in_a_folder(tmp_path, queue, wait_until):
+    folders = {name: str(tmp_path / place) for name, place in (("data_folder_in", "q"), ("data_folder_out", "q"))}
+    options = {**folders, "control_folder": str(tmp_path / "control")}
+    (tmp_path / "q").mkdir()
+    (tmp_path / "control").mkdir()
+    publisher = broker.open("filesystem://", transport_options=options)
+    consumer = open_consumer("filesystem://", [queue], name="w", clock=SystemClock(), transport_options=options)
+    consumer.start()
+    try:
+        publisher.publish(build("t", "an-id"), queue=queue)
+        assert len(list((tmp_path / "q").iterdir())) == 1
+        (delivery,) = taken(consumer, wait_until)
+        consumer.ack([delivery])
+    finally:
+        consumer.stop()
+        publisher.close()
+    assert ids([delivery]) == ["an-id"]
+    assert list((tmp_path / "q").iterdir()) == []

@@ -13,6 +13,7 @@ from beatd.exceptions import StoreUnavailable
 from beatd.message.protocol import build
 from beatd.store.keys import Keys
 from beatd.worker.consumers.redis import LIFETIME_MS, RedisConsumer
+from beatd.worker.messages import headers_of
 from tests.fakes import FakeClock
 
 
@@ -168,7 +169,9 @@ def test_parked_messages_come_back_on_time_and_outlive_the_worker(make_consumer,
     assert other.take(5) == []
     clock.advance(3.002)
     other.tend()
-    assert ids(other.take(5)) == ["2", "1"]
+    back = other.take(5)
+    assert ids(back) == ["2", "1"]
+    assert all(headers_of(delivery.raw).received for delivery in back)
     assert server.zcard(Keys().workers().parked) == 1
 
 

@@ -192,3 +192,36 @@ def test_a_message_for_an_exchange_goes_to_the_queues_bound_to_it(app, redis_url
         assert server.llen("one") == 1
         assert server.llen("two") == 0
         assert json.loads(server.lindex("nobody", 0))["properties"]["delivery_info"]["exchange"] == "x"
+
+
+def test_the_backend_has_celerys_methods(app, client):
+    app.backend.store_result("1", {"a": 1}, SUCCESS)
+    app.backend.mark_as_failure("2", ValueError("boom"), "trace")
+    app.backend.store_result("3", {"done": 5}, "PROGRESS")
+    for backend in (app.backend, client.backend):
+        assert (backend.get_state("1"), backend.get_result("1")) == (SUCCESS, {"a": 1})
+        assert (backend.get_state("2"), repr(backend.get_result("2"))) == (FAILURE, "ValueError('boom')")
+        assert backend.get_traceback("2") == "trace"
+        assert backend.get_task_meta("3")["result"] == {"done": 5}
+    app.backend.forget("1")
+    assert app.backend.get_state("1") == "PENDING"
+
+
+def test_results_in_order_of_completion(app):
+    group = app.GroupResult("g", [app.AsyncResult("1"), app.AsyncResult("2")])
+    app.backend.store_result("2", 20, SUCCESS)
+    iterator = group.iter_native(timeout=10)
+    assert next(iterator)[0] == "2"
+    app.backend.store_result("1", ValueError("boom"), FAILURE)
+    task_id, meta = next(iterator)
+    assert (task_id, meta["status"], repr(meta["result"])) == ("1", FAILURE, "ValueError('boom')")
+    assert list(iterator) == []
+    with pytest.raises(TimeoutError):
+        list(app.GroupResult("h", [app.AsyncResult("3")]).iter_native(timeout=0))
+
+
+def test_a_graph_of_a_finished_task(app):
+    children = [[["2", None], None]]
+    app.results.store([Stored("1", document("1", SUCCESS, 1, children=children)), success("2", 2)])
+    graph = app.AsyncResult("1").graph
+    assert [str(node) for node in graph.topsort()] == ["2", "1"]

@@ -13,7 +13,7 @@ from beatd import App, Signature, exceptions
 from beatd.app.message_options import message_for, new_id
 from beatd.app.routing import route_for
 from beatd.broker.redis import queue_key, queue_keys
-from beatd.exceptions import MessageError
+from beatd.exceptions import MessageError, QueueNotFound
 from beatd.message import json_codec
 from beatd.store.result_document import document, exception_from, exception_payload
 
@@ -83,6 +83,11 @@ def test_an_invalid_time_is_rejected():
         ({}, [("other.*", "c"), ("tasks.add", "d")], ("d", "", None)),
         ({}, lambda name, *_: {"queue": name}, ("tasks.add", "", None)),
         ({"queue": "a"}, {"tasks.*": "b"}, ("a", "", None)),
+        ({}, ([("other.*", {"queue": "e"}), ("*", {"queue": "f"})],), ("f", "", None)),
+        ({}, [[("tasks.*", {"queue": "g"})]], ("g", "", None)),
+        ({}, ({"other": "h"}, [("tasks.*", "i")]), ("i", "", None)),
+        ({}, {"*": "j", "tasks.add": "k"}, ("k", "", None)),
+        ({}, ("tasks.add", "l"), ("l", "", None)),
     ],
 )
 def test_routes(options, routes, expected):
@@ -185,3 +190,37 @@ def test_a_stored_result_cannot_call_functions():
 def test_a_document_begins_with_its_status():
     """The Lua script that stores results checks there for a SUCCESS, which must not be overwritten."""
     assert document("id", "SUCCESS", 5).startswith(b'{"status":"SUCCESS"')
+
+
+def test_routes_are_those_of_celery():
+    import celery
+
+    routes = (
+        ([("a.*", {"queue": "qa"}), ("*", {"queue": "qb"})],),
+        [{"*.add": {"queue": "qc"}}, {"a.add": {"queue": "qd"}}],
+        {"*": {"queue": "qe"}, "a.add": {"queue": "qf"}},
+        [(("b.*", {"queue": "qg"}),), lambda name, *_, **__: {"queue": "qh"}],
+    )
+    for given in routes:
+        peer = celery.Celery("x", set_as_current=False, task_routes=given)
+        for name in ("a.add", "b.add", "c"):
+            theirs = peer.amqp.router.route({}, name, (), {}).get("queue")
+            ours = route_for(name, (), {}, {}, App("x", task_routes=given, set_as_current=False).conf).queue
+            assert ours == (theirs.name if theirs else "celery"), (given, name)
+
+
+def test_without_missing_queues_the_default_queue_is_the_only_one():
+    conf = App("x", task_create_missing_queues=False, set_as_current=False).conf
+    assert route_for("a", (), {}, {}, conf).queue == "celery"
+    with pytest.raises(QueueNotFound, match="queue 'other' is not in task_queues: celery"):
+        route_for("a", (), {}, {"queue": "other"}, conf)
+
+
+def test_reprs_and_properties_can_be_given():
+    sent = message(argsrepr="(<hidden>,)", kwargsrepr="{}", app_id="shop", message_id="m", user_id="guest")
+    assert (sent.headers["argsrepr"], sent.headers["kwargsrepr"]) == ("(<hidden>,)", "{}")
+    assert {name: sent.properties[name] for name in ("app_id", "message_id", "user_id")} == {
+        "app_id": "shop",
+        "message_id": "m",
+        "user_id": "guest",
+    }

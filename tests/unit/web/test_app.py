@@ -36,12 +36,12 @@ def test_a_store_that_is_down_is_said_in_words(site, path):
 
 
 def test_metrics_stay_while_the_store_is_down_and_say_so(site):
-    assert "beatd_store_up 1\n" in site.get("/metrics").text
+    assert "beatd_store_up 1.0\n" in site.get("/metrics").text
     site.store.error = StoreUnavailable("state store redis.example.com:6379/0: Connection refused")
     answer = site.get("/metrics")
     assert answer.status_code == 200
-    assert "beatd_store_up 0\n" in answer.text
-    assert "beatd_entries 1\n" in answer.text
+    assert "beatd_store_up 0.0\n" in answer.text
+    assert "beatd_entries 1.0\n" in answer.text
 
 
 def test_an_entry_that_is_held_back_is_shown_with_the_reason(site):
@@ -169,8 +169,8 @@ def test_an_entry_for_programs(site):
 def test_metrics_are_of_everybody(site):
     site.store.document = document([daemon("one"), daemon("two", shards=[]), daemon("three", alive=False)])
     text = site.get("/metrics").text
-    assert "beatd_daemons 2\n" in text
-    assert 'beatd_leading_shards{daemon="two"} 0\n' in text
+    assert "beatd_daemons 2.0\n" in text
+    assert 'beatd_leading_shards{daemon="two"} 0.0\n' in text
     assert "three" not in text
 
 

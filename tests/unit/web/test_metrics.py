@@ -28,7 +28,7 @@ def read(text):
 
 
 def told(status, names=(), runs=()):
-    return read(metrics.text(metrics.families(status, names, runs)))
+    return read(metrics.text(metrics.families(status, names, runs)).decode())
 
 
 def test_one_daemon():

@@ -172,16 +172,19 @@ class FakePool:
 
 
 class FakeResults:
-    """Stores in the journal, unless it is ``away``."""
+    """Stores in the journal, unless it is ``away``; no result of a task in ``impossible``."""
 
     def __init__(self, journal: Journal) -> None:
         self.away = False
         self.groups = NoGroups()
+        self.impossible: set[str] = set()
         self._journal = journal
 
     def store(self, results: Sequence[Stored]) -> None:
         if self.away:
             raise StoreUnavailable("results: away")
+        if any(one.task_id in self.impossible for one in results):
+            raise ValueError("a value that no server can take")
         self._journal.extend(("store", (one.task_id, json.loads(one.document)["status"])) for one in results)
 
     def close(self) -> None: ...

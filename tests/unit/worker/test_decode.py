@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import bz2
 import functools
 import gzip
@@ -10,6 +11,7 @@ import lzma
 import re
 import zlib
 
+import kombu.serialization
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -17,11 +19,13 @@ from hypothesis import strategies as st
 from beatd import App
 from beatd.exceptions import MessageError
 from beatd.message.compression import decompress
+from beatd.message.protocol import open_envelope
 from beatd.worker.admission.revoked import Revoked
 from beatd.worker.admission.strategy import Strategy
+from beatd.worker.execution.decode import accepted_types, decode_body
 from beatd.worker.execution.executor import Executor
-from beatd.worker.messages import MALFORMED, Delivery, Job
-from tests.malformed import KINDS, LIMIT, REDIS_KINDS, REDIS_RUNNABLE, RUNNABLE
+from beatd.worker.messages import MALFORMED, Delivery, Job, headers_of
+from tests.malformed import KINDS, LIMIT, PICKLE, REDIS_KINDS, REDIS_RUNNABLE, RUNNABLE, Parts
 
 quickly = settings(max_examples=60, deadline=None)
 
@@ -122,3 +126,48 @@ class TestCompression:
     def test_what_is_cut_off_is_noticed(self, method, pack, cut):
         with pytest.raises(MessageError):
             decompress(pack(b"some content " * 20)[:-cut], method, 10_000)
+
+
+def packed_by_kombu(name, *args):
+    """A message as Celery's client sends it with ``serializer=name``."""
+    content_type, encoding, body = kombu.serialization.dumps((args, {}, {}), serializer=name)
+    body = body if isinstance(body, bytes) else body.encode()
+    return Parts({"task": "proj.mark", "id": "1"}, body, content_type, encoding)
+
+
+@pytest.fixture
+def own_serializer():
+    kombu.serialization.register(
+        "own",
+        lambda value: repr(value).encode(),
+        lambda body: ast.literal_eval(bytes(body).decode()),
+        "application/x-own",
+    )
+    yield
+    kombu.serialization.unregister("own")
+
+
+@pytest.mark.usefixtures("own_serializer")
+@pytest.mark.parametrize("name", ["pickle", "own"])
+def test_other_serializers_are_read_where_accept_content_names_them(name):
+    raw = packed_by_kombu(name, "a name", {"x": [1, 2]}).on_redis()
+    message = open_envelope(raw)
+    accepted = accepted_types(["json", name])
+    assert headers_of(raw, accepted).task == "proj.mark"
+    assert decode_body(message, 1_000, accepted).args == ["a name", {"x": [1, 2]}]
+    with pytest.raises(MessageError, match="is not accepted, only JSON is"):
+        headers_of(raw)
+    with pytest.raises(MessageError, match="is not accepted, only JSON is"):
+        decode_body(message, 1_000)
+
+
+def test_a_pickle_of_something_that_is_not_here_is_malformed():
+    body = b"cno_such_module\nNothing\n."
+    message = open_envelope(Parts({"task": "proj.mark", "id": "1"}, body, PICKLE, "binary").on_redis())
+    with pytest.raises(MessageError, match=r"cannot be read as application/x-python-serialize: .*no_such_module"):
+        decode_body(message, 1_000, accepted_types(["pickle"]))
+
+
+def test_an_unknown_serializer_is_named():
+    with pytest.raises(MessageError, match=r"no serializer 'rot13', there are: .*json"):
+        accepted_types(["json", "rot13"])

@@ -72,7 +72,7 @@ def test_expected_errors_are_logged_without_traceback(app, caplog):
     assert caplog.records[0].levelno == logging.INFO
 
 
-def test_a_result_that_json_cannot_carry_is_a_failure(app):
+def test_a_result_that_json_cannot_carry_is_a_failure(app, caplog):
     @app.task(name="t")
     def strange():
         return object()
@@ -80,6 +80,7 @@ def test_a_result_that_json_cannot_carry_is_a_failure(app):
     stored = json.loads(run(app, strange).document)
     assert (stored["status"], stored["result"]["exc_type"]) == ("FAILURE", "EncodeError")
     assert stored["result"]["exc_module"] == "kombu.exceptions"
+    assert "Task t[the-id] raised unexpected: EncodeError('the result cannot be stored: JSON cannot" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -122,6 +123,41 @@ def test_a_retry_is_left_to_the_worker_which_stores_its_state_before(app):
     (message,) = report.follow_ups
     headers = message.unpack().message.headers
     assert (headers["id"], headers["task"], headers["retries"]) == ("the-id", "t", 1)
+
+
+def retried(app, to=None, **fields):
+    """The message of a retry, and its route, for a message that came ``to`` (exchange, routing key)."""
+
+    @app.task(name="t", bind=True)
+    def again(self, changes):
+        raise self.retry(countdown=0, **changes)
+
+    app.finalize()
+    message = build("t", "the-id", (fields.pop("changes", {}),), reply_to="client", **fields)
+    raw = envelope(message, queue=to[1], exchange=to[0]) if to else envelope(message, queue="q")
+    (follow_up,) = Executor(app, "me@here")(Job(1, raw, "q"), print).follow_ups
+    return follow_up.unpack()
+
+
+@pytest.mark.parametrize(
+    ("to", "changes", "route"),
+    [
+        (None, {}, ("q", "", None)),
+        (("events", "report.daily"), {}, ("report.daily", "events", "report.daily")),
+        (("events", "report.daily"), {"queue": "slow"}, ("slow", "", None)),
+        (None, {"exchange": "events", "routing_key": "report.daily"}, ("report.daily", "events", "report.daily")),
+    ],
+)
+def test_a_retry_goes_where_its_message_came_from_or_is_told_to_go(app, to, changes, route):
+    assert retried(app, to, changes=changes).route[:3] == route
+
+
+def test_a_retry_keeps_what_the_sender_has_written_on_the_message(app):
+    stamps = {"stamped_headers": ["tenant"], "stamps": {"tenant": 7}}
+    message = retried(app, origin="gen1@client", headers={"mine": 1}, **stamps).message
+    kept = {name: message.headers[name] for name in ("origin", "mine", "stamped_headers", "stamps")}
+    assert kept == {"origin": "gen1@client", "mine": 1, **stamps}
+    assert message.properties["reply_to"] == "client"
 
 
 @pytest.mark.parametrize(("requeue", "stored"), [(True, False), (False, True)])

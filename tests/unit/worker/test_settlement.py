@@ -170,3 +170,48 @@ def test_a_flush_without_anything_new_tells_nothing(bench):
     bench.turn()
     bench.turn()
     assert bench.journal == before
+
+
+def test_an_item_that_no_server_can_take_is_dropped_and_the_others_are_settled(bench, caplog):
+    bench.results.impossible = {"id-2"}
+    for tag in (1, 2, 3):
+        bench.send(tag)
+    bench.turn()
+    for tag in (1, 2, 3):
+        bench.pool.end(tag)
+    bench.turn()
+    assert bench.journal.of("store") == [("id-1", "SUCCESS"), ("id-3", "SUCCESS")]
+    assert bench.journal.of("ack") == [1, 2, 3]
+    events = [getattr(record, "event", None) for record in caplog.records]
+    assert events.count("settlement_failed") == events.count("settlement_dropped") == 1
+    assert "id-2" in caplog.text
+
+
+def test_a_retry_is_published_after_its_state_is_stored(bench):
+    @bench.app.task(name="again", bind=True, acks_late=True)
+    def again(self):
+        raise self.retry(countdown=0)
+
+    report = run(bench, 1, "again")
+    assert (report.state, bench.publisher.attempts) == ("RETRY", 0)
+    bench.turn()
+    assert list(bench.journal) == [("store", ("id-1", "RETRY")), ("publish", ("again", "id-1")), ("ack", 1)]
+
+
+def test_a_retry_that_the_broker_refuses_fails_the_task(bench):
+    @bench.app.task(name="again", bind=True, acks_late=True)
+    def again(self):
+        raise self.retry(countdown=0)
+
+    bench.publisher.refuses = {"again"}
+    run(bench, 1, "again")
+    bench.turn()
+    assert bench.journal.of("store") == [("id-1", "RETRY"), ("id-1", FAILURE)]
+    assert bench.journal.of("ack") == [1]
+
+
+@pytest.mark.parametrize("options", [{"queue": "q\udcff"}, {"task_id": "t\udcff"}])
+def test_a_callback_with_a_name_that_is_no_text_fails_its_task(bench, options):
+    report = run(bench, 1, embed={"callbacks": [CALLBACK | {"options": options}]})
+    assert (report.state, report.follow_ups) == (FAILURE, [])
+    assert b"UTF-8" in report.document

@@ -15,6 +15,7 @@ from beatd.timestamps import to_ms
 from beatd.worker import effects
 from beatd.worker.admission.revoked import Revoked
 from beatd.worker.admission.strategy import Strategy
+from beatd.worker.consumers.envelope import mark_received
 from beatd.worker.messages import Delivery, headers_of
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -60,6 +61,16 @@ def test_a_message_before_its_time_is_parked(app):
     verdicts = judge(app, raw(eta=at(seconds=10)))
     assert [due for _, due in verdicts.park] == [NOW_MS + 10_000]
     assert verdicts.run == []
+
+
+def test_a_message_that_comes_back_from_its_parking_is_not_announced_again(app, caplog):
+    caplog.set_level(logging.INFO)
+    first = raw(eta=at(seconds=-1))
+    parked, back = judge(app, raw(eta=at(seconds=10))), judge(app, mark_received(first))
+    assert [type(effect).__name__ for effect in parked.effects] == ["Received"]
+    assert caplog.messages == [f"Task tasks.add[the-id] received  ETA:[{at(seconds=10)}]"]
+    assert [request.id for request in back.run] == ["the-id"]
+    assert back.effects == []
 
 
 def test_a_message_whose_time_has_come_runs(app):

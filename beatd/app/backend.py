@@ -1,0 +1,93 @@
+"""Backend: the result backend with the methods that Celery's have, for programs that use them: ``app.backend``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from beatd.app.base import AppBase
+from beatd.app.result import AsyncResult, decoded
+from beatd.states import FAILURE, PENDING, READY_STATES, REVOKED, STARTED, SUCCESS
+from beatd.store.groups import NoGroups
+from beatd.store.result_document import document, exception_payload
+from beatd.store.results import Stored
+
+
+class Backend:
+    """Reads and writes result documents by task id. Raises :class:`~beatd.exceptions.StoreError`."""
+
+    def __init__(self, app: AppBase) -> None:
+        self.app = app
+
+    def get_task_meta(self, task_id: str, cache: bool = True) -> dict[str, Any]:  # noqa: ARG002 - Celery's argument
+        """Return the result document; an exception in it is an object."""
+        stored = self.app.results.get(task_id) or {"status": PENDING, "result": None}
+        return {"task_id": task_id, "traceback": None, "children": [], **decoded(stored)}
+
+    def get_state(self, task_id: str) -> str:
+        """Return the state of a task; ``PENDING`` if it is unknown."""
+        return str(self.get_task_meta(task_id)["status"])
+
+    get_status = get_state
+
+    def get_result(self, task_id: str) -> Any:
+        """Return the result, or the exception of a failed task."""
+        return self.get_task_meta(task_id)["result"]
+
+    def get_traceback(self, task_id: str) -> str | None:
+        """Return the traceback of a failed task, as text."""
+        text: str | None = self.get_task_meta(task_id)["traceback"]
+        return text
+
+    def get_children(self, task_id: str) -> list[Any]:
+        """Return the handles of the tasks that a task has sent."""
+        children: list[Any] = AsyncResult[Any](task_id, app=self.app).children
+        return children
+
+    def store_result(
+        self, task_id: str, result: Any, state: str, traceback: str | None = None, request: Any = None, **_: Any
+    ) -> Any:
+        """Store a state and a result, or an exception; returns the result. A stored ``SUCCESS`` stays."""
+        value = exception_payload(result) if isinstance(result, BaseException) else result
+        done = self.app.now().isoformat() if state in READY_STATES else None
+        place: dict[str, Any] = {
+            "parent_id": getattr(request, "parent_id", None),
+            "group_id": getattr(request, "group", None),
+        }
+        encoded = document(task_id, state, value, traceback=traceback, date_done=done, **place)
+        self.app.results.store([Stored(task_id, encoded)])
+        return result
+
+    def mark_as_started(self, task_id: str, **meta: Any) -> None:
+        """Store the state ``STARTED``."""
+        self.store_result(task_id, meta, STARTED)
+
+    def mark_as_done(self, task_id: str, result: Any, state: str = SUCCESS, **_: Any) -> None:
+        """Store a result. It sends no callbacks and counts for no chord."""
+        self.store_result(task_id, result, state)
+
+    def mark_as_failure(
+        self, task_id: str, exc: BaseException, traceback: str | None = None, state: str = FAILURE, **_: Any
+    ) -> None:
+        """Store a failure. It calls no errbacks and counts for no chord."""
+        self.store_result(task_id, exc, state, traceback)
+
+    def mark_as_revoked(self, task_id: str, reason: str = "", **_: Any) -> None:
+        """Store the state ``REVOKED``."""
+        named = {"exc_type": "TaskRevokedError", "exc_message": [reason], "exc_module": "celery.exceptions"}
+        self.store_result(task_id, named, REVOKED)
+
+    def forget(self, task_id: str) -> None:
+        """Delete the result."""
+        self.app.results.forget(task_id)
+
+    def delete_group(self, group_id: str) -> None:
+        """Delete the stored list of a group's members."""
+        self.app.results.groups.delete(group_id)
+
+    def ensure_chords_allowed(self) -> None:
+        """Raise NotImplementedError without a result backend, where chords cannot be counted."""
+        if isinstance(self.app.results.groups, NoGroups):
+            raise NotImplementedError("chords need a result backend, for example App(backend='redis://localhost/1')")
+
+    def __repr__(self) -> str:
+        return f"<Backend of {self.app!r}>"

@@ -1,0 +1,103 @@
+"""Counters: what a process counts while it works, read by another thread when it is asked.
+
+Counting costs one addition to a dictionary; everything else happens when somebody asks. One thread writes.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Iterable
+from heapq import nlargest
+from itertools import accumulate
+from typing import NamedTuple
+
+import msgspec
+
+MOMENTS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
+"""Buckets for what should take moments."""
+TASKS_S = (0.005, 0.025, 0.1, 0.5, 1, 5, 15, 60, 300, 900, 3600)
+"""Buckets for run times of tasks."""
+
+ENTRIES_MAX = 100_000
+"""Names of entries that are counted one by one; runs of further ones are in the totals only."""
+
+
+class Histogram(msgspec.Struct):
+    """Counts of values in buckets, and their sum."""
+
+    bounds: tuple[float, ...] = MOMENTS_S
+    counts: list[int] = []
+    total: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Begin with empty buckets."""
+        self.counts = self.counts or [0] * (len(self.bounds) + 1)
+
+    def observe(self, value: float) -> None:
+        """Count a value."""
+        self.counts[bisect_left(self.bounds, value)] += 1
+        self.total += value
+
+    def cumulative(self) -> tuple[list[tuple[str, float]], float]:
+        """Return ``(upper bound, count so far)`` pairs, the last with ``+Inf``, and the sum of all values."""
+        bounds = [*(str(float(bound)) for bound in self.bounds), "+Inf"]
+        return [(bound, float(count)) for bound, count in zip(bounds, accumulate(self.counts), strict=True)], self.total
+
+
+class Outcome(NamedTuple):
+    """Outcome of a run in the daemon: ``sent``, ``skipped``, ``missed`` or ``refused``, with the reason of a skip."""
+
+    outcome: str
+    reason: str = ""
+
+
+SENT, MISSED, REFUSED = Outcome("sent"), Outcome("missed"), Outcome("refused")
+
+
+class EntryLimit(NamedTuple):
+    """The setting ``[metrics] entries``: of how many entries the runs are shown one by one; None: of all."""
+
+    most: int | None
+
+    @classmethod
+    def parse(cls, text: str) -> EntryLimit:
+        """Read ``all``, ``none`` or ``top:N``."""
+        return cls({"all": None, "none": 0}.get(text, 0) if text in {"all", "none"} else int(text.removeprefix("top:")))
+
+
+class DaemonCounters:
+    """Counts of one daemon: runs by outcome and entry, lateness, claims, reloads."""
+
+    def __init__(self) -> None:
+        self.totals: Counter[Outcome] = Counter()
+        self.reloads: Counter[str] = Counter(ok=0, broken=0)
+        self.lateness, self.claims = Histogram(), Histogram()
+        self._entries: dict[str, Counter[Outcome]] = {}
+
+    def count(self, outcome: Outcome, names: Iterable[str]) -> None:
+        """Count runs of these entries."""
+        entries = self._entries
+        for name in names:
+            self.totals[outcome] += 1
+            counts = entries.get(name)
+            if counts is None:
+                if len(entries) >= ENTRIES_MAX:
+                    continue
+                counts = entries[name] = Counter()
+            counts[outcome] += 1
+
+    def sent(self, lateness_ms: Iterable[tuple[str, int]]) -> None:
+        """Count runs that left, each entry with the lateness of its run."""
+        names = []
+        for name, late_ms in lateness_ms:
+            names.append(name)
+            self.lateness.observe(max(late_ms, 0) / 1000)
+        self.count(SENT, names)
+
+    def by_entry(self, limit: EntryLimit) -> list[tuple[str, Counter[Outcome]]]:
+        """Return the counts of entries: of those with the most runs, where there is a limit."""
+        entries = list(self._entries.items())
+        if limit.most is None or limit.most >= len(entries):
+            return entries
+        return nlargest(limit.most, entries, key=lambda pair: pair[1].total())

@@ -1,0 +1,120 @@
+"""Metric families: the names, types, labels and help texts of everything that a beatd process exposes.
+
+``beatd_daemon_*`` and ``beatd_worker_*`` describe the process that is asked. All others describe the installation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Literal, NamedTuple, Protocol, cast
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+
+class Definition(NamedTuple):
+    """Type, help text and labels of a metric."""
+
+    kind: Literal["gauge", "counter", "histogram"]
+    help: str
+    labels: tuple[str, ...] = ()
+
+
+class Buckets(Protocol):
+    """A histogram as :func:`family` reads it."""
+
+    def cumulative(self) -> tuple[list[tuple[str, float]], float]:
+        """Return ``(upper bound, count so far)`` pairs, the last with ``+Inf``, and the sum of all values."""
+
+
+_INSTALLATION = {
+    "beatd_store_up": Definition("gauge", "1 while the state store answers."),
+    "beatd_late_seconds": Definition("gauge", "Lateness of the oldest run that a daemon has not sent.", ("daemon",)),
+    "beatd_held_back_entries": Definition("gauge", "Entries that are held back."),
+    "beatd_entry_held_back": Definition("gauge", "1 for each entry that is held back, at most 100.", ("entry",)),
+    "beatd_daemons": Definition("gauge", "Daemons that are alive."),
+    "beatd_shards": Definition("gauge", "Number of shards."),
+    "beatd_leading_shards": Definition(
+        "gauge", "Shards that a daemon leads; the sum is beatd_shards when all is well.", ("daemon",)
+    ),
+    "beatd_config_mismatch": Definition("gauge", "1 when daemons differ in their schedule."),
+    "beatd_config_broken": Definition("gauge", "1 when a daemon's files have errors.", ("daemon",)),
+    "beatd_last_turn_seconds": Definition("gauge", "Seconds since a daemon's loop last made progress.", ("daemon",)),
+    "beatd_clock_offset_seconds": Definition(
+        "gauge", "How far a daemon's clock is ahead of the state store's.", ("daemon",)
+    ),
+    "beatd_outbox_length": Definition("gauge", "Messages that the broker has not confirmed yet.", ("shard",)),
+    "beatd_entries": Definition("gauge", "Entries in force."),
+    "beatd_runtime_entries": Definition("gauge", "Entries in the state store."),
+    "beatd_paused_entries": Definition("gauge", "Entries that are paused."),
+    "beatd_runs_total": Definition("counter", "Runs that were sent.", ("entry",)),
+    "beatd_queue_length": Definition("gauge", "Messages that wait in a queue.", ("queue",)),
+    "beatd_broker_up": Definition("gauge", "1 while the broker answers."),
+}
+_DAEMON = {
+    "beatd_daemon_ready": Definition("gauge", "1 when /readyz of this daemon answers 200."),
+    "beatd_daemon_leading": Definition("gauge", "1 for each shard that this daemon leads.", ("shard",)),
+    "beatd_daemon_term": Definition("gauge", "Term of a shard that this daemon leads.", ("shard",)),
+    "beatd_daemon_runs_total": Definition("counter", "Runs by outcome, since the start.", ("outcome", "reason")),
+    "beatd_daemon_entry_runs_total": Definition(
+        "counter", "Runs by entry and outcome, since the start.", ("entry", "outcome", "reason")
+    ),
+    "beatd_daemon_lateness_seconds": Definition("histogram", "Time from when a run was to leave until it left."),
+    "beatd_daemon_claim_seconds": Definition("histogram", "Time to decide, render and claim the runs of one turn."),
+    "beatd_daemon_reloads_total": Definition("counter", "Attempts to read the files again.", ("outcome",)),
+}
+_WORKER = {
+    "beatd_worker_ready": Definition("gauge", "1 when /readyz of this worker answers 200."),
+    "beatd_worker_tasks_total": Definition("counter", "Tasks by state, since the start.", ("task", "state")),
+    "beatd_worker_task_seconds": Definition("histogram", "Run time of tasks.", ("task",)),
+    "beatd_worker_pool_size": Definition("gauge", "Tasks that can run at the same time."),
+    "beatd_worker_pool_busy": Definition("gauge", "Tasks that run now."),
+    "beatd_worker_prefetched": Definition("gauge", "Messages that were taken and do not run yet."),
+    "beatd_worker_longest_running_seconds": Definition("gauge", "Time that the oldest running task has taken so far."),
+}
+_ALL = {"beatd_build_info": Definition("gauge", "Version of this process; always 1.", ("version",))}
+
+FAMILIES: Mapping[str, Definition] = {**_ALL, **_INSTALLATION, **_DAEMON, **_WORKER}
+
+_MAKERS: Mapping[str, Callable[..., Any]] = {
+    "gauge": GaugeMetricFamily,
+    "counter": CounterMetricFamily,
+    "histogram": HistogramMetricFamily,
+}
+
+Samples = Sequence[tuple[tuple[str, ...], float | Buckets]]
+
+
+def family(name: str, samples: Samples) -> Metric:
+    """Make a metric of :data:`FAMILIES`. A sample is the values of its labels, and its value."""
+    kind, text, labels = FAMILIES[name]
+    maker = _MAKERS[kind]
+    metric = maker(name, text, labels=labels)
+    for values, value in samples:
+        if isinstance(value, (int, float)):
+            metric.add_metric(values, value)
+        else:
+            metric.add_metric(values, *value.cumulative())
+    return cast(Metric, metric)
+
+
+def gauge(name: str, value: float) -> Metric:
+    """Make a metric without labels."""
+    return family(name, [((), value)])
+
+
+class _Collector:
+    def __init__(self, metrics: Iterable[Metric]) -> None:
+        self._metrics = metrics
+
+    def collect(self) -> Iterable[Metric]:
+        return self._metrics
+
+
+def text(metrics: Iterable[Metric], registry: CollectorRegistry | None = None) -> bytes:
+    """Return the metrics in Prometheus' text format, those of ``registry`` after them."""
+    ours = CollectorRegistry(auto_describe=False)
+    ours.register(_Collector([metric for metric in metrics if metric.samples]))
+    return generate_latest(ours) + (generate_latest(registry) if registry is not None else b"")

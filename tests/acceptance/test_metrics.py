@@ -1,0 +1,277 @@
+"""Metrics and health of each process, as Prometheus and a container's probes ask for them."""
+
+from __future__ import annotations
+
+import re
+import signal
+import socket
+import subprocess
+import sys
+
+import httpx
+import pytest
+import redis
+from prometheus_client.parser import text_string_to_metric_families
+
+from beatd.metrics.families import FAMILIES
+
+CONFIG = """
+[redis]
+url = "{url}"
+[leader]
+ttl = "3s"
+renew = "1s"
+[beat_schedule.tick]
+task = "tasks.tick"
+schedule = 1.0
+[beat_schedule.never]
+task = "tasks.tick"
+schedule = "0 0 29 2 *"
+"""
+TASKS = """
+import time
+from beatd import App
+
+app = App("tasks", broker="{url}")
+
+@app.task
+def tick(): pass
+
+@app.task
+def fail(): 1 / 0
+
+@app.task
+def long(seconds): time.sleep(seconds)
+"""
+
+
+@pytest.fixture
+def file(tmp_path, redis_url):
+    path = tmp_path / "beat.toml"
+    path.write_text(CONFIG.format(url=redis_url))
+    (tmp_path / "tasks.py").write_text(TASKS.format(url=redis_url))
+    return str(path)
+
+
+def served(process):
+    """The URL at which a process says that it serves."""
+    [found] = process.expect(r"Metrics and health at (http://\S+)")
+    return found[1]
+
+
+def samples(url):
+    """``{(name, labels): value}`` of what is exposed, read by Prometheus' own parser; each name is documented."""
+    answer = httpx.get(f"{url}/metrics", timeout=10)
+    assert answer.status_code == 200
+    assert answer.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
+    found = {}
+    for family in text_string_to_metric_families(answer.text):
+        if family.name.startswith("beatd_"):
+            name = f"{family.name}_total" if family.type == "counter" else family.name
+            assert FAMILIES[name].kind == family.type
+        for sample in family.samples:
+            key = (sample.name, *sorted(sample.labels.items()))
+            assert key not in found, key
+            found[key] = sample.value
+    return found
+
+
+def test_a_daemon_tells_of_its_runs_and_its_leadership(start_beatd, file, wait_until):
+    daemon = start_beatd("--config", file, "--metrics-listen", "127.0.0.1:0")
+    url = served(daemon)
+    daemon.expect("Dispatched tick", times=2)
+    wait_until(lambda: httpx.get(f"{url}/readyz").status_code == 200, what="readiness")
+    found = samples(url)
+    assert found["beatd_store_up",] == 1
+    assert found["beatd_daemon_ready",] == 1
+    assert found["beatd_entries",] == 2
+    assert found["beatd_daemon_leading", ("shard", "0")] == 1
+    assert found["beatd_daemon_term", ("shard", "0")] >= 1
+    assert found["beatd_outbox_length", ("shard", "0")] == 0
+    sent = ("outcome", "sent"), ("reason", "")
+    assert found["beatd_daemon_runs_total", *sent] >= 2
+    assert found["beatd_daemon_entry_runs_total", ("entry", "tick"), *sent] >= 2
+    assert found["beatd_daemon_lateness_seconds_count",] == found["beatd_daemon_runs_total", *sent]
+    assert found["beatd_daemon_claim_seconds_count",] >= 2
+    assert found["process_cpu_seconds_total",] > 0
+    assert httpx.get(f"{url}/healthz").text == "ok\n"
+    assert httpx.get(f"{url}/other").status_code == 404
+    assert httpx.post(f"{url}/metrics").status_code == 501
+    assert httpx.head(f"{url}/metrics").text == ""
+
+
+def test_a_reload_is_counted_and_a_broken_file_shows(start_beatd, file, tmp_path, wait_until):
+    url = served(daemon := start_beatd("--config", file, "--metrics-port", "0"))
+    daemon.expect("Leading")
+    (tmp_path / "beat.toml").write_text("nonsense")
+    wait_until(lambda: samples(url)["beatd_daemon_reloads_total", ("outcome", "broken")] == 1, what="a broken reload")
+    found = samples(url)
+    assert [value for key, value in found.items() if key[0] == "beatd_config_broken"] == [1]
+    assert httpx.get(f"{url}/readyz").status_code == 200, "the last valid schedule is in force"
+
+
+@pytest.mark.parametrize(("setting", "named"), [("all", 3), ("top:2", 2), ("none", 0)])
+def test_the_entries_with_metrics_of_their_own_are_bounded(
+    start_beatd, tmp_path, redis_url, wait_until, setting, named
+):
+    entries = "".join(f'[beat_schedule.e{n}]\ntask = "t"\nschedule = 1.0\n' for n in range(3))
+    (tmp_path / "beat.toml").write_text(
+        f'[redis]\nurl = "{redis_url}"\n[metrics]\nlisten = "127.0.0.1:0"\nentries = "{setting}"\n{entries}'
+    )
+    url = served(start_beatd("run"))
+    total = ("beatd_daemon_runs_total", ("outcome", "sent"), ("reason", ""))
+    found = wait_until(lambda: (seen := samples(url)).get(total, 0) >= 3 and seen, what="three runs")
+    assert len([key for key in found if key[0] == "beatd_daemon_entry_runs_total"]) == named
+
+
+def test_a_daemon_answers_while_its_store_is_away(start_beatd, tmp_path, start_server, beatd, wait_until):
+    server = start_server()
+    file = tmp_path / "beat.toml"
+    file.write_text(CONFIG.format(url=server.url))
+    server.stop()
+    url = served(start_beatd("--config", str(file), "--metrics-listen", "127.0.0.1:0"))
+    assert samples(url)["beatd_store_up",] == 0
+    assert httpx.get(f"{url}/healthz").status_code == 200
+    wait_until(lambda: "Connection refused" in httpx.get(f"{url}/readyz").text, what="the reason")
+    server.start()
+    wait_until(lambda: httpx.get(f"{url}/readyz").status_code == 200, what="readiness")
+    assert samples(url)["beatd_store_up",] == 1
+    server.pause()
+    answer = wait_until(lambda: (seen := httpx.get(f"{url}/readyz")).status_code == 503 and seen, what="no readiness")
+    assert "state store" in answer.text
+    assert samples(url)["beatd_store_up",] == 0
+    address = url.removeprefix("http://")
+    assert beatd("healthcheck", "--metrics-listen", address).returncode == 0
+    done = beatd("healthcheck", "--ready", BEATD_METRICS_LISTEN=address)
+    assert done.returncode == 1
+    assert "state store" in done.stderr
+    server.resume()
+
+
+def test_a_port_that_is_taken_does_not_stop_the_beat_and_is_tried_again(start_beatd, file, wait_until):
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        daemon = start_beatd("--config", file, "--metrics-port", str(port))
+        daemon.expect(
+            rf"No metrics and health checks: port {port} of 127.0.0.1 is taken; choose another with --metrics"
+        )
+        daemon.expect("Dispatched tick")
+    assert served(daemon) == f"http://127.0.0.1:{port}"
+
+
+def test_slow_clients_do_not_keep_others_away(start_beatd, file):
+    url = served(start_beatd("--config", file, "--metrics-port", "0"))
+    port = int(url.rpartition(":")[2])
+    idle = [socket.create_connection(("127.0.0.1", port)) for _ in range(8)]
+    assert httpx.get(f"{url}/healthz").status_code == 200
+    idle += [socket.create_connection(("127.0.0.1", port)) for _ in range(16)]
+    idle[-1].settimeout(5)
+    assert idle[-1].recv(1) == b"", "a connection beyond the limit is closed"
+    idle[0].settimeout(20)
+    assert idle[0].recv(1) == b"", "an idle connection is closed"
+    for connection in idle:
+        connection.close()
+    assert httpx.get(f"{url}/healthz").status_code == 200
+
+
+def send(tmp_path, text):
+    subprocess.run([sys.executable, "-c", f"import tasks\n{text}"], cwd=tmp_path, check=True, timeout=30)
+
+
+@pytest.mark.parametrize("pool", ["prefork", "threads", "solo"])
+def test_a_worker_tells_of_its_tasks(start_beatd, file, tmp_path, wait_until, pool):
+    worker = start_beatd("worker", "-A", "tasks", "-P", pool, "-c", "2", "--metrics-listen", "127.0.0.1:0")
+    url = served(worker)
+    worker.expect("ready")
+    wait_until(lambda: httpx.get(f"{url}/readyz").status_code == 200, what="readiness")
+    send(tmp_path, "[tasks.tick.delay() for _ in range(3)]; tasks.fail.delay()")
+    success = ("beatd_worker_tasks_total", ("state", "success"), ("task", "tasks.tick"))
+    found = wait_until(lambda: (seen := samples(url)).get(success) == 3 and seen, what="three tasks")
+    found = wait_until(
+        lambda: (seen := samples(url)).get((success[0], ("state", "failure"), ("task", "tasks.fail"))) == 1 and seen,
+        what="a failure",
+    )
+    assert found["beatd_worker_tasks_total", ("state", "received"), ("task", "tasks.tick")] == 3
+    assert found["beatd_worker_task_seconds_count", ("task", "tasks.tick")] == 3
+    assert found["beatd_worker_pool_size",] == (1 if pool == "solo" else 2)
+    assert found["beatd_queue_length", ("queue", "celery")] == 0
+    assert found["beatd_broker_up",] == 1
+    assert found["beatd_worker_ready",] == 1
+    send(tmp_path, "[tasks.long.delay(30) for _ in range(4)]")
+    if pool != "solo":  # whose loop stands still meanwhile
+        found = wait_until(lambda: (seen := samples(url))["beatd_worker_pool_busy",] == 2 and seen, what="a busy pool")
+        queue = "beatd_queue_length", ("queue", "celery")
+        wait_until(
+            lambda: (seen := samples(url)).get(queue, 0) + seen["beatd_worker_prefetched",] == 2, 20, "waiting messages"
+        )
+        assert found["beatd_worker_longest_running_seconds",] > 0
+    assert httpx.get(f"{url}/healthz", timeout=10).status_code == 200
+    worker.send(signal.SIGQUIT)
+    worker.wait(15)
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(f"{url}/healthz")
+
+
+def test_a_worker_answers_before_it_reaches_its_broker_and_after_it_has_lost_it(
+    start_beatd, tmp_path, start_server, wait_until
+):
+    server = start_server()
+    (tmp_path / "tasks.py").write_text(TASKS.format(url=server.url))
+    server.stop()
+    url = served(start_beatd("worker", "-A", "tasks", "--metrics-port", "0"))
+    assert httpx.get(f"{url}/healthz").status_code == 200
+    wait_until(lambda: "Connection refused" in httpx.get(f"{url}/readyz").text, what="the reason")
+    assert samples(url)["beatd_broker_up",] == 0
+    server.start()
+    wait_until(lambda: httpx.get(f"{url}/readyz").status_code == 200, 20, "readiness")
+    server.stop()
+    wait_until(lambda: httpx.get(f"{url}/readyz").status_code == 503, 20, "no readiness")
+
+
+def test_the_exporter_ends_with_a_worker_that_is_killed_and_is_replaced_if_it_is_killed(
+    start_beatd, file, tmp_path, wait_until, free_port
+):
+    port = str(free_port())
+    worker = start_beatd("worker", "-A", "tasks", "-c", "1", "--metrics-port", port)
+    url = served(worker)
+    worker.expect("ready")
+    listening = subprocess.run(["ss", "-Hltnp", f"sport = :{port}"], capture_output=True, text=True, check=True).stdout
+    [exporter] = set(re.findall(r"pid=(\d+)", listening))
+    assert int(exporter) != worker.pid, "a process that forks has no threads"
+    subprocess.run(["kill", "-KILL", exporter], check=True)
+    worker.expect("No metrics and health checks: its process ended")
+    worker.expect("Metrics and health at", times=2)
+    assert httpx.get(f"{url}/readyz").status_code == 200
+    send(tmp_path, "tasks.long.delay(60)")
+    wait_until(lambda: samples(url)["beatd_worker_pool_busy",] == 1, what="a running task")
+    worker.send(signal.SIGKILL)
+    worker.process.wait(10)
+    second = start_beatd("worker", "-A", "tasks", "-c", "1", "--metrics-port", port)
+    assert served(second) == url
+
+
+def test_the_page_has_a_port_for_its_own_health(start_beatd, file, redis_url):
+    page = start_beatd("web", "--config", file, "--port", "0", "--metrics-port", "0")
+    url = served(page)
+    assert httpx.get(f"{url}/healthz").status_code == 200
+    assert httpx.get(f"{url}/readyz").status_code == 200
+    found = samples(url)
+    assert found["beatd_daemons",] == 0
+    with redis.Redis.from_url(redis_url) as store:
+        store.shutdown(nosave=True)
+    assert httpx.get(f"{url}/healthz").status_code == 200
+
+
+def test_an_address_that_is_none_is_refused(beatd, tmp_path):
+    for command in ("run", "worker", "web", "healthcheck"):
+        done = beatd(command, "--metrics-listen", "9464")
+        assert done.returncode == 2
+        assert 'expected HOST:PORT, as "127.0.0.1:9464"' in done.stderr
+    (tmp_path / "beat.toml").write_text('[metrics]\nlisten = "9464"\nentries = "top"\n')
+    done = beatd("check", "beat.toml")
+    assert done.returncode == 2
+    assert 'metrics.listen: expected HOST:PORT, as "127.0.0.1:9464"' in done.stderr + done.stdout
+    assert 'metrics.entries: expected "all", "none" or "top:N"' in done.stderr + done.stdout
+    done = beatd("healthcheck", "--metrics-port", "1", "--timeout", "1")
+    assert done.returncode == 1
+    assert "nobody answers at http://127.0.0.1:1/healthz" in done.stderr

@@ -1,0 +1,236 @@
+"""Celery's own integration tests (``t/integration`` of its source) against beatd.
+
+    python tests/celery_suite.py FOLDER [worker|imports|celery ...] [-- PYTEST ARGUMENTS]
+
+FOLDER is an unpacked source distribution of Celery (``pip download --no-deps --no-binary :all: celery==5.7.0``); it is
+copied, never changed. ``worker`` runs the unchanged client against beatd's worker, ``imports`` changes the imports of
+tests and tasks to beatd, ``celery`` runs Celery alone, for comparison. Each run has a Redis server of its own. The exit
+code is 1 if the failures differ from the list in ``docs/celery.md``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+FILES = ("test_canvas.py", "test_tasks.py", "test_inspect.py")
+LIST = ROOT / "docs" / "celery.md"
+
+_MODULES = {
+    "celery": "beatd",
+    "celery.canvas": "beatd.canvas",
+    "celery.exceptions": "beatd.exceptions",
+    "celery.result": "beatd.result",
+    "celery.signals": "beatd.signals",
+    "celery.utils.log": "beatd.log",
+    "celery.worker.control": "beatd.worker.control",
+}
+"""Imports of user code, which docs/celery.md names. Imports of Celery's internals stay as they are."""
+
+_WORKER = """
+import os
+from beatd import App
+app = App("celery.tests", **__import__("json").loads(os.environ["SUITE_CONFIG"]))
+app.conf.include = ["t.integration.tasks"]
+app.conf.update(accept_content=["json"], enable_utc=True, timezone="UTC", broker_heartbeat=0)
+app.conf.update(worker_hijack_root_logger=False, worker_log_color=False)
+@app.on_after_finalize.connect
+def add_class_tasks(sender, **_):
+    from t.integration.tasks import ClassBasedAutoRetryTask
+    sender.register_task(ClassBasedAutoRetryTask)
+"""
+
+_FIXTURES = {
+    "worker": "from tests.celery_suite import celery_session_worker\n",
+    "imports": """
+from tests.celery_suite import celery_app, celery_session_app, celery_session_worker
+
+
+@pytest.fixture(autouse=True)
+def ZZZZ_set_app_current(app):
+    app.set_current()
+""",
+    "celery": "",
+}
+
+# -- fixtures of the copied suite -------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def celery_session_worker(celery_session_app: Any, celery_config: Mapping[str, Any]) -> Iterator[Any]:
+    """A worker of beatd in a process of its own, under the node name that the tests expect."""
+    if os.environ["SUITE_MODE"] == "imports":
+        __import__("t.integration.tasks")
+    name = f"gen{os.getpid()}@{socket.gethostname()}"
+    command = [sys.executable, "-m", "beatd", "worker", "-A", "suite_worker", "-c", "1", "-n", name, "-l", "info"]
+    environment = os.environ | {"SUITE_CONFIG": json.dumps(dict(celery_config)), "PYTHONPATH": os.environ["SUITE_PATH"]}
+    folder = Path(os.environ["SUITE_FOLDER"])
+    log = (folder / "worker.log").open("wb")
+    process = subprocess.Popen(command, cwd=folder / "worker", env=environment, stdout=log, stderr=log)
+    try:
+        for _ in range(20):
+            if celery_session_app.control.ping(timeout=1.0) or process.poll() is not None:
+                break
+        yield SimpleNamespace(hostname=name, app=celery_session_app)
+    finally:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(15)
+        except subprocess.TimeoutExpired:
+            process.kill()
+        log.close()
+
+
+@pytest.fixture(scope="session")
+def celery_session_app(celery_config: Mapping[str, Any]) -> Iterator[Any]:
+    from beatd import App
+
+    with App("celery.tests", **celery_config) as app:
+        yield app
+
+
+@pytest.fixture
+def celery_app(celery_config: Mapping[str, Any]) -> Iterator[Any]:
+    from beatd import App
+
+    with App("celery.tests", **celery_config) as app:
+        yield app
+
+
+# -- the command ------------------------------------------------------------------------------------------------------
+
+
+def converted(text: str) -> str:
+    """Change the imports of a test or task module to beatd."""
+
+    def module(found: re.Match[str]) -> str:
+        return f"{found[1]}{_MODULES.get(found[2], found[2])}{found[3]}"
+
+    text = re.sub(r"^(\s*from )(celery[\w.]*)( import)", module, text, flags=re.MULTILINE)
+    text = re.sub(r"^import celery$", "import beatd as celery", text, flags=re.MULTILINE)
+    text = text.replace("from celery.backends.base import states", "from beatd import states")
+    return re.sub(r"\bStampingVisitor, _chain\b", "StampingVisitor, chain as _chain", text)
+
+
+def lay_out(source: Path, folder: Path, mode: str) -> None:
+    """Copy the suite: ``client`` for the tests, ``worker`` for the worker's tasks."""
+    for side in ("client", "worker"):
+        package = folder / side / "t"
+        shutil.copytree(source / "t" / "integration", package / "integration")
+        for name in ("__init__.py", "canvas_helpers.py", "skip.py"):
+            shutil.copy(source / "t" / name, package / name)
+        if mode == "imports" or side == "worker":
+            for path in (package / "integration").glob("*.py"):
+                path.write_text(converted(path.read_text()))
+    conftest = folder / "client" / "t" / "integration" / "conftest.py"
+    text = conftest.read_text()
+    if mode != "celery":
+        names = ["celery_session_worker"] + (["celery_app", "celery_session_app"] if mode == "imports" else [])
+        line = re.search(r"^from celery\.contrib\.pytest import (.*)$", text, re.MULTILINE)
+        assert line is not None
+        kept = [name for name in line[1].split(", ") if name not in names]
+        text = text.replace(line[0], f"from celery.contrib.pytest import {', '.join(kept)}" if kept else "")
+    conftest.write_text(text + _FIXTURES[mode])
+    for path in (folder / "client" / "t" / "integration").glob("test_*.py"):
+        path.write_text(re.sub(r"^TIMEOUT = 60$", "TIMEOUT = 25", path.read_text(), flags=re.MULTILINE))
+    (folder / "worker" / "suite_worker.py").write_text(_WORKER)
+
+
+@contextmanager
+def redis_on_a_free_port(folder: Path) -> Iterator[int]:
+    """A Redis server, which ends with the block."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = ["redis-server", "--port", str(port), "--save", "", "--dir", str(folder)]
+    server = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    try:
+        yield port
+    finally:
+        server.terminate()
+        server.wait(10)
+
+
+def run(source: Path, mode: str, arguments: Sequence[str]) -> dict[str, str]:
+    """Run the suite; returns the tests that failed, with the first line of the reason, and prints the figures."""
+    folder = Path(tempfile.mkdtemp(prefix=f"celery-suite-{mode}-"))
+    lay_out(source, folder, mode)
+    with redis_on_a_free_port(folder) as port:
+        url = f"redis://localhost:{port}/0"
+        environment = os.environ | {
+            "REDIS_PORT": str(port),
+            "TEST_BROKER": url,
+            "TEST_BACKEND": url,
+            "SUITE_MODE": mode,
+            "SUITE_FOLDER": str(folder),
+            "SUITE_PATH": f"{folder / 'worker'}:{ROOT}",
+            "PYTHONPATH": f"{folder / 'client'}:{ROOT}",
+        }
+        report = folder / "report.xml"
+        tests = [str(Path("t", "integration", name)) for name in FILES]
+        options = ["-q", "-p", "no:cacheprovider", "-p", "celery.contrib.pytest", "-o", "addopts="]
+        options += ["-o", "python_classes=test_*", f"--junitxml={report}", "--rootdir=.", "-W", "ignore"]
+        command = [sys.executable, "-m", "pytest", *options, *(arguments or tests)]
+        log = folder / "pytest.log"
+        with log.open("wb") as output:
+            subprocess.run(command, cwd=folder / "client", env=environment, stdout=output, stderr=output, check=False)
+    failed = failures(report)
+    print(f"{mode}: {log.read_text(errors='replace').splitlines()[-1]}   ({log})")
+    for name, reason in sorted(failed.items()):
+        print(f"  {name}: {reason[:200]}")
+    return failed
+
+
+def failures(report: Path) -> dict[str, str]:
+    """Read the failed tests from a JUnit report."""
+    import xml.etree.ElementTree as ET
+
+    failed: dict[str, str] = {}
+    for case in ET.parse(report).iter("testcase"):
+        for problem in [*case.iter("failure"), *case.iter("error")]:
+            name = f"{case.get('classname', '').rpartition('.')[2]}.{case.get('name')}"
+            failed.setdefault(name, (problem.get("message") or "").split("\n")[0])
+    return failed
+
+
+def listed(mode: str) -> set[str]:
+    """Return the tests that docs/celery.md lists for a mode: ``| `test` | worker, imports | reason |``."""
+    rows = re.findall(r"^\| (`test_.*`) \| ([a-z, ]+) \|", LIST.read_text(), re.MULTILINE)
+    return {name for cell, modes in rows if mode in modes.split(", ") for name in re.findall(r"`([^`]+)`", cell)}
+
+
+def main(words: Sequence[str]) -> int:
+    """Run the modes named on the command line."""
+    words, arguments = (words[: words.index("--")], words[words.index("--") + 1 :]) if "--" in words else (words, [])
+    source, modes = Path(words[0]).resolve(), words[1:] or ["worker", "imports"]
+    differs = False
+    for mode in modes:
+        failed = run(source, mode, arguments)
+        if mode == "celery" or arguments:
+            continue
+        for name in sorted(failed.keys() - listed(mode)):
+            print(f"{mode}: fails and is not in docs/celery.md: {name}")
+            differs = True
+        for name in sorted(listed(mode) - failed.keys()):
+            print(f"{mode}: passes and is in docs/celery.md: {name}")
+            differs = True
+    return int(differs)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

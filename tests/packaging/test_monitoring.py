@@ -1,0 +1,124 @@
+"""Dashboard and alert rules: valid, and about metrics that exist."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+
+import pytest
+import yaml
+
+from beatd.metrics.families import FAMILIES
+from tests.packaging.containerfile import PACKAGING
+
+RULES = PACKAGING / "prometheus" / "alerts.yaml"
+DASHBOARD = json.loads((PACKAGING / "grafana" / "beatd.json").read_text())
+OF_HISTOGRAMS = ("_bucket", "_count", "_sum")
+
+
+def expressions() -> Iterator[tuple[str, str]]:
+    for group in yaml.safe_load(RULES.read_text())["groups"]:
+        yield from ((rule["alert"], rule["expr"]) for rule in group["rules"])
+    for panel in DASHBOARD["panels"]:
+        yield from ((panel["title"], target["expr"]) for target in panel.get("targets", ()))
+
+
+def names(expression: str) -> set[str]:
+    return set(re.findall(r"\bbeatd_\w+", expression))
+
+
+def exists(name: str) -> bool:
+    return name in FAMILIES or any(
+        name == f"{known}{end}"
+        for known, metric in FAMILIES.items()
+        if metric.kind == "histogram"
+        for end in OF_HISTOGRAMS
+    )
+
+
+@pytest.mark.parametrize(("title", "expression"), list(expressions()))
+def test_metrics_and_labels_exist(title, expression):
+    for name in names(expression):
+        assert exists(name), name
+    known = {label for name in names(expression) for label in labels(name)} | {"le", "job", "instance"}
+    for grouped in re.findall(r"\bby \(([^)]*)\)", expression):
+        assert {label.strip() for label in grouped.split(",")} <= known, title
+    for matcher in re.findall(r"\{([^}]*)\}", expression):
+        assert set(re.findall(r"(\w+)\s*(?:=~|!~|!=|=)", matcher)) <= known, title
+
+
+def labels(name: str) -> tuple[str, ...]:
+    return FAMILIES[re.sub(r"_(bucket|count|sum)$", "", name) if name not in FAMILIES else name].labels
+
+
+def test_every_metric_of_daemon_and_worker_is_on_the_dashboard_or_in_an_alert():
+    used = {re.sub(r"_(bucket|count|sum)$", "", name) for _, expression in expressions() for name in names(expression)}
+    own = {name for name in FAMILIES if name.startswith(("beatd_daemon_", "beatd_worker_"))}
+    assert own - used == set()
+
+
+def test_panels_have_a_place_of_their_own():
+    taken = set()
+    for panel in DASHBOARD["panels"]:
+        place = panel["gridPos"]
+        cells = {(place["x"] + dx, place["y"] + dy) for dx in range(place["w"]) for dy in range(place["h"])}
+        assert not cells & taken, panel["title"]
+        assert place["x"] + place["w"] <= 24
+        taken |= cells
+    assert len({panel["id"] for panel in DASHBOARD["panels"]}) == len(DASHBOARD["panels"])
+
+
+def test_every_alert_says_what_is_wrong_and_how_bad_it_is():
+    for group in yaml.safe_load(RULES.read_text())["groups"]:
+        for rule in group["rules"]:
+            assert rule["labels"]["severity"] in {"critical", "warning"}
+            assert rule["annotations"]["summary"]
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed")
+def test_promtool_accepts_the_rules_and_the_configuration(tmp_path):
+    subprocess.run(["promtool", "check", "rules", RULES], check=True, capture_output=True, timeout=60)
+    config = (PACKAGING / "docker" / "prometheus.yaml").read_text().replace("/etc/prometheus/alerts.yaml", str(RULES))
+    (tmp_path / "prometheus.yaml").write_text(config)
+    subprocess.run(["promtool", "check", "config", tmp_path / "prometheus.yaml"], check=True, timeout=60)
+
+
+UNITS = """
+rule_files: [{rules}]
+evaluation_interval: 15s
+tests:
+  - interval: 15s
+    input_series:
+      - {{ series: 'beatd_daemon_leading{{shard="0", instance="a"}}', values: '1x4 0x40' }}
+      - {{ series: 'beatd_daemon_leading{{shard="0", instance="b"}}', values: '0x44' }}
+      - {{ series: 'beatd_daemon_ready{{instance="a"}}', values: '1x44' }}
+      - {{ series: 'beatd_late_seconds{{daemon="a"}}', values: '0x44' }}
+    alert_rule_test:
+      - {{ eval_time: 1m, alertname: BeatdNobodyLeads }}
+      - eval_time: 4m
+        alertname: BeatdNobodyLeads
+        exp_alerts:
+          - exp_labels: {{ severity: critical, shard: "0" }}
+            exp_annotations:
+              summary: "No daemon leads shard 0: no run is sent"
+              description: "Look at beatd status, and at the log of the daemons."
+      - {{ eval_time: 4m, alertname: BeatdNoDaemon }}
+      - {{ eval_time: 4m, alertname: BeatdRunsLate }}
+"""
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed")
+def test_an_alert_fires_when_nobody_leads(tmp_path):
+    (tmp_path / "units.yaml").write_text(UNITS.format(rules=RULES))
+    done = subprocess.run(
+        ["promtool", "test", "rules", "units.yaml"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr

@@ -1,0 +1,194 @@
+"""What programs written for Celery use beside tasks and compositions: exceptions, settings, eager runs, handles."""
+
+from __future__ import annotations
+
+import inspect
+import io
+import pickle
+
+import celery.exceptions
+import pytest
+
+import beatd
+from beatd import App, exceptions, signals
+from beatd.app.graph import DependencyGraph
+from beatd.exceptions import MessageError
+from beatd.result import AsyncResult
+
+
+@pytest.fixture
+def app():
+    return App("x", set_as_current=False)
+
+
+@pytest.mark.parametrize("name", sorted(set(celery.exceptions.__all__) - {"CeleryCommandException", "reraise"}))
+def test_celerys_exceptions_exist(name):
+    ours, theirs = getattr(exceptions, name), getattr(celery.exceptions, name)
+    assert inspect.isclass(ours)
+    for base in (SystemExit, KeyError, Warning, celery.exceptions.TaskPredicate):
+        if issubclass(theirs, base):
+            assert issubclass(ours, getattr(exceptions, base.__name__, base))
+
+
+def test_a_retry_is_no_task_error():
+    assert not issubclass(exceptions.Retry, exceptions.TaskError)
+
+
+def test_settings_as_text_have_no_secrets(app):
+    app.conf.update(broker_url="redis://:s3cret@h/0", my_password="s3cret", timezone="Asia/Baku")
+    text = app.conf.humanize()
+    assert "timezone: 'Asia/Baku'" in text
+    assert "s3cret" not in text
+    assert "worker_concurrency" not in text
+    assert "worker_concurrency: None" in app.conf.humanize(with_defaults=True)
+    assert "s3cret" in app.conf.humanize(censored=False)
+
+
+def test_an_app_class_sets_the_class_of_its_tasks():
+    class Base(beatd.Task):
+        marked = True
+
+    class Sub(App):
+        task_cls = Base
+
+    assert Sub("x", set_as_current=False).task(name="add")(lambda: 1).marked
+
+
+def test_the_function_of_a_task_can_be_called(app):
+    add = app.task(name="add")(lambda x, y: x + y)
+    bound = app.task(name="bound", bind=True)(lambda self, x: (self.name, x))
+    assert add.__wrapped__(1, 2) == 3
+    assert bound.__wrapped__(1) == ("bound", 1)
+
+
+def test_a_handle_equals_its_id(app):
+    assert AsyncResult("a", app=app) == "a"
+    assert AsyncResult("a", app=app) != "b"
+    assert {"a": 1}[AsyncResult("a", app=app)] == 1
+
+
+def test_eager_tasks_get_and_give_what_json_carries(app):
+    app.conf.task_always_eager = True
+    seen = app.task(name="seen")(lambda value: value)
+    assert seen.delay((1, 2)).get() == [1, 2]
+    assert seen.delay({1: "a"}).get() == {"1": "a"}
+    with pytest.raises(MessageError, match="object"):
+        seen.delay(object())
+
+
+def test_eager_runs_inside_a_run_have_its_root(app):
+    ids = app.task(name="ids", bind=True)(lambda self: (self.request.root_id, self.request.parent_id))
+    outer = app.task(name="outer", bind=True)(lambda self: ids.apply().get())
+    assert outer.apply(task_id="outer").get() == ("outer", "outer")
+    assert ids.apply(task_id="alone").get() == ("alone", None)
+
+
+def test_the_signal_of_a_success_has_the_run_time(app):
+    times = []
+
+    def note(sender, result, runtime, **_):
+        times.append(runtime)
+
+    signals.task_success.connect(note)
+    try:
+        app.task(name="add")(lambda: 1).apply()
+    finally:
+        signals.task_success.disconnect(note)
+    assert len(times) == 1
+    assert 0 <= times[0] < 60
+
+
+def test_a_message_that_workers_refuse_is_not_sent(app, monkeypatch):
+    sent = []
+    monkeypatch.setattr(app, "publish", lambda *message: sent.append(message))
+    app.conf.message_max_bytes = 1_000
+    with pytest.raises(
+        MessageError, match=r"add cannot be sent: its message has \d+ bytes, more than message_max_bytes"
+    ):
+        app.send_task("add", ["x" * 1_000], compression="gzip")
+    assert sent == []
+    app.send_task("add", ["x" * 100])
+    assert len(sent) == 1
+
+
+def test_errbacks_on_the_header_of_a_chord(app):
+    boom, total = app.signature("boom"), app.signature("total")
+    chord = beatd.chord([boom], total, app=app)
+    chord.link_error(app.signature("errback"))
+    assert "link_error" not in chord.tasks[0].options
+    app.conf.task_allow_error_cb_on_chord_header = True
+    chord = beatd.chord([boom], total, app=app)
+    chord.link_error(app.signature("errback"))
+    assert [call["immutable"] for call in chord.tasks[0].options["link_error"]] == [True]
+    assert len(chord.body.options["link_error"]) == 1
+    assert boom.options == {}, "the header has copies of its tasks"
+
+
+def test_a_retry_with_positional_arguments_replaces_those_of_the_same_name(app):
+    seen = []
+
+    @app.task(name="task", bind=True)
+    def task(self, a, b, label=None):
+        seen.append((a, b, label))
+        if len(seen) == 1:
+            raise self.retry(args=(a + 1, b + 1), countdown=0)
+        if len(seen) == 2:
+            raise self.retry(kwargs={"a": 10}, countdown=0)
+
+    task.apply(kwargs={"a": 1, "b": 2, "label": "x"})
+    assert seen[:2] == [(1, 2, "x"), (2, 3, "x")]
+    seen.clear()
+    task.apply((1, 2))
+    assert seen == [(1, 2, None), (2, 3, None), (10, 3, None)]
+
+
+def test_a_graph_is_sorted_and_written():
+    graph = DependencyGraph()
+    for node in "abc":
+        graph.add_arc(node)
+    graph.add_edge("a", "b")
+    graph.add_edge("b", "c")
+    assert graph.topsort() == ["c", "b", "a"]
+    assert (graph.edges(), graph.valency_of("a"), len(graph), "a" in graph) == (["a", "b"], 2, 3, True)
+    text = io.StringIO()
+    graph.to_dot(text)
+    assert '"a" -> "b"' in text.getvalue()
+
+
+def test_an_app_without_a_result_backend_has_no_chords(app):
+    with pytest.raises(NotImplementedError, match="result backend"):
+        app.backend.ensure_chords_allowed()
+
+
+def test_other_serializers(app, monkeypatch):
+    sent = []
+    monkeypatch.setattr(app, "publish", lambda message, *_: sent.append(message))
+    call = app.signature("add", [{1, 2}], serializer="pickle", link=app.signature("callback"))
+    call.delay()
+    app.conf.task_serializer = "pickle"
+    app.send_task("add", [{1, 2}])
+    for message in sent:
+        assert (message.content_type, message.content_encoding) == ("application/x-python-serialize", "binary")
+        assert b"beatd" not in message.body, "signatures are plain in a pickle"
+        assert pickle.loads(message.body)[0] == [{1, 2}]
+    app.conf.task_always_eager = True
+    assert app.task(name="seen", serializer="pickle")(lambda value: value).delay((1, 2)).get() == (1, 2)
+
+
+def test_signals_of_a_publish_see_the_body_of_other_serializers(app, monkeypatch):
+    bodies = []
+
+    class Publisher:
+        def publish(self, message, **_):
+            bodies.append(pickle.loads(message.body))
+
+    def change(sender, body, **_):
+        body[0].append("added")
+
+    monkeypatch.setattr(app, "publisher", Publisher())
+    signals.before_task_publish.connect(change)
+    try:
+        app.send_task("add", [{1}], serializer="pickle")
+    finally:
+        signals.before_task_publish.disconnect(change)
+    assert bodies[0][0] == [{1}, "added"]
