@@ -30,7 +30,6 @@ from beatd.store.keys import Keys
 from beatd.store.results import decode, result_key
 from beatd.store.run_requests import Reason
 
-
 _OFF = "off "
 """Begins the fingerprint of an entry that is not in force."""
 
