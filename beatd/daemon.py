@@ -21,6 +21,7 @@ from beatd.beat.loop import DaemonLoop, ShardLoop
 from beatd.beat.manual_dispatch import ManualDispatcher
 from beatd.beat.manual_runs import ManualRuns
 from beatd.beat.message_builder import MessageBuilder
+from beatd.beat.outcomes import OutcomeWatch
 from beatd.beat.term import Leadership
 from beatd.beat.watchdog import Watchdog
 from beatd.broker import Publisher
@@ -29,15 +30,18 @@ from beatd.config import Config
 from beatd.metrics.counters import DaemonCounters
 from beatd.model import Settings
 from beatd.sources import InForce, RuntimeSource, ScheduleChange
-from beatd.state_store import Store
+from beatd.state_store import Store, result_urls
 from beatd.store.claims import Claims
+from beatd.store.client import connect
 from beatd.store.daemon_commands import CommandReply, DaemonCommands
 from beatd.store.daemon_registry import Registry
-from beatd.store.entry_state import DispatchLookup, Running
+from beatd.store.entry_state import DispatchLookup, EntryStates, Running
 from beatd.store.held_back import HeldBack
+from beatd.store.history import Histories
 from beatd.store.keys import Keys, shard_of
 from beatd.store.lease import Leases
 from beatd.store.outbox import Outbox
+from beatd.store.outcomes import Outcomes
 from beatd.store.run_requests import Requests
 from beatd.store.script import Replicas
 
@@ -78,6 +82,7 @@ class Daemon:
         step_down = self._elector.step_down_for
         self._commands = CommandHandler(DaemonCommands(runtime, keys), identity, reload=on_reload, step_down=step_down)
         self._source = RuntimeSource(runtime, keys, config, self)
+        self._outcomes = _outcome_watch(settings, store, keys, clock, shards)
         self.parts = DaemonParts(
             self._status, self._elector.leaderships, self._counters, Registry(store.metrics_client, keys)
         )
@@ -90,12 +95,14 @@ class Daemon:
         while not (self._source.read.wait(0.1) or self._loop.stopping):
             self._watchdog()  # without the pauses nothing may leave
         self._elector.start()
+        self._outcomes.start()
         try:
             self._loop.run()
         finally:
             self._watchdog.stop()
             self._elector.stop()
             self._source.stop()
+            self._outcomes.stop()
             self._publisher.close()
 
     def stop(self) -> None:
@@ -178,6 +185,22 @@ def _elector(
         renew_ms=leader.renew_ms,
         status=status.status,
         on_change=on_change,
+    )
+
+
+def _outcome_watch(
+    settings: Settings, store: Store, keys: Keys, clock: Clock, shards: Sequence[ShardLoop]
+) -> OutcomeWatch:
+    """Watch with connections of its own, one to each server that may have results."""
+    timeout_ms = settings.redis.timeout_ms
+    client = connect(store.url, timeout_ms=timeout_ms, name="beatd-outcomes")
+    results = [connect(url, timeout_ms=timeout_ms, name="beatd-results") for url in result_urls(settings)]
+    return OutcomeWatch(
+        lambda: [entry for shard in shards for entry in shard.led()],
+        Outcomes(client, keys),
+        Histories(client, keys, results=results),
+        EntryStates(client, keys),
+        clock,
     )
 
 

@@ -59,6 +59,8 @@ class Policies(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     overlap: Overlap = "allow"
     max_runtime_ms: int | None = None
     max_queue_depth: int | None = None
+    overdue_after_ms: int | None = None
+    expect_within_ms: int | None = None
 
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True, eq=True):
@@ -198,6 +200,21 @@ class HistorySettings(msgspec.Struct, frozen=True, kw_only=True):
     keep: int = 20
 
 
+class ResultSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """``[results]``: the Redis in which Celery's workers store results, if that is neither broker nor state store."""
+
+    url: str | None = None
+
+    def __repr__(self) -> str:
+        return f"ResultSettings({shown(self.url) if self.url else None!r})"
+
+
+class WorkerOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """``[worker]``: the bundled worker. ``output``: the output of scheduled tasks is kept with the outcome."""
+
+    output: bool = True
+
+
 class MetricsSettings(msgspec.Struct, frozen=True, kw_only=True):
     """``[metrics]``: ``listen`` is ``HOST:PORT``; ``entries`` is ``all``, ``none`` or ``top:N``."""
 
@@ -220,4 +237,6 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     leader: LeaderSettings = LeaderSettings()
     log: LogSettings = LogSettings()
     history: HistorySettings = HistorySettings()
+    results: ResultSettings = ResultSettings()
+    worker: WorkerOptions = WorkerOptions()
     metrics: MetricsSettings = MetricsSettings()

@@ -33,7 +33,9 @@ _URL = re.compile(
     r"""|://[^\s"<>]*"""
 )
 """A URL in quotes goes to the quote that ends it, and any other to the next space."""
-_PARAMETER = re.compile(r"""(?P<before>^|[?&;#\s'"(,])(?P<name>[\w.%\[\]-]{1,100})=(?P<value>[^&;#\s'",)]+)""")
+_PARAMETER = re.compile(
+    r"""(?P<before>^|[?&;#\s'"(,])(?P<name>[\w.%\[\]-]{1,100})=(?P<value>'[^'\n]*'?|"[^"\n]*"?|[^&;#\s'",)]+)"""
+)
 _IN_TEXT = re.compile(
     r"""(?P<name>(["'])(?P<word>[\w.-]{1,200})\2\s{0,20}:\s{0,20})"""
     r"""(?:[bBrRuU]{0,2}'(?:[^'\\]|\\.)*'?|[bBrRuU]{0,2}"(?:[^"\\]|\\.)*"?|[\w.+-]+)""",

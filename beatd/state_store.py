@@ -106,3 +106,9 @@ def await_store(
             on_wait(str(error))
             stopping.wait(pause)
     return None
+
+
+def result_urls(settings: Settings) -> list[str]:
+    """The servers beside the state store on which results of Celery's workers may be."""
+    urls = (settings.results.url, settings.broker.url)
+    return [broker.redis_url(url) for url in urls if url and broker.is_redis(url)]

@@ -170,6 +170,7 @@ DEFAULTS: dict[str, Any] = {
     "worker_hijack_root_logger": True,
     "worker_log_format": "[%(asctime)s: %(levelname)s/%(processName)s] %(message)s",
     "worker_max_memory_per_child": None,
+    "worker_keep_output": True,
     "worker_max_tasks_per_child": None,
     "worker_pool": "prefork",
     "worker_prefetch_multiplier": 4,

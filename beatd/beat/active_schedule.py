@@ -123,6 +123,10 @@ class ActiveSchedule:
         """The entry of that name in force."""
         return self._entries.get(name)
 
+    def all(self) -> list[Entry]:
+        """The entries in force. May be asked from any thread."""
+        return list(self._entries.values())
+
     def amend(self, put: Mapping[str, Entry], gone: Collection[str]) -> None:
         """Hand over a change of the schedule: as :meth:`replace`, at the cost of what changes and not of what there is.
 

@@ -118,6 +118,10 @@ class ShardLoop:
         """Number of entries that are held back. May be asked from any thread."""
         return len(self._dispatcher.held)
 
+    def led(self) -> list[Entry]:
+        """The entries of the shard while this daemon leads it, else none. May be asked from any thread."""
+        return self.schedule.all() if self._leadership.term() is not None else []
+
     @property
     def oldest_due_ms(self) -> int | None:
         """Fire time (ms) of the earliest run that waits, while this daemon leads.

@@ -43,6 +43,8 @@ COMMANDS: Mapping[str, CommandSpec] = {
     "status": CommandSpec("beatd.cli.status", "status", "Show daemons, leaders and problems."),
     "healthcheck": CommandSpec("beatd.cli.healthcheck", "healthcheck", "Ask one process for its health."),
     "history": CommandSpec("beatd.cli.history", "history", "Show past runs with lateness, outcome and duration."),
+    "run-info": CommandSpec("beatd.cli.run_info", "run_info", "Show one run with attempts, error and output."),
+    "describe": CommandSpec("beatd.cli.describe", "describe", "Show all that is known of one entry."),
     "trigger": CommandSpec("beatd.cli.trigger", "trigger", "Send a run of an entry now."),
     "backfill": CommandSpec("beatd.cli.backfill", "backfill", "Send the runs of a past time window."),
     "pause": CommandSpec("beatd.cli.pause", "pause", "Pause entries until they are resumed."),

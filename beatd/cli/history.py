@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import datetime
 
@@ -11,29 +11,33 @@ import click
 
 from beatd import broker
 from beatd.cli.installation import Installation, chosen, hint, installation, is_glob
-from beatd.cli.output import plural, print_json, print_table
+from beatd.cli.output import plural, print_json, print_table, read_moment
 from beatd.client.history import counts, facts
-from beatd.clock import monotonic, sleep
+from beatd.client.outcomes import OutcomeReader, RunDetail, detail_facts
+from beatd.clock import SystemClock, monotonic, sleep
 from beatd.schedules import duration_text, zone
+from beatd.state_store import result_urls
 from beatd.states import FAILURE, REJECTED, REVOKED
 from beatd.store.client import connect
-from beatd.store.history import REASONS, REFUSED, Ending, Histories, Record, Totals
+from beatd.store.history import LOST, REASONS, REFUSED, Ending, Histories, Record, Totals
 from beatd.store.runtime_entries import Runtime
 from beatd.timestamps import from_ms
 
 _LOOK_S = 0.05
+_ERROR_SHOWN = 100
+"""Characters of an error in a table."""
 
 
 @contextmanager
 def histories(place: Installation, result_backend: str | None) -> Iterator[Histories]:
-    """The histories of an installation, with outcomes that Celery's workers store: in ``result_backend``, on the broker
-    if that is a Redis, or in the state store."""
+    """The histories of an installation, with outcomes that Celery's workers store: in ``result_backend``, in what
+    ``[results]`` names or the broker if that is a Redis, or in the state store."""
     settings = place.head.settings
-    urls = [url for url in (result_backend, settings.broker.url) if url and broker.is_redis(url)]
+    urls = result_urls(settings)
+    if result_backend and broker.is_redis(result_backend):
+        urls.insert(0, broker.redis_url(result_backend))
     with ExitStack() as stack:
-        clients = [
-            stack.enter_context(connect(broker.redis_url(url), timeout_ms=settings.redis.timeout_ms)) for url in urls
-        ]
+        clients = [stack.enter_context(connect(url, timeout_ms=settings.redis.timeout_ms)) for url in urls]
         yield Histories(place.client, place.keys, results=clients)
 
 
@@ -48,7 +52,7 @@ def await_ending(known: Histories, run_id: str, seconds: float) -> Ending | None
     return ending
 
 
-_FAILED = frozenset({FAILURE, REJECTED, REVOKED, REFUSED})
+_FAILED = frozenset({FAILURE, REJECTED, REVOKED, REFUSED, LOST})
 
 
 @click.command()
@@ -56,6 +60,7 @@ _FAILED = frozenset({FAILURE, REJECTED, REVOKED, REFUSED})
 @click.option("-n", "count", type=click.IntRange(1, 100_000), default=20, show_default=True, help="Number of runs.")
 @click.option("--failed", is_flag=True, help="Only runs that failed or were refused.")
 @click.option("--skipped", is_flag=True, help="Only skipped or missed runs.")
+@click.option("--since", metavar="TIME", help="Only runs that were due since then: a time, or a distance such as -2h.")
 @click.option("--result-backend", metavar="URL", help="Result backend; default: the broker and the state store.")
 @click.option("--config", "-c", "config_file", metavar="FILE", help="Default: $BEATD_CONFIG, ./beat.toml.")
 @click.option("--json", "as_json", is_flag=True, help="JSON instead of a table.")
@@ -65,6 +70,7 @@ def history(
     count: int,
     failed: bool,
     skipped: bool,
+    since: str | None,
     result_backend: str | None,
     config_file: str | None,
     as_json: bool,
@@ -75,33 +81,53 @@ def history(
     while their results are in a Redis that beatd knows.
     """
 
-    def wanted(one: Record) -> bool:
-        return (failed and one.outcome in _FAILED) or (skipped and one.kind in ("skipped", "missed"))
-
+    now_ms = SystemClock().now_ms()
     with installation(config_file) as place, histories(place, result_backend) as known:
+        zone_name = place.head.settings.timezone
+        since_ms = 0
+        if since is not None:
+            at = {"base_ms": now_ms, "now_ms": now_ms}
+            since_ms = read_moment(since, option="--since", timezone=zone_name, **at)
         every = Runtime(place.client, place.keys).entry_names()
         names, without = chosen([name], every)
         if without and not (name == "*" or is_glob(name)):
             raise click.UsageError(f'no daemon has seen an entry "{name}"{hint(name, every)}')
-        lines = known.completed(known.newest(names, count, wanted if failed or skipped else None))
+        wanted = _selection(since_ms, failed=failed, skipped=skipped)
+        lines = known.completed(known.newest(names, count, wanted))
+        runs = OutcomeReader(place.client, place.keys, known).detailed(lines, now_ms)
         totals = known.totals(names)
     if as_json:
-        print_json({"runs": list(map(facts, lines)), "totals": {each: counts(totals[each]) for each in sorted(totals)}})
+        documents = [{**facts(run.record), **detail_facts(run)} for run in runs]
+        print_json({"runs": documents, "totals": {each: counts(totals[each]) for each in sorted(totals)}})
         return
-    if lines:
-        _print(lines, place.head.settings.timezone, with_name=len(names) > 1)
+    if runs:
+        _print(runs, zone_name, with_name=len(names) > 1)
         click.echo()
     click.echo(_summed_up(name if len(names) == 1 else plural(len(names), "entry"), list(totals.values())))
 
 
-def _print(lines: Sequence[Record], timezone: str, *, with_name: bool) -> None:
+def _selection(since_ms: int, *, failed: bool, skipped: bool) -> Callable[[Record], bool] | None:
+    """The records that are wanted; None: all."""
+    if not (since_ms or failed or skipped):
+        return None
+
+    def wanted(one: Record) -> bool:
+        is_of_kind = (failed and one.outcome in _FAILED) or (skipped and one.kind in ("skipped", "missed"))
+        return one.due_ms >= since_ms and (is_of_kind or not (failed or skipped))
+
+    return wanted
+
+
+def _print(runs: Sequence[RunDetail], timezone: str, *, with_name: bool) -> None:
+    lines = [run.record for run in runs]
     columns = {
         "entry": [one.entry if with_name else "" for one in lines],
         "due": _moments(lines, timezone),
         "late": [_spoken(one.late_ms) if one.kind == "scheduled" else "" for one in lines],
-        "outcome": [_outcome(one, timezone) for one in lines],
+        "outcome": [_outcome(one, timezone) for one in runs],
         "took": ["" if one.runtime_ms is None else _spoken(one.runtime_ms) for one in lines],
         "run": [(one.run_id or "")[:8] for one in lines],
+        "error": list(map(error_line, runs)),
     }
     shown = {title: cells for title, cells in columns.items() if any(cells)}
     print_table(list(shown), zip(*shown.values(), strict=True))
@@ -114,23 +140,34 @@ def _moments(lines: Sequence[Record], timezone: str) -> list[str]:
     return [due.strftime(form) for due in dues]
 
 
-def _outcome(one: Record, timezone: str) -> str:
+def _outcome(run: RunDetail, timezone: str) -> str:
+    one = run.record
     match one.kind:
         case "skipped":
             return f"skipped: {one.reason}"
         case "missed":
             return f"missed to {_local(one.at_ms, timezone):%m-%d %H:%M:%S}"
         case "scheduled":
-            return _ended(one) or ""
+            return _ended(run)
         case by_hand:
-            return f"{ended}, {by_hand}" if (ended := _ended(one)) else by_hand
+            return f"{_ended(run)}, {by_hand}"
 
 
-def _ended(one: Record) -> str | None:
+def _ended(run: RunDetail) -> str:
     """Outcome of a run, in words."""
-    if one.outcome == REFUSED:
-        return f"refused: {one.reason}" if one.reason else "refused"
-    return one.outcome
+    if run.record.outcome == REFUSED:
+        return f"refused: {run.record.reason}" if run.record.reason else "refused"
+    return run.word
+
+
+def error_line(run: RunDetail) -> str:
+    """The error of a run in one line, and how many attempts there were."""
+    last = run.last
+    if last is None or not last.type or run.word in ("success", "running") or run.record.outcome == REFUSED:
+        return ""
+    text = " ".join(f"{last.type}: {last.message}".split())
+    attempts = f" (attempt {last.attempt})" if last.attempt > 1 else ""
+    return (text if len(text) <= _ERROR_SHOWN else f"{text[: _ERROR_SHOWN - 1]}…") + attempts
 
 
 def _spoken(ms: int) -> str:
@@ -152,3 +189,8 @@ def _summed_up(what: str, totals: Sequence[Totals]) -> str:
 
 def _local(ms: int, timezone: str) -> datetime:
     return from_ms(ms).astimezone(zone(timezone).info)
+
+
+def local_moment(ms: int, timezone: str) -> str:
+    """A moment on the clocks of a zone."""
+    return f"{_local(ms, timezone):%Y-%m-%d %H:%M:%S %Z}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
 
@@ -12,6 +12,7 @@ from beatd import sources
 from beatd.cli.installation import installation
 from beatd.cli.output import plural, print_json, print_line, print_problem, print_table
 from beatd.client.history import held_facts
+from beatd.client.outcomes import EntryOutcome, OutcomeReader, failure_text, outcome_facts
 from beatd.clock import SystemClock
 from beatd.model import Entry
 from beatd.planning.preview import Outlook, outlooks
@@ -20,6 +21,7 @@ from beatd.sources import MergedSchedule
 from beatd.store.entry_state import EntryStates
 from beatd.store.held_back import HeldBack
 from beatd.store.history import Histories
+from beatd.store.outcomes import Outcomes
 from beatd.store.runtime_entries import Pause, RuntimeReplica, read_pause
 from beatd.store.runtime_entries import place as runtime_place
 from beatd.timestamps import iso_ms
@@ -35,11 +37,26 @@ class EntryRow(NamedTuple):
     source: str
     look: Outlook
     pause: Pause | None
+    outcome: EntryOutcome = EntryOutcome(None, ())
 
     @property
     def state(self) -> str:
         """The reason why it does not run, in a word or two; the full one of a held-back entry is ``look.note``."""
         return "held back" if self.look.held else self.look.note
+
+
+def _name(row: EntryRow) -> tuple[str, str]:
+    return row.look.entry.name.casefold(), row.look.entry.name
+
+
+_ORDERS: Mapping[str, Callable[[EntryRow], Any]] = {
+    "name": _name,
+    "next": lambda row: (row.look.next_fire_ms is None, row.look.next_fire_ms, _name(row)),
+    "last": lambda row: (-(row.look.last_due_ms or 0), _name(row)),
+    "failures": lambda row: (-row.outcome.failures, _name(row)),
+}
+SORTS = tuple(_ORDERS)
+"""Orders: by name, the next run first, the latest run first, most failures in a row first."""
 
 
 class Listing(NamedTuple):
@@ -55,9 +72,28 @@ class Listing(NamedTuple):
 @click.argument("glob", required=False, default="*")
 @click.option("--config", "-c", "config_file", metavar="FILE", help="Default: $BEATD_CONFIG, ./beat.toml.")
 @click.option("--app", "-A", metavar="MODULE[:APP]", help="Add the entries that this app registers.")
+@click.option("--failed", is_flag=True, help="Only entries whose last run failed.")
+@click.option("--overdue", is_flag=True, help="Only overdue entries.")
+@click.option("--paused", is_flag=True, help="Only paused entries.")
 @click.option("--held", "held_only", is_flag=True, help="Only held-back entries.")
+@click.option("--source", metavar="WORD", help="Only entries of this source: file, app, runtime, or a file's name.")
+@click.option("--task", metavar="GLOB", help="Only entries whose task matches.")
+@click.option("--sort", type=click.Choice(SORTS), default="name", show_default=True, help="Order.")
 @click.option("--json", "as_json", is_flag=True, help="JSON instead of a table.")
-def list_entries(*, glob: str, config_file: str | None, app: str | None, held_only: bool, as_json: bool) -> None:
+def list_entries(
+    *,
+    glob: str,
+    config_file: str | None,
+    app: str | None,
+    failed: bool,
+    overdue: bool,
+    paused: bool,
+    held_only: bool,
+    source: str | None,
+    task: str | None,
+    sort: str,
+    as_json: bool,
+) -> None:
     """List the entries in force whose names match GLOB, such as "report-*" (default: all).
 
     Entries come from the file, the app and the state store, as in a daemon with the same file.
@@ -79,13 +115,22 @@ def list_entries(*, glob: str, config_file: str | None, app: str | None, held_on
         held = HeldBack(place.client, place.keys, shards=shards).read([entry.name for entry in entries])
         if held_only:
             entries = [entry for entry in entries if entry.name in held]
+        if paused:
+            entries = [entry for entry in entries if entry.name in replica.pauses]
+        if failed:
+            failing = Outcomes(place.client, place.keys).failing()
+            entries = [entry for entry in entries if entry.name in failing]
+        entries = [entry for entry in entries if _is_of(entry, source) and fnmatchcase(entry.task, task or "*")]
         now_ms = SystemClock().now_ms()
         states = EntryStates(place.client, place.keys).read(entries, now_ms=now_ms)
         last_dues = Histories(place.client, place.keys).last_dues
         looks = outlooks(entries, states, now_ms, paused=replica.pauses, held=held, last_dues=last_dues)
-    lines = [EntryRow(_kind(look.entry), look, _pause(replica, look.entry.name)) for look in looks]
+        outcomes = OutcomeReader(place.client, place.keys).of([entry.name for entry in entries], now_ms, held=held)
+    rows = (EntryRow(_kind(one.entry), one, _pause(replica, one.entry.name), outcomes[one.entry.name]) for one in looks)
+    lines = [row for row in rows if not overdue or row.outcome.overdue_since_ms is not None]
+    lines.sort(key=_ORDERS[sort])
     overruled = _matching(merged.conflicts(), glob)
-    faults = [*loaded.refused, *(fault for faults in merged.faults.values() for fault in faults)]
+    faults = [*loaded.refused, *(fault for found in merged.faults.values() for fault in found)]
     listing = Listing(lines, overruled, list(map(str, faults)), problems)
     if as_json:
         print_json(_facts(listing))
@@ -111,8 +156,16 @@ def _kind(entry: Entry) -> str:
     return "file" if entry.source.rpartition(":")[2].isdigit() else "app"
 
 
+def _is_of(entry: Entry, source: str | None) -> bool:
+    """True if the entry comes from there: a kind of source, or the name of a file or module."""
+    if source is None or source == _kind(entry):
+        return True
+    named = entry.source.rpartition(":")[0] or entry.source
+    return named == source or named.endswith(f"/{source}")
+
+
 def _print(listing: Listing, now_ms: int) -> None:
-    columns = ["entry", "schedule", "last due", "next run", "source", "state"]
+    columns = ["entry", "schedule", "last due", "last runs", "next run", "source", "state"]
     rows = [list(_cells(line, now_ms)) for line in listing.lines]
     if not any(row[-1] for row in rows):
         columns, rows = columns[:-1], [row[:-1] for row in rows]
@@ -120,6 +173,7 @@ def _print(listing: Listing, now_ms: int) -> None:
         print_table(columns, rows)
     else:
         click.echo("No entries.")
+    _print_failing(listing.lines)
     held = [line.look for line in listing.lines if line.look.held]
     for look in held[:_SHOWN]:
         print_problem(f"{look.entry.name} is {look.note}")
@@ -135,11 +189,20 @@ def _print(listing: Listing, now_ms: int) -> None:
         print_problem(problem)
 
 
+def _print_failing(lines: Sequence[EntryRow]) -> None:
+    failing = [line for line in lines if line.outcome.failing_since_ms is not None]
+    for line in failing[:_SHOWN]:
+        print_problem(failure_text(line.look.entry.name, line.outcome))
+    if failing[_SHOWN:]:
+        print_line(f"! and {plural(len(failing) - _SHOWN, 'entry')} more failing; beatd list --failed --json has all")
+
+
 def _cells(line: EntryRow, now_ms: int) -> Iterator[str]:
     look = line.look
     yield look.entry.name
     yield schedule_phrase(look.entry.schedule).text
     yield "" if look.last_due_ms is None else f"{_distance(now_ms - look.last_due_ms)} ago"
+    yield f"{line.outcome.word or ''} {line.outcome.marks}".strip()
     next_ms = look.held.again_ms if look.held else look.next_fire_ms
     yield "" if next_ms is None else "now" if next_ms <= now_ms else f"in {_distance(next_ms - now_ms)}"
     yield line.source
@@ -180,6 +243,7 @@ def _entry_facts(line: EntryRow) -> dict[str, Any]:
         "next_fires_at": _iso(look.next_fire_ms),
         "note": look.note or None,
         "held_back": look.held and held_facts(look.held),
+        **outcome_facts(line.outcome),
     }
 
 

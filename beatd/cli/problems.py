@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from beatd.beat.shard_assignment import SKEW_MS, why_aside
 from beatd.cli.output import plural
+from beatd.client.outcomes import failing_text
 from beatd.schedules import duration_text
 from beatd.store.daemon_registry import LATE_MS, Member, Status
 from beatd.timestamps import from_ms
@@ -23,8 +24,8 @@ STUCK_MS = 20_000
 """A loop without progress for longer than this is a problem."""
 UNREAD_MS = 15_000
 """Runtime entries that were not read for longer than this are a problem."""
-HELD_SHOWN = 10
-"""Held-back entries that are shown one by one."""
+HELD_SHOWN = FAILING_SHOWN = 10
+"""Entries that are held back, that fail, and that are overdue: so many of each are shown one by one."""
 
 
 class Problem(NamedTuple):
@@ -36,7 +37,7 @@ class Problem(NamedTuple):
 
 def problems(seen: Overview) -> Iterator[Problem]:
     """The problems of an installation, blocking ones first."""
-    found = [*_leadership(seen), *_daemons(seen), *map(Problem, seen.foreign_keys), *_held_back(seen)]
+    found = [*_leadership(seen), *_daemons(seen), *map(Problem, seen.foreign_keys), *_held_back(seen), *_failing(seen)]
     yield from sorted(found, key=lambda one: not one.blocks)
 
 
@@ -115,6 +116,21 @@ def _held_back(seen: Overview) -> Iterator[Problem]:
         yield Problem(f"{name} is held back since {_clock(held.since_ms)}: {held.reason}; {again}")
     if seen.held_count > HELD_SHOWN:
         yield Problem(f"and {plural(seen.held_count - HELD_SHOWN, 'entry')} more held back; see beatd list --held")
+
+
+def _failing(seen: Overview) -> Iterator[Problem]:
+    """Report entries whose last runs failed, and those of which a run is overdue."""
+    for name, one in islice(seen.failing.items(), FAILING_SHOWN):
+        yield Problem(failing_text(name, one.since_ms, one.failures, one.error))
+    if len(seen.failing) > FAILING_SHOWN:
+        yield Problem(f"and {plural(len(seen.failing) - FAILING_SHOWN, 'entry')} more failing; see beatd list --failed")
+    overdue = sorted(seen.overdue.items(), key=lambda item: (item[1], item[0]))
+    for name, since_ms in overdue[:FAILING_SHOWN]:
+        yield Problem(
+            f"entry {name} is overdue since {_clock(since_ms)}; see beatd describe {name}, and whether workers run"
+        )
+    if len(overdue) > FAILING_SHOWN:
+        yield Problem(f"and {plural(len(overdue) - FAILING_SHOWN, 'entry')} more overdue; see beatd list --overdue")
 
 
 def _clock(ms: int) -> str:

@@ -13,6 +13,7 @@ from beatd.beat.shard_assignment import why_aside
 from beatd.cli.output import plural, print_json, print_line, print_problem, print_table
 from beatd.cli.problems import problems, rounded, shards
 from beatd.client.history import held_facts
+from beatd.client.outcomes import OutcomeReader, error_facts
 from beatd.config.loader import load_settings
 from beatd.model import Settings
 from beatd.schedules import duration_text
@@ -22,11 +23,14 @@ from beatd.store.client import connect, place_of
 from beatd.store.daemon_registry import FleetView, Member, Registry
 from beatd.store.held_back import HeldBack, HeldBackEntry
 from beatd.store.keys import Keys
+from beatd.store.outcomes import Outcomes, RunRecord
 from beatd.store.runtime_entries import Pause, Runtime
 from beatd.timestamps import from_ms, iso_ms
 
 _HELD_TOLD = 1_000
 """Held-back entries in the JSON document."""
+_ERRORS_TOLD = 100
+"""Entries that fail of which the last error is read."""
 _PAUSES_SHOWN, _PAUSES_TOLD = 10, 1_000
 """Paused entries that are shown one by one, and in the JSON document."""
 
@@ -38,6 +42,14 @@ class Changes(NamedTuple):
     entries: int
     pauses: int
     paused: dict[str, Pause]
+
+
+class Failing(NamedTuple):
+    """An entry whose last run failed: since when (ms), how often in a row, and the last attempt."""
+
+    since_ms: int | None
+    failures: int
+    error: RunRecord | None
 
 
 class Overview(NamedTuple):
@@ -54,6 +66,10 @@ class Overview(NamedTuple):
     held: dict[str, HeldBackEntry]
     """Held-back entries, the first thousand."""
     held_count: int
+    failing: dict[str, Failing]
+    """Entries whose last run failed, those that fail longest first; the first hundred have errors."""
+    overdue: dict[str, int]
+    """Entries of which a run is overdue, and since when (ms)."""
     foreign_keys: list[str]
     """Keys of another type than beatd's, in words."""
 
@@ -115,8 +131,16 @@ def look(settings: Settings) -> Overview:
             runtime=changes,
             held=held_back.all(_HELD_TOLD) if held_count else {},
             held_count=held_count,
+            failing=_failing(OutcomeReader(client, keys)),
+            overdue=Outcomes(client, keys).overdue(),
             foreign_keys=server_check.foreign_keys(client, keys, shards=shards),
         )
+
+
+def _failing(outcomes: OutcomeReader) -> dict[str, Failing]:
+    failing = outcomes.failing()
+    errors = outcomes.errors(list(islice(failing, _ERRORS_TOLD)))
+    return {name: Failing(one.failing_since_ms, one.failures, errors.get(name)) for name, one in failing.items()}
 
 
 def _changes(runtime: Runtime) -> Changes:
@@ -126,6 +150,11 @@ def _changes(runtime: Runtime) -> Changes:
 
 
 def _print(seen: Overview) -> None:
+    found = list(problems(seen))
+    for problem in found:
+        print_problem(problem.text)
+    if found:
+        click.echo()
     print_line(f"State store  {seen.place}, {seen.server}, prefix {seen.prefix}")
     print_line(f"Outbox       {plural(sum(seen.outboxes), 'message')}")
     if len(seen.outboxes) == 1:
@@ -140,10 +169,6 @@ def _print(seen: Overview) -> None:
     if len(seen.outboxes) > 1 and (seen.alive or seen.fleet.leases):
         click.echo()
         print_table(["shard", "leader", "term", "outbox"], _shard_rows(seen))
-    for number, problem in enumerate(problems(seen)):
-        if number == 0:
-            click.echo()
-        print_problem(problem.text)
 
 
 def _paused(runtime: Changes) -> Iterator[str]:
@@ -199,6 +224,21 @@ def facts(seen: Overview) -> dict[str, Any]:
         "problems": [problem.text for problem in problems(seen)],
         "held_back": [{"entry": name, **held_facts(held)} for name, held in sorted(seen.held.items())],
         "held_back_count": seen.held_count,
+        "failing": [_failing_facts(name, one) for name, one in islice(seen.failing.items(), _HELD_TOLD)],
+        "failing_count": len(seen.failing),
+        "overdue": [
+            {"entry": name, "since": iso_ms(since_ms)} for name, since_ms in islice(seen.overdue.items(), _HELD_TOLD)
+        ],
+        "overdue_count": len(seen.overdue),
+    }
+
+
+def _failing_facts(name: str, one: Failing) -> dict[str, Any]:
+    return {
+        "entry": name,
+        "since": None if one.since_ms is None else iso_ms(one.since_ms),
+        "failures": one.failures,
+        "last_error": one.error and error_facts(one.error),
     }
 
 

@@ -53,7 +53,7 @@ def run(
     try:
         url = url_of(listener)
         log.info("Status page at %s", url, extra={"event": "web_started"})
-        with metrics.served(settings.metrics, lambda: PageEndpoint(plan, store)):
+        with metrics.served(settings.metrics, lambda: PageEndpoint(plan, store, clock)):
             serve(create(plan, store, clock, hosts=hosts), listener)
     finally:
         plan.stop()

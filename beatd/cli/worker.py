@@ -240,6 +240,8 @@ def _apply(app: App, options: dict[str, Any], settings: Settings | None, store_u
         if app.conf.timezone is None:
             app.conf.timezone = settings.timezone
         app.conf.task_default_queue = settings.broker.default_queue
+        if not settings.worker.output:
+            app.conf.worker_keep_output = False
     if options["broker"]:
         check_broker(options["broker"])
         app.conf.broker_url = options["broker"]

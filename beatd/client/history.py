@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from beatd.states import FAILURE
 from beatd.store.held_back import HeldBackEntry
-from beatd.store.history import Record, Totals
+from beatd.store.history import LOST, Record, Totals
 from beatd.timestamps import iso_ms
 
 
@@ -22,7 +23,7 @@ def facts(one: Record) -> dict[str, Any]:
         "lateness_ms": one.late_ms,
         "run_id": one.run_id,
         "reason": one.reason,
-        "outcome": one.outcome,
+        "outcome": FAILURE if one.outcome == LOST else one.outcome,
         "runtime_ms": one.runtime_ms,
     }
 

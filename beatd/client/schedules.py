@@ -9,6 +9,7 @@ from itertools import islice
 from typing import Any, NamedTuple
 
 from beatd import config
+from beatd.client.outcomes import FAILED, EntryOutcome, OutcomeReader, RunDetail
 from beatd.client.runs import RunClient
 from beatd.client.watch import Change, changes
 from beatd.clock import SystemClock
@@ -69,6 +70,7 @@ class Schedules:
         self._runtime = Runtime(self._client, self._keys)
         self._clock = SystemClock()
         self._histories = Histories(self._client, self._keys)
+        self._outcomes = OutcomeReader(self._client, self._keys, self._histories)
         manual = RunClient(self._client, self._keys)
         self.trigger, self.backfill = manual.trigger, manual.backfill
         """Have a run sent now, or those of a past window; see :class:`~beatd.client.runs.RunClient`."""
@@ -124,9 +126,30 @@ class Schedules:
         """All paused entries, wherever they come from."""
         return dict(self._runtime.pauses())
 
-    def history(self, name: str, limit: int = 20) -> builtins.list[Record]:
-        """The last runs of an entry, the newest first: sent, skipped, missed, and how they ended as far as is known."""
-        return self._histories.completed(builtins.list(islice(self._histories.of([name]), limit)))
+    def history(self, name: str, limit: int = 20, *, failed: bool = False) -> builtins.list[Record]:
+        """The last runs of an entry, the newest first: sent, skipped, missed, and how they ended as far as is known.
+
+        ``failed``: only those that failed, were lost or revoked.
+        """
+        return [run.record for run in self.runs(name, limit, failed=failed)]
+
+    def runs(self, name: str, limit: int = 20, *, failed: bool = False) -> builtins.list[RunDetail]:
+        """The same with the outcome as a word, and all attempts with error, traceback and output."""
+        records = self._histories.completed(builtins.list(self._histories.of([name])))
+        details = self._outcomes.detailed(records, self._clock.now_ms())
+        return builtins.list(islice((run for run in details if not failed or run.word in FAILED), limit))
+
+    def run(self, name: str, run_id: str) -> RunDetail | None:
+        """One run of an entry; None if it is not remembered."""
+        return next((run for run in self.runs(name, 10_000) if run.record.run_id == run_id), None)
+
+    def outcome(self, name: str) -> EntryOutcome:
+        """The outcomes of an entry: the last ones, since when it fails or is overdue, its last success and error."""
+        return self._outcomes.of([name], self._clock.now_ms())[name]
+
+    def failing(self) -> dict[str, EntryOutcome]:
+        """The entries whose last run failed, those that fail longest first."""
+        return self._outcomes.of(builtins.list(self._outcomes.failing()), self._clock.now_ms())
 
     def watch(self, timeout: float | None = None) -> Iterator[Change]:
         """Yield what is put, removed, paused and resumed from this call on, by anyone.

@@ -107,6 +107,12 @@ POLICIES: Fields = {
         "skip",
     ),
     "max_runtime": Field("max_runtime_ms", duration(1), "After so long a run counts as over, for overlap.", "20m"),
+    "overdue_after": Field(
+        "overdue_after_ms", duration(1_000), "A run that has not started so long after it was due is overdue.", "10m"
+    ),
+    "expect_within": Field(
+        "expect_within_ms", duration(1_000), "A run that has not finished so long after it was due is overdue.", "2h"
+    ),
     "max_queue_depth": Field("max_queue_depth", whole(1), "A run is left out while so many messages wait.", 1000),
 }
 
@@ -159,6 +165,22 @@ SECTIONS: Mapping[str, Fields] = {
         "level": Field("level", choice("debug", "info", "warning", "error"), "What is logged.", "warning"),
         "format": Field("format", choice("text", "json"), "text for people, json for programs.", "json"),
     },
+    "results": {
+        "url": Field(
+            "url",
+            values.url("redis", "rediss", "unix", "sentinel"),
+            "Where Celery's workers store results. Without it: the broker, if that is a Redis, and the state store.",
+            "redis://redis.example.com:6379/1",
+        ),
+    },
+    "worker": {
+        "output": Field(
+            "output",
+            values.flag,
+            "false: the output of scheduled tasks (stdout, stderr, log records) is not kept.",
+            False,
+        ),
+    },
     "history": {
         "keep": Field("keep", whole(0, 1000), "How many of its last runs are kept for each entry; 0: none.", 100),
     },
@@ -181,6 +203,8 @@ ABOUT_SECTIONS: Mapping[str, str] = {
     "broker": "Where messages go. Without it, to queues on the state store.",
     "leader": "How daemons that stand in for each other agree.",
     "log": "What the daemon logs.",
+    "results": "The results of Celery's workers, for the outcomes of runs.",
+    "worker": "The bundled worker that is started with this file.",
     "history": "What is remembered of past runs.",
     "metrics": "Metrics and health of each process.",
 }

@@ -23,7 +23,9 @@ from beatd.model import (
     LogSettings,
     MetricsSettings,
     RedisSettings,
+    ResultSettings,
     Settings,
+    WorkerOptions,
 )
 from beatd.schedules import duration_text
 from beatd.urls import RedisUrl, check_broker, with_login
@@ -34,6 +36,8 @@ STRUCTS: Mapping[str, type[Any]] = {
     "leader": LeaderSettings,
     "log": LogSettings,
     "history": HistorySettings,
+    "results": ResultSettings,
+    "worker": WorkerOptions,
     "metrics": MetricsSettings,
 }
 TABLES = (*SECTIONS, "defaults", "beat_schedule")
@@ -70,6 +74,8 @@ def read_settings(raw: Mapping[str, Any], file: FilePath, env: Mapping[str, str]
         leader=_timed(sections["leader"], raw.get("leader", {}), report),
         log=sections["log"],
         history=sections["history"],
+        results=sections["results"],
+        worker=sections["worker"],
         metrics=sections["metrics"],
     )
 

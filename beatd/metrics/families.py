@@ -49,6 +49,18 @@ _INSTALLATION = {
     "beatd_entries": Definition("gauge", "Entries in force."),
     "beatd_runtime_entries": Definition("gauge", "Entries in the state store."),
     "beatd_paused_entries": Definition("gauge", "Entries that are paused."),
+    "beatd_failing_entries": Definition("gauge", "Entries whose last run failed."),
+    "beatd_overdue_entries": Definition("gauge", "Entries of which a run is overdue."),
+    "beatd_entry_failures": Definition(
+        "gauge", "Failures in a row of entries whose last run failed, at most 100 entries.", ("entry",)
+    ),
+    "beatd_entry_overdue_seconds": Definition(
+        "gauge", "How long a run of the entry has been overdue, at most 100 entries.", ("entry",)
+    ),
+    "beatd_entry_last_success_timestamp_seconds": Definition(
+        "gauge", "When a run of the entry last succeeded.", ("entry",)
+    ),
+    "beatd_run_outcomes_total": Definition("counter", "Attempts that have ended.", ("outcome", "entry")),
     "beatd_runs_total": Definition("counter", "Runs that were sent.", ("entry",)),
     "beatd_queue_length": Definition("gauge", "Messages that wait in a queue.", ("queue",)),
     "beatd_broker_up": Definition("gauge", "1 while the broker answers."),

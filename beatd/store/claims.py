@@ -97,7 +97,7 @@ class Claims:
         self._client = client
         self._replicas = replicas
         self._keys = keys.shard(shard)
-        self._histories = keys.history("")
+        self._histories, self._outcomes = keys.history(""), keys.outcomes("")
         self._keep = keep * history.CELL
         self._shard, self._shards = shard, shards
         self._load_entries = Script(client, "load_entries")
@@ -181,9 +181,11 @@ class Claims:
         changes += [(name, "mark") for name in sorted(known) if name not in present and name not in gone]
         shard = self._keys
         hashes = [shard.last_due, shard.fingerprints, shard.runs, shard.running, shard.gaps, shard.tally]
+        hashes.append(shard.last_outcome)
         for start in range(0, len(changes), LOAD_BATCH):
             flat = [text for change in changes[start : start + LOAD_BATCH] for text in change]
-            self._sweep([shard.lease, shard.gone, self._histories, *hashes], [lease_value, now_ms, *flat])
+            keys = [shard.lease, shard.gone, self._histories, self._outcomes, *hashes]
+            self._sweep(keys, [lease_value, now_ms, *flat])
         return forgotten
 
     def _mine(self, raw: Any) -> set[str]:

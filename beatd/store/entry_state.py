@@ -67,6 +67,12 @@ class EntryStates:
         rows = chain.from_iterable(map(zip, *(self._fields(key, names) for key in keys)))
         return [_state(entry, row, fingerprints, now_ms) for entry, row in zip(entries, rows, strict=True)]
 
+    def last_dues(self, names: Sequence[str]) -> dict[str, int]:
+        """Return the last due times (ms) of those entries that have one."""
+        raws = chain.from_iterable(self._fields(self._keys.last_due, names))
+        found = ((name, _number(raw)) for name, raw in zip(names, raws, strict=True))
+        return {name: due_ms for name, due_ms in found if due_ms is not None}
+
     def runs(self, names: Sequence[str]) -> list[int]:
         """Return the number of runs of each entry that were sent."""
         return [_number(raw) or 0 for batch in self._fields(self._keys.runs, names) for raw in batch]

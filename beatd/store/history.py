@@ -19,13 +19,14 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from heapq import nlargest
+from itertools import islice
 from typing import Any, NamedTuple
 
 import redis
 
 from beatd.exceptions import MessageError
 from beatd.model import run_id
-from beatd.states import FAILURE, IGNORED, READY_STATES, REJECTED, REVOKED, SUCCESS
+from beatd.states import FAILURE, IGNORED, READY_STATES, REJECTED, RETRY, REVOKED, SUCCESS
 from beatd.store.client import translate_errors
 from beatd.store.keys import Keys
 from beatd.store.results import Meta, decode, result_key
@@ -48,13 +49,18 @@ REASONS = ("blackout", "expired", "overlap", "queue_full", "unsendable")
 REFUSED = "REFUSED"
 """The outcome of a run that the broker refused."""
 
-OUTCOMES = ("", SUCCESS, FAILURE, IGNORED, REJECTED, REVOKED, REFUSED)
+LOST = "LOST"
+"""The outcome of a run whose process or worker died."""
+
+OUTCOMES = ("", SUCCESS, FAILURE, IGNORED, REJECTED, REVOKED, REFUSED, RETRY, LOST)
 """What became of a run, in the order of their numbers; likewise."""
 
 _RUN = struct.Struct(">BHIIIBI")
 _END = struct.Struct(">BI")
 _MOMENT = struct.Struct(">HI")
 _MOST = 0xFFFF_FFFF
+UNKNOWN_MS = _MOST
+"""The runtime of a run of which only the outcome is known."""
 _KINDS = {SENT: "scheduled", BACKFILLED: "backfilled", TRIGGERED: "triggered", MISSED: "missed"}
 
 
@@ -74,7 +80,7 @@ class Record(NamedTuple):
     reason: str | None = None
     """Why it was skipped, or refused by the broker."""
     outcome: str | None = None
-    """How it ended, as far as that is known: one of Celery's states, or :data:`REFUSED`."""
+    """How it ended, as far as that is known: one of Celery's states, :data:`REFUSED` or :data:`LOST`."""
     runtime_ms: int | None = None
     """How long its last attempt took."""
 
@@ -197,7 +203,7 @@ def _record(entry: str, cell: bytes, own_id: str | None) -> Record | None:
         return None
     facts["run_id"] = own_id if kind & OWN_ID else run_id(entry, due_ms)
     if outcome:
-        facts |= {"outcome": OUTCOMES[outcome], "runtime_ms": runtime}
+        facts |= {"outcome": OUTCOMES[outcome], "runtime_ms": None if runtime == UNKNOWN_MS else runtime}
     return Record(entry, _KINDS[kind & ~OWN_ID], **facts)
 
 
@@ -254,6 +260,13 @@ class Histories:
         every = self.of(names) if wanted is None else filter(wanted, self._complete(names))
         return nlargest(count, every, key=lambda one: (one.at_ms, one.due_ms))
 
+    def recent(self, names: Sequence[str], count: int) -> dict[str, list[Record]]:
+        """The newest records of each entry, the newest first."""
+        found: dict[str, list[Record]] = {}
+        for batch, raws in self._read(names, -TAIL * count):
+            found |= {name: list(islice(read(name, raw), count)) for name, raw in zip(batch, raws, strict=True)}
+        return found
+
     def last_dues(self, names: Sequence[str]) -> dict[str, int]:
         """When the last runs that the schedules of entries asked for were due, of those whose history has one."""
         found: dict[str, int] = {}
@@ -264,7 +277,7 @@ class Histories:
 
     def completed(self, lines: Sequence[Record]) -> list[Record]:
         """The same, with outcomes that the history does not have and a store does."""
-        asked = {n: one.run_id for n, one in enumerate(lines) if one.run_id and one.outcome in (None, REFUSED)}
+        asked = {n: one.run_id for n, one in enumerate(lines) if one.run_id and one.outcome in (None, REFUSED, RETRY)}
         endings = self.endings(list(asked.values()))
         done = list(lines)
         for number, ending in zip(asked, endings, strict=True):

@@ -52,6 +52,11 @@ class ShardKeys(NamedTuple):
     claims: str
     """string, for ever: how many runs were claimed, and entries begun. A leader that was told of more knows that writes
     were lost."""
+    last_outcome: str
+    """hash, 30 days after the entry left: entry name → ``<end ms> <failing since ms> <last success ms> <failures in a
+    row> <mark> <counts …>``, see :mod:`beatd.store.outcomes`."""
+    overdue: str
+    """hash, 5 minutes after the last write: entry name → since when (ms) a run of it is overdue."""
     held: str
     """hash, 5 minutes after the last write: entry that is held back → why, since when, when it is tried again, JSON."""
 
@@ -68,6 +73,8 @@ _TYPES = {
     "running": "hash",
     "gaps": "hash",
     "tally": "hash",
+    "last_outcome": "hash",
+    "overdue": "hash",
     "gone": "zset",
     "outbox": "list",
     "claims": "string",
@@ -189,6 +196,15 @@ class Keys:
     def history(self, entry: str) -> str:
         """string, for ever: the last runs of an entry, see :mod:`beatd.store.history`."""
         return f"{self._tag}:history:{entry}"
+
+    def outcomes(self, entry: str) -> str:
+        """list, 30 days after the entry left, the newest 60 and 64 KiB: its attempts that ended, the newest first; see
+        :mod:`beatd.store.outcomes`."""
+        return f"{self._tag}:outcomes:{entry}"
+
+    def started(self, run_id: str) -> str:
+        """string, expires after a day: ``<start ms> <seen ms> <attempt> <worker>`` of a run that takes a while."""
+        return f"{self._tag}:started:{run_id}"
 
     def named(self, what: str) -> str:
         """A key of the whole installation that needs no shard."""

@@ -17,6 +17,7 @@ from beatd.redaction import redacted_text
 from beatd.store import dead_letters, history
 from beatd.store.client import translate_errors
 from beatd.store.keys import SHARDS_MAX, Keys
+from beatd.store.outcomes import Ended, RunRecord, encoded, note_arguments
 from beatd.store.script import Script, translate_script_errors
 
 INHERIT_AT_ONCE = 10_000
@@ -111,14 +112,16 @@ class Outbox:
 
         Returns the entry of each run, and the word under which the tally counts it.
         """
-        keys, args = list[str](), list[str | bytes | int]()
-        entries = list[str]()
+        ended, reasons = list[Ended](), list[str]()
         for message in messages:
             run_id, entry, due_at = (message.headers.get(name) for name in ("id", "beatd-entry", "beatd-due-at"))
             if isinstance(run_id, str) and isinstance(entry, str):
-                keys += (self._keys.refused(run_id), self._keys.history(entry))
-                entries.append(entry)
                 reason = redacted_text(message.reason, at_most=REASON_MAX)
-                args += (reason, *history.end_arguments(entry, run_id, due_at, history.REFUSED, 0))
-        kinds = self._note_ends(keys, [REFUSED_KEPT_MS, *args]) if keys else []
-        return [(entry, history.refused_word(kind)) for entry, kind in zip(entries, kinds, strict=True)]
+                record = RunRecord(run_id=run_id, state=history.REFUSED, end_ms=0, type="Refused", message=reason)
+                due = due_at if isinstance(due_at, str) else None
+                ended.append(Ended(run_id, entry, due, history.REFUSED, record=encoded(record)))
+                reasons.append(reason)
+        if not ended:
+            return []
+        kinds = self._note_ends(*note_arguments(self._keys, ended, kept_ms=REFUSED_KEPT_MS, refusals=reasons))
+        return [(end.entry, history.refused_word(kind)) for end, kind in zip(ended, kinds, strict=True)]

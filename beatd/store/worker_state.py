@@ -7,14 +7,14 @@ same task id. Finished runs are remembered for a day (idempotency), so that a me
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import redis
 
-from beatd.store import history
 from beatd.store.client import connect, translate_errors
 from beatd.store.keys import Keys
+from beatd.store.outcomes import Ended, Outcomes, Started
 from beatd.store.script import Script
 
 LIMIT = 50_000
@@ -115,32 +115,23 @@ def _read(member: bytes) -> DelayedMessage:
     return DelayedMessage(queue.decode(), raw)
 
 
-_KEPT_MS = 24 * 3600 * 1000
-
-
-class Ended(NamedTuple):
-    """A run that will not be tried again. ``due_at`` as its message has it (ISO 8601), ``runtime`` in seconds."""
-
-    run_id: str
-    entry: str
-    due_at: str | None
-    state: str
-    runtime: float = 0.0
-
-
 class FinishedRuns:
     """The memory that all workers share in the state store at ``url``; without one nothing is remembered."""
 
     def __init__(self, url: str | None, keys: Keys) -> None:
         self._client = connect(url, name="beatd-worker") if url else None
-        self._note = Script(self._client, "note_ends") if self._client else None
+        self._outcomes = Outcomes(self._client, keys) if self._client else None
         self._keys = keys
 
     def remember(self, ended: Sequence[Ended]) -> None:
         """These have ended: one call of the store for all of them."""
-        if self._note is not None and ended:
-            keys = [key for one in ended for key in (self._keys.finished(one.run_id), self._keys.history(one.entry))]
-            self._note(keys, [_KEPT_MS, *(part for one in ended for part in _noted(one))])
+        if self._outcomes is not None:
+            self._outcomes.note(ended)
+
+    def began(self, runs: Mapping[str, Started]) -> None:
+        """These are at work; to be repeated every now and then."""
+        if self._outcomes is not None:
+            self._outcomes.began(runs)
 
     def among(self, ids: Sequence[str]) -> set[str]:
         """Return the ``ids`` of runs that have ended."""
@@ -149,10 +140,3 @@ class FinishedRuns:
         with translate_errors(self._client):
             found = self._client.mget([self._keys.finished(run_id) for run_id in ids])
         return {run_id for run_id, value in zip(ids, found, strict=True) if value is not None}
-
-
-def _noted(one: Ended) -> tuple[str | bytes, ...]:
-    """The arguments of ``note_ends.lua`` for one run."""
-    runtime_ms = int(one.runtime * 1000)
-    where = history.end_arguments(one.entry, one.run_id, one.due_at, one.state, runtime_ms)
-    return f"{one.state} {runtime_ms}", *where

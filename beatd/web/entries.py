@@ -26,6 +26,14 @@ class Listing(NamedTuple):
     since: float
     """When it was read (monotonic seconds)."""
 
+    def names(self) -> list[str]:
+        """The names of the entries."""
+        return [entry.name for entry in self.entries]
+
+    def entry(self, name: str) -> Entry | None:
+        """The entry of that name."""
+        return next((entry for entry in self.entries if entry.name == name), None)
+
     def search(self, query: str) -> tuple[Entry, ...]:
         """The entries whose name, task and zone have every word of ``query`` in them, in whatever case."""
         words = query.casefold().split()
@@ -89,6 +97,11 @@ class EntryListing:
     def is_paused(self, name: str) -> bool:
         """True if somebody paused the entry."""
         return name in self._pauses
+
+    @property
+    def paused(self) -> frozenset[str]:
+        """The names of paused entries."""
+        return frozenset(self._pauses)
 
     def _take(self, config: Config) -> None:
         with self._changing:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 from prometheus_client.core import Metric
 
 import beatd
+from beatd.clock import Clock
 from beatd.exceptions import StoreError
 from beatd.metrics.families import CONTENT_TYPE, family, gauge, text
+from beatd.store.outcomes import Summary, counts_of
 from beatd.web.entries import EntryListing
 from beatd.web.store_view import StoreView
 
-__all__ = ["CONTENT_TYPE", "PageEndpoint", "families", "text", "without_store"]
+__all__ = ["CONTENT_TYPE", "PageEndpoint", "families", "outcome_families", "text", "without_store"]
 
 HELD_NAMED = 100
 """Entries that are held back, each with a sample of its own."""
@@ -61,6 +64,31 @@ def _daemon_families(daemons: Sequence[Mapping[str, Any]]) -> Iterator[Metric]:
     yield family("beatd_clock_offset_seconds", offsets)
 
 
+def outcome_families(
+    status: Mapping[str, Any],
+    names: Sequence[str],
+    summaries: Mapping[str, Summary],
+    overdue: Mapping[str, int],
+    now_ms: int,
+) -> Iterator[Metric]:
+    """The metrics of outcomes. From :data:`BY_ENTRY` entries on, ended attempts are told by outcome only."""
+    late = [((name,), (now_ms - since_ms) / 1000) for name, since_ms in islice(overdue.items(), HELD_NAMED)]
+    known = {name: summaries[name] for name in names if name in summaries}
+    yield gauge("beatd_failing_entries", status["failing_count"])
+    yield gauge("beatd_overdue_entries", status["overdue_count"])
+    failing = [((one["entry"],), one["failures"]) for one in status["failing"][:HELD_NAMED]]
+    yield family("beatd_entry_failures", failing)
+    yield family("beatd_entry_overdue_seconds", late)
+    if len(names) >= BY_ENTRY:
+        totals = counts_of(known.values())
+        yield family("beatd_run_outcomes_total", [((word,), count) for word, count in sorted(totals.items())])
+        return
+    ends = [((word, name), count) for name, one in known.items() for word, count in one.counts.items()]
+    yield family("beatd_run_outcomes_total", ends)
+    successes = [((name,), one.last_success_ms / 1000) for name, one in known.items() if one.last_success_ms]
+    yield family("beatd_entry_last_success_timestamp_seconds", successes)
+
+
 def without_store(entries: int) -> Iterator[Metric]:
     """The metrics while the state store cannot be asked."""
     yield gauge("beatd_store_up", 0)
@@ -70,7 +98,8 @@ def without_store(entries: int) -> Iterator[Metric]:
 class PageEndpoint:
     """The endpoint of the page's process: an :class:`~beatd.metrics.server.Endpoint`."""
 
-    def __init__(self, plan: EntryListing, store: StoreView) -> None:
+    def __init__(self, plan: EntryListing, store: StoreView, clock: Clock) -> None:
+        self._clock = clock
         self._plan = plan
         self._store = store
 
@@ -96,6 +125,8 @@ class PageEndpoint:
             mirror = self._store.mirror()
             self._plan.lay_over(mirror.tables, mirror.pauses)
             names = [entry.name for entry in self._plan.listing.entries]
-            return list(families(self._store.status(), names, self._store.runs(names)))
+            status, summaries, overdue = self._store.status(), self._store.summaries(), self._store.overdue()
+            outcomes = outcome_families(status, names, summaries, overdue, self._clock.now_ms())
+            return [*families(status, names, self._store.runs(names)), *outcomes]
         except StoreError:
             return list(without_store(len(self._plan.listing.entries)))

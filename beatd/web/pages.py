@@ -10,16 +10,20 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from hashlib import sha256
 from importlib.resources import files
+from itertools import groupby
+from types import MappingProxyType
 from typing import Any, NamedTuple
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 import jinja2
 from markupsafe import Markup
 
 import beatd
+from beatd.client.outcomes import FAILED, MARKS, EntryOutcome, RunDetail, Statistics
 from beatd.planning.preview import Outlook
 from beatd.schedules import Schedule, zone
 from beatd.schedules.interval import Interval
+from beatd.store.history import Totals
 from beatd.timestamps import from_ms, to_ms
 
 MINUTE, HOUR, DAY = 60_000, 3_600_000, 86_400_000
@@ -126,6 +130,17 @@ MISMATCH_AFTER_S = 20.0
 """Seconds for which the file may differ from what the daemons have: a change reaches all within some seconds."""
 
 
+FILTERS = {"failing": "Failing", "overdue": "Overdue", "paused": "Paused", "held": "Held back"}
+ORDERS = {"name": "Name", "last": "Last run", "failures": "Failures"}
+
+
+class View(NamedTuple):
+    """A filter of :data:`FILTERS`, or none, and an order of :data:`ORDERS`."""
+
+    only: str = ""
+    sort: str = "name"
+
+
 class Slice(NamedTuple):
     """The part of the entries that is shown. Pages count from 1."""
 
@@ -135,11 +150,18 @@ class Slice(NamedTuple):
     pages: int
     matching: int
     total: int
+    view: View = View()
+    outcomes: Mapping[str, EntryOutcome] = MappingProxyType({})
 
-    def link(self, page: int) -> str:
-        """The query string of another page of the same search."""
-        wanted = {"q": self.query} if self.query else {}
-        return "?" + urlencode(wanted | {"page": str(page)})
+    def outcome(self, name: str) -> EntryOutcome:
+        """The outcomes of an entry that is shown."""
+        return self.outcomes.get(name, EntryOutcome(None, ()))
+
+    def link(self, page: int = 1, *, only: str | None = None, sort: str | None = None) -> str:
+        """The query string of another page, filter or order of the same search."""
+        only, sort = self.view.only if only is None else only, sort or self.view.sort
+        wanted = {"q": self.query, "only": only, "sort": "" if sort == "name" else sort}
+        return "?" + urlencode({key: value for key, value in wanted.items() if value} | {"page": str(page)})
 
 
 class Page:
@@ -147,12 +169,18 @@ class Page:
 
     def __init__(self) -> None:
         folder = files("beatd.web").joinpath("assets")
-        style, script, template = (folder.joinpath(name).read_text() for name in ("page.css", "page.js", "page.html"))
+        style, script = (folder.joinpath(name).read_text() for name in ("page.css", "page.js"))
+        pages = ("page.html", "layout.html", "entry.html", "run.html")
         environment = jinja2.Environment(
-            autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+            autoescape=True,
+            undefined=jinja2.StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+            loader=jinja2.DictLoader({name: folder.joinpath(name).read_text() for name in pages}),
         )
         environment.filters["offset"] = milliseconds
-        self._template = environment.from_string(template)
+        environment.filters["path"] = quote
+        self._templates = {name: environment.get_template(name) for name in pages}
         self._fixed = {"style": Markup(style), "script": Markup(script), "version": beatd.__version__}  # noqa: S704
         self.policy = (
             f"default-src 'none'; style-src '{_hashed(style)}'; script-src '{_hashed(script)}'; connect-src 'self'; "
@@ -164,8 +192,10 @@ class Page:
         self, *, file: str, now_ms: int, part: Slice, status: Mapping[str, Any] | None, problems: Sequence[str]
     ) -> str:
         """The page as HTML. ``status`` as ``beatd status --json`` has it, ``None`` while the store cannot be asked."""
-        return self._template.render(
+        return self._templates["page.html"].render(
             self._fixed,
+            filters=FILTERS,
+            orders=ORDERS,
             file=file,
             now_ms=now_ms,
             now=from_ms(now_ms),
@@ -173,7 +203,58 @@ class Page:
             daemons=list(_daemons(status, now_ms)) if status else [],
             problems=problems,
             part=part,
-            rows=[_row(each, now_ms) for each in part.outlooks],
+            rows=[_row(each, now_ms, part.outcome(each.entry.name)) for each in part.outlooks],
+        )
+
+    def render_entry(
+        self,
+        *,
+        look: Outlook,
+        outcome: EntryOutcome,
+        runs: Sequence[RunDetail],
+        totals: Totals,
+        numbers: Statistics,
+        now_ms: int,
+        is_failed_only: bool,
+    ) -> str:
+        """The page of an entry."""
+        zone = look.entry.timezone
+        since = {
+            "failing": outcome.failing_since_ms,
+            "overdue": outcome.overdue_since_ms,
+            "success": outcome.last_success_ms,
+        }
+        return self._templates["entry.html"].render(
+            self._fixed,
+            title=look.entry.name,
+            now_ms=now_ms,
+            now=from_ms(now_ms),
+            row=_row(look, now_ms, outcome),
+            outcome=outcome,
+            since={name: None if ms is None else moment(ms, zone, now_ms) for name, ms in since.items()},
+            runs=[_run(run, zone, now_ms) for run in runs],
+            totals=totals,
+            duration=_spread(numbers.duration_median_ms, numbers.duration_p95_ms),
+            lateness=_spread(numbers.lateness_median_ms, numbers.lateness_p95_ms),
+            is_failed_only=is_failed_only,
+        )
+
+    def render_run(self, run: RunDetail, *, now_ms: int) -> str:
+        """The page of a run."""
+        return self._templates["run.html"].render(
+            self._fixed,
+            title=f"{run.record.entry}, run {(run.record.run_id or '')[:8]}",
+            now_ms=now_ms,
+            now=from_ms(now_ms),
+            run=_run(run, "UTC", now_ms),
+            attempts=[
+                {
+                    "attempt": attempt,
+                    "start": None if attempt.start_ms is None else moment(attempt.start_ms, "UTC", now_ms),
+                    "end": moment(attempt.end_ms, "UTC", now_ms) if attempt.end_ms else None,
+                }
+                for attempt in run.attempts
+            ],
         )
 
 
@@ -203,9 +284,32 @@ def _daemons(status: Mapping[str, Any], now_ms: int) -> Iterator[dict[str, Any]]
         yield {**daemon, "role": role, "kind": kind, "up": length(max(now_ms - started_ms, 0))}
 
 
-def _row(each: Outlook, now_ms: int) -> dict[str, Any]:
+def _spread(median_ms: int | None, p95_ms: int | None) -> str:
+    return "–" if median_ms is None or p95_ms is None else f"{length(median_ms)} ({length(p95_ms)})"
+
+
+def _run(run: RunDetail, zone: str, now_ms: int) -> dict[str, Any]:
+    record, last = run.record, run.last
+    return {
+        "record": record,
+        "word": run.word,
+        "is_bad": run.word in FAILED,
+        "due": moment(record.due_ms, zone, now_ms),
+        "took": "" if record.runtime_ms is None else length(record.runtime_ms),
+        "late": length(record.late_ms) if record.sent and record.late_ms >= 1000 else "",
+        "reason": record.reason or "",
+        "error": last if last is not None and last.type and run.word != "success" else None,
+        "last": last,
+        "worker": run.started.worker if run.started else last.worker if last else "",
+    }
+
+
+def _row(each: Outlook, now_ms: int, outcome: EntryOutcome) -> dict[str, Any]:
     zone = each.entry.timezone
     return {
+        "outcome": outcome,
+        "marks": [(MARKS.get(word, "?") * len(list(same)), word) for word, same in groupby(outcome.words)],
+        "is_bad": outcome.word in FAILED or outcome.failing_since_ms is not None,
         "entry": each.entry,
         "schedule": schedule_phrase(each.entry.schedule),
         "runs": each.runs,

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from beatd.client.outcomes import EntryOutcome, OutcomeReader, RunDetail
 from beatd.clock import Clock
 from beatd.exceptions import StoreError
 from beatd.model import Entry, EntryState, RedisSettings
 from beatd.store.client import connect
 from beatd.store.entry_state import EntryStates
 from beatd.store.held_back import HeldBack, HeldBackEntry
-from beatd.store.history import Histories, Record, Totals
+from beatd.store.history import Histories, Totals
 from beatd.store.keys import Keys
+from beatd.store.outcomes import Summary
 from beatd.store.runtime_entries import RuntimeReplica
 
 if TYPE_CHECKING:
@@ -42,6 +44,9 @@ class StoreView:
         self._looking = threading.Lock()
         self._answer: Document | StoreError | None = None
         self._answered_at = 0.0
+        self._summing = threading.Lock()
+        self._summaries: Mapping[str, Summary] = {}
+        self._summed_at = -SHARED_S - 1
         self._mirror: RuntimeReplica | None = None
         self._following: redis.Redis | None = None
         self._mirror_again_at = 0.0
@@ -100,11 +105,50 @@ class StoreView:
         with self._client() as client:
             return Histories(client, Keys(self._settings.prefix)).last_dues(names)
 
-    def history(self, name: str) -> tuple[list[Record], Totals]:
+    def outcomes(self, names: Sequence[str], now_ms: int, *, held: Container[str]) -> dict[str, EntryOutcome]:
+        """The outcomes of entries: the last ten runs, failures, what is overdue."""
+        with self._reader() as reader:
+            return reader.of(names, now_ms, held=held)
+
+    def failing(self) -> Mapping[str, Summary]:
+        """The entries whose last run failed."""
+        return {name: one for name, one in self.summaries().items() if one.failing_since_ms}
+
+    def overdue(self) -> dict[str, int]:
+        """The entries of which a run is overdue, and since when (ms)."""
+        with self._reader() as reader:
+            return reader.overdue()
+
+    def summaries(self) -> Mapping[str, Summary]:
+        """The summaries of all entries, at most half a second old."""
+        with self._summing:
+            now = self._clock.monotonic()
+            if now - self._summed_at > SHARED_S:
+                with self._reader() as reader:
+                    self._summaries = reader.summaries()
+                self._summed_at = now
+            return self._summaries
+
+    def history(self, name: str, now_ms: int) -> tuple[list[RunDetail], Totals]:
         """The last runs of an entry, the newest first, and how many there were."""
         with self._client() as client:
-            histories = Histories(client, Keys(self._settings.prefix))
-            return histories.completed(list(histories.of([name]))), histories.totals([name])[name]
+            histories = self._histories(client)
+            records = histories.completed(list(histories.of([name])))
+            details = OutcomeReader(client, Keys(self._settings.prefix), histories).detailed(records, now_ms)
+            return details, histories.totals([name])[name]
+
+    def find_run(self, run_id: str, names: Sequence[str], now_ms: int) -> list[RunDetail]:
+        """The runs among those of entries whose id begins so."""
+        with self._reader() as reader:
+            return reader.find(run_id, names, now_ms)
+
+    def _histories(self, client: redis.Redis) -> Histories:
+        return Histories(client, Keys(self._settings.prefix))
+
+    @contextmanager
+    def _reader(self) -> Iterator[OutcomeReader]:
+        with self._client() as client:
+            yield OutcomeReader(client, Keys(self._settings.prefix), self._histories(client))
 
     @contextmanager
     def _states(self) -> Iterator[EntryStates]:

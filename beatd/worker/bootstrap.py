@@ -25,6 +25,7 @@ from beatd.worker.admission.poison import DeathCounter, PoisonDetector
 from beatd.worker.admission.rate_limits import RateLimits
 from beatd.worker.consumers import Consumer, open_consumer
 from beatd.worker.control.remote_control import RemoteControl
+from beatd.worker.execution import output
 from beatd.worker.execution.decode import accepted_types
 from beatd.worker.execution.executor import Executor
 from beatd.worker.exporter import Exporter, ExporterSettings
@@ -163,6 +164,8 @@ def run_worker(app: App, settings: WorkerSettings) -> None:
         arguments=Queues(app.conf).arguments,
         transport_options=app.conf.broker_transport_options,
     )
+    if app.conf.worker_keep_output:
+        output.enable()
     finished = FinishedRuns(store_url, Keys(settings.prefix))
     pool, remote = _pool(app, settings), _remote(app, settings, url, store_url)
     worker = Worker(

@@ -125,6 +125,8 @@ class Job(msgspec.Struct, frozen=True, array_like=True):
     """Enforced by the worker; in the solo pool by the process itself."""
     describe: bool = False
     """Report the outcome as text, too: monitors show it, and not every outcome is stored."""
+    record: bool = False
+    """Report a record of the attempt, for the outcomes of its entry."""
 
 
 class FollowUpMessage(msgspec.Struct, frozen=True, array_like=True):
@@ -184,6 +186,8 @@ class JobReport(msgspec.Struct, frozen=True, array_like=True):
     """The exception's traceback; only for jobs with ``describe``."""
     follow_ups: list[FollowUpMessage] = []
     """Callbacks, errbacks and the next step of a chain."""
+    record: bytes = b""
+    """The attempt as :func:`beatd.store.outcomes.encoded`; only for jobs with ``record``."""
 
 
 MALFORMED = "MALFORMED"

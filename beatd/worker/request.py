@@ -68,6 +68,7 @@ class Request:
             soft_limit=self.soft_limit,
             hard_limit=self.hard_limit,
             describe=watched,
+            record=self.headers.entry is not None,
         )
 
     id = task_id

@@ -64,7 +64,7 @@ class Worker:
         self._consumer = consumer
         self._pool = pool
         self._strategy = Strategy(app, remote.revoked)
-        self._settlement = Settlement(app, consumer, finished)
+        self._settlement = Settlement(app, consumer, finished, settings.hostname)
         self._requests: dict[int, Request] = {}
         """By tag: the requests in the pool."""
         self._admission = AdmissionControl(app, self._settlement, finished, rates, poison, at_work=self._requests)

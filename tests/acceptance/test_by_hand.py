@@ -89,7 +89,7 @@ def test_an_operators_day(beatd, daemon, file, client, redis_url, start_beatd, w
     assert json.loads(done.stdout)["state"] == "FAILURE"
     wait_until(lambda: client.hget(KEYS.shard().tally, "often"), what="a run that was skipped")
     shown = beatd("history", "--failed", "--skipped", "-n", "100").stdout
-    assert "FAILURE, triggered" in shown
+    assert "failure, triggered" in shown
     assert "skipped: overlap" in shown
 
     done = beatd("trigger", "hourli")

@@ -121,7 +121,7 @@ def test_a_broken_file_is_shown(start_beatd, write, status):
     looking = write("looking.toml")
     write(more="[beat_schedule.bad]\n")
     document = status(looking, lambda seen: seen["daemons"][0]["config"] == "broken", "the broken file")
-    assert any("files have faults" in problem for problem in document["problems"])
+    assert any("files have errors" in problem for problem in document["problems"])
     write()
     status(looking, lambda seen: seen["daemons"][0]["config"] == "ok", "the mended file")
 

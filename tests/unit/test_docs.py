@@ -101,7 +101,7 @@ def by_place(found: list[Example]) -> pytest.MarkDecorator:
 def load(tmp_path):
     """``load(text)``: the configuration in a file with that text, with secrets where it looks for them."""
     (tmp_path / "secrets").mkdir()
-    for name in ("redis-url", "broker-url", "redis-password", "password"):
+    for name in ("redis-url", "results-url", "broker-url", "redis-password", "password"):
         (tmp_path / "secrets" / name).write_text("redis://localhost\n")
 
     def loaded(text: str) -> config.Config:
@@ -258,7 +258,7 @@ def test_every_key_is_documented_with_its_type():
     keys = Keys("beatd")
     daemon = {*keys.shard(0), keys.daemons, keys.wake, *keys.runtime(), keys.orders, keys.answers("<id>")}
     daemon |= {keys.history("<entry>"), keys.requests, keys.answered("<id>"), keys.sent("<run id>")}
-    daemon.add(keys.refused("<run id>"))
+    daemon |= {keys.refused("<run id>"), keys.outcomes("<entry>"), keys.started("<run id>")}
     worker = {*keys.workers(), keys.worker("<id>", "unacked"), keys.worker("<id>", "alive"), keys.finished("<run id>")}
     worker.add(keys.deaths("<task id>:<retries>"))
     for heading, expected in (("Keys of the daemon", daemon), ("Keys of the bundled worker", worker)):

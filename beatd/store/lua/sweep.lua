@@ -3,7 +3,8 @@
 -- KEYS[1]  lease     string  "<daemon id>:<token>"
 -- KEYS[2]  gone      zset    name of an entry that is not in the schedule -> ms since when
 -- KEYS[3]  history   string  an entry's cells are in the key of this name and its own
--- KEYS[4…] hashes that have a field for each entry
+-- KEYS[4]  outcomes  list    likewise, the records of its runs
+-- KEYS[5…] hashes that have a field for each entry
 -- ARGV[1]  value that the lease must have
 -- ARGV[2]  now (ms)
 -- ARGV[3…] name, "mark" (it has just left), "forget" (it left long ago) or "" (it is back); name, …
@@ -22,8 +23,8 @@ for i = 3, #ARGV, 2 do
     redis.call('ZREM', KEYS[2], name)
   end
   if change == 'forget' then
-    redis.call('DEL', KEYS[3] .. name)
-    for k = 4, #KEYS do
+    redis.call('DEL', KEYS[3] .. name, KEYS[4] .. name)
+    for k = 5, #KEYS do
       redis.call('HDEL', KEYS[k], name)
     end
   end

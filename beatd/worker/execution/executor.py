@@ -13,6 +13,8 @@ from datetime import UTC, tzinfo
 from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
 
+import msgspec
+
 from beatd import signals
 from beatd.app.app import App
 from beatd.app.callbacks import FollowUp, ended
@@ -23,12 +25,14 @@ from beatd.clock import perf_counter
 from beatd.exceptions import MessageError, StoreError, TimeLimitExceeded
 from beatd.message.protocol import TaskMessage, open_envelope, safe_repr
 from beatd.states import FAILURE, IGNORED, READY_STATES, REJECTED, RETRY, STARTED, SUCCESS
+from beatd.store.outcomes import RunRecord, arguments_text, encoded, error_texts
 from beatd.store.result_document import document, exception_payload, named_error
 from beatd.store.results import Stored
 from beatd.timestamps import from_ms
 from beatd.worker.execution.call import Calling
 from beatd.worker.execution.callbacks import failure_messages, follow_up_messages, pack
 from beatd.worker.execution.decode import accepted_types, decode_body
+from beatd.worker.execution.output import Output, captured
 from beatd.worker.messages import KILLED, MALFORMED, FollowUpMessage, Job, JobReport
 
 
@@ -122,8 +126,9 @@ class Executor:
         self._store_start(attempt)
         started = perf_counter()
         try:
-            outcome = run_task(attempt.task, attempt.context, Calling(attempt.job.soft_limit, hard_limit).call)
-            return self._report(*attempt, outcome, perf_counter() - started)
+            with captured() as output:
+                outcome = run_task(attempt.task, attempt.context, Calling(attempt.job.soft_limit, hard_limit).call)
+            return self._recorded(attempt, outcome, output, self._report(*attempt, outcome, perf_counter() - started))
         except Abandoned:
             raise
         except BaseException as error:  # noqa: BLE001
@@ -135,12 +140,15 @@ class Executor:
             await asyncio.to_thread(self._store_start, attempt)
         started = perf_counter()
         try:
-            outcome = await run_task_async(attempt.task, attempt.context, Calling(attempt.job.soft_limit).call_async)
+            with captured() as output:
+                call = Calling(attempt.job.soft_limit).call_async
+                outcome = await run_task_async(attempt.task, attempt.context, call)
             runtime = perf_counter() - started
             if not _has_followers(attempt.context):
-                return self._report(*attempt, outcome, runtime)
-            # Errbacks run in a report, and a chord is registered in the result backend: neither in the loop's thread.
-            return await asyncio.to_thread(self._report, *attempt, outcome, runtime)
+                report = self._report(*attempt, outcome, runtime)
+            else:  # errbacks run in a report, and a chord is registered in the result backend: not in this thread
+                report = await asyncio.to_thread(self._report, *attempt, outcome, runtime)
+            return self._recorded(attempt, outcome, output, report)
         except asyncio.CancelledError:
             raise
         except BaseException as error:  # noqa: BLE001
@@ -227,6 +235,38 @@ class Executor:
             follow_ups=follow_ups + errbacks,
         )
 
+    def _recorded(self, attempt: Attempt, outcome: Outcome, output: Output, report: JobReport) -> JobReport:
+        """Return the report with the record of the attempt, if the job asks for one."""
+        if not attempt.job.record:
+            return report
+        error = None
+        if outcome.state in (FAILURE, RETRY, REJECTED):
+            error = (outcome.value.exc if outcome.state == RETRY else outcome.value) or outcome.value
+        elif report.state == FAILURE:  # the result could not be stored, or a callback not be made
+            error = MessageError("the result cannot be stored, or a callback cannot be sent; the worker's log says why")
+        record = self._record(attempt, report, error, outcome.traceback, output.text)
+        return msgspec.structs.replace(report, record=record)
+
+    def _record(
+        self, attempt: Attempt, report: JobReport, error: BaseException | None, traceback: str | None, output: str
+    ) -> bytes:
+        _, task, context = attempt
+        end_ms = self._app.clock.now_ms()
+        record = RunRecord(
+            run_id=str(context.id),
+            state=report.state,
+            end_ms=end_ms,
+            start_ms=end_ms - int(report.runtime * 1000),
+            worker=self._hostname,
+            task=task.name,
+            attempt=(context.retries or 0) + 1,
+            output=output,
+            args=arguments_text(context.args),
+            kwargs=arguments_text(context.kwargs),
+            **({} if error is None else error_texts(error, traceback)),
+        )
+        return encoded(record)
+
     def _after(self, context: Context, outcome: Outcome) -> tuple[FollowUp, list[FollowUpMessage]]:
         """Return the effects of the outcome on other tasks, for the store and the broker; call the errbacks."""
         if outcome.state == SUCCESS:
@@ -259,7 +299,10 @@ class Executor:
         facts = {"task_id": context.id, "args": context.args, "kwargs": context.kwargs, "request": context}
         signals.task_internal_error.send(sender=task, exception=error, traceback=error.__traceback__, **facts)
         payload = named_error(type(error).__name__, safe_repr(error), module="builtins")
-        return JobReport(job.tag, FAILURE, runtime, self._store(context, FAILURE, payload, None))
+        report = JobReport(job.tag, FAILURE, runtime, self._store(context, FAILURE, payload, None))
+        if not job.record:
+            return report
+        return msgspec.structs.replace(report, record=self._record(attempt, report, error, None, ""))
 
     def _encoded(self, task: Task[..., Any], context: Context, outcome: Outcome) -> tuple[Outcome, bytes | None]:
         """Return the outcome and the document to store; a result that JSON cannot carry is a failure."""

@@ -19,7 +19,8 @@ from beatd.store.client import connect
 from beatd.store.entry_state import DispatchLookup, Running
 from beatd.store.keys import Keys
 from beatd.store.outbox import Outbox, holds
-from beatd.store.worker_state import Ended, FinishedRuns
+from beatd.store.outcomes import Ended
+from beatd.store.worker_state import FinishedRuns
 from tests.fakes import NOW, FakeClock
 from tests.integration.broker.conftest import parcel
 

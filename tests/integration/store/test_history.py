@@ -9,7 +9,8 @@ from beatd.store.client import connect
 from beatd.store.history import Histories
 from beatd.store.keys import Keys
 from beatd.store.lease import Leases
-from beatd.store.worker_state import Ended, FinishedRuns
+from beatd.store.outcomes import Ended
+from beatd.store.worker_state import FinishedRuns
 
 NOW = 1_790_000_000_000
 KEYS = Keys("beatd")

@@ -58,8 +58,8 @@ def test_it_reads_what_claims_wrote(client, redis_url):
 def test_it_reads_past_runs(client, redis_url):
     client.set(KEYS.history("a"), history.run_cell(history.SENT, NOW, NOW, NOW + 3))
     client.hset(KEYS.shard().tally, "a", "overlap 2 ")
-    lines, totals = view(redis_url).history("a")
-    assert [(one.due_ms, one.late_ms) for one in lines] == [(NOW, 3)]
+    lines, totals = view(redis_url).history("a", NOW)
+    assert [(one.record.due_ms, one.record.late_ms, one.word) for one in lines] == [(NOW, 3, "queued")]
     assert totals.counts == {"overlap": 2}
 
 

@@ -101,6 +101,8 @@ ENTRIES = st.fixed_dictionaries(
         "catch_up_window": DURATIONS,
         "overlap": st.sampled_from(["allow", "skip", "queue_one"]),
         "max_queue_depth": st.integers(1, 9),
+        "overdue_after": st.sampled_from(["10m", "1h"]),
+        "expect_within": st.sampled_from(["2h", "1d"]),
     },
 )
 NAMES = st.text(st.characters(categories=["L", "N", "P", "S", "Zs"]), min_size=1, max_size=20).filter(

@@ -7,6 +7,7 @@ import httpx
 import pytest
 
 from beatd import config
+from beatd.client.outcomes import EntryOutcome, RunDetail, word_of
 from beatd.model import EntryState
 from beatd.store.history import Totals
 from beatd.web.app import create
@@ -24,6 +25,10 @@ class Told:
         self.past = {}
         self.held_back = {}
         self.last = {}
+        self.outcome = {}
+        self.details = {}
+        self.summed = {}
+        self.late = {}
         self.error = None
         self.tables = {}
         self.pauses = {}
@@ -51,9 +56,26 @@ class Told:
         self.status()
         return [self.known[name].runs if name in self.known else 0 for name in names]
 
-    def history(self, name):
+    def history(self, name, now_ms):
         self.status()
-        return self.past.get(name, []), Totals(7, Counter(overlap=2))
+        details = [RunDetail(record, word_of(record, None, now_ms)) for record in self.past.get(name, [])]
+        return [self.details.get(one.record.run_id, one) for one in details], Totals(7, Counter(overlap=2))
+
+    def outcomes(self, names, now_ms, *, held):
+        return {name: self.outcome.get(name, EntryOutcome("held" if name in held else None, ())) for name in names}
+
+    def failing(self):
+        return self.summed
+
+    def summaries(self):
+        return self.summed
+
+    def overdue(self):
+        return self.late
+
+    def find_run(self, run_id, names, now_ms):
+        self.status()
+        return [run for one, run in self.details.items() if one.startswith(run_id) and run.record.entry in names]
 
 
 def daemon(name="one", **more):
@@ -98,6 +120,10 @@ def document(daemons=None, shards=None, problems=(), not_ready=()):
         "not_ready": list(not_ready),
         "held_back": [],
         "held_back_count": 0,
+        "failing": [],
+        "failing_count": 0,
+        "overdue": [],
+        "overdue_count": 0,
     }
 
 

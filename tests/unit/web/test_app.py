@@ -1,10 +1,15 @@
 """What each path answers: to whom, with which headers, and while the store is down."""
 
+import html
+import re
+
 import pytest
 
+from beatd.client.outcomes import EntryOutcome, RunDetail
 from beatd.exceptions import StoreUnavailable
 from beatd.store.held_back import HeldBackEntry
 from beatd.store.history import Record
+from beatd.store.outcomes import RunRecord, Summary
 from tests.unit.web.conftest import NOW, daemon, document
 
 PATHS = ("/", "/api/status", "/api/entries", "/api/entries/tick/history", "/healthz", "/readyz", "/metrics")
@@ -163,6 +168,13 @@ def test_an_entry_for_programs(site):
         "note": None,
         "held_back": None,
         "source": f"{site.path}:1",
+        "last_outcome": None,
+        "last_error": None,
+        "failing_since": None,
+        "failures": 0,
+        "last_success_at": None,
+        "outcomes": [],
+        "overdue_since": None,
     }
 
 
@@ -198,3 +210,62 @@ def test_what_was_added_and_paused_at_run_time_is_shown(site):
     site.store.tables, site.store.pauses = {}, {}
     (tick,) = site.get("/api/entries").json()["entries"]
     assert (tick["enabled"], tick["note"]) == (True, None)
+
+
+def failed_run(name="tick", run_id="0123abcd-0000-5000-8000-000000000000"):
+    record = Record(name, "scheduled", NOW - 5_000, NOW - 5_000, 0, run_id, outcome="FAILURE", runtime_ms=40)
+    attempt = RunRecord(
+        run_id=run_id,
+        state="FAILURE",
+        start_ms=NOW - 4_000,
+        end_ms=NOW - 3_960,
+        worker="celery@one",
+        type="ValueError",
+        message="no <rows>",
+        traceback="Traceback\n  boom",
+        output="printed <b>",
+    )
+    return RunDetail(record, "failure", [attempt])
+
+
+def test_the_pages_of_an_entry_and_a_run_show_error_and_output(site):
+    run = failed_run()
+    site.store.details = {run.record.run_id: run}
+    site.store.past = {"tick": [run.record]}
+    site.store.outcome = {"tick": EntryOutcome("failure", ["failure", "success"], NOW - 9_000, error=run.attempts[0])}
+    for path in ("/entries/tick", "/entries/tick?failed=1", f"/runs/{run.record.run_id}", "/runs/0123abcd?entry=tick"):
+        answer = site.get(path)
+        assert answer.status_code == 200, path
+        assert "ValueError: no &lt;rows&gt;" in answer.text
+        assert "printed &lt;b&gt;" in answer.text
+    assert "✗" in site.get("/").text
+    document = site.get(f"/api/runs/{run.record.run_id}").json()
+    assert (document["state"], document["error"]["type"], document["output"]) == (
+        "failure",
+        "ValueError",
+        "printed <b>",
+    )
+    assert site.get("/runs/ffff").status_code == 404
+    assert site.get("/entries/nobody").status_code == 404
+
+
+def test_entries_are_filtered_and_ordered(site):
+    site.write(many(4))
+    site.store.summed = {"entry-0002": Summary(NOW, NOW, None, 3, "failure"), "gone": Summary(NOW, NOW, None, 1, "")}
+    site.store.late = {"entry-0001": NOW}
+    assert names(site.get("/api/entries?only=failing")) == ["entry-0002"]
+    assert names(site.get("/api/entries?only=overdue")) == ["entry-0001"]
+    assert names(site.get("/api/entries?only=paused")) == []
+    assert names(site.get("/api/entries?sort=failures"))[0] == "entry-0002"
+    assert "No entry is paused." in site.get("/?only=paused").text
+    for query in ("only=broken", "sort=colour"):
+        assert site.get(f"/api/entries?{query}").status_code == 400
+
+
+@pytest.mark.parametrize("name", ["a/b c", "ünï", "<script>", "a?b#c"])
+def test_the_page_of_an_entry_with_any_name_can_be_reached(site, name):
+    site.write(f'[beat_schedule."{name}"]\ntask = "t"\nschedule = "1m"\n')
+    link = re.search(r'href="(/entries/[^"]+)"', site.get("/").text)[1]
+    answer = site.get(html.unescape(link))
+    assert answer.status_code == 200
+    assert html.escape(name) in answer.text

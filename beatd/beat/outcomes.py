@@ -1,0 +1,263 @@
+"""Watch over outcomes, in a thread of its own: results of Celery's workers, runs that were lost, and overdue runs.
+
+The bundled worker reports ends itself. For runs of other workers the result documents of their run ids are looked for,
+soon at first and then less and less often, for a day. Only the daemon that leads an entry looks for its runs.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime
+from itertools import islice
+from typing import Any, NamedTuple
+
+from beatd.clock import Clock
+from beatd.exceptions import StoreError
+from beatd.model import Entry
+from beatd.planning.overdue import PastRun, overdue_since_ms
+from beatd.redaction import redacted_text
+from beatd.states import RETRY
+from beatd.store.entry_state import EntryStates
+from beatd.store.history import LOST, Ending, Histories, Record
+from beatd.store.outcomes import (
+    ARGUMENTS_MAX,
+    MESSAGE_MAX,
+    TRACEBACK_MAX,
+    Ended,
+    Outcomes,
+    RunRecord,
+    Started,
+    bounded,
+    encoded,
+)
+from beatd.store.results import Meta
+from beatd.timestamps import iso_ms, to_ms
+
+log = logging.getLogger("beatd.beat.outcomes")
+
+LOOK_S = 5.0
+"""Seconds between two looks."""
+_FIRST_TRY_MS, _LONGEST_TRY_MS, _TRIED_FOR_MS = 5_000, 60_000, 86_400_000
+_PENDING_MAX = 50_000
+"""Runs that are looked for; the oldest go first."""
+_BATCH = 500
+_PAUSE_S = 0.02
+"""Rest between two batches: the loop of the daemon goes first."""
+_RECENT = 20
+_PLAIN_MODULES = ("", "builtins", "__main__", "celery.exceptions", "billiard.exceptions")
+
+
+class Pending(NamedTuple):
+    """A run of which no end is known."""
+
+    record: Record
+    try_at_ms: int
+    pause_ms: int
+
+
+class OutcomeWatch:
+    """Watches the entries that ``led`` returns."""
+
+    def __init__(
+        self,
+        led: Callable[[], Sequence[Entry]],
+        outcomes: Outcomes,
+        histories: Histories,
+        states: EntryStates,
+        clock: Clock,
+    ) -> None:
+        self._led = led
+        self._outcomes = outcomes
+        self._histories = histories
+        self._states = states
+        self._clock = clock
+        self._last_dues: dict[str, int] = {}
+        self._pending: dict[str, Pending] = {}
+        self._overdue: dict[str, int] = {}
+        self._has_looked = False
+        self._is_away = False
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="outcomes", daemon=True)
+
+    def start(self) -> None:
+        """Watch from now on."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the watch; returns when the thread has ended, or after a second."""
+        self._stopping.set()
+        if self._thread.is_alive():
+            self._thread.join(1)
+
+    def _run(self) -> None:
+        while not self._stopping.wait(LOOK_S):
+            try:
+                self.look()
+                self._is_away = False
+            except StoreError as error:
+                if not self._is_away:
+                    text = "Outcomes cannot be read: %s; trying again every %d s"
+                    log.warning(text, error, LOOK_S, extra={"event": "outcomes_unreadable"})
+                self._is_away = True
+            except Exception:
+                log.exception("Looking for outcomes failed in an unexpected way", extra={"event": "outcomes_error"})
+
+    def look(self) -> None:
+        """Look once. Raises a :class:`~beatd.exceptions.StoreError`."""
+        entries = {entry.name: entry for entry in self._led()}
+        if not entries:
+            self._last_dues, self._pending, self._overdue, self._has_looked = {}, {}, {}, False
+            return
+        now_ms = self._clock.now_ms()
+        last_dues = self._states.last_dues(list(entries))
+        changed = [name for name, due_ms in last_dues.items() if self._last_dues.get(name) != due_ms]
+        for batch in self._batches(changed):
+            for records in self._histories.recent(batch, _RECENT).values():
+                self._expect(records, now_ms)
+        self._last_dues = last_dues
+        self._try([run for run in self._pending.values() if run.try_at_ms <= now_ms], now_ms)
+        self._find_overdue([entry for entry in entries.values() if _is_watched(entry)], now_ms)
+
+    def _batches(self, items: Sequence[Any]) -> Iterator[Sequence[Any]]:
+        for start in range(0, len(items), _BATCH):
+            yield items[start : start + _BATCH]
+            self._stopping.wait(_PAUSE_S)
+
+    def _expect(self, records: Sequence[Record], now_ms: int) -> None:
+        """Look for the ends of these runs from now on, unless they are known."""
+        for record in records:
+            is_open = record.run_id is not None and record.outcome in (None, RETRY)
+            if is_open and record.run_id not in self._pending and now_ms - record.at_ms < _TRIED_FOR_MS:
+                self._pending[str(record.run_id)] = Pending(record, now_ms, _FIRST_TRY_MS)
+        for run_id in list(islice(self._pending, max(len(self._pending) - _PENDING_MAX, 0))):
+            del self._pending[run_id]
+
+    def _try(self, runs: Sequence[Pending], now_ms: int) -> None:
+        for batch in self._batches(runs):
+            ids = [str(run.record.run_id) for run in batch]
+            endings, started = self._histories.endings(ids), self._outcomes.started(ids)
+            ended = []
+            for run, ending in zip(batch, endings, strict=True):
+                end = self._end(run.record, ending, started.get(str(run.record.run_id)), now_ms)
+                if end is not None or ending is not None or now_ms - run.record.at_ms > _TRIED_FOR_MS:
+                    del self._pending[str(run.record.run_id)]
+                else:
+                    is_at_work = str(run.record.run_id) in started  # its worker may die at any time
+                    pause_ms = _FIRST_TRY_MS if is_at_work else min(2 * run.pause_ms, _LONGEST_TRY_MS)
+                    self._pending[str(run.record.run_id)] = Pending(
+                        run.record, now_ms + min(run.pause_ms, pause_ms), pause_ms
+                    )
+                if end is not None:
+                    ended.append(end)
+            self._outcomes.note(ended)
+
+    def _end(self, record: Record, ending: Ending | None, started: Started | None, now_ms: int) -> Ended | None:
+        """The end of a run to be noted, if it is known here and nowhere else."""
+        if ending is not None:
+            is_celerys = ending.result is not None and ending.runtime_ms is None
+            return _end_of(record, record_of(record, ending.result or {}, now_ms)) if is_celerys else None
+        if started is None or not started.is_lost(now_ms):
+            return None
+        text = "Run %s of %s is lost: its worker %s has been silent since %s"
+        extra = {"event": "run_lost", "entry": record.entry, "run_id": record.run_id, "worker": started.worker}
+        log.warning(text, record.run_id, record.entry, started.worker, iso_ms(started.seen_ms), extra=extra)
+        lost = RunRecord(
+            run_id=str(record.run_id),
+            state=LOST,
+            end_ms=started.seen_ms,
+            start_ms=started.start_ms,
+            worker=started.worker,
+            attempt=started.attempt,
+            type="WorkerLostError",
+            message="its worker stopped without reporting the end of the run",
+        )
+        return _end_of(record, lost)
+
+    def _find_overdue(self, entries: Sequence[Entry], now_ms: int) -> None:
+        names = [entry.name for entry in entries]
+        if not self._has_looked:
+            self._overdue = {name: ms for name, ms in self._outcomes.overdue().items() if name in set(names)}
+            self._has_looked = True
+        since: dict[str, int] = {}
+        if names:
+            states, recent = self._states.read(entries, now_ms=now_ms), self._histories.recent(names, _RECENT)
+            open_ids = [one.run_id for records in recent.values() for one in records if one.run_id and not one.outcome]
+            started = self._outcomes.started(open_ids)
+            for entry, state in zip(entries, states, strict=True):
+                runs = [_past(record, started) for record in recent[entry.name] if record.run_id]
+                if (ms := overdue_since_ms(entry, state, runs, now_ms)) is not None:
+                    before_ms = self._overdue.get(entry.name, ms)  # the history may have lost the first run by now
+                    since[entry.name] = ms if any(run.is_over for run in runs) else min(ms, before_ms)
+        self._note_overdue(since)
+
+    def _note_overdue(self, since: dict[str, int]) -> None:
+        over = [name for name in self._overdue if name not in since]
+        if since or over:
+            self._outcomes.set_overdue(since, over)
+        for name in since.keys() - self._overdue.keys():
+            extra = {"event": "entry_overdue", "entry": name}
+            log.warning("Entry %s is overdue since %s", name, iso_ms(since[name]), extra=extra)
+        for name in over:
+            log.info("Entry %s is not overdue any more", name, extra={"event": "entry_overdue_over", "entry": name})
+        self._overdue = since
+
+
+def _is_watched(entry: Entry) -> bool:
+    return entry.policies.overdue_after_ms is not None or entry.policies.expect_within_ms is not None
+
+
+def _past(record: Record, started: dict[str, Started]) -> PastRun:
+    is_started = record.outcome is not None or record.run_id in started
+    is_over = record.outcome not in (None, RETRY)
+    return PastRun(record.due_ms, record.at_ms - record.late_ms, is_started, is_over)
+
+
+def _end_of(record: Record, attempt: RunRecord) -> Ended:
+    return Ended(
+        attempt.run_id,
+        record.entry,
+        iso_ms(record.due_ms),
+        attempt.state,
+        None,
+        encoded(attempt),
+        attempt.mark,
+        is_over=False,
+        end_ms=attempt.end_ms,
+    )
+
+
+def record_of(record: Record, meta: Meta, now_ms: int) -> RunRecord:
+    """The record of a run from the result document of a Celery worker."""
+    error = meta.get("result") if meta.get("status") not in ("SUCCESS", "IGNORED") else None
+    kind, message = "", ""
+    if isinstance(error, dict):
+        module, kind = str(error.get("exc_module") or ""), str(error.get("exc_type") or "")
+        kind = kind if module in _PLAIN_MODULES else f"{module}.{kind}"
+        said = error.get("exc_message")
+        message = ", ".join(map(str, said)) if isinstance(said, list | tuple) else str(said or "")
+    elif error is not None:
+        message = str(error)
+    retries = meta.get("retries")
+    return RunRecord(
+        run_id=str(record.run_id),
+        state=LOST if kind.endswith("WorkerLostError") else str(meta.get("status")),
+        end_ms=_done_ms(meta.get("date_done"), now_ms),
+        worker=str(meta.get("worker") or ""),
+        task=str(meta.get("name") or ""),
+        attempt=retries + 1 if isinstance(retries, int) else 1,
+        type=kind,
+        message=redacted_text(message, at_most=MESSAGE_MAX),
+        traceback=bounded(str(meta.get("traceback") or ""), TRACEBACK_MAX),
+        args=redacted_text(str(meta.get("args") or ""), at_most=ARGUMENTS_MAX),
+        kwargs=redacted_text(str(meta.get("kwargs") or ""), at_most=ARGUMENTS_MAX),
+    )
+
+
+def _done_ms(date_done: Any, now_ms: int) -> int:
+    try:
+        moment = datetime.fromisoformat(str(date_done))
+        return to_ms(moment if moment.tzinfo else moment.replace(tzinfo=UTC))
+    except ValueError:
+        return now_ms

@@ -1,0 +1,283 @@
+"""Outcomes of runs for people and programs: the same facts for the commands, the page and the client."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterable, Sequence
+from statistics import median, quantiles
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from beatd.states import RETRY
+from beatd.store.history import Histories, Record
+from beatd.store.outcomes import WORDS, Outcomes, RunRecord, Started, Summary
+from beatd.timestamps import from_ms, iso_ms
+
+if TYPE_CHECKING:
+    import redis
+
+    from beatd.store.keys import Keys
+
+LAST = 10
+"""Runs of which lists show the outcomes."""
+
+MARKS = {
+    "success": "✓",
+    "failure": "✗",
+    "retry": "↻",
+    "revoked": "⊘",
+    "lost": "†",
+    "skipped": "-",
+    "missed": "!",
+    "running": "▶",
+    "queued": "·",
+    "held": "H",
+}
+"""The outcome of a run as one character."""
+FAILED = frozenset({"failure", "revoked", "lost"})
+"""Words of runs that did not do what they should."""
+
+
+class EntryOutcome(NamedTuple):
+    """The outcomes of an entry. Instants in ms."""
+
+    word: str | None
+    """The last outcome: ``success failure retry revoked lost skipped missed held running queued``; None: no run."""
+    words: Sequence[str]
+    """Outcomes of the last ten runs, the newest first."""
+    failing_since_ms: int | None = None
+    last_success_ms: int | None = None
+    overdue_since_ms: int | None = None
+    failures: int = 0
+    """Failures in a row."""
+    error: RunRecord | None = None
+    """The last failed attempt, of an entry that fails."""
+
+    @property
+    def marks(self) -> str:
+        """The last ten runs as marks, the newest first."""
+        return "".join(MARKS.get(word, "?") for word in self.words)
+
+
+class RunDetail(NamedTuple):
+    """One line of a history with all that is known of the run."""
+
+    record: Record
+    word: str
+    attempts: Sequence[RunRecord] = ()
+    """The attempts that have ended, the oldest first."""
+    started: Started | None = None
+    """The attempt that is at work."""
+
+    @property
+    def last(self) -> RunRecord | None:
+        """The last attempt that has ended."""
+        return self.attempts[-1] if self.attempts else None
+
+
+class Statistics(NamedTuple):
+    """Median and 95th percentile of durations and lateness (ms) of the runs that are remembered."""
+
+    runs: int
+    duration_median_ms: int | None
+    duration_p95_ms: int | None
+    lateness_median_ms: int | None
+    lateness_p95_ms: int | None
+
+
+class OutcomeReader:
+    """Raises :class:`~beatd.exceptions.StoreUnavailable` or :class:`~beatd.exceptions.StoreRefused`."""
+
+    def __init__(self, client: redis.Redis, keys: Keys, histories: Histories | None = None) -> None:
+        self._outcomes = Outcomes(client, keys)
+        self._histories = histories or Histories(client, keys)
+
+    def summaries(self) -> dict[str, Summary]:
+        """The summaries of all entries."""
+        return self._outcomes.summaries()
+
+    def failing(self) -> dict[str, Summary]:
+        """The entries of the schedule whose last run failed, those that fail longest first."""
+        found = self._outcomes.failing()
+        for name in self._outcomes.gone() if found else ():
+            found.pop(name, None)
+        return dict(sorted(found.items(), key=lambda item: (item[1].failing_since_ms, item[0])))
+
+    def errors(self, names: Sequence[str]) -> dict[str, RunRecord]:
+        """The newest attempt of each entry that has one."""
+        return self._outcomes.latest(names)
+
+    def overdue(self) -> dict[str, int]:
+        """The entries that are overdue, and since when (ms)."""
+        return self._outcomes.overdue()
+
+    def of(self, names: Sequence[str], now_ms: int, *, held: Container[str] = ()) -> dict[str, EntryOutcome]:
+        """The outcomes of entries."""
+        recent = self._histories.recent(names, LAST)
+        summaries, overdue = self._outcomes.summaries(names), self._outcomes.overdue()
+        errors = self._outcomes.latest([name for name, one in summaries.items() if one.failing_since_ms])
+        started = self._started(record for records in recent.values() for record in records)
+        return {
+            name: _outcome(
+                [word_of(record, started.get(record.run_id or ""), now_ms) for record in recent[name]],
+                summaries.get(name),
+                is_held=name in held,
+                overdue_since_ms=overdue.get(name),
+                error=errors.get(name),
+            )
+            for name in names
+        }
+
+    def detailed(self, records: Sequence[Record], now_ms: int) -> list[RunDetail]:
+        """The records with words, attempts and errors."""
+        started = self._started(records)
+        wanted = {record.run_id for record in records}
+        names = dict.fromkeys(record.entry for record in records if record.run_id)
+        kept = [attempt for name in names for attempt in self._outcomes.records(name) if attempt.run_id in wanted]
+        attempts: dict[str, list[RunRecord]] = {}
+        for attempt in reversed(kept):
+            same_run = attempts.setdefault(attempt.run_id, [])
+            if attempt not in same_run[-1:]:  # noted twice, as the answer of the store was lost
+                same_run.append(attempt)
+        return [
+            RunDetail(
+                record,
+                word_of(record, mark := started.get(record.run_id or ""), now_ms),
+                attempts.get(record.run_id or "", ()),
+                mark,
+            )
+            for record in records
+        ]
+
+    def find(self, run_id: str, names: Sequence[str], now_ms: int) -> list[RunDetail]:
+        """The runs among those of entries whose id begins so."""
+        found = [record for record in self._histories.of(names) if record.run_id and record.run_id.startswith(run_id)]
+        return self.detailed(self._histories.completed(found), now_ms)
+
+    def _started(self, records: Iterable[Record]) -> dict[str, Started]:
+        asked = [record.run_id for record in records if record.run_id and record.outcome in (None, RETRY)]
+        return self._outcomes.started(asked)
+
+
+def word_of(record: Record, started: Started | None, now_ms: int) -> str:
+    """The outcome of a run in a word. ``started``: its mark, if it is at work."""
+    if record.kind in ("skipped", "missed"):
+        return record.kind
+    is_known = record.outcome is not None and record.outcome != RETRY
+    if is_known or (started is None and record.outcome == RETRY):
+        return WORDS.get(record.outcome or "", str(record.outcome).lower())
+    if started is None:
+        return "queued"
+    return "lost" if started.is_lost(now_ms) else "running"
+
+
+def _outcome(
+    words: Sequence[str],
+    summary: Summary | None,
+    *,
+    is_held: bool,
+    overdue_since_ms: int | None,
+    error: RunRecord | None,
+) -> EntryOutcome:
+    word = "held" if is_held else words[0] if words else None
+    if summary is None:
+        return EntryOutcome(word, words, overdue_since_ms=overdue_since_ms)
+    return EntryOutcome(
+        word or summary.word or None,
+        words,
+        summary.failing_since_ms,
+        summary.last_success_ms,
+        overdue_since_ms,
+        summary.failures,
+        error if error is not None and error.type else None,
+    )
+
+
+def statistics(records: Iterable[Record]) -> Statistics:
+    """Durations and lateness of the runs of one entry."""
+    runs = [record for record in records if record.sent]
+    durations = [record.runtime_ms for record in runs if record.runtime_ms is not None and record.outcome]
+    lateness = [record.late_ms for record in runs if record.kind == "scheduled"]
+    return Statistics(len(runs), *_median_and_p95(durations), *_median_and_p95(lateness))
+
+
+def _median_and_p95(values: Sequence[int]) -> tuple[int | None, int | None]:
+    if not values:
+        return None, None
+    if len(values) == 1:
+        return values[0], values[0]
+    return round(median(values)), round(quantiles(values, n=20, method="inclusive")[-1])
+
+
+def failure_text(name: str, outcome: EntryOutcome) -> str:
+    """An entry that fails, in a sentence: since when, how often, and the first line of the last error."""
+    return failing_text(name, outcome.failing_since_ms, outcome.failures, outcome.error)
+
+
+def failing_text(name: str, since_ms: int | None, failures: int, error: RunRecord | None) -> str:
+    """The sentence of :func:`failure_text`."""
+    times = "once" if failures == 1 else f"{failures:,} times in a row"
+    since = f" since {from_ms(since_ms):%Y-%m-%d %H:%M:%S} UTC" if since_ms else ""
+    first_line = " ".join((error.message.strip().splitlines() or [""])[0].split())[:200] if error else ""
+    said = f": {error.type}: {first_line}" if error and error.type else ""
+    return f"entry {name} failed {times}{since}{said}; see beatd history {name} --failed"
+
+
+def outcome_facts(outcome: EntryOutcome) -> dict[str, Any]:
+    """The outcomes of an entry for programs."""
+    return {
+        "last_outcome": outcome.word,
+        "last_error": outcome.error and error_facts(outcome.error),
+        "failing_since": _iso(outcome.failing_since_ms),
+        "failures": outcome.failures,
+        "last_success_at": _iso(outcome.last_success_ms),
+        "outcomes": list(outcome.words),
+        "overdue_since": _iso(outcome.overdue_since_ms),
+    }
+
+
+def error_facts(attempt: RunRecord) -> dict[str, Any] | None:
+    """The error of an attempt; None for one that has none."""
+    return {"type": attempt.type, "message": attempt.message} if attempt.type else None
+
+
+def attempt_facts(attempt: RunRecord) -> dict[str, Any]:
+    """An attempt for programs."""
+    return {
+        "attempt": attempt.attempt,
+        "outcome": attempt.word,
+        "started_at": _iso(attempt.start_ms),
+        "ended_at": _iso(attempt.end_ms or None),
+        "worker": attempt.worker or None,
+        "error": error_facts(attempt),
+        "traceback": attempt.traceback or None,
+        "output": attempt.output or None,
+    }
+
+
+def detail_facts(detail: RunDetail) -> dict[str, Any]:
+    """The facts of a run beside the record: the outcome in a word, the error, times and worker."""
+    last = detail.last
+    start_ms = detail.started.start_ms if detail.started else last.start_ms if last else None
+    return {
+        "state": detail.word,
+        "error": error_facts(last) if last is not None and detail.word != "success" else None,
+        "started_at": _iso(start_ms),
+        "ended_at": _iso((last.end_ms or None) if last and detail.word not in ("running", "queued") else None),
+        "worker": detail.started.worker if detail.started else (last.worker or None) if last else None,
+        "attempt": detail.started.attempt if detail.started else last.attempt if last else None,
+    }
+
+
+def run_facts(detail: RunDetail) -> dict[str, Any]:
+    """One run whole, beside the record."""
+    last = detail.last
+    arguments = {"task": last.task or None, "args": last.args or None, "kwargs": last.kwargs or None} if last else {}
+    output = {
+        "traceback": (last.traceback or None) if last else None,
+        "output": (last.output or None) if last else None,
+    }
+    attempts = list(map(attempt_facts, detail.attempts))
+    return {**detail_facts(detail), **arguments, **output, "attempts": attempts}
+
+
+def _iso(ms: int | None) -> str | None:
+    return None if ms is None else iso_ms(ms)

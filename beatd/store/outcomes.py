@@ -1,0 +1,339 @@
+"""Outcomes of runs: records of attempts with error and output, a summary of each entry, and the runs that are at work.
+
+Records and summaries are written by ``note_ends.lua`` with the end of a run that is reported anyway. The newest
+:data:`RECORDS_MAX` records of an entry are kept, and of these as many as :data:`BYTES_MAX` bytes can hold.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import msgspec
+import redis
+
+from beatd.redaction import redacted, redacted_text, safe_repr
+from beatd.states import FAILURE, IGNORED, REJECTED, RETRY, REVOKED, SUCCESS
+from beatd.store import history
+from beatd.store.client import translate_errors
+from beatd.store.history import LOST, REFUSED
+from beatd.store.keys import Keys
+from beatd.store.script import Script
+
+RECORDS_MAX, BYTES_MAX = 50, 64 << 10
+"""Bounds of the records of one entry."""
+MESSAGE_MAX, TRACEBACK_MAX, OUTPUT_MAX, ARGUMENTS_MAX = 500, 8_000, 16 << 10, 500
+"""Characters of the texts in a record."""
+_COMPRESSED_FROM = 512
+_DAY_MS = 24 * 3600 * 1000
+SILENT_MS = 60_000
+"""A run counts as lost when its worker has not renewed its mark for so long."""
+OVERDUE_KEPT_MS = 300_000
+BATCH = 1_000
+"""Entries in one round trip."""
+
+WORDS = {
+    SUCCESS: "success",
+    IGNORED: "success",
+    FAILURE: "failure",
+    REJECTED: "failure",
+    REFUSED: "failure",
+    REVOKED: "revoked",
+    RETRY: "retry",
+    LOST: "lost",
+}
+"""The outcome as a word, for each state."""
+EXPIRED = "expired"
+"""Error message of a run that was revoked because its message had expired. It counts as a failure of the entry."""
+_MARKS = {"success": "s", "failure": "f", "lost": "l", "revoked": "v", "retry": "r"}
+_COUNTED = "sflevr"
+"""Marks in the order of their counts in a summary."""
+_WORD_OF_MARK = {mark: word for word, mark in _MARKS.items()} | {"e": "revoked"}
+
+
+class RunRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One attempt of a run, after its end. Texts are bounded, and secrets in them are hidden."""
+
+    run_id: str
+    state: str
+    """A state of :mod:`beatd.states`, or ``LOST``."""
+    end_ms: int
+    start_ms: int | None = None
+    worker: str = ""
+    task: str = ""
+    attempt: int = 1
+    """1 for the first."""
+    type: str = ""
+    """The class of the exception."""
+    message: str = ""
+    traceback: str = ""
+    output: str = ""
+    args: str = ""
+    kwargs: str = ""
+
+    @property
+    def word(self) -> str:
+        """The outcome in a word."""
+        return WORDS.get(self.state, self.state.lower())
+
+    @property
+    def mark(self) -> str:
+        """The outcome as a letter of the summary."""
+        return "e" if self.state == REVOKED and self.message == EXPIRED else _MARKS.get(self.word, "")
+
+
+_PLAIN_MODULES = ("builtins", "__main__", "beatd.exceptions")
+
+
+def bounded(text: str, at_most: int) -> str:
+    """The text with secrets hidden; of a longer one the beginning and the end."""
+    if len(text) <= at_most:
+        return redacted_text(text)
+    return f"{redacted_text(text[: at_most // 4])}\n{tail(text, at_most - at_most // 4)}"
+
+
+def tail(text: str, at_most: int = OUTPUT_MAX) -> str:
+    """The end of the text, from the beginning of a line, with secrets hidden."""
+    if len(text) > at_most:
+        end = text[-at_most:]  # the line, or else the word, that is cut may begin with half of a secret
+        text = "…\n" + (end.partition("\n")[2] or end.partition(" ")[2])
+    return redacted_text(text)
+
+
+def arguments_text(value: object) -> str:
+    """Arguments as text, with secrets hidden; empty for none."""
+    return safe_repr(redacted(value, at_most=ARGUMENTS_MAX))[:ARGUMENTS_MAX] if value else ""
+
+
+def error_texts(error: BaseException, traceback: str | None = None) -> dict[str, str]:
+    """The fields of a record for an exception."""
+    kind = type(error)
+    name = kind.__qualname__ if kind.__module__ in _PLAIN_MODULES else f"{kind.__module__}.{kind.__qualname__}"
+    try:
+        message = str(error)
+    except Exception:  # noqa: BLE001 - an exception's own method may do anything
+        message = "its text cannot be shown"
+    return {
+        "type": name,
+        "message": redacted_text(message, at_most=MESSAGE_MAX),
+        "traceback": bounded(traceback, TRACEBACK_MAX) if traceback else "",
+    }
+
+
+def encoded(record: RunRecord) -> bytes:
+    """The record as it is stored: JSON, compressed when that makes it smaller."""
+    raw = msgspec.json.encode(record)
+    return raw if len(raw) < _COMPRESSED_FROM else zlib.compress(raw, 1)
+
+
+def decoded(raw: bytes) -> RunRecord | None:
+    """The record; None for bytes that are none."""
+    try:
+        if raw[:1] != b"{":
+            unpack = zlib.decompressobj()
+            raw = unpack.decompress(raw, 1 << 20)
+        return msgspec.json.decode(raw, type=RunRecord)
+    except (zlib.error, msgspec.MsgspecError, UnicodeDecodeError):
+        return None
+
+
+class Ended(NamedTuple):
+    """An attempt of a run that has ended. ``due_at`` as its message has it (ISO 8601), ``runtime`` in seconds, None if
+    it is not known."""
+
+    run_id: str
+    entry: str
+    due_at: str | None
+    state: str
+    runtime: float | None = 0.0
+    record: bytes = b""
+    """An encoded :class:`RunRecord`."""
+    mark: str = ""
+    """The letter for the summary; empty: that of ``state``."""
+    is_over: bool = True
+    """False if the run is tried again, or may be: a message that comes once more is no repetition."""
+    end_ms: int | None = None
+    """None: now."""
+
+
+def note_arguments(
+    keys: Keys, ended: Sequence[Ended], *, kept_ms: int = _DAY_MS, refusals: Sequence[str] = ()
+) -> tuple[list[str], list[Any]]:
+    """Keys and arguments of ``note_ends.lua``. ``refusals``: of each run why the broker refused it."""
+    names, args = [keys.shard().last_outcome], list[Any]([kept_ms, RECORDS_MAX, BYTES_MAX])
+    for place, end in enumerate(ended):
+        runtime_ms = history.UNKNOWN_MS if end.runtime is None else int(end.runtime * 1000)
+        finished = keys.refused(end.run_id) if refusals else keys.finished(end.run_id)
+        value = refusals[place] if refusals else f"{_public(end.state)} {runtime_ms}" if end.is_over else ""
+        names += (finished, keys.history(end.entry), keys.outcomes(end.entry))
+        args += (value, *history.end_arguments(end.entry, end.run_id, end.due_at, end.state, runtime_ms))
+        mark = end.mark or _MARKS.get(WORDS.get(end.state, ""), "")
+        args += (end.entry, mark, "" if end.end_ms is None else end.end_ms, end.record)
+    return names, args
+
+
+def _public(state: str) -> str:
+    return FAILURE if state == LOST else state
+
+
+class Started(NamedTuple):
+    """A run that is at work. ``seen_ms``: when its worker said so last."""
+
+    start_ms: int
+    seen_ms: int
+    attempt: int
+    worker: str
+
+    def is_lost(self, now_ms: int) -> bool:
+        """True if its worker is silent."""
+        return now_ms - self.seen_ms > SILENT_MS
+
+
+class Summary(NamedTuple):
+    """The outcomes of an entry in short. Instants in ms."""
+
+    end_ms: int
+    failing_since_ms: int | None
+    last_success_ms: int | None
+    failures: int
+    """Failures in a row."""
+    word: str
+    """The last outcome."""
+    ends: Sequence[bytes] = ()
+    """Number of ends for each mark."""
+
+    @property
+    def counts(self) -> Counter[str]:
+        """Ends of attempts, by outcome."""
+        return counts_of([self])
+
+
+def counts_of(summaries: Iterable[Summary]) -> Counter[str]:
+    """Ends of attempts of many entries, by outcome."""
+    totals = [0] * len(_COUNTED)
+    for summary in summaries:
+        for place, raw in enumerate(summary.ends[: len(_COUNTED)]):
+            totals[place] += int(raw)
+    counts: Counter[str] = Counter()
+    for mark, count in zip(_COUNTED, totals, strict=True):
+        counts[_WORD_OF_MARK[mark]] += count
+    return +counts
+
+
+class Outcomes:
+    """Raises :class:`~beatd.exceptions.StoreUnavailable` or :class:`~beatd.exceptions.StoreRefused`."""
+
+    def __init__(self, client: redis.Redis, keys: Keys) -> None:
+        self._client = client
+        self._keys = keys
+        self._summaries, self._overdue = keys.shard().last_outcome, keys.shard().overdue
+        self._gone = keys.shard().gone
+        self._note = Script(client, "note_ends")
+
+    def note(self, ended: Sequence[Ended]) -> None:
+        """Note that attempts have ended: one call of the store for all of them."""
+        if ended:
+            self._note(*note_arguments(self._keys, ended))
+
+    def began(self, runs: Mapping[str, Started]) -> None:
+        """Note that runs are at work; to be repeated before :data:`SILENT_MS` have passed."""
+        if runs:
+            with translate_errors(self._client), self._client.pipeline(transaction=False) as pipeline:
+                for run_id, run in runs.items():
+                    value = f"{run.start_ms} {run.seen_ms} {run.attempt} {run.worker}"
+                    pipeline.set(self._keys.started(run_id), value, px=_DAY_MS)
+                pipeline.execute()
+
+    def started(self, run_ids: Sequence[str]) -> dict[str, Started]:
+        """The runs among these that are, or were, at work, and have not ended as far as this says."""
+        if not run_ids:
+            return {}
+        with translate_errors(self._client):
+            raws: Any = self._client.mget([self._keys.started(run_id) for run_id in run_ids])
+        found = zip(run_ids, map(_started, raws), strict=True)
+        return {run_id: run for run_id, run in found if run is not None}
+
+    def failing(self) -> dict[str, Summary]:
+        """The summaries of entries whose last run failed."""
+        with translate_errors(self._client):
+            raw: Any = self._client.hgetall(self._summaries)
+        failing = ((name, value) for name, value in raw.items() if value[value.find(b" ") :][:3] != b" 0 ")
+        found = ((name.decode(errors="backslashreplace"), _summary(value)) for name, value in failing)
+        return {name: one for name, one in found if one is not None and one.failing_since_ms}
+
+    def summaries(self, names: Sequence[str] | None = None) -> dict[str, Summary]:
+        """The summaries of entries, of all by default; one that has none is left out."""
+        with translate_errors(self._client):
+            if names is None:
+                raw: Any = self._client.hgetall(self._summaries)
+                items: Iterable[tuple[str, bytes | None]] = (
+                    (name.decode(errors="backslashreplace"), value) for name, value in raw.items()
+                )
+            else:
+                batches = [names[start : start + BATCH] for start in range(0, len(names), BATCH)]
+                values: list[Any] = [
+                    value for batch in batches for value in self._client.hmget(self._summaries, list(batch))
+                ]
+                items = zip(names, values, strict=True)
+        found = ((name, _summary(value)) for name, value in items if value)
+        return {name: summary for name, summary in found if summary is not None}
+
+    def overdue(self) -> dict[str, int]:
+        """The entries that are overdue, and since when (ms)."""
+        with translate_errors(self._client):
+            raw: Any = self._client.hgetall(self._overdue)
+        items = ((name.decode(errors="backslashreplace"), value) for name, value in raw.items())
+        return {name: int(value) for name, value in items if value.isdigit()}
+
+    def set_overdue(self, since: Mapping[str, int], gone: Sequence[str]) -> None:
+        """Put entries that are overdue, and take out those that are not any more."""
+        with translate_errors(self._client), self._client.pipeline(transaction=False) as pipeline:
+            if gone:
+                pipeline.hdel(self._overdue, *gone)
+            if since:
+                pipeline.hset(self._overdue, mapping={name: str(ms) for name, ms in since.items()})
+                pipeline.pexpire(self._overdue, OVERDUE_KEPT_MS)
+            pipeline.execute()
+
+    def gone(self) -> list[str]:
+        """Names of entries that have left the schedule."""
+        with translate_errors(self._client):
+            raw: Any = self._client.zrange(self._gone, 0, -1)
+        return [name.decode(errors="backslashreplace") for name in raw]
+
+    def records(self, name: str) -> list[RunRecord]:
+        """The attempts of an entry that are kept, the newest first."""
+        with translate_errors(self._client):
+            raws: Any = self._client.lrange(self._keys.outcomes(name), 0, -1)
+        return [record for record in map(decoded, raws) if record is not None]
+
+    def latest(self, names: Sequence[str]) -> dict[str, RunRecord]:
+        """The newest record of each entry that has one."""
+        found: dict[str, RunRecord] = {}
+        for start in range(0, len(names), BATCH):
+            batch = names[start : start + BATCH]
+            with translate_errors(self._client), self._client.pipeline(transaction=False) as pipeline:
+                for name in batch:
+                    pipeline.lrange(self._keys.outcomes(name), 0, 0)
+                answers = pipeline.execute(raise_on_error=False)
+            for name, raws in zip(batch, answers, strict=True):
+                if isinstance(raws, list) and raws and (record := decoded(raws[0])) is not None:
+                    found[name] = record
+        return found
+
+
+def _started(raw: bytes | None) -> Started | None:
+    words = (raw or b"").decode(errors="replace").split(" ", 3)
+    if len(words) != 4 or not all(word.isdigit() for word in words[:3]):
+        return None
+    return Started(int(words[0]), int(words[1]), int(words[2]), words[3])
+
+
+def _summary(raw: bytes) -> Summary | None:
+    words = raw.split()
+    if len(words) < 5 or not b"".join(words[:4]).isdigit() or (words[5:] and not b"".join(words[5:]).isdigit()):
+        return None
+    word = _WORD_OF_MARK.get(words[4].decode(errors="replace"), "")
+    return Summary(int(words[0]), int(words[1]) or None, int(words[2]) or None, int(words[3]), word, tuple(words[5:]))
