@@ -107,7 +107,7 @@ def ask_store(loaded: Config) -> EntriesInForce:
             merged.change(replica.tables)
             merged.pause(replica.pauses)
             entries = tuple(merged.in_force().entries)
-            states = EntryStates(client, keys).read([entry.name for entry in entries])
+            states = EntryStates(client, keys).read(entries, now_ms=SystemClock().now_ms())
     except StoreError as error:
         print_line(f"note: from the files only, without the state store: {error}", err=True)
         return EntriesInForce(loaded.entries, frozenset(), {})

@@ -76,7 +76,7 @@ def test_one_state_that_cannot_be_computed_hides_no_other(start_beatd, file, bea
     daemon.expect("Dispatched tick")
     daemon.close()
     with redis.Redis.from_url(redis_url) as store:
-        store.hset("{beatd}:known", "hourly", "999999999999999999 x")
+        store.hset("{beatd}:known", "hourly", "999999999999999999 every 1h")
     for command in ("list", "next"):
         done = beatd(command, "--config", file)
         assert done.returncode == 0, done.stderr
