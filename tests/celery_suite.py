@@ -223,7 +223,7 @@ def main(words: Sequence[str]) -> int:
         failed = run(source, mode, arguments)
         if mode == "celery" or arguments:
             continue
-        for name in sorted(failed.keys() - listed(mode)):
+        for name in sorted(failed.keys() - listed(mode) - listed("at times")):
             print(f"{mode}: fails and is not in docs/celery.md: {name}")
             differs = True
         for name in sorted(listed(mode) - failed.keys()):

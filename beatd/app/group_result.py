@@ -47,28 +47,21 @@ class ResultSet:
             refuse_inside_a_task()
         deadline = None if timeout is None else monotonic() + timeout
         values = []
-        for result in self._prefetched():
-            left = None if deadline is None else max(0.0, deadline - monotonic())
-            waiting: dict[str, Any] = {"interval": interval, "on_message": on_message, "on_interval": on_interval}
-            value = result.get(timeout=left, propagate=propagate, disable_sync_subtasks=False, **waiting)
-            if callback is not None:
-                callback(result.id, value)
-            else:
-                values.append(value)
+        for start in range(0, len(self.results), _BATCH):
+            batch = self.results[start : start + _BATCH]
+            watch = _Watch(self, batch, on_interval, propagate=propagate)
+            watch()
+            for result in batch:
+                left = None if deadline is None else max(0.0, deadline - monotonic())
+                waiting: dict[str, Any] = {"interval": interval, "on_message": on_message, "on_interval": watch}
+                value = result.get(timeout=left, propagate=propagate, disable_sync_subtasks=False, **waiting)
+                if callback is not None:
+                    callback(result.id, value)
+                else:
+                    values.append(value)
         return None if callback is not None else values
 
     join = join_native = get
-
-    def _prefetched(self) -> Iterator[Any]:
-        """Yield the handles in order. Results that are stored already are read in batches."""
-        for start in range(0, len(self.results), _BATCH):
-            batch = self.results[start : start + _BATCH]
-            read_at = 0.0
-            for result in batch:
-                if monotonic() - read_at > 0.01 and not result.is_known:
-                    self.read(batch)
-                    read_at = monotonic()
-                yield result
 
     def read(self, results: Iterable[Any] | None = None) -> None:
         """Read all unknown results from the result backend, in one call."""
@@ -285,3 +278,24 @@ def result_from_tuple(value: Any, app: AppBase | None = None) -> Any:
     if members is not None:
         return GroupResult(own_id, [result_from_tuple(member, app) for member in members], parent, app)
     return AsyncResult(own_id, app=app, parent=parent)
+
+
+class _Watch:
+    """Reads a batch of results from time to time; raises the exception of one that has failed, whatever its place."""
+
+    def __init__(
+        self, results: ResultSet, batch: list[Any], on_interval: Callable[[], Any] | None, *, propagate: bool
+    ) -> None:
+        self._results = results
+        self._batch = batch
+        self._on_interval = on_interval
+        self._propagate = propagate
+
+    def __call__(self) -> None:
+        self._results.read(self._batch)
+        if self._propagate:
+            for result in self._batch:
+                if isinstance(result, AsyncResult) and result.is_known:
+                    result.maybe_throw()
+        if self._on_interval is not None:
+            self._on_interval()
