@@ -38,6 +38,9 @@ COMMANDS: Mapping[str, CommandSpec] = {
     "dev": CommandSpec("beatd.cli.dev", "dev", "Run store, daemon, worker and status page in one terminal."),
     "check": CommandSpec("beatd.cli.check", "check", "Check the file; report all errors with their lines."),
     "next": CommandSpec("beatd.cli.next", "next_runs", "Show when entries run next."),
+    "why": CommandSpec("beatd.cli.why", "why", "Explain why an entry runs, or not, at a time."),
+    "diff": CommandSpec("beatd.cli.diff", "diff", "Show what a file would change."),
+    "explain": CommandSpec("beatd.cli.explain", "explain", "Explain a schedule: words, next runs, warnings."),
     "simulate": CommandSpec("beatd.cli.simulate", "simulate_runs", "Simulate a future time window."),
     "list": CommandSpec("beatd.cli.list_entries", "list_entries", "List the entries in force, with last and next run."),
     "status": CommandSpec("beatd.cli.status", "status", "Show daemons, leaders and problems."),
@@ -47,7 +50,7 @@ COMMANDS: Mapping[str, CommandSpec] = {
     "describe": CommandSpec("beatd.cli.describe", "describe", "Show all that is known of one entry."),
     "trigger": CommandSpec("beatd.cli.trigger", "trigger", "Send a run of an entry now."),
     "backfill": CommandSpec("beatd.cli.backfill", "backfill", "Send the runs of a past time window."),
-    "pause": CommandSpec("beatd.cli.pause", "pause", "Pause entries until they are resumed."),
+    "pause": CommandSpec("beatd.cli.pause", "pause", "Pause entries, for some time or until resumed."),
     "resume": CommandSpec("beatd.cli.pause", "resume", "Resume paused entries."),
     "add": CommandSpec("beatd.cli.add", "add", "Add or replace an entry in the state store."),
     "remove": CommandSpec("beatd.cli.add", "remove", "Remove an entry from the state store."),
@@ -62,6 +65,7 @@ COMMANDS: Mapping[str, CommandSpec] = {
     "multi": CommandSpec("beatd.cli.multi", "multi", "Manage several workers in the background."),
     "dead-letters": CommandSpec("beatd.cli.dead_letters", "dead_letters", "Show, requeue and purge dead letters."),
     "web": CommandSpec("beatd.cli.web", "web", "Serve the status page, JSON, metrics and health."),
+    "completion": CommandSpec("beatd.cli.completion", "completion", "Print the completion script of a shell."),
     "service": CommandSpec("beatd.cli.service", "service", "Install, remove and inspect the systemd units."),
 }
 
@@ -69,6 +73,20 @@ COMMANDS: Mapping[str, CommandSpec] = {
 def _print_error(text: str) -> None:
     """Print an error on standard error; names in it cannot control the terminal."""
     click.echo("\n".join(map(printable, text.split("\n"))), err=True)
+
+
+GROUPS: Mapping[str, tuple[str, ...]] = {
+    "Run": ("run", "dev", "web", "service"),
+    "Look": ("status", "list", "history", "next", "why", "explain", "simulate", "healthcheck"),
+    "Change": ("trigger", "backfill", "pause", "resume", "add", "remove", "reload", "step-down"),
+    "Workers": ("worker", "inspect", "control", "multi", "dead-letters"),
+    "Files": ("init", "check", "diff", "import", "export", "schema", "completion"),
+}
+"""Groups of the help; a command that is in none is under "Other"."""
+
+_GLOBAL_FLAGS = {"--json", "--no-color"}
+_GLOBAL_VALUES = {"--config", "-c", "--app", "-A"}
+"""Options that may be given before the command as well as after it."""
 
 
 class Commands(click.Group):
@@ -84,8 +102,13 @@ class Commands(click.Group):
         return cast(click.Command, getattr(import_module(place.module), place.attribute))
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, COMMANDS[name].summary) for name in self.list_commands(ctx)])
+        names = self.list_commands(ctx)
+        grouped = {name for group in GROUPS.values() for name in group}
+        others = tuple(name for name in names if name not in grouped)
+        for group, members in {**GROUPS, "Other": others}.items():
+            if shown := [(name, COMMANDS[name].summary) for name in members if name in names]:
+                with formatter.section(group):
+                    formatter.write_dl(shown, col_max=14)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -97,10 +120,26 @@ class Commands(click.Group):
         return super().resolve_command(ctx, args)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if "--no-color" in args[: args.index("--")] if "--" in args else "--no-color" in args:
+            os.environ["NO_COLOR"] = "1"
+            args = [arg for number, arg in enumerate(args) if arg != "--no-color" or "--" in args[:number]]
+        args = self._global_options_last(ctx, args)
         own = {option for parameter in self.get_params(ctx) for option in parameter.opts}
         if args and args[0].startswith("-") and args[0].partition("=")[0] not in own:
             args = ["run", *args]
         return super().parse_args(ctx, args)
+
+    def _global_options_last(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """The command line with the options before the command moved behind it, and behind that of a group."""
+        moved, rest = list[str](), list(args)
+        while rest and rest[0].partition("=")[0] in _GLOBAL_FLAGS | _GLOBAL_VALUES:
+            count = 2 if rest[0] in _GLOBAL_VALUES else 1
+            moved, rest = [*moved, *rest[:count]], rest[count:]
+        if not moved or not rest or rest[0].startswith("-") or rest[0] not in self.list_commands(ctx):
+            return args
+        is_group = isinstance(self.get_command(ctx, rest[0]), click.Group)
+        behind = 2 if is_group and rest[1:] and not rest[1].startswith("-") else 1
+        return [*rest[:behind], *moved, *rest[behind:]]
 
     def main(self, *args: Any, **extra: Any) -> Any:
         _open_standard_streams()
@@ -155,5 +194,6 @@ def _unexpected(error: Exception) -> click.exceptions.Exit:
 def main() -> None:
     """A highly available cron for task queues.
 
-    "beatd --config FILE" is the same as "beatd run --config FILE".
+    "beatd --config FILE" is the same as "beatd run --config FILE". --config, --app, --json and --no-color may be given
+    before or after the command.
     """

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from beatd.cli.output import plural, print_json
+from beatd.cli.output import confirm, plural, print_json
 from beatd.client.dead_letters import (
     REASON_MAX,
     DeadLetterSource,
@@ -143,10 +143,13 @@ def requeue(ids: tuple[str, ...], everything: bool, **options: Any) -> None:
 @click.argument("ids", metavar="[ID]...", nargs=-1)
 @_filters
 @click.option("--all", "everything", is_flag=True, help="Select all dead letters.")
+@click.option("--yes", "-y", is_flag=True, help="Do not ask before --all.")
 @_places
-def purge(ids: tuple[str, ...], everything: bool, **options: Any) -> None:
+def purge(ids: tuple[str, ...], everything: bool, yes: bool, **options: Any) -> None:
     """Delete dead letters."""
     wanted = _wanted(ids, everything, options)
+    if not wanted:
+        confirm("Delete all dead letters?", yes=yes)
     with _opened(options) as places:
         count, _ = _each_place(places, wanted, lambda place, letters: (place.letters.remove(letters), []))
     click.echo(f"{plural(count, 'dead letter')} thrown away")

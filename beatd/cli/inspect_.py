@@ -14,7 +14,7 @@ import click
 
 from beatd.app.app import App
 from beatd.app.find_app import find_app
-from beatd.cli.output import Duration, plural, print_json, print_line, print_table
+from beatd.cli.output import Duration, confirm, plural, print_json, print_line, print_table
 from beatd.exceptions import ConfigError
 from beatd.redaction import printable
 from beatd.worker.control import COMMANDS, Command, Kind
@@ -165,11 +165,14 @@ def inspect(**options: Any) -> None:
 
 @click.command(context_settings=_SETTINGS)
 @_options
-def control(**options: Any) -> None:
+@click.option("--yes", "-y", is_flag=True, help="Do not ask before shutting down all workers.")
+def control(*, yes: bool, **options: Any) -> None:
     """Control workers: revoke, terminate, rate_limit, pool_grow, add_consumer, shutdown, and more (--list).
 
     Works with beatd's and Celery's workers. Exit code 69 when none answers, 1 when one has answered with an error.
     """
+    if options["command"] == "shutdown" and not options["destination"] and not options["as_list"]:
+        confirm("Shut down all workers?", yes=yes)
     _run("control", **options)
 
 

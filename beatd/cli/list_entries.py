@@ -11,7 +11,7 @@ import click
 from beatd import sources
 from beatd.cli.installation import installation
 from beatd.cli.output import plural, print_json, print_line, print_problem, print_table
-from beatd.client.history import held_facts
+from beatd.client.history import held_facts, pause_facts
 from beatd.client.outcomes import EntryOutcome, OutcomeReader, failure_text, outcome_facts
 from beatd.clock import SystemClock
 from beatd.model import Entry
@@ -24,7 +24,7 @@ from beatd.store.history import Histories
 from beatd.store.outcomes import Outcomes
 from beatd.store.runtime_entries import Pause, RuntimeReplica, read_pause
 from beatd.store.runtime_entries import place as runtime_place
-from beatd.timestamps import iso_ms
+from beatd.timestamps import from_ms, iso_ms
 from beatd.web.pages import schedule_phrase
 
 _SHOWN = 10
@@ -42,6 +42,8 @@ class EntryRow(NamedTuple):
     @property
     def state(self) -> str:
         """The reason why it does not run, in a word or two; the full one of a held-back entry is ``look.note``."""
+        if self.pause is not None and self.pause.until_ms is not None:
+            return f"paused until {from_ms(self.pause.until_ms):%Y-%m-%d %H:%M:%S} UTC"
         return "held back" if self.look.held else self.look.note
 
 
@@ -236,7 +238,7 @@ def _entry_facts(line: EntryRow) -> dict[str, Any]:
         "source": line.source,
         "place": entry.source,
         "enabled": entry.policies.enabled,
-        "paused": pause and {"since": iso_ms(pause.since_ms), "by": pause.by, "reason": pause.reason},
+        "paused": pause and pause_facts(pause),
         "runs": look.runs,
         "last_due_at": _iso(look.last_due_ms),
         "next_due_at": _iso(look.next_due_ms),

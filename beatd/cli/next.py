@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import click
 
 from beatd import config, sources
+from beatd.cli.completion import entry_names
 from beatd.cli.output import print_json, print_line, print_refused, print_table, read_moment
 from beatd.clock import SystemClock
 from beatd.config import Config
@@ -39,7 +40,7 @@ class EntriesInForce(NamedTuple):
 
 
 @click.command("next")
-@click.argument("entry", required=False)
+@click.argument("entry", required=False, shell_complete=entry_names)
 @click.option("-n", "count", type=click.IntRange(1, 100_000), default=10, show_default=True, help="Number of runs.")
 @click.option("--from", "since", metavar="TIME", default="now", help='Runs after TIME: "2026-12-24 18:00", +1d, now.')
 @click.option("--config", "-c", "config_file", metavar="FILE", help="Default: $BEATD_CONFIG, ./beat.toml.")

@@ -49,6 +49,11 @@ def print_refused(faults: Sequence[Fault]) -> None:
         print_line(f"! and {plural(len(faults) - _FAULTS_SHOWN, 'error')} more", err=True)
 
 
+def print_colored(text: str, color: str | None) -> None:
+    """Print one line in a color, where standard output is a terminal and NO_COLOR is not set."""
+    click.secho(printable(text), fg=None if os.environ.get("NO_COLOR") else color)
+
+
 def print_json(value: Any) -> None:
     """``value`` as an indented JSON document on standard output; what is not printable is escaped as JSON does it."""
     text = json.dumps(value, indent=2, ensure_ascii=False)
@@ -163,7 +168,8 @@ def plural(count: int, noun: str) -> str:
     """``1 entry``, ``2 entries``."""
     if count == 1:
         return f"1 {noun}"
-    return f"{count:,} {noun[:-1]}ies" if noun.endswith("y") else f"{count:,} {noun}s"
+    is_vowel = noun[-2:-1] in {"a", "e", "o", "u"}
+    return f"{count:,} {noun[:-1]}ies" if noun.endswith("y") and not is_vowel else f"{count:,} {noun}s"
 
 
 FORMS = 'expected a time such as 2026-12-31T23:59:00, a date, "now", or a distance such as +1d or -2h'
@@ -221,6 +227,15 @@ def write_output(path: Path, text: str, *, kind: str) -> None:
     if not is_earlier:
         raise click.ClickException(f"{path} is there already and is no {kind}; name another file")
     write_file(path, text, force=True)
+
+
+def confirm(question: str, *, yes: bool) -> None:
+    """Ask before something wide. Without a terminal to ask, it is refused: raises click.UsageError, exit code 2."""
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise click.UsageError(f"{question} Nobody can be asked here: confirm it with --yes")
+    click.confirm(question, abort=True, err=True)
 
 
 def write_file(path: Path, text: str, *, force: bool = False, mode: int = 0o644) -> None:

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 import click
 
 from beatd import sources
+from beatd.cli.completion import entry_names
 from beatd.cli.installation import Installation, chosen, hint, installation, is_glob, whoami
-from beatd.cli.output import plural, print_json
+from beatd.cli.output import Duration, confirm, plural, print_json, read_moment
 from beatd.clock import SystemClock
 from beatd.exceptions import ConfigError
 from beatd.store.runtime_entries import Pause, Runtime
@@ -18,27 +19,46 @@ _SHOWN = 20
 
 
 @click.command()
-@click.argument("names", metavar="NAME|GLOB...", nargs=-1, required=True)
+@click.argument("names", metavar="NAME|GLOB...", nargs=-1, required=True, shell_complete=entry_names)
 @click.option("--reason", default="", help="Reason, shown by status and list.")
+@click.option("--for", "length", type=Duration(1), help="Time after which the entries are resumed: 2h, 90m.")
+@click.option("--until", metavar="TIME", help='When they are resumed: "2026-12-24 18:00", +1d.')
 @click.option("--by", default=None, metavar="WHO", help="Who paused it; default: USER@HOST.")
 @click.option("--config", "-c", "config_file", metavar="FILE", help="Default: $BEATD_CONFIG, ./beat.toml.")
 @click.option("--json", "as_json", is_flag=True, help="JSON instead of text.")
-def pause(names: tuple[str, ...], reason: str, by: str | None, config_file: str | None, as_json: bool) -> None:
-    """Pause entries until they are resumed. Quote globs such as "report-*".
+@click.option("--yes", "-y", is_flag=True, help='Do not ask before pausing all entries ("*").')
+def pause(
+    *,
+    names: tuple[str, ...],
+    reason: str,
+    length: float | None,
+    until: str | None,
+    by: str | None,
+    config_file: str | None,
+    yes: bool,
+    as_json: bool,
+) -> None:
+    """Pause entries until they are resumed, or for some time. Quote globs such as "report-*".
 
-    A pause survives failover and restarts. Runs that are due meanwhile are not caught up.
+    A pause survives failover and restarts. Runs that are due meanwhile are not caught up. With --for or --until a
+    daemon resumes the entries then. A TIME without an offset is in the time zone of the file.
     """
+    if "*" in names:
+        confirm("Pause all entries?", yes=yes)
     with installation(config_file) as place:
+        now_ms = SystemClock().now_ms()
+        until_ms = _end_ms(length, until, now_ms, place.head.settings.timezone)
         runtime = Runtime(place.client, place.keys)
         found = _existing(names, place, runtime)
-        note = Pause(since_ms=SystemClock().now_ms(), by=whoami() if by is None else by, reason=reason)
+        author = whoami() if by is None else by
+        note = Pause(since_ms=now_ms, by=author, reason=reason, until_ms=until_ms)
         paused = runtime.pause(found, note)
         _say("paused", "Paused", "already paused", paused, found, as_json=as_json)
         place.warn_if_nobody_is_there()
 
 
 @click.command()
-@click.argument("names", metavar="NAME|GLOB...", nargs=-1, required=True)
+@click.argument("names", metavar="NAME|GLOB...", nargs=-1, required=True, shell_complete=entry_names)
 @click.option("--config", "-c", "config_file", metavar="FILE", help="Default: $BEATD_CONFIG, ./beat.toml.")
 @click.option("--json", "as_json", is_flag=True, help="JSON instead of text.")
 def resume(names: tuple[str, ...], config_file: str | None, as_json: bool) -> None:
@@ -53,6 +73,20 @@ def resume(names: tuple[str, ...], config_file: str | None, as_json: bool) -> No
         asked = sorted({*found, *(name for name in without if not is_glob(name))})
         _say("resumed", "Resumed", "not paused", resumed, asked, as_json=as_json)
         place.warn_if_nobody_is_there()
+
+
+def _end_ms(length: float | None, until: str | None, now_ms: int, timezone: str) -> int | None:
+    """When a pause that begins now ends by itself; ``None``: never."""
+    if length is not None and until is not None:
+        raise click.UsageError("give --for or --until, not both")
+    if length is not None:
+        return now_ms + int(length * 1000)
+    if until is None:
+        return None
+    until_ms = read_moment(until, option="--until", timezone=timezone, base_ms=now_ms, now_ms=now_ms)
+    if until_ms <= now_ms:
+        raise click.BadParameter(f"{until} is not later than now: the pause would be over", param_hint="--until")
+    return until_ms
 
 
 def _existing(patterns: Sequence[str], place: Installation, runtime: Runtime) -> list[str]:

@@ -12,7 +12,7 @@ from beatd import config
 from beatd.beat.shard_assignment import why_aside
 from beatd.cli.output import plural, print_json, print_line, print_problem, print_table
 from beatd.cli.problems import problems, rounded, shards
-from beatd.client.history import held_facts
+from beatd.client.history import held_facts, pause_facts
 from beatd.client.outcomes import OutcomeReader, error_facts
 from beatd.config.loader import load_settings
 from beatd.model import Settings
@@ -25,7 +25,7 @@ from beatd.store.held_back import HeldBack, HeldBackEntry
 from beatd.store.keys import Keys
 from beatd.store.outcomes import Outcomes, RunRecord
 from beatd.store.runtime_entries import Pause, Runtime
-from beatd.timestamps import from_ms, iso_ms
+from beatd.timestamps import iso_ms
 
 _HELD_TOLD = 1_000
 """Held-back entries in the JSON document."""
@@ -174,8 +174,7 @@ def _print(seen: Overview) -> None:
 def _paused(runtime: Changes) -> Iterator[str]:
     """The paused entries, each with time, user and reason."""
     for name, pause in islice(runtime.paused.items(), _PAUSES_SHOWN):
-        since = f" since {from_ms(pause.since_ms):%Y-%m-%d %H:%M:%S} UTC" if pause.since_ms else ""
-        yield f"{name}{since}" + (f" by {pause.by}" if pause.by else "") + (f": {pause.reason}" if pause.reason else "")
+        yield f"{name}{pause.note.removeprefix('paused')}"
     if runtime.pauses > _PAUSES_SHOWN:
         yield f"and {plural(runtime.pauses - _PAUSES_SHOWN, 'entry')} more"
 
@@ -269,10 +268,7 @@ def _daemon(one: Member, seen: Overview) -> dict[str, Any]:
 
 
 def _runtime(changes: Changes) -> dict[str, Any]:
-    noted = {
-        name: {"since": iso_ms(one.since_ms), "by": one.by, "reason": one.reason}
-        for name, one in changes.paused.items()
-    }
+    noted = {name: pause_facts(pause) for name, pause in changes.paused.items()}
     return {"revision": changes.revision, "entries": changes.entries, "pauses": changes.pauses, "paused": noted}
 
 

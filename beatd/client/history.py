@@ -7,6 +7,7 @@ from typing import Any
 from beatd.states import FAILURE
 from beatd.store.held_back import HeldBackEntry
 from beatd.store.history import LOST, Record, Totals
+from beatd.store.runtime_entries import Pause
 from beatd.timestamps import iso_ms
 
 
@@ -36,6 +37,12 @@ def held_facts(held: HeldBackEntry) -> dict[str, Any]:
         "next_try_at": _moment(held.again_ms),
         "attempts": held.attempts,
     }
+
+
+def pause_facts(pause: Pause) -> dict[str, Any]:
+    """A pause for programs; ``until`` is null for one that somebody has to end."""
+    until = None if pause.until_ms is None else iso_ms(pause.until_ms)
+    return {"since": iso_ms(pause.since_ms), "by": pause.by, "reason": pause.reason, "until": until}
 
 
 def _moment(ms: int) -> str | None:

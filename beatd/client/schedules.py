@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 from collections.abc import Iterator, Mapping
+from datetime import datetime
 from fnmatch import fnmatchcase
 from itertools import islice
 from typing import Any, NamedTuple
@@ -20,6 +21,7 @@ from beatd.store.client import connect
 from beatd.store.history import Histories, Record
 from beatd.store.keys import Keys
 from beatd.store.runtime_entries import TABLE_MAX, Pause, Put, Runtime, place, read_pause, read_table
+from beatd.timestamps import to_ms
 
 
 def checked(
@@ -110,12 +112,15 @@ class Schedules:
         """Take an entry out of the state store; tells whether it was there. A pause of that name stays."""
         return self._runtime.remove(name)
 
-    def pause(self, name: str, *, reason: str = "", by: str = "") -> bool:
+    def pause(self, name: str, *, reason: str = "", by: str = "", until: datetime | None = None) -> bool:
         """Suspend an entry, wherever it comes from, until it is resumed; tells whether it was not paused before.
+
+        With ``until``, an aware datetime, a daemon resumes it then.
 
         The name need not be in use: an entry that comes later begins paused.
         """
-        note = Pause(since_ms=self._clock.now_ms(), by=by, reason=reason)
+        until_ms = None if until is None else to_ms(until)
+        note = Pause(since_ms=self._clock.now_ms(), by=by, reason=reason, until_ms=until_ms)
         return bool(self._runtime.pause([_named(name)], note))
 
     def resume(self, name: str) -> bool:

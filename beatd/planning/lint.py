@@ -55,6 +55,11 @@ def find_warnings(config: Config, now_ms: int) -> list[Fault]:
     return _at_their_settings(warnings)
 
 
+def schedule_warnings(entry: Entry, now_ms: int) -> list[str]:
+    """The warnings about one entry alone, without their place."""
+    return [fault.message for check in CHECKS for fault in check((entry,), now_ms)]
+
+
 def _at_their_settings(warnings: list[Fault]) -> list[Fault]:
     """The warnings with the lines of the settings that they are about, where an entry has them itself."""
     documents: dict[str, Document | None] = {}

@@ -10,14 +10,14 @@ import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
-from beatd.clock import Backoff, monotonic
+from beatd.clock import Backoff, SystemClock, monotonic
 from beatd.config import Config
 from beatd.exceptions import StoreError, StoreRefused
 from beatd.model import Entry
 from beatd.sources.merge import InForce, MergedSchedule, ScheduleChange
 from beatd.store.daemon_commands import ASKED, CHANGED, ORDERED, OnNotification, subscribe
 from beatd.store.keys import Keys
-from beatd.store.runtime_entries import RuntimeChanges, RuntimeReplica
+from beatd.store.runtime_entries import Runtime, RuntimeChanges, RuntimeReplica, read_pause
 
 if TYPE_CHECKING:
     import redis
@@ -77,6 +77,9 @@ class RuntimeSource:
         self._keys = keys
         self._receiver = receiver
         self._replica = RuntimeReplica(client, keys)
+        self._runtime = Runtime(client, keys)
+        self._pause_ends: dict[str, int] = {}
+        """When the pauses end that do so by themselves (ms since the epoch), by name."""
         self._merged = MergedSchedule(config)
         self._changing = threading.Lock()
         self._said: dict[str, str] = {}
@@ -154,12 +157,22 @@ class RuntimeSource:
                 self._say_faults()
         self._receiver.runtime_entries_read(self._replica.revision)
         self.read.set()
+        self._end_pauses()
+
+    def _end_pauses(self) -> None:
+        """Resume the entries whose pauses are over; the next look finds the change, here and in the other daemons."""
+        now_ms = SystemClock().now_ms()
+        ended = [name for name, until_ms in self._pause_ends.items() if until_ms <= now_ms]
+        for name in self._runtime.end_pauses(ended) if ended else ():
+            log.info("The pause of %s is over", name, extra={"event": "pause_ended", "entry": name})
 
     def _take_in(self, news: RuntimeChanges) -> None:
         merged, replica = self._merged, self._replica
         before = {name: merged.of(name) for name in news.before}
         merged.change({name: replica.tables.get(name) for name in news.before})
         merged.pause(replica.pauses)
+        notes = ((name, read_pause(raw)) for name, raw in replica.pauses.items())
+        self._pause_ends = {name: note.until_ms for name, note in notes if note.until_ms is not None}
         after = {name: merged.of(name) for name in news.before}
         # One that is as it was may have been paused and resumed between two looks: the leader is to look at it anew.
         put = {name: entry for name, entry in after.items() if entry is not None}

@@ -19,6 +19,7 @@ from beatd.exceptions import MessageError
 from beatd.message.json_codec import dumps, loads
 from beatd.store.keys import Keys
 from beatd.store.script import Script, translate_script_errors
+from beatd.timestamps import from_ms
 
 KEPT = 1_000
 """Changes of which the store knows the names: who is further behind reads everything."""
@@ -45,11 +46,27 @@ _PUT: tuple[Put, ...] = ("unchanged", "changed", "added")
 
 
 class Pause(msgspec.Struct, frozen=True, kw_only=True):
-    """That an entry is paused: since when (ms since the epoch), by whom and why, as far as they said."""
+    """That an entry is paused: since when (ms since the epoch), by whom and why, as far as they said.
+
+    A leader or standby resumes it at ``until_ms``; ``None``: it stays paused until somebody resumes it.
+    """
 
     since_ms: int = msgspec.field(default=0, name="since")
     by: str = ""
     reason: str = ""
+    until_ms: int | None = msgspec.field(default=None, name="until")
+
+    @property
+    def note(self) -> str:
+        """All that is known of it in words: ``paused until …, since … by …: reason``."""
+        until = f" until {_shown(self.until_ms)}" if self.until_ms is not None else ""
+        since = f"{',' if until else ''} since {_shown(self.since_ms)}" if self.since_ms else ""
+        author, reason = f" by {self.by}" if self.by else "", f": {self.reason}" if self.reason else ""
+        return f"paused{until}{since}{author}{reason}"
+
+
+def _shown(ms: int) -> str:
+    return f"{from_ms(ms):%Y-%m-%d %H:%M:%S} UTC"
 
 
 class Runtime:
@@ -90,7 +107,11 @@ class Runtime:
 
     def resume(self, names: Sequence[str]) -> list[str]:
         """Let paused entries go on from now; returns those that were paused."""
-        return list(_chosen(self._resume, [*self._changing, self._fingerprints], self._first, names))
+        return list(_chosen(self._resume, [*self._changing, self._fingerprints], [*self._first, "all"], names))
+
+    def end_pauses(self, names: Sequence[str]) -> list[str]:
+        """Resume those of ``names`` whose pauses are over by the store's clock; returns their names."""
+        return list(_chosen(self._resume, [*self._changing, self._fingerprints], [*self._first, "ended"], names))
 
     def get(self, name: str) -> tuple[bytes | None, bytes | None]:
         """An entry's table and its pause, as stored."""
@@ -166,7 +187,7 @@ def read_pause(raw: bytes) -> Pause:
     """A stored pause; one that cannot be read pauses as well, and says nothing."""
     try:
         return msgspec.json.decode(raw, type=Pause)
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, RecursionError):
         return Pause()
 
 

@@ -201,8 +201,10 @@ class Site:
     def _outlooks(self, entries: tuple[Entry, ...], now_ms: int) -> list[Outlook]:
         names = [entry.name for entry in entries]
         states, held = self._store.states(entries, now_ms=now_ms), self._store.held(names)
-        paused = frozenset(name for name in names if self._plan.is_paused(name))
-        return outlooks(entries, states, now_ms, paused=paused, held=held, last_dues=self._store.last_dues)
+        paused = {name: pause for name in names if (pause := self._plan.pause_of(name))}
+        looks = outlooks(entries, states, now_ms, paused=paused, held=held, last_dues=self._store.last_dues)
+        notes = {name: pause.note for name, pause in paused.items()}
+        return [look._replace(note=notes.get(look.entry.name, look.note)) for look in looks]
 
     def _file_problems(self, status: Document | None = None) -> Iterator[str]:
         plan, faults = self._plan, self._plan.faults

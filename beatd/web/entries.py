@@ -13,6 +13,7 @@ from beatd.config import Config
 from beatd.exceptions import ConfigError, Fault
 from beatd.model import Entry
 from beatd.sources import FileSource, InForce, MergedSchedule
+from beatd.store.runtime_entries import Pause, read_pause
 
 log = logging.getLogger("beatd.web")
 
@@ -94,9 +95,10 @@ class EntryListing:
             self._tables, self._pauses = dict(tables), dict(pauses)
             self.listing = self._listed(merged.in_force(), self.listing.since)
 
-    def is_paused(self, name: str) -> bool:
-        """True if somebody paused the entry."""
-        return name in self._pauses
+    def pause_of(self, name: str) -> Pause | None:
+        """The pause of an entry, if somebody paused it."""
+        raw = self._pauses.get(name)
+        return None if raw is None else read_pause(raw)
 
     @property
     def paused(self) -> frozenset[str]:

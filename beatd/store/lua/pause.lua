@@ -1,6 +1,6 @@
 -- Pause entries. One that is paused already keeps its note.
 --
--- KEYS[1]  paused    hash    entry name -> {"since", "by", "reason"}, JSON
+-- KEYS[1]  paused    hash    entry name -> {"since", "by", "reason", "until"}, JSON
 -- KEYS[2]  revision  hash    number: of changes so far; began: when the first was made (µs)
 -- KEYS[3]  changes   zset    entry name -> revision of its last change, the latest ones
 -- ARGV[1]  notification channel of daemons

@@ -135,7 +135,7 @@ def test_what_is_no_letter_is_shown_and_can_be_thrown_away(beatd, config, server
     assert done.returncode == 1
     assert "it names no queue" in done.stderr
     assert server.llen(KEY) == 2
-    assert beatd("dead-letters", "purge", "--all").stdout == "2 dead letters thrown away\n"
+    assert beatd("dead-letters", "purge", "--all", "--yes").stdout == "2 dead letters thrown away\n"
 
 
 def wrong(done: subprocess.CompletedProcess[str], code: int, words: str) -> None:

@@ -205,8 +205,12 @@ def test_what_was_added_and_paused_at_run_time_is_shown(site):
     site.store.pauses = {"tick": b'{"since": 1790000000000, "by": "me", "reason": "why"}'}
     later, tick = site.get("/api/entries").json()["entries"]
     assert (later["name"], later["task"], later["source"]) == ("later", "tasks.later", "runtime:later")
-    assert (tick["enabled"], tick["note"], tick["next_due_at"]) == (False, "paused", None)
-    assert "paused" in site.get("/").text
+    assert (tick["enabled"], tick["note"], tick["next_due_at"]) == (
+        False,
+        "paused since 2026-09-21 14:13:20 UTC by me: why",
+        None,
+    )
+    assert "by me: why" in site.get("/").text
     site.store.tables, site.store.pauses = {}, {}
     (tick,) = site.get("/api/entries").json()["entries"]
     assert (tick["enabled"], tick["note"]) == (True, None)

@@ -1,0 +1,38 @@
+"""``beatd completion``: scripts with which shells complete commands, options and the names of entries."""
+
+from __future__ import annotations
+
+import click
+from click.shell_completion import BashComplete, CompletionItem, FishComplete, ZshComplete
+
+from beatd import config
+from beatd.config.loader import load
+from beatd.exceptions import BeatdError
+
+_VARIABLE = "_BEATD_COMPLETE"
+_SHELLS = {"bash": BashComplete, "zsh": ZshComplete, "fish": FishComplete}
+_SHOWN = 200
+"""Names that are offered at most."""
+
+
+@click.command("completion")
+@click.argument("shell", type=click.Choice(list(_SHELLS)))
+def completion(shell: str) -> None:
+    """Print the completion script of SHELL, which completes commands, options and the names of the file's entries.
+
+    bash: beatd completion bash > ~/.local/share/bash-completion/completions/beatd
+    """
+    from beatd.cli import main  # noqa: PLC0415 - which imports this module
+
+    script = _SHELLS[shell](main, {}, "beatd", _VARIABLE)
+    click.echo(script.source_template % script.source_vars())
+
+
+def entry_names(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """The names of the entries in the file that begin as typed; no file, or a wrong one, has none."""
+    try:
+        entries = load(config.find(ctx.params.get("config_file"))).entries
+    except (BeatdError, OSError):
+        return []
+    names = sorted(entry.name for entry in entries if entry.name.startswith(incomplete))
+    return [CompletionItem(name) for name in names[:_SHOWN]]

@@ -1,0 +1,149 @@
+"""``beatd diff``: the changes that a file would make to the schedule in force, or to that of another file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import click
+
+from beatd import config, sources
+from beatd.cli.installation import installation
+from beatd.cli.output import plural, print_colored, print_json, print_line
+from beatd.clock import SystemClock
+from beatd.config import Config
+from beatd.exceptions import StoreError
+from beatd.model import Entry
+from beatd.planning.comparison import Difference, Runs, compare, total
+from beatd.sources import MergedSchedule
+from beatd.store.runtime_entries import RuntimeReplica
+from beatd.timestamps import from_ms, iso_ms
+
+_DAY_MS = 86_400_000
+
+
+@click.command("diff")
+@click.argument("file", required=False)
+@click.option("--against", metavar="FILE", help="The file to compare with; default: the file of --config.")
+@click.option("--config", "-c", "config_file", metavar="FILE", help="The file in force: $BEATD_CONFIG, ./beat.toml.")
+@click.option("--app", "-A", metavar="MODULE[:APP]", help="Add the entries that this app registers, to both.")
+@click.option("--days", type=click.IntRange(1, 366), default=7, show_default=True, help="Days whose runs are compared.")
+@click.option("--json", "as_json", is_flag=True, help="JSON instead of text.")
+def diff(
+    *, file: str | None, against: str | None, config_file: str | None, app: str | None, days: int, as_json: bool
+) -> None:
+    """Show what FILE would change: entries added, removed and changed, and the runs of the coming days.
+
+    Without --against it is compared with the file of --config and the entries in the state store; without FILE, the
+    file of --config is compared with the schedules of the daemons. Exit code 0: no difference, 1: a difference, 2: a
+    file is wrong.
+    """
+    if file is None and against is None:
+        _compare_with_fleet(config_file, app, as_json=as_json)
+        return
+    new = sources.load(config.find(file or config_file), app=app)
+    old = sources.load(config.find(against or config_file), app=app)
+    olds, news = (old.entries, new.entries) if against else _with_runtime(old, new, config_file)
+    now_ms = SystemClock().now_ms()
+    differences = compare(olds, news, now_ms, now_ms + days * _DAY_MS)
+    if as_json:
+        print_json(_facts(differences, days))
+    else:
+        for line in _lines(differences, days):
+            print_colored(line, _COLORS.get(line.strip()[:1]))
+    if differences:
+        raise click.exceptions.Exit(1)
+
+
+def _with_runtime(old: Config, new: Config, config_file: str | None) -> tuple[Sequence[Entry], Sequence[Entry]]:
+    """The entries of both files, each with those that the state store adds."""
+    try:
+        with installation(config_file) as place:
+            replica = RuntimeReplica(place.client, place.keys)
+            replica.refresh(anew=True)
+    except StoreError as error:
+        print_line(f"note: the state store was not asked, this is from the files alone: {error}", err=True)
+        return old.entries, new.entries
+    merged = [MergedSchedule(old), MergedSchedule(new)]
+    for schedule in merged:
+        schedule.change(replica.tables)
+    return merged[0].in_force().entries, merged[1].in_force().entries
+
+
+def _compare_with_fleet(config_file: str | None, app: str | None, *, as_json: bool) -> None:
+    """Compare the digest of the file with those of the daemons that are alive."""
+    with installation(config_file) as place:
+        loaded = sources.load(place.path, app=app)
+        daemons = {each.id: each.digest for each in place.fleet().alive.values()}
+    if not daemons:
+        raise click.ClickException("no daemon is alive; compare with a file: --against FILE")
+    others = sorted(daemon for daemon, digest in daemons.items() if digest != loaded.digest)
+    if as_json:
+        print_json({"same": not others, "digest": loaded.digest, "daemons": daemons})
+    elif others:
+        print_line(f"{', '.join(others)}: another schedule is in force than that of {place.path}; run beatd reload,")
+        print_line("or beatd diff NEW --against OLD for its entries")
+    else:
+        print_line(f"{plural(len(daemons), 'daemon')}: the schedule of {place.path} is in force")
+    if others:
+        raise click.exceptions.Exit(1)
+
+
+_COLORS = {"+": "green", "-": "red", "~": "yellow"}
+_SIGNS = {"added": "+", "removed": "-", "changed": "~"}
+
+
+def _lines(differences: Sequence[Difference], days: int) -> Iterator[str]:
+    if not differences:
+        yield "No difference."
+        return
+    for each in differences:
+        yield f"{_SIGNS[each.what]} {each.name}{'' if each.what == 'changed' else f' ({each.what})'}"
+        for change in each.changes:
+            yield f"    {change.key}: {_shown(change.old)} → {_shown(change.new)}"
+        yield from _run_lines(each.runs)
+    counts = {what: sum(each.what == what for each in differences) for what in _SIGNS}
+    entries = ", ".join(f"{count:,} {what}" for what, count in counts.items() if count)
+    appear, vanish, moved = total(differences)
+    yield ""
+    yield f"Entries: {entries}. Runs in {plural(days, 'day')}: {appear:,} more, {vanish:,} fewer, {moved:,} moved."
+
+
+def _run_lines(runs: Runs) -> Iterator[str]:
+    for word, count, first in (("+", runs.appear, runs.first_appearing), ("-", runs.vanish, runs.first_vanishing)):
+        if count:
+            times = ", ".join(f"{from_ms(ms):%Y-%m-%d %H:%M:%S}" for ms in first)
+            yield f"    {word} {plural(count, 'run')}: {times}{', …' if count > len(first) else ''} UTC"
+
+
+def _shown(value: Any) -> str:
+    return "not set" if value is None else json.dumps(value, ensure_ascii=False, default=str)
+
+
+def _facts(differences: Sequence[Difference], days: int) -> dict[str, Any]:
+    appear, vanish, moved = total(differences)
+    return {
+        "same": not differences,
+        "days": days,
+        "runs": {"appear": appear, "vanish": vanish, "moved": moved},
+        "entries": [
+            {
+                "name": each.name,
+                "change": each.what,
+                "keys": {change.key: {"old": _plain(change.old), "new": _plain(change.new)} for change in each.changes},
+                "runs": _run_facts(each.runs),
+            }
+            for each in differences
+        ],
+    }
+
+
+def _run_facts(runs: Runs) -> dict[str, Any]:
+    first = {"first_appearing": runs.first_appearing, "first_vanishing": runs.first_vanishing}
+    times = {name: list(map(iso_ms, dues)) for name, dues in first.items()}
+    return {"appear": runs.appear, "vanish": runs.vanish, "moved": runs.moved, **times}
+
+
+def _plain(value: Any) -> Any:
+    return json.loads(json.dumps(value, default=str))

@@ -1,0 +1,183 @@
+"""``beatd why``: whether a run of an entry was or is due at a time, by which rule, and what became of it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import click
+
+from beatd import sources
+from beatd.cli.completion import entry_names
+from beatd.cli.installation import hint, installation
+from beatd.cli.output import print_colored, print_json, print_line, print_table, read_moment
+from beatd.client.history import facts, held_facts, pause_facts
+from beatd.clock import SystemClock
+from beatd.model import Entry, EntryState, run_id
+from beatd.planning.reason import Reasons, Rule, reasons
+from beatd.schedules import duration_text, zone
+from beatd.sources import MergedSchedule
+from beatd.store.entry_state import EntryStates
+from beatd.store.held_back import HeldBack, HeldBackEntry
+from beatd.store.history import Histories, Record
+from beatd.store.runtime_entries import Pause, RuntimeReplica, read_pause
+from beatd.timestamps import from_ms, iso_ms
+
+_MINUTES = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d([+-]\d\d:?\d\d|Z)?")
+_SECONDS = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d([+-]\d\d:?\d\d|Z)?")
+
+
+class Circumstances(NamedTuple):
+    """Facts of the store about an entry and a run: state, pause, why it is held back, its line of history."""
+
+    state: EntryState | None
+    pause: Pause | None
+    held: HeldBackEntry | None
+    records: tuple[Record, ...]
+
+
+@click.command("why")
+@click.argument("entry", shell_complete=entry_names)
+@click.argument("time")
+@click.option("--config", "-c", "config_file", metavar="FILE", help="Default: $BEATD_CONFIG, ./beat.toml.")
+@click.option("--app", "-A", metavar="MODULE[:APP]", help="Add the entries that this app registers.")
+@click.option("--json", "as_json", is_flag=True, help="JSON instead of text.")
+def why(*, entry: str, time: str, config_file: str | None, app: str | None, as_json: bool) -> None:
+    """Explain why ENTRY did, did not, or will run at TIME, rule by rule.
+
+    TIME is "2026-03-29 07:30", a date, "now", or a distance such as -2h; without an offset in the time zone of the
+    entry. A minute without seconds means any run in that minute, a date any on that day.
+    """
+    now_ms = SystemClock().now_ms()
+    with installation(config_file) as place:
+        loaded = sources.load(place.path, app=app)
+        replica = RuntimeReplica(place.client, place.keys)
+        replica.refresh(anew=True)
+        merged = MergedSchedule(loaded)
+        merged.change(replica.tables)
+        found = merged.of(entry)
+        if found is None:
+            names = [known.name for known in merged.in_force().entries]
+            raise click.UsageError(f'there is no entry "{entry}"{hint(entry, names)}')
+        at_ms = read_moment(time, option="TIME", timezone=found.timezone, base_ms=now_ms, now_ms=now_ms)
+        [state] = EntryStates(place.client, place.keys).read([entry])
+        histories = Histories(place.client, place.keys)
+        records = tuple(histories.completed(list(histories.of([entry]))))
+        shards = max((daemon.shards for daemon in place.fleet().alive.values()), default=1)
+        held = HeldBack(place.client, place.keys, shards=shards).read([entry]).get(entry)
+    raw = replica.pauses.get(entry)
+    seen = Circumstances(state, None if raw is None else read_pause(raw), held, records)
+    answer = reasons(found, state, at_ms, now_ms, span_ms=span_ms(time))
+    record = record_of(seen.records, answer.due_ms)
+    rules = [*answer.rules, *_store_rules(seen, answer, record, now_ms)]
+    verdict = _verdict(answer, rules, record, now_ms)
+    if as_json:
+        print_json(_facts(found, answer, rules=rules, verdict=verdict, seen=seen, record=record))
+    else:
+        _print(found, answer, rules, verdict)
+
+
+def span_ms(written: str) -> int:
+    """The length of the moment that was written: a day, a minute, a second, or a millisecond."""
+    text = written.strip()
+    if re.fullmatch(r"\d{4}-\d\d-\d\d", text):
+        return 86_400_000
+    if _MINUTES.fullmatch(text) or text == "now" or text[:1] in {"+", "-"}:
+        return 60_000
+    return 1_000 if _SECONDS.fullmatch(text) else 1
+
+
+def record_of(records: tuple[Record, ...], due_ms: int | None) -> Record | None:
+    """The line of history of the run that was due then, or of the time without a leader that it fell into."""
+    if due_ms is None:
+        return None
+    own = [line for line in records if line.kind != "missed" and line.due_ms == due_ms]
+    gaps = [line for line in records if line.kind == "missed" and line.due_ms < due_ms < line.at_ms]
+    return next(iter([*own, *gaps]), None)
+
+
+def _store_rules(seen: Circumstances, answer: Reasons, record: Record | None, now_ms: int) -> Iterator[Rule]:
+    if seen.pause is not None:
+        since = answer.due_ms is None or answer.due_ms >= seen.pause.since_ms
+        until = answer.due_ms is None or seen.pause.until_ms is None or answer.due_ms < seen.pause.until_ms
+        yield Rule("pause", not (since and until and record is None), seen.pause.note)
+    if seen.held is not None and record is None and answer.due_ms is not None and answer.due_ms <= now_ms:
+        again = f"{from_ms(seen.held.again_ms):%Y-%m-%d %H:%M:%S} UTC"
+        yield Rule("held back", False, f"{seen.held.reason}; next try at {again}")
+    if record is not None:
+        yield Rule("history", record.sent, _told(record))
+    elif answer.due_ms is not None and seen.state is not None and answer.due_ms <= seen.state.last_due_ms:
+        known = f"the history of {len(seen.records)} records begins later" if seen.records else "the history is empty"
+        yield Rule("history", None, f"no record of this run: {known}, or the entry was not in force then")
+
+
+def _told(record: Record) -> str:
+    """A line of history in words."""
+    if record.kind == "missed":
+        return f"missed: nobody led from {_utc(record.due_ms)} to {_utc(record.at_ms)}, and catch-up did not make it"
+    if record.kind == "skipped":
+        return f"skipped at {_utc(record.at_ms)}: {record.reason}"
+    ended = record.outcome or "no outcome is known"
+    took = "" if record.runtime_ms is None else f" after {duration_text(record.runtime_ms)}"
+    reason = f": {record.reason}" if record.reason else ""
+    late = f", {duration_text(record.late_ms)} late" if record.late_ms else ""
+    return f"{record.kind}, sent at {_utc(record.at_ms)}{late}; {ended}{took}{reason}"
+
+
+def _verdict(answer: Reasons, rules: list[Rule], record: Record | None, now_ms: int) -> str:
+    """The answer in one sentence."""
+    if record is not None:
+        if record.sent:
+            return "It ran: a message was sent."
+        return "It was due and was not sent."
+    cause = next((rule for rule in rules if rule.ok is False), None)
+    if not answer.due:
+        return f"No run is due then: {cause.name}." if cause else "No run is due then."
+    if cause is not None:
+        return f"A run is due then and is not sent: {cause.name}."
+    if answer.due_ms is not None and answer.due_ms <= now_ms:
+        return "A run was due then."
+    return "A run is due then, and will be sent."
+
+
+def _print(entry: Entry, answer: Reasons, rules: list[Rule], verdict: str) -> None:
+    print_colored(verdict, "red" if any(rule.ok is False for rule in rules) else "green")
+    if answer.due_ms is not None:
+        print_line(f"Due at {_local(entry, answer.due_ms)}, run id {run_id(entry.name, answer.due_ms)}.")
+    click.echo()
+    marks = {True: "yes", False: "NO", None: ""}
+    print_table(["rule", "passes", "detail"], [(rule.name, marks[rule.ok], rule.text) for rule in rules])
+    click.echo()
+    if answer.before_ms is not None:
+        print_line(f"The run before was due at {_local(entry, answer.before_ms)}.")
+    if answer.after_ms is not None:
+        print_line(f"The run after it is due at {_local(entry, answer.after_ms)}.")
+
+
+def _local(entry: Entry, ms: int) -> str:
+    return f"{from_ms(ms).astimezone(zone(entry.timezone).info):%a %Y-%m-%d %H:%M:%S %Z}"
+
+
+def _utc(ms: int) -> str:
+    return f"{from_ms(ms):%Y-%m-%d %H:%M:%S} UTC"
+
+
+def _facts(
+    entry: Entry, answer: Reasons, *, rules: list[Rule], verdict: str, seen: Circumstances, record: Record | None
+) -> dict[str, Any]:
+    due_ms = answer.due_ms
+    return {
+        "entry": entry.name,
+        "due": answer.due,
+        "sent": record.sent if record is not None else answer.due and all(rule.ok is not False for rule in rules),
+        "due_at": None if due_ms is None else iso_ms(due_ms),
+        "run_id": None if due_ms is None else run_id(entry.name, due_ms),
+        "verdict": verdict,
+        "rules": [{"rule": rule.name, "passes": rule.ok, "detail": rule.text} for rule in rules],
+        "before": None if answer.before_ms is None else iso_ms(answer.before_ms),
+        "after": None if answer.after_ms is None else iso_ms(answer.after_ms),
+        "pause": seen.pause and pause_facts(seen.pause),
+        "held_back": seen.held and held_facts(seen.held),
+        "history": record and facts(record),
+    }

@@ -1,0 +1,111 @@
+"""Comparison of two schedules: entries that come, go and change, and runs that appear and vanish with that."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
+from typing import Any, NamedTuple
+
+from beatd.config.writer import Unwritable, entry_table
+from beatd.model import Entry
+from beatd.planning.catchup import ResumePoints
+from beatd.planning.preview import state_at, upcoming
+
+RUNS_COMPARED = 20_000
+"""Runs of one entry that are compared at most."""
+FIRST_SHOWN = 3
+
+
+class Change(NamedTuple):
+    """One key of an entry; ``None`` stands for a key that is not set."""
+
+    key: str
+    old: Any
+    new: Any
+
+
+class Runs(NamedTuple):
+    """Runs of a window that only one of the schedules has, in ms; counts, and the first of them.
+
+    A run moves if one vanishes and another appears at the same place in their order.
+    """
+
+    appear: int
+    vanish: int
+    first_appearing: tuple[int, ...]
+    first_vanishing: tuple[int, ...]
+
+    @property
+    def moved(self) -> int:
+        """Runs that appear in the place of others."""
+        return min(self.appear, self.vanish)
+
+
+class Difference(NamedTuple):
+    """Difference of one entry."""
+
+    name: str
+    what: str
+    """``added``, ``removed`` or ``changed``."""
+    changes: tuple[Change, ...]
+    runs: Runs
+
+
+def compare(old: Iterable[Entry], new: Iterable[Entry], from_ms: int, until_ms: int) -> list[Difference]:
+    """Return the differences by name; runs are those that are due after ``from_ms`` and before ``until_ms``."""
+    olds, news = {entry.name: entry for entry in old}, {entry.name: entry for entry in new}
+    differences = []
+    for name in sorted(olds.keys() | news.keys()):
+        before, after = olds.get(name), news.get(name)
+        if before is not None and after is not None and before.means(after):
+            continue
+        what = "added" if before is None else "removed" if after is None else "changed"
+        changes = tuple(_changes(before, after)) if before and after else ()
+        differences.append(Difference(name, what, changes, _runs(before, after, from_ms, until_ms)))
+    return differences
+
+
+def _changes(before: Entry, after: Entry) -> Iterable[Change]:
+    old, new = table_of(before), table_of(after)
+    for key in [*old, *(key for key in new if key not in old)]:
+        if old.get(key) != new.get(key):
+            yield Change(key, old.get(key), new.get(key))
+    if old == new:  # the same notation with another meaning
+        yield Change("schedule", str(before.schedule), str(after.schedule))
+
+
+def table_of(entry: Entry) -> Mapping[str, Any]:
+    """The table of an entry with its time zone; a value that TOML cannot have is shown as Python does."""
+    try:
+        table = entry_table(entry, "")
+    except Unwritable:
+        table = {**entry_table(entry, "", leave_out={"args", "kwargs"}), "args": repr(entry.args)}
+        table["kwargs"] = repr(entry.kwargs)
+    return table
+
+
+def _runs(before: Entry | None, after: Entry | None, from_ms: int, until_ms: int) -> Runs:
+    old, new = _dues(before, from_ms, until_ms), _dues(after, from_ms, until_ms)
+    appearing, vanishing = sorted(new - old), sorted(old - new)
+    first_appearing, first_vanishing = tuple(appearing[:FIRST_SHOWN]), tuple(vanishing[:FIRST_SHOWN])
+    return Runs(len(appearing), len(vanishing), first_appearing, first_vanishing)
+
+
+def _dues(entry: Entry | None, from_ms: int, until_ms: int) -> set[int]:
+    """When the runs of an entry in the window are due, those that are not sent left out."""
+    if entry is None:
+        return set()
+    dues = set[int]()
+    for run in islice(upcoming(entry, state_at(entry, None, from_ms), ResumePoints(from_ms)), RUNS_COMPARED):
+        if run.due_ms >= until_ms:
+            break
+        if run.skip is None:
+            dues.add(run.due_ms)
+    return dues
+
+
+def total(differences: Sequence[Difference]) -> tuple[int, int, int]:
+    """The numbers of runs that appear, vanish and move, in all."""
+    moved = sum(each.runs.moved for each in differences)
+    appear, vanish = sum(each.runs.appear for each in differences), sum(each.runs.vanish for each in differences)
+    return appear - moved, vanish - moved, moved
