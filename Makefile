@@ -23,7 +23,7 @@ run: $(VENV)/.installed-run ## store, daemon and worker in this terminal, with t
 # Whole files go to one process, since tests of a file share servers; those that take longest begin first.
 JOBS ?= $(shell $(BIN)/python -c 'import os; print(max(4, 2 * (os.cpu_count() or 1)))' 2>/dev/null || echo 4)
 PARALLEL = -n $(JOBS) --dist loadfile --no-loadscope-reorder
-LONGEST_FIRST = tests/chaos tests/acceptance tests/model tests/integration tests/unit
+LONGEST_FIRST = tests/packaging tests/chaos tests/acceptance tests/model tests/integration tests/unit
 
 test: $(VENV)/.installed-dev ## the tests, in parallel, in some minutes; ARGS="-k name" for some
 	$(BIN)/python -m pytest $(PARALLEL) $(LONGEST_FIRST) $(ARGS)

@@ -38,7 +38,11 @@ class ListenAddress(NamedTuple):
 
 def listen(host: str, port: int) -> socket.socket:
     """A socket that listens there; port 0 is one that is free. Raises OSError, see :func:`why_not`."""
-    family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+    try:
+        addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except (UnicodeError, ValueError) as error:  # no name of a host: too long, or with characters that none has
+        raise socket.gaierror(socket.EAI_NONAME, str(error)) from None
+    family, _, _, _, address = addresses[0]
     return socket.create_server(address[:2], family=family, backlog=128)
 
 

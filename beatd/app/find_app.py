@@ -92,6 +92,8 @@ def _attribute(module: ModuleType, path: str, where: str) -> Any:
 def _not_an_app(value: Any, module_name: str) -> str:
     if value is None:
         return f"no beatd App found: expected an attribute 'app' or 'celery', or -A {module_name}:ATTRIBUTE"
+    if _is_app(value):
+        return f'this is an app of beatd, nothing to import: set app = "{module_name}" in beat.toml, or use -A'
     kind = type(value)
     return f"{kind.__module__}.{kind.__qualname__} is not a beatd App: change the import to 'from beatd import App'"
 

@@ -17,6 +17,7 @@ from beatd.clock import Clock
 from beatd.model import Entry, EntryState
 from beatd.planning.catchup import LATE_MS, ResumePoints
 from beatd.store.claims import Claims, Gap, Unreadable
+from beatd.store.entry_state import Fingerprints
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,21 +55,6 @@ def _mean_the_same(entry: Entry, other: Entry) -> bool:
         return entry.means(other)
     except Exception:  # noqa: BLE001 - values that cannot be compared may have changed
         return False
-
-
-class Fingerprints:
-    """The fingerprints of entries: the store sees by them that a schedule is another one, or was resumed."""
-
-    def __init__(self) -> None:
-        self._by_schedule: dict[int, str] = {}
-
-    def of(self, entry: Entry) -> str:
-        """One entry's; found once for those that share a schedule, which must outlive this."""
-        schedule = entry.schedule
-        fingerprint = self._by_schedule.get(id(schedule))
-        if fingerprint is None:
-            fingerprint = self._by_schedule[id(schedule)] = schedule.fingerprint
-        return fingerprint if entry.policies.enabled else f"off {fingerprint}"
 
 
 def known_as(entry: Entry, fingerprints: Fingerprints) -> tuple[str, str]:

@@ -31,7 +31,7 @@ class DispatchLog:
     def dispatched(self, runs: Sequence[Run], now_ms: int) -> None:
         """Runs whose messages left just now."""
         self.totals["dispatched"] += len(runs)
-        self._counters.sent((run.entry.name, now_ms - run.fire_ms) for run in runs)
+        self._counters.sent([run.entry.name for run in runs], [now_ms - run.fire_ms for run in runs])
         if len(runs) > ONE_BY_ONE:
             late_ms = now_ms - min(run.fire_ms for run in runs)
             extra = {"event": "runs_dispatched", "count": len(runs), "lateness_ms": late_ms}

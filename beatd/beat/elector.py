@@ -4,6 +4,10 @@ A term is trusted from the moment at which the attempt that won it *started*, an
 does; so a slow answer can shorten a term and never stretch it. All of it on the monotonic clock. Trust is the daemon's
 courtesy; what makes it safe is that every write carries the term and the store refuses an old one.
 
+Lease renewal: three times in the lease's time to live, one round trip extends all leases of this daemon
+(:meth:`Elector.turn`). The store extends only a lease that still names this daemon and this term; a term whose lease
+is gone ends at once, and the daemon campaigns again. While renewals fail, trust runs out by itself.
+
 The same thread writes this daemon's heartbeat, by which the daemons know of each other and share the shards. It never
 gives up: after any error it steps down, logs it, and campaigns again.
 """
@@ -147,7 +151,7 @@ class Elector:
         return {leadership.shard: token for leadership in self.leaderships if (token := leadership.token) is not None}
 
     def _renew(self, held: Mapping[int, int]) -> None:
-        """Prolong the terms, or learn which are over."""
+        """Lease renewal: prolong the terms, and end those whose lease is gone."""
         started = self._clock.monotonic()
         renewed = self._leases.renew(held)
         self._renew_at = started + self._renew_every

@@ -125,11 +125,7 @@ def _leadership_families(leaderships: Sequence[Leadership]) -> Iterator[Metric]:
 def _counter_families(counters: DaemonCounters, limit: EntryLimit) -> Iterator[Metric]:
     totals: Mapping[tuple[str, str], int] = {("sent", ""): 0} | counters.totals.copy()
     yield family("beatd_daemon_runs_total", [(tuple(outcome), count) for outcome, count in totals.items()])
-    entries = [
-        ((name, *outcome), count)
-        for name, counts in counters.by_entry(limit)
-        for outcome, count in counts.copy().items()
-    ]
+    entries = [((name, *outcome), count) for name, outcome, count in counters.by_entry(limit)]
     yield family("beatd_daemon_entry_runs_total", entries)
     yield family("beatd_daemon_lateness_seconds", [((), counters.lateness)])
     yield family("beatd_daemon_claim_seconds", [((), counters.claims)])

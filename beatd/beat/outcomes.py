@@ -182,7 +182,7 @@ class OutcomeWatch:
             self._has_looked = True
         since: dict[str, int] = {}
         if names:
-            states, recent = self._states.read(names), self._histories.recent(names, _RECENT)
+            states, recent = self._states.read(entries, now_ms=now_ms), self._histories.recent(names, _RECENT)
             open_ids = [one.run_id for records in recent.values() for one in records if one.run_id and not one.outcome]
             started = self._outcomes.started(open_ids)
             for entry, state in zip(entries, states, strict=True):

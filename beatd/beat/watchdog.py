@@ -31,9 +31,12 @@ SAY_WITHIN = 2.0
 class Watchdog:
     """Call it whenever the loop gets on; after a minute without, it says where the loop hangs and calls ``on_hang``."""
 
-    def __init__(self, on_hang: Callable[[], None], *, every: float = LOOK_EVERY) -> None:
+    def __init__(
+        self, on_hang: Callable[[], None], *, every: float = LOOK_EVERY, say_within: float = SAY_WITHIN
+    ) -> None:
         self._on_hang = on_hang
         self._every = every
+        self._say_within = say_within
         self._turned = True
         self._looks = 0
         self._watched = threading.get_ident()
@@ -63,7 +66,7 @@ class Watchdog:
             if self.look():
                 report = threading.Thread(target=self._log_hang, name="watchdog-log", daemon=True)
                 report.start()
-                report.join(SAY_WITHIN)
+                report.join(self._say_within)
                 self._on_hang()
                 return
 

@@ -98,9 +98,9 @@ def _look(place: Installation, name: str, app: str | None) -> Description:
         raise click.UsageError(f'there is no entry "{name}"{hint(name, entries)}')
     shards = max([each.shards for each in place.fleet().alive.values()], default=place.head.settings.leader.shards)
     held = HeldBack(place.client, place.keys, shards=shards).read([name])
-    states = EntryStates(place.client, place.keys).read([name])
+    now_ms = SystemClock().now_ms()
+    states = EntryStates(place.client, place.keys).read([entries[name]], now_ms=now_ms)
     with histories(place, None) as known:
-        now_ms = SystemClock().now_ms()
         [look] = outlooks([entries[name]], states, now_ms, paused=mirror.pauses, held=held, last_dues=known.last_dues)
         reader = OutcomeReader(place.client, place.keys, known)
         records = known.completed(list(known.of([name])))

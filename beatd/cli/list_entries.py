@@ -123,9 +123,9 @@ def list_entries(
             failing = Outcomes(place.client, place.keys).failing()
             entries = [entry for entry in entries if entry.name in failing]
         entries = [entry for entry in entries if _is_of(entry, source) and fnmatchcase(entry.task, task or "*")]
-        states = EntryStates(place.client, place.keys).read([entry.name for entry in entries])
-        last_dues = Histories(place.client, place.keys).last_dues
         now_ms = SystemClock().now_ms()
+        states = EntryStates(place.client, place.keys).read(entries, now_ms=now_ms)
+        last_dues = Histories(place.client, place.keys).last_dues
         looks = outlooks(entries, states, now_ms, paused=replica.pauses, held=held, last_dues=last_dues)
         outcomes = OutcomeReader(place.client, place.keys).of([entry.name for entry in entries], now_ms, held=held)
     rows = (EntryRow(_kind(one.entry), one, _pause(replica, one.entry.name), outcomes[one.entry.name]) for one in looks)

@@ -108,9 +108,9 @@ def ask_store(loaded: Config) -> EntriesInForce:
             merged.change(replica.tables)
             merged.pause(replica.pauses)
             entries = tuple(merged.in_force().entries)
-            states = EntryStates(client, keys).read([entry.name for entry in entries])
+            states = EntryStates(client, keys).read(entries, now_ms=SystemClock().now_ms())
     except StoreError as error:
-        print_line(f"note: the state store was not asked, this is from the files alone: {error}", err=True)
+        print_line(f"note: from the files only, without the state store: {error}", err=True)
         return EntriesInForce(loaded.entries, frozenset(), {})
     seen = {entry.name: state for entry, state in zip(entries, states, strict=True) if state is not None}
     return EntriesInForce(entries, frozenset(replica.pauses), seen)

@@ -217,6 +217,18 @@ def read_moment(text: str, *, option: str, timezone: str, base_ms: int, now_ms: 
     return moment_ms
 
 
+def write_output(path: Path, text: str, *, kind: str) -> None:
+    """Write a file that is made anew each time. Another file than an earlier ``kind`` is left as it is."""
+    begin = text.split(maxsplit=1)[0].encode()
+    try:
+        is_earlier = not path.exists() or (path.is_file() and path.read_bytes().lstrip().startswith(begin))
+    except OSError as error:
+        raise click.ClickException(f"{path} cannot be read: {error.strerror}") from None
+    if not is_earlier:
+        raise click.ClickException(f"{path} is there already and is no {kind}; name another file")
+    write_file(path, text, force=True)
+
+
 def confirm(question: str, *, yes: bool) -> None:
     """Ask before something wide. Without a terminal to ask, it is refused: raises click.UsageError, exit code 2."""
     if yes:
@@ -227,7 +239,10 @@ def confirm(question: str, *, yes: bool) -> None:
 
 
 def write_file(path: Path, text: str, *, force: bool = False, mode: int = 0o644) -> None:
-    """Write all of ``text`` or nothing. Raises click.ClickException if the file is there or cannot be written."""
+    """Write all of ``text`` or nothing. Raises click.ClickException if the file is there or cannot be written.
+
+    A symbolic link is replaced, not followed.
+    """
     if path.exists() and not force:
         raise click.ClickException(f"{path} is there already; --force overwrites it")
     try:

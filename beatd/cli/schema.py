@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from beatd.cli.output import write_output
 from beatd.config.schema import schema_text
 
 
@@ -22,8 +23,5 @@ def schema(*, output: Path | None) -> None:
     if output is None:
         click.echo(schema_text(), nl=False)
         return
-    try:
-        output.write_text(schema_text(), encoding="utf-8")
-    except OSError as error:
-        raise click.ClickException(f"{output} cannot be written: {error.strerror}") from None
+    write_output(output, schema_text(), kind="JSON file")
     click.echo(f"written: {output}", err=True)

@@ -20,7 +20,7 @@ from rich.progress import Progress
 
 from beatd import config, sources
 from beatd.cli.next import facts, named
-from beatd.cli.output import plural, print_json, print_table, read_moment
+from beatd.cli.output import plural, print_json, print_table, read_moment, write_output
 from beatd.clock import SystemClock
 from beatd.model import Entry
 from beatd.planning.preview import all_upcoming, caveats
@@ -169,7 +169,8 @@ def simulate_runs(
         simulation = simulate(entries, start_ms, end_ms, limit=limit, progress=advance)
     bars = Bars(_local(start_ms, timezone), timedelta(seconds=simulation.seconds_per_column), simulation.columns)
     if svg_file is not None:
-        _write(Path(svg_file), svg_chart(bars, f"{plural(simulation.sent, 'run')}, {_window(simulation, timezone)}"))
+        title = f"{plural(simulation.sent, 'run')}, {_window(simulation, timezone)}"
+        write_output(Path(svg_file), svg_chart(bars, title), kind="SVG file")
     if as_json:
         print_json(_facts(simulation))
         return
@@ -198,13 +199,6 @@ def _progress(total: int) -> Iterator[Callable[[int], object]]:
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task("simulating", total=total)
         yield lambda ms: progress.advance(task, ms)
-
-
-def _write(path: Path, text: str) -> None:
-    try:
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise click.FileError(str(path), error.strerror or str(error)) from None
 
 
 def _print(simulation: Simulation, bars: Bars, timezone: str, rows: int | None) -> None:

@@ -61,7 +61,7 @@ def why(*, entry: str, time: str, config_file: str | None, app: str | None, as_j
             names = [known.name for known in merged.in_force().entries]
             raise click.UsageError(f'there is no entry "{entry}"{hint(entry, names)}')
         at_ms = read_moment(time, option="TIME", timezone=found.timezone, base_ms=now_ms, now_ms=now_ms)
-        [state] = EntryStates(place.client, place.keys).read([entry])
+        [state] = EntryStates(place.client, place.keys).read([found], now_ms=now_ms)
         histories = Histories(place.client, place.keys)
         records = tuple(histories.completed(list(histories.of([entry]))))
         shards = max((daemon.shards for daemon in place.fleet().alive.values()), default=1)

@@ -22,11 +22,12 @@ class Position(NamedTuple):
     column: int
 
 
-_BLANK = re.compile(r"(?:[ \t\r\n\ufeff]|#[^\n]*)*")
+_BLANK = re.compile(r"(?:[ \t\r\n\ufeff]++|#[^\n]*+)*+")
 _SPACE = re.compile(r"[ \t]*")
-_KEY = re.compile(r'[A-Za-z0-9_-]+|"((?:[^"\\\n]|\\.)*)"|\'([^\'\n]*)\'')
+_KEY = re.compile(r'[A-Za-z0-9_-]+|"((?:[^"\\\n]++|\\.)*+)"|\'([^\'\n]*)\'')
 _STRING = re.compile(
-    r'"""(?:[^"\\]|\\.|"(?!""))*"{3,5}|\'\'\'(?:[^\']|\'(?!\'\'))*\'{3,5}|"(?:[^"\\\n]|\\.)*"|\'[^\'\n]*\'', re.DOTALL
+    r'"""(?:[^"\\]++|\\.|"(?!""))*+"{3,5}|\'\'\'(?:[^\']++|\'(?!\'\'))*+\'{3,5}|"(?:[^"\\\n]++|\\.)*+"|\'[^\'\n]*\'',
+    re.DOTALL,
 )
 _SCALAR = re.compile(r"[^,\]}#\r\n]+")
 

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterable
-from heapq import nlargest
+from collections.abc import Iterable, Sequence
 from itertools import accumulate
 from typing import NamedTuple
 
@@ -20,7 +19,7 @@ TASKS_S = (0.005, 0.025, 0.1, 0.5, 1, 5, 15, 60, 300, 900, 3600)
 """Buckets for run times of tasks."""
 
 ENTRIES_MAX = 100_000
-"""Names of entries that are counted one by one; runs of further ones are in the totals only."""
+"""Names of entries that are counted one by one; of more, the half with the most runs is kept."""
 
 
 class Histogram(msgspec.Struct):
@@ -34,10 +33,10 @@ class Histogram(msgspec.Struct):
         """Begin with empty buckets."""
         self.counts = self.counts or [0] * (len(self.bounds) + 1)
 
-    def observe(self, value: float) -> None:
-        """Count a value."""
-        self.counts[bisect_left(self.bounds, value)] += 1
-        self.total += value
+    def observe(self, value: float, count: int = 1) -> None:
+        """Count a value, once or more often."""
+        self.counts[bisect_left(self.bounds, value)] += count
+        self.total += value * count
 
     def cumulative(self) -> tuple[list[tuple[str, float]], float]:
         """Return ``(upper bound, count so far)`` pairs, the last with ``+Inf``, and the sum of all values."""
@@ -73,31 +72,27 @@ class DaemonCounters:
         self.totals: Counter[Outcome] = Counter()
         self.reloads: Counter[str] = Counter(ok=0, broken=0)
         self.lateness, self.claims = Histogram(), Histogram()
-        self._entries: dict[str, Counter[Outcome]] = {}
+        self._entries: dict[Outcome, Counter[str]] = {}
 
-    def count(self, outcome: Outcome, names: Iterable[str]) -> None:
+    def count(self, outcome: Outcome, names: Sequence[str]) -> None:
         """Count runs of these entries."""
-        entries = self._entries
-        for name in names:
-            self.totals[outcome] += 1
-            counts = entries.get(name)
-            if counts is None:
-                if len(entries) >= ENTRIES_MAX:
-                    continue
-                counts = entries[name] = Counter()
-            counts[outcome] += 1
+        self.totals[outcome] += len(names)
+        counts = self._entries.setdefault(outcome, Counter())
+        counts.update(names)
+        if len(counts) > ENTRIES_MAX:
+            self._entries[outcome] = Counter(dict(counts.most_common(ENTRIES_MAX // 2)))
 
-    def sent(self, lateness_ms: Iterable[tuple[str, int]]) -> None:
-        """Count runs that left, each entry with the lateness of its run."""
-        names = []
-        for name, late_ms in lateness_ms:
-            names.append(name)
-            self.lateness.observe(max(late_ms, 0) / 1000)
+    def sent(self, names: Sequence[str], late_ms: Iterable[int]) -> None:
+        """Count runs that left, with their lateness."""
         self.count(SENT, names)
+        for value_ms, count in Counter(late_ms).items():
+            self.lateness.observe(max(value_ms, 0) / 1000, count)
 
-    def by_entry(self, limit: EntryLimit) -> list[tuple[str, Counter[Outcome]]]:
+    def by_entry(self, limit: EntryLimit) -> list[tuple[str, Outcome, int]]:
         """Return the counts of entries: of those with the most runs, where there is a limit."""
-        entries = list(self._entries.items())
-        if limit.most is None or limit.most >= len(entries):
-            return entries
-        return nlargest(limit.most, entries, key=lambda pair: pair[1].total())
+        counts = {outcome: dict(names) for outcome, names in list(self._entries.items())}
+        sums: Counter[str] = Counter()
+        for names in counts.values():
+            sums.update(names)
+        shown = sums if limit.most is None else dict(sums.most_common(limit.most))
+        return [(name, outcome, n) for outcome, names in counts.items() for name, n in names.items() if name in shown]

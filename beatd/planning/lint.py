@@ -97,18 +97,22 @@ def _document(file: str) -> Document | None:
 
 def never(entries: tuple[Entry, ...], now_ms: int) -> Iterator[Fault]:
     """Entries of which no run will be sent any more."""
+    over: dict[int, bool] = {}
     for entry in entries:
         policies, expires = entry.policies, entry.options.expires
         if policies.end and to_ms(policies.end) <= now_ms:
             yield _warning(entry, "end", f"it ended at {policies.end.isoformat()} and never runs again")
         elif isinstance(expires, datetime) and to_ms(expires) <= now_ms:
             yield _warning(entry, "expires", f"that was at {expires.isoformat()}: no run is sent any more")
-        elif isinstance(entry.schedule, Cron) and not (policies.start or policies.end):
-            continue
-        elif timeline(entry, now_ms).next_after_ms(now_ms) is None:
-            bounded = policies.start or policies.end
-            reason = "no run is left between its start and its end" if bounded else "its time has passed"
-            yield _warning(entry, "schedule", f"{reason}: it never runs again")
+        elif policies.start or policies.end:
+            if timeline(entry, now_ms).next_after_ms(now_ms) is None:
+                yield _warning(entry, "schedule", "no run is left between its start and its end: it never runs again")
+        else:
+            key = id(entry.schedule)
+            if key not in over:
+                over[key] = timeline(entry, now_ms).next_after_ms(now_ms) is None
+            if over[key]:
+                yield _warning(entry, "schedule", "its time has passed: it never runs again")
 
 
 def hidden(entries: tuple[Entry, ...], now_ms: int) -> Iterator[Fault]:
@@ -145,27 +149,20 @@ def long_lived(entries: tuple[Entry, ...], now_ms: int) -> Iterator[Fault]:
 
 def both_days(entries: tuple[Entry, ...], _now_ms: int) -> Iterator[Fault]:
     """Cron strings with a day of the month and one of the week: they run on either, which surprises."""
-    surprising: dict[int, bool] = {}
-    for entry in entries:
-        for part in _crons(entry.schedule):
-            if id(part) not in surprising:
-                fields = part.written.split() if isinstance(part.written, str) else []
-                surprising[id(part)] = len(fields) in {5, 6} and not {fields[-3][0], fields[-1][0]} & {"*", "?"}
-            if surprising[id(part)]:
-                days = "runs on each of these days of the month and also on each of these weekdays"
-                yield _warning(entry, "schedule", f'"{part.written}" {days}')
+    return _noted(entries, _both_days)
+
+
+def _both_days(part: Cron) -> Iterator[str]:
+    fields = part.written.split() if isinstance(part.written, str) else []
+    if len(fields) in {5, 6} and not {fields[-3][0], fields[-1][0]} & {"*", "?"}:
+        yield f'"{part.written}" runs on each of these days of the month and also on each of these weekdays'
 
 
 def odd_crons(entries: tuple[Entry, ...], _now_ms: int) -> Iterator[Fault]:
     """Cron notations that mean something else than they seem to."""
-    notes: dict[int, list[str]] = {}
-    for entry in entries:
-        for part in _crons(entry.schedule):
-            if id(part) not in notes:
-                written = part.written
-                notes[id(part)] = list(_odd_text(written) if isinstance(written, str) else _odd_table(written))
-            for note in notes[id(part)]:
-                yield _warning(entry, "schedule", note)
+    return _noted(
+        entries, lambda part: _odd_text(part.written) if isinstance(part.written, str) else _odd_table(part.written)
+    )
 
 
 def _odd_text(text: str) -> Iterator[str]:
@@ -192,16 +189,12 @@ def _odd_table(table: object) -> Iterator[str]:
 def clock_changes(entries: tuple[Entry, ...], now_ms: int) -> Iterator[Fault]:
     """Runs in the next year that a change of the clock moves, or that have a twin an hour away."""
     changes = _Changes(now_ms // 1000)
-    notes: dict[int, str] = {}
-    for entry in entries:
-        for part in _crons(entry.schedule):
-            if not part.fixed or part.zone.is_utc:
-                continue
-            if id(part) not in notes:
-                notes[id(part)] = _clock_change(part, changes(part.zone))
-            if note := notes[id(part)]:
-                yield _warning(entry, "schedule", note)
-                break
+
+    def notes(part: Cron) -> Iterator[str]:
+        if part.fixed and not part.zone.is_utc and (note := _clock_change(part, changes(part.zone))):
+            yield note
+
+    return _noted(entries, notes, at_most=1)
 
 
 def no_exchange(entries: tuple[Entry, ...], _now_ms: int) -> Iterator[Fault]:
@@ -302,6 +295,21 @@ def _runs(schedule: Schedule, after_ms: int, until_ms: float = float("inf")) -> 
     while due_ms is not None and due_ms <= until_ms:
         yield due_ms
         due_ms = schedule.next_after_ms(due_ms)
+
+
+def _noted(
+    entries: Iterable[Entry], notes_of: Callable[[Cron], Iterable[str]], at_most: int | None = None
+) -> Iterator[Fault]:
+    """Notes on the cron schedules of entries, computed once for each schedule; ``at_most`` so many for an entry."""
+    notes: dict[int, list[str]] = {}
+    for entry in entries:
+        schedule = entry.schedule
+        known = notes.get(id(schedule))
+        if known is None:
+            every = (note for part in _crons(schedule) for note in notes_of(part))
+            known = notes[id(schedule)] = list(islice(every, at_most))
+        for note in known:
+            yield _warning(entry, "schedule", note)
 
 
 def _crons(schedule: Schedule) -> list[Cron]:

@@ -99,9 +99,13 @@ def decide(run: Run, queue: str, facts: Facts) -> Decision:
     if policies.max_queue_depth is not None and facts.depths.get(queue, 0) >= policies.max_queue_depth:
         return Decision(skip=Skip.QUEUE_FULL)
     if policies.overlap == "queue_one":
-        passed_ms = latest_ms(run.timeline, after_ms=run.due_ms, until_ms=facts.now_ms)
-        return Decision(expires_ms, passed_ms=passed_ms)
+        return _queue_one(run, expires_ms, facts.now_ms)
     return SEND if expires_ms is None else Decision(expires_ms)
+
+
+def _queue_one(run: Run, expires_ms: int | None, now_ms: int) -> Decision:
+    """``queue_one``: send the run that waited, and drop the runs that came due while it waited."""
+    return Decision(expires_ms, passed_ms=latest_ms(run.timeline, after_ms=run.due_ms, until_ms=now_ms))
 
 
 def runtime_ms(entry: Entry) -> int:

@@ -30,6 +30,24 @@ from beatd.store.keys import Keys
 from beatd.store.results import decode, result_key
 from beatd.store.run_requests import Reason
 
+_OFF = "off "
+"""Begins the fingerprint of an entry that is not in force."""
+
+
+class Fingerprints:
+    """The fingerprints of entries: the store sees by them that a schedule is another one, or was resumed."""
+
+    def __init__(self) -> None:
+        self._by_schedule: dict[int, str] = {}
+
+    def of(self, entry: Entry) -> str:
+        """Return that of an entry; computed once for those that share a schedule, which must outlive this."""
+        schedule = entry.schedule
+        fingerprint = self._by_schedule.get(id(schedule))
+        if fingerprint is None:
+            fingerprint = self._by_schedule[id(schedule)] = schedule.fingerprint
+        return fingerprint if entry.policies.enabled else f"{_OFF}{fingerprint}"
+
 
 class EntryStates:
     """Raises :class:`~beatd.exceptions.StoreUnavailable` or :class:`StoreRefused`."""
@@ -38,10 +56,16 @@ class EntryStates:
         self._client = client
         self._keys = keys.shard()  # what is remembered of an entry is the same key for all shards
 
-    def read(self, names: Sequence[str]) -> list[EntryState | None]:
-        """Return the state of each entry; ``None`` if no leader has seen it yet, or it cannot be read."""
+    def read(self, entries: Sequence[Entry], *, now_ms: int) -> list[EntryState | None]:
+        """Return the state of each entry as a leader that loads it now gets it; ``None`` if it is new or unreadable.
+
+        An entry that was changed or resumed since the last leader loaded it goes on from now, as in
+        ``load_entries.lua``.
+        """
+        names, fingerprints = [entry.name for entry in entries], Fingerprints()
         keys = (self._keys.last_due, self._keys.fingerprints, self._keys.runs)
-        return list(chain.from_iterable(map(_states, *(self._fields(key, names) for key in keys))))
+        rows = chain.from_iterable(map(zip, *(self._fields(key, names) for key in keys)))
+        return [_state(entry, row, fingerprints, now_ms) for entry, row in zip(entries, rows, strict=True)]
 
     def last_dues(self, names: Sequence[str]) -> dict[str, int]:
         """Return the last due times (ms) of those entries that have one."""
@@ -61,10 +85,21 @@ class EntryStates:
                 yield answer
 
 
-def _states(*batches: list[bytes | None]) -> Iterator[EntryState | None]:
-    for last_due, known, runs in zip(*batches, strict=True):
-        numbers = _number(last_due), _number(known and known.partition(b" ")[0]), _number(runs or b"0")
-        yield None if None in numbers else EntryState(*numbers)  # type: ignore[arg-type]
+def _state(entry: Entry, row: tuple[bytes | None, ...], fingerprints: Fingerprints, now_ms: int) -> EntryState | None:
+    last_due, known, sent = row
+    first_seen, _, stored = (known or b"").partition(b" ")
+    last_due_ms, first_seen_ms, runs = _number(last_due), _number(first_seen), _number(sent or b"0")
+    if last_due_ms is None or first_seen_ms is None or runs is None:
+        return None
+    try:
+        fingerprint = fingerprints.of(entry).encode()
+    except Exception:  # noqa: BLE001 - told where its next run is computed
+        fingerprint = stored
+    if stored != fingerprint:
+        last_due_ms = max(last_due_ms, now_ms)
+        if stored.removeprefix(_OFF.encode()) != fingerprint.removeprefix(_OFF.encode()):
+            first_seen_ms = now_ms
+    return EntryState(last_due_ms, first_seen_ms, runs)
 
 
 def _number(raw: bytes | None) -> int | None:

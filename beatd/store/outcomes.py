@@ -113,6 +113,8 @@ def error_texts(error: BaseException, traceback: str | None = None) -> dict[str,
     name = kind.__qualname__ if kind.__module__ in _PLAIN_MODULES else f"{kind.__module__}.{kind.__qualname__}"
     try:
         message = str(error)
+        if len(error.args) == 1 and message.startswith(f"{kind.__name__}("):  # a text that is the exception's repr
+            message = str(error.args[0])
     except Exception:  # noqa: BLE001 - an exception's own method may do anything
         message = "its text cannot be shown"
     return {

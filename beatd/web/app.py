@@ -200,7 +200,7 @@ class Site:
 
     def _outlooks(self, entries: tuple[Entry, ...], now_ms: int) -> list[Outlook]:
         names = [entry.name for entry in entries]
-        states, held = self._store.states(names), self._store.held(names)
+        states, held = self._store.states(entries, now_ms=now_ms), self._store.held(names)
         paused = {name: pause for name in names if (pause := self._plan.pause_of(name))}
         looks = outlooks(entries, states, now_ms, paused=paused, held=held, last_dues=self._store.last_dues)
         notes = {name: pause.note for name, pause in paused.items()}

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from beatd.client.outcomes import EntryOutcome, OutcomeReader, RunDetail
 from beatd.clock import Clock
 from beatd.exceptions import StoreError
-from beatd.model import EntryState, RedisSettings
+from beatd.model import Entry, EntryState, RedisSettings
 from beatd.store.client import connect
 from beatd.store.entry_state import EntryStates
 from beatd.store.held_back import HeldBack, HeldBackEntry
@@ -82,10 +82,10 @@ class StoreView:
                 self._mirror_again_at = now + SHARED_S
             return self._mirror
 
-    def states(self, names: Sequence[str]) -> list[EntryState | None]:
+    def states(self, entries: Sequence[Entry], *, now_ms: int) -> list[EntryState | None]:
         """Return the state of each entry; ``None`` for one that no leader has seen yet."""
         with self._states() as states:
-            return states.read(names)
+            return states.read(entries, now_ms=now_ms)
 
     def runs(self, names: Sequence[str]) -> list[int]:
         """Return the number of runs sent, of each entry."""

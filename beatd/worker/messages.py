@@ -90,14 +90,22 @@ _DECODER = msgspec.json.Decoder(Envelope)
 def headers_of(raw: bytes, accepted: frozenset[str] = ACCEPTED) -> Headers:
     """Open an envelope, but not its body; raises :class:`MessageError` with the reason if it is not valid."""
     try:
-        envelope = json_codec.decode_as(_DECODER, raw)
+        envelope = _DECODER.decode(raw)
+        headers = envelope.headers
+    except (ValueError, RecursionError):
+        envelope = _read(raw)
+        headers = _encodable(envelope.headers)
+    if envelope.content_type not in accepted:
+        check_type(envelope.content_type, accepted)
+    return headers
+
+
+def _read(raw: bytes) -> Envelope:
+    """Open an envelope that is not valid at first sight: it may have what only Python writes."""
+    try:
+        return json_codec.decode_as(_DECODER, raw)
     except (ValueError, RecursionError) as error:
         raise MessageError(f"not a task message: {error}") from None
-    headers = envelope.headers
-    if b"\\ud" in raw or b"\\uD" in raw:
-        headers = _encodable(headers)
-    check_type(envelope.content_type, accepted)
-    return headers
 
 
 def _encodable(headers: Headers) -> Headers:

@@ -156,13 +156,14 @@ def test_every_outcome_is_shown_everywhere(start_beatd, beatd, file, client, red
         def outcomes():
             entries = entries_of(beatd)
             seen = {name: (one["last_outcome"], (one["last_error"] or {}).get("type")) for name, one in entries.items()}
+            print(seen, entries["late"]["overdue_since"])
             return (
                 entries
                 if {name: seen[name] for name in EXPECTED} == EXPECTED and entries["late"]["overdue_since"]
                 else None
             )
 
-        entries = wait_until(outcomes, 60, "all outcomes")
+        entries = wait_until(outcomes, 120, "all outcomes")
         check_list(beatd, entries)
         check_history_and_runs(beatd, schedules, runs)
         check_status(beatd)

@@ -105,6 +105,7 @@ def _read(terminal: int) -> bytes:
         (["--entry", "nigtly"], 'there is no entry "nigtly"; did you mean nightly?'),
         (["--to", "+3650d", "--limit", "1000"], "the window holds at least 87,600 runs (87,600 of interval)"),
         (["--svg", "no/such/folder.svg"], "No such file or directory"),
+        (["--svg", "beat.toml"], "beat.toml is there already and is no SVG file; name another file"),
     ],
 )
 def test_wrong_use(beatd: Beatd, arguments: list[str], said: str) -> None:

@@ -292,6 +292,13 @@ def anchors(text: str) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
+def test_every_file_that_the_architecture_names_exists():
+    named = set(re.findall(r"`([\w./]+\.(?:py|lua|md))`", (DOCS / "architecture.md").read_text()))
+    assert "beat/elector.py" in named
+    roots = (PACKAGE, PACKAGE / "store", ROOT)
+    assert not {name for name in named if not any((root / name).exists() for root in roots)}
+
+
 def test_the_readme_leads_to_every_page():
     linked = {target for target, _ in LINK.findall((ROOT / "README.md").read_text())}
     assert {f"docs/{page.name}" for page in DOCS.glob("*.md")} <= linked

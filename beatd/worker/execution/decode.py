@@ -50,7 +50,7 @@ def decode_body(message: TaskMessage, at_most: int, accepted: frozenset[str] = A
     """Decode a message's body of at most ``at_most`` bytes; raises :class:`MessageError`."""
     match _decoded(message, at_most, accepted):
         case [list() | tuple() as args, dict() as kwargs, dict() | None as embed]:
-            return Call(list(args), kwargs, _checked(embed or {}))
+            return Call(args if isinstance(args, list) else list(args), kwargs, _checked(embed or {}))
     raise MessageError("the body is not [args, kwargs, embed]")
 
 
@@ -99,7 +99,8 @@ def _moment(text: Any, body: dict[str, Any]) -> Any:
 
 
 def _decoded(message: TaskMessage, at_most: int, accepted: frozenset[str]) -> Any:
-    check_type(message.content_type, accepted)
+    if message.content_type not in accepted:
+        check_type(message.content_type, accepted)
     body = message.body
     if method := message.headers.get("compression"):
         if not isinstance(method, str):

@@ -123,7 +123,8 @@ class Executor:
 
         ``hard_limit`` (seconds) is for the pool in which no other process can end the run.
         """
-        self._store_start(attempt)
+        if attempt.task.track_started:
+            self._store_start(attempt)
         started = perf_counter()
         try:
             with captured() as output:
@@ -191,7 +192,7 @@ class Executor:
         Here, in the order of the states that the task itself stores: the worker's process would be later.
         """
         _, task, context = attempt
-        if not task.track_started or _is_ignored(task, context):
+        if _is_ignored(task, context):
             return
         facts = {"pid": os.getpid(), "hostname": self._hostname}
         try:
@@ -209,7 +210,7 @@ class Executor:
         if self.tidy is not None:  # not before: its time does not belong to the task
             self.tidy()
         outcome, encoded = self._encoded(task, context, outcome)
-        follow_ups = pack(context.postponed or ())
+        follow_ups = pack(context.postponed) if context.postponed else []
         if outcome.state == SUCCESS and (context.callbacks or context.chain):
             callbacks, error = follow_up_messages(self._app, task, context, outcome.value)
             follow_ups += callbacks

@@ -6,12 +6,13 @@ how it is run). Keys that expire within seconds, the lease and a heartbeat, are 
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from beatd.clock import SystemClock
 from beatd.message.protocol import open_envelope
-from beatd.model import EntryState, run_id
+from beatd.model import Entry, EntryState, run_id
 from beatd.store import history
 from beatd.store.claims import Claim, Claims
 from beatd.store.client import connect
@@ -92,7 +93,8 @@ def test_a_claimed_run_is_claimed_no_more_and_the_next_one_is(client, lease):
     [claimed] = claims.claim([runs], lease_value=lease)
     assert (claimed.left_out, claimed.refusals) == ({0, 1}, [])
     assert client.lindex("celery", 0) == b"m"
-    assert EntryStates(client, KEYS).read(["tick"]) == [EntryState(NOW + 150_000, NOW, 3)]
+    tick = Entry(name="tick", task="t", schedule=SimpleNamespace(fingerprint="every 30 s"))
+    assert EntryStates(client, KEYS).read([tick], now_ms=NOW) == [EntryState(NOW + 150_000, NOW, 3)]
 
 
 def test_what_was_passed_over_is_to_come_once_the_clock_is_set_back(client, lease):

@@ -4,20 +4,27 @@ import time
 
 import pytest
 
+from beatd.beat.active_schedule import known_as
 from beatd.client import Schedules
 from beatd.clock import SystemClock
 from beatd.exceptions import StoreRefused, StoreUnavailable
-from beatd.model import EntryState, RedisSettings
+from beatd.model import Entry, EntryState, Policies, RedisSettings
+from beatd.schedules import parse
 from beatd.store import history
 from beatd.store.claims import LOAD_BATCH, Claim, Claims
 from beatd.store.client import connect
-from beatd.store.entry_state import EntryStates
+from beatd.store.entry_state import EntryStates, Fingerprints
 from beatd.store.keys import Keys
 from beatd.store.lease import Leases
 from beatd.web.store_view import StoreView
 
 KEYS = Keys("beatd")
 NOW = 1_790_000_000_000
+LATER = NOW + 3_600_000
+
+
+def entries(*names, schedule="30s", **policies):
+    return [Entry(name=name, task="t", schedule=parse(schedule), policies=Policies(**policies)) for name in names]
 
 
 @pytest.fixture
@@ -34,13 +41,17 @@ def test_it_reads_what_claims_wrote(client, redis_url):
     leases = Leases(client, KEYS, daemon_id="d1", ttl_ms=60_000)
     held = leases.value(leases.take([0])[0])
     claims = Claims(client, KEYS)
-    dict(claims.load_entries([("a", "x"), ("b", "y")], lease_value=held, now_ms=NOW))
+    dict(claims.load_entries([("a", "every 30s"), ("b", "every 30s")], lease_value=held, now_ms=NOW))
     runs = [Claim("a", NOW + 1000, "celery", b"m"), Claim("a", NOW + 2000, "celery", b"m")]
     list(claims.claim([runs], lease_value=held))
     seen = view(redis_url)
-    assert seen.states(["b", "nobody", "a"]) == [EntryState(NOW, NOW, 0), None, EntryState(NOW + 2000, NOW, 2)]
+    assert seen.states(entries("b", "nobody", "a"), now_ms=LATER) == [
+        EntryState(NOW, NOW, 0),
+        None,
+        EntryState(NOW + 2000, NOW, 2),
+    ]
     assert seen.runs(["b", "nobody", "a"]) == [0, 0, 2]
-    assert seen.states([]) == []
+    assert seen.states([], now_ms=LATER) == []
     assert seen.runs([]) == []
 
 
@@ -56,28 +67,50 @@ def test_many_are_read_in_their_order(client):
     names = [f"e{n}" for n in range(2 * LOAD_BATCH + 1)]
     keys = KEYS.shard()
     client.hset(keys.last_due, mapping={name: NOW + n for n, name in enumerate(names)})
-    client.hset(keys.fingerprints, mapping=dict.fromkeys(names, f"{NOW} x"))
+    client.hset(keys.fingerprints, mapping=dict.fromkeys(names, f"{NOW} every 30s"))
     client.hset(keys.runs, mapping={name: n for n, name in enumerate(names)})
     states = EntryStates(client, KEYS)
-    assert states.read(names) == [EntryState(NOW + n, NOW, n) for n in range(len(names))]
+    assert states.read(entries(*names), now_ms=LATER) == [EntryState(NOW + n, NOW, n) for n in range(len(names))]
     assert states.runs(names) == list(range(len(names)))
 
 
 def test_it_writes_nothing(client, redis_url):
-    view(redis_url).states(["a", "b"])
+    view(redis_url).states(entries("a", "b"), now_ms=LATER)
     assert client.keys("*") == []
 
 
 def test_what_cannot_be_read_is_not_known(client, redis_url):
     client.hset(KEYS.shard().last_due, mapping={"a": "soon", "b": NOW})
     client.hset(KEYS.shard().fingerprints, mapping={"a": f"{NOW} x", "b": "x"})
-    assert view(redis_url).states(["a", "b"]) == [None, None]
+    assert view(redis_url).states(entries("a", "b"), now_ms=LATER) == [None, None]
+
+
+@pytest.mark.parametrize(
+    ("schedule", "enabled", "begun_ms"),
+    [
+        ("30s", True, (NOW + 60_000, NOW)),
+        ("7s", True, (LATER, LATER)),
+        ("30s", False, (LATER, NOW)),
+        ("7s", False, (LATER, LATER)),
+    ],
+)
+def test_a_changed_entry_goes_on_from_now_as_in_a_leader(client, redis_url, schedule, enabled, begun_ms):
+    leases = Leases(client, KEYS, daemon_id="d1", ttl_ms=60_000)
+    held = leases.value(leases.take([0])[0])
+    claims = Claims(client, KEYS)
+    dict(claims.load_entries([("a", "every 30s")], lease_value=held, now_ms=NOW))
+    list(claims.claim([[Claim("a", NOW + 60_000, "celery", b"m")]], lease_value=held))
+    changed = entries("a", schedule=schedule, enabled=enabled)
+    [seen] = view(redis_url).states(changed, now_ms=LATER)
+    assert (seen.last_due_ms, seen.first_seen_ms) == begun_ms
+    loaded = dict(claims.load_entries([known_as(changed[0], Fingerprints())], lease_value=held, now_ms=LATER))
+    assert loaded == {"a": seen}, "one answer"
 
 
 def test_a_key_of_another_type_is_refused_in_words(client, redis_url):
     client.set(KEYS.shard().last_due, "text")
     with pytest.raises(StoreRefused, match="WRONGTYPE"):
-        view(redis_url).states(["a"])
+        view(redis_url).states(entries("a"), now_ms=LATER)
 
 
 def test_a_store_that_does_not_answer_is_given_up(start_server):
@@ -85,7 +118,7 @@ def test_a_store_that_does_not_answer_is_given_up(start_server):
     server.pause()
     begun = time.monotonic()
     with pytest.raises(StoreUnavailable):
-        view(server.url).states(["a"])
+        view(server.url).states(entries("a"), now_ms=LATER)
     assert time.monotonic() - begun < 2
     server.resume()
 

@@ -2,8 +2,9 @@
 
 import msgspec
 
-from beatd.beat.active_schedule import Fingerprints, ScheduleDiff, known_as
+from beatd.beat.active_schedule import ScheduleDiff, known_as
 from beatd.model import Policies
+from beatd.store.entry_state import Fingerprints
 
 
 def by_name(*entries):

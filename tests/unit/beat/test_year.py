@@ -137,6 +137,7 @@ def test_every_run_of_a_year_is_the_one_in_the_preview():
 
 
 @pytest.mark.soak
+@pytest.mark.timeout(3600)
 def test_every_run_of_a_dense_year_is_the_one_in_the_preview():
     entries = [
         *mixed_entries(),
@@ -288,7 +289,8 @@ def test_whatever_happens_the_catch_up_policy_says_what_is_sent(seed):
 
 
 @pytest.mark.soak
-@pytest.mark.parametrize("seed", range(100, 200))
+@pytest.mark.timeout(3600)  # 11 minutes on a busy machine
+@pytest.mark.parametrize("seed", range(100, 120))
 def test_whatever_happens_in_a_year(seed):
     rig, expected = serve_with_trouble(seed, days=365)
     assert sorted(rig.claims.pushed.at) == sorted(expected)

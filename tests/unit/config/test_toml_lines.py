@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from beatd.config.toml_lines import KeyPath, PositionIndex
@@ -93,3 +95,17 @@ def test_what_is_not_there_has_no_position(path: KeyPath) -> None:
 )
 def test_texts_that_are_not_toml_end_the_search(text: str) -> None:
     assert PositionIndex("b = 1\n" + text).of(("b",)) == (1, 1)
+
+
+@pytest.mark.parametrize(("begin", "end"), [('"', '"'), ("'", "'"), ('"""', '"""'), ("'''", "'''"), ("#", "\n")])
+def test_long_texts_are_passed_quickly(begin: str, end: str) -> None:
+    """A pattern holds the interpreter's lock while it matches: nothing else of the daemon runs meanwhile."""
+    value = f"{begin}{'x' * 3_000_000}{end}"
+    text = f"{value}\nlast = 1" if begin == "#" else f"a = {value}\nlast = 1"
+    best = float("inf")
+    for _ in range(3):
+        started = time.process_time()
+        position = PositionIndex(text).of(("last",))
+        best = min(best, time.process_time() - started)
+    assert position == (2 + (begin == "#"), 1)
+    assert best < 0.08

@@ -42,9 +42,9 @@ class Told:
         self.status()
         return self
 
-    def states(self, names):
+    def states(self, entries, *, now_ms):
         self.status()
-        return [self.known.get(name) for name in names]
+        return [self.known.get(entry.name) for entry in entries]
 
     def held(self, names):
         return {name: self.held_back[name] for name in names if name in self.held_back}
@@ -53,7 +53,8 @@ class Told:
         return {name: self.last[name] for name in names if name in self.last}
 
     def runs(self, names):
-        return [state.runs if state else 0 for state in self.states(names)]
+        self.status()
+        return [self.known[name].runs if name in self.known else 0 for name in names]
 
     def history(self, name, now_ms):
         self.status()
