@@ -120,7 +120,6 @@ RENAMED = {
     "store.dispatched": "store.entry_state",
     "store.mirror": "store.runtime_entries",
     "store.orders": "store.daemon_commands",
-    "store.outcomes": "states",
     "store.records": "store.history",
     "store.registry": "store.daemon_registry",
     "store.replicas": "store.script",

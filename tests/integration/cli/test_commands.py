@@ -62,7 +62,7 @@ def test_what_is_added_without_a_daemon_waits_for_one(beatd, schedules):
 
 def test_an_alive_daemon_makes_no_words(beatd, redis_url):
     with connect(redis_url) as client:
-        Registry(client, Keys()).answer(Status(id="d", digest="other"), shards=1)
+        Registry(client, Keys()).heartbeat(Status(id="d", digest="other"), shards=1)
     assert beatd("add", "a", "--task", "t", "--schedule", "5") == (0, "Added a\n", "")
     assert beatd("list")[1].endswith("! no daemon has the schedule of beat.toml\n")
 
@@ -157,7 +157,7 @@ def test_without_a_daemon_nobody_can_be_asked(beatd, command):
 
 def test_daemons_that_do_not_answer_are_named(beatd, redis_url):
     with connect(redis_url) as client:
-        Registry(client, Keys()).answer(Status(id="silent", entries=1), shards=1)
+        Registry(client, Keys()).heartbeat(Status(id="silent", entries=1), shards=1)
     code, out, _ = beatd("reload", "--timeout", "0.2")
     assert (code, out) == (1, "silent: no answer within 0.2 s\n")
 
@@ -165,7 +165,7 @@ def test_daemons_that_do_not_answer_are_named(beatd, redis_url):
 def test_a_daemon_to_step_down_must_lead(beatd, redis_url):
     with connect(redis_url) as client:
         for name in ("abc", "abd"):
-            Registry(client, Keys()).answer(Status(id=name, entries=1), shards=1)
+            Registry(client, Keys()).heartbeat(Status(id=name, entries=1), shards=1)
         assert beatd("step-down") == (1, "", "Error: nobody leads\n")
         assert beatd("step-down", "--shard", "0") == (1, "", "Error: nobody leads shard 0\n")
         assert beatd("step-down", "--daemon", "abc") == (1, "", "Error: abc leads nothing\n")
