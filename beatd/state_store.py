@@ -36,9 +36,9 @@ def state_store(settings: Settings) -> Iterator[str]:
 
 
 def running_store(settings: Settings) -> str:
-    """The URL of the state store for a command that only looks, which does not start one for that.
+    """The URL of the state store for a read-only command: an embedded store is not started for it.
 
-    Raises :class:`~beatd.exceptions.StoreUnavailable` if it is to be embedded, and none runs.
+    Raises :class:`~beatd.exceptions.StoreUnavailable` if the store is an embedded one that does not run.
     """
     url = find_embedded(settings.state_dir) if settings.redis.url == "embedded" else settings.redis.url
     if url is None:

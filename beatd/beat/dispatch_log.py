@@ -93,8 +93,8 @@ class DispatchLog:
             log.info("Runs of %s after %s and before %s are not caught up", name, *span.values(), extra=extra)
 
     def gaps_unwritten(self, error: StoreRefused) -> None:
-        """The store refuses to note which runs are missed."""
-        text = "%s; missed runs are not noted, and are not made up for should the clock turn out to have been ahead"
+        """The store refuses to record missed runs."""
+        text = "%s; missed runs are not recorded. If the clock proves to have been ahead, they are not caught up"
         log.error(text, error, extra={"event": "gaps_unwritten"})
 
     def claimed_before(self, runs: Sequence[Run]) -> None:

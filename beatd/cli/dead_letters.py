@@ -128,7 +128,9 @@ def show(ids: tuple[str, ...], body: bool, as_json: bool, **options: Any) -> Non
 @click.option("--all", "everything", is_flag=True, help="Select all dead letters.")
 @_places
 def requeue(ids: tuple[str, ...], everything: bool, **options: Any) -> None:
-    """Requeue messages: each returns to its queue unchanged, exactly once."""
+    """Return messages to their queues.
+
+    Each message is requeued unchanged, exactly once."""
     wanted = _wanted(ids, everything, options)
     with _opened(options) as places:
         count, refusals = _each_place(places, wanted, lambda place, letters: place.requeue(letters))

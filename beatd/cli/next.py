@@ -1,4 +1,4 @@
-"""``beatd next``: when entries run next."""
+"""``beatd next``: next runs of entries, computed by :mod:`beatd.planning.preview`."""
 
 from __future__ import annotations
 

@@ -59,10 +59,11 @@ _FOLDER = click.option("--to", "folder", type=click.Path(file_okay=False, path_t
 def install(
     *, config_file: str | None, own: bool, account: str, no_worker: bool, web: bool, folder: Path | None, force: bool
 ) -> None:
-    """Write the units of the daemon and the worker, with the paths of this installation.
+    """Write the units of the daemon and the worker.
 
-    Starts nothing; prints the commands to run next. The units are sandboxed; the sandbox is opened as far as the
-    configuration needs it (files below /home, /root or /tmp, a state_dir of its own).
+    The units have the paths of this installation. Starts nothing; prints the commands to run next. The units are
+    sandboxed; the sandbox is opened as far as the configuration needs it (files below /home, /root or /tmp, a
+    state_dir of its own).
     """
     default = config.find() if own and config_file is None else Path("/etc/beatd/beat.toml")
     file = Path(config_file) if config_file else default
@@ -154,7 +155,7 @@ def _remove(path: Path, *, dry_run: bool) -> None:
 @_FOLDER
 @click.option("--json", "as_json", is_flag=True, help="JSON instead of text.")
 def status(*, own: bool, folder: Path | None, as_json: bool) -> None:
-    """Show which units are installed, if they are up to date, and if they run.
+    """Show if units are installed, current and running.
 
     Exit code 1 when the daemon's unit is not installed, or a unit is outdated, changed by hand, or failed.
     """

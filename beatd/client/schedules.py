@@ -124,7 +124,7 @@ class Schedules:
         return bool(self._runtime.pause([_named(name)], note))
 
     def resume(self, name: str) -> bool:
-        """Let a paused entry go on; tells whether it was paused. What was due meanwhile is not made up for."""
+        """Resume a paused entry; tells whether it was paused. Runs that were due meanwhile are not caught up."""
         return bool(self._runtime.resume([name]))
 
     def paused(self) -> dict[str, Pause]:

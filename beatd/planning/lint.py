@@ -276,7 +276,7 @@ def _clock_change(schedule: Cron, changes: Iterable[int]) -> str:
             local = f"{due_at.astimezone(schedule.zone.info):%Y-%m-%d %H:%M}"
             match dst_note(schedule, due_at):
                 case "gap":
-                    note = f"the clock skips its time in {schedule.zone.name}: that run is made at {local}"
+                    note = f"the clock skips its time in {schedule.zone.name}: the run is at {local} instead"
                     notes.setdefault("gap", note)
                 case "overlap":
                     note = f"the clock shows {local} twice in {schedule.zone.name}: it runs the first time only"

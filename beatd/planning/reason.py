@@ -26,7 +26,7 @@ RUNS_WALKED = 100_000
 
 
 class Rule(NamedTuple):
-    """One rule. ``ok``: it lets the run be; ``None``: it decides nothing, and is told for information."""
+    """One rule. ``ok``: it allows the run; ``None``: it decides nothing and is shown for information."""
 
     name: str
     ok: bool | None
@@ -110,7 +110,7 @@ def _schedule_rules(entry: Entry, line: Schedule, at_ms: int, due: bool) -> Iter
             yield from cron_fields(part, at_ms)
     match dst_note(entry.schedule, from_ms(at_ms)) if due else None:
         case "gap":
-            text = f"the clock skips its time in {entry.timezone}; the run is made at {local:%H:%M:%S}"
+            text = f"the clock skips its time in {entry.timezone}; the run is at {local:%H:%M:%S} instead"
             yield Rule("clock change", None, text)
         case "overlap":
             text = f"the clock shows {local:%H:%M} twice in {entry.timezone}; fixed times run the first time only"

@@ -69,7 +69,7 @@ class Record(NamedTuple):
 
     entry: str
     kind: str
-    """``scheduled``, ``backfilled``, ``triggered``, ``skipped``, or ``missed``: runs that were not made up for."""
+    """``scheduled``, ``backfilled``, ``triggered``, ``skipped``, or ``missed``: runs that were not caught up."""
     due_ms: int
     """Of missed runs: the moment after which they were due."""
     at_ms: int

@@ -1,4 +1,7 @@
-"""Leases of shards, with fencing tokens: acquire, renew, release."""
+"""Leases of shards, with fencing tokens: acquire, renew, release.
+
+The elector (:mod:`beatd.beat.elector`) renews the leases every ``[leader] renew``.
+"""
 
 from __future__ import annotations
 

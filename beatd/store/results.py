@@ -1,7 +1,8 @@
 """Task results in Redis, as Celery's Redis backend keeps them: a Celery client reads beatd's, and the reverse.
 
 Each result is a string under ``celery-task-meta-<task id>``, kept for a day by default, and published on a channel of
-the same name when it changes.
+the same name when it changes. Workers store results before they acknowledge the message
+(:mod:`beatd.worker.settlement`).
 """
 
 from __future__ import annotations

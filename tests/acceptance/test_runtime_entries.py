@@ -134,7 +134,7 @@ def test_what_was_paused_and_resumed_while_nobody_was_there_is_not_caught_up(
     resumed_ms = broker.time()[0] * 1000
     start_beatd("--config", file).expect("Leading")
     wait_until(lambda: broker.llen("ticks") > sent[0] + 2 and broker.llen("pulses") > sent[1] + 20)
-    assert due_ms(broker, "ticks")[sent[0]] >= resumed_ms, "what was due while it was paused is not made up for"
+    assert due_ms(broker, "ticks")[sent[0]] >= resumed_ms, "runs that were due during the pause are not caught up"
     assert due_ms(broker, "pulses")[sent[1]] < resumed_ms, "what was missed of the other is"
 
 

@@ -69,7 +69,7 @@ def _seconds(value: Any) -> float | None:
 
 @command("control")
 def enable_events(station: WorkerView) -> dict[str, str]:
-    """Have them tell what becomes of each task."""
+    """Start sending task events."""
     if station.events.on:
         return {"ok": "task events already enabled"}
     station.events.on = True
@@ -79,7 +79,7 @@ def enable_events(station: WorkerView) -> dict[str, str]:
 
 @command("control")
 def disable_events(station: WorkerView) -> dict[str, str]:
-    """Have them keep that to themselves."""
+    """Stop sending task events."""
     if not station.events.on:
         return {"ok": "task events already disabled"}
     station.events.on = False
@@ -89,7 +89,7 @@ def disable_events(station: WorkerView) -> dict[str, str]:
 
 @command("control")
 def heartbeat(station: WorkerView) -> None:
-    """Have them send a heartbeat now."""
+    """Send a heartbeat now."""
     station.beat()
 
 
@@ -148,7 +148,7 @@ def add_consumer(
     routing_key: str | None = None,
     **_: Any,
 ) -> dict[str, str]:
-    """Have them take from one more queue."""
+    """Start consuming a queue."""
     name = _queue_name(queue)
     if exchange not in (None, "", name) or exchange_type not in (None, "direct") or routing_key not in (None, "", name):
         raise ValueError(f"beatd's workers take from queues by name: leave exchange, type and key of {name!r} out")
@@ -160,7 +160,7 @@ def add_consumer(
 
 @command("control", arguments=(("queue", str),), usage="<queue>")
 def cancel_consumer(station: WorkerView, queue: str, **_: Any) -> dict[str, str]:
-    """Have them take no more from a queue."""
+    """Stop consuming a queue."""
     name = _queue_name(queue)
     if name in station.tools.consumer.queues():
         station.tools.consumer.cancel_queue(name)
@@ -176,7 +176,7 @@ def _queue_name(value: Any) -> str:
 
 @command("control")
 def shutdown(station: WorkerView, msg: str = "Got shutdown from remote", **_: Any) -> None:
-    """Have them finish what runs, and leave."""
+    """Shut down after running tasks have ended."""
     log.warning("%s", msg, extra={"event": "shutdown_requested"})
     station.tools.stop()
 
@@ -193,7 +193,7 @@ _NOT_BEGUN = frozenset({PENDING, RECEIVED, RETRY, REJECTED})
 
 @command("control", variadic="task_id", usage="[id …]")
 def revoke(station: WorkerView, task_id: Any, terminate: bool = False, signal: Any = None, **_: Any) -> dict[str, str]:
-    """Have tasks not run any more, by id; with terminate, end them if they run."""
+    """Revoke tasks by id; with terminate, also end them while they run."""
     number = _number(signal) if terminate else signals.SIGTERM
     ids = list(dict.fromkeys(texts(task_id)))
     station.revoked.add(ids, station.app.clock.now_ms())
@@ -211,7 +211,7 @@ def revoke(station: WorkerView, task_id: Any, terminate: bool = False, signal: A
 
 @command("control", arguments=(("signal", str),), variadic="task_id", usage="<signal> [id …]")
 def terminate(station: WorkerView, signal: Any, task_id: Any, **_: Any) -> dict[str, str]:
-    """Revoke tasks by id, and end those that run by a signal."""
+    """Revoke tasks by id, and end running ones with a signal."""
     return revoke(station, task_id, terminate=True, signal=signal)
 
 
@@ -219,10 +219,10 @@ def terminate(station: WorkerView, signal: Any, task_id: Any, **_: Any) -> dict[
 def revoke_by_stamped_headers(
     station: WorkerView, headers: Any, terminate: bool = False, signal: Any = None, **_: Any
 ) -> dict[str, str]:
-    """Have tasks that bear a stamp not run any more."""
+    """Revoke tasks by stamped header."""
     number = _number(signal) if terminate else signals.SIGTERM
     if isinstance(headers, list):
-        headers = dict(each.split("=", 1) for each in texts(headers))
+        headers = dict(header.split("=", 1) for header in texts(headers))
     stamps = {str(name): _values(value) for name, value in headers.items()}
     station.revoked.add_stamps(stamps)
     for request in list(station.tools.requests.values()):

@@ -33,7 +33,7 @@ _PRIORITY = 6
 
 @command("inspect")
 def ping(station: WorkerView, **_: Any) -> dict[str, str]:  # noqa: ARG001
-    """Ask whether they are there."""
+    """Ask workers for a sign of life."""
     return {"ok": "pong"}
 
 
@@ -45,7 +45,7 @@ def clock(station: WorkerView, **_: Any) -> dict[str, int]:
 
 @command("inspect")
 def stats(station: WorkerView, **_: Any) -> dict[str, Any]:
-    """Show what has been done, the pool, the broker, and the use of the system."""
+    """Show statistics: tasks, pool, broker and system resources."""
     pool, settings = station.tools.pool, station.settings
     return {
         "total": dict(station.totals),
@@ -76,7 +76,7 @@ def _usage() -> dict[str, float]:
 
 @command("inspect", alias="dump_tasks", variadic="taskinfoitems", usage="[attribute …]")
 def registered(station: WorkerView, taskinfoitems: Any = None, builtins: bool = False, **_: Any) -> list[str]:
-    """List the tasks that they know, with attributes that are set."""
+    """List the registered tasks, with attributes that are set."""
     wanted = texts(taskinfoitems) or ["exchange", "routing_key", "rate_limit"]
     names = [name for name in wanted if not name.startswith("_")]
 
@@ -154,7 +154,7 @@ def revoked(station: WorkerView, **_: Any) -> list[str]:
 
 @command("inspect", variadic="ids", usage="[id …]")
 def query_task(station: WorkerView, ids: Any, **_: Any) -> dict[str, Any]:
-    """Say where tasks are: active, reserved or scheduled."""
+    """Show where tasks are: active, reserved or scheduled."""
     wanted = {ids} if isinstance(ids, str) else {each for each in ids if isinstance(each, str)}
     running = station.running()
     found: dict[str, Any] = {}
@@ -174,14 +174,14 @@ def query_task(station: WorkerView, ids: Any, **_: Any) -> dict[str, Any]:
 
 @command("inspect", alias="dump_conf", arguments=(("with_defaults", truth),), usage="[with_defaults]")
 def conf(station: WorkerView, with_defaults: bool = False, **_: Any) -> dict[str, Any]:
-    """Show the settings; what sounds secret is masked."""
+    """Show the settings; secrets, recognised by name, are masked."""
     settings = station.app.conf
     return censored(dict(settings) if with_defaults else settings.changes())
 
 
 @command("inspect")
 def active_queues(station: WorkerView, **_: Any) -> list[Any]:
-    """List the queues that they take from."""
+    """List the queues that the workers consume."""
     return [queue_info(name) for name in station.tools.consumer.queues()]
 
 
@@ -204,7 +204,7 @@ _samples: deque[str] = deque(maxlen=100)
 
 @command("inspect")
 def memsample(station: WorkerView, **_: Any) -> str | None:  # noqa: ARG001
-    """Measure the memory that they use."""
+    """Measure the memory that the workers use."""
     used = _resident()
     if used is not None:
         _samples.append(used)
@@ -213,7 +213,7 @@ def memsample(station: WorkerView, **_: Any) -> str | None:  # noqa: ARG001
 
 @command("inspect", arguments=(("samples", int),), usage="[samples]")
 def memdump(station: WorkerView, samples: int = 10, **_: Any) -> str:  # noqa: ARG001
-    """Show the last measurements, and one after a collection of garbage."""
+    """Show the last measurements, and one after a garbage collection."""
     out = io.StringIO()
     print("- rss (sample):", file=out)
     for sample in list(_samples)[-max(0, int(samples)) :]:

@@ -77,7 +77,7 @@ def test_nothing_to_say(warnings: Warnings, text: str) -> None:
         ),
         (
             entry('"30 2 * * *"', 'timezone = "Europe/Berlin"'),
-            "schedule: the clock skips its time in Europe/Berlin: that run is made at 2026-03-29 03:00; "
+            "schedule: the clock skips its time in Europe/Berlin: the run is at 2026-03-29 03:00 instead; "
             "the clock shows 2026-10-25 02:30 twice in Europe/Berlin: it runs the first time only",
         ),
         (
@@ -87,7 +87,7 @@ def test_nothing_to_say(warnings: Warnings, text: str) -> None:
         (entry("{ at = 2020-06-01 }"), "schedule: its time has passed: it never runs again"),
         (
             entry('["0 9 * * *", "30 2 * * *"]', 'timezone = "Europe/Berlin"'),
-            "schedule: the clock skips its time in Europe/Berlin: that run is made at 2026-03-29 03:00; "
+            "schedule: the clock skips its time in Europe/Berlin: the run is at 2026-03-29 03:00 instead; "
             "the clock shows 2026-10-25 02:30 twice in Europe/Berlin: it runs the first time only",
         ),
         (
