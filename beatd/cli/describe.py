@@ -96,7 +96,7 @@ def _look(place: Installation, name: str, app: str | None) -> Description:
     entries = {entry.name: entry for entry in merged.in_force().entries}
     if name not in entries:
         raise click.UsageError(f'there is no entry "{name}"{hint(name, entries)}')
-    shards = max([each.shards for each in place.fleet().alive.values()], default=place.head.settings.leader.shards)
+    shards = max([daemon.shards for daemon in place.fleet().alive.values()], default=place.head.settings.leader.shards)
     held = HeldBack(place.client, place.keys, shards=shards).read([name])
     now_ms = SystemClock().now_ms()
     states = EntryStates(place.client, place.keys).read([entries[name]], now_ms=now_ms)

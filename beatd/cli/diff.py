@@ -75,7 +75,7 @@ def _compare_with_fleet(config_file: str | None, app: str | None, *, as_json: bo
     """Compare the digest of the file with those of the daemons that are alive."""
     with installation(config_file) as place:
         loaded = sources.load(place.path, app=app)
-        daemons = {each.id: each.digest for each in place.fleet().alive.values()}
+        daemons = {daemon.id: daemon.digest for daemon in place.fleet().alive.values()}
     if not daemons:
         raise click.ClickException("no daemon is alive; compare with a file: --against FILE")
     others = sorted(daemon for daemon, digest in daemons.items() if digest != loaded.digest)
@@ -98,12 +98,13 @@ def _lines(differences: Sequence[Difference], days: int) -> Iterator[str]:
     if not differences:
         yield "No difference."
         return
-    for each in differences:
-        yield f"{_SIGNS[each.what]} {each.name}{'' if each.what == 'changed' else f' ({each.what})'}"
-        for change in each.changes:
+    for difference in differences:
+        kind = "" if difference.what == "changed" else f" ({difference.what})"
+        yield f"{_SIGNS[difference.what]} {difference.name}{kind}"
+        for change in difference.changes:
             yield f"    {change.key}: {_shown(change.old)} → {_shown(change.new)}"
-        yield from _run_lines(each.runs)
-    counts = {what: sum(each.what == what for each in differences) for what in _SIGNS}
+        yield from _run_lines(difference.runs)
+    counts = {what: sum(difference.what == what for difference in differences) for what in _SIGNS}
     entries = ", ".join(f"{count:,} {what}" for what, count in counts.items() if count)
     appear, vanish, moved = total(differences)
     yield ""
@@ -129,12 +130,14 @@ def _facts(differences: Sequence[Difference], days: int) -> dict[str, Any]:
         "runs": {"appear": appear, "vanish": vanish, "moved": moved},
         "entries": [
             {
-                "name": each.name,
-                "change": each.what,
-                "keys": {change.key: {"old": _plain(change.old), "new": _plain(change.new)} for change in each.changes},
-                "runs": _run_facts(each.runs),
+                "name": difference.name,
+                "change": difference.what,
+                "keys": {
+                    change.key: {"old": _plain(change.old), "new": _plain(change.new)} for change in difference.changes
+                },
+                "runs": _run_facts(difference.runs),
             }
-            for each in differences
+            for difference in differences
         ],
     }
 

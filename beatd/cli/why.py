@@ -56,26 +56,26 @@ def why(*, entry: str, time: str, config_file: str | None, app: str | None, as_j
         replica.refresh(anew=True)
         merged = MergedSchedule(loaded)
         merged.change(replica.tables)
-        found = merged.of(entry)
-        if found is None:
+        definition = merged.of(entry)
+        if definition is None:
             names = [known.name for known in merged.in_force().entries]
             raise click.UsageError(f'there is no entry "{entry}"{hint(entry, names)}')
-        at_ms = read_moment(time, option="TIME", timezone=found.timezone, base_ms=now_ms, now_ms=now_ms)
-        [state] = EntryStates(place.client, place.keys).read([found], now_ms=now_ms)
+        at_ms = read_moment(time, option="TIME", timezone=definition.timezone, base_ms=now_ms, now_ms=now_ms)
+        [state] = EntryStates(place.client, place.keys).read([definition], now_ms=now_ms)
         histories = Histories(place.client, place.keys)
         records = tuple(histories.completed(list(histories.of([entry]))))
         shards = max((daemon.shards for daemon in place.fleet().alive.values()), default=1)
         held = HeldBack(place.client, place.keys, shards=shards).read([entry]).get(entry)
     raw = replica.pauses.get(entry)
     seen = Circumstances(state, None if raw is None else read_pause(raw), held, records)
-    answer = reasons(found, state, at_ms, now_ms, span_ms=span_ms(time))
+    answer = reasons(definition, state, at_ms, now_ms, span_ms=span_ms(time))
     record = record_of(seen.records, answer.due_ms)
     rules = [*answer.rules, *_store_rules(seen, answer, record, now_ms)]
     verdict = _verdict(answer, rules, record, now_ms)
     if as_json:
-        print_json(_facts(found, answer, rules=rules, verdict=verdict, seen=seen, record=record))
+        print_json(_facts(definition, answer, rules=rules, verdict=verdict, seen=seen, record=record))
     else:
-        _print(found, answer, rules, verdict)
+        _print(definition, answer, rules, verdict)
 
 
 def span_ms(written: str) -> int:

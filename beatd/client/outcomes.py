@@ -96,10 +96,10 @@ class OutcomeReader:
 
     def failing(self) -> dict[str, Summary]:
         """The entries of the schedule whose last run failed, those that fail longest first."""
-        found = self._outcomes.failing()
-        for name in self._outcomes.gone() if found else ():
-            found.pop(name, None)
-        return dict(sorted(found.items(), key=lambda item: (item[1].failing_since_ms, item[0])))
+        summaries = self._outcomes.failing()
+        for name in self._outcomes.gone() if summaries else ():
+            summaries.pop(name, None)
+        return dict(sorted(summaries.items(), key=lambda item: (item[1].failing_since_ms, item[0])))
 
     def errors(self, names: Sequence[str]) -> dict[str, RunRecord]:
         """The newest attempt of each entry that has one."""
@@ -113,7 +113,7 @@ class OutcomeReader:
         """The outcomes of entries."""
         recent = self._histories.recent(names, LAST)
         summaries, overdue = self._outcomes.summaries(names), self._outcomes.overdue()
-        errors = self._outcomes.latest([name for name, one in summaries.items() if one.failing_since_ms])
+        errors = self._outcomes.latest([name for name, summary in summaries.items() if summary.failing_since_ms])
         started = self._started(record for records in recent.values() for record in records)
         return {
             name: _outcome(
@@ -148,9 +148,10 @@ class OutcomeReader:
         ]
 
     def find(self, run_id: str, names: Sequence[str], now_ms: int) -> list[RunDetail]:
-        """The runs among those of entries whose id begins so."""
-        found = [record for record in self._histories.of(names) if record.run_id and record.run_id.startswith(run_id)]
-        return self.detailed(self._histories.completed(found), now_ms)
+        """The runs of these entries whose ids begin with ``run_id``."""
+        records = self._histories.of(names)
+        matches = [record for record in records if record.run_id and record.run_id.startswith(run_id)]
+        return self.detailed(self._histories.completed(matches), now_ms)
 
     def _started(self, records: Iterable[Record]) -> dict[str, Started]:
         asked = [record.run_id for record in records if record.run_id and record.outcome in (None, RETRY)]
@@ -217,8 +218,8 @@ def failing_text(name: str, since_ms: int | None, failures: int, error: RunRecor
     times = "once" if failures == 1 else f"{failures:,} times in a row"
     since = f" since {from_ms(since_ms):%Y-%m-%d %H:%M:%S} UTC" if since_ms else ""
     first_line = " ".join((error.message.strip().splitlines() or [""])[0].split())[:200] if error else ""
-    said = f": {error.type}: {first_line}" if error and error.type else ""
-    return f"entry {name} failed {times}{since}{said}; see beatd history {name} --failed"
+    cause = f": {error.type}: {first_line}" if error and error.type else ""
+    return f"entry {name} failed {times}{since}{cause}; see beatd history {name} --failed"
 
 
 def outcome_facts(outcome: EntryOutcome) -> dict[str, Any]:

@@ -1,6 +1,6 @@
-"""Counters: what a process counts while it works, read by another thread when it is asked.
+"""Counters of a process, written by its working thread and read by another one on request.
 
-Counting costs one addition to a dictionary; everything else happens when somebody asks. One thread writes.
+Counting costs one addition to a dictionary; everything else happens on request. One thread writes.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ TASKS_S = (0.005, 0.025, 0.1, 0.5, 1, 5, 15, 60, 300, 900, 3600)
 """Buckets for run times of tasks."""
 
 ENTRIES_MAX = 100_000
-"""Names of entries that are counted one by one; of more, the half with the most runs is kept."""
+"""Limit of entries that are counted by name; beyond it, the half with the most runs is kept."""
 
 
 class Histogram(msgspec.Struct):
@@ -55,7 +55,7 @@ SENT, MISSED, REFUSED = Outcome("sent"), Outcome("missed"), Outcome("refused")
 
 
 class EntryLimit(NamedTuple):
-    """The setting ``[metrics] entries``: of how many entries the runs are shown one by one; None: of all."""
+    """The setting ``[metrics] entries``: the number of entries whose runs are shown by entry; None: all."""
 
     most: int | None
 

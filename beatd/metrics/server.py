@@ -62,7 +62,7 @@ class _Handler(BaseHTTPRequestHandler):
         except OSError:
             raise  # of the connection
         except Exception:
-            log.exception("Metrics or health cannot be told", extra={"event": "metrics_failed"})
+            log.exception("Metrics or health could not be computed", extra={"event": "metrics_failed"})
             self._answer(HTTPStatus.INTERNAL_SERVER_ERROR, b"internal error; see the log of the process\n")
 
     do_HEAD = do_GET  # noqa: N815 - the name is the library's

@@ -12,7 +12,7 @@ from beatd.planning.catchup import ResumePoints
 from beatd.planning.preview import state_at, upcoming
 
 RUNS_COMPARED = 20_000
-"""Runs of one entry that are compared at most."""
+"""Limit of the runs that are compared for an entry."""
 FIRST_SHOWN = 3
 
 
@@ -106,6 +106,9 @@ def _dues(entry: Entry | None, from_ms: int, until_ms: int) -> set[int]:
 
 def total(differences: Sequence[Difference]) -> tuple[int, int, int]:
     """The numbers of runs that appear, vanish and move, in all."""
-    moved = sum(each.runs.moved for each in differences)
-    appear, vanish = sum(each.runs.appear for each in differences), sum(each.runs.vanish for each in differences)
+    moved = sum(difference.runs.moved for difference in differences)
+    appear, vanish = (
+        sum(difference.runs.appear for difference in differences),
+        sum(difference.runs.vanish for difference in differences),
+    )
     return appear - moved, vanish - moved, moved

@@ -58,7 +58,7 @@ class Reasons(NamedTuple):
 def reasons(entry: Entry, state: EntryState | None, at_ms: int, now_ms: int, *, span_ms: int = 1) -> Reasons:
     """Return whether a run of ``entry`` is due from ``at_ms`` on within ``span_ms``, and by which rules.
 
-    ``state`` is that of the entry in the store, ``None`` for one that no leader has seen.
+    ``state`` is that of the entry in the store, ``None`` if no leader has seen it.
     """
     known = state or new_state(now_ms)
     line = timeline(entry, known.first_seen_ms)
@@ -84,9 +84,9 @@ _POLICIES = {"blackout", "expires"}
 
 
 def due_in(line: Schedule, resume_ms: int | None, from_ms: int, before_ms: int) -> int | None:
-    """A due time of the timeline in ``[from_ms, before_ms)``; of one whose runs depend on each other the last.
+    """A due time of the timeline in ``[from_ms, before_ms)``; the last one if its runs depend on the previous run.
 
-    ``resume_ms`` is a run from which those follow one another, if that is known.
+    ``resume_ms`` is a known run from which the later ones are computed.
     """
     if resume_ms is not None and hasattr(line, "latest_ms") and resume_ms < before_ms:
         last_ms = latest_ms(line, after_ms=resume_ms, until_ms=before_ms - 1) or resume_ms
@@ -178,7 +178,7 @@ def _resume_rules(entry: Entry, state: EntryState, due_ms: int, now_ms: int) -> 
 
 
 def _dropped(entry: Entry, state: EntryState, due_ms: int, now_ms: int) -> Upcoming | None:
-    """The overdue run with which this one is dropped."""
+    """The overdue run that is dropped together with this run."""
     if entry.policies.overlap != "queue_one" or due_ms > now_ms:
         return None
     for run in takewhile(lambda run: run.due_ms < due_ms, upcoming(entry, state, ResumePoints(now_ms))):

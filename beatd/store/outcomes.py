@@ -163,7 +163,7 @@ class Ended(NamedTuple):
 def note_arguments(
     keys: Keys, ended: Sequence[Ended], *, kept_ms: int = _DAY_MS, refusals: Sequence[str] = ()
 ) -> tuple[list[str], list[Any]]:
-    """Keys and arguments of ``note_ends.lua``. ``refusals``: of each run why the broker refused it."""
+    """Keys and arguments of ``note_ends.lua``. ``refusals``: for each run, the reason why the broker refused it."""
     names, args = [keys.shard().last_outcome], list[Any]([kept_ms, RECORDS_MAX, BYTES_MAX])
     for place, end in enumerate(ended):
         runtime_ms = history.UNKNOWN_MS if end.runtime is None else int(end.runtime * 1000)
@@ -181,7 +181,7 @@ def _public(state: str) -> str:
 
 
 class Started(NamedTuple):
-    """A run that is at work. ``seen_ms``: when its worker said so last."""
+    """A run that is at work. ``seen_ms``: the last report of its worker."""
 
     start_ms: int
     seen_ms: int
@@ -249,21 +249,21 @@ class Outcomes:
                 pipeline.execute()
 
     def started(self, run_ids: Sequence[str]) -> dict[str, Started]:
-        """The runs among these that are, or were, at work, and have not ended as far as this says."""
+        """The started runs among these, as far as their workers have reported."""
         if not run_ids:
             return {}
         with translate_errors(self._client):
             raws: Any = self._client.mget([self._keys.started(run_id) for run_id in run_ids])
-        found = zip(run_ids, map(_started, raws), strict=True)
-        return {run_id: run for run_id, run in found if run is not None}
+        runs = zip(run_ids, map(_started, raws), strict=True)
+        return {run_id: run for run_id, run in runs if run is not None}
 
     def failing(self) -> dict[str, Summary]:
         """The summaries of entries whose last run failed."""
         with translate_errors(self._client):
             raw: Any = self._client.hgetall(self._summaries)
         failing = ((name, value) for name, value in raw.items() if value[value.find(b" ") :][:3] != b" 0 ")
-        found = ((name.decode(errors="backslashreplace"), _summary(value)) for name, value in failing)
-        return {name: one for name, one in found if one is not None and one.failing_since_ms}
+        summaries = ((name.decode(errors="backslashreplace"), _summary(value)) for name, value in failing)
+        return {name: summary for name, summary in summaries if summary is not None and summary.failing_since_ms}
 
     def summaries(self, names: Sequence[str] | None = None) -> dict[str, Summary]:
         """The summaries of entries, of all by default; one that has none is left out."""
@@ -279,8 +279,8 @@ class Outcomes:
                     value for batch in batches for value in self._client.hmget(self._summaries, list(batch))
                 ]
                 items = zip(names, values, strict=True)
-        found = ((name, _summary(value)) for name, value in items if value)
-        return {name: summary for name, summary in found if summary is not None}
+        summaries = ((name, _summary(value)) for name, value in items if value)
+        return {name: summary for name, summary in summaries if summary is not None}
 
     def overdue(self) -> dict[str, int]:
         """The entries that are overdue, and since when (ms)."""
@@ -313,7 +313,7 @@ class Outcomes:
 
     def latest(self, names: Sequence[str]) -> dict[str, RunRecord]:
         """The newest record of each entry that has one."""
-        found: dict[str, RunRecord] = {}
+        newest: dict[str, RunRecord] = {}
         for start in range(0, len(names), BATCH):
             batch = names[start : start + BATCH]
             with translate_errors(self._client), self._client.pipeline(transaction=False) as pipeline:
@@ -322,8 +322,8 @@ class Outcomes:
                 answers = pipeline.execute(raise_on_error=False)
             for name, raws in zip(batch, answers, strict=True):
                 if isinstance(raws, list) and raws and (record := decoded(raws[0])) is not None:
-                    found[name] = record
-        return found
+                    newest[name] = record
+        return newest
 
 
 def _started(raw: bytes | None) -> Started | None:

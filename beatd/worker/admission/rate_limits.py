@@ -16,7 +16,7 @@ from beatd.worker.request import Request
 HOLD_S = 2.0
 """The longest wait in memory, in seconds; of messages, as many as may run in that time, one at least."""
 _BURST_S = 0.1
-"""Size of the token bucket, as time: unused capacity of this span is kept, which also absorbs late wake-ups of the loop."""
+"""Size of the token bucket, as time: unused capacity is kept this long, which also absorbs late wake-ups."""
 _FURTHEST_S = 300.0
 """The longest wait in the store: a limit may be changed meanwhile. Each message that waits less has its own moment."""
 _SECONDS = {"s": 1, "m": 60, "h": 3600}
