@@ -4,7 +4,7 @@ import logging
 from collections import Counter
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from beatd.beat.active_schedule import CLOCK_STEP_MS
@@ -212,6 +212,7 @@ steps = st.lists(
 
 @settings(max_examples=40, deadline=None)
 @given(steps)
+@example([(1, -DAY, False), (1, 59, False), *[(1, 1, False)] * 4, (1, -DAY, False), (1, DAY, False)])
 def test_whatever_the_clock_does_no_run_is_claimed_twice_and_none_is_left_out_for_ever(moves):
     """After all jumps the clock is right, at the latest of all times it ever showed: then nothing may be silent."""
     from beatd.model import Entry, Policies
