@@ -5,8 +5,8 @@ and restart it, ``start_server`` makes further ones; ``rabbitmq`` is a RabbitMQ 
 runs every test that needs a store against both. A server that cannot be found fails the test where ``CI`` is set and
 skips it, by name, elsewhere.
 
-Property tests are quick by default; ``HYPOTHESIS_PROFILE=thorough`` tries 5,000 examples of each. Neither has a
-deadline: a loaded machine is no fault.
+Property tests are quick and repeatable by default; ``HYPOTHESIS_PROFILE=thorough`` tries 5,000 random examples of each.
+Neither has a deadline: a loaded machine is no fault.
 """
 
 from __future__ import annotations
@@ -32,7 +32,9 @@ T = TypeVar("T")
 KINDS = ("redis", "valkey")
 
 _NO_HEALTH_CHECKS = [HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large]
-settings.register_profile("quick", max_examples=120, deadline=None, suppress_health_check=_NO_HEALTH_CHECKS)
+settings.register_profile(
+    "quick", max_examples=120, deadline=None, derandomize=True, suppress_health_check=_NO_HEALTH_CHECKS
+)
 settings.register_profile("thorough", max_examples=5000, deadline=None, suppress_health_check=_NO_HEALTH_CHECKS)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
 

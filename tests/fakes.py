@@ -122,7 +122,8 @@ class MemoryClaims:
         return after_ms
 
     def _add_gap(self, gaps, after_ms, before_ms):
-        gaps.append([after_ms, before_ms])
+        if [after_ms, before_ms] not in gaps:
+            gaps.append([after_ms, before_ms])
         while len(gaps) > GAPS_MAX:
             del gaps[1 if gaps[0][0] == 0 else 0]
 

@@ -40,6 +40,8 @@ BOUNDS = {
     "{beatd}:running": Bound("hash"),
     "{beatd}:tally": Bound("hash"),
     "{beatd}:history:<entry>": Bound("string"),
+    "{beatd}:outcomes:<entry>": Bound("list"),
+    "{beatd}:last_outcome": Bound("hash"),
     "{beatd}:gone": Bound("zset"),
     "{beatd}:schedules": Bound("hash"),
     "{beatd}:paused": Bound("hash"),
@@ -59,6 +61,8 @@ BOUNDS = {
     "{beatd}:sent:<run id>": Bound("string", DAY),
     "{beatd}:refused:<run id>": Bound("string", DAY),
     "{beatd}:finished:<run id>": Bound("string", DAY),
+    "{beatd}:started:<run id>": Bound("string", DAY),
+    "{beatd}:overdue": Bound("hash", 5 * MINUTE),
     "{beatd}:revoked": Bound("zset", DAY),
     "{beatd}:dead_letters_size": Bound("string", DAY),
     "{beatd}:worker:<id>:alive": Bound("string", 9_000),
@@ -76,7 +80,7 @@ PARTS = {"<entry>": "[^:]+", "<id>": ".+", "<run id>": "[0-9a-f-]{36}", "<task i
 PARTS |= {"<group id>": r"[0-9a-f-]{36}(\.[jtsdc])?", "<exchange>": r"[\w.]+"}
 
 RARE = {"{beatd}:0:outbox", "{beatd}:refused:<run id>", "{beatd}:0:held", "{beatd}:gone", "{beatd}:requests", "celery"}
-RARE |= {"{beatd}:worker:<id>:unacked", "_kombu.binding.<exchange>"}
+RARE |= {"{beatd}:worker:<id>:unacked", "_kombu.binding.<exchange>", "{beatd}:started:<run id>", "{beatd}:overdue"}
 """Kinds that need another broker or a fault, or are there for moments."""
 
 TASKS = """

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
+import redis
 
 from beatd import App
 
@@ -69,14 +72,25 @@ def test_a_state_that_the_task_stores_itself_stays(app, start_beatd, wait_until,
     assert [result.state for result in results] == [state for state in ("HELD", "FAILURE") * 10 for _ in names]
 
 
-def test_progress_does_not_go_back(app, start_beatd):
+def test_progress_does_not_go_back(app, start_beatd, redis_url):
+    """Subscribed before the task is sent: a client that subscribes later reads the stored state first."""
     start(start_beatd, "prefork")
-    for _ in range(10):
-        seen = []
-        app.send_task("proj.progress").get(timeout=10, on_message=lambda meta, s=seen: s.append(meta))
-        order = [(meta["status"], meta["result"] if meta["status"] == "PROGRESS" else 0) for meta in seen]
-        rank = {"STARTED": 0, "PROGRESS": 1, "SUCCESS": 2}
-        assert order == sorted(order, key=lambda step: (rank[step[0]], step[1])), order
+    with redis.Redis.from_url(redis_url) as client, client.pubsub(ignore_subscribe_messages=True) as stored:
+        stored.psubscribe("celery-task-meta-*")
+        stored.get_message(timeout=5)
+        for _ in range(10):
+            app.send_task("proj.progress").get(timeout=10)
+            steps = []
+            while ("SUCCESS", "done") not in steps:
+                message = stored.get_message(timeout=10)
+                assert message, steps
+                document = json.loads(message["data"])
+                steps.append((document["status"], document["result"]))
+            assert [step for step in steps if step[0] != "STARTED"] == [
+                *(("PROGRESS", number) for number in range(3)),
+                ("SUCCESS", "done"),
+            ]
+            assert [status for status, _ in steps].index("STARTED") == 0
 
 
 @pytest.mark.parametrize("pool", ["prefork", "asyncio"])

@@ -83,6 +83,16 @@ local function parse_gaps(text)
   return #gaps % 2 == 0 and gaps or nil
 end
 
+-- Append a gap, unless it is noted already: an entry that resumes at the same point again passes over the same runs.
+local function add_gap(gaps, after, before)
+  for i = 1, #gaps, 2 do
+    if gaps[i] == after and gaps[i + 1] == before then
+      return
+    end
+  end
+  gaps[#gaps + 1], gaps[#gaps + 2] = after, before
+end
+
 -- Write gaps. The oldest are dropped, but never the one after 0: it says that there was a time before the entry.
 local function store_gaps(key, name, gaps)
   while #gaps > GAPS_MAX do

@@ -102,7 +102,7 @@ local function resume_point_behind(name, gaps, last_due, first_seen, began)
   end
   local after = gaps[open]
   if (began or after == '0') and tonumber(after) < tonumber(now) then
-    gaps[#gaps + 1], gaps[#gaps + 2] = now, gaps[open + 1]
+    add_gap(gaps, now, gaps[open + 1])
     gaps[open + 1] = including(now) -- stays open in case the clock is set back further
     after = now
     write_gaps(name, gaps)
@@ -137,7 +137,7 @@ local function load_entry(name, fingerprint)
     resume_point = resume_point_behind(name, gaps, last_due, first_seen or now, began)
   elseif began then
     if last_due and last_due ~= now then
-      gaps[#gaps + 1], gaps[#gaps + 2] = last_due, including(now)
+      add_gap(gaps, last_due, including(now))
       write_gaps(name, gaps)
     end
     resume_point = now

@@ -36,7 +36,7 @@ for i = 4, #ARGV, 4 do
   local name, after, before, cell = ARGV[i], ARGV[i + 1], ARGV[i + 2], ARGV[i + 3]
   local gaps = parse_gaps(redis.call('HGET', KEYS[2], name) or '')
   if gaps then
-    gaps[#gaps + 1], gaps[#gaps + 2] = after, before
+    add_gap(gaps, after, before)
     store_gaps(KEYS[2], name, gaps)
     if keep > 0 then
       note_gap(KEYS[3] .. name, cell, keep)

@@ -245,6 +245,13 @@ def test_a_gap_that_grows_is_one_line_of_history(claims, client, held):
     assert found == [(NOW + 60_000, NOW + 70_000), (NOW, NOW + 49_000)]
 
 
+def test_a_gap_is_noted_once_however_often_an_entry_resumes_at_the_same_point(claims, client, held):
+    load_entries(claims, held, ("a", "x"))
+    for _ in range(10):
+        claims.pass_over([Gap("a", NOW - 1_000, NOW + 1_000)], lease_value=held)
+    assert client.hget(KEYS.shard().gaps, "a") == f"{NOW - 1_000} {NOW + 1_000}".encode()
+
+
 @pytest.mark.parametrize("right", ["lpush", "hset", "incrby"])
 def test_a_user_without_the_right_to_write_claims_nothing(claims, client, held, redis_url, right):
     load_entries(claims, held, ("a", "x"))
