@@ -36,13 +36,15 @@ def test_a_pause_ends_by_itself_and_why_tells_of_both(start_beatd, beatd, file, 
     daemon.expect("Leading shard 0")
     wait_until(lambda: json.loads(beatd("history", "tick", "--json").stdout)["runs"], 20, "a run")
 
-    assert beatd("pause", "tick", "--for", "12s", "--reason", "migration", "--by", "anna").returncode == 0
+    assert beatd("pause", "tick", "--for", "1h", "--reason", "migration", "--by", "anna").returncode == 0
     [tick] = [each for each in json.loads(beatd("--json", "list").stdout)["entries"] if each["name"] == "tick"]
     assert (tick["paused"]["by"], tick["paused"]["reason"]) == ("anna", "migration")
     assert tick["paused"]["until"] > tick["paused"]["since"]
     answer = json.loads(beatd("why", "tick", "+1s", "--json").stdout)
     assert answer["pause"]["reason"] == "migration"
 
+    assert beatd("resume", "tick").returncode == 0
+    assert beatd("pause", "tick", "--for", "2s").returncode == 0
     daemon.expect("The pause of tick is over", timeout=30)
     wait_until(lambda: not json.loads(beatd("status", "--json").stdout)["runtime"]["paused"], 10, "the end")
     run = json.loads(beatd("history", "tick", "--json").stdout)["runs"][0]
