@@ -12,7 +12,7 @@ from beatd import sources
 from beatd.cli.history import error_line, histories, local_moment
 from beatd.cli.installation import Installation, hint, installation
 from beatd.cli.output import print_json, print_line, print_table
-from beatd.client.history import counts, facts, held_facts
+from beatd.client.history import counts, facts, held_facts, pause_facts
 from beatd.client.outcomes import (
     LAST,
     EntryOutcome,
@@ -61,8 +61,7 @@ class Description(NamedTuple):
     def state(self) -> str:
         """The state of the entry in words."""
         if self.pause is not None:
-            by = f" by {self.pause.by}" if self.pause.by else ""
-            return f"paused{by}" + (f": {self.pause.reason}" if self.pause.reason else "")
+            return self.pause.note
         return self.look.note or "in force"
 
 
@@ -183,8 +182,7 @@ def _facts(seen: Description) -> dict[str, Any]:
         "timezone": entry.timezone,
         "place": entry.source,
         "enabled": entry.policies.enabled,
-        "paused": seen.pause
-        and {"since": iso_ms(seen.pause.since_ms), "by": seen.pause.by, "reason": seen.pause.reason},
+        "paused": seen.pause and pause_facts(seen.pause),
         "held_back": look.held and held_facts(look.held),
         "note": look.note or None,
         "table": redacted(_plain_table(entry)),

@@ -62,7 +62,13 @@ class EntryLimit(NamedTuple):
     @classmethod
     def parse(cls, text: str) -> EntryLimit:
         """Read ``all``, ``none`` or ``top:N``."""
-        return cls({"all": None, "none": 0}.get(text, 0) if text in {"all", "none"} else int(text.removeprefix("top:")))
+        match text:
+            case "all":
+                return cls(None)
+            case "none":
+                return cls(0)
+            case _:
+                return cls(int(text.removeprefix("top:")))
 
 
 class DaemonCounters:

@@ -170,7 +170,7 @@ class Page:
     def __init__(self) -> None:
         folder = files("beatd.web").joinpath("assets")
         style, script = (folder.joinpath(name).read_text() for name in ("page.css", "page.js"))
-        pages = ("page.html", "layout.html", "entry.html", "run.html")
+        pages = ("base.html", "macros.html", "page.html", "entry.html", "run.html")
         environment = jinja2.Environment(
             autoescape=True,
             undefined=jinja2.StrictUndefined,
