@@ -41,6 +41,10 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     """Digest of the schedule of its files: equal schedules have equal digests."""
     config: Literal["ok", "broken"] = "ok"
     """``broken``: its files have faults, and the last good schedule is in force."""
+    file_faults: list[str] = []
+    """The first errors of its files, each as one line: place, key and what is wrong."""
+    more_file_faults: int = 0
+    """How many errors of its files are not in ``file_faults``."""
     clock_offset_ms: int | None = None
     """How far its host's clock is ahead of the state store's; ``None`` when not measured yet."""
     turned_ms_ago: int | None = None
