@@ -167,7 +167,7 @@ def _examine(client: redis.Redis, keys: Keys, queues: Sequence[str], what: str, 
     wrong = wrong or rights.missing(client, keys, queues, state=state)
     if wrong:
         raise StoreRefused(f"{what} {place_of(client)}: {'; '.join(wrong)}")
-    return notes
+    return notes + (rights.optional(client, keys) if state else [])
 
 
 def _broker(url: str, queues: Sequence[str], exchanges: Sequence[str], settings: Settings) -> str:

@@ -49,6 +49,8 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     """How far its host's clock is ahead of the state store's; ``None`` when not measured yet."""
     turned_ms_ago: int | None = None
     """How long ago the loop has turned, at the time of writing."""
+    present: bool = False
+    """True if it listens on a channel of its own while it lives: without a listener there it is gone."""
     resting_ms: int = 0
     """For how long it is not to lead, as it was told to step down, unless there is nobody else."""
     revision: int = 0

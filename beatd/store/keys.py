@@ -157,6 +157,10 @@ class Keys:
         self.orders = f"{self._tag}:orders"
         """hash, a minute after the last one: order id → what daemons are to do, JSON."""
 
+    def present(self, daemon_id: str) -> str:
+        """pub/sub channel that a daemon listens on while it lives; nothing is published there."""
+        return f"{self._tag}:present:{daemon_id}"
+
     def runtime(self) -> RuntimeKeys:
         """The keys of runtime entries."""
         return RuntimeKeys(*(f"{self._tag}:{name}" for name in RuntimeKeys._fields))
