@@ -260,6 +260,8 @@ class Elector:
     def _subscribe(self) -> None:
         self._released_within = self._subscription.enter_context(self._leases.listen())
         self._was_present = self._leases.present
+        if self._leases.refused:
+            self._look_no_more(self._leases.refused)
 
     def _unsubscribe(self) -> None:
         self._released_within = None
@@ -295,12 +297,16 @@ class Elector:
         try:
             absent = self._leases.absent(watched)
         except StoreRefused as error:
-            self._can_look = False
-            text = "A dead leader is replaced only when its lease ends: %s"
-            log.warning(text, error, extra={"event": "presence_refused"})
+            self._look_no_more(str(error))
             return False
         answered = self._clock.monotonic()
         return self._presence.saw(absent, watched, answered, answered - now)
+
+    def _look_no_more(self, reason: str) -> None:
+        if self._can_look:
+            self._can_look = False
+            text = "A dead leader is replaced only when its lease ends: %s"
+            log.warning(text, reason, extra={"event": "presence_refused"})
 
     def _shut_down(self) -> None:
         """Take this daemon off the list, then release the leases: whoever hears of that finds it gone."""

@@ -5,7 +5,6 @@ The elector (:mod:`beatd.beat.elector`) renews the leases every ``[leader] renew
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import MappingProxyType
@@ -17,8 +16,6 @@ from redis.exceptions import NoPermissionError
 from beatd.store.client import translate_errors
 from beatd.store.keys import Keys
 from beatd.store.script import Script
-
-log = logging.getLogger("beatd.beat.elector")
 
 
 class Leases:
@@ -37,6 +34,8 @@ class Leases:
         self._release = Script(client, "lease_release")
         self.present = False
         """True while other daemons can see that this one is alive; see :mod:`beatd.beat.presence`."""
+        self.refused = ""
+        """Why they cannot see it, if the server refuses that."""
 
     def key(self, shard: int) -> str:
         """Return the key of a shard's lease."""
@@ -86,10 +85,7 @@ class Leases:
                 self._subscribe(channel, self._keys.present(self._daemon_id))
                 self.present = True
             except NoPermissionError as error:
-                text = (
-                    "A dead leader is replaced only when its lease ends: %s; add the channel %s* to the user's rights"
-                )
-                log.warning(text, error, self._keys.present(""), extra={"event": "presence_refused"})
+                self.refused = f"{error}; add the channel {self._keys.present('*')} to the user's rights"
             try:
                 yield lambda seconds: self._heard(channel, seconds)
             finally:

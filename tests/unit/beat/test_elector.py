@@ -46,6 +46,7 @@ class MemoryLeases:
         self.store, self.me = store, me
         self.listening = 0
         self.present = False
+        self.refused = ""
 
     def key(self, shard):
         return f"{shard}:lease"
