@@ -22,7 +22,8 @@ NOUNS = """
     outcome outcomes output overdue
     pages panel parking parse parser pause planning poison policies poller pools prefork presence preview problems
     process processes protocol publisher publishing pydantic queues rabbitmq rate limits redaction redbeat redis
-    references registry renames reload remote report request requests result results retry revoked rights routing run runs runtime
+    references registry renames reload remote report request requests result results retry revoked rights routing run
+    runs runtime
     schedule schedules schema script sdnotify seams search security serialization server service settings settlement
     shard shutdown signals signature simulate simulation solar solo source sources spec state states status step down
     store strategy subprocess support system task template term threads timeline times timestamps timezone toml
