@@ -78,6 +78,8 @@ class DaemonCounters:
         self.totals: Counter[Outcome] = Counter()
         self.reloads: Counter[str] = Counter(ok=0, broken=0)
         self.lateness, self.claims = Histogram(), Histogram()
+        self.notices: Counter[tuple[str, str]] = Counter()
+        """Attempts to send notices, by target (or ``ping``, ``check_in``) and outcome: ``sent``, ``failed``."""
         self._entries: dict[Outcome, Counter[str]] = {}
 
     def count(self, outcome: Outcome, names: Sequence[str]) -> None:
