@@ -37,7 +37,7 @@ class Conditions:
         self.unknown: set[str] = set()
 
     def look(self, kinds: Container[str], *, shards: int, ttl_s: float) -> dict[Subject, Condition]:
-        """Return the conditions of now."""
+        """Return the conditions of now, as the leader of shard 0 sees them."""
         self.unknown = set()
         found: dict[Subject, Condition] = {}
         readers: tuple[tuple[str, Callable[[], Iterator[tuple[Subject, Condition]]]], ...] = (
@@ -88,7 +88,7 @@ class Conditions:
             if (digests := len({one.digest for one in fleet.alive.values()})) > 1:
                 seen[Subject("config", _FLEET)] = f"its daemons have {digests} different schedules", SKEW_S
         if fleet is not None and "nobody_leads" in kinds:
-            seen |= {subject_of(shard): ("", ttl_s) for shard in range(shards) if is_free(fleet, shard)}
+            seen |= {subject_of(shard): ("", ttl_s) for shard in range(1, shards) if is_free(fleet, shard)}
         now, now_ms = self._clock.monotonic(), self._clock.now_ms()
         self._since = {subject: self._since.get(subject, (now, now_ms)) for subject in seen}
         for subject, (text, after_s) in seen.items():

@@ -135,6 +135,7 @@ class Notifier:
             except Exception:
                 log.exception("Looking for news failed in an unexpected way", extra={"event": "notify_error"})
             pause = max(LOOK_S, _SHARE * (self._clock.monotonic() - started))
+        self._sender.stop()
         until = self._clock.monotonic() + _STOP_S / 2
         while self._sender.is_busy and self._clock.monotonic() < until:
             self._clock.wait(threading.Event(), 0.05)

@@ -35,7 +35,7 @@ class RunEvent(NamedTuple):
 
     entry: Entry
     record: Record
-    event: monitors.Event
+    what: monitors.Event
     error: str = ""
 
 
@@ -79,7 +79,7 @@ class PingPlanner:
         return events, marks
 
     def _new(self, entry: Entry, records: Sequence[Record], stages: Mapping[str, str], mark: str) -> Iterator[RunEvent]:
-        """What has happened since the mark was written, the oldest run first."""
+        """Events since the mark was written, the oldest run first."""
         told = {word[:-1]: word[-1] for word in mark.split() if word != _NOTHING}
         now_ms = self._clock.now_ms()
         for record in reversed(records):
@@ -102,7 +102,7 @@ class PingPlanner:
 
     def _notices_of(self, one: RunEvent, number: int) -> Iterator[tuple[str, Notice]]:
         policies, now_ms = one.entry.policies, self._clock.now_ms()
-        body: dict[str, Any] = {"event": one.event, "run_id": one.record.run_id, "error": one.error}
+        body: dict[str, Any] = {"what": one.what, "run_id": one.record.run_id, "error": one.error}
         body["runtime_ms"] = one.record.runtime_ms
         ways: list[tuple[Any, str]] = [("ping", policies.ping)] if policies.ping else []
         ways += [("check_in", policies.sentry.dsn)] if policies.sentry else []
@@ -121,7 +121,7 @@ def _short(record: Record) -> str:
 
 
 def _stages(records: Sequence[Record], started: Mapping[str, Started]) -> dict[str, str]:
-    """How far each run has got; a run that waits in its queue is left out."""
+    """The stage that each run has reached; a run that waits in its queue is left out."""
     stages = {}
     for record in records:
         if record.run_id is not None and not _is_open(record):

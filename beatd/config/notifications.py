@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from beatd.config import values
 from beatd.config.environment import plain
 from beatd.config.errors import near
-from beatd.config.schema_types import TEXT, accepts, either, list_of, matching, or_variable, table
+from beatd.config.schema_types import TEXT, JsonSchema, accepts, either, list_of, matching, or_variable, table
 from beatd.config.values import InvalidValue, shown
 from beatd.model import ALERT_KINDS, SentryMonitor
 from beatd.schedules.literals import or_list, quoted
@@ -102,7 +102,26 @@ def is_target_name(name: str) -> bool:
     return _NAME.fullmatch(name) is not None
 
 
-@accepts(table(("dsn",), dsn=or_variable(matching(_WEB)), monitor=TEXT, environment=TEXT))
+_ABOUT_MONITOR = {
+    "dsn": ("The DSN of the project.", "https://${SENTRY_KEY:-key}@o1.ingest.sentry.io/1"),
+    "monitor": ("The slug of the monitor; by default made of the entry's name.", "invoices"),
+    "environment": ("The environment; production by default.", "staging"),
+}
+
+
+def _described(name: str, said: JsonSchema) -> JsonSchema:
+    about, example = _ABOUT_MONITOR[name]
+    return {"allOf": [said], "description": about, "examples": [example]}
+
+
+@accepts(
+    table(
+        ("dsn",),
+        dsn=_described("dsn", or_variable(matching(_WEB))),
+        monitor=_described("monitor", TEXT),
+        environment=_described("environment", TEXT),
+    )
+)
 def sentry_monitor(value: Any, _zone: str = "") -> SentryMonitor:
     """A cron monitor of Sentry."""
     if not isinstance(value, Mapping) or "dsn" not in value:

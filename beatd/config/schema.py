@@ -10,7 +10,7 @@ from beatd.config.entries import LONGEST_NAME
 from beatd.config.entry_spec import DEFAULTS, ENTRY, NEEDED
 from beatd.config.fields import ABOUT_SECTIONS, OPTIONS, SECTIONS, Field, Fields
 from beatd.config.schema_types import DEFINITIONS, INTERVAL, TEXT, JsonSchema, accepted, definition, either
-from beatd.config.secret_files import FILE
+from beatd.config.secret_file import FILE
 from beatd.config.settings import SECRETS, STATE_DIR, STRUCTS, TOP
 from beatd.config.targets import NOTIFY, TARGET, notify_schema
 from beatd.config.values import size_text

@@ -13,7 +13,7 @@ from beatd.config import values
 from beatd.config.errors import ErrorReport
 from beatd.config.fields import SECTIONS, Field, Fields, read_fields, read_value, refuse_unknown
 from beatd.config.schema_types import TEXT, accepts, list_of
-from beatd.config.secret_files import FILE, named_files, read_secrets
+from beatd.config.secret_file import FILE, named_files, read_secrets
 from beatd.config.targets import NOTIFY, read_targets
 from beatd.config.targets import SECRETS as TARGET_SECRETS
 from beatd.config.values import InvalidValue, shown

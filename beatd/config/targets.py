@@ -12,7 +12,7 @@ from beatd.config.errors import ErrorReport, near
 from beatd.config.fields import Field, Fields, read_fields, refuse_unknown
 from beatd.config.notifications import NAME_PATTERN
 from beatd.config.schema_types import TEXT, JsonSchema
-from beatd.config.secret_files import FILE, read_secrets
+from beatd.config.secret_file import FILE, read_secrets
 from beatd.config.values import duration, shown, whole
 from beatd.model import Entry, NotifyTarget
 from beatd.schedules.literals import or_list, quoted
@@ -106,6 +106,7 @@ def notify_schema(properties: JsonSchema) -> JsonSchema:
     return {
         "type": "object",
         "description": "The targets of notifications, each in a table of its own: [notify.NAME].",
+        "examples": [{"ops": {"command": ["mail-it", "ops"]}}],
         "propertyNames": {"pattern": NAME_PATTERN},
         "additionalProperties": {
             "type": "object",

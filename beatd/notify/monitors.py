@@ -28,7 +28,7 @@ def ping(entry: Entry, body: Mapping[str, Any], now_ms: int) -> None:
 
     The run id goes with it as ``rid``, so that runs that overlap are told apart. Raises DeliveryFailed.
     """
-    event: Event = body["event"]
+    event: Event = body["what"]
     parts = urlsplit(entry.policies.ping or "")
     suffix = "" if event == "success" else f"/{event}"
     query = urlencode([*parse_qsl(parts.query, keep_blank_values=True), ("rid", body["run_id"])])
@@ -48,7 +48,7 @@ def check_in(entry: Entry, monitor: SentryMonitor, body: Mapping[str, Any], now_
     sent: dict[str, Any] = {
         "check_in_id": str(body["run_id"]).replace("-", ""),
         "monitor_slug": slug,
-        "status": _STATUS[body["event"]],
+        "status": _STATUS[body["what"]],
         "environment": monitor.environment or "production",
     }
     if body.get("runtime_ms") is not None:

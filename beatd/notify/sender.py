@@ -55,22 +55,28 @@ class Sender:
         self._clock = clock
         self._counters = counters
         self._directory = directory
-        self._lock = threading.Lock()
+        self._lock, self._taking = threading.Lock(), threading.Lock()
+        self._stopped = False
         self._busy: set[str] = set()
         self._pauses: dict[str, float] = {}
 
     def send_due(self) -> None:
         """Begin to send what is due; raises a :class:`~beatd.exceptions.StoreError`."""
-        now = self._clock.monotonic()
-        with self._lock:
-            self._pauses = {name: until for name, until in self._pauses.items() if until > now}
-            busy, room = self._busy | self._pauses.keys(), THREADS_MAX - len(self._busy)
-        if room <= 0:
-            return
-        for taken in self._outbox.take(room, again_ms=AGAIN_MS, busy=busy):
+        with self._taking:  # one after the other: nothing is taken for a destination that has just become busy
+            now = self._clock.monotonic()
             with self._lock:
-                self._busy.add(taken.destination)
-            threading.Thread(target=self._send, args=(taken,), name="notice", daemon=True).start()
+                self._pauses = {name: until for name, until in self._pauses.items() if until > now}
+                busy, room = self._busy | self._pauses.keys(), THREADS_MAX - len(self._busy)
+            if room <= 0:
+                return
+            for taken in self._outbox.take(room, again_ms=AGAIN_MS, busy=busy):
+                with self._lock:
+                    self._busy.add(taken.destination)
+                threading.Thread(target=self._send, args=(taken,), name="notice", daemon=True).start()
+
+    def stop(self) -> None:
+        """Begin nothing more."""
+        self._stopped = True
 
     @property
     def is_busy(self) -> bool:
@@ -89,6 +95,9 @@ class Sender:
         finally:
             with self._lock:
                 self._busy.discard(taken.destination)
+        if not self._stopped:
+            with suppress(StoreError):  # the notifier will say so
+                self.send_due()  # the next one for the destination
 
     def _attempt(self, taken: TakenNotice) -> None:
         notice, directory = taken.notice, self._directory()
@@ -142,7 +151,7 @@ class Sender:
         extra = {"event": "notice_failed", "target": notice.name, "kind": notice.kind, "attempt": attempts}
         if not error.passing or attempts >= ATTEMPTS_MAX[notice.kind]:
             self._settle(lambda: self._outbox.remove(taken.id))
-            extra["event"] = "notice_given_up"
+            extra |= {"event": "notice_given_up"}
             log.error("A %s to %s is given up: %s", notice.kind, notice.name, error, extra=extra)
             return
         pause_ms = max(min(_FIRST_MS << attempts - 1, _LONGEST_MS), int(error.after_s * 1000))

@@ -59,7 +59,7 @@ class Told(NamedTuple):
 
 
 class Changes(NamedTuple):
-    """What a target is to be told, and what it need not know of any more."""
+    """News for a target, and what it need not know of any more."""
 
     begun: Mapping[Subject, Condition]
     lasting: Mapping[Subject, Condition]
@@ -95,7 +95,7 @@ def changes(
     now_ms: int,
     unknown: Container[str] = (),
 ) -> Changes:
-    """What there is to tell a target. ``unknown`` are kinds that could not be looked at: nothing of them is over.
+    """News for a target. ``unknown`` are kinds that could not be looked at: nothing of them is over.
 
     An entry that left the schedule, or that another target is told of now, is forgotten without a word.
     """

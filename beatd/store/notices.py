@@ -21,7 +21,7 @@ from beatd.store.script import Script
 NOTICES_MAX = 5_000
 """Notices in the outbox; beyond it the oldest are dropped."""
 KEPT_MS = 7 * 86_400_000
-"""How long notices and marks are kept after the last write."""
+"""Time for which notices and marks are kept after the last write."""
 
 
 class Notice(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -118,7 +118,7 @@ class Notices:
             return int(self._client.zcard(self._keys.notices_due))
 
     def led_ms_ago(self) -> int | None:
-        """How long ago :meth:`note_led` was last called, by whichever leader; None: never. By the server's clock."""
+        """Time (ms) since :meth:`note_led` was last called, by whichever leader; None: never. By the server's clock."""
         with translate_errors(self._client):
             left: Any = self._client.pttl(self._keys.led)
         return KEPT_MS - left if 0 <= left <= KEPT_MS else None
