@@ -7,7 +7,6 @@ import secrets
 import socket
 import threading
 from collections.abc import Callable, Sequence
-from typing import Literal
 
 from beatd import broker
 from beatd.beat.daemon_commands import CommandHandler
@@ -132,9 +131,9 @@ class Daemon:
             )
         )
 
-    def files_are(self, state: Literal["ok", "broken"]) -> None:
-        """Tell the other daemons whether the files are sound; broken ones leave the last good schedule in force."""
-        self._status.config = state
+    def files_read(self, faults: Sequence[str]) -> None:
+        """Tell the other daemons the errors of the files; with errors the last good schedule stays in force."""
+        self._status.file_faults = faults
 
     def set_base(self, config: Config) -> None:
         """Put what files and app say in force, with the store's entries and pauses over it. From any thread."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Sequence
-from typing import Literal, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 from msgspec import structs
 
@@ -18,6 +18,9 @@ from beatd.store.daemon_registry import Registry, Status
 
 FAULTY_TOLD, FAULTY_LENGTH = 10, 100
 """Runtime entries that are wrong, named one by one; and characters of each name."""
+
+FILE_FAULTS_TOLD, FILE_FAULT_LENGTH = 3, 300
+"""Errors of the files, told one by one; and characters of each."""
 
 
 class ScheduleStatus(NamedTuple):
@@ -66,8 +69,8 @@ class DaemonStatus:
         self.schedule = ScheduleStatus()
         """What is in force."""
         self._faulty: Sequence[str] = ()
-        self.config: Literal["ok", "broken"] = "ok"
-        """Whether the files could be read when they were last looked at."""
+        self.file_faults: Sequence[str] = ()
+        """Errors of the files when they were last read; the last good schedule is in force."""
 
     def turned(self) -> None:
         """The loop has got on."""
@@ -88,7 +91,9 @@ class DaemonStatus:
         return structs.replace(
             self._first,
             **self.schedule._asdict(),
-            config=self.config,
+            config="broken" if self.file_faults else "ok",
+            file_faults=[fault[:FILE_FAULT_LENGTH] for fault in self.file_faults[:FILE_FAULTS_TOLD]],
+            more_file_faults=max(len(self.file_faults) - FILE_FAULTS_TOLD, 0),
             revision=self._revision,
             faults=len(self._faulty),
             faulty=[name[:FAULTY_LENGTH] for name in self._faulty[:FAULTY_TOLD]],

@@ -66,8 +66,8 @@ def purge(url: str, queues: Sequence[str]) -> int:
     return purged(url, queues)
 
 
-def try_rights(url: str, queues: Sequence[str]) -> None:
-    """Check the rights on a RabbitMQ: raises :class:`~beatd.exceptions.BrokerError` that names the missing ones."""
+def try_rights(url: str, queues: Sequence[str], exchanges: Sequence[str] = ()) -> list[str]:
+    """Check the rights on a RabbitMQ; return notes. Raises :class:`~beatd.exceptions.BrokerError`: what is wrong."""
     from beatd.broker.rights import try_rights as tried  # noqa: PLC0415
 
-    tried(url, queues)
+    return tried(url, queues, exchanges)

@@ -44,6 +44,7 @@ COMMANDS: Mapping[str, CommandSpec] = {
     "simulate": CommandSpec("beatd.cli.simulate", "simulate_runs", "Simulate a future time window."),
     "list": CommandSpec("beatd.cli.list_entries", "list_entries", "List the entries in force, with last and next run."),
     "status": CommandSpec("beatd.cli.status", "status", "Show daemons, leaders and problems."),
+    "doctor": CommandSpec("beatd.cli.doctor", "doctor", "Look at everything that beatd needs; say what to mend."),
     "healthcheck": CommandSpec("beatd.cli.healthcheck", "healthcheck", "Ask one process for its health."),
     "history": CommandSpec("beatd.cli.history", "history", "Show past runs with lateness, outcome and duration."),
     "run-info": CommandSpec("beatd.cli.run_info", "run_info", "Show one run with attempts, error and output."),
@@ -78,7 +79,19 @@ def _print_error(text: str) -> None:
 
 GROUPS: Mapping[str, tuple[str, ...]] = {
     "Run": ("run", "dev", "web", "service"),
-    "Look": ("status", "list", "describe", "history", "run-info", "next", "why", "explain", "simulate", "healthcheck"),
+    "Look": (
+        "status",
+        "list",
+        "describe",
+        "history",
+        "run-info",
+        "next",
+        "why",
+        "explain",
+        "simulate",
+        "doctor",
+        "healthcheck",
+    ),
     "Change": ("trigger", "backfill", "pause", "resume", "add", "remove", "reload", "step-down", "notify"),
     "Workers": ("worker", "inspect", "control", "multi", "dead-letters"),
     "Files": ("init", "check", "diff", "import", "export", "schema", "completion"),

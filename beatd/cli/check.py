@@ -56,7 +56,7 @@ def check(
         raise click.exceptions.Exit(2) from None
     now_ms = SystemClock().now_ms()
     warnings = find_warnings(loaded, now_ms)
-    attempts = _try_servers(loaded.settings, loaded.entries) if connect else []
+    attempts = try_servers(loaded.settings, loaded.entries) if connect else []
     ok = all(attempt.ok for attempt in attempts)
     if as_json:
         more = {"connections": [attempt._asdict() for attempt in attempts]} if connect else {}
@@ -74,11 +74,6 @@ def _without_refused(loaded: config.Config) -> config.Config:
     if loaded.refused:
         raise ConfigError(loaded.refused)
     return loaded
-
-
-def _try_servers(settings: Settings, entries: Sequence[Entry]) -> list[Attempt]:
-
-    return try_servers(settings, entries)
 
 
 def _as_json(faults: Sequence[Fault]) -> list[dict[str, Any]]:
@@ -119,7 +114,7 @@ WITHIN = 15.0
 
 
 QUEUES_TRIED = 50
-"""Of the queues that entries name, at most so many are tried."""
+"""Of the queues that entries name, and of the exchanges, at most so many are tried."""
 
 
 class Attempt(NamedTuple):
@@ -145,7 +140,8 @@ def try_servers(settings: Settings, entries: Sequence[Entry] = ()) -> list[Attem
     store = _try("store", settings.redis.url, lambda: _store(settings, queues if url is None else []))
     if url is None:
         return [store, Attempt("broker", "the state store itself", store.ok, store.message)]
-    return [store, _try("broker", url, lambda: _broker(url, queues, settings))]
+    exchanges = list(dict.fromkeys(filter(None, (entry.options.exchange for entry in entries))))[:QUEUES_TRIED]
+    return [store, _try("broker", url, lambda: _broker(url, queues, exchanges, settings))]
 
 
 def _store(settings: Settings, queues: Sequence[str]) -> str:
@@ -171,16 +167,16 @@ def _examine(client: redis.Redis, keys: Keys, queues: Sequence[str], what: str, 
     wrong = wrong or rights.missing(client, keys, queues, state=state)
     if wrong:
         raise StoreRefused(f"{what} {place_of(client)}: {'; '.join(wrong)}")
-    return notes
+    return notes + (rights.optional(client, keys) if state else [])
 
 
-def _broker(url: str, queues: Sequence[str], settings: Settings) -> str:
+def _broker(url: str, queues: Sequence[str], exchanges: Sequence[str], settings: Settings) -> str:
     notes = []
     if broker.is_redis(url):
         with connect(url, timeout_ms=settings.redis.timeout_ms) as client:
             notes = _examine(client, Keys(settings.redis.prefix), queues, "broker", state=False)
     elif broker.is_amqp(url):
-        broker.try_rights(url, queues)
+        notes = broker.try_rights(url, queues, exchanges)
     publisher = broker.open(url)
     try:
         waiting = publisher.depth(queues[0])

@@ -93,7 +93,10 @@ def _blocked_runs(one: Member, seen: Overview) -> Iterator[Problem]:
 def _warnings(each: Status) -> Iterator[Problem]:
     """Warnings about one daemon, which block no run or not yet."""
     if each.config == "broken":
-        yield Problem(f"{each.id}: its files have errors; it keeps the last valid schedule; run beatd check")
+        more = f" (and {plural(each.more_file_faults, 'error')} more)" if each.more_file_faults else ""
+        faults = "; ".join(each.file_faults) + more
+        told = f": {faults}" if faults else ""
+        yield Problem(f"{each.id}: its files have errors; it keeps the last valid schedule; run beatd check{told}")
     if each.faults:
         more = f" and {each.faults - len(each.faulty):,} more" if each.faults > len(each.faulty) else ""
         wrong = f"{plural(each.faults, 'runtime entry')} not in force: {', '.join(each.faulty)}{more}"

@@ -10,10 +10,10 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from types import FrameType
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import click
 
@@ -26,7 +26,7 @@ from beatd.cli.sdnotify import Notifier, watchdog_period
 from beatd.clock import SystemClock
 from beatd.config import Config, Environment
 from beatd.daemon import Daemon
-from beatd.exceptions import ConfigError
+from beatd.exceptions import ConfigError, Fault
 from beatd.model import LogSettings, Settings
 from beatd.sources import FileSource, log_refused
 from beatd.state_store import Store, await_store, state_store
@@ -136,18 +136,17 @@ class Process:
         except ConfigError as error:
             self._broken(error)
             raise
-        self._faults = tuple(map(str, loaded.refused))
-        self._say_sound("broken" if loaded.refused else "ok")
+        self._files_read(loaded.refused)
         return loaded
 
     def _broken(self, error: ConfigError) -> None:
         """The last good files stay in force."""
-        self._faults = tuple(map(str, error.faults))
-        self._say_sound("broken")
+        self._files_read(error.faults)
 
-    def _say_sound(self, config: Literal["ok", "broken"]) -> None:
+    def _files_read(self, faults: Sequence[Fault]) -> None:
+        self._faults = tuple(map(str, faults))
         if self._daemon is not None:
-            self._daemon.files_are(config)
+            self._daemon.files_read(self._faults)
 
     def _done(self) -> None:
         """An attempt to read the files again is over."""
@@ -159,7 +158,7 @@ class Process:
         if self._metrics is not None:
             self._metrics.attach(self._daemon.parts)
         self._put(loaded)
-        self._say_sound("broken" if loaded.refused else "ok")
+        self._files_read(loaded.refused)
         self._source.start()
         try:
             if not self._stopping.is_set():  # a signal may have come before there was a daemon to stop

@@ -258,6 +258,8 @@ def _daemon(one: Member, seen: Overview) -> dict[str, Any]:
         "revision": each.revision,
         "resting_ms": each.resting_ms,
         "config": each.config,
+        "file_faults": each.file_faults,
+        "more_file_faults": each.more_file_faults,
         "clock_offset_ms": each.clock_offset_ms,
         "turned_ms_ago": each.turned_ms_ago,
         "late_ms": each.late_ms,

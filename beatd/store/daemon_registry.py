@@ -41,10 +41,16 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     """Digest of the schedule of its files: equal schedules have equal digests."""
     config: Literal["ok", "broken"] = "ok"
     """``broken``: its files have faults, and the last good schedule is in force."""
+    file_faults: list[str] = []
+    """The first errors of its files, each as one line: place, key and what is wrong."""
+    more_file_faults: int = 0
+    """How many errors of its files are not in ``file_faults``."""
     clock_offset_ms: int | None = None
     """How far its host's clock is ahead of the state store's; ``None`` when not measured yet."""
     turned_ms_ago: int | None = None
     """How long ago the loop has turned, at the time of writing."""
+    present: bool = False
+    """True if it listens on a channel of its own while it lives: without a listener there it is gone."""
     resting_ms: int = 0
     """For how long it is not to lead, as it was told to step down, unless there is nobody else."""
     revision: int = 0

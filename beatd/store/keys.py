@@ -6,6 +6,7 @@ results and remote control live under Celery's own names (see ``broker/`` and ``
 
 from __future__ import annotations
 
+import re
 from hashlib import blake2b
 from typing import NamedTuple
 
@@ -93,9 +94,18 @@ _TYPES = {
 }
 
 
+_TYPES_BY_ENTRY = {"history": "string", "outcomes": "list"}
+"""The same of keys that end with the name of an entry."""
+_PARTS = re.compile(r"\{.*?\}:(?:\d+:)?(\w+)(:?)")
+
+
 def type_of(key: str) -> str | None:
     """The type that a key of this module must have; ``None`` for any other."""
-    return _TYPES.get(key.rpartition(":")[2]) if key.startswith("{") else None
+    parts = _PARTS.match(key)
+    if parts is None:
+        return None
+    name, more = parts.groups()
+    return _TYPES_BY_ENTRY.get(name) if more else _TYPES.get(name)
 
 
 class RuntimeKeys(NamedTuple):
@@ -164,6 +174,10 @@ class Keys:
     def alerts(self, target: str) -> str:
         """hash, 7 days after the last write: ``<kind> <entry>`` → ``<since ms> <told ms>``, what a target was told."""
         return f"{self._tag}:alerts:{target}"
+
+    def present(self, daemon_id: str) -> str:
+        """pub/sub channel that a daemon listens on while it lives; nothing is published there."""
+        return f"{self._tag}:present:{daemon_id}"
 
     def runtime(self) -> RuntimeKeys:
         """The keys of runtime entries."""

@@ -121,6 +121,7 @@ def test_what_is_typed_into_the_file(fleet):
         assert done.returncode == 2
         assert setting in done.stdout + done.stderr
         fleet.named("its files have errors")
+        fleet.named("beat_schedule.bad" if setting in line.partition(" ")[0] else "beat_schedule.worse")
         fleet.goes_on(1)
         fleet.write("")
         fleet.all_is_well()
@@ -197,7 +198,7 @@ def test_a_key_that_all_runs_need(fleet, key):
     fleet.assert_each_second_once()
 
 
-@pytest.mark.parametrize("key", ["gaps", "tally", "running", "0:outbox", "0:held"])
+@pytest.mark.parametrize("key", ["gaps", "tally", "running", "0:outbox", "0:held", "history:good", "outcomes:good"])
 def test_a_key_that_no_run_needs(fleet, key):
     key = f"{{beatd}}:{key}"
     fleet.goes_on(1)

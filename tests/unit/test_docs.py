@@ -270,7 +270,12 @@ def test_every_key_is_documented_with_its_type():
     daemon = {*keys.shard(0), keys.daemons, keys.wake, *keys.runtime(), keys.orders, keys.answers("<id>")}
     daemon |= {keys.history("<entry>"), keys.requests, keys.answered("<id>"), keys.sent("<run id>")}
     daemon |= {keys.notices, keys.notices_due, keys.alerts("<target>"), keys.pinged, keys.led}
-    daemon |= {keys.refused("<run id>"), keys.outcomes("<entry>"), keys.started("<run id>")}
+    daemon |= {
+        keys.present("<daemon id>"),
+        keys.refused("<run id>"),
+        keys.outcomes("<entry>"),
+        keys.started("<run id>"),
+    }
     worker = {*keys.workers(), keys.worker("<id>", "unacked"), keys.worker("<id>", "alive"), keys.finished("<run id>")}
     worker.add(keys.deaths("<task id>:<retries>"))
     for heading, expected in (("Keys of the daemon", daemon), ("Keys of the bundled worker", worker)):

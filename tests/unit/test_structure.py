@@ -15,14 +15,16 @@ NOUNS = """
     banner broker builder builtin bus call callbacks canvas catchup celery chains check child chord chords claims cli
     client clock codec command commands compression completion conf config connection connections consumers context
     contrib control cron crontab current daemon dead deadline decode delivery describe dev digest dispatch dispatcher
+    doctor
     django duration dump effects elector embedded emptied entries entry environment envelope errors events exceptions
     execution executor export field fields file find fixup format graph group groups heap held history http importers
     info information init inspect installation interval json keys kombu lease letters lint list literals loader log
     logging loop management manual members merge message messages metrics mingle model multi next node options outbox
     outcome outcomes output overdue
-    pages panel parking parse parser pause planning poison policies poller pools prefork preview problems process
-    processes protocol publisher publishing pydantic queues rabbitmq rate limits redaction redbeat redis references
-    registry renames reload remote report request requests result results retry revoked rights routing run runs runtime
+    pages panel parking parse parser pause planning poison policies poller pools prefork presence preview problems
+    process processes protocol publisher publishing pydantic queues rabbitmq rate limits redaction redbeat redis
+    references registry renames reload remote report request requests result results retry revoked rights routing run
+    runs runtime
     schedule schedules schema script sdnotify seams search security serialization server service settings settlement
     shard shutdown signals signature simulate simulation solar solo source sources spec state states status step down
     store strategy subprocess support system task template term threads timeline times timestamps timezone toml
