@@ -87,7 +87,11 @@ class Daemon:
             settings, store.url, keys, shards, elector=self._elector, counters=self._counters, clock=clock
         )
         self.parts = DaemonParts(
-            self._status, self._elector.leaderships, self._counters, Registry(store.metrics_client, keys)
+            self._status,
+            self._elector.leaderships,
+            self._counters,
+            Registry(store.metrics_client, keys),
+            Outcomes(store.metrics_client, keys),
         )
         """What its metrics and health are told from."""
 
@@ -123,6 +127,7 @@ class Daemon:
     def reload_ended(self, faults: Sequence[str]) -> None:
         """Answer who asked for a reload; ``faults`` are the errors of the files."""
         self._counters.reloads["broken" if faults else "ok"] += 1
+        self._counters.faults = len(faults)
         schedule, shown = self._status.schedule, list(faults[:FAULTS_TOLD])
         more = len(faults) - len(shown)
         self._commands.end(

@@ -84,8 +84,8 @@ def _monitor_config(entry: Entry) -> dict[str, Any] | None:
             return None
     policies = entry.policies
     config: dict[str, Any] = {"schedule": schedule, "timezone": entry.timezone}
-    if policies.overdue_after_ms is not None:
+    if policies.overdue_after_ms:
         config["checkin_margin"] = max(policies.overdue_after_ms // _MINUTE_MS, 1)
-    if policies.expect_within_ms is not None:
+    if policies.expect_within_ms:
         config["max_runtime"] = max(policies.expect_within_ms // _MINUTE_MS, 1)
     return config
