@@ -57,6 +57,7 @@ COMMANDS: Mapping[str, CommandSpec] = {
     "remove": CommandSpec("beatd.cli.add", "remove", "Remove an entry from the state store."),
     "reload": CommandSpec("beatd.cli.reload", "reload", "Reload configuration on all daemons."),
     "step-down": CommandSpec("beatd.cli.step_down", "step_down", "Make a leader hand over its shards."),
+    "notify": CommandSpec("beatd.cli.notify", "notify", "Try a notification target."),
     "init": CommandSpec("beatd.cli.init", "init", "Write a working example file."),
     "import": CommandSpec("beatd.cli.import_", "import_", "Convert another scheduler's schedule to TOML."),
     "export": CommandSpec("beatd.cli.export", "export", "Write the schedule in force as TOML."),
@@ -91,7 +92,7 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
         "doctor",
         "healthcheck",
     ),
-    "Change": ("trigger", "backfill", "pause", "resume", "add", "remove", "reload", "step-down"),
+    "Change": ("trigger", "backfill", "pause", "resume", "add", "remove", "reload", "step-down", "notify"),
     "Workers": ("worker", "inspect", "control", "multi", "dead-letters"),
     "Files": ("init", "check", "diff", "import", "export", "schema", "completion"),
 }
