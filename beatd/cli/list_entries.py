@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import click
 
 from beatd import sources
-from beatd.cli.installation import Installation, effective_schedule, installation
+from beatd.cli.installation import EffectiveSchedule, Installation, installation
 from beatd.cli.output import plural, print_json, print_line, print_problem, print_table
 from beatd.client.history import held_facts, pause_facts
 from beatd.client.outcomes import EntryOutcome, OutcomeReader, failure_text, outcome_facts
@@ -18,8 +18,7 @@ from beatd.config import Config
 from beatd.model import Entry
 from beatd.planning.preview import Outlook, outlooks
 from beatd.schedules import duration_text
-from beatd.store.entry_state import EntryStates
-from beatd.store.held_back import HeldBack
+from beatd.store.held_back import HeldBackEntry
 from beatd.store.history import Histories
 from beatd.store.outcomes import Outcomes
 from beatd.store.runtime_entries import Pause
@@ -82,7 +81,7 @@ class Selection(NamedTuple):
     task: str | None
 
     def takes(self, entry: Entry, held: Container[str], paused: Container[str], failing: Container[str]) -> bool:
-        """True if an entry is wanted. Of overdue ones it is known only later."""
+        """True if an entry is wanted. Overdue ones are told by their rows: see :meth:`has`."""
         name = entry.name
         return (
             (not self.held or name in held)
@@ -91,6 +90,10 @@ class Selection(NamedTuple):
             and _is_of(entry, self.source)
             and (self.task is None or fnmatchcase(entry.task, self.task))
         )
+
+    def has(self, row: EntryRow) -> bool:
+        """True if the row of an entry that is wanted is wanted, too."""
+        return not self.overdue or row.outcome.overdue_since_ms is not None
 
 
 @click.command("list")
@@ -136,28 +139,37 @@ def list_entries(
 
 def _listing(place: Installation, loaded: Config, wanted: Selection, now_ms: int) -> Listing:
     """Ask the store for what the entries that are wanted need, and for no others."""
-    alive = place.fleet().alive.values()
-    schedule = effective_schedule(place.client, place.keys, loaded)
+    fleet = place.fleet()
+    schedule = place.schedule(loaded)
     entries = _matching(schedule.entries, wanted.glob)
-    shards = max([daemon.shards for daemon in alive], default=place.head.settings.leader.shards)
-    held = HeldBack(place.client, place.keys, shards=shards).read([entry.name for entry in entries])
+    held = place.held_back([entry.name for entry in entries], fleet)
     failing = Outcomes(place.client, place.keys).failing() if wanted.failed else {}
     entries = [entry for entry in entries if wanted.takes(entry, held, schedule.pauses, failing)]
-    states = EntryStates(place.client, place.keys).read(entries, now_ms=now_ms)
+    faults = [*loaded.refused, *(fault for faults in schedule.merged.faults.values() for fault in faults)]
+    return Listing(
+        [row for row in _rows(place, schedule, entries, held, now_ms) if wanted.has(row)],
+        _matching(schedule.merged.conflicts(), wanted.glob),
+        list(map(str, faults)),
+        _problems(place, loaded, {daemon.digest for daemon in fleet.alive.values()}),
+    )
+
+
+def _rows(
+    place: Installation,
+    schedule: EffectiveSchedule,
+    entries: Sequence[Entry],
+    held: Mapping[str, HeldBackEntry],
+    now_ms: int,
+) -> list[EntryRow]:
+    """The rows of entries: their states and outcomes as the store has them, and what follows from these."""
+    states = place.states(entries, now_ms)
     last_dues = Histories(place.client, place.keys).last_dues
     looks = outlooks(entries, states, now_ms, paused=schedule.pauses, held=held, last_dues=last_dues)
     outcomes = OutcomeReader(place.client, place.keys).of([entry.name for entry in entries], now_ms, held=held)
-    rows = [
+    return [
         EntryRow(_kind(look.entry), look, schedule.pause_of(look.entry.name), outcomes[look.entry.name])
         for look in looks
     ]
-    faults = [*loaded.refused, *(fault for faults in schedule.merged.faults.values() for fault in faults)]
-    return Listing(
-        [row for row in rows if row.outcome.overdue_since_ms is not None or not wanted.overdue],
-        _matching(schedule.merged.conflicts(), wanted.glob),
-        list(map(str, faults)),
-        _problems(place, loaded, {daemon.digest for daemon in alive}),
-    )
 
 
 def _problems(place: Installation, loaded: Config, digests: set[str]) -> list[str]:
