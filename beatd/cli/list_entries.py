@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+import gc
+from collections.abc import Callable, Container, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
 
@@ -128,6 +129,7 @@ def list_entries(
     """
     wanted = Selection(glob, failed, overdue, paused, held_only, source, task)
     now_ms = SystemClock().now_ms()
+    gc.disable()  # a large schedule makes a million objects and no cycles, and then the process ends
     with installation(config_file, app) as place:
         listing = _listing(place, sources.load(place.path, app=app), wanted, now_ms)
     listing.lines.sort(key=_ORDERS[sort])
@@ -201,7 +203,7 @@ def _is_of(entry: Entry, source: str | None) -> bool:
 
 def _print(listing: Listing, now_ms: int) -> None:
     columns = ["entry", "schedule", "last due", "last runs", "next run", "source", "state"]
-    rows = [list(_cells(line, now_ms)) for line in listing.lines]
+    rows = [_cells(line, now_ms) for line in listing.lines]
     if not any(row[-1] for row in rows):
         columns, rows = columns[:-1], [row[:-1] for row in rows]
     if rows:
@@ -232,16 +234,18 @@ def _print_failing(lines: Sequence[EntryRow]) -> None:
         print_line(f"! and {plural(len(failing) - _SHOWN, 'entry')} more failing; beatd list --failed --json has all")
 
 
-def _cells(line: EntryRow, now_ms: int) -> Iterator[str]:
+def _cells(line: EntryRow, now_ms: int) -> list[str]:
     look = line.look
-    yield look.entry.name
-    yield schedule_phrase(look.entry.schedule).text
-    yield "" if look.last_due_ms is None else f"{_distance(now_ms - look.last_due_ms)} ago"
-    yield f"{line.outcome.word or ''} {line.outcome.marks}".strip()
     next_ms = look.held.again_ms if look.held else look.next_fire_ms
-    yield "" if next_ms is None else "now" if next_ms <= now_ms else f"in {_distance(next_ms - now_ms)}"
-    yield line.source
-    yield line.state
+    return [
+        look.entry.name,
+        schedule_phrase(look.entry.schedule).text,
+        "" if look.last_due_ms is None else f"{_distance(now_ms - look.last_due_ms)} ago",
+        f"{line.outcome.word or ''} {line.outcome.marks}".strip(),
+        "" if next_ms is None else "now" if next_ms <= now_ms else f"in {_distance(next_ms - now_ms)}",
+        line.source,
+        line.state,
+    ]
 
 
 def _distance(ms: int) -> str:
