@@ -66,7 +66,7 @@ class Installation(NamedTuple):
         return EntryStates(self.client, self.keys).read(entries, now_ms=now_ms)
 
     def held_back(self, names: Sequence[str], fleet: FleetView) -> dict[str, HeldBackEntry]:
-        """Those of the entries that are held back, by name."""
+        """The entries among ``names`` that are held back."""
         return HeldBack(self.client, self.keys, shards=self.shards(fleet)).read(names)
 
     def warn_if_nobody_is_there(self) -> None:
