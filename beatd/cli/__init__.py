@@ -64,6 +64,12 @@ COMMANDS: Mapping[str, CommandSpec] = {
     "schema": CommandSpec("beatd.cli.schema", "schema", "Print the JSON Schema of the file."),
     "inspect": CommandSpec("beatd.cli.inspect_", "inspect", "Query workers."),
     "control": CommandSpec("beatd.cli.inspect_", "control", "Control workers."),
+    "call": CommandSpec("beatd.cli.app_commands", "call", "Send a task by name."),
+    "result": CommandSpec("beatd.cli.app_commands", "result", "Show the result of a task."),
+    "purge": CommandSpec("beatd.cli.app_commands", "purge", "Delete all messages that wait in queues."),
+    "events": CommandSpec("beatd.cli.app_commands", "events", "Print the events of workers as they come."),
+    "report": CommandSpec("beatd.cli.app_commands", "report", "Show versions and settings, for a bug report."),
+    "shell": CommandSpec("beatd.cli.app_commands", "shell", "Start a Python shell with the app and its tasks."),
     "multi": CommandSpec("beatd.cli.multi", "multi", "Manage several workers in the background."),
     "dead-letters": CommandSpec("beatd.cli.dead_letters", "dead_letters", "Show, requeue and purge dead letters."),
     "web": CommandSpec("beatd.cli.web", "web", "Serve the status page, JSON, metrics and health."),
@@ -93,7 +99,8 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
         "healthcheck",
     ),
     "Change": ("trigger", "backfill", "pause", "resume", "add", "remove", "reload", "step-down", "notify"),
-    "Workers": ("worker", "inspect", "control", "multi", "dead-letters"),
+    "Workers": ("worker", "inspect", "control", "events", "multi", "dead-letters", "purge"),
+    "App": ("call", "result", "report", "shell"),
     "Files": ("init", "check", "diff", "import", "export", "schema", "completion"),
 }
 """Groups of the help; a command that is in none is under "Other"."""
