@@ -109,7 +109,6 @@ class StoreParking:
 
     def bury(self, deliveries: Sequence[tuple[Delivery, str]]) -> bool:
         now = iso_ms(self._clock.now_ms())
-        now = now
         self._letters.add(
             [
                 encode(one.original, reason=reason, queue=one.queue, at=now, worker=self._name)
