@@ -21,8 +21,10 @@ WaitUntil = Callable[..., Any]
 
 def environment(**more: str) -> dict[str, str]:
     """This process's environment without what would change beatd's ways."""
-    ours = ("BEATD_CONFIG", "NO_COLOR", "NOTIFY_SOCKET", "STATE_DIRECTORY")
-    return {key: value for key, value in os.environ.items() if key not in ours} | {"PYTHONUNBUFFERED": "1"} | more
+    ours = ("BEATD_", "NO_COLOR", "NOTIFY_SOCKET", "STATE_DIRECTORY")
+    return (
+        {key: value for key, value in os.environ.items() if not key.startswith(ours)} | {"PYTHONUNBUFFERED": "1"} | more
+    )
 
 
 class Running:
@@ -134,8 +136,8 @@ def beatd(tmp_path: Path, fork_server: ForkServer) -> Callable[..., subprocess.C
     It is a fork of a process that has imported beatd, unless the environment changes how Python starts.
     """
 
-    def run(*arguments: str, cwd: Path = tmp_path, **more: str) -> subprocess.CompletedProcess[str]:
-        env = environment(**more)
+    def run(*words: str | Path, cwd: Path = tmp_path, **more: str) -> subprocess.CompletedProcess[str]:
+        arguments, env = list(map(str, words)), environment(**more)
         if read_at_start(env) == fork_server.at_start:
             return fork_server.run(*arguments, cwd=cwd, env=env)
         command = [sys.executable, "-m", "beatd", *arguments]
