@@ -22,6 +22,7 @@ from beatd.beat.manual_runs import ManualRuns
 from beatd.beat.message_builder import MessageBuilder
 from beatd.beat.notifications import notifier
 from beatd.beat.outcomes import OutcomeWatch
+from beatd.beat.run_traces import RunTraces
 from beatd.beat.term import Leadership
 from beatd.beat.watchdog import Watchdog
 from beatd.broker import Publisher
@@ -74,7 +75,10 @@ class Daemon:
         self._publisher = broker.open(settings.broker.url or store.url)
         self._elector = _elector(settings, store, keys, status=self._status, clock=clock, on_change=wake.set)
         self._counters = DaemonCounters()
-        builder = ShardBuilder(settings, store, keys, self._publisher, clock, counters=self._counters)
+        self._traces = RunTraces.if_enabled(clock)
+        builder = ShardBuilder(
+            settings, store, keys, self._publisher, clock, counters=self._counters, traces=self._traces
+        )
         shards = [builder.build(leadership, self._turned) for leadership in self._elector.leaderships]
         self._status.shards = shards
         self._loop = DaemonLoop(shards, clock, wake)
@@ -104,6 +108,8 @@ class Daemon:
         self._elector.start()
         self._outcomes.start()
         self._notifier.start()
+        if self._traces is not None:
+            self._traces.start()
         try:
             self._loop.run()
         finally:
@@ -113,6 +119,8 @@ class Daemon:
             self._source.stop()
             self._outcomes.stop()
             self._publisher.close()
+            if self._traces is not None:
+                self._traces.stop()
 
     def stop(self) -> None:
         """End :meth:`run`. May be called from a signal handler."""
@@ -229,9 +237,10 @@ class ShardBuilder:
         clock: Clock,
         *,
         counters: DaemonCounters,
+        traces: RunTraces | None = None,
     ) -> None:
         self._settings, self._store, self._keys, self._publisher, self._clock = settings, store, keys, publisher, clock
-        self._counters = counters
+        self._counters, self._traces = counters, traces
         self._replicas = Replicas(settings.redis.wait_replicas, settings.redis.wait_timeout_ms)
 
     def build(self, leadership: Leadership, on_turn: Callable[[], None]) -> ShardLoop:
@@ -240,11 +249,15 @@ class ShardBuilder:
         shard, shards, keep = leadership.shard, settings.leader.shards, settings.history.keep
         claims = Claims(client, keys, shard=shard, shards=shards, replicas=self._replicas, keep=keep)
         delivery = self._delivery(shard)
-        messages = MessageBuilder(settings.broker.default_queue, most_bytes=settings.broker.max_message_bytes)
+        messages = MessageBuilder(
+            settings.broker.default_queue,
+            most_bytes=settings.broker.max_message_bytes,
+            trace=self._traces.context if self._traces else None,
+        )
         running = Running(client, keys)
         held = Held(HeldBack(client, keys, shards=shards), shard)
-        counters = self._counters
-        dispatcher = Dispatcher(claims, messages, delivery, running, clock, held=held, counters=counters)
+        counters, traces = self._counters, self._traces
+        dispatcher = Dispatcher(claims, messages, delivery, running, clock, held=held, counters=counters, traces=traces)
         requests = Requests(client, keys, shard=shard, keep=keep)
         manual = ManualDispatcher(requests, messages, delivery, running, report=dispatcher.report, clock=clock)
         return ShardLoop(

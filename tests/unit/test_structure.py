@@ -33,7 +33,7 @@ NOUNS = """
     worker writer import inspect add back backend beatd stamps
     comparison completion diff
     alerts apprise channels conditions monitors notices notifications notifier notify pings secret sender targets
-    tracing    explain phrase reason why
+    tracing traces explain phrase reason why
 """.split()  # noqa: SIM905 - a list of 200 lines would be no easier to read
 """The words of which names of files are made: nouns of the field, Celery's and AMQP's words, and commands."""
 
