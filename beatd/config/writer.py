@@ -183,6 +183,9 @@ def _policies(policies: Policies) -> dict[str, Any]:
         table["blackout"] = policies.blackout.notation
     for name in [name for name in table if name.endswith("_ms")]:
         table[name.removesuffix("_ms")] = duration_text(table.pop(name))
+    for bound in ("overdue_after", "expect_within"):
+        if getattr(policies, f"{bound}_ms") == 0:
+            table[bound] = "never"
     return table
 
 
