@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Sequence
 
 from beatd import broker
+from beatd.beat.audit import ScheduleAudit
 from beatd.beat.daemon_commands import CommandHandler
 from beatd.beat.daemon_status import DaemonParts, DaemonStatus, ScheduleStatus
 from beatd.beat.delivery import Delivery, DirectDelivery, OutboxDelivery
@@ -30,6 +31,7 @@ from beatd.metrics.counters import DaemonCounters
 from beatd.model import Settings
 from beatd.sources import InForce, RuntimeSource, ScheduleChange
 from beatd.state_store import Store, result_urls
+from beatd.store.audit import Audit
 from beatd.store.claims import Claims
 from beatd.store.client import connect
 from beatd.store.daemon_commands import CommandReply, DaemonCommands
@@ -81,7 +83,8 @@ class Daemon:
         step_down = self._elector.step_down_for
         self._commands = CommandHandler(DaemonCommands(runtime, keys), identity, reload=on_reload, step_down=step_down)
         self._source = RuntimeSource(runtime, keys, config, self)
-        self._outcomes = _outcome_watch(settings, store, keys, clock, shards)
+        self._audit = ScheduleAudit(Audit(runtime, keys), identity, config, clock)
+        self._outcomes = _outcome_watch(settings, store, keys, clock, shards, on_look=self._audit.look)
         self.parts = DaemonParts(
             self._status, self._elector.leaderships, self._counters, Registry(store.metrics_client, keys)
         )
@@ -131,6 +134,7 @@ class Daemon:
 
     def set_base(self, config: Config) -> None:
         """Put what files and app say in force, with the store's entries and pauses over it. From any thread."""
+        self._audit.set_base(config)
         self._source.set_base(config)
 
     # The merged schedule: called by the runtime source.
@@ -188,7 +192,13 @@ def _elector(
 
 
 def _outcome_watch(
-    settings: Settings, store: Store, keys: Keys, clock: Clock, shards: Sequence[ShardLoop]
+    settings: Settings,
+    store: Store,
+    keys: Keys,
+    clock: Clock,
+    shards: Sequence[ShardLoop],
+    *,
+    on_look: Callable[[], None],
 ) -> OutcomeWatch:
     """Watch with connections of its own, one to each server that may have results."""
     timeout_ms = settings.redis.timeout_ms
@@ -200,6 +210,7 @@ def _outcome_watch(
         Histories(client, keys, results=results),
         EntryStates(client, keys),
         clock,
+        on_look=on_look,
     )
 
 

@@ -58,7 +58,7 @@ class Pending(NamedTuple):
 
 
 class OutcomeWatch:
-    """Watches the entries that ``led`` returns."""
+    """Watches the entries that ``led`` returns. ``on_look`` is called with each look of a daemon that leads."""
 
     def __init__(
         self,
@@ -67,8 +67,11 @@ class OutcomeWatch:
         histories: Histories,
         states: EntryStates,
         clock: Clock,
+        *,
+        on_look: Callable[[], None] = lambda: None,
     ) -> None:
         self._led = led
+        self._on_look = on_look
         self._outcomes = outcomes
         self._histories = histories
         self._states = states
@@ -119,6 +122,7 @@ class OutcomeWatch:
         self._last_dues = last_dues
         self._try([run for run in self._pending.values() if run.try_at_ms <= now_ms], now_ms)
         self._overdue.look(list(entries.values()), now_ms)
+        self._on_look()
 
     def _batches(self, items: Sequence[Any]) -> Iterator[Sequence[Any]]:
         for start in range(0, len(items), _BATCH):
