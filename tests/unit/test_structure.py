@@ -15,7 +15,7 @@ NOUNS = """
     banner broker builder builtin bus call callbacks canvas catchup celery chains check child chord chords claims cli
     client clock codec command commands compression completion conf config connection connections consumers context
     contrib control cron crontab current daemon dead deadline decode delivery describe dev digest dispatch dispatcher
-    doctor
+    doctor entrypoints
     django duration dump effects elector embedded emptied entries entry environment envelope errors events exceptions
     execution executor export field fields file find fixup format graph group groups heap held history http importers
     info information init inspect installation interval json keys kombu lease letters lint list literals loader log
