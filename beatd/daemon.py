@@ -78,6 +78,7 @@ class Daemon:
         builder = ShardBuilder(settings, store, keys, self._publisher, clock, counters=self._counters)
         shards = [builder.build(leadership, self._turned) for leadership in self._elector.leaderships]
         self._status.shards = shards
+        self._status.task_faults = tuple(map(str, config.task_faults))
         self._loop = DaemonLoop(shards, clock, wake)
         runtime = store.runtime_client
         step_down = self._elector.step_down_for
@@ -135,6 +136,7 @@ class Daemon:
     def set_base(self, config: Config) -> None:
         """Put what files and app say in force, with the store's entries and pauses over it. From any thread."""
         self._audit.set_base(config)
+        self._status.task_faults = tuple(map(str, config.task_faults))
         self._source.set_base(config)
 
     # The merged schedule: called by the runtime source.

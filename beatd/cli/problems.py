@@ -97,6 +97,9 @@ def _warnings(each: Status) -> Iterator[Problem]:
         faults = "; ".join(each.file_faults) + more
         told = f": {faults}" if faults else ""
         yield Problem(f"{each.id}: its files have errors; it keeps the last valid schedule; run beatd check{told}")
+    if each.task_faults:
+        more = f" (and {each.more_task_faults:,} more)" if each.more_task_faults else ""
+        yield Problem(f"{each.id}: {'; '.join(each.task_faults)}{more}; run beatd check")
     if each.faults:
         more = f" and {each.faults - len(each.faulty):,} more" if each.faults > len(each.faulty) else ""
         wrong = f"{plural(each.faults, 'runtime entry')} not in force: {', '.join(each.faulty)}{more}"

@@ -265,6 +265,8 @@ def _daemon(one: Member, seen: Overview) -> dict[str, Any]:
         "revision": each.revision,
         "resting_ms": each.resting_ms,
         "config": each.config,
+        "task_faults": each.task_faults,
+        "more_task_faults": each.more_task_faults,
         "file_faults": each.file_faults,
         "more_file_faults": each.more_file_faults,
         "clock_offset_ms": each.clock_offset_ms,
