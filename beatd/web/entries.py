@@ -11,7 +11,7 @@ from typing import NamedTuple
 from beatd.clock import Clock
 from beatd.config import Config
 from beatd.exceptions import ConfigError, Fault
-from beatd.model import Entry
+from beatd.model import Entry, MetricsSettings
 from beatd.sources import FileSource, InForce, MergedSchedule
 from beatd.store.runtime_entries import Pause, read_pause
 
@@ -59,6 +59,8 @@ class EntryListing:
         self._pauses: dict[str, bytes] = {}
         self._changing = threading.Lock()
         self.listing = Listing((), (), "", clock.monotonic())
+        self.metric_entries = MetricsSettings().entries
+        """The setting ``entries`` of ``[metrics]``."""
 
     def first(self) -> Config:
         """Read for the first time; raises ConfigError."""
@@ -112,6 +114,7 @@ class EntryListing:
             else:
                 self._merged.set_base(config)
             self.listing = self._listed(self._merged.in_force(), self._clock.monotonic())
+            self.metric_entries = config.settings.metrics.entries
 
     @staticmethod
     def _listed(merged: InForce, since: float) -> Listing:
