@@ -11,10 +11,11 @@ import click
 from beatd import sources
 from beatd.cli.installation import installation
 from beatd.cli.output import plural, print_json, print_line, print_problem, print_table
-from beatd.client.history import held_facts, pause_facts
-from beatd.client.outcomes import EntryOutcome, OutcomeReader, failure_text, outcome_facts
+from beatd.client.entries import entry_facts, is_of, kind_of
+from beatd.client.outcomes import EntryOutcome, OutcomeReader, failure_text
 from beatd.clock import SystemClock
 from beatd.model import Entry
+from beatd.planning.notation import schedule_phrase
 from beatd.planning.preview import Outlook, outlooks
 from beatd.schedules import duration_text
 from beatd.sources import MergedSchedule
@@ -23,9 +24,7 @@ from beatd.store.held_back import HeldBack
 from beatd.store.history import Histories
 from beatd.store.outcomes import Outcomes
 from beatd.store.runtime_entries import Pause, RuntimeReplica, read_pause
-from beatd.store.runtime_entries import place as runtime_place
-from beatd.timestamps import from_ms, iso_ms
-from beatd.web.pages import schedule_phrase
+from beatd.timestamps import from_ms
 
 _SHOWN = 10
 """Faults, and reasons of held-back entries, that are shown one by one."""
@@ -122,13 +121,15 @@ def list_entries(
         if failed:
             failing = Outcomes(place.client, place.keys).failing()
             entries = [entry for entry in entries if entry.name in failing]
-        entries = [entry for entry in entries if _is_of(entry, source) and fnmatchcase(entry.task, task or "*")]
+        entries = [entry for entry in entries if is_of(entry, source) and fnmatchcase(entry.task, task or "*")]
         now_ms = SystemClock().now_ms()
         states = EntryStates(place.client, place.keys).read(entries, now_ms=now_ms)
         last_dues = Histories(place.client, place.keys).last_dues
         looks = outlooks(entries, states, now_ms, paused=replica.pauses, held=held, last_dues=last_dues)
         outcomes = OutcomeReader(place.client, place.keys).of([entry.name for entry in entries], now_ms, held=held)
-    rows = (EntryRow(_kind(one.entry), one, _pause(replica, one.entry.name), outcomes[one.entry.name]) for one in looks)
+    rows = (
+        EntryRow(kind_of(one.entry), one, _pause(replica, one.entry.name), outcomes[one.entry.name]) for one in looks
+    )
     lines = [row for row in rows if not overdue or row.outcome.overdue_since_ms is not None]
     lines.sort(key=_ORDERS[sort])
     overruled = _matching(merged.conflicts(), glob)
@@ -149,21 +150,6 @@ def _matching(entries: Sequence[Entry], glob: str) -> list[Entry]:
 def _pause(replica: RuntimeReplica, name: str) -> Pause | None:
     raw = replica.pauses.get(name)
     return None if raw is None else read_pause(raw)
-
-
-def _kind(entry: Entry) -> str:
-    """The source of an entry as a word; only an entry of a file has a line number."""
-    if entry.source == runtime_place(entry.name):
-        return "runtime"
-    return "file" if entry.source.rpartition(":")[2].isdigit() else "app"
-
-
-def _is_of(entry: Entry, source: str | None) -> bool:
-    """True if the entry comes from there: a kind of source, or the name of a file or module."""
-    if source is None or source == _kind(entry):
-        return True
-    named = entry.source.rpartition(":")[0] or entry.source
-    return named == source or named.endswith(f"/{source}")
 
 
 def _print(listing: Listing, now_ms: int) -> None:
@@ -219,35 +205,8 @@ def _distance(ms: int) -> str:
 
 def _facts(listing: Listing) -> dict[str, Any]:
     return {
-        "entries": [_entry_facts(line) for line in listing.lines],
+        "entries": [entry_facts(line.look, line.outcome, line.pause) for line in listing.lines],
         "overruled": [{"name": entry.name, "counts": entry.source} for entry in listing.overruled],
         "faults": listing.faults,
         "problems": listing.problems,
     }
-
-
-def _entry_facts(line: EntryRow) -> dict[str, Any]:
-    look = line.look
-    entry, pause = look.entry, line.pause
-    return {
-        "name": entry.name,
-        "task": entry.task,
-        "schedule": entry.schedule.notation,
-        "schedule_text": schedule_phrase(entry.schedule).text,
-        "timezone": entry.timezone,
-        "source": line.source,
-        "place": entry.source,
-        "enabled": entry.policies.enabled,
-        "paused": pause and pause_facts(pause),
-        "runs": look.runs,
-        "last_due_at": _iso(look.last_due_ms),
-        "next_due_at": _iso(look.next_due_ms),
-        "next_fires_at": _iso(look.next_fire_ms),
-        "note": look.note or None,
-        "held_back": look.held and held_facts(look.held),
-        **outcome_facts(line.outcome),
-    }
-
-
-def _iso(ms: int | None) -> str | None:
-    return None if ms is None else iso_ms(ms)

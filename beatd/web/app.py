@@ -18,9 +18,10 @@ from beatd.client.outcomes import FAILED, RunDetail, detail_facts, outcome_facts
 from beatd.clock import Clock
 from beatd.exceptions import StoreError
 from beatd.model import Entry
+from beatd.planning.notation import schedule_phrase
 from beatd.planning.preview import Outlook, outlooks
 from beatd.timestamps import iso_ms
-from beatd.web import metrics, pages
+from beatd.web import metrics
 from beatd.web.entries import EntryListing
 from beatd.web.pages import FILTERS, ORDERS, Page, Slice, View, mismatch
 from beatd.web.security import Guard
@@ -255,7 +256,7 @@ def _outlook_facts(each: Outlook) -> dict[str, Any]:
         "name": entry.name,
         "task": entry.task,
         "schedule": entry.schedule.notation,
-        "schedule_text": pages.schedule_phrase(entry.schedule).text,
+        "schedule_text": schedule_phrase(entry.schedule).text,
         "timezone": entry.timezone,
         "enabled": entry.policies.enabled,
         "runs": each.runs,

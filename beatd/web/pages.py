@@ -20,20 +20,13 @@ from markupsafe import Markup
 
 import beatd
 from beatd.client.outcomes import FAILED, MARKS, EntryOutcome, RunDetail, Statistics
+from beatd.planning.notation import schedule_phrase
 from beatd.planning.preview import Outlook
-from beatd.schedules import Schedule, zone
-from beatd.schedules.interval import Interval
+from beatd.schedules import zone
 from beatd.store.history import Totals
 from beatd.timestamps import from_ms, to_ms
 
 MINUTE, HOUR, DAY = 60_000, 3_600_000, 86_400_000
-
-
-class Phrase(NamedTuple):
-    """A schedule as text. ``is_code`` is true for what stands in the file like that, and not in words."""
-
-    text: str
-    is_code: bool = False
 
 
 class Moment(NamedTuple):
@@ -43,36 +36,6 @@ class Moment(NamedTuple):
     local: str
     utc: str
     iso: str
-
-
-def schedule_phrase(schedule: Schedule) -> Phrase:
-    """The schedule in words, or else as it is written."""
-    return _phrase(schedule.notation, is_interval=isinstance(schedule, Interval))
-
-
-def _phrase(notation: object, *, is_interval: bool = False) -> Phrase:
-    match notation:
-        case str() if is_interval:
-            return Phrase(f"every {notation}")
-        case str():
-            return Phrase(notation, is_code=True)
-        case {"every": length, "relative": True}:
-            return Phrase(f"every {length}, relative")
-        case {"every": length}:
-            return Phrase(f"every {length}")
-        case {"at": moment}:
-            return Phrase(f"once, {str(moment).replace('T', ' ').replace('Z', ' UTC')}")
-        case {"solar": event, "lat": lat, "lon": lon}:
-            return Phrase(f"{str(event).replace('_', ' ')} at {lat}, {lon}")
-        case list():
-            return Phrase(" or ".join(_phrase(part).text for part in notation))
-        case Mapping():
-            return Phrase(", ".join(f"{name} {_listed(value)}" for name, value in notation.items()), is_code=True)
-    return Phrase(str(notation), is_code=True)
-
-
-def _listed(value: object) -> str:
-    return ",".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def relative(ms: int) -> str:
