@@ -11,7 +11,7 @@ from typing import NamedTuple
 from beatd.clock import Clock
 from beatd.config import Config
 from beatd.exceptions import ConfigError, Fault
-from beatd.model import Entry
+from beatd.model import Entry, Settings
 from beatd.sources import FileSource, InForce, MergedSchedule
 from beatd.store.runtime_entries import Pause, read_pause
 
@@ -58,7 +58,13 @@ class EntryListing:
         self._tables: dict[str, bytes] = {}
         self._pauses: dict[str, bytes] = {}
         self._changing = threading.Lock()
+        self._settings = Settings()
         self.listing = Listing((), (), "", clock.monotonic())
+
+    @property
+    def settings(self) -> Settings:
+        """The settings of the last good file."""
+        return self._settings
 
     def first(self) -> Config:
         """Read for the first time; raises ConfigError."""
@@ -111,6 +117,7 @@ class EntryListing:
                 self._merged = MergedSchedule(config)
             else:
                 self._merged.set_base(config)
+            self._settings = config.settings
             self.listing = self._listed(self._merged.in_force(), self._clock.monotonic())
 
     @staticmethod

@@ -14,7 +14,7 @@ from beatd.model import Entry, EntryState, RedisSettings
 from beatd.store.client import connect
 from beatd.store.entry_state import EntryStates
 from beatd.store.held_back import HeldBack, HeldBackEntry
-from beatd.store.history import Histories, Totals
+from beatd.store.history import Histories, Record, Totals
 from beatd.store.keys import Keys
 from beatd.store.outcomes import Summary
 from beatd.store.runtime_entries import RuntimeReplica
@@ -141,6 +141,20 @@ class StoreView:
         """The runs among those of entries whose id begins so."""
         with self._reader() as reader:
             return reader.find(run_id, names, now_ms)
+
+    def newest(
+        self, names: Sequence[str], count: int, wanted: Callable[[Record], bool] | None, now_ms: int
+    ) -> list[RunDetail]:
+        """The newest runs of entries, the newest first; only those that are wanted."""
+        with self._client() as client:
+            histories = self._histories(client)
+            records = histories.completed(histories.newest(names, count, wanted))
+            return OutcomeReader(client, Keys(self._settings.prefix), histories).detailed(records, now_ms)
+
+    def records(self, names: Sequence[str]) -> list[Record]:
+        """All runs of entries that are remembered, without their errors."""
+        with self._client() as client:
+            return list(self._histories(client).of(names))
 
     def _histories(self, client: redis.Redis) -> Histories:
         return Histories(client, Keys(self._settings.prefix))
