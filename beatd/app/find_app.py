@@ -24,6 +24,10 @@ def import_symbol(path: str) -> Any:
     return getattr(importlib.import_module(module), name)
 
 
+_NAME_MAX = 255
+"""Letters of the name of an app."""
+
+
 def find_app(name: str, *, where: str = "-A", directory: Path | None = None) -> App:
     """Import the app ``MODULE`` or ``MODULE:ATTRIBUTE``; see :func:`locate`. Raises :class:`ConfigError`."""
     app: App = locate(name, _is_app, where=where, directory=directory)
@@ -37,6 +41,9 @@ def locate(name: str, wanted: Callable[[Any], bool], *, where: str = "-A", direc
     The working directory and ``directory`` (of the file that names the app) are importable. Raises
     :class:`ConfigError` with the places that were searched, or with the user's own traceback if the module raises.
     """
+    if len(name) > _NAME_MAX:
+        text = f"a name of {len(name):,} letters; expected MODULE or MODULE:ATTRIBUTE"
+        raise ConfigError([Fault(where, None, f"{name[:60]}…", text)])
     for place in filter(None, (directory, Path.cwd())):
         if str(place.absolute()) not in sys.path:
             sys.path.insert(0, str(place.absolute()))

@@ -7,8 +7,8 @@ import socket
 
 from beatd.broker import Address
 from beatd.exceptions import MessageError
-from beatd.message import json_codec, protocol, template
-from beatd.message.template import MessageTemplate, placeholder
+from beatd.message import json_codec, protocol
+from beatd.message.protocol import MessageTemplate, placeholder
 from beatd.model import Entry, Options, Run
 from beatd.timestamps import iso_ms
 
@@ -118,7 +118,7 @@ def _entry_values(entry: Entry) -> dict[bytes, bytes]:
         b"entry": json_codec.dumps(entry.name),
         b"args": json_codec.dumps(protocol.shown(entry.task, list(entry.args))),
         b"kwargs": json_codec.dumps(protocol.shown(entry.task, entry.kwargs)),
-        b"body": template.base64_text(protocol.body_of(entry.args, entry.kwargs, embed)),
+        b"body": protocol.base64_text(protocol.body_of(entry.args, entry.kwargs, embed)),
     }
 
 

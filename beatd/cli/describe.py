@@ -9,7 +9,7 @@ import click
 
 from beatd import sources
 from beatd.cli.history import error_line, histories, local_moment
-from beatd.cli.installation import Installation, hint, installation
+from beatd.cli.installation import Installation, effective_schedule, installation
 from beatd.cli.output import print_json, print_line, print_table
 from beatd.client.entries import NEXT, Description, description_facts
 from beatd.client.outcomes import LAST, OutcomeReader, failure_text, statistics
@@ -21,10 +21,8 @@ from beatd.planning.notation import schedule_phrase
 from beatd.planning.preview import Outlook, Upcoming, new_state, outlooks, upcoming
 from beatd.redaction import redacted
 from beatd.schedules import duration_text
-from beatd.sources import MergedSchedule
 from beatd.store.entry_state import EntryStates
 from beatd.store.held_back import HeldBack
-from beatd.store.runtime_entries import RuntimeReplica, read_pause
 
 
 @click.command()
@@ -49,25 +47,19 @@ def describe(*, name: str, config_file: str | None, app: str | None, as_json: bo
 
 
 def _look(place: Installation, name: str, app: str | None) -> Description:
-    merged = MergedSchedule(sources.load(place.path, app=app))
-    mirror = RuntimeReplica(place.client, place.keys)
-    mirror.refresh(anew=True)
-    merged.change(mirror.tables)
-    merged.pause(mirror.pauses)
-    entries = {entry.name: entry for entry in merged.in_force().entries}
-    if name not in entries:
-        raise click.UsageError(f'there is no entry "{name}"{hint(name, entries)}')
+    schedule = effective_schedule(place.client, place.keys, sources.load(place.path, app=app))
+    entry = schedule.entry(name)
     shards = max([daemon.shards for daemon in place.fleet().alive.values()], default=place.head.settings.leader.shards)
     held = HeldBack(place.client, place.keys, shards=shards).read([name])
     now_ms = SystemClock().now_ms()
-    states = EntryStates(place.client, place.keys).read([entries[name]], now_ms=now_ms)
+    states = EntryStates(place.client, place.keys).read([entry], now_ms=now_ms)
     with histories(place, None) as known:
-        [look] = outlooks([entries[name]], states, now_ms, paused=mirror.pauses, held=held, last_dues=known.last_dues)
+        [look] = outlooks([entry], states, now_ms, paused=schedule.pauses, held=held, last_dues=known.last_dues)
         reader = OutcomeReader(place.client, place.keys, known)
         records = known.completed(list(known.of([name])))
         return Description(
             look,
-            read_pause(mirror.pauses[name]) if name in mirror.pauses else None,
+            schedule.pause_of(name),
             reader.of([name], now_ms, held=held)[name],
             reader.detailed(records[:LAST], now_ms),
             [] if look.next_due_ms is None else _following(look, states[0] or new_state(now_ms), now_ms),

@@ -9,15 +9,13 @@ from typing import Any
 import click
 
 from beatd import config, sources
-from beatd.cli.installation import installation
+from beatd.cli.installation import effective_schedule, installation
 from beatd.cli.output import plural, print_colored, print_json, print_line
 from beatd.clock import SystemClock
 from beatd.config import Config
 from beatd.exceptions import StoreError
 from beatd.model import Entry
 from beatd.planning.comparison import Difference, Runs, compare, total
-from beatd.sources import MergedSchedule
-from beatd.store.runtime_entries import RuntimeReplica
 from beatd.timestamps import from_ms, iso_ms
 
 _DAY_MS = 86_400_000
@@ -60,15 +58,11 @@ def _with_runtime(old: Config, new: Config, config_file: str | None) -> tuple[Se
     """The entries of both files, each with those that the state store adds."""
     try:
         with installation(config_file) as place:
-            replica = RuntimeReplica(place.client, place.keys)
-            replica.refresh(anew=True)
+            merged = [effective_schedule(place.client, place.keys, each, as_if_resumed=True) for each in (old, new)]
     except StoreError as error:
         print_line(f"note: the state store was not asked, this is from the files alone: {error}", err=True)
         return old.entries, new.entries
-    merged = [MergedSchedule(old), MergedSchedule(new)]
-    for schedule in merged:
-        schedule.change(replica.tables)
-    return merged[0].in_force().entries, merged[1].in_force().entries
+    return merged[0].entries, merged[1].entries
 
 
 def _compare_with_fleet(config_file: str | None, app: str | None, *, as_json: bool) -> None:

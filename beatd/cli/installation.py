@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import getpass
 import socket
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
@@ -15,10 +15,13 @@ import click
 
 from beatd import config
 from beatd.config.loader import LoadedSettings, load_settings
+from beatd.model import Entry
+from beatd.sources import MergedSchedule
 from beatd.state_store import running_store
 from beatd.store.client import connect
 from beatd.store.daemon_registry import FleetView, Registry
 from beatd.store.keys import Keys
+from beatd.store.runtime_entries import Pause, RuntimeReplica, read_pause
 
 if TYPE_CHECKING:
     import redis
@@ -53,6 +56,47 @@ def installation(config_file: str | None) -> Iterator[Installation]:
     settings = top.settings
     with connect(running_store(settings), timeout_ms=settings.redis.timeout_ms, name="beatd-command") as client:
         yield Installation(path, top, client, Keys(settings.redis.prefix))
+
+
+class EffectiveSchedule(NamedTuple):
+    """The schedule of files, app and state store, merged as in a daemon; ``pauses`` by entry name, as stored."""
+
+    merged: MergedSchedule
+    pauses: Mapping[str, bytes]
+
+    @property
+    def entries(self) -> Sequence[Entry]:
+        """The entries in force."""
+        return self.merged.in_force().entries
+
+    def entry(self, name: str) -> Entry:
+        """The entry of that name; raises click.UsageError that names the near ones."""
+        entry = self.merged.of(name)
+        if entry is None:
+            known = [each.name for each in self.entries]
+            raise click.UsageError(f'there is no entry "{name}"{hint(name, known)}')
+        return entry
+
+    def pause_of(self, name: str) -> Pause | None:
+        """The pause of an entry, if it is paused."""
+        raw = self.pauses.get(name)
+        return None if raw is None else read_pause(raw)
+
+
+def effective_schedule(
+    client: redis.Redis, keys: Keys, loaded: config.Config, *, as_if_resumed: bool = False
+) -> EffectiveSchedule:
+    """Merge what files and app say with the runtime entries and pauses of the store.
+
+    ``as_if_resumed``: entries are what they would be without their pauses.
+    """
+    replica = RuntimeReplica(client, keys)
+    replica.refresh(anew=True)
+    merged = MergedSchedule(loaded)
+    merged.change(replica.tables)
+    if not as_if_resumed:
+        merged.pause(replica.pauses)
+    return EffectiveSchedule(merged, replica.pauses)
 
 
 def chosen(patterns: Sequence[str], names: Iterable[str]) -> tuple[list[str], list[str]]:

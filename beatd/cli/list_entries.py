@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
 
 import click
 
 from beatd import sources
-from beatd.cli.installation import installation
+from beatd.cli.installation import Installation, effective_schedule, installation
 from beatd.cli.output import plural, print_json, print_line, print_problem, print_table
 from beatd.client.entries import entry_facts, is_of, kind_of
 from beatd.client.outcomes import EntryOutcome, OutcomeReader, failure_text
 from beatd.clock import SystemClock
+from beatd.config import Config
 from beatd.model import Entry
 from beatd.planning.notation import schedule_phrase
 from beatd.planning.preview import Outlook, outlooks
 from beatd.schedules import duration_text
-from beatd.sources import MergedSchedule
 from beatd.store.entry_state import EntryStates
 from beatd.store.held_back import HeldBack
 from beatd.store.history import Histories
 from beatd.store.outcomes import Outcomes
-from beatd.store.runtime_entries import Pause, RuntimeReplica, read_pause
+from beatd.store.runtime_entries import Pause
 from beatd.timestamps import from_ms
 
 _SHOWN = 10
@@ -69,6 +69,29 @@ class Listing(NamedTuple):
     problems: list[str]
 
 
+class Selection(NamedTuple):
+    """The entries that are wanted: the options of the command."""
+
+    glob: str
+    failed: bool
+    overdue: bool
+    paused: bool
+    held: bool
+    source: str | None
+    task: str | None
+
+    def takes(self, entry: Entry, held: Container[str], paused: Container[str], failing: Container[str]) -> bool:
+        """True if an entry is wanted. Of overdue ones it is known only later."""
+        name = entry.name
+        return (
+            (not self.held or name in held)
+            and (not self.paused or name in paused)
+            and (not self.failed or name in failing)
+            and is_of(entry, self.source)
+            and (self.task is None or fnmatchcase(entry.task, self.task))
+        )
+
+
 @click.command("list")
 @click.argument("glob", required=False, default="*")
 @click.option("--config", "-c", "config_file", metavar="FILE", help="Default: $BEATD_CONFIG, ./beat.toml.")
@@ -99,57 +122,53 @@ def list_entries(
 
     Entries come from the file, the app and the state store, as in a daemon with the same file.
     """
+    wanted = Selection(glob, failed, overdue, paused, held_only, source, task)
+    now_ms = SystemClock().now_ms()
     with installation(config_file) as place:
-        loaded = sources.load(place.path, app=app)
-        replica = RuntimeReplica(place.client, place.keys)
-        replica.refresh(anew=True)
-        alive = place.fleet().alive.values()
-        digests = {daemon.digest for daemon in alive}
-        problems = [] if digests else ["no daemon is alive"]
-        if digests and loaded.digest not in digests:
-            problems.append(f"no daemon has the schedule of {place.path}")
-        merged = MergedSchedule(loaded)
-        merged.change(replica.tables)
-        merged.pause(replica.pauses)
-        entries = _matching(merged.in_force().entries, glob)
-        shards = max([daemon.shards for daemon in alive], default=place.head.settings.leader.shards)
-        held = HeldBack(place.client, place.keys, shards=shards).read([entry.name for entry in entries])
-        if held_only:
-            entries = [entry for entry in entries if entry.name in held]
-        if paused:
-            entries = [entry for entry in entries if entry.name in replica.pauses]
-        if failed:
-            failing = Outcomes(place.client, place.keys).failing()
-            entries = [entry for entry in entries if entry.name in failing]
-        entries = [entry for entry in entries if is_of(entry, source) and fnmatchcase(entry.task, task or "*")]
-        now_ms = SystemClock().now_ms()
-        states = EntryStates(place.client, place.keys).read(entries, now_ms=now_ms)
-        last_dues = Histories(place.client, place.keys).last_dues
-        looks = outlooks(entries, states, now_ms, paused=replica.pauses, held=held, last_dues=last_dues)
-        outcomes = OutcomeReader(place.client, place.keys).of([entry.name for entry in entries], now_ms, held=held)
-    rows = (
-        EntryRow(kind_of(one.entry), one, _pause(replica, one.entry.name), outcomes[one.entry.name]) for one in looks
-    )
-    lines = [row for row in rows if not overdue or row.outcome.overdue_since_ms is not None]
-    lines.sort(key=_ORDERS[sort])
-    overruled = _matching(merged.conflicts(), glob)
-    faults = [*loaded.refused, *(fault for found in merged.faults.values() for fault in found)]
-    listing = Listing(lines, overruled, list(map(str, faults)), problems)
+        listing = _listing(place, sources.load(place.path, app=app), wanted, now_ms)
+    listing.lines.sort(key=_ORDERS[sort])
     if as_json:
         print_json(_facts(listing))
     else:
         _print(listing, now_ms)
 
 
+def _listing(place: Installation, loaded: Config, wanted: Selection, now_ms: int) -> Listing:
+    """Ask the store for what the entries that are wanted need, and for no others."""
+    alive = place.fleet().alive.values()
+    schedule = effective_schedule(place.client, place.keys, loaded)
+    entries = _matching(schedule.entries, wanted.glob)
+    shards = max([daemon.shards for daemon in alive], default=place.head.settings.leader.shards)
+    held = HeldBack(place.client, place.keys, shards=shards).read([entry.name for entry in entries])
+    failing = Outcomes(place.client, place.keys).failing() if wanted.failed else {}
+    entries = [entry for entry in entries if wanted.takes(entry, held, schedule.pauses, failing)]
+    states = EntryStates(place.client, place.keys).read(entries, now_ms=now_ms)
+    last_dues = Histories(place.client, place.keys).last_dues
+    looks = outlooks(entries, states, now_ms, paused=schedule.pauses, held=held, last_dues=last_dues)
+    outcomes = OutcomeReader(place.client, place.keys).of([entry.name for entry in entries], now_ms, held=held)
+    rows = [
+        EntryRow(kind_of(look.entry), look, schedule.pause_of(look.entry.name), outcomes[look.entry.name])
+        for look in looks
+    ]
+    faults = [*loaded.refused, *(fault for faults in schedule.merged.faults.values() for fault in faults)]
+    return Listing(
+        [row for row in rows if row.outcome.overdue_since_ms is not None or not wanted.overdue],
+        _matching(schedule.merged.conflicts(), wanted.glob),
+        list(map(str, faults)),
+        _problems(place, loaded, {daemon.digest for daemon in alive}),
+    )
+
+
+def _problems(place: Installation, loaded: Config, digests: set[str]) -> list[str]:
+    if not digests:
+        return ["no daemon is alive"]
+    return [] if loaded.digest in digests else [f"no daemon has the schedule of {place.path}"]
+
+
 def _matching(entries: Sequence[Entry], glob: str) -> list[Entry]:
     """The entries whose names match, sorted by name."""
     matching = [entry for entry in entries if fnmatchcase(entry.name, glob)]
     return sorted(matching, key=lambda entry: (entry.name.casefold(), entry.name))
-
-
-def _pause(replica: RuntimeReplica, name: str) -> Pause | None:
-    raw = replica.pauses.get(name)
-    return None if raw is None else read_pause(raw)
 
 
 def _print(listing: Listing, now_ms: int) -> None:

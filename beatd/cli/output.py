@@ -18,7 +18,7 @@ from typing import Any
 
 import click
 from rich import box
-from rich.cells import cell_len
+from rich.cells import cell_len as _rich_cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -107,6 +107,11 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
 
 def _widths(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[int]:
     return [max(map(cell_len, column)) for column in zip(columns, *rows, strict=True)]
+
+
+def cell_len(text: str) -> int:
+    """Columns of a terminal that a text takes: of most texts, its characters."""
+    return len(text) if text.isascii() else _rich_cell_len(text)
 
 
 _INDENT = 2

@@ -61,7 +61,7 @@ def schedule_warnings(entry: Entry, now_ms: int) -> list[str]:
 
 
 def _at_their_settings(warnings: list[Fault]) -> list[Fault]:
-    """The warnings with the lines of the settings that they are about, where an entry has them itself."""
+    """The warnings at the positions of the settings that they are about, where an entry has them itself."""
     documents: dict[str, Document | None] = {}
     placed = []
     for warning in warnings:
@@ -70,9 +70,11 @@ def _at_their_settings(warnings: list[Fault]) -> list[Fault]:
             if warning.file not in documents:
                 documents[warning.file] = _document(warning.file)
             document = documents[warning.file]
-            lines = [] if document is None else [document.line_of((SCHEDULE, keys[0], *more)) for more in keys[1]]
-            line = max((line for line in lines if line is not None), default=warning.line)
-            warning = warning._replace(line=max(line, warning.line))  # noqa: PLW2901
+            paths = [] if document is None else [(SCHEDULE, keys[0], *more) for more in keys[1]]
+            found = [position for path in paths if (position := document and document.position_of(path))]
+            place = max(found, default=None)
+            if place is not None and place.line >= warning.line:
+                warning = warning._replace(line=place.line, column=place.column)  # noqa: PLW2901
         placed.append(warning)
     return placed
 

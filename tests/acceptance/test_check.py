@@ -120,7 +120,7 @@ def test_strict_makes_warnings_count(tmp_path: Path) -> None:
     (tmp_path / "beat.toml").write_text(GOOD + 'jitter = "2h"\n')
     relaxed, strict = beatd("check", cwd=tmp_path), beatd("check", "--strict", cwd=tmp_path)
     assert (relaxed.returncode, strict.returncode) == (0, 1)
-    assert strict.stdout.startswith("warning: beat.toml:5: beat_schedule.a.jitter: ")
+    assert strict.stdout.startswith("warning: beat.toml:5:1: beat_schedule.a.jitter: ")
 
 
 def test_wrong_use(tmp_path: Path) -> None:

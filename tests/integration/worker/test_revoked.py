@@ -2,35 +2,21 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
 import redis
 
 from beatd import App
-from beatd.clock import SystemClock
 from beatd.store.keys import Keys
 from beatd.store.worker_state import KEPT_MS, LIMIT, RevokedStore
 from beatd.worker.admission.revoked import Revoked, RevokedSync
+from tests.fakes import ShiftedClock
 
 KEY = Keys().workers().revoked
 
 
-class Clock(SystemClock):
-    """The host's, and some hours later when told so."""
-
-    later_ms = 0
-
-    def now_ms(self) -> int:
-        return time.time_ns() // 1_000_000 + self.later_ms
-
-    def monotonic(self) -> float:
-        return time.monotonic() + self.later_ms / 1000
-
-
 @pytest.fixture
 def clock():
-    return Clock()
+    return ShiftedClock()
 
 
 @pytest.fixture
