@@ -173,6 +173,10 @@ class Documents:
         self.selector.lay_over()
         return self._timeline.document(window)
 
+    def audit(self, limit: int, entry: str = "") -> dict[str, Any]:
+        """The document of ``beatd audit --json``."""
+        return {"changes": self.store.changes(limit, entry or "*")}
+
     def _names(self) -> list[str]:
         self.selector.lay_over()
         return self.plan.listing.names()

@@ -6,7 +6,7 @@ import logging
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from beatd.clock import Clock
 from beatd.config import Config
@@ -59,12 +59,18 @@ class EntryListing:
         self._pauses: dict[str, bytes] = {}
         self._changing = threading.Lock()
         self._settings = Settings()
+        self._defaults: dict[str, Any] = {}
         self.listing = Listing((), (), "", clock.monotonic())
 
     @property
     def settings(self) -> Settings:
         """The settings of the last good file."""
         return self._settings
+
+    @property
+    def defaults(self) -> dict[str, Any]:
+        """The table ``[defaults]`` of the last good file."""
+        return self._defaults
 
     def first(self) -> Config:
         """Read for the first time; raises ConfigError."""
@@ -117,7 +123,7 @@ class EntryListing:
                 self._merged = MergedSchedule(config)
             else:
                 self._merged.set_base(config)
-            self._settings = config.settings
+            self._settings, self._defaults = config.settings, config.defaults
             self.listing = self._listed(self._merged.in_force(), self._clock.monotonic())
 
     @staticmethod

@@ -7,7 +7,7 @@ from typing import Any, Literal, NamedTuple
 
 import msgspec
 
-from beatd.web import schemas
+from beatd.web import actions, schemas
 from beatd.web.documents import Documents, RunQuery, letter_filter
 from beatd.web.parameters import Parameter
 from beatd.web.schemas import Schema
@@ -44,7 +44,7 @@ class Call(NamedTuple):
     values: Mapping[str, Any]
     who: str = ""
     body: Any = None
-    operator: Any = None
+    operator: actions.Operator | None = None
 
 
 class Operation(NamedTuple):
@@ -116,5 +116,48 @@ READING = (
               _letters, (*LETTERS, LIMIT)),
     Operation("GET", "/timeline", "timeline", "Load of the coming day or week, and what ran", schemas.TIMELINE,
               lambda c: c.documents.timeline(c.values["window"]), (WINDOW,)),
+    Operation("GET", "/audit", "audit", "Changes: who did what, the newest first", schemas.AUDIT,
+              lambda c: c.documents.audit(c.values["limit"], c.values["entry"]),
+              (Parameter("entry", "Only of this entry, or of those that match, such as report-*."), LIMIT)),
 )  # fmt: skip
 """Operations that change nothing."""
+
+
+def _act(  # noqa: PLR0917 - read as a table
+    method: str,
+    path: str,
+    name: str,
+    summary: str,
+    call: Callable[[actions.Operator, Call], Any],
+    body: type[msgspec.Struct] | None = None,
+) -> Operation:
+    def act(c: Call) -> Any:
+        assert c.operator is not None  # noqa: S101 - who may operate has one
+        return call(c.operator, c)
+
+    return Operation(method, path, name, summary, schemas.DONE, act, (), body, "operate")
+
+
+CHANGING = (
+    _act("POST", "/entries/{name}/run", "run_entry", "Send a run of an entry now",
+         lambda o, c: o.run_now(c.who, c.path["name"], c.body), actions.RunNow),
+    _act("POST", "/entries/{name}/pause", "pause_entry", "Pause an entry, with a reason, until a moment",
+         lambda o, c: o.pause(c.who, c.path["name"], c.body), actions.PauseUntil),
+    _act("POST", "/entries/{name}/resume", "resume_entry", "Resume an entry",
+         lambda o, c: o.resume(c.who, c.path["name"])),
+    _act("POST", "/entries/{name}/backfill", "backfill_entry", "Send the runs of a past window",
+         lambda o, c: o.backfill(c.who, c.path["name"], c.body), actions.BackfillWindow),
+    _act("PUT", "/entries/{name}", "put_entry", "Put an entry into the state store",
+         lambda o, c: o.put(c.who, c.path["name"], c.body.table), actions.EntryTable),
+    _act("DELETE", "/entries/{name}", "remove_entry", "Take an entry out of the state store",
+         lambda o, c: o.remove(c.who, c.path["name"])),
+    _act("POST", "/runs/{id}/stop", "stop_run", "End a run that waits or is at work",
+         lambda o, c: o.stop(c.who, c.path["id"])),
+    _act("POST", "/dead-letters/{id}/requeue", "requeue_dead_letter", "Send a dead letter again",
+         lambda o, c: o.requeue(c.who, c.path["id"])),
+    _act("DELETE", "/dead-letters/{id}", "purge_dead_letter", "Throw a dead letter away",
+         lambda o, c: o.purge(c.who, c.path["id"])),
+)  # fmt: skip
+"""Operations that change something."""
+
+OPERATIONS = (*READING, *CHANGING)

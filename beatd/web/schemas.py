@@ -23,7 +23,7 @@ def listed(schema: Schema) -> Schema:
     return {"type": "array", "items": schema}
 
 
-def table(about: str = "", **fields: Schema) -> Schema:
+def table(about: str = "", /, **fields: Schema) -> Schema:
     """An object that has all of these keys."""
     told = {"description": about} if about else {}
     return {"type": "object", **told, "properties": fields, "required": sorted(fields)}
@@ -106,7 +106,18 @@ COMPONENTS: dict[str, Schema] = {
         by=TEXT,
         complete=FLAG,
     ),
-    "Change": table("A change: who did what, when.", at=MOMENT, who=TEXT, action=TEXT),
+    "Change": table(
+        "A change, as in `beatd audit --json`.",
+        at=MOMENT,
+        action=TEXT,
+        subjects=listed(TEXT),
+        count=WHOLE,
+        by=maybe(TEXT),
+        via=TEXT,
+        before={},
+        after={},
+        detail=maybe(TEXT),
+    ),
 }
 
 STATUS = table("The document of `beatd status --json`.", ready=FLAG, problems=listed(TEXT), daemons=listed(TABLE))
@@ -123,8 +134,10 @@ FLEET = table(
 WORKERS = table(workers=listed(ref("Worker")), problem=maybe(TEXT))
 QUEUES = table(queues=listed(ref("Queue")), problem=maybe(TEXT))
 DEAD_LETTERS = table(dead_letters=listed(ref("DeadLetter")), total=WHOLE)
+_WINDOW: dict[str, Schema] = {"from": MOMENT, "to": MOMENT}
 TIMELINE = table(
-    **{"from": MOMENT, "to": MOMENT},
+    "The load of a window.",
+    **_WINDOW,
     step_ms=WHOLE,
     runs=WHOLE,
     counts=listed(WHOLE),

