@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from datetime import UTC
-from itertools import islice
+from itertools import islice, takewhile
 
-from beatd.model import run_id
-from beatd.planning.preview import Upcoming
+from beatd.exceptions import BeatdError
+from beatd.model import Entry, EntryState, run_id
+from beatd.planning.catchup import ResumePoints
+from beatd.planning.preview import Upcoming, upcoming
 from beatd.timestamps import from_ms
 
 DAYS = 30
@@ -34,13 +37,20 @@ def calendar(title: str, runs: Iterable[Upcoming], now_ms: int) -> str:
     return "".join(f"{folded}\r\n" for line in [*lines, "END:VCALENDAR"] for folded in _folded(line))
 
 
-def bounded(runs: Iterable[Upcoming], of_one: int) -> Iterator[Upcoming]:
-    """The runs that are sent, at most so many of each entry."""
-    counts: dict[str, int] = {}
-    for run in runs:
-        count = counts[run.entry.name] = counts.get(run.entry.name, 0) + 1
-        if run.skip is None and count <= of_one:
-            yield run
+def first_runs(
+    entries: Iterable[Entry], state_of: Callable[[Entry], EntryState], now_ms: int, most: int
+) -> list[Upcoming]:
+    """The runs of the coming days that are sent, in order; of each entry the first ``most``.
+
+    An entry whose runs cannot be computed is left out.
+    """
+    points, until_ms = ResumePoints(now_ms), now_ms + DAYS * 86_400_000
+    found: list[Upcoming] = []
+    for entry in entries:
+        with suppress(BeatdError):
+            runs = upcoming(entry, state_of(entry), points, sent_only=True)
+            found += takewhile(lambda run: run.due_ms < until_ms, islice(runs, most))
+    return sorted(found, key=lambda run: (run.due_ms, run.entry.name))
 
 
 def _event(run: Upcoming, stamp: str) -> Sequence[str]:

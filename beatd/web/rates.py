@@ -5,10 +5,10 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 
-from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from beatd.clock import Clock
+from beatd.web.security import refusal
 
 READS, CHANGES = (2_000, 10.0), (60, 30.0)
 """Requests of one address at once, and the seconds in which so many more are allowed."""
@@ -58,5 +58,5 @@ class RateLimit:
         if scope["path"] in ("/healthz", "/readyz") or buckets.take(peer):
             await self._app(scope, receive, send)
             return
-        answer = PlainTextResponse("too many requests; try again in some seconds\n", 429, {"Retry-After": "10"})
+        answer = refusal(scope, 429, "too many requests; try again in some seconds", {"Retry-After": "10"})
         await answer(scope, receive, send)

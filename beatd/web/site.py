@@ -16,7 +16,7 @@ from starlette.routing import BaseRoute, Route
 
 from beatd.client.outcomes import FAILED
 from beatd.exceptions import StoreError
-from beatd.planning.preview import all_upcoming, new_state
+from beatd.planning.preview import new_state
 from beatd.web import badge, calendar, session
 from beatd.web.access import Access
 from beatd.web.actions import Operator
@@ -30,6 +30,8 @@ from beatd.web.stream import Stream
 
 Endpoint = Callable[[Request], Response]
 RUNS_SHOWN = 100
+_LOOKED_AT = 20_000
+"""Runs that the calendar of all entries looks at."""
 
 
 class Site:
@@ -210,15 +212,9 @@ class Site:
         enabled = [entry for entry in entries if entry.policies.enabled]
         states = documents.store.states(enabled, now_ms=now_ms)
         known = {entry.name: state for entry, state in zip(enabled, states, strict=True) if state is not None}
-        runs = all_upcoming(
-            enabled,
-            now_ms,
-            state_of=lambda entry: known.get(entry.name, new_state(now_ms)),
-            until_ms=now_ms + calendar.DAYS * 86_400_000,
-            on_error=lambda _entry, _error: None,
-        )
-        of_one = calendar.EVENTS_MAX if name else calendar.OF_ONE_MAX
-        text = calendar.calendar(name or "beatd", calendar.bounded(runs, of_one), now_ms)
+        most = calendar.EVENTS_MAX if name else max(1, min(calendar.OF_ONE_MAX, _LOOKED_AT // max(len(enabled), 1)))
+        runs = calendar.first_runs(enabled, lambda entry: known.get(entry.name, new_state(now_ms)), now_ms, most)
+        text = calendar.calendar(name or "beatd", runs, now_ms)
         return Response(text, media_type="text/calendar")
 
     def message(self, request: Request, code: int, text: str) -> Response:

@@ -1,7 +1,6 @@
 """The page's application over a real store, for somebody who may operate."""
 
 import asyncio
-import os
 
 import httpx
 import pytest
@@ -33,7 +32,7 @@ timezone = "Europe/Berlin"
 
 def write_tokens(path):
     path.write_text(f"# who may act\nann operate {OPERATE}\nbob read {READ}\n")
-    os.chmod(path, 0o600)
+    path.chmod(0o600)
     return str(path)
 
 
