@@ -12,7 +12,7 @@ from beatd.schedules import zone
 from beatd.schedules.blackout import Blackout
 
 MINUTE_MS, DAY_MS = 60_000, 86_400_000
-BUSIEST = 8
+BUSIEST = 40
 _SPANS = 50
 """Spans of one blackout that are told."""
 _BLACKOUTS = 50

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from math import ceil, log1p
+from math import ceil, log
+from statistics import median
 from typing import Any, NamedTuple
 
 from beatd.schedules import zone
@@ -46,7 +47,7 @@ def heat_map(document: Mapping[str, Any], timezone: str) -> HeatMap:
     is_day = step_ms == 60_000
     columns = 60 if is_day else 96
     marks = [":00", ":15", ":30", ":45"] if is_day else ["+0 h", "+6 h", "+12 h", "+18 h"]
-    most = max(counts, default=0)
+    most, usual = max(counts, default=0), median([count for count in counts if count] or [0])
     spans = [(_ms(span["from"]), _ms(span["to"])) for one in document["blackouts"] for span in one["spans"]]
     changes = [_ms(one["at"]) for one in document["clock_changes"]]
     rows = []
@@ -58,7 +59,7 @@ def heat_map(document: Mapping[str, Any], timezone: str) -> HeatMap:
         end_ms = row_ms + columns * step_ms
         label = _local(row_ms, timezone).strftime("%H:%M" if is_day else "%a %d %H:%M")
         cells = [
-            Cell(column, _level(count, most), f"{_clock(row_ms + column * step_ms, timezone)}: {_runs(count)}")
+            Cell(column, _level(count, usual, most), f"{_clock(row_ms + column * step_ms, timezone)}: {_runs(count)}")
             for column, count in enumerate(part)
             if count
         ]
@@ -72,6 +73,30 @@ def heat_map(document: Mapping[str, Any], timezone: str) -> HeatMap:
             )
         )
     return HeatMap(rows, columns, marks, most)
+
+
+class Herd(NamedTuple):
+    """Busy seconds in which the same entries run: the first of them, and how many."""
+
+    at: str
+    runs: int
+    entries: list[dict[str, Any]]
+    times: int
+
+
+HERDS_SHOWN = 8
+
+
+def herds(document: Mapping[str, Any]) -> list[Herd]:
+    """The busiest seconds of a timeline's document, those of the same entries together."""
+    alike: dict[tuple[int, str], list[Mapping[str, Any]]] = {}
+    for one in document["busiest"]:
+        names = ",".join(sorted(each["entry"] for each in one["entries"]))
+        alike.setdefault((one["runs"], names), []).append(one)
+    found = [
+        Herd(min(one["at"] for one in same), same[0]["runs"], same[0]["entries"], len(same)) for same in alike.values()
+    ]
+    return sorted(found, key=lambda herd: (-herd.runs, herd.at))[:HERDS_SHOWN]
 
 
 class Bar(NamedTuple):
@@ -116,8 +141,11 @@ def _runs(count: int) -> str:
     return "1 run" if count == 1 else f"{count:,} runs"
 
 
-def _level(count: int, most: int) -> int:
-    return max(1, ceil(LEVELS * log1p(count) / log1p(most))) if count else 0
+def _level(count: int, usual: float, most: int) -> int:
+    """The usual load is pale, twice as much or the most of all is dark: herds stand out, an even load does not."""
+    if count <= usual:
+        return 1
+    return min(LEVELS, 1 + ceil((LEVELS - 1) * log(count / usual) / log(max(most / usual, 2))))
 
 
 def _columns(span: tuple[int, int], row_ms: int, step_ms: int, columns: int) -> tuple[float, float]:

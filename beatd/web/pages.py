@@ -6,6 +6,7 @@ Everything in it is escaped by the template.
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 from hashlib import sha256
@@ -24,6 +25,7 @@ from beatd.planning.notation import schedule_phrase
 from beatd.planning.phrase import in_words
 from beatd.planning.preview import Outlook
 from beatd.schedules import Schedule, zone
+from beatd.schedules.interval import Interval
 from beatd.timestamps import from_ms, to_ms
 from beatd.web.access import Person
 
@@ -31,12 +33,13 @@ MINUTE, HOUR, DAY = 60_000, 3_600_000, 86_400_000
 
 
 class Moment(NamedTuple):
-    """A moment three times: from now, on the clocks of a zone, and in UTC (empty for a zone that shows the same)."""
+    """A moment: from now, on the clocks of a zone, in UTC (empty for a zone that shows the same), and in short."""
 
     relative: str
     local: str
     utc: str
     iso: str
+    short: str = ""
 
 
 def relative(ms: int) -> str:
@@ -69,7 +72,8 @@ def moment(ms: int, timezone: str, now_ms: int) -> Moment:
     local = at.astimezone(info)
     shown = f"{_clock(local, now.astimezone(info))} {local:%Z}"
     utc = "" if not local.utcoffset() else f"{_clock(at, local)} UTC"
-    return Moment(relative(ms - now_ms), shown, utc, at.isoformat(timespec="milliseconds"))
+    short = re.sub(r"(:\d\d)\.\d{3}", r"\1", shown)
+    return Moment(relative(ms - now_ms), shown, utc, at.isoformat(timespec="milliseconds"), short)
 
 
 def _clock(at: datetime, now: datetime) -> str:
@@ -209,10 +213,15 @@ def entry_row(each: Outlook, now_ms: int, outcome: EntryOutcome) -> dict[str, An
     }
 
 
+_ZONE = re.compile(r", [\w/+-]+ time(?=;|$)")
+
+
 def _words(schedule: Schedule) -> str:
-    """The schedule in plain words; what cannot be said so is shown as it is written."""
+    """The schedule in plain words, without its zone; what cannot be said so is shown as it is written."""
+    if isinstance(schedule, Interval):
+        return schedule_phrase(schedule).text
     try:
-        return in_words(schedule)
+        return _ZONE.sub("", in_words(schedule))
     except Exception:  # noqa: BLE001 - one schedule that cannot be said must not hide the page
         return schedule_phrase(schedule).text
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from functools import wraps
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
 import tomli_w
@@ -21,7 +22,7 @@ from beatd.web import badge, calendar, session
 from beatd.web.access import Access
 from beatd.web.actions import Operator
 from beatd.web.documents import Documents, letter_filter
-from beatd.web.heatmap import heat_map, past_bars
+from beatd.web.heatmap import heat_map, herds, past_bars
 from beatd.web.operations import LETTERS, LIMIT, SELECTION, WINDOW, view_of
 from beatd.web.pages import Frame, Page, daemon_rows, entry_row, moment, run_row, spread
 from beatd.web.parameters import Parameter, read_parameters
@@ -32,6 +33,14 @@ Endpoint = Callable[[Request], Response]
 RUNS_SHOWN = 100
 _LOOKED_AT = 20_000
 """Runs that the calendar of all entries looks at."""
+
+
+class Problem(NamedTuple):
+    """A problem as a sentence, and where the page tells more."""
+
+    text: str
+    link: str = ""
+    title: str = ""
 
 
 class Site:
@@ -80,11 +89,12 @@ class Site:
         try:
             status, part = documents.status(), documents.selector.slice(view)
         except StoreError as error:
-            problems = [f"Cannot reach the state store: {error}", *documents.file_problems()]
+            texts = [f"Cannot reach the state store: {error}", *documents.file_problems()]
+            problems = [Problem(text) for text in texts]
             part = Slice(view, total=len(documents.plan.listing.entries))
             facts: dict[str, Any] = {"status": None, "part": part, "problems": problems, "daemons": [], "rows": []}
             return self._html(request, "page.html", "/", 503, file=file, filters=FILTERS, orders=ORDERS, **facts)
-        problems = [*map(_sentence, status["problems"]), *documents.file_problems(status)]
+        problems = [*problems_of(status), *map(Problem, documents.file_problems(status))]
         rows = [entry_row(look, now_ms, part.outcome(look.entry.name)) for look in part.outlooks]
         daemons = list(daemon_rows(status, now_ms))
         facts = {"status": status, "part": part, "problems": problems, "daemons": daemons, "rows": rows}
@@ -141,7 +151,7 @@ class Site:
         document, zone = self._documents.timeline(window), self._documents.plan.settings.timezone
         return self._html(
             request, "timeline.html", "/timeline", title="Timeline", window=window, document=document, zone=zone,
-            map=heat_map(document, zone), bars=past_bars(document["past"], zone),
+            map=heat_map(document, zone), bars=past_bars(document["past"], zone), herds=herds(document),
         )  # fmt: skip
 
     def workers(self, request: Request) -> Response:
@@ -254,6 +264,23 @@ def _table_text(table: Mapping[str, Any] | None) -> str:
         return json.dumps(table, indent=2, default=str)
 
 
-def _sentence(text: str) -> str:
-    """A problem as the first line of a page shows it. Names of daemons keep their case."""
-    return text[:1].upper() + text[1:] if text.split(" ", 1)[0] in ("no", "nobody", "the", "entry") else text
+def problems_of(status: Mapping[str, Any]) -> list[Problem]:
+    """The problems as the page shows them: a link in place of the command that tells more."""
+    return [_problem(text) for text in status["problems"]]
+
+
+def _problem(text: str) -> Problem:
+    """A problem. Names of daemons keep their case."""
+    sentence, _, hint = text.rpartition("; see beatd ")
+    shown = sentence or text
+    if text.split(" ", 1)[0] in ("no", "nobody", "the", "entry", "and"):
+        shown = shown[:1].upper() + shown[1:]
+    if match := _OF_ENTRY.match(text) if sentence else None:
+        return Problem(f"{shown}.", f"/entries/{quote(match[1])}", "See the entry")
+    for option, only in (("--failed", "failing"), ("--overdue", "overdue"), ("--held", "held")):
+        if sentence and hint == f"list {option}":
+            return Problem(f"{shown}.", f"/?only={only}", "Show all")
+    return Problem(f"{shown}{f'; see beatd {hint}' if sentence else ''}")
+
+
+_OF_ENTRY = re.compile(r"entry (.+?) (?:failed (?:once|[\d,]+ times)|is overdue since) ", re.DOTALL)
