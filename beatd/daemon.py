@@ -20,6 +20,7 @@ from beatd.beat.loop import DaemonLoop, ShardLoop
 from beatd.beat.manual_dispatch import ManualDispatcher
 from beatd.beat.manual_runs import ManualRuns
 from beatd.beat.message_builder import MessageBuilder
+from beatd.beat.notifications import notifier
 from beatd.beat.outcomes import OutcomeWatch
 from beatd.beat.term import Leadership
 from beatd.beat.watchdog import Watchdog
@@ -82,8 +83,15 @@ class Daemon:
         self._commands = CommandHandler(DaemonCommands(runtime, keys), identity, reload=on_reload, step_down=step_down)
         self._source = RuntimeSource(runtime, keys, config, self)
         self._outcomes = _outcome_watch(settings, store, keys, clock, shards)
+        self._notifier = notifier(
+            settings, store.url, keys, shards, elector=self._elector, counters=self._counters, clock=clock
+        )
         self.parts = DaemonParts(
-            self._status, self._elector.leaderships, self._counters, Registry(store.metrics_client, keys)
+            self._status,
+            self._elector.leaderships,
+            self._counters,
+            Registry(store.metrics_client, keys),
+            Outcomes(store.metrics_client, keys),
         )
         """What its metrics and health are told from."""
 
@@ -95,10 +103,12 @@ class Daemon:
             self._watchdog()  # without the pauses nothing may leave
         self._elector.start()
         self._outcomes.start()
+        self._notifier.start()
         try:
             self._loop.run()
         finally:
             self._watchdog.stop()
+            self._notifier.stop()
             self._elector.stop()
             self._source.stop()
             self._outcomes.stop()
@@ -117,6 +127,7 @@ class Daemon:
     def reload_ended(self, faults: Sequence[str]) -> None:
         """Answer who asked for a reload; ``faults`` are the errors of the files."""
         self._counters.reloads["broken" if faults else "ok"] += 1
+        self._counters.faults = len(faults)
         schedule, shown = self._status.schedule, list(faults[:FAULTS_TOLD])
         more = len(faults) - len(shown)
         self._commands.end(
@@ -140,11 +151,14 @@ class Daemon:
         config = schedule.config
         self._status.schedule = ScheduleStatus(len(config.entries), config.digest, schedule.runtime, schedule.paused)
         self._loop.replace(schedule.entries)
+        self._notifier.set_targets(config.settings.notify)
+        self._notifier.set_entries({entry.name: entry for entry in schedule.entries})
 
     def change_schedule(self, change: ScheduleChange) -> None:
         """Put a change in force at the next turn."""
         self._status.schedule = self._status.schedule._replace(runtime=change.runtime, paused=change.paused)
         self._loop.amend(change.put, change.gone)
+        self._notifier.set_entries(change.put, change.gone)
 
     def runtime_entries_read(self, revision: int) -> None:
         """Note that the store's entries and pauses are in force as of ``revision``."""

@@ -61,6 +61,21 @@ def _is_app(value: Any) -> bool:
     return isinstance(value, AppBase)
 
 
+def importable_name(app: Any) -> str:
+    """Return ``MODULE:ATTRIBUTE`` under which another process can import the app; raises :class:`ConfigError`.
+
+    An app that only the script that runs has is found in the file of that script.
+    """
+    main = sys.modules["__main__"]
+    for module in (*(module for module in list(sys.modules.values()) if module is not main), main):
+        attribute = next((name for name, value in list(getattr(module, "__dict__", {}).items()) if value is app), None)
+        if attribute:
+            file = getattr(module, "__file__", None) or module.__name__
+            return f"{Path(file).stem if module is main else module.__name__}:{attribute}"
+    text = "no module has it as a variable, so that no other process can import it"
+    raise ConfigError([Fault("Beat", None, str(app.main), text)])
+
+
 def import_module(name: str, *, where: str) -> ModuleType:
     """Import a user's module; errors become :class:`ConfigError`, without frames of beatd."""
     try:

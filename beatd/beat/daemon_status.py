@@ -14,7 +14,9 @@ from beatd.beat.loop import Problem
 from beatd.beat.term import Leadership
 from beatd.clock import Clock
 from beatd.metrics.counters import DaemonCounters
+from beatd.model import Entry
 from beatd.store.daemon_registry import Registry, Status
+from beatd.store.outcomes import Outcomes
 
 FAULTY_TOLD, FAULTY_LENGTH = 10, 100
 """Runtime entries that are wrong, named one by one; and characters of each name."""
@@ -33,7 +35,11 @@ class ScheduleStatus(NamedTuple):
 
 
 class Shard(Protocol):
-    """The beat of one shard, as far as the daemon's record tells of it. Asked from the elector's thread."""
+    """The beat of one shard, as far as records and metrics tell of it. Asked from other threads."""
+
+    def led(self) -> Sequence[Entry]: ...
+
+    def next_fire_ms(self, name: str) -> int | None: ...
 
     @property
     def oldest_due_ms(self) -> int | None: ...
@@ -131,3 +137,10 @@ class DaemonParts(NamedTuple):
     counters: DaemonCounters
     registry: Registry
     """On a connection of its own, with a short timeout."""
+    outcomes: Outcomes
+    """On the same."""
+
+    @property
+    def shards(self) -> Sequence[Shard]:
+        """The beats of all shards."""
+        return self.status.shards

@@ -104,6 +104,11 @@ class Elector:
         """Return the liveness time-out (ms) of a daemon with such leases: after that silence it counts as gone."""
         return int(LAPSE * _heartbeat_every(ttl_ms / 1000) * 1000)
 
+    @property
+    def daemon_id(self) -> str:
+        """The id of this daemon."""
+        return self._me
+
     def start(self) -> None:
         """Begin to campaign."""
         self._thread.start()

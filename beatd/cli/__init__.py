@@ -57,6 +57,7 @@ COMMANDS: Mapping[str, CommandSpec] = {
     "remove": CommandSpec("beatd.cli.add", "remove", "Remove an entry from the state store."),
     "reload": CommandSpec("beatd.cli.reload", "reload", "Reload configuration on all daemons."),
     "step-down": CommandSpec("beatd.cli.step_down", "step_down", "Make a leader hand over its shards."),
+    "notify": CommandSpec("beatd.cli.notify", "notify", "Try a notification target."),
     "init": CommandSpec("beatd.cli.init", "init", "Write a working example file."),
     "import": CommandSpec("beatd.cli.import_", "import_", "Convert another scheduler's schedule to TOML."),
     "export": CommandSpec("beatd.cli.export", "export", "Write the schedule in force as TOML."),
@@ -91,11 +92,14 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
         "doctor",
         "healthcheck",
     ),
-    "Change": ("trigger", "backfill", "pause", "resume", "add", "remove", "reload", "step-down"),
+    "Change": ("trigger", "backfill", "pause", "resume", "add", "remove", "reload", "step-down", "notify"),
     "Workers": ("worker", "inspect", "control", "multi", "dead-letters"),
     "Files": ("init", "check", "diff", "import", "export", "schema", "completion"),
 }
 """Groups of the help; a command that is in none is under "Other"."""
+
+ALIASES = {"beat": "run"}
+"""Celery's names of commands."""
 
 _GLOBAL_FLAGS = {"--json", "--no-color"}
 _GLOBAL_VALUES = {"--config", "-c", "--app", "-A"}
@@ -136,7 +140,7 @@ class Commands(click.Group):
         if "--no-color" in args[: args.index("--")] if "--" in args else "--no-color" in args:
             os.environ["NO_COLOR"] = "1"
             args = [arg for number, arg in enumerate(args) if arg != "--no-color" or "--" in args[:number]]
-        args = self._global_options_last(ctx, args)
+        args = self._without_app(ctx, self._global_options_last(ctx, args))
         own = {option for parameter in self.get_params(ctx) for option in parameter.opts}
         if args and args[0].startswith("-") and args[0].partition("=")[0] not in own:
             args = ["run", *args]
@@ -148,11 +152,32 @@ class Commands(click.Group):
         while rest and rest[0].partition("=")[0] in _GLOBAL_FLAGS | _GLOBAL_VALUES:
             count = 2 if rest[0] in _GLOBAL_VALUES else 1
             moved, rest = [*moved, *rest[:count]], rest[count:]
+        if rest and rest[0] in ALIASES:
+            rest[0] = ALIASES[rest[0]]
+            args = [*moved, *rest]
         if not moved or not rest or rest[0].startswith("-") or rest[0] not in self.list_commands(ctx):
             return args
-        is_group = isinstance(self.get_command(ctx, rest[0]), click.Group)
+        command = self.get_command(ctx, rest[0])
+        is_group = isinstance(command, click.Group)
         behind = 2 if is_group and rest[1:] and not rest[1].startswith("-") else 1
         return [*rest[:behind], *moved, *rest[behind:]]
+
+    def _without_app(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """The command line without ``-A`` if the command has no such option: the app then stands in for the file."""
+        if not args or args[0] not in self.list_commands(ctx):
+            return args
+        command = self.get_command(ctx, args[0])
+        if command is None or isinstance(command, click.Group) or _takes_app(command):
+            return args
+        kept, rest = [args[0]], args[1:]
+        while rest and rest[0] != "--":
+            name, is_joined, value = rest[0].partition("=")
+            if name in {"-A", "--app"} and (is_joined or rest[1:]):
+                os.environ["BEATD_APP"] = value if is_joined else rest[1]
+                rest = rest[1 if is_joined else 2 :]
+            else:
+                kept.append(rest.pop(0))
+        return [*kept, *rest]
 
     def main(self, *args: Any, **extra: Any) -> Any:
         _open_standard_streams()
@@ -175,6 +200,10 @@ class Commands(click.Group):
                 raise
             raise _unexpected(error) from None
         return done
+
+
+def _takes_app(command: click.Command) -> bool:
+    return any("--app" in parameter.opts for parameter in command.params)
 
 
 def _open_standard_streams() -> None:

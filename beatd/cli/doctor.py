@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import click
 
 import beatd
-from beatd import broker, config, sources
+from beatd import broker, sources
 from beatd.cli.check import Attempt, try_servers
 from beatd.cli.output import plural, print_json, print_line
 from beatd.cli.problems import problems
@@ -136,11 +136,14 @@ def _version(package: str) -> str:
 
 
 def _file(config_file: str | None, app: str | None, loaded: list[Config]) -> Findings:
-    path = config.find(config_file)
+    path, origin = sources.find(config_file, app)
+    if origin:
+        yield Finding("file", NOTE, origin)
     found = sources.load(path, app=app)
     loaded.append(found)
     enabled = sum(entry.policies.enabled for entry in found.entries)
-    text = f"{path}: {plural(len(found.entries), 'entry')}, {enabled:,} enabled, time zone {found.settings.timezone}"
+    place = app if origin else path
+    text = f"{place}: {plural(len(found.entries), 'entry')}, {enabled:,} enabled, time zone {found.settings.timezone}"
     yield Finding("file", OK, text)
     for fault in found.refused:
         yield Finding("file", WRONG, f"not in force: {fault}")
@@ -150,7 +153,7 @@ def _file(config_file: str | None, app: str | None, loaded: list[Config]) -> Fin
         yield Finding("file", NOTE, f"{plural(len(warnings), 'warning')}; see beatd check")
     for name in sorted({entry.timezone for entry in found.entries} | {found.settings.timezone}):
         zone(name)  # raises if the time zone database has lost it
-    if os.path.realpath(path).startswith("/tmp/"):  # noqa: S108 - only named
+    if not origin and os.path.realpath(path).startswith("/tmp/"):  # noqa: S108 - only named
         yield Finding("file", NOTE, f"{path} is in /tmp, which is emptied at a restart")
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
-from beatd import config
+from beatd import config, sources
 from beatd.config.loader import LoadedSettings, load_settings
 from beatd.model import Entry
 from beatd.sources import MergedSchedule
@@ -49,9 +49,12 @@ class Installation(NamedTuple):
 
 
 @contextmanager
-def installation(config_file: str | None) -> Iterator[Installation]:
-    """Connect to the state store of a file. Raises ConfigError, or a :class:`~beatd.exceptions.StoreError`."""
-    path = config.find(config_file)
+def installation(config_file: str | None, app: str | None = None) -> Iterator[Installation]:
+    """Connect to the state store of a file, or without one of an app.
+
+    Raises ConfigError, or a :class:`~beatd.exceptions.StoreError`.
+    """
+    path = sources.find(config_file, app).path
     top = load_settings(path)
     settings = top.settings
     with connect(running_store(settings), timeout_ms=settings.redis.timeout_ms, name="beatd-command") as client:

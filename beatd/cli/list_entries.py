@@ -124,7 +124,7 @@ def list_entries(
     """
     wanted = Selection(glob, failed, overdue, paused, held_only, source, task)
     now_ms = SystemClock().now_ms()
-    with installation(config_file) as place:
+    with installation(config_file, app) as place:
         listing = _listing(place, sources.load(place.path, app=app), wanted, now_ms)
     listing.lines.sort(key=_ORDERS[sort])
     if as_json:

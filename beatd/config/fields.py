@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from msgspec import UNSET
 
-from beatd.config import message_values, values
+from beatd.config import message_values, notifications, values
 from beatd.config.environment import substituted
 from beatd.config.errors import ErrorReport, near
 from beatd.config.schema_types import TEXT, accepts, definition, list_of, matching, or_variable
@@ -128,6 +128,19 @@ POLICIES: Fields = {
         "expect_within_ms", duration(1_000), "A run that has not finished so long after it was due is overdue.", "2h"
     ),
     "max_queue_depth": Field("max_queue_depth", whole(1), "A run is left out while so many messages wait.", 1000),
+    "notify": Field("notify", notifications.target_names, "Targets [notify.NAME] that are told; [] for none.", ["ops"]),
+    "ping": Field(
+        "ping",
+        notifications.web_url,
+        "A URL that is called when a run starts (/start), succeeds, and fails (/fail).",
+        "https://hc-ping.com/${PING_KEY:-key}/invoices",
+    ),
+    "sentry": Field(
+        "sentry",
+        notifications.sentry_monitor,
+        "A cron monitor of Sentry: dsn; monitor, its slug; environment.",
+        {"dsn": "https://${SENTRY_KEY:-key}@o1.ingest.sentry.io/1", "monitor": "invoices"},
+    ),
 }
 
 SECTIONS: Mapping[str, Fields] = {

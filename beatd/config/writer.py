@@ -181,6 +181,8 @@ def _policies(policies: Policies) -> dict[str, Any]:
     table = _set_fields(policies)
     if policies.blackout is not None:
         table["blackout"] = policies.blackout.notation
+    if policies.sentry is not None:
+        table["sentry"] = {key: value for key, value in structs.asdict(policies.sentry).items() if value is not None}
     for name in [name for name in table if name.endswith("_ms")]:
         table[name.removesuffix("_ms")] = duration_text(table.pop(name))
     return table

@@ -1,8 +1,8 @@
 """The child process of :func:`beatd.sources.load_app`: imports an app and writes what it registers.
 
 ``python -m beatd.sources.app_child MODULE[:APP] WHERE DIRECTORY DESCRIPTOR`` writes one JSON document to the
-descriptor: ``entries``, ``timezone``, ``file``, the names of ``settings``, what is ``refused`` and ``remarks``, or
-``faults``; and ``files``, of the app's own code. What the user's code prints goes elsewhere.
+descriptor: ``entries``, ``timezone``, ``file``, ``conf``, the names of ``settings``, what is ``refused`` and
+``remarks``, or ``faults``; and ``files``, of the app's own code. What the user's code prints goes elsewhere.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def describe(name: str, where: str, directory: str) -> dict[str, Any]:
             entries[entry] = fields
             remarks += [Fault(file, None, f"{path}.{about}", why) for about, why in dropped(registration)]
     zone = app.conf.timezone and str(app.conf.timezone)
-    found = {"entries": entries, "timezone": zone, "file": file, "settings": _settings(app)}
+    found = {"entries": entries, "timezone": zone, "file": file, "settings": _settings(app), "conf": _conf(app)}
     return {**found, "refused": refused, "remarks": remarks}
 
 
@@ -99,6 +99,17 @@ def _settings(app: Any) -> list[str]:
     """The names of what the app sets, of either kind."""
     changes = app.conf.changes
     return sorted(map(str, changes() if callable(changes) else changes))
+
+
+def _conf(app: Any) -> dict[str, Any]:
+    """The settings by which the app can be scheduled without a file."""
+    conf = app.conf
+    return {
+        "broker_url": conf.broker_url or "amqp://guest:guest@localhost:5672//",
+        "result_backend": conf.result_backend,
+        "timezone": conf.timezone and str(conf.timezone),
+        "default_queue": conf.task_default_queue,
+    }
 
 
 def _is_any_app(found: object) -> bool:

@@ -183,11 +183,14 @@ class FileSource:
             self._on_change(config)
             return
         _warn_of_settings(before.settings, config.settings)
-        if config.digest == before.digest:
+        if config.settings.notify != before.settings.notify:
+            log.info("The targets of notifications have changed", extra={"event": "targets_changed"})
+        elif config.digest == before.digest:
             log.info("Configuration unchanged", extra={"event": "config_unchanged", "digest": config.digest})
             return
         self._on_change(config)
-        _say_difference(before.entries, config)
+        if config.digest != before.digest:
+            _say_difference(before.entries, config)
 
     def _take(self, config: Config) -> None:
         self.config = config

@@ -113,6 +113,14 @@ class FleetView(NamedTuple):
         return {name: one.status for name, one in self.daemons.items() if one.alive}
 
 
+class Sizes(NamedTuple):
+    """Number of messages in the outbox of each shard, of dead letters, and of notifications that wait."""
+
+    outboxes: list[int]
+    dead_letters: int
+    notices: int
+
+
 class Registry:
     """The list of daemons. Raises :class:`~beatd.exceptions.StoreUnavailable` or :class:`StoreRefused`."""
 
@@ -136,11 +144,18 @@ class Registry:
 
     def outboxes(self, *, shards: int) -> list[int]:
         """Return the number of messages in the outbox of each shard; none in a key of another type."""
+        return self.sizes(shards=shards).outboxes
+
+    def sizes(self, *, shards: int) -> Sizes:
+        """Return the sizes of everything that waits in the state store; 0 for a key of another type."""
         with translate_errors(self._client), self._client.pipeline(transaction=False) as pipeline:
             for shard in range(shards):
                 pipeline.llen(self._keys.shard(shard).outbox)
-            found = pipeline.execute(raise_on_error=False)
-        return [length if isinstance(length, int) else 0 for length in found]
+            pipeline.llen(self._keys.workers().dead_letters)
+            pipeline.zcard(self._keys.notices_due)
+            answers = pipeline.execute(raise_on_error=False)
+        *outboxes, dead_letters, notices = [length if isinstance(length, int) else 0 for length in answers]
+        return Sizes(outboxes, dead_letters, notices)
 
     def _call(self, daemon_id: str, status: bytes, shards: int) -> FleetView:
         keys = [self._keys.daemons, *(self._keys.shard(shard).lease for shard in range(shards))]

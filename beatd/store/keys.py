@@ -87,6 +87,10 @@ _TYPES = {
     "changes": "zset",
     "orders": "hash",
     "requests": "hash",
+    "notices": "hash",
+    "notices_due": "zset",
+    "pinged": "hash",
+    "led": "string",
 }
 
 
@@ -156,6 +160,20 @@ class Keys:
         is to send by hand."""
         self.orders = f"{self._tag}:orders"
         """hash, a minute after the last one: order id → what daemons are to do, JSON."""
+
+        self.notices = f"{self._tag}:notices"
+        """hash, 7 days after the last write, at most 5,000: ``<destination>|<order>`` → a notification or ping that is
+        to be sent, JSON, see :mod:`beatd.store.notices`."""
+        self.notices_due = f"{self._tag}:notices_due"
+        """zset, 7 days after the last write: id of a notice → when it is to be sent (ms)."""
+        self.pinged = f"{self._tag}:pinged"
+        """hash, 7 days after the last write: entry → its runs whose start or end was told to its monitor."""
+        self.led = f"{self._tag}:led"
+        """string, 7 days after the last write: its age says when shard 0 last had a leader."""
+
+    def alerts(self, target: str) -> str:
+        """hash, 7 days after the last write: ``<kind> <entry>`` → ``<since ms> <told ms>``, what a target was told."""
+        return f"{self._tag}:alerts:{target}"
 
     def present(self, daemon_id: str) -> str:
         """pub/sub channel that a daemon listens on while it lives; nothing is published there."""

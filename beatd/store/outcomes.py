@@ -259,9 +259,9 @@ class Outcomes:
 
     def failing(self) -> dict[str, Summary]:
         """The summaries of entries whose last run failed."""
-        with translate_errors(self._client):
-            raw: Any = self._client.hgetall(self._summaries)
-        failing = ((name, value) for name, value in raw.items() if value[value.find(b" ") :][:3] != b" 0 ")
+        with translate_errors(self._client):  # in parts: other clients get their turn between
+            raw = self._client.hscan_iter(self._summaries, count=BATCH)
+            failing = [(name, value) for name, value in raw if value[value.find(b" ") :][:3] != b" 0 "]
         summaries = ((name.decode(errors="backslashreplace"), _summary(value)) for name, value in failing)
         return {name: summary for name, summary in summaries if summary is not None and summary.failing_since_ms}
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from beatd.clock import Clock
 from beatd.config import Config
 from beatd.exceptions import ConfigError, Fault
-from beatd.model import Entry, Settings
+from beatd.model import Entry, MetricsSettings, Settings
 from beatd.sources import FileSource, InForce, MergedSchedule
 from beatd.store.runtime_entries import Pause, read_pause
 
@@ -61,6 +61,8 @@ class EntryListing:
         self._settings = Settings()
         self._defaults: dict[str, Any] = {}
         self.listing = Listing((), (), "", clock.monotonic())
+        self.metric_entries = MetricsSettings().entries
+        """The setting ``entries`` of ``[metrics]``."""
 
     @property
     def settings(self) -> Settings:
@@ -125,6 +127,7 @@ class EntryListing:
                 self._merged.set_base(config)
             self._settings, self._defaults = config.settings, config.defaults
             self.listing = self._listed(self._merged.in_force(), self._clock.monotonic())
+            self.metric_entries = config.settings.metrics.entries
 
     @staticmethod
     def _listed(merged: InForce, since: float) -> Listing:

@@ -11,6 +11,7 @@ from prometheus_client.core import Metric
 import beatd
 from beatd.clock import Clock
 from beatd.exceptions import StoreError
+from beatd.metrics.counters import EntryLimit
 from beatd.metrics.families import CONTENT_TYPE, family, gauge, text
 from beatd.store.outcomes import Summary, counts_of
 from beatd.web.entries import EntryListing
@@ -21,11 +22,13 @@ __all__ = ["CONTENT_TYPE", "PageEndpoint", "families", "outcome_families", "text
 HELD_NAMED = 100
 """Entries that are held back, each with a sample of its own."""
 
-BY_ENTRY = 1_000
-"""With so many entries or more, only the sum of their runs is told: each label value is a time series for ever."""
+BY_ENTRY = EntryLimit(1_000)
+"""With more entries, only the sum of their runs is told: each label value is a time series for ever."""
 
 
-def families(status: Mapping[str, Any], names: Sequence[str], runs: Sequence[int]) -> Iterator[Metric]:
+def families(
+    status: Mapping[str, Any], names: Sequence[str], runs: Sequence[int], limit: EntryLimit = BY_ENTRY
+) -> Iterator[Metric]:
     """The metrics of the installation. ``status`` as ``beatd status --json`` has it; ``runs`` of each of the names."""
     daemons = [daemon for daemon in status["daemons"] if daemon["alive"]]
     shards, runtime = status["shards"], status["runtime"]
@@ -40,7 +43,7 @@ def families(status: Mapping[str, Any], names: Sequence[str], runs: Sequence[int
     yield gauge("beatd_entries", len(names))
     yield gauge("beatd_runtime_entries", runtime["entries"])
     yield gauge("beatd_paused_entries", runtime["pauses"])
-    if 0 < len(names) < BY_ENTRY:
+    if names and limit.allows(len(names)):
         yield family("beatd_runs_total", [((name,), count) for name, count in zip(names, runs, strict=True)])
     else:
         yield gauge("beatd_runs_total", sum(runs))
@@ -70,8 +73,10 @@ def outcome_families(
     summaries: Mapping[str, Summary],
     overdue: Mapping[str, int],
     now_ms: int,
+    *,
+    limit: EntryLimit = BY_ENTRY,
 ) -> Iterator[Metric]:
-    """The metrics of outcomes. From :data:`BY_ENTRY` entries on, ended attempts are told by outcome only."""
+    """The metrics of outcomes. Beyond the limit of entries, ended attempts are told by outcome only."""
     late = [((name,), (now_ms - since_ms) / 1000) for name, since_ms in islice(overdue.items(), HELD_NAMED)]
     known = {name: summaries[name] for name in names if name in summaries}
     yield gauge("beatd_failing_entries", status["failing_count"])
@@ -79,7 +84,7 @@ def outcome_families(
     failing = [((one["entry"],), one["failures"]) for one in status["failing"][:HELD_NAMED]]
     yield family("beatd_entry_failures", failing)
     yield family("beatd_entry_overdue_seconds", late)
-    if len(names) >= BY_ENTRY:
+    if not limit.allows(len(names)):
         totals = counts_of(known.values())
         yield family("beatd_run_outcomes_total", [((word,), count) for word, count in sorted(totals.items())])
         return
@@ -125,8 +130,14 @@ class PageEndpoint:
             mirror = self._store.mirror()
             self._plan.lay_over(mirror.tables, mirror.pauses)
             names = [entry.name for entry in self._plan.listing.entries]
+            limit = EntryLimit.parse(self._plan.metric_entries)
             status, summaries, overdue = self._store.status(), self._store.summaries(), self._store.overdue()
-            outcomes = outcome_families(status, names, summaries, overdue, self._clock.now_ms())
-            return [*families(status, names, self._store.runs(names)), *outcomes]
+            outcomes = outcome_families(status, names, summaries, overdue, self._clock.now_ms(), limit=limit)
+            sizes = self._store.sizes()
+            waiting = [
+                gauge("beatd_dead_letters", sizes.dead_letters),
+                gauge("beatd_notifications_waiting", sizes.notices),
+            ]
+            return [*families(status, names, self._store.runs(names), limit), *outcomes, *waiting]
         except StoreError:
             return list(without_store(len(self._plan.listing.entries)))

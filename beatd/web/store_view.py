@@ -12,6 +12,7 @@ from beatd.clock import Clock
 from beatd.exceptions import StoreError
 from beatd.model import Entry, EntryState, RedisSettings
 from beatd.store.client import connect
+from beatd.store.daemon_registry import Registry, Sizes
 from beatd.store.entry_state import EntryStates
 from beatd.store.held_back import HeldBack, HeldBackEntry
 from beatd.store.history import Histories, Record, Totals
@@ -91,6 +92,11 @@ class StoreView:
         """Return the number of runs sent, of each entry."""
         with self._states() as states:
             return states.runs(names)
+
+    def sizes(self) -> Sizes:
+        """The number of dead letters, and of notifications that wait."""
+        with self._client() as client:
+            return Registry(client, Keys(self._settings.prefix)).sizes(shards=0)
 
     def held(self, names: Sequence[str]) -> dict[str, HeldBackEntry]:
         """The entries among ``names`` that are held back."""

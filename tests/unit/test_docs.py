@@ -103,6 +103,8 @@ def load(tmp_path):
     (tmp_path / "secrets").mkdir()
     for name in ("redis-url", "results-url", "broker-url", "redis-password", "password"):
         (tmp_path / "secrets" / name).write_text("redis://localhost\n")
+    for name in ("webhook", "notify-url"):
+        (tmp_path / "secrets" / name).write_text("https://localhost\n")
 
     def loaded(text: str) -> config.Config:
         (tmp_path / "beat.toml").write_text(text.replace("/run/secrets", "secrets"))
@@ -183,7 +185,7 @@ def known_to(load, text: str) -> set[str]:
 
 def test_every_top_level_setting_is_documented(load):
     documented = {code(row[0]) for row in rows(section("configuration.md", "Top level"))}
-    tables = {*SECTIONS, "defaults", "beat_schedule"}
+    tables = {*SECTIONS, "notify", "defaults", "beat_schedule"}
     assert documented == known_to(load, "") - tables
 
 
@@ -194,6 +196,15 @@ def test_every_setting_of_a_section_is_documented(name, load):
     for row in listed:
         url = 'url = "amqp:///"\n' if name == "broker" and code(row[0]).removesuffix("_file") in BESIDE_URL else ""
         assert load(f"[{name}]\n{url}{code(row[3])}\n"), row
+
+
+def test_every_setting_of_a_target_is_documented(load):
+    listed = list(rows(section("configuration.md", "[notify.NAME]")))
+    assert {code(row[0]) for row in listed} == known_to(load, "[notify.ops]\ncommand = ['x']\n")
+    for row in listed:
+        name = code(row[0]).removesuffix("_file")
+        way = "" if name in ("url", "urls", "webhook", "command") else 'webhook = "https://example.com"\n'
+        assert load(f"[notify.ops]\n{way}{code(row[3])}\n"), row
 
 
 def test_every_setting_of_an_entry_is_documented(load):
@@ -258,6 +269,7 @@ def test_every_key_is_documented_with_its_type():
     keys = Keys("beatd")
     daemon = {*keys.shard(0), keys.daemons, keys.wake, *keys.runtime(), keys.orders, keys.answers("<id>")}
     daemon |= {keys.history("<entry>"), keys.requests, keys.answered("<id>"), keys.sent("<run id>")}
+    daemon |= {keys.notices, keys.notices_due, keys.alerts("<target>"), keys.pinged, keys.led}
     daemon |= {
         keys.present("<daemon id>"),
         keys.refused("<run id>"),

@@ -42,3 +42,12 @@ def test_names_are_bounded(monkeypatch):
         assert len(found.by_entry(EntryLimit(None))) <= 10
     assert ("often", SENT, 5) in found.by_entry(EntryLimit(None))
     assert found.totals[SENT] == 105
+
+
+def test_entries_with_the_most_runs_come_first_and_any_others_fill_up():
+    counters = DaemonCounters()
+    counters.count(SENT, ["b", "c", "c", "gone"])
+    names = ["a", "b", "c", "d"]
+    assert counters.most_runs(EntryLimit(None), names) == names
+    assert counters.most_runs(EntryLimit(0), names) == []
+    assert counters.most_runs(EntryLimit(3), names) == ["c", "b", "a"]

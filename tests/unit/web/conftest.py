@@ -9,6 +9,7 @@ import pytest
 from beatd import config
 from beatd.client.outcomes import EntryOutcome, RunDetail, word_of
 from beatd.model import EntryState, WebSettings
+from beatd.store.daemon_registry import Sizes
 from beatd.store.history import Totals
 from beatd.web.app import Guards, Installation, create
 from beatd.web.broker_view import Letters
@@ -39,6 +40,10 @@ class Told:
         if self.error is not None:
             raise self.error
         return self.document
+
+    def sizes(self):
+        self.status()
+        return Sizes([], 3, 1)
 
     def mirror(self):
         self.status()
