@@ -86,6 +86,8 @@ _TYPES = {
     "revision": "hash",
     "changes": "zset",
     "orders": "hash",
+    "audit": "list",
+    "audited_digest": "string",
     "requests": "hash",
     "notices": "hash",
     "notices_due": "zset",
@@ -158,6 +160,10 @@ class Keys:
         self.requests = f"{self._tag}:requests"
         """hash, until done with, expires with the last: request id → ``<good until ms> <request, JSON>``, what a leader
         is to send by hand."""
+        self.audit = f"{self._tag}:audit"
+        """list, for ever, the newest 5,000: changes by people and programs, JSON, see :mod:`beatd.store.audit`."""
+        self.audited_digest = f"{self._tag}:audited_digest"
+        """string, for ever: digest of the files' schedule that the audit was told of last."""
         self.orders = f"{self._tag}:orders"
         """hash, a minute after the last one: order id → what daemons are to do, JSON."""
 

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from starlette.exceptions import HTTPException
 
+from beatd.client.audit import audit_facts
 from beatd.client.dead_letters import Filter
 from beatd.client.entries import NEXT, Description, description_facts, entry_facts
 from beatd.client.history import counts, facts
@@ -22,6 +23,7 @@ from beatd.model import Entry
 from beatd.planning.catchup import ResumePoints
 from beatd.planning.preview import Upcoming, new_state, upcoming
 from beatd.schedules import duration_ms
+from beatd.store.audit import AuditRecord
 from beatd.store.history import Record
 from beatd.web.broker_view import BrokerView
 from beatd.web.entries import EntryListing
@@ -175,7 +177,11 @@ class Documents:
 
     def audit(self, limit: int, entry: str = "") -> dict[str, Any]:
         """The document of ``beatd audit --json``."""
-        return {"changes": self.store.changes(limit, entry or "*")}
+        return {"changes": [audit_facts(record) for record in self.changes(limit, entry)]}
+
+    def changes(self, limit: int, entry: str = "") -> list[AuditRecord]:
+        """The newest changes, of entries that match or of all."""
+        return self.store.changes(limit, entry or "*")
 
     def _names(self) -> list[str]:
         self.selector.lay_over()

@@ -15,6 +15,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import BaseRoute, Route
 
+from beatd.client.audit import audit_facts, change_text
 from beatd.client.outcomes import FAILED
 from beatd.exceptions import StoreError
 from beatd.planning.preview import new_state
@@ -182,8 +183,9 @@ class Site:
     def audit(self, request: Request) -> Response:
         """Who changed what."""
         values = read_parameters(request.query_params, (LIMIT, Parameter("entry", "Only of this entry.")))
-        document = self._documents.audit(values["limit"], values["entry"])
-        return self._html(request, "audit.html", "/audit", title="Audit", document=document)
+        records = self._documents.changes(values["limit"], values["entry"])
+        changes = [{**audit_facts(record), "text": change_text(record)} for record in records]
+        return self._html(request, "audit.html", "/audit", title="Audit", changes=changes)
 
     def edit(self, request: Request) -> Response:
         """The form of an entry of the store: a new one, or the one that is named."""

@@ -11,6 +11,7 @@ from beatd.client.outcomes import EntryOutcome, OutcomeReader, RunDetail
 from beatd.clock import Clock
 from beatd.exceptions import StoreError
 from beatd.model import Entry, EntryState, RedisSettings
+from beatd.store.audit import Audit, AuditRecord, audit_record
 from beatd.store.client import connect
 from beatd.store.daemon_registry import Registry, Sizes
 from beatd.store.entry_state import EntryStates
@@ -162,12 +163,16 @@ class StoreView:
         with self._client() as client:
             return list(self._histories(client).of(names))
 
-    def changes(self, limit: int, subject: str) -> list[dict[str, Any]]:  # noqa: ARG002
+    def changes(self, limit: int, subject: str) -> list[AuditRecord]:
         """The newest changes of the audit, the newest first."""
-        return []
+        with self._client() as client:
+            return Audit(client, Keys(self._settings.prefix)).read(limit, subject=subject)
 
     def note_change(self, by: str, action: str, subject: str, *, before: Any, after: Any) -> None:
         """Write a change into the audit."""
+        record = audit_record(self._clock.now_ms(), action, [subject], by=by, via="page", before=before, after=after)
+        with self._client() as client:
+            Audit(client, Keys(self._settings.prefix)).note(record)
 
     def _histories(self, client: redis.Redis) -> Histories:
         return Histories(client, Keys(self._settings.prefix))
