@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from ipaddress import ip_network
 from typing import Any, NamedTuple
 
 from msgspec import UNSET
@@ -11,7 +12,7 @@ from msgspec import UNSET
 from beatd.config import connection_values as connection
 from beatd.config import notifications, values
 from beatd.config.errors import ErrorReport, near
-from beatd.config.schema_types import accepts, definition, matching, or_variable
+from beatd.config.schema_types import TEXT, accepts, definition, list_of, matching, or_variable
 from beatd.config.toml import substituted
 from beatd.config.toml_lines import KeyPath
 from beatd.config.values import InvalidValue, Reader, choice, duration, seconds, shown, whole
@@ -54,6 +55,19 @@ def _metric_entries(value: Any, _zone: str = "") -> str:
     if not isinstance(value, str) or not re.fullmatch(r"all|none|top:[1-9][0-9]{0,5}", value):
         raise InvalidValue(f'expected "all", "none" or "top:N" such as "top:1000", got {shown(value)}')
     return str(value)
+
+
+@accepts(list_of(TEXT))
+def _networks(value: Any, _zone: str = "") -> tuple[str, ...]:
+    """Addresses and networks."""
+    if not isinstance(value, list):
+        raise InvalidValue(f'expected a list of addresses such as ["10.0.0.5", "10.1.0.0/16"], got {shown(value)}')
+    for each in value:
+        try:
+            ip_network(values.text(each), strict=False)
+        except ValueError:
+            raise InvalidValue(f"{shown(each)} is neither an address nor a network such as 10.1.0.0/16") from None
+    return tuple(map(str, value))
 
 
 OPTIONS: Fields = {
@@ -210,6 +224,28 @@ SECTIONS: Mapping[str, Fields] = {
     "history": {
         "keep": Field("keep", whole(0, 1000), "How many of its last runs are kept for each entry; 0: none.", 100),
     },
+    "web": {
+        "tokens_file": Field(
+            "tokens_file", values.text, "Who may act on the page: a line NAME ROLE TOKEN for each.", "web-tokens"
+        ),
+        "anonymous": Field(
+            "anonymous",
+            choice("read", "none"),
+            "What is allowed without a token. Default: read on the loopback address or without tokens, else none.",
+            "none",
+        ),
+        "user_header": Field(
+            "user_header", values.text, "The header in which a trusted proxy names the user.", "X-Remote-User"
+        ),
+        "trusted_proxies": Field(
+            "trusted_proxies", _networks, "Addresses or networks of such proxies.", ["10.0.0.5", "10.1.0.0/16"]
+        ),
+        "proxy_role": Field(
+            "proxy_role", choice("read", "operate"), "The role of users whom a proxy names.", "operate"
+        ),
+        "tls_cert": Field("tls_cert", values.text, "The certificate, with those that lead to a root: PEM.", "web.crt"),
+        "tls_key": Field("tls_key", values.text, "The key of the certificate: PEM.", "web.key"),
+    },
     "metrics": {
         "listen": Field(
             "listen", _listen, "HOST:PORT of /metrics, /healthz and /readyz of each process.", "127.0.0.1:9464"
@@ -232,6 +268,7 @@ ABOUT_SECTIONS: Mapping[str, str] = {
     "results": "The results of Celery's workers, for the outcomes of runs.",
     "worker": "The bundled worker that is started with this file.",
     "history": "What is remembered of past runs.",
+    "web": "The status page: who may act, and TLS.",
     "metrics": "Metrics and health of each process.",
 }
 

@@ -31,6 +31,8 @@ NOUNS = """
     counters endpoint exporter families healthcheck listen snapshot
     lines trace trigger types url urls document nodes pool parts systemd units values view watch watchdog web
     worker writer import inspect add back backend beatd stamps
+    actions access badge calendar documents load notation openapi operations parameters places proxies tls tokens
+    session moments form rates heatmap view stream selection api schemas body site
     comparison completion builtin task tasks diff
     alerts apprise channels conditions monitors notices notifications notifier notify pings secret sender targets
     tracing traces explain phrase reason why
