@@ -40,7 +40,7 @@ _PLAIN = ("/healthz", "/readyz", "/metrics", "/live", "/calendar.ics", "/badge/"
 
 
 class Installation(NamedTuple):
-    """What the page looks at."""
+    """The installation that the page looks at."""
 
     plan: EntryListing
     store: StoreView

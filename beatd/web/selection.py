@@ -24,7 +24,7 @@ ORDER_S = 5.0
 
 
 class View(NamedTuple):
-    """What is to be shown: words to search for, a filter of :data:`FILTERS`, a source, an order, a page."""
+    """View of entries: words to search for, a filter of :data:`FILTERS`, a source, an order, a page."""
 
     query: str = ""
     only: str = ""

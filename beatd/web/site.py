@@ -181,7 +181,7 @@ class Site:
         )  # fmt: skip
 
     def audit(self, request: Request) -> Response:
-        """Who changed what."""
+        """The changes, and who made them."""
         values = read_parameters(request.query_params, (LIMIT, Parameter("entry", "Only of this entry.")))
         records = self._documents.changes(values["limit"], values["entry"])
         changes = [{**audit_facts(record), "text": change_text(record)} for record in records]

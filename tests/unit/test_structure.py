@@ -30,7 +30,7 @@ NOUNS = """
     store strategy subprocess support system task template term threads timeline times timestamps timezone toml
     counters endpoint exporter families healthcheck listen snapshot
     lines trace trigger types url urls document nodes pool parts systemd units values view watch watchdog web
-    worker writer import inspect add back backend beatd stamps
+    worker workers writer import inspect add back backend beatd stamps
     actions access badge calendar documents load notation openapi operations parameters places proxies tls tokens
     session moments form rates heatmap view stream selection api schemas body site
     comparison completion diff
