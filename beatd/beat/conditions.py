@@ -43,6 +43,7 @@ class Conditions:
         readers: tuple[tuple[str, Callable[[], Iterator[tuple[Subject, Condition]]]], ...] = (
             ("failure", self._failing),
             ("overdue", self._overdue),
+            ("too_long", self._too_long),
             ("held", self._held_back),
             ("missed", self._missed),
         )
@@ -67,6 +68,10 @@ class Conditions:
     def _overdue(self) -> Iterator[tuple[Subject, Condition]]:
         for name, since_ms in self._outcomes.overdue().items():
             yield Subject("overdue", name), Condition(since_ms)
+
+    def _too_long(self) -> Iterator[tuple[Subject, Condition]]:
+        for name, since_ms in self._outcomes.too_long().items():
+            yield Subject("too_long", name), Condition(since_ms)
 
     def _held_back(self) -> Iterator[tuple[Subject, Condition]]:
         for name, one in self._held.all(HELD_MAX).items():

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 from msgspec import UNSET
 
+from beatd.config import connection_values as connection
 from beatd.config import values
 from beatd.config.errors import ErrorReport
 from beatd.config.fields import SECTIONS, Field, Fields, read_fields, read_value, refuse_unknown
@@ -62,7 +63,7 @@ def read_settings(raw: Mapping[str, Any], file: FilePath, env: Mapping[str, str]
     """The settings of the main file; what is faulty is reported and has its default."""
     refuse_unknown(raw, _TOP, report, lambda key: (key,))
     sections = {name: _section(name, raw.get(name, {}), file.parent, report) for name in SECTIONS}
-    app = read_value(values.app, raw["app"], "", report, ("app",)) if "app" in raw else UNSET
+    app = read_value(connection.app, raw["app"], "", report, ("app",)) if "app" in raw else UNSET
     return Settings(
         file=str(file),
         timezone=read_timezone(raw, "UTC", report),
@@ -227,7 +228,9 @@ TOP: Fields = {
     "timezone": Field(
         "timezone", values.timezone, "The time zone of entries that have none of their own.", "Europe/Berlin"
     ),
-    "app": Field("app", values.app, "MODULE or MODULE:APP: where the tasks and periodic tasks are.", "proj.tasks:app"),
+    "app": Field(
+        "app", connection.app, "MODULE or MODULE:APP: where the tasks and periodic tasks are.", "proj.tasks:app"
+    ),
     "include": Field("include", _patterns, "More files with entries; * and ** match as in a shell.", ["beat.d/*.toml"]),
     "allow_empty": Field(
         "allow_empty", values.flag, "A reload may remove the last entries; without it they stay in force.", True

@@ -58,6 +58,8 @@ class ShardKeys(NamedTuple):
     row> <mark> <counts …>``, see :mod:`beatd.store.outcomes`."""
     overdue: str
     """hash, 5 minutes after the last write: entry name → since when (ms) a run of it is overdue."""
+    too_long: str
+    """hash, 5 minutes after the last write: entry name → since when (ms) a run of it takes too long."""
     held: str
     """hash, 5 minutes after the last write: entry that is held back → why, since when, when it is tried again, JSON."""
 
@@ -76,6 +78,7 @@ _TYPES = {
     "tally": "hash",
     "last_outcome": "hash",
     "overdue": "hash",
+    "too_long": "hash",
     "gone": "zset",
     "outbox": "list",
     "claims": "string",

@@ -16,7 +16,7 @@ import pytest
 
 from beatd import config
 from beatd.cli import COMMANDS, main
-from beatd.config.entry_spec import ENTRY
+from beatd.config.entries import ENTRY
 from beatd.config.fields import OPTIONS, POLICIES, SECTIONS
 from beatd.config.settings import BESIDE_URL
 from beatd.exceptions import ConfigError
@@ -309,6 +309,17 @@ def anchors(text: str) -> set[str]:
     """The names that GitHub gives to headings."""
     headings = re.findall(r"^#+ (.+)$", FENCE.sub("", text), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "most"),
+    [("| the command reads its options", "| with another broker", 25), ("| messages are taken", "## Processes", 20)],
+    ids=["from a line of the file to the broker", "from a message to its result"],
+)
+def test_the_walks_through_the_code_are_short(first: str, last: str, most: int):
+    text = (DOCS / "architecture.md").read_text()
+    walk = text[text.index(first) : text.index(last)]
+    assert 10 < len(set(re.findall(r"`([\w/]+\.py)`", walk))) <= most
 
 
 def test_every_file_that_the_architecture_names_exists():

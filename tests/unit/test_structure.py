@@ -15,7 +15,7 @@ NOUNS = """
     banner broker builder builtin bus call callbacks canvas catchup celery chains check child chord chords claims cli
     client clock codec command commands compression completion conf config connection connections consumers context
     contrib control cron crontab current daemon dead deadline decode delivery describe dev digest dispatch dispatcher
-    doctor entrypoints
+    doctor entrypoints event stream
     django duration dump effects elector embedded emptied entries entry environment envelope errors events exceptions
     execution executor export field fields file find fixup format graph group groups heap held history http importers
     info information init inspect installation interval json keys kombu lease letters lint list literals loader log
@@ -33,9 +33,9 @@ NOUNS = """
     worker workers writer import inspect add back backend beatd stamps
     actions access badge calendar documents load notation openapi operations parameters places proxies tls tokens
     session moments form rates heatmap view stream selection api schemas body site
-    comparison completion diff
+    comparison completion builtin task tasks diff
     alerts apprise channels conditions monitors notices notifications notifier notify pings secret sender targets
-    tracing    explain phrase reason why
+    tracing traces explain phrase reason why
 """.split()  # noqa: SIM905 - a list of 200 lines would be no easier to read
 """The words of which names of files are made: nouns of the field, Celery's and AMQP's words, and commands."""
 

@@ -191,13 +191,15 @@ class FakeResults:
 
 
 class FakePublisher:
-    """Publishes into the journal, unless it is ``away``; refuses tasks named in ``refuses``."""
+    """Publishes into the journal, unless it is ``away``; refuses tasks named in ``refuses``; a message whose id is in
+    ``disconnects`` ends the connection."""
 
     batch = 100
 
     def __init__(self, journal: Journal) -> None:
         self.away = False
         self.refuses: set[str] = set()
+        self.disconnects: set[str] = set()
         self.attempts = 0
         self._journal = journal
 
@@ -205,6 +207,8 @@ class FakePublisher:
         self.attempts += 1
         if self.away:
             raise BrokerError("publisher: away")
+        if any(message.id in self.disconnects for message, _ in parcels):
+            raise BrokerError("publisher: connection closed")
         refused = []
         for number, (message, _) in enumerate(parcels):
             if message.headers["task"] in self.refuses:
