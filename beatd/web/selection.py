@@ -107,7 +107,7 @@ class Selector:
         if view.only == "failing":
             wanted = self._store.failing()
         elif view.only == "overdue":
-            wanted = self._store.overdue()
+            wanted = {**self._store.overdue(), **self._store.too_long()}
         elif view.only == "paused":
             wanted = self._plan.paused
         else:
