@@ -246,7 +246,7 @@ class WebSettings(msgspec.Struct, frozen=True, kw_only=True):
     tokens_file: str | None = None
     anonymous: Literal["read", "none"] | None = None
     user_header: str | None = None
-    trusted_proxies: tuple[str, ...] = ()
+    trusted_proxies: tuple[str, ...] | None = None
     proxy_role: Literal["read", "operate"] = "read"
     tls_cert: str | None = None
     tls_key: str | None = None

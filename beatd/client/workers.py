@@ -38,7 +38,7 @@ class WorkerClient:
         return [worker_facts(name, stats.get(name), active.get(name), queues.get(name)) for name in names]
 
     def depths(self, queues: Collection[str]) -> dict[str, int]:
-        """How many messages wait in each queue, the first :data:`QUEUES_MAX` by name."""
+        """The number of messages that wait in each queue, the first :data:`QUEUES_MAX` by name."""
         publisher = broker.open(self._url)
         try:
             return {queue: publisher.depth(queue) for queue in sorted(queues)[:QUEUES_MAX]}

@@ -64,7 +64,7 @@ def closed_times(entries: Sequence[Entry], from_ms: int, to_ms: int) -> list[Clo
 
 
 def _spans(blackout: Blackout, from_ms: int, to_ms: int) -> Iterator[tuple[int, int]]:
-    """Where it covers, to the minute."""
+    """The stretches that it covers, to the minute."""
     t_ms, count = from_ms, 0
     while t_ms < to_ms and count < _SPANS:
         if blackout.covers_ms(t_ms):

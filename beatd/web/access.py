@@ -46,7 +46,7 @@ class Access:
     def __init__(self, settings: WebSettings, tokens: Tokens, clock: Clock, *, reads: bool) -> None:
         self._settings, self._tokens, self._clock = settings, tokens, clock
         self.nobody = Person("", "read" if reads else None, "nobody")
-        self._proxies = networks(settings.trusted_proxies)
+        self._proxies = networks(settings.trusted_proxies or ())
         self._wrong = Buckets(*LOGINS, clock)
 
     @property
@@ -60,7 +60,7 @@ class Access:
         return self._tokens.there or (bool(self._settings.user_header) and self._settings.proxy_role == "operate")
 
     def person(self, request: Request) -> Person:
-        """Who asks. Raises HTTPException 401 for a token that is not known, 429 after too many of these."""
+        """The person who asks. Raises HTTPException 401 for a token that is not known, 429 after too many of these."""
         header = request.headers.get("authorization")
         if header is not None:
             scheme, _, text = header.partition(" ")
@@ -81,7 +81,7 @@ class Access:
         return token
 
     def require(self, request: Request, role: Role) -> Person:
-        """Who asks, if they have that role. Raises HTTPException 401 or 403."""
+        """The person who asks, if they have that role. Raises HTTPException 401 or 403."""
         person = self.person(request)
         if person.role == role or person.operates:
             return person

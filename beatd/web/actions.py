@@ -100,8 +100,9 @@ class Operator:
         until_ms = self._until_ms(wanted, now_ms)
         note = Pause(since_ms=now_ms, by=who, reason=wanted.reason.strip()[:500], until_ms=until_ms)
         with self._runtime() as runtime:
-            if not runtime.pause([name], note):
-                raise HTTPException(409, f"{name} is paused already; resume it first")
+            done = runtime.put_pauses([name], note, ("until", "reason", "by"))
+        if not (done.paused or done.changed):
+            raise HTTPException(409, f"{name} is paused like this already")
         until = None if until_ms is None else iso_ms(until_ms)
         self._audit(who, "pause", name, after={"reason": note.reason, "until": until})
         ends = "until somebody resumes it" if until_ms is None else f"until {from_ms(until_ms):%Y-%m-%d %H:%M:%S} UTC"

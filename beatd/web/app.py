@@ -26,7 +26,7 @@ from beatd.web.documents import Documents
 from beatd.web.entries import EntryListing
 from beatd.web.form import Forms
 from beatd.web.operations import SELECTION, view_of
-from beatd.web.pages import Page
+from beatd.web.pages import shared_page
 from beatd.web.parameters import read_parameters
 from beatd.web.rates import RateLimit
 from beatd.web.security import Guard
@@ -40,7 +40,7 @@ _PLAIN = ("/healthz", "/readyz", "/metrics", "/live", "/calendar.ics", "/badge/"
 
 
 class Installation(NamedTuple):
-    """What the page looks at."""
+    """The installation that the page looks at."""
 
     plan: EntryListing
     store: StoreView
@@ -59,7 +59,7 @@ class Guards(NamedTuple):
 
 def create(seen: Installation, guards: Guards) -> Starlette:
     """The ASGI application."""
-    page, acting = Page(), anyio.CapacityLimiter(ACTIONS_AT_ONCE)
+    page, acting = shared_page(), anyio.CapacityLimiter(ACTIONS_AT_ONCE)
     documents = Documents(*seen)
     access = Access(guards.settings, guards.tokens, seen.clock, reads=guards.anonymous_reads)
     operator = Operator(documents)

@@ -20,7 +20,7 @@ def state_of(seen: Description) -> tuple[str, str]:
         return "paused", _QUIET
     if outcome.failing_since_ms is not None:
         return "failing", _BAD
-    if outcome.overdue_since_ms is not None:
+    if outcome.is_late:
         return "overdue", _BAD
     if not seen.entry.policies.enabled:
         return "disabled", _QUIET

@@ -9,6 +9,7 @@ import base64
 import re
 from collections.abc import Iterator, Mapping
 from datetime import datetime
+from functools import cache
 from hashlib import sha256
 from importlib.resources import files
 from itertools import groupby
@@ -113,6 +114,12 @@ class Frame(NamedTuple):
     can_log_in: bool = False
     place: str = ""
     back: str = "/"
+
+
+@cache
+def shared_page() -> Page:
+    """The page of this process."""
+    return Page()
 
 
 class Page:

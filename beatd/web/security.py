@@ -45,8 +45,8 @@ class Guard:
         if self._hosts is None or name in self._hosts:
             await self._app(scope, receive, send_guarded)
         else:
-            told = "This page does not answer to the name by which you called it; allow it with --allow-host.\n"
-            await PlainTextResponse(told, 421)(scope, receive, send_guarded)
+            told = "This page does not answer to the name by which you called it; allow it with --allow-host."
+            await refusal(scope, 421, told)(scope, receive, send_guarded)
 
 
 def refusal(scope: Scope, code: int, text: str, headers: Mapping[str, str] | None = None) -> Response:

@@ -24,7 +24,7 @@ ORDER_S = 5.0
 
 
 class View(NamedTuple):
-    """What is to be shown: words to search for, a filter of :data:`FILTERS`, a source, an order, a page."""
+    """View of entries: words to search for, a filter of :data:`FILTERS`, a source, an order, a page."""
 
     query: str = ""
     only: str = ""
@@ -107,7 +107,7 @@ class Selector:
         if view.only == "failing":
             wanted = self._store.failing()
         elif view.only == "overdue":
-            wanted = self._store.overdue()
+            wanted = {**self._store.overdue(), **self._store.too_long()}
         elif view.only == "paused":
             wanted = self._plan.paused
         else:

@@ -110,6 +110,7 @@ class Site:
         since = {
             "failing": outcome.failing_since_ms,
             "overdue": outcome.overdue_since_ms,
+            "too_long": outcome.too_long_since_ms,
             "success": outcome.last_success_ms,
         }
         runs = [run for run in seen.runs if run.word in FAILED] if values["failed"] else seen.runs
@@ -181,7 +182,7 @@ class Site:
         )  # fmt: skip
 
     def audit(self, request: Request) -> Response:
-        """Who changed what."""
+        """The changes, and who made them."""
         values = read_parameters(request.query_params, (LIMIT, Parameter("entry", "Only of this entry.")))
         records = self._documents.changes(values["limit"], values["entry"])
         changes = [{**audit_facts(record), "text": change_text(record)} for record in records]
@@ -285,4 +286,6 @@ def _problem(text: str) -> Problem:
     return Problem(f"{shown}{f'; see beatd {hint}' if sentence else ''}")
 
 
-_OF_ENTRY = re.compile(r"entry (.+?) (?:failed (?:once|[\d,]+ times)|is overdue since) ", re.DOTALL)
+_OF_ENTRY = re.compile(
+    r"entry (.+?) (?:failed (?:once|[\d,]+ times)|is overdue since|has a run that takes) ", re.DOTALL
+)
