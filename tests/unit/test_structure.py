@@ -11,7 +11,8 @@ ROOT = Path(__file__).parents[2] / "beatd"
 FILES = sorted(ROOT.rglob("*.py"))
 
 NOUNS = """
-    active admission audit amqp app assignment autoscale address asyncio backfill base beat binary blackout bootstrap
+    advice advise audit calendar calendars holidays words top stop
+    active admission amqp app assignment autoscale address asyncio backfill base beat binary blackout bootstrap
     banner broker builder builtin bus call callbacks canvas catchup celery chains check child chord chords claims cli
     client clock codec command commands compression completion conf config connection connections consumers context
     contrib control cron crontab current daemon dead deadline decode delivery describe dev digest dispatch dispatcher
