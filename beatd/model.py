@@ -68,7 +68,9 @@ class Policies(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     max_runtime_ms: int | None = None
     max_queue_depth: int | None = None
     overdue_after_ms: int | None = None
+    """0: never. None: learned from past runs; see :mod:`beatd.planning.overdue`."""
     expect_within_ms: int | None = None
+    """Likewise."""
     notify: tuple[str, ...] | None = None
     """Notification targets; None: those whose ``match`` fits."""
     ping: str | None = None

@@ -27,6 +27,7 @@ from beatd.clock import SystemClock
 from beatd.exceptions import ScheduleError
 from beatd.redaction import printable, redacted_text
 from beatd.schedules.duration import duration_ms
+from beatd.store.audit import audit_record, whoami
 from beatd.store.dead_letters import DeadLetter
 
 _SHOWN = 50
@@ -134,6 +135,7 @@ def requeue(ids: tuple[str, ...], everything: bool, **options: Any) -> None:
     wanted = _wanted(ids, everything, options)
     with _opened(options) as places:
         count, refusals = _each_place(places, wanted, lambda place, letters: place.requeue(letters))
+        _audit(places, "requeue", ids, count, options)
     for letter, reason in refusals:
         click.echo(f"{letter.id} stays: {reason}", err=True)
     click.echo(f"{plural(count, 'message')} sent again")
@@ -154,9 +156,22 @@ def purge(ids: tuple[str, ...], everything: bool, yes: bool, **options: Any) -> 
         confirm("Delete all dead letters?", yes=yes)
     with _opened(options) as places:
         count, _ = _each_place(places, wanted, lambda place, letters: (place.letters.remove(letters), []))
+        _audit(places, "purge", ids, count, options)
     click.echo(f"{plural(count, 'dead letter')} thrown away")
     if ids and not count:
         raise click.exceptions.Exit(1)
+
+
+def _audit(
+    places: Sequence[DeadLetterSource], action: str, ids: Sequence[str], count: int, options: dict[str, Any]
+) -> None:
+    """Record what became of so many letters, in the state store."""
+    if count:
+        chosen = ", ".join(f"{name} {options[name]}" for name in ("task", "queue", "reason", "older") if options[name])
+        record = audit_record(
+            SystemClock().now_ms(), action, ids, by=whoami(), via="command", detail=chosen, count=count
+        )
+        places[-1].audit.note(record)
 
 
 def _opened(options: dict[str, Any]) -> Any:

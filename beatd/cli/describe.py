@@ -19,6 +19,7 @@ from beatd.client.outcomes import (
     OutcomeReader,
     RunDetail,
     Statistics,
+    bounds_text,
     detail_facts,
     failure_text,
     outcome_facts,
@@ -103,7 +104,7 @@ def _look(place: Installation, name: str, app: str | None) -> Description:
             reader.detailed(records[:LAST], now_ms),
             [] if look.next_due_ms is None else _following(look, states[0] or new_state(now_ms), now_ms),
             known.totals([name])[name],
-            statistics(records),
+            statistics(records, reader.bounds(look.entry)),
         )
 
 
@@ -123,11 +124,14 @@ def _described(seen: Description, zone: str) -> Iterator[str]:
         yield f"Failing    {failure_text(entry.name, outcome)}"
     if outcome.overdue_since_ms is not None:
         yield f"Overdue    since {local_moment(outcome.overdue_since_ms, zone)}"
+    if outcome.too_long_since_ms is not None:
+        yield f"Too long   since {local_moment(outcome.too_long_since_ms, zone)}"
     success = outcome.last_success_ms
     yield f"Success    {local_moment(success, zone) if success else 'none that is remembered'}"
     yield f"Runs       {seen.totals.scheduled:,} sent by schedule"
     yield f"Duration   {_spread(numbers.duration_median_ms, numbers.duration_p95_ms)}"
     yield f"Lateness   {_spread(numbers.lateness_median_ms, numbers.lateness_p95_ms)}"
+    yield f"Bounds     {bounds_text(numbers)}"
     for number, run in enumerate(seen.following):
         note = f", {run.note}" if run.note else ""
         yield f"{'Next' if number == 0 else '':<10} {local_moment(run.due_ms, entry.timezone)}{note}"

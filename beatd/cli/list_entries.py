@@ -98,7 +98,7 @@ class Selection(NamedTuple):
 @click.option("--config", "-c", "config_file", metavar="FILE", help="Default: $BEATD_CONFIG, ./beat.toml.")
 @click.option("--app", "-A", metavar="MODULE[:APP]", help="Add the entries that this app registers.")
 @click.option("--failed", is_flag=True, help="Only entries whose last run failed.")
-@click.option("--overdue", is_flag=True, help="Only overdue entries.")
+@click.option("--overdue", is_flag=True, help="Only entries that are overdue or take too long.")
 @click.option("--paused", is_flag=True, help="Only paused entries.")
 @click.option("--held", "held_only", is_flag=True, help="Only held-back entries.")
 @click.option("--source", metavar="WORD", help="Only entries of this source: file, app, runtime, or a file's name.")
@@ -153,7 +153,7 @@ def _listing(place: Installation, loaded: Config, wanted: Selection, now_ms: int
     ]
     faults = [*loaded.refused, *(fault for faults in schedule.merged.faults.values() for fault in faults)]
     return Listing(
-        [row for row in rows if row.outcome.overdue_since_ms is not None or not wanted.overdue],
+        [row for row in rows if row.outcome.is_late or not wanted.overdue],
         _matching(schedule.merged.conflicts(), wanted.glob),
         list(map(str, faults)),
         _problems(place, loaded, {daemon.digest for daemon in alive}),

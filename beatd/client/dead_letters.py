@@ -16,6 +16,7 @@ from beatd.message.protocol import TaskMessage, open_envelope
 from beatd.redaction import printable, redacted, redacted_text
 from beatd.state_store import running_store
 from beatd.store import server_check
+from beatd.store.audit import Audit
 from beatd.store.client import connect, place_of
 from beatd.store.dead_letters import DeadLetter, DeadLetters
 from beatd.store.keys import Keys
@@ -35,6 +36,7 @@ class DeadLetterSource:
     def __init__(self, client: Any, keys: Keys, publisher: Publisher | None) -> None:
         self.name = place_of(client)
         self.letters = DeadLetters(client, keys)
+        self.audit = Audit(client, keys)
         self._publisher = publisher
 
     def requeue(self, letters: Sequence[DeadLetter]) -> tuple[int, list[Refusal]]:

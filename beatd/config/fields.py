@@ -108,10 +108,16 @@ POLICIES: Fields = {
     ),
     "max_runtime": Field("max_runtime_ms", duration(1), "After so long a run counts as over, for overlap.", "20m"),
     "overdue_after": Field(
-        "overdue_after_ms", duration(1_000), "A run that has not started so long after it was due is overdue.", "10m"
+        "overdue_after_ms",
+        values.duration_or_never,
+        "A run that has not started so long after it was due is overdue. Without it: learned from past runs.",
+        "10m",
     ),
     "expect_within": Field(
-        "expect_within_ms", duration(1_000), "A run that has not finished so long after it was due is overdue.", "2h"
+        "expect_within_ms",
+        values.duration_or_never,
+        "A run that has not finished so long after it was due takes too long. Without it: learned from past runs.",
+        "2h",
     ),
     "max_queue_depth": Field("max_queue_depth", whole(1), "A run is left out while so many messages wait.", 1000),
     "notify": Field("notify", notifications.target_names, "Targets [notify.NAME] that are told; [] for none.", ["ops"]),

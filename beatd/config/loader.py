@@ -112,7 +112,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     ``defaults`` is the checked ``[defaults]`` table, for entries from elsewhere. ``digest`` changes when, and only
     when, the schedule means something else. ``beside`` are other files on which it depends, absolute too: secrets, and
     the modules of an app. ``remarks`` are warnings from loading, ``refused`` the errors of registrations of the app,
-    which are left out of ``entries``. ``memory`` is for the next load.
+    which are left out of ``entries``, ``task_faults`` entries whose tasks are unknown or do not take their arguments.
+    ``memory`` is for the next load.
     """
 
     settings: Settings
@@ -124,6 +125,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     beside: tuple[str, ...] = ()
     remarks: tuple[Fault, ...] = ()
     refused: tuple[Fault, ...] = ()
+    task_faults: tuple[Fault, ...] = ()
     memory: dict[str, EntryCache] = {}
 
 

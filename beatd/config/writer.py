@@ -185,6 +185,9 @@ def _policies(policies: Policies) -> dict[str, Any]:
         table["sentry"] = {key: value for key, value in structs.asdict(policies.sentry).items() if value is not None}
     for name in [name for name in table if name.endswith("_ms")]:
         table[name.removesuffix("_ms")] = duration_text(table.pop(name))
+    for bound in ("overdue_after", "expect_within"):
+        if getattr(policies, f"{bound}_ms") == 0:
+            table[bound] = "never"
     return table
 
 

@@ -275,6 +275,8 @@ def test_every_key_is_documented_with_its_type():
         keys.refused("<run id>"),
         keys.outcomes("<entry>"),
         keys.started("<run id>"),
+        keys.audit,
+        keys.audited_digest,
     }
     worker = {*keys.workers(), keys.worker("<id>", "unacked"), keys.worker("<id>", "alive"), keys.finished("<run id>")}
     worker.add(keys.deaths("<task id>:<retries>"))

@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[2] / "beatd"
 FILES = sorted(ROOT.rglob("*.py"))
 
 NOUNS = """
-    active admission amqp app assignment autoscale address asyncio backfill base beat binary blackout bootstrap
+    active admission audit amqp app assignment autoscale address asyncio backfill base beat binary blackout bootstrap
     banner broker builder builtin bus call callbacks canvas catchup celery chains check child chord chords claims cli
     client clock codec command commands compression completion conf config connection connections consumers context
     contrib control cron crontab current daemon dead deadline decode delivery describe dev digest dispatch dispatcher
@@ -31,7 +31,7 @@ NOUNS = """
     counters endpoint exporter families healthcheck listen snapshot
     lines trace trigger types url urls document nodes pool parts systemd units values view watch watchdog web
     worker writer import inspect add back backend beatd stamps
-    comparison completion diff
+    comparison completion builtin task tasks diff
     alerts apprise channels conditions monitors notices notifications notifier notify pings secret sender targets
     tracing traces explain phrase reason why
 """.split()  # noqa: SIM905 - a list of 200 lines would be no easier to read

@@ -175,6 +175,7 @@ def test_an_entry_for_programs(site):
         "last_success_at": None,
         "outcomes": [],
         "overdue_since": None,
+        "too_long_since": None,
     }
 
 
