@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Sequence
 
 from beatd import broker
+from beatd.beat.audit import ScheduleAudit
 from beatd.beat.daemon_commands import CommandHandler
 from beatd.beat.daemon_status import DaemonParts, DaemonStatus, ScheduleStatus
 from beatd.beat.delivery import Delivery, DirectDelivery, OutboxDelivery
@@ -32,6 +33,7 @@ from beatd.metrics.counters import DaemonCounters
 from beatd.model import Settings
 from beatd.sources import InForce, RuntimeSource, ScheduleChange
 from beatd.state_store import Store, result_urls
+from beatd.store.audit import Audit
 from beatd.store.claims import Claims
 from beatd.store.client import connect
 from beatd.store.daemon_commands import CommandReply, DaemonCommands
@@ -81,12 +83,14 @@ class Daemon:
         )
         shards = [builder.build(leadership, self._turned) for leadership in self._elector.leaderships]
         self._status.shards = shards
+        self._status.task_faults = tuple(map(str, config.task_faults))
         self._loop = DaemonLoop(shards, clock, wake)
         runtime = store.runtime_client
         step_down = self._elector.step_down_for
         self._commands = CommandHandler(DaemonCommands(runtime, keys), identity, reload=on_reload, step_down=step_down)
         self._source = RuntimeSource(runtime, keys, config, self)
-        self._outcomes = _outcome_watch(settings, store, keys, clock, shards)
+        self._audit = ScheduleAudit(Audit(runtime, keys), identity, config, clock)
+        self._outcomes = _outcome_watch(settings, store, keys, clock, shards, on_look=self._audit.look)
         self._notifier = notifier(
             settings, store.url, keys, shards, elector=self._elector, counters=self._counters, clock=clock
         )
@@ -150,6 +154,8 @@ class Daemon:
 
     def set_base(self, config: Config) -> None:
         """Put what files and app say in force, with the store's entries and pauses over it. From any thread."""
+        self._audit.set_base(config)
+        self._status.task_faults = tuple(map(str, config.task_faults))
         self._source.set_base(config)
 
     # The merged schedule: called by the runtime source.
@@ -210,7 +216,13 @@ def _elector(
 
 
 def _outcome_watch(
-    settings: Settings, store: Store, keys: Keys, clock: Clock, shards: Sequence[ShardLoop]
+    settings: Settings,
+    store: Store,
+    keys: Keys,
+    clock: Clock,
+    shards: Sequence[ShardLoop],
+    *,
+    on_look: Callable[[], None],
 ) -> OutcomeWatch:
     """Watch with connections of its own, one to each server that may have results."""
     timeout_ms = settings.redis.timeout_ms
@@ -222,6 +234,7 @@ def _outcome_watch(
         Histories(client, keys, results=results),
         EntryStates(client, keys),
         clock,
+        on_look=on_look,
     )
 
 

@@ -13,9 +13,9 @@ from beatd.cli.installation import Installation, hint, installation
 from beatd.cli.output import print_json, read_json
 from beatd.client.schedules import checked
 from beatd.config.loader import entry_tables
-from beatd.exceptions import ConfigError
+from beatd.exceptions import ConfigError, MessageError
 from beatd.model import Entry
-from beatd.store.runtime_entries import Runtime, read_pause
+from beatd.store.runtime_entries import Runtime, read_pause, read_table
 
 _WORDS = {"added": "Added", "changed": "Changed", "unchanged": "Already there like that:"}
 
@@ -46,7 +46,12 @@ def add(*, name: str | None, file: str | None, config_file: str | None, as_json:
         ready = {each: checked(each, fields, **rules) for each, fields in tables.items()}
         _refuse_taken(place, ready)
         runtime = Runtime(place.client, place.keys)
+        old = {each: _stored_table(runtime.get(each)[0]) for each in ready}
         done = {each: runtime.put(each, fields) for each, fields in ready.items()}
+        for each, what in done.items():
+            if what != "unchanged":
+                action = "add" if what == "added" else "change"
+                place.audit(action, [each], before=old[each], after=ready[each])
         paused = [each for each in done if runtime.get(each)[1] is not None]
         if as_json:
             print_json({"entries": done, "paused": paused})
@@ -67,7 +72,10 @@ def remove(name: str, config_file: str | None, as_json: bool) -> None:
     """
     with installation(config_file) as place:
         runtime = Runtime(place.client, place.keys)
+        old = _stored_table(runtime.get(name)[0])
         removed = runtime.remove(name)
+        if removed:
+            place.audit("remove", [name], before=old)
         elsewhere = _in_files(place).get(name)
         if as_json:
             print_json({"removed": removed, "source": elsewhere and elsewhere.source})
@@ -116,6 +124,14 @@ def _value(text: str, option: str, *, only: str = "") -> Any:
             if text[:1] in "{[":
                 raise click.BadParameter(f"neither TOML nor JSON: {error}", param_hint=option) from None
             return text
+
+
+def _stored_table(raw: bytes | None) -> dict[str, Any] | None:
+    """The table of an entry before it is changed; None for none that can be read."""
+    try:
+        return None if raw is None else read_table(raw)
+    except MessageError:
+        return None
 
 
 def _refuse_taken(place: Installation, tables: dict[str, dict[str, Any]]) -> None:

@@ -33,22 +33,31 @@ if TYPE_CHECKING:
 @click.argument("file", required=False)
 @click.option("--config", "-c", "config_file", metavar="FILE", help="The same as FILE.")
 @click.option("--app", "-A", metavar="MODULE[:APP]", help="Also check the entries that this app registers.")
+@click.option("--no-app", is_flag=True, help="Import no app: check neither its entries nor tasks and arguments.")
 @click.option("--connect", is_flag=True, help="Also test the state store and the broker.")
 @click.option("--strict", is_flag=True, help="Exit with 1 if there are warnings.")
 @click.option("--json", "as_json", is_flag=True, help="JSON instead of text.")
 def check(
-    *, file: str | None, config_file: str | None, app: str | None, connect: bool, strict: bool, as_json: bool
+    *,
+    file: str | None,
+    config_file: str | None,
+    app: str | None,
+    no_app: bool,
+    connect: bool,
+    strict: bool,
+    as_json: bool,
 ) -> None:
     """Check FILE (default: $BEATD_CONFIG, ./beat.toml, /etc/beatd/beat.toml), its includes and its app.
 
     Each error is one line on standard error, "file:line:column: key: what is wrong"; the exit code is 2. Warnings are
-    about valid settings that are probably unintended. With --connect, the exit code is 1 if a server cannot be used.
+    about valid settings that are probably unintended; with an app also about tasks that it does not have and arguments
+    that its tasks do not take. With --connect, the exit code is 1 if a server cannot be used.
     """
     if file and config_file:
         raise click.UsageError("give the file once: as FILE or with --config")
     try:
         path = sources.find(file or config_file, app).path
-        loaded = _without_refused(sources.load(path, app=app))
+        loaded = _without_refused(sources.load(path, app=app, check_tasks=True, with_app=not no_app))
     except ConfigError as error:
         if not as_json:
             raise

@@ -174,6 +174,16 @@ def control(*, yes: bool, **options: Any) -> None:
     _run("control", **options)
 
 
+def _audit(command: str, keywords: dict[str, Any], names: list[str] | None, place: Mapping[str, str | None]) -> None:
+    """Record a command to workers in the state store of the file, if there is one."""
+    from beatd.cli.installation import installation  # noqa: PLC0415 - many questions need no file
+
+    if place["broker"] or place["app_name"]:
+        return
+    with installation(place["config_file"]) as found:
+        found.audit("control", names or ["all workers"], after={"command": command, **keywords})
+
+
 def _run(
     kind: Kind,
     *,
@@ -193,6 +203,8 @@ def _run(
     names = [name for each in destination.split(",") if (name := each.strip())] if destination else None
     app = client_app(place["app_name"], place["broker"], place["config_file"])
     answers = app.control.broadcast(wanted.name, keywords, names, reply=True, timeout=timeout)
+    if kind == "control":
+        _audit(wanted.name, keywords, names, place)
     by_node = {node: answer for each in answers or () for node, answer in sorted(each.items())}
     if not by_node:
         click.echo(f"Error: No nodes replied within {timeout:g} s", err=True)

@@ -21,13 +21,11 @@ from typing import Any, NamedTuple
 import msgspec
 
 from beatd.config.digest import EntryHasher, digest_of
-from beatd.config.entries import LARGEST_GROWTH, EntryReader, too_large
-from beatd.config.entry_spec import read_defaults
-from beatd.config.environment import plain, substitute
+from beatd.config.entries import LARGEST_GROWTH, EntryReader, read_defaults, too_large
 from beatd.config.errors import ErrorReport, near
 from beatd.config.settings import read_settings, read_timezone, refuse_settings, secret_files
 from beatd.config.targets import NOTIFY, unknown_target
-from beatd.config.toml import SCHEDULE, Document, read
+from beatd.config.toml import SCHEDULE, Document, plain, read, substitute
 from beatd.config.toml_lines import KeyPath, Position
 from beatd.config.values import shown
 from beatd.exceptions import ConfigError, Fault
@@ -112,7 +110,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     ``defaults`` is the checked ``[defaults]`` table, for entries from elsewhere. ``digest`` changes when, and only
     when, the schedule means something else. ``beside`` are other files on which it depends, absolute too: secrets, and
     the modules of an app. ``remarks`` are warnings from loading, ``refused`` the errors of registrations of the app,
-    which are left out of ``entries``. ``memory`` is for the next load.
+    which are left out of ``entries``, ``task_faults`` entries whose tasks are unknown or do not take their arguments.
+    ``memory`` is for the next load.
     """
 
     settings: Settings
@@ -124,6 +123,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     beside: tuple[str, ...] = ()
     remarks: tuple[Fault, ...] = ()
     refused: tuple[Fault, ...] = ()
+    task_faults: tuple[Fault, ...] = ()
     memory: dict[str, EntryCache] = {}
 
 
