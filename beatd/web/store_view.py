@@ -125,6 +125,11 @@ class StoreView:
         with self._reader() as reader:
             return reader.overdue()
 
+    def too_long(self) -> dict[str, int]:
+        """The entries of which a run takes too long, and since when (ms)."""
+        with self._reader() as reader:
+            return reader.too_long()
+
     def summaries(self) -> Mapping[str, Summary]:
         """The summaries of all entries, at most half a second old."""
         with self._summing:
