@@ -7,7 +7,7 @@ id.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from beatd.broker.publisher import Address, Arguments, OutgoingMessage, Publisher, Refused, no_arguments
@@ -26,6 +26,7 @@ __all__ = [
     "open",
     "place_of",
     "purge",
+    "read_events",
     "redis_url",
     "try_rights",
 ]
@@ -64,6 +65,13 @@ def purge(url: str, queues: Sequence[str]) -> int:
     from beatd.broker.kombu import purge as purged  # noqa: PLC0415
 
     return purged(url, queues)
+
+
+def read_events(url: str, exchange: str = "celeryev") -> Iterator[Mapping[str, Any] | None]:
+    """Yield the events of workers as they come, and None after each second without one. Raises BrokerError."""
+    from beatd.broker.event_stream import read_events as read  # noqa: PLC0415
+
+    return read(url, exchange)
 
 
 def try_rights(url: str, queues: Sequence[str], exchanges: Sequence[str] = ()) -> list[str]:

@@ -112,6 +112,7 @@ class FakePool:
         self.reports: list[JobReport] = []
         self.running: dict[int, float] = {}
         self.killed: list[tuple[int, int]] = []
+        self.withdrawn: list[int] = []
         self.abandoned = False
         self._clock = clock
 
@@ -159,7 +160,10 @@ class FakePool:
         return 1 if tag in self.running else None
 
     def withdraw(self, tag: int) -> bool:
-        return tag not in self.running and self.jobs.pop(tag, None) is not None
+        if tag in self.running or self.jobs.pop(tag, None) is None:
+            return False
+        self.withdrawn.append(tag)
+        return True
 
     def grow(self, by: int = 1) -> None: ...
 
