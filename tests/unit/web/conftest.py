@@ -41,10 +41,6 @@ class Told:
             raise self.error
         return self.document
 
-    def too_long(self):
-        self.status()
-        return {}
-
     def sizes(self):
         self.status()
         return Sizes([], 3, 1)
