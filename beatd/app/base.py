@@ -60,6 +60,10 @@ class AppBase(ABC):
         """Run ``task`` in this process, retries included; returns an ``EagerResult``."""
 
     @abstractmethod
+    def reply_address(self) -> str:
+        """Return the name of the queue for results that are messages to the client."""
+
+    @abstractmethod
     def signature(self, task: Any, args: Any = None, kwargs: Any = None, **options: Any) -> Any:
         """Return the signature of a call that this app sends."""
 

@@ -21,6 +21,7 @@ from beatd.clock import monotonic
 from beatd.exceptions import ConfigError, Fault, MessageError, StoreError
 from beatd.store.keys import Keys
 from beatd.store.worker_state import FinishedRuns, RevokedStore
+from beatd.worker import chord_unlock
 from beatd.worker.admission.poison import DeathCounter, PoisonDetector
 from beatd.worker.admission.rate_limits import RateLimits
 from beatd.worker.consumers import Consumer, open_consumer
@@ -148,6 +149,7 @@ def run_worker(app: App, settings: WorkerSettings) -> None:
     signals.celeryd_init.send(sender=settings.hostname, instance=app, conf=app.conf, options=options)
     app.finalize()
     _check_accepted(app)
+    chord_unlock.register(app)
     for task in app.tasks.values():
         request_class(task)  # fail at the start, not at the first message
     url = app.conf.broker_url

@@ -65,6 +65,8 @@ class Headers(msgspec.Struct, frozen=True):
     kwargsrepr: Any = ""
     stamped_headers: Any = None
     stamps: Any = None
+    reply_to: str = msgspec.field(name="beatd-reply-to", default="")
+    """The queue in which the client waits for the result: a property of the message, not a header."""
 
 
 class _Properties(msgspec.Struct, frozen=True):
@@ -97,6 +99,7 @@ def headers_of(raw: bytes, accepted: frozenset[str] = ACCEPTED) -> Headers:
         headers = _encodable(envelope.headers)
     if envelope.content_type not in accepted:
         check_type(envelope.content_type, accepted)
+    msgspec.structs.force_setattr(headers, "reply_to", envelope.properties.reply_to or "")
     return headers
 
 

@@ -151,7 +151,7 @@ class Settlement:
         self._add_end(request.headers, _state_of(error), error, is_over=False)
         document = self._failure(request, error)
         if document is not None:
-            self._results.append(Stored(request.id, document))
+            self._results.append(Stored(request.id, document, request.headers.reply_to))
         self._add_aftermath(None, *aftermath_of(self._app, request.delivery, FAILURE, error))
 
     def give_back(self, deliveries: Sequence[Delivery]) -> None:
@@ -205,7 +205,7 @@ class Settlement:
 
     def _settle_end(self, report: JobReport, request: Request) -> None:
         if report.document is not None:
-            self._results.append(Stored(request.id, report.document))
+            self._results.append(Stored(request.id, report.document, request.headers.reply_to))
         self._results += report.results
         self._parts += report.parts
         if report.follow_ups:

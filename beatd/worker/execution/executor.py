@@ -196,7 +196,8 @@ class Executor:
             return
         facts = {"pid": os.getpid(), "hostname": self._hostname}
         try:
-            self._app.results.store([Stored(str(context.id), self._store(context, STARTED, facts, None))])
+            stored = Stored(str(context.id), self._store(context, STARTED, facts, None), context.reply_to or "")
+            self._app.results.store([stored])
         except StoreError as error:
             log.warning(
                 "Task %s[%s]: STARTED cannot be stored: %s",
