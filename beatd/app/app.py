@@ -19,6 +19,7 @@ from beatd.app.backend import Backend
 from beatd.app.canvas.signature import Signature, as_signature
 from beatd.app.conf import Conf
 from beatd.app.context import current as current_run
+from beatd.app.context import outlet
 from beatd.app.control import Control
 from beatd.app.find_app import import_symbol
 from beatd.app.group_result import GroupResult, ResultSet
@@ -354,9 +355,13 @@ class App(Loader):
         """Store a task's state; see :meth:`beatd.Task.update_state`."""
         done = self.now().isoformat() if state in READY_STATES else None
         running = current_run()
-        own = running is not None and running.context.id == task_id
-        reply_to = running.context.reply_to if own and running is not None else None
-        self.results.store([Stored(task_id, document(task_id, state, result, date_done=done), reply_to or "")])
+        reply_to = running.context.reply_to if running is not None and running.context.id == task_id else None
+        self.store_results([Stored(task_id, document(task_id, state, result, date_done=done), reply_to or "")])
+
+    def store_results(self, results: Sequence[Stored]) -> None:
+        """Store results: here, or by the worker whose thread runs this task."""
+        way_out = outlet.get()
+        (self.results.store if way_out is None else way_out.results)(results)
 
     @property
     def current_task(self) -> Any:

@@ -54,7 +54,7 @@ class Backend:
             "group_id": getattr(request, "group", None),
         }
         encoded = document(task_id, state, value, traceback=traceback, date_done=done, **place)
-        self.app.results.store([Stored(task_id, encoded, getattr(request, "reply_to", None) or "")])
+        self.app.store_results([Stored(task_id, encoded, getattr(request, "reply_to", None) or "")])
         return result
 
     def mark_as_started(self, task_id: str, **meta: Any) -> None:

@@ -15,7 +15,7 @@ import msgspec
 from beatd import signals
 from beatd.app.app import App
 from beatd.app.routing import Queues
-from beatd.broker import bus, is_redis, redis_url
+from beatd.broker import bus, delayed_delivery_of, is_amqp, is_redis, redis_url
 from beatd.broker.bus import Names
 from beatd.clock import monotonic
 from beatd.exceptions import ConfigError, Fault, MessageError, StoreError
@@ -165,6 +165,7 @@ def run_worker(app: App, settings: WorkerSettings) -> None:
         store_url=store_url,
         arguments=Queues(app.conf).arguments,
         transport_options=app.conf.broker_transport_options,
+        declare=delayed_delivery_of(app.conf) if is_amqp(url) else None,
     )
     if app.conf.worker_keep_output:
         output.enable()

@@ -38,7 +38,17 @@ from beatd.worker.chord_completion import Chords, aftermath_of
 from beatd.worker.consumers import Consumer
 from beatd.worker.consumers.envelope import count_death
 from beatd.worker.effects import Effect, Ended, Revoked, Started, Unregistered
-from beatd.worker.messages import KILLED, LOST, MALFORMED, Delivery, FollowUpMessage, Headers, JobReport, headers_of
+from beatd.worker.messages import (
+    KILLED,
+    LOST,
+    MALFORMED,
+    MEANWHILE,
+    Delivery,
+    FollowUpMessage,
+    Headers,
+    JobReport,
+    headers_of,
+)
 from beatd.worker.request import Request, notify
 
 log = logging.getLogger("beatd.worker.settling")
@@ -186,6 +196,10 @@ class Settlement:
         """Settle what the pool has reported; returns the effects."""
         effects: list[Effect] = []
         for reported, request in pairs:
+            if reported.state == MEANWHILE:
+                self._results += reported.results
+                self._follow_ups += [(None, message) for message in reported.follow_ups]
+                continue
             if reported.state == STARTED:
                 self._settle_start(request)
                 effects.append(Started(request, reported))

@@ -6,8 +6,10 @@ import pytest
 
 from beatd.exceptions import BrokerError, StoreUnavailable
 from beatd.states import REVOKED
+from beatd.store.result_document import document
+from beatd.store.results import Stored
 from beatd.worker.effects import Ended, Received, Revoked, Started, Unregistered
-from beatd.worker.messages import KILLED, LOST
+from beatd.worker.messages import KILLED, LOST, MEANWHILE, JobReport
 
 
 def kinds(bench):
@@ -178,3 +180,15 @@ def test_the_end_gives_unfinished_messages_back_and_fails_acknowledged_ones(benc
         ("give_back", 1),
         ("stop", None),
     ]
+
+
+def test_states_of_a_running_task_are_stored_in_order_and_none_after_it_was_given_up(bench):
+    bench.send(1)
+    bench.turn()
+    bench.pool.begin(1)
+    progress = Stored("id-1", document("id-1", "PROGRESS", {"done": 1}))
+    bench.pool.reports.append(JobReport(1, MEANWHILE, results=[progress]))
+    bench.pool.reports.append(JobReport(1, KILLED))
+    bench.pool.reports.append(JobReport(1, MEANWHILE, results=[progress]))  # of the abandoned thread
+    bench.turn()
+    assert bench.journal == [("store", ("id-1", "PROGRESS")), ("store", ("id-1", "FAILURE")), ("ack", 1)]
