@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Sequence
 
 from beatd import broker
+from beatd.beat.audit import ScheduleAudit
 from beatd.beat.daemon_commands import CommandHandler
 from beatd.beat.daemon_status import DaemonParts, DaemonStatus, ScheduleStatus
 from beatd.beat.delivery import Delivery, DirectDelivery, OutboxDelivery
@@ -22,6 +23,7 @@ from beatd.beat.manual_runs import ManualRuns
 from beatd.beat.message_builder import MessageBuilder
 from beatd.beat.notifications import notifier
 from beatd.beat.outcomes import OutcomeWatch
+from beatd.beat.run_traces import RunTraces
 from beatd.beat.term import Leadership
 from beatd.beat.watchdog import Watchdog
 from beatd.broker import Publisher
@@ -31,6 +33,7 @@ from beatd.metrics.counters import DaemonCounters
 from beatd.model import Settings
 from beatd.sources import InForce, RuntimeSource, ScheduleChange
 from beatd.state_store import Store, result_urls
+from beatd.store.audit import Audit
 from beatd.store.claims import Claims
 from beatd.store.client import connect
 from beatd.store.daemon_commands import CommandReply, DaemonCommands
@@ -74,15 +77,20 @@ class Daemon:
         self._publisher = broker.open(settings.broker.url or store.url)
         self._elector = _elector(settings, store, keys, status=self._status, clock=clock, on_change=wake.set)
         self._counters = DaemonCounters()
-        builder = ShardBuilder(settings, store, keys, self._publisher, clock, counters=self._counters)
+        self._traces = RunTraces.if_enabled(clock)
+        builder = ShardBuilder(
+            settings, store, keys, self._publisher, clock, counters=self._counters, traces=self._traces
+        )
         shards = [builder.build(leadership, self._turned) for leadership in self._elector.leaderships]
         self._status.shards = shards
+        self._status.task_faults = tuple(map(str, config.task_faults))
         self._loop = DaemonLoop(shards, clock, wake)
         runtime = store.runtime_client
         step_down = self._elector.step_down_for
         self._commands = CommandHandler(DaemonCommands(runtime, keys), identity, reload=on_reload, step_down=step_down)
         self._source = RuntimeSource(runtime, keys, config, self)
-        self._outcomes = _outcome_watch(settings, store, keys, clock, shards)
+        self._audit = ScheduleAudit(Audit(runtime, keys), identity, config, clock)
+        self._outcomes = _outcome_watch(settings, store, keys, clock, shards, on_look=self._audit.look)
         self._notifier = notifier(
             settings, store.url, keys, shards, elector=self._elector, counters=self._counters, clock=clock
         )
@@ -104,6 +112,8 @@ class Daemon:
         self._elector.start()
         self._outcomes.start()
         self._notifier.start()
+        if self._traces is not None:
+            self._traces.start()
         try:
             self._loop.run()
         finally:
@@ -113,6 +123,8 @@ class Daemon:
             self._source.stop()
             self._outcomes.stop()
             self._publisher.close()
+            if self._traces is not None:
+                self._traces.stop()
 
     def stop(self) -> None:
         """End :meth:`run`. May be called from a signal handler."""
@@ -142,6 +154,8 @@ class Daemon:
 
     def set_base(self, config: Config) -> None:
         """Put what files and app say in force, with the store's entries and pauses over it. From any thread."""
+        self._audit.set_base(config)
+        self._status.task_faults = tuple(map(str, config.task_faults))
         self._source.set_base(config)
 
     # The merged schedule: called by the runtime source.
@@ -202,7 +216,13 @@ def _elector(
 
 
 def _outcome_watch(
-    settings: Settings, store: Store, keys: Keys, clock: Clock, shards: Sequence[ShardLoop]
+    settings: Settings,
+    store: Store,
+    keys: Keys,
+    clock: Clock,
+    shards: Sequence[ShardLoop],
+    *,
+    on_look: Callable[[], None],
 ) -> OutcomeWatch:
     """Watch with connections of its own, one to each server that may have results."""
     timeout_ms = settings.redis.timeout_ms
@@ -214,6 +234,7 @@ def _outcome_watch(
         Histories(client, keys, results=results),
         EntryStates(client, keys),
         clock,
+        on_look=on_look,
     )
 
 
@@ -229,9 +250,10 @@ class ShardBuilder:
         clock: Clock,
         *,
         counters: DaemonCounters,
+        traces: RunTraces | None = None,
     ) -> None:
         self._settings, self._store, self._keys, self._publisher, self._clock = settings, store, keys, publisher, clock
-        self._counters = counters
+        self._counters, self._traces = counters, traces
         self._replicas = Replicas(settings.redis.wait_replicas, settings.redis.wait_timeout_ms)
 
     def build(self, leadership: Leadership, on_turn: Callable[[], None]) -> ShardLoop:
@@ -240,11 +262,15 @@ class ShardBuilder:
         shard, shards, keep = leadership.shard, settings.leader.shards, settings.history.keep
         claims = Claims(client, keys, shard=shard, shards=shards, replicas=self._replicas, keep=keep)
         delivery = self._delivery(shard)
-        messages = MessageBuilder(settings.broker.default_queue, most_bytes=settings.broker.max_message_bytes)
+        messages = MessageBuilder(
+            settings.broker.default_queue,
+            most_bytes=settings.broker.max_message_bytes,
+            trace=self._traces.context if self._traces else None,
+        )
         running = Running(client, keys)
         held = Held(HeldBack(client, keys, shards=shards), shard)
-        counters = self._counters
-        dispatcher = Dispatcher(claims, messages, delivery, running, clock, held=held, counters=counters)
+        counters, traces = self._counters, self._traces
+        dispatcher = Dispatcher(claims, messages, delivery, running, clock, held=held, counters=counters, traces=traces)
         requests = Requests(client, keys, shard=shard, keep=keep)
         manual = ManualDispatcher(requests, messages, delivery, running, report=dispatcher.report, clock=clock)
         return ShardLoop(

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 
-from beatd.clock import SystemClock
 from beatd.exceptions import StoreRolledBack, StoreUnavailable, TermLost
 from beatd.model import EntryState
 from beatd.store.claims import Claimed
@@ -46,18 +45,6 @@ class FakeClock:
         assert self._waits, "nothing here waits"
         self.advance(seconds)
         return event.is_set()
-
-
-class ShiftedClock(SystemClock):
-    """The host's clock, moved by ``later_ms``."""
-
-    later_ms = 0
-
-    def now_ms(self):
-        return super().now_ms() + self.later_ms
-
-    def monotonic(self):
-        return super().monotonic() + self.later_ms / 1000
 
 
 class SentMessages:

@@ -77,6 +77,8 @@ class DaemonStatus:
         self._faulty: Sequence[str] = ()
         self.file_faults: Sequence[str] = ()
         """Errors of the files when they were last read; the last good schedule is in force."""
+        self.task_faults: Sequence[str] = ()
+        """Entries in force whose tasks are unknown to the app, or do not take their arguments."""
 
     def turned(self) -> None:
         """The loop has got on."""
@@ -100,6 +102,8 @@ class DaemonStatus:
             config="broken" if self.file_faults else "ok",
             file_faults=[fault[:FILE_FAULT_LENGTH] for fault in self.file_faults[:FILE_FAULTS_TOLD]],
             more_file_faults=max(len(self.file_faults) - FILE_FAULTS_TOLD, 0),
+            task_faults=[fault[:FILE_FAULT_LENGTH] for fault in self.task_faults[:FILE_FAULTS_TOLD]],
+            more_task_faults=max(len(self.task_faults) - FILE_FAULTS_TOLD, 0),
             revision=self._revision,
             faults=len(self._faulty),
             faulty=[name[:FAULTY_LENGTH] for name in self._faulty[:FAULTY_TOLD]],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
@@ -11,8 +12,13 @@ import click
 from beatd import broker, config, sources
 from beatd.cli.output import plural, print_json, print_line
 from beatd.clock import SystemClock
+from beatd.config.errors import dotted
+from beatd.config.targets import NOTIFY
+from beatd.config.toml import Document, read
+from beatd.config.toml_lines import KeyPath
 from beatd.exceptions import BeatdError, ConfigError, Fault, StoreRefused
 from beatd.model import Entry, Settings
+from beatd.notify.channels import unreadable_urls
 from beatd.planning.lint import find_warnings
 from beatd.planning.preview import Upcoming, all_upcoming
 from beatd.redaction import redacted_text
@@ -33,29 +39,38 @@ if TYPE_CHECKING:
 @click.argument("file", required=False)
 @click.option("--config", "-c", "config_file", metavar="FILE", help="The same as FILE.")
 @click.option("--app", "-A", metavar="MODULE[:APP]", help="Also check the entries that this app registers.")
+@click.option("--no-app", is_flag=True, help="Import no app: check neither its entries nor tasks and arguments.")
 @click.option("--connect", is_flag=True, help="Also test the state store and the broker.")
 @click.option("--strict", is_flag=True, help="Exit with 1 if there are warnings.")
 @click.option("--json", "as_json", is_flag=True, help="JSON instead of text.")
 def check(
-    *, file: str | None, config_file: str | None, app: str | None, connect: bool, strict: bool, as_json: bool
+    *,
+    file: str | None,
+    config_file: str | None,
+    app: str | None,
+    no_app: bool,
+    connect: bool,
+    strict: bool,
+    as_json: bool,
 ) -> None:
     """Check FILE (default: $BEATD_CONFIG, ./beat.toml, /etc/beatd/beat.toml), its includes and its app.
 
     Each error is one line on standard error, "file:line:column: key: what is wrong"; the exit code is 2. Warnings are
-    about valid settings that are probably unintended. With --connect, the exit code is 1 if a server cannot be used.
+    about valid settings that are probably unintended; with an app also about tasks that it does not have and arguments
+    that its tasks do not take. With --connect, the exit code is 1 if a server cannot be used.
     """
     if file and config_file:
         raise click.UsageError("give the file once: as FILE or with --config")
     try:
         path = sources.find(file or config_file, app).path
-        loaded = _without_refused(sources.load(path, app=app))
+        loaded = _without_refused(sources.load(path, app=app, check_tasks=True, with_app=not no_app))
     except ConfigError as error:
         if not as_json:
             raise
         print_json({"ok": False, "faults": _as_json(error.faults)})
         raise click.exceptions.Exit(2) from None
     now_ms = SystemClock().now_ms()
-    warnings = find_warnings(loaded, now_ms)
+    warnings = [*find_warnings(loaded, now_ms), *_target_warnings(loaded.settings)]
     attempts = try_servers(loaded.settings, loaded.entries) if connect else []
     ok = all(attempt.ok for attempt in attempts)
     if as_json:
@@ -67,6 +82,22 @@ def check(
             print_line(str(attempt), err=not attempt.ok)
     if (warnings and strict) or not ok:
         raise click.exceptions.Exit(1)
+
+
+def _target_warnings(settings: Settings) -> list[Fault]:
+    """Warn of URLs that apprise cannot read, at the places of their settings."""
+    wrong = [(target.name, number) for target in settings.notify for number in unreadable_urls(target)]
+    if not wrong:
+        return []
+    document = Document(settings.file, read(Path(settings.file), settings.file))
+    faults = []
+    for name, number in wrong:
+        key = next(key for key in ("urls", "url_file", "url") if key in document.settings[NOTIFY][name])
+        path: KeyPath = (NOTIFY, name, key, number) if key == "urls" else (NOTIFY, name, key)
+        line, column = document.position_of(path) or (None, None)
+        message = "apprise cannot read this URL (not shown: it may be secret)"
+        faults.append(Fault(settings.file, line, dotted(path), message, column))
+    return faults
 
 
 def _without_refused(loaded: config.Config) -> config.Config:

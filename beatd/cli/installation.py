@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import getpass
-import socket
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
 from beatd import config, sources
+from beatd.clock import SystemClock
 from beatd.config.loader import LoadedSettings, load_settings
 from beatd.model import Entry, EntryState
 from beatd.sources import MergedSchedule
 from beatd.state_store import running_store
+from beatd.store.audit import Audit, audit_record, whoami
 from beatd.store.client import connect
 from beatd.store.daemon_registry import FleetView, Registry
 from beatd.store.entry_state import EntryStates
@@ -68,6 +68,13 @@ class Installation(NamedTuple):
     def held_back(self, names: Sequence[str], fleet: FleetView) -> dict[str, HeldBackEntry]:
         """The entries among ``names`` that are held back."""
         return HeldBack(self.client, self.keys, shards=self.shards(fleet)).read(names)
+
+    def audit(self, action: str, subjects: Sequence[str], *, by: str | None = None, **values: Any) -> None:
+        """Record a change that a command has made; ``values`` are those of :func:`~beatd.store.audit.audit_record`."""
+        author = whoami() if by is None else by
+        record = audit_record(SystemClock().now_ms(), action, subjects, by=author, via="command", **values)
+        if not Audit(self.client, self.keys).note(record):
+            click.echo("The change is made, but could not be recorded in the audit.", err=True)
 
     def warn_if_nobody_is_there(self) -> None:
         """Say so when a change will be in force only later."""
@@ -126,14 +133,6 @@ def chosen(patterns: Sequence[str], names: Iterable[str]) -> tuple[list[str], li
         if not matching:
             without.append(pattern)
     return sorted(found), without
-
-
-def whoami() -> str:
-    """Return the user and host that give a command, for others to see."""
-    try:
-        return f"{getpass.getuser()}@{socket.gethostname()}"
-    except (OSError, KeyError):  # a user without a name, as in many containers
-        return socket.gethostname()
 
 
 def is_glob(pattern: str) -> bool:

@@ -29,7 +29,7 @@ from beatd.config import Config, Environment
 from beatd.daemon import Daemon
 from beatd.exceptions import ConfigError, Fault
 from beatd.model import LogSettings, Settings
-from beatd.sources import FileSource, log_refused
+from beatd.sources import FileSource, log_refused, log_task_faults
 from beatd.state_store import Store, await_store, state_store
 
 if TYPE_CHECKING:
@@ -140,6 +140,7 @@ class Process:
         if self._origin:
             log.info("%s", self._origin, extra={"event": "settings_of_app"})
         log_refused(loaded.refused)
+        log_task_faults(loaded.task_faults)
         if not loaded.entries:
             log.warning("%s has no entries", self._path, extra={"event": "no_entries"})
         with self._served(loaded.settings), state_store(loaded.settings) as url:
@@ -172,7 +173,7 @@ class Process:
         if self._daemon is not None:
             self._daemon.reload_begins()
         try:
-            loaded = sources.load(self._path, app=self._app, before=self._source.config)
+            loaded = sources.load(self._path, app=self._app, before=self._source.config, check_tasks=True)
         except ConfigError as error:
             self._broken(error)
             raise

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from ipaddress import ip_network
 from typing import Any, NamedTuple
 
 from msgspec import UNSET
 
 from beatd.config import connection_values as connection
 from beatd.config import notifications, values
+from beatd.config import schema_types as said
 from beatd.config.errors import ErrorReport, near
-from beatd.config.schema_types import accepts, definition, matching, or_variable
-from beatd.config.toml import substituted
+from beatd.config.schema_types import TEXT, accepts, definition, either, list_of, matching, or_variable
+from beatd.config.toml import plain, substituted
 from beatd.config.toml_lines import KeyPath
 from beatd.config.values import InvalidValue, Reader, choice, duration, seconds, shown, whole
 from beatd.exceptions import ScheduleError
@@ -54,6 +56,32 @@ def _metric_entries(value: Any, _zone: str = "") -> str:
     if not isinstance(value, str) or not re.fullmatch(r"all|none|top:[1-9][0-9]{0,5}", value):
         raise InvalidValue(f'expected "all", "none" or "top:N" such as "top:1000", got {shown(value)}')
     return str(value)
+
+
+@accepts(list_of(TEXT))
+def _networks(value: Any, _zone: str = "") -> tuple[str, ...]:
+    """Addresses and networks."""
+    if not isinstance(value, list):
+        raise InvalidValue(f'expected a list of addresses such as ["10.0.0.5", "10.1.0.0/16"], got {shown(value)}')
+    for each in value:
+        try:
+            ip_network(values.text(each), strict=False)
+        except ValueError:
+            raise InvalidValue(f"{shown(each)} is neither an address nor a network such as 10.1.0.0/16") from None
+    return tuple(map(str, value))
+
+
+_BOUND = duration(1_000)
+
+
+@accepts(either({"enum": ["never"]}, *said.duration(1_000)["anyOf"]))
+def duration_or_never(value: Any, _zone: str = "") -> int:
+    """A length of time in milliseconds, at least a second; 0 for ``"never"``."""
+    if plain(value) == "never":
+        return 0
+    if isinstance(value, str) and value.strip().isalpha():
+        raise InvalidValue(f'expected seconds, a duration such as "10m", or "never", got {shown(value)}')
+    return int(_BOUND(value, _zone))
 
 
 OPTIONS: Fields = {
@@ -109,10 +137,16 @@ POLICIES: Fields = {
     ),
     "max_runtime": Field("max_runtime_ms", duration(1), "After so long a run counts as over, for overlap.", "20m"),
     "overdue_after": Field(
-        "overdue_after_ms", duration(1_000), "A run that has not started so long after it was due is overdue.", "10m"
+        "overdue_after_ms",
+        duration_or_never,
+        "A run that has not started so long after it was due is overdue. Without it: learned from past runs.",
+        "10m",
     ),
     "expect_within": Field(
-        "expect_within_ms", duration(1_000), "A run that has not finished so long after it was due is overdue.", "2h"
+        "expect_within_ms",
+        duration_or_never,
+        "A run that has not finished so long after it was due takes too long. Without it: learned from past runs.",
+        "2h",
     ),
     "max_queue_depth": Field("max_queue_depth", whole(1), "A run is left out while so many messages wait.", 1000),
     "notify": Field("notify", notifications.target_names, "Targets [notify.NAME] that are told; [] for none.", ["ops"]),
@@ -204,6 +238,28 @@ SECTIONS: Mapping[str, Fields] = {
     "history": {
         "keep": Field("keep", whole(0, 1000), "How many of its last runs are kept for each entry; 0: none.", 100),
     },
+    "web": {
+        "tokens_file": Field(
+            "tokens_file", values.text, "Who may act on the page: a line NAME ROLE TOKEN for each.", "web-tokens"
+        ),
+        "anonymous": Field(
+            "anonymous",
+            choice("read", "none"),
+            "What is allowed without a token. Default: read on the loopback address or without tokens, else none.",
+            "none",
+        ),
+        "user_header": Field(
+            "user_header", values.text, "The header in which a trusted proxy names the user.", "X-Remote-User"
+        ),
+        "trusted_proxies": Field(
+            "trusted_proxies", _networks, "Addresses or networks of such proxies.", ["10.0.0.5", "10.1.0.0/16"]
+        ),
+        "proxy_role": Field(
+            "proxy_role", choice("read", "operate"), "The role of users whom a proxy names.", "operate"
+        ),
+        "tls_cert": Field("tls_cert", values.text, "The certificate, with those that lead to a root: PEM.", "web.crt"),
+        "tls_key": Field("tls_key", values.text, "The key of the certificate: PEM.", "web.key"),
+    },
     "metrics": {
         "listen": Field(
             "listen", _listen, "HOST:PORT of /metrics, /healthz and /readyz of each process.", "127.0.0.1:9464"
@@ -226,6 +282,7 @@ ABOUT_SECTIONS: Mapping[str, str] = {
     "results": "The results of Celery's workers, for the outcomes of runs.",
     "worker": "The bundled worker that is started with this file.",
     "history": "What is remembered of past runs.",
+    "web": "The status page: who may act, and TLS.",
     "metrics": "Metrics and health of each process.",
 }
 

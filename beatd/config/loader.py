@@ -110,7 +110,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     ``defaults`` is the checked ``[defaults]`` table, for entries from elsewhere. ``digest`` changes when, and only
     when, the schedule means something else. ``beside`` are other files on which it depends, absolute too: secrets, and
     the modules of an app. ``remarks`` are warnings from loading, ``refused`` the errors of registrations of the app,
-    which are left out of ``entries``. ``memory`` is for the next load.
+    which are left out of ``entries``, ``task_faults`` entries whose tasks are unknown or do not take their arguments.
+    ``memory`` is for the next load.
     """
 
     settings: Settings
@@ -122,6 +123,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     beside: tuple[str, ...] = ()
     remarks: tuple[Fault, ...] = ()
     refused: tuple[Fault, ...] = ()
+    task_faults: tuple[Fault, ...] = ()
     memory: dict[str, EntryCache] = {}
 
 
@@ -242,7 +244,7 @@ class _Load:
 
     def find_targets(self, entry: Entry, report: ErrorReport) -> None:
         """Refuse an entry that names a notification target which does not exist."""
-        if fault := unknown_target(entry, self.targets):
+        if fault := unknown_target(entry.policies.notify or (), self.targets):
             report.add((SCHEDULE, entry.name, NOTIFY), fault)
 
     def weigh(self, entry: Entry, report: ErrorReport) -> None:

@@ -28,6 +28,7 @@ from beatd.model import (
     RedisSettings,
     ResultSettings,
     Settings,
+    WebSettings,
     WorkerOptions,
 )
 from beatd.schedules import duration_text
@@ -42,6 +43,7 @@ STRUCTS: Mapping[str, type[Any]] = {
     "results": ResultSettings,
     "worker": WorkerOptions,
     "metrics": MetricsSettings,
+    "web": WebSettings,
 }
 TABLES = (*SECTIONS, NOTIFY, "defaults", "beat_schedule")
 """What is a table of its own in the file."""
@@ -77,6 +79,7 @@ def read_settings(raw: Mapping[str, Any], file: FilePath, env: Mapping[str, str]
         results=sections["results"],
         worker=sections["worker"],
         metrics=sections["metrics"],
+        web=_web(sections["web"], file.parent, report),
         notify=read_targets(raw.get(NOTIFY, {}), file.parent, report),
     )
 
@@ -168,6 +171,18 @@ def _waiting(redis: RedisSettings, raw: Any, report: ErrorReport) -> RedisSettin
         key = next((key for key in ("wait_timeout", "timeout") if key in raw), "wait_replicas")
         report.add(("redis", key), f"expected a wait_timeout shorter than timeout ({timeout}), got {wait}")
     return redis
+
+
+def _web(web: WebSettings, folder: FilePath, report: ErrorReport) -> WebSettings:
+    """The files of the page with absolute paths; what belongs together must be there together."""
+    if bool(web.tls_cert) != bool(web.tls_key):
+        report.add(("web", "tls_cert" if web.tls_cert else "tls_key"), "tls_cert and tls_key go together")
+    if bool(web.user_header) != bool(web.trusted_proxies):
+        key = "user_header" if web.user_header else "trusted_proxies"
+        report.add(("web", key), "user_header and trusted_proxies go together")
+    names = ("tokens_file", "tls_cert", "tls_key")
+    paths = {name: str(folder / path) for name in names if (path := getattr(web, name))}
+    return msgspec.structs.replace(web, **paths)
 
 
 def _include(raw: Any, report: ErrorReport) -> tuple[str, ...]:

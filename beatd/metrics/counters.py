@@ -78,7 +78,8 @@ class EntryLimit(NamedTuple):
 class DaemonCounters:
     """Counts of one daemon: runs by outcome and entry, lateness, claims, reloads."""
 
-    def __init__(self) -> None:
+    def __init__(self, entries_max: int = ENTRIES_MAX) -> None:
+        self._entries_max = entries_max
         self.totals: Counter[Outcome] = Counter()
         self.reloads: Counter[str] = Counter(ok=0, broken=0)
         self.faults = 0
@@ -93,8 +94,8 @@ class DaemonCounters:
         self.totals[outcome] += len(names)
         counts = self._entries.setdefault(outcome, Counter())
         counts.update(names)
-        if len(counts) > ENTRIES_MAX:
-            self._entries[outcome] = Counter(dict(counts.most_common(ENTRIES_MAX // 2)))
+        if len(counts) > self._entries_max:
+            self._entries[outcome] = Counter(dict(counts.most_common(self._entries_max // 2)))
 
     def sent(self, names: Sequence[str], late_ms: Iterable[int]) -> None:
         """Count runs that left, with their lateness."""

@@ -9,7 +9,7 @@ overrule what a program registers or puts.
 
 from beatd.sources.app import load_app
 from beatd.sources.app_file import AppFile, find
-from beatd.sources.file import FileSource, log_refused
+from beatd.sources.file import FileSource, log_refused, log_task_faults
 from beatd.sources.merge import InForce, MergedSchedule, ScheduleChange, load, merge
 from beatd.sources.runtime import RuntimeSource
 
@@ -24,5 +24,6 @@ __all__ = [
     "load",
     "load_app",
     "log_refused",
+    "log_task_faults",
     "merge",
 ]

@@ -62,7 +62,7 @@ def app_settings(name: str) -> dict[str, Any]:
 
 
 def _make(name: str, conf: Mapping[str, Any]) -> AppFile:
-    broker, results = _first_url(conf["broker_url"]), _first_url(conf["result_backend"])
+    broker, results = first_url(conf["broker_url"]), first_url(conf["result_backend"])
     document: dict[str, Any] = {"app": name, "state_dir": str(Path.cwd() / ".beatd")}
     if conf["timezone"]:
         document["timezone"] = conf["timezone"]
@@ -89,7 +89,7 @@ def _make(name: str, conf: Mapping[str, Any]) -> AppFile:
     return AppFile(path, f"no beat.toml: schedule and time zone are those of {name}; the state store is {store_text}")
 
 
-def _first_url(given: Any) -> str:
+def first_url(given: Any) -> str:
     """The first of the URLs that Celery takes as a list or as one text."""
     text = given if isinstance(given, str) else (given or [""])[0]
     return str(text).split(";")[0]

@@ -58,6 +58,8 @@ class ShardKeys(NamedTuple):
     row> <mark> <counts …>``, see :mod:`beatd.store.outcomes`."""
     overdue: str
     """hash, 5 minutes after the last write: entry name → since when (ms) a run of it is overdue."""
+    too_long: str
+    """hash, 5 minutes after the last write: entry name → since when (ms) a run of it takes too long."""
     held: str
     """hash, 5 minutes after the last write: entry that is held back → why, since when, when it is tried again, JSON."""
 
@@ -76,6 +78,7 @@ _TYPES = {
     "tally": "hash",
     "last_outcome": "hash",
     "overdue": "hash",
+    "too_long": "hash",
     "gone": "zset",
     "outbox": "list",
     "claims": "string",
@@ -86,6 +89,8 @@ _TYPES = {
     "revision": "hash",
     "changes": "zset",
     "orders": "hash",
+    "audit": "list",
+    "audited_digest": "string",
     "requests": "hash",
     "notices": "hash",
     "notices_due": "zset",
@@ -158,6 +163,10 @@ class Keys:
         self.requests = f"{self._tag}:requests"
         """hash, until done with, expires with the last: request id → ``<good until ms> <request, JSON>``, what a leader
         is to send by hand."""
+        self.audit = f"{self._tag}:audit"
+        """list, for ever, the newest 5,000: changes by people and programs, JSON, see :mod:`beatd.store.audit`."""
+        self.audited_digest = f"{self._tag}:audited_digest"
+        """string, for ever: digest of the files' schedule that the audit was told of last."""
         self.orders = f"{self._tag}:orders"
         """hash, a minute after the last one: order id → what daemons are to do, JSON."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
+from types import MappingProxyType
 from typing import Any
 
 from prometheus_client.core import Metric
@@ -67,14 +68,22 @@ def _daemon_families(daemons: Sequence[Mapping[str, Any]]) -> Iterator[Metric]:
     yield family("beatd_clock_offset_seconds", offsets)
 
 
-def outcome_families(status: Mapping[str, Any], overdue: Mapping[str, int], now_ms: int) -> Iterator[Metric]:
-    """The metrics of failing and overdue entries."""
-    late = [((name,), (now_ms - since_ms) / 1000) for name, since_ms in islice(overdue.items(), HELD_NAMED)]
+def outcome_families(
+    status: Mapping[str, Any],
+    overdue: Mapping[str, int],
+    now_ms: int,
+    *,
+    too_long: Mapping[str, int] = MappingProxyType({}),
+) -> Iterator[Metric]:
+    """The metrics of entries that fail, are overdue or run for too long."""
+    late, long = (_lasting(since, now_ms) for since in (overdue, too_long))
     yield gauge("beatd_failing_entries", status["failing_count"])
     yield gauge("beatd_overdue_entries", status["overdue_count"])
     failing = [((one["entry"],), one["failures"]) for one in status["failing"][:HELD_NAMED]]
     yield family("beatd_entry_failures", failing)
     yield family("beatd_entry_overdue_seconds", late)
+    yield gauge("beatd_too_long_entries", len(too_long))
+    yield family("beatd_entry_too_long_seconds", long)
 
 
 def ended_by_entry(names: Sequence[str], summaries: Mapping[str, Summary]) -> Iterator[Metric]:
@@ -84,6 +93,10 @@ def ended_by_entry(names: Sequence[str], summaries: Mapping[str, Summary]) -> It
     yield family("beatd_run_outcomes_total", ends)
     successes = [((name,), one.last_success_ms / 1000) for name, one in known.items() if one.last_success_ms]
     yield family("beatd_entry_last_success_timestamp_seconds", successes)
+
+
+def _lasting(since: Mapping[str, int], now_ms: int) -> list[tuple[tuple[str], float]]:
+    return [((name,), (now_ms - since_ms) / 1000) for name, since_ms in islice(since.items(), HELD_NAMED)]
 
 
 def ended_in_all(totals: Mapping[str, int]) -> Metric:
@@ -133,11 +146,9 @@ class PageEndpoint:
             self._plan.lay_over(mirror.tables, mirror.pauses)
             names = [entry.name for entry in self._plan.listing.entries]
             limit = EntryLimit.parse(self._plan.metric_entries)
-            status = self._store.status()
-            outcomes = [
-                *outcome_families(status, self._store.overdue(), self._clock.now_ms()),
-                *self._ended(names, limit),
-            ]
+            status, now_ms = self._store.status(), self._clock.now_ms()
+            troubles = outcome_families(status, self._store.overdue(), now_ms, too_long=self._store.too_long())
+            outcomes = [*troubles, *self._ended(names, limit)]
             sizes = self._store.sizes()
             waiting = [
                 gauge("beatd_dead_letters", sizes.dead_letters),

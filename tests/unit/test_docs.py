@@ -189,13 +189,23 @@ def test_every_top_level_setting_is_documented(load):
     assert documented == known_to(load, "") - tables
 
 
+BESIDE = {
+    "user_header": 'trusted_proxies = ["10.0.0.5"]',
+    "trusted_proxies": 'user_header = "X-User"',
+    "tls_cert": 'tls_key = "web.key"',
+    "tls_key": 'tls_cert = "web.crt"',
+}
+"""Settings that go together with another one."""
+
+
 @pytest.mark.parametrize("name", SECTIONS)
 def test_every_setting_of_a_section_is_documented(name, load):
     listed = list(rows(section("configuration.md", f"[{name}]")))
     assert {code(row[0]) for row in listed} == known_to(load, f"[{name}]\n")
     for row in listed:
-        url = 'url = "amqp:///"\n' if name == "broker" and code(row[0]).removesuffix("_file") in BESIDE_URL else ""
-        assert load(f"[{name}]\n{url}{code(row[3])}\n"), row
+        key = code(row[0])
+        url = 'url = "amqp:///"\n' if name == "broker" and key.removesuffix("_file") in BESIDE_URL else ""
+        assert load(f"[{name}]\n{url}{code(row[3])}\n{BESIDE.get(key, '')}\n"), row
 
 
 def test_every_setting_of_a_target_is_documented(load):
@@ -275,6 +285,8 @@ def test_every_key_is_documented_with_its_type():
         keys.refused("<run id>"),
         keys.outcomes("<entry>"),
         keys.started("<run id>"),
+        keys.audit,
+        keys.audited_digest,
     }
     worker = {*keys.workers(), keys.worker("<id>", "unacked"), keys.worker("<id>", "alive"), keys.finished("<run id>")}
     worker.add(keys.deaths("<task id>:<retries>"))
