@@ -306,6 +306,20 @@ def test_a_store_that_is_away_is_told_directly(daemon, web, wait_until, start_se
     one.client.close()
 
 
+def test_a_run_that_takes_too_long_is_told_until_it_is_over(daemon, web, wait_until):
+    one = daemon("one", ["a", "b"], hook(web, on=("too_long", "recovery")))
+    one.lead(1)
+    one.outcomes.set_too_long({"a": 1_790_000_000_000}, [])
+    one.outcomes.set_overdue({"b": 1_790_000_000_000}, [])
+    one.look()
+    wait_until(lambda: web.requests)
+    one.outcomes.set_too_long({}, ["a"])
+    one.look()
+    wait_until(lambda: len(web.requests) == 2)
+    titles = ["beatd: a runs too long", "beatd: a does not run too long any more"]
+    assert [got.json["title"] for got in web.requests] == titles
+
+
 def test_broken_files_and_different_schedules_are_told(daemon, web, wait_until):
     one = daemon("one", ["a"], hook(web))
     one.lead(1)
