@@ -84,7 +84,13 @@ BOUNDS = {
     "celery-taskset-meta-<group id>": RESULT,
     "_kombu.binding.<exchange>": Bound("set"),
 }
-PARTS = {"<entry>": "[^:]+", "<target>": "[^:]+", "<id>": ".+", "<run id>": "[0-9a-f-]{36}", "<task id>": "[0-9a-f-]{36}"}
+PARTS = {
+    "<entry>": "[^:]+",
+    "<target>": "[^:]+",
+    "<id>": ".+",
+    "<run id>": "[0-9a-f-]{36}",
+    "<task id>": "[0-9a-f-]{36}",
+}
 PARTS |= {"<group id>": r"[0-9a-f-]{36}(\.[jtsdc])?", "<exchange>": r"[\w.]+"}
 
 RARE = {"{beatd}:0:outbox", "{beatd}:refused:<run id>", "{beatd}:0:held", "{beatd}:gone", "{beatd}:requests", "celery"}
