@@ -218,9 +218,9 @@ def test_a_failed_message_is_tried_again_when_the_receiver_says(daemon, web, wai
         return len(web.requests) == 3
 
     wait_until(sent)
-    wait_until(lambda: not one.notices.count())
+    wait_until(lambda: one.counters.notices == {("ops", "failed"): 2, ("ops", "sent"): 1})
+    assert not one.notices.count()
     assert sender_pauses == [2_000, 4_000]
-    assert one.counters.notices == {("ops", "failed"): 2, ("ops", "sent"): 1}
 
 
 def test_a_message_is_given_up_at_last(daemon, web, wait_until, caplog):

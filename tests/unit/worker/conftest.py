@@ -113,6 +113,8 @@ class FakePool:
         self.running: dict[int, float] = {}
         self.killed: list[tuple[int, int]] = []
         self.withdrawn: list[int] = []
+        self.too_late = False
+        """True: what is to be killed has just ended."""
         self.abandoned = False
         self._clock = clock
 
@@ -145,7 +147,7 @@ class FakePool:
         return reports
 
     def kill(self, tag: int, number: int = 9) -> bool:
-        if tag not in self.running:
+        if tag not in self.running or self.too_late:
             return False
         self.killed.append((tag, number))
         return True
@@ -245,6 +247,9 @@ class FakeRemote:
     """Remote control that keeps the effects."""
 
     def __init__(self) -> None:
+        self.then: Callable[[], None] = lambda: None
+        """Called in each turn."""
+        self.turn_in = 1.0
         self.revoked = Revoked()
         self.events = SimpleNamespace(on=False)
         self.effects: list[Effect] = []
@@ -256,7 +261,8 @@ class FakeRemote:
     def start(self) -> None: ...
 
     def turn(self) -> float:
-        return 1.0
+        self.then()
+        return self.turn_in
 
     def files(self) -> list[int]:
         return []
