@@ -21,6 +21,7 @@ from beatd.app.conf import Conf
 from beatd.app.context import current as current_run
 from beatd.app.context import outlet
 from beatd.app.control import Control
+from beatd.app.entrypoints import EntryPoints
 from beatd.app.find_app import import_symbol
 from beatd.app.group_result import GroupResult, ResultSet
 from beatd.app.loader import Loader, TaskRegistry, task_class, warn_of_another
@@ -42,8 +43,6 @@ from beatd.store.results import Results, Stored
 
 FIXUPS = ("beatd.contrib.django:install",)
 """Framework integrations. Each is called with every new app, and does nothing where its framework is not in use."""
-WORKER_MAIN = "beatd.cli.worker:run_for_app"
-"""Entry point of :meth:`App.worker_main`. The command line imports the app, so it is imported by name."""
 
 Registration = dict[str, Any]
 """``task``, ``schedule``, ``args``, ``kwargs``, ``options``; from ``beat_schedule`` also what else an entry has."""
@@ -83,7 +82,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-class App(Loader):
+class App(EntryPoints, Loader):
     """An application. ``main`` is the module name of tasks that are defined in ``__main__``.
 
     ``broker`` and ``backend`` are URLs; further keywords are settings (``timezone="Asia/Baku"``). ``task_cls`` is the
@@ -278,12 +277,6 @@ class App(Loader):
     def control(self) -> Control:
         """Remote control of the workers: ``app.control.revoke(id)``, ``app.control.inspect().active()``."""
         return Control(self)
-
-    def worker_main(self, argv: list[str] | None = None) -> None:
-        """Run a worker for this app. ``argv`` is its command line, with or without the word ``worker``."""
-        import_symbol(WORKER_MAIN)(self, list(argv or ()))
-
-    start = worker_main
 
     # -- connections --------------------------------------------------------------------------------------------------
 

@@ -42,6 +42,10 @@ class AppBase(ABC):
         """The class of this app's group results."""
 
     @abstractmethod
+    def connection(self, url: str | None = None, **options: Any) -> Any:
+        """Return a ``kombu.Connection`` to the broker."""
+
+    @abstractmethod
     def task_from(self, fun: Callable[..., Any], options: dict[str, Any]) -> Any:
         """Register ``fun`` as a task; returns the task."""
 

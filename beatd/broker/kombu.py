@@ -32,6 +32,9 @@ __all__ = ["KombuPublisher", "connection", "purge", "task_queue"]
 
 kombu: Any = _kombu  # only half of it is typed
 
+BROKEN = (OSError, KombuError, AMQPError, RedisError, KeyError, ImportError, ValueError)
+"""Errors of connections: of the network, the broker, and of transports that are unknown or not installed."""
+
 _RETRY_POLICY = {"max_retries": PUBLISH_ATTEMPTS - 1, "interval_start": 0, "interval_step": 0.2, "interval_max": 1}
 _PROPERTIES = ("app_id", "correlation_id", "delivery_mode", "message_id", "priority", "reply_to", "user_id")
 
@@ -54,7 +57,7 @@ def purge(url: str, queues: Sequence[str]) -> int:
                     count += opened.default_channel.queue_purge(name)
                 except opened.channel_errors:  # no such queue; RabbitMQ closes the channel
                     opened.close()
-    except (OSError, KombuError, AMQPError, RedisError) as error:
+    except BROKEN as error:
         raise BrokerError(f"cannot purge the queues at {place_of(url)}: {error}") from None
     return count
 
@@ -135,6 +138,9 @@ class KombuPublisher:
                     raise
                 self._close()
                 raise BrokerRefused(f"broker {self._place}: {error or type(error).__name__}") from error
+
+    def oldest(self, queue: str) -> list[bytes]:  # noqa: ARG002 - a look would take it out
+        return []
 
     def close(self) -> None:
         with self._lock:

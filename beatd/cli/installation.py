@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-import getpass
-import socket
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
-from beatd import config
+from beatd import config, sources
+from beatd.clock import SystemClock
 from beatd.config.loader import LoadedSettings, load_settings
+from beatd.model import Entry
+from beatd.sources import MergedSchedule
 from beatd.state_store import running_store
+from beatd.store.audit import Audit, audit_record, whoami
 from beatd.store.client import connect
 from beatd.store.daemon_registry import FleetView, Registry
 from beatd.store.keys import Keys
+from beatd.store.runtime_entries import Pause, RuntimeReplica, read_pause
 
 if TYPE_CHECKING:
     import redis
@@ -39,6 +42,13 @@ class Installation(NamedTuple):
         shards = max([each.shards for each in fleet.alive.values()], default=1)
         return registry.look(shards=shards) if shards > self.head.settings.leader.shards else fleet
 
+    def audit(self, action: str, subjects: Sequence[str], *, by: str | None = None, **values: Any) -> None:
+        """Record a change that a command has made; ``values`` are those of :func:`~beatd.store.audit.audit_record`."""
+        author = whoami() if by is None else by
+        record = audit_record(SystemClock().now_ms(), action, subjects, by=author, via="command", **values)
+        if not Audit(self.client, self.keys).note(record):
+            click.echo("The change is made, but could not be recorded in the audit.", err=True)
+
     def warn_if_nobody_is_there(self) -> None:
         """Say so when a change will be in force only later."""
         if not self.fleet().alive:
@@ -46,13 +56,57 @@ class Installation(NamedTuple):
 
 
 @contextmanager
-def installation(config_file: str | None) -> Iterator[Installation]:
-    """Connect to the state store of a file. Raises ConfigError, or a :class:`~beatd.exceptions.StoreError`."""
-    path = config.find(config_file)
+def installation(config_file: str | None, app: str | None = None) -> Iterator[Installation]:
+    """Connect to the state store of a file, or without one of an app.
+
+    Raises ConfigError, or a :class:`~beatd.exceptions.StoreError`.
+    """
+    path = sources.find(config_file, app).path
     top = load_settings(path)
     settings = top.settings
     with connect(running_store(settings), timeout_ms=settings.redis.timeout_ms, name="beatd-command") as client:
         yield Installation(path, top, client, Keys(settings.redis.prefix))
+
+
+class EffectiveSchedule(NamedTuple):
+    """The schedule of files, app and state store, merged as in a daemon; ``pauses`` by entry name, as stored."""
+
+    merged: MergedSchedule
+    pauses: Mapping[str, bytes]
+
+    @property
+    def entries(self) -> Sequence[Entry]:
+        """The entries in force."""
+        return self.merged.in_force().entries
+
+    def entry(self, name: str) -> Entry:
+        """The entry of that name; raises click.UsageError that names the near ones."""
+        entry = self.merged.of(name)
+        if entry is None:
+            known = [each.name for each in self.entries]
+            raise click.UsageError(f'there is no entry "{name}"{hint(name, known)}')
+        return entry
+
+    def pause_of(self, name: str) -> Pause | None:
+        """The pause of an entry, if it is paused."""
+        raw = self.pauses.get(name)
+        return None if raw is None else read_pause(raw)
+
+
+def effective_schedule(
+    client: redis.Redis, keys: Keys, loaded: config.Config, *, as_if_resumed: bool = False
+) -> EffectiveSchedule:
+    """Merge what files and app say with the runtime entries and pauses of the store.
+
+    ``as_if_resumed``: entries are what they would be without their pauses.
+    """
+    replica = RuntimeReplica(client, keys)
+    replica.refresh(anew=True)
+    merged = MergedSchedule(loaded)
+    merged.change(replica.tables)
+    if not as_if_resumed:
+        merged.pause(replica.pauses)
+    return EffectiveSchedule(merged, replica.pauses)
 
 
 def chosen(patterns: Sequence[str], names: Iterable[str]) -> tuple[list[str], list[str]]:
@@ -66,14 +120,6 @@ def chosen(patterns: Sequence[str], names: Iterable[str]) -> tuple[list[str], li
         if not matching:
             without.append(pattern)
     return sorted(found), without
-
-
-def whoami() -> str:
-    """Return the user and host that give a command, for others to see."""
-    try:
-        return f"{getpass.getuser()}@{socket.gethostname()}"
-    except (OSError, KeyError):  # a user without a name, as in many containers
-        return socket.gethostname()
 
 
 def is_glob(pattern: str) -> bool:

@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 
 import click
 
-from beatd import config, sources
+from beatd import sources
 from beatd.cli.completion import entry_names
+from beatd.cli.installation import effective_schedule
 from beatd.cli.output import print_json, print_line, print_refused, print_table, read_moment
 from beatd.clock import SystemClock
 from beatd.config import Config
@@ -19,12 +20,10 @@ from beatd.exceptions import StoreError
 from beatd.model import Entry, EntryState, run_id
 from beatd.planning.preview import Upcoming, all_upcoming, caveats, state_at
 from beatd.schedules import dst_note, duration_text
-from beatd.sources import MergedSchedule
 from beatd.state_store import running_store
 from beatd.store.client import connect
 from beatd.store.entry_state import EntryStates
 from beatd.store.keys import Keys
-from beatd.store.runtime_entries import RuntimeReplica
 
 PATIENCE_MS = 2_000
 """The store is asked for what it adds; a person who previews a file is not kept waiting for it."""
@@ -57,7 +56,7 @@ def next_runs(
     runs, pauses, runtime entries and the first-seen times of intervals without an anchor; without it, such an interval
     counts from TIME.
     """
-    loaded = sources.load(config.find(config_file), app=app)
+    loaded = sources.load(sources.find(config_file, app).path, app=app)
     print_refused(loaded.refused)
     in_force = EntriesInForce(loaded.entries, frozenset(), {}) if offline else ask_store(loaded)
     entries = in_force.entries if entry is None else (named(entry, in_force.entries),)
@@ -102,18 +101,14 @@ def ask_store(loaded: Config) -> EntriesInForce:
     try:
         with connect(running_store(settings), timeout_ms=timeout_ms, name="beatd-next") as client:
             keys = Keys(settings.redis.prefix)
-            replica = RuntimeReplica(client, keys)
-            replica.refresh(anew=True)
-            merged = MergedSchedule(loaded)
-            merged.change(replica.tables)
-            merged.pause(replica.pauses)
-            entries = tuple(merged.in_force().entries)
+            schedule = effective_schedule(client, keys, loaded)
+            entries = tuple(schedule.entries)
             states = EntryStates(client, keys).read(entries, now_ms=SystemClock().now_ms())
     except StoreError as error:
         print_line(f"note: from the files only, without the state store: {error}", err=True)
         return EntriesInForce(loaded.entries, frozenset(), {})
     seen = {entry.name: state for entry, state in zip(entries, states, strict=True) if state is not None}
-    return EntriesInForce(entries, frozenset(replica.pauses), seen)
+    return EntriesInForce(entries, frozenset(schedule.pauses), seen)
 
 
 def named(name: str, entries: Iterable[Entry]) -> Entry:

@@ -63,6 +63,7 @@ BOUNDS = {
     "{beatd}:finished:<run id>": Bound("string", DAY),
     "{beatd}:started:<run id>": Bound("string", DAY),
     "{beatd}:overdue": Bound("hash", 5 * MINUTE),
+    "{beatd}:too_long": Bound("hash", 5 * MINUTE),
     "{beatd}:revoked": Bound("zset", DAY),
     "{beatd}:dead_letters_size": Bound("string", DAY),
     "{beatd}:worker:<id>:alive": Bound("string", 9_000),
@@ -80,7 +81,13 @@ PARTS = {"<entry>": "[^:]+", "<id>": ".+", "<run id>": "[0-9a-f-]{36}", "<task i
 PARTS |= {"<group id>": r"[0-9a-f-]{36}(\.[jtsdc])?", "<exchange>": r"[\w.]+"}
 
 RARE = {"{beatd}:0:outbox", "{beatd}:refused:<run id>", "{beatd}:0:held", "{beatd}:gone", "{beatd}:requests", "celery"}
-RARE |= {"{beatd}:worker:<id>:unacked", "_kombu.binding.<exchange>", "{beatd}:started:<run id>", "{beatd}:overdue"}
+RARE |= {
+    "{beatd}:worker:<id>:unacked",
+    "_kombu.binding.<exchange>",
+    "{beatd}:started:<run id>",
+    "{beatd}:overdue",
+    "{beatd}:too_long",
+}
 """Kinds that need another broker or a fault, or are there for moments."""
 
 TASKS = """

@@ -34,6 +34,7 @@ from beatd.worker.execution.callbacks import failure_messages, follow_up_message
 from beatd.worker.execution.decode import accepted_types, decode_body
 from beatd.worker.execution.job_outlet import outlet_of
 from beatd.worker.execution.output import Output, captured
+from beatd.worker.execution.traces import task_traces
 from beatd.worker.messages import KILLED, MALFORMED, FollowUpMessage, Job, JobReport
 
 
@@ -103,6 +104,7 @@ class Executor:
         self._largest_result: int = app.conf.result_max_bytes
         self._is_extended: bool = app.conf.result_extended
         self._zone: tzinfo = UTC if app.timezone == "UTC" else ZoneInfo(app.timezone)
+        self.traces = task_traces(app.clock)
         self.tidy: Callable[[], None] | None = None
         """Called after a task's function, to restore the state of the process; set by the pool."""
         self.say: Callable[[JobReport], object] | None = None
@@ -134,8 +136,9 @@ class Executor:
             self._store_start(attempt)
         started = perf_counter()
         try:
-            with captured() as output:
+            with captured() as output, self.traces.run(attempt.context) as done:
                 outcome = run_task(attempt.task, attempt.context, Calling(attempt.job.soft_limit, hard_limit).call)
+                done(outcome)
             return self._recorded(attempt, outcome, output, self._report(*attempt, outcome, perf_counter() - started))
         except Abandoned:
             raise
@@ -152,9 +155,10 @@ class Executor:
             self._store_start(attempt)
         started = perf_counter()
         try:
-            with captured() as output:
+            with captured() as output, self.traces.run(attempt.context) as done:
                 call = Calling(attempt.job.soft_limit).call_async
                 outcome = await run_task_async(attempt.task, attempt.context, call)
+                done(outcome)
             runtime = perf_counter() - started
             if not _has_followers(attempt.context):
                 report = self._report(*attempt, outcome, runtime)

@@ -54,7 +54,7 @@ def add(app):
         ({"args": (1, 2), "contdown": 5}, TypeError, "unknown options for a task message: contdown"),
         ({"args": (1, 2), "serializer": "xml"}, MessageError, "there is no serializer 'xml', there are: "),
         ({"args": (1, lambda: 0), "serializer": "pickle"}, MessageError, "'pickle' cannot carry this value"),
-        ({"args": (1, 2), "compression": "rar"}, MessageError, "compression 'rar' is not known"),
+        ({"args": (1, 2), "compression": "rar"}, MessageError, "unknown compression 'rar'"),
         ({"args": (1, 2), "expires": "soon"}, MessageError, "expires='soon' is not a valid time"),
         ({"args": (1, 2), "eta": object()}, MessageError, "is not a valid time"),
         (
