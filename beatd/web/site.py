@@ -194,7 +194,13 @@ class Site:
         name = read_parameters(request.query_params, (Parameter("name", "The entry."),))["name"]
         table = self._operator.stored_table(name) if name else None
         text = _table_text(table) if table else 'task = "module.task"\nschedule = "0 7 * * *"\n'
-        return self._html(request, "edit.html", "/", title=name or "New entry", name=name, table=text)
+        return self.edit_form(request, name=name, is_new=not name, table=text)
+
+    def edit_form(self, request: Request, *, name: str, is_new: bool, table: str, error: str = "") -> Response:
+        """The form with what was filled in, and why that cannot be stored."""
+        facts = {"name": name, "is_new": is_new, "table": table, "error": error}
+        code = 400 if error else 200
+        return self._html(request, "edit.html", "/", code, title="New entry" if is_new else name, **facts)
 
     def login(self, request: Request) -> Response:
         """The form for a token."""
