@@ -11,9 +11,10 @@ from msgspec import UNSET
 
 from beatd.config import connection_values as connection
 from beatd.config import notifications, values
+from beatd.config import schema_types as said
 from beatd.config.errors import ErrorReport, near
-from beatd.config.schema_types import TEXT, accepts, definition, list_of, matching, or_variable
-from beatd.config.toml import substituted
+from beatd.config.schema_types import TEXT, accepts, definition, either, list_of, matching, or_variable
+from beatd.config.toml import plain, substituted
 from beatd.config.toml_lines import KeyPath
 from beatd.config.values import InvalidValue, Reader, choice, duration, seconds, shown, whole
 from beatd.exceptions import ScheduleError
@@ -70,6 +71,19 @@ def _networks(value: Any, _zone: str = "") -> tuple[str, ...]:
     return tuple(map(str, value))
 
 
+_BOUND = duration(1_000)
+
+
+@accepts(either({"enum": ["never"]}, *said.duration(1_000)["anyOf"]))
+def duration_or_never(value: Any, _zone: str = "") -> int:
+    """A length of time in milliseconds, at least a second; 0 for ``"never"``."""
+    if plain(value) == "never":
+        return 0
+    if isinstance(value, str) and value.strip().isalpha():
+        raise InvalidValue(f'expected seconds, a duration such as "10m", or "never", got {shown(value)}')
+    return int(_BOUND(value, _zone))
+
+
 OPTIONS: Fields = {
     "queue": Field("queue", values.text, "The queue. Without one: default_queue of [broker].", "reports"),
     "exchange": Field("exchange", values.text, "An exchange; goes together with routing_key.", "events"),
@@ -124,13 +138,13 @@ POLICIES: Fields = {
     "max_runtime": Field("max_runtime_ms", duration(1), "After so long a run counts as over, for overlap.", "20m"),
     "overdue_after": Field(
         "overdue_after_ms",
-        values.duration_or_never,
+        duration_or_never,
         "A run that has not started so long after it was due is overdue. Without it: learned from past runs.",
         "10m",
     ),
     "expect_within": Field(
         "expect_within_ms",
-        values.duration_or_never,
+        duration_or_never,
         "A run that has not finished so long after it was due takes too long. Without it: learned from past runs.",
         "2h",
     ),

@@ -244,7 +244,7 @@ class _Load:
 
     def find_targets(self, entry: Entry, report: ErrorReport) -> None:
         """Refuse an entry that names a notification target which does not exist."""
-        if fault := unknown_target(entry, self.targets):
+        if fault := unknown_target(entry.policies.notify or (), self.targets):
             report.add((SCHEDULE, entry.name, NOTIFY), fault)
 
     def weigh(self, entry: Entry, report: ErrorReport) -> None:

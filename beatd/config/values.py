@@ -132,19 +132,6 @@ def duration(least_ms: int = 0) -> Reader:
     return reader
 
 
-_BOUND = duration(1_000)
-
-
-@accepts(either({"enum": ["never"]}, *said.duration(1_000)["anyOf"]))
-def duration_or_never(value: Any, _zone: str = "") -> int:
-    """A length of time in milliseconds, at least a second; 0 for ``"never"``."""
-    if plain(value) == "never":
-        return 0
-    if isinstance(value, str) and value.strip().isalpha():
-        raise InvalidValue(f'expected seconds, a duration such as "10m", or "never", got {shown(value)}')
-    return int(_BOUND(value, _zone))
-
-
 def size(least: int, most: int) -> Reader:
     """A number of bytes: ``65536``, ``"64KiB"``, ``"1MB"``."""
 

@@ -86,7 +86,7 @@ def _json(value: Any) -> str | None:
 def to_toml(tables: Mapping[str, Mapping[str, Any]], *, timezone: str, header: Iterable[str] = ()) -> str:
     """A whole file: the ``header`` as comments, the time zone, and a table for each entry."""
     parts = ["".join(f"# {line}".rstrip() + "\n" for line in header)] if header else []
-    parts.append(f"timezone = {_value(timezone)}\n")
+    parts.append(f"timezone = {toml_value(timezone)}\n")
     parts += [f"[{SCHEDULE}.{_key(name)}]\n{''.join(_lines(table))}" for name, table in tables.items()]
     return "\n".join(parts)
 
@@ -94,19 +94,19 @@ def to_toml(tables: Mapping[str, Mapping[str, Any]], *, timezone: str, header: I
 def _lines(table: Mapping[str, Any]) -> Iterator[str]:
     for key, value in table.items():
         start = f"{_key(key)} = "
-        text = _value(value)
+        text = toml_value(value)
         if isinstance(value, list) and len(start) + len(text) > _WIDEST_LIST:
-            text = "[\n" + "".join(f"  {_value(each)},\n" for each in value) + "]"
+            text = "[\n" + "".join(f"  {toml_value(each)},\n" for each in value) + "]"
         yield f"{start}{text}\n"
 
 
-def _value(value: Any) -> str:
+def toml_value(value: Any) -> str:
     """A value on one line."""
     match value:
         case list():
-            return f"[{', '.join(map(_value, value))}]"
+            return f"[{', '.join(map(toml_value, value))}]"
         case dict():
-            inside = ", ".join(f"{_key(key)} = {_value(each)}" for key, each in value.items())
+            inside = ", ".join(f"{_key(key)} = {toml_value(each)}" for key, each in value.items())
             return f"{{ {inside} }}" if inside else "{}"
     return _printable(tomli_w.dumps({"v": value})[len("v = ") : -1])
 

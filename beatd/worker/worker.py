@@ -230,6 +230,7 @@ class Worker:
     def _withdraw(self, tags: Iterable[int]) -> None:
         """Do not start messages that other workers have now."""
         for tag in tags:
+            self._admission.withdraw(tag)
             if self._pool.withdraw(tag):
                 self._requests.pop(tag, None)
                 self._hard_limits.ended(tag)

@@ -126,24 +126,25 @@ def fleet(start_beatd, beatd, redis_url, tmp_path, wait_until):
 
 BAD = '\n[beat_schedule.bad]\ntask = "tasks.bad"\nschedule = 0.5\n'
 
+WORSE = "[beat_schedule.worse]\ntask = 't'\nschedule = "
 REFUSED = {
-    "expires": 'expires = "9999999d"',
-    "countdown": 'countdown = "9999999d"',
-    "headers": 'headers = { id = "fixed", task = "other" }',
-    "schedule": "[beat_schedule.worse]\ntask = 't'\nschedule = 999999999999",
-    "at": "[beat_schedule.worse]\ntask = 't'\nschedule = { at = 9999-12-31T23:59:59 }\ntimezone = 'America/New_York'",
+    "beat_schedule.bad.expires": 'expires = "9999999d"',
+    "beat_schedule.bad.countdown": 'countdown = "9999999d"',
+    "beat_schedule.bad.headers": 'headers = { id = "fixed", task = "other" }',
+    "beat_schedule.worse.schedule": f"{WORSE}999999999999",
+    "beat_schedule.worse.schedule: at": f"{WORSE}{{ at = 9999-12-31T23:59:59 }}\ntimezone = 'America/New_York'",
 }
 """What the file is refused for: the last good schedule stays in force."""
 
 
 def test_what_is_typed_into_the_file(fleet):
-    for setting, line in REFUSED.items():
+    for place, line in REFUSED.items():
         fleet.write(BAD + line + "\n")
         done = fleet.command("check")
         assert done.returncode == 2
-        assert setting in done.stdout + done.stderr
+        assert place in done.stdout + done.stderr
         fleet.named("its files have errors")
-        fleet.named("beat_schedule.bad" if setting in line.partition(" ")[0] else "beat_schedule.worse")
+        fleet.named(place)
         fleet.goes_on(1)
         fleet.write("")
         fleet.all_is_well()
@@ -224,8 +225,9 @@ def test_keys_that_no_run_needs(fleet):
         key = f"{{beatd}}:{name}"
         fleet.goes_on(1)
         fleet.store.delete(key)
-        fleet.store.set(key, "mine")
-        fleet.named(f"the key {key} is a string and should be a")
+        kind = "list" if name == "history:good" else "string"
+        fleet.store.lpush(key, "mine") if kind == "list" else fleet.store.set(key, "mine")
+        fleet.named(f"the key {key} is a {kind} and should be a")
         assert fleet.get("/readyz").status_code == 200, key
         assert fleet.command("list").returncode == 0, key
         fleet.end_leader()
