@@ -95,9 +95,10 @@ def queue_facts(
 
 
 def _pool(implementation: str) -> str:
-    """The name of a pool: ``celery.concurrency.prefork:TaskPool`` and ``beatd.worker.pools:prefork`` are prefork."""
+    """The name of a pool: ``celery.concurrency.prefork:TaskPool`` and ``beatd.worker.pools:PreforkPool`` are prefork."""
     module, _, name = implementation.partition(":")
-    return name if name.islower() else module.rpartition(".")[2]
+    last = module.rpartition(".")[2]
+    return name.removesuffix("Pool").lower() if last == "pools" else last
 
 
 def _task(task: Mapping[str, Any]) -> dict[str, Any]:

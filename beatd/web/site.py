@@ -32,6 +32,7 @@ from beatd.web.stream import Stream
 
 Endpoint = Callable[[Request], Response]
 RUNS_SHOWN = 100
+_TITLES = {404: "Not found", 400: "Not understood", 401: "Not known"}
 _LOOKED_AT = 20_000
 """Runs that the calendar of all entries looks at."""
 
@@ -239,11 +240,11 @@ class Site:
     def message(self, request: Request, code: int, text: str) -> Response:
         """A page that says why something was not done."""
         back = request.url.path.rpartition("/")[0] if request.method == "POST" else "/"
-        is_place = back.startswith("/entries/")
-        return self._html(
-            request, "message.html", "", code, title="Not done" if request.method == "POST" else "Not found",
-            text=text, to=quote(back) if is_place else "/",
-        )  # fmt: skip
+        to = quote(back) if back.startswith("/entries/") else "/"
+        title = (
+            "Not available" if code >= 500 else "Not done" if request.method == "POST" else _TITLES.get(code, "Refused")
+        )
+        return self._html(request, "message.html", "", code, title=title, code=code, text=text, to=to)
 
     def _html(self, request: Request, template: str, place: str, code: int = 200, **facts: Any) -> Response:
         try:
