@@ -7,7 +7,7 @@ id.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from beatd.broker.publisher import Address, Arguments, OutgoingMessage, Publisher, Refused, no_arguments
@@ -20,6 +20,7 @@ __all__ = [
     "Publisher",
     "Refused",
     "connection",
+    "delayed_delivery_of",
     "is_amqp",
     "is_redis",
     "no_arguments",
@@ -65,6 +66,13 @@ def purge(url: str, queues: Sequence[str]) -> int:
     from beatd.broker.kombu import purge as purged  # noqa: PLC0415
 
     return purged(url, queues)
+
+
+def delayed_delivery_of(conf: Mapping[str, Any]) -> Callable[[Any], None] | None:
+    """Return the function that declares Celery's delayed delivery on a RabbitMQ; None if no queue needs it."""
+    from beatd.broker.delayed_delivery import delayed_delivery as found  # noqa: PLC0415
+
+    return found(conf)
 
 
 def read_events(url: str, exchange: str = "celeryev") -> Iterator[Mapping[str, Any] | None]:

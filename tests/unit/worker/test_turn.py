@@ -8,8 +8,10 @@ import pytest
 
 from beatd.exceptions import BrokerError, StoreUnavailable
 from beatd.states import REVOKED
+from beatd.store.result_document import document
+from beatd.store.results import Stored
 from beatd.worker.effects import Ended, Received, Revoked, Started, Unregistered
-from beatd.worker.messages import KILLED, LOST
+from beatd.worker.messages import KILLED, LOST, MEANWHILE, JobReport
 
 
 def kinds(bench):
@@ -222,3 +224,15 @@ def test_a_task_that_is_acknowledged_at_its_start_is_not_run_again_by_a_broker_t
     bench.consumer.away.clear()
     bench.turn()
     assert bench.journal == [("store", ("id-1", "SUCCESS")), ("ack", 1)]
+
+
+def test_states_of_a_running_task_are_stored_in_order_and_none_after_it_was_given_up(bench):
+    bench.send(1)
+    bench.turn()
+    bench.pool.begin(1)
+    progress = Stored("id-1", document("id-1", "PROGRESS", {"done": 1}))
+    bench.pool.reports.append(JobReport(1, MEANWHILE, results=[progress]))
+    bench.pool.reports.append(JobReport(1, KILLED))
+    bench.pool.reports.append(JobReport(1, MEANWHILE, results=[progress]))  # of the abandoned thread
+    bench.turn()
+    assert bench.journal == [("store", ("id-1", "PROGRESS")), ("store", ("id-1", "FAILURE")), ("ack", 1)]
