@@ -95,7 +95,7 @@ def queue_facts(
 
 
 def _pool(implementation: str) -> str:
-    """The name of a pool: ``celery.concurrency.prefork:TaskPool`` and ``beatd.worker.pools:PreforkPool`` are prefork."""
+    """The name of a pool, of ``celery.concurrency.prefork:TaskPool`` and ``beatd.worker.pools:PreforkPool`` alike."""
     module, _, name = implementation.partition(":")
     last = module.rpartition(".")[2]
     return name.removesuffix("Pool").lower() if last == "pools" else last

@@ -241,10 +241,9 @@ class Site:
         """A page that says why something was not done."""
         back = request.url.path.rpartition("/")[0] if request.method == "POST" else "/"
         to = quote(back) if back.startswith("/entries/") else "/"
-        title = (
-            "Not available" if code >= 500 else "Not done" if request.method == "POST" else _TITLES.get(code, "Refused")
-        )
-        return self._html(request, "message.html", "", code, title=title, code=code, text=text, to=to)
+        title = "Not done" if request.method == "POST" else _TITLES.get(code, "Refused")
+        title = "Not available" if code >= 500 else title
+        return self._html(request, "message.html", "", code, title=title, is_away=code >= 500, text=text, to=to)
 
     def _html(self, request: Request, template: str, place: str, code: int = 200, **facts: Any) -> Response:
         try:
