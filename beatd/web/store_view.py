@@ -184,6 +184,8 @@ class StoreView:
         record = audit_record(self._clock.now_ms(), action, [subject], by=by, via="page", before=before, after=after)
         with self._client() as client:
             Audit(client, Keys(self._settings.prefix)).note(record)
+        with self._looking:  # who has acted sees it at once
+            self._answer, self._mirror_again_at = None, 0.0
 
     def _histories(self, client: redis.Redis) -> Histories:
         return Histories(client, Keys(self._settings.prefix))
