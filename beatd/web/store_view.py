@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -140,6 +141,11 @@ class StoreView:
                     self._summaries = reader.summaries()
                 self._summed_at = now
             return self._summaries
+
+    def totals(self, names: Container[str]) -> Counter[str]:
+        """Ends of attempts of these entries together, by outcome."""
+        with self._reader() as reader:
+            return reader.totals(names)
 
     def history(self, name: str, now_ms: int) -> tuple[list[RunDetail], Totals]:
         """The last runs of an entry, the newest first, and how many there were."""
