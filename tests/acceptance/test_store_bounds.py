@@ -52,6 +52,8 @@ BOUNDS = {
     "{beatd}:changes": Bound("zset"),
     "{beatd}:dead_letters": Bound("list"),
     "{beatd}:tag": Bound("string"),
+    "{beatd}:audit": Bound("list"),
+    "{beatd}:audited_digest": Bound("string"),
     # an expiry
     "{beatd}:gaps": Bound("hash", 7 * DAY),
     "{beatd}:orders": Bound("hash", MINUTE),
@@ -87,6 +89,7 @@ RARE |= {
     "{beatd}:started:<run id>",
     "{beatd}:overdue",
     "{beatd}:too_long",
+    "{beatd}:audited_digest",
 }
 """Kinds that need another broker or a fault, or are there for moments."""
 
