@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 
 import pytest
@@ -89,6 +90,17 @@ def test_a_context_that_is_none_begins_a_trace_of_its_own(exporter, header):
     assert span.parent is None
 
 
+@pytest.fixture
+def root_logger():
+    """The root logger, which a worker of Celery takes for itself, is as before after the test."""
+    root = logging.getLogger()
+    level, handlers = root.level, root.handlers[:]
+    yield
+    root.setLevel(level)
+    root.handlers[:] = handlers
+
+
+@pytest.mark.usefixtures("root_logger")
 def test_celery_continues_the_trace(redis_url, exporter):
     celery = pytest.importorskip("celery")
     from celery.contrib.testing.worker import start_worker
