@@ -20,7 +20,8 @@ from beatd.message import json_codec
 from beatd.message.protocol import open_envelope
 from beatd.states import EXCEPTION_STATES, FAILURE, PROPAGATE_STATES
 from beatd.store.groups import Complete, NoGroups, Part
-from beatd.store.result_document import exception_from, exception_payload
+from beatd.store.result_document import document, exception_from, exception_payload
+from beatd.store.results import Stored
 from beatd.worker.execution.callbacks import pack
 from beatd.worker.execution.decode import accepted_types, decode_body
 from beatd.worker.messages import Delivery, FollowUpMessage
@@ -42,15 +43,15 @@ class Chords:
     def note(self, parts: Sequence[Part]) -> None:
         """Count these ends; publish the bodies of the headers that are complete. Idempotent."""
         waiting = list(parts)
-        if isinstance(self._app.results.groups, NoGroups):
+        if isinstance(groups := self._app.results.groups, NoGroups):
             extra = {"event": "chord_failed", "task": "", "task_id": parts[0].task_id}
-            log.error("Chord %s: this worker has no result backend to count in", parts[0].group, extra=extra)
+            log.error("Chord %s cannot be counted: %s", parts[0].group, groups.reason, extra=extra)
             return
         while waiting:
-            complete = self._app.results.groups.end(waiting, self._owner)
-            waiting = [part for each in complete for part in self._finish(each)]
+            complete = groups.end(waiting, self._owner)
+            waiting = [part for each in complete for part in self.finish(each)]
 
-    def _finish(self, complete: Complete) -> list[Part]:
+    def finish(self, complete: Complete) -> list[Part]:
         """Publish the body, or fail it; returns the ends for outer chords."""
         body, group = json_codec.loads(complete.part.body), complete.part.group
         failure = _failure(complete)
@@ -97,11 +98,18 @@ class Chords:
         children = {task_id: sent for task_id, (_, sent) in calls.items()}
         called = [*failure.called, *errbacks]
         after = callbacks.never_run(self._app, [body], payload, called=called, children=children)
-        self._app.results.store(after.results)
+        self._app.results.store([*after.results, *(self._group_failure(body, payload) if is_group else ())])
         for task_id, (errbacks, _) in calls.items():
             context = Context(id=task_id, task=body.get("task"), errbacks=errbacks, root_id=part.root_id)
             callbacks.call_errbacks(self._app, context, exception_from(payload), None)
         return after.parts
+
+    def _group_failure(self, body: Mapping[str, Any], payload: Mapping[str, Any]) -> Iterator[Stored]:
+        """Yield the failure under the group's own id, which Celery stores, too."""
+        options = body.get("options") or {}
+        if group_id := options.get("task_id"):
+            encoded = document(group_id, FAILURE, payload, date_done=self._app.now().isoformat())
+            yield Stored(group_id, encoded, options.get("reply_to") or "")
 
 
 class Failure(NamedTuple):
