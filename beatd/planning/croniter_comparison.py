@@ -12,8 +12,8 @@ from functools import lru_cache
 from itertools import islice
 
 from beatd.schedules import parse
-from beatd.schedules.cron_field import HOUR, MINUTE, read_field, values_of
-from beatd.schedules.cron_parser import ALIASES
+from beatd.schedules.cron import HOUR, MINUTE, values_of
+from beatd.schedules.cron_parser import ALIASES, read_field
 from beatd.timestamps import from_ms, to_ms
 
 _CACHED = 4096
