@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[2] / "beatd"
 FILES = sorted(ROOT.rglob("*.py"))
 
 NOUNS = """
-    advice advise audit calendar calendars holidays words top stop
+    advice advise audit calendar calendars shared blackouts top stop
     active admission amqp app assignment autoscale address asyncio backfill base beat binary blackout bootstrap
     banner broker builder builtin bus call callbacks canvas catchup celery chains check child chord chords claims cli
     client clock codec command commands compression completion conf config connection connections consumers context
