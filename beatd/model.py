@@ -236,6 +236,22 @@ class MetricsSettings(msgspec.Struct, frozen=True, kw_only=True):
     entries: str = "top:1000"
 
 
+class WebSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """``[web]``: the status page. Without a ``tokens_file`` it only reads.
+
+    A proxy at one of ``trusted_proxies`` may name the user in ``user_header``, who has ``proxy_role`` then.
+    ``anonymous``: what is allowed without a token; ``None``: reading, on the loopback address or without tokens.
+    """
+
+    tokens_file: str | None = None
+    anonymous: Literal["read", "none"] | None = None
+    user_header: str | None = None
+    trusted_proxies: tuple[str, ...] | None = None
+    proxy_role: Literal["read", "operate"] = "read"
+    tls_cert: str | None = None
+    tls_key: str | None = None
+
+
 AlertKind = Literal["failure", "recovery", "overdue", "missed", "held", "too_long", "nobody_leads", "config"]
 ALERT_KINDS: tuple[AlertKind, ...] = get_args(AlertKind)
 
@@ -280,4 +296,5 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     results: ResultSettings = ResultSettings()
     worker: WorkerOptions = WorkerOptions()
     metrics: MetricsSettings = MetricsSettings()
+    web: WebSettings = WebSettings()
     notify: tuple[NotifyTarget, ...] = ()

@@ -18,6 +18,8 @@ from hashlib import blake2b
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
+from beatd.clock import monotonic
+
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.trace import SpanContext
@@ -27,6 +29,7 @@ log = logging.getLogger("beatd.tracing")
 _ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
 QUEUE_MAX = 20_480
 """Spans that wait to be exported; further ones are dropped."""
+_SELDOM_S = 300.0
 PARENT, STATE = "traceparent", "tracestate"
 """Headers of W3C's trace context."""
 _STATE_KEY = "beatd"
@@ -156,8 +159,22 @@ class Tracing:
         return SpanContext(trace_id, span_id, is_remote=True, trace_flags=TraceFlags(TraceFlags.SAMPLED))
 
     def stop(self) -> None:
-        """Export what waits, for two seconds at most."""
-        self.provider.force_flush(2_000)
+        """Export what waits, for a second at most."""
+        self.provider.force_flush(1_000)
+
+
+class _Seldom(logging.Filter):
+    """Filter of the exporter's log: one line in five minutes says that the collector is away."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._next = 0.0
+
+    def filter(self, _: logging.LogRecord) -> bool:
+        now = monotonic()
+        passes = now >= self._next
+        self._next = now + _SELDOM_S if passes else self._next
+        return passes
 
 
 def _exporter() -> Any:
@@ -165,6 +182,7 @@ def _exporter() -> Any:
         from opentelemetry.sdk.trace.export import ConsoleSpanExporter  # noqa: PLC0415
 
         return ConsoleSpanExporter()
-    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter  # noqa: PLC0415
+    from opentelemetry.exporter.otlp.proto.http import trace_exporter  # noqa: PLC0415
 
-    return OTLPSpanExporter()
+    logging.getLogger(trace_exporter.__name__).addFilter(_Seldom())
+    return trace_exporter.OTLPSpanExporter()

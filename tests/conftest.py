@@ -33,6 +33,10 @@ from tests.rabbitmq import RabbitMQ, installed
 sys.dont_write_bytecode = False
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
+# A shell ignores SIGINT in what it starts in the background, and processes that tests start would inherit that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 T = TypeVar("T")
 KINDS = ("redis", "valkey")
 

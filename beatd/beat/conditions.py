@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Callable, Container, Iterator, Mapping
 from contextlib import suppress
 
 from beatd.clock import Clock
 from beatd.exceptions import StoreRefused
+from beatd.model import AlertKind
 from beatd.planning.alerts import Condition, Subject, is_recent
 from beatd.store.daemon_registry import FleetView, Status
 from beatd.store.held_back import HeldBack
@@ -42,8 +43,8 @@ class Conditions:
         found: dict[Subject, Condition] = {}
         readers: tuple[tuple[str, Callable[[], Iterator[tuple[Subject, Condition]]]], ...] = (
             ("failure", self._failing),
-            ("overdue", self._overdue),
-            ("too_long", self._too_long),
+            ("overdue", lambda: self._late("overdue", self._outcomes.overdue())),
+            ("too_long", lambda: self._late("too_long", self._outcomes.too_long())),
             ("held", self._held_back),
             ("missed", self._missed),
         )
@@ -65,13 +66,10 @@ class Conditions:
         for name, one in self._outcomes.failing().items():
             yield Subject("failure", name), Condition(one.failing_since_ms or one.end_ms, one.failures)
 
-    def _overdue(self) -> Iterator[tuple[Subject, Condition]]:
-        for name, since_ms in self._outcomes.overdue().items():
-            yield Subject("overdue", name), Condition(since_ms)
-
-    def _too_long(self) -> Iterator[tuple[Subject, Condition]]:
-        for name, since_ms in self._outcomes.too_long().items():
-            yield Subject("too_long", name), Condition(since_ms)
+    @staticmethod
+    def _late(kind: AlertKind, since: Mapping[str, int]) -> Iterator[tuple[Subject, Condition]]:
+        for name, since_ms in since.items():
+            yield Subject(kind, name), Condition(since_ms)
 
     def _held_back(self) -> Iterator[tuple[Subject, Condition]]:
         for name, one in self._held.all(HELD_MAX).items():

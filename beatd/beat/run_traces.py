@@ -59,10 +59,10 @@ class RunTraces:
         self._thread.start()
 
     def stop(self) -> None:
-        """Record what waits, for three seconds at most."""
+        """Record what waits, for two seconds at most."""
         self._stopping.set()
         if self._thread.is_alive():
-            self._thread.join(3)
+            self._thread.join(2)
 
     def claimed(self, runs: Sequence[Run], now_ms: int) -> None:
         """Note that runs were claimed."""

@@ -21,7 +21,7 @@ from beatd import config
 from beatd.app.app import App
 from beatd.app.find_app import find_app
 from beatd.app.routing import Queues
-from beatd.broker.event_stream import read_events
+from beatd.broker import read_events
 from beatd.cli.output import Duration, confirm, plural, print_json, print_line, read_json
 from beatd.exceptions import ConfigError, TimeoutError  # noqa: A004 - beatd's
 from beatd.redaction import redacted

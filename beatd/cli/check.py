@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
@@ -11,8 +12,13 @@ import click
 from beatd import broker, config, sources
 from beatd.cli.output import plural, print_json, print_line
 from beatd.clock import SystemClock
+from beatd.config.errors import dotted
+from beatd.config.targets import NOTIFY
+from beatd.config.toml import Document, read
+from beatd.config.toml_lines import KeyPath
 from beatd.exceptions import BeatdError, ConfigError, Fault, StoreRefused
 from beatd.model import Entry, Settings
+from beatd.notify.channels import unreadable_urls
 from beatd.planning.lint import find_warnings
 from beatd.planning.preview import Upcoming, all_upcoming
 from beatd.redaction import redacted_text
@@ -64,7 +70,7 @@ def check(
         print_json({"ok": False, "faults": _as_json(error.faults)})
         raise click.exceptions.Exit(2) from None
     now_ms = SystemClock().now_ms()
-    warnings = find_warnings(loaded, now_ms)
+    warnings = [*find_warnings(loaded, now_ms), *_target_warnings(loaded.settings)]
     attempts = try_servers(loaded.settings, loaded.entries) if connect else []
     ok = all(attempt.ok for attempt in attempts)
     if as_json:
@@ -76,6 +82,22 @@ def check(
             print_line(str(attempt), err=not attempt.ok)
     if (warnings and strict) or not ok:
         raise click.exceptions.Exit(1)
+
+
+def _target_warnings(settings: Settings) -> list[Fault]:
+    """Warn of URLs that apprise cannot read, at the places of their settings."""
+    wrong = [(target.name, number) for target in settings.notify for number in unreadable_urls(target)]
+    if not wrong:
+        return []
+    document = Document(settings.file, read(Path(settings.file), settings.file))
+    faults = []
+    for name, number in wrong:
+        key = next(key for key in ("urls", "url_file", "url") if key in document.settings[NOTIFY][name])
+        path: KeyPath = (NOTIFY, name, key, number) if key == "urls" else (NOTIFY, name, key)
+        line, column = document.position_of(path) or (None, None)
+        message = "apprise cannot read this URL (not shown: it may be secret)"
+        faults.append(Fault(settings.file, line, dotted(path), message, column))
+    return faults
 
 
 def _without_refused(loaded: config.Config) -> config.Config:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from itertools import islice
-from typing import Any, NamedTuple
 
 import click
 
@@ -12,57 +11,18 @@ from beatd import sources
 from beatd.cli.history import error_line, histories, local_moment
 from beatd.cli.installation import Installation, effective_schedule, installation
 from beatd.cli.output import print_json, print_line, print_table
-from beatd.client.history import counts, facts, held_facts, pause_facts
-from beatd.client.outcomes import (
-    LAST,
-    EntryOutcome,
-    OutcomeReader,
-    RunDetail,
-    Statistics,
-    bounds_text,
-    detail_facts,
-    failure_text,
-    outcome_facts,
-    statistics,
-)
+from beatd.client.entries import NEXT, Description, description_facts
+from beatd.client.outcomes import LAST, OutcomeReader, bounds_text, failure_text, statistics
 from beatd.clock import SystemClock
 from beatd.config.writer import Unwritable, entry_table, to_toml
 from beatd.model import Entry, EntryState
 from beatd.planning.catchup import ResumePoints
+from beatd.planning.notation import schedule_phrase
 from beatd.planning.preview import Outlook, Upcoming, new_state, outlooks, upcoming
 from beatd.redaction import redacted
 from beatd.schedules import duration_text
 from beatd.store.entry_state import EntryStates
 from beatd.store.held_back import HeldBack
-from beatd.store.history import Totals
-from beatd.store.runtime_entries import Pause
-from beatd.timestamps import iso_ms
-from beatd.web.pages import schedule_phrase
-
-_NEXT = 5
-
-
-class Description(NamedTuple):
-    """An entry in force with its state, runs and statistics."""
-
-    look: Outlook
-    pause: Pause | None
-    outcome: EntryOutcome
-    runs: Sequence[RunDetail]
-    following: Sequence[Upcoming]
-    totals: Totals
-    statistics: Statistics
-
-    @property
-    def entry(self) -> Entry:
-        return self.look.entry
-
-    @property
-    def state(self) -> str:
-        """The state of the entry in words."""
-        if self.pause is not None:
-            return self.pause.note
-        return self.look.note or "in force"
 
 
 @click.command()
@@ -76,7 +36,7 @@ def describe(*, name: str, config_file: str | None, app: str | None, as_json: bo
         seen = _look(place, name, app)
         zone = place.head.settings.timezone
     if as_json:
-        print_json(_facts(seen))
+        print_json(description_facts(seen))
         return
     for line in _described(seen, zone):
         print_line(line)
@@ -109,7 +69,7 @@ def _look(place: Installation, name: str, app: str | None) -> Description:
 
 
 def _following(look: Outlook, state: EntryState, now_ms: int) -> list[Upcoming]:
-    return list(islice(upcoming(look.entry, state, ResumePoints(now_ms)), _NEXT))
+    return list(islice(upcoming(look.entry, state, ResumePoints(now_ms)), NEXT))
 
 
 def _described(seen: Description, zone: str) -> Iterator[str]:
@@ -167,35 +127,3 @@ def _table(entry: Entry, zone: str) -> list[str]:
     except Unwritable as error:
         return [f"# the table cannot be written as TOML: {error}"]
     return to_toml({entry.name: redacted(table)}, timezone=zone, header=[entry.source]).rstrip().splitlines()
-
-
-def _facts(seen: Description) -> dict[str, Any]:
-    look, entry = seen.look, seen.entry
-    return {
-        "name": entry.name,
-        "task": entry.task,
-        "schedule": entry.schedule.notation,
-        "schedule_text": schedule_phrase(entry.schedule).text,
-        "timezone": entry.timezone,
-        "place": entry.source,
-        "enabled": entry.policies.enabled,
-        "paused": seen.pause and pause_facts(seen.pause),
-        "held_back": look.held and held_facts(look.held),
-        "note": look.note or None,
-        "table": redacted(_plain_table(entry)),
-        "next": [
-            {"due_at": iso_ms(run.due_ms), "fires_at": iso_ms(run.fire_ms), "note": run.note or None}
-            for run in seen.following
-        ],
-        "runs": [{**facts(run.record), **detail_facts(run)} for run in seen.runs],
-        "totals": counts(seen.totals),
-        "statistics": seen.statistics._asdict(),
-        **outcome_facts(seen.outcome),
-    }
-
-
-def _plain_table(entry: Entry) -> dict[str, Any] | None:
-    try:
-        return entry_table(entry, "")
-    except Unwritable:
-        return None

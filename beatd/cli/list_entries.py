@@ -11,11 +11,12 @@ import click
 from beatd import sources
 from beatd.cli.installation import Installation, effective_schedule, installation
 from beatd.cli.output import plural, print_json, print_line, print_problem, print_table
-from beatd.client.history import held_facts, pause_facts
-from beatd.client.outcomes import EntryOutcome, OutcomeReader, failure_text, outcome_facts
+from beatd.client.entries import entry_facts, is_of, kind_of
+from beatd.client.outcomes import EntryOutcome, OutcomeReader, failure_text
 from beatd.clock import SystemClock
 from beatd.config import Config
 from beatd.model import Entry
+from beatd.planning.notation import schedule_phrase
 from beatd.planning.preview import Outlook, outlooks
 from beatd.schedules import duration_text
 from beatd.store.entry_state import EntryStates
@@ -23,9 +24,7 @@ from beatd.store.held_back import HeldBack
 from beatd.store.history import Histories
 from beatd.store.outcomes import Outcomes
 from beatd.store.runtime_entries import Pause
-from beatd.store.runtime_entries import place as runtime_place
-from beatd.timestamps import from_ms, iso_ms
-from beatd.web.pages import schedule_phrase
+from beatd.timestamps import from_ms
 
 _SHOWN = 10
 """Faults, and reasons of held-back entries, that are shown one by one."""
@@ -88,7 +87,7 @@ class Selection(NamedTuple):
             (not self.held or name in held)
             and (not self.paused or name in paused)
             and (not self.failed or name in failing)
-            and _is_of(entry, self.source)
+            and is_of(entry, self.source)
             and (self.task is None or fnmatchcase(entry.task, self.task))
         )
 
@@ -148,7 +147,7 @@ def _listing(place: Installation, loaded: Config, wanted: Selection, now_ms: int
     looks = outlooks(entries, states, now_ms, paused=schedule.pauses, held=held, last_dues=last_dues)
     outcomes = OutcomeReader(place.client, place.keys).of([entry.name for entry in entries], now_ms, held=held)
     rows = [
-        EntryRow(_kind(look.entry), look, schedule.pause_of(look.entry.name), outcomes[look.entry.name])
+        EntryRow(kind_of(look.entry), look, schedule.pause_of(look.entry.name), outcomes[look.entry.name])
         for look in looks
     ]
     faults = [*loaded.refused, *(fault for faults in schedule.merged.faults.values() for fault in faults)]
@@ -170,21 +169,6 @@ def _matching(entries: Sequence[Entry], glob: str) -> list[Entry]:
     """The entries whose names match, sorted by name."""
     matching = [entry for entry in entries if fnmatchcase(entry.name, glob)]
     return sorted(matching, key=lambda entry: (entry.name.casefold(), entry.name))
-
-
-def _kind(entry: Entry) -> str:
-    """The source of an entry as a word; only an entry of a file has a line number."""
-    if entry.source == runtime_place(entry.name):
-        return "runtime"
-    return "file" if entry.source.rpartition(":")[2].isdigit() else "app"
-
-
-def _is_of(entry: Entry, source: str | None) -> bool:
-    """True if the entry comes from there: a kind of source, or the name of a file or module."""
-    if source is None or source == _kind(entry):
-        return True
-    named = entry.source.rpartition(":")[0] or entry.source
-    return named == source or named.endswith(f"/{source}")
 
 
 def _print(listing: Listing, now_ms: int) -> None:
@@ -240,35 +224,8 @@ def _distance(ms: int) -> str:
 
 def _facts(listing: Listing) -> dict[str, Any]:
     return {
-        "entries": [_entry_facts(line) for line in listing.lines],
+        "entries": [entry_facts(line.look, line.outcome, line.pause) for line in listing.lines],
         "overruled": [{"name": entry.name, "counts": entry.source} for entry in listing.overruled],
         "faults": listing.faults,
         "problems": listing.problems,
     }
-
-
-def _entry_facts(line: EntryRow) -> dict[str, Any]:
-    look = line.look
-    entry, pause = look.entry, line.pause
-    return {
-        "name": entry.name,
-        "task": entry.task,
-        "schedule": entry.schedule.notation,
-        "schedule_text": schedule_phrase(entry.schedule).text,
-        "timezone": entry.timezone,
-        "source": line.source,
-        "place": entry.source,
-        "enabled": entry.policies.enabled,
-        "paused": pause and pause_facts(pause),
-        "runs": look.runs,
-        "last_due_at": _iso(look.last_due_ms),
-        "next_due_at": _iso(look.next_due_ms),
-        "next_fires_at": _iso(look.next_fire_ms),
-        "note": look.note or None,
-        "held_back": look.held and held_facts(look.held),
-        **outcome_facts(line.outcome),
-    }
-
-
-def _iso(ms: int | None) -> str | None:
-    return None if ms is None else iso_ms(ms)

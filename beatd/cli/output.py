@@ -23,12 +23,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from beatd.config.values import InvalidValue, moment
+from beatd.client import moments
 from beatd.exceptions import Fault, ScheduleError
 from beatd.redaction import printable
 from beatd.schedules import duration_ms
 from beatd.schedules.literals import quoted
-from beatd.timestamps import in_range, to_ms
 
 _FAULTS_SHOWN = 10
 
@@ -177,9 +176,6 @@ def plural(count: int, noun: str) -> str:
     return f"{count:,} {noun[:-1]}ies" if noun.endswith("y") and not is_vowel else f"{count:,} {noun}s"
 
 
-FORMS = 'expected a time such as 2026-12-31T23:59:00, a date, "now", or a distance such as +1d or -2h'
-
-
 class Duration(click.ParamType):  # type: ignore[type-arg]
     """Option that is a duration in any notation of the schedule: ``30``, ``"1h30m"``. Its value is in seconds."""
 
@@ -200,26 +196,11 @@ class Duration(click.ParamType):  # type: ignore[type-arg]
 
 
 def read_moment(text: str, *, option: str, timezone: str, base_ms: int, now_ms: int) -> int:
-    """The moment that ``text`` means, in ms since the epoch.
-
-    A time without an offset is one of ``timezone``, a distance counts from ``base_ms``. Raises click.BadParameter.
-    """
-    written = text.strip()
+    """The moment that ``text`` means, see :mod:`beatd.client.moments`. Raises click.BadParameter."""
     try:
-        if written == "now":
-            return now_ms
-        if written[:1] in {"+", "-"}:
-            distance_ms = duration_ms(written[1:])
-            moment_ms = base_ms + (distance_ms if written[0] == "+" else -distance_ms)
-        else:
-            moment_ms = to_ms(moment(written, timezone))
-    except (InvalidValue, ScheduleError) as error:
-        said = str(error) if written[:1] in {"+", "-"} or "out of range" in str(error) else f"{quoted(text)}: {FORMS}"
-        raise click.BadParameter(said, param_hint=option) from None
-    if not in_range(moment_ms):
-        said = f"{quoted(text)} is out of range: expected a moment in the years 1970 to 9998"
-        raise click.BadParameter(said, param_hint=option)
-    return moment_ms
+        return moments.read_moment(text, timezone=timezone, base_ms=base_ms, now_ms=now_ms)
+    except ScheduleError as error:
+        raise click.BadParameter(str(error), param_hint=option) from None
 
 
 def write_output(path: Path, text: str, *, kind: str) -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import fnmatch
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
 from beatd import broker, config
 from beatd.app.find_app import find_app
 from beatd.broker import Address, OutgoingMessage, Publisher
+from beatd.clock import SystemClock
 from beatd.exceptions import ConfigError, Fault, MessageError
 from beatd.message.protocol import TaskMessage, open_envelope
 from beatd.redaction import printable, redacted, redacted_text
@@ -153,6 +154,33 @@ class Filter(NamedTuple):
             and (self.queue is None or self.queue == queue_of(letter))
             and (self.older_ms is None or age_ms(letter, now_ms) >= self.older_ms)
         )
+
+
+def matching_letters(places: Sequence[DeadLetterSource], wanted: Filter, limit: int | None) -> Iterator[Found]:
+    """The letters that match, the newest first of each place."""
+    now_ms, left = SystemClock().now_ms(), limit
+    for place in places:
+        for letter in place.letters:
+            if left == 0:
+                return
+            if wanted.takes(letter, now_ms):
+                left = left - 1 if left is not None else None
+                yield Found(place, letter)
+
+
+def each_place(
+    places: Sequence[DeadLetterSource],
+    wanted: Filter,
+    step: Callable[[DeadLetterSource, list[DeadLetter]], tuple[int, list[Refusal]]],
+) -> tuple[int, list[Refusal]]:
+    """Do it everywhere, the oldest letters first: so their messages come in the order in which they were sent."""
+    total, refusals = 0, []
+    for place in places:
+        letters = [found.letter for found in matching_letters([place], wanted, None)][::-1]
+        count, refused = step(place, letters)
+        total += count
+        refusals += refused
+    return total, refusals
 
 
 def message_of(letter: DeadLetter) -> TaskMessage | None:

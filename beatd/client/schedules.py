@@ -15,7 +15,8 @@ from beatd.client.outcomes import FAILED, EntryOutcome, OutcomeReader, RunDetail
 from beatd.client.runs import RunClient
 from beatd.client.watch import Change, changes
 from beatd.clock import SystemClock
-from beatd.config.entries import plain_table, without_none
+from beatd.config.entries import without_none
+from beatd.config.writer import plain_table
 from beatd.exceptions import ConfigError, Fault, MessageError
 from beatd.message.json_codec import dumps, loads
 from beatd.store.audit import Audit, audit_record, whoami

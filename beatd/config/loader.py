@@ -21,14 +21,12 @@ from typing import Any, NamedTuple
 import msgspec
 
 from beatd.config.digest import EntryHasher, digest_of
-from beatd.config.entries import LARGEST_GROWTH, EntryReader, too_large
-from beatd.config.entry_spec import read_defaults
-from beatd.config.environment import plain, substitute
+from beatd.config.entries import LARGEST_GROWTH, EntryReader, read_defaults, too_large
 from beatd.config.errors import ErrorReport, near
 from beatd.config.settings import read_settings, read_timezone, refuse_settings, secret_files
 from beatd.config.shared_blackouts import SECTION, read_shared_blackouts
 from beatd.config.targets import NOTIFY, unknown_target
-from beatd.config.toml import SCHEDULE, Document, read
+from beatd.config.toml import SCHEDULE, Document, plain, read, substitute
 from beatd.config.toml_lines import KeyPath, Position
 from beatd.config.values import shown
 from beatd.exceptions import ConfigError, Fault
@@ -250,7 +248,7 @@ class _Load:
 
     def find_targets(self, entry: Entry, report: ErrorReport) -> None:
         """Refuse an entry that names a notification target which does not exist."""
-        if fault := unknown_target(entry, self.targets):
+        if fault := unknown_target(entry.policies.notify or (), self.targets):
             report.add((SCHEDULE, entry.name, NOTIFY), fault)
 
     def weigh(self, entry: Entry, report: ErrorReport) -> None:

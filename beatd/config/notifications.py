@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
+from beatd.config import connection_values as connection
 from beatd.config import values
-from beatd.config.environment import plain
 from beatd.config.errors import near
 from beatd.config.schema_types import TEXT, JsonSchema, accepts, either, list_of, matching, or_variable, table
+from beatd.config.toml import plain
 from beatd.config.values import InvalidValue, shown
 from beatd.model import ALERT_KINDS, SentryMonitor
 from beatd.schedules.literals import or_list, quoted
@@ -27,7 +28,7 @@ _MANY = 100
 @accepts(or_variable(matching(_WEB)))
 def web_url(value: Any, _zone: str = "") -> str:
     """An http or https URL."""
-    url = values.secret(value)
+    url = connection.secret(value)
     try:
         parts = urlsplit(url)
         is_web = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
@@ -41,7 +42,7 @@ def web_url(value: Any, _zone: str = "") -> str:
 @accepts(or_variable(matching(_ANY)))
 def apprise_url(value: Any, _zone: str = "") -> str:
     """A URL of apprise, such as ``slack://…``. Which ones there are, apprise knows."""
-    url = values.secret(value)
+    url = connection.secret(value)
     if not re.fullmatch(_ANY, url):
         raise InvalidValue("expected a URL of apprise such as mailto://… or slack://… (not shown: it may be secret)")
     return url
@@ -67,7 +68,7 @@ def headers(value: Any, _zone: str = "") -> dict[str, str]:
     for name in value:
         if not _HEADER.fullmatch(name):
             raise InvalidValue(f"{quoted(name)} cannot be the name of a header")
-    return {name: values.secret(text) for name, text in value.items()}
+    return {name: connection.secret(text) for name, text in value.items()}
 
 
 @accepts(list_of({"enum": list(ALERT_KINDS)}, 1))

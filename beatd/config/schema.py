@@ -6,8 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from beatd.config.entries import LONGEST_NAME
-from beatd.config.entry_spec import DEFAULTS, ENTRY, NEEDED
+from beatd.config.entries import DEFAULTS, ENTRY, LONGEST_NAME, NEEDED
 from beatd.config.fields import ABOUT_SECTIONS, OPTIONS, SECTIONS, Field, Fields
 from beatd.config.schema_types import (
     BLACKOUT_NAME,

@@ -9,9 +9,9 @@ from typing import Any
 from msgspec import UNSET
 
 from beatd.config import values
-from beatd.config.environment import Substituted
 from beatd.config.errors import ErrorReport
 from beatd.config.fields import read_value
+from beatd.config.toml import Substituted
 from beatd.config.toml_lines import KeyPath
 from beatd.config.values import InvalidValue, shown
 

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 from msgspec import UNSET
 
+from beatd.config import connection_values as connection
 from beatd.config import values
 from beatd.config.errors import ErrorReport
 from beatd.config.fields import SECTIONS, Field, Fields, read_fields, read_value, refuse_unknown
@@ -28,6 +29,7 @@ from beatd.model import (
     RedisSettings,
     ResultSettings,
     Settings,
+    WebSettings,
     WorkerOptions,
 )
 from beatd.schedules import duration_text
@@ -42,6 +44,7 @@ STRUCTS: Mapping[str, type[Any]] = {
     "results": ResultSettings,
     "worker": WorkerOptions,
     "metrics": MetricsSettings,
+    "web": WebSettings,
 }
 TABLES = (*SECTIONS, NOTIFY, SECTION, "defaults", "beat_schedule")
 """What is a table of its own in the file."""
@@ -61,7 +64,7 @@ def read_settings(raw: Mapping[str, Any], file: FilePath, env: Mapping[str, str]
     """The settings of the main file; what is faulty is reported and has its default."""
     refuse_unknown(raw, _TOP, report, lambda key: (key,))
     sections = {name: _section(name, raw.get(name, {}), file.parent, report) for name in SECTIONS}
-    app = read_value(values.app, raw["app"], "", report, ("app",)) if "app" in raw else UNSET
+    app = read_value(connection.app, raw["app"], "", report, ("app",)) if "app" in raw else UNSET
     return Settings(
         file=str(file),
         timezone=read_timezone(raw, "UTC", report),
@@ -77,6 +80,7 @@ def read_settings(raw: Mapping[str, Any], file: FilePath, env: Mapping[str, str]
         results=sections["results"],
         worker=sections["worker"],
         metrics=sections["metrics"],
+        web=_web(sections["web"], file.parent, report),
         notify=read_targets(raw.get(NOTIFY, {}), file.parent, report),
     )
 
@@ -170,6 +174,18 @@ def _waiting(redis: RedisSettings, raw: Any, report: ErrorReport) -> RedisSettin
     return redis
 
 
+def _web(web: WebSettings, folder: FilePath, report: ErrorReport) -> WebSettings:
+    """The files of the page with absolute paths; what belongs together must be there together."""
+    if bool(web.tls_cert) != bool(web.tls_key):
+        report.add(("web", "tls_cert" if web.tls_cert else "tls_key"), "tls_cert and tls_key go together")
+    if bool(web.user_header) != bool(web.trusted_proxies):
+        key = "user_header" if web.user_header else "trusted_proxies"
+        report.add(("web", key), "user_header and trusted_proxies go together")
+    names = ("tokens_file", "tls_cert", "tls_key")
+    paths = {name: str(folder / path) for name in names if (path := getattr(web, name))}
+    return msgspec.structs.replace(web, **paths)
+
+
 def _include(raw: Any, report: ErrorReport) -> tuple[str, ...]:
     patterns = read_value(_patterns, raw, "", report, ("include",))
     if patterns is UNSET:
@@ -213,7 +229,9 @@ TOP: Fields = {
     "timezone": Field(
         "timezone", values.timezone, "The time zone of entries that have none of their own.", "Europe/Berlin"
     ),
-    "app": Field("app", values.app, "MODULE or MODULE:APP: where the tasks and periodic tasks are.", "proj.tasks:app"),
+    "app": Field(
+        "app", connection.app, "MODULE or MODULE:APP: where the tasks and periodic tasks are.", "proj.tasks:app"
+    ),
     "include": Field("include", _patterns, "More files with entries; * and ** match as in a shell.", ["beat.d/*.toml"]),
     "allow_empty": Field(
         "allow_empty", values.flag, "A reload may remove the last entries; without it they stay in force.", True

@@ -14,7 +14,7 @@ from beatd.config.notifications import NAME_PATTERN
 from beatd.config.schema_types import TEXT, JsonSchema
 from beatd.config.secret_file import FILE, read_secrets
 from beatd.config.values import duration, shown, whole
-from beatd.model import Entry, NotifyTarget
+from beatd.model import NotifyTarget
 from beatd.schedules.literals import or_list, quoted
 
 NOTIFY = "notify"
@@ -89,10 +89,10 @@ def _target(name: str, raw: Any, folder: Path, report: ErrorReport) -> NotifyTar
     return NotifyTarget(name=name, **read)
 
 
-def unknown_target(entry: Entry, names: Iterable[str]) -> str:
+def unknown_target(named: Iterable[str], names: Iterable[str]) -> str:
     """Return the error of an entry that names a target which does not exist; empty if there is none."""
     known = list(names)
-    unknown = next((name for name in entry.policies.notify or () if name not in known), None)
+    unknown = next((name for name in named if name not in known), None)
     if unknown is None:
         return ""
     said = or_list([quoted(name) for name in known]) if known else f"a table [notify.{unknown}] in the main file"

@@ -8,22 +8,22 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Container, Iterable, Iterator, Mapping
-from datetime import date, datetime, time
+from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from typing import Any
 
 import tomli_w
 from msgspec import structs
 
-from beatd.config.entry_spec import ENTRY
-from beatd.config.environment import escaped
+from beatd.config.entries import ENTRY
 from beatd.config.errors import dotted
-from beatd.config.toml import SCHEDULE
+from beatd.config.toml import SCHEDULE, escaped
 from beatd.config.toml_lines import KeyPath
 from beatd.exceptions import ConfigError, Fault
 from beatd.model import Entry, Options, Policies
-from beatd.schedules import duration_text
+from beatd.schedules import Schedule, duration_text
 from beatd.schedules.cron import Cron
+from beatd.schedules.interval import Relative
 from beatd.schedules.schedule import Union
 
 _LARGEST = 2**63 - 1
@@ -229,3 +229,28 @@ _NO_FORM = {
     type(None): "TOML has no null; leave it out",
     Decimal: "TOML has no decimals; write it as text or as a float",
 }
+
+
+_PLAIN_TYPES = (str, int, float, list, tuple, dict)
+"""Asked about first: whether a value is a Schedule takes long to find out."""
+
+
+def plain_table(table: Mapping[str, Any]) -> dict[str, Any]:
+    """A table without Python's own values: schedules in their notation with their zone, timedeltas in seconds."""
+    fields = {key: _plain(value) for key, value in table.items()}
+    if isinstance(options := table.get("options"), Mapping):
+        fields["options"] = {key: _plain(value) for key, value in options.items()}
+    schedule = table.get("schedule")
+    if isinstance(schedule, Cron | Relative) and not schedule.zone.is_open:
+        fields.setdefault("timezone", schedule.zone.name)
+    if isinstance(schedule, Cron) and schedule.skip:
+        fields.setdefault("dst", "skip")
+    return fields
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, timedelta):
+        return value.total_seconds()
+    if not isinstance(value, _PLAIN_TYPES) and isinstance(value, Schedule):
+        return value.notation
+    return value

@@ -51,6 +51,10 @@ _INSTALLATION = {
     "beatd_paused_entries": Definition("gauge", "Entries that are paused."),
     "beatd_failing_entries": Definition("gauge", "Entries whose last run failed."),
     "beatd_overdue_entries": Definition("gauge", "Entries of which a run is overdue."),
+    "beatd_too_long_entries": Definition("gauge", "Entries of which a run takes too long."),
+    "beatd_entry_too_long_seconds": Definition(
+        "gauge", "How long a run of the entry has been taking too long, at most 100 entries.", ("entry",)
+    ),
     "beatd_entry_failures": Definition(
         "gauge", "Failures in a row of entries whose last run failed, at most 100 entries.", ("entry",)
     ),

@@ -1,6 +1,7 @@
 """Process that sends one message by apprise, and ends: the library and its waiting stay out of the daemon.
 
-Standard input has ``{"urls", "title", "text", "kind"}`` as JSON, so that no address is in the list of processes.
+Standard input has ``{"urls", "title", "text", "kind"}`` as JSON, so that no address is in the list of processes; with
+``check`` in it nothing is sent.
 Standard output gets ``{"left", "reason"}``: the numbers of the addresses that have not got it, and why.
 """
 
@@ -20,8 +21,16 @@ def main() -> None:
     """Send what standard input has."""
     given = json.load(sys.stdin)
     with contextlib.redirect_stdout(sys.stderr):  # of plugins
-        answer = _send(given)
+        answer = _check(given["urls"]) if given.get("check") else _send(given)
     json.dump(answer, sys.stdout)
+
+
+def _check(urls: list[str]) -> dict[str, Any]:
+    import apprise  # noqa: PLC0415 - an optional extra
+
+    logging.getLogger("apprise").setLevel(logging.CRITICAL + 1)  # it would show the URL
+    made = [apprise.Apprise.instantiate(url, suppress_exceptions=True) for url in urls]
+    return {"left": [number for number, one in enumerate(made) if not one], "reason": ""}
 
 
 def _send(given: dict[str, Any]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -34,6 +35,16 @@ def deliver(target: NotifyTarget, body: Mapping[str, Any], *, now_ms: int, left:
         _send_by_apprise(target.urls, body, timeout_s, list(left) or list(range(len(target.urls))))
 
 
+def unreadable_urls(target: NotifyTarget) -> list[int]:
+    """Return the numbers of the URLs that apprise cannot read; none where it is not installed."""
+    if not target.urls or find_spec("apprise") is None:
+        return []
+    with contextlib.suppress(DeliveryFailed, ValueError):
+        _, said = _ask_apprise({"urls": target.urls, "check": True}, _START_S)
+        return list(json.loads(said)["left"])
+    return []
+
+
 def _for_slack(text: str) -> str:
     """Escape what Slack would take for links and mentions."""
     return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
@@ -54,12 +65,10 @@ def _run_command(target: NotifyTarget, body: Mapping[str, Any], timeout_s: float
 def _send_by_apprise(urls: Sequence[str], body: Mapping[str, Any], timeout_s: float, left: Sequence[int]) -> None:
     numbers = [number for number in left if number < len(urls)]
     given = {"urls": [urls[number] for number in numbers]} | {key: body[key] for key in ("title", "text", "kind")}
-    words = [sys.executable, "-m", "beatd.notify.apprise_process"]
-    code, said = _run(words, json.dumps(given).encode(), timeout_s * len(numbers) + _START_S, stderr=subprocess.DEVNULL)
+    within_s = timeout_s * len(numbers) + _START_S
+    code, said = _ask_apprise(given, within_s)
     if code is None:
-        raise DeliveryFailed(
-            f"apprise did not end within {timeout_s * len(numbers) + _START_S:g} s", left=tuple(numbers)
-        )
+        raise DeliveryFailed(f"apprise did not end within {within_s:g} s", left=tuple(numbers))
     try:
         answer = json.loads(said)
     except ValueError:
@@ -67,6 +76,11 @@ def _send_by_apprise(urls: Sequence[str], body: Mapping[str, Any], timeout_s: fl
     if answer["left"]:
         reason = _without_secrets(answer["reason"], urls)
         raise DeliveryFailed(reason, left=tuple(numbers[number] for number in answer["left"]))
+
+
+def _ask_apprise(given: Mapping[str, Any], within_s: float) -> tuple[int | None, bytes]:
+    words = [sys.executable, "-m", "beatd.notify.apprise_process"]
+    return _run(words, json.dumps(given).encode(), within_s, stderr=subprocess.DEVNULL)
 
 
 def _run(

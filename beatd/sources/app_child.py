@@ -21,7 +21,7 @@ import beatd
 from beatd import signals
 from beatd.app.app import App
 from beatd.app.find_app import locate
-from beatd.config.entries import plain_table
+from beatd.config.writer import plain_table
 from beatd.exceptions import ConfigError, Fault
 from beatd.message.json_codec import dumps, loads
 from beatd.sources import celery_schedule

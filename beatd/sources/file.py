@@ -43,7 +43,7 @@ LOOK_S = 1.0
 """How often the files are looked at although nothing was reported: the watcher is deaf while it starts, and some file
 systems never report."""
 _NAMES_SHOWN = 10
-_AT_START = ("redis", "broker", "leader", "log", "history", "metrics", "state_dir")
+_AT_START = ("redis", "broker", "leader", "log", "history", "metrics", "web", "state_dir")
 """Settings that are read when the daemon starts, and only then."""
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
+from types import MappingProxyType
 from typing import Any
 
 from prometheus_client.core import Metric
@@ -74,16 +75,19 @@ def outcome_families(
     overdue: Mapping[str, int],
     now_ms: int,
     *,
+    too_long: Mapping[str, int] = MappingProxyType({}),
     limit: EntryLimit = BY_ENTRY,
 ) -> Iterator[Metric]:
     """The metrics of outcomes. Beyond the limit of entries, ended attempts are told by outcome only."""
-    late = [((name,), (now_ms - since_ms) / 1000) for name, since_ms in islice(overdue.items(), HELD_NAMED)]
+    late, long = (_lasting(since, now_ms) for since in (overdue, too_long))
     known = {name: summaries[name] for name in names if name in summaries}
     yield gauge("beatd_failing_entries", status["failing_count"])
     yield gauge("beatd_overdue_entries", status["overdue_count"])
     failing = [((one["entry"],), one["failures"]) for one in status["failing"][:HELD_NAMED]]
     yield family("beatd_entry_failures", failing)
     yield family("beatd_entry_overdue_seconds", late)
+    yield gauge("beatd_too_long_entries", len(too_long))
+    yield family("beatd_entry_too_long_seconds", long)
     if not limit.allows(len(names)):
         totals = counts_of(known.values())
         yield family("beatd_run_outcomes_total", [((word,), count) for word, count in sorted(totals.items())])
@@ -92,6 +96,10 @@ def outcome_families(
     yield family("beatd_run_outcomes_total", ends)
     successes = [((name,), one.last_success_ms / 1000) for name, one in known.items() if one.last_success_ms]
     yield family("beatd_entry_last_success_timestamp_seconds", successes)
+
+
+def _lasting(since: Mapping[str, int], now_ms: int) -> list[tuple[tuple[str], float]]:
+    return [((name,), (now_ms - since_ms) / 1000) for name, since_ms in islice(since.items(), HELD_NAMED)]
 
 
 def without_store(entries: int) -> Iterator[Metric]:
@@ -132,7 +140,8 @@ class PageEndpoint:
             names = [entry.name for entry in self._plan.listing.entries]
             limit = EntryLimit.parse(self._plan.metric_entries)
             status, summaries, overdue = self._store.status(), self._store.summaries(), self._store.overdue()
-            outcomes = outcome_families(status, names, summaries, overdue, self._clock.now_ms(), limit=limit)
+            too_long, now_ms = self._store.too_long(), self._clock.now_ms()
+            outcomes = outcome_families(status, names, summaries, overdue, now_ms, too_long=too_long, limit=limit)
             sizes = self._store.sizes()
             waiting = [
                 gauge("beatd_dead_letters", sizes.dead_letters),

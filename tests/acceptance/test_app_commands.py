@@ -5,6 +5,8 @@ import json
 import pytest
 import redis
 
+from beatd import App
+
 APP = """
 from {package} import {kind}
 app = {kind}("proj", broker="{url}", backend="{url}")
@@ -15,14 +17,14 @@ def add(x, y):
 
 
 @pytest.fixture(params=[("beatd", "App"), ("celery", "Celery")], ids=["beatd", "celery"])
-def app(request, tmp_path, redis_url):
+def project(request, tmp_path, redis_url):
     """An app of beatd's or of Celery's in ``proj.py``; its worker is beatd's, of a module beside it."""
     package, kind = request.param
     (tmp_path / "proj.py").write_text(APP.format(package=package, kind=kind, url=redis_url))
     (tmp_path / "work.py").write_text(APP.format(package="beatd", kind="App", url=redis_url))
 
 
-def test_a_task_is_called_and_its_result_and_events_are_seen(app, beatd, start_beatd):
+def test_a_task_is_called_and_its_result_and_events_are_seen(project, beatd, start_beatd, redis_url):
     worker = start_beatd("worker", "-A", "work", "-c", "1", "-E")
     worker.expect("ready", timeout=20)
     events = start_beatd("-A", "proj", "events", "--dump", "--json")
@@ -39,10 +41,17 @@ def test_a_task_is_called_and_its_result_and_events_are_seen(app, beatd, start_b
     document = json.loads(beatd("-A", "proj", "result", failed, "--json").stdout)
     assert document["state"] == "FAILURE"
     assert beatd("-A", "proj", "inspect", "ping", "-t", "5").returncode == 0
+    seen, app = [], App("monitor", broker=redis_url, set_as_current=False)
+    app.events.Receiver(handlers={"worker-heartbeat": seen.append}).capture(limit=1, timeout=20)
+    assert seen[0]["sw_ident"] == "beatd"
+    with app.producer_or_acquire() as producer:
+        producer.publish({"any": "thing"}, routing_key="other", serializer="json")
+    with redis.Redis.from_url(redis_url) as client:
+        assert client.llen("other") == 1
     assert worker.end() == 0
 
 
-def test_waiting_messages_are_purged_only_when_confirmed(app, beatd, redis_url):
+def test_waiting_messages_are_purged_only_when_confirmed(project, beatd, redis_url):
     for _ in range(2):
         assert beatd("-A", "proj", "call", "proj.add", "--countdown", "1h").returncode == 0
     asked = beatd("-A", "proj", "purge")
@@ -55,7 +64,7 @@ def test_waiting_messages_are_purged_only_when_confirmed(app, beatd, redis_url):
     assert beatd("-A", "proj", "purge", "-f", "-X", "celery").returncode == 2
 
 
-def test_a_result_that_does_not_come_and_a_report(app, beatd):
+def test_a_result_that_does_not_come_and_a_report(project, beatd):
     waited = beatd("-A", "proj", "result", "nothing", "-t", "200ms")
     assert waited.returncode == 1
     assert "nothing has not ended within 0.2 s; its state is PENDING" in waited.stderr

@@ -117,6 +117,7 @@ tests:
         exp_alerts:
           - exp_labels: {{ severity: warning, entry: slow }}
             exp_annotations: {{ summary: "A run of slow has been overdue for 3m 15s" }}
+      - {{ eval_time: 5m, alertname: BeatdRunTooLong }}
       - {{ eval_time: 1m, alertname: BeatdEntryNotSent }}
       - eval_time: 4m
         alertname: BeatdEntryNotSent

@@ -16,7 +16,7 @@ import pytest
 
 from beatd import config
 from beatd.cli import COMMANDS, main
-from beatd.config.entry_spec import ENTRY
+from beatd.config.entries import ENTRY
 from beatd.config.fields import OPTIONS, POLICIES, SECTIONS
 from beatd.config.settings import BESIDE_URL
 from beatd.exceptions import ConfigError
@@ -189,13 +189,23 @@ def test_every_top_level_setting_is_documented(load):
     assert documented == known_to(load, "") - tables
 
 
+BESIDE = {
+    "user_header": 'trusted_proxies = ["10.0.0.5"]',
+    "trusted_proxies": 'user_header = "X-User"',
+    "tls_cert": 'tls_key = "web.key"',
+    "tls_key": 'tls_cert = "web.crt"',
+}
+"""Settings that go together with another one."""
+
+
 @pytest.mark.parametrize("name", SECTIONS)
 def test_every_setting_of_a_section_is_documented(name, load):
     listed = list(rows(section("configuration.md", f"[{name}]")))
     assert {code(row[0]) for row in listed} == known_to(load, f"[{name}]\n")
     for row in listed:
-        url = 'url = "amqp:///"\n' if name == "broker" and code(row[0]).removesuffix("_file") in BESIDE_URL else ""
-        assert load(f"[{name}]\n{url}{code(row[3])}\n"), row
+        key = code(row[0])
+        url = 'url = "amqp:///"\n' if name == "broker" and key.removesuffix("_file") in BESIDE_URL else ""
+        assert load(f"[{name}]\n{url}{code(row[3])}\n{BESIDE.get(key, '')}\n"), row
 
 
 def test_every_setting_of_a_target_is_documented(load):
@@ -309,6 +319,17 @@ def anchors(text: str) -> set[str]:
     """The names that GitHub gives to headings."""
     headings = re.findall(r"^#+ (.+)$", FENCE.sub("", text), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "most"),
+    [("| the command reads its options", "| with another broker", 25), ("| messages are taken", "## Processes", 20)],
+    ids=["from a line of the file to the broker", "from a message to its result"],
+)
+def test_the_walks_through_the_code_are_short(first: str, last: str, most: int):
+    text = (DOCS / "architecture.md").read_text()
+    walk = text[text.index(first) : text.index(last)]
+    assert 10 < len(set(re.findall(r"`([\w/]+\.py)`", walk))) <= most
 
 
 def test_every_file_that_the_architecture_names_exists():

@@ -157,4 +157,5 @@ class Strategy:
     def _failed(self, headers: Headers, state: str, error: BaseException, now_ms: int) -> Stored:
         done = from_ms(now_ms).astimezone(self._zone).isoformat()
         payload = exception_payload(error)
-        return Stored(headers.id, document(headers.id, state, payload, date_done=done, parent_id=headers.parent_id))
+        encoded = document(headers.id, state, payload, date_done=done, parent_id=headers.parent_id)
+        return Stored(headers.id, encoded, headers.reply_to)

@@ -32,6 +32,7 @@ from beatd.timestamps import from_ms
 from beatd.worker.execution.call import Calling
 from beatd.worker.execution.callbacks import failure_messages, follow_up_messages, pack
 from beatd.worker.execution.decode import accepted_types, decode_body
+from beatd.worker.execution.job_outlet import outlet_of
 from beatd.worker.execution.output import Output, captured
 from beatd.worker.execution.traces import task_traces
 from beatd.worker.messages import KILLED, MALFORMED, FollowUpMessage, Job, JobReport
@@ -106,6 +107,8 @@ class Executor:
         self.traces = task_traces(app.clock)
         self.tidy: Callable[[], None] | None = None
         """Called after a task's function, to restore the state of the process; set by the pool."""
+        self.say: Callable[[JobReport], object] | None = None
+        """Takes reports of jobs that go on; set by a pool of threads of the worker's process."""
 
     def prepare(self, job: Job) -> Attempt | JobReport:
         """Open the message; returns an attempt to :meth:`run`, or the report of a malformed message."""
@@ -125,6 +128,10 @@ class Executor:
 
         ``hard_limit`` (seconds) is for the pool in which no other process can end the run.
         """
+        with outlet_of(attempt.job.tag, self.say):
+            return self._run(attempt, hard_limit)
+
+    def _run(self, attempt: Attempt, hard_limit: float | None) -> JobReport:
         if attempt.task.track_started:
             self._store_start(attempt)
         started = perf_counter()
@@ -140,8 +147,12 @@ class Executor:
 
     async def run_async(self, attempt: Attempt) -> JobReport:
         """:meth:`run` in the event loop that is running. Raises ``CancelledError`` when this run is cancelled."""
+        with outlet_of(attempt.job.tag, self.say, takes_messages=True):
+            return await self._run_async(attempt)
+
+    async def _run_async(self, attempt: Attempt) -> JobReport:
         if attempt.task.track_started:
-            await asyncio.to_thread(self._store_start, attempt)
+            self._store_start(attempt)
         started = perf_counter()
         try:
             with captured() as output, self.traces.run(attempt.context) as done:
@@ -191,16 +202,14 @@ class Executor:
         )
 
     def _store_start(self, attempt: Attempt) -> None:
-        """Store STARTED for a task with ``track_started``.
-
-        Here, in the order of the states that the task itself stores: the worker's process would be later.
-        """
+        """Store STARTED for a task with ``track_started``, on the way of the states that the task itself stores."""
         _, task, context = attempt
         if _is_ignored(task, context):
             return
         facts = {"pid": os.getpid(), "hostname": self._hostname}
         try:
-            self._app.results.store([Stored(str(context.id), self._store(context, STARTED, facts, None))])
+            stored = Stored(str(context.id), self._store(context, STARTED, facts, None), context.reply_to or "")
+            self._app.store_results([stored])
         except StoreError as error:
             log.warning(
                 "Task %s[%s]: STARTED cannot be stored: %s",

@@ -218,9 +218,9 @@ def test_a_failed_message_is_tried_again_when_the_receiver_says(daemon, web, wai
         return len(web.requests) == 3
 
     wait_until(sent)
-    wait_until(lambda: not one.notices.count())
+    wait_until(lambda: one.counters.notices == {("ops", "failed"): 2, ("ops", "sent"): 1})
+    assert not one.notices.count()
     assert sender_pauses == [2_000, 4_000]
-    assert one.counters.notices == {("ops", "failed"): 2, ("ops", "sent"): 1}
 
 
 def test_a_message_is_given_up_at_last(daemon, web, wait_until, caplog):
@@ -304,6 +304,20 @@ def test_a_store_that_is_away_is_told_directly(daemon, web, wait_until, start_se
     assert len(web.requests) == 1
     assert web.requests[0].json["title"] == "beatd: nobody leads shard 0"
     one.client.close()
+
+
+def test_a_run_that_takes_too_long_is_told_until_it_is_over(daemon, web, wait_until):
+    one = daemon("one", ["a", "b"], hook(web, on=("too_long", "recovery")))
+    one.lead(1)
+    one.outcomes.set_too_long({"a": 1_790_000_000_000}, [])
+    one.outcomes.set_overdue({"b": 1_790_000_000_000}, [])
+    one.look()
+    wait_until(lambda: web.requests)
+    one.outcomes.set_too_long({}, ["a"])
+    one.look()
+    wait_until(lambda: len(web.requests) == 2)
+    titles = ["beatd: a runs too long", "beatd: a does not run too long any more"]
+    assert [got.json["title"] for got in web.requests] == titles
 
 
 def test_broken_files_and_different_schedules_are_told(daemon, web, wait_until):

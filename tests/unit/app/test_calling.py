@@ -330,12 +330,6 @@ def test_tasks_and_signatures_can_be_pickled():
     assert repr(call) == "add(1) | add(2)"
 
 
-@pytest.mark.parametrize("url", ["rpc://", "db+sqlite:///results.db", "cache+memcached://127.0.0.1/"])
-def test_a_result_backend_of_another_kind_is_refused(url):
-    with pytest.raises(exceptions.WrongUrl, match="only Redis is supported for results"):
-        App("x", backend=url, set_as_current=False).AsyncResult("1").ready()
-
-
 def test_celerys_names_of_errors():
     assert issubclass(exceptions.OperationalError, exceptions.BeatdError)
     assert exceptions.EncodeError is MessageError

@@ -192,3 +192,9 @@ def test_signals_of_a_publish_see_the_body_of_other_serializers(app, sent):
     finally:
         signals.before_task_publish.disconnect(change)
     assert pickle.loads(sent[0].body)[0] == [{1}, "added"]
+
+
+def test_a_bug_report_has_versions_and_hides_passwords():
+    text = App("x", broker="redis://:tail9zq@h/0", set_as_current=False).bugreport()
+    assert text.startswith("software -> beatd:")
+    assert "tail9zq" not in text

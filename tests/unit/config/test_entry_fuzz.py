@@ -12,8 +12,7 @@ import pytest
 
 from beatd.beat.message_builder import MessageBuilder
 from beatd.config.digest import EntryHasher
-from beatd.config.entries import entry
-from beatd.config.entry_spec import ENTRY
+from beatd.config.entries import ENTRY, entry
 from beatd.exceptions import ConfigError
 from beatd.model import Entry, Run
 from beatd.planning.policies import Facts, decide

@@ -137,7 +137,7 @@ def test_an_included_file_has_no_settings_and_no_includes(file: Path) -> None:
 _KNOWN = (
     "; expected allow_empty, app, beat_schedule, blackout, broker, defaults, history, include, leader, log, metrics"
 )
-_KNOWN += ", notify, redis, results, state_dir, timezone or worker"
+_KNOWN += ", notify, redis, results, state_dir, timezone, web or worker"
 
 
 def test_an_included_directory(file: Path) -> None:
