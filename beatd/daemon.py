@@ -7,6 +7,7 @@ import secrets
 import socket
 import threading
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from beatd import broker
 from beatd.beat.audit import ScheduleAudit
@@ -32,6 +33,7 @@ from beatd.config import Config
 from beatd.metrics.counters import DaemonCounters
 from beatd.model import Settings
 from beatd.sources import InForce, RuntimeSource, ScheduleChange
+from beatd.sources.calendars import Calendars
 from beatd.state_store import Store, result_urls
 from beatd.store.audit import Audit
 from beatd.store.claims import Claims
@@ -89,6 +91,7 @@ class Daemon:
         step_down = self._elector.step_down_for
         self._commands = CommandHandler(DaemonCommands(runtime, keys), identity, reload=on_reload, step_down=step_down)
         self._source = RuntimeSource(runtime, keys, config, self)
+        self._calendars = Calendars(str(Path(settings.file).parent))
         self._audit = ScheduleAudit(Audit(runtime, keys), identity, config, clock)
         self._outcomes = _outcome_watch(settings, store, keys, clock, shards, on_look=self._audit.look)
         self._notifier = notifier(
@@ -111,6 +114,7 @@ class Daemon:
             self._watchdog()  # without the pauses nothing may leave
         self._elector.start()
         self._outcomes.start()
+        self._calendars.start(self._status.calendars_read)
         self._notifier.start()
         if self._traces is not None:
             self._traces.start()
@@ -122,6 +126,7 @@ class Daemon:
             self._elector.stop()
             self._source.stop()
             self._outcomes.stop()
+            self._calendars.stop()
             self._publisher.close()
             if self._traces is not None:
                 self._traces.stop()

@@ -77,6 +77,7 @@ class DaemonStatus:
         self._faulty: Sequence[str] = ()
         self.file_faults: Sequence[str] = ()
         """Errors of the files when they were last read; the last good schedule is in force."""
+        self._calendar_faults: Sequence[str] = ()
         self.task_faults: Sequence[str] = ()
         """Entries in force whose tasks are unknown to the app, or do not take their arguments."""
 
@@ -93,6 +94,10 @@ class DaemonStatus:
         """Runtime entries that are wrong, and not in force."""
         self._faulty = names
 
+    def calendars_read(self, faults: Sequence[str]) -> None:
+        """Calendars were read; these cannot be read."""
+        self._calendar_faults = faults
+
     def status(self) -> Status:
         """All of it."""
         problem = next((shard.problem for shard in self.shards if shard.problem), None)
@@ -104,6 +109,7 @@ class DaemonStatus:
             more_file_faults=max(len(self.file_faults) - FILE_FAULTS_TOLD, 0),
             task_faults=[fault[:FILE_FAULT_LENGTH] for fault in self.task_faults[:FILE_FAULTS_TOLD]],
             more_task_faults=max(len(self.task_faults) - FILE_FAULTS_TOLD, 0),
+            calendar_faults=[fault[:FILE_FAULT_LENGTH] for fault in self._calendar_faults[:FILE_FAULTS_TOLD]],
             revision=self._revision,
             faults=len(self._faulty),
             faulty=[name[:FAULTY_LENGTH] for name in self._faulty[:FAULTY_TOLD]],

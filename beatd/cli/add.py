@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from beatd import sources
+from beatd.cli.completion import entry_names, queue_names
 from beatd.cli.installation import Installation, hint, installation
 from beatd.cli.output import print_json, read_json
 from beatd.client.schedules import checked
@@ -23,12 +24,12 @@ _WORDS = {"added": "Added", "changed": "Changed", "unchanged": "Already there li
 
 
 @click.command()
-@click.argument("name", required=False)
+@click.argument("name", required=False, shell_complete=entry_names)
 @click.option("--task", help='The task, such as "tasks.add".')
 @click.option("--schedule", metavar="SCHEDULE", help='30, "1h30m", "30 7 * * mon", or a table: { minute = "30" }.')
 @click.option("--args", "arguments", metavar="JSON", help='Such as "[16, 16]".')
 @click.option("--kwargs", metavar="JSON", help='Such as \'{"format": "pdf"}\'.')
-@click.option("--queue", help="Queue of its messages.")
+@click.option("--queue", shell_complete=queue_names, help="Queue of its messages.")
 @click.option("--timezone", metavar="ZONE", help="Default: the time zone of the file.")
 @click.option("--set", "more", metavar="KEY=VALUE", multiple=True, help="Any other key of an entry (repeatable).")
 @click.option("--from-file", "file", metavar="FILE", help="TOML file: the keys of NAME, or tables of several entries.")
@@ -65,7 +66,7 @@ def add(*, name: str | None, file: str | None, config_file: str | None, as_json:
 
 
 @click.command()
-@click.argument("name")
+@click.argument("name", shell_complete=entry_names)
 @click.option("--config", "-c", "config_file", metavar="FILE", help="Default: $BEATD_CONFIG, ./beat.toml.")
 @click.option("--json", "as_json", is_flag=True, help="JSON instead of text.")
 def remove(name: str, config_file: str | None, as_json: bool) -> None:

@@ -12,6 +12,7 @@ import click
 from rich.console import Console
 from rich.progress import Progress
 
+from beatd.cli.completion import entry_names
 from beatd.cli.installation import installation
 from beatd.cli.output import plural, print_json, read_moment
 from beatd.cli.trigger import in_words
@@ -39,7 +40,7 @@ _REASONS = {
 
 
 @click.command()
-@click.argument("entry")
+@click.argument("entry", shell_complete=entry_names)
 @click.option("--from", "since", metavar="TIME", required=True, help='"2026-03-29", "2026-03-29 18:00", -1d.')
 @click.option("--to", "until", metavar="TIME", default="now", show_default=True, help="End of the window (exclusive).")
 @click.option(

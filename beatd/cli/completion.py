@@ -28,6 +28,16 @@ def completion(shell: str) -> None:
     click.echo(script.source_template % script.source_vars())
 
 
+def queue_names(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """The queues that the file names and that begin as typed."""
+    try:
+        loaded = load(config.find(ctx.params.get("config_file") or ctx.params.get("config")))
+    except (BeatdError, OSError):
+        return []
+    queues = {loaded.settings.broker.default_queue, *(entry.options.queue or "" for entry in loaded.entries)}
+    return [CompletionItem(name) for name in sorted(queues - {""}) if name.startswith(incomplete)][:_SHOWN]
+
+
 def entry_names(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """The names of the entries in the file that begin as typed; no file, or a wrong one, has none."""
     try:

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from beatd.cli.completion import queue_names
 from beatd.cli.output import confirm, plural, print_json
 from beatd.client.dead_letters import (
     REASON_MAX,
@@ -49,7 +50,7 @@ def _places(command: Callable[..., None]) -> Callable[..., None]:
 def _filters(command: Callable[..., None]) -> Callable[..., None]:
     for option in (
         click.option("--older", metavar="AGE", help="Minimum age, such as 1d."),
-        click.option("--queue", metavar="NAME", help="Only of this queue."),
+        click.option("--queue", metavar="NAME", shell_complete=queue_names, help="Only of this queue."),
         click.option("--task", metavar="NAME", help="Only of this task (glob)."),
         click.option("--reason", metavar="TEXT", help="Only with this text in the reason."),
     ):

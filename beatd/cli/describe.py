@@ -8,6 +8,7 @@ from itertools import islice
 import click
 
 from beatd import sources
+from beatd.cli.completion import entry_names
 from beatd.cli.history import error_line, histories, local_moment
 from beatd.cli.installation import Installation, installation
 from beatd.cli.output import print_json, print_line, print_table
@@ -24,7 +25,7 @@ from beatd.schedules import duration_text
 
 
 @click.command()
-@click.argument("name", metavar="ENTRY")
+@click.argument("name", metavar="ENTRY", shell_complete=entry_names)
 @click.option("--config", "-c", "config_file", metavar="FILE", help="Default: $BEATD_CONFIG, ./beat.toml.")
 @click.option("--app", "-A", metavar="MODULE[:APP]", help="Add the entries that this app registers.")
 @click.option("--json", "as_json", is_flag=True, help="JSON instead of text.")

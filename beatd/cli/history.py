@@ -10,6 +10,7 @@ from datetime import datetime
 import click
 
 from beatd import broker
+from beatd.cli.completion import entry_names
 from beatd.cli.installation import Installation, chosen, hint, installation, is_glob
 from beatd.cli.output import plural, print_json, print_table, read_moment
 from beatd.client.history import counts, facts
@@ -56,7 +57,7 @@ _FAILED = frozenset({FAILURE, REJECTED, REVOKED, REFUSED, LOST})
 
 
 @click.command()
-@click.argument("name", metavar="[ENTRY|GLOB]", required=False, default="*")
+@click.argument("name", metavar="[ENTRY|GLOB]", required=False, default="*", shell_complete=entry_names)
 @click.option("-n", "count", type=click.IntRange(1, 100_000), default=20, show_default=True, help="Number of runs.")
 @click.option("--failed", is_flag=True, help="Only runs that failed or were refused.")
 @click.option("--skipped", is_flag=True, help="Only skipped or missed runs.")

@@ -16,6 +16,7 @@ from beatd.clock import SystemClock
 from beatd.config.loader import LoadedSettings, load_settings
 from beatd.model import Entry, EntryState
 from beatd.sources import MergedSchedule
+from beatd.sources.calendars import Calendars
 from beatd.state_store import running_store
 from beatd.store.audit import Audit, audit_record, whoami
 from beatd.store.client import connect
@@ -57,6 +58,7 @@ class Installation(NamedTuple):
         replica.refresh(anew=True)
         merged = MergedSchedule(loaded)
         merged.change(replica.tables)
+        Calendars(str(Path(loaded.settings.file).parent)).look(unread=True)
         if not as_if_resumed:
             merged.pause(replica.pauses)
         return EffectiveSchedule(merged, replica.pauses)

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import click
 
 from beatd import sources
+from beatd.cli.completion import entry_names
 from beatd.cli.installation import EffectiveSchedule, Installation, installation
 from beatd.cli.output import plural, print_json, print_line, print_problem, print_table
 from beatd.client.entries import entry_facts, is_of, kind_of
@@ -97,7 +98,7 @@ class Selection(NamedTuple):
 
 
 @click.command("list")
-@click.argument("glob", required=False, default="*")
+@click.argument("glob", required=False, default="*", shell_complete=entry_names)
 @click.option("--config", "-c", "config_file", metavar="FILE", help="Default: $BEATD_CONFIG, ./beat.toml.")
 @click.option("--app", "-A", metavar="MODULE[:APP]", help="Add the entries that this app registers.")
 @click.option("--failed", is_flag=True, help="Only entries whose last run failed.")

@@ -97,6 +97,8 @@ def _warnings(each: Status) -> Iterator[Problem]:
         faults = "; ".join(each.file_faults) + more
         told = f": {faults}" if faults else ""
         yield Problem(f"{each.id}: its files have errors; it keeps the last valid schedule; run beatd check{told}")
+    for fault in each.calendar_faults:
+        yield Problem(f"{each.id}: {fault}")
     if each.task_faults:
         more = f" (and {each.more_task_faults:,} more)" if each.more_task_faults else ""
         yield Problem(f"{each.id}: {'; '.join(each.task_faults)}{more}; run beatd check")

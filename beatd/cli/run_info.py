@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 import click
 
 from beatd.cli.history import histories, local_moment
-from beatd.cli.installation import installation
+from beatd.cli.installation import Installation, installation
 from beatd.cli.output import print_json, print_line
 from beatd.client.history import facts
 from beatd.client.outcomes import OutcomeReader, RunDetail, run_facts
@@ -30,24 +30,30 @@ def run_info(*, run_id: str, config_file: str | None, as_json: bool) -> None:
 
     ID is the run id, or its beginning as "beatd history" shows it. Exit code 1 when there is no such run.
     """
+    with installation(config_file) as place:
+        run = find_run(place, run_id)
+        zone = place.head.settings.timezone
+    if as_json:
+        print_json({**facts(run.record), **run_facts(run)})
+    else:
+        for line in described(run, zone):
+            print_line(line)
+
+
+def find_run(place: Installation, run_id: str) -> RunDetail:
+    """The run whose id begins so; raises click.ClickException if there is none, or several."""
     run_id = run_id.strip().lower()
     if len(run_id) < _SHORTEST:
         raise click.UsageError(f"{run_id!r} is too short: expected at least {_SHORTEST} characters of the run id")
-    with installation(config_file) as place, histories(place, None) as known:
+    with histories(place, None) as known:
         names = list(Runtime(place.client, place.keys).entry_names())
-        reader = OutcomeReader(place.client, place.keys, known)
-        runs = reader.find(run_id, names, SystemClock().now_ms())
-        zone = place.head.settings.timezone
+        runs = OutcomeReader(place.client, place.keys, known).find(run_id, names, SystemClock().now_ms())
     if not runs:
         raise click.ClickException(f"no run that is remembered has an id that begins with {run_id}; see beatd history")
     if len(runs) > 1:
         some = ", ".join(f"{run.record.run_id} ({run.record.entry})" for run in runs[:_SHOWN])
         raise click.ClickException(f"{len(runs)} runs have ids that begin with {run_id}: {some}; give more of it")
-    if as_json:
-        print_json({**facts(runs[0].record), **run_facts(runs[0])})
-    else:
-        for line in described(runs[0], zone):
-            print_line(line)
+    return runs[0]
 
 
 def described(run: RunDetail, zone: str) -> Iterator[str]:

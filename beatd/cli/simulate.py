@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from beatd import sources
+from beatd.cli.completion import entry_names
 from beatd.cli.next import facts, named
 from beatd.cli.output import plural, print_json, print_table, read_moment, write_output
 from beatd.clock import SystemClock
@@ -122,7 +123,7 @@ ROWS = 25
 )
 @click.option("--config", "-c", "config_file", metavar="FILE", help="Default: $BEATD_CONFIG, ./beat.toml.")
 @click.option("--app", "-A", metavar="MODULE[:APP]", help="Add the entries that this app registers.")
-@click.option("--entry", metavar="NAME", help="Only this entry.")
+@click.option("--entry", metavar="NAME", shell_complete=entry_names, help="Only this entry.")
 @click.option("--runs", "list_runs", is_flag=True, help="List every run instead of totals; JSON: one object a line.")
 @click.option("--all", "show_all", is_flag=True, help="Show every entry in the table.")
 @click.option(

@@ -265,6 +265,7 @@ def _daemon(one: Member, seen: Overview) -> dict[str, Any]:
         "revision": each.revision,
         "resting_ms": each.resting_ms,
         "config": each.config,
+        "calendar_faults": each.calendar_faults,
         "task_faults": each.task_faults,
         "more_task_faults": each.more_task_faults,
         "file_faults": each.file_faults,

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from beatd.cli.completion import entry_names, queue_names
 from beatd.cli.history import await_ending, histories
 from beatd.cli.installation import Installation, hint, installation
 from beatd.cli.output import print_json, read_json
@@ -24,10 +25,10 @@ WAIT_S = 60.0
 
 
 @click.command()
-@click.argument("entry", required=False)
+@click.argument("entry", required=False, shell_complete=entry_names)
 @click.option("--args", "arguments", metavar="JSON", help='Override, such as "[16, 16]".')
 @click.option("--kwargs", metavar="JSON", help='Override, such as \'{"format": "pdf"}\'.')
-@click.option("--queue", help="Override the queue of the entry.")
+@click.option("--queue", shell_complete=queue_names, help="Override the queue of the entry.")
 @click.option(
     "--wait", metavar="[DURATION]", is_flag=False, flag_value="", help="Wait until the run has ended (default: 60s)."
 )

@@ -17,13 +17,14 @@ from beatd.config import values
 from beatd.config.errors import ErrorReport, nearest
 from beatd.config.fields import OPTIONS, POLICIES, Field, Fields, Where, read_fields, read_value, refuse_unknown
 from beatd.config.schema_types import accepts, definition
+from beatd.config.shared_blackouts import SHARED, Shared, with_shared
 from beatd.config.toml import SCHEDULE, plain
 from beatd.config.toml_lines import KeyPath
 from beatd.config.values import InvalidValue, choice, shown, size_text
 from beatd.exceptions import ConfigError, Fault
 from beatd.message import json_codec, protocol
 from beatd.model import Entry, Options, Policies
-from beatd.schedules import Schedule, duration_text, parse
+from beatd.schedules import Schedule, duration_text, joined_blackout, parse
 from beatd.schedules.cron import Dst
 from beatd.schedules.cron_parser import is_hashed
 from beatd.schedules.interval import Interval, Relative
@@ -86,6 +87,7 @@ class EntrySpecReader:
     def __init__(self, timezone: str, defaults: Mapping[str, Any]) -> None:
         self._timezone = timezone
         self._defaults = dict(defaults)
+        self._shared_blackouts = self._defaults.pop(SHARED, {})
         self._parts: dict[str, Any] = {}
 
     def read(self, name: str, rest: dict[str, Any], report: ErrorReport) -> EntrySpec | None:
@@ -93,6 +95,8 @@ class EntrySpecReader:
         refuse_unknown(rest, ENTRY, report, _at_key)
         options = self._celery_options(rest, report)
         merged = {**self._defaults, **options, **rest}
+        if "blackout" in merged:
+            merged["blackout"] = with_shared(merged["blackout"], self._shared_blackouts)
         timezone = self._zone(merged, report)
         schedule = _schedule(name, merged, timezone, report)
 
@@ -101,6 +105,8 @@ class EntrySpecReader:
 
         read_options = read_fields(merged, OPTIONS, timezone, report, where)
         read_policies = read_fields(merged, POLICIES, timezone, report, where)
+        if (only_on := read_policies.pop("only_on", None)) is not None:
+            read_policies["blackout"] = joined_blackout(read_policies.get("blackout"), only_on)
         _cross_check(schedule, read_options, read_policies, report, where)
         if report or schedule is None:
             return None
@@ -131,8 +137,11 @@ class EntrySpecReader:
         return self._parts[key]
 
 
-def read_defaults(raw: Any, timezone: str, report: ErrorReport) -> dict[str, Any]:
-    """``[defaults]``: fields for all entries that do not say otherwise. What is faulty is reported and left out."""
+def read_defaults(raw: Any, timezone: str, report: ErrorReport, shared: Shared | None = None) -> dict[str, Any]:
+    """``[defaults]``: fields for all entries that do not say otherwise. What is faulty is reported and left out.
+
+    ``shared``: the shared blackouts, which are among what is returned.
+    """
     if not isinstance(raw, Mapping):
         report.add(("defaults",), f'expected a table such as {{ expires = "auto" }}, got {shown(raw)}')
         return {}
@@ -141,9 +150,9 @@ def read_defaults(raw: Any, timezone: str, report: ErrorReport) -> dict[str, Any
         return ("defaults", key)
 
     refuse_unknown(raw, DEFAULTS, report, where)
-    good = {}
-    for key, value in raw.items():
-        field = DEFAULTS.get(key)
+    good: dict[str, Any] = {SHARED: dict(shared)} if shared else {}
+    for key, given in raw.items():
+        field, value = DEFAULTS.get(key), with_shared(given, shared or {}) if key == "blackout" else given
         if field is not None and read_value(field.read, value, timezone, report, where(key)) is not UNSET:
             good[key] = value
     return good

@@ -13,7 +13,7 @@ from beatd.config import connection_values as connection
 from beatd.config import notifications, values
 from beatd.config import schema_types as said
 from beatd.config.errors import ErrorReport, near
-from beatd.config.schema_types import TEXT, accepts, definition, either, list_of, matching, or_variable
+from beatd.config.schema_types import TEXT, accepts, definition, either, list_of, matching, or_variable, table
 from beatd.config.toml import plain, substituted
 from beatd.config.toml_lines import KeyPath
 from beatd.config.values import InvalidValue, Reader, choice, duration, seconds, shown, whole
@@ -39,6 +39,12 @@ Fields = Mapping[str, Field]
 @accepts(definition("blackout"))
 def _blackout(value: Any, timezone: str) -> Blackout:
     return parse_blackout(value, timezone=timezone)
+
+
+@accepts(either({"enum": ["business-days"]}, table(("business-days",), **{"business-days": definition("text")})))
+def _only_on(value: Any, timezone: str) -> Blackout:
+    """The days on which it does not run, from those on which it does."""
+    return parse_blackout({"only_on": value}, timezone=timezone)
 
 
 @accepts(or_variable(matching(LISTEN_PATTERN)))
@@ -121,8 +127,15 @@ POLICIES: Fields = {
     "blackout": Field(
         "blackout",
         _blackout,
-        "When it does not run: times of day, dates, or cron windows.",
-        ["22:00-06:00", "2026-12-24/2026-12-26"],
+        "When it does not run: times of day, dates, cron windows, holidays, events of an iCalendar file, or names of "
+        "shared blackouts.",
+        ["22:00-06:00", "2026-12-24/2026-12-26", {"holidays": "DE-BY"}],
+    ),
+    "only_on": Field(
+        "only_on",
+        _only_on,
+        "It runs on business days only: Monday to Friday, or those of a country.",
+        {"business-days": "DE-BY"},
     ),
     "catch_up": Field(
         "catch_up", choice("latest", "all", "none"), "Which of the runs that were missed are made.", "none"

@@ -24,6 +24,7 @@ from beatd.config.digest import EntryHasher, digest_of
 from beatd.config.entries import LARGEST_GROWTH, EntryReader, read_defaults, too_large
 from beatd.config.errors import ErrorReport, near
 from beatd.config.settings import read_settings, read_timezone, refuse_settings, secret_files
+from beatd.config.shared_blackouts import SECTION, read_shared_blackouts
 from beatd.config.targets import NOTIFY, unknown_target
 from beatd.config.toml import SCHEDULE, Document, plain, read, substitute
 from beatd.config.toml_lines import KeyPath, Position
@@ -49,7 +50,8 @@ def load_settings(path: str | Path, *, env: Mapping[str, str] | None = None) -> 
     env = os.environ if env is None else env
     document, raw = _parsed(Path(path), env, report)
     settings = read_settings(raw, Path(path).absolute(), env, report)
-    defaults = read_defaults(raw.get("defaults", {}), settings.timezone, report)
+    shared = read_shared_blackouts(raw.get(SECTION, {}), settings.timezone, report)
+    defaults = read_defaults(raw.get("defaults", {}), settings.timezone, report, shared)
     if report:
         raise ConfigError(report.faults(document.file, document.position_of))
     return LoadedSettings(settings, defaults)
@@ -165,6 +167,7 @@ class _Load:
         self.most_bytes = BrokerSettings().max_message_bytes
         self.targets: tuple[str, ...] = ()
         self.has_faulty_targets = False
+        self.blackouts: dict[str, list[Any]] = {}
         self.names: dict[str, str] = {}
         self.faults: list[Fault] = []
 
@@ -176,7 +179,8 @@ class _Load:
         self.most_bytes = settings.broker.max_message_bytes
         self.targets = tuple(target.name for target in settings.notify)
         self.has_faulty_targets = NOTIFY in {path[0] for path, _ in report if path}
-        defaults = read_defaults(raw.get("defaults", {}), settings.timezone, report)
+        self.blackouts = read_shared_blackouts(raw.get(SECTION, {}), settings.timezone, report)
+        defaults = read_defaults(raw.get("defaults", {}), settings.timezone, report, self.blackouts)
         self.take(document, settings.timezone, defaults, report)
         files = [path]
         for place, pattern in enumerate(settings.include):
@@ -206,7 +210,7 @@ class _Load:
             document, raw = _parsed(file, self.env, report)
             refuse_settings(raw, main, report)
             timezone = read_timezone(raw, timezone, report)
-            own = read_defaults(raw.get("defaults", {}), timezone, report)
+            own = read_defaults(raw.get("defaults", {}), timezone, report, self.blackouts)
             self.take(document, timezone, {**defaults, **own}, report)
         except ConfigError as error:
             self.faults += error.faults

@@ -8,9 +8,20 @@ from typing import Any
 
 from beatd.config.entries import DEFAULTS, ENTRY, LONGEST_NAME, NEEDED
 from beatd.config.fields import ABOUT_SECTIONS, OPTIONS, SECTIONS, Field, Fields
-from beatd.config.schema_types import DEFINITIONS, INTERVAL, TEXT, JsonSchema, accepted, definition, either
+from beatd.config.schema_types import (
+    BLACKOUT_NAME,
+    DEFINITIONS,
+    INTERVAL,
+    TEXT,
+    JsonSchema,
+    accepted,
+    definition,
+    either,
+    table,
+)
 from beatd.config.secret_file import FILE
 from beatd.config.settings import SECRETS, STATE_DIR, STRUCTS, TOP
+from beatd.config.shared_blackouts import SECTION
 from beatd.config.targets import NOTIFY, TARGET, notify_schema
 from beatd.config.values import size_text
 from beatd.model import NotifyTarget, Options, Policies
@@ -47,6 +58,14 @@ def schema() -> JsonSchema:
                 **_properties(TOP, _TOP_DEFAULTS),
                 **sections,
                 NOTIFY: notify_schema(_properties(TARGET, _target_defaults())),
+                SECTION: {
+                    "type": "object",
+                    "description": "Shared blackouts, each with a name by which entries use it.",
+                    "propertyNames": {"pattern": BLACKOUT_NAME},
+                    "additionalProperties": either(
+                        *DEFINITIONS["blackout"]["anyOf"], table(("windows",), windows=definition("blackout"))
+                    ),
+                },
                 "defaults": {"description": "What holds for each entry that does not say otherwise.", **defaults},
                 "beat_schedule": schedule,
             }

@@ -105,6 +105,7 @@ DURATION_PATTERN = _whole(_duration())
 CRON_PATTERN = _whole(_either(_cron(), *map(_any_case, ALIASES)))
 EVERY_PATTERN = _whole(rf"@?{_any_case('every')}\s\s*{_duration()}")
 INSTANT_PATTERN = _whole(_INSTANT)
+BLACKOUT_NAME = "^[A-Za-z][A-Za-z0-9_-]{0,99}$"
 BLACKOUT_PATTERN = _whole(_either(rf"{_CLOCK}\s*-\s*{_CLOCK}", rf"{_INSTANT}(?:\s*/\s*{_INSTANT})?"))
 
 
@@ -235,7 +236,18 @@ _WINDOW = table(
     cron=or_variable(matching(CRON_PATTERN)),
     duration=either(number(0.001), definition("duration"), definition("variable")),
 )
-_BLACKOUT = either(matching(BLACKOUT_PATTERN), _WINDOW, definition("variable"))
+_BLACKOUT = either(
+    matching(BLACKOUT_PATTERN),
+    matching(BLACKOUT_NAME) | {"description": "The name of a shared blackout."},
+    _WINDOW,
+    table(("holidays",), holidays=definition("text")),
+    table(("ics",), ics=definition("text")),
+    table(
+        ("only_on",),
+        only_on=either({"enum": ["business-days"]}, table(("business-days",), **{"business-days": definition("text")})),
+    ),
+    definition("variable"),
+)
 
 DEFINITIONS: dict[str, JsonSchema] = {
     "text": matching(rf"^(?=[^{_CONTROL}]*[^\s{_CONTROL}])(?![\s\S]*[{_CONTROL}])(?:{_PLAIN}|{_REFERENCE})*$")

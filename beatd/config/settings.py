@@ -15,6 +15,7 @@ from beatd.config.errors import ErrorReport
 from beatd.config.fields import SECTIONS, Field, Fields, read_fields, read_value, refuse_unknown
 from beatd.config.schema_types import TEXT, accepts, list_of
 from beatd.config.secret_file import FILE, named_files, read_secrets
+from beatd.config.shared_blackouts import SECTION
 from beatd.config.targets import NOTIFY, read_targets
 from beatd.config.targets import SECRETS as TARGET_SECRETS
 from beatd.config.values import InvalidValue, shown
@@ -45,7 +46,7 @@ STRUCTS: Mapping[str, type[Any]] = {
     "metrics": MetricsSettings,
     "web": WebSettings,
 }
-TABLES = (*SECTIONS, NOTIFY, "defaults", "beat_schedule")
+TABLES = (*SECTIONS, NOTIFY, SECTION, "defaults", "beat_schedule")
 """What is a table of its own in the file."""
 
 _INCLUDED = dict.fromkeys(("timezone", "defaults", "beat_schedule"))

@@ -5,7 +5,7 @@ answer is strictly later than ``t``, no run between the two is left out, and equ
 host. Instants are UTC; a zone's wall clock is consulted only inside, by IANA name.
 """
 
-from beatd.schedules.blackout import Blackout, parse_blackout
+from beatd.schedules.blackout import Blackout, joined_blackout, parse_blackout
 from beatd.schedules.crontab import crontab
 from beatd.schedules.duration import duration_ms, duration_text
 from beatd.schedules.interval import bind, every
@@ -26,6 +26,7 @@ __all__ = [
     "every",
     "jittered",
     "jittered_ms",
+    "joined_blackout",
     "latest",
     "latest_ms",
     "once",

@@ -10,6 +10,7 @@ from typing import Protocol
 from weakref import WeakValueDictionary
 
 from beatd.exceptions import ScheduleError
+from beatd.schedules.calendars import days_off, event_window
 from beatd.schedules.cron_parser import read_cron
 from beatd.schedules.duration import OutOfRange, duration_ms, duration_text, instant_ms, wall_ms
 from beatd.schedules.literals import quoted, toml
@@ -19,8 +20,9 @@ from beatd.timestamps import to_ms
 
 _TIME_RANGE = re.compile(r"(\d{1,2}):(\d{2})(?::(\d{2}))?\s*-\s*(\d{1,2}):(\d{2})(?::(\d{2}))?")
 _EXPECTED = (
-    'expected times ("22:00-06:00"), dates ("2026-12-24" or "2026-12-24/2026-12-26") or a cron window '
-    '({ cron = "0 22 * * fri", duration = "8h" })'
+    'expected times ("22:00-06:00"), dates ("2026-12-24" or "2026-12-24/2026-12-26"), a cron window '
+    '({ cron = "0 22 * * fri", duration = "8h" }), { holidays = "DE-BY" }, { ics = "maintenance.ics" } or the name '
+    "of a shared blackout"
 )
 
 
@@ -131,6 +133,11 @@ class Blackout:
         return [window.notation for window in self.windows]
 
 
+def joined_blackout(first: Blackout | None, second: Blackout) -> Blackout:
+    """Both together."""
+    return second if first is None else Blackout(tuple(dict.fromkeys((*first.windows, *second.windows))))
+
+
 _known: WeakValueDictionary[tuple[str, str], Blackout] = WeakValueDictionary()
 
 
@@ -138,8 +145,9 @@ def parse_blackout(value: object, *, timezone: str = "UTC") -> Blackout:
     """The blackout that ``value`` denotes, on the wall clock of ``timezone``.
 
     ``value`` is a time range (``"22:00-06:00"``), a date, a range of dates with both ends included
-    (``"2026-12-24/2026-12-26"``; with times of day the end is excluded), a table ``{ cron = "0 22 * * fri", duration =
-    "8h" }``, or a list of these. Raises ScheduleError, also when nothing is left outside of it.
+    (``"2026-12-24/2026-12-26"``; with times of day the end is excluded), a table (``{ cron = "0 22 * * fri", duration =
+    "8h" }``, ``{ holidays = "DE-BY" }``, ``{ only_on = "business-days" }``, ``{ ics = "maintenance.ics" }``), or a list
+    of these. Raises ScheduleError, also when nothing is left outside of it.
     """
     try:
         key = (repr(value), timezone)
@@ -176,7 +184,12 @@ def _read(value: object, where: Zone) -> Window:
     raise ScheduleError(f"{toml(value)} is not a blackout: {_EXPECTED}")
 
 
+_CALENDARS = ({"holidays"}, {"only_on"}, {"ics"})
+
+
 def _read_table(table: dict[str, object], where: Zone) -> Window:
+    if set(table) in _CALENDARS:
+        return event_window(table["ics"], where) if "ics" in table else days_off(table, where)
     if set(table) != {"cron", "duration"} or not isinstance(table["cron"], str):
         raise ScheduleError(f"{toml(table)} is not a blackout: {_EXPECTED}")
     duration = duration_ms(table["duration"])

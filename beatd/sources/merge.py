@@ -24,6 +24,7 @@ from beatd.model import Entry
 from beatd.planning.builtin_tasks import builtin_faults
 from beatd.planning.lint import entry_warning
 from beatd.sources.app import Registered, read_app
+from beatd.sources.calendars import Calendars
 from beatd.store.runtime_entries import name_at, place, read_table
 
 log = logging.getLogger(__name__)
@@ -43,8 +44,22 @@ def load(
     The module is imported in a process of its own, and may be beside the file. What was loaded ``before`` saves
     reading again what is written alike. Raises ConfigError with every fault of the first source that has any; but a
     registration of the app that cannot be read costs only itself, and is among the ``refused``. With ``check_tasks``
-    there are ``task_faults``; without ``with_app`` no app is imported.
+    there are ``task_faults``; without ``with_app`` no app is imported. Calendars of blackouts are read.
     """
+    found = _loaded(path, app, env, before, check_tasks=check_tasks, with_app=with_app)
+    faults = Calendars(str(Path(found.settings.file).parent)).look()
+    return msgspec.structs.replace(found, remarks=(*found.remarks, *faults)) if faults else found
+
+
+def _loaded(
+    path: str | Path,
+    app: str | None,
+    env: Mapping[str, str] | None,
+    before: Config | None,
+    *,
+    check_tasks: bool,
+    with_app: bool,
+) -> Config:
     found = config.load(path, env=env, before=before)
     if check_tasks:
         found = msgspec.structs.replace(found, task_faults=tuple(builtin_faults(found.entries)))

@@ -49,6 +49,8 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     """The first of the entries whose tasks the app does not have, or does not call like that: each as one line."""
     more_task_faults: int = 0
     """How many such entries are not in ``task_faults``."""
+    calendar_faults: list[str] = []
+    """The first of the calendars that cannot be read: each as one line."""
     clock_offset_ms: int | None = None
     """How far its host's clock is ahead of the state store's; ``None`` when not measured yet."""
     turned_ms_ago: int | None = None

@@ -189,7 +189,7 @@ def known_to(load, text: str) -> set[str]:
 
 def test_every_top_level_setting_is_documented(load):
     documented = {code(row[0]) for row in rows(section("configuration.md", "Top level"))}
-    tables = {*SECTIONS, "notify", "defaults", "beat_schedule"}
+    tables = {*SECTIONS, "notify", "blackout", "defaults", "beat_schedule"}
     assert documented == known_to(load, "") - tables
 
 
@@ -243,7 +243,7 @@ def test_defaults_are_those_of_the_code(heading, fields, defaults):
     for name, field in fields.items():
         written = code(cells[name])
         said = field.read(tomllib.loads(f"x = {written}")["x"], "UTC") if written else None
-        assert said == getattr(defaults, field.into, None), name
+        assert said == getattr(defaults, field.into, None), name  # only_on becomes a part of the blackout
 
 
 # -- events -----------------------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ ROOT = Path(__file__).parents[2] / "beatd"
 FILES = sorted(ROOT.rglob("*.py"))
 
 NOUNS = """
+    blackouts shared
     access actions active add address admission advice advise alerts amqp api app apprise assignment asyncio audit
     autoscale back backend backends backfill badge banner base beat beatd binary blackout body bootstrap broker
     builder builtin bus calendar calendars call callbacks canvas catchup celery chains channels check child chord

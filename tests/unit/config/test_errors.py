@@ -134,8 +134,10 @@ def test_an_included_file_has_no_settings_and_no_includes(file: Path) -> None:
     ]
 
 
-_KNOWN = "; expected allow_empty, app, beat_schedule, broker, defaults, history, include, leader, log, metrics, notify"
-_KNOWN += ", redis, results, state_dir, timezone, web or worker"
+_KNOWN = (
+    "; expected allow_empty, app, beat_schedule, blackout, broker, defaults, history, include, leader, log, metrics"
+)
+_KNOWN += ", notify, redis, results, state_dir, timezone, web or worker"
 
 
 def test_an_included_directory(file: Path) -> None:

@@ -1,0 +1,179 @@
+"""Calendars of blackouts: iCalendar files and URLs are read, and again when they may have changed.
+
+The last good one stays in force. A calendar that cannot be read is a problem in the log and in the daemon's status.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import urllib.request
+from collections.abc import Callable, Iterator, Sequence
+from datetime import date, datetime, time, timedelta
+from pathlib import Path
+from typing import Any
+
+from beatd.clock import SystemClock
+from beatd.exceptions import Fault, ScheduleError
+from beatd.redaction import redacted_text
+from beatd.schedules.calendars import EventCalendar, Expand, Stretch, calendars_in_use
+from beatd.schedules.duration import wall_ms
+from beatd.schedules.timezone import Zone
+from beatd.schedules.timezone import zone as find_zone
+from beatd.timestamps import from_ms, to_ms
+
+log = logging.getLogger("beatd.sources.calendars")
+
+SIZE_MAX = 8 << 20
+URL_TIMEOUT_S = 10.0
+LOOK_S = 10.0
+"""Seconds between two looks at files."""
+URL_EVERY_MS = 900_000
+_MISSING = 'reading it needs an extra: pip install "beatd[calendars]"'
+
+Mark = tuple[int, int] | None
+"""How a file looked when it was read: time of change and size."""
+
+
+class Calendars:
+    """Reads the calendars in use; ``folder`` is where relative paths begin."""
+
+    def __init__(self, folder: str) -> None:
+        self._folder = Path(folder)
+        self._clock = SystemClock()
+        self._marks: dict[str, Mark] = {}
+        self._tried_ms: dict[str, int] = {}
+        self._said: dict[str, str] = {}
+        self._stopping = threading.Event()
+        self._on_look: Callable[[Sequence[str]], None] = lambda _faults: None
+        self._thread = threading.Thread(target=self._run, name="calendars", daemon=True)
+
+    def start(self, on_look: Callable[[Sequence[str]], None]) -> None:
+        """Read them from now on, in a thread of its own; ``on_look`` is told what cannot be read."""
+        self._on_look = on_look
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread; returns when it has ended, or after a second."""
+        self._stopping.set()
+        if self._thread.is_alive():
+            self._thread.join(1)
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            try:
+                faults = self.look()
+                self._log_changes({fault.file: fault.message for fault in faults})
+                self._on_look([fault.message for fault in faults])
+            except Exception:
+                log.exception("Reading calendars failed in an unexpected way", extra={"event": "calendars_error"})
+            self._stopping.wait(LOOK_S)
+
+    def _log_changes(self, faults: dict[str, str]) -> None:
+        for place in faults.keys() - self._said.keys():
+            log.warning("%s", faults[place], extra={"event": "calendar_unreadable"})
+        for place in self._said.keys() - faults.keys():
+            log.info("The calendar %s is read again", place, extra={"event": "calendar_read"})
+        self._said = faults
+
+    def look(self, *, unread: bool = False) -> list[Fault]:
+        """Read those that may have changed (or that nobody has read); returns what is wrong with each that cannot be
+        read."""
+        for calendar in calendars_in_use():
+            if not unread or calendar.read_ms is None:
+                self._look_at(calendar)
+        return calendar_faults(calendars_in_use())
+
+    def _look_at(self, calendar: EventCalendar) -> None:
+        place, now_ms = calendar.place, self._clock.now_ms()
+        mark: Mark = None
+        if is_url(place):
+            if now_ms - self._tried_ms.get(place, -URL_EVERY_MS) < URL_EVERY_MS:
+                return
+            self._tried_ms[place] = now_ms
+        else:
+            mark = self._mark(place)
+            if place in self._marks and self._marks[place] == mark and not calendar.error:
+                return
+        try:
+            expand = expander(self._read(place))
+        except Exception as error:  # noqa: BLE001 - somebody else's file may break the library in any way
+            calendar.error = redacted_text(" ".join(str(error).split()) or type(error).__name__, at_most=300)
+            return
+        calendar.fill(expand, now_ms)
+        self._marks[place] = mark
+
+    def _mark(self, place: str) -> Mark:
+        try:
+            found = (self._folder / place).stat()
+        except OSError:
+            return None
+        return found.st_mtime_ns, found.st_size
+
+    def _read(self, place: str) -> bytes:
+        if is_url(place):
+            request = urllib.request.Request(place, headers={"User-Agent": "beatd"})  # noqa: S310 - http and https only
+            with urllib.request.urlopen(request, timeout=URL_TIMEOUT_S) as answer:  # noqa: S310
+                raw: bytes = answer.read(SIZE_MAX + 1)
+        else:
+            with (self._folder / place).open("rb") as file:
+                raw = file.read(SIZE_MAX + 1)
+        if len(raw) > SIZE_MAX:
+            raise ValueError(f"it is larger than {SIZE_MAX >> 20} MiB")
+        return raw
+
+
+def is_url(place: str) -> bool:
+    """True for a calendar that is fetched, not a file."""
+    return "://" in place
+
+
+def calendar_faults(calendars: Sequence[EventCalendar]) -> list[Fault]:
+    """The calendars that cannot be read."""
+    return [Fault(_shown(one.place), None, "", _fault_text(one)) for one in calendars if one.error]
+
+
+def _fault_text(calendar: EventCalendar) -> str:
+    text = f"the calendar {_shown(calendar.place)} cannot be read: {calendar.error}"
+    if calendar.read_ms is None:
+        return f"{text}; it covers nothing"
+    return f"{text}; the one of {from_ms(calendar.read_ms):%Y-%m-%d %H:%M:%S} UTC is used"
+
+
+def _shown(place: str) -> str:
+    """The place without query and login: they may be secrets, as of a private calendar."""
+    return redacted_text(place.partition("?")[0]) if is_url(place) else place
+
+
+def expander(raw: bytes) -> Expand:
+    """Return the function that gives the events of a year. Raises ValueError, or ScheduleError without the extra."""
+    try:
+        import icalendar  # noqa: PLC0415 - an optional dependency
+        import recurring_ical_events  # noqa: PLC0415
+    except ImportError:
+        raise ScheduleError(_MISSING) from None
+    calendar = icalendar.Calendar.from_ical(raw)
+    query = recurring_ical_events.of(calendar)
+    lock = threading.Lock()
+
+    def expand(year: int, zone: Zone) -> list[Stretch]:
+        start, end = date(year, 1, 1) - timedelta(days=1), date(year + 1, 1, 1) + timedelta(days=1)
+        with lock:
+            events = query.between(start, end)
+        return list(_stretches(events, zone))
+
+    expand(2026, find_zone("UTC"))  # says at once what is wrong with a rule
+    return expand
+
+
+def _stretches(events: Sequence[Any], zone: Zone) -> Iterator[Stretch]:
+    for event in events:
+        if str(event.get("STATUS", "")).upper() != "CANCELLED":
+            yield _instant(event.start, zone), _instant(event.end, zone)
+
+
+def _instant(moment: date | datetime, zone: Zone) -> int:
+    """The instant in ms; dates and times without a zone are those of the entry's zone."""
+    if not isinstance(moment, datetime):
+        return wall_ms(datetime.combine(moment, time()), zone)
+    return wall_ms(moment, zone) if moment.tzinfo is None else to_ms(moment)

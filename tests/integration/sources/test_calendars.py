@@ -1,0 +1,97 @@
+"""Calendars of files and servers: read again, the last good one kept, and shared blackouts by name."""
+
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+import pytest
+
+from beatd.exceptions import ConfigError
+from beatd.sources import load
+from beatd.sources.calendars import Calendars
+
+EVENT = """BEGIN:VCALENDAR
+VERSION:2.0
+PRODID:-//x//y//EN
+BEGIN:VEVENT
+UID:1
+DTSTART:{0}T000000Z
+DTEND:{0}T230000Z
+END:VEVENT
+END:VCALENDAR
+"""
+NOON = 43_200_000
+DAY_1, DAY_2 = 1_767_225_600_000 + NOON, 1_767_312_000_000 + NOON
+
+
+def blackout_of(path, name="a"):
+    return next(entry.policies.blackout for entry in load(path).entries if entry.name == name)
+
+
+def test_a_file_is_read_again_and_its_last_good_state_kept(tmp_path):
+    (tmp_path / "beat.toml").write_text(
+        '[beat_schedule.a]\ntask = "t"\nschedule = "@daily"\nblackout = { ics = "days.ics" }\n'
+    )
+    (tmp_path / "days.ics").write_text(EVENT.format("20260101"))
+    blackout = blackout_of(tmp_path / "beat.toml")
+    assert (blackout.covers_ms(DAY_1), blackout.covers_ms(DAY_2)) == (True, False)
+    calendars = Calendars(str(tmp_path))
+    (tmp_path / "days.ics").write_text("not a calendar")
+    [fault] = calendars.look()
+    assert "the calendar days.ics cannot be read" in str(fault)
+    assert "is used" in str(fault)
+    assert blackout.covers_ms(DAY_1)
+    (tmp_path / "days.ics").write_text(EVENT.format("20260102"))
+    assert calendars.look() == []
+    assert (blackout.covers_ms(DAY_1), blackout.covers_ms(DAY_2)) == (False, True)
+    (tmp_path / "days.ics").unlink()
+    assert len(calendars.look()) == 1
+    assert len(load(tmp_path / "beat.toml").remarks) == 1
+
+
+def test_a_url_is_fetched_and_its_query_is_not_shown(tmp_path):
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200 if "hunter2" in self.path else 403)
+            self.end_headers()
+            self.wfile.write(EVENT.format("20260101").encode())
+
+        def log_message(self, *_):
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}/days.ics?token="
+        entry = '[beat_schedule.{}]\ntask = "t"\nschedule = "@daily"\nblackout = {{ ics = "{}" }}\n'
+        (tmp_path / "beat.toml").write_text(entry.format("a", url + "hunter2") + entry.format("b", url + "other"))
+        loaded = load(tmp_path / "beat.toml")
+        server.shutdown()
+    first, second = (entry.policies.blackout for entry in loaded.entries)
+    assert first.covers_ms(DAY_1)
+    assert not second.covers_ms(DAY_1)
+    [fault] = loaded.remarks
+    assert "403" in str(fault)
+    assert "token" not in str(fault)
+
+
+def test_shared_blackouts_have_names(tmp_path):
+    (tmp_path / "more.toml").write_text(
+        '[beat_schedule.c]\ntask = "t"\nschedule = "@daily"\nblackout = ["nights", "2026-01-01"]\n'
+    )
+    (tmp_path / "beat.toml").write_text(
+        'include = ["more.toml"]\n[blackout]\n'
+        'nights = "22:00-06:00"\nnoon = [{ cron = "0 12 * * *", duration = "1h" }]\n'
+        '[blackout.both]\nwindows = ["22:00-06:00", "2026-01-02"]\n[defaults]\nblackout = "noon"\n'
+        '[beat_schedule.a]\ntask = "t"\nschedule = "@daily"\n'
+        '[beat_schedule.b]\ntask = "t"\nschedule = "@daily"\nblackout = "both"\nonly_on = "business-days"\n'
+    )
+    path = tmp_path / "beat.toml"
+    assert blackout_of(path, "a").notation == [{"cron": "0 12 * * *", "duration": "1h"}]
+    assert blackout_of(path, "b").notation == ["22:00-06:00", "2026-01-02", {"only_on": "business-days"}]
+    assert blackout_of(path, "c").notation == ["22:00-06:00", "2026-01-01"]
+    path.write_text(path.read_text().replace('"both"', '"bath"'))
+    with pytest.raises(ConfigError, match=r'beat_schedule.b.blackout: "bath" is not a blackout'):
+        load(path)
+    path.write_text('[blackout]\n"1 x" = "22:00-06:00"\ny = "25:00-26:00"\nz = { windows = [] }\n')
+    with pytest.raises(ConfigError) as caught:
+        load(path)
+    assert [fault.path for fault in caught.value.faults] == ['blackout."1 x"', "blackout.y", "blackout.z.windows"]
