@@ -221,13 +221,11 @@ class Control:
                     callback(reply.body)
                 yield reply.body
 
-    def queue_names(self) -> tuple[str, ...]:
-        """Return the names of this app's queues."""
-        return Queues(self._app.conf).names or (str(self._app.conf.task_default_queue),)
-
-    def purge(self, connection: Any = None, queues: Sequence[str] = ()) -> int:  # noqa: ARG002 - Celery's
-        """Delete all messages in ``queues``, by default the app's; returns their number. They cannot be restored."""
-        return purge(self._url, tuple(queues) or self.queue_names())
+    def purge(self, connection: Any = None) -> int:  # noqa: ARG002 - Celery's
+        """Delete all messages that wait in this app's queues; returns their number. They cannot be restored."""
+        conf = self._app.conf
+        queues = Queues(conf).names or (str(conf.task_default_queue),)
+        return purge(self._url, queues)
 
     discard_all = purge
 

@@ -49,7 +49,6 @@ def purge(url: str, queues: Sequence[str]) -> int:
     count = 0
     try:
         with connection(url, connect_timeout=PUBLISH_TIMEOUT) as opened:
-            opened.ensure_connection(max_retries=1, interval_start=0.2, timeout=PUBLISH_TIMEOUT)
             for name in queues:
                 try:
                     count += opened.default_channel.queue_purge(name)

@@ -64,12 +64,6 @@ COMMANDS: Mapping[str, CommandSpec] = {
     "schema": CommandSpec("beatd.cli.schema", "schema", "Print the JSON Schema of the file."),
     "inspect": CommandSpec("beatd.cli.inspect_", "inspect", "Query workers."),
     "control": CommandSpec("beatd.cli.inspect_", "control", "Control workers."),
-    "events": CommandSpec("beatd.cli.events", "events", "Show the events of workers as they arrive."),
-    "call": CommandSpec("beatd.cli.call", "call", "Send a task by name."),
-    "result": CommandSpec("beatd.cli.call", "result", "Print the result of a task."),
-    "purge": CommandSpec("beatd.cli.call", "purge", "Delete all messages in the queues."),
-    "report": CommandSpec("beatd.cli.call", "report", "Print versions and settings for a bug report."),
-    "shell": CommandSpec("beatd.cli.call", "shell", "Open a Python shell with the app."),
     "multi": CommandSpec("beatd.cli.multi", "multi", "Manage several workers in the background."),
     "dead-letters": CommandSpec("beatd.cli.dead_letters", "dead_letters", "Show, requeue and purge dead letters."),
     "web": CommandSpec("beatd.cli.web", "web", "Serve the status page, JSON, metrics and health."),
@@ -87,8 +81,7 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
     "Run": ("run", "beat", "dev", "web", "service"),
     "Look": ("status", "list", "describe", "history", "run-info", "next", "why", "explain", "simulate", "healthcheck"),
     "Change": ("trigger", "backfill", "pause", "resume", "add", "remove", "reload", "step-down"),
-    "Workers": ("worker", "inspect", "control", "events", "multi", "dead-letters"),
-    "Tasks": ("call", "result", "purge", "shell", "report"),
+    "Workers": ("worker", "inspect", "control", "multi", "dead-letters"),
     "Files": ("init", "check", "diff", "import", "export", "schema", "completion"),
 }
 """Groups of the help; a command that is in none is under "Other"."""

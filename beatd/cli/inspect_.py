@@ -141,14 +141,7 @@ def _options(function: Callable[..., None]) -> Callable[..., None]:
             click.argument("command", required=False),
             click.argument("arguments", nargs=-1),
             click.option("--broker", "-b", metavar="URL", help="The workers' broker."),
-            click.option(
-                "--app",
-                "-A",
-                "app_name",
-                envvar="BEATD_APP",
-                metavar="MODULE[:APP]",
-                help="Take the broker of this app.",
-            ),
+            click.option("--app", "-A", "app_name", metavar="MODULE[:APP]", help="Take the broker of this app."),
             click.option("--config", "config_file", metavar="FILE", help="Take the broker of beat.toml."),
             click.option("--destination", "-d", metavar="A,B", help="Only these workers, by name."),
             click.option(
@@ -202,7 +195,7 @@ def _run(
     wanted = _command(kind, command)
     keywords = _keywords(wanted, list(arguments))
     names = [name for each in destination.split(",") if (name := each.strip())] if destination else None
-    answers = app_of(**place).control.broadcast(wanted.name, keywords, names, reply=True, timeout=timeout)
+    answers = _app(**place).control.broadcast(wanted.name, keywords, names, reply=True, timeout=timeout)
     by_node = {node: answer for each in answers or () for node, answer in sorted(each.items())}
     if not by_node:
         click.echo(f"Error: No nodes replied within {timeout:g} s", err=True)
@@ -248,7 +241,7 @@ def _keywords(command: Command, words: list[str]) -> dict[str, Any]:
     return keywords
 
 
-def app_of(*, broker: str | None, app_name: str | None, config_file: str | None) -> App:
+def _app(*, broker: str | None, app_name: str | None, config_file: str | None) -> App:
     """An app with the workers' broker: of ``-b``, of the app, or of the file, which is searched for."""
     if app_name:
         app = find_app(app_name)
