@@ -25,7 +25,6 @@ from beatd.app.group_result import GroupResult, ResultSet
 from beatd.app.loader import Loader, TaskRegistry, task_class, warn_of_another
 from beatd.app.message_options import check_options, message_for, new_id, utc_now
 from beatd.app.publishing import Outgoing, Sent, SentEvents
-from beatd.app.report import bugreport
 from beatd.app.result import AsyncResult
 from beatd.app.retry import add_autoretry
 from beatd.app.routing import Queues, Route, route_for
@@ -41,8 +40,8 @@ from beatd.store.results import NoResults, RedisResults, Results, Stored
 
 FIXUPS = ("beatd.contrib.django:install",)
 """Framework integrations. Each is called with every new app, and does nothing where its framework is not in use."""
-COMMAND_LINE = "beatd.cli.app"
-"""Entry points of :meth:`App.worker_main` and others. The command line imports the app, so it is imported by name."""
+WORKER_MAIN = "beatd.cli.worker:run_for_app"
+"""Entry point of :meth:`App.worker_main`. The command line imports the app, so it is imported by name."""
 
 Registration = dict[str, Any]
 """``task``, ``schedule``, ``args``, ``kwargs``, ``options``; from ``beat_schedule`` also what else an entry has."""
@@ -265,20 +264,10 @@ class App(Loader):
         return Control(self)
 
     def worker_main(self, argv: list[str] | None = None) -> None:
-        """Run a worker for this app. ``argv`` is its command line, by default the program's own."""
-        import_symbol(f"{COMMAND_LINE}:run_worker")(self, argv)
+        """Run a worker for this app. ``argv`` is its command line, with or without the word ``worker``."""
+        import_symbol(WORKER_MAIN)(self, list(argv or ()))
 
-    def start(self, argv: list[str] | None = None) -> None:
-        """Run the command that ``argv``, by default the program's own command line, names; a worker if it is none."""
-        import_symbol(f"{COMMAND_LINE}:run_command")(self, argv)
-
-    def Beat(self, **options: Any) -> Any:  # noqa: N802 - Celery's name
-        """Return the daemon with this app's schedule: ``app.Beat(loglevel="info").run()``."""
-        return import_symbol(f"{COMMAND_LINE}:Beat")(self, options)
-
-    def bugreport(self) -> str:
-        """Return versions, platform and settings for a bug report; passwords are hidden."""
-        return bugreport(self)
+    start = worker_main
 
     # -- connections --------------------------------------------------------------------------------------------------
 

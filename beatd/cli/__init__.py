@@ -20,7 +20,6 @@ from typing import Any, NamedTuple, cast
 import click
 
 import beatd
-from beatd.cli.global_options import GlobalOptions
 from beatd.exceptions import BeatdError, ConfigError, ScheduleError
 from beatd.redaction import printable
 
@@ -35,7 +34,6 @@ class CommandSpec(NamedTuple):
 
 COMMANDS: Mapping[str, CommandSpec] = {
     "run": CommandSpec("beatd.cli.run", "run", "Run the daemon."),
-    "beat": CommandSpec("beatd.cli.beat", "beat", "Run the daemon, with Celery's options."),
     "worker": CommandSpec("beatd.cli.worker", "worker", "Run the bundled worker."),
     "dev": CommandSpec("beatd.cli.dev", "dev", "Run store, daemon, worker and status page in one terminal."),
     "check": CommandSpec("beatd.cli.check", "check", "Check the file; report all errors with their lines."),
@@ -78,13 +76,17 @@ def _print_error(text: str) -> None:
 
 
 GROUPS: Mapping[str, tuple[str, ...]] = {
-    "Run": ("run", "beat", "dev", "web", "service"),
+    "Run": ("run", "dev", "web", "service"),
     "Look": ("status", "list", "describe", "history", "run-info", "next", "why", "explain", "simulate", "healthcheck"),
     "Change": ("trigger", "backfill", "pause", "resume", "add", "remove", "reload", "step-down"),
     "Workers": ("worker", "inspect", "control", "multi", "dead-letters"),
     "Files": ("init", "check", "diff", "import", "export", "schema", "completion"),
 }
 """Groups of the help; a command that is in none is under "Other"."""
+
+_GLOBAL_FLAGS = {"--json", "--no-color"}
+_GLOBAL_VALUES = {"--config", "-c", "--app", "-A"}
+"""Options that may be given before the command as well as after it."""
 
 
 class Commands(click.Group):
@@ -118,11 +120,26 @@ class Commands(click.Group):
         return super().resolve_command(ctx, args)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        args = GlobalOptions(ctx, lambda name: self.get_command(ctx, name)).applied(args, "run")
+        if "--no-color" in args[: args.index("--")] if "--" in args else "--no-color" in args:
+            os.environ["NO_COLOR"] = "1"
+            args = [arg for number, arg in enumerate(args) if arg != "--no-color" or "--" in args[:number]]
+        args = self._global_options_last(ctx, args)
         own = {option for parameter in self.get_params(ctx) for option in parameter.opts}
         if args and args[0].startswith("-") and args[0].partition("=")[0] not in own:
             args = ["run", *args]
         return super().parse_args(ctx, args)
+
+    def _global_options_last(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """The command line with the options before the command moved behind it, and behind that of a group."""
+        moved, rest = list[str](), list(args)
+        while rest and rest[0].partition("=")[0] in _GLOBAL_FLAGS | _GLOBAL_VALUES:
+            count = 2 if rest[0] in _GLOBAL_VALUES else 1
+            moved, rest = [*moved, *rest[:count]], rest[count:]
+        if not moved or not rest or rest[0].startswith("-") or rest[0] not in self.list_commands(ctx):
+            return args
+        is_group = isinstance(self.get_command(ctx, rest[0]), click.Group)
+        behind = 2 if is_group and rest[1:] and not rest[1].startswith("-") else 1
+        return [*rest[:behind], *moved, *rest[behind:]]
 
     def main(self, *args: Any, **extra: Any) -> Any:
         _open_standard_streams()
@@ -177,13 +194,6 @@ def _unexpected(error: Exception) -> click.exceptions.Exit:
 def main() -> None:
     """A highly available cron for task queues.
 
-    "beatd --config FILE" is the same as "beatd run --config FILE"; "beatd -A MODULE" needs no file: schedule, broker,
-    state store and time zone are the app's.
-
-    \b
-    Before or after any command:
-      --config FILE, -A MODULE[:APP], --json
-      -b, --broker URL; --result-backend URL   the app's are replaced
-      --workdir FOLDER                         change to FOLDER first
-      -C, --no-color; -q, --quiet
+    "beatd --config FILE" is the same as "beatd run --config FILE". --config, --app, --json and --no-color may be given
+    before or after the command.
     """

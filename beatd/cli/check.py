@@ -47,7 +47,7 @@ def check(
     if file and config_file:
         raise click.UsageError("give the file once: as FILE or with --config")
     try:
-        path = sources.find(file or config_file, app=app)
+        path = config.find(file or config_file)
         loaded = _without_refused(sources.load(path, app=app))
     except ConfigError as error:
         if not as_json:

@@ -72,7 +72,7 @@ class Description(NamedTuple):
 @click.option("--json", "as_json", is_flag=True, help="JSON instead of text.")
 def describe(*, name: str, config_file: str | None, app: str | None, as_json: bool) -> None:
     """Show all that is known of ENTRY: schedule, table and place, next and last runs, errors, state, statistics."""
-    with installation(config_file, app) as place:
+    with installation(config_file) as place:
         seen = _look(place, name, app)
         zone = place.head.settings.timezone
     if as_json:

@@ -6,13 +6,12 @@ import logging
 import signal
 import sys
 import threading
-from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 
 import click
 
-from beatd import config, log_format, sources, state_store
+from beatd import config, log_format, state_store
 from beatd.cli.output import plural
 from beatd.cli.processes import Screen, SupervisedProcess
 from beatd.clock import SystemClock
@@ -23,30 +22,21 @@ from beatd.web.address import PORT, listen, missing_packages, why_not
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--config", "config_file", metavar="FILE", help="The schedule; default: $BEATD_CONFIG, ./beat.toml.")
-@click.option("--app", "-A", metavar="MODULE[:APP]", help="App with tasks and periodic tasks; it needs no file.")
 @click.option("--builtin", metavar="NAMES", default="", help="Enable built-in tasks of the worker: command, http.")
 @click.option("--concurrency", "-c", type=click.IntRange(1), default=2, show_default=True, help="Concurrent tasks.")
 @click.option("--no-worker", is_flag=True, help="Do not start a worker.")
 @click.option("--no-web", is_flag=True, help="Do not serve the status page.")
 @click.option("--web-port", type=click.IntRange(0, 65535), default=PORT, show_default=True, help="0: any free port.")
 def dev(
-    *,
-    config_file: str | None,
-    app: str | None,
-    builtin: str,
-    concurrency: int,
-    no_worker: bool,
-    no_web: bool,
-    web_port: int,
+    *, config_file: str | None, builtin: str, concurrency: int, no_worker: bool, no_web: bool, web_port: int
 ) -> None:
     """Run store, daemon, worker and status page in this terminal, and restart what dies. Ctrl-C stops all.
 
-    The store is started only if the file says url = "embedded", or if there is no file and the app has no Redis.
+    The store is started only if the file says url = "embedded".
     """
 
     run(
         config_file,
-        app=app,
         builtin=builtin,
         concurrency=concurrency,
         with_worker=not no_worker,
@@ -79,37 +69,28 @@ and start again with
 """
 
 
-def run(
-    config_file: str | None,
-    *,
-    app: str | None,
-    builtin: str,
-    concurrency: int,
-    with_worker: bool,
-    web_port: int | None,
-) -> None:
+def run(config_file: str | None, *, builtin: str, concurrency: int, with_worker: bool, web_port: int | None) -> None:
     """Run until SIGINT, SIGTERM or SIGHUP. Raises ConfigError for a file that cannot be used.
 
     The status page is served at ``web_port``, 0 for one that is free, ``None`` for no page.
     """
-    path = _find(config_file, app)
-    loaded = sources.load(path, app=app)
+    path = _find(config_file)
+    loaded = config.load(path)
     settings = loaded.settings
     color = sys.stdout.isatty() and not config.environment().no_color
     screen = Screen(sys.stdout, NAMES, color=color)
     log_format.configure(settings.log.level, stream=screen.stream("dev"), color=color)
-    note = sources.note_of(path)
-    if note is not None:
-        log.info("%s", note, extra={"event": "no_file"})
-    place = ["--config", str(path)] if note is None else []
-    place += ["--app", app] if app else []
-    commands = {"daemon": _command("run", *place)}
-    if with_worker and (reason := _no_worker(path, settings, loaded.is_celery, builtin)):
-        log.warning("No worker started: %s", reason, extra={"event": "dev_without_worker"})
+    commands = {"daemon": _command("run", "--config", str(path))}
+    if with_worker and (settings.app or builtin):
+        commands["worker"] = _worker(path, settings, builtin, concurrency)
     elif with_worker:
-        commands["worker"] = _worker(place, settings, builtin, concurrency)
+        log.warning(
+            "No worker started: %s names no app. For built-in tasks: beatd dev --builtin command,http",
+            path,
+            extra={"event": "dev_without_worker"},
+        )
     if web_port is not None and _can_serve(web_port):
-        commands["web"] = _command("web", *place, "--port", str(web_port), *NO_METRICS)
+        commands["web"] = _command("web", "--config", str(path), "--port", str(web_port), *NO_METRICS)
     session = Session()
     with state_store.state_store(settings):
         log.info("%s in %s; Ctrl-C stops", plural(len(loaded.entries), "entry"), path, extra={"event": "dev_started"})
@@ -152,18 +133,9 @@ class Session:
         self.wake.set()
 
 
-def _no_worker(path: Path, settings: Settings, is_celery: bool, builtin: str) -> str | None:
-    """Say why there can be no worker; None if there can be one."""
-    if settings.app and is_celery:
-        return f"{settings.app} is an app of Celery; start its worker with: celery -A {settings.app} worker"
-    if not settings.app and not builtin:
-        return f"{path} names no app. For built-in tasks: beatd dev --builtin command,http"
-    return None
-
-
-def _find(config_file: str | None, app: str | None) -> Path:
+def _find(config_file: str | None) -> Path:
     try:
-        return sources.find(config_file, app=app)
+        return config.find(config_file)
     except ConfigError as error:
         raise ConfigError([*error.faults, Fault("beatd dev", None, "", BEGIN)]) from None
 
@@ -186,7 +158,7 @@ def _command(*words: str) -> list[str]:
     return [sys.executable, "-u", "-m", "beatd", *words]
 
 
-def _worker(place: Sequence[str], settings: Settings, builtin: str, concurrency: int) -> list[str]:
-    words = ["worker", *place, "--concurrency", str(concurrency), *NO_METRICS]
+def _worker(path: Path, settings: Settings, builtin: str, concurrency: int) -> list[str]:
+    words = ["worker", "--config", str(path), "--concurrency", str(concurrency), *NO_METRICS]
     words += ["--loglevel", settings.log.level, "--log-format", settings.log.format]
     return _command(*words, *(["--builtin", builtin] if builtin else []))

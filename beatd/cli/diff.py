@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from beatd import sources
+from beatd import config, sources
 from beatd.cli.installation import installation
 from beatd.cli.output import plural, print_colored, print_json, print_line
 from beatd.clock import SystemClock
@@ -42,8 +42,8 @@ def diff(
     if file is None and against is None:
         _compare_with_fleet(config_file, app, as_json=as_json)
         return
-    new = sources.load(sources.find(file or config_file, app=app), app=app)
-    old = sources.load(sources.find(against or config_file, app=app), app=app)
+    new = sources.load(config.find(file or config_file), app=app)
+    old = sources.load(config.find(against or config_file), app=app)
     olds, news = (old.entries, new.entries) if against else _with_runtime(old, new, config_file)
     now_ms = SystemClock().now_ms()
     differences = compare(olds, news, now_ms, now_ms + days * _DAY_MS)

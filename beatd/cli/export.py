@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from beatd import sources
+from beatd import config, sources
 from beatd.cli.installation import installation
 from beatd.cli.output import plural, print_refused, write_file
 from beatd.config import Config
@@ -36,10 +36,10 @@ def export(*, config_file: str | None, app: str | None, output: Path | None, for
     Settings are left out, because they may hold secrets, and so are pauses. The result can be included or compared.
     A ${VARIABLE} is written as it is, without its value.
     """
-    path = sources.find(config_file, app=app)
+    path = config.find(config_file)
     loaded = sources.load(path, app=app)
     print_refused(loaded.refused)
-    runtime = [] if offline else _runtime(loaded, config_file, app)
+    runtime = [] if offline else _runtime(loaded, config_file)
     entries = [*loaded.entries, *runtime]
     header = f"{plural(len(entries), 'entry')} from {path}"
     if runtime:
@@ -52,9 +52,9 @@ def export(*, config_file: str | None, app: str | None, output: Path | None, for
         click.echo(f"{output}: {plural(len(entries), 'entry')}", err=True)
 
 
-def _runtime(loaded: Config, config_file: str | None, app: str | None) -> Sequence[Entry]:
+def _runtime(loaded: Config, config_file: str | None) -> Sequence[Entry]:
     """The entries that only the state store has. Raises a StoreError, and ConfigError for one that cannot be read."""
-    with installation(config_file, app) as there:
+    with installation(config_file) as there:
         mirror = RuntimeReplica(there.client, there.keys)
         mirror.refresh(anew=True)
     overlay = MergedSchedule(loaded)

@@ -14,7 +14,6 @@ import click
 
 from beatd.app.app import App
 from beatd.app.find_app import find_app
-from beatd.cli.global_options import is_quiet
 from beatd.cli.output import Duration, confirm, plural, print_json, print_line, print_table
 from beatd.exceptions import ConfigError
 from beatd.redaction import printable
@@ -39,8 +38,7 @@ def print_answers(command: str, answers: Answers) -> None:
             click.secho(printable(node), bold=True)
             _print_long(command, answer)
             click.echo()
-    if not is_quiet():
-        click.echo(f"{plural(len(answers), 'worker')} answered.")
+    click.echo(f"{plural(len(answers), 'worker')} answered.")
 
 
 def _short(answer: Any) -> str | None:

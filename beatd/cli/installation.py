@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
-from beatd import sources
+from beatd import config
 from beatd.config.loader import LoadedSettings, load_settings
 from beatd.state_store import running_store
 from beatd.store.client import connect
@@ -46,12 +46,9 @@ class Installation(NamedTuple):
 
 
 @contextmanager
-def installation(config_file: str | None, app: str | None = None) -> Iterator[Installation]:
-    """Connect to the state store of a file, or without one of an app.
-
-    Raises ConfigError, or a :class:`~beatd.exceptions.StoreError`.
-    """
-    path = sources.find(config_file, app=app)
+def installation(config_file: str | None) -> Iterator[Installation]:
+    """Connect to the state store of a file. Raises ConfigError, or a :class:`~beatd.exceptions.StoreError`."""
+    path = config.find(config_file)
     top = load_settings(path)
     settings = top.settings
     with connect(running_store(settings), timeout_ms=settings.redis.timeout_ms, name="beatd-command") as client:

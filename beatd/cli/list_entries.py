@@ -100,7 +100,7 @@ def list_entries(
 
     Entries come from the file, the app and the state store, as in a daemon with the same file.
     """
-    with installation(config_file, app) as place:
+    with installation(config_file) as place:
         loaded = sources.load(place.path, app=app)
         replica = RuntimeReplica(place.client, place.keys)
         replica.refresh(anew=True)

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import click
 
-from beatd import sources
+from beatd import config, sources
 from beatd.cli.completion import entry_names
 from beatd.cli.output import print_json, print_line, print_refused, print_table, read_moment
 from beatd.clock import SystemClock
@@ -57,7 +57,7 @@ def next_runs(
     runs, pauses, runtime entries and the first-seen times of intervals without an anchor; without it, such an interval
     counts from TIME.
     """
-    loaded = sources.load(sources.find(config_file, app=app), app=app)
+    loaded = sources.load(config.find(config_file), app=app)
     print_refused(loaded.refused)
     in_force = EntriesInForce(loaded.entries, frozenset(), {}) if offline else ask_store(loaded)
     entries = in_force.entries if entry is None else (named(entry, in_force.entries),)

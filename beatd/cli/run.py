@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from types import FrameType
-from typing import TYPE_CHECKING, Literal, TextIO
+from typing import TYPE_CHECKING, Literal
 
 import click
 
@@ -73,7 +73,7 @@ class Process:
 
     def __init__(self, config_file: str | None, *, app: str | None, metrics: MetricsOptions) -> None:
         """Raises :class:`~beatd.exceptions.ConfigError` if no file is found."""
-        self._path = sources.find(config_file, app=app)
+        self._path = config.find(config_file)
         self._environment = config.environment()
         self._notifier = Notifier(self._environment.notify_socket)
         self._sign = SignOfLife(self._notifier, self._environment)
@@ -88,21 +88,17 @@ class Process:
         self._stopping = threading.Event()
         self._daemon: Daemon | None = None
 
-    def serve(
-        self, *, fail_fast: bool, log_level: str | None, log_format: str | None, stream: TextIO | None = None
-    ) -> None:
+    def serve(self, *, fail_fast: bool, log_level: str | None, log_format: str | None) -> None:
         """Run a daemon until it is told to stop.
 
         Raises :class:`~beatd.exceptions.ConfigError` for a file that cannot be used at the start, and a
         :class:`~beatd.exceptions.StoreError` for a state store that is unfit or, with ``fail_fast``, out of reach.
         """
         loaded = self._source.first()
-        configure_logging(loaded.settings.log, log_level, log_format, self._environment, stream)
+        configure_logging(loaded.settings.log, log_level, log_format, self._environment)
         self._handle_signals()
         entries = plural(len(loaded.entries), "entry")
         log.info("beatd %s starts: %s in %s", beatd.__version__, entries, self._path, extra={"event": "starting"})
-        if (note := sources.note_of(self._path)) is not None:
-            log.info("%s", note, extra={"event": "no_file"})
         log_refused(loaded.refused)
         if not loaded.entries:
             log.warning("%s has no entries", self._path, extra={"event": "no_entries"})
@@ -203,18 +199,13 @@ def _in_a_thread(act: Callable[[int], None]) -> Callable[[int, FrameType | None]
 
 
 def configure_logging(
-    settings: LogSettings,
-    level: str | None,
-    log_format: str | None,
-    environment: Environment,
-    stream: TextIO | None = None,
+    settings: LogSettings, level: str | None, log_format: str | None, environment: Environment
 ) -> None:
-    """Log as the command line says, else as the file says, to ``stream``, else to standard error."""
+    """Log as the command line says, else as the file says."""
     logs.configure(
         level or settings.level,
         "json" if (log_format or settings.format) == "json" else "text",
-        stream=stream,
-        color=stream is None and sys.stderr.isatty() and not environment.no_color,
+        color=sys.stderr.isatty() and not environment.no_color,
     )
 
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import click
 
-from beatd import sources
+from beatd import config
 from beatd.beat.shard_assignment import why_aside
 from beatd.cli.output import plural, print_json, print_line, print_problem, print_table
 from beatd.cli.problems import problems, rounded, shards
@@ -99,7 +99,7 @@ def status(*, config_file: str | None, check: bool, as_json: bool) -> None:
     Exit code 1 when runs are blocked: no daemon is alive, nobody leads a shard, runs are late, the broker or the state
     store refuses them, or the state store cannot be reached.
     """
-    seen = look(load_settings(sources.find(config_file)).settings)
+    seen = look(load_settings(config.find(config_file)).settings)
     if as_json:
         print_json(facts(seen))
     else:

@@ -40,7 +40,7 @@ def run(
 ) -> None:
     """Serve until SIGTERM or SIGINT. Raises ConfigError for a file that cannot be used at the start."""
     clock = SystemClock()
-    path = sources.find(config_file, app=app)
+    path = config.find(config_file)
     plan = EntryListing(path, lambda: sources.load(path, app=app), clock)
     settings = _impatient(plan.first().settings)
     configure_logging(settings.log, log_level, log_format, config.environment())

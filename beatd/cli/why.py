@@ -50,7 +50,7 @@ def why(*, entry: str, time: str, config_file: str | None, app: str | None, as_j
     entry. A minute without seconds means any run in that minute, a date any on that day.
     """
     now_ms = SystemClock().now_ms()
-    with installation(config_file, app) as place:
+    with installation(config_file) as place:
         loaded = sources.load(place.path, app=app)
         replica = RuntimeReplica(place.client, place.keys)
         replica.refresh(anew=True)

@@ -24,7 +24,6 @@ from beatd.app.app import App
 from beatd.app.find_app import find_app
 from beatd.app.routing import Queues
 from beatd.broker import is_redis, redis_url
-from beatd.cli.global_options import is_quiet
 from beatd.cli.metrics import metrics_options
 from beatd.cli.multi_nodes import Node
 from beatd.cli.multi_processes import LogFile, held
@@ -41,7 +40,7 @@ from beatd.worker.settings import COROUTINES, WorkerSettings, cpu_count, node_na
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--app", "-A", "app_name", envvar="BEATD_APP", metavar="MODULE[:APP]", help="App with the tasks to run.")
+@click.option("--app", "-A", "app_name", metavar="MODULE[:APP]", help="App with the tasks to run.")
 @click.option("--config", "config_file", metavar="FILE", help="Take broker, results, app and timezone from beat.toml.")
 @click.option("--broker", "-b", envvar="BEATD_BROKER_URL", metavar="URL", help="Broker.")
 @click.option("--result-backend", envvar="BEATD_RESULT_BACKEND", metavar="URL", help="Result backend.")
@@ -80,6 +79,12 @@ def worker(app: App | None, /, **options: Any) -> None:
     """Run tasks. SIGTERM or Ctrl-C once: finish running tasks (warm shutdown); twice: stop at once."""
 
     start(options, app)
+
+
+def run_for_app(app: App, argv: list[str]) -> None:
+    """The worker of an app that starts itself (``app.worker_main()``); ``argv`` with or without the word ``worker``."""
+    words = [word for index, word in enumerate(argv) if not (index == 0 and word == "worker")]
+    worker.main(args=words, prog_name="worker", obj=app)
 
 
 log = logging.getLogger("celery.worker")
@@ -179,8 +184,6 @@ def start(options: dict[str, Any], app: App | None = None) -> None:
             settings = config.load(config.find(options["config_file"])).settings
             store_url = stack.enter_context(_state_store(settings))
         app = app or _app(options, settings)
-        if settings is None:
-            store_url = _app_store(app, options)
         _apply(app, options, settings, store_url)
         stack.enter_context(task_logging.streams_restored())
         celery_format = options["log_format"] == "celery"
@@ -203,8 +206,7 @@ def start(options: dict[str, Any], app: App | None = None) -> None:
 def _show_banner(app: App, settings: WorkerSettings, options: dict[str, Any]) -> None:
     """Print the settings to a terminal, or above a log that is read by people and has the level INFO."""
     stream, level = sys.__stdout__, getattr(logging, options["loglevel"].upper())
-    unread = is_quiet() or options["log_format"] == "json"
-    if stream is None or unread or not (stream.isatty() or level <= logging.INFO):
+    if stream is None or options["log_format"] == "json" or not (stream.isatty() or level <= logging.INFO):
         return
     with contextlib.suppress(OSError, ValueError):  # nobody reads it
         print(banner(app, settings, with_tasks=level <= logging.INFO), file=stream, flush=True)
@@ -215,19 +217,6 @@ def _state_store(settings: Settings) -> AbstractContextManager[str]:
     from beatd.state_store import state_store  # noqa: PLC0415
 
     return state_store(settings)
-
-
-def _app_store(app: App, options: dict[str, Any]) -> str | None:
-    """The state store of an app without a file, if its broker is none."""
-    from beatd.sources.app_settings import choose_store  # noqa: PLC0415 - with the rest of what it needs
-    from beatd.store.embedded import find_embedded  # noqa: PLC0415
-
-    broker = options["broker"] or app.conf.broker_url
-    broker = broker if isinstance(broker, str) else ";".join(broker)
-    if app.conf.state_store or is_redis(broker.split(";")[0]):
-        return None
-    url = choose_store(broker, options["result_backend"] or app.conf.result_backend).url
-    return find_embedded(config.STATE_DIR) if url == "embedded" else url
 
 
 def _app(options: dict[str, Any], settings: Settings | None) -> App:

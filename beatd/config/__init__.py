@@ -9,18 +9,5 @@ from beatd.config.digest import digest, joined
 from beatd.config.entries import entry
 from beatd.config.environment import Environment, environment
 from beatd.config.loader import Config, find, load
-from beatd.config.settings import STATE_DIR
-from beatd.config.toml import keep_text
 
-__all__ = [
-    "STATE_DIR",
-    "Config",
-    "Environment",
-    "digest",
-    "entry",
-    "environment",
-    "find",
-    "joined",
-    "keep_text",
-    "load",
-]
+__all__ = ["Config", "Environment", "digest", "entry", "environment", "find", "joined", "load"]

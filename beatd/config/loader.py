@@ -111,7 +111,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     ``defaults`` is the checked ``[defaults]`` table, for entries from elsewhere. ``digest`` changes when, and only
     when, the schedule means something else. ``beside`` are other files on which it depends, absolute too: secrets, and
     the modules of an app. ``remarks`` are warnings from loading, ``refused`` the errors of registrations of the app,
-    which are left out of ``entries``. ``is_celery`` says that the app is Celery's. ``memory`` is for the next load.
+    which are left out of ``entries``. ``memory`` is for the next load.
     """
 
     settings: Settings
@@ -123,7 +123,6 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     beside: tuple[str, ...] = ()
     remarks: tuple[Fault, ...] = ()
     refused: tuple[Fault, ...] = ()
-    is_celery: bool = False
     memory: dict[str, EntryCache] = {}
 
 
@@ -151,9 +150,7 @@ def find(path: str | Path | None = None, env: Mapping[str, str] | None = None) -
         if place.exists():
             return place
     tried = f"tried ${FILE_VARIABLE} (not set), " + ", ".join(f"./{p}" if not p.startswith("/") else p for p in PLACES)
-    raise ConfigError(
-        [Fault("beat.toml", None, "", f"no configuration file; {tried}; name one with --config, or an app with -A")]
-    )
+    raise ConfigError([Fault("beat.toml", None, "", f"no configuration file; {tried}; name one with --config")])
 
 
 class _Load:

@@ -209,18 +209,8 @@ def _unquoted(key: str) -> str:
     return key[1:-1] if key[0] in "\"'" else key
 
 
-_TEXTS: dict[str, str] = {}
-
-
-def keep_text(path: FilePath, text: str) -> None:
-    """Have :func:`read` return ``text`` for a path at which there is no file."""
-    _TEXTS[str(path.absolute())] = text
-
-
 def read(path: FilePath, shown: str) -> str:
     """The text of a file; raises ConfigError, with ``shown`` as the file's name, if it cannot be one of ours."""
-    if (kept := _TEXTS.get(str(path.absolute()))) is not None:
-        return kept
     try:
         facts = os.stat(path)  # noqa: PTH116 - one system call for kind and size
         if stat.S_ISDIR(facts.st_mode):

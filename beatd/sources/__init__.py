@@ -8,7 +8,6 @@ overrule what a program registers or puts.
 """
 
 from beatd.sources.app import load_app
-from beatd.sources.app_settings import find, note_of
 from beatd.sources.file import FileSource, log_refused
 from beatd.sources.merge import InForce, MergedSchedule, ScheduleChange, load, merge
 from beatd.sources.runtime import RuntimeSource
@@ -19,10 +18,8 @@ __all__ = [
     "MergedSchedule",
     "RuntimeSource",
     "ScheduleChange",
-    "find",
     "load",
     "load_app",
     "log_refused",
     "merge",
-    "note_of",
 ]

@@ -33,12 +33,6 @@ class Registered(NamedTuple):
     """Settings of Celery's that have no effect here, and parts of registrations that are not carried over."""
     refused: tuple[Fault, ...] = ()
     """What is wrong with registrations that are not among the entries."""
-    servers: Mapping[str, str | None] = {}
-    """URLs of ``broker``, ``results`` and ``store``, and the default ``queue``."""
-    timezone: str | None = None
-    """The app's own time zone."""
-    is_celery: bool = False
-    """True for an app of Celery's own class."""
 
 
 def load_app(name: str, **how: Any) -> tuple[Entry, ...]:
@@ -78,12 +72,4 @@ def read_app(
     unused = ((name, WITHOUT_EFFECT[name]) for name in answer["settings"] if name in WITHOUT_EFFECT)
     remarks = (Fault(answer["file"], None, name, f"it has no effect: {reason}") for name, reason in unused)
     dropped = (Fault(*remark) for remark in answer["remarks"])
-    return Registered(
-        tuple(entries),
-        files,
-        (*remarks, *dropped),
-        tuple(refused),
-        answer["servers"],
-        answer["timezone"],
-        answer["is_celery"],
-    )
+    return Registered(tuple(entries), files, (*remarks, *dropped), tuple(refused))

@@ -73,26 +73,7 @@ def describe(name: str, where: str, directory: str) -> dict[str, Any]:
             remarks += [Fault(file, None, f"{path}.{about}", why) for about, why in dropped(registration)]
     zone = app.conf.timezone and str(app.conf.timezone)
     found = {"entries": entries, "timezone": zone, "file": file, "settings": _settings(app)}
-    return {**found, "refused": refused, "remarks": remarks, "servers": _servers(app), "is_celery": is_celery_app(app)}
-
-
-def _servers(app: Any) -> dict[str, str | None]:
-    """The app's broker, result backend and state store as URLs, and its default queue."""
-    conf = app.conf
-    queue = conf.task_default_queue
-    return {
-        "broker": _url(conf.broker_url) or "amqp://guest@localhost//",  # Celery's default
-        "results": _url(conf.result_backend),
-        "store": _url(conf.get("state_store")),
-        "queue": queue if isinstance(queue, str) else None,
-    }
-
-
-def _url(given: object) -> str | None:
-    """One text for a URL or several alternatives."""
-    if isinstance(given, list | tuple):
-        given = ";".join(map(str, given))
-    return given if isinstance(given, str) and given else None
+    return {**found, "refused": refused, "remarks": remarks}
 
 
 def _note_files(*folders: Path) -> dict[str, None]:

@@ -63,7 +63,6 @@ def load(
         beside=(*found.beside, *registered.files),
         remarks=registered.remarks,
         refused=tuple(refused),
-        is_celery=registered.is_celery,
     )
 
 

@@ -29,7 +29,6 @@ NOUNS = """
     counters endpoint exporter families healthcheck listen snapshot
     lines trace trigger types url urls document nodes pool parts systemd units values view watch watchdog web
     worker writer import inspect add back backend beatd stamps
-    global options events shell purge
     comparison completion diff explain phrase reason why
 """.split()  # noqa: SIM905 - a list of 200 lines would be no easier to read
 """The words of which names of files are made: nouns of the field, Celery's and AMQP's words, and commands."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import io
 import os
+import platform
 import resource
 import sys
 from collections import deque
@@ -13,7 +14,8 @@ from datetime import datetime
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from beatd.app.report import bugreport
+import beatd
+from beatd import urls
 from beatd.exceptions import MessageError
 from beatd.redaction import censored
 from beatd.timestamps import from_ms
@@ -186,7 +188,15 @@ def active_queues(station: WorkerView, **_: Any) -> list[Any]:
 @command("inspect")
 def report(station: WorkerView) -> dict[str, str]:
     """Describe the installation, for bug reports."""
-    return {"ok": bugreport(station.app)}
+    backend = station.app.conf.result_backend
+    settings = "\n".join(f"{name}: {value!r}" for name, value in sorted(conf(station).items()))
+    text = (
+        f"software -> beatd:{beatd.__version__} py:{platform.python_version()} imp:{platform.python_implementation()}\n"
+        f"platform -> system:{platform.system()} arch:{platform.machine()} kernel version:{platform.release()}\n"
+        f"settings -> transport:{broker_info(station.url)['transport']} "
+        f"results:{urls.shown(str(backend)) if backend else 'disabled'}\n\n{settings}\n"
+    )
+    return {"ok": text}
 
 
 _samples: deque[str] = deque(maxlen=100)

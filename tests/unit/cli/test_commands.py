@@ -13,15 +13,8 @@ Usage: beatd [OPTIONS] COMMAND [ARGS]...
 
   A highly available cron for task queues.
 
-  "beatd --config FILE" is the same as "beatd run --config FILE"; "beatd -A
-  MODULE" needs no file: schedule, broker, state store and time zone are the
-  app's.
-
-  Before or after any command:
-    --config FILE, -A MODULE[:APP], --json
-    -b, --broker URL; --result-backend URL   the app's are replaced
-    --workdir FOLDER                         change to FOLDER first
-    -C, --no-color; -q, --quiet
+  "beatd --config FILE" is the same as "beatd run --config FILE". --config,
+  --app, --json and --no-color may be given before or after the command.
 
 Options:
   --version   Show the version and exit.
@@ -48,7 +41,7 @@ def test_the_help_is_grouped_and_complete() -> None:
         (["-A", "m:app", "worker", "-c", "4"], ["worker", "-A", "m:app", "-c", "4"]),
         (["--json", "dead-letters", "list"], ["dead-letters", "list", "--json"]),
         (["--config", "status"], ["run", "--config", "status"]),
-        (["-c", "f", "--strict"], ["run", "--config", "f", "--strict"]),
+        (["-c", "f", "--strict"], ["run", "-c", "f", "--strict"]),
         (["next", "--json"], ["next", "--json"]),
     ],
 )
