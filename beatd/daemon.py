@@ -7,9 +7,9 @@ import secrets
 import socket
 import threading
 from collections.abc import Callable, Sequence
-from typing import Literal
 
 from beatd import broker
+from beatd.beat.audit import ScheduleAudit
 from beatd.beat.daemon_commands import CommandHandler
 from beatd.beat.daemon_status import DaemonParts, DaemonStatus, ScheduleStatus
 from beatd.beat.delivery import Delivery, DirectDelivery, OutboxDelivery
@@ -21,7 +21,9 @@ from beatd.beat.loop import DaemonLoop, ShardLoop
 from beatd.beat.manual_dispatch import ManualDispatcher
 from beatd.beat.manual_runs import ManualRuns
 from beatd.beat.message_builder import MessageBuilder
+from beatd.beat.notifications import notifier
 from beatd.beat.outcomes import OutcomeWatch
+from beatd.beat.run_traces import RunTraces
 from beatd.beat.term import Leadership
 from beatd.beat.watchdog import Watchdog
 from beatd.broker import Publisher
@@ -31,6 +33,7 @@ from beatd.metrics.counters import DaemonCounters
 from beatd.model import Settings
 from beatd.sources import InForce, RuntimeSource, ScheduleChange
 from beatd.state_store import Store, result_urls
+from beatd.store.audit import Audit
 from beatd.store.claims import Claims
 from beatd.store.client import connect
 from beatd.store.daemon_commands import CommandReply, DaemonCommands
@@ -74,17 +77,29 @@ class Daemon:
         self._publisher = broker.open(settings.broker.url or store.url)
         self._elector = _elector(settings, store, keys, status=self._status, clock=clock, on_change=wake.set)
         self._counters = DaemonCounters()
-        builder = ShardBuilder(settings, store, keys, self._publisher, clock, counters=self._counters)
+        self._traces = RunTraces.if_enabled(clock)
+        builder = ShardBuilder(
+            settings, store, keys, self._publisher, clock, counters=self._counters, traces=self._traces
+        )
         shards = [builder.build(leadership, self._turned) for leadership in self._elector.leaderships]
         self._status.shards = shards
+        self._status.task_faults = tuple(map(str, config.task_faults))
         self._loop = DaemonLoop(shards, clock, wake)
         runtime = store.runtime_client
         step_down = self._elector.step_down_for
         self._commands = CommandHandler(DaemonCommands(runtime, keys), identity, reload=on_reload, step_down=step_down)
         self._source = RuntimeSource(runtime, keys, config, self)
-        self._outcomes = _outcome_watch(settings, store, keys, clock, shards)
+        self._audit = ScheduleAudit(Audit(runtime, keys), identity, config, clock)
+        self._outcomes = _outcome_watch(settings, store, keys, clock, shards, on_look=self._audit.look)
+        self._notifier = notifier(
+            settings, store.url, keys, shards, elector=self._elector, counters=self._counters, clock=clock
+        )
         self.parts = DaemonParts(
-            self._status, self._elector.leaderships, self._counters, Registry(store.metrics_client, keys)
+            self._status,
+            self._elector.leaderships,
+            self._counters,
+            Registry(store.metrics_client, keys),
+            Outcomes(store.metrics_client, keys),
         )
         """What its metrics and health are told from."""
 
@@ -96,14 +111,20 @@ class Daemon:
             self._watchdog()  # without the pauses nothing may leave
         self._elector.start()
         self._outcomes.start()
+        self._notifier.start()
+        if self._traces is not None:
+            self._traces.start()
         try:
             self._loop.run()
         finally:
             self._watchdog.stop()
+            self._notifier.stop()
             self._elector.stop()
             self._source.stop()
             self._outcomes.stop()
             self._publisher.close()
+            if self._traces is not None:
+                self._traces.stop()
 
     def stop(self) -> None:
         """End :meth:`run`. May be called from a signal handler."""
@@ -118,6 +139,7 @@ class Daemon:
     def reload_ended(self, faults: Sequence[str]) -> None:
         """Answer who asked for a reload; ``faults`` are the errors of the files."""
         self._counters.reloads["broken" if faults else "ok"] += 1
+        self._counters.faults = len(faults)
         schedule, shown = self._status.schedule, list(faults[:FAULTS_TOLD])
         more = len(faults) - len(shown)
         self._commands.end(
@@ -126,12 +148,14 @@ class Daemon:
             )
         )
 
-    def files_are(self, state: Literal["ok", "broken"]) -> None:
-        """Tell the other daemons whether the files are sound; broken ones leave the last good schedule in force."""
-        self._status.config = state
+    def files_read(self, faults: Sequence[str]) -> None:
+        """Tell the other daemons the errors of the files; with errors the last good schedule stays in force."""
+        self._status.file_faults = faults
 
     def set_base(self, config: Config) -> None:
         """Put what files and app say in force, with the store's entries and pauses over it. From any thread."""
+        self._audit.set_base(config)
+        self._status.task_faults = tuple(map(str, config.task_faults))
         self._source.set_base(config)
 
     # The merged schedule: called by the runtime source.
@@ -141,11 +165,14 @@ class Daemon:
         config = schedule.config
         self._status.schedule = ScheduleStatus(len(config.entries), config.digest, schedule.runtime, schedule.paused)
         self._loop.replace(schedule.entries)
+        self._notifier.set_targets(config.settings.notify)
+        self._notifier.set_entries({entry.name: entry for entry in schedule.entries})
 
     def change_schedule(self, change: ScheduleChange) -> None:
         """Put a change in force at the next turn."""
         self._status.schedule = self._status.schedule._replace(runtime=change.runtime, paused=change.paused)
         self._loop.amend(change.put, change.gone)
+        self._notifier.set_entries(change.put, change.gone)
 
     def runtime_entries_read(self, revision: int) -> None:
         """Note that the store's entries and pauses are in force as of ``revision``."""
@@ -189,7 +216,13 @@ def _elector(
 
 
 def _outcome_watch(
-    settings: Settings, store: Store, keys: Keys, clock: Clock, shards: Sequence[ShardLoop]
+    settings: Settings,
+    store: Store,
+    keys: Keys,
+    clock: Clock,
+    shards: Sequence[ShardLoop],
+    *,
+    on_look: Callable[[], None],
 ) -> OutcomeWatch:
     """Watch with connections of its own, one to each server that may have results."""
     timeout_ms = settings.redis.timeout_ms
@@ -201,6 +234,7 @@ def _outcome_watch(
         Histories(client, keys, results=results),
         EntryStates(client, keys),
         clock,
+        on_look=on_look,
     )
 
 
@@ -216,9 +250,10 @@ class ShardBuilder:
         clock: Clock,
         *,
         counters: DaemonCounters,
+        traces: RunTraces | None = None,
     ) -> None:
         self._settings, self._store, self._keys, self._publisher, self._clock = settings, store, keys, publisher, clock
-        self._counters = counters
+        self._counters, self._traces = counters, traces
         self._replicas = Replicas(settings.redis.wait_replicas, settings.redis.wait_timeout_ms)
 
     def build(self, leadership: Leadership, on_turn: Callable[[], None]) -> ShardLoop:
@@ -227,11 +262,15 @@ class ShardBuilder:
         shard, shards, keep = leadership.shard, settings.leader.shards, settings.history.keep
         claims = Claims(client, keys, shard=shard, shards=shards, replicas=self._replicas, keep=keep)
         delivery = self._delivery(shard)
-        messages = MessageBuilder(settings.broker.default_queue, most_bytes=settings.broker.max_message_bytes)
+        messages = MessageBuilder(
+            settings.broker.default_queue,
+            most_bytes=settings.broker.max_message_bytes,
+            trace=self._traces.context if self._traces else None,
+        )
         running = Running(client, keys)
         held = Held(HeldBack(client, keys, shards=shards), shard)
-        counters = self._counters
-        dispatcher = Dispatcher(claims, messages, delivery, running, clock, held=held, counters=counters)
+        counters, traces = self._counters, self._traces
+        dispatcher = Dispatcher(claims, messages, delivery, running, clock, held=held, counters=counters, traces=traces)
         requests = Requests(client, keys, shard=shard, keep=keep)
         manual = ManualDispatcher(requests, messages, delivery, running, report=dispatcher.report, clock=clock)
         return ShardLoop(

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import uuid
 from datetime import datetime
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import msgspec
 
@@ -44,6 +44,14 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     link_error: list[dict[str, Any]] | None = None
 
 
+class SentryMonitor(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A cron monitor of Sentry. ``monitor`` is its slug; by default made of the entry's name."""
+
+    dsn: str
+    monitor: str | None = None
+    environment: str | None = None
+
+
 class Policies(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Policies for the runs of an entry: the fields of the same names in ``beat.toml``."""
 
@@ -60,7 +68,13 @@ class Policies(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     max_runtime_ms: int | None = None
     max_queue_depth: int | None = None
     overdue_after_ms: int | None = None
+    """0: never. None: learned from past runs; see :mod:`beatd.planning.overdue`."""
     expect_within_ms: int | None = None
+    """Likewise."""
+    notify: tuple[str, ...] | None = None
+    """Notification targets; None: those whose ``match`` fits."""
+    ping: str | None = None
+    sentry: SentryMonitor | None = None
 
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True, eq=True):
@@ -222,6 +236,48 @@ class MetricsSettings(msgspec.Struct, frozen=True, kw_only=True):
     entries: str = "top:1000"
 
 
+class WebSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """``[web]``: the status page. Without a ``tokens_file`` it only reads.
+
+    A proxy at one of ``trusted_proxies`` may name the user in ``user_header``, who has ``proxy_role`` then.
+    ``anonymous``: what is allowed without a token; ``None``: reading, on the loopback address or without tokens.
+    """
+
+    tokens_file: str | None = None
+    anonymous: Literal["read", "none"] | None = None
+    user_header: str | None = None
+    trusted_proxies: tuple[str, ...] | None = None
+    proxy_role: Literal["read", "operate"] = "read"
+    tls_cert: str | None = None
+    tls_key: str | None = None
+
+
+AlertKind = Literal["failure", "recovery", "overdue", "missed", "held", "too_long", "nobody_leads", "config"]
+ALERT_KINDS: tuple[AlertKind, ...] = get_args(AlertKind)
+
+
+class NotifyTarget(msgspec.Struct, frozen=True, kw_only=True):
+    """``[notify.NAME]``: one of ``urls`` (for apprise), ``webhook`` and ``command`` is set. Its repr has no secret."""
+
+    name: str
+    urls: tuple[str, ...] = ()
+    webhook: str | None = None
+    headers: dict[str, str] = {}
+    command: tuple[str, ...] = ()
+    on: tuple[AlertKind, ...] = ALERT_KINDS
+    match: tuple[str, ...] = ("*",)
+    """Patterns of the names of entries, as in a shell."""
+    after: int = 1
+    """Failures in a row before an entry counts as failing."""
+    repeat_ms: int | None = None
+    interval_ms: int = 60_000
+    """Time between two messages."""
+    timeout_ms: int = 10_000
+
+    def __repr__(self) -> str:
+        return f"NotifyTarget({self.name!r})"
+
+
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Everything in ``beat.toml`` but the schedule. ``file`` is where it was read from; paths in it are absolute."""
 
@@ -240,3 +296,5 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     results: ResultSettings = ResultSettings()
     worker: WorkerOptions = WorkerOptions()
     metrics: MetricsSettings = MetricsSettings()
+    web: WebSettings = WebSettings()
+    notify: tuple[NotifyTarget, ...] = ()

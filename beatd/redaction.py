@@ -48,6 +48,17 @@ def is_secret(name: str) -> bool:
     return _SECRET_NAME.search(_HUMP.sub("_", name[:_LONGEST_NAME])) is not None
 
 
+_PING = "ping"
+"""Field of an entry: the path of its URL is the secret."""
+
+
+def address_shown(url: str) -> str:
+    """A URL whose path is a secret: scheme and host only."""
+    scheme, _, rest = url.partition("://")
+    host = re.split(r"[/?#]", rest, maxsplit=1)[0].rpartition("@")[2]
+    return f"{scheme}://{host}/{HIDDEN}"
+
+
 def redacted(value: Any, *, at_most: int | None = None) -> Any:
     """The value, in which secrets are replaced at any depth.
 
@@ -81,6 +92,8 @@ class _Redaction:
         if isinstance(name, str) and is_secret(name) and value is not None:
             self._spend(len(HIDDEN))
             return HIDDEN
+        if name == _PING and isinstance(value, str) and "://" in value:
+            return self.of(address_shown(value))
         return self.of(value)
 
     def _cut(self, name: Any) -> Any:

@@ -140,5 +140,5 @@ def _unknown_option(name: str, known: Mapping[str, Any]) -> str:
     if name in _TRANSPORT_OPTIONS:
         return f"it has {option}: that is one of Celery's broker_transport_options, and none of a URL"
     near = difflib.get_close_matches(name, known, 1)
-    hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(sorted(known))}"
-    return f"it has {option} that is not known; {hint}"
+    hint = f"did you mean {near[0]!r}?" if near else f"use one of: {', '.join(sorted(known))}"
+    return f"it has {option} that does not exist; {hint}"

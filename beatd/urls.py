@@ -309,7 +309,7 @@ def _kombu_options(options: dict[str, Any], scheme: str) -> dict[str, Any]:
         made["cert_reqs"] = CERT_REQS[tls.pop("ssl_cert_reqs")]
     if tls:
         raise wrong_url(
-            scheme, f"its option {min(tls)} is not known for amqps://; known are {', '.join(sorted(words))}"
+            scheme, f"its option {min(tls)} is unknown for amqps://; use one of: {', '.join(sorted(words))}"
         )
     return {**options, **({"ssl": made} if made else {})}
 

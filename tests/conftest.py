@@ -16,6 +16,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -27,6 +28,14 @@ import redis
 from hypothesis import HealthCheck, settings
 
 from tests.rabbitmq import RabbitMQ, installed
+
+# Hundreds of processes are started: each would compile all of beatd again, and each worker of xdist all tests.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
+# A shell ignores SIGINT in what it starts in the background, and processes that tests start would inherit that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 T = TypeVar("T")
 KINDS = ("redis", "valkey")

@@ -47,6 +47,22 @@ class FakeClock:
         return event.is_set()
 
 
+class SentMessages:
+    """A publisher that only keeps what is sent: ``App(publisher=SentMessages())``."""
+
+    batch = 1
+
+    def __init__(self):
+        self.messages = []
+
+    def publish(self, message, **_to):
+        self.messages.append(message)
+
+    def publish_many(self, messages):
+        self.messages += [outgoing.message for outgoing in messages]
+        return []
+
+
 class MemoryClaims:
     """The claimed state of one shard's entries, by the rules of ``load_entries.lua``, ``claim.lua``, ``pass_over.lua``
     and ``sweep.lua``; without what only a server can do: refuse a key. Gaps are lists ``[after_ms, before_ms]``."""

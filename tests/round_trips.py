@@ -47,6 +47,17 @@ class RoundTrips:
         """Return the number of the round trip of the first request that contains ``mark``; None if there is none."""
         return next((number for number, _, data in list(self.requests) if mark in data), None)
 
+    def exchanges_until(self, mark: bytes) -> int | None:
+        """Return how many requests were made on one connection, in order, up to the first that contains ``mark``.
+
+        The count is that of the connection that carries the mark; opening it counts, too. It does not depend on what
+        other connections do meanwhile.
+        """
+        last = next((index for index, request in enumerate(self.requests) if mark in request[2]), None)
+        if last is None:
+            return None
+        return sum(connection == self.requests[last][1] for _, connection, _ in self.requests[: last + 1])
+
     def listing(self) -> str:
         """Return the requests in words, for a test that fails."""
         return "\n".join(f"{number:3} #{connection} {data[:300]!r}" for number, connection, data in self.requests)

@@ -19,29 +19,30 @@ from beatd.app.backend import Backend
 from beatd.app.canvas.signature import Signature, as_signature
 from beatd.app.conf import Conf
 from beatd.app.context import current as current_run
+from beatd.app.context import outlet
 from beatd.app.control import Control
+from beatd.app.entrypoints import EntryPoints
 from beatd.app.find_app import import_symbol
 from beatd.app.group_result import GroupResult, ResultSet
 from beatd.app.loader import Loader, TaskRegistry, task_class, warn_of_another
 from beatd.app.message_options import check_options, message_for, new_id, utc_now
 from beatd.app.publishing import Outgoing, Sent, SentEvents
 from beatd.app.result import AsyncResult
+from beatd.app.result_backends import is_by_reply, open_results
 from beatd.app.retry import add_autoretry
 from beatd.app.routing import Queues, Route, route_for
 from beatd.app.task import Task as BaseTask
 from beatd.app.trace import run_eagerly
-from beatd.broker import Publisher, is_redis, place_of
+from beatd.broker import Publisher, is_redis
 from beatd.clock import Clock, SystemClock
-from beatd.exceptions import MessageError, WrongUrl
+from beatd.exceptions import BrokerError, MessageError, StoreUnavailable
 from beatd.message.protocol import TaskMessage
 from beatd.states import READY_STATES
 from beatd.store.result_document import document
-from beatd.store.results import NoResults, RedisResults, Results, Stored
+from beatd.store.results import Results, Stored
 
 FIXUPS = ("beatd.contrib.django:install",)
 """Framework integrations. Each is called with every new app, and does nothing where its framework is not in use."""
-WORKER_MAIN = "beatd.cli.worker:run_for_app"
-"""Entry point of :meth:`App.worker_main`. The command line imports the app, so it is imported by name."""
 
 Registration = dict[str, Any]
 """``task``, ``schedule``, ``args``, ``kwargs``, ``options``; from ``beat_schedule`` also what else an entry has."""
@@ -81,7 +82,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-class App(Loader):
+class App(EntryPoints, Loader):
     """An application. ``main`` is the module name of tasks that are defined in ``__main__``.
 
     ``broker`` and ``backend`` are URLs; further keywords are settings (``timezone="Asia/Baku"``). ``task_cls`` is the
@@ -234,6 +235,8 @@ class App(Loader):
         route = route_for(name, tuple(args or ()), kwargs or {}, options, self.conf)
         defaults = {"priority": self.conf.task_default_priority, "serializer": self.conf.task_serializer}
         options = {**defaults, **route.options, **options}
+        if is_by_reply(self.conf.result_backend) and not options.get("ignore_result"):
+            options["reply_to"] = options.get("reply_to") or self.reply_address()
         now = utc_now(self.clock.now_ms())
         try:
             message = message_for(name, tuple(args or ()), kwargs or {}, options, now=now, timezone=self.timezone)
@@ -247,6 +250,18 @@ class App(Loader):
         if parent is not None and parent.id != message.id and options.get("add_to_parent", True):
             parent.children.append(result)
         return result
+
+    def reply_address(self) -> str:
+        """Return the queue for results of tasks that are sent now; empty in a task, which does not wait for them."""
+        if not is_by_reply(self.conf.result_backend):
+            return self.oid
+        running = current_run()
+        if running is not None and not running.context.called_directly:
+            return ""
+        try:
+            return self.results.expect() or ""
+        except StoreUnavailable as error:
+            raise BrokerError(str(error)) from error
 
     def signature(self, task: Any, args: Any = None, kwargs: Any = None, **options: Any) -> Signature:
         """Return a signature that this app sends, from a task name or from a signature's JSON dict."""
@@ -262,12 +277,6 @@ class App(Loader):
     def control(self) -> Control:
         """Remote control of the workers: ``app.control.revoke(id)``, ``app.control.inspect().active()``."""
         return Control(self)
-
-    def worker_main(self, argv: list[str] | None = None) -> None:
-        """Run a worker for this app. ``argv`` is its command line, with or without the word ``worker``."""
-        import_symbol(WORKER_MAIN)(self, list(argv or ()))
-
-    start = worker_main
 
     # -- connections --------------------------------------------------------------------------------------------------
 
@@ -315,15 +324,7 @@ class App(Loader):
     @cached_property
     def results(self) -> Results:
         """The result backend. Without a ``result_backend`` nothing is stored, and reading results is an error."""
-        url = self.conf.result_backend
-        if not url or url.startswith("disabled"):
-            return NoResults()
-        if not is_redis(url):
-            reason = "only Redis is supported for results: expected a URL such as redis://localhost:6379/1"
-            raise WrongUrl(f"result_backend {place_of(url)}", reason)
-        keep = self.conf.result_expires
-        keep_s = int(keep.total_seconds() if hasattr(keep, "total_seconds") else keep or 0)
-        return RedisResults(broker.redis_url(url), keep_s=keep_s)
+        return open_results(self.conf, self.oid, self.connection)
 
     @cached_property
     def backend(self) -> Backend:
@@ -346,7 +347,14 @@ class App(Loader):
     def store_state(self, task_id: str, state: str, result: Any) -> None:
         """Store a task's state; see :meth:`beatd.Task.update_state`."""
         done = self.now().isoformat() if state in READY_STATES else None
-        self.results.store([Stored(task_id, document(task_id, state, result, date_done=done))])
+        running = current_run()
+        reply_to = running.context.reply_to if running is not None and running.context.id == task_id else None
+        self.store_results([Stored(task_id, document(task_id, state, result, date_done=done), reply_to or "")])
+
+    def store_results(self, results: Sequence[Stored]) -> None:
+        """Store results: here, or by the worker whose thread runs this task."""
+        way_out = outlet.get()
+        (self.results.store if way_out is None else way_out.results)(results)
 
     @property
     def current_task(self) -> Any:

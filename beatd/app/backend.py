@@ -54,7 +54,7 @@ class Backend:
             "group_id": getattr(request, "group", None),
         }
         encoded = document(task_id, state, value, traceback=traceback, date_done=done, **place)
-        self.app.results.store([Stored(task_id, encoded)])
+        self.app.store_results([Stored(task_id, encoded, getattr(request, "reply_to", None) or "")])
         return result
 
     def mark_as_started(self, task_id: str, **meta: Any) -> None:
@@ -86,8 +86,9 @@ class Backend:
 
     def ensure_chords_allowed(self) -> None:
         """Raise NotImplementedError without a result backend, where chords cannot be counted."""
-        if isinstance(self.app.results.groups, NoGroups):
-            raise NotImplementedError("chords need a result backend, for example App(backend='redis://localhost/1')")
+        groups = self.app.results.groups
+        if isinstance(groups, NoGroups):
+            raise NotImplementedError(groups.reason)
 
     def __repr__(self) -> str:
         return f"<Backend of {self.app!r}>"

@@ -6,14 +6,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
 from typing import Any
 
 from beatd.app.conf import Conf
 from beatd.clock import Clock
-from beatd.store.results import Results
+from beatd.store.results import Results, Stored
 
 
 class AppBase(ABC):
@@ -42,6 +42,10 @@ class AppBase(ABC):
         """The class of this app's group results."""
 
     @abstractmethod
+    def connection(self, url: str | None = None, **options: Any) -> Any:
+        """Return a ``kombu.Connection`` to the broker."""
+
+    @abstractmethod
     def task_from(self, fun: Callable[..., Any], options: dict[str, Any]) -> Any:
         """Register ``fun`` as a task; returns the task."""
 
@@ -60,6 +64,10 @@ class AppBase(ABC):
         """Run ``task`` in this process, retries included; returns an ``EagerResult``."""
 
     @abstractmethod
+    def reply_address(self) -> str:
+        """Return the name of the queue for results that are messages to the client."""
+
+    @abstractmethod
     def signature(self, task: Any, args: Any = None, kwargs: Any = None, **options: Any) -> Any:
         """Return the signature of a call that this app sends."""
 
@@ -70,6 +78,10 @@ class AppBase(ABC):
     @abstractmethod
     def publishing_together(self) -> AbstractContextManager[None]:
         """Batch the messages that are sent in the block."""
+
+    @abstractmethod
+    def store_results(self, results: Sequence[Stored]) -> None:
+        """Store results: here, or by the worker whose thread runs this task."""
 
     @abstractmethod
     def store_state(self, task_id: str, state: str, result: Any) -> None:

@@ -146,7 +146,7 @@ def never_run(  # noqa: PLR0917 - each is a fact of the failure
             continue
         sent = (children or {}).get(task_id, ())
         stored = document(task_id, FAILURE, payload, traceback=traceback, date_done=done, children=sent)
-        follow_up.results.append(Stored(task_id, stored))
+        follow_up.results.append(Stored(task_id, stored, options.get("reply_to") or ""))
         if options.get("chord") and options.get("group_id"):
             group, index = options["group_id"], options.get("group_index")
             follow_up.parts.append(

@@ -5,10 +5,10 @@ The running task is kept in a context variable, so threads, coroutines and neste
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, Protocol
 
 from beatd.message.protocol import HEADER_NAMES
 
@@ -114,6 +114,24 @@ class Running:
         self.context = context
 
 
+class Outlet(Protocol):
+    """Way out of a task that runs in a thread of its worker: the worker's own thread stores and publishes.
+
+    So all states of a task are written by one thread in order, and none after the task was given up at its limit.
+    """
+
+    takes_messages: bool
+    """True in an event loop, which must not wait for the broker."""
+
+    def results(self, results: Sequence[Any]) -> None:
+        """Store these results (:class:`beatd.store.results.Stored`) soon."""
+
+    def messages(self, collected: Sequence[Any]) -> None:
+        """Publish these messages (:class:`beatd.app.publishing.Collected`) soon."""
+
+
+outlet: ContextVar[Outlet | None] = ContextVar("beatd_outlet", default=None)
+"""The outlet of the task that runs in this thread or coroutine; None where a task writes for itself."""
 _running: ContextVar[Running | None] = ContextVar("beatd_running_task", default=None)
 
 

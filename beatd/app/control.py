@@ -221,11 +221,13 @@ class Control:
                     callback(reply.body)
                 yield reply.body
 
-    def purge(self, connection: Any = None) -> int:  # noqa: ARG002 - Celery's
-        """Delete all messages that wait in this app's queues; returns their number. They cannot be restored."""
+    def purge(self, connection: Any = None, *, queues: Sequence[str] | None = None) -> int:  # noqa: ARG002 - Celery's
+        """Delete all messages that wait in this app's queues, or in ``queues``; returns their number.
+
+        They cannot be restored.
+        """
         conf = self._app.conf
-        queues = Queues(conf).names or (str(conf.task_default_queue),)
-        return purge(self._url, queues)
+        return purge(self._url, queues or Queues(conf).names or (str(conf.task_default_queue),))
 
     discard_all = purge
 

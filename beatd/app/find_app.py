@@ -24,6 +24,10 @@ def import_symbol(path: str) -> Any:
     return getattr(importlib.import_module(module), name)
 
 
+_NAME_MAX = 255
+"""Letters of the name of an app."""
+
+
 def find_app(name: str, *, where: str = "-A", directory: Path | None = None) -> App:
     """Import the app ``MODULE`` or ``MODULE:ATTRIBUTE``; see :func:`locate`. Raises :class:`ConfigError`."""
     app: App = locate(name, _is_app, where=where, directory=directory)
@@ -37,6 +41,9 @@ def locate(name: str, wanted: Callable[[Any], bool], *, where: str = "-A", direc
     The working directory and ``directory`` (of the file that names the app) are importable. Raises
     :class:`ConfigError` with the places that were searched, or with the user's own traceback if the module raises.
     """
+    if len(name) > _NAME_MAX:
+        text = f"a name of {len(name):,} letters; expected MODULE or MODULE:ATTRIBUTE"
+        raise ConfigError([Fault(where, None, f"{name[:60]}…", text)])
     for place in filter(None, (directory, Path.cwd())):
         if str(place.absolute()) not in sys.path:
             sys.path.insert(0, str(place.absolute()))
@@ -52,6 +59,21 @@ def locate(name: str, wanted: Callable[[Any], bool], *, where: str = "-A", direc
 
 def _is_app(value: Any) -> bool:
     return isinstance(value, AppBase)
+
+
+def importable_name(app: Any) -> str:
+    """Return ``MODULE:ATTRIBUTE`` under which another process can import the app; raises :class:`ConfigError`.
+
+    An app that only the script that runs has is found in the file of that script.
+    """
+    main = sys.modules["__main__"]
+    for module in (*(module for module in list(sys.modules.values()) if module is not main), main):
+        attribute = next((name for name, value in list(getattr(module, "__dict__", {}).items()) if value is app), None)
+        if attribute:
+            file = getattr(module, "__file__", None) or module.__name__
+            return f"{Path(file).stem if module is main else module.__name__}:{attribute}"
+    text = "no module has it as a variable, so that no other process can import it"
+    raise ConfigError([Fault("Beat", None, str(app.main), text)])
 
 
 def import_module(name: str, *, where: str) -> ModuleType:

@@ -17,6 +17,7 @@ import msgspec
 
 from beatd import signals
 from beatd.app.conf import Conf
+from beatd.app.context import outlet
 from beatd.app.message_options import origin
 from beatd.app.routing import Route
 from beatd.broker import Publisher, bus
@@ -57,6 +58,8 @@ class Outgoing:
         if batch is not None:
             batch.append(Collected(message, route))
             return
+        if _left_to_worker([Collected(message, route)]):
+            return
         self._publisher().publish(message, queue=route.queue, exchange=route.exchange, routing_key=route.routing_key)
         _after_publish(message, route)
         self._on_sent([(message, route)])
@@ -73,6 +76,8 @@ class Outgoing:
             yield
         finally:
             self._together.reset(token)
+        if _left_to_worker(batch):
+            return
         if len(batch) == 1:
             self._publisher().publish(batch[0].message, **_address(batch[0].route))
         elif batch:
@@ -126,6 +131,15 @@ class Outgoing:
                 continue
             if refused:
                 raise BrokerError(f"{len(refused)} of {len(batch)} messages were refused; the first: {refused[0]}")
+
+
+def _left_to_worker(batch: Sequence[Collected]) -> bool:
+    """Leave messages of a coroutine to its worker, for the event loop must not wait for the broker; True if done."""
+    way_out = outlet.get()
+    if way_out is None or not way_out.takes_messages or not batch:
+        return False
+    way_out.messages(batch)
+    return True
 
 
 def _batches(messages: Sequence[Collected], size: int) -> Iterator[tuple[int, Sequence[Collected]]]:

@@ -20,13 +20,7 @@ def with_models(
     Invalid arguments fail the task with pydantic's ``ValidationError``. ``strict`` and ``context`` are passed to
     ``model_validate``, ``dump`` to ``model_dump``. Raises :class:`ConfigError` if pydantic is not installed.
     """
-    base = _base_model()
-    signature = inspect.signature(fun)
-    try:
-        hints = typing.get_type_hints(fun)
-    except (NameError, AttributeError, TypeError):  # names that are imported for type checkers only
-        hints = {name: parameter.annotation for name, parameter in signature.parameters.items()}
-    models = {name: model for name, hint in hints.items() if (model := _model_in(hint, base)) and name != "return"}
+    signature, models = inspect.signature(fun), models_of(fun)
 
     def read(args: Any, kwargs: Any) -> inspect.BoundArguments:
         bound = signature.bind(*args, **kwargs)
@@ -46,6 +40,16 @@ def with_models(
         return plain(await fun(*bound.args, **bound.kwargs), dump)
 
     return run_async if inspect.iscoroutinefunction(fun) else run
+
+
+def models_of(fun: Callable[..., Any]) -> dict[str, Any]:
+    """Return the models of the arguments that are annotated with one, by the name of the argument."""
+    base = _base_model()
+    try:
+        hints = typing.get_type_hints(fun)
+    except (NameError, AttributeError, TypeError):  # names that are imported for type checkers only
+        hints = {name: parameter.annotation for name, parameter in inspect.signature(fun).parameters.items()}
+    return {name: model for name, hint in hints.items() if (model := _model_in(hint, base)) and name != "return"}
 
 
 def plain(value: Any, dump: Mapping[str, Any] | None = None) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Sequence
-from typing import Literal, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 from msgspec import structs
 
@@ -14,10 +14,15 @@ from beatd.beat.loop import Problem
 from beatd.beat.term import Leadership
 from beatd.clock import Clock
 from beatd.metrics.counters import DaemonCounters
+from beatd.model import Entry
 from beatd.store.daemon_registry import Registry, Status
+from beatd.store.outcomes import Outcomes
 
 FAULTY_TOLD, FAULTY_LENGTH = 10, 100
 """Runtime entries that are wrong, named one by one; and characters of each name."""
+
+FILE_FAULTS_TOLD, FILE_FAULT_LENGTH = 3, 300
+"""Errors of the files, told one by one; and characters of each."""
 
 
 class ScheduleStatus(NamedTuple):
@@ -30,7 +35,11 @@ class ScheduleStatus(NamedTuple):
 
 
 class Shard(Protocol):
-    """The beat of one shard, as far as the daemon's record tells of it. Asked from the elector's thread."""
+    """The beat of one shard, as far as records and metrics tell of it. Asked from other threads."""
+
+    def led(self) -> Sequence[Entry]: ...
+
+    def next_fire_ms(self, name: str) -> int | None: ...
 
     @property
     def oldest_due_ms(self) -> int | None: ...
@@ -66,8 +75,10 @@ class DaemonStatus:
         self.schedule = ScheduleStatus()
         """What is in force."""
         self._faulty: Sequence[str] = ()
-        self.config: Literal["ok", "broken"] = "ok"
-        """Whether the files could be read when they were last looked at."""
+        self.file_faults: Sequence[str] = ()
+        """Errors of the files when they were last read; the last good schedule is in force."""
+        self.task_faults: Sequence[str] = ()
+        """Entries in force whose tasks are unknown to the app, or do not take their arguments."""
 
     def turned(self) -> None:
         """The loop has got on."""
@@ -88,7 +99,11 @@ class DaemonStatus:
         return structs.replace(
             self._first,
             **self.schedule._asdict(),
-            config=self.config,
+            config="broken" if self.file_faults else "ok",
+            file_faults=[fault[:FILE_FAULT_LENGTH] for fault in self.file_faults[:FILE_FAULTS_TOLD]],
+            more_file_faults=max(len(self.file_faults) - FILE_FAULTS_TOLD, 0),
+            task_faults=[fault[:FILE_FAULT_LENGTH] for fault in self.task_faults[:FILE_FAULTS_TOLD]],
+            more_task_faults=max(len(self.task_faults) - FILE_FAULTS_TOLD, 0),
             revision=self._revision,
             faults=len(self._faulty),
             faulty=[name[:FAULTY_LENGTH] for name in self._faulty[:FAULTY_TOLD]],
@@ -126,3 +141,10 @@ class DaemonParts(NamedTuple):
     counters: DaemonCounters
     registry: Registry
     """On a connection of its own, with a short timeout."""
+    outcomes: Outcomes
+    """On the same."""
+
+    @property
+    def shards(self) -> Sequence[Shard]:
+        """The beats of all shards."""
+        return self.status.shards

@@ -6,6 +6,7 @@ import logging
 from collections import Counter
 from collections.abc import Sequence
 
+from beatd.beat.run_traces import RunTraces
 from beatd.broker import OutgoingMessage
 from beatd.exceptions import MessageError, StoreRefused
 from beatd.message.protocol import TaskMessage
@@ -24,12 +25,20 @@ ONE_BY_ONE = 10
 class DispatchLog:
     """Counts and logs what became of runs."""
 
-    def __init__(self, counters: DaemonCounters | None = None) -> None:
+    def __init__(self, counters: DaemonCounters | None = None, traces: RunTraces | None = None) -> None:
+        self._traces = traces
         self.totals: Counter[str] = Counter()
         self._counters = counters or DaemonCounters()
 
+    def claimed(self, runs: Sequence[Run], now_ms: int) -> None:
+        """Runs that were claimed just now, with their messages."""
+        if self._traces is not None:
+            self._traces.claimed(runs, now_ms)
+
     def dispatched(self, runs: Sequence[Run], now_ms: int) -> None:
         """Runs whose messages left just now."""
+        if self._traces is not None:
+            self._traces.published(runs, now_ms)
         self.totals["dispatched"] += len(runs)
         self._counters.sent([run.entry.name for run in runs], [now_ms - run.fire_ms for run in runs])
         if len(runs) > ONE_BY_ONE:

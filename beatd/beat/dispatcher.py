@@ -13,6 +13,7 @@ from beatd.beat.delivery import Delivery
 from beatd.beat.dispatch_log import DispatchLog
 from beatd.beat.held import Held
 from beatd.beat.message_builder import MessageBuilder
+from beatd.beat.run_traces import RunTraces
 from beatd.beat.term import Term
 from beatd.clock import Clock
 from beatd.exceptions import BrokerRefused, MessageError, StoreRefused
@@ -62,6 +63,7 @@ class Dispatcher:
         *,
         held: Held | None = None,
         counters: DaemonCounters | None = None,
+        traces: RunTraces | None = None,
     ) -> None:
         self.held = held if held is not None else Held()
         """The entries that failed, and wait to be tried again."""
@@ -73,7 +75,7 @@ class Dispatcher:
         self._cells = history.Cells()
         self._passed_over: dict[str, int] = {}
         self._counters = counters or DaemonCounters()
-        self.report = DispatchLog(self._counters)
+        self.report = DispatchLog(self._counters, traces)
         """What is said of runs, those that are asked for by hand among them."""
 
     @property
@@ -195,6 +197,7 @@ class Dispatcher:
         else:
             taken = claims
         if sent := [prepared.run for prepared in taken if prepared.decision.skip is None]:
+            self.report.claimed(sent, now_ms)
             self._delivery.claimed(sent, self.report, now_ms)
         for prepared in taken:
             if prepared.decision.skip is not None:

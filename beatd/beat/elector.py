@@ -8,8 +8,9 @@ Lease renewal: three times in the lease's time to live, one round trip extends a
 (:meth:`Elector.turn`). The store extends only a lease that still names this daemon and this term; a term whose lease
 is gone ends at once, and the daemon campaigns again. While renewals fail, trust runs out by itself.
 
-The same thread writes this daemon's heartbeat, by which the daemons know of each other and share the shards. It never
-gives up: after any error it steps down, logs it, and campaigns again.
+The same thread writes this daemon's heartbeat, by which the daemons know of each other and share the shards, and looks
+for daemons that are gone (:mod:`beatd.beat.presence`). It never gives up: after any error it steps down, logs it, and
+campaigns again.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from contextlib import ExitStack
 
 from msgspec import structs
 
+from beatd.beat.presence import LOOK_EVERY, PresenceWatch
 from beatd.beat.shard_assignment import ShardPlanner
 from beatd.beat.term import Leadership, Term
 from beatd.clock import Backoff, Clock
@@ -87,8 +89,12 @@ class Elector:
         self._leaders: dict[int, str] = {}
         self._last_tokens: dict[int, int] = {}
         """Of each shard, as far as this daemon knows; the store may forget."""
+        self._presence = PresenceWatch(self._me, self._ttl)
+        self._can_look, self._look_at = True, 0.0
         self._subscription = ExitStack()
         self._released_within: Callable[[float], bool] | None = None
+        self._was_present = False
+        self._listen_again = Backoff(RETRY_MIN / 10, RETRY_MAX)
         self._stopping = threading.Event()
         self._woken = threading.Event()
         self._thread = threading.Thread(target=self._run, name="elector", daemon=True)
@@ -97,6 +103,11 @@ class Elector:
     def lapse_ms(ttl_ms: int) -> int:
         """Return the liveness time-out (ms) of a daemon with such leases: after that silence it counts as gone."""
         return int(LAPSE * _heartbeat_every(ttl_ms / 1000) * 1000)
+
+    @property
+    def daemon_id(self) -> str:
+        """The id of this daemon."""
+        return self._me
 
     def start(self) -> None:
         """Begin to campaign."""
@@ -128,18 +139,19 @@ class Elector:
 
     def turn(self) -> float:
         """Renew leases, write the heartbeat, follow the plan; returns the seconds until the next turn."""
+        if self._was_present and self._released_within is None:
+            self._subscribe()  # first of all: the others miss this daemon
         held = self._held()
         if held and self._clock.monotonic() >= self._renew_at:
             self._renew(held)
-        plan = self._planner.plan(self._heartbeat(), self._clock.monotonic())
+        fleet = self._heartbeat()
+        plan = self._planner.plan(self._presence.without_gone(fleet), self._clock.monotonic())
         self._hand_over(plan.give)
-        self._take(plan.take)
-        held = self._held()
-        if len(held) == len(self.leaderships):
-            self._unsubscribe()
-        elif self._released_within is None:
+        self._take(plan.take, fleet)
+        if self._released_within is None:
             self._subscribe()
-            return 0.0  # a release before that was not heard: look again
+            return 0.0  # a release before that was not heard, and the others do not know that this one is present
+        held = self._held()
         pauses = [_heartbeat_every(self._ttl)]
         if held:
             pauses.append(self._renew_at - self._clock.monotonic())
@@ -149,6 +161,9 @@ class Elector:
 
     def _held(self) -> dict[int, int]:
         return {leadership.shard: token for leadership in self.leaderships if (token := leadership.token) is not None}
+
+    def _leads_all(self) -> bool:
+        return len(self._held()) == len(self.leaderships)
 
     def _renew(self, held: Mapping[int, int]) -> None:
         """Lease renewal: prolong the terms, and end those whose lease is gone."""
@@ -165,7 +180,12 @@ class Elector:
     def _heartbeat(self) -> FleetView:
         before = self._clock.now_ms()
         stepped_down_ms = max(int((self._step_down_until - self._clock.monotonic()) * 1000), 0)
-        status = structs.replace(self._status(), clock_offset_ms=self.clock_offset_ms, resting_ms=stepped_down_ms)
+        status = structs.replace(
+            self._status(),
+            clock_offset_ms=self.clock_offset_ms,
+            resting_ms=stepped_down_ms,
+            present=self._leases.present,
+        )
         fleet = self._registry.heartbeat(status, shards=len(self.leaderships))
         after = self._clock.now_ms()
         if 0 <= after - before <= EXACT_MS:
@@ -199,12 +219,14 @@ class Elector:
             extra = {"event": "standing_by", "leader": leader, "shards": shards}
             log.info("Standing by; %s leads %s", leader, _listed(shards), extra=extra)
 
-    def _take(self, shards: Sequence[int]) -> None:
+    def _take(self, shards: Sequence[int], fleet: FleetView) -> None:
         if not shards:
             return
         first = not self._held()
+        gone = {shard: one for shard, one in fleet.leases.items() if one.daemon_id in self._presence.gone}
         started = self._clock.monotonic()
-        tokens = self._leases.take(shards, self._last_tokens)
+        values = {shard: f"{one.daemon_id}:{one.token}" for shard, one in gone.items()}
+        tokens = self._leases.take(shards, self._last_tokens, values)
         self._last_tokens |= tokens
         for shard, token in tokens.items():
             self.leaderships[shard].begin(Term(token, self._leases.value(token), started + self._ttl - self._margin))
@@ -230,6 +252,7 @@ class Elector:
         """The store failed. A term goes on for as long as it can be trusted; returns the seconds until the next try."""
         pause = self._backoff.failed()
         self._unsubscribe()
+        self._presence.interrupted(self._clock.monotonic())
         event = "store_refused" if isinstance(error, StoreRefused) else "store_unavailable"
         extra = {"event": event, "attempt": self._backoff.attempts}
         log.warning("%s; trying again in %.1f s", error, pause, extra=extra)
@@ -240,26 +263,55 @@ class Elector:
         return pause
 
     def _subscribe(self) -> None:
-        self._released_within = self._subscription.enter_context(self._leases.releases())
+        self._released_within = self._subscription.enter_context(self._leases.listen())
+        self._was_present = self._leases.present
+        if self._leases.refused:
+            self._look_no_more(self._leases.refused)
 
     def _unsubscribe(self) -> None:
         self._released_within = None
         self._subscription.close()
 
     def _wait(self, seconds: float) -> bool:
-        """Until the time is over, a leader steps down, or somebody wakes us; tells whether this is the end."""
+        """Wait until the time is over, a leader steps down or is gone, or somebody wakes us; True: it is the end."""
         until = self._clock.monotonic() + seconds
-        released = False
-        while self._released_within is not None and not (released or self._woken.is_set()):
+        news = False
+        while self._released_within is not None and not (news or self._woken.is_set()):
             left = until - self._clock.monotonic()
             try:
-                released = left <= 0 or self._released_within(min(left, SLICE))
-            except StoreError:
-                self._unsubscribe()  # the next turn finds out what is wrong
-        if not released:
+                news = left <= 0 or self._released_within(min(left, SLICE)) or self._look()
+                self._listen_again.succeeded()
+            except StoreError:  # the next turn finds out what is wrong
+                self._unsubscribe()
+                self._presence.interrupted(self._clock.monotonic())
+                until = min(until, self._clock.monotonic() + self._listen_again.failed())
+        if not news:
             self._clock.wait(self._woken, max(until - self._clock.monotonic(), 0.0))
         self._woken.clear()
         return self._stopping.is_set()
+
+    def _look(self) -> bool:
+        """Look, now and then, whether other daemons are present; tells whether one is gone that was not before."""
+        now = self._clock.monotonic()
+        if now < self._look_at or not self._can_look or self.fleet is None or self._leads_all():
+            return False
+        self._look_at = now + LOOK_EVERY
+        watched = self._presence.watched(self.fleet)
+        if not watched:
+            return False
+        try:
+            absent = self._leases.absent(watched)
+        except StoreRefused as error:
+            self._look_no_more(str(error))
+            return False
+        answered = self._clock.monotonic()
+        return self._presence.saw(absent, watched, answered, answered - now)
+
+    def _look_no_more(self, reason: str) -> None:
+        if self._can_look:
+            self._can_look = False
+            text = "A dead leader is replaced only when its lease ends: %s"
+            log.warning(text, reason, extra={"event": "presence_refused"})
 
     def _shut_down(self) -> None:
         """Take this daemon off the list, then release the leases: whoever hears of that finds it gone."""

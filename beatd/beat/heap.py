@@ -160,6 +160,11 @@ class DueHeap:
         waiting = [slot.fire_ms for slot in self._in_flight[:1]] + self._instants[:1]  # copies: other threads ask, too
         return min(waiting, default=None)
 
+    def fire_ms_of(self, name: str) -> int | None:
+        """The instant at which the next run of an entry fires; ``None`` if it has none."""
+        slot = self._slots.get(name)
+        return slot.fire_ms if slot is not None else None
+
     def entries_at(self, instant: int) -> Iterator[Entry]:
         """The entries that fire at an instant, as of now."""
         return (slot.entry for slot in tuple(self._buckets.get(instant, ())) if not slot.deleted)

@@ -122,6 +122,10 @@ class ShardLoop:
         """The entries of the shard while this daemon leads it, else none. May be asked from any thread."""
         return self.schedule.all() if self._leadership.term() is not None else []
 
+    def next_fire_ms(self, name: str) -> int | None:
+        """Return when the next run of an entry leaves, while this daemon leads. May be asked from any thread."""
+        return self._heap.fire_ms_of(name) if self._leadership.term() is not None else None
+
     @property
     def oldest_due_ms(self) -> int | None:
         """Fire time (ms) of the earliest run that waits, while this daemon leads.

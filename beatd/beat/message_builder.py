@@ -4,25 +4,39 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Callable
 
+from beatd import tracing
 from beatd.broker import Address
 from beatd.exceptions import MessageError
-from beatd.message import json_codec, protocol, template
-from beatd.message.template import MessageTemplate, placeholder
+from beatd.message import json_codec, protocol
+from beatd.message.protocol import MessageTemplate, placeholder
 from beatd.model import Entry, Options, Run
 from beatd.timestamps import iso_ms
+
+TraceContext = Callable[[str], tuple[str, str]]
+"""Function from a run id to the headers ``traceparent`` and ``tracestate``."""
 
 CACHED_TEMPLATES = 20_000
 """Templates of entries that are kept: one is about 1.5 kB, and making one takes as long as three renderings."""
 
-RUN_PLACEHOLDERS = ("id", "due_at", "eta", "expires", "expiration")
+RUN_PLACEHOLDERS = ("id", "due_at", "eta", "expires", "expiration", tracing.PARENT, tracing.STATE)
 """Placeholders that differ between the runs of an entry."""
 
 
 class MessageBuilder:
     """Renders runs as elements of a Redis list: from one template per entry, made from one per set of options."""
 
-    def __init__(self, default_queue: str, *, most_bytes: int = 1 << 20, origin: str | None = None) -> None:
+    def __init__(
+        self,
+        default_queue: str,
+        *,
+        most_bytes: int = 1 << 20,
+        origin: str | None = None,
+        trace: TraceContext | None = None,
+    ) -> None:
+        """``trace`` gives the trace context of a run, where its messages carry one."""
+        self._trace = trace
         self._default_queue = default_queue
         self._most_bytes = most_bytes
         self._origin = origin or f"beatd{os.getpid()}@{socket.gethostname()}"
@@ -67,17 +81,25 @@ class MessageBuilder:
         if times != self._times:  # the runs of a herd have them in common
             self._times, self._values = times, _values(*times)
         self._values[b"id"] = _text(run.id)
+        if self._trace is not None:
+            self._values[b"traceparent"], self._values[b"tracestate"] = map(_text, self._trace(run.id))
         rendered = self.prepare(entry).render(self._values)
         if len(rendered) > self._most_bytes:
             raise MessageError(f"it has {len(rendered):,} bytes; max_message_size of [broker] is {self._most_bytes:,}")
         return rendered
+
+    def _example(self, options: Options) -> protocol.TaskMessage:
+        made = example(options, self._origin)
+        if self._trace is not None:
+            made.headers.update({name: placeholder(name) for name in (tracing.PARENT, tracing.STATE)})
+        return made
 
     def _options_template(self, entry: Entry) -> MessageTemplate:
         cached = self._by_options.get(id(entry.options))
         if cached is not None and cached[0] is entry.options:
             return cached[1]
         to = self.address_of(entry)
-        entry_template = MessageTemplate.of(example(entry.options, self._origin), queue=to.key, exchange=to.exchange)
+        entry_template = MessageTemplate.of(self._example(entry.options), queue=to.key, exchange=to.exchange)
         if len(self._by_options) >= CACHED_TEMPLATES:
             self._by_options.clear()
         self._by_options[id(entry.options)] = (entry.options, entry_template)
@@ -118,7 +140,7 @@ def _entry_values(entry: Entry) -> dict[bytes, bytes]:
         b"entry": json_codec.dumps(entry.name),
         b"args": json_codec.dumps(protocol.shown(entry.task, list(entry.args))),
         b"kwargs": json_codec.dumps(protocol.shown(entry.task, entry.kwargs)),
-        b"body": template.base64_text(protocol.body_of(entry.args, entry.kwargs, embed)),
+        b"body": protocol.base64_text(protocol.body_of(entry.args, entry.kwargs, embed)),
     }
 
 

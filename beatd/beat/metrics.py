@@ -20,12 +20,12 @@ from beatd.exceptions import StoreError
 from beatd.metrics.counters import DaemonCounters, EntryLimit
 from beatd.metrics.families import family, gauge, text
 from beatd.schedules import duration_text
-from beatd.store.daemon_registry import LATE_MS, Status
+from beatd.store.daemon_registry import LATE_MS, Sizes, Status
 
 HUNG_MS = 60_000
 """A loop without progress for longer than this hangs."""
-_SHARED_S = 1.0
-"""Time for which an answer of the store is used again."""
+_SHARED_S, _SUCCESSES_S = 1.0, 5.0
+"""Time for which answers of the store are used again: sizes, and last successes."""
 
 
 class DaemonMetrics:
@@ -40,7 +40,9 @@ class DaemonMetrics:
         self._process = CollectorRegistry()
         ProcessCollector(registry=self._process)
         self._lock = threading.Lock()
-        self._outboxes: Sequence[int] | StoreError = ()
+        self._sizes: Sizes | StoreError = Sizes([], 0, 0)
+        self._successes: dict[str, int] = {}
+        self._successes_at: float | None = None
         self._asked_at: float | None = None
 
     def attach(self, parts: DaemonParts) -> None:
@@ -65,9 +67,9 @@ class DaemonMetrics:
         return (*self.unhealthy(), *self._blocked(self._parts))
 
     def _blocked(self, parts: DaemonParts) -> Iterator[str]:
-        outboxes = self._ask(parts)
-        if isinstance(outboxes, StoreError):
-            yield str(outboxes)
+        sizes = self._ask(parts)
+        if isinstance(sizes, StoreError):
+            yield str(sizes)
         status = parts.status.status()
         if max(status.problem_ms, status.late_ms) > LATE_MS:
             reason = status.problem or "see its log"
@@ -79,29 +81,59 @@ class DaemonMetrics:
         yield family("beatd_build_info", [((beatd.__version__,), 1)])
         yield gauge("beatd_daemon_ready", int(not self.unready()))
         parts = self._parts
-        outboxes = self._ask(parts) if parts else StoreError("not reached yet")
-        yield gauge("beatd_store_up", int(not isinstance(outboxes, StoreError)))
+        sizes = self._ask(parts) if parts else StoreError("not reached yet")
+        yield gauge("beatd_store_up", int(not isinstance(sizes, StoreError)))
         if parts is None:
             return
-        yield from _status_families(parts.status.status())
+        status = parts.status.status()
+        yield from _status_families(status)
+        yield gauge("beatd_daemon_config_faults", parts.counters.faults + status.faults)
         yield from _leadership_families(parts.leaderships)
-        if not isinstance(outboxes, StoreError):
+        if not isinstance(sizes, StoreError):
             led = {leadership.shard for leadership in parts.leaderships if leadership.term() is not None}
-            lengths = [((str(shard),), length) for shard, length in enumerate(outboxes) if shard in led]
+            lengths = [((str(shard),), length) for shard, length in enumerate(sizes.outboxes) if shard in led]
             yield family("beatd_outbox_length", lengths)
+            yield gauge("beatd_dead_letters", sizes.dead_letters)
+            yield gauge("beatd_notifications_waiting", sizes.notices)
         yield from _counter_families(parts.counters, self._limit)
+        yield from self._entry_families(parts)
 
-    def _ask(self, parts: DaemonParts) -> Sequence[int] | StoreError:
-        """Return the lengths of the outboxes, at most a second old, or why the store does not say."""
+    def _entry_families(self, parts: DaemonParts) -> Iterator[Metric]:
+        """The next due and last success of entries that this daemon leads, as many as the setting allows."""
+        if self._limit.most == 0:
+            return
+        shards = {entry.name: shard for shard in parts.shards for entry in shard.led()}
+        names = parts.counters.most_runs(self._limit, shards)
+        dues = ((name, shards[name].next_fire_ms(name)) for name in names)
+        next_dues = [((name,), due_ms / 1000) for name, due_ms in dues if due_ms is not None]
+        yield family("beatd_entry_next_due_timestamp_seconds", next_dues)
+        successes = [((name,), ms / 1000) for name, ms in self._last_successes(parts, names).items()]
+        yield family("beatd_entry_last_success_timestamp_seconds", successes)
+
+    def _last_successes(self, parts: DaemonParts, names: Sequence[str]) -> dict[str, int]:
+        """Return when runs last succeeded, some seconds old at most; none while the store is away."""
+        with self._lock:
+            now = self._clock.monotonic()
+            if self._successes_at is None or now - self._successes_at > _SUCCESSES_S:
+                try:
+                    found = parts.outcomes.summaries(names) if names else {}
+                except StoreError:
+                    found = {}
+                self._successes = {name: one.last_success_ms for name, one in found.items() if one.last_success_ms}
+                self._successes_at = self._clock.monotonic()
+            return self._successes
+
+    def _ask(self, parts: DaemonParts) -> Sizes | StoreError:
+        """Return the sizes of what waits in the store, at most a second old, or why the store does not say."""
         with self._lock:
             now = self._clock.monotonic()
             if self._asked_at is None or now - self._asked_at > _SHARED_S:
                 try:
-                    self._outboxes = parts.registry.outboxes(shards=len(parts.leaderships))
+                    self._sizes = parts.registry.sizes(shards=len(parts.leaderships))
                 except StoreError as error:
-                    self._outboxes = error.with_traceback(None)
+                    self._sizes = error.with_traceback(None)
                 self._asked_at = self._clock.monotonic()
-            return self._outboxes
+            return self._sizes
 
 
 def _status_families(status: Status) -> Iterator[Metric]:
@@ -130,3 +162,4 @@ def _counter_families(counters: DaemonCounters, limit: EntryLimit) -> Iterator[M
     yield family("beatd_daemon_lateness_seconds", [((), counters.lateness)])
     yield family("beatd_daemon_claim_seconds", [((), counters.claims)])
     yield family("beatd_daemon_reloads_total", [((outcome,), n) for outcome, n in counters.reloads.copy().items()])
+    yield family("beatd_daemon_notifications_total", [(key, n) for key, n in counters.notices.copy().items()])

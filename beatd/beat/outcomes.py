@@ -13,10 +13,10 @@ from datetime import UTC, datetime
 from itertools import islice
 from typing import Any, NamedTuple
 
+from beatd.beat.overdue import OverdueWatch
 from beatd.clock import Clock
 from beatd.exceptions import StoreError
 from beatd.model import Entry
-from beatd.planning.overdue import PastRun, overdue_since_ms
 from beatd.redaction import redacted_text
 from beatd.states import RETRY
 from beatd.store.entry_state import EntryStates
@@ -58,7 +58,7 @@ class Pending(NamedTuple):
 
 
 class OutcomeWatch:
-    """Watches the entries that ``led`` returns."""
+    """Watches the entries that ``led`` returns. ``on_look`` is called with each look of a daemon that leads."""
 
     def __init__(
         self,
@@ -67,18 +67,20 @@ class OutcomeWatch:
         histories: Histories,
         states: EntryStates,
         clock: Clock,
+        *,
+        on_look: Callable[[], None] = lambda: None,
     ) -> None:
         self._led = led
+        self._on_look = on_look
         self._outcomes = outcomes
         self._histories = histories
         self._states = states
         self._clock = clock
         self._last_dues: dict[str, int] = {}
         self._pending: dict[str, Pending] = {}
-        self._overdue: dict[str, int] = {}
-        self._has_looked = False
         self._is_away = False
         self._stopping = threading.Event()
+        self._overdue = OverdueWatch(outcomes, histories, states, self._batches)
         self._thread = threading.Thread(target=self._run, name="outcomes", daemon=True)
 
     def start(self) -> None:
@@ -108,7 +110,8 @@ class OutcomeWatch:
         """Look once. Raises a :class:`~beatd.exceptions.StoreError`."""
         entries = {entry.name: entry for entry in self._led()}
         if not entries:
-            self._last_dues, self._pending, self._overdue, self._has_looked = {}, {}, {}, False
+            self._last_dues, self._pending = {}, {}
+            self._overdue.forget()
             return
         now_ms = self._clock.now_ms()
         last_dues = self._states.last_dues(list(entries))
@@ -118,7 +121,8 @@ class OutcomeWatch:
                 self._expect(records, now_ms)
         self._last_dues = last_dues
         self._try([run for run in self._pending.values() if run.try_at_ms <= now_ms], now_ms)
-        self._find_overdue([entry for entry in entries.values() if _is_watched(entry)], now_ms)
+        self._overdue.look(list(entries.values()), now_ms)
+        self._on_look()
 
     def _batches(self, items: Sequence[Any]) -> Iterator[Sequence[Any]]:
         for start in range(0, len(items), _BATCH):
@@ -174,44 +178,6 @@ class OutcomeWatch:
             message="its worker stopped without reporting the end of the run",
         )
         return _end_of(record, lost)
-
-    def _find_overdue(self, entries: Sequence[Entry], now_ms: int) -> None:
-        names = [entry.name for entry in entries]
-        if not self._has_looked:
-            self._overdue = {name: ms for name, ms in self._outcomes.overdue().items() if name in set(names)}
-            self._has_looked = True
-        since: dict[str, int] = {}
-        if names:
-            states, recent = self._states.read(entries, now_ms=now_ms), self._histories.recent(names, _RECENT)
-            open_ids = [one.run_id for records in recent.values() for one in records if one.run_id and not one.outcome]
-            started = self._outcomes.started(open_ids)
-            for entry, state in zip(entries, states, strict=True):
-                runs = [_past(record, started) for record in recent[entry.name] if record.run_id]
-                if (ms := overdue_since_ms(entry, state, runs, now_ms)) is not None:
-                    before_ms = self._overdue.get(entry.name, ms)  # the history may have lost the first run by now
-                    since[entry.name] = ms if any(run.is_over for run in runs) else min(ms, before_ms)
-        self._note_overdue(since)
-
-    def _note_overdue(self, since: dict[str, int]) -> None:
-        over = [name for name in self._overdue if name not in since]
-        if since or over:
-            self._outcomes.set_overdue(since, over)
-        for name in since.keys() - self._overdue.keys():
-            extra = {"event": "entry_overdue", "entry": name}
-            log.warning("Entry %s is overdue since %s", name, iso_ms(since[name]), extra=extra)
-        for name in over:
-            log.info("Entry %s is not overdue any more", name, extra={"event": "entry_overdue_over", "entry": name})
-        self._overdue = since
-
-
-def _is_watched(entry: Entry) -> bool:
-    return entry.policies.overdue_after_ms is not None or entry.policies.expect_within_ms is not None
-
-
-def _past(record: Record, started: dict[str, Started]) -> PastRun:
-    is_started = record.outcome is not None or record.run_id in started
-    is_over = record.outcome not in (None, RETRY)
-    return PastRun(record.due_ms, record.at_ms - record.late_ms, is_started, is_over)
 
 
 def _end_of(record: Record, attempt: RunRecord) -> Ended:

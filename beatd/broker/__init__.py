@@ -7,7 +7,7 @@ id.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from beatd.broker.publisher import Address, Arguments, OutgoingMessage, Publisher, Refused, no_arguments
@@ -20,12 +20,14 @@ __all__ = [
     "Publisher",
     "Refused",
     "connection",
+    "delayed_delivery_of",
     "is_amqp",
     "is_redis",
     "no_arguments",
     "open",
     "place_of",
     "purge",
+    "read_events",
     "redis_url",
     "try_rights",
 ]
@@ -66,8 +68,22 @@ def purge(url: str, queues: Sequence[str]) -> int:
     return purged(url, queues)
 
 
-def try_rights(url: str, queues: Sequence[str]) -> None:
-    """Check the rights on a RabbitMQ: raises :class:`~beatd.exceptions.BrokerError` that names the missing ones."""
+def delayed_delivery_of(conf: Mapping[str, Any]) -> Callable[[Any], None] | None:
+    """Return the function that declares Celery's delayed delivery on a RabbitMQ; None if no queue needs it."""
+    from beatd.broker.delayed_delivery import delayed_delivery as found  # noqa: PLC0415
+
+    return found(conf)
+
+
+def read_events(url: str, exchange: str = "celeryev") -> Iterator[Mapping[str, Any] | None]:
+    """Yield the events of workers as they come, and None after each second without one. Raises BrokerError."""
+    from beatd.broker.event_stream import read_events as read  # noqa: PLC0415
+
+    return read(url, exchange)
+
+
+def try_rights(url: str, queues: Sequence[str], exchanges: Sequence[str] = ()) -> list[str]:
+    """Check the rights on a RabbitMQ; return notes. Raises :class:`~beatd.exceptions.BrokerError`: what is wrong."""
     from beatd.broker.rights import try_rights as tried  # noqa: PLC0415
 
-    tried(url, queues)
+    return tried(url, queues, exchanges)

@@ -25,12 +25,15 @@ from beatd.broker.publisher import (
 )
 from beatd.exceptions import BrokerError, BrokerRefused, StoreRefused
 from beatd.message.protocol import TaskMessage
-from beatd.store.client import store_error
-from beatd.urls import BrokerUrl, is_amqp, is_redis, place_of
+from beatd.store.client import connect, store_error
+from beatd.urls import BrokerUrl, is_amqp, is_redis, place_of, redis_url
 
 __all__ = ["KombuPublisher", "connection", "purge", "task_queue"]
 
 kombu: Any = _kombu  # only half of it is typed
+
+BROKEN = (OSError, KombuError, AMQPError, RedisError, KeyError, ImportError, ValueError)
+"""Errors of connections: of the network, the broker, and of transports that are unknown or not installed."""
 
 _RETRY_POLICY = {"max_retries": PUBLISH_ATTEMPTS - 1, "interval_start": 0, "interval_step": 0.2, "interval_max": 1}
 _PROPERTIES = ("app_id", "correlation_id", "delivery_mode", "message_id", "priority", "reply_to", "user_id")
@@ -44,17 +47,25 @@ def connection(url: str, **options: Any) -> Any:
     return kombu.Connection(url.split(";", maxsplit=1)[0] if is_redis(url) else url, **options)
 
 
+def ping(url: str) -> None:
+    """Raise at once if a Redis cannot be reached; its client in kombu would try for some seconds before."""
+    if is_redis(url):
+        with connect(redis_url(url), timeout_ms=round(PUBLISH_TIMEOUT * 1000)) as client:
+            client.ping()
+
+
 def purge(url: str, queues: Sequence[str]) -> int:
     """Delete the messages that wait in these queues; returns their number. Raises BrokerError."""
     count = 0
     try:
+        ping(url)
         with connection(url, connect_timeout=PUBLISH_TIMEOUT) as opened:
             for name in queues:
                 try:
                     count += opened.default_channel.queue_purge(name)
                 except opened.channel_errors:  # no such queue; RabbitMQ closes the channel
                     opened.close()
-    except (OSError, KombuError, AMQPError, RedisError) as error:
+    except BROKEN as error:
         raise BrokerError(f"cannot purge the queues at {place_of(url)}: {error}") from None
     return count
 
@@ -135,6 +146,9 @@ class KombuPublisher:
                     raise
                 self._close()
                 raise BrokerRefused(f"broker {self._place}: {error or type(error).__name__}") from error
+
+    def oldest(self, queue: str) -> list[bytes]:  # noqa: ARG002 - a look would take it out
+        return []
 
     def close(self) -> None:
         with self._lock:

@@ -126,5 +126,11 @@ class Publisher(Protocol):
     def depth(self, queue: str) -> int:
         """Return the number of messages in ``queue``; 0 for one that does not exist. Raises as ``publish`` does."""
 
+    def oldest(self, queue: str) -> list[bytes]:
+        """Return the envelopes that are taken next from the lists of ``queue``; none where only the broker knows them.
+
+        Raises as ``publish`` does.
+        """
+
     def close(self) -> None:
         """Close the connections; a later ``publish`` opens them again."""

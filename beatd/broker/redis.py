@@ -63,6 +63,12 @@ class RedisPublisher:
                 pipeline.llen(key)
             return sum(pipeline.execute())
 
+    def oldest(self, queue: str) -> list[bytes]:
+        with _broker_errors(), translate_errors(self._client), self._client.pipeline(transaction=False) as pipeline:
+            for key in queue_keys(queue):
+                pipeline.lindex(key, -1)
+            return [raw for raw in pipeline.execute() if raw is not None]
+
     def close(self) -> None:
         self._client.close()
 

@@ -1,4 +1,4 @@
-"""Permission check on RabbitMQ: find or declare a queue, and publish. It leaves nothing behind."""
+"""Check of a RabbitMQ: find or declare queues, find exchanges, and publish. It leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 import kombu as _kombu
-from amqp.exceptions import AccessRefused, AMQPError, ChannelError, NotFound
+from amqp.exceptions import AccessRefused, AMQPError, ChannelError, NotFound, PreconditionFailed
 from kombu.exceptions import KombuError
 
+from beatd.broker.amqp_queues import task_queue
 from beatd.broker.publisher import PUBLISH_TIMEOUT
 from beatd.exceptions import BrokerError
 from beatd.urls import BrokerUrl
@@ -18,20 +19,35 @@ from beatd.urls import BrokerUrl
 kombu: Any = _kombu  # only half of it is typed
 
 
-def try_rights(url: str, queues: Sequence[str]) -> None:
-    """Raise :class:`~beatd.exceptions.BrokerError` that names the missing rights."""
+class _Blocked(BrokerError):
+    """The broker has blocked the connection, as it is short of memory or disk space."""
+
+    def __init__(self) -> None:
+        super().__init__("it takes no messages for now: it is short of memory or disk space; its log says which")
+
+
+def try_rights(url: str, queues: Sequence[str], exchanges: Sequence[str] = ()) -> list[str]:
+    """Try what publishing to these queues and exchanges needs; return notes about what works and may surprise.
+
+    Raises :class:`~beatd.exceptions.BrokerError` that names missing rights and exchanges, or why nothing is taken.
+    """
     parsed = BrokerUrl.parse(url)
     with _connection(parsed) as connection:
         wrong = [reason for queue in queues for reason in _queue(connection, queue)]
+        wrong += [reason for exchange in exchanges for reason in _exchange(connection, exchange)]
         wrong += _publishing(connection)
+        notes = [note for queue in queues for note in _other_arguments(connection, queue)] if not wrong else []
     if wrong:
         raise BrokerError(f"broker {parsed.shown}: {'; '.join(wrong)}")
+    return notes
 
 
 @contextmanager
 def _connection(url: BrokerUrl) -> Iterator[Any]:
     """Open a connection; errors of opening it are explained."""
-    connection = kombu.Connection(url.bare, **{"connect_timeout": PUBLISH_TIMEOUT, **url.options})
+    connection = kombu.Connection(
+        url.bare, **{"connect_timeout": PUBLISH_TIMEOUT, **url.options}, transport_options={"on_blocked": _on_blocked}
+    )
     try:
         connection.ensure_connection(max_retries=url.bare.count(";"), interval_start=0, reraise_as_library_errors=False)
         yield connection.connection
@@ -40,6 +56,10 @@ def _connection(url: BrokerUrl) -> Iterator[Any]:
     finally:
         with suppress(AMQPError, KombuError, OSError):
             connection.release()
+
+
+def _on_blocked(_reason: str) -> None:
+    raise _Blocked
 
 
 def explained(error: Exception) -> str:
@@ -74,10 +94,39 @@ def _queue(connection: Any, name: str) -> Iterator[str]:
 
 def _publishing(connection: Any) -> Iterator[str]:
     """Yield the missing right to publish: a message to a missing queue is returned, or refused."""
+    channel = connection.channel()
     try:
-        with connection.channel() as channel:
-            channel.confirm_select()
-            message = channel.prepare_message(b"", properties={})
-            channel.basic_publish_confirm(message, "", f"beatd.check.{secrets.token_hex(6)}", timeout=PUBLISH_TIMEOUT)
+        channel.confirm_select()
+        message = channel.prepare_message(b"", properties={})
+        channel.basic_publish_confirm(message, "", f"beatd.check.{secrets.token_hex(6)}", timeout=PUBLISH_TIMEOUT)
     except AccessRefused:
         yield "the user may not publish: add write rights for amq.default"
+    except _Blocked as blocked:
+        connection.collect()  # a blocked connection answers nothing, not even a close
+        yield str(blocked)
+    else:
+        channel.close()
+
+
+def _exchange(connection: Any, name: str) -> Iterator[str]:
+    """Yield why nothing can be published to an exchange."""
+    try:
+        with connection.channel() as channel:
+            channel.exchange_declare(name, "direct", passive=True)
+    except NotFound:
+        yield f"there is no exchange {name}, and beatd makes none: declare it first"
+    except AccessRefused:
+        pass  # looking needs configure rights, publishing does not
+
+
+def _other_arguments(connection: Any, name: str) -> Iterator[str]:
+    """Yield how a queue differs from the one that Celery's workers declare; beatd takes it as it is."""
+    try:
+        with connection.channel() as channel:
+            channel.queue_declare(name, passive=True)
+        with connection.channel() as channel:
+            task_queue(name)(channel).queue_declare()
+    except PreconditionFailed as error:
+        yield f"the queue {name} has other arguments than Celery's default: set task_queues ({error.reply_text})"
+    except ChannelError:
+        pass  # it is not there, or the user may not declare queues

@@ -44,6 +44,7 @@ COMMANDS: Mapping[str, CommandSpec] = {
     "simulate": CommandSpec("beatd.cli.simulate", "simulate_runs", "Simulate a future time window."),
     "list": CommandSpec("beatd.cli.list_entries", "list_entries", "List the entries in force, with last and next run."),
     "status": CommandSpec("beatd.cli.status", "status", "Show daemons, leaders and problems."),
+    "doctor": CommandSpec("beatd.cli.doctor", "doctor", "Look at everything that beatd needs; say what to mend."),
     "healthcheck": CommandSpec("beatd.cli.healthcheck", "healthcheck", "Ask one process for its health."),
     "history": CommandSpec("beatd.cli.history", "history", "Show past runs with lateness, outcome and duration."),
     "run-info": CommandSpec("beatd.cli.run_info", "run_info", "Show one run with attempts, error and output."),
@@ -56,12 +57,21 @@ COMMANDS: Mapping[str, CommandSpec] = {
     "remove": CommandSpec("beatd.cli.add", "remove", "Remove an entry from the state store."),
     "reload": CommandSpec("beatd.cli.reload", "reload", "Reload configuration on all daemons."),
     "step-down": CommandSpec("beatd.cli.step_down", "step_down", "Make a leader hand over its shards."),
+    "advise": CommandSpec("beatd.cli.advise", "advise_spread", "Show how to spread runs that leave together."),
+    "audit": CommandSpec("beatd.cli.audit", "audit", "Show who changed what, and when."),
+    "notify": CommandSpec("beatd.cli.notify", "notify", "Try a notification target."),
     "init": CommandSpec("beatd.cli.init", "init", "Write a working example file."),
     "import": CommandSpec("beatd.cli.import_", "import_", "Convert another scheduler's schedule to TOML."),
     "export": CommandSpec("beatd.cli.export", "export", "Write the schedule in force as TOML."),
     "schema": CommandSpec("beatd.cli.schema", "schema", "Print the JSON Schema of the file."),
     "inspect": CommandSpec("beatd.cli.inspect_", "inspect", "Query workers."),
     "control": CommandSpec("beatd.cli.inspect_", "control", "Control workers."),
+    "call": CommandSpec("beatd.cli.app_commands", "call", "Send a task by name."),
+    "result": CommandSpec("beatd.cli.app_commands", "result", "Show the result of a task."),
+    "purge": CommandSpec("beatd.cli.app_commands", "purge", "Delete all messages that wait in queues."),
+    "events": CommandSpec("beatd.cli.app_commands", "events", "Print the events of workers as they come."),
+    "report": CommandSpec("beatd.cli.app_commands", "report", "Show versions and settings, for a bug report."),
+    "shell": CommandSpec("beatd.cli.app_commands", "shell", "Start a Python shell with the app and its tasks."),
     "multi": CommandSpec("beatd.cli.multi", "multi", "Manage several workers in the background."),
     "dead-letters": CommandSpec("beatd.cli.dead_letters", "dead_letters", "Show, requeue and purge dead letters."),
     "web": CommandSpec("beatd.cli.web", "web", "Serve the status page, JSON, metrics and health."),
@@ -77,12 +87,30 @@ def _print_error(text: str) -> None:
 
 GROUPS: Mapping[str, tuple[str, ...]] = {
     "Run": ("run", "dev", "web", "service"),
-    "Look": ("status", "list", "describe", "history", "run-info", "next", "why", "explain", "simulate", "healthcheck"),
-    "Change": ("trigger", "backfill", "pause", "resume", "add", "remove", "reload", "step-down"),
-    "Workers": ("worker", "inspect", "control", "multi", "dead-letters"),
+    "Look": (
+        "status",
+        "list",
+        "describe",
+        "history",
+        "run-info",
+        "next",
+        "why",
+        "audit",
+        "explain",
+        "simulate",
+        "advise",
+        "doctor",
+        "healthcheck",
+    ),
+    "Change": ("trigger", "backfill", "pause", "resume", "add", "remove", "reload", "step-down", "notify"),
+    "Workers": ("worker", "inspect", "control", "events", "multi", "dead-letters", "purge"),
+    "App": ("call", "result", "report", "shell"),
     "Files": ("init", "check", "diff", "import", "export", "schema", "completion"),
 }
 """Groups of the help; a command that is in none is under "Other"."""
+
+ALIASES = {"beat": "run"}
+"""Celery's names of commands."""
 
 _GLOBAL_FLAGS = {"--json", "--no-color"}
 _GLOBAL_VALUES = {"--config", "-c", "--app", "-A"}
@@ -123,7 +151,7 @@ class Commands(click.Group):
         if "--no-color" in args[: args.index("--")] if "--" in args else "--no-color" in args:
             os.environ["NO_COLOR"] = "1"
             args = [arg for number, arg in enumerate(args) if arg != "--no-color" or "--" in args[:number]]
-        args = self._global_options_last(ctx, args)
+        args = self._without_app(ctx, self._global_options_last(ctx, args))
         own = {option for parameter in self.get_params(ctx) for option in parameter.opts}
         if args and args[0].startswith("-") and args[0].partition("=")[0] not in own:
             args = ["run", *args]
@@ -135,11 +163,32 @@ class Commands(click.Group):
         while rest and rest[0].partition("=")[0] in _GLOBAL_FLAGS | _GLOBAL_VALUES:
             count = 2 if rest[0] in _GLOBAL_VALUES else 1
             moved, rest = [*moved, *rest[:count]], rest[count:]
+        if rest and rest[0] in ALIASES:
+            rest[0] = ALIASES[rest[0]]
+            args = [*moved, *rest]
         if not moved or not rest or rest[0].startswith("-") or rest[0] not in self.list_commands(ctx):
             return args
-        is_group = isinstance(self.get_command(ctx, rest[0]), click.Group)
+        command = self.get_command(ctx, rest[0])
+        is_group = isinstance(command, click.Group)
         behind = 2 if is_group and rest[1:] and not rest[1].startswith("-") else 1
         return [*rest[:behind], *moved, *rest[behind:]]
+
+    def _without_app(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """The command line without ``-A`` if the command has no such option: the app then stands in for the file."""
+        if not args or args[0] not in self.list_commands(ctx):
+            return args
+        command = self.get_command(ctx, args[0])
+        if command is None or isinstance(command, click.Group) or _takes_app(command):
+            return args
+        kept, rest = [args[0]], args[1:]
+        while rest and rest[0] != "--":
+            name, is_joined, value = rest[0].partition("=")
+            if name in {"-A", "--app"} and (is_joined or rest[1:]):
+                os.environ["BEATD_APP"] = value if is_joined else rest[1]
+                rest = rest[1 if is_joined else 2 :]
+            else:
+                kept.append(rest.pop(0))
+        return [*kept, *rest]
 
     def main(self, *args: Any, **extra: Any) -> Any:
         _open_standard_streams()
@@ -162,6 +211,10 @@ class Commands(click.Group):
                 raise
             raise _unexpected(error) from None
         return done
+
+
+def _takes_app(command: click.Command) -> bool:
+    return any("--app" in parameter.opts for parameter in command.params)
 
 
 def _open_standard_streams() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tomllib
+from collections.abc import Mapping
 from typing import Any
 
 import click
@@ -13,9 +14,10 @@ from beatd.cli.installation import Installation, hint, installation
 from beatd.cli.output import print_json, read_json
 from beatd.client.schedules import checked
 from beatd.config.loader import entry_tables
-from beatd.exceptions import ConfigError
+from beatd.config.targets import NOTIFY, unknown_target
+from beatd.exceptions import ConfigError, MessageError
 from beatd.model import Entry
-from beatd.store.runtime_entries import Runtime, read_pause
+from beatd.store.runtime_entries import Runtime, read_pause, read_table
 
 _WORDS = {"added": "Added", "changed": "Changed", "unchanged": "Already there like that:"}
 
@@ -45,8 +47,14 @@ def add(*, name: str | None, file: str | None, config_file: str | None, as_json:
         tables = entry_tables(file, name, **rules) if file else {str(name): table}
         ready = {each: checked(each, fields, **rules) for each, fields in tables.items()}
         _refuse_taken(place, ready)
+        _refuse_unknown_targets(place, ready)
         runtime = Runtime(place.client, place.keys)
+        old = {each: _stored_table(runtime.get(each)[0]) for each in ready}
         done = {each: runtime.put(each, fields) for each, fields in ready.items()}
+        for each, what in done.items():
+            if what != "unchanged":
+                action = "add" if what == "added" else "change"
+                place.audit(action, [each], before=old[each], after=ready[each])
         paused = [each for each in done if runtime.get(each)[1] is not None]
         if as_json:
             print_json({"entries": done, "paused": paused})
@@ -67,7 +75,10 @@ def remove(name: str, config_file: str | None, as_json: bool) -> None:
     """
     with installation(config_file) as place:
         runtime = Runtime(place.client, place.keys)
+        old = _stored_table(runtime.get(name)[0])
         removed = runtime.remove(name)
+        if removed:
+            place.audit("remove", [name], before=old)
         elsewhere = _in_files(place).get(name)
         if as_json:
             print_json({"removed": removed, "source": elsewhere and elsewhere.source})
@@ -85,6 +96,14 @@ def remove(name: str, config_file: str | None, as_json: bool) -> None:
             raise click.ClickException(f"{name} is in {elsewhere.source}, not in the state store: take it out there")
         names = [each for each, _ in runtime.tables()]
         raise click.ClickException(f'there is no entry "{name}" in the state store{hint(name, names)}')
+
+
+def _refuse_unknown_targets(place: Installation, tables: Mapping[str, Mapping[str, Any]]) -> None:
+    """Raise UsageError for an entry that names a notification target which the file does not have."""
+    known = [target.name for target in place.head.settings.notify]
+    for name, table in tables.items():
+        if fault := unknown_target(table.get(NOTIFY) or (), known):
+            raise click.UsageError(f"{name}: {NOTIFY}: {fault}")
 
 
 def _table(*, more: tuple[str, ...], arguments: str | None, kwargs: str | None, **given: str | None) -> dict[str, Any]:
@@ -116,6 +135,14 @@ def _value(text: str, option: str, *, only: str = "") -> Any:
             if text[:1] in "{[":
                 raise click.BadParameter(f"neither TOML nor JSON: {error}", param_hint=option) from None
             return text
+
+
+def _stored_table(raw: bytes | None) -> dict[str, Any] | None:
+    """The table of an entry before it is changed; None for none that can be read."""
+    try:
+        return None if raw is None else read_table(raw)
+    except MessageError:
+        return None
 
 
 def _refuse_taken(place: Installation, tables: dict[str, dict[str, Any]]) -> None:

@@ -12,7 +12,7 @@ import click
 from rich.console import Console
 from rich.progress import Progress
 
-from beatd.cli.installation import installation, whoami
+from beatd.cli.installation import installation
 from beatd.cli.output import plural, print_json, read_moment
 from beatd.cli.trigger import in_words
 from beatd.client import Backfilled
@@ -21,6 +21,7 @@ from beatd.clock import SystemClock, monotonic
 from beatd.exceptions import MessageError, RequestRefused
 from beatd.model import Overlap
 from beatd.schedules import zone
+from beatd.store.audit import whoami
 from beatd.timestamps import from_ms, iso_ms
 
 _PATIENCE_S = 2.0
@@ -87,7 +88,7 @@ def backfill(
         if end_ms <= start_ms:
             raise click.UsageError("--to is not later than --from: the window is empty")
         try:
-            done = RunClient(place.client, place.keys).backfill(
+            done = RunClient(place.client, place.keys, via="command").backfill(
                 entry,
                 from_ms(start_ms),
                 from_ms(end_ms),

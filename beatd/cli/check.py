@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
@@ -11,8 +12,13 @@ import click
 from beatd import broker, config, sources
 from beatd.cli.output import plural, print_json, print_line
 from beatd.clock import SystemClock
+from beatd.config.errors import dotted
+from beatd.config.targets import NOTIFY
+from beatd.config.toml import Document, read
+from beatd.config.toml_lines import KeyPath
 from beatd.exceptions import BeatdError, ConfigError, Fault, StoreRefused
 from beatd.model import Entry, Settings
+from beatd.notify.channels import unreadable_urls
 from beatd.planning.lint import find_warnings
 from beatd.planning.preview import Upcoming, all_upcoming
 from beatd.redaction import redacted_text
@@ -33,30 +39,39 @@ if TYPE_CHECKING:
 @click.argument("file", required=False)
 @click.option("--config", "-c", "config_file", metavar="FILE", help="The same as FILE.")
 @click.option("--app", "-A", metavar="MODULE[:APP]", help="Also check the entries that this app registers.")
+@click.option("--no-app", is_flag=True, help="Import no app: check neither its entries nor tasks and arguments.")
 @click.option("--connect", is_flag=True, help="Also test the state store and the broker.")
 @click.option("--strict", is_flag=True, help="Exit with 1 if there are warnings.")
 @click.option("--json", "as_json", is_flag=True, help="JSON instead of text.")
 def check(
-    *, file: str | None, config_file: str | None, app: str | None, connect: bool, strict: bool, as_json: bool
+    *,
+    file: str | None,
+    config_file: str | None,
+    app: str | None,
+    no_app: bool,
+    connect: bool,
+    strict: bool,
+    as_json: bool,
 ) -> None:
     """Check FILE (default: $BEATD_CONFIG, ./beat.toml, /etc/beatd/beat.toml), its includes and its app.
 
     Each error is one line on standard error, "file:line:column: key: what is wrong"; the exit code is 2. Warnings are
-    about valid settings that are probably unintended. With --connect, the exit code is 1 if a server cannot be used.
+    about valid settings that are probably unintended; with an app also about tasks that it does not have and arguments
+    that its tasks do not take. With --connect, the exit code is 1 if a server cannot be used.
     """
     if file and config_file:
         raise click.UsageError("give the file once: as FILE or with --config")
     try:
-        path = config.find(file or config_file)
-        loaded = _without_refused(sources.load(path, app=app))
+        path = sources.find(file or config_file, app).path
+        loaded = _without_refused(sources.load(path, app=app, check_tasks=True, with_app=not no_app))
     except ConfigError as error:
         if not as_json:
             raise
         print_json({"ok": False, "faults": _as_json(error.faults)})
         raise click.exceptions.Exit(2) from None
     now_ms = SystemClock().now_ms()
-    warnings = find_warnings(loaded, now_ms)
-    attempts = _try_servers(loaded.settings, loaded.entries) if connect else []
+    warnings = [*find_warnings(loaded, now_ms), *_target_warnings(loaded.settings)]
+    attempts = try_servers(loaded.settings, loaded.entries) if connect else []
     ok = all(attempt.ok for attempt in attempts)
     if as_json:
         more = {"connections": [attempt._asdict() for attempt in attempts]} if connect else {}
@@ -69,16 +84,27 @@ def check(
         raise click.exceptions.Exit(1)
 
 
+def _target_warnings(settings: Settings) -> list[Fault]:
+    """Warn of URLs that apprise cannot read, at the places of their settings."""
+    wrong = [(target.name, number) for target in settings.notify for number in unreadable_urls(target)]
+    if not wrong:
+        return []
+    document = Document(settings.file, read(Path(settings.file), settings.file))
+    faults = []
+    for name, number in wrong:
+        key = next(key for key in ("urls", "url_file", "url") if key in document.settings[NOTIFY][name])
+        path: KeyPath = (NOTIFY, name, key, number) if key == "urls" else (NOTIFY, name, key)
+        line, column = document.position_of(path) or (None, None)
+        message = "apprise cannot read this URL (not shown: it may be secret)"
+        faults.append(Fault(settings.file, line, dotted(path), message, column))
+    return faults
+
+
 def _without_refused(loaded: config.Config) -> config.Config:
     """Raises ConfigError if a registration of the app cannot be read."""
     if loaded.refused:
         raise ConfigError(loaded.refused)
     return loaded
-
-
-def _try_servers(settings: Settings, entries: Sequence[Entry]) -> list[Attempt]:
-
-    return try_servers(settings, entries)
 
 
 def _as_json(faults: Sequence[Fault]) -> list[dict[str, Any]]:
@@ -119,7 +145,7 @@ WITHIN = 15.0
 
 
 QUEUES_TRIED = 50
-"""Of the queues that entries name, at most so many are tried."""
+"""Of the queues that entries name, and of the exchanges, at most so many are tried."""
 
 
 class Attempt(NamedTuple):
@@ -145,7 +171,8 @@ def try_servers(settings: Settings, entries: Sequence[Entry] = ()) -> list[Attem
     store = _try("store", settings.redis.url, lambda: _store(settings, queues if url is None else []))
     if url is None:
         return [store, Attempt("broker", "the state store itself", store.ok, store.message)]
-    return [store, _try("broker", url, lambda: _broker(url, queues, settings))]
+    exchanges = list(dict.fromkeys(filter(None, (entry.options.exchange for entry in entries))))[:QUEUES_TRIED]
+    return [store, _try("broker", url, lambda: _broker(url, queues, exchanges, settings))]
 
 
 def _store(settings: Settings, queues: Sequence[str]) -> str:
@@ -171,16 +198,16 @@ def _examine(client: redis.Redis, keys: Keys, queues: Sequence[str], what: str, 
     wrong = wrong or rights.missing(client, keys, queues, state=state)
     if wrong:
         raise StoreRefused(f"{what} {place_of(client)}: {'; '.join(wrong)}")
-    return notes
+    return notes + (rights.optional(client, keys) if state else [])
 
 
-def _broker(url: str, queues: Sequence[str], settings: Settings) -> str:
+def _broker(url: str, queues: Sequence[str], exchanges: Sequence[str], settings: Settings) -> str:
     notes = []
     if broker.is_redis(url):
         with connect(url, timeout_ms=settings.redis.timeout_ms) as client:
             notes = _examine(client, Keys(settings.redis.prefix), queues, "broker", state=False)
     elif broker.is_amqp(url):
-        broker.try_rights(url, queues)
+        notes = broker.try_rights(url, queues, exchanges)
     publisher = broker.open(url)
     try:
         waiting = publisher.depth(queues[0])

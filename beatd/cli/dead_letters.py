@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from shutil import get_terminal_size
 from typing import Any
 
@@ -13,12 +13,12 @@ from beatd.client.dead_letters import (
     REASON_MAX,
     DeadLetterSource,
     Filter,
-    Found,
-    Refusal,
     age_ms,
     content,
     cut,
+    each_place,
     facts,
+    matching_letters,
     open_places,
     queue_of,
     task_of,
@@ -27,7 +27,7 @@ from beatd.clock import SystemClock
 from beatd.exceptions import ScheduleError
 from beatd.redaction import printable, redacted_text
 from beatd.schedules.duration import duration_ms
-from beatd.store.dead_letters import DeadLetter
+from beatd.store.audit import audit_record, whoami
 
 _SHOWN = 50
 _ID_MIN = 4
@@ -70,7 +70,7 @@ def dead_letters() -> None:
 def list_letters(limit: int, as_json: bool, **options: Any) -> None:
     """List dead letters, the newest first."""
     with _opened(options) as places:
-        matching = list(_matching(places, _filter(options), limit))
+        matching = list(matching_letters(places, _filter(options), limit))
         total = sum(place.letters.count() for place in places)
     if as_json:
         print_json([facts(one) for one in matching])
@@ -103,7 +103,7 @@ def _age(ms: int) -> str:
 def show(ids: tuple[str, ...], body: bool, as_json: bool, **options: Any) -> None:
     """Show all that is known of a dead letter. The first characters of its id will do."""
     with _opened(options) as places:
-        matching = list(_matching(places, Filter(_checked(ids)), None))
+        matching = list(matching_letters(places, Filter(_checked(ids)), None))
     if not matching:
         raise click.ClickException(f"no dead letter {', '.join(ids)}")
     details = [facts(one) | content(one.letter, body=body) for one in matching]
@@ -133,7 +133,8 @@ def requeue(ids: tuple[str, ...], everything: bool, **options: Any) -> None:
     Each message is requeued unchanged, exactly once."""
     wanted = _wanted(ids, everything, options)
     with _opened(options) as places:
-        count, refusals = _each_place(places, wanted, lambda place, letters: place.requeue(letters))
+        count, refusals = each_place(places, wanted, lambda place, letters: place.requeue(letters))
+        _audit(places, "requeue", ids, count, options)
     for letter, reason in refusals:
         click.echo(f"{letter.id} stays: {reason}", err=True)
     click.echo(f"{plural(count, 'message')} sent again")
@@ -153,10 +154,23 @@ def purge(ids: tuple[str, ...], everything: bool, yes: bool, **options: Any) -> 
     if not wanted:
         confirm("Delete all dead letters?", yes=yes)
     with _opened(options) as places:
-        count, _ = _each_place(places, wanted, lambda place, letters: (place.letters.remove(letters), []))
+        count, _ = each_place(places, wanted, lambda place, letters: (place.letters.remove(letters), []))
+        _audit(places, "purge", ids, count, options)
     click.echo(f"{plural(count, 'dead letter')} thrown away")
     if ids and not count:
         raise click.exceptions.Exit(1)
+
+
+def _audit(
+    places: Sequence[DeadLetterSource], action: str, ids: Sequence[str], count: int, options: dict[str, Any]
+) -> None:
+    """Record what became of so many letters, in the state store."""
+    if count:
+        chosen = ", ".join(f"{name} {options[name]}" for name in ("task", "queue", "reason", "older") if options[name])
+        record = audit_record(
+            SystemClock().now_ms(), action, ids, by=whoami(), via="command", detail=chosen, count=count
+        )
+        places[-1].audit.note(record)
 
 
 def _opened(options: dict[str, Any]) -> Any:
@@ -183,29 +197,3 @@ def _checked(ids: Sequence[str]) -> tuple[str, ...]:
         if len(each) < _ID_MIN:
             raise click.BadParameter(f"{each!r} is too short: {_ID_MIN} characters of an id at least", param_hint="ID")
     return tuple(ids)
-
-
-def _matching(places: Sequence[DeadLetterSource], wanted: Filter, limit: int | None) -> Iterator[Found]:
-    now_ms, left = SystemClock().now_ms(), limit
-    for place in places:
-        for letter in place.letters:
-            if left == 0:
-                return
-            if wanted.takes(letter, now_ms):
-                left = left - 1 if left is not None else None
-                yield Found(place, letter)
-
-
-def _each_place(
-    places: Sequence[DeadLetterSource],
-    wanted: Filter,
-    step: Callable[[DeadLetterSource, list[DeadLetter]], tuple[int, list[Refusal]]],
-) -> tuple[int, list[Refusal]]:
-    """Do it everywhere, the oldest letters first: so their messages come in the order in which they were sent."""
-    total, refusals = 0, []
-    for place in places:
-        letters = [found.letter for found in _matching([place], wanted, None)][::-1]
-        count, refused = step(place, letters)
-        total += count
-        refusals += refused
-    return total, refusals

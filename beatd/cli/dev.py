@@ -11,7 +11,7 @@ from types import FrameType
 
 import click
 
-from beatd import config, log_format, state_store
+from beatd import config, log_format, sources, state_store
 from beatd.cli.output import plural
 from beatd.cli.processes import Screen, SupervisedProcess
 from beatd.clock import SystemClock
@@ -22,13 +22,21 @@ from beatd.web.address import PORT, listen, missing_packages, why_not
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--config", "config_file", metavar="FILE", help="The schedule; default: $BEATD_CONFIG, ./beat.toml.")
+@click.option("--app", "-A", metavar="MODULE[:APP]", help="Add the periodic tasks of this app, and run its tasks.")
 @click.option("--builtin", metavar="NAMES", default="", help="Enable built-in tasks of the worker: command, http.")
 @click.option("--concurrency", "-c", type=click.IntRange(1), default=2, show_default=True, help="Concurrent tasks.")
 @click.option("--no-worker", is_flag=True, help="Do not start a worker.")
 @click.option("--no-web", is_flag=True, help="Do not serve the status page.")
 @click.option("--web-port", type=click.IntRange(0, 65535), default=PORT, show_default=True, help="0: any free port.")
 def dev(
-    *, config_file: str | None, builtin: str, concurrency: int, no_worker: bool, no_web: bool, web_port: int
+    *,
+    config_file: str | None,
+    app: str | None,
+    builtin: str,
+    concurrency: int,
+    no_worker: bool,
+    no_web: bool,
+    web_port: int,
 ) -> None:
     """Run store, daemon, worker and status page in this terminal, and restart what dies. Ctrl-C stops all.
 
@@ -37,6 +45,7 @@ def dev(
 
     run(
         config_file,
+        app=app,
         builtin=builtin,
         concurrency=concurrency,
         with_worker=not no_worker,
@@ -69,20 +78,29 @@ and start again with
 """
 
 
-def run(config_file: str | None, *, builtin: str, concurrency: int, with_worker: bool, web_port: int | None) -> None:
+def run(
+    config_file: str | None,
+    *,
+    app: str | None,
+    builtin: str,
+    concurrency: int,
+    with_worker: bool,
+    web_port: int | None,
+) -> None:
     """Run until SIGINT, SIGTERM or SIGHUP. Raises ConfigError for a file that cannot be used.
 
     The status page is served at ``web_port``, 0 for one that is free, ``None`` for no page.
     """
-    path = _find(config_file)
-    loaded = config.load(path)
+    path, origin = _find(config_file, app)
+    loaded = sources.load(path, app=app)
     settings = loaded.settings
     color = sys.stdout.isatty() and not config.environment().no_color
     screen = Screen(sys.stdout, NAMES, color=color)
     log_format.configure(settings.log.level, stream=screen.stream("dev"), color=color)
-    commands = {"daemon": _command("run", "--config", str(path))}
+    of_app = ["-A", app] if app else []
+    commands = {"daemon": _command("run", "--config", str(path), *of_app)}
     if with_worker and (settings.app or builtin):
-        commands["worker"] = _worker(path, settings, builtin, concurrency)
+        commands["worker"] = [*_worker(path, settings, builtin, concurrency), *of_app]
     elif with_worker:
         log.warning(
             "No worker started: %s names no app. For built-in tasks: beatd dev --builtin command,http",
@@ -90,10 +108,11 @@ def run(config_file: str | None, *, builtin: str, concurrency: int, with_worker:
             extra={"event": "dev_without_worker"},
         )
     if web_port is not None and _can_serve(web_port):
-        commands["web"] = _command("web", "--config", str(path), "--port", str(web_port), *NO_METRICS)
+        commands["web"] = _command("web", "--config", str(path), *of_app, "--port", str(web_port), *NO_METRICS)
     session = Session()
     with state_store.state_store(settings):
-        log.info("%s in %s; Ctrl-C stops", plural(len(loaded.entries), "entry"), path, extra={"event": "dev_started"})
+        place = app if origin else path
+        log.info("%s in %s; Ctrl-C stops", plural(len(loaded.entries), "entry"), place, extra={"event": "dev_started"})
         session.run(
             {
                 name: SupervisedProcess(name, words, screen, session.clock, session.wake)
@@ -133,9 +152,9 @@ class Session:
         self.wake.set()
 
 
-def _find(config_file: str | None) -> Path:
+def _find(config_file: str | None, app: str | None) -> sources.AppFile:
     try:
-        return config.find(config_file)
+        return sources.find(config_file, app)
     except ConfigError as error:
         raise ConfigError([*error.faults, Fault("beatd dev", None, "", BEGIN)]) from None
 

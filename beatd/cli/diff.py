@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from beatd import config, sources
+from beatd import sources
 from beatd.cli.installation import installation
 from beatd.cli.output import plural, print_colored, print_json, print_line
 from beatd.clock import SystemClock
@@ -16,8 +16,6 @@ from beatd.config import Config
 from beatd.exceptions import StoreError
 from beatd.model import Entry
 from beatd.planning.comparison import Difference, Runs, compare, total
-from beatd.sources import MergedSchedule
-from beatd.store.runtime_entries import RuntimeReplica
 from beatd.timestamps import from_ms, iso_ms
 
 _DAY_MS = 86_400_000
@@ -42,9 +40,9 @@ def diff(
     if file is None and against is None:
         _compare_with_fleet(config_file, app, as_json=as_json)
         return
-    new = sources.load(config.find(file or config_file), app=app)
-    old = sources.load(config.find(against or config_file), app=app)
-    olds, news = (old.entries, new.entries) if against else _with_runtime(old, new, config_file)
+    new = sources.load(sources.find(file or config_file, app).path, app=app)
+    old = sources.load(sources.find(against or config_file, app).path, app=app)
+    olds, news = (old.entries, new.entries) if against else _with_runtime(old, new, config_file, app)
     now_ms = SystemClock().now_ms()
     differences = compare(olds, news, now_ms, now_ms + days * _DAY_MS)
     if as_json:
@@ -56,24 +54,22 @@ def diff(
         raise click.exceptions.Exit(1)
 
 
-def _with_runtime(old: Config, new: Config, config_file: str | None) -> tuple[Sequence[Entry], Sequence[Entry]]:
+def _with_runtime(
+    old: Config, new: Config, config_file: str | None, app: str | None
+) -> tuple[Sequence[Entry], Sequence[Entry]]:
     """The entries of both files, each with those that the state store adds."""
     try:
-        with installation(config_file) as place:
-            replica = RuntimeReplica(place.client, place.keys)
-            replica.refresh(anew=True)
+        with installation(config_file, app) as place:
+            merged = [place.schedule(config, as_if_resumed=True) for config in (old, new)]
     except StoreError as error:
         print_line(f"note: the state store was not asked, this is from the files alone: {error}", err=True)
         return old.entries, new.entries
-    merged = [MergedSchedule(old), MergedSchedule(new)]
-    for schedule in merged:
-        schedule.change(replica.tables)
-    return merged[0].in_force().entries, merged[1].in_force().entries
+    return merged[0].entries, merged[1].entries
 
 
 def _compare_with_fleet(config_file: str | None, app: str | None, *, as_json: bool) -> None:
     """Compare the digest of the file with those of the daemons that are alive."""
-    with installation(config_file) as place:
+    with installation(config_file, app) as place:
         loaded = sources.load(place.path, app=app)
         daemons = {daemon.id: daemon.digest for daemon in place.fleet().alive.values()}
     if not daemons:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from beatd import config, sources
+from beatd import sources
 from beatd.cli.installation import installation
 from beatd.cli.output import plural, print_refused, write_file
 from beatd.config import Config
@@ -15,8 +15,6 @@ from beatd.config.references import references
 from beatd.config.writer import export as to_toml
 from beatd.exceptions import ConfigError
 from beatd.model import Entry
-from beatd.sources import MergedSchedule
-from beatd.store.runtime_entries import RuntimeReplica
 
 
 @click.command("export")
@@ -36,10 +34,10 @@ def export(*, config_file: str | None, app: str | None, output: Path | None, for
     Settings are left out, because they may hold secrets, and so are pauses. The result can be included or compared.
     A ${VARIABLE} is written as it is, without its value.
     """
-    path = config.find(config_file)
+    path = sources.find(config_file, app).path
     loaded = sources.load(path, app=app)
     print_refused(loaded.refused)
-    runtime = [] if offline else _runtime(loaded, config_file)
+    runtime = [] if offline else _runtime(loaded, config_file, app)
     entries = [*loaded.entries, *runtime]
     header = f"{plural(len(entries), 'entry')} from {path}"
     if runtime:
@@ -52,13 +50,10 @@ def export(*, config_file: str | None, app: str | None, output: Path | None, for
         click.echo(f"{output}: {plural(len(entries), 'entry')}", err=True)
 
 
-def _runtime(loaded: Config, config_file: str | None) -> Sequence[Entry]:
+def _runtime(loaded: Config, config_file: str | None, app: str | None) -> Sequence[Entry]:
     """The entries that only the state store has. Raises a StoreError, and ConfigError for one that cannot be read."""
-    with installation(config_file) as there:
-        mirror = RuntimeReplica(there.client, there.keys)
-        mirror.refresh(anew=True)
-    overlay = MergedSchedule(loaded)
-    overlay.change(mirror.tables)
-    if overlay.faults:
-        raise ConfigError(fault for found in overlay.faults.values() for fault in found)
-    return overlay.in_force().entries[len(loaded.entries) :]
+    with installation(config_file, app) as there:
+        schedule = there.schedule(loaded, as_if_resumed=True)
+    if schedule.merged.faults:
+        raise ConfigError(fault for faults in schedule.merged.faults.values() for fault in faults)
+    return schedule.entries[len(loaded.entries) :]

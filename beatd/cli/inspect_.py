@@ -12,10 +12,8 @@ from typing import Any
 
 import click
 
-from beatd.app.app import App
-from beatd.app.find_app import find_app
+from beatd.cli.app_commands import client_app
 from beatd.cli.output import Duration, confirm, plural, print_json, print_line, print_table
-from beatd.exceptions import ConfigError
 from beatd.redaction import printable
 from beatd.worker.control import COMMANDS, Command, Kind
 
@@ -176,6 +174,16 @@ def control(*, yes: bool, **options: Any) -> None:
     _run("control", **options)
 
 
+def _audit(command: str, keywords: dict[str, Any], names: list[str] | None, place: Mapping[str, str | None]) -> None:
+    """Record a command to workers in the state store of the file, if there is one."""
+    from beatd.cli.installation import installation  # noqa: PLC0415 - many questions need no file
+
+    if place["broker"] or place["app_name"]:
+        return
+    with installation(place["config_file"]) as found:
+        found.audit("control", names or ["all workers"], after={"command": command, **keywords})
+
+
 def _run(
     kind: Kind,
     *,
@@ -193,7 +201,10 @@ def _run(
     wanted = _command(kind, command)
     keywords = _keywords(wanted, list(arguments))
     names = [name for each in destination.split(",") if (name := each.strip())] if destination else None
-    answers = _app(**place).control.broadcast(wanted.name, keywords, names, reply=True, timeout=timeout)
+    app = client_app(place["app_name"], place["broker"], place["config_file"])
+    answers = app.control.broadcast(wanted.name, keywords, names, reply=True, timeout=timeout)
+    if kind == "control":
+        _audit(wanted.name, keywords, names, place)
     by_node = {node: answer for each in answers or () for node, answer in sorted(each.items())}
     if not by_node:
         click.echo(f"Error: No nodes replied within {timeout:g} s", err=True)
@@ -237,24 +248,3 @@ def _keywords(command: Command, words: list[str]) -> dict[str, Any]:
     elif words:
         raise click.UsageError(f"{command.name} takes {command.usage or 'no arguments'}, not also {' '.join(words)}")
     return keywords
-
-
-def _app(*, broker: str | None, app_name: str | None, config_file: str | None) -> App:
-    """An app with the workers' broker: of ``-b``, of the app, or of the file, which is searched for."""
-    if app_name:
-        app = find_app(app_name)
-        if broker:
-            app.conf.broker_url = broker
-        return app
-    if broker:
-        return App("beatd", broker=broker, set_as_current=False)
-    from beatd import config  # noqa: PLC0415 - many questions need no file
-    from beatd.state_store import running_store  # noqa: PLC0415
-
-    try:
-        found = config.find(config_file)
-    except ConfigError as error:
-        raise click.UsageError(f"{error}, or the broker with -b URL, or an app with -A MODULE") from None
-    settings = config.load(found).settings
-    url = settings.broker.url or running_store(settings)
-    return App("beatd", broker=url, set_as_current=False)

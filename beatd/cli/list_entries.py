@@ -2,30 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import gc
+from collections.abc import Callable, Container, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
 
 import click
 
 from beatd import sources
-from beatd.cli.installation import installation
+from beatd.cli.installation import EffectiveSchedule, Installation, installation
 from beatd.cli.output import plural, print_json, print_line, print_problem, print_table
-from beatd.client.history import held_facts, pause_facts
-from beatd.client.outcomes import EntryOutcome, OutcomeReader, failure_text, outcome_facts
+from beatd.client.entries import entry_facts, is_of, kind_of
+from beatd.client.outcomes import EntryOutcome, OutcomeReader, failure_text
 from beatd.clock import SystemClock
+from beatd.config import Config
 from beatd.model import Entry
+from beatd.planning.notation import schedule_phrase
 from beatd.planning.preview import Outlook, outlooks
 from beatd.schedules import duration_text
-from beatd.sources import MergedSchedule
-from beatd.store.entry_state import EntryStates
-from beatd.store.held_back import HeldBack
+from beatd.store.held_back import HeldBackEntry
 from beatd.store.history import Histories
 from beatd.store.outcomes import Outcomes
-from beatd.store.runtime_entries import Pause, RuntimeReplica, read_pause
-from beatd.store.runtime_entries import place as runtime_place
-from beatd.timestamps import from_ms, iso_ms
-from beatd.web.pages import schedule_phrase
+from beatd.store.runtime_entries import Pause
+from beatd.timestamps import from_ms
 
 _SHOWN = 10
 """Faults, and reasons of held-back entries, that are shown one by one."""
@@ -70,12 +69,39 @@ class Listing(NamedTuple):
     problems: list[str]
 
 
+class Selection(NamedTuple):
+    """The entries that are wanted: the options of the command."""
+
+    glob: str
+    failed: bool
+    overdue: bool
+    paused: bool
+    held: bool
+    source: str | None
+    task: str | None
+
+    def takes(self, entry: Entry, held: Container[str], paused: Container[str], failing: Container[str]) -> bool:
+        """True if an entry is wanted. Overdue ones are told by their rows: see :meth:`has`."""
+        name = entry.name
+        return (
+            (not self.held or name in held)
+            and (not self.paused or name in paused)
+            and (not self.failed or name in failing)
+            and is_of(entry, self.source)
+            and (self.task is None or fnmatchcase(entry.task, self.task))
+        )
+
+    def has(self, row: EntryRow) -> bool:
+        """True if the row of an entry that is wanted is wanted, too."""
+        return not self.overdue or row.outcome.is_late
+
+
 @click.command("list")
 @click.argument("glob", required=False, default="*")
 @click.option("--config", "-c", "config_file", metavar="FILE", help="Default: $BEATD_CONFIG, ./beat.toml.")
 @click.option("--app", "-A", metavar="MODULE[:APP]", help="Add the entries that this app registers.")
 @click.option("--failed", is_flag=True, help="Only entries whose last run failed.")
-@click.option("--overdue", is_flag=True, help="Only overdue entries.")
+@click.option("--overdue", is_flag=True, help="Only entries that are overdue or take too long.")
 @click.option("--paused", is_flag=True, help="Only paused entries.")
 @click.option("--held", "held_only", is_flag=True, help="Only held-back entries.")
 @click.option("--source", metavar="WORD", help="Only entries of this source: file, app, runtime, or a file's name.")
@@ -100,44 +126,57 @@ def list_entries(
 
     Entries come from the file, the app and the state store, as in a daemon with the same file.
     """
-    with installation(config_file) as place:
-        loaded = sources.load(place.path, app=app)
-        replica = RuntimeReplica(place.client, place.keys)
-        replica.refresh(anew=True)
-        alive = place.fleet().alive.values()
-        digests = {daemon.digest for daemon in alive}
-        problems = [] if digests else ["no daemon is alive"]
-        if digests and loaded.digest not in digests:
-            problems.append(f"no daemon has the schedule of {place.path}")
-        merged = MergedSchedule(loaded)
-        merged.change(replica.tables)
-        merged.pause(replica.pauses)
-        entries = _matching(merged.in_force().entries, glob)
-        shards = max([daemon.shards for daemon in alive], default=place.head.settings.leader.shards)
-        held = HeldBack(place.client, place.keys, shards=shards).read([entry.name for entry in entries])
-        if held_only:
-            entries = [entry for entry in entries if entry.name in held]
-        if paused:
-            entries = [entry for entry in entries if entry.name in replica.pauses]
-        if failed:
-            failing = Outcomes(place.client, place.keys).failing()
-            entries = [entry for entry in entries if entry.name in failing]
-        entries = [entry for entry in entries if _is_of(entry, source) and fnmatchcase(entry.task, task or "*")]
-        now_ms = SystemClock().now_ms()
-        states = EntryStates(place.client, place.keys).read(entries, now_ms=now_ms)
-        last_dues = Histories(place.client, place.keys).last_dues
-        looks = outlooks(entries, states, now_ms, paused=replica.pauses, held=held, last_dues=last_dues)
-        outcomes = OutcomeReader(place.client, place.keys).of([entry.name for entry in entries], now_ms, held=held)
-    rows = (EntryRow(_kind(one.entry), one, _pause(replica, one.entry.name), outcomes[one.entry.name]) for one in looks)
-    lines = [row for row in rows if not overdue or row.outcome.overdue_since_ms is not None]
-    lines.sort(key=_ORDERS[sort])
-    overruled = _matching(merged.conflicts(), glob)
-    faults = [*loaded.refused, *(fault for found in merged.faults.values() for fault in found)]
-    listing = Listing(lines, overruled, list(map(str, faults)), problems)
+    wanted = Selection(glob, failed, overdue, paused, held_only, source, task)
+    now_ms = SystemClock().now_ms()
+    gc.disable()  # a large schedule makes a million objects and no cycles, and then the process ends
+    with installation(config_file, app) as place:
+        listing = _listing(place, sources.load(place.path, app=app), wanted, now_ms)
+    listing.lines.sort(key=_ORDERS[sort])
     if as_json:
         print_json(_facts(listing))
     else:
         _print(listing, now_ms)
+
+
+def _listing(place: Installation, loaded: Config, wanted: Selection, now_ms: int) -> Listing:
+    """Ask the store for what the entries that are wanted need, and for no others."""
+    fleet = place.fleet()
+    schedule = place.schedule(loaded)
+    entries = _matching(schedule.entries, wanted.glob)
+    held = place.held_back([entry.name for entry in entries], fleet)
+    failing = Outcomes(place.client, place.keys).failing() if wanted.failed else {}
+    entries = [entry for entry in entries if wanted.takes(entry, held, schedule.pauses, failing)]
+    faults = [*loaded.refused, *(fault for faults in schedule.merged.faults.values() for fault in faults)]
+    return Listing(
+        [row for row in _rows(place, schedule, entries, held, now_ms) if wanted.has(row)],
+        _matching(schedule.merged.conflicts(), wanted.glob),
+        list(map(str, faults)),
+        _problems(place, loaded, {daemon.digest for daemon in fleet.alive.values()}),
+    )
+
+
+def _rows(
+    place: Installation,
+    schedule: EffectiveSchedule,
+    entries: Sequence[Entry],
+    held: Mapping[str, HeldBackEntry],
+    now_ms: int,
+) -> list[EntryRow]:
+    """The rows of entries: their states and outcomes as the store has them, and what follows from these."""
+    states = place.states(entries, now_ms)
+    last_dues = Histories(place.client, place.keys).last_dues
+    looks = outlooks(entries, states, now_ms, paused=schedule.pauses, held=held, last_dues=last_dues)
+    outcomes = OutcomeReader(place.client, place.keys).of([entry.name for entry in entries], now_ms, held=held)
+    return [
+        EntryRow(kind_of(look.entry), look, schedule.pause_of(look.entry.name), outcomes[look.entry.name])
+        for look in looks
+    ]
+
+
+def _problems(place: Installation, loaded: Config, digests: set[str]) -> list[str]:
+    if not digests:
+        return ["no daemon is alive"]
+    return [] if loaded.digest in digests else [f"no daemon has the schedule of {place.path}"]
 
 
 def _matching(entries: Sequence[Entry], glob: str) -> list[Entry]:
@@ -146,29 +185,9 @@ def _matching(entries: Sequence[Entry], glob: str) -> list[Entry]:
     return sorted(matching, key=lambda entry: (entry.name.casefold(), entry.name))
 
 
-def _pause(replica: RuntimeReplica, name: str) -> Pause | None:
-    raw = replica.pauses.get(name)
-    return None if raw is None else read_pause(raw)
-
-
-def _kind(entry: Entry) -> str:
-    """The source of an entry as a word; only an entry of a file has a line number."""
-    if entry.source == runtime_place(entry.name):
-        return "runtime"
-    return "file" if entry.source.rpartition(":")[2].isdigit() else "app"
-
-
-def _is_of(entry: Entry, source: str | None) -> bool:
-    """True if the entry comes from there: a kind of source, or the name of a file or module."""
-    if source is None or source == _kind(entry):
-        return True
-    named = entry.source.rpartition(":")[0] or entry.source
-    return named == source or named.endswith(f"/{source}")
-
-
 def _print(listing: Listing, now_ms: int) -> None:
     columns = ["entry", "schedule", "last due", "last runs", "next run", "source", "state"]
-    rows = [list(_cells(line, now_ms)) for line in listing.lines]
+    rows = [_cells(line, now_ms) for line in listing.lines]
     if not any(row[-1] for row in rows):
         columns, rows = columns[:-1], [row[:-1] for row in rows]
     if rows:
@@ -199,16 +218,18 @@ def _print_failing(lines: Sequence[EntryRow]) -> None:
         print_line(f"! and {plural(len(failing) - _SHOWN, 'entry')} more failing; beatd list --failed --json has all")
 
 
-def _cells(line: EntryRow, now_ms: int) -> Iterator[str]:
+def _cells(line: EntryRow, now_ms: int) -> list[str]:
     look = line.look
-    yield look.entry.name
-    yield schedule_phrase(look.entry.schedule).text
-    yield "" if look.last_due_ms is None else f"{_distance(now_ms - look.last_due_ms)} ago"
-    yield f"{line.outcome.word or ''} {line.outcome.marks}".strip()
     next_ms = look.held.again_ms if look.held else look.next_fire_ms
-    yield "" if next_ms is None else "now" if next_ms <= now_ms else f"in {_distance(next_ms - now_ms)}"
-    yield line.source
-    yield line.state
+    return [
+        look.entry.name,
+        schedule_phrase(look.entry.schedule).text,
+        "" if look.last_due_ms is None else f"{_distance(now_ms - look.last_due_ms)} ago",
+        f"{line.outcome.word or ''} {line.outcome.marks}".strip(),
+        "" if next_ms is None else "now" if next_ms <= now_ms else f"in {_distance(next_ms - now_ms)}",
+        line.source,
+        line.state,
+    ]
 
 
 def _distance(ms: int) -> str:
@@ -219,35 +240,8 @@ def _distance(ms: int) -> str:
 
 def _facts(listing: Listing) -> dict[str, Any]:
     return {
-        "entries": [_entry_facts(line) for line in listing.lines],
+        "entries": [entry_facts(line.look, line.outcome, line.pause) for line in listing.lines],
         "overruled": [{"name": entry.name, "counts": entry.source} for entry in listing.overruled],
         "faults": listing.faults,
         "problems": listing.problems,
     }
-
-
-def _entry_facts(line: EntryRow) -> dict[str, Any]:
-    look = line.look
-    entry, pause = look.entry, line.pause
-    return {
-        "name": entry.name,
-        "task": entry.task,
-        "schedule": entry.schedule.notation,
-        "schedule_text": schedule_phrase(entry.schedule).text,
-        "timezone": entry.timezone,
-        "source": line.source,
-        "place": entry.source,
-        "enabled": entry.policies.enabled,
-        "paused": pause and pause_facts(pause),
-        "runs": look.runs,
-        "last_due_at": _iso(look.last_due_ms),
-        "next_due_at": _iso(look.next_due_ms),
-        "next_fires_at": _iso(look.next_fire_ms),
-        "note": look.note or None,
-        "held_back": look.held and held_facts(look.held),
-        **outcome_facts(line.outcome),
-    }
-
-
-def _iso(ms: int | None) -> str | None:
-    return None if ms is None else iso_ms(ms)

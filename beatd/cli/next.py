@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
-from difflib import get_close_matches
 from itertools import islice
 from typing import Any, NamedTuple
 
 import click
 
-from beatd import config, sources
+from beatd import sources
 from beatd.cli.completion import entry_names
+from beatd.cli.installation import installation, no_entry
 from beatd.cli.output import print_json, print_line, print_refused, print_table, read_moment
 from beatd.clock import SystemClock
 from beatd.config import Config
@@ -19,12 +19,6 @@ from beatd.exceptions import StoreError
 from beatd.model import Entry, EntryState, run_id
 from beatd.planning.preview import Upcoming, all_upcoming, caveats, state_at
 from beatd.schedules import dst_note, duration_text
-from beatd.sources import MergedSchedule
-from beatd.state_store import running_store
-from beatd.store.client import connect
-from beatd.store.entry_state import EntryStates
-from beatd.store.keys import Keys
-from beatd.store.runtime_entries import RuntimeReplica
 
 PATIENCE_MS = 2_000
 """The store is asked for what it adds; a person who previews a file is not kept waiting for it."""
@@ -57,9 +51,9 @@ def next_runs(
     runs, pauses, runtime entries and the first-seen times of intervals without an anchor; without it, such an interval
     counts from TIME.
     """
-    loaded = sources.load(config.find(config_file), app=app)
+    loaded = sources.load(sources.find(config_file, app).path, app=app)
     print_refused(loaded.refused)
-    in_force = EntriesInForce(loaded.entries, frozenset(), {}) if offline else ask_store(loaded)
+    in_force = EntriesInForce(loaded.entries, frozenset(), {}) if offline else ask_store(loaded, config_file, app)
     entries = in_force.entries if entry is None else (named(entry, in_force.entries),)
     timezone = loaded.settings.timezone if entry is None else entries[0].timezone
     now_ms = SystemClock().now_ms()
@@ -95,34 +89,25 @@ def _say_error(entry: Entry, error: Exception) -> None:
     print_line(f"! {entry.name}: error: {str(error) or type(error).__name__}", err=True)
 
 
-def ask_store(loaded: Config) -> EntriesInForce:
+def ask_store(loaded: Config, config_file: str | None, app: str | None) -> EntriesInForce:
     """The entries in force, with the pauses and the states that the store has; those of the files if it is away."""
-    settings = loaded.settings
-    timeout_ms = min(settings.redis.timeout_ms, PATIENCE_MS)
     try:
-        with connect(running_store(settings), timeout_ms=timeout_ms, name="beatd-next") as client:
-            keys = Keys(settings.redis.prefix)
-            replica = RuntimeReplica(client, keys)
-            replica.refresh(anew=True)
-            merged = MergedSchedule(loaded)
-            merged.change(replica.tables)
-            merged.pause(replica.pauses)
-            entries = tuple(merged.in_force().entries)
-            states = EntryStates(client, keys).read(entries, now_ms=SystemClock().now_ms())
+        with installation(config_file, app, timeout_ms=PATIENCE_MS) as place:
+            schedule = place.schedule(loaded)
+            entries = tuple(schedule.entries)
+            states = place.states(entries, SystemClock().now_ms())
     except StoreError as error:
         print_line(f"note: from the files only, without the state store: {error}", err=True)
         return EntriesInForce(loaded.entries, frozenset(), {})
     seen = {entry.name: state for entry, state in zip(entries, states, strict=True) if state is not None}
-    return EntriesInForce(entries, frozenset(replica.pauses), seen)
+    return EntriesInForce(entries, frozenset(schedule.pauses), seen)
 
 
 def named(name: str, entries: Iterable[Entry]) -> Entry:
     """The entry of that name; raises click.UsageError that names the near ones."""
     names = {entry.name: entry for entry in entries}
     if name not in names:
-        near = get_close_matches(name, names, n=3, cutoff=0.5)
-        hint = f"; did you mean {' or '.join(near)}?" if near else ""
-        raise click.UsageError(f'there is no entry "{name}"{hint}')
+        raise no_entry(name, names)
     return names[name]
 
 

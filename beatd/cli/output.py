@@ -18,17 +18,16 @@ from typing import Any
 
 import click
 from rich import box
-from rich.cells import cell_len
+from rich.cells import cell_len as _rich_cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from beatd.config.values import InvalidValue, moment
+from beatd.client import moments
 from beatd.exceptions import Fault, ScheduleError
 from beatd.redaction import printable
 from beatd.schedules import duration_ms
 from beatd.schedules.literals import quoted
-from beatd.timestamps import in_range, to_ms
 
 _FAULTS_SHOWN = 10
 
@@ -89,7 +88,7 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     In a pipe each row is one line. A table that is wider than the terminal has each row's first cell, its name, on a
     line of its own and never folded, with the other cells below it.
     """
-    cells = [[*map(printable, row)] for row in rows]
+    cells = [row if _is_plain("".join(row)) else [*map(printable, row)] for row in rows]
     if not sys.stdout.isatty() or len(cells) > _FOLDED_AT_MOST:
         _print_plain(columns, cells)
         return
@@ -107,7 +106,19 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
 
 
 def _widths(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[int]:
-    return [max(map(cell_len, column)) for column in zip(columns, *rows, strict=True)]
+    return [
+        max(map(len if "".join(column).isascii() else cell_len, column)) for column in zip(columns, *rows, strict=True)
+    ]
+
+
+def _is_plain(text: str) -> bool:
+    """True for printable ASCII, which is most text: asked of a whole row at once, as tables may be long."""
+    return text.isascii() and text.isprintable()
+
+
+def cell_len(text: str) -> int:
+    """Columns of a terminal that a text takes: of most texts, its characters."""
+    return len(text) if text.isascii() else _rich_cell_len(text)
 
 
 _INDENT = 2
@@ -157,11 +168,15 @@ def _print_plain(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     widths = _widths(columns, rows)
 
     def line(row: Sequence[str]) -> str:
-        padded = (cell + " " * (width - cell_len(cell)) for cell, width in zip(row, widths, strict=True))
-        return "   ".join(padded).rstrip()
+        is_ascii = "".join(row).isascii()
+        return "   ".join(map(str.ljust if is_ascii else _padded, row, widths)).rstrip()
 
     rule = "─" * (sum(widths) + 3 * (len(widths) - 1))
     click.echo("\n".join([line(columns), rule, *map(line, rows)]))
+
+
+def _padded(cell: str, width: int) -> str:
+    return cell + " " * (width - cell_len(cell))
 
 
 def plural(count: int, noun: str) -> str:
@@ -170,9 +185,6 @@ def plural(count: int, noun: str) -> str:
         return f"1 {noun}"
     is_vowel = noun[-2:-1] in {"a", "e", "o", "u"}
     return f"{count:,} {noun[:-1]}ies" if noun.endswith("y") and not is_vowel else f"{count:,} {noun}s"
-
-
-FORMS = 'expected a time such as 2026-12-31T23:59:00, a date, "now", or a distance such as +1d or -2h'
 
 
 class Duration(click.ParamType):  # type: ignore[type-arg]
@@ -195,26 +207,11 @@ class Duration(click.ParamType):  # type: ignore[type-arg]
 
 
 def read_moment(text: str, *, option: str, timezone: str, base_ms: int, now_ms: int) -> int:
-    """The moment that ``text`` means, in ms since the epoch.
-
-    A time without an offset is one of ``timezone``, a distance counts from ``base_ms``. Raises click.BadParameter.
-    """
-    written = text.strip()
+    """The moment that ``text`` means, see :mod:`beatd.client.moments`. Raises click.BadParameter."""
     try:
-        if written == "now":
-            return now_ms
-        if written[:1] in {"+", "-"}:
-            distance_ms = duration_ms(written[1:])
-            moment_ms = base_ms + (distance_ms if written[0] == "+" else -distance_ms)
-        else:
-            moment_ms = to_ms(moment(written, timezone))
-    except (InvalidValue, ScheduleError) as error:
-        said = str(error) if written[:1] in {"+", "-"} or "out of range" in str(error) else f"{quoted(text)}: {FORMS}"
-        raise click.BadParameter(said, param_hint=option) from None
-    if not in_range(moment_ms):
-        said = f"{quoted(text)} is out of range: expected a moment in the years 1970 to 9998"
-        raise click.BadParameter(said, param_hint=option)
-    return moment_ms
+        return moments.read_moment(text, timezone=timezone, base_ms=base_ms, now_ms=now_ms)
+    except ScheduleError as error:
+        raise click.BadParameter(str(error), param_hint=option) from None
 
 
 def write_output(path: Path, text: str, *, kind: str) -> None:

@@ -8,11 +8,13 @@ import click
 
 from beatd import sources
 from beatd.cli.completion import entry_names
-from beatd.cli.installation import Installation, chosen, hint, installation, is_glob, whoami
+from beatd.cli.installation import Installation, chosen, hint, installation, is_glob
 from beatd.cli.output import Duration, confirm, plural, print_json, read_moment
+from beatd.client.history import pause_facts
 from beatd.clock import SystemClock
 from beatd.exceptions import ConfigError
-from beatd.store.runtime_entries import Pause, Runtime
+from beatd.store.audit import whoami
+from beatd.store.runtime_entries import Pause, PauseField, Runtime
 
 _SHOWN = 20
 """Names that are shown one by one."""
@@ -22,7 +24,7 @@ _SHOWN = 20
 @click.argument("names", metavar="NAME|GLOB...", nargs=-1, required=True, shell_complete=entry_names)
 @click.option("--reason", default="", help="Reason, shown by status and list.")
 @click.option("--for", "length", type=Duration(1), help="Time after which the entries are resumed: 2h, 90m.")
-@click.option("--until", metavar="TIME", help='When they are resumed: "2026-12-24 18:00", +1d.')
+@click.option("--until", metavar="TIME", help='When they are resumed: "2026-12-24 18:00", +1d, never.')
 @click.option("--by", default=None, metavar="WHO", help="Who paused it; default: USER@HOST.")
 @click.option("--config", "-c", "config_file", metavar="FILE", help="Default: $BEATD_CONFIG, ./beat.toml.")
 @click.option("--json", "as_json", is_flag=True, help="JSON instead of text.")
@@ -41,7 +43,8 @@ def pause(
     """Pause entries until they are resumed, or for some time. Quote globs such as "report-*".
 
     A pause survives failover and restarts. Runs that are due meanwhile are not caught up. With --for or --until a
-    daemon resumes the entries then. A TIME without an offset is in the time zone of the file.
+    daemon resumes the entries then; of an entry that is named and paused already, they change the end, and --reason the
+    reason. A TIME without an offset is in the time zone of the file.
     """
     if "*" in names:
         confirm("Pause all entries?", yes=yes)
@@ -52,8 +55,18 @@ def pause(
         found = _existing(names, place, runtime)
         author = whoami() if by is None else by
         note = Pause(since_ms=now_ms, by=author, reason=reason, until_ms=until_ms)
-        paused = runtime.pause(found, note)
-        _say("paused", "Paused", "already paused", paused, found, as_json=as_json)
+        before = dict(runtime.pauses())
+        named: list[PauseField] = ["until"] if length or until else []
+        if reason:
+            named.append("reason")
+        exact = [name for name in found if name in names]
+        done = runtime.put_pauses(exact, note, [*named, "by"] if named else [])
+        done.paused.extend(runtime.pause([name for name in found if name not in names], note))
+        for name in done.changed:
+            place.audit("pause", [name], by=author, before=pause_facts(before[name]), after=pause_facts(note))
+        if done.paused:
+            place.audit("pause", sorted(done.paused), by=author, after=pause_facts(note))
+        _say("paused", "Paused", "already paused", sorted(done.paused), found, changed=done.changed, as_json=as_json)
         place.warn_if_nobody_is_there()
 
 
@@ -69,7 +82,11 @@ def resume(names: tuple[str, ...], config_file: str | None, as_json: bool) -> No
     with installation(config_file) as place:
         runtime = Runtime(place.client, place.keys)
         found, without = chosen(names, (name for name, _ in runtime.pauses()))
+        before = dict(runtime.pauses())
         resumed = runtime.resume(found)
+        if resumed:
+            first = before.get(resumed[0])
+            place.audit("resume", resumed, before=pause_facts(first) if first and len(resumed) == 1 else None)
         asked = sorted({*found, *(name for name in without if not is_glob(name))})
         _say("resumed", "Resumed", "not paused", resumed, asked, as_json=as_json)
         place.warn_if_nobody_is_there()
@@ -81,7 +98,7 @@ def _end_ms(length: float | None, until: str | None, now_ms: int, timezone: str)
         raise click.UsageError("give --for or --until, not both")
     if length is not None:
         return now_ms + int(length * 1000)
-    if until is None:
+    if until is None or until == "never":
         return None
     until_ms = read_moment(until, option="--until", timezone=timezone, base_ms=now_ms, now_ms=now_ms)
     if until_ms <= now_ms:
@@ -112,11 +129,22 @@ def _in_files(place: Installation) -> set[str]:
         return set()
 
 
-def _say(key: str, verb: str, else_: str, done: Sequence[str], asked: Sequence[str], *, as_json: bool) -> None:
-    others = sorted(set(asked) - set(done))
+def _say(
+    key: str,
+    verb: str,
+    else_: str,
+    done: Sequence[str],
+    asked: Sequence[str],
+    *,
+    changed: Sequence[str] = (),
+    as_json: bool,
+) -> None:
+    others = sorted(set(asked) - set(done) - set(changed))
     if as_json:
-        print_json({key: list(done), "unchanged": others})
+        print_json({key: list(done), **({"changed": list(changed)} if changed else {}), "unchanged": others})
         return
+    for name in changed:
+        click.echo(f"Changed the pause of {name}")
     if len(done) > _SHOWN:
         click.echo(f"{verb} {plural(len(done), 'entry')}")
     for name in done if len(done) <= _SHOWN else ():

@@ -93,7 +93,13 @@ def _blocked_runs(one: Member, seen: Overview) -> Iterator[Problem]:
 def _warnings(each: Status) -> Iterator[Problem]:
     """Warnings about one daemon, which block no run or not yet."""
     if each.config == "broken":
-        yield Problem(f"{each.id}: its files have errors; it keeps the last valid schedule; run beatd check")
+        more = f" (and {plural(each.more_file_faults, 'error')} more)" if each.more_file_faults else ""
+        faults = "; ".join(each.file_faults) + more
+        told = f": {faults}" if faults else ""
+        yield Problem(f"{each.id}: its files have errors; it keeps the last valid schedule; run beatd check{told}")
+    if each.task_faults:
+        more = f" (and {each.more_task_faults:,} more)" if each.more_task_faults else ""
+        yield Problem(f"{each.id}: {'; '.join(each.task_faults)}{more}; run beatd check")
     if each.faults:
         more = f" and {each.faults - len(each.faulty):,} more" if each.faults > len(each.faulty) else ""
         wrong = f"{plural(each.faults, 'runtime entry')} not in force: {', '.join(each.faulty)}{more}"
@@ -119,18 +125,21 @@ def _held_back(seen: Overview) -> Iterator[Problem]:
 
 
 def _failing(seen: Overview) -> Iterator[Problem]:
-    """Report entries whose last runs failed, and those of which a run is overdue."""
+    """Report entries whose last runs failed, and those of which a run is overdue or takes too long."""
     for name, one in islice(seen.failing.items(), FAILING_SHOWN):
         yield Problem(failing_text(name, one.since_ms, one.failures, one.error))
     if len(seen.failing) > FAILING_SHOWN:
         yield Problem(f"and {plural(len(seen.failing) - FAILING_SHOWN, 'entry')} more failing; see beatd list --failed")
-    overdue = sorted(seen.overdue.items(), key=lambda item: (item[1], item[0]))
-    for name, since_ms in overdue[:FAILING_SHOWN]:
-        yield Problem(
-            f"entry {name} is overdue since {_clock(since_ms)}; see beatd describe {name}, and whether workers run"
-        )
-    if len(overdue) > FAILING_SHOWN:
-        yield Problem(f"and {plural(len(overdue) - FAILING_SHOWN, 'entry')} more overdue; see beatd list --overdue")
+    for late, is_late, advice in (
+        (seen.overdue, "is overdue", ", and whether workers run"),
+        (seen.too_long, "has a run that takes too long", "; beatd stop-run RUN ends it"),
+    ):
+        ordered = sorted(late.items(), key=lambda item: (item[1], item[0]))
+        for name, since_ms in ordered[:FAILING_SHOWN]:
+            yield Problem(f"entry {name} {is_late} since {_clock(since_ms)}; see beatd describe {name}{advice}")
+        if len(ordered) > FAILING_SHOWN:
+            what = f"{plural(len(ordered) - FAILING_SHOWN, 'entry')} more"
+            yield Problem(f"and {what} that {is_late.replace('has', 'have', 1)}; see beatd list --overdue")
 
 
 def _clock(ms: int) -> str:

@@ -10,28 +10,30 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from types import FrameType
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import click
 
 import beatd
 from beatd import config, sources
 from beatd import log_format as logs
+from beatd.app.find_app import importable_name
 from beatd.cli.metrics import MetricsOptions, metrics_options
 from beatd.cli.output import plural
 from beatd.cli.sdnotify import Notifier, watchdog_period
 from beatd.clock import SystemClock
 from beatd.config import Config, Environment
 from beatd.daemon import Daemon
-from beatd.exceptions import ConfigError
+from beatd.exceptions import ConfigError, Fault
 from beatd.model import LogSettings, Settings
-from beatd.sources import FileSource, log_refused
+from beatd.sources import FileSource, log_refused, log_task_faults
 from beatd.state_store import Store, await_store, state_store
 
 if TYPE_CHECKING:
+    from beatd.app.app import App
     from beatd.beat.metrics import DaemonMetrics
 
 
@@ -42,7 +44,11 @@ if TYPE_CHECKING:
 @click.option("--app", "-A", metavar="MODULE[:APP]", help="Add the periodic tasks that this app registers.")
 @click.option("--fail-fast", is_flag=True, help="Exit with 1 if the state store is unreachable at the start.")
 @click.option(
-    "--log-level", type=click.Choice(["debug", "info", "warning", "error"]), help="Default: the setting in the file."
+    "--log-level",
+    "--loglevel",
+    "-l",
+    type=click.Choice(["debug", "info", "warning", "error"], case_sensitive=False),
+    help="Default: the setting in the file.",
 )
 @click.option("--log-format", type=click.Choice(["text", "json"]), help="Default: the setting in the file.")
 @metrics_options
@@ -62,6 +68,37 @@ def run(
     )
 
 
+def _name_for_others(app: App) -> str:
+    """Return the name under which child processes can import an app, and let them look where the script is."""
+    name = importable_name(app)
+    places = [sys.path[0], os.environ.get("PYTHONPATH", "")]
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, places))
+    return name
+
+
+class AppBeat:
+    """Daemon of an app that starts itself: ``app.Beat(loglevel="info").run()``.
+
+    Another process imports the app to read its schedule, so that it must be a variable of a module.
+    """
+
+    def __init__(self, app: App, loglevel: str | int | None = None, **_celerys: object) -> None:
+        self._name = _name_for_others(app)
+        self._level = logging.getLevelName(loglevel) if isinstance(loglevel, int) else loglevel
+
+    def run(self) -> None:
+        """Run until SIGTERM or Ctrl-C."""
+        level = ["--log-level", self._level.lower()] if self._level else []
+        run.main(args=["--app", self._name, *level], prog_name="beat")
+
+
+def command_for_app(app: App, words: list[str]) -> None:
+    """Run a command of beatd for an app that starts itself (``app.start()``)."""
+    from beatd.cli import main  # noqa: PLC0415 - which imports this module
+
+    main(args=["-A", _name_for_others(app), *words])
+
+
 log = logging.getLogger("beatd")
 
 
@@ -73,7 +110,7 @@ class Process:
 
     def __init__(self, config_file: str | None, *, app: str | None, metrics: MetricsOptions) -> None:
         """Raises :class:`~beatd.exceptions.ConfigError` if no file is found."""
-        self._path = config.find(config_file)
+        self._path, self._origin = sources.find(config_file, app)
         self._environment = config.environment()
         self._notifier = Notifier(self._environment.notify_socket)
         self._sign = SignOfLife(self._notifier, self._environment)
@@ -98,8 +135,12 @@ class Process:
         configure_logging(loaded.settings.log, log_level, log_format, self._environment)
         self._handle_signals()
         entries = plural(len(loaded.entries), "entry")
-        log.info("beatd %s starts: %s in %s", beatd.__version__, entries, self._path, extra={"event": "starting"})
+        place = f"of {self._app}" if self._origin else f"in {self._path}"
+        log.info("beatd %s starts: %s %s", beatd.__version__, entries, place, extra={"event": "starting"})
+        if self._origin:
+            log.info("%s", self._origin, extra={"event": "settings_of_app"})
         log_refused(loaded.refused)
+        log_task_faults(loaded.task_faults)
         if not loaded.entries:
             log.warning("%s has no entries", self._path, extra={"event": "no_entries"})
         with self._served(loaded.settings), state_store(loaded.settings) as url:
@@ -132,22 +173,21 @@ class Process:
         if self._daemon is not None:
             self._daemon.reload_begins()
         try:
-            loaded = sources.load(self._path, app=self._app, before=self._source.config)
+            loaded = sources.load(self._path, app=self._app, before=self._source.config, check_tasks=True)
         except ConfigError as error:
             self._broken(error)
             raise
-        self._faults = tuple(map(str, loaded.refused))
-        self._say_sound("broken" if loaded.refused else "ok")
+        self._files_read(loaded.refused)
         return loaded
 
     def _broken(self, error: ConfigError) -> None:
         """The last good files stay in force."""
-        self._faults = tuple(map(str, error.faults))
-        self._say_sound("broken")
+        self._files_read(error.faults)
 
-    def _say_sound(self, config: Literal["ok", "broken"]) -> None:
+    def _files_read(self, faults: Sequence[Fault]) -> None:
+        self._faults = tuple(map(str, faults))
         if self._daemon is not None:
-            self._daemon.files_are(config)
+            self._daemon.files_read(self._faults)
 
     def _done(self) -> None:
         """An attempt to read the files again is over."""
@@ -159,7 +199,7 @@ class Process:
         if self._metrics is not None:
             self._metrics.attach(self._daemon.parts)
         self._put(loaded)
-        self._say_sound("broken" if loaded.refused else "ok")
+        self._files_read(loaded.refused)
         self._source.start()
         try:
             if not self._stopping.is_set():  # a signal may have come before there was a daemon to stop

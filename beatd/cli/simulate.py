@@ -18,7 +18,7 @@ import click
 from rich.console import Console
 from rich.progress import Progress
 
-from beatd import config, sources
+from beatd import sources
 from beatd.cli.next import facts, named
 from beatd.cli.output import plural, print_json, print_table, read_moment, write_output
 from beatd.clock import SystemClock
@@ -154,7 +154,7 @@ def simulate_runs(
     Uses the daemon's own planning code. Workers are assumed to finish in time and queues to be short; overlaps are
     counted for entries with max_runtime. Times without an offset are in the time zone of the file.
     """
-    loaded = sources.load(config.find(config_file), app=app)
+    loaded = sources.load(sources.find(config_file, app).path, app=app)
     entries = loaded.entries if entry is None else (named(entry, loaded.entries),)
     timezone = loaded.settings.timezone
     now_ms = SystemClock().now_ms()

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import islice
 from typing import Any, NamedTuple
 
 import click
 
-from beatd import config
+from beatd import sources
 from beatd.beat.shard_assignment import why_aside
 from beatd.cli.output import plural, print_json, print_line, print_problem, print_table
 from beatd.cli.problems import problems, rounded, shards
@@ -70,6 +70,8 @@ class Overview(NamedTuple):
     """Entries whose last run failed, those that fail longest first; the first hundred have errors."""
     overdue: dict[str, int]
     """Entries of which a run is overdue, and since when (ms)."""
+    too_long: dict[str, int]
+    """Entries of which a run takes too long, and since when (ms)."""
     foreign_keys: list[str]
     """Keys of another type than beatd's, in words."""
 
@@ -99,7 +101,7 @@ def status(*, config_file: str | None, check: bool, as_json: bool) -> None:
     Exit code 1 when runs are blocked: no daemon is alive, nobody leads a shard, runs are late, the broker or the state
     store refuses them, or the state store cannot be reached.
     """
-    seen = look(load_settings(config.find(config_file)).settings)
+    seen = look(load_settings(sources.find(config_file).path).settings)
     if as_json:
         print_json(facts(seen))
     else:
@@ -133,6 +135,7 @@ def look(settings: Settings) -> Overview:
             held_count=held_count,
             failing=_failing(OutcomeReader(client, keys)),
             overdue=Outcomes(client, keys).overdue(),
+            too_long=Outcomes(client, keys).too_long(),
             foreign_keys=server_check.foreign_keys(client, keys, shards=shards),
         )
 
@@ -225,11 +228,15 @@ def facts(seen: Overview) -> dict[str, Any]:
         "held_back_count": seen.held_count,
         "failing": [_failing_facts(name, one) for name, one in islice(seen.failing.items(), _HELD_TOLD)],
         "failing_count": len(seen.failing),
-        "overdue": [
-            {"entry": name, "since": iso_ms(since_ms)} for name, since_ms in islice(seen.overdue.items(), _HELD_TOLD)
-        ],
+        "overdue": _since_facts(seen.overdue),
         "overdue_count": len(seen.overdue),
+        "too_long": _since_facts(seen.too_long),
+        "too_long_count": len(seen.too_long),
     }
+
+
+def _since_facts(since: Mapping[str, int]) -> list[dict[str, str]]:
+    return [{"entry": name, "since": iso_ms(since_ms)} for name, since_ms in islice(since.items(), _HELD_TOLD)]
 
 
 def _failing_facts(name: str, one: Failing) -> dict[str, Any]:
@@ -258,6 +265,10 @@ def _daemon(one: Member, seen: Overview) -> dict[str, Any]:
         "revision": each.revision,
         "resting_ms": each.resting_ms,
         "config": each.config,
+        "task_faults": each.task_faults,
+        "more_task_faults": each.more_task_faults,
+        "file_faults": each.file_faults,
+        "more_file_faults": each.more_file_faults,
         "clock_offset_ms": each.clock_offset_ms,
         "turned_ms_ago": each.turned_ms_ago,
         "late_ms": each.late_ms,

@@ -41,6 +41,7 @@ def step_down(
         clock = SystemClock()
         began = clock.monotonic()
         DaemonCommands(place.client, place.keys).give(DaemonCommand(what="step_down", daemon=leader, rest_ms=rest_ms))
+        place.audit("step-down", [leader], after={"shards": sorted(shards), "for": duration_text(rest_ms)})
         heirs = _heirs(place, leader, shards, clock, began + timeout)
         took_ms = int((clock.monotonic() - began) * 1000)
     if len(heirs) < len(shards):

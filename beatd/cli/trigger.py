@@ -8,12 +8,13 @@ from typing import Any
 import click
 
 from beatd.cli.history import await_ending, histories
-from beatd.cli.installation import Installation, hint, installation, whoami
+from beatd.cli.installation import Installation, hint, installation
 from beatd.cli.output import print_json, read_json
 from beatd.client.runs import RunClient
 from beatd.exceptions import MessageError, RequestRefused, ScheduleError
 from beatd.schedules import duration_ms, duration_text
 from beatd.states import IGNORED, SUCCESS
+from beatd.store.audit import whoami
 from beatd.store.history import Ending
 from beatd.store.result_document import exception_from
 from beatd.store.runtime_entries import Runtime
@@ -58,7 +59,7 @@ def trigger(
     named = None if kwargs is None else read_json(kwargs, "--kwargs", dict)
     with installation(config_file) as place, histories(place, result_backend) as known:
         try:
-            manual = RunClient(place.client, place.keys)
+            manual = RunClient(place.client, place.keys, via="command")
             sent = manual.trigger(entry, args, named, queue=queue, request_id=request_id, by=whoami())
         except (RequestRefused, MessageError) as error:
             raise in_words(error, entry, place) from None

@@ -32,9 +32,9 @@ def web(
 ) -> None:
     """Serve the status page, with a JSON API, /metrics, /healthz and /readyz.
 
-    The page is read-only and needs access to the state store and to FILE. It has no login: on other addresses than
-    127.0.0.1, put an authenticating proxy before it. On 127.0.0.1 it answers to localhost and to the names of
-    --allow-host; on other addresses to every name, unless --allow-host is given.
+    The page needs access to the state store and to FILE. It is read-only without [web] tokens_file or a trusted
+    proxy; on other addresses than 127.0.0.1 give it these, and [web] tls_cert. On 127.0.0.1 it answers to localhost
+    and to the names of --allow-host; on other addresses to every name, unless --allow-host is given.
     """
     from beatd.web.address import listen, missing_packages, why_not  # noqa: PLC0415 - with the rest of what it needs
 

@@ -15,12 +15,15 @@ from beatd.clock import SystemClock
 from beatd.model import Settings
 from beatd.state_store import running_store
 from beatd.web.address import is_loopback, url_of
-from beatd.web.app import create
+from beatd.web.app import Guards, Installation, create
+from beatd.web.broker_view import BrokerView
 from beatd.web.entries import EntryListing
 from beatd.web.metrics import PageEndpoint
 from beatd.web.security import LOCAL_NAMES
 from beatd.web.server import serve
 from beatd.web.store_view import StoreView
+from beatd.web.tls import context_of
+from beatd.web.tokens import Tokens
 
 log = logging.getLogger("beatd.web")
 
@@ -40,7 +43,7 @@ def run(
 ) -> None:
     """Serve until SIGTERM or SIGINT. Raises ConfigError for a file that cannot be used at the start."""
     clock = SystemClock()
-    path = config.find(config_file)
+    path = sources.find(config_file, app).path
     plan = EntryListing(path, lambda: sources.load(path, app=app), clock)
     settings = _impatient(plan.first().settings)
     configure_logging(settings.log, log_level, log_format, config.environment())
@@ -48,17 +51,28 @@ def run(
     store = StoreView(
         lambda: status.facts(status.look(settings)), lambda: running_store(settings), settings.redis, clock
     )
-    hosts = LOCAL_NAMES.union(map(str.lower, names)) if names or is_loopback(listener) else None
+    broker = BrokerView(str(path), lambda: plan.settings, lambda: running_store(settings), clock)
+    guards = _guards(settings, listener, names)
+    tls = context_of(settings.web)
     plan.start()
     try:
-        url = url_of(listener)
+        url = url_of(listener, secure=tls is not None)
         log.info("Status page at %s", url, extra={"event": "web_started"})
         with metrics.served(settings.metrics, lambda: PageEndpoint(plan, store, clock)):
-            serve(create(plan, store, clock, hosts=hosts), listener)
+            serve(create(Installation(plan, store, broker, clock), guards), listener, tls=tls)
     finally:
         plan.stop()
         store.close()
     log.info("Status page stopped", extra={"event": "web_stopped"})
+
+
+def _guards(settings: Settings, listener: socket.socket, names: tuple[str, ...]) -> Guards:
+    """Guards of the page: names, tokens, roles. Raises ConfigError for a file of tokens that cannot be used."""
+    tokens, is_local = Tokens(settings.web.tokens_file), is_loopback(listener)
+    hosts = LOCAL_NAMES.union(map(str.lower, names)) if names or is_local else None
+    is_guarded = tokens.there or settings.web.user_header is not None
+    reads = is_local or not is_guarded if settings.web.anonymous is None else settings.web.anonymous == "read"
+    return Guards(hosts, tokens, settings.web, reads)
 
 
 def _impatient(settings: Settings) -> Settings:

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import fnmatch
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
 from beatd import broker, config
 from beatd.app.find_app import find_app
 from beatd.broker import Address, OutgoingMessage, Publisher
+from beatd.clock import SystemClock
 from beatd.exceptions import ConfigError, Fault, MessageError
 from beatd.message.protocol import TaskMessage, open_envelope
 from beatd.redaction import printable, redacted, redacted_text
 from beatd.state_store import running_store
 from beatd.store import server_check
+from beatd.store.audit import Audit
 from beatd.store.client import connect, place_of
 from beatd.store.dead_letters import DeadLetter, DeadLetters
 from beatd.store.keys import Keys
@@ -35,6 +37,7 @@ class DeadLetterSource:
     def __init__(self, client: Any, keys: Keys, publisher: Publisher | None) -> None:
         self.name = place_of(client)
         self.letters = DeadLetters(client, keys)
+        self.audit = Audit(client, keys)
         self._publisher = publisher
 
     def requeue(self, letters: Sequence[DeadLetter]) -> tuple[int, list[Refusal]]:
@@ -151,6 +154,33 @@ class Filter(NamedTuple):
             and (self.queue is None or self.queue == queue_of(letter))
             and (self.older_ms is None or age_ms(letter, now_ms) >= self.older_ms)
         )
+
+
+def matching_letters(places: Sequence[DeadLetterSource], wanted: Filter, limit: int | None) -> Iterator[Found]:
+    """The letters that match, the newest first of each place."""
+    now_ms, left = SystemClock().now_ms(), limit
+    for place in places:
+        for letter in place.letters:
+            if left == 0:
+                return
+            if wanted.takes(letter, now_ms):
+                left = left - 1 if left is not None else None
+                yield Found(place, letter)
+
+
+def each_place(
+    places: Sequence[DeadLetterSource],
+    wanted: Filter,
+    step: Callable[[DeadLetterSource, list[DeadLetter]], tuple[int, list[Refusal]]],
+) -> tuple[int, list[Refusal]]:
+    """Do it everywhere, the oldest letters first: so their messages come in the order in which they were sent."""
+    total, refusals = 0, []
+    for place in places:
+        letters = [found.letter for found in matching_letters([place], wanted, None)][::-1]
+        count, refused = step(place, letters)
+        total += count
+        refusals += refused
+    return total, refusals
 
 
 def message_of(letter: DeadLetter) -> TaskMessage | None:

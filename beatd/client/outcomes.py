@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Container, Iterable, Sequence
 from statistics import median, quantiles
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from beatd.planning.overdue import Bounds, bounds_of, learned_bounds
+from beatd.schedules import duration_text
 from beatd.states import RETRY
 from beatd.store.history import Histories, Record
 from beatd.store.outcomes import WORDS, Outcomes, RunRecord, Started, Summary
@@ -14,6 +17,7 @@ from beatd.timestamps import from_ms, iso_ms
 if TYPE_CHECKING:
     import redis
 
+    from beatd.model import Entry
     from beatd.store.keys import Keys
 
 LAST = 10
@@ -50,6 +54,13 @@ class EntryOutcome(NamedTuple):
     """Failures in a row."""
     error: RunRecord | None = None
     """The last failed attempt, of an entry that fails."""
+    too_long_since_ms: int | None = None
+    """Since when a run takes too long."""
+
+    @property
+    def is_late(self) -> bool:
+        """True if a run is overdue or takes too long."""
+        return self.overdue_since_ms is not None or self.too_long_since_ms is not None
 
     @property
     def marks(self) -> str:
@@ -74,13 +85,19 @@ class RunDetail(NamedTuple):
 
 
 class Statistics(NamedTuple):
-    """Median and 95th percentile of durations and lateness (ms) of the runs that are remembered."""
+    """Median and 95th percentile of durations and lateness (ms) of the runs that are remembered, and bounds (ms) beyond
+    which a run is overdue or takes too long."""
 
     runs: int
     duration_median_ms: int | None
     duration_p95_ms: int | None
     lateness_median_ms: int | None
     lateness_p95_ms: int | None
+    start_within_ms: int | None = None
+    finish_within_ms: int | None = None
+    run_within_ms: int | None = None
+    learned_from: int = 0
+    """Runs from which the bounds were learned; 0: they are the entry's own, or there are none."""
 
 
 class OutcomeReader:
@@ -93,6 +110,10 @@ class OutcomeReader:
     def summaries(self) -> dict[str, Summary]:
         """The summaries of all entries."""
         return self._outcomes.summaries()
+
+    def totals(self, names: Container[str]) -> Counter[str]:
+        """Ends of attempts of these entries together, by outcome."""
+        return self._outcomes.totals(names)
 
     def failing(self) -> dict[str, Summary]:
         """The entries of the schedule whose last run failed, those that fail longest first."""
@@ -109,10 +130,20 @@ class OutcomeReader:
         """The entries that are overdue, and since when (ms)."""
         return self._outcomes.overdue()
 
+    def too_long(self) -> dict[str, int]:
+        """The entries of which a run takes too long, and since when (ms)."""
+        return self._outcomes.too_long()
+
+    def bounds(self, entry: Entry) -> Bounds:
+        """The bounds beyond which a run of the entry is overdue or takes too long, learned ones among them."""
+        dues = {one.run_id: one.due_ms for one in self._histories.of([entry.name]) if one.run_id}
+        return bounds_of(entry.policies, learned_bounds(self._outcomes.ended([entry.name])[entry.name], dues))
+
     def of(self, names: Sequence[str], now_ms: int, *, held: Container[str] = ()) -> dict[str, EntryOutcome]:
         """The outcomes of entries."""
         recent = self._histories.recent(names, LAST)
         summaries, overdue = self._outcomes.summaries(names), self._outcomes.overdue()
+        too_long = self._outcomes.too_long()
         errors = self._outcomes.latest([name for name, summary in summaries.items() if summary.failing_since_ms])
         started = self._started(record for records in recent.values() for record in records)
         return {
@@ -122,7 +153,7 @@ class OutcomeReader:
                 is_held=name in held,
                 overdue_since_ms=overdue.get(name),
                 error=errors.get(name),
-            )
+            )._replace(too_long_since_ms=too_long.get(name))
             for name in names
         }
 
@@ -192,12 +223,20 @@ def _outcome(
     )
 
 
-def statistics(records: Iterable[Record]) -> Statistics:
-    """Durations and lateness of the runs of one entry."""
+def statistics(records: Iterable[Record], bounds: Bounds = Bounds()) -> Statistics:  # noqa: B008 - it is frozen
+    """Durations and lateness of the runs of one entry, and their bounds."""
     runs = [record for record in records if record.sent]
     durations = [record.runtime_ms for record in runs if record.runtime_ms is not None and record.outcome]
     lateness = [record.late_ms for record in runs if record.kind == "scheduled"]
-    return Statistics(len(runs), *_median_and_p95(durations), *_median_and_p95(lateness))
+    return Statistics(
+        len(runs),
+        *_median_and_p95(durations),
+        *_median_and_p95(lateness),
+        start_within_ms=bounds.start_ms,
+        finish_within_ms=bounds.finish_ms,
+        run_within_ms=bounds.runtime_ms,
+        learned_from=bounds.learned_from,
+    )
 
 
 def _median_and_p95(values: Sequence[int]) -> tuple[int | None, int | None]:
@@ -206,6 +245,21 @@ def _median_and_p95(values: Sequence[int]) -> tuple[int | None, int | None]:
     if len(values) == 1:
         return values[0], values[0]
     return round(median(values)), round(quantiles(values, n=20, method="inclusive")[-1])
+
+
+def bounds_text(numbers: Statistics) -> str:
+    """The bounds of an entry in words."""
+    parts = [
+        text.format(duration_text(ms // 1_000 * 1_000 or ms))
+        for text, ms in (
+            ("starts within {}", numbers.start_within_ms),
+            ("finishes within {}", numbers.finish_within_ms),
+            ("runs for at most {}", numbers.run_within_ms),
+        )
+        if ms is not None
+    ]
+    learned = f" (learned from {numbers.learned_from} runs)" if numbers.learned_from else ""
+    return f"{', '.join(parts)}{learned}" if parts else "none yet"
 
 
 def failure_text(name: str, outcome: EntryOutcome) -> str:
@@ -232,6 +286,7 @@ def outcome_facts(outcome: EntryOutcome) -> dict[str, Any]:
         "last_success_at": _iso(outcome.last_success_ms),
         "outcomes": list(outcome.words),
         "overdue_since": _iso(outcome.overdue_since_ms),
+        "too_long_since": _iso(outcome.too_long_since_ms),
     }
 
 

@@ -12,16 +12,17 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from beatd.clock import Backoff, monotonic, sleep
+from beatd.clock import Backoff, SystemClock, monotonic, sleep
 from beatd.exceptions import MessageError, NobodyLeads, RequestRefused
 from beatd.message import json_codec
 from beatd.model import Overlap
+from beatd.store.audit import Audit, Via, audit_record
 from beatd.store.daemon_registry import Registry
 from beatd.store.history import Histories
 from beatd.store.keys import Keys, shard_of
 from beatd.store.outbox import holds
 from beatd.store.run_requests import Backfill, Reason, RequestReply, Requests, Trigger
-from beatd.timestamps import to_ms
+from beatd.timestamps import iso_ms, to_ms
 
 if TYPE_CHECKING:
     import redis
@@ -77,11 +78,12 @@ class RunClient:
     Methods raise :class:`~beatd.exceptions.NobodyLeads`, :class:`~beatd.exceptions.RequestRefused`,
     :class:`~beatd.exceptions.MessageError` for what no request can carry, or a
     :class:`~beatd.exceptions.StoreError`. After the last of these it is not known whether the request was carried out:
-    repeat it with the same ``request_id``.
+    repeat it with the same ``request_id``. ``via``: requests are recorded in the audit as made in this way.
     """
 
-    def __init__(self, client: redis.Redis, keys: Keys) -> None:
+    def __init__(self, client: redis.Redis, keys: Keys, *, via: Via | None = None) -> None:
         self._client, self._keys = client, keys
+        self._audit, self._via = Audit(client, keys), via
         self._requests = Requests(client, keys)
         self._histories = Histories(client, keys)
         self._registry = Registry(client, keys)
@@ -112,6 +114,10 @@ class RunClient:
         answer, repeated = self._carry_out(request_id, request, timeout)
         in_outbox = not self._has_left_outbox(name, answer.run_id, timeout)
         refused = self._histories.refused(answer.run_id)
+        if not repeated:
+            given = {"args": args, "kwargs": kwargs, "queue": queue}
+            changed = {key: value for key, value in given.items() if value is not None}
+            self._note("trigger", name, by, {"run_id": answer.run_id, **changed})
         return Triggered(name, answer.run_id, request_id, repeated, refused, in_outbox)
 
     def backfill(
@@ -155,7 +161,15 @@ class RunClient:
         except KeyboardInterrupt:
             self._requests.withdraw(request_id)
             raise
+        if not (dry_run or repeated):
+            window = {"from": iso_ms(to_ms(since)), "to": iso_ms(to_ms(until)), "force": force, "sent": answer.sent}
+            self._note("backfill", name, by, window)
         return Backfilled(name, request_id, answer.total, answer.sent, answer.left_out, answer.dues_ms, repeated)
+
+    def _note(self, action: str, name: str, by: str, after: Mapping[str, Any]) -> None:
+        if self._via is not None:
+            at_ms = SystemClock().now_ms()
+            self._audit.note(audit_record(at_ms, action, [name], by=by, via=self._via, after=after))
 
     def _carry_out(
         self, request_id: str, request: Trigger | Backfill, timeout: float, progress: Progress = lambda _d, _t: None

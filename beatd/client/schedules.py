@@ -10,13 +10,16 @@ from itertools import islice
 from typing import Any, NamedTuple
 
 from beatd import config
+from beatd.client.history import pause_facts
 from beatd.client.outcomes import FAILED, EntryOutcome, OutcomeReader, RunDetail
 from beatd.client.runs import RunClient
 from beatd.client.watch import Change, changes
 from beatd.clock import SystemClock
-from beatd.config.entries import plain_table, without_none
+from beatd.config.entries import without_none
+from beatd.config.writer import plain_table
 from beatd.exceptions import ConfigError, Fault, MessageError
 from beatd.message.json_codec import dumps, loads
+from beatd.store.audit import Audit, audit_record, whoami
 from beatd.store.client import connect
 from beatd.store.history import Histories, Record
 from beatd.store.keys import Keys
@@ -58,7 +61,8 @@ class Schedules:
     """The entries in a state store, and the pauses of any entries; a context manager.
 
     ``url`` and ``prefix`` are those of ``[redis]`` in ``beat.toml`` (``redis://``, ``rediss://``, ``unix://``,
-    ``sentinel://``); ``timeout`` bounds each answer, in seconds. Methods raise
+    ``sentinel://``); ``timeout`` bounds each answer, in seconds; ``by`` is who makes the changes, for the audit, by
+    default user and host. Methods raise
     :class:`~beatd.exceptions.StoreUnavailable`, which is worth a retry and harmless to repeat, or
     :class:`~beatd.exceptions.StoreRefused`. May be used by several threads.
 
@@ -66,14 +70,15 @@ class Schedules:
     ...     schedules.put("nightly", task="reports.build", schedule="30 2 * * *", timezone="Europe/Berlin")
     """
 
-    def __init__(self, url: str, *, prefix: str = "beatd", timeout: float = 5.0) -> None:
+    def __init__(self, url: str, *, prefix: str = "beatd", timeout: float = 5.0, by: str | None = None) -> None:
         self._client = connect(url, timeout_ms=int(timeout * 1000), name="beatd-client")
         self._keys = Keys(prefix)
+        self._audit, self._by = Audit(self._client, self._keys), whoami() if by is None else by
         self._runtime = Runtime(self._client, self._keys)
         self._clock = SystemClock()
         self._histories = Histories(self._client, self._keys)
         self._outcomes = OutcomeReader(self._client, self._keys, self._histories)
-        manual = RunClient(self._client, self._keys)
+        manual = RunClient(self._client, self._keys, via="client")
         self.trigger, self.backfill = manual.trigger, manual.backfill
         """Have a run sent now, or those of a past window; see :class:`~beatd.client.runs.RunClient`."""
 
@@ -95,7 +100,12 @@ class Schedules:
         ``[defaults]``. Raises :class:`~beatd.exceptions.ConfigError` with all that is wrong; nothing is stored then.
         An entry of the same name in the daemons' files, or of their app, goes first.
         """
-        return self._runtime.put(name, checked(name, {"task": task, "schedule": schedule, **entry}))
+        table = checked(name, {"task": task, "schedule": schedule, **entry})
+        before = self.get(name)
+        done = self._runtime.put(name, table)
+        if done != "unchanged":
+            self._note("add" if done == "added" else "change", name, before and before.table, table)
+        return done
 
     def get(self, name: str) -> Stored | None:
         """The entry of that name in the state store, or None: one that comes from a file is not there."""
@@ -110,22 +120,39 @@ class Schedules:
 
     def remove(self, name: str) -> bool:
         """Take an entry out of the state store; tells whether it was there. A pause of that name stays."""
-        return self._runtime.remove(name)
+        before = self.get(name)
+        removed = self._runtime.remove(name)
+        if removed:
+            self._note("remove", name, before and before.table)
+        return removed
 
     def pause(self, name: str, *, reason: str = "", by: str = "", until: datetime | None = None) -> bool:
         """Suspend an entry, wherever it comes from, until it is resumed; tells whether it was not paused before.
 
-        With ``until``, an aware datetime, a daemon resumes it then.
+        With ``until``, an aware datetime, a daemon resumes it then; of an entry that is paused already it changes the
+        end.
 
         The name need not be in use: an entry that comes later begins paused.
         """
         until_ms = None if until is None else to_ms(until)
         note = Pause(since_ms=self._clock.now_ms(), by=by, reason=reason, until_ms=until_ms)
-        return bool(self._runtime.pause([_named(name)], note))
+        done = self._runtime.put_pauses([_named(name)], note, () if until is None else ("until",))
+        if done.paused or done.changed:
+            self._note("pause", name, None, pause_facts(note), by=by)
+        return bool(done.paused)
 
     def resume(self, name: str) -> bool:
         """Resume a paused entry; tells whether it was paused. Runs that were due meanwhile are not caught up."""
-        return bool(self._runtime.resume([name]))
+        resumed = bool(self._runtime.resume([name]))
+        if resumed:
+            self._note("resume", name)
+        return resumed
+
+    def _note(self, action: str, name: str, before: Any = None, after: Any = None, *, by: str = "") -> None:
+        """Record a change in the audit."""
+        author = by or self._by
+        at_ms = self._clock.now_ms()
+        self._audit.note(audit_record(at_ms, action, [name], by=author, via="client", before=before, after=after))
 
     def paused(self) -> dict[str, Pause]:
         """All paused entries, wherever they come from."""

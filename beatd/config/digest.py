@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import reduce
 from hashlib import sha256
 from operator import xor
@@ -49,12 +49,24 @@ def _shape(entry: Entry) -> str:
     blackout = entry.policies.blackout
     policies = msgspec.structs.replace(entry.policies, blackout=None)
     parts = (entry.schedule.fingerprint, entry.timezone, entry.options, policies, blackout and blackout.notation)
-    return sha256(_meaning(parts)).hexdigest()
+    return sha256(_meaning(parts, _compact)).hexdigest()
 
 
-def _meaning(value: Any) -> bytes:
+def _compact(parts: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The parts, with structs as short maps: those of more than 15 fields have a long header in msgspec, so that a new
+    field would change every digest."""
+    return tuple(msgspec.Raw(_short(_encode(part))) if isinstance(part, msgspec.Struct) else part for part in parts)
+
+
+def _short(encoded: bytes) -> bytes:
+    if encoded[:2] != b"\xde\x00" or encoded[2] > 15:
+        return encoded
+    return bytes([0x80 | encoded[2]]) + encoded[3:]
+
+
+def _meaning(value: Any, prepared: Callable[[Any], Any] = lambda value: value) -> bytes:
     try:
-        return _encode(value)
+        return _encode(prepared(value))
     except (OverflowError, UnicodeEncodeError):  # JSON knows longer numbers than 64 bits, and lone surrogates
         return repr(value).encode()
 

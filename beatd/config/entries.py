@@ -1,32 +1,194 @@
 """Entries: tables of the schedule become values; each field is read on its own, and all errors are reported.
 
-Tables come from ``beat.toml``, from a file for the state store, or from an app. A message that is far too large is an
-error, because brokers refuse it.
+Tables come from ``beat.toml``, from a file for the state store, or from an app. An entry's *spec* is everything of it
+but its name, its task and the arguments. Most entries of a large file differ in nothing else, so equal specs share one
+schedule, one set of options and one of policies. A message that is far too large is an error: brokers refuse it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from datetime import timedelta
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 from msgspec import UNSET
 
 from beatd.config import values
-from beatd.config.entry_spec import ENTRY, EntrySpec, EntrySpecReader
 from beatd.config.errors import ErrorReport, nearest
-from beatd.config.fields import read_value
-from beatd.config.message_values import arguments, keywords
-from beatd.config.toml import SCHEDULE
+from beatd.config.fields import OPTIONS, POLICIES, Field, Fields, Where, read_fields, read_value, refuse_unknown
+from beatd.config.schema_types import accepts, definition
+from beatd.config.toml import SCHEDULE, plain
 from beatd.config.toml_lines import KeyPath
-from beatd.config.values import shown, size_text
+from beatd.config.values import InvalidValue, choice, shown, size_text
 from beatd.exceptions import ConfigError, Fault
 from beatd.message import json_codec, protocol
-from beatd.model import Entry
-from beatd.schedules import Schedule
-from beatd.schedules.cron import Cron
+from beatd.model import Entry, Options, Policies
+from beatd.schedules import Schedule, duration_text, parse
+from beatd.schedules.cron import Dst
 from beatd.schedules.cron_parser import is_hashed
-from beatd.schedules.interval import Relative
+from beatd.schedules.interval import Interval, Relative
+
+DST = choice("cron", "skip")
+DEFAULTS: Fields = {
+    "timezone": Field("timezone", values.timezone, "The time zone: an IANA name.", "Europe/Berlin"),
+    "dst": Field("dst", DST, "A fixed time that the clock skips: cron runs right after the gap, skip never.", "skip"),
+    **OPTIONS,
+    **POLICIES,
+}
+"""What ``[defaults]`` may have, for every entry that does not say otherwise."""
+
+
+@accepts(definition("schedule"))
+def _parsed(value: Any, timezone: str, name: str = "", dst: Dst = "cron") -> Schedule:
+    return parse(plain(value), timezone=timezone, name=name, dst=dst)
+
+
+@accepts(definition("options"))
+def _options(value: Any, _zone: str = "") -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise InvalidValue(f'expected a table such as {{ queue = "reports" }}, got {shown(value)}')
+    return value
+
+
+ENTRY: Fields = {
+    "task": Field("task", values.text, "The name of the task, as the worker knows it.", "proj.tasks.add"),
+    "schedule": Field(
+        "schedule",
+        _parsed,
+        'When it runs: seconds (30), a duration ("1h30m"), a cron string ("30 7 * * mon"), a table with every, cron, '
+        "at, solar or Celery's crontab fields, or a list of these.",
+        "30 7 * * mon",
+    ),
+    "args": Field("args", values.arguments, "Positional arguments.", [16, 16]),
+    "kwargs": Field("kwargs", values.keywords, "Named arguments.", {"format": "pdf"}),
+    "relative": Field("relative", values.flag, "Celery's relative: an interval counts from the last run.", True),
+    "options": Field("options", _options, "The keywords of apply_async, as Celery has them.", {"queue": "reports"}),
+    **DEFAULTS,
+}
+"""What an entry may have."""
+
+NEEDED = ("task", "schedule")
+"""What it must have."""
+
+
+class EntrySpec(NamedTuple):
+    """Everything of an entry but its name, its task and the arguments."""
+
+    schedule: Schedule
+    timezone: str
+    options: Options
+    policies: Policies
+
+
+class EntrySpecReader:
+    """Reads the specs of one file, whose entries have a time zone and defaults in common."""
+
+    def __init__(self, timezone: str, defaults: Mapping[str, Any]) -> None:
+        self._timezone = timezone
+        self._defaults = dict(defaults)
+        self._parts: dict[str, Any] = {}
+
+    def read(self, name: str, rest: dict[str, Any], report: ErrorReport) -> EntrySpec | None:
+        """The spec of entry ``name``, or None after its faults have been reported, at paths inside of the entry."""
+        refuse_unknown(rest, ENTRY, report, _at_key)
+        options = self._celery_options(rest, report)
+        merged = {**self._defaults, **options, **rest}
+        timezone = self._zone(merged, report)
+        schedule = _schedule(name, merged, timezone, report)
+
+        def where(key: str) -> KeyPath:
+            return ("options", key) if key in options else (key,)
+
+        read_options = read_fields(merged, OPTIONS, timezone, report, where)
+        read_policies = read_fields(merged, POLICIES, timezone, report, where)
+        _cross_check(schedule, read_options, read_policies, report, where)
+        if report or schedule is None:
+            return None
+        return EntrySpec(schedule, timezone, self._shared(Options, read_options), self._shared(Policies, read_policies))
+
+    def _celery_options(self, rest: dict[str, Any], report: ErrorReport) -> Mapping[str, Any]:
+        """Read Celery's ``options`` table; report unknown options, and those that the entry has itself."""
+        table = read_value(_options, rest.get("options", {}), "", report, ("options",))
+        if table is UNSET:
+            return {}
+        refuse_unknown(table, OPTIONS, report, lambda key: ("options", key))
+        for key in table:
+            if key in rest and key in OPTIONS:
+                report.add(("options", key), f"{key} is set twice: here and in the entry itself; remove one of them")
+        return dict(table)
+
+    def _zone(self, merged: Mapping[str, Any], report: ErrorReport) -> str:
+        if "timezone" not in merged:
+            return self._timezone
+        read = read_value(values.timezone, merged["timezone"], "", report, ("timezone",))
+        return self._timezone if read is UNSET else self._shared(str, read)
+
+    def _shared(self, kind: Any, value: Any) -> Any:
+        """One object for equal values; the repr tells 1 from True and 1.0."""
+        key = f"{kind.__name__}{value!r}"
+        if key not in self._parts:
+            self._parts[key] = value if isinstance(value, str) else kind(**value)
+        return self._parts[key]
+
+
+def read_defaults(raw: Any, timezone: str, report: ErrorReport) -> dict[str, Any]:
+    """``[defaults]``: fields for all entries that do not say otherwise. What is faulty is reported and left out."""
+    if not isinstance(raw, Mapping):
+        report.add(("defaults",), f'expected a table such as {{ expires = "auto" }}, got {shown(raw)}')
+        return {}
+
+    def where(key: str) -> KeyPath:
+        return ("defaults", key)
+
+    refuse_unknown(raw, DEFAULTS, report, where)
+    good = {}
+    for key, value in raw.items():
+        field = DEFAULTS.get(key)
+        if field is not None and read_value(field.read, value, timezone, report, where(key)) is not UNSET:
+            good[key] = value
+    return good
+
+
+def _at_key(key: str) -> KeyPath:
+    return (key,)
+
+
+def _schedule(name: str, merged: Mapping[str, Any], timezone: str, report: ErrorReport) -> Schedule | None:
+    dst = read_value(DST, merged.get("dst", "cron"), "", report, ("dst",))
+    if "schedule" not in merged:
+        report.add(
+            (), 'schedule is missing: expected seconds (30), a duration ("1h30m"), or a cron string ("30 7 * * mon")'
+        )
+        return None
+    value = merged["schedule"]
+    if "relative" in merged:
+        relative = read_value(values.flag, merged["relative"], "", report, ("relative",))
+        if relative is True and not isinstance(value, Mapping):
+            value = {"every": value, "relative": True}
+    read = partial(_parsed, name=name, dst="cron" if dst is UNSET else dst)
+    made = read_value(read, value, timezone, report, ("schedule",))
+    return None if made is UNSET else made
+
+
+def _cross_check(
+    schedule: Schedule | None,
+    options: Mapping[str, Any],
+    policies: Mapping[str, Any],
+    report: ErrorReport,
+    where: Where,
+) -> None:
+    """Check fields against each other."""
+    start, end = policies.get("start"), policies.get("end")
+    if start and end and end <= start:
+        report.add(("end",), f"expected a time after start ({start.isoformat()}), got {end.isoformat()}")
+    jitter = policies.get("jitter_ms", 0)
+    if isinstance(schedule, Interval | Relative) and jitter > schedule.every_ms:
+        period = duration_text(schedule.every_ms)
+        report.add(where("jitter"), f"expected at most the interval ({period}), got {duration_text(jitter)}")
+    soft, hard = options.get("soft_time_limit"), options.get("time_limit")
+    if soft and hard and soft > hard:
+        report.add(where("soft_time_limit"), f"expected at most time_limit ({hard:g} s), got {soft:g} s")
+
 
 _NO_ARGS: tuple[Any, ...] = ()
 _NO_KWARGS: dict[str, Any] = {}
@@ -69,7 +231,7 @@ class EntryReader:
 
     def __init__(self, timezone: str, defaults: Mapping[str, Any]) -> None:
         self._reader = EntrySpecReader(timezone, defaults)
-        self._shapes: dict[str, tuple[EntrySpec | None, ErrorReport]] = {}
+        self._specs: dict[str, tuple[EntrySpec | None, ErrorReport]] = {}
         self._tasks: dict[str, str] = {}
 
     def read(self, name: str, fields: Any, report: ErrorReport, source: str) -> Entry | None:
@@ -85,18 +247,18 @@ class EntryReader:
         args = tuple(args) if type(args) is list and _PLAIN.issuperset(map(type, args)) else _args(args, report, path)
         kwargs = _kwargs(rest.pop("kwargs"), report, path) if "kwargs" in rest else _NO_KWARGS
         task = self._task(rest, report, path)
-        shape = self._shape(name, rest, report, path)
-        if shape is None or task is None or args is None or kwargs is None:
+        spec = self._spec(name, rest, report, path)
+        if spec is None or task is None or args is None or kwargs is None:
             return None
         return Entry(
             name=name,
             task=task,
-            schedule=shape.schedule,
+            schedule=spec.schedule,
             args=args,
             kwargs=kwargs,
-            timezone=shape.timezone,
-            options=shape.options,
-            policies=shape.policies,
+            timezone=spec.timezone,
+            options=spec.options,
+            policies=spec.policies,
             source=source,
         )
 
@@ -112,24 +274,24 @@ class EntryReader:
         read = read_value(values.text, task, "", report, (*path, "task"))
         return None if read is UNSET else self._tasks.setdefault(read, read)
 
-    def _shape(self, name: str, rest: dict[str, Any], report: ErrorReport, path: KeyPath) -> EntrySpec | None:
+    def _spec(self, name: str, rest: dict[str, Any], report: ErrorReport, path: KeyPath) -> EntrySpec | None:
         try:
             key = repr(rest)
         except (ValueError, RecursionError):  # Python writes out numbers of 4,300 digits, not more
             report.add(path, "nested too deeply, or a number has more than 4,300 digits")
             return None
-        known = self._shapes.get(key)
+        known = self._specs.get(key)
         if known is None and _is_named(rest.get("schedule")):
             key += name
-            known = self._shapes.get(key)
+            known = self._specs.get(key)
         if known is None:
             found = ErrorReport()
-            known = self._shapes[key] = (self._reader.read(name, rest, found), found)
-        shape, found = known
-        if shape is None:
+            known = self._specs[key] = (self._reader.read(name, rest, found), found)
+        spec, found = known
+        if spec is None:
             for tail, message in found:
                 report.add((*path, *tail), message)
-        return shape
+        return spec
 
 
 def _is_named(schedule: Any) -> bool:
@@ -155,12 +317,12 @@ def _name_fault(name: str) -> str:
 def _args(raw: Any, report: ErrorReport, path: KeyPath) -> tuple[Any, ...] | None:
     if raw is _NO_ARGS:
         return ()
-    read = read_value(arguments, raw, "", report, (*path, "args"))
+    read = read_value(values.arguments, raw, "", report, (*path, "args"))
     return None if read is UNSET else tuple(read)
 
 
 def _kwargs(raw: Any, report: ErrorReport, path: KeyPath) -> dict[str, Any] | None:
-    read = read_value(keywords, raw, "", report, (*path, "kwargs"))
+    read = read_value(values.keywords, raw, "", report, (*path, "kwargs"))
     return None if read is UNSET else read
 
 
@@ -189,10 +351,6 @@ def too_large(entry: Entry, most: int) -> str:
     )
 
 
-_PLAIN_TYPES = (str, int, float, list, tuple, dict)
-"""Asked about first: whether a value is a Schedule takes long to find out."""
-
-
 def read_tables(
     tables: Mapping[str, Any], *, timezone: str, defaults: Mapping[str, Any], source_of: Callable[[str], str]
 ) -> tuple[dict[str, Entry], list[Fault]]:
@@ -212,24 +370,3 @@ def read_tables(
         else:
             entries[name] = entry
     return entries, faults
-
-
-def plain_table(table: Mapping[str, Any]) -> dict[str, Any]:
-    """A table without Python's own values: schedules in their notation with their zone, timedeltas in seconds."""
-    fields = {key: _plain(value) for key, value in table.items()}
-    if isinstance(options := table.get("options"), Mapping):
-        fields["options"] = {key: _plain(value) for key, value in options.items()}
-    schedule = table.get("schedule")
-    if isinstance(schedule, Cron | Relative) and not schedule.zone.is_open:
-        fields.setdefault("timezone", schedule.zone.name)
-    if isinstance(schedule, Cron) and schedule.skip:
-        fields.setdefault("dst", "skip")
-    return fields
-
-
-def _plain(value: object) -> object:
-    if isinstance(value, timedelta):
-        return value.total_seconds()
-    if not isinstance(value, _PLAIN_TYPES) and isinstance(value, Schedule):
-        return value.notation
-    return value

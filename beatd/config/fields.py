@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from ipaddress import ip_network
 from typing import Any, NamedTuple
 
 from msgspec import UNSET
 
-from beatd.config import message_values, values
-from beatd.config.environment import substituted
+from beatd.config import connection_values as connection
+from beatd.config import notifications, values
+from beatd.config import schema_types as said
 from beatd.config.errors import ErrorReport, near
-from beatd.config.schema_types import accepts, definition, matching, or_variable
+from beatd.config.schema_types import TEXT, accepts, definition, either, list_of, matching, or_variable
+from beatd.config.toml import plain, substituted
 from beatd.config.toml_lines import KeyPath
 from beatd.config.values import InvalidValue, Reader, choice, duration, seconds, shown, whole
 from beatd.exceptions import ScheduleError
@@ -55,6 +58,32 @@ def _metric_entries(value: Any, _zone: str = "") -> str:
     return str(value)
 
 
+@accepts(list_of(TEXT))
+def _networks(value: Any, _zone: str = "") -> tuple[str, ...]:
+    """Addresses and networks."""
+    if not isinstance(value, list):
+        raise InvalidValue(f'expected a list of addresses such as ["10.0.0.5", "10.1.0.0/16"], got {shown(value)}')
+    for each in value:
+        try:
+            ip_network(values.text(each), strict=False)
+        except ValueError:
+            raise InvalidValue(f"{shown(each)} is neither an address nor a network such as 10.1.0.0/16") from None
+    return tuple(map(str, value))
+
+
+_BOUND = duration(1_000)
+
+
+@accepts(either({"enum": ["never"]}, *said.duration(1_000)["anyOf"]))
+def duration_or_never(value: Any, _zone: str = "") -> int:
+    """A length of time in milliseconds, at least a second; 0 for ``"never"``."""
+    if plain(value) == "never":
+        return 0
+    if isinstance(value, str) and value.strip().isalpha():
+        raise InvalidValue(f'expected seconds, a duration such as "10m", or "never", got {shown(value)}')
+    return int(_BOUND(value, _zone))
+
+
 OPTIONS: Fields = {
     "queue": Field("queue", values.text, "The queue. Without one: default_queue of [broker].", "reports"),
     "exchange": Field("exchange", values.text, "An exchange; goes together with routing_key.", "events"),
@@ -69,16 +98,16 @@ OPTIONS: Fields = {
     ),
     "countdown": Field("countdown_ms", duration(), "The worker waits so long before it runs the task.", "10s"),
     "headers": Field(
-        "headers", message_values.headers, "Headers of your own, beside Celery's and beatd's.", {"tenant": "example"}
+        "headers", values.headers, "Headers of your own, beside Celery's and beatd's.", {"tenant": "example"}
     ),
     "time_limit": Field("time_limit", seconds, "After so long the worker kills the task.", 300),
     "soft_time_limit": Field("soft_time_limit", seconds, "The task gets SoftTimeLimitExceeded then.", "4m"),
     "ignore_result": Field("ignore_result", values.flag, "No result is stored.", True),
     "shadow": Field("shadow", values.text, "The name that monitors show instead of the task's.", "reports.weekly[de]"),
     "link": Field(
-        "link", message_values.signatures, "What runs after success, with the result as first argument.", "mail.send"
+        "link", values.signatures, "What runs after success, with the result as first argument.", "mail.send"
     ),
-    "link_error": Field("link_error", message_values.signatures, "What runs after a failure.", "ops.alarm"),
+    "link_error": Field("link_error", values.signatures, "What runs after a failure.", "ops.alarm"),
     "serializer": Field("serializer", choice("json"), "Without effect: messages are always JSON.", "json"),
 }
 """The keywords of ``apply_async``: directly in the entry, or in its ``options`` table as Celery has it."""
@@ -108,27 +137,49 @@ POLICIES: Fields = {
     ),
     "max_runtime": Field("max_runtime_ms", duration(1), "After so long a run counts as over, for overlap.", "20m"),
     "overdue_after": Field(
-        "overdue_after_ms", duration(1_000), "A run that has not started so long after it was due is overdue.", "10m"
+        "overdue_after_ms",
+        duration_or_never,
+        "A run that has not started so long after it was due is overdue. Without it: learned from past runs.",
+        "10m",
     ),
     "expect_within": Field(
-        "expect_within_ms", duration(1_000), "A run that has not finished so long after it was due is overdue.", "2h"
+        "expect_within_ms",
+        duration_or_never,
+        "A run that has not finished so long after it was due takes too long. Without it: learned from past runs.",
+        "2h",
     ),
     "max_queue_depth": Field("max_queue_depth", whole(1), "A run is left out while so many messages wait.", 1000),
+    "notify": Field("notify", notifications.target_names, "Targets [notify.NAME] that are told; [] for none.", ["ops"]),
+    "ping": Field(
+        "ping",
+        notifications.web_url,
+        "A URL that is called when a run starts (/start), succeeds, and fails (/fail).",
+        "https://hc-ping.com/${PING_KEY:-key}/invoices",
+    ),
+    "sentry": Field(
+        "sentry",
+        notifications.sentry_monitor,
+        "A cron monitor of Sentry: dsn; monitor, its slug; environment.",
+        {"dsn": "https://${SENTRY_KEY:-key}@o1.ingest.sentry.io/1", "monitor": "invoices"},
+    ),
 }
 
 SECTIONS: Mapping[str, Fields] = {
     "redis": {
         "url": Field(
             "url",
-            values.url("redis", "rediss", "unix", "sentinel", also="embedded"),
+            connection.url("redis", "rediss", "unix", "sentinel", also="embedded"),
             "Where the state store is: a URL, or embedded for a private server on this host.",
             "redis://:${REDIS_PASSWORD}@redis.example.com:6379/0",
         ),
-        "host": Field("host", values.host, "The host, where url names none.", "redis.example.com"),
+        "host": Field("host", connection.host, "The host, where url names none.", "redis.example.com"),
         "port": Field("port", whole(1, 65_535), "The port, where url names none.", 6379),
-        "username": Field("username", values.secret, "The user, where url names none.", "beatd"),
+        "username": Field("username", connection.secret, "The user, where url names none.", "beatd"),
         "password": Field(
-            "password", values.secret, "The password as it is: nothing in it is encoded.", "${PASSWORD:-secret}"
+            "password",
+            connection.secret,
+            "The password as it is: nothing in it is encoded.",
+            "${PASSWORD:-secret}",
         ),
         "prefix": Field("prefix", values.text, "All keys begin with it and a colon.", "billing"),
         "timeout": Field("timeout_ms", duration(10), "For connecting and for each answer; at least 10 ms.", "2s"),
@@ -138,15 +189,18 @@ SECTIONS: Mapping[str, Fields] = {
     "broker": {
         "url": Field(
             "url",
-            values.url(),
+            connection.url(),
             "Where messages go: any URL that kombu takes. Without one: the state store itself.",
             "amqp://guest:${RABBITMQ_PASSWORD:-guest}@localhost//",
         ),
-        "host": Field("host", values.host, "The host, where url names none.", "rabbitmq.example.com"),
+        "host": Field("host", connection.host, "The host, where url names none.", "rabbitmq.example.com"),
         "port": Field("port", whole(1, 65_535), "The port, where url names none.", 5672),
-        "username": Field("username", values.secret, "The user, where url names none.", "beatd"),
+        "username": Field("username", connection.secret, "The user, where url names none.", "beatd"),
         "password": Field(
-            "password", values.secret, "The password as it is: nothing in it is encoded.", "${PASSWORD:-secret}"
+            "password",
+            connection.secret,
+            "The password as it is: nothing in it is encoded.",
+            "${PASSWORD:-secret}",
         ),
         "default_queue": Field("default_queue", values.text, "The queue of entries that name none.", "cron"),
         "max_message_size": Field(
@@ -168,7 +222,7 @@ SECTIONS: Mapping[str, Fields] = {
     "results": {
         "url": Field(
             "url",
-            values.url("redis", "rediss", "unix", "sentinel"),
+            connection.url("redis", "rediss", "unix", "sentinel"),
             "Where Celery's workers store results. Without it: the broker, if that is a Redis, and the state store.",
             "redis://redis.example.com:6379/1",
         ),
@@ -183,6 +237,28 @@ SECTIONS: Mapping[str, Fields] = {
     },
     "history": {
         "keep": Field("keep", whole(0, 1000), "How many of its last runs are kept for each entry; 0: none.", 100),
+    },
+    "web": {
+        "tokens_file": Field(
+            "tokens_file", values.text, "Who may act on the page: a line NAME ROLE TOKEN for each.", "web-tokens"
+        ),
+        "anonymous": Field(
+            "anonymous",
+            choice("read", "none"),
+            "What is allowed without a token. Default: read on the loopback address or without tokens, else none.",
+            "none",
+        ),
+        "user_header": Field(
+            "user_header", values.text, "The header in which a trusted proxy names the user.", "X-Remote-User"
+        ),
+        "trusted_proxies": Field(
+            "trusted_proxies", _networks, "Addresses or networks of such proxies.", ["10.0.0.5", "10.1.0.0/16"]
+        ),
+        "proxy_role": Field(
+            "proxy_role", choice("read", "operate"), "The role of users whom a proxy names.", "operate"
+        ),
+        "tls_cert": Field("tls_cert", values.text, "The certificate, with those that lead to a root: PEM.", "web.crt"),
+        "tls_key": Field("tls_key", values.text, "The key of the certificate: PEM.", "web.key"),
     },
     "metrics": {
         "listen": Field(
@@ -206,6 +282,7 @@ ABOUT_SECTIONS: Mapping[str, str] = {
     "results": "The results of Celery's workers, for the outcomes of runs.",
     "worker": "The bundled worker that is started with this file.",
     "history": "What is remembered of past runs.",
+    "web": "The status page: who may act, and TLS.",
     "metrics": "Metrics and health of each process.",
 }
 

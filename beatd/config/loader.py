@@ -1,7 +1,7 @@
 """The loader: a configuration from its main file and what that includes; its settings alone; one file of entries.
 
-Each file goes one way: text and tables (``toml``), variables (``environment``), settings (``settings``) or entries
-(``entry_spec``, ``entries``), whose values are read by ``fields`` and ``values``. Settings can be loaded alone, because
+Each file goes one way: text, tables and variables (``toml``), settings (``settings``) or entries (``entries``), whose
+values are read by ``fields`` and ``values``. Settings can be loaded alone, because
 commands that operate a running system have to work while an entry is being repaired. Of a hundred thousand entries, a
 change touches one: the others are found again by the hash of their text, and are the same objects as before.
 """
@@ -21,12 +21,11 @@ from typing import Any, NamedTuple
 import msgspec
 
 from beatd.config.digest import EntryHasher, digest_of
-from beatd.config.entries import LARGEST_GROWTH, EntryReader, too_large
-from beatd.config.entry_spec import read_defaults
-from beatd.config.environment import plain, substitute
+from beatd.config.entries import LARGEST_GROWTH, EntryReader, read_defaults, too_large
 from beatd.config.errors import ErrorReport, near
 from beatd.config.settings import read_settings, read_timezone, refuse_settings, secret_files
-from beatd.config.toml import SCHEDULE, Document, read
+from beatd.config.targets import NOTIFY, unknown_target
+from beatd.config.toml import SCHEDULE, Document, plain, read, substitute
 from beatd.config.toml_lines import KeyPath, Position
 from beatd.config.values import shown
 from beatd.exceptions import ConfigError, Fault
@@ -111,7 +110,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     ``defaults`` is the checked ``[defaults]`` table, for entries from elsewhere. ``digest`` changes when, and only
     when, the schedule means something else. ``beside`` are other files on which it depends, absolute too: secrets, and
     the modules of an app. ``remarks`` are warnings from loading, ``refused`` the errors of registrations of the app,
-    which are left out of ``entries``. ``memory`` is for the next load.
+    which are left out of ``entries``, ``task_faults`` entries whose tasks are unknown or do not take their arguments.
+    ``memory`` is for the next load.
     """
 
     settings: Settings
@@ -123,6 +123,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     beside: tuple[str, ...] = ()
     remarks: tuple[Fault, ...] = ()
     refused: tuple[Fault, ...] = ()
+    task_faults: tuple[Fault, ...] = ()
     memory: dict[str, EntryCache] = {}
 
 
@@ -162,6 +163,8 @@ class _Load:
         self.memory: dict[str, EntryCache] = {}
         self.meanings = EntryHasher()
         self.most_bytes = BrokerSettings().max_message_bytes
+        self.targets: tuple[str, ...] = ()
+        self.has_faulty_targets = False
         self.names: dict[str, str] = {}
         self.faults: list[Fault] = []
 
@@ -171,6 +174,8 @@ class _Load:
         document, raw = _parsed(path, self.env, report)
         settings = read_settings(raw, absolute, self.env, report)
         self.most_bytes = settings.broker.max_message_bytes
+        self.targets = tuple(target.name for target in settings.notify)
+        self.has_faulty_targets = NOTIFY in {path[0] for path, _ in report if path}
         defaults = read_defaults(raw.get("defaults", {}), settings.timezone, report)
         self.take(document, settings.timezone, defaults, report)
         files = [path]
@@ -213,7 +218,7 @@ class _Load:
         if not isinstance(document.schedule, dict):
             report.add((SCHEDULE,), f"expected tables such as [beat_schedule.my-entry], got {shown(document.schedule)}")
         reader = EntryReader(timezone, defaults)
-        now = self.memory[document.file] = EntryCache(repr((timezone, plain(defaults), self.most_bytes)))
+        now = self.memory[document.file] = EntryCache(repr((timezone, plain(defaults), self.most_bytes, self.targets)))
         before = self.before.get(document.file)
         if before is None or before.context != now.context:
             before = EntryCache("")
@@ -231,9 +236,16 @@ class _Load:
                 fields = substitute(raw, self.env, report, (SCHEDULE, name)) if has_variables else raw
                 if (entry := reader.read(name, fields, report, source)) is None:
                     continue
+                if entry.policies.notify and not self.has_faulty_targets:
+                    self.find_targets(entry, report)
                 if fields is not raw or length * LARGEST_GROWTH > self.most_bytes:
                     self.weigh(entry, report)
                 now.add(mark, entry, self.meanings.of(entry))
+
+    def find_targets(self, entry: Entry, report: ErrorReport) -> None:
+        """Refuse an entry that names a notification target which does not exist."""
+        if fault := unknown_target(entry.policies.notify or (), self.targets):
+            report.add((SCHEDULE, entry.name, NOTIFY), fault)
 
     def weigh(self, entry: Entry, report: ErrorReport) -> None:
         """Refuse an entry whose messages would be too large."""

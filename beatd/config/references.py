@@ -6,11 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from beatd.config.entry_spec import DEFAULTS
-from beatd.config.environment import has_reference
+from beatd.config.entries import DEFAULTS
 from beatd.config.fields import OPTIONS
 from beatd.config.loader import Config
-from beatd.config.toml import Document, read
+from beatd.config.toml import Document, has_reference, read
 
 _TOGETHER = ("schedule", "relative", "dst")
 """Fields that mean one thing: when one has a variable, the others are as written, too."""

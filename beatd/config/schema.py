@@ -6,13 +6,14 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from beatd.config.entries import LONGEST_NAME
-from beatd.config.entry_spec import DEFAULTS, ENTRY, NEEDED
+from beatd.config.entries import DEFAULTS, ENTRY, LONGEST_NAME, NEEDED
 from beatd.config.fields import ABOUT_SECTIONS, OPTIONS, SECTIONS, Field, Fields
 from beatd.config.schema_types import DEFINITIONS, INTERVAL, TEXT, JsonSchema, accepted, definition, either
-from beatd.config.settings import FILE, SECRETS, STATE_DIR, STRUCTS, TOP
+from beatd.config.secret_file import FILE
+from beatd.config.settings import SECRETS, STATE_DIR, STRUCTS, TOP
+from beatd.config.targets import NOTIFY, TARGET, notify_schema
 from beatd.config.values import size_text
-from beatd.model import Options, Policies
+from beatd.model import NotifyTarget, Options, Policies
 from beatd.schedules import duration_text
 
 _ENTRY_DEFAULTS = {
@@ -45,6 +46,7 @@ def schema() -> JsonSchema:
             {
                 **_properties(TOP, _TOP_DEFAULTS),
                 **sections,
+                NOTIFY: notify_schema(_properties(TARGET, _target_defaults())),
                 "defaults": {"description": "What holds for each entry that does not say otherwise.", **defaults},
                 "beat_schedule": schedule,
             }
@@ -54,6 +56,13 @@ def schema() -> JsonSchema:
             "entry": _entry(),
             "options": _closed({name: _as_in_an_entry(name) for name in OPTIONS}),
         },
+    }
+
+
+def _target_defaults() -> dict[str, Any]:
+    target = NotifyTarget(name="")
+    return {"on": list(target.on), "match": "*"} | {
+        key: getattr(target, key) for key in ("after", "repeat_ms", "interval_ms", "timeout_ms")
     }
 
 

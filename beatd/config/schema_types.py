@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
-from beatd.schedules.cron_field import DAY_OF_MONTH, DAY_OF_WEEK, HOUR, MINUTE, MONTH, SECOND, CronField
+from beatd.schedules.cron import DAY_OF_MONTH, DAY_OF_WEEK, HOUR, MINUTE, MONTH, SECOND, CronField
 from beatd.schedules.cron_parser import ALIASES
 from beatd.schedules.crontab import FIELDS as CRONTAB_FIELDS
 from beatd.schedules.duration import UNIT_NAMES, UNITS

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path as FilePath
 from typing import Any
 
 import msgspec
 from msgspec import UNSET
 
+from beatd.config import connection_values as connection
 from beatd.config import values
-from beatd.config.environment import Substituted
 from beatd.config.errors import ErrorReport
 from beatd.config.fields import SECTIONS, Field, Fields, read_fields, read_value, refuse_unknown
 from beatd.config.schema_types import TEXT, accepts, list_of
+from beatd.config.secret_file import FILE, named_files, read_secrets
+from beatd.config.targets import NOTIFY, read_targets
+from beatd.config.targets import SECRETS as TARGET_SECRETS
 from beatd.config.values import InvalidValue, shown
 from beatd.exceptions import WrongUrl
 from beatd.model import (
@@ -25,6 +28,7 @@ from beatd.model import (
     RedisSettings,
     ResultSettings,
     Settings,
+    WebSettings,
     WorkerOptions,
 )
 from beatd.schedules import duration_text
@@ -39,8 +43,9 @@ STRUCTS: Mapping[str, type[Any]] = {
     "results": ResultSettings,
     "worker": WorkerOptions,
     "metrics": MetricsSettings,
+    "web": WebSettings,
 }
-TABLES = (*SECTIONS, "defaults", "beat_schedule")
+TABLES = (*SECTIONS, NOTIFY, "defaults", "beat_schedule")
 """What is a table of its own in the file."""
 
 _INCLUDED = dict.fromkeys(("timezone", "defaults", "beat_schedule"))
@@ -50,9 +55,6 @@ STATE_DIR = ".beatd"
 SECRETS = ("url", "password")
 """Settings that may be kept in a file of their own, named by ``<setting>_file``."""
 
-FILE = "{}_file"
-
-_LONGEST_SECRET = 8192
 _RENEWALS = 3
 """How often a lease is renewed in its time: with fewer, one lost renewal could end the leadership."""
 
@@ -61,7 +63,7 @@ def read_settings(raw: Mapping[str, Any], file: FilePath, env: Mapping[str, str]
     """The settings of the main file; what is faulty is reported and has its default."""
     refuse_unknown(raw, _TOP, report, lambda key: (key,))
     sections = {name: _section(name, raw.get(name, {}), file.parent, report) for name in SECTIONS}
-    app = read_value(values.app, raw["app"], "", report, ("app",)) if "app" in raw else UNSET
+    app = read_value(connection.app, raw["app"], "", report, ("app",)) if "app" in raw else UNSET
     return Settings(
         file=str(file),
         timezone=read_timezone(raw, "UTC", report),
@@ -77,6 +79,8 @@ def read_settings(raw: Mapping[str, Any], file: FilePath, env: Mapping[str, str]
         results=sections["results"],
         worker=sections["worker"],
         metrics=sections["metrics"],
+        web=_web(sections["web"], file.parent, report),
+        notify=read_targets(raw.get(NOTIFY, {}), file.parent, report),
     )
 
 
@@ -107,7 +111,7 @@ def _section(name: str, raw: Any, folder: FilePath, report: ErrorReport) -> Any:
         return STRUCTS[name]()
     in_files = [key for key in SECRETS if key in fields]
     refuse_unknown(raw, {**fields, **dict.fromkeys(map(FILE.format, in_files))}, report, lambda key: (name, key))
-    secrets = _secrets(name, in_files, raw, folder, report)
+    secrets = read_secrets((name,), in_files, raw, folder, report)
     read = read_fields(
         {**raw, **secrets}, fields, "UTC", report, lambda key: (name, FILE.format(key) if key in secrets else key)
     )
@@ -142,44 +146,11 @@ BESIDE_URL = ("host", "port", "username", "password")
 """Settings that say a part of the URL."""
 
 
-def _secrets(
-    section: str, keys: Iterable[str], raw: Mapping[str, Any], folder: FilePath, report: ErrorReport
-) -> dict[str, Substituted]:
-    """The settings that are kept in a file, with what is in it."""
-    found = {}
-    for key in keys:
-        if (named := FILE.format(key)) in raw:
-            path = (section, named)
-            if key in raw:
-                report.add(path, f"{key} and {named} are both set; expected one of them")
-            secret = read_value(lambda value, _zone: _content(folder, value), raw[named], "", report, path)
-            if secret is not UNSET:  # a URL may have blank lines around it, and a password one line end
-                text = secret.strip() if key == "url" else secret.removesuffix("\n").removesuffix("\r")
-                found[key] = Substituted(text, secret.written)
-    return found
-
-
 def secret_files(raw: Mapping[str, Any], folder: FilePath) -> tuple[str, ...]:
     """The files, with absolute paths, that hold settings which are secrets; of a configuration without faults."""
-    named = (raw.get(section, {}).get(FILE.format(key)) for section in SECTIONS for key in SECRETS)
-    return tuple(str(folder / path) for path in named if path)
-
-
-def _content(folder: FilePath, raw: Any) -> Substituted:
-    """Read a secret from a file such as ``/run/secrets/redis-url``; it is never shown."""
-    path = folder / values.text(raw)
-    try:
-        if path.exists() and not path.is_file():
-            raise InvalidValue(f"{shown(raw)} is not a regular file")
-        with path.open(encoding="utf-8") as file:
-            text = file.read(_LONGEST_SECRET + 1)
-    except OSError as error:
-        raise InvalidValue(f"{shown(raw)} cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise InvalidValue(f"{shown(raw)} cannot be read: it is not UTF-8") from None
-    if len(text) > _LONGEST_SECRET:
-        raise InvalidValue(f"{shown(raw)} has more than {_LONGEST_SECRET} characters; expected one short line")
-    return Substituted(text, str(shown(raw)))
+    named = named_files((raw.get(section) for section in SECTIONS), SECRETS)
+    targets = named_files(raw.get(NOTIFY, {}).values(), TARGET_SECRETS)
+    return tuple(str(folder / path) for path in (*named, *targets))
 
 
 def _timed(leader: LeaderSettings, raw: Any, report: ErrorReport) -> LeaderSettings:
@@ -200,6 +171,18 @@ def _waiting(redis: RedisSettings, raw: Any, report: ErrorReport) -> RedisSettin
         key = next((key for key in ("wait_timeout", "timeout") if key in raw), "wait_replicas")
         report.add(("redis", key), f"expected a wait_timeout shorter than timeout ({timeout}), got {wait}")
     return redis
+
+
+def _web(web: WebSettings, folder: FilePath, report: ErrorReport) -> WebSettings:
+    """The files of the page with absolute paths; what belongs together must be there together."""
+    if bool(web.tls_cert) != bool(web.tls_key):
+        report.add(("web", "tls_cert" if web.tls_cert else "tls_key"), "tls_cert and tls_key go together")
+    if bool(web.user_header) != bool(web.trusted_proxies):
+        key = "user_header" if web.user_header else "trusted_proxies"
+        report.add(("web", key), "user_header and trusted_proxies go together")
+    names = ("tokens_file", "tls_cert", "tls_key")
+    paths = {name: str(folder / path) for name in names if (path := getattr(web, name))}
+    return msgspec.structs.replace(web, **paths)
 
 
 def _include(raw: Any, report: ErrorReport) -> tuple[str, ...]:
@@ -245,7 +228,9 @@ TOP: Fields = {
     "timezone": Field(
         "timezone", values.timezone, "The time zone of entries that have none of their own.", "Europe/Berlin"
     ),
-    "app": Field("app", values.app, "MODULE or MODULE:APP: where the tasks and periodic tasks are.", "proj.tasks:app"),
+    "app": Field(
+        "app", connection.app, "MODULE or MODULE:APP: where the tasks and periodic tasks are.", "proj.tasks:app"
+    ),
     "include": Field("include", _patterns, "More files with entries; * and ** match as in a shell.", ["beat.d/*.toml"]),
     "allow_empty": Field(
         "allow_empty", values.flag, "A reload may remove the last entries; without it they stay in force.", True

@@ -1,28 +1,34 @@
 """Readers of single values: the values that a setting may have, and the words for those that it may not.
 
+The second half reads what goes into a message: arguments, headers and signatures, which JSON with Celery's marks can
+carry.
+
 A reader takes the raw value and the time zone that naive times are read in, and returns what the struct holds. It
 raises :class:`InvalidValue` (or ScheduleError, from the readers in :mod:`beatd.schedules`) with the reason.
 """
 
 from __future__ import annotations
 
+import json
+import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, date, datetime, time
+from datetime import timezone as fixed_zone
+from decimal import Decimal
 from typing import Any
+from uuid import UUID
 
-from beatd import urls
 from beatd.config import schema_types as said
-from beatd.config.environment import Substituted, plain
 from beatd.config.errors import near
-from beatd.config.schema_types import accepts, either, matching, or_variable
+from beatd.config.schema_types import CARRIED, CARRIED_TABLE, SIGNATURE, accepts, either, list_of, matching, or_variable
+from beatd.config.toml import Substituted, plain
 from beatd.config.toml_lines import KeyPath
-from beatd.exceptions import WrongUrl
+from beatd.message.protocol import HEADER_NAMES
 from beatd.schedules import duration_ms, zone
 from beatd.schedules.literals import or_list, quoted
 from beatd.schedules.literals import shown as literal_shown
 from beatd.timestamps import in_range, to_ms
-from beatd.urls import SENTINEL
 
 
 def size_text(size: int) -> str:
@@ -35,10 +41,7 @@ def size_text(size: int) -> str:
 
 Reader = Callable[[Any, str], Any]
 
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
-_APP = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*(:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*)?")
-_WORD = r"[A-Za-z_][\w\u0080-\uffff]*"
-_APP_PATTERN = rf"^{_WORD}(?:\.{_WORD})*(?::{_WORD}(?:\.{_WORD})*)?$"
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _SIZE = re.compile(r"^([0-9]{1,12})\s*((?:[kKmMgG]i?)?[bB])?$")
 _BYTES = {"b": 1, "kb": 10**3, "kib": 1 << 10, "mb": 10**6, "mib": 1 << 20, "gb": 10**9, "gib": 1 << 30}
 _INSTANT = re.compile(r"\s*\d{4}-\d\d-\d\d")
@@ -69,7 +72,7 @@ def text(value: Any, _zone: str = "") -> str:
         raise InvalidValue(f"expected a string, got {shown(value)}")
     if not value.strip():
         raise InvalidValue("expected a non-empty string")
-    if _CONTROL.search(value):
+    if CONTROL.search(value):
         raise InvalidValue(f"{shown(value)} contains a control character")
     return str(value)
 
@@ -206,64 +209,184 @@ def timezone(value: Any, _zone: str = "") -> str:
     return name
 
 
-@accepts(or_variable(matching(_APP_PATTERN)))
-def app(value: Any, _zone: str = "") -> str:
-    """``MODULE`` or ``MODULE:APP``."""
-    name = text(value)
-    if not _APP.fullmatch(name):
-        raise InvalidValue(f'expected MODULE or MODULE:APP such as "proj.tasks:app", got {shown(value)}')
-    return name
+_MOST_BITS = 13_287
+"""4,000 digits: Python neither writes nor reads numbers of more than 4,300."""
+
+_JSON_LIST, _JSON_TABLE = matching(r"^\s*\["), matching(r"^\s*\{")
 
 
-def url(*schemes: str, also: str = "") -> Reader:
-    """A URL with one of ``schemes`` (any, if none is given). What it says is never shown: it may hold a password."""
-
-    one = "|".join(schemes) or r"[A-Za-z][A-Za-z0-9+.\-]*"
-    place = rf"(?:{one})://[\s\S]+"
-    if SENTINEL.removesuffix("://") in schemes:
-        place = rf"(?!{SENTINEL}[^/]*/*(?:\d*(?:/|\?|$))){place}"
-
-    @accepts(or_variable(matching(rf"^(?:{also}|{place})$" if also else f"^{place}$")))
-    def reader(value: Any, _zone: str = "") -> str:
-        address = secret(value)
-        if also and address == also:
-            return address
-        scheme = urls.scheme_of(address)
-        if not scheme or not address.partition("://")[2]:
-            raise InvalidValue("not a URL: expected " + _forms(schemes, also))
-        if schemes and scheme not in schemes:
-            shown = "" if isinstance(value, Substituted) else f", got {quoted(scheme + '://…')}"
-            raise InvalidValue("expected " + _forms(schemes, also) + shown)
-        try:
-            urls.RedisUrl.parse(address) if schemes else urls.check_broker(address)
-        except WrongUrl as error:
-            raise InvalidValue(f"{error.shown}: {error.reason}") from None
-        return address
-
-    return reader
+def carried(value: Any) -> Any:
+    """A value that goes into a message: as it is if JSON can carry it (times, dates and the like by Celery's marks)."""
+    match value:
+        case Substituted():
+            return str(value)
+        case int() if value.bit_length() > _MOST_BITS:
+            raise InvalidValue("a number with more than 4,000 digits cannot be encoded as JSON")
+        case None | bool() | str() | int() | date() | time() | UUID() | Decimal() | bytes():
+            return _without_fold(value) if isinstance(value, datetime | time) else value
+        case float():
+            if not math.isfinite(value):
+                raise InvalidValue(f"{value} cannot be encoded as JSON; expected a finite number")
+            return value
+        case list() | tuple() | set() | frozenset():
+            return [_part(place, each) for place, each in enumerate(value)]
+        case Mapping():
+            return {_key(key): _part(key, each) for key, each in value.items()}
+    if callable(getattr(value, "__json__", None)):
+        return value
+    raise InvalidValue(f"{shown(value)} cannot be encoded as JSON")
 
 
-@accepts(said.TEXT)
-def secret(value: Any, _zone: str = "") -> str:
-    """Text that is never shown, whatever is wrong with it."""
-    if not isinstance(value, str):
-        raise InvalidValue(f"expected a string, got a {type(value).__name__}")
-    if not value.strip():
-        raise InvalidValue("expected a non-empty string")
-    if _CONTROL.search(value):
-        raise InvalidValue("it contains a control character")
-    return str(value)
+def _part(key: str | int, value: Any) -> Any:
+    try:
+        return carried(value)
+    except InvalidValue as error:
+        error.inside = (key, *error.inside)
+        raise
 
 
-@accepts(said.TEXT)
-def host(value: Any, _zone: str = "") -> str:
-    """The name or address of a server."""
-    name = text(value)
-    if not urls.is_host(name):
-        raise InvalidValue(f"expected a host name or an IP address, got {shown(value)}")
-    return name
+def _key(key: object) -> str:
+    if not isinstance(key, str):
+        raise InvalidValue(f"the key {shown(key)} cannot be encoded as JSON; expected a string")
+    return key
 
 
-def _forms(schemes: tuple[str, ...], also: str) -> str:
-    forms = or_list([f"{scheme}://" for scheme in schemes]) if schemes else "SCHEME://HOST"
-    return f"{quoted(also)}, {forms}" if also else forms
+def _without_fold(value: Any) -> Any:
+    """The time as its text reads back: no fold, and the library's time zones, which can be copied and pickled."""
+    value = value.replace(fold=0) if value.fold and value.tzinfo is None else value
+    if not isinstance(value, datetime) or value.tzinfo is None or type(value.tzinfo).__module__ == "datetime":
+        return value
+    offset = value.utcoffset()
+    return value.replace(tzinfo=fixed_zone(offset) if offset else UTC, fold=0)
+
+
+@accepts(or_variable(either(list_of(CARRIED), _JSON_LIST)))
+def arguments(value: Any, _zone: str = "") -> tuple[Any, ...]:
+    """A list that JSON can carry, or JSON text of one, which can have null."""
+    value = _parsed(value, "[", '"[null, 1]"')
+    if not isinstance(value, list | tuple):
+        raise InvalidValue(f"expected a list such as [16, 16], got {shown(value)}")
+    return tuple(carried(value))
+
+
+@accepts(or_variable(either(CARRIED_TABLE, _JSON_TABLE)))
+def keywords(value: Any, _zone: str = "") -> dict[str, Any]:
+    """A table that JSON can carry, or JSON text of one, which can have null."""
+    return table(_parsed(value, "{", """'{"limit": null}'"""))
+
+
+def _parsed(value: Any, start: str, example: str) -> Any:
+    """Parse JSON text; return anything else unchanged."""
+    if not isinstance(value, str) or not value.lstrip(" \t\r\n").startswith(start):
+        return value
+    try:
+        return json.loads(value)
+    except (ValueError, RecursionError) as error:
+        why = error.msg if isinstance(error, json.JSONDecodeError) else "it cannot be parsed"
+        raise InvalidValue(f"not JSON: {why}; expected text such as {example}, got {shown(value)}") from None
+
+
+@accepts(CARRIED_TABLE)
+def table(value: Any, _zone: str = "") -> dict[str, Any]:
+    """A table that JSON can carry."""
+    if not isinstance(value, Mapping):
+        raise InvalidValue(f'expected a table such as {{ key = "value" }}, got {shown(value)}')
+    result: dict[str, Any] = carried(value)
+    return result
+
+
+_SET_BY = {
+    "eta": "countdown",
+    "expires": "expires",
+    "timelimit": "time_limit and soft_time_limit",
+    "shadow": "shadow",
+    "ignore_result": "ignore_result",
+    "task": "task",
+    "argsrepr": "args",
+    "kwargsrepr": "kwargs",
+}
+"""What to set in the entry instead of a header of Celery's."""
+
+RESERVED_HEADERS = HEADER_NAMES | {"compression", "periodic_task_name", "celery_beat_task"}
+RESERVED_PREFIX = "beatd-"
+
+
+_RESERVED = f"^(?:{RESERVED_PREFIX}.*|{'|'.join(sorted(RESERVED_HEADERS))})$"
+
+
+@accepts(CARRIED_TABLE | {"propertyNames": {"not": {"pattern": _RESERVED}}})
+def headers(value: Any, _zone: str = "") -> dict[str, Any]:
+    """A table of headers of the user's own, with values of JSON."""
+    if not isinstance(value, Mapping):
+        raise InvalidValue(f'expected a table such as {{ tenant = "example" }}, got {shown(value)}')
+    for name in value:
+        if name in RESERVED_HEADERS or (isinstance(name, str) and name.startswith(RESERVED_PREFIX)):
+            raise _reserved(name)
+        _refuse_marked(value[name], (name,))
+    result: dict[str, Any] = carried(value)
+    return result
+
+
+def _refuse_marked(value: Any, path: KeyPath) -> None:
+    """Refuse values that need Celery's marks: those are for arguments, and brokers have no headers of these types."""
+    if isinstance(value, date | time | UUID | Decimal | bytes):
+        text = value.isoformat() if isinstance(value, date | time) else "" if isinstance(value, bytes) else str(value)
+        hint = f"write it as text: {quoted(text)}" if text else "write it as text"
+        wrong = InvalidValue(f"a header cannot carry {_KINDS.get(type(value), 'this value')}; {hint}")
+        wrong.inside = path
+        raise wrong
+    if isinstance(value, Mapping):
+        for key, part in value.items():
+            _refuse_marked(part, (*path, str(key)))
+    elif isinstance(value, list | tuple | set | frozenset):
+        for place, part in enumerate(value):
+            _refuse_marked(part, (*path, place))
+
+
+_KINDS: Mapping[type, str] = {
+    date: "a date",
+    datetime: "a time",
+    time: "a time of day",
+    UUID: "a UUID",
+    Decimal: "a decimal number",
+    bytes: "bytes",
+}
+
+
+def _reserved(name: str) -> InvalidValue:
+    instead = f"; set {_SET_BY[name]} of the entry" if name in _SET_BY else "; use another name"
+    wrong = InvalidValue(f"the header {quoted(name)} is reserved: Celery or beatd sets it in each message{instead}")
+    wrong.inside = (name,)
+    return wrong
+
+
+@accepts(either(SIGNATURE, list_of(SIGNATURE)))
+def signatures(value: Any, _zone: str = "") -> list[dict[str, Any]]:
+    """Tasks that follow: names, or tables with ``task`` and, as wanted, ``args``, ``kwargs`` and ``options``."""
+    return [_signature(each) for each in (value if isinstance(value, list | tuple) else [value])]
+
+
+def _signature(value: Any) -> dict[str, Any]:
+    fields = {"task": text(value)} if isinstance(value, str) else value
+    if not isinstance(fields, Mapping) or "task" not in fields:
+        got = 'a table without "task"' if isinstance(fields, Mapping) else shown(value)
+        raise InvalidValue(f'expected the name of a task, or a table such as {{ task = "tasks.add" }}, got {got}')
+    keys = ("task", *_SIGNATURE)
+    for key in fields:
+        if key not in keys:
+            raise InvalidValue(
+                f"unknown key {quoted(str(key))} in a signature{near(str(key), keys) or '; expected ' + or_list(keys)}"
+            )
+    made = {**_SIGNATURE, **fields, "task": text(fields["task"])}
+    for key, kind, words in (
+        ("args", list | tuple, "a list"),
+        ("kwargs", Mapping, "a table"),
+        ("options", Mapping, "a table"),
+    ):
+        if not isinstance(made[key], kind):
+            raise InvalidValue(f"{key} of a signature: expected {words}, got {shown(made[key])}")
+    result: dict[str, Any] = carried(made)
+    return result
+
+
+_SIGNATURE: dict[str, Any] = {"args": [], "kwargs": {}, "options": {}, "subtask_type": None, "immutable": False}

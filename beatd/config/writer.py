@@ -8,22 +8,22 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Container, Iterable, Iterator, Mapping
-from datetime import date, datetime, time
+from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from typing import Any
 
 import tomli_w
 from msgspec import structs
 
-from beatd.config.entry_spec import ENTRY
-from beatd.config.environment import escaped
+from beatd.config.entries import ENTRY
 from beatd.config.errors import dotted
-from beatd.config.toml import SCHEDULE
+from beatd.config.toml import SCHEDULE, escaped
 from beatd.config.toml_lines import KeyPath
 from beatd.exceptions import ConfigError, Fault
 from beatd.model import Entry, Options, Policies
-from beatd.schedules import duration_text
+from beatd.schedules import Schedule, duration_text
 from beatd.schedules.cron import Cron
+from beatd.schedules.interval import Relative
 from beatd.schedules.schedule import Union
 
 _LARGEST = 2**63 - 1
@@ -86,7 +86,7 @@ def _json(value: Any) -> str | None:
 def to_toml(tables: Mapping[str, Mapping[str, Any]], *, timezone: str, header: Iterable[str] = ()) -> str:
     """A whole file: the ``header`` as comments, the time zone, and a table for each entry."""
     parts = ["".join(f"# {line}".rstrip() + "\n" for line in header)] if header else []
-    parts.append(f"timezone = {_value(timezone)}\n")
+    parts.append(f"timezone = {toml_value(timezone)}\n")
     parts += [f"[{SCHEDULE}.{_key(name)}]\n{''.join(_lines(table))}" for name, table in tables.items()]
     return "\n".join(parts)
 
@@ -94,19 +94,19 @@ def to_toml(tables: Mapping[str, Mapping[str, Any]], *, timezone: str, header: I
 def _lines(table: Mapping[str, Any]) -> Iterator[str]:
     for key, value in table.items():
         start = f"{_key(key)} = "
-        text = _value(value)
+        text = toml_value(value)
         if isinstance(value, list) and len(start) + len(text) > _WIDEST_LIST:
-            text = "[\n" + "".join(f"  {_value(each)},\n" for each in value) + "]"
+            text = "[\n" + "".join(f"  {toml_value(each)},\n" for each in value) + "]"
         yield f"{start}{text}\n"
 
 
-def _value(value: Any) -> str:
+def toml_value(value: Any) -> str:
     """A value on one line."""
     match value:
         case list():
-            return f"[{', '.join(map(_value, value))}]"
+            return f"[{', '.join(map(toml_value, value))}]"
         case dict():
-            inside = ", ".join(f"{_key(key)} = {_value(each)}" for key, each in value.items())
+            inside = ", ".join(f"{_key(key)} = {toml_value(each)}" for key, each in value.items())
             return f"{{ {inside} }}" if inside else "{}"
     return _printable(tomli_w.dumps({"v": value})[len("v = ") : -1])
 
@@ -181,8 +181,13 @@ def _policies(policies: Policies) -> dict[str, Any]:
     table = _set_fields(policies)
     if policies.blackout is not None:
         table["blackout"] = policies.blackout.notation
+    if policies.sentry is not None:
+        table["sentry"] = {key: value for key, value in structs.asdict(policies.sentry).items() if value is not None}
     for name in [name for name in table if name.endswith("_ms")]:
         table[name.removesuffix("_ms")] = duration_text(table.pop(name))
+    for bound in ("overdue_after", "expect_within"):
+        if getattr(policies, f"{bound}_ms") == 0:
+            table[bound] = "never"
     return table
 
 
@@ -224,3 +229,28 @@ _NO_FORM = {
     type(None): "TOML has no null; leave it out",
     Decimal: "TOML has no decimals; write it as text or as a float",
 }
+
+
+_PLAIN_TYPES = (str, int, float, list, tuple, dict)
+"""Asked about first: whether a value is a Schedule takes long to find out."""
+
+
+def plain_table(table: Mapping[str, Any]) -> dict[str, Any]:
+    """A table without Python's own values: schedules in their notation with their zone, timedeltas in seconds."""
+    fields = {key: _plain(value) for key, value in table.items()}
+    if isinstance(options := table.get("options"), Mapping):
+        fields["options"] = {key: _plain(value) for key, value in options.items()}
+    schedule = table.get("schedule")
+    if isinstance(schedule, Cron | Relative) and not schedule.zone.is_open:
+        fields.setdefault("timezone", schedule.zone.name)
+    if isinstance(schedule, Cron) and schedule.skip:
+        fields.setdefault("dst", "skip")
+    return fields
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, timedelta):
+        return value.total_seconds()
+    if not isinstance(value, _PLAIN_TYPES) and isinstance(value, Schedule):
+        return value.notation
+    return value

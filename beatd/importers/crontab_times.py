@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from beatd.schedules.cron_field import DAY_OF_MONTH, DAY_OF_WEEK, HOUR, MINUTE, MONTH, CronField
+from beatd.schedules.cron import DAY_OF_MONTH, DAY_OF_WEEK, HOUR, MINUTE, MONTH, CronField
 
 _FIELDS = (MINUTE, HOUR, DAY_OF_MONTH, MONTH, DAY_OF_WEEK)
 _DAY_FIELDS = (2, 4)

@@ -30,7 +30,7 @@ def compressed(message: TaskMessage, method: str) -> TaskMessage:
     """The message with its body compressed; raises :class:`MessageError` for a method that is not known."""
     wanted = next((found for name, found in _COMPRESS.items() if method in (name, found[0])), None)
     if wanted is None:
-        raise MessageError(f"compression {method!r} is not known, known are {', '.join(_COMPRESS)}")
+        raise MessageError(f"unknown compression {method!r}; use one of: {', '.join(_COMPRESS)}")
     kind, compress = wanted
     headers = {**message.headers, "compression": kind}
     return msgspec.structs.replace(message, body=compress(message.body), headers=headers)

@@ -4,15 +4,17 @@ A message has three parts: flat *headers* that say which task and under which id
 *body* ``[args, kwargs, embed]`` in JSON. Source of every field: ``celery/app/amqp.py`` (``as_task_v2``) and
 ``kombu/transport/virtual/base.py``, as of Celery 5.
 
-Two ways lead to a message. :func:`build` makes one from its parts. A :class:`~beatd.message.template.MessageTemplate`
+Two ways lead to a message. :func:`build` makes one from its parts. A :class:`MessageTemplate`
 makes thousands of nearly equal ones.
 """
 
 from __future__ import annotations
 
 import base64
+import re
+import secrets
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -210,3 +212,50 @@ def safe_repr(value: object) -> str:
     """``repr(value)`` for people, cut to :data:`REPR_MAX` characters; never raises."""
     text = redaction.safe_repr(value)
     return text if len(text) <= REPR_MAX else f"{text[: REPR_MAX - 3]}..."
+
+
+class MessageTemplate:
+    """A family of messages that differ only in some places: an encoded envelope with holes.
+
+    Made from an example message in which :func:`placeholder` stands for each value to come. :meth:`fill` may leave
+    holes open: so one form serves all entries with the same options, and each entry's own form all of its runs.
+    """
+
+    __slots__ = ("_pattern",)
+
+    def __init__(self, pattern: bytes) -> None:
+        self._pattern = pattern
+
+    @classmethod
+    def of(cls, message: TaskMessage, *, queue: str, exchange: str = "") -> MessageTemplate:
+        """The form of an example. Its body is always one hole, ``body`` (in base64); its delivery tag is ``id``."""
+        outer = _envelope(message, placeholder("body"), queue=queue, exchange=exchange, delivery_tag=placeholder("id"))
+        pattern = json_codec.dumps(outer).replace(b"%", b"%%")
+        return cls(_PLACEHOLDER.sub(rb"%(\1)b", pattern))
+
+    def fill(self, values: Mapping[bytes, bytes], *, open_holes: Iterable[str] = ()) -> MessageTemplate:
+        """A form with fewer holes: ``values`` as JSON text go into theirs, ``open_holes`` stay."""
+        escaped = {name: value.replace(b"%", b"%%") for name, value in values.items()}
+        return MessageTemplate(
+            self._pattern.replace(b"%%", b"%%%%")
+            % {**escaped, **{h.encode(): b"%%(%b)b" % h.encode() for h in open_holes}}
+        )
+
+    def render(self, values: Mapping[bytes, bytes]) -> bytes:
+        """The envelope of one message; ``values`` has the JSON text for every hole."""
+        return self._pattern % values
+
+
+def placeholder(name: str) -> str:
+    """A stand-in for a value of a :class:`MessageTemplate`. Drawn at random once per process, so that no text can be
+    mistaken."""
+    return f"hole-{_PLACEHOLDER_SALT}-{name}"
+
+
+_PLACEHOLDER_SALT = secrets.token_hex(8)
+_PLACEHOLDER = re.compile(rb'"hole-%b-([a-z_]+)"' % _PLACEHOLDER_SALT.encode())
+
+
+def base64_text(body: bytes) -> bytes:
+    """A body as JSON text, for the hole ``body``."""
+    return b'"%b"' % base64.b64encode(body)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from itertools import accumulate
+from itertools import accumulate, islice
 from typing import NamedTuple
 
 import msgspec
@@ -59,6 +59,10 @@ class EntryLimit(NamedTuple):
 
     most: int | None
 
+    def allows(self, number: int) -> bool:
+        """True if so many entries can be shown one by one."""
+        return self.most is None or number <= self.most
+
     @classmethod
     def parse(cls, text: str) -> EntryLimit:
         """Read ``all``, ``none`` or ``top:N``."""
@@ -74,10 +78,15 @@ class EntryLimit(NamedTuple):
 class DaemonCounters:
     """Counts of one daemon: runs by outcome and entry, lateness, claims, reloads."""
 
-    def __init__(self) -> None:
+    def __init__(self, entries_max: int = ENTRIES_MAX) -> None:
+        self._entries_max = entries_max
         self.totals: Counter[Outcome] = Counter()
         self.reloads: Counter[str] = Counter(ok=0, broken=0)
+        self.faults = 0
+        """Errors of the files when they were last read."""
         self.lateness, self.claims = Histogram(), Histogram()
+        self.notices: Counter[tuple[str, str]] = Counter()
+        """Attempts to send notices, by target (or ``ping``, ``check_in``) and outcome: ``sent``, ``failed``."""
         self._entries: dict[Outcome, Counter[str]] = {}
 
     def count(self, outcome: Outcome, names: Sequence[str]) -> None:
@@ -85,14 +94,25 @@ class DaemonCounters:
         self.totals[outcome] += len(names)
         counts = self._entries.setdefault(outcome, Counter())
         counts.update(names)
-        if len(counts) > ENTRIES_MAX:
-            self._entries[outcome] = Counter(dict(counts.most_common(ENTRIES_MAX // 2)))
+        if len(counts) > self._entries_max:
+            self._entries[outcome] = Counter(dict(counts.most_common(self._entries_max // 2)))
 
     def sent(self, names: Sequence[str], late_ms: Iterable[int]) -> None:
         """Count runs that left, with their lateness."""
         self.count(SENT, names)
         for value_ms, count in Counter(late_ms).items():
             self.lateness.observe(max(value_ms, 0) / 1000, count)
+
+    def most_runs(self, limit: EntryLimit, names: Iterable[str]) -> list[str]:
+        """Return as many of the names as the limit allows: those with the most runs first, then any."""
+        if limit.most is None:
+            return list(names)
+        sums: Counter[str] = Counter()
+        for counted in list(self._entries.values()):
+            sums.update(dict(counted))
+        known = dict.fromkeys(names)
+        ranked = dict.fromkeys(name for name, _ in sums.most_common() if name in known) if limit.most else {}
+        return list(islice({**ranked, **known}, limit.most))
 
     def by_entry(self, limit: EntryLimit) -> list[tuple[str, Outcome, int]]:
         """Return the counts of entries: of those with the most runs, where there is a limit."""

@@ -51,6 +51,10 @@ _INSTALLATION = {
     "beatd_paused_entries": Definition("gauge", "Entries that are paused."),
     "beatd_failing_entries": Definition("gauge", "Entries whose last run failed."),
     "beatd_overdue_entries": Definition("gauge", "Entries of which a run is overdue."),
+    "beatd_too_long_entries": Definition("gauge", "Entries of which a run takes too long."),
+    "beatd_entry_too_long_seconds": Definition(
+        "gauge", "How long a run of the entry has been taking too long, at most 100 entries.", ("entry",)
+    ),
     "beatd_entry_failures": Definition(
         "gauge", "Failures in a row of entries whose last run failed, at most 100 entries.", ("entry",)
     ),
@@ -60,9 +64,17 @@ _INSTALLATION = {
     "beatd_entry_last_success_timestamp_seconds": Definition(
         "gauge", "When a run of the entry last succeeded.", ("entry",)
     ),
+    "beatd_entry_next_due_timestamp_seconds": Definition(
+        "gauge", "When the next run of the entry is to leave, as its leader has it.", ("entry",)
+    ),
+    "beatd_dead_letters": Definition("gauge", "Messages that could not be run or delivered."),
+    "beatd_notifications_waiting": Definition("gauge", "Notifications and pings that wait in the outbox."),
     "beatd_run_outcomes_total": Definition("counter", "Attempts that have ended.", ("outcome", "entry")),
     "beatd_runs_total": Definition("counter", "Runs that were sent.", ("entry",)),
     "beatd_queue_length": Definition("gauge", "Messages that wait in a queue.", ("queue",)),
+    "beatd_queue_oldest_message_seconds": Definition(
+        "gauge", "Time since the run of the oldest message of a queue was due, on Redis.", ("queue",)
+    ),
     "beatd_broker_up": Definition("gauge", "1 while the broker answers."),
 }
 _DAEMON = {
@@ -76,6 +88,10 @@ _DAEMON = {
     "beatd_daemon_lateness_seconds": Definition("histogram", "Time from when a run was to leave until it left."),
     "beatd_daemon_claim_seconds": Definition("histogram", "Time to decide, render and claim the runs of one turn."),
     "beatd_daemon_reloads_total": Definition("counter", "Attempts to read the files again.", ("outcome",)),
+    "beatd_daemon_config_faults": Definition("gauge", "Errors of the files and of runtime entries."),
+    "beatd_daemon_notifications_total": Definition(
+        "counter", "Attempts to send notifications and pings, since the start.", ("target", "outcome")
+    ),
 }
 _WORKER = {
     "beatd_worker_ready": Definition("gauge", "1 when /readyz of this worker answers 200."),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import tomllib
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
 from itertools import islice, pairwise
 from pathlib import Path
@@ -45,14 +45,18 @@ Check = Callable[[tuple[Entry, ...], int], Iterator[Fault]]
 def find_warnings(config: Config, now_ms: int) -> list[Fault]:
     """The warnings about a configuration at ``now_ms``, those of a kind together."""
     enabled = tuple(entry for entry in config.entries if entry.policies.enabled)
-    warnings: list[Fault] = list(config.remarks)
+    warnings: list[Fault] = [*config.remarks, *_first(config.task_faults)]
     for check in CHECKS:
-        faults = list(check(enabled, now_ms))
-        warnings += faults[:_ALIKE]
-        if len(faults) > _ALIKE:
-            message = f"and {len(faults) - _ALIKE:,} more like the last one"
-            warnings.append(Fault(faults[-1].file, None, SCHEDULE, message))
+        warnings += _first(list(check(enabled, now_ms)))
     return _at_their_settings(warnings)
+
+
+def _first(faults: Sequence[Fault]) -> list[Fault]:
+    """The first warnings of a kind, and how many more there are."""
+    if len(faults) <= _ALIKE:
+        return list(faults)
+    message = f"and {len(faults) - _ALIKE:,} more like the last one"
+    return [*faults[:_ALIKE], Fault(faults[-1].file, None, SCHEDULE, message)]
 
 
 def schedule_warnings(entry: Entry, now_ms: int) -> list[str]:
@@ -61,7 +65,7 @@ def schedule_warnings(entry: Entry, now_ms: int) -> list[str]:
 
 
 def _at_their_settings(warnings: list[Fault]) -> list[Fault]:
-    """The warnings with the lines of the settings that they are about, where an entry has them itself."""
+    """The warnings at the positions of the settings that they are about, where an entry has them itself."""
     documents: dict[str, Document | None] = {}
     placed = []
     for warning in warnings:
@@ -70,9 +74,11 @@ def _at_their_settings(warnings: list[Fault]) -> list[Fault]:
             if warning.file not in documents:
                 documents[warning.file] = _document(warning.file)
             document = documents[warning.file]
-            lines = [] if document is None else [document.line_of((SCHEDULE, keys[0], *more)) for more in keys[1]]
-            line = max((line for line in lines if line is not None), default=warning.line)
-            warning = warning._replace(line=max(line, warning.line))  # noqa: PLW2901
+            paths = [] if document is None else [(SCHEDULE, keys[0], *more) for more in keys[1]]
+            found = [position for path in paths if (position := document and document.position_of(path))]
+            place = max(found, default=None)
+            if place is not None and place.line >= warning.line:
+                warning = warning._replace(line=place.line, column=place.column)  # noqa: PLW2901
         placed.append(warning)
     return placed
 
@@ -101,18 +107,20 @@ def never(entries: tuple[Entry, ...], now_ms: int) -> Iterator[Fault]:
     for entry in entries:
         policies, expires = entry.policies, entry.options.expires
         if policies.end and to_ms(policies.end) <= now_ms:
-            yield _warning(entry, "end", f"it ended at {policies.end.isoformat()} and never runs again")
+            yield entry_warning(entry, "end", f"it ended at {policies.end.isoformat()} and never runs again")
         elif isinstance(expires, datetime) and to_ms(expires) <= now_ms:
-            yield _warning(entry, "expires", f"that was at {expires.isoformat()}: no run is sent any more")
+            yield entry_warning(entry, "expires", f"that was at {expires.isoformat()}: no run is sent any more")
         elif policies.start or policies.end:
             if timeline(entry, now_ms).next_after_ms(now_ms) is None:
-                yield _warning(entry, "schedule", "no run is left between its start and its end: it never runs again")
+                yield entry_warning(
+                    entry, "schedule", "no run is left between its start and its end: it never runs again"
+                )
         else:
             key = id(entry.schedule)
             if key not in over:
                 over[key] = timeline(entry, now_ms).next_after_ms(now_ms) is None
             if over[key]:
-                yield _warning(entry, "schedule", "its time has passed: it never runs again")
+                yield entry_warning(entry, "schedule", "its time has passed: it never runs again")
 
 
 def hidden(entries: tuple[Entry, ...], now_ms: int) -> Iterator[Fault]:
@@ -127,7 +135,7 @@ def hidden(entries: tuple[Entry, ...], now_ms: int) -> Iterator[Fault]:
             runs = list(islice(_runs(schedule, now_ms), _HIDDEN_LOOKED_AT))
             covered[key] = bool(runs) and all(map(blackout.covers_ms, runs))
         if covered[key]:
-            yield _warning(entry, "blackout", "it covers all of the coming runs: none is sent")
+            yield entry_warning(entry, "blackout", "it covers all of the coming runs: none is sent")
 
 
 def long_lived(entries: tuple[Entry, ...], now_ms: int) -> Iterator[Fault]:
@@ -141,10 +149,10 @@ def long_lived(entries: tuple[Entry, ...], now_ms: int) -> Iterator[Fault]:
             continue
         if isinstance(expires, int) and expires > period:
             longer = f"{duration_text(expires)} is longer than the period of {duration_text(period)}"
-            yield _warning(entry, "expires", f"{longer}: runs pile up when no worker takes them")
+            yield entry_warning(entry, "expires", f"{longer}: runs pile up when no worker takes them")
         if jitter_ms > period:
             longer = f"{duration_text(jitter_ms)} is longer than the period of {duration_text(period)}"
-            yield _warning(entry, "jitter", f"{longer}: it is cut to end before the next run")
+            yield entry_warning(entry, "jitter", f"{longer}: it is cut to end before the next run")
 
 
 def both_days(entries: tuple[Entry, ...], _now_ms: int) -> Iterator[Fault]:
@@ -203,7 +211,7 @@ def no_exchange(entries: tuple[Entry, ...], _now_ms: int) -> Iterator[Fault]:
         options = entry.options
         if options.routing_key and not options.exchange:
             goes = f"to the queue {options.queue}" if options.queue else "to default_queue of [broker]"
-            yield _warning(entry, "routing_key", f"it says nothing without an exchange: the message goes {goes}")
+            yield entry_warning(entry, "routing_key", f"it says nothing without an exchange: the message goes {goes}")
 
 
 def herd(entries: tuple[Entry, ...], now_ms: int) -> Iterator[Fault]:
@@ -309,7 +317,7 @@ def _noted(
             every = (note for part in _crons(schedule) for note in notes_of(part))
             known = notes[id(schedule)] = list(islice(every, at_most))
         for note in known:
-            yield _warning(entry, "schedule", note)
+            yield entry_warning(entry, "schedule", note)
 
 
 def _crons(schedule: Schedule) -> list[Cron]:
@@ -324,5 +332,6 @@ def _place(entry: Entry) -> tuple[str, int | None]:
     return (file, int(line)) if file and line.isdigit() else (entry.source, None)
 
 
-def _warning(entry: Entry, key: str, message: str) -> Fault:
+def entry_warning(entry: Entry, key: str, message: str) -> Fault:
+    """A warning about one setting of an entry."""
     return Fault(*_place(entry), dotted((SCHEDULE, entry.name, key)), message)

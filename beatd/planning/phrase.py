@@ -6,8 +6,7 @@ from collections.abc import Callable, Sequence
 from itertools import product
 
 from beatd.schedules import Schedule, duration_text
-from beatd.schedules.cron import LAST, Cron, Days
-from beatd.schedules.cron_field import DAY_OF_MONTH, MONTH, values_of
+from beatd.schedules.cron import DAY_OF_MONTH, LAST, MONTH, Cron, Days, values_of
 from beatd.schedules.interval import Interval, Relative
 from beatd.schedules.schedule import Once, Union
 from beatd.schedules.solar import Solar

@@ -240,16 +240,18 @@ def simulate(
     *,
     limit: int,
     busiest: int = 5,
+    width_s: int | None = None,
     progress: Callable[[int], object] = lambda _: None,
 ) -> Simulation:
     """Run the entries through the window: the runs that are due from ``from_ms`` on and before ``to_ms``.
 
-    ``progress`` hears how many milliseconds of the window are done. Raises :class:`TooManyRuns` when more than
+    ``width_s`` is the width of a column, by default what gives a readable chart. ``progress`` hears how many
+    milliseconds of the window are done. Raises :class:`TooManyRuns` when more than
     ``limit`` runs would have to be computed; those that entries with equal schedules share count once.
     """
     groups = entry_groups(entries, from_ms)
     _refuse_hopeless(groups, to_ms - from_ms, limit)
-    width_s = column_width(to_ms - from_ms, FINEST)
+    width_s = width_s or column_width(to_ms - from_ms, FINEST)
     columns = [0] * -(-(to_ms - from_ms) // (width_s * 1000))
     top: list[tuple[int, int]] = []
     walked, seconds = 0, Counter[int]()

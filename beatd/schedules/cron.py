@@ -10,28 +10,85 @@ follows real time through both.
 from __future__ import annotations
 
 from calendar import isleap
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import date
 from functools import lru_cache
 from typing import Literal
 
 from beatd.exceptions import ScheduleError
-from beatd.schedules.cron_field import (
-    CACHED,
-    DAY_OF_MONTH,
-    DAY_OF_WEEK,
-    HOUR,
-    MINUTE,
-    MONTH,
-    NONE,
-    SECOND,
-    next_table,
-    render,
-    values_of,
-)
 from beatd.schedules.schedule import BaseSchedule
 from beatd.schedules.timezone import DAY, Zone
 from beatd.timestamps import EARLIEST_MS, LAST_MS
+
+#: How many distinct fields, tables and sets of days are remembered: far more than any file has.
+CACHED = 16_384
+
+_WEEKDAYS = ("sunday", "monday", "tuesday", "wednesday", "thursday", "friday", "saturday")
+_MONTHS = (
+    "january", "february", "march", "april", "may", "june",
+    "july", "august", "september", "october", "november", "december",
+)  # fmt: skip
+
+
+def _prefixes(names: Iterable[str], first: int) -> dict[str, int]:
+    """Each name by its first three letters or more: sun, tues, thurs, sept, monday."""
+    return {name[:length]: value for value, name in enumerate(names, first) for length in range(min(3, len(name)), 10)}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CronField:
+    """One column of a cron line: its name, its lowest and highest value, its names for values."""
+
+    name: str
+    low: int
+    high: int
+    names: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def full(self) -> int:
+        """The mask of all values."""
+        return (1 << (self.high + 1)) - (1 << self.low)
+
+
+SECOND = CronField("second", 0, 59)
+MINUTE = CronField("minute", 0, 59)
+HOUR = CronField("hour", 0, 23)
+DAY_OF_MONTH = CronField("day_of_month", 1, 31)
+MONTH = CronField("month_of_year", 1, 12, _prefixes(_MONTHS, 1))
+DAY_OF_WEEK = CronField("day_of_week", 0, 6, _prefixes(_WEEKDAYS, 0))
+
+
+def values_of(mask: int) -> list[int]:
+    """The values of a mask, ascending."""
+    return [value for value in range(mask.bit_length()) if mask >> value & 1]
+
+
+@lru_cache(maxsize=CACHED)
+def render(mask: int, field: CronField) -> str:
+    """The shortest plain text of a mask: ``*``, or numbers and ranges; never a step, whose star would mean more."""
+    if mask == field.full:
+        return "*"
+    runs: list[list[int]] = []
+    for value in values_of(mask):
+        if runs and runs[-1][1] == value - 1:
+            runs[-1][1] = value
+        else:
+            runs.append([value, value])
+    return ",".join(str(a) if a == b else f"{a}-{b}" for a, b in runs)
+
+
+NONE = 255
+
+
+@lru_cache(maxsize=CACHED)
+def next_table(mask: int, size: int) -> bytes:
+    """``table[i]`` is the smallest value of the mask that is >= i, or NONE; for i from 0 to ``size`` inclusive."""
+    table = bytearray([NONE]) * (size + 1)
+    for i in range(size - 1, -1, -1):
+        table[i] = i if mask >> i & 1 else table[i + 1]
+    return bytes(table)
+
 
 LAST = -1
 EPOCH_DAY = date(1970, 1, 1).toordinal()

@@ -1,28 +1,35 @@
-"""Cron strings: five fields, or six with the seconds first, ``@aliases``, and ``H`` for "spread these out"."""
+"""Cron strings: five fields, or six with the seconds first, ``@aliases``, and ``H`` for "spread these out".
+
+The grammar of one field: ``*``, ``5``, ``mon``, ``1-5``, ``22-2``, ``*/15``, ``1,13,30-45/5``. A field becomes a mask:
+bit ``v`` is set when value ``v`` matches. Celery's tables and cron strings share this grammar.
+"""
 
 from __future__ import annotations
 
 import difflib
 import re
+from collections.abc import Iterable
 from functools import lru_cache
 from hashlib import blake2b
 
 from beatd.exceptions import ScheduleError
-from beatd.schedules.cron import LAST, Cron, Days, Dst, cron, days
-from beatd.schedules.cron_field import (
+from beatd.schedules.cron import (
     CACHED,
     DAY_OF_MONTH,
     DAY_OF_WEEK,
     HOUR,
+    LAST,
     MINUTE,
     MONTH,
     SECOND,
+    Cron,
     CronField,
-    as_number,
-    fault,
-    read_field,
+    Days,
+    Dst,
+    cron,
+    days,
 )
-from beatd.schedules.literals import or_list, quoted
+from beatd.schedules.literals import or_list, quoted, shown
 from beatd.schedules.timezone import zone
 
 ALIASES = {
@@ -203,3 +210,118 @@ def _which(text: str, field_text: str) -> int:
     if text not in ("1", "2", "3", "4", "5"):
         raise fault(field_text, DAY_OF_WEEK, f'"#{text}": a month has the first to the fifth of a weekday, #1 to #5')
     return int(text)
+
+
+@lru_cache(maxsize=CACHED)
+def read_field(text: str, field: CronField, *, celery: bool = False) -> int:
+    """The mask of a field's text. Raises ScheduleError with the field, the fault and the near right value.
+
+    ``celery`` reads it as Celery does: a step may exceed the range (``*/90`` minutes is just minute 0), and needs a
+    range; elsewhere ``5/15`` is ``5-59/15``, as in Quartz, robfig/cron, croniter and Kubernetes.
+    """
+    mask = 0
+    for part in text.split(","):
+        mask |= _read_part(part.strip().lower(), text, field, celery)
+    return mask
+
+
+def mask_of(values: Iterable[int], field: CronField) -> int:
+    """The mask of plain numbers; Sunday may be 7."""
+    mask = 0
+    for value in values:
+        number = _in_range(value, shown(value), field)
+        mask |= 1 << (0 if field is DAY_OF_WEEK and number == 7 else number)
+    return mask
+
+
+def fault(text: str, field: CronField, why: str) -> ScheduleError:
+    """The error of one field, in the words that all of them share."""
+    return ScheduleError(
+        f"{field.name} {quoted(text)}: {why if len(why) < _LONGEST_REASON else why[:_LONGEST_REASON] + '…'}"
+    )
+
+
+_LONGEST_REASON = 300
+
+
+def _read_part(part: str, text: str, field: CronField, celery: bool) -> int:
+    if not part:
+        raise fault(text, field, "an empty part; values are separated by single commas, without spaces")
+    base, slash, step_text = part.partition("/")
+    if base == "*":
+        values = list(range(field.low, field.high + 1))
+    elif "-" in base:
+        values = _read_range(base, text, field)
+    else:
+        values = [_number(base, text, field)]
+        if slash and celery:
+            right = f"{base}-{field.high}/{step_text or 'n'}" if values[0] < field.high else base
+            raise fault(text, field, f'a step needs a range; write "{right}"')
+        if slash:
+            values = list(range(values[0], max(values[0], field.high) + 1))
+    if slash:
+        values = values[:: _step(step_text, text, field, celery)]
+    mask = 0
+    for value in values:
+        mask |= 1 << value
+    if field is DAY_OF_WEEK:  # Sunday is 0 and 7
+        mask = (mask | mask >> 7) & field.full
+    return mask
+
+
+def _read_range(base: str, text: str, field: CronField) -> list[int]:
+    ends = base.split("-")
+    if len(ends) != 2 or not all(ends):
+        raise fault(text, field, f'"{base}" is not a range; a range has two ends, as in "{_example(field)}"')
+    first, last = (_number(end, text, field) for end in ends)
+    if first <= last:
+        return list(range(first, last + 1))
+    if field is DAY_OF_WEEK and first == 7:
+        return list(range(last + 1))
+    return [*range(first, field.high + 1), *range(field.low, last + 1)]
+
+
+def _step(step: str, text: str, field: CronField, long_steps: bool) -> int:
+    size = as_number(step) if step.isascii() and step.isdigit() else 0
+    if not size:
+        raise fault(text, field, f'"/{step}" is not a step; a step is a whole number from 1 on, as in "*/5"')
+    if size > field.high and not long_steps:
+        raise fault(
+            text, field, f'a step of {step} never comes to a second value, {field.name} goes from {field.low} to '
+            f'{field.high}; for other periods use an interval such as "every 90m"'
+        )  # fmt: skip
+    return size
+
+
+def as_number(digits: str) -> int:
+    """The number of these digits; of a very long one only the first ten, as all of those are out of range."""
+    return int(digits.lstrip("0")[:10] or "0")
+
+
+def _number(word: str, text: str, field: CronField) -> int:
+    if word.isascii() and word.isdigit():
+        return _in_range(as_number(word), text, field)
+    if (value := field.names.get(word)) is not None:
+        return value
+    near = difflib.get_close_matches(word, [name for name in field.names if len(name) == 3], cutoff=0.5)
+    near.sort(key=lambda name: name[0] != word[0])
+    hint = f'; did you mean "{near[0]}"?' if near else f"; {_limits(field)}"
+    raise fault(text, field, f'"{word}" is not a {field.name.replace("_", " ")}{hint}')
+
+
+def _in_range(value: int, text: str, field: CronField) -> int:
+    high = 7 if field is DAY_OF_WEEK else field.high
+    if not field.low <= value <= high:
+        raise fault(text, field, f"{shown(value)} is out of range; {_limits(field)}")
+    return value
+
+
+def _limits(field: CronField) -> str:
+    limits = f"{field.name} goes from {field.low} to {field.high}"
+    if field is DAY_OF_WEEK:
+        return f"{limits} (0 and 7 are Sunday) or sun to sat"
+    return f"{limits} or jan to dec" if field.names else limits
+
+
+def _example(field: CronField) -> str:
+    return {"day_of_week": "mon-fri", "month_of_year": "nov-feb"}.get(field.name, f"{field.low}-{field.high}")

@@ -7,8 +7,8 @@ from functools import reduce
 from operator import or_
 
 from beatd.exceptions import ScheduleError
-from beatd.schedules.cron import Cron, Dst, cron, days
-from beatd.schedules.cron_field import DAY_OF_MONTH, DAY_OF_WEEK, HOUR, MINUTE, MONTH, CronField, mask_of, read_field
+from beatd.schedules.cron import DAY_OF_MONTH, DAY_OF_WEEK, HOUR, MINUTE, MONTH, Cron, CronField, Dst, cron, days
+from beatd.schedules.cron_parser import mask_of, read_field
 from beatd.schedules.literals import toml
 from beatd.schedules.timezone import zone
 

@@ -8,18 +8,22 @@ overrule what a program registers or puts.
 """
 
 from beatd.sources.app import load_app
-from beatd.sources.file import FileSource, log_refused
+from beatd.sources.app_file import AppFile, find
+from beatd.sources.file import FileSource, log_refused, log_task_faults
 from beatd.sources.merge import InForce, MergedSchedule, ScheduleChange, load, merge
 from beatd.sources.runtime import RuntimeSource
 
 __all__ = [
+    "AppFile",
     "FileSource",
     "InForce",
     "MergedSchedule",
     "RuntimeSource",
     "ScheduleChange",
+    "find",
     "load",
     "load_app",
     "log_refused",
+    "log_task_faults",
     "merge",
 ]

@@ -6,11 +6,14 @@ one that hangs or dies hurts nobody, and what it leaves in memory is not the dae
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+import json
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from beatd import config
-from beatd.exceptions import ConfigError, Fault
+from beatd.exceptions import ConfigError, Fault, MessageError
+from beatd.message.json_codec import dumps
 from beatd.model import Entry
 from beatd.sources.child_process import ask
 
@@ -33,6 +36,10 @@ class Registered(NamedTuple):
     """Settings of Celery's that have no effect here, and parts of registrations that are not carried over."""
     refused: tuple[Fault, ...] = ()
     """What is wrong with registrations that are not among the entries."""
+    task_faults: tuple[tuple[str, str, str], ...] = ()
+    """What is wrong with the calls that were given: entry, key, message."""
+    own_task_faults: tuple[tuple[str, str, str], ...] = ()
+    """The same of the calls of the app's own entries."""
 
 
 def load_app(name: str, **how: Any) -> tuple[Entry, ...]:
@@ -51,15 +58,17 @@ def read_app(
     where: str = "-A",
     directory: str = "",
     timeout: float = 30.0,
+    calls: Sequence[Entry] | None = None,
 ) -> Registered:
     """Read what the app ``MODULE[:APP]`` registers; the working directory and ``directory`` are importable.
 
     ``timezone`` holds for an app that sets none itself, ``defaults`` is the file's table of that name. Raises
     ConfigError with the user's own traceback if the module cannot be imported, ends its process, or takes longer than
-    ``timeout`` seconds. A registration that cannot be read costs only itself. ``where`` is the fault's file.
+    ``timeout`` seconds. A registration that cannot be read costs only itself. ``where`` is the fault's file. With
+    ``calls`` the tasks and arguments of these entries, and of the app's own, are checked against the app's tasks.
     """
     dump = ("beatd.sources.app_child", (name, where, directory))
-    answer = ask(*dump, name=name, where=where, timeout=timeout)
+    answer = ask(*dump, name=name, where=where, timeout=timeout, given=b"" if calls is None else _calls(calls))
     entries: list[Entry] = []
     refused = [Fault(*fault) for fault in answer["refused"]]
     for entry_name, fields in answer["entries"].items():
@@ -72,4 +81,21 @@ def read_app(
     unused = ((name, WITHOUT_EFFECT[name]) for name in answer["settings"] if name in WITHOUT_EFFECT)
     remarks = (Fault(answer["file"], None, name, f"it has no effect: {reason}") for name, reason in unused)
     dropped = (Fault(*remark) for remark in answer["remarks"])
-    return Registered(tuple(entries), files, (*remarks, *dropped), tuple(refused))
+    unchecked = [Fault(answer["file"], None, "", answer["task_remark"])] if answer.get("task_remark") and calls else []
+    return Registered(
+        tuple(entries),
+        files,
+        (*remarks, *dropped, *unchecked),
+        tuple(refused),
+        tuple((entry, key, message) for entry, key, message in answer.get("task_faults", ())),
+        tuple((entry, key, message) for entry, key, message in answer.get("own_task_faults", ())),
+    )
+
+
+def _calls(entries: Sequence[Entry]) -> bytes:
+    """The calls of entries as JSON; entries that JSON cannot carry are left out: that is said elsewhere."""
+    calls = []
+    for entry in entries:
+        with contextlib.suppress(MessageError):
+            calls.append(json.loads(dumps([entry.name, entry.task, list(entry.args), entry.kwargs])))
+    return json.dumps(calls).encode()

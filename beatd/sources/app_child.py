@@ -1,8 +1,11 @@
 """The child process of :func:`beatd.sources.load_app`: imports an app and writes what it registers.
 
 ``python -m beatd.sources.app_child MODULE[:APP] WHERE DIRECTORY DESCRIPTOR`` writes one JSON document to the
-descriptor: ``entries``, ``timezone``, ``file``, the names of ``settings``, what is ``refused`` and ``remarks``, or
-``faults``; and ``files``, of the app's own code. What the user's code prints goes elsewhere.
+descriptor: ``entries``, ``timezone``, ``file``, ``conf``, the names of ``settings``, what is ``refused`` and
+``remarks``, or ``faults``; and ``files``, of the app's own code. What the user's code prints goes elsewhere.
+
+Standard input has the calls of the file's entries as JSON, ``[[entry, task, args, kwargs], …]``, or nothing. With calls
+the document also has ``task_faults``, ``[[entry, key, message], …]``: of these calls, and of the app's own entries.
 """
 
 from __future__ import annotations
@@ -18,11 +21,12 @@ import beatd
 from beatd import signals
 from beatd.app.app import App
 from beatd.app.find_app import locate
-from beatd.config.entries import plain_table
+from beatd.config.writer import plain_table
 from beatd.exceptions import ConfigError, Fault
-from beatd.message.json_codec import dumps
+from beatd.message.json_codec import dumps, loads
 from beatd.sources import celery_schedule
 from beatd.sources.celery_schedule import dropped, is_celery_app
+from beatd.sources.task_check import NO_TASKS, Call, call_faults, has_tasks
 
 _MOST_FILES = 1000
 """Files of an app that are watched."""
@@ -34,8 +38,10 @@ def main(name: str, where: str, directory: str, descriptor: int) -> None:
     """Write the document and leave at once, without waiting for threads that the module may have started."""
     os.set_inheritable(descriptor, False)
     files = _note_files(Path.cwd(), Path(directory or ".").absolute())
+    given = sys.stdin.buffer.read()
+    sys.stdin = Path(os.devnull).open()  # noqa: SIM115 - the user's code finds nothing there
     try:
-        document = describe(name, where, directory)
+        document = describe(name, where, directory, loads(given) if given else None)
     except ConfigError as error:
         document = {"faults": list(error.faults)}
     document["files"] = list(files)[:_MOST_FILES]
@@ -45,8 +51,8 @@ def main(name: str, where: str, directory: str, descriptor: int) -> None:
     os._exit(0)
 
 
-def describe(name: str, where: str, directory: str) -> dict[str, Any]:
-    """The app's entries in the fields of ``beat.toml``; raises ConfigError."""
+def describe(name: str, where: str, directory: str, calls: list[Any] | None = None) -> dict[str, Any]:
+    """The app's entries in the fields of ``beat.toml``, and what is wrong with ``calls``; raises ConfigError."""
     try:
         app = locate(name, _is_any_app, where=where, directory=Path(directory) if directory else None)
         registrations = celery_schedule.registrations(app) if is_celery_app(app) else app.registrations()
@@ -72,8 +78,25 @@ def describe(name: str, where: str, directory: str) -> dict[str, Any]:
             entries[entry] = fields
             remarks += [Fault(file, None, f"{path}.{about}", why) for about, why in dropped(registration)]
     zone = app.conf.timezone and str(app.conf.timezone)
-    found = {"entries": entries, "timezone": zone, "file": file, "settings": _settings(app)}
-    return {**found, "refused": refused, "remarks": remarks}
+    found = {"entries": entries, "timezone": zone, "file": file, "settings": _settings(app), "conf": _conf(app)}
+    return {**found, "refused": refused, "remarks": remarks, **_checked(app, calls, entries)}
+
+
+def _checked(app: Any, calls: list[Any] | None, entries: dict[str, Any]) -> dict[str, Any]:
+    """Check the calls of the file's entries, and those of the app's own."""
+    if calls is None:
+        return {}
+    try:
+        if not has_tasks(app):
+            return {"task_faults": [], "own_task_faults": [], "task_remark": NO_TASKS}
+        own = (
+            Call(name, fields.get("task"), fields.get("args") or [], fields.get("kwargs") or {})
+            for name, fields in entries.items()
+        )
+        given = (Call(*call) for call in calls)
+        return {"task_faults": list(call_faults(app, given)), "own_task_faults": list(call_faults(app, own))}
+    except Exception as error:  # noqa: BLE001 - the user's objects may raise anything
+        return {"task_faults": [], "own_task_faults": [], "task_remark": f"the tasks could not be checked: {error!r}"}
 
 
 def _note_files(*folders: Path) -> dict[str, None]:
@@ -99,6 +122,17 @@ def _settings(app: Any) -> list[str]:
     """The names of what the app sets, of either kind."""
     changes = app.conf.changes
     return sorted(map(str, changes() if callable(changes) else changes))
+
+
+def _conf(app: Any) -> dict[str, Any]:
+    """The settings by which the app can be scheduled without a file."""
+    conf = app.conf
+    return {
+        "broker_url": conf.broker_url or "amqp://guest:guest@localhost:5672//",
+        "result_backend": conf.result_backend,
+        "timezone": conf.timezone and str(conf.timezone),
+        "default_queue": conf.task_default_queue,
+    }
 
 
 def _is_any_app(found: object) -> bool:

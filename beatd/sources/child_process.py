@@ -21,18 +21,24 @@ _SHOWN = 2_000
 """Characters of a module's own output that are shown."""
 
 
-def ask(module: str, arguments: Sequence[str], *, name: str, where: str, timeout: float) -> dict[str, Any]:
+def ask(
+    module: str, arguments: Sequence[str], *, name: str, where: str, timeout: float, given: bytes = b""
+) -> dict[str, Any]:
     """The JSON document that ``python -m MODULE ARGUMENTS… DESCRIPTOR`` writes to the descriptor.
+
+    ``given`` is its standard input.
 
     Its output goes to files, which no grandchild can keep open. Raises ConfigError about ``name``, in the file
     ``where``, with the user's own traceback if there is no document, if it is one of ``faults``, or if it takes longer
     than ``timeout`` seconds.
     """
-    with tempfile.TemporaryFile() as answer, tempfile.TemporaryFile() as output:
+    with tempfile.TemporaryFile() as answer, tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as input_file:
+        input_file.write(given)
+        input_file.seek(0)
         command = [sys.executable, "-m", module, *arguments, str(answer.fileno())]
         child = subprocess.Popen(  # noqa: S603 - our own words, no shell
             command,
-            stdin=subprocess.DEVNULL,
+            stdin=input_file,
             stdout=output,
             stderr=output,
             pass_fds=[answer.fileno()],

@@ -6,7 +6,7 @@ from __future__ import annotations
 import ctypes
 import logging
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from watchfiles import watch
@@ -43,7 +43,7 @@ LOOK_S = 1.0
 """How often the files are looked at although nothing was reported: the watcher is deaf while it starts, and some file
 systems never report."""
 _NAMES_SHOWN = 10
-_AT_START = ("redis", "broker", "leader", "log", "history", "metrics", "state_dir")
+_AT_START = ("redis", "broker", "leader", "log", "history", "metrics", "web", "state_dir")
 """Settings that are read when the daemon starts, and only then."""
 
 
@@ -179,15 +179,19 @@ class FileSource:
         before = self.config
         self._take(config)
         log_refused(config.refused)
+        log_task_faults(config.task_faults)
         if before is None:
             self._on_change(config)
             return
         _warn_of_settings(before.settings, config.settings)
-        if config.digest == before.digest:
+        if config.settings.notify != before.settings.notify:
+            log.info("The targets of notifications have changed", extra={"event": "targets_changed"})
+        elif config.digest == before.digest:
             log.info("Configuration unchanged", extra={"event": "config_unchanged", "digest": config.digest})
             return
         self._on_change(config)
-        _say_difference(before.entries, config)
+        if config.digest != before.digest:
+            _say_difference(before.entries, config)
 
     def _take(self, config: Config) -> None:
         self.config = config
@@ -224,6 +228,15 @@ def log_refused(faults: Iterable[Fault]) -> None:
     for fault in faults:
         extra = {"event": "entry_refused", "file": fault.file, "path": fault.path}
         log.error("%s; the other entries are in force", fault, extra=extra)
+
+
+def log_task_faults(faults: Sequence[Fault]) -> None:
+    """Say which entries have unknown tasks, or arguments that their tasks do not take. They run all the same."""
+    for fault in faults[:_NAMES_SHOWN]:
+        extra = {"event": "task_fault", "file": fault.file, "line": fault.line, "path": fault.path}
+        log.warning("%s", fault, extra=extra)
+    if more := len(faults[_NAMES_SHOWN:]):
+        log.warning("and %d more like these; run beatd check", more, extra={"event": "task_faults", "more": more})
 
 
 def _warn_of_settings(before: Settings, now: Settings) -> None:

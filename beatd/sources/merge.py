@@ -21,24 +21,35 @@ from beatd.config import Config
 from beatd.config.entries import read_tables, too_large
 from beatd.exceptions import Fault, MessageError
 from beatd.model import Entry
-from beatd.sources.app import read_app
+from beatd.planning.builtin_tasks import builtin_faults
+from beatd.planning.lint import entry_warning
+from beatd.sources.app import Registered, read_app
 from beatd.store.runtime_entries import name_at, place, read_table
 
 log = logging.getLogger(__name__)
 
 
 def load(
-    path: str | Path, *, app: str | None = None, env: Mapping[str, str] | None = None, before: Config | None = None
+    path: str | Path,
+    *,
+    app: str | None = None,
+    env: Mapping[str, str] | None = None,
+    before: Config | None = None,
+    check_tasks: bool = False,
+    with_app: bool = True,
 ) -> Config:
     """The file at ``path`` with the registrations of ``app``, or of the app that the file names, merged in.
 
     The module is imported in a process of its own, and may be beside the file. What was loaded ``before`` saves
     reading again what is written alike. Raises ConfigError with every fault of the first source that has any; but a
-    registration of the app that cannot be read costs only itself, and is among the ``refused``.
+    registration of the app that cannot be read costs only itself, and is among the ``refused``. With ``check_tasks``
+    there are ``task_faults``; without ``with_app`` no app is imported.
     """
     found = config.load(path, env=env, before=before)
+    if check_tasks:
+        found = msgspec.structs.replace(found, task_faults=tuple(builtin_faults(found.entries)))
     name = app or found.settings.app
-    if name is None:
+    if name is None or not with_app:
         return found
     registered = read_app(
         name,
@@ -46,6 +57,7 @@ def load(
         defaults=found.defaults,
         where="-A" if app else str(path),
         directory=str(Path(found.settings.file).parent),
+        calls=found.entries if check_tasks else None,
     )
     most_bytes = found.settings.broker.max_message_bytes
     refused, light = list(registered.refused), []
@@ -63,7 +75,20 @@ def load(
         beside=(*found.beside, *registered.files),
         remarks=registered.remarks,
         refused=tuple(refused),
+        task_faults=_task_faults(entries, len(found.entries), registered) if check_tasks else (),
     )
+
+
+def _task_faults(entries: Sequence[Entry], of_files: int, registered: Registered) -> tuple[Fault, ...]:
+    """Faults of the calls of entries; the first ``of_files`` are those of the files."""
+    faults = list(builtin_faults(entries))
+    for found, several in (
+        (registered.task_faults, entries[:of_files]),
+        (registered.own_task_faults, entries[of_files:]),
+    ):
+        by_name = {entry.name: entry for entry in several}
+        faults += [entry_warning(by_name[name], key, message) for name, key, message in found if name in by_name]
+    return tuple(faults)
 
 
 def merge(file_entries: Iterable[Entry], app_entries: Iterable[Entry]) -> tuple[Entry, ...]:

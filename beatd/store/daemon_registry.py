@@ -41,10 +41,20 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     """Digest of the schedule of its files: equal schedules have equal digests."""
     config: Literal["ok", "broken"] = "ok"
     """``broken``: its files have faults, and the last good schedule is in force."""
+    file_faults: list[str] = []
+    """The first errors of its files, each as one line: place, key and what is wrong."""
+    more_file_faults: int = 0
+    """How many errors of its files are not in ``file_faults``."""
+    task_faults: list[str] = []
+    """The first of the entries whose tasks the app does not have, or does not call like that: each as one line."""
+    more_task_faults: int = 0
+    """How many such entries are not in ``task_faults``."""
     clock_offset_ms: int | None = None
     """How far its host's clock is ahead of the state store's; ``None`` when not measured yet."""
     turned_ms_ago: int | None = None
     """How long ago the loop has turned, at the time of writing."""
+    present: bool = False
+    """True if it listens on a channel of its own while it lives: without a listener there it is gone."""
     resting_ms: int = 0
     """For how long it is not to lead, as it was told to step down, unless there is nobody else."""
     revision: int = 0
@@ -107,6 +117,14 @@ class FleetView(NamedTuple):
         return {name: one.status for name, one in self.daemons.items() if one.alive}
 
 
+class Sizes(NamedTuple):
+    """Number of messages in the outbox of each shard, of dead letters, and of notifications that wait."""
+
+    outboxes: list[int]
+    dead_letters: int
+    notices: int
+
+
 class Registry:
     """The list of daemons. Raises :class:`~beatd.exceptions.StoreUnavailable` or :class:`StoreRefused`."""
 
@@ -130,11 +148,18 @@ class Registry:
 
     def outboxes(self, *, shards: int) -> list[int]:
         """Return the number of messages in the outbox of each shard; none in a key of another type."""
+        return self.sizes(shards=shards).outboxes
+
+    def sizes(self, *, shards: int) -> Sizes:
+        """Return the sizes of everything that waits in the state store; 0 for a key of another type."""
         with translate_errors(self._client), self._client.pipeline(transaction=False) as pipeline:
             for shard in range(shards):
                 pipeline.llen(self._keys.shard(shard).outbox)
-            found = pipeline.execute(raise_on_error=False)
-        return [length if isinstance(length, int) else 0 for length in found]
+            pipeline.llen(self._keys.workers().dead_letters)
+            pipeline.zcard(self._keys.notices_due)
+            answers = pipeline.execute(raise_on_error=False)
+        *outboxes, dead_letters, notices = [length if isinstance(length, int) else 0 for length in answers]
+        return Sizes(outboxes, dead_letters, notices)
 
     def _call(self, daemon_id: str, status: bytes, shards: int) -> FleetView:
         keys = [self._keys.daemons, *(self._keys.shard(shard).lease for shard in range(shards))]

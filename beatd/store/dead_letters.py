@@ -1,6 +1,6 @@
 """Dead letters: messages that could not be run or delivered, each with the reason. The one definition and writer.
 
-The newest are kept, :data:`KEPT` of them and :data:`KEPT_BYTES`.
+The newest are kept, within :class:`Bounds`.
 
 A dead letter is one JSON document in a list. It never changes, so its text is its identity: it can be removed from the
 list, for its queue or for good, only once.
@@ -28,20 +28,28 @@ from beatd.store.client import translate_errors
 from beatd.store.keys import Keys
 from beatd.store.script import Script
 
-KEPT = 10_000
-"""Number of dead letters that are kept."""
-KEPT_BYTES = 64 << 20
-"""Bytes of dead letters that are kept."""
-MESSAGE_MAX = 8 << 20
-"""Bytes of the largest message that is kept whole; of a larger one the first :data:`HEAD` are kept."""
-HEAD = 64 << 10
 REASON_MAX = 2_000
 """Characters of a reason that are kept: it may quote the message."""
-BOUNDS = (KEPT, KEPT_BYTES)
 
 _PAGE = 100
 _LOCK_MS = 30_000
 _LOCK_WITHIN_S = 10.0
+
+
+class Bounds(NamedTuple):
+    """Limits of the list of dead letters, and of one message in it."""
+
+    kept: int = 10_000
+    """Number of dead letters that are kept."""
+    kept_bytes: int = 64 << 20
+    """Bytes of dead letters that are kept."""
+    whole_bytes: int = 8 << 20
+    """Bytes of the largest message that is kept whole."""
+    head_bytes: int = 64 << 10
+    """Bytes that are kept of a larger message: the first ones."""
+
+
+BOUNDS = Bounds()
 
 
 class DeadLetter(NamedTuple):
@@ -86,7 +94,7 @@ _DECODER = msgspec.json.Decoder(_Document)
 _ENCODER = msgspec.json.Encoder()
 
 
-def encode(message: bytes, *, reason: str, queue: str, at: str, worker: str = "") -> bytes:
+def encode(message: bytes, *, reason: str, queue: str, at: str, worker: str = "", bounds: Bounds = BOUNDS) -> bytes:
     """Return the dead letter as it is stored: a message that is no text as base64, a large one only in part."""
     facts: dict[str, Any] = {
         "reason": reason[:REASON_MAX],
@@ -94,9 +102,9 @@ def encode(message: bytes, *, reason: str, queue: str, at: str, worker: str = ""
         "at": at,
         **({"worker": worker} if worker else {}),
     }
-    if len(message) > MESSAGE_MAX:
+    if len(message) > bounds.whole_bytes:
         facts["size"] = len(message)
-        message = message[:HEAD]
+        message = message[: bounds.head_bytes]
     try:
         return _ENCODER.encode({**facts, "message": message.decode()})
     except UnicodeDecodeError:
@@ -118,8 +126,9 @@ def decode(raw: bytes) -> DeadLetter:
 class DeadLetters:
     """The dead letters on one server. Raises the errors of :mod:`beatd.store.client`."""
 
-    def __init__(self, client: redis.Redis, keys: Keys) -> None:
+    def __init__(self, client: redis.Redis, keys: Keys, *, bounds: Bounds = BOUNDS) -> None:
         self._client = client
+        self._bounds = bounds
         shared = keys.workers()
         self._key = shared.dead_letters
         self._keys = [shared.dead_letters, shared.dead_letters_size]
@@ -130,7 +139,7 @@ class DeadLetters:
 
     def add(self, letters: Sequence[bytes]) -> None:
         """Add dead letters, see :func:`encode`."""
-        self._add(self._keys, [*BOUNDS, *letters])
+        self._add(self._keys, [self._bounds.kept, self._bounds.kept_bytes, *letters])
 
     def count(self) -> int:
         """Return the number of dead letters."""

@@ -7,7 +7,7 @@ Celery's workers and beatd's count in the same keys, so the tasks of one header 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import redis
 
@@ -48,8 +48,38 @@ class Complete(NamedTuple):
     """Task id, state and result of each task, in the header's order."""
 
 
+class GroupStore(Protocol):
+    """Group state of a result backend."""
+
+    is_polled: bool
+    """True if nothing is counted: a task of its own waits until all tasks of a header have ended."""
+
+    def begin(self, group: str, size: int, shape: Any = None) -> None:
+        """A header of ``size`` tasks is about to be sent; ``shape``: see :class:`Complete`."""
+
+    def grow(self, group: str) -> None:
+        """One more task was added to a header that is running."""
+
+    def end(self, parts: Sequence[Part], owner: str) -> list[Complete]:
+        """Note the ends of tasks; returns the headers that are complete, see :meth:`Groups.end`."""
+
+    def sent(self, group: str, owner: str, *, failed: bool = False) -> None:
+        """The body of a complete header was sent, or given up."""
+
+    def save(self, group: str, shape: Any) -> None:
+        """Keep the ``as_tuple`` of a ``GroupResult``."""
+
+    def restore(self, group: str) -> Any:
+        """Return the group that :meth:`save` stored, or None."""
+
+    def delete(self, group: str) -> None:
+        """Undo :meth:`save`."""
+
+
 class Groups:
     """The groups on one Redis. Raises :class:`~beatd.exceptions.StoreUnavailable` or :class:`StoreRefused`."""
+
+    is_polled = False
 
     def __init__(self, client: redis.Redis, keep_s: int) -> None:
         self._client = client
@@ -107,12 +137,33 @@ class Groups:
 
 
 class NoGroups:
-    """Without a result backend there are no chords: nobody could know that a header has ended."""
+    """No groups: without a result backend that keeps them nobody could know that a header has ended."""
 
-    def __getattr__(self, name: str) -> Any:
-        raise StoreRefused(
-            "chords and saved groups need a result backend, for example App(backend='redis://localhost/1')"
-        )
+    is_polled = False
+
+    def __init__(self, reason: str = "chords and saved groups need a result backend") -> None:
+        self.reason = f"{reason}, for example App(backend='redis://localhost/1')"
+
+    def begin(self, group: str, size: int, shape: Any = None) -> None:  # noqa: ARG002
+        raise StoreRefused(self.reason)
+
+    def grow(self, group: str) -> None:  # noqa: ARG002
+        raise StoreRefused(self.reason)
+
+    def end(self, parts: Sequence[Part], owner: str) -> list[Complete]:  # noqa: ARG002
+        raise StoreRefused(self.reason)
+
+    def sent(self, group: str, owner: str, *, failed: bool = False) -> None:  # noqa: ARG002
+        raise StoreRefused(self.reason)
+
+    def save(self, group: str, shape: Any) -> None:  # noqa: ARG002
+        raise StoreRefused(self.reason)
+
+    def restore(self, group: str) -> Any:  # noqa: ARG002
+        raise StoreRefused(self.reason)
+
+    def delete(self, group: str) -> None:  # noqa: ARG002
+        raise StoreRefused(self.reason)
 
 
 def group_key(group: str, suffix: str = "") -> str:

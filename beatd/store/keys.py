@@ -6,6 +6,7 @@ results and remote control live under Celery's own names (see ``broker/`` and ``
 
 from __future__ import annotations
 
+import re
 from hashlib import blake2b
 from typing import NamedTuple
 
@@ -57,6 +58,8 @@ class ShardKeys(NamedTuple):
     row> <mark> <counts …>``, see :mod:`beatd.store.outcomes`."""
     overdue: str
     """hash, 5 minutes after the last write: entry name → since when (ms) a run of it is overdue."""
+    too_long: str
+    """hash, 5 minutes after the last write: entry name → since when (ms) a run of it takes too long."""
     held: str
     """hash, 5 minutes after the last write: entry that is held back → why, since when, when it is tried again, JSON."""
 
@@ -75,6 +78,7 @@ _TYPES = {
     "tally": "hash",
     "last_outcome": "hash",
     "overdue": "hash",
+    "too_long": "hash",
     "gone": "zset",
     "outbox": "list",
     "claims": "string",
@@ -85,13 +89,28 @@ _TYPES = {
     "revision": "hash",
     "changes": "zset",
     "orders": "hash",
+    "audit": "list",
+    "audited_digest": "string",
     "requests": "hash",
+    "notices": "hash",
+    "notices_due": "zset",
+    "pinged": "hash",
+    "led": "string",
 }
+
+
+_TYPES_BY_ENTRY = {"history": "string", "outcomes": "list"}
+"""The same of keys that end with the name of an entry."""
+_PARTS = re.compile(r"\{.*?\}:(?:\d+:)?(\w+)(:?)")
 
 
 def type_of(key: str) -> str | None:
     """The type that a key of this module must have; ``None`` for any other."""
-    return _TYPES.get(key.rpartition(":")[2]) if key.startswith("{") else None
+    parts = _PARTS.match(key)
+    if parts is None:
+        return None
+    name, more = parts.groups()
+    return _TYPES_BY_ENTRY.get(name) if more else _TYPES.get(name)
 
 
 class RuntimeKeys(NamedTuple):
@@ -144,8 +163,30 @@ class Keys:
         self.requests = f"{self._tag}:requests"
         """hash, until done with, expires with the last: request id → ``<good until ms> <request, JSON>``, what a leader
         is to send by hand."""
+        self.audit = f"{self._tag}:audit"
+        """list, for ever, the newest 5,000: changes by people and programs, JSON, see :mod:`beatd.store.audit`."""
+        self.audited_digest = f"{self._tag}:audited_digest"
+        """string, for ever: digest of the files' schedule that the audit was told of last."""
         self.orders = f"{self._tag}:orders"
         """hash, a minute after the last one: order id → what daemons are to do, JSON."""
+
+        self.notices = f"{self._tag}:notices"
+        """hash, 7 days after the last write, at most 5,000: ``<destination>|<order>`` → a notification or ping that is
+        to be sent, JSON, see :mod:`beatd.store.notices`."""
+        self.notices_due = f"{self._tag}:notices_due"
+        """zset, 7 days after the last write: id of a notice → when it is to be sent (ms)."""
+        self.pinged = f"{self._tag}:pinged"
+        """hash, 7 days after the last write: entry → its runs whose start or end was told to its monitor."""
+        self.led = f"{self._tag}:led"
+        """string, 7 days after the last write: its age says when shard 0 last had a leader."""
+
+    def alerts(self, target: str) -> str:
+        """hash, 7 days after the last write: ``<kind> <entry>`` → ``<since ms> <told ms>``, what a target was told."""
+        return f"{self._tag}:alerts:{target}"
+
+    def present(self, daemon_id: str) -> str:
+        """pub/sub channel that a daemon listens on while it lives; nothing is published there."""
+        return f"{self._tag}:present:{daemon_id}"
 
     def runtime(self) -> RuntimeKeys:
         """The keys of runtime entries."""

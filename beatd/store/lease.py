@@ -8,8 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import MappingProxyType
+from typing import Any
 
 import redis
+from redis.exceptions import NoPermissionError
 
 from beatd.store.client import translate_errors
 from beatd.store.keys import Keys
@@ -30,6 +32,10 @@ class Leases:
         self._take = Script(client, "lease_take")
         self._renew = Script(client, "lease_renew")
         self._release = Script(client, "lease_release")
+        self.present = False
+        """True while other daemons can see that this one is alive; see :mod:`beatd.beat.presence`."""
+        self.refused = ""
+        """Why they cannot see it, if the server refuses that."""
 
     def key(self, shard: int) -> str:
         """Return the key of a shard's lease."""
@@ -39,16 +45,22 @@ class Leases:
         """Return the value of a lease during the term ``token``: the fencing token of every write of that term."""
         return f"{self._daemon_id}:{token}"
 
-    def take(self, shards: Sequence[int], known: Mapping[int, int] = MappingProxyType({})) -> dict[int, int]:
+    def take(
+        self,
+        shards: Sequence[int],
+        known: Mapping[int, int] = MappingProxyType({}),
+        gone: Mapping[int, str] = MappingProxyType({}),
+    ) -> dict[int, int]:
         """Acquire the free leases of ``shards``; returns the fencing token of each shard that is ours now.
 
         ``known``: the last token of each shard that this daemon has heard of. A new one is larger than that, also when
-        the store does not remember it.
+        the store does not remember it. ``gone``: values of leases that are taken although they have not ended, as their
+        holders are gone.
         """
         keys = [self._keys.shard(shard) for shard in shards]
-        heard_of = [known.get(shard, 0) for shard in shards]
         pairs = [key for each in keys for key in (each.lease, each.term)]
-        tokens = self._take(pairs, [self._daemon_id, self._ttl_ms, *heard_of])
+        facts = [fact for shard in shards for fact in (known.get(shard, 0), gone.get(shard, ""))]
+        tokens = self._take(pairs, [self._daemon_id, self._ttl_ms, *facts])
         return {shard: int(token) for shard, token in zip(shards, tokens, strict=True) if token}
 
     def renew(self, tokens: Mapping[int, int]) -> set[int]:
@@ -61,16 +73,34 @@ class Leases:
         return int(self._release(self._of(tokens), [self._keys.wake, *self._values(tokens)])) if tokens else 0
 
     @contextmanager
-    def releases(self) -> Iterator[Callable[[float], bool]]:
-        """Listen for leaders that step down. Yields ``wait(seconds)``, which tells whether one did.
+    def listen(self) -> Iterator[Callable[[float], bool]]:
+        """Listen for leaders that step down, and be present. Yields ``wait(seconds)``, which tells whether one did.
 
         Subscribed before it yields: a release that comes between a failed :meth:`take` and the wait is not missed.
         """
         channel: redis.client.PubSub
         with translate_errors(self._client), self._client.pubsub(ignore_subscribe_messages=True) as channel:  # type: ignore[no-untyped-call]
-            channel.subscribe(self._keys.wake)
-            channel.get_message(timeout=self._ttl_ms / 1000)  # confirmation of the subscription
-            yield lambda seconds: self._heard(channel, seconds)
+            self._subscribe(channel, self._keys.wake)
+            try:
+                self._subscribe(channel, self._keys.present(self._daemon_id))
+                self.present = True
+            except NoPermissionError as error:
+                self.refused = f"{error}; add the channel {self._keys.present('*')} to the user's rights"
+            try:
+                yield lambda seconds: self._heard(channel, seconds)
+            finally:
+                self.present = False
+
+    def absent(self, daemon_ids: Sequence[str]) -> set[str]:
+        """Return those of the daemons whose connection has ended: nobody listens on their channel."""
+        channels = [self._keys.present(daemon_id) for daemon_id in daemon_ids]
+        with translate_errors(self._client):
+            counts: Any = self._client.pubsub_numsub(*channels)
+        return {daemon_id for daemon_id, (_, count) in zip(daemon_ids, counts, strict=True) if not count}
+
+    def _subscribe(self, channel: redis.client.PubSub, name: str) -> None:
+        channel.subscribe(name)
+        channel.get_message(timeout=self._ttl_ms / 1000)  # confirmation of the subscription
 
     def _heard(self, channel: redis.client.PubSub, seconds: float) -> bool:
         with translate_errors(self._client):

@@ -14,8 +14,9 @@ import redis
 
 from beatd.exceptions import StoreRefused
 from beatd.redaction import redacted_text
-from beatd.store import dead_letters, history
+from beatd.store import history
 from beatd.store.client import translate_errors
+from beatd.store.dead_letters import BOUNDS, Bounds
 from beatd.store.keys import SHARDS_MAX, Keys
 from beatd.store.outcomes import Ended, RunRecord, encoded, note_arguments
 from beatd.store.script import Script, translate_script_errors
@@ -61,8 +62,11 @@ def holds(client: redis.Redis, key: str, run_id: str) -> bool:
 class Outbox:
     """One shard's outbox. Raises the errors of :class:`~beatd.store.claims.Claims`."""
 
-    def __init__(self, client: redis.Redis, keys: Keys, *, shard: int = 0, shards: int = 1) -> None:
+    def __init__(
+        self, client: redis.Redis, keys: Keys, *, shard: int = 0, shards: int = 1, dead_letters: Bounds = BOUNDS
+    ) -> None:
         self._client = client
+        self._bounds = dead_letters
         former = [keys.shard(number) for number in range(shard + shards, SHARDS_MAX, shards)]
         self._former = [key for each in former for key in (each.lease, each.outbox)]
         own = keys.shard(shard)
@@ -102,7 +106,7 @@ class Outbox:
         refused = self._note_refused([message for message in dead if message.headers])
         keys = [self._lease, self.key, *self._dead_letters, *self._counted]
         digest = sha1(b"".join(envelopes), usedforsecurity=False).hexdigest()
-        first = [lease_value, len(envelopes), digest, *dead_letters.BOUNDS, len(refused)]
+        first = [lease_value, len(envelopes), digest, self._bounds.kept, self._bounds.kept_bytes, len(refused)]
         counted = (text for pair in refused for text in pair)
         return int(self._strike(keys, [*first, *counted, *(message.letter for message in dead)]))
 

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
 import redis
 
+from beatd.planning.overdue import EndedAttempt
 from beatd.redaction import redacted, redacted_text, safe_repr
 from beatd.states import FAILURE, IGNORED, REJECTED, RETRY, REVOKED, SUCCESS
 from beatd.store import history
@@ -209,15 +210,17 @@ class Summary(NamedTuple):
     @property
     def counts(self) -> Counter[str]:
         """Ends of attempts, by outcome."""
-        return counts_of([self])
+        return _counts({b" ".join(self.ends): 1})
 
 
-def counts_of(summaries: Iterable[Summary]) -> Counter[str]:
-    """Ends of attempts of many entries, by outcome."""
+def _counts(ends: Mapping[bytes, int]) -> Counter[str]:
+    """Ends of attempts by outcome. ``ends`` are the last fields of summaries, and how many entries have the same."""
     totals = [0] * len(_COUNTED)
-    for summary in summaries:
-        for place, raw in enumerate(summary.ends[: len(_COUNTED)]):
-            totals[place] += int(raw)
+    for fields, entries in ends.items():
+        numbers = fields.split()[: len(_COUNTED)]
+        if b"".join(numbers).isdigit():
+            for place, number in enumerate(numbers):
+                totals[place] += int(number) * entries
     counts: Counter[str] = Counter()
     for mark, count in zip(_COUNTED, totals, strict=True):
         counts[_WORD_OF_MARK[mark]] += count
@@ -230,7 +233,8 @@ class Outcomes:
     def __init__(self, client: redis.Redis, keys: Keys) -> None:
         self._client = client
         self._keys = keys
-        self._summaries, self._overdue = keys.shard().last_outcome, keys.shard().overdue
+        self._summaries = keys.shard().last_outcome
+        self._overdue, self._too_long = keys.shard().overdue, keys.shard().too_long
         self._gone = keys.shard().gone
         self._note = Script(client, "note_ends")
 
@@ -259,9 +263,9 @@ class Outcomes:
 
     def failing(self) -> dict[str, Summary]:
         """The summaries of entries whose last run failed."""
-        with translate_errors(self._client):
-            raw: Any = self._client.hgetall(self._summaries)
-        failing = ((name, value) for name, value in raw.items() if value[value.find(b" ") :][:3] != b" 0 ")
+        with translate_errors(self._client):  # in parts: other clients get their turn between
+            raw = self._client.hscan_iter(self._summaries, count=BATCH)
+            failing = [(name, value) for name, value in raw if value[value.find(b" ") :][:3] != b" 0 "]
         summaries = ((name.decode(errors="backslashreplace"), _summary(value)) for name, value in failing)
         return {name: summary for name, summary in summaries if summary is not None and summary.failing_since_ms}
 
@@ -282,21 +286,42 @@ class Outcomes:
         summaries = ((name, _summary(value)) for name, value in items if value)
         return {name: summary for name, summary in summaries if summary is not None}
 
+    def totals(self, names: Container[str]) -> Counter[str]:
+        """Ends of attempts of many entries together, by outcome; much faster than the sum of their summaries."""
+        with translate_errors(self._client):
+            raw: Any = self._client.hgetall(self._summaries)
+        values = (value for name, value in raw.items() if name.decode(errors="backslashreplace") in names)
+        return _counts(Counter(value.split(maxsplit=5)[-1] for value in values if value.count(b" ") >= 5))
+
     def overdue(self) -> dict[str, int]:
         """The entries that are overdue, and since when (ms)."""
-        with translate_errors(self._client):
-            raw: Any = self._client.hgetall(self._overdue)
-        items = ((name.decode(errors="backslashreplace"), value) for name, value in raw.items())
-        return {name: int(value) for name, value in items if value.isdigit()}
+        return self._moments(self._overdue)
+
+    def too_long(self) -> dict[str, int]:
+        """The entries of which a run takes too long, and since when (ms)."""
+        return self._moments(self._too_long)
 
     def set_overdue(self, since: Mapping[str, int], gone: Sequence[str]) -> None:
         """Put entries that are overdue, and take out those that are not any more."""
+        self._set_moments(self._overdue, since, gone)
+
+    def set_too_long(self, since: Mapping[str, int], gone: Sequence[str]) -> None:
+        """Put entries of which a run takes too long, and take out those of which none does any more."""
+        self._set_moments(self._too_long, since, gone)
+
+    def _moments(self, key: str) -> dict[str, int]:
+        with translate_errors(self._client):
+            raw: Any = self._client.hgetall(key)
+        items = ((name.decode(errors="backslashreplace"), value) for name, value in raw.items())
+        return {name: int(value) for name, value in items if value.isdigit()}
+
+    def _set_moments(self, key: str, since: Mapping[str, int], gone: Sequence[str]) -> None:
         with translate_errors(self._client), self._client.pipeline(transaction=False) as pipeline:
             if gone:
-                pipeline.hdel(self._overdue, *gone)
+                pipeline.hdel(key, *gone)
             if since:
-                pipeline.hset(self._overdue, mapping={name: str(ms) for name, ms in since.items()})
-                pipeline.pexpire(self._overdue, OVERDUE_KEPT_MS)
+                pipeline.hset(key, mapping={name: str(ms) for name, ms in since.items()})
+                pipeline.pexpire(key, OVERDUE_KEPT_MS)
             pipeline.execute()
 
     def gone(self) -> list[str]:
@@ -311,6 +336,18 @@ class Outcomes:
             raws: Any = self._client.lrange(self._keys.outcomes(name), 0, -1)
         return [record for record in map(decoded, raws) if record is not None]
 
+    def ended(self, names: Sequence[str]) -> dict[str, list[EndedAttempt]]:
+        """The times of the attempts of entries, the newest first."""
+        with translate_errors(self._client), self._client.pipeline(transaction=False) as pipeline:
+            for name in names:
+                pipeline.lrange(self._keys.outcomes(name), 0, -1)
+            answers = pipeline.execute(raise_on_error=False)
+        lists = (raws if isinstance(raws, list) else () for raws in answers)
+        return {
+            name: [attempt for attempt in map(_attempt, raws) if attempt is not None]
+            for name, raws in zip(names, lists, strict=True)
+        }
+
     def latest(self, names: Sequence[str]) -> dict[str, RunRecord]:
         """The newest record of each entry that has one."""
         newest: dict[str, RunRecord] = {}
@@ -324,6 +361,13 @@ class Outcomes:
                 if isinstance(raws, list) and raws and (record := decoded(raws[0])) is not None:
                     newest[name] = record
         return newest
+
+
+def _attempt(raw: bytes) -> EndedAttempt | None:
+    record = decoded(raw)
+    if record is None:
+        return None
+    return EndedAttempt(record.run_id, record.start_ms, record.end_ms, record.attempt == 1, record.word == "success")
 
 
 def _started(raw: bytes | None) -> Started | None:

@@ -25,7 +25,7 @@ from beatd.exceptions import (
 from beatd.message import json_codec
 from beatd.states import READY_STATES
 from beatd.store.client import connect, translate_errors
-from beatd.store.groups import Groups, NoGroups
+from beatd.store.groups import Groups, GroupStore, NoGroups
 from beatd.store.script import Script
 
 log = logging.getLogger(__name__)
@@ -45,13 +45,18 @@ class Stored(NamedTuple):
 
     task_id: str
     document: bytes
+    reply_to: str = ""
+    """The client's queue, for a result backend that sends results as messages."""
 
 
 class Results(Protocol):
     """Result backend: results are written by workers, read by clients."""
 
-    groups: Groups | NoGroups
+    groups: GroupStore
     """What is kept of groups and chords."""
+
+    def expect(self) -> str | None:
+        """Get ready for the result of a task that is about to be sent; returns its queue, None if it needs none."""
 
     def store(self, results: Sequence[Stored]) -> None:
         """Write and publish all of them in one call; a SUCCESS already stored stays. Later ones win over earlier."""
@@ -88,7 +93,10 @@ class Results(Protocol):
 class NoResults:
     """No result backend: workers throw results away, and whoever asks for one is told so."""
 
-    groups: Groups | NoGroups = NoGroups()
+    groups: GroupStore = NoGroups()
+
+    def expect(self) -> str | None:
+        return None
 
     def store(self, results: Sequence[Stored]) -> None:
         """Nothing is kept."""
@@ -119,10 +127,13 @@ class RedisResults:
         self._client = connect(url, name="beatd-results", timeout_ms=timeout_ms)
         self._store = Script(self._client, "store_results")
         self._keep_s = keep_s
-        self.groups: Groups | NoGroups = Groups(self._client, keep_s)
+        self.groups: GroupStore = Groups(self._client, keep_s)
         self._idle: list[Any] = []
         self._lock = threading.Lock()
         self._owner = os.getpid()
+
+    def expect(self) -> str | None:
+        return None
 
     def store(self, results: Sequence[Stored]) -> None:
         if results:
@@ -152,7 +163,7 @@ class RedisResults:
         on_message: Callable[[Meta], None] | None = None,
         on_interval: Callable[[], None] | None = None,
     ) -> Meta:
-        watch = _Watch(timeout, interval, on_message, on_interval)
+        watch = Watch(timeout, interval, on_message, on_interval)
         backoff = Backoff(0.1, 1.0)
         while True:
             try:
@@ -174,7 +185,7 @@ class RedisResults:
             channel.close()
         self._client.close()
 
-    def _follow(self, task_id: str, channel: Any, watch: _Watch) -> Meta:
+    def _follow(self, task_id: str, channel: Any, watch: Watch) -> Meta:
         """Look at what is there, then at what is published; subscribed before, so that nothing falls between."""
         checked = -_RECHECK_S
         while True:
@@ -222,7 +233,7 @@ def _await_subscription(channel: Any, name: str) -> None:
             return
 
 
-class _Watch:
+class Watch:
     """One caller's wait: until when, and whom to tell."""
 
     def __init__(

@@ -42,6 +42,15 @@ def missing(client: redis.Redis, keys: Keys, queues: Iterable[str], *, state: bo
     return list(dict.fromkeys(found))
 
 
+def optional(client: redis.Redis, keys: Keys) -> list[str]:
+    """Return what works less well for want of a right."""
+    channel = keys.present(f"check-{secrets.token_hex(6)}")
+    with translate_errors(client):
+        refused = _tried(client, [("PUBSUB", "NUMSUB", channel)]) + _listening(client, channel)
+    rules = [reason.rpartition(": add ")[2] for reason in refused]
+    return [f"a dead leader is replaced only when its lease ends: add {' '.join(rules)}"] if rules else []
+
+
 def state_of(info: dict[str, Any]) -> tuple[list[str], list[str]]:
     """From ``INFO``: why it cannot be used, and what is worth knowing."""
     wrong, notes = [], []
@@ -128,7 +137,7 @@ def _tried(client: redis.Redis, commands: Sequence[Command], rule: str | None = 
 
 def _in_words(command: Command, error: RedisError, rule: str | None) -> Iterator[str]:
     name, text = str(command[0]), str(error)
-    subcommand = f"|{command[1]}" if name == "SCRIPT" else ""
+    subcommand = f"|{command[1]}" if name in ("SCRIPT", "PUBSUB") else ""
     if isinstance(error, NoPermissionError):
         key = next((str(part) for part in command[1:] if ":check:" in str(part)), str(command[-1]))
         if "key" in text:
@@ -136,7 +145,8 @@ def _in_words(command: Command, error: RedisError, rule: str | None) -> Iterator
             named = f"keys that begin with {tag}:" if own else f"the key {key}"
             yield f"the user may not use {named}: add {rule or f'~{tag}:*'}"
         elif "channel" in text:
-            yield f"the user may not use the channel {command[1]}: add &{command[1]}"
+            allowed = f"{command[1].partition(':present:')[0]}:present:*" if ":present:" in command[1] else command[1]
+            yield f"the user may not use the channel {command[1]}: add &{allowed}"
         else:
             yield f"the user may not run {name}{subcommand.replace('|', ' ')}: add +{(name + subcommand).lower()}"
     elif isinstance(error, OutOfMemoryError):
@@ -151,7 +161,11 @@ def _in_words(command: Command, error: RedisError, rule: str | None) -> Iterator
 
 def _channel(client: redis.Redis, channel: str) -> list[str]:
     """Publishing on the channel, and listening to it. The word that is said is none that a daemon knows."""
-    found = _tried(client, [("PUBLISH", channel, "check")])
+    return _tried(client, [("PUBLISH", channel, "check")]) + _listening(client, channel)
+
+
+def _listening(client: redis.Redis, channel: str) -> list[str]:
+    found: list[str] = []
     with client.pubsub() as listening:  # type: ignore[no-untyped-call]
         try:
             listening.subscribe(channel)

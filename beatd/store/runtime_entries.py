@@ -45,6 +45,16 @@ Put = Literal["unchanged", "changed", "added"]
 _PUT: tuple[Put, ...] = ("unchanged", "changed", "added")
 
 
+PauseField = Literal["until", "reason", "by"]
+
+
+class Paused(NamedTuple):
+    """The entries that were not paused before, and those whose pauses were changed."""
+
+    paused: list[str]
+    changed: list[str]
+
+
 class Pause(msgspec.Struct, frozen=True, kw_only=True):
     """That an entry is paused: since when (ms since the epoch), by whom and why, as far as they said.
 
@@ -102,8 +112,17 @@ class Runtime:
 
     def pause(self, names: Sequence[str], pause: Pause) -> list[str]:
         """Pause entries, wherever they come from; returns those that were not paused before."""
-        note = msgspec.json.encode(pause)
-        return list(_chosen(self._pause, self._changing, [*self._first, note], names))
+        return self.put_pauses(names, pause).paused
+
+    def put_pauses(self, names: Sequence[str], pause: Pause, changes: Sequence[PauseField] = ()) -> Paused:
+        """Pause entries; of those that are paused already change these fields of the note."""
+        first = [*self._first, msgspec.json.encode(pause), " ".join(changes)]
+        done = Paused([], [])
+        for start in range(0, len(names), BATCH):
+            batch = names[start : start + BATCH]
+            for numbers, chosen in zip(self._pause(self._changing, [*first, *batch]), done, strict=True):
+                chosen.extend(batch[number] for number in numbers)
+        return done
 
     def resume(self, names: Sequence[str]) -> list[str]:
         """Let paused entries go on from now; returns those that were paused."""

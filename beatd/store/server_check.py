@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import Any
 
 import redis
@@ -73,22 +74,48 @@ def described(client: redis.Redis) -> str:
     return f"{name} {info.get('valkey_version') or info.get('redis_version', '')}"
 
 
+BATCH = 1_000
+"""Keys asked for in one round trip."""
+
+ENTRIES_CHECKED = 10_000
+"""Entries whose own keys have their types checked, by one call of :func:`foreign_keys`."""
+
+
 def foreign_keys(client: redis.Redis, keys: Keys, *, shards: int) -> list[str]:
     """The keys of the daemons that hold a value of another type than beatd's, in words: somebody else wrote them."""
     own = {key for shard in range(shards) for key in keys.shard(shard)}
     names = sorted({*own, *keys.runtime(), keys.daemons, keys.requests, keys.orders})
     try:
-        with translate_errors(client), client.pipeline(transaction=False) as pipeline:
-            for name in names:
-                pipeline.type(name)
-            kinds = [raw.decode() for raw in pipeline.execute()]
+        found = dict(zip(names, _types(client, names), strict=True))
+        if found[keys.shard().fingerprints] == "hash":
+            found |= _foreign_by_entry(client, keys)
     except StoreRefused:  # a user without the right to ask
         return []
     return [
         f"the key {name} is a {kind} and should be a {type_of(name)}; rename or delete it"
-        for name, kind in zip(names, kinds, strict=True)
+        for name, kind in found.items()
         if kind not in ("none", type_of(name))
     ]
+
+
+def _foreign_by_entry(client: redis.Redis, keys: Keys) -> dict[str, str]:
+    """Return the wrong types of histories and outcomes, by key. Entries run all the same, and their past is lost."""
+    found: dict[str, str] = {}
+    with translate_errors(client):
+        scanned = client.hscan_iter(keys.shard().fingerprints, count=BATCH)
+        known = [name.decode(errors="replace") for name, _ in islice(scanned, ENTRIES_CHECKED)]
+    for start in range(0, len(known), BATCH):
+        own = [key for name in known[start : start + BATCH] for key in (keys.history(name), keys.outcomes(name))]
+        kinds = zip(own, _types(client, own), strict=True)
+        found |= {key: kind for key, kind in kinds if kind not in ("none", type_of(key))}
+    return found
+
+
+def _types(client: redis.Redis, names: Sequence[str]) -> list[str]:
+    with translate_errors(client), client.pipeline(transaction=False) as pipeline:
+        for name in names:
+            pipeline.type(name)
+        return [raw.decode() for raw in pipeline.execute()]
 
 
 def same(one: redis.Redis, other: redis.Redis) -> bool:

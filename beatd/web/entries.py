@@ -6,12 +6,12 @@ import logging
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from beatd.clock import Clock
 from beatd.config import Config
 from beatd.exceptions import ConfigError, Fault
-from beatd.model import Entry
+from beatd.model import Entry, MetricsSettings, Settings
 from beatd.sources import FileSource, InForce, MergedSchedule
 from beatd.store.runtime_entries import Pause, read_pause
 
@@ -58,7 +58,21 @@ class EntryListing:
         self._tables: dict[str, bytes] = {}
         self._pauses: dict[str, bytes] = {}
         self._changing = threading.Lock()
+        self._settings = Settings()
+        self._defaults: dict[str, Any] = {}
         self.listing = Listing((), (), "", clock.monotonic())
+        self.metric_entries = MetricsSettings().entries
+        """The setting ``entries`` of ``[metrics]``."""
+
+    @property
+    def settings(self) -> Settings:
+        """The settings of the last good file."""
+        return self._settings
+
+    @property
+    def defaults(self) -> dict[str, Any]:
+        """The table ``[defaults]`` of the last good file."""
+        return self._defaults
 
     def first(self) -> Config:
         """Read for the first time; raises ConfigError."""
@@ -111,7 +125,9 @@ class EntryListing:
                 self._merged = MergedSchedule(config)
             else:
                 self._merged.set_base(config)
+            self._settings, self._defaults = config.settings, config.defaults
             self.listing = self._listed(self._merged.in_force(), self._clock.monotonic())
+            self.metric_entries = config.settings.metrics.entries
 
     @staticmethod
     def _listed(merged: InForce, since: float) -> Listing:

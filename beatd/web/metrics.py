@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
+from types import MappingProxyType
 from typing import Any
 
 from prometheus_client.core import Metric
@@ -11,8 +12,9 @@ from prometheus_client.core import Metric
 import beatd
 from beatd.clock import Clock
 from beatd.exceptions import StoreError
+from beatd.metrics.counters import EntryLimit
 from beatd.metrics.families import CONTENT_TYPE, family, gauge, text
-from beatd.store.outcomes import Summary, counts_of
+from beatd.store.outcomes import Summary
 from beatd.web.entries import EntryListing
 from beatd.web.store_view import StoreView
 
@@ -21,11 +23,13 @@ __all__ = ["CONTENT_TYPE", "PageEndpoint", "families", "outcome_families", "text
 HELD_NAMED = 100
 """Entries that are held back, each with a sample of its own."""
 
-BY_ENTRY = 1_000
-"""With so many entries or more, only the sum of their runs is told: each label value is a time series for ever."""
+BY_ENTRY = EntryLimit(1_000)
+"""With more entries, only the sum of their runs is told: each label value is a time series for ever."""
 
 
-def families(status: Mapping[str, Any], names: Sequence[str], runs: Sequence[int]) -> Iterator[Metric]:
+def families(
+    status: Mapping[str, Any], names: Sequence[str], runs: Sequence[int], limit: EntryLimit = BY_ENTRY
+) -> Iterator[Metric]:
     """The metrics of the installation. ``status`` as ``beatd status --json`` has it; ``runs`` of each of the names."""
     daemons = [daemon for daemon in status["daemons"] if daemon["alive"]]
     shards, runtime = status["shards"], status["runtime"]
@@ -40,7 +44,7 @@ def families(status: Mapping[str, Any], names: Sequence[str], runs: Sequence[int
     yield gauge("beatd_entries", len(names))
     yield gauge("beatd_runtime_entries", runtime["entries"])
     yield gauge("beatd_paused_entries", runtime["pauses"])
-    if 0 < len(names) < BY_ENTRY:
+    if names and limit.allows(len(names)):
         yield family("beatd_runs_total", [((name,), count) for name, count in zip(names, runs, strict=True)])
     else:
         yield gauge("beatd_runs_total", sum(runs))
@@ -66,27 +70,38 @@ def _daemon_families(daemons: Sequence[Mapping[str, Any]]) -> Iterator[Metric]:
 
 def outcome_families(
     status: Mapping[str, Any],
-    names: Sequence[str],
-    summaries: Mapping[str, Summary],
     overdue: Mapping[str, int],
     now_ms: int,
+    *,
+    too_long: Mapping[str, int] = MappingProxyType({}),
 ) -> Iterator[Metric]:
-    """The metrics of outcomes. From :data:`BY_ENTRY` entries on, ended attempts are told by outcome only."""
-    late = [((name,), (now_ms - since_ms) / 1000) for name, since_ms in islice(overdue.items(), HELD_NAMED)]
-    known = {name: summaries[name] for name in names if name in summaries}
+    """The metrics of entries that fail, are overdue or run for too long."""
+    late, long = (_lasting(since, now_ms) for since in (overdue, too_long))
     yield gauge("beatd_failing_entries", status["failing_count"])
     yield gauge("beatd_overdue_entries", status["overdue_count"])
     failing = [((one["entry"],), one["failures"]) for one in status["failing"][:HELD_NAMED]]
     yield family("beatd_entry_failures", failing)
     yield family("beatd_entry_overdue_seconds", late)
-    if len(names) >= BY_ENTRY:
-        totals = counts_of(known.values())
-        yield family("beatd_run_outcomes_total", [((word,), count) for word, count in sorted(totals.items())])
-        return
+    yield gauge("beatd_too_long_entries", len(too_long))
+    yield family("beatd_entry_too_long_seconds", long)
+
+
+def ended_by_entry(names: Sequence[str], summaries: Mapping[str, Summary]) -> Iterator[Metric]:
+    """Ended attempts by outcome and entry."""
+    known = {name: summaries[name] for name in names if name in summaries}
     ends = [((word, name), count) for name, one in known.items() for word, count in one.counts.items()]
     yield family("beatd_run_outcomes_total", ends)
     successes = [((name,), one.last_success_ms / 1000) for name, one in known.items() if one.last_success_ms]
     yield family("beatd_entry_last_success_timestamp_seconds", successes)
+
+
+def _lasting(since: Mapping[str, int], now_ms: int) -> list[tuple[tuple[str], float]]:
+    return [((name,), (now_ms - since_ms) / 1000) for name, since_ms in islice(since.items(), HELD_NAMED)]
+
+
+def ended_in_all(totals: Mapping[str, int]) -> Metric:
+    """Ended attempts by outcome: for schedules with more entries than may be told one by one."""
+    return family("beatd_run_outcomes_total", [((word,), count) for word, count in sorted(totals.items())])
 
 
 def without_store(entries: int) -> Iterator[Metric]:
@@ -120,13 +135,25 @@ class PageEndpoint:
             return (str(error),)
         return ()
 
+    def _ended(self, names: Sequence[str], limit: EntryLimit) -> Iterable[Metric]:
+        if limit.allows(len(names)):
+            return ended_by_entry(names, self._store.summaries())
+        return [ended_in_all(self._store.totals(frozenset(names)))]
+
     def _families(self) -> list[Metric]:
         try:
             mirror = self._store.mirror()
             self._plan.lay_over(mirror.tables, mirror.pauses)
             names = [entry.name for entry in self._plan.listing.entries]
-            status, summaries, overdue = self._store.status(), self._store.summaries(), self._store.overdue()
-            outcomes = outcome_families(status, names, summaries, overdue, self._clock.now_ms())
-            return [*families(status, names, self._store.runs(names)), *outcomes]
+            limit = EntryLimit.parse(self._plan.metric_entries)
+            status, now_ms = self._store.status(), self._clock.now_ms()
+            troubles = outcome_families(status, self._store.overdue(), now_ms, too_long=self._store.too_long())
+            outcomes = [*troubles, *self._ended(names, limit)]
+            sizes = self._store.sizes()
+            waiting = [
+                gauge("beatd_dead_letters", sizes.dead_letters),
+                gauge("beatd_notifications_waiting", sizes.notices),
+            ]
+            return [*families(status, names, self._store.runs(names), limit), *outcomes, *waiting]
         except StoreError:
             return list(without_store(len(self._plan.listing.entries)))

@@ -6,73 +6,41 @@ Everything in it is escaped by the template.
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping
 from datetime import datetime
+from functools import cache
 from hashlib import sha256
 from importlib.resources import files
 from itertools import groupby
-from types import MappingProxyType
 from typing import Any, NamedTuple
-from urllib.parse import quote, urlencode
+from urllib.parse import quote
 
 import jinja2
 from markupsafe import Markup
 
 import beatd
-from beatd.client.outcomes import FAILED, MARKS, EntryOutcome, RunDetail, Statistics
+from beatd.client.entries import kind_of
+from beatd.client.outcomes import FAILED, MARKS, EntryOutcome, RunDetail
+from beatd.planning.notation import schedule_phrase
+from beatd.planning.phrase import in_words
 from beatd.planning.preview import Outlook
 from beatd.schedules import Schedule, zone
 from beatd.schedules.interval import Interval
-from beatd.store.history import Totals
 from beatd.timestamps import from_ms, to_ms
+from beatd.web.access import Person
 
 MINUTE, HOUR, DAY = 60_000, 3_600_000, 86_400_000
 
 
-class Phrase(NamedTuple):
-    """A schedule as text. ``is_code`` is true for what stands in the file like that, and not in words."""
-
-    text: str
-    is_code: bool = False
-
-
 class Moment(NamedTuple):
-    """A moment three times: from now, on the clocks of a zone, and in UTC (empty for a zone that shows the same)."""
+    """A moment: from now, on the clocks of a zone, in UTC (empty for a zone that shows the same), and in short."""
 
     relative: str
     local: str
     utc: str
     iso: str
-
-
-def schedule_phrase(schedule: Schedule) -> Phrase:
-    """The schedule in words, or else as it is written."""
-    return _phrase(schedule.notation, is_interval=isinstance(schedule, Interval))
-
-
-def _phrase(notation: object, *, is_interval: bool = False) -> Phrase:
-    match notation:
-        case str() if is_interval:
-            return Phrase(f"every {notation}")
-        case str():
-            return Phrase(notation, is_code=True)
-        case {"every": length, "relative": True}:
-            return Phrase(f"every {length}, relative")
-        case {"every": length}:
-            return Phrase(f"every {length}")
-        case {"at": moment}:
-            return Phrase(f"once, {str(moment).replace('T', ' ').replace('Z', ' UTC')}")
-        case {"solar": event, "lat": lat, "lon": lon}:
-            return Phrase(f"{str(event).replace('_', ' ')} at {lat}, {lon}")
-        case list():
-            return Phrase(" or ".join(_phrase(part).text for part in notation))
-        case Mapping():
-            return Phrase(", ".join(f"{name} {_listed(value)}" for name, value in notation.items()), is_code=True)
-    return Phrase(str(notation), is_code=True)
-
-
-def _listed(value: object) -> str:
-    return ",".join(map(str, value)) if isinstance(value, list) else str(value)
+    short: str = ""
 
 
 def relative(ms: int) -> str:
@@ -105,7 +73,8 @@ def moment(ms: int, timezone: str, now_ms: int) -> Moment:
     local = at.astimezone(info)
     shown = f"{_clock(local, now.astimezone(info))} {local:%Z}"
     utc = "" if not local.utcoffset() else f"{_clock(at, local)} UTC"
-    return Moment(relative(ms - now_ms), shown, utc, at.isoformat(timespec="milliseconds"))
+    short = re.sub(r"(:\d\d)\.\d{3}", r"\1", shown)
+    return Moment(relative(ms - now_ms), shown, utc, at.isoformat(timespec="milliseconds"), short)
 
 
 def _clock(at: datetime, now: datetime) -> str:
@@ -113,6 +82,16 @@ def _clock(at: datetime, now: datetime) -> str:
     if at.date() == now.date():
         return time
     return f"{at:%d %b} {time}" if at.year == now.year else f"{at:%d %b %Y} {time}"
+
+
+def count(number: int, one: str, many: str) -> str:
+    """``1 entry``, ``1,200 entries``."""
+    return f"{number:,} {one if number == 1 else many}"
+
+
+def in_zone(text: str, timezone: str) -> str:
+    """An instant on the clocks of a zone, to the second."""
+    return f"{instant(text).astimezone(zone(timezone).info):%a %d %b %H:%M:%S %Z}"
 
 
 def instant(text: str) -> datetime:
@@ -126,42 +105,21 @@ def milliseconds(ms: int) -> str:
     return f"{sign}{abs(ms)} ms" if abs(ms) < 1000 else f"{sign}{abs(ms) / 1000:.1f} s"
 
 
-MISMATCH_AFTER_S = 20.0
-"""Seconds for which the file may differ from what the daemons have: a change reaches all within some seconds."""
+class Frame(NamedTuple):
+    """Frame of every page: who looks, what they may do, and what was done just now."""
+
+    person: Person
+    now_ms: int
+    note: str = ""
+    can_log_in: bool = False
+    place: str = ""
+    back: str = "/"
 
 
-FILTERS = {"failing": "Failing", "overdue": "Overdue", "paused": "Paused", "held": "Held back"}
-ORDERS = {"name": "Name", "last": "Last run", "failures": "Failures"}
-
-
-class View(NamedTuple):
-    """A filter of :data:`FILTERS`, or none, and an order of :data:`ORDERS`."""
-
-    only: str = ""
-    sort: str = "name"
-
-
-class Slice(NamedTuple):
-    """The part of the entries that is shown. Pages count from 1."""
-
-    outlooks: Sequence[Outlook]
-    query: str
-    page: int
-    pages: int
-    matching: int
-    total: int
-    view: View = View()
-    outcomes: Mapping[str, EntryOutcome] = MappingProxyType({})
-
-    def outcome(self, name: str) -> EntryOutcome:
-        """The outcomes of an entry that is shown."""
-        return self.outcomes.get(name, EntryOutcome(None, ()))
-
-    def link(self, page: int = 1, *, only: str | None = None, sort: str | None = None) -> str:
-        """The query string of another page, filter or order of the same search."""
-        only, sort = self.view.only if only is None else only, sort or self.view.sort
-        wanted = {"q": self.query, "only": only, "sort": "" if sort == "name" else sort}
-        return "?" + urlencode({key: value for key, value in wanted.items() if value} | {"page": str(page)})
+@cache
+def shared_page() -> Page:
+    """The page of this process."""
+    return Page()
 
 
 class Page:
@@ -170,7 +128,7 @@ class Page:
     def __init__(self) -> None:
         folder = files("beatd.web").joinpath("assets")
         style, script = (folder.joinpath(name).read_text() for name in ("page.css", "page.js"))
-        pages = ("base.html", "macros.html", "page.html", "entry.html", "run.html")
+        pages = sorted(each.name for each in folder.iterdir() if each.name.endswith(".html"))
         environment = jinja2.Environment(
             autoescape=True,
             undefined=jinja2.StrictUndefined,
@@ -178,8 +136,15 @@ class Page:
             lstrip_blocks=True,
             loader=jinja2.DictLoader({name: folder.joinpath(name).read_text() for name in pages}),
         )
-        environment.filters["offset"] = milliseconds
-        environment.filters["path"] = quote
+        environment.filters |= {
+            "offset": milliseconds,
+            "path": quote,
+            "duration": length,
+            "count": count,
+            "ago": lambda text, now_ms: relative(to_ms(instant(text)) - now_ms),
+            "utc": lambda text: f"{instant(text):%d %b %Y, %H:%M:%S} UTC",
+            "in_zone": in_zone,
+        }
         self._templates = {name: environment.get_template(name) for name in pages}
         self._fixed = {"style": Markup(style), "script": Markup(script), "version": beatd.__version__}  # noqa: S704
         self.policy = (
@@ -188,87 +153,17 @@ class Page:
         )
         """The Content-Security-Policy: this style and this script, and nothing else."""
 
-    def render(
-        self, *, file: str, now_ms: int, part: Slice, status: Mapping[str, Any] | None, problems: Sequence[str]
-    ) -> str:
-        """The page as HTML. ``status`` as ``beatd status --json`` has it, ``None`` while the store cannot be asked."""
-        return self._templates["page.html"].render(
-            self._fixed,
-            filters=FILTERS,
-            orders=ORDERS,
-            file=file,
-            now_ms=now_ms,
-            now=from_ms(now_ms),
-            status=status,
-            daemons=list(_daemons(status, now_ms)) if status else [],
-            problems=problems,
-            part=part,
-            rows=[_row(each, now_ms, part.outcome(each.entry.name)) for each in part.outlooks],
-        )
-
-    def render_entry(
-        self,
-        *,
-        look: Outlook,
-        outcome: EntryOutcome,
-        runs: Sequence[RunDetail],
-        totals: Totals,
-        numbers: Statistics,
-        now_ms: int,
-        is_failed_only: bool,
-    ) -> str:
-        """The page of an entry."""
-        zone = look.entry.timezone
-        since = {
-            "failing": outcome.failing_since_ms,
-            "overdue": outcome.overdue_since_ms,
-            "success": outcome.last_success_ms,
-        }
-        return self._templates["entry.html"].render(
-            self._fixed,
-            title=look.entry.name,
-            now_ms=now_ms,
-            now=from_ms(now_ms),
-            row=_row(look, now_ms, outcome),
-            outcome=outcome,
-            since={name: None if ms is None else moment(ms, zone, now_ms) for name, ms in since.items()},
-            runs=[_run(run, zone, now_ms) for run in runs],
-            totals=totals,
-            duration=_spread(numbers.duration_median_ms, numbers.duration_p95_ms),
-            lateness=_spread(numbers.lateness_median_ms, numbers.lateness_p95_ms),
-            is_failed_only=is_failed_only,
-        )
-
-    def render_run(self, run: RunDetail, *, now_ms: int) -> str:
-        """The page of a run."""
-        return self._templates["run.html"].render(
-            self._fixed,
-            title=f"{run.record.entry}, run {(run.record.run_id or '')[:8]}",
-            now_ms=now_ms,
-            now=from_ms(now_ms),
-            run=_run(run, "UTC", now_ms),
-            attempts=[
-                {
-                    "attempt": attempt,
-                    "start": None if attempt.start_ms is None else moment(attempt.start_ms, "UTC", now_ms),
-                    "end": moment(attempt.end_ms, "UTC", now_ms) if attempt.end_ms else None,
-                }
-                for attempt in run.attempts
-            ],
-        )
-
-
-def mismatch(status: Mapping[str, Any], digest: str, age: float) -> bool:
-    """True if the file of this page, read ``age`` seconds ago, is not what any of the daemons has."""
-    digests = {daemon["digest"] for daemon in status["daemons"] if daemon["alive"]}
-    return bool(digests) and digest not in digests and age > MISMATCH_AFTER_S
+    def render(self, template: str, frame: Frame, **facts: Any) -> str:
+        """A page as HTML."""
+        fixed = {**self._fixed, "frame": frame, "now_ms": frame.now_ms, "now": from_ms(frame.now_ms)}
+        return self._templates[template].render(fixed, **facts)
 
 
 def _hashed(text: str) -> str:
     return "sha256-" + base64.b64encode(sha256(text.encode()).digest()).decode()
 
 
-def _daemons(status: Mapping[str, Any], now_ms: int) -> Iterator[dict[str, Any]]:
+def daemon_rows(status: Mapping[str, Any], now_ms: int) -> Iterator[dict[str, Any]]:
     """The daemons, those that are alive first, each with what it does in words."""
     sharded = len(status["shards"]) > 1
     for daemon in sorted(status["daemons"], key=lambda one: (not one["alive"], one["started_at"], one["id"])):
@@ -284,11 +179,11 @@ def _daemons(status: Mapping[str, Any], now_ms: int) -> Iterator[dict[str, Any]]
         yield {**daemon, "role": role, "kind": kind, "up": length(max(now_ms - started_ms, 0))}
 
 
-def _spread(median_ms: int | None, p95_ms: int | None) -> str:
+def spread(median_ms: int | None, p95_ms: int | None) -> str:
     return "–" if median_ms is None or p95_ms is None else f"{length(median_ms)} ({length(p95_ms)})"
 
 
-def _run(run: RunDetail, zone: str, now_ms: int) -> dict[str, Any]:
+def run_row(run: RunDetail, zone: str, now_ms: int) -> dict[str, Any]:
     record, last = run.record, run.last
     return {
         "record": record,
@@ -304,7 +199,7 @@ def _run(run: RunDetail, zone: str, now_ms: int) -> dict[str, Any]:
     }
 
 
-def _row(each: Outlook, now_ms: int, outcome: EntryOutcome) -> dict[str, Any]:
+def entry_row(each: Outlook, now_ms: int, outcome: EntryOutcome) -> dict[str, Any]:
     zone = each.entry.timezone
     return {
         "outcome": outcome,
@@ -312,6 +207,9 @@ def _row(each: Outlook, now_ms: int, outcome: EntryOutcome) -> dict[str, Any]:
         "is_bad": outcome.word in FAILED or outcome.failing_since_ms is not None,
         "entry": each.entry,
         "schedule": schedule_phrase(each.entry.schedule),
+        "words": _words(each.entry.schedule),
+        "name": each.entry.name,
+        "kind": kind_of(each.entry),
         "runs": each.runs,
         "last": None if each.last_due_ms is None else moment(each.last_due_ms, zone, now_ms),
         "next": None if each.next_due_ms is None else moment(each.next_due_ms, zone, now_ms),
@@ -320,6 +218,19 @@ def _row(each: Outlook, now_ms: int, outcome: EntryOutcome) -> dict[str, Any]:
         "held": each.held is not None and each.next_due_ms is not None,
         "retry": relative(each.held.again_ms - now_ms) if each.held else "",
     }
+
+
+_ZONE = re.compile(r", [\w/+-]+ time(?=;|$)")
+
+
+def _words(schedule: Schedule) -> str:
+    """The schedule in plain words, without its zone; what cannot be said so is shown as it is written."""
+    if isinstance(schedule, Interval):
+        return schedule_phrase(schedule).text
+    try:
+        return _ZONE.sub("", in_words(schedule))
+    except Exception:  # noqa: BLE001 - one schedule that cannot be said must not hide the page
+        return schedule_phrase(schedule).text
 
 
 def _leaves(each: Outlook, now_ms: int) -> str:

@@ -7,10 +7,10 @@ answers only to names of this machine, and to those that were allowed.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.responses import PlainTextResponse
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 LOCAL_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
@@ -26,7 +26,7 @@ class Guard:
             "Content-Security-Policy": policy,
             "X-Content-Type-Options": "nosniff",
             "X-Frame-Options": "DENY",
-            "Referrer-Policy": "no-referrer",
+            "Referrer-Policy": "same-origin",
             "Cross-Origin-Resource-Policy": "same-origin",
             "Cache-Control": "no-store",
         }
@@ -45,8 +45,15 @@ class Guard:
         if self._hosts is None or name in self._hosts:
             await self._app(scope, receive, send_guarded)
         else:
-            told = "This page does not answer to the name by which you called it; allow it with --allow-host.\n"
-            await PlainTextResponse(told, 421)(scope, receive, send_guarded)
+            told = "This page does not answer to the name by which you called it; allow it with --allow-host."
+            await refusal(scope, 421, told)(scope, receive, send_guarded)
+
+
+def refusal(scope: Scope, code: int, text: str, headers: Mapping[str, str] | None = None) -> Response:
+    """An answer to a request that reaches no endpoint: JSON for the API, else text."""
+    if scope["path"].startswith("/api/"):
+        return JSONResponse({"error": text}, code, headers)
+    return PlainTextResponse(f"{text}\n", code, headers)
 
 
 def host_name(header: str) -> str | None:

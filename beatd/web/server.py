@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import signal
 import socket
+import ssl
+from functools import partial
 from types import FrameType
+from typing import Any
 
 import uvicorn
 from starlette.applications import Starlette
 
-from beatd.web.connections import HEADERS_MAX, KEEP_ALIVE_S, BoundedProtocol, connections_max
+from beatd.web.connections import HEADERS_MAX, KEEP_ALIVE_S, REQUEST_WITHIN_S, BoundedProtocol, connections_max
 
 _QUEUE = 128
 """Connections that the kernel holds until they are accepted."""
@@ -19,35 +23,41 @@ PATIENCE_S = 1
 
 
 class _Server(uvicorn.Server):
-    """The kernel's queue stays long although asyncio is to accept few at once."""
+    """The kernel's queue stays long although asyncio is to accept few at once; TLS has a context of ours."""
+
+    tls: ssl.SSLContext | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start to accept connections."""
+        self.config.ssl = self.tls
+        if self.tls is not None:
+            loop: Any = asyncio.get_running_loop()
+            loop.create_server = partial(loop.create_server, ssl_handshake_timeout=REQUEST_WITHIN_S)
         await super().startup(sockets)
         for listener in sockets or ():
             listener.listen(_QUEUE)
 
 
-def serve(app: Starlette, listener: socket.socket) -> None:
-    """Answer until SIGTERM or SIGINT comes. To be called in the main thread."""
+def serve(app: Starlette, listener: socket.socket, *, tls: ssl.SSLContext | None = None) -> None:
+    """Answer until SIGTERM or SIGINT comes, with ``tls`` over HTTPS. To be called in the main thread."""
     logging.getLogger("uvicorn").setLevel(logging.WARNING)  # that it starts and stops is said in our own words
     BoundedProtocol.limit = connections_max()
-    server = _Server(
-        uvicorn.Config(
-            app,
-            log_config=None,
-            access_log=False,
-            lifespan="off",
-            server_header=False,
-            proxy_headers=False,
-            http=BoundedProtocol,
-            # asyncio accepts so many at once, before the first of them can be counted and closed
-            backlog=max(2, BoundedProtocol.limit // 8),
-            h11_max_incomplete_event_size=HEADERS_MAX,
-            timeout_keep_alive=KEEP_ALIVE_S,
-            timeout_graceful_shutdown=PATIENCE_S,
-        )
+    config = uvicorn.Config(
+        app,
+        log_config=None,
+        access_log=False,
+        lifespan="off",
+        server_header=False,
+        proxy_headers=False,
+        http=BoundedProtocol,
+        # asyncio accepts so many at once, before the first of them can be counted and closed
+        backlog=max(2, BoundedProtocol.limit // 8),
+        h11_max_incomplete_event_size=HEADERS_MAX,
+        timeout_keep_alive=KEEP_ALIVE_S,
+        timeout_graceful_shutdown=PATIENCE_S,
     )
+    server = _Server(config)
+    server.tls = tls
 
     def stop(_: int, __: FrameType | None) -> None:
         """Also called once more by uvicorn at its end, for a signal that it took itself."""

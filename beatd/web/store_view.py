@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -11,10 +12,12 @@ from beatd.client.outcomes import EntryOutcome, OutcomeReader, RunDetail
 from beatd.clock import Clock
 from beatd.exceptions import StoreError
 from beatd.model import Entry, EntryState, RedisSettings
+from beatd.store.audit import Audit, AuditRecord, audit_record
 from beatd.store.client import connect
+from beatd.store.daemon_registry import Registry, Sizes
 from beatd.store.entry_state import EntryStates
 from beatd.store.held_back import HeldBack, HeldBackEntry
-from beatd.store.history import Histories, Totals
+from beatd.store.history import Histories, Record, Totals
 from beatd.store.keys import Keys
 from beatd.store.outcomes import Summary
 from beatd.store.runtime_entries import RuntimeReplica
@@ -92,6 +95,11 @@ class StoreView:
         with self._states() as states:
             return states.runs(names)
 
+    def sizes(self) -> Sizes:
+        """The number of dead letters, and of notifications that wait."""
+        with self._client() as client:
+            return Registry(client, Keys(self._settings.prefix)).sizes(shards=0)
+
     def held(self, names: Sequence[str]) -> dict[str, HeldBackEntry]:
         """The entries among ``names`` that are held back."""
         status = self.status()
@@ -119,6 +127,11 @@ class StoreView:
         with self._reader() as reader:
             return reader.overdue()
 
+    def too_long(self) -> dict[str, int]:
+        """The entries of which a run takes too long, and since when (ms)."""
+        with self._reader() as reader:
+            return reader.too_long()
+
     def summaries(self) -> Mapping[str, Summary]:
         """The summaries of all entries, at most half a second old."""
         with self._summing:
@@ -128,6 +141,11 @@ class StoreView:
                     self._summaries = reader.summaries()
                 self._summed_at = now
             return self._summaries
+
+    def totals(self, names: Container[str]) -> Counter[str]:
+        """Ends of attempts of these entries together, by outcome."""
+        with self._reader() as reader:
+            return reader.totals(names)
 
     def history(self, name: str, now_ms: int) -> tuple[list[RunDetail], Totals]:
         """The last runs of an entry, the newest first, and how many there were."""
@@ -142,8 +160,41 @@ class StoreView:
         with self._reader() as reader:
             return reader.find(run_id, names, now_ms)
 
+    def newest(
+        self, names: Sequence[str], count: int, wanted: Callable[[Record], bool] | None, now_ms: int
+    ) -> list[RunDetail]:
+        """The newest runs of entries, the newest first; only those that are wanted."""
+        with self._client() as client:
+            histories = self._histories(client)
+            records = histories.completed(histories.newest(names, count, wanted))
+            return OutcomeReader(client, Keys(self._settings.prefix), histories).detailed(records, now_ms)
+
+    def records(self, names: Sequence[str]) -> list[Record]:
+        """All runs of entries that are remembered, without their errors."""
+        with self._client() as client:
+            return list(self._histories(client).of(names))
+
+    def changes(self, limit: int, subject: str) -> list[AuditRecord]:
+        """The newest changes of the audit, the newest first."""
+        with self._client() as client:
+            return Audit(client, Keys(self._settings.prefix)).read(limit, subject=subject)
+
+    def note_change(self, by: str, action: str, subject: str, *, before: Any, after: Any) -> None:
+        """Write a change into the audit."""
+        record = audit_record(self._clock.now_ms(), action, [subject], by=by, via="page", before=before, after=after)
+        with self._client() as client:
+            Audit(client, Keys(self._settings.prefix)).note(record)
+        with self._looking:  # who has acted sees it at once
+            self._answer, self._mirror_again_at = None, 0.0
+
     def _histories(self, client: redis.Redis) -> Histories:
         return Histories(client, Keys(self._settings.prefix))
+
+    @contextmanager
+    def connection(self) -> Iterator[tuple[redis.Redis, Keys]]:
+        """A connection to the store, for what changes it."""
+        with self._client() as client:
+            yield client, Keys(self._settings.prefix)
 
     @contextmanager
     def _reader(self) -> Iterator[OutcomeReader]:

@@ -15,12 +15,13 @@ import msgspec
 from beatd import signals
 from beatd.app.app import App
 from beatd.app.routing import Queues
-from beatd.broker import bus, is_redis, redis_url
+from beatd.broker import bus, delayed_delivery_of, is_amqp, is_redis, redis_url
 from beatd.broker.bus import Names
 from beatd.clock import monotonic
 from beatd.exceptions import ConfigError, Fault, MessageError, StoreError
 from beatd.store.keys import Keys
 from beatd.store.worker_state import FinishedRuns, RevokedStore
+from beatd.worker import chord_unlock
 from beatd.worker.admission.poison import DeathCounter, PoisonDetector
 from beatd.worker.admission.rate_limits import RateLimits
 from beatd.worker.consumers import Consumer, open_consumer
@@ -148,6 +149,7 @@ def run_worker(app: App, settings: WorkerSettings) -> None:
     signals.celeryd_init.send(sender=settings.hostname, instance=app, conf=app.conf, options=options)
     app.finalize()
     _check_accepted(app)
+    chord_unlock.register(app)
     for task in app.tasks.values():
         request_class(task)  # fail at the start, not at the first message
     url = app.conf.broker_url
@@ -163,6 +165,7 @@ def run_worker(app: App, settings: WorkerSettings) -> None:
         store_url=store_url,
         arguments=Queues(app.conf).arguments,
         transport_options=app.conf.broker_transport_options,
+        declare=delayed_delivery_of(app.conf) if is_amqp(url) else None,
     )
     if app.conf.worker_keep_output:
         output.enable()

@@ -42,15 +42,15 @@ class Chords:
     def note(self, parts: Sequence[Part]) -> None:
         """Count these ends; publish the bodies of the headers that are complete. Idempotent."""
         waiting = list(parts)
-        if isinstance(self._app.results.groups, NoGroups):
+        if isinstance(groups := self._app.results.groups, NoGroups):
             extra = {"event": "chord_failed", "task": "", "task_id": parts[0].task_id}
-            log.error("Chord %s: this worker has no result backend to count in", parts[0].group, extra=extra)
+            log.error("Chord %s cannot be counted: %s", parts[0].group, groups.reason, extra=extra)
             return
         while waiting:
-            complete = self._app.results.groups.end(waiting, self._owner)
-            waiting = [part for each in complete for part in self._finish(each)]
+            complete = groups.end(waiting, self._owner)
+            waiting = [part for each in complete for part in self.finish(each)]
 
-    def _finish(self, complete: Complete) -> list[Part]:
+    def finish(self, complete: Complete) -> list[Part]:
         """Publish the body, or fail it; returns the ends for outer chords."""
         body, group = json_codec.loads(complete.part.body), complete.part.group
         failure = _failure(complete)

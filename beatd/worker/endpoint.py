@@ -67,3 +67,4 @@ def _server_families(view: ServerView) -> Iterator[Metric]:
     if view.store_up is not None:
         yield gauge("beatd_store_up", int(view.store_up))
     yield family("beatd_queue_length", [((queue,), length) for queue, length in view.lengths.items()])
+    yield family("beatd_queue_oldest_message_seconds", [((queue,), age) for queue, age in view.ages.items()])

@@ -13,14 +13,18 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from types import MappingProxyType
 from typing import NamedTuple, NoReturn
 
 from beatd import broker
-from beatd.clock import Backoff, monotonic
-from beatd.exceptions import BrokerError, StoreError
+from beatd.clock import Backoff, SystemClock, monotonic
+from beatd.exceptions import BrokerError, MessageError, StoreError
 from beatd.listen_address import ListenAddress
+from beatd.message.protocol import open_envelope
 from beatd.store.client import connect, translate_errors
+from beatd.timestamps import to_ms
 from beatd.worker.snapshot import Snapshot, decode, frame, frames
 
 log = logging.getLogger("beatd.worker.metrics")
@@ -202,8 +206,19 @@ class ServerView(NamedTuple):
     """Answers of broker and store; None: not asked."""
 
     lengths: dict[str, int]
+    ages: Mapping[str, float] = MappingProxyType({})
+    """Seconds since the run of the oldest message was due, by queue."""
     broker_up: bool | None = None
     store_up: bool | None = None
+
+
+def oldest_age_s(envelopes: Sequence[bytes], now_ms: int) -> float | None:
+    """Return the seconds since the earliest run of these messages was due; None if none is a scheduler's."""
+    dues = []
+    for raw in envelopes:
+        with contextlib.suppress(MessageError, KeyError, TypeError, ValueError, AttributeError):
+            dues.append(to_ms(datetime.fromisoformat(open_envelope(raw).headers["beatd-due-at"])))
+    return max((now_ms - min(dues)) / 1000, 0.0) if dues else None
 
 
 class Servers:
@@ -239,13 +254,16 @@ class Servers:
             self._looked.set()
 
     def _look(self) -> ServerView:
-        lengths, up = {}, True
+        lengths, ages, up = {}, {}, True
         try:
             for queue in self._queues:
                 lengths[queue] = self._publisher.depth(queue)
+                age = oldest_age_s(self._publisher.oldest(queue), SystemClock().now_ms()) if lengths[queue] else 0.0
+                if age is not None:
+                    ages[queue] = age
         except BrokerError:
             up = False
-        return ServerView(lengths, up, self._store_answers())
+        return ServerView(lengths, ages, broker_up=up, store_up=self._store_answers())
 
     def _store_answers(self) -> bool | None:
         if self._settings.store_url is None:

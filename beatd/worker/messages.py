@@ -12,6 +12,7 @@ from beatd.exceptions import MessageError
 from beatd.message import json_codec
 from beatd.message.protocol import JSON, TaskMessage
 from beatd.redaction import encodable
+from beatd.states import STARTED
 from beatd.store.groups import Part
 from beatd.store.results import Stored
 from beatd.worker.execution.decode import ACCEPTED, check_type
@@ -65,6 +66,8 @@ class Headers(msgspec.Struct, frozen=True):
     kwargsrepr: Any = ""
     stamped_headers: Any = None
     stamps: Any = None
+    reply_to: str = msgspec.field(name="beatd-reply-to", default="")
+    """The queue in which the client waits for the result: a property of the message, not a header."""
 
 
 class _Properties(msgspec.Struct, frozen=True):
@@ -97,6 +100,7 @@ def headers_of(raw: bytes, accepted: frozenset[str] = ACCEPTED) -> Headers:
         headers = _encodable(envelope.headers)
     if envelope.content_type not in accepted:
         check_type(envelope.content_type, accepted)
+    msgspec.structs.force_setattr(headers, "reply_to", envelope.properties.reply_to or "")
     return headers
 
 
@@ -172,7 +176,7 @@ class FollowUpMessage(msgspec.Struct, frozen=True, array_like=True):
 
 
 class JobReport(msgspec.Struct, frozen=True, array_like=True):
-    """The pool's report about a job: it has begun, or it has ended.
+    """The pool's report about a job: it has begun, it has ended, or it has something to store or to publish.
 
     ``state`` is a state of :mod:`beatd.states`, ``MALFORMED`` for a body that cannot be read, or ``LOST`` for a process
     that is gone. ``document`` is the result to store under the task's id. ``text`` is the reason if there is none.
@@ -199,7 +203,14 @@ class JobReport(msgspec.Struct, frozen=True, array_like=True):
 
 
 MALFORMED = "MALFORMED"
+MEANWHILE = "MEANWHILE"
+"""A report of a job that goes on: ``results`` and ``follow_ups`` that leave before its end."""
 LOST = "LOST"
 KILLED = "KILLED"
 SKIPPED = "SKIPPED"
 """A job that was recalled from a process before it began; another process runs it."""
+
+
+def is_end(report: JobReport) -> bool:
+    """True unless the job goes on."""
+    return report.state not in (STARTED, MEANWHILE)

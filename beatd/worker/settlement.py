@@ -38,7 +38,17 @@ from beatd.worker.chord_completion import Chords, aftermath_of
 from beatd.worker.consumers import Consumer
 from beatd.worker.consumers.envelope import count_death
 from beatd.worker.effects import Effect, Ended, Revoked, Started, Unregistered
-from beatd.worker.messages import KILLED, LOST, MALFORMED, Delivery, FollowUpMessage, Headers, JobReport, headers_of
+from beatd.worker.messages import (
+    KILLED,
+    LOST,
+    MALFORMED,
+    MEANWHILE,
+    Delivery,
+    FollowUpMessage,
+    Headers,
+    JobReport,
+    headers_of,
+)
 from beatd.worker.request import Request, notify
 
 log = logging.getLogger("beatd.worker.settling")
@@ -151,7 +161,7 @@ class Settlement:
         self._add_end(request.headers, _state_of(error), error, is_over=False)
         document = self._failure(request, error)
         if document is not None:
-            self._results.append(Stored(request.id, document))
+            self._results.append(Stored(request.id, document, request.headers.reply_to))
         self._add_aftermath(None, *aftermath_of(self._app, request.delivery, FAILURE, error))
 
     def give_back(self, deliveries: Sequence[Delivery]) -> None:
@@ -186,6 +196,10 @@ class Settlement:
         """Settle what the pool has reported; returns the effects."""
         effects: list[Effect] = []
         for reported, request in pairs:
+            if reported.state == MEANWHILE:
+                self._results += reported.results
+                self._follow_ups += [(None, message) for message in reported.follow_ups]
+                continue
             if reported.state == STARTED:
                 self._settle_start(request)
                 effects.append(Started(request, reported))
@@ -205,7 +219,7 @@ class Settlement:
 
     def _settle_end(self, report: JobReport, request: Request) -> None:
         if report.document is not None:
-            self._results.append(Stored(request.id, report.document))
+            self._results.append(Stored(request.id, report.document, request.headers.reply_to))
         self._results += report.results
         self._parts += report.parts
         if report.follow_ups:

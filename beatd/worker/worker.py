@@ -14,7 +14,6 @@ from beatd import signals
 from beatd.app.app import App
 from beatd.clock import Backoff
 from beatd.exceptions import BrokerError, StoreError, StoreUnavailable
-from beatd.states import STARTED
 from beatd.store.worker_state import FinishedRuns
 from beatd.worker.admission.admission import AdmissionControl
 from beatd.worker.admission.poison import PoisonDetector
@@ -24,7 +23,7 @@ from beatd.worker.consumers import Consumer
 from beatd.worker.control.panel import WorkerHandles
 from beatd.worker.control.remote_control import RemoteControl
 from beatd.worker.effects import Effect, Ended, Revoked, Started
-from beatd.worker.messages import JobReport
+from beatd.worker.messages import JobReport, is_end
 from beatd.worker.metrics import WorkerMetrics, WorkerState
 from beatd.worker.poller import Poller
 from beatd.worker.pools.autoscale import Autoscaled
@@ -207,8 +206,8 @@ class Worker:
     def _settle(self, reports: Iterable[JobReport]) -> None:
         pairs = []
         for report in reports:
-            started = report.state == STARTED
-            request = self._requests.get(report.tag) if started else self._requests.pop(report.tag, None)
+            ended = is_end(report)
+            request = self._requests.pop(report.tag, None) if ended else self._requests.get(report.tag)
             if request is not None:
                 pairs.append((report, request))
         if pairs:
@@ -230,6 +229,7 @@ class Worker:
     def _withdraw(self, tags: Iterable[int]) -> None:
         """Do not start messages that other workers have now."""
         for tag in tags:
+            self._admission.withdraw(tag)
             if self._pool.withdraw(tag):
                 self._requests.pop(tag, None)
                 self._hard_limits.ended(tag)

@@ -14,13 +14,17 @@ from typing import Any
 
 import pytest
 
+from tests.acceptance.forked import ForkServer, read_at_start
+
 WaitUntil = Callable[..., Any]
 
 
 def environment(**more: str) -> dict[str, str]:
     """This process's environment without what would change beatd's ways."""
-    ours = ("BEATD_CONFIG", "NO_COLOR", "NOTIFY_SOCKET", "STATE_DIRECTORY")
-    return {key: value for key, value in os.environ.items() if key not in ours} | {"PYTHONUNBUFFERED": "1"} | more
+    ours = ("BEATD_", "NO_COLOR", "NOTIFY_SOCKET", "STATE_DIRECTORY")
+    return (
+        {key: value for key, value in os.environ.items() if not key.startswith(ours)} | {"PYTHONUNBUFFERED": "1"} | more
+    )
 
 
 class Running:
@@ -118,14 +122,25 @@ def start_beatd(tmp_path: Path, wait_until: WaitUntil) -> Iterator[Callable[...,
         each.close()
 
 
-@pytest.fixture
-def beatd(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """``beatd("check", "beat.toml")`` runs it to its end, within 60 s, in the test's own directory."""
+@pytest.fixture(scope="session")
+def fork_server() -> Iterator[ForkServer]:
+    """The process that forks for each command line of this test run."""
+    with ForkServer(environment()) as server:
+        yield server
 
-    def run(*arguments: str, cwd: Path = tmp_path, **env: str) -> subprocess.CompletedProcess[str]:
+
+@pytest.fixture
+def beatd(tmp_path: Path, fork_server: ForkServer) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """``beatd("check", "beat.toml")`` runs it to its end, within 60 s, in the test's own directory.
+
+    It is a fork of a process that has imported beatd, unless the environment changes how Python starts.
+    """
+
+    def run(*words: str | Path, cwd: Path = tmp_path, **more: str) -> subprocess.CompletedProcess[str]:
+        arguments, env = list(map(str, words)), environment(**more)
+        if read_at_start(env) == fork_server.at_start:
+            return fork_server.run(*arguments, cwd=cwd, env=env)
         command = [sys.executable, "-m", "beatd", *arguments]
-        return subprocess.run(
-            command, cwd=cwd, env=environment(**env), capture_output=True, text=True, timeout=60, check=False
-        )
+        return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=60, check=False)
 
     return run

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import redis
 
 EXAMPLE = Path(__file__).parents[2] / "config" / "beat.toml"
+
+Beatd = Callable[..., "subprocess.CompletedProcess[str]"]
 
 GOOD = """
 [beat_schedule.a]
@@ -25,16 +26,7 @@ schedule = "61 * * * *"
 """
 
 
-def beatd(*arguments: str | Path, cwd: Path, **env: str) -> subprocess.CompletedProcess[str]:
-    """One run of the command in a folder, with nothing of beatd's in the environment but ``env``."""
-    clean = {name: value for name, value in os.environ.items() if not name.startswith("BEATD")}
-    command = [sys.executable, "-c", "from beatd.cli import main; main(prog_name='beatd')", *map(str, arguments)]
-    return subprocess.run(
-        command, cwd=cwd, env={**clean, **env}, capture_output=True, text=True, timeout=60, check=False
-    )
-
-
-def test_a_good_file(tmp_path: Path) -> None:
+def test_a_good_file(tmp_path: Path, beatd: Beatd) -> None:
     (tmp_path / "beat.toml").write_text(GOOD)
     done = beatd("check", cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
@@ -43,13 +35,13 @@ def test_a_good_file(tmp_path: Path) -> None:
     assert second.startswith("next: a, due at 2")
 
 
-def test_the_example_is_right_and_without_warnings(tmp_path: Path) -> None:
+def test_the_example_is_right_and_without_warnings(tmp_path: Path, beatd: Beatd) -> None:
     done = beatd("check", "--strict", EXAMPLE, cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     assert "warning" not in done.stdout
 
 
-def test_all_faults_one_line_each_on_standard_error(tmp_path: Path) -> None:
+def test_all_faults_one_line_each_on_standard_error(tmp_path: Path, beatd: Beatd) -> None:
     (tmp_path / "beat.toml").write_text(BAD)
     done = beatd("check", cwd=tmp_path)
     assert (done.returncode, done.stdout) == (2, "")
@@ -74,7 +66,7 @@ def test_all_faults_one_line_each_on_standard_error(tmp_path: Path) -> None:
         ('[redis]\nurl = "${NOT_THERE}"\n', "beat.toml:2:1: redis.url: the environment variable NOT_THERE is not set"),
     ],
 )
-def test_each_kind_of_fault_is_one_line(tmp_path: Path, text: str, fault: str) -> None:
+def test_each_kind_of_fault_is_one_line(tmp_path: Path, text: str, fault: str, beatd: Beatd) -> None:
     (tmp_path / "beat.toml").write_text(text)
     done = beatd("check", cwd=tmp_path)
     assert done.returncode == 2
@@ -82,13 +74,13 @@ def test_each_kind_of_fault_is_one_line(tmp_path: Path, text: str, fault: str) -
     assert line.startswith(fault)
 
 
-def test_files_that_cannot_be_read(tmp_path: Path) -> None:
+def test_files_that_cannot_be_read(tmp_path: Path, beatd: Beatd) -> None:
     for name, fault in {"none.toml": "none.toml: no such file", ".": ".: is a directory; expected a TOML file"}.items():
         done = beatd("check", name, cwd=tmp_path)
         assert (done.returncode, done.stdout, done.stderr) == (2, "", f"{fault}\n")
 
 
-def test_where_the_file_is_looked_for(tmp_path: Path) -> None:
+def test_where_the_file_is_looked_for(tmp_path: Path, beatd: Beatd) -> None:
     (tmp_path / "elsewhere.toml").write_text(GOOD)
     assert "elsewhere.toml: 1 entry" in beatd("check", cwd=tmp_path, BEATD_CONFIG="elsewhere.toml").stdout
     if not Path("/etc/beatd/beat.toml").exists():
@@ -97,7 +89,7 @@ def test_where_the_file_is_looked_for(tmp_path: Path) -> None:
         assert "no configuration file; tried $BEATD_CONFIG (not set), ./beat.toml, /etc/beatd/beat.toml" in done.stderr
 
 
-def test_json_for_a_good_file(tmp_path: Path) -> None:
+def test_json_for_a_good_file(tmp_path: Path, beatd: Beatd) -> None:
     (tmp_path / "beat.toml").write_text(GOOD + 'jitter = "2h"\n')
     done = beatd("check", "--json", cwd=tmp_path)
     said = json.loads(done.stdout)
@@ -108,7 +100,7 @@ def test_json_for_a_good_file(tmp_path: Path) -> None:
     assert [(warning["line"], warning["path"]) for warning in said["warnings"]] == [(5, "beat_schedule.a.jitter")]
 
 
-def test_json_for_a_bad_file(tmp_path: Path) -> None:
+def test_json_for_a_bad_file(tmp_path: Path, beatd: Beatd) -> None:
     (tmp_path / "beat.toml").write_text(BAD)
     done = beatd("check", "--json", cwd=tmp_path)
     said = json.loads(done.stdout)
@@ -116,14 +108,14 @@ def test_json_for_a_bad_file(tmp_path: Path) -> None:
     assert [(fault["file"], fault["line"]) for fault in said["faults"]] == [("beat.toml", 2), ("beat.toml", 3)]
 
 
-def test_strict_makes_warnings_count(tmp_path: Path) -> None:
+def test_strict_makes_warnings_count(tmp_path: Path, beatd: Beatd) -> None:
     (tmp_path / "beat.toml").write_text(GOOD + 'jitter = "2h"\n')
     relaxed, strict = beatd("check", cwd=tmp_path), beatd("check", "--strict", cwd=tmp_path)
     assert (relaxed.returncode, strict.returncode) == (0, 1)
-    assert strict.stdout.startswith("warning: beat.toml:5: beat_schedule.a.jitter: ")
+    assert strict.stdout.startswith("warning: beat.toml:5:1: beat_schedule.a.jitter: ")
 
 
-def test_wrong_use(tmp_path: Path) -> None:
+def test_wrong_use(tmp_path: Path, beatd: Beatd) -> None:
     done = beatd("check", "a.toml", "--config", "b.toml", cwd=tmp_path)
     assert done.returncode == 2
     assert "give the file once" in done.stderr
@@ -138,7 +130,7 @@ app.conf.beat_schedule = {"from-app": {"task": "t", "schedule": SCHEDULE}}
 """
 
 
-def test_the_registrations_of_an_app_are_checked_too(tmp_path: Path) -> None:
+def test_the_registrations_of_an_app_are_checked_too(tmp_path: Path, beatd: Beatd) -> None:
     (tmp_path / "beat.toml").write_text(GOOD)
     (tmp_path / "proj.py").write_text(APP.replace("SCHEDULE", "30.0"))
     done = beatd("check", "-A", "proj", cwd=tmp_path)
@@ -152,7 +144,7 @@ def test_the_registrations_of_an_app_are_checked_too(tmp_path: Path) -> None:
     assert beatd("next", "from-app", "-A", "nowhere", cwd=tmp_path).returncode == 2
 
 
-def test_connect_names_what_does_not_answer_and_no_password(tmp_path: Path) -> None:
+def test_connect_names_what_does_not_answer_and_no_password(tmp_path: Path, beatd: Beatd) -> None:
     servers = """
 [redis]
 url = "redis://:s3cret@127.0.0.1:1/0"
@@ -170,7 +162,7 @@ url = "amqp://guest:s3cret@127.0.0.1:1//"
     assert (said["ok"], [one["ok"] for one in said["connections"]]) == (False, [False, False])
 
 
-def test_connect_with_servers_that_answer(tmp_path: Path, redis_url: str) -> None:
+def test_connect_with_servers_that_answer(tmp_path: Path, redis_url: str, beatd: Beatd) -> None:
     (tmp_path / "beat.toml").write_text(GOOD + f'\n[redis]\nurl = "{redis_url}"\n[broker]\nurl = "{redis_url}"\n')
     done = beatd("check", "--connect", cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
@@ -179,62 +171,65 @@ def test_connect_with_servers_that_answer(tmp_path: Path, redis_url: str) -> Non
     assert broker.endswith(": reachable, 0 waiting in celery")
 
 
-def test_connect_tells_which_server_would_be_embedded(tmp_path: Path) -> None:
+def test_connect_tells_which_server_would_be_embedded(tmp_path: Path, beatd: Beatd) -> None:
     (tmp_path / "beat.toml").write_text(GOOD + '\n[redis]\nurl = "embedded"\n')
     done = beatd("check", "--connect", cwd=tmp_path)
     assert done.returncode == 0
     assert "store embedded: would be " in done.stdout
 
 
-def connected(tmp_path: Path, url: str, table: str = GOOD) -> tuple[int, str]:
+def connected(beatd: Beatd, tmp_path: Path, url: str, table: str = GOOD) -> tuple[int, str]:
     (tmp_path / "beat.toml").write_text(table + f'\n[redis]\nurl = "{url}"\n')
     done = beatd("check", "--connect", cwd=tmp_path)
     return done.returncode, done.stdout + done.stderr
 
 
-def test_connect_names_a_server_that_cannot_keep_state(tmp_path: Path, start_server, free_port) -> None:
+def test_connect_names_a_server_that_cannot_keep_state(tmp_path: Path, start_server, free_port, beatd: Beatd) -> None:
     primary = start_server()
     replica = start_server("--replicaof", "127.0.0.1", str(primary.port))
-    assert "it is a read-only replica; give the URL of its primary, 127.0.0.1" in connected(tmp_path, replica.url)[1]
+    assert (
+        "it is a read-only replica; give the URL of its primary, 127.0.0.1"
+        in connected(beatd, tmp_path, replica.url)[1]
+    )
     full = start_server("--maxmemory", "100kb")
-    assert "its memory is full" in connected(tmp_path, full.url)[1]
+    assert "its memory is full" in connected(beatd, tmp_path, full.url)[1]
     cluster = start_server("--cluster-enabled", "yes", "--cluster-port", str(free_port()))
-    assert "it is a Redis Cluster" in connected(tmp_path, cluster.url)[1]
+    assert "it is a Redis Cluster" in connected(beatd, tmp_path, cluster.url)[1]
 
 
-def test_connect_names_each_missing_right_with_its_rule(tmp_path: Path, start_server) -> None:
+def test_connect_names_each_missing_right_with_its_rule(tmp_path: Path, start_server, beatd: Beatd) -> None:
     server = start_server()
     with redis.Redis.from_url(server.url) as admin:
         admin.execute_command("ACL", "SETUSER", "beatd", "on", ">pw", "~{beatd}:*", "resetchannels", "+@all", "-eval")
-        code, said = connected(tmp_path, server.url.replace("://", "://beatd:pw@"))
+        code, said = connected(beatd, tmp_path, server.url.replace("://", "://beatd:pw@"))
         assert code == 1
         assert "add +eval" in said
         assert "add &{beatd}:wake" in said
         admin.execute_command("ACL", "SETUSER", "beatd", "allchannels", "+eval")
-        code, said = connected(tmp_path, server.url.replace("://", "://beatd:pw@"))
+        code, said = connected(beatd, tmp_path, server.url.replace("://", "://beatd:pw@"))
         assert "add ~celery*" in said
         assert admin.keys() == []
 
 
-def test_connect_names_the_queue_that_a_user_may_not_write_to(tmp_path: Path, start_server) -> None:
+def test_connect_names_the_queue_that_a_user_may_not_write_to(tmp_path: Path, start_server, beatd: Beatd) -> None:
     server = start_server()
     table = GOOD + 'queue = "reports"\n'
     with redis.Redis.from_url(server.url) as admin:
         admin.execute_command("ACL", "SETUSER", "beatd", "on", ">pw", "~{beatd}:*", "~celery*", "allchannels", "+@all")
         url = server.url.replace("://", "://beatd:pw@")
-        code, said = connected(tmp_path, url, table)
+        code, said = connected(beatd, tmp_path, url, table)
         assert code == 1
         assert "add ~reports*" in said
         assert "celery*" not in said
         admin.execute_command("ACL", "SETUSER", "beatd", "%R~reports*")
-        code, said = connected(tmp_path, url, table)
+        code, said = connected(beatd, tmp_path, url, table)
         assert (code, "add ~reports*" in said) == (1, True), "reading is not enough"
         admin.execute_command("ACL", "SETUSER", "beatd", "~reports*")
-        assert connected(tmp_path, url, table)[0] == 0
+        assert connected(beatd, tmp_path, url, table)[0] == 0
         assert admin.keys() == []
 
 
-def test_refused_registrations_are_said_by_every_command(tmp_path: Path, redis_url: str) -> None:
+def test_refused_registrations_are_said_by_every_command(tmp_path: Path, redis_url: str, beatd: Beatd) -> None:
     (tmp_path / "beat.toml").write_text(f'app = "proj:app"\n[redis]\nurl = "{redis_url}"\n{GOOD}')
     (tmp_path / "proj.py").write_text(APP.replace("SCHEDULE", "-1"))
     expected = "! not in force: proj.py: beat_schedule.from-app.schedule: a duration must not be negative"

@@ -6,6 +6,7 @@ import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import amqp
 import pytest
 
 from tests.rabbitmq import RabbitMQ
@@ -36,13 +37,13 @@ def users(rabbitmq_node: RabbitMQ) -> Iterator[dict[str, str]]:
 
 
 @pytest.fixture
-def check(beatd: Beatd, redis_url: str, tmp_path: Path) -> Callable[[str], tuple[int, str]]:
-    """``check(url)`` tries that broker; returns the exit code and what was said of the broker."""
+def check(beatd: Beatd, redis_url: str, tmp_path: Path) -> Callable[..., tuple[int, str]]:
+    """``check(url, to)`` tries that broker; returns the exit code and what was said of the broker."""
 
-    def check(url: str) -> tuple[int, str]:
+    def check(url: str, to: str = 'queue = "check-not-there"') -> tuple[int, str]:
         (tmp_path / "beat.toml").write_text(
             f'[redis]\nurl = "{redis_url}"\n[broker]\nurl = "{url}"\n'
-            '[beat_schedule.a]\ntask = "t"\nschedule = 3600\nqueue = "check-not-there"\n'
+            f'[beat_schedule.a]\ntask = "t"\nschedule = 3600\n{to}\n'
         )
         done = beatd("check", "--connect")
         assert "tail9zq" not in done.stdout + done.stderr
@@ -54,7 +55,7 @@ def check(beatd: Beatd, redis_url: str, tmp_path: Path) -> Callable[[str], tuple
     return check
 
 
-def test_a_broker_that_is_fit(users: dict[str, str], check: Callable[[str], tuple[int, str]]) -> None:
+def test_a_broker_that_is_fit(users: dict[str, str], check: Callable[..., tuple[int, str]]) -> None:
     code, said = check(users["all"])
     assert code == 0, said
     assert ": reachable, 0 waiting in celery" in said
@@ -70,7 +71,7 @@ def test_a_broker_that_is_fit(users: dict[str, str], check: Callable[[str], tupl
     ],
 )
 def test_a_missing_right_is_named(
-    user: str, texts: list[str], users: dict[str, str], check: Callable[[str], tuple[int, str]]
+    user: str, texts: list[str], users: dict[str, str], check: Callable[..., tuple[int, str]]
 ) -> None:
     code, said = check(users[user])
     assert code == 1, said
@@ -78,20 +79,56 @@ def test_a_missing_right_is_named(
         assert text in said
 
 
-def test_a_virtual_host_that_is_not_there(users: dict[str, str], check: Callable[[str], tuple[int, str]]) -> None:
+def test_a_virtual_host_that_is_not_there(users: dict[str, str], check: Callable[..., tuple[int, str]]) -> None:
     code, said = check(users["all"].removesuffix("/") + "nowhere")
     assert code == 1
     assert "vhost nowhere not found" in said
 
 
-def test_a_wrong_password(users: dict[str, str], check: Callable[[str], tuple[int, str]]) -> None:
+def test_a_wrong_password(users: dict[str, str], check: Callable[..., tuple[int, str]]) -> None:
     code, said = check(users["all"].replace("tail9zq@", "tail9zqx@"))
     assert code == 1
     assert "ACCESS_REFUSED" in said or "refused" in said
 
 
-def test_a_tls_url_of_a_plain_port(users: dict[str, str], check: Callable[[str], tuple[int, str]]) -> None:
+def test_a_tls_url_of_a_plain_port(users: dict[str, str], check: Callable[..., tuple[int, str]]) -> None:
     code, said = check(users["all"].replace("amqp://", "amqps://"))
     assert code == 1
     assert "TLS" in said
     assert "write amqp://" in said
+
+
+def test_an_exchange_that_is_not_there(users: dict[str, str], check: Callable[..., tuple[int, str]]) -> None:
+    code, said = check(users["all"], 'exchange = "nowhere"\nrouting_key = "k"')
+    assert code == 1
+    assert "there is no exchange nowhere, and beatd makes none: declare it first" in said
+    assert check(users["all"], 'exchange = "amq.direct"\nrouting_key = "k"')[0] == 0
+
+
+def test_a_queue_with_arguments_of_its_own(
+    users: dict[str, str], check: Callable[..., tuple[int, str]], rabbitmq_node: RabbitMQ
+) -> None:
+    connection = amqp.Connection(f"127.0.0.1:{rabbitmq_node.port}")
+    connection.connect()
+    channel = connection.channel()
+    channel.queue_declare("check-priorities", durable=True, auto_delete=False, arguments={"x-max-priority": 5})
+    try:
+        code, said = check(users["all"], 'queue = "check-priorities"')
+    finally:
+        channel.queue_delete("check-priorities")
+        connection.close()
+    assert code == 0, said
+    assert "the queue check-priorities has other arguments than Celery's default" in said
+    assert "x-max-priority" in said
+
+
+def test_a_broker_that_is_short_of_memory(
+    users: dict[str, str], check: Callable[..., tuple[int, str]], rabbitmq_node: RabbitMQ
+) -> None:
+    rabbitmq_node.ctl("set_vm_memory_high_watermark", "0.000001")
+    try:
+        code, said = check(users["all"])
+    finally:
+        rabbitmq_node.ctl("set_vm_memory_high_watermark", "0.6")
+    assert code == 1
+    assert "it takes no messages for now: it is short of memory or disk space" in said

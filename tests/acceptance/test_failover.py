@@ -109,6 +109,25 @@ def test_a_killed_leader_loses_and_doubles_nothing(daemons, client, wait_until):
     assert_every_run_once(due_times(client))
 
 
+def test_a_killed_leader_is_replaced_long_before_its_lease_ends(daemons, client, wait_until):
+    config = daemons.folder / "beat.toml"
+    config.write_text(config.read_text().replace('ttl = "2s"\nrenew = "500ms"', 'ttl = "60s"'))
+    first = daemons.start()
+    wait_until(lambda: client.llen("celery") >= 3, timeout=20, what="the first runs")
+    for standby in range(1, 4):
+        daemons.start()
+        wait_until(lambda standby=standby: daemons.logs().count("standing_by") == standby, timeout=20, what="a standby")
+        leader = daemons.leader(client)
+        daemons.end(leader, signal.SIGKILL)
+        before = client.llen("celery")
+        wait_until(lambda before=before: client.llen("celery") > before, timeout=20, what="a run of the standby")
+    assert daemons.logs().count("daemon_gone") >= 3
+    assert first.poll() is not None
+    before = client.llen("celery")
+    wait_until(lambda: client.llen("celery") >= before + 10, timeout=20, what="more runs")
+    assert_every_run_once(due_times(client))
+
+
 def test_a_leader_that_is_told_to_stop_hands_over_at_once(daemons, client, wait_until):
     first = daemons.start()
     wait_until(lambda: client.llen("celery") >= 3, timeout=20, what="the first runs")

@@ -38,13 +38,27 @@ class Fleet:
 
     def __init__(self, start_beatd, beatd, url, path, wait_until, *, more=""):
         self.file, self._url, self._more = path, url, more
-        self._beatd, self._wait_until = beatd, wait_until
+        self._start_beatd, self._beatd, self._wait_until = start_beatd, beatd, wait_until
         self.write("")
-        self.daemons = [start_beatd("run", "--config", str(path)) for _ in range(2)]
+        self.daemons = []
+        for _ in range(2):
+            self.start_daemon()
         page = start_beatd("web", "--config", str(path), "--port", "0").expect(r"Status page at (http://\S+)")
         self._page = httpx.Client(base_url=page[0][1].rstrip("/"), timeout=10)
         self.store = redis.Redis.from_url(url)
         self.wait(lambda: self.get("/readyz").status_code == 200, 30, "readiness")
+
+    def start_daemon(self):
+        self.daemons.append(self._start_beatd("run", "--config", str(self.file)))
+
+    def end_leader(self):
+        """End the daemon that leads, and start another one."""
+        daemons = self.get("/api/status").json()["daemons"]
+        pid = next(each["pid"] for each in daemons if each["shards"])
+        leader = next(each for each in self.daemons if each.pid == pid)
+        assert leader.end() == 0
+        self.daemons.remove(leader)
+        self.start_daemon()
 
     def close(self):
         self._page.close()
@@ -65,8 +79,16 @@ class Fleet:
 
     def named(self, needle):
         """Wait until the page's status says it; then ``beatd status`` does, too."""
-        problems = lambda: self.get("/api/status").json()["problems"]  # noqa: E731
-        self.wait(lambda: any(needle in text for text in problems()), NAMED_WITHIN, f"a problem with {needle!r}")
+        problems = []
+
+        def is_named():
+            problems[:] = self.get("/api/status").json()["problems"]
+            return any(needle in text for text in problems)
+
+        try:
+            self.wait(is_named, NAMED_WITHIN, f"a problem with {needle!r}")
+        finally:
+            print(f"problems: {problems}")
         assert needle in self.command("status").stdout
 
     def all_is_well(self):
@@ -104,23 +126,25 @@ def fleet(start_beatd, beatd, redis_url, tmp_path, wait_until):
 
 BAD = '\n[beat_schedule.bad]\ntask = "tasks.bad"\nschedule = 0.5\n'
 
+WORSE = "[beat_schedule.worse]\ntask = 't'\nschedule = "
 REFUSED = {
-    "expires": 'expires = "9999999d"',
-    "countdown": 'countdown = "9999999d"',
-    "headers": 'headers = { id = "fixed", task = "other" }',
-    "schedule": "[beat_schedule.worse]\ntask = 't'\nschedule = 999999999999",
-    "at": "[beat_schedule.worse]\ntask = 't'\nschedule = { at = 9999-12-31T23:59:59 }\ntimezone = 'America/New_York'",
+    "beat_schedule.bad.expires": 'expires = "9999999d"',
+    "beat_schedule.bad.countdown": 'countdown = "9999999d"',
+    "beat_schedule.bad.headers": 'headers = { id = "fixed", task = "other" }',
+    "beat_schedule.worse.schedule": f"{WORSE}999999999999",
+    "beat_schedule.worse.schedule: at": f"{WORSE}{{ at = 9999-12-31T23:59:59 }}\ntimezone = 'America/New_York'",
 }
 """What the file is refused for: the last good schedule stays in force."""
 
 
 def test_what_is_typed_into_the_file(fleet):
-    for setting, line in REFUSED.items():
+    for place, line in REFUSED.items():
         fleet.write(BAD + line + "\n")
         done = fleet.command("check")
         assert done.returncode == 2
-        assert setting in done.stdout + done.stderr
+        assert place in done.stdout + done.stderr
         fleet.named("its files have errors")
+        fleet.named(place)
         fleet.goes_on(1)
         fleet.write("")
         fleet.all_is_well()
@@ -180,64 +204,58 @@ def test_what_is_put_into_the_store(fleet):
     fleet.assert_each_second_once()
 
 
-@pytest.mark.parametrize("key", ["last_due", "runs", "0:claims"])
-def test_a_key_that_all_runs_need(fleet, key):
-    key = f"{{beatd}}:{key}"
-    fleet.goes_on(1)
-    fleet.store.rename(key, "kept")
-    fleet.store.lpush(key, "mine")
-    fleet.wait(lambda: fleet.get("/readyz").status_code == 503, 30, "no readiness")
-    assert key in fleet.get("/readyz").text
-    done = fleet.command("status")
-    assert done.returncode == 1
-    assert f"! the key {key} is a list and should be a" in done.stdout
-    fleet.store.rename("kept", key)
-    fleet.all_is_well()
+def test_keys_that_all_runs_need(fleet):
+    for key in ("{beatd}:last_due", "{beatd}:runs", "{beatd}:0:claims"):
+        fleet.goes_on(1)
+        fleet.store.rename(key, "kept")
+        fleet.store.lpush(key, "mine")
+        fleet.wait(lambda: fleet.get("/readyz").status_code == 503, 30, f"no readiness without {key}")
+        assert key in fleet.get("/readyz").text
+        done = fleet.command("status")
+        assert done.returncode == 1
+        assert f"! the key {key} is a list and should be a" in done.stdout
+        fleet.store.rename("kept", key)
+        fleet.all_is_well()
     fleet.goes_on()
     fleet.assert_each_second_once()
 
 
-@pytest.mark.parametrize("key", ["gaps", "tally", "running", "0:outbox", "0:held"])
-def test_a_key_that_no_run_needs(fleet, key):
-    key = f"{{beatd}}:{key}"
-    fleet.goes_on(1)
-    fleet.store.delete(key)
-    fleet.store.set(key, "mine")
-    fleet.named(f"the key {key} is a string and should be a")
-    assert fleet.get("/readyz").status_code == 200
-    assert fleet.command("list").returncode == 0
-    leader = next(each for each in fleet.daemons if each.pid == _leader_pid(fleet))
-    leader.end()
-    fleet.goes_on()
-    fleet.write(BAD)  # an entry that begins, and one that is changed
-    fleet.write(BAD.replace("0.5", "0.7"))
-    fleet.goes_on()
-    fleet.store.delete(key)
+def test_keys_that_no_run_needs(fleet):
+    for name in ("gaps", "tally", "running", "0:outbox", "0:held", "history:good", "outcomes:good"):
+        key = f"{{beatd}}:{name}"
+        fleet.goes_on(1)
+        fleet.store.delete(key)
+        kind = "list" if name == "history:good" else "string"
+        fleet.store.lpush(key, "mine") if kind == "list" else fleet.store.set(key, "mine")
+        fleet.named(f"the key {key} is a {kind} and should be a")
+        assert fleet.get("/readyz").status_code == 200, key
+        assert fleet.command("list").returncode == 0, key
+        fleet.end_leader()
+        fleet.goes_on()
+        fleet.write(BAD)  # an entry that begins, and one that is changed
+        fleet.write(BAD.replace("0.5", "0.7"))
+        fleet.goes_on()
+        fleet.store.delete(key)
+        fleet.write("")
+        fleet.all_is_well()
     fleet.assert_each_second_once()
 
 
-@pytest.mark.parametrize(
-    "key", ["schedules", "paused", "revision", "changes", "daemons", "orders", "requests", "known"]
-)
-def test_a_key_of_the_commands(fleet, key):
+def test_keys_of_the_commands(fleet):
     """Reloads, heartbeats and requests suffer; the schedule in force goes on."""
-    key = f"{{beatd}}:{key}"
-    fleet.goes_on(1)
-    fleet.store.delete(key)
-    fleet.store.set(key, "mine")
-    fleet.goes_on(6)
-    done = fleet.command("status")
-    assert key in done.stdout + done.stderr
-    assert "Traceback" not in done.stderr
-    fleet.store.delete(key)
-    fleet.goes_on()
-    fleet.all_is_well()
+    for name in ("schedules", "paused", "revision", "changes", "daemons", "orders", "requests", "known"):
+        key = f"{{beatd}}:{name}"
+        fleet.goes_on(1)
+        fleet.store.delete(key)
+        fleet.store.set(key, "mine")
+        fleet.goes_on(6)
+        done = fleet.command("status")
+        assert key in done.stdout + done.stderr
+        assert "Traceback" not in done.stderr, key
+        fleet.store.delete(key)
+        fleet.goes_on()
+        fleet.all_is_well()
     fleet.assert_each_second_once()
-
-
-def _leader_pid(fleet):
-    daemons = fleet.get("/api/status").json()["daemons"]
-    return next(each["pid"] for each in daemons if each["shards"])
 
 
 def test_a_queue_that_rabbitmq_refuses(start_beatd, beatd, redis_url, tmp_path, wait_until, rabbitmq):

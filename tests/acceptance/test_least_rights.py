@@ -108,6 +108,24 @@ def test_they_are_enough_for_an_outbox(start_beatd, start_server, config, permit
     assert denied(admin) == []
 
 
+def test_without_the_rights_for_presence_a_dead_leader_is_replaced_when_its_lease_ends(
+    start_beatd, beatd, config, permit, admin, wait_until
+):
+    permit("overlap")
+    admin.execute_command("ACL", "SETUSER", "beatd", "resetchannels", "&{beatd}:wake", "-pubsub")
+    checked = beatd("check", "--connect", *config())
+    assert checked.returncode == 0
+    assert "only when its lease ends: add +pubsub|numsub &{beatd}:present:*" in checked.stdout
+    first = start_beatd(*config())
+    first.expect("A dead leader is replaced only when its lease ends", timeout=20)
+    second = start_beatd(*config())
+    second.expect("Standing by", timeout=20)
+    first.process.kill()
+    second.expect("Leading shard 0, term 2", timeout=20)
+    assert "is gone: its connection" not in second.text
+    assert second.end() == 0
+
+
 def test_what_is_missing_is_named_and_waited_for(start_beatd, config, permit, admin, wait_until):
     permit("overlap")
     daemon = start_beatd(*config(redis="wait_replicas = 1"))

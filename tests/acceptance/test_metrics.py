@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import time
 
 import httpx
 import pytest
@@ -94,6 +96,15 @@ def test_a_daemon_tells_of_its_runs_and_its_leadership(start_beatd, file, wait_u
     assert found["beatd_daemon_lateness_seconds_count",] == found["beatd_daemon_runs_total", *sent]
     assert found["beatd_daemon_claim_seconds_count",] >= 2
     assert found["process_cpu_seconds_total",] > 0
+    assert found["beatd_entry_next_due_timestamp_seconds", ("entry", "tick")] > time.time() - 60
+    assert found["beatd_entry_next_due_timestamp_seconds", ("entry", "never")] > time.time()
+    assert found["beatd_dead_letters",] == found["beatd_notifications_waiting",] == 0
+    assert found["beatd_daemon_config_faults",] == 0
+    if shutil.which("promtool"):
+        text = httpx.get(f"{url}/metrics").text
+        lint = ["promtool", "check", "metrics"]
+        done = subprocess.run(lint, input=text, capture_output=True, text=True, timeout=60, check=False)
+        assert done.returncode == 0, done.stderr
     assert httpx.get(f"{url}/healthz").text == "ok\n"
     assert httpx.get(f"{url}/other").status_code == 404
     assert httpx.post(f"{url}/metrics").status_code == 501
@@ -107,6 +118,7 @@ def test_a_reload_is_counted_and_a_broken_file_shows(start_beatd, file, tmp_path
     wait_until(lambda: samples(url)["beatd_daemon_reloads_total", ("outcome", "broken")] == 1, what="a broken reload")
     found = samples(url)
     assert [value for key, value in found.items() if key[0] == "beatd_config_broken"] == [1]
+    assert found["beatd_daemon_config_faults",] == 1
     assert httpx.get(f"{url}/readyz").status_code == 200, "the last valid schedule is in force"
 
 
@@ -195,6 +207,7 @@ def test_a_worker_tells_of_its_tasks(start_beatd, file, tmp_path, wait_until, po
     assert found["beatd_worker_task_seconds_count", ("task", "tasks.tick")] == 3
     assert found["beatd_worker_pool_size",] == (1 if pool == "solo" else 2)
     assert found["beatd_queue_length", ("queue", "celery")] == 0
+    assert found["beatd_queue_oldest_message_seconds", ("queue", "celery")] == 0
     assert found["beatd_broker_up",] == 1
     assert found["beatd_worker_ready",] == 1
     send(tmp_path, "[tasks.long.delay(30) for _ in range(4)]")

@@ -7,6 +7,8 @@ import os
 import pty
 import subprocess
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -25,6 +27,8 @@ schedule = 1
 enabled = false
 """
 
+Done = subprocess.CompletedProcess[str]
+BeatdNext = Callable[..., Done]
 COMMAND = [sys.executable, "-c", "from beatd.cli import main; main(prog_name='beatd')", "next", "--offline"]
 
 
@@ -34,14 +38,13 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def beatd_next(*arguments: str, cwd: Path, **env: str) -> subprocess.CompletedProcess[str]:
-    command = [*COMMAND, *arguments]
-    return subprocess.run(
-        command, cwd=cwd, env={**os.environ, **env}, capture_output=True, text=True, timeout=60, check=False
-    )
+@pytest.fixture
+def beatd_next(beatd: Callable[..., Done]) -> BeatdNext:
+    """``beatd_next("-n", "2", cwd=folder)``: ``beatd next`` from the file alone."""
+    return partial(beatd, "next", "--offline")
 
 
-def test_json_has_local_time_utc_and_jitter(folder: Path) -> None:
+def test_json_has_local_time_utc_and_jitter(folder: Path, beatd_next: BeatdNext) -> None:
     done = beatd_next("nightly", "-n", "2", "--from", "2026-03-28T12:00:00", "--json", cwd=folder)
     assert (done.returncode, done.stderr) == (0, "")
     first, second = json.loads(done.stdout)
@@ -55,7 +58,7 @@ def test_json_has_local_time_utc_and_jitter(folder: Path) -> None:
     assert again.stdout == done.stdout
 
 
-def test_the_table_keeps_one_line_for_each_run_in_a_pipe(folder: Path) -> None:
+def test_the_table_keeps_one_line_for_each_run_in_a_pipe(folder: Path, beatd_next: BeatdNext) -> None:
     done = beatd_next("--from", "2026-01-01", "-n", "3", cwd=folder)
     assert done.returncode == 0
     header, _rule, *rows = done.stdout.splitlines()
@@ -87,7 +90,7 @@ def _read(terminal: int) -> bytes:
         return b""
 
 
-def test_an_entry_that_is_not_enabled(folder: Path) -> None:
+def test_an_entry_that_is_not_enabled(folder: Path, beatd_next: BeatdNext) -> None:
     done = beatd_next("off", cwd=folder)
     assert (done.returncode, done.stdout) == (0, "Not enabled.\n")
     assert json.loads(beatd_next("off", "--json", cwd=folder).stdout) == []
@@ -102,7 +105,7 @@ def test_an_entry_that_is_not_enabled(folder: Path) -> None:
         (["--config", "none.toml"], "none.toml: no such file"),
     ],
 )
-def test_wrong_use(folder: Path, arguments: list[str], said: str) -> None:
+def test_wrong_use(folder: Path, arguments: list[str], said: str, beatd_next: BeatdNext) -> None:
     done = beatd_next(*arguments, cwd=folder)
     assert (done.returncode, done.stdout) == (2, "")
     assert said in done.stderr

@@ -12,7 +12,7 @@ What the scripts do is in ``beatd/store/lua``, what the daemon does with their a
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import permutations
 from typing import NamedTuple
 
@@ -47,6 +47,8 @@ class Size(NamedTuple):
     expiries: int = 1
     """Leases that run out although their holder lives. (Those of the dead always do.)"""
     releases: int = 0
+    seizures: int = 0
+    """Leases that a daemon takes from another that is taken for gone, whether it is or not."""
     power_losses: int = 0
 
 
@@ -71,6 +73,8 @@ class Request(NamedTuple):
     token: int = 0
     run: int = 0
     confirmed: int = 0
+    over: tuple[int, int] | None = None
+    """Of a take: the lease that may be taken from its holder."""
 
 
 class Daemon(NamedTuple):
@@ -105,7 +109,7 @@ def execute(store: Store, request: Request, rules: Rules) -> tuple[Store, tuple[
     """What the scripts do: ``lease_take``, ``load_entries``, ``claim``."""
     if request.verb == "take":
         own = rules.own_lease and store.lease is not None and store.lease[0] == request.sender != DEAD
-        if store.lease and not own:
+        if store.lease and store.lease != request.over and not own:
             return store, ("held", 0, 0)
         term = store.term + 1
         return store._replace(term=term, lease=(request.sender, term)), ("term", term, 0)
@@ -180,8 +184,17 @@ def _renumbered(world: World, order: tuple[int, ...]) -> World:
         store=_with_ids(world.store, new),
         durable=_with_ids(world.durable, new),
         daemons=tuple(by_id[old]._replace(id=new[old]) for old in order),
-        late=tuple(sorted(each._replace(sender=new[each.sender]) for each in world.late)),
+        late=_sorted(_of_others(each, new) for each in world.late),
     )
+
+
+def _of_others(request: Request, new: dict[int, int]) -> Request:
+    over = request.over and (new[request.over[0]], request.over[1])
+    return request._replace(sender=new[request.sender], over=over)
+
+
+def _sorted(requests: Iterable[Request]) -> tuple[Request, ...]:
+    return tuple(sorted(requests, key=lambda each: (*each[:-1], each.over or ())))
 
 
 def _with_ids(store: Store, new: dict[int, int]) -> Store:
@@ -203,14 +216,14 @@ def _store_steps(world: World) -> Iterator[tuple[str, World]]:
 
 def _daemon_steps(world: World, daemon: Daemon, rules: Rules) -> Iterator[tuple[str, World, Daemon]]:
     me, left, request = f"daemon {daemon.id}", world.left, _request(world, daemon)
-    late = (world.late, *(() if request is None else (tuple(sorted((*world.late, request))),)))
+    late = (world.late, *(() if request is None else (_sorted((*world.late, request)),)))
     if left.crashes:
         buried = {each.id: each.id for each in world.daemons} | {daemon.id: DEAD, DEAD: DEAD}
         for under_way in late:
             crashed = world._replace(
                 store=_with_ids(world.store, buried),
                 durable=_with_ids(world.durable, buried),
-                late=tuple(sorted(each._replace(sender=buried[each.sender]) for each in under_way)),
+                late=_sorted(_of_others(each, buried) for each in under_way),
                 left=left._replace(crashes=left.crashes - 1),
             )
             said = f" with a {request.verb} under way" if request and under_way is not world.late else ""
@@ -220,11 +233,19 @@ def _daemon_steps(world: World, daemon: Daemon, rules: Rules) -> Iterator[tuple[
         store = world.store._replace(lease=None) if mine else world.store
         released = world._replace(store=store, left=left._replace(releases=left.releases - 1))
         yield f"{me} gives the lease back", released, daemon._replace(token=0)
-    if request is None:
-        return
+    if not daemon.token and world.store.lease and left.seizures:
+        seizing = world._replace(left=left._replace(seizures=left.seizures - 1))
+        yield from _asked(seizing, daemon, Request("take", daemon.id, over=world.store.lease), rules)
+    if request is not None:
+        yield from _asked(world, daemon, request, rules)
+
+
+def _asked(world: World, daemon: Daemon, request: Request, rules: Rules) -> Iterator[tuple[str, World, Daemon]]:
+    """A request that is answered, or whose sender gives up."""
+    me, left = f"daemon {daemon.id}", world.left
     ahead = daemon._replace(next=request.run + 1) if request.verb == "claim" and not rules.advance_after else daemon
     if left.lost and request.verb in ("take", "claim"):
-        unanswered = world._replace(late=late[-1], left=left._replace(lost=left.lost - 1))
+        unanswered = world._replace(late=_sorted((*world.late, request)), left=left._replace(lost=left.lost - 1))
         yield f"{me} gives up: {_said(request)}", unanswered, ahead
     store, answer = execute(world.store, request, rules)
     yield f"{_said(request)}: {answer[0]}", world._replace(store=store), hear(ahead, answer, rules)
@@ -243,6 +264,7 @@ def _request(world: World, daemon: Daemon) -> Request | None:
 
 def _said(request: Request) -> str:
     what = f" {request.run}" if request.verb == "claim" else ""
+    what += f" over {request.over}" if request.over else ""
     return f"{request.verb}{what} of daemon {request.sender} in term {request.token}"
 
 

@@ -12,6 +12,7 @@ SIZES = [
     Size(daemons=2, runs=2, crashes=0, lost=2, expiries=1),
     Size(daemons=3, runs=2, crashes=1, lost=0, expiries=2),
 ]
+SEIZED = Size(daemons=2, runs=2, crashes=1, lost=1, expiries=0, seizures=2)
 ALONE_AND_POWERLESS = Size(daemons=1, runs=3, crashes=0, lost=2, expiries=0, power_losses=1)
 POWERLESS = Size(daemons=2, runs=2, crashes=0, lost=1, expiries=1, power_losses=1)
 
@@ -20,7 +21,7 @@ def check(size, rules):
     return explore(initial(size), lambda world: steps(world, rules, size), wrong, done)
 
 
-@pytest.mark.parametrize("size", [*SIZES, ALONE_AND_POWERLESS, POWERLESS], ids=str)
+@pytest.mark.parametrize("size", [*SIZES, SEIZED, ALONE_AND_POWERLESS, POWERLESS], ids=str)
 def test_nothing_is_lost_or_doubled(size):
     explored = check(size, Rules())
     assert explored.fault is None, f"\n{explored.fault}"
@@ -31,6 +32,7 @@ def test_nothing_is_lost_or_doubled(size):
     ("rule", "size", "harm"),
     [
         ("fenced", SIZES[3], "claimed without a term"),
+        ("fenced", SEIZED._replace(crashes=0, lost=0), "claimed without a term"),
         ("once", SIZES[3], "double enqueue"),
         ("advance_after", SIZES[3], "lost run"),
         ("looks_back", ALONE_AND_POWERLESS, "lost run"),

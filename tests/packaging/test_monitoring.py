@@ -96,8 +96,47 @@ tests:
       - {{ series: 'beatd_daemon_leading{{shard="0", instance="b"}}', values: '0x44' }}
       - {{ series: 'beatd_daemon_ready{{instance="a"}}', values: '1x44' }}
       - {{ series: 'beatd_late_seconds{{daemon="a"}}', values: '0x44' }}
+      - {{ series: 'beatd_entry_failures{{entry="bad"}}', values: '_x8 2x36' }}
+      - {{ series: 'beatd_entry_overdue_seconds{{entry="slow"}}', values: '_x8 15+15x36' }}
+      - {{ series: 'beatd_entry_next_due_timestamp_seconds{{entry="stuck", instance="a"}}', values: '30x44' }}
+      - {{ series: 'beatd_dead_letters{{instance="a"}}', values: '7x80' }}
+      - {{ series: 'beatd_queue_oldest_message_seconds{{queue="q", instance="a"}}', values: '600+15x80' }}
+      - {{ series: 'beatd_daemon_notifications_total{{target="ops", outcome="failed"}}', values: '0+1x44' }}
+      - {{ series: 'beatd_daemon_notifications_total{{target="fine", outcome="failed"}}', values: '0+1x44' }}
+      - {{ series: 'beatd_daemon_notifications_total{{target="fine", outcome="sent"}}', values: '0+1x44' }}
     alert_rule_test:
       - {{ eval_time: 1m, alertname: BeatdNobodyLeads }}
+      - {{ eval_time: 2m, alertname: BeatdEntryFails }}
+      - eval_time: 5m
+        alertname: BeatdEntryFails
+        exp_alerts:
+          - exp_labels: {{ severity: warning, entry: bad }}
+            exp_annotations: {{ summary: "bad fails; beatd describe has the error" }}
+      - eval_time: 5m
+        alertname: BeatdEntryOverdue
+        exp_alerts:
+          - exp_labels: {{ severity: warning, entry: slow }}
+            exp_annotations: {{ summary: "A run of slow has been overdue for 3m 15s" }}
+      - {{ eval_time: 5m, alertname: BeatdRunTooLong }}
+      - {{ eval_time: 1m, alertname: BeatdEntryNotSent }}
+      - eval_time: 4m
+        alertname: BeatdEntryNotSent
+        exp_alerts:
+          - exp_labels: {{ severity: critical, entry: stuck }}
+            exp_annotations: {{ summary: "stuck was to be sent 3m 30s ago, and is not" }}
+      - {{ eval_time: 20m, alertname: BeatdDeadLetters }}
+      - {{ eval_time: 5m, alertname: BeatdQueueOld }}
+      - eval_time: 15m
+        alertname: BeatdQueueOld
+        exp_alerts:
+          - exp_labels: {{ severity: warning, queue: q }}
+            exp_annotations: {{ summary: "The oldest message of queue q is 25m 0s old: do its workers run?" }}
+      - eval_time: 5m
+        alertname: BeatdNotificationsFail
+        exp_alerts:
+          - exp_labels: {{ severity: warning, target: ops }}
+            exp_annotations:
+              summary: "Notifications to ops fail; the log of the leader has the reason (notice_failed)"
       - eval_time: 4m
         alertname: BeatdNobodyLeads
         exp_alerts:

@@ -16,7 +16,7 @@ import pytest
 
 from beatd import config
 from beatd.cli import COMMANDS, main
-from beatd.config.entry_spec import ENTRY
+from beatd.config.entries import ENTRY
 from beatd.config.fields import OPTIONS, POLICIES, SECTIONS
 from beatd.config.settings import BESIDE_URL
 from beatd.exceptions import ConfigError
@@ -103,6 +103,8 @@ def load(tmp_path):
     (tmp_path / "secrets").mkdir()
     for name in ("redis-url", "results-url", "broker-url", "redis-password", "password"):
         (tmp_path / "secrets" / name).write_text("redis://localhost\n")
+    for name in ("webhook", "notify-url"):
+        (tmp_path / "secrets" / name).write_text("https://localhost\n")
 
     def loaded(text: str) -> config.Config:
         (tmp_path / "beat.toml").write_text(text.replace("/run/secrets", "secrets"))
@@ -183,8 +185,17 @@ def known_to(load, text: str) -> set[str]:
 
 def test_every_top_level_setting_is_documented(load):
     documented = {code(row[0]) for row in rows(section("configuration.md", "Top level"))}
-    tables = {*SECTIONS, "defaults", "beat_schedule"}
+    tables = {*SECTIONS, "notify", "defaults", "beat_schedule"}
     assert documented == known_to(load, "") - tables
+
+
+BESIDE = {
+    "user_header": 'trusted_proxies = ["10.0.0.5"]',
+    "trusted_proxies": 'user_header = "X-User"',
+    "tls_cert": 'tls_key = "web.key"',
+    "tls_key": 'tls_cert = "web.crt"',
+}
+"""Settings that go together with another one."""
 
 
 @pytest.mark.parametrize("name", SECTIONS)
@@ -192,8 +203,18 @@ def test_every_setting_of_a_section_is_documented(name, load):
     listed = list(rows(section("configuration.md", f"[{name}]")))
     assert {code(row[0]) for row in listed} == known_to(load, f"[{name}]\n")
     for row in listed:
-        url = 'url = "amqp:///"\n' if name == "broker" and code(row[0]).removesuffix("_file") in BESIDE_URL else ""
-        assert load(f"[{name}]\n{url}{code(row[3])}\n"), row
+        key = code(row[0])
+        url = 'url = "amqp:///"\n' if name == "broker" and key.removesuffix("_file") in BESIDE_URL else ""
+        assert load(f"[{name}]\n{url}{code(row[3])}\n{BESIDE.get(key, '')}\n"), row
+
+
+def test_every_setting_of_a_target_is_documented(load):
+    listed = list(rows(section("configuration.md", "[notify.NAME]")))
+    assert {code(row[0]) for row in listed} == known_to(load, "[notify.ops]\ncommand = ['x']\n")
+    for row in listed:
+        name = code(row[0]).removesuffix("_file")
+        way = "" if name in ("url", "urls", "webhook", "command") else 'webhook = "https://example.com"\n'
+        assert load(f"[notify.ops]\n{way}{code(row[3])}\n"), row
 
 
 def test_every_setting_of_an_entry_is_documented(load):
@@ -258,7 +279,15 @@ def test_every_key_is_documented_with_its_type():
     keys = Keys("beatd")
     daemon = {*keys.shard(0), keys.daemons, keys.wake, *keys.runtime(), keys.orders, keys.answers("<id>")}
     daemon |= {keys.history("<entry>"), keys.requests, keys.answered("<id>"), keys.sent("<run id>")}
-    daemon |= {keys.refused("<run id>"), keys.outcomes("<entry>"), keys.started("<run id>")}
+    daemon |= {keys.notices, keys.notices_due, keys.alerts("<target>"), keys.pinged, keys.led}
+    daemon |= {
+        keys.present("<daemon id>"),
+        keys.refused("<run id>"),
+        keys.outcomes("<entry>"),
+        keys.started("<run id>"),
+        keys.audit,
+        keys.audited_digest,
+    }
     worker = {*keys.workers(), keys.worker("<id>", "unacked"), keys.worker("<id>", "alive"), keys.finished("<run id>")}
     worker.add(keys.deaths("<task id>:<retries>"))
     for heading, expected in (("Keys of the daemon", daemon), ("Keys of the bundled worker", worker)):
@@ -290,6 +319,17 @@ def anchors(text: str) -> set[str]:
     """The names that GitHub gives to headings."""
     headings = re.findall(r"^#+ (.+)$", FENCE.sub("", text), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "most"),
+    [("| the command reads its options", "| with another broker", 25), ("| messages are taken", "## Processes", 20)],
+    ids=["from a line of the file to the broker", "from a message to its result"],
+)
+def test_the_walks_through_the_code_are_short(first: str, last: str, most: int):
+    text = (DOCS / "architecture.md").read_text()
+    walk = text[text.index(first) : text.index(last)]
+    assert 10 < len(set(re.findall(r"`([\w/]+\.py)`", walk))) <= most
 
 
 def test_every_file_that_the_architecture_names_exists():

@@ -11,25 +11,28 @@ ROOT = Path(__file__).parents[2] / "beatd"
 FILES = sorted(ROOT.rglob("*.py"))
 
 NOUNS = """
-    active admission amqp app assignment autoscale address asyncio backfill base beat binary blackout bootstrap
-    banner broker builder builtin bus call callbacks canvas catchup celery chains check child chord chords claims cli
-    client clock codec command commands compression completion conf config connection connections consumers context
-    contrib control cron crontab current daemon dead deadline decode delivery describe dev digest dispatch dispatcher
-    django duration dump effects elector embedded emptied entries entry environment envelope errors events exceptions
-    execution executor export field fields file find fixup format graph group groups heap held history http importers
-    info information init inspect installation interval json keys kombu lease letters lint list literals loader log
-    logging loop management manual members merge message messages metrics mingle model multi next node options outbox
-    outcome outcomes output overdue
-    pages panel parking parse parser pause planning poison policies poller pools prefork preview problems process
-    processes protocol publisher publishing pydantic queues rabbitmq rate limits redaction redbeat redis references
-    registry renames reload remote report request requests result results retry revoked rights routing run runs runtime
-    schedule schedules schema script sdnotify seams search security serialization server service settings settlement
-    shard shutdown signals signature simulate simulation solar solo source sources spec state states status step down
-    store strategy subprocess support system task template term threads timeline times timestamps timezone toml
-    counters endpoint exporter families healthcheck listen snapshot
-    lines trace trigger types url urls document nodes pool parts systemd units values view watch watchdog web
-    worker writer import inspect add back backend beatd stamps
-    comparison completion diff explain phrase reason why
+    access actions active add address admission advice advise alerts amqp api app apprise assignment asyncio audit
+    autoscale back backend backends backfill badge banner base beat beatd binary blackout body bootstrap broker
+    builder builtin bus calendar calendars call callbacks canvas catchup celery chains channels check child chord
+    chords claims cli client clock codec command commands comparison completion compression conditions conf config
+    connection connections consumers context contrib control counters cron crontab current daemon dead deadline
+    decode delayed delivery describe dev diff digest dispatch dispatcher django doctor document documents down dump
+    duration effects elector embedded emptied endpoint entries entry entrypoints envelope environment errors event
+    events exceptions execution executor explain export exporter families field fields file find fixup form format
+    graph group groups healthcheck heap heatmap held history holidays http import importers info information init
+    inspect installation interval job json keys kombu lease letters limits lines lint list listen literals load
+    loader log logging loop management manual members merge message messages metrics mingle model moments monitors
+    multi next node nodes notation notices notifications notifier notify openapi operations options outbox outcome
+    outcomes outlet output overdue pages panel parameters parking parse parser parts pause phrase pings places
+    planning plugin poison policies poller pool pools prefork presence preview problems process processes protocol
+    proxies publisher publishing pydantic queues rabbitmq rate rates reason redaction redbeat redis references
+    registry reload remote renames report request requests result results retry revoked rights routing rpc run runs
+    runtime schedule schedules schema schemas script sdnotify seams search secret security selection sender
+    serialization server service session settings settlement shard shutdown signals signature simulate simulation
+    site snapshot solar solo source sources spec stamps state states status step stop store strategy stream
+    subprocess support system systemd targets task tasks template term testing threads timeline times timestamps
+    timezone tls tokens toml top trace traces tracing trigger types units unlock url urls values view watch watchdog
+    web why words worker workers writer
 """.split()  # noqa: SIM905 - a list of 200 lines would be no easier to read
 """The words of which names of files are made: nouns of the field, Celery's and AMQP's words, and commands."""
 

@@ -60,7 +60,7 @@ def test_sockets_have_a_virtual_host(url):
         ("redis://h:tail9/0", "its port is not a number"),
         ("redis://h:70000/0", "its port is not a number from 1 to 65535"),
         ("redis://h/1?visibility_timeout=3600", "broker_transport_options"),
-        ("redis://h/1?foo=bar", "an option 'foo' that is not known; known are "),
+        ("redis://h/1?foo=bar", "an option 'foo' that does not exist; use one of: "),
         ("redis://h/1?socket_timeot=3", "did you mean 'socket_timeout'"),
         ("redis://h/1?socket_timeout=tail9", "its option socket_timeout is a number of seconds"),
         ("redis://h/1?ssl_cert_reqs=none", "write rediss://"),
@@ -89,7 +89,7 @@ def test_what_is_wrong_is_said_without_secrets(url, text):
 @pytest.mark.parametrize(
     ("url", "text"),
     [
-        ("amqp://h//?connection_attempts=3", "'connection_attempts' that is not known; "),
+        ("amqp://h//?connection_attempts=3", "'connection_attempts' that does not exist; "),
         ("amqp://u:4711/tail9@h//", "percent-encode"),
         ("amqp://u:4711;tail9@h//", "cannot be read"),
         ("amqp://h//?ssl_ca_certs=/x", "write amqps://"),

@@ -13,6 +13,7 @@ from beatd.app.canvas.stamps import StampingVisitor
 from beatd.app.context import current
 from beatd.app.group_result import GroupResult
 from beatd.app.message_options import new_id
+from beatd.app.routing import route_for
 
 _BODY_OPTIONS = frozenset({"add_to_parent", "chain", "chord", "group_id", "group_index", "link", "link_error"})
 """Options of the body: they concern what follows the chord."""
@@ -115,7 +116,7 @@ class chord(Signature):  # noqa: N801 - Celery's name
         header = group([task.clone() for task in group(self.tasks).members()], app=self._app, task_id=own)
         header_result = header.freeze(own, own, body, root_id)
         if header.tasks:
-            self._announce(header, header_result)
+            self._announce(header, header_result, body)
             args = () if self.immutable else (*(args or ()), *self.args)
             header.send(args, {**self.kwargs["kwargs"], **kwargs}, for_header)
             if (running := current()) is not None:
@@ -132,8 +133,19 @@ class chord(Signature):  # noqa: N801 - Celery's name
             raise TypeError("a chord needs a body: chord(header)(body), or chord(header, body)")
         return as_signature(body, self._app).clone()
 
-    def _announce(self, header: group, result: GroupResult) -> None:
-        """Store the chord's size in the result backend, before the first task can finish."""
+    def _announce(self, header: group, result: GroupResult, body: Signature) -> None:
+        """Store the chord's size in the result backend, before the first task can finish.
+
+        Where the backend cannot count, send the task that waits for the header.
+        """
+        if self.app.results.groups.is_polled:
+            route = route_for(body.task, (), {}, body.options, self.app.conf)
+            place = {"queue": route.queue, "exchange": route.exchange, "routing_key": route.routing_key}
+            options: dict[str, Any] = {name: value for name, value in place.items() if value}
+            args = result.id, body
+            kwargs = {"result": [member.as_tuple() for member in result]}
+            self.app.send_task("celery.chord_unlock", args, kwargs, countdown=1.0, ignore_result=True, **options)
+            return
         nested = any(isinstance(member, GroupResult) for member in result)
         self.app.results.groups.begin(result.id, size_of(header), result.as_tuple() if nested else None)
 

@@ -241,7 +241,7 @@ class Signature(dict[str, Any]):
         options = self.options
         if "task_id" not in options:
             options["task_id"] = _id or new_id()
-        options.setdefault("reply_to", self.app.oid)
+        options.setdefault("reply_to", self.app.reply_address())
         given = {"root_id": root_id, "parent_id": parent_id, "chord": chord, "group_index": group_index}
         options.update((name, value) for name, value in given.items() if value is not None)
         if group_id:

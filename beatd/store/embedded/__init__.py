@@ -24,7 +24,7 @@ from types import TracebackType
 from beatd.clock import monotonic, sleep
 from beatd.exceptions import StoreError, StoreRefused, StoreUnavailable
 from beatd.store.embedded.binary import Binary
-from beatd.store.embedded.process import ServerProcess
+from beatd.store.embedded.process import ANSWER_WITHIN_S, ServerProcess
 
 logger = logging.getLogger(__name__)
 
@@ -34,16 +34,20 @@ _TURN_WITHIN = 30.0
 _BACKOFF_LIMIT = 30.0
 
 
-def open_embedded(state_dir: str | Path, *, runtime_dir: str | Path | None = None) -> EmbeddedStore:
+def open_embedded(
+    state_dir: str | Path, *, runtime_dir: str | Path | None = None, answer_within: float = ANSWER_WITHIN_S
+) -> EmbeddedStore:
     """Start or join the server whose data is in ``state_dir``; its ``url`` answers when this returns.
 
     ``state_dir`` is created if need be; the data is in its sub-directory ``store``, which only this user may enter.
     ``runtime_dir`` (default: the directory for temporary files) takes the socket if its path would be too long.
+    ``answer_within`` are the seconds that the server may take to its first answer.
     Raises :class:`StoreRefused` if there is no server program, or the directory belongs to somebody else, or the data
     cannot be read; :class:`StoreUnavailable` if the server does not answer in time.
     """
     directory = _private(Path(state_dir).absolute() / "store")
-    return EmbeddedStore(directory, _socket_path(directory, Path(runtime_dir or tempfile.gettempdir())))
+    socket_path = _socket_path(directory, Path(runtime_dir or tempfile.gettempdir()))
+    return EmbeddedStore(directory, socket_path, answer_within=answer_within)
 
 
 def find_embedded(state_dir: str | Path) -> str | None:
@@ -72,7 +76,7 @@ class EmbeddedStore:
     url: str
     """``unix:///…/store.sock?db=0``"""
 
-    def __init__(self, directory: Path, socket_path: Path) -> None:
+    def __init__(self, directory: Path, socket_path: Path, *, answer_within: float = ANSWER_WITHIN_S) -> None:
         self.directory = directory
         self._owner = os.getpid()
         self._closing = threading.Event()
@@ -80,7 +84,7 @@ class EmbeddedStore:
             self._users = os.open(directory / "users.lock", os.O_RDWR | os.O_CREAT, 0o600)
             try:
                 fcntl.flock(self._users, fcntl.LOCK_SH)
-                self._server = ServerProcess(directory, socket_path)
+                self._server = ServerProcess(directory, socket_path, answer_within=answer_within)
                 self.url = self._server.url
                 self._say_ready(self._server.ensure())
                 self._pid = self._server.pid()

@@ -25,6 +25,11 @@ from beatd.store.embedded.binary import Binary, choose
 
 Answer = Literal["ready", "loading", "silent"]
 
+ANSWER_WITHIN_S = 15.0
+"""Time that a server may take to its first answer."""
+LOAD_WITHIN_S = 600.0
+"""Time that a server may take to load its data, as long as it says that it does."""
+
 _POLL = 0.01
 _LOG_LIMIT = 1 << 20
 
@@ -35,13 +40,9 @@ class ServerProcess:
     Not safe against another one on the same directory: callers hold a lock (see :mod:`beatd.store.embedded`).
     """
 
-    answer_within = 15.0
-    """Seconds that a server may take to its first answer."""
-    load_within = 600.0
-    """Seconds that a server may take to load its data, as long as it says that it does."""
-
-    def __init__(self, directory: Path, socket: Path) -> None:
+    def __init__(self, directory: Path, socket: Path, *, answer_within: float = ANSWER_WITHIN_S) -> None:
         self.directory = directory
+        self._answer_within = answer_within
         self.log = directory / "server.log"
         self._log_start = 0
         self.socket = Path(self._record().get("socket", socket)) if self.alive() else socket
@@ -78,7 +79,7 @@ class ServerProcess:
         while (answer := self.answer()) != "ready":
             if answer == "silent" and (lock := self._try_lock()) is not None:
                 started = self._start(lock, tried=started)
-            if monotonic() - begun > (self.load_within if answer == "loading" else self.answer_within):
+            if monotonic() - begun > (LOAD_WITHIN_S if answer == "loading" else self._answer_within):
                 raise StoreUnavailable(f"the embedded store's server lives and does not answer; its log is {self.log}")
             sleep(_POLL)
         return started

@@ -11,25 +11,25 @@
 -- ARGV[3]  place in the header, a number or +inf
 -- ARGV[4]  seconds to keep all of this, 0: for ever
 -- ARGV[5]  worker that calls
--- ARGV[6]  seconds for which no other worker sends the body after this
+-- ARGV[6]  seconds for which no other worker sends the body after this, and to keep a part that comes after it
 -- ARGV[7]  size of the header in the message, from clients of Celery 4; empty if it is not there
 --
--- Returns false while tasks are missing, or when another worker sends the body; else the shape (or false), followed by
--- the return values of all tasks, in order.
-if redis.call('GET', KEYS[6]) == 'done' then
-  return false
-end
+-- Returns false while tasks are missing, and when the body was sent or another worker sends it; else the shape (or
+-- false), followed by the return values of all tasks, in order.
+-- After the body was sent, this is a repeated report, or the first part of another run under the same ids: Celery's
+-- client announces that run just before it sends its last task. So it is kept for a while, and completes nothing.
+local is_done = redis.call('GET', KEYS[6]) == 'done'
 if redis.call('SADD', KEYS[4], ARGV[1]) == 1 then
   redis.call('ZADD', KEYS[1], ARGV[3], ARGV[2])
 end
-local keep = tonumber(ARGV[4])
+local keep = tonumber(is_done and ARGV[6] or ARGV[4])
 if keep > 0 then
   for i = 1, 5 do
     redis.call('EXPIRE', KEYS[i], keep)
   end
 end
 local size = redis.call('GET', KEYS[3]) or ARGV[7]
-if size == '' then
+if is_done or size == '' then
   return false
 end
 local wanted = tonumber(size) + tonumber(redis.call('GET', KEYS[2]) or 0)

@@ -1,7 +1,7 @@
 
 (() => {
-  const every = 2000;
   const lost = document.getElementById("lost");
+  const regions = () => document.querySelectorAll("[data-live]");
 
   // Do not replace a region that has the focus or a selection.
   const inUse = (region) =>
@@ -10,27 +10,86 @@
 
   function replace(old, fresh) {
     const before = old.querySelectorAll("details");
-    fresh.querySelectorAll("details").forEach((each, at) => (each.open = before[at]?.open ?? false));
+    fresh.querySelectorAll("details").forEach((each, at) => (each.open = before[at]?.open ?? each.open));
     old.replaceWith(document.adoptNode(fresh));
   }
 
-  async function refresh() {
-    const answer = await fetch(location.href, { cache: "no-store", signal: AbortSignal.timeout(10000) });
+  async function load(url) {
+    const answer = await fetch(url, { cache: "no-store", signal: AbortSignal.timeout(10000) });
     const page = new DOMParser().parseFromString(await answer.text(), "text/html");
-    if (!page.getElementById("overview")) throw new Error("this is not the page");
-    for (const old of document.querySelectorAll("[data-live]")) {
+    if (!page.getElementById("main")) throw new Error("this is not the page");
+    return page;
+  }
+
+  function show(page, keep) {
+    for (const old of regions()) {
       const fresh = page.getElementById(old.id);
-      if (fresh && !inUse(old)) replace(old, fresh);
+      if (fresh && !keep(old)) replace(old, fresh);
     }
     document.title = page.title;
   }
 
-  async function loop() {
-    if (!document.hidden) {
-      await refresh().then(() => (lost.hidden = true), () => (lost.hidden = false));
-    }
-    setTimeout(loop, every);
+  // Live: the server says when something has changed; without its stream the page asks by itself.
+  let refreshing = false;
+  async function refresh() {
+    if (document.hidden || refreshing || !regions().length) return;
+    refreshing = true;
+    await load(location.href)
+      .then((page) => show(page, inUse))
+      .then(() => (lost.hidden = true), () => (lost.hidden = false));
+    refreshing = false;
   }
+  let due = 0;
+  function soon() {
+    if (due) return;
+    due = setTimeout(() => ((due = 0), refresh()), 400);
+  }
+  let stream = null;
+  function listen() {
+    stream = new EventSource("/live");
+    stream.addEventListener("change", soon);
+    stream.onerror = () => {
+      if (stream.readyState === EventSource.CLOSED) setTimeout(listen, 30000);
+    };
+  }
+  listen();
+  setInterval(() => (stream.readyState === EventSource.OPEN ? 0 : refresh()), 3000);
+  setInterval(refresh, 15000);
+  setTimeout(refresh, 1500);
+  document.addEventListener("visibilitychange", () => document.hidden || refresh());
+  addEventListener("pagehide", () => stream.close());
 
-  setTimeout(loop, every);
+  // Search as one types.
+  const search = document.getElementById("search");
+  let typing = 0;
+  search?.addEventListener("input", () => {
+    clearTimeout(typing);
+    typing = setTimeout(async () => {
+      const asked = new URLSearchParams([...new FormData(search)].filter(([, text]) => text));
+      const url = asked.size ? `/?${asked}` : "/";
+      const page = await load(url).catch(() => null);
+      if (!page) return;
+      history.replaceState(null, "", url);
+      show(page, () => false);
+    }, 200);
+  });
+
+  // Ask before what cannot be taken back.
+  document.addEventListener("submit", (event) => {
+    const question = event.submitter?.dataset.confirm;
+    if (question && !confirm(question)) event.preventDefault();
+  });
+  addEventListener("keydown", (event) => {
+    if (event.key === "/" && search && !/^(INPUT|TEXTAREA|SELECT)$/.test(document.activeElement.tagName)) {
+      event.preventDefault();
+      search.elements.q.focus();
+    }
+  });
+
+  // A link to a form opens it.
+  const target = location.hash && document.getElementById(location.hash.slice(1));
+  if (target instanceof HTMLDetailsElement) {
+    target.open = true;
+    target.querySelector("input:not([type=hidden])")?.focus();
+  }
 })();

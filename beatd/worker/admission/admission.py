@@ -59,6 +59,10 @@ class AdmissionControl:
         """Return the delayed requests."""
         return self._rates.held()
 
+    def withdraw(self, tag: int) -> None:
+        """Forget a delayed request: its message is another worker's now."""
+        self._rates.withdraw(tag)
+
     def ended(self, tag: int) -> None:
         """Forget an admitted request that has ended."""
         self._poison.ended(tag)

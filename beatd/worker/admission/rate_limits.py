@@ -138,6 +138,12 @@ class RateLimits:
             return math.inf
         return min([0.0 if self._freed else math.inf, *(bucket.first_in(now) for bucket in self._buckets.values())])
 
+    def withdraw(self, tag: int) -> None:
+        """Forget a held request: its message is another worker's now."""
+        for held in (self._freed, *(bucket.held for bucket in self._buckets.values())):
+            for request in [request for request in held if request.delivery.tag == tag]:
+                held.remove(request)
+
     def held(self) -> list[Request]:
         """Return the held requests."""
         return [*self._freed, *(request for bucket in self._buckets.values() for request in bucket.held)]

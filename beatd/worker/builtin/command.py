@@ -81,7 +81,10 @@ _LAST_WORDS_S = 2.0
 class Output:
     """The output of ``program``, read in a thread so that a talkative one never blocks on a full pipe."""
 
-    def __init__(self, stream: IO[bytes] | None, program: str, *, log: bool) -> None:
+    def __init__(
+        self, stream: IO[bytes] | None, program: str, *, log: bool, last_words_s: float = _LAST_WORDS_S
+    ) -> None:
+        self._last_words_s = last_words_s
         self._stream = stream
         self._program = program
         self._kept = bytearray()
@@ -102,7 +105,7 @@ class Output:
         """
         if not self._ended:
             self._ended = True
-            self._thread.join(_LAST_WORDS_S)
+            self._thread.join(self._last_words_s)
             os.write(self._wake_write, b"!")
             self._thread.join()
             os.close(self._wake_read)

@@ -13,8 +13,8 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 
 from beatd.clock import sleep
 from beatd.exceptions import TaskError
+from beatd.http_deadline import BoundedHandler, Deadline
 from beatd.redaction import is_secret, redacted, redacted_text
-from beatd.worker.builtin.deadline import BoundedHandler, Deadline
 
 FOLLOWED_MAX = 10
 

@@ -6,7 +6,7 @@ worker is gone before that.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from beatd import broker
@@ -28,12 +28,13 @@ def open_consumer(
     store_url: str | None = None,
     arguments: Arguments = no_arguments,
     transport_options: Mapping[str, Any] | None = None,
+    declare: Callable[[Any], None] | None = None,
 ) -> Consumer:
     """Make the consumer of ``queues`` on the broker at ``url`` for the worker ``name``. It connects on ``start``.
 
     On a broker other than Redis, messages before their time and dead letters are kept in the state store at
     ``store_url``, and queues that are not there yet are made with the ``arguments`` that this function says.
-    ``transport_options`` are for kombu's transports.
+    ``transport_options`` are for kombu's transports. ``declare`` gets each new connection to a RabbitMQ.
     """
     keys = Keys(prefix)
     if is_redis(url):
@@ -49,7 +50,7 @@ def open_consumer(
     if is_amqp(url):
         from beatd.worker.consumers.rabbitmq import AmqpConsumer  # noqa: PLC0415
 
-        return AmqpConsumer(url, queues, aside=aside, arguments=arguments)
+        return AmqpConsumer(url, queues, aside=aside, arguments=arguments, declare=declare)
     from beatd.worker.consumers.kombu import KombuConsumer  # noqa: PLC0415
 
     return KombuConsumer(url, queues, aside=aside, arguments=arguments, transport_options=transport_options)

@@ -109,8 +109,12 @@ class StoreParking:
 
     def bury(self, deliveries: Sequence[tuple[Delivery, str]]) -> bool:
         now = iso_ms(self._clock.now_ms())
-        facts = {"at": now, "worker": self._name}
-        self._letters.add([encode(one.original, reason=reason, queue=one.queue, **facts) for one, reason in deliveries])
+        self._letters.add(
+            [
+                encode(one.original, reason=reason, queue=one.queue, at=now, worker=self._name)
+                for one, reason in deliveries
+            ]
+        )
         return True
 
     def waiting(self, at_most: int) -> list[tuple[Delivery, int]]:

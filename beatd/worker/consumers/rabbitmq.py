@@ -11,7 +11,7 @@ import logging
 import math
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from beatd.broker import Arguments
 from beatd.broker.amqp_codec import Content
@@ -128,11 +128,21 @@ _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.2, 5.0
 class AmqpConsumer:
     """Consumes ``queues``; missing ones are declared with ``arguments``."""
 
-    def __init__(self, url: str, queues: Sequence[str], *, aside: Parking, arguments: Arguments) -> None:
+    def __init__(
+        self,
+        url: str,
+        queues: Sequence[str],
+        *,
+        aside: Parking,
+        arguments: Arguments,
+        declare: Callable[[Any], None] | None = None,
+    ) -> None:
+        """``declare`` gets each new ``kombu.Connection``, before the queues are declared."""
         self._url = url
         self._queues = list(queues)
         self._aside = aside
         self._arguments = arguments
+        self._declare = declare
         self._line: ConsumerConnection | None = None
         self._held = UnackedMessages()
         self._ready: deque[tuple[float, Delivery]] = deque()
@@ -264,7 +274,7 @@ class AmqpConsumer:
         return self._line
 
     def _connect(self) -> None:
-        self._line = ConsumerConnection(self._url, self._queues, self._arguments)
+        self._line = ConsumerConnection(self._url, self._queues, self._arguments, self._declare)
         self._backoff.succeeded()
         self._held.begin()
         if self._prefetch:

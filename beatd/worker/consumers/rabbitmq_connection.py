@@ -7,7 +7,7 @@ import socket
 import ssl
 import struct
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import kombu as _kombu
@@ -39,8 +39,10 @@ _end = b"\xce"
 class ConsumerConnection:
     """A channel on its own connection. A method that raises :class:`BrokerError` ends its use."""
 
-    def __init__(self, url: str, queues: Sequence[str], arguments: Arguments) -> None:
-        """Connect to the first host that answers, and declare missing queues."""
+    def __init__(
+        self, url: str, queues: Sequence[str], arguments: Arguments, declare: Callable[[Any], None] | None = None
+    ) -> None:
+        """Connect to the first host that answers, and declare missing queues; ``declare`` does so before."""
         parsed = BrokerUrl.parse(url)
         self._place = parsed.shown
         self._lock = threading.Lock()
@@ -60,6 +62,8 @@ class ConsumerConnection:
                 reraise_as_library_errors=False,
                 timeout=_CONNECT_S * 4,
             )
+            if declare is not None:
+                declare(self._kombu)
             connection = self._kombu.connection
             for name in queues:
                 ensure_queue(connection, name, priority=0, arguments=arguments(name))

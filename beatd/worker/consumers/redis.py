@@ -20,7 +20,7 @@ import redis
 from beatd.broker.redis import queue_keys
 from beatd.clock import Clock
 from beatd.store.client import connect, place_of, translate_errors
-from beatd.store.dead_letters import BOUNDS, encode
+from beatd.store.dead_letters import BOUNDS, Bounds, encode
 from beatd.store.keys import Keys
 from beatd.store.script import Script
 from beatd.timestamps import iso_ms
@@ -114,8 +114,18 @@ _BATCH = 200
 class RedisConsumer:
     """Consumer of the worker ``name``. A unique id distinguishes it from earlier workers of the same name."""
 
-    def __init__(self, url: str, queues: Sequence[str], *, name: str, clock: Clock, keys: Keys) -> None:
+    def __init__(
+        self,
+        url: str,
+        queues: Sequence[str],
+        *,
+        name: str,
+        clock: Clock,
+        keys: Keys,
+        dead_letters: Bounds = BOUNDS,
+    ) -> None:
         self._clock = clock
+        self._bounds = dead_letters
         self._client = connect(url, name="beatd-worker")
         self._keys = keys
         self._shared = keys.workers()
@@ -214,15 +224,14 @@ class RedisConsumer:
 
     def bury(self, deliveries: Sequence[tuple[Delivery, str]]) -> None:
         now = iso_ms(self._clock.now_ms())
-        facts = {"at": now, "worker": self._id}
         words = [
             word
             for one, reason in deliveries
-            for word in (one.tag, encode(one.original, reason=reason, queue=one.queue, **facts))
+            for word in (one.tag, encode(one.original, reason=reason, queue=one.queue, at=now, worker=self._id))
         ]
         if words:
             keys = [self._unacked, self._shared.dead_letters, self._shared.dead_letters_size]
-            self._bury(keys, [*BOUNDS, *words])
+            self._bury(keys, [self._bounds.kept, self._bounds.kept_bytes, *words])
             self._forget([one for one, _ in deliveries])
 
     def _forget(self, deliveries: Sequence[Delivery]) -> None:

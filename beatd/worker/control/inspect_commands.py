@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import io
 import os
@@ -11,6 +12,7 @@ import sys
 from collections import deque
 from collections.abc import Iterator
 from datetime import datetime
+from importlib import metadata
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -176,13 +178,21 @@ def query_task(station: WorkerView, ids: Any, **_: Any) -> dict[str, Any]:
 def conf(station: WorkerView, with_defaults: bool = False, **_: Any) -> dict[str, Any]:
     """Show the settings; secrets, recognised by name, are masked."""
     settings = station.app.conf
-    return censored(dict(settings) if with_defaults else settings.changes())
+    shown = dict(settings) if with_defaults else settings.changes()
+    return censored({"deprecated_settings": None, **shown})  # a Celery worker's answer always has this field
 
 
 @command("inspect")
 def active_queues(station: WorkerView, **_: Any) -> list[Any]:
     """List the queues that the workers consume."""
     return [queue_info(name) for name in station.tools.consumer.queues()]
+
+
+def _libraries() -> Iterator[str]:
+    """Yield name and version of the installed libraries that messages and results depend on."""
+    for name in ("celery", "kombu", "amqp", "redis", "msgspec"):
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            yield f"{name}:{metadata.version(name)}"
 
 
 @command("inspect")
@@ -192,6 +202,7 @@ def report(station: WorkerView) -> dict[str, str]:
     settings = "\n".join(f"{name}: {value!r}" for name, value in sorted(conf(station).items()))
     text = (
         f"software -> beatd:{beatd.__version__} py:{platform.python_version()} imp:{platform.python_implementation()}\n"
+        f"software -> {' '.join(_libraries())}\n"
         f"platform -> system:{platform.system()} arch:{platform.machine()} kernel version:{platform.release()}\n"
         f"settings -> transport:{broker_info(station.url)['transport']} "
         f"results:{urls.shown(str(backend)) if backend else 'disabled'}\n\n{settings}\n"

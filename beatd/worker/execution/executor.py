@@ -1,7 +1,4 @@
-"""Executor: opens a job's message, runs the task, logs the outcome and returns a report. Runs inside the pools.
-
-The log has Celery's sentences, for monitoring that reads Celery's logs.
-"""
+"""Executor: opens a job's message, runs the task, logs the outcome and returns a report. Runs inside the pools."""
 
 from __future__ import annotations
 
@@ -32,49 +29,11 @@ from beatd.timestamps import from_ms
 from beatd.worker.execution.call import Calling
 from beatd.worker.execution.callbacks import failure_messages, follow_up_messages, pack
 from beatd.worker.execution.decode import accepted_types, decode_body
+from beatd.worker.execution.job_outlet import outlet_of
+from beatd.worker.execution.outcome_log import log_outcome, outcome_repr
 from beatd.worker.execution.output import Output, captured
+from beatd.worker.execution.traces import task_traces
 from beatd.worker.messages import KILLED, MALFORMED, FollowUpMessage, Job, JobReport
-
-
-def log_outcome(log: logging.Logger, task: Task[..., Any], context: Context, outcome: Outcome, runtime: float) -> None:
-    """Log the end of an attempt. Errors in ``task.throws`` are expected and have no traceback."""
-    if outcome.state == SUCCESS and not log.isEnabledFor(logging.INFO):
-        return
-    name, task_id = context.shadow or task.name, context.id
-    extra = {"event": _EVENTS.get(outcome.state, "task_ended"), "task": task.name, "task_id": task_id}
-    extra["runtime"] = runtime  # type: ignore[assignment]
-    match outcome.state:
-        case "SUCCESS":
-            text = safe_repr(outcome.value)[: task.resultrepr_maxsize]
-            log.info("Task %s[%s] succeeded in %.6fs: %s", name, task_id, runtime, text, extra=extra)
-        case "RETRY":
-            log.info("Task %s[%s] retry: %s", name, task_id, outcome.value, extra=extra)
-        case "IGNORED":
-            log.info("Task %s[%s] ignored", name, task_id, extra=extra)
-        case "REJECTED":
-            log.warning("Task %s[%s] rejected: %s", name, task_id, outcome.value.reason, extra=extra)
-        case "FAILURE" if isinstance(outcome.value, tuple(task.throws)):
-            log.info("Task %s[%s] raised expected: %s", name, task_id, safe_repr(outcome.value), extra=extra)
-        case "FAILURE":
-            trace = f"\n{outcome.traceback}" if outcome.traceback else ""
-            text = safe_repr(outcome.value)
-            log.error("Task %s[%s] raised unexpected: %s%s", name, task_id, text, trace, extra=extra)
-
-
-def outcome_repr(outcome: Outcome) -> str:
-    """Return the text of the result, or of the exception that ended the attempt."""
-    value = outcome.value
-    return safe_repr(value.exc if outcome.state == RETRY else value)
-
-
-_EVENTS = {
-    SUCCESS: "task_succeeded",
-    FAILURE: "task_failed",
-    RETRY: "task_retried",
-    IGNORED: "task_ignored",
-    REJECTED: "task_rejected",
-}
-
 
 log = logging.getLogger("celery.app.trace")
 
@@ -102,8 +61,11 @@ class Executor:
         self._largest_result: int = app.conf.result_max_bytes
         self._is_extended: bool = app.conf.result_extended
         self._zone: tzinfo = UTC if app.timezone == "UTC" else ZoneInfo(app.timezone)
+        self.traces = task_traces(app.clock)
         self.tidy: Callable[[], None] | None = None
         """Called after a task's function, to restore the state of the process; set by the pool."""
+        self.say: Callable[[JobReport], object] | None = None
+        """Takes reports of jobs that go on; set by a pool of threads of the worker's process."""
 
     def prepare(self, job: Job) -> Attempt | JobReport:
         """Open the message; returns an attempt to :meth:`run`, or the report of a malformed message."""
@@ -123,12 +85,17 @@ class Executor:
 
         ``hard_limit`` (seconds) is for the pool in which no other process can end the run.
         """
+        with outlet_of(attempt.job.tag, self.say):
+            return self._run(attempt, hard_limit)
+
+    def _run(self, attempt: Attempt, hard_limit: float | None) -> JobReport:
         if attempt.task.track_started:
             self._store_start(attempt)
         started = perf_counter()
         try:
-            with captured() as output:
+            with captured() as output, self.traces.run(attempt.context) as done:
                 outcome = run_task(attempt.task, attempt.context, Calling(attempt.job.soft_limit, hard_limit).call)
+                done(outcome)
             return self._recorded(attempt, outcome, output, self._report(*attempt, outcome, perf_counter() - started))
         except Abandoned:
             raise
@@ -137,13 +104,18 @@ class Executor:
 
     async def run_async(self, attempt: Attempt) -> JobReport:
         """:meth:`run` in the event loop that is running. Raises ``CancelledError`` when this run is cancelled."""
+        with outlet_of(attempt.job.tag, self.say, takes_messages=True):
+            return await self._run_async(attempt)
+
+    async def _run_async(self, attempt: Attempt) -> JobReport:
         if attempt.task.track_started:
-            await asyncio.to_thread(self._store_start, attempt)
+            self._store_start(attempt)
         started = perf_counter()
         try:
-            with captured() as output:
+            with captured() as output, self.traces.run(attempt.context) as done:
                 call = Calling(attempt.job.soft_limit).call_async
                 outcome = await run_task_async(attempt.task, attempt.context, call)
+                done(outcome)
             runtime = perf_counter() - started
             if not _has_followers(attempt.context):
                 report = self._report(*attempt, outcome, runtime)
@@ -187,16 +159,14 @@ class Executor:
         )
 
     def _store_start(self, attempt: Attempt) -> None:
-        """Store STARTED for a task with ``track_started``.
-
-        Here, in the order of the states that the task itself stores: the worker's process would be later.
-        """
+        """Store STARTED for a task with ``track_started``, on the way of the states that the task itself stores."""
         _, task, context = attempt
         if _is_ignored(task, context):
             return
         facts = {"pid": os.getpid(), "hostname": self._hostname}
         try:
-            self._app.results.store([Stored(str(context.id), self._store(context, STARTED, facts, None))])
+            stored = Stored(str(context.id), self._store(context, STARTED, facts, None), context.reply_to or "")
+            self._app.store_results([stored])
         except StoreError as error:
             log.warning(
                 "Task %s[%s]: STARTED cannot be stored: %s",

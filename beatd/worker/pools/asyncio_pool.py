@@ -18,9 +18,8 @@ from typing import Any
 
 from beatd.app.task import Task
 from beatd.clock import monotonic, sleep
-from beatd.states import STARTED
 from beatd.worker.execution.executor import Attempt, Executor, begun
-from beatd.worker.messages import KILLED, Job, JobReport
+from beatd.worker.messages import KILLED, Job, JobReport, is_end
 from beatd.worker.pools.base import PrefetchWindow, ReportQueue
 from beatd.worker.pools.prefork_child import Streams
 from beatd.worker.pools.threads import ThreadGroup
@@ -52,6 +51,7 @@ class AsyncioPool:
 
     def start(self) -> None:
         self._execute.tidy = Streams().mend
+        self._execute.say = self._reports.say
         self._thread.start()
 
     def room(self) -> int:
@@ -72,7 +72,7 @@ class AsyncioPool:
     def collect(self) -> list[JobReport]:
         reports = self._reports.take()
         for report in reports:
-            if report.state != STARTED:
+            if is_end(report):
                 self._held.discard(report.tag)
                 self._window.observe(report.runtime)
         return reports
@@ -161,7 +161,7 @@ class AsyncioPool:
     def _report_from_thread(self, report: JobReport) -> None:
         """Report from a thread of the group."""
         self._reports.say(report)
-        if report.state != STARTED:
+        if is_end(report):
             self._loop.call_soon_threadsafe(self._leave, report.tag)
 
     def _leave(self, tag: int) -> None:

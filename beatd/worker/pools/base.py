@@ -115,6 +115,7 @@ class HardTimeLimits:
             if (left := since + limit - now) > 0:
                 next_in = min(next_in, left)
             elif self._pool.kill(tag):
+                self._limited.discard(tag)  # its end may take some turns
                 log.error(
                     "Hard time limit (%ss) exceeded for %s[%s]",
                     limit,

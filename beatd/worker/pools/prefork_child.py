@@ -272,8 +272,10 @@ def child_main(link: socket.socket, board: SharedStatus, execute: Executor, life
                         continue
                     tasks += 1
                     if lifetime.is_over(tasks, report, link.fileno()):
+                        execute.traces.stop()
                         return
             tidy.thoroughly()
+    execute.traces.stop()
 
 
 def _die_with(parent: int) -> None:

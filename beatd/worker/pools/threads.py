@@ -13,10 +13,9 @@ import threading
 from collections.abc import Callable, Sequence
 
 from beatd.clock import monotonic
-from beatd.states import STARTED
 from beatd.worker.execution.call import HardTimeLimit, raise_in
 from beatd.worker.execution.executor import Executor
-from beatd.worker.messages import KILLED, Job, JobReport
+from beatd.worker.messages import KILLED, Job, JobReport, is_end
 from beatd.worker.pools.base import PrefetchWindow, ReportQueue
 from beatd.worker.pools.prefork_child import Streams
 
@@ -126,6 +125,7 @@ class ThreadPool:
 
     def start(self) -> None:
         self._execute.tidy = Streams().mend
+        self._execute.say = self._reports.say
 
     def room(self) -> int:
         return max(0, self.size * min(self._window.depth, _DEEPEST) - len(self._held))
@@ -144,7 +144,7 @@ class ThreadPool:
     def collect(self) -> list[JobReport]:
         reports = self._reports.take()
         for report in reports:
-            if report.state != STARTED:
+            if is_end(report):
                 self._held.discard(report.tag)
                 self._window.observe(report.runtime)
         return reports

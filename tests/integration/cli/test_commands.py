@@ -118,6 +118,40 @@ def test_entries_of_any_source_are_paused_and_resumed_by_name_and_glob(beatd, sc
     assert beatd("resume", "*")[1] == "No entry is paused\n"
 
 
+def test_a_pause_changes_its_end_and_reason_by_name_only(beatd, schedules):
+    beatd("pause", "tick", "--for", "1h", "--reason", "x", "--by", "anna")
+    first = schedules.paused()["tick"]
+    assert beatd("pause", "t*", "--for", "2h")[1] == "tick is already paused\n"
+    assert beatd("pause", "tick", "--for", "2h", "--by", "bert")[1] == "Changed the pause of tick\n"
+    second = schedules.paused()["tick"]
+    assert (second.since_ms, second.reason, second.by) == (first.since_ms, "x", "bert")
+    assert second.until_ms > first.until_ms
+    assert beatd("pause", "tick", "--until", "never")[1] == "Changed the pause of tick\n"
+    assert schedules.paused()["tick"].until_ms is None
+    assert beatd("pause", "tick", "--until", "never")[1] == "tick is already paused\n"
+
+
+def test_changes_are_audited(beatd, schedules):
+    beatd("add", "a", "--task", "t", "--schedule", "5")
+    beatd("add", "a", "--task", "t", "--schedule", "6")
+    beatd("pause", "a", "tick", "--reason", "x")
+    schedules.resume("tick")
+    beatd("remove", "a")
+    changes = json.loads(beatd("audit", "--json")[1])["changes"]
+    assert [(one["action"], one["subjects"], one["via"]) for one in changes] == [
+        ("remove", ["a"], "command"),
+        ("resume", ["tick"], "client"),
+        ("pause", ["a", "tick"], "command"),
+        ("change", ["a"], "command"),
+        ("add", ["a"], "command"),
+    ]
+    assert all("@" in one["by"] for one in changes)
+    assert (changes[3]["before"]["schedule"], changes[3]["after"]["schedule"]) == ("5", "6")
+    code, out, _ = beatd("audit", "a", "--action", "change")
+    assert (code, "schedule: 5 -> 6" in out) == (0, True)
+    assert beatd("audit", "nobody")[1] == "No changes of nobody.\n"
+
+
 def test_an_entry_that_comes_back_is_still_paused_and_it_is_said(beatd, schedules):
     beatd("add", "a", "--task", "t", "--schedule", "5")
     schedules.pause("a", by="anna")

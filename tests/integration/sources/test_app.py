@@ -357,3 +357,37 @@ def test_a_bad_registration_costs_only_itself(module: Module, tmp_path: Path) ->
     assert {fault.path.split(".")[1] for fault in found.refused} == {"nothing", "number", "object", "odd", "words"}
     assert any("its own is_due (tasks.Odd)" in str(fault) for fault in found.refused)
     assert [fault.path for fault in found.remarks if "nowfun" in fault.path] == ["beat_schedule.clock.schedule.nowfun"]
+
+
+def test_tasks_and_arguments_of_file_and_app_are_checked_when_asked(module, tmp_path):
+    module("""
+        from celery import Celery
+        app = Celery("tasks", broker="redis://localhost")
+        app.conf.beat_schedule = {"own": {"task": "tasks.add", "schedule": 30, "args": [1, 2, 3]},
+                                  "overruled": {"task": "tasks.add", "schedule": 30}}
+
+        @app.task(name="tasks.add")
+        def add(x, y):
+            return x + y
+    """)
+    table = '[beat_schedule.{}]\ntask = "{}"\nschedule = 30\nargs = [1, 2]\n'
+    calls = {"good": "tasks.add", "unknown": "tasks.ad", "overruled": "tasks.add", "built": "beatd.http"}
+    (tmp_path / "beat.toml").write_text('app = "tasks"\n' + "".join(table.format(*call) for call in calls.items()))
+    assert load("beat.toml").task_faults == ()
+    found = load("beat.toml", check_tasks=True)
+    assert [fault.path for fault in found.task_faults] == [
+        "beat_schedule.built.args",
+        "beat_schedule.built.args",
+        "beat_schedule.unknown.task",
+        "beat_schedule.own.args",
+    ]
+    lines = [str(warning) for warning in find_warnings(found, 0) if "unknown.task" in warning.path]
+    assert lines == [
+        'beat.toml:7:1: beat_schedule.unknown.task: the app has no task "tasks.ad"; did you mean tasks.add?',
+    ]
+    alone = load("beat.toml", check_tasks=True, with_app=False)
+    assert [fault.path for fault in alone.task_faults] == ["beat_schedule.built.args"] * 2
+    module("from beatd import App\napp = App('tasks', broker='redis://localhost')")
+    without = load("beat.toml", check_tasks=True)
+    assert len(without.task_faults) == 2
+    assert any("could not be checked" in remark.message for remark in without.remarks)

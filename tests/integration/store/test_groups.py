@@ -83,6 +83,17 @@ def test_a_frozen_chord_that_is_sent_again_is_another_one(groups):
     assert end(groups, part(0), "me") is not None
 
 
+def test_the_second_run_of_a_frozen_chord_may_end_in_part_before_it_is_announced(groups):
+    groups.begin("g", 2)
+    for number in range(2):
+        complete = end(groups, part(number), "me")
+    assert complete is not None
+    groups.sent("g", "me")
+    assert end(groups, part(0), "me") is None  # Celery's client announces the size before it sends the last task
+    groups.begin("g", 2)
+    assert len(end(groups, part(1), "me").ends) == 2
+
+
 def test_the_shape_comes_back(groups):
     groups.begin("g", 1, [["g", None], [[["task-0", None], None]]])
     assert end(groups, part(0), "me").shape == [["g", None], [[["task-0", None], None]]]

@@ -88,7 +88,7 @@ def test_only_the_holder_releases(leases, others):
 
 def test_a_release_is_heard(leases, redis_url):
     leases.take([0])
-    with connect(redis_url) as own, Leases(own, KEYS, daemon_id="d2", ttl_ms=9_000).releases() as released:
+    with connect(redis_url) as own, Leases(own, KEYS, daemon_id="d2", ttl_ms=9_000).listen() as released:
         assert not released(0.01)
         leases.release({0: 1})
         assert released(5.0)

@@ -68,7 +68,7 @@ def test_a_server_whose_authority_is_known_is_used(tls_url, certificates):
     with connect(f"{tls_url}?ssl_ca_certs={certificates}/ca.pem") as client:
         leases = Leases(client, Keys("beatd"), daemon_id="a", ttl_ms=60_000)
         assert leases.take([0]) == {0: 1}
-        with leases.releases() as wait:
+        with leases.listen() as wait:
             leases.release({0: 1})
             assert wait(5.0)
         assert client.connection_pool.connection_class is redis.SSLConnection

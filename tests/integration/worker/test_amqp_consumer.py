@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import uuid
 
+import celery
 import pytest
 
-from beatd import broker
+from beatd import App, broker
 from beatd.broker import Address, OutgoingMessage
 from beatd.clock import SystemClock
 from beatd.message.protocol import build
@@ -149,3 +150,31 @@ def test_what_is_at_work_is_reunited_after_a_break(make, publish, take, queue):
     consumer.ack([three])
     consumer.stop()
     assert ids(take(make(queue), 1)) == ["4"]
+
+
+def test_delayed_delivery_of_a_celery_client(rabbitmq, queue, wait_until):
+    """Quorum queues: Celery's client leaves messages with an ETA to exchanges that workers declare."""
+    settings = {
+        "task_default_queue": queue,
+        "task_default_exchange_type": "topic",
+        "task_default_queue_type": "quorum",
+        "broker_native_delayed_delivery_queue_type": "classic",  # of the levels: 28 quorum queues take time
+    }
+    app = App("x", broker=rabbitmq.url, set_as_current=False, **settings)
+    declare = broker.delayed_delivery_of(app.conf)
+    consumer = open_consumer(rabbitmq.url, [queue], name="w", clock=SystemClock(), declare=declare)
+    consumer.start()
+    consumer.take(1)
+    with celery.Celery("x", broker=rabbitmq.url, set_as_current=False) as client:
+        client.conf.update(settings)
+        client.send_task("later", countdown=1.5)
+        client.send_task("now")
+    taken = []
+    wait_until(lambda: taken.extend(consumer.take(2)) or len(taken) == 2)
+    assert ["now" in taken[0].raw.decode(), "later" in taken[1].raw.decode()] == [True, True]
+    consumer.ack(taken)
+    consumer.stop()
+
+
+def test_no_delayed_delivery_without_quorum_queues():
+    assert broker.delayed_delivery_of(App("x", set_as_current=False).conf) is None

@@ -6,14 +6,14 @@ import contextlib
 import os
 import signal
 import socket
+import subprocess
 import threading
 import time
 from pathlib import Path
 
 import pytest
 
-from beatd.worker.builtin import command
-from beatd.worker.builtin.command import command as builtin_command
+from beatd.worker.builtin.command import Output
 from beatd.worker.builtin.http import HttpFailed, http
 
 OPEN = Path("/proc/self/fd")
@@ -78,13 +78,15 @@ def test_a_host_without_an_address_is_named_as_the_reason(host):
         http(f"http://{host}/", timeout=5)
 
 
-def test_a_child_in_the_background_holds_neither_thread_nor_descriptor(monkeypatch):
-    monkeypatch.setattr(command, "_LAST_WORDS_S", 0.05)
-    builtin_command("true")
+def test_a_child_in_the_background_holds_neither_thread_nor_descriptor():
     threads, files = threading.active_count(), len(list(OPEN.iterdir()))
     children = []
     try:
-        children += [int(builtin_command("sleep 60 & echo $!", shell=True)["output"]) for _ in range(50)]
+        for _ in range(20):
+            shell = subprocess.Popen(["sh", "-c", "sleep 60 & echo $!"], stdout=subprocess.PIPE)
+            output = Output(shell.stdout, "sh", log=False, last_words_s=0.05)
+            shell.wait()
+            children.append(int(output.end()[0]))
         assert (threading.active_count(), len(list(OPEN.iterdir()))) == (threads, files)
     finally:
         for child in children:

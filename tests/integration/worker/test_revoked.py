@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
 import redis
 
@@ -12,25 +10,14 @@ from beatd.clock import SystemClock
 from beatd.store.keys import Keys
 from beatd.store.worker_state import KEPT_MS, LIMIT, RevokedStore
 from beatd.worker.admission.revoked import Revoked, RevokedSync
+from tests.fakes import FakeClock
 
 KEY = Keys().workers().revoked
 
 
-class Clock(SystemClock):
-    """The host's, and some hours later when told so."""
-
-    later_ms = 0
-
-    def now_ms(self) -> int:
-        return time.time_ns() // 1_000_000 + self.later_ms
-
-    def monotonic(self) -> float:
-        return time.monotonic() + self.later_ms / 1000
-
-
 @pytest.fixture
 def clock():
-    return Clock()
+    return FakeClock(SystemClock().now_ms())  # clients revoke by the host's clock
 
 
 @pytest.fixture
@@ -64,7 +51,7 @@ def test_a_worker_that_missed_it_learns_within_ten_seconds(worker, clock):
     revoke(first, "a")
     assert second.ids() == []
     assert 0 < second.tend() <= 10
-    clock.later_ms = 11_000
+    clock.advance(11)
     second.tend()
     assert second.ids() == ["a"]
 
@@ -72,7 +59,7 @@ def test_a_worker_that_missed_it_learns_within_ten_seconds(worker, clock):
 def test_after_a_day_it_is_forgotten(worker, clock):
     first = worker()
     revoke(first, "a")
-    clock.later_ms = KEPT_MS + 1_000
+    clock.advance(KEPT_MS / 1000 + 1)
     revoke(first, "b")
     assert first.ids() == ["b"]
     assert worker().ids() == ["b"]
@@ -95,7 +82,7 @@ def test_what_could_not_be_shared_is_when_the_store_is_back(worker, start_server
     revoke(first, "a")
     assert first.ids() == ["a"]
     server.start()
-    clock.later_ms = 40_000
+    clock.advance(40)
     first.tend()
     assert worker(server.url).ids() == ["a"]
 

@@ -19,6 +19,8 @@ from beatd.store.result_document import exception_payload
 class Groups:
     """Records the chord headers that are announced to the result backend."""
 
+    is_polled = False
+
     def __init__(self):
         self.begun = []
 

@@ -14,11 +14,22 @@ from beatd import App, exceptions, signals
 from beatd.app.graph import DependencyGraph
 from beatd.exceptions import MessageError
 from beatd.result import AsyncResult
+from tests.fakes import SentMessages
 
 
 @pytest.fixture
-def app():
-    return App("x", set_as_current=False)
+def publisher():
+    return SentMessages()
+
+
+@pytest.fixture
+def app(publisher):
+    return App("x", set_as_current=False, publisher=publisher)
+
+
+@pytest.fixture
+def sent(publisher):
+    return publisher.messages
 
 
 @pytest.mark.parametrize("name", sorted(set(celery.exceptions.__all__) - {"CeleryCommandException", "reraise"}))
@@ -98,9 +109,7 @@ def test_the_signal_of_a_success_has_the_run_time(app):
     assert 0 <= times[0] < 60
 
 
-def test_a_message_that_workers_refuse_is_not_sent(app, monkeypatch):
-    sent = []
-    monkeypatch.setattr(app, "publish", lambda *message: sent.append(message))
+def test_a_message_that_workers_refuse_is_not_sent(app, sent):
     app.conf.message_max_bytes = 1_000
     with pytest.raises(
         MessageError, match=r"add cannot be sent: its message has \d+ bytes, more than message_max_bytes"
@@ -160,9 +169,7 @@ def test_an_app_without_a_result_backend_has_no_chords(app):
         app.backend.ensure_chords_allowed()
 
 
-def test_other_serializers(app, monkeypatch):
-    sent = []
-    monkeypatch.setattr(app, "publish", lambda message, *_: sent.append(message))
+def test_other_serializers(app, sent):
     call = app.signature("add", [{1, 2}], serializer="pickle", link=app.signature("callback"))
     call.delay()
     app.conf.task_serializer = "pickle"
@@ -175,20 +182,19 @@ def test_other_serializers(app, monkeypatch):
     assert app.task(name="seen", serializer="pickle")(lambda value: value).delay((1, 2)).get() == (1, 2)
 
 
-def test_signals_of_a_publish_see_the_body_of_other_serializers(app, monkeypatch):
-    bodies = []
-
-    class Publisher:
-        def publish(self, message, **_):
-            bodies.append(pickle.loads(message.body))
-
+def test_signals_of_a_publish_see_the_body_of_other_serializers(app, sent):
     def change(sender, body, **_):
         body[0].append("added")
 
-    monkeypatch.setattr(app, "publisher", Publisher())
     signals.before_task_publish.connect(change)
     try:
         app.send_task("add", [{1}], serializer="pickle")
     finally:
         signals.before_task_publish.disconnect(change)
-    assert bodies[0][0] == [{1}, "added"]
+    assert pickle.loads(sent[0].body)[0] == [{1}, "added"]
+
+
+def test_a_bug_report_has_versions_and_hides_passwords():
+    text = App("x", broker="redis://:tail9zq@h/0", set_as_current=False).bugreport()
+    assert text.startswith("software -> beatd:")
+    assert "tail9zq" not in text

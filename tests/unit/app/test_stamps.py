@@ -9,6 +9,7 @@ import pytest
 import beatd
 import beatd.canvas
 from beatd import App
+from tests.fakes import SentMessages
 
 
 def app_of(package):
@@ -90,16 +91,15 @@ def test_appended_stamps_of_one_name_become_a_list():
     assert (call.options["customer"], call.options["tags"]) == (peer.options["customer"], peer.options["tags"])
 
 
-def test_stamps_are_headers_of_the_message_and_are_not_overridden(monkeypatch):
-    app = App("x", set_as_current=False)
-    sent = []
-    monkeypatch.setattr(app, "publish", lambda message, *_: sent.append(message.headers))
+def test_stamps_are_headers_of_the_message_and_are_not_overridden():
+    publisher = SentMessages()
+    app = App("x", set_as_current=False, publisher=publisher)
 
     call = app.signature("a").stamp(customer="c1", region=["eu"])
     call.apply_async(customer="other")
     call.clone().delay()
 
-    for headers in sent:
+    for headers in (message.headers for message in publisher.messages):
         assert sorted(headers["stamped_headers"]) == ["customer", "region"]
         assert headers["stamps"] == {"customer": "c1", "region": ["eu"]}
 

@@ -24,6 +24,7 @@ class Store:
         self.leases = {}
         self.tokens = {}
         self.daemons = {}
+        self.present = set()
         self.down = False
         self.slow = 0.0
         self.calls = []
@@ -44,6 +45,8 @@ class MemoryLeases:
     def __init__(self, store, me):
         self.store, self.me = store, me
         self.listening = 0
+        self.present = False
+        self.refused = ""
 
     def key(self, shard):
         return f"{shard}:lease"
@@ -51,11 +54,12 @@ class MemoryLeases:
     def value(self, token):
         return f"{self.me}:{token}"
 
-    def take(self, shards, known):
+    def take(self, shards, known, gone):
         now = self.store.clock.monotonic()
         taken = {}
         for shard in shards:
-            if self.store.holder(shard).partition(":")[0] in {"", self.me}:
+            holder = self.store.holder(shard)
+            if holder.partition(":")[0] in {"", self.me} or holder == gone.get(shard):
                 taken[shard] = max(self.store.tokens.get(shard, 0), known.get(shard, 0)) + 1
                 self.store.tokens[shard] = taken[shard]
                 self.store.leases[shard] = (self.value(taken[shard]), now + TTL)
@@ -77,11 +81,19 @@ class MemoryLeases:
         return len(tokens)
 
     @contextmanager
-    def releases(self):
+    def listen(self):
         self.store.call("listen")
         self.listening += 1
+        self.store.present.add(self.me)
+        self.present = True
         yield self.store.clock.advance
         self.listening -= 1
+        self.store.present.discard(self.me)
+        self.present = False
+
+    def absent(self, daemon_ids):
+        self.store.call("look")
+        return set(daemon_ids) - self.store.present
 
 
 class MemoryRegistry:
@@ -206,7 +218,7 @@ def test_a_slow_success_does_not_extend_trust(a, store, clock):
     started = clock.monotonic() + store.slow  # it answers the heartbeat first
     a.turn()
     assert a.term.trusted_until == started + TTL - MARGIN
-    assert clock.monotonic() == started + store.slow
+    assert clock.monotonic() == started + 2 * store.slow, "the lease, then the subscription"
 
 
 def test_a_slow_renewal_does_not_extend_trust(a, store, clock):
@@ -272,9 +284,9 @@ def test_campaigns_for_ever(a, store, caplog):
 def test_a_lease_whose_answer_was_lost_is_taken_again_at_once(a, store, clock):
     take = a.leases.take
 
-    def answer_lost(shards, known):
+    def answer_lost(*args):
         a.leases.take = take
-        take(shards, known)
+        take(*args)
         raise StoreUnavailable("timeout")
 
     a.leases.take = answer_lost
@@ -366,9 +378,11 @@ def test_a_release_wakes_standbys(a, b, clock):
     assert clock.monotonic() - started < 0.1
 
 
-def test_a_leader_of_everything_does_not_listen(a):
+def test_a_leader_of_everything_is_present_and_looks_for_nobody(a, store):
     a.run_for(10)
-    assert not a.leases.listening
+    assert a.leases.listening
+    assert store.daemons["a"][0].present
+    assert "look" not in store.calls
 
 
 def test_two_daemons_share_the_shards(store, clock):

@@ -14,6 +14,20 @@ from beatd.cli import COMMANDS, Commands, main
 from beatd.exceptions import ConfigError, Fault, ScheduleError, StoreUnavailable
 
 
+class OneCommand(Commands):
+    """The group with one command instead of all."""
+
+    def __init__(self, command: click.Command) -> None:
+        super().__init__()
+        self._command = command
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return [str(self._command.name)]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        return self._command if cmd_name == self._command.name else None
+
+
 def test_the_version_imports_no_command() -> None:
     program = (
         "import sys\nfrom beatd.cli import main\ntry: main(['--version'])\nexcept SystemExit: pass\nprint(*sys.modules)"
@@ -40,7 +54,7 @@ def test_every_command_has_help(name: str) -> None:
 
 
 @pytest.mark.parametrize("arguments", [["--config", "x.toml"], ["-c", "x.toml"], ["--config=x.toml"]])
-def test_options_alone_mean_run(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_options_alone_mean_run(arguments: list[str]) -> None:
     seen = []
 
     @click.command()
@@ -48,8 +62,7 @@ def test_options_alone_mean_run(arguments: list[str], monkeypatch: pytest.Monkey
     def run(config: str) -> None:
         seen.append(config)
 
-    monkeypatch.setattr(Commands, "get_command", lambda self, ctx, name: run if name == "run" else None)
-    assert CliRunner().invoke(main, arguments).exit_code == 0
+    assert CliRunner().invoke(OneCommand(run), arguments).exit_code == 0
     assert seen == ["x.toml"]
 
 
@@ -67,12 +80,10 @@ def test_an_unknown_command_names_the_near_one() -> None:
         (StoreUnavailable("state store h:1/0: refused"), 1, "Error: state store h:1/0: refused\n"),
     ],
 )
-def test_errors_are_said_in_words(error: Exception, code: int, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_errors_are_said_in_words(error: Exception, code: int, said: str) -> None:
     @click.command()
     def broken() -> None:
         raise error
 
-    monkeypatch.setattr(Commands, "list_commands", lambda self, ctx: ["broken"])
-    monkeypatch.setattr(Commands, "get_command", lambda self, ctx, name: broken)
-    result = CliRunner().invoke(main, ["broken"])
+    result = CliRunner().invoke(OneCommand(broken), ["broken"])
     assert (result.exit_code, result.stderr, result.stdout) == (code, said, "")

@@ -134,8 +134,8 @@ def test_an_included_file_has_no_settings_and_no_includes(file: Path) -> None:
     ]
 
 
-_KNOWN = "; expected allow_empty, app, beat_schedule, broker, defaults, history, include, leader, log, metrics, redis"
-_KNOWN += ", results, state_dir, timezone or worker"
+_KNOWN = "; expected allow_empty, app, beat_schedule, broker, defaults, history, include, leader, log, metrics, notify"
+_KNOWN += ", redis, results, state_dir, timezone, web or worker"
 
 
 def test_an_included_directory(file: Path) -> None:

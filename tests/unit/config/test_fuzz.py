@@ -15,7 +15,7 @@ import tomli_w
 
 from beatd import config
 from beatd.beat.message_builder import MessageBuilder
-from beatd.config.entry_spec import ENTRY
+from beatd.config.entries import ENTRY
 from beatd.config.fields import SECTIONS
 from beatd.config.settings import TOP
 from beatd.exceptions import ConfigError, Fault

@@ -2,7 +2,6 @@
 
 import pytest
 
-from beatd.metrics import counters
 from beatd.metrics.counters import MISSED, SENT, DaemonCounters, EntryLimit, Histogram
 
 
@@ -33,12 +32,20 @@ def test_entries_with_the_most_runs_are_shown_and_totals_are_of_all(text, shown)
         assert ("b", SENT, 2) in found.by_entry(EntryLimit(None))
 
 
-def test_names_are_bounded(monkeypatch):
-    monkeypatch.setattr(counters, "ENTRIES_MAX", 10)
-    found = DaemonCounters()
+def test_names_are_bounded():
+    found = DaemonCounters(entries_max=10)
     found.sent(["often"] * 5, [0] * 5)
     for number in range(100):
         found.sent([f"e{number}"], [0])
         assert len(found.by_entry(EntryLimit(None))) <= 10
     assert ("often", SENT, 5) in found.by_entry(EntryLimit(None))
     assert found.totals[SENT] == 105
+
+
+def test_entries_with_the_most_runs_come_first_and_any_others_fill_up():
+    counters = DaemonCounters()
+    counters.count(SENT, ["b", "c", "c", "gone"])
+    names = ["a", "b", "c", "d"]
+    assert counters.most_runs(EntryLimit(None), names) == names
+    assert counters.most_runs(EntryLimit(0), names) == []
+    assert counters.most_runs(EntryLimit(3), names) == ["c", "b", "a"]

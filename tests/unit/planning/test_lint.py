@@ -123,7 +123,8 @@ def test_nothing_to_say(warnings: Warnings, text: str) -> None:
 )
 def test_warning(warnings: Warnings, text: str, warning: str) -> None:
     line = 3 if warning.startswith("schedule:") else 4
-    assert warnings(text) == [f"beat.toml:{line}: beat_schedule.a.{warning}"]
+    column = text.splitlines()[line - 1].index("routing_key") + 1 if "options = {" in text else 1
+    assert warnings(text) == [f"beat.toml:{line}:{column}: beat_schedule.a.{warning}"]
 
 
 def test_a_herd_of_one_schedule(warnings: Warnings) -> None:
@@ -175,4 +176,4 @@ def test_many_warnings_of_one_kind_are_cut_short(warnings: Warnings) -> None:
     ],
 )
 def test_cron_notations_that_surprise(warnings: Warnings, schedule: str, warning: str) -> None:
-    assert warnings(entry(schedule)) == [f"beat.toml:3: beat_schedule.a.schedule: {warning}"]
+    assert warnings(entry(schedule)) == [f"beat.toml:3:1: beat_schedule.a.schedule: {warning}"]

@@ -12,7 +12,8 @@ from celery.schedules import crontab_parser, schedule
 
 from beatd.exceptions import ScheduleError
 from beatd.schedules import crontab, every
-from beatd.schedules.cron_field import DAY_OF_MONTH, DAY_OF_WEEK, HOUR, MINUTE, MONTH, mask_of, read_field, values_of
+from beatd.schedules.cron import DAY_OF_MONTH, DAY_OF_WEEK, HOUR, MINUTE, MONTH, values_of
+from beatd.schedules.cron_parser import mask_of, read_field
 
 FIELDS = {
     "minute": MINUTE,

@@ -17,8 +17,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from beatd.schedules import Schedule, bind, crontab, every, latest, once, parse, period_ms, solar
-from beatd.schedules.cron_field import DAY_OF_MONTH, DAY_OF_WEEK, HOUR, MINUTE, MONTH, read_field, values_of
-from beatd.schedules.cron_parser import FIELDS
+from beatd.schedules.cron import DAY_OF_MONTH, DAY_OF_WEEK, HOUR, MINUTE, MONTH, values_of
+from beatd.schedules.cron_parser import FIELDS, read_field
 
 T = datetime(2026, 3, 1, 10, 3, tzinfo=UTC)
 NOTATIONS = [

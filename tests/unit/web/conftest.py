@@ -8,11 +8,14 @@ import pytest
 
 from beatd import config
 from beatd.client.outcomes import EntryOutcome, RunDetail, word_of
-from beatd.model import EntryState
+from beatd.model import EntryState, WebSettings
+from beatd.store.daemon_registry import Sizes
 from beatd.store.history import Totals
-from beatd.web.app import create
+from beatd.web.app import Guards, Installation, create
+from beatd.web.broker_view import Letters
 from beatd.web.entries import EntryListing
 from beatd.web.security import LOCAL_NAMES
+from beatd.web.tokens import Tokens
 from tests.fakes import NOW, FakeClock
 
 
@@ -37,6 +40,10 @@ class Told:
         if self.error is not None:
             raise self.error
         return self.document
+
+    def sizes(self):
+        self.status()
+        return Sizes([], 3, 1)
 
     def mirror(self):
         self.status()
@@ -73,9 +80,39 @@ class Told:
     def overdue(self):
         return self.late
 
+    def newest(self, names, count, wanted, now_ms):
+        records = [one for name in names for one in self.past.get(name, []) if wanted is None or wanted(one)]
+        return [RunDetail(one, word_of(one, None, now_ms)) for one in records[:count]]
+
+    def records(self, names):
+        return [one for name in names for one in self.past.get(name, [])]
+
+    def changes(self, limit, subject):
+        return []
+
+    def too_long(self):
+        return {}
+
     def find_run(self, run_id, names, now_ms):
         self.status()
         return [run for one, run in self.details.items() if one.startswith(run_id) and run.record.entry in names]
+
+
+class ToldBroker:
+    """Stands where the broker view does."""
+
+    def __init__(self):
+        self.seen = {"workers": [], "problem": None}
+        self.letters = []
+
+    def workers(self):
+        return self.seen
+
+    def queues(self, entries):
+        return {"queues": [], "problem": None}
+
+    def dead_letters(self, wanted, limit):
+        return Letters(self.letters, len(self.letters))
 
 
 def daemon(name="one", **more):
@@ -136,6 +173,10 @@ class Site:
         self.store = Told(document())
         self.plan = EntryListing(path, lambda: config.load(path, env={}), self.clock)
         self.hosts = LOCAL_NAMES
+        self.broker = ToldBroker()
+        self.tokens = Tokens(None)
+        self.settings = WebSettings()
+        self.reads = True
 
     def write(self, text):
         self.path.write_text(text)
@@ -145,12 +186,16 @@ class Site:
     def known(self, name, **state):
         self.store.known[name] = EntryState(**{"last_due_ms": NOW, "first_seen_ms": NOW, "runs": 0, **state})
 
-    def get(self, url, host="localhost:8800", method="GET"):
+    @property
+    def app(self):
+        seen = Installation(self.plan, self.store, self.broker, self.clock)
+        return create(seen, Guards(self.hosts, self.tokens, self.settings, self.reads))
+
+    def get(self, url, host="localhost:8800", method="GET", headers=(), peer="127.0.0.1", **more):
         async def ask():
-            app = create(self.plan, self.store, self.clock, hosts=self.hosts)
-            transport = httpx.ASGITransport(app=app)
+            transport = httpx.ASGITransport(app=self.app, client=(peer, 1))
             async with httpx.AsyncClient(transport=transport, base_url="http://localhost:8800") as client:
-                return await client.request(method, url, headers={"Host": host})
+                return await client.request(method, url, headers={"Host": host, **dict(headers)}, **more)
 
         return asyncio.run(ask())
 

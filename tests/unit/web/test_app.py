@@ -134,7 +134,7 @@ def test_a_full_last_page_is_followed_by_none(site):
 def test_a_page_that_is_no_number_is_refused_in_words(site, page):
     answer = site.get(f"/api/entries?page={page}")
     assert answer.status_code == 400
-    assert answer.json() == {"error": "page is a number from 1 on"}
+    assert answer.json() == {"error": "page is a number from 1 to 1,000,000"}
     assert site.get(f"/?page={page}").status_code == 400
 
 
@@ -175,6 +175,7 @@ def test_an_entry_for_programs(site):
         "last_success_at": None,
         "outcomes": [],
         "overdue_since": None,
+        "too_long_since": None,
     }
 
 

@@ -10,7 +10,7 @@ from urllib.parse import quote
 import pytest
 
 from beatd.exceptions import StoreUnavailable
-from beatd.web.pages import MISMATCH_AFTER_S
+from beatd.web.documents import MISMATCH_AFTER_S
 from tests.unit.web.conftest import NOW, daemon, document, shard
 
 EVIL = """</title></style></script><script>alert('1')</script>"><img src=x onerror='a()'>{{ 7*7 }}"""
@@ -97,21 +97,23 @@ def test_nothing_is_loaded_from_elsewhere_and_no_inline_style_or_handler_is_need
         assert "style" not in attributes
         assert not any(name.startswith("on") for name in attributes)
         for name in ("src", "href", "action"):
-            assert attributes.get(name, "/").startswith(("/", "?", "data:")), attributes
+            assert attributes.get(name, "/").startswith(("/", "?", "#main", "data:")), attributes
 
 
 def test_a_page_in_order(site):
     site.known("tick", last_due_ms=NOW - 200_000, runs=1234)
     seen = words(site)
-    for text in ("Healthy", "leads, term 3", "host-one 7", "Redis 7.2.4", "1,234", "0 messages", "1 entry"):
+    for text in ("Healthy", "host-one leads, term 3", "1 alive", "Redis 7.2.4", "1,234", "0 messages", "1 entry"):
         assert text in seen
+    assert "host-one 7 leads, term 3" in words(site, "/fleet")
     assert "3 min ago 14:10:00 UTC" in seen
     assert "in 1 min 14:15:00 UTC" in seen
 
 
 def test_a_zone_of_its_own_is_shown_beside_utc(site):
     site.write('[beat_schedule.a]\ntask = "t"\nschedule = "30 4 * * *"\ntimezone = "Asia/Tokyo"\n')
-    assert "in 5 h 16 min 22 Sep 04:30:00 JST 21 Sep 19:30:00 UTC" in words(site)
+    assert "in 5 h 16 min 22 Sep 04:30:00 JST" in words(site)
+    assert "in 5 h 16 min 22 Sep 04:30:00 JST 21 Sep 19:30:00 UTC" in words(site, "/entries/a")
 
 
 def test_problems_stand_at_the_top_in_words(site):
@@ -121,7 +123,7 @@ def test_problems_stand_at_the_top_in_words(site):
     seen = words(site)
     assert "2 problems" in seen
     assert seen.index("Nobody leads") < seen.index("vm-1: its clock") < seen.index("State store")
-    assert "standby" in seen
+    assert "standby" in words(site, "/fleet")
 
 
 def test_shards_with_their_leaders(site):
@@ -130,7 +132,7 @@ def test_shards_with_their_leaders(site):
         [daemon(shards=both), daemon("gone", alive=False, shards=[], seen_ms_ago=65_000)],
         shards=[shard(0), shard(1, leader=None, outbox=1200), shard(2)],
     )
-    seen = words(site)
+    seen = words(site, "/fleet")
     assert "leads 0 (term 3), 2 (term 9)" in seen
     assert "gone; last heartbeat 1 min ago" in seen
     assert "1 nobody – 1,200" in seen
@@ -157,14 +159,14 @@ def test_no_entries_and_no_daemons(site):
     seen = words(site)
     assert "No daemon is alive" in seen
     assert "has no entries" in seen
-    assert "No daemon has reported yet" in seen
+    assert "No daemon has reported yet" in words(site, "/fleet")
 
 
 def test_pages_link_to_each_other_within_the_search(site):
     site.write("".join(f'[beat_schedule."a&b {n}"]\ntask = "t"\nschedule = "1m"\n' for n in range(401)))
     seen = page(site, "/?q=a%26b&page=2")
     links = {each["rel"]: each["href"] for each in seen.tags("a") if "rel" in each}
-    assert links == {"prev": "?q=a%26b&page=1", "next": "?q=a%26b&page=3"}
+    assert links == {"prev": "?q=a%26b", "next": "?q=a%26b&page=3"}
     assert "Page 2 of 3" in " ".join(seen.text.split())
     links = {each["rel"]: each["href"] for each in page(site, "/?page=3").tags("a") if "rel" in each}
     assert links == {"prev": "?page=2"}

@@ -112,6 +112,9 @@ class FakePool:
         self.reports: list[JobReport] = []
         self.running: dict[int, float] = {}
         self.killed: list[tuple[int, int]] = []
+        self.withdrawn: list[int] = []
+        self.too_late = False
+        """True: what is to be killed has just ended."""
         self.abandoned = False
         self._clock = clock
 
@@ -144,7 +147,7 @@ class FakePool:
         return reports
 
     def kill(self, tag: int, number: int = 9) -> bool:
-        if tag not in self.running:
+        if tag not in self.running or self.too_late:
             return False
         self.killed.append((tag, number))
         return True
@@ -159,7 +162,10 @@ class FakePool:
         return 1 if tag in self.running else None
 
     def withdraw(self, tag: int) -> bool:
-        return tag not in self.running and self.jobs.pop(tag, None) is not None
+        if tag in self.running or self.jobs.pop(tag, None) is None:
+            return False
+        self.withdrawn.append(tag)
+        return True
 
     def grow(self, by: int = 1) -> None: ...
 
@@ -191,13 +197,15 @@ class FakeResults:
 
 
 class FakePublisher:
-    """Publishes into the journal, unless it is ``away``; refuses tasks named in ``refuses``."""
+    """Publishes into the journal, unless it is ``away``; refuses tasks named in ``refuses``; a message whose id is in
+    ``disconnects`` ends the connection."""
 
     batch = 100
 
     def __init__(self, journal: Journal) -> None:
         self.away = False
         self.refuses: set[str] = set()
+        self.disconnects: set[str] = set()
         self.attempts = 0
         self._journal = journal
 
@@ -205,6 +213,8 @@ class FakePublisher:
         self.attempts += 1
         if self.away:
             raise BrokerError("publisher: away")
+        if any(message.id in self.disconnects for message, _ in parcels):
+            raise BrokerError("publisher: connection closed")
         refused = []
         for number, (message, _) in enumerate(parcels):
             if message.headers["task"] in self.refuses:
@@ -237,6 +247,9 @@ class FakeRemote:
     """Remote control that keeps the effects."""
 
     def __init__(self) -> None:
+        self.then: Callable[[], None] = lambda: None
+        """Called in each turn."""
+        self.turn_in = 1.0
         self.revoked = Revoked()
         self.events = SimpleNamespace(on=False)
         self.effects: list[Effect] = []
@@ -248,7 +261,8 @@ class FakeRemote:
     def start(self) -> None: ...
 
     def turn(self) -> float:
-        return 1.0
+        self.then()
+        return self.turn_in
 
     def files(self) -> list[int]:
         return []

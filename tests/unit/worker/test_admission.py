@@ -60,6 +60,19 @@ def test_a_request_revoked_while_a_rate_limit_delays_it_does_not_start(make_benc
     assert bench.journal.of("ack") == [2]
 
 
+def test_a_delayed_request_that_another_worker_has_taken_does_not_start(make_bench):
+    bench = make_bench(rates={"late": "1/s"})
+    for tag in (1, 2, 3):
+        bench.send(tag)
+    bench.turn()
+    bench.consumer.gone = [2]
+    bench.turn()
+    bench.clock.advance(1.01)
+    bench.turn()
+    assert list(bench.pool.jobs) == [1, 3]
+    assert bench.journal == []
+
+
 def test_delayed_requests_go_back_at_the_end(make_bench):
     bench = make_bench(rates={"late": "1/s"})
     for tag in (1, 2):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 
@@ -10,11 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from beatd import App
+from beatd.app.context import outlet
 from beatd.exceptions import Ignore, Reject
 from beatd.message import json_codec
 from beatd.message.protocol import TaskMessage, build, envelope
 from beatd.worker.execution.executor import Executor
-from beatd.worker.messages import Job
+from beatd.worker.messages import MEANWHILE, Job
 from beatd.worker.pools.base import PrefetchWindow
 from beatd.worker.pools.prefork_child import Frames, frame
 
@@ -226,3 +228,39 @@ def test_the_window_is_deep_for_short_tasks_and_one_for_long_ones():
     assert window.depth == 64
     window.observe(1.0)
     assert window.depth == 1
+
+
+def test_a_task_in_a_thread_of_its_worker_writes_through_the_worker(app):
+    @app.task(name="t", bind=True, track_started=True)
+    def steps(self):
+        self.update_state(state="PROGRESS", meta={"done": 1})
+        return "over"
+
+    app.finalize()
+    executor, reports = Executor(app, "me@here"), []
+    executor.say = reports.append
+    report = executor(Job(1, envelope(build("t", "the-id", ()), queue="q"), "q"), print)
+    assert [each.state for each in reports] == [MEANWHILE] * 2
+    states = [json.loads(stored.document)["status"] for each in reports for stored in each.results]
+    assert states == ["STARTED", "PROGRESS"]
+    assert report.state == "SUCCESS"
+    assert outlet.get() is None
+
+
+def test_a_coroutine_leaves_its_messages_to_the_worker(app):
+    @app.task(name="t", bind=True)
+    async def sends(self):
+        sent = app.send_task("other", (1,), task_id="child")
+        with app.publishing_together():
+            app.send_task("other", (2,), task_id="second")
+        return sent.id
+
+    app.finalize()
+    executor, reports = Executor(app, "me@here"), []
+    executor.say = reports.append
+    attempt = executor.prepare(Job(1, envelope(build("t", "the-id", ()), queue="q"), "q"))
+    report = asyncio.run(executor.run_async(attempt))
+    messages = [message.unpack().message for each in reports for message in each.follow_ups]
+    assert [message.id for message in messages] == ["child", "second"]
+    assert messages[0].headers["parent_id"] == "the-id"
+    assert json.loads(report.document)["children"] == [[["child", None], None], [["second", None], None]]

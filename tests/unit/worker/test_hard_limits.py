@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from beatd.exceptions import BrokerError
 from beatd.worker.messages import KILLED
 
 
@@ -25,6 +26,39 @@ def test_a_run_is_killed_when_its_limit_is_over_and_not_before(bench):
     bench.pool.end(1, KILLED, document=None)
     bench.turn()
     assert bench.journal == [("store", ("id-1", "FAILURE")), ("ack", 1)]
+
+
+def test_a_run_whose_end_takes_some_turns_is_killed_once(bench, caplog):
+    started(bench, 1)
+    bench.clock.advance(6)
+    for _ in range(3):
+        bench.turn()
+    assert [tag for tag, _ in bench.pool.killed] == [1]
+    assert [getattr(record, "event", "") for record in caplog.records].count("task_time_limit") == 1
+
+
+def test_a_kill_that_came_too_late_leaves_the_next_run_alone(bench):
+    """The pool says that nothing ran there any more: the end is on its way, and counts."""
+    started(bench, 1)
+    bench.clock.advance(6)
+    bench.pool.too_late = True
+    bench.turn()
+    assert bench.pool.killed == []
+    bench.pool.too_late = False
+    bench.pool.end(1)
+    started(bench, 2)
+    bench.turn()
+    assert bench.pool.killed == []
+    assert bench.journal.of("store") == [("id-1", "SUCCESS")]
+
+
+def test_limits_are_kept_while_the_broker_is_away(bench):
+    started(bench, 1)
+    bench.clock.advance(6)
+    bench.consumer.away = {"tend", "take"}
+    with pytest.raises(BrokerError):
+        bench.turn()
+    assert [tag for tag, _ in bench.pool.killed] == [1]
 
 
 def test_a_message_may_have_a_limit_of_its_own(bench):

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 
 from beatd.exceptions import BrokerError, StoreUnavailable
 from beatd.states import REVOKED
+from beatd.store.result_document import document
+from beatd.store.results import Stored
 from beatd.worker.effects import Ended, Received, Revoked, Started, Unregistered
-from beatd.worker.messages import KILLED, LOST
+from beatd.worker.messages import KILLED, LOST, MEANWHILE, JobReport
 
 
 def kinds(bench):
@@ -178,3 +182,57 @@ def test_the_end_gives_unfinished_messages_back_and_fails_acknowledged_ones(benc
         ("give_back", 1),
         ("stop", None),
     ]
+
+
+def test_remote_control_is_answered_while_the_broker_is_away_and_a_shutdown_ends_the_pause(bench):
+    turns = itertools.count(1)
+
+    def then():
+        bench.clock.advance(0.05)
+        if next(turns) == 30:
+            bench.worker.stop()
+
+    bench.remote.then, bench.remote.turn_in = then, 0.0
+    bench.consumer.away = {"take"}
+    bench.worker.run()
+    assert next(turns) > 30
+    assert bench.journal == [("stop", None)]
+
+
+def test_a_start_that_is_reported_after_the_end_changes_nothing(bench):
+    bench.send(1, "early")
+    bench.turn()
+    bench.pool.end(1)
+    bench.turn()
+    bench.pool.begin(1)
+    bench.turn()
+    assert bench.journal == [("store", ("id-1", "SUCCESS")), ("ack", 1)]
+    assert kinds(bench) == [Received, Ended]
+
+
+def test_a_task_that_is_acknowledged_at_its_start_is_not_run_again_by_a_broker_that_was_away(bench):
+    """The acknowledgement waits for the broker, and the end of the task does not add another one."""
+    bench.send(1, "early")
+    bench.turn()
+    bench.pool.begin(1)
+    bench.consumer.away = {"ack"}
+    with pytest.raises(BrokerError):
+        bench.turn()
+    bench.pool.end(1)
+    with pytest.raises(BrokerError):
+        bench.turn()
+    bench.consumer.away.clear()
+    bench.turn()
+    assert bench.journal == [("store", ("id-1", "SUCCESS")), ("ack", 1)]
+
+
+def test_states_of_a_running_task_are_stored_in_order_and_none_after_it_was_given_up(bench):
+    bench.send(1)
+    bench.turn()
+    bench.pool.begin(1)
+    progress = Stored("id-1", document("id-1", "PROGRESS", {"done": 1}))
+    bench.pool.reports.append(JobReport(1, MEANWHILE, results=[progress]))
+    bench.pool.reports.append(JobReport(1, KILLED))
+    bench.pool.reports.append(JobReport(1, MEANWHILE, results=[progress]))  # of the abandoned thread
+    bench.turn()
+    assert bench.journal == [("store", ("id-1", "PROGRESS")), ("store", ("id-1", "FAILURE")), ("ack", 1)]

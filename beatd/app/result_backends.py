@@ -1,0 +1,44 @@
+"""Choice of the result backend: by the URL in ``result_backend``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from beatd import broker
+from beatd.app.conf import Conf
+from beatd.broker import is_redis, place_of
+from beatd.store.celery_results import CeleryResults
+from beatd.store.results import NoResults, RedisResults, Results
+
+
+def open_results(conf: Conf, address: str, connect: Callable[..., Any]) -> Results:
+    """Return the client of the result backend: Redis and ``rpc://`` natively, all others through Celery.
+
+    ``address`` is the queue for results by ``rpc://``, ``connect`` makes a connection to the broker. Raises
+    :class:`~beatd.exceptions.WrongUrl` for what is no backend, or needs a package that is not installed.
+    """
+    url, keep_s = conf.result_backend, _seconds(conf.result_expires)
+    if not url or url.startswith("disabled"):
+        return NoResults()
+    if is_redis(url):
+        return RedisResults(broker.redis_url(url), keep_s=keep_s)
+    if is_by_reply(url):
+        from beatd.broker.rpc import RpcResults  # noqa: PLC0415 - loads kombu
+
+        urls = conf.broker_url if isinstance(conf.broker_url, str) else ";".join(conf.broker_url)
+        place = "rpc:// over " + place_of(urls)
+        return RpcResults(lambda: connect(connect_timeout=_TIMEOUT_S), address, keep_s=keep_s, place=place)
+    return CeleryResults(url, place_of(url), conf)
+
+
+def is_by_reply(url: str | None) -> bool:
+    """True for results that are messages to the client: a task's message must name the queue for them."""
+    return bool(url) and str(url).split(":", maxsplit=1)[0] == "rpc"
+
+
+_TIMEOUT_S = 5.0
+
+
+def _seconds(expires: Any) -> int:
+    return int(expires.total_seconds() if hasattr(expires, "total_seconds") else expires or 0)

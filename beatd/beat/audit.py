@@ -1,0 +1,63 @@
+"""The audit of schedules in files: the daemon that leads notes that another one is in force."""
+
+from __future__ import annotations
+
+import threading
+
+from beatd.clock import Clock
+from beatd.config import Config
+from beatd.model import Entry
+from beatd.store.audit import NAMES_MAX, Audit, audit_record
+
+
+class ScheduleAudit:
+    """Compares what files and app say with what the audit was told of last, by any daemon."""
+
+    def __init__(self, audit: Audit, daemon_id: str, config: Config, clock: Clock) -> None:
+        self._audit = audit
+        self._daemon_id = daemon_id
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._config = config
+        self._noted: Config | None = None
+
+    def set_base(self, config: Config) -> None:
+        """Note what files and app say now. From any thread."""
+        with self._lock:
+            self._config = config
+
+    def look(self) -> None:
+        """Record a new schedule; called while this daemon leads. Raises a :class:`~beatd.exceptions.StoreError`."""
+        with self._lock:
+            config = self._config
+        if self._noted is not None and self._noted.digest == config.digest:
+            return
+        before = self._audit.swap_digest(config.digest)
+        old, self._noted = self._noted, config
+        if before is None or before == config.digest:
+            return
+        names = _differences(old.entries, config.entries) if old and old.digest == before else []
+        record = audit_record(
+            self._clock.now_ms(),
+            "schedule",
+            [config.settings.file],
+            by=self._daemon_id,
+            via="file",
+            before={"digest": before[:8], **({"entries": len(old.entries)} if old else {})},
+            after={"digest": config.digest[:8], "entries": len(config.entries)},
+            detail=", ".join(names[:NAMES_MAX])
+            + (f", and {len(names) - NAMES_MAX:,} more" if names[NAMES_MAX:] else ""),
+        )
+        self._audit.note(record)
+
+
+def _differences(before: tuple[Entry, ...], after: tuple[Entry, ...]) -> list[str]:
+    """Names with ``+``, ``-`` or ``~``: added, removed, changed."""
+    old = {entry.name: entry for entry in before}
+    named = []
+    for entry in after:
+        if (other := old.pop(entry.name, None)) is None:
+            named.append(f"+{entry.name}")
+        elif other is not entry and not entry.means(other):
+            named.append(f"~{entry.name}")
+    return [*named, *(f"-{name}" for name in old)]

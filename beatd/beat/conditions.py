@@ -1,0 +1,125 @@
+"""Conditions: what is wrong in the installation now, as notification targets are told of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Container, Iterator, Mapping
+from contextlib import suppress
+
+from beatd.clock import Clock
+from beatd.exceptions import StoreRefused
+from beatd.model import AlertKind
+from beatd.planning.alerts import Condition, Subject, is_recent
+from beatd.store.daemon_registry import FleetView, Status
+from beatd.store.held_back import HeldBack
+from beatd.store.notices import Notices
+from beatd.store.outcomes import Outcomes
+from beatd.timestamps import iso_ms
+
+HELD_MAX = 10_000
+"""Entries that are held back, of which it is told."""
+SKEW_S = 60.0
+"""Daemons may differ in their schedules for so long, as in a deployment."""
+_FLEET = "the fleet"
+
+
+class Conditions:
+    """Reads conditions of ``kinds`` only. Raises a :class:`~beatd.exceptions.StoreError`.
+
+    ``unknown`` after a look: the kinds that could not be read, because a key is not beatd's.
+    """
+
+    def __init__(
+        self, outcomes: Outcomes, held: HeldBack, notices: Notices, clock: Clock, fleet: Callable[[], FleetView | None]
+    ) -> None:
+        self._outcomes, self._held, self._notices, self._clock = outcomes, held, notices, clock
+        self._fleet = fleet
+        self._since: dict[Subject, tuple[float, int]] = {}
+        """When a condition of the fleet was first seen: monotonic, and for people."""
+        self.unknown: set[str] = set()
+
+    def look(self, kinds: Container[str], *, shards: int, ttl_s: float) -> dict[Subject, Condition]:
+        """Return the conditions of now, as the leader of shard 0 sees them."""
+        self.unknown = set()
+        found: dict[Subject, Condition] = {}
+        readers: tuple[tuple[str, Callable[[], Iterator[tuple[Subject, Condition]]]], ...] = (
+            ("failure", self._failing),
+            ("overdue", lambda: self._late("overdue", self._outcomes.overdue())),
+            ("too_long", lambda: self._late("too_long", self._outcomes.too_long())),
+            ("held", self._held_back),
+            ("missed", self._missed),
+        )
+        for kind, read in readers:
+            if kind in kinds:
+                self.unknown.add(kind)
+                with suppress(StoreRefused):
+                    found.update(read())
+                    self.unknown.discard(kind)
+        found.update(self._of_fleet(kinds, shards=shards, ttl_s=ttl_s))
+        return found
+
+    def reasons(self, names: list[str]) -> dict[str, str]:
+        """The last errors of entries, in a line each."""
+        latest = self._outcomes.latest(names)
+        return {name: ": ".join(filter(None, (one.type, one.message))) for name, one in latest.items()}
+
+    def _failing(self) -> Iterator[tuple[Subject, Condition]]:
+        for name, one in self._outcomes.failing().items():
+            yield Subject("failure", name), Condition(one.failing_since_ms or one.end_ms, one.failures)
+
+    @staticmethod
+    def _late(kind: AlertKind, since: Mapping[str, int]) -> Iterator[tuple[Subject, Condition]]:
+        for name, since_ms in since.items():
+            yield Subject(kind, name), Condition(since_ms)
+
+    def _held_back(self) -> Iterator[tuple[Subject, Condition]]:
+        for name, one in self._held.all(HELD_MAX).items():
+            yield Subject("held", name), Condition(one.since_ms, text=one.reason)
+
+    def _missed(self) -> Iterator[tuple[Subject, Condition]]:
+        now_ms = self._clock.now_ms()
+        for name, (after_ms, before_ms) in self._notices.missed().items():
+            if is_recent(before_ms, now_ms):
+                text = f"the runs after {iso_ms(after_ms)} and before {iso_ms(before_ms)} are not caught up"
+                yield Subject("missed", name), Condition(after_ms, text=text)
+
+    def _of_fleet(self, kinds: Container[str], *, shards: int, ttl_s: float) -> Iterator[tuple[Subject, Condition]]:
+        """Conditions that last for a while already."""
+        fleet = self._fleet()
+        seen: dict[Subject, tuple[str, float]] = {}
+        if fleet is not None and "config" in kinds:
+            seen |= {Subject("config", name): (text, 0.0) for name, text in _config_problems(fleet)}
+            if (digests := len({one.digest for one in fleet.alive.values()})) > 1:
+                seen[Subject("config", _FLEET)] = f"its daemons have {digests} different schedules", SKEW_S
+        if fleet is not None and "nobody_leads" in kinds:
+            seen |= {subject_of(shard): ("", ttl_s) for shard in range(1, shards) if is_free(fleet, shard)}
+        now, now_ms = self._clock.monotonic(), self._clock.now_ms()
+        self._since = {subject: self._since.get(subject, (now, now_ms)) for subject in seen}
+        for subject, (text, after_s) in seen.items():
+            since, since_ms = self._since[subject]
+            if now - since >= after_s:
+                yield subject, Condition(since_ms, text=text)
+
+
+def subject_of(shard: int) -> Subject:
+    """The subject of a shard that nobody leads."""
+    return Subject("nobody_leads", f"shard {shard}")
+
+
+def is_free(fleet: FleetView, shard: int) -> bool:
+    """True if nobody leads a shard."""
+    owner = fleet.leases.get(shard)
+    return owner is None or owner.is_foreign
+
+
+def _config_problems(fleet: FleetView) -> Iterator[tuple[str, str]]:
+    for name, status in fleet.alive.items():
+        if text := _config_problem(status):
+            yield name, text
+
+
+def _config_problem(status: Status) -> str:
+    if status.config == "broken":
+        return "its files have errors; the last valid schedule stays in force; run beatd check"
+    if status.faults:
+        return f"{status.faults:,} runtime entries are not in force: {', '.join(status.faulty)}; see beatd list"
+    return ""

@@ -1,0 +1,178 @@
+"""Watch over runs that are overdue or take too long, as part of the watch over outcomes.
+
+Of most entries nothing is read: each look says when the entry can be late at the earliest. Bounds are learned some at a
+time, and anew every hour.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from beatd.model import Entry
+from beatd.planning.overdue import Bounds, Delay, PastRun, bounds_of, delay_of, learned_bounds
+from beatd.states import RETRY
+from beatd.store.entry_state import EntryStates
+from beatd.store.history import Histories, Record
+from beatd.store.outcomes import Outcomes, Started
+from beatd.timestamps import iso_ms
+
+log = logging.getLogger("beatd.beat.outcomes")
+
+RECENT = 20
+"""Runs of an entry that are looked at."""
+_LEARN_EVERY_MS, _LEARN_FIRST_MS = 3_600_000, 600_000
+"""Pauses between two attempts to learn bounds: of an entry that has some, and of one that has not had enough runs."""
+_LEARNED_MS, _OWN_MS = 300_000, 30_000
+"""Longest pauses between two looks at an entry, with learned bounds and with bounds of its own: manual runs come at any
+time."""
+_LEARNED_AT_ONCE = 50
+"""Entries of which bounds are learned in one look: the records of a run may have 64 KiB."""
+
+Batches = Callable[[Sequence[Any]], Iterator[Sequence[Any]]]
+Writer = Callable[[Mapping[str, int], Sequence[str]], None]
+
+
+class Watched(NamedTuple):
+    """Knowledge of one entry. Instants in ms."""
+
+    entry: Entry | None
+    learned: Bounds = Bounds()
+    learn_at_ms: int = 0
+    check_at_ms: int = 0
+    """Until then it cannot be late."""
+
+
+_UNKNOWN = Watched(None)
+
+
+class OverdueWatch:
+    """Raises :class:`~beatd.exceptions.StoreUnavailable` or :class:`~beatd.exceptions.StoreRefused`."""
+
+    def __init__(self, outcomes: Outcomes, histories: Histories, states: EntryStates, batches: Batches) -> None:
+        self._outcomes = outcomes
+        self._histories = histories
+        self._states = states
+        self._batches = batches
+        self._watched: dict[str, Watched] = {}
+        self._overdue = LateEntries("overdue", outcomes.overdue, outcomes.set_overdue)
+        self._too_long = LateEntries("too_long", outcomes.too_long, outcomes.set_too_long)
+
+    def forget(self) -> None:
+        """Begin anew: this daemon leads nothing any more."""
+        self._watched = {}
+        self._overdue.forget()
+        self._too_long.forget()
+
+    def look(self, entries: Sequence[Entry], now_ms: int) -> None:
+        """Find the entries that are late now."""
+        known = {entry.name: self._watched.get(entry.name, _UNKNOWN) for entry in entries}
+        self._watched = {
+            entry.name: one if (one := known[entry.name]).entry is entry else one._replace(entry=entry, check_at_ms=0)
+            for entry in entries
+        }
+        self._learn(now_ms)
+        due = [one.entry for one in self._watched.values() if one.entry and one.check_at_ms <= now_ms]
+        delays: dict[str, Delay] = {}
+        has_ended: set[str] = set()
+        for batch in self._batches(due):
+            self._check(batch, now_ms, delays, has_ended)
+        for late, place in ((self._overdue, 0), (self._too_long, 1)):
+            late.begin(self._watched)
+            since = {name: ms for name, delay in delays.items() if (ms := delay[place]) is not None}
+            late.note({name: late.since(name, ms, keep=name not in has_ended) for name, ms in since.items()})
+
+    def _learn(self, now_ms: int) -> None:
+        """Learn the bounds of some entries whose time has come."""
+        names = [name for name, one in self._watched.items() if one.learn_at_ms <= now_ms and _learns(one.entry)]
+        names = names[:_LEARNED_AT_ONCE]
+        if not names:
+            return
+        recent, ended = self._histories.recent(names, 2 * RECENT), self._outcomes.ended(names)
+        for name in names:
+            dues = {one.run_id: one.due_ms for one in recent[name] if one.run_id}
+            learned = learned_bounds(ended[name], dues)
+            pause_ms = _LEARN_EVERY_MS if learned.learned_from else _LEARN_FIRST_MS
+            self._watched[name] = self._watched[name]._replace(
+                learned=learned, learn_at_ms=now_ms + pause_ms, check_at_ms=0
+            )
+
+    def _check(self, entries: Sequence[Entry], now_ms: int, delays: dict[str, Delay], has_ended: set[str]) -> None:
+        bounds = {one.name: bounds_of(one.policies, self._watched[one.name].learned) for one in entries}
+        names = [name for name, bound in bounds.items() if bound[:3] != (None, None, None)]
+        for name in bounds.keys() - set(names):
+            self._plan(name, now_ms + _LEARN_EVERY_MS)
+        if not names:
+            return
+        bounded = [one for one in entries if one.name in set(names)]
+        states, recent = self._states.read(bounded, now_ms=now_ms), self._histories.recent(names, RECENT)
+        open_ids = [one.run_id for records in recent.values() for one in records if one.run_id and not one.outcome]
+        started = self._outcomes.started(open_ids)
+        for entry, state in zip(bounded, states, strict=True):
+            runs = [_past(record, started, now_ms) for record in recent[entry.name] if record.run_id]
+            delay = delays[entry.name] = delay_of(entry, state, runs, bounds[entry.name], now_ms)
+            if any(run.is_over for run in runs):
+                has_ended.add(entry.name)
+            at_most = now_ms if state is None else now_ms + (_LEARNED_MS if _learns(entry) else _OWN_MS)
+            self._plan(entry.name, min(delay.check_at_ms or at_most, at_most))
+
+    def _plan(self, name: str, check_at_ms: int) -> None:
+        self._watched[name] = self._watched[name]._replace(check_at_ms=check_at_ms)
+
+
+def _learns(entry: Entry | None) -> bool:
+    """True if the entry leaves a bound to be learned."""
+    if entry is None:
+        return False
+    return entry.policies.overdue_after_ms is None or entry.policies.expect_within_ms is None
+
+
+def _past(record: Record, started: Mapping[str, Started], now_ms: int) -> PastRun:
+    mark = started.get(record.run_id or "")
+    is_at_work = record.outcome is None and mark is not None and not mark.is_lost(now_ms)
+    return PastRun(
+        record.due_ms,
+        record.at_ms - record.late_ms,
+        is_started=record.outcome is not None or mark is not None,
+        is_over=record.outcome not in (None, RETRY),
+        start_ms=mark.start_ms if mark is not None and is_at_work else None,
+    )
+
+
+class LateEntries:
+    """The entries that are late in one way, and since when (ms): in the store, and in the log as they change."""
+
+    def __init__(self, kind: str, read: Callable[[], dict[str, int]], write: Writer) -> None:
+        self._is_overdue = kind == "overdue"
+        self._read = read
+        self._write = write
+        self._since: dict[str, int] | None = None
+
+    def forget(self) -> None:
+        """Read the store again before the next change: another daemon leads meanwhile."""
+        self._since = None
+
+    def begin(self, led: Collection[str]) -> None:
+        """Read from the store which of these entries the last leader left late, if that is not known."""
+        if self._since is None:
+            self._since = {name: ms for name, ms in self._read().items() if name in led}
+
+    def since(self, name: str, ms: int, *, keep: bool) -> int:
+        """Return since when the entry is late. ``keep``: its history may have lost the first run by now."""
+        return min(ms, (self._since or {}).get(name, ms)) if keep else ms
+
+    def note(self, since: Mapping[str, int]) -> None:
+        """Write and log what has changed."""
+        before = self._since or {}
+        over = [name for name in before if name not in since]
+        if since or over:
+            self._write(since, over)
+        for name in since.keys() - before.keys():
+            text = "Entry %s is overdue since %s" if self._is_overdue else "Entry %s has taken too long since %s"
+            event = "entry_overdue" if self._is_overdue else "entry_too_long"
+            log.warning(text, name, iso_ms(since[name]), extra={"event": event, "entry": name})
+        for name in over:
+            event = "entry_overdue_over" if self._is_overdue else "entry_too_long_over"
+            log.info("Entry %s is in time again", name, extra={"event": event, "entry": name})
+        self._since = dict(since)

@@ -1,0 +1,290 @@
+"""``beatd call``, ``result``, ``purge``, ``report``, ``events``, ``shell``: Celery's commands of a client of an app.
+
+They act through the app's broker and result backend. The app may be beatd's or Celery's; without one the broker is that
+of ``-b`` or of ``beat.toml``.
+"""
+
+from __future__ import annotations
+
+import code
+import itertools
+import platform
+import sys
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import click
+
+import beatd
+from beatd import config
+from beatd.app.app import App
+from beatd.app.find_app import find_app
+from beatd.app.routing import Queues
+from beatd.broker import read_events
+from beatd.cli.output import Duration, confirm, plural, print_json, print_line, read_json
+from beatd.exceptions import ConfigError, TimeoutError  # noqa: A004 - beatd's
+from beatd.redaction import redacted
+from beatd.sources.app_file import app_settings, first_url
+from beatd.state_store import running_store
+from beatd.urls import check_broker, shown
+
+_SETTINGS = {"help_option_names": ["-h", "--help"]}
+
+
+def client_app(
+    app_name: str | None, broker: str | None, config_file: str | None, result_backend: str | None = None
+) -> App:
+    """Return an app that acts as a client of the workers: the app itself, or one with the same broker and results."""
+    if broker:
+        check_broker(broker)
+    if app_name:
+        app = _named(app_name)
+    elif broker:
+        app = App("beatd", broker=broker, set_as_current=False)
+    else:
+        app = _of_file(config_file)
+    if broker:
+        app.conf.broker_url = broker
+    if result_backend:
+        app.conf.result_backend = result_backend
+    return app
+
+
+def _named(name: str) -> App:
+    try:
+        return find_app(name)
+    except ConfigError:
+        conf = app_settings(name)  # an app of Celery's has no client of beatd's
+    backend = first_url(conf["result_backend"]) or None
+    app = App("beatd", broker=first_url(conf["broker_url"]), backend=backend, set_as_current=False)
+    app.conf.task_default_queue = conf["default_queue"]
+    return app
+
+
+def _of_file(config_file: str | None) -> App:
+    try:
+        found = config.find(config_file)
+    except ConfigError as error:
+        raise click.UsageError(f"{error}, or the broker with -b URL, or an app with -A MODULE") from None
+    settings = config.load(found).settings
+    store = running_store(settings)
+    app = App("beatd", broker=settings.broker.url or store, backend=store, set_as_current=False)
+    app.conf.task_default_queue = settings.broker.default_queue
+    return app
+
+
+def _place(function: Callable[..., None]) -> Callable[..., None]:
+    """The options that say which app, broker and result backend."""
+    for option in (
+        click.option("--result-backend", metavar="URL", help="Result backend."),
+        click.option("--broker", "-b", metavar="URL", help="Broker."),
+        click.option("--config", "config_file", metavar="FILE", help="Take broker and results of beat.toml."),
+        click.option("--app", "-A", "app_name", metavar="MODULE[:APP]", help="Take broker and results of this app."),
+    ):
+        function = option(function)
+    return function
+
+
+@click.command(context_settings=_SETTINGS)
+@click.argument("name", metavar="TASK")
+@_place
+@click.option("--args", "-a", "args_text", metavar="JSON", default="[]", help="Positional arguments, a JSON list.")
+@click.option("--kwargs", "-k", "kwargs_text", metavar="JSON", default="{}", help="Keyword arguments, a JSON object.")
+@click.option("--eta", metavar="TIME", help="Not before this time, ISO 8601.")
+@click.option("--countdown", type=Duration(), help="Not before this time has passed.")
+@click.option("--expires", metavar="TIME", help="Not after this time: ISO 8601, or seconds.")
+@click.option("--serializer", default="json", show_default=True, help="Encoding of the arguments.")
+@click.option("--queue", "-Q", help="Queue.")
+@click.option("--exchange", help="Exchange.")
+@click.option("--routing-key", help="Routing key.")
+def call(
+    *,
+    name: str,
+    app_name: str | None,
+    config_file: str | None,
+    broker: str | None,
+    result_backend: str | None,
+    args_text: str,
+    kwargs_text: str,
+    eta: str | None,
+    countdown: float | None,
+    expires: str | None,
+    **options: str | None,
+) -> None:
+    """Send a task by name and print its id. The task need not be registered here."""
+    args, kwargs = read_json(args_text, "--args", list), read_json(kwargs_text, "--kwargs", dict)
+    times = {"eta": _moment(eta, "--eta"), "countdown": countdown, "expires": _expiry(expires)}
+    given = {key: value for key, value in {**times, **options}.items() if value is not None}
+    app = client_app(app_name, broker, config_file, result_backend)
+    print_line(app.send_task(name, args, kwargs, **given).id)
+
+
+def _moment(text: str | None, option: str) -> datetime | None:
+    try:
+        found = None if text is None else datetime.fromisoformat(text)
+    except ValueError:
+        raise click.BadParameter("expected a time such as 2026-12-31T23:59:00+00:00", param_hint=option) from None
+    return found if found is None or found.tzinfo else found.astimezone()
+
+
+def _expiry(text: str | None) -> float | datetime | None:
+    try:
+        return None if text is None else float(text)
+    except ValueError:
+        return _moment(text, "--expires")
+
+
+@click.command(context_settings=_SETTINGS)
+@click.argument("task_id", metavar="ID")
+@_place
+@click.option("--traceback", is_flag=True, help="Show the traceback of a failure.")
+@click.option("--timeout", "-t", type=Duration(), default="10s", show_default=True, help="Time to wait for the end.")
+@click.option("--task", metavar="NAME", hidden=True, help="Accepted for Celery's sake.")
+@click.option("--json", "-j", "as_json", is_flag=True, help="JSON: id, state, result, traceback.")
+def result(
+    *,
+    task_id: str,
+    app_name: str | None,
+    config_file: str | None,
+    broker: str | None,
+    result_backend: str | None,
+    traceback: bool,
+    timeout: float,
+    task: str | None,  # noqa: ARG001 - Celery's tool has it
+    as_json: bool,
+) -> None:
+    """Show the result of a task. Exit code 1 when it failed, or has not ended in time."""
+    found = client_app(app_name, broker, config_file, result_backend).AsyncResult(task_id)
+    try:
+        found.get(timeout=timeout, propagate=False)
+    except TimeoutError:
+        raise click.ClickException(
+            f"{task_id} has not ended within {timeout:g} s; its state is {found.state}"
+        ) from None
+    if as_json:
+        value = found.result if found.successful() else str(found.result)
+        print_json({"id": task_id, "state": found.state, "result": value, "traceback": found.traceback})
+    elif traceback and found.traceback:
+        click.echo(found.traceback)
+    else:
+        click.echo(repr(found.result) if not isinstance(found.result, str) else found.result)
+    if not found.successful():
+        raise click.exceptions.Exit(1)
+
+
+@click.command(context_settings=_SETTINGS)
+@_place
+@click.option("--queues", "-Q", metavar="A,B", help="Queues to purge; default: those of the app.")
+@click.option("--exclude-queues", "-X", metavar="A,B", default="", help="Queues to leave alone.")
+@click.option("--yes", "--force", "-y", "-f", "yes", is_flag=True, help="Do not ask.")
+def purge(
+    *,
+    app_name: str | None,
+    config_file: str | None,
+    broker: str | None,
+    result_backend: str | None,
+    queues: str | None,
+    exclude_queues: str,
+    yes: bool,
+) -> None:
+    """Delete all messages that wait in queues. They cannot be restored."""
+    app = client_app(app_name, broker, config_file, result_backend)
+    named = _names(queues) or list(Queues(app.conf).names) or [str(app.conf.task_default_queue)]
+    chosen = [name for name in named if name not in _names(exclude_queues)]
+    if not chosen:
+        raise click.UsageError("no queue is left to purge")
+    confirm(f"Delete all messages in {', '.join(chosen)}? They cannot be restored.", yes=yes)
+    count = app.control.purge(queues=chosen)
+    print_line(f"Purged {plural(count, 'message')} from {plural(len(chosen), 'queue')}")
+
+
+def _names(text: str | None) -> list[str]:
+    return [name for part in (text or "").split(",") if (name := part.strip())]
+
+
+@click.command(context_settings=_SETTINGS)
+@_place
+def report(*, app_name: str | None, config_file: str | None, broker: str | None, result_backend: str | None) -> None:
+    """Show versions and settings, for a bug report. Passwords are hidden."""
+    app = client_app(app_name, broker, config_file, result_backend)
+    click.echo(bug_report(app))
+
+
+def bug_report(app: App) -> str:
+    """Return versions of software and the settings of an app as text, without secrets."""
+    backend = first_url(app.conf.result_backend)
+    lines = [
+        f"software -> beatd:{beatd.__version__} py:{platform.python_version()} ({sys.executable})",
+        f"platform -> {platform.platform()}",
+        f"broker -> {shown(first_url(app.conf.broker_url))}",
+        f"results -> {shown(backend) if backend and '://' in backend else 'disabled'}",
+        "",
+        app.conf.humanize(censored=True),
+    ]
+    return "\n".join(lines)
+
+
+@click.command(context_settings=_SETTINGS)
+@_place
+@click.option("--dump", "-d", is_flag=True, help="Accepted for Celery's sake: events are always printed.")
+@click.option("--limit", "-n", type=click.IntRange(1), help="End after so many events.")
+@click.option("--json", "-j", "as_json", is_flag=True, help="One JSON object a line.")
+def events(
+    *,
+    app_name: str | None,
+    config_file: str | None,
+    broker: str | None,
+    result_backend: str | None,
+    dump: bool,  # noqa: ARG001 - Celery's tool has it
+    limit: int | None,
+    as_json: bool,
+) -> None:
+    """Print the events of workers as they come, until Ctrl-C. Workers send events with -E."""
+    app = client_app(app_name, broker, config_file, result_backend)
+    stream = read_events(first_url(app.conf.broker_url), app.conf.event_exchange)
+    seen = (event for event in stream if event is not None)
+    try:
+        for event in itertools.islice(seen, limit):
+            print_event(event, as_json=as_json)
+    except KeyboardInterrupt:
+        return
+
+
+def print_event(event: Mapping[str, Any], *, as_json: bool) -> None:
+    """Print one event in one line."""
+    if as_json:
+        print_line(_compact(event))
+        return
+    stamp = event.get("timestamp")
+    at = datetime.fromtimestamp(stamp, UTC).astimezone() if isinstance(stamp, int | float) else None
+    hidden = {"type", "hostname", "timestamp", "utcoffset", "pid", "clock", "uuid", "name", "local_received"}
+    told = " ".join(f"{key}={value}" for key, value in redacted(dict(event)).items() if key not in hidden)
+    about = f" {event.get('name') or ''}({event['uuid']})" if "uuid" in event else ""
+    when = f"{at:%Y-%m-%d %H:%M:%S}" if at else "-"
+    print_line(f"{event.get('hostname', '-')} [{when}] {event['type'].replace('-', ' ')}{about} {told}".rstrip())
+
+
+def _compact(event: Mapping[str, Any]) -> str:
+    import json  # noqa: PLC0415 - for this option alone
+
+    return json.dumps(redacted(dict(event)), default=str)
+
+
+@click.command(context_settings=_SETTINGS)
+@_place
+def shell(*, app_name: str | None, config_file: str | None, broker: str | None, result_backend: str | None) -> None:
+    """Start a Python shell with app, its tasks by name, and signature, group, chain, chord, AsyncResult."""
+    from beatd import canvas  # noqa: PLC0415
+
+    app = client_app(app_name, broker, config_file, result_backend)
+    app.finalize()
+    names: dict[str, Any] = {name.rpartition(".")[2]: task for name, task in app.tasks.items()}
+    names |= {name: getattr(canvas, name) for name in ("signature", "group", "chain", "chord")}
+    names |= {"app": app, "celery": app, "AsyncResult": app.AsyncResult}
+    try:
+        from IPython import start_ipython  # type: ignore[import-not-found]  # noqa: PLC0415
+    except ImportError:
+        code.interact(banner=f"beatd {beatd.__version__}: app is {app.main!r}", local=names, exitmsg="")
+    else:
+        start_ipython(argv=[], user_ns=names)

@@ -1,0 +1,121 @@
+"""Entries for programs: the documents of ``beatd list --json``, ``beatd describe --json`` and of the status page."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from beatd.client.history import counts, facts, held_facts, pause_facts
+from beatd.client.outcomes import EntryOutcome, RunDetail, Statistics, detail_facts, outcome_facts
+from beatd.config.writer import Unwritable, entry_table
+from beatd.model import Entry
+from beatd.planning.notation import schedule_phrase
+from beatd.planning.preview import Outlook, Upcoming
+from beatd.redaction import redacted
+from beatd.store.history import Totals
+from beatd.store.runtime_entries import Pause
+from beatd.store.runtime_entries import place as runtime_place
+from beatd.timestamps import iso_ms
+
+NEXT = 5
+"""Runs to come that a description has."""
+
+
+class Description(NamedTuple):
+    """An entry in force with its state, runs and statistics."""
+
+    look: Outlook
+    pause: Pause | None
+    outcome: EntryOutcome
+    runs: Sequence[RunDetail]
+    following: Sequence[Upcoming]
+    totals: Totals
+    statistics: Statistics
+
+    @property
+    def entry(self) -> Entry:
+        return self.look.entry
+
+    @property
+    def state(self) -> str:
+        """The state of the entry in words."""
+        if self.pause is not None:
+            return self.pause.note
+        return self.look.note or "in force"
+
+
+def entry_facts(look: Outlook, outcome: EntryOutcome, pause: Pause | None) -> dict[str, Any]:
+    """An entry of a list. Arguments are left out: they may be nobody's business."""
+    entry = look.entry
+    return {
+        "name": entry.name,
+        "task": entry.task,
+        "schedule": entry.schedule.notation,
+        "schedule_text": schedule_phrase(entry.schedule).text,
+        "timezone": entry.timezone,
+        "source": kind_of(entry),
+        "place": entry.source,
+        "enabled": entry.policies.enabled,
+        "paused": pause and pause_facts(pause),
+        "runs": look.runs,
+        "last_due_at": _iso(look.last_due_ms),
+        "next_due_at": _iso(look.next_due_ms),
+        "next_fires_at": _iso(look.next_fire_ms),
+        "note": look.note or None,
+        "held_back": look.held and held_facts(look.held),
+        **outcome_facts(outcome),
+    }
+
+
+def description_facts(seen: Description) -> dict[str, Any]:
+    """All that is known of one entry; secrets in its table are hidden."""
+    look, entry = seen.look, seen.entry
+    return {
+        "name": entry.name,
+        "task": entry.task,
+        "schedule": entry.schedule.notation,
+        "schedule_text": schedule_phrase(entry.schedule).text,
+        "timezone": entry.timezone,
+        "place": entry.source,
+        "enabled": entry.policies.enabled,
+        "paused": seen.pause and pause_facts(seen.pause),
+        "held_back": look.held and held_facts(look.held),
+        "note": look.note or None,
+        "table": redacted(_plain_table(entry)),
+        "next": [upcoming_facts(run) for run in seen.following],
+        "runs": [{**facts(run.record), **detail_facts(run)} for run in seen.runs],
+        "totals": counts(seen.totals),
+        "statistics": seen.statistics._asdict(),
+        **outcome_facts(seen.outcome),
+    }
+
+
+def upcoming_facts(run: Upcoming) -> dict[str, Any]:
+    """A run to come, for programs."""
+    return {"due_at": iso_ms(run.due_ms), "fires_at": iso_ms(run.fire_ms), "note": run.note or None}
+
+
+def _plain_table(entry: Entry) -> dict[str, Any] | None:
+    try:
+        return entry_table(entry, "")
+    except Unwritable:
+        return None
+
+
+def kind_of(entry: Entry) -> str:
+    """The source of an entry as a word; only an entry of a file has a line number."""
+    if entry.source == runtime_place(entry.name):
+        return "runtime"
+    return "file" if entry.source.rpartition(":")[2].isdigit() else "app"
+
+
+def is_of(entry: Entry, source: str | None) -> bool:
+    """True if the entry comes from there: a kind of source, or the name of a file or module."""
+    if source is None or source == kind_of(entry):
+        return True
+    named = entry.source.rpartition(":")[0] or entry.source
+    return named == source or named.endswith(f"/{source}")
+
+
+def _iso(ms: int | None) -> str | None:
+    return None if ms is None else iso_ms(ms)

@@ -1,0 +1,129 @@
+"""HTTP request to a target: bounded in time, with redirects, and with errors in which no address is.
+
+A redirect repeats the request with its body, so that a message is not lost on the way from http to https; headers that
+were set for the target stay with its host.
+"""
+
+from __future__ import annotations
+
+import base64
+import http.client
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC
+from email.utils import parsedate_to_datetime
+from typing import Any
+from urllib.parse import unquote, urljoin, urlsplit, urlunsplit
+
+from beatd.exceptions import BeatdError
+from beatd.http_deadline import BoundedHandler, Deadline
+from beatd.timestamps import to_ms
+
+_REDIRECTS_MAX = 5
+_LASTING = frozenset({400, 405, 406, 410, 411, 413, 414, 415, 422, 431, 501, 505})
+"""Statuses after which the same request does not go better."""
+_ANSWER_MAX = 64 << 10
+_WAIT_MAX_S = 3600.0
+
+
+class DeliveryFailed(BeatdError):
+    """A notice that could not be delivered. ``passing``: another attempt may go better, after ``after_s`` seconds.
+
+    ``left`` are the addresses of a target that have not got it, when others have.
+    """
+
+    def __init__(self, reason: str, *, passing: bool = True, after_s: float = 0.0, left: tuple[int, ...] = ()) -> None:
+        super().__init__(reason)
+        self.passing = passing
+        self.after_s = after_s
+        self.left = left
+
+
+class _NoRedirect(urllib.request.HTTPErrorProcessor):
+    def http_response(self, request: urllib.request.Request, response: Any) -> Any:  # noqa: ARG002
+        return response
+
+    https_response = http_response
+
+
+def request(
+    url: str, *, now_ms: int, timeout_s: float, body: bytes | None = None, headers: Mapping[str, str] | None = None
+) -> None:
+    """POST ``body``, or GET without one; raises :class:`DeliveryFailed` unless the answer is a 2xx."""
+    first_host = urlsplit(url).netloc
+    with Deadline(timeout_s) as deadline:
+        opener = urllib.request.build_opener(_NoRedirect(), BoundedHandler(deadline))
+        for _ in range(_REDIRECTS_MAX + 1):
+            own = headers if urlsplit(url).netloc == first_host else {}
+            with _named(url, deadline, timeout_s):
+                status, answered = _answer(opener, _prepared(url, body, own or {}), timeout_s)
+            if status not in (301, 302, 307, 308):
+                break
+            url = _redirected(url, answered.get("location", ""))
+        else:
+            raise DeliveryFailed(f"redirected more than {_REDIRECTS_MAX} times")
+    if not (200 <= status < 300 or status == 303):
+        after_s = _retry_after_s(answered.get("retry-after", ""), now_ms)
+        phrase = http.client.responses.get(status, "")
+        text = f"{host_of(url)} answered {status} {phrase}".rstrip()
+        raise DeliveryFailed(text, passing=status not in _LASTING, after_s=after_s)
+
+
+def _answer(
+    opener: urllib.request.OpenerDirector, prepared: urllib.request.Request, timeout_s: float
+) -> tuple[int, dict[str, str]]:
+    with opener.open(prepared, timeout=timeout_s) as answer:
+        answer.read1(_ANSWER_MAX)
+        return answer.status, {name.lower(): value for name, value in answer.headers.items()}
+
+
+@contextmanager
+def _named(url: str, deadline: Deadline, timeout_s: float) -> Iterator[None]:
+    """Turn errors of a request into one that names the host only."""
+    try:
+        yield
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        if deadline.expired or isinstance(error, TimeoutError):
+            raise DeliveryFailed(f"{host_of(url)} did not answer within {timeout_s:g} s") from None
+        cause = error.reason if isinstance(error, urllib.error.URLError) else error
+        reason = getattr(cause, "strerror", None) or f"{type(cause).__name__} while it was asked"
+        raise DeliveryFailed(f"{host_of(url)}: {reason}") from None
+
+
+def _prepared(url: str, body: bytes | None, headers: Mapping[str, str]) -> urllib.request.Request:
+    parts = urlsplit(url)
+    login, _, host = parts.netloc.rpartition("@")
+    sent = {"User-Agent": "beatd"} | ({"Content-Type": "application/json"} if body is not None else {})
+    if login:
+        sent["Authorization"] = f"Basic {base64.b64encode(unquote(login).encode()).decode()}"
+    address = urlunsplit(parts._replace(netloc=host, fragment=""))
+    return urllib.request.Request(address, data=body, headers={**sent, **headers})  # noqa: S310 - the scheme was checked
+
+
+def _redirected(url: str, location: str) -> str:
+    target = urljoin(url, location)
+    if not location or urlsplit(target).scheme not in ("http", "https"):
+        raise DeliveryFailed(f"{host_of(url)} redirects to no web address", passing=False)
+    return target
+
+
+def host_of(url: str) -> str:
+    """The host of a URL, which is no secret."""
+    try:
+        return urlsplit(url).hostname or "the host"
+    except ValueError:
+        return "the host"
+
+
+def _retry_after_s(text: str, now_ms: int) -> float:
+    """Read ``Retry-After``: seconds, or a date."""
+    if text.isdigit() and len(text) < 10:
+        return min(float(text), _WAIT_MAX_S)
+    try:
+        moment = parsedate_to_datetime(text)
+    except (TypeError, ValueError):
+        return 0.0
+    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return min(max((to_ms(moment) - now_ms) / 1000, 0.0), _WAIT_MAX_S)

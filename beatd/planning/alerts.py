@@ -1,0 +1,139 @@
+"""Alerts: the difference between what is wrong now and what a notification target was told.
+
+A condition is something that is wrong, and since when. A target is told of it once; again when ``repeat`` has passed;
+and when it is over. So a message is about a change, however many runs fail.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Container, Mapping
+from fnmatch import fnmatchcase
+from typing import NamedTuple
+
+from beatd.model import AlertKind, Entry, NotifyTarget
+
+
+class Subject(NamedTuple):
+    """Kind of a condition, and what it is about: an entry, a shard or a daemon."""
+
+    kind: AlertKind
+    name: str
+
+    @property
+    def field(self) -> str:
+        """The name of its mark in the store."""
+        return f"{self.kind} {self.name}"
+
+    @classmethod
+    def of(cls, field: str) -> Subject:
+        """Read a name of a mark."""
+        kind, _, name = field.partition(" ")
+        return cls(kind, name)  # type: ignore[arg-type]
+
+
+class Condition(NamedTuple):
+    """Something that is wrong. ``text``: the reason."""
+
+    since_ms: int
+    failures: int = 1
+    """Failures in a row."""
+    text: str = ""
+
+
+class Told(NamedTuple):
+    """A condition that a target was told of, and when it was last told."""
+
+    since_ms: int
+    told_ms: int
+
+    @property
+    def text(self) -> str:
+        """The text of its mark in the store."""
+        return f"{self.since_ms} {self.told_ms}"
+
+    @classmethod
+    def of(cls, text: str) -> Told:
+        """Read the text of a mark; one that cannot be read counts as told long ago."""
+        words = text.split()
+        return cls(int(words[0]), int(words[1])) if len(words) == 2 and all(map(str.isdigit, words)) else cls(0, 0)
+
+
+class Changes(NamedTuple):
+    """News for a target, and what it need not know of any more."""
+
+    begun: Mapping[Subject, Condition]
+    lasting: Mapping[Subject, Condition]
+    """Told before, and to be told again."""
+    over: Mapping[Subject, Told]
+    forgotten: frozenset[Subject]
+    """Over, and nothing to be told of."""
+
+    @property
+    def number(self) -> int:
+        """Number of changes to be told."""
+        return len(self.begun) + len(self.lasting) + len(self.over)
+
+
+_OF_ENTRIES = frozenset({"failure", "overdue", "missed", "held", "too_long"})
+_MISSED_FOR_MS = 3_600_000
+"""Missed runs are told for so long after the last of them."""
+
+
+def is_for(target: NotifyTarget, entry: Entry) -> bool:
+    """True if the target is told of the entry: the entry names it, or names none and fits its patterns."""
+    if entry.policies.notify is not None:
+        return target.name in entry.policies.notify
+    return any(fnmatchcase(entry.name, pattern) for pattern in target.match)
+
+
+def changes(
+    target: NotifyTarget,
+    conditions: Mapping[Subject, Condition],
+    told: Mapping[Subject, Told],
+    *,
+    entry: Callable[[str], Entry | None],
+    now_ms: int,
+    unknown: Container[str] = (),
+) -> Changes:
+    """News for a target. ``unknown`` are kinds that could not be looked at: nothing of them is over.
+
+    An entry that left the schedule, or that another target is told of now, is forgotten without a word.
+    """
+    begun, lasting = {}, {}
+    wanted = {each: one for each, one in conditions.items() if _is_wanted(target, each, one, entry)}
+    for subject, condition in wanted.items():
+        before = told.get(subject)
+        if before is None or (subject.kind == "missed" and condition.since_ms > before.since_ms):
+            begun[subject] = condition
+        elif target.repeat_ms and subject.kind != "missed" and abs(now_ms - before.told_ms) >= target.repeat_ms:
+            lasting[subject] = condition  # abs: after a step of the clock it is told at once, and then as before
+    over, forgotten = {}, set()
+    for subject, before in told.items():
+        if subject in wanted or subject.kind in unknown:
+            continue
+        is_told = "recovery" in target.on and subject.kind != "missed" and _concerns(target, subject, entry)
+        if is_told and subject not in conditions:
+            over[subject] = before
+        else:
+            forgotten.add(subject)
+    return Changes(begun, lasting, over, frozenset(forgotten))
+
+
+def _is_wanted(
+    target: NotifyTarget, subject: Subject, condition: Condition, entry: Callable[[str], Entry | None]
+) -> bool:
+    if subject.kind not in target.on or (subject.kind == "failure" and condition.failures < target.after):
+        return False
+    return _concerns(target, subject, entry)
+
+
+def _concerns(target: NotifyTarget, subject: Subject, entry: Callable[[str], Entry | None]) -> bool:
+    if subject.kind not in _OF_ENTRIES:
+        return True
+    found = entry(subject.name)
+    return found is not None and is_for(target, found)
+
+
+def is_recent(before_ms: int, now_ms: int) -> bool:
+    """True if runs that were missed until then are worth telling."""
+    return abs(now_ms - before_ms) < _MISSED_FOR_MS

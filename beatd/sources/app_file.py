@@ -1,0 +1,95 @@
+"""Configuration of an app that has no ``beat.toml``: a file made from the app's own settings.
+
+The state store is the app's broker if that is a Redis, else its result backend if that is one, else an embedded server.
+URLs are not written into the file: it names environment variables of this process, which its children inherit.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import tomli_w
+
+from beatd import config
+from beatd.config.loader import load_settings
+from beatd.exceptions import ConfigError, Fault
+from beatd.sources.child_process import ask
+from beatd.urls import is_redis, redis_url, shown
+
+APP_VARIABLE = "BEATD_APP"
+"""The app whose settings are used when there is no file and no ``-A``."""
+STORE_VARIABLE, BROKER_VARIABLE = "BEATD_APP_STORE_URL", "BEATD_APP_BROKER_URL"
+TIMEOUT = 30.0
+"""Seconds that importing the app may take."""
+
+
+class AppFile(NamedTuple):
+    """A file made for an app; ``origin`` says in words where its settings come from."""
+
+    path: Path
+    origin: str = ""
+
+
+_made: dict[str, AppFile] = {}
+
+
+def find(config_file: str | None, app: str | None = None) -> AppFile:
+    """Find the configuration file; without one, make it from the settings of ``app`` or ``$BEATD_APP``.
+
+    Raises ConfigError if there is neither, or if the app cannot be imported.
+    """
+    try:
+        return AppFile(config.find(config_file))
+    except ConfigError:
+        name = app or os.environ.get(APP_VARIABLE)
+        if not name:
+            raise
+    if name not in _made:
+        _made[name] = _make(name, app_settings(name))
+    return _made[name]
+
+
+def app_settings(name: str) -> dict[str, Any]:
+    """Read the settings of an app that say where its broker is, in a process of its own."""
+    answer = ask("beatd.sources.app_child", (name, "-A", ""), name=name, where="-A", timeout=TIMEOUT)
+    found: dict[str, Any] = answer["conf"]
+    return found
+
+
+def _make(name: str, conf: Mapping[str, Any]) -> AppFile:
+    broker, results = first_url(conf["broker_url"]), first_url(conf["result_backend"])
+    document: dict[str, Any] = {"app": name, "state_dir": str(Path.cwd() / ".beatd")}
+    if conf["timezone"]:
+        document["timezone"] = conf["timezone"]
+    where = [("its broker", broker), ("its result backend", results)]
+    place, store = next(((place, url) for place, url in where if url and is_redis(url)), ("", ""))
+    if store:
+        os.environ[STORE_VARIABLE] = redis_url(store)
+    document["redis"] = {"url": f"${{{STORE_VARIABLE}}}" if store else "embedded"}
+    document["broker"] = {"default_queue": conf["default_queue"]}
+    if broker and place != "its broker":
+        os.environ[BROKER_VARIABLE] = broker
+        document["broker"]["url"] = f"${{{BROKER_VARIABLE}}}"
+    folder = tempfile.TemporaryDirectory(prefix="beatd-app-")
+    atexit.register(folder.cleanup)
+    path = Path(folder.name) / "beat.toml"
+    path.write_text(tomli_w.dumps(document), encoding="utf-8")
+    try:
+        load_settings(path)
+    except ConfigError as error:
+        wrong = "; ".join(f"{fault.path}: {fault.message}" for fault in error.faults)
+        text = f"its settings need a beat.toml ({shown(broker)} is its broker): {wrong}"
+        raise ConfigError([Fault("-A", None, name, text)]) from None
+    store_text = f"{place}, {shown(store)}" if store else "an embedded server"
+    return AppFile(path, f"no beat.toml: schedule and time zone are those of {name}; the state store is {store_text}")
+
+
+def first_url(given: Any) -> str:
+    """The first of the URLs that Celery takes as a list or as one text."""
+    text = given if isinstance(given, str) else (given or [""])[0]
+    return str(text).split(";")[0]

@@ -1,0 +1,164 @@
+"""Access: who asks, what they may do, and whether a request that changes something was meant by them.
+
+Somebody is known by a token (``Authorization: Bearer``), by the session that a browser got for one, or by the header
+of a proxy at a trusted address. All others are nobody: they may read, or do nothing.
+"""
+
+from __future__ import annotations
+
+import hmac
+import ipaddress
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+
+from beatd.clock import Clock
+from beatd.model import WebSettings
+from beatd.web import session
+from beatd.web.rates import Buckets
+from beatd.web.tokens import Role, Token, Tokens
+
+LOGINS = (10, 60.0)
+"""Wrong tokens of one address, and the seconds in which so many more are allowed."""
+_NAME_MAX = 100
+
+
+class Person(NamedTuple):
+    """Somebody who asks. ``role``: None may not even read."""
+
+    name: str
+    role: Role | None
+    by: Literal["token", "session", "proxy", "nobody"]
+    csrf: str = ""
+    """The token that their forms carry."""
+
+    @property
+    def operates(self) -> bool:
+        """True if they may change things."""
+        return self.role == "operate"
+
+
+class Access:
+    """``reads``: whether nobody may read. ``settings`` as ``[web]`` has them."""
+
+    def __init__(self, settings: WebSettings, tokens: Tokens, clock: Clock, *, reads: bool) -> None:
+        self._settings, self._tokens, self._clock = settings, tokens, clock
+        self.nobody = Person("", "read" if reads else None, "nobody")
+        self._proxies = networks(settings.trusted_proxies or ())
+        self._wrong = Buckets(*LOGINS, clock)
+
+    @property
+    def can_log_in(self) -> bool:
+        """True if there are tokens."""
+        return self._tokens.there
+
+    @property
+    def can_operate(self) -> bool:
+        """True if anybody can have the right to act."""
+        return self._tokens.there or (bool(self._settings.user_header) and self._settings.proxy_role == "operate")
+
+    def person(self, request: Request) -> Person:
+        """The person who asks. Raises HTTPException 401 for a token that is not known, 429 after too many of these."""
+        header = request.headers.get("authorization")
+        if header is not None:
+            scheme, _, text = header.partition(" ")
+            if scheme.lower() != "bearer":
+                raise HTTPException(401, "expected Authorization: Bearer TOKEN", _CHALLENGE)
+            token = self.token(request, text.strip())
+            return Person(token.name, token.role, "token")
+        return self._of_proxy(request) or self._of_session(request) or self.nobody
+
+    def token(self, request: Request, text: str) -> Token:
+        """The token of that text, or HTTPException 401."""
+        if not self._wrong.has_room(peer_of(request)):
+            raise HTTPException(429, "too many wrong tokens; try again in a minute", {"Retry-After": "60"})
+        token = self._tokens.find(text)
+        if token is None:
+            self._wrong.take(peer_of(request))
+            raise HTTPException(401, "this token is not known", _CHALLENGE)
+        return token
+
+    def require(self, request: Request, role: Role) -> Person:
+        """The person who asks, if they have that role. Raises HTTPException 401 or 403."""
+        person = self.person(request)
+        if person.role == role or person.operates:
+            return person
+        if role == "read" or (person.by == "nobody" and self.can_operate):
+            raise HTTPException(401, "a token is needed", _CHALLENGE)
+        if not self.can_operate:
+            raise HTTPException(403, "this page is read-only; name a file with tokens: [web] tokens_file")
+        raise HTTPException(403, f"{person.name or 'this token'} may read and not operate")
+
+    def check_origin(self, request: Request, person: Person, form_token: str) -> None:
+        """Raise HTTPException 403 for a request that another site may have made the browser send."""
+        if person.by == "token":
+            self.check_site(request, browser=False)
+            return
+        self.check_site(request)
+        if not person.csrf or not hmac.compare_digest(person.csrf.encode(), form_token.encode()):
+            raise HTTPException(403, "the form is out of date; load the page again")
+
+    def check_site(self, request: Request, *, browser: bool = True) -> None:
+        """Raise HTTPException 403 for a request of another site; a ``browser`` says from which it comes."""
+        origin, site = request.headers.get("origin"), request.headers.get("sec-fetch-site")
+        is_same = origin is not None and origin.partition("://")[2] == request.headers.get("host", "")
+        if (origin is not None and not is_same) or site not in (None, "same-origin", "none"):
+            raise HTTPException(403, "this request comes from another site")
+        if browser and origin is None and site is None:
+            raise HTTPException(403, "this request does not say from which site it comes")
+
+    def session_of(self, token: Token) -> str:
+        """The value of the session's cookie for somebody who gave that token."""
+        until_ms = self._clock.now_ms() + session.SESSION_S * 1000
+        return session.sign(self._tokens.key, "session", [token.name, token.digest.hex()], until_ms)
+
+    def note(self, text: str) -> str:
+        """The value of the cookie with a note for the next page."""
+        return session.sign(self._tokens.key, "note", text, self._clock.now_ms() + session.NOTE_S * 1000)
+
+    def read_note(self, request: Request) -> str:
+        """The note that was left for this page."""
+        signed = request.cookies.get(session.NOTE, "")
+        return str(session.verify(self._tokens.key, "note", signed, self._clock.now_ms()) or "") if signed else ""
+
+    def _of_session(self, request: Request) -> Person | None:
+        cookie = request.cookies.get(session.SESSION)
+        if not cookie:
+            return None
+        self._tokens.known()
+        value = session.verify(self._tokens.key, "session", cookie, self._clock.now_ms())
+        token = self._tokens.named(value[0]) if value else None
+        if token is None or token.digest.hex() != value[1]:
+            return None
+        return Person(token.name, token.role, "session", session.form_token(self._tokens.key, cookie))
+
+    def _of_proxy(self, request: Request) -> Person | None:
+        header = self._settings.user_header
+        name = request.headers.get(header, "").strip() if header else ""
+        if not name or len(request.headers.getlist(header or "")) != 1 or not self._is_trusted(peer_of(request)):
+            return None
+        name = "".join(char for char in name[:_NAME_MAX] if char.isprintable())
+        csrf = session.form_token(self._tokens.key, f"proxy {name}")
+        return Person(name, self._settings.proxy_role, "proxy", csrf)
+
+    def _is_trusted(self, peer: str) -> bool:
+        try:
+            address = ipaddress.ip_address(peer)
+        except ValueError:
+            return False
+        return any(address in network for network in self._proxies)
+
+
+def peer_of(request: Request) -> str:
+    """The address from which a request comes."""
+    return request.client.host if request.client else ""
+
+
+def networks(texts: Sequence[str]) -> list[ipaddress.IPv4Network | ipaddress.IPv6Network]:
+    """The networks of addresses such as ``10.0.0.5`` and ``10.0.0.0/8``; raises ValueError."""
+    return [ipaddress.ip_network(each, strict=False) for each in texts]
+
+
+_CHALLENGE = {"WWW-Authenticate": 'Bearer realm="beatd"'}

@@ -1,0 +1,283 @@
+"""Actions of operators: runs by hand, pauses, entries of the store, dead letters. Page and API call the same ones.
+
+Each returns a sentence that says what was done, and is written to the audit. Each raises HTTPException: 404 for what is
+gone, 409 for what is not possible as things are now, 400 for what is not valid.
+"""
+
+from __future__ import annotations
+
+import logging
+import tomllib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import msgspec
+from starlette.exceptions import HTTPException
+
+from beatd.client.entries import kind_of
+from beatd.client.runs import AT_MOST, RATE, RunClient
+from beatd.client.schedules import checked
+from beatd.exceptions import BrokerError, ConfigError, MessageError, NobodyLeads, RequestRefused, ScheduleError
+from beatd.message.json_codec import loads
+from beatd.model import Overlap
+from beatd.schedules import duration_ms
+from beatd.store.runtime_entries import Pause, Runtime, read_table
+from beatd.timestamps import from_ms, iso_ms
+from beatd.web.documents import Documents, letter_filter
+
+log = logging.getLogger("beatd.web")
+
+Sentence = dict[str, Any]
+_DUES_SHOWN = 20
+
+
+class RunNow(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """Other arguments or another queue than the entry's. With a ``request_id`` a repeated request sends nothing."""
+
+    args: list[Any] | None = None
+    kwargs: dict[str, Any] | None = None
+    queue: str | None = None
+    request_id: str | None = None
+
+
+class PauseUntil(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """The end of the pause as a moment (``until``) or a duration (``for``); without them it lasts until resumed."""
+
+    reason: str = ""
+    until: str = ""
+    length: str = msgspec.field(default="", name="for")
+
+
+class BackfillWindow(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """The runs that were due from ``from`` on and before ``to``. ``dry_run`` only counts them."""
+
+    since: str = msgspec.field(name="from")
+    until: str = msgspec.field(default="now", name="to")
+    rate: float = RATE
+    max: int = AT_MOST
+    overlap: Overlap | None = None
+    force: bool = False
+    dry_run: bool = False
+    request_id: str | None = None
+
+
+class EntryTable(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """An entry with the keys that it has in ``beat.toml``."""
+
+    table: dict[str, Any]
+
+
+class _Begun(Exception):
+    """Raised to stop waiting for a backfill: the leader goes on with it."""
+
+
+class Operator:
+    """Carries actions out, each for somebody (``who``)."""
+
+    def __init__(self, documents: Documents) -> None:
+        self._documents = documents
+        self._store = documents.store
+
+    def run_now(self, who: str, name: str, wanted: RunNow) -> Sentence:
+        """Send a run of an entry now."""
+        self._documents.entry_named(name)
+        with self._requests() as runs:
+            sent = runs.trigger(
+                name, wanted.args, wanted.kwargs, queue=wanted.queue, request_id=wanted.request_id, by=who
+            )
+        if sent.refused is not None:
+            raise HTTPException(409, f"the broker refused it: {sent.refused}; it is among the dead letters")
+        self._audit(who, "trigger", name, after={"run_id": sent.run_id, "queue": wanted.queue})
+        what = "was sent before; nothing was sent now" if sent.repeated else "sent"
+        waits = "; it waits in the outbox until the broker takes it" if sent.in_outbox else ""
+        return {"done": f"run {sent.run_id[:8]} of {name} {what}{waits}", "run_id": sent.run_id}
+
+    def pause(self, who: str, name: str, wanted: PauseUntil) -> Sentence:
+        """Pause an entry, for ever or until a moment."""
+        self._documents.entry_named(name)
+        now_ms = self._documents.clock.now_ms()
+        until_ms = self._until_ms(wanted, now_ms)
+        note = Pause(since_ms=now_ms, by=who, reason=wanted.reason.strip()[:500], until_ms=until_ms)
+        with self._runtime() as runtime:
+            done = runtime.put_pauses([name], note, ("until", "reason", "by"))
+        if not (done.paused or done.changed):
+            raise HTTPException(409, f"{name} is paused like this already")
+        until = None if until_ms is None else iso_ms(until_ms)
+        self._audit(who, "pause", name, after={"reason": note.reason, "until": until})
+        ends = "until somebody resumes it" if until_ms is None else f"until {from_ms(until_ms):%Y-%m-%d %H:%M:%S} UTC"
+        return {"done": f"{name} is paused {ends}", "until": until}
+
+    def resume(self, who: str, name: str) -> Sentence:
+        """Resume a paused entry from now on."""
+        self._documents.entry_named(name)
+        with self._runtime() as runtime:
+            if not runtime.resume([name]):
+                raise HTTPException(409, f"{name} is not paused: its pause has ended meanwhile")
+        self._audit(who, "resume", name)
+        return {"done": f"{name} is resumed; what was due meanwhile is not caught up"}
+
+    def backfill(self, who: str, name: str, wanted: BackfillWindow) -> Sentence:
+        """Begin to send the runs of a past window; the leading daemon goes on with it."""
+        self._documents.entry_named(name)
+        now_ms = self._documents.clock.now_ms()
+        since_ms = self._documents.moment_ms(wanted.since, "from")
+        until_ms = self._documents.moment_ms(wanted.until, "to", base_ms=since_ms)
+        if until_ms <= since_ms:
+            raise HTTPException(400, "from must be earlier than to")
+        if since_ms > now_ms:
+            raise HTTPException(400, "from must be in the past")
+        window = f"{iso_ms(since_ms)} to {iso_ms(until_ms)}"
+        try:
+            with self._requests() as runs:
+                done = runs.backfill(
+                    name, from_ms(since_ms), from_ms(until_ms), overlap=wanted.overlap, rate=wanted.rate,
+                    at_most=wanted.max, force=wanted.force, dry_run=wanted.dry_run, request_id=wanted.request_id,
+                    by=who, progress=_begun,
+                )  # fmt: skip
+        except _Begun as begun:
+            dealt, total = begun.args
+            self._audit(who, "backfill", name, after={"window": window})
+            return {"done": f"the backfill of {name} has begun: {dealt:,} of {total:,} runs", "total": total}
+        if wanted.dry_run:
+            dues = [iso_ms(due) for due in done.dues_ms[:_DUES_SHOWN]]
+            return {"done": f"{done.sent:,} of {done.total:,} runs of {name} would be sent", "dues_at": dues}
+        self._audit(who, "backfill", name, after={"window": window, "sent": done.sent})
+        left_out = "".join(f", {count:,} left out: {reason}" for reason, count in done.left_out.items())
+        return {"done": f"{done.sent:,} of {done.total:,} runs of {name} sent{left_out}", "total": done.total}
+
+    def stop(self, who: str, run_id: str) -> Sentence:
+        """End a run: it is skipped if it waits, and terminated if it is at work."""
+        run = self._documents.run_detail(run_id)
+        if run.word not in ("queued", "running", "retry"):
+            raise HTTPException(409, f"the run has ended meanwhile: {run.word}")
+        identity = run.record.run_id or run_id
+        with _in_words():
+            self._documents.broker.stop(identity)
+        self._audit(who, "stop-run", run.record.entry, after={"run_id": identity})
+        return {"done": f"run {identity[:8]} of {run.record.entry} is being stopped", "run_id": identity}
+
+    def requeue(self, who: str, letter: str) -> Sentence:
+        """Send a dead letter again."""
+        with _in_words():
+            count, refusals = self._documents.broker.requeue(letter_filter((letter,)))
+        if refusals:
+            raise HTTPException(409, f"{letter} stays: {refusals[0].reason}")
+        return self._letter_done(who, "requeue", letter, count, "is sent again")
+
+    def purge(self, who: str, letter: str) -> Sentence:
+        """Throw a dead letter away."""
+        with _in_words():
+            count = self._documents.broker.purge(letter_filter((letter,)))
+        return self._letter_done(who, "purge", letter, count, "is thrown away")
+
+    def put(self, who: str, name: str, table: Mapping[str, Any]) -> Sentence:
+        """Put an entry into the store, or another in its place."""
+        if not name.strip() or len(name) > 500 or not name.isprintable():
+            raise HTTPException(400, "a name has 1 to 500 characters that can be printed")
+        self._refuse_of_file(name)
+        settings, defaults = self._documents.plan.settings, self._documents.plan.defaults
+        with _in_words():
+            stored = checked(name, table, timezone=settings.timezone, defaults=defaults)
+        with self._runtime() as runtime:
+            before, _ = runtime.get(name)
+            what = runtime.put(name, stored)
+        if what != "unchanged":
+            self._audit(who, "add" if what == "added" else "change", name, before=_readable(before), after=stored)
+        return {"done": f"{name} is {what}", "change": what}
+
+    def remove(self, who: str, name: str) -> Sentence:
+        """Take an entry out of the store."""
+        self._refuse_of_file(name)
+        with self._runtime() as runtime:
+            before, _ = runtime.get(name)
+            if not runtime.remove(name):
+                raise HTTPException(404, f"{name} is not in the state store: it was removed meanwhile")
+        self._audit(who, "remove", name, before=_readable(before))
+        return {"done": f"{name} is removed"}
+
+    def stored_table(self, name: str) -> dict[str, Any]:
+        """The table of an entry of the store, as it is."""
+        with self._runtime() as runtime, _in_words():
+            table, _ = runtime.get(name)
+            if table is None:
+                raise HTTPException(404, f"{name} is not in the state store")
+            return read_table(table)
+
+    def _audit(self, who: str, action: str, subject: str, *, before: Any = None, after: Any = None) -> None:
+        self._store.note_change(who, action, subject, before=before, after=after)
+        log.info(
+            "%s: %s %s", who, action, subject, extra={"event": "web_action", "by": who, "action": action, "of": subject}
+        )
+
+    def _letter_done(self, who: str, action: str, letter: str, count: int, text: str) -> Sentence:
+        if not count:
+            raise HTTPException(404, f"the dead letter {letter} is gone: somebody has sent or thrown it away")
+        self._audit(who, action, letter)
+        return {"done": f"the dead letter {letter} {text}"}
+
+    def _refuse_of_file(self, name: str) -> None:
+        self._documents.selector.lay_over()
+        entry = self._documents.plan.listing.entry(name)
+        if entry is not None and kind_of(entry) != "runtime":
+            raise HTTPException(409, f"{name} is in {entry.source}, and that counts: change it there")
+
+    def _until_ms(self, wanted: PauseUntil, now_ms: int) -> int | None:
+        if wanted.until.strip() and wanted.length.strip():
+            raise HTTPException(400, "give until or for, not both")
+        if wanted.length.strip():
+            try:
+                return now_ms + max(duration_ms(wanted.length.strip()), 1)
+            except ScheduleError as error:
+                raise HTTPException(400, f"for: {error}") from None
+        if not wanted.until.strip():
+            return None
+        until_ms = self._documents.moment_ms(wanted.until, "until")
+        if until_ms <= now_ms:
+            raise HTTPException(400, f"until: {wanted.until} is not later than now")
+        return until_ms
+
+    @contextmanager
+    def _runtime(self) -> Iterator[Runtime]:
+        with self._store.connection() as (client, keys):
+            yield Runtime(client, keys)
+
+    @contextmanager
+    def _requests(self) -> Iterator[RunClient]:
+        with self._store.connection() as (client, keys), _in_words():
+            yield RunClient(client, keys)
+
+
+def read_toml(text: str) -> dict[str, Any]:
+    """The keys of an entry as they stand in ``beat.toml``; HTTPException 400."""
+    try:
+        return tomllib.loads(text.replace("\r\n", "\n"))
+    except (ValueError, RecursionError) as error:
+        raise HTTPException(400, f"this is no TOML: {error}") from None
+
+
+def _begun(done: int, total: int) -> None:
+    raise _Begun(done, total)
+
+
+def _readable(raw: bytes | None) -> Any:
+    try:
+        return None if raw is None else loads(raw)
+    except MessageError:
+        return None
+
+
+@contextmanager
+def _in_words() -> Iterator[None]:
+    try:
+        yield
+    except RequestRefused as error:
+        raise HTTPException(404 if error.unknown else 409, str(error)) from None
+    except NobodyLeads as error:
+        raise HTTPException(409, str(error)) from None
+    except ConfigError as error:
+        raise HTTPException(400, "; ".join(fault.message for fault in error.faults[:5])) from None
+    except (MessageError, ScheduleError) as error:
+        raise HTTPException(400, str(error)) from None
+    except BrokerError as error:
+        raise HTTPException(502, str(error)) from None

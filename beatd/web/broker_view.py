@@ -1,0 +1,122 @@
+"""The broker as the page sees it: workers, queues and dead letters; one question for all who ask at about the time."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any, Generic, NamedTuple, TypeVar
+
+from beatd.client.dead_letters import (
+    DeadLetterSource,
+    Filter,
+    Refusal,
+    each_place,
+    facts,
+    matching_letters,
+    open_places,
+)
+from beatd.client.workers import WorkerClient, queue_facts
+from beatd.clock import Clock
+from beatd.exceptions import BeatdError, BrokerError, StoreError
+from beatd.model import Entry, Settings
+
+T = TypeVar("T")
+
+SHARED_S = 4.0
+"""Time for which an answer of workers and queues holds."""
+
+
+class Shared(Generic[T]):
+    """A value that is read at most every ``seconds``, however many ask for it."""
+
+    def __init__(self, read: Callable[[], T], clock: Clock, seconds: float) -> None:
+        self._read, self._clock, self._seconds = read, clock, seconds
+        self._reading = threading.Lock()
+        self._value: T | None = None
+        self._until = 0.0
+
+    def __call__(self) -> T:
+        with self._reading:
+            if self._value is None or self._clock.monotonic() > self._until:
+                self._value = self._read()
+                self._until = self._clock.monotonic() + self._seconds
+            return self._value
+
+    def forget(self) -> None:
+        """Read anew at the next call."""
+        with self._reading:
+            self._value = None
+
+
+class Letters(NamedTuple):
+    """Dead letters that match, and how many there are in all."""
+
+    letters: list[dict[str, Any]]
+    total: int
+
+
+class BrokerView:
+    """View of the broker. A broker that cannot be asked is a ``problem`` of the document."""
+
+    def __init__(self, file: str, settings: Callable[[], Settings], store_url: Callable[[], str], clock: Clock) -> None:
+        self._file = file
+        self._settings = settings
+        self._store_url = store_url
+        self._workers = Shared(self._ask_workers, clock, SHARED_S)
+        self._depths = Shared(self._ask_depths, clock, SHARED_S)
+        self._names: set[str] = set()
+
+    def workers(self) -> dict[str, Any]:
+        """The workers that answer, and their tasks at work."""
+        return self._workers()
+
+    def queues(self, entries: Sequence[Entry]) -> dict[str, Any]:
+        """The queues that entries send to and workers take from, and how long they are."""
+        settings = self._settings()
+        sending = Counter(entry.options.queue or settings.broker.default_queue for entry in entries)
+        workers = self.workers()
+        self._names = {*sending, *(queue for worker in workers["workers"] for queue in worker["queues"])}
+        depths, problem = self._depths()
+        return {
+            "queues": queue_facts(depths, sending, workers["workers"]),
+            "problem": problem or workers["problem"],
+        }
+
+    def dead_letters(self, wanted: Filter, limit: int) -> Letters:
+        """The dead letters that match, the newest first. Raises ConfigError and StoreError."""
+        with open_places(self._file, None, None) as places:
+            found = [facts(one) for one in matching_letters(places, wanted, limit)]
+            return Letters(found, sum(place.letters.count() for place in places))
+
+    def requeue(self, wanted: Filter) -> tuple[int, list[Refusal]]:
+        """Send dead letters again; how many were, and what cannot be."""
+        with open_places(self._file, None, None) as places:
+            return each_place(places, wanted, DeadLetterSource.requeue)
+
+    def purge(self, wanted: Filter) -> int:
+        """Throw dead letters away; how many were there."""
+        with open_places(self._file, None, None) as places:
+            count, _ = each_place(places, wanted, lambda place, letters: (place.letters.remove(letters), []))
+        return count
+
+    def stop(self, run_id: str) -> None:
+        """End a run. Raises BrokerError and StoreError."""
+        self._client().stop(run_id)
+        self._workers.forget()
+
+    def _client(self) -> WorkerClient:
+        store_url = self._store_url()
+        return WorkerClient(self._settings().broker.url or store_url, store_url)
+
+    def _ask_workers(self) -> dict[str, Any]:
+        try:
+            return {"workers": self._client().workers(), "problem": None}
+        except BeatdError as error:
+            return {"workers": [], "problem": str(error)}
+
+    def _ask_depths(self) -> tuple[dict[str, int], str | None]:
+        try:
+            return self._client().depths(self._names), None
+        except (BrokerError, StoreError) as error:
+            return {}, str(error)

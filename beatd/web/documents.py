@@ -1,0 +1,240 @@
+"""Documents: the facts of an installation for programs, as the commands' ``--json`` has them.
+
+The API answers with them, and the pages show the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from itertools import islice
+from typing import Any, NamedTuple
+
+from starlette.exceptions import HTTPException
+
+from beatd.client.audit import audit_facts
+from beatd.client.dead_letters import Filter
+from beatd.client.entries import NEXT, Description, description_facts, entry_facts
+from beatd.client.history import counts, facts
+from beatd.client.moments import read_moment
+from beatd.client.outcomes import FAILED, LAST, RunDetail, detail_facts, run_facts, statistics
+from beatd.clock import Clock
+from beatd.exceptions import Fault, ScheduleError
+from beatd.model import Entry
+from beatd.planning.catchup import ResumePoints
+from beatd.planning.preview import Upcoming, new_state, upcoming
+from beatd.schedules import duration_ms
+from beatd.store.audit import AuditRecord
+from beatd.store.history import Record
+from beatd.web.broker_view import BrokerView
+from beatd.web.entries import EntryListing
+from beatd.web.selection import Selector, View
+from beatd.web.store_view import Document, StoreView
+from beatd.web.timeline import Timeline
+
+SHORTEST_ID = 4
+"""Characters by which a run or a dead letter is looked for."""
+FAULTS_SHOWN = 3
+MISMATCH_AFTER_S = 20.0
+"""Seconds for which the file may differ from what the daemons have: a change reaches all within some seconds."""
+_SENT = frozenset({"scheduled", "backfilled", "triggered"})
+
+
+class RunQuery(NamedTuple):
+    """Runs that are asked for."""
+
+    entry: str = ""
+    failed: bool = False
+    since: str = ""
+    limit: int = 100
+
+
+class Documents:
+    """Reader of all documents. Raises HTTPException for what is not there, and StoreError."""
+
+    def __init__(self, plan: EntryListing, store: StoreView, broker: BrokerView, clock: Clock) -> None:
+        self.plan, self.store, self.broker, self.clock = plan, store, broker, clock
+        self.selector = Selector(plan, store, clock)
+        self._timeline = Timeline(plan, store, clock)
+
+    def status(self) -> Document:
+        """The document of ``beatd status --json``."""
+        return self.store.status()
+
+    def problems(self) -> dict[str, Any]:
+        """All problems as sentences, and whether runs leave; the first ones keep them from leaving."""
+        status = self.store.status()
+        blocking = set(status["not_ready"])
+        found = [{"text": text, "blocks": text in blocking} for text in status["problems"]]
+        found += [{"text": text, "blocks": False} for text in self.file_problems(status)]
+        return {"ready": status["ready"], "problems": found}
+
+    def file_problems(self, status: Document | None = None) -> Iterator[str]:
+        """Problems of the page's own file."""
+        plan, faults = self.plan, self.plan.faults
+        if faults:
+            more = f" … and {len(faults) - FAULTS_SHOWN} more" if faults[FAULTS_SHOWN:] else ""
+            listed = "; ".join(map(str, faults[:FAULTS_SHOWN]))
+            yield f"The file has errors; showing the last valid schedule: {listed}{more}"
+        elif status is not None and mismatch(status, plan.listing.digest, plan.age):
+            yield f"No daemon has the schedule of {plan.path}, which is shown below: run beatd reload"
+
+    def entries(self, view: View) -> dict[str, Any]:
+        """A page of the entries that match."""
+        part = self.selector.slice(view)
+        found = [
+            entry_facts(look, part.outcome(look.entry.name), self.plan.pause_of(look.entry.name))
+            for look in part.outlooks
+        ]
+        counted = {"total": part.total, "matching": part.matching, "page": part.page, "pages": part.pages}
+        return {**counted, "per_page": view.per_page, "entries": found}
+
+    def entry(self, name: str) -> dict[str, Any]:
+        """The document of ``beatd describe --json``."""
+        return description_facts(self.description(name))
+
+    def description(self, name: str, *, runs: int = LAST) -> Description:
+        """All that is known of one entry."""
+        entry, now_ms = self.entry_named(name), self.clock.now_ms()
+        [look] = self.selector.outlooks((entry,))
+        details, totals = self.store.history(name, now_ms)
+        return Description(
+            look,
+            self.plan.pause_of(name),
+            self.store.outcomes([name], now_ms, held=self.store.held([name]))[name],
+            details[:runs],
+            [] if look.next_due_ms is None else list(islice(self._following(entry, now_ms), NEXT)),
+            totals,
+            statistics(run.record for run in details),
+        )
+
+    def entry_named(self, name: str) -> Entry:
+        """The entry in force of that name; HTTPException 404."""
+        self.selector.lay_over()
+        entry = self.plan.listing.entry(name)
+        if entry is None:
+            raise HTTPException(404, f"there is no entry {name!r}")
+        return entry
+
+    def history(self, name: str, *, failed: bool) -> dict[str, Any]:
+        """The last runs of one entry, the newest first, as in ``beatd history --json``."""
+        runs, totals = self.store.history(name, self.clock.now_ms())
+        if not runs and self.plan.listing.entry(name) is None:
+            raise HTTPException(404, f"there is no entry {name!r}")
+        shown = [run for run in runs if run.word in FAILED] if failed else runs
+        return {"entry": name, "runs": list(map(_run_document, shown)), "totals": counts(totals)}
+
+    def runs(self, query: RunQuery) -> dict[str, Any]:
+        """The newest runs of an entry, or of all."""
+        names = [self.entry_named(query.entry).name] if query.entry else self._names()
+        found = self.store.newest(names, query.limit, self._wanted(query), self.clock.now_ms())
+        return {"runs": list(map(_run_document, found))}
+
+    def run(self, run_id: str, entry: str = "") -> dict[str, Any]:
+        """The document of ``beatd run-info --json``."""
+        run = self.run_detail(run_id, entry)
+        return {**facts(run.record), **run_facts(run)}
+
+    def run_detail(self, run_id: str, entry: str = "") -> RunDetail:
+        """The run whose id begins so; HTTPException 404 if there is not exactly one."""
+        names, run_id = [entry] if entry else self._names(), run_id.lower()
+        long_enough = len(run_id) >= SHORTEST_ID
+        runs = self.store.find_run(run_id, names, self.clock.now_ms()) if long_enough else []
+        if len(runs) != 1:
+            raise HTTPException(404, f"there is no run {run_id!r} that is remembered")
+        return runs[0]
+
+    def fleet(self) -> dict[str, Any]:
+        """Daemons, shards, terms, clocks, the store, and the faults of the page's files."""
+        status = self.store.status()
+        keys = ("state_store", "daemons", "shards", "outbox", "runtime", "same_schedule", "ready")
+        config = {
+            "file": str(self.plan.path),
+            "digest": self.plan.listing.digest,
+            "entries": len(self.plan.listing.entries),
+            "in_force": not mismatch(status, self.plan.listing.digest, 1e9),
+            "faults": [fault_facts(fault) for fault in self.plan.faults],
+        }
+        return {**{key: status[key] for key in keys}, "config": config}
+
+    def workers(self) -> dict[str, Any]:
+        """The workers that answer."""
+        return self.broker.workers()
+
+    def queues(self) -> dict[str, Any]:
+        """The queues and their lengths."""
+        self.selector.lay_over()
+        return self.broker.queues(self.plan.listing.entries)
+
+    def dead_letters(self, wanted: Filter, limit: int) -> dict[str, Any]:
+        """The dead letters that match, the newest first."""
+        found = self.broker.dead_letters(wanted, limit)
+        return {"dead_letters": found.letters, "total": found.total}
+
+    def timeline(self, window: str) -> dict[str, Any]:
+        """The load of the coming window, and what ran."""
+        self.selector.lay_over()
+        return self._timeline.document(window)
+
+    def audit(self, limit: int, entry: str = "") -> dict[str, Any]:
+        """The document of ``beatd audit --json``."""
+        return {"changes": [audit_facts(record) for record in self.changes(limit, entry)]}
+
+    def changes(self, limit: int, entry: str = "") -> list[AuditRecord]:
+        """The newest changes, of entries that match or of all."""
+        return self.store.changes(limit, entry or "*")
+
+    def _names(self) -> list[str]:
+        self.selector.lay_over()
+        return self.plan.listing.names()
+
+    def _following(self, entry: Entry, now_ms: int) -> Iterator[Upcoming]:
+        [state] = self.store.states((entry,), now_ms=now_ms)
+        return upcoming(entry, state or new_state(now_ms), ResumePoints(now_ms))
+
+    def _wanted(self, query: RunQuery) -> Callable[[Record], bool] | None:
+        if not (query.failed or query.since):
+            return None
+        since_ms = self.moment_ms(query.since, "since") if query.since else 0
+
+        def wanted(one: Record) -> bool:
+            has_failed = one.kind in _SENT and one.outcome not in (None, "SUCCESS", "IGNORED", "RETRY")
+            return one.due_ms >= since_ms and (has_failed or not query.failed)
+
+        return wanted
+
+    def moment_ms(self, text: str, name: str, *, base_ms: int | None = None) -> int:
+        """The moment that a parameter means, in the zone of the file; HTTPException 400."""
+        now_ms = self.clock.now_ms()
+        try:
+            zone = self.plan.settings.timezone
+            return read_moment(text, timezone=zone, base_ms=base_ms or now_ms, now_ms=now_ms)
+        except ScheduleError as error:
+            raise HTTPException(400, f"{name}: {error}") from None
+
+
+def letter_filter(
+    ids: tuple[str, ...] = (), reason: str = "", task: str = "", queue: str = "", older: str = ""
+) -> Filter:
+    """The filter of dead letters that is asked for; HTTPException 400."""
+    if any(len(each) < SHORTEST_ID for each in ids):
+        raise HTTPException(400, f"{SHORTEST_ID} characters of an id at least")
+    try:
+        older_ms = duration_ms(older) if older else None
+    except ScheduleError as error:
+        raise HTTPException(400, f"older: {error}") from None
+    return Filter(ids, reason or None, task or None, queue or None, older_ms)
+
+
+def fault_facts(fault: Fault) -> dict[str, Any]:
+    """A fault of a file: its place, and what is wrong."""
+    return {"file": fault.file, "line": fault.line, "path": fault.path, "message": fault.message}
+
+
+def mismatch(status: Document, digest: str, age: float) -> bool:
+    """True if the file of this page, read ``age`` seconds ago, is not what any of the daemons has."""
+    digests = {daemon["digest"] for daemon in status["daemons"] if daemon["alive"]}
+    return bool(digests) and digest not in digests and age > MISMATCH_AFTER_S
+
+
+def _run_document(run: RunDetail) -> dict[str, Any]:
+    return {**facts(run.record), **detail_facts(run)}

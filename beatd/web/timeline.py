@@ -1,0 +1,144 @@
+"""Timeline: the load of the coming day or week by the minute, and what ran in the past day above what was planned."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from beatd.clock import Clock
+from beatd.model import Entry
+from beatd.planning.load import DAY_MS, MINUTE_MS, Load, clock_changes, closed_times, load
+from beatd.planning.preview import counts_from_first_seen
+from beatd.planning.simulation import TooManyRuns
+from beatd.schedules import bind
+from beatd.store.history import Record
+from beatd.timestamps import from_ms, iso_ms
+from beatd.web.entries import EntryListing
+from beatd.web.store_view import StoreView
+
+WINDOWS = {"24h": (DAY_MS, MINUTE_MS), "7d": (7 * DAY_MS, 15 * MINUTE_MS)}
+"""Length and step of each window."""
+PAST_STEP_MS = 15 * MINUTE_MS
+SHARED_MS = 60_000
+"""Time for which a timeline holds: it begins at a full minute."""
+_LIMIT = 2_000_000
+"""Runs that are computed at most."""
+_NAMED = 5
+_FAILED = frozenset({"FAILURE", "REVOKED", "REJECTED", "REFUSED", "LOST"})
+
+
+class Timeline:
+    """Timelines of the entries in force. Raises :class:`~beatd.exceptions.StoreError`."""
+
+    def __init__(self, plan: EntryListing, store: StoreView, clock: Clock) -> None:
+        self._plan, self._store, self._clock = plan, store, clock
+        self._computing = threading.Lock()
+        self._known: dict[str, tuple[tuple[Entry, ...], int, dict[str, Any]]] = {}
+
+    def document(self, window: str) -> dict[str, Any]:
+        """The timeline of a window of :data:`WINDOWS`; computed once a minute, by one thread."""
+        entries, now_ms = self._plan.listing.entries, self._clock.now_ms() // SHARED_MS * SHARED_MS
+        with self._computing:
+            known = self._known.get(window)
+            if known is None or known[0] is not entries or known[1] != now_ms:
+                known = (entries, now_ms, self._compute(self._phased(entries, now_ms), now_ms, *WINDOWS[window]))
+                self._known[window] = known
+            return known[2]
+
+    def _phased(self, entries: Sequence[Entry], now_ms: int) -> list[Entry]:
+        """The entries, of which intervals are counted from when a daemon first saw them."""
+        states = self._store.states(entries, now_ms=now_ms)
+        return [
+            msgspec.structs.replace(entry, schedule=bind(entry.schedule, from_ms(state.first_seen_ms)))
+            if state is not None and counts_from_first_seen(entry)
+            else entry
+            for entry, state in zip(entries, states, strict=True)
+        ]
+
+    def _compute(self, entries: Sequence[Entry], now_ms: int, length_ms: int, step_ms: int) -> dict[str, Any]:
+        start_ms = now_ms // step_ms * step_ms
+        end_ms = start_ms + length_ms
+        try:
+            coming, problem = load(entries, start_ms, end_ms, step_ms, limit=_LIMIT), None
+        except TooManyRuns:
+            text = f"more than {_LIMIT:,} different runs: take the shorter window, or see beatd simulate"
+            coming, problem = Load(start_ms, end_ms, step_ms, [], []), text
+        changes = clock_changes(entries, start_ms, end_ms)
+        return {
+            **_load_facts(coming),
+            "busiest": [
+                {
+                    "at": iso_ms(one.second * 1000),
+                    "runs": one.runs,
+                    "entries": [{"entry": name, "runs": count} for name, count in one.entries],
+                }
+                for one in coming.busiest
+            ],
+            "blackouts": [
+                {
+                    "blackout": one.blackout.notation,
+                    "entries": one.entries[:_NAMED],
+                    "entries_count": len(one.entries),
+                    "spans": [{"from": iso_ms(first), "to": iso_ms(last)} for first, last in one.spans],
+                }
+                for one in closed_times(entries, start_ms, end_ms)
+            ],
+            "clock_changes": [
+                {
+                    "timezone": one.timezone,
+                    "at": iso_ms(one.at_ms),
+                    "before_s": one.before_s,
+                    "after_s": one.after_s,
+                    "entries": one.entries,
+                }
+                for one in changes
+            ],
+            "past": self._past(entries, now_ms),
+            "problem": problem,
+        }
+
+    def _past(self, entries: Sequence[Entry], now_ms: int) -> dict[str, Any]:
+        end_ms = now_ms // PAST_STEP_MS * PAST_STEP_MS + PAST_STEP_MS
+        start_ms = end_ms - DAY_MS
+        try:
+            planned = load(entries, start_ms, end_ms, PAST_STEP_MS, limit=_LIMIT).counts
+        except TooManyRuns:
+            planned = []
+        records = self._store.records([entry.name for entry in entries])
+        return {
+            "from": iso_ms(start_ms),
+            "to": iso_ms(end_ms),
+            "step_ms": PAST_STEP_MS,
+            "planned": planned,
+            **_ran(records, start_ms, DAY_MS // PAST_STEP_MS),
+        }
+
+
+def _load_facts(found: Load) -> dict[str, Any]:
+    return {
+        "from": iso_ms(found.from_ms),
+        "to": iso_ms(found.to_ms),
+        "step_ms": found.step_ms,
+        "runs": sum(found.counts),
+        "counts": found.counts,
+    }
+
+
+def _ran(records: Sequence[Record], start_ms: int, steps: int) -> dict[str, list[int]]:
+    """Runs that were sent, that failed and that were left out, by steps; as far as the histories remember."""
+    sent, failed, skipped = Counter[int](), Counter[int](), Counter[int]()
+    for one in records:
+        step = (one.at_ms - start_ms) // PAST_STEP_MS
+        if not 0 <= step < steps or one.kind == "missed":
+            continue
+        if not one.sent:
+            skipped[step] += 1
+            continue
+        sent[step] += 1
+        failed[step] += one.outcome in _FAILED
+    totals = {"sent": sent, "failed": failed, "skipped": skipped}
+    return {name: [counts[step] for step in range(steps)] for name, counts in totals.items()}

@@ -1,0 +1,382 @@
+"""The notifier against a real store and real receivers: herds, failovers, hangs, a fleet without a leader."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from beatd import config
+from beatd.beat.conditions import Conditions
+from beatd.beat.notifier import FleetSight, Notifier
+from beatd.beat.pings import PingPlanner
+from beatd.beat.term import Leadership, Term
+from beatd.clock import SystemClock
+from beatd.exceptions import StoreError
+from beatd.metrics.counters import DaemonCounters
+from beatd.model import NotifyTarget, run_id
+from beatd.notify import sender
+from beatd.notify.sender import Sender
+from beatd.states import FAILURE, SUCCESS
+from beatd.store.client import connect
+from beatd.store.daemon_registry import FleetView, Member, Status
+from beatd.store.held_back import HeldBack
+from beatd.store.history import SENT, Histories, run_cell
+from beatd.store.keys import Keys
+from beatd.store.notices import NOTICES_MAX, Notice, Notices
+from beatd.store.outcomes import Ended, Outcomes, RunRecord, Started, encoded
+from tests.fakes import FakeClock
+from tests.receivers import Receiver, receiver
+
+KEYS = Keys("beatd")
+TTL_S = 1.5
+
+
+class Daemon:
+    """A notifier with a leadership that the test gives and takes."""
+
+    def __init__(self, url: str, name: str, entries: dict[str, Any], targets: list[NotifyTarget], clock: Any) -> None:
+        client = connect(url, timeout_ms=1_000)
+        self.client, self.name, self.clock = client, name, clock
+        self.leadership = Leadership(SystemClock(), 0)
+        self.fleet: FleetView | None = None
+        self.outcomes, self.notices = Outcomes(client, KEYS), Notices(client, KEYS)
+        self.counters = DaemonCounters()
+        made = {entry: config.entry(entry, {"task": "t", "schedule": 30, **more}) for entry, more in entries.items()}
+        self.notifier = Notifier(
+            FleetSight(name, self.leadership, lambda: self.fleet, 1, TTL_S),
+            Conditions(self.outcomes, HeldBack(client, KEYS), self.notices, clock, lambda: self.fleet),
+            PingPlanner(Histories(client, KEYS), self.outcomes, self.notices, clock),
+            self.notices,
+            lambda directory: Sender(self.notices, clock, self.counters, directory),
+            entry=made.get,
+            place="beatd",
+            clock=clock,
+        )
+        self.notifier.set_targets(targets)
+        self.notifier.set_entries(made)
+
+    def lead(self, token: int) -> None:
+        value = f"{self.name}:{token}"
+        self.client.set(KEYS.shard(0).lease, value)
+        self.leadership.begin(Term(token, value, SystemClock().monotonic() + 3600))
+
+    def look(self, times: int = 3) -> None:
+        """Look as the thread does; the settled change leaves with the second look, and is sent with the third."""
+        for _ in range(times):
+            self.notifier.look()
+            self.clock.advance(2.0)
+
+    def ended(self, names: list[str], state: str, end_ms: int | None = None) -> None:
+        for start in range(0, len(names), 1_000):
+            self.outcomes.note([self.end(name, state, end_ms) for name in names[start : start + 1_000]])
+
+    def end(self, name: str, state: str, end_ms: int | None) -> Ended:
+        run_id = f"00000000-0000-0000-0000-{abs(hash((name, end_ms))) % 10**12:012}"
+        record = RunRecord(run_id=run_id, state=state, end_ms=end_ms or 1, type="ValueError", message="no")
+        return Ended(run_id, name, None, state, 1.0, encoded(record), end_ms=end_ms)
+
+
+@pytest.fixture
+def web() -> Iterator[Receiver]:
+    with receiver() as made:
+        yield made
+
+
+@pytest.fixture
+def daemon(redis_url: str) -> Iterator[Callable[..., Daemon]]:
+    made: list[Daemon] = []
+
+    def make(name: str, entries: Any, *targets: NotifyTarget, clock: Any = None) -> Daemon:
+        entries = entries if isinstance(entries, dict) else {entry: {} for entry in entries}
+        made.append(Daemon(redis_url, name, entries, list(targets), clock or FakeClock()))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.notifier._sender.stop()
+        one.client.close()
+
+
+def hook(web: Receiver, path: str = "/hook", **more: Any) -> NotifyTarget:
+    return NotifyTarget(name=more.pop("name", "ops"), webhook=f"{web.url}{path}", interval_ms=0, **more)
+
+
+def test_ten_thousand_failures_are_one_message(daemon, web, wait_until):
+    names = [f"entry-{number:05}" for number in range(10_000)]
+    one = daemon("one", names, hook(web))
+    one.lead(1)
+    one.ended(names, FAILURE)
+    one.look()
+    wait_until(lambda: web.requests)
+    one.look(5)
+    [got] = web.requests
+    assert got.json["title"] == "beatd: 10,000 entries fail"
+    one.ended(names, SUCCESS)
+    one.look()
+    wait_until(lambda: len(web.requests) == 2)
+    assert web.requests[1].json["recovered_count"] == 10_000
+    assert one.client.hlen(KEYS.alerts("ops")) == 0
+
+
+def test_failures_that_still_grow_are_waited_for(daemon, web, wait_until):
+    one = daemon("one", ["a", "b", "c", "d"], hook(web))
+    one.lead(1)
+    for name in "abc":
+        one.ended([name], FAILURE)
+        one.look(1)
+    assert one.notices.count() == 0
+    one.look(2)
+    wait_until(lambda: web.requests)
+    assert web.requests[0].json["problems_count"] == 3
+
+
+def test_a_leader_that_dies_before_it_sends_loses_nothing_and_nothing_comes_twice(daemon, web, wait_until):
+    one, two = (daemon(name, ["a"], hook(web)) for name in ("one", "two"))
+    one.lead(1)
+    one.ended(["a"], FAILURE)
+    one.look(1)  # it has seen the failure, and dies
+    two.lead(2)
+    two.look()
+    wait_until(lambda: web.requests)
+    two.look(5)
+    assert len(web.requests) == 1
+
+
+def test_a_message_in_the_outbox_is_sent_by_the_next_leader(daemon, web, wait_until, monkeypatch):
+    one, two = (daemon(name, ["a"], hook(web)) for name in ("one", "two"))
+    one.lead(1)
+    one.ended(["a"], FAILURE)
+    with monkeypatch.context() as patched:
+        patched.setattr(Sender, "send_due", lambda _: None)  # it dies before
+        one.look()
+    assert one.notices.count() == 1
+    two.lead(2)
+    two.look()
+    wait_until(lambda: web.requests)
+    two.look(3)
+    assert len(web.requests) == 1
+    assert two.notices.count() == 0
+
+
+def test_a_message_whose_sender_died_comes_again(daemon, web, wait_until, monkeypatch):
+    monkeypatch.setattr(sender, "AGAIN_MS", 50)
+    one = daemon("one", ["a"], hook(web))
+    one.lead(1)
+    one.ended(["a"], FAILURE)
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", lambda _: None)
+        one.look()
+    two = daemon("two", ["a"], hook(web))
+    two.lead(2)
+
+    def sent() -> bool:
+        two.look(1)
+        return bool(web.requests)
+
+    wait_until(sent)
+
+
+def test_an_old_leader_cannot_tell(daemon, web):
+    one, two = (daemon(name, ["a"], hook(web)) for name in ("one", "two"))
+    one.lead(1)
+    two.lead(2)
+    one.ended(["a"], FAILURE)
+    with pytest.raises(Exception, match="term one:1 is over"):
+        one.look()
+    assert one.notices.count() == 0
+
+
+def test_a_target_that_hangs_or_fails_does_not_delay_another(daemon, web, wait_until):
+    bad = [hook(web, "/hang", name="hang", timeout_ms=60_000), hook(web, "/status/500", name="bad")]
+    one = daemon("one", ["a"], *bad, hook(web))
+    one.lead(1)
+    one.ended(["a"], FAILURE)
+    one.look()
+    wait_until(lambda: web.of("/hook") and web.of("/hang") and web.of("/status/500"))
+    one.ended(["a"], SUCCESS)
+    one.look()
+    wait_until(lambda: len(web.of("/hook")) == 2)
+    assert len(web.of("/hang")) == 1
+    assert one.notices.destinations() == {"message:hang": 1, "message:bad": 1}, "their news are collected meanwhile"
+
+
+def test_a_failed_message_is_tried_again_when_the_receiver_says(daemon, web, wait_until, caplog):
+    web.answers, web.retry_after = [429, 503], "0"
+    sender_pauses = []
+    one = daemon("one", ["a"], hook(web))
+    one.lead(1)
+    one.ended(["a"], FAILURE)
+    original = one.notices.put_back
+    one.notices.put_back = lambda taken, ms: (sender_pauses.append(ms), original(taken, 0))[1]
+
+    def sent() -> bool:
+        one.look(1)
+        one.clock.advance(10)
+        return len(web.requests) == 3
+
+    wait_until(sent)
+    wait_until(lambda: one.counters.notices == {("ops", "failed"): 2, ("ops", "sent"): 1})
+    assert not one.notices.count()
+    assert sender_pauses == [2_000, 4_000]
+
+
+def test_a_message_is_given_up_at_last(daemon, web, wait_until, caplog):
+    one = daemon("one", ["a"], hook(web, "/status/500"))
+    one.lead(1)
+    notice = Notice(
+        kind="message", name="ops", body={"text": "x", "title": "x", "kind": "test"}, created_ms=0, attempts=15
+    )
+    one.notices.put([("message:ops|1", notice)], "ops", {}, lease_value="one:1")
+    one.look(1)
+    wait_until(lambda: not one.notices.count())
+    assert "is given up: 127.0.0.1 answered 500" in caplog.text
+
+
+def test_the_outbox_is_bounded(daemon, web):
+    one = daemon("one", ["a"], hook(web))
+    one.lead(1)
+    notice = Notice(kind="ping", name="a", body={}, created_ms=0)
+    notices = [(f"ping:host:0|{number:06}", notice) for number in range(NOTICES_MAX + 7)]
+    assert one.notices.put(notices, "", {}, lease_value="one:1") == 7
+    assert one.notices.count() == one.client.hlen(KEYS.notices) == NOTICES_MAX
+
+
+def test_what_the_clock_does_tells_nothing_twice(daemon, web, wait_until):
+    one = daemon("one", ["a"], hook(web))
+    one.lead(1)
+    one.ended(["a"], FAILURE)
+    one.look()
+    wait_until(lambda: web.requests)
+    for step_s in (86_400, -2 * 86_400, 10 * 365 * 86_400):
+        one.clock.step(step_s)
+        one.look(2)
+    assert len(web.requests) == 1
+
+
+def member(name: str, **more: Any) -> Member:
+    return Member(Status(id=name, **more), 0)
+
+
+def test_a_fleet_without_a_leader_is_told_by_one_of_its_daemons(daemon, web, wait_until):
+    clock = FakeClock()
+    one, two = (daemon(name, ["a"], hook(web), clock=clock) for name in ("one", "two"))
+    nobody = FleetView(0, {name: member(name) for name in ("one", "two")}, {})
+    one.fleet = two.fleet = nobody
+    for _ in range(4):
+        one.look(1)
+        two.look(1)
+    wait_until(lambda: web.requests)
+    assert [got.json["title"] for got in web.requests] == ["beatd: nobody leads shard 0"]
+    two.lead(5)
+    two.look()
+    wait_until(lambda: len(web.requests) == 2)
+    assert web.requests[1].json["title"] == "beatd: shard 0 has a leader"
+
+
+def test_the_next_leader_tells_for_how_long_nobody_led(daemon, web, wait_until):
+    one, two = (daemon(name, ["a"], hook(web)) for name in ("one", "two"))
+    one.lead(1)
+    one.look(1)
+    one.client.pexpire(KEYS.led, one.client.pttl(KEYS.led) - 60_000)
+    two.lead(2)
+    two.look(4)
+    wait_until(lambda: web.requests)
+    assert len(web.requests) == 1
+    assert "it had no leader for 1m; two leads now" in web.requests[0].json["text"]
+
+
+def test_a_store_that_is_away_is_told_directly(daemon, web, wait_until, start_server):
+    server = start_server()
+    clock = FakeClock()
+    one = Daemon(server.url, "one", {"a": {}}, [hook(web)], clock)
+    one.lead(1)
+    one.look(1)
+    server.kill()
+    for _ in range(20):
+        with pytest.raises(StoreError) as caught:
+            one.notifier.look()
+        one.notifier._store_is_away(caught.value)
+        clock.advance(2)
+    wait_until(lambda: web.requests)
+    assert len(web.requests) == 1
+    assert web.requests[0].json["title"] == "beatd: nobody leads shard 0"
+    one.client.close()
+
+
+def test_a_run_that_takes_too_long_is_told_until_it_is_over(daemon, web, wait_until):
+    one = daemon("one", ["a", "b"], hook(web, on=("too_long", "recovery")))
+    one.lead(1)
+    one.outcomes.set_too_long({"a": 1_790_000_000_000}, [])
+    one.outcomes.set_overdue({"b": 1_790_000_000_000}, [])
+    one.look()
+    wait_until(lambda: web.requests)
+    two = daemon("two", ["a", "b"], hook(web, on=("too_long", "recovery")))
+    one.outcomes.set_too_long({}, ["a"])
+    two.lead(2)
+    two.look(4)
+    assert two.notices.count() == 0, "a new leader has not looked for late runs yet"
+    two.clock.advance(20)
+    two.look()
+    wait_until(lambda: len(web.requests) == 2)
+    titles = ["beatd: a runs too long", "beatd: a does not run too long any more"]
+    assert [got.json["title"] for got in web.requests] == titles
+
+
+def test_broken_files_and_different_schedules_are_told(daemon, web, wait_until):
+    one = daemon("one", ["a"], hook(web))
+    one.lead(1)
+    daemons = {"one": member("one", config="broken", digest="x"), "two": member("two", digest="y")}
+    one.fleet = FleetView(0, daemons, {})
+    one.look()
+    wait_until(lambda: web.requests)
+    assert "one has a configuration problem" in web.requests[0].json["text"]
+    one.look(40)
+    wait_until(lambda: any("2 different schedules" in got.json["text"] for got in web.requests))
+
+
+def test_pings_follow_a_run_and_begin_with_the_next_one(daemon, web, wait_until, redis_url):
+    entries = {"a": {"ping": f"{web.url}/ping", "sentry": {"dsn": web.url.replace("://", "://key@") + "/1"}}}
+    clock = FakeClock()
+    one = daemon("one", entries, clock=clock)
+    one.lead(1)
+    history = KEYS.history("a")
+
+    def run(due_ms: int, outcome: int) -> str:
+        cell = bytearray(run_cell(SENT, due_ms, due_ms, due_ms))
+        cell[15] = outcome
+        one.client.append(history, bytes(cell))
+        return run_id("a", due_ms)
+
+    now_ms = clock.now_ms()
+    run(now_ms - 5_000, 1)
+    one.look(2)
+    assert one.notices.count() == 0, "it was over before it was looked at"
+    began = run(now_ms, 0)
+    one.outcomes.began({began: Started(now_ms, now_ms, 1, "w")})
+    one.look(2)
+    wait_until(lambda: web.of("/ping/start") and web.of("/api/1/cron/a/key/"))
+    one.client.setrange(history, one.client.strlen(history) - 5, b"\x02")
+    one.look(2)
+    wait_until(lambda: web.of("/ping/fail") and len(web.of("/api/1/cron/a/key/")) == 2)
+    one.look(3)
+    assert len(web.requests) == 4
+    assert [got.json["status"] for got in web.of("/api/1/cron/a/key/")] == ["in_progress", "error"]
+    one.notifier.set_entries({}, ["a"])
+    one.look(1)
+    one.notifier.set_targets([hook(web)])
+    one.look(1)
+    assert one.client.hgetall(KEYS.pinged) == {}
+
+
+def test_a_value_of_somebody_else_is_not_over(daemon, web, wait_until):
+    one = daemon("one", ["a"], hook(web))
+    one.lead(1)
+    one.ended(["a"], FAILURE)
+    one.look()
+    wait_until(lambda: web.requests)
+    one.client.set(KEYS.shard().last_outcome, "a string")
+    one.look(4)
+    assert len(web.requests) == 1

@@ -1,0 +1,173 @@
+"""Channels against real receivers: a webhook that hangs, redirects and fails, SMTP by apprise, commands, monitors."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterator
+
+import pytest
+from aiosmtpd.controller import Controller
+
+from beatd import config
+from beatd.model import NotifyTarget
+from beatd.notify import monitors
+from beatd.notify.channels import deliver
+from beatd.notify.http_request import DeliveryFailed
+from tests.receivers import Receiver, receiver
+
+BODY = {"title": "beatd: a fails", "text": "a <fails> & more", "kind": "problem", "problems": []}
+NOW = 1_800_000_000_000
+RUN = {"run_id": "07ab9fd7-1f9b-56cc-ad2b-3cabc12ccb9c", "runtime_ms": 1500, "error": "ValueError: no\nsecond"}
+
+
+@pytest.fixture
+def web() -> Iterator[Receiver]:
+    with receiver() as made:
+        yield made
+
+
+def hook(url: str, **more) -> NotifyTarget:
+    return NotifyTarget(name="ops", webhook=url, **more)
+
+
+def failure(target: NotifyTarget) -> DeliveryFailed:
+    with pytest.raises(DeliveryFailed) as caught:
+        deliver(target, BODY, now_ms=NOW)
+    assert "SECRET" not in str(caught.value)
+    return caught.value
+
+
+def test_a_webhook_gets_json_that_slack_takes(web):
+    deliver(hook(f"{web.url}/hook", headers={"Authorization": "Bearer x"}), BODY, now_ms=NOW)
+    [got] = web.requests
+    assert got.json == {**BODY, "text": "a &lt;fails&gt; &amp; more"}
+    assert got.headers["Authorization"] == "Bearer x"
+    assert got.headers["Content-Type"] == "application/json"
+
+
+@pytest.mark.parametrize("status", [301, 302, 307, 308])
+def test_a_redirect_is_followed_with_the_message(web, status):
+    deliver(hook(f"{web.url}/to/{status}/final"), BODY, now_ms=NOW)
+    assert [one.method for one in web.of("/final")] == ["POST"]
+    assert web.of("/final")[0].json["title"] == BODY["title"]
+
+
+def test_headers_stay_with_their_host(web):
+    with receiver() as other:
+        web_url = f"{web.url}/to/307/{other.url}/x"
+        web_url = web_url.replace(f"/{other.url}", "//" + other.url.removeprefix("http://"))
+        deliver(hook(web_url, headers={"Authorization": "Bearer x"}), BODY, now_ms=NOW)
+        [got] = other.requests
+        assert "Authorization" not in got.headers
+
+
+def test_redirects_are_bounded(web):
+    assert "redirected more than 5 times" in str(failure(hook(web.url + "/to/302" * 8 + "/SECRET")))
+
+
+def test_a_webhook_that_hangs_is_left(web):
+    error = failure(hook(f"{web.url}/hang?key=SECRET", timeout_ms=200))
+    assert str(error) == "127.0.0.1 did not answer within 0.2 s"
+    assert error.passing
+
+
+@pytest.mark.parametrize(("status", "passing"), [(500, True), (404, True), (403, True), (400, False), (410, False)])
+def test_answers_that_may_pass_are_told_from_others(web, status, passing):
+    error = failure(hook(f"{web.url}/status/{status}/SECRET"))
+    assert f"answered {status}" in str(error)
+    assert error.passing is passing
+
+
+@pytest.mark.parametrize(
+    ("said", "seconds"), [("7", 7.0), ("Fri, 15 Jan 2027 08:00:30 GMT", 30.0), ("junk", 0.0), ("9" * 30, 0.0)]
+)
+def test_retry_after_is_heeded_within_bounds(web, said, seconds):
+    web.retry_after = said
+    assert failure(hook(f"{web.url}/status/429")).after_s == seconds
+
+
+def test_an_unreachable_host_is_said(free_port):
+    assert "Connection refused" in str(failure(hook(f"http://127.0.0.1:{free_port()}/SECRET")))
+    assert "host.invalid" in str(failure(hook("http://host.invalid/SECRET", timeout_ms=2000)))
+
+
+def test_apprise_sends_mail_and_each_address_gets_it_once(free_port):
+    mails: list[bytes] = []
+
+    class Inbox:
+        async def handle_DATA(self, server, session, envelope):
+            mails.append(envelope.content)
+            await asyncio.sleep(0)
+            return "250 OK"
+
+    smtp = Controller(Inbox(), hostname="127.0.0.1", port=free_port())
+    smtp.start()
+    try:
+        good = f"mailto://127.0.0.1:{smtp.port}?from=a@example.com&to=b@example.com"
+        bad = f"json://127.0.0.1:{free_port()}/SECRET"
+        with pytest.raises(DeliveryFailed) as caught:
+            deliver(NotifyTarget(name="ops", urls=(good, bad)), BODY, now_ms=NOW)
+    finally:
+        smtp.stop()
+    assert len(mails) == 1
+    assert b"Subject: beatd: a fails" in mails[0]
+    assert caught.value.left == (1,), "only this one is tried again"
+    assert "SECRET" not in str(caught.value)
+
+
+def test_a_command_gets_the_message(tmp_path):
+    words = ("sh", "-c", f'cat > {tmp_path}/got; echo "$BEATD_TITLE" > {tmp_path}/title')
+    deliver(NotifyTarget(name="ops", command=words), BODY, now_ms=NOW)
+    assert json.loads((tmp_path / "got").read_text()) == BODY
+    assert (tmp_path / "title").read_text() == "beatd: a fails\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("sh", "-c", "echo no route; exit 3"), "the command ended with 3: no route"),
+        (("sh", "-c", "sleep 60 & wait"), "the command did not end within 0.3 s"),
+        (("/no/such/program",), "/no/such/program: No such file or directory"),
+        (("true",), None),
+    ],
+)
+def test_a_command_that_fails_or_hangs(words, said):
+    target = NotifyTarget(name="ops", command=words, timeout_ms=300)
+    if said is None:
+        deliver(target, BODY, now_ms=NOW)  # it did not read its input
+    else:
+        assert str(failure(target)) == said
+
+
+def test_pings_of_healthchecks(web):
+    entry = config.entry("a", {"task": "t", "schedule": 30, "ping": f"{web.url}/ping/uuid"})
+    for what in ("start", "success", "fail"):
+        monitors.ping(entry, {**RUN, "what": what}, NOW)
+    rid = f"rid={RUN['run_id']}"
+    assert [(one.method, one.path, one.body) for one in web.requests] == [
+        ("GET", f"/ping/uuid/start?{rid}", b""),
+        ("GET", f"/ping/uuid?{rid}", b""),
+        ("POST", f"/ping/uuid/fail?{rid}", b"ValueError: no"),
+    ]
+
+
+def test_check_ins_of_sentry(web):
+    dsn = web.url.replace("://", "://pubkey@") + "/42"
+    fields = {"task": "t", "schedule": "0 3 * * *", "expect_within": "2h", "sentry": {"dsn": dsn}}
+    entry = config.entry("Nightly Report", fields)
+    monitors.check_in(entry, entry.policies.sentry, {**RUN, "what": "fail"}, NOW)
+    [got] = web.requests
+    assert got.path == "/api/42/cron/nightly-report/pubkey/"
+    assert got.json == {
+        "check_in_id": "07ab9fd71f9b56ccad2b3cabc12ccb9c",
+        "monitor_slug": "nightly-report",
+        "status": "error",
+        "environment": "production",
+        "duration": 1.5,
+        "monitor_config": {
+            "schedule": {"type": "crontab", "value": "0 3 * * *"},
+            "timezone": "UTC",
+            "max_runtime": 120,
+        },
+    }
