@@ -33,6 +33,7 @@ NOUNS = """
     subprocess support system systemd targets task tasks template term testing threads timeline times timestamps
     timezone tls tokens toml top trace traces tracing trigger types units unlock url urls values view watch watchdog
     web why words worker workers writer
+    global
 """.split()  # noqa: SIM905 - a list of 200 lines would be no easier to read
 """The words of which names of files are made: nouns of the field, Celery's and AMQP's words, and commands."""
 
