@@ -8,6 +8,8 @@ import pytest
 
 from beatd.cli import main
 from beatd.cli.global_options import GlobalOptions
+from beatd.config.loader import load_settings
+from beatd.sources import app_file
 
 
 @pytest.mark.parametrize(
@@ -51,3 +53,14 @@ def test_the_folder_is_changed_for_the_command(tmp_path: Path) -> None:
 def test_a_folder_that_is_missing_is_wrong_use() -> None:
     with click.Context(main) as ctx, pytest.raises(click.BadParameter, match="No such file"):
         GlobalOptions(ctx, lambda name: main.get_command(ctx, name)).applied(["status", "--workdir", "/nope"], "run")
+
+
+def test_a_broker_in_place_of_the_one_of_an_app(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "elsewhere.py").write_text("from beatd import App\napp = App('elsewhere', broker='amqp://h//')\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("BEATD_APP_STORE_URL", "")  # put back at the end
+    monkeypatch.setenv("BEATD_BROKER_URL", "redis://h:1/2")
+    monkeypatch.delenv("BEATD_CONFIG", raising=False)
+    found = app_file.find(None, "elsewhere")
+    assert found.origin.endswith("its broker, redis://h:1/2")
+    assert load_settings(found.path).settings.redis.url == "redis://h:1/2"
