@@ -14,10 +14,12 @@ from beatd.clock import SystemClock
 from beatd.exceptions import ScheduleError
 from beatd.model import Entry
 from beatd.planning.catchup import ResumePoints
+from beatd.planning.croniter_comparison import differences
 from beatd.planning.lint import schedule_warnings
 from beatd.planning.phrase import in_words
 from beatd.planning.preview import Upcoming, caveats, new_state, upcoming
-from beatd.schedules import dst_note, parse
+from beatd.schedules import Schedule, dst_note, parse
+from beatd.schedules.cron import Cron
 from beatd.schedules.solar import EVENTS
 
 
@@ -41,11 +43,20 @@ def explain(schedule: tuple[str, ...], *, timezone: str, name: str, count: int, 
     now_ms = SystemClock().now_ms()
     runs = list(islice(upcoming(entry, new_state(now_ms), ResumePoints(now_ms)), count))
     warnings = schedule_warnings(entry, now_ms)
+    notes = [note for note in _other_readings(meaning) if note not in warnings]
     if as_json:
         facts = {"schedule": meaning.notation, "words": in_words(meaning), "timezone": timezone}
-        print_json({**facts, "runs": list(map(_facts, runs)), "warnings": warnings})
+        print_json({**facts, "runs": list(map(_facts, runs)), "warnings": warnings, "notes": notes})
     else:
         _print(entry, runs, warnings)
+        for note in notes:
+            print_line(f"note: {note}")
+
+
+def _other_readings(meaning: Schedule) -> list[str]:
+    """Readings of croniter that differ from ours."""
+    text = meaning.notation
+    return list(differences(text)) if isinstance(meaning, Cron) and isinstance(text, str) else []
 
 
 def _value(text: str) -> object:

@@ -15,6 +15,7 @@ from beatd.config.loader import Config
 from beatd.config.toml import SCHEDULE, Document, read
 from beatd.exceptions import ConfigError, Fault
 from beatd.model import Entry
+from beatd.planning.croniter_comparison import differences
 from beatd.planning.timeline import timeline
 from beatd.schedules import Schedule, bind, dst_note, duration_text
 from beatd.schedules.cron import Cron
@@ -33,7 +34,7 @@ _RUNS_LOOKED_AT = 1500
 _HIDDEN_LOOKED_AT = 500
 """Runs of one schedule in the search for one that no blackout covers."""
 _SCHEDULES_LOOKED_AT = 2000
-"""Schedules in the search for herds, those of most entries first."""
+"""Schedules in the search for herds, those of most entries first; and cron strings compared with croniter's reading."""
 _GAPS_LOOKED_AT, _GAPS_IN_ALL = 60, 60_000
 """Runs of one schedule in the search for the shortest time between two, and of all schedules together."""
 _ALIKE = 10
@@ -194,6 +195,18 @@ def _odd_table(table: object) -> Iterator[str]:
         yield "minute is not set: it runs every minute of these hours; write minute = 0 for once"
 
 
+def read_by_croniter(entries: tuple[Entry, ...], _now_ms: int) -> Iterator[Fault]:
+    """Cron strings that croniter, and so many other programs, read in another way."""
+    looked_at: set[str] = set()
+
+    def notes(part: Cron) -> Iterator[str]:
+        if isinstance(part.written, str) and len(looked_at) < _SCHEDULES_LOOKED_AT:
+            looked_at.add(part.written)
+            yield from differences(part.written, with_seconds=False)
+
+    return _noted(entries, notes)
+
+
 def clock_changes(entries: tuple[Entry, ...], now_ms: int) -> Iterator[Fault]:
     """Runs in the next year that a change of the clock moves, or that have a twin an hour away."""
     changes = _Changes(now_ms // 1000)
@@ -235,7 +248,17 @@ def herd(entries: tuple[Entry, ...], now_ms: int) -> Iterator[Fault]:
         yield Fault(_place(first)[0], None, SCHEDULE, message)
 
 
-CHECKS: tuple[Check, ...] = (never, hidden, long_lived, both_days, odd_crons, clock_changes, no_exchange, herd)
+CHECKS: tuple[Check, ...] = (
+    never,
+    hidden,
+    long_lived,
+    both_days,
+    odd_crons,
+    read_by_croniter,
+    clock_changes,
+    no_exchange,
+    herd,
+)
 
 
 class _Periods:

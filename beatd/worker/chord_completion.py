@@ -20,7 +20,8 @@ from beatd.message import json_codec
 from beatd.message.protocol import open_envelope
 from beatd.states import EXCEPTION_STATES, FAILURE, PROPAGATE_STATES
 from beatd.store.groups import Complete, NoGroups, Part
-from beatd.store.result_document import exception_from, exception_payload
+from beatd.store.result_document import document, exception_from, exception_payload
+from beatd.store.results import Stored
 from beatd.worker.execution.callbacks import pack
 from beatd.worker.execution.decode import accepted_types, decode_body
 from beatd.worker.messages import Delivery, FollowUpMessage
@@ -97,11 +98,18 @@ class Chords:
         children = {task_id: sent for task_id, (_, sent) in calls.items()}
         called = [*failure.called, *errbacks]
         after = callbacks.never_run(self._app, [body], payload, called=called, children=children)
-        self._app.results.store(after.results)
+        self._app.results.store([*after.results, *(self._group_failure(body, payload) if is_group else ())])
         for task_id, (errbacks, _) in calls.items():
             context = Context(id=task_id, task=body.get("task"), errbacks=errbacks, root_id=part.root_id)
             callbacks.call_errbacks(self._app, context, exception_from(payload), None)
         return after.parts
+
+    def _group_failure(self, body: Mapping[str, Any], payload: Mapping[str, Any]) -> Iterator[Stored]:
+        """Yield the failure under the group's own id, which Celery stores, too."""
+        options = body.get("options") or {}
+        if group_id := options.get("task_id"):
+            encoded = document(group_id, FAILURE, payload, date_done=self._app.now().isoformat())
+            yield Stored(group_id, encoded, options.get("reply_to") or "")
 
 
 class Failure(NamedTuple):

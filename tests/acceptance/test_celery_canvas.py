@@ -157,13 +157,16 @@ def test_the_group_after_a_failed_header_gets_the_cause(pair):
     body = canvas.group(s("echo"), s("total"))
     call = canvas.chord([pair.si("boom"), s("add", 1, 1)], body)
     call.link_error(s("on_error_details", key=key))
-    members = call().results
+    sent = call()
+    members = sent.results
     for member in members:
         with pytest.raises(ValueError, match="boom"):
             member.get(timeout=WAIT, follow_parents=False)
     noted = pair.noted(key, 2)
     assert sorted(task_id for _, task_id, *_ in noted) == sorted(member.id for member in members)
     assert {exception for *_, exception, _ in noted} == {"ValueError('boom', 7)"}
+    with pytest.raises(ValueError, match="boom"):
+        get(pair.app.AsyncResult(sent.id))  # the group's own
 
 
 def test_the_errback_of_a_chord_in_a_chord_is_called_once(pair):

@@ -5,7 +5,6 @@ import re
 import shutil
 import signal
 import socket
-import subprocess
 import time
 
 import httpx
@@ -246,19 +245,26 @@ def test_dev_goes_on_without_it(start_beatd, write, without_uvicorn):
 
 
 @pytest.fixture
-def browse(tmp_path):
-    """``browse(url)``: the page's elements after some seconds in a browser; also what the browser complained of."""
+def browse():
+    """``browse(url)``: the page's elements once it has refreshed itself; also what the browser complained of."""
+    sync_api = pytest.importorskip("playwright.sync_api")
     binary = shutil.which("chromium") or shutil.which("google-chrome")
     if binary is None:
         missing("chromium")
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=binary, args=["--no-sandbox"])
 
-    def browse(url):
-        command = [binary, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path}/profile"]
-        command += ["--enable-logging=stderr", "--virtual-time-budget=7000", "--dump-dom", url]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=90, check=True)
-        return done.stdout, [line for line in done.stderr.splitlines() if "CONSOLE" in line]
+        def browse(url):
+            complaints, page = [], browser.new_page()
+            page.on("console", lambda line: complaints.append(line.text))
+            page.on("pageerror", lambda error: complaints.append(str(error)))
+            page.goto(url)
+            served = page.get_attribute("body", "data-served")
+            page.wait_for_selector(f'#as-of:not([data-as-of="{served}"])', timeout=20_000)
+            return page.content(), complaints
 
-    return browse
+        yield browse
+        browser.close()
 
 
 def test_the_page_refreshes_itself_in_a_browser(start_beatd, start_web, write, browse, wait_until):

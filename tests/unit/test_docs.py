@@ -126,7 +126,11 @@ def test_notations_are_read(notation, load):
     assert load(f'[beat_schedule.example]\ntask = "tasks.add"\n{notation}')
 
 
-@by_place(examples("python"))
+TESTED_TOGETHER = "testing.md"
+"""Its examples are files of one project; tests/integration/testing runs them."""
+
+
+@by_place([one for one in examples("python") if not one.place.startswith(TESTED_TOGETHER)])
 def test_python_runs(example, tmp_path):
     done = subprocess.run(
         [sys.executable, "-c", example.text], check=False, cwd=tmp_path, capture_output=True, text=True, timeout=60

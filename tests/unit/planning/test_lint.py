@@ -40,9 +40,7 @@ def entry(schedule: str, more: str = "", name: str = "a") -> str:
     "text",
     [
         entry("30", 'expires = "30s"\njitter = 30'),
-        entry('"0 0 1 * *"')
-        + entry('"0 0 */2 * mon"', name="b")
-        + entry("{ day_of_month = 1, day_of_week = 1 }", name="c"),
+        entry('"0 0 1 * *"') + entry("{ day_of_month = 1, day_of_week = 1 }", name="c"),
         entry('"30 2 * * *"', 'timezone = "Asia/Baku"'),
         entry('"0 * * * *"', 'timezone = "Europe/Berlin"'),
         entry('"0 4 * * *"', 'timezone = "Europe/Berlin"'),
@@ -58,6 +56,11 @@ def entry(schedule: str, more: str = "", name: str = "a") -> str:
 )
 def test_nothing_to_say(warnings: Warnings, text: str) -> None:
     assert warnings(text) == []
+
+
+def test_another_reading_by_croniter_is_told(warnings: Warnings) -> None:
+    [said] = warnings(entry('"0 0 */2 * mon"'))
+    assert 'croniter reads the days "*/2 * mon" in another way' in said
 
 
 @pytest.mark.parametrize(
