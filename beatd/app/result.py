@@ -140,7 +140,10 @@ class AsyncResult(Generic[R_co]):
             callback(self.id, value)
         return value
 
-    maybe_reraise = maybe_throw
+    maybe_reraise = throw = maybe_throw
+
+    TimeoutError = TimeoutError
+    """Raised by :meth:`get`, for ``except result.TimeoutError``."""
 
     @property
     def state(self) -> str:

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple, cast
 import click
 
 import beatd
+from beatd.cli.global_options import GlobalOptions
 from beatd.exceptions import BeatdError, ConfigError, ScheduleError
 from beatd.redaction import printable
 
@@ -113,10 +114,6 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
 ALIASES = {"beat": "run"}
 """Celery's names of commands."""
 
-_GLOBAL_FLAGS = {"--json", "--no-color"}
-_GLOBAL_VALUES = {"--config", "-c", "--app", "-A"}
-"""Options that may be given before the command as well as after it."""
-
 
 class Commands(click.Group):
     """The group of all commands. ``beatd --config F`` is ``beatd run --config F``."""
@@ -149,47 +146,11 @@ class Commands(click.Group):
         return super().resolve_command(ctx, args)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        if "--no-color" in args[: args.index("--")] if "--" in args else "--no-color" in args:
-            os.environ["NO_COLOR"] = "1"
-            args = [arg for number, arg in enumerate(args) if arg != "--no-color" or "--" in args[:number]]
-        args = self._without_app(ctx, self._global_options_last(ctx, args))
+        args = GlobalOptions(ctx, lambda name: self.get_command(ctx, name), ALIASES).applied(args, "run")
         own = {option for parameter in self.get_params(ctx) for option in parameter.opts}
         if args and args[0].startswith("-") and args[0].partition("=")[0] not in own:
             args = ["run", *args]
         return super().parse_args(ctx, args)
-
-    def _global_options_last(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """The command line with the options before the command moved behind it, and behind that of a group."""
-        moved, rest = list[str](), list(args)
-        while rest and rest[0].partition("=")[0] in _GLOBAL_FLAGS | _GLOBAL_VALUES:
-            count = 2 if rest[0] in _GLOBAL_VALUES else 1
-            moved, rest = [*moved, *rest[:count]], rest[count:]
-        if rest and rest[0] in ALIASES:
-            rest[0] = ALIASES[rest[0]]
-            args = [*moved, *rest]
-        if not moved or not rest or rest[0].startswith("-") or rest[0] not in self.list_commands(ctx):
-            return args
-        command = self.get_command(ctx, rest[0])
-        is_group = isinstance(command, click.Group)
-        behind = 2 if is_group and rest[1:] and not rest[1].startswith("-") else 1
-        return [*rest[:behind], *moved, *rest[behind:]]
-
-    def _without_app(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """The command line without ``-A`` if the command has no such option: the app then stands in for the file."""
-        if not args or args[0] not in self.list_commands(ctx):
-            return args
-        command = self.get_command(ctx, args[0])
-        if command is None or isinstance(command, click.Group) or _takes_app(command):
-            return args
-        kept, rest = [args[0]], args[1:]
-        while rest and rest[0] != "--":
-            name, is_joined, value = rest[0].partition("=")
-            if name in {"-A", "--app"} and (is_joined or rest[1:]):
-                os.environ["BEATD_APP"] = value if is_joined else rest[1]
-                rest = rest[1 if is_joined else 2 :]
-            else:
-                kept.append(rest.pop(0))
-        return [*kept, *rest]
 
     def main(self, *args: Any, **extra: Any) -> Any:
         _open_standard_streams()
@@ -212,10 +173,6 @@ class Commands(click.Group):
                 raise
             raise _unexpected(error) from None
         return done
-
-
-def _takes_app(command: click.Command) -> bool:
-    return any("--app" in parameter.opts for parameter in command.params)
 
 
 def _open_standard_streams() -> None:
@@ -249,5 +206,10 @@ def main() -> None:
     """A highly available cron for task queues.
 
     "beatd --config FILE" is the same as "beatd run --config FILE". --config, --app, --json and --no-color may be given
-    before or after the command.
+    before or after the command, and so may these:
+
+    \b
+      -b, --broker URL; --result-backend URL   in place of those of an app
+      --workdir FOLDER                         change to FOLDER first
+      -C, --no-color; -q, --quiet              no colors; no banner and counts
     """

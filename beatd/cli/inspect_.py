@@ -13,6 +13,7 @@ from typing import Any
 import click
 
 from beatd.cli.app_commands import client_app
+from beatd.cli.global_options import is_quiet
 from beatd.cli.output import Duration, confirm, plural, print_json, print_line, print_table
 from beatd.redaction import printable
 from beatd.worker.control import COMMANDS, Command, Kind
@@ -36,7 +37,8 @@ def print_answers(command: str, answers: Answers) -> None:
             click.secho(printable(node), bold=True)
             _print_long(command, answer)
             click.echo()
-    click.echo(f"{plural(len(answers), 'worker')} answered.")
+    if not is_quiet():
+        click.echo(f"{plural(len(answers), 'worker')} answered.")
 
 
 def _short(answer: Any) -> str | None:

@@ -24,6 +24,7 @@ from beatd.app.app import App
 from beatd.app.find_app import find_app
 from beatd.app.routing import Queues
 from beatd.broker import is_redis, redis_url
+from beatd.cli.global_options import is_quiet
 from beatd.cli.metrics import metrics_options
 from beatd.cli.multi_nodes import Node
 from beatd.cli.multi_processes import LogFile, held
@@ -206,7 +207,8 @@ def start(options: dict[str, Any], app: App | None = None) -> None:
 def _show_banner(app: App, settings: WorkerSettings, options: dict[str, Any]) -> None:
     """Print the settings to a terminal, or above a log that is read by people and has the level INFO."""
     stream, level = sys.__stdout__, getattr(logging, options["loglevel"].upper())
-    if stream is None or options["log_format"] == "json" or not (stream.isatty() or level <= logging.INFO):
+    unread = is_quiet() or options["log_format"] == "json"
+    if stream is None or unread or not (stream.isatty() or level <= logging.INFO):
         return
     with contextlib.suppress(OSError, ValueError):  # nobody reads it
         print(banner(app, settings, with_tasks=level <= logging.INFO), file=stream, flush=True)

@@ -1,7 +1,8 @@
 """Configuration of an app that has no ``beat.toml``: a file made from the app's own settings.
 
 The state store is the app's broker if that is a Redis, else its result backend if that is one, else an embedded server.
-URLs are not written into the file: it names environment variables of this process, which its children inherit.
+``$BEATD_BROKER_URL`` and ``$BEATD_RESULT_BACKEND`` replace those of the app. URLs are not written into the file: it
+names environment variables of this process, which its children inherit.
 """
 
 from __future__ import annotations
@@ -62,7 +63,8 @@ def app_settings(name: str) -> dict[str, Any]:
 
 
 def _make(name: str, conf: Mapping[str, Any]) -> AppFile:
-    broker, results = first_url(conf["broker_url"]), first_url(conf["result_backend"])
+    broker = os.environ.get("BEATD_BROKER_URL") or first_url(conf["broker_url"])
+    results = os.environ.get("BEATD_RESULT_BACKEND") or first_url(conf["result_backend"])
     document: dict[str, Any] = {"app": name, "state_dir": str(Path.cwd() / ".beatd")}
     if conf["timezone"]:
         document["timezone"] = conf["timezone"]

@@ -20,7 +20,7 @@ NOUNS = """
     deadline decode delayed delivery describe dev diff digest dispatch dispatcher django doctor document documents
     down dump duration effects elector embedded emptied endpoint entries entry entrypoints envelope environment
     errors event events exceptions execution executor explain export exporter families field fields file find fixup
-    form format graph group groups healthcheck heap heatmap held history holidays http import importers info
+    form format global graph group groups healthcheck heap heatmap held history holidays http import importers info
     information init inspect installation interval job json keys kombu lease letters limits lines lint list listen
     literals load loader log logging loop management manual members merge message messages metrics mingle model
     moments monitors multi next node nodes notation notices notifications notifier notify openapi operations options

@@ -14,7 +14,12 @@ Usage: beatd [OPTIONS] COMMAND [ARGS]...
   A highly available cron for task queues.
 
   "beatd --config FILE" is the same as "beatd run --config FILE". --config,
-  --app, --json and --no-color may be given before or after the command.
+  --app, --json and --no-color may be given before or after the command, and so
+  may these:
+
+    -b, --broker URL; --result-backend URL   in place of those of an app
+    --workdir FOLDER                         change to FOLDER first
+    -C, --no-color; -q, --quiet              no colors; no banner and counts
 
 Options:
   --version   Show the version and exit.
@@ -41,7 +46,7 @@ def test_the_help_is_grouped_and_complete() -> None:
         (["-A", "m:app", "worker", "-c", "4"], ["worker", "-A", "m:app", "-c", "4"]),
         (["--json", "dead-letters", "list"], ["dead-letters", "list", "--json"]),
         (["--config", "status"], ["run", "--config", "status"]),
-        (["-c", "f", "--strict"], ["run", "-c", "f", "--strict"]),
+        (["-c", "f", "--strict"], ["run", "--config", "f", "--strict"]),
         (["next", "--json"], ["next", "--json"]),
     ],
 )
