@@ -88,6 +88,8 @@ class GlobalOptions:
             self._change_directory(value)
         else:
             self._set(_VARIABLES[option], value)
+            if option not in {"-A", "--app"}:
+                self._set("BEATD_APP_OPTION", option)  # refused beside a file
 
     def _set(self, name: str, value: str) -> None:
         before = os.environ.get(name)

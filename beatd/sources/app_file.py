@@ -24,6 +24,8 @@ from beatd.urls import is_redis, redis_url, shown
 
 APP_VARIABLE = "BEATD_APP"
 """The app whose settings are used when there is no file and no ``-A``."""
+OPTION_VARIABLE = "BEATD_APP_OPTION"
+"""The option of the command line that only an app without a file takes, if it was given."""
 STORE_VARIABLE, BROKER_VARIABLE = "BEATD_APP_STORE_URL", "BEATD_APP_BROKER_URL"
 TIMEOUT = 30.0
 """Seconds that importing the app may take."""
@@ -45,11 +47,16 @@ def find(config_file: str | None, app: str | None = None) -> AppFile:
     Raises ConfigError if there is neither, or if the app cannot be imported.
     """
     try:
-        return AppFile(config.find(config_file))
+        path = config.find(config_file)
     except ConfigError:
         name = app or os.environ.get(APP_VARIABLE)
         if not name:
             raise
+    else:
+        if option := os.environ.get(OPTION_VARIABLE):
+            text = f"{option} has no effect beside this file, which names broker and results; leave it out"
+            raise ConfigError([Fault(str(path), None, "", text)])
+        return AppFile(path)
     if name not in _made:
         _made[name] = _make(name, app_settings(name))
     return _made[name]

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import click
 import pytest
+from click.testing import CliRunner
 
 from beatd.cli import main
 from beatd.cli.global_options import GlobalOptions
@@ -20,7 +21,7 @@ from beatd.sources import app_file
         (
             ["-q", "-b", "redis://h", "list", "-Ap"],
             ["list", "-Ap"],
-            {"BEATD_BROKER_URL": "redis://h", "BEATD_QUIET": "1"},
+            {"BEATD_BROKER_URL": "redis://h", "BEATD_APP_OPTION": "-b", "BEATD_QUIET": "1"},
         ),
         (["inspect", "ping", "-b", "u"], ["inspect", "ping", "-b", "u"], {}),
         (["multi", "start", "1", "-A", "p", "-q"], ["multi", "start", "1", "-A", "p", "-q"], {}),
@@ -64,3 +65,11 @@ def test_a_broker_in_place_of_the_one_of_an_app(tmp_path: Path, monkeypatch: pyt
     found = app_file.find(None, "elsewhere")
     assert found.origin.endswith("its broker, redis://h:1/2")
     assert load_settings(found.path).settings.redis.url == "redis://h:1/2"
+
+
+def test_an_option_of_apps_without_a_file_is_refused_beside_a_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "beat.toml").write_text("[beat_schedule]\n")
+    done = CliRunner().invoke(main, ["-b", "redis://h/0", "status"])
+    assert done.exit_code == 2
+    assert "beat.toml: -b has no effect beside this file" in done.output
