@@ -38,8 +38,8 @@ class CallbacksPublisher:
             batch = pending[:_BATCH]
             failed = self._offer(batch)
             del pending[: len(batch)]
-            for (request, _), reason in failed:
-                self._give_up(request, reason)  # may append errbacks
+            for (request, message), reason in failed:
+                self._give_up(request, message, reason)  # may append errbacks
 
     def _offer(self, batch: Sequence[Pending]) -> list[tuple[Pending, str]]:
         messages = [message.unpack() for _, message in batch]
@@ -72,8 +72,14 @@ class CallbacksPublisher:
                 failed += [(pending, reason) for _, reason in refused]
         return failed
 
-    def _give_up(self, request: Request | None, reason: str) -> None:
-        name, task_id = (request.name, request.id) if request is not None else ("", "")
+    def _give_up(self, request: Request | None, message: FollowUpMessage, reason: str) -> None:
+        if request is None:
+            lost = message.unpack().message
+            name, task_id = str(lost.headers["task"]), lost.id
+            extra = {"event": "message_lost", "task": name, "task_id": task_id}
+            log.error("A message for task %s[%s] cannot be sent: %s", name, task_id, reason, extra=extra)
+            return
+        name, task_id = request.name, request.id
         log.error(
             "Task %s[%s]: its callbacks cannot be sent: %s",
             name,
@@ -81,5 +87,4 @@ class CallbacksPublisher:
             reason,
             extra={"event": "followup_failed", "task": name, "task_id": task_id},
         )
-        if request is not None:
-            self._on_failed(request, BrokerError(f"a callback cannot be sent: {reason}"))
+        self._on_failed(request, BrokerError(f"a callback cannot be sent: {reason}"))
