@@ -267,12 +267,17 @@ def failure_text(name: str, outcome: EntryOutcome) -> str:
     return failing_text(name, outcome.failing_since_ms, outcome.failures, outcome.error)
 
 
+_ERROR_SHOWN = 200
+"""Characters of an error in a sentence."""
+
+
 def failing_text(name: str, since_ms: int | None, failures: int, error: RunRecord | None) -> str:
     """The sentence of :func:`failure_text`."""
     times = "once" if failures == 1 else f"{failures:,} times in a row"
     since = f" since {from_ms(since_ms):%Y-%m-%d %H:%M:%S} UTC" if since_ms else ""
-    first_line = " ".join((error.message.strip().splitlines() or [""])[0].split())[:200] if error else ""
-    cause = f": {error.type}: {first_line}" if error and error.type else ""
+    text = " ".join(error.message.split()) if error else ""
+    text = text if len(text) <= _ERROR_SHOWN else f"{text[: _ERROR_SHOWN - 1]}…"
+    cause = f": {error.type}: {text}" if error and error.type else ""
     return f"entry {name} failed {times}{since}{cause}; see beatd history {name} --failed"
 
 
