@@ -43,6 +43,9 @@ _SHARE = 20
 GROW_S = 30.0
 """Changes that still grow are waited for so long."""
 _KEEP_EVERY_S = 3_600.0
+_FOUND_ANEW: frozenset[str] = frozenset({"overdue", "too_long", "held"})
+_FIND_S = 15.0
+"""Conditions of these kinds are found anew by a new leader: before that, one that is not there is not over."""
 _AWAY_S = 30.0
 _STOP_S = 1.0
 
@@ -90,6 +93,7 @@ class Notifier:
         self._monitored: dict[str, Entry] = {}
         self._states: dict[str, _TargetState] = {}
         self._token: int | None = None
+        self._began_at = 0.0
         self._free_since: float | None = None
         self._reached_at: float | None = None
         """When this daemon last led with the store in reach."""
@@ -169,7 +173,7 @@ class Notifier:
         away_ms = self._notices.led_ms_ago()
         if away_ms is not None and away_ms > 2_000 * self._sight.ttl_s:
             self._tell_of_gap(away_ms, lease_value)
-        self._token = token
+        self._token, self._began_at = token, self._clock.monotonic()
 
     def _state(self, name: str) -> _TargetState:
         if name not in self._states:
@@ -196,6 +200,8 @@ class Notifier:
     ) -> None:
         now_ms = self._clock.now_ms()
         unknown = self._conditions.unknown
+        if self._clock.monotonic() - self._began_at < _FIND_S:
+            unknown = unknown | _FOUND_ANEW
         news = changes(target, found, state.told, entry=self._entry, now_ms=now_ms, unknown=unknown)
         if not news.number:
             state.waiting_since = None

@@ -8,7 +8,7 @@ from typing import Any
 
 import kombu as _kombu
 
-from beatd.broker.kombu import BROKEN, connection
+from beatd.broker.kombu import BROKEN, connection, ping
 from beatd.broker.publisher import PUBLISH_TIMEOUT
 from beatd.exceptions import BrokerError
 from beatd.urls import place_of
@@ -26,6 +26,7 @@ def read_events(url: str, exchange: str = "celeryev") -> Iterator[Mapping[str, A
     """Yield events as they come, and None after each second without one. Raises BrokerError."""
     received: list[Any] = []
     try:
+        ping(url)
         with connection(url, connect_timeout=PUBLISH_TIMEOUT) as opened:
             kind = "fanout" if opened.transport.driver_type in _FANOUT else "topic"  # as Celery has it
             source = kombu.Exchange(exchange, type=kind, durable=True)

@@ -25,8 +25,8 @@ from beatd.broker.publisher import (
 )
 from beatd.exceptions import BrokerError, BrokerRefused, StoreRefused
 from beatd.message.protocol import TaskMessage
-from beatd.store.client import store_error
-from beatd.urls import BrokerUrl, is_amqp, is_redis, place_of
+from beatd.store.client import connect, store_error
+from beatd.urls import BrokerUrl, is_amqp, is_redis, place_of, redis_url
 
 __all__ = ["KombuPublisher", "connection", "purge", "task_queue"]
 
@@ -47,10 +47,18 @@ def connection(url: str, **options: Any) -> Any:
     return kombu.Connection(url.split(";", maxsplit=1)[0] if is_redis(url) else url, **options)
 
 
+def ping(url: str) -> None:
+    """Raise at once if a Redis cannot be reached; its client in kombu would try for some seconds before."""
+    if is_redis(url):
+        with connect(redis_url(url), timeout_ms=round(PUBLISH_TIMEOUT * 1000)) as client:
+            client.ping()
+
+
 def purge(url: str, queues: Sequence[str]) -> int:
     """Delete the messages that wait in these queues; returns their number. Raises BrokerError."""
     count = 0
     try:
+        ping(url)
         with connection(url, connect_timeout=PUBLISH_TIMEOUT) as opened:
             for name in queues:
                 try:

@@ -10,7 +10,7 @@ import click
 from beatd import sources
 from beatd.cli.completion import entry_names
 from beatd.cli.history import error_line, histories, local_moment
-from beatd.cli.installation import Installation, effective_schedule, installation
+from beatd.cli.installation import Installation, installation
 from beatd.cli.output import print_json, print_line, print_table
 from beatd.client.entries import NEXT, Description, description_facts
 from beatd.client.outcomes import LAST, OutcomeReader, bounds_text, failure_text, statistics
@@ -22,8 +22,6 @@ from beatd.planning.notation import schedule_phrase
 from beatd.planning.preview import Outlook, Upcoming, new_state, outlooks, upcoming
 from beatd.redaction import redacted
 from beatd.schedules import duration_text
-from beatd.store.entry_state import EntryStates
-from beatd.store.held_back import HeldBack
 
 
 @click.command()
@@ -48,12 +46,11 @@ def describe(*, name: str, config_file: str | None, app: str | None, as_json: bo
 
 
 def _look(place: Installation, name: str, app: str | None) -> Description:
-    schedule = effective_schedule(place.client, place.keys, sources.load(place.path, app=app))
+    schedule = place.schedule(sources.load(place.path, app=app))
     entry = schedule.entry(name)
-    shards = max([daemon.shards for daemon in place.fleet().alive.values()], default=place.head.settings.leader.shards)
-    held = HeldBack(place.client, place.keys, shards=shards).read([name])
+    held = place.held_back([name], place.fleet())
     now_ms = SystemClock().now_ms()
-    states = EntryStates(place.client, place.keys).read([entry], now_ms=now_ms)
+    states = place.states([entry], now_ms)
     with histories(place, None) as known:
         [look] = outlooks([entry], states, now_ms, paused=schedule.pauses, held=held, last_dues=known.last_dues)
         reader = OutcomeReader(place.client, place.keys, known)

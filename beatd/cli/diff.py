@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from beatd import sources
-from beatd.cli.installation import effective_schedule, installation
+from beatd.cli.installation import installation
 from beatd.cli.output import plural, print_colored, print_json, print_line
 from beatd.clock import SystemClock
 from beatd.config import Config
@@ -60,7 +60,7 @@ def _with_runtime(
     """The entries of both files, each with those that the state store adds."""
     try:
         with installation(config_file, app) as place:
-            merged = [effective_schedule(place.client, place.keys, each, as_if_resumed=True) for each in (old, new)]
+            merged = [place.schedule(config, as_if_resumed=True) for config in (old, new)]
     except StoreError as error:
         print_line(f"note: the state store was not asked, this is from the files alone: {error}", err=True)
         return old.entries, new.entries

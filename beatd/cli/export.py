@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from beatd import sources
-from beatd.cli.installation import effective_schedule, installation
+from beatd.cli.installation import installation
 from beatd.cli.output import plural, print_refused, write_file
 from beatd.config import Config
 from beatd.config.references import references
@@ -53,7 +53,7 @@ def export(*, config_file: str | None, app: str | None, output: Path | None, for
 def _runtime(loaded: Config, config_file: str | None, app: str | None) -> Sequence[Entry]:
     """The entries that only the state store has. Raises a StoreError, and ConfigError for one that cannot be read."""
     with installation(config_file, app) as there:
-        schedule = effective_schedule(there.client, there.keys, loaded, as_if_resumed=True)
+        schedule = there.schedule(loaded, as_if_resumed=True)
     if schedule.merged.faults:
         raise ConfigError(fault for faults in schedule.merged.faults.values() for fault in faults)
     return schedule.entries[len(loaded.entries) :]

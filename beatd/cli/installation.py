@@ -14,13 +14,15 @@ import click
 from beatd import config, sources
 from beatd.clock import SystemClock
 from beatd.config.loader import LoadedSettings, load_settings
-from beatd.model import Entry
+from beatd.model import Entry, EntryState
 from beatd.sources import MergedSchedule
 from beatd.sources.calendars import Calendars
 from beatd.state_store import running_store
 from beatd.store.audit import Audit, audit_record, whoami
 from beatd.store.client import connect
 from beatd.store.daemon_registry import FleetView, Registry
+from beatd.store.entry_state import EntryStates
+from beatd.store.held_back import HeldBack, HeldBackEntry
 from beatd.store.keys import Keys
 from beatd.store.runtime_entries import Pause, RuntimeReplica, read_pause
 
@@ -40,8 +42,34 @@ class Installation(NamedTuple):
         """The daemons, and who leads; of all shards, whatever number the file has."""
         registry = Registry(self.client, self.keys)
         fleet = registry.look(shards=self.head.settings.leader.shards)
-        shards = max([each.shards for each in fleet.alive.values()], default=1)
+        shards = self.shards(fleet)
         return registry.look(shards=shards) if shards > self.head.settings.leader.shards else fleet
+
+    def shards(self, fleet: FleetView) -> int:
+        """The number of shards of the daemons that are alive; without any, that of the file."""
+        return max([member.shards for member in fleet.alive.values()], default=self.head.settings.leader.shards)
+
+    def schedule(self, loaded: config.Config, *, as_if_resumed: bool = False) -> EffectiveSchedule:
+        """Merge what files and app say with the runtime entries and pauses of the store, as a daemon does.
+
+        ``as_if_resumed``: entries are what they would be without their pauses.
+        """
+        replica = RuntimeReplica(self.client, self.keys)
+        replica.refresh(anew=True)
+        merged = MergedSchedule(loaded)
+        merged.change(replica.tables)
+        Calendars(str(Path(loaded.settings.file).parent)).look(unread=True)
+        if not as_if_resumed:
+            merged.pause(replica.pauses)
+        return EffectiveSchedule(merged, replica.pauses)
+
+    def states(self, entries: Sequence[Entry], now_ms: int) -> list[EntryState | None]:
+        """The states of entries, in their order, as a leader reads them; None: it was never seen."""
+        return EntryStates(self.client, self.keys).read(entries, now_ms=now_ms)
+
+    def held_back(self, names: Sequence[str], fleet: FleetView) -> dict[str, HeldBackEntry]:
+        """The entries among ``names`` that are held back."""
+        return HeldBack(self.client, self.keys, shards=self.shards(fleet)).read(names)
 
     def audit(self, action: str, subjects: Sequence[str], *, by: str | None = None, **values: Any) -> None:
         """Record a change that a command has made; ``values`` are those of :func:`~beatd.store.audit.audit_record`."""
@@ -57,15 +85,18 @@ class Installation(NamedTuple):
 
 
 @contextmanager
-def installation(config_file: str | None, app: str | None = None) -> Iterator[Installation]:
-    """Connect to the state store of a file, or without one of an app.
+def installation(
+    config_file: str | None, app: str | None = None, *, timeout_ms: int | None = None
+) -> Iterator[Installation]:
+    """Connect to the state store of a file, or without one of an app; ``timeout_ms`` shortens that of the file.
 
     Raises ConfigError, or a :class:`~beatd.exceptions.StoreError`.
     """
     path = sources.find(config_file, app).path
     top = load_settings(path)
     settings = top.settings
-    with connect(running_store(settings), timeout_ms=settings.redis.timeout_ms, name="beatd-command") as client:
+    patience_ms = min(settings.redis.timeout_ms, timeout_ms or settings.redis.timeout_ms)
+    with connect(running_store(settings), timeout_ms=patience_ms, name="beatd-command") as client:
         yield Installation(path, top, client, Keys(settings.redis.prefix))
 
 
@@ -84,31 +115,13 @@ class EffectiveSchedule(NamedTuple):
         """The entry of that name; raises click.UsageError that names the near ones."""
         entry = self.merged.of(name)
         if entry is None:
-            known = [each.name for each in self.entries]
-            raise click.UsageError(f'there is no entry "{name}"{hint(name, known)}')
+            raise no_entry(name, [known.name for known in self.entries])
         return entry
 
     def pause_of(self, name: str) -> Pause | None:
         """The pause of an entry, if it is paused."""
         raw = self.pauses.get(name)
         return None if raw is None else read_pause(raw)
-
-
-def effective_schedule(
-    client: redis.Redis, keys: Keys, loaded: config.Config, *, as_if_resumed: bool = False
-) -> EffectiveSchedule:
-    """Merge what files and app say with the runtime entries and pauses of the store.
-
-    ``as_if_resumed``: entries are what they would be without their pauses.
-    """
-    replica = RuntimeReplica(client, keys)
-    replica.refresh(anew=True)
-    merged = MergedSchedule(loaded)
-    merged.change(replica.tables)
-    Calendars(str(Path(loaded.settings.file).parent)).look(unread=True)
-    if not as_if_resumed:
-        merged.pause(replica.pauses)
-    return EffectiveSchedule(merged, replica.pauses)
 
 
 def chosen(patterns: Sequence[str], names: Iterable[str]) -> tuple[list[str], list[str]]:
@@ -127,6 +140,11 @@ def chosen(patterns: Sequence[str], names: Iterable[str]) -> tuple[list[str], li
 def is_glob(pattern: str) -> bool:
     """True if a pattern may stand for several names."""
     return any(char in pattern for char in "*?[")
+
+
+def no_entry(name: str, known: Iterable[str]) -> click.UsageError:
+    """The error of a command that names an entry which does not exist."""
+    return click.UsageError(f'there is no entry "{name}"{hint(name, known)}')
 
 
 def hint(name: str, names: Iterable[str]) -> str:

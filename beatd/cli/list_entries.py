@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+import gc
+from collections.abc import Callable, Container, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
 
@@ -10,7 +11,7 @@ import click
 
 from beatd import sources
 from beatd.cli.completion import entry_names
-from beatd.cli.installation import Installation, effective_schedule, installation
+from beatd.cli.installation import EffectiveSchedule, Installation, installation
 from beatd.cli.output import plural, print_json, print_line, print_problem, print_table
 from beatd.client.entries import entry_facts, is_of, kind_of
 from beatd.client.outcomes import EntryOutcome, OutcomeReader, failure_text
@@ -20,8 +21,7 @@ from beatd.model import Entry
 from beatd.planning.notation import schedule_phrase
 from beatd.planning.preview import Outlook, outlooks
 from beatd.schedules import duration_text
-from beatd.store.entry_state import EntryStates
-from beatd.store.held_back import HeldBack
+from beatd.store.held_back import HeldBackEntry
 from beatd.store.history import Histories
 from beatd.store.outcomes import Outcomes
 from beatd.store.runtime_entries import Pause
@@ -82,7 +82,7 @@ class Selection(NamedTuple):
     task: str | None
 
     def takes(self, entry: Entry, held: Container[str], paused: Container[str], failing: Container[str]) -> bool:
-        """True if an entry is wanted. Of overdue ones it is known only later."""
+        """True if an entry is wanted. Overdue ones are told by their rows: see :meth:`has`."""
         name = entry.name
         return (
             (not self.held or name in held)
@@ -91,6 +91,10 @@ class Selection(NamedTuple):
             and is_of(entry, self.source)
             and (self.task is None or fnmatchcase(entry.task, self.task))
         )
+
+    def has(self, row: EntryRow) -> bool:
+        """True if the row of an entry that is wanted is wanted, too."""
+        return not self.overdue or row.outcome.is_late
 
 
 @click.command("list")
@@ -125,6 +129,7 @@ def list_entries(
     """
     wanted = Selection(glob, failed, overdue, paused, held_only, source, task)
     now_ms = SystemClock().now_ms()
+    gc.disable()  # a large schedule makes a million objects and no cycles, and then the process ends
     with installation(config_file, app) as place:
         listing = _listing(place, sources.load(place.path, app=app), wanted, now_ms)
     listing.lines.sort(key=_ORDERS[sort])
@@ -136,28 +141,37 @@ def list_entries(
 
 def _listing(place: Installation, loaded: Config, wanted: Selection, now_ms: int) -> Listing:
     """Ask the store for what the entries that are wanted need, and for no others."""
-    alive = place.fleet().alive.values()
-    schedule = effective_schedule(place.client, place.keys, loaded)
+    fleet = place.fleet()
+    schedule = place.schedule(loaded)
     entries = _matching(schedule.entries, wanted.glob)
-    shards = max([daemon.shards for daemon in alive], default=place.head.settings.leader.shards)
-    held = HeldBack(place.client, place.keys, shards=shards).read([entry.name for entry in entries])
+    held = place.held_back([entry.name for entry in entries], fleet)
     failing = Outcomes(place.client, place.keys).failing() if wanted.failed else {}
     entries = [entry for entry in entries if wanted.takes(entry, held, schedule.pauses, failing)]
-    states = EntryStates(place.client, place.keys).read(entries, now_ms=now_ms)
+    faults = [*loaded.refused, *(fault for faults in schedule.merged.faults.values() for fault in faults)]
+    return Listing(
+        [row for row in _rows(place, schedule, entries, held, now_ms) if wanted.has(row)],
+        _matching(schedule.merged.conflicts(), wanted.glob),
+        list(map(str, faults)),
+        _problems(place, loaded, {daemon.digest for daemon in fleet.alive.values()}),
+    )
+
+
+def _rows(
+    place: Installation,
+    schedule: EffectiveSchedule,
+    entries: Sequence[Entry],
+    held: Mapping[str, HeldBackEntry],
+    now_ms: int,
+) -> list[EntryRow]:
+    """The rows of entries: their states and outcomes as the store has them, and what follows from these."""
+    states = place.states(entries, now_ms)
     last_dues = Histories(place.client, place.keys).last_dues
     looks = outlooks(entries, states, now_ms, paused=schedule.pauses, held=held, last_dues=last_dues)
     outcomes = OutcomeReader(place.client, place.keys).of([entry.name for entry in entries], now_ms, held=held)
-    rows = [
+    return [
         EntryRow(kind_of(look.entry), look, schedule.pause_of(look.entry.name), outcomes[look.entry.name])
         for look in looks
     ]
-    faults = [*loaded.refused, *(fault for faults in schedule.merged.faults.values() for fault in faults)]
-    return Listing(
-        [row for row in rows if row.outcome.is_late or not wanted.overdue],
-        _matching(schedule.merged.conflicts(), wanted.glob),
-        list(map(str, faults)),
-        _problems(place, loaded, {daemon.digest for daemon in alive}),
-    )
 
 
 def _problems(place: Installation, loaded: Config, digests: set[str]) -> list[str]:
@@ -174,7 +188,7 @@ def _matching(entries: Sequence[Entry], glob: str) -> list[Entry]:
 
 def _print(listing: Listing, now_ms: int) -> None:
     columns = ["entry", "schedule", "last due", "last runs", "next run", "source", "state"]
-    rows = [list(_cells(line, now_ms)) for line in listing.lines]
+    rows = [_cells(line, now_ms) for line in listing.lines]
     if not any(row[-1] for row in rows):
         columns, rows = columns[:-1], [row[:-1] for row in rows]
     if rows:
@@ -205,16 +219,18 @@ def _print_failing(lines: Sequence[EntryRow]) -> None:
         print_line(f"! and {plural(len(failing) - _SHOWN, 'entry')} more failing; beatd list --failed --json has all")
 
 
-def _cells(line: EntryRow, now_ms: int) -> Iterator[str]:
+def _cells(line: EntryRow, now_ms: int) -> list[str]:
     look = line.look
-    yield look.entry.name
-    yield schedule_phrase(look.entry.schedule).text
-    yield "" if look.last_due_ms is None else f"{_distance(now_ms - look.last_due_ms)} ago"
-    yield f"{line.outcome.word or ''} {line.outcome.marks}".strip()
     next_ms = look.held.again_ms if look.held else look.next_fire_ms
-    yield "" if next_ms is None else "now" if next_ms <= now_ms else f"in {_distance(next_ms - now_ms)}"
-    yield line.source
-    yield line.state
+    return [
+        look.entry.name,
+        schedule_phrase(look.entry.schedule).text,
+        "" if look.last_due_ms is None else f"{_distance(now_ms - look.last_due_ms)} ago",
+        f"{line.outcome.word or ''} {line.outcome.marks}".strip(),
+        "" if next_ms is None else "now" if next_ms <= now_ms else f"in {_distance(next_ms - now_ms)}",
+        line.source,
+        line.state,
+    ]
 
 
 def _distance(ms: int) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
-from difflib import get_close_matches
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -12,7 +11,7 @@ import click
 
 from beatd import sources
 from beatd.cli.completion import entry_names
-from beatd.cli.installation import effective_schedule
+from beatd.cli.installation import installation, no_entry
 from beatd.cli.output import print_json, print_line, print_refused, print_table, read_moment
 from beatd.clock import SystemClock
 from beatd.config import Config
@@ -20,10 +19,6 @@ from beatd.exceptions import StoreError
 from beatd.model import Entry, EntryState, run_id
 from beatd.planning.preview import Upcoming, all_upcoming, caveats, state_at
 from beatd.schedules import dst_note, duration_text
-from beatd.state_store import running_store
-from beatd.store.client import connect
-from beatd.store.entry_state import EntryStates
-from beatd.store.keys import Keys
 
 PATIENCE_MS = 2_000
 """The store is asked for what it adds; a person who previews a file is not kept waiting for it."""
@@ -58,7 +53,7 @@ def next_runs(
     """
     loaded = sources.load(sources.find(config_file, app).path, app=app)
     print_refused(loaded.refused)
-    in_force = EntriesInForce(loaded.entries, frozenset(), {}) if offline else ask_store(loaded)
+    in_force = EntriesInForce(loaded.entries, frozenset(), {}) if offline else ask_store(loaded, config_file, app)
     entries = in_force.entries if entry is None else (named(entry, in_force.entries),)
     timezone = loaded.settings.timezone if entry is None else entries[0].timezone
     now_ms = SystemClock().now_ms()
@@ -94,16 +89,13 @@ def _say_error(entry: Entry, error: Exception) -> None:
     print_line(f"! {entry.name}: error: {str(error) or type(error).__name__}", err=True)
 
 
-def ask_store(loaded: Config) -> EntriesInForce:
+def ask_store(loaded: Config, config_file: str | None, app: str | None) -> EntriesInForce:
     """The entries in force, with the pauses and the states that the store has; those of the files if it is away."""
-    settings = loaded.settings
-    timeout_ms = min(settings.redis.timeout_ms, PATIENCE_MS)
     try:
-        with connect(running_store(settings), timeout_ms=timeout_ms, name="beatd-next") as client:
-            keys = Keys(settings.redis.prefix)
-            schedule = effective_schedule(client, keys, loaded)
+        with installation(config_file, app, timeout_ms=PATIENCE_MS) as place:
+            schedule = place.schedule(loaded)
             entries = tuple(schedule.entries)
-            states = EntryStates(client, keys).read(entries, now_ms=SystemClock().now_ms())
+            states = place.states(entries, SystemClock().now_ms())
     except StoreError as error:
         print_line(f"note: from the files only, without the state store: {error}", err=True)
         return EntriesInForce(loaded.entries, frozenset(), {})
@@ -115,9 +107,7 @@ def named(name: str, entries: Iterable[Entry]) -> Entry:
     """The entry of that name; raises click.UsageError that names the near ones."""
     names = {entry.name: entry for entry in entries}
     if name not in names:
-        near = get_close_matches(name, names, n=3, cutoff=0.5)
-        hint = f"; did you mean {' or '.join(near)}?" if near else ""
-        raise click.UsageError(f'there is no entry "{name}"{hint}')
+        raise no_entry(name, names)
     return names[name]
 
 

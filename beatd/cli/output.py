@@ -88,7 +88,7 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     In a pipe each row is one line. A table that is wider than the terminal has each row's first cell, its name, on a
     line of its own and never folded, with the other cells below it.
     """
-    cells = [[*map(printable, row)] for row in rows]
+    cells = [row if _is_plain("".join(row)) else [*map(printable, row)] for row in rows]
     if not sys.stdout.isatty() or len(cells) > _FOLDED_AT_MOST:
         _print_plain(columns, cells)
         return
@@ -106,7 +106,14 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
 
 
 def _widths(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[int]:
-    return [max(map(cell_len, column)) for column in zip(columns, *rows, strict=True)]
+    return [
+        max(map(len if "".join(column).isascii() else cell_len, column)) for column in zip(columns, *rows, strict=True)
+    ]
+
+
+def _is_plain(text: str) -> bool:
+    """True for printable ASCII, which is most text: asked of a whole row at once, as tables may be long."""
+    return text.isascii() and text.isprintable()
 
 
 def cell_len(text: str) -> int:
@@ -161,11 +168,15 @@ def _print_plain(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     widths = _widths(columns, rows)
 
     def line(row: Sequence[str]) -> str:
-        padded = (cell + " " * (width - cell_len(cell)) for cell, width in zip(row, widths, strict=True))
-        return "   ".join(padded).rstrip()
+        is_ascii = "".join(row).isascii()
+        return "   ".join(map(str.ljust if is_ascii else _padded, row, widths)).rstrip()
 
     rule = "─" * (sum(widths) + 3 * (len(widths) - 1))
     click.echo("\n".join([line(columns), rule, *map(line, rows)]))
+
+
+def _padded(cell: str, width: int) -> str:
+    return cell + " " * (width - cell_len(cell))
 
 
 def plural(count: int, noun: str) -> str:

@@ -10,15 +10,14 @@ import click
 
 from beatd import sources
 from beatd.cli.completion import entry_names
-from beatd.cli.installation import effective_schedule, installation
+from beatd.cli.installation import installation
 from beatd.cli.output import print_colored, print_json, print_line, print_table, read_moment
 from beatd.client.history import facts, held_facts, pause_facts
 from beatd.clock import SystemClock
 from beatd.model import Entry, EntryState, run_id
 from beatd.planning.reason import Reasons, Rule, reasons
 from beatd.schedules import duration_text, zone
-from beatd.store.entry_state import EntryStates
-from beatd.store.held_back import HeldBack, HeldBackEntry
+from beatd.store.held_back import HeldBackEntry
 from beatd.store.history import Histories, Record
 from beatd.store.runtime_entries import Pause
 from beatd.timestamps import from_ms, iso_ms
@@ -51,14 +50,13 @@ def why(*, entry: str, time: str, config_file: str | None, app: str | None, as_j
     now_ms = SystemClock().now_ms()
     with installation(config_file, app) as place:
         loaded = sources.load(place.path, app=app)
-        schedule = effective_schedule(place.client, place.keys, loaded, as_if_resumed=True)
+        schedule = place.schedule(loaded, as_if_resumed=True)
         definition = schedule.entry(entry)
         at_ms = read_moment(time, option="TIME", timezone=definition.timezone, base_ms=now_ms, now_ms=now_ms)
-        [state] = EntryStates(place.client, place.keys).read([definition], now_ms=now_ms)
+        [state] = place.states([definition], now_ms)
         histories = Histories(place.client, place.keys)
         records = tuple(histories.completed(list(histories.of([entry]))))
-        shards = max((daemon.shards for daemon in place.fleet().alive.values()), default=1)
-        held = HeldBack(place.client, place.keys, shards=shards).read([entry]).get(entry)
+        held = place.held_back([entry], place.fleet()).get(entry)
     seen = Circumstances(state, schedule.pause_of(entry), held, records)
     answer = reasons(definition, state, at_ms, now_ms, span_ms=span_ms(time))
     record = record_of(seen.records, answer.due_ms)

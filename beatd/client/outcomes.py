@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Container, Iterable, Sequence
 from statistics import median, quantiles
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -109,6 +110,10 @@ class OutcomeReader:
     def summaries(self) -> dict[str, Summary]:
         """The summaries of all entries."""
         return self._outcomes.summaries()
+
+    def totals(self, names: Container[str]) -> Counter[str]:
+        """Ends of attempts of these entries together, by outcome."""
+        return self._outcomes.totals(names)
 
     def failing(self) -> dict[str, Summary]:
         """The entries of the schedule whose last run failed, those that fail longest first."""

@@ -64,7 +64,7 @@ def worker_facts(name: str, stats: Any, active: Any, queues: Any) -> dict[str, A
         "name": name,
         "pid": _whole(stats.get("pid")),
         "uptime_s": _whole(stats.get("uptime")),
-        "pool": str(pool["implementation"]).partition(":")[0].rpartition(".")[2] if "implementation" in pool else None,
+        "pool": _pool(str(pool["implementation"])) if "implementation" in pool else None,
         "concurrency": _whole(pool.get("max-concurrency")),
         "processes": len(processes) if isinstance(processes, list) else None,
         "ran": sum(count for count in total.values() if isinstance(count, int)),
@@ -92,6 +92,13 @@ def queue_facts(
         }
         for queue, count in depths.items()
     ]
+
+
+def _pool(implementation: str) -> str:
+    """The name of a pool, of ``celery.concurrency.prefork:TaskPool`` and ``beatd.worker.pools:PreforkPool`` alike."""
+    module, _, name = implementation.partition(":")
+    last = module.rpartition(".")[2]
+    return name.removesuffix("Pool").lower() if last == "pools" else last
 
 
 def _task(task: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """The loader: a configuration from its main file and what that includes; its settings alone; one file of entries.
 
-Each file goes one way: text and tables (``toml``), variables (``environment``), settings (``settings``) or entries
-(``entry_spec``, ``entries``), whose values are read by ``fields`` and ``values``. Settings can be loaded alone, because
+Each file goes one way: text, tables and variables (``toml``), settings (``settings``) or entries (``entries``), whose
+values are read by ``fields`` and ``values``. Settings can be loaded alone, because
 commands that operate a running system have to work while an entry is being repaired. Of a hundred thousand entries, a
 change touches one: the others are found again by the hash of their text, and are the same objects as before.
 """

@@ -21,7 +21,7 @@ from beatd.planning.catchup import ResumePoints
 from beatd.planning.policies import SEND, Decision, Facts, Skip, decide
 from beatd.planning.timeline import BlackedOut, after_blackouts_ms, fire_ms, next_due_ms, timeline
 from beatd.schedules import Schedule, bind, dst_note, zone
-from beatd.timestamps import from_ms
+from beatd.timestamps import LAST_MS, from_ms
 
 if TYPE_CHECKING:
     from beatd.store.held_back import HeldBackEntry
@@ -76,15 +76,18 @@ def outlooks(
     looks = [_safe_outlook(entry, state, points) for entry, state in zip(entries, states, strict=True)]
     unknown = [look.entry.name for look in looks if look.runs and look.last_due_ms is None]
     past = last_dues(unknown) if unknown else {}
-    return [
-        look._replace(
-            last_due_ms=past.get(name, look.last_due_ms),
-            note="paused" if name in paused else f"held back: {held[name].reason}" if name in held else look.note,
-            held=held.get(name),
-        )
-        for look in looks
-        for name in (look.entry.name,)
-    ]
+    for number, look in enumerate(looks):
+        name = look.entry.name
+        if name in past:
+            look = looks[number] = look._replace(last_due_ms=past[name])  # noqa: PLW2901
+        if name in held:
+            look = looks[number] = look._replace(note=f"held back: {held[name].reason}", held=held[name])  # noqa: PLW2901
+        if name in paused:
+            looks[number] = look._replace(note="paused")
+    return looks
+
+
+_DAY_MS = 86_400_000
 
 
 def _safe_outlook(entry: Entry, state: EntryState | None, points: ResumePoints) -> Outlook:
@@ -92,7 +95,7 @@ def _safe_outlook(entry: Entry, state: EntryState | None, points: ResumePoints) 
     try:
         look = outlook(entry, state, points)
         for ms in (look.last_due_ms, look.next_due_ms, look.next_fire_ms):
-            if ms is not None:
+            if ms is not None and not _DAY_MS < ms < LAST_MS - _DAY_MS:  # where a zone's time may not exist
                 from_ms(ms).astimezone(zone(entry.timezone).info)
     except Exception as error:  # noqa: BLE001 - shown as the note
         text = f"error: {str(error) or type(error).__name__}"

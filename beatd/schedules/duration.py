@@ -9,6 +9,7 @@ import math
 import re
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
+from functools import lru_cache
 
 from beatd.exceptions import ScheduleError
 from beatd.schedules.literals import quoted, shown
@@ -72,6 +73,7 @@ def _plain(value: object) -> str:
     return value if isinstance(value, str) else shown(value)
 
 
+@lru_cache(maxsize=4_096)
 def duration_text(ms: int) -> str:
     """The short way to write it: 5_400_000 is ``"1h30m"``."""
     parts = []

@@ -30,6 +30,7 @@ from beatd.states import FAILURE, IGNORED, READY_STATES, REJECTED, RETRY, REVOKE
 from beatd.store.client import translate_errors
 from beatd.store.keys import Keys
 from beatd.store.results import Meta, decode, result_key
+from beatd.store.script import Script
 from beatd.timestamps import to_ms
 
 CELL = 20
@@ -242,6 +243,7 @@ class Histories:
         self._client = client
         self._keys = keys
         self._results = (client, *results)
+        self._tails = Script(client, "history_tails")
 
     def of(self, names: Sequence[str]) -> Iterator[Record]:
         """The records of entries, one after the other, of each the newest first."""
@@ -326,11 +328,7 @@ class Histories:
         """The cells of entries, from a byte on: some at a time, so that other clients get their turn between."""
         for first in range(0, len(names), BATCH):
             batch = names[first : first + BATCH]
-            with translate_errors(self._client), self._client.pipeline(transaction=False) as pipeline:
-                for name in batch:
-                    pipeline.getrange(self._keys.history(name), start, -1)
-                found = pipeline.execute(raise_on_error=False)
-            yield batch, [raw if isinstance(raw, bytes) else b"" for raw in found]
+            yield batch, self._tails([self._keys.history(name) for name in batch], [start])
 
     def _complete(self, names: Sequence[str]) -> Iterator[Record]:
         """All records of many entries, with their outcomes."""

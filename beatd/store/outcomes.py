@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
@@ -210,15 +210,17 @@ class Summary(NamedTuple):
     @property
     def counts(self) -> Counter[str]:
         """Ends of attempts, by outcome."""
-        return counts_of([self])
+        return _counts({b" ".join(self.ends): 1})
 
 
-def counts_of(summaries: Iterable[Summary]) -> Counter[str]:
-    """Ends of attempts of many entries, by outcome."""
+def _counts(ends: Mapping[bytes, int]) -> Counter[str]:
+    """Ends of attempts by outcome. ``ends`` are the last fields of summaries, and how many entries have the same."""
     totals = [0] * len(_COUNTED)
-    for summary in summaries:
-        for place, raw in enumerate(summary.ends[: len(_COUNTED)]):
-            totals[place] += int(raw)
+    for fields, entries in ends.items():
+        numbers = fields.split()[: len(_COUNTED)]
+        if b"".join(numbers).isdigit():
+            for place, number in enumerate(numbers):
+                totals[place] += int(number) * entries
     counts: Counter[str] = Counter()
     for mark, count in zip(_COUNTED, totals, strict=True):
         counts[_WORD_OF_MARK[mark]] += count
@@ -283,6 +285,13 @@ class Outcomes:
                 items = zip(names, values, strict=True)
         summaries = ((name, _summary(value)) for name, value in items if value)
         return {name: summary for name, summary in summaries if summary is not None}
+
+    def totals(self, names: Container[str]) -> Counter[str]:
+        """Ends of attempts of many entries together, by outcome; much faster than the sum of their summaries."""
+        with translate_errors(self._client):
+            raw: Any = self._client.hgetall(self._summaries)
+        values = (value for name, value in raw.items() if name.decode(errors="backslashreplace") in names)
+        return _counts(Counter(value.split(maxsplit=5)[-1] for value in values if value.count(b" ") >= 5))
 
     def overdue(self) -> dict[str, int]:
         """The entries that are overdue, and since when (ms)."""

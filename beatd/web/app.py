@@ -65,7 +65,7 @@ def create(seen: Installation, guards: Guards) -> Starlette:
     operator = Operator(documents)
     site = Site(documents, operator, access, page)
     programs = Programs(documents, metrics.PageEndpoint(seen.plan, seen.store, seen.clock), access)
-    forms = Forms(operator, access, acting, secure=guards.settings.tls_cert is not None)
+    forms = Forms(operator, access, acting, site.edit_form, secure=guards.settings.tls_cert is not None)
     errors = Errors(site)
     return Starlette(
         routes=[

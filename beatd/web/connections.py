@@ -25,6 +25,8 @@ KEEP_ALIVE_S = 5
 HEADERS_MAX = 16 << 10
 """Bytes of a request's line and headers."""
 _CONNECTIONS_MAX = 256
+_SHARE = 0.75
+"""Share of the connections that one address may have: it cannot keep all others out."""
 _LOG_EVERY_S = 60.0
 
 
@@ -39,6 +41,8 @@ class BoundedProtocol(H11Protocol):
 
     limit = _CONNECTIONS_MAX
     request_within = REQUEST_WITHIN_S
+    address = ""
+    """The address of the peer."""
     _logged_at = -_LOG_EVERY_S
     _refused = 0
     _accepted = False
@@ -46,7 +50,10 @@ class BoundedProtocol(H11Protocol):
 
     def connection_made(self, transport: Any) -> None:
         """Take it, or close it."""
-        if len(self.connections) >= self.limit:
+        peer = transport.get_extra_info("peername")
+        self.address = peer[0] if isinstance(peer, tuple) else ""
+        alike = sum(getattr(each, "address", "") == self.address for each in self.connections)
+        if len(self.connections) >= self.limit or alike >= max(2, int(self.limit * _SHARE)):
             transport.abort()
             self._log_refused()
             return

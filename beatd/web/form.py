@@ -68,8 +68,17 @@ ACTIONS: Mapping[str, Action] = {
 class Forms:
     """The endpoints of all actions, and of the login."""
 
-    def __init__(self, operator: Operator, access: Access, acting: anyio.CapacityLimiter, *, secure: bool) -> None:
+    def __init__(
+        self,
+        operator: Operator,
+        access: Access,
+        acting: anyio.CapacityLimiter,
+        edit_form: Callable[..., Response],
+        *,
+        secure: bool,
+    ) -> None:
         self._operator, self._access, self._acting, self._secure = operator, access, acting, secure
+        self._edit_form = edit_form
 
     def routes(self) -> list[BaseRoute]:
         """The routes."""
@@ -84,9 +93,15 @@ class Forms:
             self._access.check_origin(request, person, fields.get("csrf", ""))
             given = {name: text for name, text in fields.items() if name not in _OWN}
             path: Mapping[str, str] = request.path_params
-            done = await anyio.to_thread.run_sync(
-                action, self._operator, person.name, path, given, limiter=self._acting
-            )
+            try:
+                done = await anyio.to_thread.run_sync(
+                    action, self._operator, person.name, path, given, limiter=self._acting
+                )
+            except HTTPException as error:
+                if action is not _put:
+                    raise
+                name, table = path.get("name", given.get("name", "")), given.get("table", "")
+                return self._edit_form(request, name=name, is_new="name" not in path, table=table, error=error.detail)
             fallback = f"/entries/{quote(path['name'])}" if "name" in path else "/"
             return self._back(fields.get("back", ""), fallback, str(done["done"]))
 

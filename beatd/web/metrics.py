@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from types import MappingProxyType
 from typing import Any
@@ -14,7 +14,7 @@ from beatd.clock import Clock
 from beatd.exceptions import StoreError
 from beatd.metrics.counters import EntryLimit
 from beatd.metrics.families import CONTENT_TYPE, family, gauge, text
-from beatd.store.outcomes import Summary, counts_of
+from beatd.store.outcomes import Summary
 from beatd.web.entries import EntryListing
 from beatd.web.store_view import StoreView
 
@@ -70,17 +70,13 @@ def _daemon_families(daemons: Sequence[Mapping[str, Any]]) -> Iterator[Metric]:
 
 def outcome_families(
     status: Mapping[str, Any],
-    names: Sequence[str],
-    summaries: Mapping[str, Summary],
     overdue: Mapping[str, int],
     now_ms: int,
     *,
     too_long: Mapping[str, int] = MappingProxyType({}),
-    limit: EntryLimit = BY_ENTRY,
 ) -> Iterator[Metric]:
-    """The metrics of outcomes. Beyond the limit of entries, ended attempts are told by outcome only."""
+    """The metrics of entries that fail, are overdue or run for too long."""
     late, long = (_lasting(since, now_ms) for since in (overdue, too_long))
-    known = {name: summaries[name] for name in names if name in summaries}
     yield gauge("beatd_failing_entries", status["failing_count"])
     yield gauge("beatd_overdue_entries", status["overdue_count"])
     failing = [((one["entry"],), one["failures"]) for one in status["failing"][:HELD_NAMED]]
@@ -88,10 +84,11 @@ def outcome_families(
     yield family("beatd_entry_overdue_seconds", late)
     yield gauge("beatd_too_long_entries", len(too_long))
     yield family("beatd_entry_too_long_seconds", long)
-    if not limit.allows(len(names)):
-        totals = counts_of(known.values())
-        yield family("beatd_run_outcomes_total", [((word,), count) for word, count in sorted(totals.items())])
-        return
+
+
+def ended_by_entry(names: Sequence[str], summaries: Mapping[str, Summary]) -> Iterator[Metric]:
+    """Ended attempts by outcome and entry."""
+    known = {name: summaries[name] for name in names if name in summaries}
     ends = [((word, name), count) for name, one in known.items() for word, count in one.counts.items()]
     yield family("beatd_run_outcomes_total", ends)
     successes = [((name,), one.last_success_ms / 1000) for name, one in known.items() if one.last_success_ms]
@@ -100,6 +97,11 @@ def outcome_families(
 
 def _lasting(since: Mapping[str, int], now_ms: int) -> list[tuple[tuple[str], float]]:
     return [((name,), (now_ms - since_ms) / 1000) for name, since_ms in islice(since.items(), HELD_NAMED)]
+
+
+def ended_in_all(totals: Mapping[str, int]) -> Metric:
+    """Ended attempts by outcome: for schedules with more entries than may be told one by one."""
+    return family("beatd_run_outcomes_total", [((word,), count) for word, count in sorted(totals.items())])
 
 
 def without_store(entries: int) -> Iterator[Metric]:
@@ -133,15 +135,20 @@ class PageEndpoint:
             return (str(error),)
         return ()
 
+    def _ended(self, names: Sequence[str], limit: EntryLimit) -> Iterable[Metric]:
+        if limit.allows(len(names)):
+            return ended_by_entry(names, self._store.summaries())
+        return [ended_in_all(self._store.totals(frozenset(names)))]
+
     def _families(self) -> list[Metric]:
         try:
             mirror = self._store.mirror()
             self._plan.lay_over(mirror.tables, mirror.pauses)
             names = [entry.name for entry in self._plan.listing.entries]
             limit = EntryLimit.parse(self._plan.metric_entries)
-            status, summaries, overdue = self._store.status(), self._store.summaries(), self._store.overdue()
-            too_long, now_ms = self._store.too_long(), self._clock.now_ms()
-            outcomes = outcome_families(status, names, summaries, overdue, now_ms, too_long=too_long, limit=limit)
+            status, now_ms = self._store.status(), self._clock.now_ms()
+            troubles = outcome_families(status, self._store.overdue(), now_ms, too_long=self._store.too_long())
+            outcomes = [*troubles, *self._ended(names, limit)]
             sizes = self._store.sizes()
             waiting = [
                 gauge("beatd_dead_letters", sizes.dead_letters),

@@ -19,7 +19,7 @@ from beatd.web.store_view import StoreView
 FILTERS = {"failing": "Failing", "overdue": "Overdue", "paused": "Paused", "held": "Held back"}
 ORDERS = {"name": "Name", "next": "Next run", "last": "Last run", "failures": "Failures"}
 PER_PAGE = 200
-ORDER_S = 5.0
+ORDER_S = 15.0
 """Time for which the order by next run holds."""
 
 
@@ -53,9 +53,11 @@ class Slice(NamedTuple):
         """The outcomes of an entry that is shown."""
         return self.outcomes.get(name, EntryOutcome(None, ()))
 
-    def link(self, page: int = 1, *, only: str | None = None, sort: str | None = None) -> str:
+    def link(
+        self, page: int = 1, *, only: str | None = None, sort: str | None = None, source: str | None = None
+    ) -> str:
         """The query string of another page, filter or order of the same search."""
-        view = self.view
+        view = self.view if source is None else self.view._replace(source=source)
         only, sort = view.only if only is None else only, sort or view.sort
         wanted = {"q": view.query, "only": only, "source": view.source, "sort": "" if sort == "name" else sort}
         wanted["page"] = str(page) if page > 1 else ""

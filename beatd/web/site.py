@@ -32,6 +32,7 @@ from beatd.web.stream import Stream
 
 Endpoint = Callable[[Request], Response]
 RUNS_SHOWN = 100
+_TITLES = {404: "Not found", 400: "Not understood", 401: "Not known"}
 _LOOKED_AT = 20_000
 """Runs that the calendar of all entries looks at."""
 
@@ -194,7 +195,13 @@ class Site:
         name = read_parameters(request.query_params, (Parameter("name", "The entry."),))["name"]
         table = self._operator.stored_table(name) if name else None
         text = _table_text(table) if table else 'task = "module.task"\nschedule = "0 7 * * *"\n'
-        return self._html(request, "edit.html", "/", title=name or "New entry", name=name, table=text)
+        return self.edit_form(request, name=name, is_new=not name, table=text)
+
+    def edit_form(self, request: Request, *, name: str, is_new: bool, table: str, error: str = "") -> Response:
+        """The form with what was filled in, and why that cannot be stored."""
+        facts = {"name": name, "is_new": is_new, "table": table, "error": error}
+        code = 400 if error else 200
+        return self._html(request, "edit.html", "/", code, title="New entry" if is_new else name, **facts)
 
     def login(self, request: Request) -> Response:
         """The form for a token."""
@@ -233,11 +240,10 @@ class Site:
     def message(self, request: Request, code: int, text: str) -> Response:
         """A page that says why something was not done."""
         back = request.url.path.rpartition("/")[0] if request.method == "POST" else "/"
-        is_place = back.startswith("/entries/")
-        return self._html(
-            request, "message.html", "", code, title="Not done" if request.method == "POST" else "Not found",
-            text=text, to=quote(back) if is_place else "/",
-        )  # fmt: skip
+        to = quote(back) if back.startswith("/entries/") else "/"
+        title = "Not done" if request.method == "POST" else _TITLES.get(code, "Refused")
+        title = "Not available" if code >= 500 else title
+        return self._html(request, "message.html", "", code, title=title, is_away=code >= 500, text=text, to=to)
 
     def _html(self, request: Request, template: str, place: str, code: int = 200, **facts: Any) -> Response:
         try:

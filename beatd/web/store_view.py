@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -141,6 +142,11 @@ class StoreView:
                 self._summed_at = now
             return self._summaries
 
+    def totals(self, names: Container[str]) -> Counter[str]:
+        """Ends of attempts of these entries together, by outcome."""
+        with self._reader() as reader:
+            return reader.totals(names)
+
     def history(self, name: str, now_ms: int) -> tuple[list[RunDetail], Totals]:
         """The last runs of an entry, the newest first, and how many there were."""
         with self._client() as client:
@@ -178,6 +184,8 @@ class StoreView:
         record = audit_record(self._clock.now_ms(), action, [subject], by=by, via="page", before=before, after=after)
         with self._client() as client:
             Audit(client, Keys(self._settings.prefix)).note(record)
+        with self._looking:  # who has acted sees it at once
+            self._answer, self._mirror_again_at = None, 0.0
 
     def _histories(self, client: redis.Redis) -> Histories:
         return Histories(client, Keys(self._settings.prefix))

@@ -7,12 +7,16 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
+
 from beatd.clock import Clock
 from beatd.model import Entry
 from beatd.planning.load import DAY_MS, MINUTE_MS, Load, clock_changes, closed_times, load
+from beatd.planning.preview import counts_from_first_seen
 from beatd.planning.simulation import TooManyRuns
+from beatd.schedules import bind
 from beatd.store.history import Record
-from beatd.timestamps import iso_ms
+from beatd.timestamps import from_ms, iso_ms
 from beatd.web.entries import EntryListing
 from beatd.web.store_view import StoreView
 
@@ -41,9 +45,19 @@ class Timeline:
         with self._computing:
             known = self._known.get(window)
             if known is None or known[0] is not entries or known[1] != now_ms:
-                known = (entries, now_ms, self._compute(entries, now_ms, *WINDOWS[window]))
+                known = (entries, now_ms, self._compute(self._phased(entries, now_ms), now_ms, *WINDOWS[window]))
                 self._known[window] = known
             return known[2]
+
+    def _phased(self, entries: Sequence[Entry], now_ms: int) -> list[Entry]:
+        """The entries, of which intervals are counted from when a daemon first saw them."""
+        states = self._store.states(entries, now_ms=now_ms)
+        return [
+            msgspec.structs.replace(entry, schedule=bind(entry.schedule, from_ms(state.first_seen_ms)))
+            if state is not None and counts_from_first_seen(entry)
+            else entry
+            for entry, state in zip(entries, states, strict=True)
+        ]
 
     def _compute(self, entries: Sequence[Entry], now_ms: int, length_ms: int, step_ms: int) -> dict[str, Any]:
         start_ms = now_ms // step_ms * step_ms

@@ -51,6 +51,8 @@ BOUNDS = {
     "{beatd}:revision": Bound("hash"),
     "{beatd}:changes": Bound("zset"),
     "{beatd}:dead_letters": Bound("list"),
+    "{beatd}:audit": Bound("list"),
+    "{beatd}:audited_digest": Bound("string"),
     "{beatd}:tag": Bound("string"),
     # an expiry
     "{beatd}:gaps": Bound("hash", 7 * DAY),
@@ -64,6 +66,11 @@ BOUNDS = {
     "{beatd}:started:<run id>": Bound("string", DAY),
     "{beatd}:overdue": Bound("hash", 5 * MINUTE),
     "{beatd}:too_long": Bound("hash", 5 * MINUTE),
+    "{beatd}:alerts:<target>": Bound("hash", 7 * DAY),
+    "{beatd}:notices": Bound("hash", 7 * DAY),
+    "{beatd}:notices_due": Bound("zset", 7 * DAY),
+    "{beatd}:pinged": Bound("hash", 7 * DAY),
+    "{beatd}:led": Bound("string", 7 * DAY),
     "{beatd}:revoked": Bound("zset", DAY),
     "{beatd}:dead_letters_size": Bound("string", DAY),
     "{beatd}:worker:<id>:alive": Bound("string", 9_000),
@@ -77,7 +84,13 @@ BOUNDS = {
     "celery-taskset-meta-<group id>": RESULT,
     "_kombu.binding.<exchange>": Bound("set"),
 }
-PARTS = {"<entry>": "[^:]+", "<id>": ".+", "<run id>": "[0-9a-f-]{36}", "<task id>": "[0-9a-f-]{36}"}
+PARTS = {
+    "<entry>": "[^:]+",
+    "<target>": "[^:]+",
+    "<id>": ".+",
+    "<run id>": "[0-9a-f-]{36}",
+    "<task id>": "[0-9a-f-]{36}",
+}
 PARTS |= {"<group id>": r"[0-9a-f-]{36}(\.[jtsdc])?", "<exchange>": r"[\w.]+"}
 
 RARE = {"{beatd}:0:outbox", "{beatd}:refused:<run id>", "{beatd}:0:held", "{beatd}:gone", "{beatd}:requests", "celery"}
@@ -87,6 +100,10 @@ RARE |= {
     "{beatd}:started:<run id>",
     "{beatd}:overdue",
     "{beatd}:too_long",
+    "{beatd}:audited_digest",
+    "{beatd}:notices",
+    "{beatd}:notices_due",
+    "{beatd}:pinged",
 }
 """Kinds that need another broker or a fault, or are there for moments."""
 
@@ -118,6 +135,8 @@ app.control.revoke([add.apply_async((1,), countdown=600).id])
 FILE = """
 [redis]
 url = "{url}"
+[notify.ops]
+command = ["true"]
 [beat_schedule]
 often = {{ task = "tasks.add", args = [1], schedule = "100ms", overlap = "skip" }}
 missed = {{ task = "tasks.add", args = [1], schedule = "1m" }}
@@ -164,6 +183,7 @@ def test_every_key_has_a_bound(
         done = beatd(*words)
         assert done.returncode == 0, (words, done.stdout, done.stderr)
     wait_until(lambda: store.exists("{beatd}:dead_letters", "{beatd}:revoked", "{beatd}:parked") == 3, 20)
+    wait_until(lambda: store.exists("{beatd}:alerts:ops"), 20)
     found = {key: store.type(key) for key in store.scan_iter(count=1000)}
     kinds = {key: pattern_of(key) for key in found}
     assert [key for key, kind in kinds.items() if kind is None] == []

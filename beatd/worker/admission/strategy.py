@@ -37,6 +37,10 @@ class Decisions:
         self.effects: list[Effect] = []
 
 
+_HEADERS_MAX = 64 * 1024
+"""Bytes of an envelope beside the body, which is in base 64: its limit is checked once it is decoded."""
+
+
 class Strategy:
     """Decides about incoming messages for one app."""
 
@@ -45,6 +49,7 @@ class Strategy:
         self._revoked = revoked
         self._zone = ZoneInfo(app.timezone)
         self._largest: int = app.conf.message_max_bytes
+        self._largest_raw = self._largest * 4 // 3 + _HEADERS_MAX
         self._accepted = accepted_types(app.conf.accept_content)
 
     def decide(self, deliveries: Sequence[Delivery], now_ms: int) -> Decisions:
@@ -64,7 +69,7 @@ class Strategy:
         """Read the headers; a message of protocol 1 becomes one of protocol 2 first."""
         if delivery.fault:
             raise MessageError(delivery.fault)
-        if len(delivery.raw) > self._largest:
+        if len(delivery.raw) > self._largest_raw:
             raise MessageError(f"it has {len(delivery.raw):,} bytes, message_max_bytes allows {self._largest:,}")
         try:
             return delivery, headers_of(delivery.raw, self._accepted)

@@ -106,6 +106,8 @@ def _decoded(message: TaskMessage, at_most: int, accepted: frozenset[str]) -> An
         if not isinstance(method, str):
             raise MessageError(f"its compression is {method!r}, which is no name")
         body = decompress(body, method, at_most)
+    if len(body) > at_most:
+        raise MessageError(f"its body has {len(body):,} bytes, message_max_bytes allows {at_most:,}")
     if message.content_type not in ACCEPTED:
         from beatd.broker.serialization import loads  # noqa: PLC0415 - see accepted_types()
 

@@ -1,7 +1,4 @@
-"""Executor: opens a job's message, runs the task, logs the outcome and returns a report. Runs inside the pools.
-
-The log has Celery's sentences, for monitoring that reads Celery's logs.
-"""
+"""Executor: opens a job's message, runs the task, logs the outcome and returns a report. Runs inside the pools."""
 
 from __future__ import annotations
 
@@ -33,50 +30,10 @@ from beatd.worker.execution.call import Calling
 from beatd.worker.execution.callbacks import failure_messages, follow_up_messages, pack
 from beatd.worker.execution.decode import accepted_types, decode_body
 from beatd.worker.execution.job_outlet import outlet_of
+from beatd.worker.execution.outcome_log import log_outcome, outcome_repr
 from beatd.worker.execution.output import Output, captured
 from beatd.worker.execution.traces import task_traces
 from beatd.worker.messages import KILLED, MALFORMED, FollowUpMessage, Job, JobReport
-
-
-def log_outcome(log: logging.Logger, task: Task[..., Any], context: Context, outcome: Outcome, runtime: float) -> None:
-    """Log the end of an attempt. Errors in ``task.throws`` are expected and have no traceback."""
-    if outcome.state == SUCCESS and not log.isEnabledFor(logging.INFO):
-        return
-    name, task_id = context.shadow or task.name, context.id
-    extra = {"event": _EVENTS.get(outcome.state, "task_ended"), "task": task.name, "task_id": task_id}
-    extra["runtime"] = runtime  # type: ignore[assignment]
-    match outcome.state:
-        case "SUCCESS":
-            text = safe_repr(outcome.value)[: task.resultrepr_maxsize]
-            log.info("Task %s[%s] succeeded in %.6fs: %s", name, task_id, runtime, text, extra=extra)
-        case "RETRY":
-            log.info("Task %s[%s] retry: %s", name, task_id, outcome.value, extra=extra)
-        case "IGNORED":
-            log.info("Task %s[%s] ignored", name, task_id, extra=extra)
-        case "REJECTED":
-            log.warning("Task %s[%s] rejected: %s", name, task_id, outcome.value.reason, extra=extra)
-        case "FAILURE" if isinstance(outcome.value, tuple(task.throws)):
-            log.info("Task %s[%s] raised expected: %s", name, task_id, safe_repr(outcome.value), extra=extra)
-        case "FAILURE":
-            trace = f"\n{outcome.traceback}" if outcome.traceback else ""
-            text = safe_repr(outcome.value)
-            log.error("Task %s[%s] raised unexpected: %s%s", name, task_id, text, trace, extra=extra)
-
-
-def outcome_repr(outcome: Outcome) -> str:
-    """Return the text of the result, or of the exception that ended the attempt."""
-    value = outcome.value
-    return safe_repr(value.exc if outcome.state == RETRY else value)
-
-
-_EVENTS = {
-    SUCCESS: "task_succeeded",
-    FAILURE: "task_failed",
-    RETRY: "task_retried",
-    IGNORED: "task_ignored",
-    REJECTED: "task_rejected",
-}
-
 
 log = logging.getLogger("celery.app.trace")
 

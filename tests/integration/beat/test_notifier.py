@@ -313,8 +313,13 @@ def test_a_run_that_takes_too_long_is_told_until_it_is_over(daemon, web, wait_un
     one.outcomes.set_overdue({"b": 1_790_000_000_000}, [])
     one.look()
     wait_until(lambda: web.requests)
+    two = daemon("two", ["a", "b"], hook(web, on=("too_long", "recovery")))
     one.outcomes.set_too_long({}, ["a"])
-    one.look()
+    two.lead(2)
+    two.look(4)
+    assert two.notices.count() == 0, "a new leader has not looked for late runs yet"
+    two.clock.advance(20)
+    two.look()
     wait_until(lambda: len(web.requests) == 2)
     titles = ["beatd: a runs too long", "beatd: a does not run too long any more"]
     assert [got.json["title"] for got in web.requests] == titles

@@ -371,3 +371,22 @@ def test_an_app_that_is_emptied_changes_nothing(tmp_path: Path, monkeypatch: Any
     assert emptied(before, sources.load("beat.toml", env={})) == []
     written(tmp_path / "beat.toml", "first")
     assert emptied(before, sources.load("beat.toml", env={})) == []
+
+
+def test_other_targets_of_notifications_are_taken_without_a_restart(
+    beat_toml: Path, watched: Any, wait_until: WaitUntil, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    secret = beat_toml.parent / "hook"
+    secret.write_text("https://example.com/one\n")
+    head = '[notify.ops]\nwebhook_file = "hook"\n'
+    found = watched(beat_toml)
+    written(beat_toml, "first", head=head)
+    wait_until(lambda: len(found.changes) == 1)
+    assert [target.name for target in found.changes[0].settings.notify] == ["ops"]
+    secret.write_text("https://example.com/two\n")
+    wait_until(lambda: len(found.changes) == 2)
+    assert found.changes[1].settings.notify[0].webhook == "https://example.com/two"
+    assert events(caplog).count("targets_changed") == 2
+    assert not {"config_reloaded", "restart_needed"} & set(events(caplog))
+    assert "example.com" not in caplog.text

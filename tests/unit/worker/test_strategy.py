@@ -16,6 +16,7 @@ from beatd.worker import effects
 from beatd.worker.admission.revoked import Revoked
 from beatd.worker.admission.strategy import Strategy
 from beatd.worker.consumers.envelope import mark_received
+from beatd.worker.execution.executor import Executor
 from beatd.worker.messages import Delivery, headers_of
 
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -188,3 +189,16 @@ def test_headers_that_are_missing_have_defaults():
 def test_the_reason_tells_what_is_wrong():
     with pytest.raises(MessageError, match=r"\$\.headers\.id"):
         headers_of(changed(id=5))
+
+
+def test_the_worker_takes_the_largest_message_that_the_client_sends(app):
+    app.conf.message_max_bytes = 1_000_000
+    text = "x" * (app.conf.message_max_bytes - 100)
+    largest = build("tasks.add", "the-id", (text, ""))
+    assert 999_900 < len(largest.body) <= app.conf.message_max_bytes
+    (request,) = judge(app, envelope(largest, queue="celery")).run
+    executor = Executor(app, "me@here")
+    assert executor(request.job(watched=False), print).state == "SUCCESS"
+    too_large = build("tasks.add", "the-id", (text, "y" * 200))
+    (request,) = judge(app, envelope(too_large, queue="celery")).run
+    assert "message_max_bytes allows 1,000,000" in executor(request.job(watched=False), print).text
