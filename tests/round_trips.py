@@ -71,12 +71,15 @@ class RoundTrips:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.sleep(0.01)  # sockets are closed by callbacks of the loop
 
     async def _serve(self, from_client: asyncio.StreamReader, to_client: asyncio.StreamWriter) -> None:
         self._connections += 1
         connection, opened = self._connections, self._ask(self._connections, b"")
-        with contextlib.suppress(OSError):
+        with contextlib.ExitStack() as opened_here, contextlib.suppress(OSError):
+            opened_here.callback(to_client.transport.abort)
             from_server, to_server = await asyncio.open_connection("127.0.0.1", self._target)
+            opened_here.callback(to_server.transport.abort)
             await asyncio.sleep(self._delay)
             self._finish(opened)
             asked = [opened]
@@ -87,7 +90,6 @@ class RoundTrips:
                 self._deliver(replies, to_client),
             )
             await asyncio.gather(*work)
-        to_client.transport.abort()
 
     async def _carry_requests(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, connection: int, asked: list[int]

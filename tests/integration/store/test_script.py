@@ -114,7 +114,7 @@ CONFIG = """
 [redis]
 url = "{url}"
 wait_replicas = 1
-wait_timeout = "100ms"
+wait_timeout = "500ms"
 [log]
 format = "json"
 [beat_schedule.tick]

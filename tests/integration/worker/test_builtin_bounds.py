@@ -87,7 +87,8 @@ def test_a_child_in_the_background_holds_neither_thread_nor_descriptor():
             output = Output(shell.stdout, "sh", log=False, last_words_s=0.05)
             shell.wait()
             children.append(int(output.end()[0]))
-        assert (threading.active_count(), len(list(OPEN.iterdir()))) == (threads, files)
+        assert threading.active_count() <= threads
+        assert len(list(OPEN.iterdir())) <= files
     finally:
         for child in children:
             with contextlib.suppress(ProcessLookupError):
