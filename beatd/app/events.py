@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import closing
 from importlib import import_module
 from itertools import islice
 from typing import Any
@@ -38,24 +39,26 @@ class Receiver:
         """
         if wakeup:
             self.app.control.broadcast("heartbeat")
-        for event in islice(self._received(timeout), limit):
-            self.process(event["type"], event)
-            yield
+        with closing(self._received(timeout)) as received:
+            for event in islice(received, limit):
+                self.process(event["type"], event)
+                yield
 
     def capture(self, limit: int | None = None, timeout: float | None = None, wakeup: bool = True) -> None:
         """Receive events until ``should_stop`` is set; see :meth:`itercapture`."""
         for _ in self.itercapture(limit, timeout, wakeup):
             pass
 
-    def _received(self, timeout: float | None) -> Iterator[Mapping[str, Any]]:
+    def _received(self, timeout: float | None) -> Generator[Mapping[str, Any]]:
         url, last = self.app.conf.broker_url, monotonic()
         first = url if isinstance(url, str) else url[0]
-        for event in broker.read_events(first.split(";")[0], self.app.conf.event_exchange):
-            if self.should_stop or (timeout is not None and event is None and monotonic() - last >= timeout):
-                return
-            if event is not None:
-                last = monotonic()
-                yield event
+        with closing(broker.read_events(first.split(";")[0], self.app.conf.event_exchange)) as stream:
+            for event in stream:
+                if self.should_stop or (timeout is not None and event is None and monotonic() - last >= timeout):
+                    return
+                if event is not None:
+                    last = monotonic()
+                    yield event
 
 
 class Events:

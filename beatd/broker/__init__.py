@@ -7,7 +7,7 @@ id.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any
 
 from beatd.broker.publisher import Address, Arguments, OutgoingMessage, Publisher, Refused, no_arguments
@@ -75,7 +75,7 @@ def delayed_delivery_of(conf: Mapping[str, Any]) -> Callable[[Any], None] | None
     return found(conf)
 
 
-def read_events(url: str, exchange: str = "celeryev") -> Iterator[Mapping[str, Any] | None]:
+def read_events(url: str, exchange: str = "celeryev") -> Generator[Mapping[str, Any] | None]:
     """Yield the events of workers as they come, and None after each second without one. Raises BrokerError."""
     from beatd.broker.event_stream import read_events as read  # noqa: PLC0415
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from typing import Any
 
 import kombu as _kombu
@@ -22,7 +22,7 @@ _BATCH = 1.0
 """Seconds of waiting at once."""
 
 
-def read_events(url: str, exchange: str = "celeryev") -> Iterator[Mapping[str, Any] | None]:
+def read_events(url: str, exchange: str = "celeryev") -> Generator[Mapping[str, Any] | None]:
     """Yield events as they come, and None after each second without one. Raises BrokerError."""
     received: list[Any] = []
     try:

@@ -35,7 +35,8 @@ def ask(
     with tempfile.TemporaryFile() as answer, tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as input_file:
         input_file.write(given)
         input_file.seek(0)
-        command = [sys.executable, "-m", module, *arguments, str(answer.fileno())]
+        # -B: bytecode of a file that is changed twice within a second, to the same length, would be taken for current
+        command = [sys.executable, "-B", "-m", module, *arguments, str(answer.fileno())]
         child = subprocess.Popen(  # noqa: S603 - our own words, no shell
             command,
             stdin=input_file,

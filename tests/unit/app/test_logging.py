@@ -23,6 +23,10 @@ def root(monkeypatch):
     """The root logger with one handler, as before a worker has loaded its app."""
     root = logging.getLogger()
     kept, level = list(root.handlers), root.level
+    of_celery = [logging.getLogger(name) for name in ("celery", "celery.task", "celery.worker")]
+    before = [(list(logger.handlers), logger.propagate) for logger in of_celery]
+    for logger in of_celery:  # a worker of Celery's in this process may have set them up
+        logger.handlers[:], logger.propagate = [], True
     handler = logging.StreamHandler(io.StringIO())
     root.handlers[:] = [handler]
     monkeypatch.setattr(sys, "stdout", sys.stdout)
@@ -30,6 +34,8 @@ def root(monkeypatch):
     yield root
     root.handlers[:] = kept
     root.setLevel(level)
+    for logger, (handlers, propagate) in zip(of_celery, before, strict=True):
+        logger.handlers[:], logger.propagate = handlers, propagate
 
 
 @pytest.fixture
