@@ -129,7 +129,8 @@ def list_entries(
     """
     wanted = Selection(glob, failed, overdue, paused, held_only, source, task)
     now_ms = SystemClock().now_ms()
-    gc.disable()  # a large schedule makes a million objects and no cycles, and then the process ends
+    gc.disable()  # a large schedule makes a million objects and no cycles
+    click.get_current_context().call_on_close(gc.enable)
     with installation(config_file, app) as place:
         listing = _listing(place, sources.load(place.path, app=app), wanted, now_ms)
     listing.lines.sort(key=_ORDERS[sort])

@@ -44,7 +44,9 @@ def test_a_broker_that_is_killed_and_comes_back_gets_every_run_once(
         assert daemon.end() == 0
         messages = [open_envelope(raw) for raw in reversed(client.lrange(key, 0, -1))]
         assert store.llen("{beatd}:0:outbox") == 0
-    due = [round(datetime.fromisoformat(one.headers["beatd-due-at"]).timestamp() * 1000) for one in messages]
+    once = {message.id: message for message in messages}
+    assert len(messages) - len(once) <= 1, "only a message whose answer was lost is sent again, under the same id"
+    due = [round(datetime.fromisoformat(one.headers["beatd-due-at"]).timestamp() * 1000) for one in once.values()]
     assert {later - earlier for earlier, later in itertools.pairwise(due)} == {200}
     unavailable = json.loads(daemon.find('"event": ?"broker_unavailable"')[0].string)
     assert f"broker 127.0.0.1:{broker.port}/0: " in json.dumps(unavailable)
