@@ -186,7 +186,7 @@ def image(tmp_path_factory):
     tools.mkdir()
     (tools / "python").write_text(f'#!/bin/sh\nexec {for_everybody()} "$@"\n')
     (tools / "python").chmod(0o755)
-    env = {"PATH": f"{tools}:/usr/bin:/bin", "EXTRAS": "web,solar", "OPT": str(opt)}
+    env = {"PATH": f"{tools}:/usr/bin:/bin", "OPT": str(opt)}
     env |= {key: value for key, value in os.environ.items() if key.startswith(("PIP_", "HTTP", "http", "SSL"))}
     for step in (each.rest for each in BUILD if each.word == "RUN"):
         mounted = ["unshare", "--mount", "sh", "-c", f'mount --bind "$OPT" /opt && {step}']
