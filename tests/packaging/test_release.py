@@ -312,29 +312,110 @@ def environment(**more: str) -> dict[str, str]:
     return {"PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin", **more}
 
 
-def test_the_hook_of_pre_commit_checks_the_files_that_it_is_given(tmp_path):
-    [hook] = yaml.safe_load((ROOT / ".pre-commit-hooks.yaml").read_text())
+HOOKS = {hook["id"]: hook for hook in yaml.safe_load((ROOT / ".pre-commit-hooks.yaml").read_text())}
+ACTION = yaml.safe_load((ROOT / "action.yml").read_text())
+STEPS = {step["id"]: step for step in ACTION["runs"]["steps"] if "id" in step}
+
+
+def test_the_action_is_one_for_github():
+    done = subprocess.run(
+        ["check-jsonschema", "--builtin-schema", "vendor.github-actions", ROOT / "action.yml"],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert set(re.findall(r"inputs\.([\w-]+)", str(ACTION["runs"]))) == ACTION["inputs"].keys()
+
+
+@pytest.fixture
+def repository(tmp_path):
+    """A repository whose last commit has a schedule; the one in the working tree is another."""
+    git(tmp_path, "init", "--quiet")
+    (tmp_path / "beat.toml").write_text(GOOD)
+    git(tmp_path, "add", ".")
+    git(tmp_path, "commit", "--quiet", "-m", "one")
+    (tmp_path / "beat.toml").write_text(GOOD.replace("5m", "10m"))
+    return tmp_path
+
+
+@pytest.mark.parametrize("hook", HOOKS.values(), ids=HOOKS)
+def test_hooks_of_pre_commit_run_for_schedules(hook):
     assert re.search(hook["files"], "config/beat.toml")
     assert not re.search(hook["files"], "pyproject.toml")
+
+
+@pytest.mark.parametrize(("files", "code"), [(["good.toml"], 0), (["bad.toml", "good.toml"], 2)])
+def test_the_hook_checks_the_files_that_it_is_given(tmp_path, files, code):
     (tmp_path / "good.toml").write_text(GOOD)
     (tmp_path / "bad.toml").write_text("nonsense")
-    for files, code in ((["good.toml"], 0), (["bad.toml", "good.toml"], 2)):
-        words = [*shlex.split(hook["entry"]), *files]
-        done = subprocess.run(words, cwd=tmp_path, env=environment(), check=False, timeout=60)
-        assert done.returncode == code
+    words = [*shlex.split(HOOKS["beatd-check"]["entry"]), *files]
+    done = subprocess.run(words, cwd=tmp_path, env=environment(), check=False, timeout=60)
+    assert done.returncode == code
+
+
+def test_the_hook_shows_what_a_commit_changes(repository):
+    (repository / "bad.toml").write_text("nonsense")
+    for files, code in ((["beat.toml"], 0), (["bad.toml", "beat.toml"], 2)):
+        words = [*shlex.split(HOOKS["beatd-diff"]["entry"]), *files]
+        done = subprocess.run(
+            words, cwd=repository, env=environment(), capture_output=True, text=True, check=False, timeout=60
+        )
+        assert done.returncode == code, done.stderr
+        assert '    schedule: "5m" → "10m"' in done.stdout
 
 
 @pytest.mark.parametrize(
     ("text", "strict", "code"), [(GOOD, "true", 0), ("nonsense", "false", 2), ('timezone = "UTC"\n', "false", 0)]
 )
-def test_the_last_step_of_the_action_checks_the_file(tmp_path, text, strict, code):
-    action = yaml.safe_load((ROOT / "action.yml").read_text())
-    step = action["runs"]["steps"][-1]
-    assert set(re.findall(r"inputs\.([\w-]+)", str(action["runs"]))) <= action["inputs"].keys()
+def test_the_action_checks_the_file(tmp_path, text, strict, code):
     (tmp_path / "my schedule.toml").write_text(text)
-    inputs = {"FILE": "my schedule.toml", "STRICT": strict}
-    assert step["env"].keys() == inputs.keys()
-    done = subprocess.run(
-        ["bash", "-e", "-c", step["run"]], cwd=tmp_path, env=environment(**inputs), check=False, timeout=60
-    )
+    done, _ = action("check", tmp_path, FILE="my schedule.toml", STRICT=strict)
     assert done.returncode == code
+
+
+def action(step: str, folder: Path, **inputs: str) -> tuple[subprocess.CompletedProcess[str], Path]:
+    """A step of the action as a runner runs it, and the folder of the files that it has written for the runner."""
+    runner = folder / "runner"
+    runner.mkdir()
+    assert STEPS[step]["env"].keys() == inputs.keys()
+    files = {"RUNNER_TEMP": runner, "GITHUB_OUTPUT": runner / "output", "GITHUB_STEP_SUMMARY": runner / "summary"}
+    env = environment(**inputs, **{name: str(path) for name, path in files.items()})
+    done = subprocess.run(
+        ["bash", "--noprofile", "--norc", "-e", "-o", "pipefail", "-c", STEPS[step]["run"]],
+        cwd=folder,
+        env=env,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    return done, runner
+
+
+def test_the_action_shows_what_a_pull_request_changes(repository):
+    done, runner = action("diff", repository, FILE="beat.toml", BASE=git(repository, "rev-parse", "HEAD"))
+    assert done.returncode == 0, done.stderr
+    assert (runner / "output").read_text() == "changed=true\n"
+    summary = (runner / "summary").read_text()
+    assert summary.startswith("### beat.toml\n\n~~~~~~diff\n~ a\n")
+    assert '    schedule: "5m" → "10m"' in summary
+
+
+def test_the_action_fetches_the_base_of_a_shallow_clone(repository, tmp_path):
+    git(repository, "config", "uploadpack.allowAnySHA1InWant", "true")
+    base = git(repository, "rev-parse", "HEAD")
+    git(repository, "commit", "--quiet", "-am", "two")
+    git(repository, "commit", "--quiet", "--allow-empty", "-m", "three")
+    git(repository, "clone", "--quiet", "--depth=1", f"file://{repository}", "shallow")
+    done, runner = action("diff", repository / "shallow", FILE="beat.toml", BASE=base)
+    assert (done.returncode, (runner / "output").read_text()) == (0, "changed=true\n"), done.stderr
+
+
+def test_the_action_says_when_nothing_differs(repository):
+    (repository / "beat.toml").write_text(GOOD + "# a comment\n")
+    done, runner = action("diff", repository, FILE="beat.toml", BASE="HEAD")
+    assert (done.returncode, done.stdout) == (0, "No difference.\n")
+    assert (runner / "output").read_text() == "changed=false\n"

@@ -14,9 +14,9 @@ NOUNS = """
     access actions active add address admission advice advise alerts amqp api app apprise assignment asyncio audit
     autoscale back backend backends backfill badge banner base beat beatd binary blackout blackouts body bootstrap
     broker builder builtin bus calendar calendars call callbacks canvas catchup celery chains channels check child
-    chord chords claims cli client clock codec command commands comparison completion compression conditions conf
-    config connection connections consumers context contrib control counters cron croniter crontab current daemon
-    dead deadline decode delayed delivery describe dev diff digest dispatch dispatcher django doctor document
+    chord chords claims cli client clock codec command commands commit comparison completion compression conditions
+    conf config connection connections consumers context contrib control counters cron croniter crontab current
+    daemon dead deadline decode delayed delivery describe dev diff digest dispatch dispatcher django doctor document
     documents down dump duration edit editor effects elector embedded emptied endpoint entries entry entrypoints
     envelope environment errors event events exceptions execution executor explain export exporter families field
     fields file find fixup form format global graph group groups healthcheck heap heatmap held history holidays http
