@@ -200,8 +200,14 @@ def _unexpected(error: Exception) -> click.exceptions.Exit:
     return click.exceptions.Exit(1)
 
 
+def _version(context: click.Context, _parameter: click.Parameter, wanted: bool) -> None:
+    if wanted:
+        click.echo(f"beatd {beatd.__version__}")
+        context.exit()
+
+
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(beatd.__version__, prog_name="beatd", message="%(prog)s %(version)s")
+@click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Show the version.")
 def main() -> None:
     """A highly available cron for task queues.
 
