@@ -9,88 +9,7 @@ import sys
 import pytest
 
 from tests.acceptance.conftest import environment
-
-FILES = {
-    "manage.py": """
-import os, sys
-os.environ.setdefault("DJANGO_SETTINGS_MODULE", "proj.settings")
-from django.core.management import execute_from_command_line
-execute_from_command_line(sys.argv)
-""",
-    "proj/__init__.py": """
-from .celery import app as celery_app
-__all__ = ("celery_app",)
-""",
-    "proj/settings.py": """
-from pathlib import Path
-SECRET_KEY = "x"
-USE_TZ = True
-TIME_ZONE = "Europe/Berlin"
-INSTALLED_APPS = ["shop", "orders.apps.OrdersConfig", "beatd.contrib.django"]
-DATABASES = {{"default": {{"ENGINE": "django.db.backends.sqlite3", "NAME": Path(__file__).with_name("db.sqlite3")}}}}
-DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
-CELERY_BROKER_URL = {url!r}
-CELERY_RESULT_BACKEND = {url!r}
-CELERY_TIMEZONE = "Asia/Baku"
-CELERY_TASK_TIME_LIMIT = 60
-CELERY_BEAT_SCHEDULE = {{"count": {{"task": "shop.tasks.count", "schedule": 30.0}}}}
-""",
-    "proj/celery.py": """
-import os
-from beatd import App as Celery
-
-os.environ.setdefault("DJANGO_SETTINGS_MODULE", "proj.settings")
-app = Celery("proj")
-app.config_from_object("django.conf:settings", namespace="CELERY")
-app.autodiscover_tasks()
-
-@app.task(bind=True, ignore_result=True)
-def debug_task(self):
-    print(f"Request: {{self.request!r}}")
-""",
-    "shop/__init__.py": "",
-    "shop/models.py": """
-from django.db import models
-
-class Item(models.Model):
-    name = models.CharField(max_length=20)
-""",
-    "shop/tasks.py": """
-from beatd import shared_task
-from django.db import connection
-from .models import Item
-
-@shared_task
-def add_item(name):
-    return Item.objects.create(name=name).pk
-
-@shared_task
-def count():
-    return Item.objects.count()
-
-@shared_task
-def name_of(pk):
-    return Item.objects.get(pk=pk).name
-
-@shared_task
-def opened_by_another_task():
-    return connection.connection is not None
-""",
-    "orders/__init__.py": "",
-    "orders/apps.py": """
-from django.apps import AppConfig
-
-class OrdersConfig(AppConfig):
-    name = "orders"
-""",
-    "orders/tasks.py": """
-from beatd import shared_task
-
-@shared_task(bind=True)
-def limits(self):
-    return [self.app.conf.timezone, self.time_limit, self.app.main]
-""",
-}
+from tests.acceptance.django_project import python, run, write_project
 
 CLIENT = """
 import json, os
@@ -136,23 +55,7 @@ print(json.dumps(said))
 
 @pytest.fixture
 def project(tmp_path, redis_url):
-    for name, text in FILES.items():
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text(text.format(url=redis_url) if "{url" in text or "{{" in text else text)
-    return tmp_path
-
-
-def run(project, *arguments, **env):
-    command = [sys.executable, *arguments]
-    return subprocess.run(
-        command, cwd=project, env=environment(**env), capture_output=True, text=True, timeout=90, check=False
-    )
-
-
-def python(project, *arguments):
-    done = run(project, *arguments)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    return write_project(tmp_path, redis_url)
 
 
 def test_a_project(project, start_beatd):
