@@ -64,6 +64,7 @@ COMMANDS: Mapping[str, CommandSpec] = {
     "notify": CommandSpec("beatd.cli.notify", "notify", "Try a notification target."),
     "init": CommandSpec("beatd.cli.init", "init", "Write a working example file."),
     "import": CommandSpec("beatd.cli.import_", "import_", "Convert another scheduler's schedule to TOML."),
+    "migrate": CommandSpec("beatd.cli.migrate", "migrate", "Move a project to beatd."),
     "export": CommandSpec("beatd.cli.export", "export", "Write the schedule in force as TOML."),
     "schema": CommandSpec("beatd.cli.schema", "schema", "Print the JSON Schema of the file."),
     "inspect": CommandSpec("beatd.cli.inspect_", "inspect", "Query workers."),
@@ -107,7 +108,7 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
     "Change": ("trigger", "stop-run", "backfill", "pause", "resume", "add", "remove", "reload", "step-down", "notify"),
     "Workers": ("worker", "inspect", "control", "events", "multi", "dead-letters", "purge"),
     "App": ("call", "result", "report", "shell"),
-    "Files": ("init", "check", "diff", "import", "export", "schema", "completion"),
+    "Files": ("init", "check", "diff", "import", "migrate", "export", "schema", "completion"),
 }
 """Groups of the help; a command that is in none is under "Other"."""
 
