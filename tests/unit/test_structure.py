@@ -18,7 +18,7 @@ NOUNS = """
     chords claims cli client clock codec command commands comparison completion compression conditions conf config
     connection connections consumers context contrib control counters cron croniter crontab current daemon dead
     deadline decode delayed delivery describe dev diff digest dispatch dispatcher django doctor document documents
-    down dump duration effects elector embedded emptied endpoint entries entry entrypoints envelope environment
+    down dump duration effects elector embedded emptied ended endpoint entries entry entrypoints envelope environment
     errors event events exceptions execution executor explain export exporter families field fields file find fixup
     form format global graph group groups healthcheck heap heatmap held history holidays http import importers info
     information init inspect installation interval job json keys kombu lease letters limits lines lint list listen
@@ -26,7 +26,7 @@ NOUNS = """
     moments monitors multi next node nodes notation notices notifications notifier notify openapi operations options
     outbox outcome outcomes outlet output overdue pages panel parameters parking parse parser parts pause phrase
     pings places planning plugin poison policies poller pool pools prefork presence preview problems process
-    processes protocol proxies publisher publishing pydantic queues rabbitmq rate rates reason redaction redbeat
+    processes protocol proxies publisher publishing pydantic queues rabbitmq rate rates reason record redaction redbeat
     redis references registry reload remote renames report request requests result results retry revoked rights
     routing rpc run runs runtime schedule schedules schema schemas script sdnotify seams search secret security
     selection sender serialization server service session settings settlement shard shutdown signals signature
