@@ -149,15 +149,15 @@ def end(outcome: str, runtime_ms: int) -> bytes:
     return _END.pack(OUTCOMES.index(outcome), min(runtime_ms, _MOST))
 
 
-def end_arguments(run: SentRun, outcome: str, runtime_ms: int) -> tuple[bytes, bytes, bytes]:
-    """Arguments of ``note_ends.lua`` for one run: its due time, its own id, its end.
+def end_arguments(run: SentRun, due_ms: int | None, outcome: str, runtime_ms: int) -> tuple[bytes, bytes, bytes]:
+    """Arguments of ``note_ends.lua`` for one run: its due time, its own id, its end. ``due_ms`` is that of ``run``.
 
     Strange headers find nothing in the history.
     """
     due = own_id = ending = b""
     with contextlib.suppress(ValueError, TypeError, struct.error):
-        if run.due_ms is not None:
-            due = moment(run.due_ms)
+        if due_ms is not None:
+            due = moment(due_ms)
         elif due_ms_of(run.due_at) is not None:
             own_id = uuid.UUID(run.id).bytes
         ending = end(outcome, runtime_ms) if due or own_id else b""

@@ -76,14 +76,14 @@ def note_arguments(
     for place, end in enumerate(ended):
         sent, runtime_ms = end.sent(), history.UNKNOWN_MS if end.runtime is None else int(end.runtime * 1000)
         is_over = end.is_over or bool(refusals)
-        due_ms = None if end.after_ms is None else sent.due_ms
+        due_ms = sent.due_ms
         value, stretch = "", ("", "")
-        if due_ms is None:
+        if due_ms is None or end.after_ms is None:
             value = refusals[place] if refusals else f"{_public(end.state)} {runtime_ms}" if is_over else ""
         elif is_over and not refusals:
             stretch = (f"{end.after_ms}", f"{due_ms}")
         args += (end.run_id, value, *stretch, "1" if is_over else "")
-        args += history.end_arguments(sent, end.state, runtime_ms)
+        args += history.end_arguments(sent, due_ms, end.state, runtime_ms)
         mark = end.mark or MARKS.get(WORDS.get(end.state, ""), "")
         args += (end.entry, mark, "" if end.end_ms is None else end.end_ms, end.record)
     return names, args
