@@ -76,6 +76,7 @@ COMMANDS: Mapping[str, CommandSpec] = {
     "events": CommandSpec("beatd.cli.app_commands", "events", "Print the events of workers as they come."),
     "report": CommandSpec("beatd.cli.app_commands", "report", "Show versions and settings, for a bug report."),
     "shell": CommandSpec("beatd.cli.app_commands", "shell", "Start a Python shell with the app and its tasks."),
+    "migrate": CommandSpec("beatd.cli.migrate", "migrate", "Move messages to another broker."),
     "multi": CommandSpec("beatd.cli.multi", "multi", "Manage several workers in the background."),
     "dead-letters": CommandSpec("beatd.cli.dead_letters", "dead_letters", "Show, requeue and purge dead letters."),
     "web": CommandSpec("beatd.cli.web", "web", "Serve the status page, JSON, metrics and health."),
@@ -107,7 +108,7 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
         "healthcheck",
     ),
     "Change": ("trigger", "stop-run", "backfill", "pause", "resume", "add", "remove", "reload", "step-down", "notify"),
-    "Workers": ("worker", "inspect", "control", "events", "multi", "dead-letters", "purge"),
+    "Workers": ("worker", "inspect", "control", "events", "multi", "dead-letters", "purge", "migrate"),
     "App": ("call", "result", "report", "shell"),
     "Files": ("tutorial", "init", "check", "diff", "import", "migrate", "export", "schema", "completion"),
 }
