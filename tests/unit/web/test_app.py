@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from beatd.client.outcomes import EntryOutcome, RunDetail
+from beatd.client.outcomes import EntryOutcome, RunDetail, Statistics
 from beatd.exceptions import StoreUnavailable
 from beatd.store.held_back import HeldBackEntry
 from beatd.store.history import Record
@@ -176,6 +176,7 @@ def test_an_entry_for_programs(site):
         "outcomes": [],
         "overdue_since": None,
         "too_long_since": None,
+        "statistics": Statistics(0, None, None, None, None)._asdict(),
     }
 
 
