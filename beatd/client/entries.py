@@ -71,6 +71,7 @@ def entry_facts(look: Outlook, outcome: EntryOutcome, pause: Pause | None) -> di
         "source": kind_of(entry),
         "place": entry.source,
         "enabled": entry.policies.enabled,
+        "tags": list(entry.policies.tags),
         "paused": pause and pause_facts(pause),
         "runs": look.runs,
         "last_due_at": _iso(look.last_due_ms),
@@ -112,6 +113,11 @@ def kind_of(entry: Entry) -> str:
     if entry.source == runtime_place(entry.name):
         return "runtime"
     return "file" if entry.source.rpartition(":")[2].isdigit() else "app"
+
+
+def has_tags(entry: Entry, tags: Sequence[str]) -> bool:
+    """True if the entry has all of these tags."""
+    return all(tag in entry.policies.tags for tag in tags)
 
 
 def is_of(entry: Entry, source: str | None) -> bool:

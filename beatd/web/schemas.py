@@ -62,6 +62,7 @@ _ENTRY = {
     "timezone": TEXT,
     "place": TEXT,
     "enabled": FLAG,
+    "tags": listed(TEXT),
     "paused": maybe(table(since=MOMENT, by=TEXT, reason=TEXT, until=maybe(MOMENT))),
     "held_back": maybe(table(reason=TEXT, attempts=WHOLE)),
     "note": maybe(TEXT),

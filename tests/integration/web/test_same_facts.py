@@ -11,7 +11,8 @@ from beatd.model import run_id
 from beatd.store import history
 from beatd.store.client import connect
 from beatd.store.keys import Keys
-from beatd.store.outcomes import Ended, Outcomes, RunRecord, encoded
+from beatd.store.outcomes import Ended, Outcomes
+from beatd.store.run_record import RunRecord, encoded
 from beatd.timestamps import iso_ms
 
 KEYS, NOW = Keys("beatd"), 1_790_000_000_000
@@ -74,3 +75,13 @@ def test_list_describe_and_api_say_the_same(real, past):
     assert set(described["statistics"]) - set(numbers) == {
         "start_within_ms", "finish_within_ms", "run_within_ms", "learned_from",
     }  # fmt: skip
+
+
+def test_the_api_filters_by_tag(real):
+    text = real.plan.path.read_text().replace('task = "tasks.tick"', 'task = "tasks.tick"\ntags = ["billing"]')
+    real.plan.path.write_text(text)
+    real.plan.first()
+    found = real.ask("GET", "/api/v1/entries?tag=billing").json()
+    assert [one["name"] for one in found["entries"]] == ["tick"]
+    assert found["entries"][0]["tags"] == ["billing"]
+    assert real.ask("GET", "/api/v1/entries?tag=other").json()["matching"] == 0

@@ -177,6 +177,7 @@ def test_an_entry_for_programs(site):
         "outcomes": [],
         "overdue_since": None,
         "too_long_since": None,
+        "tags": [],
         "statistics": Statistics(0, None, None, None, None)._asdict(),
     }
 
