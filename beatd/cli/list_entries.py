@@ -230,15 +230,15 @@ def _cells(line: EntryRow, now_ms: int) -> list[str]:
     return [
         look.entry.name,
         schedule_phrase(look.entry.schedule).text,
-        "" if look.last_due_ms is None else f"{_distance(now_ms - look.last_due_ms)} ago",
+        "" if look.last_due_ms is None else f"{distance(now_ms - look.last_due_ms)} ago",
         f"{line.outcome.word or ''} {line.outcome.marks}".strip(),
-        "" if next_ms is None else "now" if next_ms <= now_ms else f"in {_distance(next_ms - now_ms)}",
+        "" if next_ms is None else "now" if next_ms <= now_ms else f"in {distance(next_ms - now_ms)}",
         line.source,
         line.state,
     ]
 
 
-def _distance(ms: int) -> str:
+def distance(ms: int) -> str:
     """Round to tenths of a second, seconds up to an hour, minutes up to two days, then hours."""
     unit = 100 if ms < 10_000 else 1_000 if ms < 3_600_000 else 60_000 if ms < 172_800_000 else 3_600_000
     return duration_text(max(ms, 0) // unit * unit)
