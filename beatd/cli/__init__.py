@@ -45,6 +45,7 @@ COMMANDS: Mapping[str, CommandSpec] = {
     "simulate": CommandSpec("beatd.cli.simulate", "simulate_runs", "Simulate a future time window."),
     "list": CommandSpec("beatd.cli.list_entries", "list_entries", "List the entries in force, with last and next run."),
     "status": CommandSpec("beatd.cli.status", "status", "Show daemons, leaders and problems."),
+    "top": CommandSpec("beatd.cli.top", "top", "Watch entries, runs, workers and queues, and act by keys."),
     "doctor": CommandSpec("beatd.cli.doctor", "doctor", "Look at everything that beatd needs; say what to mend."),
     "healthcheck": CommandSpec("beatd.cli.healthcheck", "healthcheck", "Ask one process for its health."),
     "history": CommandSpec("beatd.cli.history", "history", "Show past runs with lateness, outcome and duration."),
@@ -94,6 +95,7 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
     "Run": ("run", "dev", "web", "service"),
     "Look": (
         "status",
+        "top",
         "list",
         "describe",
         "history",
