@@ -77,6 +77,7 @@ _TYPES = {
     "gaps": "hash",
     "tally": "hash",
     "last_outcome": "hash",
+    "recovered": "zset",
     "overdue": "hash",
     "too_long": "hash",
     "gone": "zset",
@@ -180,6 +181,9 @@ class Keys:
         """zset, 7 days after the last write: id of a notice → when it is to be sent (ms)."""
         self.pinged = f"{self._tag}:pinged"
         """hash, 7 days after the last write: entry → its runs whose start or end was told to its monitor."""
+        self.recovered = f"{self._tag}:recovered"
+        """zset, an hour after the last, the newest 10,000: ``<failing since ms> <end ms> <failures> <entry>`` → when that
+        recovery was noted (ms), see :mod:`beatd.store.recoveries`."""
         self.led = f"{self._tag}:led"
         """string, 7 days after the last write: its age says when shard 0 last had a leader."""
 

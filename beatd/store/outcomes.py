@@ -165,7 +165,7 @@ def note_arguments(
     keys: Keys, ended: Sequence[Ended], *, kept_ms: int = _DAY_MS, refusals: Sequence[str] = ()
 ) -> tuple[list[str], list[Any]]:
     """Keys and arguments of ``note_ends.lua``. ``refusals``: for each run, the reason why the broker refused it."""
-    names, args = [keys.shard().last_outcome], list[Any]([kept_ms, RECORDS_MAX, BYTES_MAX])
+    names, args = [keys.shard().last_outcome, keys.recovered], list[Any]([kept_ms, RECORDS_MAX, BYTES_MAX])
     for place, end in enumerate(ended):
         runtime_ms = history.UNKNOWN_MS if end.runtime is None else int(end.runtime * 1000)
         finished = keys.refused(end.run_id) if refusals else keys.finished(end.run_id)

@@ -292,6 +292,7 @@ def test_every_key_is_documented_with_its_type():
         keys.audit,
         keys.audited_digest,
         keys.format,
+        keys.recovered,
     }
     worker = {*keys.workers(), keys.worker("<id>", "unacked"), keys.worker("<id>", "alive"), keys.finished("<run id>")}
     worker.add(keys.deaths("<task id>:<retries>"))

@@ -3,9 +3,11 @@
 --
 -- KEYS[1]     summaries  hash    entry name -> "<end> <failing since> <last success> <failures in a row> <mark>" (ms)
 --                                and how many ends there were of each mark, in the order "sflevr"
--- KEYS[3i-1]  finished   string  expires: "<state> <runtime, ms>"
--- KEYS[3i]    history    string  cells of the entry: 20 bytes each, the newest last, see claim.lua
--- KEYS[3i+1]  records    list    of the entry, the newest first, see beatd/store/outcomes.py
+-- KEYS[2]     recovered  zset    "<failing since> <end> <failures> <entry>" of entries that succeeded after failures
+--                                -> when that was noted (ms), each higher than the one before
+-- KEYS[3i]    finished   string  expires: "<state> <runtime, ms>"
+-- KEYS[3i+1]  history    string  cells of the entry: 20 bytes each, the newest last, see claim.lua
+-- KEYS[3i+2]  records    list    of the entry, the newest first, see beatd/store/outcomes.py
 -- ARGV[1]     time (ms) to keep the first
 -- ARGV[2]     number of records to keep
 -- ARGV[3]     bytes of records to keep
@@ -27,6 +29,7 @@ local FIRST, FIELDS = 4, 8 -- of the runs in ARGV
 local MARKS = 'sflevr' -- in the order of the counts
 local SPARE = 10 -- records above the bound before the oldest are dropped
 local LARGE = 1024 -- bytes; records below do not reach the bound in bytes
+local RECOVERED_MAX, RECOVERED_MS = 10000, 3600000 -- the newest, for an hour after the last
 local summaries, records_max, bytes_max = KEYS[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 
 -- Write the outcome into the cell of the run. Returns the kind of the cell, or 0 if there is none.
@@ -72,6 +75,18 @@ local function add_record(key, record)
   end
 end
 
+-- Keep that an entry succeeded after failures: for who tells of both, and looks too seldom to see the failures.
+local function note_recovery(name, since, ended, failures)
+  local newest = redis.pcall('ZRANGE', KEYS[2], 0, 0, 'REV', 'WITHSCORES')
+  local at = now_by_server()
+  if newest[2] and tonumber(newest[2]) >= at then
+    at = tonumber(newest[2]) + 1
+  end
+  redis.pcall('ZADD', KEYS[2], string.format('%.0f', at), since .. ' ' .. ended .. ' ' .. failures .. ' ' .. name)
+  redis.pcall('ZREMRANGEBYRANK', KEYS[2], 0, -RECOVERED_MAX - 1)
+  redis.pcall('PEXPIRE', KEYS[2], RECOVERED_MS)
+end
+
 -- Bring the summary of an entry up to date. What is noted twice, as its answer was lost, counts once.
 local function summarize(name, mark, ended)
   local stored = redis.pcall('HGET', summaries, name)
@@ -82,6 +97,9 @@ local function summarize(name, mark, ended)
     string.match(stored or '', '^(%d+) (%d+) (%d+) (%d+) (%a)([ %d]*)$')
   if last == ended and last_mark == mark then
     return
+  end
+  if mark == 's' and since and since ~= '0' then
+    note_recovery(name, since, ended, failures)
   end
   if mark == 's' then
     since, success, failures = '0', ended, 0
@@ -99,8 +117,8 @@ local function summarize(name, mark, ended)
 end
 
 local now, kinds = string.format('%.0f', now_by_server()), {}
-for i = 1, (#KEYS - 1) / 3 do
-  local key, at = 3 * i - 1, FIRST + FIELDS * (i - 1)
+for i = 1, (#KEYS - 2) / 3 do
+  local key, at = 3 * i, FIRST + FIELDS * (i - 1)
   local name, mark, record = ARGV[at + 4], ARGV[at + 5], ARGV[at + 7]
   if ARGV[at] ~= '' then
     redis.call('SET', KEYS[key], ARGV[at], 'PX', ARGV[1])
