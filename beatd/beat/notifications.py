@@ -21,6 +21,7 @@ from beatd.store.keys import Keys, shard_of
 from beatd.store.notices import Notices
 from beatd.store.outcomes import Outcomes
 from beatd.store.recoveries import Recoveries
+from beatd.store.undelivered import Undelivered
 
 
 def notifier(
@@ -50,7 +51,7 @@ def notifier(
         ),
         PingPlanner(Histories(client, keys), outcomes, notices, clock),
         notices,
-        lambda directory: Sender(notices, clock, counters, directory),
+        lambda directory: Sender(notices, Undelivered(client, keys), clock, counters, directory),
         entry=entry,
         place=settings.redis.prefix,
         clock=clock,

@@ -174,6 +174,7 @@ class Notifier:
         """A term begins: read what was told, and tell for how long nobody led."""
         self._states = {}
         self._pings.begin()
+        self._sender.begin()
         away_ms = self._notices.led_ms_ago()
         if away_ms is not None and away_ms > 2_000 * self._sight.ttl_s:
             self._tell_of_gap(away_ms, lease_value)

@@ -97,6 +97,7 @@ _TYPES = {
     "notices": "hash",
     "notices_due": "zset",
     "pinged": "hash",
+    "undelivered": "hash",
     "led": "string",
 }
 
@@ -182,8 +183,11 @@ class Keys:
         self.pinged = f"{self._tag}:pinged"
         """hash, 7 days after the last write: entry → its runs whose start or end was told to its monitor."""
         self.recovered = f"{self._tag}:recovered"
-        """zset, an hour after the last, the newest 10,000: ``<failing since ms> <end ms> <failures> <entry>`` → when that
-        recovery was noted (ms), see :mod:`beatd.store.recoveries`."""
+        """zset, an hour after the last, the newest 10,000: ``<failing since ms> <end ms> <failures> <entry>`` → when it
+        was noted (ms), see :mod:`beatd.store.recoveries`."""
+        self.undelivered = f"{self._tag}:undelivered"
+        """hash, 7 days after the last write: destination of notifications → since when it has got none, and why, see
+        :mod:`beatd.store.undelivered`."""
         self.led = f"{self._tag}:led"
         """string, 7 days after the last write: its age says when shard 0 last had a leader."""
 

@@ -68,6 +68,7 @@ BOUNDS = {
     "{beatd}:overdue": Bound("hash", 5 * MINUTE),
     "{beatd}:too_long": Bound("hash", 5 * MINUTE),
     "{beatd}:recovered": Bound("zset", HOUR),
+    "{beatd}:undelivered": Bound("hash", 7 * DAY),
     "{beatd}:alerts:<target>": Bound("hash", 7 * DAY),
     "{beatd}:notices": Bound("hash", 7 * DAY),
     "{beatd}:notices_due": Bound("zset", 7 * DAY),
@@ -107,6 +108,7 @@ RARE |= {
     "{beatd}:notices_due",
     "{beatd}:pinged",
     "{beatd}:recovered",
+    "{beatd}:undelivered",
 }
 """Kinds that need another broker or a fault, or are there for moments."""
 

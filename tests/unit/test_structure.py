@@ -32,7 +32,7 @@ NOUNS = """
     shard shared shutdown signals signature simulate simulation site snapshot solar solo source sources spec stamps
     state states status step stop store strategy stream subprocess support system systemd targets task tasks
     template term testing threads timeline times timestamps timezone tls tokens toml top trace traces tracing
-    trigger types units unlock url urls values view watch watchdog web why words worker workers writer
+    trigger types undelivered units unlock url urls values view watch watchdog web why words worker workers writer
 """.split()  # noqa: SIM905 - a list of 200 lines would be no easier to read
 """The words of which names of files are made: nouns of the field, Celery's and AMQP's words, and commands."""
 

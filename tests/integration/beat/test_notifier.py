@@ -27,6 +27,7 @@ from beatd.store.keys import Keys
 from beatd.store.notices import NOTICES_MAX, Notice, Notices
 from beatd.store.outcomes import Ended, Outcomes, RunRecord, Started, encoded
 from beatd.store.recoveries import Recoveries
+from beatd.store.undelivered import Undelivered
 from tests.conftest import wait_for
 from tests.fakes import FakeClock
 from tests.receivers import Receiver, receiver
@@ -58,7 +59,7 @@ class Daemon:
             ),
             PingPlanner(Histories(client, KEYS), self.outcomes, self.notices, clock),
             self.notices,
-            lambda directory: Sender(self.notices, clock, self.counters, directory),
+            lambda directory: Sender(self.notices, Undelivered(client, KEYS), clock, self.counters, directory),
             entry=made.get,
             place="beatd",
             clock=clock,
@@ -342,6 +343,32 @@ def test_a_message_is_given_up_at_last(daemon, web, wait_until, caplog):
     one.look(1)
     wait_until(lambda: not one.notices.count())
     assert "is given up: 127.0.0.1 answered 500" in caplog.text
+
+
+def test_a_target_that_is_not_reached_is_noted_until_it_is(daemon, web, wait_until):
+    web.answers = [500, 410, 200]
+    one = daemon("one", ["a"], hook(web))
+    one.lead(1)
+    undelivered = Undelivered(one.client, KEYS)
+    one.ended(["a"], FAILURE)
+    one.look()
+    wait_until(lambda: one.counters.notices[("ops", "failed")] == 1)
+    now_ms = one.clock.now_ms()
+    assert undelivered.problems(now_ms) == {}, "it may be reached at once"
+    wait_until(lambda: undelivered.problems(now_ms + 60_000))
+    one.clock.advance(30)
+    wait_until(lambda: one.look(1) or one.counters.notices[("ops", "failed")] == 2)
+    wait_until(lambda: undelivered.problems(now_ms))  # it was given up
+    noted = undelivered.problems(now_ms)["ops"]
+    assert (noted.attempts, noted.given_up, noted.error) == (2, 1, "127.0.0.1 answered 410 Gone")
+    assert undelivered.problems(now_ms + 3 * 86_400_000) == {}, "long ago"
+    two = daemon("two", ["a"], hook(web))
+    two.lead(2)
+    two.look(1)
+    two.ended(["a"], SUCCESS)
+    two.look()
+    wait_until(lambda: two.counters.notices[("ops", "sent")] == 1)
+    wait_until(lambda: not one.client.exists(KEYS.undelivered))
 
 
 def test_the_outbox_is_bounded(daemon, web):
