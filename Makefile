@@ -1,7 +1,7 @@
 # beatd: `make run` tries it, `make test` and `make check` are what every change must pass.
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-all check soak chaos bench lock release clean
+.PHONY: help run test test-all check soak chaos bench docs lock release clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -49,6 +49,10 @@ chaos: $(VENV)/.installed-dev ## break everything for five minutes, and count; A
 
 bench: $(VENV)/.installed-bench ## measure beatd beside its peers
 	@for file in benchmarks/[a-z]*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
+
+docs: $(VENV)/.installed-dev ## the documentation as a site, in build/site
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+	@echo "Open build/site/index.html"
 
 lock: $(VENV)/.installed-dev ## write the versions that are installed now into the lock
 	@{ sed '/^#/!d' $(LOCK); $(BIN)/python -m pip freeze --exclude-editable --exclude beatd; } > $(LOCK).new

@@ -103,7 +103,7 @@ def await_store(
             if fail_fast:
                 raise
             pause = backoff.failed()
-            log.warning("%s; trying again in %.1f s", error, pause, extra={"event": "store_unavailable"})
+            log.log(backoff.level, "%s; trying again in %.1f s", error, pause, extra={"event": "store_unavailable"})
             on_wait(str(error))
             stopping.wait(pause)
     return None

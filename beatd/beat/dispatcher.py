@@ -194,6 +194,9 @@ class Dispatcher:
                 name = claims[number].run.entry.name
                 decisions[name] = HOLD
                 self.held.hold_for(name, refusal.reason, now_ms, cause=refusal.key)
+        for number in claimed.left_out - refused:
+            name = claims[number].run.entry.name
+            decisions[name] = decisions[name]._replace(claimed_before=True)
         self.report.claimed_before([claims[number].run for number in claimed.left_out - refused])
         if refused or claimed.left_out:
             left_out = claimed.left_out | refused

@@ -110,6 +110,10 @@ class ShardLoop:
             return RETRY_MAX
         finally:
             self._on_turn()
+        if self.problem is not None:
+            away_s = self._clock.monotonic() - self.problem.since
+            extra = {"event": "beat_recovered", "seconds": round(away_s, 1), "attempts": self._backoff.attempts}
+            log.info("Runs are dispatched again, after %.1f s", away_s, extra=extra)
         self._backoff.succeeded()
         self.problem = None
         self._owed_ms = None
@@ -220,7 +224,7 @@ class ShardLoop:
             event = "store_refused"
             self.schedule.rebuild()  # what was read before may be what is wrong now
         extra = {"event": event, "attempt": self._backoff.attempts}
-        log.warning("%s; trying again in %.2f s", error, pause, extra=extra)
+        log.log(self._backoff.level, "%s; trying again in %.2f s", error, pause, extra=extra)
         return pause
 
 

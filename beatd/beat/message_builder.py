@@ -23,7 +23,7 @@ CACHED_TEMPLATES = 20_000
 AHEAD_BYTES = 32 << 20
 """Messages that are kept rendered ahead of their runs."""
 
-RUN_PLACEHOLDERS = ("id", "due_at", "eta", "expires", "expiration", tracing.PARENT, tracing.STATE)
+RUN_PLACEHOLDERS = ("id", "due_at", "after", "eta", "expires", "expiration", tracing.PARENT, tracing.STATE)
 """Placeholders that differ between the runs of an entry."""
 
 
@@ -106,7 +106,7 @@ class MessageBuilder:
 
     def _rendered(self, run: Run, expires_ms: int | None) -> bytes:
         entry = run.entry
-        times = (run.due_ms, run.fire_ms, expires_ms, entry.options.countdown_ms)
+        times = (run.due_ms, run.fire_ms, expires_ms, entry.options.countdown_ms, run.after_ms)
         if times != self._times:  # the runs of a herd have them in common
             self._times, self._values = times, _values(*times)
         self._values[b"id"] = _text(run.id)
@@ -141,6 +141,7 @@ def _is_same_run(one: Run, other: Run) -> bool:
         and one.due_ms == other.due_ms
         and one.fire_ms == other.fire_ms
         and one.own_id == other.own_id
+        and one.after_ms == other.after_ms
     )
 
 
@@ -155,6 +156,8 @@ def example(options: Options, origin: str) -> protocol.TaskMessage:
             "celery_beat_task": True,
             "beatd-entry": placeholder("entry"),
             "beatd-due-at": placeholder("due_at"),
+            "beatd-after": placeholder("after"),
+            **({} if options.keep_result is None else {"beatd-keep-result": options.keep_result}),
         },
         priority=options.priority,
         eta=placeholder("eta"),
@@ -182,10 +185,13 @@ def _entry_values(entry: Entry) -> dict[bytes, bytes]:
     }
 
 
-def _values(due_ms: int, fire_ms: int, expires_ms: int | None, countdown_ms: int | None) -> dict[bytes, bytes]:
+def _values(
+    due_ms: int, fire_ms: int, expires_ms: int | None, countdown_ms: int | None, after_ms: int | None
+) -> dict[bytes, bytes]:
     """The values of a run's holes, but for its id, as JSON."""
     return {
         b"due_at": _text(iso_ms(due_ms)),
+        b"after": b"null" if after_ms is None else b"%d" % after_ms,
         b"eta": _text(iso_ms(fire_ms + countdown_ms)) if countdown_ms else b"null",
         b"expires": _text(iso_ms(expires_ms)) if expires_ms is not None else b"null",
         b"expiration": b'"%d"' % max(0, expires_ms - fire_ms) if expires_ms is not None else b"null",

@@ -181,7 +181,7 @@ class Claims:
         changes += [(name, "mark") for name in sorted(known) if name not in present and name not in gone]
         shard = self._keys
         hashes = [shard.last_due, shard.fingerprints, shard.runs, shard.running, shard.gaps, shard.tally]
-        hashes.append(shard.last_outcome)
+        hashes += (shard.last_outcome, shard.ended)
         for start in range(0, len(changes), LOAD_BATCH):
             flat = [text for change in changes[start : start + LOAD_BATCH] for text in change]
             keys = [shard.lease, shard.gone, self._histories, self._outcomes, *hashes]

@@ -88,7 +88,7 @@ def test_a_target_that_is_not_reached_is_shown(start_beatd, beatd, redis_url, we
     with urllib.request.urlopen(f"{url}/metrics", timeout=20) as answer:
         assert re.search(r'beatd_notifications_undelivered_seconds\{target="broken"\} \d', answer.read().decode())
     with urllib.request.urlopen(url, timeout=20) as answer:
-        assert "no notification to broken is delivered" in answer.read().decode()
+        assert "No notification to broken is delivered" in answer.read().decode()
 
 
 def test_a_target_is_tried(web, tmp_path, redis_url):

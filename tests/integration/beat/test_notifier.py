@@ -25,8 +25,9 @@ from beatd.store.held_back import HeldBack
 from beatd.store.history import SENT, Histories, run_cell
 from beatd.store.keys import Keys
 from beatd.store.notices import NOTICES_MAX, Notice, Notices
-from beatd.store.outcomes import Ended, Outcomes, RunRecord, Started, encoded
+from beatd.store.outcomes import Ended, Outcomes, Started
 from beatd.store.recoveries import Recoveries
+from beatd.store.run_record import RunRecord, encoded
 from beatd.store.undelivered import Undelivered
 from tests.conftest import wait_for
 from tests.fakes import FakeClock

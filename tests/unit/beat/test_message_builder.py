@@ -44,6 +44,7 @@ def test_the_message_is_celery_beats_own_but_for_the_extra_headers():
         "periodic_task_name": "add",
         "beatd-entry": "add",
         "beatd-due-at": DUE_ISO,
+        "beatd-after": None,
     }
     assert ours.headers == {**theirs.headers, **extra}
     assert json.loads(ours.body) == json.loads(json.dumps(theirs.body))

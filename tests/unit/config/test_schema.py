@@ -77,10 +77,10 @@ def refusals(text: str) -> list[str]:
 def examples() -> Iterator[Any]:
     yield pytest.param((ROOT / "config" / "beat.toml").read_text(), id="beat.toml")
     yield pytest.param(GOOD, id="everything")
-    for page in sorted(ROOT.glob("docs/*.md")):
-        for found in re.finditer(r"^```toml\n(.*?)^```$", page.read_text(), re.MULTILINE | re.DOTALL):
+    for page in sorted(ROOT.glob("docs/**/*.md")):
+        for found in re.finditer(r"^```toml[^\n]*\n(.*?)^```$", page.read_text(), re.MULTILINE | re.DOTALL):
             line = page.read_text()[: found.start()].count("\n") + 1
-            yield pytest.param(found[1], id=f"{page.name}:{line}")
+            yield pytest.param(found[1], id=f"{page.relative_to(ROOT)}:{line}")
 
 
 def test_the_shipped_file_is_current() -> None:
