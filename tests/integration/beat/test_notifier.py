@@ -126,7 +126,7 @@ def test_ten_thousand_failures_are_one_message(daemon, web, wait_until):
     one.ended(names, FAILURE)
     one.look()
     wait_until(lambda: web.requests)
-    one.look(5)
+    one.look(2)
     [got] = web.requests
     assert got.json["title"] == "beatd: 10,000 entries fail"
     one.ended(names, SUCCESS)
@@ -235,7 +235,7 @@ def test_ten_thousand_failures_that_are_over_at_once_are_one_message(daemon, web
     one.ended(names, SUCCESS)
     one.look(3)
     wait_until(lambda: web.requests)
-    one.look(3)
+    one.look(1)
     [got] = web.requests
     assert got.json["title"] == "beatd: 10,000 entries failed and succeeded again"
     assert one.client.zcard(KEYS.recovered) == 10_000
