@@ -36,7 +36,7 @@ from tests.unit.logged_events import PACKAGE, logged
 
 ROOT = PACKAGE.parent
 DOCS = ROOT / "docs"
-PAGES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md")), *sorted(ROOT.glob("examples/*/README.md"))]
+PAGES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md")), *sorted(ROOT.glob("examples/**/README.md"))]
 STRUCTS = {
     "redis": RedisSettings,
     "broker": BrokerSettings,
@@ -127,7 +127,7 @@ def test_notations_are_read(notation, load):
 
 
 TESTED_TOGETHER = ("docs/testing.md", "docs/how-to/", "examples/")
-"""Pages whose examples belong together; tests/integration/testing and tests/acceptance/test_pages.py run them."""
+"""Pages whose examples belong together; tests/integration/testing and test_guides.py and test_examples.py run them."""
 
 
 @by_place([one for one in examples("python") if not one.place.startswith(TESTED_TOGETHER)])
