@@ -293,6 +293,7 @@ def test_every_key_is_documented_with_its_type():
         keys.started("<run id>"),
         keys.audit,
         keys.audited_digest,
+        keys.format,
     }
     worker = {*keys.workers(), keys.worker("<id>", "unacked"), keys.worker("<id>", "alive"), keys.finished("<run id>")}
     worker.add(keys.deaths("<task id>:<retries>"))
