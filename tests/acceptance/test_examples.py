@@ -8,7 +8,6 @@ import pytest
 
 from tests.acceptance.pages import EXAMPLES, ROOT, follow, name_of
 
-
 QUICK = "package"
 """The example that runs with the other tests; all run with those that are slow."""
 

@@ -267,6 +267,14 @@ def test_events_to_page_on_exist():
     assert watched <= {name for events in logged().values() for name in events}
 
 
+def test_troubleshooting_names_events_that_exist_and_all_to_page_on():
+    known = {name for events in logged().values() for name in events}
+    helped = {name for row in rows(section("troubleshooting.md", "By log event")) for name in CODE.findall(row[0])}
+    paged = {name for row in rows(section("events.md", "Events to page on")) for name in CODE.findall(row[0])}
+    assert helped <= known
+    assert paged <= helped
+
+
 def test_every_metric_is_documented_with_its_type_and_labels():
     page = section("operations.md", "The status page, metrics and health")
     text = page + section("deployment.md", "Metrics and health of one process")
