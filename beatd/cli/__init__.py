@@ -21,7 +21,7 @@ import click
 
 import beatd
 from beatd.cli.global_options import GlobalOptions
-from beatd.exceptions import BeatdError, ConfigError, ScheduleError
+from beatd.exceptions import BeatdError, ConfigError, ScheduleError, StoreUnavailable
 from beatd.redaction import printable
 
 
@@ -166,10 +166,10 @@ class Commands(click.Group):
             done = super().invoke(ctx)
             sys.stdout.flush()
         except (ConfigError, ScheduleError) as error:
-            _print_error(str(error))
+            _print_error(f"{error}{_next_step(error)}")
             raise click.exceptions.Exit(2) from None
         except BeatdError as error:
-            _print_error(f"Error: {error}")
+            _print_error(f"Error: {error}{_next_step(error)}")
             raise click.exceptions.Exit(1) from None
         except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise
@@ -178,6 +178,17 @@ class Commands(click.Group):
                 raise
             raise _unexpected(error) from None
         return done
+
+
+def _next_step(error: BeatdError) -> str:
+    """Return a line that says what to do about an error that newcomers meet; nothing for others."""
+    if isinstance(error, StoreUnavailable) and "Connection refused" in str(error):
+        return '\nStart the server, or set url under [redis] to another one; url = "embedded" starts one by itself.'
+    if isinstance(error, ConfigError) and any(
+        fault.message.startswith("unknown setting") and "; expected" in fault.message for fault in error.faults
+    ):
+        return f"\nThis is beatd {beatd.__version__}: a file for a newer version needs that version."
+    return ""
 
 
 def _open_standard_streams() -> None:
