@@ -11,10 +11,12 @@ from typing import NamedTuple
 import click
 
 from beatd import importers, sources
+from beatd.cli.edit import put_into
 from beatd.cli.installation import installation
 from beatd.cli.output import plural, write_file
 from beatd.clock import SystemClock
 from beatd.config import values
+from beatd.config.loader import load_settings
 from beatd.config.values import size_text
 from beatd.importers.apscheduler import jobs_of_database, jobs_of_file, jobs_of_redis, read_apscheduler
 from beatd.importers.celery_app import read_celery_app
@@ -71,7 +73,10 @@ def _zone(_context: click.Context, _parameter: click.Parameter, name: str | None
 @click.option(
     "--output", "-o", type=click.Path(dir_okay=False, path_type=Path), help="Write this file, not to standard output."
 )
-@click.option("--force", is_flag=True, help="Overwrite an existing file.")
+@click.option(
+    "--into", type=click.Path(dir_okay=False, path_type=Path), help="Add the entries to this file; comments stay."
+)
+@click.option("--force", is_flag=True, help="Overwrite an existing file; with --into, existing entries.")
 @click.option(
     "--timezone",
     callback=_zone,
@@ -104,6 +109,7 @@ def import_(
     source: str,
     place: str,
     output: Path | None,
+    into: Path | None,
     force: bool,
     timezone: str | None,
     last_runs: str | None,
@@ -138,13 +144,19 @@ def import_(
     Do it in two steps: first -o beat.toml; then stop the other scheduler and give --last-runs beat.toml, so that on the
     day of the move no run is made twice or missed.
     """
+    if output is not None and into is not None:
+        raise click.UsageError("give --output for a new file, or --into for one that is there")
     choices = _Choices(timezone, system, prefix, table, key)
     if last_runs is not None:
         _take_over(source, place, choices, last_runs, schedule_file)
         return
+    of_file = None if into is None else load_settings(into).settings.timezone
     found = _read(source, place, choices)
-    carried = importers.carry_over(found, header=(f"Imported from {source} {_safe(source, place)}.",))
-    if output is None:
+    header = (f"Imported from {source} {_safe(source, place)}.",)
+    carried = importers.carry_over(found, header=header, timezone=of_file)
+    if into is not None:
+        put_into(into, carried.tables, replace=force, err=True)
+    elif output is None:
         click.echo(carried.toml, nl=False)
     else:
         write_file(output, carried.toml, force=force)

@@ -23,7 +23,8 @@ from beatd.store.client import connect, place_of
 from beatd.store.daemon_registry import FleetView, Member, Registry
 from beatd.store.held_back import HeldBack, HeldBackEntry
 from beatd.store.keys import Keys
-from beatd.store.outcomes import Outcomes, RunRecord
+from beatd.store.outcomes import Outcomes
+from beatd.store.run_record import RunRecord
 from beatd.store.runtime_entries import Pause, Runtime
 from beatd.timestamps import iso_ms
 

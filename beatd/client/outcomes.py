@@ -11,7 +11,8 @@ from beatd.planning.overdue import Bounds, bounds_of, learned_bounds
 from beatd.schedules import duration_text
 from beatd.states import RETRY
 from beatd.store.history import Histories, Record
-from beatd.store.outcomes import WORDS, Outcomes, RunRecord, Started, Summary
+from beatd.store.outcomes import Outcomes, Started, Summary
+from beatd.store.run_record import WORDS, RunRecord
 from beatd.timestamps import from_ms, iso_ms
 
 if TYPE_CHECKING:
@@ -311,6 +312,7 @@ def attempt_facts(attempt: RunRecord) -> dict[str, Any]:
         "error": error_facts(attempt),
         "traceback": attempt.traceback or None,
         "output": attempt.output or None,
+        "result": attempt.result or None,
     }
 
 
@@ -335,6 +337,7 @@ def run_facts(detail: RunDetail) -> dict[str, Any]:
     output = {
         "traceback": (last.traceback or None) if last else None,
         "output": (last.output or None) if last else None,
+        "result": (last.result or None) if last else None,
     }
     attempts = list(map(attempt_facts, detail.attempts))
     return {**detail_facts(detail), **arguments, **output, "attempts": attempts}

@@ -109,6 +109,9 @@ OPTIONS: Fields = {
     "time_limit": Field("time_limit", seconds, "After so long the worker kills the task.", 300),
     "soft_time_limit": Field("soft_time_limit", seconds, "The task gets SoftTimeLimitExceeded then.", "4m"),
     "ignore_result": Field("ignore_result", values.flag, "No result is stored.", True),
+    "keep_result": Field(
+        "keep_result", values.flag, "The result is stored as a document as well, for AsyncResult and others.", True
+    ),
     "shadow": Field("shadow", values.text, "The name that monitors show instead of the task's.", "reports.weekly[de]"),
     "link": Field(
         "link", values.signatures, "What runs after success, with the result as first argument.", "mail.send"

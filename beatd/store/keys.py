@@ -56,6 +56,9 @@ class ShardKeys(NamedTuple):
     last_outcome: str
     """hash, 30 days after the entry left: entry name → ``<end ms> <failing since ms> <last success ms> <failures in a
     row> <mark> <counts …>``, see :mod:`beatd.store.outcomes`."""
+    ended: str
+    """hash, 30 days after the entry left: entry name → ``<after ms> <due ms> …``, stretches of time whose runs have
+    ended, at most 100; see :mod:`beatd.store.ended_runs`."""
     overdue: str
     """hash, 5 minutes after the last write: entry name → since when (ms) a run of it is overdue."""
     too_long: str
@@ -77,6 +80,7 @@ _TYPES = {
     "gaps": "hash",
     "tally": "hash",
     "last_outcome": "hash",
+    "ended": "hash",
     "overdue": "hash",
     "too_long": "hash",
     "gone": "zset",
@@ -91,6 +95,7 @@ _TYPES = {
     "orders": "hash",
     "audit": "list",
     "audited_digest": "string",
+    "format": "string",
     "requests": "hash",
     "notices": "hash",
     "notices_due": "zset",
@@ -167,6 +172,8 @@ class Keys:
         """list, for ever, the newest 5,000: changes by people and programs, JSON, see :mod:`beatd.store.audit`."""
         self.audited_digest = f"{self._tag}:audited_digest"
         """string, for ever: digest of the files' schedule that the audit was told of last."""
+        self.format = f"{self._tag}:format"
+        """string, for ever: version of the format of all keys, see :mod:`beatd.store.server_check`."""
         self.orders = f"{self._tag}:orders"
         """hash, a minute after the last one: order id → what daemons are to do, JSON."""
 
@@ -215,11 +222,12 @@ class Keys:
         return WorkerKeys(*(f"{self._tag}:{name}" for name in WorkerKeys._fields))
 
     def finished(self, run_id: str) -> str:
-        """string, expires after a day: ``<state> <runtime ms>`` of a scheduler's run that ended in a bundled worker."""
+        """string, expires after a day: ``<state> <runtime ms>`` of a run that was asked for by hand and has ended in a
+        bundled worker."""
         return f"{self._tag}:finished:{run_id}"
 
     def refused(self, run_id: str) -> str:
-        """string, expires after a day: why the broker refused a run."""
+        """string, expires after a day: why the broker refused a run that was asked for by hand."""
         return f"{self._tag}:refused:{run_id}"
 
     def deaths(self, message: str) -> str:
@@ -244,7 +252,8 @@ class Keys:
         return f"{self._tag}:outcomes:{entry}"
 
     def started(self, run_id: str) -> str:
-        """string, expires after a day: ``<start ms> <seen ms> <attempt> <worker>`` of a run that takes a while."""
+        """string, until it has ended, a day at most: ``<start ms> <seen ms> <attempt> <worker>`` of a run that takes a
+        while."""
         return f"{self._tag}:started:{run_id}"
 
     def named(self, what: str) -> str:

@@ -42,6 +42,7 @@ BOUNDS = {
     "{beatd}:history:<entry>": Bound("string"),
     "{beatd}:outcomes:<entry>": Bound("list"),
     "{beatd}:last_outcome": Bound("hash"),
+    "{beatd}:ended": Bound("hash"),
     "{beatd}:gone": Bound("zset"),
     "{beatd}:schedules": Bound("hash"),
     "{beatd}:paused": Bound("hash"),
@@ -53,6 +54,7 @@ BOUNDS = {
     "{beatd}:dead_letters": Bound("list"),
     "{beatd}:audit": Bound("list"),
     "{beatd}:audited_digest": Bound("string"),
+    "{beatd}:format": Bound("string"),
     "{beatd}:tag": Bound("string"),
     # an expiry
     "{beatd}:gaps": Bound("hash", 7 * DAY),
@@ -98,6 +100,7 @@ RARE |= {
     "{beatd}:worker:<id>:unacked",
     "_kombu.binding.<exchange>",
     "{beatd}:started:<run id>",
+    "{beatd}:running",
     "{beatd}:overdue",
     "{beatd}:too_long",
     "{beatd}:audited_digest",

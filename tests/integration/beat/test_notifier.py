@@ -25,7 +25,8 @@ from beatd.store.held_back import HeldBack
 from beatd.store.history import SENT, Histories, run_cell
 from beatd.store.keys import Keys
 from beatd.store.notices import NOTICES_MAX, Notice, Notices
-from beatd.store.outcomes import Ended, Outcomes, RunRecord, Started, encoded
+from beatd.store.outcomes import Ended, Outcomes, Started
+from beatd.store.run_record import RunRecord, encoded
 from tests.conftest import wait_for
 from tests.fakes import FakeClock
 from tests.receivers import Receiver, receiver

@@ -89,6 +89,7 @@ ENTRIES = st.fixed_dictionaries(
         "time_limit": st.integers(100, 200),
         "soft_time_limit": st.floats(1, 99).map(lambda s: round(s, 3)),
         "ignore_result": st.booleans(),
+        "keep_result": st.booleans(),
         "link": SIGNATURES,
         "enabled": st.booleans(),
         "start": MOMENTS.map(lambda t: t.replace(year=1996)),

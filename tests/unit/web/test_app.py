@@ -9,7 +9,8 @@ from beatd.client.outcomes import EntryOutcome, RunDetail
 from beatd.exceptions import StoreUnavailable
 from beatd.store.held_back import HeldBackEntry
 from beatd.store.history import Record
-from beatd.store.outcomes import RunRecord, Summary
+from beatd.store.outcomes import Summary
+from beatd.store.run_record import RunRecord
 from tests.unit.web.conftest import NOW, daemon, document
 
 PATHS = ("/", "/api/status", "/api/entries", "/api/entries/tick/history", "/healthz", "/readyz", "/metrics")
