@@ -41,6 +41,7 @@ COMMANDS: Mapping[str, CommandSpec] = {
     "next": CommandSpec("beatd.cli.next", "next_runs", "Show when entries run next."),
     "why": CommandSpec("beatd.cli.why", "why", "Explain why an entry runs, or not, at a time."),
     "diff": CommandSpec("beatd.cli.diff", "diff", "Show what a file would change."),
+    "compare": CommandSpec("beatd.cli.compare", "compare", "Compare with what celery beat does, before the move."),
     "explain": CommandSpec("beatd.cli.explain", "explain", "Explain a schedule: words, next runs, warnings."),
     "simulate": CommandSpec("beatd.cli.simulate", "simulate_runs", "Simulate a future time window."),
     "list": CommandSpec("beatd.cli.list_entries", "list_entries", "List the entries in force, with last and next run."),
@@ -112,7 +113,7 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
     "Change": ("trigger", "stop-run", "backfill", "pause", "resume", "add", "remove", "reload", "step-down", "notify"),
     "Workers": ("worker", "inspect", "control", "events", "multi", "dead-letters", "purge", "migrate"),
     "App": ("call", "result", "report", "shell"),
-    "Files": ("tutorial", "init", "check", "diff", "import", "migrate", "export", "schema", "completion"),
+    "Files": ("tutorial", "init", "check", "diff", "compare", "import", "migrate", "export", "schema", "completion"),
 }
 """Groups of the help; a command that is in none is under "Other"."""
 
