@@ -43,8 +43,8 @@ soak: $(VENV)/.installed-dev ## the tests that take minutes to hours
 chaos: $(VENV)/.installed-dev ## break everything for five minutes, and count; ARGS="--seed 7" to replay
 	$(BIN)/python -m tests.chaos $(ARGS)
 
-bench: $(VENV)/.installed-bench ## measure beatd beside its peers
-	@for file in benchmarks/[a-z]*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
+bench: $(VENV)/.installed-bench ## measure beatd beside its peers into benchmarks/results; ARGS=--quick: in five minutes
+	$(BIN)/python benchmarks/suite.py $(ARGS)
 
 lock: $(VENV)/.installed-dev ## write the versions that are installed now into the lock
 	@{ sed '/^#/!d' $(LOCK); $(BIN)/python -m pip freeze --exclude-editable --exclude beatd; } > $(LOCK).new
