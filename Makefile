@@ -1,11 +1,15 @@
 # beatd: `make run` tries it, `make test` and `make check` are what every change must pass.
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-all check soak chaos bench lock clean
+.PHONY: help run test test-all check soak chaos bench docs lock release clean
 
 VENV := .venv
 BIN := $(VENV)/bin
 LOCK := packaging/requirements.lock
+# What the image installs, with the hashes of all platforms.
+HASHED = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
+	--constraint $(LOCK)
+IMAGE_EXTRAS := calendars notify otel solar web
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint $(LOCK)
 
 # The first Python on PATH that is new enough; override with `make PYTHON=/path/to/python3.12 run`.
@@ -46,9 +50,18 @@ chaos: $(VENV)/.installed-dev ## break everything for five minutes, and count; A
 bench: $(VENV)/.installed-bench ## measure beatd beside its peers into benchmarks/results; ARGS=--quick: in five minutes
 	$(BIN)/python benchmarks/suite.py $(ARGS)
 
+docs: $(VENV)/.installed-dev ## the documentation as a site, in build/site
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+	@echo "Open build/site/index.html"
+
 lock: $(VENV)/.installed-dev ## write the versions that are installed now into the lock
 	@{ sed '/^#/!d' $(LOCK); $(BIN)/python -m pip freeze --exclude-editable --exclude beatd; } > $(LOCK).new
 	@mv $(LOCK).new $(LOCK)
+	$(HASHED) pyproject.toml $(addprefix --extra ,$(IMAGE_EXTRAS)) --output-file packaging/docker/requirements.lock
+	$(HASHED) packaging/docker/build.in --output-file packaging/docker/build.lock
+
+release: $(VENV)/.installed-dev ## wheel, sdist and SBOM of the tag in dist/, built twice and compared
+	@PATH=$(abspath $(BIN)):$$PATH packaging/release
 
 clean: ## remove the virtual environment and what tools left behind
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -123,7 +123,7 @@ class DueHeap:
             if not bucket:
                 heappop(self._instants)
                 del self._buckets[instant]
-        return [Run(slot.entry, slot.due_ms, slot.fire_ms, slot.timeline, None, slot.after_ms) for slot in in_flight]
+        return [_run_of(slot) for slot in in_flight]
 
     def advance(self, decisions: Sequence[Decision]) -> list[Failed]:
         """Move the runs that :meth:`due` handed out on, given the decision for each in the same order.
@@ -177,9 +177,9 @@ class DueHeap:
         slot = self._slots.get(name)
         return slot.fire_ms if slot is not None else None
 
-    def entries_at(self, instant: int) -> Iterator[Entry]:
-        """The entries that fire at an instant, as of now."""
-        return (slot.entry for slot in tuple(self._buckets.get(instant, ())) if not slot.deleted)
+    def runs_at(self, instant: int) -> Iterator[Run]:
+        """The runs that fire at an instant, as of now."""
+        return (_run_of(slot) for slot in tuple(self._buckets.get(instant, ())) if not slot.deleted)
 
     def _file(self, slot: Slot, due_ms: int, *, not_before: int = 0) -> None:
         slot.due_ms = due_ms
@@ -203,3 +203,7 @@ class DueHeap:
         for slot in self._slots.values():
             if id(slot) not in waiting:
                 self._place(slot, slot.fire_ms)
+
+
+def _run_of(slot: Slot) -> Run:
+    return Run(slot.entry, slot.due_ms, slot.fire_ms, slot.timeline, None, slot.after_ms)

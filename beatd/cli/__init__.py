@@ -62,8 +62,10 @@ COMMANDS: Mapping[str, CommandSpec] = {
     "advise": CommandSpec("beatd.cli.advise", "advise_spread", "Show how to spread runs that leave together."),
     "audit": CommandSpec("beatd.cli.audit", "audit", "Show who changed what, and when."),
     "notify": CommandSpec("beatd.cli.notify", "notify", "Try a notification target."),
+    "tutorial": CommandSpec("beatd.cli.tutorial", "tutorial", "Do the tutorial in this terminal, step by step."),
     "init": CommandSpec("beatd.cli.init", "init", "Write a working example file."),
     "import": CommandSpec("beatd.cli.import_", "import_", "Convert another scheduler's schedule to TOML."),
+    "migrate": CommandSpec("beatd.cli.migrate", "migrate", "Move a project to beatd."),
     "export": CommandSpec("beatd.cli.export", "export", "Write the schedule in force as TOML."),
     "schema": CommandSpec("beatd.cli.schema", "schema", "Print the JSON Schema of the file."),
     "inspect": CommandSpec("beatd.cli.inspect_", "inspect", "Query workers."),
@@ -107,7 +109,7 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
     "Change": ("trigger", "stop-run", "backfill", "pause", "resume", "add", "remove", "reload", "step-down", "notify"),
     "Workers": ("worker", "inspect", "control", "events", "multi", "dead-letters", "purge"),
     "App": ("call", "result", "report", "shell"),
-    "Files": ("init", "check", "diff", "import", "export", "schema", "completion"),
+    "Files": ("tutorial", "init", "check", "diff", "import", "migrate", "export", "schema", "completion"),
 }
 """Groups of the help; a command that is in none is under "Other"."""
 
@@ -200,8 +202,14 @@ def _unexpected(error: Exception) -> click.exceptions.Exit:
     return click.exceptions.Exit(1)
 
 
+def _version(context: click.Context, _parameter: click.Parameter, wanted: bool) -> None:
+    if wanted:
+        click.echo(f"beatd {beatd.__version__}")
+        context.exit()
+
+
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(beatd.__version__, prog_name="beatd", message="%(prog)s %(version)s")
+@click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Show the version.")
 def main() -> None:
     """A highly available cron for task queues.
 

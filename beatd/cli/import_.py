@@ -9,8 +9,10 @@ from pathlib import Path
 import click
 
 from beatd import importers
+from beatd.cli.edit import put_into
 from beatd.cli.output import plural, write_file
 from beatd.config import values
+from beatd.config.loader import load_settings
 from beatd.config.values import size_text
 from beatd.importers.celery_app import read_celery_app
 from beatd.importers.crontab import decoded, read_crontab
@@ -41,7 +43,10 @@ def _zone(_context: click.Context, _parameter: click.Parameter, name: str | None
 @click.option(
     "--output", "-o", type=click.Path(dir_okay=False, path_type=Path), help="Write this file, not to standard output."
 )
-@click.option("--force", is_flag=True, help="Overwrite an existing file.")
+@click.option(
+    "--into", type=click.Path(dir_okay=False, path_type=Path), help="Add the entries to this file; comments stay."
+)
+@click.option("--force", is_flag=True, help="Overwrite an existing file; with --into, existing entries.")
 @click.option(
     "--timezone",
     callback=_zone,
@@ -60,6 +65,7 @@ def import_(
     source: str,
     place: str,
     output: Path | None,
+    into: Path | None,
     force: bool,
     timezone: str | None,
     system: bool | None,
@@ -79,9 +85,15 @@ def import_(
     What could not be carried over, or means something else now, is listed on standard error. Exit code 1 if an entry
     was left behind; the file lists it, too.
     """
+    if output is not None and into is not None:
+        raise click.UsageError("give --output for a new file, or --into for one that is there")
+    of_file = None if into is None else load_settings(into).settings.timezone
     found = _read(source, place, timezone, system=system, prefix=prefix)
-    carried = importers.carry_over(found, header=(f"Imported from {source} {_safe(source, place)}.",))
-    if output is None:
+    header = (f"Imported from {source} {_safe(source, place)}.",)
+    carried = importers.carry_over(found, header=header, timezone=of_file)
+    if into is not None:
+        put_into(into, carried.tables, replace=force, err=True)
+    elif output is None:
         click.echo(carried.toml, nl=False)
     else:
         write_file(output, carried.toml, force=force)

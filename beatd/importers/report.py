@@ -45,14 +45,19 @@ class Carried(NamedTuple):
     """Result of an import: the entries, the file with them, and all notes."""
 
     entries: tuple[Entry, ...]
+    tables: Mapping[str, Mapping[str, Any]]
     toml: str
     notes: tuple[Note, ...]
     lost: int
     """Entries, or lines, that were not carried over."""
 
 
-def carry_over(found: Found, *, header: tuple[str, ...] = ()) -> Carried:
-    """Make entries, and the text of a file, of what was found. Its header lists what was left behind."""
+def carry_over(found: Found, *, header: tuple[str, ...] = (), timezone: str | None = None) -> Carried:
+    """Make entries, and the text of a file, of what was found. Its header lists what was left behind.
+
+    ``timezone`` is that of the file, default: that of what was found.
+    """
+    of_file = timezone or found.timezone
     reader = EntryReader(found.timezone, {})
     entries, tables, notes = [], {}, list(found.notes)
     lost = [note for note in notes if not note.about]
@@ -60,7 +65,7 @@ def carry_over(found: Found, *, header: tuple[str, ...] = ()) -> Carried:
         entry, said = _entry(reader, name, fields)
         if entry is not None:
             try:
-                tables[name] = entry_table(entry, found.timezone)
+                tables[name] = entry_table(entry, of_file)
                 entries.append(entry)
             except Unwritable as error:
                 said.append(Note(name, dotted(error.path), error.reason))
@@ -68,8 +73,8 @@ def carry_over(found: Found, *, header: tuple[str, ...] = ()) -> Carried:
         notes += said
         lost += said[-1:] if entry is None else ()
     left_behind = (f"Left behind: {' '.join(str(note).split())}" for note in lost)
-    toml = to_toml(tables, timezone=found.timezone, header=(*header, *map(printable, left_behind)))
-    return Carried(tuple(entries), toml, tuple(notes), len(lost))
+    toml = to_toml(tables, timezone=of_file, header=(*header, *map(printable, left_behind)))
+    return Carried(tuple(entries), tables, toml, tuple(notes), len(lost))
 
 
 def printable(text: str) -> str:

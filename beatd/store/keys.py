@@ -95,6 +95,7 @@ _TYPES = {
     "orders": "hash",
     "audit": "list",
     "audited_digest": "string",
+    "format": "string",
     "requests": "hash",
     "notices": "hash",
     "notices_due": "zset",
@@ -171,6 +172,8 @@ class Keys:
         """list, for ever, the newest 5,000: changes by people and programs, JSON, see :mod:`beatd.store.audit`."""
         self.audited_digest = f"{self._tag}:audited_digest"
         """string, for ever: digest of the files' schedule that the audit was told of last."""
+        self.format = f"{self._tag}:format"
+        """string, for ever: version of the format of all keys, see :mod:`beatd.store.server_check`."""
         self.orders = f"{self._tag}:orders"
         """hash, a minute after the last one: order id → what daemons are to do, JSON."""
 

@@ -54,6 +54,7 @@ BOUNDS = {
     "{beatd}:dead_letters": Bound("list"),
     "{beatd}:audit": Bound("list"),
     "{beatd}:audited_digest": Bound("string"),
+    "{beatd}:format": Bound("string"),
     "{beatd}:tag": Bound("string"),
     # an expiry
     "{beatd}:gaps": Bound("hash", 7 * DAY),
