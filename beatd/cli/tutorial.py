@@ -20,7 +20,7 @@ _PACKAGED = Path(beatd.__file__).parent / "tutorial.md"
 _CHECKOUT = Path(beatd.__file__).parents[1] / "docs" / "tutorial.md"
 _SHOWN = 12
 """Lines of output that are shown of a process in the background."""
-_LINK = re.compile(r"\[([^\]]+)\]\([^)]+\)|<(https?://[^>]+)>")
+_LINK = re.compile(r"\[([^\[\]]+)\]\([^)]+\)|<(https?://[^<>]+)>")
 _ITEM = re.compile(r"\n(?=\* )")
 END = "Where to go from here"
 """The heading of the last section, which has links only."""
