@@ -44,7 +44,7 @@ COMMANDS: Mapping[str, CommandSpec] = {
     "explain": CommandSpec("beatd.cli.explain", "explain", "Explain a schedule: words, next runs, warnings."),
     "simulate": CommandSpec("beatd.cli.simulate", "simulate_runs", "Simulate a future time window."),
     "list": CommandSpec("beatd.cli.list_entries", "list_entries", "List the entries in force, with last and next run."),
-    "status": CommandSpec("beatd.cli.status", "status", "Show daemons, leaders and problems."),
+    "status": CommandSpec("beatd.cli.status", "status", "Show daemons, leaders, workers and problems."),
     "doctor": CommandSpec("beatd.cli.doctor", "doctor", "Look at everything that beatd needs; say what to mend."),
     "healthcheck": CommandSpec("beatd.cli.healthcheck", "healthcheck", "Ask one process for its health."),
     "history": CommandSpec("beatd.cli.history", "history", "Show past runs with lateness, outcome and duration."),
