@@ -11,8 +11,6 @@ import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
-
 if TYPE_CHECKING:
     from importlib.machinery import ModuleSpec
 
@@ -27,6 +25,8 @@ if TYPE_CHECKING:
     from beatd.log import get_task_logger
     from beatd.schedules import crontab, every, solar
     from beatd.worker.request import Request
+
+    __version__: str
 
 _HOMES = {
     "App": "beatd.app.app",
@@ -85,11 +85,23 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     """Load a public name when it is first asked for: ``import beatd`` alone, as every submodule does, costs nothing."""
-    if name not in _HOMES:
+    if name == "__version__":
+        found = _version()
+    elif name in _HOMES:
+        found = getattr(import_module(_HOMES[name]), name)
+    else:
         raise AttributeError(f"module 'beatd' has no attribute {name!r}")
-    found = getattr(import_module(_HOMES[name]), name)
     globals()[name] = found
     return found
+
+
+def _version() -> str:
+    """The version of the installed package; "0+unknown" where the source tree alone is on Python's path."""
+    metadata = import_module("importlib.metadata")
+    try:
+        return str(metadata.version("beatd"))
+    except metadata.PackageNotFoundError:
+        return "0+unknown"
 
 
 class _RenamedModules:

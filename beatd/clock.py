@@ -6,6 +6,7 @@ that only bounds its own waiting (sockets, locks, child processes) imports ``mon
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from time import monotonic, perf_counter, sleep
@@ -60,11 +61,17 @@ class SystemClock:
         return event.wait(seconds)
 
 
+LOGGED_AT_FIRST, LOGGED_EVERY_S = 8, 60.0
+"""Failures in a row that are all logged; and the seconds of pauses after which a further one is logged."""
+
+
 class Backoff:
     """Exponential back-off: the pauses between attempts at something that fails, in seconds.
 
     The first pause is ``first``, each further one ``factor`` times as long, none longer than ``longest``. ``attempts``
-    is the number of failures in a row, for log records.
+    is the number of failures in a row, for log records. ``level`` is the level at which the last one is logged:
+    ``WARNING`` for the first :data:`LOGGED_AT_FIRST` and then for one a minute, ``DEBUG`` for the others, so that what
+    is away for a night does not fill the log.
     """
 
     def __init__(self, first: float, longest: float, *, factor: float = 2.0) -> None:
@@ -72,12 +79,17 @@ class Backoff:
         self._longest = longest
         self._factor = factor
         self._next = first
+        self._unlogged_s = 0.0
         self.attempts = 0
+        self.level = logging.WARNING
 
     def failed(self) -> float:
         """Count a failure; returns the seconds to wait before the next attempt."""
         self.attempts += 1
         pause, self._next = self._next, min(self._next * self._factor, self._longest)
+        is_logged = self.attempts <= LOGGED_AT_FIRST or self._unlogged_s >= LOGGED_EVERY_S
+        self.level = logging.WARNING if is_logged else logging.DEBUG
+        self._unlogged_s = pause if is_logged else self._unlogged_s + pause
         return pause
 
     def succeeded(self) -> None:

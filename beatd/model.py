@@ -38,6 +38,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     time_limit: float | None = None
     soft_time_limit: float | None = None
     ignore_result: bool | None = None
+    keep_result: bool | None = None
+    """True: the result is stored as a document, too; None: as the task says."""
     shadow: str | None = None
     countdown_ms: int | None = None
     link: list[dict[str, Any]] | None = None
@@ -71,6 +73,7 @@ class Policies(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """0: never. None: learned from past runs; see :mod:`beatd.planning.overdue`."""
     expect_within_ms: int | None = None
     """Likewise."""
+    tags: tuple[str, ...] = ()
     notify: tuple[str, ...] | None = None
     """Notification targets; None: those whose ``match`` fits."""
     ping: str | None = None
@@ -131,6 +134,9 @@ class Run(NamedTuple):
     """The runs of the entry over time, this one among them."""
     own_id: str | None = None
     """The id of a run that was asked for by hand, if it is not that of its due time."""
+    after_ms: int | None = None
+    """Of a run that the schedule sends: no other one of the entry is due after this instant and before it, or it is one
+    that is never sent. Its message carries it: see :mod:`beatd.store.ended_runs`."""
 
     @property
     def id(self) -> str:
@@ -267,6 +273,8 @@ class NotifyTarget(msgspec.Struct, frozen=True, kw_only=True):
     on: tuple[AlertKind, ...] = ALERT_KINDS
     match: tuple[str, ...] = ("*",)
     """Patterns of the names of entries, as in a shell."""
+    tags: tuple[str, ...] = ()
+    """Only entries with one of these; none: all that match."""
     after: int = 1
     """Failures in a row before an entry counts as failing."""
     repeat_ms: int | None = None

@@ -15,6 +15,7 @@ from beatd.model import Settings
 from beatd.store import server_check
 from beatd.store.client import connect, open_connection
 from beatd.store.embedded import find_embedded, open_embedded
+from beatd.store.keys import Keys
 
 log = logging.getLogger("beatd")
 
@@ -66,7 +67,7 @@ class Store:
         """A connection of its own, opened when it is needed; its timeout is shorter than that of a scrape or probe."""
         with ThreadPoolExecutor(2, "connect") as pool:
             pool.map(open_connection, (self.elector_client, self.runtime_client))
-            server_check.inspect(self.client)
+            server_check.inspect(self.client, Keys(settings.redis.prefix))
         if settings.redis.wait_replicas:
             server_check.check_wait(self.client)
         self.is_broker = self._is_broker(settings.broker.url)
@@ -102,7 +103,7 @@ def await_store(
             if fail_fast:
                 raise
             pause = backoff.failed()
-            log.warning("%s; trying again in %.1f s", error, pause, extra={"event": "store_unavailable"})
+            log.log(backoff.level, "%s; trying again in %.1f s", error, pause, extra={"event": "store_unavailable"})
             on_wait(str(error))
             stopping.wait(pause)
     return None

@@ -6,7 +6,9 @@ scripts on a real server, and compares the two after random sequences of calls.
 
 from __future__ import annotations
 
+import bisect
 import copy
+import re
 
 from beatd.exceptions import StoreRolledBack, StoreUnavailable, TermLost
 from beatd.model import EntryState
@@ -76,6 +78,10 @@ class MemoryClaims:
         self.gone = {}
         self.count = 0
         self.pushed = []
+        self.stretches = {}
+        """Entry name → due times of the runs that were sent, and from where on each was the first; both in order."""
+        self.overlaps = []
+        """Messages by which the end of one run would pass for the end of another."""
         self.down = False
         self._confirmed = 0
 
@@ -169,9 +175,24 @@ class MemoryClaims:
         self.count += 1
         if sent:
             self.pushed.append((claim.name, claim.due_ms))
+            self._note_stretch(claim)
             if claim.running:
                 self.running[claim.name] = claim.running
         return True
+
+    def _note_stretch(self, claim):
+        after = re.search(rb'"beatd-after": ?(\d+)', claim.message)
+        if after is None:
+            return
+        after_ms, (dues, afters) = int(after[1]), self.stretches.setdefault(claim.name, ([], []))
+        if claim.due_ms in dues[-1_000:]:  # the store forgot that it was claimed
+            return
+        place = bisect.bisect(dues, claim.due_ms)
+        is_first = place == 0 or dues[place - 1] <= after_ms
+        if not (is_first and (place == len(dues) or claim.due_ms <= afters[place])):
+            self.overlaps.append((claim.name, after_ms, claim.due_ms))
+        dues.insert(place, claim.due_ms)
+        afters.insert(place, after_ms)
 
     def _take_from_gap(self, name, due_ms):
         around = [gap for gap in self.gaps.get(name, []) if 0 < gap[0] < due_ms < gap[1]]

@@ -149,6 +149,7 @@ DEFAULTS: dict[str, Any] = {
     "task_default_routing_key": None,
     "task_eager_propagates": False,
     "task_ignore_result": False,
+    "task_keep_result": False,
     "task_publish_retry": True,
     "task_publish_retry_policy": {"max_retries": 3, "interval_start": 0, "interval_step": 0.2, "interval_max": 1},
     "task_queue_max_priority": None,

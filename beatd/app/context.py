@@ -43,6 +43,8 @@ class Context:
     argsrepr: str | None = None
     kwargsrepr: str | None = None
     ignore_result: bool | None = None
+    stored_state: bool = False
+    """True if the task has stored a state of its own by ``update_state``."""
     is_eager: bool = False
     called_directly: bool = True
     hostname: str | None = None

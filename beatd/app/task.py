@@ -93,6 +93,7 @@ FROM_CONF = {
     "acks_late": "task_acks_late",
     "acks_on_failure_or_timeout": "task_acks_on_failure_or_timeout",
     "ignore_result": "task_ignore_result",
+    "keep_result": "task_keep_result",
     "rate_limit": "task_default_rate_limit",
     "reject_on_worker_lost": "task_reject_on_worker_lost",
     "serializer": "task_serializer",
@@ -131,6 +132,8 @@ class Task(Hooks, Generic[P, R]):
     typing: bool = True
     trail: bool = True
     ignore_result: bool | None = None
+    keep_result: bool | None = None
+    """True: the result of a run of the schedule is a document as well, as that of any other task."""
     store_errors_even_if_ignored: bool | None = None
     acks_late: bool | None = None
     acks_on_failure_or_timeout: bool | None = None
@@ -286,6 +289,8 @@ class Task(Hooks, Generic[P, R]):
     def update_state(self, task_id: str | None = None, state: str | None = None, meta: Any = None, **_: Any) -> None:
         """Store a custom state, with ``meta`` (JSON) as its result. Waiting clients are notified."""
         self.app.store_state(task_id or self.request.id or "", str(state), meta)
+        if not self.request.called_directly and task_id in (None, "", self.request.id):
+            self.request.stored_state = True
 
     def send_event(self, type_: str, retry: bool = True, retry_policy: Any = None, **fields: Any) -> None:  # noqa: ARG002
         """Send an event of this run to monitors: ``self.send_event("task-progress", percent=40)``."""

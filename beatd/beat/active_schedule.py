@@ -241,7 +241,10 @@ class ActiveSchedule:
                 self._held.forget([entry.name])
             return None
         point = points.of(entry, state)
-        self._heap.put(entry, point.timeline, point.due_ms, remaining_runs=point.remaining_runs)
+        after_ms = state.last_due_ms
+        if point.passes_over and point.due_ms is not None:  # those that are passed over may be sent after all
+            after_ms = point.due_ms - 1
+        self._heap.put(entry, point.timeline, point.due_ms, remaining_runs=point.remaining_runs, after_ms=after_ms)
         if len(self._held):
             due_ms = point.due_ms if entry.name in self._heap else None
             self._held.was_put(entry.name, due_ms, self._clock.now_ms())

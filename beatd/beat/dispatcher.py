@@ -19,7 +19,7 @@ from beatd.clock import Clock
 from beatd.exceptions import BrokerRefused, MessageError, StoreRefused
 from beatd.metrics.counters import DaemonCounters
 from beatd.model import Entry, Run
-from beatd.planning.policies import HOLD, Decision, Facts, Skip, decide, runtime_ms
+from beatd.planning.policies import HOLD, Decision, Facts, Skip, decide, expires_at_ms, runtime_ms
 from beatd.store import history
 from beatd.store.claims import Claim, Claimed, Claims, Gap, Refusal
 from beatd.store.entry_state import Running
@@ -28,6 +28,10 @@ log = logging.getLogger("beatd.beat.dispatcher")
 
 BATCH = 500
 """Runs claimed in one call of the store: keeps it busy for less than 10 ms."""
+
+FIRST_BATCH = 50
+"""Runs in the first batch of a herd; each batch after it has twice as many, up to :data:`BATCH`. So the first messages
+leave at once, and the store does not wait for work."""
 
 BATCH_BYTES = 8 << 20
 """And of their messages: a call of some megabytes still takes less time than a connection may be silent."""
@@ -83,10 +87,10 @@ class Dispatcher:
         """Runs so far by what became of them: ``dispatched``, ``claimed_before``, or the reason of a skip."""
         return self.report.totals
 
-    def prepare(self, entry: Entry) -> None:
-        """Do ahead of time what :meth:`dispatch` would have to do first."""
-        with contextlib.suppress(Exception):  # logged when its run is due
-            self._messages.prepare(entry)
+    def prepare(self, run: Run) -> None:
+        """Render the message of a coming run ahead of time."""
+        with contextlib.suppress(Exception):  # logged when it is due
+            self._messages.render_ahead(run, expires_at_ms(run))
 
     def pass_over(self, gaps: Sequence[Gap], term: Term) -> None:
         """Record and log what catch-up leaves out, before the first run after it is claimed.
@@ -131,16 +135,16 @@ class Dispatcher:
     def _batches(self, runs: Sequence[Run], facts: Facts) -> Iterator[list[PreparedRun]]:
         """Prepare the runs in batches that keep the store busy for moments only."""
         batch: list[PreparedRun] = []
-        now_ms, size = self._clock.now_ms(), 0
+        now_ms, size, most = self._clock.now_ms(), 0, FIRST_BATCH
         for run in runs:
             prepared = self._prepare_run(run, facts, now_ms)
             batch.append(prepared)
             size += len(prepared.claim.message) if prepared.claim is not None else 0
             if prepared.claim is not None and prepared.decision.passed_ms is not None:
                 batch.append(_dropped(run, prepared.decision.passed_ms, now_ms))
-            if len(batch) >= BATCH or size >= BATCH_BYTES:
+            if len(batch) >= most or size >= BATCH_BYTES:
                 yield batch
-                batch, now_ms, size = [], self._clock.now_ms(), 0
+                batch, now_ms, size, most = [], self._clock.now_ms(), 0, min(2 * most, BATCH)
         if batch:
             yield batch
 
@@ -190,6 +194,9 @@ class Dispatcher:
                 name = claims[number].run.entry.name
                 decisions[name] = HOLD
                 self.held.hold_for(name, refusal.reason, now_ms, cause=refusal.key)
+        for number in claimed.left_out - refused:
+            name = claims[number].run.entry.name
+            decisions[name] = decisions[name]._replace(claimed_before=True)
         self.report.claimed_before([claims[number].run for number in claimed.left_out - refused])
         if refused or claimed.left_out:
             left_out = claimed.left_out | refused

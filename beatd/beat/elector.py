@@ -255,7 +255,7 @@ class Elector:
         self._presence.interrupted(self._clock.monotonic())
         event = "store_refused" if isinstance(error, StoreRefused) else "store_unavailable"
         extra = {"event": event, "attempt": self._backoff.attempts}
-        log.warning("%s; trying again in %.1f s", error, pause, extra=extra)
+        log.log(self._backoff.level, "%s; trying again in %.1f s", error, pause, extra=extra)
         for shard, token in self._held().items():
             if self.leaderships[shard].term() is None:
                 self.leaderships[shard].end(token, "the store could not be reached in time to renew the lease")

@@ -29,12 +29,14 @@ class Failed(NamedTuple):
 class Slot:
     """An entry's place in the heap: its timeline, its next run, and its remaining runs (``None``: any number)."""
 
-    __slots__ = ("deleted", "due_ms", "entry", "fire_ms", "remaining_runs", "timeline")
+    __slots__ = ("after_ms", "deleted", "due_ms", "entry", "fire_ms", "remaining_runs", "timeline")
 
-    def __init__(self, entry: Entry, timeline: Schedule, remaining_runs: int | None) -> None:
+    def __init__(self, entry: Entry, timeline: Schedule, remaining_runs: int | None, after_ms: int | None) -> None:
         self.entry = entry
         self.timeline = timeline
         self.remaining_runs = remaining_runs
+        self.after_ms = after_ms
+        """The due time of the last run that may have been sent; its next run is the first after it."""
         self.due_ms = 0
         self.fire_ms = 0
         self.deleted = False
@@ -79,15 +81,23 @@ class DueHeap:
         self._in_flight.clear()
         self._deleted = 0
 
-    def put(self, entry: Entry, timeline: Schedule, due_ms: int | None, *, remaining_runs: int | None = None) -> None:
-        """Add an entry, or replace the one of that name.
+    def put(
+        self,
+        entry: Entry,
+        timeline: Schedule,
+        due_ms: int | None,
+        *,
+        remaining_runs: int | None = None,
+        after_ms: int | None = None,
+    ) -> None:
+        """Add an entry, or replace the one of that name. ``after_ms``: see :attr:`beatd.model.Run.after_ms`.
 
         Without a ``due_ms`` or ``remaining_runs`` it never runs again and is left out.
         Raises whatever its timeline or jitter raise; it is not in the heap then.
         """
         self.remove(entry.name)
         if due_ms is not None and (remaining_runs is None or remaining_runs > 0):
-            slot = Slot(entry, timeline, remaining_runs)
+            slot = Slot(entry, timeline, remaining_runs, after_ms)
             self._file(slot, due_ms)
             self._slots[entry.name] = slot
 
@@ -113,7 +123,7 @@ class DueHeap:
             if not bucket:
                 heappop(self._instants)
                 del self._buckets[instant]
-        return [Run(slot.entry, slot.due_ms, slot.fire_ms, slot.timeline) for slot in in_flight]
+        return [_run_of(slot) for slot in in_flight]
 
     def advance(self, decisions: Sequence[Decision]) -> list[Failed]:
         """Move the runs that :meth:`due` handed out on, given the decision for each in the same order.
@@ -145,6 +155,8 @@ class DueHeap:
             return True
         if decision.skip is None and slot.remaining_runs is not None:
             slot.remaining_runs -= 1
+        if decision.skip is None or decision.claimed_before:
+            slot.after_ms = slot.due_ms
         passed_ms = slot.due_ms if decision.passed_ms is None else decision.passed_ms
         key = (id(slot.timeline), passed_ms)
         if key not in nexts:
@@ -165,9 +177,9 @@ class DueHeap:
         slot = self._slots.get(name)
         return slot.fire_ms if slot is not None else None
 
-    def entries_at(self, instant: int) -> Iterator[Entry]:
-        """The entries that fire at an instant, as of now."""
-        return (slot.entry for slot in tuple(self._buckets.get(instant, ())) if not slot.deleted)
+    def runs_at(self, instant: int) -> Iterator[Run]:
+        """The runs that fire at an instant, as of now."""
+        return (_run_of(slot) for slot in tuple(self._buckets.get(instant, ())) if not slot.deleted)
 
     def _file(self, slot: Slot, due_ms: int, *, not_before: int = 0) -> None:
         slot.due_ms = due_ms
@@ -191,3 +203,7 @@ class DueHeap:
         for slot in self._slots.values():
             if id(slot) not in waiting:
                 self._place(slot, slot.fire_ms)
+
+
+def _run_of(slot: Slot) -> Run:
+    return Run(slot.entry, slot.due_ms, slot.fire_ms, slot.timeline, None, slot.after_ms)

@@ -6,9 +6,11 @@ sleep; everything that could cut the sleep short (a term that begins, a new sche
 
 from __future__ import annotations
 
+import gc
 import logging
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import islice
 from typing import NamedTuple
 
@@ -19,7 +21,7 @@ from beatd.beat.manual_runs import ManualRuns
 from beatd.beat.term import Leadership, Term
 from beatd.clock import Backoff, Clock
 from beatd.exceptions import BrokerError, StoreError, StoreRefused, StoreRolledBack, TermLost
-from beatd.model import Entry
+from beatd.model import Entry, Run
 from beatd.redaction import redacted_text
 from beatd.store.claims import Claims
 from beatd.store.keys import shard_of
@@ -77,7 +79,7 @@ class ShardLoop:
         self.problem: Problem | None = None
         """Reason why the last turn failed, if it did. Read by other threads."""
         self._preparing_for = 0
-        self._to_prepare: Iterator[Entry] = iter(())
+        self._to_prepare: Iterator[Run] = iter(())
         self._backoff = Backoff(RETRY_MIN, RETRY_MAX)
         self._owed_ms: int | None = None
 
@@ -108,6 +110,10 @@ class ShardLoop:
             return RETRY_MAX
         finally:
             self._on_turn()
+        if self.problem is not None:
+            away_s = self._clock.monotonic() - self.problem.since
+            extra = {"event": "beat_recovered", "seconds": round(away_s, 1), "attempts": self._backoff.attempts}
+            log.info("Runs are dispatched again, after %.1f s", away_s, extra=extra)
         self._backoff.succeeded()
         self.problem = None
         self._owed_ms = None
@@ -197,11 +203,11 @@ class ShardLoop:
     def _prepare(self, instant: int) -> bool:
         """Make some of the messages of a coming instant ready; tells whether there may be more to do."""
         if instant != self._preparing_for:
-            self._preparing_for, self._to_prepare = instant, self._heap.entries_at(instant)
-        entries = list(islice(self._to_prepare, PREPARE_SLICE))
-        for entry in entries:
-            self._dispatcher.prepare(entry)
-        return bool(entries)
+            self._preparing_for, self._to_prepare = instant, self._heap.runs_at(instant)
+        runs = list(islice(self._to_prepare, PREPARE_SLICE))
+        for run in runs:
+            self._dispatcher.prepare(run)
+        return bool(runs)
 
     def _lose_term(self, error: TermLost) -> float:
         term = self._leadership.term()
@@ -218,8 +224,20 @@ class ShardLoop:
             event = "store_refused"
             self.schedule.rebuild()  # what was read before may be what is wrong now
         extra = {"event": event, "attempt": self._backoff.attempts}
-        log.warning("%s; trying again in %.2f s", error, pause, extra=extra)
+        log.log(self._backoff.level, "%s; trying again in %.2f s", error, pause, extra=extra)
         return pause
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Let garbage wait until the turn is over: to collect it in a herd delays all messages by tens of milliseconds."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 class DaemonLoop:
@@ -263,7 +281,8 @@ class DaemonLoop:
         """Turn until :meth:`stop`."""
         while not self.stopping:
             self._wake.clear()
-            seconds = min([shard.turn() for shard in self._shards])
+            with _no_collection():
+                seconds = min([shard.turn() for shard in self._shards])
             if not self.stopping:
                 self._clock.wait(self._wake, seconds)
 

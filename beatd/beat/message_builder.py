@@ -20,7 +20,10 @@ TraceContext = Callable[[str], tuple[str, str]]
 CACHED_TEMPLATES = 20_000
 """Templates of entries that are kept: one is about 1.5 kB, and making one takes as long as three renderings."""
 
-RUN_PLACEHOLDERS = ("id", "due_at", "eta", "expires", "expiration", tracing.PARENT, tracing.STATE)
+AHEAD_BYTES = 32 << 20
+"""Messages that are kept rendered ahead of their runs."""
+
+RUN_PLACEHOLDERS = ("id", "due_at", "after", "eta", "expires", "expiration", tracing.PARENT, tracing.STATE)
 """Placeholders that differ between the runs of an entry."""
 
 
@@ -44,6 +47,10 @@ class MessageBuilder:
         self._values: dict[bytes, bytes] = {}
         self._by_options: dict[int, tuple[Options, MessageTemplate]] = {}
         self._by_entry: dict[str, tuple[Entry, MessageTemplate]] = {}
+        self._ahead: dict[str, tuple[Run, int | None, bytes]] = {}
+        self._ahead_for = 0
+        self.ahead_bytes = 0
+        """Size of the messages that were rendered ahead for the coming instant."""
 
     def queue_of(self, entry: Entry) -> str:
         """The name of the queue that the entry's messages go to."""
@@ -59,8 +66,35 @@ class MessageBuilder:
             return Address(options.routing_key or self._default_queue, options.exchange)
         return Address(self.queue_of(entry))
 
-    def prepare(self, entry: Entry) -> MessageTemplate:
-        """The entry's template, made now if need be: worth doing ahead of a herd."""
+    def render_ahead(self, run: Run, expires_ms: int | None) -> None:
+        """Render the message of a coming run, for :meth:`render` to hand out when it is due: a herd waits for less.
+
+        Messages of one instant are kept at a time, of :data:`AHEAD_BYTES` at most; of further runs the template of the
+        entry is made. Raises as :meth:`render` does.
+        """
+        if run.fire_ms != self._ahead_for:
+            self._ahead.clear()
+            self.ahead_bytes, self._ahead_for = 0, run.fire_ms
+        if self.ahead_bytes < AHEAD_BYTES and self._trace is None:  # a trace begins when its run leaves
+            rendered = self._rendered(run, expires_ms)
+            self._ahead[run.entry.name] = (run, expires_ms, rendered)
+            self.ahead_bytes += len(rendered)
+        else:
+            self.template(run.entry)
+
+    def render(self, run: Run, expires_ms: int | None) -> bytes:
+        """The envelope of a run's message; ``expires_ms`` is an instant (see :func:`expires_at_ms`).
+
+        Raises :class:`~beatd.exceptions.MessageError` if JSON cannot carry the entry's arguments, or if they make the
+        message larger than it may be.
+        """
+        ahead = self._ahead.pop(run.entry.name, None)
+        if ahead is not None and _is_same_run(ahead[0], run) and ahead[1] == expires_ms:
+            return ahead[2]
+        return self._rendered(run, expires_ms)
+
+    def template(self, entry: Entry) -> MessageTemplate:
+        """The entry's template, made now if need be."""
         cached = self._by_entry.get(entry.name)
         if cached is not None and cached[0] is entry:
             return cached[1]
@@ -70,20 +104,15 @@ class MessageBuilder:
         self._by_entry[entry.name] = (entry, entry_template)
         return entry_template
 
-    def render(self, run: Run, expires_ms: int | None) -> bytes:
-        """The envelope of a run's message; ``expires_ms`` is an instant (see :func:`expires_at_ms`).
-
-        Raises :class:`~beatd.exceptions.MessageError` if JSON cannot carry the entry's arguments, or if they make the
-        message larger than it may be.
-        """
+    def _rendered(self, run: Run, expires_ms: int | None) -> bytes:
         entry = run.entry
-        times = (run.due_ms, run.fire_ms, expires_ms, entry.options.countdown_ms)
+        times = (run.due_ms, run.fire_ms, expires_ms, entry.options.countdown_ms, run.after_ms)
         if times != self._times:  # the runs of a herd have them in common
             self._times, self._values = times, _values(*times)
         self._values[b"id"] = _text(run.id)
         if self._trace is not None:
             self._values[b"traceparent"], self._values[b"tracestate"] = map(_text, self._trace(run.id))
-        rendered = self.prepare(entry).render(self._values)
+        rendered = self.template(entry).render(self._values)
         if len(rendered) > self._most_bytes:
             raise MessageError(f"it has {len(rendered):,} bytes; max_message_size of [broker] is {self._most_bytes:,}")
         return rendered
@@ -106,6 +135,16 @@ class MessageBuilder:
         return entry_template
 
 
+def _is_same_run(one: Run, other: Run) -> bool:
+    return (
+        one.entry is other.entry
+        and one.due_ms == other.due_ms
+        and one.fire_ms == other.fire_ms
+        and one.own_id == other.own_id
+        and one.after_ms == other.after_ms
+    )
+
+
 def example(options: Options, origin: str) -> protocol.TaskMessage:
     """A message with holes where entries and runs differ: Celery beat's own, plus the ``beatd-*`` headers."""
     built = protocol.build(
@@ -117,6 +156,8 @@ def example(options: Options, origin: str) -> protocol.TaskMessage:
             "celery_beat_task": True,
             "beatd-entry": placeholder("entry"),
             "beatd-due-at": placeholder("due_at"),
+            "beatd-after": placeholder("after"),
+            **({} if options.keep_result is None else {"beatd-keep-result": options.keep_result}),
         },
         priority=options.priority,
         eta=placeholder("eta"),
@@ -144,10 +185,13 @@ def _entry_values(entry: Entry) -> dict[bytes, bytes]:
     }
 
 
-def _values(due_ms: int, fire_ms: int, expires_ms: int | None, countdown_ms: int | None) -> dict[bytes, bytes]:
+def _values(
+    due_ms: int, fire_ms: int, expires_ms: int | None, countdown_ms: int | None, after_ms: int | None
+) -> dict[bytes, bytes]:
     """The values of a run's holes, but for its id, as JSON."""
     return {
         b"due_at": _text(iso_ms(due_ms)),
+        b"after": b"null" if after_ms is None else b"%d" % after_ms,
         b"eta": _text(iso_ms(fire_ms + countdown_ms)) if countdown_ms else b"null",
         b"expires": _text(iso_ms(expires_ms)) if expires_ms is not None else b"null",
         b"expiration": b'"%d"' % max(0, expires_ms - fire_ms) if expires_ms is not None else b"null",

@@ -18,21 +18,22 @@ from beatd.clock import Clock
 from beatd.exceptions import StoreError
 from beatd.model import Entry
 from beatd.redaction import redacted_text
-from beatd.states import RETRY
+from beatd.states import RETRY, SUCCESS
+from beatd.store.ended_runs import covers
 from beatd.store.entry_state import EntryStates
-from beatd.store.history import LOST, Ending, Histories, Record
-from beatd.store.outcomes import (
+from beatd.store.history import Ending, Histories, Record
+from beatd.store.outcomes import Ended, Outcomes, Started
+from beatd.store.results import Meta
+from beatd.store.run_record import (
     ARGUMENTS_MAX,
+    LOST,
     MESSAGE_MAX,
     TRACEBACK_MAX,
-    Ended,
-    Outcomes,
     RunRecord,
-    Started,
     bounded,
     encoded,
+    result_text,
 )
-from beatd.store.results import Meta
 from beatd.timestamps import iso_ms, to_ms
 
 log = logging.getLogger("beatd.beat.outcomes")
@@ -141,11 +142,14 @@ class OutcomeWatch:
     def _try(self, runs: Sequence[Pending], now_ms: int) -> None:
         for batch in self._batches(runs):
             ids = [str(run.record.run_id) for run in batch]
+            stretches = self._outcomes.ended_runs.stretches(list({run.record.entry for run in batch}))
             endings, started = self._histories.endings(ids), self._outcomes.started(ids)
             ended = []
             for run, ending in zip(batch, endings, strict=True):
                 end = self._end(run.record, ending, started.get(str(run.record.run_id)), now_ms)
-                if end is not None or ending is not None or now_ms - run.record.at_ms > _TRIED_FOR_MS:
+                is_noted = covers(stretches[run.record.entry], run.record.due_ms)  # with its end, by a bundled worker
+                is_over = end is not None or ending is not None or is_noted
+                if is_over or now_ms - run.record.at_ms > _TRIED_FOR_MS:
                     del self._pending[str(run.record.run_id)]
                 else:
                     is_at_work = str(run.record.run_id) in started  # its worker may die at any time
@@ -218,6 +222,7 @@ def record_of(record: Record, meta: Meta, now_ms: int) -> RunRecord:
         traceback=bounded(str(meta.get("traceback") or ""), TRACEBACK_MAX),
         args=redacted_text(str(meta.get("args") or ""), at_most=ARGUMENTS_MAX),
         kwargs=redacted_text(str(meta.get("kwargs") or ""), at_most=ARGUMENTS_MAX),
+        result=result_text(meta.get("result")) if meta.get("status") == SUCCESS else "",
     )
 
 

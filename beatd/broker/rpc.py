@@ -45,6 +45,8 @@ _ATTEMPTS = 30
 class RpcResults:
     """Results of the tasks that this process sends, and answers to other clients. Thread-safe, usable after a fork."""
 
+    keeps_runs = True
+
     def __init__(self, connect: Callable[[], Any], address: str, *, keep_s: int, place: str) -> None:
         """``connect`` makes a ``kombu.Connection``; ``address`` names the queue of this client's results."""
         self.groups: GroupStore = NoGroups("results by rpc:// are messages: chords and saved groups need a store")

@@ -5,17 +5,20 @@ from __future__ import annotations
 import json
 import tomllib
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import click
 
 from beatd import sources
 from beatd.cli.completion import entry_names, queue_names
+from beatd.cli.edit import put_into
 from beatd.cli.installation import Installation, hint, installation
 from beatd.cli.output import print_json, read_json
 from beatd.client.schedules import checked
-from beatd.config.loader import entry_tables
+from beatd.config.loader import LoadedSettings, entry_tables, load_settings
 from beatd.config.targets import NOTIFY, unknown_target
+from beatd.config.writer import Unwritable, escaped_table
 from beatd.exceptions import ConfigError, MessageError
 from beatd.model import Entry
 from beatd.store.runtime_entries import Runtime, read_pause, read_table
@@ -33,22 +36,41 @@ _WORDS = {"added": "Added", "changed": "Changed", "unchanged": "Already there li
 @click.option("--timezone", metavar="ZONE", help="Default: the time zone of the file.")
 @click.option("--set", "more", metavar="KEY=VALUE", multiple=True, help="Any other key of an entry (repeatable).")
 @click.option("--from-file", "file", metavar="FILE", help="TOML file: the keys of NAME, or tables of several entries.")
+@click.option("--into", type=click.Path(dir_okay=False, path_type=Path), help="Write into this file, not the store.")
+@click.option("--force", is_flag=True, help="With --into: change an entry that is there.")
 @click.option("--config", "-c", "config_file", metavar="FILE", help="Default: $BEATD_CONFIG, ./beat.toml.")
 @click.option("--json", "as_json", is_flag=True, help="JSON instead of text.")
-def add(*, name: str | None, file: str | None, config_file: str | None, as_json: bool, **given: Any) -> None:
+def add(
+    *,
+    name: str | None,
+    file: str | None,
+    into: Path | None,
+    force: bool,
+    config_file: str | None,
+    as_json: bool,
+    **given: Any,
+) -> None:
     """Add or replace the entry NAME in the state store. All daemons load it within a second.
 
     It is checked like an entry in the file. Names of the file and of the app are refused: theirs take precedence.
+    With --into, the entry goes into a TOML file, whose comments and layout stay.
     """
     table = _table(**given)
     if bool(table) == bool(file) or (name is None and not file):
         raise click.UsageError("give NAME with --task and --schedule, or --from-file")
+    if into is not None:
+        if name is None or file:
+            raise click.UsageError(
+                "--into takes NAME with --task and --schedule; a whole file is included (include = [...])"
+            )
+        _write(into, name, table, force=force, as_json=as_json)
+        return
     with installation(config_file) as place:
         rules: dict[str, Any] = {"timezone": place.head.settings.timezone, "defaults": place.head.defaults}
         tables = entry_tables(file, name, **rules) if file else {str(name): table}
         ready = {each: checked(each, fields, **rules) for each, fields in tables.items()}
         _refuse_taken(place, ready)
-        _refuse_unknown_targets(place, ready)
+        _refuse_unknown_targets(place.head, ready)
         runtime = Runtime(place.client, place.keys)
         old = {each: _stored_table(runtime.get(each)[0]) for each in ready}
         done = {each: runtime.put(each, fields) for each, fields in ready.items()}
@@ -63,6 +85,18 @@ def add(*, name: str | None, file: str | None, config_file: str | None, as_json:
             for each, what in done.items():
                 click.echo(f"{_WORDS[what]} {each}" + (", which is paused" if each in paused else ""))
         place.warn_if_nobody_is_there()
+
+
+def _write(into: Path, name: str, table: Mapping[str, Any], *, force: bool, as_json: bool) -> None:
+    """Put the entry into a file, and not into the state store."""
+    head = load_settings(into)
+    ready = checked(name, table, timezone=head.settings.timezone, defaults=head.defaults)
+    _refuse_unknown_targets(head, {name: ready})
+    try:
+        written = escaped_table(ready)
+    except Unwritable as error:
+        raise click.UsageError(f"TOML has no form for the entry: {error}") from None
+    put_into(into, {name: written}, replace=force, as_json=as_json)
 
 
 @click.command()
@@ -99,9 +133,9 @@ def remove(name: str, config_file: str | None, as_json: bool) -> None:
         raise click.ClickException(f'there is no entry "{name}" in the state store{hint(name, names)}')
 
 
-def _refuse_unknown_targets(place: Installation, tables: Mapping[str, Mapping[str, Any]]) -> None:
+def _refuse_unknown_targets(head: LoadedSettings, tables: Mapping[str, Mapping[str, Any]]) -> None:
     """Raise UsageError for an entry that names a notification target which the file does not have."""
-    known = [target.name for target in place.head.settings.notify]
+    known = [target.name for target in head.settings.notify]
     for name, table in tables.items():
         if fault := unknown_target(table.get(NOTIFY) or (), known):
             raise click.UsageError(f"{name}: {NOTIFY}: {fault}")

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import click
 
 from beatd import sources
+from beatd.cli.commit import checkout
 from beatd.cli.installation import installation
 from beatd.cli.output import plural, print_colored, print_json, print_line
 from beatd.clock import SystemClock
 from beatd.config import Config
-from beatd.exceptions import StoreError
+from beatd.exceptions import ConfigError, StoreError
 from beatd.model import Entry
 from beatd.planning.comparison import Difference, Runs, compare, total
 from beatd.timestamps import from_ms, iso_ms
@@ -24,25 +26,40 @@ _DAY_MS = 86_400_000
 @click.command("diff")
 @click.argument("file", required=False)
 @click.option("--against", metavar="FILE", help="The file to compare with; default: the file of --config.")
+@click.option("--git", "commit", metavar="COMMIT", help="Compare with the same file at this commit of git.")
 @click.option("--config", "-c", "config_file", metavar="FILE", help="The file in force: $BEATD_CONFIG, ./beat.toml.")
 @click.option("--app", "-A", metavar="MODULE[:APP]", help="Add the entries that this app registers, to both.")
 @click.option("--days", type=click.IntRange(1, 366), default=7, show_default=True, help="Days whose runs are compared.")
 @click.option("--json", "as_json", is_flag=True, help="JSON instead of text.")
 def diff(
-    *, file: str | None, against: str | None, config_file: str | None, app: str | None, days: int, as_json: bool
+    *,
+    file: str | None,
+    against: str | None,
+    commit: str | None,
+    config_file: str | None,
+    app: str | None,
+    days: int,
+    as_json: bool,
 ) -> None:
     """Show what FILE would change: entries added, removed and changed, and the runs of the coming days.
 
-    Without --against it is compared with the file of --config and the entries in the state store; without FILE, the
-    file of --config is compared with the schedules of the daemons. Exit code 0: no difference, 1: a difference, 2: a
-    file is wrong.
+    Without --against and --git it is compared with the file of --config and the entries in the state store; without
+    FILE, the file of --config is compared with the schedules of the daemons. Exit code 0: no difference, 1: a
+    difference, 2: a file is wrong.
     """
-    if file is None and against is None:
+    if against is not None and commit is not None:
+        raise click.UsageError("give --against or --git, not both")
+    if file is None and against is None and commit is None:
         _compare_with_fleet(config_file, app, as_json=as_json)
         return
     new = sources.load(sources.find(file or config_file, app).path, app=app)
-    old = sources.load(sources.find(against or config_file, app).path, app=app)
-    olds, news = (old.entries, new.entries) if against else _with_runtime(old, new, config_file, app)
+    olds: Sequence[Entry]
+    news: Sequence[Entry]
+    if commit is not None:
+        olds, news = _at_commit(Path(new.settings.file), commit, app), new.entries
+    else:
+        old = sources.load(sources.find(against or config_file, app).path, app=app)
+        olds, news = (old.entries, new.entries) if against else _with_runtime(old, new, config_file, app)
     now_ms = SystemClock().now_ms()
     differences = compare(olds, news, now_ms, now_ms + days * _DAY_MS)
     if as_json:
@@ -52,6 +69,22 @@ def diff(
             print_colored(line, _COLORS.get(line.strip()[:1]))
     if differences:
         raise click.exceptions.Exit(1)
+
+
+def _at_commit(path: Path, commit: str, app: str | None) -> Sequence[Entry]:
+    """The entries of the file at a commit; none if it is not there."""
+    with checkout(path, commit) as old:
+        if not old.exists():
+            print_line(f"note: {path.name} is not in {commit}: all entries are new", err=True)
+            return ()
+        try:
+            return sources.load(old, app=app).entries
+        except ConfigError as error:
+            folder = str(old.parent)
+            faults = [
+                fault._replace(file=f"{commit}:{fault.file.removeprefix(folder).lstrip('/')}") for fault in error.faults
+            ]
+            raise ConfigError(faults) from None
 
 
 def _with_runtime(

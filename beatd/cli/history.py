@@ -20,7 +20,8 @@ from beatd.schedules import duration_text, zone
 from beatd.state_store import result_urls
 from beatd.states import FAILURE, REJECTED, REVOKED
 from beatd.store.client import connect
-from beatd.store.history import LOST, REASONS, REFUSED, Ending, Histories, Record, Totals
+from beatd.store.history import REASONS, Ending, Histories, Record, Totals
+from beatd.store.run_record import LOST, REFUSED
 from beatd.store.runtime_entries import Runtime
 from beatd.timestamps import from_ms
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import click
 
 from beatd.cli.output import write_file
-from beatd.config.schema import schema as json_schema
+from beatd.config.schema import schema_text
+from beatd.exceptions import StoreRefused
+from beatd.store.embedded.binary import choose
 
 SCHEMA = "beat.schema.json"
 
@@ -52,7 +53,17 @@ def init(*, file: Path, force: bool) -> None:
     write_file(file, FIRST_FILE.format(schema=SCHEMA), force=force)
     schema = file.parent / SCHEMA
     if force or not schema.exists():
-        write_file(schema, json.dumps(json_schema(), indent=2, ensure_ascii=False) + "\n", force=True)
+        write_file(schema, schema_text(), force=True)
     where = "" if str(file) == "beat.toml" else f" --config {file}"
     click.echo(f"{file} is written. Try it:")
+    if not _has_server():
+        click.echo("  pip install 'beatd[embedded,web]'    # here is no Redis or Valkey server for url = \"embedded\"")
     click.echo(f"  beatd dev --builtin command{where}")
+
+
+def _has_server() -> bool:
+    try:
+        choose(None)
+    except StoreRefused:
+        return False
+    return True

@@ -1,4 +1,4 @@
-"""``beatd migrate``: messages from one broker to another, as ``celery migrate`` moves them."""
+"""``beatd migrate``: messages from one broker to another, as ``celery migrate`` moves them, or a project of Celery."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from beatd.broker import is_redis, no_arguments, redis_url
 from beatd.broker.migration import Destination, KombuSource, Source, Taken, taken_from_envelope
 from beatd.cli.app_commands import client_app
 from beatd.cli.global_options import is_quiet
+from beatd.cli.migrate_celery import migrate_celery
 from beatd.cli.output import Duration, confirm, plural, print_line, print_table
 from beatd.clock import SystemClock, monotonic, sleep
 from beatd.exceptions import WrongUrl
@@ -48,6 +49,9 @@ def migrate() -> None:
 
     "beatd migrate SOURCE DESTINATION" is the same as "beatd migrate messages SOURCE DESTINATION".
     """
+
+
+migrate.add_command(migrate_celery)
 
 
 @migrate.command("messages")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import stat
 import sys
 import tempfile
 import textwrap
@@ -235,18 +236,36 @@ def confirm(question: str, *, yes: bool) -> None:
     click.confirm(question, abort=True, err=True)
 
 
-def write_file(path: Path, text: str, *, force: bool = False, mode: int = 0o644) -> None:
+def rewrite_file(path: Path, text: str) -> None:
+    """Write all of ``text`` or nothing into a file that is there: behind its links, with its owner and mode."""
+    target = path.resolve()
+    try:
+        facts = target.stat()
+    except OSError as error:
+        raise click.ClickException(f"{path} cannot be read: {error.strerror}") from None
+    owner = (facts.st_uid, facts.st_gid) if (facts.st_uid, facts.st_gid) != (os.geteuid(), os.getegid()) else None
+    write_file(target, text, force=True, mode=stat.S_IMODE(facts.st_mode), owner=owner)
+
+
+def write_file(
+    path: Path, text: str, *, force: bool = False, mode: int = 0o644, owner: tuple[int, int] | None = None
+) -> None:
     """Write all of ``text`` or nothing. Raises click.ClickException if the file is there or cannot be written.
 
-    A symbolic link is replaced, not followed.
+    A symbolic link is replaced, not followed. ``owner`` is a user and a group by their numbers.
     """
     if path.exists() and not force:
         raise click.ClickException(f"{path} is there already; --force overwrites it")
+    handle = None
     try:
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         with os.fdopen(handle, "w", encoding="utf-8") as file:
             file.write(text)
+        if owner is not None:
+            os.chown(temporary, *owner)
         Path(temporary).chmod(mode)
         Path(temporary).replace(path)
     except OSError as error:
+        if handle is not None:
+            Path(temporary).unlink(missing_ok=True)
         raise click.ClickException(f"{path} cannot be written: {error.strerror}") from None

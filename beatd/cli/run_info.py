@@ -13,7 +13,7 @@ from beatd.client.history import facts
 from beatd.client.outcomes import OutcomeReader, RunDetail, run_facts
 from beatd.clock import SystemClock
 from beatd.redaction import printable
-from beatd.store.outcomes import RunRecord
+from beatd.store.run_record import RunRecord
 from beatd.store.runtime_entries import Runtime
 
 _SHORTEST = 4
@@ -67,7 +67,7 @@ def described(run: RunDetail, zone: str) -> Iterator[str]:
     if run.started:
         yield f"Running    since {local_moment(run.started.start_ms, zone)} by {run.started.worker}"
     if last is not None:
-        facts = (("Task", last.task), ("Args", last.args), ("Kwargs", last.kwargs))
+        facts = (("Task", last.task), ("Args", last.args), ("Kwargs", last.kwargs), ("Result", last.result))
         yield from (f"{name:<10} {text}" for name, text in facts if text)
     yield from _attempts(run.attempts, zone)
     for title, text in (("Traceback", last.traceback), ("Output", last.output)) if last else ():

@@ -30,6 +30,8 @@ from beatd.cli.systemd_units import (
 )
 
 SYSTEM = Path("/etc/systemd/system")
+PACKAGES = (Path("/usr/lib/systemd/system"), Path("/lib/systemd/system"))
+"""Folders of the units of packages. A unit of the same name in SYSTEM takes precedence."""
 SYSUSERS_FOLDER = Path("/etc/sysusers.d")
 _ACCOUNT = "beatd"
 _SYSTEMCTL_S = 5.0
@@ -107,8 +109,8 @@ def _next_steps(units: tuple[str, ...], *, own: bool, creates_account: bool) -> 
 def uninstall(*, own: bool, folder: Path | None, dry_run: bool) -> None:
     """Remove the units that "beatd service install" wrote.
 
-    Units that somebody else wrote, drop-ins, the configuration, the state and the account stay. Exit code 1 while one
-    of the units is running: stop it first.
+    Units of a package, units that somebody else wrote, drop-ins, the configuration, the state and the account stay.
+    Exit code 1 while one of the units is running: stop it first.
     """
     into = _units_folder(folder, own=own)
     paths = [into / name for name in UNITS]
@@ -125,7 +127,10 @@ def uninstall(*, own: bool, folder: Path | None, dry_run: bool) -> None:
             print_line(f"kept {path}: beatd did not write it")
         if path.with_name(f"{path.name}.d").is_dir():
             print_line(f"kept {path}.d: your changes")
-    if not texts:
+    packaged = _packaged(own=own, folder=folder)
+    for path in packaged.values():
+        print_line(f"kept {path}: it is of a package; remove that with the package manager, as in apt remove beatd")
+    if not texts and not packaged:
         print_line(f"Nothing to remove: no unit of beatd in {into}")
     elif ours:
         click.echo(f"Next:\n  {_systemctl(own=own)} daemon-reload")
@@ -160,7 +165,8 @@ def status(*, own: bool, folder: Path | None, as_json: bool) -> None:
     Exit code 1 when the daemon's unit is not installed, or a unit is outdated, changed by hand, or failed.
     """
     into = _units_folder(folder, own=own)
-    units = [_unit_facts(into / name, own=own) for name in UNITS]
+    packaged = _packaged(own=own, folder=folder)
+    units = [_unit_facts(into / name, packaged.get(name), own=own) for name in UNITS]
     if as_json:
         print_json({"folder": str(into), "units": units})
     else:
@@ -172,13 +178,23 @@ def status(*, own: bool, folder: Path | None, as_json: bool) -> None:
         raise click.exceptions.Exit(1)
 
 
-def _unit_facts(path: Path, *, own: bool) -> dict[str, Any]:
+def _packaged(*, own: bool, folder: Path | None) -> dict[str, Path]:
+    """The units that a package has installed, by name; none where only one folder is asked about."""
+    if own or folder is not None:
+        return {}
+    found = ((name, place / name) for place in reversed(PACKAGES) for name in UNITS)
+    return {name: path for name, path in found if path.is_file()}
+
+
+def _unit_facts(path: Path, packaged: Path | None, *, own: bool) -> dict[str, Any]:
     text = _text(path)
     ours = text is not None and is_ours(text)
-    shown = _show(path.name, own=own) if text is not None else None
+    shown = _show(path.name, own=own) if text is not None or packaged is not None else None
     return {
         "unit": path.name,
-        "installed": text is not None,
+        "installed": text is not None or packaged is not None,
+        "packaged": str(packaged) if packaged is not None else None,
+        "overrides_package": text is not None and packaged is not None,
         "written_by_beatd": ours,
         "differs": _differences(path.name, text) if ours and text is not None else [],
         "enabled": (shown or {}).get("UnitFileState") or None,
@@ -204,11 +220,15 @@ def _described(unit: dict[str, Any]) -> Iterator[str]:
     form = "outdated or changed by hand" if unit["differs"] else "up to date"
     if not unit["written_by_beatd"]:
         form = "not written by beatd"
+    if unit["packaged"] is not None:
+        form = f"{form}, in place of the package's" if unit["overrides_package"] else "of the package"
     systemd = f"{unit['active']}, {unit['enabled']}" if unit["active"] else "state unknown: systemctl does not answer"
     yield f"{name}  {form}; {systemd}"
     yield from (f"  {line}" for line in unit["differs"][:_DIFFERENCES_SHOWN])
     if unit["differs"][_DIFFERENCES_SHOWN:]:
         yield f"  and {plural(len(unit['differs']) - _DIFFERENCES_SHOWN, 'line')} more"
+    if unit["overrides_package"]:
+        yield f"  to use that of the package ({unit['packaged']}): beatd service uninstall"
     if unit["differs"]:
         yield '  to renew it: beatd service install --force; see "beatd service install --help"'
     if unit["needs_daemon_reload"]:

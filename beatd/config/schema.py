@@ -18,6 +18,7 @@ from beatd.config.schema_types import (
     definition,
     either,
     table,
+    wrapped,
 )
 from beatd.config.secret_file import FILE
 from beatd.config.settings import SECRETS, STATE_DIR, STRUCTS, TOP
@@ -26,6 +27,9 @@ from beatd.config.targets import NOTIFY, TARGET, notify_schema
 from beatd.config.values import size_text
 from beatd.model import NotifyTarget, Options, Policies
 from beatd.schedules import duration_text
+
+ID = "https://raw.githubusercontent.com/beatd/beatd/main/config/beat.schema.json"
+"""The address of the schema, also in the catalog of SchemaStore."""
 
 _ENTRY_DEFAULTS = {
     "timezone": "UTC",
@@ -51,6 +55,7 @@ def schema() -> JsonSchema:
     defaults = _closed({name: _as_in_an_entry(name) for name in DEFAULTS})
     return {
         "$schema": "http://json-schema.org/draft-07/schema#",
+        "$id": ID,
         "title": "beat.toml",
         "description": "The schedule of beatd, and the settings of its daemon.",
         **_closed(
@@ -108,7 +113,7 @@ def _section(name: str, fields: Fields) -> JsonSchema:
     struct = STRUCTS[name]()
     defaults = {key: getattr(struct, key) for key in struct.__struct_fields__}
     in_files = {FILE.format(key): key for key in SECRETS if key in fields}
-    files = {file: {**_wrapped(TEXT), "description": f"A file that holds the {key}."} for file, key in in_files.items()}
+    files = {file: {**wrapped(TEXT), "description": f"A file that holds the {key}."} for file, key in in_files.items()}
     closed = {"description": ABOUT_SECTIONS[name], **_closed({**_properties(fields, defaults), **files})}
     if in_files:
         closed["dependencies"] = {file: {"not": {"required": [key]}} for file, key in in_files.items()}
@@ -124,7 +129,7 @@ def _properties(fields: Fields, defaults: Mapping[str, Any]) -> JsonSchema:
 
 
 def _property(field: Field, default: Any) -> JsonSchema:
-    said = {**_wrapped(accepted(field.read)), "description": field.about, "examples": [field.example]}
+    said = {**wrapped(accepted(field.read)), "description": field.about, "examples": [field.example]}
     if definition("duration") in said.get("anyOf", ()):
         said["description"] += ' Seconds (30, 0.5), or a text such as "1h30m".'
     if default is not None:
@@ -136,12 +141,9 @@ def _written(attribute: str, value: Any) -> Any:
     """A value as one writes it in the file; the attribute's name says its unit."""
     if attribute.endswith("_ms"):
         return duration_text(value)
-    return size_text(value) if attribute.endswith("_bytes") else value
-
-
-def _wrapped(said: JsonSchema) -> JsonSchema:
-    """Wrap a reference, because draft 7 ignores the keys beside one."""
-    return {"allOf": [said]} if "$ref" in said else said
+    if attribute.endswith("_bytes"):
+        return size_text(value)
+    return list(value) if isinstance(value, tuple) else value
 
 
 def _as_in_an_entry(name: str) -> JsonSchema:

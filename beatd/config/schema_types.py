@@ -161,9 +161,47 @@ def list_of(said: JsonSchema, least: int = 0) -> JsonSchema:
 
 
 def table(needed: tuple[str, ...] = (), /, **properties: JsonSchema) -> JsonSchema:
-    """A table with these keys and no others."""
-    closed = {"type": "object", "additionalProperties": False, "properties": properties}
+    """A table with these keys and no others. :data:`_ABOUT` describes those that say nothing of themselves."""
+    described = {
+        key: said if "description" in said else {**wrapped(said), "description": _ABOUT[key]}
+        for key, said in properties.items()
+    }
+    closed = {"type": "object", "additionalProperties": False, "properties": described}
     return closed | ({"required": list(needed)} if needed else {})
+
+
+def wrapped(said: JsonSchema) -> JsonSchema:
+    """Wrap a reference, because draft 7 ignores the keys beside one."""
+    return {"allOf": [said]} if "$ref" in said else said
+
+
+_ABOUT = {
+    "anchor": "A moment at which a run is due; all others follow from it.",
+    "args": "Arguments of the task.",
+    "at": "The moment of the only run. Without an offset it is in the entry's time zone.",
+    "business-days": "The country or region whose holidays count, such as DE-BY.",
+    "cron": 'A cron string, such as "30 7 * * mon".',
+    "day_of_month": "1 to 31, as in a cron string.",
+    "day_of_week": "0 (Sunday) to 6, or names, as in a cron string.",
+    "duration": "The length of the window.",
+    "every": "The interval.",
+    "holidays": "The country or region whose public holidays they are, such as DE-BY.",
+    "hour": "0 to 23, as in a cron string.",
+    "ics": "A file or URL in iCalendar form; its events are meant.",
+    "immutable": "True: the task does not get the result of the one before.",
+    "kwargs": "Arguments of the task by name.",
+    "lat": "Latitude in degrees, north is positive.",
+    "lon": "Longitude in degrees, east is positive.",
+    "minute": "0 to 59, as in a cron string.",
+    "month_of_year": "1 to 12, or names, as in a cron string.",
+    "only_on": "The days outside of the blackout.",
+    "options": "Options of its message, such as queue.",
+    "relative": "Counted from the last run, and rounded down to the unit of the interval.",
+    "solar": "The event.",
+    "subtask_type": "The kind of composition, such as chain.",
+    "task": "The name of the task.",
+    "windows": "When it holds.",
+}
 
 
 def number(least: float | None = None, most: float | None = None, kind: str = "number") -> JsonSchema:

@@ -1,7 +1,7 @@
 """Files to TOML tables: reading a file safely, parsing it fast, and putting in its ``${VARIABLES}``.
 
-A file of 100,000 entries is parsed in pieces of some hundred entries. rtoml takes three times as long for the whole at
-once, and its tree and all the raw tables would have to be in memory together.
+A file of 100,000 entries is parsed in pieces of some hundred entries. The parser takes three times as long for the
+whole at once, and its tree and all the raw tables would have to be in memory together.
 
 ``${NAME}`` must be set, ``${NAME:-text}`` stands for ``text`` when the variable is missing or empty, and ``$${`` is a
 plain ``${``. Keys are not touched. What came from a variable may be a secret, so it stays a :class:`Substituted`
@@ -19,10 +19,9 @@ from itertools import pairwise
 from pathlib import Path as FilePath
 from typing import Any, NamedTuple
 
-import rtoml
-
 from beatd.config.errors import ErrorReport, dotted
 from beatd.config.toml_lines import KeyPath, Position, PositionIndex
+from beatd.config.toml_parser import DUPLICATE_KEY, TomlError, parse
 from beatd.exceptions import ConfigError, Fault
 from beatd.schedules.literals import quoted
 
@@ -34,7 +33,6 @@ _ENTRY = re.compile(
     r"\[beat_schedule\.([A-Za-z0-9_-]+|\"[^\"\\\n]*\"|'[^'\n]*')(\.[^\]\n]+)?\][ \t]*(?:#[^\n]*)?\r?(?=\n|\Z)"
 )
 _INDENTED = re.compile(r"\n[ \t]+\[")
-_PLACE = re.compile(r"(.*) at line (\d+) column (\d+)$", re.DOTALL)
 
 
 class RawEntry(NamedTuple):
@@ -144,24 +142,20 @@ class Document:
 
     def _parsed(self, text: str, first_line: int) -> dict[str, Any]:
         try:
-            return rtoml.loads(text)
-        except rtoml.TomlParsingError as error:
-            raise ConfigError([self._fault(str(error), text, first_line)]) from None
-        except (ValueError, RecursionError) as error:
-            raise ConfigError([Fault(self.file, None, "", f"not TOML: {error}")]) from None
+            return parse(text)
+        except TomlError as error:
+            raise ConfigError([self._fault(error, text, first_line)]) from None
 
-    def _fault(self, message: str, text: str, first_line: int) -> Fault:
-        place = _PLACE.match(message)
-        if place is None:
-            return Fault(self.file, None, "", f"not TOML: {message}")
-        line, column = int(place[2]), int(place[3])
-        reason = _reason(place[1], text, line, first_line - 1)
-        return Fault(self.file, first_line + line - 1, "", f"not TOML: {reason}", column)
+    def _fault(self, error: TomlError, text: str, first_line: int) -> Fault:
+        if error.line is None:
+            return Fault(self.file, None, "", f"not TOML: {error.message}")
+        reason = _reason(error.message, text, error.line, first_line - 1)
+        return Fault(self.file, first_line + error.line - 1, "", f"not TOML: {reason}", error.column)
 
 
 def _reason(message: str, text: str, line: int, lines_before: int) -> str:
     """The parser's message, made clearer for keys that come twice and for values without quotes."""
-    if message == "duplicate key":
+    if message == DUPLICATE_KEY:
         positions = PositionIndex(text)
         path = positions.repeated_on(line)
         first = positions.of(path) if path else None

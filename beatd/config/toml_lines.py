@@ -43,14 +43,23 @@ class PositionIndex:
         known = self._scan.known
         while path:
             if path in known:
-                line, start = known[path]
-                return Position(line, start - self._text.rfind("\n", 0, start))
+                return self._position(*known[path])
             path = path[:-1]
         return None
 
     def repeated_on(self, line: int) -> KeyPath | None:
         """The path on ``line`` that was written before, if there is one."""
-        return self._scan.repeated.get(line)
+        found = self._scan.repeated.get(line)
+        return found[0] if found else None
+
+    def last_repeated(self, line: int) -> Position | None:
+        """The position of the last key, up to ``line``, that was written before."""
+        repeated = self._scan.repeated
+        at = max((each for each in repeated if each <= line), default=None)
+        return None if at is None else self._position(at, repeated[at][1])
+
+    def _position(self, line: int, start: int) -> Position:
+        return Position(line, start - self._text.rfind("\n", 0, start))
 
     @cached_property
     def _scan(self) -> _Scan:
@@ -66,7 +75,7 @@ class _LostError(Exception):
 
 class _Scan:
     """One pass over a text. ``at`` is the offset and ``line`` its line; ``known`` has line and offset of the first
-    mention of each path, and ``repeated`` the later ones by line."""
+    mention of each path, and ``repeated`` has path and offset of the later ones by line."""
 
     def __init__(self, text: str) -> None:
         self.text = text
@@ -74,7 +83,7 @@ class _Scan:
         self.line = 1
         self.known: dict[KeyPath, tuple[int, int]] = {}
         self.counts: dict[KeyPath, int] = {}
-        self.repeated: dict[int, KeyPath] = {}
+        self.repeated: dict[int, tuple[KeyPath, int]] = {}
 
     def statements(self) -> None:
         table: KeyPath = ()
@@ -164,7 +173,7 @@ class _Scan:
 
     def note(self, path: KeyPath, start: int) -> None:
         if path in self.known:
-            self.repeated[self.line] = path
+            self.repeated[self.line] = path, start
         while path and path not in self.known:
             self.known[path] = self.line, start
             path = path[:-1]

@@ -87,8 +87,18 @@ def to_toml(tables: Mapping[str, Mapping[str, Any]], *, timezone: str, header: I
     """A whole file: the ``header`` as comments, the time zone, and a table for each entry."""
     parts = ["".join(f"# {line}".rstrip() + "\n" for line in header)] if header else []
     parts.append(f"timezone = {toml_value(timezone)}\n")
-    parts += [f"[{SCHEDULE}.{_key(name)}]\n{''.join(_lines(table))}" for name, table in tables.items()]
+    parts += [table_text(name, table) for name, table in tables.items()]
     return "\n".join(parts)
+
+
+def table_text(name: str, table: Mapping[str, Any]) -> str:
+    """The table of an entry, as it stands in a file."""
+    return f"[{SCHEDULE}.{_key(name)}]\n{''.join(_lines(table))}"
+
+
+def escaped_table(table: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a runtime entry as a file has them: ``$${`` for ``${``; raises :class:`Unwritable`."""
+    return {key: _field(key, value) for key, value in table.items()}
 
 
 def _lines(table: Mapping[str, Any]) -> Iterator[str]:

@@ -19,10 +19,15 @@ from beatd.sources.celery_schedule import dropped, is_celery_schedule, notation
 
 def write(descriptor: int, where: str, name: str, find: Callable[[], Found]) -> None:
     """Write what ``find`` finds as JSON, or the fault that it raises, and leave at once."""
+    write_document(descriptor, where, name, lambda: _document(find()))
+
+
+def write_document(descriptor: int, where: str, name: str, make: Callable[[], dict[str, Any]]) -> None:
+    """Write the document that ``make`` makes, or the fault that it raises, and leave at once."""
     os.set_inheritable(descriptor, False)
     sys.path.insert(0, str(Path.cwd()))
     try:
-        document = _document(find())
+        document = make()
     except ConfigError as error:
         document = {"faults": list(error.faults)}
     except (Exception, SystemExit) as error:  # noqa: BLE001 - the user's code may raise anything
@@ -73,7 +78,8 @@ def _document(found: Found) -> dict[str, Any]:
             notes.append(Note(name, "", str(error) or type(error).__name__))
             continue
         notes += [Note(name, about, why) for about, why in left_behind]
-    return {"entries": entries, "notes": notes, "timezone": found.timezone}
+    last_runs = dict(found.last_runs)
+    return {"entries": entries, "notes": notes, "timezone": found.timezone, "last_runs": last_runs}
 
 
 def _shown(error: BaseException) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from beatd.config.entries import EntryReader
@@ -32,6 +33,8 @@ class Found(NamedTuple):
     notes: tuple[Note, ...] = ()
     timezone: str = "UTC"
     """The time zone of entries that have none of their own."""
+    last_runs: Mapping[str, int] = MappingProxyType({})
+    """When entries last ran (ms), as far as the source knows it."""
 
 
 _SPARE = {"options", "relative", "dst", *OPTIONS, *POLICIES}
@@ -45,14 +48,19 @@ class Carried(NamedTuple):
     """Result of an import: the entries, the file with them, and all notes."""
 
     entries: tuple[Entry, ...]
+    tables: Mapping[str, Mapping[str, Any]]
     toml: str
     notes: tuple[Note, ...]
     lost: int
     """Entries, or lines, that were not carried over."""
 
 
-def carry_over(found: Found, *, header: tuple[str, ...] = ()) -> Carried:
-    """Make entries, and the text of a file, of what was found. Its header lists what was left behind."""
+def carry_over(found: Found, *, header: tuple[str, ...] = (), timezone: str | None = None) -> Carried:
+    """Make entries, and the text of a file, of what was found. Its header lists what was left behind.
+
+    ``timezone`` is that of the file, default: that of what was found.
+    """
+    of_file = timezone or found.timezone
     reader = EntryReader(found.timezone, {})
     entries, tables, notes = [], {}, list(found.notes)
     lost = [note for note in notes if not note.about]
@@ -60,7 +68,7 @@ def carry_over(found: Found, *, header: tuple[str, ...] = ()) -> Carried:
         entry, said = _entry(reader, name, fields)
         if entry is not None:
             try:
-                tables[name] = entry_table(entry, found.timezone)
+                tables[name] = entry_table(entry, of_file)
                 entries.append(entry)
             except Unwritable as error:
                 said.append(Note(name, dotted(error.path), error.reason))
@@ -68,8 +76,8 @@ def carry_over(found: Found, *, header: tuple[str, ...] = ()) -> Carried:
         notes += said
         lost += said[-1:] if entry is None else ()
     left_behind = (f"Left behind: {' '.join(str(note).split())}" for note in lost)
-    toml = to_toml(tables, timezone=found.timezone, header=(*header, *map(printable, left_behind)))
-    return Carried(tuple(entries), toml, tuple(notes), len(lost))
+    toml = to_toml(tables, timezone=of_file, header=(*header, *map(printable, left_behind)))
+    return Carried(tuple(entries), tables, toml, tuple(notes), len(lost))
 
 
 def printable(text: str) -> str:

@@ -77,6 +77,8 @@ class Decision(NamedTuple):
     """It waits: it is decided again at this instant."""
     passed_ms: int | None = None
     """The runs after it up to this due time are dropped with it."""
+    claimed_before: bool = False
+    """The store says that it was claimed before: it may have been sent, whatever is decided now."""
     hold: bool = False
     """It failed: its entry leaves the heap, held back until it is tried again."""
 

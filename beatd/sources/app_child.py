@@ -54,7 +54,7 @@ def main(name: str, where: str, directory: str, descriptor: int) -> None:
 def describe(name: str, where: str, directory: str, calls: list[Any] | None = None) -> dict[str, Any]:
     """The app's entries in the fields of ``beat.toml``, and what is wrong with ``calls``; raises ConfigError."""
     try:
-        app = locate(name, _is_any_app, where=where, directory=Path(directory) if directory else None)
+        app = locate(name, is_any_app, where=where, directory=Path(directory) if directory else None)
         registrations = celery_schedule.registrations(app) if is_celery_app(app) else app.registrations()
         signals.beat_init.send(sender=app)
     except ConfigError:
@@ -78,7 +78,7 @@ def describe(name: str, where: str, directory: str, calls: list[Any] | None = No
             entries[entry] = fields
             remarks += [Fault(file, None, f"{path}.{about}", why) for about, why in dropped(registration)]
     zone = app.conf.timezone and str(app.conf.timezone)
-    found = {"entries": entries, "timezone": zone, "file": file, "settings": _settings(app), "conf": _conf(app)}
+    found = {"entries": entries, "timezone": zone, "file": file, "settings": _settings(app), "conf": settings_of(app)}
     return {**found, "refused": refused, "remarks": remarks, **_checked(app, calls, entries)}
 
 
@@ -124,7 +124,7 @@ def _settings(app: Any) -> list[str]:
     return sorted(map(str, changes() if callable(changes) else changes))
 
 
-def _conf(app: Any) -> dict[str, Any]:
+def settings_of(app: Any) -> dict[str, Any]:
     """The settings by which the app can be scheduled without a file."""
     conf = app.conf
     return {
@@ -135,7 +135,7 @@ def _conf(app: Any) -> dict[str, Any]:
     }
 
 
-def _is_any_app(found: object) -> bool:
+def is_any_app(found: object) -> bool:
     """An app of Celery's will do: only names of tasks are wanted."""
     return isinstance(found, App) or is_celery_app(found)
 

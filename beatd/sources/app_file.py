@@ -10,7 +10,7 @@ from __future__ import annotations
 import atexit
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -57,8 +57,13 @@ def find(config_file: str | None, app: str | None = None) -> AppFile:
             text = f"{option} has no effect beside this file, which names broker and results; leave it out"
             raise ConfigError([Fault(str(path), None, "", text)])
         return AppFile(path)
+    return made_for(name, lambda: app_settings(name))
+
+
+def made_for(name: str, conf: Callable[[], Mapping[str, Any]]) -> AppFile:
+    """Return the file made for an app, the same one each time; ``conf`` reads its settings. Raises ConfigError."""
     if name not in _made:
-        _made[name] = _make(name, app_settings(name))
+        _made[name] = _make(name, conf())
     return _made[name]
 
 

@@ -224,7 +224,8 @@ class RuntimeSource:
         if isinstance(error, StoreRefused):
             self.read.set()  # not a matter of time: go on without
         pause = self._backoff.failed()
-        log.warning(
+        log.log(
+            self._backoff.level,
             "Runtime entries cannot be read, and stay as they were: %s; trying again in %.1f s",
             error,
             pause,

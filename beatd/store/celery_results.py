@@ -39,6 +39,8 @@ _LONGEST_PAUSE_S = 0.5
 class CeleryResults:
     """Results in the backend that ``url`` names. Each thread of each process has a client of its own."""
 
+    keeps_runs = True
+
     def __init__(self, url: str, place: str, conf: Mapping[str, Any]) -> None:
         """Raise :class:`WrongUrl` for an unknown backend, and for one with a package that is not installed."""
         self.groups: GroupStore = CeleryGroups(self._call)

@@ -6,8 +6,8 @@ What lies between the moment at which the entry was first seen and its last due,
 claimed; so it counts as sent unless the history says otherwise.
 
 A run is over when its result says so (stored by any worker in this server, in Celery's format), when a bundled worker
-remembers that it ended, when the broker refused it, or when the time that it may take has passed: so nothing can
-silence an entry for ever.
+has noted its end, when the broker refused it, or when the time that it may take has passed: so nothing can silence an
+entry for ever.
 """
 
 from __future__ import annotations
@@ -26,8 +26,10 @@ from beatd.states import READY_STATES
 from beatd.store import history as records
 from beatd.store.claims import LOAD_BATCH
 from beatd.store.client import translate_errors
+from beatd.store.ended_runs import covers
 from beatd.store.keys import Keys
 from beatd.store.results import decode, result_key
+from beatd.store.run_record import REFUSED
 from beatd.store.run_requests import Reason
 
 _OFF = "off "
@@ -66,6 +68,22 @@ class EntryStates:
         keys = (self._keys.last_due, self._keys.fingerprints, self._keys.runs)
         rows = chain.from_iterable(map(zip, *(self._fields(key, names) for key in keys)))
         return [_state(entry, row, fingerprints, now_ms) for entry, row in zip(entries, rows, strict=True)]
+
+    def begin(self, last_runs: Sequence[tuple[Entry, int]]) -> list[str]:
+        """Begin the state of entries as if their last runs (ms) had been sent by beatd, and return their names.
+
+        Entries that a daemon has seen before are left as they are.
+        """
+        fingerprints, begun = Fingerprints(), []
+        with translate_errors(self._client):
+            for entry, ms in last_runs:
+                with self._client.pipeline(transaction=True) as pipeline:
+                    pipeline.hsetnx(self._keys.fingerprints, entry.name, f"{ms} {fingerprints.of(entry)}")
+                    pipeline.hsetnx(self._keys.last_due, entry.name, ms)
+                    is_new, _ = pipeline.execute()
+                if is_new:
+                    begun.append(entry.name)
+        return begun
 
     def last_dues(self, names: Sequence[str]) -> dict[str, int]:
         """Return the last due times (ms) of those entries that have one."""
@@ -116,6 +134,8 @@ class EntryPast:
     sent: frozenset[int] = field(default_factory=frozenset)
     """Due times of runs that the history has as sent."""
     unsent: frozenset[int] = field(default_factory=frozenset)
+    ended: bytes = b""
+    """Stretches of time whose runs have ended."""
 
     def reason(self, due_ms: int, *, comes: bool) -> Reason | None:
         """Why a run is not to be sent, if so. ``comes``: what is due after the last due comes by itself."""
@@ -125,7 +145,7 @@ class EntryPast:
             return "dispatched"
         if due_ms in self.unsent or any(after < due_ms < before for after, before in self.gaps):
             return None
-        return "dispatched" if due_ms > self.first_seen_ms else None
+        return "dispatched" if due_ms > self.first_seen_ms or covers(self.ended, due_ms) else None
 
 
 class DispatchLookup:
@@ -139,10 +159,10 @@ class DispatchLookup:
         """Return the past of an entry; one round trip."""
         name, shard = entry.name, self._keys.shard()
         with translate_errors(self._client), self._client.pipeline(transaction=False) as pipeline:
-            for key in (shard.fingerprints, shard.last_due, shard.gaps):
+            for key in (shard.fingerprints, shard.last_due, shard.gaps, shard.ended):
                 pipeline.hget(key, name)
             pipeline.get(self._keys.history(name))
-            known, last_due, gaps, history = pipeline.execute()
+            known, last_due, gaps, ended, history = pipeline.execute()
         bounds = [int(number) for number in (gaps or b"").split() if number.isdigit()]
         lines = list(records.read(name, history or b""))
         return EntryPast(
@@ -150,7 +170,8 @@ class DispatchLookup:
             _number_or_none(last_due or b""),
             [*list(pairwise(bounds))[::2], *((one.due_ms, one.at_ms) for one in lines if one.kind == "missed")],
             frozenset(one.due_ms for one in lines if _was_sent(one)),
-            frozenset(one.due_ms for one in lines if one.kind == "skipped" or one.outcome == records.REFUSED),
+            frozenset(one.due_ms for one in lines if one.kind == "skipped" or one.outcome == REFUSED),
+            ended or b"",
         )
 
     def reasons(self, name: str, dues_ms: Sequence[int]) -> list[Reason | None]:
@@ -171,7 +192,7 @@ class DispatchLookup:
 
 def _was_sent(record: records.Record) -> bool:
     """True for a run that reached the broker."""
-    return record.kind in ("scheduled", "backfilled") and record.outcome != records.REFUSED
+    return record.kind in ("scheduled", "backfilled") and record.outcome != REFUSED
 
 
 def _number_or_none(raw: bytes) -> int:
@@ -194,7 +215,7 @@ class Running:
         self._said: dict[str, str] = {}
 
     def unfinished(self, runtimes: Mapping[str, int], *, now_ms: int) -> frozenset[str]:
-        """Return the entries whose last run is not over, given the time (ms) each may run; four round trips at most.
+        """Return the entries whose last run is not over, given the time (ms) each may run; two round trips at most.
 
         A run that seems to have begun in the future was sent by a clock that was ahead, and counts as over.
         """
@@ -206,10 +227,12 @@ class Running:
         asked = {name: run_id for name, (run_id, until_ms) in runs.items() if 0 < until_ms - now_ms <= runtimes[name]}
         if not asked:
             return frozenset()
-        with translate_errors(self._client):
-            results = self._client.mget([result_key(run_id) for run_id in asked.values()])
-            ended = self._client.mget([self._keys.finished(run_id) for run_id in asked.values()])
-            refused = self._client.mget([self._keys.refused(run_id) for run_id in asked.values()])
+        with translate_errors(self._client), self._client.pipeline(transaction=False) as pipeline:
+            pipeline.mget([result_key(run_id) for run_id in asked.values()])
+            # of runs by hand, and of those that ended under an earlier version; others are not in the hash any more
+            pipeline.mget([self._keys.finished(run_id) for run_id in asked.values()])
+            pipeline.mget([self._keys.refused(run_id) for run_id in asked.values()])
+            results, ended, refused = pipeline.execute()
         found = zip(asked.items(), results, map(any, zip(ended, refused, strict=True)), strict=True)
         over = {name for (name, run_id), result, end in found if end or self._is_over(name, run_id, result)}
         return frozenset(asked.keys() - over)

@@ -14,7 +14,7 @@ import redis
 from beatd.exceptions import StoreRefused
 from beatd.message import json_codec
 from beatd.store.client import translate_errors
-from beatd.store.script import Script
+from beatd.store.script import BulkStrings, Script, bulk_strings
 
 _CLAIM_S = 60
 """For so long nobody else sends a body that somebody began to send."""
@@ -109,10 +109,11 @@ class Groups:
         answers = self._part.stream(self._call(part, owner) for part in parts)
         return [_complete(part, answer) for part, answer in zip(parts, answers, strict=True) if answer]
 
-    def _call(self, part: Part, owner: str) -> tuple[list[str], list[Any]]:
+    def _call(self, part: Part, owner: str) -> tuple[list[str], BulkStrings]:
         place = "+inf" if part.place is None else str(part.place)
         keys = [group_key(part.group, suffix) for suffix in (".j", ".t", ".s", ".d", "", ".c")]
-        return keys, [f"{part.task_id}:{place}", part.ended, place, self._keep_s, owner, _CLAIM_S, _size_in(part)]
+        member = f"{part.task_id}:{place}"
+        return keys, bulk_strings(member, part.ended, place, self._keep_s, owner, _CLAIM_S, _size_in(part))
 
     def sent(self, group: str, owner: str, *, failed: bool = False) -> None:
         """The body was sent by ``owner``; or given up, ``failed``: then the return values of the header are kept."""

@@ -16,8 +16,7 @@ import contextlib
 import struct
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from datetime import datetime
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from heapq import nlargest
 from itertools import islice
 from typing import Any, NamedTuple
@@ -28,10 +27,11 @@ from beatd.exceptions import MessageError
 from beatd.model import run_id
 from beatd.states import FAILURE, IGNORED, READY_STATES, REJECTED, RETRY, REVOKED, SUCCESS
 from beatd.store.client import translate_errors
+from beatd.store.ended_runs import SentRun, due_ms_of
 from beatd.store.keys import Keys
 from beatd.store.results import Meta, decode, result_key
+from beatd.store.run_record import LOST, REFUSED, decoded
 from beatd.store.script import Script
-from beatd.timestamps import to_ms
 
 CELL = 20
 """Bytes."""
@@ -46,12 +46,6 @@ OWN_ID = 0x80
 
 REASONS = ("blackout", "expired", "overlap", "queue_full", "unsendable")
 """Why runs are skipped, in the order of their kinds. The order never changes; new ones go to the end."""
-
-REFUSED = "REFUSED"
-"""The outcome of a run that the broker refused."""
-
-LOST = "LOST"
-"""The outcome of a run whose process or worker died."""
 
 OUTCOMES = ("", SUCCESS, FAILURE, IGNORED, REJECTED, REVOKED, REFUSED, RETRY, LOST)
 """What became of a run, in the order of their numbers; likewise."""
@@ -155,21 +149,18 @@ def end(outcome: str, runtime_ms: int) -> bytes:
     return _END.pack(OUTCOMES.index(outcome), min(runtime_ms, _MOST))
 
 
-def end_arguments(
-    entry: str, ended_id: str, due_at: str | None, outcome: str, runtime_ms: int
-) -> tuple[bytes, bytes, bytes]:
-    """Arguments of ``note_ends.lua`` for one run: its due time, its own id, its end. ``due_at`` as its message has it.
+def end_arguments(run: SentRun, due_ms: int | None, outcome: str, runtime_ms: int) -> tuple[bytes, bytes, bytes]:
+    """Arguments of ``note_ends.lua`` for one run: its due time, its own id, its end. ``due_ms`` is that of ``run``.
 
     Strange headers find nothing in the history.
     """
     due = own_id = ending = b""
     with contextlib.suppress(ValueError, TypeError, struct.error):
-        due_ms = to_ms(datetime.fromisoformat(due_at or ""))
-        if run_id(entry, due_ms) == ended_id:
+        if due_ms is not None:
             due = moment(due_ms)
-        else:
-            own_id = uuid.UUID(ended_id).bytes
-        ending = end(outcome, runtime_ms)
+        elif due_ms_of(run.due_at) is not None:
+            own_id = uuid.UUID(run.id).bytes
+        ending = end(outcome, runtime_ms) if due or own_id else b""
     return due, own_id, ending
 
 
@@ -287,7 +278,20 @@ class Histories:
                 done[number] = done[number]._replace(
                     outcome=ending.state, runtime_ms=ending.runtime_ms, reason=ending.reason
                 )
+        unexplained = [n for n, one in enumerate(done) if one.outcome == REFUSED and one.reason is None]
+        reasons = self._refusals({done[n].entry for n in unexplained})
+        for number in unexplained:
+            done[number] = done[number]._replace(reason=reasons.get(done[number].run_id or ""))
         return done
+
+    def _refusals(self, names: Iterable[str]) -> dict[str, str]:
+        """Why the broker refused runs of these entries, by their ids, as the records of outcomes have it."""
+        with translate_errors(self._client), self._client.pipeline(transaction=False) as pipeline:
+            for name in names:
+                pipeline.lrange(self._keys.outcomes(name), 0, -1)
+            answers = pipeline.execute(raise_on_error=False)
+        records = (decoded(raw) for raws in answers if isinstance(raws, list) for raw in raws)
+        return {one.run_id: one.message for one in records if one is not None and one.state == REFUSED}
 
     def endings(self, run_ids: Sequence[str]) -> list[Ending | None]:
         """Return the outcomes of runs; ``None`` if a run has not ended, as far as the store knows."""

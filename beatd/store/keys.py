@@ -24,15 +24,17 @@ def shard_of(name: str, shards: int) -> int:
 class ShardKeys(NamedTuple):
     """The keys that the leader of one shard uses. With the default of one shard there is one, number 0.
 
-    Leadership is the shard's own: ``lease``, ``term``, ``outbox``, ``claims`` and ``held``. What is remembered of an
-    entry is not, so that another number of shards moves nothing: the entry goes on where it was, under the lease of
-    another shard. Should two leaders ever drive the same entry meanwhile, each run is still claimed by only one.
+    Leadership is the shard's own: ``lease``, ``term``, ``terms``, ``outbox``, ``claims`` and ``held``. What is
+    remembered of an entry is not, so that another number of shards moves nothing: the entry goes on where it was, under
+    the lease of another shard. Should two leaders ever drive the same entry meanwhile, each run is still claimed once.
     """
 
     lease: str
     """string, expires after the lease's TTL: ``<daemon id>:<term token>`` of the leader."""
     term: str
     """string, for ever: the last term token given out."""
+    terms: str
+    """list, for ever, the last 200: ``<token> <ms of its beginning> <daemon id>`` of each term, the newest first."""
     last_due: str
     """hash, for ever: entry name → last due (ms). What the claim moves forward."""
     fingerprints: str
@@ -56,6 +58,9 @@ class ShardKeys(NamedTuple):
     last_outcome: str
     """hash, 30 days after the entry left: entry name → ``<end ms> <failing since ms> <last success ms> <failures in a
     row> <mark> <counts …>``, see :mod:`beatd.store.outcomes`."""
+    ended: str
+    """hash, 30 days after the entry left: entry name → ``<after ms> <due ms> …``, stretches of time whose runs have
+    ended, at most 100; see :mod:`beatd.store.ended_runs`."""
     overdue: str
     """hash, 5 minutes after the last write: entry name → since when (ms) a run of it is overdue."""
     too_long: str
@@ -64,12 +69,13 @@ class ShardKeys(NamedTuple):
     """hash, 5 minutes after the last write: entry that is held back → why, since when, when it is tried again, JSON."""
 
 
-_OWN = ("lease", "term", "outbox", "claims", "held")
+_OWN = ("lease", "term", "terms", "outbox", "claims", "held")
 _RENAMED = {"fingerprints": "known"}
 """Fields whose key bears another name in the store, where it stays."""
 _TYPES = {
     "lease": "string",
     "term": "string",
+    "terms": "list",
     "last_due": "hash",
     "known": "hash",
     "runs": "hash",
@@ -77,6 +83,8 @@ _TYPES = {
     "gaps": "hash",
     "tally": "hash",
     "last_outcome": "hash",
+    "recovered": "zset",
+    "ended": "hash",
     "overdue": "hash",
     "too_long": "hash",
     "gone": "zset",
@@ -91,10 +99,12 @@ _TYPES = {
     "orders": "hash",
     "audit": "list",
     "audited_digest": "string",
+    "format": "string",
     "requests": "hash",
     "notices": "hash",
     "notices_due": "zset",
     "pinged": "hash",
+    "undelivered": "hash",
     "led": "string",
 }
 
@@ -167,6 +177,8 @@ class Keys:
         """list, for ever, the newest 5,000: changes by people and programs, JSON, see :mod:`beatd.store.audit`."""
         self.audited_digest = f"{self._tag}:audited_digest"
         """string, for ever: digest of the files' schedule that the audit was told of last."""
+        self.format = f"{self._tag}:format"
+        """string, for ever: version of the format of all keys, see :mod:`beatd.store.server_check`."""
         self.orders = f"{self._tag}:orders"
         """hash, a minute after the last one: order id → what daemons are to do, JSON."""
 
@@ -177,6 +189,12 @@ class Keys:
         """zset, 7 days after the last write: id of a notice → when it is to be sent (ms)."""
         self.pinged = f"{self._tag}:pinged"
         """hash, 7 days after the last write: entry → its runs whose start or end was told to its monitor."""
+        self.recovered = f"{self._tag}:recovered"
+        """zset, an hour after the last, the newest 10,000: ``<failing since ms> <end ms> <failures> <entry>`` → when it
+        was noted (ms), see :mod:`beatd.store.recoveries`."""
+        self.undelivered = f"{self._tag}:undelivered"
+        """hash, 7 days after the last write: destination of notifications → since when it has got none, and why, see
+        :mod:`beatd.store.undelivered`."""
         self.led = f"{self._tag}:led"
         """string, 7 days after the last write: its age says when shard 0 last had a leader."""
 
@@ -215,11 +233,12 @@ class Keys:
         return WorkerKeys(*(f"{self._tag}:{name}" for name in WorkerKeys._fields))
 
     def finished(self, run_id: str) -> str:
-        """string, expires after a day: ``<state> <runtime ms>`` of a scheduler's run that ended in a bundled worker."""
+        """string, expires after a day: ``<state> <runtime ms>`` of a run that was asked for by hand and has ended in a
+        bundled worker."""
         return f"{self._tag}:finished:{run_id}"
 
     def refused(self, run_id: str) -> str:
-        """string, expires after a day: why the broker refused a run."""
+        """string, expires after a day: why the broker refused a run that was asked for by hand."""
         return f"{self._tag}:refused:{run_id}"
 
     def deaths(self, message: str) -> str:
@@ -244,7 +263,8 @@ class Keys:
         return f"{self._tag}:outcomes:{entry}"
 
     def started(self, run_id: str) -> str:
-        """string, expires after a day: ``<start ms> <seen ms> <attempt> <worker>`` of a run that takes a while."""
+        """string, until it has ended, a day at most: ``<start ms> <seen ms> <attempt> <worker>`` of a run that takes a
+        while."""
         return f"{self._tag}:started:{run_id}"
 
     def named(self, what: str) -> str:

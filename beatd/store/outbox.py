@@ -18,7 +18,8 @@ from beatd.store import history
 from beatd.store.client import translate_errors
 from beatd.store.dead_letters import BOUNDS, Bounds
 from beatd.store.keys import SHARDS_MAX, Keys
-from beatd.store.outcomes import Ended, RunRecord, encoded, note_arguments
+from beatd.store.outcomes import Ended, note_arguments
+from beatd.store.run_record import REFUSED, RunRecord, encoded
 from beatd.store.script import Script, translate_script_errors
 
 INHERIT_AT_ONCE = 10_000
@@ -118,12 +119,14 @@ class Outbox:
         """
         ended, reasons = list[Ended](), list[str]()
         for message in messages:
-            run_id, entry, due_at = (message.headers.get(name) for name in ("id", "beatd-entry", "beatd-due-at"))
+            names = ("id", "beatd-entry", "beatd-due-at", "beatd-after")
+            run_id, entry, due_at, after = (message.headers.get(name) for name in names)
             if isinstance(run_id, str) and isinstance(entry, str):
                 reason = redacted_text(message.reason, at_most=REASON_MAX)
-                record = RunRecord(run_id=run_id, state=history.REFUSED, end_ms=0, type="Refused", message=reason)
+                record = RunRecord(run_id=run_id, state=REFUSED, end_ms=0, type="Refused", message=reason)
                 due = due_at if isinstance(due_at, str) else None
-                ended.append(Ended(run_id, entry, due, history.REFUSED, record=encoded(record)))
+                after_ms = after if isinstance(after, int) else None
+                ended.append(Ended(run_id, entry, due, REFUSED, record=encoded(record), after_ms=after_ms))
                 reasons.append(reason)
         if not ended:
             return []

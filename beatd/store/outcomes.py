@@ -6,140 +6,34 @@ Records and summaries are written by ``note_ends.lua`` with the end of a run tha
 
 from __future__ import annotations
 
-import zlib
 from collections import Counter
 from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-import msgspec
 import redis
 
 from beatd.planning.overdue import EndedAttempt
-from beatd.redaction import redacted, redacted_text, safe_repr
-from beatd.states import FAILURE, IGNORED, REJECTED, RETRY, REVOKED, SUCCESS
+from beatd.states import FAILURE
 from beatd.store import history
 from beatd.store.client import translate_errors
-from beatd.store.history import LOST, REFUSED
+from beatd.store.ended_runs import EndedRuns, SentRun
 from beatd.store.keys import Keys
+from beatd.store.run_record import LOST, MARKS, WORDS, RunRecord, decoded
 from beatd.store.script import Script
 
 RECORDS_MAX, BYTES_MAX = 50, 64 << 10
 """Bounds of the records of one entry."""
-MESSAGE_MAX, TRACEBACK_MAX, OUTPUT_MAX, ARGUMENTS_MAX = 500, 8_000, 16 << 10, 500
-"""Characters of the texts in a record."""
-_COMPRESSED_FROM = 512
 _DAY_MS = 24 * 3600 * 1000
 SILENT_MS = 60_000
 """A run counts as lost when its worker has not renewed its mark for so long."""
 OVERDUE_KEPT_MS = 300_000
 BATCH = 1_000
 """Entries in one round trip."""
-
-WORDS = {
-    SUCCESS: "success",
-    IGNORED: "success",
-    FAILURE: "failure",
-    REJECTED: "failure",
-    REFUSED: "failure",
-    REVOKED: "revoked",
-    RETRY: "retry",
-    LOST: "lost",
-}
-"""The outcome as a word, for each state."""
-EXPIRED = "expired"
-"""Error message of a run that was revoked because its message had expired. It counts as a failure of the entry."""
-_MARKS = {"success": "s", "failure": "f", "lost": "l", "revoked": "v", "retry": "r"}
 _COUNTED = "sflevr"
 """Marks in the order of their counts in a summary."""
-_WORD_OF_MARK = {mark: word for word, mark in _MARKS.items()} | {"e": "revoked"}
-
-
-class RunRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One attempt of a run, after its end. Texts are bounded, and secrets in them are hidden."""
-
-    run_id: str
-    state: str
-    """A state of :mod:`beatd.states`, or ``LOST``."""
-    end_ms: int
-    start_ms: int | None = None
-    worker: str = ""
-    task: str = ""
-    attempt: int = 1
-    """1 for the first."""
-    type: str = ""
-    """The class of the exception."""
-    message: str = ""
-    traceback: str = ""
-    output: str = ""
-    args: str = ""
-    kwargs: str = ""
-
-    @property
-    def word(self) -> str:
-        """The outcome in a word."""
-        return WORDS.get(self.state, self.state.lower())
-
-    @property
-    def mark(self) -> str:
-        """The outcome as a letter of the summary."""
-        return "e" if self.state == REVOKED and self.message == EXPIRED else _MARKS.get(self.word, "")
-
-
-_PLAIN_MODULES = ("builtins", "__main__", "beatd.exceptions")
-
-
-def bounded(text: str, at_most: int) -> str:
-    """The text with secrets hidden; of a longer one the beginning and the end."""
-    if len(text) <= at_most:
-        return redacted_text(text)
-    return f"{redacted_text(text[: at_most // 4])}\n{tail(text, at_most - at_most // 4)}"
-
-
-def tail(text: str, at_most: int = OUTPUT_MAX) -> str:
-    """The end of the text, from the beginning of a line, with secrets hidden."""
-    if len(text) > at_most:
-        end = text[-at_most:]  # the line, or else the word, that is cut may begin with half of a secret
-        text = "…\n" + (end.partition("\n")[2] or end.partition(" ")[2])
-    return redacted_text(text)
-
-
-def arguments_text(value: object) -> str:
-    """Arguments as text, with secrets hidden; empty for none."""
-    return safe_repr(redacted(value, at_most=ARGUMENTS_MAX))[:ARGUMENTS_MAX] if value else ""
-
-
-def error_texts(error: BaseException, traceback: str | None = None) -> dict[str, str]:
-    """The fields of a record for an exception."""
-    kind = type(error)
-    name = kind.__qualname__ if kind.__module__ in _PLAIN_MODULES else f"{kind.__module__}.{kind.__qualname__}"
-    try:
-        message = str(error)
-        if len(error.args) == 1 and message.startswith(f"{kind.__name__}("):  # a text that is the exception's repr
-            message = str(error.args[0])
-    except Exception:  # noqa: BLE001 - an exception's own method may do anything
-        message = "its text cannot be shown"
-    return {
-        "type": name,
-        "message": redacted_text(message, at_most=MESSAGE_MAX),
-        "traceback": bounded(traceback, TRACEBACK_MAX) if traceback else "",
-    }
-
-
-def encoded(record: RunRecord) -> bytes:
-    """The record as it is stored: JSON, compressed when that makes it smaller."""
-    raw = msgspec.json.encode(record)
-    return raw if len(raw) < _COMPRESSED_FROM else zlib.compress(raw, 1)
-
-
-def decoded(raw: bytes) -> RunRecord | None:
-    """The record; None for bytes that are none."""
-    try:
-        if raw[:1] != b"{":
-            unpack = zlib.decompressobj()
-            raw = unpack.decompress(raw, 1 << 20)
-        return msgspec.json.decode(raw, type=RunRecord)
-    except (zlib.error, msgspec.MsgspecError, UnicodeDecodeError):
-        return None
+_WORD_OF_MARK = {mark: word for word, mark in MARKS.items()} | {"e": "revoked"}
+ENDS_AT_ONCE = 500
+"""Ends that are noted in one call: keeps the store busy for milliseconds."""
 
 
 class Ended(NamedTuple):
@@ -159,20 +53,39 @@ class Ended(NamedTuple):
     """False if the run is tried again, or may be: a message that comes once more is no repetition."""
     end_ms: int | None = None
     """None: now."""
+    after_ms: int | None = None
+    """The instant (ms) after which it is the first run of its entry, as its message says."""
+    was_marked: bool = False
+    """True if its worker has noted that it runs."""
+
+    def sent(self) -> SentRun:
+        """The run as its message describes it."""
+        return SentRun(self.run_id, self.entry, self.due_at, self.after_ms)
 
 
 def note_arguments(
     keys: Keys, ended: Sequence[Ended], *, kept_ms: int = _DAY_MS, refusals: Sequence[str] = ()
 ) -> tuple[list[str], list[Any]]:
-    """Keys and arguments of ``note_ends.lua``. ``refusals``: for each run, the reason why the broker refused it."""
-    names, args = [keys.shard().last_outcome], list[Any]([kept_ms, RECORDS_MAX, BYTES_MAX])
+    """Keys and arguments of ``note_ends.lua``. ``refusals``: for each run, the reason why the broker refused it.
+
+    A run that the schedule sent leaves nothing under its id, see :mod:`beatd.store.ended_runs`.
+    """
+    shard, by_id = keys.shard(), keys.refused("") if refusals else keys.finished("")
+    names = [shard.last_outcome, shard.ended, shard.running, by_id, keys.history(""), keys.outcomes("")]
+    names.append(keys.recovered)
+    args = list[Any]([kept_ms, RECORDS_MAX, BYTES_MAX])
     for place, end in enumerate(ended):
-        runtime_ms = history.UNKNOWN_MS if end.runtime is None else int(end.runtime * 1000)
-        finished = keys.refused(end.run_id) if refusals else keys.finished(end.run_id)
-        value = refusals[place] if refusals else f"{_public(end.state)} {runtime_ms}" if end.is_over else ""
-        names += (finished, keys.history(end.entry), keys.outcomes(end.entry))
-        args += (value, *history.end_arguments(end.entry, end.run_id, end.due_at, end.state, runtime_ms))
-        mark = end.mark or _MARKS.get(WORDS.get(end.state, ""), "")
+        sent, runtime_ms = end.sent(), history.UNKNOWN_MS if end.runtime is None else int(end.runtime * 1000)
+        is_over = end.is_over or bool(refusals)
+        due_ms = sent.due_ms
+        value, stretch = "", ("", "")
+        if due_ms is None or end.after_ms is None:
+            value = refusals[place] if refusals else f"{_public(end.state)} {runtime_ms}" if is_over else ""
+        elif is_over and not refusals:
+            stretch = (f"{end.after_ms}", f"{due_ms}")
+        args += (end.run_id, value, *stretch, "1" if is_over else "")
+        args += history.end_arguments(sent, due_ms, end.state, runtime_ms)
+        mark = end.mark or MARKS.get(WORDS.get(end.state, ""), "")
         args += (end.entry, mark, "" if end.end_ms is None else end.end_ms, end.record)
     return names, args
 
@@ -237,11 +150,15 @@ class Outcomes:
         self._overdue, self._too_long = keys.shard().overdue, keys.shard().too_long
         self._gone = keys.shard().gone
         self._note = Script(client, "note_ends")
+        self.ended_runs = EndedRuns(client, keys)
 
     def note(self, ended: Sequence[Ended]) -> None:
-        """Note that attempts have ended: one call of the store for all of them."""
-        if ended:
-            self._note(*note_arguments(self._keys, ended))
+        """Note that attempts have ended: one call of the store for :data:`ENDS_AT_ONCE` of them."""
+        for start in range(0, len(ended), ENDS_AT_ONCE):
+            self._note(*note_arguments(self._keys, ended[start : start + ENDS_AT_ONCE]))
+        if marked := [self._keys.started(end.run_id) for end in ended if end.was_marked]:
+            with translate_errors(self._client):
+                self._client.unlink(*marked)
 
     def began(self, runs: Mapping[str, Started]) -> None:
         """Note that runs are at work; to be repeated before :data:`SILENT_MS` have passed."""

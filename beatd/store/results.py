@@ -54,6 +54,9 @@ class Results(Protocol):
 
     groups: GroupStore
     """What is kept of groups and chords."""
+    keeps_runs: bool
+    """True: results of the schedule's runs are stored like all others. False: only where somebody asks for them, as
+    they would fill a server's memory."""
 
     def expect(self) -> str | None:
         """Get ready for the result of a task that is about to be sent; returns its queue, None if it needs none."""
@@ -94,6 +97,7 @@ class NoResults:
     """No result backend: workers throw results away, and whoever asks for one is told so."""
 
     groups: GroupStore = NoGroups()
+    keeps_runs = False
 
     def expect(self) -> str | None:
         return None
@@ -122,6 +126,8 @@ _NO_BACKEND = "give the app a result backend, for example App(backend='redis://l
 
 class RedisResults:
     """The results on one server. Safe to share between threads, and usable after a fork."""
+
+    keeps_runs = False
 
     def __init__(self, url: str, *, keep_s: int = DAY_S, timeout_ms: int = 5_000) -> None:
         self._client = connect(url, name="beatd-results", timeout_ms=timeout_ms)

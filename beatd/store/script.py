@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from hashlib import sha1
 from importlib.resources import files
-from typing import Any
+from typing import Any, NamedTuple
 
 import redis
 from redis.exceptions import NoScriptError, ResponseError
@@ -55,6 +55,19 @@ class Replicas:
             log.info("Replicas confirm claims again, after %d batches that they did not", batches, extra=extra)
 
 
+class BulkStrings(NamedTuple):
+    """Arguments of a command as bytes of the Redis protocol, and their number."""
+
+    number: int
+    data: bytes
+
+
+def bulk_strings(*values: str | int | bytes) -> BulkStrings:
+    """Encode arguments, each as ``$<length>\\r\\n<bytes>\\r\\n``."""
+    raws = [value if isinstance(value, bytes) else str(value).encode() for value in values]
+    return BulkStrings(len(raws), b"".join([b"$%d\r\n%b\r\n" % (len(raw), raw) for raw in raws]))
+
+
 class Script:
     """One ``lua/*.lua`` file, with ``lua/_prelude.lua`` in front: the functions that scripts share.
 
@@ -66,6 +79,7 @@ class Script:
         self._client = client
         self._text = _source("_prelude") + _source(name)
         self._digest = sha1(self._text.encode(), usedforsecurity=False).hexdigest()
+        self._eval = bulk_strings("EVAL", self._text)
         self._is_sent = False
 
     def __call__(self, keys: Sequence[str | bytes], args: Sequence[Any]) -> Any:
@@ -79,10 +93,11 @@ class Script:
             return answer
 
     def stream(
-        self, calls: Iterable[tuple[Sequence[str], Sequence[Any]]], replicas: Replicas | None = None
+        self, calls: Iterable[tuple[Sequence[str], BulkStrings]], replicas: Replicas | None = None
     ) -> Iterator[Any]:
         """The answers to many calls, in order. The next call is made ready while the server works on the one before.
 
+        Each call has its keys, and its other arguments as bytes of the protocol: they may be thousands.
         With ``replicas`` an answer is handed out when these have confirmed what the call wrote, or did not in time.
         Raises as a single call does; what became of the calls under way is then unknown.
         """
@@ -95,7 +110,7 @@ class Script:
                 for keys, args in calls:
                     touched.update(keys)
                     # EVAL, not EVALSHA: a server that has lost the script must not stop a stream half way
-                    connection.send_command("EVAL", self._text, len(keys), *keys, *args)
+                    connection.send_packed_command(self._packed(keys, args))
                     if replicas:
                         connection.send_command(*replicas.command)
                     under_way += 1
@@ -111,6 +126,12 @@ class Script:
                 if under_way:
                     connection.disconnect()  # an answer that nobody read would be taken for the next one's
                 self._client.connection_pool.release(connection)
+
+    def _packed(self, keys: Sequence[str], args: BulkStrings) -> list[bytes]:
+        """The bytes of a call."""
+        first = bulk_strings(len(keys), *keys)
+        count = self._eval.number + first.number + args.number
+        return [b"*%d\r\n" % count + self._eval.data + first.data, args.data]
 
 
 def _read(connection: Any, replicas: Replicas | None) -> Any:

@@ -20,12 +20,24 @@ MIN_REDIS = (6, 2)
 MIN_VALKEY = (7, 2)
 
 
-def inspect(client: redis.Redis) -> None:
+FORMAT = 1
+"""The version of what is stored under the prefix. A store without one was begun by 0.1.0, which wrote format 1.
+
+It grows when an older version would misread what a newer one writes. New keys and fields alone do not change it.
+"""
+
+
+def inspect(client: redis.Redis, keys: Keys | None = None) -> None:
     """Refuse a server that is too old (:class:`StoreRefused`) and warn of settings that can lose state.
 
-    Raises :class:`~beatd.exceptions.StoreUnavailable` if there is no answer.
+    With ``keys``, also refuse a store whose format is newer than :data:`FORMAT`, and note the format of a new store, in
+    one round trip. Raises :class:`~beatd.exceptions.StoreUnavailable` if there is no answer.
     """
-    info = facts(client)
+    if keys is None:
+        info = facts(client)
+    else:
+        info, stored = _facts_and_format(client, keys)
+        _check_format(stored, place_of(client), keys)
     _check_version(info, place_of(client))
     if info.get("cluster_enabled"):
         raise StoreRefused(f"state store {place_of(client)}: {IS_CLUSTER}")
@@ -38,6 +50,36 @@ def facts(client: redis.Redis) -> dict[str, Any]:
     with translate_errors(client):
         found: dict[str, Any] = client.info()
     return found
+
+
+def _facts_and_format(client: redis.Redis, keys: Keys) -> tuple[dict[str, Any], bytes | None]:
+    with translate_errors(client):
+        pipeline = client.pipeline(transaction=False)
+        pipeline.info()
+        pipeline.set(keys.format, FORMAT, nx=True)
+        pipeline.get(keys.format)
+        info, noted, stored = pipeline.execute(raise_on_error=False)
+        if isinstance(stored, redis.ResponseError) and str(stored).startswith("WRONGTYPE"):
+            raise StoreRefused(f"state store {place_of(client)}: {keys.format} is not a string; delete that key")
+        for answer in (info, stored):
+            if isinstance(answer, Exception):
+                raise answer
+    if isinstance(noted, Exception):
+        log.debug("%s: the format could not be noted: %s", place_of(client), noted)
+    return info, stored
+
+
+def _check_format(stored: bytes | None, place: str, keys: Keys) -> None:
+    if stored is None or stored == str(FORMAT).encode():
+        return
+    shown = stored.decode("utf-8", "replace")
+    if not (shown.isascii() and shown.isdigit() and len(shown) < 10):
+        raise StoreRefused(f'state store {place}: {keys.format} is "{shown[:50]}", not a number; delete that key')
+    if int(shown) > FORMAT:
+        raise StoreRefused(
+            f"state store {place}: a newer beatd has written it, in format {shown}; "
+            f"this version knows format {FORMAT}. Upgrade this daemon, or give it another [redis] prefix"
+        )
 
 
 def check_wait(client: redis.Redis) -> None:

@@ -2,7 +2,8 @@
 
 Delayed messages wait here for their ETA: they cost no worker memory and outlive every worker. They are lent to whoever
 publishes them to their queue, and struck off when the broker has confirmed; at worst one is published twice, under the
-same task id. Finished runs are remembered for a day (idempotency), so that a message sent twice does not run twice.
+same task id. Finished runs are remembered (:mod:`beatd.store.ended_runs`), so that a message sent twice does not run
+twice.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Any, NamedTuple
 import redis
 
 from beatd.store.client import connect, translate_errors
+from beatd.store.ended_runs import EndedRuns, SentRun
 from beatd.store.keys import Keys
 from beatd.store.outcomes import Ended, Outcomes, Started
 from beatd.store.script import Script
@@ -121,7 +123,7 @@ class FinishedRuns:
     def __init__(self, url: str | None, keys: Keys) -> None:
         self._client = connect(url, name="beatd-worker") if url else None
         self._outcomes = Outcomes(self._client, keys) if self._client else None
-        self._keys = keys
+        self._ended = EndedRuns(self._client, keys) if self._client else None
 
     def remember(self, ended: Sequence[Ended]) -> None:
         """These have ended: one call of the store for all of them."""
@@ -133,10 +135,6 @@ class FinishedRuns:
         if self._outcomes is not None:
             self._outcomes.began(runs)
 
-    def among(self, ids: Sequence[str]) -> set[str]:
-        """Return the ``ids`` of runs that have ended."""
-        if self._client is None or not ids:
-            return set()
-        with translate_errors(self._client):
-            found = self._client.mget([self._keys.finished(run_id) for run_id in ids])
-        return {run_id for run_id, value in zip(ids, found, strict=True) if value is not None}
+    def among(self, runs: Sequence[SentRun]) -> set[str]:
+        """Return the ids of the runs that have ended."""
+        return self._ended.among(runs) if self._ended is not None and runs else set()

@@ -6,6 +6,7 @@ pytest loads this module in every session where beatd is installed, so it import
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -41,18 +42,15 @@ def beatd_store(beatd_store_url: str) -> str:
 
 
 @pytest.fixture
-def beatd_eager() -> Iterator[Callable[[App], App]]:
-    """``beatd_eager(app)``: until the test ends, ``delay()`` runs tasks at once, and their exceptions are raised."""
-    changed: list[tuple[App, tuple[bool, bool]]] = []
+def beatd_eager() -> Iterator[Callable[..., App]]:
+    """``beatd_eager(app)``: until the test ends, ``delay()`` runs tasks at once, and their exceptions are raised.
 
-    def make_eager(app: App) -> App:
-        changed.append((app, (app.conf.task_always_eager, app.conf.task_eager_propagates)))
-        app.conf.task_always_eager = app.conf.task_eager_propagates = True
-        return app
+    Without an app it is the current one, such as that of a Django project.
+    """
+    from beatd.testing.eager import eager_tasks  # noqa: PLC0415
 
-    yield make_eager
-    for app, (always_eager, propagates) in reversed(changed):
-        app.conf.task_always_eager, app.conf.task_eager_propagates = always_eager, propagates
+    with ExitStack() as changed:
+        yield lambda app=None: changed.enter_context(eager_tasks(app))
 
 
 @pytest.fixture

@@ -58,6 +58,9 @@ class Headers(msgspec.Struct, frozen=True):
     redelivered: bool | None = None
     entry: str | None = msgspec.field(name="beatd-entry", default=None)
     due_at: str | None = msgspec.field(name="beatd-due-at", default=None)
+    after_ms: Annotated[int, msgspec.Meta(ge=0)] | None = msgspec.field(name="beatd-after", default=None)
+    """Of a run that the schedule sent: see :attr:`beatd.model.Run.after_ms`."""
+    keep_result: bool | None = msgspec.field(name="beatd-keep-result", default=None)
     deaths: Annotated[int, msgspec.Meta(ge=0)] | None = msgspec.field(name="beatd-deaths", default=None)
     """How often a process or worker died while it ran the message; None if the broker does not count."""
     received: bool = msgspec.field(name="beatd-received", default=False)
@@ -68,6 +71,10 @@ class Headers(msgspec.Struct, frozen=True):
     stamps: Any = None
     reply_to: str = msgspec.field(name="beatd-reply-to", default="")
     """The queue in which the client waits for the result: a property of the message, not a header."""
+
+    def keeps_result(self, *, default: bool) -> bool:
+        """True unless nobody asked for the result of this run of the schedule. ``default`` is for what does not say."""
+        return self.after_ms is None or (default if self.keep_result is None else self.keep_result)
 
 
 class _Properties(msgspec.Struct, frozen=True):
@@ -139,6 +146,8 @@ class Job(msgspec.Struct, frozen=True, array_like=True):
     """Report the outcome as text, too: monitors show it, and not every outcome is stored."""
     record: bool = False
     """Report a record of the attempt, for the outcomes of its entry."""
+    document: bool = True
+    """Report the document of the result, unless the task ignores it."""
 
 
 class FollowUpMessage(msgspec.Struct, frozen=True, array_like=True):
@@ -199,7 +208,7 @@ class JobReport(msgspec.Struct, frozen=True, array_like=True):
     follow_ups: list[FollowUpMessage] = []
     """Callbacks, errbacks and the next step of a chain."""
     record: bytes = b""
-    """The attempt as :func:`beatd.store.outcomes.encoded`; only for jobs with ``record``."""
+    """The attempt as :func:`beatd.store.run_record.encoded`; only for jobs with ``record``."""
 
 
 MALFORMED = "MALFORMED"

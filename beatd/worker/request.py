@@ -69,7 +69,14 @@ class Request:
             hard_limit=self.hard_limit,
             describe=watched,
             record=self.headers.entry is not None,
+            document=self.keeps_result,
         )
+
+    @property
+    def keeps_result(self) -> bool:
+        """False for a run of the schedule whose result is kept in the outcomes of its entry only."""
+        task = self.task
+        return self.headers.keeps_result(default=bool(task.keep_result) or task.app.results.keeps_runs)
 
     id = task_id
     name = task_name

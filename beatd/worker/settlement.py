@@ -26,11 +26,11 @@ from beatd.exceptions import (
 from beatd.message.protocol import safe_repr
 from beatd.states import FAILURE, IGNORED, REJECTED, RETRY, REVOKED, STARTED, SUCCESS
 from beatd.store.groups import Part
-from beatd.store.outcomes import EXPIRED, RunRecord, encoded, error_texts
 from beatd.store.outcomes import Ended as EndedRun
 from beatd.store.outcomes import Started as StartedRun
 from beatd.store.result_document import document, exception_payload
 from beatd.store.results import Stored
+from beatd.store.run_record import EXPIRED, RunRecord, encoded, error_texts
 from beatd.store.worker_state import FinishedRuns
 from beatd.worker.admission.strategy import Decisions
 from beatd.worker.callbacks_publisher import CallbacksPublisher, Pending
@@ -80,8 +80,8 @@ class Settlement:
             (self._follow_ups, CallbacksPublisher(app, self.fail).publish),
             (self._results, app.results.store),  # of tasks whose callbacks were refused
             (self._parts, Chords(app).note),
-            (self._finished, finished.remember),
             (self._long_runs, lambda runs: finished.began({run.id: self._started(run) for run in runs})),
+            (self._finished, finished.remember),
             (self._park, consumer.park),
             (self._bury, consumer.bury),
             (self._return, consumer.give_back),
@@ -241,9 +241,11 @@ class Settlement:
     def _settle_run(self, report: JobReport, request: Request) -> None:
         """Note the end of an attempt of a scheduler's run."""
         headers = request.headers
-        self._at_work.pop(request.delivery.tag, None)
+        _, begun_ms = self._at_work.pop(request.delivery.tag, (None, None))
         if headers.entry is None:
             return
+        end_ms = self._app.clock.now_ms()
+        was_marked = bool(headers.redelivered) or (begun_ms is not None and end_ms - begun_ms >= MARK_MS)
         is_lost, is_over = report.text == LOST, _is_over(report)
         if report.record and (is_over or report.state == RETRY):
             self._finished.append(
@@ -255,12 +257,15 @@ class Settlement:
                     report.runtime,
                     report.record,
                     is_over=is_over,
-                    end_ms=self._app.clock.now_ms(),
+                    end_ms=end_ms,
+                    after_ms=headers.after_ms,
+                    was_marked=was_marked,
                 )
             )
         elif report.state in (MALFORMED, LOST, FAILURE, REJECTED, REVOKED, SUCCESS, IGNORED):
             state = LOST if is_lost else FAILURE if report.state == MALFORMED else report.state
             self._add_end(headers, state, _error_of(report, request), report.runtime, is_over=is_over)
+            self._finished[-1] = self._finished[-1]._replace(was_marked=was_marked)
 
     def _add_end(
         self, headers: Headers, state: str, error: BaseException | None, runtime: float = 0.0, *, is_over: bool = True
@@ -280,7 +285,7 @@ class Settlement:
             **({} if error is None else error_texts(error)),
         )
         end = EndedRun(headers.id, headers.entry, headers.due_at, state, runtime, encoded(record), record.mark)
-        self._finished.append(end._replace(is_over=is_over, end_ms=end_ms))
+        self._finished.append(end._replace(is_over=is_over, end_ms=end_ms, after_ms=headers.after_ms))
 
     def _acknowledge(self, request: Request) -> None:
         if not request.acknowledged:
@@ -339,7 +344,7 @@ class Settlement:
     def _failure(self, request: Request, error: Exception, state: str = FAILURE) -> bytes | None:
         headers, task = request.headers, request.task
         ignored = task.ignore_result if headers.ignore_result is None else headers.ignore_result
-        if ignored and not task.store_errors_even_if_ignored:
+        if (ignored or not request.keeps_result) and not task.store_errors_even_if_ignored:
             return None
         return document(
             request.id,

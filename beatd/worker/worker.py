@@ -146,12 +146,16 @@ class Worker:
         self._metrics.turn()
         try:
             pause = min(self.turn(), remote_in)
+            if self._backoff.attempts:
+                extra = {"event": "worker_reconnected", "attempts": self._backoff.attempts}
+                log.info("Broker and store answer again", extra=extra)
             self._backoff.succeeded()
             self._metrics.works()
         except (StoreError, BrokerError) as error:
             self._metrics.failed(error)
             pause = self._backoff.failed()
-            log.warning(
+            log.log(
+                self._backoff.level,
                 "Broker or store away, trying again in %ss: %s",
                 pause,
                 error,
@@ -248,7 +252,8 @@ class Worker:
                 self._consumer.start(lambda: self.shutdown.begun)
             except (StoreUnavailable, BrokerError) as error:
                 pause = backoff.failed()
-                log.warning(
+                log.log(
+                    backoff.level,
                     "Cannot connect to %s: %s. Trying again in %ss.",
                     self._consumer.place,
                     error,

@@ -9,88 +9,7 @@ import sys
 import pytest
 
 from tests.acceptance.conftest import environment
-
-FILES = {
-    "manage.py": """
-import os, sys
-os.environ.setdefault("DJANGO_SETTINGS_MODULE", "proj.settings")
-from django.core.management import execute_from_command_line
-execute_from_command_line(sys.argv)
-""",
-    "proj/__init__.py": """
-from .celery import app as celery_app
-__all__ = ("celery_app",)
-""",
-    "proj/settings.py": """
-from pathlib import Path
-SECRET_KEY = "x"
-USE_TZ = True
-TIME_ZONE = "Europe/Berlin"
-INSTALLED_APPS = ["shop", "orders.apps.OrdersConfig", "beatd.contrib.django"]
-DATABASES = {{"default": {{"ENGINE": "django.db.backends.sqlite3", "NAME": Path(__file__).with_name("db.sqlite3")}}}}
-DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
-CELERY_BROKER_URL = {url!r}
-CELERY_RESULT_BACKEND = {url!r}
-CELERY_TIMEZONE = "Asia/Baku"
-CELERY_TASK_TIME_LIMIT = 60
-CELERY_BEAT_SCHEDULE = {{"count": {{"task": "shop.tasks.count", "schedule": 30.0}}}}
-""",
-    "proj/celery.py": """
-import os
-from beatd import App as Celery
-
-os.environ.setdefault("DJANGO_SETTINGS_MODULE", "proj.settings")
-app = Celery("proj")
-app.config_from_object("django.conf:settings", namespace="CELERY")
-app.autodiscover_tasks()
-
-@app.task(bind=True, ignore_result=True)
-def debug_task(self):
-    print(f"Request: {{self.request!r}}")
-""",
-    "shop/__init__.py": "",
-    "shop/models.py": """
-from django.db import models
-
-class Item(models.Model):
-    name = models.CharField(max_length=20)
-""",
-    "shop/tasks.py": """
-from beatd import shared_task
-from django.db import connection
-from .models import Item
-
-@shared_task
-def add_item(name):
-    return Item.objects.create(name=name).pk
-
-@shared_task
-def count():
-    return Item.objects.count()
-
-@shared_task
-def name_of(pk):
-    return Item.objects.get(pk=pk).name
-
-@shared_task
-def opened_by_another_task():
-    return connection.connection is not None
-""",
-    "orders/__init__.py": "",
-    "orders/apps.py": """
-from django.apps import AppConfig
-
-class OrdersConfig(AppConfig):
-    name = "orders"
-""",
-    "orders/tasks.py": """
-from beatd import shared_task
-
-@shared_task(bind=True)
-def limits(self):
-    return [self.app.conf.timezone, self.time_limit, self.app.main]
-""",
-}
+from tests.acceptance.django_project import python, run, write_project
 
 CLIENT = """
 import json, os
@@ -136,19 +55,7 @@ print(json.dumps(said))
 
 @pytest.fixture
 def project(tmp_path, redis_url):
-    for name, text in FILES.items():
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text(text.format(url=redis_url) if "{url" in text or "{{" in text else text)
-    return tmp_path
-
-
-def python(project, *arguments):
-    command = [sys.executable, *arguments]
-    done = subprocess.run(
-        command, cwd=project, env=environment(), capture_output=True, text=True, timeout=90, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    return write_project(tmp_path, redis_url)
 
 
 def test_a_project(project, start_beatd):
@@ -169,6 +76,105 @@ def test_a_project(project, start_beatd):
     assert worker.end() == 0
     (project / "beat.toml").write_text("")
     assert "shop.tasks.count" in python(project, "manage.py", "beatd", "next", "-n", "1", "--json")
+
+
+FILE = """
+timezone = "Europe/Berlin"
+[redis]
+url = {url!r}
+[beat_schedule.nightly]
+task = "shop.tasks.add_item"
+schedule = "30 4 * * *"
+args = ["pear"]
+"""
+
+
+def test_system_checks(project, redis_url, free_port):
+    assert "no issues" in python(project, "manage.py", "check")
+    beat = project / "beat.toml"
+    beat.write_text(FILE.format(url=redis_url))
+    assert "no issues" in python(project, "manage.py", "check", "--fail-level", "WARNING")
+    beat.write_text(FILE.format(url=redis_url).replace("add_item", "ad_item").replace('["pear"]', "[]"))
+    done = run(project, "manage.py", "check", "--fail-level", "WARNING")
+    assert 'the app has no task "shop.tasks.ad_item"; did you mean shop.tasks.add_item' in done.stderr
+    assert (done.returncode, "beatd.W002" in done.stderr) == (1, True)
+    beat.write_text(FILE.format(url=redis_url).replace('"30 4', '"70 4'))
+    done = run(project, "manage.py", "check")
+    assert (done.returncode, "Traceback" in done.stderr) == (1, False)
+    assert "(beatd.E001) beat.toml:7:1: beat_schedule.nightly.schedule:" in done.stderr
+    beat.write_text(FILE.format(url=f"redis://:secret@127.0.0.1:{free_port()}/0"))
+    done = run(project, "manage.py", "check")
+    assert (done.returncode, "(beatd.W003) The state store cannot be used" in done.stderr) == (0, True)
+    assert "secret" not in done.stderr
+    settings = project / "proj" / "settings.py"
+    settings.write_text(f"{settings.read_text()}\nSILENCED_SYSTEM_CHECKS = ['beatd.W003']\nBEATD_CONFG = 'x'\n")
+    done = run(project, "manage.py", "check")
+    assert ("W003" in done.stderr, "did you mean BEATD_CONFIG?" in done.stderr) == (False, True)
+    settings.write_text(f"{settings.read_text()}\nBEATD_APP = 'nowhere'\n")
+    assert "no module named 'nowhere'" in run(project, "manage.py", "check").stderr
+    done = run(project, "manage.py", "beatd", "next")
+    assert (done.returncode, "no module named 'nowhere'" in done.stderr, "Traceback" in done.stderr) == (2, True, False)
+
+
+def test_the_schedule_of_settings(project, redis_url):
+    (project / "etc").mkdir()
+    (project / "etc" / "beat.toml").write_text(FILE.format(url=redis_url))
+    settings = project / "proj" / "settings.py"
+    settings.write_text(f"{settings.read_text()}\nBEATD_CONFIG = Path(__file__).parent.parent / 'etc' / 'beat.toml'\n")
+    listed = json.loads(python(project, "manage.py", "beatd", "list", "--json"))
+    assert [entry["name"] for entry in listed["entries"]] == ["count", "nightly"]
+    code = "from django.core.management import call_command as c; import proj.settings, os\n"
+    code += "os.environ['DJANGO_SETTINGS_MODULE'] = 'proj.settings'; import django; django.setup()\n"
+    code += "c('beatd', 'check'); c('beatd', 'check', 'nowhere.toml')"
+    done = run(project, "-c", code)
+    assert "2 entries" in done.stdout
+    assert "CommandError: beatd -A proj check nowhere.toml failed" in done.stderr
+
+
+def test_the_worker_follows_the_code(project, wait_until):
+    log = project / "log"
+    with log.open("wb") as file:
+        worker = subprocess.Popen(
+            [sys.executable, "manage.py", "beatd_worker", "--autoreload", "-c", "1", "-P", "solo"],
+            cwd=project, env=environment(), stdout=file, stderr=file,
+        )  # fmt: skip
+    try:
+        wait_until(lambda: log.read_text().count("ready.") == 1, 40, "the worker to be ready")
+        tasks = project / "shop" / "tasks.py"
+        tasks.write_text(tasks.read_text() + "\n@shared_task\ndef added():\n    return 7\n")
+        wait_until(lambda: log.read_text().count("ready.") == 2, 60, "the worker to start again")
+        assert "tasks.py changed: the worker starts again" in log.read_text()
+        ask = "from proj.celery import app; print(app.send_task('shop.tasks.added').get(timeout=30))"
+        assert python(project, "-c", ask) == "7\n"
+    finally:
+        worker.terminate()
+        assert worker.wait(40) == 0, log.read_text()
+
+
+def test_eager_tasks_in_a_test_of_django(project):
+    (project / "shop" / "tests.py").write_text("""
+from beatd.testing import eager_tasks
+from django.test import TestCase
+from shop.models import Item
+from shop.tasks import add_item
+
+class Shop(TestCase):
+    @eager_tasks()
+    def test_at_once(self):
+        self.assertEqual(Item.objects.get(pk=add_item.delay("fig").get()).name, "fig")
+
+    def test_on_commit(self):
+        with eager_tasks(), self.captureOnCommitCallbacks(execute=True):
+            add_item.delay_on_commit("kiwi")
+            self.assertEqual(Item.objects.count(), 0)
+        self.assertEqual(Item.objects.count(), 1)
+""")
+    (project / "shop" / "migrations").mkdir()
+    (project / "shop" / "migrations" / "__init__.py").write_text("")
+    python(project, "manage.py", "makemigrations", "-v", "0")
+    done = run(project, "manage.py", "test", "shop")
+    assert "Ran 2 tests" in done.stderr
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_project_without_django_is_told(tmp_path):

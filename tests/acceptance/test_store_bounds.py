@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import pytest
 import redis
 
-MINUTE, DAY = 60_000, 86_400_000
+MINUTE, HOUR, DAY = 60_000, 3_600_000, 86_400_000
 
 
 class Bound(NamedTuple):
@@ -42,6 +42,7 @@ BOUNDS = {
     "{beatd}:history:<entry>": Bound("string"),
     "{beatd}:outcomes:<entry>": Bound("list"),
     "{beatd}:last_outcome": Bound("hash"),
+    "{beatd}:ended": Bound("hash"),
     "{beatd}:gone": Bound("zset"),
     "{beatd}:schedules": Bound("hash"),
     "{beatd}:paused": Bound("hash"),
@@ -53,6 +54,7 @@ BOUNDS = {
     "{beatd}:dead_letters": Bound("list"),
     "{beatd}:audit": Bound("list"),
     "{beatd}:audited_digest": Bound("string"),
+    "{beatd}:format": Bound("string"),
     "{beatd}:tag": Bound("string"),
     # an expiry
     "{beatd}:gaps": Bound("hash", 7 * DAY),
@@ -66,6 +68,8 @@ BOUNDS = {
     "{beatd}:started:<run id>": Bound("string", DAY),
     "{beatd}:overdue": Bound("hash", 5 * MINUTE),
     "{beatd}:too_long": Bound("hash", 5 * MINUTE),
+    "{beatd}:recovered": Bound("zset", HOUR),
+    "{beatd}:undelivered": Bound("hash", 7 * DAY),
     "{beatd}:alerts:<target>": Bound("hash", 7 * DAY),
     "{beatd}:notices": Bound("hash", 7 * DAY),
     "{beatd}:notices_due": Bound("zset", 7 * DAY),
@@ -98,12 +102,15 @@ RARE |= {
     "{beatd}:worker:<id>:unacked",
     "_kombu.binding.<exchange>",
     "{beatd}:started:<run id>",
+    "{beatd}:running",
     "{beatd}:overdue",
     "{beatd}:too_long",
     "{beatd}:audited_digest",
     "{beatd}:notices",
     "{beatd}:notices_due",
     "{beatd}:pinged",
+    "{beatd}:recovered",
+    "{beatd}:undelivered",
 }
 """Kinds that need another broker or a fault, or are there for moments."""
 

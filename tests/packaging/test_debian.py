@@ -8,6 +8,7 @@ import shlex
 import shutil
 import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -112,6 +113,13 @@ def test_its_units_are_valid(package, tmp_path):
     units = [str(path) for path in (tmp_path / "lib" / "systemd" / "system").iterdir()]
     said = run("systemd-analyze", "security", "--offline=yes", "--threshold=30", *units)
     assert said.count("exposure level") == len(units) == 3
+    for unit in map(Path, units):
+        unit.write_text(unit.read_text().replace("/usr/bin/beatd", sys.executable))
+    verified = subprocess.run(
+        ["systemd-analyze", "verify", *units], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert [line for line in verified.stderr.splitlines() if "beatd" in line] == []
+    assert verified.returncode == 0
 
 
 def test_from_installation_to_purge(chroot, package, newer, wait_until, tmp_path):
@@ -123,6 +131,8 @@ def test_from_installation_to_purge(chroot, package, newer, wait_until, tmp_path
     assert (root / "etc/systemd/system/multi-user.target.wants/beatd.service").is_symlink()
     assert not (root / "etc/systemd/system/multi-user.target.wants/beatd-worker.service").is_symlink()
     chroot.run("beatd", "check", "/etc/beatd/beat.toml")
+    assert chroot.run("beatd", "service", "status").count("of the package") == 3
+    assert chroot.run("beatd", "service", "uninstall").count("it is of a package") == 3
 
     with (etc / "beat.toml").open("a") as file:
         file.write(ENTRY)

@@ -74,6 +74,13 @@ COMPOSE = yaml.safe_load((PACKAGING / "docker" / "compose.yaml").read_text())
 OURS = ("daemon", "worker", "web")
 
 
+def test_compose_is_valid_for_its_schema():
+    command = [Path(sys.executable).with_name("check-jsonschema"), "--builtin-schema", "vendor.compose-spec"]
+    command.append(PACKAGING / "docker" / "compose.yaml")
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 def test_compose_names_what_it_uses():
     services = COMPOSE["services"]
     assert services.keys() == {"valkey", "daemon", "worker", "web", "prometheus", "grafana"}
@@ -186,7 +193,7 @@ def image(tmp_path_factory):
     tools.mkdir()
     (tools / "python").write_text(f'#!/bin/sh\nexec {for_everybody()} "$@"\n')
     (tools / "python").chmod(0o755)
-    env = {"PATH": f"{tools}:/usr/bin:/bin", "EXTRAS": "web,solar", "OPT": str(opt)}
+    env = {"PATH": f"{tools}:/usr/bin:/bin", "OPT": str(opt)}
     env |= {key: value for key, value in os.environ.items() if key.startswith(("PIP_", "HTTP", "http", "SSL"))}
     for step in (each.rest for each in BUILD if each.word == "RUN"):
         mounted = ["unshare", "--mount", "sh", "-c", f'mount --bind "$OPT" /opt && {step}']

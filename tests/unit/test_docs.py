@@ -36,7 +36,7 @@ from tests.unit.logged_events import PACKAGE, logged
 
 ROOT = PACKAGE.parent
 DOCS = ROOT / "docs"
-PAGES = [ROOT / "README.md", *sorted(DOCS.glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md")), *sorted(ROOT.glob("examples/**/README.md"))]
 STRUCTS = {
     "redis": RedisSettings,
     "broker": BrokerSettings,
@@ -48,7 +48,7 @@ STRUCTS = {
 ENVIRONMENT = {"REDIS_PASSWORD": "secret"}
 
 CODE = re.compile(r"`([^`]+)`")
-FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+FENCE = re.compile(r"^```(\w*)[^\n]*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\(([^)#\s]*)(?:#([^)\s]*))?\)")
 OPTION = re.compile(r"(?<![\w-])--?[a-zA-Z][a-z-]*")
 
@@ -62,7 +62,7 @@ class Example(NamedTuple):
 
 def examples(language: str) -> list[Example]:
     return [
-        Example(f"{page.name}:{page.read_text()[: found.start()].count(chr(10)) + 1}", found[2])
+        Example(f"{page.relative_to(ROOT)}:{page.read_text()[: found.start()].count(chr(10)) + 1}", found[2])
         for page in PAGES
         for found in FENCE.finditer(page.read_text())
         if found[1] == language
@@ -126,8 +126,8 @@ def test_notations_are_read(notation, load):
     assert load(f'[beat_schedule.example]\ntask = "tasks.add"\n{notation}')
 
 
-TESTED_TOGETHER = "testing.md"
-"""Its examples are files of one project; tests/integration/testing runs them."""
+TESTED_TOGETHER = ("docs/testing.md", "docs/how-to/", "examples/")
+"""Pages whose examples belong together; tests/integration/testing and test_guides.py and test_examples.py run them."""
 
 
 @by_place([one for one in examples("python") if not one.place.startswith(TESTED_TOGETHER)])
@@ -144,7 +144,9 @@ def command_lines() -> Iterator[Example]:
         text = page.read_text()
         spans = CODE.findall(FENCE.sub("", text))
         prompts = re.findall(r"^[$#] (.*)$", "".join(found[2] for found in FENCE.finditer(text)), re.MULTILINE)
-        yield from (Example(page.name, line) for line in (*spans, *prompts) if re.match(r"beatd( |$)", line))
+        yield from (
+            Example(str(page.relative_to(ROOT)), line) for line in (*spans, *prompts) if re.match(r"beatd( |$)", line)
+        )
 
 
 @by_place(list(command_lines()))
@@ -265,6 +267,14 @@ def test_events_to_page_on_exist():
     assert watched <= {name for events in logged().values() for name in events}
 
 
+def test_troubleshooting_names_events_that_exist_and_all_to_page_on():
+    known = {name for events in logged().values() for name in events}
+    helped = {name for row in rows(section("troubleshooting.md", "By log event")) for name in CODE.findall(row[0])}
+    paged = {name for row in rows(section("events.md", "Events to page on")) for name in CODE.findall(row[0])}
+    assert helped <= known
+    assert paged <= helped
+
+
 def test_every_metric_is_documented_with_its_type_and_labels():
     page = section("operations.md", "The status page, metrics and health")
     text = page + section("deployment.md", "Metrics and health of one process")
@@ -291,6 +301,9 @@ def test_every_key_is_documented_with_its_type():
         keys.started("<run id>"),
         keys.audit,
         keys.audited_digest,
+        keys.format,
+        keys.recovered,
+        keys.undelivered,
     }
     worker = {*keys.workers(), keys.worker("<id>", "unacked"), keys.worker("<id>", "alive"), keys.finished("<run id>")}
     worker.add(keys.deaths("<task id>:<retries>"))
@@ -309,7 +322,7 @@ def test_every_script_is_documented():
 # -- links ------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_links_lead_somewhere(page):
     for target, anchor in LINK.findall(page.read_text()):
         if "://" in target:
@@ -343,6 +356,11 @@ def test_every_file_that_the_architecture_names_exists():
     assert not {name for name in named if not any((root / name).exists() for root in roots)}
 
 
-def test_the_readme_leads_to_every_page():
-    linked = {target for target, _ in LINK.findall((ROOT / "README.md").read_text())}
-    assert {f"docs/{page.name}" for page in DOCS.glob("*.md")} <= linked
+def test_every_page_can_be_reached_by_links_from_the_readme():
+    reached, ahead = set(), [ROOT / "README.md"]
+    while ahead:
+        page = ahead.pop()
+        reached.add(page)
+        linked = {(page.parent / target).resolve() for target, _ in LINK.findall(page.read_text()) if target}
+        ahead += [each for each in linked if each.suffix == ".md" and each.exists() and each not in reached]
+    assert set(PAGES) <= reached

@@ -12,7 +12,7 @@ import pytest
 import beatd
 from tests.unit.logged_events import PACKAGE
 
-PAGES = [PACKAGE.parent / "README.md", *sorted((PACKAGE.parent / "docs").glob("*.md"))]
+PAGES = [PACKAGE.parent / "README.md", *sorted((PACKAGE.parent / "docs").rglob("*.md"))]
 
 CANVAS = "Signature chain chord chunks group maybe_signature signature xmap xstarmap"
 PUBLIC = {
@@ -63,7 +63,7 @@ def test_a_star_import_offers_what_0_1_0_documented(module):
         assert set(PUBLIC[module].split()) - {"states"} <= set(offered)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(PACKAGE.parent)))
 def test_imports_on_the_pages_work(page):
     for module, names in re.findall(r"from (beatd[\w.]*) import ([\w, ]+)", page.read_text()):
         for name in names.replace(",", " ").split(" as ")[0].split():

@@ -8,9 +8,11 @@ from collections.abc import Mapping, Sequence
 
 from beatd.app.app import App
 from beatd.exceptions import StoreError, WorkerLostError
+from beatd.store.ended_runs import SentRun
 from beatd.store.worker_state import FinishedRuns
 from beatd.worker.admission.poison import MAX_DEATHS, QUARANTINE_MS, PoisonDetector, try_forgive
 from beatd.worker.admission.rate_limits import RateLimits
+from beatd.worker.messages import Headers
 from beatd.worker.request import Request
 from beatd.worker.settlement import Settlement
 
@@ -74,7 +76,7 @@ class AdmissionControl:
 
     def _without_repeats(self, requests: list[Request]) -> list[Request]:
         """Drop scheduled runs that have ended before or run here: duplicates of their messages."""
-        scheduled = [one.id for one in requests if one.headers.entry is not None]
+        scheduled = [_sent(one.headers, one.headers.entry) for one in requests if one.headers.entry is not None]
         if not scheduled:
             return requests
         try:
@@ -116,6 +118,10 @@ class AdmissionControl:
             self._settlement.fail(request, WorkerLostError(f"Worker exited prematurely: {reason}"))
             self._settlement.bury(request.delivery, reason)
         return run
+
+
+def _sent(headers: Headers, entry: str) -> SentRun:
+    return SentRun(headers.id, entry, headers.due_at, headers.after_ms, bool(headers.redelivered))
 
 
 def _attempt(request: Request) -> tuple[str, int]:

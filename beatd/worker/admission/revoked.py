@@ -156,7 +156,8 @@ class RevokedSync:
     def _fail(self, error: StoreError) -> None:
         pause = self._backoff.failed()
         self._due = self._clock.monotonic() + pause
-        log.warning(
+        log.log(
+            self._backoff.level,
             "Revoked tasks cannot be shared, trying again in %ss: %s",
             pause,
             error,

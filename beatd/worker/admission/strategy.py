@@ -137,7 +137,8 @@ class Strategy:
         )
         error = NotRegistered(headers.task)
         signals.task_unknown.send(sender=self._app, message=delivery, name=headers.task, id=headers.id, exc=error)
-        if not headers.ignore_result:
+        keeps = bool(self._app.conf.task_keep_result) or self._app.results.keeps_runs
+        if not headers.ignore_result and headers.keeps_result(default=keeps):
             decisions.results.append(self._failed(headers, FAILURE, error, now_ms))
         decisions.failed.append((delivery, FAILURE, error))
         decisions.drop.append(delivery)
@@ -154,7 +155,8 @@ class Strategy:
         )
         signals.task_revoked.send(sender=request.task, request=request, terminated=False, signum=None, expired=expired)
         error = TaskRevokedError(reason)
-        decisions.results.append(self._failed(request.headers, REVOKED, error, now_ms))
+        if request.keeps_result:
+            decisions.results.append(self._failed(request.headers, REVOKED, error, now_ms))
         decisions.failed.append((request.delivery, REVOKED, error))
         decisions.drop.append(request.delivery)
         decisions.effects.append(Revoked(request, expired))

@@ -205,7 +205,8 @@ class KombuConsumer:
             except self._errors as error:
                 self._error = error
                 pause = self._backoff.failed()
-                log.warning(
+                log.log(
+                    self._backoff.level,
                     "Broker %s away, trying again in %ss: %s",
                     self.place,
                     pause,

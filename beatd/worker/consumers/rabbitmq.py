@@ -282,7 +282,8 @@ class AmqpConsumer:
 
     def _away(self, error: BrokerError, pause: float) -> None:
         extra = {"event": "worker_reconnecting", "attempt": self._backoff.attempts}
-        log.warning("Broker or store away, trying again in %ss: %s", pause, error, extra=extra)
+        text = "Broker or store away, trying again in %ss: %s"
+        log.log(self._backoff.level, text, pause, error, extra=extra)
 
     def _lose(self) -> None:
         """Handle a broken connection: waiting messages come again, running ones are recognised when they do."""

@@ -171,7 +171,8 @@ class RemoteControl:
         self._online = False
         pause = self._backoff.failed()
         self._retry_at = self._clock.monotonic() + pause
-        log.warning(
+        log.log(
+            self._backoff.level,
             "Remote control away, trying again in %ss: %s",
             pause,
             error,

@@ -22,9 +22,9 @@ from beatd.clock import perf_counter
 from beatd.exceptions import MessageError, StoreError, TimeLimitExceeded
 from beatd.message.protocol import TaskMessage, open_envelope, safe_repr
 from beatd.states import FAILURE, IGNORED, READY_STATES, REJECTED, RETRY, STARTED, SUCCESS
-from beatd.store.outcomes import RunRecord, arguments_text, encoded, error_texts
 from beatd.store.result_document import document, exception_payload, named_error
 from beatd.store.results import Stored
+from beatd.store.run_record import RunRecord, arguments_text, encoded, error_texts, result_text
 from beatd.timestamps import from_ms
 from beatd.worker.execution.call import Calling
 from beatd.worker.execution.callbacks import failure_messages, follow_up_messages, pack
@@ -160,8 +160,8 @@ class Executor:
 
     def _store_start(self, attempt: Attempt) -> None:
         """Store STARTED for a task with ``track_started``, on the way of the states that the task itself stores."""
-        _, task, context = attempt
-        if _is_ignored(task, context):
+        job, task, context = attempt
+        if not _wants_document(job, task, context):
             return
         facts = {"pid": os.getpid(), "hostname": self._hostname}
         try:
@@ -179,13 +179,14 @@ class Executor:
     def _report(self, job: Job, task: Task[..., Any], context: Context, outcome: Outcome, runtime: float) -> JobReport:
         if self.tidy is not None:  # not before: its time does not belong to the task
             self.tidy()
-        outcome, encoded = self._encoded(task, context, outcome)
+        outcome, encoded = self._encoded(job, task, context, outcome)
         follow_ups = pack(context.postponed) if context.postponed else []
         if outcome.state == SUCCESS and (context.callbacks or context.chain):
             callbacks, error = follow_up_messages(self._app, task, context, outcome.value)
             follow_ups += callbacks
             if error is not None:
-                outcome, encoded = self._encoded(task, context, Outcome(FAILURE, error, ExceptionInfo(error)))
+                failed = Outcome(FAILURE, error, ExceptionInfo(error))
+                outcome, encoded = self._encoded(job, task, context, failed)
             elif context.children and encoded is not None:
                 encoded = self._document(context, outcome)  # its children are known only now
         log_outcome(log, task, context, outcome, runtime)
@@ -215,11 +216,21 @@ class Executor:
             error = (outcome.value.exc if outcome.state == RETRY else outcome.value) or outcome.value
         elif report.state == FAILURE:  # the result could not be stored, or a callback not be made
             error = MessageError("the result cannot be stored, or a callback cannot be sent; the worker's log says why")
-        record = self._record(attempt, report, error, outcome.traceback, output.text)
+        result = ""
+        if report.state == SUCCESS and not _is_ignored(attempt.task, attempt.context):
+            result = result_text(outcome.value)
+        record = self._record(attempt, report, error, outcome.traceback, output.text, result=result)
         return msgspec.structs.replace(report, record=record)
 
     def _record(
-        self, attempt: Attempt, report: JobReport, error: BaseException | None, traceback: str | None, output: str
+        self,
+        attempt: Attempt,
+        report: JobReport,
+        error: BaseException | None,
+        traceback: str | None,
+        output: str,
+        *,
+        result: str = "",
     ) -> bytes:
         _, task, context = attempt
         end_ms = self._app.clock.now_ms()
@@ -234,6 +245,7 @@ class Executor:
             output=output,
             args=arguments_text(context.args),
             kwargs=arguments_text(context.kwargs),
+            result=result,
             **({} if error is None else error_texts(error, traceback)),
         )
         return encoded(record)
@@ -270,14 +282,17 @@ class Executor:
         facts = {"task_id": context.id, "args": context.args, "kwargs": context.kwargs, "request": context}
         signals.task_internal_error.send(sender=task, exception=error, traceback=error.__traceback__, **facts)
         payload = named_error(type(error).__name__, safe_repr(error), module="builtins")
-        report = JobReport(job.tag, FAILURE, runtime, self._store(context, FAILURE, payload, None))
+        wanted = _wants_document(job, task, context)
+        report = JobReport(job.tag, FAILURE, runtime, self._store(context, FAILURE, payload, None) if wanted else None)
         if not job.record:
             return report
         return msgspec.structs.replace(report, record=self._record(attempt, report, error, None, ""))
 
-    def _encoded(self, task: Task[..., Any], context: Context, outcome: Outcome) -> tuple[Outcome, bytes | None]:
+    def _encoded(
+        self, job: Job, task: Task[..., Any], context: Context, outcome: Outcome
+    ) -> tuple[Outcome, bytes | None]:
         """Return the outcome and the document to store; a result that JSON cannot carry is a failure."""
-        if not _is_stored(task, context, outcome):
+        if not _is_stored(job, task, context, outcome):
             return outcome, None
         try:
             encoded = self._document(context, outcome)
@@ -351,9 +366,14 @@ def _is_ignored(task: Task[..., Any], context: Context) -> bool:
     return bool(task.ignore_result if context.ignore_result is None else context.ignore_result)
 
 
-def _is_stored(task: Task[..., Any], context: Context, outcome: Outcome) -> bool:
+def _wants_document(job: Job, task: Task[..., Any], context: Context) -> bool:
+    """True if the result is to be stored; a task that stores states of its own is not left at one of these."""
+    return (job.document or context.stored_state) and not _is_ignored(task, context)
+
+
+def _is_stored(job: Job, task: Task[..., Any], context: Context, outcome: Outcome) -> bool:
     if outcome.state == IGNORED or (outcome.state == REJECTED and outcome.value.requeue):
         return False
-    if not _is_ignored(task, context):
+    if _wants_document(job, task, context):
         return True
     return outcome.state != SUCCESS and bool(task.store_errors_even_if_ignored)

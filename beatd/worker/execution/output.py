@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
-from beatd.store.outcomes import OUTPUT_MAX, tail
+from beatd.store.run_record import OUTPUT_MAX, tail
 
 
 class Output:

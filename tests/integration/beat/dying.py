@@ -37,11 +37,11 @@ def die_at(point, number):  # noqa: C901 - four ways to die
 
     def dying_stream(self, calls, *rest):
         calls = list(calls)
-        has_runs = any(len(args) > 3 for _, args in calls) and "LPUSH" in self._text
+        has_runs = any(args.number > 3 for _, args in calls) and "LPUSH" in self._text
         if has_runs and reached("claim under way"):
             connection = self._client.connection_pool.get_connection()
             keys, args = calls[0]
-            connection.send_command("EVAL", self._text, len(keys), *keys, *args)
+            connection.send_packed_command(self._packed(keys, args))
             die()
         answers = stream(self, calls, *rest)
         if has_runs and reached("claimed, not heard"):

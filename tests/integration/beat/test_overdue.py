@@ -10,7 +10,8 @@ from beatd.store.client import connect
 from beatd.store.entry_state import EntryStates, Fingerprints
 from beatd.store.history import SENT, Histories, run_cell
 from beatd.store.keys import Keys
-from beatd.store.outcomes import Ended, Outcomes, RunRecord, Started, encoded
+from beatd.store.outcomes import Ended, Outcomes, Started
+from beatd.store.run_record import RunRecord, encoded
 from beatd.timestamps import iso_ms
 
 KEYS, NOW, MINUTE = Keys("beatd"), 1_790_000_040_000, 60_000

@@ -6,6 +6,7 @@ from beatd.model import manual_run_id, run_id
 from beatd.store import history
 from beatd.store.claims import Claim, Claims, Gap
 from beatd.store.client import connect
+from beatd.store.ended_runs import SentRun
 from beatd.store.history import Histories
 from beatd.store.keys import Keys
 from beatd.store.lease import Leases
@@ -154,7 +155,8 @@ def test_workers_write_how_a_run_ended(claim, client, redis_url, histories):
         (-1, None, None),
     ]
     assert client.get(KEYS.finished(run_id("b", NOW))) == b"SUCCESS 100"
-    assert finished.among([run_id("b", NOW), "other"]) == {run_id("b", NOW)}
+    runs = [SentRun(run_id("b", NOW), "b", DUE_AT), SentRun("other", "b", DUE_AT)]
+    assert finished.among(runs) == {run_id("b", NOW)}
 
 
 def test_a_run_that_was_asked_for_is_found_by_its_own_id(client, redis_url, histories):

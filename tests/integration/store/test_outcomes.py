@@ -12,21 +12,8 @@ from beatd.store import history
 from beatd.store.client import connect
 from beatd.store.history import Record
 from beatd.store.keys import Keys
-from beatd.store.outcomes import (
-    BYTES_MAX,
-    EXPIRED,
-    MESSAGE_MAX,
-    OUTPUT_MAX,
-    RECORDS_MAX,
-    Ended,
-    Outcomes,
-    RunRecord,
-    Started,
-    decoded,
-    encoded,
-    error_texts,
-    tail,
-)
+from beatd.store.outcomes import BYTES_MAX, RECORDS_MAX, Ended, Outcomes, Started
+from beatd.store.run_record import EXPIRED, MESSAGE_MAX, OUTPUT_MAX, RunRecord, decoded, encoded, error_texts, tail
 from beatd.timestamps import iso_ms
 
 KEYS, NOW = Keys("beatd"), 1_790_000_000_000

@@ -5,12 +5,16 @@ how it is run). Keys that expire within seconds, the lease and a heartbeat, are 
 """
 
 import json
+import re
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 from beatd.clock import SystemClock
+from beatd.exceptions import StoreRefused
 from beatd.message.protocol import open_envelope
 from beatd.model import Entry, EntryState, run_id
 from beatd.store import history
@@ -18,6 +22,7 @@ from beatd.store.claims import Claim, Claims
 from beatd.store.client import connect
 from beatd.store.daemon_registry import Registry
 from beatd.store.dead_letters import DeadLetters
+from beatd.store.ended_runs import SentRun
 from beatd.store.entry_state import DispatchLookup, EntryStates, Running
 from beatd.store.history import Histories, Totals
 from beatd.store.keys import Keys
@@ -26,7 +31,9 @@ from beatd.store.outbox import Outbox
 from beatd.store.results import RedisResults
 from beatd.store.run_requests import Backfill, Requests
 from beatd.store.runtime_entries import Pause, Runtime, RuntimeReplica
+from beatd.store.server_check import FORMAT, inspect
 from beatd.store.worker_state import DelayedMessages, FinishedRuns, RevokedStore
+from beatd.timestamps import iso_ms
 from beatd.worker.consumers.redis import RedisConsumer
 from tests.conftest import wait_for
 
@@ -185,5 +192,86 @@ def test_the_state_of_workers_is_read(url, client):
     assert RevokedStore(url, KEYS).since(0) == [("revoked-1", NOW)]
     [(message, due_ms)] = DelayedMessages(client, KEYS).soonest(10)
     assert (message.queue, open_envelope(message.raw).id, due_ms) == ("celery", "waiting-1", NOW + DAY)
-    assert FinishedRuns(url, KEYS).among([run_id("tick", NOW + 60_000), "other"]) == {run_id("tick", NOW + 60_000)}
+    ended = SentRun(run_id("tick", NOW + 60_000), "tick", iso_ms(NOW + 60_000))
+    again = ended._replace(after_ms=NOW + 30_000, redelivered=True)
+    for one in (ended, again):
+        assert FinishedRuns(url, KEYS).among([one, SentRun("other", "tick", None)]) == {ended.id}
     assert RedisResults(url).get("result-1")["result"] == 42
+
+
+# -- the format -------------------------------------------------------------------------------------------------------
+
+
+def test_a_store_of_0_1_0_gets_its_format(client):
+    assert client.get(KEYS.format) is None
+    inspect(client, KEYS)
+    assert client.get(KEYS.format) == b"1"
+    inspect(client, KEYS)
+
+
+@pytest.mark.parametrize(
+    ("stored", "said"),
+    [
+        (b"2", r"a newer beatd has written it, in format 2; this version knows format 1\. Upgrade this daemon"),
+        (b"two", r'\{beatd\}:format is "two", not a number; delete that key'),
+        (b"9" * 5000, r"not a number"),
+        (b"\xff", r"not a number"),
+    ],
+)
+def test_another_format_is_refused(client, stored, said):
+    client.set(KEYS.format, stored)
+    with pytest.raises(StoreRefused, match=said):
+        inspect(client, KEYS)
+    assert client.get(KEYS.format) == stored
+
+
+def test_a_format_of_another_type_is_refused(client):
+    client.rpush(KEYS.format, "x")
+    with pytest.raises(StoreRefused, match=r"\{beatd\}:format"):
+        inspect(client, KEYS)
+
+
+def test_each_prefix_has_a_format_of_its_own(client):
+    client.set(KEYS.format, 2)
+    inspect(client, Keys("other"))
+
+
+def test_a_store_that_takes_no_writes_is_read(redis_server, client):
+    client.config_set("maxmemory", "1")
+    try:
+        inspect(client, KEYS)
+    finally:
+        client.config_set("maxmemory", "0")
+    assert client.get(KEYS.format) is None
+
+
+def test_every_documented_format_is_known():
+    page = (Path(__file__).parents[3] / "docs" / "upgrading.md").read_text()
+    assert max(int(number) for number in re.findall(r"^\| \d\S+ \| (\d+)", page, re.MULTILINE)) == FORMAT
+
+
+# -- a daemon ---------------------------------------------------------------------------------------------------------
+
+
+def dispatched(log):
+    return set(re.findall(r"Dispatched (\w+)", log.read_text()))
+
+
+def test_a_daemon_starts_on_a_store_of_0_1_0(url, client, tmp_path):
+    """The backfill of "tick" that 0.1.0 was asked for is made, although the entry is paused."""
+    text = f'[redis]\nurl = "{url}"\n[beat_schedule.tick]\ntask = "t"\nschedule = "1s"\n'
+    text += '[beat_schedule.outboxed]\ntask = "t"\nschedule = "1s"\n'
+    (tmp_path / "beat.toml").write_text(text)
+    with (tmp_path / "log").open("wb") as log:
+        command = [sys.executable, "-m", "beatd", "run", "--config", tmp_path / "beat.toml"]
+        daemon = subprocess.Popen(command, stdout=log, stderr=log)
+    try:
+        wait_for(lambda: {"outboxed", "tick"} <= dispatched(tmp_path / "log"), 40, "runs")
+        daemon.terminate()
+        assert daemon.wait(20) == 0
+    finally:
+        daemon.kill()
+    text = (tmp_path / "log").read_text()
+    assert "term 3" in text
+    assert not re.search(r"ERROR|Traceback|held back", text), text
+    assert client.get(KEYS.format) == b"1"

@@ -233,6 +233,7 @@ def test_whatever_the_clock_does_no_run_is_claimed_twice_and_none_is_left_out_fo
     begin_ms = rig.clock.ms
     rig.jump_to(begin_ms + 1_800_000)
     assert each_once(rig) if rig.claims.pushed else True
+    assert rig.claims.overlaps == []
     claimed = set(rig.claims.pushed)
     for entry in entries[:3]:
         schedule = rig.heap._slots[entry.name].timeline

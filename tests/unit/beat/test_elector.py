@@ -3,6 +3,7 @@
 The same store for real is in ``tests/integration``; what a leader's end means for runs in ``tests/acceptance``.
 """
 
+import logging
 import threading
 from contextlib import contextmanager
 
@@ -271,11 +272,13 @@ def test_a_failure_that_passes_costs_nothing(a, store):
 
 
 def test_campaigns_for_ever(a, store, caplog):
+    caplog.set_level(logging.DEBUG)
     store.down = True
     a.run_for(3_600)
     attempts = [record for record in caplog.records if record.event == "store_unavailable"]
     assert len(attempts) > 3_600 / RETRY_MAX - 10, "it never stops trying"
     assert len(attempts) < 2 * 3_600 / RETRY_MAX, "nor does it hammer"
+    assert len([one for one in attempts if one.levelno >= logging.WARNING]) < 70, "nor fill the log"
     store.down = False
     a.turn()
     assert a.term

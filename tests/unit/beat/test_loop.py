@@ -2,9 +2,11 @@
 
 from datetime import timedelta
 
+from beatd.exceptions import StoreUnavailable
 from beatd.model import Options
 from beatd.schedules import parse_blackout
 from beatd.timestamps import from_ms
+from tests.fakes import NOW
 
 
 def names_at(rig):
@@ -81,6 +83,55 @@ def test_a_claim_whose_answer_was_lost_is_not_sent_again(rig, entry):
     assert lost
     assert names_at(rig) == [1.0, 2.0]
     assert rig.dispatcher.totals["claimed_before"] == 1
+
+
+def stretches(rig, name="a"):
+    """From when on each run was the first of its entry, and when it was due, in seconds."""
+    dues, afters = rig.claims.stretches[name]
+    return [((after - NOW) / 1000, (due - NOW) / 1000) for after, due in zip(afters, dues, strict=True)]
+
+
+def test_a_message_says_after_which_instant_its_run_is_the_first(rig, entry):
+    rig.beat.schedule.replace([entry(schedule=10.0)])
+    rig.run_for(31)
+    assert stretches(rig) == [(0, 10), (10, 20), (20, 30)]
+    rig.start()
+    rig.beat.schedule.replace([entry(schedule=10.0)])
+    rig.run_for(11)
+    assert stretches(rig)[3:] == [(30, 40)], "a restart leaves no gap"
+
+
+def test_a_skipped_run_belongs_to_the_stretch_of_the_next_and_a_missed_one_to_none(rig, entry):
+    rig.beat.schedule.replace([entry(schedule=10.0, max_queue_depth=5)])
+    rig.run_for(11)
+    rig.queues.depths["celery"] = 5
+    rig.run_for(10)
+    rig.queues.depths["celery"] = 0
+    rig.run_for(10)
+    assert stretches(rig) == [(0, 10), (10, 30)]
+    rig.clock.advance(60)
+    rig.run_for(10)
+    assert stretches(rig)[2:] == [(89.999, 90), (90, 100)], "40 to 80 may be sent by hand, or when a clock is set right"
+
+
+def test_a_run_that_was_sent_after_all_is_in_no_stretch_but_its_own(rig, entry):
+    """The answer to its claim is lost; when it is decided again, it is skipped."""
+    rig.beat.schedule.replace([entry(schedule=10.0, max_queue_depth=5)])
+    rig.run_for(1)
+    real = rig.claims.claim
+
+    def claim_and_lose_the_answer(batches, *, lease_value):
+        if sum(len(batch) for batch in batches if list(real([batch], lease_value=lease_value))):
+            rig.claims.claim, rig.queues.depths["celery"] = real, 5
+            raise StoreUnavailable("the answer is lost")
+        return iter(())
+
+    rig.claims.claim = claim_and_lose_the_answer
+    rig.run_for(13)
+    rig.queues.depths["celery"] = 0
+    rig.run_for(10)
+    assert rig.dispatcher.totals["claimed_before"] == 1
+    assert stretches(rig) == [(0, 10), (10, 20)]
 
 
 def test_a_fenced_daemon_stops_and_goes_on_under_a_new_term(rig, entry):

@@ -44,6 +44,7 @@ def test_the_message_is_celery_beats_own_but_for_the_extra_headers():
         "periodic_task_name": "add",
         "beatd-entry": "add",
         "beatd-due-at": DUE_ISO,
+        "beatd-after": None,
     }
     assert ours.headers == {**theirs.headers, **extra}
     assert json.loads(ours.body) == json.loads(json.dumps(theirs.body))
@@ -103,3 +104,49 @@ def test_dates_arrive_as_celerys_json_marks_them():
 def test_what_json_cannot_carry_is_refused_in_words():
     with pytest.raises(MessageError, match="object is not serializable"):
         sent(make(args=(object(),)))
+
+
+def run_of(entry, due_ms=DUE, fire_ms=DUE):
+    return Run(entry, due_ms, fire_ms, entry.schedule)
+
+
+def ahead(messages, run, expires_ms=None):
+    messages.render_ahead(run, expires_ms)
+    return messages
+
+
+def test_a_message_rendered_ahead_is_the_message_of_the_run():
+    entry = make(args=(1,), options=Options(expires=5_000))
+    run = run_of(entry)
+    expires_ms = expires_at_ms(run)
+    plain = MessageBuilder("celery", origin="gen1@host").render(run, expires_ms)
+    messages = ahead(MessageBuilder("celery", origin="gen1@host"), run, expires_ms)
+    assert messages.render(run_of(entry), expires_ms) == plain
+    assert messages.render(run_of(entry), expires_ms) == plain, "and again, when it is asked for a second time"
+
+
+@pytest.mark.parametrize(
+    "due",
+    [
+        run_of(make(), due_ms=DUE - 1_000),
+        run_of(make(), fire_ms=DUE + 1),
+        run_of(make())._replace(own_id="by-hand"),
+        run_of(make(args=("changed",))),
+    ],
+    ids=["another due time", "another jitter", "by hand", "the entry was changed"],
+)
+def test_a_message_rendered_ahead_serves_only_the_run_it_was_made_for(due):
+    messages = ahead(MessageBuilder("celery", origin="gen1@host"), run_of(make()))
+    assert messages.render(due, None) == MessageBuilder("celery", origin="gen1@host").render(due, None)
+
+
+def test_messages_rendered_ahead_are_bounded(monkeypatch):
+    monkeypatch.setattr("beatd.beat.message_builder.AHEAD_BYTES", 2_000)
+    messages = MessageBuilder("celery")
+    runs = [run_of(make(name=f"entry-{number}")) for number in range(100)]
+    for run in runs:
+        messages.render_ahead(run, None)
+    assert 2_000 <= messages.ahead_bytes < 4_000
+    ahead(messages, run_of(make(), fire_ms=DUE + 60_000))
+    assert messages.ahead_bytes < 1_500, "those of the instant before are let go"
+    assert open_envelope(messages.render(runs[99], None)).id == runs[99].id

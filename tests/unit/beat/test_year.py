@@ -134,6 +134,7 @@ def test_every_run_of_a_year_is_the_one_in_the_preview():
     expected = previewed(entries, BEGIN, BEGIN + YEAR)
     assert len(expected) > 40_000
     assert sorted(rig.claims.pushed.at) == expected
+    assert rig.claims.overlaps == []
 
 
 @pytest.mark.soak

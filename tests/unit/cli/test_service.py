@@ -1,5 +1,6 @@
 """systemd units: fitted to the paths of an installation, confined, recognised and compared."""
 
+import json
 import os
 import re
 import shutil
@@ -282,3 +283,39 @@ def test_the_command_lines_of_units_are_understood(name):
     line = settings(name, "/etc/beatd/beat.toml")["ExecStart"]
     _, command, *words = line.split()
     STARTED[command].make_context(command, words)
+
+
+@pytest.fixture
+def packaged(tmp_path, monkeypatch):
+    """The folders of a host on which the package is installed."""
+    units = tmp_path / "usr"
+    units.mkdir()
+    for name in UNITS:
+        (units / name).write_text(source(name).replace("/opt/beatd/bin/beatd", "/usr/bin/beatd"))
+    (tmp_path / "lib").symlink_to(units)
+    monkeypatch.setattr(service, "PACKAGES", (units, tmp_path / "lib"))
+    monkeypatch.setattr(service, "SYSTEM", tmp_path / "etc")
+    monkeypatch.setattr(service, "SYSUSERS_FOLDER", tmp_path / "sysusers")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    return tmp_path
+
+
+def test_the_units_of_the_package_are_known_and_left_alone(packaged, run):
+    done = run("status")
+    assert (done.exit_code, done.output.count("  of the package; state unknown")) == (0, 3)
+    facts = json.loads(run("status", "--json").output)["units"]
+    assert [unit["packaged"] for unit in facts] == [f"{packaged}/usr/{name}" for name in UNITS]
+    kept = run("uninstall")
+    assert kept.exit_code == 0
+    assert kept.output.count("it is of a package; remove that with the package manager, as in apt remove beatd") == 3
+    assert "Nothing to remove" not in kept.output
+    assert len([*(packaged / "usr").iterdir()]) == 3
+
+
+def test_units_in_place_of_those_of_the_package_are_named_and_removed(packaged, run):
+    run("install", "--config", "/etc/beatd/beat.toml")
+    output = run("status").output
+    assert output.count("up to date, in place of the package's") == 2
+    assert f"to use that of the package ({packaged}/usr/beatd.service): beatd service uninstall" in output
+    assert run("uninstall").exit_code == 0
+    assert run("status").output.count("  of the package;") == 3

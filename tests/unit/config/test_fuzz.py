@@ -210,7 +210,7 @@ def faults_of(file: Path) -> tuple[Fault, ...]:
         return error.faults or pytest.fail("an error without faults")
     assert all(entry.task and entry.source for entry in loaded.entries)
     assert all(entry.schedule.next_after_ms(0) is None or entry.schedule.fingerprint for entry in loaded.entries)
-    MessageBuilder("celery").prepare(loaded.entries[0]) if loaded.entries else None
+    MessageBuilder("celery").template(loaded.entries[0]) if loaded.entries else None
     return ()
 
 

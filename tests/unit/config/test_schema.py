@@ -77,10 +77,10 @@ def refusals(text: str) -> list[str]:
 def examples() -> Iterator[Any]:
     yield pytest.param((ROOT / "config" / "beat.toml").read_text(), id="beat.toml")
     yield pytest.param(GOOD, id="everything")
-    for page in sorted(ROOT.glob("docs/*.md")):
-        for found in re.finditer(r"^```toml\n(.*?)^```$", page.read_text(), re.MULTILINE | re.DOTALL):
+    for page in sorted(ROOT.glob("docs/**/*.md")):
+        for found in re.finditer(r"^```toml[^\n]*\n(.*?)^```$", page.read_text(), re.MULTILINE | re.DOTALL):
             line = page.read_text()[: found.start()].count("\n") + 1
-            yield pytest.param(found[1], id=f"{page.name}:{line}")
+            yield pytest.param(found[1], id=f"{page.relative_to(ROOT)}:{line}")
 
 
 def test_the_shipped_file_is_current() -> None:
@@ -145,3 +145,39 @@ def test_nothing_that_can_be_read_is_refused(seed: int, tmp_path: Path) -> None:
             continue
         read += 1
         assert refusals(data.decode()) == [], data.decode()
+
+
+# -- for SchemaStore --------------------------------------------------------------------------------------------------
+
+
+def undescribed(said: Any, path: str = "") -> Iterator[str]:
+    """The keys of tables without a description, of their own or behind a reference."""
+    if isinstance(said, list):
+        for place, each in enumerate(said):
+            yield from undescribed(each, f"{path}[{place}]")
+    if not isinstance(said, dict):
+        return
+    for key, value in said.items():
+        if key == "properties":
+            yield from (f"{path}.{name}" for name, each in value.items() if not {"description", "$ref"} & each.keys())
+        if key not in {"dependencies", "if", "then", "default", "examples"}:  # conditions, not tables
+            yield from undescribed(value, f"{path}.{key}")
+
+
+def test_every_setting_has_a_description() -> None:
+    assert list(undescribed(schema())) == []
+
+
+def test_the_catalog_names_the_address_of_the_schema() -> None:
+    catalog = json.loads((ROOT / "packaging" / "schemastore" / "catalog.json").read_text())
+    assert catalog["url"] == schema()["$id"]
+    assert catalog["url"].endswith(str(SHIPPED.relative_to(ROOT)))
+    assert catalog.keys() == {"name", "description", "fileMatch", "url"}
+    assert catalog["fileMatch"] == ["beat.toml"]
+    assert not catalog["description"].endswith("."), "as SchemaStore has it"
+    assert len(catalog["description"]) <= 120
+
+
+def test_the_files_of_the_repository_are_valid() -> None:
+    for path in ("config/beat.toml", "packaging/docker/beat.toml", "packaging/debian/beat.toml"):
+        assert [fault.message for fault in VALIDATOR.iter_errors(told((ROOT / path).read_text()))] == [], path

@@ -5,11 +5,12 @@ import re
 
 import pytest
 
-from beatd.client.outcomes import EntryOutcome, RunDetail
+from beatd.client.outcomes import EntryOutcome, RunDetail, Statistics
 from beatd.exceptions import StoreUnavailable
 from beatd.store.held_back import HeldBackEntry
 from beatd.store.history import Record
-from beatd.store.outcomes import RunRecord, Summary
+from beatd.store.outcomes import Summary
+from beatd.store.run_record import RunRecord
 from tests.unit.web.conftest import NOW, daemon, document
 
 PATHS = ("/", "/api/status", "/api/entries", "/api/entries/tick/history", "/healthz", "/readyz", "/metrics")
@@ -176,6 +177,8 @@ def test_an_entry_for_programs(site):
         "outcomes": [],
         "overdue_since": None,
         "too_long_since": None,
+        "tags": [],
+        "statistics": Statistics(0, None, None, None, None)._asdict(),
     }
 
 

@@ -14,6 +14,7 @@ from beatd.broker.publisher import OutgoingMessage, Refused
 from beatd.exceptions import BrokerError, StoreUnavailable
 from beatd.message.protocol import build, envelope
 from beatd.states import STARTED, SUCCESS
+from beatd.store.ended_runs import SentRun
 from beatd.store.groups import NoGroups
 from beatd.store.keys import Keys
 from beatd.store.result_document import document
@@ -183,6 +184,7 @@ class FakeResults:
     def __init__(self, journal: Journal) -> None:
         self.away = False
         self.groups = NoGroups()
+        self.keeps_runs = False
         self.impossible: set[str] = set()
         self._journal = journal
 
@@ -234,10 +236,10 @@ class FakeFinished:
         self.away = False
         self._journal = journal
 
-    def among(self, ids: Sequence[str]) -> set[str]:
+    def among(self, runs: Sequence[SentRun]) -> set[str]:
         if self.away:
             raise StoreUnavailable("finished runs: away")
-        return self.ended & set(ids)
+        return self.ended & {run.id for run in runs}
 
     def remember(self, ended: Sequence[Any]) -> None:
         self._journal.extend(("finished", (one.run_id, one.state)) for one in ended)

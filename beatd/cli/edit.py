@@ -1,0 +1,29 @@
+"""Changes by commands to a file that a person wrote."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from beatd.cli.output import plural, print_json, print_line, rewrite_file
+from beatd.config.editor import with_entries
+from beatd.config.toml import read
+
+
+def put_into(
+    path: Path, tables: Mapping[str, Mapping[str, Any]], *, replace: bool, as_json: bool = False, err: bool = False
+) -> None:
+    """Add entries to the file at ``path``, with ``replace`` also change some, and print the result.
+
+    Raises ConfigError, or click.ClickException for a file that cannot be written.
+    """
+    edited = with_entries(str(path), read(path, str(path)), tables, replace=replace)
+    if edited.added or edited.changed:
+        rewrite_file(path, edited.text)
+    words = {"added": edited.added, "changed": edited.changed, "unchanged": edited.unchanged}
+    if as_json:
+        print_json({"entries": {name: word for word, names in words.items() for name in names}, "file": str(path)})
+        return
+    counts = [f"{plural(len(names), 'entry')} {word}" for word, names in words.items() if names]
+    print_line(f"{path}: {', '.join(counts) or 'no entries'}", err=err)

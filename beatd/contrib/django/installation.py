@@ -1,0 +1,55 @@
+"""The installation of a Django project as its admin sees it: the documents and actions of the page."""
+
+from __future__ import annotations
+
+import os
+import threading
+from functools import partial
+from typing import NamedTuple
+
+import msgspec
+
+from beatd import sources
+from beatd.cli import status
+from beatd.clock import SystemClock
+from beatd.contrib.django.conf import app_name, schedule_file, timeout_ms
+from beatd.state_store import running_store
+from beatd.web.actions import Operator
+from beatd.web.broker_view import BrokerView
+from beatd.web.documents import Documents
+from beatd.web.entries import EntryListing
+from beatd.web.store_view import StoreView
+
+
+class Installation(NamedTuple):
+    """``documents`` has the facts, ``operator`` changes something."""
+
+    documents: Documents
+    operator: Operator
+
+
+_opening = threading.Lock()
+_opened: dict[tuple[int, str, str | None, int], Installation] = {}
+
+
+def installation() -> Installation:
+    """The installation that the settings name, opened once in each process; its files are followed.
+
+    Raises ConfigError for files or an app that cannot be read, and StoreError.
+    """
+    path, app, patience_ms = schedule_file(), app_name(), timeout_ms()
+    key = os.getpid(), str(path), app, patience_ms
+    with _opening:
+        if key not in _opened:
+            clock = SystemClock()
+            plan = EntryListing(path, lambda: sources.load(path, app=app), clock)
+            settings = plan.first().settings
+            redis = msgspec.structs.replace(settings.redis, timeout_ms=min(settings.redis.timeout_ms, patience_ms))
+            settings = msgspec.structs.replace(settings, redis=redis)
+            url = partial(running_store, settings)
+            store = StoreView(lambda: status.facts(status.look(settings)), url, redis, clock)
+            broker = BrokerView(str(path), lambda: plan.settings, url, clock)
+            plan.start()
+            documents = Documents(plan, store, broker, clock)
+            _opened[key] = Installation(documents, Operator(documents))
+        return _opened[key]

@@ -1,0 +1,93 @@
+"""Rows of the admin's tables: entries and runs as its templates show them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from django.contrib.admin.utils import quote
+
+from beatd.client.entries import Description, kind_of
+from beatd.client.outcomes import FAILED, EntryOutcome, RunDetail, bounds_text
+from beatd.planning.notation import schedule_phrase
+from beatd.planning.phrase import in_words
+from beatd.planning.preview import Outlook
+from beatd.schedules import Schedule, duration_text
+from beatd.timestamps import from_ms
+
+
+def entry_row(look: Outlook, outcome: EntryOutcome) -> dict[str, Any]:
+    """An entry of the list."""
+    entry = look.entry
+    return {
+        "name": entry.name,
+        "id": quote(entry.name),
+        "task": entry.task,
+        "words": words_of(entry.schedule),
+        "zone": entry.timezone,
+        "kind": kind_of(entry),
+        "place": entry.source,
+        "outcome": outcome.word or "",
+        "marks": outcome.marks,
+        "is_bad": outcome.word in FAILED or outcome.failing_since_ms is not None,
+        "error": outcome.error,
+        "last": _moment(look.last_due_ms),
+        "next": _moment(look.next_due_ms),
+        "note": look.note or ("held back" if look.held else ""),
+    }
+
+
+def words_of(schedule: Schedule) -> str:
+    """The schedule in words; one that cannot be said is shown as it is written."""
+    try:
+        return in_words(schedule)
+    except Exception:  # noqa: BLE001 - one schedule that cannot be said must not hide the page
+        return schedule_phrase(schedule).text
+
+
+def run_row(run: RunDetail) -> dict[str, Any]:
+    """A run of a history."""
+    record, last = run.record, run.last
+    return {
+        "due": from_ms(record.due_ms),
+        "word": run.word,
+        "is_bad": run.word in FAILED,
+        "reason": record.reason or "",
+        "kind": record.kind,
+        "late": duration_text(record.late_ms) if record.sent and record.late_ms >= 1000 else "",
+        "took": "" if record.runtime_ms is None else duration_text(record.runtime_ms),
+        "id": record.run_id or "",
+        "error": last if last is not None and last.type and run.word != "success" else None,
+        "worker": run.started.worker if run.started else last.worker if last else "",
+    }
+
+
+def facts_of(seen: Description) -> list[tuple[str, Any]]:
+    """The facts of an entry, each with its label."""
+    return list(_facts(seen))
+
+
+def _facts(seen: Description) -> Iterator[tuple[str, Any]]:
+    entry, outcome, numbers = seen.entry, seen.outcome, seen.statistics
+    yield "Task", entry.task
+    yield "Schedule", words_of(entry.schedule)
+    yield "Written", entry.schedule.notation
+    yield "Time zone", entry.timezone
+    yield "Place", entry.source
+    yield "State", seen.state
+    yield "Last outcome", f"{outcome.word or 'no run yet'} {outcome.marks}".rstrip()
+    if outcome.failing_since_ms is not None:
+        yield "Failing since", from_ms(outcome.failing_since_ms)
+    if outcome.overdue_since_ms is not None:
+        yield "Overdue since", from_ms(outcome.overdue_since_ms)
+    if outcome.last_success_ms is not None:
+        yield "Last success", from_ms(outcome.last_success_ms)
+    yield "Runs", f"{seen.totals.scheduled:,} sent by schedule"
+    if numbers.duration_median_ms is not None and numbers.duration_p95_ms is not None:
+        median, most = duration_text(numbers.duration_median_ms), duration_text(numbers.duration_p95_ms)
+        yield "Duration", f"median {median}, 95 % within {most}"
+    yield "Bounds", bounds_text(seen.bounds)
+
+
+def _moment(ms: int | None) -> Any:
+    return None if ms is None else from_ms(ms)

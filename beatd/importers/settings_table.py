@@ -1,0 +1,43 @@
+"""Connections of a Celery app as tables of ``beat.toml``. URLs with a password become environment variables."""
+
+from __future__ import annotations
+
+from urllib.parse import urlsplit
+
+from beatd.config.writer import toml_value
+from beatd.sources.app_file import app_settings, first_url
+from beatd.urls import is_redis, redis_url
+
+_STORE, _BROKER = "BEATD_REDIS_URL", "BEATD_BROKER_URL"
+
+
+def connection_tables(app: str) -> tuple[str, dict[str, str]]:
+    """Return ``[redis]`` and ``[broker]`` as text, and the variables that it names with what they are.
+
+    The state store is the app's broker or result backend if that is a Redis, else an embedded server. Raises
+    ConfigError.
+    """
+    conf = app_settings(app)
+    broker, results = first_url(conf["broker_url"]), first_url(conf["result_backend"] or "")
+    variables: dict[str, str] = {}
+    store = next((url for url in (broker, results) if url and is_redis(url)), "")
+    lines = ["[redis]"]
+    lines.append(
+        f"url = {_url(redis_url(store), _STORE, 'the state store', variables) if store else toml_value('embedded')}"
+    )
+    lines += ["", "[broker]"]
+    if broker and not is_redis(broker):
+        lines.append(f"url = {_url(broker, _BROKER, 'the broker', variables)}")
+    lines.append(f"default_queue = {toml_value(conf['default_queue'])}")
+    return "\n".join([*lines, ""]), variables
+
+
+def _url(url: str, variable: str, what: str, variables: dict[str, str]) -> str:
+    try:
+        is_secret = urlsplit(url).password is not None or "password" in url
+    except ValueError:
+        is_secret = True
+    if is_secret:
+        variables[variable] = what
+        return toml_value(f"${{{variable}}}")
+    return toml_value(url)
