@@ -74,6 +74,7 @@ COMMANDS: Mapping[str, CommandSpec] = {
     "call": CommandSpec("beatd.cli.app_commands", "call", "Send a task by name."),
     "result": CommandSpec("beatd.cli.app_commands", "result", "Show the result of a task."),
     "purge": CommandSpec("beatd.cli.app_commands", "purge", "Delete all messages that wait in queues."),
+    "graph": CommandSpec("beatd.cli.graph", "graph", "Draw workers, the schedule, or the worker's parts."),
     "events": CommandSpec("beatd.cli.app_commands", "events", "Print the events of workers as they come."),
     "report": CommandSpec("beatd.cli.app_commands", "report", "Show versions and settings, for a bug report."),
     "shell": CommandSpec("beatd.cli.app_commands", "shell", "Start a Python shell with the app and its tasks."),
@@ -110,7 +111,7 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
         "healthcheck",
     ),
     "Change": ("trigger", "stop-run", "backfill", "pause", "resume", "add", "remove", "reload", "step-down", "notify"),
-    "Workers": ("worker", "inspect", "control", "events", "multi", "dead-letters", "purge"),
+    "Workers": ("worker", "inspect", "control", "events", "graph", "multi", "dead-letters", "purge"),
     "App": ("call", "result", "report", "shell"),
     "Files": ("tutorial", "init", "check", "diff", "compare", "import", "migrate", "export", "schema", "completion"),
 }
