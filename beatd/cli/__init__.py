@@ -75,7 +75,7 @@ COMMANDS: Mapping[str, CommandSpec] = {
     "result": CommandSpec("beatd.cli.app_commands", "result", "Show the result of a task."),
     "purge": CommandSpec("beatd.cli.app_commands", "purge", "Delete all messages that wait in queues."),
     "graph": CommandSpec("beatd.cli.graph", "graph", "Draw workers, the schedule, or the worker's parts."),
-    "events": CommandSpec("beatd.cli.app_commands", "events", "Print the events of workers as they come."),
+    "events": CommandSpec("beatd.cli.app_commands", "events", "Watch the events of workers, live or line by line."),
     "report": CommandSpec("beatd.cli.app_commands", "report", "Show versions and settings, for a bug report."),
     "shell": CommandSpec("beatd.cli.app_commands", "shell", "Start a Python shell with the app and its tasks."),
     "migrate": CommandSpec("beatd.cli.migrate", "migrate", "Move from Celery, or to another broker."),

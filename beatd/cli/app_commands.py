@@ -227,7 +227,7 @@ def bug_report(app: App) -> str:
 
 @click.command(context_settings=_SETTINGS)
 @place_options
-@click.option("--dump", "-d", is_flag=True, help="Accepted for Celery's sake: events are always printed.")
+@click.option("--dump", "-d", is_flag=True, help="Print events in a terminal, too, instead of the live view.")
 @click.option("--limit", "-n", type=click.IntRange(1), help="End after so many events.")
 @click.option("--json", "-j", "as_json", is_flag=True, help="One JSON object a line.")
 def events(
@@ -236,13 +236,21 @@ def events(
     config_file: str | None,
     broker: str | None,
     result_backend: str | None,
-    dump: bool,  # noqa: ARG001 - Celery's tool has it
+    dump: bool,
     limit: int | None,
     as_json: bool,
 ) -> None:
-    """Print the events of workers as they come, until Ctrl-C. Workers send events with -E."""
+    """Watch the events of workers, until q or Ctrl-C: tasks and workers, live. Workers send events with -E.
+
+    Without a terminal, and with --dump, --json or --limit, events are printed as they come, one a line.
+    """
     app = client_app(app_name, broker, config_file, result_backend)
     stream = read_events(first_url(app.conf.broker_url), app.conf.event_exchange)
+    if sys.stdin.isatty() and sys.stdout.isatty() and not (dump or as_json or limit):
+        from beatd.cli.events_view import watch  # noqa: PLC0415 - for terminals alone
+
+        watch(stream)
+        return
     seen = (event for event in stream if event is not None)
     try:
         for event in itertools.islice(seen, limit):
