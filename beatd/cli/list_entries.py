@@ -129,8 +129,14 @@ def list_entries(
 ) -> None:
     """List the entries in force whose names match GLOB, such as "report-*" (default: all).
 
-    Entries come from the file, the app and the state store, as in a daemon with the same file.
+    Entries come from the file, the app and the state store, as in a daemon with the same file. "beatd list bindings" is
+    Celery's: the queues of workers and app, with exchange and routing key.
     """
+    if glob == "bindings":
+        from beatd.cli.graph import print_bindings  # noqa: PLC0415 - for this word alone
+
+        print_bindings(config_file, app, as_json=as_json)
+        return
     wanted = Selection(glob, failed, overdue, paused, held_only, source, task, tags)
     now_ms = SystemClock().now_ms()
     gc.disable()  # a large schedule makes a million objects and no cycles

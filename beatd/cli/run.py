@@ -5,6 +5,7 @@ The process has configuration, logging, signals and the service manager around a
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import signal
@@ -12,6 +13,7 @@ import sys
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
@@ -21,7 +23,10 @@ import beatd
 from beatd import config, sources
 from beatd import log_format as logs
 from beatd.app.find_app import importable_name
+from beatd.cli.celery_options import BEAT_IDLE, Level, idle_options
+from beatd.cli.celery_options import detach as in_background
 from beatd.cli.metrics import MetricsOptions, metrics_options
+from beatd.cli.multi_processes import LogFile, held
 from beatd.cli.output import plural
 from beatd.cli.sdnotify import Notifier, watchdog_period
 from beatd.clock import SystemClock
@@ -51,10 +56,15 @@ if TYPE_CHECKING:
     "--log-level",
     "--loglevel",
     "-l",
-    type=click.Choice(["debug", "info", "warning", "error"], case_sensitive=False),
-    help="Default: the setting in the file.",
+    type=Level(),
+    metavar="LEVEL",
+    help="debug, info, warning or error; default: the setting in the file.",
 )
 @click.option("--log-format", type=click.Choice(["text", "json"]), help="Default: the setting in the file.")
+@click.option("--logfile", "-f", metavar="FILE", help="Log file; default: standard error.")
+@click.option("--pidfile", metavar="FILE", help="Pid file, locked while the daemon runs.")
+@click.option("--detach", is_flag=True, help="Run in the background.")
+@idle_options(BEAT_IDLE)
 @metrics_options
 def run(
     *,
@@ -64,13 +74,22 @@ def run(
     fail_fast: bool,
     log_level: str | None,
     log_format: str | None,
+    logfile: str | None,
+    pidfile: str | None,
+    detach: bool,
     metrics: MetricsOptions,
 ) -> None:
-    """Run the daemon until SIGTERM or Ctrl-C. SIGHUP reloads the configuration."""
+    """Run the daemon until SIGTERM or Ctrl-C. SIGHUP reloads the configuration.
 
-    Process(config_file, app=app, metrics=metrics, dry_run=dry_run).serve(
-        fail_fast=fail_fast, log_level=log_level, log_format=log_format
-    )
+    "beatd beat" is the same; the options of "celery beat" are accepted.
+    """
+    if detach:
+        in_background("beat", pidfile, logfile)
+        return
+    with held(Path(pidfile).expanduser()) if pidfile else contextlib.nullcontext():
+        Process(config_file, app=app, metrics=metrics, dry_run=dry_run).serve(
+            fail_fast=fail_fast, log_level=log_level, log_format=log_format, logfile=logfile
+        )
 
 
 def _name_for_others(app: App) -> str:
@@ -133,7 +152,9 @@ class Process:
         self._stopping = threading.Event()
         self._daemon: Daemon | None = None
 
-    def serve(self, *, fail_fast: bool, log_level: str | None, log_format: str | None) -> None:
+    def serve(
+        self, *, fail_fast: bool, log_level: str | None, log_format: str | None, logfile: str | None = None
+    ) -> None:
         """Run a daemon until it is told to stop.
 
         Raises :class:`~beatd.exceptions.ConfigError` for a file that cannot be used at the start, and a
@@ -141,6 +162,8 @@ class Process:
         """
         loaded = self._source.first()
         configure_logging(loaded.settings.log, log_level, log_format, self._environment)
+        if logfile:
+            LogFile(logfile, "beatd run").open()
         self._handle_signals()
         entries = plural(len(loaded.entries), "entry")
         place = f"of {self._app}" if self._origin else f"in {self._path}"

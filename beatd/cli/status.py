@@ -1,4 +1,4 @@
-"""``beatd status``: daemons, leaders and problems, for people and as JSON."""
+"""``beatd status``: daemons, leaders, workers and problems, for people and as JSON."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from beatd import sources
 from beatd.beat.shard_assignment import why_aside
 from beatd.cli.output import plural, print_json, print_line, print_problem, print_table
 from beatd.cli.problems import problems, rounded, shards
+from beatd.cli.status_workers import WorkerLook, print_workers, workers_document
 from beatd.client.history import held_facts, pause_facts
 from beatd.client.outcomes import OutcomeReader, error_facts
 from beatd.config.loader import load_settings
@@ -102,16 +103,20 @@ class Overview(NamedTuple):
 @click.option("--check", is_flag=True, help="Exit with 1 for any problem, not only for one that blocks runs.")
 @click.option("--json", "as_json", is_flag=True, help="JSON instead of tables.")
 def status(*, config_file: str | None, check: bool, as_json: bool) -> None:
-    """Show daemons, leaders and problems.
+    """Show daemons, leaders, workers and problems.
 
     Exit code 1 when runs are blocked: no daemon is alive, nobody leads a shard, runs are late, the broker or the state
     store refuses them, or the state store cannot be reached.
     """
-    seen = look(load_settings(sources.find(config_file).path).settings)
+    settings = load_settings(sources.find(config_file).path).settings
+    asked = WorkerLook(settings)
+    seen = look(settings)
+    workers = asked.seen()
     if as_json:
-        print_json(facts(seen))
+        print_json(facts(seen) | workers_document(workers))
     else:
         _print(seen)
+        print_workers(workers)
     if not seen.is_ready or (check and any(problems(seen))):
         raise click.exceptions.Exit(1)
 

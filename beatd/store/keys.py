@@ -140,7 +140,7 @@ class WorkerKeys(NamedTuple):
     """The keys that the bundled workers share. They are on the broker's Redis, beside the queues."""
 
     workers: str
-    """set, for ever: ids of workers that may hold messages; the dead are removed by whoever rescues their messages."""
+    """set, for ever: ids of workers; the dead are removed by whoever rescues their messages."""
     tag: str
     """string, for ever: the last tag given to a message that was taken (``INCR``)."""
     parked: str

@@ -270,8 +270,10 @@ class RedisConsumer:
         return max(0.0, (soonest - self._clock.now_ms()) / 1000)
 
     def beat(self) -> None:
-        with translate_errors(self._client):
-            self._client.set(self._keys.worker(self._id, "alive"), self._clock.now_ms(), px=LIFETIME_MS)
+        with translate_errors(self._client), self._client.pipeline(transaction=False) as pipeline:
+            pipeline.set(self._keys.worker(self._id, "alive"), self._clock.now_ms(), px=LIFETIME_MS)
+            pipeline.sadd(self._shared.workers, self._id)  # idle ones, too: status shows them
+            pipeline.execute()
 
     def stop(self) -> None:
         self._doorbell.close()
