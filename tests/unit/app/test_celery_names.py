@@ -234,3 +234,35 @@ def test_celerys_names_of_schedules():
     assert beatd.crontab.from_string("30 7 1 * mon") == beatd.crontab(30, 7, "mon", 1)
     with pytest.raises(beatd.exceptions.ScheduleError, match="expected minute"):
         beatd.crontab.from_string("30 7")
+
+
+def test_settings_have_their_names_of_celery_3():
+    app = App("x", BROKER_URL="redis://h/3", set_as_current=False)
+    app.conf.update(CELERY_ALWAYS_EAGER=True, CELERYD_CONCURRENCY=3, SECRET_KEY="a", TIMEZONE="Asia/Baku")
+    app.conf["CELERY_RESULT_SERIALIZER"] = "yaml"
+    assert (app.conf.broker_url, app.conf.task_always_eager, app.conf.worker_concurrency) == ("redis://h/3", True, 3)
+    assert (app.conf.CELERY_TASK_SERIALIZER, app.conf.result_serializer) == ("json", "yaml")
+    assert (app.conf.timezone, app.conf.SECRET_KEY) == (None, "a"), "settings of the web application are its own"
+    app.conf.task_always_eager = False
+    assert app.conf.task_always_eager is False
+
+
+def test_hooks_run_before_the_signals_of_the_same_event(app):
+    told = []
+
+    class Telling(beatd.Task):
+        def on_success(self, *_):
+            told.append("on_success")
+
+        def after_return(self, *_):
+            told.append("after_return")
+
+    def note(sender, **_):
+        told.append("task_success")
+
+    signals.task_success.connect(note)
+    try:
+        app.task(name="add", base=Telling)(lambda: 1).apply()
+    finally:
+        signals.task_success.disconnect(note)
+    assert told == ["on_success", "task_success", "after_return"]
