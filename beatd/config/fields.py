@@ -198,6 +198,12 @@ SECTIONS: Mapping[str, Fields] = {
             "The password as it is: nothing in it is encoded.",
             "${PASSWORD:-secret}",
         ),
+        "password_command": Field(
+            "password_command",
+            notifications.command,
+            "A program that prints the password, and its arguments; it runs for new connections.",
+            ["/usr/local/bin/redis-token"],
+        ),
         "prefix": Field("prefix", values.text, "All keys begin with it and a colon.", "billing"),
         "timeout": Field("timeout_ms", duration(10), "For connecting and for each answer; at least 10 ms.", "2s"),
         "wait_replicas": Field("wait_replicas", whole(0, 100), "How many replicas confirm each batch of claims.", 1),

@@ -6,8 +6,9 @@ and when it is over. So a message is about a change, however many runs fail.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from fnmatch import fnmatchcase
+from types import MappingProxyType
 from typing import NamedTuple
 
 from beatd.model import AlertKind, Entry, NotifyTarget
@@ -58,6 +59,14 @@ class Told(NamedTuple):
         return cls(int(words[0]), int(words[1])) if len(words) == 2 and all(map(str.isdigit, words)) else cls(0, 0)
 
 
+class Brief(NamedTuple):
+    """Failures in a row that were over before anybody was told of them."""
+
+    since_ms: int
+    end_ms: int
+    failures: int
+
+
 class Changes(NamedTuple):
     """News for a target, and what it need not know of any more."""
 
@@ -67,11 +76,13 @@ class Changes(NamedTuple):
     over: Mapping[Subject, Told]
     forgotten: frozenset[Subject]
     """Over, and nothing to be told of."""
+    brief: Mapping[Subject, Brief] = MappingProxyType({})
+    """Begun and over since the last message."""
 
     @property
     def number(self) -> int:
         """Number of changes to be told."""
-        return len(self.begun) + len(self.lasting) + len(self.over)
+        return len(self.begun) + len(self.lasting) + len(self.over) + len(self.brief)
 
 
 _OF_ENTRIES = frozenset({"failure", "overdue", "missed", "held", "too_long"})
@@ -97,8 +108,11 @@ def changes(
     entry: Callable[[str], Entry | None],
     now_ms: int,
     unknown: Container[str] = (),
+    recovered: Iterable[tuple[str, Brief]] = (),
 ) -> Changes:
     """News for a target. ``unknown`` are kinds that could not be looked at: nothing of them is over.
+
+    ``recovered`` are entries that succeeded after failures since the target's last message, the oldest first.
 
     An entry that left the schedule, or that another target is told of now, is forgotten without a word.
     """
@@ -119,7 +133,13 @@ def changes(
             over[subject] = before
         else:
             forgotten.add(subject)
-    return Changes(begun, lasting, over, frozenset(forgotten))
+    brief = {}
+    for name, one in recovered:
+        subject = Subject("failure", name)
+        is_news = subject not in told and subject not in wanted
+        if is_news and _is_wanted(target, subject, Condition(one.since_ms, one.failures), entry):
+            brief[subject] = one
+    return Changes(begun, lasting, over, frozenset(forgotten), brief)
 
 
 def _is_wanted(

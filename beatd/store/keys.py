@@ -83,6 +83,7 @@ _TYPES = {
     "gaps": "hash",
     "tally": "hash",
     "last_outcome": "hash",
+    "recovered": "zset",
     "ended": "hash",
     "overdue": "hash",
     "too_long": "hash",
@@ -103,6 +104,7 @@ _TYPES = {
     "notices": "hash",
     "notices_due": "zset",
     "pinged": "hash",
+    "undelivered": "hash",
     "led": "string",
 }
 
@@ -187,6 +189,12 @@ class Keys:
         """zset, 7 days after the last write: id of a notice → when it is to be sent (ms)."""
         self.pinged = f"{self._tag}:pinged"
         """hash, 7 days after the last write: entry → its runs whose start or end was told to its monitor."""
+        self.recovered = f"{self._tag}:recovered"
+        """zset, an hour after the last, the newest 10,000: ``<failing since ms> <end ms> <failures> <entry>`` → when it
+        was noted (ms), see :mod:`beatd.store.recoveries`."""
+        self.undelivered = f"{self._tag}:undelivered"
+        """hash, 7 days after the last write: destination of notifications → since when it has got none, and why, see
+        :mod:`beatd.store.undelivered`."""
         self.led = f"{self._tag}:led"
         """string, 7 days after the last write: its age says when shard 0 last had a leader."""
 

@@ -161,6 +161,7 @@ def document(daemons=None, shards=None, problems=(), not_ready=()):
         "not_ready": list(not_ready),
         "held_back": [],
         "held_back_count": 0,
+        "undelivered": [],
         "failing": [],
         "failing_count": 0,
         "overdue": [],
