@@ -142,7 +142,7 @@ def remove(name: str, config_file: str | None, as_json: bool) -> None:
 
 
 def _call_faults(head: LoadedSettings, tables: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """What is wrong with tasks and arguments of these entries, as far as the app of the file tells."""
+    """Faults in tasks and arguments of these entries, as far as the app of the file tells."""
     rules: dict[str, Any] = {"timezone": head.settings.timezone, "defaults": head.defaults}
     entries = [entry(name, table, **rules, source=runtime_place(name)) for name, table in tables.items()]
     try:

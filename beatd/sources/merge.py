@@ -95,7 +95,7 @@ def _loaded(
 
 
 def call_faults(settings: Settings, defaults: Mapping[str, Any], entries: Sequence[Entry]) -> tuple[Fault, ...]:
-    """What is wrong with the calls of entries of the store, as :func:`load` has it for those of files.
+    """Faults in the calls of entries of the store, as :func:`load` has it for those of files.
 
     Raises ConfigError if the app cannot be imported.
     """

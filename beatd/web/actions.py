@@ -190,7 +190,7 @@ class Operator:
         return {"done": f"{name} is {what}{told}", "change": what, "warnings": faults}
 
     def _call_faults(self, name: str, table: Mapping[str, Any]) -> list[str]:
-        """What is wrong with the task and the arguments of an entry, as far as the app of the file tells."""
+        """Faults in the task and the arguments of an entry, as far as the app of the file tells."""
         plan = self._documents.plan
         try:
             one = entry(
