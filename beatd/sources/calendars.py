@@ -58,7 +58,7 @@ class Calendars:
 
     @classmethod
     def of(cls, settings: Settings, *, writes: bool = False) -> Self:
-        """Those of a file's entries."""
+        """The calendars of a file's entries."""
         copies = Path(settings.state_dir, "calendars") if settings.state_dir else None
         return cls(str(Path(settings.file).parent), copies, writes=writes)
 
