@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -10,11 +11,13 @@ import click
 
 from beatd import sources
 from beatd.beat.shard_assignment import why_aside
+from beatd.cli.celery_beat import signs_on_servers
 from beatd.cli.output import plural, print_json, print_line, print_problem, print_table
 from beatd.cli.problems import problems, rounded, shards
 from beatd.client.history import held_facts, pause_facts
 from beatd.client.outcomes import OutcomeReader, error_facts
 from beatd.config.loader import load_settings
+from beatd.exceptions import BeatdError
 from beatd.model import Settings
 from beatd.schedules import duration_text
 from beatd.state_store import running_store
@@ -102,11 +105,15 @@ def status(*, config_file: str | None, check: bool, as_json: bool) -> None:
     Exit code 1 when runs are blocked: no daemon is alive, nobody leads a shard, runs are late, the broker or the state
     store refuses them, or the state store cannot be reached.
     """
-    seen = look(load_settings(sources.find(config_file).path).settings)
+    settings = load_settings(sources.find(config_file).path).settings
+    seen = look(settings)
     if as_json:
         print_json(facts(seen))
     else:
         _print(seen)
+        with suppress(BeatdError):  # another broker may be away
+            for sign in signs_on_servers(settings, [settings.broker.default_queue], redbeat=False):
+                print_problem(sign)
     if not seen.is_ready or (check and any(problems(seen))):
         raise click.exceptions.Exit(1)
 
