@@ -50,8 +50,8 @@ soak: $(VENV)/.installed-dev ## the tests that take minutes to hours
 chaos: $(VENV)/.installed-dev ## break everything for five minutes, and count; ARGS="--seed 7" to replay
 	$(BIN)/python -m tests.chaos $(ARGS)
 
-bench: $(VENV)/.installed-bench ## measure beatd beside its peers
-	@for file in benchmarks/[a-z]*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
+bench: $(VENV)/.installed-bench ## measure beatd beside its peers into benchmarks/results; ARGS=--quick: in five minutes
+	$(BIN)/python benchmarks/suite.py $(ARGS)
 
 docs: $(VENV)/.installed-dev ## the documentation as a site, in build/site
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict

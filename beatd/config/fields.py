@@ -165,6 +165,7 @@ POLICIES: Fields = {
         "2h",
     ),
     "max_queue_depth": Field("max_queue_depth", whole(1), "A run is left out while so many messages wait.", 1000),
+    "tags": Field("tags", notifications.tags, "Words by which entries are found and told.", ["billing"]),
     "notify": Field("notify", notifications.target_names, "Targets [notify.NAME] that are told; [] for none.", ["ops"]),
     "ping": Field(
         "ping",

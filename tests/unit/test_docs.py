@@ -302,6 +302,8 @@ def test_every_key_is_documented_with_its_type():
         keys.audit,
         keys.audited_digest,
         keys.format,
+        keys.recovered,
+        keys.undelivered,
     }
     worker = {*keys.workers(), keys.worker("<id>", "unacked"), keys.worker("<id>", "alive"), keys.finished("<run id>")}
     worker.add(keys.deaths("<task id>:<retries>"))
