@@ -30,6 +30,7 @@ from beatd.daemon import Daemon
 from beatd.exceptions import ConfigError, Fault
 from beatd.model import LogSettings, Settings
 from beatd.sources import FileSource, log_refused, log_task_faults
+from beatd.sources.shadow import shadow
 from beatd.state_store import Store, await_store, state_store
 
 if TYPE_CHECKING:
@@ -42,6 +43,9 @@ if TYPE_CHECKING:
     "--config", "-c", "config_file", metavar="FILE", help="The schedule; default: $BEATD_CONFIG, ./beat.toml."
 )
 @click.option("--app", "-A", metavar="MODULE[:APP]", help="Add the periodic tasks that this app registers.")
+@click.option(
+    "--dry-run", is_flag=True, help="Claim and log runs under a prefix of its own, and send nothing; see beatd compare."
+)
 @click.option("--fail-fast", is_flag=True, help="Exit with 1 if the state store is unreachable at the start.")
 @click.option(
     "--log-level",
@@ -56,6 +60,7 @@ def run(
     *,
     config_file: str | None,
     app: str | None,
+    dry_run: bool,
     fail_fast: bool,
     log_level: str | None,
     log_format: str | None,
@@ -63,7 +68,7 @@ def run(
 ) -> None:
     """Run the daemon until SIGTERM or Ctrl-C. SIGHUP reloads the configuration."""
 
-    Process(config_file, app=app, metrics=metrics).serve(
+    Process(config_file, app=app, metrics=metrics, dry_run=dry_run).serve(
         fail_fast=fail_fast, log_level=log_level, log_format=log_format
     )
 
@@ -108,8 +113,11 @@ class Process:
     SIGTERM and SIGINT end it, at whatever point it is; SIGHUP reads the schedule again.
     """
 
-    def __init__(self, config_file: str | None, *, app: str | None, metrics: MetricsOptions) -> None:
+    def __init__(
+        self, config_file: str | None, *, app: str | None, metrics: MetricsOptions, dry_run: bool = False
+    ) -> None:
         """Raises :class:`~beatd.exceptions.ConfigError` if no file is found."""
+        self._dry_run = dry_run
         self._path, self._origin = sources.find(config_file, app)
         self._environment = config.environment()
         self._notifier = Notifier(self._environment.notify_socket)
@@ -139,6 +147,12 @@ class Process:
         log.info("beatd %s starts: %s %s", beatd.__version__, entries, place, extra={"event": "starting"})
         if self._origin:
             log.info("%s", self._origin, extra={"event": "settings_of_app"})
+        if self._dry_run:
+            text, prefix = (
+                "Dry run: nothing is sent; what would be sent is under the prefix %s",
+                loaded.settings.redis.prefix,
+            )
+            log.warning(text, prefix, extra={"event": "dry_run", "prefix": prefix})
         log_refused(loaded.refused)
         log_task_faults(loaded.task_faults)
         if not loaded.entries:
@@ -178,7 +192,7 @@ class Process:
             self._broken(error)
             raise
         self._files_read(loaded.refused)
-        return loaded
+        return shadow(loaded) if self._dry_run else loaded
 
     def _broken(self, error: ConfigError) -> None:
         """The last good files stay in force."""
@@ -195,7 +209,7 @@ class Process:
             self._daemon.reload_ended(self._faults)
 
     def _beat(self, loaded: Config, store: Store) -> None:
-        self._daemon = Daemon(loaded, store, on_hang=_exit, on_reload=self._source.reload_now)
+        self._daemon = Daemon(loaded, store, on_hang=_exit, on_reload=self._source.reload_now, dry_run=self._dry_run)
         if self._metrics is not None:
             self._metrics.attach(self._daemon.parts)
         self._put(loaded)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -15,6 +16,7 @@ from beatd.cli.problems import problems, rounded, shards
 from beatd.client.history import held_facts, pause_facts
 from beatd.client.outcomes import OutcomeReader, error_facts
 from beatd.config.loader import load_settings
+from beatd.exceptions import StoreRefused
 from beatd.model import Settings
 from beatd.schedules import duration_text
 from beatd.state_store import running_store
@@ -26,6 +28,7 @@ from beatd.store.keys import Keys
 from beatd.store.outcomes import Outcomes
 from beatd.store.run_record import RunRecord
 from beatd.store.runtime_entries import Pause, Runtime
+from beatd.store.undelivered import Undelivered, Unreached
 from beatd.timestamps import iso_ms
 
 _HELD_TOLD = 1_000
@@ -73,6 +76,8 @@ class Overview(NamedTuple):
     """Entries of which a run is overdue, and since when (ms)."""
     too_long: dict[str, int]
     """Entries of which a run takes too long, and since when (ms)."""
+    undelivered: dict[str, Unreached]
+    """Targets and hosts that get no notifications."""
     foreign_keys: list[str]
     """Keys of another type than beatd's, in words."""
 
@@ -137,6 +142,7 @@ def look(settings: Settings) -> Overview:
             failing=_failing(OutcomeReader(client, keys)),
             overdue=Outcomes(client, keys).overdue(),
             too_long=Outcomes(client, keys).too_long(),
+            undelivered=_undelivered(Undelivered(client, keys), settings, fleet.now_ms),
             foreign_keys=server_check.foreign_keys(client, keys, shards=shards),
         )
 
@@ -145,6 +151,14 @@ def _failing(outcomes: OutcomeReader) -> dict[str, Failing]:
     failing = outcomes.failing()
     errors = outcomes.errors(list(islice(failing, _ERRORS_TOLD)))
     return {name: Failing(one.failing_since_ms, one.failures, errors.get(name)) for name, one in failing.items()}
+
+
+def _undelivered(undelivered: Undelivered, settings: Settings, now_ms: int) -> dict[str, Unreached]:
+    """Leave out targets that are not in the file any more. A key of another type is among the foreign ones."""
+    known = {target.name for target in settings.notify}
+    with suppress(StoreRefused):
+        return {name: one for name, one in undelivered.problems(now_ms).items() if ":" in name or name in known}
+    return {}
 
 
 def _changes(runtime: Runtime) -> Changes:
@@ -231,6 +245,16 @@ def facts(seen: Overview) -> dict[str, Any]:
         "failing_count": len(seen.failing),
         "overdue": _since_facts(seen.overdue),
         "overdue_count": len(seen.overdue),
+        "undelivered": [
+            {
+                "target": name,
+                "since": iso_ms(one.since_ms),
+                "attempts": one.attempts,
+                "given_up": one.given_up,
+                "error": one.error,
+            }
+            for name, one in seen.undelivered.items()
+        ],
         "too_long": _since_facts(seen.too_long),
         "too_long_count": len(seen.too_long),
     }

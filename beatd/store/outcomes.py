@@ -72,6 +72,7 @@ def note_arguments(
     """
     shard, by_id = keys.shard(), keys.refused("") if refusals else keys.finished("")
     names = [shard.last_outcome, shard.ended, shard.running, by_id, keys.history(""), keys.outcomes("")]
+    names.append(keys.recovered)
     args = list[Any]([kept_ms, RECORDS_MAX, BYTES_MAX])
     for place, end in enumerate(ended):
         sent, runtime_ms = end.sent(), history.UNKNOWN_MS if end.runtime is None else int(end.runtime * 1000)

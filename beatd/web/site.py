@@ -106,7 +106,7 @@ class Site:
         """One entry: state, next runs, last runs with error and output."""
         name, now_ms = request.path_params["name"], self._documents.clock.now_ms()
         values = read_parameters(request.query_params, (Parameter("failed", "Only failed runs.", False),))
-        seen = self._documents.description(name, runs=RUNS_SHOWN)
+        seen = self._documents.description(name)
         outcome, zone = seen.outcome, seen.entry.timezone
         since = {
             "failing": outcome.failing_since_ms,
@@ -114,7 +114,7 @@ class Site:
             "too_long": outcome.too_long_since_ms,
             "success": outcome.last_success_ms,
         }
-        runs = [run for run in seen.runs if run.word in FAILED] if values["failed"] else seen.runs
+        shown = [run for run in seen.runs if run.word in FAILED or not values["failed"]][:RUNS_SHOWN]
         return self._html(
             request,
             "entry.html",
@@ -126,7 +126,7 @@ class Site:
             table=_table_text(self._documents.entry(name)["table"]),
             since={key: None if ms is None else moment(ms, zone, now_ms) for key, ms in since.items()},
             following=[(moment(run.due_ms, zone, now_ms), run.note) for run in seen.following],
-            runs=[run_row(run, zone, now_ms) for run in runs],
+            runs=[run_row(run, zone, now_ms) for run in shown],
             totals=seen.totals,
             duration=spread(seen.statistics.duration_median_ms, seen.statistics.duration_p95_ms),
             lateness=spread(seen.statistics.lateness_median_ms, seen.statistics.lateness_p95_ms),
@@ -217,7 +217,7 @@ class Site:
     def badge(self, request: Request) -> Response:
         """A small picture of an entry's state."""
         name = request.path_params["name"]
-        state, colour = badge.state_of(self._documents.description(name, runs=0))
+        state, colour = badge.state_of(self._documents.description(name))
         return Response(badge.badge(name, state, colour), media_type="image/svg+xml")
 
     def calendar(self, request: Request) -> Response:

@@ -117,7 +117,7 @@ class EntryAdmin(admin.ModelAdmin):  # type: ignore[misc]  # Django has no types
         """One entry: its schedule in words, state, next runs, last runs with errors, and what one may do."""
         self._require(self.has_view_or_change_permission(request))
         name, documents = unquote(object_id), installation().documents
-        seen = documents.description(name, runs=_LAST)
+        seen = documents.description(name)
         table = documents.entry(name)["table"]
         return self._page(
             request,
@@ -127,7 +127,7 @@ class EntryAdmin(admin.ModelAdmin):  # type: ignore[misc]  # Django has no types
             entry_id=quote(name),
             facts=facts_of(seen),
             following=[(f"{run.local:%a %Y-%m-%d %H:%M:%S %Z}", run.note) for run in seen.following],
-            runs=[run_row(run) for run in seen.runs],
+            runs=[run_row(run) for run in seen.runs[:_LAST]],
             paused=seen.pause,
             kind=kind_of(seen.entry),
             is_stored=kind_of(seen.entry) == "runtime",
