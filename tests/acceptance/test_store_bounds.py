@@ -30,6 +30,7 @@ BOUNDS = {
     # one for each shard
     "{beatd}:0:lease": Bound("string", 15_000),
     "{beatd}:0:term": Bound("string"),
+    "{beatd}:0:terms": Bound("list"),
     "{beatd}:0:claims": Bound("string"),
     "{beatd}:0:held": Bound("hash", 5 * MINUTE),
     "{beatd}:0:outbox": Bound("list"),
