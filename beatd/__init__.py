@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from beatd.app.result import AsyncResult, allow_join_result
     from beatd.app.task import Task
     from beatd.log import get_task_logger
-    from beatd.schedules import crontab, every, solar
+    from beatd.schedules import crontab, every, schedule, solar
     from beatd.worker.request import Request
 
     __version__: str
@@ -47,6 +47,7 @@ _HOMES = {
     "get_task_logger": "beatd.log",
     "group": "beatd.app.canvas",
     "maybe_signature": "beatd.app.canvas.signature",
+    "schedule": "beatd.schedules",
     "shared_task": "beatd.app.current",
     "signature": "beatd.app.canvas.signature",
     "solar": "beatd.schedules",
@@ -74,6 +75,7 @@ __all__ = [
     "get_task_logger",
     "group",
     "maybe_signature",
+    "schedule",
     "shared_task",
     "signature",
     "solar",

@@ -7,7 +7,6 @@ import secrets
 import socket
 import threading
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 from beatd import broker
 from beatd.beat.audit import ScheduleAudit
@@ -98,7 +97,7 @@ class Daemon:
         step_down = self._elector.step_down_for
         self._commands = CommandHandler(DaemonCommands(runtime, keys), identity, reload=on_reload, step_down=step_down)
         self._source = RuntimeSource(runtime, keys, config, self)
-        self._calendars = Calendars(str(Path(settings.file).parent))
+        self._calendars = Calendars.of(settings, writes=True)
         self._audit = ScheduleAudit(Audit(runtime, keys), identity, config, clock)
         self._outcomes = _outcome_watch(settings, store, keys, clock, shards, on_look=self._audit.look)
         self._notifier = notifier(

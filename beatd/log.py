@@ -9,7 +9,7 @@ import logging
 
 from beatd.app.context import current
 
-__all__ = ["get_task_logger"]
+__all__ = ["get_logger", "get_task_logger"]
 
 
 TASK_LOGGER = "celery.task"
@@ -24,6 +24,14 @@ class TaskContextFilter(logging.Filter):
         record.task_name = running.task.name if running else "???"
         record.task_id = running.context.id if running else "???"
         return True
+
+
+def get_logger(name: str | logging.Logger) -> logging.Logger:
+    """A logger that is a child of ``celery``, by Celery's name."""
+    logger = logging.getLogger(name) if isinstance(name, str) else name
+    if (logger.parent is logging.getLogger() or logger.parent is None) and logger.name != "celery":
+        logger.parent = logging.getLogger("celery")
+    return logger
 
 
 def get_task_logger(name: str) -> logging.Logger:

@@ -213,9 +213,10 @@ def write(figures: Sequence[Figure], folder: Path, name: str, remarks: Sequence[
             file = folder / f"{name}-{place:02}.svg"
             file.write_text(picture)
             pictures.append(f"![{line.row}: {line.what}]({file.name})")
-    for stale in sorted(folder.glob(f"{name}-*.svg"))[len(pictures) :]:
-        if f"({stale.name})" not in " ".join(pictures):
-            stale.unlink()
+    kept = " ".join(pictures)
+    for file in folder.glob(f"{name}-*.svg"):
+        if f"({file.name})" not in kept:
+            file.unlink()  # of an earlier run
     text = [f"# Benchmarks, {name}", "", *(f"* {line}" for line in (*machine(), *remarks)), ""]
     text += ["A value is the median of its rounds, with the least and the most beside it.", "", table(found), ""]
     (folder / f"{name}.md").write_text("\n".join([*text, *pictures, ""]))

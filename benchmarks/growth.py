@@ -3,7 +3,8 @@
     python benchmarks/growth.py [--quick]
 
 Curves on logarithmic scales: what grows with the size is a straight line that rises by one decade for each decade, what
-does not depend on it is flat. Written into ``docs`` (``sizing-*.svg``), with a table on the terminal.
+does not depend on it is flat. Memory is written to ``docs/sizing-memory.svg``; start, lateness and cost of a message,
+which say something on a quiet machine only, to ``benchmarks/results/growth-*.svg``.
 """
 
 from __future__ import annotations
@@ -20,21 +21,22 @@ import steady
 from figures import Figure, curve, machine, number
 
 DOCS = Path(__file__).parent.parent / "docs"
+RESULTS = Path(__file__).parent / "results"
 Points = list[tuple[float, float]]
 
 
-def of_entries(sizes: Sequence[int], saturated: Sequence[int]) -> dict[str, Points]:
-    """Start (s) and memory (MB) of the daemon, and memory of the store when every record is taken."""
-    found: dict[str, Points] = {"start to first message, s": [], "daemon, MB": [], "store, MB": []}
+def of_entries(sizes: Sequence[int], saturated: Sequence[int]) -> tuple[dict[str, Points], dict[str, Points]]:
+    """Memory (MB) of the daemon, and of the store when every record is taken; and time to start (s)."""
+    store, daemon, start = Points(), Points(), Points()
     for n in sizes:
-        values = {one.what: one.value for one in reload.run("beatd", n, 0)}
-        found["start to first message, s"].append((n, values["start to first message"]))
-        found["daemon, MB"].append((n, values["memory after the start"]))
+        values = {one.what: one.value for one in _shown(reload.run("beatd", n, 0))}
+        start.append((n, values["start to first message"]))
+        daemon.append((n, values["memory after the start"]))
     for n in saturated:
         most = max(one.megabytes for one in memory.samples(n, 2_000, 80 * n))
-        found["store, MB"].append((n, most))
+        store.append((n, most))
         print(f"{n:,} entries: {number(most, 'MB')} in the store", flush=True)
-    return found
+    return {"daemon": daemon, "store": store}, {"start to first message": start}
 
 
 def of_rates(rates: Sequence[int], seconds: float) -> dict[str, Points]:
@@ -53,7 +55,7 @@ def of_shards(shards: Sequence[int], n: int) -> dict[str, Points]:
     points = []
     for number_ in shards:
         rate = herd.run("beatd", n, 60, more=f"[leader]\nshards = {number_}\n").rate
-        points.append((float(number_), 1e6 / rate if rate else 0.0))
+        points.append((float(number_), 1e6 / rate if rate > 0 else 0.0))
         print(f"{number_} shards: {number(rate, '/s')}", flush=True)
     return {"µs a message": points}
 
@@ -70,24 +72,22 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="up to 100,000 entries and 10,000 runs a second")
     quick = parser.parse_args().quick
     sizes = [100, 1_000, 10_000, 100_000, *(() if quick else (1_000_000,))]
+    in_memory, start = of_entries(sizes, [100, 1_000, 4_000] if quick else [100, 1_000, 10_000])
+    rates = of_rates([100, 1_000, 3_000, 10_000] if quick else [100, 1_000, 5_000, 20_000, 50_000], 4 if quick else 10)
     curves = {
-        "entries": ("Entries", "entries", of_entries(sizes, [100, 1_000, 4_000] if quick else [100, 1_000, 10_000])),
-        "rates": (
-            "Runs a second",
-            "runs a second",
-            of_rates([100, 1_000, 3_000, 10_000] if quick else [100, 1_000, 5_000, 20_000, 50_000], 4 if quick else 10),
-        ),
-        "shards": ("Shards on one server, a herd of 10,000", "shards", of_shards([1, 2, 4, 8], 10_000)),
+        RESULTS / "growth-start.svg": ("Start", "entries", "seconds", start),
+        RESULTS / "growth-rates.svg": ("Runs a second", "runs a second", ", ".join(rates), rates),
+        RESULTS / "growth-shards.svg": ("Shards on one server", "shards", "µs", of_shards([1, 2, 4, 8], 10_000)),
+        DOCS / "sizing-memory.svg": ("Memory", "entries", "MB", in_memory),
     }
-    for name, (title, across, series) in curves.items():
-        (DOCS / f"sizing-{name}.svg").write_text(curve(title, across, ", ".join(series), series))
+    RESULTS.mkdir(exist_ok=True)
+    for file, (title, across, up, series) in curves.items():
+        file.write_text(curve(title, across, up, series))
         for what, points in series.items():
             row = "  ".join(f"{x:,.0f}: {number(y, '').strip()}" for x, y in points)
             print(f"{what:28} {row}")
-    results = Path(__file__).parent / "results"
-    results.mkdir(exist_ok=True)
-    facts = {"machine": machine(), **{name: series for name, (_, _, series) in curves.items()}}
-    (results / "growth.json").write_text(json.dumps(facts, indent=1) + "\n")
+    facts = {"machine": machine(), **{file.stem: series for file, (*_, series) in curves.items()}}
+    (RESULTS / "growth.json").write_text(json.dumps(facts, indent=1) + "\n")
 
 
 if __name__ == "__main__":

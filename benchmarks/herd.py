@@ -14,6 +14,7 @@ import argparse
 import bisect
 import contextlib
 import math
+import os
 import shutil
 import signal
 import socket
@@ -64,7 +65,8 @@ def fresh_redis() -> Iterator[str]:
 
 def soon(n: int) -> datetime:
     """The second at which a daemon with seconds in its schedules has had the time to start."""
-    return (datetime.now(UTC) + timedelta(seconds=4 + n / 15_000)).replace(microsecond=0)
+    busy = min(max(os.getloadavg()[0] / (os.cpu_count() or 1), 1), 6)
+    return (datetime.now(UTC) + timedelta(seconds=(4 + n / 15_000) * busy)).replace(microsecond=0)
 
 
 def start_beatd(url: str, n: int, due: datetime, folder: Path, *, more: str = "") -> subprocess.Popen[bytes]:
@@ -139,7 +141,7 @@ class Herd(NamedTuple):
 
     @property
     def rate(self) -> float:
-        return self.sent / self.last if self.sent else 0.0
+        return self.sent / self.last if self.sent else math.nan
 
 
 def run(name: str, n: int, limit: float, **options: str) -> Herd:

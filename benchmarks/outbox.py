@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import math
 import subprocess
 import sys
 import tempfile
@@ -127,7 +128,7 @@ def watched(rabbit: RabbitMQ, process: subprocess.Popen[bytes], n: int, due: dat
         channel.queue_purge(QUEUE)
         with contextlib.suppress(amqp.AMQPError, OSError):
             connection.close()
-    return sent / (last - began) if sent and began and last > began else 0.0
+    return sent / (last - began) if sent and began and last > began else math.nan
 
 
 LIMIT_QUEUE = "bench-limit"

@@ -10,6 +10,7 @@ with fewer peers and shorter measurements: good for a comparison, too little for
 from __future__ import annotations
 
 import argparse
+import os
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -107,6 +108,10 @@ def main() -> None:
         parser.error(f"no benchmark {', '.join(sorted(unknown))}; there are {', '.join(ROWS)}")
     rounds, found, began = options.rounds or (1 if options.quick else 3), list[Figure](), time.monotonic()
     remarks = [f"rounds: {rounds}"]
+    load, cores = os.getloadavg()[0], os.cpu_count() or 1
+    if load > cores / 2:
+        remarks.append(f"**the machine was busy when it began (load {load:.1f}): compare within a row only**")
+        print(remarks[-1], flush=True)
     for name in wanted:
         if name == "outbox" and not installed():
             remarks.append("not measured, as there is no RabbitMQ here: outbox")

@@ -362,6 +362,13 @@ class App(EntryPoints, Loader):
         running = current_run()
         return running.task if running is not None and running.task.app is self else None
 
+    current_worker_task = current_task
+
+    @property
+    def finalized(self) -> bool:
+        """True once the tasks are complete: after :meth:`finalize`."""
+        return self._finalized
+
     @property
     def timezone(self) -> str:
         """The time zone of naive times, as an IANA name."""

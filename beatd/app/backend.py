@@ -6,7 +6,18 @@ from typing import Any
 
 from beatd.app.base import AppBase
 from beatd.app.result import AsyncResult, decoded
-from beatd.states import FAILURE, PENDING, READY_STATES, REVOKED, STARTED, SUCCESS
+from beatd.exceptions import TimeoutError as ResultTimeout
+from beatd.states import (
+    EXCEPTION_STATES,
+    FAILURE,
+    PENDING,
+    READY_STATES,
+    RETRY,
+    REVOKED,
+    STARTED,
+    SUCCESS,
+    UNREADY_STATES,
+)
 from beatd.store.groups import NoGroups
 from beatd.store.result_document import document, exception_payload
 from beatd.store.results import Stored
@@ -14,6 +25,11 @@ from beatd.store.results import Stored
 
 class Backend:
     """Reads and writes result documents by task id. Raises :class:`~beatd.exceptions.StoreError`."""
+
+    READY_STATES = READY_STATES
+    UNREADY_STATES = UNREADY_STATES
+    EXCEPTION_STATES = EXCEPTION_STATES
+    TimeoutError = ResultTimeout
 
     def __init__(self, app: AppBase) -> None:
         self.app = app
@@ -75,6 +91,26 @@ class Backend:
         """Store the state ``REVOKED``."""
         named = {"exc_type": "TaskRevokedError", "exc_message": [reason], "exc_module": "celery.exceptions"}
         self.store_result(task_id, named, REVOKED)
+
+    def mark_as_retry(self, task_id: str, exc: BaseException, traceback: str | None = None, **_: Any) -> None:
+        """Store the state ``RETRY``."""
+        self.store_result(task_id, exc, RETRY, traceback)
+
+    def remove_pending_result(self, result: Any) -> Any:
+        """Return ``result``. Celery's clients keep a list of the results they wait for, beatd's have none."""
+        return result
+
+    def cleanup(self) -> None:
+        """Do nothing: results expire by themselves."""
+
+    def restore_group(self, group_id: str, cache: bool = True) -> Any:  # noqa: ARG002 - Celery's argument
+        """Return the handle of a saved group, or None."""
+        return self.app.GroupResult.restore(group_id)
+
+    def save_group(self, group_id: str, result: Any) -> Any:
+        """Save the members of a group; returns ``result``."""
+        self.app.results.groups.save(group_id, result.as_tuple())
+        return result
 
     def forget(self, task_id: str) -> None:
         """Delete the result."""

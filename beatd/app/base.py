@@ -33,6 +33,11 @@ class AppBase(ABC):
 
     @property
     @abstractmethod
+    def backend(self) -> Any:
+        """See :attr:`beatd.App.backend`."""
+
+    @property
+    @abstractmethod
     def control(self) -> Any:
         """Remote control of the workers."""
 

@@ -209,8 +209,9 @@ class Conf(MutableMapping[str, Any]):
     """
 
     def __init__(self, values: Mapping[str, Any] | None = None) -> None:
-        self.__dict__["_values"] = dict(values or {})
+        self.__dict__["_values"] = {}
         self.__dict__["_pending"] = []
+        self.update(values or {})
 
     def read_later(self, source: Any, namespace: str | None, *, silent: bool = False) -> None:
         """Take the settings of ``source`` (an object, a mapping or ``"module[:attribute]"``) on first use."""
@@ -235,13 +236,18 @@ class Conf(MutableMapping[str, Any]):
         values = self._loaded() if own["_pending"] else own["_values"]
         if name in values:
             return values[name]
+        if (known := _name_of_celery_3(name)) is not None:
+            return self[known]
         default = DEFAULTS[name]
         if isinstance(default, dict | list):  # mutable: the caller gets a copy of its own
             default = values[name] = default.copy()
         return default
 
     def __setitem__(self, name: str, value: Any) -> None:
+        """Set a value. A name of Celery 3 (``CELERY_TASK_SERIALIZER``) sets the setting that it is called now, too."""
         self._values[name] = value
+        if (known := _name_of_celery_3(name)) is not None:
+            self._values[known] = value
 
     def __delitem__(self, name: str) -> None:
         del self._values[name]
@@ -318,6 +324,14 @@ def _imported(path: str) -> Any:
             raise ConfigError([Fault(path, None, "config_from_object", f"module {name!r} has no {part!r}")])
         value = getattr(value, part)
     return value
+
+
+def _name_of_celery_3(name: str) -> str | None:
+    """Return the present name of a setting of Celery 3; None for any other name."""
+    if not name.isupper() or not name.startswith(("CELERY", "BROKER_")):
+        return None
+    known = _setting_name(name, None)
+    return known if known in DEFAULTS else None
 
 
 def _setting_name(name: str, namespace: str | None) -> str | None:

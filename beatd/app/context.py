@@ -102,6 +102,11 @@ class Context:
             self.__dict__.update(mapping)
         self.__dict__.update(more)
 
+    def clear(self) -> None:
+        """Reset all fields to their defaults."""
+        self.__dict__.clear()
+        self.__init__()  # type: ignore[misc]  # as at its start
+
     def __repr__(self) -> str:
         return f"<Context: {self.task}[{self.id}] retries={self.retries}>"
 
@@ -114,6 +119,16 @@ class Running:
     def __init__(self, task: Any, context: Context) -> None:
         self.task = task
         self.context = context
+
+
+class Pushed(Running):
+    """A context that was set by hand, and what ran before it."""
+
+    __slots__ = ("below",)
+
+    def __init__(self, task: Any, context: Context, below: Running | None) -> None:
+        super().__init__(task, context)
+        self.below = below
 
 
 class Outlet(Protocol):
@@ -145,6 +160,44 @@ def running(task: Any, context: Context) -> Iterator[None]:
         yield
     finally:
         _running.reset(token)
+
+
+class RequestStack:
+    """The contexts that ``Task.push_request`` has put upon each other, and the running one below them."""
+
+    def __init__(self, task: Any) -> None:
+        self._task = task
+
+    @property
+    def top(self) -> Context | None:
+        """The innermost context of the task; None outside of its runs."""
+        now = _running.get()
+        return now.context if now is not None and now.task is self._task else None
+
+    @property
+    def stack(self) -> list[Context]:
+        """The contexts of the task, the innermost last."""
+        contexts, now = [], _running.get()
+        while now is not None:
+            if now.task is self._task:
+                contexts.append(now.context)
+            now = now.below if isinstance(now, Pushed) else None
+        return contexts[::-1]
+
+    def push(self, context: Context) -> None:
+        """Make ``context`` the ``request`` of the task in this thread or coroutine, until :meth:`pop`."""
+        _running.set(Pushed(self._task, context, _running.get()))
+
+    def pop(self) -> Context | None:
+        """Undo the last :meth:`push` of the task; returns its context, None if there was none."""
+        now = _running.get()
+        if not isinstance(now, Pushed) or now.task is not self._task:
+            return None
+        _running.set(now.below)
+        return now.context
+
+    def __len__(self) -> int:
+        return len(self.stack)
 
 
 def current() -> Running | None:

@@ -28,6 +28,22 @@ class ResultSet:
     def app(self) -> AppBase:
         return self._app or (self.results[0].app if self.results else current_app())
 
+    @property
+    def backend(self) -> Any:
+        """The app's result backend."""
+        return self.app.backend
+
+    def then(self, callback: Callable[[Any], Any], on_error: Callable[[Any], Any] | None = None) -> None:
+        """Wait, then call ``callback(self)``, or ``on_error(exception)`` if a task has failed."""
+        try:
+            self.get()
+        except Exception as error:
+            if on_error is None:
+                raise
+            on_error(error)
+        else:
+            callback(self)
+
     def get(  # noqa: PLR0917 - Celery's signature
         self,
         timeout: float | None = None,

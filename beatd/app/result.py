@@ -243,6 +243,11 @@ class AsyncResult(Generic[R_co]):
             value = result.get()
         return value
 
+    @property
+    def backend(self) -> Any:
+        """The app's result backend."""
+        return self.app.backend
+
     def then(self, callback: Callable[[AsyncResult[Any]], Any], on_error: Callable[[Any], Any] | None = None) -> None:
         """Wait, then call ``callback(self)``, or ``on_error(exception)`` for a failed task."""
         try:

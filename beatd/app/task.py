@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, ParamSpec, TypeVar
 
 from beatd.app.canvas import chain, chunks, group, xmap, xstarmap
 from beatd.app.canvas.signature import Signature, as_signature
-from beatd.app.context import Context, current, running
+from beatd.app.context import Context, RequestStack, current, running
 from beatd.app.current import current_app
 from beatd.app.message_options import as_received
 from beatd.app.pydantic_support import plain
 from beatd.app.result import AsyncResult, EagerResult
 from beatd.app.retry import next_attempt, retry_task, send_after_state
-from beatd.exceptions import Ignore, ImproperlyConfigured, MaxRetriesExceededError, Retry
+from beatd.exceptions import BrokerError, Ignore, ImproperlyConfigured, MaxRetriesExceededError, Retry
 
 if TYPE_CHECKING:
     from beatd.app.app import App  # the public type of ``Task.app``
@@ -153,6 +153,7 @@ class Task(Hooks, Generic[P, R]):
     """Maximum characters of a result in the log."""
 
     MaxRetriesExceededError = MaxRetriesExceededError
+    OperationalError = BrokerError
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Call the function in this process, like a plain function.
@@ -252,6 +253,22 @@ class Task(Hooks, Generic[P, R]):
         """The context of the running attempt; empty outside of one."""
         now = current()
         return now.context if now is not None and now.task is self else Context(task=self.name)
+
+    @property
+    def request_stack(self) -> RequestStack:
+        """The contexts that :meth:`push_request` has set."""
+        return RequestStack(self)
+
+    def push_request(self, *args: Any, **fields: Any) -> None:
+        """Set :attr:`request` in this thread or coroutine, until :meth:`pop_request`: for tests of a task's code.
+
+        ``task.push_request(id="1", retries=2, called_directly=False)``
+        """
+        self.request_stack.push(Context(*args, **{"task": self.name, **fields}))
+
+    def pop_request(self) -> None:
+        """Undo the last :meth:`push_request`."""
+        self.request_stack.pop()
 
     def retry(  # noqa: PLR0917 - Celery's signature
         self,

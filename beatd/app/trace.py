@@ -137,14 +137,15 @@ def _failed(error: BaseException) -> Outcome:
 
 
 def _after(task: Task[..., Any], context: Context, outcome: Outcome, runtime: float) -> None:
-    """Run the hooks and signals of an outcome. Their exceptions are logged only."""
+    """Run the hooks and signals of an outcome, in Celery's order. Their exceptions are logged only."""
     state, value, einfo = outcome.state, outcome.value, outcome.einfo
     where = (context.id, context.args, context.kwargs)
     if state == SUCCESS:
+        _hook(task, context, "on_success", value, *where)
         if signals.task_success:
             signals.task_success.send(sender=task, result=value, runtime=runtime)
-        _hook(task, context, "on_success", value, *where)
     elif state == FAILURE:
+        _hook(task, context, "on_failure", value, *where, einfo)
         signals.task_failure.send(
             sender=task,
             task_id=context.id,
@@ -154,10 +155,9 @@ def _after(task: Task[..., Any], context: Context, outcome: Outcome, runtime: fl
             traceback=value.__traceback__,
             einfo=einfo,
         )
-        _hook(task, context, "on_failure", value, *where, einfo)
     elif state == RETRY:
-        signals.task_retry.send(sender=task, request=context, reason=value, einfo=einfo)
         _hook(task, context, "on_retry", value.exc, *where, einfo)
+        signals.task_retry.send(sender=task, request=context, reason=value, einfo=einfo)
     if state in (SUCCESS, FAILURE):
         _hook(task, context, "after_return", state, value, *where, einfo)
     if signals.task_postrun:

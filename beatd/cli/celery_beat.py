@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from beatd.broker.publisher import is_redis
-from beatd.config import Config
+from beatd.exceptions import StoreRefused
+from beatd.model import Settings
 from beatd.redaction import redacted_text
 from beatd.state_store import running_store
-from beatd.store.client import connect
+from beatd.store.client import connect, translate_errors
 from beatd.urls import RedisUrl
 
 REDBEAT_LOCK = "redbeat::lock"
@@ -29,27 +30,31 @@ _QUEUES = 50
 _ADVICE = "an entry that both have is sent twice: stop one of them"
 
 
-def signs(found: Config, processes: Path = Path("/proc")) -> Iterator[str]:
-    """Yield a sentence for each sign of another scheduler."""
-    for pid, line in _processes(processes):
-        yield f"celery beat runs on this host, process {pid} ({redacted_text(line, at_most=80)}); {_ADVICE}"
-    store = running_store(found.settings)
-    broker = found.settings.broker.url or store
-    for url in dict.fromkeys(each for each in (store, broker) if each and is_redis(each)):
-        with connect(url, timeout_ms=found.settings.redis.timeout_ms, name="beatd-doctor") as client:
-            if client.exists(REDBEAT_LOCK):
-                yield f"RedBeat leads on {RedisUrl.parse(url).shown}; {_ADVICE}"
-            if url == broker:
-                yield from _waiting(client, found)
-
-
-def _processes(processes: Path) -> Iterator[tuple[int, str]]:
-    """Yield the id and the command line of each process of celery beat, also inside a worker (``-B``)."""
+def signs_on_host(processes: Path = Path("/proc")) -> Iterator[str]:
+    """Yield a sentence for each process of celery beat, also inside a worker (``-B``)."""
     for path in processes.glob("[0-9]*/cmdline"):
         with suppress(OSError):
             words = path.read_bytes().decode(errors="replace").split("\0")[:-1]
             if is_celery_beat(words):
-                yield int(path.parent.name), shlex.join(words)
+                line = redacted_text(shlex.join(words), at_most=80)
+                yield f"celery beat runs on this host, process {path.parent.name} ({line}); {_ADVICE}"
+
+
+def signs_on_servers(settings: Settings, queues: Iterable[str], *, redbeat: bool = True) -> Iterator[str]:
+    """Yield a sentence for each sign in state store and broker. Raises :class:`~beatd.exceptions.StoreError`.
+
+    ``redbeat``: look for RedBeat's lock, too; the server may log that a user with the least rights has no right to it.
+    """
+    store = running_store(settings)
+    broker = settings.broker.url or store
+    for url in dict.fromkeys(each for each in (store, broker) if is_redis(each)):
+        with connect(url, timeout_ms=settings.redis.timeout_ms, name="beatd-signs") as client:
+            with suppress(StoreRefused), translate_errors(client):
+                if redbeat and client.exists(REDBEAT_LOCK):
+                    yield f"RedBeat leads on {RedisUrl.parse(url).shown}; {_ADVICE}"
+            if url == broker:
+                for queue in sorted(set(queues))[:_QUEUES]:
+                    yield from _waiting(client, queue)
 
 
 def is_celery_beat(words: list[str]) -> bool:
@@ -61,13 +66,12 @@ def is_celery_beat(words: list[str]) -> bool:
     return False
 
 
-def _waiting(client: Any, found: Config) -> Iterator[str]:
-    named = {entry.options.queue or found.settings.broker.default_queue for entry in found.entries}
-    for queue in sorted(named)[:_QUEUES]:
-        if client.type(queue) == b"list":
-            ends = client.lrange(queue, 0, _PEEKED - 1) + client.lrange(queue, -_PEEKED, -1)
-            if tasks := sorted({str(task) for task in _of_celery_beat(ends)}):
-                yield f"messages of a celery beat wait in {queue} ({', '.join(tasks[:3])}); {_ADVICE}"
+def _waiting(client: Any, queue: str) -> Iterator[str]:
+    ends: list[bytes] = []
+    with suppress(StoreRefused), translate_errors(client):  # the key of a queue may be something else
+        ends = client.lrange(queue, 0, _PEEKED - 1) + client.lrange(queue, -_PEEKED, -1)
+    if tasks := sorted({str(task) for task in _of_celery_beat(ends)}):
+        yield f"messages of a celery beat wait in {queue} ({', '.join(tasks[:3])}); {_ADVICE}"
 
 
 def _of_celery_beat(messages: Iterable[bytes]) -> Iterator[object]:

@@ -19,7 +19,7 @@ import click
 
 import beatd
 from beatd import broker, sources
-from beatd.cli.celery_beat import signs
+from beatd.cli.celery_beat import signs_on_host, signs_on_servers
 from beatd.cli.check import Attempt, try_servers
 from beatd.cli.output import plural, print_folded, print_json, print_line
 from beatd.cli.problems import problems
@@ -197,7 +197,9 @@ def _daemons(found: Config) -> Findings:
 
 
 def _celery_beat(found: Config) -> Findings:
-    yield from (Finding("daemons", NOTE, sign) for sign in signs(found))
+    queues = {entry.options.queue or found.settings.broker.default_queue for entry in found.entries}
+    for sign in (*signs_on_host(), *signs_on_servers(found.settings, queues)):
+        yield Finding("daemons", NOTE, sign)
 
 
 def _workers(found: Config) -> Findings:

@@ -11,13 +11,14 @@ import click
 
 from beatd import sources
 from beatd.beat.shard_assignment import why_aside
+from beatd.cli.celery_beat import signs_on_servers
 from beatd.cli.output import plural, print_json, print_line, print_problem, print_table
 from beatd.cli.problems import problems, rounded, shards
 from beatd.cli.status_workers import WorkerLook, print_workers, workers_document
 from beatd.client.history import held_facts, pause_facts
 from beatd.client.outcomes import OutcomeReader, error_facts
 from beatd.config.loader import load_settings
-from beatd.exceptions import StoreRefused
+from beatd.exceptions import BeatdError, StoreRefused
 from beatd.model import Settings
 from beatd.schedules import duration_text
 from beatd.state_store import running_store
@@ -117,6 +118,9 @@ def status(*, config_file: str | None, check: bool, as_json: bool) -> None:
     else:
         _print(seen)
         print_workers(workers)
+        with suppress(BeatdError):  # another broker may be away
+            for sign in signs_on_servers(settings, [settings.broker.default_queue], redbeat=False):
+                print_problem(sign)
     if not seen.is_ready or (check and any(problems(seen))):
         raise click.exceptions.Exit(1)
 

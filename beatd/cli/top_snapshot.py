@@ -29,6 +29,7 @@ from beatd.exceptions import BeatdError, StoreError
 from beatd.model import Settings
 from beatd.planning.notation import schedule_phrase
 from beatd.planning.preview import Outlook
+from beatd.sources.calendars import Calendars
 from beatd.state_store import running_store
 from beatd.store.audit import Audit, audit_record, whoami
 from beatd.store.client import connect
@@ -60,18 +61,21 @@ class Collector:
             str(path), lambda: self._plan.settings, lambda: running_store(self.settings), self.clock
         )
         self._selector = Selector(self._plan, self._store, self.clock)
+        self._calendars = Calendars.of(self.settings)
         self._awake, self._ended = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._collect, name="top-snapshot", daemon=True)
 
     def start(self) -> None:
         """Follow the files and the store."""
         self._plan.start()
+        self._calendars.start(lambda _faults: None)
         self._thread.start()
 
     def close(self) -> None:
         """End the thread; a server that does not answer is not waited for."""
         self._ended.set()
         self._awake.set()
+        self._calendars.stop()
         self._plan.stop()
         self._thread.join(0.5)
 

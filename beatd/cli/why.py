@@ -29,6 +29,7 @@ from beatd.store.lease import TermRecord, read_terms
 from beatd.store.runtime_entries import Pause
 from beatd.timestamps import from_ms, iso_ms
 
+_PAST = re.compile(r"-\d\S*")
 _MINUTES = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d([+-]\d\d:?\d\d|Z)?")
 _SECONDS = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d([+-]\d\d:?\d\d|Z)?")
 
@@ -55,7 +56,17 @@ class Live(NamedTuple):
     problem: str = ""
 
 
-@click.command("why")
+class _WithDistance(click.Command):
+    """A command whose last argument may be a distance into the past: -2h is no option."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if "--" not in args:
+            distances = [word for word in args if _PAST.fullmatch(word)]
+            args = [word for word in args if word not in distances] + (["--", *distances] if distances else [])
+        return super().parse_args(ctx, args)
+
+
+@click.command("why", cls=_WithDistance)
 @click.argument("entry", shell_complete=entry_names)
 @click.argument("time")
 @click.option("--config", "-c", "config_file", metavar="FILE", help="Default: $BEATD_CONFIG, ./beat.toml.")

@@ -8,7 +8,7 @@ host. Instants are UTC; a zone's wall clock is consulted only inside, by IANA na
 from beatd.schedules.blackout import Blackout, joined_blackout, parse_blackout
 from beatd.schedules.crontab import crontab
 from beatd.schedules.duration import duration_ms, duration_text
-from beatd.schedules.interval import bind, every
+from beatd.schedules.interval import bind, every, schedule
 from beatd.schedules.parse import parse
 from beatd.schedules.schedule import Schedule, once
 from beatd.schedules.search import dst_note, jittered, jittered_ms, latest, latest_ms, period_ms
@@ -33,6 +33,7 @@ __all__ = [
     "parse",
     "parse_blackout",
     "period_ms",
+    "schedule",
     "solar",
     "zone",
 ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from functools import reduce
 from operator import or_
+from typing import Any
 
 from beatd.exceptions import ScheduleError
 from beatd.schedules.cron import DAY_OF_MONTH, DAY_OF_WEEK, HOUR, MINUTE, MONTH, Cron, CronField, Dst, cron, days
@@ -49,6 +50,20 @@ def crontab(
         zone=zone(timezone),
         dst=dst,
     )
+
+
+def from_string(text: str, **options: Any) -> Cron:
+    """Make a schedule of a text with Celery's fields, all of which must match: minute, hour, day of month, month, day
+    of week. ``options`` are those of :func:`crontab`. Raises ScheduleError.
+    """
+    fields = text.split()
+    if len(fields) != len(FIELDS):
+        raise ScheduleError(f'"{text}" has {len(fields)} fields; expected minute, hour, day of month, month, weekday')
+    minute, hour, day_of_month, month_of_year, day_of_week = fields
+    return crontab(minute, hour, day_of_week, day_of_month, month_of_year, **options)
+
+
+crontab.from_string = from_string  # type: ignore[attr-defined]  # Celery's crontab is a class with this method
 
 
 def read_table(table: Mapping[str, object], timezone: str, dst: Dst) -> Cron:

@@ -128,6 +128,11 @@ def every(
     return Interval(ms, None if anchor is None else instant_ms(anchor, known, "anchor") % ms)
 
 
+def schedule(run_every: object, nowfun: object = None, relative: bool = False, app: object = None) -> Schedule:  # noqa: ARG001
+    """A run every ``run_every``, as :func:`every`, with Celery's arguments; the others have no effect."""
+    return every(run_every, relative=relative)
+
+
 _bound: WeakValueDictionary[tuple[int, int], Interval] = WeakValueDictionary()
 
 

@@ -158,7 +158,7 @@ class Outcomes:
             self._note(*note_arguments(self._keys, ended[start : start + ENDS_AT_ONCE]))
         if marked := [self._keys.started(end.run_id) for end in ended if end.was_marked]:
             with translate_errors(self._client):
-                self._client.unlink(*marked)
+                self._client.delete(*marked)
 
     def began(self, runs: Mapping[str, Started]) -> None:
         """Note that runs are at work; to be repeated before :data:`SILENT_MS` have passed."""

@@ -54,6 +54,7 @@ def test_a_celery_beat_is_named_by_its_process_and_its_messages(beatd, celery_be
     if sys.platform == "linux":
         assert f"celery beat runs on this host, process {process.pid}" in text
     assert "sent twice" in text
+    assert "! messages of a celery beat wait in celery (proj.tick)" in beatd("status").stdout
 
 
 def test_redbeat_is_named_by_its_lock(beatd, celery_beat, wait_until):

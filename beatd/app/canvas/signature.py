@@ -116,6 +116,21 @@ class Signature(dict[str, Any]):
         return self.options.get("task_id")
 
     @property
+    def root_id(self) -> str | None:
+        """The id of the first task of the composition, if it is given."""
+        return self.options.get("root_id")
+
+    @property
+    def parent_id(self) -> str | None:
+        """The id of the task that sends it, if it is given."""
+        return self.options.get("parent_id")
+
+    @property
+    def subtask_type(self) -> str | None:
+        """The kind of the composition, such as ``chain``; None for a single call."""
+        return self.get("subtask_type")
+
+    @property
     def immutable(self) -> bool:
         """True if it ignores the result of the previous task."""
         return bool(self.get("immutable"))

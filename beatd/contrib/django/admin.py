@@ -334,6 +334,16 @@ def _view_of(values: dict[str, str]) -> View:
     )
 
 
+_AROUND = 3
+"""Pages on both sides of the one that is shown."""
+
+
+def _near(page: int, pages: int) -> list[int]:
+    """The numbers of the first and last page, and of those around the one that is shown."""
+    around = range(max(1, page - _AROUND), min(pages, page + _AROUND) + 1)
+    return sorted({1, pages, *around})
+
+
 def _links(values: dict[str, str], part: Slice) -> dict[str, Any]:
     """The links of filters, orders and pages."""
 
@@ -348,6 +358,6 @@ def _links(values: dict[str, str], part: Slice) -> dict[str, Any]:
         "only": choices("only", {"": "All", **FILTERS}, part.view.only),
         "source": choices("source", _SOURCES, part.view.source),
         "sort": choices("sort", ORDERS, part.view.sort),
-        "pages": [(number, link(page=str(number)), number == part.page) for number in range(1, part.pages + 1)],
+        "pages": [(number, link(page=str(number)), number == part.page) for number in _near(part.page, part.pages)],
         "hidden": [(key, values[key]) for key in ("only", "source", "sort") if key in values],
     }

@@ -119,6 +119,12 @@ def test_connect_asks_the_queue_and_the_run_before(ask, client, messages, unfini
     assert ask("plain", "+1h")["live"] is None
 
 
+@pytest.mark.parametrize("arguments", [("plain", "-2h"), ("--connect", "plain", "-1d2h"), ("plain", "--", "-30m")])
+def test_a_distance_into_the_past_is_no_option(tmp_path, ask, arguments):
+    done = CliRunner().invoke(why, ["--config", str(tmp_path / "beat.toml"), *arguments], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+
+
 def test_terms_are_written_when_leases_are_taken_and_bounded(client):
     for daemon in ("a", "b"):
         leases = Leases(client, KEYS, daemon_id=daemon, ttl_ms=10_000)

@@ -198,3 +198,71 @@ def test_a_bug_report_has_versions_and_hides_passwords():
     text = App("x", broker="redis://:tail9zq@h/0", set_as_current=False).bugreport()
     assert text.startswith("software -> beatd:")
     assert "tail9zq" not in text
+
+
+def test_a_request_is_pushed_for_tests_of_a_task(app):
+    seen = app.task(name="seen", bind=True)(lambda self: (self.request.retries, self.request.called_directly))
+    seen.push_request(id="1", retries=3, called_directly=False)
+    try:
+        assert seen.run() == (3, False)
+        assert seen.request.id == seen.request_stack.top.id == "1"
+        seen.push_request(retries=4)
+        assert (seen.request.retries, len(seen.request_stack)) == (4, 2)
+        seen.pop_request()
+        assert seen() == (3, False), "a call uses the pushed request once, as Celery's"
+    finally:
+        seen.pop_request()
+    assert (seen.request.id, seen.request_stack.top, len(seen.request_stack)) == (None, None, 0)
+    seen.pop_request()
+
+
+def test_a_pushed_request_that_has_been_retried_enough_gives_up(app):
+    @app.task(name="flaky", bind=True, max_retries=3)
+    def flaky(self):
+        raise self.retry(countdown=0)
+
+    flaky.push_request(id="1", retries=3, called_directly=False)
+    try:
+        with pytest.raises(flaky.MaxRetriesExceededError):
+            flaky.run()
+    finally:
+        flaky.pop_request()
+
+
+def test_celerys_names_of_schedules():
+    assert beatd.schedule(30) == beatd.every(30)
+    assert beatd.crontab.from_string("30 7 1 * mon") == beatd.crontab(30, 7, "mon", 1)
+    with pytest.raises(beatd.exceptions.ScheduleError, match="expected minute"):
+        beatd.crontab.from_string("30 7")
+
+
+def test_settings_have_their_names_of_celery_3():
+    app = App("x", BROKER_URL="redis://h/3", set_as_current=False)
+    app.conf.update(CELERY_ALWAYS_EAGER=True, CELERYD_CONCURRENCY=3, SECRET_KEY="a", TIMEZONE="Asia/Baku")
+    app.conf["CELERY_RESULT_SERIALIZER"] = "yaml"
+    assert (app.conf.broker_url, app.conf.task_always_eager, app.conf.worker_concurrency) == ("redis://h/3", True, 3)
+    assert (app.conf.CELERY_TASK_SERIALIZER, app.conf.result_serializer) == ("json", "yaml")
+    assert (app.conf.timezone, app.conf.SECRET_KEY) == (None, "a"), "settings of the web application are its own"
+    app.conf.task_always_eager = False
+    assert app.conf.task_always_eager is False
+
+
+def test_hooks_run_before_the_signals_of_the_same_event(app):
+    told = []
+
+    class Telling(beatd.Task):
+        def on_success(self, *_):
+            told.append("on_success")
+
+        def after_return(self, *_):
+            told.append("after_return")
+
+    def note(sender, **_):
+        told.append("task_success")
+
+    signals.task_success.connect(note)
+    try:
+        app.task(name="add", base=Telling)(lambda: 1).apply()
+    finally:
+        signals.task_success.disconnect(note)
+    assert told == ["on_success", "task_success", "after_return"]
