@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 
 from beatd import broker, config, sources
-from beatd.cli.output import plural, print_json, print_line
+from beatd.cli.output import plural, print_folded, print_json, print_line
 from beatd.clock import SystemClock
 from beatd.config.errors import dotted
 from beatd.config.targets import NOTIFY
@@ -135,7 +135,7 @@ def _print(file: str, facts: dict[str, Any], warnings: Sequence[Fault]) -> None:
     shown += [plural(len(facts["files"]), "file"), "no errors"] + [plural(len(warnings), "warning")] * bool(warnings)
     click.echo(f"{file}: {', '.join(shown)}")
     if first := facts["next"]:
-        print_line(f"next: {first['entry']}, due at {first['due_at']}")
+        print_folded(f"next: {first['entry']}, due at {first['due_at']}")
     else:
         click.echo("next: nothing; no entry has a run left")
 

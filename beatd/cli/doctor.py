@@ -21,7 +21,7 @@ import beatd
 from beatd import broker, sources
 from beatd.cli.celery_beat import signs_on_host, signs_on_servers
 from beatd.cli.check import Attempt, try_servers
-from beatd.cli.output import plural, print_json, print_line
+from beatd.cli.output import plural, print_folded, print_json, print_line
 from beatd.cli.problems import problems
 from beatd.cli.status import look
 from beatd.cli.systemd_units import DAEMON, installed_as
@@ -72,7 +72,7 @@ def doctor(*, config_file: str | None, app: str | None, as_json: bool) -> None:
     for finding in examine(config_file, app):
         findings.append(finding)
         if not as_json:
-            print_line(f"{_MARKS[finding.level]} {finding.part + ':':<9} {finding.text}")
+            print_folded(f"{_MARKS[finding.level]} {finding.part + ':':<9} {finding.text}", indent=12)
     wrong = sum(finding.level == WRONG for finding in findings)
     if as_json:
         print_json({"ok": not wrong, "findings": [finding._asdict() for finding in findings]})

@@ -12,7 +12,7 @@ import click
 from beatd import broker
 from beatd.cli.completion import entry_names
 from beatd.cli.installation import Installation, chosen, hint, installation, is_glob
-from beatd.cli.output import plural, print_json, print_table, read_moment
+from beatd.cli.output import plural, print_folded, print_json, print_table, read_moment
 from beatd.client.history import counts, facts
 from beatd.client.outcomes import OutcomeReader, RunDetail, detail_facts
 from beatd.clock import SystemClock, monotonic, sleep
@@ -105,7 +105,7 @@ def history(
     if runs:
         _print(runs, zone_name, with_name=len(names) > 1)
         click.echo()
-    click.echo(_summed_up(name if len(names) == 1 else plural(len(names), "entry"), list(totals.values())))
+    print_folded(_summed_up(name if len(names) == 1 else plural(len(names), "entry"), list(totals.values())))
 
 
 def _selection(since_ms: int, *, failed: bool, skipped: bool) -> Callable[[Record], bool] | None:

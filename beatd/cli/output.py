@@ -161,11 +161,16 @@ def _print_block(console: Console, row: Sequence[str], widths: Sequence[int], st
 
 
 def print_problem(text: str) -> None:
-    """Print a problem after ``!``; in a terminal its further lines are indented, and no word is broken."""
-    line = f"! {printable(text)}"
+    """Print a problem after ``!``."""
+    print_folded(f"! {text}")
+
+
+def print_folded(text: str, indent: int = 2) -> None:
+    """Print a sentence; in a terminal its further lines are indented, and no word is broken."""
+    line = printable(text)
     if sys.stdout.isatty():
-        width = max(Console().width, 20)
-        line = textwrap.fill(line, width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
+        width, margin = max(Console().width, 20), " " * indent
+        line = textwrap.fill(line, width, subsequent_indent=margin, break_long_words=False, break_on_hyphens=False)
     click.echo(line)
 
 

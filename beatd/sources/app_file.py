@@ -8,7 +8,10 @@ names environment variables of this process, which its children inherit.
 from __future__ import annotations
 
 import atexit
+import fcntl
 import os
+import shutil
+import stat
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -17,6 +20,7 @@ from typing import Any, NamedTuple
 import tomli_w
 
 from beatd import config
+from beatd.clock import SystemClock
 from beatd.config.loader import load_settings
 from beatd.exceptions import ConfigError, Fault
 from beatd.sources.child_process import ask
@@ -89,9 +93,7 @@ def _make(name: str, conf: Mapping[str, Any]) -> AppFile:
     if broker and place != "its broker":
         os.environ[BROKER_VARIABLE] = broker
         document["broker"]["url"] = f"${{{BROKER_VARIABLE}}}"
-    folder = tempfile.TemporaryDirectory(prefix="beatd-app-")
-    atexit.register(folder.cleanup)
-    path = Path(folder.name) / "beat.toml"
+    path = _folder() / "beat.toml"
     path.write_text(tomli_w.dumps(document), encoding="utf-8")
     try:
         load_settings(path)
@@ -101,6 +103,39 @@ def _make(name: str, conf: Mapping[str, Any]) -> AppFile:
         raise ConfigError([Fault("-A", None, name, text)]) from None
     store_text = f"{place}, {shown(store)}" if store else "an embedded server"
     return AppFile(path, f"no beat.toml: schedule and time zone are those of {name}; the state store is {store_text}")
+
+
+_PREFIX = "beatd-app-"
+_YOUNG_S = 60
+"""Age of a folder that may not be locked yet."""
+
+
+def _folder() -> Path:
+    """Make a folder that is removed with this process; if it is killed, by the next one that needs a folder."""
+    _remove_stale(Path(tempfile.gettempdir()))
+    folder = Path(tempfile.mkdtemp(prefix=_PREFIX))
+    fcntl.flock(os.open(folder, os.O_RDONLY), fcntl.LOCK_EX | fcntl.LOCK_NB)  # open, and so locked, until the end
+    owner = os.getpid()
+    atexit.register(lambda: shutil.rmtree(folder, ignore_errors=True) if os.getpid() == owner else None)
+    return folder
+
+
+def _remove_stale(place: Path) -> None:
+    """Remove folders of this user's processes that were killed: nobody holds their locks."""
+    now_s = SystemClock().now_ms() / 1000
+    for folder in place.glob(f"{_PREFIX}*"):
+        try:
+            found = folder.lstat()
+            if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or now_s - found.st_mtime < _YOUNG_S:
+                continue
+            descriptor = os.open(folder, os.O_RDONLY | os.O_NOFOLLOW)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(folder, ignore_errors=True)
+            finally:
+                os.close(descriptor)
+        except OSError:  # in use, or gone meanwhile
+            continue
 
 
 def first_url(given: Any) -> str:

@@ -1,5 +1,7 @@
 """Apps without a ``beat.toml``: schedule, time zone and state store are those of the app, and the start says which."""
 
+import os
+import signal
 import subprocess
 import sys
 
@@ -34,13 +36,35 @@ def test_the_apps_redis_keeps_the_state(package, kind, write_app, start_beatd, b
     daemon.expect("no beat.toml: schedule and time zone are those of proj; the state store is its broker", timeout=20)
     with redis.Redis.from_url(redis_url) as client:
         wait_until(lambda: client.llen("celery") >= 2, 20, "runs")
-    for command in (("status",), ("list",), ("history",), ("pause", "tick")):
+    for command in (("status",), ("list",), ("history",), ("reload",), ("pause", "tick")):
         done = beatd("-A", "proj", *command)
         assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
     assert "paused" in beatd("list", "-A", "proj").stdout
     assert beatd("status", "-A", "proj").stdout.count("leads") == 1
     assert daemon.end() == 0
     assert not list(tmp_path.glob("beat.toml"))
+
+
+def test_the_folder_of_a_killed_process_is_removed_and_that_of_a_living_one_is_not(
+    write_app, start_beatd, beatd, redis_url, tmp_path
+):
+    write_app(redis_url)
+    place = tmp_path / "tmp"
+    place.mkdir()
+    alive = None
+    for end in (signal.SIGTERM, None, signal.SIGKILL):
+        daemon = start_beatd("-A", "proj", "beat", TMPDIR=str(place))
+        daemon.expect("entry in force|Standing by", timeout=30)
+        (folder,) = set(place.glob("beatd-app-*")) - {alive}
+        os.utime(folder, (0, 0))
+        if end is None:
+            alive = folder
+        else:
+            daemon.end(end, timeout=20)
+    assert set(place.glob("beatd-app-*")) == {alive, folder}
+    assert beatd("-A", "proj", "list", TMPDIR=str(place)).returncode == 0
+    assert set(place.glob("beatd-app-*")) == {alive}
+    assert (alive / "beat.toml").exists()
 
 
 def test_the_result_backend_keeps_the_state_of_another_broker(write_app, beatd, redis_url):
