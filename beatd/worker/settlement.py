@@ -25,6 +25,7 @@ from beatd.exceptions import (
 )
 from beatd.message.protocol import safe_repr
 from beatd.states import FAILURE, IGNORED, REJECTED, RETRY, REVOKED, STARTED, SUCCESS
+from beatd.store.celery_results import CeleryResults
 from beatd.store.groups import Part
 from beatd.store.outcomes import Ended as EndedRun
 from beatd.store.outcomes import Started as StartedRun
@@ -50,6 +51,7 @@ from beatd.worker.messages import (
     headers_of,
 )
 from beatd.worker.request import Request, notify
+from beatd.worker.result_writer import ResultWriter
 
 log = logging.getLogger("beatd.worker.settling")
 
@@ -75,10 +77,13 @@ class Settlement:
         self._bury: list[tuple[Delivery, str]] = []
         self._return: list[Delivery] = []
         self._ack: list[Delivery] = []
+        store = app.results.store
+        if isinstance(app.results, CeleryResults):
+            store = ResultWriter(store, app.results.place, app.clock).store
         self._steps: list[tuple[list[Any], Callable[[Any], None]]] = [
-            (self._results, app.results.store),
+            (self._results, store),
             (self._follow_ups, CallbacksPublisher(app, self.fail).publish),
-            (self._results, app.results.store),  # of tasks whose callbacks were refused
+            (self._results, store),  # of tasks whose callbacks were refused
             (self._parts, Chords(app).note),
             (self._long_runs, lambda runs: finished.began({run.id: self._started(run) for run in runs})),
             (self._finished, finished.remember),
