@@ -10,8 +10,10 @@ import queue
 import threading
 from collections.abc import Callable, Sequence
 
+from beatd.app.app import App
 from beatd.clock import Clock
 from beatd.exceptions import StoreUnavailable
+from beatd.store.celery_results import CeleryResults
 from beatd.store.results import Stored
 
 PATIENCE_S = 1.0
@@ -101,3 +103,10 @@ def _write(batches: queue.SimpleQueue[_Batch], store: Store) -> None:
         batch.write(store)
         if batch.is_left:
             return
+
+
+def store_of(app: App) -> Store:
+    """Return the function that stores the results of an app's tasks: by a writer if the backend is one of Celery's."""
+    if isinstance(app.results, CeleryResults):
+        return ResultWriter(app.results.store, app.results.place, app.clock).store
+    return app.results.store
