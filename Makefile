@@ -12,6 +12,9 @@ HASHED = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gener
 IMAGE_EXTRAS := calendars notify otel solar web
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint $(LOCK)
 
+NOT_INSTALLED = { echo "The packages could not be installed; pip says why above. Without a network or behind a proxy, name an" \
+	"index that can be reached: make PIP_INDEX_URL=https://… $(MAKECMDGOALS)" >&2; exit 1; }
+
 # The first Python on PATH that is new enough; override with `make PYTHON=/path/to/python3.12 run`.
 PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
@@ -47,8 +50,8 @@ soak: $(VENV)/.installed-dev ## the tests that take minutes to hours
 chaos: $(VENV)/.installed-dev ## break everything for five minutes, and count; ARGS="--seed 7" to replay
 	$(BIN)/python -m tests.chaos $(ARGS)
 
-bench: $(VENV)/.installed-bench ## measure beatd beside its peers
-	@for file in benchmarks/[a-z]*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
+bench: $(VENV)/.installed-bench ## measure beatd beside its peers into benchmarks/results; ARGS=--quick: in five minutes
+	$(BIN)/python benchmarks/suite.py $(ARGS)
 
 docs: $(VENV)/.installed-dev ## the documentation as a site, in build/site
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
@@ -68,12 +71,12 @@ clean: ## remove the virtual environment and what tools left behind
 
 $(VENV)/.installed-run: pyproject.toml $(LOCK) | $(BIN)/python
 	@echo "Installing beatd into $(VENV) ..."
-	@$(PIP) --editable '.[embedded,solar,web]'
+	@$(PIP) --editable '.[embedded,solar,web]' || $(NOT_INSTALLED)
 	@touch $@
 
 $(VENV)/.installed-dev: pyproject.toml $(LOCK) | $(BIN)/python
 	@echo "Installing beatd and what its development needs into $(VENV) ..."
-	@$(PIP) --editable '.[dev]'
+	@$(PIP) --editable '.[dev]' || $(NOT_INSTALLED)
 	@touch $@ $(VENV)/.installed-run
 
 $(VENV)/.installed-bench: $(VENV)/.installed-dev

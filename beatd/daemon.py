@@ -7,13 +7,12 @@ import secrets
 import socket
 import threading
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 from beatd import broker
 from beatd.beat.audit import ScheduleAudit
 from beatd.beat.daemon_commands import CommandHandler
 from beatd.beat.daemon_status import DaemonParts, DaemonStatus, ScheduleStatus
-from beatd.beat.delivery import Delivery, DirectDelivery, OutboxDelivery
+from beatd.beat.delivery import Delivery, DirectDelivery, NoDelivery, OutboxDelivery
 from beatd.beat.dispatcher import Dispatcher
 from beatd.beat.elector import Elector
 from beatd.beat.heap import DueHeap
@@ -64,11 +63,17 @@ class Daemon:
 
     It receives the merged schedule from :class:`~beatd.sources.RuntimeSource`, as its ``ScheduleReceiver``. ``on_hang``
     is called, from another thread, when the loop has made no progress for a minute; ``on_reload``, from another thread,
-    when an operator wants the files to be read again.
+    when an operator wants the files to be read again. A ``dry_run`` claims and logs runs, and sends none.
     """
 
     def __init__(
-        self, config: Config, store: Store, *, on_hang: Callable[[], None], on_reload: Callable[[], None]
+        self,
+        config: Config,
+        store: Store,
+        *,
+        on_hang: Callable[[], None],
+        on_reload: Callable[[], None],
+        dry_run: bool = False,
     ) -> None:
         settings, clock, wake = config.settings, SystemClock(), threading.Event()
         keys, identity = Keys(settings.redis.prefix), daemon_id()
@@ -81,8 +86,9 @@ class Daemon:
         self._counters = DaemonCounters()
         self._traces = RunTraces.if_enabled(clock)
         builder = ShardBuilder(
-            settings, store, keys, self._publisher, clock, counters=self._counters, traces=self._traces
-        )
+            settings, store, keys, self._publisher, clock,
+            counters=self._counters, traces=self._traces, dry_run=dry_run,
+        )  # fmt: skip
         shards = [builder.build(leadership, self._turned) for leadership in self._elector.leaderships]
         self._status.shards = shards
         self._status.task_faults = tuple(map(str, config.task_faults))
@@ -91,7 +97,7 @@ class Daemon:
         step_down = self._elector.step_down_for
         self._commands = CommandHandler(DaemonCommands(runtime, keys), identity, reload=on_reload, step_down=step_down)
         self._source = RuntimeSource(runtime, keys, config, self)
-        self._calendars = Calendars(str(Path(settings.file).parent))
+        self._calendars = Calendars.of(settings, writes=True)
         self._audit = ScheduleAudit(Audit(runtime, keys), identity, config, clock)
         self._outcomes = _outcome_watch(settings, store, keys, clock, shards, on_look=self._audit.look)
         self._notifier = notifier(
@@ -256,7 +262,9 @@ class ShardBuilder:
         *,
         counters: DaemonCounters,
         traces: RunTraces | None = None,
+        dry_run: bool = False,
     ) -> None:
+        self._dry_run = dry_run
         self._settings, self._store, self._keys, self._publisher, self._clock = settings, store, keys, publisher, clock
         self._counters, self._traces = counters, traces
         self._replicas = Replicas(settings.redis.wait_replicas, settings.redis.wait_timeout_ms)
@@ -290,6 +298,8 @@ class ShardBuilder:
 
     def _delivery(self, shard: int) -> Delivery:
         """Direct where the store is the broker; an outbox of former times is emptied all the same."""
+        if self._dry_run:
+            return NoDelivery()
         outbox = Outbox(self._store.client, self._keys, shard=shard, shards=self._settings.leader.shards)
         by_outbox = OutboxDelivery(outbox, self._publisher, self._clock)
         return DirectDelivery(self._publisher, by_outbox) if self._store.is_broker else by_outbox

@@ -73,6 +73,7 @@ class Policies(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """0: never. None: learned from past runs; see :mod:`beatd.planning.overdue`."""
     expect_within_ms: int | None = None
     """Likewise."""
+    tags: tuple[str, ...] = ()
     notify: tuple[str, ...] | None = None
     """Notification targets; None: those whose ``match`` fits."""
     ping: str | None = None
@@ -272,6 +273,8 @@ class NotifyTarget(msgspec.Struct, frozen=True, kw_only=True):
     on: tuple[AlertKind, ...] = ALERT_KINDS
     match: tuple[str, ...] = ("*",)
     """Patterns of the names of entries, as in a shell."""
+    tags: tuple[str, ...] = ()
+    """Only entries with one of these; none: all that match."""
     after: int = 1
     """Failures in a row before an entry counts as failing."""
     repeat_ms: int | None = None

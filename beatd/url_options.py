@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -46,6 +47,19 @@ def _text(value: str) -> str:
     return value
 
 
+def _command(value: str) -> tuple[str, ...]:
+    """A program, or a JSON array of a program and its arguments."""
+    words = [value]
+    if value.startswith("["):
+        try:
+            words = json.loads(value)
+        except ValueError:
+            words = []
+    if not words or not all(isinstance(word, str) for word in words) or not words[0] or "\0" in "".join(words):
+        raise WrongOption("is a program, or a JSON array of a program and its arguments")
+    return tuple(words)
+
+
 def _verification(value: str) -> str:
     """redis-py's words; Celery's are the same with ``CERT_`` before them."""
     word = value.lower().removeprefix("cert_")
@@ -74,6 +88,7 @@ REDIS: Mapping[str, Read] = {
     "virtual_host": _whole(0, 999_999_999),
     "username": _text,
     "password": _text,
+    "password_command": _command,
     "socket_timeout": _seconds,
     "socket_connect_timeout": _seconds,
     "socket_keepalive": _flag,

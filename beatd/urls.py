@@ -5,8 +5,9 @@ Syntax that all URLs share is read in :mod:`beatd.url_parts`.
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
@@ -57,6 +58,8 @@ class RedisUrl(_Url):
     """The Unix socket."""
     username: str | None = None
     password: str | None = None
+    password_command: tuple[str, ...] = ()
+    """The program that prints the password, and its arguments."""
     database: int = 0
     tls: bool = False
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -174,6 +177,7 @@ def with_login(
     port: int | None = None,
     username: str | None = None,
     password: str | None = None,
+    password_command: Sequence[str] = (),
 ) -> str:
     """The URL with what is given beside it. Raises :class:`WrongUrl` if the URL says it, too."""
     parts, scheme = split(text), scheme_of(text)
@@ -194,6 +198,13 @@ def with_login(
         hosts = f"{hosts or 'localhost'}:{port}"
     user, secret = username or parts.username, password or parts.password
     login = quote(user or "", safe="") + (f":{quote(secret, safe='')}" if secret else "")
+    if password_command:
+        if scheme not in REDIS_SCHEMES:
+            raise wrong_url(scheme, "`password_command` is for Redis servers only")
+        if secret:
+            raise wrong_url(scheme, "it has a password, and `password_command` is given beside it: leave one out")
+        option = f"password_command={quote(json.dumps(list(password_command)), safe='')}"
+        parts = parts._replace(query=f"{parts.query}&{option}" if parts.query else option)
     return parts._replace(hosts=hosts, userinfo=login or None).text
 
 
@@ -211,7 +222,12 @@ def _redis(text: str) -> RedisUrl:
     if {"username", "password"} & options.keys():
         raise wrong_url(scheme, "user or password are there twice: before the host, and as an option")
     build = _sentinel_service if scheme == "sentinel" else _socket if scheme in {"unix", "redis+socket"} else _address
-    found = replace(build(parts, options), username=read["username"], password=read["password"])
+    command = options.pop("password_command", ())
+    if command and read["password"]:
+        raise wrong_url(scheme, "it has a password and a password_command: leave one of them out")
+    found = replace(
+        build(parts, options), username=read["username"], password=read["password"], password_command=command
+    )
     if not found.tls and (strays := [name for name in options if name in TLS]):
         raise wrong_url(scheme, f"its option {strays[0]} is about TLS: write rediss://")
     return replace(found, options=options)

@@ -17,6 +17,7 @@ import math
 import os
 import random
 import signal
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -27,6 +28,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import redis
+from figures import Figure
 from herd import fresh_redis
 
 
@@ -92,6 +94,9 @@ def redbeat(folder: Path, url: str, ttl: int) -> Contender:
     return Contender(lambda: _run([*command, "--pidfile=", "-l", "debug"], folder), b"Acquiring lock")
 
 
+Start = Callable[[Path, str, int], Contender]
+
+
 def _run(command: list[str], folder: Path) -> Running:
     path = os.pathsep.join([str(Path.cwd()), os.environ.get("PYTHONPATH", "")])
     file, env = folder / f"log-{time.monotonic_ns()}", os.environ | {"PYTHONPATH": path}
@@ -148,13 +153,36 @@ def picture(ordered: list[float]) -> str:
     return f"|{''.join(BARS[height] for height in heights)}| 0–{top:g} s"
 
 
+def seconds_of(start: Start, ttl: int, number: signal.Signals, kills: int) -> list[float]:
+    """Seconds without a message, kill by kill; those that were measured if one takes too long."""
+    seconds: list[float] = []
+    with tempfile.TemporaryDirectory(prefix="beatd-failover-") as folder, fresh_redis() as url:
+        try:
+            with redis.Redis.from_url(url) as client:
+                for each in measure(start(Path(folder), url, ttl), client, number, kills):
+                    seconds.append(each)  # noqa: PERF402 - what was measured is kept if the next one fails
+        except TimeoutError as error:
+            print(error, file=sys.stderr)
+    return seconds
+
+
+def figures(kills: int, *, peers: bool = True) -> Iterator[Figure]:
+    """One round: the medians, and the most of each."""
+    rows = (("leader told to stop", signal.SIGTERM), ("leader killed", signal.SIGKILL))
+    for row, number in rows:
+        for who, start, ttl in (("beatd", beatd, 15), ("RedBeat, lock of 5 s", redbeat, 5))[: 1 + peers]:
+            seconds = seconds_of(start, ttl, number, kills) or [math.nan]
+            yield Figure(row, "no message for, median", who, statistics.median(seconds), "s", more_is_better=False)
+            yield Figure(row, "no message for, at most", who, max(seconds), "s", more_is_better=False)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--slow", type=int, default=20)
     parser.add_argument("--peers", nargs="*", choices=("redbeat",), default=["redbeat"])
     given = parser.parse_args()
-    rows = [
+    rows: list[tuple[str, Start, int, signal.Signals, int]] = [
         ("beatd, SIGTERM", beatd, 15, signal.SIGTERM, given.kills),
         ("beatd, SIGKILL, lease of 5 s", beatd, 5, signal.SIGKILL, given.kills),
         ("beatd, SIGKILL, lease of 15 s (default)", beatd, 15, signal.SIGKILL, given.slow),
@@ -163,16 +191,8 @@ def main() -> None:
         rows.append(("RedBeat, SIGTERM, lock of 5 s", redbeat, 5, signal.SIGTERM, given.slow))
         rows.append(("RedBeat, SIGKILL, lock of 5 s", redbeat, 5, signal.SIGKILL, given.slow))
     print(f"{'seconds without a message':{WIDTH}} {'n':>4} {'least':>8} {'median':>8} {'p90':>8} {'most':>8}")
-    for name, contender, ttl, number, kills in rows:
-        seconds: list[float] = []
-        with tempfile.TemporaryDirectory(prefix="beatd-failover-") as folder, fresh_redis() as url:
-            try:
-                with redis.Redis.from_url(url) as client:
-                    for each in measure(contender(Path(folder), url, ttl), client, number, kills):
-                        seconds.append(each)  # noqa: PERF402 - what was measured is kept if the next one fails
-            except TimeoutError as error:
-                print(f"{name}: {error}")
-        report(name, seconds)
+    for name, start, ttl, number, kills in rows:
+        report(name, seconds_of(start, ttl, number, kills))
 
 
 if __name__ == "__main__":

@@ -2,9 +2,10 @@
 
     python benchmarks/herd.py [-n 10000] [--peers celery] [--limit 60]
 
-Each contender gets a fresh Redis, the same N cron entries for the next minute that is far enough away, and as many
-seconds as ``--limit`` says. What counts is ``LLEN`` of the queue against the wall clock: no contender reports about
-itself. Lateness is from the due second to the message being in the broker.
+Each contender gets a fresh Redis and the same N entries, due in the same second, and as many seconds as ``--limit``
+says. What counts is ``LLEN`` of the queue against the wall clock: no contender reports about itself. Lateness is from
+the due second to the message being in the broker; for celery beat, whose schedules have no seconds, from its first
+message.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import argparse
 import bisect
 import contextlib
+import math
 import os
 import shutil
 import signal
@@ -20,14 +22,16 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import NamedTuple
 
 import redis
+from figures import LIMIT, Figure, show
 
-START_UP = 10
-"""Seconds a contender has between its start and the due minute."""
+CELERY_WITHIN = 60
+"""Seconds that celery beat has until its first message."""
 
 
 @contextlib.contextmanager
@@ -59,15 +63,16 @@ def fresh_redis() -> Iterator[str]:
         shutil.rmtree(directory, ignore_errors=True)
 
 
-def next_minute() -> datetime:
-    """The first full minute that leaves a contender time to start."""
-    return (datetime.now(UTC) + timedelta(seconds=START_UP + 60)).replace(second=0, microsecond=0)
+def soon(n: int) -> datetime:
+    """The second at which a daemon with seconds in its schedules has had the time to start."""
+    busy = min(max(os.getloadavg()[0] / (os.cpu_count() or 1), 1), 6)
+    return (datetime.now(UTC) + timedelta(seconds=(4 + n / 15_000) * busy)).replace(microsecond=0)
 
 
-def start_beatd(url: str, n: int, due: datetime, folder: Path) -> subprocess.Popen[bytes]:
-    lines = [f'[redis]\nurl = "{url}"\n[log]\nlevel = "warning"\n']
+def start_beatd(url: str, n: int, due: datetime, folder: Path, *, more: str = "") -> subprocess.Popen[bytes]:
+    lines = [f'[redis]\nurl = "{url}"\n[log]\nlevel = "warning"\n{more}']
     for i in range(n):
-        schedule = f"{due.minute} {due.hour} {due.day} {due.month} *"
+        schedule = f"{due.second} {due.minute} {due.hour} {due.day} {due.month} *"
         lines.append(f'[beat_schedule.entry-{i}]\ntask = "tasks.noop"\nschedule = "{schedule}"\nargs = [{i}]\n')
     (folder / "beat.toml").write_text("\n".join(lines))
     return subprocess.Popen([sys.executable, "-m", "beatd", "--config", str(folder / "beat.toml")], cwd=folder)
@@ -75,25 +80,31 @@ def start_beatd(url: str, n: int, due: datetime, folder: Path) -> subprocess.Pop
 
 CELERY_APP = """
 from celery import Celery
-from celery.schedules import crontab
 app = Celery("tasks", broker={url!r})
-when = crontab(minute={due.minute}, hour={due.hour}, day_of_month={due.day}, month_of_year={due.month})
 app.conf.beat_schedule = {{
-    f"entry-{{i}}": {{"task": "tasks.noop", "schedule": when, "args": (i,)}} for i in range({n})
+    f"entry-{{i}}": {{"task": "tasks.noop", "schedule": 5.0, "args": (i,)}} for i in range({n})
 }}
 """
 
 
-def start_celery(url: str, n: int, due: datetime, folder: Path) -> subprocess.Popen[bytes]:
-    (folder / "herd_app.py").write_text(CELERY_APP.format(url=url, due=due, n=n))
+def start_celery(url: str, n: int, _due: datetime, folder: Path) -> subprocess.Popen[bytes]:
+    (folder / "herd_app.py").write_text(CELERY_APP.format(url=url, n=n))
     command = [sys.executable, "-m", "celery", "-A", "herd_app", "beat", "-l", "error", "-s", str(folder / "state")]
     return subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL)
 
 
-CONTENDERS: dict[str, Callable[[str, int, datetime, Path], subprocess.Popen[bytes]]] = {
+CONTENDERS: dict[str, Callable[..., subprocess.Popen[bytes]]] = {
     "beatd": start_beatd,
     "celery": start_celery,
 }
+
+
+def first_message(url: str) -> datetime:
+    """When the first message is in the queue."""
+    client, until = redis.Redis.from_url(url), time.time() + CELERY_WITHIN
+    while not client.llen("celery") and time.time() < until:
+        time.sleep(0.005)
+    return datetime.now(UTC)
 
 
 def watch(url: str, n: int, due: datetime, limit: float) -> list[tuple[float, int]]:
@@ -119,25 +130,84 @@ def lateness(seen: list[tuple[float, int]], share: float) -> float:
     return seen[bisect.bisect_left(counts, share * counts[-1])][0]
 
 
-def run(name: str, n: int, limit: float) -> str:
+class Herd(NamedTuple):
+    """How a herd left: how many messages came, and after how many seconds."""
+
+    sent: int
+    first: float = math.nan
+    p50: float = math.nan
+    p99: float = math.nan
+    last: float = math.nan
+
+    @property
+    def rate(self) -> float:
+        return self.sent / self.last if self.sent else math.nan
+
+
+def run(name: str, n: int, limit: float, **options: str) -> Herd:
+    """Have one contender send a herd."""
     with fresh_redis() as url, tempfile.TemporaryDirectory() as folder:
-        due = next_minute()
-        process = CONTENDERS[name](url, n, due, Path(folder))
+        due = soon(n)
+        process = CONTENDERS[name](url, n, due, Path(folder), **options)
         try:
-            seen = watch(url, n, due, limit)
+            seen = watch(url, n, due if name == "beatd" else first_message(url), limit)
         finally:
-            process.send_signal(signal.SIGTERM)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(5)
-            process.kill()
-            process.wait()
+            end(process)
     if not seen:
-        return f"{name:10} {0:>8} of {n} within {limit:.0f} s"
-    first, (last, sent) = seen[0][0], seen[-1]
-    return (
-        f"{name:10} {sent:>8} of {n}   first {first * 1000:8.1f} ms   p50 {lateness(seen, 0.5) * 1000:10.1f} ms   "
-        f"p99 {lateness(seen, 0.99) * 1000:10.1f} ms   last {last * 1000:10.1f} ms   {sent / last:10.0f} msg/s"
-    )
+        return Herd(0)
+    return Herd(seen[-1][1], seen[0][0], lateness(seen, 0.5), lateness(seen, 0.99), seen[-1][0])
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    """End a process, gently at first."""
+    process.send_signal(signal.SIGTERM)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(5)
+    process.kill()
+    process.wait()
+
+
+RAW = """
+for i = 1, #ARGV, 3 do
+  redis.call('LPUSH', KEYS[1], ARGV[i + 2])
+  redis.call('HSET', KEYS[2], ARGV[i], ARGV[i + 1])
+end
+"""
+
+
+def raw(n: int, batch: int = 500) -> float:
+    """Messages a second that the server takes at best: one script pushes 500 and notes them, from one connection."""
+    message = b"m" * 800
+    with fresh_redis() as url:
+        client = redis.Redis.from_url(url)
+        calls = [
+            ["EVAL", RAW, 2, "celery", "due", *(word for i in range(at, at + batch) for word in (f"e{i}", at, message))]
+            for at in range(0, n, batch)
+        ]
+        connection = client.connection_pool.get_connection()
+        packed = [connection.pack_command(*call) for call in calls]
+        began = time.perf_counter()
+        for place, call in enumerate(packed):
+            connection.send_packed_command(call)
+            if place:
+                connection.read_response()
+        connection.read_response()
+        took = time.perf_counter() - began
+        assert client.llen("celery") >= n
+    return n / took
+
+
+def figures(n: int, limit: float, peers: Sequence[str] = ("celery",)) -> Iterator[Figure]:
+    """One round."""
+    row = f"herd of {n:,}"
+    for name in ("beatd", *peers):
+        herd = run(name, n, limit)
+        who = "celery beat" if name == "celery" else name
+        yield Figure(row, "messages a second", who, herd.rate)
+        if name == "beatd":
+            yield Figure(row, "first message after", who, herd.first * 1000, "ms", more_is_better=False)
+            yield Figure(row, "last message after", who, herd.last * 1000, "ms", more_is_better=False)
+    yield Figure(row, "messages a second", f"{LIMIT}: LPUSH and HSET in Lua by 500", raw(n))
 
 
 def main() -> None:
@@ -146,9 +216,7 @@ def main() -> None:
     parser.add_argument("--limit", type=float, default=60, help="seconds a contender has after the due second")
     parser.add_argument("--peers", default="celery", help="contenders beside beatd, by commas; empty for none")
     options = parser.parse_args()
-    print(f"{options.n} entries due at once; {os.cpu_count()} cores; Python {sys.version.split()[0]}")
-    for name in ["beatd", *filter(None, options.peers.split(","))]:
-        print(run(name, options.n, options.limit), flush=True)
+    show(figures(options.n, options.limit, list(filter(None, options.peers.split(",")))))
 
 
 if __name__ == "__main__":

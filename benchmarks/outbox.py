@@ -7,31 +7,34 @@ In one run, each on a fresh Redis and fresh queues of one RabbitMQ, seen from th
 * beatd: the whole daemon, from the due second to the last message in the queue;
 * outbox: a full outbox emptied, without anything else going on;
 * kombu: the same messages through kombu's producer, each confirmed before the next;
-* celery beat: the same schedule, within ``--limit`` seconds after due.
+* celery beat: the same schedule, within ``--limit`` seconds of its first message;
+* limit: the same messages through beatd's publisher, without a store.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
-import os
-import signal
+import math
 import subprocess
 import sys
 import tempfile
 import time
 import uuid
-from datetime import UTC, datetime
+from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 
 import amqp
 import kombu
-from herd import fresh_redis, lateness, next_minute, start_celery
+from figures import LIMIT, Figure, show
+from herd import end, fresh_redis, soon, start_beatd, start_celery
 
 from beatd.beat.delivery import OutboxDelivery
 from beatd.beat.dispatch_log import DispatchLog
 from beatd.beat.message_builder import MessageBuilder
 from beatd.beat.term import Term
+from beatd.broker import Address, OutgoingMessage
 from beatd.broker.amqp_publisher import AmqpPublisher
 from beatd.clock import SystemClock
 from beatd.message.protocol import open_envelope
@@ -55,27 +58,19 @@ def envelopes(n: int, queue: str) -> list[bytes]:
     return [messages.render(Run(entry, due_ms, due_ms, schedule), None) for entry in entries]
 
 
-def measure_daemon(rabbit: RabbitMQ, n: int, limit: float) -> str:
+def measure_daemon(rabbit: RabbitMQ, n: int, limit: float) -> float:
     with fresh_redis() as store, tempfile.TemporaryDirectory() as folder:
-        due = next_minute()
-        path = Path(folder) / "beat.toml"
-        head = f'[redis]\nurl = "{store}"\n[broker]\nurl = "{rabbit.url}"\n[log]\nlevel = "warning"\n'
-        cron = f"{due.minute} {due.hour} {due.day} {due.month} *"
-        entries = (
-            f'[beat_schedule.entry-{i}]\ntask = "tasks.noop"\nschedule = "{cron}"\nargs = [{i}]\n' for i in range(n)
-        )
-        path.write_text(head + "".join(entries))
-        process = subprocess.Popen([sys.executable, "-m", "beatd", "--config", str(path)], cwd=folder)
-        return watched("beatd", rabbit, process, n, due, limit)
+        due = soon(n)
+        process = start_beatd(store, n, due, Path(folder), more=f'[broker]\nurl = "{rabbit.url}"\n')
+        return watched(rabbit, process, n, due, limit)
 
 
-def measure_celery(rabbit: RabbitMQ, n: int, limit: float) -> str:
+def measure_celery(rabbit: RabbitMQ, n: int, limit: float) -> float:
     with tempfile.TemporaryDirectory() as folder:
-        due = next_minute()
-        return watched("celery beat", rabbit, start_celery(rabbit.url, n, due, Path(folder)), n, due, limit)
+        return watched(rabbit, start_celery(rabbit.url, n, soon(n), Path(folder)), n, None, limit)
 
 
-def measure_outbox(rabbit: RabbitMQ, n: int) -> str:
+def measure_outbox(rabbit: RabbitMQ, n: int) -> float:
     queue, keys = f"bench-{uuid.uuid4().hex}", Keys("bench")
     with fresh_redis() as url:
         client, outbox = connect(url), Outbox(connect(url), keys)
@@ -90,10 +85,10 @@ def measure_outbox(rabbit: RabbitMQ, n: int) -> str:
         took = time.perf_counter() - began
         assert publisher.depth(queue) == n
         publisher.close()
-    return f"{'outbox':12} {n:>8} of {n}   {n / took:10.0f} msg/s"
+    return n / took
 
 
-def measure_kombu(rabbit: RabbitMQ, n: int) -> str:
+def measure_kombu(rabbit: RabbitMQ, n: int) -> float:
     queue = f"bench-{uuid.uuid4().hex}"
     messages = [open_envelope(raw) for raw in envelopes(n, queue)]
     with kombu.Connection(rabbit.url, transport_options={"confirm_publish": True}) as connection:
@@ -111,36 +106,55 @@ def measure_kombu(rabbit: RabbitMQ, n: int) -> str:
                 correlation_id=message.id,
             )
         took = time.perf_counter() - began
-    return f"{'kombu':12} {n:>8} of {n}   {n / took:10.0f} msg/s"
+    return n / took
 
 
-def watched(name: str, rabbit: RabbitMQ, process: subprocess.Popen[bytes], n: int, due: datetime, limit: float) -> str:
-    """Watch the queue's depth from the due second on, then end the process and empty the queue."""
+def watched(rabbit: RabbitMQ, process: subprocess.Popen[bytes], n: int, due: datetime | None, limit: float) -> float:
+    """Messages a second from the due second (else from the first message) to the last one or the limit."""
     connection = rabbit.connect()
     channel = connection.channel()
     channel.queue_declare(QUEUE, durable=True, auto_delete=False)
-    seen: list[tuple[float, int]] = []
+    began, last, sent = None if due is None else due.timestamp(), 0.0, 0
+    give_up = time.time() + 60
     try:
-        while (late := time.time() - due.timestamp()) < limit and (not seen or seen[-1][1] < n):
-            time.sleep(0.02 if late > -0.05 else 0.2)
+        while sent < n and time.time() < (give_up if began is None else began + limit):
+            time.sleep(0.02)
             count = channel.queue_declare(QUEUE, passive=True).message_count
-            if count and (not seen or seen[-1][1] != count):
-                seen.append((time.time() - due.timestamp(), count))
+            if count and count != sent:
+                last, sent = time.time(), count
+                began = began or last
     finally:
-        process.send_signal(signal.SIGTERM)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(10)
-        process.kill()
-        process.wait()
+        end(process)
         channel.queue_purge(QUEUE)
         with contextlib.suppress(amqp.AMQPError, OSError):
             connection.close()
-    if not seen:
-        return f"{name:12} {0:>8} of {n} within {limit:.0f} s"
-    last, sent = seen[-1]
-    p50, p99 = lateness(seen, 0.5) * 1000, lateness(seen, 0.99) * 1000
-    rate = f"{sent / last:10.0f} msg/s"
-    return f"{name:12} {sent:>8} of {n}   {rate}   p50 {p50:9.1f} ms   p99 {p99:9.1f} ms   last {last * 1000:9.1f} ms"
+    return sent / (last - began) if sent and began and last > began else math.nan
+
+
+LIMIT_QUEUE = "bench-limit"
+
+
+def raw(rabbit: RabbitMQ, n: int) -> float:
+    """Messages a second that RabbitMQ confirms at best: equal bytes, published in batches, one wait for each."""
+    publisher = AmqpPublisher(rabbit.url)
+    messages = [OutgoingMessage(open_envelope(one), Address(LIMIT_QUEUE)) for one in envelopes(n, LIMIT_QUEUE)]
+    publisher.depth(LIMIT_QUEUE)
+    began = time.perf_counter()
+    for at in range(0, n, 2_000):
+        assert not publisher.publish_many(messages[at : at + 2_000])
+    took = time.perf_counter() - began
+    publisher.close()
+    return n / took
+
+
+def figures(rabbit: RabbitMQ, n: int, limit: float) -> Iterator[Figure]:
+    """One round."""
+    what = "messages a second"
+    yield Figure("RabbitMQ: whole daemon", what, "beatd", measure_daemon(rabbit, n, limit))
+    yield Figure("RabbitMQ: whole daemon", what, "celery beat", measure_celery(rabbit, n, limit))
+    yield Figure("RabbitMQ: full outbox", what, "beatd", measure_outbox(rabbit, n))
+    yield Figure("RabbitMQ: full outbox", what, "kombu, one by one", measure_kombu(rabbit, max(n // 5, 1)))
+    yield Figure("RabbitMQ: full outbox", what, f"{LIMIT}: publishing alone", raw(rabbit, n))
 
 
 def main() -> None:
@@ -148,14 +162,10 @@ def main() -> None:
     parser.add_argument("-n", type=int, default=10_000, help="entries (default: 10000)")
     parser.add_argument("--limit", type=float, default=20, help="seconds after the due second")
     options = parser.parse_args()
-    print(f"{options.n} messages; {os.cpu_count()} cores; Python {sys.version.split()[0]}; {datetime.now(UTC):%F}")
     rabbit = RabbitMQ()
     try:
         rabbit.start()
-        print(measure_daemon(rabbit, options.n, options.limit), flush=True)
-        print(measure_outbox(rabbit, options.n), flush=True)
-        print(measure_kombu(rabbit, max(options.n // 5, 1)), flush=True)
-        print(measure_celery(rabbit, options.n, options.limit), flush=True)
+        show(figures(rabbit, options.n, options.limit))
     finally:
         rabbit.close()
 

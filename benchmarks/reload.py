@@ -14,20 +14,21 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import math
 import os
-import signal
 import statistics
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 
 import redis
-from herd import fresh_redis
+from figures import Figure, show
+from herd import end, fresh_redis
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -133,12 +134,11 @@ class Watch(threading.Thread):
         return max((late for at, late in self.seen if since <= at <= until), default=float("nan"))
 
 
-def start_up(process: subprocess.Popen[bytes], url: str, started: float) -> str:
+def start_up(url: str, started: float) -> float:
+    """Seconds to the first message; not a number if it takes too long."""
     if redis.Redis.from_url(url, socket_timeout=None).brpop(["ready"], timeout=PATIENCE) is None:
-        return f"did not start within {PATIENCE} s"
-    seconds = time.time() - started
-    cpu = cpu_seconds(process.pid)
-    return f"first message after {seconds:5.1f} s, {cpu:5.1f} s of CPU   {megabytes(process.pid):4} MB"
+        return math.nan
+    return time.time() - started
 
 
 def reload_once(url: str, n: int, changed: int, file: Path) -> float:
@@ -153,55 +153,60 @@ def reload_once(url: str, n: int, changed: int, file: Path) -> float:
     return time.time() - written
 
 
-def reloads(process: subprocess.Popen[bytes], url: str, n: int, times: int, folder: Path) -> None:
-    watch = Watch(url)
+def reloads(process: subprocess.Popen[bytes], url: str, n: int, times: int, folder: Path) -> Iterator[Figure]:
+    """Changes of one entry, while others tick."""
+    row, watch = f"{n:,} entries", Watch(url)
     watch.start()
     time.sleep(1)
     quiet = time.time()
-    time.sleep(5)
+    time.sleep(2)
     began = time.time()
     cpu = cpu_seconds(process.pid)
     took = []
     for number in range(times):
         took.append(reload_once(url, n, n // 2 + number, folder / "beat.toml"))
-        time.sleep(3)
-    busy = cpu_seconds(process.pid) - cpu
-    print(
-        f"{'':11} one entry changed, in force after {statistics.median(took):.2f} s (worst {max(took):.2f}), "
-        f"{busy / times:.1f} s of CPU each\n"
-        f"{'':11} worst lateness {watch.worst(began, time.time()) * 1000:.0f} ms, while nothing changed "
-        f"{watch.worst(quiet, began) * 1000:.0f} ms\n"
-        f"{'':11} {megabytes(process.pid)} MB after {times} reloads, at most {megabytes(process.pid, 'VmHWM')} MB"
-    )
+        time.sleep(2)
+    busy = (cpu_seconds(process.pid) - cpu) / times
+    late, late_before = watch.worst(began, time.time()) * 1000, watch.worst(quiet, began) * 1000
+    yield Figure(row, "one change in force after", "beatd", statistics.median(took), "s", more_is_better=False)
+    yield Figure(row, "CPU for one change", "beatd", busy, "s", more_is_better=False)
+    yield Figure(row, "worst lateness while it changes", "beatd", late, "ms", more_is_better=False)
+    yield Figure(row, "worst lateness before", "beatd", late_before, "ms", more_is_better=False)
+    yield Figure(row, "memory at its peak", "beatd", megabytes(process.pid, "VmHWM"), "MB", more_is_better=False)
 
 
-def commands(folder: Path) -> None:
+def commands(folder: Path, n: int) -> Iterator[Figure]:
     for command in ("check", "next"):
         before = os.times()
         words = [sys.executable, "-m", "beatd", command, "--config", "beat.toml"]
         subprocess.run(words, cwd=folder, capture_output=True, check=True)
-        after = os.times()
-        cpu = after.children_user + after.children_system - before.children_user - before.children_system
-        print(f"{'':11} beatd {command}: {after.elapsed - before.elapsed:.1f} s, {cpu:.1f} s of CPU")
+        took = os.times().elapsed - before.elapsed
+        yield Figure(f"{n:,} entries", f"beatd {command}", "beatd", took, "s", more_is_better=False)
 
 
-def run(name: str, n: int, times: int) -> None:
+def run(name: str, n: int, times: int) -> Iterator[Figure]:
+    """Start one contender; for beatd, change an entry ``times`` times."""
+    row, who = f"{n:,} entries", {"celery": "celery beat", "apscheduler": "APScheduler"}.get(name, name)
     with fresh_redis() as url, tempfile.TemporaryDirectory() as directory:
         folder = Path(directory)
         started = time.time()
         process = CONTENDERS[name](url, n, folder)
         try:
-            print(f"{name:11} {start_up(process, url, started)}", flush=True)
-            if name == "beatd":
-                reloads(process, url, n, times, folder)
+            seconds = start_up(url, started)
+            yield Figure(row, "start to first message", who, seconds, "s", more_is_better=False)
+            yield Figure(row, "memory after the start", who, megabytes(process.pid), "MB", more_is_better=False)
+            if name == "beatd" and times:
+                yield from reloads(process, url, n, times, folder)
         finally:
-            process.send_signal(signal.SIGTERM)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(5)
-            process.kill()
-            process.wait()
-        if name == "beatd":
-            commands(folder)
+            end(process)
+        if name == "beatd" and times:
+            yield from commands(folder, n)
+
+
+def figures(n: int, times: int, peers: Sequence[str]) -> Iterator[Figure]:
+    """One round."""
+    for name in ("beatd", *peers):
+        yield from run(name, n, times)
 
 
 def main() -> None:
@@ -210,9 +215,7 @@ def main() -> None:
     parser.add_argument("--reloads", type=int, default=5, help="how often one entry is changed (default: 5)")
     parser.add_argument("--peers", default="celery,apscheduler", help="contenders beside beatd; empty for none")
     options = parser.parse_args()
-    print(f"{options.n:,} entries; {os.cpu_count()} cores; Python {sys.version.split()[0]}")
-    for name in ["beatd", *filter(None, options.peers.split(","))]:
-        run(name, options.n, options.reloads)
+    show(figures(options.n, options.reloads, list(filter(None, options.peers.split(",")))))
 
 
 if __name__ == "__main__":

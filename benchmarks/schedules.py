@@ -19,6 +19,7 @@ from apscheduler.triggers.cron import CronTrigger
 from celery.schedules import crontab as celery_crontab
 from croniter import croniter
 from cronsim import CronSim
+from figures import Figure
 from rich.console import Console
 from rich.table import Table
 
@@ -159,6 +160,16 @@ def other_table(repeat: int) -> Table:
             took = timed(lambda s=schedule, u=until: latest(s, after=START, until=u), repeat * 5)
             table.add_row(f"latest missed run of {text}, {days} days down", f"{took * 1e6:.0f} µs")
     return table
+
+
+def figures(repeat: int, cases: int) -> Iterator[Figure]:
+    """One round of the first cases."""
+    for text, name, steps in CASES[:cases]:
+        zone = ZoneInfo(name)
+        for who, walk in WALKS.items():
+            if who != "beatd, ms":
+                took = microseconds(walk, text, zone, steps, repeat)
+                yield Figure(f"next run of {text} in {name}", "one step", who, took, "µs", more_is_better=False)
 
 
 def main() -> None:

@@ -1,41 +1,49 @@
 """Workers beside each other: how many tasks a second, and how long from delay to get.
 
-    python benchmarks/worker.py [--only beatd,celery] [--tasks 20000] [--seconds 4]
+    python benchmarks/worker.py [--only beatd,celery] [--seconds 3]
 
 Every contender has two processes and a Redis of its own (AOF, as in production), or a RabbitMQ; for sleeps 100 tasks
-at a time. The queue is filled before its worker starts. Counted is what has run, in memory that all processes share
-(``contenders/count.py``), from the first tenth to the last task, or for as long as ``--seconds`` allows. Messages are
-acknowledged after the run, where the contender can do that (not huey).
+at a time. The queue is filled before its worker starts, and filling is not measured. Counted is what has run, in memory
+that all processes share (``contenders/count.py``), from the first tenth to the last task: no rate is assumed. If the
+last one comes too soon, the measurement is made again with as many tasks as the contender has shown to run in
+``--seconds``. Messages are acknowledged after the run, where the contender can do that (not huey).
 
-noop: a task that does nothing; cpu: 1 ms of a core; sleep: 10 ms.
+noop: a task that does nothing; runs: the same as runs of the schedule; cpu: 1 ms of a core; sleep: 10 ms.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import math
 import os
 import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from datetime import UTC, datetime
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 HERE = Path(__file__).parent
 CONTENDERS = HERE / "contenders"
 sys.path[:0] = [str(HERE.parent), str(CONTENDERS)]
 
 import count  # noqa: E402
+import redis  # noqa: E402
+from figures import LIMIT, Figure, show  # noqa: E402
 from herd import fresh_redis  # noqa: E402
 
 from tests.rabbitmq import RabbitMQ, installed  # noqa: E402
 
 BIN = Path(sys.executable).parent
 START_WITHIN = 30.0
+LAST_WITHIN = 60.0
+"""Seconds from the first tenth to the last task."""
+FEWEST, MOST = 1_000, 400_000
+"""Tasks of a measurement."""
 
 
 class Contender(NamedTuple):
@@ -44,8 +52,6 @@ class Contender(NamedTuple):
     module: str
     two: str
     hundred: str
-    rate: int
-    """About how many no-ops a second: as many are sent as it can run in the time."""
     rabbitmq: bool = False
 
 
@@ -55,34 +61,49 @@ ALL = {
         "beatd_tasks",
         "python -m beatd worker -A beatd_tasks -l error -c 2",
         "python -m beatd worker -A beatd_tasks -l error -P asyncio -c 100",
-        20_000,
         rabbitmq=True,
     ),
-    "beatd threads": Contender(
-        "beatd_tasks", "", "python -m beatd worker -A beatd_tasks -l error -P threads -c 100", 9_000
-    ),
-    "celery": Contender("celery_tasks", f"{CELERY} -c 2", "", 1_000, rabbitmq=True),
-    "celery threads": Contender("celery_tasks", f"{CELERY} -P threads -c 2", f"{CELERY} -P threads -c 100", 1_000),
+    "beatd threads": Contender("beatd_tasks", "", "python -m beatd worker -A beatd_tasks -l error -P threads -c 100"),
+    "celery": Contender("celery_tasks", f"{CELERY} -c 2", "", rabbitmq=True),
+    "celery threads": Contender("celery_tasks", f"{CELERY} -P threads -c 2", f"{CELERY} -P threads -c 100"),
     "dramatiq": Contender(
         "dramatiq_tasks",
         "dramatiq dramatiq_tasks --processes 2 --threads 8",
         "dramatiq dramatiq_tasks --processes 2 --threads 50",
-        3_000,
     ),
     "taskiq": Contender(
         "taskiq_tasks",
         "taskiq worker taskiq_tasks:broker --workers 2 --log-level ERROR",
         "taskiq worker taskiq_tasks:broker --workers 2 --max-async-tasks 50 --log-level ERROR",
-        2_000,
     ),
     "huey": Contender(
         "huey_tasks",
         "huey_consumer huey_tasks.huey -w 2 -k process -q -n",
         "huey_consumer huey_tasks.huey -w 100 -k thread -q -n",
-        2_500,
     ),
-    "saq": Contender("saq_tasks", "saq saq_tasks.settings --workers 2", "saq saq_tasks.settings --workers 2", 1_500),
+    f"{LIMIT}: bare loop": Contender("bare_tasks", "python bare_tasks.py", ""),
+    "saq": Contender("saq_tasks", "saq saq_tasks.settings --workers 2", "saq saq_tasks.settings --workers 2"),
 }
+
+
+class Column(NamedTuple):
+    """One measurement of all contenders."""
+
+    row: str
+    kind: str
+    results: bool = False
+    hundred: bool = False
+    is_scheduled: bool = False
+    fewest: int = FEWEST
+
+
+COLUMNS = (
+    Column("worker: no-op", "noop"),
+    Column("worker: no-op with results", "noop", results=True),
+    Column("worker: runs of the schedule", "noop", results=True, is_scheduled=True),
+    Column("worker: 1 ms of CPU", "cpu"),
+    Column("worker: 100 sleeps of 10 ms at a time", "nap", hundred=True),
+)
 
 
 class Bench:
@@ -101,14 +122,17 @@ class Bench:
             "PYTHONWARNINGS": "ignore",
         }
 
-    def rate(self, kind: str, n: int, seconds: float, *, results: bool, hundred: bool) -> float:
-        """Tasks a second."""
-        self._env |= {"BENCH_RESULTS": "1" if results else "", "BENCH_CONCURRENCY": "50" if hundred else "10"}
+    def rate(self, column: Column, kind: str, n: int) -> tuple[float, float]:
+        """Tasks a second of ``n`` that were in the queue before the worker began, and the seconds they took."""
+        self._env |= {
+            "BENCH_RESULTS": "1" if column.results else "",
+            "BENCH_CONCURRENCY": "50" if column.hundred else "10",
+        }
         count.make(self._count)
-        self._run(f"import {self.contender.module} as tasks; tasks.fill({kind!r}, {n})")
-        command = self.contender.hundred if hundred else self.contender.two
-        with self._worker(command):
-            return self._watch(n, seconds)
+        fill = f"fill_runs({kind!r}, {n})" if column.is_scheduled else f"fill({kind!r}, {n})"
+        self._run(f"import {self.contender.module} as tasks; tasks.{fill}")
+        with self._worker(self.contender.hundred if column.hundred else self.contender.two):
+            return self._watch(n)
 
     def round_trips(self, seconds: float) -> list[float]:
         """How long single calls took, one after the other (seconds)."""
@@ -124,19 +148,28 @@ while time.monotonic() < until:
 """
             return [float(line) for line in self._run(code).split()]
 
-    def _watch(self, n: int, seconds: float) -> float:
+    def large(self, megabytes: int) -> float:
+        """Seconds of a call with a large argument."""
+        self._env |= {"BENCH_RESULTS": "1"}
+        count.make(self._count)
+        with self._worker(self.contender.two):
+            code = f"import {self.contender.module} as tasks; tasks.round_trip(); print(tasks.large({megabytes}))"
+            return float(self._run(code))
+
+    def _watch(self, n: int) -> tuple[float, float]:
         begun: tuple[float, int] | None = None
         give_up = time.monotonic() + START_WITHIN
-        while True:
-            now, done = time.monotonic(), count.total(self._count)
-            if begun is None and done >= max(n // 10, 1):
-                begun, give_up = (now, done), now + seconds
-            if done >= n or now > give_up:
-                break
-            time.sleep(0.002)
+        while (done := count.total(self._count)) < n:
+            now = time.monotonic()
+            if begun is None and done >= n // 10:
+                begun, give_up = (now, done), now + LAST_WITHIN
+            if now > give_up:
+                raise RuntimeError(f"{done:,} of {n:,} tasks had run when it was given up")
+            time.sleep(0.005)
+        now = time.monotonic()
         if begun is None:
-            return 0.0
-        return (done - begun[1]) / max(now - begun[0], 1e-9)
+            return n / 0.005, 0.0
+        return (done - begun[1]) / max(now - begun[0], 1e-9), now - begun[0]
 
     def _run(self, code: str) -> str:
         done = subprocess.run(
@@ -164,98 +197,114 @@ while time.monotonic() < until:
             process.wait()
 
 
-class Column(NamedTuple):
-    """One measurement of all contenders."""
-
-    title: str
-    kind: str
-    results: bool = False
-    hundred: bool = False
-    most: int = 1_000_000
-    """Tasks a second that two cores, or the sleeps, allow."""
-
-
-COLUMNS = (
-    Column("noop", "noop"),
-    Column("noop+result", "noop", results=True),
-    Column("cpu 1 ms", "cpu", most=2_000),
-    Column("sleep 10 ms", "nap", hundred=True, most=10_000),
-)
-
-
-def measure(name: str, column: Column, redis_url: str, broker_url: str, options: argparse.Namespace) -> str:
-    """One cell of the table."""
-    contender = ALL[name]
-    if not (contender.hundred if column.hundred else contender.two):
-        return ""
-    n = max(200, min(options.tasks, int(min(contender.rate, column.most) * options.seconds)) // 100 * 100)
+def measure(name: str, column: Column, redis_url: str, broker_url: str, seconds: float) -> float:
+    """Tasks a second: measured again with more of them until they last for half of ``seconds``."""
     kind = "anap" if name == "beatd" and column.hundred else column.kind
+    n = column.fewest
     with tempfile.TemporaryDirectory() as folder:
         bench = Bench(name, redis_url, broker_url, Path(folder))
-        try:
-            rate = bench.rate(kind, n, options.seconds, results=column.results, hundred=column.hundred)
-        except (RuntimeError, subprocess.TimeoutExpired) as error:
-            print(f"{name}: {error}", file=sys.stderr)
-            return "failed"
-    return f"{rate:,.0f}/s" if rate else "failed"
+        while True:
+            try:
+                rate, took = bench.rate(column, kind, n)
+            except (RuntimeError, subprocess.TimeoutExpired) as error:
+                print(f"{name}: {error}", file=sys.stderr)
+                return math.nan
+            if took >= seconds / 2 or n == MOST:
+                return rate
+            n = min(MOST, max(2 * n, min(int(rate * seconds), 20 * n)) // 100 * 100)
 
 
-def round_trip(name: str, redis_url: str, broker_url: str, options: argparse.Namespace) -> str:
-    """The last cell."""
-    if not ALL[name].two:
-        return ""
-    with tempfile.TemporaryDirectory() as folder:
-        try:
-            took = sorted(Bench(name, redis_url, broker_url, Path(folder)).round_trips(options.seconds / 2))
-        except (RuntimeError, subprocess.TimeoutExpired) as error:
-            print(f"{name}: {error}", file=sys.stderr)
-            return "failed"
-    return f"{took[len(took) // 2] * 1000:.1f} / {took[int(len(took) * 0.99)] * 1000:.1f} ms" if took else "failed"
+def takes_part(name: str, column: Column, *, on_rabbitmq: bool = False) -> bool:
+    contender = ALL[name]
+    if on_rabbitmq and (not contender.rabbitmq or column.hundred or column.is_scheduled):
+        return False
+    if name.startswith(LIMIT) and column.kind != "noop":
+        return False
+    if column.is_scheduled and name != "beatd":
+        return False
+    return bool(contender.hundred if column.hundred else contender.two)
 
 
-def row(name: str, place: str, cells: list[str]) -> None:
-    print(f"{name:15} {place:9}" + "".join(f"{cell:>13}" for cell in cells[:-1]) + f"{cells[-1]:>18}", flush=True)
+def on_redis(names: Sequence[str], columns: Sequence[Column], seconds: float) -> Iterator[Figure]:
+    """One round on Redis: all contenders of a row one after the other."""
+    for column in columns:
+        for name in names:
+            if takes_part(name, column):
+                with fresh_redis() as url:
+                    yield Figure(column.row, "tasks a second", name, measure(name, column, url, url, seconds))
+
+
+def trips(names: Sequence[str], seconds: float) -> Iterator[Figure]:
+    """Round trips and a large argument on Redis."""
+    for name in names:
+        if not ALL[name].two or name.startswith(LIMIT):
+            continue
+        with fresh_redis() as url, tempfile.TemporaryDirectory() as folder:
+            bench = Bench(name, url, url, Path(folder))
+            took = sorted(_tried(name, partial(bench.round_trips, seconds)) or [])
+        if took:
+            for what, at in (("p50", 0.5), ("p99", 0.99)):
+                ms = took[int(len(took) * at)] * 1000
+                yield Figure("delay to get", what, name, ms, "ms", more_is_better=False)
+    for what, at in (("p50", 0.5), ("p99", 0.99)):
+        yield Figure("delay to get", what, f"{LIMIT}: two round trips", _two_trips(at), "ms", more_is_better=False)
+    for name in [one for one in names if one in ("beatd", "celery")]:
+        with fresh_redis() as url, tempfile.TemporaryDirectory() as folder:
+            seconds_taken = _tried(name, partial(Bench(name, url, url, Path(folder)).large, 5))
+        if seconds_taken is not None:
+            yield Figure("an argument of 5 MB", "call to result", name, seconds_taken, "s", more_is_better=False)
+
+
+def _tried(name: str, work: Callable[[], Any]) -> Any:
+    try:
+        return work()
+    except (RuntimeError, subprocess.TimeoutExpired) as error:
+        print(f"{name}: {error}", file=sys.stderr)
+        return None
+
+
+def _two_trips(at: float) -> float:
+    with fresh_redis() as url, redis.Redis.from_url(url) as client:
+        took = []
+        for _ in range(2_000):
+            began = time.perf_counter()
+            client.lpush("celery", b"m" * 800)
+            client.rpop("celery")
+            took.append(time.perf_counter() - began)
+    return sorted(took)[int(len(took) * at)] * 1000
+
+
+def on_rabbitmq(node: RabbitMQ, names: Sequence[str], columns: Sequence[Column], seconds: float) -> Iterator[Figure]:
+    """One round on RabbitMQ."""
+    for column in columns:
+        for name in names:
+            if not takes_part(name, column, on_rabbitmq=True):
+                continue
+            with fresh_redis() as url:
+                rate = measure(name, column, url, node.url, seconds)
+            yield Figure(column.row.replace("worker", "worker on RabbitMQ"), "tasks a second", name, rate)
+            connection = node.connect()
+            connection.channel().queue_purge("celery")
+            connection.close()
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--only", default=",".join(ALL), help=f"of {', '.join(ALL)}")
-    parser.add_argument("--tasks", type=int, default=40_000, help="at most, for each measurement (default: 40000)")
-    parser.add_argument("--seconds", type=float, default=3.0, help="at most, for each measurement (default: 3)")
+    parser.add_argument("--seconds", type=float, default=3.0, help="about, for each measurement (default: 3)")
     parser.add_argument("--broker", default="redis,rabbitmq", help="redis, rabbitmq, or both")
     options = parser.parse_args()
     names = [name for name in options.only.split(",") if name in ALL]
-    print(f"{os.cpu_count()} cores; Python {sys.version.split()[0]}; {datetime.now(UTC):%F}; 2 processes each")
-    row("worker", "broker", [*(column.title for column in COLUMNS), "round trip p50/p99"])
     if "redis" in options.broker:
-        for name in names:
-            cells = []
-            for column in COLUMNS:
-                with fresh_redis() as url:
-                    cells.append(measure(name, column, url, url, options))
-            with fresh_redis() as url:
-                row(name, "Redis", [*cells, round_trip(name, url, url, options)])
+        show(on_redis(names, COLUMNS, options.seconds))
+        show(trips(names, options.seconds))
     if "rabbitmq" in options.broker and installed():
         node = RabbitMQ()
         try:
             node.start()
-            for name in names:
-                if ALL[name].rabbitmq:
-                    on_rabbitmq(name, node, options)
+            show(on_rabbitmq(node, names, COLUMNS[:2], options.seconds))
         finally:
             node.close()
-
-
-def on_rabbitmq(name: str, node: RabbitMQ, options: argparse.Namespace) -> None:
-    cells = []
-    for column in COLUMNS[:3]:
-        with fresh_redis() as url:
-            cells.append(measure(name, column, url, node.url, options))
-        connection = node.connect()
-        connection.channel().queue_purge("celery")
-        connection.close()
-    with fresh_redis() as url:
-        row(name, "RabbitMQ", [*cells, "", round_trip(name, url, node.url, options)])
 
 
 if __name__ == "__main__":

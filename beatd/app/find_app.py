@@ -82,7 +82,8 @@ def import_module(name: str, *, where: str) -> ModuleType:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name and (name + ".").startswith(error.name + "."):
-            text = f"no module named {error.name!r} (looked in {Path.cwd()} and the Python path)"
+            text = f"no module named {error.name!r} (looked in {Path.cwd()} and the Python path); "
+            text += "start beatd in the folder of the project, or name the folder with --workdir"
             raise ConfigError([Fault(where, None, name, text)]) from None
         raise ConfigError([Fault(where, None, name, _failure(error))]) from None
     except Exception as error:  # noqa: BLE001 - importing runs the user's code
@@ -117,7 +118,10 @@ def _not_an_app(value: Any, module_name: str) -> str:
     if _is_app(value):
         return f'this is an app of beatd, nothing to import: set app = "{module_name}" in beat.toml, or use -A'
     kind = type(value)
-    return f"{kind.__module__}.{kind.__qualname__} is not a beatd App: change the import to 'from beatd import App'"
+    text = f"{kind.__module__}.{kind.__qualname__} is not a beatd App: change the import to 'from beatd import App'"
+    if kind.__module__.startswith("celery."):
+        text += f", or keep the app as it is and run its tasks with: celery -A {module_name} worker"
+    return text
 
 
 def _failure(error: BaseException) -> str:
@@ -126,7 +130,10 @@ def _failure(error: BaseException) -> str:
     while frames is not None and _is_machinery(frames.tb_frame.f_code.co_filename):
         frames = frames.tb_next
     lines = traceback.format_exception(type(error), error, frames)
-    return "importing it failed:\n" + "".join(lines).rstrip()
+    text = "importing it failed:\n" + "".join(lines).rstrip()
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        text += f"\nThis Python has no {error.name}; install it here: {sys.executable} -m pip install …"
+    return text
 
 
 def _is_machinery(filename: str) -> bool:

@@ -13,6 +13,7 @@ from beatd.store.daemon_registry import FleetView, Status
 from beatd.store.held_back import HeldBack
 from beatd.store.notices import Notices
 from beatd.store.outcomes import Outcomes
+from beatd.store.recoveries import Recoveries, Recovery
 from beatd.timestamps import iso_ms
 
 HELD_MAX = 10_000
@@ -20,6 +21,8 @@ HELD_MAX = 10_000
 SKEW_S = 60.0
 """Daemons may differ in their schedules for so long, as in a deployment."""
 _FLEET = "the fleet"
+_FAILED = frozenset("fle")
+"""Marks of attempts that count as failures."""
 
 
 class Conditions:
@@ -29,9 +32,17 @@ class Conditions:
     """
 
     def __init__(
-        self, outcomes: Outcomes, held: HeldBack, notices: Notices, clock: Clock, fleet: Callable[[], FleetView | None]
+        self,
+        outcomes: Outcomes,
+        recoveries: Recoveries,
+        held: HeldBack,
+        notices: Notices,
+        *,
+        clock: Clock,
+        fleet: Callable[[], FleetView | None],
     ) -> None:
-        self._outcomes, self._held, self._notices, self._clock = outcomes, held, notices, clock
+        self._outcomes, self._recoveries = outcomes, recoveries
+        self._held, self._notices, self._clock = held, notices, clock
         self._fleet = fleet
         self._since: dict[Subject, tuple[float, int]] = {}
         """When a condition of the fleet was first seen: monotonic, and for people."""
@@ -57,9 +68,25 @@ class Conditions:
         found.update(self._of_fleet(kinds, shards=shards, ttl_s=ttl_s))
         return found
 
+    def recoveries(self, after: int) -> list[Recovery]:
+        """Entries that have succeeded after failures, noted behind ``after``; none where the key is not beatd's."""
+        with suppress(StoreRefused):
+            return self._recoveries.after(after)
+        return []
+
+    def last_noted(self) -> int:
+        """``noted`` of the last recovery; 0 if there is none."""
+        with suppress(StoreRefused):
+            return self._recoveries.last()
+        return 0
+
     def reasons(self, names: list[str]) -> dict[str, str]:
-        """The last errors of entries, in a line each."""
+        """The last errors of entries, in a line each; of one that has succeeded since, that before."""
         latest = self._outcomes.latest(names)
+        for name in [name for name, one in latest.items() if one.mark not in _FAILED]:
+            before = next((one for one in self._outcomes.records(name) if one.mark in _FAILED), None)
+            if before is not None:
+                latest[name] = before
         return {name: ": ".join(filter(None, (one.type, one.message))) for name, one in latest.items()}
 
     def _failing(self) -> Iterator[tuple[Subject, Condition]]:

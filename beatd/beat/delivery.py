@@ -9,6 +9,7 @@ once, and a repeat carries the same id.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Protocol
@@ -24,6 +25,8 @@ from beatd.model import Run
 from beatd.store import dead_letters
 from beatd.store.outbox import Outbox, Undeliverable
 from beatd.timestamps import iso_ms, to_ms
+
+log = logging.getLogger("beatd.beat.dispatcher")
 
 FLUSH_AT_MOST = 10.0
 """Seconds after which no further batch is begun, though there are some."""
@@ -101,6 +104,26 @@ class DirectDelivery:
             raise MessageError(f"{address} {reached}; on this broker an entry sends to one queue: name it as its queue")
         self._bound[address] = queues[0]
         return queues[0]
+
+
+class NoDelivery:
+    """Delivery of a dry run: runs are claimed and logged, and no message leaves."""
+
+    def list_key(self, address: Address, priority: int | None) -> str:  # noqa: ARG002 - there is no message
+        """No list: the claim stores no message."""
+        return ""
+
+    def claimed(self, runs: Sequence[Run], report: DispatchLog, now_ms: int) -> None:  # noqa: ARG002 - none is sent
+        for run in runs:
+            about = {"entry": run.entry.name, "run_id": run.id, "due_at": iso_ms(run.due_ms)}
+            extra = {"event": "run_not_sent", "lateness_ms": now_ms - run.fire_ms, **about}
+            log.info("Would send %s (%s)", run.entry.name, run.entry.task, extra=extra)
+
+    def flush(self, term: Term, report: DispatchLog, *, more_comes: bool = False) -> bool:  # noqa: ARG002 - as above
+        return True
+
+    def depth(self, queue: str) -> int:  # noqa: ARG002 - as above
+        return 0
 
 
 class OutboxDelivery:

@@ -20,6 +20,8 @@ from beatd.store.history import Histories
 from beatd.store.keys import Keys, shard_of
 from beatd.store.notices import Notices
 from beatd.store.outcomes import Outcomes
+from beatd.store.recoveries import Recoveries
+from beatd.store.undelivered import Undelivered
 
 
 def notifier(
@@ -44,10 +46,12 @@ def notifier(
 
     return Notifier(
         FleetSight(elector.daemon_id, elector.leaderships[0], fleet, number, settings.leader.ttl_ms / 1000),
-        Conditions(outcomes, HeldBack(client, keys, shards=number), notices, clock, fleet),
+        Conditions(
+            outcomes, Recoveries(client, keys), HeldBack(client, keys, shards=number), notices, clock=clock, fleet=fleet
+        ),
         PingPlanner(Histories(client, keys), outcomes, notices, clock),
         notices,
-        lambda directory: Sender(notices, clock, counters, directory),
+        lambda directory: Sender(notices, Undelivered(client, keys), clock, counters, directory),
         entry=entry,
         place=settings.redis.prefix,
         clock=clock,

@@ -29,7 +29,7 @@ from beatd.notify.channels import deliver
 from beatd.notify.http_request import DeliveryFailed
 from beatd.notify.message import listed, message
 from beatd.notify.sender import Directory, Sender
-from beatd.planning.alerts import Changes, Condition, Subject, Told, changes
+from beatd.planning.alerts import Brief, Changes, Condition, Subject, Told, changes
 from beatd.schedules import duration_text
 from beatd.store.daemon_registry import FleetView
 from beatd.store.notices import Notice, Notices
@@ -47,6 +47,8 @@ _FOUND_ANEW: frozenset[str] = frozenset({"overdue", "too_long", "held"})
 _FIND_S = 15.0
 """Conditions of these kinds are found anew by a new leader: before that, one that is not there is not over."""
 _AWAY_S = 30.0
+_RECOVERED = "recovered"
+"""Name of the mark that says up to which recovery a target knows all."""
 _STOP_S = 1.0
 
 
@@ -59,6 +61,8 @@ class _TargetState:
     count: int = 0
     """Changes at the last look."""
     sent_at: float | None = None
+    recovered: int = 0
+    """``noted`` of the last recovery that the target was told of, or need not know."""
 
 
 class FleetSight(NamedTuple):
@@ -170,16 +174,21 @@ class Notifier:
         """A term begins: read what was told, and tell for how long nobody led."""
         self._states = {}
         self._pings.begin()
+        self._sender.begin()
         away_ms = self._notices.led_ms_ago()
         if away_ms is not None and away_ms > 2_000 * self._sight.ttl_s:
             self._tell_of_gap(away_ms, lease_value)
         self._token, self._began_at = token, self._clock.monotonic()
 
-    def _state(self, name: str) -> _TargetState:
+    def _state(self, name: str, lease_value: str) -> _TargetState:
         if name not in self._states:
             marks = self._notices.marks(name)
+            recovered = marks.pop(_RECOVERED, "")
             told = {Subject.of(mark): Told.of(text) for mark, text in marks.items()}
-            self._states[name] = _TargetState(told)
+            noted = int(recovered) if recovered.isdigit() else self._conditions.last_noted()
+            if not recovered.isdigit():  # for the next leader: from here on
+                self._notices.put([], name, {_RECOVERED: str(noted)}, lease_value=lease_value)
+            self._states[name] = _TargetState(told, recovered=noted)
         return self._states[name]
 
     def _tell(self, lease_value: str) -> None:
@@ -190,7 +199,7 @@ class Notifier:
             return
         found = self._conditions.look(kinds, shards=self._sight.shards, ttl_s=self._sight.ttl_s)
         for name, target in targets.items():
-            self._tell_target(target, self._state(name), found, lease_value)
+            self._tell_target(target, self._state(name, lease_value), found, lease_value)
         if self._clock.monotonic() - self._kept_at > _KEEP_EVERY_S:
             self._kept_at = self._clock.monotonic()
             self._notices.keep(["", *targets])
@@ -202,19 +211,24 @@ class Notifier:
         unknown = self._conditions.unknown
         if self._clock.monotonic() - self._began_at < _FIND_S:
             unknown = unknown | _FOUND_ANEW
-        news = changes(target, found, state.told, entry=self._entry, now_ms=now_ms, unknown=unknown)
+        noted = self._conditions.recoveries(state.recovered) if "failure" in target.on else []
+        recovered = [(one.entry, Brief(one.since_ms, one.end_ms, one.failures)) for one in noted]
+        news = changes(
+            target, found, state.told, entry=self._entry, now_ms=now_ms, unknown=unknown, recovered=recovered
+        )
+        known = max([state.recovered, *(one.noted for one in noted)])
         if not news.number:
             state.waiting_since = None
+            state.recovered = known
             if news.forgotten:
-                self._put(target, state, news, None, lease_value)
+                self._put(target, state, news, None, lease_value, known=known)
             return
         if not self._is_time(target, state, news.number):
             return
         reasons = self._conditions.reasons(listed(news))
         body = message(target, news, now_ms, reasons, self._place)
-        self._put(
-            target, state, news, Notice(kind="message", name=target.name, body=body, created_ms=now_ms), lease_value
-        )
+        notice = Notice(kind="message", name=target.name, body=body, created_ms=now_ms)
+        self._put(target, state, news, notice, lease_value, known=known)
         state.waiting_since, state.sent_at = None, self._clock.monotonic()
 
     def _is_time(self, target: NotifyTarget, state: _TargetState, count: int) -> bool:
@@ -229,14 +243,23 @@ class Notifier:
         return _destination(target) not in self._notices.destinations()
 
     def _put(
-        self, target: NotifyTarget, state: _TargetState, news: Changes, notice: Notice | None, lease_value: str
+        self,
+        target: NotifyTarget,
+        state: _TargetState,
+        news: Changes,
+        notice: Notice | None,
+        lease_value: str,
+        *,
+        known: int,
     ) -> None:
         now_ms = self._clock.now_ms()
         told = {subject: Told(one.since_ms, now_ms) for subject, one in {**news.begun, **news.lasting}.items()}
         gone = [*news.over, *news.forgotten]
         marks = {subject.field: one.text for subject, one in told.items()} | {one.field: "" for one in gone}
+        marks[_RECOVERED] = str(known)
         notices = [(self._id(target), notice)] if notice else []
         self._note_dropped(self._notices.put(notices, target.name, marks, lease_value=lease_value))
+        state.recovered = known
         state.told |= told
         for subject in gone:
             state.told.pop(subject, None)
@@ -246,7 +269,7 @@ class Notifier:
         text = f"it had no leader for {duration_text(away_ms // 1000 * 1000)}; {self._sight.daemon_id} leads now"
         begun = {subject_of(0): Condition(now_ms - away_ms, text=text)}
         for target in self._targets.values():
-            if "nobody_leads" in target.on and subject_of(0) not in self._state(target.name).told:
+            if "nobody_leads" in target.on and subject_of(0) not in self._state(target.name, lease_value).told:
                 body = message(target, Changes(begun, {}, {}, frozenset()), now_ms, {}, self._place)
                 notice = Notice(kind="message", name=target.name, body=body, created_ms=now_ms)
                 self._notices.put([(self._id(target), notice)], target.name, {}, lease_value=lease_value)

@@ -21,7 +21,7 @@ import click
 
 import beatd
 from beatd.cli.global_options import GlobalOptions
-from beatd.exceptions import BeatdError, ConfigError, ScheduleError
+from beatd.exceptions import BeatdError, ConfigError, ScheduleError, StoreUnavailable
 from beatd.redaction import printable
 
 
@@ -41,10 +41,12 @@ COMMANDS: Mapping[str, CommandSpec] = {
     "next": CommandSpec("beatd.cli.next", "next_runs", "Show when entries run next."),
     "why": CommandSpec("beatd.cli.why", "why", "Explain why an entry runs, or not, at a time."),
     "diff": CommandSpec("beatd.cli.diff", "diff", "Show what a file would change."),
+    "compare": CommandSpec("beatd.cli.compare", "compare", "Compare with what celery beat does, before the move."),
     "explain": CommandSpec("beatd.cli.explain", "explain", "Explain a schedule: words, next runs, warnings."),
     "simulate": CommandSpec("beatd.cli.simulate", "simulate_runs", "Simulate a future time window."),
     "list": CommandSpec("beatd.cli.list_entries", "list_entries", "List the entries in force, with last and next run."),
-    "status": CommandSpec("beatd.cli.status", "status", "Show daemons, leaders and problems."),
+    "status": CommandSpec("beatd.cli.status", "status", "Show daemons, leaders, workers and problems."),
+    "top": CommandSpec("beatd.cli.top", "top", "Watch entries, runs, workers and queues, and act by keys."),
     "doctor": CommandSpec("beatd.cli.doctor", "doctor", "Look at everything that beatd needs; say what to mend."),
     "healthcheck": CommandSpec("beatd.cli.healthcheck", "healthcheck", "Ask one process for its health."),
     "history": CommandSpec("beatd.cli.history", "history", "Show past runs with lateness, outcome and duration."),
@@ -65,7 +67,6 @@ COMMANDS: Mapping[str, CommandSpec] = {
     "tutorial": CommandSpec("beatd.cli.tutorial", "tutorial", "Do the tutorial in this terminal, step by step."),
     "init": CommandSpec("beatd.cli.init", "init", "Write a working example file."),
     "import": CommandSpec("beatd.cli.import_", "import_", "Convert another scheduler's schedule to TOML."),
-    "migrate": CommandSpec("beatd.cli.migrate", "migrate", "Move a project to beatd."),
     "export": CommandSpec("beatd.cli.export", "export", "Write the schedule in force as TOML."),
     "schema": CommandSpec("beatd.cli.schema", "schema", "Print the JSON Schema of the file."),
     "inspect": CommandSpec("beatd.cli.inspect_", "inspect", "Query workers."),
@@ -73,9 +74,11 @@ COMMANDS: Mapping[str, CommandSpec] = {
     "call": CommandSpec("beatd.cli.app_commands", "call", "Send a task by name."),
     "result": CommandSpec("beatd.cli.app_commands", "result", "Show the result of a task."),
     "purge": CommandSpec("beatd.cli.app_commands", "purge", "Delete all messages that wait in queues."),
-    "events": CommandSpec("beatd.cli.app_commands", "events", "Print the events of workers as they come."),
+    "graph": CommandSpec("beatd.cli.graph", "graph", "Draw workers, the schedule, or the worker's parts."),
+    "events": CommandSpec("beatd.cli.app_commands", "events", "Watch the events of workers, live or line by line."),
     "report": CommandSpec("beatd.cli.app_commands", "report", "Show versions and settings, for a bug report."),
     "shell": CommandSpec("beatd.cli.app_commands", "shell", "Start a Python shell with the app and its tasks."),
+    "migrate": CommandSpec("beatd.cli.migrate", "migrate", "Move from Celery, or to another broker."),
     "multi": CommandSpec("beatd.cli.multi", "multi", "Manage several workers in the background."),
     "dead-letters": CommandSpec("beatd.cli.dead_letters", "dead_letters", "Show, requeue and purge dead letters."),
     "web": CommandSpec("beatd.cli.web", "web", "Serve the status page, JSON, metrics and health."),
@@ -93,6 +96,7 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
     "Run": ("run", "dev", "web", "service"),
     "Look": (
         "status",
+        "top",
         "list",
         "describe",
         "history",
@@ -107,9 +111,9 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
         "healthcheck",
     ),
     "Change": ("trigger", "stop-run", "backfill", "pause", "resume", "add", "remove", "reload", "step-down", "notify"),
-    "Workers": ("worker", "inspect", "control", "events", "multi", "dead-letters", "purge"),
+    "Workers": ("worker", "inspect", "control", "events", "graph", "multi", "dead-letters", "purge"),
     "App": ("call", "result", "report", "shell"),
-    "Files": ("tutorial", "init", "check", "diff", "import", "migrate", "export", "schema", "completion"),
+    "Files": ("tutorial", "init", "check", "diff", "compare", "import", "migrate", "export", "schema", "completion"),
 }
 """Groups of the help; a command that is in none is under "Other"."""
 
@@ -163,10 +167,10 @@ class Commands(click.Group):
             done = super().invoke(ctx)
             sys.stdout.flush()
         except (ConfigError, ScheduleError) as error:
-            _print_error(str(error))
+            _print_error(f"{error}{_next_step(error)}")
             raise click.exceptions.Exit(2) from None
         except BeatdError as error:
-            _print_error(f"Error: {error}")
+            _print_error(f"Error: {error}{_next_step(error)}")
             raise click.exceptions.Exit(1) from None
         except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise
@@ -175,6 +179,17 @@ class Commands(click.Group):
                 raise
             raise _unexpected(error) from None
         return done
+
+
+def _next_step(error: BeatdError) -> str:
+    """Return a line that says what to do about an error that newcomers meet; nothing for others."""
+    if isinstance(error, StoreUnavailable) and "Connection refused" in str(error):
+        return '\nStart the server, or set url under [redis] to another one; url = "embedded" starts one by itself.'
+    if isinstance(error, ConfigError) and any(
+        fault.message.startswith("unknown setting") and "; expected" in fault.message for fault in error.faults
+    ):
+        return f"\nThis is beatd {beatd.__version__}: a file for a newer version needs that version."
+    return ""
 
 
 def _open_standard_streams() -> None:

@@ -14,14 +14,16 @@ from beatd import sources
 from beatd.cli.completion import entry_names, queue_names
 from beatd.cli.edit import put_into
 from beatd.cli.installation import Installation, hint, installation
-from beatd.cli.output import print_json, read_json
+from beatd.cli.output import print_json, print_line, read_json
 from beatd.client.schedules import checked
+from beatd.config import entry
 from beatd.config.loader import LoadedSettings, entry_tables, load_settings
 from beatd.config.targets import NOTIFY, unknown_target
 from beatd.config.writer import Unwritable, escaped_table
-from beatd.exceptions import ConfigError, MessageError
+from beatd.exceptions import ConfigError
 from beatd.model import Entry
-from beatd.store.runtime_entries import Runtime, read_pause, read_table
+from beatd.store.runtime_entries import Runtime, read_pause, readable_table
+from beatd.store.runtime_entries import place as runtime_place
 
 _WORDS = {"added": "Added", "changed": "Changed", "unchanged": "Already there like that:"}
 
@@ -38,6 +40,7 @@ _WORDS = {"added": "Added", "changed": "Changed", "unchanged": "Already there li
 @click.option("--from-file", "file", metavar="FILE", help="TOML file: the keys of NAME, or tables of several entries.")
 @click.option("--into", type=click.Path(dir_okay=False, path_type=Path), help="Write into this file, not the store.")
 @click.option("--force", is_flag=True, help="With --into: change an entry that is there.")
+@click.option("--no-app", is_flag=True, help="Import no app: do not check its tasks and their arguments.")
 @click.option("--config", "-c", "config_file", metavar="FILE", help="Default: $BEATD_CONFIG, ./beat.toml.")
 @click.option("--json", "as_json", is_flag=True, help="JSON instead of text.")
 def add(
@@ -46,13 +49,15 @@ def add(
     file: str | None,
     into: Path | None,
     force: bool,
+    no_app: bool,
     config_file: str | None,
     as_json: bool,
     **given: Any,
 ) -> None:
     """Add or replace the entry NAME in the state store. All daemons load it within a second.
 
-    It is checked like an entry in the file. Names of the file and of the app are refused: theirs take precedence.
+    It is checked like an entry in the file. A task that the app of the file does not have, or that does not take the
+    arguments, is a warning. Names of the file and of the app are refused: theirs take precedence.
     With --into, the entry goes into a TOML file, whose comments and layout stay.
     """
     table = _table(**given)
@@ -71,16 +76,19 @@ def add(
         ready = {each: checked(each, fields, **rules) for each, fields in tables.items()}
         _refuse_taken(place, ready)
         _refuse_unknown_targets(place.head, ready)
+        warnings = [] if no_app else _call_faults(place.head, ready)
         runtime = Runtime(place.client, place.keys)
-        old = {each: _stored_table(runtime.get(each)[0]) for each in ready}
-        done = {each: runtime.put(each, fields) for each, fields in ready.items()}
-        for each, what in done.items():
-            if what != "unchanged":
-                action = "add" if what == "added" else "change"
-                place.audit(action, [each], before=old[each], after=ready[each])
+        done = {}
+        for each, fields in ready.items():
+            done[each], old = runtime.exchange(each, fields)
+            if done[each] != "unchanged":
+                action = "add" if done[each] == "added" else "change"
+                place.audit(action, [each], before=readable_table(old), after=fields)
+        for warning in warnings:
+            print_line(f"! warning: {warning}", err=True)
         paused = [each for each in done if runtime.get(each)[1] is not None]
         if as_json:
-            print_json({"entries": done, "paused": paused})
+            print_json({"entries": done, "paused": paused, "warnings": warnings})
         else:
             for each, what in done.items():
                 click.echo(f"{_WORDS[what]} {each}" + (", which is paused" if each in paused else ""))
@@ -110,7 +118,7 @@ def remove(name: str, config_file: str | None, as_json: bool) -> None:
     """
     with installation(config_file) as place:
         runtime = Runtime(place.client, place.keys)
-        old = _stored_table(runtime.get(name)[0])
+        old = readable_table(runtime.get(name)[0])
         removed = runtime.remove(name)
         if removed:
             place.audit("remove", [name], before=old)
@@ -131,6 +139,16 @@ def remove(name: str, config_file: str | None, as_json: bool) -> None:
             raise click.ClickException(f"{name} is in {elsewhere.source}, not in the state store: take it out there")
         names = [each for each, _ in runtime.tables()]
         raise click.ClickException(f'there is no entry "{name}" in the state store{hint(name, names)}')
+
+
+def _call_faults(head: LoadedSettings, tables: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Faults in tasks and arguments of these entries, as far as the app of the file tells."""
+    rules: dict[str, Any] = {"timezone": head.settings.timezone, "defaults": head.defaults}
+    entries = [entry(name, table, **rules, source=runtime_place(name)) for name, table in tables.items()]
+    try:
+        return list(map(str, sources.call_faults(head.settings, head.defaults, entries)))
+    except ConfigError as error:
+        return [f"the app could not be imported, so that tasks were not checked: {error.faults[0].message}"]
 
 
 def _refuse_unknown_targets(head: LoadedSettings, tables: Mapping[str, Mapping[str, Any]]) -> None:
@@ -170,14 +188,6 @@ def _value(text: str, option: str, *, only: str = "") -> Any:
             if text[:1] in "{[":
                 raise click.BadParameter(f"neither TOML nor JSON: {error}", param_hint=option) from None
             return text
-
-
-def _stored_table(raw: bytes | None) -> dict[str, Any] | None:
-    """The table of an entry before it is changed; None for none that can be read."""
-    try:
-        return None if raw is None else read_table(raw)
-    except MessageError:
-        return None
 
 
 def _refuse_taken(place: Installation, tables: dict[str, dict[str, Any]]) -> None:

@@ -74,7 +74,7 @@ def _of_file(config_file: str | None) -> App:
     return app
 
 
-def _place(function: Callable[..., None]) -> Callable[..., None]:
+def place_options(function: Callable[..., None]) -> Callable[..., None]:
     """The options that say which app, broker and result backend."""
     for option in (
         click.option("--result-backend", metavar="URL", help="Result backend."),
@@ -88,7 +88,7 @@ def _place(function: Callable[..., None]) -> Callable[..., None]:
 
 @click.command(context_settings=_SETTINGS)
 @click.argument("name", metavar="TASK")
-@_place
+@place_options
 @click.option("--args", "-a", "args_text", metavar="JSON", default="[]", help="Positional arguments, a JSON list.")
 @click.option("--kwargs", "-k", "kwargs_text", metavar="JSON", default="{}", help="Keyword arguments, a JSON object.")
 @click.option("--eta", metavar="TIME", help="Not before this time, ISO 8601.")
@@ -137,7 +137,7 @@ def _expiry(text: str | None) -> float | datetime | None:
 
 @click.command(context_settings=_SETTINGS)
 @click.argument("task_id", metavar="ID")
-@_place
+@place_options
 @click.option("--traceback", is_flag=True, help="Show the traceback of a failure.")
 @click.option("--timeout", "-t", type=Duration(), default="10s", show_default=True, help="Time to wait for the end.")
 @click.option("--task", metavar="NAME", hidden=True, help="Accepted for Celery's sake.")
@@ -174,7 +174,7 @@ def result(
 
 
 @click.command(context_settings=_SETTINGS)
-@_place
+@place_options
 @click.option("--queues", "-Q", metavar="A,B", help="Queues to purge; default: those of the app.")
 @click.option("--exclude-queues", "-X", metavar="A,B", default="", help="Queues to leave alone.")
 @click.option("--yes", "--force", "-y", "-f", "yes", is_flag=True, help="Do not ask.")
@@ -204,7 +204,7 @@ def _names(text: str | None) -> list[str]:
 
 
 @click.command(context_settings=_SETTINGS)
-@_place
+@place_options
 def report(*, app_name: str | None, config_file: str | None, broker: str | None, result_backend: str | None) -> None:
     """Show versions and settings, for a bug report. Passwords are hidden."""
     app = client_app(app_name, broker, config_file, result_backend)
@@ -226,8 +226,8 @@ def bug_report(app: App) -> str:
 
 
 @click.command(context_settings=_SETTINGS)
-@_place
-@click.option("--dump", "-d", is_flag=True, help="Accepted for Celery's sake: events are always printed.")
+@place_options
+@click.option("--dump", "-d", is_flag=True, help="Print events in a terminal, too, instead of the live view.")
 @click.option("--limit", "-n", type=click.IntRange(1), help="End after so many events.")
 @click.option("--json", "-j", "as_json", is_flag=True, help="One JSON object a line.")
 def events(
@@ -236,13 +236,21 @@ def events(
     config_file: str | None,
     broker: str | None,
     result_backend: str | None,
-    dump: bool,  # noqa: ARG001 - Celery's tool has it
+    dump: bool,
     limit: int | None,
     as_json: bool,
 ) -> None:
-    """Print the events of workers as they come, until Ctrl-C. Workers send events with -E."""
+    """Watch the events of workers, until q or Ctrl-C: tasks and workers, live. Workers send events with -E.
+
+    Without a terminal, and with --dump, --json or --limit, events are printed as they come, one a line.
+    """
     app = client_app(app_name, broker, config_file, result_backend)
     stream = read_events(first_url(app.conf.broker_url), app.conf.event_exchange)
+    if sys.stdin.isatty() and sys.stdout.isatty() and not (dump or as_json or limit):
+        from beatd.cli.events_view import watch  # noqa: PLC0415 - for terminals alone
+
+        watch(stream)
+        return
     seen = (event for event in stream if event is not None)
     try:
         for event in itertools.islice(seen, limit):
@@ -272,7 +280,7 @@ def _compact(event: Mapping[str, Any]) -> str:
 
 
 @click.command(context_settings=_SETTINGS)
-@_place
+@place_options
 def shell(*, app_name: str | None, config_file: str | None, broker: str | None, result_backend: str | None) -> None:
     """Start a Python shell with app, its tasks by name, and signature, group, chain, chord, AsyncResult."""
     from beatd import canvas  # noqa: PLC0415

@@ -13,7 +13,7 @@ from beatd.cli.history import error_line, histories, local_moment
 from beatd.cli.installation import Installation, installation
 from beatd.cli.output import print_json, print_line, print_table
 from beatd.client.entries import NEXT, Description, description_facts
-from beatd.client.outcomes import LAST, OutcomeReader, bounds_text, failure_text, statistics
+from beatd.client.outcomes import LAST, OutcomeReader, bounds_text, failure_text
 from beatd.clock import SystemClock
 from beatd.config.writer import Unwritable, entry_table, to_toml
 from beatd.model import Entry, EntryState
@@ -59,10 +59,10 @@ def _look(place: Installation, name: str, app: str | None) -> Description:
             look,
             schedule.pause_of(name),
             reader.of([name], now_ms, held=held)[name],
-            reader.detailed(records[:LAST], now_ms),
+            reader.detailed(records, now_ms),
             [] if look.next_due_ms is None else _following(look, states[0] or new_state(now_ms), now_ms),
             known.totals([name])[name],
-            statistics(records, reader.bounds(look.entry)),
+            reader.bounds(look.entry),
         )
 
 
@@ -89,7 +89,7 @@ def _described(seen: Description, zone: str) -> Iterator[str]:
     yield f"Runs       {seen.totals.scheduled:,} sent by schedule"
     yield f"Duration   {_spread(numbers.duration_median_ms, numbers.duration_p95_ms)}"
     yield f"Lateness   {_spread(numbers.lateness_median_ms, numbers.lateness_p95_ms)}"
-    yield f"Bounds     {bounds_text(numbers)}"
+    yield f"Bounds     {bounds_text(seen.bounds)}"
     for number, run in enumerate(seen.following):
         note = f", {run.note}" if run.note else ""
         yield f"{'Next' if number == 0 else '':<10} {local_moment(run.due_ms, entry.timezone)}{note}"
@@ -113,7 +113,7 @@ def _print_runs(seen: Description, zone: str) -> None:
             (run.record.run_id or "")[:8],
             error_line(run),
         ]
-        for run in seen.runs
+        for run in seen.runs[:LAST]
     ]
     print_table(["due", "outcome", "took", "run", "error"], rows)
 

@@ -19,6 +19,7 @@ import click
 
 import beatd
 from beatd import broker, sources
+from beatd.cli.celery_beat import signs_on_host, signs_on_servers
 from beatd.cli.check import Attempt, try_servers
 from beatd.cli.output import plural, print_json, print_line
 from beatd.cli.problems import problems
@@ -98,6 +99,7 @@ def examine(config_file: str | None, app: str | None) -> Findings:
         if attempts[0].ok:
             yield from _guarded("clock", partial(_clock, found))
             yield from _guarded("daemons", partial(_daemons, found))
+            yield from _guarded("daemons", partial(_celery_beat, found))
         if attempts[-1].ok:
             yield from _guarded("workers", partial(_workers, found))
 
@@ -192,6 +194,12 @@ def _daemons(found: Config) -> Findings:
         yield Finding("daemons", NOTE, "none has the schedule of this file; see beatd diff, then beatd reload")
     for problem in problems(seen):
         yield Finding("daemons", WRONG if problem.blocks else NOTE, problem.text)
+
+
+def _celery_beat(found: Config) -> Findings:
+    queues = {entry.options.queue or found.settings.broker.default_queue for entry in found.entries}
+    for sign in (*signs_on_host(), *signs_on_servers(found.settings, queues)):
+        yield Finding("daemons", NOTE, sign)
 
 
 def _workers(found: Config) -> Findings:

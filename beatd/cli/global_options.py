@@ -52,6 +52,8 @@ class GlobalOptions:
             return [*moved, *rest]
         rest[0] = self._aliases.get(rest[0], rest[0])
         command = self._find(rest[0])
+        if with_subcommand := getattr(command, "with_subcommand", None):
+            rest[1:] = with_subcommand(rest[1:])
         behind = 1
         if isinstance(command, click.Group) and rest[1:] and not rest[1].startswith("-"):
             command, behind = command.commands.get(rest[1]), 2

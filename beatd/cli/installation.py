@@ -58,7 +58,7 @@ class Installation(NamedTuple):
         replica.refresh(anew=True)
         merged = MergedSchedule(loaded)
         merged.change(replica.tables)
-        Calendars(str(Path(loaded.settings.file).parent)).look(unread=True)
+        Calendars.of(loaded.settings).look(unread=True)
         if not as_if_resumed:
             merged.pause(replica.pauses)
         return EffectiveSchedule(merged, replica.pauses)

@@ -13,7 +13,7 @@ from beatd import sources
 from beatd.cli.completion import entry_names
 from beatd.cli.installation import EffectiveSchedule, Installation, installation
 from beatd.cli.output import plural, print_json, print_line, print_problem, print_table
-from beatd.client.entries import entry_facts, is_of, kind_of
+from beatd.client.entries import entry_facts, has_tags, is_of, kind_of
 from beatd.client.outcomes import EntryOutcome, OutcomeReader, failure_text
 from beatd.clock import SystemClock
 from beatd.config import Config
@@ -80,6 +80,7 @@ class Selection(NamedTuple):
     held: bool
     source: str | None
     task: str | None
+    tags: tuple[str, ...] = ()
 
     def takes(self, entry: Entry, held: Container[str], paused: Container[str], failing: Container[str]) -> bool:
         """True if an entry is wanted. Overdue ones are told by their rows: see :meth:`has`."""
@@ -89,6 +90,7 @@ class Selection(NamedTuple):
             and (not self.paused or name in paused)
             and (not self.failed or name in failing)
             and is_of(entry, self.source)
+            and has_tags(entry, self.tags)
             and (self.task is None or fnmatchcase(entry.task, self.task))
         )
 
@@ -107,6 +109,7 @@ class Selection(NamedTuple):
 @click.option("--held", "held_only", is_flag=True, help="Only held-back entries.")
 @click.option("--source", metavar="WORD", help="Only entries of this source: file, app, runtime, or a file's name.")
 @click.option("--task", metavar="GLOB", help="Only entries whose task matches.")
+@click.option("--tag", "tags", multiple=True, metavar="TAG", help="Only entries with this tag; given again: and that.")
 @click.option("--sort", type=click.Choice(SORTS), default="name", show_default=True, help="Order.")
 @click.option("--json", "as_json", is_flag=True, help="JSON instead of a table.")
 def list_entries(
@@ -120,14 +123,21 @@ def list_entries(
     held_only: bool,
     source: str | None,
     task: str | None,
+    tags: tuple[str, ...],
     sort: str,
     as_json: bool,
 ) -> None:
     """List the entries in force whose names match GLOB, such as "report-*" (default: all).
 
-    Entries come from the file, the app and the state store, as in a daemon with the same file.
+    Entries come from the file, the app and the state store, as in a daemon with the same file. "beatd list bindings" is
+    Celery's: the queues of workers and app, with exchange and routing key.
     """
-    wanted = Selection(glob, failed, overdue, paused, held_only, source, task)
+    if glob == "bindings":
+        from beatd.cli.graph import print_bindings  # noqa: PLC0415 - for this word alone
+
+        print_bindings(config_file, app, as_json=as_json)
+        return
+    wanted = Selection(glob, failed, overdue, paused, held_only, source, task, tags)
     now_ms = SystemClock().now_ms()
     gc.disable()  # a large schedule makes a million objects and no cycles
     click.get_current_context().call_on_close(gc.enable)
@@ -226,15 +236,15 @@ def _cells(line: EntryRow, now_ms: int) -> list[str]:
     return [
         look.entry.name,
         schedule_phrase(look.entry.schedule).text,
-        "" if look.last_due_ms is None else f"{_distance(now_ms - look.last_due_ms)} ago",
+        "" if look.last_due_ms is None else f"{distance(now_ms - look.last_due_ms)} ago",
         f"{line.outcome.word or ''} {line.outcome.marks}".strip(),
-        "" if next_ms is None else "now" if next_ms <= now_ms else f"in {_distance(next_ms - now_ms)}",
+        "" if next_ms is None else "now" if next_ms <= now_ms else f"in {distance(next_ms - now_ms)}",
         line.source,
         line.state,
     ]
 
 
-def _distance(ms: int) -> str:
+def distance(ms: int) -> str:
     """Round to tenths of a second, seconds up to an hour, minutes up to two days, then hours."""
     unit = 100 if ms < 10_000 else 1_000 if ms < 3_600_000 else 60_000 if ms < 172_800_000 else 3_600_000
     return duration_text(max(ms, 0) // unit * unit)

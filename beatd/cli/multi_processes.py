@@ -34,8 +34,9 @@ class LogFile:
     """``template`` may have ``%i``, the number of the pool's process (0: the parent), or ``%I``, the same after a dash
     (nothing: the parent). A file that is renamed, as logrotate does, is opened anew."""
 
-    def __init__(self, template: str) -> None:
+    def __init__(self, template: str, command: str = "beatd worker") -> None:
         self._template = template
+        self._command = command
 
     def open(self) -> None:
         """Log here from now on, in this process and in those of the pool. Raises ConfigError if that cannot be."""
@@ -53,10 +54,10 @@ class LogFile:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             if path.is_fifo() and not path.is_relative_to("/dev"):  # opening it would wait for a reader
-                raise ConfigError([Fault("beatd worker", None, "--logfile", f"{path}: it is a named pipe, not a file")])
+                raise ConfigError([Fault(self._command, None, "--logfile", f"{path}: it is a named pipe, not a file")])
             handler = WatchedFileHandler(path, encoding="utf-8")
         except OSError as error:
-            raise ConfigError([Fault("beatd worker", None, "--logfile", f"{path}: {error.strerror}")]) from None
+            raise ConfigError([Fault(self._command, None, "--logfile", f"{path}: {error.strerror}")]) from None
         root = logging.getLogger()
         for old in list(root.handlers):
             handler.setFormatter(old.formatter)
@@ -203,31 +204,38 @@ class NodeRecords:
 
 
 def start(one: Started) -> int:
-    """Start it and wait until it has its pid file; returns the process id.
+    """Start a node; see :func:`start_process`."""
+    return start_process(one.node, one.command, one.folder, one.pidfile, one.logfile)
+
+
+def start_process(name: str, command: list[str], folder: str, pidfile: str, logfile: str) -> int:
+    """Start a command in the background and wait until it has its pid file; returns the process id.
 
     Raises ConfigError with what it had to say if it ended, or takes too long.
     """
-    log = path_of(one.logfile, 0)
+    log = path_of(logfile, 0)
     try:
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("ab") as output:
             begin = output.tell()
             process = subprocess.Popen(  # noqa: S603 - the user's own words, no shell
-                one.command,
-                cwd=one.folder,
+                command,
+                cwd=folder,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
                 start_new_session=True,
             )
     except OSError as error:
-        raise ConfigError([Fault(one.node, None, "", f"{error.filename}: {error.strerror}")]) from None
-    if wait_until(lambda: one.pid == process.pid or process.poll() is not None, START_S) and process.poll() is None:
+        raise ConfigError([Fault(name, None, "", f"{error.filename}: {error.strerror}")]) from None
+    path = Path(pidfile)
+    is_started = wait_until(lambda: owner_of(path) == process.pid or process.poll() is not None, START_S)
+    if is_started and process.poll() is None:
         return process.pid
     code = process.poll()
     ended = "has not started" if code is None else f"ended with exit code {code}"
     said = log.read_bytes()[begin:][-_TAIL:].decode("utf-8", "replace").strip()
-    raise ConfigError([Fault(one.node, None, "", f"{ended} (see {log})" + (f"\n{said}" if said else ""))])
+    raise ConfigError([Fault(name, None, "", f"{ended} (see {log})" + (f"\n{said}" if said else ""))])
 
 
 def tell(pid: int, number: signal.Signals) -> bool:

@@ -13,6 +13,7 @@ from beatd import sources
 from beatd.cli.completion import entry_names
 from beatd.cli.installation import installation, no_entry
 from beatd.cli.output import print_json, print_line, print_refused, print_table, read_moment
+from beatd.client.entries import has_tags
 from beatd.clock import SystemClock
 from beatd.config import Config
 from beatd.exceptions import StoreError
@@ -39,10 +40,19 @@ class EntriesInForce(NamedTuple):
 @click.option("--from", "since", metavar="TIME", default="now", help='Runs after TIME: "2026-12-24 18:00", +1d, now.')
 @click.option("--config", "-c", "config_file", metavar="FILE", help="Default: $BEATD_CONFIG, ./beat.toml.")
 @click.option("--app", "-A", metavar="MODULE[:APP]", help="Add the entries that this app registers.")
+@click.option("--tag", "tags", multiple=True, metavar="TAG", help="Only entries with this tag; given again: and that.")
 @click.option("--offline", is_flag=True, help="Do not query the state store.")
 @click.option("--json", "as_json", is_flag=True, help="JSON instead of a table.")
 def next_runs(
-    *, entry: str | None, count: int, since: str, config_file: str | None, app: str | None, offline: bool, as_json: bool
+    *,
+    entry: str | None,
+    count: int,
+    since: str,
+    config_file: str | None,
+    app: str | None,
+    tags: tuple[str, ...],
+    offline: bool,
+    as_json: bool,
 ) -> None:
     """Show the next runs of ENTRY, or of all entries: due times, and send times with jitter.
 
@@ -55,7 +65,8 @@ def next_runs(
     print_refused(loaded.refused)
     in_force = EntriesInForce(loaded.entries, frozenset(), {}) if offline else ask_store(loaded, config_file, app)
     entries = in_force.entries if entry is None else (named(entry, in_force.entries),)
-    timezone = loaded.settings.timezone if entry is None else entries[0].timezone
+    entries = tuple(each for each in entries if has_tags(each, tags))
+    timezone = loaded.settings.timezone if entry is None or not entries else entries[0].timezone
     now_ms = SystemClock().now_ms()
     after_ms = read_moment(since, option="--from", timezone=timezone, base_ms=now_ms, now_ms=now_ms)
     runs = list(islice(planned_runs(entries, in_force.states, after_ms, now_ms), count))

@@ -21,7 +21,8 @@ _SHOWN = 20
 
 
 @click.command()
-@click.argument("names", metavar="NAME|GLOB...", nargs=-1, required=True, shell_complete=entry_names)
+@click.argument("names", metavar="NAME|GLOB...", nargs=-1, shell_complete=entry_names)
+@click.option("--tag", "tags", multiple=True, metavar="TAG", help="All entries with this tag.")
 @click.option("--reason", default="", help="Reason, shown by status and list.")
 @click.option("--for", "length", type=Duration(1), help="Time after which the entries are resumed: 2h, 90m.")
 @click.option("--until", metavar="TIME", help='When they are resumed: "2026-12-24 18:00", +1d, never.')
@@ -32,6 +33,7 @@ _SHOWN = 20
 def pause(
     *,
     names: tuple[str, ...],
+    tags: tuple[str, ...],
     reason: str,
     length: float | None,
     until: str | None,
@@ -46,13 +48,14 @@ def pause(
     daemon resumes the entries then; of an entry that is named and paused already, they change the end, and --reason the
     reason. A TIME without an offset is in the time zone of the file.
     """
+    _refuse_nothing(names, tags)
     if "*" in names:
         confirm("Pause all entries?", yes=yes)
     with installation(config_file) as place:
         now_ms = SystemClock().now_ms()
         until_ms = _end_ms(length, until, now_ms, place.head.settings.timezone)
         runtime = Runtime(place.client, place.keys)
-        found = _existing(names, place, runtime)
+        found = sorted({*_existing(names, place, runtime), *_tagged(tags, place)})
         author = whoami() if by is None else by
         note = Pause(since_ms=now_ms, by=author, reason=reason, until_ms=until_ms)
         before = dict(runtime.pauses())
@@ -71,18 +74,21 @@ def pause(
 
 
 @click.command()
-@click.argument("names", metavar="NAME|GLOB...", nargs=-1, required=True, shell_complete=entry_names)
+@click.argument("names", metavar="NAME|GLOB...", nargs=-1, shell_complete=entry_names)
+@click.option("--tag", "tags", multiple=True, metavar="TAG", help="All paused entries with this tag.")
 @click.option("--config", "-c", "config_file", metavar="FILE", help="Default: $BEATD_CONFIG, ./beat.toml.")
 @click.option("--json", "as_json", is_flag=True, help="JSON instead of text.")
-def resume(names: tuple[str, ...], config_file: str | None, as_json: bool) -> None:
+def resume(*, names: tuple[str, ...], tags: tuple[str, ...], config_file: str | None, as_json: bool) -> None:
     """Resume paused entries from now on. Quote globs such as "report-*".
 
     Runs that were due during the pause are not caught up.
     """
+    _refuse_nothing(names, tags)
     with installation(config_file) as place:
         runtime = Runtime(place.client, place.keys)
-        found, without = chosen(names, (name for name, _ in runtime.pauses()))
         before = dict(runtime.pauses())
+        found, without = chosen(names, before)
+        found = sorted({*found, *(name for name in _tagged(tags, place) if name in before)})
         resumed = runtime.resume(found)
         if resumed:
             first = before.get(resumed[0])
@@ -90,6 +96,25 @@ def resume(names: tuple[str, ...], config_file: str | None, as_json: bool) -> No
         asked = sorted({*found, *(name for name in without if not is_glob(name))})
         _say("resumed", "Resumed", "not paused", resumed, asked, as_json=as_json)
         place.warn_if_nobody_is_there()
+
+
+def _refuse_nothing(names: Sequence[str], tags: Sequence[str]) -> None:
+    if not (names or tags):
+        raise click.UsageError('name an entry, a pattern such as "report-*", or --tag TAG')
+
+
+def _tagged(tags: Sequence[str], place: Installation) -> list[str]:
+    """The entries in force with one of the tags; raises click.UsageError for a tag that no entry has."""
+    if not tags:
+        return []
+    by_tag: dict[str, list[str]] = {}
+    for entry in place.schedule(sources.load(place.path)).entries:
+        for tag in entry.policies.tags:
+            by_tag.setdefault(tag, []).append(entry.name)
+    for tag in tags:
+        if tag not in by_tag:
+            raise click.UsageError(f'no entry has the tag "{tag}"{hint(tag, by_tag)}')
+    return [name for tag in tags for name in by_tag[tag]]
 
 
 def _end_ms(length: float | None, until: str | None, now_ms: int, timezone: str) -> int | None:

@@ -38,6 +38,7 @@ class Problem(NamedTuple):
 def problems(seen: Overview) -> Iterator[Problem]:
     """The problems of an installation, blocking ones first."""
     found = [*_leadership(seen), *_daemons(seen), *map(Problem, seen.foreign_keys), *_held_back(seen), *_failing(seen)]
+    found += _undelivered(seen)
     yield from sorted(found, key=lambda one: not one.blocks)
 
 
@@ -142,6 +143,23 @@ def _failing(seen: Overview) -> Iterator[Problem]:
         if len(ordered) > FAILING_SHOWN:
             what = f"{plural(len(ordered) - FAILING_SHOWN, 'entry')} more"
             yield Problem(f"and {what} that {is_late.replace('has', 'have', 1)}; see beatd list --overdue")
+
+
+def _undelivered(seen: Overview) -> Iterator[Problem]:
+    """Report targets that get no notifications."""
+    for name, one in islice(seen.undelivered.items(), FAILING_SHOWN):
+        kind, _, host = name.partition(":")
+        what, advice = f"to {name}", f"; try it: beatd notify test {name}"
+        if host:
+            what, advice = (f"as {kind.replace('_', '-')}s to {host}", "; see the leader's log")
+        lost = f", {plural(one.given_up, 'notice')} given up" if one.given_up else ""
+        tries = f"{plural(one.attempts, 'attempt')}{lost}"
+        text = f"no notification {what} is delivered since {_clock(one.since_ms)} ({tries}): {one.error}{advice}"
+        yield Problem(text)
+    if len(seen.undelivered) > FAILING_SHOWN:
+        yield Problem(
+            f"and {len(seen.undelivered) - FAILING_SHOWN:,} more targets get no notifications; see the leader's log"
+        )
 
 
 def _clock(ms: int) -> str:

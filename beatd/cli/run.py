@@ -5,6 +5,7 @@ The process has configuration, logging, signals and the service manager around a
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import signal
@@ -12,6 +13,7 @@ import sys
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
@@ -21,7 +23,10 @@ import beatd
 from beatd import config, sources
 from beatd import log_format as logs
 from beatd.app.find_app import importable_name
+from beatd.cli.celery_options import BEAT_IDLE, Level, idle_options
+from beatd.cli.celery_options import detach as in_background
 from beatd.cli.metrics import MetricsOptions, metrics_options
+from beatd.cli.multi_processes import LogFile, held
 from beatd.cli.output import plural
 from beatd.cli.sdnotify import Notifier, watchdog_period
 from beatd.clock import SystemClock
@@ -30,6 +35,7 @@ from beatd.daemon import Daemon
 from beatd.exceptions import ConfigError, Fault
 from beatd.model import LogSettings, Settings
 from beatd.sources import FileSource, log_refused, log_task_faults
+from beatd.sources.shadow import shadow
 from beatd.state_store import Store, await_store, state_store
 
 if TYPE_CHECKING:
@@ -42,30 +48,48 @@ if TYPE_CHECKING:
     "--config", "-c", "config_file", metavar="FILE", help="The schedule; default: $BEATD_CONFIG, ./beat.toml."
 )
 @click.option("--app", "-A", metavar="MODULE[:APP]", help="Add the periodic tasks that this app registers.")
+@click.option(
+    "--dry-run", is_flag=True, help="Claim and log runs under a prefix of its own, and send nothing; see beatd compare."
+)
 @click.option("--fail-fast", is_flag=True, help="Exit with 1 if the state store is unreachable at the start.")
 @click.option(
     "--log-level",
     "--loglevel",
     "-l",
-    type=click.Choice(["debug", "info", "warning", "error"], case_sensitive=False),
-    help="Default: the setting in the file.",
+    type=Level(),
+    metavar="LEVEL",
+    help="debug, info, warning or error; default: the setting in the file.",
 )
 @click.option("--log-format", type=click.Choice(["text", "json"]), help="Default: the setting in the file.")
+@click.option("--logfile", "-f", metavar="FILE", help="Log file; default: standard error.")
+@click.option("--pidfile", metavar="FILE", help="Pid file, locked while the daemon runs.")
+@click.option("--detach", is_flag=True, help="Run in the background.")
+@idle_options(BEAT_IDLE)
 @metrics_options
 def run(
     *,
     config_file: str | None,
     app: str | None,
+    dry_run: bool,
     fail_fast: bool,
     log_level: str | None,
     log_format: str | None,
+    logfile: str | None,
+    pidfile: str | None,
+    detach: bool,
     metrics: MetricsOptions,
 ) -> None:
-    """Run the daemon until SIGTERM or Ctrl-C. SIGHUP reloads the configuration."""
+    """Run the daemon until SIGTERM or Ctrl-C. SIGHUP reloads the configuration.
 
-    Process(config_file, app=app, metrics=metrics).serve(
-        fail_fast=fail_fast, log_level=log_level, log_format=log_format
-    )
+    "beatd beat" is the same; the options of "celery beat" are accepted.
+    """
+    if detach:
+        in_background("beat", pidfile, logfile)
+        return
+    with held(Path(pidfile).expanduser()) if pidfile else contextlib.nullcontext():
+        Process(config_file, app=app, metrics=metrics, dry_run=dry_run).serve(
+            fail_fast=fail_fast, log_level=log_level, log_format=log_format, logfile=logfile
+        )
 
 
 def _name_for_others(app: App) -> str:
@@ -108,8 +132,11 @@ class Process:
     SIGTERM and SIGINT end it, at whatever point it is; SIGHUP reads the schedule again.
     """
 
-    def __init__(self, config_file: str | None, *, app: str | None, metrics: MetricsOptions) -> None:
+    def __init__(
+        self, config_file: str | None, *, app: str | None, metrics: MetricsOptions, dry_run: bool = False
+    ) -> None:
         """Raises :class:`~beatd.exceptions.ConfigError` if no file is found."""
+        self._dry_run = dry_run
         self._path, self._origin = sources.find(config_file, app)
         self._environment = config.environment()
         self._notifier = Notifier(self._environment.notify_socket)
@@ -125,7 +152,9 @@ class Process:
         self._stopping = threading.Event()
         self._daemon: Daemon | None = None
 
-    def serve(self, *, fail_fast: bool, log_level: str | None, log_format: str | None) -> None:
+    def serve(
+        self, *, fail_fast: bool, log_level: str | None, log_format: str | None, logfile: str | None = None
+    ) -> None:
         """Run a daemon until it is told to stop.
 
         Raises :class:`~beatd.exceptions.ConfigError` for a file that cannot be used at the start, and a
@@ -133,12 +162,20 @@ class Process:
         """
         loaded = self._source.first()
         configure_logging(loaded.settings.log, log_level, log_format, self._environment)
+        if logfile:
+            LogFile(logfile, "beatd run").open()
         self._handle_signals()
         entries = plural(len(loaded.entries), "entry")
         place = f"of {self._app}" if self._origin else f"in {self._path}"
         log.info("beatd %s starts: %s %s", beatd.__version__, entries, place, extra={"event": "starting"})
         if self._origin:
             log.info("%s", self._origin, extra={"event": "settings_of_app"})
+        if self._dry_run:
+            text, prefix = (
+                "Dry run: nothing is sent; what would be sent is under the prefix %s",
+                loaded.settings.redis.prefix,
+            )
+            log.warning(text, prefix, extra={"event": "dry_run", "prefix": prefix})
         log_refused(loaded.refused)
         log_task_faults(loaded.task_faults)
         if not loaded.entries:
@@ -178,7 +215,7 @@ class Process:
             self._broken(error)
             raise
         self._files_read(loaded.refused)
-        return loaded
+        return shadow(loaded) if self._dry_run else loaded
 
     def _broken(self, error: ConfigError) -> None:
         """The last good files stay in force."""
@@ -195,7 +232,7 @@ class Process:
             self._daemon.reload_ended(self._faults)
 
     def _beat(self, loaded: Config, store: Store) -> None:
-        self._daemon = Daemon(loaded, store, on_hang=_exit, on_reload=self._source.reload_now)
+        self._daemon = Daemon(loaded, store, on_hang=_exit, on_reload=self._source.reload_now, dry_run=self._dry_run)
         if self._metrics is not None:
             self._metrics.attach(self._daemon.parts)
         self._put(loaded)

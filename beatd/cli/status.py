@@ -1,8 +1,9 @@
-"""``beatd status``: daemons, leaders and problems, for people and as JSON."""
+"""``beatd status``: daemons, leaders, workers and problems, for people and as JSON."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -10,11 +11,14 @@ import click
 
 from beatd import sources
 from beatd.beat.shard_assignment import why_aside
+from beatd.cli.celery_beat import signs_on_servers
 from beatd.cli.output import plural, print_json, print_line, print_problem, print_table
 from beatd.cli.problems import problems, rounded, shards
+from beatd.cli.status_workers import WorkerLook, print_workers, workers_document
 from beatd.client.history import held_facts, pause_facts
 from beatd.client.outcomes import OutcomeReader, error_facts
 from beatd.config.loader import load_settings
+from beatd.exceptions import BeatdError, StoreRefused
 from beatd.model import Settings
 from beatd.schedules import duration_text
 from beatd.state_store import running_store
@@ -26,6 +30,7 @@ from beatd.store.keys import Keys
 from beatd.store.outcomes import Outcomes
 from beatd.store.run_record import RunRecord
 from beatd.store.runtime_entries import Pause, Runtime
+from beatd.store.undelivered import Undelivered, Unreached
 from beatd.timestamps import iso_ms
 
 _HELD_TOLD = 1_000
@@ -73,6 +78,8 @@ class Overview(NamedTuple):
     """Entries of which a run is overdue, and since when (ms)."""
     too_long: dict[str, int]
     """Entries of which a run takes too long, and since when (ms)."""
+    undelivered: dict[str, Unreached]
+    """Targets and hosts that get no notifications."""
     foreign_keys: list[str]
     """Keys of another type than beatd's, in words."""
 
@@ -97,16 +104,23 @@ class Overview(NamedTuple):
 @click.option("--check", is_flag=True, help="Exit with 1 for any problem, not only for one that blocks runs.")
 @click.option("--json", "as_json", is_flag=True, help="JSON instead of tables.")
 def status(*, config_file: str | None, check: bool, as_json: bool) -> None:
-    """Show daemons, leaders and problems.
+    """Show daemons, leaders, workers and problems.
 
     Exit code 1 when runs are blocked: no daemon is alive, nobody leads a shard, runs are late, the broker or the state
     store refuses them, or the state store cannot be reached.
     """
-    seen = look(load_settings(sources.find(config_file).path).settings)
+    settings = load_settings(sources.find(config_file).path).settings
+    asked = WorkerLook(settings)
+    seen = look(settings)
+    workers = asked.seen()
     if as_json:
-        print_json(facts(seen))
+        print_json(facts(seen) | workers_document(workers))
     else:
         _print(seen)
+        print_workers(workers)
+        with suppress(BeatdError):  # another broker may be away
+            for sign in signs_on_servers(settings, [settings.broker.default_queue], redbeat=False):
+                print_problem(sign)
     if not seen.is_ready or (check and any(problems(seen))):
         raise click.exceptions.Exit(1)
 
@@ -137,6 +151,7 @@ def look(settings: Settings) -> Overview:
             failing=_failing(OutcomeReader(client, keys)),
             overdue=Outcomes(client, keys).overdue(),
             too_long=Outcomes(client, keys).too_long(),
+            undelivered=_undelivered(Undelivered(client, keys), settings, fleet.now_ms),
             foreign_keys=server_check.foreign_keys(client, keys, shards=shards),
         )
 
@@ -145,6 +160,14 @@ def _failing(outcomes: OutcomeReader) -> dict[str, Failing]:
     failing = outcomes.failing()
     errors = outcomes.errors(list(islice(failing, _ERRORS_TOLD)))
     return {name: Failing(one.failing_since_ms, one.failures, errors.get(name)) for name, one in failing.items()}
+
+
+def _undelivered(undelivered: Undelivered, settings: Settings, now_ms: int) -> dict[str, Unreached]:
+    """Leave out targets that are not in the file any more. A key of another type is among the foreign ones."""
+    known = {target.name for target in settings.notify}
+    with suppress(StoreRefused):
+        return {name: one for name, one in undelivered.problems(now_ms).items() if ":" in name or name in known}
+    return {}
 
 
 def _changes(runtime: Runtime) -> Changes:
@@ -231,6 +254,16 @@ def facts(seen: Overview) -> dict[str, Any]:
         "failing_count": len(seen.failing),
         "overdue": _since_facts(seen.overdue),
         "overdue_count": len(seen.overdue),
+        "undelivered": [
+            {
+                "target": name,
+                "since": iso_ms(one.since_ms),
+                "attempts": one.attempts,
+                "given_up": one.given_up,
+                "error": one.error,
+            }
+            for name, one in seen.undelivered.items()
+        ],
         "too_long": _since_facts(seen.too_long),
         "too_long_count": len(seen.too_long),
     }

@@ -12,6 +12,7 @@ from pathlib import Path
 import click
 
 import beatd
+from beatd import config
 from beatd.cli.output import print_line
 from beatd.cli.tutorial_page import Prose, ShellCommand, TextFile, parts
 from beatd.cli.tutorial_session import TutorialSession, Unexpected
@@ -20,7 +21,7 @@ _PACKAGED = Path(beatd.__file__).parent / "tutorial.md"
 _CHECKOUT = Path(beatd.__file__).parents[1] / "docs" / "tutorial.md"
 _SHOWN = 12
 """Lines of output that are shown of a process in the background."""
-_LINK = re.compile(r"\[([^\]]+)\]\([^)]+\)|<(https?://[^>]+)>")
+_LINK = re.compile(r"\[([^\[\]]+)\]\([^)]+\)|<(https?://[^<>]+)>")
 _ITEM = re.compile(r"\n(?=\* )")
 END = "Where to go from here"
 """The heading of the last section, which has links only."""
@@ -74,20 +75,24 @@ def _show(text: str) -> None:
         flat = " ".join(_LINK.sub(lambda found: found[1] or found[2], paragraph).split())
         if flat.startswith("#"):
             click.echo()
-            click.secho(flat.lstrip("# "), bold=True)
+            _bold(flat.lstrip("# "))
         elif flat:
             click.echo(textwrap.fill(flat.replace("**", ""), width))
         click.echo()
 
 
 def _run(session: TutorialSession, command: ShellCommand, *, ask: bool) -> None:
-    click.secho(f"    $ {command.line}", bold=True)
+    _bold(f"    $ {command.line}")
     click.echo()
     _wait("start this in the background" if command.how == "background" else "run this", ask=ask)
     lines = session.run(command).rstrip().splitlines()
     for line in lines[-_SHOWN:] if command.how == "background" else lines:
         print_line(f"    {line}")
     click.echo()
+
+
+def _bold(text: str) -> None:
+    click.secho(text, bold=not config.environment().no_color)
 
 
 def _wait(what: str, *, ask: bool) -> None:

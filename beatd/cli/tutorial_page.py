@@ -4,7 +4,7 @@ The tutorial in the terminal and the tests of the documentation read pages by th
 tried. A fenced block with ``title="NAME"`` is a file. In a block ``console``, each line after ``$ `` is a command, and
 the lines below it are in its output, in this order; ``…`` stands for any text. A comment just before a block says more:
 
-* ``<!-- in the background -->``: it runs to the end of the page; go on when the output is there;
+* ``<!-- in the background -->``: it runs to the end of the page; go on when the output is there, in any order;
 * ``<!-- repeat -->``: run it again until the output is there;
 * ``<!-- exit 1 -->``: its exit code;
 * ``<!-- not run: REASON -->``: only for the reader.
@@ -96,10 +96,11 @@ def _command(line: str, output: tuple[str, ...], note: str, as_root: bool) -> Sh
     return ShellCommand(line, output, _HOW.get(note, "once"), int(rest) if word == "exit" else 0)
 
 
-def missing(expected: tuple[str, ...], output: str) -> str | None:
-    """Return the first of the expected lines that the output does not have, in order; ``None`` if it has all.
+def missing(expected: tuple[str, ...], output: str, *, ordered: bool = True) -> str | None:
+    """Return the first of the expected lines that the output does not have; ``None`` if it has all.
 
-    Runs of spaces count as one: widths of columns change with what is in them.
+    Runs of spaces count as one: widths of columns change with what is in them. Several processes that share an output
+    write in no order.
     """
     seen, at = " ".join(output.split()), 0
     for line in expected:
@@ -107,5 +108,5 @@ def missing(expected: tuple[str, ...], output: str) -> str | None:
         found = re.compile(pattern, re.DOTALL).search(seen, at)
         if found is None:
             return line
-        at = found.end()
+        at = found.end() if ordered else 0
     return None

@@ -98,7 +98,7 @@ class TutorialSession:
             process = self._popen(command, out)
         self._background.append((process, log))
         deadline = self._clock.monotonic() + self._wait_s
-        while (lacks := missing(command.output, output := log.read_text(errors="replace"))) is not None:
+        while (lacks := missing(command.output, output := log.read_text(errors="replace"), ordered=False)) is not None:
             if process.poll() is not None or self._clock.monotonic() > deadline:
                 raise Unexpected(f"$ {command.line}\n{output.rstrip()}\n\n{lacks!r} is not in its output")
             self._clock.wait(self._never, _PAUSE_S)

@@ -13,6 +13,7 @@ from beatd.cli.metrics import MetricsOptions
 from beatd.cli.run import configure_logging
 from beatd.clock import SystemClock
 from beatd.model import Settings
+from beatd.sources.calendars import Calendars
 from beatd.state_store import running_store
 from beatd.web.address import is_loopback, url_of
 from beatd.web.app import Guards, Installation, create
@@ -55,12 +56,15 @@ def run(
     guards = _guards(settings, listener, names)
     tls = context_of(settings.web)
     plan.start()
+    calendars = Calendars.of(settings)  # those of runtime entries, too
+    calendars.start(lambda _faults: None)
     try:
         url = url_of(listener, secure=tls is not None)
         log.info("Status page at %s", url, extra={"event": "web_started"})
         with metrics.served(settings.metrics, lambda: PageEndpoint(plan, store, clock)):
             serve(create(Installation(plan, store, broker, clock), guards), listener, tls=tls)
     finally:
+        calendars.stop()
         plan.stop()
         store.close()
     log.info("Status page stopped", extra={"event": "web_stopped"})

@@ -3,25 +3,33 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import click
 
 from beatd import sources
 from beatd.cli.completion import entry_names
-from beatd.cli.installation import installation
-from beatd.cli.output import print_colored, print_json, print_line, print_table, read_moment
+from beatd.cli.installation import Installation, installation
+from beatd.cli.output import plural, print_colored, print_json, print_line, print_table, read_moment
 from beatd.client.history import facts, held_facts, pause_facts
+from beatd.client.workers import WorkerClient
 from beatd.clock import SystemClock
-from beatd.model import Entry, EntryState, run_id
+from beatd.exceptions import BeatdError
+from beatd.model import Entry, EntryState, Policies, run_id
+from beatd.planning.policies import runtime_ms
 from beatd.planning.reason import Reasons, Rule, reasons
 from beatd.schedules import duration_text, zone
+from beatd.state_store import running_store
+from beatd.store.entry_state import Running
 from beatd.store.held_back import HeldBackEntry
 from beatd.store.history import Histories, Record
+from beatd.store.keys import shard_of
+from beatd.store.lease import TermRecord, read_terms
 from beatd.store.runtime_entries import Pause
 from beatd.timestamps import from_ms, iso_ms
 
+_PAST = re.compile(r"-\d\S*")
 _MINUTES = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d([+-]\d\d:?\d\d|Z)?")
 _SECONDS = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d([+-]\d\d:?\d\d|Z)?")
 
@@ -33,15 +41,39 @@ class Circumstances(NamedTuple):
     pause: Pause | None
     held: HeldBackEntry | None
     records: tuple[Record, ...]
+    terms: Sequence[TermRecord] = ()
+    """Terms of the entry's shard, the newest first."""
+    live: Live | None = None
 
 
-@click.command("why")
+class Live(NamedTuple):
+    """Facts of the moment: whether the run before has not ended, the length of the entry's queue, or why that is not
+    known."""
+
+    is_unfinished: bool
+    queue: str
+    depth: int | None
+    problem: str = ""
+
+
+class _WithDistance(click.Command):
+    """A command whose last argument may be a distance into the past: -2h is no option."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if "--" not in args:
+            distances = [word for word in args if _PAST.fullmatch(word)]
+            args = [word for word in args if word not in distances] + (["--", *distances] if distances else [])
+        return super().parse_args(ctx, args)
+
+
+@click.command("why", cls=_WithDistance)
 @click.argument("entry", shell_complete=entry_names)
 @click.argument("time")
 @click.option("--config", "-c", "config_file", metavar="FILE", help="Default: $BEATD_CONFIG, ./beat.toml.")
 @click.option("--app", "-A", metavar="MODULE[:APP]", help="Add the entries that this app registers.")
+@click.option("--connect", is_flag=True, help="Also ask the broker for the length of the entry's queue.")
 @click.option("--json", "as_json", is_flag=True, help="JSON instead of text.")
-def why(*, entry: str, time: str, config_file: str | None, app: str | None, as_json: bool) -> None:
+def why(*, entry: str, time: str, config_file: str | None, app: str | None, connect: bool, as_json: bool) -> None:
     """Explain why ENTRY did, did not, or will run at TIME, rule by rule.
 
     TIME is "2026-03-29 07:30", a date, "now", or a distance such as -2h; without an offset in the time zone of the
@@ -56,16 +88,35 @@ def why(*, entry: str, time: str, config_file: str | None, app: str | None, as_j
         [state] = place.states([definition], now_ms)
         histories = Histories(place.client, place.keys)
         records = tuple(histories.completed(list(histories.of([entry]))))
-        held = place.held_back([entry], place.fleet()).get(entry)
-    seen = Circumstances(state, schedule.pause_of(entry), held, records)
+        fleet = place.fleet()
+        held = place.held_back([entry], fleet).get(entry)
+        shard = shard_of(entry, place.shards(fleet))
+        terms = read_terms(place.client, place.keys, shard)
+        live = _ask(place, definition, shard, now_ms) if connect else None
+    seen = Circumstances(state, schedule.pause_of(entry), held, records, terms, live)
     answer = reasons(definition, state, at_ms, now_ms, span_ms=span_ms(time))
     record = record_of(seen.records, answer.due_ms)
-    rules = [*answer.rules, *_store_rules(seen, answer, record, now_ms)]
+    rules = [*answer.rules, *_store_rules(definition, seen, answer, record, now_ms)]
     verdict = _verdict(answer, rules, record, now_ms)
     if as_json:
         print_json(_facts(definition, answer, rules=rules, verdict=verdict, seen=seen, record=record))
     else:
         _print(definition, answer, rules, verdict)
+
+
+def _ask(place: Installation, entry: Entry, shard: int, now_ms: int) -> Live:
+    """Ask the broker and the store for what they say now, as a daemon does before it sends."""
+    settings = place.head.settings
+    queue = entry.options.queue or settings.broker.default_queue
+    running = Running(place.client, place.keys, shard=shard)
+    minds = entry.policies.overlap != "allow"
+    unfinished = running.unfinished({entry.name: runtime_ms(entry)}, now_ms=now_ms) if minds else ()
+    store_url = running_store(settings)
+    try:
+        depths = WorkerClient(settings.broker.url or store_url, store_url).depths([queue])
+    except BeatdError as error:
+        return Live(entry.name in unfinished, queue, None, str(error))
+    return Live(entry.name in unfinished, queue, depths[queue])
 
 
 def span_ms(written: str) -> int:
@@ -87,7 +138,9 @@ def record_of(records: tuple[Record, ...], due_ms: int | None) -> Record | None:
     return next(iter([*own, *gaps]), None)
 
 
-def _store_rules(seen: Circumstances, answer: Reasons, record: Record | None, now_ms: int) -> Iterator[Rule]:
+def _store_rules(
+    entry: Entry, seen: Circumstances, answer: Reasons, record: Record | None, now_ms: int
+) -> Iterator[Rule]:
     if seen.pause is not None:
         since = answer.due_ms is None or answer.due_ms >= seen.pause.since_ms
         until = answer.due_ms is None or seen.pause.until_ms is None or answer.due_ms < seen.pause.until_ms
@@ -95,11 +148,47 @@ def _store_rules(seen: Circumstances, answer: Reasons, record: Record | None, no
     if seen.held is not None and record is None and answer.due_ms is not None and answer.due_ms <= now_ms:
         again = f"{from_ms(seen.held.again_ms):%Y-%m-%d %H:%M:%S} UTC"
         yield Rule("held back", False, f"{seen.held.reason}; next try at {again}")
+    if seen.live is not None:
+        yield from _live_rules(entry.policies, seen.live, is_open=record is None and (answer.due_ms or now_ms) < now_ms)
     if record is not None:
+        if record.kind != "missed":
+            yield _term_rule(term_of(seen.terms, record))
         yield Rule("history", record.sent, _told(record))
     elif answer.due_ms is not None and seen.state is not None and answer.due_ms <= seen.state.last_due_ms:
         known = f"the history of {len(seen.records)} records begins later" if seen.records else "the history is empty"
         yield Rule("history", None, f"no record of this run: {known}, or the entry was not in force then")
+
+
+def _live_rules(policies: Policies, live: Live, *, is_open: bool) -> Iterator[Rule]:
+    """Rules of the moment. They prevent a run only if it ``is_open``: due, and neither sent nor skipped yet."""
+    if policies.overlap != "allow":
+        blocks = live.is_unfinished
+        then = "waits until it has ended" if policies.overlap == "queue_one" else "is skipped"
+        text = f"the run before has not ended: one that is due now {then}" if blocks else "the run before has ended"
+        yield Rule("overlap now", _passes(is_open, blocks), text)
+    if live.depth is None:
+        yield Rule("queue now", None, f"the length of {live.queue} is not known: {live.problem}")
+        return
+    most = policies.max_queue_depth
+    limit = "no limit" if most is None else f"at most {most:,}"
+    is_full = most is not None and live.depth >= most
+    yield Rule("queue now", _passes(is_open, is_full), f"{plural(live.depth, 'message')} in {live.queue}, {limit}")
+
+
+def _passes(is_open: bool, blocks: bool) -> bool | None:
+    return not blocks if is_open else None
+
+
+def term_of(terms: Sequence[TermRecord], record: Record) -> TermRecord | None:
+    """The term in which a run was claimed: the last that had begun then, as each ends those before it."""
+    return next((term for term in terms if term.began_ms <= record.at_ms), None)
+
+
+def _term_rule(term: TermRecord | None) -> Rule:
+    if term is None:
+        return Rule("term", None, "the term that claimed it is not remembered")
+    began = f"which began at {_utc(term.began_ms)}"
+    return Rule("term", None, f"claimed by {term.daemon_id} in term {term.token} of shard {term.shard}, {began}")
 
 
 def _told(record: Record) -> str:
@@ -169,5 +258,18 @@ def _facts(
         "after": None if answer.after_ms is None else iso_ms(answer.after_ms),
         "pause": seen.pause and pause_facts(seen.pause),
         "held_back": seen.held and held_facts(seen.held),
+        "term": None if record is None or record.kind == "missed" else _term_facts(term_of(seen.terms, record)),
+        "live": seen.live and seen.live._asdict(),
         "history": record and facts(record),
+    }
+
+
+def _term_facts(term: TermRecord | None) -> dict[str, Any] | None:
+    if term is None:
+        return None
+    return {
+        "shard": term.shard,
+        "term": term.token,
+        "daemon": term.daemon_id,
+        "began_at": iso_ms(term.began_ms),
     }

@@ -24,6 +24,7 @@ from beatd.app.app import App
 from beatd.app.find_app import find_app
 from beatd.app.routing import Queues
 from beatd.broker import is_redis, redis_url
+from beatd.cli.celery_options import WORKER_IDLE, detach, idle_options
 from beatd.cli.global_options import is_quiet
 from beatd.cli.metrics import metrics_options
 from beatd.cli.multi_nodes import Node
@@ -74,11 +75,20 @@ from beatd.worker.settings import COROUTINES, WorkerSettings, cpu_count, node_na
 )
 @click.option("--logfile", "-f", metavar="FILE", help="Log file; %n is the name, %i and %I number the processes.")
 @click.option("--pidfile", metavar="FILE", help="Pid file, locked while the worker runs.")
+@click.option("--detach", "-D", is_flag=True, help="Run in the background.")
+@click.option("--exclude-queues", "-X", metavar="A,B", help="Queues of the app not to consume.")
+@click.option("--include", "-I", metavar="A,B", help="Further modules to import.")
+@click.option("--time-limit", type=Duration(), help="Hard time limit of tasks without one of their own.")
+@click.option("--soft-time-limit", type=Duration(), help="Soft time limit of tasks without one of their own.")
+@click.option("--purge", "--discard", is_flag=True, help="Delete all messages that wait in the queues first.")
+@idle_options(WORKER_IDLE)
 @metrics_options
 @click.pass_obj
 def worker(app: App | None, /, **options: Any) -> None:
     """Run tasks. SIGTERM or Ctrl-C once: finish running tasks (warm shutdown); twice: stop at once."""
-
+    if options["detach"] and app is None:
+        detach("worker", options["pidfile"], options["logfile"])
+        return
     start(options, app)
 
 
@@ -200,6 +210,8 @@ def start(options: dict[str, Any], app: App | None = None) -> None:
             LogFile(node.fill_in(options["logfile"])).open()
         if options["beat"]:
             stack.enter_context(beat_inside(options["config_file"], options["app_name"], str(app.conf.broker_url)))
+        if options["purge"]:
+            app.control.purge(queues=list(chosen.queues))
         _show_banner(app, chosen, options)
         run_worker(app, chosen)
 
@@ -249,6 +261,11 @@ def _apply(app: App, options: dict[str, Any], settings: Settings | None, store_u
         app.conf.broker_url = options["broker"]
     if options["result_backend"]:
         app.conf.result_backend = options["result_backend"]
+    if options["include"]:
+        app.conf.include = (*app.conf.include, *_names(options["include"]))
+    for name in ("time_limit", "soft_time_limit"):
+        if options[name]:
+            app.conf[f"task_{name}"] = options[name]
 
 
 def _settings(app: App, options: dict[str, Any], settings: Settings | None, store_url: str | None) -> WorkerSettings:
@@ -257,7 +274,7 @@ def _settings(app: App, options: dict[str, Any], settings: Settings | None, stor
     autoscale = _autoscale(options["autoscale"], pool)
     return WorkerSettings(
         hostname=node_name(options["hostname"]),
-        queues=_names(options["queues"]) or Queues(conf).names or (conf.task_default_queue,),
+        queues=_queues(options, conf),
         pool=pool,
         concurrency=autoscale[1]
         if autoscale
@@ -276,6 +293,14 @@ def _settings(app: App, options: dict[str, Any], settings: Settings | None, stor
         metrics_listen=options["metrics"].address(settings.metrics if settings is not None else None),
         sigterm_quits=config.environment().remap_sigterm == "SIGQUIT",
     )
+
+
+def _queues(options: dict[str, Any], conf: Any) -> tuple[str, ...]:
+    queues = _names(options["queues"]) or Queues(conf).names or (conf.task_default_queue,)
+    left = tuple(name for name in queues if name not in _names(options["exclude_queues"]))
+    if not left:
+        raise ConfigError([Fault("beatd worker", None, "--exclude-queues", "no queue is left to consume")])
+    return left
 
 
 def _concurrency(pool: str, wanted: int | None) -> int:

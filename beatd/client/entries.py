@@ -6,10 +6,20 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from beatd.client.history import counts, facts, held_facts, pause_facts
-from beatd.client.outcomes import EntryOutcome, RunDetail, Statistics, detail_facts, outcome_facts
+from beatd.client.outcomes import (
+    LAST,
+    EntryOutcome,
+    RunDetail,
+    Statistics,
+    bounds_facts,
+    detail_facts,
+    outcome_facts,
+    statistics,
+)
 from beatd.config.writer import Unwritable, entry_table
 from beatd.model import Entry
 from beatd.planning.notation import schedule_phrase
+from beatd.planning.overdue import Bounds
 from beatd.planning.preview import Outlook, Upcoming
 from beatd.redaction import redacted
 from beatd.store.history import Totals
@@ -22,7 +32,7 @@ NEXT = 5
 
 
 class Description(NamedTuple):
-    """An entry in force with its state, runs and statistics."""
+    """An entry in force with its state, and its runs that are remembered, the newest first."""
 
     look: Outlook
     pause: Pause | None
@@ -30,11 +40,16 @@ class Description(NamedTuple):
     runs: Sequence[RunDetail]
     following: Sequence[Upcoming]
     totals: Totals
-    statistics: Statistics
+    bounds: Bounds
 
     @property
     def entry(self) -> Entry:
         return self.look.entry
+
+    @property
+    def statistics(self) -> Statistics:
+        """Durations and lateness of its runs that are remembered."""
+        return statistics(run.record for run in self.runs)
 
     @property
     def state(self) -> str:
@@ -56,6 +71,7 @@ def entry_facts(look: Outlook, outcome: EntryOutcome, pause: Pause | None) -> di
         "source": kind_of(entry),
         "place": entry.source,
         "enabled": entry.policies.enabled,
+        "tags": list(entry.policies.tags),
         "paused": pause and pause_facts(pause),
         "runs": look.runs,
         "last_due_at": _iso(look.last_due_ms),
@@ -64,29 +80,19 @@ def entry_facts(look: Outlook, outcome: EntryOutcome, pause: Pause | None) -> di
         "note": look.note or None,
         "held_back": look.held and held_facts(look.held),
         **outcome_facts(outcome),
+        "statistics": statistics(outcome.records)._asdict(),
     }
 
 
 def description_facts(seen: Description) -> dict[str, Any]:
     """All that is known of one entry; secrets in its table are hidden."""
-    look, entry = seen.look, seen.entry
     return {
-        "name": entry.name,
-        "task": entry.task,
-        "schedule": entry.schedule.notation,
-        "schedule_text": schedule_phrase(entry.schedule).text,
-        "timezone": entry.timezone,
-        "place": entry.source,
-        "enabled": entry.policies.enabled,
-        "paused": seen.pause and pause_facts(seen.pause),
-        "held_back": look.held and held_facts(look.held),
-        "note": look.note or None,
-        "table": redacted(_plain_table(entry)),
+        **entry_facts(seen.look, seen.outcome, seen.pause),
+        "table": redacted(_plain_table(seen.entry)),
         "next": [upcoming_facts(run) for run in seen.following],
-        "runs": [{**facts(run.record), **detail_facts(run)} for run in seen.runs],
+        "runs": [{**facts(run.record), **detail_facts(run)} for run in seen.runs[:LAST]],
         "totals": counts(seen.totals),
-        "statistics": seen.statistics._asdict(),
-        **outcome_facts(seen.outcome),
+        "statistics": {**seen.statistics._asdict(), **bounds_facts(seen.bounds)},
     }
 
 
@@ -107,6 +113,11 @@ def kind_of(entry: Entry) -> str:
     if entry.source == runtime_place(entry.name):
         return "runtime"
     return "file" if entry.source.rpartition(":")[2].isdigit() else "app"
+
+
+def has_tags(entry: Entry, tags: Sequence[str]) -> bool:
+    """True if the entry has all of these tags."""
+    return all(tag in entry.policies.tags for tag in tags)
 
 
 def is_of(entry: Entry, source: str | None) -> bool:

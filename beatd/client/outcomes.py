@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Container, Iterable, Sequence
-from statistics import median, quantiles
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from beatd.planning.overdue import Bounds, bounds_of, learned_bounds
@@ -57,6 +56,8 @@ class EntryOutcome(NamedTuple):
     """The last failed attempt, of an entry that fails."""
     too_long_since_ms: int | None = None
     """Since when a run takes too long."""
+    records: Sequence[Record] = ()
+    """The last ten runs, the newest first."""
 
     @property
     def is_late(self) -> bool:
@@ -86,19 +87,14 @@ class RunDetail(NamedTuple):
 
 
 class Statistics(NamedTuple):
-    """Median and 95th percentile of durations and lateness (ms) of the runs that are remembered, and bounds (ms) beyond
-    which a run is overdue or takes too long."""
+    """Median and 95th percentile of durations and lateness (ms) of runs that were sent."""
 
     runs: int
+    """Number of runs that were sent."""
     duration_median_ms: int | None
     duration_p95_ms: int | None
     lateness_median_ms: int | None
     lateness_p95_ms: int | None
-    start_within_ms: int | None = None
-    finish_within_ms: int | None = None
-    run_within_ms: int | None = None
-    learned_from: int = 0
-    """Runs from which the bounds were learned; 0: they are the entry's own, or there are none."""
 
 
 class OutcomeReader:
@@ -154,7 +150,7 @@ class OutcomeReader:
                 is_held=name in held,
                 overdue_since_ms=overdue.get(name),
                 error=errors.get(name),
-            )._replace(too_long_since_ms=too_long.get(name))
+            )._replace(too_long_since_ms=too_long.get(name), records=recent[name])
             for name in names
         }
 
@@ -224,42 +220,50 @@ def _outcome(
     )
 
 
-def statistics(records: Iterable[Record], bounds: Bounds = Bounds()) -> Statistics:  # noqa: B008 - it is frozen
-    """Durations and lateness of the runs of one entry, and their bounds."""
+def statistics(records: Iterable[Record]) -> Statistics:
+    """Durations and lateness of the runs of one entry."""
     runs = [record for record in records if record.sent]
     durations = [record.runtime_ms for record in runs if record.runtime_ms is not None and record.outcome]
     lateness = [record.late_ms for record in runs if record.kind == "scheduled"]
-    return Statistics(
-        len(runs),
-        *_median_and_p95(durations),
-        *_median_and_p95(lateness),
-        start_within_ms=bounds.start_ms,
-        finish_within_ms=bounds.finish_ms,
-        run_within_ms=bounds.runtime_ms,
-        learned_from=bounds.learned_from,
-    )
+    return Statistics(len(runs), *_median_and_p95(durations), *_median_and_p95(lateness))
 
 
-def _median_and_p95(values: Sequence[int]) -> tuple[int | None, int | None]:
+def _median_and_p95(values: list[int]) -> tuple[int | None, int | None]:
     if not values:
         return None, None
-    if len(values) == 1:
-        return values[0], values[0]
-    return round(median(values)), round(quantiles(values, n=20, method="inclusive")[-1])
+    values.sort()
+    return _quantile(values, 0.5), _quantile(values, 0.95)
 
 
-def bounds_text(numbers: Statistics) -> str:
+def _quantile(ordered: Sequence[int], part: float) -> int:
+    """The value below which that part of the values lies: between two of them in proportion."""
+    whole, rest = divmod(part * (len(ordered) - 1), 1)
+    low = ordered[int(whole)]
+    return round(low + rest * (ordered[int(whole) + 1] - low)) if rest else low
+
+
+def bounds_facts(bounds: Bounds) -> dict[str, int | None]:
+    """The bounds of an entry for programs."""
+    return {
+        "start_within_ms": bounds.start_ms,
+        "finish_within_ms": bounds.finish_ms,
+        "run_within_ms": bounds.runtime_ms,
+        "learned_from": bounds.learned_from,
+    }
+
+
+def bounds_text(bounds: Bounds) -> str:
     """The bounds of an entry in words."""
     parts = [
         text.format(duration_text(ms // 1_000 * 1_000 or ms))
         for text, ms in (
-            ("starts within {}", numbers.start_within_ms),
-            ("finishes within {}", numbers.finish_within_ms),
-            ("runs for at most {}", numbers.run_within_ms),
+            ("starts within {}", bounds.start_ms),
+            ("finishes within {}", bounds.finish_ms),
+            ("runs for at most {}", bounds.runtime_ms),
         )
         if ms is not None
     ]
-    learned = f" (learned from {numbers.learned_from} runs)" if numbers.learned_from else ""
+    learned = f" (learned from {bounds.learned_from} runs)" if bounds.learned_from else ""
     return f"{', '.join(parts)}{learned}" if parts else "none yet"
 
 

@@ -23,7 +23,7 @@ from beatd.store.audit import Audit, audit_record, whoami
 from beatd.store.client import connect
 from beatd.store.history import Histories, Record
 from beatd.store.keys import Keys
-from beatd.store.runtime_entries import TABLE_MAX, Pause, Put, Runtime, place, read_pause, read_table
+from beatd.store.runtime_entries import TABLE_MAX, Pause, Put, Runtime, place, read_pause, read_table, readable_table
 from beatd.timestamps import to_ms
 
 
@@ -101,10 +101,9 @@ class Schedules:
         An entry of the same name in the daemons' files, or of their app, goes first.
         """
         table = checked(name, {"task": task, "schedule": schedule, **entry})
-        before = self.get(name)
-        done = self._runtime.put(name, table)
+        done, before = self._runtime.exchange(name, table)
         if done != "unchanged":
-            self._note("add" if done == "added" else "change", name, before and before.table, table)
+            self._note("add" if done == "added" else "change", name, readable_table(before), table)
         return done
 
     def get(self, name: str) -> Stored | None:

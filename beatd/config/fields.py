@@ -165,6 +165,7 @@ POLICIES: Fields = {
         "2h",
     ),
     "max_queue_depth": Field("max_queue_depth", whole(1), "A run is left out while so many messages wait.", 1000),
+    "tags": Field("tags", notifications.tags, "Words by which entries are found and told.", ["billing"]),
     "notify": Field("notify", notifications.target_names, "Targets [notify.NAME] that are told; [] for none.", ["ops"]),
     "ping": Field(
         "ping",
@@ -196,6 +197,12 @@ SECTIONS: Mapping[str, Fields] = {
             connection.secret,
             "The password as it is: nothing in it is encoded.",
             "${PASSWORD:-secret}",
+        ),
+        "password_command": Field(
+            "password_command",
+            notifications.command,
+            "A program that prints the password, and its arguments; it runs for new connections.",
+            ["/usr/local/bin/redis-token"],
         ),
         "prefix": Field("prefix", values.text, "All keys begin with it and a colon.", "billing"),
         "timeout": Field("timeout_ms", duration(10), "For connecting and for each answer; at least 10 ms.", "2s"),

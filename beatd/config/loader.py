@@ -153,7 +153,8 @@ def find(path: str | Path | None = None, env: Mapping[str, str] | None = None) -
         if place.exists():
             return place
     tried = f"tried ${FILE_VARIABLE} (not set), " + ", ".join(f"./{p}" if not p.startswith("/") else p for p in PLACES)
-    raise ConfigError([Fault("beat.toml", None, "", f"no configuration file; {tried}; name one with --config")])
+    text = f"no configuration file; {tried}; name one with --config, or write one with beatd init"
+    raise ConfigError([Fault("beat.toml", None, "", text)])
 
 
 class _Load:

@@ -1,4 +1,4 @@
-"""Readers of values about notifications: targets, web addresses, monitors. An error never shows an address."""
+"""Readers of values about notifications: targets, tags, web addresses, monitors. An error never shows an address."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ from beatd.model import ALERT_KINDS, SentryMonitor
 from beatd.schedules.literals import or_list, quoted
 
 NAME_PATTERN = r"^[A-Za-z0-9_-]{1,50}$"
+TAG_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._:/-]{0,49}$"
+_TAG = re.compile(TAG_PATTERN)
 _NAME, _SLUG = re.compile(NAME_PATTERN), re.compile(r"^[a-z0-9][a-z0-9_-]{0,49}$")
 _WEB = r"^[hH][tT][tT][pP][sS]?://[\s\S]+$"
 _ANY = r"^[A-Za-z][A-Za-z0-9+.\-]*://[\s\S]+$"
@@ -96,6 +98,17 @@ def target_names(value: Any, _zone: str = "") -> tuple[str, ...]:
     if not isinstance(value, list | tuple) or len(value) > _MANY:
         raise InvalidValue(f'expected a list of names of targets such as ["ops"], got {shown(value)}')
     return tuple(dict.fromkeys(values.text(name) for name in value))
+
+
+@accepts(list_of(matching(TAG_PATTERN)))
+def tags(value: Any, _zone: str = "") -> tuple[str, ...]:
+    """Tags of entries."""
+    if not isinstance(value, list | tuple) or len(value) > _MANY:
+        raise InvalidValue(f'expected a list of tags such as ["billing"], got {shown(value)}')
+    for tag in value:
+        if not isinstance(tag, str) or not _TAG.fullmatch(tag):
+            raise InvalidValue(f"expected a tag of letters, digits and . _ : / -, 50 at most, got {shown(tag)}")
+    return tuple(dict.fromkeys(map(str, value)))
 
 
 def is_target_name(name: str) -> bool:

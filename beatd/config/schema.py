@@ -141,7 +141,9 @@ def _written(attribute: str, value: Any) -> Any:
     """A value as one writes it in the file; the attribute's name says its unit."""
     if attribute.endswith("_ms"):
         return duration_text(value)
-    return size_text(value) if attribute.endswith("_bytes") else value
+    if attribute.endswith("_bytes"):
+        return size_text(value)
+    return list(value) if isinstance(value, tuple) else value
 
 
 def _as_in_an_entry(name: str) -> JsonSchema:

@@ -143,7 +143,7 @@ def _whole_url(section: str, read: dict[str, Any], raw: Mapping[str, Any], repor
     return {**read, "url": whole}
 
 
-BESIDE_URL = ("host", "port", "username", "password")
+BESIDE_URL = ("host", "port", "username", "password", "password_command")
 """Settings that say a part of the URL."""
 
 

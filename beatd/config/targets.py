@@ -41,6 +41,7 @@ TARGET: Fields = {
     ),
     "on": Field("on", notifications.alert_kinds, "The kinds of news that are told.", ["failure", "recovery"]),
     "match": Field("match", notifications.patterns, "Entries: patterns as in a shell.", "billing-*"),
+    "tags": Field("tags", notifications.tags, "Entries with one of these tags only.", ["billing"]),
     "after": Field("after", whole(1, 1_000_000), "So many failures in a row before an entry is told as failing.", 2),
     "repeat": Field("repeat_ms", duration(60_000), "Tell again what lasts, so often.", "24h"),
     "interval": Field("interval_ms", duration(), "The shortest time between two messages.", "5m"),

@@ -29,7 +29,8 @@ def read_django_tables(settings: str) -> Found:
     """
     where = "django-celery-beat"
     answer = ask("beatd.importers.django_celery_beat", [settings], name=settings, where=where, timeout=TIMEOUT_S)
-    return Found(answer["entries"], tuple(Note(*note) for note in answer["notes"]), answer["timezone"])
+    notes = tuple(Note(*note) for note in answer["notes"])
+    return Found(answer["entries"], notes, answer["timezone"], answer["last_runs"])
 
 
 _OPTIONS = ("queue", "exchange", "routing_key", "priority")
@@ -44,10 +45,12 @@ def find(settings: str) -> Found:
     from django.conf import settings as project  # noqa: PLC0415
 
     django.setup()
+    from django.utils.timezone import make_aware  # noqa: PLC0415
     from django_celery_beat.models import PeriodicTask  # noqa: PLC0415 - only after the set-up
 
     entries: dict[str, dict[str, Any]] = {}
     notes: list[Note] = []
+    last_runs: dict[str, int] = {}
     for row in PeriodicTask.objects.select_related("interval", "crontab", "solar", "clocked").order_by("name"):
         try:
             entries[row.name] = _fields(row)
@@ -55,7 +58,9 @@ def find(settings: str) -> Found:
             notes.append(Note(row.name, "", str(error)))
         else:
             notes += _different(row)
-    return Found(entries, tuple(notes), str(getattr(project, "CELERY_TIMEZONE", None) or "UTC"))
+            if row.last_run_at is not None:
+                last_runs[row.name] = to_ms(row.last_run_at if row.last_run_at.tzinfo else make_aware(row.last_run_at))
+    return Found(entries, tuple(notes), str(getattr(project, "CELERY_TIMEZONE", None) or "UTC"), last_runs)
 
 
 def _fields(row: Any) -> dict[str, Any]:

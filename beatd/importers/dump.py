@@ -78,7 +78,8 @@ def _document(found: Found) -> dict[str, Any]:
             notes.append(Note(name, "", str(error) or type(error).__name__))
             continue
         notes += [Note(name, about, why) for about, why in left_behind]
-    return {"entries": entries, "notes": notes, "timezone": found.timezone}
+    last_runs = dict(found.last_runs)
+    return {"entries": entries, "notes": notes, "timezone": found.timezone, "last_runs": last_runs}
 
 
 def _shown(error: BaseException) -> str:

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from beatd.importers.report import Found, Note
 from beatd.schedules import zone
+from beatd.timestamps import to_ms
 
 
 class Reader(Protocol):
@@ -23,15 +24,28 @@ def read_redbeat(client: Reader, *, prefix: str = "redbeat:", timezone: str = "U
     """All entries under RedBeat's ``redbeat_key_prefix``. ``timezone`` is that of the Celery app."""
     entries: dict[str, dict[str, Any]] = {}
     notes: list[Note] = []
+    last_runs: dict[str, int] = {}
     for raw_key in client.zrange(f"{prefix}:schedule", 0, -1):
         key = _text(raw_key)
         name = key.removeprefix(prefix)
         try:
             definition = _definition(client.hget(key, "definition"))
-            entries[str(definition.pop("name", name))] = _fields(definition)
+            own_name = str(definition.pop("name", name))
+            entries[own_name] = _fields(definition)
+            if (ran := _last_run(client.hget(key, "meta"))) is not None:
+                last_runs[own_name] = ran
         except ValueError as error:
             notes.append(Note(name, "", str(error)))
-    return Found(entries, tuple(notes), timezone)
+    return Found(entries, tuple(notes), timezone, last_runs)
+
+
+def _last_run(raw: Any) -> int | None:
+    """When an entry last ran (ms); None if it has not, or if that cannot be read."""
+    try:
+        moment = json.loads(_text(raw), object_hook=_revive).get("last_run_at") if raw else None
+        return None if not isinstance(moment, datetime) else to_ms(moment)
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError):
+        return None
 
 
 def _definition(raw: Any) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from beatd.config.entries import EntryReader
@@ -32,6 +33,8 @@ class Found(NamedTuple):
     notes: tuple[Note, ...] = ()
     timezone: str = "UTC"
     """The time zone of entries that have none of their own."""
+    last_runs: Mapping[str, int] = MappingProxyType({})
+    """When entries last ran (ms), as far as the source knows it."""
 
 
 _SPARE = {"options", "relative", "dst", *OPTIONS, *POLICIES}

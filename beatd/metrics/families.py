@@ -69,6 +69,9 @@ _INSTALLATION = {
     ),
     "beatd_dead_letters": Definition("gauge", "Messages that could not be run or delivered."),
     "beatd_notifications_waiting": Definition("gauge", "Notifications and pings that wait in the outbox."),
+    "beatd_notifications_undelivered_seconds": Definition(
+        "gauge", "Time since a target, or a host of pings, was last known to get notifications.", ("target",)
+    ),
     "beatd_run_outcomes_total": Definition("counter", "Attempts that have ended.", ("outcome", "entry")),
     "beatd_runs_total": Definition("counter", "Runs that were sent.", ("entry",)),
     "beatd_queue_length": Definition("gauge", "Messages that wait in a queue.", ("queue",)),

@@ -8,7 +8,7 @@ from itertools import islice
 from typing import Any
 
 from beatd.model import NotifyTarget
-from beatd.planning.alerts import Changes, Condition, Subject
+from beatd.planning.alerts import Brief, Changes, Condition, Subject
 from beatd.redaction import printable, redacted_text
 from beatd.schedules import duration_text
 from beatd.timestamps import from_ms, iso_ms
@@ -52,9 +52,11 @@ def message(
     ``reasons`` are the last errors of the entries that are :func:`listed`; ``place`` is the prefix of the store.
     """
     problems = [*found.begun.items(), *found.lasting.items()]
+    over, brief = list(found.over.items()), list(found.brief.items())
     lines = [_line(subject, one, reasons, again=subject in found.lasting) for subject, one in problems[:LISTED]]
     lines += _more(len(problems), "; see beatd status")
-    over = list(found.over.items())
+    lines += [_brief_line(subject, one, reasons) for subject, one in brief[:LISTED]]
+    lines += _more(len(brief), " failed and succeeded again")
     lines += [_over_line(subject, told.since_ms, now_ms) for subject, told in over[:LISTED]]
     lines += _more(len(over), " are over")
     title = _title(found)
@@ -68,8 +70,11 @@ def message(
         "host": socket.gethostname(),
         "problems": [_fields(subject, one, reasons) for subject, one in problems[:FIELDS]],
         "problems_count": len(problems),
-        "recovered": [_fields(subject, Condition(told.since_ms), {}) for subject, told in over[:FIELDS]],
-        "recovered_count": len(over),
+        "recovered": [
+            *(_fields(subject, Condition(one.since_ms, one.failures), reasons) for subject, one in brief[:FIELDS]),
+            *(_fields(subject, Condition(told.since_ms), {}) for subject, told in over[: FIELDS - len(brief[:FIELDS])]),
+        ],
+        "recovered_count": len(over) + len(brief),
     }
 
 
@@ -83,7 +88,8 @@ def trial(target: NotifyTarget, now_ms: int, place: str) -> dict[str, Any]:
 def listed(found: Changes) -> list[str]:
     """The failing entries whose errors are shown."""
     failing = (subject.name for subject in (*found.begun, *found.lasting) if subject.kind == "failure")
-    return list(islice(failing, LISTED))
+    brief = (subject.name for subject in found.brief)
+    return [*islice(failing, LISTED), *islice(brief, LISTED)]
 
 
 def _title(found: Changes) -> str:
@@ -94,6 +100,11 @@ def _title(found: Changes) -> str:
         _ONE[kind].format(printable(names[0])) if len(names) == 1 else _MANY[kind].format(len(names))
         for kind, names in by_kind.items()
     ]
+    if len(found.brief) == 1:
+        [subject] = found.brief
+        parts.append(f"{printable(subject.name)} failed and succeeded again")
+    elif found.brief:
+        parts.append(f"{len(found.brief):,} entries failed and succeeded again")
     if len(found.over) == 1:
         [subject] = found.over
         parts.append(_OVER[subject.kind].format(printable(subject.name)))
@@ -108,6 +119,13 @@ def _line(subject: Subject, one: Condition, reasons: Mapping[str, str], *, again
     reason = _reason(subject, one, reasons)
     still = ", still" if again else ""
     return f"{text} since {_moment(one.since_ms)}{row}{still}{f': {reason}' if reason else ''}"
+
+
+def _brief_line(subject: Subject, one: Brief, reasons: Mapping[str, str]) -> str:
+    row = f" {one.failures:,} times in a row" if one.failures > 1 else ""
+    reason = _reason(subject, Condition(one.since_ms), reasons)
+    text = f"{printable(subject.name)} failed{row} at {_moment(one.since_ms)} and succeeded at {_moment(one.end_ms)}"
+    return f"{text}{f': {reason}' if reason else ''}"
 
 
 def _over_line(subject: Subject, since_ms: int, now_ms: int) -> str:

@@ -22,6 +22,7 @@ from beatd.notify import monitors
 from beatd.notify.channels import deliver
 from beatd.notify.http_request import DeliveryFailed
 from beatd.store.notices import Notice, Notices, TakenNotice
+from beatd.store.undelivered import Undelivered
 
 log = logging.getLogger("beatd.notify")
 
@@ -49,9 +50,16 @@ class Sender:
     """Sends what is due in the outbox. ``directory`` is asked at each attempt: settings may have changed."""
 
     def __init__(
-        self, outbox: Notices, clock: Clock, counters: DaemonCounters, directory: Callable[[], Directory]
+        self,
+        outbox: Notices,
+        undelivered: Undelivered,
+        clock: Clock,
+        counters: DaemonCounters,
+        directory: Callable[[], Directory],
     ) -> None:
-        self._outbox = outbox
+        self._outbox, self._undelivered = outbox, undelivered
+        self._reached: set[str] = set()
+        """Destinations of which it is known that they are not among the undelivered."""
         self._clock = clock
         self._counters = counters
         self._directory = directory
@@ -73,6 +81,10 @@ class Sender:
                 with self._lock:
                     self._busy.add(taken.destination)
                 threading.Thread(target=self._send, args=(taken,), name="notice", daemon=True).start()
+
+    def begin(self) -> None:
+        """Forget what is known of destinations: another daemon may have sent to them meanwhile."""
+        self._reached.clear()
 
     def stop(self) -> None:
         """Begin nothing more."""
@@ -116,6 +128,7 @@ class Sender:
             return
         self._settle(lambda: self._outbox.remove(taken.id))
         self._count(notice, "sent")
+        self._note(taken)
         extra = {"event": "notice_sent", "target": notice.name, "kind": notice.kind}
         level = logging.INFO if notice.kind == "message" else logging.DEBUG
         log.log(level, "Sent a %s to %s", notice.kind, notice.name, extra=extra)
@@ -151,6 +164,7 @@ class Sender:
         extra = {"event": "notice_failed", "target": notice.name, "kind": notice.kind, "attempt": attempts}
         if not error.passing or attempts >= ATTEMPTS_MAX[notice.kind]:
             self._settle(lambda: self._outbox.remove(taken.id))
+            self._note(taken, error, given_up=True)
             extra |= {"event": "notice_given_up"}
             log.error("A %s to %s is given up: %s", notice.kind, notice.name, error, extra=extra)
             return
@@ -162,6 +176,18 @@ class Sender:
             self._pauses[taken.destination] = self._clock.monotonic() + pause_ms / 1000
         later = TakenNotice(taken.id, structs.replace(notice, attempts=attempts, left=list(error.left)))
         self._settle(lambda: self._outbox.put_back(later, pause_ms))
+        self._note(taken, error)
+
+    def _note(self, taken: TakenNotice, error: DeliveryFailed | None = None, *, given_up: bool = False) -> None:
+        """Note for people whether a destination is reached. Nothing is decided by it."""
+        name = taken.notice.name if taken.notice.kind == "message" else _service(taken.destination)
+        with suppress(StoreError):
+            if error is not None:
+                self._reached.discard(name)
+                self._undelivered.failed(name, str(error), self._clock.now_ms(), given_up=given_up)
+            elif name not in self._reached:
+                self._undelivered.delivered(name)
+                self._reached.add(name)
 
     def _settle(self, settle: Callable[[], None]) -> None:
         """Tell the outbox; tries again for some seconds, lest the notice be sent twice."""
@@ -176,3 +202,9 @@ class Sender:
         with self._lock:
             name = notice.name if notice.kind == "message" else notice.kind
             self._counters.notices[name, outcome] += 1
+
+
+def _service(destination: str) -> str:
+    """The kind and the host of pings: they have several destinations there."""
+    kind, _, place = destination.partition(":")
+    return f"{kind}:{place.rpartition(':')[0] or place}"

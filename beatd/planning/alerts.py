@@ -6,8 +6,9 @@ and when it is over. So a message is about a change, however many runs fail.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from fnmatch import fnmatchcase
+from types import MappingProxyType
 from typing import NamedTuple
 
 from beatd.model import AlertKind, Entry, NotifyTarget
@@ -58,6 +59,14 @@ class Told(NamedTuple):
         return cls(int(words[0]), int(words[1])) if len(words) == 2 and all(map(str.isdigit, words)) else cls(0, 0)
 
 
+class Brief(NamedTuple):
+    """Failures in a row that were over before anybody was told of them."""
+
+    since_ms: int
+    end_ms: int
+    failures: int
+
+
 class Changes(NamedTuple):
     """News for a target, and what it need not know of any more."""
 
@@ -67,11 +76,13 @@ class Changes(NamedTuple):
     over: Mapping[Subject, Told]
     forgotten: frozenset[Subject]
     """Over, and nothing to be told of."""
+    brief: Mapping[Subject, Brief] = MappingProxyType({})
+    """Begun and over since the last message."""
 
     @property
     def number(self) -> int:
         """Number of changes to be told."""
-        return len(self.begun) + len(self.lasting) + len(self.over)
+        return len(self.begun) + len(self.lasting) + len(self.over) + len(self.brief)
 
 
 _OF_ENTRIES = frozenset({"failure", "overdue", "missed", "held", "too_long"})
@@ -80,9 +91,12 @@ _MISSED_FOR_MS = 3_600_000
 
 
 def is_for(target: NotifyTarget, entry: Entry) -> bool:
-    """True if the target is told of the entry: the entry names it, or names none and fits its patterns."""
+    """True if the target is told of the entry: the entry names it, or names none and fits its patterns and
+    tags."""
     if entry.policies.notify is not None:
         return target.name in entry.policies.notify
+    if target.tags and not set(target.tags).intersection(entry.policies.tags):
+        return False
     return any(fnmatchcase(entry.name, pattern) for pattern in target.match)
 
 
@@ -94,8 +108,11 @@ def changes(
     entry: Callable[[str], Entry | None],
     now_ms: int,
     unknown: Container[str] = (),
+    recovered: Iterable[tuple[str, Brief]] = (),
 ) -> Changes:
     """News for a target. ``unknown`` are kinds that could not be looked at: nothing of them is over.
+
+    ``recovered`` are entries that succeeded after failures since the target's last message, the oldest first.
 
     An entry that left the schedule, or that another target is told of now, is forgotten without a word.
     """
@@ -116,7 +133,13 @@ def changes(
             over[subject] = before
         else:
             forgotten.add(subject)
-    return Changes(begun, lasting, over, frozenset(forgotten))
+    brief = {}
+    for name, one in recovered:
+        subject = Subject("failure", name)
+        is_news = subject not in told and subject not in wanted
+        if is_news and _is_wanted(target, subject, Condition(one.since_ms, one.failures), entry):
+            brief[subject] = one
+    return Changes(begun, lasting, over, frozenset(forgotten), brief)
 
 
 def _is_wanted(

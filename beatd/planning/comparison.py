@@ -85,13 +85,13 @@ def table_of(entry: Entry) -> Mapping[str, Any]:
 
 
 def _runs(before: Entry | None, after: Entry | None, from_ms: int, until_ms: int) -> Runs:
-    old, new = _dues(before, from_ms, until_ms), _dues(after, from_ms, until_ms)
+    old, new = dues_between(before, from_ms, until_ms), dues_between(after, from_ms, until_ms)
     appearing, vanishing = sorted(new - old), sorted(old - new)
     first_appearing, first_vanishing = tuple(appearing[:FIRST_SHOWN]), tuple(vanishing[:FIRST_SHOWN])
     return Runs(len(appearing), len(vanishing), first_appearing, first_vanishing)
 
 
-def _dues(entry: Entry | None, from_ms: int, until_ms: int) -> set[int]:
+def dues_between(entry: Entry | None, from_ms: int, until_ms: int) -> set[int]:
     """When the runs of an entry in the window are due, those that are not sent left out."""
     if entry is None:
         return set()

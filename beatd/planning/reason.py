@@ -70,7 +70,8 @@ def reasons(entry: Entry, state: EntryState | None, at_ms: int, now_ms: int, *, 
     if on_line_ms is not None:
         run = planned_run(entry, line, on_line_ms, now_ms)
         rules += _resume_rules(entry, known, on_line_ms, now_ms)
-        rules += _policy_rules(entry, run)
+        told = {rule.name for rule in rules}
+        rules += (rule for rule in _policy_rules(entry, run) if rule.name not in told)
     lacking = {rule.name for rule in rules if rule.ok is False}
     due_ms = on_line_ms if not lacking - _POLICIES else None
     before_ms = latest_ms(line, after_ms=min(known.first_seen_ms, at_ms) - 1, until_ms=at_ms - 1)

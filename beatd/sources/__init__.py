@@ -10,7 +10,7 @@ overrule what a program registers or puts.
 from beatd.sources.app import load_app
 from beatd.sources.app_file import AppFile, find
 from beatd.sources.file import FileSource, log_refused, log_task_faults
-from beatd.sources.merge import InForce, MergedSchedule, ScheduleChange, load, merge
+from beatd.sources.merge import InForce, MergedSchedule, ScheduleChange, call_faults, load, merge
 from beatd.sources.runtime import RuntimeSource
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "MergedSchedule",
     "RuntimeSource",
     "ScheduleChange",
+    "call_faults",
     "find",
     "load",
     "load_app",

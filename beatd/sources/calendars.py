@@ -1,20 +1,25 @@
 """Calendars of blackouts: iCalendar files and URLs are read, and again when they may have changed.
 
-The last good one stays in force. A calendar that cannot be read is a problem in the log and in the daemon's status.
+The last good one stays in force; of a URL also over a restart, as the daemon keeps a copy in its state directory. A
+calendar that cannot be read is a problem in the log and in the daemon's status.
 """
 
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from datetime import date, datetime, time, timedelta
+from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from beatd.clock import SystemClock
 from beatd.exceptions import Fault, ScheduleError
+from beatd.model import Settings
 from beatd.redaction import redacted_text
 from beatd.schedules.calendars import EventCalendar, Expand, Stretch, calendars_in_use
 from beatd.schedules.duration import wall_ms
@@ -29,6 +34,8 @@ URL_TIMEOUT_S = 10.0
 LOOK_S = 10.0
 """Seconds between two looks at files."""
 URL_EVERY_MS = 900_000
+COPIES_MAX = 50
+"""Copies that are kept; those that were written longest ago go first."""
 _MISSING = 'reading it needs an extra: pip install "beatd[calendars]"'
 
 Mark = tuple[int, int] | None
@@ -36,10 +43,11 @@ Mark = tuple[int, int] | None
 
 
 class Calendars:
-    """Reads the calendars in use; ``folder`` is where relative paths begin."""
+    """Reads the calendars in use; ``folder`` is where relative paths begin, ``copies`` where copies of those of URLs
+    are. Only a daemon ``writes`` copies: it owns the directory."""
 
-    def __init__(self, folder: str) -> None:
-        self._folder = Path(folder)
+    def __init__(self, folder: str, copies: Path | None = None, *, writes: bool = False) -> None:
+        self._folder, self._copies, self._writes = Path(folder), copies, writes
         self._clock = SystemClock()
         self._marks: dict[str, Mark] = {}
         self._tried_ms: dict[str, int] = {}
@@ -47,6 +55,12 @@ class Calendars:
         self._stopping = threading.Event()
         self._on_look: Callable[[Sequence[str]], None] = lambda _faults: None
         self._thread = threading.Thread(target=self._run, name="calendars", daemon=True)
+
+    @classmethod
+    def of(cls, settings: Settings, *, writes: bool = False) -> Self:
+        """The calendars of a file's entries."""
+        copies = Path(settings.state_dir, "calendars") if settings.state_dir else None
+        return cls(str(Path(settings.file).parent), copies, writes=writes)
 
     def start(self, on_look: Callable[[Sequence[str]], None]) -> None:
         """Read them from now on, in a thread of its own; ``on_look`` is told what cannot be read."""
@@ -96,12 +110,49 @@ class Calendars:
             if place in self._marks and self._marks[place] == mark and not calendar.error:
                 return
         try:
-            expand = expander(self._read(place))
+            raw = self._read(place)
+            expand = expander(raw)
         except Exception as error:  # noqa: BLE001 - somebody else's file may break the library in any way
+            if calendar.read_ms is None:
+                self._fill_from_copy(calendar)
             calendar.error = redacted_text(" ".join(str(error).split()) or type(error).__name__, at_most=300)
             return
         calendar.fill(expand, now_ms)
         self._marks[place] = mark
+        if is_url(place) and self._writes:
+            self._keep(place, raw)
+
+    def _copy_of(self, place: str) -> Path | None:
+        """The copy of a calendar of a URL. The URL may be secret, and is not in its name."""
+        if self._copies is None or not is_url(place):
+            return None
+        return self._copies / f"{sha256(place.encode()).hexdigest()[:32]}.ics"
+
+    def _fill_from_copy(self, calendar: EventCalendar) -> None:
+        copy = self._copy_of(calendar.place)
+        if copy is None:
+            return
+        with suppress(Exception):  # one that is missing, or broken: as if there were none
+            with copy.open("rb") as file:
+                raw, written = file.read(SIZE_MAX + 1), os.fstat(file.fileno()).st_mtime
+            calendar.fill(expander(raw), int(written * 1000))
+
+    def _keep(self, place: str, raw: bytes) -> None:
+        """Write a copy, whole or not at all; what cannot be written is only logged."""
+        copy = self._copy_of(place)
+        if copy is None:
+            return
+        try:
+            copy.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            half = copy.with_suffix(".part")
+            with os.fdopen(os.open(half, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+                file.write(raw)
+            half.replace(copy)
+            newest = sorted(copy.parent.glob("*.ics"), key=lambda path: path.stat().st_mtime, reverse=True)
+            for old in newest[COPIES_MAX:]:
+                old.unlink(missing_ok=True)
+        except OSError as error:
+            log.warning("No copy of a calendar can be kept: %s", error, extra={"event": "calendar_not_kept"})
 
     def _mark(self, place: str) -> Mark:
         try:

@@ -20,7 +20,7 @@ from beatd import config
 from beatd.config import Config
 from beatd.config.entries import read_tables, too_large
 from beatd.exceptions import Fault, MessageError
-from beatd.model import Entry
+from beatd.model import Entry, Settings
 from beatd.planning.builtin_tasks import builtin_faults
 from beatd.planning.lint import entry_warning
 from beatd.sources.app import Registered, read_app
@@ -47,7 +47,7 @@ def load(
     there are ``task_faults``; without ``with_app`` no app is imported. Calendars of blackouts are read.
     """
     found = _loaded(path, app, env, before, check_tasks=check_tasks, with_app=with_app)
-    faults = Calendars(str(Path(found.settings.file).parent)).look()
+    faults = Calendars.of(found.settings).look()
     return msgspec.structs.replace(found, remarks=(*found.remarks, *faults)) if faults else found
 
 
@@ -92,6 +92,29 @@ def _loaded(
         refused=tuple(refused),
         task_faults=_task_faults(entries, len(found.entries), registered) if check_tasks else (),
     )
+
+
+def call_faults(settings: Settings, defaults: Mapping[str, Any], entries: Sequence[Entry]) -> tuple[Fault, ...]:
+    """Faults in the calls of entries of the store, as :func:`load` has it for those of files.
+
+    Raises ConfigError if the app cannot be imported.
+    """
+    faults = list(builtin_faults(entries))
+    if settings.app is None:
+        return tuple(faults)
+    registered = read_app(
+        settings.app,
+        timezone=settings.timezone,
+        defaults=defaults,
+        where=settings.file,
+        directory=str(Path(settings.file).parent),
+        calls=entries,
+    )
+    by_name = {entry.name: entry for entry in entries}
+    faults += [
+        entry_warning(by_name[name], key, message) for name, key, message in registered.task_faults if name in by_name
+    ]
+    return tuple(faults)
 
 
 def _task_faults(entries: Sequence[Entry], of_files: int, registered: Registered) -> tuple[Fault, ...]:

@@ -35,6 +35,7 @@ from redis.sentinel import MasterNotFoundError as NoPrimary
 
 from beatd.clock import monotonic
 from beatd.exceptions import StoreRefused, StoreRolledBack, StoreUnavailable, TermLost, WrongUrl
+from beatd.store.credentials import password_command
 from beatd.urls import RedisUrl
 
 ASK_S = 1.0
@@ -161,6 +162,8 @@ def connect(url: str | RedisUrl, *, timeout_ms: int = 5_000, name: str = "beatd"
     if parsed.path is None:
         options |= {"socket_connect_timeout": seconds, "socket_keepalive": True}
     options |= parsed.arguments
+    if parsed.password_command:
+        options["credential_provider"] = password_command(parsed.password_command, options.pop("username", None))
     if parsed.service is not None:
         return connect_through_sentinels(parsed, options)
     kind = UnixDomainSocketConnection if parsed.path is not None else SSLConnection if parsed.tls else Connection
@@ -169,15 +172,28 @@ def connect(url: str | RedisUrl, *, timeout_ms: int = 5_000, name: str = "beatd"
 
 def _shake_hands(connection: Any) -> None:
     """Authenticate, name and select in one round trip: redis-py waits for the answer to each, and asks for more."""
-    credentials = [part for part in (connection.username, connection.password) if part]
+    provider = connection.credential_provider
+    credentials = provider.get_credentials() if provider else (connection.username, connection.password)
+    credentials = [part for part in credentials if part]
     commands = [("AUTH", *credentials)] if credentials else []
-    commands.append(("CLIENT", "SETNAME", connection.client_name))
     if connection.db:
         commands.append(("SELECT", connection.db))
+    commands.append(("CLIENT", "SETNAME", connection.client_name))
     connection._parser.on_connect(connection)
     connection.send_packed_command(connection.pack_commands(commands), check_health=False)
-    for _ in commands:
+    try:
+        for _ in commands[:-1]:
+            connection.read_response()
+    except (AuthenticationError, ResponseError) as error:
+        if provider:
+            provider.forget()
+            raise redis.ConnectionError(f"the password of password_command is refused: {error}") from error
+        raise
+    try:
         connection.read_response()
+    except ResponseError as error:
+        if "unknown command" not in str(error).lower():  # some services have no CLIENT; it works without a name
+            raise
 
 
 def open_connection(client: redis.Redis) -> None:

@@ -69,6 +69,22 @@ class EntryStates:
         rows = chain.from_iterable(map(zip, *(self._fields(key, names) for key in keys)))
         return [_state(entry, row, fingerprints, now_ms) for entry, row in zip(entries, rows, strict=True)]
 
+    def begin(self, last_runs: Sequence[tuple[Entry, int]]) -> list[str]:
+        """Begin the state of entries as if their last runs (ms) had been sent by beatd, and return their names.
+
+        Entries that a daemon has seen before are left as they are.
+        """
+        fingerprints, begun = Fingerprints(), []
+        with translate_errors(self._client):
+            for entry, ms in last_runs:
+                with self._client.pipeline(transaction=True) as pipeline:
+                    pipeline.hsetnx(self._keys.fingerprints, entry.name, f"{ms} {fingerprints.of(entry)}")
+                    pipeline.hsetnx(self._keys.last_due, entry.name, ms)
+                    is_new, _ = pipeline.execute()
+                if is_new:
+                    begun.append(entry.name)
+        return begun
+
     def last_dues(self, names: Sequence[str]) -> dict[str, int]:
         """Return the last due times (ms) of those entries that have one."""
         raws = chain.from_iterable(self._fields(self._keys.last_due, names))

@@ -24,15 +24,17 @@ def shard_of(name: str, shards: int) -> int:
 class ShardKeys(NamedTuple):
     """The keys that the leader of one shard uses. With the default of one shard there is one, number 0.
 
-    Leadership is the shard's own: ``lease``, ``term``, ``outbox``, ``claims`` and ``held``. What is remembered of an
-    entry is not, so that another number of shards moves nothing: the entry goes on where it was, under the lease of
-    another shard. Should two leaders ever drive the same entry meanwhile, each run is still claimed by only one.
+    Leadership is the shard's own: ``lease``, ``term``, ``terms``, ``outbox``, ``claims`` and ``held``. What is
+    remembered of an entry is not, so that another number of shards moves nothing: the entry goes on where it was, under
+    the lease of another shard. Should two leaders ever drive the same entry meanwhile, each run is still claimed once.
     """
 
     lease: str
     """string, expires after the lease's TTL: ``<daemon id>:<term token>`` of the leader."""
     term: str
     """string, for ever: the last term token given out."""
+    terms: str
+    """list, for ever, the last 200: ``<token> <ms of its beginning> <daemon id>`` of each term, the newest first."""
     last_due: str
     """hash, for ever: entry name → last due (ms). What the claim moves forward."""
     fingerprints: str
@@ -67,12 +69,13 @@ class ShardKeys(NamedTuple):
     """hash, 5 minutes after the last write: entry that is held back → why, since when, when it is tried again, JSON."""
 
 
-_OWN = ("lease", "term", "outbox", "claims", "held")
+_OWN = ("lease", "term", "terms", "outbox", "claims", "held")
 _RENAMED = {"fingerprints": "known"}
 """Fields whose key bears another name in the store, where it stays."""
 _TYPES = {
     "lease": "string",
     "term": "string",
+    "terms": "list",
     "last_due": "hash",
     "known": "hash",
     "runs": "hash",
@@ -80,6 +83,7 @@ _TYPES = {
     "gaps": "hash",
     "tally": "hash",
     "last_outcome": "hash",
+    "recovered": "zset",
     "ended": "hash",
     "overdue": "hash",
     "too_long": "hash",
@@ -100,6 +104,7 @@ _TYPES = {
     "notices": "hash",
     "notices_due": "zset",
     "pinged": "hash",
+    "undelivered": "hash",
     "led": "string",
 }
 
@@ -135,7 +140,7 @@ class WorkerKeys(NamedTuple):
     """The keys that the bundled workers share. They are on the broker's Redis, beside the queues."""
 
     workers: str
-    """set, for ever: ids of workers that may hold messages; the dead are removed by whoever rescues their messages."""
+    """set, for ever: ids of workers; the dead are removed by whoever rescues their messages."""
     tag: str
     """string, for ever: the last tag given to a message that was taken (``INCR``)."""
     parked: str
@@ -184,6 +189,12 @@ class Keys:
         """zset, 7 days after the last write: id of a notice → when it is to be sent (ms)."""
         self.pinged = f"{self._tag}:pinged"
         """hash, 7 days after the last write: entry → its runs whose start or end was told to its monitor."""
+        self.recovered = f"{self._tag}:recovered"
+        """zset, an hour after the last, the newest 10,000: ``<failing since ms> <end ms> <failures> <entry>`` → when it
+        was noted (ms), see :mod:`beatd.store.recoveries`."""
+        self.undelivered = f"{self._tag}:undelivered"
+        """hash, 7 days after the last write: destination of notifications → since when it has got none, and why, see
+        :mod:`beatd.store.undelivered`."""
         self.led = f"{self._tag}:led"
         """string, 7 days after the last write: its age says when shard 0 last had a leader."""
 

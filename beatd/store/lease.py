@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 import redis
 from redis.exceptions import NoPermissionError
@@ -16,6 +16,28 @@ from redis.exceptions import NoPermissionError
 from beatd.store.client import translate_errors
 from beatd.store.keys import Keys
 from beatd.store.script import Script
+
+
+class TermRecord(NamedTuple):
+    """A term of a shard: its fencing token, when it began by the store's clock, and the daemon that led."""
+
+    shard: int
+    token: int
+    began_ms: int
+    daemon_id: str
+
+
+def read_terms(client: redis.Redis, keys: Keys, shard: int) -> list[TermRecord]:
+    """The terms of a shard that are remembered, the newest first."""
+    with translate_errors(client):
+        raws: Any = client.lrange(keys.shard(shard).terms, 0, -1)
+    found = []
+    for raw in raws:
+        token, _, rest = raw.decode(errors="backslashreplace").partition(" ")
+        began, _, daemon_id = rest.partition(" ")
+        if token.isdigit() and began.isdigit():
+            found.append(TermRecord(shard, int(token), int(began), daemon_id))
+    return found
 
 
 class Leases:
@@ -58,9 +80,9 @@ class Leases:
         holders are gone.
         """
         keys = [self._keys.shard(shard) for shard in shards]
-        pairs = [key for each in keys for key in (each.lease, each.term)]
+        names = [key for each in keys for key in (each.lease, each.term, each.terms)]
         facts = [fact for shard in shards for fact in (known.get(shard, 0), gone.get(shard, ""))]
-        tokens = self._take(pairs, [self._daemon_id, self._ttl_ms, *facts])
+        tokens = self._take(names, [self._daemon_id, self._ttl_ms, *facts])
         return {shard: int(token) for shard, token in zip(shards, tokens, strict=True) if token}
 
     def renew(self, tokens: Mapping[int, int]) -> set[int]:

@@ -72,6 +72,7 @@ def note_arguments(
     """
     shard, by_id = keys.shard(), keys.refused("") if refusals else keys.finished("")
     names = [shard.last_outcome, shard.ended, shard.running, by_id, keys.history(""), keys.outcomes("")]
+    names.append(keys.recovered)
     args = list[Any]([kept_ms, RECORDS_MAX, BYTES_MAX])
     for place, end in enumerate(ended):
         sent, runtime_ms = end.sent(), history.UNKNOWN_MS if end.runtime is None else int(end.runtime * 1000)
@@ -157,7 +158,7 @@ class Outcomes:
             self._note(*note_arguments(self._keys, ended[start : start + ENDS_AT_ONCE]))
         if marked := [self._keys.started(end.run_id) for end in ended if end.was_marked]:
             with translate_errors(self._client):
-                self._client.unlink(*marked)
+                self._client.delete(*marked)
 
     def began(self, runs: Mapping[str, Started]) -> None:
         """Note that runs are at work; to be repeated before :data:`SILENT_MS` have passed."""

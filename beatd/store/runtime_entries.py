@@ -101,9 +101,15 @@ class Runtime:
 
         Raises :class:`~beatd.exceptions.MessageError` for a table that JSON cannot carry.
         """
+        return self.exchange(name, table)[0]
+
+    def exchange(self, name: str, table: Mapping[str, Any]) -> tuple[Put, bytes | None]:
+        """The same; returns the table that it replaced, too."""
         keys = self._keys
-        what: int = self._put([keys.schedules, keys.revision, keys.changes], [*self._first, name, dumps(dict(table))])
-        return _PUT[what]
+        what, *before = self._put(
+            [keys.schedules, keys.revision, keys.changes], [*self._first, name, dumps(dict(table))]
+        )
+        return _PUT[what], before[0] if before else None
 
     def remove(self, name: str) -> bool:
         """Take an entry out of the store; tells whether it was there. A pause of that name stays."""
@@ -200,6 +206,14 @@ def read_table(raw: bytes) -> dict[str, Any]:
     if not isinstance(table, dict):
         raise MessageError("not a JSON object")
     return table
+
+
+def readable_table(raw: bytes | None) -> dict[str, Any] | None:
+    """A stored table; None for none that can be read."""
+    try:
+        return None if raw is None else read_table(raw)
+    except MessageError:
+        return None
 
 
 def read_pause(raw: bytes) -> Pause:

@@ -124,6 +124,8 @@ class FinishedRuns:
         self._client = connect(url, name="beatd-worker") if url else None
         self._outcomes = Outcomes(self._client, keys) if self._client else None
         self._ended = EndedRuns(self._client, keys) if self._client else None
+        self._known = keys.shard().fingerprints
+        self._holds_schedule = False
 
     def remember(self, ended: Sequence[Ended]) -> None:
         """These have ended: one call of the store for all of them."""
@@ -138,3 +140,10 @@ class FinishedRuns:
     def among(self, runs: Sequence[SentRun]) -> set[str]:
         """Return the ids of the runs that have ended."""
         return self._ended.among(runs) if self._ended is not None and runs else set()
+
+    def holds_schedule(self) -> bool:
+        """True if a daemon keeps its state in this store, and so finds here how runs ended; asked until it is true."""
+        if not self._holds_schedule and self._client is not None:
+            with translate_errors(self._client):
+                self._holds_schedule = bool(self._client.exists(self._known))
+        return self._holds_schedule

@@ -18,11 +18,13 @@ from starlette.exceptions import HTTPException
 from beatd.client.entries import kind_of
 from beatd.client.runs import AT_MOST, RATE, RunClient
 from beatd.client.schedules import checked
+from beatd.config import entry
 from beatd.exceptions import BrokerError, ConfigError, MessageError, NobodyLeads, RequestRefused, ScheduleError
-from beatd.message.json_codec import loads
 from beatd.model import Overlap
 from beatd.schedules import duration_ms
-from beatd.store.runtime_entries import Pause, Runtime, read_table
+from beatd.sources import call_faults
+from beatd.store.runtime_entries import Pause, Runtime, read_table, readable_table
+from beatd.store.runtime_entries import place as runtime_place
 from beatd.timestamps import from_ms, iso_ms
 from beatd.web.documents import Documents, letter_filter
 
@@ -180,11 +182,23 @@ class Operator:
         with _in_words():
             stored = checked(name, table, timezone=settings.timezone, defaults=defaults)
         with self._runtime() as runtime:
-            before, _ = runtime.get(name)
-            what = runtime.put(name, stored)
+            what, before = runtime.exchange(name, stored)
         if what != "unchanged":
-            self._audit(who, "add" if what == "added" else "change", name, before=_readable(before), after=stored)
-        return {"done": f"{name} is {what}", "change": what}
+            self._audit(who, "add" if what == "added" else "change", name, before=readable_table(before), after=stored)
+        faults = self._call_faults(name, stored)
+        told = "".join(f"; but {fault}" for fault in faults)
+        return {"done": f"{name} is {what}{told}", "change": what, "warnings": faults}
+
+    def _call_faults(self, name: str, table: Mapping[str, Any]) -> list[str]:
+        """Faults in the task and the arguments of an entry, as far as the app of the file tells."""
+        plan = self._documents.plan
+        try:
+            one = entry(
+                name, table, timezone=plan.settings.timezone, defaults=plan.defaults, source=runtime_place(name)
+            )
+            return [f"{fault.path}: {fault.message}" for fault in call_faults(plan.settings, plan.defaults, [one])]
+        except ConfigError as error:
+            return [f"it could not be checked against the app: {error.faults[0].message}"]
 
     def remove(self, who: str, name: str) -> Sentence:
         """Take an entry out of the store."""
@@ -193,7 +207,7 @@ class Operator:
             before, _ = runtime.get(name)
             if not runtime.remove(name):
                 raise HTTPException(404, f"{name} is not in the state store: it was removed meanwhile")
-        self._audit(who, "remove", name, before=_readable(before))
+        self._audit(who, "remove", name, before=readable_table(before))
         return {"done": f"{name} is removed"}
 
     def stored_table(self, name: str) -> dict[str, Any]:
@@ -258,13 +272,6 @@ def read_toml(text: str) -> dict[str, Any]:
 
 def _begun(done: int, total: int) -> None:
     raise _Begun(done, total)
-
-
-def _readable(raw: bytes | None) -> Any:
-    try:
-        return None if raw is None else loads(raw)
-    except MessageError:
-        return None
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from beatd.client.dead_letters import Filter
 from beatd.client.entries import NEXT, Description, description_facts, entry_facts
 from beatd.client.history import counts, facts
 from beatd.client.moments import read_moment
-from beatd.client.outcomes import FAILED, LAST, RunDetail, detail_facts, run_facts, statistics
+from beatd.client.outcomes import FAILED, RunDetail, detail_facts, run_facts
 from beatd.clock import Clock
 from beatd.exceptions import Fault, ScheduleError
 from beatd.model import Entry
@@ -92,7 +92,7 @@ class Documents:
         """The document of ``beatd describe --json``."""
         return description_facts(self.description(name))
 
-    def description(self, name: str, *, runs: int = LAST) -> Description:
+    def description(self, name: str) -> Description:
         """All that is known of one entry."""
         entry, now_ms = self.entry_named(name), self.clock.now_ms()
         [look] = self.selector.outlooks((entry,))
@@ -101,10 +101,10 @@ class Documents:
             look,
             self.plan.pause_of(name),
             self.store.outcomes([name], now_ms, held=self.store.held([name]))[name],
-            details[:runs],
+            details,
             [] if look.next_due_ms is None else list(islice(self._following(entry, now_ms), NEXT)),
             totals,
-            statistics(run.record for run in details),
+            self.store.bounds(entry),
         )
 
     def entry_named(self, name: str) -> Entry:

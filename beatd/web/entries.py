@@ -36,7 +36,7 @@ class Listing(NamedTuple):
         return next((entry for entry in self.entries if entry.name == name), None)
 
     def search(self, query: str) -> tuple[Entry, ...]:
-        """The entries whose name, task and zone have every word of ``query`` in them, in whatever case."""
+        """The entries whose name, task, zone and tags have every word of ``query`` in them, in whatever case."""
         words = query.casefold().split()
         if not words:
             return self.entries
@@ -132,7 +132,7 @@ class EntryListing:
     @staticmethod
     def _listed(merged: InForce, since: float) -> Listing:
         entries = tuple(sorted(merged.entries, key=lambda entry: (entry.name.casefold(), entry.name)))
-        texts = tuple(f"{entry.name}\n{entry.task}\n{entry.timezone}".casefold() for entry in entries)
+        texts = tuple(map(_text, entries))
         return Listing(entries, texts, merged.config.digest, since)
 
     def _on_broken(self, error: ConfigError) -> None:
@@ -145,3 +145,8 @@ class EntryListing:
             "" if count == 1 else "s",
             extra={"event": "config_broken", "faults": count},
         )
+
+
+def _text(entry: Entry) -> str:
+    """The text of an entry in which it is searched."""
+    return "\n".join((entry.name, entry.task, entry.timezone, *entry.policies.tags)).casefold()

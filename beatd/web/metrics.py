@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
 from itertools import islice
 from types import MappingProxyType
 from typing import Any
@@ -15,6 +16,7 @@ from beatd.exceptions import StoreError
 from beatd.metrics.counters import EntryLimit
 from beatd.metrics.families import CONTENT_TYPE, family, gauge, text
 from beatd.store.outcomes import Summary
+from beatd.timestamps import to_ms
 from beatd.web.entries import EntryListing
 from beatd.web.store_view import StoreView
 
@@ -48,6 +50,15 @@ def families(
         yield family("beatd_runs_total", [((name,), count) for name, count in zip(names, runs, strict=True)])
     else:
         yield gauge("beatd_runs_total", sum(runs))
+
+
+def undelivered_family(status: Mapping[str, Any], now_ms: int) -> Metric:
+    """The targets that get no notifications."""
+    since_ms = {
+        one["target"]: to_ms(datetime.fromisoformat(one["since"])) for one in status["undelivered"][:HELD_NAMED]
+    }
+    samples = [((target,), max(now_ms - since, 0) / 1000) for target, since in since_ms.items()]
+    return family("beatd_notifications_undelivered_seconds", samples)
 
 
 def _daemon_families(daemons: Sequence[Mapping[str, Any]]) -> Iterator[Metric]:
@@ -153,6 +164,7 @@ class PageEndpoint:
             waiting = [
                 gauge("beatd_dead_letters", sizes.dead_letters),
                 gauge("beatd_notifications_waiting", sizes.notices),
+                undelivered_family(status, now_ms),
             ]
             return [*families(status, names, self._store.runs(names), limit), *outcomes, *waiting]
         except StoreError:

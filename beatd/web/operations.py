@@ -23,6 +23,7 @@ SELECTION = (
     Parameter("only", "Only entries in this state.", choices=("", *FILTERS)),
     Parameter("sort", "Order.", "name", choices=tuple(ORDERS)),
     Parameter("source", "Only entries of this source: file, app, runtime, or a file's name."),
+    Parameter("tag", "Only entries with this tag."),
     Parameter("page", "Page, from 1 on.", 1, most=PAGES_MAX),
 )
 """Parameters of lists of entries, on the page and in the API."""
@@ -63,7 +64,7 @@ class Operation(NamedTuple):
 
 def view_of(values: Mapping[str, Any], per_page: int = PER_PAGE) -> View:
     """The view that the parameters of :data:`SELECTION` ask for."""
-    return View(values["q"], values["only"], values["sort"], values["source"], values["page"], per_page)
+    return View(values["q"], values["only"], values["sort"], values["source"], values["page"], per_page, values["tag"])
 
 
 def _letters(call: Call) -> Any:

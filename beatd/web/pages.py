@@ -73,7 +73,7 @@ def moment(ms: int, timezone: str, now_ms: int) -> Moment:
     local = at.astimezone(info)
     shown = f"{_clock(local, now.astimezone(info))} {local:%Z}"
     utc = "" if not local.utcoffset() else f"{_clock(at, local)} UTC"
-    short = re.sub(r"(:\d\d)\.\d{3}", r"\1", shown)
+    short = re.sub(r"(\d\d:\d\d):00\b", r"\1", re.sub(r"\.\d{3}", "", shown))
     return Moment(relative(ms - now_ms), shown, utc, at.isoformat(timespec="milliseconds"), short)
 
 
@@ -92,6 +92,19 @@ def count(number: int, one: str, many: str) -> str:
 def in_zone(text: str, timezone: str) -> str:
     """An instant on the clocks of a zone, to the second."""
     return f"{instant(text).astimezone(zone(timezone).info):%a %d %b %H:%M:%S %Z}"
+
+
+_WRITTEN = re.compile(r"(since )?(\d{4}-\d\d-\d\d)[ T](\d\d:\d\d:\d\d)(?:\.\d+)?(?: UTC|\+00:00)")
+
+
+def moments_in(text: str, timezone: str, now_ms: int) -> str:
+    """A text with its moments on the clocks of a zone; after "since" also how long ago that is."""
+
+    def shown(match: re.Match[str]) -> str:
+        at = moment(to_ms(instant(f"{match[2]}T{match[3]}+00:00")), timezone, now_ms)
+        return f"since {at.short}, {at.relative}" if match[1] else at.short
+
+    return _WRITTEN.sub(shown, text)
 
 
 def instant(text: str) -> datetime:
@@ -144,6 +157,7 @@ class Page:
             "ago": lambda text, now_ms: relative(to_ms(instant(text)) - now_ms),
             "utc": lambda text: f"{instant(text):%d %b %Y, %H:%M:%S} UTC",
             "in_zone": in_zone,
+            "moments": moments_in,
         }
         self._templates = {name: environment.get_template(name) for name in pages}
         self._fixed = {"style": Markup(style), "script": Markup(script), "version": beatd.__version__}  # noqa: S704

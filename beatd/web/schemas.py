@@ -43,21 +43,34 @@ _OUTCOMES = {
     "last_success_at": maybe(MOMENT),
     "outcomes": listed(TEXT),
     "overdue_since": maybe(MOMENT),
+    "too_long_since": maybe(MOMENT),
+    "statistics": table(
+        "Of the last ten runs; in a description of all that are remembered, with bounds.",
+        runs=WHOLE,
+        duration_median_ms=maybe(WHOLE),
+        duration_p95_ms=maybe(WHOLE),
+        lateness_median_ms=maybe(WHOLE),
+        lateness_p95_ms=maybe(WHOLE),
+    ),
 }
 _ENTRY = {
     "name": TEXT,
+    "source": TEXT,
     "task": TEXT,
     "schedule": {},
     "schedule_text": TEXT,
     "timezone": TEXT,
     "place": TEXT,
     "enabled": FLAG,
+    "tags": listed(TEXT),
     "paused": maybe(table(since=MOMENT, by=TEXT, reason=TEXT, until=maybe(MOMENT))),
     "held_back": maybe(table(reason=TEXT, attempts=WHOLE)),
     "note": maybe(TEXT),
+    "last_due_at": maybe(MOMENT),
+    "next_due_at": maybe(MOMENT),
+    "next_fires_at": maybe(MOMENT),
     **_OUTCOMES,
 }
-_DUE = {"last_due_at": maybe(MOMENT), "next_due_at": maybe(MOMENT), "next_fires_at": maybe(MOMENT)}
 _WORKER = {
     "name": TEXT,
     "pid": maybe(WHOLE),
@@ -73,7 +86,7 @@ _WORKER = {
 
 COMPONENTS: dict[str, Schema] = {
     "Error": table("A request that was not carried out, and why.", error=TEXT),
-    "Entry": table("An entry of a list, as in `beatd list --json`.", **_ENTRY, **_DUE, source=TEXT, runs=WHOLE),
+    "Entry": table("An entry of a list, as in `beatd list --json`.", **_ENTRY, runs=WHOLE),
     "Description": table(
         "All that is known of an entry, as in `beatd describe --json`.",
         **_ENTRY,
@@ -81,7 +94,6 @@ COMPONENTS: dict[str, Schema] = {
         next=listed(table(due_at=MOMENT, fires_at=MOMENT, note=maybe(TEXT))),
         runs=listed(ref("Run")),
         totals=TABLE,
-        statistics=TABLE,
     ),
     "Run": table("A run, as in `beatd history --json`.", entry=TEXT, kind=TEXT, state=TEXT, error=_ERROR),
     "Daemon": table(

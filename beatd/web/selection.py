@@ -24,7 +24,7 @@ ORDER_S = 15.0
 
 
 class View(NamedTuple):
-    """View of entries: words to search for, a filter of :data:`FILTERS`, a source, an order, a page."""
+    """View of entries: words to search for, a filter of :data:`FILTERS`, a source, an order, a page, a tag."""
 
     query: str = ""
     only: str = ""
@@ -32,6 +32,7 @@ class View(NamedTuple):
     source: str = ""
     page: int = 1
     per_page: int = PER_PAGE
+    tag: str = ""
 
 
 class Slice(NamedTuple):
@@ -59,7 +60,13 @@ class Slice(NamedTuple):
         """The query string of another page, filter or order of the same search."""
         view = self.view if source is None else self.view._replace(source=source)
         only, sort = view.only if only is None else only, sort or view.sort
-        wanted = {"q": view.query, "only": only, "source": view.source, "sort": "" if sort == "name" else sort}
+        wanted = {
+            "q": view.query,
+            "only": only,
+            "source": view.source,
+            "tag": view.tag,
+            "sort": "" if sort == "name" else sort,
+        }
         wanted["page"] = str(page) if page > 1 else ""
         return "?" + urlencode({key: value for key, value in wanted.items() if value})
 
@@ -103,6 +110,8 @@ class Selector:
     def _filtered(self, entries: tuple[Entry, ...], view: View) -> tuple[Entry, ...]:
         if view.source:
             entries = tuple(entry for entry in entries if is_of(entry, view.source))
+        if view.tag:
+            entries = tuple(entry for entry in entries if view.tag in entry.policies.tags)
         if not view.only:
             return entries
         wanted: Container[str]

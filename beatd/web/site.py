@@ -106,7 +106,7 @@ class Site:
         """One entry: state, next runs, last runs with error and output."""
         name, now_ms = request.path_params["name"], self._documents.clock.now_ms()
         values = read_parameters(request.query_params, (Parameter("failed", "Only failed runs.", False),))
-        seen = self._documents.description(name, runs=RUNS_SHOWN)
+        seen = self._documents.description(name)
         outcome, zone = seen.outcome, seen.entry.timezone
         since = {
             "failing": outcome.failing_since_ms,
@@ -114,7 +114,7 @@ class Site:
             "too_long": outcome.too_long_since_ms,
             "success": outcome.last_success_ms,
         }
-        runs = [run for run in seen.runs if run.word in FAILED] if values["failed"] else seen.runs
+        shown = [run for run in seen.runs if run.word in FAILED or not values["failed"]][:RUNS_SHOWN]
         return self._html(
             request,
             "entry.html",
@@ -126,7 +126,7 @@ class Site:
             table=_table_text(self._documents.entry(name)["table"]),
             since={key: None if ms is None else moment(ms, zone, now_ms) for key, ms in since.items()},
             following=[(moment(run.due_ms, zone, now_ms), run.note) for run in seen.following],
-            runs=[run_row(run, zone, now_ms) for run in runs],
+            runs=[run_row(run, zone, now_ms) for run in shown],
             totals=seen.totals,
             duration=spread(seen.statistics.duration_median_ms, seen.statistics.duration_p95_ms),
             lateness=spread(seen.statistics.lateness_median_ms, seen.statistics.lateness_p95_ms),
@@ -137,23 +137,31 @@ class Site:
         """One run: attempts, error, traceback and output."""
         now_ms = self._documents.clock.now_ms()
         run = self._documents.run_detail(request.path_params["id"], request.query_params.get("entry", ""))
+        zone = self._zone_of(run.record.entry)
         attempts = [
             {
                 "attempt": attempt,
-                "start": None if attempt.start_ms is None else moment(attempt.start_ms, "UTC", now_ms),
-                "end": moment(attempt.end_ms, "UTC", now_ms) if attempt.end_ms else None,
+                "start": None if attempt.start_ms is None else moment(attempt.start_ms, zone, now_ms),
+                "end": moment(attempt.end_ms, zone, now_ms) if attempt.end_ms else None,
             }
             for attempt in run.attempts
         ]
         title = f"{run.record.entry}, run {(run.record.run_id or '')[:8]}"
-        return self._html(request, "run.html", "/", title=title, run=run_row(run, "UTC", now_ms), attempts=attempts)
+        return self._html(request, "run.html", "/", title=title, run=run_row(run, zone, now_ms), attempts=attempts)
+
+    def _zone_of(self, name: str) -> str:
+        """The time zone of an entry; for one that has gone the file's."""
+        try:
+            return self._documents.entry_named(name).timezone
+        except HTTPException:
+            return self._documents.plan.settings.timezone
 
     def timeline(self, request: Request) -> Response:
         """The load of the coming day or week, and what ran."""
         window = read_parameters(request.query_params, (WINDOW,))["window"]
         document, zone = self._documents.timeline(window), self._documents.plan.settings.timezone
         return self._html(
-            request, "timeline.html", "/timeline", title="Timeline", window=window, document=document, zone=zone,
+            request, "timeline.html", "/timeline", title="Timeline", window=window, document=document,
             map=heat_map(document, zone), bars=past_bars(document["past"], zone), herds=herds(document),
         )  # fmt: skip
 
@@ -186,8 +194,11 @@ class Site:
         """The changes, and who made them."""
         values = read_parameters(request.query_params, (LIMIT, Parameter("entry", "Only of this entry.")))
         records = self._documents.changes(values["limit"], values["entry"])
-        changes = [{**audit_facts(record), "text": change_text(record)} for record in records]
-        return self._html(request, "audit.html", "/audit", title="Audit", changes=changes)
+        changes = [
+            {**audit_facts(record), "text": change_text(record), "run": _run_of(record.after)} for record in records
+        ]
+        known = {entry.name for entry in self._documents.plan.listing.entries}
+        return self._html(request, "audit.html", "/audit", title="Audit", changes=changes, known=known)
 
     def edit(self, request: Request) -> Response:
         """The form of an entry of the store: a new one, or the one that is named."""
@@ -217,7 +228,7 @@ class Site:
     def badge(self, request: Request) -> Response:
         """A small picture of an entry's state."""
         name = request.path_params["name"]
-        state, colour = badge.state_of(self._documents.description(name, runs=0))
+        state, colour = badge.state_of(self._documents.description(name))
         return Response(badge.badge(name, state, colour), media_type="image/svg+xml")
 
     def calendar(self, request: Request) -> Response:
@@ -253,6 +264,7 @@ class Site:
         note = self._access.read_note(request)
         now_ms = self._documents.clock.now_ms()
         frame = Frame(person, now_ms, note, self._access.can_log_in, place, _path_of(request))
+        facts = {"zone": self._documents.plan.settings.timezone, **facts}
         answer = HTMLResponse(self._page.render(template, frame, **facts), code)
         if note:
             answer.delete_cookie(session.NOTE, path="/", httponly=True, samesite="strict")
@@ -261,6 +273,12 @@ class Site:
 
 def _path_of(request: Request) -> str:
     return quote(request.url.path) + (f"?{request.url.query}" if request.url.query else "")
+
+
+def _run_of(after: object) -> str:
+    """The run that a change has made, where it has made one and nothing else."""
+    made = {key: value for key, value in after.items() if value} if isinstance(after, dict) else {}
+    return str(made["run_id"]) if set(made) == {"run_id"} else ""
 
 
 def _table_text(table: Mapping[str, Any] | None) -> str:

@@ -12,6 +12,7 @@ from beatd.client.outcomes import EntryOutcome, OutcomeReader, RunDetail
 from beatd.clock import Clock
 from beatd.exceptions import StoreError
 from beatd.model import Entry, EntryState, RedisSettings
+from beatd.planning.overdue import Bounds
 from beatd.store.audit import Audit, AuditRecord, audit_record
 from beatd.store.client import connect
 from beatd.store.daemon_registry import Registry, Sizes
@@ -117,6 +118,11 @@ class StoreView:
         """The outcomes of entries: the last ten runs, failures, what is overdue."""
         with self._reader() as reader:
             return reader.of(names, now_ms, held=held)
+
+    def bounds(self, entry: Entry) -> Bounds:
+        """The bounds beyond which a run of the entry is overdue or takes too long."""
+        with self._reader() as reader:
+            return reader.bounds(entry)
 
     def failing(self) -> Mapping[str, Summary]:
         """The entries whose last run failed."""

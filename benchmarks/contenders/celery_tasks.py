@@ -35,5 +35,17 @@ def fill(kind, n):
     fill(kind, n, prefix="celery_tasks")
 
 
+@app.task
+def size(data):
+    return len(data)
+
+
+def large(megabytes):
+    data = "x" * (megabytes << 20)
+    began = time.perf_counter()
+    assert size.delay(data).get(timeout=60) == len(data)
+    return time.perf_counter() - began
+
+
 def round_trip():
     assert noop.delay(1).get(timeout=10) == 1

@@ -6,6 +6,7 @@ import inspect
 import os
 import re
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 import click
@@ -20,6 +21,23 @@ from beatd.web.operations import OPERATIONS
 
 SOURCE = "https://github.com/beatd/beatd/blob/main/"
 _LINK = re.compile(r"\]\((?!\w+:|#)([^)#\s]+)(#[^)\s]*)?\)")
+
+
+def on_config(config: MkDocsConfig) -> MkDocsConfig:
+    """Put pages that the navigation does not name under "More": a new page is never out of reach."""
+    named = set(_pages(config.nav))
+    pages = sorted(str(path.relative_to(config.docs_dir)) for path in Path(config.docs_dir).rglob("*.md"))
+    if more := [page for page in pages if page not in named]:
+        config.nav = [*(config.nav or ()), {"More": more}]
+    return config
+
+
+def _pages(nav: Any) -> Iterator[str]:
+    if isinstance(nav, str):
+        yield nav
+    else:
+        for each in nav.values() if isinstance(nav, dict) else nav or ():
+            yield from _pages(each)
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:

@@ -70,8 +70,9 @@ def test_each_kind_of_fault_is_one_line(tmp_path: Path, text: str, fault: str, b
     (tmp_path / "beat.toml").write_text(text)
     done = beatd("check", cwd=tmp_path)
     assert done.returncode == 2
-    (line,) = done.stderr.splitlines()
+    line, *advice = done.stderr.splitlines()
     assert line.startswith(fault)
+    assert all(each.startswith("This is beatd ") for each in advice)
 
 
 def test_files_that_cannot_be_read(tmp_path: Path, beatd: Beatd) -> None:
@@ -240,3 +241,18 @@ def test_refused_registrations_are_said_by_every_command(tmp_path: Path, redis_u
         assert "from-app" not in done.stdout.replace(expected, ""), words
     (said,) = json.loads(beatd("list", "--json", cwd=tmp_path).stdout)["faults"]
     assert said.startswith(expected.removeprefix("! not in force: "))
+
+
+def test_errors_of_newcomers_say_what_to_do_next(tmp_path: Path, beatd: Beatd) -> None:
+    assert "or write one with beatd init" in beatd("check", cwd=tmp_path).stderr
+    (tmp_path / "beat.toml").write_text('[redis]\nurl = "redis://127.0.0.1:1/0"\n')
+    assert 'url = "embedded" starts one by itself' in beatd("status", cwd=tmp_path).stderr
+    (tmp_path / "beat.toml").write_text("not_yet_known = 1\n")
+    assert "a file for a newer version needs that version" in beatd("check", cwd=tmp_path).stderr
+    (tmp_path / "beat.toml").unlink()
+    (tmp_path / "proj.py").write_text("import not_installed\n")
+    assert "This Python has no not_installed; install it here" in beatd("next", "-A", "proj", cwd=tmp_path).stderr
+    assert "name the folder with --workdir" in beatd("next", "-A", "shop.tasks", cwd=tmp_path).stderr
+    (tmp_path / "of_celery.py").write_text("from celery import Celery\napp = Celery('x')\n")
+    done = beatd("worker", "-A", "of_celery", cwd=tmp_path)
+    assert "or keep the app as it is and run its tasks with: celery -A of_celery worker" in done.stderr

@@ -116,6 +116,26 @@ def test_system_checks(project, redis_url, free_port):
     assert (done.returncode, "no module named 'nowhere'" in done.stderr, "Traceback" in done.stderr) == (2, True, False)
 
 
+def test_a_project_with_an_app_of_celery(project):
+    """Celery runs Django's system checks when it imports task modules, which the checks make it do."""
+    for name in ("proj/celery.py", "shop/tasks.py", "orders/tasks.py"):
+        text = (project / name).read_text()
+        text = text.replace("from beatd import App as Celery", "from celery import Celery")
+        (project / name).write_text(text.replace("from beatd import", "from celery import"))
+    python(project, "manage.py", "migrate", "--run-syncdb", "-v", "0")
+    done = run(project, "manage.py", "check", "--fail-level", "WARNING")
+    assert done.returncode == 0, done.stderr
+    listed = json.loads(python(project, "manage.py", "beatd", "list", "--json"))
+    assert [entry["name"] for entry in listed["entries"]] == ["count"]
+    tasks = (project / "proj" / "settings.py").read_text().replace("shop.tasks.count", "shop.tasks.cuont")
+    (project / "proj" / "settings.py").write_text(tasks)
+    assert 'the app has no task "shop.tasks.cuont"' in run(project, "manage.py", "check").stderr
+    (project / "orders" / "tasks.py").write_text("1 / 0\n")
+    done = run(project, "manage.py", "check")
+    assert "(beatd.E001) proj: its task modules or registrations failed: ZeroDivisionError" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_the_schedule_of_settings(project, redis_url):
     (project / "etc").mkdir()
     (project / "etc" / "beat.toml").write_text(FILE.format(url=redis_url))

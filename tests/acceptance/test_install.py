@@ -83,6 +83,25 @@ def test_make_says_when_python_is_too_old(tmp_path: Path) -> None:
     assert "beatd needs Python 3.11 or newer" in done.stderr
 
 
+def test_make_says_what_to_do_without_a_package_index(tmp_path: Path) -> None:
+    for name in ("Makefile", "pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, tmp_path)
+    (tmp_path / "packaging").mkdir()
+    shutil.copy(ROOT / "packaging" / "requirements.lock", tmp_path / "packaging")
+    done = subprocess.run(
+        ["make", f"PYTHON={sys.executable}", "run"],
+        cwd=tmp_path,
+        env=os.environ | {"PIP_CONFIG_FILE": os.devnull, "PIP_INDEX_URL": "http://127.0.0.1:1/", "PIP_RETRIES": "0"},
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert done.returncode != 0
+    assert "The packages could not be installed" in done.stderr
+    assert "make PIP_INDEX_URL=" in done.stderr
+
+
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed")
 @pytest.mark.parametrize("unit", ["beatd.service", "beatd-worker.service"])
 def test_systemd_has_nothing_to_say_against_the_units(unit: str, tmp_path: Path) -> None:

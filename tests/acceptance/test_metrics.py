@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import signal
 import socket
 import subprocess
-import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timedelta
+from itertools import pairwise
 
 import httpx
 import pytest
 import redis
 from prometheus_client.parser import text_string_to_metric_families
 
+from beatd import App
 from beatd.metrics.families import FAMILIES
 
 CONFIG = """
@@ -122,18 +127,21 @@ def test_a_reload_is_counted_and_a_broken_file_shows(start_beatd, file, tmp_path
     assert httpx.get(f"{url}/readyz").status_code == 200, "the last valid schedule is in force"
 
 
-@pytest.mark.parametrize(("setting", "named"), [("all", 3), ("top:2", 2), ("none", 0)])
-def test_the_entries_with_metrics_of_their_own_are_bounded(
-    start_beatd, tmp_path, redis_url, wait_until, setting, named
-):
+def test_the_entries_with_metrics_of_their_own_are_bounded(start_beatd, tmp_path, redis_url, wait_until):
     entries = "".join(f'[beat_schedule.e{n}]\ntask = "t"\nschedule = 1.0\n' for n in range(3))
-    (tmp_path / "beat.toml").write_text(
-        f'[redis]\nurl = "{redis_url}"\n[metrics]\nlisten = "127.0.0.1:0"\nentries = "{setting}"\n{entries}'
-    )
-    url = served(start_beatd("run"))
+    bounds = {"all": 3, "top:2": 2, "none": 0}
+    daemons = {}
+    for setting in bounds:
+        path = tmp_path / f"{setting[:3]}.toml"
+        metrics = f'[metrics]\nlisten = "127.0.0.1:0"\nentries = "{setting}"\n'
+        path.write_text(f'[redis]\nurl = "{redis_url}"\nprefix = "{setting[:3]}"\n{metrics}{entries}')
+        daemons[setting] = start_beatd("run", "--config", str(path))
     total = ("beatd_daemon_runs_total", ("outcome", "sent"), ("reason", ""))
-    found = wait_until(lambda: (seen := samples(url)).get(total, 0) >= 3 and seen, what="three runs")
-    assert len([key for key in found if key[0] == "beatd_daemon_entry_runs_total"]) == named
+    for setting, daemon in daemons.items():
+        url = served(daemon)
+        found = wait_until(lambda url=url: (seen := samples(url)).get(total, 0) >= 3 and seen, what="three runs")
+        named = [key for key in found if key[0] == "beatd_daemon_entry_runs_total"]
+        assert len(named) == bounds[setting], setting
 
 
 def test_a_daemon_answers_while_its_store_is_away(start_beatd, tmp_path, start_server, beatd, wait_until):
@@ -171,32 +179,76 @@ def test_a_port_that_is_taken_does_not_stop_the_beat_and_is_tried_again(start_be
     assert served(daemon) == f"http://127.0.0.1:{port}"
 
 
-def test_slow_clients_do_not_keep_others_away(start_beatd, file):
-    url = served(start_beatd("--config", file, "--metrics-port", "0"))
+QUICK = 'schedule = 0.1\ncatch_up = "all"'
+
+
+def test_many_scrapes_and_slow_clients_disturb_neither_the_beat_nor_each_other(start_beatd, file, tmp_path, redis_url):
+    (tmp_path / "beat.toml").write_text(
+        (tmp_path / "beat.toml").read_text().replace("schedule = 1.0", "schedule = 0.1")
+    )
+    daemon = start_beatd("--config", file, "--metrics-port", "0")
+    url = served(daemon)
     port = int(url.rpartition(":")[2])
+    daemon.expect("Dispatched tick")
     idle = [socket.create_connection(("127.0.0.1", port)) for _ in range(8)]
-    assert httpx.get(f"{url}/healthz").status_code == 200
-    idle += [socket.create_connection(("127.0.0.1", port)) for _ in range(16)]
-    idle[-1].settimeout(5)
-    assert idle[-1].recv(1) == b"", "a connection beyond the limit is closed"
-    idle[0].settimeout(20)
-    assert idle[0].recv(1) == b"", "an idle connection is closed"
+    over = threading.Event()
+
+    def scrape() -> int:
+        count = 0
+        with httpx.Client(timeout=20) as client:
+            while not over.wait(0.1):
+                assert client.get(f"{url}/metrics").status_code == 200
+                count += 1
+        return count
+
+    with ThreadPoolExecutor(3) as scrapers:
+        counts = [scrapers.submit(scrape) for _ in range(3)]
+        try:
+            more = [socket.create_connection(("127.0.0.1", port)) for _ in range(16)]
+            more[-1].settimeout(5)
+            assert more[-1].recv(1) == b"", "a connection beyond the limit is closed"
+            for connection in more:
+                connection.close()
+            idle[0].settimeout(20)
+            assert idle[0].recv(1) == b"", "an idle connection is closed"
+            assert samples(url)["beatd_daemon_ready",] == 1
+        finally:
+            over.set()
+        assert sum(count.result(30) for count in counts) > 30
+    assert daemon.end() == 0
     for connection in idle:
         connection.close()
-    assert httpx.get(f"{url}/healthz").status_code == 200
+    with redis.Redis.from_url(redis_url) as store:
+        dues = [json.loads(raw)["headers"]["beatd-due-at"] for raw in reversed(store.lrange("celery", 0, -1))]
+    moments = [datetime.fromisoformat(due) for due in dues]
+    assert len(moments) > 50
+    assert {later - earlier for earlier, later in pairwise(moments)} == {timedelta(milliseconds=100)}, (
+        "no run is missed"
+    )
 
 
-def send(tmp_path, text):
-    subprocess.run([sys.executable, "-c", f"import tasks\n{text}"], cwd=tmp_path, check=True, timeout=30)
+@pytest.fixture
+def send(redis_url):
+    """``send("tasks.tick", times=3)``"""
+    app = App("sender", broker=redis_url)
+
+    def sent(name, *args, times=1):
+        for _ in range(times):
+            app.send_task(name, args)
+
+    yield sent
+    app.close()
 
 
 @pytest.mark.parametrize("pool", ["prefork", "threads", "solo"])
-def test_a_worker_tells_of_its_tasks(start_beatd, file, tmp_path, wait_until, pool):
+@pytest.mark.usefixtures("file")
+def test_a_worker_tells_of_its_tasks(start_beatd, send, wait_until, pool):
     worker = start_beatd("worker", "-A", "tasks", "-P", pool, "-c", "2", "--metrics-listen", "127.0.0.1:0")
     url = served(worker)
     worker.expect("ready")
     wait_until(lambda: httpx.get(f"{url}/readyz").status_code == 200, what="readiness")
-    send(tmp_path, "[tasks.tick.delay() for _ in range(3)]; tasks.fail.delay()")
+    send("tasks.tick", times=3)
+    send("tasks.fail")
     success = ("beatd_worker_tasks_total", ("state", "success"), ("task", "tasks.tick"))
     found = wait_until(lambda: (seen := samples(url)).get(success) == 3 and seen, what="three tasks")
     found = wait_until(
@@ -210,7 +262,7 @@ def test_a_worker_tells_of_its_tasks(start_beatd, file, tmp_path, wait_until, po
     assert found["beatd_queue_oldest_message_seconds", ("queue", "celery")] == 0
     assert found["beatd_broker_up",] == 1
     assert found["beatd_worker_ready",] == 1
-    send(tmp_path, "[tasks.long.delay(30) for _ in range(4)]")
+    send("tasks.long", 30, times=4)
     if pool != "solo":  # whose loop stands still meanwhile
         found = wait_until(lambda: (seen := samples(url))["beatd_worker_pool_busy",] == 2 and seen, what="a busy pool")
         queue = "beatd_queue_length", ("queue", "celery")
@@ -241,8 +293,9 @@ def test_a_worker_answers_before_it_reaches_its_broker_and_after_it_has_lost_it(
     wait_until(lambda: httpx.get(f"{url}/readyz").status_code == 503, 20, "no readiness")
 
 
+@pytest.mark.usefixtures("file")
 def test_the_exporter_ends_with_a_worker_that_is_killed_and_is_replaced_if_it_is_killed(
-    start_beatd, file, tmp_path, wait_until, free_port
+    start_beatd, send, wait_until, free_port
 ):
     port = str(free_port())
     worker = start_beatd("worker", "-A", "tasks", "-c", "1", "--metrics-port", port)
@@ -255,7 +308,7 @@ def test_the_exporter_ends_with_a_worker_that_is_killed_and_is_replaced_if_it_is
     worker.expect("No metrics and health checks: its process ended")
     worker.expect("Metrics and health at", times=2)
     assert httpx.get(f"{url}/readyz").status_code == 200
-    send(tmp_path, "tasks.long.delay(60)")
+    send("tasks.long", 60)
     wait_until(lambda: samples(url)["beatd_worker_pool_busy",] == 1, what="a running task")
     worker.send(signal.SIGKILL)
     worker.process.wait(10)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import re
 import signal
+import urllib.request
 from collections.abc import Iterator
 
 import pytest
@@ -55,6 +58,37 @@ def test_the_next_leader_tells_of_a_failure_once(start_beatd, redis_url, web, tm
     assert [got.json["title"] for got in web.of("/hook")] == ["beatd: invoices fails", "beatd: invoices succeeded"]
     second.expect("A message to broken failed: 127.0.0.1 answered 500")
     assert not second.find("Traceback")
+
+
+def test_a_target_that_is_not_reached_is_shown(start_beatd, beatd, redis_url, web, tmp_path, wait_until):
+    text = CONFIG.format(url=redis_url, web=web.url).replace("/status/500", "/status/410")
+    (tmp_path / "beat.toml").write_text(text)
+    daemon = start_beatd("run")
+    daemon.expect("entry in force|entries in force")
+    with redis.Redis.from_url(redis_url) as client:
+        wait_until(lambda: client.exists(KEYS.led), what="the first look of the notifier")
+        outcomes = Outcomes(client, KEYS)
+        outcomes.note([Ended("00000000-0000-0000-0000-000000000001", "invoices", None, FAILURE)])
+        outcomes.note([Ended("00000000-0000-0000-0000-000000000002", "invoices", None, SUCCESS)])
+        wait_until(lambda: client.hexists(KEYS.undelivered, "broken"), timeout=20)
+    daemon.expect("A message to broken is given up: 127.0.0.1 answered 410")
+    assert [got.json["title"] for got in web.of("/hook")] == ["beatd: invoices failed and succeeded again"]
+    said = (
+        r"! no notification to broken is delivered since 20.* \(1 attempt, 1 notice given up\): .* answered 410 Gone;"
+    )
+    shown = beatd("status", "--check")
+    assert shown.returncode == 1
+    assert re.search(said + " try it: beatd notify test broken", shown.stdout)
+    [undelivered] = json.loads(beatd("status", "--json").stdout)["undelivered"]
+    assert (undelivered["target"], undelivered["given_up"]) == ("broken", 1)
+    assert "no notification to broken is delivered" in beatd("doctor").stdout
+    page = start_beatd("web", "--port", "0", "--metrics-listen", "off")
+    [found] = page.expect(r"Status page at (http://\S+)")
+    url = found[1].rstrip("/")
+    with urllib.request.urlopen(f"{url}/metrics", timeout=20) as answer:
+        assert re.search(r'beatd_notifications_undelivered_seconds\{target="broken"\} \d', answer.read().decode())
+    with urllib.request.urlopen(url, timeout=20) as answer:
+        assert "No notification to broken is delivered" in answer.read().decode()
 
 
 def test_a_target_is_tried(web, tmp_path, redis_url):

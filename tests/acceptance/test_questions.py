@@ -50,6 +50,10 @@ def test_a_pause_ends_by_itself_and_why_tells_of_both(start_beatd, beatd, file, 
     run = json.loads(beatd("history", "tick", "--json").stdout)["runs"][0]
     answer = json.loads(beatd("why", "tick", run["due_at"], "--json").stdout)
     assert (answer["due"], answer["sent"], answer["run_id"]) == (True, True, run["run_id"])
+    assert (answer["term"]["shard"], answer["term"]["term"]) == (0, 1)
+    assert "in term 1 of shard 0" in beatd("why", "tick", run["due_at"]).stdout
+    live = json.loads(beatd("why", "tick", "+1s", "--connect", "--json").stdout)["live"]
+    assert (live["queue"], live["is_unfinished"], live["depth"] > 0) == ("ticks", False, True)
 
 
 def test_why_names_the_field_that_does_not_match(beatd, file):

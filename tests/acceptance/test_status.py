@@ -3,6 +3,7 @@
 import json
 import os
 import pty
+import re
 import signal
 import subprocess
 import sys
@@ -177,3 +178,29 @@ def test_it_fits_80_columns(start_beatd, write):
     lines = os.read(here, 65_536).decode().splitlines()
     assert any("Redis" in line or "Valkey" in line for line in lines)
     assert max(map(len, lines)) <= 80
+
+
+def test_workers_are_shown_beside_daemons(start_beatd, write, beatd, status, tmp_path, redis_url):
+    (tmp_path / "proj.py").write_text(
+        f"from beatd import App\napp = App('proj', broker='{redis_url}')\n@app.task\ndef tick():\n    pass\n"
+    )
+    file = write()
+    start_beatd("--config", file).expect("Leading")
+    waiting = status(file, lambda seen: seen["unattended_queues"], "messages without a worker")
+    assert (waiting["unattended_queues"][0]["name"], waiting["workers"]) == ("celery", [])
+    name = "a-worker-with-a-very-long-name@and-a-host-with-a-long-name"
+    queues = "celery,invoices-of-the-european-customers,reports"
+    worker = start_beatd("worker", "-A", "proj", "-c", "2", "-P", "threads", "-n", name, "-Q", queues)
+    worker.expect("ready", timeout=20)
+    (seen,) = status(file, lambda seen: seen["workers"] and seen["workers"][0]["state"] == "online", "it")["workers"]
+    assert (seen["name"], seen["concurrency"], seen["pool"]) == (name, 2, "thread")
+    assert seen["queues"] == sorted(queues.split(","))
+    assert seen["heartbeat_at"] is not None
+    shown = beatd("status", "--config", file).stdout
+    assert re.search(rf"{name} +online +\d of 2 +\d+\.\d s ago +celery, invoices", shown), shown
+    worker.send(signal.SIGSTOP)
+    try:
+        silent = status(file, lambda seen: seen["workers"][0]["state"] != "online", "a worker that does not answer")
+        assert silent["workers"][0]["running"] is None
+    finally:
+        worker.send(signal.SIGCONT)

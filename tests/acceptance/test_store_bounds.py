@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import pytest
 import redis
 
-MINUTE, DAY = 60_000, 86_400_000
+MINUTE, HOUR, DAY = 60_000, 3_600_000, 86_400_000
 
 
 class Bound(NamedTuple):
@@ -68,6 +68,8 @@ BOUNDS = {
     "{beatd}:started:<run id>": Bound("string", DAY),
     "{beatd}:overdue": Bound("hash", 5 * MINUTE),
     "{beatd}:too_long": Bound("hash", 5 * MINUTE),
+    "{beatd}:recovered": Bound("zset", HOUR),
+    "{beatd}:undelivered": Bound("hash", 7 * DAY),
     "{beatd}:alerts:<target>": Bound("hash", 7 * DAY),
     "{beatd}:notices": Bound("hash", 7 * DAY),
     "{beatd}:notices_due": Bound("zset", 7 * DAY),
@@ -107,6 +109,8 @@ RARE |= {
     "{beatd}:notices",
     "{beatd}:notices_due",
     "{beatd}:pinged",
+    "{beatd}:recovered",
+    "{beatd}:undelivered",
 }
 """Kinds that need another broker or a fault, or are there for moments."""
 

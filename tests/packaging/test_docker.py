@@ -12,11 +12,13 @@ import shutil
 import signal
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 import yaml
 
+from beatd.schedules.duration import duration_ms
 from tests.packaging.containerfile import PACKAGING, ROOT, copied, environment, ignored, last, read
 
 BUILD, FINAL = STAGES = read(PACKAGING / "docker" / "Dockerfile")
@@ -68,6 +70,27 @@ def test_what_is_copied_is_in_the_context_and_nothing_else_is():
         assert ignored(path), path
 
 
+def test_the_lock_of_the_image_has_what_the_package_needs_in_the_versions_of_the_tests():
+    """With hashes, so that pip installs nothing else. ``make lock`` writes it."""
+    text = (PACKAGING / "docker" / "requirements.lock").read_text()
+    locked = dict(re.findall(r"^([\w.-]+)==([^ \n]+)", text, re.MULTILINE))
+    tested = re.findall(r"^([\w.-]+)==(\S+)", (PACKAGING / "requirements.lock").read_text(), re.MULTILINE)
+    assert {name: version for name, version in tested if locked.get(normal(name), version) != version} == {}
+    assert len(re.findall(r"--hash=sha256:[0-9a-f]{64}", text)) > len(locked)
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = re.search(r"^IMAGE_EXTRAS := (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert extras
+    needed = [
+        *project["dependencies"],
+        *(each for name in extras[1].split() for each in project["optional-dependencies"][name]),
+    ]
+    assert {normal(re.split(r"[\[>=<;~! ]", each)[0]) for each in needed} - locked.keys() == set()
+
+
+def normal(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
 # -- compose ----------------------------------------------------------------------------------------------------------
 
 COMPOSE = yaml.safe_load((PACKAGING / "docker" / "compose.yaml").read_text())
@@ -111,6 +134,12 @@ def test_compose_runs_our_processes_without_rights():
         assert (PACKAGING / "docker" / service["build"]["context"]).resolve() == ROOT
     replicas = {name: COMPOSE["services"][name].get("deploy", {}).get("replicas", 1) for name in OURS}
     assert replicas == {"daemon": 2, "worker": 2, "web": 1}
+
+
+def test_a_worker_of_compose_ends_before_it_is_killed():
+    worker = COMPOSE["services"]["worker"]
+    grace = duration_ms(worker["command"][worker["command"].index("--grace") + 1])
+    assert grace < duration_ms(worker["stop_grace_period"])
 
 
 def test_compose_has_a_schedule_that_beatd_accepts():

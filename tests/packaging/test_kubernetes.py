@@ -60,6 +60,15 @@ def beatd(*words: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize("version", VERSIONS)
+def test_the_example_is_valid_and_its_schedule_too(version, tmp_path):
+    found = list(yaml.safe_load_all((PACKAGING.parent / "examples" / "kubernetes" / "beatd.yaml").read_text()))
+    for manifest in found:
+        kubernetes_validate.validate(manifest, version, strict=True)
+    (tmp_path / "beat.toml").write_text(found[0]["data"]["beat.toml"])
+    assert beatd("check", "--strict", str(tmp_path / "beat.toml")).returncode == 0
+
+
+@pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_resources_are_valid_and_named_once(overlay, version):
     names = [(manifest["kind"], manifest["metadata"]["name"]) for manifest in OVERLAYS[overlay]]

@@ -36,7 +36,7 @@ from tests.unit.logged_events import PACKAGE, logged
 
 ROOT = PACKAGE.parent
 DOCS = ROOT / "docs"
-PAGES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md")), *sorted(ROOT.glob("examples/*/README.md"))]
+PAGES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md")), *sorted(ROOT.glob("examples/**/README.md"))]
 STRUCTS = {
     "redis": RedisSettings,
     "broker": BrokerSettings,
@@ -127,7 +127,7 @@ def test_notations_are_read(notation, load):
 
 
 TESTED_TOGETHER = ("docs/testing.md", "docs/how-to/", "examples/")
-"""Pages whose examples belong together; tests/integration/testing and tests/acceptance/test_pages.py run them."""
+"""Pages whose examples belong together; tests/integration/testing and test_guides.py and test_examples.py run them."""
 
 
 @by_place([one for one in examples("python") if not one.place.startswith(TESTED_TOGETHER)])
@@ -267,6 +267,14 @@ def test_events_to_page_on_exist():
     assert watched <= {name for events in logged().values() for name in events}
 
 
+def test_troubleshooting_names_events_that_exist_and_all_to_page_on():
+    known = {name for events in logged().values() for name in events}
+    helped = {name for row in rows(section("troubleshooting.md", "By log event")) for name in CODE.findall(row[0])}
+    paged = {name for row in rows(section("events.md", "Events to page on")) for name in CODE.findall(row[0])}
+    assert helped <= known
+    assert paged <= helped
+
+
 def test_every_metric_is_documented_with_its_type_and_labels():
     page = section("operations.md", "The status page, metrics and health")
     text = page + section("deployment.md", "Metrics and health of one process")
@@ -294,6 +302,8 @@ def test_every_key_is_documented_with_its_type():
         keys.audit,
         keys.audited_digest,
         keys.format,
+        keys.recovered,
+        keys.undelivered,
     }
     worker = {*keys.workers(), keys.worker("<id>", "unacked"), keys.worker("<id>", "alive"), keys.finished("<run id>")}
     worker.add(keys.deaths("<task id>:<retries>"))

@@ -117,7 +117,7 @@ class EntryAdmin(admin.ModelAdmin):  # type: ignore[misc]  # Django has no types
         """One entry: its schedule in words, state, next runs, last runs with errors, and what one may do."""
         self._require(self.has_view_or_change_permission(request))
         name, documents = unquote(object_id), installation().documents
-        seen = documents.description(name, runs=_LAST)
+        seen = documents.description(name)
         table = documents.entry(name)["table"]
         return self._page(
             request,
@@ -127,7 +127,7 @@ class EntryAdmin(admin.ModelAdmin):  # type: ignore[misc]  # Django has no types
             entry_id=quote(name),
             facts=facts_of(seen),
             following=[(f"{run.local:%a %Y-%m-%d %H:%M:%S %Z}", run.note) for run in seen.following],
-            runs=[run_row(run) for run in seen.runs],
+            runs=[run_row(run) for run in seen.runs[:_LAST]],
             paused=seen.pause,
             kind=kind_of(seen.entry),
             is_stored=kind_of(seen.entry) == "runtime",
@@ -334,6 +334,16 @@ def _view_of(values: dict[str, str]) -> View:
     )
 
 
+_AROUND = 3
+"""Pages on both sides of the one that is shown."""
+
+
+def _near(page: int, pages: int) -> list[int]:
+    """The numbers of the first and last page, and of those around the one that is shown."""
+    around = range(max(1, page - _AROUND), min(pages, page + _AROUND) + 1)
+    return sorted({1, pages, *around})
+
+
 def _links(values: dict[str, str], part: Slice) -> dict[str, Any]:
     """The links of filters, orders and pages."""
 
@@ -348,6 +358,6 @@ def _links(values: dict[str, str], part: Slice) -> dict[str, Any]:
         "only": choices("only", {"": "All", **FILTERS}, part.view.only),
         "source": choices("source", _SOURCES, part.view.source),
         "sort": choices("sort", ORDERS, part.view.sort),
-        "pages": [(number, link(page=str(number)), number == part.page) for number in range(1, part.pages + 1)],
+        "pages": [(number, link(page=str(number)), number == part.page) for number in _near(part.page, part.pages)],
         "hidden": [(key, values[key]) for key in ("only", "source", "sort") if key in values],
     }

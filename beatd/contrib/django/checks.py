@@ -6,8 +6,10 @@ with its question to the state store.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import threading
+from collections.abc import Callable, Iterable, Iterator
 from difflib import get_close_matches
+from functools import wraps
 from typing import Any
 
 from django.conf import settings
@@ -38,7 +40,29 @@ _SHOWN = 20
 def register_all() -> None:
     """Register the checks."""
     for check in (check_names, check_schedule, check_store):
-        register(check, TAG)
+        register(_not_within(check), TAG)
+
+
+Check = Callable[..., list[CheckMessage]]
+
+
+def _not_within(check: Check) -> Check:
+    """The check, which finds nothing while it runs already: Celery runs all checks when it imports task modules."""
+
+    @wraps(check)
+    def checked(**given: Any) -> list[CheckMessage]:
+        if getattr(_running, "now", False):
+            return []
+        _running.now = True
+        try:
+            return check(**given)
+        finally:
+            _running.now = False
+
+    return checked
+
+
+_running = threading.local()
 
 
 def check_names(**_: Any) -> list[CheckMessage]:
@@ -75,7 +99,13 @@ def check_schedule(**_: Any) -> list[CheckMessage]:
 
 def _registrations(app: Any, file: Config | None) -> tuple[list[Entry], list[Fault]]:
     """The entries that the app registers in this process, and what is wrong with others."""
-    registrations = celery_schedule.registrations(app) if is_celery_app(app) else app.registrations()
+    try:
+        registrations = celery_schedule.registrations(app) if is_celery_app(app) else app.registrations()
+    except ConfigError:
+        raise
+    except Exception as error:  # noqa: BLE001 - task modules and receivers of the user's may raise anything
+        text = f"its task modules or registrations failed: {type(error).__name__}: {error}"
+        raise ConfigError([Fault(str(app.main), None, "", text)]) from None
     zone = str(app.conf.timezone or (file.settings.timezone if file else "UTC"))
     entries: list[Entry] = []
     refused: list[Fault] = []

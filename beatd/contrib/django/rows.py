@@ -86,7 +86,7 @@ def _facts(seen: Description) -> Iterator[tuple[str, Any]]:
     if numbers.duration_median_ms is not None and numbers.duration_p95_ms is not None:
         median, most = duration_text(numbers.duration_median_ms), duration_text(numbers.duration_p95_ms)
         yield "Duration", f"median {median}, 95 % within {most}"
-    yield "Bounds", bounds_text(numbers)
+    yield "Bounds", bounds_text(seen.bounds)
 
 
 def _moment(ms: int | None) -> Any:

@@ -1,7 +1,8 @@
 -- Acquire free leases, and leases of daemons that are gone, each with a new fencing token.
 --
--- KEYS[2i-1]  lease  string   "<daemon id>:<token>", expires
--- KEYS[2i]    term   string   last token given out for that shard
+-- KEYS[3i-2]  lease  string   "<daemon id>:<token>", expires
+-- KEYS[3i-1]  term   string   last token given out for that shard
+-- KEYS[3i]    terms  list     "<token> <ms of its beginning> <daemon id>" of the last terms, the newest first
 -- ARGV[1]     daemon id
 -- ARGV[2]     time to live (ms)
 -- ARGV[2i + 1] last token for the i-th lease that the daemon knows of, or 0
@@ -11,20 +12,28 @@
 -- Error CORRUPT when a term is not a number: a token must never be one that was given out before. So it is larger than
 -- the one that the daemon knows of, too: the server may have lost its last writes, or all of them.
 -- A lease of our own id is one whose answer never reached us: it is acquired again, with a new token.
+-- The list of terms is for people: an error is passed over.
+
+local TERMS_MAX = 200
 
 local tokens = {}
-for i = 1, #KEYS, 2 do
+for i = 1, #KEYS, 3 do
+  local fact = 1 + (i + 2) / 3 * 2
   local holder = redis.call('GET', KEYS[i])
-  if holder and holder ~= ARGV[i + 3] and string.sub(holder, 1, #ARGV[1] + 1) ~= ARGV[1] .. ':' then
+  if holder and holder ~= ARGV[fact + 1] and string.sub(holder, 1, #ARGV[1] + 1) ~= ARGV[1] .. ':' then
     tokens[#tokens + 1] = 0
   else
     local last = tonumber(redis.call('GET', KEYS[i + 1]) or '0')
     if not last then
       return corrupt(KEYS[i + 1])
     end
-    local token = string.format('%.0f', math.max(last, tonumber(ARGV[i + 2])) + 1)
+    local token = string.format('%.0f', math.max(last, tonumber(ARGV[fact])) + 1)
     redis.call('SET', KEYS[i + 1], token)
     redis.call('SET', KEYS[i], ARGV[1] .. ':' .. token, 'PX', ARGV[2])
+    local began = string.format('%.0f', now_by_server())
+    if type(redis.pcall('LPUSH', KEYS[i + 2], token .. ' ' .. began .. ' ' .. ARGV[1])) == 'number' then
+      redis.pcall('LTRIM', KEYS[i + 2], 0, TERMS_MAX - 1)
+    end
     tokens[#tokens + 1] = tonumber(token)
   end
 end

@@ -10,6 +10,8 @@
 --                             refused the run
 -- KEYS[5]  history    string  likewise with the entry's name: its cells, 20 bytes each, the newest last, see claim.lua
 -- KEYS[6]  records    list    likewise: its records, the newest first, see beatd/store/outcomes.py
+-- KEYS[7]  recovered  zset    "<failing since> <end> <failures> <entry>" of entries that succeeded after failures ->
+--                             when that was noted (ms), each higher than the one before
 -- ARGV[1]  time (ms) to keep what is kept by id
 -- ARGV[2]  number of records to keep
 -- ARGV[3]  bytes of records to keep
@@ -38,6 +40,7 @@ local STRETCHES_MAX = 200 -- numbers, two for each
 local MARKS = 'sflevr' -- in the order of the counts
 local SPARE = 10 -- records above the bound before the oldest are dropped
 local LARGE = 1024 -- bytes; records below do not reach the bound in bytes
+local RECOVERED_MAX, RECOVERED_MS = 10000, 3600000 -- the newest, for an hour after the last
 local summaries, records_max, bytes_max = KEYS[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 
 -- Write the outcome into the cell of the run. Returns the kind of the cell, or 0 if there is none.
@@ -83,6 +86,18 @@ local function add_record(key, record)
   end
 end
 
+-- Keep that an entry succeeded after failures: for who tells of both, and looks too seldom to see the failures.
+local function note_recovery(name, since, ended, failures)
+  local newest = redis.pcall('ZRANGE', KEYS[7], 0, 0, 'REV', 'WITHSCORES')
+  local at = now_by_server()
+  if newest[2] and tonumber(newest[2]) >= at then
+    at = tonumber(newest[2]) + 1
+  end
+  redis.pcall('ZADD', KEYS[7], string.format('%.0f', at), since .. ' ' .. ended .. ' ' .. failures .. ' ' .. name)
+  redis.pcall('ZREMRANGEBYRANK', KEYS[7], 0, -RECOVERED_MAX - 1)
+  redis.pcall('PEXPIRE', KEYS[7], RECOVERED_MS)
+end
+
 -- Bring the summary of an entry up to date. What is noted twice, as its answer was lost, counts once.
 local function summarize(name, mark, ended)
   local stored = redis.pcall('HGET', summaries, name)
@@ -93,6 +108,9 @@ local function summarize(name, mark, ended)
     string.match(stored or '', '^(%d+) (%d+) (%d+) (%d+) (%a)([ %d]*)$')
   if last == ended and last_mark == mark then
     return
+  end
+  if mark == 's' and since and since ~= '0' then
+    note_recovery(name, since, ended, failures)
   end
   if mark == 's' then
     since, success, failures = '0', ended, 0

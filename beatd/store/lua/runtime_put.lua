@@ -8,13 +8,14 @@
 -- ARGV[3]  entry name
 -- ARGV[4]  its table, JSON
 --
--- Returns 0 when it was stored like that (nothing is written), 1 when it replaced another table, 2 when it is new.
+-- Returns {0} when it was stored like that (nothing is written), {1, the table before} when it replaced another one,
+-- {2} when it is new.
 
 local before = redis.call('HGET', KEYS[1], ARGV[3])
 if before == ARGV[4] then
-  return 0
+  return {0}
 end
 redis.call('ZADD', KEYS[3], next_revision(KEYS[2]), ARGV[3])
 redis.call('HSET', KEYS[1], ARGV[3], ARGV[4])
 announce_changes(KEYS[3], ARGV[2], ARGV[1])
-return before and 1 or 2
+return before and {1, before} or {2}

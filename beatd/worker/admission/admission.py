@@ -35,6 +35,7 @@ class AdmissionControl:
         """``at_work``: the admitted requests that have not ended, kept by the worker."""
         self._at_work = at_work
         self._clock = app.clock
+        self._results = app.results
         self._settlement = settlement
         self._finished = finished
         self._rates = rates
@@ -81,6 +82,8 @@ class AdmissionControl:
             return requests
         try:
             ended = self._finished.among(scheduled)
+            if not type(self._results).keeps_runs:  # a daemon with another store finds only the documents
+                self._results.keeps_runs = not self._finished.holds_schedule()
         except StoreError:
             self._settlement.give_back([one.delivery for one in requests])
             raise

@@ -259,13 +259,21 @@ class RedisConsumer:
         lost, self._lost = self._lost, []
         return lost
 
+    def others(self) -> list[str]:
+        """Return the ids of the other consumers whose messages have not been given back yet."""
+        with translate_errors(self._client):
+            members: Any = self._client.smembers(self._shared.workers)
+        return sorted(name for member in members if (name := member.decode()) != self._id)
+
     def idle_for(self) -> float:
         soonest = min(self._beat_due, self._wake_due, self._sweep_due)
         return max(0.0, (soonest - self._clock.now_ms()) / 1000)
 
     def beat(self) -> None:
-        with translate_errors(self._client):
-            self._client.set(self._keys.worker(self._id, "alive"), self._clock.now_ms(), px=LIFETIME_MS)
+        with translate_errors(self._client), self._client.pipeline(transaction=False) as pipeline:
+            pipeline.set(self._keys.worker(self._id, "alive"), self._clock.now_ms(), px=LIFETIME_MS)
+            pipeline.sadd(self._shared.workers, self._id)  # idle ones, too: status shows them
+            pipeline.execute()
 
     def stop(self) -> None:
         self._doorbell.close()

@@ -26,7 +26,9 @@ from beatd.store.history import SENT, Histories, run_cell
 from beatd.store.keys import Keys
 from beatd.store.notices import NOTICES_MAX, Notice, Notices
 from beatd.store.outcomes import Ended, Outcomes, Started
+from beatd.store.recoveries import Recoveries
 from beatd.store.run_record import RunRecord, encoded
+from beatd.store.undelivered import Undelivered
 from tests.conftest import wait_for
 from tests.fakes import FakeClock
 from tests.receivers import Receiver, receiver
@@ -48,10 +50,17 @@ class Daemon:
         made = {entry: config.entry(entry, {"task": "t", "schedule": 30, **more}) for entry, more in entries.items()}
         self.notifier = Notifier(
             FleetSight(name, self.leadership, lambda: self.fleet, 1, TTL_S),
-            Conditions(self.outcomes, HeldBack(client, KEYS), self.notices, clock, lambda: self.fleet),
+            Conditions(
+                self.outcomes,
+                Recoveries(client, KEYS),
+                HeldBack(client, KEYS),
+                self.notices,
+                clock=clock,
+                fleet=lambda: self.fleet,
+            ),
             PingPlanner(Histories(client, KEYS), self.outcomes, self.notices, clock),
             self.notices,
-            lambda directory: Sender(self.notices, clock, self.counters, directory),
+            lambda directory: Sender(self.notices, Undelivered(client, KEYS), clock, self.counters, directory),
             entry=made.get,
             place="beatd",
             clock=clock,
@@ -117,14 +126,14 @@ def test_ten_thousand_failures_are_one_message(daemon, web, wait_until):
     one.ended(names, FAILURE)
     one.look()
     wait_until(lambda: web.requests)
-    one.look(5)
+    one.look(2)
     [got] = web.requests
     assert got.json["title"] == "beatd: 10,000 entries fail"
     one.ended(names, SUCCESS)
     one.look()
     wait_until(lambda: len(web.requests) == 2)
     assert web.requests[1].json["recovered_count"] == 10_000
-    assert one.client.hlen(KEYS.alerts("ops")) == 0
+    assert one.client.hkeys(KEYS.alerts("ops")) == [b"recovered"]
 
 
 def test_failures_that_still_grow_are_waited_for(daemon, web, wait_until):
@@ -137,6 +146,102 @@ def test_failures_that_still_grow_are_waited_for(daemon, web, wait_until):
     one.look(2)
     wait_until(lambda: web.requests)
     assert web.requests[0].json["problems_count"] == 3
+
+
+def test_a_failure_that_is_over_before_anybody_looks_is_told_with_its_end(daemon, web, wait_until):
+    one = daemon("one", ["a", "b"], hook(web, on=("failure",)))
+    one.lead(1)
+    one.look(1)
+    one.ended(["a"], FAILURE, 1_790_000_000_000)
+    one.ended(["a"], SUCCESS, 1_790_000_001_000)
+    one.ended(["b"], SUCCESS, 1_790_000_001_000)
+    one.look()
+    wait_until(lambda: web.requests)
+    one.look(5)
+    [got] = web.requests
+    assert got.json["title"] == "beatd: a failed and succeeded again"
+    text = "a failed at 2026-09-21 14:13:20 UTC and succeeded at 2026-09-21 14:13:21 UTC: ValueError: no"
+    assert got.json["text"] == text
+    assert (got.json["kind"], got.json["problems"], got.json["recovered_count"]) == ("recovery", [], 1)
+    [item] = got.json["recovered"]
+    assert (item["subject"], item["failures"], item["reason"]) == ("a", 1, "ValueError: no")
+
+
+def test_a_failure_that_ends_while_its_message_waits_is_one_message(daemon, web, wait_until):
+    one = daemon("one", ["a"], hook(web))
+    one.lead(1)
+    one.ended(["a"], FAILURE)
+    one.look(1)  # seen, and waited for: it may still grow
+    one.ended(["a"], SUCCESS)
+    one.look(5)
+    wait_until(lambda: web.requests)
+    assert [got.json["title"] for got in web.requests] == ["beatd: a failed and succeeded again"]
+
+
+def test_failures_that_were_told_and_are_over_are_told_once(daemon, web, wait_until):
+    one = daemon("one", ["a"], hook(web))
+    one.lead(1)
+    one.look(1)
+    one.ended(["a"], FAILURE)
+    one.look()
+    wait_until(lambda: web.requests)
+    one.ended(["a"], SUCCESS)
+    one.look(5)
+    wait_until(lambda: len(web.requests) == 2)
+    one.look(5)
+    assert [got.json["title"] for got in web.requests] == ["beatd: a fails", "beatd: a succeeded"]
+
+
+def test_after_holds_for_failures_that_are_over(daemon, web, wait_until):
+    one = daemon("one", ["a", "b", "c"], hook(web, after=2, match=("a", "b")))
+    one.lead(1)
+    one.look(1)
+    fails, succeeds = FAILURE, SUCCESS
+    ends = {"a": [fails, succeeds], "b": [fails, fails, succeeds], "c": [fails, fails, succeeds]}
+    for name, states in ends.items():
+        for number, state in enumerate(states):
+            one.ended([name], state, 1_790_000_000_000 + number)
+    one.look(5)
+    wait_until(lambda: web.requests)
+    assert [got.json["title"] for got in web.requests] == ["beatd: b failed and succeeded again"]
+    assert "b failed 2 times in a row" in web.requests[0].json["text"]
+
+
+def test_the_next_leader_tells_of_failures_that_were_over_in_between_and_of_none_twice(daemon, web, wait_until):
+    one, two, three = (daemon(name, ["a", "b"], hook(web)) for name in ("one", "two", "three"))
+    one.lead(1)
+    one.look(1)
+    one.ended(["a"], FAILURE)
+    one.ended(["a"], SUCCESS)  # the leader dies before it looks
+    two.lead(2)
+    two.look(3)
+    wait_until(lambda: web.requests)
+    three.lead(3)
+    three.look(3)
+    three.ended(["b"], FAILURE)
+    three.ended(["b"], SUCCESS)
+    three.look(3)
+    wait_until(lambda: len(web.requests) == 2)
+    titles = [got.json["title"] for got in web.requests]
+    assert titles == [f"beatd: {name} failed and succeeded again" for name in "ab"]
+
+
+def test_ten_thousand_failures_that_are_over_at_once_are_one_message(daemon, web, wait_until):
+    names = [f"entry-{number:05}" for number in range(10_000)]
+    one = daemon("one", names, hook(web))
+    one.lead(1)
+    one.look(1)
+    one.ended(names, FAILURE)
+    one.ended(names, SUCCESS)
+    one.look(3)
+    wait_until(lambda: web.requests)
+    one.look(1)
+    [got] = web.requests
+    assert got.json["title"] == "beatd: 10,000 entries failed and succeeded again"
+    assert one.client.zcard(KEYS.recovered) == 10_000
+    one.ended(names[:1], FAILURE)
+    one.ended(names[:1], SUCCESS)
+    assert one.client.zcard(KEYS.recovered) == 10_000
 
 
 def test_a_leader_that_dies_before_it_sends_loses_nothing_and_nothing_comes_twice(daemon, web, wait_until):
@@ -239,6 +344,32 @@ def test_a_message_is_given_up_at_last(daemon, web, wait_until, caplog):
     one.look(1)
     wait_until(lambda: not one.notices.count())
     assert "is given up: 127.0.0.1 answered 500" in caplog.text
+
+
+def test_a_target_that_is_not_reached_is_noted_until_it_is(daemon, web, wait_until):
+    web.answers = [500, 410, 200]
+    one = daemon("one", ["a"], hook(web))
+    one.lead(1)
+    undelivered = Undelivered(one.client, KEYS)
+    one.ended(["a"], FAILURE)
+    one.look()
+    wait_until(lambda: one.counters.notices[("ops", "failed")] == 1)
+    now_ms = one.clock.now_ms()
+    assert undelivered.problems(now_ms) == {}, "it may be reached at once"
+    wait_until(lambda: undelivered.problems(now_ms + 60_000))
+    one.clock.advance(30)
+    wait_until(lambda: one.look(1) or one.counters.notices[("ops", "failed")] == 2)
+    wait_until(lambda: undelivered.problems(now_ms))  # it was given up
+    noted = undelivered.problems(now_ms)["ops"]
+    assert (noted.attempts, noted.given_up, noted.error) == (2, 1, "127.0.0.1 answered 410 Gone")
+    assert undelivered.problems(now_ms + 3 * 86_400_000) == {}, "long ago"
+    two = daemon("two", ["a"], hook(web))
+    two.lead(2)
+    two.look(1)
+    two.ended(["a"], SUCCESS)
+    two.look()
+    wait_until(lambda: two.counters.notices[("ops", "sent")] == 1)
+    wait_until(lambda: not one.client.exists(KEYS.undelivered))
 
 
 def test_the_outbox_is_bounded(daemon, web):

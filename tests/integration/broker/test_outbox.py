@@ -341,6 +341,20 @@ def test_a_refused_run_is_in_the_history_with_the_reason(rig):
     assert histories.completed(list(histories.of(["tick"])))[1][-3:-1] == (None, "REFUSED")
 
 
+def test_a_refused_run_of_the_schedule_leaves_no_key_of_its_own(rig):
+    run = Run(ENTRY, NOW, NOW, ENTRY.schedule, None, NOW - 30_000)
+    rig.client.append(KEYS.history("tick"), history.run_cell(history.SENT, NOW, NOW, NOW))
+    rig.client.hset(KEYS.shard().running, "tick", f"{run.id} {NOW + 3_600_000}")
+    rig.put(MessageBuilder("celery").render(run, None))
+    rig.broker.refuses = {run.id}
+    rig.flush()
+    assert rig.client.keys(f"*{run.id}*") == []
+    assert not Running(rig.client, KEYS).unfinished({"tick": 3_600_000}, now_ms=NOW)
+    assert not rig.client.exists(KEYS.shard().ended), "it may be sent again, out of the dead letters"
+    histories = history.Histories(rig.client, KEYS)
+    assert histories.completed(list(histories.of(["tick"])))[0].reason == "no queue gets it"
+
+
 def test_totals_tell_runs_that_were_sent_from_runs_that_were_refused(rig):
     """Also when it takes two attempts to strike them off: each run is counted once."""
     shard, histories = KEYS.shard(0), history.Histories(rig.client, KEYS)

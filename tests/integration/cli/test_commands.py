@@ -165,7 +165,7 @@ def test_entries_come_from_a_file(beatd, schedules, tmp_path):
         '[beat_schedule.b]\ntask = "t"\nschedule = 5\n'
     )
     code, out, _ = beatd("add", "--from-file", "entries.toml", "--json", GREETING="hi")
-    assert (code, json.loads(out)) == (0, {"entries": {"a": "added", "b": "added"}, "paused": []})
+    assert (code, json.loads(out)) == (0, {"entries": {"a": "added", "b": "added"}, "paused": [], "warnings": []})
     assert schedules.get("a").table == {"task": "t", "schedule": "@daily", "args": ["hi"]}
     (tmp_path / "entries.toml").write_text('task = "t"\nschedule = "x"\n')
     code, _, err = beatd("add", "c", "--from-file", "entries.toml")

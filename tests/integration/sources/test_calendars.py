@@ -6,8 +6,10 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import pytest
 
 from beatd.exceptions import ConfigError
+from beatd.schedules import zone
+from beatd.schedules.calendars import EventCalendar
 from beatd.sources import load
-from beatd.sources.calendars import Calendars
+from beatd.sources.calendars import COPIES_MAX, Calendars
 
 EVENT = """BEGIN:VCALENDAR
 VERSION:2.0
@@ -95,3 +97,45 @@ def test_shared_blackouts_have_names(tmp_path):
     with pytest.raises(ConfigError) as caught:
         load(path)
     assert [fault.path for fault in caught.value.faults] == ['blackout."1 x"', "blackout.y", "blackout.z.windows"]
+
+
+def test_the_copy_of_a_url_survives_a_restart(tmp_path, caplog):
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(EVENT.format("20260101").encode())
+
+        def log_message(self, *_):
+            pass
+
+    copies = tmp_path / "state" / "calendars"
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        calendar = EventCalendar(f"http://127.0.0.1:{server.server_port}/restart.ics?token=hunter2")
+        Calendars(str(tmp_path), copies)._look_at(calendar)
+        assert not copies.exists()  # only a daemon writes
+        Calendars(str(tmp_path), copies, writes=True)._look_at(calendar)
+        server.shutdown()
+    [copy] = copies.iterdir()
+    assert (copy.stat().st_mode & 0o777, copies.stat().st_mode & 0o777) == (0o600, 0o700)
+    assert "hunter2" not in copy.name
+
+    after = EventCalendar(calendar.place)
+    Calendars(str(tmp_path), copies, writes=True)._look_at(after)
+    assert "refused" in after.error
+    assert after.stretches(2026, zone("UTC")) == calendar.stretches(2026, zone("UTC")) != ()
+    copy.write_text("broken")
+    broken = EventCalendar(calendar.place)
+    Calendars(str(tmp_path), copies)._look_at(broken)
+    assert (broken.read_ms, broken.stretches(2026, zone("UTC"))) == (None, ())
+
+
+def test_copies_are_bounded_and_a_directory_that_cannot_be_written_is_told(tmp_path, caplog):
+    calendars = Calendars(str(tmp_path), tmp_path / "copies", writes=True)
+    for number in range(COPIES_MAX + 5):
+        calendars._keep(f"http://x/{number}", b"x")
+    assert len(list((tmp_path / "copies").iterdir())) == COPIES_MAX
+    (tmp_path / "file").write_text("")
+    Calendars(str(tmp_path), tmp_path / "file" / "copies", writes=True)._keep("http://x/", b"x")
+    assert caplog.records[-1].event == "calendar_not_kept"

@@ -74,6 +74,18 @@ def test_a_document_is_there_where_somebody_asks_for_it(make_fleet):
     assert kinds(fleet.client)["celery-task-meta-*"] == 3
 
 
+def test_a_worker_whose_store_is_not_the_daemons_stores_documents(make_fleet):
+    """The daemon finds nothing else of its runs."""
+    fleet = make_fleet()
+    fleet.schedule(entries("add")[:1])
+    fleet.client.delete(fleet.keys.shard().fingerprints)
+    fleet.run_for(3)
+    assert kinds(fleet.client)["celery-task-meta-*"] == 3
+    fleet.client.hset(fleet.keys.shard().fingerprints, "e0", "0 every")
+    fleet.run_for(3)
+    assert kinds(fleet.client)["celery-task-meta-*"] == 3
+
+
 def test_the_app_may_ask_for_all_of_them_and_an_entry_refuse(make_fleet):
     fleet = make_fleet(task_keep_result=True)
     refuses = Entry(name="refuses", task="add", schedule=every("1s"), options=Options(keep_result=False))

@@ -27,6 +27,8 @@ from beatd.sources import app_file
         (["multi", "start", "1", "-A", "p", "-q"], ["multi", "start", "1", "-A", "p", "-q"], {}),
         (["trigger", "e", "--", "-q"], ["trigger", "e", "--", "-q"], {}),
         (["-A", "p"], ["run", "-A", "p"], {}),
+        (["migrate", "-q", "a", "r://1", "r://2"], ["migrate", "messages", "-q", "a", "r://1", "r://2"], {}),
+        (["-A", "p", "migrate", "r://1", "r://2"], ["migrate", "messages", "-A", "p", "r://1", "r://2"], {}),
     ],
 )
 def test_where_they_go(

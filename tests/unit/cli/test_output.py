@@ -1,12 +1,14 @@
 """Texts from elsewhere stay inside their line."""
 
+import json
+
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
 from beatd.cli import output
-from beatd.cli.output import print_line, print_problem, print_table
+from beatd.cli.output import print_json, print_line, print_problem, print_table
 from beatd.redaction import printable
 
 
@@ -93,3 +95,13 @@ def test_a_long_problem_is_indented_and_its_words_stay_whole(terminal):
     assert all(line.startswith("  ") for line in shown[1:])
     assert any("x" * 90 in line for line in shown)
     assert " ".join(" ".join(shown).split()) == f"! {text}"
+
+
+@pytest.mark.parametrize(
+    "value", [{}, [], {"a": [], "b": {}}, [{"ü": ["x\u009by", 1.5, None, True]}], [float("inf")], "\ud800"]
+)
+def test_json_is_laid_out_as_python_does_it(value, capsys):
+    print_json(value)
+    shown = capsys.readouterr().out
+    plain = json.dumps(value, indent=2, ensure_ascii=False)
+    assert shown == "".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in plain) + "\n"

@@ -102,6 +102,7 @@ ENTRIES = st.fixed_dictionaries(
         "catch_up_window": DURATIONS,
         "overlap": st.sampled_from(["allow", "skip", "queue_one"]),
         "max_queue_depth": st.integers(1, 9),
+        "tags": st.lists(st.sampled_from(["billing", "eu"]), unique=True, max_size=2),
         "overdue_after": st.sampled_from(["10m", "1h"]),
         "expect_within": st.sampled_from(["2h", "1d"]),
     },

@@ -24,6 +24,8 @@ class Keys:
         return list(self._raw)
 
     def hget(self, name: str, key: str) -> object:
+        if key == "meta":
+            return None
         assert key == "definition"
         return self._raw[name.encode()]
 

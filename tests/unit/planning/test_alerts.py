@@ -6,7 +6,7 @@ import pytest
 
 from beatd import config
 from beatd.model import NotifyTarget
-from beatd.planning.alerts import Condition, Subject, Told, changes, is_for
+from beatd.planning.alerts import Brief, Condition, Subject, Told, changes, is_for
 
 NOW = 1_800_000_000_000
 HOUR = 3_600_000
@@ -92,3 +92,31 @@ def test_marks_are_read_back():
     subject, told = Subject("held", "a name with blanks"), Told(5, 7)
     assert (Subject.of(subject.field), Told.of(told.text)) == (subject, told)
     assert Told.of("changed by hand") == Told(0, 0)
+
+
+def test_a_target_with_tags_is_told_of_entries_that_have_one_of_them():
+    tagged = config.entry("tagged", {"task": "t", "schedule": 30, "tags": ["billing", "eu"]})
+    assert is_for(target(tags=("eu", "us")), tagged)
+    assert not is_for(target(tags=("us",)), tagged)
+    assert not is_for(target(tags=("eu",)), ENTRIES["a"])
+    assert not is_for(target(tags=("eu",), match=("billing-*",)), tagged), "both must fit"
+
+
+BRIEF = Brief(NOW - 10, NOW - 5, 2)
+
+
+@pytest.mark.parametrize(
+    ("more", "conditions", "told", "number"),
+    [
+        ({}, {}, {}, 1),
+        ({"on": ("failure",)}, {}, {}, 1),
+        ({"on": ("recovery",)}, {}, {}, 0),
+        ({"after": 3}, {}, {}, 0),
+        ({"match": ("b",)}, {}, {}, 0),
+        ({}, {FAILURE_OF_A: Condition(NOW)}, {}, 0),
+        ({}, {}, {FAILURE_OF_A: Told(NOW - 10, NOW)}, 0),
+    ],
+)
+def test_failures_that_are_over_are_told_unless_they_are_told_already(more, conditions, told, number):
+    found = news(target(**more), conditions, told, recovered=[("a", BRIEF)])
+    assert dict(found.brief) == ({FAILURE_OF_A: BRIEF} if number else {})

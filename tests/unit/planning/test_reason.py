@@ -59,6 +59,31 @@ def test_the_rule_that_decides(text: str, at: str, fields: dict[str, object], ca
     assert found.sent == (cause is None)
 
 
+@pytest.mark.parametrize(
+    ("at", "fields", "rule", "ok", "text"),
+    [
+        (-HOUR, {"catch_up": "none"}, "catch_up", False, "missed, and not caught up"),
+        (-HOUR, {"catch_up": "all", "catch_up_window": "1d"}, "catch_up", True, "it leaves as soon as a daemon leads"),
+        (-2 * HOUR, {"catch_up": "latest"}, "catch_up", False, "not caught up"),
+        (-2 * HOUR, {"catch_up": "all", "catch_up_window": "1d", "overlap": "queue_one"}, "overlap", False, "dropped"),
+        (HOUR, {"overlap": "skip"}, "overlap", None, "decided when it leaves"),
+        (HOUR, {"max_queue_depth": 1_000}, "queue depth", None, "holds 1,000 messages"),
+        (HOUR, {"jitter": "5m"}, "jitter", None, "after it is due"),
+        (HOUR, {"max_runs": 3}, "max_runs", False, "3 in all, 3 sent so far, 0 left"),
+        (HOUR, {"blackout": "13:30-14:30"}, "blackout", False, "covers it"),
+        (HOUR, {"expires": "1m"}, "expires", True, "not expired"),
+    ],
+)
+def test_every_policy_is_told(at: int, fields: dict[str, object], rule: str, ok: bool | None, text: str) -> None:
+    entry = config.entry("e", {"task": "t", "schedule": "0 * * * *", "timezone": "Europe/Berlin", **fields})
+    due_ms = NOW // HOUR * HOUR + at
+    state = EntryState(NOW // HOUR * HOUR - 4 * HOUR, NOW - 24 * HOUR, 3)
+    found = reasons(entry, state, due_ms, NOW, span_ms=60_000)
+    told = [one for one in found.rules if one.name == rule]
+    assert [one.ok for one in told] == [ok], found
+    assert text in told[0].text
+
+
 def test_fields_of_a_cron_string_are_told_one_by_one() -> None:
     texts = [
         rule.text for rule in answer("30 7 * * mon-fri", "2026-04-04T07:30:00+02:00").rules if rule.name == "field"

@@ -9,6 +9,7 @@ import pytest
 from beatd import config
 from beatd.client.outcomes import EntryOutcome, RunDetail, word_of
 from beatd.model import EntryState, WebSettings
+from beatd.planning.overdue import Bounds, bounds_of
 from beatd.store.daemon_registry import Sizes
 from beatd.store.history import Totals
 from beatd.web.app import Guards, Installation, create
@@ -70,6 +71,9 @@ class Told:
 
     def outcomes(self, names, now_ms, *, held):
         return {name: self.outcome.get(name, EntryOutcome("held" if name in held else None, ())) for name in names}
+
+    def bounds(self, entry):
+        return bounds_of(entry.policies, Bounds())
 
     def failing(self):
         return self.summed
@@ -157,6 +161,7 @@ def document(daemons=None, shards=None, problems=(), not_ready=()):
         "not_ready": list(not_ready),
         "held_back": [],
         "held_back_count": 0,
+        "undelivered": [],
         "failing": [],
         "failing_count": 0,
         "overdue": [],

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from beatd.client.outcomes import EntryOutcome, RunDetail
+from beatd.client.outcomes import EntryOutcome, RunDetail, Statistics
 from beatd.exceptions import StoreUnavailable
 from beatd.store.held_back import HeldBackEntry
 from beatd.store.history import Record
@@ -177,6 +177,8 @@ def test_an_entry_for_programs(site):
         "outcomes": [],
         "overdue_since": None,
         "too_long_since": None,
+        "tags": [],
+        "statistics": Statistics(0, None, None, None, None)._asdict(),
     }
 
 

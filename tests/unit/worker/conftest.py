@@ -181,10 +181,11 @@ class FakePool:
 class FakeResults:
     """Stores in the journal, unless it is ``away``; no result of a task in ``impossible``."""
 
+    keeps_runs = False
+
     def __init__(self, journal: Journal) -> None:
         self.away = False
         self.groups = NoGroups()
-        self.keeps_runs = False
         self.impossible: set[str] = set()
         self._journal = journal
 
@@ -240,6 +241,9 @@ class FakeFinished:
         if self.away:
             raise StoreUnavailable("finished runs: away")
         return self.ended & {run.id for run in runs}
+
+    def holds_schedule(self) -> bool:
+        return True
 
     def remember(self, ended: Sequence[Any]) -> None:
         self._journal.extend(("finished", (one.run_id, one.state)) for one in ended)

@@ -1,0 +1,168 @@
+"""``beatd compare``: the plan of celery beat beside that of a file, or what it sent beside a dry run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from beatd import sources
+from beatd.cli.installation import installation
+from beatd.cli.output import plural, print_json, print_line
+from beatd.clock import SystemClock
+from beatd.config import values
+from beatd.exceptions import ScheduleError
+from beatd.importers.celery_plan import celery_runs
+from beatd.importers.celerybeat_log import sent_by_celery_beat
+from beatd.importers.report import printable
+from beatd.planning.comparison import dues_between
+from beatd.planning.sent_comparison import Unmatched, match
+from beatd.schedules import duration_ms
+from beatd.sources.shadow import shadow_prefix
+from beatd.store.history import Histories
+from beatd.store.keys import Keys
+from beatd.timestamps import from_ms, iso_ms
+
+_DAY_MS = 86_400_000
+_SHOWN = 3
+"""Runs of an entry that are shown."""
+_LARGEST_LOG = 512 << 20
+
+
+@click.command("compare")
+@click.argument("celery_app", required=False, metavar="[CELERY_APP]")
+@click.option("--sent", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="The log of celery beat.")
+@click.option("--config", "-c", "config_file", metavar="FILE", help="Default: $BEATD_CONFIG, ./beat.toml.")
+@click.option(
+    "--days", type=click.IntRange(1, 366), default=7, show_default=True, help="Days whose plans are compared."
+)
+@click.option("--within", default="30s", show_default=True, help="Runs so near to each other are the same.")
+@click.option("--timezone", default="UTC", show_default=True, help="Zone of the times in the log.")
+@click.option("--json", "as_json", is_flag=True, help="JSON instead of text.")
+def compare(
+    *,
+    celery_app: str | None,
+    sent: Path | None,
+    config_file: str | None,
+    days: int,
+    within: str,
+    timezone: str,
+    as_json: bool,
+) -> None:
+    """Compare what celery beat does with what beatd does, before the move.
+
+    With CELERY_APP (MODULE[:APP]): the runs that celery beat would send in the next days, by Celery's own schedules,
+    with those of the file. With --sent LOG: what celery beat sent, by its log, with what "beatd run --dry-run" would
+    have sent meanwhile. Exit code 0: no difference, 1: a difference.
+    """
+    if (celery_app is None) == (sent is None):
+        raise click.UsageError("give CELERY_APP to compare plans, or --sent LOG to compare with a dry run")
+    within_ms = _duration(within)
+    if celery_app is not None:
+        theirs, ours, unknown = _plans(celery_app, config_file, days)
+    else:
+        theirs, ours = _sent(Path(str(sent)), config_file, _zone(timezone), within_ms)
+        unknown = {}
+    found = {
+        name: match(theirs.get(name, ()), ours.get(name, ()), within_ms)
+        for name in sorted(theirs.keys() | ours.keys())
+        if name not in unknown
+    }
+    differs = {name: one for name, one in found.items() if one.only_first or one.only_second}
+    if as_json:
+        print_json({"entries": {name: _facts(one) for name, one in found.items()}, "unknown": unknown})
+    else:
+        for line in _lines(found, differs, theirs, ours):
+            print_line(line)
+        for name, why in unknown.items():
+            click.echo(f"! {printable(name)}: cannot be foreseen: {printable(why)}", err=True)
+    if differs:
+        raise click.exceptions.Exit(1)
+
+
+def _duration(text: str) -> int:
+    try:
+        return duration_ms(text)
+    except ScheduleError as error:
+        raise click.BadParameter(str(error), param_hint="--within") from None
+
+
+def _zone(name: str) -> str:
+    try:
+        return values.timezone(name)
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="--timezone") from None
+
+
+Plans = Mapping[str, Sequence[int]]
+
+
+def _plans(app: str, config_file: str | None, days: int) -> tuple[Plans, Plans, dict[str, str]]:
+    """The runs of the next days by Celery's schedules, and by those of the file."""
+    loaded = sources.load(sources.find(config_file).path, with_app=False)
+    now_ms = SystemClock().now_ms() // 1000 * 1000
+    until_ms = now_ms + days * _DAY_MS
+    theirs, unknown = celery_runs(app, now_ms, until_ms)
+    enabled = [entry for entry in loaded.entries if entry.policies.enabled]
+    return theirs, {entry.name: sorted(dues_between(entry, now_ms, until_ms)) for entry in enabled}, unknown
+
+
+def _sent(log: Path, config_file: str | None, timezone: str, within_ms: int) -> tuple[Plans, Plans]:
+    """Runs that celery beat sent, and those that the dry run would have sent, while both ran."""
+    if log.stat().st_size > _LARGEST_LOG:
+        raise click.BadParameter(
+            f"{log} has more than {_LARGEST_LOG >> 20} MiB: cut off its beginning", param_hint="--sent"
+        )
+    with log.open(encoding="utf-8", errors="replace") as file:
+        theirs = sent_by_celery_beat(file, timezone)
+    with installation(config_file) as there:
+        entries = sources.load(there.path).entries
+        keys = Keys(shadow_prefix(there.keys.prefix))
+        records = list(Histories(there.client, keys).of([entry.name for entry in entries]))
+    ours: dict[str, list[int]] = {}
+    for record in records:
+        if record.kind == "scheduled":
+            ours.setdefault(record.entry, []).append(record.due_ms)
+    if not theirs:
+        raise click.ClickException(f"{log} has no line of celery beat: Scheduler: Sending due task NAME (TASK)")
+    if not ours:
+        raise click.ClickException("there is no dry run to compare with: start beatd run --dry-run beside celery beat")
+    return _while_both(theirs, ours, within_ms)
+
+
+def _while_both(theirs: Plans, ours: Plans, within_ms: int) -> tuple[Plans, Plans]:
+    """The runs of the time that both lists cover."""
+    spans = [(min(map(min, plan.values())), max(map(max, plan.values()))) for plan in (theirs, ours)]
+    since, until = max(first for first, _ in spans) - within_ms, min(last for _, last in spans) + within_ms
+    if since > until:
+        raise click.ClickException("the log and the dry run are of different times")
+
+    def cut(plan: Plans) -> dict[str, list[int]]:
+        return {name: [ms for ms in runs if since <= ms <= until] for name, runs in plan.items()}
+
+    return cut(theirs), cut(ours)
+
+
+def _facts(one: Unmatched) -> dict[str, Any]:
+    return {
+        "both": one.both,
+        "only_celery": [iso_ms(ms) for ms in one.only_first[:1_000]],
+        "only_beatd": [iso_ms(ms) for ms in one.only_second[:1_000]],
+    }
+
+
+def _lines(
+    found: Mapping[str, Unmatched], differs: Mapping[str, Unmatched], theirs: Plans, ours: Plans
+) -> Iterator[str]:
+    for name, one in differs.items():
+        missing = " (only in Celery)" if name not in ours else " (only in beatd)" if name not in theirs else ""
+        yield f"{printable(name)}{missing}"
+        for who, runs in (("celery beat", one.only_first), ("beatd", one.only_second)):
+            if runs:
+                times = ", ".join(f"{from_ms(ms):%Y-%m-%d %H:%M:%S}" for ms in runs[:_SHOWN])
+                yield f"    only {who}, {plural(len(runs), 'run')}: {times}{', …' if runs[_SHOWN:] else ''} UTC"
+    same = len(found) - len(differs)
+    both = sum(one.both for one in found.values())
+    yield f"{plural(same, 'entry')} the same, {len(differs):,} different; {plural(both, 'run')} of both"

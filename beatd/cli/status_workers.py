@@ -1,0 +1,135 @@
+"""Workers in ``beatd status``: those that answer, those with a heartbeat that do not, and those that are gone."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import click
+
+from beatd.broker import is_redis, redis_url
+from beatd.cli.output import plural, print_problem, print_table
+from beatd.client.workers import WorkerClient, queue_facts
+from beatd.clock import SystemClock
+from beatd.exceptions import BeatdError
+from beatd.model import Settings
+from beatd.state_store import running_store
+from beatd.store.client import connect
+from beatd.store.keys import Keys
+from beatd.store.worker_registry import worker_heartbeats
+from beatd.timestamps import iso_ms
+
+WITHIN_S = 4.0
+"""Time in which the broker has to answer."""
+ONLINE, SILENT, GONE = "online", "no answer", "gone"
+_OWN_PREFIX = "beatd"
+"""Prefix of the keys of workers that were started without a file."""
+_MIGRATION = "migrate@"
+
+
+class SeenWorkers(NamedTuple):
+    """Workers on the broker, queues in which messages wait in vain, and the reason why the broker cannot be asked."""
+
+    workers: Sequence[dict[str, Any]] = ()
+    unattended: Sequence[dict[str, Any]] = ()
+    problem: str | None = None
+
+    @property
+    def notes(self) -> Iterator[str]:
+        """Things to look at, each in one line."""
+        for one in self.unattended:
+            count = plural(one["messages"], "message")
+            yield f"queue {one['name']}: {count} and no worker; start one: beatd worker -Q {one['name']}"
+        if self.problem:
+            yield f"workers are unknown: {self.problem}"
+
+
+class WorkerLook:
+    """A look at the workers, in a thread: they have :data:`~beatd.client.workers.ANSWER_S` to answer."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._seen = SeenWorkers(problem=f"the broker has not answered within {WITHIN_S:g} s")
+        self._thread = threading.Thread(target=self._run, name="workers", daemon=True)
+        self._thread.start()
+
+    def seen(self) -> SeenWorkers:
+        """Wait for the answers, for a bounded time."""
+        self._thread.join(WITHIN_S)
+        return self._seen
+
+    def _run(self) -> None:
+        try:
+            self._seen = _look(self._settings)
+        except BeatdError as error:
+            self._seen = SeenWorkers(problem=str(error))
+
+
+def _look(settings: Settings) -> SeenWorkers:
+    store = running_store(settings)
+    url = settings.broker.url or store
+    client = WorkerClient(url, store)
+    answered = {each["name"]: each for each in client.workers()}
+    beats = _heartbeats(url, settings) if is_redis(url) else {}
+    names = sorted({*answered, *beats})
+    found = [_facts(name, answered.get(name), beats) for name in names]
+    queues = {settings.broker.default_queue, *(queue for each in answered.values() for queue in each["queues"])}
+    facts = queue_facts(client.depths(queues), {}, list(answered.values()))
+    return SeenWorkers(found, [one for one in facts if one["problem"]])
+
+
+def _heartbeats(url: str, settings: Settings) -> dict[str, int | None]:
+    with connect(redis_url(url), timeout_ms=settings.redis.timeout_ms, name="beatd-status") as client:
+        found: dict[str, int | None] = {}
+        for prefix in {_OWN_PREFIX, settings.redis.prefix}:
+            found |= worker_heartbeats(client, Keys(prefix))
+    return {name: beat for name, beat in found.items() if not name.startswith(_MIGRATION)}
+
+
+def _facts(name: str, answer: Mapping[str, Any] | None, beats: Mapping[str, int | None]) -> dict[str, Any]:
+    beat = beats.get(name)
+    state = ONLINE if answer is not None else GONE if beat is None else SILENT
+    known = answer or {}
+    return {
+        "name": name,
+        "state": state,
+        "pid": known.get("pid"),
+        "uptime_s": known.get("uptime_s"),
+        "pool": known.get("pool"),
+        "concurrency": known.get("concurrency"),
+        "running": known.get("active_count"),
+        "queues": known.get("queues", []),
+        "heartbeat_at": None if beat is None else iso_ms(beat),
+        "heartbeat_age_ms": None if beat is None else max(SystemClock().now_ms() - beat, 0),
+    }
+
+
+def print_workers(seen: SeenWorkers) -> None:
+    """Print the table of workers, and queues in which messages wait in vain."""
+    if seen.workers:
+        click.echo()
+        print_table(["worker", "state", "running", "heartbeat", "queues"], map(_row, seen.workers))
+    if notes := list(seen.notes):
+        click.echo()
+    for note in notes:
+        print_problem(note)
+
+
+def _row(each: Mapping[str, Any]) -> list[str]:
+    running = "" if each["running"] is None else f"{each['running']:,} of {each['concurrency'] or '?'}"
+    age = each["heartbeat_age_ms"]
+    return [each["name"], each["state"], running, "" if age is None else _ago(age), ", ".join(each["queues"])]
+
+
+def _ago(age_ms: int) -> str:
+    return f"{age_ms / 1000:.1f} s ago"
+
+
+def workers_document(seen: SeenWorkers) -> dict[str, Any]:
+    """The part of the JSON document."""
+    return {
+        "workers": list(seen.workers),
+        "workers_problem": seen.problem,
+        "unattended_queues": [{"name": one["name"], "messages": one["messages"]} for one in seen.unattended],
+    }

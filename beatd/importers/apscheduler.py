@@ -1,0 +1,258 @@
+"""Jobs of APScheduler 3: from its job stores in SQL databases or Redis, or a file with pickled jobs.
+
+Jobs are stored as pickles. They are read as data (:mod:`beatd.importers.pickles`), so that nothing in them is run.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import datetime, timedelta
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol
+
+from beatd.exceptions import ConfigError, Fault
+from beatd.importers.collected import Collected
+from beatd.importers.pickles import LARGEST, Record, class_of, read_pickle, zone_name
+from beatd.importers.report import Found
+from beatd.redaction import redacted_text
+from beatd.urls import shown as shown_url
+
+_WEEKDAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+_MONTHS = (
+    "jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec",
+)  # fmt: skip
+_POSITIONS = ("1", "2", "3", "4", "5", "L")
+_HIGHEST = {"second": 59, "minute": 59, "hour": 23, "day": 31, "month": 12}
+_SQLITE = "sqlite:///"
+
+Jobs = Iterable[tuple[str, bytes]]
+
+
+class Reader(Protocol):
+    """The command that is needed, of a client of Redis."""
+
+    def hgetall(self, name: str, /) -> Any: ...
+
+
+def jobs_of_redis(client: Reader, key: str) -> Jobs:
+    """The pickled jobs of a job store in Redis."""
+    found = client.hgetall(key)
+    return [(_text(name), bytes(state)) for name, state in sorted(found.items())]
+
+
+def jobs_of_database(url: str, table: str) -> Jobs:
+    """The pickled jobs of a job store in an SQL database; SQLite needs nothing else. Raises ConfigError."""
+    if not table.isidentifier():
+        raise ConfigError([Fault("apscheduler", None, "--table", f"{table[:60]!r} is no name of a table")])
+    question = f"SELECT id, job_state FROM {table} ORDER BY id"  # noqa: S608 - the name is an identifier
+    if url.startswith(_SQLITE):
+        path = Path(url.removeprefix(_SQLITE))
+        if not path.is_file():
+            raise _refused(str(path), "there is no such file")
+        try:
+            with sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=5) as connection:
+                return [(str(name), bytes(state)) for name, state in connection.execute(question)]
+        except sqlite3.Error as error:
+            raise _refused(str(path), str(error)) from None
+    return _by_sqlalchemy(url, question)
+
+
+def _by_sqlalchemy(url: str, question: str) -> Jobs:
+    try:
+        import sqlalchemy  # noqa: PLC0415 - the user's, not a dependency of ours
+    except ImportError:
+        raise _refused(_shown(url), "other databases than SQLite need pip install sqlalchemy") from None
+    try:
+        engine = sqlalchemy.create_engine(url)
+        with engine.connect() as connection:
+            return [(str(name), bytes(state)) for name, state in connection.execute(sqlalchemy.text(question))]
+    except Exception as error:  # noqa: BLE001 - drivers raise errors of their own
+        raise _refused(_shown(url), redacted_text(" ".join(str(error).split()))[:200]) from None
+
+
+def jobs_of_file(path: Path) -> Jobs:
+    """The pickled jobs of a file: one state, a list of states, or a dict of them by id. Raises ConfigError."""
+    try:
+        with path.open("rb") as file:
+            data = file.read(LARGEST + 1)
+        found = read_pickle(data)
+    except OSError as error:
+        raise _refused(str(path), f"cannot be read: {error.strerror}") from None
+    except ValueError as error:
+        raise _refused(str(path), str(error)) from None
+    return _States(found)
+
+
+class _States(list[tuple[str, bytes]]):
+    """States that are read already."""
+
+    def __init__(self, found: Any) -> None:
+        super().__init__()
+        if isinstance(found, dict) and "trigger" not in found:
+            self.states = [(str(name), state) for name, state in found.items()]
+        else:
+            self.states = [("", state) for state in (found if isinstance(found, list | tuple) else [found])]
+
+
+def read_apscheduler(jobs: Jobs, *, shown: str, timezone: str | None = None) -> Found:
+    """The jobs as entries."""
+    collected = Collected(shown)
+    for name, state in _states(collected, jobs):
+        fields = state.fields if isinstance(state, Record) else state
+        known_as = name or (str(fields.get("id") or "") if isinstance(fields, Mapping) else "")
+        with collected.one(known_as or shown):
+            if not isinstance(fields, Mapping) or "trigger" not in fields:
+                raise ValueError("is no job of APScheduler")
+            _take(collected, known_as or "job", fields)
+    return collected.found(timezone)
+
+
+def _states(collected: Collected, jobs: Jobs) -> Iterator[tuple[str, Any]]:
+    if isinstance(jobs, _States):
+        yield from jobs.states
+        return
+    for name, data in jobs:
+        with collected.one(name):
+            yield name, read_pickle(data)
+
+
+def _take(collected: Collected, name: str, state: Mapping[str, Any]) -> None:
+    reference = state.get("func")
+    if not isinstance(reference, str):
+        raise ValueError("its function has no name")  # noqa: TRY004 - it is what the store has
+    trigger = state["trigger"]
+    fields: dict[str, Any] = {"task": reference.replace(":", "."), **_when(trigger)}
+    fields["args"], fields["kwargs"] = list(state.get("args") or ()), dict(state.get("kwargs") or {})
+    if any(isinstance(value, Record) for value in (*fields["args"], *fields["kwargs"].values())):
+        raise ValueError("its arguments are objects: a message carries numbers, texts, lists and tables")
+    next_run = state.get("next_run_time")
+    if next_run is None:
+        fields["enabled"] = False
+    if state.get("coalesce") is False:
+        fields["catch_up"] = "all"
+    entry = collected.add(name, fields)
+    collected.note(entry, "func", f"{reference} must be a task of that name: a worker runs it")
+    if state.get("max_instances") == 1:
+        collected.note(entry, "max_instances", 'not carried over; overlap = "skip" comes near to it')
+    if trigger_jitter := (trigger.fields.get("jitter") if isinstance(trigger, Record) else None):
+        collected.note(
+            entry, "jitter", f"{trigger_jitter} s before or after; here up to so much after, the same each time"
+        )
+    if isinstance(next_run, datetime):
+        collected.ran(entry, next_run - timedelta(milliseconds=1))
+
+
+def _when(trigger: Any) -> dict[str, Any]:
+    state = trigger.fields if isinstance(trigger, Record) else {}
+    match class_of(trigger):
+        case "CronTrigger":
+            fields = {"schedule": _cron(state), "timezone": zone_name(state.get("timezone")) or None}
+        case "IntervalTrigger":
+            fields = {"schedule": _interval(state)}
+        case "DateTrigger":
+            fields = {"schedule": {"at": _moment(state.get("run_date"))}}
+        case "OrTrigger":
+            raise ValueError("several triggers in one job: write an entry for each, or a list of schedules")
+        case other:
+            raise ValueError(f"the trigger {other or type(trigger).__name__} has no counterpart")
+    if jitter := state.get("jitter"):
+        fields["jitter"] = jitter
+    if isinstance(end := state.get("end_date"), datetime):
+        fields["end"] = end
+    if class_of(trigger) == "CronTrigger" and isinstance(start := state.get("start_date"), datetime):
+        fields["start"] = start
+    return fields
+
+
+def _interval(state: Mapping[str, Any]) -> dict[str, Any]:
+    interval = state.get("interval")
+    if not isinstance(interval, timedelta):
+        raise ValueError("its interval cannot be read")  # noqa: TRY004
+    return {"every": interval.total_seconds(), "anchor": _moment(state.get("start_date"))}
+
+
+def _moment(value: Any) -> datetime:
+    if not isinstance(value, datetime):
+        raise ValueError("it has no date that can be read")  # noqa: TRY004
+    return value
+
+
+def _cron(state: Mapping[str, Any]) -> Any:
+    texts: dict[str, str] = {}
+    for field in state.get("fields") or ():
+        inside = field.fields if isinstance(field, Record) else {}
+        name = str(inside.get("name"))
+        read = _weekdays if name == "day_of_week" else partial(_expression, high=_HIGHEST.get(name, 0))
+        texts[name] = ",".join(map(read, inside.get("expressions") or ()))
+    for name in ("year", "week"):
+        if texts.get(name, "*") != "*":
+            raise ValueError(f'the field {name} "{texts[name]}" has no counterpart')
+    minute, hour, day, month, weekday, second = (
+        texts.get(name) or "*" for name in ("minute", "hour", "day", "month", "day_of_week", "second")
+    )
+    if "#" in day or day.startswith(_WEEKDAYS) or day.endswith(tuple(f"{name}L" for name in _WEEKDAYS)):
+        if weekday != "*":
+            raise ValueError("a weekday's position and a day of the week together have no counterpart")
+        day, weekday = "*", day
+    if day != "*" and weekday != "*":
+        if second != "0" or day == "L":
+            raise ValueError("day, day of the week and seconds (or the last day) together have no counterpart")
+        table = {"minute": minute, "hour": hour, "day_of_month": day, "month_of_year": month, "day_of_week": weekday}
+        return {key: value for key, value in table.items() if value != "*" or key == "minute"}
+    times = f"{minute} {hour} {day} {month} {weekday}"
+    return times if second == "0" else f"{second} {times}"
+
+
+def _weekdays(expression: Any) -> str:
+    """An expression of weekdays by their names: Monday is 0 there."""
+    state = expression.fields if isinstance(expression, Record) else {}
+    step, first, last = (_number(state.get(name)) for name in ("step", "first", "last"))
+    match class_of(expression):
+        case "AllExpression" if not step:
+            return "*"
+        case "AllExpression":
+            return ",".join(_WEEKDAYS[::step])
+        case "RangeExpression" | "WeekdayRangeExpression":
+            end = last if last is not None else 6 if step else first
+            return ",".join(_WEEKDAYS[(first or 0) : (end or 0) + 1 : step or 1])
+    return _expression(expression, high=6)
+
+
+def _expression(expression: Any, *, high: int) -> str:
+    state = expression.fields if isinstance(expression, Record) else {}
+    step, first, last = (_number(state.get(name)) for name in ("step", "first", "last"))
+    match class_of(expression):
+        case "AllExpression":
+            return f"*/{step}" if step else "*"
+        case "RangeExpression":
+            end = high if last is None and step else last
+            text = f"{first}-{end}" if end is not None and end != first else str(first)
+            return f"{text}/{step}" if step and text != str(first) else text
+        case "MonthRangeExpression":
+            start, end_name = _MONTHS[(first or 1) - 1], _MONTHS[(last or first or 1) - 1]
+            return start if start == end_name else f"{start}-{end_name}"
+        case "WeekdayPositionExpression":
+            position, weekday = _number(state.get("option_num")), _number(state.get("weekday"))
+            name, which = _WEEKDAYS[weekday or 0], _POSITIONS[position or 0]
+            return f"{name}L" if which == "L" else f"{name}#{which}"
+        case "LastDayOfMonthExpression":
+            return "L"
+    raise ValueError(f"the expression {class_of(expression) or type(expression).__name__} has no counterpart")
+
+
+def _number(value: Any) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def _text(raw: Any) -> str:
+    return raw.decode("utf-8", "replace") if isinstance(raw, bytes) else str(raw)
+
+
+def _shown(url: str) -> str:
+    return shown_url(url) if "://" in url else url
+
+
+def _refused(shown: str, why: str) -> ConfigError:
+    return ConfigError([Fault(shown, None, "", why)])

@@ -1,0 +1,94 @@
+"""Entries and notes as an importer collects them, and what importers of commands have in common."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any
+
+from beatd.importers.report import Found, Note
+from beatd.timestamps import in_range, to_ms
+
+_NO_NAME = re.compile(r"[^\w.:@/ -]+")
+_LONGEST_NAME = 200
+OVERLAPS = {"allow": "allow", "forbid": "skip", "replace": "skip"}
+
+
+class Collected:
+    """Entries and notes found so far, in a file or place that is ``shown``."""
+
+    def __init__(self, shown: str) -> None:
+        self.shown = shown
+        self.entries: dict[str, dict[str, Any]] = {}
+        self.notes: list[Note] = []
+        self.last_runs: dict[str, int] = {}
+
+    @contextmanager
+    def one(self, place: str) -> Iterator[None]:
+        """Read one definition: what is wrong with it is a note, and costs only itself."""
+        try:
+            yield
+        except (ValueError, TypeError, LookupError, RecursionError, OverflowError) as error:
+            why = error.args[0] if error.args and isinstance(error.args[0], str) else type(error).__name__
+            self.notes.append(Note(place, "", " ".join(str(why).split())[:300]))
+
+    def place(self, line: int) -> str:
+        """``file:12``, or the file alone for a line that is not known."""
+        return f"{self.shown}:{line}" if line else self.shown
+
+    def add(self, name: str, fields: dict[str, Any]) -> str:
+        """Add an entry under its name, or with a number if that is taken; returns the name."""
+        base = _NO_NAME.sub("-", name).strip("- ")[:_LONGEST_NAME] or "entry"
+        unique, count = base, 1
+        while unique in self.entries:
+            count += 1
+            unique = f"{base}-{count}"
+        self.entries[unique] = fields
+        return unique
+
+    def note(self, name: str, about: str, why: str) -> None:
+        """Something of an entry that is not carried over, or means something else."""
+        self.notes.append(Note(name, about, why))
+
+    def ran(self, name: str, moment: datetime | None) -> None:
+        """Remember when an entry last ran."""
+        if moment is not None:
+            ms = to_ms(moment if moment.tzinfo else moment.replace(tzinfo=UTC))
+            if in_range(ms):
+                self.last_runs[name] = ms
+
+    def found(self, timezone: str | None) -> Found:
+        """The result; without a ``timezone`` entries that have none of their own are in UTC."""
+        return Found(self.entries, tuple(self.notes), timezone or "UTC", self.last_runs)
+
+
+def instant(value: Any) -> datetime | None:
+    """A moment in ISO 8601, or one that the reader has made; None for anything else."""
+    if isinstance(value, datetime):
+        return value
+    try:
+        return datetime.fromisoformat(value) if isinstance(value, str) else None
+    except ValueError:
+        return None
+
+
+def command(args: list[str], **kwargs: Any) -> dict[str, Any]:
+    """The fields of an entry that runs a program; empty ones are left out."""
+    given = {key: value for key, value in kwargs.items() if value not in (None, "", {}, [])}
+    return {"task": "beatd.command", "args": args, **({"kwargs": given} if given else {})}
+
+
+def seconds(text: str, what: str) -> int:
+    """A whole number of seconds. Raises ValueError."""
+    if not (text.isascii() and text.isdigit() and len(text) < 10):
+        raise ValueError(f"{what}: expected seconds, not {text[:40]!r}")
+    return int(text)
+
+
+def leftovers(given: Mapping[str, Any], known: set[str], say: Callable[[str], object]) -> None:
+    """Say which keys are not carried over, in one sentence."""
+    names = sorted(str(key) for key, value in given.items() if key not in known and value not in (None, {}, [], ""))
+    if names:
+        say(f"not carried over: {', '.join(names)[:300]}")

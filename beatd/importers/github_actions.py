@@ -1,0 +1,96 @@
+"""Workflows of GitHub Actions with ``on: schedule``: the ``run`` steps of each job become a ``beatd.command`` entry.
+
+What only GitHub has (actions, runners, expressions) is named; a job of actions alone has no counterpart.
+"""
+
+from __future__ import annotations
+
+from pathlib import PurePath
+from typing import Any
+
+from beatd.importers.collected import Collected, command, seconds
+from beatd.importers.report import Found
+from beatd.importers.yaml_file import Table, read_yaml, scalar
+
+_SET_UP = ("actions/checkout", "actions/setup-", "actions/cache")
+
+
+def read_github_actions(data: bytes, *, shown: str, timezone: str | None = None) -> Found:
+    """The schedule of a workflow file; GitHub's times are in UTC."""
+    collected = Collected(shown)
+    for document in read_yaml(data, shown):
+        if not isinstance(document, Table):
+            collected.note(shown, "", "expected a workflow: a mapping with on and jobs")
+            continue
+        events = document.get("on", document.get(True))  # YAML 1.1 reads on as a boolean
+        crons = events.tables("schedule") if isinstance(events, Table) else []
+        times = [each.text("cron") for each in crons if each.text("cron")]
+        if not times:
+            collected.note(shown, "", "has no on: schedule: with a cron")
+            continue
+        jobs = document.table("jobs")
+        for key in jobs:
+            job = jobs.table(key)
+            with collected.one(collected.place(job.line)):
+                _take(collected, document, str(key), job, times)
+    return collected.found("UTC" if timezone is None else timezone)
+
+
+def _take(collected: Collected, workflow: Table, key: str, job: Table, times: list[str]) -> None:
+    if job.text("uses"):
+        raise ValueError(f"the job {key[:60]} is another workflow: {job.text('uses')[:100]}")
+    steps = job.tables("steps")
+    scripts = [step for step in steps if step.text("run")]
+    if not scripts:
+        raise ValueError(f"the job {key[:60]} has no run steps: actions have no counterpart")
+    script = "\n".join(_script(step) for step in scripts)
+    env = {**_env(workflow), **_env(job)}
+    minutes = job.text("timeout-minutes")
+    fields: dict[str, Any] = command(
+        ["/bin/bash", "-e", "-c", script],
+        env=env,
+        cwd=job.table("defaults").table("run").text("working-directory"),
+        timeout=seconds(minutes, "timeout-minutes") * 60 if minutes else None,
+    )
+    fields |= {"schedule": times[0] if len(times) == 1 else times, "timezone": "UTC"}
+    stem = workflow.text("name") or PurePath(collected.shown).stem
+    name = collected.add(stem if len(workflow.table("jobs")) == 1 else f"{stem} {key}", fields)
+    for about, why in _different(job, steps, script, env):
+        collected.note(name, about, why)
+
+
+def _script(step: Table) -> str:
+    """The lines of a step, in its folder if it names one."""
+    text = step.text("run").rstrip("\n")
+    exports = "".join(f"export {name}={_quoted(value)}\n" for name, value in _env(step).items())
+    folder = step.text("working-directory")
+    text = f"{exports}{text}"
+    return f"(cd {_quoted(folder)}\n{text})" if folder else f"({text})" if exports else text
+
+
+def _quoted(text: str) -> str:
+    return "'" + text.replace("'", "'\\''") + "'"
+
+
+def _env(table: Table) -> dict[str, str]:
+    return {str(key): scalar(value) for key, value in table.table("env").items() if value is not None}
+
+
+def _different(job: Table, steps: list[Table], script: str, env: dict[str, str]) -> list[tuple[str, str]]:
+    found = []
+    actions = [step.text("uses") for step in steps if step.text("uses")]
+    set_up = [action for action in actions if action.startswith(_SET_UP)]
+    if set_up:
+        found.append(
+            ("steps", f"{', '.join(set_up)[:200]}: the program runs where the worker is; its code must be there")
+        )
+    if others := [action for action in actions if action not in set_up]:
+        found.append(("steps", f"left out: {', '.join(others)[:200]}"))
+    if "${{" in script or any("${{" in value for value in env.values()):
+        found.append(("steps", "expressions such as ${{ secrets.X }} are not replaced: give the worker variables"))
+    if any(step.text("if") for step in steps) or job.text("if"):
+        found.append(("if", "conditions are not carried over: all run steps run"))
+    if job.table("strategy"):
+        found.append(("strategy", "a matrix is not carried over: write an entry for each"))
+    found += [(key, "not carried over") for key in ("container", "services", "needs") if job.get(key)]
+    return found

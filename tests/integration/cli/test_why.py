@@ -1,0 +1,140 @@
+"""``beatd why`` and the store: pause, held back, overlap and queue of the moment, the term that claimed, outcome."""
+
+import json
+
+import pytest
+from click.testing import CliRunner
+
+from beatd.cli.why import why
+from beatd.client import Schedules
+from beatd.clock import SystemClock
+from beatd.model import run_id
+from beatd.store import history
+from beatd.store.client import connect
+from beatd.store.held_back import HeldBackEntry
+from beatd.store.keys import Keys
+from beatd.store.lease import Leases, read_terms
+from beatd.timestamps import iso_ms
+
+KEYS, NOW, HOUR = Keys("beatd"), SystemClock().now_ms(), 3_600_000
+DUE = NOW // HOUR * HOUR - 2 * HOUR
+CONFIG = """
+[redis]
+url = "{url}"
+[beat_schedule.plain]
+task = "t"
+schedule = "0 * * * *"
+[beat_schedule.careful]
+task = "t"
+schedule = "0 * * * *"
+queue = "slow"
+overlap = "skip"
+max_queue_depth = 2
+catch_up = "all"
+catch_up_window = "1d"
+"""
+
+
+@pytest.fixture
+def client(redis_url):
+    with connect(redis_url) as client:
+        yield client
+
+
+@pytest.fixture
+def ask(tmp_path, redis_url):
+    path = tmp_path / "beat.toml"
+    path.write_text(CONFIG.format(url=redis_url))
+
+    def ask(*arguments):
+        done = CliRunner().invoke(why, [*arguments, "--json", "--config", str(path)], catch_exceptions=False)
+        assert done.exit_code == 0, done.output
+        answer = json.loads(done.stdout)
+        answer["told"] = {rule["rule"]: (rule["passes"], rule["detail"]) for rule in answer["rules"]}
+        return answer
+
+    return ask
+
+
+def put_run(client, name, kind, outcome="", runtime_ms=0, at_ms=DUE + 20):
+    cell = history.run_cell(kind, DUE, DUE, at_ms)
+    client.append(KEYS.history(name), cell[:-5] + history.end(outcome, runtime_ms))
+
+
+def led(client, *terms):
+    for token, began_ms, daemon in terms:
+        client.lpush(KEYS.shard(0).terms, f"{token} {began_ms} {daemon}")
+
+
+def test_the_term_that_claimed_and_the_outcome(ask, client):
+    put_run(client, "plain", history.SENT, "FAILURE", 1_500)
+    led(client, (6, DUE - HOUR, "a-1"), (7, DUE - 5, "b-2"), (8, DUE + 60_000, "c-3"))
+    answer = ask("plain", iso_ms(DUE))
+    assert answer["term"] == {"shard": 0, "term": 7, "daemon": "b-2", "began_at": iso_ms(DUE - 5)}
+    assert "claimed by b-2 in term 7 of shard 0" in answer["told"]["term"][1]
+    assert answer["told"]["history"] == (True, answer["told"]["history"][1])
+    assert "20ms late; FAILURE after 1s500ms" in answer["told"]["history"][1]
+    assert (answer["due"], answer["sent"], answer["live"]) == (True, True, None)
+
+
+def test_a_term_that_is_not_remembered_and_a_run_that_was_skipped(ask, client):
+    put_run(client, "plain", 16 + history.REASONS.index("queue_full"))
+    led(client, (8, DUE + 60_000, "c-3"))
+    client.rpush(KEYS.shard(0).terms, "garbage", "x y z")
+    answer = ask("plain", iso_ms(DUE))
+    assert answer["term"] is None
+    assert answer["told"]["term"] == (None, "the term that claimed it is not remembered")
+    assert "queue_full" in answer["told"]["history"][1]
+    assert answer["verdict"] == "It was due and was not sent."
+
+
+def test_a_pause_and_a_held_back_entry(ask, client, redis_url):
+    with Schedules(redis_url) as schedules:
+        schedules.pause("plain", reason="migration", by="anna")
+    assert ask("plain", iso_ms(DUE))["told"].keys() >= {"schedule", "pause"}
+    answer = ask("plain", "+1h")
+    assert answer["told"]["pause"][0] is False
+    assert "migration" in answer["told"]["pause"][1]
+    entry = HeldBackEntry("no such exchange", NOW, NOW + 30_000, 3)
+    client.hset(
+        KEYS.shard(0).held, "careful", json.dumps({key: getattr(entry, key) for key in entry.__struct_fields__})
+    )
+    answer = ask("careful", "now")
+    assert answer["held_back"]["reason"] == "no such exchange"
+
+
+@pytest.mark.parametrize(("messages", "unfinished"), [(0, False), (2, False), (1, True)])
+def test_connect_asks_the_queue_and_the_run_before(ask, client, messages, unfinished):
+    for number in range(messages):
+        client.lpush("slow", f"{{{number}}}")
+    if unfinished:
+        client.hset(KEYS.shard(0).running, "careful", f"{run_id('careful', DUE - HOUR)} {NOW + HOUR // 2}")
+    answer = ask("careful", "+1h", "--connect")
+    assert (answer["live"]["depth"], answer["live"]["is_unfinished"]) == (messages, unfinished)
+    passes, text = answer["told"]["queue now"]
+    assert passes is None  # the run is still to come
+    assert f"{messages} message{'' if messages == 1 else 's'} in slow, at most 2" in text
+    expected = "has not ended: one that is due now is skipped" if unfinished else "the run before has ended"
+    assert expected in answer["told"]["overlap now"][1]
+    assert ask("plain", "+1h")["live"] is None
+
+
+@pytest.mark.parametrize("arguments", [("plain", "-2h"), ("--connect", "plain", "-1d2h"), ("plain", "--", "-30m")])
+def test_a_distance_into_the_past_is_no_option(tmp_path, ask, arguments):
+    done = CliRunner().invoke(why, ["--config", str(tmp_path / "beat.toml"), *arguments], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+
+
+def test_terms_are_written_when_leases_are_taken_and_bounded(client):
+    for daemon in ("a", "b"):
+        leases = Leases(client, KEYS, daemon_id=daemon, ttl_ms=10_000)
+        leases.release(leases.take([0, 3]))
+    terms = read_terms(client, KEYS, 3)
+    assert [(term.shard, term.token, term.daemon_id) for term in terms] == [(3, 2, "b"), (3, 1, "a")]
+    assert abs(terms[0].began_ms - SystemClock().now_ms()) < 3_600_000
+    client.rpush(KEYS.shard(0).terms, *["1 1 x"] * 500)
+    leases.release(leases.take([0]))
+    assert client.llen(KEYS.shard(0).terms) == 200
+    client.delete(KEYS.shard(0).terms)
+    client.set(KEYS.shard(0).terms, "of another type")
+    assert leases.take([0]) == {0: 4}

@@ -1,0 +1,102 @@
+"""The same facts of an entry from ``beatd list``, ``beatd describe`` and the API."""
+
+import json
+
+import pytest
+from click.testing import CliRunner
+
+from beatd.cli.describe import describe
+from beatd.cli.list_entries import list_entries
+from beatd.model import run_id
+from beatd.store import history
+from beatd.store.client import connect
+from beatd.store.keys import Keys
+from beatd.store.outcomes import Ended, Outcomes
+from beatd.store.run_record import RunRecord, encoded
+from beatd.timestamps import iso_ms
+
+KEYS, NOW = Keys("beatd"), 1_790_000_000_000
+RUNS = [("SUCCESS", 40), ("FAILURE", 60), ("FAILURE", 1_000)]
+
+
+@pytest.fixture
+def past(redis_url):
+    """Three runs of an entry: one that went well, then two that failed."""
+    with connect(redis_url) as client:
+        ended = []
+        for number, (state, runtime_ms) in enumerate(RUNS):
+            due_ms = NOW + number * 60_000
+            cell = history.run_cell(history.SENT, due_ms, due_ms, due_ms + 5)
+            client.append(KEYS.history("tick"), cell)
+            error = {"type": "ValueError", "message": f"no rows {number}"} if state == "FAILURE" else {}
+            record = RunRecord(run_id=run_id("tick", due_ms), state=state, end_ms=due_ms + runtime_ms, **error)
+            runtime = runtime_ms / 1000
+            ended.append(
+                Ended(record.run_id, "tick", iso_ms(due_ms), state, runtime, encoded(record), end_ms=record.end_ms)
+            )
+        outcomes = Outcomes(client, KEYS)
+        outcomes.note(ended)
+        outcomes.set_overdue({"tick": NOW + 1}, [])
+        outcomes.set_too_long({"tick": NOW + 2}, [])
+
+
+def answer(command, *arguments):
+    done = CliRunner().invoke(command, [*arguments, "--json"], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    return json.loads(done.stdout)
+
+
+def test_list_describe_and_api_say_the_same(real, past):
+    file = ["--config", str(real.plan.path)]
+    [listed] = answer(list_entries, "tick", *file)["entries"]
+    described = answer(describe, "tick", *file)
+    [by_api] = [one for one in real.ask("GET", "/api/v1/entries").json()["entries"] if one["name"] == "tick"]
+    api_described = real.ask("GET", "/api/v1/entries/tick").json()
+    assert listed == by_api
+    assert described == api_described
+    assert {key: described[key] for key in listed if key not in {"runs", "statistics"}} == {
+        key: value for key, value in listed.items() if key not in {"runs", "statistics"}
+    }
+    assert listed["outcomes"] == ["failure", "failure", "success"]
+    assert (listed["last_outcome"], listed["failures"]) == ("failure", 2)
+    assert listed["last_error"] == {"type": "ValueError", "message": "no rows 2"}
+    assert listed["failing_since"] == iso_ms(NOW + 60_060)
+    assert listed["last_success_at"] == iso_ms(NOW + 40)
+    assert (listed["overdue_since"], listed["too_long_since"]) == (iso_ms(NOW + 1), iso_ms(NOW + 2))
+    numbers = {
+        "runs": 3,
+        "duration_median_ms": 60,
+        "duration_p95_ms": 906,
+        "lateness_median_ms": 5,
+        "lateness_p95_ms": 5,
+    }
+    assert listed["statistics"] == numbers
+    assert {key: described["statistics"][key] for key in numbers} == numbers
+    assert set(described["statistics"]) - set(numbers) == {
+        "start_within_ms", "finish_within_ms", "run_within_ms", "learned_from",
+    }  # fmt: skip
+
+
+def test_the_api_filters_by_tag(real):
+    text = real.plan.path.read_text().replace('task = "tasks.tick"', 'task = "tasks.tick"\ntags = ["billing"]')
+    real.plan.path.write_text(text)
+    real.plan.first()
+    found = real.ask("GET", "/api/v1/entries?tag=billing").json()
+    assert [one["name"] for one in found["entries"]] == ["tick"]
+    assert found["entries"][0]["tags"] == ["billing"]
+    assert real.ask("GET", "/api/v1/entries?tag=other").json()["matching"] == 0
+
+
+def test_an_entry_that_is_put_by_the_api_is_checked_against_tasks(real):
+    table = {"task": "beatd.http", "schedule": "1h", "kwargs": {"ulr": "https://example.com"}}
+    answer = real.ask("PUT", "/api/v1/entries/x", json={"table": table}).json()
+    assert answer["change"] == "added"
+    assert answer["done"].startswith("x is added; but ")
+    assert any("url" in warning for warning in answer["warnings"])
+    assert real.ask(
+        "PUT", "/api/v1/entries/x", json={"table": {**table, "kwargs": {"url": "https://e.com"}}}
+    ).json() == {
+        "done": "x is changed",
+        "change": "changed",
+        "warnings": [],
+    }

@@ -1,0 +1,85 @@
+"""Costs that repeat: commands to the server and bytes for each run, from its claim to its end. Seconds are not counted.
+
+A batch of runs costs a number of commands, not a number for each run; so the counts below are of one instant at which
+many entries are due.
+"""
+
+import threading
+from collections import Counter
+
+import pytest
+import redis
+
+from beatd.model import Entry
+from beatd.schedules import every
+from tests.simulated_fleet import Fleet
+
+
+@pytest.fixture
+def make_fleet(redis_url):
+    fleets = []
+
+    def make(entries):
+        fleets.append(Fleet(redis_url, {"proj.tasks.none": lambda: None}))
+        fleets[-1].schedule(
+            [Entry(name=f"entry-{n}", task="proj.tasks.none", schedule=every("1s")) for n in range(entries)]
+        )
+        fleets[-1].run_for(3)  # scripts are sent, and templates made
+        return fleets[-1]
+
+    yield make
+    for fleet in fleets:
+        fleet.close()
+
+
+class Listener(threading.Thread):
+    """The commands that clients send; those of scripts are theirs."""
+
+    def __init__(self, url):
+        super().__init__(daemon=True)
+        self.commands = []
+        self._client = redis.Redis.from_url(url)
+        self.ready = threading.Event()
+
+    def run(self):
+        with self._client.monitor() as monitor:
+            self.ready.set()
+            for one in monitor.listen():
+                if "the end" in one["command"]:
+                    return
+                if one["client_type"] != "lua":
+                    self.commands.append(one["command"].split(" ", 1)[0].upper())
+
+
+def commands(fleet, redis_url):
+    """The commands of one instant."""
+    listener = Listener(redis_url)
+    listener.start()
+    assert listener.ready.wait(10)
+    fleet.run_for(1)
+    fleet.client.echo("the end")
+    listener.join(10)
+    assert not listener.is_alive()
+    return Counter(listener.commands)
+
+
+def test_a_batch_of_runs_costs_as_many_commands_as_a_few_of_them(make_fleet, redis_url):
+    few = commands(make_fleet(10), redis_url)
+    make_fleet(0).client.flushall()
+    many = commands(make_fleet(200), redis_url)
+    assert many.pop("EVAL") <= 4, "claims; the first batches of a herd are small"
+    assert few.pop("EVAL") == 1
+    assert few == many
+    assert sum(many.values()) <= 12, many
+
+
+def test_bytes_of_a_run(make_fleet):
+    fleet = make_fleet(200)
+    before = fleet.client.info("stats")
+    fleet.run_for(5)
+    after = fleet.client.info("stats")
+    assert int(fleet.client.hget(fleet.keys.shard().runs, "entry-0")) == 8
+    to_server = (after["total_net_input_bytes"] - before["total_net_input_bytes"]) / 1_000
+    from_server = (after["total_net_output_bytes"] - before["total_net_output_bytes"]) / 1_000
+    assert to_server < 1_700, "its message, 830 bytes, goes there once, and 250 of its record"
+    assert from_server < 1_200, "its message comes back once"
