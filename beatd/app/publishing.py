@@ -39,6 +39,43 @@ class Collected(NamedTuple):
     route: Route
 
 
+BACKLOG_MAX = 10_000
+"""Messages of coroutines that may wait for their worker to publish them."""
+
+
+class Backlog:
+    """Messages of coroutines that wait for their worker to publish them; bounded. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._count = 0
+        self._outage: str | None = None
+
+    def enter(self, count: int) -> None:
+        """Count messages; raises BrokerError when there are too many, or the worker has found the broker away."""
+        with self._lock:
+            if self._outage is not None:
+                raise BrokerError(f"the worker cannot publish: {self._outage}")
+            if self._count + count > BACKLOG_MAX:
+                raise BrokerError(
+                    f"{self._count} messages of coroutines wait for the broker, expected {BACKLOG_MAX} at most"
+                )
+            self._count += count
+
+    def leave(self, count: int) -> None:
+        """Count messages off: they were published, given up or dropped."""
+        with self._lock:
+            self._count -= count
+
+    def close(self, outage: str) -> None:
+        """Refuse messages from now on."""
+        self._outage = outage
+
+    def open(self) -> None:
+        """Take messages again."""
+        self._outage = None
+
+
 class Outgoing:
     """The publishing pipeline of an app. The publisher is opened for the first message."""
 
@@ -46,6 +83,7 @@ class Outgoing:
         """``on_sent`` is called with the messages that the broker has accepted."""
         self._publisher = publisher
         self._on_sent = on_sent
+        self.backlog = Backlog()
         self._together: ContextVar[list[Collected] | None] = ContextVar("beatd_publishing_together", default=None)
 
     def send(self, message: TaskMessage, route: Route, compression: str | None = None) -> None:
@@ -58,7 +96,7 @@ class Outgoing:
         if batch is not None:
             batch.append(Collected(message, route))
             return
-        if _left_to_worker([Collected(message, route)]):
+        if self._left_to_worker([Collected(message, route)]):
             return
         self._publisher().publish(message, queue=route.queue, exchange=route.exchange, routing_key=route.routing_key)
         _after_publish(message, route)
@@ -76,7 +114,7 @@ class Outgoing:
             yield
         finally:
             self._together.reset(token)
-        if _left_to_worker(batch):
+        if self._left_to_worker(batch):
             return
         if len(batch) == 1:
             self._publisher().publish(batch[0].message, **_address(batch[0].route))
@@ -114,6 +152,19 @@ class Outgoing:
         self._on_sent(published)
         return refused
 
+    def _left_to_worker(self, batch: Sequence[Collected]) -> bool:
+        """Leave messages of a coroutine to its worker, as the event loop must not wait for the broker; True if done."""
+        way_out = outlet.get()
+        if way_out is None or not way_out.takes_messages or not batch:
+            return False
+        self.backlog.enter(len(batch))
+        try:
+            way_out.messages(batch)
+        except BaseException:
+            self.backlog.leave(len(batch))
+            raise
+        return True
+
     def _send_many(self, messages: list[Collected]) -> None:
         publisher = self._publisher()
         for start in range(0, len(messages), publisher.batch):
@@ -131,15 +182,6 @@ class Outgoing:
                 continue
             if refused:
                 raise BrokerError(f"{len(refused)} of {len(batch)} messages were refused; the first: {refused[0]}")
-
-
-def _left_to_worker(batch: Sequence[Collected]) -> bool:
-    """Leave messages of a coroutine to its worker, for the event loop must not wait for the broker; True if done."""
-    way_out = outlet.get()
-    if way_out is None or not way_out.takes_messages or not batch:
-        return False
-    way_out.messages(batch)
-    return True
 
 
 def _batches(messages: Sequence[Collected], size: int) -> Iterator[tuple[int, Sequence[Collected]]]:

@@ -45,7 +45,8 @@ class CeleryResults:
         """Raise :class:`WrongUrl` for an unknown backend, and for one with a package that is not installed."""
         self.groups: GroupStore = CeleryGroups(self._call)
         self._url = url
-        self._place = place
+        self.place = place
+        """The backend as it is shown in errors, without secrets."""
         self._settings = {name: conf[name] for name in conf if name.startswith(_SETTINGS)}
         self._settings["timezone"] = conf["timezone"] or "UTC"
         self._own = threading.local()
@@ -104,7 +105,7 @@ class CeleryResults:
         try:
             return getattr(backend, method)(*args, **kwargs)
         except NotImplementedError as error:
-            raise StoreRefused(f"result backend {self._place}: {error}") from error
+            raise StoreRefused(f"result backend {self.place}: {error}") from error
         except StoreError:
             raise
         except Exception as error:
@@ -112,7 +113,7 @@ class CeleryResults:
                 raise
             self._own = threading.local()
             text = str(error).strip().split("\n")[0] or type(error).__name__
-            raise StoreUnavailable(f"result backend {self._place}: {text}") from error
+            raise StoreUnavailable(f"result backend {self.place}: {text}") from error
 
     def _backend(self) -> Any:
         """Return the client of this thread; one that was made before a fork belongs to the parent."""
@@ -153,7 +154,7 @@ class CeleryResults:
         return found
 
     def _wrong(self, reason: str) -> WrongUrl:
-        return WrongUrl(f"result_backend {self._place}", reason)
+        return WrongUrl(f"result_backend {self.place}", reason)
 
 
 class CeleryGroups:

@@ -11,6 +11,10 @@ from collections.abc import Callable, Sequence
 
 from beatd.app.app import App
 from beatd.exceptions import BrokerError, StoreUnavailable
+from beatd.message.protocol import TaskMessage
+from beatd.states import FAILURE
+from beatd.store.result_document import document, exception_payload
+from beatd.store.results import Stored
 from beatd.worker.messages import FollowUpMessage
 from beatd.worker.request import Request
 
@@ -25,11 +29,22 @@ _ATTEMPTS = 30
 
 
 class CallbacksPublisher:
-    """Publishes follow-up messages of one app; ``on_failed`` gets each request whose message was given up."""
+    """Publishes follow-up messages of one app; ``on_failed`` gets each request whose message was given up.
 
-    def __init__(self, app: App, on_failed: Callable[[Request, Exception], None]) -> None:
+    ``on_result`` gets the failures of tasks that coroutines have sent, and whose messages were given up.
+    """
+
+    def __init__(
+        self,
+        app: App,
+        on_failed: Callable[[Request, Exception], None],
+        on_result: Callable[[Stored], None],
+    ) -> None:
         self._app = app
         self._on_failed = on_failed
+        self._on_result = on_result
+        self.of_coroutines: list[FollowUpMessage] = []
+        """Those of the pending messages that running coroutines have sent."""
         self._attempts = 0
 
     def publish(self, pending: list[Pending]) -> None:
@@ -40,6 +55,8 @@ class CallbacksPublisher:
             del pending[: len(batch)]
             for (request, message), reason in failed:
                 self._give_up(request, message, reason)  # may append errbacks
+        self._app.outgoing.backlog.leave(len(self.of_coroutines))
+        self.of_coroutines.clear()
 
     def _offer(self, batch: Sequence[Pending]) -> list[tuple[Pending, str]]:
         messages = [message.unpack() for _, message in batch]
@@ -78,6 +95,8 @@ class CallbacksPublisher:
             name, task_id = str(lost.headers["task"]), lost.id
             extra = {"event": "message_lost", "task": name, "task_id": task_id}
             log.error("A message for task %s[%s] cannot be sent: %s", name, task_id, reason, extra=extra)
+            if any(message is sent for sent in self.of_coroutines) and not lost.headers.get("ignore_result"):
+                self._on_result(self._failure(lost, reason))
             return
         name, task_id = request.name, request.id
         log.error(
@@ -88,3 +107,10 @@ class CallbacksPublisher:
             extra={"event": "followup_failed", "task": name, "task_id": task_id},
         )
         self._on_failed(request, BrokerError(f"a callback cannot be sent: {reason}"))
+
+    def _failure(self, lost: TaskMessage, reason: str) -> Stored:
+        """Return the result of a task whose message is lost, for those who wait for it."""
+        error = BrokerError(f"the message of the task could not be sent: {reason}")
+        done = self._app.now().isoformat()
+        failure = document(lost.id, FAILURE, exception_payload(error), date_done=done)
+        return Stored(lost.id, failure, lost.properties.get("reply_to") or "")

@@ -50,6 +50,7 @@ from beatd.worker.messages import (
     headers_of,
 )
 from beatd.worker.request import Request, notify
+from beatd.worker.result_writer import store_of
 
 log = logging.getLogger("beatd.worker.settling")
 
@@ -67,18 +68,19 @@ class Settlement:
         self._follow_ups: list[Pending] = []
         self._parts: list[Part] = []
         self._finished: list[EndedRun] = []
-        self._at_work: dict[int, tuple[Request, int]] = {}
-        """Runs of the scheduler that have begun, and when (ms)."""
+        self._at_work: dict[int, tuple[Request, int]] = {}  # runs of the scheduler that have begun, and when (ms)
         self._long_runs: list[Request] = []
         self._marked_ms = 0
         self._park: list[tuple[Delivery, int]] = []
         self._bury: list[tuple[Delivery, str]] = []
         self._return: list[Delivery] = []
         self._ack: list[Delivery] = []
+        self._publisher = CallbacksPublisher(app, self.fail, self._results.append)
+        store = store_of(app)
         self._steps: list[tuple[list[Any], Callable[[Any], None]]] = [
-            (self._results, app.results.store),
-            (self._follow_ups, CallbacksPublisher(app, self.fail).publish),
-            (self._results, app.results.store),  # of tasks whose callbacks were refused
+            (self._results, store),
+            (self._follow_ups, self._publisher.publish),
+            (self._results, store),  # of tasks whose callbacks were refused
             (self._parts, Chords(app).note),
             (self._long_runs, lambda runs: finished.began({run.id: self._started(run) for run in runs})),
             (self._finished, finished.remember),
@@ -199,6 +201,7 @@ class Settlement:
             if reported.state == MEANWHILE:
                 self._results += reported.results
                 self._follow_ups += [(None, message) for message in reported.follow_ups]
+                self._publisher.of_coroutines += reported.follow_ups
                 continue
             if reported.state == STARTED:
                 self._settle_start(request)
@@ -230,8 +233,7 @@ class Settlement:
             self.bury(request.delivery, report.text)
         elif report.requeue:
             delivery = request.delivery
-            died = report.text == LOST
-            self._return.append(delivery._replace(raw=count_death(delivery.raw)) if died else delivery)
+            self._return.append(delivery._replace(raw=count_death(delivery.raw)) if report.text == LOST else delivery)
         elif report.state == FAILURE and not _is_acknowledged_failed(request):
             self.bury(request.delivery, f"{request.name} failed, and acks_on_failure_or_timeout is off")
         else:

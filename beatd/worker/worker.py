@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 
 from beatd import signals
 from beatd.app.app import App
+from beatd.broker.publisher import PUBLISH_ATTEMPTS
 from beatd.clock import Backoff
 from beatd.exceptions import BrokerError, StoreError, StoreUnavailable
 from beatd.store.worker_state import FinishedRuns
@@ -150,10 +151,13 @@ class Worker:
                 extra = {"event": "worker_reconnected", "attempts": self._backoff.attempts}
                 log.info("Broker and store answer again", extra=extra)
             self._backoff.succeeded()
+            self._app.outgoing.backlog.open()
             self._metrics.works()
         except (StoreError, BrokerError) as error:
             self._metrics.failed(error)
             pause = self._backoff.failed()
+            if self._backoff.attempts >= PUBLISH_ATTEMPTS:
+                self._app.outgoing.backlog.close(str(error))
             log.log(
                 self._backoff.level,
                 "Broker or store away, trying again in %ss: %s",
@@ -214,6 +218,8 @@ class Worker:
             request = self._requests.pop(report.tag, None) if ended else self._requests.get(report.tag)
             if request is not None:
                 pairs.append((report, request))
+            elif not ended:  # what a coroutine has sent that was given up
+                self._app.outgoing.backlog.leave(len(report.follow_ups))
         if pairs:
             self._apply(self._settlement.settle_reports(pairs))
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import celery
 import pytest
 
@@ -76,3 +78,42 @@ def test_chords_with_a_backend_of_celerys_that_cannot_count(start, tmp_path):
         failed = package.chord([*header, call("proj.boom")], app=client)(call("proj.total"))
         with pytest.raises((ValueError, package.exceptions.ChordError), match="boom"):
             failed.get(timeout=20)
+
+
+HANGING = '''
+import os
+import time
+from celery.backends.filesystem import FilesystemBackend
+
+
+class Backend(FilesystemBackend):
+    """Files, while there is no file named ``hang``."""
+
+    def set(self, key, value):
+        while os.path.exists({gate!r}):
+            time.sleep(0.05)
+        super().set(key, value)
+'''
+
+
+def test_a_backend_that_hangs_stalls_neither_heartbeats_nor_remote_control(start, tmp_path, wait_until):
+    gate, results = tmp_path / "hang", tmp_path / "results"
+    results.mkdir()
+    (tmp_path / "hanging.py").write_text(HANGING.format(gate=str(gate)))
+    sys.path.append(str(tmp_path))
+    try:
+        client = start(f"hanging.Backend+file://{results}")[0]
+        assert client.send_task("proj.add", (1, 1)).get(timeout=20) == 2
+        gate.touch()
+        late = [client.send_task("proj.add", (n, 1)) for n in range(3)]
+        stats = client.control.inspect(timeout=5.0).stats
+        wait_until(
+            lambda: sum(next(iter((stats() or {"": {"total": {}}}).values()))["total"].values()) >= 3, 30, "runs"
+        )
+        for _ in range(3):
+            assert client.control.ping(timeout=5.0)
+        gate.unlink()
+        assert [result.get(timeout=30) for result in late] == [1, 2, 3]
+    finally:
+        sys.path.remove(str(tmp_path))
+        sys.modules.pop("hanging", None)

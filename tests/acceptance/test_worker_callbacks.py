@@ -32,6 +32,19 @@ async def add(x, y):
     return x + y
 
 @app.task
+async def flood():
+    sent = refused = 0
+    while not refused or not os.path.exists("go"):
+        try:
+            done.delay("late")
+            sent += 1
+        except done.OperationalError as error:
+            refused += 1
+            note("refused", repr(error))
+        await asyncio.sleep(0.1)
+    note("sent", str(sent))
+
+@app.task
 def done(value):
     note("done", str(value))
 """
@@ -125,3 +138,26 @@ def test_a_broker_that_is_killed_and_comes_back_gets_the_rest_of_a_chain(
         wait_until(lambda: read(tmp_path / "done"), 20)
     finally:
         app.close()
+
+
+def test_a_coroutine_that_sends_without_a_broker_is_told_so_and_what_it_has_sent_arrives(
+    tmp_path, redis_url, start_server, start_beatd, wait_until
+):
+    broker = start_server("--appendonly", "yes")
+    (tmp_path / "proj.py").write_text(TASKS.format(broker=broker.url, backend=redis_url))
+    worker = start_beatd("worker", "-A", "proj", "-P", "asyncio", "-c", "3")
+    worker.expect(r"ready\.")
+    app = App("client", broker=broker.url, backend=redis_url, set_as_current=False)
+    try:
+        app.send_task("proj.flood")
+        wait_until(lambda: read(tmp_path / "done"), 20)
+        broker.kill()
+        wait_until(lambda: read(tmp_path / "refused"), 40)
+        broker.start()
+        (tmp_path / "go").touch()
+        wait_until(lambda: read(tmp_path / "sent"), 20)
+        sent = int(read(tmp_path / "sent")[0])
+        wait_until(lambda: len(read(tmp_path / "done")) >= sent, 40)
+    finally:
+        app.close()
+    assert "the worker cannot publish" in (tmp_path / "refused").read_text()
