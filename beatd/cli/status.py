@@ -125,8 +125,8 @@ def status(*, config_file: str | None, check: bool, as_json: bool) -> None:
         raise click.exceptions.Exit(1)
 
 
-def look(settings: Settings) -> Overview:
-    """Query the state store; raises a :class:`~beatd.exceptions.StoreError`."""
+def look(settings: Settings, by_entry: server_check.KeyCheck = server_check.foreign_by_entry) -> Overview:
+    """Query the state store; raises a :class:`~beatd.exceptions.StoreError`. ``by_entry`` checks entries' keys."""
     with connect(running_store(settings), timeout_ms=settings.redis.timeout_ms, name="beatd-status") as client:
         keys = Keys(settings.redis.prefix)
         registry = Registry(client, keys)
@@ -152,7 +152,7 @@ def look(settings: Settings) -> Overview:
             overdue=Outcomes(client, keys).overdue(),
             too_long=Outcomes(client, keys).too_long(),
             undelivered=_undelivered(Undelivered(client, keys), settings, fleet.now_ms),
-            foreign_keys=server_check.foreign_keys(client, keys, shards=shards),
+            foreign_keys=server_check.foreign_keys(client, keys, shards=shards, by_entry=by_entry),
         )
 
 

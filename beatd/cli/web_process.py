@@ -15,6 +15,7 @@ from beatd.clock import SystemClock
 from beatd.model import Settings
 from beatd.sources.calendars import Calendars
 from beatd.state_store import running_store
+from beatd.store.server_check import RareCheck
 from beatd.web.address import is_loopback, url_of
 from beatd.web.app import Guards, Installation, create
 from beatd.web.broker_view import BrokerView
@@ -49,8 +50,9 @@ def run(
     settings = _impatient(plan.first().settings)
     configure_logging(settings.log, log_level, log_format, config.environment())
     logging.getLogger("beatd.sources").setLevel(logging.CRITICAL)  # the page says it, and the daemons' logs do
+    rare = RareCheck()
     store = StoreView(
-        lambda: status.facts(status.look(settings)), lambda: running_store(settings), settings.redis, clock
+        lambda: status.facts(status.look(settings, rare)), lambda: running_store(settings), settings.redis, clock
     )
     broker = BrokerView(str(path), lambda: plan.settings, lambda: running_store(settings), clock)
     guards = _guards(settings, listener, names)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, NamedTuple
 
 from beatd import broker
 from beatd.app.app import App
+from beatd.broker.publisher import Publisher
+from beatd.clock import SystemClock
+from beatd.message.protocol import oldest_age_s
 from beatd.timestamps import iso_ms
 
 ANSWER_S = 0.7
@@ -19,6 +22,13 @@ QUEUES_MAX = 200
 """Queues that are asked for their length."""
 
 Answers = Mapping[str, Any]
+
+
+class QueueLength(NamedTuple):
+    """Length of a queue: messages that wait, and seconds since the run of the oldest was due, where that is known."""
+
+    messages: int
+    oldest_s: float | None = None
 
 
 class WorkerClient:
@@ -37,11 +47,11 @@ class WorkerClient:
         names = sorted({*stats, *active, *queues})
         return [worker_facts(name, stats.get(name), active.get(name), queues.get(name)) for name in names]
 
-    def depths(self, queues: Collection[str]) -> dict[str, int]:
-        """The number of messages that wait in each queue, the first :data:`QUEUES_MAX` by name."""
+    def lengths(self, queues: Collection[str]) -> dict[str, QueueLength]:
+        """The messages that wait in each queue, of the first :data:`QUEUES_MAX` by name."""
         publisher = broker.open(self._url)
         try:
-            return {queue: publisher.depth(queue) for queue in sorted(queues)[:QUEUES_MAX]}
+            return {queue: _length(publisher, queue) for queue in sorted(queues)[:QUEUES_MAX]}
         finally:
             publisher.close()
 
@@ -52,6 +62,12 @@ class WorkerClient:
     def _ask(self, question: str) -> Answers:
         answers = self._app.control.broadcast(question, reply=True, timeout=ANSWER_S)
         return {name: answer for each in answers or () for name, answer in each.items()}
+
+
+def _length(publisher: Publisher, queue: str) -> QueueLength:
+    messages = publisher.depth(queue)
+    age = oldest_age_s(publisher.oldest(queue), SystemClock().now_ms()) if messages else None
+    return QueueLength(messages, age)
 
 
 def worker_facts(name: str, stats: Any, active: Any, queues: Any) -> dict[str, Any]:
@@ -75,7 +91,7 @@ def worker_facts(name: str, stats: Any, active: Any, queues: Any) -> dict[str, A
 
 
 def queue_facts(
-    depths: Mapping[str, int], entries: Mapping[str, int], workers: Collection[Mapping[str, Any]]
+    lengths: Mapping[str, QueueLength], entries: Mapping[str, int], workers: Collection[Mapping[str, Any]]
 ) -> list[dict[str, Any]]:
     """Queues for programs: messages that wait, entries that send to them, workers that take from them."""
     takers: dict[str, list[str]] = {}
@@ -85,12 +101,13 @@ def queue_facts(
     return [
         {
             "name": queue,
-            "messages": count,
+            "messages": length.messages,
+            "oldest_s": length.oldest_s,
             "entries": entries.get(queue, 0),
             "workers": takers.get(queue, []),
-            "problem": "messages wait and no worker takes them" if count and not takers.get(queue) else None,
+            "problem": "messages wait and no worker takes them" if length.messages and not takers.get(queue) else None,
         }
-        for queue, count in depths.items()
+        for queue, length in lengths.items()
     ]
 
 

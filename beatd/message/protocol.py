@@ -11,10 +11,12 @@ makes thousands of nearly equal ones.
 from __future__ import annotations
 
 import base64
+import contextlib
 import re
 import secrets
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 import msgspec
@@ -23,6 +25,7 @@ from beatd import redaction
 from beatd.exceptions import MessageError
 from beatd.message import json_codec
 from beatd.redaction import redacted
+from beatd.timestamps import to_ms
 
 JSON = "application/json"
 REPR_MAX = 1024
@@ -259,3 +262,12 @@ _PLACEHOLDER = re.compile(rb'"hole-%b-([a-z_]+)"' % _PLACEHOLDER_SALT.encode())
 def base64_text(body: bytes) -> bytes:
     """A body as JSON text, for the hole ``body``."""
     return b'"%b"' % base64.b64encode(body)
+
+
+def oldest_age_s(envelopes: Sequence[bytes], now_ms: int) -> float | None:
+    """Return the seconds since the earliest run of these messages was due; None if none is a scheduler's."""
+    dues = []
+    for raw in envelopes:
+        with contextlib.suppress(MessageError, KeyError, TypeError, ValueError, AttributeError):
+            dues.append(to_ms(datetime.fromisoformat(open_envelope(raw).headers["beatd-due-at"])))
+    return max((now_ms - min(dues)) / 1000, 0.0) if dues else None

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from typing import Any
 
 import redis
 
+from beatd.clock import monotonic
 from beatd.exceptions import StoreRefused
 from beatd.store import client
 from beatd.store.client import IS_CLUSTER, place_of, translate_errors
@@ -120,17 +121,39 @@ BATCH = 1_000
 """Keys asked for in one round trip."""
 
 ENTRIES_CHECKED = 10_000
-"""Entries whose own keys have their types checked, by one call of :func:`foreign_keys`."""
+"""Entries whose own keys have their types checked, by one call of :func:`foreign_by_entry`."""
+
+RARELY_S = 60.0
+"""Seconds between two checks of the keys of entries, which ask the server for two keys of each."""
 
 
-def foreign_keys(client: redis.Redis, keys: Keys, *, shards: int) -> list[str]:
+KeyCheck = Callable[["redis.Redis", Keys], dict[str, str]]
+"""Finds wrong types of keys; returns them by key."""
+
+
+class RareCheck:
+    """Check of the keys of entries that is made at most once a minute while it finds nothing, for who looks often."""
+
+    def __init__(self) -> None:
+        self._again_at = 0.0
+
+    def __call__(self, client: redis.Redis, keys: Keys) -> dict[str, str]:
+        """Return the wrong types of histories and outcomes, by key."""
+        if monotonic() < self._again_at:
+            return {}
+        if not (found := foreign_by_entry(client, keys)):
+            self._again_at = monotonic() + RARELY_S
+        return found
+
+
+def foreign_keys(client: redis.Redis, keys: Keys, *, shards: int, by_entry: KeyCheck) -> list[str]:
     """The keys of the daemons that hold a value of another type than beatd's, in words: somebody else wrote them."""
     own = {key for shard in range(shards) for key in keys.shard(shard)}
     names = sorted({*own, *keys.runtime(), keys.daemons, keys.requests, keys.orders})
     try:
         found = dict(zip(names, _types(client, names), strict=True))
         if found[keys.shard().fingerprints] == "hash":
-            found |= _foreign_by_entry(client, keys)
+            found |= by_entry(client, keys)
     except StoreRefused:  # a user without the right to ask
         return []
     return [
@@ -140,7 +163,7 @@ def foreign_keys(client: redis.Redis, keys: Keys, *, shards: int) -> list[str]:
     ]
 
 
-def _foreign_by_entry(client: redis.Redis, keys: Keys) -> dict[str, str]:
+def foreign_by_entry(client: redis.Redis, keys: Keys) -> dict[str, str]:
     """Return the wrong types of histories and outcomes, by key. Entries run all the same, and their past is lost."""
     found: dict[str, str] = {}
     with translate_errors(client):

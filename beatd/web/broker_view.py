@@ -16,7 +16,7 @@ from beatd.client.dead_letters import (
     matching_letters,
     open_places,
 )
-from beatd.client.workers import WorkerClient, queue_facts
+from beatd.client.workers import QueueLength, WorkerClient, queue_facts
 from beatd.clock import Clock
 from beatd.exceptions import BeatdError, BrokerError, StoreError
 from beatd.model import Entry, Settings
@@ -64,7 +64,7 @@ class BrokerView:
         self._settings = settings
         self._store_url = store_url
         self._workers = Shared(self._ask_workers, clock, SHARED_S)
-        self._depths = Shared(self._ask_depths, clock, SHARED_S)
+        self._lengths = Shared(self._ask_lengths, clock, SHARED_S)
         self._names: set[str] = set()
 
     def workers(self) -> dict[str, Any]:
@@ -77,9 +77,9 @@ class BrokerView:
         sending = Counter(entry.options.queue or settings.broker.default_queue for entry in entries)
         workers = self.workers()
         self._names = {*sending, *(queue for worker in workers["workers"] for queue in worker["queues"])}
-        depths, problem = self._depths()
+        lengths, problem = self._lengths()
         return {
-            "queues": queue_facts(depths, sending, workers["workers"]),
+            "queues": queue_facts(lengths, sending, workers["workers"]),
             "problem": problem or workers["problem"],
         }
 
@@ -115,8 +115,8 @@ class BrokerView:
         except BeatdError as error:
             return {"workers": [], "problem": str(error)}
 
-    def _ask_depths(self) -> tuple[dict[str, int], str | None]:
+    def _ask_lengths(self) -> tuple[dict[str, QueueLength], str | None]:
         try:
-            return self._client().depths(self._names), None
+            return self._client().lengths(self._names), None
         except (BrokerError, StoreError) as error:
             return {}, str(error)

@@ -8,6 +8,7 @@ Schema = dict[str, Any]
 
 TEXT: Schema = {"type": "string"}
 WHOLE: Schema = {"type": "integer"}
+NUMBER: Schema = {"type": "number"}
 FLAG: Schema = {"type": "boolean"}
 MOMENT: Schema = {"type": "string", "format": "date-time"}
 TABLE: Schema = {"type": "object"}
@@ -108,7 +109,9 @@ COMPONENTS: dict[str, Schema] = {
     ),
     "Shard": table(shard=WHOLE, leader=maybe(TEXT), term=maybe(WHOLE), outbox=WHOLE),
     "Worker": table("A worker that answered.", **_WORKER),
-    "Queue": table(name=TEXT, messages=WHOLE, entries=WHOLE, workers=listed(TEXT), problem=maybe(TEXT)),
+    "Queue": table(
+        name=TEXT, messages=WHOLE, oldest_s=maybe(NUMBER), entries=WHOLE, workers=listed(TEXT), problem=maybe(TEXT)
+    ),
     "DeadLetter": table(
         "A message that could not be run or delivered, as in `beatd dead-letters list --json`.",
         id=TEXT,

@@ -14,17 +14,15 @@ import signal
 import socket
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime
 from types import MappingProxyType
 from typing import NamedTuple, NoReturn
 
 from beatd import broker
 from beatd.clock import Backoff, SystemClock, monotonic
-from beatd.exceptions import BrokerError, MessageError, StoreError
+from beatd.exceptions import BrokerError, StoreError
 from beatd.listen_address import ListenAddress
-from beatd.message.protocol import open_envelope
+from beatd.message.protocol import oldest_age_s
 from beatd.store.client import connect, translate_errors
-from beatd.timestamps import to_ms
 from beatd.worker.snapshot import Snapshot, decode, frame, frames
 
 log = logging.getLogger("beatd.worker.metrics")
@@ -210,15 +208,6 @@ class ServerView(NamedTuple):
     """Seconds since the run of the oldest message was due, by queue."""
     broker_up: bool | None = None
     store_up: bool | None = None
-
-
-def oldest_age_s(envelopes: Sequence[bytes], now_ms: int) -> float | None:
-    """Return the seconds since the earliest run of these messages was due; None if none is a scheduler's."""
-    dues = []
-    for raw in envelopes:
-        with contextlib.suppress(MessageError, KeyError, TypeError, ValueError, AttributeError):
-            dues.append(to_ms(datetime.fromisoformat(open_envelope(raw).headers["beatd-due-at"])))
-    return max((now_ms - min(dues)) / 1000, 0.0) if dues else None
 
 
 class Servers:

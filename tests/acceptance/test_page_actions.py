@@ -1,6 +1,7 @@
 """Each action of the page in a real browser, and hostile visits over real sockets."""
 
 import contextlib
+import gzip
 import json
 import shutil
 import socket
@@ -13,6 +14,7 @@ import pytest
 from beatd.store.client import connect
 from beatd.store.dead_letters import DeadLetters, encode
 from beatd.store.keys import Keys
+from beatd.web.stream import LISTENERS_MAX
 from tests.conftest import missing
 
 OPERATE, READ = "operate-0123456789abcdef", "read-0123456789abcdef"
@@ -204,6 +206,128 @@ def test_hostile_visits(file, url):
         elsewhere = httpx.HTTPTransport(local_address="127.0.0.2")
         with httpx.Client(base_url=root, transport=elsewhere, trust_env=False, timeout=5) as other:
             assert other.get("/healthz").status_code == 200, "one address cannot keep others out"
+
+
+def _raw(root, data):
+    """The first line of what the server answers to bytes as they are; empty when it closes the connection."""
+    host, port = root.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), 10) as one, contextlib.suppress(ConnectionError):
+        one.sendall(data)
+        return one.recv(4096).split(b"\r\n")[0].decode("latin-1")
+    return ""
+
+
+def test_odd_requests_are_answered_in_words(file, url):
+    root = url(file())
+    login = {"Authorization": f"Bearer {OPERATE}"}
+    gets = {
+        "/?page=-1": (400,), "/?page=0": (400,), "/?page=99999999999999999999999": (200, 400),
+        "/?page=2&page=3": (200, 400), "/?q=%ff%fe": (200,), "/?q=" + "x" * 8000: (200, 400), "/?sort=%00": (400,),
+        "/?nonsense=1": (200, 400), "/entries/..%2f..%2fetc%2fpasswd": (404,), "/entries/%00": (404,),
+        "/entries/%ff": (404,), "/entries/" + "a" * 5000: (404,), "/runs/..": (200, 404), "/runs/%2e%2e%2fx": (404,),
+        "/badge/../../etc/passwd.svg": (404,), "/audit?limit=1e9": (400,), "/audit?limit=-5": (400,),
+        "/dead-letters?limit=9999999999999999999999": (200, 400), "/timeline?window=1000y": (400,),
+        "/api/v1/entries?per_page=0": (400,), "/login?back=//evil.example.com": (200,),
+        "/login?back=javascript:alert(1)": (200,), "/.git/config": (404,), "//evil.example.com": (404,),
+    }  # fmt: skip
+    with httpx.Client(base_url=root, trust_env=False, timeout=20, follow_redirects=False) as client:
+        for path, codes in gets.items():
+            answer = client.get(httpx.URL(root + path))
+            assert answer.status_code in codes, (path, answer.status_code)
+            assert "Traceback" not in answer.text
+            assert not answer.headers.get("location", "").startswith("//")
+        for method in ("OPTIONS", "TRACE", "PUT", "DELETE", "PATCH", "PROPFIND"):
+            assert client.request(method, "/").status_code in (404, 405), method
+        assert client.head("/").status_code == 200
+        assert client.head("/").content == b""
+        upgrade = {"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Key": "x" * 22 + "=="}
+        assert client.get("/live-not", headers={**upgrade, "Sec-WebSocket-Version": "13"}).status_code in (400, 404)
+        bomb = gzip.compress(b" " * 5_000_000)
+        action = "/api/v1/entries/nightly/pause"
+        packed = {**login, "Content-Encoding": "gzip", "Content-Type": "application/json"}
+        assert client.post(action, content=bomb, headers=packed).status_code in (400, 415)
+        for body in (b"[" * 100_000, b"\xff\xfe", b'{"for": ' + b"9" * 5000 + b"}", b"null", b'{"for": 1e999}'):
+            answer = client.post(action, content=body, headers={**login, "Content-Type": "application/json"})
+            assert answer.status_code in (400, 422), (body[:20], answer.status_code, answer.text[:200])
+        answer = client.post("/login", data={"token": OPERATE, "back": "//evil.example.com"}, headers={"Origin": root})
+        assert not answer.headers.get("location", "").startswith(("//", "http"))
+        for raw in (
+            b"GET / HTTP/1.1\r\n\r\n",
+            b"GET / HTTP/1.1\r\nHost: localhost\r\nHost: evil.example.com\r\n\r\n",
+            b"GET / HTTP/one\r\nHost: localhost\r\n\r\n",
+            b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+            b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+            b"GET / HTTP/1.1\r\nHost: localhost\r\nX: " + b"y" * 1_000_000 + b"\r\n\r\n",
+        ):
+            line = _raw(root, raw)
+            assert not line or line.split(" ")[1] in ("400", "405", "413", "421", "431", "505"), (raw[:60], line)
+        assert client.get("/healthz").status_code == 200
+
+
+def test_only_so_many_pages_may_listen(file, url, wait_until):
+    root = url(file())
+    address = root.removeprefix("http://").split(":")
+
+    def listen(stack):
+        one = stack.enter_context(socket.create_connection((address[0], int(address[1])), 10))
+        one.sendall(b"GET /live HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        answer = b""
+        while b"retry: 5000" not in answer and b"too many" not in answer:
+            part = one.recv(4096)
+            assert part, answer
+            answer += part
+        return int(answer.split(b" ")[1])
+
+    with contextlib.ExitStack() as stack:
+        assert [listen(stack) for _ in range(LISTENERS_MAX)] == [200] * LISTENERS_MAX
+        assert listen(stack) == 503
+        assert httpx.get(root, trust_env=False, timeout=20).status_code == 200, "pages are shown, and ask by themselves"
+
+    def has_room():
+        with contextlib.ExitStack() as again:
+            return listen(again) == 200
+
+    wait_until(has_room, what="room for a listener")
+
+
+def test_the_keyboard_keeps_its_place_while_the_page_refreshes(file, url, tab, start_beatd):
+    path = file()
+    start_beatd("run", "--config", path).expect("Leading")
+    root = url(path)
+    tab.goto(f"{root}/login")
+    tab.keyboard.type(OPERATE)
+    tab.keyboard.press("Enter")
+    tab.wait_for_selector(".note:has-text('Logged in')")
+    tab.goto(root)
+    reached = []
+    for _ in range(60):
+        tab.keyboard.press("Tab")
+        reached.append(tab.evaluate("document.activeElement.innerText || document.activeElement.name"))
+        outline = tab.evaluate("getComputedStyle(document.activeElement).outlineStyle")
+        assert outline != "none", f"the focus is not seen at {reached[-1]!r}"
+        if "Pause long" in reached[-1].replace("\n", " "):
+            break
+    shown = [" ".join(each.split()) for each in reached]
+    for each in ("Skip to content", "Audit", "Log out", "q", "New entry", "Failing", "long", "Run long now"):
+        assert each in shown, shown
+    served = tab.get_attribute("#as-of", "data-as-of")
+    tab.wait_for_selector(f'#as-of:not([data-as-of="{served}"])', timeout=20_000)
+    assert "Pause long" in " ".join(tab.evaluate("document.activeElement.innerText").split()), "the focus is kept"
+    tab.keyboard.press("/")
+    assert tab.evaluate("document.activeElement.name") == "q"
+
+
+def test_queues_tell_how_long_the_oldest_message_waits(start_beatd, file, url, beatd):
+    path = file()
+    start_beatd("run", "--config", path).expect("Leading")
+    root = url(path)
+    with httpx.Client(base_url=root, trust_env=False, timeout=20) as client:
+        asked = {"Authorization": f"Bearer {OPERATE}"}
+        assert client.post("/api/v1/entries/nightly/run", json={}, headers=asked).status_code == 200
+        [queue] = client.get("/api/v1/queues").json()["queues"]
+        assert (queue["messages"], queue["problem"]) == (1, "messages wait and no worker takes them")
+        assert 0 <= queue["oldest_s"] < 60
+        assert "Oldest waits" in client.get("/queues").text
 
 
 def test_tls_and_a_file_with_wrong_rights(file, url, tmp_path, beatd):

@@ -14,6 +14,7 @@ from beatd.cli import status
 from beatd.clock import SystemClock
 from beatd.contrib.django.conf import app_name, schedule_file, timeout_ms
 from beatd.state_store import running_store
+from beatd.store.server_check import RareCheck
 from beatd.web.actions import Operator
 from beatd.web.broker_view import BrokerView
 from beatd.web.documents import Documents
@@ -47,7 +48,8 @@ def installation() -> Installation:
             redis = msgspec.structs.replace(settings.redis, timeout_ms=min(settings.redis.timeout_ms, patience_ms))
             settings = msgspec.structs.replace(settings, redis=redis)
             url = partial(running_store, settings)
-            store = StoreView(lambda: status.facts(status.look(settings)), url, redis, clock)
+            rare = RareCheck()
+            store = StoreView(lambda: status.facts(status.look(settings, rare)), url, redis, clock)
             broker = BrokerView(str(path), lambda: plan.settings, url, clock)
             plan.start()
             documents = Documents(plan, store, broker, clock)

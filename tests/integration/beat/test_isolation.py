@@ -33,7 +33,7 @@ from beatd.store.lease import Leases
 from beatd.store.outbox import Outbox
 from beatd.store.results import result_key
 from beatd.store.run_requests import Requests
-from beatd.store.server_check import foreign_keys
+from beatd.store.server_check import foreign_by_entry, foreign_keys
 from beatd.timestamps import LAST_MS
 from tests.chaos.ledger import due_ms_of
 from tests.fakes import FakeClock
@@ -354,7 +354,9 @@ def test_a_key_that_no_run_needs_keeps_none_back(bench, caplog, key, kind):
     assert bench.beat.held == 0
     assert bench.beat.problem is None
     if key in (SHARD.gaps, SHARD.outbox):
-        assert foreign_keys(bench.client, KEYS, shards=1)[0].startswith(f"the key {key} is a ")
+        assert foreign_keys(bench.client, KEYS, shards=1, by_entry=foreign_by_entry)[0].startswith(
+            f"the key {key} is a "
+        )
         assert key in caplog.text
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 
-from beatd.worker.exporter import oldest_age_s
+from beatd.message.protocol import oldest_age_s
 
 NOW = 1_800_000_000_000
 
