@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from beatd import broker
 from beatd.clock import Backoff
@@ -16,6 +17,9 @@ from beatd.store import server_check
 from beatd.store.client import connect, open_connection
 from beatd.store.embedded import find_embedded, open_embedded
 from beatd.store.keys import Keys
+
+if TYPE_CHECKING:
+    from redis import Redis
 
 log = logging.getLogger("beatd")
 
@@ -56,7 +60,7 @@ class Store:
     def __init__(self, settings: Settings, url: str) -> None:
         """Raises :class:`~beatd.exceptions.StoreUnavailable` or :class:`~beatd.exceptions.StoreRefused`."""
         self.url = url
-        self._timeout_ms = timeout_ms = settings.redis.timeout_ms
+        timeout_ms = settings.redis.timeout_ms
         self.client = connect(url, timeout_ms=timeout_ms)
         elector_timeout_ms = min(timeout_ms, settings.leader.ttl_ms // 3)
         self.elector_client = connect(url, timeout_ms=elector_timeout_ms, name="beatd-elector")
@@ -70,15 +74,18 @@ class Store:
             server_check.inspect(self.client, Keys(settings.redis.prefix))
         if settings.redis.wait_replicas:
             server_check.check_wait(self.client)
-        self.is_broker = self._is_broker(settings.broker.url)
+        self.is_broker = is_broker(self.client, settings)
 
-    def _is_broker(self, broker_url: str | None) -> bool:
-        if broker_url is None:
-            return True
-        if not broker.is_redis(broker_url):
-            return False
-        with connect(broker.redis_url(broker_url), timeout_ms=self._timeout_ms) as other:
-            return server_check.same(self.client, other)
+
+def is_broker(client: Redis, settings: Settings) -> bool:
+    """True if the server of ``client``, the state store, is the broker, too."""
+    url = settings.broker.url
+    if url is None:
+        return True
+    if not broker.is_redis(url):
+        return False
+    with connect(broker.redis_url(url), timeout_ms=settings.redis.timeout_ms) as other:
+        return server_check.same(client, other)
 
 
 def await_store(

@@ -152,6 +152,7 @@ class Commands(click.Group):
         return super().resolve_command(ctx, args)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        ctx.meta[_WORDS] = list(args)
         args = GlobalOptions(ctx, lambda name: self.get_command(ctx, name), ALIASES).applied(args, "run")
         own = {option for parameter in self.get_params(ctx) for option in parameter.opts}
         if args and args[0].startswith("-") and args[0].partition("=")[0] not in own:
@@ -174,11 +175,27 @@ class Commands(click.Group):
             raise click.exceptions.Exit(1) from None
         except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise
+        except UnicodeEncodeError as error:
+            if any(_has_other_bytes(word) for word in ctx.meta[_WORDS]):
+                raise click.UsageError("an argument has bytes that are no UTF-8") from None
+            raise _unexpected(error) from None
         except Exception as error:
             if isinstance(error, OSError) and error.errno == errno.EPIPE:  # click ends quietly
                 raise
             raise _unexpected(error) from None
         return done
+
+
+_WORDS = "beatd.words"
+
+
+def _has_other_bytes(word: str) -> bool:
+    """True for an argument that cannot be written as UTF-8. Files may have such names; other values may not."""
+    try:
+        word.encode()
+    except UnicodeEncodeError:
+        return True
+    return False
 
 
 def _next_step(error: BeatdError) -> str:

@@ -22,7 +22,7 @@ from beatd.notify.channels import unreadable_urls
 from beatd.planning.lint import find_warnings
 from beatd.planning.preview import Upcoming, all_upcoming
 from beatd.redaction import redacted_text
-from beatd.state_store import Store
+from beatd.state_store import is_broker
 from beatd.store import rights, server_check
 from beatd.store.client import connect, place_of
 from beatd.store.embedded import find_embedded
@@ -185,9 +185,10 @@ def _store(settings: Settings, queues: Sequence[str]) -> str:
     with connect(url, timeout_ms=settings.redis.timeout_ms) as client:
         notes = _examine(client, Keys(settings.redis.prefix), queues, "state store")
         what = server_check.described(client) if settings.redis.url == "embedded" else ""
-    found = Store(settings, url)
-    found.client.close()
-    both = ", and the broker, too" if settings.broker.url and found.is_broker else ""
+        server_check.inspect(client)
+        if settings.redis.wait_replicas:
+            server_check.check_wait(client)
+        both = ", and the broker, too" if settings.broker.url and is_broker(client, settings) else ""
     return "; ".join([f"reachable{f', {what} runs' if what else ''}{both}", *notes])
 
 

@@ -75,7 +75,7 @@ def _look(settings: Settings) -> SeenWorkers:
     names = sorted({*answered, *beats})
     found = [_facts(name, answered.get(name), beats) for name in names]
     queues = {settings.broker.default_queue, *(queue for each in answered.values() for queue in each["queues"])}
-    facts = queue_facts(client.depths(queues), {}, list(answered.values()))
+    facts = queue_facts(client.lengths(queues), {}, list(answered.values()))
     return SeenWorkers(found, [one for one in facts if one["problem"]])
 
 

@@ -113,10 +113,10 @@ def _ask(place: Installation, entry: Entry, shard: int, now_ms: int) -> Live:
     unfinished = running.unfinished({entry.name: runtime_ms(entry)}, now_ms=now_ms) if minds else ()
     store_url = running_store(settings)
     try:
-        depths = WorkerClient(settings.broker.url or store_url, store_url).depths([queue])
+        lengths = WorkerClient(settings.broker.url or store_url, store_url).lengths([queue])
     except BeatdError as error:
         return Live(entry.name in unfinished, queue, None, str(error))
-    return Live(entry.name in unfinished, queue, depths[queue])
+    return Live(entry.name in unfinished, queue, lengths[queue].messages)
 
 
 def span_ms(written: str) -> int:

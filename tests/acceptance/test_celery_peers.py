@@ -100,7 +100,7 @@ def test_the_message_is_celery_beats_but_for_the_extra_headers(celery, start_bea
     start_beatd("--config", str(tmp_path / "beat.toml"))
     ours = wait_until(lambda: messages(client), timeout=20, what="beatd's message")[-1]
 
-    extra = {"beatd-entry", "beatd-due-at", "periodic_task_name"}
+    extra = {"beatd-entry", "beatd-due-at", "beatd-after", "periodic_task_name"}
     assert ours["headers"].keys() - extra == theirs["headers"].keys()
     assert ours["properties"].keys() == theirs["properties"].keys()
     # Celery beat knows the task and sends its setting; beatd knows only the name and lets the worker's task decide.

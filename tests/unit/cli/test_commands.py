@@ -22,7 +22,7 @@ Usage: beatd [OPTIONS] COMMAND [ARGS]...
     -C, --no-color; -q, --quiet              no colors; no banner and counts
 
 Options:
-  --version   Show the version and exit.
+  --version   Show the version.
   -h, --help  Show this message and exit.
 
 Run:
