@@ -62,10 +62,14 @@ class BoundedProtocol(H11Protocol):
         self._watch()
 
     def data_received(self, data: bytes) -> None:
-        if self._accepted:
-            self._watch()
-            super().data_received(data)
-            self._watch()
+        if not self._accepted:
+            return
+        self._watch()
+        if self.conn.their_state is h11.IDLE and _head_size(data) > HEADERS_MAX:  # h11 looks at incomplete ones only
+            self.send_400_response("Request line and headers are too large.")
+            return
+        super().data_received(data)
+        self._watch()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._unwatch()
@@ -103,3 +107,9 @@ class BoundedProtocol(H11Protocol):
                 extra={"event": "web_connections_refused", "limit": self.limit, "refused": kind._refused},
             )
             kind._refused = 0
+
+
+def _head_size(data: bytes) -> int:
+    """Return the number of bytes of a request's line and headers, as far as they are in ``data``."""
+    end = data.find(b"\r\n\r\n")
+    return len(data) if end < 0 else end
