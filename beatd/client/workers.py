@@ -10,6 +10,7 @@ from beatd import broker
 from beatd.app.app import App
 from beatd.broker.publisher import Publisher
 from beatd.clock import SystemClock
+from beatd.exceptions import BrokerRefused
 from beatd.message.protocol import oldest_age_s
 from beatd.timestamps import iso_ms
 
@@ -66,8 +67,13 @@ class WorkerClient:
 
 def _length(publisher: Publisher, queue: str) -> QueueLength:
     messages = publisher.depth(queue)
-    age = oldest_age_s(publisher.oldest(queue), SystemClock().now_ms()) if messages else None
-    return QueueLength(messages, age)
+    if not messages:
+        return QueueLength(0)
+    try:
+        oldest = publisher.oldest(queue)
+    except BrokerRefused:  # a user without the right to look into it
+        return QueueLength(messages)
+    return QueueLength(messages, oldest_age_s(oldest, SystemClock().now_ms()))
 
 
 def worker_facts(name: str, stats: Any, active: Any, queues: Any) -> dict[str, Any]:

@@ -110,7 +110,7 @@ class Script:
                 for keys, args in calls:
                     touched.update(keys)
                     # EVAL, not EVALSHA: a server that has lost the script must not stop a stream half way
-                    connection.send_packed_command(self._packed(keys, args))
+                    connection.send_packed_command([self._packed(keys, args)])
                     if replicas:
                         connection.send_command(*replicas.command)
                     under_way += 1
@@ -127,11 +127,11 @@ class Script:
                     connection.disconnect()  # an answer that nobody read would be taken for the next one's
                 self._client.connection_pool.release(connection)
 
-    def _packed(self, keys: Sequence[str], args: BulkStrings) -> list[bytes]:
-        """The bytes of a call."""
+    def _packed(self, keys: Sequence[str], args: BulkStrings) -> bytes:
+        """The bytes of a call; in one piece, as each piece would be a packet of its own."""
         first = bulk_strings(len(keys), *keys)
-        count = self._eval.number + first.number + args.number
-        return [b"*%d\r\n" % count + self._eval.data + first.data, args.data]
+        number = self._eval.number + first.number + args.number
+        return b"".join((b"*%d\r\n" % number, self._eval.data, first.data, args.data))
 
 
 def _read(connection: Any, replicas: Replicas | None) -> Any:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import tempfile
+from pathlib import Path
 
 import pytest
 
@@ -17,11 +19,13 @@ QUICK = "package"
     [pytest.param(page, marks=() if page.parent.name == QUICK else pytest.mark.slow) for page in EXAMPLES],
     ids=name_of,
 )
-def test_an_example_runs_as_its_readme_says(page, tmp_path, request):
+def test_an_example_runs_as_its_readme_says(page, request):
     of_celery = page.parent.name == "celery"  # Celery knows no embedded store
     more = {"REDIS_URL": request.getfixturevalue("redis_url")} if of_celery else {}
-    shutil.copytree(page.parent, tmp_path / "work", ignore=shutil.ignore_patterns(".beatd", "__pycache__"))
-    follow(page, tmp_path / "work", **more)
+    with tempfile.TemporaryDirectory(prefix="beatd-") as folder:  # short: the path of a socket has 107 bytes at most
+        work = Path(folder) / "work"
+        shutil.copytree(page.parent, work, ignore=shutil.ignore_patterns(".beatd", "__pycache__"))
+        follow(page, work, **more)
 
 
 def test_the_list_of_examples_is_complete():

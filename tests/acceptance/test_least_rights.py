@@ -80,7 +80,7 @@ def denied(admin):
 def test_they_are_enough_for_all_that_daemons_do(start_beatd, beatd, start_server, config, permit, admin, wait_until):
     replica = start_server("--replicaof", "127.0.0.1", str(admin.get_connection_kwargs()["port"]))
     wait_until(lambda: admin.info("replication")["connected_slaves"] == 1, 20, "the replica")
-    permit("wait_replicas", "overlap")
+    permit("wait_replicas", "overlap", "beatd status")
     arguments = config(redis="wait_replicas = 1")
     first, second = start_beatd(*arguments), start_beatd(*arguments)
     wait_until(lambda: admin.llen("celery") >= 10, 20, "runs")

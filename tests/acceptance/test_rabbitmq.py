@@ -352,7 +352,7 @@ def test_the_message_is_celery_beats_but_for_the_extra_headers(
     daemon.end()
     ours = take(reports)[0]
 
-    extra = {"beatd-entry", "beatd-due-at", "periodic_task_name"}
+    extra = {"beatd-entry", "beatd-due-at", "beatd-after", "periodic_task_name"}
     assert ours.headers.keys() - extra == theirs.headers.keys()
     assert {name: type(value) for name, value in ours.headers.items() if name not in extra | {"ignore_result"}} == {
         name: type(value) for name, value in theirs.headers.items() if name != "ignore_result"

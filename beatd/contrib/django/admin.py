@@ -237,7 +237,9 @@ class EntryAdmin(admin.ModelAdmin):  # type: ignore[misc]  # Django has no types
         except HTTPException as error:
             form.add_error(None, error.detail)
             return self._form(request, name, form, there)
-        messages.success(request, f"Done: {done['done']}; it is in force on all daemons within a second.")
+        messages.success(request, f"Done: {name} is {done['change']}; it is in force on all daemons within a second.")
+        for fault in done["warnings"]:
+            messages.warning(request, str(fault))
         return HttpResponseRedirect(reverse(f"{self.admin_site.name}:beatd_entry_change", args=(quote(name),)))
 
     def _form(

@@ -41,7 +41,7 @@ def die_at(point, number):  # noqa: C901 - four ways to die
         if has_runs and reached("claim under way"):
             connection = self._client.connection_pool.get_connection()
             keys, args = calls[0]
-            connection.send_packed_command(self._packed(keys, args))
+            connection.send_packed_command([self._packed(keys, args)])
             die()
         answers = stream(self, calls, *rest)
         if has_runs and reached("claimed, not heard"):
