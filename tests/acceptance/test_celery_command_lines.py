@@ -2,6 +2,7 @@
 
 import os
 import signal
+from pathlib import Path
 
 import pytest
 
@@ -95,6 +96,12 @@ def test_beat_takes_the_options_of_a_unit_file(proj, start_beatd, tmp_path):
     assert not (tmp_path / "run/beat.pid").exists()
 
 
+def _handles_sigterm(pid):
+    """True once the process has a handler; before that the signal ends it at once, and its pid file stays."""
+    caught = next(line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("SigCgt"))
+    return int(caught.split()[1], 16) >> (signal.SIGTERM - 1) & 1
+
+
 @pytest.mark.parametrize("command", ["beat", "worker -P solo"])
 def test_detached(command, proj, beatd, tmp_path, wait_until):
     started = beatd("-A", "proj", *command.split(), "--detach", "--pidfile=it.pid", "--logfile=it.log", "-l", "WARNING")
@@ -105,6 +112,7 @@ def test_detached(command, proj, beatd, tmp_path, wait_until):
         taken = beatd("-A", "proj", *command.split(), "--detach", "--pidfile=it.pid")
         assert taken.returncode == 2
         assert "which is alive" in taken.stderr
+        wait_until(lambda: _handles_sigterm(pid), 20, "the process to have started")
     finally:
         os.kill(pid, signal.SIGTERM)
     wait_until(lambda: not (tmp_path / "it.pid").exists(), 20, "its end")

@@ -170,7 +170,7 @@ def test_delayed_delivery_of_a_celery_client(rabbitmq, queue, wait_until):
         client.send_task("later", countdown=1.5)
         client.send_task("now")
     taken = []
-    wait_until(lambda: taken.extend(consumer.take(2)) or len(taken) == 2)
+    wait_until(lambda: taken.extend(consumer.take(2)) or len(taken) == 2, 60)
     assert ["now" in taken[0].raw.decode(), "later" in taken[1].raw.decode()] == [True, True]
     consumer.ack(taken)
     consumer.stop()
