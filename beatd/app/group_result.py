@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from beatd.app.base import AppBase
 from beatd.app.current import current_app
-from beatd.app.result import AsyncResult, refuse_inside_a_task
+from beatd.app.result import AsyncResult, call_then, refuse_inside_a_task
 from beatd.clock import monotonic, sleep
 from beatd.exceptions import TimeoutError  # noqa: A004 - Celery's name, kept
 
@@ -35,14 +35,7 @@ class ResultSet:
 
     def then(self, callback: Callable[[Any], Any], on_error: Callable[[Any], Any] | None = None) -> None:
         """Wait, then call ``callback(self)``, or ``on_error(exception)`` if a task has failed."""
-        try:
-            self.get()
-        except Exception as error:
-            if on_error is None:
-                raise
-            on_error(error)
-        else:
-            callback(self)
+        call_then(self, callback, on_error)
 
     def get(  # noqa: PLR0917 - Celery's signature
         self,

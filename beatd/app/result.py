@@ -44,6 +44,18 @@ R_co = TypeVar("R_co", covariant=True)
 _NOTHING: dict[str, Any] = {"status": PENDING, "result": None}
 
 
+def call_then(result: Any, callback: Callable[[Any], Any], on_error: Callable[[Any], Any] | None) -> None:
+    """Wait for a result, then call ``callback(result)``, or ``on_error(exception)`` if it is a failure."""
+    try:
+        result.get()
+    except Exception as error:
+        if on_error is None:
+            raise
+        on_error(error)
+    else:
+        callback(result)
+
+
 class AsyncResult(Generic[R_co]):
     """The handle of a task that was sent. The result backend is read on first use."""
 
@@ -250,14 +262,7 @@ class AsyncResult(Generic[R_co]):
 
     def then(self, callback: Callable[[AsyncResult[Any]], Any], on_error: Callable[[Any], Any] | None = None) -> None:
         """Wait, then call ``callback(self)``, or ``on_error(exception)`` for a failed task."""
-        try:
-            self.get()
-        except Exception as error:
-            if on_error is None:
-                raise
-            on_error(error)
-        else:
-            callback(self)
+        call_then(self, callback, on_error)
 
     def ready(self) -> bool:
         """Return True if the task has finished."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import islice
 from typing import Any, NamedTuple
@@ -147,8 +147,7 @@ class OutcomeWatch:
             ended = []
             for run, ending in zip(batch, endings, strict=True):
                 end = self._end(run.record, ending, started.get(str(run.record.run_id)), now_ms)
-                is_noted = covers(stretches[run.record.entry], run.record.due_ms)  # with its end, by a bundled worker
-                is_over = end is not None or ending is not None or is_noted
+                is_over = end is not None or ending is not None or _is_noted(run.record, stretches)
                 if is_over or now_ms - run.record.at_ms > _TRIED_FOR_MS:
                     del self._pending[str(run.record.run_id)]
                 else:
@@ -182,6 +181,11 @@ class OutcomeWatch:
             message="its worker stopped without reporting the end of the run",
         )
         return _end_of(record, lost)
+
+
+def _is_noted(record: Record, stretches: Mapping[str, bytes | None]) -> bool:
+    """True if a bundled worker has noted the end. Runs by hand are in no stretch, though their time may be."""
+    return record.kind == "scheduled" and covers(stretches[record.entry], record.due_ms)
 
 
 def _end_of(record: Record, attempt: RunRecord) -> Ended:

@@ -160,6 +160,13 @@ def import_(
         click.echo(carried.toml, nl=False)
     else:
         write_file(output, carried.toml, force=force)
+    _report(carried, all_notes=all_notes)
+    if carried.lost:
+        raise click.exceptions.Exit(1)
+
+
+def _report(carried: importers.Carried, *, all_notes: bool) -> None:
+    """Say on standard error what could not be carried over, and how much was."""
     shown = carried.notes if all_notes else carried.notes[:_SHOWN]
     for note in shown:
         click.echo(f"! {printable(str(note))}", err=True)
@@ -169,8 +176,6 @@ def import_(
     click.echo(
         f"{plural(len(carried.entries), 'entry')} carried over{lost}, {plural(len(carried.notes), 'note')}", err=True
     )
-    if carried.lost:
-        raise click.exceptions.Exit(1)
 
 
 def _take_over(source: str, place: str, choices: _Choices, config_file: str, schedule_file: Path) -> None:

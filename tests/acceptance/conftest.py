@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from typing import Any
 import pytest
 
 from tests.acceptance.forked import ForkServer, read_at_start
+from tests.conftest import missing
 
 WaitUntil = Callable[..., Any]
 
@@ -106,6 +108,19 @@ class Running:
                 os.killpg(self.pid, signal.SIGKILL)
                 self.process.wait(5)
         self._reader.join(5)
+
+
+@pytest.fixture
+def browser() -> Iterator[Any]:
+    """A browser, by playwright."""
+    sync_api = pytest.importorskip("playwright.sync_api")
+    binary = shutil.which("chromium") or shutil.which("google-chrome")
+    if binary is None:
+        missing("chromium")
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=binary, args=["--no-sandbox"])
+        yield browser
+        browser.close()
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 
@@ -215,20 +214,13 @@ print(answer.status_code, text(answer))
 
 
 @pytest.fixture
-def tab():
+def tab(browser):
     """A tab of a browser."""
-    sync_api = pytest.importorskip("playwright.sync_api")
-    binary = shutil.which("chromium") or shutil.which("google-chrome")
-    if binary is None:
-        missing("chromium")
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=binary, args=["--no-sandbox"])
-        page = browser.new_page()
-        page.set_default_timeout(20_000)
-        page.complaints = []
-        page.on("pageerror", lambda error: page.complaints.append(str(error)))
-        yield page
-        browser.close()
+    page = browser.new_page()
+    page.set_default_timeout(20_000)
+    page.complaints = []
+    page.on("pageerror", lambda error: page.complaints.append(str(error)))
+    return page
 
 
 def admin_in_a_browser(project, tab, start_beatd, wait_until, port, more):

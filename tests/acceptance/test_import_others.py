@@ -25,6 +25,7 @@ from redbeat import RedBeatSchedulerEntry
 
 from beatd import config
 from tests.acceptance.test_import import SETTINGS, schedule_of
+from tests.broken_files import broken
 
 DATA = Path(__file__).parents[1] / "data" / "importers"
 START = datetime(2030, 1, 1, 12, tzinfo=UTC)
@@ -275,20 +276,6 @@ KINDS = {
 }
 CRONTAB = b"SHELL=/bin/sh\n*/5 * * * * a && b\n@daily c\n0 0 1 1 * d % e\n"
 UNIT = b"[Timer]\nOnCalendar=Mon..Fri *-*-* 07:30\nOnUnitActiveSec=5min\n[Service]\nExecStart=/bin/a 'b'\n"
-PIECES = [
-    b"", b"\x00", b"\xff", b"\n", b"  ", b"[", b"{", b"}", b"]", b":", b"- ", b"'", b'"', b"*", b"&a ", b"*a",
-    b"!!python/x ", b"null", b"-1", b"1e999", b"9" * 30, b"@every",
-    b"..", b"/0", b"TZ=X ", b"\\", b"%", b"true", b"\xe2\x80\xa8", b"~",
-]  # fmt: skip
-
-
-def broken(dice: random.Random, data: bytes) -> bytes:
-    """The data with some pieces cut out, doubled, moved, or replaced."""
-    text = bytearray(data)
-    for _ in range(dice.randint(1, 8)):
-        at, end = dice.randrange(len(text) + 1), dice.randrange(1, 12)
-        text[at : at + dice.choice([0, end])] = dice.choice([*PIECES, bytes(text[at : at + end]) * 2])
-    return bytes(text[: dice.choice([len(text), dice.randrange(len(text) + 1)])])
 
 
 @pytest.mark.parametrize("kind", KINDS)

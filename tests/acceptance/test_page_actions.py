@@ -3,7 +3,6 @@
 import contextlib
 import gzip
 import json
-import shutil
 import socket
 import ssl
 import subprocess
@@ -15,7 +14,6 @@ from beatd.store.client import connect
 from beatd.store.dead_letters import DeadLetters, encode
 from beatd.store.keys import Keys
 from beatd.web.stream import LISTENERS_MAX
-from tests.conftest import missing
 
 OPERATE, READ = "operate-0123456789abcdef", "read-0123456789abcdef"
 CONFIG = """
@@ -65,22 +63,15 @@ def url(start_beatd):
 
 
 @pytest.fixture
-def tab():
+def tab(browser):
     """A tab of a browser that confirms what it is asked."""
-    sync_api = pytest.importorskip("playwright.sync_api")
-    binary = shutil.which("chromium") or shutil.which("google-chrome")
-    if binary is None:
-        missing("chromium")
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=binary, args=["--no-sandbox"])
-        page = browser.new_page()
-        page.set_default_timeout(15_000)
-        page.complaints = []
-        page.on("dialog", lambda dialog: dialog.accept())
-        page.on("pageerror", lambda error: page.complaints.append(str(error)))
-        page.on("console", lambda line: line.type == "error" and page.complaints.append(line.text))
-        yield page
-        browser.close()
+    page = browser.new_page()
+    page.set_default_timeout(15_000)
+    page.complaints = []
+    page.on("dialog", lambda dialog: dialog.accept())
+    page.on("pageerror", lambda error: page.complaints.append(str(error)))
+    page.on("console", lambda line: line.type == "error" and page.complaints.append(line.text))
+    return page
 
 
 def test_every_action_in_a_browser(start_beatd, file, url, tab, redis_url, wait_until, beatd):

@@ -2,15 +2,12 @@
 
 import json
 import re
-import shutil
 import signal
 import socket
 import time
 
 import httpx
 import pytest
-
-from tests.conftest import missing
 
 CONFIG = """
 [redis]
@@ -249,26 +246,19 @@ def test_dev_goes_on_without_it(start_beatd, write, without_uvicorn):
 
 
 @pytest.fixture
-def browse():
+def browse(browser):
     """``browse(url)``: the page's elements once it has refreshed itself; also what the browser complained of."""
-    sync_api = pytest.importorskip("playwright.sync_api")
-    binary = shutil.which("chromium") or shutil.which("google-chrome")
-    if binary is None:
-        missing("chromium")
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=binary, args=["--no-sandbox"])
 
-        def browse(url):
-            complaints, page = [], browser.new_page()
-            page.on("console", lambda line: complaints.append(line.text))
-            page.on("pageerror", lambda error: complaints.append(str(error)))
-            page.goto(url)
-            served = page.get_attribute("body", "data-served")
-            page.wait_for_selector(f'#as-of:not([data-as-of="{served}"])', timeout=20_000)
-            return page.content(), complaints
+    def browse(url):
+        complaints, page = [], browser.new_page()
+        page.on("console", lambda line: complaints.append(line.text))
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.goto(url)
+        served = page.get_attribute("body", "data-served")
+        page.wait_for_selector(f'#as-of:not([data-as-of="{served}"])', timeout=20_000)
+        return page.content(), complaints
 
-        yield browse
-        browser.close()
+    return browse
 
 
 def test_the_page_refreshes_itself_in_a_browser(start_beatd, start_web, write, browse, wait_until):

@@ -21,27 +21,15 @@ from beatd.importers.dkron import read_dkron
 from beatd.importers.github_actions import read_github_actions
 from beatd.importers.kubernetes import read_kubernetes
 from beatd.importers.systemd_timers import read_systemd
+from tests.broken_files import broken
 
 DATA = Path(__file__).parents[2] / "data" / "importers"
 UNIT = b"[Timer]\nOnCalendar=Mon..Fri *-*-* 07:30\nOnUnitActiveSec=5min\n[Service]\nExecStart=/bin/a 'b'\nUser=x\n"
-PIECES = [
-    b"", b"\x00", b"\xff", b"\n", b"  ", b"[", b"{", b"}", b"]", b":", b"- ", b"'", b'"', b"*", b"&a ", b"*a", b"/0",
-    b"!!python/x ", b"null", b"-1", b"1e999", b"9" * 30, b"@every", b"..", b"TZ=X ", b"\\", b"%", b"true", b"~",
-    b"\xe2\x80\xa8", b"2030-01-01", b"{}", b"[[]]", b"\xed\xa0\x80", b"<<: ", b"? ", b"!!set ", b"!!binary x",
-]  # fmt: skip
 TRIGGERS = [
     CronTrigger(hour="*/3", minute="5,35", day_of_week="mon-fri", day="2nd tue", timezone="Europe/Berlin"),
     IntervalTrigger(minutes=3, start_date=datetime(2030, 1, 1, tzinfo=UTC), timezone="UTC"),
     AndTrigger([CronTrigger(timezone="UTC")]),
 ]
-
-
-def broken(dice: random.Random, data: bytes) -> bytes:
-    text = bytearray(data)
-    for _ in range(dice.randint(1, 8)):
-        at, end = dice.randrange(len(text) + 1), dice.randrange(1, 12)
-        text[at : at + dice.choice([0, end])] = dice.choice([*PIECES, bytes(text[at : at + end]) * 2])
-    return bytes(text[: dice.choice([len(text), dice.randrange(len(text) + 1)])])
 
 
 def check(read):

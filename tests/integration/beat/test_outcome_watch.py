@@ -1,0 +1,59 @@
+"""Outcomes of runs that no bundled worker reports: those by hand among them, whatever has ended around them."""
+
+import pytest
+
+from beatd.beat.outcomes import OutcomeWatch
+from beatd.message import json_codec
+from beatd.model import Entry, manual_run_id, run_id
+from beatd.schedules import parse
+from beatd.store.client import connect
+from beatd.store.entry_state import EntryStates
+from beatd.store.history import SENT, TRIGGERED, Histories, by_hand, run_cell
+from beatd.store.keys import Keys
+from beatd.store.outcomes import Outcomes
+from beatd.store.results import result_key
+from tests.fakes import NOW, FakeClock
+
+KEYS, STEP = Keys("beatd"), 3_600_000
+ENTRY = Entry(name="a", task="t", schedule=parse("1h"))
+
+
+@pytest.fixture
+def client(redis_url):
+    with connect(redis_url) as client:
+        yield client
+
+
+@pytest.fixture
+def clock():
+    return FakeClock()
+
+
+@pytest.fixture
+def watch(client, clock):
+    outcomes = Outcomes(client, KEYS)
+    return OutcomeWatch(lambda: [ENTRY], outcomes, Histories(client, KEYS), EntryStates(client, KEYS), clock)
+
+
+def look(watch, clock):
+    for _ in range(3):  # the first look finds the runs, later ones try them again
+        watch.look()
+        clock.advance(60)
+
+
+def test_the_end_of_a_run_by_hand_is_found_though_runs_around_it_have_ended(client, clock, watch):
+    """A bundled worker ran the regular runs until now; a worker of Celery's runs what was triggered in between."""
+    shard, by_hand_ms = KEYS.shard(), NOW - STEP // 2
+    regular, manual = run_id("a", NOW), manual_run_id("a", "request")
+    client.append(KEYS.history("a"), by_hand(TRIGGERED, by_hand_ms, by_hand_ms, manual))
+    client.append(KEYS.history("a"), run_cell(SENT, NOW, NOW, NOW))
+    client.hset(shard.last_due, "a", NOW)
+    client.hset(shard.fingerprints, "a", NOW - STEP)
+    client.hset(shard.ended, "a", f"{NOW - STEP} {NOW}")
+    watch.look()
+    result = {"status": "SUCCESS", "result": 1, "task_id": manual, "traceback": None, "children": []}
+    client.set(result_key(manual), json_codec.dumps(result))
+    clock.advance(60)
+    look(watch, clock)
+    noted = {one.run_id: one.state for one in Outcomes(client, KEYS).records("a")}
+    assert noted == {manual: "SUCCESS"}, f"and nothing is looked for of {regular}"
