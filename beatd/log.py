@@ -27,9 +27,9 @@ class TaskContextFilter(logging.Filter):
 
 
 def get_logger(name: str | logging.Logger) -> logging.Logger:
-    """A logger that is a child of ``celery``, by Celery's name."""
-    logger = logging.getLogger(name) if isinstance(name, str) else name
-    if (logger.parent is logging.getLogger() or logger.parent is None) and logger.name != "celery":
+    """Return a logger of that name; one at the top becomes a child of ``celery``, as in Celery."""
+    logger, root = logging.getLogger(name) if isinstance(name, str) else name, logging.getLogger()
+    if logger is not root and logger.parent in (root, None) and logger.name != "celery":
         logger.parent = logging.getLogger("celery")
     return logger
 

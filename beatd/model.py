@@ -135,8 +135,8 @@ class Run(NamedTuple):
     own_id: str | None = None
     """The id of a run that was asked for by hand, if it is not that of its due time."""
     after_ms: int | None = None
-    """Of a run that the schedule sends: no other one of the entry is due after this instant and before it, or it is one
-    that is never sent. Its message carries it: see :mod:`beatd.store.ended_runs`."""
+    """The instant (ms) after which this is the first run of its entry: runs due between the two are never sent. None
+    for a run by hand. The message carries it as ``beatd-after``: see :mod:`beatd.store.ended_runs`."""
 
     @property
     def id(self) -> str:

@@ -9,6 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from beatd import broker
 from beatd.clock import Backoff
 from beatd.exceptions import StoreUnavailable
@@ -38,6 +40,12 @@ def state_store(settings: Settings) -> Iterator[str]:
         return
     with open_embedded(settings.state_dir) as embedded:
         yield embedded.url
+
+
+def with_patience(settings: Settings, at_most_ms: int) -> Settings:
+    """The settings with a timeout of the store of ``at_most_ms``: for who waits for an answer at a screen."""
+    redis = msgspec.structs.replace(settings.redis, timeout_ms=min(settings.redis.timeout_ms, at_most_ms))
+    return msgspec.structs.replace(settings, redis=redis)
 
 
 def running_store(settings: Settings) -> str:

@@ -300,7 +300,7 @@ def settings_of(source: Any, namespace: str | None) -> dict[str, Any]:
     names = list(source) if isinstance(source, Mapping) else [name for name in dir(source) if not name.startswith("_")]
     settings = {}
     for name in names:
-        known = _setting_name(str(name), namespace)
+        known = setting_name(str(name), namespace)
         value = source[name] if isinstance(source, Mapping) else getattr(source, name)
         if known is not None and not isinstance(value, ModuleType):
             settings[known] = value
@@ -330,11 +330,12 @@ def _name_of_celery_3(name: str) -> str | None:
     """Return the present name of a setting of Celery 3; None for any other name."""
     if not name.isupper() or not name.startswith(("CELERY", "BROKER_")):
         return None
-    known = _setting_name(name, None)
+    known = setting_name(name, None)
     return known if known in DEFAULTS else None
 
 
-def _setting_name(name: str, namespace: str | None) -> str | None:
+def setting_name(name: str, namespace: str | None = None) -> str | None:
+    """Return the present name of a setting, of Celery 3's as well; None for one that is not known."""
     lower = name.lower()
     if namespace:
         prefix = namespace.lower() + "_"

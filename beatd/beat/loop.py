@@ -110,7 +110,7 @@ class ShardLoop:
             return RETRY_MAX
         finally:
             self._on_turn()
-        if self.problem is not None:
+        if self.problem is not None and self._leadership.term() is not None:  # without a term nothing was tried
             away_s = self._clock.monotonic() - self.problem.since
             extra = {"event": "beat_recovered", "seconds": round(away_s, 1), "attempts": self._backoff.attempts}
             log.info("Runs are dispatched again, after %.1f s", away_s, extra=extra)

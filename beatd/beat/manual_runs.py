@@ -16,6 +16,7 @@ from msgspec import structs
 from beatd.beat.backfill import BackfillJob
 from beatd.beat.manual_dispatch import ManualDispatcher
 from beatd.beat.term import Term
+from beatd.clock import Backoff
 from beatd.exceptions import (
     BrokerError,
     BrokerRefused,
@@ -56,6 +57,7 @@ class ManualRuns:
         self._owns = owns
         self._term = 0
         self._look_at = 0.0
+        self._backoff = Backoff(LOOK_S, LOOK_S)
         self._triggers: deque[tuple[PendingRequest, Trigger]] = deque()
         self._jobs: deque[BackfillJob] = deque()
 
@@ -76,12 +78,15 @@ class ManualRuns:
             if now >= self._look_at:
                 self._look_at = now + LOOK_S
                 self._look()
+                self._backoff.succeeded()
             self._trigger_some(term, entry)
             self._fill(term, entry)
         except StoreRefused as error:  # a key of another type, say: no reason to keep regular runs waiting
             self._forget(term.token)
             self._look_at = now + LOOK_S
-            log.warning("%s; runs that are asked for wait", error, extra={"event": "requests_unreadable"})
+            self._backoff.failed()
+            text = "%s; runs that are asked for wait"
+            log.log(self._backoff.level, text, error, extra={"event": "requests_unreadable"})
         except (StoreError, BrokerError):
             self._forget(0)
             raise

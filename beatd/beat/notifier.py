@@ -48,7 +48,7 @@ _FIND_S = 15.0
 """Conditions of these kinds are found anew by a new leader: before that, one that is not there is not over."""
 _AWAY_S = 30.0
 _RECOVERED = "recovered"
-"""Name of the mark that says up to which recovery a target knows all."""
+"""Name of the mark that holds ``noted`` of the last recovery a target was told of, or need not know."""
 _STOP_S = 1.0
 
 

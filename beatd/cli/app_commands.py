@@ -190,8 +190,8 @@ def purge(
 ) -> None:
     """Delete all messages that wait in queues. They cannot be restored."""
     app = client_app(app_name, broker, config_file, result_backend)
-    named = _names(queues) or list(Queues(app.conf).names) or [str(app.conf.task_default_queue)]
-    chosen = [name for name in named if name not in _names(exclude_queues)]
+    named = listed(queues) or list(Queues(app.conf).names) or [str(app.conf.task_default_queue)]
+    chosen = [name for name in named if name not in listed(exclude_queues)]
     if not chosen:
         raise click.UsageError("no queue is left to purge")
     confirm(f"Delete all messages in {', '.join(chosen)}? They cannot be restored.", yes=yes)
@@ -199,7 +199,8 @@ def purge(
     print_line(f"Purged {plural(count, 'message')} from {plural(len(chosen), 'queue')}")
 
 
-def _names(text: str | None) -> list[str]:
+def listed(text: str | None) -> list[str]:
+    """Names in a list that is written with commas."""
     return [name for part in (text or "").split(",") if (name := part.strip())]
 
 

@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 
 import click
 
-from beatd.cli.output import cell_len, plural
+from beatd.cli.output import plural
+from beatd.cli.top_view import cut, padded
 from beatd.exceptions import BeatdError
 from beatd.redaction import printable, redacted
 
@@ -103,7 +104,7 @@ class EventsView:
         lines += [("", "")] * (height - 2 - len(lines))
         chosen = self._tasks.get(self._selected)
         lines += [(f"{chosen.name} {chosen.uuid}: {chosen.detail or '-'}" if chosen else "", ""), (_KEYS, "bold")]
-        return [(_cut(printable(text), width - 1), style) for text, style in lines[:height]]
+        return [(cut(printable(text), width - 1), style) for text, style in lines[:height]]
 
 
 def _detail(event: Mapping[str, Any]) -> str:
@@ -121,16 +122,7 @@ def _time(stamp: float) -> str:
 
 
 def _row(cells: Iterable[str], widths: Iterable[int]) -> str:
-    return "  ".join(_cut(printable(cell), width, pad=True) for cell, width in zip(cells, widths, strict=True)).rstrip()
-
-
-def _cut(text: str, width: int, *, pad: bool = False) -> str:
-    """Return a text that takes ``width`` columns at most."""
-    if cell_len(text) > width:
-        while cell_len(text) > width - 1:
-            text = text[:-1]
-        text += "…"
-    return text + " " * (width - cell_len(text)) if pad else text
+    return "  ".join(padded(printable(cell), width) for cell, width in zip(cells, widths, strict=True)).rstrip()
 
 
 class EventReader:

@@ -67,7 +67,7 @@ def graph() -> None:
     """
 
 
-@graph.command("workers")
+@graph.command("workers", short_help="Draw the workers that answer.")
 @place_options
 @click.option("--timeout", "-t", type=Duration(), default="1s", show_default=True, help="Time to wait for an answer.")
 def workers(
@@ -124,7 +124,7 @@ def _ask(app: App, question: str, timeout: float) -> dict[str, Any]:
     return {name: answer for each in answers or () for name, answer in each.items()}
 
 
-@graph.command("schedule")
+@graph.command("schedule", short_help="Draw entries, tasks and queues.")
 @click.option("--config", "-c", "config_file", metavar="FILE", help="Default: $BEATD_CONFIG, ./beat.toml.")
 @click.option("--app", "-A", "app_name", metavar="MODULE[:APP]", help="Add the entries that this app registers.")
 def schedule(*, config_file: str | None, app_name: str | None) -> None:
@@ -143,7 +143,7 @@ def schedule(*, config_file: str | None, app_name: str | None) -> None:
     click.echo(dot(nodes, edges))
 
 
-@graph.command("bootsteps")
+@graph.command("bootsteps", short_help="Draw the parts of the worker.")
 def bootsteps() -> None:
     """Draw the parts of the bundled worker, in the order in which a message passes them."""
     nodes = [Node(name, name) for edge in _BOOTSTEPS for name in edge]

@@ -109,7 +109,7 @@ class Selection(NamedTuple):
 @click.option("--held", "held_only", is_flag=True, help="Only held-back entries.")
 @click.option("--source", metavar="WORD", help="Only entries of this source: file, app, runtime, or a file's name.")
 @click.option("--task", metavar="GLOB", help="Only entries whose task matches.")
-@click.option("--tag", "tags", multiple=True, metavar="TAG", help="Only entries with this tag; given again: and that.")
+@click.option("--tag", "tags", multiple=True, metavar="TAG", help="Only entries with all given tags (repeatable).")
 @click.option("--sort", type=click.Choice(SORTS), default="name", show_default=True, help="Order.")
 @click.option("--json", "as_json", is_flag=True, help="JSON instead of a table.")
 def list_entries(

@@ -14,7 +14,7 @@ import click
 from beatd.app.routing import Queues
 from beatd.broker import is_redis, no_arguments, redis_url
 from beatd.broker.migration import Destination, KombuSource, Source, Taken, taken_from_envelope
-from beatd.cli.app_commands import client_app
+from beatd.cli.app_commands import client_app, listed
 from beatd.cli.global_options import is_quiet
 from beatd.cli.migrate_celery import migrate_celery
 from beatd.cli.output import Duration, confirm, plural, print_line, print_table
@@ -36,7 +36,7 @@ class Migrations(click.Group):
 
     def with_subcommand(self, words: list[str]) -> list[str]:
         """Put ``messages`` before words that have a URL and no command."""
-        is_short = any("://" in word for word in words) and not any(word in self.commands for word in words)
+        is_short = any("://" in word for word in words) and words[0] not in self.commands
         return ["messages", *words] if is_short else words
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
@@ -54,7 +54,7 @@ def migrate() -> None:
 migrate.add_command(migrate_celery)
 
 
-@migrate.command("messages")
+@migrate.command("messages", short_help="Move waiting messages to another broker.")
 @click.argument("source", metavar="SOURCE_URL")
 @click.argument("destination", metavar="DESTINATION_URL")
 @click.option("--queues", "-q", metavar="A,B:C", help="Queues; B:C moves B to C. Default: those of the app, or celery.")
@@ -101,7 +101,7 @@ def messages(
     with _interruptible(), _opened(source, list(chosen)) as from_, contextlib.ExitStack() as stack:
         to = Destination(destination, declared.arguments if declared is not None else no_arguments)
         stack.callback(to.close)
-        move = Move(from_, to, chosen, frozenset(_names(tasks)))
+        move = Move(from_, to, chosen, frozenset(listed(tasks)))
         try:
             move.run(limit=limit, timeout_s=None if forever else timeout)
         except KeyboardInterrupt:
@@ -121,14 +121,10 @@ def _check_url(argument: str, url: str) -> None:
 
 def queue_map(text: str | None, default: Sequence[str]) -> dict[str, str]:
     """Return the queues of ``-q``, each with the queue that gets its messages: ``a,b:c``."""
-    pairs = [part.partition(":") for part in _names(text)] or [(name, "", "") for name in default]
+    pairs = [part.partition(":") for part in listed(text)] or [(name, "", "") for name in default]
     if any(not name.strip() or (colon and not to.strip()) for name, colon, to in pairs):
         raise click.BadParameter("expected names of queues such as a,b or a:b", param_hint="--queues")
     return {name.strip(): to.strip() or name.strip() for name, _, to in pairs}
-
-
-def _names(text: str | None) -> list[str]:
-    return [name for part in (text or "").split(",") if (name := part.strip())]
 
 
 @contextlib.contextmanager

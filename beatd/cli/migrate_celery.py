@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +9,7 @@ from typing import Any
 import click
 
 from beatd import importers
-from beatd.cli.output import plural, print_json, print_line, print_table, write_file
+from beatd.cli.output import plural, print_json, print_line, print_table, rewrite_file, write_file
 from beatd.importers.celery_app import read_celery_app
 from beatd.importers.celery_usage import Use, Verdict
 from beatd.importers.project import Project, read_project
@@ -28,7 +26,7 @@ _TITLES: dict[Verdict, str] = {
 }
 
 
-@click.command("celery")
+@click.command("celery", short_help="Report what a project uses of Celery.")
 @click.argument("project", default=".")
 @click.option("--app", "-A", metavar="MODULE[:APP]", help="The app whose schedule is written; default: the one found.")
 @click.option(
@@ -90,24 +88,11 @@ def _print_diff(found: Project) -> None:
 
 def _write(found: Project, *, quiet: bool) -> None:
     for change in found.changes:
-        _replace(change.path, change.new.encode(change.encoding))
+        rewrite_file(change.path, change.new.encode(change.encoding))
         if not quiet:
             print_line(f"{change.name}: {plural(change.imports, 'import')} changed")
     if not quiet:
         print_line(f"{plural(len(found.changes), 'file')} changed" if found.changes else "nothing to change")
-
-
-def _replace(path: Path, data: bytes) -> None:
-    """Write a file at once, with the rights that it has."""
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-        try:
-            file.write(data)
-            file.flush()
-            os.fchmod(file.fileno(), path.stat().st_mode)
-            Path(file.name).replace(path)
-        except OSError as error:
-            Path(file.name).unlink(missing_ok=True)
-            raise click.ClickException(f"{path} cannot be written: {error.strerror}") from None
 
 
 def _report(found: Project, app: str | None, *, show_all: bool) -> None:
@@ -156,10 +141,14 @@ def _next_steps(found: Project, app: str | None) -> Iterator[str]:
     name = app or "MODULE:APP"
     yield "Next:"
     if found.changes:
-        yield f"  beatd migrate celery {found.shown} --rewrite           the changes of imports; --write makes them"
+        yield f"  beatd migrate celery {found.shown} --rewrite"
+        yield "      shows the changes of imports; --write makes them"
     yield f"  beatd migrate celery {found.shown} -A {name} -o beat.toml"
-    yield "  beatd check                                  the file, with tasks and arguments"
-    yield "  beatd run --dry-run                          beside celery beat: it sends nothing"
+    yield "      writes the schedule"
+    yield "  beatd check"
+    yield "      checks the file, with tasks and arguments"
+    yield "  beatd run --dry-run"
+    yield "      runs beside celery beat and sends nothing"
 
 
 def _document(found: Project, app: str | None) -> dict[str, Any]:

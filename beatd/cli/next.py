@@ -40,7 +40,7 @@ class EntriesInForce(NamedTuple):
 @click.option("--from", "since", metavar="TIME", default="now", help='Runs after TIME: "2026-12-24 18:00", +1d, now.')
 @click.option("--config", "-c", "config_file", metavar="FILE", help="Default: $BEATD_CONFIG, ./beat.toml.")
 @click.option("--app", "-A", metavar="MODULE[:APP]", help="Add the entries that this app registers.")
-@click.option("--tag", "tags", multiple=True, metavar="TAG", help="Only entries with this tag; given again: and that.")
+@click.option("--tag", "tags", multiple=True, metavar="TAG", help="Only entries with all given tags (repeatable).")
 @click.option("--offline", is_flag=True, help="Do not query the state store.")
 @click.option("--json", "as_json", is_flag=True, help="JSON instead of a table.")
 def next_runs(

@@ -246,7 +246,7 @@ def confirm(question: str, *, yes: bool) -> None:
     click.confirm(question, abort=True, err=True)
 
 
-def rewrite_file(path: Path, text: str) -> None:
+def rewrite_file(path: Path, text: str | bytes) -> None:
     """Write all of ``text`` or nothing into a file that is there: behind its links, with its owner and mode."""
     target = path.resolve()
     try:
@@ -258,7 +258,7 @@ def rewrite_file(path: Path, text: str) -> None:
 
 
 def write_file(
-    path: Path, text: str, *, force: bool = False, mode: int = 0o644, owner: tuple[int, int] | None = None
+    path: Path, text: str | bytes, *, force: bool = False, mode: int = 0o644, owner: tuple[int, int] | None = None
 ) -> None:
     """Write all of ``text`` or nothing. Raises click.ClickException if the file is there or cannot be written.
 
@@ -269,8 +269,8 @@ def write_file(
     handle = None
     try:
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
+        with os.fdopen(handle, "wb") as file:
+            file.write(text if isinstance(text, bytes) else text.encode())
         if owner is not None:
             os.chown(temporary, *owner)
         Path(temporary).chmod(mode)

@@ -22,7 +22,7 @@ _SHOWN = 20
 
 @click.command()
 @click.argument("names", metavar="NAME|GLOB...", nargs=-1, shell_complete=entry_names)
-@click.option("--tag", "tags", multiple=True, metavar="TAG", help="All entries with this tag.")
+@click.option("--tag", "tags", multiple=True, metavar="TAG", help="All entries with any given tag (repeatable).")
 @click.option("--reason", default="", help="Reason, shown by status and list.")
 @click.option("--for", "length", type=Duration(1), help="Time after which the entries are resumed: 2h, 90m.")
 @click.option("--until", metavar="TIME", help='When they are resumed: "2026-12-24 18:00", +1d, never.')
@@ -75,7 +75,7 @@ def pause(
 
 @click.command()
 @click.argument("names", metavar="NAME|GLOB...", nargs=-1, shell_complete=entry_names)
-@click.option("--tag", "tags", multiple=True, metavar="TAG", help="All paused entries with this tag.")
+@click.option("--tag", "tags", multiple=True, metavar="TAG", help="All paused entries with any given tag (repeatable).")
 @click.option("--config", "-c", "config_file", metavar="FILE", help="Default: $BEATD_CONFIG, ./beat.toml.")
 @click.option("--json", "as_json", is_flag=True, help="JSON instead of text.")
 def resume(*, names: tuple[str, ...], tags: tuple[str, ...], config_file: str | None, as_json: bool) -> None:

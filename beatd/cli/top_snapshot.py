@@ -13,8 +13,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
 from beatd import sources
 from beatd.cli import status
 from beatd.cli.list_entries import distance
@@ -30,11 +28,12 @@ from beatd.model import Settings
 from beatd.planning.notation import schedule_phrase
 from beatd.planning.preview import Outlook
 from beatd.sources.calendars import Calendars
-from beatd.state_store import running_store
+from beatd.state_store import running_store, with_patience
 from beatd.store.audit import Audit, audit_record, whoami
 from beatd.store.client import connect
 from beatd.store.keys import Keys
 from beatd.store.runtime_entries import Pause, Runtime
+from beatd.store.server_check import RareCheck
 from beatd.timestamps import from_ms, to_ms
 from beatd.web.broker_view import BrokerView
 from beatd.web.entries import EntryListing
@@ -54,8 +53,9 @@ class Collector:
         self.clock = SystemClock()
         self.wanted = Wanted()
         self.snapshot: Snapshot | None = None
+        self._rare = RareCheck()
         self._plan = EntryListing(path, lambda: sources.load(path, app=app), self.clock)
-        self.settings = _impatient(self._plan.first().settings)
+        self.settings = with_patience(self._plan.first().settings, PATIENCE_MS)
         self._store = StoreView(self._overview, lambda: running_store(self.settings), self.settings.redis, self.clock)
         self._broker = BrokerView(
             str(path), lambda: self._plan.settings, lambda: running_store(self.settings), self.clock
@@ -108,7 +108,7 @@ class Collector:
         self.snapshot = last._replace(now_ms=now_ms, away=last.away or Away(now_ms, reason))
 
     def _overview(self) -> dict[str, Any]:
-        return status.facts(status.look(self.settings))
+        return status.facts(status.look(self.settings, self._rare))
 
     def _look(self, wanted: Wanted, now_ms: int) -> Snapshot:
         overview = self._store.status()
@@ -203,11 +203,6 @@ def _run_row(run: RunDetail, now_ms: int) -> Row:
 
 def _since(moment: str | None, now_ms: int) -> str:
     return "" if moment is None else distance(now_ms - to_ms(datetime.fromisoformat(moment)))
-
-
-def _impatient(settings: Settings) -> Settings:
-    timeout_ms = min(settings.redis.timeout_ms, PATIENCE_MS)
-    return msgspec.structs.replace(settings, redis=msgspec.structs.replace(settings.redis, timeout_ms=timeout_ms))
 
 
 class Operations:

@@ -267,7 +267,7 @@ class View:
             since = f"{from_ms(seen.away.since_ms):%H:%M:%S} UTC"
             return Line(f"! The store is away since {since}: {seen.away.reason}", "bad")
         if not seen.problems:
-            return Line("Everything is in order", "good")
+            return Line("Healthy", "good")
         more = f"   (and {len(seen.problems) - 1} more: beatd status)" if seen.problems[1:] else ""
         return Line(f"! {seen.problems[0]}{more}", "bad")
 
@@ -331,9 +331,10 @@ def columns_of(columns: Sequence[str], rows: Sequence[Sequence[str]], width: int
     widths = [max(map(cell_len, column)) for column in zip(*cells, strict=True)]
     while sum(widths) + 2 * (len(widths) - 1) > width and max(widths) > 4:
         widths[widths.index(max(widths))] -= 1
-    return ["  ".join(map(_padded, row, widths)).rstrip() for row in cells]
+    return ["  ".join(map(padded, row, widths)).rstrip() for row in cells]
 
 
-def _padded(text: str, width: int) -> str:
+def padded(text: str, width: int) -> str:
+    """The text cut or filled up to exactly so many columns."""
     shown = cut(text, width)
     return shown + " " * (width - cell_len(shown))

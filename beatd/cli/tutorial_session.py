@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -14,7 +13,7 @@ from types import TracebackType
 from typing import IO
 
 from beatd.cli.tutorial_page import ShellCommand, TextFile, missing
-from beatd.clock import SystemClock
+from beatd.clock import monotonic, sleep
 
 WAIT_S = 60.0
 """Seconds until the output of a command must be there."""
@@ -38,8 +37,6 @@ class TutorialSession:
         self._env["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), self._env.get("PATH", os.defpath)])
         self._env |= {"PYTHONUNBUFFERED": "1", "COLUMNS": "100"}
         self._wait_s = wait_s
-        self._clock = SystemClock()
-        self._never = threading.Event()
         self._background: list[tuple[subprocess.Popen[bytes], Path]] = []
 
     def __enter__(self) -> TutorialSession:
@@ -61,16 +58,16 @@ class TutorialSession:
         """Run a command as the page says, and return its output. Raises Unexpected."""
         if command.how == "background":
             return self._start(command)
-        deadline = self._clock.monotonic() + self._wait_s
+        deadline = monotonic() + self._wait_s
         while True:
             output, code = self._once(command)
             lacks = missing(command.output, output)
             if lacks is None and code == command.exit_code:
                 return output
-            if command.how != "repeat" or self._clock.monotonic() > deadline:
+            if command.how != "repeat" or monotonic() > deadline:
                 why = f"{lacks!r} is not in its output" if lacks is not None else f"its exit code is {code}"
                 raise Unexpected(f"$ {command.line}\n{output.rstrip()}\n\n{why}{self._logs()}")
-            self._clock.wait(self._never, _PAUSE_S)
+            sleep(_PAUSE_S)
 
     def _once(self, command: ShellCommand) -> tuple[str, int]:
         with self._popen(command, subprocess.PIPE) as process:
@@ -97,11 +94,11 @@ class TutorialSession:
         with log.open("wb") as out:
             process = self._popen(command, out)
         self._background.append((process, log))
-        deadline = self._clock.monotonic() + self._wait_s
+        deadline = monotonic() + self._wait_s
         while (lacks := missing(command.output, output := log.read_text(errors="replace"), ordered=False)) is not None:
-            if process.poll() is not None or self._clock.monotonic() > deadline:
+            if process.poll() is not None or monotonic() > deadline:
                 raise Unexpected(f"$ {command.line}\n{output.rstrip()}\n\n{lacks!r} is not in its output")
-            self._clock.wait(self._never, _PAUSE_S)
+            sleep(_PAUSE_S)
         return output
 
     def _logs(self) -> str:

@@ -14,7 +14,7 @@ from beatd.cli.run import configure_logging
 from beatd.clock import SystemClock
 from beatd.model import Settings
 from beatd.sources.calendars import Calendars
-from beatd.state_store import running_store
+from beatd.state_store import running_store, with_patience
 from beatd.store.server_check import RareCheck
 from beatd.web.address import is_loopback, url_of
 from beatd.web.app import Guards, Installation, create
@@ -47,7 +47,7 @@ def run(
     clock = SystemClock()
     path = sources.find(config_file, app).path
     plan = EntryListing(path, lambda: sources.load(path, app=app), clock)
-    settings = _impatient(plan.first().settings)
+    settings = with_patience(plan.first().settings, PATIENCE_MS)
     configure_logging(settings.log, log_level, log_format, config.environment())
     logging.getLogger("beatd.sources").setLevel(logging.CRITICAL)  # the page says it, and the daemons' logs do
     rare = RareCheck()

@@ -58,6 +58,15 @@ class Description(NamedTuple):
             return self.pause.note
         return self.look.note or "in force"
 
+    @property
+    def table(self) -> dict[str, Any] | None:
+        """Its table as in a file, with secrets hidden; None if TOML cannot carry it."""
+        try:
+            table: dict[str, Any] = redacted(entry_table(self.entry, ""))
+        except Unwritable:
+            return None
+        return table
+
 
 def entry_facts(look: Outlook, outcome: EntryOutcome, pause: Pause | None) -> dict[str, Any]:
     """An entry of a list. Arguments are left out: they may be nobody's business."""
@@ -88,7 +97,7 @@ def description_facts(seen: Description) -> dict[str, Any]:
     """All that is known of one entry; secrets in its table are hidden."""
     return {
         **entry_facts(seen.look, seen.outcome, seen.pause),
-        "table": redacted(_plain_table(seen.entry)),
+        "table": seen.table,
         "next": [upcoming_facts(run) for run in seen.following],
         "runs": [{**facts(run.record), **detail_facts(run)} for run in seen.runs[:LAST]],
         "totals": counts(seen.totals),
@@ -99,13 +108,6 @@ def description_facts(seen: Description) -> dict[str, Any]:
 def upcoming_facts(run: Upcoming) -> dict[str, Any]:
     """A run to come, for programs."""
     return {"due_at": iso_ms(run.due_ms), "fires_at": iso_ms(run.fire_ms), "note": run.note or None}
-
-
-def _plain_table(entry: Entry) -> dict[str, Any] | None:
-    try:
-        return entry_table(entry, "")
-    except Unwritable:
-        return None
 
 
 def kind_of(entry: Entry) -> str:

@@ -6,11 +6,11 @@ import logging
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from beatd.clock import monotonic, sleep
-from beatd.exceptions import MessageError, StoreUnavailable
+from beatd.clock import Backoff, monotonic, sleep
+from beatd.exceptions import StoreUnavailable
 from beatd.store.daemon_commands import subscribe
 from beatd.store.keys import Keys
-from beatd.store.runtime_entries import Before, Pause, RuntimeReplica, read_pause, read_table
+from beatd.store.runtime_entries import Before, Pause, RuntimeReplica, read_pause, readable_table
 
 if TYPE_CHECKING:
     import redis
@@ -43,13 +43,14 @@ def changes(client: redis.Redis, keys: Keys, *, timeout: float | None) -> Iterat
 
 
 def _follow(client: redis.Redis, keys: Keys, mirror: RuntimeReplica, timeout: float | None) -> Iterator[Change]:
-    heard_at = monotonic()
+    heard_at, backoff = monotonic(), Backoff(LOOK_S, LOOK_S)
     anew = False
     while True:
         try:
             with subscribe(client, keys) as hear:
                 while True:
                     before = mirror.refresh(anew=anew).before
+                    backoff.succeeded()
                     anew = False
                     if before:
                         yield from _changes(before, mirror)
@@ -61,7 +62,8 @@ def _follow(client: redis.Redis, keys: Keys, mirror: RuntimeReplica, timeout: fl
         except StoreUnavailable as error:
             if timeout is not None and monotonic() - heard_at >= timeout:
                 raise
-            log.warning("%s; retrying", error, extra={"event": "watch_interrupted"})
+            backoff.failed()
+            log.log(backoff.level, "%s; retrying", error, extra={"event": "watch_interrupted"})
             anew = True
             sleep(LOOK_S if timeout is None else min(LOOK_S, timeout / 4))
 
@@ -72,15 +74,8 @@ def _changes(before: Before, mirror: RuntimeReplica) -> Iterator[Change]:
         if table is None and old_table is not None:
             yield Change("removed", name)
         elif table is not None and table != old_table:
-            yield Change("put", name, _table(table))
+            yield Change("put", name, readable_table(table))
         if pause is None and old_pause is not None:
             yield Change("resumed", name)
         elif pause is not None and pause != old_pause:
             yield Change("paused", name, pause=read_pause(pause))
-
-
-def _table(raw: bytes) -> dict[str, Any] | None:
-    try:
-        return read_table(raw)
-    except MessageError:
-        return None

@@ -47,7 +47,7 @@ def parse(text: str) -> dict[str, Any]:
 
 
 def parse_without_rtoml(text: str) -> dict[str, Any]:
-    """The same by the standard library."""
+    """Parse with the standard library; raises :class:`TomlError`."""
     try:
         return tomllib.loads(text)
     except RecursionError:

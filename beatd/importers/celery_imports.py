@@ -79,7 +79,7 @@ def find_imports(text: str, tree: ast.Module) -> Imports:
     places: list[Place] = []
     edits: list[Edit] = []
     by_hand: list[tuple[int, str]] = []
-    lines = text.splitlines(keepends=True)
+    lines = _lines(text)
     for node in ast.walk(tree):
         match node:
             case ast.ImportFrom(module=str(module), level=0) if module in _MODULES or _is_celery(module):
@@ -103,7 +103,7 @@ def find_imports(text: str, tree: ast.Module) -> Imports:
 
 def rewritten(text: str, edits: tuple[Edit, ...]) -> str:
     """The text with these edits."""
-    lines = text.splitlines(keepends=True)
+    lines = _lines(text)
     for edit in reversed(edits):
         lines[edit.first - 1 : edit.last] = [edit.new]
     return "".join(lines)
@@ -111,10 +111,13 @@ def rewritten(text: str, edits: tuple[Edit, ...]) -> str:
 
 def unified_diff(name: str, old: str, new: str) -> Iterator[str]:
     """The lines of the difference, as ``patch`` and ``git apply`` take them."""
-    for line in difflib.unified_diff(
-        old.splitlines(keepends=True), new.splitlines(keepends=True), f"a/{name}", f"b/{name}"
-    ):
+    for line in difflib.unified_diff(_lines(old), _lines(new), f"a/{name}", f"b/{name}"):
         yield line if line.endswith("\n") else f"{line}\n\\ No newline at end of file\n"
+
+
+def _lines(text: str) -> list[str]:
+    """Lines as Python counts them: ``str.splitlines`` also ends one at a form feed."""
+    return list(io.StringIO(text, newline=""))
 
 
 def _is_celery(module: str) -> bool:

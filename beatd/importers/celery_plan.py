@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
 
@@ -15,7 +15,7 @@ from beatd.app.find_app import locate
 from beatd.importers.dump import write_document
 from beatd.sources.celery_schedule import is_celery_app, is_celery_schedule, registrations
 from beatd.sources.child_process import ask
-from beatd.timestamps import to_ms
+from beatd.timestamps import from_ms, to_ms
 
 TIMEOUT_S = 120.0
 MOST_RUNS = 20_000
@@ -33,13 +33,13 @@ def celery_runs(name: str, from_ms: int, until_ms: int) -> tuple[dict[str, list[
     return answer["runs"], answer["unknown"]
 
 
-def _plan(name: str, from_ms: int, until_ms: int) -> dict[str, Any]:
+def _plan(name: str, start_ms: int, until_ms: int) -> dict[str, Any]:
     app = locate(name, is_celery_app, where="celery")
     runs: dict[str, list[int]] = {}
     unknown: dict[str, str] = {}
     for entry, fields in registrations(app).items():
         try:
-            found = _runs(_schedule(fields, app), _moment(from_ms), _moment(until_ms))
+            found = _runs(_schedule(fields, app), from_ms(start_ms), from_ms(until_ms))
             runs[entry] = [to_ms(due) for due in found]
         except Exception as error:  # noqa: BLE001 - schedules of the user's may raise anything
             unknown[entry] = " ".join(str(error).split())[:200] or type(error).__name__
@@ -63,7 +63,7 @@ def _runs(schedule: Any, since: datetime, until: datetime) -> Iterator[datetime]
         schedule.nowfun = partial(_now, schedule, moment)
         remaining = schedule.remaining_estimate(schedule.maybe_make_aware(moment))
         moment += max(remaining, _SHORTEST)
-        if moment > until:
+        if moment >= until:
             return
         count += 1
         yield moment
@@ -73,10 +73,6 @@ def _now(schedule: Any, moment: datetime) -> datetime:
     """The moment on the clocks of the app's zone, as celery beat has it."""
     now: datetime = moment.astimezone(schedule.tz)
     return now
-
-
-def _moment(ms: int) -> datetime:
-    return datetime.fromtimestamp(ms / 1000, UTC)
 
 
 if __name__ == "__main__":

@@ -6,8 +6,8 @@ import ast
 from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
-from beatd.app.conf import DEFAULTS, UNUSED
-from beatd.importers.celery_imports import Imports, target_of
+from beatd.app.conf import DEFAULTS, UNUSED, setting_name
+from beatd.importers.celery_imports import Imports
 from beatd.sources.app import WITHOUT_EFFECT
 
 Verdict = Literal["works", "change", "by hand"]
@@ -25,7 +25,6 @@ class Use(NamedTuple):
 
 
 _CANVAS = {"chain", "group", "chord", "chunks", "signature", "subtask", "xmap", "xstarmap", "maybe_signature"}
-_TASK_METHODS = {"delay", "apply_async", "s", "si", "signature", "retry", "update_state", "replace", "add_to_chord"}
 _CALLS = {"delay": "calls", "apply_async": "calls", "send_task": "calls", "s": "canvas", "si": "canvas"}
 _CALLS |= {"retry": "task methods", "update_state": "task methods", "replace": "task methods"}
 _CALLS |= {"add_periodic_task": "schedule", "autodiscover_tasks": "app", "config_from_object": "app"}
@@ -43,11 +42,6 @@ _NOT_OF_APP = {
     "Worker": "run beatd worker as a process",
     "on_after_fork": "use the signal worker_process_init",
 }
-_NOT_OF_TASK = {
-    "Strategy": "use a Request class", "annotate": "use the setting task_annotations",
-    "push_request": "call the task, or use task.apply()", "pop_request": "call the task, or use task.apply()",
-    "request_stack": "use task.request", "start_strategy": "use a Request class",
-}  # fmt: skip
 _CLASSES = {"amqp_cls", "backend_cls", "events_cls", "loader_cls", "log_cls", "control_cls", "registry_cls"}
 _NO_MODULE = {
     "celery.beat": "schedulers of beatd's own are not written as classes: use beat.toml, or beatd.client.Schedules",
@@ -144,10 +138,7 @@ class _Visitor(ast.NodeVisitor):
             case ast.Subscript(value=ast.Attribute(attr="conf"), slice=ast.Constant(value=str(name))):
                 self._conf(node, name, name, value)
             case ast.Name(id=name) if name.startswith(_PREFIXES) and name.isupper():
-                short = name.removeprefix("CELERY_").removeprefix("CELERYD_").removeprefix("CELERYBEAT_").lower()
-                prefix = {"CELERYD_": "worker_", "CELERYBEAT_": "beat_", "BROKER_": ""}
-                longer = next((new for old, new in prefix.items() if name.startswith(old)), "")
-                self._conf(node, name, short if name.startswith("BROKER_") else f"{longer}{short}", value)
+                self._conf(node, name, setting_name(name) or "", value)
 
     def _conf(self, node: ast.AST, shown: str, name: str, value: ast.expr) -> None:
         text = value.value if isinstance(value, ast.Constant) and isinstance(value.value, str) else ""
@@ -158,11 +149,7 @@ class _Visitor(ast.NodeVisitor):
     def visit_Call(self, node: ast.Call) -> None:
         name = _name(node.func)
         last = name.rpartition(".")[2]
-        if (
-            last == "Celery"
-            and "Celery" in self._imported | {"Celery"}
-            and (name != "Celery" or "Celery" in self._imported)
-        ):
+        if last == "Celery" and (name != "Celery" or "Celery" in self._imported):
             self._add(node, "app", "works", ast.unparse(node.func) + "(…)")
             for keyword in node.keywords:
                 if keyword.arg in _CLASSES or keyword.arg in ("loader", "amqp", "events", "log", "control"):
@@ -225,8 +212,8 @@ class _Visitor(ast.NodeVisitor):
         if owner in self._apps and node.attr in _NOT_OF_APP and self._is_app(owner):
             feature = "bootsteps" if node.attr == "steps" else "app"
             self._add(node, feature, "by hand", f"{owner}.{node.attr}", _NOT_OF_APP[node.attr])
-        elif node.attr in ("push_request", "pop_request", "request_stack", "start_strategy"):
-            self._add(node, "task methods", "by hand", f"….{node.attr}", _NOT_OF_TASK[node.attr])
+        elif node.attr == "start_strategy":
+            self._add(node, "task methods", "by hand", "….start_strategy", "use a Request class")
         self.generic_visit(node)
 
     def _is_app(self, name: str) -> bool:
@@ -288,6 +275,3 @@ def _name(node: ast.expr) -> str:
             owner = _name(value)
             return f"{owner}.{attr}" if owner else attr
     return ""
-
-
-__all__ = ["Use", "Verdict", "has_celery", "target_of", "uses_of"]

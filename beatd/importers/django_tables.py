@@ -68,7 +68,7 @@ def _write(settings: str, how: str, rows: Mapping[str, Mapping[str, Any]]) -> di
                 continue
             (added if is_new else changed).append(name)
         PeriodicTasks.update_changed()
-        others = PeriodicTask.objects.exclude(name__in=[*added, *changed]).exclude(name="celery.backend_cleanup")
+        others = PeriodicTask.objects.exclude(name__in=list(rows)).exclude(name="celery.backend_cleanup")
         other_names = list(others.filter(enabled=True).order_by("name").values_list("name", flat=True))
         if how == "dry":
             transaction.set_rollback(True)

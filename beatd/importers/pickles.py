@@ -21,15 +21,14 @@ class Record:
 
     name = ""
 
-    def __new__(cls, *args: Any, **kwargs: Any) -> Record:
+    def __new__(cls, *args: Any, **_kwargs: Any) -> Record:
         """Note the arguments; pickles make objects with and without ``__init__``."""
         self = super().__new__(cls)
-        self.made_with, self.made_by_name = args, kwargs
+        self.made_with = args
         return self
 
     def __init__(self, *_: Any, **__: Any) -> None:
         self.made_with: tuple[Any, ...]
-        self.made_by_name: dict[str, Any]
 
     def __setstate__(self, state: Any) -> None:
         self.state = state

@@ -91,8 +91,7 @@ _MISSED_FOR_MS = 3_600_000
 
 
 def is_for(target: NotifyTarget, entry: Entry) -> bool:
-    """True if the target is told of the entry: the entry names it, or names none and fits its patterns and
-    tags."""
+    """True if the target is told of the entry: the entry names it, or names no target and fits patterns and tags."""
     if entry.policies.notify is not None:
         return target.name in entry.policies.notify
     if target.tags and not set(target.tags).intersection(entry.policies.tags):

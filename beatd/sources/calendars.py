@@ -43,8 +43,8 @@ Mark = tuple[int, int] | None
 
 
 class Calendars:
-    """Reads the calendars in use; ``folder`` is where relative paths begin, ``copies`` where copies of those of URLs
-    are. Only a daemon ``writes`` copies: it owns the directory."""
+    """Reads the calendars in use. Relative paths begin at ``folder``; copies of calendars from URLs are in ``copies``.
+    Only a daemon ``writes`` copies: it owns the directory."""
 
     def __init__(self, folder: str, copies: Path | None = None, *, writes: bool = False) -> None:
         self._folder, self._copies, self._writes = Path(folder), copies, writes

@@ -99,9 +99,8 @@ def call_faults(settings: Settings, defaults: Mapping[str, Any], entries: Sequen
 
     Raises ConfigError if the app cannot be imported.
     """
-    faults = list(builtin_faults(entries))
     if settings.app is None:
-        return tuple(faults)
+        return tuple(builtin_faults(entries))
     registered = read_app(
         settings.app,
         timezone=settings.timezone,
@@ -110,11 +109,7 @@ def call_faults(settings: Settings, defaults: Mapping[str, Any], entries: Sequen
         directory=str(Path(settings.file).parent),
         calls=entries,
     )
-    by_name = {entry.name: entry for entry in entries}
-    faults += [
-        entry_warning(by_name[name], key, message) for name, key, message in registered.task_faults if name in by_name
-    ]
-    return tuple(faults)
+    return _task_faults(entries, len(entries), registered)
 
 
 def _task_faults(entries: Sequence[Entry], of_files: int, registered: Registered) -> tuple[Fault, ...]:

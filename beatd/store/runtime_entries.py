@@ -104,7 +104,7 @@ class Runtime:
         return self.exchange(name, table)[0]
 
     def exchange(self, name: str, table: Mapping[str, Any]) -> tuple[Put, bytes | None]:
-        """The same; returns the table that it replaced, too."""
+        """Store an entry as :meth:`put` does; returns what was done, and the table that it replaced."""
         keys = self._keys
         what, *before = self._put(
             [keys.schedules, keys.revision, keys.changes], [*self._first, name, dumps(dict(table))]

@@ -17,7 +17,7 @@ _READ_MAX = 1_000
 NEW_MS = 60_000
 """A failure is a problem when it lasts for so long, or when a message was given up."""
 OLD_MS = 86_400_000
-"""A destination to which nothing was sent for so long says nothing any more."""
+"""Age of the last attempt (ms) from which a destination is no problem any more."""
 
 
 class Unreached(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -38,7 +38,7 @@ class Unreached(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Undelivered:
-    """By destination: a target's name, or the kind and the host of pings. Raises a ``StoreError``."""
+    """Failed deliveries by destination: a target's name, or the kind and the host of pings. Raises a ``StoreError``."""
 
     def __init__(self, client: redis.Redis, keys: Keys) -> None:
         self._client, self._key = client, keys.undelivered

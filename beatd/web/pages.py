@@ -101,7 +101,10 @@ def moments_in(text: str, timezone: str, now_ms: int) -> str:
     """A text with its moments on the clocks of a zone; after "since" also how long ago that is."""
 
     def shown(match: re.Match[str]) -> str:
-        at = moment(to_ms(instant(f"{match[2]}T{match[3]}+00:00")), timezone, now_ms)
+        try:
+            at = moment(to_ms(instant(f"{match[2]}T{match[3]}+00:00")), timezone, now_ms)
+        except (ValueError, OverflowError):  # a person wrote something that is no moment
+            return match[0]
         return f"since {at.short}, {at.relative}" if match[1] else at.short
 
     return _WRITTEN.sub(shown, text)

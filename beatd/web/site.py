@@ -107,7 +107,7 @@ class Site:
         name, now_ms = request.path_params["name"], self._documents.clock.now_ms()
         values = read_parameters(request.query_params, (Parameter("failed", "Only failed runs.", False),))
         seen = self._documents.description(name)
-        outcome, zone = seen.outcome, seen.entry.timezone
+        outcome, numbers, zone = seen.outcome, seen.statistics, seen.entry.timezone
         since = {
             "failing": outcome.failing_since_ms,
             "overdue": outcome.overdue_since_ms,
@@ -123,13 +123,13 @@ class Site:
             seen=seen,
             row=entry_row(seen.look, now_ms, outcome),
             outcome=outcome,
-            table=_table_text(self._documents.entry(name)["table"]),
+            table=_table_text(seen.table),
             since={key: None if ms is None else moment(ms, zone, now_ms) for key, ms in since.items()},
             following=[(moment(run.due_ms, zone, now_ms), run.note) for run in seen.following],
             runs=[run_row(run, zone, now_ms) for run in shown],
             totals=seen.totals,
-            duration=spread(seen.statistics.duration_median_ms, seen.statistics.duration_p95_ms),
-            lateness=spread(seen.statistics.lateness_median_ms, seen.statistics.lateness_p95_ms),
+            duration=spread(numbers.duration_median_ms, numbers.duration_p95_ms),
+            lateness=spread(numbers.lateness_median_ms, numbers.lateness_p95_ms),
             is_failed_only=values["failed"],
         )
 

@@ -17,7 +17,7 @@ from beatd.app.app import App
 from beatd.app.routing import Queues
 from beatd.broker import bus, delayed_delivery_of, is_amqp, is_redis, redis_url
 from beatd.broker.bus import Names
-from beatd.clock import monotonic
+from beatd.clock import Backoff, monotonic
 from beatd.exceptions import ConfigError, Fault, MessageError, StoreError
 from beatd.store.keys import Keys
 from beatd.store.worker_state import FinishedRuns, RevokedStore
@@ -102,7 +102,7 @@ def solo_heartbeat(consumer: Consumer, shutdown: Shutdown, pool: str) -> Iterato
     if pool != "solo":
         yield
         return
-    stopped = threading.Event()
+    stopped, backoff = threading.Event(), Backoff(_BEAT_S, _BEAT_S)
 
     def beat() -> None:
         while not stopped.wait(max(_SAME_SIGNAL_S, min(_BEAT_S, shutdown.due_in()))):
@@ -110,8 +110,10 @@ def solo_heartbeat(consumer: Consumer, shutdown: Shutdown, pool: str) -> Iterato
                 os.kill(os.getpid(), signal.SIGQUIT)
             try:
                 consumer.beat()
+                backoff.succeeded()
             except StoreError as error:
-                log.warning("Heartbeat failed: %s", error, extra={"event": "heartbeat_failed"})
+                backoff.failed()
+                log.log(backoff.level, "Heartbeat failed: %s", error, extra={"event": "heartbeat_failed"})
 
     thread = threading.Thread(target=beat, name="heartbeat", daemon=True)
     thread.start()

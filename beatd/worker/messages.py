@@ -73,7 +73,8 @@ class Headers(msgspec.Struct, frozen=True):
     """The queue in which the client waits for the result: a property of the message, not a header."""
 
     def keeps_result(self, *, default: bool) -> bool:
-        """True unless nobody asked for the result of this run of the schedule. ``default`` is for what does not say."""
+        """True if the result document is to be stored. For a run of the schedule ``keep_result`` decides, or else
+        ``default``; results of all other messages are stored."""
         return self.after_ms is None or (default if self.keep_result is None else self.keep_result)
 
 

@@ -266,11 +266,18 @@ class Settlement:
             )
         elif report.state in (MALFORMED, LOST, FAILURE, REJECTED, REVOKED, SUCCESS, IGNORED):
             state = LOST if is_lost else FAILURE if report.state == MALFORMED else report.state
-            self._add_end(headers, state, _error_of(report, request), report.runtime, is_over=is_over)
-            self._finished[-1] = self._finished[-1]._replace(was_marked=was_marked)
+            error = _error_of(report, request)
+            self._add_end(headers, state, error, report.runtime, is_over=is_over, was_marked=was_marked)
 
     def _add_end(
-        self, headers: Headers, state: str, error: BaseException | None, runtime: float = 0.0, *, is_over: bool = True
+        self,
+        headers: Headers,
+        state: str,
+        error: BaseException | None,
+        runtime: float = 0.0,
+        *,
+        is_over: bool = True,
+        was_marked: bool = False,
     ) -> None:
         """Note the end of a run of which no process has made a record."""
         if headers.entry is None:
@@ -287,7 +294,8 @@ class Settlement:
             **({} if error is None else error_texts(error)),
         )
         end = EndedRun(headers.id, headers.entry, headers.due_at, state, runtime, encoded(record), record.mark)
-        self._finished.append(end._replace(is_over=is_over, end_ms=end_ms, after_ms=headers.after_ms))
+        end = end._replace(is_over=is_over, end_ms=end_ms, after_ms=headers.after_ms, was_marked=was_marked)
+        self._finished.append(end)
 
     def _acknowledge(self, request: Request) -> None:
         if not request.acknowledged:

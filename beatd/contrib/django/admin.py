@@ -118,7 +118,7 @@ class EntryAdmin(admin.ModelAdmin):  # type: ignore[misc]  # Django has no types
         self._require(self.has_view_or_change_permission(request))
         name, documents = unquote(object_id), installation().documents
         seen = documents.description(name)
-        table = documents.entry(name)["table"]
+        table = seen.table
         return self._page(
             request,
             "detail",

@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 import tomli_w
 from django import forms
 
-from beatd import config
 from beatd.client.schedules import checked
 from beatd.clock import SystemClock
 from beatd.config.errors import dotted
@@ -154,7 +153,6 @@ class EntryForm(forms.Form):  # type: ignore[misc]  # Django has no types
         name = self._name()
         try:
             checked(name, table, **self._rules)
-            config.entry(name, table, **self._rules)
         except ConfigError as error:
             for fault in error.faults:
                 key = fault.path.removeprefix(dotted((SCHEDULE, name))).lstrip(".").partition(".")[0]

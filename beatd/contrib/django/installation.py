@@ -7,13 +7,12 @@ import threading
 from functools import partial
 from typing import NamedTuple
 
-import msgspec
-
 from beatd import sources
 from beatd.cli import status
 from beatd.clock import SystemClock
 from beatd.contrib.django.conf import app_name, schedule_file, timeout_ms
-from beatd.state_store import running_store
+from beatd.sources.calendars import Calendars
+from beatd.state_store import running_store, with_patience
 from beatd.store.server_check import RareCheck
 from beatd.web.actions import Operator
 from beatd.web.broker_view import BrokerView
@@ -44,14 +43,13 @@ def installation() -> Installation:
         if key not in _opened:
             clock = SystemClock()
             plan = EntryListing(path, lambda: sources.load(path, app=app), clock)
-            settings = plan.first().settings
-            redis = msgspec.structs.replace(settings.redis, timeout_ms=min(settings.redis.timeout_ms, patience_ms))
-            settings = msgspec.structs.replace(settings, redis=redis)
+            settings = with_patience(plan.first().settings, patience_ms)
             url = partial(running_store, settings)
             rare = RareCheck()
-            store = StoreView(lambda: status.facts(status.look(settings, rare)), url, redis, clock)
+            store = StoreView(lambda: status.facts(status.look(settings, rare)), url, settings.redis, clock)
             broker = BrokerView(str(path), lambda: plan.settings, url, clock)
             plan.start()
+            Calendars.of(settings).start(lambda _faults: None)  # those of runtime entries, too
             documents = Documents(plan, store, broker, clock)
             _opened[key] = Installation(documents, Operator(documents))
         return _opened[key]

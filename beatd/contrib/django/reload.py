@@ -30,7 +30,7 @@ class Reloader:
         self._child: subprocess.Popen[bytes] | None = None
 
     def run(self) -> int:
-        """Run until a signal comes; returns the exit code of the last child, 0 after a signal."""
+        """Run until a signal comes; returns 0, the exit code."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._stop)
         self._start()

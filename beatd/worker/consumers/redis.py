@@ -291,10 +291,8 @@ class RedisConsumer:
 
     def _sweep(self) -> None:
         """Requeue the messages of workers whose heartbeat has expired."""
+        others = self.others()
         with translate_errors(self._client):
-            members: Any = self._client.smembers(self._shared.workers)
-            known = sorted(member.decode() for member in members)
-            others = [member for member in known if member != self._id]
             alive = self._client.mget([self._keys.worker(one, "alive") for one in others]) if others else []
             mine = int(self._client.hlen(self._unacked))
         if mine < len(self._held):

@@ -330,7 +330,8 @@ class PreforkPool:
                 staying += 1
         except OSError as error:
             self._fork_at = now + self._backoff.failed()
-            log.warning(
+            log.log(
+                self._backoff.level,
                 "Cannot start a process, %d of %d are there: %s",
                 staying,
                 self.size,

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from beatd import App, get_task_logger, signals
 from beatd.app.context import Context, running
+from beatd.log import get_logger
 from beatd.worker import task_logging
 from beatd.worker.task_logging import CeleryFormatter, Redirected
 
@@ -212,3 +213,10 @@ def test_a_traceback_is_readable_and_other_formatters_still_get_the_exception():
     lines = formatter.format(record).split("\n")
     assert (lines[0], lines[1], lines[-1]) == ("failed", "  Traceback (most recent call last):", "  ValueError: no")
     assert logging.Formatter("%(message)s").format(record).split("\n")[1] == "Traceback (most recent call last):"
+
+
+def test_the_root_logger_is_no_child_of_its_child():
+    root = logging.getLogger()
+    assert get_logger(root) is root
+    assert root.parent is None
+    assert get_logger("some-name-at-the-top").parent is logging.getLogger("celery")

@@ -1,5 +1,6 @@
 """The loop: what leaves when, and what a failure changes."""
 
+import logging
 from datetime import timedelta
 
 from beatd.exceptions import StoreUnavailable
@@ -318,3 +319,22 @@ def test_a_one_off_runs_once_over_restarts(rig, entry):
         rig.beat.schedule.replace([once])
         rig.run_for(100)
     assert names_at(rig) == [5.0]
+
+
+def test_the_end_of_an_outage_is_logged_when_runs_leave_again_and_not_while_nothing_is_tried(rig, entry, caplog):
+    caplog.set_level(logging.INFO)
+    rig.beat.schedule.replace([entry(schedule=1.0)])
+    rig.run_for(1.5)
+    rig.claims.down = True
+    rig.run_for(2)
+    rig.elector.current, term = None, rig.elector.current
+    rig.run_for(2)
+    events = [getattr(record, "event", "") for record in caplog.records]
+    assert "store_unavailable" in events
+    assert "beat_recovered" not in events
+    rig.elector.current = term
+    rig.run_for(2)
+    rig.claims.down = False
+    rig.run_for(2)
+    [back] = [record for record in caplog.records if getattr(record, "event", "") == "beat_recovered"]
+    assert back.attempts >= 1

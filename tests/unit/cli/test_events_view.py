@@ -47,3 +47,7 @@ def test_odd_events_and_many_of_them() -> None:
         view.take(event("task-sent", number))
     assert len(view._order()) == KEPT
     assert view.lines(80, 24)
+
+
+def test_a_terminal_without_room_shows_nothing_and_ends():
+    assert [text for text, _ in EventsView().lines(1, 24)] == [""] * 24

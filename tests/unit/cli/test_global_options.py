@@ -28,6 +28,8 @@ from beatd.sources import app_file
         (["trigger", "e", "--", "-q"], ["trigger", "e", "--", "-q"], {}),
         (["-A", "p"], ["run", "-A", "p"], {}),
         (["migrate", "-q", "a", "r://1", "r://2"], ["migrate", "messages", "-q", "a", "r://1", "r://2"], {}),
+        (["migrate", "r://1", "r://2", "-q", "celery"], ["migrate", "messages", "r://1", "r://2", "-q", "celery"], {}),
+        (["migrate", "-q", "celery", "r://1", "r://2"], ["migrate", "messages", "-q", "celery", "r://1", "r://2"], {}),
         (["-A", "p", "migrate", "r://1", "r://2"], ["migrate", "messages", "-A", "p", "r://1", "r://2"], {}),
     ],
 )

@@ -108,3 +108,9 @@ def test_encodings():
         "iso-8859-1",
     )
     assert read_source(b"\xef\xbb\xbfx = 1\r\n") == ("x = 1\r\n", "utf-8-sig")
+
+
+@pytest.mark.parametrize("strange", ["\f", "\x85", "\u2028", "\x1c"])
+def test_only_lines_of_imports_change_whatever_ends_a_line_elsewhere(strange):
+    text = f"A = 1  # {strange}\nfrom celery import shared_task\nVALUE = 1\n"
+    assert new(text) == f"A = 1  # {strange}\nfrom beatd import shared_task\nVALUE = 1\n"

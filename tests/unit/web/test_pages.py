@@ -69,3 +69,10 @@ def test_moments(at, timezone, local, utc):
 @pytest.mark.parametrize(("ms", "text"), [(0, "0 ms"), (12, "+12 ms"), (-999, "−999 ms"), (3_400, "+3.4 s")])
 def test_differences_of_clocks(ms, text):
     assert pages.milliseconds(ms) == text
+
+
+@pytest.mark.parametrize(
+    "text", ["see 2026-13-45 10:00:00 UTC", "since 0000-01-01 00:00:00 UTC", "2026-01-01 99:00:00 UTC"]
+)
+def test_what_looks_like_a_moment_and_is_none_stays_as_it_is(text):
+    assert pages.moments_in(text, "Europe/Berlin", 1_790_000_000_000) == text
