@@ -6,8 +6,8 @@
 --                            is the time before the entry was first seen: load_entries.lua reads from it
 --                            what may be claimed
 -- KEYS[3]  history   string  an entry's cells are in the key of this name and its own, see claim.lua
--- KEYS[4]  missed    hash    entry name -> "<after> <before>" (ms): the newest gap of this script, for people who are told
---                            of it; KEYS[2] has also those of load_entries.lua
+-- KEYS[4]  missed    hash    entry name -> "<after> <before>" (ms): the newest gap of this script, for people who are
+--                            told of it; KEYS[2] has also those of load_entries.lua
 -- ARGV[1]  value that the lease must have
 -- ARGV[2]  how long gaps are kept after the last one was added (ms)
 -- ARGV[3]  bytes of history to keep for each entry (0: none is written)
