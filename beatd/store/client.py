@@ -196,13 +196,6 @@ def _shake_hands(connection: Any) -> None:
             raise
 
 
-def open_connection(client: redis.Redis) -> None:
-    """Open a connection of ``client`` before it is needed; an error is left to the first use."""
-    with suppress(redis.RedisError):
-        pool = client.connection_pool
-        pool.release(pool.get_connection())
-
-
 _FILES = ("ssl_ca_certs", "ssl_ca_path", "ssl_certfile", "ssl_keyfile")
 """Options of a URL that name files: the error of a connection would not name the missing one."""
 

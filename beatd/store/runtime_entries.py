@@ -10,12 +10,13 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Literal, NamedTuple
 
 import msgspec
 import redis
 
-from beatd.exceptions import MessageError
+from beatd.exceptions import MessageError, StoreError
 from beatd.message.json_codec import dumps, loads
 from beatd.store.keys import Keys
 from beatd.store.script import Script, translate_script_errors
@@ -294,11 +295,21 @@ class RuntimeReplica:
         self._began = b""
         self._before: Before = {}
         self._went_back = False
+        self._is_read_ahead = False
         self._doubles = (0, 0)
         """Tables and pauses that are missing here, since their names are no UTF-8 and read like others."""
         self.tables: dict[str, bytes] = {}
         self.pauses: dict[str, bytes] = {}
         self.revision = 0
+
+    def read_ahead(self) -> None:
+        """Read what the first :meth:`refresh` is to tell, while its caller does something else; that reads nothing
+        then. An error is left to it."""
+        with suppress(StoreError):
+            if not (is_read := self._catch_up()):
+                self._read_anew()
+                is_read = self._catch_up()
+            self._is_read_ahead = is_read
 
     def refresh(self, *, anew: bool = False) -> RuntimeChanges:
         """Bring the copy up to date; ``anew`` reads everything, for who may have missed something.
@@ -306,7 +317,8 @@ class RuntimeReplica:
         Raises :class:`~beatd.exceptions.StoreUnavailable` or :class:`~beatd.exceptions.StoreRefused`; the copy is then
         what it was, or a part of the way to what the store has, of which the next call tells.
         """
-        for _ in range(_ATTEMPTS):
+        is_read, self._is_read_ahead = self._is_read_ahead and not anew, False
+        for _ in range(0 if is_read else _ATTEMPTS):
             if anew:
                 self._read_anew()
             anew = not self._catch_up()
