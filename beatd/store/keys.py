@@ -46,6 +46,9 @@ class ShardKeys(NamedTuple):
     gaps: str
     """hash, 7 days after the last change: entry name → ``<after ms> <before ms> …``, stretches of time whose runs were
     missed and not caught up. They are still to come should the clock turn out to have been ahead."""
+    missed: str
+    """hash, 2 hours after the last change: entry name → ``<after ms> <before ms>``, the newest of its gaps that
+    catch-up left. Others are of times at which it was not in force."""
     tally: str
     """hash, for ever: entry name → ``late 3 overlap 1 …``, how many of its runs were late, skipped, made by hand."""
     gone: str
@@ -81,6 +84,7 @@ _TYPES = {
     "runs": "hash",
     "running": "hash",
     "gaps": "hash",
+    "missed": "hash",
     "tally": "hash",
     "last_outcome": "hash",
     "recovered": "zset",
