@@ -19,6 +19,7 @@ from beatd.store import server_check
 from beatd.store.client import connect, open_connection
 from beatd.store.embedded import find_embedded, open_embedded
 from beatd.store.keys import Keys
+from beatd.urls import is_cluster
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -59,6 +60,11 @@ def running_store(settings: Settings) -> str:
     return url
 
 
+def store_keys(settings: Settings) -> Keys:
+    """Return the names of a daemon's keys: in a cluster each shard has its own slot."""
+    return Keys(settings.redis.prefix, parts=settings.leader.shards if is_cluster(settings.redis.url) else 1)
+
+
 class Store:
     """The state store as it was found: reachable, fit, and whether it is the broker, too.
 
@@ -79,7 +85,7 @@ class Store:
         """A connection of its own, opened when it is needed; its timeout is shorter than that of a scrape or probe."""
         with ThreadPoolExecutor(2, "connect") as pool:
             pool.map(open_connection, (self.elector_client, self.runtime_client))
-            server_check.inspect(self.client, Keys(settings.redis.prefix))
+            server_check.inspect(self.client, store_keys(settings))
         if settings.redis.wait_replicas:
             server_check.check_wait(self.client)
         self.is_broker = is_broker(self.client, settings)
@@ -90,6 +96,8 @@ def is_broker(client: Redis, settings: Settings) -> bool:
     url = settings.broker.url
     if url is None:
         return True
+    if is_cluster(settings.redis.url):
+        return False
     if not broker.is_redis(url):
         return False
     with connect(broker.redis_url(url), timeout_ms=settings.redis.timeout_ms) as other:

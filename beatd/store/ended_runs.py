@@ -70,7 +70,6 @@ class EndedRuns:
     def __init__(self, client: redis.Redis, keys: Keys) -> None:
         self._client = client
         self._keys = keys
-        self._ended = keys.shard().ended
 
     def among(self, runs: Sequence[SentRun]) -> set[str]:
         """Return the ids of those that have ended; one round trip.
@@ -81,13 +80,28 @@ class EndedRuns:
         by_id = [run for run in runs if run.after_ms is None or run.redelivered]
         if not by_id:
             return _covered(linked, self._stretches([run.entry for run in linked]))
+        parts = [(part, set(names)) for part, names in self._keys.by_part([run.entry for run in (*by_id, *linked)])]
+        ended: set[str] = set()
         with translate_errors(self._client), self._client.pipeline(transaction=False) as pipeline:
-            pipeline.mget([self._keys.finished(run.id) for run in by_id])
-            if linked:
-                pipeline.hmget(self._ended, [run.entry for run in linked])
-            values, *stretches = pipeline.execute()
-        ended = {run.id for run, value in zip(by_id, values, strict=True) if value is not None}
-        return ended | _covered(linked, stretches[0]) if linked else ended
+            asked = [
+                (
+                    [run for run in by_id if run.entry in names],
+                    [run for run in linked if run.entry in names],
+                )
+                for _, names in parts
+            ]
+            for (part, _), (own, own_linked) in zip(parts, asked, strict=True):
+                if own:
+                    pipeline.mget([f"{part.finished}{run.id}" for run in own])
+                if own_linked:
+                    pipeline.hmget(part.ended, [run.entry for run in own_linked])
+            answers = iter(pipeline.execute())
+        for own, own_linked in asked:
+            if own:
+                ended |= {run.id for run, value in zip(own, next(answers), strict=True) if value is not None}
+            if own_linked:
+                ended |= _covered(own_linked, next(answers))
+        return ended
 
     def stretches(self, names: Sequence[str]) -> dict[str, bytes | None]:
         """The stretches of entries, as :func:`covers` takes them."""
@@ -96,9 +110,12 @@ class EndedRuns:
     def _stretches(self, names: Sequence[str]) -> list[bytes | None]:
         if not names:
             return []
+        found: dict[str, bytes | None] = {}
         with translate_errors(self._client):
-            found: Any = self._client.hmget(self._ended, list(names))
-        return list(found)
+            for part, own in self._keys.by_part(names):
+                values: Any = self._client.hmget(part.ended, own)
+                found |= zip(own, values, strict=True)
+        return list(map(found.get, names))
 
 
 def _covered(runs: Sequence[SentRun], stretches: Sequence[bytes | None]) -> set[str]:

@@ -298,8 +298,8 @@ class Histories:
         if not run_ids:
             return []
         with translate_errors(self._client):  # first: when it is there, the result is
-            ended: Any = self._client.mget([self._keys.finished(run_id) for run_id in run_ids])
-            refused: Any = self._client.mget([self._keys.refused(run_id) for run_id in run_ids])
+            ended = self._by_id([part.finished for part in self._keys.all_parts()], run_ids)
+            refused = self._by_id([part.refused for part in self._keys.all_parts()], run_ids)
         metas: list[Meta | None] = [None] * len(run_ids)
         for client in self._results:
             with translate_errors(client):
@@ -308,23 +308,32 @@ class Histories:
         found = zip(ended, metas, refused, strict=True)
         return [_ending(said, meta) or _refusal(reason) for said, meta, reason in found]
 
+    def _by_id(self, keys: Sequence[str], run_ids: Sequence[str]) -> list[bytes | None]:
+        """Values that are kept under the ids of runs, in whichever part."""
+        parts = [self._client.mget([f"{key}{run_id}" for run_id in run_ids]) for key in keys]
+        return [next(filter(None, values), None) for values in zip(*parts, strict=True)]
+
     def refused(self, run_id: str) -> str | None:
         """Why the broker refused a run; ``None`` if it did not, as far as is known."""
         with translate_errors(self._client):
-            raw: Any = self._client.get(self._keys.refused(run_id))
+            (raw,) = self._by_id([part.refused for part in self._keys.all_parts()], [run_id])
         refusal = _refusal(raw)
         return refusal and refusal.reason
 
     def totals(self, names: Sequence[str]) -> dict[str, Totals]:
         """The totals of entries."""
-        shard, found = self._keys.shard(), {}
-        for start in range(0, len(names), BATCH):
-            batch = list(names[start : start + BATCH])
+        found: dict[str, Totals] = {}
+        parts = [
+            (part, own)
+            for start in range(0, len(names), BATCH)
+            for part, own in self._keys.by_part(names[start : start + BATCH])
+        ]
+        for part, own in parts:
             with translate_errors(self._client), self._client.pipeline(transaction=False) as pipeline:
-                pipeline.hmget(shard.runs, batch)
-                pipeline.hmget(shard.tally, batch)
+                pipeline.hmget(part.runs, own)
+                pipeline.hmget(part.tally, own)
                 runs, tallies = pipeline.execute()
-            for name, count, tally in zip(batch, runs, tallies, strict=True):
+            for name, count, tally in zip(own, runs, tallies, strict=True):
                 found[name] = _totals(int(count) if count and count.isdigit() else 0, _counts(tally or b""))
         return found
 
@@ -332,7 +341,10 @@ class Histories:
         """The cells of entries, from a byte on: some at a time, so that other clients get their turn between."""
         for first in range(0, len(names), BATCH):
             batch = names[first : first + BATCH]
-            yield batch, self._tails([self._keys.history(name) for name in batch], [start])
+            found: dict[str, bytes] = {}
+            for part, own in self._keys.by_part(batch):
+                found |= zip(own, self._tails([f"{part.history}{name}" for name in own], [start]), strict=True)
+            yield batch, [found.get(name, b"") for name in batch]
 
     def _complete(self, names: Sequence[str]) -> Iterator[Record]:
         """All records of many entries, with their outcomes."""

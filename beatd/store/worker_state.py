@@ -8,16 +8,18 @@ twice.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import redis
 
 from beatd.store.client import connect, translate_errors
-from beatd.store.ended_runs import EndedRuns, SentRun
+from beatd.store.ended_runs import SentRun
 from beatd.store.keys import Keys
 from beatd.store.outcomes import Ended, Outcomes, Started
 from beatd.store.script import Script
+from beatd.store.server_check import keys_in
 
 LIMIT = 50_000
 """The oldest are forgotten first."""
@@ -122,9 +124,7 @@ class FinishedRuns:
 
     def __init__(self, url: str | None, keys: Keys) -> None:
         self._client = connect(url, name="beatd-worker") if url else None
-        self._outcomes = Outcomes(self._client, keys) if self._client else None
-        self._ended = EndedRuns(self._client, keys) if self._client else None
-        self._known = keys.shard().fingerprints
+        self._prefix = keys.prefix
         self._holds_schedule = False
 
     def remember(self, ended: Sequence[Ended]) -> None:
@@ -139,11 +139,17 @@ class FinishedRuns:
 
     def among(self, runs: Sequence[SentRun]) -> set[str]:
         """Return the ids of the runs that have ended."""
-        return self._ended.among(runs) if self._ended is not None and runs else set()
+        return self._outcomes.ended_runs.among(runs) if runs and self._outcomes is not None else set()
 
     def holds_schedule(self) -> bool:
         """True if a daemon keeps its state in this store, and so finds here how runs ended; asked until it is true."""
         if not self._holds_schedule and self._client is not None:
+            known = [part.fingerprints for part in keys_in(self._client, self._prefix).all_parts()]
             with translate_errors(self._client):
-                self._holds_schedule = bool(self._client.exists(self._known))
+                self._holds_schedule = bool(self._client.exists(*known))
         return self._holds_schedule
+
+    @functools.cached_property
+    def _outcomes(self) -> Outcomes | None:
+        """Ends of runs as the store knows them; found when it is first needed, as the names of keys in a cluster are asked for."""
+        return Outcomes(self._client, keys_in(self._client, self._prefix)) if self._client else None
