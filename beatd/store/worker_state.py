@@ -151,5 +151,5 @@ class FinishedRuns:
 
     @functools.cached_property
     def _outcomes(self) -> Outcomes | None:
-        """Ends of runs as the store knows them; found when it is first needed, as the names of keys in a cluster are asked for."""
+        """Ends of runs in the store; made when it is first needed: the names of keys in a cluster are asked for."""
         return Outcomes(self._client, keys_in(self._client, self._prefix)) if self._client else None
