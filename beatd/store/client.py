@@ -262,7 +262,11 @@ def _unmoved(topology: Topology) -> Iterator[None]:
         yield
     except AskError as error:
         topology.note(error)
-        raise TryAgainError(f"TRYAGAIN slot {error.slot_id} moves to {error.host}:{error.port}") from error
+        raise TryAgainError(_moved(error)) from error
+
+
+def _moved(error: AskError) -> str:
+    return f"slot {error.slot_id}: {error.host}:{error.port}"
 
 
 def open_connection(client: redis.Redis) -> None:
@@ -285,6 +289,9 @@ def translate_errors(client: redis.Redis) -> Iterator[None]:
     try:
         yield
     except redis.RedisError as error:
+        if isinstance(client, ClusterClient) and isinstance(error, AskError):
+            client.topology.note(error)
+            raise store_error(TryAgainError(_moved(error)), client.place) from error
         raise store_error(error, place_of(client)) from error
 
 
@@ -317,6 +324,8 @@ def _text_of(error: RedisError) -> str:
     text = str(error).partition(" script: ")[0]  # where in a script it happened says nothing to people
     if isinstance(error, ClusterDownError):
         return f"{text}; {_COVERAGE}"
+    if isinstance(error, TryAgainError):
+        return f"a slot is on the move to another node ({text})"
     if "cluster support disabled" in text:
         return "this server is no cluster: write redis:// instead of redis+cluster://"
     if text.startswith(_OF_CLUSTERS) or isinstance(error, MovedError | AskError):

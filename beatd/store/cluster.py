@@ -67,7 +67,7 @@ class ClusterClient(redis.Redis):
                     raise before
                 sleep(PAUSE_S)
             before = None
-        raise TryAgainError("TRYAGAIN the nodes send a command to each other; their cluster is not settled")
+        raise TryAgainError("the nodes send a command to each other")
 
     def _send(self, address: Address, args: Sequence[Any], options: dict[str, Any], *, asking: bool) -> Any:
         with self.topology.connection(address) as connection:
@@ -145,7 +145,7 @@ class ClusterPipeline(redis.client.Pipeline):
                     return answers
             except MovedError:
                 continue
-        raise TryAgainError("TRYAGAIN the nodes send a command to each other; their cluster is not settled")
+        raise TryAgainError("the nodes send a command to each other")
 
     def _by_node(self, stack: Sequence[Any]) -> list[Any]:
         topology = self._cluster.topology

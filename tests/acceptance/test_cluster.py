@@ -1,6 +1,7 @@
 """A Redis Cluster as state store: each run once, on all nodes, while slots move, and while nodes die."""
 
 import json
+import signal
 from itertools import pairwise
 
 import pytest
@@ -104,6 +105,19 @@ def test_every_run_once_with_a_shard_on_each_node(cluster, beatd, start_beatd, w
         assert {b - a for a, b in pairwise(sorted(found[name]))} == {PERIOD_MS}, name
 
 
+def test_a_dead_leader_is_seen_at_once(cluster, start_beatd, write, queue, wait_until):
+    file = write(cluster.url)
+    first, second = start_beatd("--config", file), start_beatd("--config", file)
+    wait_until(lambda: len(first.find("Leading shard") + second.find("Leading shard")) >= 3, 30, "leaders")
+    more(queue, wait_until, 200, "runs")
+    first.end(signal.SIGKILL)
+    second.expect("is gone: its connection")
+    for shard in range(3):
+        go_on(queue, entries_of(shard), wait_until)
+    second.end()
+    assert_every_run_once(queue, ENTRIES)
+
+
 @pytest.mark.slow
 def test_slots_move_while_runs_leave(cluster, start_beatd, write, queue, wait_until):
     daemon = start_beatd("--config", write(cluster.url))
@@ -114,7 +128,7 @@ def test_slots_move_while_runs_leave(cluster, start_beatd, write, queue, wait_un
         target = next(one for one in cluster.masters if one is not source)
         cluster.begin_move(slot, source, target)
         cluster.move_keys(slot, source, target, at_most=3)
-        daemon.expect("TRYAGAIN|moves to|has moved")
+        daemon.expect("is on the move")
         cluster.end_move(slot, source, target)
         more(queue, wait_until, 200, "runs after a slot has moved")
     for slot, home in homes.items():
