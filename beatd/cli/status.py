@@ -127,7 +127,7 @@ def status(*, config_file: str | None, check: bool, as_json: bool) -> None:
 def look(settings: Settings, by_entry: server_check.KeyCheck = server_check.foreign_by_entry) -> Overview:
     """Query the state store; raises a :class:`~beatd.exceptions.StoreError`. ``by_entry`` checks entries' keys."""
     with connect(running_store(settings), timeout_ms=settings.redis.timeout_ms, name="beatd-status") as client:
-        keys = server_check.keys_in(client, settings.redis.prefix)
+        keys = server_check.readable_keys(client, settings.redis.prefix)
         registry = Registry(client, keys)
         fleet = registry.look(shards=settings.leader.shards)
         shards = max([each.shards for each in fleet.alive.values()], default=settings.leader.shards)

@@ -17,8 +17,9 @@ from typing import Any, NamedTuple
 
 import redis
 
+from beatd.exceptions import StoreUnavailable
 from beatd.model import run_id
-from beatd.store.client import translate_errors
+from beatd.store.client import store_error, translate_errors
 from beatd.store.keys import Keys
 from beatd.timestamps import to_ms
 
@@ -64,6 +65,16 @@ def covers(stretches: bytes | None, due_ms: int) -> bool:
     return any(after_ms < due_ms <= last_ms for after_ms, last_ms in zip(numbers[::2], numbers[1::2], strict=False))
 
 
+def others_answer(client: redis.Redis, keys: Keys) -> bool:
+    """True if some nodes of a cluster answer, so that work goes on without those that do not."""
+    if keys.parts == 1:
+        return False
+    with client.pipeline(transaction=False) as pipeline:
+        for part in keys.all_parts():
+            pipeline.exists(part.lease)
+        return any(isinstance(answer, int) for answer in pipeline.execute(raise_on_error=False))
+
+
 class EndedRuns:
     """Raises :class:`~beatd.exceptions.StoreUnavailable` or :class:`~beatd.exceptions.StoreRefused`."""
 
@@ -74,7 +85,8 @@ class EndedRuns:
     def among(self, runs: Sequence[SentRun]) -> set[str]:
         """Return the ids of those that have ended; one round trip.
 
-        A message that was delivered before may have been run by a worker that remembers runs by their ids only.
+        A message that was delivered before may have been run by a worker that remembers runs by their ids only. In a
+        cluster no run has ended whose node does not answer: it may be run again, and the others do not wait for it.
         """
         linked = [run for run in runs if run.after_ms is not None]
         by_id = [run for run in runs if run.after_ms is None or run.redelivered]
@@ -95,13 +107,22 @@ class EndedRuns:
                     pipeline.mget([f"{part.finished}{run.id}" for run in own])
                 if own_linked:
                     pipeline.hmget(part.ended, [run.entry for run in own_linked])
-            answers = iter(pipeline.execute())
+            answers = iter(self._answered(pipeline.execute(raise_on_error=False)))
         for own, own_linked in asked:
             if own:
-                ended |= {run.id for run, value in zip(own, next(answers), strict=True) if value is not None}
+                values = next(answers) or [None] * len(own)
+                ended |= {run.id for run, value in zip(own, values, strict=True) if value is not None}
             if own_linked:
-                ended |= _covered(own_linked, next(answers))
+                ended |= _covered(own_linked, next(answers) or [None] * len(own_linked))
         return ended
+
+    def _answered(self, answers: Sequence[Any]) -> list[Any]:
+        """The answers, with None for those of nodes that are away, unless all are."""
+        errors = [one for one in answers if isinstance(one, redis.RedisError)]
+        away = [one for one in errors if isinstance(store_error(one, ""), StoreUnavailable)]
+        if errors and (len(away) < len(errors) or not others_answer(self._client, self._keys)):
+            raise errors[0]
+        return [None if isinstance(one, Exception) else one for one in answers]
 
     def stretches(self, names: Sequence[str]) -> dict[str, bytes | None]:
         """The stretches of entries, as :func:`covers` takes them."""
@@ -111,10 +132,13 @@ class EndedRuns:
         if not names:
             return []
         found: dict[str, bytes | None] = {}
-        with translate_errors(self._client):
-            for part, own in self._keys.by_part(names):
-                values: Any = self._client.hmget(part.ended, own)
-                found |= zip(own, values, strict=True)
+        parts = list(self._keys.by_part(names))
+        with translate_errors(self._client), self._client.pipeline(transaction=False) as pipeline:
+            for part, own in parts:
+                pipeline.hmget(part.ended, own)
+            answers = self._answered(pipeline.execute(raise_on_error=False))
+        for (_, own), values in zip(parts, answers, strict=True):
+            found |= zip(own, values or [None] * len(own), strict=True)
         return list(map(found.get, names))
 
 

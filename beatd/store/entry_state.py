@@ -25,9 +25,9 @@ from beatd.model import Entry, EntryState, run_id
 from beatd.states import READY_STATES
 from beatd.store import history as records
 from beatd.store.claims import LOAD_BATCH
-from beatd.store.client import translate_errors
+from beatd.store.client import is_cluster, translate_errors
 from beatd.store.ended_runs import covers
-from beatd.store.keys import Keys
+from beatd.store.keys import Keys, ShardKeys
 from beatd.store.results import decode, result_key
 from beatd.store.run_record import REFUSED
 from beatd.store.run_requests import Reason
@@ -186,12 +186,17 @@ class DispatchLookup:
             part = self._keys.of(name)
             pipeline.mget([f"{part.sent}{one}" for one in ids])
             pipeline.mget([f"{part.finished}{one}" for one in ids])
-            pipeline.mget([result_key(one) for one in ids])
+            pipeline.mget(_result_keys(self._client, part, ids))
             found: Any = zip(*pipeline.execute(), strict=True)
         return [
             "sent_before" if sent is not None else "dispatched" if ended is not None or result is not None else None
             for sent, ended, result in found
         ]
+
+
+def _result_keys(client: redis.Redis, part: ShardKeys, run_ids: Sequence[str]) -> list[str]:
+    """The keys of results. A cluster keeps none; there it is the end that a worker noted, which is in the same slot."""
+    return [f"{part.finished}{one}" if is_cluster(client) else result_key(one) for one in run_ids]
 
 
 def _was_sent(record: records.Record) -> bool:
@@ -232,7 +237,7 @@ class Running:
         if not asked:
             return frozenset()
         with translate_errors(self._client), self._client.pipeline(transaction=False) as pipeline:
-            pipeline.mget([result_key(run_id) for run_id in asked.values()])
+            pipeline.mget(_result_keys(self._client, self._keys, list(asked.values())))
             # of runs by hand, and of those that ended under an earlier version; others are not in the hash any more
             pipeline.mget([f"{self._keys.finished}{run_id}" for run_id in asked.values()])
             pipeline.mget([f"{self._keys.refused}{run_id}" for run_id in asked.values()])

@@ -26,7 +26,7 @@ import redis
 from beatd.exceptions import MessageError
 from beatd.model import run_id
 from beatd.states import FAILURE, IGNORED, READY_STATES, REJECTED, RETRY, REVOKED, SUCCESS
-from beatd.store.client import translate_errors
+from beatd.store.client import is_cluster, translate_errors
 from beatd.store.ended_runs import SentRun, due_ms_of
 from beatd.store.keys import Keys
 from beatd.store.results import Meta, decode, result_key
@@ -233,7 +233,7 @@ class Histories:
     def __init__(self, client: redis.Redis, keys: Keys, *, results: Sequence[redis.Redis] = ()) -> None:
         self._client = client
         self._keys = keys
-        self._results = (client, *results)
+        self._results = tuple(results) if is_cluster(client) else (client, *results)
         self._tails = Script(client, "history_tails")
 
     def of(self, names: Sequence[str]) -> Iterator[Record]:

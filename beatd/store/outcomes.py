@@ -8,15 +8,17 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import redis
 
+from beatd.exceptions import StoreUnavailable
 from beatd.planning.overdue import EndedAttempt
 from beatd.states import FAILURE
 from beatd.store import history
 from beatd.store.client import translate_errors
-from beatd.store.ended_runs import EndedRuns, SentRun
+from beatd.store.ended_runs import EndedRuns, SentRun, others_answer
 from beatd.store.keys import Keys, ShardKeys
 from beatd.store.run_record import LOST, MARKS, WORDS, RunRecord, decoded
 from beatd.store.script import Script
@@ -156,19 +158,46 @@ class Outcomes:
         self._note = Script(client, "note_ends")
         self.ended_runs = EndedRuns(client, keys)
 
-    def note(self, ended: Sequence[Ended]) -> None:
-        """Note that attempts have ended: one call of the store for :data:`ENDS_AT_ONCE` of them."""
+    def note(self, ended: Sequence[Ended]) -> list[Ended]:
+        """Note that attempts have ended: one call of the store for :data:`ENDS_AT_ONCE` of them.
+
+        Returns those that are not noted, as their node of a cluster does not answer while another one does.
+        """
+        left = list[Ended]()
         for part, own in _by_part(self._keys, ended):
-            for start in range(0, len(own), ENDS_AT_ONCE):
-                self._note(*note_arguments(part, own[start : start + ENDS_AT_ONCE]))
+            try:
+                for start in range(0, len(own), ENDS_AT_ONCE):
+                    self._note(*note_arguments(part, own[start : start + ENDS_AT_ONCE]))
+            except StoreUnavailable:
+                if not others_answer(self._client, self._keys):
+                    raise
+                left += own
+        self._unmark(ended)
+        return left
+
+    def _unmark(self, ended: Sequence[Ended]) -> None:
+        """Remove the marks of runs that took a while."""
         if marked := [self._keys.started(end.run_id) for end in ended if end.was_marked]:
-            with translate_errors(self._client):
+            with self._unless_away(), translate_errors(self._client):
                 self._client.delete(*marked)
+
+    @contextmanager
+    def _unless_away(self) -> Iterator[None]:
+        """Pass over that the node of a cluster which has the marks does not answer."""
+        try:
+            yield
+        except StoreUnavailable:
+            if not others_answer(self._client, self._keys):
+                raise
 
     def began(self, runs: Mapping[str, Started]) -> None:
         """Note that runs are at work; to be repeated before :data:`SILENT_MS` have passed."""
         if runs:
-            with translate_errors(self._client), self._client.pipeline(transaction=False) as pipeline:
+            with (
+                self._unless_away(),
+                translate_errors(self._client),
+                self._client.pipeline(transaction=False) as pipeline,
+            ):
                 for run_id, run in runs.items():
                     value = f"{run.start_ms} {run.seen_ms} {run.attempt} {run.worker}"
                     pipeline.set(self._keys.started(run_id), value, px=_DAY_MS)

@@ -121,22 +121,25 @@ def _compare_shards(noted: bytes, client: redis.Redis, keys: Keys) -> None:
 
 
 def keys_in(client: redis.Redis, prefix: str) -> Keys:
-    """Return the names of keys under a prefix; of a cluster, as a daemon began it, and without the shards whose node
-    does not answer. Raises as :func:`inspect` does."""
+    """Return the names of keys under a prefix; of a cluster, as a daemon began it. Raises as :func:`inspect` does."""
     if not is_cluster(client):
         return Keys(prefix)
     with translate_errors(client):
         raw: Any = client.get(Keys(prefix).shards)
-    keys = Keys(prefix, parts=min(int(raw), SHARDS_MAX) if raw is not None and raw.isdigit() and int(raw) else 1)
+    return Keys(prefix, parts=min(int(raw), SHARDS_MAX) if raw is not None and raw.isdigit() and int(raw) else 1)
+
+
+def readable_keys(client: redis.Redis, prefix: str) -> Keys:
+    """Return the same for who reads once: of a cluster without the shards whose node does not answer now."""
+    keys = keys_in(client, prefix)
     if keys.parts == 1:
         return keys
     with client.pipeline(transaction=False) as pipeline:
         for part in keys.all_parts():
             pipeline.exists(part.lease)
         answers = pipeline.execute(raise_on_error=False)
-    errors = (
-        (number, store_error(one, place_of(client))) for number, one in enumerate(answers) if not isinstance(one, int)
-    )
+    failed = ((number, one) for number, one in enumerate(answers) if isinstance(one, redis.RedisError))
+    errors = ((number, store_error(one, place_of(client))) for number, one in failed)
     return keys.without({number: str(error) for number, error in errors if isinstance(error, StoreUnavailable)})
 
 

@@ -22,7 +22,7 @@ from beatd.store.history import Histories, Record, Totals
 from beatd.store.keys import Keys
 from beatd.store.outcomes import Summary
 from beatd.store.runtime_entries import RuntimeReplica
-from beatd.store.server_check import keys_in
+from beatd.store.server_check import readable_keys
 
 if TYPE_CHECKING:
     import redis
@@ -214,7 +214,7 @@ class StoreView:
             yield EntryStates(client, self._keys(client))
 
     def _keys(self, client: redis.Redis) -> Keys:
-        return keys_in(client, self._settings.prefix)
+        return readable_keys(client, self._settings.prefix)
 
     def _client(self) -> redis.Redis:
         return connect(self._url(), timeout_ms=self._settings.timeout_ms, name="beatd-web")

@@ -55,6 +55,21 @@ def six(server_kind):
     cluster.close()
 
 
+@pytest.fixture
+def with_app(tmp_path):
+    """Add an app with the task to a file."""
+
+    def add(file):
+        (tmp_path / "proj.py").write_text(
+            'from beatd import App\napp = App("proj")\n@app.task(name="tasks.tick")\ndef tick():\n    pass\n'
+        )
+        path = tmp_path / "beat.toml"
+        path.write_text('app = "proj:app"\n' + path.read_text())
+        return file
+
+    return add
+
+
 def status(beatd, file):
     return json.loads(beatd("status", "--config", file, "--json").stdout)
 
@@ -159,6 +174,30 @@ def test_a_node_that_is_away_stops_only_its_shards(cluster, beatd, start_beatd, 
     go_on(queue, entries_of(1), wait_until)
     daemon.end()
     assert_every_run_once(queue, ENTRIES)
+
+
+@pytest.mark.slow
+def test_a_worker_goes_on_while_a_node_is_away(cluster, beatd, start_beatd, with_app, write, queue, wait_until):
+    file = with_app(write(cluster.url))
+    daemon = start_beatd("--config", file)
+    daemon.expect("Leading shard", times=3)
+    more(queue, wait_until, 200, "runs")
+
+    def outcomes(shard):
+        names = sorted(entries_of(shard))[:3]
+        done = [json.loads(beatd("history", name, "--config", file, "--json").stdout) for name in names]
+        return [run["outcome"] for one in done for run in one["runs"]]
+
+    away = cluster.owner(slots()[1])
+    away.kill()
+    worker = start_beatd("worker", "--config", file, "-P", "solo")
+    worker.expect("the ends of its runs are noted when it is back", timeout=30)
+    for shard in (0, 2):
+        before = outcomes(shard).count("SUCCESS")
+        wait_until(lambda shard=shard, before=before: outcomes(shard).count("SUCCESS") > before, 30, "outcomes")
+    away.start()
+    worker.expect("The ends of all runs are noted again", timeout=30)
+    wait_until(lambda: "SUCCESS" in outcomes(1), 30, "outcomes of the shard")
 
 
 @pytest.mark.slow
