@@ -54,7 +54,7 @@ class Cluster:
 
     def call(self, server: Server, *command: Any) -> Any:
         """The answer of a node, as the server sends it."""
-        with redis.Redis(port=server.port, socket_timeout=5, protocol=2) as client:
+        with redis.Redis(port=server.port, socket_timeout=5, protocol=2, retry=None) as client:
             client.response_callbacks.clear()
             return client.execute_command(*command)
 
@@ -75,6 +75,10 @@ class Cluster:
             return all(self._sees_all(server) for server in self.servers if server.running)
         except redis.RedisError:
             return False
+
+    def missed(self, node: Server) -> bool:
+        """Whether the other nodes have noticed that a node is away."""
+        return not any(self._sees_all(server) for server in self.servers if server is not node and server.running)
 
     def _sees_all(self, server: Server) -> bool:
         info = self.facts(server, "CLUSTER", "INFO")

@@ -1,12 +1,14 @@
 """A Redis Cluster as state store: each run once, on all nodes, while slots move, and while nodes die."""
 
 import json
+import random
 import signal
 from itertools import pairwise
 
 import pytest
 import redis
 
+from beatd.message.protocol import open_envelope
 from beatd.store.keys import Keys
 from beatd.store.topology import slot_of
 from tests.acceptance.test_shards import ENTRY, PERIOD_MS, assert_every_run_once, more, runs
@@ -254,6 +256,55 @@ def test_a_replica_takes_over(six, start_beatd, write, queue, wait_until):
     found = runs(queue)
     assert len(found) == ENTRIES
     steps = {b - a for dues in found.values() for a, b in pairwise(sorted(set(dues)))}
+    assert steps == {PERIOD_MS}, "a run is missing"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("seed", [1, 2])
+def test_everything_at_once(cluster, start_beatd, write, queue, wait_until, seed):
+    """Daemons are killed, nodes are killed and frozen, and slots move, in any order: no run is missing.
+
+    A daemon that is killed after the broker has confirmed a message leaves it to the next one, who sends it again under
+    the same id.
+    """
+    dice, file = random.Random(seed), write(cluster.url)
+    daemons = [start_beatd("--config", file) for _ in range(2)]
+    more(queue, wait_until, 200, "runs")
+
+    def kill_a_daemon():
+        number = dice.randrange(2)
+        daemons[number].end(signal.SIGKILL)
+        daemons[number] = start_beatd("--config", file)
+
+    def kill_a_node():
+        node = dice.choice(cluster.masters)
+        node.kill()
+        go_on(queue, {f"e{number}" for number in range(ENTRIES)}, wait_until)
+        node.start()
+
+    def freeze_a_node():
+        node = dice.choice(cluster.masters)
+        node.pause()
+        try:
+            wait_until(lambda: cluster.missed(node), 10, "the node to be missed")
+        finally:
+            node.resume()
+
+    def move_a_slot():
+        cluster.move(dice.choice(slots()), dice.choice(cluster.masters))
+
+    for _ in range(6):
+        dice.choice([kill_a_daemon, kill_a_node, freeze_a_node, move_a_slot])()
+        wait_until(cluster.settled, 60, "the cluster to be settled")
+        more(queue, wait_until, 60, "runs")
+    for shard in range(3):
+        go_on(queue, entries_of(shard), wait_until, timeout=60)
+    for daemon in daemons:
+        daemon.end()
+    messages = [open_envelope(raw).headers for raw in queue.lrange("celery", 0, -1)]
+    assert len({one["id"] for one in messages}) == len({(one["beatd-entry"], one["beatd-due-at"]) for one in messages})
+    steps = {b - a for dues in runs(queue).values() for a, b in pairwise(sorted(set(dues)))}
     assert steps == {PERIOD_MS}, "a run is missing"
 
 
