@@ -80,6 +80,8 @@ class OutcomeWatch:
         self._histories = histories
         self._states = states
         self._clock = clock
+        self._entries: Sequence[Entry] = ()
+        self._names: dict[str, None] = {}
         self._last_dues: dict[str, int] = {}
         self._changed: dict[str, None] = {}
         """Entries with new runs, the one that waits longest first."""
@@ -114,23 +116,25 @@ class OutcomeWatch:
 
     def look(self) -> None:
         """Look once. Raises a :class:`~beatd.exceptions.StoreError`."""
-        entries = {entry.name: entry for entry in self._led()}
-        if not entries:
+        led = self._led()
+        if led != self._entries:
+            self._entries, self._names = led, dict.fromkeys(entry.name for entry in led)
+        if not led:
             self._last_dues, self._changed, self._pending = {}, {}, {}
             self._overdue.forget()
             return
         now_ms = self._clock.now_ms()
-        last_dues = self._states.last_dues(list(entries))
+        last_dues = self._states.last_dues(list(self._names))
         self._changed |= {name: None for name, due_ms in last_dues.items() if self._last_dues.get(name) != due_ms}
         self._last_dues = last_dues
         for batch in self._batches([*islice(self._changed, _ENTRIES_A_LOOK)]):
-            for records in self._histories.recent([name for name in batch if name in entries], _RECENT).values():
+            for records in self._histories.recent([name for name in batch if name in self._names], _RECENT).values():
                 self._expect(records, now_ms)
             for name in batch:
                 del self._changed[name]
         due = sorted((run for run in self._pending.values() if run.try_at_ms <= now_ms), key=_try_at)
         self._try(due[:_RUNS_A_LOOK], now_ms)
-        self._overdue.look(list(entries.values()), now_ms)
+        self._overdue.look(led, now_ms)
         self._on_look()
 
     def _batches(self, items: Sequence[Any]) -> Iterator[Sequence[Any]]:
