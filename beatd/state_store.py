@@ -21,6 +21,7 @@ from beatd.store.daemon_registry import FleetView, Registry
 from beatd.store.embedded import find_embedded, open_embedded
 from beatd.store.keys import Keys
 from beatd.store.runtime_entries import RuntimeReplica
+from beatd.urls import is_cluster
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -61,6 +62,11 @@ def running_store(settings: Settings) -> str:
     return url
 
 
+def store_keys(settings: Settings) -> Keys:
+    """Return the names of a daemon's keys: in a cluster each shard has its own slot."""
+    return Keys(settings.redis.prefix, parts=settings.leader.shards if is_cluster(settings.redis.url) else 1)
+
+
 class Store:
     """The state store as it was found: reachable, fit, and whether it is the broker, too.
 
@@ -80,7 +86,7 @@ class Store:
         """A connection of its own for runtime entries and orders."""
         self.metrics_client = connect(url, timeout_ms=min(timeout_ms, METRICS_TIMEOUT_MS), name="beatd-metrics")
         """A connection of its own, opened when it is needed; its timeout is shorter than that of a scrape or probe."""
-        keys = Keys(settings.redis.prefix)
+        keys = store_keys(settings)
         self.runtime = RuntimeReplica(self.runtime_client, keys)
         self.fleet: FleetView | None = None
         """The daemons and leases as found; ``None`` if they could not be read."""
@@ -102,6 +108,8 @@ def is_broker(client: Redis, settings: Settings) -> bool:
     url = settings.broker.url
     if url is None:
         return True
+    if is_cluster(settings.redis.url):
+        return False
     if not broker.is_redis(url):
         return False
     with connect(broker.redis_url(url), timeout_ms=settings.redis.timeout_ms) as other:
