@@ -98,7 +98,7 @@ class Claims:
         self._client = client
         self._replicas = replicas
         self._keys = keys.shard(shard)
-        self._histories, self._outcomes = keys.history(""), keys.outcomes("")
+        self._histories, self._outcomes = self._keys.history, self._keys.outcomes
         self._keep = keep * history.CELL
         self._shard, self._shards = shard, shards
         self._load_entries = Script(client, "load_entries")

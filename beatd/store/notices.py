@@ -132,7 +132,9 @@ class Notices:
         """The newest stretch (after, before; ms) of each entry whose runs were missed and are not caught up."""
         found: dict[str, tuple[int, int]] = {}
         with translate_errors(self._client):
-            for name, text in self._client.hscan_iter(self._keys.shard().missed, count=1_000):
+            for name, text in (
+                pair for part in self._keys.all_parts() for pair in self._client.hscan_iter(part.missed, count=1_000)
+            ):
                 words = text.split()
                 if len(words) == 2 and b"".join(words).isdigit():
                     found[name.decode(errors="backslashreplace")] = (int(words[0]), int(words[1]))
