@@ -188,15 +188,14 @@ def _record(entry: str, cell: bytes, own_id: str | None) -> Record | None:
     if kind == MISSED:
         high, low = _MOMENT.unpack(cell[7:13])
         return Record(entry, "missed", due_ms, high << 32 | low)
-    facts: dict[str, Any] = {"due_ms": due_ms, "at_ms": due_ms + jitter + late, "late_ms": late}
+    at_ms = due_ms + jitter + late
     if 0 <= kind - _FIRST_SKIP < len(REASONS):
-        return Record(entry, "skipped", reason=REASONS[kind - _FIRST_SKIP], **facts)
+        return Record(entry, "skipped", due_ms, at_ms, late, reason=REASONS[kind - _FIRST_SKIP])
     if kind & ~OWN_ID not in _KINDS or outcome >= len(OUTCOMES) or (kind & OWN_ID and own_id is None):
         return None
-    facts["run_id"] = own_id if kind & OWN_ID else run_id(entry, due_ms)
-    if outcome:
-        facts |= {"outcome": OUTCOMES[outcome], "runtime_ms": None if runtime == UNKNOWN_MS else runtime}
-    return Record(entry, _KINDS[kind & ~OWN_ID], **facts)
+    id_, runtime_ms = own_id if kind & OWN_ID else run_id(entry, due_ms), None if runtime == UNKNOWN_MS else runtime
+    ending = (OUTCOMES[outcome], runtime_ms) if outcome else (None, None)
+    return Record(entry, _KINDS[kind & ~OWN_ID], due_ms, at_ms, late, id_, None, *ending)
 
 
 BATCH = 1_000
