@@ -20,7 +20,8 @@ from beatd.store.client import connect
 from beatd.store.daemon_registry import FleetView, Registry
 from beatd.store.embedded import find_embedded, open_embedded
 from beatd.store.keys import Keys
-from beatd.store.runtime_entries import RuntimeReplica
+from beatd.store.runtime_entries import RuntimeChanges, RuntimeReplica
+from beatd.urls import is_cluster
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -61,6 +62,11 @@ def running_store(settings: Settings) -> str:
     return url
 
 
+def store_keys(settings: Settings) -> Keys:
+    """Return the names of a daemon's keys: in a cluster each shard has its own slot."""
+    return Keys(settings.redis.prefix, parts=settings.leader.shards if is_cluster(settings.redis.url) else 1)
+
+
 class Store:
     """The state store as it was found: reachable, fit, and whether it is the broker, too.
 
@@ -80,17 +86,23 @@ class Store:
         """A connection of its own for runtime entries and orders."""
         self.metrics_client = connect(url, timeout_ms=min(timeout_ms, METRICS_TIMEOUT_MS), name="beatd-metrics")
         """A connection of its own, opened when it is needed; its timeout is shorter than that of a scrape or probe."""
-        keys = Keys(settings.redis.prefix)
+        keys = store_keys(settings)
         self.runtime = RuntimeReplica(self.runtime_client, keys)
+        self.runtime_changes: RuntimeChanges | None = None
+        """What the replica has read; ``None`` if it could not."""
         self.fleet: FleetView | None = None
         """The daemons and leases as found; ``None`` if they could not be read."""
         with ThreadPoolExecutor(2, "connect") as pool:
-            pool.submit(self.runtime.read_ahead)
+            pool.submit(self._read_runtime)
             pool.submit(self._look, Registry(self.elector_client, keys), settings.leader.shards)
             server_check.inspect(self.client, keys)
         if settings.redis.wait_replicas:
             server_check.check_wait(self.client)
         self.is_broker = is_broker(self.client, settings)
+
+    def _read_runtime(self) -> None:
+        with suppress(StoreError):  # the runtime source meets it again
+            self.runtime_changes = self.runtime.refresh()
 
     def _look(self, registry: Registry, shards: int) -> None:
         with suppress(StoreError):  # the elector meets it again
@@ -102,6 +114,8 @@ def is_broker(client: Redis, settings: Settings) -> bool:
     url = settings.broker.url
     if url is None:
         return True
+    if is_cluster(settings.redis.url):
+        return False
     if not broker.is_redis(url):
         return False
     with connect(broker.redis_url(url), timeout_ms=settings.redis.timeout_ms) as other:

@@ -238,10 +238,10 @@ def test_ten_thousand_failures_that_are_over_at_once_are_one_message(daemon, web
     one.look(1)
     [got] = web.requests
     assert got.json["title"] == "beatd: 10,000 entries failed and succeeded again"
-    assert one.client.zcard(KEYS.recovered) == 10_000
+    assert one.client.zcard(KEYS.shard().recovered) == 10_000
     one.ended(names[:1], FAILURE)
     one.ended(names[:1], SUCCESS)
-    assert one.client.zcard(KEYS.recovered) == 10_000
+    assert one.client.zcard(KEYS.shard().recovered) == 10_000
 
 
 def test_a_leader_that_dies_before_it_sends_loses_nothing_and_nothing_comes_twice(daemon, web, wait_until):

@@ -12,6 +12,7 @@ import pytest
 from beatd.beat.elector import RETRY_MAX, Elector
 from beatd.exceptions import StoreUnavailable
 from beatd.store.daemon_registry import FleetView, LeaseOwner, Member, Status
+from beatd.store.lease import Renewed
 
 TTL, RENEW = 15.0, 5.0
 MARGIN = 1.0
@@ -73,7 +74,7 @@ class MemoryLeases:
         self.store.call("renew")
         for shard in renewed:
             self.store.leases[shard] = (self.store.leases[shard][0], now + TTL)
-        return renewed
+        return Renewed(frozenset(renewed), {})
 
     def release(self, tokens):
         self.store.call("release")
