@@ -96,7 +96,7 @@ class Daemon:
         runtime = store.runtime_client
         step_down = self._elector.step_down_for
         self._commands = CommandHandler(DaemonCommands(runtime, keys), identity, reload=on_reload, step_down=step_down)
-        self._source = RuntimeSource(runtime, keys, config, self, replica=store.runtime)
+        self._source = RuntimeSource(runtime, keys, config, self, replica=store.runtime, changes=store.runtime_changes)
         self._calendars = Calendars.of(settings, writes=True)
         self._audit = ScheduleAudit(Audit(runtime, keys), identity, config, clock)
         self._outcomes = _outcome_watch(settings, store, keys, clock, shards, on_look=self._audit.look)

@@ -20,7 +20,7 @@ from beatd.store.client import connect
 from beatd.store.daemon_registry import FleetView, Registry
 from beatd.store.embedded import find_embedded, open_embedded
 from beatd.store.keys import Keys
-from beatd.store.runtime_replica import RuntimeReplica
+from beatd.store.runtime_replica import RuntimeChanges, RuntimeReplica
 from beatd.urls import is_cluster
 
 if TYPE_CHECKING:
@@ -88,15 +88,21 @@ class Store:
         """A connection of its own, opened when it is needed; its timeout is shorter than that of a scrape or probe."""
         keys = store_keys(settings)
         self.runtime = RuntimeReplica(self.runtime_client, keys)
+        self.runtime_changes: RuntimeChanges | None = None
+        """What the replica has read; ``None`` if it could not."""
         self.fleet: FleetView | None = None
         """The daemons and leases as found; ``None`` if they could not be read."""
         with ThreadPoolExecutor(2, "connect") as pool:
-            pool.submit(self.runtime.read_ahead)
+            pool.submit(self._read_runtime)
             pool.submit(self._look, Registry(self.elector_client, keys), settings.leader.shards)
             server_check.inspect(self.client, keys)
         if settings.redis.wait_replicas:
             server_check.check_wait(self.client)
         self.is_broker = is_broker(self.client, settings)
+
+    def _read_runtime(self) -> None:
+        with suppress(StoreError):  # the runtime source meets it again
+            self.runtime_changes = self.runtime.refresh()
 
     def _look(self, registry: Registry, shards: int) -> None:
         with suppress(StoreError):  # the elector meets it again

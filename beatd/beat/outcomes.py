@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import islice
@@ -82,7 +83,8 @@ class OutcomeWatch:
         self._clock = clock
         self._entries: Sequence[Entry] = ()
         self._names: dict[str, None] = {}
-        self._last_dues: dict[str, int] = {}
+        self._last_dues = array("q")
+        """Of each of the names, in their order."""
         self._changed: dict[str, None] = {}
         """Entries with new runs, the one that waits longest first."""
         self._pending: dict[str, Pending] = {}
@@ -118,14 +120,15 @@ class OutcomeWatch:
         """Look once. Raises a :class:`~beatd.exceptions.StoreError`."""
         led = self._led()
         if led != self._entries:
-            self._entries, self._names = led, dict.fromkeys(entry.name for entry in led)
+            self._take_over(led)
         if not led:
-            self._last_dues, self._changed, self._pending = {}, {}, {}
+            self._changed, self._pending = {}, {}
             self._overdue.forget()
             return
         now_ms = self._clock.now_ms()
         last_dues = self._states.last_dues(list(self._names))
-        self._changed |= {name: None for name, due_ms in last_dues.items() if self._last_dues.get(name) != due_ms}
+        found = zip(self._names, last_dues, self._last_dues, strict=True)
+        self._changed |= {name: None for name, due_ms, before_ms in found if due_ms not in (0, before_ms)}
         self._last_dues = last_dues
         for batch in self._batches([*islice(self._changed, _ENTRIES_A_LOOK)]):
             for records in self._histories.recent([name for name in batch if name in self._names], _RECENT).values():
@@ -136,6 +139,12 @@ class OutcomeWatch:
         self._try(due[:_RUNS_A_LOOK], now_ms)
         self._overdue.look(led, now_ms)
         self._on_look()
+
+    def _take_over(self, led: Sequence[Entry]) -> None:
+        """Watch other entries from now on; what is known of those that stay is kept."""
+        before = dict(zip(self._names, self._last_dues, strict=True))
+        self._entries, self._names = led, dict.fromkeys(entry.name for entry in led)
+        self._last_dues = array("q", [before.get(name, 0) for name in self._names])
 
     def _batches(self, items: Sequence[Any]) -> Iterator[Sequence[Any]]:
         for start in range(0, len(items), _BATCH):

@@ -64,7 +64,7 @@ class ScheduleReceiver(Protocol):
 class RuntimeSource:
     """Source of runtime entries and pauses: merges them with what files and app say, and hands that to ``receiver``.
 
-    ``client`` is its own; ``replica`` may have been read ahead.
+    ``client`` is its own; ``changes`` are those that ``replica`` has just read, if it has.
     """
 
     def __init__(
@@ -75,11 +75,13 @@ class RuntimeSource:
         receiver: ScheduleReceiver,
         *,
         replica: RuntimeReplica | None = None,
+        changes: RuntimeChanges | None = None,
     ) -> None:
         self._client = client
         self._keys = keys
         self._receiver = receiver
         self._replica = replica or RuntimeReplica(client, keys)
+        self._changes = changes
         self._runtime = Runtime(client, keys)
         self._pause_ends: dict[str, int] = {}
         """When the pauses end that do so by themselves (ms since the epoch), by name."""
@@ -150,7 +152,7 @@ class RuntimeSource:
             words = words & {CHANGED} | hear(min(max(wait, 0.01), SLICE_S))
 
     def _look(self, *, anew: bool = False) -> None:
-        news = self._replica.refresh(anew=anew)
+        news, self._changes = self._changes or self._replica.refresh(anew=anew), None
         if self._backoff.attempts:
             log.info("Runtime entries can be read again", extra={"event": "runtime_readable"})
         self._backoff.succeeded()

@@ -13,6 +13,7 @@ entry for ever.
 from __future__ import annotations
 
 import logging
+from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -31,6 +32,7 @@ from beatd.store.keys import Keys, ShardKeys
 from beatd.store.results import decode, result_key
 from beatd.store.run_record import REFUSED
 from beatd.store.run_requests import Reason
+from beatd.timestamps import LAST_MS
 
 _OFF = "off "
 """Begins the fingerprint of an entry that is not in force."""
@@ -85,10 +87,10 @@ class EntryStates:
                     begun.append(entry.name)
         return begun
 
-    def last_dues(self, names: Sequence[str]) -> dict[str, int]:
-        """Return the last due times (ms) of those entries that have one."""
-        found = ((name, _number(raw)) for name, raw in zip(names, self._fields("last_due", names), strict=True))
-        return {name: due_ms for name, due_ms in found if due_ms is not None}
+    def last_dues(self, names: Sequence[str]) -> array[int]:
+        """Return the last due time (ms) of each entry, 0 for one that has none. An array: there may be a million."""
+        numbers = (_number(raw) or 0 for raw in self._fields("last_due", names))
+        return array("q", [number if number <= LAST_MS else 0 for number in numbers])
 
     def runs(self, names: Sequence[str]) -> list[int]:
         """Return the number of runs of each entry that were sent."""

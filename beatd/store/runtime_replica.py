@@ -7,12 +7,10 @@ entries at a time.
 
 from __future__ import annotations
 
-from contextlib import suppress
 from typing import Any, NamedTuple
 
 import redis
 
-from beatd.exceptions import StoreError
 from beatd.store.keys import Keys
 from beatd.store.runtime_entries import KEPT, READ_MAX, TABLE_MAX, BoundedReader, text_of
 from beatd.store.script import Script, translate_script_errors
@@ -45,21 +43,11 @@ class RuntimeReplica:
         self._began = b""
         self._before: Before = {}
         self._went_back = False
-        self._is_read_ahead = False
         self._doubles = (0, 0)
         """Tables and pauses that are missing here, since their names are no UTF-8 and read like others."""
         self.tables: dict[str, bytes] = {}
         self.pauses: dict[str, bytes] = {}
         self.revision = 0
-
-    def read_ahead(self) -> None:
-        """Read what the first :meth:`refresh` is to tell, while its caller does something else; that reads nothing
-        then. An error is left to it."""
-        with suppress(StoreError):
-            if not (is_read := self._catch_up()):
-                self._read_anew()
-                is_read = self._catch_up()
-            self._is_read_ahead = is_read
 
     def refresh(self, *, anew: bool = False) -> RuntimeChanges:
         """Bring the copy up to date; ``anew`` reads everything, for who may have missed something.
@@ -67,8 +55,7 @@ class RuntimeReplica:
         Raises :class:`~beatd.exceptions.StoreUnavailable` or :class:`~beatd.exceptions.StoreRefused`; the copy is then
         what it was, or a part of the way to what the store has, of which the next call tells.
         """
-        is_read, self._is_read_ahead = self._is_read_ahead and not anew, False
-        for _ in range(0 if is_read else _ATTEMPTS):
+        for _ in range(_ATTEMPTS):
             if anew:
                 self._read_anew()
             anew = not self._catch_up()

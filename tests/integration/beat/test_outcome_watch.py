@@ -89,3 +89,26 @@ def test_a_look_is_bounded_and_all_entries_have_their_turn(client, clock, monkey
         watch.look()
         clock.advance(60)
     assert [entry.name for entry in entries if not outcomes.records(entry.name)] == []
+
+
+def test_entries_that_change_and_values_that_are_no_times_do_not_stop_the_watch(client, clock):
+    led = [Entry(name=name, task="t", schedule=parse("1h")) for name in ("a", "b", "wrong")]
+    outcomes, states = Outcomes(client, KEYS), EntryStates(client, KEYS)
+    watch = OutcomeWatch(lambda: list(led), outcomes, Histories(client, KEYS), states, clock)
+    client.hset(KEYS.shard().last_due, mapping={"a": NOW, "b": NOW, "wrong": "9" * 40, "c": NOW})
+    watch.look()
+    led[:] = [led[1], led[2], Entry(name="c", task="t", schedule=parse("1h"))]
+    for name in ("b", "c"):
+        client.append(KEYS.history(name), run_cell(SENT, NOW, NOW, NOW))
+        ended = {"status": "SUCCESS", "result": 1, "task_id": run_id(name, NOW), "traceback": None, "children": []}
+        client.set(result_key(run_id(name, NOW)), json_codec.dumps(ended))
+    clock.advance(60)
+    for _ in range(2):
+        watch.look()
+        clock.advance(60)
+    assert [name for name in ("b", "c") if outcomes.records(name)] == ["c"], "b has had no new run since it was read"
+    client.hset(KEYS.shard().last_due, "b", NOW + 1)
+    for _ in range(2):
+        watch.look()
+        clock.advance(60)
+    assert outcomes.records("b")
