@@ -17,7 +17,7 @@ NOUNS = """
     celerybeat chains channels check checks child chord chords claims cli client clock codec collected command commands
     commit compare comparison completion compression conditions conf config connection connections consumers context
     contrib control counters credentials cron croniter cronstable crontab current daemon dead deadline decode delayed
-    delivery describe dev diff digest dispatch dispatcher django dkron doctor document documents down dump duration
+    delivery describe dev diff digest dispatch dispatcher django dkron doctor document documents down dump due duration
     eager edit editor effects elector embedded emptied ended endpoint entries entry entrypoints envelope environment
     errors event events exceptions execution executor explain export exporter families field fields file find fixup form
     format github global graph group groups healthcheck heap heatmap held history holidays http import importers imports
