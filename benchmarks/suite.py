@@ -19,6 +19,7 @@ import failover
 import herd
 import memory
 import outbox
+import pages
 import reload
 import schedules
 import steady
@@ -45,6 +46,10 @@ def shards(quick: bool) -> Iterator[Figure]:
 def steady_load(quick: bool) -> Iterator[Figure]:
     rates = (1_000, 10_000) if quick else (1_000, 10_000, 20_000, 50_000)
     yield from steady.figures(rates, 4 if quick else 10, ["apscheduler"])
+
+
+def open_pages(quick: bool) -> Iterator[Figure]:
+    yield from pages.figures(10_000, 10, 1_000, 4, 1 if quick else 3)
 
 
 def confirmed(quick: bool) -> Iterator[Figure]:
@@ -87,6 +92,7 @@ def store(quick: bool) -> Iterator[Figure]:
 ROWS: dict[str, Callable[[bool], Iterable[Figure]]] = {
     "herd": herds,
     "steady": steady_load,
+    "pages": open_pages,
     "outbox": confirmed,
     "schedules": steps,
     "large": large_schedule,

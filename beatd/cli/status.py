@@ -26,7 +26,6 @@ from beatd.store import server_check
 from beatd.store.client import connect, place_of
 from beatd.store.daemon_registry import FleetView, Member, Registry
 from beatd.store.held_back import HeldBack, HeldBackEntry
-from beatd.store.keys import Keys
 from beatd.store.outcomes import Outcomes
 from beatd.store.run_record import RunRecord
 from beatd.store.runtime_entries import Pause, Runtime
@@ -128,7 +127,7 @@ def status(*, config_file: str | None, check: bool, as_json: bool) -> None:
 def look(settings: Settings, by_entry: server_check.KeyCheck = server_check.foreign_by_entry) -> Overview:
     """Query the state store; raises a :class:`~beatd.exceptions.StoreError`. ``by_entry`` checks entries' keys."""
     with connect(running_store(settings), timeout_ms=settings.redis.timeout_ms, name="beatd-status") as client:
-        keys = Keys(settings.redis.prefix)
+        keys = server_check.readable_keys(client, settings.redis.prefix)
         registry = Registry(client, keys)
         fleet = registry.look(shards=settings.leader.shards)
         shards = max([each.shards for each in fleet.alive.values()], default=settings.leader.shards)
@@ -233,6 +232,8 @@ def _shard_rows(seen: Overview) -> Iterator[list[str]]:
     for shard, waiting in enumerate(seen.outboxes):
         holder = seen.fleet.leases.get(shard)
         leader = [holder.daemon_id, str(holder.token)] if holder and not holder.is_foreign else ["nobody", ""]
+        if shard in seen.fleet.away:
+            leader = ["unknown: its node is away", ""]
         yield [str(shard), *leader, f"{waiting:,}"]
 
 

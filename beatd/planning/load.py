@@ -46,9 +46,14 @@ class Load(NamedTuple):
     busiest: list[Busy]
 
 
-def load(entries: Sequence[Entry], from_ms: int, to_ms: int, step_ms: int, *, limit: int) -> Load:
-    """The load of a window. Raises :class:`~beatd.planning.simulation.TooManyRuns` beyond ``limit`` runs."""
-    found = simulate(entries, from_ms, to_ms, limit=limit, busiest=BUSIEST, width_s=step_ms // 1000)
+def load(
+    entries: Sequence[Entry], from_ms: int, to_ms: int, step_ms: int, *, limit: int, busiest: int = BUSIEST
+) -> Load:
+    """The load of a window, with its ``busiest`` seconds.
+
+    Raises :class:`~beatd.planning.simulation.TooManyRuns` beyond ``limit`` runs.
+    """
+    found = simulate(entries, from_ms, to_ms, limit=limit, busiest=busiest, width_s=step_ms // 1000)
     return Load(from_ms, to_ms, step_ms, found.columns, [one for one in found.busiest if one.runs > 1])
 
 

@@ -54,8 +54,10 @@ class EntryGroup:
         self._window_ms = window_ms
         points, state = ResumePoints(window_ms - 1), window_state(entry, window_ms)
         self._line, self._due_ms, *_ = points.of(entry, state)
+        self._first_ms = self._due_ms
         self._runs = upcoming(entry, state, points)
         self._plain = self._is_plain()
+        self._is_countable = self._plain and not _is_chain(entry.schedule)
         self._run = None if self._plain else next(self._runs, None)
         self._zones = _zones(entry.schedule)
         self._sent = self._moved = self._overlaps = 0
@@ -82,6 +84,8 @@ class EntryGroup:
 
     def leaving_in(self, second: int) -> int:
         """Return how many runs of each of the entries leave in that second."""
+        if self._is_countable:
+            return self._plain_in(second)
         entry, state = self._entry, window_state(self._entry, self._window_ms)
         if entry.policies.max_runs is None and not _is_chain(entry.schedule):
             near_ms = second * 1000 - entry.policies.jitter_ms - 1
@@ -124,6 +128,16 @@ class EntryGroup:
         self._due_ms, self._last_fire_ms = due, last_ms
         self._sent += walked
         return walked
+
+    def _plain_in(self, second: int) -> int:
+        count, end_ms = 0, (second + 1) * 1000
+        if self._first_ms is None or self._first_ms >= end_ms:
+            return 0
+        due = self._line.next_after_ms(max(second * 1000, self._first_ms) - 1)
+        while due is not None and due < end_ms:
+            count += 1
+            due = self._line.next_after_ms(due)
+        return count
 
     def _take(self, run: Upcoming, seconds: Counter[int]) -> None:
         if run.skip is not None:

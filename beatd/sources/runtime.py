@@ -63,7 +63,7 @@ class ScheduleReceiver(Protocol):
 class RuntimeSource:
     """Source of runtime entries and pauses: merges them with what files and app say, and hands that to ``receiver``.
 
-    ``client`` is its own.
+    ``client`` is its own; ``replica`` may have been read ahead.
     """
 
     def __init__(
@@ -72,11 +72,13 @@ class RuntimeSource:
         keys: Keys,
         config: Config,
         receiver: ScheduleReceiver,
+        *,
+        replica: RuntimeReplica | None = None,
     ) -> None:
         self._client = client
         self._keys = keys
         self._receiver = receiver
-        self._replica = RuntimeReplica(client, keys)
+        self._replica = replica or RuntimeReplica(client, keys)
         self._runtime = Runtime(client, keys)
         self._pause_ends: dict[str, int] = {}
         """When the pauses end that do so by themselves (ms since the epoch), by name."""

@@ -10,14 +10,16 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Literal, NamedTuple
 
 import msgspec
 import redis
 
-from beatd.exceptions import MessageError
+from beatd.exceptions import MessageError, StoreError, StoreUnavailable
 from beatd.message.json_codec import dumps, loads
-from beatd.store.keys import Keys
+from beatd.store.client import translate_errors
+from beatd.store.keys import Keys, shard_of
 from beatd.store.script import Script, translate_script_errors
 from beatd.timestamps import from_ms
 
@@ -88,7 +90,7 @@ class Runtime:
     def __init__(self, client: redis.Redis, keys: Keys) -> None:
         self._client = client
         self._keys = keys.runtime()
-        self._fingerprints, self._gone = keys.shard().fingerprints, keys.shard().gone
+        self._all_keys = keys
         self._first = (keys.wake, KEPT)
         self._put = Script(client, "runtime_put")
         self._remove = Script(client, "runtime_remove")
@@ -132,11 +134,38 @@ class Runtime:
 
     def resume(self, names: Sequence[str]) -> list[str]:
         """Let paused entries go on from now; returns those that were paused."""
-        return list(_chosen(self._resume, [*self._changing, self._fingerprints], [*self._first, "all"], names))
+        return list(self._resumed("all", names))
 
     def end_pauses(self, names: Sequence[str]) -> list[str]:
         """Resume those of ``names`` whose pauses are over by the store's clock; returns their names."""
-        return list(_chosen(self._resume, [*self._changing, self._fingerprints], [*self._first, "ended"], names))
+        return list(self._resumed("ended", names))
+
+    def _resumed(self, which: Literal["all", "ended"], names: Sequence[str]) -> Iterator[str]:
+        """Resume paused entries, some at a time."""
+        keys = [*self._changing, self._all_keys.shard().fingerprints]
+        for start in range(0, len(names), BATCH):
+            batch = names[start : start + BATCH]
+            if self._all_keys.parts > 1:
+                self._mark_off(batch)
+            yield from (batch[number] for number in self._resume(keys, [*self._first, which, *batch]))
+
+    def _mark_off(self, names: Sequence[str]) -> None:
+        """Note of paused entries that they were not in force: in a cluster this is no step of the same script."""
+        with translate_errors(self._client):
+            pauses: Any = self._client.hmget(self._keys.paused, list(names))
+            paused = [name for name, pause in zip(names, pauses, strict=True) if pause is not None]
+            away = (self._all_keys.away.get(shard_of(name, self._all_keys.parts)) for name in paused)
+            if reason := next(filter(None, away), None):
+                raise StoreUnavailable(reason)
+            for part, own in self._all_keys.by_part(paused):
+                known: Any = self._client.hmget(part.fingerprints, own)
+                marked: dict[Any, Any] = {
+                    name: b" off ".join(value.split(b" ", 1))
+                    for name, value in zip(own, known, strict=True)
+                    if _is_on(value)
+                }
+                if marked:
+                    self._client.hset(part.fingerprints, mapping=marked)
 
     def get(self, name: str) -> tuple[bytes | None, bytes | None]:
         """An entry's table and its pause, as stored."""
@@ -165,11 +194,13 @@ class Runtime:
 
     def entry_names(self) -> set[str]:
         """The names of the entries that leaders have seen, wherever they come from, but for those that left since."""
-        with translate_script_errors(self._client, [*self._keys]):
-            gone: Any = self._client.zrange(self._gone, 0, -1)
-        return {name for name, _ in self._scan(self._fingerprints)} - {
-            name.decode(errors="backslashreplace") for name in gone
-        }
+        names: set[str] = set()
+        for part in self._all_keys.all_parts():
+            with translate_script_errors(self._client, [*self._keys]):
+                gone: Any = self._client.zrange(part.gone, 0, -1)
+            left = {name.decode(errors="backslashreplace") for name in gone}
+            names |= {name for name, _ in self._scan(part.fingerprints)} - left
+        return names
 
     @property
     def _changing(self) -> list[str]:
@@ -181,11 +212,10 @@ class Runtime:
                 yield name.decode(errors="backslashreplace"), value
 
 
-def _chosen(script: Script, keys: Sequence[str], first: Sequence[Any], names: Sequence[str]) -> Iterator[str]:
-    """The names whose numbers the script returns."""
-    for start in range(0, len(names), BATCH):
-        batch = names[start : start + BATCH]
-        yield from (batch[number] for number in script(keys, [*first, *batch]))
+def _is_on(known: bytes | None) -> bool:
+    """True for the fingerprint of an entry that is in force, after the instant at which it was first seen."""
+    first_seen, _, fingerprint = (known or b"").partition(b" ")
+    return first_seen.isdigit() and bool(fingerprint) and not fingerprint.startswith(b"off ")
 
 
 def place(name: str) -> str:
@@ -294,11 +324,21 @@ class RuntimeReplica:
         self._began = b""
         self._before: Before = {}
         self._went_back = False
+        self._is_read_ahead = False
         self._doubles = (0, 0)
         """Tables and pauses that are missing here, since their names are no UTF-8 and read like others."""
         self.tables: dict[str, bytes] = {}
         self.pauses: dict[str, bytes] = {}
         self.revision = 0
+
+    def read_ahead(self) -> None:
+        """Read what the first :meth:`refresh` is to tell, while its caller does something else; that reads nothing
+        then. An error is left to it."""
+        with suppress(StoreError):
+            if not (is_read := self._catch_up()):
+                self._read_anew()
+                is_read = self._catch_up()
+            self._is_read_ahead = is_read
 
     def refresh(self, *, anew: bool = False) -> RuntimeChanges:
         """Bring the copy up to date; ``anew`` reads everything, for who may have missed something.
@@ -306,7 +346,8 @@ class RuntimeReplica:
         Raises :class:`~beatd.exceptions.StoreUnavailable` or :class:`~beatd.exceptions.StoreRefused`; the copy is then
         what it was, or a part of the way to what the store has, of which the next call tells.
         """
-        for _ in range(_ATTEMPTS):
+        is_read, self._is_read_ahead = self._is_read_ahead and not anew, False
+        for _ in range(0 if is_read else _ATTEMPTS):
             if anew:
                 self._read_anew()
             anew = not self._catch_up()

@@ -105,7 +105,7 @@ class Timeline:
         end_ms = now_ms // PAST_STEP_MS * PAST_STEP_MS + PAST_STEP_MS
         start_ms = end_ms - DAY_MS
         try:
-            planned = load(entries, start_ms, end_ms, PAST_STEP_MS, limit=_LIMIT).counts
+            planned = load(entries, start_ms, end_ms, PAST_STEP_MS, limit=_LIMIT, busiest=0).counts
         except TooManyRuns:
             planned = []
         records = self._store.records([entry.name for entry in entries])
