@@ -20,7 +20,7 @@ from beatd.store.client import connect
 from beatd.store.daemon_registry import FleetView, Registry
 from beatd.store.embedded import find_embedded, open_embedded
 from beatd.store.keys import Keys
-from beatd.store.runtime_entries import RuntimeReplica
+from beatd.store.runtime_replica import RuntimeReplica
 from beatd.urls import is_cluster
 
 if TYPE_CHECKING:

@@ -24,7 +24,8 @@ from beatd.store.daemon_registry import FleetView, Registry
 from beatd.store.entry_state import EntryStates
 from beatd.store.held_back import HeldBack, HeldBackEntry
 from beatd.store.keys import Keys
-from beatd.store.runtime_entries import Pause, RuntimeReplica, read_pause
+from beatd.store.runtime_entries import Pause, read_pause
+from beatd.store.runtime_replica import RuntimeReplica
 from beatd.store.server_check import readable_keys
 
 if TYPE_CHECKING:

@@ -17,7 +17,8 @@ from beatd.model import Entry
 from beatd.sources.merge import InForce, MergedSchedule, ScheduleChange
 from beatd.store.daemon_commands import ASKED, CHANGED, ORDERED, OnNotification, subscribe
 from beatd.store.keys import Keys
-from beatd.store.runtime_entries import Runtime, RuntimeChanges, RuntimeReplica, read_pause
+from beatd.store.runtime_entries import Runtime, read_pause
+from beatd.store.runtime_replica import RuntimeChanges, RuntimeReplica
 
 if TYPE_CHECKING:
     import redis

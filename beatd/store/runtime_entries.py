@@ -1,22 +1,19 @@
-"""Runtime entries and pauses: changes made in the store while daemons run, and a local replica that follows them.
+"""Runtime entries and pauses: changes made in the store while daemons run.
 
 A table is stored as it would stand in ``beat.toml``; its meaning is not looked at here. Every write raises the
-revision and wakes the daemons, in one step with the change itself. The replica asks for the changes since its
-revision, which costs next to nothing while there are none. When that does not lead to what the store has (it was
-flushed, or went back to an older state, or too much has changed) the replica is read anew, some entries at a time.
+revision and wakes the daemons, in one step with the change itself.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from typing import Any, Literal, NamedTuple
 
 import msgspec
 import redis
 
-from beatd.exceptions import MessageError, StoreError, StoreUnavailable
+from beatd.exceptions import MessageError, StoreUnavailable
 from beatd.message.json_codec import dumps, loads
 from beatd.store.client import translate_errors
 from beatd.store.keys import Keys, shard_of
@@ -32,14 +29,14 @@ BATCH = 1_000
 TABLE_MAX = 1 << 20
 """Bytes of one entry's table; a larger one is not read."""
 
+UNREAD = b"!unread "
+"""What the replica has in place of a table that is not read, before the reason. No JSON begins so."""
+
 READ_MAX = 8 << 20
 """Bytes of tables in one call: whatever somebody has put there, reading it takes little memory of the server."""
 
 TOTAL_MAX, SMALL = 256 << 20, 4 << 10
 """Bytes of all tables together, beyond which only small ones are read."""
-
-_UNREAD = b"!unread "
-"""What the replica has in place of a table that is not read, before the reason. No JSON begins so."""
 
 _PLACE = "runtime:"
 
@@ -96,7 +93,7 @@ class Runtime:
         self._remove = Script(client, "runtime_remove")
         self._pause = Script(client, "pause")
         self._resume = Script(client, "resume")
-        self._reader = _BoundedReader(client)
+        self._reader = BoundedReader(client)
 
     def put(self, name: str, table: Mapping[str, Any]) -> Put:
         """Store an entry's table, as JSON in Celery's dialect; tells what that changed.
@@ -230,8 +227,8 @@ def name_at(source: str) -> str:
 
 def read_table(raw: bytes) -> dict[str, Any]:
     """A stored table; raises :class:`~beatd.exceptions.MessageError` for what is none."""
-    if raw.startswith(_UNREAD):
-        raise MessageError(raw.removeprefix(_UNREAD).decode())
+    if raw.startswith(UNREAD):
+        raise MessageError(raw.removeprefix(UNREAD).decode())
     table = loads(raw)
     if not isinstance(table, dict):
         raise MessageError("not a JSON object")
@@ -254,7 +251,7 @@ def read_pause(raw: bytes) -> Pause:
         return Pause()
 
 
-class _BoundedReader:
+class BoundedReader:
     """Reads a hash of tables or pauses, some at a time, and of what is too large only that it is."""
 
     def __init__(self, client: redis.Redis) -> None:
@@ -268,7 +265,7 @@ class _BoundedReader:
         total = 0
         for name, value in self.values(key, sorted(names)):
             total += len(value)
-            yield _text(name), _unread("others") if total > TOTAL_MAX and len(value) > SMALL else value
+            yield text_of(name), _unread("others") if total > TOTAL_MAX and len(value) > SMALL else value
 
     def values(self, key: str, names: Sequence[bytes]) -> Iterator[tuple[bytes, bytes]]:
         """The fields that are there; an answer that was full is gone on with in the next call."""
@@ -293,120 +290,9 @@ def _unread(why: int | Literal["others"]) -> bytes:
         text = f"not read: the entries in the state store have more than {TOTAL_MAX >> 20:,} MiB together"
     else:
         text = f"not read: it has {why >> 10:,} KiB; expected at most {TABLE_MAX >> 10:,} KiB"
-    return _UNREAD + text.encode()
+    return UNREAD + text.encode()
 
 
-_ATTEMPTS = 3
-"""Entries that change while all are read are asked for again; so often at a time."""
-
-
-Before = dict[str, tuple[bytes | None, bytes | None]]
-
-
-class RuntimeChanges(NamedTuple):
-    """Changes since the last refresh."""
-
-    before: Before
-    """Entries that were put or removed, paused or resumed, with their tables and pauses as they were; one that was
-    paused and resumed meanwhile is among them."""
-    went_back: bool = False
-    """The store had forgotten changes: it was flushed, or lost writes."""
-
-
-class RuntimeReplica:
-    """``tables`` and ``pauses`` by entry name, as stored, at ``revision``."""
-
-    def __init__(self, client: redis.Redis, keys: Keys) -> None:
-        self._client = client
-        self._keys = keys.runtime()
-        self._since = Script(client, "runtime_since")
-        self._reader = _BoundedReader(client)
-        self._began = b""
-        self._before: Before = {}
-        self._went_back = False
-        self._is_read_ahead = False
-        self._doubles = (0, 0)
-        """Tables and pauses that are missing here, since their names are no UTF-8 and read like others."""
-        self.tables: dict[str, bytes] = {}
-        self.pauses: dict[str, bytes] = {}
-        self.revision = 0
-
-    def read_ahead(self) -> None:
-        """Read what the first :meth:`refresh` is to tell, while its caller does something else; that reads nothing
-        then. An error is left to it."""
-        with suppress(StoreError):
-            if not (is_read := self._catch_up()):
-                self._read_anew()
-                is_read = self._catch_up()
-            self._is_read_ahead = is_read
-
-    def refresh(self, *, anew: bool = False) -> RuntimeChanges:
-        """Bring the copy up to date; ``anew`` reads everything, for who may have missed something.
-
-        Raises :class:`~beatd.exceptions.StoreUnavailable` or :class:`~beatd.exceptions.StoreRefused`; the copy is then
-        what it was, or a part of the way to what the store has, of which the next call tells.
-        """
-        is_read, self._is_read_ahead = self._is_read_ahead and not anew, False
-        for _ in range(0 if is_read else _ATTEMPTS):
-            if anew:
-                self._read_anew()
-            anew = not self._catch_up()
-            if not anew:
-                break
-        news, self._before, self._went_back = RuntimeChanges(self._before, self._went_back), {}, False
-        return news
-
-    def _catch_up(self) -> bool:
-        """Take in what has changed, noting what was before; False when everything is to be read."""
-        asked = [self.revision, self._began, KEPT, READ_MAX]
-        revision, began, entries, pauses, *changed = self._since([*self._keys], asked)
-        if not 0 <= revision - self.revision <= KEPT or (self.revision and began != self._began):
-            return False
-        if changed and any(self._doubles):
-            return False
-        for raw, table, pause in zip(changed[::3], changed[1::3], changed[2::3], strict=True):
-            name = _text(raw)
-            self._note(name)
-            _keep(self.tables, name, self._bounded(self._keys.schedules, raw, table))
-            _keep(self.pauses, name, self._bounded(self._keys.paused, raw, pause))
-        if (len(self.tables) + self._doubles[0], len(self.pauses) + self._doubles[1]) != (entries, pauses):
-            return False  # something is gone, or there, that nobody has removed or put
-        self.revision, self._began = revision, began
-        return True
-
-    def _bounded(self, key: str, name: bytes, value: bytes | int | None) -> bytes | None:
-        """A value that was left out for its size is read by itself; of one that is too large, only that it is."""
-        if isinstance(value, int) or len(value or b"") > TABLE_MAX:
-            return dict(self._reader.values(key, [name])).get(name)
-        return value
-
-    def _read_anew(self) -> None:
-        """Read all of it, noting what was before. What changes meanwhile has a higher revision."""
-        with translate_script_errors(self._client, self._keys):
-            mark: Any = self._client.hmget(self._keys.revision, "number", "began")
-        raw_tables, raw_pauses = [[*self._reader.read(key)] for key in (self._keys.schedules, self._keys.paused)]
-        tables, pauses = dict(raw_tables), dict(raw_pauses)
-        self._doubles = (len(raw_tables) - len(tables), len(raw_pauses) - len(pauses))
-        revision, began = int(mark[0]) if mark[0] and mark[0].isdigit() else 0, mark[1] or b""
-        went_back = revision < self.revision or began != self._began
-        went_back |= revision == self.revision and tables.keys() != self.tables.keys()
-        self._went_back |= went_back and self.revision > 0
-        different = {name for name, _ in tables.items() ^ self.tables.items()}
-        different |= {name for name, _ in pauses.items() ^ self.pauses.items()}
-        for name in different:
-            self._note(name)
-        self.tables, self.pauses, self.revision, self._began = tables, pauses, revision, began
-
-    def _note(self, name: str) -> None:
-        self._before.setdefault(name, (self.tables.get(name), self.pauses.get(name)))
-
-
-def _keep(copy: dict[str, bytes], name: str, value: bytes | None) -> None:
-    if value is None:
-        copy.pop(name, None)
-    else:
-        copy[name] = value
-
-
-def _text(raw: bytes) -> str:
+def text_of(raw: bytes) -> str:
+    """Read the name of an entry, whatever bytes it has."""
     return raw.decode(errors="backslashreplace")

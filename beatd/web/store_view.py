@@ -21,7 +21,7 @@ from beatd.store.held_back import HeldBack, HeldBackEntry
 from beatd.store.history import Histories, Record, Totals
 from beatd.store.keys import Keys
 from beatd.store.outcomes import Summary
-from beatd.store.runtime_entries import RuntimeReplica
+from beatd.store.runtime_replica import RuntimeReplica
 from beatd.store.server_check import readable_keys
 
 if TYPE_CHECKING:

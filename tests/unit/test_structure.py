@@ -28,10 +28,10 @@ NOUNS = """
     parking parse parser parts pause phrase pickles pings places plan planning plugin poison policies poller pool pools
     prefork presence preview problems process processes project protocol proxies publisher publishing pydantic queues
     rabbitmq rate rates reason record recoveries redaction redbeat redis references registry reload remote renames
-    report request requests result results retry revoked rights routing rows rpc run runs runtime schedule schedules
-    schema schemas script sdnotify seams search secret security selection sender sent serialization server service
-    session settings settlement shadow shard shared shutdown signals signature simulate simulation site snapshot solar
-    solo source sources spec stamps state states status step stop store strategy stream subprocess support system
+    replica report request requests result results retry revoked rights routing rows rpc run runs runtime schedule
+    schedules schema schemas script sdnotify seams search secret security selection sender sent serialization server
+    service session settings settlement shadow shard shared shutdown signals signature simulate simulation site snapshot
+    solar solo source sources spec stamps state states status step stop store strategy stream subprocess support system
     systemd table tables targets task tasks template term testing threads timeline timers times timestamps timezone tls
     tokens toml top topology trace traces tracing trigger tutorial types undelivered units unlock url urls usage values
     view watch watchdog web why words worker workers writer yaml

@@ -30,7 +30,8 @@ from beatd.store.lease import Leases
 from beatd.store.outbox import Outbox
 from beatd.store.results import RedisResults
 from beatd.store.run_requests import Backfill, Requests
-from beatd.store.runtime_entries import Pause, Runtime, RuntimeReplica
+from beatd.store.runtime_entries import Pause, Runtime
+from beatd.store.runtime_replica import RuntimeReplica
 from beatd.store.server_check import FORMAT, inspect
 from beatd.store.worker_state import DelayedMessages, FinishedRuns, RevokedStore
 from beatd.timestamps import iso_ms
