@@ -58,7 +58,7 @@ docs: $(VENV)/.installed-dev ## the documentation as a site, in build/site
 	@echo "Open build/site/index.html"
 
 lock: $(VENV)/.installed-dev ## write the versions that are installed now into the lock
-	@{ sed '/^#/!d' $(LOCK); $(BIN)/python -m pip freeze --exclude-editable --exclude beatd; } > $(LOCK).new
+	@{ sed '/^#/!d' $(LOCK); $(BIN)/python -m pip freeze --exclude-editable --exclude beatd | LC_ALL=C sort -f; } > $(LOCK).new
 	@mv $(LOCK).new $(LOCK)
 	$(HASHED) pyproject.toml $(addprefix --extra ,$(IMAGE_EXTRAS)) --output-file packaging/docker/requirements.lock
 	$(HASHED) packaging/docker/build.in --output-file packaging/docker/build.lock

@@ -33,7 +33,7 @@ from beatd.metrics.counters import DaemonCounters
 from beatd.model import Settings
 from beatd.sources import InForce, RuntimeSource, ScheduleChange
 from beatd.sources.calendars import Calendars
-from beatd.state_store import Store, result_urls
+from beatd.state_store import Store, result_urls, store_keys
 from beatd.store.audit import Audit
 from beatd.store.claims import Claims
 from beatd.store.client import connect
@@ -76,7 +76,7 @@ class Daemon:
         dry_run: bool = False,
     ) -> None:
         settings, clock, wake = config.settings, SystemClock(), threading.Event()
-        keys, identity = Keys(settings.redis.prefix), daemon_id()
+        keys, identity = store_keys(settings), daemon_id()
         lapse_ms = Elector.lapse_ms(settings.leader.ttl_ms)
         self._on_hang = on_hang
         self._status = DaemonStatus(identity, clock, shards=settings.leader.shards, lapse_ms=lapse_ms)
@@ -96,7 +96,7 @@ class Daemon:
         runtime = store.runtime_client
         step_down = self._elector.step_down_for
         self._commands = CommandHandler(DaemonCommands(runtime, keys), identity, reload=on_reload, step_down=step_down)
-        self._source = RuntimeSource(runtime, keys, config, self)
+        self._source = RuntimeSource(runtime, keys, config, self, replica=store.runtime, changes=store.runtime_changes)
         self._calendars = Calendars.of(settings, writes=True)
         self._audit = ScheduleAudit(Audit(runtime, keys), identity, config, clock)
         self._outcomes = _outcome_watch(settings, store, keys, clock, shards, on_look=self._audit.look)
@@ -223,6 +223,7 @@ def _elector(
         renew_ms=leader.renew_ms,
         status=status.status,
         on_change=on_change,
+        fleet=store.fleet,
     )
 
 
@@ -280,7 +281,7 @@ class ShardBuilder:
             most_bytes=settings.broker.max_message_bytes,
             trace=self._traces.context if self._traces else None,
         )
-        running = Running(client, keys)
+        running = Running(client, keys, shard=shard)
         held = Held(HeldBack(client, keys, shards=shards), shard)
         counters, traces = self._counters, self._traces
         dispatcher = Dispatcher(claims, messages, delivery, running, clock, held=held, counters=counters, traces=traces)

@@ -6,19 +6,22 @@ import logging
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from beatd import broker
 from beatd.clock import Backoff
-from beatd.exceptions import StoreUnavailable
+from beatd.exceptions import StoreError, StoreUnavailable
 from beatd.model import Settings
 from beatd.store import server_check
-from beatd.store.client import connect, open_connection
+from beatd.store.client import connect
+from beatd.store.daemon_registry import FleetView, Registry
 from beatd.store.embedded import find_embedded, open_embedded
 from beatd.store.keys import Keys
+from beatd.store.runtime_replica import RuntimeChanges, RuntimeReplica
+from beatd.urls import is_cluster
 
 if TYPE_CHECKING:
     from redis import Redis
@@ -59,10 +62,16 @@ def running_store(settings: Settings) -> str:
     return url
 
 
+def store_keys(settings: Settings) -> Keys:
+    """Return the names of a daemon's keys: in a cluster each shard has its own slot."""
+    return Keys(settings.redis.prefix, parts=settings.leader.shards if is_cluster(settings.redis.url) else 1)
+
+
 class Store:
     """The state store as it was found: reachable, fit, and whether it is the broker, too.
 
-    Its connections are opened together, so that over a slow link a start does not wait for one after the other.
+    Its connections are opened together, and what a start needs to know is read while the server is checked, so that
+    over a slow link a start does not wait for one after the other. Nothing is written before the server is found fit.
     """
 
     def __init__(self, settings: Settings, url: str) -> None:
@@ -77,12 +86,27 @@ class Store:
         """A connection of its own for runtime entries and orders."""
         self.metrics_client = connect(url, timeout_ms=min(timeout_ms, METRICS_TIMEOUT_MS), name="beatd-metrics")
         """A connection of its own, opened when it is needed; its timeout is shorter than that of a scrape or probe."""
+        keys = store_keys(settings)
+        self.runtime = RuntimeReplica(self.runtime_client, keys)
+        self.runtime_changes: RuntimeChanges | None = None
+        """What the replica has read; ``None`` if it could not."""
+        self.fleet: FleetView | None = None
+        """The daemons and leases as found; ``None`` if they could not be read."""
         with ThreadPoolExecutor(2, "connect") as pool:
-            pool.map(open_connection, (self.elector_client, self.runtime_client))
-            server_check.inspect(self.client, Keys(settings.redis.prefix))
+            pool.submit(self._read_runtime)
+            pool.submit(self._look, Registry(self.elector_client, keys), settings.leader.shards)
+            server_check.inspect(self.client, keys)
         if settings.redis.wait_replicas:
             server_check.check_wait(self.client)
         self.is_broker = is_broker(self.client, settings)
+
+    def _read_runtime(self) -> None:
+        with suppress(StoreError):  # the runtime source meets it again
+            self.runtime_changes = self.runtime.refresh()
+
+    def _look(self, registry: Registry, shards: int) -> None:
+        with suppress(StoreError):  # the elector meets it again
+            self.fleet = registry.look(shards=shards)
 
 
 def is_broker(client: Redis, settings: Settings) -> bool:
@@ -90,6 +114,8 @@ def is_broker(client: Redis, settings: Settings) -> bool:
     url = settings.broker.url
     if url is None:
         return True
+    if is_cluster(settings.redis.url):
+        return False
     if not broker.is_redis(url):
         return False
     with connect(broker.redis_url(url), timeout_ms=settings.redis.timeout_ms) as other:

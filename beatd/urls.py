@@ -20,11 +20,18 @@ from beatd.url_parts import ENCODE, Host, Parts, host_and_port, is_host, read_op
 __all__ = ["is_host", "scheme_of"]
 
 REDIS_SCHEMES = ("redis", "rediss", "unix", "redis+socket", "sentinel")
+CLUSTER_SCHEMES = ("redis+cluster", "rediss+cluster")
+STORE_SCHEMES = (*REDIS_SCHEMES, *CLUSTER_SCHEMES)
+"""Of a state store. No broker is a cluster: a queue is a list in one slot, and claims are in the slots of shards."""
 AMQP_SCHEMES = ("amqp", "amqps", "pyamqp")
 SENTINEL = "sentinel://"
 SENTINEL_PORT = 26379
 """Where sentinels listen unless the URL says otherwise."""
 SENTINEL_FORM = "sentinel://HOST:PORT,HOST:PORT/SERVICE/DB"
+
+CLUSTER_BROKER = (
+    "a Redis Cluster can be the state store, and no broker; expected RabbitMQ, or a Redis that is not a cluster"
+)
 
 _NUMBER = re.compile(r"[0-9]{1,9}")
 _MANY_SENTINELS = re.compile(r";(?=sentinel://)")
@@ -49,7 +56,7 @@ class _Url:
 
 @dataclass(frozen=True, repr=False)
 class RedisUrl(_Url):
-    """A Redis server: by address, by socket, or the primary of a service that sentinels watch."""
+    """A Redis server: by address, by socket, the primary of a service that sentinels watch, or nodes of a cluster."""
 
     parts: Parts
     host: str | None = None
@@ -68,6 +75,8 @@ class RedisUrl(_Url):
     service: str | None = None
     sentinel_username: str | None = None
     sentinel_password: str | None = None
+    nodes: tuple[tuple[str, int], ...] = ()
+    """Nodes of a cluster that are asked for the others."""
 
     @classmethod
     def parse(cls, text: str | RedisUrl) -> RedisUrl:
@@ -76,7 +85,9 @@ class RedisUrl(_Url):
 
     @property
     def place(self) -> str:
-        """The service and its sentinels, the socket, or ``host:port/db``."""
+        """The service and its sentinels, the nodes of a cluster, the socket, or ``host:port/db``."""
+        if self.nodes:
+            return f"cluster {', '.join(f'{host}:{port}' for host, port in self.nodes)}"
         if self.service is not None:
             sentinels = ", ".join(f"{host}:{port}" for host, port in self.sentinels)
             return f"{self.service}/{self.database} of the sentinels {sentinels}"
@@ -140,6 +151,11 @@ def is_redis(text: str) -> bool:
     return names_service(text) if scheme == "sentinel" else scheme in REDIS_SCHEMES
 
 
+def is_cluster(text: str) -> bool:
+    """True for the URL of a Redis Cluster."""
+    return scheme_of(text) in CLUSTER_SCHEMES
+
+
 def is_amqp(text: str) -> bool:
     """True for a RabbitMQ, or several alternatives divided by semicolons."""
     return scheme_of(text) in AMQP_SCHEMES
@@ -151,6 +167,8 @@ def check_broker(text: str) -> None:
         RedisUrl.parse(text)
     elif is_amqp(text):
         BrokerUrl.parse(text)
+    elif is_cluster(text):
+        raise wrong_url(scheme_of(text), CLUSTER_BROKER)
     elif not scheme_of(text):
         raise WrongUrl("a URL", "expected SCHEME://HOST")
 
@@ -161,7 +179,7 @@ def shown(text: str) -> str:
         return text
     scheme = scheme_of(text)
     try:
-        if is_redis(text):
+        if is_redis(text) or is_cluster(text):
             return RedisUrl.parse(text).shown
         if is_amqp(text):
             return BrokerUrl.parse(text).shown
@@ -189,7 +207,7 @@ def with_login(
     ):
         if value is not None and said:
             raise wrong_url(scheme, f"it has a {key}, and `{key}` is given beside it: leave one of them out")
-    if (host or port) and scheme in {"unix", "redis+socket", "sentinel"}:
+    if (host or port) and scheme in {"unix", "redis+socket", "sentinel", *CLUSTER_SCHEMES}:
         raise wrong_url(scheme, f"`host` and `port` have no meaning beside a {scheme}:// URL")
     hosts = parts.hosts
     if host is not None:
@@ -199,7 +217,7 @@ def with_login(
     user, secret = username or parts.username, password or parts.password
     login = quote(user or "", safe="") + (f":{quote(secret, safe='')}" if secret else "")
     if password_command:
-        if scheme not in REDIS_SCHEMES:
+        if scheme not in STORE_SCHEMES:
             raise wrong_url(scheme, "`password_command` is for Redis servers only")
         if secret:
             raise wrong_url(scheme, "it has a password, and `password_command` is given beside it: leave one out")
@@ -211,8 +229,8 @@ def with_login(
 @lru_cache(maxsize=256)
 def _redis(text: str) -> RedisUrl:
     scheme = scheme_of(text)
-    if scheme not in REDIS_SCHEMES:
-        raise wrong_url(scheme, "expected redis://, rediss://, unix:// or sentinel://")
+    if scheme not in STORE_SCHEMES:
+        raise wrong_url(scheme, "expected redis://, rediss://, unix://, sentinel:// or redis+cluster://")
     parts = split(text)
     options = read_options(scheme, parts.query, {**REDIS, **TLS})
     read = {
@@ -221,7 +239,7 @@ def _redis(text: str) -> RedisUrl:
     }
     if {"username", "password"} & options.keys():
         raise wrong_url(scheme, "user or password are there twice: before the host, and as an option")
-    build = _sentinel_service if scheme == "sentinel" else _socket if scheme in {"unix", "redis+socket"} else _address
+    build = _BUILD.get(scheme, _address)
     command = options.pop("password_command", ())
     if command and read["password"]:
         raise wrong_url(scheme, "it has a password and a password_command: leave one of them out")
@@ -229,7 +247,8 @@ def _redis(text: str) -> RedisUrl:
         build(parts, options), username=read["username"], password=read["password"], password_command=command
     )
     if not found.tls and (strays := [name for name in options if name in TLS]):
-        raise wrong_url(scheme, f"its option {strays[0]} is about TLS: write rediss://")
+        secure = scheme.replace("redis", "rediss") if scheme in CLUSTER_SCHEMES else "rediss"
+        raise wrong_url(scheme, f"its option {strays[0]} is about TLS: write {secure}://")
     return replace(found, options=options)
 
 
@@ -285,6 +304,28 @@ def _sentinel_service(parts: Parts, options: dict[str, Any]) -> RedisUrl:
         sentinel_username=options.pop("sentinel_username", None),
         sentinel_password=options.pop("sentinel_password", None),
     )
+
+
+def _cluster(parts: Parts, options: dict[str, Any]) -> RedisUrl:
+    for name in ("ssl", "sentinel_username", "sentinel_password"):
+        if name in options:
+            hint = "write rediss+cluster://" if name == "ssl" else "it is for sentinel:// URLs"
+            raise wrong_url(parts.scheme, f"its option {name} has no meaning here: {hint}")
+    hosts = [host_and_port(parts.scheme, each) for each in parts.hosts.split(",")]
+    if not all(host for host, _ in hosts):
+        raise wrong_url(parts.scheme, f"one of its nodes has no host: expected {parts.scheme}://HOST:PORT,HOST:PORT")
+    if _database(parts.scheme, options, unquote(parts.path.strip("/"))):
+        raise wrong_url(parts.scheme, "a cluster has database 0 only: leave the number out")
+    nodes = tuple((host, port or 6379) for host, port in hosts)
+    return RedisUrl(parts, nodes=nodes, tls=parts.scheme == "rediss+cluster")
+
+
+_BUILD = {
+    "sentinel": _sentinel_service,
+    "unix": _socket,
+    "redis+socket": _socket,
+    **dict.fromkeys(CLUSTER_SCHEMES, _cluster),
+}
 
 
 @lru_cache(maxsize=256)

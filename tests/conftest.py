@@ -21,7 +21,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pytest
 import redis
@@ -278,3 +278,22 @@ def wait_until() -> Callable[..., object]:
 def free_port() -> Callable[[], int]:
     """A TCP port of 127.0.0.1 that nobody uses now."""
     return _free_port
+
+
+@pytest.fixture(scope="session")
+def shared_cluster(server_kind: str) -> Iterator[Any]:
+    """A cluster of three masters that the tests of this run share."""
+    from tests.clusters import Cluster
+
+    cluster = Cluster(server_kind)
+    try:
+        yield cluster
+    finally:
+        cluster.close()
+
+
+@pytest.fixture
+def cluster(shared_cluster: Any) -> Any:
+    """The shared cluster of three masters, running and empty."""
+    shared_cluster.reset()
+    return shared_cluster

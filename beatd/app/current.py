@@ -6,10 +6,12 @@ Both serve ``@shared_task``, for task modules that import no app.
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, TypeVar, overload
 
 from beatd.app.context import current
 from beatd.app.find_app import import_symbol
+from beatd.schedules.due import Surroundings, set_surroundings
 
 if TYPE_CHECKING:
     from beatd.app.app import App
@@ -63,8 +65,21 @@ class CurrentTask:
         return repr(self._task())
 
 
+class AppSurroundings(Surroundings):
+    """The current app's clock and time zone, for ``crontab(…).is_due(…)``."""
+
+    @staticmethod
+    def now() -> datetime:
+        return _apps[-1].now() if _apps else Surroundings.now()
+
+    @staticmethod
+    def timezone() -> str:
+        return _apps[-1].timezone if _apps else Surroundings.timezone()
+
+
 current_app = CurrentApp()
 current_task = CurrentTask()
+set_surroundings(AppSurroundings)
 
 
 def set_current_app(app: App) -> None:

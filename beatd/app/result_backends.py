@@ -8,8 +8,10 @@ from typing import Any
 from beatd import broker
 from beatd.app.conf import Conf
 from beatd.broker import is_redis, place_of
+from beatd.exceptions import WrongUrl
 from beatd.store.celery_results import CeleryResults
 from beatd.store.results import NoResults, RedisResults, Results
+from beatd.urls import is_cluster, shown
 
 
 def open_results(conf: Conf, address: str, connect: Callable[..., Any]) -> Results:
@@ -21,6 +23,10 @@ def open_results(conf: Conf, address: str, connect: Callable[..., Any]) -> Resul
     url, keep_s = conf.result_backend, _seconds(conf.result_expires)
     if not url or url.startswith("disabled"):
         return NoResults()
+    if is_cluster(url):
+        raise WrongUrl(
+            shown(url), "a Redis Cluster keeps no results; expected a Redis that is not a cluster, or rpc://"
+        )
     if is_redis(url):
         return RedisResults(broker.redis_url(url), keep_s=keep_s)
     if is_by_reply(url):

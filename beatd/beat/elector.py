@@ -28,7 +28,7 @@ from beatd.beat.shard_assignment import ShardPlanner
 from beatd.beat.term import Leadership, Term
 from beatd.clock import Backoff, Clock
 from beatd.exceptions import StoreError, StoreRefused
-from beatd.store.daemon_registry import FleetView, LeaseOwner, Registry, Status
+from beatd.store.daemon_registry import FleetView, LeaseOwner, Member, Registry, Status
 from beatd.store.lease import Leases
 
 log = logging.getLogger("beatd.beat.elector")
@@ -45,6 +45,8 @@ LAPSE = 3
 SLICE = 0.1
 """Seconds of listening at a stretch; so long may a stop be kept waiting."""
 
+_TOO_LATE = "the store could not be reached in time to renew the lease"
+
 EXACT_MS = 500
 """A heartbeat that took longer says nothing about the clock."""
 
@@ -53,7 +55,8 @@ class Elector:
     """Holds the leases of those shards that are this daemon's to lead.
 
     ``status`` is asked for what the daemon has to say of itself. ``on_change`` is called, from the elector's thread,
-    when a term begins or ends.
+    when a term begins or ends. ``fleet`` is what was seen moments ago: free leases are then taken before the first
+    heartbeat, which saves a start over a slow link a round trip.
     """
 
     def __init__(
@@ -67,6 +70,7 @@ class Elector:
         renew_ms: int,
         status: Callable[[], Status],
         on_change: Callable[[], None] = lambda: None,
+        fleet: FleetView | None = None,
     ) -> None:
         self._leases = leases
         self._registry = registry
@@ -82,6 +86,7 @@ class Elector:
         """The leadership of each shard, in their order."""
         self.fleet: FleetView | None = None
         """The daemons and leases as last seen."""
+        self._seen_before = fleet
         self.clock_offset_ms: int | None = None
         """How far this host's clock is ahead of the store's."""
         self._renew_at = self._step_down_until = 0.0
@@ -95,6 +100,7 @@ class Elector:
         self._released_within: Callable[[float], bool] | None = None
         self._was_present = False
         self._listen_again = Backoff(RETRY_MIN / 10, RETRY_MAX)
+        self._away: set[int] = set()
         self._stopping = threading.Event()
         self._woken = threading.Event()
         self._thread = threading.Thread(target=self._run, name="elector", daemon=True)
@@ -139,11 +145,12 @@ class Elector:
 
     def turn(self) -> float:
         """Renew leases, write the heartbeat, follow the plan; returns the seconds until the next turn."""
-        if self._was_present and self._released_within is None:
-            self._subscribe()  # first of all: the others miss this daemon
         held = self._held()
         if held and self._clock.monotonic() >= self._renew_at:
             self._renew(held)
+        if self._was_present and self._released_within is None:
+            self._subscribe()  # before the rest: the others miss this daemon
+        self._take_at_once()
         fleet = self._heartbeat()
         plan = self._planner.plan(self._presence.without_gone(fleet), self._clock.monotonic())
         self._hand_over(plan.give)
@@ -159,6 +166,15 @@ class Elector:
             pauses.append(plan.look_again + random.uniform(0.001, 0.02))  # noqa: S311 - not all at once
         return max(min(pauses), 0.0)
 
+    def _take_at_once(self) -> None:
+        """Take what was free before the start, as the plan will say after the first heartbeat. A lease that has been
+        taken since is left alone by the store."""
+        seen, self._seen_before = self._seen_before, None
+        if seen is not None:
+            me = Member(self._status(), 0)
+            seen = seen._replace(daemons={**seen.daemons, self._me: me})
+            self._take(self._planner.plan(seen, self._clock.monotonic()).take, seen)
+
     def _held(self) -> dict[int, int]:
         return {leadership.shard: token for leadership in self.leaderships if (token := leadership.token) is not None}
 
@@ -170,12 +186,29 @@ class Elector:
         started = self._clock.monotonic()
         renewed = self._leases.renew(held)
         self._renew_at = started + self._renew_every
+        if renewed.failed:
+            self._renew_at = min(self._renew_at, started + RETRY_MAX)
+        self._say_away({shard: str(error) for shard, error in renewed.failed.items()})
         for shard, token in held.items():
-            if shard in renewed:
+            if shard in renewed.done:
                 self.leaderships[shard].prolong(token, started + self._ttl - self._margin)
+            elif shard in renewed.failed:
+                if self.leaderships[shard].term() is None:
+                    self.leaderships[shard].end(token, _TOO_LATE)
+                    self._on_change()
             else:
                 self.leaderships[shard].end(token, "the lease was gone when it was to be renewed")
                 self._on_change()
+
+    def _say_away(self, away: Mapping[int, str]) -> None:
+        """Log which shards have a node that does not answer, when that begins and ends. The others go on."""
+        for shard, reason in away.items():
+            if shard not in self._away:
+                text = "The node of shard %d does not answer, and its runs wait: %s"
+                log.warning(text, shard, reason, extra={"event": "shard_away", "shard": shard})
+        for shard in self._away - away.keys():
+            log.info("The node of shard %d answers again", shard, extra={"event": "shard_back", "shard": shard})
+        self._away = set(away)
 
     def _heartbeat(self) -> FleetView:
         before = self._clock.now_ms()
@@ -193,6 +226,7 @@ class Elector:
         known = {shard: owner for shard, owner in fleet.leases.items() if not self._unknown(shard, owner)}
         fleet = fleet._replace(leases=known)
         self.fleet = fleet
+        self._say_away(fleet.away)
         self._follow(fleet)
         return fleet
 
@@ -258,7 +292,7 @@ class Elector:
         log.log(self._backoff.level, "%s; trying again in %.1f s", error, pause, extra=extra)
         for shard, token in self._held().items():
             if self.leaderships[shard].term() is None:
-                self.leaderships[shard].end(token, "the store could not be reached in time to renew the lease")
+                self.leaderships[shard].end(token, _TOO_LATE)
         self._on_change()
         return pause
 

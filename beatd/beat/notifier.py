@@ -163,6 +163,7 @@ class Notifier:
             self._reached_at, self._away_told = self._clock.monotonic(), False
         else:
             self._token = None
+            self._look_for_the_store()
             if not self._stands_in():
                 return
             self._tell_nobody_leads()
@@ -284,6 +285,15 @@ class Notifier:
             log.error("%d notices are dropped: too many wait for their targets", count, extra=extra)
 
     # Without a leader.
+
+    def _look_for_the_store(self) -> None:
+        """Raise a StoreError if this daemon led last, and the store is away. Nothing else here asks the store then."""
+        if self._reached_at is None:
+            return
+        led_ms_ago = self._notices.led_ms_ago()
+        since_s = self._clock.monotonic() - self._reached_at
+        if led_ms_ago is not None and led_ms_ago / 1000 < since_s - LOOK_S:  # another daemon has led since
+            self._reached_at = None
 
     def _stands_in(self) -> bool:
         """True if nobody has led shard 0 for longer than a lease lasts, and this is the first of the live daemons."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import islice
@@ -43,6 +44,9 @@ LOOK_S = 5.0
 _FIRST_TRY_MS, _LONGEST_TRY_MS, _TRIED_FOR_MS = 5_000, 60_000, 86_400_000
 _PENDING_MAX = 50_000
 """Runs that are looked for; the oldest go first."""
+_ENTRIES_A_LOOK, _RUNS_A_LOOK = 5_000, 10_000
+"""Most entries whose histories are read in a look, and most runs that are looked for: the others have their turn in the
+next looks. It bounds the time that is taken from a daemon which sends thousands of runs a second."""
 _BATCH = 500
 _PAUSE_S = 0.02
 """Rest between two batches: the loop of the daemon goes first."""
@@ -77,7 +81,12 @@ class OutcomeWatch:
         self._histories = histories
         self._states = states
         self._clock = clock
-        self._last_dues: dict[str, int] = {}
+        self._entries: Sequence[Entry] = ()
+        self._names: dict[str, None] = {}
+        self._last_dues = array("q")
+        """Of each of the names, in their order."""
+        self._changed: dict[str, None] = {}
+        """Entries with new runs, the one that waits longest first."""
         self._pending: dict[str, Pending] = {}
         self._is_away = False
         self._stopping = threading.Event()
@@ -109,21 +118,33 @@ class OutcomeWatch:
 
     def look(self) -> None:
         """Look once. Raises a :class:`~beatd.exceptions.StoreError`."""
-        entries = {entry.name: entry for entry in self._led()}
-        if not entries:
-            self._last_dues, self._pending = {}, {}
+        led = self._led()
+        if led != self._entries:
+            self._take_over(led)
+        if not led:
+            self._changed, self._pending = {}, {}
             self._overdue.forget()
             return
         now_ms = self._clock.now_ms()
-        last_dues = self._states.last_dues(list(entries))
-        changed = [name for name, due_ms in last_dues.items() if self._last_dues.get(name) != due_ms]
-        for batch in self._batches(changed):
-            for records in self._histories.recent(batch, _RECENT).values():
-                self._expect(records, now_ms)
+        last_dues = self._states.last_dues(list(self._names))
+        found = zip(self._names, last_dues, self._last_dues, strict=True)
+        self._changed |= {name: None for name, due_ms, before_ms in found if due_ms not in (0, before_ms)}
         self._last_dues = last_dues
-        self._try([run for run in self._pending.values() if run.try_at_ms <= now_ms], now_ms)
-        self._overdue.look(list(entries.values()), now_ms)
+        for batch in self._batches([*islice(self._changed, _ENTRIES_A_LOOK)]):
+            for records in self._histories.recent([name for name in batch if name in self._names], _RECENT).values():
+                self._expect(records, now_ms)
+            for name in batch:
+                del self._changed[name]
+        due = sorted((run for run in self._pending.values() if run.try_at_ms <= now_ms), key=_try_at)
+        self._try(due[:_RUNS_A_LOOK], now_ms)
+        self._overdue.look(led, now_ms)
         self._on_look()
+
+    def _take_over(self, led: Sequence[Entry]) -> None:
+        """Watch other entries from now on; what is known of those that stay is kept."""
+        before = dict(zip(self._names, self._last_dues, strict=True))
+        self._entries, self._names = led, dict.fromkeys(entry.name for entry in led)
+        self._last_dues = array("q", [before.get(name, 0) for name in self._names])
 
     def _batches(self, items: Sequence[Any]) -> Iterator[Sequence[Any]]:
         for start in range(0, len(items), _BATCH):
@@ -181,6 +202,10 @@ class OutcomeWatch:
             message="its worker stopped without reporting the end of the run",
         )
         return _end_of(record, lost)
+
+
+def _try_at(run: Pending) -> int:
+    return run.try_at_ms
 
 
 def _is_noted(record: Record, stretches: Mapping[str, bytes | None]) -> bool:

@@ -55,23 +55,22 @@ class OverdueWatch:
         self._histories = histories
         self._states = states
         self._batches = batches
+        self._entries: Sequence[Entry] = ()
         self._watched: dict[str, Watched] = {}
         self._overdue = LateEntries("overdue", outcomes.overdue, outcomes.set_overdue)
         self._too_long = LateEntries("too_long", outcomes.too_long, outcomes.set_too_long)
 
     def forget(self) -> None:
         """Begin anew: this daemon leads nothing any more."""
-        self._watched = {}
+        self._entries, self._watched = (), {}
         self._overdue.forget()
         self._too_long.forget()
 
     def look(self, entries: Sequence[Entry], now_ms: int) -> None:
         """Find the entries that are late now."""
-        known = {entry.name: self._watched.get(entry.name, _UNKNOWN) for entry in entries}
-        self._watched = {
-            entry.name: one if (one := known[entry.name]).entry is entry else one._replace(entry=entry, check_at_ms=0)
-            for entry in entries
-        }
+        if entries != self._entries:
+            self._entries, before = entries, self._watched
+            self._watched = {entry.name: _watched(entry, before.get(entry.name, _UNKNOWN)) for entry in entries}
         self._learn(now_ms)
         due = [one.entry for one in self._watched.values() if one.entry and one.check_at_ms <= now_ms]
         delays: dict[str, Delay] = {}
@@ -119,6 +118,10 @@ class OverdueWatch:
 
     def _plan(self, name: str, check_at_ms: int) -> None:
         self._watched[name] = self._watched[name]._replace(check_at_ms=check_at_ms)
+
+
+def _watched(entry: Entry, before: Watched) -> Watched:
+    return before if before.entry is entry else before._replace(entry=entry, check_at_ms=0)
 
 
 def _learns(entry: Entry | None) -> bool:

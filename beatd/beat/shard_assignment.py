@@ -91,7 +91,8 @@ class ShardPlanner:
         eligible = [daemon.id for daemon in eligible_daemons(fleet.alive.values())]
         leaders = {shard: owner.daemon_id for shard, owner in fleet.leases.items() if shard < self._shards}
         assigned = assign(self._shards, eligible, leaders)
-        free = [shard for shard in range(self._shards) if shard not in leaders] if self._me in eligible else []
+        unled = [shard for shard in range(self._shards) if shard not in leaders and shard not in fleet.away]
+        free = unled if self._me in eligible else []
         take = self._to_take(free, assigned, now)
         give = self._to_give(leaders, assigned, fleet.alive, now)
         if self._me not in eligible:

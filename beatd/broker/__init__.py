@@ -11,7 +11,7 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any
 
 from beatd.broker.publisher import Address, Arguments, OutgoingMessage, Publisher, Refused, no_arguments
-from beatd.urls import is_amqp, is_redis, place_of, redis_url
+from beatd.urls import check_broker, is_amqp, is_cluster, is_redis, place_of, redis_url
 
 __all__ = [
     "Address",
@@ -39,8 +39,11 @@ def open(  # noqa: A001 - reads as ``broker.open(url)``
     """Return a publisher for the broker at ``url``: Redis and RabbitMQ natively, everything else through kombu.
 
     Connects on first use. The adapters are imported here, so that a program that never talks to RabbitMQ does not load
-    kombu. On RabbitMQ a missing queue is declared with its ``arguments``; ``transport_options`` are for kombu.
+    kombu. On RabbitMQ a missing queue is declared with its ``arguments``; ``transport_options`` are for kombu. Raises
+    :class:`~beatd.exceptions.WrongUrl` for a Redis Cluster.
     """
+    if is_cluster(url):
+        check_broker(url)
     if is_redis(url):
         from beatd.broker.redis import RedisPublisher  # noqa: PLC0415
 

@@ -22,9 +22,9 @@ from beatd.notify.channels import unreadable_urls
 from beatd.planning.lint import find_warnings
 from beatd.planning.preview import Upcoming, all_upcoming
 from beatd.redaction import redacted_text
-from beatd.state_store import is_broker
+from beatd.state_store import is_broker, store_keys
 from beatd.store import rights, server_check
-from beatd.store.client import connect, place_of
+from beatd.store.client import connect, is_cluster, place_of, try_nodes
 from beatd.store.embedded import find_embedded
 from beatd.store.embedded.binary import choose
 from beatd.store.keys import Keys
@@ -183,19 +183,22 @@ def _store(settings: Settings, queues: Sequence[str]) -> str:
             return f"would be {choose(None)}"
         url = running
     with connect(url, timeout_ms=settings.redis.timeout_ms) as client:
-        notes = _examine(client, Keys(settings.redis.prefix), queues, "state store")
-        what = server_check.described(client) if settings.redis.url == "embedded" else ""
+        notes = _examine(client, store_keys(settings), queues, "state store")
+        what = f", {server_check.described(client)} runs" if settings.redis.url == "embedded" else ""
         server_check.inspect(client)
+        if is_cluster(client):
+            what = f", a cluster of {plural(try_nodes(client), 'node')}"
+            server_check.check_shards(client, store_keys(settings))
         if settings.redis.wait_replicas:
             server_check.check_wait(client)
         both = ", and the broker, too" if settings.broker.url and is_broker(client, settings) else ""
-    return "; ".join([f"reachable{f', {what} runs' if what else ''}{both}", *notes])
+    return "; ".join([f"reachable{what}{both}", *notes])
 
 
 def _examine(client: redis.Redis, keys: Keys, queues: Sequence[str], what: str, *, state: bool = True) -> list[str]:
     """Describe a server; raises :class:`StoreRefused` with all that is wrong with it."""
     info = server_check.facts(client)
-    wrong, notes = rights.state_of(info)
+    wrong, notes = rights.state_of(info, in_cluster=is_cluster(client))
     wrong = wrong or rights.missing(client, keys, queues, state=state)
     if wrong:
         raise StoreRefused(f"{what} {place_of(client)}: {'; '.join(wrong)}")

@@ -119,7 +119,7 @@ def _sent(log: Path, config_file: str | None, timezone: str, within_ms: int) -> 
         theirs = sent_by_celery_beat(file, timezone)
     with installation(config_file) as there:
         entries = sources.load(there.path).entries
-        keys = Keys(shadow_prefix(there.keys.prefix))
+        keys = Keys(shadow_prefix(there.keys.prefix), parts=there.keys.parts)
         records = list(Histories(there.client, keys).of([entry.name for entry in entries]))
     ours: dict[str, list[int]] = {}
     for record in records:

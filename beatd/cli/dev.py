@@ -156,6 +156,8 @@ def _find(config_file: str | None, app: str | None) -> sources.AppFile:
     try:
         return sources.find(config_file, app)
     except ConfigError as error:
+        if app is not None:
+            raise
         raise ConfigError([*error.faults, Fault("beatd dev", None, "", BEGIN)]) from None
 
 

@@ -24,7 +24,9 @@ from beatd.store.daemon_registry import FleetView, Registry
 from beatd.store.entry_state import EntryStates
 from beatd.store.held_back import HeldBack, HeldBackEntry
 from beatd.store.keys import Keys
-from beatd.store.runtime_entries import Pause, RuntimeReplica, read_pause
+from beatd.store.runtime_entries import Pause, read_pause
+from beatd.store.runtime_replica import RuntimeReplica
+from beatd.store.server_check import readable_keys
 
 if TYPE_CHECKING:
     import redis
@@ -97,7 +99,7 @@ def installation(
     settings = top.settings
     patience_ms = min(settings.redis.timeout_ms, timeout_ms or settings.redis.timeout_ms)
     with connect(running_store(settings), timeout_ms=patience_ms, name="beatd-command") as client:
-        yield Installation(path, top, client, Keys(settings.redis.prefix))
+        yield Installation(path, top, client, readable_keys(client, settings.redis.prefix))
 
 
 class EffectiveSchedule(NamedTuple):

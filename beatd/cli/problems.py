@@ -46,7 +46,10 @@ def _leadership(seen: Overview) -> Iterator[Problem]:
     alive = {one.status.id for one in seen.alive}
     if not alive:
         yield Problem("no daemon is alive; start one: beatd run", blocks=True)
-    free = [shard for shard in range(len(seen.outboxes)) if shard not in seen.fleet.leases]
+    for shard, reason in seen.fleet.away.items():
+        yield Problem(f"the node of shard {shard} does not answer, and its runs wait: {reason}", blocks=True)
+    led = seen.fleet.leases.keys() | seen.fleet.away.keys()
+    free = [shard for shard in range(len(seen.outboxes)) if shard not in led]
     if alive and free:
         yield Problem(
             "nobody leads" if len(free) == len(seen.outboxes) else f"nobody leads {shards(free)}", blocks=True

@@ -26,7 +26,6 @@ from beatd.store import server_check
 from beatd.store.client import connect, place_of
 from beatd.store.daemon_registry import FleetView, Member, Registry
 from beatd.store.held_back import HeldBack, HeldBackEntry
-from beatd.store.keys import Keys
 from beatd.store.outcomes import Outcomes
 from beatd.store.run_record import RunRecord
 from beatd.store.runtime_entries import Pause, Runtime
@@ -109,8 +108,9 @@ def status(*, config_file: str | None, check: bool, as_json: bool) -> None:
     Exit code 1 when runs are blocked: no daemon is alive, nobody leads a shard, runs are late, the broker or the state
     store refuses them, or the state store cannot be reached.
     """
-    settings = load_settings(sources.find(config_file).path).settings
-    asked = WorkerLook(settings)
+    file = sources.find(config_file).path
+    settings = load_settings(file).settings
+    asked = WorkerLook(settings, file)
     seen = look(settings)
     workers = asked.seen()
     if as_json:
@@ -121,14 +121,14 @@ def status(*, config_file: str | None, check: bool, as_json: bool) -> None:
         with suppress(BeatdError):  # another broker may be away
             for sign in signs_on_servers(settings, [settings.broker.default_queue], redbeat=False):
                 print_problem(sign)
-    if not seen.is_ready or (check and any(problems(seen))):
+    if not seen.is_ready or (check and (workers.unattended or any(problems(seen)))):
         raise click.exceptions.Exit(1)
 
 
 def look(settings: Settings, by_entry: server_check.KeyCheck = server_check.foreign_by_entry) -> Overview:
     """Query the state store; raises a :class:`~beatd.exceptions.StoreError`. ``by_entry`` checks entries' keys."""
     with connect(running_store(settings), timeout_ms=settings.redis.timeout_ms, name="beatd-status") as client:
-        keys = Keys(settings.redis.prefix)
+        keys = server_check.readable_keys(client, settings.redis.prefix)
         registry = Registry(client, keys)
         fleet = registry.look(shards=settings.leader.shards)
         shards = max([each.shards for each in fleet.alive.values()], default=settings.leader.shards)
@@ -233,6 +233,8 @@ def _shard_rows(seen: Overview) -> Iterator[list[str]]:
     for shard, waiting in enumerate(seen.outboxes):
         holder = seen.fleet.leases.get(shard)
         leader = [holder.daemon_id, str(holder.token)] if holder and not holder.is_foreign else ["nobody", ""]
+        if shard in seen.fleet.away:
+            leader = ["unknown: its node is away", ""]
         yield [str(shard), *leader, f"{waiting:,}"]
 
 

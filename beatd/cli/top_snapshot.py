@@ -31,9 +31,8 @@ from beatd.sources.calendars import Calendars
 from beatd.state_store import running_store, with_patience
 from beatd.store.audit import Audit, audit_record, whoami
 from beatd.store.client import connect
-from beatd.store.keys import Keys
 from beatd.store.runtime_entries import Pause, Runtime
-from beatd.store.server_check import RareCheck
+from beatd.store.server_check import RareCheck, keys_in
 from beatd.timestamps import from_ms, to_ms
 from beatd.web.broker_view import BrokerView
 from beatd.web.entries import EntryListing
@@ -230,10 +229,11 @@ class Operations:
 
     def _made(self, change: Change) -> str:
         settings, name, now_ms = self._settings, change.subject, SystemClock().now_ms()
-        store_url, keys = running_store(settings), Keys(settings.redis.prefix)
+        store_url = running_store(settings)
         if change.verb == "stop":
             WorkerClient(settings.broker.url or store_url, store_url).stop(name)
         with connect(store_url, timeout_ms=settings.redis.timeout_ms, name="beatd-top") as client:
+            keys = keys_in(client, settings.redis.prefix)
             if change.verb == "run":
                 sent = RunClient(client, keys, via="command").trigger(name, by=whoami())
                 return f"The broker refused it: {sent.refused}" if sent.refused else f"Sent run {sent.run_id} of {name}"

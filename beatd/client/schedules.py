@@ -22,8 +22,8 @@ from beatd.message.json_codec import dumps, loads
 from beatd.store.audit import Audit, audit_record, whoami
 from beatd.store.client import connect
 from beatd.store.history import Histories, Record
-from beatd.store.keys import Keys
 from beatd.store.runtime_entries import TABLE_MAX, Pause, Put, Runtime, place, read_pause, read_table, readable_table
+from beatd.store.server_check import keys_in
 from beatd.timestamps import to_ms
 
 
@@ -61,8 +61,8 @@ class Schedules:
     """The entries in a state store, and the pauses of any entries; a context manager.
 
     ``url`` and ``prefix`` are those of ``[redis]`` in ``beat.toml`` (``redis://``, ``rediss://``, ``unix://``,
-    ``sentinel://``); ``timeout`` bounds each answer, in seconds; ``by`` is who makes the changes, for the audit, by
-    default user and host. Methods raise
+    ``sentinel://``, ``redis+cluster://``); ``timeout`` bounds each answer, in seconds; ``by`` is who makes the changes,
+    for the audit, by default user and host. Methods raise
     :class:`~beatd.exceptions.StoreUnavailable`, which is worth a retry and harmless to repeat, or
     :class:`~beatd.exceptions.StoreRefused`. May be used by several threads.
 
@@ -72,7 +72,7 @@ class Schedules:
 
     def __init__(self, url: str, *, prefix: str = "beatd", timeout: float = 5.0, by: str | None = None) -> None:
         self._client = connect(url, timeout_ms=int(timeout * 1000), name="beatd-client")
-        self._keys = Keys(prefix)
+        self._keys = keys_in(self._client, prefix)
         self._audit, self._by = Audit(self._client, self._keys), whoami() if by is None else by
         self._runtime = Runtime(self._client, self._keys)
         self._clock = SystemClock()

@@ -10,7 +10,8 @@ from beatd.clock import Backoff, monotonic, sleep
 from beatd.exceptions import StoreUnavailable
 from beatd.store.daemon_commands import subscribe
 from beatd.store.keys import Keys
-from beatd.store.runtime_entries import Before, Pause, RuntimeReplica, read_pause, readable_table
+from beatd.store.runtime_entries import Pause, read_pause, readable_table
+from beatd.store.runtime_replica import Before, RuntimeReplica
 
 if TYPE_CHECKING:
     import redis

@@ -43,7 +43,7 @@ def app(value: Any, _zone: str = "") -> str:
 def url(*schemes: str, also: str = "") -> Reader:
     """A URL with one of ``schemes`` (any, if none is given). What it says is never shown: it may hold a password."""
 
-    one = "|".join(schemes) or r"[A-Za-z][A-Za-z0-9+.\-]*"
+    one = "|".join(map(re.escape, schemes)) or r"[A-Za-z][A-Za-z0-9+.\-]*"
     place = rf"(?:{one})://[\s\S]+"
     if SENTINEL.removesuffix("://") in schemes:
         place = rf"(?!{SENTINEL}[^/]*/*(?:\d*(?:/|\?|$))){place}"

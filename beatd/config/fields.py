@@ -35,6 +35,9 @@ class Field(NamedTuple):
 
 Fields = Mapping[str, Field]
 
+STORE_URLS = ("redis", "rediss", "unix", "sentinel", "redis+cluster", "rediss+cluster")
+"""Schemes of a state store."""
+
 
 @accepts(definition("blackout"))
 def _blackout(value: Any, timezone: str) -> Blackout:
@@ -185,7 +188,7 @@ SECTIONS: Mapping[str, Fields] = {
     "redis": {
         "url": Field(
             "url",
-            connection.url("redis", "rediss", "unix", "sentinel", also="embedded"),
+            connection.url(*STORE_URLS, also="embedded"),
             "Where the state store is: a URL, or embedded for a private server on this host.",
             "redis://:${REDIS_PASSWORD}@redis.example.com:6379/0",
         ),

@@ -182,6 +182,7 @@ class _Load:
         self.has_faulty_targets = NOTIFY in {path[0] for path, _ in report if path}
         self.blackouts = read_shared_blackouts(raw.get(SECTION, {}), settings.timezone, report)
         defaults = read_defaults(raw.get("defaults", {}), settings.timezone, report, self.blackouts)
+        self.find_targets(("defaults",), defaults, report)
         self.take(document, settings.timezone, defaults, report)
         files = [path]
         for place, pattern in enumerate(settings.include):
@@ -212,6 +213,7 @@ class _Load:
             refuse_settings(raw, main, report)
             timezone = read_timezone(raw, timezone, report)
             own = read_defaults(raw.get("defaults", {}), timezone, report, self.blackouts)
+            self.find_targets(("defaults",), own, report)
             self.take(document, timezone, {**defaults, **own}, report)
         except ConfigError as error:
             self.faults += error.faults
@@ -241,16 +243,16 @@ class _Load:
                 fields = substitute(raw, self.env, report, (SCHEDULE, name)) if has_variables else raw
                 if (entry := reader.read(name, fields, report, source)) is None:
                     continue
-                if entry.policies.notify and not self.has_faulty_targets:
-                    self.find_targets(entry, report)
+                self.find_targets((SCHEDULE, name), fields, report)
                 if fields is not raw or length * LARGEST_GROWTH > self.most_bytes:
                     self.weigh(entry, report)
                 now.add(mark, entry, self.meanings.of(entry))
 
-    def find_targets(self, entry: Entry, report: ErrorReport) -> None:
-        """Refuse an entry that names a notification target which does not exist."""
-        if fault := unknown_target(entry.policies.notify or (), self.targets):
-            report.add((SCHEDULE, entry.name, NOTIFY), fault)
+    def find_targets(self, path: KeyPath, table: Mapping[str, Any], report: ErrorReport) -> None:
+        """Refuse a table, of an entry or of defaults, that names a notification target which does not exist."""
+        named = table.get(NOTIFY)
+        if named and not self.has_faulty_targets and (fault := unknown_target(named, self.targets)):
+            report.add((*path, NOTIFY), fault)
 
     def weigh(self, entry: Entry, report: ErrorReport) -> None:
         """Refuse an entry whose messages would be too large."""

@@ -33,7 +33,7 @@ from beatd.model import (
     WorkerOptions,
 )
 from beatd.schedules import duration_text
-from beatd.urls import RedisUrl, check_broker, with_login
+from beatd.urls import CLUSTER_BROKER, RedisUrl, check_broker, is_cluster, with_login
 
 STRUCTS: Mapping[str, type[Any]] = {
     "redis": RedisSettings,
@@ -72,7 +72,7 @@ def read_settings(raw: Mapping[str, Any], file: FilePath, env: Mapping[str, str]
         include=_include(raw.get("include", []), report),
         allow_empty=_allow_empty(raw, report),
         state_dir=_state_dir(raw, file.parent, env, report),
-        redis=_waiting(sections["redis"], raw.get("redis", {}), report),
+        redis=_waiting(_beside_broker(sections, raw.get("redis", {}), report), raw.get("redis", {}), report),
         broker=sections["broker"],
         leader=_timed(sections["leader"], raw.get("leader", {}), report),
         log=sections["log"],
@@ -163,6 +163,15 @@ def _timed(leader: LeaderSettings, raw: Any, report: ErrorReport) -> LeaderSetti
         message = f"expected a ttl of at least {least} ({_RENEWALS} times renew), got {ttl}"
         report.add(("leader", "ttl") if "ttl" in raw else ("leader", "renew"), message)
     return leader
+
+
+def _beside_broker(sections: Mapping[str, Any], raw: Any, report: ErrorReport) -> RedisSettings:
+    """A cluster needs a broker beside it."""
+    redis: RedisSettings = sections["redis"]
+    if is_cluster(redis.url) and sections["broker"].url is None and not report:
+        key = next((key for key in ("url", FILE.format("url")) if key in raw), "url")
+        report.add(("redis", key), f"{CLUSTER_BROKER}: write [broker] url")
+    return redis
 
 
 def _waiting(redis: RedisSettings, raw: Any, report: ErrorReport) -> RedisSettings:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
-from datetime import datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -145,25 +145,86 @@ def _take(collected: Collected, name: str, state: Mapping[str, Any]) -> None:
 
 
 def _when(trigger: Any) -> dict[str, Any]:
-    state = trigger.fields if isinstance(trigger, Record) else {}
-    match class_of(trigger):
+    return _fields(class_of(trigger), trigger.fields if isinstance(trigger, Record) else {}, type(trigger).__name__)
+
+
+def _fields(kind: str, state: Mapping[str, Any], unknown: str = "object") -> dict[str, Any]:
+    """The fields of an entry for a trigger by its class and state."""
+    match kind:
         case "CronTrigger":
             fields = {"schedule": _cron(state), "timezone": zone_name(state.get("timezone")) or None}
         case "IntervalTrigger":
             fields = {"schedule": _interval(state)}
         case "DateTrigger":
             fields = {"schedule": {"at": _moment(state.get("run_date"))}}
+        case "CalendarIntervalTrigger":
+            fields = _calendar_interval(state)
         case "OrTrigger":
-            raise ValueError("several triggers in one job: write an entry for each, or a list of schedules")
+            fields = _any_of(state)
+        case "AndTrigger":
+            raise ValueError(
+                "a job that waits until several triggers agree: write one schedule, with a blackout if needed"
+            )
         case other:
-            raise ValueError(f"the trigger {other or type(trigger).__name__} has no counterpart")
+            raise ValueError(f"the trigger {other or unknown} has no counterpart")
     if jitter := state.get("jitter"):
         fields["jitter"] = jitter
     if isinstance(end := state.get("end_date"), datetime):
         fields["end"] = end
-    if class_of(trigger) == "CronTrigger" and isinstance(start := state.get("start_date"), datetime):
+    if kind == "CronTrigger" and isinstance(start := state.get("start_date"), datetime):
         fields["start"] = start
     return fields
+
+
+def _any_of(state: Mapping[str, Any]) -> dict[str, Any]:
+    """A list of schedules, if they differ in nothing else."""
+    triggers = state.get("triggers") or ()
+    if not triggers or not all(isinstance(inside, Mapping) for _, inside in triggers):
+        raise ValueError("its triggers cannot be read")
+    found = [_fields(str(name).rpartition(":")[2], inside) for name, inside in triggers]
+    schedules = [fields.pop("schedule") for fields in found]
+    on_clocks = [fields for fields in found if "timezone" in fields]
+    zone = {"timezone": on_clocks[0]["timezone"]} if on_clocks else {}
+    for fields in found:
+        if differing := sorted(key for key in fields if key not in zone or fields[key] != zone[key]):
+            raise ValueError(f"several triggers in one job, with {' and '.join(differing)}: write an entry for each")
+    return {"schedule": schedules, **zone}
+
+
+def _calendar_interval(state: Mapping[str, Any]) -> dict[str, Any]:
+    """Days, weeks, months or years at one time of the day; a time that a clock change leaves out is no run."""
+    years, months, weeks, days = state.get("interval") or (0, 0, 0, 0)
+    hour, minute, second = state.get("time") or (0, 0, 0)
+    first, last, zone = state.get("start_date"), state.get("end_date"), zone_name(state.get("timezone"))
+    if not isinstance(first, date):
+        raise ValueError("it has no date that can be read")  # noqa: TRY004 - it is what the store has
+    months, days = months + 12 * years, days + 7 * weeks
+    fields: dict[str, Any] = {"timezone": zone or None, "start": datetime.combine(first, time())}
+    if isinstance(last, date):
+        fields["end"] = datetime.combine(last, time(23, 59, 59))
+    if when := _calendar_days(months, days, first):
+        times = f"{minute} {hour} {when}"
+        return {"schedule": f"{second} {times}" if second else times, "dst": "skip", **fields}
+    if not months and days > 0 and zone == "UTC":
+        anchor = datetime.combine(first, time(hour, minute, second), UTC)
+        return {"schedule": {"every": float(days * 86_400), "anchor": anchor}, **fields}
+    length = (
+        " and ".join(f"{count} {unit}" for count, unit in ((months, "months"), (days, "days")) if count) or "0 days"
+    )
+    raise ValueError(
+        f"an interval of {length} at one time of the day has no counterpart: write a cron string, "
+        "or an interval with an anchor, which a clock change shifts by an hour"
+    )
+
+
+def _calendar_days(months: int, days: int, first: date) -> str:
+    """Day, month and weekday of a cron string; empty if none says the same."""
+    if not months and days in (1, 7):
+        return "* * *" if days == 1 else f"* * {_WEEKDAYS[first.weekday()]}"
+    if days or not months or 12 % months:
+        return ""
+    named = sorted((first.month - 1 + step) % 12 for step in range(0, 12, months))
+    return f"{first.day} {'*' if months == 1 else ','.join(_MONTHS[month] for month in named)} *"
 
 
 def _interval(state: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,7 +2,8 @@
 
 The promise: a schedule is a frozen value, and ``next_after(t)`` depends on nothing but the schedule and ``t``. The
 answer is strictly later than ``t``, no run between the two is left out, and equal schedules give equal answers on every
-host. Instants are UTC; a zone's wall clock is consulted only inside, by IANA name.
+host. Instants are UTC; a zone's wall clock is consulted only inside, by IANA name. Only ``is_due`` and its like, which
+Celery's schedules have, ask a clock.
 """
 
 from beatd.schedules.blackout import Blackout, joined_blackout, parse_blackout
@@ -10,12 +11,13 @@ from beatd.schedules.crontab import crontab
 from beatd.schedules.duration import duration_ms, duration_text
 from beatd.schedules.interval import bind, every, schedule
 from beatd.schedules.parse import parse
-from beatd.schedules.schedule import Schedule, once
+from beatd.schedules.schedule import BaseSchedule, Schedule, once
 from beatd.schedules.search import dst_note, jittered, jittered_ms, latest, latest_ms, period_ms
 from beatd.schedules.solar import solar
 from beatd.schedules.timezone import zone
 
 __all__ = [
+    "BaseSchedule",
     "Blackout",
     "Schedule",
     "bind",

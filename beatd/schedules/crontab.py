@@ -10,6 +10,7 @@ from typing import Any
 from beatd.exceptions import ScheduleError
 from beatd.schedules.cron import DAY_OF_MONTH, DAY_OF_WEEK, HOUR, MINUTE, MONTH, Cron, CronField, Dst, cron, days
 from beatd.schedules.cron_parser import mask_of, read_field
+from beatd.schedules.due import NowFunction
 from beatd.schedules.literals import toml
 from beatd.schedules.timezone import zone
 
@@ -28,12 +29,15 @@ def crontab(
     *,
     timezone: str | None = None,
     dst: Dst = "cron",
+    nowfun: NowFunction | None = None,
+    app: object = None,  # noqa: ARG001
 ) -> Cron:
     """A schedule by fields, with Celery's arguments in Celery's order.
 
     Each field is a number, a text (``"*/15"``, ``"mon-fri"``, ``"1,15"``) or a list of numbers. Unlike in a cron
     string, day of week *and* day of month must match. Sunday is 0 (7 is accepted). Without a ``timezone`` it is in
-    that of the app or file that it is registered in. Raises ScheduleError.
+    that of the app or file that it is registered in. ``nowfun`` is the clock of ``is_due`` only; ``app`` has no effect.
+    Raises ScheduleError.
     """
     given = {
         name: list(value) if not isinstance(value, str) and isinstance(value, Iterable) else value
@@ -49,7 +53,7 @@ def crontab(
         fixed=not wild,
         zone=zone(timezone),
         dst=dst,
-    )
+    ).asking(nowfun)
 
 
 def from_string(text: str, **options: Any) -> Cron:

@@ -6,10 +6,11 @@ An interval that nobody has anchored begins at the moment at which its entry was
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from weakref import WeakValueDictionary
 
 from beatd.exceptions import ScheduleError
+from beatd.schedules.due import NowFunction
 from beatd.schedules.duration import duration_ms, duration_text, instant_ms, instant_text
 from beatd.schedules.schedule import BaseSchedule, Schedule, Union, union
 from beatd.schedules.timezone import DAY, Zone, zone
@@ -20,8 +21,25 @@ SHORTEST_MS = 10
 RELATIVE_UNITS = (DAY * 1000, 3_600_000, 60_000, 1000)
 
 
+class Spaced(BaseSchedule):
+    """The attributes of Celery's ``schedule``."""
+
+    __slots__ = ()
+    every_ms: int
+
+    @property
+    def run_every(self) -> timedelta:
+        """The interval."""
+        return timedelta(milliseconds=self.every_ms)
+
+    @property
+    def seconds(self) -> float:
+        """The interval in seconds."""
+        return self.every_ms / 1000
+
+
 @dataclass(frozen=True, slots=True, repr=False, weakref_slot=True)
-class Interval(BaseSchedule):
+class Interval(Spaced):
     """Every so many milliseconds. Build it with ``every`` or ``parse``."""
 
     every_ms: int
@@ -46,7 +64,7 @@ class Interval(BaseSchedule):
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False, weakref_slot=True)
-class Relative(BaseSchedule):
+class Relative(Spaced):
     """Celery's ``relative=True``: one interval after the last run, rounded down to the interval's unit.
 
     The unit is the day, hour, minute or second: the largest that the interval holds, on the zone's wall clock.
@@ -128,9 +146,17 @@ def every(
     return Interval(ms, None if anchor is None else instant_ms(anchor, known, "anchor") % ms)
 
 
-def schedule(run_every: object, nowfun: object = None, relative: bool = False, app: object = None) -> Schedule:  # noqa: ARG001
-    """A run every ``run_every``, as :func:`every`, with Celery's arguments; the others have no effect."""
-    return every(run_every, relative=relative)
+def schedule(
+    run_every: object,
+    relative: bool = False,
+    nowfun: NowFunction | None = None,
+    app: object = None,  # noqa: ARG001
+) -> Interval | Relative:
+    """A run every ``run_every``, as :func:`every`, with Celery's arguments in Celery's order.
+
+    ``nowfun`` is the clock of ``is_due`` only; ``app`` has no effect.
+    """
+    return every(run_every, relative=relative).asking(nowfun)
 
 
 _bound: WeakValueDictionary[tuple[int, int], Interval] = WeakValueDictionary()

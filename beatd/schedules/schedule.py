@@ -12,6 +12,7 @@ from datetime import datetime
 from hashlib import blake2b
 from typing import Protocol, runtime_checkable
 
+from beatd.schedules.due import DueMethods
 from beatd.schedules.duration import instant_ms, instant_text
 from beatd.schedules.timezone import zone
 from beatd.timestamps import from_ms, to_ms
@@ -39,7 +40,7 @@ class Schedule(Protocol):
         """A short stable text that changes if and only if the meaning does: fields, zone and DST rule."""
 
 
-class BaseSchedule(ABC):
+class BaseSchedule(DueMethods, ABC):
     """The base of all kinds: equality by meaning, and datetimes on top of integers.
 
     ``meaning`` is the canonical text of everything that decides when the schedule runs, and of nothing else.

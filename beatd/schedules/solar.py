@@ -11,6 +11,7 @@ from typing import Literal
 
 from beatd.exceptions import ScheduleError
 from beatd.schedules.cron import EPOCH_DAY, LAST_DAY
+from beatd.schedules.due import NowFunction
 from beatd.schedules.literals import or_list, shown
 from beatd.schedules.schedule import BaseSchedule
 from beatd.schedules.timezone import DAY
@@ -63,9 +64,17 @@ class Solar(BaseSchedule):
         return f"solar {self.event} {self.lat!r} {self.lon!r}"
 
 
-def solar(event: object, lat: object, lon: object) -> Solar:
+def solar(
+    event: object,
+    lat: object,
+    lon: object,
+    nowfun: NowFunction | None = None,
+    app: object = None,  # noqa: ARG001
+) -> Solar:
     """Each time that the sun does ``event`` (one of EVENTS) at that latitude and longitude in degrees, north and east
-    positive. Raises ScheduleError, also when astral is not installed."""
+    positive. ``nowfun`` is the clock of ``is_due`` only; ``app`` has no effect. Raises ScheduleError, also when astral
+    is not installed.
+    """
     if not isinstance(event, str) or event not in EVENTS:
         near = difflib.get_close_matches(event, EVENTS, n=1) if isinstance(event, str) else []
         hint = f'did you mean "{near[0]}"?' if near else f"expected {or_list(EVENTS)}"
@@ -75,7 +84,7 @@ def solar(event: object, lat: object, lon: object) -> Solar:
         import astral.sun  # noqa: F401, PLC0415 - optional, and slow to import
     except ImportError:
         raise ScheduleError("solar schedules need the package astral: pip install 'beatd[solar]'") from None
-    return Solar(str(event), *place)
+    return Solar(str(event), *place).asking(nowfun)
 
 
 def _degrees(name: str, value: object, limit: int) -> float:

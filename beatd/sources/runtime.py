@@ -17,7 +17,8 @@ from beatd.model import Entry
 from beatd.sources.merge import InForce, MergedSchedule, ScheduleChange
 from beatd.store.daemon_commands import ASKED, CHANGED, ORDERED, OnNotification, subscribe
 from beatd.store.keys import Keys
-from beatd.store.runtime_entries import Runtime, RuntimeChanges, RuntimeReplica, read_pause
+from beatd.store.runtime_entries import Runtime, read_pause
+from beatd.store.runtime_replica import RuntimeChanges, RuntimeReplica
 
 if TYPE_CHECKING:
     import redis
@@ -63,7 +64,7 @@ class ScheduleReceiver(Protocol):
 class RuntimeSource:
     """Source of runtime entries and pauses: merges them with what files and app say, and hands that to ``receiver``.
 
-    ``client`` is its own.
+    ``client`` is its own; ``changes`` are those that ``replica`` has just read, if it has.
     """
 
     def __init__(
@@ -72,11 +73,15 @@ class RuntimeSource:
         keys: Keys,
         config: Config,
         receiver: ScheduleReceiver,
+        *,
+        replica: RuntimeReplica | None = None,
+        changes: RuntimeChanges | None = None,
     ) -> None:
         self._client = client
         self._keys = keys
         self._receiver = receiver
-        self._replica = RuntimeReplica(client, keys)
+        self._replica = replica or RuntimeReplica(client, keys)
+        self._changes = changes
         self._runtime = Runtime(client, keys)
         self._pause_ends: dict[str, int] = {}
         """When the pauses end that do so by themselves (ms since the epoch), by name."""
@@ -147,7 +152,7 @@ class RuntimeSource:
             words = words & {CHANGED} | hear(min(max(wait, 0.01), SLICE_S))
 
     def _look(self, *, anew: bool = False) -> None:
-        news = self._replica.refresh(anew=anew)
+        news, self._changes = self._changes or self._replica.refresh(anew=anew), None
         if self._backoff.attempts:
             log.info("Runtime entries can be read again", extra={"event": "runtime_readable"})
         self._backoff.succeeded()

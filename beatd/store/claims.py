@@ -19,6 +19,7 @@ LOAD_BATCH = 1_000
 """Entries read in one call: a call of this size keeps the server busy for about a millisecond."""
 
 GAPS_KEPT_MS = 7 * 86_400_000
+MISSED_KEPT_MS = 2 * 3_600_000
 """How long a clock may have been ahead for what it passed over to be made good."""
 
 
@@ -97,7 +98,7 @@ class Claims:
         self._client = client
         self._replicas = replicas
         self._keys = keys.shard(shard)
-        self._histories, self._outcomes = keys.history(""), keys.outcomes("")
+        self._histories, self._outcomes = self._keys.history, self._keys.outcomes
         self._keep = keep * history.CELL
         self._shard, self._shards = shard, shards
         self._load_entries = Script(client, "load_entries")
@@ -155,11 +156,11 @@ class Claims:
         comes. A clock that is a day ahead passes over a day of runs; when it is set right they are still to come, and
         those that were made ahead of their time are not made again.
         """
-        keys = [self._keys.lease, self._keys.gaps, self._histories]
+        keys = [self._keys.lease, self._keys.gaps, self._histories, self._keys.missed]
         for start in range(0, len(gaps), LOAD_BATCH):
             batch = gaps[start : start + LOAD_BATCH]
             flat = (part for gap in batch for part in (*gap, history.missed(gap.after_ms, gap.before_ms)))
-            self._pass_over(keys, [lease_value, GAPS_KEPT_MS, self._keep, *flat])
+            self._pass_over(keys, [lease_value, GAPS_KEPT_MS, self._keep, MISSED_KEPT_MS, *flat])
 
     def sweep(self, names: Iterable[str], *, lease_value: str, now_ms: int, keep_ms: int) -> list[str]:
         """Forget the state of this shard's entries that have not been among ``names`` for ``keep_ms``; returns their
@@ -180,7 +181,7 @@ class Claims:
         changes += [(name, "forget") for name in forgotten]
         changes += [(name, "mark") for name in sorted(known) if name not in present and name not in gone]
         shard = self._keys
-        hashes = [shard.last_due, shard.fingerprints, shard.runs, shard.running, shard.gaps, shard.tally]
+        hashes = [shard.last_due, shard.fingerprints, shard.runs, shard.running, shard.gaps, shard.missed, shard.tally]
         hashes += (shard.last_outcome, shard.ended)
         for start in range(0, len(changes), LOAD_BATCH):
             flat = [text for change in changes[start : start + LOAD_BATCH] for text in change]

@@ -7,10 +7,10 @@ clients follow a primary: sentinels are asked where it is when a connection is o
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import redis
 from redis.backoff import NoBackoff
@@ -35,7 +35,9 @@ from redis.sentinel import MasterNotFoundError as NoPrimary
 
 from beatd.clock import monotonic
 from beatd.exceptions import StoreRefused, StoreRolledBack, StoreUnavailable, TermLost, WrongUrl
+from beatd.store.cluster import ClusterClient
 from beatd.store.credentials import password_command
+from beatd.store.topology import Topology, slot_of
 from beatd.urls import RedisUrl
 
 ASK_S = 1.0
@@ -123,6 +125,27 @@ def connect_through_sentinels(url: RedisUrl, options: dict[str, Any]) -> redis.R
     return redis.Redis.from_pool(pool)
 
 
+def is_cluster(client: redis.Redis) -> TypeGuard[ClusterClient]:
+    """True for the client of a cluster."""
+    return isinstance(client, ClusterClient)
+
+
+def try_nodes(client: ClusterClient) -> int:
+    """Try every node of a cluster that has slots; returns how many there are.
+
+    Raises beatd's errors if one cannot be reached, or if slots have none.
+    """
+    with translate_errors(client):
+        nodes, missing = client.topology.owners(), client.topology.unserved()
+        if missing:
+            raise ClusterDownError(f"CLUSTERDOWN {missing:,} slots have no node")
+        for address in nodes:
+            with client.topology.connection(address) as connection:
+                connection.send_command("PING")
+                connection.read_response()
+    return len(nodes)
+
+
 def service_of(client: redis.Redis) -> str | None:
     """Return the service that a client follows, with its sentinels; ``None`` for a client with a fixed address."""
     pool = client.connection_pool
@@ -141,7 +164,8 @@ def _explained(error: redis.RedisError, service: str) -> str:
 def connect(url: str | RedisUrl, *, timeout_ms: int = 5_000, name: str = "beatd") -> redis.Redis:
     """Return a client of the server at ``url`` (``redis://``, ``rediss://``, ``unix://``); connects on first use.
 
-    With ``sentinel://`` it is a client of the primary: sentinels are asked for each new connection.
+    With ``sentinel://`` it is a client of the primary: sentinels are asked for each new connection. With
+    ``redis+cluster://`` it is a client of all nodes of a cluster.
     ``timeout_ms`` bounds connecting and every answer. ``name`` is shown by ``CLIENT LIST``.
     Raises :class:`WrongUrl` if the URL cannot be used.
     """
@@ -167,6 +191,8 @@ def connect(url: str | RedisUrl, *, timeout_ms: int = 5_000, name: str = "beatd"
     if parsed.service is not None:
         return connect_through_sentinels(parsed, options)
     kind = UnixDomainSocketConnection if parsed.path is not None else SSLConnection if parsed.tls else Connection
+    if parsed.nodes:
+        return ClusterClient(parsed, options, kind)
     return redis.Redis.from_pool(redis.ConnectionPool(connection_class=kind, **options))
 
 
@@ -196,11 +222,51 @@ def _shake_hands(connection: Any) -> None:
             raise
 
 
-def open_connection(client: redis.Redis) -> None:
-    """Open a connection of ``client`` before it is needed; an error is left to the first use."""
-    with suppress(redis.RedisError):
-        pool = client.connection_pool
-        pool.release(pool.get_connection())
+def subscription(client: redis.Redis, key: str) -> redis.client.PubSub:
+    """Listen to channels at the server that has ``key``; messages about subscriptions come only from a cluster."""
+    if isinstance(client, ClusterClient):
+        return client.pubsub(key=key)
+    return client.pubsub(ignore_subscribe_messages=True)  # type: ignore[no-any-return, no-untyped-call]
+
+
+def listeners(client: redis.Redis, channels: Sequence[str]) -> list[int]:
+    """The number of listeners of each channel, which in a cluster are those of one slot's node."""
+    if not isinstance(client, ClusterClient):
+        counts: Any = client.pubsub_numsub(*channels)
+        return [int(count) for _, count in counts]
+    topology = client.topology
+    with topology.connection(topology.owner(slot_of(channels[0]))) as connection:
+        connection.send_command("PUBSUB", "SHARDNUMSUB", *channels)
+        return [int(count) for count in connection.read_response()[1::2]]
+
+
+@contextmanager
+def connection_to(client: redis.Redis, key: str) -> Iterator[Any]:
+    """Lend a connection to the server that has ``key``."""
+    if isinstance(client, ClusterClient):
+        topology = client.topology
+        with _unmoved(topology), topology.connection(topology.owner(slot_of(key))) as connection:
+            yield connection
+        return
+    connection = client.connection_pool.get_connection()
+    try:
+        yield connection
+    finally:
+        client.connection_pool.release(connection)
+
+
+@contextmanager
+def _unmoved(topology: Topology) -> Iterator[None]:
+    """An answer that a slot is elsewhere is one to try again."""
+    try:
+        yield
+    except AskError as error:
+        topology.note(error)
+        raise TryAgainError(_moved(error)) from error
+
+
+def _moved(error: AskError) -> str:
+    return f"slot {error.slot_id}: {error.host}:{error.port}"
 
 
 _FILES = ("ssl_ca_certs", "ssl_ca_path", "ssl_certfile", "ssl_keyfile")
@@ -213,14 +279,15 @@ def translate_errors(client: redis.Redis) -> Iterator[None]:
     try:
         yield
     except redis.RedisError as error:
+        if isinstance(client, ClusterClient) and isinstance(error, AskError):
+            client.topology.note(error)
+            raise store_error(TryAgainError(_moved(error)), client.place) from error
         raise store_error(error, place_of(client)) from error
 
 
 def store_error(error: RedisError, place: str) -> Exception:
     """Return beatd's error for one of redis-py's."""
-    text = str(error).partition(" script: ")[0]  # where in a script it happened says nothing to people
-    if text.startswith(_OF_CLUSTERS) or isinstance(error, MovedError | AskError):
-        text = f"{IS_CLUSTER} ({text})"
+    text = _text_of(error)
     match error:
         case ResponseError() if text.startswith("FENCED"):
             return TermLost(text)
@@ -240,6 +307,20 @@ def store_error(error: RedisError, place: str) -> Exception:
             return StoreUnavailable(f"state store {place}: {text}")
         case _:
             return StoreRefused(f"state store {place}: {text}")
+
+
+def _text_of(error: RedisError) -> str:
+    """The text of an error, with what to do about it where a cluster is the reason."""
+    text = str(error).partition(" script: ")[0]  # where in a script it happened says nothing to people
+    if isinstance(error, ClusterDownError):
+        return f"{text}; {_COVERAGE}"
+    if isinstance(error, TryAgainError):
+        return f"a slot is on the move to another node ({text})"
+    if "cluster support disabled" in text:
+        return "this server is no cluster: write redis:// instead of redis+cluster://"
+    if text.startswith(_OF_CLUSTERS) or isinstance(error, MovedError | AskError):
+        return f"{IS_CLUSTER} ({text})"
+    return text
 
 
 def _unreachable(error: RedisError, text: str, place: str) -> Exception:
@@ -264,7 +345,8 @@ _DISTRUST = re.compile(r"certificate verify failed: ([^(\n]{1,300})\(_ssl")
 _NO_TLS = ("WRONG_VERSION_NUMBER", "wrong version number", "RECORD_LAYER_FAILURE", "record layer failure")
 _CLOSED = ("Connection closed by server", "Connection reset by peer")
 
-IS_CLUSTER = "it is a Redis Cluster, which beatd does not use; give the URL of a server that is not part of one"
+IS_CLUSTER = "this server is a node of a Redis Cluster: write redis+cluster:// instead of redis://"
+_COVERAGE = "with cluster-require-full-coverage no, only the shards in slots without a node wait"
 
 _PASSING = ("LOADING", "READONLY", "OOM", "MASTERDOWN", "BUSY", "TRYAGAIN", "CLUSTERDOWN", "NOREPLICAS", "MISCONF")
 """Error codes of a server that is not ready for now."""
@@ -274,6 +356,8 @@ def place_of(client: redis.Redis) -> str:
     """Return the place of a client's server: ``host:port/db``, the socket's path, or the service of sentinels."""
     if service := service_of(client):
         return service
+    if isinstance(client, ClusterClient):
+        return client.place
     options = client.connection_pool.connection_kwargs
     if path := options.get("path"):
         return str(path)

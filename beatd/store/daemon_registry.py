@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
 import msgspec
 import redis
 
-from beatd.store.client import translate_errors
+from beatd.store.client import place_of, store_error, translate_errors
 from beatd.store.keys import Keys
 from beatd.store.script import Script
 
@@ -112,6 +113,8 @@ class FleetView(NamedTuple):
     now_ms: int
     daemons: dict[str, Member]
     leases: dict[int, LeaseOwner]
+    away: Mapping[int, str] = MappingProxyType({})
+    """Shards of which nothing is known, as their node of a cluster does not answer, and why."""
 
     @property
     def alive(self) -> dict[str, Status]:
@@ -164,9 +167,32 @@ class Registry:
         return Sizes(outboxes, dead_letters, notices)
 
     def _call(self, daemon_id: str, status: bytes, shards: int) -> FleetView:
+        if self._keys.parts > 1:
+            return self._call_cluster(daemon_id, status, shards)
         keys = [self._keys.daemons, *(self._keys.shard(shard).lease for shard in range(shards))]
         now_ms, daemons, leases = self._heartbeat(keys, [daemon_id, status, FORGET_MS])
         return FleetView(int(now_ms), dict(_presences(daemons, int(now_ms))), dict(_holders(leases)))
+
+    def _call_cluster(self, daemon_id: str, status: bytes, shards: int) -> FleetView:
+        """The same of a cluster: the list of daemons, and each lease from its own node."""
+        shards = min(shards, self._keys.parts)
+        now_ms, daemons, _ = self._heartbeat([self._keys.daemons], [daemon_id, status, FORGET_MS])
+        with translate_errors(self._client), self._client.pipeline(transaction=False) as pipeline:
+            for shard in range(shards):
+                pipeline.get(self._keys.shard(shard).lease)
+                pipeline.pttl(self._keys.shard(shard).lease)
+            answers = pipeline.execute(raise_on_error=False)
+        place, raw, away = place_of(self._client), list[Any](), dict[int, str]()
+        for shard, (value, left_ms) in enumerate(zip(answers[::2], answers[1::2], strict=True)):
+            error = next((one for one in (value, left_ms) if isinstance(one, redis.RedisError)), None)
+            if error is not None:
+                away[shard] = str(store_error(error, place))
+            raw += (b"" if error is not None or left_ms == _ENDED else value, left_ms)
+        return FleetView(int(now_ms), dict(_presences(daemons, int(now_ms))), dict(_holders(raw)), away)
+
+
+_ENDED = -2
+"""Time left of a key that is not there: it ended between the two questions."""
 
 
 def _presences(raw: Sequence[bytes], now_ms: int) -> Iterator[tuple[str, Member]]:

@@ -17,8 +17,9 @@ from typing import Any, NamedTuple
 
 import redis
 
+from beatd.exceptions import StoreUnavailable
 from beatd.model import run_id
-from beatd.store.client import translate_errors
+from beatd.store.client import store_error, translate_errors
 from beatd.store.keys import Keys
 from beatd.timestamps import to_ms
 
@@ -64,30 +65,64 @@ def covers(stretches: bytes | None, due_ms: int) -> bool:
     return any(after_ms < due_ms <= last_ms for after_ms, last_ms in zip(numbers[::2], numbers[1::2], strict=False))
 
 
+def others_answer(client: redis.Redis, keys: Keys) -> bool:
+    """True if some nodes of a cluster answer, so that work goes on without those that do not."""
+    if keys.parts == 1:
+        return False
+    with client.pipeline(transaction=False) as pipeline:
+        for part in keys.all_parts():
+            pipeline.exists(part.lease)
+        return any(isinstance(answer, int) for answer in pipeline.execute(raise_on_error=False))
+
+
 class EndedRuns:
     """Raises :class:`~beatd.exceptions.StoreUnavailable` or :class:`~beatd.exceptions.StoreRefused`."""
 
     def __init__(self, client: redis.Redis, keys: Keys) -> None:
         self._client = client
         self._keys = keys
-        self._ended = keys.shard().ended
 
     def among(self, runs: Sequence[SentRun]) -> set[str]:
         """Return the ids of those that have ended; one round trip.
 
-        A message that was delivered before may have been run by a worker that remembers runs by their ids only.
+        A message that was delivered before may have been run by a worker that remembers runs by their ids only. In a
+        cluster no run has ended whose node does not answer: it may be run again, and the others do not wait for it.
         """
         linked = [run for run in runs if run.after_ms is not None]
         by_id = [run for run in runs if run.after_ms is None or run.redelivered]
         if not by_id:
             return _covered(linked, self._stretches([run.entry for run in linked]))
+        parts = [(part, set(names)) for part, names in self._keys.by_part([run.entry for run in (*by_id, *linked)])]
+        ended: set[str] = set()
         with translate_errors(self._client), self._client.pipeline(transaction=False) as pipeline:
-            pipeline.mget([self._keys.finished(run.id) for run in by_id])
-            if linked:
-                pipeline.hmget(self._ended, [run.entry for run in linked])
-            values, *stretches = pipeline.execute()
-        ended = {run.id for run, value in zip(by_id, values, strict=True) if value is not None}
-        return ended | _covered(linked, stretches[0]) if linked else ended
+            asked = [
+                (
+                    [run for run in by_id if run.entry in names],
+                    [run for run in linked if run.entry in names],
+                )
+                for _, names in parts
+            ]
+            for (part, _), (own, own_linked) in zip(parts, asked, strict=True):
+                if own:
+                    pipeline.mget([f"{part.finished}{run.id}" for run in own])
+                if own_linked:
+                    pipeline.hmget(part.ended, [run.entry for run in own_linked])
+            answers = iter(self._answered(pipeline.execute(raise_on_error=False)))
+        for own, own_linked in asked:
+            if own:
+                values = next(answers) or [None] * len(own)
+                ended |= {run.id for run, value in zip(own, values, strict=True) if value is not None}
+            if own_linked:
+                ended |= _covered(own_linked, next(answers) or [None] * len(own_linked))
+        return ended
+
+    def _answered(self, answers: Sequence[Any]) -> list[Any]:
+        """The answers, with None for those of nodes that are away, unless all are."""
+        errors = [one for one in answers if isinstance(one, redis.RedisError)]
+        away = [one for one in errors if isinstance(store_error(one, ""), StoreUnavailable)]
+        if errors and (len(away) < len(errors) or not others_answer(self._client, self._keys)):
+            raise errors[0]
+        return [None if isinstance(one, Exception) else one for one in answers]
 
     def stretches(self, names: Sequence[str]) -> dict[str, bytes | None]:
         """The stretches of entries, as :func:`covers` takes them."""
@@ -96,9 +131,15 @@ class EndedRuns:
     def _stretches(self, names: Sequence[str]) -> list[bytes | None]:
         if not names:
             return []
-        with translate_errors(self._client):
-            found: Any = self._client.hmget(self._ended, list(names))
-        return list(found)
+        found: dict[str, bytes | None] = {}
+        parts = list(self._keys.by_part(names))
+        with translate_errors(self._client), self._client.pipeline(transaction=False) as pipeline:
+            for part, own in parts:
+                pipeline.hmget(part.ended, own)
+            answers = self._answered(pipeline.execute(raise_on_error=False))
+        for (_, own), values in zip(parts, answers, strict=True):
+            found |= zip(own, values or [None] * len(own), strict=True)
+        return list(map(found.get, names))
 
 
 def _covered(runs: Sequence[SentRun], stretches: Sequence[bytes | None]) -> set[str]:

@@ -13,9 +13,10 @@ entry for ever.
 from __future__ import annotations
 
 import logging
+from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import chain, pairwise
+from itertools import pairwise
 from typing import Any
 
 import redis
@@ -25,12 +26,13 @@ from beatd.model import Entry, EntryState, run_id
 from beatd.states import READY_STATES
 from beatd.store import history as records
 from beatd.store.claims import LOAD_BATCH
-from beatd.store.client import translate_errors
+from beatd.store.client import is_cluster, translate_errors
 from beatd.store.ended_runs import covers
-from beatd.store.keys import Keys
+from beatd.store.keys import Keys, ShardKeys
 from beatd.store.results import decode, result_key
 from beatd.store.run_record import REFUSED
 from beatd.store.run_requests import Reason
+from beatd.timestamps import LAST_MS
 
 _OFF = "off "
 """Begins the fingerprint of an entry that is not in force."""
@@ -56,7 +58,7 @@ class EntryStates:
 
     def __init__(self, client: redis.Redis, keys: Keys) -> None:
         self._client = client
-        self._keys = keys.shard()  # what is remembered of an entry is the same key for all shards
+        self._keys = keys
 
     def read(self, entries: Sequence[Entry], *, now_ms: int) -> list[EntryState | None]:
         """Return the state of each entry as a leader that loads it now gets it; ``None`` if it is new or unreadable.
@@ -65,8 +67,7 @@ class EntryStates:
         ``load_entries.lua``.
         """
         names, fingerprints = [entry.name for entry in entries], Fingerprints()
-        keys = (self._keys.last_due, self._keys.fingerprints, self._keys.runs)
-        rows = chain.from_iterable(map(zip, *(self._fields(key, names) for key in keys)))
+        rows = zip(*(self._fields(field, names) for field in ("last_due", "fingerprints", "runs")), strict=True)
         return [_state(entry, row, fingerprints, now_ms) for entry, row in zip(entries, rows, strict=True)]
 
     def begin(self, last_runs: Sequence[tuple[Entry, int]]) -> list[str]:
@@ -78,29 +79,33 @@ class EntryStates:
         with translate_errors(self._client):
             for entry, ms in last_runs:
                 with self._client.pipeline(transaction=True) as pipeline:
-                    pipeline.hsetnx(self._keys.fingerprints, entry.name, f"{ms} {fingerprints.of(entry)}")
-                    pipeline.hsetnx(self._keys.last_due, entry.name, ms)
+                    part = self._keys.of(entry.name)
+                    pipeline.hsetnx(part.fingerprints, entry.name, f"{ms} {fingerprints.of(entry)}")
+                    pipeline.hsetnx(part.last_due, entry.name, ms)
                     is_new, _ = pipeline.execute()
                 if is_new:
                     begun.append(entry.name)
         return begun
 
-    def last_dues(self, names: Sequence[str]) -> dict[str, int]:
-        """Return the last due times (ms) of those entries that have one."""
-        raws = chain.from_iterable(self._fields(self._keys.last_due, names))
-        found = ((name, _number(raw)) for name, raw in zip(names, raws, strict=True))
-        return {name: due_ms for name, due_ms in found if due_ms is not None}
+    def last_dues(self, names: Sequence[str]) -> array[int]:
+        """Return the last due time (ms) of each entry, 0 for one that has none. An array: there may be a million."""
+        numbers = (_number(raw) or 0 for raw in self._fields("last_due", names))
+        return array("q", [number if number <= LAST_MS else 0 for number in numbers])
 
     def runs(self, names: Sequence[str]) -> list[int]:
         """Return the number of runs of each entry that were sent."""
-        return [_number(raw) or 0 for batch in self._fields(self._keys.runs, names) for raw in batch]
+        return [_number(raw) or 0 for raw in self._fields("runs", names)]
 
-    def _fields(self, key: str, names: Sequence[str]) -> Iterator[list[bytes | None]]:
-        """The fields of a hash, some at a time: other clients get their turn between."""
-        with translate_errors(self._client):
-            for start in range(0, len(names), LOAD_BATCH):
-                answer: Any = self._client.hmget(key, list(names[start : start + LOAD_BATCH]))
-                yield answer
+    def _fields(self, which: str, names: Sequence[str]) -> Iterator[bytes | None]:
+        """The fields of one of the hashes, some at a time: other clients get their turn between."""
+        for start in range(0, len(names), LOAD_BATCH):
+            batch = names[start : start + LOAD_BATCH]
+            found: dict[str, bytes | None] = {}
+            with translate_errors(self._client):
+                for part, own in self._keys.by_part(batch):
+                    values: Any = self._client.hmget(getattr(part, which), own)
+                    found |= zip(own, values, strict=True)
+            yield from map(found.get, batch)
 
 
 def _state(entry: Entry, row: tuple[bytes | None, ...], fingerprints: Fingerprints, now_ms: int) -> EntryState | None:
@@ -157,7 +162,7 @@ class DispatchLookup:
 
     def read_past(self, entry: Entry) -> EntryPast:
         """Return the past of an entry; one round trip."""
-        name, shard = entry.name, self._keys.shard()
+        name, shard = entry.name, self._keys.of(entry.name)
         with translate_errors(self._client), self._client.pipeline(transaction=False) as pipeline:
             for key in (shard.fingerprints, shard.last_due, shard.gaps, shard.ended):
                 pipeline.hget(key, name)
@@ -180,14 +185,20 @@ class DispatchLookup:
         if not ids:
             return []
         with translate_errors(self._client), self._client.pipeline(transaction=False) as pipeline:
-            pipeline.mget([self._keys.sent(one) for one in ids])
-            pipeline.mget([self._keys.finished(one) for one in ids])
-            pipeline.mget([result_key(one) for one in ids])
+            part = self._keys.of(name)
+            pipeline.mget([f"{part.sent}{one}" for one in ids])
+            pipeline.mget([f"{part.finished}{one}" for one in ids])
+            pipeline.mget(_result_keys(self._client, part, ids))
             found: Any = zip(*pipeline.execute(), strict=True)
         return [
             "sent_before" if sent is not None else "dispatched" if ended is not None or result is not None else None
             for sent, ended, result in found
         ]
+
+
+def _result_keys(client: redis.Redis, part: ShardKeys, run_ids: Sequence[str]) -> list[str]:
+    """The keys of results. A cluster keeps none; there it is the end that a worker noted, which is in the same slot."""
+    return [f"{part.finished}{one}" if is_cluster(client) else result_key(one) for one in run_ids]
 
 
 def _was_sent(record: records.Record) -> bool:
@@ -210,8 +221,8 @@ class Running:
 
     def __init__(self, client: redis.Redis, keys: Keys, *, shard: int = 0) -> None:
         self._client = client
-        self._key = keys.shard(shard).running
-        self._keys = keys
+        self._keys = keys.shard(shard)
+        self._key = self._keys.running
         self._said: dict[str, str] = {}
 
     def unfinished(self, runtimes: Mapping[str, int], *, now_ms: int) -> frozenset[str]:
@@ -228,10 +239,10 @@ class Running:
         if not asked:
             return frozenset()
         with translate_errors(self._client), self._client.pipeline(transaction=False) as pipeline:
-            pipeline.mget([result_key(run_id) for run_id in asked.values()])
+            pipeline.mget(_result_keys(self._client, self._keys, list(asked.values())))
             # of runs by hand, and of those that ended under an earlier version; others are not in the hash any more
-            pipeline.mget([self._keys.finished(run_id) for run_id in asked.values()])
-            pipeline.mget([self._keys.refused(run_id) for run_id in asked.values()])
+            pipeline.mget([f"{self._keys.finished}{run_id}" for run_id in asked.values()])
+            pipeline.mget([f"{self._keys.refused}{run_id}" for run_id in asked.values()])
             results, ended, refused = pipeline.execute()
         found = zip(asked.items(), results, map(any, zip(ended, refused, strict=True)), strict=True)
         over = {name for (name, run_id), result, end in found if end or self._is_over(name, run_id, result)}

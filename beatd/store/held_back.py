@@ -53,6 +53,8 @@ class HeldBack:
             by_shard.setdefault(shard_of(name, self._shards), []).append(name)
         found: dict[str, HeldBackEntry] = {}
         for shard, own in by_shard.items():
+            if shard in self._keys.away:
+                continue
             with suppress(StoreRefused):  # a key of another type, which status names
                 found |= self._of_shard(shard, own)
         return found
@@ -70,16 +72,19 @@ class HeldBack:
         """Entries that are held back, the first ``at_most`` in no particular order."""
         found: dict[str, HeldBackEntry] = {}
         with translate_errors(self._client):
-            for shard in range(self._shards):
+            for shard in self._readable_shards():
                 scanned = self._client.hscan_iter(self._key(shard), count=BATCH)
                 left = islice(scanned, at_most - len(found))
                 found |= _readable({name.decode(errors="backslashreplace"): value for name, value in left})
         return found
 
+    def _readable_shards(self) -> list[int]:
+        return [shard for shard in range(self._shards) if shard not in self._keys.away]
+
     def count(self) -> int:
         """Return the number of entries that are held back."""
         with translate_errors(self._client), self._client.pipeline(transaction=False) as pipeline:
-            for shard in range(self._shards):
+            for shard in self._readable_shards():
                 pipeline.hlen(self._key(shard))
             found = pipeline.execute(raise_on_error=False)
         return sum(length for length in found if isinstance(length, int))  # none in a key of another type

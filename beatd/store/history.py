@@ -26,7 +26,7 @@ import redis
 from beatd.exceptions import MessageError
 from beatd.model import run_id
 from beatd.states import FAILURE, IGNORED, READY_STATES, REJECTED, RETRY, REVOKED, SUCCESS
-from beatd.store.client import translate_errors
+from beatd.store.client import is_cluster, translate_errors
 from beatd.store.ended_runs import SentRun, due_ms_of
 from beatd.store.keys import Keys
 from beatd.store.results import Meta, decode, result_key
@@ -232,7 +232,7 @@ class Histories:
     def __init__(self, client: redis.Redis, keys: Keys, *, results: Sequence[redis.Redis] = ()) -> None:
         self._client = client
         self._keys = keys
-        self._results = (client, *results)
+        self._results = tuple(results) if is_cluster(client) else (client, *results)
         self._tails = Script(client, "history_tails")
 
     def of(self, names: Sequence[str]) -> Iterator[Record]:
@@ -297,8 +297,8 @@ class Histories:
         if not run_ids:
             return []
         with translate_errors(self._client):  # first: when it is there, the result is
-            ended: Any = self._client.mget([self._keys.finished(run_id) for run_id in run_ids])
-            refused: Any = self._client.mget([self._keys.refused(run_id) for run_id in run_ids])
+            ended = self._by_id([part.finished for part in self._keys.all_parts()], run_ids)
+            refused = self._by_id([part.refused for part in self._keys.all_parts()], run_ids)
         metas: list[Meta | None] = [None] * len(run_ids)
         for client in self._results:
             with translate_errors(client):
@@ -307,23 +307,32 @@ class Histories:
         found = zip(ended, metas, refused, strict=True)
         return [_ending(said, meta) or _refusal(reason) for said, meta, reason in found]
 
+    def _by_id(self, keys: Sequence[str], run_ids: Sequence[str]) -> list[bytes | None]:
+        """Values that are kept under the ids of runs, in whichever part."""
+        parts = [self._client.mget([f"{key}{run_id}" for run_id in run_ids]) for key in keys]
+        return [next(filter(None, values), None) for values in zip(*parts, strict=True)]
+
     def refused(self, run_id: str) -> str | None:
         """Why the broker refused a run; ``None`` if it did not, as far as is known."""
         with translate_errors(self._client):
-            raw: Any = self._client.get(self._keys.refused(run_id))
+            (raw,) = self._by_id([part.refused for part in self._keys.all_parts()], [run_id])
         refusal = _refusal(raw)
         return refusal and refusal.reason
 
     def totals(self, names: Sequence[str]) -> dict[str, Totals]:
         """The totals of entries."""
-        shard, found = self._keys.shard(), {}
-        for start in range(0, len(names), BATCH):
-            batch = list(names[start : start + BATCH])
+        found: dict[str, Totals] = {}
+        parts = [
+            (part, own)
+            for start in range(0, len(names), BATCH)
+            for part, own in self._keys.by_part(names[start : start + BATCH])
+        ]
+        for part, own in parts:
             with translate_errors(self._client), self._client.pipeline(transaction=False) as pipeline:
-                pipeline.hmget(shard.runs, batch)
-                pipeline.hmget(shard.tally, batch)
+                pipeline.hmget(part.runs, own)
+                pipeline.hmget(part.tally, own)
                 runs, tallies = pipeline.execute()
-            for name, count, tally in zip(batch, runs, tallies, strict=True):
+            for name, count, tally in zip(own, runs, tallies, strict=True):
                 found[name] = _totals(int(count) if count and count.isdigit() else 0, _counts(tally or b""))
         return found
 
@@ -331,7 +340,10 @@ class Histories:
         """The cells of entries, from a byte on: some at a time, so that other clients get their turn between."""
         for first in range(0, len(names), BATCH):
             batch = names[first : first + BATCH]
-            yield batch, self._tails([self._keys.history(name) for name in batch], [start])
+            found: dict[str, bytes] = {}
+            for part, own in self._keys.by_part(batch):
+                found |= zip(own, self._tails([f"{part.history}{name}" for name in own], [start]), strict=True)
+            yield batch, [found.get(name, b"") for name in batch]
 
     def _complete(self, names: Sequence[str]) -> Iterator[Record]:
         """All records of many entries, with their outcomes."""

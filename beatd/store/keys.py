@@ -1,14 +1,20 @@
 """Every key that beatd keeps in the state store, with its type and its lifetime. No key name is written anywhere else.
 
-All keys of one installation share the hash tag ``{<prefix>}``, so that Redis Cluster keeps them on one node. Queues,
-results and remote control live under Celery's own names (see ``broker/`` and ``store/results.py``).
+All keys of one installation share the hash tag ``{<prefix>}``. In a Redis Cluster those of each shard but the first
+have a tag of their own, ``{<prefix>:<shard>}``, so that each shard is in one slot, and the shards on many nodes.
+Queues, results and remote control live under Celery's own names (see ``broker/`` and ``store/results.py``).
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 from hashlib import blake2b
+from itertools import count
 from typing import NamedTuple
+
+from beatd.store.topology import SLOTS, slot_of
 
 SHARDS_MAX = 1024
 """Into how many shards a schedule can be parted."""
@@ -21,12 +27,30 @@ def shard_of(name: str, shards: int) -> int:
     return int.from_bytes(blake2b(name.encode(), digest_size=8).digest()) % shards
 
 
+STRETCHES_MAX = 64
+"""Into how many stretches of equal length the slots of a cluster are divided, to spread the shards over them."""
+
+
+@lru_cache(maxsize=64)
+def _tags(prefix: str, parts: int) -> tuple[str, ...]:
+    """The hash tags of the shards of a cluster. Nodes have stretches of slots: one shard goes into each."""
+    stretches = min(parts, STRETCHES_MAX)
+    first = slot_of(prefix) * stretches // SLOTS
+    tags = [f"{{{prefix}}}"]
+    for shard in range(1, parts):
+        wanted = (first + shard) % stretches
+        names = (f"{{{prefix}:{shard}{f'.{n}' if n else ''}}}" for n in count())
+        tags.append(next(tag for tag in names if slot_of(tag) * stretches // SLOTS == wanted))
+    return tuple(tags)
+
+
 class ShardKeys(NamedTuple):
     """The keys that the leader of one shard uses. With the default of one shard there is one, number 0.
 
     Leadership is the shard's own: ``lease``, ``term``, ``terms``, ``outbox``, ``claims`` and ``held``. What is
     remembered of an entry is not, so that another number of shards moves nothing: the entry goes on where it was, under
     the lease of another shard. Should two leaders ever drive the same entry meanwhile, each run is still claimed once.
+    In a cluster it is, as all keys of a claim must be in one slot; there the number of shards does not change.
     """
 
     lease: str
@@ -46,6 +70,9 @@ class ShardKeys(NamedTuple):
     gaps: str
     """hash, 7 days after the last change: entry name → ``<after ms> <before ms> …``, stretches of time whose runs were
     missed and not caught up. They are still to come should the clock turn out to have been ahead."""
+    missed: str
+    """hash, 2 hours after the last change: entry name → ``<after ms> <before ms>``, the newest of its gaps that
+    catch-up left. Others are of times at which it was not in force."""
     tally: str
     """hash, for ever: entry name → ``late 3 overlap 1 …``, how many of its runs were late, skipped, made by hand."""
     gone: str
@@ -67,10 +94,33 @@ class ShardKeys(NamedTuple):
     """hash, 5 minutes after the last write: entry name → since when (ms) a run of it takes too long."""
     held: str
     """hash, 5 minutes after the last write: entry that is held back → why, since when, when it is tried again, JSON."""
+    requests: str
+    """hash, until done with, expires with the last: request id → ``<good until ms> <request, JSON>``, what a leader is
+    to send by hand."""
+    recovered: str
+    """zset, an hour after the last, the newest 10,000: ``<failing since ms> <end ms> <failures> <entry>`` → when it was
+    noted (ms), see :mod:`beatd.store.recoveries`."""
+    history: str
+    """string, for ever: the key of this name and an entry's has the entry's last runs, see
+    :mod:`beatd.store.history`."""
+    outcomes: str
+    """list, 30 days after the entry left, the newest 60 and 64 KiB: the key of this name and an entry's has its
+    attempts that ended, the newest first; see :mod:`beatd.store.outcomes`."""
+    answered: str
+    """string, expires after a day: the key of this name and a request's id has what became of the request, JSON."""
+    sent: str
+    """string, expires after a day: the key of this name and a run's id has the id of the request that sent the run."""
+    finished: str
+    """string, expires after a day: the key of this name and a run's id has ``<state> <runtime ms>`` of a run that was
+    asked for by hand and has ended in a bundled worker."""
+    refused: str
+    """string, expires after a day: the key of this name and a run's id has why the broker refused the run, which was
+    asked for by hand."""
 
 
 _OWN = ("lease", "term", "terms", "outbox", "claims", "held")
-_RENAMED = {"fingerprints": "known"}
+_BY_ID = ("history", "outcomes", "answered", "sent", "finished", "refused")
+_RENAMED = {"fingerprints": "known", **{name: f"{name}:" for name in _BY_ID}}
 """Fields whose key bears another name in the store, where it stays."""
 _TYPES = {
     "lease": "string",
@@ -81,6 +131,7 @@ _TYPES = {
     "runs": "hash",
     "running": "hash",
     "gaps": "hash",
+    "missed": "hash",
     "tally": "hash",
     "last_outcome": "hash",
     "recovered": "zset",
@@ -106,6 +157,7 @@ _TYPES = {
     "pinged": "hash",
     "undelivered": "hash",
     "led": "string",
+    "shards": "string",
 }
 
 
@@ -160,19 +212,24 @@ class WorkerKeys(NamedTuple):
 
 
 class Keys:
-    """The names under one prefix."""
+    """The names under one prefix. ``parts``: the number of shards in a cluster; elsewhere what is remembered of entries
+    is in one part, whatever the number of shards."""
 
-    def __init__(self, prefix: str = "beatd") -> None:
+    def __init__(self, prefix: str = "beatd", *, parts: int = 1) -> None:
         self.prefix = prefix
+        self.parts = parts
         self._tag = f"{{{prefix}}}"
+        self._tags = _tags(prefix, parts)
+        self._parts: list[ShardKeys] | None = None
+        self.away: Mapping[int, str] = {}
+        """Parts that are left out, as their node of a cluster does not answer, and why."""
+        self.shards = f"{self._tag}:shards"
+        """string, for ever, in a cluster: number of its shards."""
         self.wake = f"{self._tag}:wake"
         """pub/sub channel: something that daemons should look at now. ``released``: leases; ``changed``: runtime
         entries or pauses; ``ordered``: an order."""
         self.daemons = f"{self._tag}:daemons"
         """hash: daemon id → ``<seen ms> <status, JSON>``; old ones are swept at every heartbeat."""
-        self.requests = f"{self._tag}:requests"
-        """hash, until done with, expires with the last: request id → ``<good until ms> <request, JSON>``, what a leader
-        is to send by hand."""
         self.audit = f"{self._tag}:audit"
         """list, for ever, the newest 5,000: changes by people and programs, JSON, see :mod:`beatd.store.audit`."""
         self.audited_digest = f"{self._tag}:audited_digest"
@@ -189,9 +246,6 @@ class Keys:
         """zset, 7 days after the last write: id of a notice → when it is to be sent (ms)."""
         self.pinged = f"{self._tag}:pinged"
         """hash, 7 days after the last write: entry → its runs whose start or end was told to its monitor."""
-        self.recovered = f"{self._tag}:recovered"
-        """zset, an hour after the last, the newest 10,000: ``<failing since ms> <end ms> <failures> <entry>`` → when it
-        was noted (ms), see :mod:`beatd.store.recoveries`."""
         self.undelivered = f"{self._tag}:undelivered"
         """hash, 7 days after the last write: destination of notifications → since when it has got none, and why, see
         :mod:`beatd.store.undelivered`."""
@@ -216,9 +270,41 @@ class Keys:
 
     def shard(self, number: int = 0) -> ShardKeys:
         """The keys of shard ``number``."""
-        own = f"{self._tag}:{number}"
+        tag = self._tags[number % self.parts]
+        own = f"{tag}:{number}"
         names = (_RENAMED.get(field, field) for field in ShardKeys._fields)
-        return ShardKeys(*(f"{own if name in _OWN else self._tag}:{name}" for name in names))
+        return ShardKeys(*(f"{own if name in _OWN else tag}:{name}" for name in names))
+
+    def of(self, entry: str) -> ShardKeys:
+        """The keys of what is remembered of an entry."""
+        return self._all()[shard_of(entry, self.parts)]
+
+    def without(self, away: Mapping[int, str]) -> Keys:
+        """The same names, without parts that cannot be read now."""
+        keys = Keys(self.prefix, parts=self.parts)
+        keys.away = away
+        return keys
+
+    def all_parts(self) -> list[ShardKeys]:
+        """The keys of what is remembered of entries: of each part that is not away, or of the only one."""
+        return [part for number, part in enumerate(self._all()) if number not in self.away]
+
+    def _all(self) -> list[ShardKeys]:
+        if self._parts is None:
+            self._parts = [self.shard(number) for number in range(self.parts)]
+        return self._parts
+
+    def by_part(self, names: Sequence[str]) -> Iterator[tuple[ShardKeys, list[str]]]:
+        """The parts in which entries are, each with its own; those that are away are left out."""
+        if self.parts == 1:
+            yield self._all()[0], list(names)
+            return
+        found: dict[int, list[str]] = {}
+        for name in names:
+            found.setdefault(shard_of(name, self.parts), []).append(name)
+        for number, own in found.items():
+            if number not in self.away:
+                yield self._all()[number], own
 
     def worker(self, name: str, what: str) -> str:
         """A worker's own key.
@@ -232,35 +318,17 @@ class Keys:
         """The keys that all workers share."""
         return WorkerKeys(*(f"{self._tag}:{name}" for name in WorkerKeys._fields))
 
-    def finished(self, run_id: str) -> str:
-        """string, expires after a day: ``<state> <runtime ms>`` of a run that was asked for by hand and has ended in a
-        bundled worker."""
-        return f"{self._tag}:finished:{run_id}"
-
-    def refused(self, run_id: str) -> str:
-        """string, expires after a day: why the broker refused a run that was asked for by hand."""
-        return f"{self._tag}:refused:{run_id}"
-
     def deaths(self, message: str) -> str:
         """string, expires after a day: how often ``<task id>:<retries>`` was running when its worker died."""
         return f"{self._tag}:deaths:{message}"
 
-    def answered(self, request_id: str) -> str:
-        """string, expires after a day: what became of a request for runs, JSON."""
-        return f"{self._tag}:answered:{request_id}"
-
-    def sent(self, run_id: str) -> str:
-        """string, expires after a day: the id of the request by which a run was sent."""
-        return f"{self._tag}:sent:{run_id}"
-
     def history(self, entry: str) -> str:
-        """string, for ever: the last runs of an entry, see :mod:`beatd.store.history`."""
-        return f"{self._tag}:history:{entry}"
+        """The key of an entry's last runs."""
+        return f"{self.of(entry).history}{entry}"
 
     def outcomes(self, entry: str) -> str:
-        """list, 30 days after the entry left, the newest 60 and 64 KiB: its attempts that ended, the newest first; see
-        :mod:`beatd.store.outcomes`."""
-        return f"{self._tag}:outcomes:{entry}"
+        """The key of an entry's attempts that ended."""
+        return f"{self.of(entry).outcomes}{entry}"
 
     def started(self, run_id: str) -> str:
         """string, until it has ended, a day at most: ``<start ms> <seen ms> <attempt> <worker>`` of a run that takes a

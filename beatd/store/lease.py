@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 import redis
 from redis.exceptions import NoPermissionError
 
-from beatd.store.client import translate_errors
+from beatd.exceptions import StoreError, StoreUnavailable
+from beatd.store.client import is_cluster, listeners, subscription, translate_errors
 from beatd.store.keys import Keys
 from beatd.store.script import Script
 
@@ -38,6 +39,14 @@ def read_terms(client: redis.Redis, keys: Keys, shard: int) -> list[TermRecord]:
         if token.isdigit() and began.isdigit():
             found.append(TermRecord(shard, int(token), int(began), daemon_id))
     return found
+
+
+class Renewed(NamedTuple):
+    """Result of a renewal, by shard."""
+
+    done: frozenset[int]
+    failed: Mapping[int, StoreError]
+    """Shards whose node of a cluster did not answer: their terms may go on."""
 
 
 class Leases:
@@ -80,19 +89,51 @@ class Leases:
         holders are gone.
         """
         keys = [self._keys.shard(shard) for shard in shards]
-        names = [key for each in keys for key in (each.lease, each.term, each.terms)]
-        facts = [fact for shard in shards for fact in (known.get(shard, 0), gone.get(shard, ""))]
-        tokens = self._take(names, [self._daemon_id, self._ttl_ms, *facts])
-        return {shard: int(token) for shard, token in zip(shards, tokens, strict=True) if token}
+        names = [(each.lease, each.term, each.terms) for each in keys]
+        facts = [(known.get(shard, 0), gone.get(shard, "")) for shard in shards]
+        tokens = self._call(self._take, shards, names, [self._daemon_id, self._ttl_ms], facts)
+        return {shard: int(token) for shard, token in tokens.items() if token and not isinstance(token, StoreError)}
 
-    def renew(self, tokens: Mapping[int, int]) -> set[int]:
-        """Lease renewal: extend the terms given by shard and token; returns the shards whose term goes on."""
-        renewed = self._renew(self._of(tokens), [self._ttl_ms, *self._values(tokens)])
-        return {shard for shard, done in zip(tokens, renewed, strict=True) if done}
+    def renew(self, tokens: Mapping[int, int]) -> Renewed:
+        """Lease renewal: extend the terms given by shard and token."""
+        answers = self._call(self._renew, list(tokens), self._of(tokens), [self._ttl_ms], self._values(tokens))
+        failed = {shard: error for shard, error in answers.items() if isinstance(error, StoreError)}
+        return Renewed(frozenset(shard for shard, done in answers.items() if done and shard not in failed), failed)
 
     def release(self, tokens: Mapping[int, int]) -> int:
         """Release leases and notify the standbys; returns how many were still ours."""
-        return int(self._release(self._of(tokens), [self._keys.wake, *self._values(tokens)])) if tokens else 0
+        if not tokens:
+            return 0
+        names, values = self._of(tokens), self._values(tokens)
+        if self._keys.parts == 1:
+            return int(self._release([key for one in names for key in one], [self._keys.wake, *sum(values, ())]))
+        answers = self._call(self._release, list(tokens), names, [self._keys.wake], values)
+        return sum(int(answer) for answer in answers.values() if not isinstance(answer, StoreError))
+
+    def _call(
+        self,
+        script: Script,
+        shards: Sequence[int],
+        keys: Sequence[Sequence[str]],
+        first: Sequence[Any],
+        facts: Sequence[Sequence[Any]],
+    ) -> dict[int, Any]:
+        """The answers about shards: from one call, or in a cluster from one for each.
+
+        There an error is the answer about its shard; the first is raised if there is nothing else.
+        """
+        if self._keys.parts == 1:
+            flat = [key for one in keys for key in one], [*first, *(fact for one in facts for fact in one)]
+            return dict(zip(shards, script(*flat), strict=True))
+        answers = script.each((own, [*first, *fact]) for own, fact in zip(keys, facts, strict=True))
+        if errors := [one for one in answers if isinstance(one, Exception)]:
+            wrong = next((one for one in errors if not isinstance(one, StoreError)), None)
+            if wrong is not None or len(errors) == len(answers):
+                raise wrong or errors[0]
+        return {
+            shard: answer[0] if isinstance(answer, list) else answer
+            for shard, answer in zip(shards, answers, strict=True)
+        }
 
     @contextmanager
     def listen(self) -> Iterator[Callable[[float], bool]]:
@@ -101,10 +142,16 @@ class Leases:
         Subscribed before it yields: a release that comes between a failed :meth:`take` and the wait is not missed.
         """
         channel: redis.client.PubSub
-        with translate_errors(self._client), self._client.pubsub(ignore_subscribe_messages=True) as channel:  # type: ignore[no-untyped-call]
-            self._subscribe(channel, self._keys.wake)
+        with translate_errors(self._client), subscription(self._client, self._keys.wake) as channel:
+            channel.subscribe(self._keys.wake)
+            self._confirm(channel)
             try:
-                self._subscribe(channel, self._keys.present(self._daemon_id))
+                present = self._keys.present(self._daemon_id)
+                if is_cluster(self._client):
+                    channel.ssubscribe(present)
+                else:
+                    channel.subscribe(present)
+                self._confirm(channel)
                 self.present = True
             except NoPermissionError as error:
                 self.refused = f"{error}; add the channel {self._keys.present('*')} to the user's rights"
@@ -115,22 +162,32 @@ class Leases:
 
     def absent(self, daemon_ids: Sequence[str]) -> set[str]:
         """Return those of the daemons whose connection has ended: nobody listens on their channel."""
+        absent = self._absent(daemon_ids)
+        if absent and is_cluster(self._client):
+            with translate_errors(self._client):
+                self._client.exists(self._keys.daemons)  # finds out that another node has the slot by now
+            absent = self._absent(daemon_ids)
+        return absent
+
+    def _absent(self, daemon_ids: Sequence[str]) -> set[str]:
         channels = [self._keys.present(daemon_id) for daemon_id in daemon_ids]
         with translate_errors(self._client):
-            counts: Any = self._client.pubsub_numsub(*channels)
-        return {daemon_id for daemon_id, (_, count) in zip(daemon_ids, counts, strict=True) if not count}
+            counts = listeners(self._client, channels)
+        return {daemon_id for daemon_id, count in zip(daemon_ids, counts, strict=True) if not count}
 
-    def _subscribe(self, channel: redis.client.PubSub, name: str) -> None:
-        channel.subscribe(name)
-        channel.get_message(timeout=self._ttl_ms / 1000)  # confirmation of the subscription
+    def _confirm(self, channel: redis.client.PubSub) -> None:
+        """Wait for the confirmation of a subscription."""
+        channel.get_message(timeout=self._ttl_ms / 1000)
 
     def _heard(self, channel: redis.client.PubSub, seconds: float) -> bool:
         with translate_errors(self._client):
             message = channel.get_message(timeout=seconds)
+        if message is not None and message["type"] == "sunsubscribe":
+            raise StoreUnavailable("the slot of the channels of presence has moved to another node")
         return message is not None and message["data"] == b"released"
 
-    def _of(self, tokens: Mapping[int, int]) -> list[str]:
-        return [self._keys.shard(shard).lease for shard in tokens]
+    def _of(self, tokens: Mapping[int, int]) -> list[tuple[str]]:
+        return [(self._keys.shard(shard).lease,) for shard in tokens]
 
-    def _values(self, tokens: Mapping[int, int]) -> list[str]:
-        return [self.value(token) for token in tokens.values()]
+    def _values(self, tokens: Mapping[int, int]) -> list[tuple[str]]:
+        return [(self.value(token),) for token in tokens.values()]

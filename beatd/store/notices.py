@@ -132,10 +132,12 @@ class Notices:
         """The newest stretch (after, before; ms) of each entry whose runs were missed and are not caught up."""
         found: dict[str, tuple[int, int]] = {}
         with translate_errors(self._client):
-            for name, text in self._client.hscan_iter(self._keys.shard().gaps, count=1_000):
+            for name, text in (
+                pair for part in self._keys.all_parts() for pair in self._client.hscan_iter(part.missed, count=1_000)
+            ):
                 words = text.split()
-                if len(words) >= 2 and b"".join(words).isdigit() and words[-2] != b"0":
-                    found[name.decode(errors="backslashreplace")] = (int(words[-2]), int(words[-1]))
+                if len(words) == 2 and b"".join(words).isdigit():
+                    found[name.decode(errors="backslashreplace")] = (int(words[0]), int(words[1]))
         return found
 
     def _marks_key(self, marks_of: str) -> str:

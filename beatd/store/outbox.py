@@ -16,11 +16,12 @@ from beatd.exceptions import StoreRefused
 from beatd.redaction import redacted_text
 from beatd.store import history
 from beatd.store.client import translate_errors
-from beatd.store.dead_letters import BOUNDS, Bounds
+from beatd.store.dead_letters import BOUNDS, Bounds, DeadLetters, decode
 from beatd.store.keys import SHARDS_MAX, Keys
 from beatd.store.outcomes import Ended, note_arguments
 from beatd.store.run_record import REFUSED, RunRecord, encoded
 from beatd.store.script import Script, translate_script_errors
+from beatd.store.topology import slot_of
 
 INHERIT_AT_ONCE = 10_000
 """Messages moved in one call from the outboxes of former shards: keeps the store busy for some milliseconds."""
@@ -68,24 +69,32 @@ class Outbox:
     ) -> None:
         self._client = client
         self._bounds = dead_letters
-        former = [keys.shard(number) for number in range(shard + shards, SHARDS_MAX, shards)]
+        former = [keys.shard(number) for number in range(shard + shards, SHARDS_MAX, shards) if keys.parts == 1]
         self._former = [key for each in former for key in (each.lease, each.outbox)]
         own = keys.shard(shard)
         self._lease, self._counted = own.lease, [own.tally, own.fingerprints]
         shared = keys.workers()
+        self._part = own
         self._dead_letters = [shared.dead_letters, shared.dead_letters_size]
+        self._elsewhere = (
+            DeadLetters(client, keys, bounds=dead_letters)
+            if slot_of(own.outbox) != slot_of(shared.dead_letters)
+            else None
+        )
+        """The dead letters, if they are in another slot than the outbox."""
         self.key = keys.shard(shard).outbox
         """The list that claims push to."""
         self._strike = Script(client, "outbox_strike")
         self._inherit = Script(client, "outbox_inherit")
         self._note_ends = Script(client, "note_ends")
-        self._keys = keys
 
     def inherit(self, *, lease_value: str) -> bool:
         """Take over what is left in the outboxes of shards that there were when there were more of them.
 
         Tells whether nothing of that kind is left; it is when somebody still leads such a shard.
         """
+        if not self._former:
+            return True
         keys = [self._lease, self.key, *self._former]
         while True:
             moved, left = self._inherit(keys, [lease_value, INHERIT_AT_ONCE])
@@ -105,11 +114,18 @@ class Outbox:
         network delayed cannot take out what came after.
         """
         refused = self._note_refused([message for message in dead if message.headers])
-        keys = [self._lease, self.key, *self._dead_letters, *self._counted]
+        letters = [message.letter for message in dead]
+        if self._elsewhere is not None and letters:
+            # first, and each once: a repeat of this after an error finds them there
+            self._elsewhere.remove([decode(letter) for letter in letters])
+            self._elsewhere.add(letters)
+            letters = []
+        own_letters = self._counted if self._elsewhere is not None else self._dead_letters
+        keys = [self._lease, self.key, *own_letters, *self._counted]
         digest = sha1(b"".join(envelopes), usedforsecurity=False).hexdigest()
         first = [lease_value, len(envelopes), digest, self._bounds.kept, self._bounds.kept_bytes, len(refused)]
         counted = (text for pair in refused for text in pair)
-        return int(self._strike(keys, [*first, *counted, *(message.letter for message in dead)]))
+        return int(self._strike(keys, [*first, *counted, *letters]))
 
     def _note_refused(self, messages: Sequence[Undeliverable]) -> list[tuple[str, str]]:
         """Note in the histories of entries which runs the broker refused, and why. Before they leave the outbox: a run
@@ -130,5 +146,5 @@ class Outbox:
                 reasons.append(reason)
         if not ended:
             return []
-        kinds = self._note_ends(*note_arguments(self._keys, ended, kept_ms=REFUSED_KEPT_MS, refusals=reasons))
+        kinds = self._note_ends(*note_arguments(self._part, ended, kept_ms=REFUSED_KEPT_MS, refusals=reasons))
         return [(end.entry, history.refused_word(kind)) for end, kind in zip(ended, kinds, strict=True)]

@@ -7,17 +7,19 @@ Records and summaries are written by ``note_ends.lua`` with the end of a run tha
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import redis
 
+from beatd.exceptions import StoreUnavailable
 from beatd.planning.overdue import EndedAttempt
 from beatd.states import FAILURE
 from beatd.store import history
 from beatd.store.client import translate_errors
-from beatd.store.ended_runs import EndedRuns, SentRun
-from beatd.store.keys import Keys
+from beatd.store.ended_runs import EndedRuns, SentRun, others_answer
+from beatd.store.keys import Keys, ShardKeys
 from beatd.store.run_record import LOST, MARKS, WORDS, RunRecord, decoded
 from beatd.store.script import Script
 
@@ -64,15 +66,15 @@ class Ended(NamedTuple):
 
 
 def note_arguments(
-    keys: Keys, ended: Sequence[Ended], *, kept_ms: int = _DAY_MS, refusals: Sequence[str] = ()
+    part: ShardKeys, ended: Sequence[Ended], *, kept_ms: int = _DAY_MS, refusals: Sequence[str] = ()
 ) -> tuple[list[str], list[Any]]:
-    """Keys and arguments of ``note_ends.lua``. ``refusals``: for each run, the reason why the broker refused it.
+    """Keys and arguments of ``note_ends.lua``, for entries of one part. ``refusals``: for each run, the reason why the
+    broker refused it.
 
     A run that the schedule sent leaves nothing under its id, see :mod:`beatd.store.ended_runs`.
     """
-    shard, by_id = keys.shard(), keys.refused("") if refusals else keys.finished("")
-    names = [shard.last_outcome, shard.ended, shard.running, by_id, keys.history(""), keys.outcomes("")]
-    names.append(keys.recovered)
+    by_id = part.refused if refusals else part.finished
+    names = [part.last_outcome, part.ended, part.running, by_id, part.history, part.outcomes, part.recovered]
     args = list[Any]([kept_ms, RECORDS_MAX, BYTES_MAX])
     for place, end in enumerate(ended):
         sent, runtime_ms = end.sent(), history.UNKNOWN_MS if end.runtime is None else int(end.runtime * 1000)
@@ -88,6 +90,13 @@ def note_arguments(
         mark = end.mark or MARKS.get(WORDS.get(end.state, ""), "")
         args += (end.entry, mark, "" if end.end_ms is None else end.end_ms, end.record)
     return names, args
+
+
+def _by_part(keys: Keys, ended: Sequence[Ended]) -> Iterator[tuple[ShardKeys, Sequence[Ended]]]:
+    """The parts in which entries are, each with the ends of its own."""
+    for part, names in keys.by_part([end.entry for end in ended]):
+        own = frozenset(names)
+        yield part, ended if keys.parts == 1 else [end for end in ended if end.entry in own]
 
 
 def _public(state: str) -> str:
@@ -146,24 +155,49 @@ class Outcomes:
     def __init__(self, client: redis.Redis, keys: Keys) -> None:
         self._client = client
         self._keys = keys
-        self._summaries = keys.shard().last_outcome
-        self._overdue, self._too_long = keys.shard().overdue, keys.shard().too_long
-        self._gone = keys.shard().gone
         self._note = Script(client, "note_ends")
         self.ended_runs = EndedRuns(client, keys)
 
-    def note(self, ended: Sequence[Ended]) -> None:
-        """Note that attempts have ended: one call of the store for :data:`ENDS_AT_ONCE` of them."""
-        for start in range(0, len(ended), ENDS_AT_ONCE):
-            self._note(*note_arguments(self._keys, ended[start : start + ENDS_AT_ONCE]))
+    def note(self, ended: Sequence[Ended]) -> list[Ended]:
+        """Note that attempts have ended: one call of the store for :data:`ENDS_AT_ONCE` of them.
+
+        Returns those that are not noted, as their node of a cluster does not answer while another one does.
+        """
+        left = list[Ended]()
+        for part, own in _by_part(self._keys, ended):
+            try:
+                for start in range(0, len(own), ENDS_AT_ONCE):
+                    self._note(*note_arguments(part, own[start : start + ENDS_AT_ONCE]))
+            except StoreUnavailable:
+                if not others_answer(self._client, self._keys):
+                    raise
+                left += own
+        self._unmark(ended)
+        return left
+
+    def _unmark(self, ended: Sequence[Ended]) -> None:
+        """Remove the marks of runs that took a while."""
         if marked := [self._keys.started(end.run_id) for end in ended if end.was_marked]:
-            with translate_errors(self._client):
+            with self._unless_away(), translate_errors(self._client):
                 self._client.delete(*marked)
+
+    @contextmanager
+    def _unless_away(self) -> Iterator[None]:
+        """Pass over that the node of a cluster which has the marks does not answer."""
+        try:
+            yield
+        except StoreUnavailable:
+            if not others_answer(self._client, self._keys):
+                raise
 
     def began(self, runs: Mapping[str, Started]) -> None:
         """Note that runs are at work; to be repeated before :data:`SILENT_MS` have passed."""
         if runs:
-            with translate_errors(self._client), self._client.pipeline(transaction=False) as pipeline:
+            with (
+                self._unless_away(),
+                translate_errors(self._client),
+                self._client.pipeline(transaction=False) as pipeline,
+            ):
                 for run_id, run in runs.items():
                     value = f"{run.start_ms} {run.seen_ms} {run.attempt} {run.worker}"
                     pipeline.set(self._keys.started(run_id), value, px=_DAY_MS)
@@ -180,9 +214,13 @@ class Outcomes:
 
     def failing(self) -> dict[str, Summary]:
         """The summaries of entries whose last run failed."""
-        with translate_errors(self._client):  # in parts: other clients get their turn between
-            raw = self._client.hscan_iter(self._summaries, count=BATCH)
-            failing = [(name, value) for name, value in raw if value[value.find(b" ") :][:3] != b" 0 "]
+        with translate_errors(self._client):  # some at a time: other clients get their turn between
+            failing = [
+                (name, value)
+                for part in self._keys.all_parts()
+                for name, value in self._client.hscan_iter(part.last_outcome, count=BATCH)
+                if value[value.find(b" ") :][:3] != b" 0 "
+            ]
         summaries = ((name.decode(errors="backslashreplace"), _summary(value)) for name, value in failing)
         return {name: summary for name, summary in summaries if summary is not None and summary.failing_since_ms}
 
@@ -190,62 +228,69 @@ class Outcomes:
         """The summaries of entries, of all by default; one that has none is left out."""
         with translate_errors(self._client):
             if names is None:
-                raw: Any = self._client.hgetall(self._summaries)
                 items: Iterable[tuple[str, bytes | None]] = (
-                    (name.decode(errors="backslashreplace"), value) for name, value in raw.items()
+                    (name.decode(errors="backslashreplace"), value) for name, value in self._all("last_outcome")
                 )
             else:
                 batches = [names[start : start + BATCH] for start in range(0, len(names), BATCH)]
-                values: list[Any] = [
-                    value for batch in batches for value in self._client.hmget(self._summaries, list(batch))
-                ]
-                items = zip(names, values, strict=True)
+                found: dict[str, Any] = {}
+                for batch in batches:
+                    for part, own in self._keys.by_part(batch):
+                        found |= zip(own, self._client.hmget(part.last_outcome, own), strict=True)
+                items = found.items()
         summaries = ((name, _summary(value)) for name, value in items if value)
         return {name: summary for name, summary in summaries if summary is not None}
 
     def totals(self, names: Container[str]) -> Counter[str]:
         """Ends of attempts of many entries together, by outcome; much faster than the sum of their summaries."""
         with translate_errors(self._client):
-            raw: Any = self._client.hgetall(self._summaries)
-        values = (value for name, value in raw.items() if name.decode(errors="backslashreplace") in names)
+            raw = self._all("last_outcome")
+        values = (value for name, value in raw if name.decode(errors="backslashreplace") in names)
         return _counts(Counter(value.split(maxsplit=5)[-1] for value in values if value.count(b" ") >= 5))
 
     def overdue(self) -> dict[str, int]:
         """The entries that are overdue, and since when (ms)."""
-        return self._moments(self._overdue)
+        return self._moments("overdue")
 
     def too_long(self) -> dict[str, int]:
         """The entries of which a run takes too long, and since when (ms)."""
-        return self._moments(self._too_long)
+        return self._moments("too_long")
 
     def set_overdue(self, since: Mapping[str, int], gone: Sequence[str]) -> None:
         """Put entries that are overdue, and take out those that are not any more."""
-        self._set_moments(self._overdue, since, gone)
+        self._set_moments("overdue", since, gone)
 
     def set_too_long(self, since: Mapping[str, int], gone: Sequence[str]) -> None:
         """Put entries of which a run takes too long, and take out those of which none does any more."""
-        self._set_moments(self._too_long, since, gone)
+        self._set_moments("too_long", since, gone)
 
-    def _moments(self, key: str) -> dict[str, int]:
+    def _moments(self, which: str) -> dict[str, int]:
         with translate_errors(self._client):
-            raw: Any = self._client.hgetall(key)
-        items = ((name.decode(errors="backslashreplace"), value) for name, value in raw.items())
+            items = ((name.decode(errors="backslashreplace"), value) for name, value in self._all(which))
         return {name: int(value) for name, value in items if value.isdigit()}
 
-    def _set_moments(self, key: str, since: Mapping[str, int], gone: Sequence[str]) -> None:
+    def _all(self, which: str) -> list[tuple[bytes, bytes]]:
+        """The fields of one of the hashes, of all entries."""
+        with self._client.pipeline(transaction=False) as pipeline:
+            for part in self._keys.all_parts():
+                pipeline.hgetall(getattr(part, which))
+            return [pair for found in pipeline.execute() for pair in found.items()]
+
+    def _set_moments(self, which: str, since: Mapping[str, int], gone: Sequence[str]) -> None:
         with translate_errors(self._client), self._client.pipeline(transaction=False) as pipeline:
-            if gone:
-                pipeline.hdel(key, *gone)
-            if since:
-                pipeline.hset(key, mapping={name: str(ms) for name, ms in since.items()})
-                pipeline.pexpire(key, OVERDUE_KEPT_MS)
+            for part, own in self._keys.by_part(gone) if gone else ():
+                pipeline.hdel(getattr(part, which), *own)
+            for part, own in self._keys.by_part([*since]) if since else ():
+                pipeline.hset(getattr(part, which), mapping={name: str(since[name]) for name in own})
+                pipeline.pexpire(getattr(part, which), OVERDUE_KEPT_MS)
             pipeline.execute()
 
     def gone(self) -> list[str]:
         """Names of entries that have left the schedule."""
-        with translate_errors(self._client):
-            raw: Any = self._client.zrange(self._gone, 0, -1)
-        return [name.decode(errors="backslashreplace") for name in raw]
+        with translate_errors(self._client), self._client.pipeline(transaction=False) as pipeline:
+            for part in self._keys.all_parts():
+                pipeline.zrange(part.gone, 0, -1)
+            return [name.decode(errors="backslashreplace") for names in pipeline.execute() for name in names]
 
     def records(self, name: str) -> list[RunRecord]:
         """The attempts of an entry that are kept, the newest first."""

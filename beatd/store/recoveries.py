@@ -5,7 +5,7 @@ Whoever tells of failures looks at summaries now and then; here are those that w
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import redis
 
@@ -32,19 +32,23 @@ class Recoveries:
     """Raises :class:`~beatd.exceptions.StoreUnavailable` or :class:`~beatd.exceptions.StoreRefused`."""
 
     def __init__(self, client: redis.Redis, keys: Keys) -> None:
-        self._client, self._key = client, keys.recovered
+        self._client, self._keys = client, [part.recovered for part in keys.all_parts()]
 
     def after(self, noted: int) -> list[Recovery]:
         """The recoveries behind one, the oldest first."""
-        with translate_errors(self._client):
-            raws: Any = self._client.zrangebyscore(self._key, f"({noted}", "+inf", start=0, num=KEPT, withscores=True)
-        return [one for one in (_recovery(raw, int(number)) for raw, number in raws) if one is not None]
+        with translate_errors(self._client), self._client.pipeline(transaction=False) as pipeline:
+            for key in self._keys:
+                pipeline.zrangebyscore(key, f"({noted}", "+inf", start=0, num=KEPT, withscores=True)
+            raws = [raw for part in pipeline.execute() for raw in part]
+        found = (_recovery(raw, int(number)) for raw, number in sorted(raws, key=lambda raw: float(raw[1])))
+        return [one for one in found if one is not None]
 
     def last(self) -> int:
         """``noted`` of the last recovery; 0 if there is none."""
-        with translate_errors(self._client):
-            raws: Any = self._client.zrange(self._key, -1, -1, withscores=True)
-        return int(raws[0][1]) if raws else 0
+        with translate_errors(self._client), self._client.pipeline(transaction=False) as pipeline:
+            for key in self._keys:
+                pipeline.zrange(key, -1, -1, withscores=True)
+            return max([int(raws[0][1]) for raws in pipeline.execute() if raws], default=0)
 
 
 def _recovery(raw: bytes, noted: int) -> Recovery | None:

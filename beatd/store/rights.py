@@ -16,7 +16,7 @@ from redis.exceptions import (
     ResponseError,
 )
 
-from beatd.store.client import IS_CLUSTER, translate_errors
+from beatd.store.client import IS_CLUSTER, connection_to, is_cluster, subscription, translate_errors
 from beatd.store.keys import Keys
 
 _KEEP_MS = 10_000
@@ -38,23 +38,24 @@ def missing(client: redis.Redis, keys: Keys, queues: Iterable[str], *, state: bo
             found += _tried(client, _commands(f"{keys.wake.rpartition(':')[0]}:check:{secrets.token_hex(6)}"))
             found += _channel(client, keys.wake)
         for queue in dict.fromkeys(queues):
-            found += _tried(client, [("EVAL", "return 0", 1, queue), ("LLEN", queue)], rule=f"~{queue}*")
+            found += _tried(client, [("EVAL", "return 0", 1, queue), ("LLEN", queue)], rule=f"~{queue}*", key=queue)
     return list(dict.fromkeys(found))
 
 
 def optional(client: redis.Redis, keys: Keys) -> list[str]:
     """Return what works less well for want of a right."""
     channel = keys.present(f"check-{secrets.token_hex(6)}")
+    counted = "SHARDNUMSUB" if is_cluster(client) else "NUMSUB"
     with translate_errors(client):
-        refused = _tried(client, [("PUBSUB", "NUMSUB", channel)]) + _listening(client, channel)
+        refused = _tried(client, [("PUBSUB", counted, channel)]) + _listening(client, channel, own=True)
     rules = [reason.rpartition(": add ")[2] for reason in refused]
     return [f"a dead leader is replaced only when its lease ends: add {' '.join(rules)}"] if rules else []
 
 
-def state_of(info: dict[str, Any]) -> tuple[list[str], list[str]]:
+def state_of(info: dict[str, Any], *, in_cluster: bool = False) -> tuple[list[str], list[str]]:
     """From ``INFO``: why it cannot be used, and what is worth knowing."""
     wrong, notes = [], []
-    if info.get("cluster_enabled"):
+    if info.get("cluster_enabled") and not in_cluster:
         wrong.append(IS_CLUSTER)
     if info.get("role") == "slave":
         primary = f"{info.get('master_host')}:{info.get('master_port')}"
@@ -121,20 +122,22 @@ def _commands(name: str) -> list[Command]:
     ]
 
 
-def _tried(client: redis.Redis, commands: Sequence[Command], rule: str | None = None) -> list[str]:
+def _tried(client: redis.Redis, commands: Sequence[Command], rule: str | None = None, key: str = "") -> list[str]:
     """Return the refused commands, tried one after the other on one connection."""
-    connection: Any = client.connection_pool.get_connection()
     found: list[str] = []
-    try:
+    with connection_to(client, key or _key_of(commands)) as connection:
         for command in commands:
             connection.send_command(*command)
             try:
                 connection.read_response()
             except ResponseError as error:
                 found += _in_words(command, error, rule)
-    finally:
-        client.connection_pool.release(connection)
     return found
+
+
+def _key_of(commands: Sequence[Command]) -> str:
+    """The key or channel that commands are about."""
+    return next(str(part) for command in commands for part in command[1:] if "{" in str(part))
 
 
 def _in_words(command: Command, error: RedisError, rule: str | None) -> Iterator[str]:
@@ -166,12 +169,14 @@ def _channel(client: redis.Redis, channel: str) -> list[str]:
     return _tried(client, [("PUBLISH", channel, "check")]) + _listening(client, channel)
 
 
-def _listening(client: redis.Redis, channel: str) -> list[str]:
+def _listening(client: redis.Redis, channel: str, *, own: bool = False) -> list[str]:
+    """Listening to a channel; in a cluster ``own`` is one that only a single node has."""
     found: list[str] = []
-    with client.pubsub() as listening:  # type: ignore[no-untyped-call]
+    sharded = own and is_cluster(client)
+    with subscription(client, channel) as listening:
         try:
-            listening.subscribe(channel)
+            (listening.ssubscribe if sharded else listening.subscribe)(channel)
             listening.get_message(timeout=1.0)
         except ResponseError as error:
-            found += _in_words(("SUBSCRIBE", channel), error, None)
+            found += _in_words(("SSUBSCRIBE" if sharded else "SUBSCRIBE", channel), error, None)
     return found

@@ -121,6 +121,7 @@ class Requests:
     def __init__(self, client: redis.Redis, keys: Keys, *, shard: int = 0, keep: int = 20) -> None:
         self._client = client
         self._shard = keys.shard(shard)
+        self._parts = keys.all_parts()
         self._keys = keys
         self._keep = keep * history.CELL
         self._ask = Script(client, "ask")
@@ -128,50 +129,51 @@ class Requests:
 
     def ask(self, request_id: str, request: Trigger | Backfill, *, good_for_ms: int) -> RequestReply | None:
         """Ask, unless it was asked before; returns the answer if there is one. To be repeated harmlessly."""
-        keys = [self._keys.requests, self._keys.answered(request_id)]
+        part = self._keys.of(request.entry)
+        keys = [part.requests, f"{part.answered}{request_id}"]
         args = [request_id, msgspec.json.encode(request), good_for_ms, self._keys.wake, ASKED]
         return _answer(self._ask(keys, args))
 
     def answer(self, request_id: str) -> RequestReply | None:
         """Return the reply to a request, or None."""
         with translate_errors(self._client):
-            raw: Any = self._client.get(self._keys.answered(request_id))
-        return _answer(raw)
+            raws = self._client.mget([f"{part.answered}{request_id}" for part in self._parts])
+        return _answer(next(filter(None, raws), None))
 
     def withdraw(self, request_id: str) -> bool:
         """Take a request back, or what is left of it; tells whether there was anything to take back."""
         with translate_errors(self._client):
-            withdrawn = self._client.hdel(self._keys.requests, request_id)
-            if withdrawn:
-                self._client.delete(self._keys.answered(request_id))
-            return bool(withdrawn)
+            for part in self._parts:
+                if self._client.hdel(part.requests, request_id):
+                    self._client.delete(f"{part.answered}{request_id}")
+                    return True
+            return False
 
     def open(self) -> list[PendingRequest]:
         """The requests that wait. Those that nobody took up in time, and what is no request, are thrown away."""
         with translate_errors(self._client), self._client.pipeline(transaction=False) as pipeline:
             pipeline.time()
-            pipeline.hgetall(self._keys.requests)
+            pipeline.hgetall(self._shard.requests)
             (seconds, micros), found = pipeline.execute()
             now_ms, waiting = seconds * 1000 + micros // 1000, []
             for request_id, raw in found.items():
                 until, _, text = raw.partition(b" ")
                 request = _request(text) if until.isdigit() and int(until) > now_ms else None
                 if request is None:
-                    self._client.hdel(self._keys.requests, request_id)
+                    self._client.hdel(self._shard.requests, request_id)
                 else:
                     waiting.append(PendingRequest(request_id.decode(errors="replace"), request, raw))
         return waiting
 
     def step(self, asked: PendingRequest, step: Step, *, lease_value: str) -> Taken:
         """Take one step of the way to the request's end: all of it, or nothing."""
-        entry, keys = asked.request.entry, self._keys
-        shard = self._shard
+        entry, shard = asked.request.entry, self._shard
         then = msgspec.json.encode(step.then) if step.then else b""
         left = self._fulfil(
             [
-                *(shard.lease, keys.requests, keys.answered(asked.id), shard.running, shard.tally),
-                *(keys.history(entry), step.queue or keys.requests),  # without messages nothing is pushed
-                *(keys.sent(message.run_id) for message in step.messages),
+                *(shard.lease, shard.requests, f"{shard.answered}{asked.id}", shard.running, shard.tally),
+                *(f"{shard.history}{entry}", step.queue or shard.requests),  # without messages nothing is pushed
+                *(f"{shard.sent}{message.run_id}" for message in step.messages),
             ],
             [
                 *(lease_value, asked.id, asked.raw, then, msgspec.json.encode(step.answer), KEPT_MS, self._keep),

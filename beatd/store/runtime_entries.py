@@ -1,9 +1,7 @@
-"""Runtime entries and pauses: changes made in the store while daemons run, and a local replica that follows them.
+"""Runtime entries and pauses: changes made in the store while daemons run.
 
 A table is stored as it would stand in ``beat.toml``; its meaning is not looked at here. Every write raises the
-revision and wakes the daemons, in one step with the change itself. The replica asks for the changes since its
-revision, which costs next to nothing while there are none. When that does not lead to what the store has (it was
-flushed, or went back to an older state, or too much has changed) the replica is read anew, some entries at a time.
+revision and wakes the daemons, in one step with the change itself.
 """
 
 from __future__ import annotations
@@ -15,9 +13,10 @@ from typing import Any, Literal, NamedTuple
 import msgspec
 import redis
 
-from beatd.exceptions import MessageError
+from beatd.exceptions import MessageError, StoreUnavailable
 from beatd.message.json_codec import dumps, loads
-from beatd.store.keys import Keys
+from beatd.store.client import translate_errors
+from beatd.store.keys import Keys, shard_of
 from beatd.store.script import Script, translate_script_errors
 from beatd.timestamps import from_ms
 
@@ -30,14 +29,14 @@ BATCH = 1_000
 TABLE_MAX = 1 << 20
 """Bytes of one entry's table; a larger one is not read."""
 
+UNREAD = b"!unread "
+"""What the replica has in place of a table that is not read, before the reason. No JSON begins so."""
+
 READ_MAX = 8 << 20
 """Bytes of tables in one call: whatever somebody has put there, reading it takes little memory of the server."""
 
 TOTAL_MAX, SMALL = 256 << 20, 4 << 10
 """Bytes of all tables together, beyond which only small ones are read."""
-
-_UNREAD = b"!unread "
-"""What the replica has in place of a table that is not read, before the reason. No JSON begins so."""
 
 _PLACE = "runtime:"
 
@@ -88,13 +87,13 @@ class Runtime:
     def __init__(self, client: redis.Redis, keys: Keys) -> None:
         self._client = client
         self._keys = keys.runtime()
-        self._fingerprints, self._gone = keys.shard().fingerprints, keys.shard().gone
+        self._all_keys = keys
         self._first = (keys.wake, KEPT)
         self._put = Script(client, "runtime_put")
         self._remove = Script(client, "runtime_remove")
         self._pause = Script(client, "pause")
         self._resume = Script(client, "resume")
-        self._reader = _BoundedReader(client)
+        self._reader = BoundedReader(client)
 
     def put(self, name: str, table: Mapping[str, Any]) -> Put:
         """Store an entry's table, as JSON in Celery's dialect; tells what that changed.
@@ -132,11 +131,38 @@ class Runtime:
 
     def resume(self, names: Sequence[str]) -> list[str]:
         """Let paused entries go on from now; returns those that were paused."""
-        return list(_chosen(self._resume, [*self._changing, self._fingerprints], [*self._first, "all"], names))
+        return list(self._resumed("all", names))
 
     def end_pauses(self, names: Sequence[str]) -> list[str]:
         """Resume those of ``names`` whose pauses are over by the store's clock; returns their names."""
-        return list(_chosen(self._resume, [*self._changing, self._fingerprints], [*self._first, "ended"], names))
+        return list(self._resumed("ended", names))
+
+    def _resumed(self, which: Literal["all", "ended"], names: Sequence[str]) -> Iterator[str]:
+        """Resume paused entries, some at a time."""
+        keys = [*self._changing, self._all_keys.shard().fingerprints]
+        for start in range(0, len(names), BATCH):
+            batch = names[start : start + BATCH]
+            if self._all_keys.parts > 1:
+                self._mark_off(batch)
+            yield from (batch[number] for number in self._resume(keys, [*self._first, which, *batch]))
+
+    def _mark_off(self, names: Sequence[str]) -> None:
+        """Note of paused entries that they were not in force: in a cluster this is no step of the same script."""
+        with translate_errors(self._client):
+            pauses: Any = self._client.hmget(self._keys.paused, list(names))
+            paused = [name for name, pause in zip(names, pauses, strict=True) if pause is not None]
+            away = (self._all_keys.away.get(shard_of(name, self._all_keys.parts)) for name in paused)
+            if reason := next(filter(None, away), None):
+                raise StoreUnavailable(reason)
+            for part, own in self._all_keys.by_part(paused):
+                known: Any = self._client.hmget(part.fingerprints, own)
+                marked: dict[Any, Any] = {
+                    name: b" off ".join(value.split(b" ", 1))
+                    for name, value in zip(own, known, strict=True)
+                    if _is_on(value)
+                }
+                if marked:
+                    self._client.hset(part.fingerprints, mapping=marked)
 
     def get(self, name: str) -> tuple[bytes | None, bytes | None]:
         """An entry's table and its pause, as stored."""
@@ -165,11 +191,13 @@ class Runtime:
 
     def entry_names(self) -> set[str]:
         """The names of the entries that leaders have seen, wherever they come from, but for those that left since."""
-        with translate_script_errors(self._client, [*self._keys]):
-            gone: Any = self._client.zrange(self._gone, 0, -1)
-        return {name for name, _ in self._scan(self._fingerprints)} - {
-            name.decode(errors="backslashreplace") for name in gone
-        }
+        names: set[str] = set()
+        for part in self._all_keys.all_parts():
+            with translate_script_errors(self._client, [*self._keys]):
+                gone: Any = self._client.zrange(part.gone, 0, -1)
+            left = {name.decode(errors="backslashreplace") for name in gone}
+            names |= {name for name, _ in self._scan(part.fingerprints)} - left
+        return names
 
     @property
     def _changing(self) -> list[str]:
@@ -181,11 +209,10 @@ class Runtime:
                 yield name.decode(errors="backslashreplace"), value
 
 
-def _chosen(script: Script, keys: Sequence[str], first: Sequence[Any], names: Sequence[str]) -> Iterator[str]:
-    """The names whose numbers the script returns."""
-    for start in range(0, len(names), BATCH):
-        batch = names[start : start + BATCH]
-        yield from (batch[number] for number in script(keys, [*first, *batch]))
+def _is_on(known: bytes | None) -> bool:
+    """True for the fingerprint of an entry that is in force, after the instant at which it was first seen."""
+    first_seen, _, fingerprint = (known or b"").partition(b" ")
+    return first_seen.isdigit() and bool(fingerprint) and not fingerprint.startswith(b"off ")
 
 
 def place(name: str) -> str:
@@ -200,8 +227,8 @@ def name_at(source: str) -> str:
 
 def read_table(raw: bytes) -> dict[str, Any]:
     """A stored table; raises :class:`~beatd.exceptions.MessageError` for what is none."""
-    if raw.startswith(_UNREAD):
-        raise MessageError(raw.removeprefix(_UNREAD).decode())
+    if raw.startswith(UNREAD):
+        raise MessageError(raw.removeprefix(UNREAD).decode())
     table = loads(raw)
     if not isinstance(table, dict):
         raise MessageError("not a JSON object")
@@ -224,7 +251,7 @@ def read_pause(raw: bytes) -> Pause:
         return Pause()
 
 
-class _BoundedReader:
+class BoundedReader:
     """Reads a hash of tables or pauses, some at a time, and of what is too large only that it is."""
 
     def __init__(self, client: redis.Redis) -> None:
@@ -238,7 +265,7 @@ class _BoundedReader:
         total = 0
         for name, value in self.values(key, sorted(names)):
             total += len(value)
-            yield _text(name), _unread("others") if total > TOTAL_MAX and len(value) > SMALL else value
+            yield text_of(name), _unread("others") if total > TOTAL_MAX and len(value) > SMALL else value
 
     def values(self, key: str, names: Sequence[bytes]) -> Iterator[tuple[bytes, bytes]]:
         """The fields that are there; an answer that was full is gone on with in the next call."""
@@ -263,109 +290,9 @@ def _unread(why: int | Literal["others"]) -> bytes:
         text = f"not read: the entries in the state store have more than {TOTAL_MAX >> 20:,} MiB together"
     else:
         text = f"not read: it has {why >> 10:,} KiB; expected at most {TABLE_MAX >> 10:,} KiB"
-    return _UNREAD + text.encode()
+    return UNREAD + text.encode()
 
 
-_ATTEMPTS = 3
-"""Entries that change while all are read are asked for again; so often at a time."""
-
-
-Before = dict[str, tuple[bytes | None, bytes | None]]
-
-
-class RuntimeChanges(NamedTuple):
-    """Changes since the last refresh."""
-
-    before: Before
-    """Entries that were put or removed, paused or resumed, with their tables and pauses as they were; one that was
-    paused and resumed meanwhile is among them."""
-    went_back: bool = False
-    """The store had forgotten changes: it was flushed, or lost writes."""
-
-
-class RuntimeReplica:
-    """``tables`` and ``pauses`` by entry name, as stored, at ``revision``."""
-
-    def __init__(self, client: redis.Redis, keys: Keys) -> None:
-        self._client = client
-        self._keys = keys.runtime()
-        self._since = Script(client, "runtime_since")
-        self._reader = _BoundedReader(client)
-        self._began = b""
-        self._before: Before = {}
-        self._went_back = False
-        self._doubles = (0, 0)
-        """Tables and pauses that are missing here, since their names are no UTF-8 and read like others."""
-        self.tables: dict[str, bytes] = {}
-        self.pauses: dict[str, bytes] = {}
-        self.revision = 0
-
-    def refresh(self, *, anew: bool = False) -> RuntimeChanges:
-        """Bring the copy up to date; ``anew`` reads everything, for who may have missed something.
-
-        Raises :class:`~beatd.exceptions.StoreUnavailable` or :class:`~beatd.exceptions.StoreRefused`; the copy is then
-        what it was, or a part of the way to what the store has, of which the next call tells.
-        """
-        for _ in range(_ATTEMPTS):
-            if anew:
-                self._read_anew()
-            anew = not self._catch_up()
-            if not anew:
-                break
-        news, self._before, self._went_back = RuntimeChanges(self._before, self._went_back), {}, False
-        return news
-
-    def _catch_up(self) -> bool:
-        """Take in what has changed, noting what was before; False when everything is to be read."""
-        asked = [self.revision, self._began, KEPT, READ_MAX]
-        revision, began, entries, pauses, *changed = self._since([*self._keys], asked)
-        if not 0 <= revision - self.revision <= KEPT or (self.revision and began != self._began):
-            return False
-        if changed and any(self._doubles):
-            return False
-        for raw, table, pause in zip(changed[::3], changed[1::3], changed[2::3], strict=True):
-            name = _text(raw)
-            self._note(name)
-            _keep(self.tables, name, self._bounded(self._keys.schedules, raw, table))
-            _keep(self.pauses, name, self._bounded(self._keys.paused, raw, pause))
-        if (len(self.tables) + self._doubles[0], len(self.pauses) + self._doubles[1]) != (entries, pauses):
-            return False  # something is gone, or there, that nobody has removed or put
-        self.revision, self._began = revision, began
-        return True
-
-    def _bounded(self, key: str, name: bytes, value: bytes | int | None) -> bytes | None:
-        """A value that was left out for its size is read by itself; of one that is too large, only that it is."""
-        if isinstance(value, int) or len(value or b"") > TABLE_MAX:
-            return dict(self._reader.values(key, [name])).get(name)
-        return value
-
-    def _read_anew(self) -> None:
-        """Read all of it, noting what was before. What changes meanwhile has a higher revision."""
-        with translate_script_errors(self._client, self._keys):
-            mark: Any = self._client.hmget(self._keys.revision, "number", "began")
-        raw_tables, raw_pauses = [[*self._reader.read(key)] for key in (self._keys.schedules, self._keys.paused)]
-        tables, pauses = dict(raw_tables), dict(raw_pauses)
-        self._doubles = (len(raw_tables) - len(tables), len(raw_pauses) - len(pauses))
-        revision, began = int(mark[0]) if mark[0] and mark[0].isdigit() else 0, mark[1] or b""
-        went_back = revision < self.revision or began != self._began
-        went_back |= revision == self.revision and tables.keys() != self.tables.keys()
-        self._went_back |= went_back and self.revision > 0
-        different = {name for name, _ in tables.items() ^ self.tables.items()}
-        different |= {name for name, _ in pauses.items() ^ self.pauses.items()}
-        for name in different:
-            self._note(name)
-        self.tables, self.pauses, self.revision, self._began = tables, pauses, revision, began
-
-    def _note(self, name: str) -> None:
-        self._before.setdefault(name, (self.tables.get(name), self.pauses.get(name)))
-
-
-def _keep(copy: dict[str, bytes], name: str, value: bytes | None) -> None:
-    if value is None:
-        copy.pop(name, None)
-    else:
-        copy[name] = value
-
-
-def _text(raw: bytes) -> str:
+def text_of(raw: bytes) -> str:
+    """Read the name of an entry, whatever bytes it has."""
     return raw.decode(errors="backslashreplace")

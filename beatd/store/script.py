@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import logging
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from hashlib import sha1
 from importlib.resources import files
 from typing import Any, NamedTuple
@@ -17,7 +17,7 @@ import redis
 from redis.exceptions import NoScriptError, ResponseError
 
 from beatd.exceptions import StoreRefused
-from beatd.store.client import translate_errors
+from beatd.store.client import connection_to, is_cluster, place_of, store_error, translate_errors
 from beatd.store.keys import type_of
 
 log = logging.getLogger("beatd.store")
@@ -92,6 +92,16 @@ class Script:
             self._is_sent = True
             return answer
 
+    def each(self, calls: Iterable[tuple[Sequence[str], Sequence[Any]]]) -> list[Any]:
+        """The answers to many calls, each about keys of another slot of a cluster, in one round trip. The errors of
+        those that failed, as a single call raises them, are among the answers."""
+        with self._client.pipeline(transaction=False) as pipeline:
+            for keys, args in calls:
+                pipeline.eval(self._text, len(keys), *keys, *args)
+            answers = pipeline.execute(raise_on_error=False)
+        place = place_of(self._client)
+        return [store_error(one, place) if isinstance(one, redis.RedisError) else one for one in answers]
+
     def stream(
         self, calls: Iterable[tuple[Sequence[str], BulkStrings]], replicas: Replicas | None = None
     ) -> Iterator[Any]:
@@ -103,18 +113,22 @@ class Script:
         """
         touched: set[str] = set()
         replicas = replicas if replicas and replicas.command else None
-        with translate_script_errors(self._client, touched):
-            connection: Any = self._client.connection_pool.get_connection()
+        # while a slot moves, a cluster may refuse a call and take the next one: then runs would be out of order
+        ahead = 0 if is_cluster(self._client) else 1
+        with translate_script_errors(self._client, touched), ExitStack() as stack:
+            connection: Any = None
             under_way = 0
             try:
                 for keys, args in calls:
                     touched.update(keys)
+                    if connection is None:
+                        connection = stack.enter_context(connection_to(self._client, keys[0]))
                     # EVAL, not EVALSHA: a server that has lost the script must not stop a stream half way
                     connection.send_packed_command([self._packed(keys, args)])
                     if replicas:
                         connection.send_command(*replicas.command)
                     under_way += 1
-                    if under_way > 1:
+                    if under_way > ahead:
                         answer = _read(connection, replicas)
                         under_way -= 1
                         yield answer
@@ -125,7 +139,6 @@ class Script:
             finally:
                 if under_way:
                     connection.disconnect()  # an answer that nobody read would be taken for the next one's
-                self._client.connection_pool.release(connection)
 
     def _packed(self, keys: Sequence[str], args: BulkStrings) -> bytes:
         """The bytes of a call; in one piece, as each piece would be a packet of its own."""

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from itertools import islice
+from itertools import chain, islice
 from typing import Any
 
 import redis
 
 from beatd.clock import monotonic
-from beatd.exceptions import StoreRefused
+from beatd.exceptions import StoreRefused, StoreUnavailable
 from beatd.store import client
-from beatd.store.client import IS_CLUSTER, place_of, translate_errors
-from beatd.store.keys import Keys, type_of
+from beatd.store.client import IS_CLUSTER, is_cluster, place_of, store_error, translate_errors
+from beatd.store.keys import SHARDS_MAX, Keys, type_of
 
 log = logging.getLogger("beatd.store")
 
 MIN_REDIS = (6, 2)
 MIN_VALKEY = (7, 2)
+MIN_REDIS_CLUSTER = (7, 0)
+"""Sharded pub/sub, by which daemons see each other, came with it."""
 
 
 FORMAT = 1
@@ -32,15 +34,18 @@ def inspect(client: redis.Redis, keys: Keys | None = None) -> None:
     """Refuse a server that is too old (:class:`StoreRefused`) and warn of settings that can lose state.
 
     With ``keys``, also refuse a store whose format is newer than :data:`FORMAT`, and note the format of a new store, in
-    one round trip. Raises :class:`~beatd.exceptions.StoreUnavailable` if there is no answer.
+    one round trip; of a cluster likewise the number of shards. Raises :class:`~beatd.exceptions.StoreUnavailable` if
+    there is no answer.
     """
+    if keys is not None and is_cluster(client):
+        _note_shards(client, keys)
     if keys is None:
         info = facts(client)
     else:
         info, stored = _facts_and_format(client, keys)
         _check_format(stored, place_of(client), keys)
-    _check_version(info, place_of(client))
-    if info.get("cluster_enabled"):
+    _check_version(info, place_of(client), in_cluster=is_cluster(client))
+    if info.get("cluster_enabled") and not is_cluster(client):
         raise StoreRefused(f"state store {place_of(client)}: {IS_CLUSTER}")
     for event, text in _warnings(info):
         log.warning("%s: %s", place_of(client), text, extra={"event": event})
@@ -89,8 +94,59 @@ def check_wait(client: redis.Redis) -> None:
         client.wait(0, 1)
 
 
-def _check_version(info: dict[str, Any], place: str) -> None:
+def _note_shards(client: redis.Redis, keys: Keys) -> None:
+    """Refuse another number of shards than the one that the store of a cluster was begun with."""
+    with translate_errors(client), client.pipeline(transaction=False) as pipeline:
+        pipeline.set(keys.shards, keys.parts, nx=True)
+        pipeline.get(keys.shards)
+        noted = pipeline.execute()[1]
+    _compare_shards(noted, client, keys)
+
+
+def check_shards(client: redis.Redis, keys: Keys) -> None:
+    """Refuse another number of shards as :func:`inspect` does, and write nothing."""
+    with translate_errors(client):
+        noted: Any = client.get(keys.shards)
+    if noted is not None:
+        _compare_shards(noted, client, keys)
+
+
+def _compare_shards(noted: bytes, client: redis.Redis, keys: Keys) -> None:
+    if noted != str(keys.parts).encode():
+        text = noted.decode("utf-8", "replace")[:20]
+        raise StoreRefused(
+            f"state store {place_of(client)}: it was begun with [leader] shards = {text}, which cannot change in a "
+            f"cluster, and the file has {keys.parts}: write shards = {text}, or another [redis] prefix"
+        )
+
+
+def keys_in(client: redis.Redis, prefix: str) -> Keys:
+    """Return the names of keys under a prefix; of a cluster, as a daemon began it. Raises as :func:`inspect` does."""
+    if not is_cluster(client):
+        return Keys(prefix)
+    with translate_errors(client):
+        raw: Any = client.get(Keys(prefix).shards)
+    return Keys(prefix, parts=min(int(raw), SHARDS_MAX) if raw is not None and raw.isdigit() and int(raw) else 1)
+
+
+def readable_keys(client: redis.Redis, prefix: str) -> Keys:
+    """Return the same for who reads once: of a cluster without the shards whose node does not answer now."""
+    keys = keys_in(client, prefix)
+    if keys.parts == 1:
+        return keys
+    with client.pipeline(transaction=False) as pipeline:
+        for part in keys.all_parts():
+            pipeline.exists(part.lease)
+        answers = pipeline.execute(raise_on_error=False)
+    failed = ((number, one) for number, one in enumerate(answers) if isinstance(one, redis.RedisError))
+    errors = ((number, store_error(one, place_of(client))) for number, one in failed)
+    return keys.without({number: str(error) for number, error in errors if isinstance(error, StoreUnavailable)})
+
+
+def _check_version(info: dict[str, Any], place: str, *, in_cluster: bool = False) -> None:
     name, minimum = ("Valkey", MIN_VALKEY) if "valkey_version" in info else ("Redis", MIN_REDIS)
+    if in_cluster and name == "Redis":
+        minimum = MIN_REDIS_CLUSTER
     text = str(info.get("valkey_version") or info.get("redis_version", "0"))
     version = tuple(int(part) for part in text.split(".")[:2] if part.isdigit())
     if version < minimum:
@@ -148,11 +204,11 @@ class RareCheck:
 
 def foreign_keys(client: redis.Redis, keys: Keys, *, shards: int, by_entry: KeyCheck) -> list[str]:
     """The keys of the daemons that hold a value of another type than beatd's, in words: somebody else wrote them."""
-    own = {key for shard in range(shards) for key in keys.shard(shard)}
-    names = sorted({*own, *keys.runtime(), keys.daemons, keys.requests, keys.orders})
+    own = {key for shard in range(shards) if shard not in keys.away for key in keys.shard(shard)}
+    names = sorted({*own, *keys.runtime(), keys.daemons, keys.orders})
     try:
         found = dict(zip(names, _types(client, names), strict=True))
-        if found[keys.shard().fingerprints] == "hash":
+        if any(found.get(part.fingerprints) == "hash" for part in keys.all_parts()):
             found |= by_entry(client, keys)
     except StoreRefused:  # a user without the right to ask
         return []
@@ -167,7 +223,8 @@ def foreign_by_entry(client: redis.Redis, keys: Keys) -> dict[str, str]:
     """Return the wrong types of histories and outcomes, by key. Entries run all the same, and their past is lost."""
     found: dict[str, str] = {}
     with translate_errors(client):
-        scanned = client.hscan_iter(keys.shard().fingerprints, count=BATCH)
+        parts = [part for part in keys.all_parts() if client.type(part.fingerprints) == b"hash"]
+        scanned = chain.from_iterable(client.hscan_iter(part.fingerprints, count=BATCH) for part in parts)
         known = [name.decode(errors="replace") for name, _ in islice(scanned, ENTRIES_CHECKED)]
     for start in range(0, len(known), BATCH):
         own = [key for name in known[start : start + BATCH] for key in (keys.history(name), keys.outcomes(name))]
@@ -188,6 +245,8 @@ def same(one: redis.Redis, other: redis.Redis) -> bool:
 
     One that follows a primary and one with a fixed address do not, even while they meet: a failover parts them.
     """
+    if is_cluster(one) or is_cluster(other):
+        return False
     if database(one) != database(other) or bool(client.service_of(one)) != bool(client.service_of(other)):
         return False
     with translate_errors(one):

@@ -8,16 +8,21 @@ twice.
 
 from __future__ import annotations
 
+import functools
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import redis
 
 from beatd.store.client import connect, translate_errors
-from beatd.store.ended_runs import EndedRuns, SentRun
+from beatd.store.ended_runs import SentRun
 from beatd.store.keys import Keys
 from beatd.store.outcomes import Ended, Outcomes, Started
 from beatd.store.script import Script
+from beatd.store.server_check import keys_in
+
+log = logging.getLogger("beatd.store")
 
 LIMIT = 50_000
 """The oldest are forgotten first."""
@@ -64,6 +69,9 @@ class RevokedStore:
 
 
 _LENT_MS = 60_000
+OWED_MAX = 10_000
+"""Ends that wait for their node of a cluster; beyond that the oldest are forgotten, and their runs are never said to
+have ended."""
 
 
 class DelayedMessage(NamedTuple):
@@ -122,15 +130,25 @@ class FinishedRuns:
 
     def __init__(self, url: str | None, keys: Keys) -> None:
         self._client = connect(url, name="beatd-worker") if url else None
-        self._outcomes = Outcomes(self._client, keys) if self._client else None
-        self._ended = EndedRuns(self._client, keys) if self._client else None
-        self._known = keys.shard().fingerprints
+        self._prefix = keys.prefix
         self._holds_schedule = False
+        self._owed: list[Ended] = []
+        """Ends that are to be noted when their node of a cluster is back."""
 
     def remember(self, ended: Sequence[Ended]) -> None:
-        """These have ended: one call of the store for all of them."""
-        if self._outcomes is not None:
-            self._outcomes.note(ended)
+        """These have ended: one call of the store for all of them.
+
+        Ends of runs whose node of a cluster is away are noted later, unless the worker ends before: others go on.
+        """
+        if self._outcomes is None:
+            return
+        left = self._outcomes.note([*self._owed, *ended] if self._owed else ended)
+        if left and not self._owed:
+            text = "A node of the cluster is away: the ends of its runs are noted when it is back"
+            log.warning(text, extra={"event": "ends_wait"})
+        elif self._owed and not left:
+            log.info("The ends of all runs are noted again", extra={"event": "ends_wait_over"})
+        self._owed = left[-OWED_MAX:]
 
     def began(self, runs: Mapping[str, Started]) -> None:
         """These are at work; to be repeated every now and then."""
@@ -139,11 +157,21 @@ class FinishedRuns:
 
     def among(self, runs: Sequence[SentRun]) -> set[str]:
         """Return the ids of the runs that have ended."""
-        return self._ended.among(runs) if self._ended is not None and runs else set()
+        return self._outcomes.ended_runs.among(runs) if runs and self._outcomes is not None else set()
 
     def holds_schedule(self) -> bool:
         """True if a daemon keeps its state in this store, and so finds here how runs ended; asked until it is true."""
         if not self._holds_schedule and self._client is not None:
-            with translate_errors(self._client):
-                self._holds_schedule = bool(self._client.exists(self._known))
+            with translate_errors(self._client), self._client.pipeline(transaction=False) as pipeline:
+                for part in keys_in(self._client, self._prefix).all_parts():
+                    pipeline.exists(part.fingerprints)
+                answers = pipeline.execute(raise_on_error=False)
+                self._holds_schedule = 1 in answers
+                if errors := [one for one in answers if isinstance(one, Exception)] if not self._holds_schedule else []:
+                    raise errors[0]
         return self._holds_schedule
+
+    @functools.cached_property
+    def _outcomes(self) -> Outcomes | None:
+        """Ends of runs in the store; made when it is first needed: the names of keys in a cluster are asked for."""
+        return Outcomes(self._client, keys_in(self._client, self._prefix)) if self._client else None

@@ -21,7 +21,8 @@ from beatd.store.held_back import HeldBack, HeldBackEntry
 from beatd.store.history import Histories, Record, Totals
 from beatd.store.keys import Keys
 from beatd.store.outcomes import Summary
-from beatd.store.runtime_entries import RuntimeReplica
+from beatd.store.runtime_replica import RuntimeReplica
+from beatd.store.server_check import readable_keys
 
 if TYPE_CHECKING:
     import redis
@@ -80,7 +81,7 @@ class StoreView:
             now = self._clock.monotonic()
             if self._mirror is None:
                 self._following = self._client()
-                self._mirror = RuntimeReplica(self._following, Keys(self._settings.prefix))
+                self._mirror = RuntimeReplica(self._following, self._keys(self._following))
             if now >= self._mirror_again_at:
                 self._mirror.refresh()
                 self._mirror_again_at = now + SHARED_S
@@ -99,7 +100,7 @@ class StoreView:
     def sizes(self) -> Sizes:
         """The number of dead letters, and of notifications that wait."""
         with self._client() as client:
-            return Registry(client, Keys(self._settings.prefix)).sizes(shards=0)
+            return Registry(client, self._keys(client)).sizes(shards=0)
 
     def held(self, names: Sequence[str]) -> dict[str, HeldBackEntry]:
         """The entries among ``names`` that are held back."""
@@ -107,12 +108,12 @@ class StoreView:
         if not status["held_back_count"]:
             return {}
         with self._client() as client:
-            return HeldBack(client, Keys(self._settings.prefix), shards=len(status["shards"])).read(names)
+            return HeldBack(client, self._keys(client), shards=len(status["shards"])).read(names)
 
     def last_dues(self, names: Sequence[str]) -> dict[str, int]:
         """When the last runs of entries were due, as far as their history says."""
         with self._client() as client:
-            return Histories(client, Keys(self._settings.prefix)).last_dues(names)
+            return Histories(client, self._keys(client)).last_dues(names)
 
     def outcomes(self, names: Sequence[str], now_ms: int, *, held: Container[str]) -> dict[str, EntryOutcome]:
         """The outcomes of entries: the last ten runs, failures, what is overdue."""
@@ -158,7 +159,7 @@ class StoreView:
         with self._client() as client:
             histories = self._histories(client)
             records = histories.completed(list(histories.of([name])))
-            details = OutcomeReader(client, Keys(self._settings.prefix), histories).detailed(records, now_ms)
+            details = OutcomeReader(client, self._keys(client), histories).detailed(records, now_ms)
             return details, histories.totals([name])[name]
 
     def find_run(self, run_id: str, names: Sequence[str], now_ms: int) -> list[RunDetail]:
@@ -173,7 +174,7 @@ class StoreView:
         with self._client() as client:
             histories = self._histories(client)
             records = histories.completed(histories.newest(names, count, wanted))
-            return OutcomeReader(client, Keys(self._settings.prefix), histories).detailed(records, now_ms)
+            return OutcomeReader(client, self._keys(client), histories).detailed(records, now_ms)
 
     def records(self, names: Sequence[str]) -> list[Record]:
         """All runs of entries that are remembered, without their errors."""
@@ -183,34 +184,37 @@ class StoreView:
     def changes(self, limit: int, subject: str) -> list[AuditRecord]:
         """The newest changes of the audit, the newest first."""
         with self._client() as client:
-            return Audit(client, Keys(self._settings.prefix)).read(limit, subject=subject)
+            return Audit(client, self._keys(client)).read(limit, subject=subject)
 
     def note_change(self, by: str, action: str, subject: str, *, before: Any, after: Any) -> None:
         """Write a change into the audit."""
         record = audit_record(self._clock.now_ms(), action, [subject], by=by, via="page", before=before, after=after)
         with self._client() as client:
-            Audit(client, Keys(self._settings.prefix)).note(record)
+            Audit(client, self._keys(client)).note(record)
         with self._looking:  # who has acted sees it at once
             self._answer, self._mirror_again_at = None, 0.0
 
     def _histories(self, client: redis.Redis) -> Histories:
-        return Histories(client, Keys(self._settings.prefix))
+        return Histories(client, self._keys(client))
 
     @contextmanager
     def connection(self) -> Iterator[tuple[redis.Redis, Keys]]:
         """A connection to the store, for what changes it."""
         with self._client() as client:
-            yield client, Keys(self._settings.prefix)
+            yield client, self._keys(client)
 
     @contextmanager
     def _reader(self) -> Iterator[OutcomeReader]:
         with self._client() as client:
-            yield OutcomeReader(client, Keys(self._settings.prefix), self._histories(client))
+            yield OutcomeReader(client, self._keys(client), self._histories(client))
 
     @contextmanager
     def _states(self) -> Iterator[EntryStates]:
         with self._client() as client:
-            yield EntryStates(client, Keys(self._settings.prefix))
+            yield EntryStates(client, self._keys(client))
+
+    def _keys(self, client: redis.Redis) -> Keys:
+        return readable_keys(client, self._settings.prefix)
 
     def _client(self) -> redis.Redis:
         return connect(self._url(), timeout_ms=self._settings.timeout_ms, name="beatd-web")

@@ -41,18 +41,19 @@ class WorkerMetrics:
         self._state = state
 
     def on_effects(self, effects: Iterable[Effect]) -> None:
-        """Count what has become of tasks."""
+        """Count what has become of tasks, if there is an exporter to ask for it."""
+        if self._exporter is None:
+            return
         for effect in effects:
-            match effect:
-                case Received(request):
-                    self._count(request.headers.task, "received")
-                case Ended(request, report):
-                    self._count(request.headers.task, report.state.lower())
-                    self._observe(request.headers.task, report.runtime)
-                case Revoked(request, expired):
-                    self._count(request.headers.task, "expired" if expired else "revoked")
-                case Unregistered():
-                    self._count("", "unregistered")  # its name is anybody's
+            if isinstance(effect, Received):
+                self._count(effect.request.headers.task, "received")
+            elif isinstance(effect, Ended):
+                self._count(effect.request.headers.task, effect.report.state.lower())
+                self._observe(effect.request.headers.task, effect.report.runtime)
+            elif isinstance(effect, Revoked):
+                self._count(effect.request.headers.task, "expired" if effect.expired else "revoked")
+            elif isinstance(effect, Unregistered):
+                self._count("", "unregistered")  # its name is anybody's
 
     def works(self) -> None:
         """Note that a turn has succeeded."""

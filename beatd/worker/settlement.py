@@ -26,11 +26,9 @@ from beatd.exceptions import (
 from beatd.message.protocol import safe_repr
 from beatd.states import FAILURE, IGNORED, REJECTED, RETRY, REVOKED, STARTED, SUCCESS
 from beatd.store.groups import Part
-from beatd.store.outcomes import Ended as EndedRun
-from beatd.store.outcomes import Started as StartedRun
 from beatd.store.result_document import document, exception_payload
 from beatd.store.results import Stored
-from beatd.store.run_record import EXPIRED, RunRecord, encoded, error_texts
+from beatd.store.run_record import EXPIRED
 from beatd.store.worker_state import FinishedRuns
 from beatd.worker.admission.strategy import Decisions
 from beatd.worker.callbacks_publisher import CallbacksPublisher, Pending
@@ -45,17 +43,14 @@ from beatd.worker.messages import (
     MEANWHILE,
     Delivery,
     FollowUpMessage,
-    Headers,
     JobReport,
     headers_of,
 )
 from beatd.worker.request import Request, notify
 from beatd.worker.result_writer import store_of
+from beatd.worker.run_outcomes import RunOutcomes, state_of
 
 log = logging.getLogger("beatd.worker.settling")
-
-MARK_MS = 2_000
-"""Runs that take longer are marked as running, and again every so often."""
 
 
 class Settlement:
@@ -63,14 +58,10 @@ class Settlement:
 
     def __init__(self, app: App, consumer: Consumer, finished: FinishedRuns, hostname: str) -> None:
         self._app = app
-        self._hostname = hostname
         self._results: list[Stored] = []
         self._follow_ups: list[Pending] = []
         self._parts: list[Part] = []
-        self._finished: list[EndedRun] = []
-        self._at_work: dict[int, tuple[Request, int]] = {}  # runs of the scheduler that have begun, and when (ms)
-        self._long_runs: list[Request] = []
-        self._marked_ms = 0
+        self._outcomes = RunOutcomes(app.clock, hostname)
         self._park: list[tuple[Delivery, int]] = []
         self._bury: list[tuple[Delivery, str]] = []
         self._return: list[Delivery] = []
@@ -82,8 +73,8 @@ class Settlement:
             (self._follow_ups, self._publisher.publish),
             (self._results, store),  # of tasks whose callbacks were refused
             (self._parts, Chords(app).note),
-            (self._long_runs, lambda runs: finished.began({run.id: self._started(run) for run in runs})),
-            (self._finished, finished.remember),
+            (self._outcomes.long_runs, lambda runs: finished.began(self._outcomes.marks(runs))),
+            (self._outcomes.ended, finished.remember),
             (self._park, consumer.park),
             (self._bury, consumer.bury),
             (self._return, consumer.give_back),
@@ -97,8 +88,7 @@ class Settlement:
 
     def flush(self) -> None:
         """Take all steps. Raises while a server is away; the next call goes on with the step that failed."""
-        if self._at_work:
-            self._mark_long_runs(self._app.clock.now_ms())
+        self._outcomes.collect_long_runs()
         for items, step in self._steps:
             if items:
                 try:
@@ -113,16 +103,6 @@ class Settlement:
                     _take_singly(items, step)
                 items.clear()
 
-    def _mark_long_runs(self, now_ms: int) -> None:
-        """Collect the runs that take a while: status commands show them as running while they are marked again."""
-        if now_ms - self._marked_ms >= MARK_MS:
-            self._marked_ms = now_ms
-            self._long_runs[:] = [run for run, begun_ms in self._at_work.values() if now_ms - begun_ms >= MARK_MS]
-
-    def _started(self, request: Request) -> StartedRun:
-        begun_ms = self._at_work.get(request.delivery.tag, (request, self._marked_ms))[1]
-        return StartedRun(begun_ms, self._app.clock.now_ms(), request.headers.retries + 1, self._hostname)
-
     def settle_decisions(self, decisions: Decisions) -> list[Effect]:
         """Settle the messages that are not run; returns the effects of all decisions."""
         self._results += decisions.results
@@ -131,15 +111,15 @@ class Settlement:
         self._park += decisions.park
         for delivery, reason in decisions.bury:
             with contextlib.suppress(MessageError):
-                self._add_end(headers_of(delivery.raw), FAILURE, MessageError(reason), is_over=False)
+                self._outcomes.add(headers_of(delivery.raw), FAILURE, MessageError(reason), is_over=False)
             self.bury(delivery, reason)
         for effect in decisions.effects:
             if isinstance(effect, Revoked):
                 error: Exception = TaskRevokedError(EXPIRED if effect.expired else "revoked")
-                self._add_end(effect.request.headers, REVOKED, error)
+                self._outcomes.add(effect.request.headers, REVOKED, error)
             elif isinstance(effect, Unregistered):
                 error = NotRegistered(f"the app of the worker has no task {effect.headers.task!r}")
-                self._add_end(effect.headers, FAILURE, error)
+                self._outcomes.add(effect.headers, FAILURE, error)
         self._ack += decisions.drop
         return decisions.effects
 
@@ -160,7 +140,7 @@ class Settlement:
 
     def fail(self, request: Request, error: Exception) -> None:
         """Store the failure of a task that did not run, or whose process did not report its end."""
-        self._add_end(request.headers, _state_of(error), error, is_over=False)
+        self._outcomes.add(request.headers, state_of(error), error, is_over=False)
         document = self._failure(request, error)
         if document is not None:
             self._results.append(Stored(request.id, document, request.headers.reply_to))
@@ -215,8 +195,7 @@ class Settlement:
         return effects
 
     def _settle_start(self, request: Request) -> None:
-        if request.headers.entry is not None:
-            self._at_work[request.delivery.tag] = request, self._app.clock.now_ms()
+        self._outcomes.begin(request)
         if not request.task.acks_late:
             self._acknowledge(request)
 
@@ -238,64 +217,7 @@ class Settlement:
             self.bury(request.delivery, f"{request.name} failed, and acks_on_failure_or_timeout is off")
         else:
             self._acknowledge(request)
-        self._settle_run(report, request)
-
-    def _settle_run(self, report: JobReport, request: Request) -> None:
-        """Note the end of an attempt of a scheduler's run."""
-        headers = request.headers
-        _, begun_ms = self._at_work.pop(request.delivery.tag, (None, None))
-        if headers.entry is None:
-            return
-        end_ms = self._app.clock.now_ms()
-        was_marked = bool(headers.redelivered) or (begun_ms is not None and end_ms - begun_ms >= MARK_MS)
-        is_lost, is_over = report.text == LOST, _is_over(report)
-        if report.record and (is_over or report.state == RETRY):
-            self._finished.append(
-                EndedRun(
-                    request.id,
-                    headers.entry,
-                    headers.due_at,
-                    report.state,
-                    report.runtime,
-                    report.record,
-                    is_over=is_over,
-                    end_ms=end_ms,
-                    after_ms=headers.after_ms,
-                    was_marked=was_marked,
-                )
-            )
-        elif report.state in (MALFORMED, LOST, FAILURE, REJECTED, REVOKED, SUCCESS, IGNORED):
-            state = LOST if is_lost else FAILURE if report.state == MALFORMED else report.state
-            error = _error_of(report, request)
-            self._add_end(headers, state, error, report.runtime, is_over=is_over, was_marked=was_marked)
-
-    def _add_end(
-        self,
-        headers: Headers,
-        state: str,
-        error: BaseException | None,
-        runtime: float = 0.0,
-        *,
-        is_over: bool = True,
-        was_marked: bool = False,
-    ) -> None:
-        """Note the end of a run of which no process has made a record."""
-        if headers.entry is None:
-            return
-        end_ms = self._app.clock.now_ms()
-        record = RunRecord(
-            run_id=headers.id,
-            state=state,
-            end_ms=end_ms,
-            start_ms=end_ms - int(runtime * 1000) if runtime else None,
-            worker=self._hostname,
-            task=headers.task,
-            attempt=headers.retries + 1,
-            **({} if error is None else error_texts(error)),
-        )
-        end = EndedRun(headers.id, headers.entry, headers.due_at, state, runtime, encoded(record), record.mark)
-        end = end._replace(is_over=is_over, end_ms=end_ms, after_ms=headers.after_ms, was_marked=was_marked)
-        self._finished.append(end)
+        self._outcomes.end(report, request)
 
     def _acknowledge(self, request: Request) -> None:
         if not request.acknowledged:
@@ -386,23 +308,3 @@ def _take_singly(items: list[Any], step: Callable[[Any], None]) -> None:
 def _is_acknowledged_failed(request: Request) -> bool:
     """True if the message of a failed task is acknowledged, the default for tasks."""
     return request.acknowledged or not request.task.acks_late or request.task.acks_on_failure_or_timeout is not False
-
-
-def _state_of(error: Exception) -> str:
-    return LOST if isinstance(error, WorkerLostError) else FAILURE
-
-
-def _error_of(report: JobReport, request: Request) -> Exception | None:
-    """The reason why a run has no record of its process."""
-    if request.terminated is not None:
-        return TaskRevokedError("terminated")
-    if report.text == KILLED:
-        return TimeLimitExceeded(f"the time limit of {request.hard_limit:g} s was over")
-    if report.text == LOST:
-        return WorkerLostError("The process that ran it died.")
-    return MessageError(report.text) if report.text else None
-
-
-def _is_over(report: JobReport) -> bool:
-    """True if the run is not tried again."""
-    return report.state in (SUCCESS, FAILURE, IGNORED, REJECTED, REVOKED) and not report.requeue

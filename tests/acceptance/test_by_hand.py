@@ -79,7 +79,7 @@ def test_an_operators_day(beatd, daemon, file, client, redis_url, start_beatd, w
     assert done.returncode == 0, done.stderr
     assert told.startswith("SUCCESS")
     assert "hourly" in told
-    wait_until(lambda: client.get(KEYS.finished(run_id)), what="the worker to say how it ended")
+    wait_until(lambda: client.get(KEYS.shard().finished + run_id), what="the worker to say how it ended")
     run = json.loads(beatd("history", "hourly", "--json").stdout)["runs"][0]
     assert (run["kind"], run["run_id"], run["outcome"]) == ("triggered", run_id, "SUCCESS")
     assert run["runtime_ms"] >= 0
@@ -151,7 +151,7 @@ def test_ctrl_c_withdraws_what_is_left(start_beatd, daemon, client, wait_until):
     wait_until(lambda: client.llen("celery") >= 2, 20, "the first runs")
     assert asking.end(signal.SIGINT) == 1
     assert "Withdrawn" in asking.text
-    assert not client.exists(KEYS.requests)
+    assert not client.exists(KEYS.shard().requests)
     daemon.expect("Backfill of hourly withdrawn")
     assert client.llen("celery") < 48
 

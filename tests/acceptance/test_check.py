@@ -195,7 +195,7 @@ def test_connect_names_a_server_that_cannot_keep_state(tmp_path: Path, start_ser
     full = start_server("--maxmemory", "100kb")
     assert "its memory is full" in connected(beatd, tmp_path, full.url)[1]
     cluster = start_server("--cluster-enabled", "yes", "--cluster-port", str(free_port()))
-    assert "it is a Redis Cluster" in connected(beatd, tmp_path, cluster.url)[1]
+    assert "write redis+cluster:// instead of redis://" in connected(beatd, tmp_path, cluster.url)[1]
 
 
 def test_connect_names_each_missing_right_with_its_rule(tmp_path: Path, start_server, beatd: Beatd) -> None:

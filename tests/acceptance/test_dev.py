@@ -192,6 +192,15 @@ def test_without_a_file_it_tells_how_to_begin(beatd: Callable[..., subprocess.Co
     assert "Traceback" not in done.stderr
 
 
+def test_an_app_that_cannot_be_imported_is_the_only_error(
+    beatd: Callable[..., subprocess.CompletedProcess[str]],
+) -> None:
+    done = beatd("dev", "-A", "nowhere")
+    assert done.returncode == 2
+    assert "no module named 'nowhere'" in done.stderr
+    assert "There is no schedule yet" not in done.stderr
+
+
 def test_a_broken_file_is_told_at_once(project: Path, beatd: Callable[..., subprocess.CompletedProcess[str]]) -> None:
     (project / "beat.toml").write_text('[beat_schedule.a]\nschedule = "61 * * * *"\n')
     done = beatd("dev")

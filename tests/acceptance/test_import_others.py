@@ -15,7 +15,8 @@ import pytest
 from apscheduler.jobstores.redis import RedisJobStore
 from apscheduler.jobstores.sqlalchemy import SQLAlchemyJobStore
 from apscheduler.schedulers.background import BackgroundScheduler
-from apscheduler.triggers.combining import OrTrigger
+from apscheduler.triggers.calendarinterval import CalendarIntervalTrigger
+from apscheduler.triggers.combining import AndTrigger, OrTrigger
 from apscheduler.triggers.cron import CronTrigger
 from apscheduler.triggers.date import DateTrigger
 from apscheduler.triggers.interval import IntervalTrigger
@@ -46,11 +47,27 @@ TRIGGERS = {
     "position": CronTrigger(day="2nd tue", hour=3, timezone="UTC"),
     "last-friday": CronTrigger(day="last fri", hour=3, timezone="UTC"),
     "date": DateTrigger(START, timezone="UTC"),
+    "or": OrTrigger(
+        [
+            CronTrigger(hour=1, timezone="UTC"),
+            CronTrigger(hour="*/2", minute=30, timezone="UTC"),
+            IntervalTrigger(hours=7, start_date=START, timezone="UTC"),
+        ]
+    ),
+    "daily": CalendarIntervalTrigger(days=1, hour=2, minute=30, start_date="2029-12-20", timezone="Europe/Berlin"),
+    "weekly": CalendarIntervalTrigger(weeks=1, hour=2, minute=30, start_date="2029-12-23", timezone="Europe/Berlin"),
+    "quarterly": CalendarIntervalTrigger(months=3, hour=7, second=5, start_date="2029-11-30", timezone="Asia/Baku"),
+    "monthly": CalendarIntervalTrigger(months=1, start_date="2029-12-31", timezone="UTC"),
+    "yearly": CalendarIntervalTrigger(years=1, hour=9, start_date="2028-02-29", timezone="UTC"),
+    "third-day": CalendarIntervalTrigger(days=3, hour=9, start_date="2029-12-20", timezone="UTC"),
 }
 LOST = {
     "year": CronTrigger(year=2031, timezone="UTC"),
     "week": CronTrigger(week=3, timezone="UTC"),
-    "or": OrTrigger([CronTrigger(hour=1, timezone="UTC"), CronTrigger(hour=2, timezone="UTC")]),
+    "zones": OrTrigger([CronTrigger(hour=1, timezone="UTC"), CronTrigger(hour=2, timezone="Asia/Baku")]),
+    "and": AndTrigger([CronTrigger(hour=1, timezone="UTC"), CronTrigger(day=2, timezone="UTC")]),
+    "days": CalendarIntervalTrigger(days=3, start_date="2030-01-01", timezone="Europe/Berlin"),
+    "months": CalendarIntervalTrigger(months=5, start_date="2030-01-01", timezone="UTC"),
 }
 
 
@@ -88,7 +105,7 @@ def test_apscheduler(kind, tmp_path, redis_server, redis_url, beatd):
         moment = START - timedelta(seconds=1)
         before = moment
         for _ in range(20):
-            expected = trigger.get_next_fire_time(None, before)
+            expected = _next_of_apscheduler(trigger, before)
             found = entries[name].schedule.next_after(moment)
             if name == "date" and moment >= START:
                 assert found is None
@@ -96,8 +113,21 @@ def test_apscheduler(kind, tmp_path, redis_server, redis_url, beatd):
             assert found == expected, name
             before, moment = expected + timedelta(microseconds=1), found
     assert "year: the field year" in done.stderr
-    assert "or: several triggers in one job" in done.stderr
+    assert "zones: several triggers in one job, with timezone: write an entry for each" in done.stderr
+    assert "and: a job that waits until several triggers agree" in done.stderr
+    assert "days: an interval of 3 days at one time of the day has no counterpart" in done.stderr
+    assert "months: an interval of 5 months" in done.stderr
     assert "must be a task of that name" in done.stderr
+
+
+def _next_of_apscheduler(trigger, before):
+    """The next time; a calendar interval takes what it is given for its last time, and begins with its start."""
+    if not isinstance(trigger, CalendarIntervalTrigger):
+        return trigger.get_next_fire_time(None, before)
+    expected = trigger.get_next_fire_time(None, before)
+    while expected < before:
+        expected = trigger.get_next_fire_time(expected, before)
+    return expected
 
 
 def _rows(path):

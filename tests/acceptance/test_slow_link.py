@@ -5,9 +5,9 @@ import pytest
 from tests.round_trips import RoundTrips
 
 QUEUE = "first-queue"
-START, START_WITH_GAP = 8, 9
-"""Round trips: connect, authenticate, check the server, read runtime entries, heartbeat, lease, entry state, claim.
-Missed runs that are not caught up are noted before the claim."""
+START, START_WITH_GAP = 6, 7
+"""Round trips: connect, authenticate, check the server (runtime entries and the fleet are read meanwhile), lease, entry
+state, claim. Missed runs that are not caught up are noted before the claim."""
 
 DISPATCHER_REQUESTS = 10
 """Requests of the dispatcher's connection until the first claim. They come one after the other."""

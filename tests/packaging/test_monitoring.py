@@ -16,6 +16,7 @@ from tests.packaging.containerfile import PACKAGING
 
 RULES = PACKAGING / "prometheus" / "alerts.yaml"
 DASHBOARD = json.loads((PACKAGING / "grafana" / "beatd.json").read_text())
+RUNBOOK = "https://github.com/beatd/beatd/blob/main/docs/troubleshooting.md#by-alert"
 OF_HISTOGRAMS = ("_bucket", "_count", "_sum")
 
 
@@ -78,6 +79,14 @@ def test_every_alert_says_what_is_wrong_and_how_bad_it_is():
             assert rule["annotations"]["summary"]
 
 
+def test_every_alert_leads_to_a_table_that_says_what_to_do():
+    guide = (PACKAGING.parent / "docs" / "troubleshooting.md").read_text()
+    table = guide.partition("\n## By alert\n")[2].partition("\n## ")[0]
+    alerts = [rule for group in yaml.safe_load(RULES.read_text())["groups"] for rule in group["rules"]]
+    assert sorted(re.findall(r"`(Beatd\w+)`", table)) == sorted(rule["alert"] for rule in alerts)
+    assert {rule["annotations"]["runbook_url"] for rule in alerts} == {RUNBOOK}
+
+
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed")
 def test_promtool_accepts_the_rules_and_the_configuration(tmp_path):
     subprocess.run(["promtool", "check", "rules", RULES], check=True, capture_output=True, timeout=60)
@@ -101,6 +110,8 @@ tests:
       - {{ series: 'beatd_entry_next_due_timestamp_seconds{{entry="stuck", instance="a"}}', values: '30x44' }}
       - {{ series: 'beatd_dead_letters{{instance="a"}}', values: '7x80' }}
       - {{ series: 'beatd_queue_oldest_message_seconds{{queue="q", instance="a"}}', values: '600+15x80' }}
+      - {{ series: 'beatd_notifications_undelivered_seconds{{target="ops", job="daemon"}}', values: '_x8 15+15x80' }}
+      - {{ series: 'beatd_notifications_undelivered_seconds{{target="ops", job="web"}}', values: '_x8 15+15x80' }}
       - {{ series: 'beatd_daemon_notifications_total{{target="ops", outcome="failed"}}', values: '0+1x44' }}
       - {{ series: 'beatd_daemon_notifications_total{{target="fine", outcome="failed"}}', values: '0+1x44' }}
       - {{ series: 'beatd_daemon_notifications_total{{target="fine", outcome="sent"}}', values: '0+1x44' }}
@@ -137,6 +148,13 @@ tests:
           - exp_labels: {{ severity: warning, target: ops }}
             exp_annotations:
               summary: "Notifications to ops fail; the log of the leader has the reason (notice_failed)"
+      - {{ eval_time: 10m, alertname: BeatdNotificationsUndelivered }}
+      - eval_time: 20m
+        alertname: BeatdNotificationsUndelivered
+        exp_alerts:
+          - exp_labels: {{ severity: warning, target: ops }}
+            exp_annotations:
+              summary: "ops has got no notifications for 18m 15s; beatd status has the reason"
       - eval_time: 4m
         alertname: BeatdNobodyLeads
         exp_alerts:
@@ -150,8 +168,12 @@ tests:
 
 
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed")
-def test_an_alert_fires_when_nobody_leads(tmp_path):
-    (tmp_path / "units.yaml").write_text(UNITS.format(rules=RULES))
+def test_alerts_fire_when_they_should(tmp_path):
+    units = yaml.safe_load(UNITS.format(rules=RULES))
+    for unit in units["tests"][0]["alert_rule_test"]:
+        for alert in unit.get("exp_alerts", ()):
+            alert["exp_annotations"]["runbook_url"] = RUNBOOK
+    (tmp_path / "units.yaml").write_text(yaml.safe_dump(units))
     done = subprocess.run(
         ["promtool", "test", "rules", "units.yaml"],
         cwd=tmp_path,

@@ -291,21 +291,22 @@ def test_every_metric_is_documented_with_its_type_and_labels():
 
 def test_every_key_is_documented_with_its_type():
     keys = Keys("beatd")
-    daemon = {*keys.shard(0), keys.daemons, keys.wake, *keys.runtime(), keys.orders, keys.answers("<id>")}
-    daemon |= {keys.history("<entry>"), keys.requests, keys.answered("<id>"), keys.sent("<run id>")}
+    one, shard = "<run id>", keys.shard(0)
+    daemon = {key for key in shard if not key.endswith(":")}
+    daemon |= {keys.daemons, keys.wake, *keys.runtime(), keys.orders, keys.answers("<id>")}
+    daemon |= {keys.history("<entry>"), f"{shard.answered}<id>", f"{shard.sent}{one}", keys.shards}
     daemon |= {keys.notices, keys.notices_due, keys.alerts("<target>"), keys.pinged, keys.led}
     daemon |= {
         keys.present("<daemon id>"),
-        keys.refused("<run id>"),
+        f"{shard.refused}{one}",
         keys.outcomes("<entry>"),
         keys.started("<run id>"),
         keys.audit,
         keys.audited_digest,
         keys.format,
-        keys.recovered,
         keys.undelivered,
     }
-    worker = {*keys.workers(), keys.worker("<id>", "unacked"), keys.worker("<id>", "alive"), keys.finished("<run id>")}
+    worker = {*keys.workers(), keys.worker("<id>", "unacked"), keys.worker("<id>", "alive"), f"{shard.finished}{one}"}
     worker.add(keys.deaths("<task id>:<retries>"))
     for heading, expected in (("Keys of the daemon", daemon), ("Keys of the bundled worker", worker)):
         documented = {code(row[0]): row[1] for row in rows(section("state.md", heading))}

@@ -3,6 +3,7 @@
 import copy
 import pickle
 import random
+import re
 
 import pytest
 
@@ -12,7 +13,7 @@ from beatd.model import BrokerSettings, RedisSettings
 from beatd.store.client import connect
 from beatd.store.client import place_of as place
 from beatd.store.server_check import database
-from beatd.urls import BrokerUrl, RedisUrl, place_of, shown, with_login
+from beatd.urls import BrokerUrl, RedisUrl, check_broker, place_of, shown, with_login
 
 MARKER = "tail9"
 
@@ -171,3 +172,35 @@ def strange_url(chance):
     host = chance.choice(["h:6379", "h", "[::1]:1", "", "h:port", "one:1,two:2"])
     tail = chance.choice(["/0", "", "//", "/abc", "/main/0", "/0?foo=bar", "?db=x"])
     return f"{scheme}://{chance.choice(['', 'user'])}:{before}{MARKER}{after}@{host}{tail}"
+
+
+def test_a_cluster_is_named_by_some_of_its_nodes():
+    url = RedisUrl.parse("rediss+cluster://user:secret@a:7000,b,[::1]:7002?ssl_check_hostname=false")
+    assert url.nodes == (("a", 7000), ("b", 6379), ("::1", 7002))
+    assert (url.username, url.password, url.tls, url.database) == ("user", "secret", True, 0)
+    assert url.options == {"ssl_check_hostname": False}
+    assert url.place == "cluster a:7000, b:6379, ::1:7002"
+    assert "secret" not in str(url)
+    assert shown("redis+cluster://:secret@a:1,b:2").startswith("redis+cluster://:")
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("redis+cluster://", "one of its nodes has no host"),
+        ("redis+cluster://a,,b", "one of its nodes has no host"),
+        ("redis+cluster://a/1", "a cluster has database 0 only"),
+        ("redis+cluster://a:b", "its port is not a number"),
+        ("redis+cluster://a?ssl_ca_certs=x", "write rediss+cluster://"),
+        ("redis+cluster://a?ssl=true", "write rediss+cluster://"),
+        ("redis+cluster://a?sentinel_username=x", "it is for sentinel:// URLs"),
+    ],
+)
+def test_urls_of_clusters_that_are_wrong(text, reason):
+    with pytest.raises(WrongUrl, match=re.escape(reason)):
+        RedisUrl.parse(text)
+
+
+def test_a_cluster_is_no_broker():
+    with pytest.raises(WrongUrl, match="can be the state store, and no broker"):
+        check_broker("redis+cluster://a:1")

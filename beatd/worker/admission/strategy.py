@@ -84,8 +84,8 @@ class Strategy:
         if task is None:
             self._refuse_unregistered(delivery, headers, now_ms, decisions)
             return
-        expires_ms = self._moment(headers.expires, "expires")
-        eta_ms = self._moment(headers.eta, "eta")
+        expires_ms = None if headers.expires is None else self._moment(headers.expires, "expires")
+        eta_ms = None if headers.eta is None else self._moment(headers.eta, "eta")
         request = request_class(task)(delivery, headers, task)
         waits = eta_ms is not None and eta_ms > now_ms
         if not headers.received:
@@ -116,9 +116,7 @@ class Strategy:
         if signals.task_received:
             signals.task_received.send(sender=self._app, request=request)
 
-    def _moment(self, text: str | None, what: str) -> int | None:
-        if text is None:
-            return None
+    def _moment(self, text: str, what: str) -> int:
         try:
             return moment_ms(text, self._zone)
         except (ValueError, OverflowError):

@@ -31,7 +31,7 @@ from beatd.worker.execution.callbacks import failure_messages, follow_up_message
 from beatd.worker.execution.decode import accepted_types, decode_body
 from beatd.worker.execution.job_outlet import outlet_of
 from beatd.worker.execution.outcome_log import log_outcome, outcome_repr
-from beatd.worker.execution.output import Output, captured
+from beatd.worker.execution.output import UNCAPTURED, Output, captured
 from beatd.worker.execution.traces import task_traces
 from beatd.worker.messages import KILLED, MALFORMED, FollowUpMessage, Job, JobReport
 
@@ -85,6 +85,8 @@ class Executor:
 
         ``hard_limit`` (seconds) is for the pool in which no other process can end the run.
         """
+        if self.say is None:
+            return self._run(attempt, hard_limit)
         with outlet_of(attempt.job.tag, self.say):
             return self._run(attempt, hard_limit)
 
@@ -93,7 +95,7 @@ class Executor:
             self._store_start(attempt)
         started = perf_counter()
         try:
-            with captured() as output, self.traces.run(attempt.context) as done:
+            with captured() if attempt.job.record else UNCAPTURED as output, self.traces.run(attempt.context) as done:
                 outcome = run_task(attempt.task, attempt.context, Calling(attempt.job.soft_limit, hard_limit).call)
                 done(outcome)
             return self._recorded(attempt, outcome, output, self._report(*attempt, outcome, perf_counter() - started))
@@ -112,7 +114,7 @@ class Executor:
             self._store_start(attempt)
         started = perf_counter()
         try:
-            with captured() as output, self.traces.run(attempt.context) as done:
+            with captured() if attempt.job.record else UNCAPTURED as output, self.traces.run(attempt.context) as done:
                 call = Calling(attempt.job.soft_limit).call_async
                 outcome = await run_task_async(attempt.task, attempt.context, call)
                 done(outcome)

@@ -10,7 +10,7 @@ import logging
 import sys
 from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from typing import Any
 
@@ -87,6 +87,10 @@ def captured() -> Iterator[Output]:
         yield output
     finally:
         _current.reset(token)
+
+
+UNCAPTURED: AbstractContextManager[Output] = nullcontext(Output())
+"""For an attempt of which no record is kept: nothing is captured."""
 
 
 def enable() -> None:

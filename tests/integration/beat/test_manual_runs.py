@@ -141,7 +141,7 @@ def test_a_triggered_run_leaves_at_once_and_moves_nothing(rig):
     assert (rig.client.hgetall(KEYS.shard().last_due), rig.client.hgetall(KEYS.shard().runs)) == before
     [record] = Histories(rig.client, KEYS).of(["a"])
     assert (record.kind, record.run_id, record.due_ms) == ("triggered", message.id, NOW)
-    assert not rig.client.exists(KEYS.requests)
+    assert not rig.client.exists(KEYS.shard().requests)
 
 
 def test_it_may_have_other_arguments_and_another_queue(rig):
@@ -184,16 +184,18 @@ def test_what_nobody_took_up_in_time_is_not_sent(rig):
     rig.requests.ask("r", Trigger(entry="a"), good_for_ms=0)
     rig.turn()
     assert rig.sent() == []
-    assert not rig.client.exists(KEYS.requests)
+    assert not rig.client.exists(KEYS.shard().requests)
 
 
 def test_what_is_no_request_is_thrown_away(rig):
     rig.put()
     later = NOW * 2
-    rig.client.hset(KEYS.requests, mapping={"a": "nonsense", "b": f'{later} {{"what": "explode"}}', "c": b"\xff \xff"})
+    rig.client.hset(
+        KEYS.shard().requests, mapping={"a": "nonsense", "b": f'{later} {{"what": "explode"}}', "c": b"\xff \xff"}
+    )
     rig.ask(Trigger(entry="a"))
     assert len(rig.sent()) == 1
-    assert not rig.client.exists(KEYS.requests)
+    assert not rig.client.exists(KEYS.shard().requests)
 
 
 def test_an_unknown_entry_is_refused_and_may_be_asked_for_again(rig):
@@ -224,10 +226,10 @@ def test_what_is_wrong_with_one_request_hinders_no_other(rig, options, request_,
 
 def test_requests_that_cannot_be_read_keep_regular_runs_from_nothing(rig, caplog):
     rig.put()
-    rig.client.set(KEYS.requests, "mine")
+    rig.client.set(KEYS.shard().requests, "mine")
     assert rig.turn() > 1
     assert [record.event for record in caplog.records] == ["requests_unreadable"]
-    rig.client.delete(KEYS.requests)
+    rig.client.delete(KEYS.shard().requests)
     assert rig.ask(Trigger(entry="a")).state == "done"
 
 
@@ -369,7 +371,7 @@ def test_a_dry_run_sends_nothing_and_says_what_would_be(rig):
     assert (answer.total, answer.sent, len(answer.dues_ms)) == (25, 25, 25)
     assert answer.dues_ms[0] == NOW - HOUR // 2 - DAY
     assert rig.sent() == []
-    assert not rig.client.keys(KEYS.sent("*"))
+    assert not rig.client.keys(KEYS.shard().sent + "*")
 
 
 def test_a_blackout_is_a_reason(rig):
@@ -396,7 +398,7 @@ def test_one_after_the_other(rig):
         for _ in range(20):
             rig.clock.advance(max(rig.turn(), 0.05))
         assert len(rig.sent()) == number + 1
-        rig.client.set(KEYS.finished(rig.sent()[-1].id), "SUCCESS 1")
+        rig.client.set((KEYS.shard().finished + rig.sent()[-1].id), "SUCCESS 1")
     assert rig.answer().sent == 3
 
 

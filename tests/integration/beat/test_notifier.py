@@ -238,10 +238,10 @@ def test_ten_thousand_failures_that_are_over_at_once_are_one_message(daemon, web
     one.look(1)
     [got] = web.requests
     assert got.json["title"] == "beatd: 10,000 entries failed and succeeded again"
-    assert one.client.zcard(KEYS.recovered) == 10_000
+    assert one.client.zcard(KEYS.shard().recovered) == 10_000
     one.ended(names[:1], FAILURE)
     one.ended(names[:1], SUCCESS)
-    assert one.client.zcard(KEYS.recovered) == 10_000
+    assert one.client.zcard(KEYS.shard().recovered) == 10_000
 
 
 def test_a_leader_that_dies_before_it_sends_loses_nothing_and_nothing_comes_twice(daemon, web, wait_until):
@@ -425,14 +425,17 @@ def test_the_next_leader_tells_for_how_long_nobody_led(daemon, web, wait_until):
     assert "it had no leader for 1m; two leads now" in web.requests[0].json["text"]
 
 
-def test_a_store_that_is_away_is_told_directly(daemon, web, wait_until, start_server):
+@pytest.mark.parametrize("steps_down", [False, True])
+def test_a_store_that_is_away_is_told_directly(daemon, web, wait_until, start_server, steps_down):
     server = start_server()
     clock = FakeClock()
     one = Daemon(server.url, "one", {"a": {}}, [hook(web)], clock)
     one.lead(1)
     one.look(1)
     server.kill()
-    for _ in range(20):
+    for turn in range(20):
+        if turn == 5 and steps_down:
+            one.leadership.end(1, "the store is away")
         with pytest.raises(StoreError) as caught:
             one.notifier.look()
         one.notifier._store_is_away(caught.value)
@@ -441,6 +444,22 @@ def test_a_store_that_is_away_is_told_directly(daemon, web, wait_until, start_se
     assert len(web.requests) == 1
     assert web.requests[0].json["title"] == "beatd: nobody leads shard 0"
     one.client.close()
+
+
+def test_a_daemon_that_another_has_relieved_leaves_an_absent_store_to_it(daemon, web, start_server):
+    server = start_server()
+    one, two = (Daemon(server.url, name, {"a": {}}, [hook(web)], FakeClock()) for name in ("one", "two"))
+    one.lead(1)
+    one.look(1)
+    one.leadership.end(1, "the store is away")
+    one.clock.advance(60)
+    two.lead(2)
+    two.look(1)
+    one.look(1)
+    server.kill()
+    one.look(1)  # asks no store
+    one.client.close()
+    two.client.close()
 
 
 def test_a_run_that_takes_too_long_is_told_until_it_is_over(daemon, web, wait_until):

@@ -57,3 +57,58 @@ def test_the_end_of_a_run_by_hand_is_found_though_runs_around_it_have_ended(clie
     look(watch, clock)
     noted = {one.run_id: one.state for one in Outcomes(client, KEYS).records("a")}
     assert noted == {manual: "SUCCESS"}, f"and nothing is looked for of {regular}"
+
+
+def test_a_look_is_bounded_and_all_entries_have_their_turn(client, clock, monkeypatch):
+    """Entries that run between all looks do not keep the others from being read."""
+    monkeypatch.setattr("beatd.beat.outcomes._ENTRIES_A_LOOK", 10)
+    monkeypatch.setattr("beatd.beat.outcomes._RUNS_A_LOOK", 10)
+    entries = [Entry(name=f"e{number:02}", task="t", schedule=parse("1h")) for number in range(30)]
+    outcomes, states = Outcomes(client, KEYS), EntryStates(client, KEYS)
+    watch = OutcomeWatch(lambda: entries, outcomes, Histories(client, KEYS), states, clock)
+    client.mset(
+        {
+            result_key(run_id(entry.name, NOW)): json_codec.dumps(
+                {
+                    "status": "SUCCESS",
+                    "result": 1,
+                    "task_id": run_id(entry.name, NOW),
+                    "traceback": None,
+                    "children": [],
+                }
+            )
+            for entry in entries
+        }
+    )
+    for entry in entries:
+        client.append(KEYS.history(entry.name), run_cell(SENT, NOW, NOW, NOW))
+    for turn in range(4):
+        client.hset(
+            KEYS.shard().last_due, mapping={entry.name: NOW + turn for entry in entries[: None if not turn else 10]}
+        )
+        watch.look()
+        clock.advance(60)
+    assert [entry.name for entry in entries if not outcomes.records(entry.name)] == []
+
+
+def test_entries_that_change_and_values_that_are_no_times_do_not_stop_the_watch(client, clock):
+    led = [Entry(name=name, task="t", schedule=parse("1h")) for name in ("a", "b", "wrong")]
+    outcomes, states = Outcomes(client, KEYS), EntryStates(client, KEYS)
+    watch = OutcomeWatch(lambda: list(led), outcomes, Histories(client, KEYS), states, clock)
+    client.hset(KEYS.shard().last_due, mapping={"a": NOW, "b": NOW, "wrong": "9" * 40, "c": NOW})
+    watch.look()
+    led[:] = [led[1], led[2], Entry(name="c", task="t", schedule=parse("1h"))]
+    for name in ("b", "c"):
+        client.append(KEYS.history(name), run_cell(SENT, NOW, NOW, NOW))
+        ended = {"status": "SUCCESS", "result": 1, "task_id": run_id(name, NOW), "traceback": None, "children": []}
+        client.set(result_key(run_id(name, NOW)), json_codec.dumps(ended))
+    clock.advance(60)
+    for _ in range(2):
+        watch.look()
+        clock.advance(60)
+    assert [name for name in ("b", "c") if outcomes.records(name)] == ["c"], "b has had no new run since it was read"
+    client.hset(KEYS.shard().last_due, "b", NOW + 1)
+    for _ in range(2):
+        watch.look()
+        clock.advance(60)
+    assert outcomes.records("b")

@@ -334,8 +334,8 @@ def test_a_refused_run_is_in_the_history_with_the_reason(rig):
     ]
     past = DispatchLookup(rig.client, KEYS).read_past(ENTRY)
     assert (past.sent, past.unsent) == ({NOW + 30_000}, {NOW, NOW + 1})
-    assert 0 < rig.client.pttl(KEYS.refused(own_id)) <= 86_400_000
-    rig.client.delete(KEYS.refused(own_id))
+    assert 0 < rig.client.pttl(KEYS.shard().refused + own_id) <= 86_400_000
+    rig.client.delete(KEYS.shard().refused + own_id)
     assert histories.completed(list(histories.of(["tick"])))[1][-3:-1] == ("no queue gets it", "REFUSED")
     rig.client.delete(KEYS.outcomes("tick"))
     assert histories.completed(list(histories.of(["tick"])))[1][-3:-1] == (None, "REFUSED")

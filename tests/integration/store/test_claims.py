@@ -11,6 +11,7 @@ from beatd.store.client import connect
 from beatd.store.entry_state import Running
 from beatd.store.keys import Keys
 from beatd.store.lease import Leases
+from beatd.store.notices import Notices
 from beatd.store.outcomes import Ended
 from beatd.store.worker_state import FinishedRuns
 
@@ -250,6 +251,19 @@ def test_a_gap_is_noted_once_however_often_an_entry_resumes_at_the_same_point(cl
     for _ in range(10):
         claims.pass_over([Gap("a", NOW - 1_000, NOW + 1_000)], lease_value=held)
     assert client.hget(KEYS.shard().gaps, "a") == f"{NOW - 1_000} {NOW + 1_000}".encode()
+
+
+def test_people_are_told_of_what_catch_up_left_out_and_not_of_what_was_not_in_force(claims, client, held):
+    load_entries(claims, held, ("a", "x"), ("b", "off x"), ("c", "x"))
+    load_entries(claims, held, ("a", "y"), ("b", "x"), ("c", "x"), now=NOW + 60_000)  # changed, resumed, as it was
+    notices = Notices(client, KEYS)
+    assert notices.missed() == {}
+    for before_ms in (NOW + 30_000, NOW + 60_000):
+        claims.pass_over([Gap("c", NOW, before_ms)], lease_value=held)
+    assert notices.missed() == {"c": (NOW, NOW + 60_000)}
+    client.hset(KEYS.shard().missed, "a", "nonsense")
+    assert notices.missed() == {"c": (NOW, NOW + 60_000)}
+    assert 0 < client.pttl(KEYS.shard().missed) <= 2 * 3_600_000
 
 
 @pytest.mark.parametrize("right", ["lpush", "hset", "incrby"])

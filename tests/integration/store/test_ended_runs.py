@@ -113,7 +113,7 @@ def test_runs_by_hand_are_remembered_by_their_ids(client, outcomes):
     assert ended.among([triggered, backfilled]) == {triggered.id, backfilled.id}
     assert client.keys("*finished*")
     assert numbers(client) == [1, 2]
-    assert 0 < client.pttl(KEYS.finished(triggered.id)) <= 86_400_000
+    assert 0 < client.pttl(KEYS.shard().finished + triggered.id) <= 86_400_000
 
 
 def test_another_id_with_the_headers_of_an_ended_run_is_no_repeat(client, outcomes):

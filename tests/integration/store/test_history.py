@@ -154,7 +154,7 @@ def test_workers_write_how_a_run_ended(claim, client, redis_url, histories):
         (0, None, None),
         (-1, None, None),
     ]
-    assert client.get(KEYS.finished(run_id("b", NOW))) == b"SUCCESS 100"
+    assert client.get(KEYS.shard().finished + run_id("b", NOW)) == b"SUCCESS 100"
     runs = [SentRun(run_id("b", NOW), "b", DUE_AT), SentRun("other", "b", DUE_AT)]
     assert finished.among(runs) == {run_id("b", NOW)}
 
@@ -176,7 +176,7 @@ def test_strange_headers_find_nothing(claim, client, redis_url, histories, due_a
     claim(sent("a", NOW))
     FinishedRuns(redis_url, KEYS).remember([Ended("id of somebody", "a", due_at, "STRANGE", 0.2)])
     assert [one.outcome for one in histories.of(["a"])] == [None]
-    assert client.get(KEYS.finished("id of somebody")) == b"STRANGE 200"
+    assert client.get(KEYS.shard().finished + "id of somebody") == b"STRANGE 200"
 
 
 def test_the_newest_of_many_entries(claim, histories):

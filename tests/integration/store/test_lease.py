@@ -58,15 +58,15 @@ def test_a_store_that_forgot_gives_out_no_token_that_a_daemon_remembers(leases, 
 def test_a_lease_whose_answer_was_lost_is_taken_again_under_a_new_term(leases):
     """The daemon never saw its token, so the writes of that term can only be a ghost's."""
     assert (leases.take([0]), leases.take([0])) == ({0: 1}, {0: 2})
-    assert leases.renew({0: 1}) == set()
-    assert leases.renew({0: 2}) == {0}
+    assert leases.renew({0: 1}).done == set()
+    assert leases.renew({0: 2}).done == {0}
 
 
 def test_what_is_gone_is_not_renewed_with_the_rest(leases, others):
     leases.take([0, 1])
     leases.release({0: 1})
     others.take([0])
-    assert leases.renew({0: 1, 1: 1}) == {1}
+    assert leases.renew({0: 1, 1: 1}).done == {1}
 
 
 def test_a_daemon_id_that_begins_like_another_is_another(client, leases):

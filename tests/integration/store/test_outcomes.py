@@ -125,14 +125,14 @@ def test_keys_of_other_types_hinder_no_end(client, outcomes):
     client.set(KEYS.outcomes("a"), "mine")
     client.set(KEYS.shard().last_outcome, "mine")
     outcomes.note([ended("a", NOW), ended("b", NOW)])
-    assert client.get(KEYS.finished(run_id("b", NOW))) == b"SUCCESS 100"
+    assert client.get(KEYS.shard().finished + run_id("b", NOW)) == b"SUCCESS 100"
     assert len(outcomes.records("b")) == 1
 
 
 def test_a_run_that_is_tried_again_is_not_finished(client, outcomes):
     client.set(KEYS.history("a"), history.run_cell(history.SENT, NOW, NOW, NOW))
     outcomes.note([ended("a", NOW, "RETRY", attempt=1)._replace(is_over=False)])
-    assert client.get(KEYS.finished(run_id("a", NOW))) is None
+    assert client.get(KEYS.shard().finished + run_id("a", NOW)) is None
     [run] = OutcomeReader(client, KEYS).find(run_id("a", NOW)[:8], ["a"], NOW)
     assert (run.word, [one.attempt for one in run.attempts]) == ("retry", [1])
     outcomes.note([ended("a", NOW, attempt=2)])

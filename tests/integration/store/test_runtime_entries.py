@@ -6,7 +6,8 @@ from beatd.exceptions import StoreRefused, StoreUnavailable
 from beatd.store.client import connect
 from beatd.store.daemon_commands import CHANGED, CommandReply, DaemonCommand, DaemonCommands, subscribe
 from beatd.store.keys import Keys
-from beatd.store.runtime_entries import KEPT, Pause, Runtime, RuntimeReplica
+from beatd.store.runtime_entries import KEPT, Pause, Runtime
+from beatd.store.runtime_replica import RuntimeReplica
 
 KEYS = Keys()
 TABLE = {"task": "tasks.add", "schedule": 30}

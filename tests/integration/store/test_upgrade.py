@@ -30,7 +30,8 @@ from beatd.store.lease import Leases
 from beatd.store.outbox import Outbox
 from beatd.store.results import RedisResults
 from beatd.store.run_requests import Backfill, Requests
-from beatd.store.runtime_entries import Pause, Runtime, RuntimeReplica
+from beatd.store.runtime_entries import Pause, Runtime
+from beatd.store.runtime_replica import RuntimeReplica
 from beatd.store.server_check import FORMAT, inspect
 from beatd.store.worker_state import DelayedMessages, FinishedRuns, RevokedStore
 from beatd.timestamps import iso_ms
@@ -129,7 +130,7 @@ def test_runs_of_the_past_are_known(client):
     assert Running(client, KEYS).unfinished({"tick": 60_000}, now_ms=NOW + 100_000) == {"tick"}
     assert DispatchLookup(client, KEYS).reasons("tick", [NOW + 60_000, NOW + 90_000]) == ["dispatched", None]
     first = run_id("tick", NOW + 60_000)
-    assert client.exists(KEYS.finished(first), KEYS.sent(TRIGGERED)) == 2
+    assert client.exists((KEYS.shard().finished + first), (KEYS.shard().sent + TRIGGERED)) == 2
 
 
 def test_the_outbox_is_emptied_and_dead_letters_are_read(client, lease):

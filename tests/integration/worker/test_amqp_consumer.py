@@ -38,6 +38,14 @@ def make(rabbitmq):
 
 
 @pytest.fixture
+def vhost(rabbitmq, queue) -> str:
+    """The URL of a virtual host in which no other test has declared anything."""
+    rabbitmq.ctl("add_vhost", queue)
+    rabbitmq.ctl("set_permissions", "-p", queue, "guest", ".*", ".*", ".*")
+    return rabbitmq.url.removesuffix("/") + queue
+
+
+@pytest.fixture
 def publish(rabbitmq):
     publisher = broker.open(rabbitmq.url)
 
@@ -152,7 +160,7 @@ def test_what_is_at_work_is_reunited_after_a_break(make, publish, take, queue):
     assert ids(take(make(queue), 1)) == ["4"]
 
 
-def test_delayed_delivery_of_a_celery_client(rabbitmq, queue, wait_until):
+def test_delayed_delivery_of_a_celery_client(vhost, queue, wait_until):
     """Quorum queues: Celery's client leaves messages with an ETA to exchanges that workers declare."""
     settings = {
         "task_default_queue": queue,
@@ -160,17 +168,17 @@ def test_delayed_delivery_of_a_celery_client(rabbitmq, queue, wait_until):
         "task_default_queue_type": "quorum",
         "broker_native_delayed_delivery_queue_type": "classic",  # of the levels: 28 quorum queues take time
     }
-    app = App("x", broker=rabbitmq.url, set_as_current=False, **settings)
+    app = App("x", broker=vhost, set_as_current=False, **settings)
     declare = broker.delayed_delivery_of(app.conf)
-    consumer = open_consumer(rabbitmq.url, [queue], name="w", clock=SystemClock(), declare=declare)
+    consumer = open_consumer(vhost, [queue], name="w", clock=SystemClock(), declare=declare)
     consumer.start()
     consumer.take(1)
-    with celery.Celery("x", broker=rabbitmq.url, set_as_current=False) as client:
+    with celery.Celery("x", broker=vhost, set_as_current=False) as client:
         client.conf.update(settings)
         client.send_task("later", countdown=1.5)
         client.send_task("now")
     taken = []
-    wait_until(lambda: taken.extend(consumer.take(2)) or len(taken) == 2, 60)
+    wait_until(lambda: taken.extend(consumer.take(2)) or len(taken) == 2, 30, "both messages")
     assert ["now" in taken[0].raw.decode(), "later" in taken[1].raw.decode()] == [True, True]
     consumer.ack(taken)
     consumer.stop()

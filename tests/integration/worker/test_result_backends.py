@@ -55,6 +55,9 @@ def worker(url):
 def peer(url):
     peer = celery.Celery("x", broker=url, backend="rpc://", set_as_current=False)
     yield peer
+    receiver = peer.backend.result_consumer
+    if receiver._connection is not None:
+        receiver.stop()  # Celery's close() leaves this connection open
     peer.close()
 
 

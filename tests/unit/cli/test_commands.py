@@ -55,7 +55,7 @@ def test_common_options_before_the_command(
 ) -> None:
     seen = list[list[str]]()
     monkeypatch.setattr(click.Group, "parse_args", lambda self, ctx, args: seen.append(args) or [])
-    main.parse_args(click.Context(main), written)
+    main.parse_args(click.Context(main, **main.context_settings), written)
     assert seen == [read]
 
 
@@ -64,7 +64,7 @@ def test_no_color_before_and_after(arguments: list[str], monkeypatch: pytest.Mon
     monkeypatch.setenv("NO_COLOR", "")
     seen = list[list[str]]()
     monkeypatch.setattr(click.Group, "parse_args", lambda self, ctx, args: seen.append(args) or [])
-    main.parse_args(click.Context(main), arguments)
+    main.parse_args(click.Context(main, **main.context_settings), arguments)
     import os
 
     assert (seen, os.environ["NO_COLOR"]) == ([["schema"]], "1")

@@ -64,6 +64,15 @@ def test_errors_name_the_place_and_what_is_right(load, text, said):
     assert "SECRET" not in str(caught.value)
 
 
+def test_a_target_that_defaults_name_is_missed_once_in_its_place(load):
+    entries = "".join(ENTRY.replace(".a]", f".a{number}]") for number in range(3))
+    for text in (entries, ""):
+        with pytest.raises(ConfigError) as caught:
+            load('[notify.ops]\ncommand = ["x"]\n[defaults]\nnotify = ["opps"]' + text)
+        [fault] = caught.value.faults
+        assert str(fault).endswith(':4:1: defaults.notify: there is no target "opps"; did you mean "ops"?')
+
+
 def test_only_the_main_file_has_targets(load, tmp_path):
     (tmp_path / "more.toml").write_text('[notify.ops]\ncommand = ["x"]\n')
     with pytest.raises(ConfigError, match="allowed only in"):

@@ -1,0 +1,99 @@
+"""Questions that Celery lets code ask a schedule: is it due now, and how long is it until the next run?
+
+The daemon never asks them. They alone depend on a clock and on the current app's time zone: both come from the app, as
+in Celery, or else from the host and UTC.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any, NamedTuple, Self, cast
+
+from beatd.clock import SystemClock
+from beatd.schedules.timezone import Zone, zone
+from beatd.timestamps import from_ms
+
+NowFunction = Callable[[], datetime]
+
+
+class ScheduleState(NamedTuple):
+    """State of a schedule: if it is due, and the seconds until it is to be asked again: Celery's ``schedstate``."""
+
+    is_due: bool
+    next: float
+
+
+class Surroundings:
+    """The time now and the zone of schedules that name none; the app replaces them by its own."""
+
+    @staticmethod
+    def now() -> datetime:
+        return from_ms(SystemClock().now_ms())
+
+    @staticmethod
+    def timezone() -> str:
+        return "UTC"
+
+
+surroundings: Any = Surroundings
+
+
+def set_surroundings(source: Any) -> None:
+    """Take the time and the zone from ``source``, which has the methods of :class:`Surroundings`."""
+    global surroundings  # noqa: PLW0603 - one current app for each process
+    surroundings = source
+
+
+class DueMethods:
+    """The methods that Celery's schedules have. A naive moment is in UTC."""
+
+    __slots__ = ("nowfun",)
+
+    nowfun: NowFunction | None
+    """The clock that ``is_due`` asks, in place of the app's."""
+
+    @abstractmethod
+    def next_after(self, t: datetime, /) -> datetime | None: ...
+
+    def asking(self, nowfun: NowFunction | None) -> Self:
+        """The schedule, with a clock of its own for :meth:`is_due`."""
+        object.__setattr__(self, "nowfun", nowfun)
+        return self
+
+    def now(self) -> datetime:
+        """The time now, aware, of ``nowfun`` or of the app."""
+        own = getattr(self, "nowfun", None)
+        return _aware(own() if own is not None else surroundings.now())
+
+    def remaining_delta(self, last_run_at: datetime) -> tuple[datetime, timedelta, datetime]:
+        """Return the last run, the time from it to the run after it, and the time now; all in UTC."""
+        last = _aware(last_run_at).astimezone(UTC)
+        due = self._in_local_zone().next_after(last)
+        return last, timedelta.max if due is None else due - last, self.now().astimezone(UTC)
+
+    def remaining_estimate(self, last_run_at: datetime) -> timedelta:
+        """Return the time from now until the run that follows ``last_run_at``: negative if that is past, and
+        ``timedelta.max`` if there is none any more.
+        """
+        last, delta, now = self.remaining_delta(last_run_at)
+        return delta if delta == timedelta.max else last + delta - now
+
+    def is_due(self, last_run_at: datetime) -> ScheduleState:
+        """Return whether a run that follows ``last_run_at`` is due now, and the seconds until the next one."""
+        remaining = self.remaining_estimate(last_run_at)
+        if remaining > timedelta(0):
+            return ScheduleState(False, remaining.total_seconds())
+        return ScheduleState(True, self.remaining_estimate(self.now()).total_seconds())
+
+    def _in_local_zone(self) -> DueMethods:
+        named: Zone | None = getattr(self, "zone", None)
+        if named is None or not named.is_open:
+            return self
+        return cast(DueMethods, replace(cast(Any, self), zone=zone(surroundings.timezone())))
+
+
+def _aware(moment: datetime) -> datetime:
+    return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)

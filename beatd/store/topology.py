@@ -1,0 +1,261 @@
+"""Topology of a Redis Cluster: its nodes, which of them has which slot, and the connections to them.
+
+The map of slots is asked for when a node says that it is not right any more. A node that does not answer in time is
+left alone for a while: its shards wait, and the others do not wait for it.
+"""
+
+from __future__ import annotations
+
+import threading
+from binascii import crc_hqx
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any, NamedTuple
+
+import redis
+from redis.exceptions import (
+    AuthenticationError,
+    AuthorizationError,
+    BusyLoadingError,
+    ClusterDownError,
+    MaxConnectionsError,
+    MovedError,
+    ResponseError,
+)
+
+from beatd.clock import Backoff, monotonic
+from beatd.urls import RedisUrl
+
+SLOTS = 16_384
+"""Slots of every cluster."""
+
+ASK_S = 1.0
+"""Time-out (s) of a question for the map of slots, and of an attempt to reach a node that did not answer."""
+
+REFRESH_EVERY_S = 0.1
+"""Seconds between two questions for the map of slots while something is wrong with it."""
+
+AWAY_MIN_S, AWAY_MAX_S = 1.0, 10.0
+"""Seconds for which a node that did not answer in time is left alone."""
+
+_NOT_AWAY = (AuthenticationError, AuthorizationError, BusyLoadingError, MaxConnectionsError)
+"""Errors of a connection to a node that is there."""
+
+_KEYLESS = frozenset(
+    ("TIME", "INFO", "PING", "ECHO", "PUBLISH", "PUBSUB", "WAIT", "CONFIG", "CLIENT", "SCRIPT", "CLUSTER", "DBSIZE")
+)
+
+
+class Address(NamedTuple):
+    """Address of a node, as the cluster names it."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"{self.host}:{self.port}"
+
+
+def slot_of(key: str | bytes) -> int:
+    """The slot of a key: that of its hash tag, if it has one."""
+    raw = key if isinstance(key, bytes) else str(key).encode()
+    begin = raw.find(b"{")
+    if begin >= 0 and (end := raw.find(b"}", begin + 1)) > begin + 1:
+        raw = raw[begin + 1 : end]
+    return crc_hqx(raw, 0) % SLOTS
+
+
+def key_of(command: Sequence[Any]) -> str | bytes | None:
+    """The first key of a command; None for a command that has none."""
+    name = str(command[0]).upper().partition(" ")[0]
+    if name in ("EVAL", "EVALSHA"):
+        return command[3] if int(command[2]) else None
+    return None if name in _KEYLESS or len(command) < 2 else command[1]
+
+
+class Topology:
+    """The nodes of a cluster and who has which slot, as last heard; connections to them."""
+
+    def __init__(self, url: RedisUrl, options: dict[str, Any], kind: type[Any]) -> None:
+        self._seeds = tuple(Address(*node) for node in url.nodes)
+        self._options, self._kind = options, kind
+        self._lock = threading.RLock()
+        self._pools: dict[Address, redis.ConnectionPool] = {}
+        self._owners: list[Address | None] = []
+        self._order = self._seeds
+        self._stale = True
+        self._asked_at = float("-inf")
+        self._away: dict[Address, tuple[float, Backoff, str]] = {}
+        self.last = self._seeds[0]
+        """The node that answered last."""
+
+    def pool(self, address: Address) -> redis.ConnectionPool:
+        """The connections to a node."""
+        with self._lock:
+            if address not in self._pools:
+                self._pools[address] = self._new_pool(address, self._options)
+            return self._pools[address]
+
+    def _new_pool(self, address: Address, options: dict[str, Any]) -> redis.ConnectionPool:
+        where = {"host": address.host, "port": address.port}
+        return redis.ConnectionPool(connection_class=self._kind, **options | where)
+
+    def owner(self, slot: int) -> Address:
+        """The node that has a slot. Raises redis-py's errors if no node can tell, or none has it."""
+        self._refresh()
+        address = self._owners[slot]
+        if address is None:
+            self._stale = True
+            raise ClusterDownError(f"CLUSTERDOWN no node of the cluster has slot {slot}")
+        return address
+
+    def any(self) -> Address:
+        """A node that is likely to answer."""
+        self._refresh()
+        return self.last
+
+    def owners(self) -> list[Address]:
+        """All nodes that have slots, in the order of their first ones."""
+        self._refresh()
+        return list(dict.fromkeys(owner for owner in self._owners if owner is not None))
+
+    def unserved(self) -> int:
+        """Return the number of slots that no node has."""
+        self._refresh()
+        return self._owners.count(None)
+
+    @contextmanager
+    def connection(self, address: Address) -> Iterator[Any]:
+        """Lend a connection to a node. After an error of the node's it is as good as before; else it is closed."""
+        self._attempt_again(address)
+        pool = self.pool(address)
+        try:
+            connection = pool.get_connection()
+        except ResponseError:
+            raise
+        except redis.RedisError as error:
+            raise self._failed(address, error) from error
+        sound = False
+        try:
+            yield connection
+            sound = True
+        except ResponseError as error:
+            sound = True
+            self.note(error)
+            raise
+        except redis.RedisError as error:
+            raise self._failed(address, error) from error
+        finally:
+            if not sound:
+                connection.disconnect()  # type: ignore[no-untyped-call]
+            pool.release(connection)
+        self.last = address
+
+    def note(self, error: Exception) -> None:
+        """Take what an answer says of the cluster."""
+        if isinstance(error, MovedError):
+            with self._lock:
+                if self._owners:
+                    self._owners[error.slot_id] = Address(error.host or self.last.host, error.port)
+                self._stale = True
+        elif isinstance(error, ClusterDownError):
+            self._stale = True
+
+    def _failed(self, address: Address, error: redis.RedisError) -> redis.RedisError:
+        """Note that a node did not answer; returns the error that names it."""
+        if isinstance(error, _NOT_AWAY):
+            self._stale = True
+            return error
+        text = str(error)
+        reason = text if str(address) in text or f"{address.port}" in text else f"{address}: {text}"
+        if address not in self._seeds:
+            reason += f"; the cluster names its node {address} so: if that is not its address here, set "
+            reason += "cluster-announce-ip on it"
+        with self._lock:
+            self._stale = True
+            self._order = (*(one for one in self._order if one != address), address)
+            if isinstance(error, redis.TimeoutError) or "timed out" in text.lower():
+                _, backoff, _ = self._away.get(address, (0.0, Backoff(AWAY_MIN_S, AWAY_MAX_S), ""))
+                self._away[address] = (monotonic() + backoff.failed(), backoff, reason)
+        kind = redis.TimeoutError if isinstance(error, redis.TimeoutError) else redis.ConnectionError
+        return kind(reason)
+
+    def _attempt_again(self, address: Address) -> None:
+        """Raise at once for a node that did not answer a moment ago; after a while find out, shortly, if it does."""
+        if address not in self._away:
+            return
+        until, _, reason = self._away[address]
+        if monotonic() < until:
+            raise redis.ConnectionError(f"{reason} (not tried again yet)")
+        pool = self._new_pool(address, self._short(self._options))
+        try:
+            pool.get_connection()
+        except redis.RedisError as error:
+            raise self._failed(address, error) from error
+        finally:
+            pool.disconnect()
+        with self._lock:
+            self._away.pop(address, None)
+
+    @staticmethod
+    def _short(options: dict[str, Any]) -> dict[str, Any]:
+        return {
+            **options,
+            **{name: min(options[name], ASK_S) for name in ("socket_timeout", "socket_connect_timeout")},
+        }
+
+    def _refresh(self) -> None:
+        """Ask for the map of slots, if what is known is not right any more."""
+        with self._lock:
+            if not self._stale or (self._owners and monotonic() < self._asked_at + REFRESH_EVERY_S):
+                return
+            self._asked_at = monotonic()
+            said: list[str] = []
+            known = (*self._order, *(one for one in dict.fromkeys(self._owners) if one is not None))
+            for address in dict.fromkeys((*known, *self._seeds)):
+                try:
+                    raw = self._ask(address)
+                except (AuthenticationError, AuthorizationError):
+                    raise
+                except ResponseError as error:
+                    if "cluster support disabled" in str(error):
+                        raise
+                    said.append(f"{address}: {error}")
+                except redis.RedisError as error:
+                    said.append(str(error) if str(address.port) in str(error) else f"{address}: {error}")
+                else:
+                    self._take(address, raw)
+                    return
+            if not self._owners:
+                raise redis.ConnectionError(f"no node of the cluster answers ({'; '.join(said)})")
+
+    def _ask(self, address: Address) -> Any:
+        pool = self._new_pool(address, self._short(self._options))
+        with suppress(KeyError):
+            until, _, reason = self._away[address]
+            if monotonic() < until:
+                raise redis.ConnectionError(reason)
+        try:
+            connection = pool.get_connection()
+            connection.send_command("CLUSTER", "SLOTS")  # type: ignore[no-untyped-call]
+            return connection.read_response()
+        finally:
+            pool.disconnect()
+
+    def _take(self, asked: Address, raw: Any) -> None:
+        owners: list[Address | None] = [None] * SLOTS
+        for first, last, owner, *_ in raw:
+            host = owner[0].decode() if owner[0] else ""
+            address = Address(asked.host if host in ("", "?") else host, int(owner[1]))
+            owners[first : last + 1] = [address] * (last + 1 - first)
+        self._owners = owners
+        self._order = tuple(dict.fromkeys((asked, *(one for one in self._order if one != asked))))
+        self.last = asked
+        self._stale = False
+
+    def close(self) -> None:
+        """Disconnect from all nodes."""
+        with self._lock:
+            for pool in self._pools.values():
+                pool.disconnect()
+            self._pools.clear()

@@ -1,0 +1,341 @@
+"""A Redis Cluster as state store: each run once, on all nodes, while slots move, and while nodes die."""
+
+import json
+import random
+import signal
+from itertools import pairwise
+
+import pytest
+import redis
+
+from beatd.message.protocol import open_envelope
+from beatd.store.keys import Keys
+from beatd.store.topology import slot_of
+from tests.acceptance.test_shards import ENTRY, PERIOD_MS, assert_every_run_once, more, runs
+from tests.clusters import Cluster
+
+HEAD = """
+[redis]
+url = "{url}"
+timeout = "2s"
+wait_replicas = {replicas}
+[broker]
+url = "{broker}"
+[leader]
+ttl = "3s"
+renew = "1s"
+shards = {shards}
+[defaults]
+catch_up = "all"
+"""
+ENTRIES = 60
+
+
+@pytest.fixture
+def queue(redis_url):
+    """The broker: a plain server."""
+    with redis.Redis.from_url(redis_url) as client:
+        yield client
+
+
+@pytest.fixture
+def write(tmp_path, redis_url):
+    def write(url, *, shards=3, entries=ENTRIES, replicas=0, broker=redis_url):
+        path = tmp_path / "beat.toml"
+        head = HEAD.format(url=url, shards=shards, replicas=replicas, broker=broker)
+        path.write_text(head + "".join(ENTRY.format(number=number) for number in range(entries)))
+        return str(path)
+
+    return write
+
+
+@pytest.fixture
+def six(server_kind):
+    """A cluster of three masters with a replica each."""
+    cluster = Cluster(server_kind, replicas=1)
+    yield cluster
+    cluster.close()
+
+
+@pytest.fixture
+def with_app(tmp_path):
+    """Add an app with the task to a file."""
+
+    def add(file):
+        (tmp_path / "proj.py").write_text(
+            'from beatd import App\napp = App("proj")\n@app.task(name="tasks.tick")\ndef tick():\n    pass\n'
+        )
+        path = tmp_path / "beat.toml"
+        path.write_text('app = "proj:app"\n' + path.read_text())
+        return file
+
+    return add
+
+
+def status(beatd, file):
+    return json.loads(beatd("status", "--config", file, "--json").stdout)
+
+
+def slots(shards=3):
+    return [slot_of(part.lease) for part in Keys(parts=shards).all_parts()]
+
+
+def entries_of(shard, shards=3):
+    keys = Keys(parts=shards)
+    return {f"e{n}" for n in range(ENTRIES) if keys.of(f"e{n}") == keys.all_parts()[shard]}
+
+
+def newest(queue, names):
+    """The due time (ms) of the newest run of these entries."""
+    return max((due for name, dues in runs(queue).items() if name in names for due in dues), default=0)
+
+
+def go_on(queue, names, wait_until, timeout=30):
+    """Wait until runs of these entries come again."""
+    before = newest(queue, names)
+    wait_until(lambda: newest(queue, names) > before + 2 * PERIOD_MS, timeout, f"runs of {sorted(names)[:3]} …")
+
+
+def test_every_run_once_with_a_shard_on_each_node(cluster, beatd, start_beatd, write, queue, wait_until):
+    file = write(cluster.url)
+    daemon = start_beatd("--config", file)
+    daemon.expect("Leading shard", times=3)
+    assert {cluster.owner(slot).port for slot in slots()} == {server.port for server in cluster.masters}
+    for server in cluster.masters:
+        keys = [key.decode() for key in cluster.call(server, "KEYS", "*")]
+        assert len({slot_of(key) for key in keys}) == 1, "all keys of a node are those of its shard"
+    more(queue, wait_until, 600, "runs")
+    assert [shard["leader"] is not None for shard in status(beatd, file)["shards"]] == [True] * 3
+    assert beatd("trigger", "e1", "--config", file).returncode == 0
+    for name in ("e1", "e2", "e3", "e4"):
+        assert f"Paused {name}" in beatd("pause", name, "--config", file).stdout
+        assert "paused" in beatd("list", name, "--config", file).stdout
+        assert f"Resumed {name}" in beatd("resume", name, "--config", file).stdout
+    assert "1 triggered" in beatd("history", "e1", "--config", file).stdout
+    done = beatd("check", "--connect", "--config", file)
+    assert "reachable, a cluster of 3 nodes" in done.stdout, done.stderr
+    daemon.end()
+    start_beatd("--config", file).expect("Leading shard", times=3)
+    more(queue, wait_until, 300, "runs after a restart")
+    found = runs(queue)
+    for name in {f"e{n}" for n in range(ENTRIES)} - {"e1", "e2", "e3", "e4"}:
+        assert {b - a for a, b in pairwise(sorted(found[name]))} == {PERIOD_MS}, name
+
+
+def test_a_dead_leader_is_seen_at_once(cluster, start_beatd, write, queue, wait_until):
+    file = write(cluster.url)
+    first, second = start_beatd("--config", file), start_beatd("--config", file)
+    wait_until(lambda: len(first.find("Leading shard") + second.find("Leading shard")) >= 3, 30, "leaders")
+    more(queue, wait_until, 200, "runs")
+    first.end(signal.SIGKILL)
+    second.expect("is gone: its connection")
+    for shard in range(3):
+        go_on(queue, entries_of(shard), wait_until)
+    second.end()
+    assert_every_run_once(queue, ENTRIES)
+
+
+@pytest.mark.slow
+def test_slots_move_while_runs_leave(cluster, start_beatd, write, queue, wait_until):
+    daemon = start_beatd("--config", write(cluster.url))
+    daemon.expect("Leading shard", times=3)
+    more(queue, wait_until, 200, "runs")
+    homes = {slot: cluster.owner(slot) for slot in slots()}
+    for slot, source in homes.items():
+        target = next(one for one in cluster.masters if one is not source)
+        cluster.begin_move(slot, source, target)
+        cluster.move_keys(slot, source, target, at_most=3)
+        daemon.expect("is on the move")
+        cluster.end_move(slot, source, target)
+        more(queue, wait_until, 200, "runs after a slot has moved")
+    for slot, home in homes.items():
+        cluster.move(slot, home)
+    for shard in range(3):
+        go_on(queue, entries_of(shard), wait_until)
+    daemon.end()
+    assert_every_run_once(queue, ENTRIES)
+
+
+@pytest.mark.slow
+def test_a_node_that_is_away_stops_only_its_shards(cluster, beatd, start_beatd, write, queue, wait_until):
+    file = write(cluster.url)
+    daemon = start_beatd("--config", file)
+    daemon.expect("Leading shard", times=3)
+    more(queue, wait_until, 200, "runs")
+    away = cluster.owner(slots()[1])
+    away.kill()
+    daemon.expect("The node of shard 1 does not answer")
+    for shard in (0, 2):
+        go_on(queue, entries_of(shard), wait_until)
+    problems = status(beatd, file)["problems"]
+    assert any("node of shard 1 does not answer, and its runs wait: state store cluster" in one for one in problems)
+    assert str(away.port) in "".join(problems)
+    assert beatd("list", "--config", file).returncode == 0
+    away.start()
+    daemon.expect("The node of shard 1 answers again", timeout=30)
+    go_on(queue, entries_of(1), wait_until)
+    daemon.end()
+    assert_every_run_once(queue, ENTRIES)
+
+
+@pytest.mark.slow
+def test_a_worker_goes_on_while_a_node_is_away(cluster, beatd, start_beatd, with_app, write, queue, wait_until):
+    file = with_app(write(cluster.url))
+    daemon = start_beatd("--config", file)
+    daemon.expect("Leading shard", times=3)
+    more(queue, wait_until, 200, "runs")
+
+    def outcomes(shard):
+        names = sorted(entries_of(shard))[:3]
+        done = [json.loads(beatd("history", name, "--config", file, "--json").stdout) for name in names]
+        return [run["outcome"] for one in done for run in one["runs"]]
+
+    away = cluster.owner(slots()[1])
+    away.kill()
+    worker = start_beatd("worker", "--config", file, "-P", "solo")
+    worker.expect("the ends of its runs are noted when it is back", timeout=30)
+    for shard in (0, 2):
+        before = outcomes(shard).count("SUCCESS")
+        wait_until(lambda shard=shard, before=before: outcomes(shard).count("SUCCESS") > before, 30, "outcomes")
+    away.start()
+    worker.expect("The ends of all runs are noted again", timeout=30)
+    wait_until(lambda: "SUCCESS" in outcomes(1), 30, "outcomes of the shard")
+
+
+@pytest.mark.slow
+def test_a_frozen_node_stops_only_its_shards(cluster, start_beatd, write, queue, wait_until):
+    daemon = start_beatd("--config", write(cluster.url))
+    daemon.expect("Leading shard", times=3)
+    more(queue, wait_until, 200, "runs")
+    frozen = cluster.owner(slots()[2])
+    frozen.pause()
+    try:
+        daemon.expect("The node of shard 2 does not answer", timeout=30)
+        for shard in (0, 1):
+            go_on(queue, entries_of(shard), wait_until)
+    finally:
+        frozen.resume()
+    go_on(queue, entries_of(2), wait_until, timeout=45)
+    daemon.end()
+    assert_every_run_once(queue, ENTRIES)
+
+
+@pytest.mark.slow
+def test_leaders_go_on_while_the_node_of_the_registry_is_away(cluster, start_beatd, write, queue, wait_until):
+    daemon = start_beatd("--config", write(cluster.url))
+    daemon.expect("Leading shard", times=3)
+    more(queue, wait_until, 200, "runs")
+    home = cluster.owner(slots()[0])
+    home.kill()
+    daemon.expect("trying again")
+    for shard in (1, 2, 1, 2):  # longer than a lease
+        go_on(queue, entries_of(shard), wait_until)
+    assert not daemon.find("Stepping down from shard [12]")
+    home.start()
+    go_on(queue, entries_of(0), wait_until)
+    daemon.end()
+    assert_every_run_once(queue, ENTRIES)
+
+
+@pytest.mark.slow
+def test_a_replica_takes_over(six, start_beatd, write, queue, wait_until):
+    """The messages of the outbox may come twice, under the same ids: what was struck off last was not replicated."""
+    daemons = [start_beatd("--config", write(six.url, replicas=1)) for _ in range(2)]
+    wait_until(lambda: sum(len(one.find("Leading shard")) for one in daemons) >= 3, 30, "leaders")
+    more(queue, wait_until, 300, "runs")
+    for slot in (slots()[1], slots()[0]):
+        dead = six.owner(slot)
+        dead.kill()
+        wait_until(lambda slot=slot, dead=dead: six.owner(slot) is not dead and six.settled(), 30, "a failover")
+        for shard in range(3):
+            go_on(queue, entries_of(shard), wait_until)
+        dead.start()
+        wait_until(six.replicated, 30, "the former master to be a replica")
+    for daemon in daemons:
+        daemon.end()
+    found = runs(queue)
+    assert len(found) == ENTRIES
+    steps = {b - a for dues in found.values() for a, b in pairwise(sorted(set(dues)))}
+    assert steps == {PERIOD_MS}, "a run is missing"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("seed", [1, 2])
+def test_everything_at_once(cluster, start_beatd, write, queue, wait_until, seed):
+    """Daemons are killed, nodes are killed and frozen, and slots move, in any order: no run is missing.
+
+    A daemon that is killed after the broker has confirmed a message leaves it to the next one, who sends it again under
+    the same id.
+    """
+    dice, file = random.Random(seed), write(cluster.url)
+    daemons = [start_beatd("--config", file) for _ in range(2)]
+    more(queue, wait_until, 200, "runs")
+
+    def kill_a_daemon():
+        number = dice.randrange(2)
+        daemons[number].end(signal.SIGKILL)
+        daemons[number] = start_beatd("--config", file)
+
+    def kill_a_node():
+        node = dice.choice(cluster.masters)
+        node.kill()
+        go_on(queue, {f"e{number}" for number in range(ENTRIES)}, wait_until)
+        node.start()
+
+    def freeze_a_node():
+        node = dice.choice(cluster.masters)
+        node.pause()
+        try:
+            wait_until(lambda: cluster.missed(node), 10, "the node to be missed")
+        finally:
+            node.resume()
+
+    def move_a_slot():
+        cluster.move(dice.choice(slots()), dice.choice(cluster.masters))
+
+    for _ in range(6):
+        dice.choice([kill_a_daemon, kill_a_node, freeze_a_node, move_a_slot])()
+        wait_until(cluster.settled, 60, "the cluster to be settled")
+        more(queue, wait_until, 60, "runs")
+    for shard in range(3):
+        go_on(queue, entries_of(shard), wait_until, timeout=60)
+    for daemon in daemons:
+        daemon.end()
+    messages = [open_envelope(raw).headers for raw in queue.lrange("celery", 0, -1)]
+    assert len({one["id"] for one in messages}) == len({(one["beatd-entry"], one["beatd-due-at"]) for one in messages})
+    steps = {b - a for dues in runs(queue).values() for a, b in pairwise(sorted(set(dues)))}
+    assert steps == {PERIOD_MS}, "a run is missing"
+
+
+def test_what_is_wrong_is_said_in_one_sentence(cluster, beatd, write, redis_url, start_server, free_port):
+    file = write(f"redis://127.0.0.1:{cluster.masters[0].port}")
+    assert "this server is a node of a Redis Cluster: write redis+cluster://" in beatd("run", "--config", file).stderr
+    file = write(redis_url.replace("redis://", "redis+cluster://"))
+    assert "this server is no cluster: write redis://" in beatd("check", "--connect", "--config", file).stderr
+    file = write(cluster.url, broker=cluster.url)
+    assert "a Redis Cluster can be the state store, and no broker" in beatd("check", "--config", file).stderr
+    bare = start_server("--cluster-enabled", "yes", "--cluster-port", str(free_port()))
+    file = write(f"redis+cluster://127.0.0.1:{bare.port}")
+    said = beatd("check", "--connect", "--config", file).stderr
+    assert "CLUSTERDOWN" in said
+    assert "Traceback" not in said
+
+
+def test_the_number_of_shards_does_not_change(cluster, beatd, start_beatd, write):
+    start_beatd("--config", write(cluster.url, shards=3)).expect("Leading shard", times=3)
+    for command in (("run",), ("check", "--connect")):
+        done = beatd(*command, "--config", write(cluster.url, shards=5))
+        assert done.returncode != 0
+        assert "it was begun with [leader] shards = 3, which cannot change in a cluster" in done.stderr
+
+
+def test_a_node_that_gives_a_wrong_address_is_named(cluster, beatd, write):
+    liar = cluster.owner(slots()[1])
+    cluster.call(liar, "CONFIG", "SET", "cluster-announce-ip", "127.255.255.1")
+    try:
+        done = beatd("check", "--connect", "--config", write(f"redis+cluster://127.0.0.1:{liar.port}"))
+        assert f"the cluster names its node 127.255.255.1:{liar.port} so" in done.stderr
+        assert "cluster-announce-ip" in done.stderr
+    finally:
+        cluster.call(liar, "CONFIG", "SET", "cluster-announce-ip", "127.0.0.1")

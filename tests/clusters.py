@@ -1,0 +1,147 @@
+"""Redis Clusters of real servers: formed, resharded, and failed over by the tests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import redis
+
+from tests.conftest import Server, _binary_or_skip, _free_port, wait_for
+
+SLOTS = 16_384
+NODE_TIMEOUT_MS = 800
+"""After this silence a node counts as failed."""
+
+
+class Cluster:
+    """A cluster of ``masters`` nodes, each with so many replicas, on free ports."""
+
+    def __init__(
+        self, kind: str, masters: int = 3, replicas: int = 0, *, coverage: str = "no", arguments: Sequence[str] = ()
+    ) -> None:
+        settings = ("--cluster-enabled", "yes", "--cluster-node-timeout", str(NODE_TIMEOUT_MS), "--appendonly", "yes")
+        settings += ("--cluster-require-full-coverage", coverage, "--cluster-allow-replica-migration", "no")
+        settings += ("--repl-diskless-sync-delay", "0", "--cluster-replica-validity-factor", "0", *arguments)
+        binary = _binary_or_skip(kind)
+        self.servers = [
+            Server(binary, *settings, "--cluster-port", str(_free_port())).start()
+            for _ in range(masters * (1 + replicas))
+        ]
+        self.masters = self.servers[:masters]
+        self._form(replicas)
+
+    @property
+    def url(self) -> str:
+        hosts = ",".join(f"127.0.0.1:{server.port}" for server in self.servers)
+        return f"redis+cluster://{hosts}"
+
+    def _form(self, replicas: int) -> None:
+        """Give out the slots, let the nodes meet, and attach the replicas."""
+        count = len(self.masters)
+        for number, server in enumerate(self.masters):
+            self.call(server, "CLUSTER", "ADDSLOTSRANGE", number * SLOTS // count, (number + 1) * SLOTS // count - 1)
+            self.call(server, "CLUSTER", "SET-CONFIG-EPOCH", number + 1)
+        for server in self.servers[1:]:
+            bus = self.call(server, "CONFIG", "GET", "cluster-port")
+            self.call(self.servers[0], "CLUSTER", "MEET", "127.0.0.1", server.port, int(bus[1]))
+        wait_for(lambda: all(self.known(server) == len(self.servers) for server in self.servers), 20, "nodes to meet")
+        for number, server in enumerate(self.servers[count:]):
+            self.call(server, "CLUSTER", "REPLICATE", self.id_of(self.masters[number % count]))
+        wait_for(self.settled, 30, "the cluster to be formed")
+        if replicas:
+            wait_for(self.replicated, 30, "the replicas to be attached")
+
+    def call(self, server: Server, *command: Any) -> Any:
+        """The answer of a node, as the server sends it."""
+        with redis.Redis(port=server.port, socket_timeout=5, protocol=2, retry=None) as client:
+            client.response_callbacks.clear()
+            return client.execute_command(*command)
+
+    def facts(self, server: Server, *command: str) -> dict[str, str]:
+        lines = self.call(server, *command).decode().splitlines()
+        return dict(line.split(":", 1) for line in lines if ":" in line)
+
+    def known(self, server: Server) -> int:
+        nodes = self.call(server, "CLUSTER", "NODES").decode().splitlines()
+        return sum("handshake" not in node for node in nodes)
+
+    def id_of(self, server: Server) -> str:
+        return self.call(server, "CLUSTER", "MYID").decode()
+
+    def settled(self) -> bool:
+        """Whether all nodes that run see all slots served."""
+        try:
+            return all(self._sees_all(server) for server in self.servers if server.running)
+        except redis.RedisError:
+            return False
+
+    def missed(self, node: Server) -> bool:
+        """Whether the other nodes have noticed that a node is away."""
+        return not any(self._sees_all(server) for server in self.servers if server is not node and server.running)
+
+    def _sees_all(self, server: Server) -> bool:
+        info = self.facts(server, "CLUSTER", "INFO")
+        return info["cluster_state"] == "ok" and int(info["cluster_slots_ok"]) == SLOTS
+
+    def replicated(self) -> bool:
+        replicas = [server for server in self.servers if self.role(server) == "slave"]
+        expected = len(self.servers) - len(self.masters)
+        return len(replicas) == expected and all(
+            self.facts(server, "INFO", "replication").get("master_link_status") == "up" for server in replicas
+        )
+
+    def role(self, server: Server) -> str:
+        return self.facts(server, "INFO", "replication")["role"]
+
+    def owner(self, slot: int) -> Server:
+        """The node that has a slot, as the running ones say."""
+        for server in self.servers:
+            if server.running:
+                for first, last, (_, port, *_), *_ in self.call(server, "CLUSTER", "SLOTS"):
+                    if first <= slot <= last:
+                        return next(one for one in self.servers if one.port == port)
+        raise AssertionError(f"nobody has slot {slot}")
+
+    def begin_move(self, slot: int, source: Server, target: Server) -> None:
+        """Put a slot on the move."""
+        self.call(target, "CLUSTER", "SETSLOT", slot, "IMPORTING", self.id_of(source))
+        self.call(source, "CLUSTER", "SETSLOT", slot, "MIGRATING", self.id_of(target))
+
+    def move_keys(self, slot: int, source: Server, target: Server, at_most: int = 1_000) -> int:
+        """Move some keys of a slot that is on the move; returns how many."""
+        keys = self.call(source, "CLUSTER", "GETKEYSINSLOT", slot, at_most)
+        for key in keys:
+            self.call(source, "MIGRATE", "127.0.0.1", target.port, key, 0, 5_000, "REPLACE")
+        return len(keys)
+
+    def end_move(self, slot: int, source: Server, target: Server) -> None:
+        """Move the rest, and give the slot to its new node."""
+        while self.move_keys(slot, source, target):
+            pass
+        for server in (target, source, *(one for one in self.masters if one not in (source, target))):
+            self.call(server, "CLUSTER", "SETSLOT", slot, "NODE", self.id_of(target))
+
+    def move(self, slot: int, target: Server) -> None:
+        """Give a slot with all its keys to another node."""
+        source = self.owner(slot)
+        if source is not target:
+            self.begin_move(slot, source, target)
+            self.end_move(slot, source, target)
+
+    def reset(self) -> None:
+        """Bring all nodes back, settled and empty."""
+        for server in self.servers:
+            server.start()
+        wait_for(self.settled, 30, "the cluster to be settled")
+        for server in self.servers:
+            if self.role(server) == "master":
+                self.call(server, "FLUSHALL")
+                self.call(server, "SCRIPT", "FLUSH")
+
+    def close(self) -> None:
+        for server in self.servers:
+            server.close()
+
+
+ClusterFactory = Callable[..., Cluster]
