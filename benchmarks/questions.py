@@ -212,6 +212,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
     os.environ.pop("BEATD_CONFIG", None)
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # an installation has its bytecode
     slow = 0
     with fleet(options.n, options.workers) as (one, port, running):
         for question, commands, places in questions(running):

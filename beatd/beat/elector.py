@@ -28,7 +28,7 @@ from beatd.beat.shard_assignment import ShardPlanner
 from beatd.beat.term import Leadership, Term
 from beatd.clock import Backoff, Clock
 from beatd.exceptions import StoreError, StoreRefused
-from beatd.store.daemon_registry import FleetView, LeaseOwner, Member, Registry, Status
+from beatd.store.daemon_registry import FleetView, LeaseOwner, Registry, Status
 from beatd.store.lease import Leases
 
 log = logging.getLogger("beatd.beat.elector")
@@ -55,8 +55,7 @@ class Elector:
     """Holds the leases of those shards that are this daemon's to lead.
 
     ``status`` is asked for what the daemon has to say of itself. ``on_change`` is called, from the elector's thread,
-    when a term begins or ends. ``fleet`` is what was seen moments ago: free leases are then taken before the first
-    heartbeat, which saves a start over a slow link a round trip.
+    when a term begins or ends.
     """
 
     def __init__(
@@ -70,7 +69,6 @@ class Elector:
         renew_ms: int,
         status: Callable[[], Status],
         on_change: Callable[[], None] = lambda: None,
-        fleet: FleetView | None = None,
     ) -> None:
         self._leases = leases
         self._registry = registry
@@ -86,7 +84,6 @@ class Elector:
         """The leadership of each shard, in their order."""
         self.fleet: FleetView | None = None
         """The daemons and leases as last seen."""
-        self._seen_before = fleet
         self.clock_offset_ms: int | None = None
         """How far this host's clock is ahead of the store's."""
         self._renew_at = self._step_down_until = 0.0
@@ -150,7 +147,6 @@ class Elector:
             self._renew(held)
         if self._was_present and self._released_within is None:
             self._subscribe()  # before the rest: the others miss this daemon
-        self._take_at_once()
         fleet = self._heartbeat()
         plan = self._planner.plan(self._presence.without_gone(fleet), self._clock.monotonic())
         self._hand_over(plan.give)
@@ -165,15 +161,6 @@ class Elector:
         if plan.look_again is not None:
             pauses.append(plan.look_again + random.uniform(0.001, 0.02))  # noqa: S311 - not all at once
         return max(min(pauses), 0.0)
-
-    def _take_at_once(self) -> None:
-        """Take what was free before the start, as the plan will say after the first heartbeat. A lease that has been
-        taken since is left alone by the store."""
-        seen, self._seen_before = self._seen_before, None
-        if seen is not None:
-            me = Member(self._status(), 0)
-            seen = seen._replace(daemons={**seen.daemons, self._me: me})
-            self._take(self._planner.plan(seen, self._clock.monotonic()).take, seen)
 
     def _held(self) -> dict[int, int]:
         return {leadership.shard: token for leadership in self.leaderships if (token := leadership.token) is not None}

@@ -23,6 +23,7 @@ from beatd.app.find_app import find_app
 from beatd.app.routing import Queues
 from beatd.broker import read_events
 from beatd.cli.output import Duration, confirm, plural, print_json, print_line, read_json
+from beatd.config.loader import load_settings
 from beatd.exceptions import ConfigError, TimeoutError  # noqa: A004 - beatd's
 from beatd.redaction import redacted
 from beatd.sources.app_file import app_settings, first_url
@@ -67,7 +68,7 @@ def _of_file(config_file: str | None) -> App:
         found = config.find(config_file)
     except ConfigError as error:
         raise click.UsageError(f"{error}, or the broker with -b URL, or an app with -A MODULE") from None
-    settings = config.load(found).settings
+    settings = load_settings(found).settings
     store = running_store(settings)
     app = App("beatd", broker=settings.broker.url or store, backend=store, set_as_current=False)
     app.conf.task_default_queue = settings.broker.default_queue

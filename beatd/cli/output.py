@@ -62,7 +62,7 @@ def print_json(value: Any) -> None:
         text = msgspec.json.format(text, indent=2)  # json itself takes seconds for ten thousand entries
     except (msgspec.MsgspecError, ValueError):  # NaN, half of a surrogate pair
         text = json.dumps(value, indent=2, ensure_ascii=False)
-    click.echo("\n".join(map(_escaped, text.split("\n"))))
+    click.echo(text if text.replace("\n", "").isprintable() else "\n".join(map(_escaped, text.split("\n"))))
 
 
 def _escaped(line: str) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import click
@@ -12,7 +14,8 @@ from beatd.broker import is_redis, redis_url
 from beatd.cli.output import plural, print_problem, print_table
 from beatd.client.workers import WorkerClient, queue_facts
 from beatd.clock import SystemClock
-from beatd.exceptions import BeatdError
+from beatd.config.loader import load
+from beatd.exceptions import BeatdError, ConfigError
 from beatd.model import Settings
 from beatd.state_store import running_store
 from beatd.store.client import connect
@@ -48,8 +51,9 @@ class SeenWorkers(NamedTuple):
 class WorkerLook:
     """A look at the workers, in a thread: they have :data:`~beatd.client.workers.ANSWER_S` to answer."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, file: Path) -> None:
         self._settings = settings
+        self._file = file
         self._seen = SeenWorkers(problem=f"the broker has not answered within {WITHIN_S:g} s")
         self._thread = threading.Thread(target=self._run, name="workers", daemon=True)
         self._thread.start()
@@ -61,12 +65,12 @@ class WorkerLook:
 
     def _run(self) -> None:
         try:
-            self._seen = _look(self._settings)
+            self._seen = _look(self._settings, self._file)
         except BeatdError as error:
             self._seen = SeenWorkers(problem=str(error))
 
 
-def _look(settings: Settings) -> SeenWorkers:
+def _look(settings: Settings, file: Path) -> SeenWorkers:
     store = running_store(settings)
     url = settings.broker.url or store
     client = WorkerClient(url, store)
@@ -74,9 +78,17 @@ def _look(settings: Settings) -> SeenWorkers:
     beats = _heartbeats(url, settings) if is_redis(url) else {}
     names = sorted({*answered, *beats})
     found = [_facts(name, answered.get(name), beats) for name in names]
-    queues = {settings.broker.default_queue, *(queue for each in answered.values() for queue in each["queues"])}
+    queues = _queues_of(settings, file) | {queue for each in answered.values() for queue in each["queues"]}
     facts = queue_facts(client.lengths(queues), {}, list(answered.values()))
     return SeenWorkers(found, [one for one in facts if one["problem"]])
+
+
+def _queues_of(settings: Settings, file: Path) -> set[str]:
+    """The queues to which the entries of the file send; of a broken file the default queue alone."""
+    names = {settings.broker.default_queue}
+    with suppress(ConfigError):  # it is a problem of its own
+        names |= {entry.options.queue for entry in load(file).entries if entry.options.queue}
+    return names
 
 
 def _heartbeats(url: str, settings: Settings) -> dict[str, int | None]:

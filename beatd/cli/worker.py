@@ -32,6 +32,7 @@ from beatd.cli.multi_processes import LogFile, held
 from beatd.cli.output import Duration
 from beatd.cli.processes import die_with_parent
 from beatd.clock import Backoff
+from beatd.config.loader import load_settings
 from beatd.exceptions import ConfigError, Fault
 from beatd.model import Settings
 from beatd.urls import check_broker, is_cluster
@@ -192,7 +193,7 @@ def start(options: dict[str, Any], app: App | None = None) -> None:
     with contextlib.ExitStack() as stack:
         settings, store_url = None, None
         if options["config_file"]:
-            settings = config.load(config.find(options["config_file"])).settings
+            settings = load_settings(config.find(options["config_file"])).settings
             store_url = stack.enter_context(_state_store(settings))
         app = app or _app(options, settings)
         _apply(app, options, settings, store_url)

@@ -12,6 +12,7 @@ from beatd import broker, config
 from beatd.app.find_app import find_app
 from beatd.broker import Address, OutgoingMessage, Publisher
 from beatd.clock import SystemClock
+from beatd.config.loader import load_settings
 from beatd.exceptions import ConfigError, Fault, MessageError
 from beatd.message.protocol import TaskMessage, open_envelope
 from beatd.redaction import printable, redacted, redacted_text
@@ -112,7 +113,7 @@ def _addresses(config_file: str | None, app_name: str | None, broker_url: str | 
     """The broker's URL, the state store's, and the names of keys."""
     store_url, prefix, url = None, "beatd", broker_url
     if config_file or not (app_name or broker_url):
-        settings = config.load(config.find(config_file)).settings
+        settings = load_settings(config.find(config_file)).settings
         store_url, prefix = running_store(settings), settings.redis.prefix
         url = url or settings.broker.url or store_url
     if app_name:

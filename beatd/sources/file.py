@@ -11,12 +11,12 @@ from pathlib import Path
 
 from watchfiles import watch
 
-from beatd.clock import monotonic
+from beatd.clock import SystemClock, monotonic
 from beatd.config import Config
 from beatd.exceptions import ConfigError, Fault
 from beatd.model import Entry, Settings
 from beatd.sources.emptied import emptied
-from beatd.sources.file_watch import Snapshot, directories, identities, snapshot, unfinished
+from beatd.sources.file_watch import Snapshot, directories, identities, snapshot, unchanged_since, unfinished
 
 _MANY = 5_000
 """Entries from which on it is worth the milliseconds."""
@@ -42,6 +42,8 @@ SETTLE_AT_MOST_S = 5.0
 LOOK_S = 1.0
 """How often the files are looked at although nothing was reported: the watcher is deaf while it starts, and some file
 systems never report."""
+FILE_TIMES_LAG_NS = 20_000_000
+"""By how much the kernel's times of files may be behind the clock: they are taken from its last tick."""
 _NAMES_SHOWN = 10
 _AT_START = ("redis", "broker", "leader", "log", "history", "metrics", "web", "state_dir")
 """Settings that are read when the daemon starts, and only then."""
@@ -74,6 +76,7 @@ class FileSource:
         self._files: tuple[str, ...] = (self._path,)
         self._globs: tuple[str, ...] = ()
         self._seen: Snapshot = {}
+        self._reading_since_ns = 0
         self._asked = threading.Event()
         self._stopping = threading.Event()
         self._wake = threading.Event()
@@ -82,7 +85,7 @@ class FileSource:
     def first(self) -> Config:
         """Load for the first time; raises ConfigError."""
         self._seen = snapshot([self._path])
-        config = self._load()
+        config = self._read()
         self._take(config)
         give_back(len(config.entries))
         return config
@@ -170,7 +173,7 @@ class FileSource:
 
     def _reload(self) -> None:
         try:
-            config = self._load()
+            config = self._read()
             if self.config is not None and (faults := emptied(self.config, config)):
                 raise ConfigError(faults, (*config.files, *config.beside))  # noqa: TRY301 - kept as any other fault
         except ConfigError as error:
@@ -193,6 +196,10 @@ class FileSource:
         if config.digest != before.digest:
             _say_difference(before.entries, config)
 
+    def _read(self) -> Config:
+        self._reading_since_ns = SystemClock().now_ms() * 1_000_000
+        return self._load()
+
     def _take(self, config: Config) -> None:
         self.config = config
         self._files = (*(config.files or (self._path,)), *config.beside)
@@ -200,8 +207,16 @@ class FileSource:
         self._remember()
 
     def _remember(self) -> None:
-        """Remember how files looked before they were read, those that are new to us."""
-        self._seen = {name: self._seen.get(name, facts) for name, facts in self._look().items()}
+        """Remember how files looked before they were read.
+
+        How one looked that only the reading has told us of is not known: if it was written meanwhile, it differs from
+        what is remembered, and is read again.
+        """
+        before_ns = self._reading_since_ns - FILE_TIMES_LAG_NS
+        self._seen = {
+            name: self._seen[name] if name in self._seen else unchanged_since(before_ns, facts)
+            for name, facts in self._look().items()
+        }
 
     def _keep(self, error: ConfigError) -> None:
         """Log the errors, and watch their files too: some may be new."""

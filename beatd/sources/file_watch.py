@@ -40,6 +40,11 @@ def snapshot(files: Iterable[str], patterns: Iterable[str] = ()) -> Snapshot:
     return {name: _stat(name) for name in names}
 
 
+def unchanged_since(instant_ns: int, facts: tuple[int, ...] | None) -> tuple[int, ...] | None:
+    """Return the facts of a file that was last changed before the instant, else facts that no file has."""
+    return facts if facts is None or facts[4] < instant_ns else ()
+
+
 def unfinished(seen: Snapshot) -> bool:
     """True if a file is missing or empty: perhaps somebody is just writing it."""
     return any(facts is None or facts[2] == 0 for facts in seen.values())

@@ -55,10 +55,17 @@ class Slice(NamedTuple):
         return self.outcomes.get(name, EntryOutcome(None, ()))
 
     def link(
-        self, page: int = 1, *, only: str | None = None, sort: str | None = None, source: str | None = None
+        self,
+        page: int = 1,
+        *,
+        only: str | None = None,
+        sort: str | None = None,
+        source: str | None = None,
+        tag: str | None = None,
     ) -> str:
         """The query string of another page, filter or order of the same search."""
         view = self.view if source is None else self.view._replace(source=source)
+        view = view if tag is None else view._replace(tag=tag)
         only, sort = view.only if only is None else only, sort or view.sort
         wanted = {
             "q": view.query,

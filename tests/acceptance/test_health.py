@@ -89,9 +89,22 @@ def test_an_outbox_that_the_broker_does_not_take_is_a_problem(start_beatd, tmp_p
 
 
 def test_a_check_fails_for_any_problem(start_beatd, file, beatd, redis_url, tmp_path, wait_until):
+    (tmp_path / "proj.py").write_text(f"""
+from beatd import App
+app = App("proj", broker="{redis_url}")
+@app.task(name="tasks.tick")
+def tick():
+    pass
+""")
     daemon = start_beatd("--config", file)
     daemon.expect("Dispatched tick")
-    assert beatd("status", "--check", "--config", file).returncode == 0
+    done = wait_until(
+        lambda: (seen := beatd("status", "--check", "--config", file)).returncode and seen, what="a problem"
+    )
+    assert "and no worker; start one: beatd worker -Q celery" in done.stdout
+    assert beatd("status", "--config", file).returncode == 0, "messages may wait for a worker that is being started"
+    start_beatd("worker", "-A", "proj", "-c", "1").expect("ready")
+    wait_until(lambda: beatd("status", "--check", "--config", file).returncode == 0, 20, "all is well")
     with redis.Redis.from_url(redis_url) as store:
         held = {"reason": "a\n! forged", "since_ms": 1_790_000_000_000, "again_ms": 1_790_000_060_000, "attempts": 2}
         store.hset("{beatd}:0:held", "bad", json.dumps(held))

@@ -107,8 +107,9 @@ class AmqpBus:
             except (TimeoutError, BlockingIOError):
                 return  # nothing more to read
 
-    def broadcast(self, message: BusMessage) -> None:
+    def broadcast(self, message: BusMessage) -> int | None:
         self._publish(to_message(message, transient=False), self._names.mailbox, "")
+        return None
 
     def reply(self, message: BusMessage, exchange: str, routing_key: str) -> None:
         check_reply_address(exchange, routing_key)

@@ -63,8 +63,8 @@ class Bus(Protocol):
     def replies(self, at_most: int) -> list[BusMessage]:
         """Return the replies since the last call. Does not wait."""
 
-    def broadcast(self, message: BusMessage) -> None:
-        """Send to all workers."""
+    def broadcast(self, message: BusMessage) -> int | None:
+        """Send to all workers; returns how many have received it, where the broker says that."""
 
     def reply(self, message: BusMessage, exchange: str, routing_key: str) -> None:
         """Answer whoever asked for it there."""

@@ -12,6 +12,8 @@ from beatd.clock import monotonic
 
 _PATIENCE_S = 1.0
 """How long to wait at once: the answers are looked for even if nothing seems to have come."""
+_GRACE_S = 0.1
+"""How long to wait for more when all who received a command have answered."""
 
 
 def command_body(
@@ -54,17 +56,24 @@ class ControlClient:
         self._bus.broadcast(message)
 
     def ask(self, message: BusMessage, timeout: float, limit: int | None) -> Iterator[BusMessage]:
-        """Send a command; the answers, until there is none for ``timeout`` seconds or there are ``limit``."""
+        """Send a command; the answers, until there is none for ``timeout`` seconds or there are ``limit``.
+
+        Where the broker tells how many have received it, their answers are enough.
+        """
         oid, ticket = str(uuid.uuid4()), str(uuid.uuid4())
         self._bus.connect(oid=oid)
-        self._bus.broadcast(addressed(message, self._names, oid, ticket))
-        count, until = 0, monotonic() + timeout
+        received = self._bus.broadcast(addressed(message, self._names, oid, ticket))
+
+        def patience(count: int) -> float:
+            return timeout if received is None or count < received else min(timeout, _GRACE_S)
+
+        count, until = 0, monotonic() + patience(0)
         while count != limit and (left := until - monotonic()) > 0:
             wait_for(self._bus.files(), min(left, _PATIENCE_S))
             for answer in self._bus.replies(100):
                 if answer.headers.get("ticket", ticket) == ticket and count != limit:
                     count += 1
-                    until = monotonic() + timeout
+                    until = monotonic() + patience(count)
                     yield answer
 
 

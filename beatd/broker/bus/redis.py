@@ -103,17 +103,17 @@ class RedisBus:
                     messages += _messages(answer[1])
         return messages
 
-    def broadcast(self, message: BusMessage) -> None:
-        self._publish(self._names.mailbox, "", to_message(message, transient=False))
+    def broadcast(self, message: BusMessage) -> int | None:
+        return self._publish(self._names.mailbox, "", to_message(message, transient=False))
 
     def emit(self, routing_key: str, message: BusMessage) -> None:
         self._publish(self._names.events, routing_key, to_message(message, plain=True))
 
-    def _publish(self, exchange: str, routing_key: str, message: TaskMessage) -> None:
+    def _publish(self, exchange: str, routing_key: str, message: TaskMessage) -> int:
         raw = to_envelope(message, exchange, routing_key)
         channel = f"{self._channel}{exchange}/{routing_key}" if routing_key else self._channel + exchange
         with self._translate_errors():
-            self._client.publish(channel, raw)
+            return int(self._client.publish(channel, raw))
 
     def reply(self, message: BusMessage, exchange: str, routing_key: str) -> None:
         check_reply_address(exchange, routing_key)

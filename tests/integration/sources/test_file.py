@@ -91,6 +91,36 @@ def test_a_change_before_the_watching_began_is_seen(beat_toml: Path, wait_until:
     found.source.stop()
 
 
+@pytest.mark.parametrize("where", ["beat.toml", "more/entries.toml", "more/new.toml"])
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_change_while_the_files_are_read_is_seen(
+    beat_toml: Path, wait_until: WaitUntil, where: str, when: str
+) -> None:
+    """Until the files are read, the source does not know which are included."""
+    (beat_toml.parent / "more").mkdir()
+    written(beat_toml.parent / "more" / "entries.toml", "second")
+    head = 'include = ["more/*.toml"]\n'
+    written(beat_toml, "first", head=head)
+    found = Watched(beat_toml)
+    read, attempts = found.source._load, iter(("first",))
+
+    def edit(now: str) -> None:
+        if now == when and next(attempts, None):
+            written(beat_toml.parent / where, "edited", head=head if where == "beat.toml" else "")
+
+    def load() -> Config:
+        edit("before")
+        config = read()
+        edit("after")
+        return config
+
+    found.source._load = load
+    first = found.source.first()
+    found.source.start()
+    wait_until(lambda: "edited" in {entry.name for entry in (found.source.config or first).entries}, 5, "the change")
+    found.source.stop()
+
+
 def test_a_file_renamed_into_place_is_taken(beat_toml: Path, watched: Any, wait_until: WaitUntil) -> None:
     found = watched(beat_toml)
     for name in ("second", "third"):

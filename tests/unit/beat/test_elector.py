@@ -103,12 +103,9 @@ class MemoryRegistry:
         self.store = store
 
     def heartbeat(self, status, *, shards):
-        self.store.daemons[status.id] = status, self.store.clock.monotonic()
-        return self.look()
-
-    def look(self):
         self.store.call("fleet")
         now = self.store.clock.monotonic()
+        self.store.daemons[status.id] = status, now
         daemons = {name: Member(one, int((now - seen) * 1000)) for name, (one, seen) in self.store.daemons.items()}
         leases = {
             shard: LeaseOwner(value.partition(":")[0], int(value.partition(":")[2]), int((ends - now) * 1000))
@@ -125,7 +122,7 @@ class MemoryRegistry:
 class Campaign:
     """One daemon's elector, turned by hand: ``run_for(seconds)`` does what its thread would."""
 
-    def __init__(self, store, clock, me, *, shards=1, fleet=None):
+    def __init__(self, store, clock, me, *, shards=1):
         self.clock = clock
         self.changes = []
         self.leases = MemoryLeases(store, me)
@@ -139,7 +136,6 @@ class Campaign:
             renew_ms=int(RENEW * 1000),
             status=lambda: self.status,
             on_change=lambda: self.changes.append(clock.monotonic()),
-            fleet=fleet,
         )
         self.pause = 0.0
 
@@ -191,31 +187,6 @@ def test_a_daemon_alone_leads_at_once(a):
     assert a.term.token == 1
     assert a.term.lease_value == "a:1"
     assert len(a.changes) == 1
-
-
-def test_a_lease_that_was_seen_free_is_taken_before_the_first_heartbeat(store, clock):
-    a = Campaign(store, clock, "a", fleet=MemoryRegistry(store).look())
-    store.calls.clear()
-    a.turn()
-    assert store.calls[:2] == ["take", "fleet"]
-    assert a.term.token == 1
-
-
-def test_what_was_seen_before_the_start_takes_nothing_from_who_leads_now(store, clock):
-    seen = MemoryRegistry(store).look()
-    a, b = Campaign(store, clock, "a"), Campaign(store, clock, "b", fleet=seen)
-    a.turn()
-    b.turn()
-    assert a.term
-    assert b.term is None
-
-
-def test_shards_that_others_are_to_have_are_not_taken_at_once(store, clock):
-    a = Campaign(store, clock, "a", shards=4)
-    a.elector._heartbeat()
-    b = Campaign(store, clock, "b", shards=4, fleet=MemoryRegistry(store).look())
-    b.turn()
-    assert len(b.led) == 2
 
 
 def test_no_token_comes_again_although_the_store_forgets_all_of_them(a, b, store):

@@ -270,6 +270,19 @@ def test_entries_are_filtered_and_ordered(site):
         assert site.get(f"/api/entries?{query}").status_code == 400
 
 
+def test_tags_of_entries_lead_to_the_entries_that_have_them(site):
+    tagged = '[beat_schedule.{}]\ntask = "t"\nschedule = "1m"\ntags = [{}]\n'
+    site.write(tagged.format("bill", '"money", "team:a"') + tagged.format("mail", '"post"'))
+    assert 'href="?tag=money"' in site.get("/").text
+    assert 'href="?tag=team%3Aa"' in site.get("/").text
+    assert 'href="/?tag=team%3Aa"' in site.get("/entries/bill").text
+    found = site.get("/?tag=team%3Aa&only=").text
+    assert "/entries/bill" in found
+    assert "/entries/mail" not in found
+    assert "1 of 2 entries match and have the tag team:a" in found
+    assert '<input type="hidden" name="tag" value="team:a">' in found
+
+
 @pytest.mark.parametrize("name", ["a/b c", "ünï", "<script>", "a?b#c"])
 def test_the_page_of_an_entry_with_any_name_can_be_reached(site, name):
     site.write(f'[beat_schedule."{name}"]\ntask = "t"\nschedule = "1m"\n')
