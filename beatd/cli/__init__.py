@@ -21,7 +21,7 @@ import click
 
 import beatd
 from beatd.cli.global_options import GlobalOptions
-from beatd.exceptions import BeatdError, ConfigError, ScheduleError, StoreUnavailable
+from beatd.exceptions import BeatdError, BrokerError, ConfigError, ScheduleError, StoreUnavailable
 from beatd.redaction import printable
 
 
@@ -200,13 +200,25 @@ def _has_other_bytes(word: str) -> bool:
 
 def _next_step(error: BeatdError) -> str:
     """Return a line that says what to do about an error that newcomers meet; nothing for others."""
-    if isinstance(error, StoreUnavailable) and "Connection refused" in str(error):
-        return '\nStart the server, or set url under [redis] to another one; url = "embedded" starts one by itself.'
+    if isinstance(error, StoreUnavailable | BrokerError) and (advice := server_advice(error)):
+        return f"\n{advice}"
     if isinstance(error, ConfigError) and any(
         fault.message.startswith("unknown setting") and "; expected" in fault.message for fault in error.faults
     ):
         return f"\nThis is beatd {beatd.__version__}: a file for a newer version needs that version."
     return ""
+
+
+def server_advice(error: object, table: str = "") -> str:
+    """Return a sentence that says what to do about a server that refuses connections; nothing for other errors.
+
+    ``table`` is where ``beat.toml`` names the server; by default that of the error's class.
+    """
+    if "Connection refused" not in str(error):
+        return ""
+    table = table or ("redis" if isinstance(error, StoreUnavailable) else "broker")
+    advice = f"Start the server, or set url under [{table}] to another one"
+    return f'{advice}; url = "embedded" starts one by itself.' if table == "redis" else f"{advice}."
 
 
 def _open_standard_streams() -> None:

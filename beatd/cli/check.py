@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 
 from beatd import broker, config, sources
+from beatd.cli import server_advice
 from beatd.cli.output import plural, print_folded, print_json, print_line
 from beatd.clock import SystemClock
 from beatd.config.errors import dotted
@@ -80,6 +81,8 @@ def check(
         _print(str(path), _facts(loaded, now_ms), warnings)
         for attempt in attempts:
             print_line(str(attempt), err=not attempt.ok)
+        for advice in filter(None, (attempt.advice for attempt in attempts)):
+            print_line(advice, err=True)
     if (warnings and strict) or not ok:
         raise click.exceptions.Exit(1)
 
@@ -148,6 +151,9 @@ QUEUES_TRIED = 50
 """Of the queues that entries name, and of the exchanges, at most so many are tried."""
 
 
+_STORE_ITSELF = "the state store itself"
+
+
 class Attempt(NamedTuple):
     """Result of trying one server: ``what`` is ``store`` or ``broker``; no password is in any of it."""
 
@@ -158,6 +164,13 @@ class Attempt(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.what} {self.url}: {self.message}"
+
+    @property
+    def advice(self) -> str:
+        """Advice about a server that refuses connections; empty otherwise."""
+        if self.ok or self.url == _STORE_ITSELF:  # the advice is that of the store
+            return ""
+        return server_advice(self.message, "redis" if self.what == "store" else "broker")
 
 
 def try_servers(settings: Settings, entries: Sequence[Entry] = ()) -> list[Attempt]:
@@ -170,7 +183,7 @@ def try_servers(settings: Settings, entries: Sequence[Entry] = ()) -> list[Attem
     url = settings.broker.url
     store = _try("store", settings.redis.url, lambda: _store(settings, queues if url is None else []))
     if url is None:
-        return [store, Attempt("broker", "the state store itself", store.ok, store.message)]
+        return [store, Attempt("broker", _STORE_ITSELF, store.ok, store.message)]
     exchanges = list(dict.fromkeys(filter(None, (entry.options.exchange for entry in entries))))[:QUEUES_TRIED]
     return [store, _try("broker", url, lambda: _broker(url, queues, exchanges, settings))]
 

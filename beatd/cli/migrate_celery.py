@@ -84,6 +84,8 @@ def _place(project: str) -> tuple[Path, str | None]:
 def _print_diff(found: Project) -> None:
     for change in found.changes:
         click.echo("".join(change.diff), nl=False)
+    if not found.changes:
+        click.echo("nothing to change", err=True)
 
 
 def _write(found: Project, *, quiet: bool) -> None:
@@ -140,15 +142,15 @@ def _rows(uses: Sequence[Use], *, show_all: bool) -> Iterator[tuple[str, str, st
 def _next_steps(found: Project, app: str | None) -> Iterator[str]:
     name = app or "MODULE:APP"
     yield "Next:"
-    if found.changes:
-        yield f"  beatd migrate celery {found.shown} --rewrite"
-        yield "      shows the changes of imports; --write makes them"
     yield f"  beatd migrate celery {found.shown} -A {name} -o beat.toml"
     yield "      writes the schedule"
     yield "  beatd check"
     yield "      checks the file, with tasks and arguments"
     yield "  beatd run --dry-run"
     yield "      runs beside celery beat and sends nothing"
+    if found.changes:
+        yield f"  beatd migrate celery {found.shown} --rewrite"
+        yield "      shows the changes of imports; --write makes them, once the schedule is written"
 
 
 def _document(found: Project, app: str | None) -> dict[str, Any]:

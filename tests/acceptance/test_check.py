@@ -155,12 +155,26 @@ url = "amqp://guest:s3cret@127.0.0.1:1//"
     (tmp_path / "beat.toml").write_text(GOOD + servers)
     done = beatd("check", "--connect", cwd=tmp_path)
     assert done.returncode == 1
-    store, broker = done.stderr.splitlines()
+    store, broker, *steps = done.stderr.splitlines()
     assert store.startswith("store redis://:***@127.0.0.1:1/0: state store 127.0.0.1:1/0: ")
     assert broker.startswith("broker amqp://guest:***@127.0.0.1:1//: ")
+    assert len(steps) == 2
     assert "s3cret" not in done.stdout + done.stderr
     said = json.loads(beatd("check", "--connect", "--json", cwd=tmp_path).stdout)
     assert (said["ok"], [one["ok"] for one in said["connections"]]) == (False, [False, False])
+
+
+def test_a_refused_connection_names_the_next_step(tmp_path: Path, free_port, beatd: Beatd) -> None:
+    nowhere = f"redis://127.0.0.1:{free_port()}/0"
+    (tmp_path / "beat.toml").write_text(f'[redis]\nurl = "{nowhere}"\n{GOOD}')
+    step = 'Start the server, or set url under [redis] to another one; url = "embedded" starts one by itself.'
+    for words in (("check", "--connect"), ("status",), ("list",)):
+        said = beatd(*words, cwd=tmp_path).stderr
+        assert said.count(step) == 1, said
+        assert said.endswith(f"{step}\n")
+    (tmp_path / "beat.toml").write_text(f'[redis]\nurl = "embedded"\n[broker]\nurl = "{nowhere}"\n{GOOD}')
+    said = beatd("check", "--connect", cwd=tmp_path).stderr
+    assert said.endswith("\nStart the server, or set url under [broker] to another one.\n")
 
 
 def test_connect_with_servers_that_answer(tmp_path: Path, redis_url: str, beatd: Beatd) -> None:

@@ -171,6 +171,33 @@ def test_the_worker_follows_the_code(project, wait_until):
         assert worker.wait(40) == 0, log.read_text()
 
 
+def test_the_worker_finds_the_store_of_the_file(project, start_beatd, wait_until, tmp_path_factory):
+    """The project's own broker is another server: only the file leads the worker to the daemon's."""
+    state = tmp_path_factory.mktemp("state")
+    (project / "beat.toml").write_text(
+        f"""state_dir = {str(state)!r}
+[redis]
+url = "embedded"
+[beat_schedule.often]
+task = "orders.tasks.limits"
+schedule = "1s"
+"""
+    )
+    daemon = start_beatd("run", "--config", str(project / "beat.toml"))
+    daemon.expect("Dispatched often", timeout=30)
+    log = project / "log"
+    with log.open("wb") as file:
+        worker = subprocess.Popen(
+            [sys.executable, str(project / "manage.py"), "beatd_worker", "-c", "1", "-P", "solo"],
+            cwd=project, env=environment(), stdout=file, stderr=file,
+        )  # fmt: skip
+    try:
+        wait_until(lambda: "orders.tasks.limits" in log.read_text() and "succeeded" in log.read_text(), 40, "a run")
+    finally:
+        worker.terminate()
+        assert worker.wait(40) == 0, log.read_text()
+
+
 def test_eager_tasks_in_a_test_of_django(project):
     (project / "shop" / "tests.py").write_text("""
 from beatd.testing import eager_tasks
