@@ -95,7 +95,7 @@ def test_status_is_what_the_command_says(start_beatd, start_web, write, beatd):
 
     def lasting(document):
         for daemon in document["daemons"]:
-            for name in ("seen_ms_ago", "turned_ms_ago", "clock_offset_ms"):
+            for name in ("seen_ms_ago", "turned_ms_ago", "clock_offset_ms", "late_ms"):
                 assert isinstance(daemon.pop(name), int | None)
         for shard in document["shards"]:
             assert isinstance(shard.pop("lease_ms"), int)

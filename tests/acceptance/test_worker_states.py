@@ -69,7 +69,8 @@ def test_a_state_that_the_task_stores_itself_stays(app, start_beatd, wait_until,
     names = ["proj.own_state", "proj.own_state_async"]
     results = [app.send_task(name, ("FAILURE" if n % 2 else "HELD",)) for n in range(20) for name in names]
     worker.expect("ignored", times=40)
-    assert [result.state for result in results] == [state for state in ("HELD", "FAILURE") * 10 for _ in names]
+    expected = [state for state in ("HELD", "FAILURE") * 10 for _ in names]
+    wait_until(lambda: [result.state for result in results] == expected, 15, "the states")
 
 
 def test_progress_does_not_go_back(app, start_beatd, redis_url):

@@ -157,6 +157,11 @@ def _settle(last_dues: Callable[[], Mapping[str, int]], fleet: Fleet, side: Side
         _until(moved, STANDSTILL, f"another claim (see {fleet.folder})")
 
 
+POSTPONED_S = 3.0
+"""For up to two seconds the server postpones writing while the disk is busy with what was written before. One more is for
+the ledger, which looks now and then."""
+
+
 def _excuse(
     account: Account, books: Books, rolled_back: list[tuple[float, float]], *, repeats: bool
 ) -> tuple[Account, int]:
@@ -168,7 +173,7 @@ def _excuse(
     excused = {
         run
         for run in account.doubled
-        if repeats or any(begin - 1 <= books.first_at[run] <= end for begin, end in rolled_back)
+        if repeats or any(begin - POSTPONED_S <= books.first_at[run] <= end for begin, end in rolled_back)
     }
     count = sum(seen - 1 for (name, due_ms, _), seen in books.seen.items() if (name, due_ms) in excused)
     return account._replace(doubled=[run for run in account.doubled if run not in excused]), count
