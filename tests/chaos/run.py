@@ -158,8 +158,8 @@ def _settle(last_dues: Callable[[], Mapping[str, int]], fleet: Fleet, side: Side
 
 
 POSTPONED_S = 3.0
-"""For up to two seconds the server postpones writing while the disk is busy with what was written before. One more is for
-the ledger, which looks now and then."""
+"""For up to two seconds the server postpones writing while the disk is busy with what was written before. One more is
+for the ledger, which looks now and then."""
 
 
 def _excuse(
