@@ -96,6 +96,13 @@ def go_on(queue, names, wait_until, timeout=30):
     wait_until(lambda: newest(queue, names) > before + 2 * PERIOD_MS, timeout, f"runs of {sorted(names)[:3]} …")
 
 
+def assert_no_run_is_missing(queue):
+    """For tests in which a message may come again, under its id: its daemon was killed while it published."""
+    found = runs(queue)
+    assert len(found) == ENTRIES
+    assert {b - a for dues in found.values() for a, b in pairwise(sorted(set(dues)))} == {PERIOD_MS}
+
+
 def test_every_run_once_with_a_shard_on_each_node(cluster, beatd, start_beatd, write, queue, wait_until):
     file = write(cluster.url)
     daemon = start_beatd("--config", file)
@@ -133,7 +140,7 @@ def test_a_dead_leader_is_seen_at_once(cluster, start_beatd, write, queue, wait_
     for shard in range(3):
         go_on(queue, entries_of(shard), wait_until)
     other.end()
-    assert_every_run_once(queue, ENTRIES)
+    assert_no_run_is_missing(queue)
 
 
 @pytest.mark.slow
@@ -254,10 +261,7 @@ def test_a_replica_takes_over(six, start_beatd, write, queue, wait_until):
         wait_until(six.replicated, 30, "the former master to be a replica")
     for daemon in daemons:
         daemon.end()
-    found = runs(queue)
-    assert len(found) == ENTRIES
-    steps = {b - a for dues in found.values() for a, b in pairwise(sorted(set(dues)))}
-    assert steps == {PERIOD_MS}, "a run is missing"
+    assert_no_run_is_missing(queue)
 
 
 @pytest.mark.slow
@@ -305,8 +309,7 @@ def test_everything_at_once(cluster, start_beatd, write, queue, wait_until, seed
         daemon.end()
     messages = [open_envelope(raw).headers for raw in queue.lrange("celery", 0, -1)]
     assert len({one["id"] for one in messages}) == len({(one["beatd-entry"], one["beatd-due-at"]) for one in messages})
-    steps = {b - a for dues in runs(queue).values() for a, b in pairwise(sorted(set(dues)))}
-    assert steps == {PERIOD_MS}, "a run is missing"
+    assert_no_run_is_missing(queue)
 
 
 def test_what_is_wrong_is_said_in_one_sentence(cluster, beatd, write, redis_url, start_server, free_port):
