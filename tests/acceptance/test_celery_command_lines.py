@@ -62,6 +62,7 @@ ASKED = (
 )
 
 
+@pytest.mark.slow
 def test_they_ask_and_control_workers(proj, beatd, start_beatd):
     worker = start_beatd(*WORKER.split())
     worker.expect("ready", timeout=30)

@@ -88,6 +88,7 @@ def place(tmp_path, redis_url, start_beatd, beatd, wait_until):
     return tmp_path
 
 
+@pytest.mark.slow
 def test_no_line_is_wider_than_80_columns(place):
     wide = []
     for words in COMMANDS:

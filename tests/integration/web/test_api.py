@@ -1,5 +1,6 @@
 """API v1 over a real store: whatever is asked, the answer is as its OpenAPI document says, and never a 500."""
 
+import pytest
 import schemathesis
 from hypothesis import HealthCheck, Phase, given, settings
 from schemathesis import GenerationMode
@@ -35,6 +36,7 @@ def ask_all(operation, mode, count):
     answers()
 
 
+@pytest.mark.slow
 def test_every_answer_is_as_the_document_says(real, monkeypatch):
     monkeypatch.setattr(rates, "CHANGES", (10_000, 1.0))
     api = schemathesis.openapi.from_asgi("/api/v1/openapi.json", real.app, headers=HEADERS)
