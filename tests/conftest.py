@@ -11,7 +11,9 @@ Neither has a deadline: a loaded machine is no fault.
 
 from __future__ import annotations
 
+import contextlib
 import os
+import random
 import shutil
 import signal
 import socket
@@ -144,9 +146,12 @@ def wait_for(predicate: Callable[[], T], timeout: float, what: str) -> T:
 
 
 def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port below those that connections get by themselves: a server that was killed finds it free again."""
+    while True:
+        port = random.SystemRandom().randrange(10_000, 32_000)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def server_binary(kind: str) -> str | None:
