@@ -29,6 +29,7 @@ class Cluster:
             for _ in range(masters * (1 + replicas))
         ]
         self.masters = self.servers[:masters]
+        self._moved: set[int] = set()
         self._form(replicas)
 
     @property
@@ -119,6 +120,7 @@ class Cluster:
         """Move the rest, and give the slot to its new node."""
         while self.move_keys(slot, source, target):
             pass
+        self._moved.add(slot)
         for server in (target, source, *(one for one in self.masters if one not in (source, target))):
             self.call(server, "CLUSTER", "SETSLOT", slot, "NODE", self.id_of(target))
 
@@ -130,7 +132,7 @@ class Cluster:
             self.end_move(slot, source, target)
 
     def reset(self) -> None:
-        """Bring all nodes back, settled and empty."""
+        """Bring all nodes back, settled and empty, and all slots to their first nodes."""
         for server in self.servers:
             server.start()
         wait_for(self.settled, 30, "the cluster to be settled")
@@ -138,6 +140,9 @@ class Cluster:
             if self.role(server) == "master":
                 self.call(server, "FLUSHALL")
                 self.call(server, "SCRIPT", "FLUSH")
+        for slot in sorted(self._moved):
+            self.move(slot, self.masters[((slot + 1) * len(self.masters) - 1) // SLOTS])
+        self._moved.clear()
 
     def close(self) -> None:
         for server in self.servers:

@@ -97,7 +97,7 @@ class Elector:
         self._released_within: Callable[[float], bool] | None = None
         self._was_present = False
         self._listen_again = Backoff(RETRY_MIN / 10, RETRY_MAX)
-        self._away: set[int] = set()
+        self._away: dict[int, str] = {}
         self._stopping = threading.Event()
         self._woken = threading.Event()
         self._thread = threading.Thread(target=self._run, name="elector", daemon=True)
@@ -175,7 +175,8 @@ class Elector:
         self._renew_at = started + self._renew_every
         if renewed.failed:
             self._renew_at = min(self._renew_at, started + RETRY_MAX)
-        self._say_away({shard: str(error) for shard, error in renewed.failed.items()})
+        # a renewal asks the nodes of what is held only: that another one answers again is seen by the heartbeat
+        self._say_away({**self._away, **{shard: str(error) for shard, error in renewed.failed.items()}})
         for shard, token in held.items():
             if shard in renewed.done:
                 self.leaderships[shard].prolong(token, started + self._ttl - self._margin)
@@ -193,9 +194,9 @@ class Elector:
             if shard not in self._away:
                 text = "The node of shard %d does not answer, and its runs wait: %s"
                 log.warning(text, shard, reason, extra={"event": "shard_away", "shard": shard})
-        for shard in self._away - away.keys():
+        for shard in self._away.keys() - away.keys():
             log.info("The node of shard %d answers again", shard, extra={"event": "shard_back", "shard": shard})
-        self._away = set(away)
+        self._away = dict(away)
 
     def _heartbeat(self) -> FleetView:
         before = self._clock.now_ms()

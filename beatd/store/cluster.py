@@ -11,8 +11,8 @@ slots meet. redis-py's own cluster client repeats commands whose answer was lost
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from typing import Any
 
 import redis
@@ -174,21 +174,17 @@ class ClusterPipeline(redis.client.Pipeline):
         """Send to all nodes before the first answer is read."""
         under_way = []
         for address, places in by_node.items():
-            lent = self._cluster.topology.connection(address)
             try:
-                connection = lent.__enter__()
-                try:
+                with ExitStack() as lent:
+                    connection = lent.enter_context(self._cluster.topology.connection(address))
                     connection.send_packed_command(connection.pack_commands([stack[place][0] for place in places]))
-                except redis.RedisError as error:
-                    if not lent.__exit__(type(error), error, error.__traceback__):
-                        raise
-                under_way.append((lent, connection, places))
+                    under_way.append((lent.pop_all(), connection, places))
             except redis.RedisError as error:
                 for place in places:
                     answers[place] = error
         for lent, connection, places in under_way:
             try:
-                with _returned(lent):
+                with lent:
                     for place in places:
                         answers[place] = self._answer(connection, *stack[place])
             except redis.RedisError as error:
@@ -201,15 +197,3 @@ class ClusterPipeline(redis.client.Pipeline):
         except ResponseError as error:
             self._cluster.topology.note(error)
             return error
-
-
-@contextmanager
-def _returned(lent: Any) -> Iterator[None]:
-    """The second half of a context that was entered before."""
-    try:
-        yield
-    except BaseException as error:
-        if not lent.__exit__(type(error), error, error.__traceback__):
-            raise
-    else:
-        lent.__exit__(None, None, None)

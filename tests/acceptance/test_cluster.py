@@ -58,6 +58,27 @@ def six(server_kind):
 
 
 @pytest.fixture
+def own_cluster(server_kind):
+    """A cluster that no other test gets, whatever is done to it."""
+    cluster = Cluster(server_kind)
+    yield cluster
+    cluster.close()
+
+
+@pytest.fixture
+def lead(start_beatd, queue, wait_until):
+    """``lead(file)``: start a daemon, and wait until it leads all shards and sends."""
+
+    def start(file):
+        daemon = start_beatd("--config", file)
+        daemon.expect("Leading shard", times=3)
+        more(queue, wait_until, 200, "runs")
+        return daemon
+
+    return start
+
+
+@pytest.fixture
 def with_app(tmp_path):
     """Add an app with the task to a file."""
 
@@ -144,10 +165,8 @@ def test_a_dead_leader_is_seen_at_once(cluster, start_beatd, write, queue, wait_
 
 
 @pytest.mark.slow
-def test_slots_move_while_runs_leave(cluster, start_beatd, write, queue, wait_until):
-    daemon = start_beatd("--config", write(cluster.url))
-    daemon.expect("Leading shard", times=3)
-    more(queue, wait_until, 200, "runs")
+def test_slots_move_while_runs_leave(cluster, lead, write, queue, wait_until):
+    daemon = lead(write(cluster.url))
     homes = {slot: cluster.owner(slot) for slot in slots()}
     for slot, source in homes.items():
         target = next(one for one in cluster.masters if one is not source)
@@ -165,11 +184,9 @@ def test_slots_move_while_runs_leave(cluster, start_beatd, write, queue, wait_un
 
 
 @pytest.mark.slow
-def test_a_node_that_is_away_stops_only_its_shards(cluster, beatd, start_beatd, write, queue, wait_until):
+def test_a_node_that_is_away_stops_only_its_shards(cluster, beatd, lead, write, queue, wait_until):
     file = write(cluster.url)
-    daemon = start_beatd("--config", file)
-    daemon.expect("Leading shard", times=3)
-    more(queue, wait_until, 200, "runs")
+    daemon = lead(file)
     away = cluster.owner(slots()[1])
     away.kill()
     daemon.expect("The node of shard 1 does not answer")
@@ -179,6 +196,9 @@ def test_a_node_that_is_away_stops_only_its_shards(cluster, beatd, start_beatd, 
     assert any("node of shard 1 does not answer, and its runs wait: state store cluster" in one for one in problems)
     assert str(away.port) in "".join(problems)
     assert beatd("list", "--config", file).returncode == 0
+    daemon.expect("Stepping down from shard 1")
+    go_on(queue, entries_of(0), wait_until)
+    assert not daemon.find("The node of shard 1 answers again")
     away.start()
     daemon.expect("The node of shard 1 answers again", timeout=30)
     go_on(queue, entries_of(1), wait_until)
@@ -187,11 +207,9 @@ def test_a_node_that_is_away_stops_only_its_shards(cluster, beatd, start_beatd, 
 
 
 @pytest.mark.slow
-def test_a_worker_goes_on_while_a_node_is_away(cluster, beatd, start_beatd, with_app, write, queue, wait_until):
+def test_a_worker_goes_on_while_a_node_is_away(cluster, beatd, start_beatd, lead, with_app, write, queue, wait_until):
     file = with_app(write(cluster.url))
-    daemon = start_beatd("--config", file)
-    daemon.expect("Leading shard", times=3)
-    more(queue, wait_until, 200, "runs")
+    lead(file)
 
     def outcomes(shard):
         names = sorted(entries_of(shard))[:3]
@@ -211,10 +229,8 @@ def test_a_worker_goes_on_while_a_node_is_away(cluster, beatd, start_beatd, with
 
 
 @pytest.mark.slow
-def test_a_frozen_node_stops_only_its_shards(cluster, start_beatd, write, queue, wait_until):
-    daemon = start_beatd("--config", write(cluster.url))
-    daemon.expect("Leading shard", times=3)
-    more(queue, wait_until, 200, "runs")
+def test_a_frozen_node_stops_only_its_shards(cluster, lead, write, queue, wait_until):
+    daemon = lead(write(cluster.url))
     frozen = cluster.owner(slots()[2])
     frozen.pause()
     try:
@@ -229,10 +245,8 @@ def test_a_frozen_node_stops_only_its_shards(cluster, start_beatd, write, queue,
 
 
 @pytest.mark.slow
-def test_leaders_go_on_while_the_node_of_the_registry_is_away(cluster, start_beatd, write, queue, wait_until):
-    daemon = start_beatd("--config", write(cluster.url))
-    daemon.expect("Leading shard", times=3)
-    more(queue, wait_until, 200, "runs")
+def test_leaders_go_on_while_the_node_of_the_registry_is_away(cluster, lead, write, queue, wait_until):
+    daemon = lead(write(cluster.url))
     home = cluster.owner(slots()[0])
     home.kill()
     daemon.expect("trying again")
@@ -267,13 +281,13 @@ def test_a_replica_takes_over(six, start_beatd, write, queue, wait_until):
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("seed", [1, 2])
-def test_everything_at_once(cluster, start_beatd, write, queue, wait_until, seed):
+def test_everything_at_once(own_cluster, start_beatd, write, queue, wait_until, seed):
     """Daemons are killed, nodes are killed and frozen, and slots move, in any order: no run is missing.
 
     A daemon that is killed after the broker has confirmed a message leaves it to the next one, who sends it again under
     the same id.
     """
-    dice, file = random.Random(seed), write(cluster.url)
+    dice, file = random.Random(seed), write(own_cluster.url)
     daemons = [start_beatd("--config", file) for _ in range(2)]
     more(queue, wait_until, 200, "runs")
 
@@ -283,25 +297,25 @@ def test_everything_at_once(cluster, start_beatd, write, queue, wait_until, seed
         daemons[number] = start_beatd("--config", file)
 
     def kill_a_node():
-        node = dice.choice(cluster.masters)
+        node = dice.choice(own_cluster.masters)
         node.kill()
-        go_on(queue, {f"e{number}" for number in range(ENTRIES)}, wait_until)
+        wait_until(lambda: own_cluster.missed(node), 10, "the node to be missed")  # it may have all shards by now
         node.start()
 
     def freeze_a_node():
-        node = dice.choice(cluster.masters)
+        node = dice.choice(own_cluster.masters)
         node.pause()
         try:
-            wait_until(lambda: cluster.missed(node), 10, "the node to be missed")
+            wait_until(lambda: own_cluster.missed(node), 10, "the node to be missed")
         finally:
             node.resume()
 
     def move_a_slot():
-        cluster.move(dice.choice(slots()), dice.choice(cluster.masters))
+        own_cluster.move(dice.choice(slots()), dice.choice(own_cluster.masters))
 
     for _ in range(6):
         dice.choice([kill_a_daemon, kill_a_node, freeze_a_node, move_a_slot])()
-        wait_until(cluster.settled, 60, "the cluster to be settled")
+        wait_until(own_cluster.settled, 60, "the cluster to be settled")
         more(queue, wait_until, 60, "runs")
     for shard in range(3):
         go_on(queue, entries_of(shard), wait_until, timeout=60)

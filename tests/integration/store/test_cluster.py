@@ -101,18 +101,14 @@ def test_nothing_is_claimed_in_a_slot_on_the_move(client, cluster, moved, keys_m
     cluster.move(slot, source)
 
 
-def test_leases_of_many_nodes(client, cluster, wait_until):
+def test_leases_of_many_nodes(client, cluster):
     leases = Leases(client, KEYS, daemon_id="d", ttl_ms=60_000)
     assert leases.take([0, 1, 2]) == {0: 1, 1: 1, 2: 1}
     assert Leases(client, KEYS, daemon_id="other", ttl_ms=60_000).take([0, 1, 2]) == {}
     dead = cluster.owner(slot_of(KEYS.shard(2).lease))
     dead.kill()
-
-    def renewed_on_living_nodes():  # on a busy host a node may think for a while that it is cut off
-        renewed = leases.renew({0: 1, 1: 1, 2: 1})
-        return renewed.done == {0, 1} and renewed
-
-    renewed = wait_until(renewed_on_living_nodes, 20, "the leases on living nodes")
+    renewed = leases.renew({0: 1, 1: 1, 2: 1})
+    assert renewed.done == {0, 1}
     assert str(dead.port) in str(renewed.failed[2])
     assert leases.release({0: 1, 1: 1, 2: 1}) == 2
 
