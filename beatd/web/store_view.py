@@ -18,7 +18,8 @@ from beatd.store.client import connect
 from beatd.store.daemon_registry import Registry, Sizes
 from beatd.store.entry_state import EntryStates
 from beatd.store.held_back import HeldBack, HeldBackEntry
-from beatd.store.history import Histories, Record, Totals
+from beatd.store.history import Record, RecordFilter
+from beatd.store.history_reader import Histories, Totals
 from beatd.store.keys import Keys
 from beatd.store.outcomes import Summary
 from beatd.store.runtime_replica import RuntimeReplica
@@ -167,9 +168,7 @@ class StoreView:
         with self._reader() as reader:
             return reader.find(run_id, names, now_ms)
 
-    def newest(
-        self, names: Sequence[str], count: int, wanted: Callable[[Record], bool] | None, now_ms: int
-    ) -> list[RunDetail]:
+    def newest(self, names: Sequence[str], count: int, wanted: RecordFilter, now_ms: int) -> list[RunDetail]:
         """The newest runs of entries, the newest first; only those that are wanted."""
         with self._client() as client:
             histories = self._histories(client)
