@@ -212,6 +212,19 @@ def read(entry: str, raw: bytes) -> Iterator[Record]:
         yield record
 
 
+def departures(raw: bytes) -> Iterator[tuple[int, str]]:
+    """The instant (ms) of each dispatch and skip in a history, with ``sent``, ``failed`` or ``skipped``: the newest
+    first, as :func:`read` finds them, in a fraction of its time."""
+    for kind, high, low, jitter, late, outcome, _ in reversed(list(_RUN.iter_unpack(raw[len(raw) % CELL :]))):
+        at_ms = (high << 32 | low) + jitter + late
+        if kind & ~OWN_ID in _KINDS and outcome < len(OUTCOMES):
+            yield at_ms, "failed" if OUTCOMES[outcome] in _FAILED else "sent"
+        elif 0 <= kind - _FIRST_SKIP < len(REASONS):
+            yield at_ms, "skipped"
+        elif kind not in (MISSED, RUN_ID):
+            return
+
+
 def _record(entry: str, cell: bytes, own_id: str | None) -> Record | None:
     kind, high, low, jitter, late, outcome, runtime = _RUN.unpack(cell)
     due_ms = high << 32 | low

@@ -13,7 +13,7 @@ import redis
 from beatd.exceptions import MessageError
 from beatd.states import READY_STATES
 from beatd.store.client import is_cluster, translate_errors
-from beatd.store.history import ALL_RECORDS, CELL, Record, RecordFilter, read
+from beatd.store.history import ALL_RECORDS, CELL, Record, RecordFilter, departures, read
 from beatd.store.keys import Keys
 from beatd.store.results import Meta, decode, result_key
 from beatd.store.run_record import REFUSED, decoded
@@ -61,6 +61,12 @@ class Histories:
         for batch, raws in self._read(names, 0):
             for name, raw in zip(batch, raws, strict=True):
                 yield from read(name, raw or b"")
+
+    def departures(self, names: Sequence[str]) -> Iterator[tuple[int, str]]:
+        """The dispatches and skips of entries, see :func:`beatd.store.history.departures`."""
+        for _, raws in self._read(names, 0):
+            for raw in raws:
+                yield from departures(raw)
 
     def newest(self, names: Sequence[str], count: int, wanted: RecordFilter = ALL_RECORDS) -> list[Record]:
         """The newest records of many entries, the newest first. Without a filter few entries are read whole."""

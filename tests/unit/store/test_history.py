@@ -79,7 +79,7 @@ def test_reading_stops_at_what_nobody_can_read(noise, tail):
 
 
 @given(st.lists(st.tuples(st.integers(0, 3), st.sampled_from(OUTCOMES)), max_size=6), st.binary(max_size=3))
-def test_a_history_that_is_passed_over_has_nothing_that_is_wanted(runs, before):
+def test_short_looks_at_a_history_find_what_its_records_say(runs, before):
     raw, wanted = before, RecordFilter(failed=True)
     for number, (kind, outcome) in enumerate(runs):
         cell = [
@@ -93,6 +93,12 @@ def test_a_history_that_is_passed_over_has_nothing_that_is_wanted(runs, before):
         raw += cell[: CELL - len(end)] + end + own_id
     found = [one for one in history.read("a", raw) if wanted.takes(one)]
     assert wanted.may_take(raw) or not found
+    told = [
+        (one.at_ms, "skipped" if not one.sent else "failed" if wanted.takes(one) else "sent")
+        for one in history.read("a", raw)
+        if one.kind != "missed"
+    ]
+    assert list(history.departures(raw)) == told
     assert len(found) == sum(
         outcome in ("FAILURE", "REJECTED", "REVOKED", "REFUSED", "LOST") and kind in (0, 3) for kind, outcome in runs
     )

@@ -88,8 +88,8 @@ class Told:
         records = [one for name in names for one in self.past.get(name, []) if wanted.takes(one)]
         return [RunDetail(one, word_of(one, {}, now_ms)) for one in records[:count]]
 
-    def records(self, names):
-        return [one for name in names for one in self.past.get(name, [])]
+    def departures(self, names):
+        return [(one.at_ms, "sent") for name in names for one in self.past.get(name, [])]
 
     def changes(self, limit, subject):
         return []
