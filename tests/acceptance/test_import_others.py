@@ -65,7 +65,7 @@ LOST = {
     "year": CronTrigger(year=2031, timezone="UTC"),
     "week": CronTrigger(week=3, timezone="UTC"),
     "zones": OrTrigger([CronTrigger(hour=1, timezone="UTC"), CronTrigger(hour=2, timezone="Asia/Baku")]),
-    "and": AndTrigger([CronTrigger(hour=1, timezone="UTC"), CronTrigger(day=2, timezone="UTC")]),
+    "and": AndTrigger([CronTrigger(day_of_week="mon", hour=0, timezone="UTC"), CronTrigger(day=2, timezone="UTC")]),
     "days": CalendarIntervalTrigger(days=3, start_date="2030-01-01", timezone="Europe/Berlin"),
     "months": CalendarIntervalTrigger(months=5, start_date="2030-01-01", timezone="UTC"),
 }

@@ -83,6 +83,7 @@ def test_make_says_when_python_is_too_old(tmp_path: Path) -> None:
     assert "beatd needs Python 3.11 or newer" in done.stderr
 
 
+@pytest.mark.slow
 def test_make_says_what_to_do_without_a_package_index(tmp_path: Path) -> None:
     for name in ("Makefile", "pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, tmp_path)

@@ -227,6 +227,7 @@ def test_dev_serves_it_and_says_where(start_beatd, write, wait_until):
     assert dev.find(r"^web +\| .*Status page stopped")
 
 
+@pytest.mark.slow
 def test_dev_goes_on_without_it(start_beatd, write, without_uvicorn):
     file = write(url="embedded")
     with socket.create_server(("127.0.0.1", 0)) as taken:

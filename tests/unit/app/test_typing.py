@@ -5,6 +5,8 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
+
 DEFINITIONS = """
 from beatd import App, AsyncResult, Task, chain, current_app, group, shared_task
 from beatd.signals import task_failure
@@ -61,6 +63,7 @@ def errors(tmp_path, text):
     ]
 
 
+@pytest.mark.slow
 def test_mypy_accepts_valid_calls_and_reports_invalid_ones(tmp_path):
     text = DEFINITIONS + GOOD + BAD
     first = (DEFINITIONS + GOOD).count("\n") + 2
