@@ -41,7 +41,7 @@ from beatd.store.daemon_commands import CommandReply, DaemonCommands
 from beatd.store.daemon_registry import Registry
 from beatd.store.entry_state import DispatchLookup, EntryStates, Running
 from beatd.store.held_back import HeldBack
-from beatd.store.history import Histories
+from beatd.store.history_reader import Histories
 from beatd.store.keys import Keys, shard_of
 from beatd.store.lease import Leases
 from beatd.store.outbox import Outbox

@@ -19,10 +19,11 @@ from beatd.clock import Clock
 from beatd.exceptions import StoreError
 from beatd.model import Entry
 from beatd.redaction import redacted_text
-from beatd.states import RETRY, SUCCESS
+from beatd.states import SUCCESS
 from beatd.store.ended_runs import covers
 from beatd.store.entry_state import EntryStates
-from beatd.store.history import Ending, Histories, Record
+from beatd.store.history import Record
+from beatd.store.history_reader import Ending, Histories
 from beatd.store.outcomes import Ended, Outcomes, Started
 from beatd.store.results import Meta
 from beatd.store.run_record import (
@@ -154,9 +155,8 @@ class OutcomeWatch:
     def _expect(self, records: Sequence[Record], now_ms: int) -> None:
         """Look for the ends of these runs from now on, unless they are known."""
         for record in records:
-            is_open = record.run_id is not None and record.outcome in (None, RETRY)
-            if is_open and record.run_id not in self._pending and now_ms - record.at_ms < _TRIED_FOR_MS:
-                self._pending[str(record.run_id)] = Pending(record, now_ms, _FIRST_TRY_MS)
+            if record.is_open and now_ms - record.at_ms < _TRIED_FOR_MS:
+                self._pending.setdefault(str(record.run_id), Pending(record, now_ms, _FIRST_TRY_MS))
         for run_id in list(islice(self._pending, max(len(self._pending) - _PENDING_MAX, 0))):
             del self._pending[run_id]
 

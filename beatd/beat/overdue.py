@@ -14,7 +14,8 @@ from beatd.model import Entry
 from beatd.planning.overdue import Bounds, Delay, PastRun, bounds_of, delay_of, learned_bounds
 from beatd.states import RETRY
 from beatd.store.entry_state import EntryStates
-from beatd.store.history import Histories, Record
+from beatd.store.history import Record
+from beatd.store.history_reader import Histories
 from beatd.store.outcomes import Outcomes, Started
 from beatd.timestamps import iso_ms
 
@@ -90,7 +91,7 @@ class OverdueWatch:
             return
         recent, ended = self._histories.recent(names, 2 * RECENT), self._outcomes.ended(names)
         for name in names:
-            dues = {one.run_id: one.due_ms for one in recent[name] if one.run_id}
+            dues = {str(one.run_id): one.due_ms for one in recent[name] if one.sent}
             learned = learned_bounds(ended[name], dues)
             pause_ms = _LEARN_EVERY_MS if learned.learned_from else _LEARN_FIRST_MS
             self._watched[name] = self._watched[name]._replace(
@@ -106,10 +107,10 @@ class OverdueWatch:
             return
         bounded = [one for one in entries if one.name in set(names)]
         states, recent = self._states.read(bounded, now_ms=now_ms), self._histories.recent(names, RECENT)
-        open_ids = [one.run_id for records in recent.values() for one in records if one.run_id and not one.outcome]
+        open_ids = [str(one.run_id) for records in recent.values() for one in records if one.sent and not one.outcome]
         started = self._outcomes.started(open_ids)
         for entry, state in zip(bounded, states, strict=True):
-            runs = [_past(record, started, now_ms) for record in recent[entry.name] if record.run_id]
+            runs = [_past(record, started, now_ms) for record in recent[entry.name] if record.sent]
             delay = delays[entry.name] = delay_of(entry, state, runs, bounds[entry.name], now_ms)
             if any(run.is_over for run in runs):
                 has_ended.add(entry.name)
@@ -132,8 +133,8 @@ def _learns(entry: Entry | None) -> bool:
 
 
 def _past(record: Record, started: Mapping[str, Started], now_ms: int) -> PastRun:
-    mark = started.get(record.run_id or "")
-    is_at_work = record.outcome is None and mark is not None and not mark.is_lost(now_ms)
+    mark = None if record.outcome else started.get(str(record.run_id))
+    is_at_work = mark is not None and not mark.is_lost(now_ms)
     return PastRun(
         record.due_ms,
         record.at_ms - record.late_ms,

@@ -21,7 +21,7 @@ from beatd.planning.comparison import dues_between
 from beatd.planning.sent_comparison import Unmatched, match
 from beatd.schedules import duration_ms
 from beatd.sources.shadow import shadow_prefix
-from beatd.store.history import Histories
+from beatd.store.history_reader import Histories
 from beatd.store.keys import Keys
 from beatd.timestamps import from_ms, iso_ms
 

@@ -23,7 +23,8 @@ from beatd.schedules import duration_text, zone
 from beatd.state_store import running_store
 from beatd.store.entry_state import Running
 from beatd.store.held_back import HeldBackEntry
-from beatd.store.history import Histories, Record
+from beatd.store.history import Record
+from beatd.store.history_reader import Histories
 from beatd.store.keys import shard_of
 from beatd.store.lease import TermRecord, read_terms
 from beatd.store.runtime_entries import Pause

@@ -8,7 +8,8 @@ from beatd.model import Entry, manual_run_id, run_id
 from beatd.schedules import parse
 from beatd.store.client import connect
 from beatd.store.entry_state import EntryStates
-from beatd.store.history import SENT, TRIGGERED, Histories, by_hand, run_cell
+from beatd.store.history import SENT, TRIGGERED, by_hand, run_cell
+from beatd.store.history_reader import Histories
 from beatd.store.keys import Keys
 from beatd.store.outcomes import Outcomes
 from beatd.store.results import result_key

@@ -7,7 +7,8 @@ from beatd.store import history
 from beatd.store.claims import Claim, Claims, Gap
 from beatd.store.client import connect
 from beatd.store.ended_runs import SentRun
-from beatd.store.history import Histories
+from beatd.store.history import RecordFilter
+from beatd.store.history_reader import Histories
 from beatd.store.keys import Keys
 from beatd.store.lease import Leases
 from beatd.store.outcomes import Ended
@@ -184,8 +185,9 @@ def test_the_newest_of_many_entries(claim, histories):
         claim(sent(f"e{n}", NOW + n), sent(f"e{n}", NOW + 100 - n))
     newest = histories.newest([f"e{n}" for n in range(40)], 5)
     assert [one.due_ms - NOW for one in newest] == [100, 99, 98, 97, 96]
-    early = histories.newest([f"e{n}" for n in range(40)], 3, lambda one: one.due_ms < NOW + 40)
-    assert [one.due_ms - NOW for one in early] == [39, 38, 37]
+    late = histories.newest([f"e{n}" for n in range(40)], 3, RecordFilter(since_ms=NOW + 99))
+    assert [one.due_ms - NOW for one in late] == [100, 99]
+    assert histories.newest(["e1"], 3, RecordFilter(failed=True)) == []
 
 
 def test_outcomes_of_others_come_from_their_results(claim, client, histories):

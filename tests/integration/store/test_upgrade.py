@@ -24,7 +24,7 @@ from beatd.store.daemon_registry import Registry
 from beatd.store.dead_letters import DeadLetters
 from beatd.store.ended_runs import SentRun
 from beatd.store.entry_state import DispatchLookup, EntryStates, Running
-from beatd.store.history import Histories, Totals
+from beatd.store.history_reader import Histories, Totals
 from beatd.store.keys import Keys
 from beatd.store.lease import Leases
 from beatd.store.outbox import Outbox
