@@ -68,6 +68,8 @@ def _by_sqlalchemy(url: str, question: str) -> Jobs:
         engine = sqlalchemy.create_engine(url)
         with engine.connect() as connection:
             return [(str(name), bytes(state)) for name, state in connection.execute(sqlalchemy.text(question))]
+    except ModuleNotFoundError as error:
+        raise _refused(_shown(url), f"the driver {error.name!r} is not installed: pip install {error.name}") from None
     except Exception as error:  # noqa: BLE001 - drivers raise errors of their own
         raise _refused(_shown(url), redacted_text(" ".join(str(error).split()))[:200]) from None
 

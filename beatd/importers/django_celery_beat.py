@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
+from beatd.app.find_app import import_module
 from beatd.clock import SystemClock
 from beatd.importers.dump import write
 from beatd.importers.report import Found, Note
@@ -40,6 +41,7 @@ _SECONDS = {"days": 86_400, "hours": 3_600, "minutes": 60, "seconds": 1, "micros
 
 def find(settings: str) -> Found:
     """The rows of ``PeriodicTask`` with their schedules."""
+    import_module(settings, where="django-celery-beat")  # says what to do if it is not here
     os.environ["DJANGO_SETTINGS_MODULE"] = settings  # of this process; it is the only way to say it to Django
     import django  # noqa: PLC0415 - the user's, not a dependency of ours
     from django.conf import settings as project  # noqa: PLC0415

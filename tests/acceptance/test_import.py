@@ -103,6 +103,41 @@ def test_a_celery_app(tmp_path, beatd):
     assert (again.returncode, "--force" in again.stderr) == (1, True)
 
 
+def test_a_celery_app_brings_its_connections(tmp_path, beatd):
+    text = """
+from celery import Celery
+app = Celery("proj", broker="amqp://guest:guest@rabbit//", backend="redis://:geheim@cache:6390/4")
+app.conf.update(
+    task_default_queue="work",
+    beat_schedule={"a": {"task": "proj.a", "schedule": 30.0}},
+)
+"""
+    (tmp_path / "proj.py").write_text(text)
+    done = beatd("import", "celery", "proj", "-o", "beat.toml")
+    assert done.returncode == 0, done.stderr
+    assert "! BEATD_REDIS_URL: set it to the URL of the state store, which has a password" in done.stderr
+    written = tomllib.loads((tmp_path / "beat.toml").read_text())
+    assert written["redis"] == {"url": "${BEATD_REDIS_URL}"}
+    assert written["broker"] == {"url": "amqp://guest:guest@rabbit//", "default_queue": "work"}
+    assert "results" not in written  # the state store is the result backend
+    (tmp_path / "proj.py").write_text(text.replace("amqp://guest:guest@rabbit//", "redis://cache:6390/3"))
+    done = beatd("import", "celery", "proj", "-o", "beat.toml", "--force")
+    assert done.returncode == 0, done.stderr
+    written = tomllib.loads((tmp_path / "beat.toml").read_text())
+    assert written["redis"] == {"url": "redis://cache:6390/3"}
+    assert written["results"] == {"url": "${BEATD_RESULTS_URL}"}
+    assert "geheim" not in done.stderr + (tmp_path / "beat.toml").read_text()
+
+
+def test_a_redis_that_is_away_is_a_matter_of_the_place(beatd, free_port):
+    for source in ("redbeat", "apscheduler"):
+        done = beatd("import", source, f"redis://:geheim@localhost:{free_port()}/0")
+        assert done.returncode == 1
+        assert "Start that server, or give the URL of another one as PLACE." in done.stderr
+        assert "[redis]" not in done.stderr
+        assert "geheim" not in done.stderr
+
+
 def test_errors_are_the_users_own(tmp_path, beatd):
     (tmp_path / "broken.py").write_text("import celery\n1 / 0\n")
     done = beatd("import", "celery", "broken")
