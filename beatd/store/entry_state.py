@@ -197,7 +197,7 @@ class DispatchLookup:
 
 
 def _result_keys(client: redis.Redis, part: ShardKeys, run_ids: Sequence[str]) -> list[str]:
-    """The keys of results. A cluster keeps none; there it is the end that a worker noted, which is in the same slot."""
+    """The keys of results; in a cluster those of the ends that a worker noted, which are in the entry's slot."""
     return [f"{part.finished}{one}" if is_cluster(client) else result_key(one) for one in run_ids]
 
 
