@@ -17,7 +17,7 @@ from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import redis
 
@@ -216,6 +216,13 @@ SAID_KEPT = 10_000
 """Entries of which is remembered what was said."""
 
 
+class UnfinishedRun(NamedTuple):
+    """A run that is not over: it counts as over at ``until_ms`` in any case."""
+
+    run_id: str
+    until_ms: int
+
+
 class Running:
     """The last run of entries that mind overlaps, of one shard."""
 
@@ -225,19 +232,19 @@ class Running:
         self._key = self._keys.running
         self._said: dict[str, str] = {}
 
-    def unfinished(self, runtimes: Mapping[str, int], *, now_ms: int) -> frozenset[str]:
-        """Return the entries whose last run is not over, given the time (ms) each may run; two round trips at most.
+    def unfinished(self, runtimes: Mapping[str, int], *, now_ms: int) -> dict[str, UnfinishedRun]:
+        """Return the last runs that are not over, by entry, given the time (ms) each may run; two round trips at most.
 
         A run that seems to have begun in the future was sent by a clock that was ahead, and counts as over.
         """
         if not runtimes:
-            return frozenset()
+            return {}
         with translate_errors(self._client):
             values: Any = self._client.hmget(self._key, list(runtimes))
         runs = {name: self._parsed(name, value) for name, value in zip(runtimes, values, strict=True) if value}
         asked = {name: run_id for name, (run_id, until_ms) in runs.items() if 0 < until_ms - now_ms <= runtimes[name]}
         if not asked:
-            return frozenset()
+            return {}
         with translate_errors(self._client), self._client.pipeline(transaction=False) as pipeline:
             pipeline.mget(_result_keys(self._client, self._keys, list(asked.values())))
             # of runs by hand, and of those that ended under an earlier version; others are not in the hash any more
@@ -246,7 +253,7 @@ class Running:
             results, ended, refused = pipeline.execute()
         found = zip(asked.items(), results, map(any, zip(ended, refused, strict=True)), strict=True)
         over = {name for (name, run_id), result, end in found if end or self._is_over(name, run_id, result)}
-        return frozenset(asked.keys() - over)
+        return {name: UnfinishedRun(*runs[name]) for name in asked if name not in over}
 
     def _is_over(self, name: str, run_id: str, result: Any) -> bool:
         """True if the result is final. An unreadable one counts as final: it was stored by a task that has ended."""
