@@ -13,7 +13,6 @@ entry for ever.
 from __future__ import annotations
 
 import logging
-from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -32,7 +31,6 @@ from beatd.store.keys import Keys, ShardKeys
 from beatd.store.results import decode, result_key
 from beatd.store.run_record import REFUSED
 from beatd.store.run_requests import Reason
-from beatd.timestamps import LAST_MS
 
 _OFF = "off "
 """Begins the fingerprint of an entry that is not in force."""
@@ -86,11 +84,6 @@ class EntryStates:
                 if is_new:
                     begun.append(entry.name)
         return begun
-
-    def last_dues(self, names: Sequence[str]) -> array[int]:
-        """Return the last due time (ms) of each entry, 0 for one that has none. An array: there may be a million."""
-        numbers = (_number(raw) or 0 for raw in self._fields("last_due", names))
-        return array("q", [number if number <= LAST_MS else 0 for number in numbers])
 
     def runs(self, names: Sequence[str]) -> list[int]:
         """Return the number of runs of each entry that were sent."""
@@ -197,7 +190,7 @@ class DispatchLookup:
 
 
 def _result_keys(client: redis.Redis, part: ShardKeys, run_ids: Sequence[str]) -> list[str]:
-    """The keys of results. A cluster keeps none; there it is the end that a worker noted, which is in the same slot."""
+    """The keys of results; in a cluster those of the ends that a worker noted, which are in the entry's slot."""
     return [f"{part.finished}{one}" if is_cluster(client) else result_key(one) for one in run_ids]
 
 
