@@ -26,9 +26,9 @@ help: ## show this list
 run: $(VENV)/.installed-run ## store, daemon and worker in this terminal, with the example schedule
 	@if [ -t 0 ] && [ -t 1 ]; then set -m; fi; $(BIN)/beatd dev --config config/beat.toml --builtin command
 
-# Most tests wait most of the time for servers and processes: twice as many at once as there are processors, at least 4.
+# Most tests wait most of the time for servers and processes: four more at once than there are processors.
 # Whole files go to one process, since tests of a file share servers; those that take longest begin first.
-JOBS ?= $(shell $(BIN)/python -c 'import os; print(max(4, 2 * (os.cpu_count() or 1)))' 2>/dev/null || echo 4)
+JOBS ?= $(shell $(BIN)/python -c 'import os; print((os.cpu_count() or 2) + 4)' 2>/dev/null || echo 6)
 PARALLEL = -n $(JOBS) --dist loadfile --no-loadscope-reorder
 LONGEST_FIRST = tests/packaging tests/chaos tests/acceptance tests/model tests/integration tests/unit
 
@@ -85,8 +85,8 @@ $(VENV)/.installed-bench: $(VENV)/.installed-dev
 	@touch $@
 
 $(BIN)/python:
-	@if [ -z "$(PYTHON)" ]; then \
-		echo "beatd needs Python 3.11 or newer; python3 is $$(python3 --version 2>&1)." >&2; \
-		echo "Name another with: make PYTHON=/path/to/python3.12 $(MAKECMDGOALS)" >&2; exit 1; fi
+	@$(or $(PYTHON),python3) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+		echo "beatd needs Python 3.11 or newer; $(or $(PYTHON),python3) is $$($(or $(PYTHON),python3) --version 2>&1)." >&2; \
+		echo "Name another with: make PYTHON=/path/to/python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
 	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
 		echo "No virtual environment could be made with $(PYTHON); on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }

@@ -187,7 +187,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "slow: takes 10 seconds or more, or kills servers; only with --slow, as in CI")
+    config.addinivalue_line("markers", "slow: takes many seconds, or kills servers; only with --slow, as in CI")
     config.addinivalue_line("markers", "soak: takes minutes to hours; only with --soak")
 
 

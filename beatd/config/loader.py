@@ -136,7 +136,7 @@ def load(path: str | Path, *, env: Mapping[str, str] | None = None, before: Conf
     entries whose text is the same are not read again, and are the same objects. Raises ConfigError with everything that
     is wrong in all of the files, sorted by file and line.
     """
-    with _no_collections(again=before is not None and len(before.entries) > _MANY_ENTRIES):
+    with _no_collections(again=before is not None):
         return _Load(os.environ if env is None else env, before.memory if before else {}).main(Path(path))
 
 
@@ -327,7 +327,7 @@ def matching(main: Path, pattern: str, report: ErrorReport, place: tuple[str | i
     return [file for file in found if not (has_magic(pattern) and file.is_dir())]
 
 
-_MANY_ENTRIES, _MANY_OBJECTS = 5_000, 50_000
+_MANY_OBJECTS = 50_000
 """So many are worth keeping away from the collector."""
 
 
@@ -336,15 +336,19 @@ def _no_collections(*, again: bool) -> Iterator[None]:
     """Loading makes up to a million objects and no cycles; the collector would walk over them dozens of times.
 
     It would also do so afterwards, and stop every thread for as long: so they are set apart when they are many. What
-    is garbage is collected before, lest it be set apart, too; when that was done ``again`` and again it would add up.
+    is garbage is collected first, lest it be set apart, too: what is young before the load, which makes none. When many
+    are loaded ``again``, all of it: else it would add up. That walks over all that a daemon has in memory; a change of
+    some entries does not ask for it.
     """
     was_enabled = gc.isenabled()
     gc.disable()
-    gc.collect(2 if again else 1)
+    gc.collect(1)
     try:
         yield
     finally:
         if gc.get_count()[0] > _MANY_OBJECTS:
+            if again:
+                gc.collect()
             gc.freeze()
         if was_enabled:
             gc.enable()

@@ -45,6 +45,7 @@ def test_the_apps_redis_keeps_the_state(package, kind, write_app, start_beatd, b
     assert not list(tmp_path.glob("beat.toml"))
 
 
+@pytest.mark.slow
 def test_the_folder_of_a_killed_process_is_removed_and_that_of_a_living_one_is_not(
     write_app, start_beatd, beatd, redis_url, tmp_path
 ):

@@ -156,6 +156,7 @@ def test_ctrl_c_withdraws_what_is_left(start_beatd, daemon, client, wait_until):
     assert client.llen("celery") < 48
 
 
+@pytest.mark.slow
 def test_through_the_outbox_to_a_rabbitmq(beatd, file, redis_url, rabbitmq, start_beatd, wait_until):
     """The command reaches the store alone; the leader brings the runs to the broker, each once."""
     queue = f"by-hand-{uuid.uuid4().hex[:8]}"

@@ -124,6 +124,7 @@ def assert_no_run_is_missing(queue):
     assert {b - a for dues in found.values() for a, b in pairwise(sorted(set(dues)))} == {PERIOD_MS}
 
 
+@pytest.mark.slow
 def test_every_run_once_with_a_shard_on_each_node(cluster, beatd, start_beatd, write, queue, wait_until):
     file = write(cluster.url)
     daemon = start_beatd("--config", file)

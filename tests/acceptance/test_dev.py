@@ -95,6 +95,7 @@ def test_tasks_run_within_seconds_and_ctrl_c_leaves_nothing(project: Path, start
     assert re.search(r"worker.*stopped(.|\n)*daemon.*stopped(.|\n)*dev.*Embedded store stopped", beatd.text)
 
 
+@pytest.mark.slow
 def test_started_again_it_goes_on_where_it_stopped(project: Path, start_beatd: Start) -> None:
     first = start_beatd("dev")
     first.expect(r"Dispatched add", times=2)
@@ -109,6 +110,7 @@ def test_started_again_it_goes_on_where_it_stopped(project: Path, start_beatd: S
     assert "Dispatched each-minute" not in first.text + second.text
 
 
+@pytest.mark.slow
 def test_a_task_that_takes_long_does_not_hold_up_the_end(project: Path, start_beatd: Start) -> None:
     text = FILE.replace('task = "tasks.add"\nschedule = 1.0\nargs = [2, 3]', 'task = "tasks.sleep"\nschedule = 1.0')
     (project / "beat.toml").write_text(text)
@@ -120,6 +122,7 @@ def test_a_task_that_takes_long_does_not_hold_up_the_end(project: Path, start_be
     assert processes_in(project) == {}
 
 
+@pytest.mark.slow
 def test_a_second_ctrl_c_kills(project: Path, start_beatd: Start) -> None:
     text = FILE.replace('task = "tasks.add"\nschedule = 1.0\nargs = [2, 3]', 'task = "tasks.sleep"\nschedule = 1.0')
     (project / "beat.toml").write_text(text)
@@ -133,6 +136,7 @@ def test_a_second_ctrl_c_kills(project: Path, start_beatd: Start) -> None:
     assert processes_in(project) == {}
 
 
+@pytest.mark.slow
 def test_children_that_die_are_started_again(project: Path, start_beatd: Start) -> None:
     beatd = start_beatd("dev")
     beatd.expect(r"tasks\.add\S* succeeded")
@@ -144,6 +148,7 @@ def test_children_that_die_are_started_again(project: Path, start_beatd: Start) 
     assert beatd.end() == 0
 
 
+@pytest.mark.slow
 def test_the_store_may_be_killed_too(project: Path, start_beatd: Start) -> None:
     beatd = start_beatd("dev")
     beatd.expect(r"tasks\.add\S* succeeded")

@@ -89,6 +89,7 @@ args = ["pear"]
 """
 
 
+@pytest.mark.slow
 def test_system_checks(project, redis_url, free_port):
     assert "no issues" in python(project, "manage.py", "check")
     beat = project / "beat.toml"
@@ -116,6 +117,7 @@ def test_system_checks(project, redis_url, free_port):
     assert (done.returncode, "no module named 'nowhere'" in done.stderr, "Traceback" in done.stderr) == (2, True, False)
 
 
+@pytest.mark.slow
 def test_a_project_with_an_app_of_celery(project):
     """Celery runs Django's system checks when it imports task modules, which the checks make it do."""
     for name in ("proj/celery.py", "shop/tasks.py", "orders/tasks.py"):
@@ -151,6 +153,7 @@ def test_the_schedule_of_settings(project, redis_url):
     assert "CommandError: beatd -A proj check nowhere.toml failed" in done.stderr
 
 
+@pytest.mark.slow
 def test_the_worker_follows_the_code(project, wait_until):
     log = project / "log"
     with log.open("wb") as file:

@@ -68,6 +68,7 @@ def ask(project):
     return answer
 
 
+@pytest.mark.slow
 def test_no_tables_of_its_own(project, ask):
     assert "No changes detected" in python(project, "manage.py", "makemigrations", "--check", "--dry-run", **ADMIN)
     names = ask("""
@@ -185,6 +186,7 @@ print(json.dumps(said))""")
     ]
 
 
+@pytest.mark.slow
 def test_what_is_away_is_said(project, ask, redis_server, free_port):
     code = """
 anna = client("anna", *ALL)
@@ -296,6 +298,7 @@ def _walk(tab, root):
     assert tab.complaints == []
 
 
+@pytest.mark.slow
 def test_in_a_browser(project, tab, start_beatd, wait_until, free_port):
     admin_in_a_browser(project, tab, start_beatd, wait_until, free_port(), {})
 

@@ -35,6 +35,7 @@ def page(start_beatd, file):
         yield client
 
 
+@pytest.mark.slow
 def test_a_claim_that_the_store_refuses_is_not_ready_and_is_named(
     start_beatd, file, page, beatd, redis_url, wait_until
 ):
@@ -73,6 +74,7 @@ def test_a_lease_that_is_not_a_daemons_is_nobodys(start_beatd, file, page, beatd
     wait_until(lambda: page.get("/readyz").status_code == 200, 20, "readiness again")
 
 
+@pytest.mark.slow
 def test_an_outbox_that_the_broker_does_not_take_is_a_problem(start_beatd, tmp_path, redis_url, beatd, wait_until):
     """The broker is there and refuses: as for a virtual host that does not exist."""
     with socket.create_server(("127.0.0.1", 0)) as nobody_answers:

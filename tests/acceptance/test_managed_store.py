@@ -167,6 +167,7 @@ def test_a_wrong_password_command_is_named_with_its_place(beatd, write, redis, s
     assert "beat.toml:" in checked.stdout + checked.stderr
 
 
+@pytest.mark.slow
 def test_connections_that_are_cut_while_idle_are_opened_again(start_server, start_beatd, write, wait_until):
     """Services close what was silent for a while: here after two seconds."""
     server = start_server("--timeout", "2")

@@ -182,6 +182,7 @@ def test_a_port_that_is_taken_does_not_stop_the_beat_and_is_tried_again(start_be
 QUICK = 'schedule = 0.1\ncatch_up = "all"'
 
 
+@pytest.mark.slow
 def test_many_scrapes_and_slow_clients_disturb_neither_the_beat_nor_each_other(start_beatd, file, tmp_path, redis_url):
     (tmp_path / "beat.toml").write_text(
         (tmp_path / "beat.toml").read_text().replace("schedule = 1.0", "schedule = 0.1")

@@ -78,6 +78,7 @@ def test_a_worker_of_the_destination_runs_what_was_moved(beatd, start_beatd, red
     assert [app.AsyncResult(each).get(timeout=20) for each in ids] == [1, 2, 3]
 
 
+@pytest.mark.slow
 def test_nothing_is_lost_when_it_is_killed(beatd, start_beatd, redis_url, rabbit_url, queue):
     ids = set(sent(redis_url, queue, count=3_000))
     moving = start_beatd("migrate", redis_url, rabbit_url, "-y", "-q", queue)

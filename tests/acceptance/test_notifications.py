@@ -41,6 +41,7 @@ def web() -> Iterator[Receiver]:
         yield made
 
 
+@pytest.mark.slow
 def test_the_next_leader_tells_of_a_failure_once(start_beatd, redis_url, web, tmp_path, wait_until):
     (tmp_path / "beat.toml").write_text(CONFIG.format(url=redis_url, web=web.url))
     with redis.Redis.from_url(redis_url) as client:
@@ -60,6 +61,7 @@ def test_the_next_leader_tells_of_a_failure_once(start_beatd, redis_url, web, tm
     assert not second.find("Traceback")
 
 
+@pytest.mark.slow
 def test_a_target_that_is_not_reached_is_shown(start_beatd, beatd, redis_url, web, tmp_path, wait_until):
     text = CONFIG.format(url=redis_url, web=web.url).replace("/status/500", "/status/410")
     (tmp_path / "beat.toml").write_text(text)

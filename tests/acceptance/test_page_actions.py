@@ -74,6 +74,7 @@ def tab(browser):
     return page
 
 
+@pytest.mark.slow
 def test_every_action_in_a_browser(start_beatd, file, url, tab, redis_url, wait_until, beatd):
     path = file()
     with connect(redis_url) as client:
@@ -281,6 +282,7 @@ def test_only_so_many_pages_may_listen(file, url, wait_until):
     wait_until(has_room, what="room for a listener")
 
 
+@pytest.mark.slow
 def test_the_keyboard_keeps_its_place_while_the_page_refreshes(file, url, tab, start_beatd):
     path = file()
     start_beatd("run", "--config", path).expect("Leading")

@@ -86,6 +86,7 @@ def more(client, wait_until, count, what):
     wait_until(lambda: client.llen("celery") >= before + count, timeout=30, what=what)
 
 
+@pytest.mark.slow
 def test_three_daemons_six_shards_one_killed_one_started(start_beatd, write, shares, client, wait_until):
     file = write(6)
     daemons = [start_beatd("--config", file) for _ in range(3)]
@@ -116,6 +117,7 @@ def test_who_ends_in_order_hands_its_shards_over_at_once(start_beatd, write, sha
     assert_every_run_once(client, 40)
 
 
+@pytest.mark.slow
 def test_another_number_of_shards_loses_and_repeats_nothing(start_beatd, write, shares, client, wait_until):
     """A rolling change from one shard to five, and back to two by a restart."""
     one, five = write(1, entries=40), write(5, entries=40, name="five.toml")

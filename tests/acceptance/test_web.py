@@ -84,7 +84,7 @@ def test_it_shows_what_a_daemon_does(start_beatd, start_web, write, beatd, wait_
     assert int(re.findall(r'^beatd_runs_total\{entry="tick"\} (\d+)\.0$', metrics.text, re.MULTILINE)[0]) > first
 
 
-BY_COMMAND = {"workers", "workers_problem", "unattended_queues"}
+BY_COMMAND = {"workers", "workers_problem", "queues", "unattended_queues"}
 """Parts that have places of their own on the page."""
 
 
@@ -227,6 +227,7 @@ def test_dev_serves_it_and_says_where(start_beatd, write, wait_until):
     assert dev.find(r"^web +\| .*Status page stopped")
 
 
+@pytest.mark.slow
 def test_dev_goes_on_without_it(start_beatd, write, without_uvicorn):
     file = write(url="embedded")
     with socket.create_server(("127.0.0.1", 0)) as taken:

@@ -330,6 +330,7 @@ def test_a_cold_shutdown_gives_back_what_runs(start_worker, app, server, wait_un
     assert json.loads(server.lindex("celery", 0))["headers"]["redelivered"] is True
 
 
+@pytest.mark.slow
 def test_a_killed_workers_tasks_are_run_by_another_within_15_seconds(start_worker, app, server, wait_until):
     killed = start_worker("-c", "2", name="killed")
     send(app, "late", 3, "a")

@@ -6,6 +6,8 @@ import os
 import subprocess
 import sys
 import warnings
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +15,6 @@ import pytest
 import yaml
 
 from tests.packaging.containerfile import PACKAGING
-
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # of the package, about its own ways
-    import kubernetes_validate
 
 FOLDER = PACKAGING / "kubernetes"
 VERSIONS = ("1.29", "1.33")
@@ -53,6 +51,15 @@ def container(name: str) -> Manifest:
     return only
 
 
+@pytest.fixture(scope="module")
+def valid() -> Callable[..., None]:
+    """Check a manifest against the schema of a version; the import takes a second, so only who needs it pays."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the package, about its own ways
+        from kubernetes_validate import validate
+    return partial(validate, strict=True)
+
+
 def beatd(*words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "beatd", *words], capture_output=True, text=True, check=False, timeout=60
@@ -60,22 +67,22 @@ def beatd(*words: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_the_example_is_valid_and_its_schedule_too(version, tmp_path):
+def test_the_example_is_valid_and_its_schedule_too(version, valid, tmp_path):
     found = list(yaml.safe_load_all((PACKAGING.parent / "examples" / "kubernetes" / "beatd.yaml").read_text()))
     for manifest in found:
-        kubernetes_validate.validate(manifest, version, strict=True)
+        valid(manifest, version)
     (tmp_path / "beat.toml").write_text(found[0]["data"]["beat.toml"])
     assert beatd("check", "--strict", str(tmp_path / "beat.toml")).returncode == 0
 
 
 @pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("overlay", OVERLAYS)
-def test_resources_are_valid_and_named_once(overlay, version):
+def test_resources_are_valid_and_named_once(overlay, version, valid):
     names = [(manifest["kind"], manifest["metadata"]["name"]) for manifest in OVERLAYS[overlay]]
     assert len(set(names)) == len(names)
     for manifest in OVERLAYS[overlay]:
         if manifest["kind"] != "PodMonitor":  # a resource of the Prometheus operator
-            kubernetes_validate.validate(manifest, version, strict=True)
+            valid(manifest, version)
 
 
 @pytest.mark.parametrize("name", DEPLOYMENTS)

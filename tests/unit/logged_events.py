@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 from collections import defaultdict
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import beatd
@@ -63,6 +64,7 @@ def _calls(node: ast.AST, method: str) -> bool:
     return isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == method
 
 
+@cache
 def logged() -> dict[str, dict[str, set[str]]]:
     """Package → event → fields."""
     found: dict[str, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))

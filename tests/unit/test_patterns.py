@@ -83,14 +83,14 @@ def grows_too_fast(pattern, searched=True):
     return None
 
 
-def test_patterns_are_found():
-    assert len(patterns()) > 40
-
-
-@pytest.mark.parametrize(("pattern", "searched"), patterns())
-def test_time_grows_with_the_length(pattern, searched):
-    found = grows_too_fast(pattern, searched)
-    assert found is None or grows_too_fast(pattern, searched) is None, found
+def test_time_grows_with_the_length():
+    found = patterns()
+    assert len(found) > 40
+    slow = {}
+    for pattern, searched in found:
+        if grows_too_fast(pattern, searched) and (again := grows_too_fast(pattern, searched)):
+            slow[pattern.pattern] = again
+    assert not slow
 
 
 def test_the_measure_finds_a_quadratic_pattern():

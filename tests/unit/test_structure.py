@@ -27,8 +27,8 @@ NOUNS = """
     notifier notify openapi operations options outbox outcome outcomes outlet output overdue page pages panel parameters
     parking parse parser parts pause phrase pickles pings places plan planning plugin poison policies poller pool pools
     prefork presence preview problems process processes project protocol proxies publisher publishing pydantic queues
-    rabbitmq rate rates reason record recoveries redaction redbeat redis references registration registry reload remote
-    renames replica report request requests result results retry revoked rights routing rows rpc run runs runtime
+    rabbitmq rate rates reader reason record recoveries redaction redbeat redis references registration registry reload
+    remote renames replica report request requests result results retry revoked rights routing rows rpc run runs runtime
     schedule schedules schema schemas script sdnotify seams search secret security selection sender sent serialization
     server service session settings settlement shadow shard shared shutdown signals signature simulate simulation site
     snapshot solar solo source sources spec stamps state states status step stop store strategy stream subprocess

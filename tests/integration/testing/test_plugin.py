@@ -6,9 +6,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 PAGE = Path(__file__).parents[3] / "docs" / "testing.md"
 
 
+@pytest.mark.slow
 def test_the_example_of_the_manual_passes(tmp_path):
     """Each block of the page that begins with a comment with a path is a file."""
     for block in re.findall(r"^```\w+\n# (\S+\.\w+)\n(.*?)^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL):

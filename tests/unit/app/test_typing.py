@@ -5,6 +5,8 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
+
 DEFINITIONS = """
 from zoneinfo import ZoneInfo
 from beatd import App, AsyncResult, Task, chain, current_app, group, shared_task
@@ -62,6 +64,7 @@ def errors(tmp_path, text):
     ]
 
 
+@pytest.mark.slow
 def test_mypy_accepts_valid_calls_and_reports_invalid_ones(tmp_path):
     text = DEFINITIONS + GOOD + BAD
     first = (DEFINITIONS + GOOD).count("\n") + 2
