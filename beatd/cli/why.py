@@ -32,8 +32,8 @@ from beatd.store.runtime_entries import Pause
 from beatd.timestamps import from_ms, iso_ms
 
 _PAST = re.compile(r"-\d\S*")
-_MINUTES = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d([+-]\d\d:?\d\d|Z)?")
-_SECONDS = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d([+-]\d\d:?\d\d|Z)?")
+_MINUTES = re.compile(r"(\d{4}-\d\d-\d\d[T ])?\d\d?:\d\d([+-]\d\d:?\d\d|Z)?")
+_SECONDS = re.compile(r"(\d{4}-\d\d-\d\d[T ])?\d\d?:\d\d:\d\d([+-]\d\d:?\d\d|Z)?")
 
 
 class Circumstances(NamedTuple):
@@ -91,8 +91,8 @@ class _WithDistance(click.Command):
 def why(*, entry: str, time: str, config_file: str | None, app: str | None, connect: bool, as_json: bool) -> None:
     """Explain why ENTRY did, did not, or will run at TIME, rule by rule.
 
-    TIME is "2026-03-29 07:30", a date, "now", or a distance such as -2h; without an offset in the time zone of the
-    entry. A minute without seconds means any run in that minute, a date any on that day.
+    TIME is "2026-03-29 07:30", 07:30 (today), a date, "now", or a distance such as -2h; without an offset in the time
+    zone of the entry. A minute without seconds means any run in that minute, a date any on that day.
     """
     now_ms = SystemClock().now_ms()
     with installation(config_file, app) as place:

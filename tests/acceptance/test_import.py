@@ -170,6 +170,13 @@ def test_redbeat_as_it_is_in_redis(redis_url, beatd):
 
 def test_the_tables_of_django_celery_beat(tmp_path: Path, beatd):
     (tmp_path / "site_settings.py").write_text(SETTINGS.format(folder=tmp_path))
+    (tmp_path / "plain_settings.py").write_text('SECRET_KEY = "x"\n')
+    for settings, step in (
+        ("plain_settings", "django_celery_beat is not in its INSTALLED_APPS: expected the settings module"),
+        ("site_settings", "no such table: django_celery_beat_periodictask; start the database, or name the settings"),
+    ):
+        done = beatd("import", "django-celery-beat", settings)
+        assert (done.returncode, step in done.stderr, "Traceback" in done.stderr) == (2, True, False), done.stderr
     environment = {"DJANGO_SETTINGS_MODULE": "site_settings", "PYTHONPATH": str(tmp_path), "PATH": "/usr/bin:/bin"}
     subprocess.run([sys.executable, "-c", DJANGO], env=environment, cwd=tmp_path, check=True, timeout=60)
     done = beatd("import", "django-celery-beat", "site_settings")

@@ -45,7 +45,8 @@ class chord(Signature):  # noqa: N801 - Celery's name
 
     def _revive(self) -> None:
         self.kwargs["header"] = [task.clone() for task in tasks_of(self.kwargs.get("header"), self._app)]
-        self.kwargs.setdefault("kwargs", {})
+        if _is_nothing(self.kwargs.get("kwargs")):
+            self.kwargs["kwargs"] = {}
         body = self.kwargs.get("body")
         self.kwargs["body"] = None if body is None else as_signature(body, self._app).clone()
 
@@ -238,3 +239,10 @@ def _link(body: Signature, options: dict[str, Any]) -> None:
             end.link(callback)
     for errback in listed(options.pop("link_error", None)):
         body.link_error(errback)
+
+
+def _is_nothing(kwargs: Any) -> bool:
+    """True for no keyword arguments; Celery 4.4 writes ``{"kwargs": {}}``, one level deeper with each copy."""
+    while isinstance(kwargs, dict) and kwargs.keys() == {"kwargs"}:
+        kwargs = kwargs["kwargs"]
+    return not kwargs

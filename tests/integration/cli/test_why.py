@@ -1,6 +1,7 @@
 """``beatd why`` and the store: pause, held back, overlap and queue of the moment, the term that claimed, outcome."""
 
 import json
+from datetime import UTC, datetime
 
 import pytest
 from click.testing import CliRunner
@@ -177,3 +178,10 @@ def test_a_skipped_run_names_the_one_that_had_not_ended(ask, client):
     ended = Ended(record.run_id, "careful", iso_ms(DUE - HOUR), "SUCCESS", 3_660.0, encoded(record), after_ms=0)
     Outcomes(client, KEYS).note([ended])
     assert "ended at" in ask("careful", iso_ms(DUE))["told"]["history"][1]
+
+
+def test_a_time_of_today(ask, client):
+    today = f"{datetime.fromtimestamp(NOW / 1000, UTC):%Y-%m-%d}"
+    assert ask("plain", "05:00")["due_at"] == ask("plain", f"{today} 05:00")["due_at"] == f"{today}T05:00:00.000+00:00"
+    assert ask("plain", "5:00")["due"], "any second of the minute"
+    assert not ask("plain", "05:01")["due"]
