@@ -74,13 +74,19 @@ def test_one_command_in_a_bare_clone_runs_tasks(tmp_path: Path) -> None:
     assert again.end(10) == 0
 
 
-def test_make_says_when_python_is_too_old(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("python", "told"), [("", "python3 is"), ("./old", "./old says: Python 3.9.18"), ("nopython", "not found")]
+)
+def test_make_says_when_python_is_too_old(python: str, told: str, tmp_path: Path) -> None:
     shutil.copy(ROOT / "Makefile", tmp_path)
-    done = subprocess.run(
-        ["make", "PYTHON=", ".venv/bin/python"], cwd=tmp_path, capture_output=True, text=True, timeout=30, check=False
-    )
+    (tmp_path / "old").write_text('#!/bin/sh\n[ "$1" = --version ] && echo Python 3.9.18 || echo False\n')
+    (tmp_path / "old").chmod(0o755)
+    words = ["make", f"PYTHON={python}", ".venv/bin/python"]
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=30, check=False)
     assert done.returncode != 0
     assert "beatd needs Python 3.11 or newer" in done.stderr
+    assert told in done.stderr
+    assert not (tmp_path / ".venv").exists()
 
 
 @pytest.mark.slow
