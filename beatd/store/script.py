@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import redis
 from redis.exceptions import NoScriptError, ResponseError
 
+from beatd.clock import monotonic
 from beatd.exceptions import StoreRefused
 from beatd.store.client import connection_to, is_cluster, place_of, store_error, translate_errors
 from beatd.store.keys import type_of
@@ -23,36 +24,57 @@ from beatd.store.keys import type_of
 log = logging.getLogger("beatd.store")
 
 
+PATIENCE = 3
+"""Batches in a row for which replicas are waited for in vain, before that is done only now and then."""
+
+RETRY_WAIT_S = 5.0
+"""Seconds between two waits for replicas that do not confirm; the batches between wait a millisecond."""
+
+
+class _Lag(NamedTuple):
+    """Batches that replicas of one server have not confirmed."""
+
+    batches: int
+    """Batches since they last confirmed one."""
+    wait_at: float
+    """Monotonic time of the next wait in full."""
+
+
 class Replicas:
     """Replication: number of replicas that must confirm each batch of claims, and the time to wait for them.
 
     A claim that fewer confirm stays claimed: it is at the primary, and on its way. That is logged when it begins and
-    when it ends, not for each batch. One object serves all shards of a daemon.
+    when it ends, not for each batch; and such a server is not waited for all the time, or its runs, and those of other
+    shards, would be late by more and more. One object serves all shards of a daemon; servers are told apart.
     """
 
     def __init__(self, wanted: int, timeout_ms: int) -> None:
-        self._wanted = wanted
+        self.wanted = wanted
         self._timeout_ms = timeout_ms
-        self._unreplicated = 0
-        """Batches since so many replicas last confirmed."""
+        self._lags: dict[str, _Lag] = {}
 
-    @property
-    def command(self) -> tuple[str | int, ...]:
-        """Return the command after each write, on its connection: the server counts the writes of a connection."""
-        return ("WAIT", self._wanted, self._timeout_ms) if self._wanted else ()
+    def command(self, server: str) -> tuple[str | int, ...]:
+        """Return the command after each write, on its connection: a server counts the writes of a connection."""
+        lag = self._lags.get(server)
+        is_short = lag is not None and lag.batches >= PATIENCE and monotonic() < lag.wait_at
+        return "WAIT", self.wanted, 1 if is_short else self._timeout_ms
 
-    def confirmed(self, count: int) -> None:
-        """Take note of how many replicas had confirmed a batch when the waiting ended."""
-        if count < self._wanted:
-            self._unreplicated += 1
-            if self._unreplicated == 1:
-                text = "Claims are at the primary only: %d of %d replicas confirmed within %d ms"
-                extra = {"event": "store_unreplicated", "confirmed": count, "wanted": self._wanted}
-                log.warning(text, count, self._wanted, self._timeout_ms, extra=extra)
-        elif self._unreplicated:
-            batches, self._unreplicated = self._unreplicated, 0
-            extra = {"event": "store_unreplicated_over", "batches": batches}
-            log.info("Replicas confirm claims again, after %d batches that they did not", batches, extra=extra)
+    def confirmed(self, server: str, count: int) -> None:
+        """Take note of how many replicas of a server had confirmed a batch when the waiting ended."""
+        lag = self._lags.pop(server, None)
+        if count < self.wanted:
+            if lag is None:
+                text = "Claims are at the primary %s only: %d of %d replicas confirmed within %d ms"
+                extra = {"event": "store_unreplicated", "server": server, "confirmed": count, "wanted": self.wanted}
+                log.warning(text, server, count, self.wanted, self._timeout_ms, extra=extra)
+                lag = _Lag(0, 0.0)
+            now = monotonic()
+            wait_at = now + RETRY_WAIT_S if lag.wait_at <= now else lag.wait_at
+            self._lags[server] = _Lag(lag.batches + 1, wait_at)
+        elif lag is not None:
+            text = "Replicas of %s confirm claims again, after %d batches that they did not"
+            extra = {"event": "store_unreplicated_over", "server": server, "batches": lag.batches}
+            log.info(text, server, lag.batches, extra=extra)
 
 
 class BulkStrings(NamedTuple):
@@ -130,7 +152,7 @@ class Script:
         Raises as a single call does; what became of the calls under way is then unknown.
         """
         touched: set[str] = set()
-        replicas = replicas if replicas and replicas.command else None
+        replicas = replicas if replicas and replicas.wanted else None
         # while a slot moves, a cluster may refuse a call and take the next one: then runs would be out of order
         ahead = 0 if is_cluster(self._client) else 1
         with translate_script_errors(self._client, touched), ExitStack() as stack:
@@ -144,7 +166,7 @@ class Script:
                     # EVAL, not EVALSHA: a server that has lost the script must not stop a stream half way
                     connection.send_packed_command([self._packed(keys, args)])
                     if replicas:
-                        connection.send_command(*replicas.command)
+                        connection.send_command(*replicas.command(_address(connection)))
                     under_way += 1
                     if under_way > ahead:
                         answer = _read(connection, replicas)
@@ -170,10 +192,15 @@ def _read(connection: Any, replicas: Replicas | None) -> Any:
     answer = connection.read_response()
     if replicas:
         try:
-            replicas.confirmed(connection.read_response())
+            replicas.confirmed(_address(connection), connection.read_response())
         except ResponseError:  # the right to wait was taken; what was claimed stays claimed
-            replicas.confirmed(0)
+            replicas.confirmed(_address(connection), 0)
     return answer
+
+
+def _address(connection: Any) -> str:
+    """The server at the other end of a connection, as people name it."""
+    return f"{connection.host}:{connection.port}" if hasattr(connection, "host") else str(connection.path)
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from beatd.store.claims import Claim, Claims
 from beatd.store.client import connect
 from beatd.store.keys import Keys
 from beatd.store.lease import Leases
-from beatd.store.script import Replicas
+from beatd.store.script import PATIENCE, RETRY_WAIT_S, Replicas
 from beatd.store.server_check import check_wait
 
 KEYS = Keys("beatd")
@@ -81,6 +81,24 @@ def test_replicas_that_are_away_delay_and_undo_nothing_and_are_named_once(
     assert claim(claims, lease_value, 3_000, 4_000) == [frozenset(), frozenset()]
     assert events(caplog) == ["store_unreplicated", "store_unreplicated_over"]
     assert client.lrange("celery", 0, -1) == [b"4000", b"3000", b"2000", b"1000"]
+
+
+def test_replicas_that_stay_away_are_waited_for_now_and_then_only(client, replica, lease_value, monkeypatch):
+    claims = Claims(client, KEYS, replicas=Replicas(1, WAIT_MS))
+    now = [1_000.0]
+    monkeypatch.setattr("beatd.store.script.monotonic", lambda: now[0])
+
+    def seconds(*dues):
+        started = time.monotonic()
+        assert claim(claims, lease_value, *dues) == [frozenset()] * len(dues)
+        return time.monotonic() - started
+
+    replica.pause()
+    assert seconds(*range(1_000, 1_000 + PATIENCE)) >= PATIENCE * WAIT_MS / 1000
+    assert seconds(*range(2_000, 2_100)) < 100 * WAIT_MS / 1000 / 2
+    now[0] += RETRY_WAIT_S
+    assert seconds(3_000) >= WAIT_MS / 1000
+    assert seconds(*range(4_000, 4_100)) < 100 * WAIT_MS / 1000 / 2
 
 
 def test_a_term_that_is_over_is_found_out_all_the_same(client, replica, lease_value):
