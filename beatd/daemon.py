@@ -241,10 +241,11 @@ def _outcome_watch(
     results = [connect(url, timeout_ms=timeout_ms, name="beatd-results") for url in result_urls(settings)]
     return OutcomeWatch(
         lambda: [entry for shard in shards for entry in shard.led()],
+        lambda: [name for shard in shards for name in shard.ran_since()],
         Outcomes(client, keys),
         Histories(client, keys, results=results),
         EntryStates(client, keys),
-        clock,
+        clock=clock,
         on_look=on_look,
     )
 

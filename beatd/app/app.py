@@ -207,7 +207,7 @@ class App(EntryPoints, Loader):
             options["reply_to"] = options.get("reply_to") or self.reply_address()
         now = utc_now(self.clock.now_ms())
         try:
-            message = message_for(name, tuple(args or ()), kwargs or {}, options, now=now, timezone=self.timezone)
+            message = message_for(name, tuple(args or ()), kwargs or {}, options, now=now, timezone=self.timezone.key)
         except MessageError as error:
             raise MessageError(f"{name} cannot be sent: {error}") from None
         if len(message.body) > self.conf.message_max_bytes:
@@ -338,13 +338,13 @@ class App(EntryPoints, Loader):
         return self._finalized
 
     @property
-    def timezone(self) -> str:
-        """The time zone of naive times, as an IANA name."""
-        return str(self.conf.timezone or "UTC")
+    def timezone(self) -> ZoneInfo:
+        """The time zone of naive times."""
+        return ZoneInfo(str(self.conf.timezone or "UTC"))
 
     def now(self) -> datetime:
         """Return the time in :attr:`timezone`."""
-        return utc_now(self.clock.now_ms()).astimezone(ZoneInfo(self.timezone))
+        return utc_now(self.clock.now_ms()).astimezone(self.timezone)
 
     def close(self) -> None:
         """Close all connections; the next use opens them again. Parts that were handed in stay as they are."""

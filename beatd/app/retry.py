@@ -197,5 +197,5 @@ def _give_up(task: Task[..., Any], request: Context, error: BaseException | None
     if error is not None:
         raise error
     raise task.MaxRetriesExceededError(
-        f"Can't retry {task.name}[{request.id}] args:{request.args} kwargs:{request.kwargs}"
+        f"Can't retry {task.name}[{request.id}] args:{tuple(request.args or ())} kwargs:{request.kwargs}"
     )

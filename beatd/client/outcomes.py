@@ -177,9 +177,7 @@ class OutcomeReader:
 
     def find(self, run_id: str, names: Sequence[str], now_ms: int) -> list[RunDetail]:
         """The runs of these entries whose ids begin with ``run_id``."""
-        records = self._histories.of(names)
-        matches = [record for record in records if (record.run_id or "").startswith(run_id)]
-        return self.detailed(self._histories.completed(matches), now_ms)
+        return self.detailed(self._histories.completed(self._histories.find(run_id, names)), now_ms)
 
     def _started(self, records: Iterable[Record]) -> dict[str, Started]:
         return self._outcomes.started([str(record.run_id) for record in records if record.is_open])

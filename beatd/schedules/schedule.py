@@ -111,6 +111,9 @@ class StandIn(BaseSchedule):
     def in_local_zone(self) -> DueMethods:
         return self.value.in_local_zone()
 
+    def __getstate__(self) -> dict[str, Any]:
+        return vars(self) | {"app": None}  # an app cannot be pickled
+
 
 def value_of(schedule: Schedule) -> Schedule:
     """Return the value by which a schedule is scheduled.

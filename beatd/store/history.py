@@ -18,7 +18,7 @@ import uuid
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from beatd.model import run_id
+from beatd.model import run_hash, run_id
 from beatd.states import FAILURE, IGNORED, REJECTED, RETRY, REVOKED, SUCCESS
 from beatd.store.ended_runs import SentRun, due_ms_of
 from beatd.store.run_record import LOST, REFUSED
@@ -223,6 +223,20 @@ def departures(raw: bytes) -> Iterator[tuple[int, str]]:
             yield at_ms, "skipped"
         elif kind not in (MISSED, RUN_ID):
             return
+
+
+def may_have_run(entry: str, raw: bytes, start: str) -> bool:
+    """False if no run in a history has an id that begins with ``start``, without a record of each."""
+    short, hashed = start[:8], run_hash(entry)
+    for kind, high, low, *_ in _RUN.iter_unpack(raw[len(raw) % CELL :]):
+        if kind in _KINDS:
+            one = hashed.copy()
+            one.update(b"%d" % (high << 32 | low))
+            if one.hexdigest().startswith(short):
+                return True
+        elif kind == RUN_ID:
+            return True
+    return False
 
 
 def _record(entry: str, cell: bytes, own_id: str | None) -> Record | None:

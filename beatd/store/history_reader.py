@@ -13,7 +13,7 @@ import redis
 from beatd.exceptions import MessageError
 from beatd.states import READY_STATES
 from beatd.store.client import is_cluster, translate_errors
-from beatd.store.history import ALL_RECORDS, CELL, Record, RecordFilter, departures, read
+from beatd.store.history import ALL_RECORDS, CELL, Record, RecordFilter, departures, may_have_run, read
 from beatd.store.keys import Keys
 from beatd.store.results import Meta, decode, result_key
 from beatd.store.run_record import REFUSED, decoded
@@ -67,6 +67,15 @@ class Histories:
         for _, raws in self._read(names, 0):
             for raw in raws:
                 yield from departures(raw)
+
+    def find(self, run_id: str, names: Sequence[str]) -> list[Record]:
+        """The records of runs of entries whose ids begin so."""
+        found = []
+        for batch, raws in self._read(names, 0):
+            for name, raw in zip(batch, raws, strict=True):
+                if may_have_run(name, raw, run_id):
+                    found += [one for one in read(name, raw) if (one.run_id or "").startswith(run_id)]
+        return found
 
     def newest(self, names: Sequence[str], count: int, wanted: RecordFilter = ALL_RECORDS) -> list[Record]:
         """The newest records of many entries, the newest first. Without a filter few entries are read whole."""

@@ -5,13 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import signal as signals
-from collections.abc import Iterable
 from typing import Any
 
-from beatd.exceptions import BeatdError, TaskRevokedError
-from beatd.states import PENDING, RECEIVED, REJECTED, RETRY, REVOKED
-from beatd.store.result_document import exception_payload
-from beatd.store.results import NoResults
 from beatd.worker.admission.revoked import Revoked
 from beatd.worker.control.inspect_commands import texts
 from beatd.worker.control.panel import WorkerView, command
@@ -186,11 +181,6 @@ def election(station: WorkerView, id: str, topic: str, action: Any = None, **_: 
     """Celery's workers elect one of them; beatd's do not stand."""
 
 
-_AT_ONCE = 1_000
-"""Limit of ids per command whose state is written at once; later ones are written when their messages arrive."""
-_NOT_BEGUN = frozenset({PENDING, RECEIVED, RETRY, REJECTED})
-
-
 @command("control", variadic="task_id", usage="[id …]")
 def revoke(station: WorkerView, task_id: Any, terminate: bool = False, signal: Any = None, **_: Any) -> dict[str, str]:
     """Revoke tasks by id; with terminate, also end them while they run."""
@@ -199,7 +189,9 @@ def revoke(station: WorkerView, task_id: Any, terminate: bool = False, signal: A
     station.revoked.add(ids, station.app.clock.now_ms())
     station.remember(ids)
     ours = [request for task in ids for request in station.find(task)]
-    _mark(station, ids, ours)
+    running = station.running()
+    begun = {request.id for request in ours if request.delivery.tag in running}
+    station.states.mark([task for task in ids if task not in begun])
     waiting = [request for request in ours if _withdraw(station, request)]
     if not terminate:
         log.info("Tasks flagged as revoked: %s", ", ".join(ids), extra={"event": "tasks_revoked", "count": len(ids)})
@@ -275,19 +267,3 @@ def _terminate(station: WorkerView, request: Request, number: signals.Signals) -
         extra={"event": "task_terminating", "task_id": request.id, "running": running, "pid": os.getpid()},
     )
     return True
-
-
-def _mark(station: WorkerView, ids: Iterable[str], ours: Iterable[Request]) -> None:
-    """Store REVOKED for tasks that have not begun or ended anywhere, so that callers do not wait."""
-    results, app = station.app.results, station.app
-    running = station.running()
-    begun = {request.id for request in ours if request.delivery.tag in running}
-    if isinstance(results, NoResults):
-        return
-    payload = exception_payload(TaskRevokedError("revoked"))
-    try:
-        for task_id in list(ids)[:_AT_ONCE]:
-            if task_id not in begun and (results.get(task_id) or {"status": PENDING})["status"] in _NOT_BEGUN:
-                app.store_state(task_id, REVOKED, payload)
-    except BeatdError as error:
-        log.warning("Cannot mark tasks as revoked: %s", error, extra={"event": "revoke_unmarked"})

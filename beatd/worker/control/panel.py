@@ -12,6 +12,7 @@ from beatd.broker.bus import LamportClock
 from beatd.worker.admission.rate_limits import RateLimits
 from beatd.worker.admission.revoked import Revoked
 from beatd.worker.consumers import Consumer
+from beatd.worker.control.revoked_states import RevokedStates
 from beatd.worker.events import TaskEvents
 from beatd.worker.pools.autoscale import Autoscaled
 from beatd.worker.pools.base import Pool
@@ -130,6 +131,7 @@ class WorkerView:
     tools: WorkerHandles
     lamport: LamportClock
     revoked: Revoked
+    states: RevokedStates
     events: TaskEvents
     totals: Counter[str]
     """Number of runs of each task that this worker has begun."""

@@ -16,6 +16,7 @@ from beatd.worker.admission.revoked import Revoked, RevokedSync
 from beatd.worker.control.mingle import Mingle
 from beatd.worker.control.node import Node
 from beatd.worker.control.panel import WorkerHandles, WorkerView
+from beatd.worker.control.revoked_states import RevokedStates
 from beatd.worker.effects import Effect, Ended, Started
 from beatd.worker.events import EventStream, Heartbeat, TaskEvents
 from beatd.worker.messages import MALFORMED
@@ -70,6 +71,7 @@ class RemoteControl:
             tools=tools,
             lamport=self._lamport,
             revoked=self.revoked,
+            states=RevokedStates(self._app),
             events=self.events,
             totals=self._totals,
             started=self._clock.monotonic(),

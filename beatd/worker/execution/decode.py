@@ -86,7 +86,7 @@ def upgrade_protocol_1(raw: bytes, queue: str, at_most: int, accepted: frozenset
         body=json_codec.dumps([body.get("args") or [], body.get("kwargs") or {}, embed]),
         properties=message.properties,
     )
-    return envelope(second, queue=queue)
+    return envelope(second, queue=queue.partition("\x06")[0])  # without kombu's suffix of a priority's list
 
 
 def _moment(text: Any, body: dict[str, Any]) -> Any:

@@ -49,7 +49,8 @@ class Hours:
         self.outcomes.note([Ended(*at, end_ms=record.end_ms)])
 
     def look(self, now_ms, made=HOURLY):
-        self.watch.look([made], now_ms)
+        self.watch.ran(["report"])
+        self.watch.look({"report": made}, now_ms)
         return self.outcomes.overdue(), self.outcomes.too_long()
 
 

@@ -196,3 +196,15 @@ def test_outcomes_of_others_come_from_their_results(claim, client, histories):
     for due_ms, document in zip(range(NOW, NOW + 3), documents, strict=True):
         client.set(f"celery-task-meta-{run_id('a', due_ms)}", document)
     assert [one.outcome for one in histories.completed(list(histories.of(["a"])))] == [None, None, "FAILURE"]
+
+
+def test_runs_are_found_by_the_beginnings_of_their_ids(claim, client, histories):
+    claim(sent("a", NOW), sent("a", NOW + 1), sent("b", NOW))
+    own = manual_run_id("b", "request")
+    client.append(KEYS.history("b"), history.by_hand(history.TRIGGERED, NOW, NOW, own))
+    for name, due_ms in (("a", NOW), ("a", NOW + 1), ("b", NOW)):
+        for start in (run_id(name, due_ms), run_id(name, due_ms)[:8], run_id(name, due_ms)[:13]):
+            assert [(one.entry, one.due_ms) for one in histories.find(start, ["a", "b"])] == [(name, due_ms)]
+    assert [one.kind for one in histories.find(own[:9], ["a", "b"])] == ["triggered"]
+    assert histories.find("no such id", ["a", "b"]) == []
+    assert len(histories.find("", ["a", "b"])) == 4

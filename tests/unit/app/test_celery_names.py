@@ -15,7 +15,7 @@ from beatd import App, exceptions, signals
 from beatd.app.graph import DependencyGraph
 from beatd.config.writer import plain_table
 from beatd.exceptions import MessageError
-from beatd.result import AsyncResult
+from beatd.result import AsyncResult, EagerResult
 from beatd.schedules import BaseSchedule, parse
 from tests.fakes import SentMessages
 
@@ -329,6 +329,80 @@ def test_a_clock_of_the_schedules_own_is_named_when_it_is_registered(app, caplog
     app.add_periodic_task(beatd.crontab(0, 7, nowfun=datetime.now), task.s(), name="morning")
     assert [record.entry for record in caplog.records if record.event == "nowfun_ignored"] == ["morning"]
     assert "the daemon ignores the nowfun" in caplog.text
+
+
+def test_the_time_zone_of_an_app_is_a_zone():
+    app = App("x", timezone="Asia/Baku", set_as_current=False)
+    assert datetime(2026, 1, 1, tzinfo=app.timezone).utcoffset() == timedelta(hours=4)
+    assert app.now().tzinfo is app.timezone
+
+
+def test_handles_can_be_pickled(app):
+    group = app.GroupResult("g", [app.AsyncResult("a"), app.AsyncResult("b")], parent=app.AsyncResult("p"))
+    for handle in (app.AsyncResult("a"), group):
+        assert pickle.loads(pickle.dumps(handle)) == handle
+    again = pickle.loads(pickle.dumps(EagerResult("a", 4, "SUCCESS", app=app)))
+    assert (again.get(), again.state) == (4, "SUCCESS")
+    assert pickle.loads(pickle.dumps(beatd.crontab(0, 7, app=app))) == beatd.crontab(0, 7)
+
+
+def test_groups_with_different_parents_differ(app):
+    members = [app.AsyncResult("a")]
+    group = app.GroupResult("g", members, parent=app.AsyncResult("p"))
+    assert group != app.GroupResult("g", members)
+    assert group == app.GroupResult("g", members, parent=app.AsyncResult("p"))
+
+
+def test_an_eager_result_can_be_revoked(app):
+    handle = EagerResult("a", 4, "SUCCESS", app=app)
+    handle.revoke()
+    assert handle.state == "REVOKED"
+    with pytest.raises(exceptions.TaskRevokedError, match="revoked"):
+        handle.get()
+
+
+def test_an_eager_task_that_is_ignored_has_no_result(app):
+    @app.task(name="quiet")
+    def quiet():
+        raise exceptions.Ignore
+
+    done = quiet.apply()
+    assert (done.state, done.get()) == ("IGNORED", None)
+
+
+def test_a_handle_needs_an_id(app):
+    with pytest.raises(ValueError, match="needs an id"):
+        AsyncResult(None, app=app)
+
+
+def test_compositions_are_shown_as_celery_shows_them(app):
+    a, b = (app.signature(f"shop.tasks.{name}", args=(1,)) for name in "ab")
+    assert repr(a | b) == "shop.tasks.a(1) | b(1)"
+    assert repr(beatd.group(a, b)) == "group([shop.tasks.a(1), b(1)])"
+    assert repr(beatd.group()) == "group(<empty>)"
+    assert repr(beatd.chord([a], b)) == "%shop.tasks.b([a(1)], 1)"
+    assert repr(beatd.chord([a], b | a)) == "%(shop.tasks.b([a(1)], 1) | a(1))"
+    assert "without body" in repr(beatd.chord([a]))
+    assert repr(a | app.signature("webshop.tasks.c")) == "shop.tasks.a(1) | webshop.tasks.c()"
+
+
+def test_a_step_that_is_no_signature_is_refused(app):
+    with pytest.raises(TypeError, match="expected a signature or a task, got 5"):
+        beatd.chain(app.signature("a"), 5)
+
+
+def test_callbacks_of_a_composition_run_for_each_member_at_its_end(app):
+    app.conf.task_always_eager = True
+    told = []
+    add, total = app.task(name="add")(lambda x, y: x + y), app.task(name="sum")(sum)
+    tell = app.task(name="tell")(lambda value, tag: told.append((tag, value)))
+    last = beatd.chord([add.s(10), add.s(20)], beatd.group(total.s(), total.s()))
+    for steps in (add.s(1, 1) | last, beatd.chain(add.s(1, 1), beatd.group(add.s(1), add.s(1)))):
+        told.clear()
+        steps.apply_async(link=tell.s(tag="L"))
+        assert [tag for tag, _ in told] == ["L", "L"]
+        steps.apply_async()
+        assert len(told) == 2
 
 
 def test_settings_have_their_names_of_celery_3():

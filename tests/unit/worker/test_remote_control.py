@@ -23,6 +23,7 @@ from beatd.worker.admission.revoked import Revoked
 from beatd.worker.control.node import Node
 from beatd.worker.control.panel import COMMANDS, WorkerHandles, WorkerView
 from beatd.worker.control.remote_control import RemoteControl
+from beatd.worker.control.revoked_states import RevokedStates
 from beatd.worker.effects import Received
 from beatd.worker.events import BATCH, BUFFERED, EventStream, TaskEvents
 from beatd.worker.messages import Delivery, headers_of
@@ -139,6 +140,7 @@ def station(app: App, settings: WorkerSettings, clock: FakeClock) -> WorkerView:
         tools=tools(),
         lamport=lamport,
         revoked=Revoked(),
+        states=RevokedStates(app),
         events=TaskEvents(EventStream(NODE, clock, lamport), on=False),
         totals=Counter(),
         started=0.0,

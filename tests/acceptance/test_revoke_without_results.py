@@ -1,0 +1,33 @@
+"""A result backend that hangs, on a server of its own: the worker's remote control answers all the same."""
+
+from beatd import App
+
+TASKS = """
+from beatd import App
+app = App("proj", broker={broker!r}, backend={backend!r})
+
+@app.task
+def add(x, y):
+    return x + y
+"""
+
+
+def test_revoke_answers_while_the_result_backend_hangs(tmp_path, redis_url, start_server, start_beatd, wait_until):
+    backend = start_server()
+    (tmp_path / "proj.py").write_text(TASKS.format(broker=redis_url, backend=backend.url))
+    worker = start_beatd("worker", "-A", "proj", "-c", "1", "-n", "w@h")
+    worker.expect(r" ready\.", timeout=60)
+    client = App("client", broker=redis_url, backend=backend.url, set_as_current=False)
+    assert client.send_task("proj.add", (1, 2)).get(timeout=30) == 3
+
+    backend.pause()
+    told = [client.control.revoke(f"task-{number}", reply=True, timeout=4, limit=1) for number in range(6)]
+    assert told == [[{"w@h": {"ok": f"tasks {{'task-{number}'}} flagged as revoked"}}] for number in range(6)]
+    assert client.control.ping(timeout=4, limit=1) == [{"w@h": {"ok": "pong"}}]
+    worker.expect("the result backend does not answer", timeout=30)
+
+    backend.resume()
+    client.control.revoke("task-9")
+    wait_until(lambda: client.AsyncResult("task-9").state == "REVOKED", 30, "the state of a task revoked afterwards")
+    assert client.send_task("proj.add", (1, 2)).get(timeout=30) == 3
+    client.close()
