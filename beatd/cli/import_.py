@@ -199,7 +199,7 @@ def _take_over(source: str, place: str, choices: _Choices, config_file: str, sch
         begun = EntryStates(there.client, there.keys).begin([(each, min(ran[each.name], now_ms)) for each in entries])
     click.echo(f"{plural(len(begun), 'last run')} taken over")
     if known_before := len(entries) - len(begun):
-        click.echo(f"! {plural(known_before, 'entry')} left as they are: their runs are known already", err=True)
+        click.echo(f"! {plural(known_before, 'entry')} unchanged: known to the state store already", err=True)
     if others := sorted(ran.keys() - {entry.name for entry in entries}):
         more = f" and {len(others) - 10} more" if others[10:] else ""
         click.echo(f"! not in {config_file}: {printable(', '.join(others[:10]))}{more}", err=True)

@@ -11,10 +11,15 @@ from beatd.exceptions import ConfigError, Fault
 from beatd.importers.pickles import Record, read_pickle
 from beatd.timestamps import in_range, to_ms
 
+_ENDINGS = (".db", ".dat", ".dir", ".pag")
+"""Of files of some formats, beside the name that :mod:`dbm` knows them by."""
+
 
 def read_celerybeat_file(path: Path) -> dict[str, int]:
     """When entries last ran, by name (ms). Raises ConfigError for a file that is none of celery beat's."""
     try:
+        if not any(Path(f"{path}{ending}").exists() for ending in ("", *_ENDINGS)):
+            raise _refused(path, "no such file: name the schedule file of celery beat with --schedule-file")
         with dbm.open(_name(path), "r") as file:
             data = bytes(file[b"entries"])
         entries = read_pickle(data)
@@ -23,7 +28,8 @@ def read_celerybeat_file(path: Path) -> dict[str, int]:
     except ValueError as error:
         raise _refused(path, str(error)) from None
     except (OSError, ImportError, *dbm.error) as error:
-        raise _refused(path, f"cannot be read: {' '.join(str(error).split())[:150]}") from None
+        why = " ".join(str(error).split())[:150]
+        raise _refused(path, f"cannot be read as a schedule file of celery beat: {why}") from None
     if not isinstance(entries, dict):
         raise _refused(path, "has no entries: it is no file of celery beat's")
     return {name: ms for name, entry in entries.items() if isinstance(name, str) and (ms := _last_run(entry))}
@@ -31,7 +37,7 @@ def read_celerybeat_file(path: Path) -> dict[str, int]:
 
 def _name(path: Path) -> str:
     """The name that :mod:`dbm` knows the file by: some formats add an ending of their own."""
-    for ending in (".db", ".dat", ".dir", ".pag"):
+    for ending in _ENDINGS:
         if not path.exists() and path.with_name(path.name + ending).exists():
             return str(path)
         if path.name.endswith(ending):

@@ -229,7 +229,7 @@ def test_last_runs_of_redbeat(redis_url, tmp_path, beatd):
     assert found["daily"][1][:10] == (ran + timedelta(days=1)).isoformat()[:10]  # it is not run twice
     again = beatd("import", "redbeat", redis_url, "--last-runs", "beat.toml")
     assert (again.returncode, again.stdout) == (0, "0 last runs taken over\n")
-    assert "4 entries left as they are: their runs are known already" in again.stderr
+    assert "4 entries unchanged: known to the state store already" in again.stderr
 
 
 SHELVE = """
@@ -266,7 +266,7 @@ def test_last_runs_of_celery_beat(redis_url, tmp_path, beatd):
             done.stderr
         )
     done = beatd("import", "celery", "proj", "--last-runs", "beat.toml", "--schedule-file", "nowhere")
-    assert (done.returncode, "nowhere: cannot be read" in done.stderr) == (2, True)
+    assert (done.returncode, "nowhere: no such file: name the schedule file" in done.stderr) == (2, True)
     done = beatd("import", "crontab", "x", "--last-runs", "beat.toml")
     assert (done.returncode, "crontab does not know when entries last ran" in done.stderr) == (2, True)
 
