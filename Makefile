@@ -85,8 +85,8 @@ $(VENV)/.installed-bench: $(VENV)/.installed-dev
 	@touch $@
 
 $(BIN)/python:
-	@if [ -z "$(PYTHON)" ]; then \
-		echo "beatd needs Python 3.11 or newer; python3 is $$(python3 --version 2>&1)." >&2; \
-		echo "Name another with: make PYTHON=/path/to/python3.12 $(MAKECMDGOALS)" >&2; exit 1; fi
+	@$(or $(PYTHON),python3) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+		echo "beatd needs Python 3.11 or newer; $(or $(PYTHON),python3) is $$($(or $(PYTHON),python3) --version 2>&1)." >&2; \
+		echo "Name another with: make PYTHON=/path/to/python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
 	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
 		echo "No virtual environment could be made with $(PYTHON); on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }

@@ -41,7 +41,7 @@ from beatd.store.daemon_commands import CommandReply, DaemonCommands
 from beatd.store.daemon_registry import Registry
 from beatd.store.entry_state import DispatchLookup, EntryStates, Running
 from beatd.store.held_back import HeldBack
-from beatd.store.history import Histories
+from beatd.store.history_reader import Histories
 from beatd.store.keys import Keys, shard_of
 from beatd.store.lease import Leases
 from beatd.store.outbox import Outbox
@@ -241,10 +241,11 @@ def _outcome_watch(
     results = [connect(url, timeout_ms=timeout_ms, name="beatd-results") for url in result_urls(settings)]
     return OutcomeWatch(
         lambda: [entry for shard in shards for entry in shard.led()],
+        lambda: [name for shard in shards for name in shard.ran_since()],
         Outcomes(client, keys),
         Histories(client, keys, results=results),
         EntryStates(client, keys),
-        clock,
+        clock=clock,
         on_look=on_look,
     )
 

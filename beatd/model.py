@@ -160,6 +160,13 @@ def run_id(name: str, due_ms: int) -> str:
     return f"{digest[:8]}-{digest[8:12]}-5{digest[13:16]}-{_VARIANT[digest[16]]}{digest[17:20]}-{digest[20:32]}"
 
 
+def run_hash(name: str) -> Any:
+    """A hash that has the first eight digits of a run id of the entry, once the due time (ms) has been added."""
+    sha1 = _NAMESPACE_HASHED.copy()
+    sha1.update(f"{name}@".encode())
+    return sha1
+
+
 def manual_run_id(name: str, request: str) -> str:
     """The id of a run that was asked for by hand; ``request`` tells it from all others of its entry."""
     return str(uuid.uuid5(RUN_NAMESPACE, f"{name}@manual:{request}"))

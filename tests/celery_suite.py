@@ -1,15 +1,18 @@
-"""Celery's own integration tests (``t/integration`` of its source) against beatd.
+"""Celery's own tests (``t/integration`` and some of ``t/unit`` of its source) against beatd.
 
-    python tests/celery_suite.py FOLDER [worker|imports|celery ...] [-- PYTEST ARGUMENTS]
+    python tests/celery_suite.py FOLDER [worker|imports|unit|celery ...] [-- PYTEST ARGUMENTS]
 
 FOLDER is an unpacked source distribution of Celery (``pip download --no-deps --no-binary :all: celery==5.7.0``); it is
 copied, never changed. ``worker`` runs the unchanged client against beatd's worker, ``imports`` changes the imports of
-tests and tasks to beatd, ``celery`` runs Celery alone, for comparison. Each run has a Redis server of its own. The exit
-code is 1 if the failures differ from the list in ``docs/celery.md``.
+tests and tasks to beatd, ``unit`` does the same with unit tests of schedules, compositions, results and routes (which
+needs ``pip install freezegun``), ``celery`` runs Celery alone, for comparison. Each run has a Redis server of its own.
+The exit code is 1 if the failures differ from the list in ``docs/celery.md``.
 """
 
 from __future__ import annotations
 
+import ast
+import importlib
 import json
 import os
 import re
@@ -28,7 +31,11 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-FILES = ("test_canvas.py", "test_tasks.py", "test_inspect.py")
+_INTEGRATION = tuple(f"integration/test_{name}.py" for name in ("canvas", "tasks", "inspect"))
+FILES = dict.fromkeys(("worker", "imports", "celery"), _INTEGRATION)
+FILES["unit"] = tuple(
+    f"unit/{name}.py" for name in ("app/test_schedules", "tasks/test_canvas", "tasks/test_result", "app/test_routes")
+)
 LIST = ROOT / "docs" / "celery.md"
 
 _MODULES = {
@@ -36,11 +43,23 @@ _MODULES = {
     "celery.canvas": "beatd.canvas",
     "celery.exceptions": "beatd.exceptions",
     "celery.result": "beatd.result",
+    "celery.schedules": "beatd.schedules",
     "celery.signals": "beatd.signals",
     "celery.utils.log": "beatd.log",
     "celery.worker.control": "beatd.worker.control",
 }
 """Imports of user code, which docs/celery.md names. Imports of Celery's internals stay as they are."""
+_ELSEWHERE = {"celery._state": "beatd"}
+"""Modules of internals whose public names unit tests import."""
+_REWRITTEN = {
+    "pytest.importorskip('ephem')": "pytest.importorskip('astral')",
+    "@Signature.register_type()": "",
+    "self.app.timezone = ": "self.app.conf.timezone = ",
+    "del self.app.timezone": "",
+    "patch('celery.canvas.": "patch('beatd.canvas.",
+    'patch("celery.canvas.': 'patch("beatd.canvas.',
+}
+"""Text of unit tests that concerns internals, and what stands there instead."""
 
 _WORKER = """
 import os
@@ -67,6 +86,40 @@ def ZZZZ_set_app_current(app):
 """,
     "celery": "",
 }
+
+_UNIT_FIXTURES = """
+import os
+import pytest
+from kombu import Queue
+from beatd import App
+from tests.celery_suite import celery_app, depends_on_current_app, limited
+
+
+@pytest.fixture
+def app(celery_app):
+    return celery_app
+
+
+@pytest.fixture(scope="session")
+def celery_config():
+    queues = [Queue("testcelery", routing_key="testcelery")]
+    names = dict.fromkeys(("task_default_queue", "task_default_exchange", "task_default_routing_key"), "testcelery")
+    urls = {"broker_url": "memory://", "result_backend": os.environ["TEST_BACKEND"]}
+    return {**urls, **names, "task_queues": queues, "accept_content": ["json", "pickle"]}
+
+
+@pytest.fixture(autouse=True)
+def test_cases_shortcuts(request, app):
+    add = app.task(lambda x, y: x + y, name="t.unit.conftest.add")
+    if request.instance:
+        request.instance.app, request.instance.add, request.instance.Celery = app, add, App
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_pyfunc_call():
+    with limited(10):
+        return (yield)
+"""
 
 # -- fixtures of the copied suite -------------------------------------------------------------------------------------
 
@@ -112,6 +165,36 @@ def celery_app(celery_config: Mapping[str, Any]) -> Iterator[Any]:
         yield app
 
 
+@pytest.fixture
+def depends_on_current_app(celery_app: Any) -> None:
+    celery_app.set_current()
+
+
+@contextmanager
+def limited(seconds: int) -> Iterator[None]:
+    """End what takes longer as failed."""
+    signal.signal(signal.SIGALRM, lambda *_: pytest.fail(f"takes longer than {seconds} s"))
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+
+
+class _Failing(type):
+    def __getattr__(cls, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        pytest.fail(f"uses internals of Celery: {name}")
+
+
+class Internal(metaclass=_Failing):
+    """A name of Celery's internals that beatd does not have: a test that uses it fails."""
+
+    def __init__(self, *_: Any, **__: Any) -> None:
+        pytest.fail("uses internals of Celery")
+
+
 # -- the command ------------------------------------------------------------------------------------------------------
 
 
@@ -125,6 +208,47 @@ def converted(text: str) -> str:
     text = re.sub(r"^import celery$", "import beatd as celery", text, flags=re.MULTILINE)
     text = text.replace("from celery.backends.base import states", "from beatd import states")
     return re.sub(r"\bStampingVisitor, _chain\b", "StampingVisitor, chain as _chain", text)
+
+
+class _Imports(ast.NodeTransformer):
+    """Change imports of Celery's names to beatd's, and those of internals to :class:`Internal`."""
+
+    def visit_ImportFrom(self, node: ast.ImportFrom) -> list[ast.stmt]:
+        if (node.module or "").partition(".")[0] != "celery":
+            return [node]
+        module = (_MODULES | _ELSEWHERE).get(node.module or "")
+        return [self._import(module, alias.name, alias.asname or alias.name) for alias in node.names]
+
+    @staticmethod
+    def _import(module: str | None, name: str, local: str) -> ast.stmt:
+        if name == "pickle":
+            return ast.Import([ast.alias(name)])
+        if module and hasattr(importlib.import_module(module), name.removeprefix("_")):
+            return ast.ImportFrom(module, [ast.alias(name.removeprefix("_"), local)], 0)
+        return ast.ImportFrom("tests.celery_suite", [ast.alias("Internal", local)], 0)
+
+
+def lay_out_units(source: Path, folder: Path) -> None:
+    """Copy the unit tests, with their imports changed, into ``client``."""
+    package = folder / "client" / "t"
+    for name in (
+        "__init__.py",
+        "canvas_helpers.py",
+        "skip.py",
+        "unit/__init__.py",
+        "unit/tasks/unit_tasks.py",
+        *FILES["unit"],
+    ):
+        target = package / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        text = (source / "t" / name).read_text()
+        for internal, public in _REWRITTEN.items():
+            text = text.replace(internal, public)
+        tree = ast.parse(text)
+        target.write_text(ast.unparse(ast.fix_missing_locations(_Imports().visit(tree))))
+    for name in ("app", "tasks"):
+        (package / "unit" / name / "__init__.py").touch()
+    (package / "unit" / "conftest.py").write_text(_UNIT_FIXTURES)
 
 
 def lay_out(source: Path, folder: Path, mode: str) -> None:
@@ -167,9 +291,9 @@ def redis_on_a_free_port(folder: Path) -> Iterator[int]:
 
 
 def run(source: Path, mode: str, arguments: Sequence[str]) -> dict[str, str]:
-    """Run the suite; returns the tests that failed, with the first line of the reason, and prints the figures."""
+    """Run the suite; returns the tests, with the first line of the reason if they failed, and prints the figures."""
     folder = Path(tempfile.mkdtemp(prefix=f"celery-suite-{mode}-"))
-    lay_out(source, folder, mode)
+    (lay_out_units(source, folder) if mode == "unit" else lay_out(source, folder, mode))
     with redis_on_a_free_port(folder) as port:
         url = f"redis://localhost:{port}/0"
         environment = os.environ | {
@@ -182,52 +306,73 @@ def run(source: Path, mode: str, arguments: Sequence[str]) -> dict[str, str]:
             "PYTHONPATH": f"{folder / 'client'}:{ROOT}",
         }
         report = folder / "report.xml"
-        tests = [str(Path("t", "integration", name)) for name in FILES]
-        options = ["-q", "-p", "no:cacheprovider", "-p", "celery.contrib.pytest", "-o", "addopts="]
+        tests = [str(Path("t", name)) for name in FILES[mode]]
+        options = ["-q", "-p", "no:cacheprovider", "-o", "addopts="]
+        options += ["-p", "celery.contrib.pytest"] if mode != "unit" else []
         options += ["-o", "python_classes=test_*", f"--junitxml={report}", "--rootdir=.", "-W", "ignore"]
         command = [sys.executable, "-m", "pytest", *options, *(arguments or tests)]
         log = folder / "pytest.log"
         with log.open("wb") as output:
             subprocess.run(command, cwd=folder / "client", env=environment, stdout=output, stderr=output, check=False)
-    failed = failures(report)
+    found = outcomes(report)
     print(f"{mode}: {log.read_text(errors='replace').splitlines()[-1]}   ({log})")
-    for name, reason in sorted(failed.items()):
-        print(f"  {name}: {reason[:200]}")
-    return failed
+    for name, reason in sorted(found.items()):
+        if reason:
+            print(f"  {name}: {reason[:200]}")
+    return found
 
 
-def failures(report: Path) -> dict[str, str]:
-    """Read the failed tests from a JUnit report."""
+def outcomes(report: Path) -> dict[str, str]:
+    """Read the tests that were run from a JUnit report: the reason why each failed, or an empty text."""
     import xml.etree.ElementTree as ET
 
-    failed: dict[str, str] = {}
+    found: dict[str, str] = {}
     for case in ET.parse(report).iter("testcase"):
-        for problem in [*case.iter("failure"), *case.iter("error")]:
-            name = f"{case.get('classname', '').rpartition('.')[2]}.{case.get('name')}"
-            failed.setdefault(name, (problem.get("message") or "").split("\n")[0])
-    return failed
+        name = f"{case.get('classname', '').rpartition('.')[2]}.{case.get('name')}"
+        problems = [*case.iter("failure"), *case.iter("error")]
+        if problems:
+            found[name] = (problems[0].get("message") or "no message").split("\n")[0]
+        elif case.find("skipped") is None:
+            found.setdefault(name, "")
+    return found
 
 
 def listed(mode: str) -> set[str]:
-    """Return the tests that docs/celery.md lists for a mode: ``| `test` | worker, imports | reason |``."""
+    """Return the tests that docs/celery.md lists for a mode: ``| `test` | worker, imports | reason |``.
+
+    A star stands for any text.
+    """
     rows = re.findall(r"^\| (`test_.*`) \| ([a-z, ]+) \|", LIST.read_text(), re.MULTILINE)
     return {name for cell, modes in rows if mode in modes.split(", ") for name in re.findall(r"`([^`]+)`", cell)}
+
+
+def differences(found: Mapping[str, str], names: set[str], at_times: set[str]) -> Iterator[str]:
+    """Yield how the outcomes differ from the list; only tests that fail may be listed."""
+
+    def is_in(name: str, patterns: set[str]) -> bool:
+        return any(re.fullmatch(re.escape(each).replace(r"\*", ".*"), name) for each in patterns)
+
+    for name, reason in sorted(found.items()):
+        if reason and not is_in(name, names | at_times):
+            yield f"fails and is not in docs/celery.md: {name}"
+        if not reason and is_in(name, names):
+            yield f"passes and is in docs/celery.md: {name}"
+    for each in sorted(names):
+        if not any(is_in(name, {each}) for name in found):
+            yield f"is in docs/celery.md, but there is no such test: {each}"
 
 
 def main(words: Sequence[str]) -> int:
     """Run the modes named on the command line."""
     words, arguments = (words[: words.index("--")], words[words.index("--") + 1 :]) if "--" in words else (words, [])
-    source, modes = Path(words[0]).resolve(), words[1:] or ["worker", "imports"]
+    source, modes = Path(words[0]).resolve(), words[1:] or ["worker", "imports", "unit"]
     differs = False
     for mode in modes:
-        failed = run(source, mode, arguments)
+        found = run(source, mode, arguments)
         if mode == "celery" or arguments:
             continue
-        for name in sorted(failed.keys() - listed(mode) - listed("at times")):
-            print(f"{mode}: fails and is not in docs/celery.md: {name}")
-            differs = True
-        for name in sorted(listed(mode) - failed.keys()):
-            print(f"{mode}: passes and is in docs/celery.md: {name}")
+        for difference in differences(found, listed(mode), listed("at times")):
+            print(f"{mode}: {difference}")
             differs = True
     return int(differs)
 

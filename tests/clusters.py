@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import redis
 
+from tests.certificates import tls_arguments
 from tests.conftest import Server, _binary_or_skip, _free_port, wait_for
 
 SLOTS = 16_384
@@ -15,27 +17,47 @@ NODE_TIMEOUT_MS = 800
 
 
 class Cluster:
-    """A cluster of ``masters`` nodes, each with so many replicas, on free ports."""
+    """A cluster of ``masters`` nodes, each with so many replicas, on free ports.
+
+    With ``certificates`` (their folder) clients may also, and nodes do, speak TLS; ``call`` takes the plain port.
+    """
 
     def __init__(
-        self, kind: str, masters: int = 3, replicas: int = 0, *, coverage: str = "no", arguments: Sequence[str] = ()
+        self,
+        kind: str,
+        masters: int = 3,
+        replicas: int = 0,
+        *,
+        coverage: str = "no",
+        arguments: Sequence[str] = (),
+        certificates: Path | None = None,
     ) -> None:
         settings = ("--cluster-enabled", "yes", "--cluster-node-timeout", str(NODE_TIMEOUT_MS), "--appendonly", "yes")
         settings += ("--cluster-require-full-coverage", coverage, "--cluster-allow-replica-migration", "no")
         settings += ("--repl-diskless-sync-delay", "0", "--cluster-replica-validity-factor", "0", *arguments)
         binary = _binary_or_skip(kind)
-        self.servers = [
-            Server(binary, *settings, "--cluster-port", str(_free_port())).start()
-            for _ in range(masters * (1 + replicas))
-        ]
+        self.certificates = certificates
+        self.servers: list[Server] = []
+        self._tls_ports: dict[int, int] = {}
+        for _ in range(masters * (1 + replicas)):
+            tls_port = _free_port()
+            tls = ("--tls-cluster", "yes", *tls_arguments(certificates, tls_port)) if certificates else ()
+            self.servers.append(Server(binary, *settings, "--cluster-port", str(_free_port()), *tls).start())
+            self._tls_ports[self.servers[-1].port] = tls_port
         self.masters = self.servers[:masters]
         self._moved: set[int] = set()
         self._form(replicas)
 
     @property
     def url(self) -> str:
-        hosts = ",".join(f"127.0.0.1:{server.port}" for server in self.servers)
+        hosts = ",".join(f"127.0.0.1:{self.peer_port(server)}" for server in self.servers)
+        if self.certificates:
+            return f"rediss+cluster://{hosts}?ssl_ca_certs={self.certificates}/ca.pem"
         return f"redis+cluster://{hosts}"
+
+    def peer_port(self, server: Server) -> int:
+        """The port at which other nodes, and clients by ``url``, reach a node."""
+        return self._tls_ports[server.port] if self.certificates else server.port
 
     def _form(self, replicas: int) -> None:
         """Give out the slots, let the nodes meet, and attach the replicas."""
@@ -45,7 +67,7 @@ class Cluster:
             self.call(server, "CLUSTER", "SET-CONFIG-EPOCH", number + 1)
         for server in self.servers[1:]:
             bus = self.call(server, "CONFIG", "GET", "cluster-port")
-            self.call(self.servers[0], "CLUSTER", "MEET", "127.0.0.1", server.port, int(bus[1]))
+            self.call(self.servers[0], "CLUSTER", "MEET", "127.0.0.1", self.peer_port(server), int(bus[1]))
         wait_for(lambda: all(self.known(server) == len(self.servers) for server in self.servers), 20, "nodes to meet")
         for number, server in enumerate(self.servers[count:]):
             self.call(server, "CLUSTER", "REPLICATE", self.id_of(self.masters[number % count]))
@@ -113,7 +135,7 @@ class Cluster:
         """Move some keys of a slot that is on the move; returns how many."""
         keys = self.call(source, "CLUSTER", "GETKEYSINSLOT", slot, at_most)
         for key in keys:
-            self.call(source, "MIGRATE", "127.0.0.1", target.port, key, 0, 5_000, "REPLACE")
+            self.call(source, "MIGRATE", "127.0.0.1", self.peer_port(target), key, 0, 5_000, "REPLACE")
         return len(keys)
 
     def end_move(self, slot: int, source: Server, target: Server) -> None:

@@ -29,6 +29,7 @@ import pytest
 import redis
 from hypothesis import HealthCheck, settings
 
+from tests.certificates import sign
 from tests.rabbitmq import RabbitMQ, installed
 
 # Hundreds of processes are started: each would compile all of beatd again, and each worker of xdist all tests.
@@ -283,6 +284,16 @@ def wait_until() -> Callable[..., object]:
 def free_port() -> Callable[[], int]:
     """A TCP port of 127.0.0.1 that nobody uses now."""
     return _free_port
+
+
+@pytest.fixture(scope="session")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with ``ca.pem``, ``server.pem``, signed by it for 127.0.0.1, and ``other.pem``, which signed nothing."""
+    if shutil.which("openssl") is None:
+        missing("openssl")
+    folder = tmp_path_factory.mktemp("certificates")
+    sign(folder)
+    return folder
 
 
 @pytest.fixture(scope="session")

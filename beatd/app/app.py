@@ -27,6 +27,7 @@ from beatd.app.group_result import GroupResult, ResultSet
 from beatd.app.loader import Loader, TaskRegistry, task_class, warn_of_another
 from beatd.app.message_options import check_options, message_for, new_id, utc_now
 from beatd.app.publishing import Outgoing, Sent, SentEvents
+from beatd.app.registration import Registration, from_conf, registration, warn_of_own_clock
 from beatd.app.result import AsyncResult
 from beatd.app.result_backends import is_by_reply, open_results
 from beatd.app.retry import add_autoretry
@@ -43,40 +44,6 @@ from beatd.store.results import Results, Stored
 
 FIXUPS = ("beatd.contrib.django:install",)
 """Framework integrations. Each is called with every new app, and does nothing where its framework is not in use."""
-
-Registration = dict[str, Any]
-"""``task``, ``schedule``, ``args``, ``kwargs``, ``options``; from ``beat_schedule`` also what else an entry has."""
-
-
-def registration(
-    schedule: Any, call: Any, args: Iterable[Any], kwargs: Mapping[str, Any] | None, options: Mapping[str, Any]
-) -> tuple[str, Registration]:
-    """Return the entry for a signature or a task, and its default name: the call as text."""
-    signature = call.clone(args, kwargs) if isinstance(call, Signature) else call.signature(args, kwargs)
-    entry = {
-        "task": signature.task,
-        "schedule": schedule,
-        "args": list(signature.args),
-        "kwargs": signature.kwargs,
-        "options": {**signature.options, **options},
-    }
-    return repr(signature), entry
-
-
-def from_conf(beat_schedule: Mapping[str, Mapping[str, Any]]) -> dict[str, Registration]:
-    """Return the entries of a ``beat_schedule`` dict, each with all five keys; missing keys get empty values."""
-    entries = {}
-    for name, fields in beat_schedule.items():
-        if not isinstance(fields, Mapping):
-            entries[str(name)] = {"schedule": fields}  # rejected by the reader of the schedule, entry by entry
-            continue
-        entry = {"args": (), "kwargs": {}, "options": {}, **fields}
-        entry["task"] = getattr(entry.get("task"), "name", entry.get("task"))
-        entry["args"] = list(entry["args"] or ())
-        entry["kwargs"], entry["options"] = dict(entry["kwargs"] or {}), dict(entry["options"] or {})
-        entries[str(name)] = entry
-    return entries
-
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -208,6 +175,7 @@ class App(EntryPoints, Loader):
         """
         default_name, entry = registration(schedule, sig, args, kwargs, opts)
         self._periodic[name or default_name] = entry
+        warn_of_own_clock(name or default_name, schedule)
         return name or default_name
 
     def registrations(self) -> dict[str, Registration]:
@@ -239,7 +207,7 @@ class App(EntryPoints, Loader):
             options["reply_to"] = options.get("reply_to") or self.reply_address()
         now = utc_now(self.clock.now_ms())
         try:
-            message = message_for(name, tuple(args or ()), kwargs or {}, options, now=now, timezone=self.timezone)
+            message = message_for(name, tuple(args or ()), kwargs or {}, options, now=now, timezone=self.timezone.key)
         except MessageError as error:
             raise MessageError(f"{name} cannot be sent: {error}") from None
         if len(message.body) > self.conf.message_max_bytes:
@@ -370,13 +338,13 @@ class App(EntryPoints, Loader):
         return self._finalized
 
     @property
-    def timezone(self) -> str:
-        """The time zone of naive times, as an IANA name."""
-        return str(self.conf.timezone or "UTC")
+    def timezone(self) -> ZoneInfo:
+        """The time zone of naive times."""
+        return ZoneInfo(str(self.conf.timezone or "UTC"))
 
     def now(self) -> datetime:
         """Return the time in :attr:`timezone`."""
-        return utc_now(self.clock.now_ms()).astimezone(ZoneInfo(self.timezone))
+        return utc_now(self.clock.now_ms()).astimezone(self.timezone)
 
     def close(self) -> None:
         """Close all connections; the next use opens them again. Parts that were handed in stay as they are."""

@@ -74,7 +74,7 @@ class AppSurroundings(Surroundings):
 
     @staticmethod
     def timezone() -> str:
-        return _apps[-1].timezone if _apps else Surroundings.timezone()
+        return _apps[-1].timezone.key if _apps else Surroundings.timezone()
 
 
 current_app = CurrentApp()

@@ -244,9 +244,12 @@ class GroupResult(ResultSet):
         """Return ``((id, parent), members)``, the reference in stored documents."""
         return (self.id, self.parent and self.parent.as_tuple()), [result.as_tuple() for result in self.results]
 
-    def save(self) -> None:
-        """Store the list of members in the result backend."""
-        self.app.results.groups.save(self.id, self.as_tuple())
+    def __reduce__(self) -> Any:
+        return GroupResult, (self.id, self.results, self.parent)
+
+    def save(self, backend: Any = None) -> None:
+        """Store the list of members in the result backend, that of ``backend`` if it is given."""
+        (self.app if backend is None else backend.app).results.groups.save(self.id, self.as_tuple())
 
     def delete(self) -> None:
         """Delete the stored list of members; their results stay."""
@@ -263,7 +266,9 @@ class GroupResult(ResultSet):
         return bool(self.id or self.results)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, GroupResult) and other.id == self.id and other.results == self.results
+        if not isinstance(other, GroupResult):
+            return False
+        return (other.id, other.parent, other.results) == (self.id, self.parent, self.results)
 
     def __hash__(self) -> int:
         return hash(self.id)

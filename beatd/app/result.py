@@ -68,11 +68,16 @@ class AsyncResult(Generic[R_co]):
         ignored: bool = False,
         **_: Any,
     ) -> None:
+        if id is None:
+            raise ValueError("AsyncResult needs an id, got None")
         self.id = id
         self.parent = parent
         self.ignored = ignored
         self._app = app
         self._final: dict[str, Any] | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return vars(self) | {"_app": None}  # an app cannot be pickled: where it is read, the current one counts
 
     @property
     def app(self) -> AppBase:
@@ -134,12 +139,10 @@ class AsyncResult(Generic[R_co]):
 
     def _throw_of_parents(self) -> None:
         """Raise the exception of the earliest step that failed, or of a failed member of a group among the steps."""
-        nodes = []
-        node = self.parent
-        while node is not None:
-            nodes.append(node)
-            node = node.parent
-        for node in reversed(nodes):
+        nodes = [self.parent]
+        while nodes[-1] is not None:
+            nodes.append(nodes[-1].parent)
+        for node in reversed(nodes[:-1]):
             node.maybe_throw()
 
     def maybe_throw(self, propagate: bool = True, callback: Callable[[str, Any], Any] | None = None) -> Any:
@@ -153,7 +156,6 @@ class AsyncResult(Generic[R_co]):
         return value
 
     maybe_reraise = throw = maybe_throw
-
     TimeoutError = TimeoutError
     """Raised by :meth:`get`, for ``except result.TimeoutError``."""
 
@@ -375,7 +377,7 @@ class EagerResult(AsyncResult[R_co]):
         app: AppBase | None = None,
     ) -> None:
         super().__init__(id, app=app)
-        self._final = {"status": state, "result": ret_value, "traceback": traceback, "name": name}
+        self._final: dict[str, Any] = {"status": state, "result": ret_value, "traceback": traceback, "name": name}
 
     def get(
         self,
@@ -394,4 +396,5 @@ class EagerResult(AsyncResult[R_co]):
         """Do nothing: no result is stored."""
 
     def revoke(self, *_: Any, **__: Any) -> None:
-        """Do nothing: the task has finished already."""
+        """Mark the result as revoked, though the task has finished: ``get`` raises TaskRevokedError from now on."""
+        self._final |= {"status": REVOKED, "result": TaskRevokedError("revoked"), "traceback": None}

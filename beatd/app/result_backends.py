@@ -8,14 +8,13 @@ from typing import Any
 from beatd import broker
 from beatd.app.conf import Conf
 from beatd.broker import is_redis, place_of
-from beatd.exceptions import WrongUrl
 from beatd.store.celery_results import CeleryResults
 from beatd.store.results import NoResults, RedisResults, Results
-from beatd.urls import is_cluster, shown
+from beatd.urls import is_cluster
 
 
 def open_results(conf: Conf, address: str, connect: Callable[..., Any]) -> Results:
-    """Return the client of the result backend: Redis and ``rpc://`` natively, all others through Celery.
+    """Return the client of the result backend: a Redis, a Redis Cluster and ``rpc://``, all others through Celery.
 
     ``address`` is the queue for results by ``rpc://``, ``connect`` makes a connection to the broker. Raises
     :class:`~beatd.exceptions.WrongUrl` for what is no backend, or needs a package that is not installed.
@@ -23,11 +22,7 @@ def open_results(conf: Conf, address: str, connect: Callable[..., Any]) -> Resul
     url, keep_s = conf.result_backend, _seconds(conf.result_expires)
     if not url or url.startswith("disabled"):
         return NoResults()
-    if is_cluster(url):
-        raise WrongUrl(
-            shown(url), "a Redis Cluster keeps no results; expected a Redis that is not a cluster, or rpc://"
-        )
-    if is_redis(url):
+    if is_redis(url) or is_cluster(url):
         return RedisResults(broker.redis_url(url), keep_s=keep_s)
     if is_by_reply(url):
         from beatd.broker.rpc import RpcResults  # noqa: PLC0415 - loads kombu

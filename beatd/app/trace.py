@@ -235,7 +235,8 @@ def run_eagerly(
     _call_back(task, context, outcome)
     if throw if throw is not None else task.app.conf.task_eager_propagates:
         _throw(outcome)
-    return EagerResult(identity, outcome.value, outcome.state, outcome.traceback, task.name, task.app)
+    value = None if outcome.state in (IGNORED, REJECTED) else outcome.value
+    return EagerResult(identity, value, outcome.state, outcome.traceback, task.name, task.app)
 
 
 def _context(task: Task[..., Any], identity: str, options: dict[str, Any], **attempt: Any) -> Context:

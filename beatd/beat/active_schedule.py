@@ -227,6 +227,7 @@ class ActiveSchedule:
             if number % PUT_SLICE == 0:
                 self._on_turn()
         self._dispatcher.pass_over(gaps, term)
+        self._dispatcher.report.ran(named)
 
     def _hold(self, name: str, error: Exception, now_ms: int) -> None:
         self._heap.remove(name)

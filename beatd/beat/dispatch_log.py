@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from beatd.beat.run_traces import RunTraces
 from beatd.broker import OutgoingMessage
@@ -23,15 +24,29 @@ ONE_BY_ONE = 10
 
 
 class DispatchLog:
-    """Counts and logs what became of runs."""
+    """Counts and logs what became of runs. The loop tells it; :meth:`ran_since` may be asked from another thread."""
 
     def __init__(self, counters: DaemonCounters | None = None, traces: RunTraces | None = None) -> None:
         self._traces = traces
         self.totals: Counter[str] = Counter()
         self._counters = counters or DaemonCounters()
+        self._ran: list[str] = []
+        self._noting = threading.Lock()
+
+    def ran(self, names: Iterable[str]) -> None:
+        """Entries that have had a run just now, or may have had some before this leader loaded them."""
+        with self._noting:
+            self._ran += names
+
+    def ran_since(self) -> Iterable[str]:
+        """Return the entries that have had runs since this was asked before, the earliest first; one may come twice."""
+        with self._noting:
+            names, self._ran = self._ran, []
+        return names
 
     def claimed(self, runs: Sequence[Run], now_ms: int) -> None:
         """Runs that were claimed just now, with their messages."""
+        self.ran([run.entry.name for run in runs])
         if self._traces is not None:
             self._traces.claimed(runs, now_ms)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from itertools import tee
 from typing import NamedTuple
 
@@ -252,7 +252,7 @@ class Dispatcher:
         minding: dict[str, int] = {}
         depths: dict[str, int] = {}
         failed: dict[str, Exception] = {}
-        unfinished: frozenset[str] = frozenset()
+        unfinished: Container[str] = ()
         for run in runs:
             try:
                 if run.entry.policies.overlap != "allow":

@@ -128,6 +128,10 @@ class ShardLoop:
         """The entries of the shard while this daemon leads it, else none. May be asked from any thread."""
         return self.schedule.all() if self._leadership.term() is not None else []
 
+    def ran_since(self) -> Iterable[str]:
+        """Return the entries that have had runs since this was asked before. May be asked from another thread."""
+        return self._dispatcher.report.ran_since()
+
     def next_fire_ms(self, name: str) -> int | None:
         """Return when the next run of an entry leaves, while this daemon leads. May be asked from any thread."""
         return self._heap.fire_ms_of(name) if self._leadership.term() is not None else None

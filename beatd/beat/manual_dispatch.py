@@ -69,6 +69,7 @@ class ManualDispatcher:
         """Take a step of a request and say what left with it; returns what is left of the request."""
         written, left = self.requests.step(asked, step, lease_value=term.lease_value)
         if written and runs:
+            self._report.claimed(runs, now_ms)
             self._delivery.claimed(runs, self._report, now_ms)
         return left
 

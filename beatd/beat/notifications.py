@@ -16,7 +16,7 @@ from beatd.notify.sender import Sender
 from beatd.store.client import connect
 from beatd.store.daemon_registry import FleetView
 from beatd.store.held_back import HeldBack
-from beatd.store.history import Histories
+from beatd.store.history_reader import Histories
 from beatd.store.keys import Keys, shard_of
 from beatd.store.notices import Notices
 from beatd.store.outcomes import Outcomes

@@ -1,15 +1,15 @@
 """Watch over outcomes, in a thread of its own: results of Celery's workers, runs that were lost, and overdue runs.
 
 The bundled worker reports ends itself. For runs of other workers the result documents of their run ids are looked for,
-soon at first and then less and less often, for a day. Only the daemon that leads an entry looks for its runs.
+soon at first and then less and less often, for a day. Only the daemon that leads an entry looks for its runs; it has
+sent them itself, so the store is not asked which entries have new ones.
 """
 
 from __future__ import annotations
 
 import logging
 import threading
-from array import array
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import islice
 from typing import Any, NamedTuple
@@ -19,10 +19,11 @@ from beatd.clock import Clock
 from beatd.exceptions import StoreError
 from beatd.model import Entry
 from beatd.redaction import redacted_text
-from beatd.states import RETRY, SUCCESS
+from beatd.states import SUCCESS
 from beatd.store.ended_runs import covers
 from beatd.store.entry_state import EntryStates
-from beatd.store.history import Ending, Histories, Record
+from beatd.store.history import Record
+from beatd.store.history_reader import Ending, Histories
 from beatd.store.outcomes import Ended, Outcomes, Started
 from beatd.store.results import Meta
 from beatd.store.run_record import (
@@ -63,28 +64,28 @@ class Pending(NamedTuple):
 
 
 class OutcomeWatch:
-    """Watches the entries that ``led`` returns. ``on_look`` is called with each look of a daemon that leads."""
+    """Watches the entries that ``led`` returns. ``ran`` returns, each time it is called, which of them have had runs
+    since, or may have. ``on_look`` is called with each look of a daemon that leads."""
 
     def __init__(
         self,
         led: Callable[[], Sequence[Entry]],
+        ran: Callable[[], Iterable[str]],
         outcomes: Outcomes,
         histories: Histories,
         states: EntryStates,
-        clock: Clock,
         *,
+        clock: Clock,
         on_look: Callable[[], None] = lambda: None,
     ) -> None:
         self._led = led
+        self._ran = ran
         self._on_look = on_look
         self._outcomes = outcomes
         self._histories = histories
-        self._states = states
         self._clock = clock
         self._entries: Sequence[Entry] = ()
-        self._names: dict[str, None] = {}
-        self._last_dues = array("q")
-        """Of each of the names, in their order."""
+        self._by_name: dict[str, Entry] = {}
         self._changed: dict[str, None] = {}
         """Entries with new runs, the one that waits longest first."""
         self._pending: dict[str, Pending] = {}
@@ -118,33 +119,26 @@ class OutcomeWatch:
 
     def look(self) -> None:
         """Look once. Raises a :class:`~beatd.exceptions.StoreError`."""
-        led = self._led()
+        ran, led = self._ran(), self._led()  # in this order: what is loaded between is told of in the next look
         if led != self._entries:
-            self._take_over(led)
+            self._entries, self._by_name = led, {entry.name: entry for entry in led}
         if not led:
             self._changed, self._pending = {}, {}
             self._overdue.forget()
             return
         now_ms = self._clock.now_ms()
-        last_dues = self._states.last_dues(list(self._names))
-        found = zip(self._names, last_dues, self._last_dues, strict=True)
-        self._changed |= {name: None for name, due_ms, before_ms in found if due_ms not in (0, before_ms)}
-        self._last_dues = last_dues
+        self._changed |= dict.fromkeys(ran)
         for batch in self._batches([*islice(self._changed, _ENTRIES_A_LOOK)]):
-            for records in self._histories.recent([name for name in batch if name in self._names], _RECENT).values():
+            names = [name for name in batch if name in self._by_name]
+            for records in self._histories.recent(names, _RECENT).values():
                 self._expect(records, now_ms)
+            self._overdue.ran(names)
             for name in batch:
                 del self._changed[name]
         due = sorted((run for run in self._pending.values() if run.try_at_ms <= now_ms), key=_try_at)
         self._try(due[:_RUNS_A_LOOK], now_ms)
-        self._overdue.look(led, now_ms)
+        self._overdue.look(self._by_name, now_ms)
         self._on_look()
-
-    def _take_over(self, led: Sequence[Entry]) -> None:
-        """Watch other entries from now on; what is known of those that stay is kept."""
-        before = dict(zip(self._names, self._last_dues, strict=True))
-        self._entries, self._names = led, dict.fromkeys(entry.name for entry in led)
-        self._last_dues = array("q", [before.get(name, 0) for name in self._names])
 
     def _batches(self, items: Sequence[Any]) -> Iterator[Sequence[Any]]:
         for start in range(0, len(items), _BATCH):
@@ -154,9 +148,8 @@ class OutcomeWatch:
     def _expect(self, records: Sequence[Record], now_ms: int) -> None:
         """Look for the ends of these runs from now on, unless they are known."""
         for record in records:
-            is_open = record.run_id is not None and record.outcome in (None, RETRY)
-            if is_open and record.run_id not in self._pending and now_ms - record.at_ms < _TRIED_FOR_MS:
-                self._pending[str(record.run_id)] = Pending(record, now_ms, _FIRST_TRY_MS)
+            if record.is_open and now_ms - record.at_ms < _TRIED_FOR_MS:
+                self._pending.setdefault(str(record.run_id), Pending(record, now_ms, _FIRST_TRY_MS))
         for run_id in list(islice(self._pending, max(len(self._pending) - _PENDING_MAX, 0))):
             del self._pending[run_id]
 

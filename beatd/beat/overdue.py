@@ -1,20 +1,21 @@
 """Watch over runs that are overdue or take too long, as part of the watch over outcomes.
 
-Of most entries nothing is read: each look says when the entry can be late at the earliest. Bounds are learned some at a
-time, and anew every hour.
+Of most entries nothing is read: one without bounds cannot be late, and of the others each look says when that can be at
+the earliest. Bounds are learned some at a time, of entries that have had runs, and anew at most every hour.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from beatd.model import Entry
 from beatd.planning.overdue import Bounds, Delay, PastRun, bounds_of, delay_of, learned_bounds
 from beatd.states import RETRY
 from beatd.store.entry_state import EntryStates
-from beatd.store.history import Histories, Record
+from beatd.store.history import Record
+from beatd.store.history_reader import Histories
 from beatd.store.outcomes import Outcomes, Started
 from beatd.timestamps import iso_ms
 
@@ -35,16 +36,12 @@ Writer = Callable[[Mapping[str, int], Sequence[str]], None]
 
 
 class Watched(NamedTuple):
-    """Knowledge of one entry. Instants in ms."""
+    """Knowledge of one entry that has bounds, or may have some. Instants in ms."""
 
-    entry: Entry | None
+    entry: Entry
     learned: Bounds = Bounds()
-    learn_at_ms: int = 0
     check_at_ms: int = 0
     """Until then it cannot be late."""
-
-
-_UNKNOWN = Watched(None)
 
 
 class OverdueWatch:
@@ -55,47 +52,65 @@ class OverdueWatch:
         self._histories = histories
         self._states = states
         self._batches = batches
-        self._entries: Sequence[Entry] = ()
+        self._entries: Mapping[str, Entry] = {}
         self._watched: dict[str, Watched] = {}
+        self._to_learn: dict[str, None] = {}
+        """Entries with runs of which nothing was learned yet, the one that waits longest first."""
+        self._learn_at_ms: dict[str, int] = {}
         self._overdue = LateEntries("overdue", outcomes.overdue, outcomes.set_overdue)
         self._too_long = LateEntries("too_long", outcomes.too_long, outcomes.set_too_long)
 
     def forget(self) -> None:
         """Begin anew: this daemon leads nothing any more."""
-        self._entries, self._watched = (), {}
+        self._entries, self._watched, self._to_learn, self._learn_at_ms = {}, {}, {}, {}
         self._overdue.forget()
         self._too_long.forget()
 
-    def look(self, entries: Sequence[Entry], now_ms: int) -> None:
+    def ran(self, names: Iterable[str]) -> None:
+        """Note that these entries have had runs."""
+        self._to_learn |= dict.fromkeys(names)
+
+    def look(self, entries: Mapping[str, Entry], now_ms: int) -> None:
         """Find the entries that are late now."""
-        if entries != self._entries:
-            self._entries, before = entries, self._watched
-            self._watched = {entry.name: _watched(entry, before.get(entry.name, _UNKNOWN)) for entry in entries}
+        if entries is not self._entries:
+            self._take_over(entries)
         self._learn(now_ms)
-        due = [one.entry for one in self._watched.values() if one.entry and one.check_at_ms <= now_ms]
+        due = [one.entry for one in self._watched.values() if one.check_at_ms <= now_ms]
         delays: dict[str, Delay] = {}
         has_ended: set[str] = set()
         for batch in self._batches(due):
             self._check(batch, now_ms, delays, has_ended)
         for late, place in ((self._overdue, 0), (self._too_long, 1)):
-            late.begin(self._watched)
+            late.begin(entries)
             since = {name: ms for name, delay in delays.items() if (ms := delay[place]) is not None}
             late.note({name: late.since(name, ms, keep=name not in has_ended) for name, ms in since.items()})
 
+    def _take_over(self, entries: Mapping[str, Entry]) -> None:
+        """Watch other entries from now on; what is known of those that stay is kept."""
+        before, self._entries = self._watched, entries
+        self._watched = {
+            name: _watched(entry, before.get(name))
+            for name, entry in entries.items()
+            if name in before or _has_own_bounds(entry)
+        }
+        self._to_learn = {name: None for name in self._to_learn if name in entries}
+        self._learn_at_ms = {name: ms for name, ms in self._learn_at_ms.items() if name in entries}
+
     def _learn(self, now_ms: int) -> None:
         """Learn the bounds of some entries whose time has come."""
-        names = [name for name, one in self._watched.items() if one.learn_at_ms <= now_ms and _learns(one.entry)]
-        names = names[:_LEARNED_AT_ONCE]
+        names = [name for name in self._to_learn if self._learn_at_ms.get(name, 0) <= now_ms][:_LEARNED_AT_ONCE]
         if not names:
             return
         recent, ended = self._histories.recent(names, 2 * RECENT), self._outcomes.ended(names)
         for name in names:
-            dues = {one.run_id: one.due_ms for one in recent[name] if one.run_id}
+            del self._to_learn[name]
+            if (entry := self._entries.get(name)) is None or not _learns(entry):
+                continue
+            dues = {str(one.run_id): one.due_ms for one in recent[name] if one.sent}
             learned = learned_bounds(ended[name], dues)
-            pause_ms = _LEARN_EVERY_MS if learned.learned_from else _LEARN_FIRST_MS
-            self._watched[name] = self._watched[name]._replace(
-                learned=learned, learn_at_ms=now_ms + pause_ms, check_at_ms=0
-            )
+            self._learn_at_ms[name] = now_ms + (_LEARN_EVERY_MS if learned.learned_from else _LEARN_FIRST_MS)
+            if learned.learned_from or name in self._watched:
+                self._watched[name] = Watched(entry, learned)
 
     def _check(self, entries: Sequence[Entry], now_ms: int, delays: dict[str, Delay], has_ended: set[str]) -> None:
         bounds = {one.name: bounds_of(one.policies, self._watched[one.name].learned) for one in entries}
@@ -106,10 +121,10 @@ class OverdueWatch:
             return
         bounded = [one for one in entries if one.name in set(names)]
         states, recent = self._states.read(bounded, now_ms=now_ms), self._histories.recent(names, RECENT)
-        open_ids = [one.run_id for records in recent.values() for one in records if one.run_id and not one.outcome]
+        open_ids = [str(one.run_id) for records in recent.values() for one in records if one.sent and not one.outcome]
         started = self._outcomes.started(open_ids)
         for entry, state in zip(bounded, states, strict=True):
-            runs = [_past(record, started, now_ms) for record in recent[entry.name] if record.run_id]
+            runs = [_past(record, started, now_ms) for record in recent[entry.name] if record.sent]
             delay = delays[entry.name] = delay_of(entry, state, runs, bounds[entry.name], now_ms)
             if any(run.is_over for run in runs):
                 has_ended.add(entry.name)
@@ -120,20 +135,24 @@ class OverdueWatch:
         self._watched[name] = self._watched[name]._replace(check_at_ms=check_at_ms)
 
 
-def _watched(entry: Entry, before: Watched) -> Watched:
-    return before if before.entry is entry else before._replace(entry=entry, check_at_ms=0)
+def _watched(entry: Entry, before: Watched | None) -> Watched:
+    if before is None:
+        return Watched(entry)
+    return before if before.entry is entry else Watched(entry, before.learned)
 
 
-def _learns(entry: Entry | None) -> bool:
+def _has_own_bounds(entry: Entry) -> bool:
+    return entry.policies.overdue_after_ms is not None or entry.policies.expect_within_ms is not None
+
+
+def _learns(entry: Entry) -> bool:
     """True if the entry leaves a bound to be learned."""
-    if entry is None:
-        return False
     return entry.policies.overdue_after_ms is None or entry.policies.expect_within_ms is None
 
 
 def _past(record: Record, started: Mapping[str, Started], now_ms: int) -> PastRun:
-    mark = started.get(record.run_id or "")
-    is_at_work = record.outcome is None and mark is not None and not mark.is_lost(now_ms)
+    mark = None if record.outcome else started.get(str(record.run_id))
+    is_at_work = mark is not None and not mark.is_lost(now_ms)
     return PastRun(
         record.due_ms,
         record.at_ms - record.late_ms,

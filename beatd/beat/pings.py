@@ -13,8 +13,9 @@ from typing import Any, NamedTuple
 from beatd.clock import Clock
 from beatd.model import Entry
 from beatd.notify import monitors
-from beatd.states import IGNORED, RETRY, SUCCESS
-from beatd.store.history import Histories, Record
+from beatd.states import IGNORED, SUCCESS
+from beatd.store.history import Record
+from beatd.store.history_reader import Histories
 from beatd.store.notices import Notice, Notices
 from beatd.store.outcomes import Outcomes, Started
 
@@ -65,8 +66,8 @@ class PingPlanner:
 
     def _events(self, entries: Mapping[str, Entry]) -> tuple[list[RunEvent], dict[str, str]]:
         recent = self._histories.recent(list(entries), _RECENT)
-        open_ids = [record.run_id for records in recent.values() for record in records if _is_open(record)]
-        started = self._outcomes.started([run_id for run_id in open_ids if run_id])
+        open_ids = [str(one.run_id) for records in recent.values() for one in records if one.is_open]
+        started = self._outcomes.started(open_ids)
         events, marks = list[RunEvent](), dict[str, str]()
         for name, records in recent.items():
             mark = self._marks.get(name)
@@ -112,10 +113,6 @@ class PingPlanner:
             yield id_, Notice(kind=kind, name=one.entry.name, body=body, created_ms=now_ms)
 
 
-def _is_open(record: Record) -> bool:
-    return record.run_id is not None and record.outcome in (None, RETRY)
-
-
 def _short(record: Record) -> str:
     return (record.run_id or "").replace("-", "")[:12]
 
@@ -124,7 +121,7 @@ def _stages(records: Sequence[Record], started: Mapping[str, Started]) -> dict[s
     """The stage that each run has reached; a run that waits in its queue is left out."""
     stages = {}
     for record in records:
-        if record.run_id is not None and not _is_open(record):
+        if record.sent and not record.is_open:
             stages[_short(record)] = _OVER
         elif record.run_id in started:
             stages[_short(record)] = _STARTED

@@ -21,7 +21,7 @@ from beatd.planning.comparison import dues_between
 from beatd.planning.sent_comparison import Unmatched, match
 from beatd.schedules import duration_ms
 from beatd.sources.shadow import shadow_prefix
-from beatd.store.history import Histories
+from beatd.store.history_reader import Histories
 from beatd.store.keys import Keys
 from beatd.timestamps import from_ms, iso_ms
 
@@ -61,12 +61,17 @@ def compare(
         raise click.UsageError("give CELERY_APP to compare plans, or --sent LOG to compare with a dry run")
     within_ms = _duration(within)
     if celery_app is not None:
-        theirs, ours, unknown = _plans(celery_app, config_file, days)
+        since = SystemClock().now_ms() // 1000 * 1000
+        until = since + days * _DAY_MS
+        theirs, ours, unknown = _plans(celery_app, config_file, since, until)
     else:
-        theirs, ours = _sent(Path(str(sent)), config_file, _zone(timezone), within_ms)
+        theirs, ours = _sent(Path(str(sent)), config_file, _zone(timezone))
+        since, until = _common_span(theirs, ours)
         unknown = {}
+    if until - since <= 2 * within_ms:
+        raise click.ClickException("the two ran together for too short a time: wait, or give a smaller --within")
     found = {
-        name: match(theirs.get(name, ()), ours.get(name, ()), within_ms)
+        name: match(theirs.get(name, ()), ours.get(name, ()), within_ms).between(since + within_ms, until - within_ms)
         for name in sorted(theirs.keys() | ours.keys())
         if name not in unknown
     }
@@ -99,18 +104,16 @@ def _zone(name: str) -> str:
 Plans = Mapping[str, Sequence[int]]
 
 
-def _plans(app: str, config_file: str | None, days: int) -> tuple[Plans, Plans, dict[str, str]]:
-    """The runs of the next days by Celery's schedules, and by those of the file."""
+def _plans(app: str, config_file: str | None, since: int, until: int) -> tuple[Plans, Plans, dict[str, str]]:
+    """The runs of a time (ms) by Celery's schedules, and by those of the file."""
     loaded = sources.load(sources.find(config_file).path, with_app=False)
-    now_ms = SystemClock().now_ms() // 1000 * 1000
-    until_ms = now_ms + days * _DAY_MS
-    theirs, unknown = celery_runs(app, now_ms, until_ms)
+    theirs, unknown = celery_runs(app, since, until)
     enabled = [entry for entry in loaded.entries if entry.policies.enabled]
-    return theirs, {entry.name: sorted(dues_between(entry, now_ms, until_ms)) for entry in enabled}, unknown
+    return theirs, {entry.name: sorted(dues_between(entry, since, until)) for entry in enabled}, unknown
 
 
-def _sent(log: Path, config_file: str | None, timezone: str, within_ms: int) -> tuple[Plans, Plans]:
-    """Runs that celery beat sent, and those that the dry run would have sent, while both ran."""
+def _sent(log: Path, config_file: str | None, timezone: str) -> tuple[Plans, Plans]:
+    """Runs that celery beat sent, and those that the dry run would have sent."""
     if log.stat().st_size > _LARGEST_LOG:
         raise click.BadParameter(
             f"{log} has more than {_LARGEST_LOG >> 20} MiB: cut off its beginning", param_hint="--sent"
@@ -129,20 +132,16 @@ def _sent(log: Path, config_file: str | None, timezone: str, within_ms: int) -> 
         raise click.ClickException(f"{log} has no line of celery beat: Scheduler: Sending due task NAME (TASK)")
     if not ours:
         raise click.ClickException("there is no dry run to compare with: start beatd run --dry-run beside celery beat")
-    return _while_both(theirs, ours, within_ms)
+    return theirs, ours
 
 
-def _while_both(theirs: Plans, ours: Plans, within_ms: int) -> tuple[Plans, Plans]:
-    """The runs of the time that both lists cover."""
+def _common_span(theirs: Plans, ours: Plans) -> tuple[int, int]:
+    """The time (ms) that both lists cover."""
     spans = [(min(map(min, plan.values())), max(map(max, plan.values()))) for plan in (theirs, ours)]
-    since, until = max(first for first, _ in spans) - within_ms, min(last for _, last in spans) + within_ms
+    since, until = max(first for first, _ in spans), min(last for _, last in spans)
     if since > until:
         raise click.ClickException("the log and the dry run are of different times")
-
-    def cut(plan: Plans) -> dict[str, list[int]]:
-        return {name: [ms for ms in runs if since <= ms <= until] for name, runs in plan.items()}
-
-    return cut(theirs), cut(ours)
+    return since, until
 
 
 def _facts(one: Unmatched) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import datetime
 
@@ -18,10 +18,10 @@ from beatd.client.outcomes import OutcomeReader, RunDetail, detail_facts
 from beatd.clock import SystemClock, monotonic, sleep
 from beatd.schedules import duration_text, zone
 from beatd.state_store import result_urls
-from beatd.states import FAILURE, REJECTED, REVOKED
 from beatd.store.client import connect
-from beatd.store.history import REASONS, Ending, Histories, Record, Totals
-from beatd.store.run_record import LOST, REFUSED
+from beatd.store.history import REASONS, Record, RecordFilter
+from beatd.store.history_reader import Ending, Histories, Totals
+from beatd.store.run_record import REFUSED
 from beatd.store.runtime_entries import Runtime
 from beatd.timestamps import from_ms
 
@@ -52,9 +52,6 @@ def await_ending(known: Histories, run_id: str, seconds: float) -> Ending | None
         sleep(_LOOK_S)
         ending = known.endings([run_id])[0] or ending
     return ending
-
-
-_FAILED = frozenset({FAILURE, REJECTED, REVOKED, REFUSED, LOST})
 
 
 @click.command()
@@ -94,8 +91,7 @@ def history(
         names, without = chosen([name], every)
         if without and not (name == "*" or is_glob(name)):
             raise click.UsageError(f'no daemon has seen an entry "{name}"{hint(name, every)}')
-        wanted = _selection(since_ms, failed=failed, skipped=skipped)
-        lines = known.completed(known.newest(names, count, wanted))
+        lines = known.completed(known.newest(names, count, RecordFilter(since_ms, failed, skipped)))
         runs = OutcomeReader(place.client, place.keys, known).detailed(lines, now_ms)
         totals = known.totals(names)
     if as_json:
@@ -106,18 +102,6 @@ def history(
         _print(runs, zone_name, with_name=len(names) > 1)
         click.echo()
     print_folded(_summed_up(name if len(names) == 1 else plural(len(names), "entry"), list(totals.values())))
-
-
-def _selection(since_ms: int, *, failed: bool, skipped: bool) -> Callable[[Record], bool] | None:
-    """The records that are wanted; None: all."""
-    if not (since_ms or failed or skipped):
-        return None
-
-    def wanted(one: Record) -> bool:
-        is_of_kind = (failed and one.outcome in _FAILED) or (skipped and one.kind in ("skipped", "missed"))
-        return one.due_ms >= since_ms and (is_of_kind or not (failed or skipped))
-
-    return wanted
 
 
 def _print(runs: Sequence[RunDetail], timezone: str, *, with_name: bool) -> None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import click
 
@@ -18,6 +18,7 @@ from beatd.clock import SystemClock
 from beatd.config import values
 from beatd.config.loader import load_settings
 from beatd.config.values import size_text
+from beatd.exceptions import StoreUnavailable
 from beatd.importers.apscheduler import jobs_of_database, jobs_of_file, jobs_of_redis, read_apscheduler
 from beatd.importers.celery_app import read_celery_app
 from beatd.importers.celerybeat_file import read_celerybeat_file
@@ -29,6 +30,7 @@ from beatd.importers.github_actions import read_github_actions
 from beatd.importers.kubernetes import read_kubernetes
 from beatd.importers.redbeat import read_redbeat
 from beatd.importers.report import Found, printable
+from beatd.importers.settings_table import with_connections
 from beatd.importers.systemd_timers import read_systemd
 from beatd.store.client import connect, translate_errors
 from beatd.store.entry_state import EntryStates
@@ -123,7 +125,8 @@ def import_(
     """Convert the schedule at PLACE to TOML for beatd.
 
     \b
-    celery MODULE[:APP]          a Celery app's beat_schedule and periodic tasks
+    celery MODULE[:APP]          a Celery app's beat_schedule and periodic tasks,
+                                 and its connections
     crontab FILE                 a crontab, /etc/crontab or a file of cron.d, or -
                                  for standard input; each line becomes a
                                  beatd.command entry
@@ -154,12 +157,17 @@ def import_(
     found = _read(source, place, choices)
     header = (f"Imported from {source} {_safe(source, place)}.",)
     carried = importers.carry_over(found, header=header, timezone=of_file)
+    steps: list[str] = []
     if into is not None:
         put_into(into, carried.tables, replace=force, err=True)
-    elif output is None:
-        click.echo(carried.toml, nl=False)
     else:
-        write_file(output, carried.toml, force=force)
+        text, steps = with_connections(carried.toml, place) if source == "celery" else (carried.toml, [])
+        if output is None:
+            click.echo(text, nl=False)
+        else:
+            write_file(output, text, force=force)
+    for step in steps:
+        click.echo(f"! {step}", err=True)
     _report(carried, all_notes=all_notes)
     if carried.lost:
         raise click.exceptions.Exit(1)
@@ -206,7 +214,7 @@ def _read(source: str, place: str, choices: _Choices) -> Found:
         case "django-celery-beat":
             found = read_django_tables(place)
         case "redbeat":
-            with connect(place, timeout_ms=5_000, name="beatd-import") as client, translate_errors(client):
+            with _redis_at(place) as client:
                 return read_redbeat(client, prefix=choices.prefix, timezone=timezone or "UTC")
         case "apscheduler":
             return _apscheduler(place, choices)
@@ -222,13 +230,24 @@ def _read(source: str, place: str, choices: _Choices) -> Found:
 def _apscheduler(place: str, choices: _Choices) -> Found:
     shown = _safe("apscheduler", place)
     if place.startswith(("redis://", "rediss://", "unix://", "sentinel://")):
-        with connect(place, timeout_ms=5_000, name="beatd-import") as client, translate_errors(client):
+        with _redis_at(place) as client:
             jobs = jobs_of_redis(client, choices.key)
     elif "://" in place:
         jobs = jobs_of_database(place, choices.table)
     else:
         jobs = jobs_of_file(_existing(place))
     return read_apscheduler(jobs, shown=shown, timezone=choices.timezone)
+
+
+@contextlib.contextmanager
+def _redis_at(place: str) -> Iterator[Any]:
+    """Connect to the Redis that is read; where it is away, the error speaks of PLACE and not of the state store."""
+    try:
+        with connect(place, timeout_ms=5_000, name="beatd-import") as client, translate_errors(client):
+            yield client
+    except StoreUnavailable as error:
+        reason = str(error).removeprefix("state store ")
+        raise click.ClickException(f"{reason}\nStart that server, or give the URL of another one as PLACE.") from None
 
 
 def _existing(place: str) -> Path:

@@ -22,7 +22,7 @@ from beatd.planning.notation import schedule_phrase
 from beatd.planning.preview import Outlook, outlooks
 from beatd.schedules import duration_text
 from beatd.store.held_back import HeldBackEntry
-from beatd.store.history import Histories
+from beatd.store.history_reader import Histories
 from beatd.store.outcomes import Outcomes
 from beatd.store.runtime_entries import Pause
 from beatd.timestamps import from_ms
@@ -82,21 +82,25 @@ class Selection(NamedTuple):
     task: str | None
     tags: tuple[str, ...] = ()
 
-    def takes(self, entry: Entry, held: Container[str], paused: Container[str], failing: Container[str]) -> bool:
-        """True if an entry is wanted. Overdue ones are told by their rows: see :meth:`has`."""
+    def takes(
+        self,
+        entry: Entry,
+        held: Container[str],
+        paused: Container[str],
+        failing: Container[str],
+        late: Container[str],
+    ) -> bool:
+        """True if an entry is wanted."""
         name = entry.name
         return (
             (not self.held or name in held)
             and (not self.paused or name in paused)
             and (not self.failed or name in failing)
+            and (not self.overdue or name in late)
             and is_of(entry, self.source)
             and has_tags(entry, self.tags)
             and (self.task is None or fnmatchcase(entry.task, self.task))
         )
-
-    def has(self, row: EntryRow) -> bool:
-        """True if the row of an entry that is wanted is wanted, too."""
-        return not self.overdue or row.outcome.is_late
 
 
 @click.command("list")
@@ -156,11 +160,13 @@ def _listing(place: Installation, loaded: Config, wanted: Selection, now_ms: int
     schedule = place.schedule(loaded)
     entries = _matching(schedule.entries, wanted.glob)
     held = place.held_back([entry.name for entry in entries], fleet)
-    failing = Outcomes(place.client, place.keys).failing() if wanted.failed else {}
-    entries = [entry for entry in entries if wanted.takes(entry, held, schedule.pauses, failing)]
+    outcomes = Outcomes(place.client, place.keys)
+    failing = outcomes.failing() if wanted.failed else {}
+    late = {*outcomes.overdue(), *outcomes.too_long()} if wanted.overdue else set()
+    entries = [entry for entry in entries if wanted.takes(entry, held, schedule.pauses, failing, late)]
     faults = [*loaded.refused, *(fault for faults in schedule.merged.faults.values() for fault in faults)]
     return Listing(
-        [row for row in _rows(place, schedule, entries, held, now_ms) if wanted.has(row)],
+        _rows(place, schedule, entries, held, now_ms),
         _matching(schedule.merged.conflicts(), wanted.glob),
         list(map(str, faults)),
         _problems(place, loaded, {daemon.digest for daemon in fleet.alive.values()}),

@@ -14,7 +14,7 @@ from beatd.importers.celery_app import read_celery_app
 from beatd.importers.celery_usage import Use, Verdict
 from beatd.importers.project import Project, read_project
 from beatd.importers.report import printable
-from beatd.importers.settings_table import connection_tables
+from beatd.importers.settings_table import with_connections
 from beatd.redaction import redacted_text
 
 _SHOWN = 5
@@ -168,12 +168,11 @@ def _write_schedule(output: Path, app: str | None, *, force: bool) -> None:
     if app is None:
         raise click.UsageError("no app was found whose schedule could be written: name it with -A MODULE[:APP]")
     found = read_celery_app(app)
-    tables, variables = connection_tables(app)
     carried = importers.carry_over(found, header=(f"Made of the Celery app {app} by beatd migrate celery.",))
-    head, mark, entries = carried.toml.partition("\n[beat_schedule.")
-    write_file(output, f"{head}\n{tables}{mark}{entries}" if mark else f"{head}\n{tables}", force=force)
+    text, steps = with_connections(carried.toml, app)
+    write_file(output, text, force=force)
     for note in carried.notes:
         click.echo(f"! {printable(str(note))}", err=True)
-    for variable, what in variables.items():
-        click.echo(f"! {variable}: set it to the URL of {what}, which has a password", err=True)
+    for step in steps:
+        click.echo(f"! {step}", err=True)
     click.echo(f"{output}: {plural(len(carried.entries), 'entry')}", err=True)

@@ -57,10 +57,9 @@ def print_colored(text: str, color: str | None) -> None:
 
 def print_json(value: Any) -> None:
     """``value`` as an indented JSON document on standard output; what is not printable is escaped as JSON does it."""
-    text = json.dumps(value, ensure_ascii=False)
-    try:
-        text = msgspec.json.format(text, indent=2)  # json itself takes seconds for ten thousand entries
-    except (msgspec.MsgspecError, ValueError):  # NaN, half of a surrogate pair
+    try:  # json itself takes seconds for ten thousand entries
+        text = msgspec.json.format(msgspec.json.encode(value), indent=2).decode()
+    except (msgspec.MsgspecError, ValueError, OverflowError, TypeError):  # half of a surrogate pair, a huge number
         text = json.dumps(value, indent=2, ensure_ascii=False)
     click.echo(text if text.replace("\n", "").isprintable() else "\n".join(map(_escaped, text.split("\n"))))
 

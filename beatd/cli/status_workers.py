@@ -11,12 +11,13 @@ from typing import Any, NamedTuple
 import click
 
 from beatd.broker import is_redis, redis_url
-from beatd.cli.output import plural, print_problem, print_table
+from beatd.cli.output import plural, print_folded, print_problem, print_table
 from beatd.client.workers import WorkerClient, queue_facts
 from beatd.clock import SystemClock
 from beatd.config.loader import load
 from beatd.exceptions import BeatdError, ConfigError
 from beatd.model import Settings
+from beatd.schedules import duration_text
 from beatd.state_store import running_store
 from beatd.store.client import connect
 from beatd.store.keys import Keys
@@ -29,6 +30,7 @@ ONLINE, SILENT, GONE = "online", "no answer", "gone"
 _OWN_PREFIX = "beatd"
 """Prefix of the keys of workers that were started without a file."""
 _MIGRATION = "migrate@"
+_QUEUES_SHOWN = 10
 
 
 class SeenWorkers(NamedTuple):
@@ -37,6 +39,8 @@ class SeenWorkers(NamedTuple):
     workers: Sequence[dict[str, Any]] = ()
     unattended: Sequence[dict[str, Any]] = ()
     problem: str | None = None
+    queues: Sequence[dict[str, Any]] = ()
+    """The queues of workers and entries."""
 
     @property
     def notes(self) -> Iterator[str]:
@@ -80,7 +84,11 @@ def _look(settings: Settings, file: Path) -> SeenWorkers:
     found = [_facts(name, answered.get(name), beats) for name in names]
     queues = _queues_of(settings, file) | {queue for each in answered.values() for queue in each["queues"]}
     facts = queue_facts(client.lengths(queues), {}, list(answered.values()))
-    return SeenWorkers(found, [one for one in facts if one["problem"]])
+    return SeenWorkers(found, [one for one in facts if one["problem"]], queues=sorted(facts, key=_most_messages))
+
+
+def _most_messages(queue: Mapping[str, Any]) -> tuple[int, str]:
+    return -(queue["messages"] or 0), queue["name"]
 
 
 def _queues_of(settings: Settings, file: Path) -> set[str]:
@@ -122,10 +130,23 @@ def print_workers(seen: SeenWorkers) -> None:
     if seen.workers:
         click.echo()
         print_table(["worker", "state", "running", "heartbeat", "queues"], map(_row, seen.workers))
+    if seen.queues:
+        click.echo()
+        print_folded(f"Queues       {'; '.join(_lengths(seen.queues))}")
     if notes := list(seen.notes):
         click.echo()
     for note in notes:
         print_problem(note)
+
+
+def _lengths(queues: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """The longest queues, then how many others are empty or not shown."""
+    shown = [each for each in queues if each["messages"]][:_QUEUES_SHOWN]
+    for each in shown:
+        oldest = "" if each["oldest_s"] is None else f", the oldest for {duration_text(int(each['oldest_s']) * 1000)}"
+        yield f"{each['name']} {plural(each['messages'], 'message')}{oldest}"
+    if rest := len(queues) - len(shown):
+        yield f"{rest:,} {'others' if shown else 'empty'}" if rest > 1 or not shown else "1 other"
 
 
 def _row(each: Mapping[str, Any]) -> list[str]:
@@ -143,5 +164,6 @@ def workers_document(seen: SeenWorkers) -> dict[str, Any]:
     return {
         "workers": list(seen.workers),
         "workers_problem": seen.problem,
+        "queues": [{key: each[key] for key in ("name", "messages", "oldest_s", "workers")} for each in seen.queues],
         "unattended_queues": [{"name": one["name"], "messages": one["messages"]} for one in seen.unattended],
     }

@@ -31,6 +31,7 @@ from beatd.sources.calendars import Calendars
 from beatd.state_store import running_store, with_patience
 from beatd.store.audit import Audit, audit_record, whoami
 from beatd.store.client import connect
+from beatd.store.history import ALL_RECORDS
 from beatd.store.runtime_entries import Pause, Runtime
 from beatd.store.server_check import RareCheck, keys_in
 from beatd.timestamps import from_ms, to_ms
@@ -152,7 +153,7 @@ class Collector:
         workers = self._broker.workers()["workers"]
         active = {task["id"]: (worker["name"], task) for worker in workers for task in worker["active"]}
         rows = []
-        for run in self._store.newest(self._plan.listing.names(), RUNS, None, now_ms):
+        for run in self._store.newest(self._plan.listing.names(), RUNS, ALL_RECORDS, now_ms):
             active.pop(run.record.run_id, None)
             rows.append(_run_row(run, now_ms))
         others = [

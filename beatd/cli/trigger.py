@@ -16,7 +16,7 @@ from beatd.exceptions import MessageError, RequestRefused, ScheduleError
 from beatd.schedules import duration_ms, duration_text
 from beatd.states import IGNORED, SUCCESS
 from beatd.store.audit import whoami
-from beatd.store.history import Ending
+from beatd.store.history_reader import Ending
 from beatd.store.result_document import exception_from
 from beatd.store.runtime_entries import Runtime
 

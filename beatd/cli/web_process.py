@@ -5,8 +5,6 @@ from __future__ import annotations
 import logging
 import socket
 
-import msgspec
-
 from beatd import config, sources
 from beatd.cli import status
 from beatd.cli.metrics import MetricsOptions
@@ -79,8 +77,3 @@ def _guards(settings: Settings, listener: socket.socket, names: tuple[str, ...])
     is_guarded = tokens.there or settings.web.user_header is not None
     reads = is_local or not is_guarded if settings.web.anonymous is None else settings.web.anonymous == "read"
     return Guards(hosts, tokens, settings.web, reads)
-
-
-def _impatient(settings: Settings) -> Settings:
-    timeout_ms = min(settings.redis.timeout_ms, PATIENCE_MS)
-    return msgspec.structs.replace(settings, redis=msgspec.structs.replace(settings.redis, timeout_ms=timeout_ms))

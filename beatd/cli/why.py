@@ -13,6 +13,7 @@ from beatd.cli.completion import entry_names
 from beatd.cli.installation import Installation, installation
 from beatd.cli.output import plural, print_colored, print_json, print_line, print_table, read_moment
 from beatd.client.history import facts, held_facts, pause_facts
+from beatd.client.outcomes import OutcomeReader, RunDetail
 from beatd.client.workers import WorkerClient
 from beatd.clock import SystemClock
 from beatd.exceptions import BeatdError
@@ -21,17 +22,18 @@ from beatd.planning.policies import runtime_ms
 from beatd.planning.reason import Reasons, Rule, reasons
 from beatd.schedules import duration_text, zone
 from beatd.state_store import running_store
-from beatd.store.entry_state import Running
+from beatd.store.entry_state import Running, UnfinishedRun
 from beatd.store.held_back import HeldBackEntry
-from beatd.store.history import Histories, Record
+from beatd.store.history import Record
+from beatd.store.history_reader import Histories
 from beatd.store.keys import shard_of
 from beatd.store.lease import TermRecord, read_terms
 from beatd.store.runtime_entries import Pause
 from beatd.timestamps import from_ms, iso_ms
 
 _PAST = re.compile(r"-\d\S*")
-_MINUTES = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d([+-]\d\d:?\d\d|Z)?")
-_SECONDS = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d([+-]\d\d:?\d\d|Z)?")
+_MINUTES = re.compile(r"(\d{4}-\d\d-\d\d[T ])?\d\d?:\d\d([+-]\d\d:?\d\d|Z)?")
+_SECONDS = re.compile(r"(\d{4}-\d\d-\d\d[T ])?\d\d?:\d\d:\d\d([+-]\d\d:?\d\d|Z)?")
 
 
 class Circumstances(NamedTuple):
@@ -44,16 +46,29 @@ class Circumstances(NamedTuple):
     terms: Sequence[TermRecord] = ()
     """Terms of the entry's shard, the newest first."""
     live: Live | None = None
+    unfinished: UnfinishedRun | None = None
+    """The last run of an entry that minds overlaps, if it has not ended."""
+    blocker: RunDetail | None = None
+    """The run that had not ended when this one was skipped."""
 
 
 class Live(NamedTuple):
-    """Facts of the moment: whether the run before has not ended, the length of the entry's queue, or why that is not
-    known."""
+    """Facts of the moment: the length of the entry's queue, or why that is not known."""
 
-    is_unfinished: bool
     queue: str
     depth: int | None
     problem: str = ""
+
+
+_SKIPPED = {
+    "blackout": "a blackout covered it",
+    "expired": "its message had expired",
+    "overlap": 'the run before had not ended, and overlap = "skip"',
+    "queue_full": "its queue held max_queue_depth messages or more",
+    "unsendable": "its message could not be made",
+}
+
+_NOW = {"overlap now": "the run before has not ended", "queue now": "its queue is full"}
 
 
 class _WithDistance(click.Command):
@@ -76,8 +91,8 @@ class _WithDistance(click.Command):
 def why(*, entry: str, time: str, config_file: str | None, app: str | None, connect: bool, as_json: bool) -> None:
     """Explain why ENTRY did, did not, or will run at TIME, rule by rule.
 
-    TIME is "2026-03-29 07:30", a date, "now", or a distance such as -2h; without an offset in the time zone of the
-    entry. A minute without seconds means any run in that minute, a date any on that day.
+    TIME is "2026-03-29 07:30", 07:30 (today), a date, "now", or a distance such as -2h; without an offset in the time
+    zone of the entry. A minute without seconds means any run in that minute, a date any on that day.
     """
     now_ms = SystemClock().now_ms()
     with installation(config_file, app) as place:
@@ -92,10 +107,15 @@ def why(*, entry: str, time: str, config_file: str | None, app: str | None, conn
         held = place.held_back([entry], fleet).get(entry)
         shard = shard_of(entry, place.shards(fleet))
         terms = read_terms(place.client, place.keys, shard)
-        live = _ask(place, definition, shard, now_ms) if connect else None
-    seen = Circumstances(state, schedule.pause_of(entry), held, records, terms, live)
-    answer = reasons(definition, state, at_ms, now_ms, span_ms=span_ms(time))
-    record = record_of(seen.records, answer.due_ms)
+        live = _ask(place, definition) if connect else None
+        running = Running(place.client, place.keys, shard=shard)
+        minds = definition.policies.overlap != "allow"
+        unfinished = running.unfinished({entry: runtime_ms(definition)} if minds else {}, now_ms=now_ms).get(entry)
+        answer = reasons(definition, state, at_ms, now_ms, span_ms=span_ms(time))
+        record = record_of(records, answer.due_ms)
+        outcomes = OutcomeReader(place.client, place.keys, histories)
+        blocker = next(iter(outcomes.detailed(blockers(records, record), now_ms)), None)
+    seen = Circumstances(state, schedule.pause_of(entry), held, records, terms, live, unfinished, blocker)
     rules = [*answer.rules, *_store_rules(definition, seen, answer, record, now_ms)]
     verdict = _verdict(answer, rules, record, now_ms)
     if as_json:
@@ -104,19 +124,16 @@ def why(*, entry: str, time: str, config_file: str | None, app: str | None, conn
         _print(definition, answer, rules, verdict)
 
 
-def _ask(place: Installation, entry: Entry, shard: int, now_ms: int) -> Live:
-    """Ask the broker and the store for what they say now, as a daemon does before it sends."""
+def _ask(place: Installation, entry: Entry) -> Live:
+    """Ask the broker for what it says now, as a daemon does before it sends."""
     settings = place.head.settings
     queue = entry.options.queue or settings.broker.default_queue
-    running = Running(place.client, place.keys, shard=shard)
-    minds = entry.policies.overlap != "allow"
-    unfinished = running.unfinished({entry.name: runtime_ms(entry)}, now_ms=now_ms) if minds else ()
     store_url = running_store(settings)
     try:
         lengths = WorkerClient(settings.broker.url or store_url, store_url).lengths([queue])
     except BeatdError as error:
-        return Live(entry.name in unfinished, queue, None, str(error))
-    return Live(entry.name in unfinished, queue, lengths[queue].messages)
+        return Live(queue, None, str(error))
+    return Live(queue, lengths[queue].messages)
 
 
 def span_ms(written: str) -> int:
@@ -138,41 +155,55 @@ def record_of(records: tuple[Record, ...], due_ms: int | None) -> Record | None:
     return next(iter([*own, *gaps]), None)
 
 
+def blockers(records: Sequence[Record], record: Record | None) -> list[Record]:
+    """The run that kept a skipped one from being sent because it had not ended: the last that was sent before."""
+    if record is None or record.reason != "overlap":
+        return []
+    return [one for one in records if one.sent and one.at_ms <= record.at_ms][:1]
+
+
 def _store_rules(
     entry: Entry, seen: Circumstances, answer: Reasons, record: Record | None, now_ms: int
 ) -> Iterator[Rule]:
     if seen.pause is not None:
-        since = answer.due_ms is None or answer.due_ms >= seen.pause.since_ms
-        until = answer.due_ms is None or seen.pause.until_ms is None or answer.due_ms < seen.pause.until_ms
-        yield Rule("pause", not (since and until and record is None), seen.pause.note)
-    if seen.held is not None and record is None and answer.due_ms is not None and answer.due_ms <= now_ms:
-        again = f"{from_ms(seen.held.again_ms):%Y-%m-%d %H:%M:%S} UTC"
-        yield Rule("held back", False, f"{seen.held.reason}; next try at {again}")
+        after_begin = answer.due_ms is None or answer.due_ms >= seen.pause.since_ms
+        before_end = answer.due_ms is None or seen.pause.until_ms is None or answer.due_ms < seen.pause.until_ms
+        yield Rule("pause", not (after_begin and before_end and record is None), seen.pause.note)
+    is_open = record is None and answer.due_ms is not None and answer.due_ms <= now_ms
+    if seen.held is not None and record is None:
+        since, again = _utc(seen.held.since_ms), _utc(seen.held.again_ms)
+        yield Rule("held back", _passes(is_open, True), f"since {since}: {seen.held.reason}; next try at {again}")
+    if record is None and (answer.due or seen.live) and entry.policies.overlap != "allow":
+        yield _overlap_rule(entry.policies, seen.unfinished, is_open=is_open)
     if seen.live is not None:
-        yield from _live_rules(entry.policies, seen.live, is_open=record is None and (answer.due_ms or now_ms) < now_ms)
+        yield _queue_rule(entry.policies, seen.live, is_open=is_open)
     if record is not None:
         if record.kind != "missed":
             yield _term_rule(term_of(seen.terms, record))
-        yield Rule("history", record.sent, _told(record))
+        yield Rule("history", record.sent, _told(record, seen.blocker))
     elif answer.due_ms is not None and seen.state is not None and answer.due_ms <= seen.state.last_due_ms:
         known = f"the history of {len(seen.records)} records begins later" if seen.records else "the history is empty"
         yield Rule("history", None, f"no record of this run: {known}, or the entry was not in force then")
 
 
-def _live_rules(policies: Policies, live: Live, *, is_open: bool) -> Iterator[Rule]:
-    """Rules of the moment. They prevent a run only if it ``is_open``: due, and neither sent nor skipped yet."""
-    if policies.overlap != "allow":
-        blocks = live.is_unfinished
-        then = "waits until it has ended" if policies.overlap == "queue_one" else "is skipped"
-        text = f"the run before has not ended: one that is due now {then}" if blocks else "the run before has ended"
-        yield Rule("overlap now", _passes(is_open, blocks), text)
+def _overlap_rule(policies: Policies, unfinished: UnfinishedRun | None, *, is_open: bool) -> Rule:
+    """The rule of the moment. It prevents a run only if it ``is_open``: due, and neither sent nor skipped yet."""
+    if unfinished is None:
+        return Rule("overlap now", _passes(is_open, False), "the run before has ended")
+    then = "waits for that" if policies.overlap == "queue_one" else "is skipped"
+    text = f"the run before, {unfinished.run_id[:8]}, has not ended: one that is due now {then}"
+    bound = f"it counts as ended at {_utc(unfinished.until_ms)} at the latest (max_runtime)"
+    return Rule("overlap now", _passes(is_open, True), f"{text}; {bound}")
+
+
+def _queue_rule(policies: Policies, live: Live, *, is_open: bool) -> Rule:
+    """The rule of the moment; likewise."""
     if live.depth is None:
-        yield Rule("queue now", None, f"the length of {live.queue} is not known: {live.problem}")
-        return
+        return Rule("queue now", None, f"the length of {live.queue} is not known: {live.problem}")
     most = policies.max_queue_depth
     limit = "no limit" if most is None else f"at most {most:,}"
     is_full = most is not None and live.depth >= most
-    yield Rule("queue now", _passes(is_open, is_full), f"{plural(live.depth, 'message')} in {live.queue}, {limit}")
+    return Rule("queue now", _passes(is_open, is_full), f"{plural(live.depth, 'message')} in {live.queue}, {limit}")
 
 
 def _passes(is_open: bool, blocks: bool) -> bool | None:
@@ -191,12 +222,13 @@ def _term_rule(term: TermRecord | None) -> Rule:
     return Rule("term", None, f"claimed by {term.daemon_id} in term {term.token} of shard {term.shard}, {began}")
 
 
-def _told(record: Record) -> str:
+def _told(record: Record, blocker: RunDetail | None) -> str:
     """A line of history in words."""
     if record.kind == "missed":
         return f"missed: nobody led from {_utc(record.due_ms)} to {_utc(record.at_ms)}, and catch-up did not make it"
     if record.kind == "skipped":
-        return f"skipped at {_utc(record.at_ms)}: {record.reason}"
+        reason = _SKIPPED.get(record.reason or "", record.reason)
+        return f"skipped at {_utc(record.at_ms)}: {reason}{_blocked_by(blocker)}"
     ended = record.outcome or "no outcome is known"
     took = "" if record.runtime_ms is None else f" after {duration_text(record.runtime_ms)}"
     reason = f": {record.reason}" if record.reason else ""
@@ -204,19 +236,34 @@ def _told(record: Record) -> str:
     return f"{record.kind}, sent at {_utc(record.at_ms)}{late}; {ended}{took}{reason}"
 
 
+def _blocked_by(blocker: RunDetail | None) -> str:
+    if blocker is None:
+        return ""
+    sent = f"run {(blocker.record.run_id or '')[:8]}, sent at {_utc(blocker.record.at_ms)}"
+    is_over = blocker.word not in ("queued", "running")
+    ended = f", ended at {_utc(blocker.last.end_ms)}" if is_over and blocker.last else f", is {blocker.word}"
+    return f"; {sent}{ended}"
+
+
 def _verdict(answer: Reasons, rules: list[Rule], record: Record | None, now_ms: int) -> str:
     """The answer in one sentence."""
     if record is not None:
         if record.sent:
             return "It ran: a message was sent."
-        return "It was due and was not sent."
+        if record.kind == "missed":
+            return "It was due and was missed: nobody led."
+        return f"It was due and was skipped: {_SKIPPED.get(record.reason or '', record.reason)}."
     cause = next((rule for rule in rules if rule.ok is False), None)
     if not answer.due:
         return f"No run is due then: {cause.name}." if cause else "No run is due then."
+    is_past = answer.due_ms is not None and answer.due_ms <= now_ms
     if cause is not None:
-        return f"A run is due then and is not sent: {cause.name}."
-    if answer.due_ms is not None and answer.due_ms <= now_ms:
+        why_not = _NOW.get(cause.name, cause.name)
+        return f"A run {'was due then and has not been' if is_past else 'is due then and is not'} sent: {why_not}."
+    if is_past:
         return "A run was due then."
+    if any(rule.name == "held back" for rule in rules):
+        return "A run is due then; the entry is held back now."
     return "A run is due then, and will be sent."
 
 
@@ -259,9 +306,14 @@ def _facts(
         "pause": seen.pause and pause_facts(seen.pause),
         "held_back": seen.held and held_facts(seen.held),
         "term": None if record is None or record.kind == "missed" else _term_facts(term_of(seen.terms, record)),
-        "live": seen.live and seen.live._asdict(),
+        "unfinished": seen.unfinished and _unfinished_facts(seen.unfinished),
+        "live": seen.live and {"is_unfinished": seen.unfinished is not None, **seen.live._asdict()},
         "history": record and facts(record),
     }
+
+
+def _unfinished_facts(run: UnfinishedRun) -> dict[str, Any]:
+    return {"run_id": run.run_id, "until": iso_ms(run.until_ms)}
 
 
 def _term_facts(term: TermRecord | None) -> dict[str, Any] | None:

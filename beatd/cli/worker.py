@@ -35,7 +35,7 @@ from beatd.clock import Backoff
 from beatd.config.loader import load_settings
 from beatd.exceptions import ConfigError, Fault
 from beatd.model import Settings
-from beatd.urls import check_broker, is_cluster
+from beatd.urls import check_broker
 from beatd.worker import builtin, task_logging
 from beatd.worker.banner import banner
 from beatd.worker.bootstrap import POOLS, REPLACED_POOLS, pool_for, run_worker
@@ -246,17 +246,12 @@ def _app(options: dict[str, Any], settings: Settings | None) -> App:
     raise ConfigError([Fault("beatd worker", None, "", text)])
 
 
-def _plain(broker_url: str | None) -> str | None:
-    """The broker for the results that a cluster does not keep, if it can."""
-    return redis_url(broker_url) if broker_url and is_redis(broker_url) else None
-
-
 def _apply(app: App, options: dict[str, Any], settings: Settings | None, store_url: str | None) -> None:
     """Apply settings: the command line wins over beat.toml, which wins over the app."""
     if settings is not None:
         app.conf.broker_url = settings.broker.url or store_url
         if store_url and not app.conf.result_backend:
-            app.conf.result_backend = store_url if not is_cluster(store_url) else _plain(settings.broker.url)
+            app.conf.result_backend = store_url
         if app.conf.timezone is None:
             app.conf.timezone = settings.timezone
         app.conf.task_default_queue = settings.broker.default_queue

@@ -22,7 +22,7 @@ from beatd.planning.notation import schedule_phrase
 from beatd.planning.overdue import Bounds
 from beatd.planning.preview import Outlook, Upcoming
 from beatd.redaction import redacted
-from beatd.store.history import Totals
+from beatd.store.history_reader import Totals
 from beatd.store.runtime_entries import Pause
 from beatd.store.runtime_entries import place as runtime_place
 from beatd.timestamps import iso_ms

@@ -6,7 +6,8 @@ from typing import Any
 
 from beatd.states import FAILURE
 from beatd.store.held_back import HeldBackEntry
-from beatd.store.history import Record, Totals
+from beatd.store.history import Record
+from beatd.store.history_reader import Totals
 from beatd.store.run_record import LOST
 from beatd.store.runtime_entries import Pause
 from beatd.timestamps import iso_ms

@@ -1,21 +1,25 @@
-"""Moments that people write: an instant, a date, ``now``, or a distance such as ``+1d`` and ``-2h``."""
+"""Moments that people write: an instant, a date, a time of today, ``now``, or a distance such as ``+1d``, ``-2h``."""
 
 from __future__ import annotations
 
+import re
+
 from beatd.config.values import InvalidValue, moment
 from beatd.exceptions import ScheduleError
+from beatd.schedules import zone
 from beatd.schedules.duration import duration_ms
 from beatd.schedules.literals import quoted
-from beatd.timestamps import in_range, to_ms
+from beatd.timestamps import from_ms, in_range, to_ms
 
-FORMS = 'expected a time such as 2026-12-31T23:59:00, a date, "now", or a distance such as +1d or -2h'
+FORMS = 'expected a time such as 2026-12-31T23:59:00 or 23:59 (today), a date, "now", or a distance such as +1d or -2h'
+_TIME_OF_DAY = re.compile(r"\d\d?:\d\d(:\d\d)?")
 
 
 def read_moment(text: str, *, timezone: str, base_ms: int, now_ms: int) -> int:
     """The moment that ``text`` means, in ms since the epoch.
 
-    A time without an offset is one of ``timezone``, a distance counts from ``base_ms``. Raises
-    :class:`~beatd.exceptions.ScheduleError`.
+    A time without an offset is one of ``timezone``, one without a date is of today, a distance counts from
+    ``base_ms``. Raises :class:`~beatd.exceptions.ScheduleError`.
     """
     written = text.strip()
     try:
@@ -25,6 +29,8 @@ def read_moment(text: str, *, timezone: str, base_ms: int, now_ms: int) -> int:
             distance_ms = duration_ms(written[1:])
             moment_ms = base_ms + (distance_ms if written[0] == "+" else -distance_ms)
         else:
+            if _TIME_OF_DAY.fullmatch(written):
+                written = f"{from_ms(now_ms).astimezone(zone(timezone).info):%Y-%m-%d} {written:0>5}"
             moment_ms = to_ms(moment(written, timezone))
     except (InvalidValue, ScheduleError) as error:
         is_told = written[:1] in {"+", "-"} or "out of range" in str(error)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from beatd.planning.overdue import Bounds, bounds_of, learned_bounds
 from beatd.schedules import duration_text
-from beatd.states import RETRY
-from beatd.store.history import Histories, Record
+from beatd.store.history import Record
+from beatd.store.history_reader import Histories
 from beatd.store.outcomes import Outcomes, Started, Summary
 from beatd.store.run_record import WORDS, RunRecord
 from beatd.timestamps import from_ms, iso_ms
@@ -133,7 +133,7 @@ class OutcomeReader:
 
     def bounds(self, entry: Entry) -> Bounds:
         """The bounds beyond which a run of the entry is overdue or takes too long, learned ones among them."""
-        dues = {one.run_id: one.due_ms for one in self._histories.of([entry.name]) if one.run_id}
+        dues = {str(one.run_id): one.due_ms for one in self._histories.of([entry.name]) if one.sent}
         return bounds_of(entry.policies, learned_bounds(self._outcomes.ended([entry.name])[entry.name], dues))
 
     def of(self, names: Sequence[str], now_ms: int, *, held: Container[str] = ()) -> dict[str, EntryOutcome]:
@@ -145,7 +145,7 @@ class OutcomeReader:
         started = self._started(record for records in recent.values() for record in records)
         return {
             name: _outcome(
-                [word_of(record, started.get(record.run_id or ""), now_ms) for record in recent[name]],
+                [word_of(record, started, now_ms) for record in recent[name]],
                 summaries.get(name),
                 is_held=name in held,
                 overdue_since_ms=overdue.get(name),
@@ -158,7 +158,7 @@ class OutcomeReader:
         """The records with words, attempts and errors."""
         started = self._started(records)
         wanted = {record.run_id for record in records}
-        names = dict.fromkeys(record.entry for record in records if record.run_id)
+        names = dict.fromkeys(record.entry for record in records if record.sent)
         kept = [attempt for name in names for attempt in self._outcomes.records(name) if attempt.run_id in wanted]
         attempts: dict[str, list[RunRecord]] = {}
         for attempt in reversed(kept):
@@ -168,34 +168,28 @@ class OutcomeReader:
         return [
             RunDetail(
                 record,
-                word_of(record, mark := started.get(record.run_id or ""), now_ms),
-                attempts.get(record.run_id or "", ()),
-                mark,
+                word_of(record, started, now_ms),
+                attempts.get(run_id := record.run_id or "", ()),
+                started.get(run_id),
             )
             for record in records
         ]
 
     def find(self, run_id: str, names: Sequence[str], now_ms: int) -> list[RunDetail]:
         """The runs of these entries whose ids begin with ``run_id``."""
-        records = self._histories.of(names)
-        matches = [record for record in records if record.run_id and record.run_id.startswith(run_id)]
-        return self.detailed(self._histories.completed(matches), now_ms)
+        return self.detailed(self._histories.completed(self._histories.find(run_id, names)), now_ms)
 
     def _started(self, records: Iterable[Record]) -> dict[str, Started]:
-        asked = [record.run_id for record in records if record.run_id and record.outcome in (None, RETRY)]
-        return self._outcomes.started(asked)
+        return self._outcomes.started([str(record.run_id) for record in records if record.is_open])
 
 
-def word_of(record: Record, started: Started | None, now_ms: int) -> str:
-    """The outcome of a run in a word. ``started``: its mark, if it is at work."""
-    if record.kind in ("skipped", "missed"):
-        return record.kind
-    is_known = record.outcome is not None and record.outcome != RETRY
-    if is_known or (started is None and record.outcome == RETRY):
-        return WORDS.get(record.outcome or "", str(record.outcome).lower())
-    if started is None:
-        return "queued"
-    return "lost" if started.is_lost(now_ms) else "running"
+def word_of(record: Record, started: Mapping[str, Started], now_ms: int) -> str:
+    """The outcome of a run in a word. ``started``: the marks of runs that are at work, by run id."""
+    if record.is_open and (mark := started.get(str(record.run_id))) is not None:
+        return "lost" if mark.is_lost(now_ms) else "running"
+    if record.outcome is None:
+        return "queued" if record.sent else record.kind
+    return WORDS.get(record.outcome, record.outcome.lower())
 
 
 def _outcome(

@@ -18,7 +18,7 @@ from beatd.message import json_codec
 from beatd.model import Overlap
 from beatd.store.audit import Audit, Via, audit_record
 from beatd.store.daemon_registry import Registry
-from beatd.store.history import Histories
+from beatd.store.history_reader import Histories
 from beatd.store.keys import Keys, shard_of
 from beatd.store.outbox import holds
 from beatd.store.run_requests import Backfill, Reason, RequestReply, Requests, Trigger

@@ -21,7 +21,8 @@ from beatd.exceptions import ConfigError, Fault, MessageError
 from beatd.message.json_codec import dumps, loads
 from beatd.store.audit import Audit, audit_record, whoami
 from beatd.store.client import connect
-from beatd.store.history import Histories, Record
+from beatd.store.history import Record
+from beatd.store.history_reader import Histories
 from beatd.store.runtime_entries import TABLE_MAX, Pause, Put, Runtime, place, read_pause, read_table, readable_table
 from beatd.store.server_check import keys_in
 from beatd.timestamps import to_ms

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import gc
 import os
-from array import array
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from glob import escape, glob, has_magic
@@ -22,6 +21,7 @@ import msgspec
 
 from beatd.config.digest import EntryHasher, digest_of
 from beatd.config.entries import LARGEST_GROWTH, EntryReader, read_defaults, too_large
+from beatd.config.entry_cache import EntryCache, moved
 from beatd.config.errors import ErrorReport, near
 from beatd.config.settings import read_settings, read_timezone, refuse_settings, secret_files
 from beatd.config.shared_blackouts import SECTION, read_shared_blackouts
@@ -64,43 +64,6 @@ def _parsed(path: Path, env: Mapping[str, str], report: ErrorReport) -> tuple[Do
     return document, substitute(settings, env, report, ()) if "${" in document.text else settings
 
 
-class EntryCache:
-    """The entries of one file, each with the hash of its text (``mark``) and the hash of its meaning.
-
-    ``context`` is all else that they depend on. A mark differs from process to process; 0 marks an entry that is
-    read again each time.
-    """
-
-    def __init__(self, context: str) -> None:
-        self.context = context
-        self.entries: list[Entry] = []
-        self.meanings = array("Q")
-        self._marks = array("q")
-
-    def add(self, mark: int, entry: Entry, meaning: int) -> None:
-        """Keep an entry."""
-        self._marks.append(mark)
-        self.entries.append(entry)
-        self.meanings.append(meaning)
-
-    def __eq__(self, other: object) -> bool:
-        """Always equal: the cache is no part of a configuration's value."""
-        return isinstance(other, EntryCache)
-
-    __hash__ = None  # type: ignore[assignment]
-
-    def places(self) -> dict[int, int]:
-        """Map marks to the positions of their entries."""
-        found = dict(zip(self._marks, range(len(self._marks)), strict=True))
-        found.pop(0, None)
-        return found
-
-
-def moved(entry: Entry, source: str) -> Entry:
-    """The entry, at ``source``."""
-    return entry if entry.source == source else msgspec.structs.replace(entry, source=source)
-
-
 FILE_VARIABLE = "BEATD_CONFIG"
 PLACES = ("beat.toml", "/etc/beatd/beat.toml")
 
@@ -136,7 +99,7 @@ def load(path: str | Path, *, env: Mapping[str, str] | None = None, before: Conf
     entries whose text is the same are not read again, and are the same objects. Raises ConfigError with everything that
     is wrong in all of the files, sorted by file and line.
     """
-    with _no_collections(again=before is not None and len(before.entries) > _MANY_ENTRIES):
+    with _no_collections(again=before is not None):
         return _Load(os.environ if env is None else env, before.memory if before else {}).main(Path(path))
 
 
@@ -155,6 +118,16 @@ def find(path: str | Path | None = None, env: Mapping[str, str] | None = None) -
     tried = f"tried ${FILE_VARIABLE} (not set), " + ", ".join(f"./{p}" if not p.startswith("/") else p for p in PLACES)
     text = f"no configuration file; {tried}; name one with --config, or write one with beatd init"
     raise ConfigError([Fault("beat.toml", None, "", text)])
+
+
+class _File(NamedTuple):
+    """A file whose entries are being loaded: its text, what was read of it ``before``, and what is read ``now``."""
+
+    document: Document
+    reader: EntryReader
+    before: EntryCache
+    now: EntryCache
+    report: ErrorReport
 
 
 class _Load:
@@ -224,14 +197,39 @@ class _Load:
         """The entries of one file: those that it had before, and those to be read."""
         if not isinstance(document.schedule, dict):
             report.add((SCHEDULE,), f"expected tables such as [beat_schedule.my-entry], got {shown(document.schedule)}")
-        reader = EntryReader(timezone, defaults)
         now = self.memory[document.file] = EntryCache(repr((timezone, plain(defaults), self.most_bytes, self.targets)))
         before = self.before.get(document.file)
         if before is None or before.context != now.context:
             before = EntryCache("")
+        file = _File(document, EntryReader(timezone, defaults), before, now, report)
+        head, tail = before.common(document.marks)
+        end, end_before = len(document.marks) - tail, len(before.entries) - tail
+        kept = self.keep(file, slice(0, head), 0)
+        self.read(file, head if kept else 0, end)
+        if not self.keep(file, slice(end_before, end_before + tail), end):
+            self.read(file, end, end + tail)
+
+    def keep(self, file: _File, part: slice, first: int) -> bool:
+        """Keep entries that are as they were, if they are on the lines where they were, and their names are free.
+
+        ``first`` is the number of the first of them in the document.
+        """
+        entries = file.before.entries[part]
+        if not entries or entries[0].source != f"{file.document.file}:{file.document.line_at(first)}":
+            return not entries
+        names = {entry.name: entry.source for entry in entries}
+        if not self.names.keys().isdisjoint(names):
+            return False
+        self.names |= names
+        file.now.keep(file.before, part)
+        return True
+
+    def read(self, file: _File, start: int, end: int) -> None:
+        """Read some of the entries of a file; of those whose text was there before, wherever, only the line is new."""
+        document, reader, before, now, report = file
         places = before.places()
         has_variables = "${" in document.text
-        for written, raw, line, mark, length in document.entries(places):
+        for written, raw, line, mark, length in document.entries(places, start, end):
             source = f"{document.file}:{line}"
             known = before.entries[places[mark]] if raw is None else None
             name = known.name if known else written
@@ -327,7 +325,7 @@ def matching(main: Path, pattern: str, report: ErrorReport, place: tuple[str | i
     return [file for file in found if not (has_magic(pattern) and file.is_dir())]
 
 
-_MANY_ENTRIES, _MANY_OBJECTS = 5_000, 50_000
+_MANY_OBJECTS = 50_000
 """So many are worth keeping away from the collector."""
 
 
@@ -336,15 +334,19 @@ def _no_collections(*, again: bool) -> Iterator[None]:
     """Loading makes up to a million objects and no cycles; the collector would walk over them dozens of times.
 
     It would also do so afterwards, and stop every thread for as long: so they are set apart when they are many. What
-    is garbage is collected before, lest it be set apart, too; when that was done ``again`` and again it would add up.
+    is garbage is collected first, lest it be set apart, too: what is young before the load, which makes none. When many
+    are loaded ``again``, all of it: else it would add up. That walks over all that a daemon has in memory; a change of
+    some entries does not ask for it.
     """
     was_enabled = gc.isenabled()
     gc.disable()
-    gc.collect(2 if again else 1)
+    gc.collect(1)
     try:
         yield
     finally:
         if gc.get_count()[0] > _MANY_OBJECTS:
+            if again:
+                gc.collect()
             gc.freeze()
         if was_enabled:
             gc.enable()

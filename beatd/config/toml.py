@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 import re
 import stat
+from array import array
 from collections.abc import Container, Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import pairwise
@@ -71,13 +72,24 @@ class Document:
             self.settings = self._parsed(text, 1)
         self.schedule = self.settings.pop(SCHEDULE, {})
 
-    def entries(self, known: Container[int] = ()) -> Iterator[RawEntry]:
+    @cached_property
+    def marks(self) -> array[int]:
+        """A hash of the text of each entry, 0 for one with variables; none if the file is parsed as a whole."""
+        texts = (self.text[start:end] for start, end in pairwise([*self._starts, len(self.text)]) if self._starts)
+        return array("q", [0 if "${" in text else hash(text) for text in texts])
+
+    def line_at(self, number: int) -> int:
+        """The line of the entry of that number, for text that is read in pieces."""
+        return 1 + self.text.count("\n", 0, self._starts[number])
+
+    def entries(self, known: Container[int] = (), start: int = 0, end: int | None = None) -> Iterator[RawEntry]:
         """The entries in the order of the file; those whose marks are ``known`` are not parsed.
 
-        Raises ConfigError at the first piece that is not TOML.
+        ``start`` and ``end`` are numbers of entries, for text that is read in pieces. Raises ConfigError at the first
+        piece that is not TOML.
         """
         if self._starts:
-            yield from self._in_pieces(known)
+            yield from self._in_pieces(known, start, len(self._starts) if end is None else end)
         elif isinstance(self.schedule, dict):
             for name, fields in self.schedule.items():
                 yield RawEntry(name, fields, self.line_of((SCHEDULE, name)) or 1, 0, len(self.text))
@@ -111,9 +123,9 @@ class Document:
             line += self.text.count("\n", start, end)
         return places
 
-    def _in_pieces(self, known: Container[int]) -> Iterator[RawEntry]:
+    def _in_pieces(self, known: Container[int], start: int, end: int) -> Iterator[RawEntry]:
         waiting: list[_Piece] = []
-        for piece in self._pieces():
+        for piece in self._pieces(start, end):
             if piece.mark in known:
                 yield from self._tables(waiting)
                 waiting.clear()
@@ -125,12 +137,14 @@ class Document:
                     waiting.clear()
         yield from self._tables(waiting)
 
-    def _pieces(self) -> Iterator[_Piece]:
-        line = 1 + self.text.count("\n", 0, self._starts[0])
-        for start, end in pairwise([*self._starts, len(self.text)]):
-            text = self.text[start:end]
-            yield _Piece(start, end, line, 0 if "${" in text else hash(text))
-            line += text.count("\n")
+    def _pieces(self, first: int, last: int) -> Iterator[_Piece]:
+        if first == last:
+            return
+        line = self.line_at(first)
+        bounds = [*self._starts[first : last + 1], len(self.text)][: last - first + 1]
+        for (start, end), mark in zip(pairwise(bounds), self.marks[first:last], strict=True):
+            yield _Piece(start, end, line, mark)
+            line += self.text.count("\n", start, end)
 
     def _tables(self, pieces: Sequence[_Piece]) -> Iterator[RawEntry]:
         """Pieces that follow one another, parsed."""

@@ -19,12 +19,12 @@ from beatd.config.entries import ENTRY
 from beatd.config.errors import dotted
 from beatd.config.toml import SCHEDULE, escaped
 from beatd.config.toml_lines import KeyPath
-from beatd.exceptions import ConfigError, Fault
+from beatd.exceptions import ConfigError, Fault, ScheduleError
 from beatd.model import Entry, Options, Policies
 from beatd.schedules import Schedule, duration_text
 from beatd.schedules.cron import Cron
 from beatd.schedules.interval import Relative
-from beatd.schedules.schedule import Union
+from beatd.schedules.schedule import BaseSchedule, StandIn, Union, value_of
 
 _LARGEST = 2**63 - 1
 _SURROGATES = re.compile(r"[\ud800-\udfff]")
@@ -250,17 +250,39 @@ def plain_table(table: Mapping[str, Any]) -> dict[str, Any]:
     fields = {key: _plain(value) for key, value in table.items()}
     if isinstance(options := table.get("options"), Mapping):
         fields["options"] = {key: _plain(value) for key, value in options.items()}
-    schedule = table.get("schedule")
-    if isinstance(schedule, Cron | Relative) and not schedule.zone.is_open:
-        fields.setdefault("timezone", schedule.zone.name)
-    if isinstance(schedule, Cron) and schedule.skip:
-        fields.setdefault("dst", "skip")
+    if "schedule" in fields:
+        fields["schedule"] = _plain_schedule(fields["schedule"])
+    return _zone_and_dst(table.get("schedule")) | fields
+
+
+def _zone_and_dst(schedule: object) -> dict[str, Any]:
+    """The fields of an entry that a schedule of Python's has itself; raises ScheduleError if parts of a list differ."""
+    if isinstance(schedule, list | tuple):
+        of_parts = [_zone_and_dst(part) for part in schedule]
+        if any(fields != of_parts[0] for fields in of_parts):
+            raise ScheduleError("the schedules of a list need one timezone and one dst: set them on all, or on none")
+        return of_parts[0] if of_parts else {}
+    fields = {}
+    value = schedule.value if isinstance(schedule, StandIn) else schedule
+    if isinstance(value, Cron | Relative) and not value.zone.is_open:
+        fields["timezone"] = value.zone.name
+    if isinstance(value, Cron) and value.skip:
+        fields["dst"] = "skip"
     return fields
+
+
+def _plain_schedule(value: object) -> object:
+    """A schedule of Python's in its notation, also in a list."""
+    if isinstance(value, list | tuple):
+        return [_plain_schedule(part) for part in value]
+    return _plain(value)
 
 
 def _plain(value: object) -> object:
     if isinstance(value, timedelta):
         return value.total_seconds()
+    if isinstance(value, BaseSchedule):
+        return value_of(value).notation
     if not isinstance(value, _PLAIN_TYPES) and isinstance(value, Schedule):
         return value.notation
     return value

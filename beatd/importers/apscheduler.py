@@ -68,6 +68,8 @@ def _by_sqlalchemy(url: str, question: str) -> Jobs:
         engine = sqlalchemy.create_engine(url)
         with engine.connect() as connection:
             return [(str(name), bytes(state)) for name, state in connection.execute(sqlalchemy.text(question))]
+    except ModuleNotFoundError as error:
+        raise _refused(_shown(url), f"the driver {error.name!r} is not installed: pip install {error.name}") from None
     except Exception as error:  # noqa: BLE001 - drivers raise errors of their own
         raise _refused(_shown(url), redacted_text(" ".join(str(error).split()))[:200]) from None
 
@@ -132,10 +134,14 @@ def _take(collected: Collected, name: str, state: Mapping[str, Any]) -> None:
         fields["enabled"] = False
     if state.get("coalesce") is False:
         fields["catch_up"] = "all"
+    if (grace := _number(state.get("misfire_grace_time"))) is not None and grace > 1:  # 1 s is its default
+        fields["catch_up_window"] = grace
     entry = collected.add(name, fields)
     collected.note(entry, "func", f"{reference} must be a task of that name: a worker runs it")
     if state.get("max_instances") == 1:
         collected.note(entry, "max_instances", 'not carried over; overlap = "skip" comes near to it')
+    elif (most := _number(state.get("max_instances"))) is not None:
+        collected.note(entry, "max_instances", f"not carried over: more than {most} runs may overlap here")
     if trigger_jitter := (trigger.fields.get("jitter") if isinstance(trigger, Record) else None):
         collected.note(
             entry, "jitter", f"{trigger_jitter} s before or after; here up to so much after, the same each time"

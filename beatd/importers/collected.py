@@ -24,10 +24,13 @@ class Collected:
         self.entries: dict[str, dict[str, Any]] = {}
         self.notes: list[Note] = []
         self.last_runs: dict[str, int] = {}
+        self._places: dict[str, str] = {}
+        self._place = ""
 
     @contextmanager
     def one(self, place: str) -> Iterator[None]:
         """Read one definition: what is wrong with it is a note, and costs only itself."""
+        self._place = place
         try:
             yield
         except (ValueError, TypeError, LookupError, RecursionError, OverflowError) as error:
@@ -46,6 +49,8 @@ class Collected:
             count += 1
             unique = f"{base}-{count}"
         self.entries[unique] = fields
+        if self._place not in ("", unique):
+            self._places[unique] = self._place
         return unique
 
     def note(self, name: str, about: str, why: str) -> None:
@@ -61,7 +66,18 @@ class Collected:
 
     def found(self, timezone: str | None) -> Found:
         """The result; without a ``timezone`` entries that have none of their own are in UTC."""
-        return Found(self.entries, tuple(self.notes), timezone or "UTC", self.last_runs)
+        return Found(self.entries, tuple(self.notes), timezone or "UTC", self.last_runs, self._places)
+
+
+_ZONES = ("TZ=", "CRON_TZ=")
+
+
+def without_zone(schedule: str) -> tuple[str, str]:
+    """A cron string without a time zone before it, and that zone; empty for none."""
+    if not schedule.startswith(_ZONES):
+        return schedule, ""
+    prefix, _, rest = schedule.partition(" ")
+    return rest.strip(), prefix.partition("=")[2]
 
 
 def instant(value: Any) -> datetime | None:

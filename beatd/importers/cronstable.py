@@ -30,6 +30,8 @@ def read_cronstable(data: bytes, *, shown: str, timezone: str | None = None) -> 
         leftovers(document, {*_FILE, "include"}, lambda why: collected.note(shown, "file", why))
         defaults = document.table("defaults")
         jobs = document.get("jobs")
+        if not isinstance(jobs, list) and not document.get("include"):
+            collected.note(shown, "", "has no jobs: expected a list under jobs")
         for number, job in enumerate(jobs if isinstance(jobs, list) else (), 1):
             place = collected.place(job.line) if isinstance(job, Table) else f"{shown}, job {number}"
             with collected.one(place):

@@ -63,7 +63,7 @@ def read_crontab(text: str, *, shown: str, has_users: bool | None = False, timez
         if line and not line.startswith("#"):
             reader.read(number, line)
     notes = (*reader.notes, *reader.of_all(timezone))
-    return Found(reader.entries, notes, timezone or "UTC")
+    return Found(reader.entries, notes, timezone or "UTC", places=reader.places)
 
 
 class _Reader:
@@ -75,6 +75,7 @@ class _Reader:
         self._variables: dict[str, str] = {}
         self.entries: dict[str, dict[str, Any]] = {}
         self.notes: list[Note] = []
+        self.places: dict[str, str] = {}
 
     def read(self, number: int, line: str) -> None:
         """One line that is neither empty nor a comment."""
@@ -104,6 +105,7 @@ class _Reader:
         if zone := self._variables.get("CRON_TZ"):
             entry["timezone"] = zone
         self.entries[name] = entry
+        self.places[name] = f"{self._shown}:{line.number}"
         self.notes += [Note(name, "schedule", change) for change in changes]
         self.notes += [Note(name, about, why) for about, why in _different(line, self._variables)]
 

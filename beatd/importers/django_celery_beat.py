@@ -12,9 +12,12 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
+from beatd.app.find_app import import_module
 from beatd.clock import SystemClock
+from beatd.exceptions import ConfigError, Fault
 from beatd.importers.dump import write
 from beatd.importers.report import Found, Note
+from beatd.redaction import redacted_text
 from beatd.sources.child_process import ask
 from beatd.timestamps import to_ms
 
@@ -40,18 +43,14 @@ _SECONDS = {"days": 86_400, "hours": 3_600, "minutes": 60, "seconds": 1, "micros
 
 def find(settings: str) -> Found:
     """The rows of ``PeriodicTask`` with their schedules."""
-    os.environ["DJANGO_SETTINGS_MODULE"] = settings  # of this process; it is the only way to say it to Django
-    import django  # noqa: PLC0415 - the user's, not a dependency of ours
-    from django.conf import settings as project  # noqa: PLC0415
-
-    django.setup()
-    from django.utils.timezone import make_aware  # noqa: PLC0415
-    from django_celery_beat.models import PeriodicTask  # noqa: PLC0415 - only after the set-up
+    import_module(settings, where="django-celery-beat")  # says what to do if it is not here
+    project = _set_up(settings)
+    from django.utils.timezone import make_aware  # noqa: PLC0415 - the user's, not a dependency of ours
 
     entries: dict[str, dict[str, Any]] = {}
     notes: list[Note] = []
     last_runs: dict[str, int] = {}
-    for row in PeriodicTask.objects.select_related("interval", "crontab", "solar", "clocked").order_by("name"):
+    for row in _rows(settings):
         try:
             entries[row.name] = _fields(row)
         except ValueError as error:
@@ -61,6 +60,40 @@ def find(settings: str) -> Found:
             if row.last_run_at is not None:
                 last_runs[row.name] = to_ms(row.last_run_at if row.last_run_at.tzinfo else make_aware(row.last_run_at))
     return Found(entries, tuple(notes), str(getattr(project, "CELERY_TIMEZONE", None) or "UTC"), last_runs)
+
+
+def _set_up(settings: str) -> Any:
+    """Start Django and return its settings. Raises ConfigError, with the next step, for what newcomers do wrong."""
+    os.environ["DJANGO_SETTINGS_MODULE"] = settings  # of this process; it is the only way to say it to Django
+    try:
+        import django  # noqa: PLC0415
+        from django.conf import settings as project  # noqa: PLC0415
+
+        if "django_celery_beat" not in str(project.INSTALLED_APPS):
+            text = "django_celery_beat is not in its INSTALLED_APPS: expected the settings module of the project"
+            raise _refused(settings, text)
+        django.setup()
+    except ModuleNotFoundError as error:
+        if error.name == "django":
+            raise _refused(settings, "Django is not installed here; install beatd where the project is") from None
+        raise
+    return project
+
+
+def _rows(settings: str) -> Iterator[Any]:
+    from django.db import DatabaseError  # noqa: PLC0415
+    from django_celery_beat.models import PeriodicTask  # noqa: PLC0415 - only after the set-up
+
+    try:
+        yield from PeriodicTask.objects.select_related("interval", "crontab", "solar", "clocked").order_by("name")
+    except DatabaseError as error:
+        why = redacted_text(" ".join(str(error).split()))[:200]
+        step = "start the database, or name the settings that reach it; missing tables: python manage.py migrate"
+        raise _refused(settings, f"its database cannot be read: {why}; {step}") from None
+
+
+def _refused(settings: str, text: str) -> ConfigError:
+    return ConfigError([Fault("django-celery-beat", None, settings, text)])
 
 
 def _fields(row: Any) -> dict[str, Any]:

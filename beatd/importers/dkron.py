@@ -8,7 +8,7 @@ import shlex
 from typing import Any
 
 from beatd.exceptions import ConfigError, Fault
-from beatd.importers.collected import OVERLAPS, Collected, command, instant, leftovers
+from beatd.importers.collected import OVERLAPS, Collected, command, instant, leftovers, without_zone
 from beatd.importers.report import Found
 from beatd.importers.yaml_file import Table, tables_of
 
@@ -44,13 +44,25 @@ def read_dkron(data: bytes, *, shown: str, timezone: str | None = None) -> Found
     return collected.found(timezone)
 
 
+_CONFIG = {
+    "shell": {"command", "shell", "env", "cwd", "timeout"},
+    "http": {"url", "method", "body", "headers", "expectCode", "timeout"},
+}
+
+
 def _take(collected: Collected, job: Table, timezone: str | None) -> None:
     name = collected.add(job.text("name"), {**_program(job), **_when(job)})
-    if not job.text("timezone") and timezone is None and not job.text("schedule").startswith("@every"):
+    fields = collected.entries[name]
+    has_times = isinstance(fields["schedule"], str) and not fields["schedule"].startswith("@every")
+    if has_times and "timezone" not in fields and timezone is None:
         collected.note(name, "timezone", "is not set: the times are taken as UTC; --timezone names that of the agents")
     if job.text("retries", "0") != "0":
         collected.note(name, "retries", "a failed run is not repeated")
     leftovers(job, _KNOWN, lambda why: collected.note(name, "job", why))
+    config, known = job.table("executor_config"), _CONFIG[job.text("executor")]
+    leftovers(config, known, lambda why: collected.note(name, "executor_config", why))
+    if "authorization" in config.text("headers").lower():
+        collected.note(name, "headers", "Authorization is in the file now: write ${NAME} and set that variable")
     ran = [moment for key in ("last_success", "last_error") if (moment := _ran(job.get(key))) is not None]
     collected.ran(name, max(ran, default=None))
 
@@ -67,7 +79,7 @@ def _program(job: Table) -> dict[str, Any]:
 
 def _when(job: Table) -> dict[str, Any]:
     fields: dict[str, Any] = {"schedule": _schedule(job)}
-    if zone := job.text("timezone"):
+    if zone := job.text("timezone") or without_zone(job.text("schedule").strip())[1]:
         fields["timezone"] = zone
     if job.text("disabled") == "true":
         fields["enabled"] = False
@@ -88,7 +100,7 @@ def _ran(value: Any) -> Any:
 
 
 def _schedule(job: Table) -> Any:
-    schedule = job.text("schedule").strip()
+    schedule, _ = without_zone(job.text("schedule").strip())
     if job.text("parent_job"):
         raise ValueError(f"it runs after {job.text('parent_job')}: make them one entry whose task is a chain")
     if schedule.startswith("@at "):

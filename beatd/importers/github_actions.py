@@ -8,10 +8,16 @@ from __future__ import annotations
 from pathlib import PurePath
 from typing import Any
 
-from beatd.importers.collected import Collected, command, seconds
+from beatd.importers.collected import Collected, command, leftovers, seconds
 from beatd.importers.report import Found
 from beatd.importers.yaml_file import Table, read_yaml, scalar
 
+_SHELLS = ("bash", "sh")
+_JOB = {
+    "name", "runs-on", "steps", "env", "timeout-minutes", "defaults", "if", "strategy", "container", "services",
+    "needs", "permissions",
+}  # fmt: skip
+_STEP = {"name", "id", "run", "uses", "with", "env", "if", "shell", "working-directory"}
 _SET_UP = ("actions/checkout", "actions/setup-", "actions/cache")
 
 
@@ -19,30 +25,37 @@ def read_github_actions(data: bytes, *, shown: str, timezone: str | None = None)
     """The schedule of a workflow file; GitHub's times are in UTC."""
     collected = Collected(shown)
     for document in read_yaml(data, shown):
+        if document is None:
+            continue
         if not isinstance(document, Table):
             collected.note(shown, "", "expected a workflow: a mapping with on and jobs")
             continue
         events = document.get("on", document.get(True))  # YAML 1.1 reads on as a boolean
         crons = events.tables("schedule") if isinstance(events, Table) else []
-        times = [each.text("cron") for each in crons if each.text("cron")]
-        if not times:
-            collected.note(shown, "", "has no on: schedule: with a cron")
+        crons = [each for each in crons if each.text("cron")]
+        if not crons:
+            collected.note(collected.place(document.line), "", "expected a workflow with a cron under on.schedule")
             continue
         jobs = document.table("jobs")
         for key in jobs:
             job = jobs.table(key)
             with collected.one(collected.place(job.line)):
-                _take(collected, document, str(key), job, times)
+                _take(collected, document, str(key), job, crons)
     return collected.found("UTC" if timezone is None else timezone)
 
 
-def _take(collected: Collected, workflow: Table, key: str, job: Table, times: list[str]) -> None:
+def _take(collected: Collected, workflow: Table, key: str, job: Table, crons: list[Table]) -> None:
     if job.text("uses"):
         raise ValueError(f"the job {key[:60]} is another workflow: {job.text('uses')[:100]}")
     steps = job.tables("steps")
     scripts = [step for step in steps if step.text("run")]
     if not scripts:
         raise ValueError(f"the job {key[:60]} has no run steps: actions have no counterpart")
+    if odd := next((shell for step in scripts if (shell := _shell(workflow, job, step)) not in _SHELLS), None):
+        raise ValueError(f"the job {key[:60]} has a step for the shell {odd[:60]}: only bash and sh have a counterpart")
+    times, zones = [each.text("cron") for each in crons], {each.text("timezone", "UTC") for each in crons}
+    if len(zones) > 1:
+        raise ValueError("on.schedule: several time zones in one workflow: write an entry for each")
     script = "\n".join(_script(step) for step in scripts)
     env = {**_env(workflow), **_env(job)}
     minutes = job.text("timeout-minutes")
@@ -52,11 +65,19 @@ def _take(collected: Collected, workflow: Table, key: str, job: Table, times: li
         cwd=job.table("defaults").table("run").text("working-directory"),
         timeout=seconds(minutes, "timeout-minutes") * 60 if minutes else None,
     )
-    fields |= {"schedule": times[0] if len(times) == 1 else times, "timezone": "UTC"}
+    fields |= {"schedule": times[0] if len(times) == 1 else times, "timezone": zones.pop()}
     stem = workflow.text("name") or PurePath(collected.shown).stem
     name = collected.add(stem if len(workflow.table("jobs")) == 1 else f"{stem} {key}", fields)
     for about, why in _different(job, steps, script, env):
         collected.note(name, about, why)
+    leftovers(job, _JOB, lambda why: collected.note(name, "job", why))
+    leftovers({key: step for step in steps for key in step}, _STEP, lambda why: collected.note(name, "steps", why))
+
+
+def _shell(workflow: Table, job: Table, step: Table) -> str:
+    """The name of the shell of a step: its own, that of the job, or that of the workflow."""
+    of_all = [step.text("shell"), *(each.table("defaults").table("run").text("shell") for each in (job, workflow))]
+    return next(filter(None, of_all), "bash").split()[0]
 
 
 def _script(step: Table) -> str:

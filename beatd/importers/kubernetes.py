@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from beatd.importers.collected import OVERLAPS, Collected, command, instant, leftovers, seconds
+from beatd.importers.collected import OVERLAPS, Collected, command, instant, leftovers, seconds, without_zone
 from beatd.importers.report import Found
 from beatd.importers.yaml_file import Table, read_yaml
 
-_ZONES = ("TZ=", "CRON_TZ=")
 _SPEC = {"schedule", "timeZone", "concurrencyPolicy", "suspend", "startingDeadlineSeconds", "jobTemplate"}
 _SPEC |= {"successfulJobsHistoryLimit", "failedJobsHistoryLimit"}
 _JOB = {"template", "activeDeadlineSeconds", "backoffLimit", "ttlSecondsAfterFinished", "completions", "parallelism"}
@@ -21,9 +20,10 @@ def read_kubernetes(data: bytes, *, shown: str, timezone: str | None = None) -> 
     """The CronJobs of a YAML file, also of a ``List`` such as ``kubectl get cronjobs -o yaml`` prints."""
     collected = Collected(shown)
     for document in read_yaml(data, shown):
-        items = document.tables("items") if isinstance(document, Table) and "items" in document else [document]
-        for item in items:
-            if not isinstance(item, Table) or item.text("kind") != "CronJob":
+        is_list = isinstance(document, Table) and "items" in document
+        of_list = "CronJob" if is_list and document.text("kind") == "CronJobList" else ""
+        for item in document.tables("items") if is_list else [document]:
+            if not isinstance(item, Table) or item.text("kind", of_list) != "CronJob":
                 continue
             with collected.one(collected.place(item.line)):
                 _take(collected, item, timezone)
@@ -77,13 +77,10 @@ def _fields(spec: Table, job: Table, pod: Table) -> dict[str, Any]:
 
 
 def _schedule(spec: Table) -> tuple[str, str]:
-    schedule, zone = spec.text("schedule").strip(), spec.text("timeZone")
-    if schedule.startswith(_ZONES):
-        prefix, _, schedule = schedule.partition(" ")
-        zone = zone or prefix.partition("=")[2]
+    schedule, zone = without_zone(spec.text("schedule").strip())
     if not schedule:
         raise ValueError("spec.schedule is missing")
-    return schedule.strip(), zone
+    return schedule, spec.text("timeZone") or zone
 
 
 def _different(spec: Table, job: Table, pod: Table, timezone: str | None) -> list[tuple[str, str]]:

@@ -35,6 +35,8 @@ class Found(NamedTuple):
     """The time zone of entries that have none of their own."""
     last_runs: Mapping[str, int] = MappingProxyType({})
     """When entries last ran (ms), as far as the source knows it."""
+    places: Mapping[str, str] = MappingProxyType({})
+    """Where entries stand (``crontab:12``), as far as the source has lines."""
 
 
 _SPARE = {"options", "relative", "dst", *OPTIONS, *POLICIES}
@@ -73,6 +75,8 @@ def carry_over(found: Found, *, header: tuple[str, ...] = (), timezone: str | No
             except Unwritable as error:
                 said.append(Note(name, dotted(error.path), error.reason))
                 entry = None
+        if entry is None and name in found.places:
+            said[-1] = said[-1]._replace(entry=f"{name} ({found.places[name]})")
         notes += said
         lost += said[-1:] if entry is None else ()
     left_behind = (f"Left behind: {' '.join(str(note).split())}" for note in lost)

@@ -8,11 +8,14 @@ from beatd.config.writer import toml_value
 from beatd.sources.app_file import app_settings, first_url
 from beatd.urls import is_redis, redis_url
 
-_STORE, _BROKER = "BEATD_REDIS_URL", "BEATD_BROKER_URL"
+_PUBLIC = "guest"
+"""The password that every new RabbitMQ has."""
+
+_STORE, _BROKER, _RESULTS = "BEATD_REDIS_URL", "BEATD_BROKER_URL", "BEATD_RESULTS_URL"
 
 
 def connection_tables(app: str) -> tuple[str, dict[str, str]]:
-    """Return ``[redis]`` and ``[broker]`` as text, and the variables that it names with what they are.
+    """Return ``[redis]``, ``[broker]`` and ``[results]`` as text, and the variables that it names with what they are.
 
     The state store is the app's broker or result backend if that is a Redis, else an embedded server. Raises
     ConfigError.
@@ -22,19 +25,30 @@ def connection_tables(app: str) -> tuple[str, dict[str, str]]:
     variables: dict[str, str] = {}
     store = next((url for url in (broker, results) if url and is_redis(url)), "")
     lines = ["[redis]"]
-    lines.append(
-        f"url = {_url(redis_url(store), _STORE, 'the state store', variables) if store else toml_value('embedded')}"
-    )
+    if store:
+        lines.append(f"url = {_url(redis_url(store), _STORE, 'the state store', variables)}")
+    else:
+        lines.append(f"url = {toml_value('embedded')}")
     lines += ["", "[broker]"]
     if broker and not is_redis(broker):
         lines.append(f"url = {_url(broker, _BROKER, 'the broker', variables)}")
     lines.append(f"default_queue = {toml_value(conf['default_queue'])}")
+    if results and is_redis(results) and results != store:
+        lines += ["", "[results]", f"url = {_url(redis_url(results), _RESULTS, 'the result backend', variables)}"]
     return "\n".join([*lines, ""]), variables
+
+
+def with_connections(toml: str, app: str) -> tuple[str, list[str]]:
+    """Return the text of a file with the app's connections before its entries, and what is left to do."""
+    tables, variables = connection_tables(app)
+    head, mark, entries = toml.partition("\n[beat_schedule.")
+    steps = [f"{variable}: set it to the URL of {what}, which has a password" for variable, what in variables.items()]
+    return f"{head}\n{tables}{mark}{entries}", steps
 
 
 def _url(url: str, variable: str, what: str, variables: dict[str, str]) -> str:
     try:
-        is_secret = urlsplit(url).password is not None or "password" in url
+        is_secret = urlsplit(url).password not in (None, _PUBLIC) or "password" in url
     except ValueError:
         is_secret = True
     if is_secret:

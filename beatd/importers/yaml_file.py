@@ -56,6 +56,8 @@ def read_yaml(data: bytes, shown: str) -> list[Any]:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         why = " ".join((error.problem or str(error)).split())
+        if b"{{" in data:
+            why += "; a template of Helm? Import what helm template prints"
         raise ConfigError([Fault(shown, mark.line + 1 if mark else None, "", f"is no YAML: {why}")]) from None
     except (yaml.YAMLError, ValueError, RecursionError, OverflowError) as error:
         why = " ".join(str(error).split())[:200] or type(error).__name__

@@ -7,12 +7,12 @@ Each entry that leaves in a busy second moves to where the fewest others leave, 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import islice
+from itertools import islice, takewhile
 from typing import Any, Literal, NamedTuple
 
 from msgspec import structs
 
-from beatd.config.writer import Unwritable, entry_table
+from beatd.config.writer import Unwritable, escaped_table
 from beatd.exceptions import ScheduleError
 from beatd.model import Entry
 from beatd.planning.catchup import ResumePoints
@@ -67,8 +67,8 @@ def advise(
         times = _seconds(entry, now_ms, cache)
         for second in times:
             seconds[second] = seconds.get(second, 0) + 1
-        steps = min(_steps(entry, unit), within_s // _UNIT_S[unit])
-        if steps > 0 and not entry.policies.jitter_ms:
+        steps = 0 if entry.policies.jitter_ms else min(_steps(entry, unit), within_s // _UNIT_S[unit])
+        if steps > 0:
             movable.append(Movable(entry, steps, times))
     moves = []
     for one in movable:
@@ -90,8 +90,9 @@ def _seconds(entry: Entry, now_ms: int, cache: dict[Any, Sequence[int]]) -> Sequ
     own = entry.name if policies.jitter_ms else None
     key = (entry.schedule, policies.start, policies.end, policies.blackout and id(policies.blackout), own)
     if (known := cache.get(key)) is None:
-        runs = islice(upcoming(entry, window_state(entry, now_ms), ResumePoints(now_ms)), _RUNS_LOOKED_AT)
         until_ms = now_ms + DAY_MS
+        every = upcoming(entry, window_state(entry, now_ms), ResumePoints(now_ms))
+        runs = takewhile(lambda run: run.due_ms < until_ms, islice(every, _RUNS_LOOKED_AT))
         known = cache[key] = [run.fire_ms // 1000 for run in runs if run.skip is None and run.fire_ms < until_ms]
     return known
 
@@ -151,7 +152,7 @@ def _moved_minute(field: str, shift: int) -> str:
 def _written(entry: Entry) -> Any:
     """The schedule as in ``beat.toml``."""
     try:
-        return entry_table(entry, entry.timezone).get("schedule")
+        return escaped_table({"schedule": entry.schedule.notation})["schedule"]
     except Unwritable:
         return None
 

@@ -8,7 +8,7 @@ while its queue holds ``max_queue_depth`` messages.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from datetime import datetime
 from enum import Enum
 from types import MappingProxyType
@@ -54,7 +54,7 @@ class Facts(NamedTuple):
     """Facts from outside at the moment of the decision."""
 
     now_ms: int
-    unfinished: frozenset[str]
+    unfinished: Container[str]
     """Entries whose last run is not over yet."""
     depths: dict[str, int]
     """Messages in the queues that somebody asked about."""

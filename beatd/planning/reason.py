@@ -172,7 +172,7 @@ def _resume_rules(entry: Entry, state: EntryState, due_ms: int, now_ms: int) -> 
         window = f" within {duration_text(policies.catch_up_window_ms)}" if policies.catch_up_window_ms else ""
         yield Rule("catch_up", False, f'missed, and not caught up: catch_up = "{policies.catch_up}"{window}')
     elif due_ms < now_ms:
-        yield Rule("catch_up", True, "overdue: it leaves as soon as a daemon leads")
+        yield Rule("catch_up", True, "overdue: it leaves as soon as a daemon leads and the other rules allow it")
     skipped_by = _dropped(entry, state, due_ms, now_ms)
     if skipped_by is not None:
         yield Rule("overlap", False, f'overlap = "queue_one": dropped with the run of {_shown(skipped_by.due_at)}')
@@ -211,7 +211,7 @@ def _policy_rules(entry: Entry, run: Upcoming) -> Iterator[Rule]:
     if policies.overlap != "allow":
         yield Rule("overlap", None, f'overlap = "{policies.overlap}": decided when it leaves')
     if policies.max_queue_depth is not None:
-        yield Rule("queue depth", None, f"skipped if its queue holds {policies.max_queue_depth:,} messages then")
+        yield Rule("queue depth", None, f"skipped if its queue holds {policies.max_queue_depth:,} messages or more")
 
 
 def _shown(moment: datetime) -> str:

@@ -13,6 +13,13 @@ class Unmatched(NamedTuple):
     only_second: tuple[int, ...]
     both: int
 
+    def between(self, since_ms: int, until_ms: int) -> Unmatched:
+        """Only those in a span: next to its ends a partner may lie outside of what is known."""
+        first, second = (
+            tuple(ms for ms in runs if since_ms <= ms <= until_ms) for runs in (self.only_first, self.only_second)
+        )
+        return Unmatched(first, second, self.both)
+
 
 def match(first: Sequence[int], second: Sequence[int], within_ms: int) -> Unmatched:
     """Match runs in their order: two are the same if they are no further apart than ``within_ms``."""

@@ -269,31 +269,6 @@ class Cron(BaseSchedule):
     def meaning(self) -> str:
         return self.canonical
 
-    @property
-    def minute(self) -> set[int]:
-        """The minutes of the hour: this and the next four are the attributes of Celery's crontab."""
-        return {value for value, found in enumerate(self.minutes) if value == found}
-
-    @property
-    def hour(self) -> set[int]:
-        """The hours of the day."""
-        return {value for value, found in enumerate(self.hours) if value == found}
-
-    @property
-    def day_of_week(self) -> set[int]:
-        """The weekdays; Sunday is 0."""
-        return set(values_of(self.days.dow))
-
-    @property
-    def day_of_month(self) -> set[int]:
-        """The days of the month."""
-        return set(values_of(self.days.dom))
-
-    @property
-    def month_of_year(self) -> set[int]:
-        """The months of the year."""
-        return set(values_of(self.days.months))
-
     def next_after_ms(self, t_ms: int, /) -> int | None:
         if not EARLIEST_MS <= t_ms < LAST_MS:
             return None if t_ms >= LAST_MS else self.next_after_ms(EARLIEST_MS)

@@ -5,13 +5,26 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from functools import reduce
 from operator import or_
-from typing import Any
+from typing import Any, Self
 
 from beatd.exceptions import ScheduleError
-from beatd.schedules.cron import DAY_OF_MONTH, DAY_OF_WEEK, HOUR, MINUTE, MONTH, Cron, CronField, Dst, cron, days
+from beatd.schedules.cron import (
+    DAY_OF_MONTH,
+    DAY_OF_WEEK,
+    HOUR,
+    MINUTE,
+    MONTH,
+    Cron,
+    CronField,
+    Dst,
+    cron,
+    days,
+    values_of,
+)
 from beatd.schedules.cron_parser import mask_of, read_field
 from beatd.schedules.due import NowFunction
 from beatd.schedules.literals import toml
+from beatd.schedules.schedule import StandIn
 from beatd.schedules.timezone import zone
 
 Spec = int | str | Iterable[int | str]
@@ -20,18 +33,7 @@ FIELDS = (MINUTE, HOUR, DAY_OF_WEEK, DAY_OF_MONTH, MONTH)
 NAMES = tuple(field.name for field in FIELDS)
 
 
-def crontab(
-    minute: Spec = "*",
-    hour: Spec = "*",
-    day_of_week: Spec = "*",
-    day_of_month: Spec = "*",
-    month_of_year: Spec = "*",
-    *,
-    timezone: str | None = None,
-    dst: Dst = "cron",
-    nowfun: NowFunction | None = None,
-    app: object = None,  # noqa: ARG001
-) -> Cron:
+class crontab(StandIn):  # noqa: N801 - Celery's name
     """A schedule by fields, with Celery's arguments in Celery's order.
 
     Each field is a number, a text (``"*/15"``, ``"mon-fri"``, ``"1,15"``) or a list of numbers. Unlike in a cron
@@ -39,12 +41,77 @@ def crontab(
     that of the app or file that it is registered in. ``nowfun`` is the clock of ``is_due`` only; ``app`` has no effect.
     Raises ScheduleError.
     """
+
+    def __init__(
+        self,
+        minute: Spec = "*",
+        hour: Spec = "*",
+        day_of_week: Spec = "*",
+        day_of_month: Spec = "*",
+        month_of_year: Spec = "*",
+        *,
+        timezone: str | None = None,
+        dst: Dst = "cron",
+        nowfun: NowFunction | None = None,
+        app: Any = None,
+    ) -> None:
+        fields = dict(zip(NAMES, (minute, hour, day_of_week, day_of_month, month_of_year), strict=True))
+        self._value = read_table(fields, timezone, dst)
+        super().__init__(nowfun, app)
+
+    @classmethod
+    def from_string(cls, text: str, **options: Any) -> Self:
+        """Make a schedule of a text with Celery's fields, all of which must match: minute, hour, day of month, month,
+        day of week. ``options`` are those of the class. Raises ScheduleError.
+        """
+        fields = text.split()
+        if len(fields) != len(FIELDS):
+            found = f'"{text}" has {len(fields)} fields'
+            raise ScheduleError(f"{found}; expected minute, hour, day of month, month, weekday")
+        minute, hour, day_of_month, month_of_year, day_of_week = fields
+        return cls(minute, hour, day_of_week, day_of_month, month_of_year, **options)
+
+    @property
+    def value(self) -> Cron:
+        return self._value
+
+    @property
+    def minute(self) -> set[int]:
+        """The minutes of the hour."""
+        return {value for value, found in enumerate(self._value.minutes) if value == found}
+
+    @property
+    def hour(self) -> set[int]:
+        """The hours of the day."""
+        return {value for value, found in enumerate(self._value.hours) if value == found}
+
+    @property
+    def day_of_week(self) -> set[int]:
+        """The weekdays; Sunday is 0."""
+        return set(values_of(self._value.days.dow))
+
+    @property
+    def day_of_month(self) -> set[int]:
+        """The days of the month."""
+        return set(values_of(self._value.days.dom))
+
+    @property
+    def month_of_year(self) -> set[int]:
+        """The months of the year."""
+        return set(values_of(self._value.days.months))
+
+
+def read_table(table: Mapping[str, object], timezone: str | None, dst: Dst) -> Cron:
+    """The crontab of a table such as ``{ minute = "30", hour = "7", day_of_week = "1" }``, its keys among NAMES.
+
+    A field that is missing is ``*``. Raises ScheduleError.
+    """
     given = {
         name: list(value) if not isinstance(value, str) and isinstance(value, Iterable) else value
-        for name, value in zip(NAMES, (minute, hour, day_of_week, day_of_month, month_of_year), strict=True)
+        for name, value in ((name, table.get(name, "*")) for name in NAMES)
     }
     masks = [_mask(value, field) for value, field in zip(given.values(), FIELDS, strict=True)]
-    wild = any(isinstance(value, str) and value.strip().startswith("*") for value in (minute, hour))
+    wild = any(isinstance(value, str) and value.strip().startswith("*") for value in list(given.values())[:2])
     return cron(
         {name: value for name, value in given.items() if value != "*"} or {"minute": "*"},
         days(masks[3], masks[4], masks[2]),
@@ -53,26 +120,7 @@ def crontab(
         fixed=not wild,
         zone=zone(timezone),
         dst=dst,
-    ).asking(nowfun)
-
-
-def from_string(text: str, **options: Any) -> Cron:
-    """Make a schedule of a text with Celery's fields, all of which must match: minute, hour, day of month, month, day
-    of week. ``options`` are those of :func:`crontab`. Raises ScheduleError.
-    """
-    fields = text.split()
-    if len(fields) != len(FIELDS):
-        raise ScheduleError(f'"{text}" has {len(fields)} fields; expected minute, hour, day of month, month, weekday')
-    minute, hour, day_of_month, month_of_year, day_of_week = fields
-    return crontab(minute, hour, day_of_week, day_of_month, month_of_year, **options)
-
-
-crontab.from_string = from_string  # type: ignore[attr-defined]  # Celery's crontab is a class with this method
-
-
-def read_table(table: Mapping[str, object], timezone: str, dst: Dst) -> Cron:
-    """The crontab of a table such as ``{ minute = "30", hour = "7", day_of_week = "1" }``, its keys among NAMES."""
-    return crontab(**table, timezone=timezone, dst=dst)  # type: ignore[arg-type]
+    )
 
 
 def _mask(value: object, field: CronField) -> int:

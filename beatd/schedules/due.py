@@ -7,10 +7,10 @@ in Celery, or else from the host and UTC.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import Any, NamedTuple, Self, cast
+from typing import Any, NamedTuple, cast
 
 from beatd.clock import SystemClock
 from beatd.schedules.timezone import Zone, zone
@@ -50,29 +50,25 @@ def set_surroundings(source: Any) -> None:
 class DueMethods:
     """The methods that Celery's schedules have. A naive moment is in UTC."""
 
-    __slots__ = ("nowfun",)
+    __slots__ = ()
 
-    nowfun: NowFunction | None
+    nowfun: NowFunction | None = None
     """The clock that ``is_due`` asks, in place of the app's."""
+    app: Any = None
+    """The app that was given; it has no effect."""
 
     @abstractmethod
     def next_after(self, t: datetime, /) -> datetime | None: ...
 
-    def asking(self, nowfun: NowFunction | None) -> Self:
-        """The schedule, with a clock of its own for :meth:`is_due`."""
-        object.__setattr__(self, "nowfun", nowfun)
-        return self
-
     def now(self) -> datetime:
         """The time now, aware, of ``nowfun`` or of the app."""
-        own = getattr(self, "nowfun", None)
-        return _aware(own() if own is not None else surroundings.now())
+        return _aware(surroundings.now() if self.nowfun is None else self.nowfun())
 
     def remaining_delta(self, last_run_at: datetime) -> tuple[datetime, timedelta, datetime]:
         """Return the last run, the time from it to the run after it, and the time now; all in UTC."""
         last = _aware(last_run_at).astimezone(UTC)
-        due = self._in_local_zone().next_after(last)
-        return last, timedelta.max if due is None else due - last, self.now().astimezone(UTC)
+        due = self.in_local_zone().next_after(last)
+        return last, timedelta.max if due is None else due - last, _aware(self.now()).astimezone(UTC)
 
     def remaining_estimate(self, last_run_at: datetime) -> timedelta:
         """Return the time from now until the run that follows ``last_run_at``: negative if that is past, and
@@ -88,7 +84,8 @@ class DueMethods:
             return ScheduleState(False, remaining.total_seconds())
         return ScheduleState(True, self.remaining_estimate(self.now()).total_seconds())
 
-    def _in_local_zone(self) -> DueMethods:
+    def in_local_zone(self) -> DueMethods:
+        """The schedule in the app's time zone, if it names none itself."""
         named: Zone | None = getattr(self, "zone", None)
         if named is None or not named.is_open:
             return self
@@ -97,3 +94,23 @@ class DueMethods:
 
 def _aware(moment: datetime) -> datetime:
     return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
+
+
+OWN_TIME = ("is_due", "remaining_estimate", "remaining_delta", "next_after", "next_after_ms")
+"""Names by which a subclass decides itself when it is due."""
+
+
+def own_time(value: object, homes: Container[str]) -> str:
+    """The method by which a schedule of the user's own decides when it is due, as text; empty if there is none.
+
+    ``homes`` are the packages whose classes are known.
+    """
+    own = next((name for name in OWN_TIME if name in getattr(value, "__dict__", ())), "")
+    if own:
+        return own
+    for each in type(value).__mro__:
+        if each.__module__.partition(".")[0] in homes:
+            break
+        if own := next((name for name in OWN_TIME if name in vars(each)), ""):
+            return f"{own} ({each.__module__}.{each.__qualname__})"
+    return ""

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 from weakref import WeakValueDictionary
 
 from beatd.exceptions import ScheduleError
 from beatd.schedules.due import NowFunction
 from beatd.schedules.duration import duration_ms, duration_text, instant_ms, instant_text
-from beatd.schedules.schedule import BaseSchedule, Schedule, Union, union
+from beatd.schedules.schedule import BaseSchedule, Schedule, StandIn, Union, union
 from beatd.schedules.timezone import DAY, Zone, zone
 from beatd.timestamps import EARLIEST_MS, LAST_MS, to_ms
 
@@ -21,25 +22,8 @@ SHORTEST_MS = 10
 RELATIVE_UNITS = (DAY * 1000, 3_600_000, 60_000, 1000)
 
 
-class Spaced(BaseSchedule):
-    """The attributes of Celery's ``schedule``."""
-
-    __slots__ = ()
-    every_ms: int
-
-    @property
-    def run_every(self) -> timedelta:
-        """The interval."""
-        return timedelta(milliseconds=self.every_ms)
-
-    @property
-    def seconds(self) -> float:
-        """The interval in seconds."""
-        return self.every_ms / 1000
-
-
 @dataclass(frozen=True, slots=True, repr=False, weakref_slot=True)
-class Interval(Spaced):
+class Interval(BaseSchedule):
     """Every so many milliseconds. Build it with ``every`` or ``parse``."""
 
     every_ms: int
@@ -64,7 +48,7 @@ class Interval(Spaced):
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False, weakref_slot=True)
-class Relative(Spaced):
+class Relative(BaseSchedule):
     """Celery's ``relative=True``: one interval after the last run, rounded down to the interval's unit.
 
     The unit is the day, hour, minute or second: the largest that the interval holds, on the zone's wall clock.
@@ -146,17 +130,32 @@ def every(
     return Interval(ms, None if anchor is None else instant_ms(anchor, known, "anchor") % ms)
 
 
-def schedule(
-    run_every: object,
-    relative: bool = False,
-    nowfun: NowFunction | None = None,
-    app: object = None,  # noqa: ARG001
-) -> Interval | Relative:
+class schedule(StandIn):  # noqa: N801 - Celery's name
     """A run every ``run_every``, as :func:`every`, with Celery's arguments in Celery's order.
 
-    ``nowfun`` is the clock of ``is_due`` only; ``app`` has no effect.
+    ``nowfun`` is the clock of ``is_due`` only; ``app`` has no effect. Raises ScheduleError.
     """
-    return every(run_every, relative=relative).asking(nowfun)
+
+    run_every: timedelta
+    """The interval."""
+    relative: bool
+
+    def __init__(
+        self, run_every: object = None, relative: bool = False, nowfun: NowFunction | None = None, app: Any = None
+    ) -> None:
+        self.run_every = timedelta(milliseconds=duration_ms(run_every))
+        self.relative = relative
+        super().__init__(nowfun, app)
+        _ = self.value  # it raises what is wrong
+
+    @property
+    def value(self) -> Interval | Relative:
+        return every(self.run_every, relative=self.relative)
+
+    @property
+    def seconds(self) -> float:
+        """The interval in seconds."""
+        return self.run_every.total_seconds()
 
 
 _bound: WeakValueDictionary[tuple[int, int], Interval] = WeakValueDictionary()

@@ -15,8 +15,8 @@ from beatd.schedules.cron_parser import ALIASES, is_hashed, read_cron
 from beatd.schedules.crontab import NAMES, read_table
 from beatd.schedules.interval import Relative, every
 from beatd.schedules.literals import or_list, quoted, toml
-from beatd.schedules.schedule import BaseSchedule, Schedule, once, union
-from beatd.schedules.solar import solar
+from beatd.schedules.schedule import BaseSchedule, Schedule, once, union, value_of
+from beatd.schedules.solar import solar_event
 from beatd.schedules.timezone import zone
 
 _EVERY = re.compile(r"@?every\s", re.IGNORECASE)
@@ -35,18 +35,19 @@ def parse(value: object, *, timezone: str = "UTC", name: str = "", dst: Dst = "c
     ``value`` is a number of seconds, a timedelta, a duration (``"30s"``, ``"1h30m"``, ``"PT30S"``, ``"every 30s"``), a
     cron string (5 fields, 6 with the seconds first, ``@daily``, ``H``), a table (Celery's crontab fields;
     ``{every=, anchor=, relative=}``; ``{solar=, lat=, lon=}``; ``{at=}``; ``{cron=}``), a list of all these (their
-    union), or a schedule, which comes back as it is if its zone is named. ``name`` is the entry's, for ``H``. ``dst``
+    union), or a schedule: its value, as it is if its zone is named. ``name`` is the entry's, for ``H``. ``dst``
     is what happens to a fixed time in the gap of a clock change: ``"cron"`` moves it to the end of the gap, ``"skip"``
     leaves it out.
 
     Raises ScheduleError, which names what is wrong and what would be right.
     """
-    if not isinstance(value, str) and isinstance(value, BaseSchedule):  # an abstract class: the slower question second
-        if not isinstance(value, Cron | Relative) or not value.zone.is_open:
-            return value
-        if isinstance(value, Cron) and value.skip:
+    if isinstance(value, BaseSchedule):
+        found = value_of(value)
+        if not isinstance(found, Cron | Relative) or not found.zone.is_open:
+            return found
+        if isinstance(found, Cron) and found.skip:
             dst = "skip"
-        value = value.notation
+        value = found.notation
     if dst not in ("cron", "skip"):
         raise ScheduleError(f'dst = {toml(dst)}: expected "cron" or "skip"')
     said = value if isinstance(value, str) else _as_key(value)
@@ -108,7 +109,7 @@ def _read_table(table: Mapping[object, object], timezone: str, name: str, dst: D
             raise ScheduleError(f"relative = {toml(relative)}: expected true or false")
         return every(named["every"], anchor=named.get("anchor"), relative=relative, timezone=timezone)
     if kind == "solar":
-        return solar(named["solar"], named.get("lat"), named.get("lon"))
+        return solar_event(named["solar"], named.get("lat"), named.get("lon"))
     if kind == "at":
         return once(named["at"], timezone=timezone)
     if not isinstance(named["cron"], str):

@@ -5,14 +5,15 @@ An entry with a union runs whenever one of them does, and once when several do a
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from hashlib import blake2b
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
-from beatd.schedules.due import DueMethods
+from beatd.exceptions import ScheduleError
+from beatd.schedules.due import DueMethods, NowFunction, own_time
 from beatd.schedules.duration import instant_ms, instant_text
 from beatd.schedules.timezone import zone
 from beatd.timestamps import from_ms, to_ms
@@ -40,24 +41,29 @@ class Schedule(Protocol):
         """A short stable text that changes if and only if the meaning does: fields, zone and DST rule."""
 
 
-class BaseSchedule(DueMethods, ABC):
+class BaseSchedule(DueMethods):
     """The base of all kinds: equality by meaning, and datetimes on top of integers.
 
-    ``meaning`` is the canonical text of everything that decides when the schedule runs, and of nothing else.
+    ``meaning`` is the canonical text of everything that decides when the schedule runs, and of nothing else. Each kind
+    has its own ``meaning``, ``notation`` and ``next_after_ms``; a class of the user's need not, since it can only be
+    asked whether it is due.
     """
 
     __slots__ = ()
 
-    @property
-    @abstractmethod
-    def meaning(self) -> str: ...
+    def __init__(self, nowfun: NowFunction | None = None, app: Any = None) -> None:
+        vars(self).update(nowfun=nowfun, app=app)
 
     @property
-    @abstractmethod
-    def notation(self) -> object: ...
+    def meaning(self) -> str:
+        return object.__repr__(self)
 
-    @abstractmethod
-    def next_after_ms(self, t_ms: int, /) -> int | None: ...
+    @property
+    def notation(self) -> object:
+        raise ScheduleError(f"a schedule of the class {type(self).__qualname__} has no notation; derive from crontab")
+
+    def next_after_ms(self, t_ms: int, /) -> int | None:
+        raise NotImplementedError
 
     def next_after(self, t: datetime, /) -> datetime | None:
         due_ms = self.next_after_ms(to_ms(t))
@@ -78,6 +84,48 @@ class BaseSchedule(DueMethods, ABC):
 
     def __str__(self) -> str:
         return self.meaning
+
+
+class StandIn(BaseSchedule):
+    """The base of ``crontab``, ``schedule`` and ``solar``: classes with Celery's names, from which code may derive.
+
+    Each object stands for a ``value``, by which it is scheduled; the daemon has only that. Attributes of subclasses
+    and ``nowfun`` concern ``is_due`` and its like.
+    """
+
+    @property
+    @abstractmethod
+    def value(self) -> BaseSchedule: ...
+
+    @property
+    def meaning(self) -> str:
+        return self.value.meaning
+
+    @property
+    def notation(self) -> object:
+        return self.value.notation
+
+    def next_after_ms(self, t_ms: int, /) -> int | None:
+        return self.value.next_after_ms(t_ms)
+
+    def in_local_zone(self) -> DueMethods:
+        return self.value.in_local_zone()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return vars(self) | {"app": None}  # an app cannot be pickled
+
+
+def value_of(schedule: Schedule) -> Schedule:
+    """Return the value by which a schedule is scheduled.
+
+    Raises ScheduleError for one of a class of the user's that decides itself when it is due: nobody asks it.
+    """
+    if own := own_time(schedule, {"beatd"}):
+        raise ScheduleError(
+            f"a schedule with its own {own} cannot be scheduled: runs are computed beforehand, nobody asks it; "
+            "write its times as a crontab, an interval, a list of schedules or a blackout"
+        )
+    return schedule.value if isinstance(schedule, StandIn) else schedule
 
 
 def shorten(meaning: str) -> str:

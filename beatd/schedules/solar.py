@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import difflib
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from datetime import date
 from functools import lru_cache
 from math import degrees, floor
-from typing import Literal
+from typing import Any, Literal
 
 from beatd.exceptions import ScheduleError
 from beatd.schedules.cron import EPOCH_DAY, LAST_DAY
 from beatd.schedules.due import NowFunction
 from beatd.schedules.literals import or_list, shown
-from beatd.schedules.schedule import BaseSchedule
+from beatd.schedules.schedule import BaseSchedule, StandIn
 from beatd.schedules.timezone import DAY
 from beatd.timestamps import EARLIEST_MS, LAST_MS
 
@@ -64,17 +64,29 @@ class Solar(BaseSchedule):
         return f"solar {self.event} {self.lat!r} {self.lon!r}"
 
 
-def solar(
-    event: object,
-    lat: object,
-    lon: object,
-    nowfun: NowFunction | None = None,
-    app: object = None,  # noqa: ARG001
-) -> Solar:
+class solar(StandIn):  # noqa: N801 - Celery's name
     """Each time that the sun does ``event`` (one of EVENTS) at that latitude and longitude in degrees, north and east
     positive. ``nowfun`` is the clock of ``is_due`` only; ``app`` has no effect. Raises ScheduleError, also when astral
     is not installed.
     """
+
+    event: str
+    lat: float
+    lon: float
+
+    def __init__(
+        self, event: object, lat: object, lon: object, nowfun: NowFunction | None = None, app: Any = None
+    ) -> None:
+        self.event, self.lat, self.lon = astuple(solar_event(event, lat, lon))
+        super().__init__(nowfun, app)
+
+    @property
+    def value(self) -> Solar:
+        return Solar(self.event, self.lat, self.lon)
+
+
+def solar_event(event: object, lat: object, lon: object) -> Solar:
+    """The Solar of these arguments. Raises ScheduleError."""
     if not isinstance(event, str) or event not in EVENTS:
         near = difflib.get_close_matches(event, EVENTS, n=1) if isinstance(event, str) else []
         hint = f'did you mean "{near[0]}"?' if near else f"expected {or_list(EVENTS)}"
@@ -84,7 +96,7 @@ def solar(
         import astral.sun  # noqa: F401, PLC0415 - optional, and slow to import
     except ImportError:
         raise ScheduleError("solar schedules need the package astral: pip install 'beatd[solar]'") from None
-    return Solar(str(event), *place).asking(nowfun)
+    return Solar(str(event), *place)
 
 
 def _degrees(name: str, value: object, limit: int) -> float:

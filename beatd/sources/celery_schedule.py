@@ -9,8 +9,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from datetime import timedelta
 from typing import Any
 
-_OWN_TIME = ("is_due", "remaining_estimate", "remaining_delta")
-"""Methods that decide when a schedule of Celery is due."""
+from beatd.schedules.due import own_time
+from beatd.schedules.schedule import StandIn
+
 _HOMES = {"celery", "django_celery_beat", "redbeat"}
 _FIELDS = ("minute", "hour", "day_of_week", "day_of_month", "month_of_year")
 
@@ -58,8 +59,11 @@ def translated(fields: Mapping[str, Any]) -> dict[str, Any]:
 def dropped(fields: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Return what :func:`translated` leaves out, each with the reason."""
     schedule = fields.get("schedule")
-    if is_celery_schedule(schedule) and getattr(schedule, "nowfun", None) is not None:
-        yield "schedule.nowfun", "it has no effect: the clock is that of the daemon; the field timezone sets a zone"
+    if (isinstance(schedule, StandIn) or is_celery_schedule(schedule)) and getattr(schedule, "nowfun", None):
+        yield (
+            "schedule.nowfun",
+            "it has no effect: the daemon has a clock of its own; for another time zone set that of the entry",
+        )
 
 
 def is_celery_schedule(value: object) -> bool:
@@ -73,7 +77,7 @@ def notation(value: Any) -> dict[str, Any]:
     Raises ValueError for one that has no counterpart, such as RedBeat's ``rrule``, or that decides itself when it is
     due.
     """
-    if own := _own_time(value):
+    if own := own_time(value, _HOMES):
         raise ValueError(f"a schedule with its own {own} has no counterpart: write it as a schedule of beatd")
     match _kind(value):
         case "crontab":
@@ -90,19 +94,6 @@ def notation(value: Any) -> dict[str, Any]:
             seconds = seconds.total_seconds() if isinstance(seconds, timedelta) else float(seconds)
             return {"schedule": {"every": seconds, "relative": True} if value.relative else seconds}
     raise ValueError(f"a schedule of the class {type(value).__module__}.{type(value).__qualname__} has no counterpart")
-
-
-def _own_time(value: object) -> str:
-    """The method by which a schedule of the user's own decides when it is due, as text; empty if there is none."""
-    own = next((name for name in _OWN_TIME if name in getattr(value, "__dict__", ())), "")
-    if own:
-        return own
-    for each in type(value).__mro__:
-        if each.__module__.partition(".")[0] in _HOMES:
-            break
-        if own := next((name for name in _OWN_TIME if name in vars(each)), ""):
-            return f"{own} ({each.__module__}.{each.__qualname__})"
-    return ""
 
 
 def _kind(value: object) -> str | None:

@@ -322,6 +322,7 @@ def store_error(error: RedisError, place: str) -> Exception:
 def _text_of(error: RedisError) -> str:
     """The text of an error, with what to do about it where a cluster is the reason."""
     text = str(error).partition(" script: ")[0]  # where in a script it happened says nothing to people
+    text = text.removesuffix(".")  # sentences go on after it
     if isinstance(error, ClusterDownError):
         return f"{text}; {_COVERAGE}"
     if isinstance(error, TryAgainError):

@@ -101,6 +101,8 @@ class ClusterClient(redis.Redis):
     def pubsub(self, *, key: str | None = None, **options: Any) -> redis.client.PubSub:
         """Listen to channels, at the node that has ``key``; without one, at any: all nodes hear what is published."""
         address = self.topology.any() if key is None else self.topology.owner(slot_of(key))
+        with self.topology.connection(address):  # if the node is away, this is noted, and the next attempt asks another
+            pass
         return redis.client.PubSub(self.topology.pool(address), **options)
 
     def close(self) -> None:

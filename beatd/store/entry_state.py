@@ -13,11 +13,10 @@ entry for ever.
 from __future__ import annotations
 
 import logging
-from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import redis
 
@@ -32,7 +31,6 @@ from beatd.store.keys import Keys, ShardKeys
 from beatd.store.results import decode, result_key
 from beatd.store.run_record import REFUSED
 from beatd.store.run_requests import Reason
-from beatd.timestamps import LAST_MS
 
 _OFF = "off "
 """Begins the fingerprint of an entry that is not in force."""
@@ -86,11 +84,6 @@ class EntryStates:
                 if is_new:
                     begun.append(entry.name)
         return begun
-
-    def last_dues(self, names: Sequence[str]) -> array[int]:
-        """Return the last due time (ms) of each entry, 0 for one that has none. An array: there may be a million."""
-        numbers = (_number(raw) or 0 for raw in self._fields("last_due", names))
-        return array("q", [number if number <= LAST_MS else 0 for number in numbers])
 
     def runs(self, names: Sequence[str]) -> list[int]:
         """Return the number of runs of each entry that were sent."""
@@ -197,7 +190,7 @@ class DispatchLookup:
 
 
 def _result_keys(client: redis.Redis, part: ShardKeys, run_ids: Sequence[str]) -> list[str]:
-    """The keys of results. A cluster keeps none; there it is the end that a worker noted, which is in the same slot."""
+    """The keys of results; in a cluster those of the ends that a worker noted, which are in the entry's slot."""
     return [f"{part.finished}{one}" if is_cluster(client) else result_key(one) for one in run_ids]
 
 
@@ -216,6 +209,13 @@ SAID_KEPT = 10_000
 """Entries of which is remembered what was said."""
 
 
+class UnfinishedRun(NamedTuple):
+    """A run that is not over: it counts as over at ``until_ms`` in any case."""
+
+    run_id: str
+    until_ms: int
+
+
 class Running:
     """The last run of entries that mind overlaps, of one shard."""
 
@@ -225,19 +225,19 @@ class Running:
         self._key = self._keys.running
         self._said: dict[str, str] = {}
 
-    def unfinished(self, runtimes: Mapping[str, int], *, now_ms: int) -> frozenset[str]:
-        """Return the entries whose last run is not over, given the time (ms) each may run; two round trips at most.
+    def unfinished(self, runtimes: Mapping[str, int], *, now_ms: int) -> dict[str, UnfinishedRun]:
+        """Return the last runs that are not over, by entry, given the time (ms) each may run; two round trips at most.
 
         A run that seems to have begun in the future was sent by a clock that was ahead, and counts as over.
         """
         if not runtimes:
-            return frozenset()
+            return {}
         with translate_errors(self._client):
             values: Any = self._client.hmget(self._key, list(runtimes))
         runs = {name: self._parsed(name, value) for name, value in zip(runtimes, values, strict=True) if value}
         asked = {name: run_id for name, (run_id, until_ms) in runs.items() if 0 < until_ms - now_ms <= runtimes[name]}
         if not asked:
-            return frozenset()
+            return {}
         with translate_errors(self._client), self._client.pipeline(transaction=False) as pipeline:
             pipeline.mget(_result_keys(self._client, self._keys, list(asked.values())))
             # of runs by hand, and of those that ended under an earlier version; others are not in the hash any more
@@ -246,7 +246,7 @@ class Running:
             results, ended, refused = pipeline.execute()
         found = zip(asked.items(), results, map(any, zip(ended, refused, strict=True)), strict=True)
         over = {name for (name, run_id), result, end in found if end or self._is_over(name, run_id, result)}
-        return frozenset(asked.keys() - over)
+        return {name: UnfinishedRun(*runs[name]) for name in asked if name not in over}
 
     def _is_over(self, name: str, run_id: str, result: Any) -> bool:
         """True if the result is final. An unreadable one counts as final: it was stored by a task that has ended."""

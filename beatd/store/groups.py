@@ -13,8 +13,8 @@ import redis
 
 from beatd.exceptions import StoreRefused
 from beatd.message import json_codec
-from beatd.store.client import translate_errors
-from beatd.store.script import BulkStrings, Script, bulk_strings
+from beatd.store.client import is_cluster, translate_errors
+from beatd.store.script import Call, Script, bulk_strings
 
 _CLAIM_S = 60
 """For so long nobody else sends a body that somebody began to send."""
@@ -77,7 +77,10 @@ class GroupStore(Protocol):
 
 
 class Groups:
-    """The groups on one Redis. Raises :class:`~beatd.exceptions.StoreUnavailable` or :class:`StoreRefused`."""
+    """The groups on one Redis, or in a cluster, where all keys of a group are in one slot.
+
+    Raises :class:`~beatd.exceptions.StoreUnavailable` or :class:`~beatd.exceptions.StoreRefused`.
+    """
 
     is_polled = False
 
@@ -86,55 +89,62 @@ class Groups:
         self._keep_s = keep_s
         self._part = Script(client, "chord_part")
         self._sent = Script(client, "chord_sent")
+        self._key = tagged_group_key if is_cluster(client) else group_key
 
     def begin(self, group: str, size: int, shape: Any = None) -> None:
         """A header of ``size`` tasks is about to be sent; ``shape``: see :class:`Complete`."""
         with translate_errors(self._client), self._client.pipeline(transaction=True) as pipeline:
-            pipeline.delete(group_key(group, ".c"))
-            pipeline.set(group_key(group, ".s"), size, ex=self._keep_s or None)
+            pipeline.delete(self._key(group, ".c"))
+            pipeline.set(self._key(group, ".s"), size, ex=self._keep_s or None)
             if shape is not None:
-                pipeline.set(group_key(group), json_codec.dumps({"result": shape}), ex=self._keep_s or None)
+                pipeline.set(self._key(group), json_codec.dumps({"result": shape}), ex=self._keep_s or None)
             pipeline.execute()
 
     def grow(self, group: str) -> None:
         """One more task was added to a header that is running."""
         with translate_errors(self._client):
-            self._client.incr(group_key(group, ".t"))
+            self._client.incr(self._key(group, ".t"))
 
     def end(self, parts: Sequence[Part], owner: str) -> list[Complete]:
         """Note the ends of tasks. For each header in the answer the body must be sent, and then :meth:`sent` be told.
 
         Nobody else gets it meanwhile; the same ``owner`` gets it again when it asks again.
         """
-        answers = self._part.stream(self._call(part, owner) for part in parts)
+        calls = [self._call(part, owner) for part in parts]
+        if is_cluster(self._client):
+            answers = self._part.each(calls)
+            if error := next((one for one in answers if isinstance(one, Exception)), None):
+                raise error
+        else:
+            answers = list(self._part.stream((keys, bulk_strings(*args)) for keys, args in calls))
         return [_complete(part, answer) for part, answer in zip(parts, answers, strict=True) if answer]
 
-    def _call(self, part: Part, owner: str) -> tuple[list[str], BulkStrings]:
+    def _call(self, part: Part, owner: str) -> Call:
         place = "+inf" if part.place is None else str(part.place)
-        keys = [group_key(part.group, suffix) for suffix in (".j", ".t", ".s", ".d", "", ".c")]
+        keys = [self._key(part.group, suffix) for suffix in (".j", ".t", ".s", ".d", "", ".c")]
         member = f"{part.task_id}:{place}"
-        return keys, bulk_strings(member, part.ended, place, self._keep_s, owner, _CLAIM_S, _size_in(part))
+        return keys, [member, part.ended, place, self._keep_s, owner, _CLAIM_S, _size_in(part)]
 
     def sent(self, group: str, owner: str, *, failed: bool = False) -> None:
         """The body was sent by ``owner``; or given up, ``failed``: then the return values of the header are kept."""
         suffixes = (".c", ".t", ".s", ".d", *(() if failed else (".j",)))
-        self._sent([group_key(group, suffix) for suffix in suffixes], [owner, _DONE_S])
+        self._sent([self._key(group, suffix) for suffix in suffixes], [owner, _DONE_S])
 
     def save(self, group: str, shape: Any) -> None:
         """Keep the ``as_tuple`` of a ``GroupResult``."""
         with translate_errors(self._client):
-            self._client.set(group_key(group), json_codec.dumps({"result": shape}), ex=self._keep_s or None)
+            self._client.set(self._key(group), json_codec.dumps({"result": shape}), ex=self._keep_s or None)
 
     def restore(self, group: str) -> Any:
         """Return the group that :meth:`save` stored, or None."""
         with translate_errors(self._client):
-            raw: Any = self._client.get(group_key(group))
+            raw: Any = self._client.get(self._key(group))
         return None if raw is None else json_codec.loads(raw)["result"]
 
     def delete(self, group: str) -> None:
         """Undo :meth:`save`."""
         with translate_errors(self._client):
-            self._client.delete(group_key(group))
+            self._client.delete(self._key(group))
 
 
 class NoGroups:
@@ -169,6 +179,11 @@ class NoGroups:
 
 def group_key(group: str, suffix: str = "") -> str:
     return f"celery-taskset-meta-{group}{suffix}"
+
+
+def tagged_group_key(group: str, suffix: str = "") -> str:
+    """The key with a tag: a cluster keeps all keys of a group in one slot. Celery has no results in a cluster."""
+    return f"{{celery-taskset-meta-{group}}}{suffix}"
 
 
 def _complete(part: Part, answer: list[bytes]) -> Complete:

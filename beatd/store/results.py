@@ -24,7 +24,7 @@ from beatd.exceptions import (
 )
 from beatd.message import json_codec
 from beatd.states import READY_STATES
-from beatd.store.client import connect, translate_errors
+from beatd.store.client import connect, is_cluster, translate_errors
 from beatd.store.groups import Groups, GroupStore, NoGroups
 from beatd.store.script import Script
 
@@ -125,7 +125,10 @@ _NO_BACKEND = "give the app a result backend, for example App(backend='redis://l
 
 
 class RedisResults:
-    """The results on one server. Safe to share between threads, and usable after a fork."""
+    """The results on one server, or in a cluster, where each has a slot of its own.
+
+    Safe to share between threads, and usable after a fork.
+    """
 
     keeps_runs = False
 
@@ -142,7 +145,12 @@ class RedisResults:
         return None
 
     def store(self, results: Sequence[Stored]) -> None:
-        if results:
+        if is_cluster(self._client):
+            calls = [([result_key(result.task_id)], [self._keep_s, result.document]) for result in results]
+            for answer in self._store.each(calls):
+                if isinstance(answer, Exception):
+                    raise answer
+        elif results:
             keys = [result_key(result.task_id) for result in results]
             self._store(keys, [self._keep_s, *(result.document for result in results)])
 

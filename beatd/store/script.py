@@ -68,6 +68,10 @@ def bulk_strings(*values: str | int | bytes) -> BulkStrings:
     return BulkStrings(len(raws), b"".join([b"$%d\r\n%b\r\n" % (len(raw), raw) for raw in raws]))
 
 
+Call = tuple[Sequence[str], Sequence[Any]]
+"""The keys and the other arguments of a call of a script."""
+
+
 class Script:
     """One ``lua/*.lua`` file, with ``lua/_prelude.lua`` in front: the functions that scripts share.
 
@@ -92,15 +96,29 @@ class Script:
             self._is_sent = True
             return answer
 
-    def each(self, calls: Iterable[tuple[Sequence[str], Sequence[Any]]]) -> list[Any]:
+    def each(self, calls: Iterable[Call]) -> list[Any]:
         """The answers to many calls, each about keys of another slot of a cluster, in one round trip. The errors of
         those that failed, as a single call raises them, are among the answers."""
+        several = list(calls)
+        answers = self._pipelined(several, known=self._is_sent)
+        unknown = [place for place, one in enumerate(answers) if isinstance(one, NoScriptError)]
+        for place, answer in zip(unknown, self._pipelined([several[place] for place in unknown]), strict=True):
+            answers[place] = answer
+        self._is_sent = True
+        place_of_all = place_of(self._client)
+        return [store_error(one, place_of_all) if isinstance(one, redis.RedisError) else one for one in answers]
+
+    def _pipelined(self, calls: Sequence[Call], *, known: bool = False) -> list[Any]:
+        """The answers and errors of calls in one round trip; ``known``: by the servers' copies of the script."""
+        if not calls:
+            return []
         with self._client.pipeline(transaction=False) as pipeline:
             for keys, args in calls:
-                pipeline.eval(self._text, len(keys), *keys, *args)
-            answers = pipeline.execute(raise_on_error=False)
-        place = place_of(self._client)
-        return [store_error(one, place) if isinstance(one, redis.RedisError) else one for one in answers]
+                if known:
+                    pipeline.evalsha(self._digest, len(keys), *keys, *args)
+                else:
+                    pipeline.eval(self._text, len(keys), *keys, *args)
+            return pipeline.execute(raise_on_error=False)
 
     def stream(
         self, calls: Iterable[tuple[Sequence[str], BulkStrings]], replicas: Replicas | None = None

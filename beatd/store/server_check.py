@@ -14,6 +14,7 @@ from beatd.exceptions import StoreRefused, StoreUnavailable
 from beatd.store import client
 from beatd.store.client import IS_CLUSTER, is_cluster, place_of, store_error, translate_errors
 from beatd.store.keys import SHARDS_MAX, Keys, type_of
+from beatd.store.script import Script
 
 log = logging.getLogger("beatd.store")
 
@@ -226,10 +227,12 @@ def foreign_by_entry(client: redis.Redis, keys: Keys) -> dict[str, str]:
         parts = [part for part in keys.all_parts() if client.type(part.fingerprints) == b"hash"]
         scanned = chain.from_iterable(client.hscan_iter(part.fingerprints, count=BATCH) for part in parts)
         known = [name.decode(errors="replace") for name, _ in islice(scanned, ENTRIES_CHECKED)]
+    wrong_types = Script(client, "key_types")
     for start in range(0, len(known), BATCH):
-        own = [key for name in known[start : start + BATCH] for key in (keys.history(name), keys.outcomes(name))]
-        kinds = zip(own, _types(client, own), strict=True)
-        found |= {key: kind for key, kind in kinds if kind not in ("none", type_of(key))}
+        for part, own in keys.by_part(known[start : start + BATCH]):
+            for prefix in (part.history, part.outcomes):
+                answer = [raw.decode() for raw in wrong_types([f"{prefix}{name}" for name in own], [type_of(prefix)])]
+                found |= zip(answer[::2], answer[1::2], strict=True)
     return found
 
 

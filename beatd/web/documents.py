@@ -5,7 +5,7 @@ The API answers with them, and the pages show the same.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -24,7 +24,7 @@ from beatd.planning.catchup import ResumePoints
 from beatd.planning.preview import Upcoming, new_state, upcoming
 from beatd.schedules import duration_ms
 from beatd.store.audit import AuditRecord
-from beatd.store.history import Record
+from beatd.store.history import RecordFilter
 from beatd.web.broker_view import BrokerView
 from beatd.web.entries import EntryListing
 from beatd.web.selection import Selector, View
@@ -126,7 +126,8 @@ class Documents:
     def runs(self, query: RunQuery) -> dict[str, Any]:
         """The newest runs of an entry, or of all."""
         names = [self.entry_named(query.entry).name] if query.entry else self._names()
-        found = self.store.newest(names, query.limit, self._wanted(query), self.clock.now_ms())
+        since_ms = self.moment_ms(query.since, "since") if query.since else 0
+        found = self.store.newest(names, query.limit, RecordFilter(since_ms, query.failed), self.clock.now_ms())
         return {"runs": list(map(_run_document, found))}
 
     def run(self, run_id: str, entry: str = "") -> dict[str, Any]:
@@ -190,17 +191,6 @@ class Documents:
     def _following(self, entry: Entry, now_ms: int) -> Iterator[Upcoming]:
         [state] = self.store.states((entry,), now_ms=now_ms)
         return upcoming(entry, state or new_state(now_ms), ResumePoints(now_ms))
-
-    def _wanted(self, query: RunQuery) -> Callable[[Record], bool] | None:
-        if not (query.failed or query.since):
-            return None
-        since_ms = self.moment_ms(query.since, "since") if query.since else 0
-
-        def wanted(one: Record) -> bool:
-            has_failed = one.kind in _SENT and one.outcome not in (None, "SUCCESS", "IGNORED", "RETRY")
-            return one.due_ms >= since_ms and (has_failed or not query.failed)
-
-        return wanted
 
     def moment_ms(self, text: str, name: str, *, base_ms: int | None = None) -> int:
         """The moment that a parameter means, in the zone of the file; HTTPException 400."""

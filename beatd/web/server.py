@@ -14,10 +14,19 @@ from typing import Any
 import uvicorn
 from starlette.applications import Starlette
 
-from beatd.web.connections import HEADERS_MAX, KEEP_ALIVE_S, REQUEST_WITHIN_S, BoundedProtocol, connections_max
+from beatd.web.connections import (
+    HEADERS_MAX,
+    KEEP_ALIVE_S,
+    REQUEST_WITHIN_S,
+    BoundedProtocol,
+    HandshakeListener,
+    connections_max,
+)
 
 _QUEUE = 128
 """Connections that the kernel holds until they are accepted."""
+_HANDSHAKES_AT_ONCE = 4
+"""Connections with TLS that are accepted in one turn: their handshakes take several, and are to end before others."""
 PATIENCE_S = 1
 """How long answers under way may take when the end has come."""
 
@@ -42,16 +51,19 @@ def serve(app: Starlette, listener: socket.socket, *, tls: ssl.SSLContext | None
     """Answer until SIGTERM or SIGINT comes, with ``tls`` over HTTPS. To be called in the main thread."""
     logging.getLogger("uvicorn").setLevel(logging.WARNING)  # that it starts and stops is said in our own words
     BoundedProtocol.limit = connections_max()
+    if tls is not None:
+        listener = BoundedProtocol.handshakes = HandshakeListener(listener)
     config = uvicorn.Config(
         app,
         log_config=None,
         access_log=False,
         lifespan="off",
+        loop="asyncio",  # whose connections are bounded as they are accepted
         server_header=False,
         proxy_headers=False,
         http=BoundedProtocol,
         # asyncio accepts so many at once, before the first of them can be counted and closed
-        backlog=max(2, BoundedProtocol.limit // 8),
+        backlog=max(2, BoundedProtocol.limit // 8) if tls is None else _HANDSHAKES_AT_ONCE,
         h11_max_incomplete_event_size=HEADERS_MAX,
         timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=PATIENCE_S,

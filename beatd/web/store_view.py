@@ -18,7 +18,8 @@ from beatd.store.client import connect
 from beatd.store.daemon_registry import Registry, Sizes
 from beatd.store.entry_state import EntryStates
 from beatd.store.held_back import HeldBack, HeldBackEntry
-from beatd.store.history import Histories, Record, Totals
+from beatd.store.history import RecordFilter
+from beatd.store.history_reader import Histories, Totals
 from beatd.store.keys import Keys
 from beatd.store.outcomes import Summary
 from beatd.store.runtime_replica import RuntimeReplica
@@ -167,19 +168,17 @@ class StoreView:
         with self._reader() as reader:
             return reader.find(run_id, names, now_ms)
 
-    def newest(
-        self, names: Sequence[str], count: int, wanted: Callable[[Record], bool] | None, now_ms: int
-    ) -> list[RunDetail]:
+    def newest(self, names: Sequence[str], count: int, wanted: RecordFilter, now_ms: int) -> list[RunDetail]:
         """The newest runs of entries, the newest first; only those that are wanted."""
         with self._client() as client:
             histories = self._histories(client)
             records = histories.completed(histories.newest(names, count, wanted))
             return OutcomeReader(client, self._keys(client), histories).detailed(records, now_ms)
 
-    def records(self, names: Sequence[str]) -> list[Record]:
-        """All runs of entries that are remembered, without their errors."""
+    def departures(self, names: Sequence[str]) -> list[tuple[int, str]]:
+        """When runs of entries were sent, failed or were skipped (ms), as far as that is remembered."""
         with self._client() as client:
-            return list(self._histories(client).of(names))
+            return list(self._histories(client).departures(names))
 
     def changes(self, limit: int, subject: str) -> list[AuditRecord]:
         """The newest changes of the audit, the newest first."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import Sequence
+from operator import add
 from typing import Any
 
 import msgspec
@@ -15,7 +16,6 @@ from beatd.planning.load import DAY_MS, MINUTE_MS, Load, clock_changes, closed_t
 from beatd.planning.preview import counts_from_first_seen
 from beatd.planning.simulation import TooManyRuns
 from beatd.schedules import bind
-from beatd.store.history import Record
 from beatd.timestamps import from_ms, iso_ms
 from beatd.web.entries import EntryListing
 from beatd.web.store_view import StoreView
@@ -28,7 +28,6 @@ SHARED_MS = 60_000
 _LIMIT = 2_000_000
 """Runs that are computed at most."""
 _NAMED = 5
-_FAILED = frozenset({"FAILURE", "REVOKED", "REJECTED", "REFUSED", "LOST"})
 
 
 class Timeline:
@@ -37,17 +36,22 @@ class Timeline:
     def __init__(self, plan: EntryListing, store: StoreView, clock: Clock) -> None:
         self._plan, self._store, self._clock = plan, store, clock
         self._computing = threading.Lock()
-        self._known: dict[str, tuple[tuple[Entry, ...], int, dict[str, Any]]] = {}
+        self._entries: tuple[Entry, ...] = ()
+        self._now_ms = 0
+        self._past: dict[str, Any] = {}
+        self._known: dict[str, dict[str, Any]] = {}
 
     def document(self, window: str) -> dict[str, Any]:
         """The timeline of a window of :data:`WINDOWS`; computed once a minute, by one thread."""
         entries, now_ms = self._plan.listing.entries, self._clock.now_ms() // SHARED_MS * SHARED_MS
         with self._computing:
-            known = self._known.get(window)
-            if known is None or known[0] is not entries or known[1] != now_ms:
-                known = (entries, now_ms, self._compute(self._phased(entries, now_ms), now_ms, *WINDOWS[window]))
-                self._known[window] = known
-            return known[2]
+            if entries is not self._entries or now_ms != self._now_ms:
+                past = self._past_of(self._phased(entries, now_ms), now_ms)
+                self._entries, self._now_ms, self._past, self._known = entries, now_ms, past, {}
+            if window not in self._known:
+                coming = self._compute(self._phased(entries, now_ms), now_ms, *WINDOWS[window])
+                self._known[window] = {**coming, "past": self._past}
+            return self._known[window]
 
     def _phased(self, entries: Sequence[Entry], now_ms: int) -> list[Entry]:
         """The entries, of which intervals are counted from when a daemon first saw them."""
@@ -97,24 +101,23 @@ class Timeline:
                 }
                 for one in changes
             ],
-            "past": self._past(entries, now_ms),
             "problem": problem,
         }
 
-    def _past(self, entries: Sequence[Entry], now_ms: int) -> dict[str, Any]:
+    def _past_of(self, entries: Sequence[Entry], now_ms: int) -> dict[str, Any]:
         end_ms = now_ms // PAST_STEP_MS * PAST_STEP_MS + PAST_STEP_MS
         start_ms = end_ms - DAY_MS
         try:
             planned = load(entries, start_ms, end_ms, PAST_STEP_MS, limit=_LIMIT, busiest=0).counts
         except TooManyRuns:
             planned = []
-        records = self._store.records([entry.name for entry in entries])
+        departures = self._store.departures([entry.name for entry in entries])
         return {
             "from": iso_ms(start_ms),
             "to": iso_ms(end_ms),
             "step_ms": PAST_STEP_MS,
             "planned": planned,
-            **_ran(records, start_ms, DAY_MS // PAST_STEP_MS),
+            **_ran(departures, start_ms, DAY_MS // PAST_STEP_MS),
         }
 
 
@@ -128,17 +131,8 @@ def _load_facts(found: Load) -> dict[str, Any]:
     }
 
 
-def _ran(records: Sequence[Record], start_ms: int, steps: int) -> dict[str, list[int]]:
+def _ran(departures: Sequence[tuple[int, str]], start_ms: int, steps: int) -> dict[str, list[int]]:
     """Runs that were sent, that failed and that were left out, by steps; as far as the histories remember."""
-    sent, failed, skipped = Counter[int](), Counter[int](), Counter[int]()
-    for one in records:
-        step = (one.at_ms - start_ms) // PAST_STEP_MS
-        if not 0 <= step < steps or one.kind == "missed":
-            continue
-        if not one.sent:
-            skipped[step] += 1
-            continue
-        sent[step] += 1
-        failed[step] += one.outcome in _FAILED
-    totals = {"sent": sent, "failed": failed, "skipped": skipped}
-    return {name: [counts[step] for step in range(steps)] for name, counts in totals.items()}
+    counts = Counter(((at_ms - start_ms) // PAST_STEP_MS, word) for at_ms, word in departures)
+    found = {word: [counts[step, word] for step in range(steps)] for word in ("sent", "failed", "skipped")}
+    return {**found, "sent": list(map(add, found["sent"], found["failed"]))}

@@ -3,8 +3,12 @@
 import json
 import random
 import signal
+import uuid
+from collections import defaultdict
+from datetime import datetime
 from itertools import pairwise
 
+import kombu
 import pytest
 import redis
 
@@ -13,6 +17,7 @@ from beatd.store.keys import Keys
 from beatd.store.topology import slot_of
 from tests.acceptance.test_shards import ENTRY, PERIOD_MS, assert_every_run_once, more, runs
 from tests.clusters import Cluster
+from tests.conftest import missing
 
 HEAD = """
 [redis]
@@ -27,6 +32,7 @@ renew = "1s"
 shards = {shards}
 [defaults]
 catch_up = "all"
+queue = "{queue}"
 """
 ENTRIES = 60
 
@@ -40,9 +46,9 @@ def queue(redis_url):
 
 @pytest.fixture
 def write(tmp_path, redis_url):
-    def write(url, *, shards=3, entries=ENTRIES, replicas=0, broker=redis_url):
+    def write(url, *, shards=3, entries=ENTRIES, replicas=0, broker=redis_url, queue="celery"):
         path = tmp_path / "beat.toml"
-        head = HEAD.format(url=url, shards=shards, replicas=replicas, broker=broker)
+        head = HEAD.format(url=url, shards=shards, replicas=replicas, broker=broker, queue=queue)
         path.write_text(head + "".join(ENTRY.format(number=number) for number in range(entries)))
         return str(path)
 
@@ -53,6 +59,16 @@ def write(tmp_path, redis_url):
 def six(server_kind):
     """A cluster of three masters with a replica each."""
     cluster = Cluster(server_kind, replicas=1)
+    yield cluster
+    cluster.close()
+
+
+@pytest.fixture
+def tls_cluster(server_kind, certificates):
+    """A cluster of three masters with a replica each, whose nodes are reached by TLS."""
+    if server_kind != "redis":
+        missing("a server that can speak TLS")
+    cluster = Cluster(server_kind, replicas=1, certificates=certificates)
     yield cluster
     cluster.close()
 
@@ -104,6 +120,11 @@ def slots(shards=3):
 def entries_of(shard, shards=3):
     keys = Keys(parts=shards)
     return {f"e{n}" for n in range(ENTRIES) if keys.of(f"e{n}") == keys.all_parts()[shard]}
+
+
+def due_ms(message):
+    """The due time (ms) of a message that kombu has read."""
+    return round(datetime.fromisoformat(message.headers["beatd-due-at"]).timestamp() * 1000)
 
 
 def newest(queue, names):
@@ -277,6 +298,85 @@ def test_a_replica_takes_over(six, start_beatd, write, queue, wait_until):
     for daemon in daemons:
         daemon.end()
     assert_no_run_is_missing(queue)
+
+
+@pytest.mark.slow
+def test_nodes_behind_tls(tls_cluster, beatd, start_beatd, write, queue, wait_until):
+    """A slot moves and a replica takes over: addresses that nodes give, and those of ``MOVED``, are reached by TLS."""
+    file = write(tls_cluster.url, replicas=1)
+    done = beatd("check", "--connect", "--config", file)
+    assert "reachable, a cluster of 3 nodes" in done.stdout, done.stderr
+    daemon = start_beatd("--config", file)
+    daemon.expect("Leading shard", times=3)
+    source = tls_cluster.owner(slots()[1])
+    tls_cluster.move(slots()[1], next(one for one in tls_cluster.masters if one is not source))
+    dead = tls_cluster.owner(slots()[2])
+    dead.kill()
+    wait_until(lambda: tls_cluster.owner(slots()[2]) is not dead and tls_cluster.settled(), 30, "a failover")
+    dead.start()
+    wait_until(tls_cluster.replicated, 30, "the former master to be a replica")
+    for shard in range(3):
+        go_on(queue, entries_of(shard), wait_until)
+    daemon.end()
+    assert_no_run_is_missing(queue)
+
+
+def test_nodes_behind_tls_that_are_not_trusted_are_said(tls_cluster, beatd, write):
+    said = beatd("check", "--connect", "--config", write(tls_cluster.url.partition("?")[0])).stderr
+    assert "certificate is not trusted" in said
+    assert "ssl_ca_certs=" in said
+    assert "Traceback" not in said
+
+
+@pytest.mark.slow
+def test_rabbitmq_beside_a_cluster_whose_nodes_die(six, rabbitmq, start_beatd, write, wait_until):
+    """No run is lost; a message that comes again, as what was struck off last was not replicated, has the same id."""
+    name = f"acceptance-{uuid.uuid4().hex[:12]}"
+    file = write(six.url, replicas=1, broker=rabbitmq.url, queue=name)
+    with kombu.Connection(rabbitmq.url, connect_timeout=5) as connection:
+        channel = connection.channel()
+        channel.queue_declare(name, durable=True, auto_delete=False)
+        taken = []
+
+        def take():
+            taken.extend(iter(lambda: channel.basic_get(name, no_ack=True), None))
+
+        def go_on(shard):
+            dues = {due_ms(one) for one in taken if one.headers["beatd-entry"] in entries_of(shard)}
+            last = max(dues, default=0)
+
+            def came():
+                take()
+                return any(
+                    due_ms(one) > last + 2 * PERIOD_MS
+                    for one in taken
+                    if one.headers["beatd-entry"] in entries_of(shard)
+                )
+
+            wait_until(came, 45, f"runs of shard {shard}")
+
+        daemons = [start_beatd("--config", file) for _ in range(2)]
+        for shard in range(3):
+            go_on(shard)
+        for slot in (slots()[1], slots()[0]):
+            dead = six.owner(slot)
+            dead.kill()
+            wait_until(lambda slot=slot, dead=dead: six.owner(slot) is not dead and six.settled(), 30, "a failover")
+            dead.start()
+            wait_until(six.replicated, 30, "the former master to be a replica")
+            for shard in range(3):
+                go_on(shard)
+        for daemon in daemons:
+            assert daemon.end() == 0
+        take()
+    ids = {one.headers["id"]: (one.headers["beatd-entry"], due_ms(one)) for one in taken}
+    assert len(set(ids.values())) == len(ids), "a run came under two ids"
+    dues = defaultdict(list)
+    for entry, due in ids.values():
+        dues[entry].append(due)
+    assert len(dues) == ENTRIES
+    assert {b - a for found in dues.values() for a, b in pairwise(sorted(found))} == {PERIOD_MS}
+    print(f"{len(ids)} runs, {len(taken) - len(ids)} messages came again")
 
 
 @pytest.mark.slow

@@ -132,6 +132,9 @@ def test_a_dry_run_sends_nothing_and_is_compared(tmp_path, redis_url, start_beat
     (tmp_path / "beat.log").write_text(log_of("often", [datetime(2020, 1, 1, tzinfo=UTC)]))
     done = beatd("compare", "--sent", "beat.log")
     assert (done.returncode, "the log and the dry run are of different times" in done.stderr) == (1, True)
+    (tmp_path / "beat.log").write_text(log_of("often", later))
+    done = beatd("compare", "--sent", "beat.log")  # within 30 s all is the same
+    assert (done.returncode, "ran together for too short a time" in done.stderr) == (1, True)
 
 
 def test_a_comparison_without_a_dry_run(tmp_path, redis_url, beatd):

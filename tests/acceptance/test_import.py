@@ -103,6 +103,41 @@ def test_a_celery_app(tmp_path, beatd):
     assert (again.returncode, "--force" in again.stderr) == (1, True)
 
 
+def test_a_celery_app_brings_its_connections(tmp_path, beatd):
+    text = """
+from celery import Celery
+app = Celery("proj", broker="amqp://guest:guest@rabbit//", backend="redis://:geheim@cache:6390/4")
+app.conf.update(
+    task_default_queue="work",
+    beat_schedule={"a": {"task": "proj.a", "schedule": 30.0}},
+)
+"""
+    (tmp_path / "proj.py").write_text(text)
+    done = beatd("import", "celery", "proj", "-o", "beat.toml")
+    assert done.returncode == 0, done.stderr
+    assert "! BEATD_REDIS_URL: set it to the URL of the state store, which has a password" in done.stderr
+    written = tomllib.loads((tmp_path / "beat.toml").read_text())
+    assert written["redis"] == {"url": "${BEATD_REDIS_URL}"}
+    assert written["broker"] == {"url": "amqp://guest:guest@rabbit//", "default_queue": "work"}
+    assert "results" not in written  # the state store is the result backend
+    (tmp_path / "proj.py").write_text(text.replace("amqp://guest:guest@rabbit//", "redis://cache:6390/3"))
+    done = beatd("import", "celery", "proj", "-o", "beat.toml", "--force")
+    assert done.returncode == 0, done.stderr
+    written = tomllib.loads((tmp_path / "beat.toml").read_text())
+    assert written["redis"] == {"url": "redis://cache:6390/3"}
+    assert written["results"] == {"url": "${BEATD_RESULTS_URL}"}
+    assert "geheim" not in done.stderr + (tmp_path / "beat.toml").read_text()
+
+
+def test_a_redis_that_is_away_is_a_matter_of_the_place(beatd, free_port):
+    for source in ("redbeat", "apscheduler"):
+        done = beatd("import", source, f"redis://:geheim@localhost:{free_port()}/0")
+        assert done.returncode == 1
+        assert "Start that server, or give the URL of another one as PLACE." in done.stderr
+        assert "[redis]" not in done.stderr
+        assert "geheim" not in done.stderr
+
+
 def test_errors_are_the_users_own(tmp_path, beatd):
     (tmp_path / "broken.py").write_text("import celery\n1 / 0\n")
     done = beatd("import", "celery", "broken")
@@ -135,6 +170,13 @@ def test_redbeat_as_it_is_in_redis(redis_url, beatd):
 
 def test_the_tables_of_django_celery_beat(tmp_path: Path, beatd):
     (tmp_path / "site_settings.py").write_text(SETTINGS.format(folder=tmp_path))
+    (tmp_path / "plain_settings.py").write_text('SECRET_KEY = "x"\n')
+    for settings, step in (
+        ("plain_settings", "django_celery_beat is not in its INSTALLED_APPS: expected the settings module"),
+        ("site_settings", "no such table: django_celery_beat_periodictask; start the database, or name the settings"),
+    ):
+        done = beatd("import", "django-celery-beat", settings)
+        assert (done.returncode, step in done.stderr, "Traceback" in done.stderr) == (2, True, False), done.stderr
     environment = {"DJANGO_SETTINGS_MODULE": "site_settings", "PYTHONPATH": str(tmp_path), "PATH": "/usr/bin:/bin"}
     subprocess.run([sys.executable, "-c", DJANGO], env=environment, cwd=tmp_path, check=True, timeout=60)
     done = beatd("import", "django-celery-beat", "site_settings")

@@ -75,6 +75,7 @@ def fill(store):
     scheduler = BackgroundScheduler(jobstores={"default": store}, timezone="UTC")
     for name, trigger in {**TRIGGERS, **LOST}.items():
         scheduler.add_job(work, trigger, args=[1, "a"], kwargs={"b": None}, id=name, misfire_grace_time=None)
+    scheduler.modify_job("second", misfire_grace_time=60, max_instances=3)
     scheduler.start(paused=True)
     scheduler.pause_job("second")
     scheduler.shutdown()
@@ -101,6 +102,8 @@ def test_apscheduler(kind, tmp_path, redis_server, redis_url, beatd):
     assert entries["interval"].args == (1, "a")
     assert entries["interval"].kwargs == {"b": None}
     assert not entries["second"].policies.enabled
+    assert (tmp_path / "beat.toml").read_text().count('catch_up_window = "1m"') == 1
+    assert "second: max_instances: not carried over: more than 3 runs may overlap here" in done.stderr
     for name, trigger in TRIGGERS.items():
         moment = START - timedelta(seconds=1)
         before = moment

@@ -74,13 +74,29 @@ def test_one_command_in_a_bare_clone_runs_tasks(tmp_path: Path) -> None:
     assert again.end(10) == 0
 
 
-def test_make_says_when_python_is_too_old(tmp_path: Path) -> None:
+@pytest.mark.parametrize("named", [True, False])
+def test_make_says_when_python_is_too_old(named: bool, tmp_path: Path) -> None:
     shutil.copy(ROOT / "Makefile", tmp_path)
+    old = tmp_path / "old" / "python3"
+    old.parent.mkdir()
+    old.write_text('#!/bin/sh\n[ "$1" = --version ] && echo Python 3.9.18\nexit 1\n')
+    old.chmod(0o755)
+    for newer in ("python3.11", "python3.12", "python3.13"):
+        (old.parent / newer).symlink_to(old)
+    words = ["make", f"PYTHON={old}"] if named else ["make"]
+    path = f"{old.parent}:{os.environ['PATH']}"
     done = subprocess.run(
-        ["make", "PYTHON=", ".venv/bin/python"], cwd=tmp_path, capture_output=True, text=True, timeout=30, check=False
+        [*words, ".venv/bin/python"],
+        cwd=tmp_path,
+        env=os.environ | {"PATH": path},
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
     )
     assert done.returncode != 0
-    assert "beatd needs Python 3.11 or newer" in done.stderr
+    assert f"beatd needs Python 3.11 or newer; {old if named else 'python3'} is Python 3.9.18." in done.stderr
+    assert not (tmp_path / ".venv").exists()
 
 
 @pytest.mark.slow

@@ -188,6 +188,7 @@ def test_workers_are_shown_beside_daemons(start_beatd, write, beatd, status, tmp
     start_beatd("--config", file).expect("Leading")
     waiting = status(file, lambda seen: seen["unattended_queues"], "messages without a worker")
     assert (waiting["unattended_queues"][0]["name"], waiting["workers"]) == ("celery", [])
+    assert (waiting["queues"][0]["name"], waiting["queues"][0]["messages"] > 0) == ("celery", True)
     name = "a-worker-with-a-very-long-name@and-a-host-with-a-long-name"
     queues = "celery,invoices-of-the-european-customers,reports"
     worker = start_beatd("worker", "-A", "proj", "-c", "2", "-P", "threads", "-n", name, "-Q", queues)

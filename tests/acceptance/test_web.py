@@ -84,7 +84,7 @@ def test_it_shows_what_a_daemon_does(start_beatd, start_web, write, beatd, wait_
     assert int(re.findall(r'^beatd_runs_total\{entry="tick"\} (\d+)\.0$', metrics.text, re.MULTILINE)[0]) > first
 
 
-BY_COMMAND = {"workers", "workers_problem", "unattended_queues"}
+BY_COMMAND = {"workers", "workers_problem", "queues", "unattended_queues"}
 """Parts that have places of their own on the page."""
 
 

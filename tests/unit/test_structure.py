@@ -13,7 +13,7 @@ FILES = sorted(ROOT.rglob("*.py"))
 NOUNS = """
     access actions active add address admin admission advice advise alerts amqp api app apprise apps apscheduler
     assignment asyncio audit autoscale back backend backends backfill badge banner base beat beatd binary blackout
-    blackouts body bootstrap broker builder builtin bus calendar calendars call callbacks canvas catchup celery
+    blackouts body bootstrap broker builder builtin bus cache calendar calendars call callbacks canvas catchup celery
     celerybeat chains channels check checks child chord chords claims cli client clock cluster codec collected command
     commands commit compare comparison completion compression conditions conf config connection connections consumers
     context contrib control counters credentials cron croniter cronstable crontab current daemon dead deadline decode
@@ -27,14 +27,14 @@ NOUNS = """
     notifier notify openapi operations options outbox outcome outcomes outlet output overdue page pages panel parameters
     parking parse parser parts pause phrase pickles pings places plan planning plugin poison policies poller pool pools
     prefork presence preview problems process processes project protocol proxies publisher publishing pydantic queues
-    rabbitmq rate rates reason record recoveries redaction redbeat redis references registry reload remote renames
-    replica report request requests result results retry revoked rights routing rows rpc run runs runtime schedule
-    schedules schema schemas script sdnotify seams search secret security selection sender sent serialization server
-    service session settings settlement shadow shard shared shutdown signals signature simulate simulation site snapshot
-    solar solo source sources spec stamps state states status step stop store strategy stream subprocess support system
-    systemd table tables targets task tasks template term testing threads timeline timers times timestamps timezone tls
-    tokens toml top topology trace traces tracing trigger tutorial types undelivered units unlock url urls usage values
-    view watch watchdog web why words worker workers writer yaml
+    rabbitmq rate rates reader reason record recoveries redaction redbeat redis references registration registry reload
+    remote renames replica report request requests result results retry revoked rights routing rows rpc run runs runtime
+    schedule schedules schema schemas script sdnotify seams search secret security selection sender sent serialization
+    server service session settings settlement shadow shard shared shutdown signals signature simulate simulation site
+    snapshot solar solo source sources spec stamps state states status step stop store strategy stream subprocess
+    support system systemd table tables targets task tasks template term testing threads timeline timers times
+    timestamps timezone tls tokens toml top topology trace traces tracing trigger tutorial types undelivered units
+    unlock url urls usage values view watch watchdog web why words worker workers writer yaml
 """.split()  # noqa: SIM905 - a list of 200 lines would be no easier to read
 """The words of which names of files are made: nouns of the field, Celery's and AMQP's words, and commands."""
 

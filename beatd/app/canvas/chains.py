@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from beatd.app.base import AppBase
-from beatd.app.canvas.signature import Signature, as_signature, kind, listed
+from beatd.app.canvas.signature import Signature, as_signature, ends_of, kind, listed, shortened
 from beatd.app.canvas.stamps import StampingVisitor
 
 _CHAIN_OPTIONS = ("chord", "group_id", "group_index", "link", "link_error", "parent_id", "root_id", "task_id")
@@ -135,7 +135,8 @@ class chain(Signature):  # noqa: N801 - Celery's name
         return self.apply_async(args, kwargs)
 
     def __repr__(self) -> str:
-        return " | ".join(map(repr, self.tasks)) or "<chain: empty>"
+        text = " | ".join(map(repr, self.tasks)) or "<chain: empty>"
+        return shortened(self.tasks[0].task, text) if self.tasks else text
 
 
 def _join(steps: list[Signature], following: Signature) -> None:
@@ -174,7 +175,8 @@ def _ends_in_group(signature: Any) -> bool:
 def _link(steps: list[Signature], options: Mapping[str, Any]) -> None:
     """Attach callbacks to the last step, and errbacks to every step."""
     for callback in listed(options.get("link")):
-        steps[-1].link(callback)
+        for end in ends_of(steps[-1]):
+            end.link(callback)
     for errback in listed(options.get("link_error")):
         for step in steps:
             step.link_error(errback)

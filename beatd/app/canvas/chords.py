@@ -8,7 +8,7 @@ from typing import Any
 from beatd.app.base import AppBase
 from beatd.app.canvas.chains import chain, first_of
 from beatd.app.canvas.groups import group, tasks_of
-from beatd.app.canvas.signature import Signature, as_signature, listed
+from beatd.app.canvas.signature import Signature, as_signature, ends_of, listed, shortened
 from beatd.app.canvas.stamps import StampingVisitor
 from beatd.app.context import current
 from beatd.app.group_result import GroupResult
@@ -212,7 +212,13 @@ class chord(Signature):  # noqa: N801 - Celery's name
         return self.apply_async((), {"body": body} if body else {}, **options)
 
     def __repr__(self) -> str:
-        return f"chord([{', '.join(map(repr, self.tasks))}], {self.body!r})"
+        if self.body is None:
+            return f"<chord without body: {self.tasks!r}>"
+        first, *steps = self.body.tasks if isinstance(self.body, chain) and self.body.tasks else [self.body]
+        text = f"%{first.reprcall(self.tasks)}"
+        if steps:
+            text = f"%({text[1:]} | {chain(*steps, app=self._app)!r})"
+        return shortened(first.task, text)
 
 
 def size_of(signature: Any) -> int:
@@ -229,7 +235,8 @@ def size_of(signature: Any) -> int:
 def _link(body: Signature, options: dict[str, Any]) -> None:
     """Move the chord's callbacks and errbacks from ``options`` to its body."""
     for callback in listed(options.pop("link", None)):
-        body.link(callback)
+        for end in ends_of(body):
+            end.link(callback)
     for errback in listed(options.pop("link_error", None)):
         body.link_error(errback)
 

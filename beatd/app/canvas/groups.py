@@ -7,7 +7,7 @@ from typing import Any
 
 from beatd.app.base import AppBase
 from beatd.app.canvas.chains import chain
-from beatd.app.canvas.signature import Signature, as_signature, kind, listed
+from beatd.app.canvas.signature import Signature, as_signature, kind, listed, shortened
 from beatd.app.canvas.stamps import StampingVisitor
 from beatd.app.context import current
 from beatd.app.group_result import GroupResult
@@ -156,7 +156,7 @@ class group(Signature):  # noqa: N801 - Celery's name
         return True
 
     def __repr__(self) -> str:
-        return f"group({', '.join(map(repr, self.tasks))})"
+        return shortened(self.tasks[0].task, f"group({self.tasks!r})") if self.tasks else "group(<empty>)"
 
 
 def tasks_of(header: Any, app: AppBase | None) -> list[Signature]:

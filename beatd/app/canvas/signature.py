@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Iterable, Mapping
 from importlib import import_module
 from typing import Any, ClassVar
@@ -293,7 +294,12 @@ class Signature(dict[str, Any]):
     # -----------------------------------------------------------------------------------------------------------------
 
     def __repr__(self) -> str:
-        words = [repr(arg) for arg in self.args] + [f"{name}={value!r}" for name, value in self.kwargs.items()]
+        return self.reprcall()
+
+    def reprcall(self, *args: Any, **kwargs: Any) -> str:
+        """Return the call as text, with ``args`` in front of its own arguments: ``tasks.add(2, 2)``."""
+        words = [repr(arg) for arg in (*args, *self.args)]
+        words += [f"{name}={value!r}" for name, value in {**self.kwargs, **kwargs}.items()]
         return f"{self.task}({', '.join(words)})"
 
     def __deepcopy__(self, memo: Any) -> Signature:
@@ -301,6 +307,13 @@ class Signature(dict[str, Any]):
 
     def __reduce__(self) -> Any:
         return Signature.from_dict, (dict(self),)
+
+
+def shortened(task: str, text: str) -> str:
+    """Leave the module of ``task`` out of ``text``, except for the first time: ``tasks.add(2, 2) | mul(3)``."""
+    module = task.rpartition(".")[0]
+    head, found, rest = text.partition(f"{module}.")
+    return head + found + re.sub(rf"(?<![\w.-]){re.escape(found)}", "", rest) if module else text
 
 
 def signature(task: Any, *args: Any, **options: Any) -> Any:
@@ -327,10 +340,24 @@ def kind(name: str) -> type[Any]:
 
 
 def as_signature(value: Any, app: AppBase | None = None) -> Signature:
-    """Return the signature of a JSON dict, bound to ``app``, or of a task without arguments."""
+    """Return the signature of a JSON dict, bound to ``app``, or of a task without arguments.
+
+    Raises TypeError for anything else.
+    """
     if isinstance(value, Signature):
         return value
+    if not isinstance(value, str | Mapping) and not hasattr(value, "name"):
+        raise TypeError(f"expected a signature or a task, got {value!r}")
     return Signature.from_dict(value, app) if isinstance(value, Mapping) else Signature(value, app=app)
+
+
+def ends_of(signature: Signature) -> list[Signature]:
+    """Return the tasks whose success runs the callbacks of a signature: all members, if it ends in a group."""
+    if isinstance(signature, kind("chord")) and signature.body is not None:
+        return ends_of(signature.body)
+    if isinstance(signature, kind("group")):
+        return [end for task in signature.tasks for end in ends_of(task)]
+    return [signature]
 
 
 def listed(value: Any) -> list[Any]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from zoneinfo import ZoneInfo
 
 from beatd import signals
 from beatd.app.app import App
@@ -47,7 +46,7 @@ class Strategy:
     def __init__(self, app: App, revoked: RevokedTasks) -> None:
         self._app = app
         self._revoked = revoked
-        self._zone = ZoneInfo(app.timezone)
+        self._zone = app.timezone
         self._largest: int = app.conf.message_max_bytes
         self._largest_raw = self._largest * 4 // 3 + _HEADERS_MAX
         self._accepted = accepted_types(app.conf.accept_content)

@@ -14,7 +14,6 @@ from collections.abc import Iterator
 from datetime import datetime
 from importlib import metadata
 from typing import Any
-from zoneinfo import ZoneInfo
 
 import beatd
 from beatd import urls
@@ -129,7 +128,7 @@ def _eta(station: WorkerView, request: Request) -> str | None:
     if request.headers.eta is None:
         return None
     moment = datetime.fromisoformat(request.headers.eta)
-    return (moment if moment.tzinfo else moment.replace(tzinfo=ZoneInfo(station.app.timezone))).isoformat()
+    return (moment if moment.tzinfo else moment.replace(tzinfo=station.app.timezone)).isoformat()
 
 
 def _waiting(station: WorkerView) -> Iterator[tuple[Request, int]]:

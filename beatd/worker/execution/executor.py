@@ -8,7 +8,6 @@ import os
 from collections.abc import Callable
 from datetime import UTC, tzinfo
 from typing import Any, NamedTuple
-from zoneinfo import ZoneInfo
 
 import msgspec
 
@@ -60,7 +59,7 @@ class Executor:
         self._accepted = accepted_types(app.conf.accept_content)
         self._largest_result: int = app.conf.result_max_bytes
         self._is_extended: bool = app.conf.result_extended
-        self._zone: tzinfo = UTC if app.timezone == "UTC" else ZoneInfo(app.timezone)
+        self._zone: tzinfo = UTC if app.timezone.key == "UTC" else app.timezone
         self.traces = task_traces(app.clock)
         self.tidy: Callable[[], None] | None = None
         """Called after a task's function, to restore the state of the process; set by the pool."""

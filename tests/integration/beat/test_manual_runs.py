@@ -18,7 +18,7 @@ from beatd.schedules import parse, parse_blackout
 from beatd.store.claims import Claims, Gap
 from beatd.store.client import connect
 from beatd.store.entry_state import DispatchLookup, Running
-from beatd.store.history import Histories
+from beatd.store.history_reader import Histories
 from beatd.store.keys import Keys
 from beatd.store.lease import Leases
 from beatd.store.run_requests import Backfill, Requests, Trigger

@@ -22,7 +22,8 @@ from beatd.states import FAILURE, SUCCESS
 from beatd.store.client import connect
 from beatd.store.daemon_registry import FleetView, Member, Status
 from beatd.store.held_back import HeldBack
-from beatd.store.history import SENT, Histories, run_cell
+from beatd.store.history import SENT, run_cell
+from beatd.store.history_reader import Histories
 from beatd.store.keys import Keys
 from beatd.store.notices import NOTICES_MAX, Notice, Notices
 from beatd.store.outcomes import Ended, Outcomes, Started

@@ -8,7 +8,8 @@ from beatd.model import Entry, manual_run_id, run_id
 from beatd.schedules import parse
 from beatd.store.client import connect
 from beatd.store.entry_state import EntryStates
-from beatd.store.history import SENT, TRIGGERED, Histories, by_hand, run_cell
+from beatd.store.history import SENT, TRIGGERED, by_hand, run_cell
+from beatd.store.history_reader import Histories
 from beatd.store.keys import Keys
 from beatd.store.outcomes import Outcomes
 from beatd.store.results import result_key
@@ -31,8 +32,19 @@ def clock():
 
 @pytest.fixture
 def watch(client, clock):
-    outcomes = Outcomes(client, KEYS)
-    return OutcomeWatch(lambda: [ENTRY], outcomes, Histories(client, KEYS), EntryStates(client, KEYS), clock)
+    return watch_of(client, clock, lambda: [ENTRY], ["a"])
+
+
+def watch_of(client, clock, led, ran):
+    """A watch over what is led; ``ran`` is emptied as it looks."""
+
+    def ran_since():
+        names = list(ran)
+        ran.clear()
+        return names
+
+    histories, states = Histories(client, KEYS), EntryStates(client, KEYS)
+    return OutcomeWatch(led, ran_since, Outcomes(client, KEYS), histories, states, clock=clock)
 
 
 def look(watch, clock):
@@ -64,8 +76,8 @@ def test_a_look_is_bounded_and_all_entries_have_their_turn(client, clock, monkey
     monkeypatch.setattr("beatd.beat.outcomes._ENTRIES_A_LOOK", 10)
     monkeypatch.setattr("beatd.beat.outcomes._RUNS_A_LOOK", 10)
     entries = [Entry(name=f"e{number:02}", task="t", schedule=parse("1h")) for number in range(30)]
-    outcomes, states = Outcomes(client, KEYS), EntryStates(client, KEYS)
-    watch = OutcomeWatch(lambda: entries, outcomes, Histories(client, KEYS), states, clock)
+    outcomes, ran = Outcomes(client, KEYS), []
+    watch = watch_of(client, clock, lambda: entries, ran)
     client.mset(
         {
             result_key(run_id(entry.name, NOW)): json_codec.dumps(
@@ -83,21 +95,19 @@ def test_a_look_is_bounded_and_all_entries_have_their_turn(client, clock, monkey
     for entry in entries:
         client.append(KEYS.history(entry.name), run_cell(SENT, NOW, NOW, NOW))
     for turn in range(4):
-        client.hset(
-            KEYS.shard().last_due, mapping={entry.name: NOW + turn for entry in entries[: None if not turn else 10]}
-        )
+        ran += [entry.name for entry in entries[: None if not turn else 10]]
         watch.look()
         clock.advance(60)
     assert [entry.name for entry in entries if not outcomes.records(entry.name)] == []
 
 
-def test_entries_that_change_and_values_that_are_no_times_do_not_stop_the_watch(client, clock):
-    led = [Entry(name=name, task="t", schedule=parse("1h")) for name in ("a", "b", "wrong")]
-    outcomes, states = Outcomes(client, KEYS), EntryStates(client, KEYS)
-    watch = OutcomeWatch(lambda: list(led), outcomes, Histories(client, KEYS), states, clock)
-    client.hset(KEYS.shard().last_due, mapping={"a": NOW, "b": NOW, "wrong": "9" * 40, "c": NOW})
+def test_the_histories_of_entries_that_have_had_runs_are_read_and_no_others(client, clock):
+    led = [Entry(name=name, task="t", schedule=parse("1h")) for name in ("a", "b")]
+    outcomes, ran = Outcomes(client, KEYS), ["a", "b", "of another leader"]
+    watch = watch_of(client, clock, lambda: list(led), ran)
     watch.look()
-    led[:] = [led[1], led[2], Entry(name="c", task="t", schedule=parse("1h"))]
+    led[:] = [led[1], Entry(name="c", task="t", schedule=parse("1h"))]
+    ran += ["a", "c"]
     for name in ("b", "c"):
         client.append(KEYS.history(name), run_cell(SENT, NOW, NOW, NOW))
         ended = {"status": "SUCCESS", "result": 1, "task_id": run_id(name, NOW), "traceback": None, "children": []}
@@ -107,7 +117,7 @@ def test_entries_that_change_and_values_that_are_no_times_do_not_stop_the_watch(
         watch.look()
         clock.advance(60)
     assert [name for name in ("b", "c") if outcomes.records(name)] == ["c"], "b has had no new run since it was read"
-    client.hset(KEYS.shard().last_due, "b", NOW + 1)
+    ran.append("b")
     for _ in range(2):
         watch.look()
         clock.advance(60)

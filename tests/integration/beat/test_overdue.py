@@ -8,7 +8,8 @@ from beatd.config import entry
 from beatd.model import run_id
 from beatd.store.client import connect
 from beatd.store.entry_state import EntryStates, Fingerprints
-from beatd.store.history import SENT, Histories, run_cell
+from beatd.store.history import SENT, run_cell
+from beatd.store.history_reader import Histories
 from beatd.store.keys import Keys
 from beatd.store.outcomes import Ended, Outcomes, Started
 from beatd.store.run_record import RunRecord, encoded
@@ -48,7 +49,8 @@ class Hours:
         self.outcomes.note([Ended(*at, end_ms=record.end_ms)])
 
     def look(self, now_ms, made=HOURLY):
-        self.watch.look([made], now_ms)
+        self.watch.ran(["report"])
+        self.watch.look({"report": made}, now_ms)
         return self.outcomes.overdue(), self.outcomes.too_long()
 
 

@@ -17,6 +17,7 @@ from beatd.schedules import parse
 from beatd.store import history
 from beatd.store.client import connect
 from beatd.store.entry_state import DispatchLookup, Running
+from beatd.store.history_reader import Histories
 from beatd.store.keys import Keys
 from beatd.store.outbox import Outbox, holds
 from beatd.store.outcomes import Ended
@@ -325,7 +326,7 @@ def test_a_refused_run_is_in_the_history_with_the_reason(rig):
     rig.flush()
     assert not holds(rig.client, rig.outbox.key, own_id)
     assert not running.unfinished({"tick": 3_600_000}, now_ms=NOW), "it does not run, and holds no other back"
-    histories = history.Histories(rig.client, KEYS)
+    histories = Histories(rig.client, KEYS)
     records = histories.completed(list(histories.of(["tick"])))
     assert [(one.kind, one.outcome, one.reason) for one in records] == [
         ("scheduled", None, None),
@@ -351,13 +352,13 @@ def test_a_refused_run_of_the_schedule_leaves_no_key_of_its_own(rig):
     assert rig.client.keys(f"*{run.id}*") == []
     assert not Running(rig.client, KEYS).unfinished({"tick": 3_600_000}, now_ms=NOW)
     assert not rig.client.exists(KEYS.shard().ended), "it may be sent again, out of the dead letters"
-    histories = history.Histories(rig.client, KEYS)
+    histories = Histories(rig.client, KEYS)
     assert histories.completed(list(histories.of(["tick"])))[0].reason == "no queue gets it"
 
 
 def test_totals_tell_runs_that_were_sent_from_runs_that_were_refused(rig):
     """Also when it takes two attempts to strike them off: each run is counted once."""
-    shard, histories = KEYS.shard(0), history.Histories(rig.client, KEYS)
+    shard, histories = KEYS.shard(0), Histories(rig.client, KEYS)
     (sent, sent_raw), (refused, refused_raw) = run_message(NOW), run_message(NOW + 30_000)
     by_hand, by_hand_raw = run_message(NOW + 1, manual_run_id("tick", "r1"))
     cells = [history.run_cell(history.SENT, due_ms, due_ms, due_ms) for due_ms in (NOW, NOW + 30_000)]
@@ -387,7 +388,7 @@ def test_a_refused_run_that_was_sent_again_has_the_end_of_that(rig, redis_url):
     rig.flush()
     due_at = open_envelope(raw).headers["beatd-due-at"]
     FinishedRuns(redis_url, KEYS).remember([Ended(task_id, "tick", due_at, "SUCCESS", 0.1)])
-    histories = history.Histories(rig.client, KEYS)
+    histories = Histories(rig.client, KEYS)
     [record] = histories.completed(list(histories.of(["tick"])))
     assert (record.outcome, record.reason, record.runtime_ms) == ("SUCCESS", None, 100)
     assert histories.endings([task_id])[0].state == "SUCCESS"

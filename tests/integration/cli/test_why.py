@@ -1,6 +1,7 @@
 """``beatd why`` and the store: pause, held back, overlap and queue of the moment, the term that claimed, outcome."""
 
 import json
+from datetime import UTC, datetime
 
 import pytest
 from click.testing import CliRunner
@@ -14,6 +15,8 @@ from beatd.store.client import connect
 from beatd.store.held_back import HeldBackEntry
 from beatd.store.keys import Keys
 from beatd.store.lease import Leases, read_terms
+from beatd.store.outcomes import Ended, Outcomes
+from beatd.store.run_record import RunRecord, encoded
 from beatd.timestamps import iso_ms
 
 KEYS, NOW, HOUR = Keys("beatd"), SystemClock().now_ms(), 3_600_000
@@ -84,8 +87,9 @@ def test_a_term_that_is_not_remembered_and_a_run_that_was_skipped(ask, client):
     answer = ask("plain", iso_ms(DUE))
     assert answer["term"] is None
     assert answer["told"]["term"] == (None, "the term that claimed it is not remembered")
-    assert "queue_full" in answer["told"]["history"][1]
-    assert answer["verdict"] == "It was due and was not sent."
+    assert "its queue held max_queue_depth messages or more" in answer["told"]["history"][1]
+    assert answer["history"]["reason"] == "queue_full"
+    assert answer["verdict"] == "It was due and was skipped: its queue held max_queue_depth messages or more."
 
 
 def test_a_pause_and_a_held_back_entry(ask, client, redis_url):
@@ -99,8 +103,14 @@ def test_a_pause_and_a_held_back_entry(ask, client, redis_url):
     client.hset(
         KEYS.shard(0).held, "careful", json.dumps({key: getattr(entry, key) for key in entry.__struct_fields__})
     )
-    answer = ask("careful", "now")
+    answer = ask("careful", iso_ms(DUE))
     assert answer["held_back"]["reason"] == "no such exchange"
+    passes, text = answer["told"]["held back"]
+    assert (passes, answer["verdict"]) == (False, "A run was due then and has not been sent: held back.")
+    assert "no such exchange; next try at" in text
+    answer = ask("careful", iso_ms(NOW // HOUR * HOUR + HOUR))
+    assert answer["told"]["held back"][0] is None, "until then it may be sent"
+    assert answer["verdict"] == "A run is due then; the entry is held back now."
 
 
 @pytest.mark.parametrize(("messages", "unfinished"), [(0, False), (2, False), (1, True)])
@@ -114,8 +124,9 @@ def test_connect_asks_the_queue_and_the_run_before(ask, client, messages, unfini
     passes, text = answer["told"]["queue now"]
     assert passes is None  # the run is still to come
     assert f"{messages} message{'' if messages == 1 else 's'} in slow, at most 2" in text
-    expected = "has not ended: one that is due now is skipped" if unfinished else "the run before has ended"
-    assert expected in answer["told"]["overlap now"][1]
+    text = answer["told"]["overlap now"][1]
+    assert ("has not ended: one that is due now is skipped" if unfinished else "the run before has ended") in text
+    assert ("counts as ended at" in text) is unfinished
     assert ask("plain", "+1h")["live"] is None
 
 
@@ -138,3 +149,39 @@ def test_terms_are_written_when_leases_are_taken_and_bounded(client):
     client.delete(KEYS.shard(0).terms)
     client.set(KEYS.shard(0).terms, "of another type")
     assert leases.take([0]) == {0: 4}
+
+
+@pytest.mark.parametrize("policy", ["skip", "queue_one"])
+def test_a_run_that_waits_for_the_one_before(ask, client, policy, tmp_path):
+    file = tmp_path / "beat.toml"
+    file.write_text(file.read_text().replace('"skip"', f'"{policy}"'))
+    before, until = run_id("careful", DUE - HOUR), NOW + HOUR // 2
+    client.hset(KEYS.shard(0).running, "careful", f"{before} {until}")
+    answer = ask("careful", iso_ms(DUE))
+    assert answer["verdict"] == "A run was due then and has not been sent: the run before has not ended."
+    passes, text = answer["told"]["overlap now"]
+    assert (passes, "waits for that" in text) == (False, policy == "queue_one")
+    assert f"the run before, {before[:8]}, has not ended" in text
+    assert answer["unfinished"] == {"run_id": before, "until": iso_ms(until)}
+    assert answer["live"] is None
+
+
+def test_a_skipped_run_names_the_one_that_had_not_ended(ask, client):
+    before = history.run_cell(history.SENT, DUE - HOUR, DUE - HOUR, DUE - HOUR + 5)
+    client.append(KEYS.history("careful"), before)
+    put_run(client, "careful", 16 + history.REASONS.index("overlap"))
+    answer = ask("careful", iso_ms(DUE))
+    assert answer["verdict"] == 'It was due and was skipped: the run before had not ended, and overlap = "skip".'
+    assert f"run {run_id('careful', DUE - HOUR)[:8]}, sent at" in answer["told"]["history"][1]
+    assert answer["told"]["history"][1].endswith("is queued")
+    record = RunRecord(run_id=run_id("careful", DUE - HOUR), state="SUCCESS", end_ms=DUE + 60_000)
+    ended = Ended(record.run_id, "careful", iso_ms(DUE - HOUR), "SUCCESS", 3_660.0, encoded(record), after_ms=0)
+    Outcomes(client, KEYS).note([ended])
+    assert "ended at" in ask("careful", iso_ms(DUE))["told"]["history"][1]
+
+
+def test_a_time_of_today(ask, client):
+    today = f"{datetime.fromtimestamp(NOW / 1000, UTC):%Y-%m-%d}"
+    assert ask("plain", "05:00")["due_at"] == ask("plain", f"{today} 05:00")["due_at"] == f"{today}T05:00:00.000+00:00"
+    assert ask("plain", "5:00")["due"], "any second of the minute"
+    assert not ask("plain", "05:01")["due"]

@@ -97,7 +97,7 @@ def test_what_runs_is_known_until_its_result_is_there(claims, client, held, redi
     claim(claims, held, ("a", NOW, "celery", b"1", f"id-a {NOW + 10}"), ("b", NOW, "celery", b"2", f"id-b {NOW + 10}"))
 
     def unfinished(now):
-        return running.unfinished(dict.fromkeys("abc", 60_000), now_ms=now)
+        return set(running.unfinished(dict.fromkeys("abc", 60_000), now_ms=now))
 
     assert unfinished(NOW) == {"a", "b"}
     client.set("celery-task-meta-id-a", json.dumps({"status": "STARTED", "result": None}))

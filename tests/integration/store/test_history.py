@@ -7,7 +7,8 @@ from beatd.store import history
 from beatd.store.claims import Claim, Claims, Gap
 from beatd.store.client import connect
 from beatd.store.ended_runs import SentRun
-from beatd.store.history import Histories
+from beatd.store.history import RecordFilter
+from beatd.store.history_reader import Histories
 from beatd.store.keys import Keys
 from beatd.store.lease import Leases
 from beatd.store.outcomes import Ended
@@ -184,8 +185,9 @@ def test_the_newest_of_many_entries(claim, histories):
         claim(sent(f"e{n}", NOW + n), sent(f"e{n}", NOW + 100 - n))
     newest = histories.newest([f"e{n}" for n in range(40)], 5)
     assert [one.due_ms - NOW for one in newest] == [100, 99, 98, 97, 96]
-    early = histories.newest([f"e{n}" for n in range(40)], 3, lambda one: one.due_ms < NOW + 40)
-    assert [one.due_ms - NOW for one in early] == [39, 38, 37]
+    late = histories.newest([f"e{n}" for n in range(40)], 3, RecordFilter(since_ms=NOW + 99))
+    assert [one.due_ms - NOW for one in late] == [100, 99]
+    assert histories.newest(["e1"], 3, RecordFilter(failed=True)) == []
 
 
 def test_outcomes_of_others_come_from_their_results(claim, client, histories):
@@ -194,3 +196,15 @@ def test_outcomes_of_others_come_from_their_results(claim, client, histories):
     for due_ms, document in zip(range(NOW, NOW + 3), documents, strict=True):
         client.set(f"celery-task-meta-{run_id('a', due_ms)}", document)
     assert [one.outcome for one in histories.completed(list(histories.of(["a"])))] == [None, None, "FAILURE"]
+
+
+def test_runs_are_found_by_the_beginnings_of_their_ids(claim, client, histories):
+    claim(sent("a", NOW), sent("a", NOW + 1), sent("b", NOW))
+    own = manual_run_id("b", "request")
+    client.append(KEYS.history("b"), history.by_hand(history.TRIGGERED, NOW, NOW, own))
+    for name, due_ms in (("a", NOW), ("a", NOW + 1), ("b", NOW)):
+        for start in (run_id(name, due_ms), run_id(name, due_ms)[:8], run_id(name, due_ms)[:13]):
+            assert [(one.entry, one.due_ms) for one in histories.find(start, ["a", "b"])] == [(name, due_ms)]
+    assert [one.kind for one in histories.find(own[:9], ["a", "b"])] == ["triggered"]
+    assert histories.find("no such id", ["a", "b"]) == []
+    assert len(histories.find("", ["a", "b"])) == 4

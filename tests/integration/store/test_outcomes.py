@@ -157,7 +157,7 @@ def test_a_run_is_queued_then_running_then_lost(client, outcomes):
 
 def test_words_of_records():
     def word(kind="scheduled", outcome=None):
-        return word_of(Record("a", kind, NOW, NOW, outcome=outcome), None, NOW)
+        return word_of(Record("a", kind, NOW, NOW, outcome=outcome), {}, NOW)
 
     outcomes = ["SUCCESS", "IGNORED", "FAILURE", "REJECTED", "REFUSED", "REVOKED", "RETRY", "LOST", None]
     assert [word(outcome=outcome) for outcome in outcomes] == [

@@ -1,7 +1,6 @@
 """A state store behind TLS: with the right authority it works, and what is wrong with another one is said."""
 
 import re
-import shutil
 import subprocess
 from contextlib import suppress
 from urllib.parse import urlsplit
@@ -13,45 +12,16 @@ from beatd.exceptions import StoreRefused, StoreUnavailable, WrongUrl
 from beatd.store.client import connect, translate_errors
 from beatd.store.keys import Keys
 from beatd.store.lease import Leases
+from tests.certificates import tls_arguments, tls_settings
 from tests.conftest import missing, server_binary
-
-
-def openssl(folder, *words):
-    subprocess.run(["openssl", *words], cwd=folder, check=True, capture_output=True, timeout=30)
-
-
-@pytest.fixture(scope="module")
-def certificates(tmp_path_factory):
-    """``ca.pem`` and ``server.pem``, signed by it for 127.0.0.1; ``other.pem`` is an authority that signed nothing."""
-    if shutil.which("openssl") is None:
-        missing("openssl")
-    folder = tmp_path_factory.mktemp("certificates")
-    for name in ("ca", "other"):
-        subject = ("-subj", f"/CN=beatd test {name}", "-addext", "basicConstraints=critical,CA:TRUE")
-        key = ("-newkey", "rsa:2048", "-nodes", "-keyout", f"{name}.key")
-        openssl(folder, "req", "-x509", *key, "-out", f"{name}.pem", "-days", "2", *subject)
-    openssl(
-        folder, "req", "-newkey", "rsa:2048", "-nodes", "-keyout", "server.key", "-out", "csr", "-subj", "/CN=redis"
-    )
-    (folder / "names").write_text("subjectAltName=IP:127.0.0.1\n")
-    signed = ("-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-days", "2", "-extfile", "names")
-    openssl(folder, "x509", "-req", "-in", "csr", "-out", "server.pem", *signed)
-    return folder
-
-
-def tls_settings(folder, port):
-    files = {"cert": folder / "server.pem", "key": folder / "server.key", "ca-cert": folder / "ca.pem"}
-    named = {f"tls-{name}-file": str(path) for name, path in files.items()}
-    return {"tls-port": str(port), "tls-auth-clients": "no", "tls-replication": "yes", **named}
 
 
 @pytest.fixture
 def tls_url(start_server, certificates, free_port):
     """The ``rediss://`` URL of a server, without what says whom to trust."""
     port = free_port()
-    settings = [word for name, value in tls_settings(certificates, port).items() for word in (f"--{name}", value)]
     try:
-        start_server(*settings)
+        start_server(*tls_arguments(certificates, port))
     except AssertionError as error:
         if not re.search("TLS support|Bad directive", str(error)):
             raise

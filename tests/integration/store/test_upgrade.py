@@ -24,7 +24,7 @@ from beatd.store.daemon_registry import Registry
 from beatd.store.dead_letters import DeadLetters
 from beatd.store.ended_runs import SentRun
 from beatd.store.entry_state import DispatchLookup, EntryStates, Running
-from beatd.store.history import Histories, Totals
+from beatd.store.history_reader import Histories, Totals
 from beatd.store.keys import Keys
 from beatd.store.lease import Leases
 from beatd.store.outbox import Outbox
@@ -127,7 +127,7 @@ def test_the_history_is_read_and_continued(client, lease):
 
 
 def test_runs_of_the_past_are_known(client):
-    assert Running(client, KEYS).unfinished({"tick": 60_000}, now_ms=NOW + 100_000) == {"tick"}
+    assert Running(client, KEYS).unfinished({"tick": 60_000}, now_ms=NOW + 100_000).keys() == {"tick"}
     assert DispatchLookup(client, KEYS).reasons("tick", [NOW + 60_000, NOW + 90_000]) == ["dispatched", None]
     first = run_id("tick", NOW + 60_000)
     assert client.exists((KEYS.shard().finished + first), (KEYS.shard().sent + TRIGGERED)) == 2

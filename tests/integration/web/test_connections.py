@@ -7,11 +7,14 @@ import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
+from tests.conftest import wait_for
+
 PROGRAM = """
-import logging, resource, socket
+import logging, resource, socket, sys
 
 resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
 from starlette.applications import Starlette
@@ -20,18 +23,21 @@ from starlette.routing import Route
 from beatd.web import connections
 from beatd.web.server import serve
 
-connections.BoundedProtocol.request_within = 1.0
+connections.BoundedProtocol.request_within = float(sys.argv[1])
+connections.BoundedProtocol.taken_within = 1.0
 logging.basicConfig()
 listener = socket.create_server(("127.0.0.1", 0), backlog=128)
 print(listener.getsockname()[1], flush=True)
-serve(Starlette(routes=[Route("/", lambda _: PlainTextResponse("ok"))]), listener)
+large = "x" * 20_000_000
+routes = [Route("/", lambda _: PlainTextResponse("ok")), Route("/large", lambda _: PlainTextResponse(large))]
+serve(Starlette(routes=routes), listener)
 """
 
 
 @pytest.fixture
-def page():
+def page(request):
     process = subprocess.Popen(
-        [sys.executable, "-c", PROGRAM],
+        [sys.executable, "-c", PROGRAM, str(getattr(request, "param", 1.0))],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -91,3 +97,32 @@ def test_a_flood_of_connections_is_survived_with_a_short_log(page):
     log = page.communicate(timeout=10)[1]
     assert log.count("Too many connections") == 1
     assert len(log) < 2_000
+
+
+@pytest.mark.parametrize("page", [300.0], indirect=True)
+def test_a_connection_without_a_request_makes_room_for_another(page):
+    with contextlib.ExitStack() as stack:
+        idle = [stack.enter_context(connected(page)) for _ in range(100)]
+        for _ in range(3):
+            with connected(page) as visitor:
+                visitor.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+                assert b" 200 " in answer(visitor)
+        assert answer(idle[0]) == b"", "the oldest was closed"
+        idle[-1].sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        assert b" 200 " in answer(idle[-1]), "the newest is still there"
+
+
+def test_an_answer_that_is_not_taken_is_not_waited_for(page):
+    files = Path(f"/proc/{page.pid}/fd")
+    with connected(page) as first:
+        first.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        answer(first)
+    before = len(list(files.iterdir()))
+    with socket.socket() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.settimeout(30)
+        connection.connect(("127.0.0.1", page.port))
+        connection.sendall(b"GET /large HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        wait_for(lambda: len(list(files.iterdir())) > before, 30, "the connection")
+        wait_for(lambda: len(list(files.iterdir())) == before, 30, "its end while nothing is read")
+        assert len(answer(connection)) < 20_000_000

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import io
 import pickle
+from datetime import UTC, datetime, timedelta
 
 import celery.exceptions
 import pytest
@@ -12,8 +13,10 @@ import pytest
 import beatd
 from beatd import App, exceptions, signals
 from beatd.app.graph import DependencyGraph
+from beatd.config.writer import plain_table
 from beatd.exceptions import MessageError
-from beatd.result import AsyncResult
+from beatd.result import AsyncResult, EagerResult
+from beatd.schedules import BaseSchedule, parse
 from tests.fakes import SentMessages
 
 
@@ -234,6 +237,172 @@ def test_celerys_names_of_schedules():
     assert beatd.crontab.from_string("30 7 1 * mon") == beatd.crontab(30, 7, "mon", 1)
     with pytest.raises(beatd.exceptions.ScheduleError, match="expected minute"):
         beatd.crontab.from_string("30 7")
+
+
+@pytest.mark.parametrize(
+    ("made", "kind", "fields"),
+    [
+        (beatd.crontab(30, 7, "mon"), beatd.crontab, {"hour": {7}, "day_of_week": {1}}),
+        (beatd.crontab.from_string("30 7 * * mon"), beatd.crontab, {"minute": {30}}),
+        (beatd.schedule(90), beatd.schedule, {"seconds": 90, "relative": False}),
+        (beatd.schedule(3600, True), beatd.schedule, {"seconds": 3600, "relative": True}),
+        (beatd.solar("sunset", 40.4, 49.9), beatd.solar, {"event": "sunset", "lat": 40.4, "lon": 49.9}),
+    ],
+    ids=str,
+)
+def test_schedules_are_of_celerys_classes(made, kind, fields):
+    kinds = (beatd.crontab, beatd.schedule, beatd.solar)
+    assert [isinstance(made, each) for each in kinds] == [each is kind for each in kinds]
+    assert isinstance(made, BaseSchedule)
+    assert {name: getattr(made, name) for name in fields} == fields
+    again = pickle.loads(pickle.dumps(made))
+    assert (type(again), again, hash(again), repr(again)) == (kind, made, hash(made), repr(made))
+    assert parse(made, timezone="Asia/Baku") == parse(made.notation, timezone="Asia/Baku")
+
+
+class Workdays(beatd.crontab):
+    """A class of the user's that gives arguments and has attributes."""
+
+    def __init__(self, hour, label=""):
+        super().__init__(0, hour, "mon-fri")
+        self.label = label
+
+
+class Changing(beatd.schedule):
+    """A class of the user's that decides itself when it is due."""
+
+    def is_due(self, last_run_at):
+        return super().is_due(last_run_at)._replace(next=5.0)
+
+
+class Own(BaseSchedule):
+    """The same, of nothing that is known."""
+
+    def __init__(self, days, **options):
+        super().__init__(**options)
+        self.days = days
+
+    def remaining_estimate(self, last_run_at):
+        return last_run_at + timedelta(days=self.days) - self.now()
+
+
+def test_a_class_of_the_users_is_scheduled_as_the_one_that_it_derives_from():
+    made = Workdays(9, label="office")
+    assert (made, made.label) == (beatd.crontab(0, 9, "mon-fri"), "office")
+    assert pickle.loads(pickle.dumps(made)).label == "office"
+    assert parse(made, timezone="Asia/Baku") == parse(beatd.crontab(0, 9, "mon-fri"), timezone="Asia/Baku")
+    made.nowfun = lambda: datetime(2026, 11, 27, 8, 59, tzinfo=UTC)
+    assert made.is_due(datetime(2026, 11, 27, tzinfo=UTC)) == (False, 60)
+
+
+@pytest.mark.parametrize("kind", [Changing, Own])
+def test_a_class_that_decides_itself_can_be_asked_but_not_scheduled(kind):
+    last = datetime(2026, 11, 27, tzinfo=UTC)
+    made = kind(1, nowfun=lambda: last + timedelta(days=3))
+    assert made.is_due(last)[0]
+    assert {made: 1}[made] == 1
+    with pytest.raises(beatd.exceptions.ScheduleError, match=r"with its own .*cannot be scheduled.*write its times as"):
+        parse(made)
+    with pytest.raises(beatd.exceptions.ScheduleError, match=f"test_celery_names.{kind.__name__}"):
+        plain_table({"schedule": [beatd.crontab(0), made]})
+
+
+def test_a_schedule_of_no_kind_is_refused():
+    class Empty(BaseSchedule):
+        pass
+
+    with pytest.raises(beatd.exceptions.ScheduleError, match="Empty has no notation"):
+        plain_table({"schedule": Empty()})
+
+
+def test_a_list_may_have_schedules_of_python():
+    baku = beatd.crontab(30, 12, timezone="Asia/Baku")
+    table = plain_table({"schedule": [beatd.crontab(0, 9, timezone="Asia/Baku"), baku]})
+    assert table == {"schedule": [{"minute": 0, "hour": 9}, {"minute": 30, "hour": 12}], "timezone": "Asia/Baku"}
+    with pytest.raises(beatd.exceptions.ScheduleError, match="need one timezone and one dst"):
+        plain_table({"schedule": [beatd.crontab(0, 9), baku]})
+
+
+def test_a_clock_of_the_schedules_own_is_named_when_it_is_registered(app, caplog):
+    task = app.task(name="add")(lambda: 1)
+    app.add_periodic_task(beatd.crontab(0, 7), task.s(), name="plain")
+    app.add_periodic_task(beatd.crontab(0, 7, nowfun=datetime.now), task.s(), name="morning")
+    assert [record.entry for record in caplog.records if record.event == "nowfun_ignored"] == ["morning"]
+    assert "the daemon ignores the nowfun" in caplog.text
+
+
+def test_the_time_zone_of_an_app_is_a_zone():
+    app = App("x", timezone="Asia/Baku", set_as_current=False)
+    assert datetime(2026, 1, 1, tzinfo=app.timezone).utcoffset() == timedelta(hours=4)
+    assert app.now().tzinfo is app.timezone
+
+
+def test_handles_can_be_pickled(app):
+    group = app.GroupResult("g", [app.AsyncResult("a"), app.AsyncResult("b")], parent=app.AsyncResult("p"))
+    for handle in (app.AsyncResult("a"), group):
+        assert pickle.loads(pickle.dumps(handle)) == handle
+    again = pickle.loads(pickle.dumps(EagerResult("a", 4, "SUCCESS", app=app)))
+    assert (again.get(), again.state) == (4, "SUCCESS")
+    assert pickle.loads(pickle.dumps(beatd.crontab(0, 7, app=app))) == beatd.crontab(0, 7)
+
+
+def test_groups_with_different_parents_differ(app):
+    members = [app.AsyncResult("a")]
+    group = app.GroupResult("g", members, parent=app.AsyncResult("p"))
+    assert group != app.GroupResult("g", members)
+    assert group == app.GroupResult("g", members, parent=app.AsyncResult("p"))
+
+
+def test_an_eager_result_can_be_revoked(app):
+    handle = EagerResult("a", 4, "SUCCESS", app=app)
+    handle.revoke()
+    assert handle.state == "REVOKED"
+    with pytest.raises(exceptions.TaskRevokedError, match="revoked"):
+        handle.get()
+
+
+def test_an_eager_task_that_is_ignored_has_no_result(app):
+    @app.task(name="quiet")
+    def quiet():
+        raise exceptions.Ignore
+
+    done = quiet.apply()
+    assert (done.state, done.get()) == ("IGNORED", None)
+
+
+def test_a_handle_needs_an_id(app):
+    with pytest.raises(ValueError, match="needs an id"):
+        AsyncResult(None, app=app)
+
+
+def test_compositions_are_shown_as_celery_shows_them(app):
+    a, b = (app.signature(f"shop.tasks.{name}", args=(1,)) for name in "ab")
+    assert repr(a | b) == "shop.tasks.a(1) | b(1)"
+    assert repr(beatd.group(a, b)) == "group([shop.tasks.a(1), b(1)])"
+    assert repr(beatd.group()) == "group(<empty>)"
+    assert repr(beatd.chord([a], b)) == "%shop.tasks.b([a(1)], 1)"
+    assert repr(beatd.chord([a], b | a)) == "%(shop.tasks.b([a(1)], 1) | a(1))"
+    assert "without body" in repr(beatd.chord([a]))
+    assert repr(a | app.signature("webshop.tasks.c")) == "shop.tasks.a(1) | webshop.tasks.c()"
+
+
+def test_a_step_that_is_no_signature_is_refused(app):
+    with pytest.raises(TypeError, match="expected a signature or a task, got 5"):
+        beatd.chain(app.signature("a"), 5)
+
+
+def test_callbacks_of_a_composition_run_for_each_member_at_its_end(app):
+    app.conf.task_always_eager = True
+    told = []
+    add, total = app.task(name="add")(lambda x, y: x + y), app.task(name="sum")(sum)
+    tell = app.task(name="tell")(lambda value, tag: told.append((tag, value)))
+    last = beatd.chord([add.s(10), add.s(20)], beatd.group(total.s(), total.s()))
+    for steps in (add.s(1, 1) | last, beatd.chain(add.s(1, 1), beatd.group(add.s(1), add.s(1)))):
+        told.clear()
+        steps.apply_async(link=tell.s(tag="L"))
+        assert [tag for tag, _ in told] == ["L", "L"]
+        steps.apply_async()
+        assert len(told) == 2
 
 
 def test_settings_have_their_names_of_celery_3():

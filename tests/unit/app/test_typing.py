@@ -8,6 +8,7 @@ import sys
 import pytest
 
 DEFINITIONS = """
+from zoneinfo import ZoneInfo
 from beatd import App, AsyncResult, Task, chain, current_app, group, shared_task
 from beatd.signals import task_failure
 app = App("x")
@@ -37,7 +38,7 @@ eager: int = add.apply((1, 2)).get()
 group(add.s(1, 2), add.si(3, 4))().get()
 chain(add.s(1, 2), who.si(3)).delay()
 current_app.send_task("s")
-zone: str = add.app.timezone
+zone: ZoneInfo = add.app.timezone
 """
 
 BAD = """

@@ -27,6 +27,19 @@ def test_nothing_leaves_without_a_term(rig, entry):
     assert rig.sent == []
 
 
+def test_entries_with_runs_are_told_once_and_all_of_them_in_a_new_term(rig, entry):
+    """Those of a new term may have had runs of the leader before."""
+    rig.beat.schedule.replace([entry(schedule=10.0), entry("b", schedule="1d")])
+    rig.run_for(5)
+    assert list(rig.beat.ran_since()) == ["a", "b"]
+    rig.run_for(10)
+    assert list(rig.beat.ran_since()) == ["a"]
+    assert list(rig.beat.ran_since()) == []
+    rig.elector.current = rig.elector.current._replace(token=rig.elector.current.token + 1)
+    rig.turn()
+    assert list(rig.beat.ran_since()) == ["a", "b"]
+
+
 def test_the_sleep_ends_at_the_next_due(rig, entry):
     rig.beat.schedule.replace([entry(schedule=0.3)])
     assert next(filter(None, (rig.turn() for _ in range(9)))) == 0.3  # a turn of 0 s makes messages ready

@@ -98,10 +98,15 @@ def test_a_long_problem_is_indented_and_its_words_stay_whole(terminal):
 
 
 @pytest.mark.parametrize(
-    "value", [{}, [], {"a": [], "b": {}}, [{"ü": ["x\u009by", 1.5, None, True]}], [float("inf")], "\ud800"]
+    "value", [{}, [], {"a": [], "b": {}}, [{"ü": ["x\u009by", 1.5, None, True]}], [10**30], "\ud800"]
 )
 def test_json_is_laid_out_as_python_does_it(value, capsys):
     print_json(value)
     shown = capsys.readouterr().out
     plain = json.dumps(value, indent=2, ensure_ascii=False)
     assert shown == "".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in plain) + "\n"
+
+
+def test_numbers_that_json_does_not_have_are_null(capsys):
+    print_json([float("inf"), float("nan"), 0.5])
+    assert json.loads(capsys.readouterr().out) == [None, None, 0.5]

@@ -80,11 +80,32 @@ def test_an_entry_that_came_twice_is_found_among_known_ones() -> None:
         load("".join(map(entry, range(MANY))) + entry(3), first)
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("place", [0, 5, MANY - 1])
+def test_a_name_of_an_entry_that_stays_is_found_where_another_was(place: int) -> None:
+    """The entries around the one that changed are taken over as they are, and their names count all the same."""
+    tables = list(map(entry, range(MANY)))
+    first = load("".join(tables))
+    tables[place] = entry(9)
+    with pytest.raises(ConfigError, match="already defined"):
+        load("".join(tables), first)
+
+
+def test_an_entry_that_is_repeated_in_an_included_file_is_found_there() -> None:
+    main = 'include = ["more.toml"]\n' + "".join(map(entry, range(MANY)))
+    more = [entry(n) for n in range(MANY, 2 * MANY)]
+    Path("more.toml").write_text("".join(more))
+    first = load(main)
+    assert len(first.entries) == 2 * MANY
+    with pytest.raises(ConfigError, match=r"more\.toml:1:.* already defined at beat\.toml:14"):
+        load(main.replace("[beat_schedule.e-3]", f"[beat_schedule.e-{MANY}]"), first)
+
+
+@pytest.mark.parametrize("seed", range(8))
 def test_however_a_file_is_edited_it_comes_to_the_same(seed: int) -> None:
     dice = random.Random(seed)
+    variable = 'args = ["${QUEUE}"]' * (seed % 2)
     tables = [
-        entry(n, dice.choice(["", "jitter = 3", 'args = ["${QUEUE}"]', f"\n[beat_schedule.e-{n}.kwargs]\na = 1"]))
+        entry(n, dice.choice(["", "jitter = 3", variable, f"\n[beat_schedule.e-{n}.kwargs]\na = 1"]))
         for n in range(MANY)
     ]
     loaded = load("".join(tables))

@@ -219,3 +219,58 @@ def test_what_is_no_file_of_that_kind_is_refused_in_a_line(reader, data, told):
 def test_what_has_nothing_in_it_is_noted(reader, data):
     tables, _ = carried(reader(data, shown="f"))
     assert tables == {}
+
+
+def test_kubernetes_lists_and_templates():
+    tables, notes = carried(read("kubernetes-mixed.yaml", read_kubernetes))
+    assert {name: table["schedule"] for name, table in tables.items()} == {
+        "shop-report": "30 2 * * *",
+        "old": "@hourly",
+    }
+    assert (tables["shop-report"]["timezone"], tables["old"]["enabled"]) == ("Europe/Paris", False)
+    assert "shop-report: container: not carried over: envFrom, resources" in notes
+    assert any(
+        note.startswith('inlist (kubernetes-mixed.yaml:49): timezone: unknown time zone "Mars/X"') for note in notes
+    )
+    assert any(note.startswith("tz (kubernetes-mixed.yaml:55): schedule: ") for note in notes)
+    with pytest.raises(ConfigError, match=r"kubernetes-helm.yaml:7: is no YAML: .*Import what helm template prints"):
+        read("kubernetes-helm.yaml", read_kubernetes)
+
+
+def test_an_export_of_dkron():
+    tables, notes = carried(read("dkron-export.json", read_dkron))
+    assert {name: table["schedule"] for name, table in tables.items()} == {
+        "job1": "10s",
+        "j3": "0 0 2 * * *",
+        "j5": "@yearly",
+        "j7": "0 30 9 * * *",
+        "j8": "0 0 0 ? * MON-FRI",
+    }
+    assert tables["j7"]["timezone"] == "Asia/Tokyo"
+    assert "j3: executor_config: not carried over: expectBody, tlsNoVerifyPeer" in notes
+    assert "j3: headers: Authorization is in the file now: write ${NAME} and set that variable" in notes
+    assert "j8: executor_config: not carried over: allowed_exitcodes, mem_limit_kb, project" in notes
+    assert not any(note.startswith(("job1: timezone", "j7: timezone")) for note in notes)
+
+
+def test_github_actions_that_no_shell_can_run():
+    tables, notes = carried(read("github-mixed.yaml", read_github_actions))
+    assert tables.keys() == {"CI gated"}
+    told = "the job build has a step for the shell python: only bash and sh have a counterpart"
+    assert f"github-mixed.yaml:13: {told}" in notes
+    document = (DATA / "github-mixed.yaml").read_bytes().replace(b"shell: python", b"shell: bash -e {0}")
+    document = document.replace(b"- cron: '0 0 * * 0'", b"- cron: '0 0 * * 0'\n      timezone: Asia/Tokyo")
+    tables, notes = carried(read_github_actions(document, shown="x.yaml"))
+    assert not tables
+    assert "x.yaml:14: on.schedule: several time zones in one workflow: write an entry for each" in notes
+    document = document.replace(b"* 1,3'\n    - cron", b"* 1,3'\n      timezone: Asia/Tokyo\n    - cron")
+    tables, notes = carried(read_github_actions(document, shown="x.yaml"))
+    assert tables["CI build"]["timezone"] == "Asia/Tokyo"
+    assert "CI build: steps: not carried over: continue-on-error" in notes
+    _, notes = carried(read("kubernetes.yaml", read_github_actions))
+    assert notes[0] == "kubernetes.yaml:1: expected a workflow with a cron under on.schedule"
+
+
+def test_a_file_without_jobs():
+    _, notes = carried(read("github-mixed.yaml", read_cronstable))
+    assert "github-mixed.yaml: has no jobs: expected a list under jobs" in notes

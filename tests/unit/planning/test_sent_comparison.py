@@ -16,6 +16,10 @@ def test_examples():
     assert match([1, 2], [1], 5) == ((2,), (), 1)
 
 
+def test_at_the_ends_of_a_span_a_partner_may_be_unknown():
+    assert match([1, 10, 20], [5, 10], 2).between(3, 18) == ((), (5,), 1)
+
+
 @given(RUNS, RUNS, st.integers(0, 50))
 def test_every_run_is_somewhere(first, second, within):
     found = match(first, second, within)

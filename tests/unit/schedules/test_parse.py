@@ -288,7 +288,7 @@ def test_croniter_reads_plain_fields_alike(column, text):
 def test_a_crontab_without_a_zone_takes_the_one_that_it_is_registered_in():
     open_one, named = crontab(hour=7, minute=30), crontab(hour=7, minute=30, timezone="UTC")
     assert parse(open_one, timezone="Europe/Berlin") == crontab(hour=7, minute=30, timezone="Europe/Berlin")
-    assert parse(named, timezone="Europe/Berlin") is named
+    assert parse(named, timezone="Europe/Berlin") is named.value
     assert open_one == named
     skipping = crontab(hour=2, minute=30, dst="skip")
     assert parse(skipping, timezone="Europe/Berlin") == crontab(hour=2, minute=30, timezone="Europe/Berlin", dst="skip")

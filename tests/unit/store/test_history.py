@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from beatd.model import manual_run_id, run_id
 from beatd.store import history
-from beatd.store.history import CELL, Cells, Record
+from beatd.store.history import CELL, OUTCOMES, Cells, Record, RecordFilter
 
 DUE = 1_790_000_000_000
 moments = st.integers(0, 2**47)
@@ -19,7 +19,8 @@ def test_a_run_that_was_sent_is_read_as_it_was_written(due, jitter, late):
     raw = history.run_cell(history.SENT, due, due + jitter, due + jitter + late)
     assert len(raw) == CELL
     [record] = history.read("a", raw)
-    assert record == Record("a", "scheduled", due, due + jitter + late, late, run_id("a", due))
+    assert record == Record("a", "scheduled", due, due + jitter + late, late)
+    assert (record.run_id, record.is_open) == (run_id("a", due), True)
 
 
 @pytest.mark.parametrize("reason", history.REASONS)
@@ -51,7 +52,7 @@ def test_how_a_run_ended_is_the_end_of_its_cell():
     raw = history.run_cell(history.SENT, DUE, DUE, DUE)
     end = history.end("FAILURE", 1_234)
     [record] = history.read("a", raw[: -len(end)] + end)
-    assert (record.outcome, record.runtime_ms) == ("FAILURE", 1_234)
+    assert (record.outcome, record.runtime_ms, record.is_open) == ("FAILURE", 1_234, False)
 
 
 def test_late_is_counted_from_a_second_on():
@@ -75,3 +76,29 @@ def test_reading_stops_at_what_nobody_can_read(noise, tail):
     good = history.run_cell(history.SENT, DUE, DUE, DUE) * tail
     found = list(history.read("a", noise + good))
     assert found[:tail] == list(history.read("a", good))
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.sampled_from(OUTCOMES)), max_size=6), st.binary(max_size=3))
+def test_short_looks_at_a_history_find_what_its_records_say(runs, before):
+    raw, wanted = before, RecordFilter(failed=True)
+    for number, (kind, outcome) in enumerate(runs):
+        cell = [
+            history.run_cell(history.SENT, DUE, DUE, DUE),
+            history.skipped("overlap", DUE, DUE, DUE).cell,
+            history.missed(DUE, DUE + number),
+            history.by_hand(history.TRIGGERED, DUE, DUE, str(uuid.uuid4()))[:CELL],
+        ][kind]
+        end = history.end(outcome, 7) if outcome and kind in (0, 3) else b""
+        own_id = history.by_hand(history.TRIGGERED, DUE, DUE, str(uuid.uuid4()))[CELL:] if kind == 3 else b""
+        raw += cell[: CELL - len(end)] + end + own_id
+    found = [one for one in history.read("a", raw) if wanted.takes(one)]
+    assert wanted.may_take(raw) or not found
+    told = [
+        (one.at_ms, "skipped" if not one.sent else "failed" if wanted.takes(one) else "sent")
+        for one in history.read("a", raw)
+        if one.kind != "missed"
+    ]
+    assert list(history.departures(raw)) == told
+    assert len(found) == sum(
+        outcome in ("FAILURE", "REJECTED", "REVOKED", "REFUSED", "LOST") and kind in (0, 3) for kind, outcome in runs
+    )

@@ -11,7 +11,7 @@ from beatd.client.outcomes import EntryOutcome, RunDetail, word_of
 from beatd.model import EntryState, WebSettings
 from beatd.planning.overdue import Bounds, bounds_of
 from beatd.store.daemon_registry import Sizes
-from beatd.store.history import Totals
+from beatd.store.history_reader import Totals
 from beatd.web.app import Guards, Installation, create
 from beatd.web.broker_view import Letters
 from beatd.web.entries import EntryListing
@@ -66,7 +66,7 @@ class Told:
 
     def history(self, name, now_ms):
         self.status()
-        details = [RunDetail(record, word_of(record, None, now_ms)) for record in self.past.get(name, [])]
+        details = [RunDetail(record, word_of(record, {}, now_ms)) for record in self.past.get(name, [])]
         return [self.details.get(one.record.run_id, one) for one in details], Totals(7, Counter(overlap=2))
 
     def outcomes(self, names, now_ms, *, held):
@@ -85,11 +85,11 @@ class Told:
         return self.late
 
     def newest(self, names, count, wanted, now_ms):
-        records = [one for name in names for one in self.past.get(name, []) if wanted is None or wanted(one)]
-        return [RunDetail(one, word_of(one, None, now_ms)) for one in records[:count]]
+        records = [one for name in names for one in self.past.get(name, []) if wanted.takes(one)]
+        return [RunDetail(one, word_of(one, {}, now_ms)) for one in records[:count]]
 
-    def records(self, names):
-        return [one for name in names for one in self.past.get(name, [])]
+    def departures(self, names):
+        return [(one.at_ms, "sent") for name in names for one in self.past.get(name, [])]
 
     def changes(self, limit, subject):
         return []
