@@ -15,9 +15,9 @@ from typing import Any
 class CeleryProcess:
     """``celery -A APP ARGUMENTS…`` in a directory, which also gets ``celery.log``."""
 
-    def __init__(self, directory: Path, *arguments: str, app: str = "proj") -> None:
+    def __init__(self, directory: Path, *arguments: str, app: str = "proj", python: str = sys.executable) -> None:
         self.log = directory / "celery.log"
-        command = [sys.executable, "-m", "celery", "-A", app, *arguments]
+        command = [python, "-m", "celery", "-A", app, *arguments]
         environment = os.environ | {"PYTHONWARNINGS": "ignore"}
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
@@ -43,12 +43,13 @@ class CeleryProcess:
 class Celeries:
     """``start("worker", "-Q", "a", …)``: processes with the app in ``directory``."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, python: str) -> None:
         self.directory = directory
+        self.python = python
         self.running: list[CeleryProcess] = []
 
     def __call__(self, *arguments: str, directory: Path | None = None, app: str = "proj") -> CeleryProcess:
-        self.running.append(CeleryProcess(directory or self.directory, *arguments, app=app))
+        self.running.append(CeleryProcess(directory or self.directory, *arguments, app=app, python=self.python))
         return self.running[-1]
 
     def worker(self, *arguments: str, **where: Any) -> CeleryProcess:
@@ -58,9 +59,9 @@ class Celeries:
 
 
 @contextmanager
-def celeries(directory: Path) -> Iterator[Celeries]:
+def celeries(directory: Path, python: str = sys.executable) -> Iterator[Celeries]:
     """Celery processes that end with the block."""
-    started = Celeries(directory)
+    started = Celeries(directory, python)
     try:
         yield started
     finally:

@@ -93,8 +93,8 @@ class Pair:
 
 
 @contextmanager
-def workers(directory: Path, broker: str, backend: str) -> Iterator[None]:
-    """One worker of each make, ready."""
+def workers(directory: Path, broker: str, backend: str, python: str = sys.executable) -> Iterator[None]:
+    """One worker of each make, ready; ``python`` is the one that has Celery."""
     text = TASKS.read_text().replace("BROKER", repr(broker)).replace("BACKEND", repr(backend))
     ours = text
     for theirs, name in IMPORTS.items():
@@ -103,7 +103,7 @@ def workers(directory: Path, broker: str, backend: str) -> Iterator[None]:
     for name, module in {"ours": ours, "theirs": text}.items():
         (directory / name).mkdir()
         (directory / name / "proj.py").write_text(module.replace("QUEUE", repr(name)))
-    with celeries(directory / "theirs") as start, (directory / "beatd.log").open("ab") as log:
+    with celeries(directory / "theirs", python) as start, (directory / "beatd.log").open("ab") as log:
         theirs = start.worker("-P", "threads", "-c", "4", "-Q", "theirs", "-n", "theirs@%h", "-l", "info")
         command = [sys.executable, "-m", "beatd", "worker", "-A", "proj", "-c", "2", "-Q", "ours", "-n", "ours@%h"]
         process = subprocess.Popen(command, cwd=directory / "ours", stdout=log, stderr=log, env=environment())

@@ -10,7 +10,11 @@ from celery import Celery, Task, chain, current_app, current_task, group, shared
 from celery.exceptions import Ignore, Reject
 from celery.signals import task_failure, task_postrun, task_prerun, task_success
 from celery.utils.log import get_task_logger
-from kombu.utils.json import register_type
+
+try:
+    from kombu.utils.json import register_type
+except ImportError:  # kombu before 5.3
+    register_type = print
 
 app = Celery("proj", broker=BROKER, backend=BACKEND)
 app.conf.task_default_queue = QUEUE

@@ -133,7 +133,10 @@ def outcome(name, result):
 
 
 def call_all():
-    return {name: call() for name, call in CALLS.items() if name != "yaml" or _has_yaml()}
+    left_out = set() if _has_yaml() else {"yaml"}
+    if app.conf.broker_url.startswith("amqp"):
+        left_out |= {"expired", "expires later"}  # RabbitMQ refuses what these versions make of them
+    return {name: call() for name, call in CALLS.items() if name not in left_out}
 
 
 def _has_yaml():

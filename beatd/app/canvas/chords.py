@@ -124,7 +124,7 @@ class chord(Signature):  # noqa: N801 - Celery's name
                 running.context.children.append(header_result)
         else:
             body.apply_async(([],))
-        first_of(result).parent = header_result
+        result.parent = header_result  # as Celery: steps of the body in between are no parents
         return result
 
     def _body(self, kwargs: dict[str, Any]) -> Signature:
