@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from beatd.app.base import AppBase
-from beatd.app.canvas.signature import Signature, as_signature, ends_of, kind, listed, shortened
+from beatd.app.canvas.signature import Signature, as_signature, kind, listed, shortened
 from beatd.app.canvas.stamps import StampingVisitor
 
 _CHAIN_OPTIONS = ("chord", "group_id", "group_index", "link", "link_error", "parent_id", "root_id", "task_id")
@@ -175,8 +175,7 @@ def _ends_in_group(signature: Any) -> bool:
 def _link(steps: list[Signature], options: Mapping[str, Any]) -> None:
     """Attach callbacks to the last step, and errbacks to every step."""
     for callback in listed(options.get("link")):
-        for end in ends_of(steps[-1]):
-            end.link(callback)
+        steps[-1].link(callback)
     for errback in listed(options.get("link_error")):
         for step in steps:
             step.link_error(errback)

@@ -8,7 +8,7 @@ from typing import Any
 from beatd.app.base import AppBase
 from beatd.app.canvas.chains import chain, first_of
 from beatd.app.canvas.groups import group, tasks_of
-from beatd.app.canvas.signature import Signature, as_signature, ends_of, listed, shortened
+from beatd.app.canvas.signature import Signature, as_signature, listed, shortened
 from beatd.app.canvas.stamps import StampingVisitor
 from beatd.app.context import current
 from beatd.app.group_result import GroupResult
@@ -235,8 +235,7 @@ def size_of(signature: Any) -> int:
 def _link(body: Signature, options: dict[str, Any]) -> None:
     """Move the chord's callbacks and errbacks from ``options`` to its body."""
     for callback in listed(options.pop("link", None)):
-        for end in ends_of(body):
-            end.link(callback)
+        body.link(callback)
     for errback in listed(options.pop("link_error", None)):
         body.link_error(errback)
 

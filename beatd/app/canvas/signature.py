@@ -351,15 +351,6 @@ def as_signature(value: Any, app: AppBase | None = None) -> Signature:
     return Signature.from_dict(value, app) if isinstance(value, Mapping) else Signature(value, app=app)
 
 
-def ends_of(signature: Signature) -> list[Signature]:
-    """Return the tasks whose success runs the callbacks of a signature: all members, if it ends in a group."""
-    if isinstance(signature, kind("chord")) and signature.body is not None:
-        return ends_of(signature.body)
-    if isinstance(signature, kind("group")):
-        return [end for task in signature.tasks for end in ends_of(task)]
-    return [signature]
-
-
 def listed(value: Any) -> list[Any]:
     """Return one, several or no signatures as a new list."""
     if value is None:

@@ -391,20 +391,6 @@ def test_a_step_that_is_no_signature_is_refused(app):
         beatd.chain(app.signature("a"), 5)
 
 
-def test_callbacks_of_a_composition_run_for_each_member_at_its_end(app):
-    app.conf.task_always_eager = True
-    told = []
-    add, total = app.task(name="add")(lambda x, y: x + y), app.task(name="sum")(sum)
-    tell = app.task(name="tell")(lambda value, tag: told.append((tag, value)))
-    last = beatd.chord([add.s(10), add.s(20)], beatd.group(total.s(), total.s()))
-    for steps in (add.s(1, 1) | last, beatd.chain(add.s(1, 1), beatd.group(add.s(1), add.s(1)))):
-        told.clear()
-        steps.apply_async(link=tell.s(tag="L"))
-        assert [tag for tag, _ in told] == ["L", "L"]
-        steps.apply_async()
-        assert len(told) == 2
-
-
 def test_settings_have_their_names_of_celery_3():
     app = App("x", BROKER_URL="redis://h/3", set_as_current=False)
     app.conf.update(CELERY_ALWAYS_EAGER=True, CELERYD_CONCURRENCY=3, SECRET_KEY="a", TIMEZONE="Asia/Baku")
