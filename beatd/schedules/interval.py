@@ -69,8 +69,17 @@ class Relative(BaseSchedule):
         if unit == DAY * 1000:
             return self._day_after(t_ms)
         due_ms = t_ms + self.every_ms
-        offset = self.zone.span(due_ms // 1000).offset * 1000
-        return due_ms - (due_ms + offset) % unit
+        span = self.zone.span(due_ms // 1000)
+        found_ms = due_ms - (due_ms + span.offset * 1000) % unit
+        return found_ms if found_ms >= span.start * 1000 else self._before_change(t_ms, found_ms // 1000 + span.offset)
+
+    def _before_change(self, t_ms: int, wall: int) -> int:
+        """Return the run for which the clock shows ``wall``, which is before a change of the clock; or that of the
+        next full unit, if ``wall`` is over."""
+        due, _ = self.zone.instant(wall)
+        if due * 1000 <= t_ms:
+            due, _ = self.zone.instant(wall + self.unit_ms // 1000)
+        return due * 1000
 
     def _day_after(self, t_ms: int) -> int:
         t = t_ms // 1000

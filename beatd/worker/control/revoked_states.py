@@ -46,7 +46,8 @@ class RevokedStates:
         self._threads[-1].join(_GLANCE_S if late else PATIENCE_S)
         if self._threads[-1].is_alive():
             log.warning(
-                "Tasks are revoked, but the result backend does not answer: their states will be stored when it does",
+                "Tasks are revoked, but the result backend does not answer: their states are stored when it does, "
+                "or when their messages arrive",
                 extra={"event": "revoke_marking_late", "count": len(ids)},
             )
 

@@ -9,6 +9,7 @@ from zoneinfo import ZoneInfo
 import pytest
 from celery.schedules import crontab as celery_crontab
 from celery.schedules import crontab_parser, schedule
+from celery.utils.time import remaining
 
 from beatd.exceptions import ScheduleError
 from beatd.schedules import crontab, every
@@ -146,3 +147,23 @@ def test_relative_rounds_as_celery_does(seconds):
             t = datetime(2026, 1, 1, tzinfo=zone) + timedelta(milliseconds=choice.randint(0, 10**10))
             theirs = schedule(timedelta(seconds=seconds), relative=True, nowfun=lambda t=t: t)
             assert ours.next_after(t) == t + theirs.remaining_estimate(t)
+
+
+CHANGES = {
+    "Australia/Lord_Howe": ("2026-04-04T15:00Z", "2026-10-03T15:30Z"),  # by half an hour
+    "Europe/Berlin": ("2026-03-29T01:00Z", "2026-10-25T01:00Z"),
+    "America/Havana": ("2026-03-08T05:00Z", "2026-11-01T05:00Z"),  # at midnight
+    "Antarctica/Troll": ("2026-03-29T01:00Z", "2026-10-25T01:00Z"),  # by two hours
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+@pytest.mark.parametrize("seconds", [60, 5400, 3600, 9000, 10_800, 86_400])
+def test_relative_rounds_as_celery_does_over_a_change_of_the_clock(seconds, name):
+    choice = random.Random(seconds)
+    ours = every(seconds, relative=True, timezone=name)
+    for change in map(datetime.fromisoformat, CHANGES[name]):
+        for _ in range(100):
+            t = (change + timedelta(seconds=choice.randint(-90_000, 10_000))).astimezone(ZoneInfo(name))
+            left = remaining(t, timedelta(seconds=seconds), now=t, relative=True)
+            assert ours.next_after(t) == t.astimezone(UTC) + left, t
