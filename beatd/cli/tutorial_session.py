@@ -18,7 +18,8 @@ from beatd.clock import monotonic, sleep
 WAIT_S = 60.0
 """Seconds until the output of a command must be there."""
 _PAUSE_S = 0.2
-_END_S = 10.0
+_END_S = 30.0
+"""Seconds for a process in the background to end; beatd dev may need 5 for its children and 7 for the store."""
 
 
 class Unexpected(Exception):

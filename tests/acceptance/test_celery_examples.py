@@ -117,7 +117,7 @@ def test_a_beat_schedule(registered):
     first = registrations["add-every-30-seconds"]
     assert (first["task"], first["schedule"], first["args"]) == ("tasks.add", 30.0, [16, 16])
     assert registrations["add-every-monday-morning"]["schedule"] == parse("30 7 * * 1")
-    assert app.timezone == "UTC"
+    assert str(app.timezone) == "UTC"
     assert app.tasks["tasks.add"](16, 16) == 32
 
 
