@@ -79,6 +79,7 @@ print([name for name in connection.introspection.table_names() if "beatd" in nam
     assert "no issues" in python(project, "manage.py", "check", **ADMIN)
 
 
+@pytest.mark.slow
 def test_permissions(ask):
     said = json.loads(
         ask("""

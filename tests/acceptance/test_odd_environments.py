@@ -122,7 +122,10 @@ def test_a_full_disk_is_named_with_its_folder(folder: Path) -> None:
 CLOSED = {"input": "<&-", "output": ">&-", "errors": "2>&-", "all": "<&- >&- 2>&-"}
 
 
-@pytest.mark.parametrize("closed", CLOSED.values(), ids=CLOSED.keys())
+@pytest.mark.parametrize(
+    "closed",
+    [pytest.param(how, id=name, marks=() if name == "all" else pytest.mark.slow) for name, how in CLOSED.items()],
+)
 def test_a_daemon_whose_streams_are_closed_runs(closed: str, tmp_path: Path, wait_until: Callable[..., object]) -> None:
     (tmp_path / "beat.toml").write_text(EMBEDDED)
     process = subprocess.Popen(

@@ -21,7 +21,7 @@ from tests.acceptance.celery_pairs import WARNINGS, paired, workers
 from tests.acceptance.conftest import environment
 from tests.conftest import missing
 
-pytestmark = WARNINGS
+pytestmark = [*WARNINGS, pytest.mark.slow]
 
 VERSIONS = ("4.4", "5.2")
 PROTOCOLS = ("1", "2")

@@ -100,7 +100,10 @@ def _read(terminal: int) -> bytes:
     ("arguments", "said"),
     [
         (["--from", "2026-01-02", "--to", "2026-01-01"], "--to is not later than --from"),
-        (["--from", "someday"], '"someday": expected a time such as 2026-12-31T23:59:00 or 23:59 (today), a date, "now"'),
+        (
+            ["--from", "someday"],
+            '"someday": expected a time such as 2026-12-31T23:59:00 or 23:59 (today), a date, "now"',
+        ),
         (["--to", "+1y"], '"1y": "y" is not a unit of time'),
         (["--entry", "nigtly"], 'there is no entry "nigtly"; did you mean nightly?'),
         (["--to", "+3650d", "--limit", "1000"], "the window holds at least 87,600 runs (87,600 of interval)"),

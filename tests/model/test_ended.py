@@ -18,7 +18,9 @@ def check(size, rules):
     return explore(initial(size), lambda world: steps(world, rules), wrong, done)
 
 
-@pytest.mark.parametrize("size", SIZES, ids=str)
+@pytest.mark.parametrize(
+    "size", [SIZES[0], *(pytest.param(size, marks=pytest.mark.slow) for size in SIZES[1:])], ids=str
+)
 def test_what_is_dropped_has_ended_and_what_has_ended_is_dropped(size):
     explored = check(size, Rules())
     assert explored.fault is None, f"\n{explored.fault}"

@@ -21,7 +21,9 @@ def check(size, rules):
     return explore(initial(size), lambda world: steps(world, rules, size), wrong, done)
 
 
-@pytest.mark.parametrize("size", [*SIZES, SEIZED, ALONE_AND_POWERLESS, POWERLESS], ids=str)
+@pytest.mark.parametrize(
+    "size", [*SIZES, pytest.param(SEIZED, marks=pytest.mark.slow), ALONE_AND_POWERLESS, POWERLESS], ids=str
+)
 def test_nothing_is_lost_or_doubled(size):
     explored = check(size, Rules())
     assert explored.fault is None, f"\n{explored.fault}"

@@ -46,7 +46,7 @@ def kinds(client):
     return Counter(PLAIN.sub("*", key.decode()) for key in client.scan_iter(count=1000))
 
 
-@pytest.mark.parametrize("task", ["none", "add", "boom"])
+@pytest.mark.parametrize("task", [*(pytest.param(task, marks=pytest.mark.slow) for task in ("none", "add")), "boom"])
 def test_neither_keys_nor_memory_grow_with_runs(make_fleet, task):
     fleet = make_fleet()
     fleet.schedule(entries(task))
