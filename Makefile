@@ -26,9 +26,9 @@ help: ## show this list
 run: $(VENV)/.installed-run ## store, daemon and worker in this terminal, with the example schedule
 	@if [ -t 0 ] && [ -t 1 ]; then set -m; fi; $(BIN)/beatd dev --config config/beat.toml --builtin command
 
-# Most tests wait most of the time for servers and processes: six more at once than there are processors.
+# Most tests wait most of the time for servers and processes: four more at once than there are processors.
 # Whole files go to one process, since tests of a file share servers; those that take longest begin first.
-JOBS ?= $(shell $(BIN)/python -c 'import os; print((os.cpu_count() or 2) + 6)' 2>/dev/null || echo 8)
+JOBS ?= $(shell $(BIN)/python -c 'import os; print((os.cpu_count() or 2) + 4)' 2>/dev/null || echo 6)
 PARALLEL = -n $(JOBS) --dist loadfile --no-loadscope-reorder
 LONGEST_FIRST = tests/packaging tests/chaos tests/acceptance tests/model tests/integration tests/unit
 

@@ -188,11 +188,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "slow: takes many seconds, or kills servers; only with --slow, as in CI")
+    config.addinivalue_line("markers", "slow: takes many seconds or needs a RabbitMQ; only with --slow, as in CI")
     config.addinivalue_line("markers", "soak: takes minutes to hours; only with --soak")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    for item in items:
+        if "rabbitmq_node" in getattr(item, "fixturenames", ()):  # each process would start a node, which takes long
+            item.add_marker(pytest.mark.slow)
     for marker in ("slow", "soak"):
         if not config.getoption(f"--{marker}"):
             left_out = [item for item in items if item.get_closest_marker(marker)]

@@ -128,19 +128,18 @@ def test_a_killed_leader_is_replaced_long_before_its_lease_ends(daemons, client,
     assert_every_run_once(due_times(client))
 
 
-def test_a_leader_that_is_told_to_stop_hands_over_at_once(daemons, client, wait_until):
+def test_a_leader_that_is_told_to_stop_hands_over_long_before_its_lease_ends(daemons, client, wait_until):
+    config = daemons.folder / "beat.toml"
+    config.write_text(config.read_text().replace('ttl = "2s"\nrenew = "500ms"', 'ttl = "60s"'))
     first = daemons.start()
     wait_until(lambda: client.llen("celery") >= 3, timeout=20, what="the first runs")
     daemons.start()
     wait_until(lambda: "standing_by" in daemons.logs(), timeout=20, what="a standby")
-    started = time.monotonic()
     assert daemons.end(first) == 0
-    wait_until(lambda: daemons.leader(client), timeout=10, what="the standby to lead")
-    took = time.monotonic() - started
+    wait_until(lambda: daemons.leader(client), timeout=20, what="the standby to lead")
     before = client.llen("celery")
-    wait_until(lambda: client.llen("celery") >= before + 5, timeout=10, what="runs of the new leader")
+    wait_until(lambda: client.llen("celery") >= before + 5, timeout=20, what="runs of the new leader")
     assert_every_run_once(due_times(client))
-    assert took < 2.0, "a hand-over must not wait for the lease to run out"
 
 
 def test_a_leader_that_was_frozen_sends_nothing_when_it_wakes(daemons, client, wait_until):

@@ -193,7 +193,7 @@ def test_what_is_put_into_the_store(fleet):
     raw = fleet.wait(lambda: fleet.store.lindex("bads", 0), 20, "a run")
     fleet.store.set(f"celery-task-meta-{open_envelope(raw).headers['id']}", b"\x80\x04K\x01.")
     fleet.wait(lambda: fleet.store.llen("bads") > 1, 20, "the next run")
-    assert fleet.logged("The result of the last run of bad cannot be read")
+    fleet.wait(lambda: fleet.logged("The result of the last run of bad cannot be read"), 20, "that to be said")
     fleet.write(BAD + 'queue = "bads"\n')
     for key in ("{beatd}:last_due", "{beatd}:known", "{beatd}:runs"):
         fleet.store.hset(key, "bad", "garbage")

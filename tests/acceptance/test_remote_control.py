@@ -92,7 +92,7 @@ def run(tool: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
 
 
-@pytest.fixture(scope="module", params=["redis", "rabbitmq"])
+@pytest.fixture(scope="module", params=["redis", pytest.param("rabbitmq", marks=pytest.mark.slow)])
 def scene(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
     server = request.getfixturevalue("redis_server").start()
     server.flush()
@@ -246,7 +246,7 @@ def test_who_is_not_meant_does_not_answer(scene: Scene) -> None:
 # -- the command lines ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("scene", ["rabbitmq"], indirect=True)
+@pytest.mark.parametrize("scene", [pytest.param("rabbitmq", marks=pytest.mark.slow)], indirect=True)
 def test_each_others_tools_reach_both_workers(scene: Scene) -> None:
     who = ("-d", f"{OURS},{THEIRS}", "-t", "10")
     celerys = run("celery", "-b", scene.broker, "inspect", "ping", *who)

@@ -12,7 +12,7 @@ from beatd import App
 from beatd.exceptions import BrokerError
 
 
-@pytest.fixture(params=["redis", "rabbitmq"])
+@pytest.fixture(params=["redis", pytest.param("rabbitmq", marks=pytest.mark.slow)])
 def app(request):
     is_redis = request.param == "redis"
     url = request.getfixturevalue("redis_url") if is_redis else request.getfixturevalue("rabbitmq").url

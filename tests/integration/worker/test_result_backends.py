@@ -31,7 +31,7 @@ def stored(task_id, value, state=SUCCESS, reply_to="", **more):
 # -- by messages ------------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(params=["redis", "rabbitmq"])
+@pytest.fixture(params=["redis", pytest.param("rabbitmq", marks=pytest.mark.slow)])
 def url(request):
     if request.param == "redis":
         return request.getfixturevalue("redis_url")
