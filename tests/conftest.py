@@ -312,6 +312,16 @@ def shared_cluster(server_kind: str) -> Iterator[Any]:
 
 
 @pytest.fixture
+def six(server_kind: str) -> Iterator[Any]:
+    """A cluster of three masters with a replica each, that no other test gets."""
+    from tests.clusters import Cluster
+
+    cluster = Cluster(server_kind, replicas=1)
+    yield cluster
+    cluster.close()
+
+
+@pytest.fixture
 def cluster(shared_cluster: Any) -> Any:
     """The shared cluster of three masters, running and empty."""
     shared_cluster.reset()

@@ -18,7 +18,7 @@ from beatd.clock import SystemClock
 from beatd.config import values
 from beatd.config.loader import load_settings
 from beatd.config.values import size_text
-from beatd.exceptions import StoreUnavailable
+from beatd.exceptions import StoreError, StoreUnavailable
 from beatd.importers.apscheduler import jobs_of_database, jobs_of_file, jobs_of_redis, read_apscheduler
 from beatd.importers.celery_app import read_celery_app
 from beatd.importers.celerybeat_file import read_celerybeat_file
@@ -157,20 +157,24 @@ def import_(
     found = _read(source, place, choices)
     header = (f"Imported from {source} {_safe(source, place)}.",)
     carried = importers.carry_over(found, header=header, timezone=of_file)
-    steps: list[str] = []
     if into is not None:
         put_into(into, carried.tables, replace=force, err=True)
     else:
         text, steps = with_connections(carried.toml, place) if source == "celery" else (carried.toml, [])
-        if output is None:
-            click.echo(text, nl=False)
-        else:
-            write_file(output, text, force=force)
-    for step in steps:
-        click.echo(f"! {step}", err=True)
+        _write(text, output, force=force)
+        for step in steps:
+            click.echo(f"! {step}", err=True)
     _report(carried, all_notes=all_notes)
     if carried.lost:
         raise click.exceptions.Exit(1)
+
+
+def _write(text: str, output: Path | None, *, force: bool) -> None:
+    """Write the file, or to standard output."""
+    if output is None:
+        click.echo(text, nl=False)
+    else:
+        write_file(output, text, force=force)
 
 
 def _report(carried: importers.Carried, *, all_notes: bool) -> None:
@@ -245,9 +249,10 @@ def _redis_at(place: str) -> Iterator[Any]:
     try:
         with connect(place, timeout_ms=5_000, name="beatd-import") as client, translate_errors(client):
             yield client
-    except StoreUnavailable as error:
+    except StoreError as error:
+        step = "Start that server, or give the URL of another one as PLACE."
         reason = str(error).removeprefix("state store ")
-        raise click.ClickException(f"{reason}\nStart that server, or give the URL of another one as PLACE.") from None
+        raise click.ClickException(f"{reason}\n{step}" if isinstance(error, StoreUnavailable) else reason) from None
 
 
 def _existing(place: str) -> Path:

@@ -30,7 +30,8 @@ def read_moment(text: str, *, timezone: str, base_ms: int, now_ms: int) -> int:
             moment_ms = base_ms + (distance_ms if written[0] == "+" else -distance_ms)
         else:
             if _TIME_OF_DAY.fullmatch(written):
-                written = f"{from_ms(now_ms).astimezone(zone(timezone).info):%Y-%m-%d} {written:0>5}"
+                time_of_day = written if written[2] == ":" else f"0{written}"
+                written = f"{from_ms(now_ms).astimezone(zone(timezone).info):%Y-%m-%d} {time_of_day}"
             moment_ms = to_ms(moment(written, timezone))
     except (InvalidValue, ScheduleError) as error:
         is_told = written[:1] in {"+", "-"} or "out of range" in str(error)

@@ -112,9 +112,7 @@ class Groups:
         """
         calls = [self._call(part, owner) for part in parts]
         if is_cluster(self._client):
-            answers = self._part.each(calls)
-            if error := next((one for one in answers if isinstance(one, Exception)), None):
-                raise error
+            answers = self._part.all(calls)
         else:
             answers = list(self._part.stream((keys, bulk_strings(*args)) for keys, args in calls))
         return [_complete(part, answer) for part, answer in zip(parts, answers, strict=True) if answer]

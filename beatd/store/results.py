@@ -147,9 +147,7 @@ class RedisResults:
     def store(self, results: Sequence[Stored]) -> None:
         if is_cluster(self._client):
             calls = [([result_key(result.task_id)], [self._keep_s, result.document]) for result in results]
-            for answer in self._store.each(calls):
-                if isinstance(answer, Exception):
-                    raise answer
+            self._store.all(calls)
         elif results:
             keys = [result_key(result.task_id) for result in results]
             self._store(keys, [self._keep_s, *(result.document for result in results)])

@@ -130,6 +130,13 @@ class Script:
         place_of_all = place_of(self._client)
         return [store_error(one, place_of_all) if isinstance(one, redis.RedisError) else one for one in answers]
 
+    def all(self, calls: Iterable[Call]) -> list[Any]:
+        """The answers to many calls, see :meth:`each`; raises the first error, when all have been made."""
+        answers = self.each(calls)
+        if error := next((one for one in answers if isinstance(one, Exception)), None):
+            raise error
+        return answers
+
     def _pipelined(self, calls: Sequence[Call], *, known: bool = False) -> list[Any]:
         """The answers and errors of calls in one round trip; ``known``: by the servers' copies of the script."""
         if not calls:

@@ -56,14 +56,6 @@ def write(tmp_path, redis_url):
 
 
 @pytest.fixture
-def six(server_kind):
-    """A cluster of three masters with a replica each."""
-    cluster = Cluster(server_kind, replicas=1)
-    yield cluster
-    cluster.close()
-
-
-@pytest.fixture
 def tls_cluster(server_kind, certificates):
     """A cluster of three masters with a replica each, whose nodes are reached by TLS."""
     if server_kind != "redis":

@@ -10,7 +10,6 @@ import redis
 
 from beatd import App, chord, group
 from beatd.exceptions import ChordError, StoreUnavailable
-from tests.clusters import Cluster
 
 APP = """
 from beatd import App
@@ -34,14 +33,6 @@ def steps(self):
     self.update_state(state="PROGRESS", meta={{"done": 1}})
     return "end"
 """
-
-
-@pytest.fixture
-def six(server_kind):
-    """A cluster of three masters with a replica each."""
-    cluster = Cluster(server_kind, replicas=1)
-    yield cluster
-    cluster.close()
 
 
 @pytest.fixture
