@@ -46,10 +46,13 @@ def in_range(ms: int) -> bool:
     return FIRST_MS <= ms <= LAST_MS
 
 
-@functools.lru_cache(maxsize=1024)
 def iso_ms(ms: int) -> str:
-    """ISO 8601 in UTC with milliseconds, ``2026-01-01T00:00:00.000+00:00``: how instants travel in messages.
+    """ISO 8601 in UTC with milliseconds, ``2026-01-01T00:00:00.000+00:00``: how instants travel in messages."""
+    ms = min(max(ms, EARLIEST_MS), LAST_MS)
+    return f"{_iso_second(ms // 1000)}.{ms % 1000:03}+00:00"
 
-    The runs of a herd share their instants, hence the cache.
-    """
-    return from_ms(ms).isoformat(timespec="milliseconds")
+
+@functools.lru_cache(maxsize=1024)
+def _iso_second(seconds: int) -> str:
+    """A second, without its zone. The runs of a herd, and of a busy second, share it: hence the cache."""
+    return (EPOCH + timedelta(seconds=seconds)).replace(tzinfo=None).isoformat()

@@ -27,6 +27,7 @@ class FakeClock:
     def __init__(self, now_ms: int = NOW, *, waits: bool = True) -> None:
         self.ms = now_ms
         self.mono = 1_000.0
+        self._rest_ms = 0.0
         self._waits = waits
 
     def now_ms(self):
@@ -36,7 +37,9 @@ class FakeClock:
         return self.mono
 
     def advance(self, seconds):
-        self.ms += round(seconds * 1000)
+        exact_ms = self._rest_ms + seconds * 1000
+        self.ms += round(exact_ms)
+        self._rest_ms = exact_ms - round(exact_ms)
         self.mono += seconds
 
     def step(self, seconds):

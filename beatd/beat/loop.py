@@ -37,6 +37,10 @@ PREPARE_MS, PREPARE_SPARE_MS, PREPARE_SLICE = 5_000, 50, 200
 _PROBLEM_MAX = 2_000
 """Characters of an error that are shown."""
 
+TURN_SPACING = 0.0015
+"""Seconds between the beginnings of two turns, at least: runs that are due one after the other leave together. A call
+of the store takes about as long for ten runs as for one. A turn that has left something to do is followed at once."""
+
 SLEEP_MAX = 1.0
 """Seconds; the loop turns at least this often, which feeds the watchdog and finds clock steps."""
 
@@ -285,8 +289,11 @@ class DaemonLoop:
         """Turn until :meth:`stop`."""
         while not self.stopping:
             self._wake.clear()
+            earliest = self._clock.monotonic() + TURN_SPACING
             with _no_collection():
                 seconds = min([shard.turn() for shard in self._shards])
+            if seconds > 0:
+                seconds = max(seconds, earliest - self._clock.monotonic())
             if not self.stopping:
                 self._clock.wait(self._wake, seconds)
 

@@ -1,4 +1,4 @@
-"""Message builder: renders the message of a run from the template of its entry."""
+"""Message builder: renders the message of a run, from the template of its options and the values of its entry."""
 
 from __future__ import annotations
 
@@ -17,18 +17,17 @@ from beatd.timestamps import iso_ms
 TraceContext = Callable[[str], tuple[str, str]]
 """Function from a run id to the headers ``traceparent`` and ``tracestate``."""
 
-CACHED_TEMPLATES = 20_000
-"""Templates of entries that are kept: one is about 1.5 kB, and making one takes as long as three renderings."""
+CACHED_ENTRIES = 50_000
+"""Entries whose values are kept as JSON: they take about 600 bytes, and making them as long as three renderings."""
+CACHED_TEMPLATES = 2_000
+"""Templates that are kept, one for each set of options: one is about 1.2 kB."""
 
 AHEAD_BYTES = 32 << 20
 """Messages that are kept rendered ahead of their runs."""
 
-RUN_PLACEHOLDERS = ("id", "due_at", "after", "eta", "expires", "expiration", tracing.PARENT, tracing.STATE)
-"""Placeholders that differ between the runs of an entry."""
-
 
 class MessageBuilder:
-    """Renders runs as elements of a Redis list: from one template per entry, made from one per set of options."""
+    """Renders runs as elements of a Redis list. Entries with the same options share a template."""
 
     def __init__(
         self,
@@ -45,8 +44,9 @@ class MessageBuilder:
         self._origin = origin or f"beatd{os.getpid()}@{socket.gethostname()}"
         self._times: tuple[int | None, ...] = ()
         self._values: dict[bytes, bytes] = {}
+        """Values for the holes of a template, as JSON: those of the run that is rendered."""
         self._by_options: dict[int, tuple[Options, MessageTemplate]] = {}
-        self._by_entry: dict[str, tuple[Entry, MessageTemplate]] = {}
+        self._by_entry: dict[str, tuple[Entry, dict[bytes, bytes]]] = {}
         self._ahead: dict[str, tuple[Run, int | None, bytes]] = {}
         self._ahead_for = 0
         self.ahead_bytes = 0
@@ -69,8 +69,8 @@ class MessageBuilder:
     def render_ahead(self, run: Run, expires_ms: int | None) -> None:
         """Render the message of a coming run, for :meth:`render` to hand out when it is due: a herd waits for less.
 
-        Messages of one instant are kept at a time, of :data:`AHEAD_BYTES` at most; of further runs the template of the
-        entry is made. Raises as :meth:`render` does.
+        Messages of one instant are kept at a time, of :data:`AHEAD_BYTES` at most; of further runs the values of the
+        entry are made ready. Raises as :meth:`render` does.
         """
         if run.fire_ms != self._ahead_for:
             self._ahead.clear()
@@ -80,7 +80,7 @@ class MessageBuilder:
             self._ahead[run.entry.name] = (run, expires_ms, rendered)
             self.ahead_bytes += len(rendered)
         else:
-            self.template(run.entry)
+            self._entry_values(run.entry)
 
     def render(self, run: Run, expires_ms: int | None) -> bytes:
         """The envelope of a run's message; ``expires_ms`` is an instant (see :func:`expires_at_ms`).
@@ -93,26 +93,17 @@ class MessageBuilder:
             return ahead[2]
         return self._rendered(run, expires_ms)
 
-    def template(self, entry: Entry) -> MessageTemplate:
-        """The entry's template, made now if need be."""
-        cached = self._by_entry.get(entry.name)
-        if cached is not None and cached[0] is entry:
-            return cached[1]
-        entry_template = self._options_template(entry).fill(_entry_values(entry), open_holes=RUN_PLACEHOLDERS)
-        if len(self._by_entry) >= CACHED_TEMPLATES:
-            self._by_entry.clear()
-        self._by_entry[entry.name] = (entry, entry_template)
-        return entry_template
-
     def _rendered(self, run: Run, expires_ms: int | None) -> bytes:
         entry = run.entry
         times = (run.due_ms, run.fire_ms, expires_ms, entry.options.countdown_ms, run.after_ms)
         if times != self._times:  # the runs of a herd have them in common
-            self._times, self._values = times, _values(*times)
-        self._values[b"id"] = _text(run.id)
+            self._times, self._values = times, _time_values(*times)
+        values = self._values
+        values[b"id"] = _text(run.id)
+        values.update(self._entry_values(entry))
         if self._trace is not None:
-            self._values[b"traceparent"], self._values[b"tracestate"] = map(_text, self._trace(run.id))
-        rendered = self.template(entry).render(self._values)
+            values[b"traceparent"], values[b"tracestate"] = map(_text, self._trace(run.id))
+        rendered = self._template(entry).render(values)
         if len(rendered) > self._most_bytes:
             raise MessageError(f"it has {len(rendered):,} bytes; max_message_size of [broker] is {self._most_bytes:,}")
         return rendered
@@ -123,16 +114,26 @@ class MessageBuilder:
             made.headers.update({name: placeholder(name) for name in (tracing.PARENT, tracing.STATE)})
         return made
 
-    def _options_template(self, entry: Entry) -> MessageTemplate:
+    def _template(self, entry: Entry) -> MessageTemplate:
         cached = self._by_options.get(id(entry.options))
         if cached is not None and cached[0] is entry.options:
             return cached[1]
         to = self.address_of(entry)
-        entry_template = MessageTemplate.of(self._example(entry.options), queue=to.key, exchange=to.exchange)
+        template = MessageTemplate.of(self._example(entry.options), queue=to.key, exchange=to.exchange)
         if len(self._by_options) >= CACHED_TEMPLATES:
             self._by_options.clear()
-        self._by_options[id(entry.options)] = (entry.options, entry_template)
-        return entry_template
+        self._by_options[id(entry.options)] = (entry.options, template)
+        return template
+
+    def _entry_values(self, entry: Entry) -> dict[bytes, bytes]:
+        cached = self._by_entry.get(entry.name)
+        if cached is not None and cached[0] is entry:
+            return cached[1]
+        values = _entry_values(entry)
+        if len(self._by_entry) >= CACHED_ENTRIES:
+            self._by_entry.clear()
+        self._by_entry[entry.name] = (entry, values)
+        return values
 
 
 def _is_same_run(one: Run, other: Run) -> bool:
@@ -175,6 +176,7 @@ def example(options: Options, origin: str) -> protocol.TaskMessage:
 
 
 def _entry_values(entry: Entry) -> dict[bytes, bytes]:
+    """The values that all runs of an entry have in common, as JSON; raises MessageError if JSON cannot carry them."""
     embed = {"callbacks": entry.options.link, "errbacks": entry.options.link_error}
     return {
         b"task": json_codec.dumps(entry.task),
@@ -185,10 +187,10 @@ def _entry_values(entry: Entry) -> dict[bytes, bytes]:
     }
 
 
-def _values(
+def _time_values(
     due_ms: int, fire_ms: int, expires_ms: int | None, countdown_ms: int | None, after_ms: int | None
 ) -> dict[bytes, bytes]:
-    """The values of a run's holes, but for its id, as JSON."""
+    """The values of a run that depend on its times, as JSON."""
     return {
         b"due_at": _text(iso_ms(due_ms)),
         b"after": b"null" if after_ms is None else b"%d" % after_ms,

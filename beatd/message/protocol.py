@@ -15,7 +15,7 @@ import contextlib
 import re
 import secrets
 import uuid
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -220,8 +220,7 @@ def safe_repr(value: object) -> str:
 class MessageTemplate:
     """A family of messages that differ only in some places: an encoded envelope with holes.
 
-    Made from an example message in which :func:`placeholder` stands for each value to come. :meth:`fill` may leave
-    holes open: so one form serves all entries with the same options, and each entry's own form all of its runs.
+    Made from an example message in which :func:`placeholder` stands for each value to come.
     """
 
     __slots__ = ("_pattern",)
@@ -235,14 +234,6 @@ class MessageTemplate:
         outer = _envelope(message, placeholder("body"), queue=queue, exchange=exchange, delivery_tag=placeholder("id"))
         pattern = json_codec.dumps(outer).replace(b"%", b"%%")
         return cls(_PLACEHOLDER.sub(rb"%(\1)b", pattern))
-
-    def fill(self, values: Mapping[bytes, bytes], *, open_holes: Iterable[str] = ()) -> MessageTemplate:
-        """A form with fewer holes: ``values`` as JSON text go into theirs, ``open_holes`` stay."""
-        escaped = {name: value.replace(b"%", b"%%") for name, value in values.items()}
-        return MessageTemplate(
-            self._pattern.replace(b"%%", b"%%%%")
-            % {**escaped, **{h.encode(): b"%%(%b)b" % h.encode() for h in open_holes}}
-        )
 
     def render(self, values: Mapping[bytes, bytes]) -> bytes:
         """The envelope of one message; ``values`` has the JSON text for every hole."""

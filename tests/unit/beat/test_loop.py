@@ -1,13 +1,15 @@
 """The loop: what leaves when, and what a failure changes."""
 
 import logging
+import threading
 from datetime import timedelta
 
+from beatd.beat.loop import DaemonLoop
 from beatd.exceptions import StoreUnavailable
 from beatd.model import Options
 from beatd.schedules import parse_blackout
 from beatd.timestamps import from_ms
-from tests.fakes import NOW
+from tests.fakes import NOW, FakeClock
 
 
 def names_at(rig):
@@ -43,6 +45,34 @@ def test_entries_with_runs_are_told_once_and_all_of_them_in_a_new_term(rig, entr
 def test_the_sleep_ends_at_the_next_due(rig, entry):
     rig.beat.schedule.replace([entry(schedule=0.3)])
     assert next(filter(None, (rig.turn() for _ in range(9)))) == 0.3  # a turn of 0 s makes messages ready
+
+
+class CountingClock(FakeClock):
+    """A clock that notes at each wait how late (ms) runs left, and stops the loop when a time has passed."""
+
+    def __init__(self, rig, seconds):
+        super().__init__()
+        self.rig, self.until, self.loop = rig, self.mono + seconds, None
+        self.turns, self.late_ms = 0, []
+
+    def wait(self, event, seconds):
+        self.turns += 1
+        self.late_ms += [self.ms - due_ms for _, due_ms in self.rig.claims.pushed[len(self.late_ms) :]]
+        super().wait(event, seconds)
+        if self.mono >= self.until:
+            self.loop.stop()
+
+
+def test_runs_that_are_due_one_after_the_other_leave_together(rig, entry):
+    rig.clock = clock = CountingClock(rig, seconds=3)
+    rig.start()
+    clock.loop = DaemonLoop([rig.beat], clock, threading.Event())
+    each_ms = [{"every": "1s", "anchor": from_ms(NOW + ms)} for ms in range(1000)]
+    clock.loop.replace([entry(f"e{ms}", schedule) for ms, schedule in enumerate(each_ms)])
+    clock.loop.run()
+    assert len(clock.late_ms) >= 2_000
+    assert clock.turns < 0.7 * len(clock.late_ms)
+    assert max(clock.late_ms) <= 1
 
 
 def test_a_failed_claim_changes_nothing_and_is_repeated(rig, entry):

@@ -19,6 +19,7 @@ from beatd.config.entries import ENTRY
 from beatd.config.fields import SECTIONS
 from beatd.config.settings import TOP
 from beatd.exceptions import ConfigError, Fault
+from beatd.model import Run
 
 GOOD = (
     (Path(__file__).parents[3] / "config" / "beat.toml").read_text()
@@ -210,7 +211,9 @@ def faults_of(file: Path) -> tuple[Fault, ...]:
         return error.faults or pytest.fail("an error without faults")
     assert all(entry.task and entry.source for entry in loaded.entries)
     assert all(entry.schedule.next_after_ms(0) is None or entry.schedule.fingerprint for entry in loaded.entries)
-    MessageBuilder("celery").template(loaded.entries[0]) if loaded.entries else None
+    if loaded.entries:
+        entry = loaded.entries[0]
+        MessageBuilder("celery").render(Run(entry, 0, 0, entry.schedule), expires_ms=None)
     return ()
 
 
