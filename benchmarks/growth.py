@@ -1,24 +1,34 @@
-"""Growth: what start, memory, lateness and herds become with more entries, more runs a second, and more shards.
+"""Growth: start, memory, lateness and costs, with more entries, runs, queues, results, shards, and processes.
 
     python benchmarks/growth.py [--quick]
 
 Curves on logarithmic scales: what grows with the size is a straight line that rises by one decade for each decade, what
-does not depend on it is flat. Memory is written to ``docs/sizing-memory.svg``; start, lateness and cost of a message,
-which say something on a quiet machine only, to ``benchmarks/results/growth-*.svg``.
+does not depend on it is flat. Memory and costs, which are processor time, are written to ``docs/sizing-*.svg``; start,
+lateness and daemons, which say something on a quiet machine only, to ``benchmarks/results/growth-*.svg``.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
-from collections.abc import Iterable, Sequence
+import tempfile
+import time
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
+import cluster
 import herd
 import memory
+import redis
 import reload
 import steady
+import worker
 from figures import Figure, curve, machine, number
+from herd import fresh_redis
+
+from beatd.store.client import connect
 
 DOCS = Path(__file__).parent.parent / "docs"
 RESULTS = Path(__file__).parent / "results"
@@ -50,14 +60,122 @@ def of_rates(rates: Sequence[int], seconds: float) -> dict[str, Points]:
     return found
 
 
-def of_shards(shards: Sequence[int], n: int) -> dict[str, Points]:
-    """Microseconds of a message in a herd, by the number of shards on one server."""
-    points = []
-    for number_ in shards:
-        rate = herd.run("beatd", n, 60, more=f"[leader]\nshards = {number_}\n").rate
-        points.append((float(number_), 1e6 / rate if rate > 0 else 0.0))
-        print(f"{number_} shards: {number(rate, '/s')}", flush=True)
-    return {"µs a message": points}
+def of_runs(entries: Sequence[int], queues: Sequence[int], results: Sequence[int], runs: int) -> dict[str, Points]:
+    """Microseconds of a run, from its claim to the note of its end, by what there is more of."""
+    return {
+        "entries": [(n, cost(n)) for n in entries],
+        "queues": [(n, cost(10_000, queues=n)) for n in queues],
+        "results in the store": [(n, cost(10_000, results=n)) for n in results],
+        "runs of an entry before": history_costs(1_000, runs),
+        "shards, through the outbox": [(n, shard_cost(n)) for n in (1, 2, 4, 8)],
+    }
+
+
+def cost(entries: int, *, queues: int = 1, results: int = 0, runs: int = 100_000) -> float:
+    """Microseconds of processor time, of the daemon's side and the server, for each of so many runs."""
+    with fresh_redis() as url, connect(url, timeout_ms=30_000) as client:
+        day = memory.Day(client, entries, 2_000, queues=queues)
+        for start in range(0, results, 10_000):
+            client.mset(
+                {f"celery-task-meta-{number}": "r" * 200 for number in range(start, min(start + 10_000, results))}
+            )
+        day.go_on()
+        rounds = max(runs // entries, 1)
+        with spent(client) as seconds:
+            for _ in range(rounds):
+                day.go_on()
+    return _said(f"{entries:,} entries, {queues:,} queues, {results:,} results", 1e6 * seconds[0] / (rounds * entries))
+
+
+def shard_cost(shards: int) -> float:
+    """Microseconds of a message through the outbox: claimed, read, and struck off."""
+    with fresh_redis() as url, connect(url) as client:
+        server = SimpleNamespace(pid=client.info("server")["process_id"])
+        own, theirs, _ = cluster.cost(url, [server], shards, 40_000)
+    return _said(f"{shards} shards", own + theirs)
+
+
+def history_costs(entries: int, runs: int) -> Points:
+    """The same, while the histories of the entries fill: by the runs that an entry has had."""
+    points, at = Points(), 1
+    with fresh_redis() as url, connect(url, timeout_ms=30_000) as client:
+        day = memory.Day(client, entries, 2_000)
+        for rounds in _doubled(runs):
+            with spent(client) as seconds:
+                for _ in range(rounds):
+                    day.go_on()
+            points.append((at, _said(f"runs {at:,} and on", 1e6 * seconds[0] / (rounds * entries))))
+            at += rounds
+    return points
+
+
+@contextlib.contextmanager
+def spent(client: redis.Redis, *, own: bool = True) -> Iterator[list[float]]:
+    """The processor time (s) that the server, and this process unless ``own`` is off, take within the context."""
+
+    def total() -> float:
+        cpu = client.info("cpu")
+        return (time.process_time() if own else 0.0) + float(cpu["used_cpu_user"] + cpu["used_cpu_sys"])
+
+    seconds, before = [0.0], total()
+    yield seconds
+    seconds[0] = total() - before
+
+
+def _doubled(most: int) -> Iterator[int]:
+    rounds = 4
+    while rounds <= most:
+        yield rounds
+        rounds *= 2
+
+
+def _said(what: str, microseconds: float) -> float:
+    print(f"{what:60} {number(microseconds, 'µs')}", flush=True)
+    return microseconds
+
+
+def of_workers(processes: Sequence[int]) -> dict[str, Points]:
+    """Microseconds of a task that does nothing, and of the server, by the number of processes of a worker."""
+    found: dict[str, Points] = {"worker": [], "server": []}
+    for n in processes:
+        contender = worker.ALL["beatd"]
+        contender = contender._replace(two=contender.two.replace("-c 2", f"-c {n}"))
+        with fresh_redis() as url, connect(url) as client, tempfile.TemporaryDirectory() as folder:
+            bench, costs = worker.Bench(contender, url, url, Path(folder)), []
+            for tasks in (2_000, 42_000):  # what starting takes is in both
+                bench.fill(worker.COLUMNS[0], "noop", tasks)
+                with spent(client, own=False) as seconds:
+                    bench.drain(worker.COLUMNS[0], tasks)
+                costs.append((bench.cpu_s, seconds[0]))
+        for points, few, many in zip(found.values(), *costs, strict=True):
+            points.append((n, 1e6 * (many - few) / 40_000))
+        _said(f"{n} processes: worker", found["worker"][-1][1])
+        _said(f"{n} processes: server", found["server"][-1][1])
+    return found
+
+
+def of_daemons(daemons: Sequence[int], seconds: float) -> dict[str, Points]:
+    """Processor time (% of a core) of server, leader, and a standby, by the number of daemons; 100 runs a second."""
+    found: dict[str, Points] = {"server": [], "leader": [], "one standby": []}
+    for n in daemons:
+        with fresh_redis() as url, connect(url) as client, contextlib.ExitStack() as stack:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            running = [steady.start_beatd(url, 100, folder)]
+            stack.callback(herd.end, running[0])
+            while not client.llen("celery"):
+                time.sleep(0.1)
+            for _ in range(n - 1):
+                running.append(steady.start_beatd(url, 100, folder))
+                stack.callback(herd.end, running[-1])
+            time.sleep(5 + n)
+            before = [reload.cpu_seconds(one.pid) for one in running]
+            with spent(client, own=False) as server:
+                time.sleep(seconds)
+            own = [reload.cpu_seconds(one.pid) - then for one, then in zip(running, before, strict=True)]
+        for points, one in zip(found.values(), (server[0], own[0], sum(own[1:]) / max(n - 1, 1)), strict=True):
+            points.append((n, 100 * one / seconds))
+        print(f"{n} daemons: server {found['server'][-1][1]:.2f} %, leader {found['leader'][-1][1]:.2f} %", flush=True)
+    return found
 
 
 def _shown(figures: Iterable[Figure]) -> list[Figure]:
@@ -71,14 +189,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--quick", action="store_true", help="up to 100,000 entries and 10,000 runs a second")
     quick = parser.parse_args().quick
-    sizes = [100, 1_000, 10_000, 100_000, *(() if quick else (1_000_000,))]
-    in_memory, start = of_entries(sizes, [100, 1_000, 4_000] if quick else [100, 1_000, 10_000])
-    rates = of_rates([100, 1_000, 3_000, 10_000] if quick else [100, 1_000, 5_000, 20_000, 50_000], 4 if quick else 10)
+    decades = [10**each for each in range(2, 6 if quick else 7)]
+    seconds = 4 if quick else 10
+    in_memory, start = of_entries(decades, [100, 1_000, 4_000] if quick else [100, 1_000, 10_000])
+    rates = of_rates([100, 1_000, 3_000, 10_000] if quick else [100, 1_000, 5_000, 20_000, 50_000], seconds)
+    runs = of_runs(decades[:4], [1, 10, 100, 1_000], decades, 200 if quick else 1_000)
+    tasks = of_workers([1, 2, 4, 8])
+    daemons = of_daemons([1, 2, 4, 8], seconds)
     curves = {
         RESULTS / "growth-start.svg": ("Start", "entries", "seconds", start),
         RESULTS / "growth-rates.svg": ("Runs a second", "runs a second", ", ".join(rates), rates),
-        RESULTS / "growth-shards.svg": ("Shards on one server", "shards", "µs", of_shards([1, 2, 4, 8], 10_000)),
+        RESULTS / "growth-daemons.svg": ("Daemons, 100 runs a second", "daemons", "% of a core", daemons),
         DOCS / "sizing-memory.svg": ("Memory", "entries", "MB", in_memory),
+        DOCS / "sizing-runs.svg": ("Processor time of a run: daemon and server", "number", "µs", runs),
+        DOCS / "sizing-workers.svg": ("Processor time of a task that does nothing", "processes", "µs", tasks),
     }
     RESULTS.mkdir(exist_ok=True)
     for file, (title, across, up, series) in curves.items():

@@ -11,6 +11,7 @@ as many runs; it is enough to go on until every bound is reached, and to see tha
 from __future__ import annotations
 
 import argparse
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -43,13 +44,14 @@ class Sample(NamedTuple):
 
 
 class Day:
-    """Runs of ``entries``, each of them due at the same instants."""
+    """Runs of ``entries``, each of them due at the same instants, to ``queues`` queues."""
 
-    def __init__(self, client: redis.Redis, entries: int, rate: int) -> None:
+    def __init__(self, client: redis.Redis, entries: int, rate: int, *, queues: int = 1) -> None:
         keys = Keys()
         leases = Leases(client, keys, daemon_id="d", ttl_ms=10**9)
         self._lease = leases.value(leases.take([0])[0])
         self._client, self._claims, self._outcomes = client, Claims(client, keys), Outcomes(client, keys)
+        self._queues = [f"queue-{number}" for number in range(queues)]
         self._names = [f"team-{number % 20}-report-{number}" for number in range(entries)]
         self._period_ms = max(1, entries * 1000 // rate)
         self._cells, self.due_ms = Cells(), NOW
@@ -58,11 +60,12 @@ class Day:
         """One run of each entry, from its claim to its end."""
         after_ms, self.due_ms = self.due_ms, self.due_ms + self._period_ms
         cell = self._cells.sent(self.due_ms, self.due_ms, self.due_ms + 3)
-        batches = [self._names[at : at + BATCH] for at in range(0, len(self._names), BATCH)]
-        claims = ([Claim(name, self.due_ms, "celery", b"m" * 800, "", cell) for name in each] for each in batches)
+        to_queues = list(zip(self._names, itertools.cycle(self._queues)))
+        batches = [to_queues[at : at + BATCH] for at in range(0, len(to_queues), BATCH)]
+        claims = ([Claim(name, self.due_ms, to, b"m" * 800, "", cell) for name, to in each] for each in batches)
         for _ in self._claims.claim(claims, lease_value=self._lease):
             pass
-        self._client.delete("celery")
+        self._client.delete(*self._queues)
         ended = [self._end(name, after_ms) for name in self._names]
         self._outcomes.note(ended)
         if with_document:

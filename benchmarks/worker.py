@@ -17,6 +17,7 @@ import argparse
 import contextlib
 import math
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -109,8 +110,10 @@ COLUMNS = (
 class Bench:
     """One contender on one broker, in a folder of its own."""
 
-    def __init__(self, name: str, redis_url: str, broker_url: str, folder: Path) -> None:
-        self.contender = ALL[name]
+    def __init__(self, contender: Contender, redis_url: str, broker_url: str, folder: Path) -> None:
+        self.contender = contender
+        self.cpu_s = 0.0
+        """Processor time (s) of the last worker and its processes, from its start to its end."""
         self._count = folder / "count"
         self._log = folder / "log"
         self._env = {
@@ -124,6 +127,11 @@ class Bench:
 
     def rate(self, column: Column, kind: str, n: int) -> tuple[float, float]:
         """Tasks a second of ``n`` that were in the queue before the worker began, and the seconds they took."""
+        self.fill(column, kind, n)
+        return self.drain(column, n)
+
+    def fill(self, column: Column, kind: str, n: int) -> None:
+        """Send ``n`` messages."""
         self._env |= {
             "BENCH_RESULTS": "1" if column.results else "",
             "BENCH_CONCURRENCY": "50" if column.hundred else "10",
@@ -131,6 +139,9 @@ class Bench:
         count.make(self._count)
         fill = f"fill_runs({kind!r}, {n})" if column.is_scheduled else f"fill({kind!r}, {n})"
         self._run(f"import {self.contender.module} as tasks; tasks.{fill}")
+
+    def drain(self, column: Column, n: int) -> tuple[float, float]:
+        """Have a worker run them: tasks a second, and the seconds they took."""
         with self._worker(self.contender.hundred if column.hundred else self.contender.two):
             return self._watch(n)
 
@@ -182,6 +193,7 @@ while time.monotonic() < until:
     @contextlib.contextmanager
     def _worker(self, command: str) -> Iterator[None]:
         program, *words = command.split()
+        before = _children_s()
         with self._log.open("ab") as log:
             process = subprocess.Popen(
                 [BIN / program, *words], env=self._env, cwd=CONTENDERS, stdout=log, stderr=log, start_new_session=True
@@ -195,6 +207,13 @@ while time.monotonic() < until:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
+            self.cpu_s = _children_s() - before
+
+
+def _children_s() -> float:
+    """Processor time (s) of all processes that this one has started and that have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def measure(name: str, column: Column, redis_url: str, broker_url: str, seconds: float) -> float:
@@ -202,7 +221,7 @@ def measure(name: str, column: Column, redis_url: str, broker_url: str, seconds:
     kind = "anap" if name == "beatd" and column.hundred else column.kind
     n = column.fewest
     with tempfile.TemporaryDirectory() as folder:
-        bench = Bench(name, redis_url, broker_url, Path(folder))
+        bench = Bench(ALL[name], redis_url, broker_url, Path(folder))
         while True:
             try:
                 rate, took = bench.rate(column, kind, n)
@@ -240,7 +259,7 @@ def trips(names: Sequence[str], seconds: float) -> Iterator[Figure]:
         if not ALL[name].two or name.startswith(LIMIT):
             continue
         with fresh_redis() as url, tempfile.TemporaryDirectory() as folder:
-            bench = Bench(name, url, url, Path(folder))
+            bench = Bench(ALL[name], url, url, Path(folder))
             took = sorted(_tried(name, partial(bench.round_trips, seconds)) or [])
         if took:
             for what, at in (("p50", 0.5), ("p99", 0.99)):
@@ -250,7 +269,7 @@ def trips(names: Sequence[str], seconds: float) -> Iterator[Figure]:
         yield Figure("delay to get", what, f"{LIMIT}: two round trips", _two_trips(at), "ms", more_is_better=False)
     for name in [one for one in names if one in ("beatd", "celery")]:
         with fresh_redis() as url, tempfile.TemporaryDirectory() as folder:
-            seconds_taken = _tried(name, partial(Bench(name, url, url, Path(folder)).large, 5))
+            seconds_taken = _tried(name, partial(Bench(ALL[name], url, url, Path(folder)).large, 5))
         if seconds_taken is not None:
             yield Figure("an argument of 5 MB", "call to result", name, seconds_taken, "s", more_is_better=False)
 
