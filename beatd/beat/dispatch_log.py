@@ -56,6 +56,8 @@ class DispatchLog:
             self._traces.published(runs, now_ms)
         self.totals["dispatched"] += len(runs)
         self._counters.sent([run.entry.name for run in runs], [now_ms - run.fire_ms for run in runs])
+        if not log.isEnabledFor(logging.INFO):
+            return
         if len(runs) > ONE_BY_ONE:
             late_ms = now_ms - min(run.fire_ms for run in runs)
             extra = {"event": "runs_dispatched", "count": len(runs), "lateness_ms": late_ms}
