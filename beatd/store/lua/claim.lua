@@ -11,15 +11,17 @@
 -- ARGV[1]  value that the lease must have
 -- ARGV[2]  number in KEYS[6] that the caller was last told
 -- ARGV[3]  bytes of history to keep for each entry (0: none is written)
--- ARGV[4…] seven for each run:
---          entry name
+-- ARGV[4…] groups of runs; first what the runs of a group have in common:
+--          number of runs
 --          due (ms)
 --          key of the list to push to; empty: nothing is sent. Lists are not in KEYS: a server refuses a call as a
 --          whole when its user may not use one of those
+--          cell of history; empty: none
+--          word under which the runs are counted in KEYS[7]; empty: none
+--        then three for each run:
+--          entry name
 --          message
 --          value for KEYS[4]; empty: the entry allows overlaps
---          cell of history; empty: none
---          word under which the run is counted in KEYS[7]; empty: none
 --
 -- Returns {KEYS[6], left out, refused, refused, …}. "Left out": numbers (from 0) of runs that had been claimed before:
 -- their due is not after last due, and in no gap. "Refused": a reason, the key that it is about, and the numbers of
@@ -46,16 +48,16 @@ if #ARGV == 3 then
   return {redis.call('INCRBY', KEYS[6], 0), {}}
 end
 
-local FIRST, FIELDS = 4, 7 -- of the runs in ARGV
-local MESSAGE, CELL_OF_RUN, WORD = 3, 5, 6
-
-local names = {}
-for at = FIRST, #ARGV, FIELDS do
-  names[#names + 1] = ARGV[at]
-end
-
-local function argument(n, field)
-  return ARGV[FIRST + FIELDS * (n - 1) + field]
+local names, messages, values, group_of = {}, {}, {}, {} -- by number of the run, from 1
+local at = 4
+while at <= #ARGV do
+  local group = {due = ARGV[at + 1], queue = ARGV[at + 2], cell = ARGV[at + 3], word = ARGV[at + 4]}
+  local first = at + 5
+  at = first + 3 * tonumber(ARGV[at])
+  for run = first, at - 1, 3 do
+    local n = #names + 1
+    names[n], messages[n], values[n], group_of[n] = ARGV[run], ARGV[run + 1], ARGV[run + 2], group
+  end
 end
 
 -- DECIDE: which runs are taken, and what is to be written for them. Nothing is written yet.
@@ -96,8 +98,7 @@ local stored_due = redis.call('HMGET', KEYS[2], unpack(names))
 local stored_runs = redis.call('HMGET', KEYS[3], unpack(names))
 
 for n, name in ipairs(names) do
-  local at = FIRST + FIELDS * (n - 1)
-  local due, queue, value = ARGV[at + 1], ARGV[at + 2], ARGV[at + 4]
+  local due, queue, value = group_of[n].due, group_of[n].queue, values[n]
   local last = to_number(last_due[name] or stored_due[n] or '0')
   local count = runs[name] or to_number(stored_runs[n] or '0')
   if not (last and count) then
@@ -151,13 +152,13 @@ end
 -- PUSH: the one write that may be refused for some runs and not for others; so it comes first of those that count.
 
 for queue, numbers in pairs(pushes) do
-  local messages = {}
+  local pushing = {}
   for _, n in ipairs(numbers) do
     if not refused[names[n]] then
-      messages[#messages + 1] = argument(n, MESSAGE)
+      pushing[#pushing + 1] = messages[n]
     end
   end
-  local pushed = #messages > 0 and redis.pcall('LPUSH', queue, unpack(messages))
+  local pushed = #pushing > 0 and redis.pcall('LPUSH', queue, unpack(pushing))
   if type(pushed) == 'table' then
     for _, n in ipairs(numbers) do
       refuse(names[n], pushed.err, queue)
@@ -217,7 +218,7 @@ local keep = tonumber(ARGV[3])
 local names_counted, words = {}, {}
 for n, name in ipairs(names) do
   if is_taken[n] then
-    local cell, word = argument(n, CELL_OF_RUN), argument(n, WORD)
+    local cell, word = group_of[n].cell, group_of[n].word
     if cell ~= '' then
       append_history(KEYS[8] .. name, cell, keep)
     end
