@@ -55,8 +55,8 @@ class Elector:
     """Holds the leases of those shards that are this daemon's to lead.
 
     ``status`` is asked for what the daemon has to say of itself. ``on_change`` is called, from the elector's thread,
-    when a term begins or ends. ``fleet`` is what the start has seen: if nobody else is there, the first leases are taken
-    before the heartbeat, which over a slow link would keep the first run waiting.
+    when a term begins or ends. ``fleet`` is what the start has seen: if nobody else is there, the first leases are
+    taken before the heartbeat, which over a slow link would keep the first run waiting.
     """
 
     def __init__(
