@@ -290,7 +290,7 @@ class EntryReader:
             report.add(path, "nested too deeply, or a number has more than 4,300 digits")
             return None
         known = self._specs.get(key)
-        if known is None and _is_named(rest.get("schedule")):
+        if known is None and is_named(rest.get("schedule")):
             key += name
             known = self._specs.get(key)
         if known is None:
@@ -303,15 +303,15 @@ class EntryReader:
         return spec
 
 
-def _is_named(schedule: Any) -> bool:
+def is_named(schedule: Any) -> bool:
     """True if the schedule depends on the entry's name, as an H in a cron string does."""
     match schedule:
         case str():
             return is_hashed(schedule)
         case Mapping():
-            return any(map(_is_named, schedule.values()))
+            return any(map(is_named, schedule.values()))
         case list() | tuple():
-            return any(map(_is_named, schedule))
+            return any(map(is_named, schedule))
     return False
 
 

@@ -20,13 +20,14 @@ from typing import Any, NamedTuple
 import msgspec
 
 from beatd.config.digest import EntryHasher, digest_of
-from beatd.config.entries import LARGEST_GROWTH, EntryReader, read_defaults, too_large
+from beatd.config.entries import LARGEST_GROWTH, EntryReader, is_named, read_defaults, too_large
 from beatd.config.entry_cache import EntryCache, moved
+from beatd.config.entry_template import EntryTemplates
 from beatd.config.errors import ErrorReport, near
 from beatd.config.settings import read_settings, read_timezone, refuse_settings, secret_files
 from beatd.config.shared_blackouts import SECTION, read_shared_blackouts
 from beatd.config.targets import NOTIFY, unknown_target
-from beatd.config.toml import SCHEDULE, Document, plain, read, substitute
+from beatd.config.toml import PARSED_AT_ONCE, SCHEDULE, Document, Piece, RawEntry, plain, read, substitute
 from beatd.config.toml_lines import KeyPath, Position
 from beatd.config.values import shown
 from beatd.exceptions import ConfigError, Fault
@@ -128,6 +129,7 @@ class _File(NamedTuple):
     before: EntryCache
     now: EntryCache
     report: ErrorReport
+    has_variables: bool
 
 
 class _Load:
@@ -201,7 +203,9 @@ class _Load:
         before = self.before.get(document.file)
         if before is None or before.context != now.context:
             before = EntryCache("")
-        file = _File(document, EntryReader(timezone, defaults), before, now, report)
+        file = _File(document, EntryReader(timezone, defaults), before, now, report, "${" in document.text)
+        for raw in document.whole():
+            self.entry(file, raw, 0, len(document.text))
         head, tail = before.common(document.marks)
         end, end_before = len(document.marks) - tail, len(before.entries) - tail
         kept = self.keep(file, slice(0, head), 0)
@@ -225,26 +229,56 @@ class _Load:
         return True
 
     def read(self, file: _File, start: int, end: int) -> None:
-        """Read some of the entries of a file; of those whose text was there before, wherever, only the line is new."""
-        document, reader, before, now, report = file
-        places = before.places()
-        has_variables = "${" in document.text
-        for written, raw, line, mark, length in document.entries(places, start, end):
+        """Read some of the entries of a file; of those whose text was there before, wherever, only the line is new, and
+        those that are written as others need not be parsed."""
+        document, before, templates = file.document, file.before, EntryTemplates()
+        places, new = before.places(), list[Piece]()
+        for piece in document.pieces(start, end):
+            text, mark, line = piece
             source = f"{document.file}:{line}"
-            known = before.entries[places[mark]] if raw is None else None
-            name = known.name if known else written
-            if (other := self.names.setdefault(name, source)) is not source:
-                report.add((SCHEDULE, name), f"the entry {quoted(name)} is already defined at {other}")
-            elif known:
-                now.add(mark, moved(known, source), before.meanings[places[mark]])
+            if (place := places.get(mark)) is not None:
+                entry, meaning = moved(before.entries[place], source), before.meanings[place]
+            elif mark and (alike := templates.entry(text, source)):
+                entry, meaning = alike, self.meanings.of(alike)
             else:
-                fields = substitute(raw, self.env, report, (SCHEDULE, name)) if has_variables else raw
-                if (entry := reader.read(name, fields, report, source)) is None:
-                    continue
-                self.find_targets((SCHEDULE, name), fields, report)
-                if fields is not raw or length * LARGEST_GROWTH > self.most_bytes:
-                    self.weigh(entry, report)
-                now.add(mark, entry, self.meanings.of(entry))
+                new.append(piece)
+                if len(new) == PARSED_AT_ONCE:
+                    self.parse(file, new, templates)
+                continue
+            if new:
+                self.parse(file, new, templates)
+            if self.is_free(entry.name, source, file.report):
+                self.weigh(entry, len(text), file.report)
+                file.now.add(mark, entry, meaning)
+        self.parse(file, new, templates)
+
+    def parse(self, file: _File, new: list[Piece], templates: EntryTemplates) -> None:
+        """Read entries that follow one another, and forget their pieces."""
+        for (text, mark, _), raw in zip(new, file.document.tables(new), strict=True):
+            entry = self.entry(file, raw, mark, len(text))
+            if mark and entry and not is_named(raw.fields.get("schedule")):
+                templates.learn(text, entry)
+        new.clear()
+
+    def entry(self, file: _File, raw: RawEntry, mark: int, length: int) -> Entry | None:
+        """Read one entry. Its text has so many characters at most."""
+        document, report, (name, table, line) = file.document, file.report, raw
+        source = f"{document.file}:{line}"
+        if not self.is_free(name, source, report):
+            return None
+        fields = substitute(table, self.env, report, (SCHEDULE, name)) if file.has_variables else table
+        entry = file.reader.read(name, fields, report, source)
+        if entry is not None:
+            self.find_targets((SCHEDULE, name), fields, report)
+            self.weigh(entry, length if fields is table else self.most_bytes, report)
+            file.now.add(mark, entry, self.meanings.of(entry))
+        return entry
+
+    def is_free(self, name: str, source: str, report: ErrorReport) -> bool:
+        """Take a name for the entry at ``source``; report if another entry has it."""
+        if (other := self.names.setdefault(name, source)) is not source:
+            report.add((SCHEDULE, name), f"the entry {quoted(name)} is already defined at {other}")
+        return other is source
 
     def find_targets(self, path: KeyPath, table: Mapping[str, Any], report: ErrorReport) -> None:
         """Refuse a table, of an entry or of defaults, that names a notification target which does not exist."""
@@ -252,9 +286,9 @@ class _Load:
         if named and not self.has_faulty_targets and (fault := unknown_target(named, self.targets)):
             report.add((*path, NOTIFY), fault)
 
-    def weigh(self, entry: Entry, report: ErrorReport) -> None:
-        """Refuse an entry whose messages would be too large."""
-        if fault := too_large(entry, self.most_bytes):
+    def weigh(self, entry: Entry, length: int, report: ErrorReport) -> None:
+        """Refuse an entry whose messages would be too large; ``length``: of its text, at most."""
+        if length * LARGEST_GROWTH > self.most_bytes and (fault := too_large(entry, self.most_bytes)):
             report.add((SCHEDULE, entry.name), fault)
 
 
