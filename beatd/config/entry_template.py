@@ -19,7 +19,7 @@ _KEPT = 10_000
 
 _HEADER = re.compile(r"\[beat_schedule\.([A-Za-z0-9_-]{1,250})\](?:\n|\Z)")
 _ARGUMENTS = "\nargs = "
-_PLAIN = re.compile(r'\[(?:[ ,]+|-?\d{1,15}(?:\.\d{1,15})?|"[^"\\\x00-\x1f\x7f]*"|true|false)*\]')
+_PLAIN = re.compile(r'\[(?:[ ,]++|-?\d{1,15}(?:\.\d{1,15})?(?=[ ,\]])|"[^"\\\x00-\x1f\x7f]*+"|true|false)*+\]')
 """Arguments that mean the same in TOML and JSON, if JSON can be read from them."""
 
 _decode = msgspec.json.Decoder(tuple[Any, ...]).decode

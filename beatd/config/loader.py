@@ -141,10 +141,14 @@ class _Load:
         self.memory: dict[str, EntryCache] = {}
         self.meanings = EntryHasher()
         self.most_bytes = BrokerSettings().max_message_bytes
+        self.light = 0
+        """Characters of an entry's text up to which its messages cannot be too large."""
         self.targets: tuple[str, ...] = ()
         self.has_faulty_targets = False
         self.blackouts: dict[str, list[Any]] = {}
-        self.names: dict[str, str] = {}
+        self.names: set[str] = set()
+        self.faulty: list[tuple[str, str]] = []
+        """Names and sources of entries that could not be read."""
         self.faults: list[Fault] = []
 
     def main(self, path: Path) -> Config:
@@ -153,6 +157,7 @@ class _Load:
         document, raw = _parsed(path, self.env, report)
         settings = read_settings(raw, absolute, self.env, report)
         self.most_bytes = settings.broker.max_message_bytes
+        self.light = self.most_bytes // LARGEST_GROWTH
         self.targets = tuple(target.name for target in settings.notify)
         self.has_faulty_targets = NOTIFY in {path[0] for path, _ in report if path}
         self.blackouts = read_shared_blackouts(raw.get(SECTION, {}), settings.timezone, report)
@@ -212,19 +217,27 @@ class _Load:
         self.read(file, head if kept else 0, end)
         if not self.keep(file, slice(end_before, end_before + tail), end):
             self.read(file, end, end + tail)
+        self.take_names(document.file, now, report)
+
+    def take_names(self, file: str, now: EntryCache, report: ErrorReport) -> None:
+        """Take the names of a file's entries; report those that another entry has."""
+        names = {entry.name for entry in now.entries}
+        if self.faulty or len(names) < len(now.entries) or not self.names.isdisjoint(names):
+            read = chain.from_iterable(cache.entries for cache in self.memory.values())
+            others: dict[str, str] = {}
+            for name, source in chain(((entry.name, entry.source) for entry in read), self.faulty):
+                if (other := others.setdefault(name, source)) != source and source.startswith(f"{file}:"):
+                    report.add((SCHEDULE, name), f"the entry {quoted(name)} is already defined at {other}")
+        self.names |= names
 
     def keep(self, file: _File, part: slice, first: int) -> bool:
-        """Keep entries that are as they were, if they are on the lines where they were, and their names are free.
+        """Keep entries that are as they were, if they are on the lines where they were.
 
         ``first`` is the number of the first of them in the document.
         """
         entries = file.before.entries[part]
         if not entries or entries[0].source != f"{file.document.file}:{file.document.line_at(first)}":
             return not entries
-        names = {entry.name: entry.source for entry in entries}
-        if not self.names.keys().isdisjoint(names):
-            return False
-        self.names |= names
         file.now.keep(file.before, part)
         return True
 
@@ -247,9 +260,9 @@ class _Load:
                 continue
             if new:
                 self.parse(file, new, templates)
-            if self.is_free(entry.name, source, file.report):
-                self.weigh(entry, len(text), file.report)
-                file.now.add(mark, entry, meaning)
+            if len(text) > self.light:
+                self.weigh(entry, file.report)
+            file.now.add(mark, entry, meaning)
         self.parse(file, new, templates)
 
     def parse(self, file: _File, new: list[Piece], templates: EntryTemplates) -> None:
@@ -263,22 +276,17 @@ class _Load:
     def entry(self, file: _File, raw: RawEntry, mark: int, length: int) -> Entry | None:
         """Read one entry. Its text has so many characters at most."""
         document, report, (name, table, line) = file.document, file.report, raw
-        source = f"{document.file}:{line}"
-        if not self.is_free(name, source, report):
-            return None
         fields = substitute(table, self.env, report, (SCHEDULE, name)) if file.has_variables else table
+        source = f"{document.file}:{line}"
         entry = file.reader.read(name, fields, report, source)
-        if entry is not None:
+        if entry is None:
+            self.faulty.append((name, source))
+        else:
             self.find_targets((SCHEDULE, name), fields, report)
-            self.weigh(entry, length if fields is table else self.most_bytes, report)
+            if fields is not table or length > self.light:
+                self.weigh(entry, report)
             file.now.add(mark, entry, self.meanings.of(entry))
         return entry
-
-    def is_free(self, name: str, source: str, report: ErrorReport) -> bool:
-        """Take a name for the entry at ``source``; report if another entry has it."""
-        if (other := self.names.setdefault(name, source)) is not source:
-            report.add((SCHEDULE, name), f"the entry {quoted(name)} is already defined at {other}")
-        return other is source
 
     def find_targets(self, path: KeyPath, table: Mapping[str, Any], report: ErrorReport) -> None:
         """Refuse a table, of an entry or of defaults, that names a notification target which does not exist."""
@@ -286,9 +294,9 @@ class _Load:
         if named and not self.has_faulty_targets and (fault := unknown_target(named, self.targets)):
             report.add((*path, NOTIFY), fault)
 
-    def weigh(self, entry: Entry, length: int, report: ErrorReport) -> None:
-        """Refuse an entry whose messages would be too large; ``length``: of its text, at most."""
-        if length * LARGEST_GROWTH > self.most_bytes and (fault := too_large(entry, self.most_bytes)):
+    def weigh(self, entry: Entry, report: ErrorReport) -> None:
+        """Refuse an entry whose messages would be too large."""
+        if fault := too_large(entry, self.most_bytes):
             report.add((SCHEDULE, entry.name), fault)
 
 

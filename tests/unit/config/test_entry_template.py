@@ -32,7 +32,7 @@ ARGUMENTS = (
     "['x', [1, [2]], {a = 1}]",
     "[1, 2, ]",
     "[0.1, +1, 0o7]",
-    "[999999999999999999]",
+    "[999999999999999999, 99999999999999999999999]",
     "[\n  1,\n  2,\n]",
 )
 
@@ -80,8 +80,9 @@ def test_lines_names_and_faults_are_those_of_the_text(load):
         load(text + written(["e7"], BODIES[0].format("[2]")))
     with pytest.raises(ConfigError, match="name has 251"):
         load(text + written(["e" * 251], BODIES[0].format("[2]")))
-    with pytest.raises(ConfigError, match="not TOML"):
-        load(text + written(["last"], BODIES[0].format("[2")))
+    for arguments in ("[2", "[null]", "[2 3]", '["\x07"]'):
+        with pytest.raises(ConfigError, match="not TOML"):
+            load(text + written(["last"], BODIES[0].format(arguments)))
 
 
 def learned(body):
