@@ -243,7 +243,7 @@ class EntryReader:
         self._specs: dict[str, tuple[EntrySpec | None, ErrorReport]] = {}
         self._tasks: dict[str, str] = {}
 
-    def read(self, name: str, fields: Any, report: ErrorReport, source: str) -> Entry | None:
+    def read(self, name: str, fields: Any, report: ErrorReport, file: str, line: int = 0) -> Entry | None:
         """The entry, or None after its faults have been reported."""
         path = (SCHEDULE, name)
         if not name.isprintable() or name.isspace() or not 0 < len(name) <= LONGEST_NAME:
@@ -268,7 +268,8 @@ class EntryReader:
             timezone=spec.timezone,
             options=spec.options,
             policies=spec.policies,
-            source=source,
+            file=file,
+            line=line,
         )
 
     def _task(self, rest: dict[str, Any], report: ErrorReport, path: KeyPath) -> str | None:

@@ -35,7 +35,7 @@ class EntryTemplates:
         self._templates: dict[_Rest, Entry] = {}
         self._once: set[int] = set()
 
-    def entry(self, text: str, source: str) -> Entry | None:
+    def entry(self, text: str, file: str, line: int) -> Entry | None:
         """The entry with this text, if one that is alike has been learned."""
         split = _split(text)
         template = self._templates.get(split[1]) if split else None
@@ -59,7 +59,8 @@ class EntryTemplates:
             timezone=template.timezone,
             options=template.options,
             policies=template.policies,
-            source=source,
+            file=file,
+            line=line,
         )
 
     def learn(self, text: str, entry: Entry) -> None:

@@ -236,7 +236,7 @@ class _Load:
         ``first`` is the number of the first of them in the document.
         """
         entries = file.before.entries[part]
-        if not entries or entries[0].source != f"{file.document.file}:{file.document.line_at(first)}":
+        if not entries or entries[0].line != file.document.line_at(first):
             return not entries
         file.now.keep(file.before, part)
         return True
@@ -248,10 +248,9 @@ class _Load:
         places, new = before.places(), list[Piece]()
         for piece in document.pieces(start, end):
             text, mark, line = piece
-            source = f"{document.file}:{line}"
             if (place := places.get(mark)) is not None:
-                entry, meaning = moved(before.entries[place], source), before.meanings[place]
-            elif mark and (alike := templates.entry(text, source)):
+                entry, meaning = moved(before.entries[place], line), before.meanings[place]
+            elif mark and (alike := templates.entry(text, document.file, line)):
                 entry, meaning = alike, self.meanings.of(alike)
             else:
                 new.append(piece)
@@ -277,10 +276,9 @@ class _Load:
         """Read one entry. Its text has so many characters at most."""
         document, report, (name, table, line) = file.document, file.report, raw
         fields = substitute(table, self.env, report, (SCHEDULE, name)) if file.has_variables else table
-        source = f"{document.file}:{line}"
-        entry = file.reader.read(name, fields, report, source)
+        entry = file.reader.read(name, fields, report, document.file, line)
         if entry is None:
-            self.faulty.append((name, source))
+            self.faulty.append((name, f"{document.file}:{line}"))
         else:
             self.find_targets((SCHEDULE, name), fields, report)
             if fields is not table or length > self.light:

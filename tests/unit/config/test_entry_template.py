@@ -89,7 +89,7 @@ def learned(body):
     templates, entry = EntryTemplates(), Entry(name="a", task="t", schedule=None)
     for name in ("a", "b"):
         templates.learn(written([name], body), entry)
-    return templates.entry(written(["c"], body), "file:1")
+    return templates.entry(written(["c"], body), "file", 1)
 
 
 def test_only_text_that_ends_where_a_statement_does_is_learned():
