@@ -223,6 +223,7 @@ def _elector(
         renew_ms=leader.renew_ms,
         status=status.status,
         on_change=on_change,
+        fleet=store.fleet,
     )
 
 

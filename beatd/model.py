@@ -80,10 +80,11 @@ class Policies(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     sentry: SentryMonitor | None = None
 
 
-class Entry(msgspec.Struct, frozen=True, kw_only=True, eq=True):
+class Entry(msgspec.Struct, frozen=True, kw_only=True, eq=True, gc=False):
     """One named line of the schedule: what to send, when, and under which policies.
 
-    ``source`` says where it was written (``beat.toml:12``), for messages to people only.
+    ``file`` and ``line`` say where it was written, for messages to people only; 0 is no line. A schedule may have a
+    million: they are part of no cycle, and the collector need not look at them.
     """
 
     name: str
@@ -94,10 +95,16 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, eq=True):
     timezone: str = "UTC"
     options: Options = Options()
     policies: Policies = Policies()
-    source: str = ""
+    file: str = ""
+    line: int = 0
+
+    @property
+    def source(self) -> str:
+        """The place of its text: ``beat.toml:12``."""
+        return f"{self.file}:{self.line}" if self.line else self.file
 
     def means(self, other: Entry) -> bool:
-        """True if both entries mean the same; their ``source`` does not count."""
+        """True if both entries mean the same; their places do not count."""
         return (
             self.schedule == other.schedule
             and self.task == other.task

@@ -16,7 +16,8 @@ from beatd.clock import Backoff
 from beatd.exceptions import StoreError, StoreUnavailable
 from beatd.model import Settings
 from beatd.store import server_check
-from beatd.store.client import connect, open_connection
+from beatd.store.client import connect
+from beatd.store.daemon_registry import FleetView, Registry
 from beatd.store.embedded import find_embedded, open_embedded
 from beatd.store.keys import Keys
 from beatd.store.runtime_replica import RuntimeChanges, RuntimeReplica
@@ -89,9 +90,11 @@ class Store:
         self.runtime = RuntimeReplica(self.runtime_client, keys)
         self.runtime_changes: RuntimeChanges | None = None
         """What the replica has read; ``None`` if it could not."""
+        self.fleet: FleetView | None = None
+        """The daemons and leases that are there already; ``None`` if they could not be read."""
         with ThreadPoolExecutor(2, "connect") as pool:
             pool.submit(self._read_runtime)
-            pool.submit(open_connection, self.elector_client)
+            pool.submit(self._read_fleet, Registry(self.elector_client, keys), settings.leader.shards)
             server_check.inspect(self.client, keys)
         if settings.redis.wait_replicas:
             server_check.check_wait(self.client)
@@ -100,6 +103,10 @@ class Store:
     def _read_runtime(self) -> None:
         with suppress(StoreError):  # the runtime source meets it again
             self.runtime_changes = self.runtime.refresh()
+
+    def _read_fleet(self, registry: Registry, shards: int) -> None:
+        with suppress(StoreError):  # the elector meets it again
+            self.fleet = registry.look(shards=shards)
 
 
 def is_broker(client: Redis, settings: Settings) -> bool:

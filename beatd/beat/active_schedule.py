@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from beatd.beat.dispatcher import Dispatcher
@@ -62,7 +62,6 @@ def known_as(entry: Entry, fingerprints: Fingerprints) -> tuple[str, str]:
     name, fingerprint = entry.name, fingerprints.of(entry)
     if not name.isascii():
         name.encode()
-    fingerprint.encode()
     return name, fingerprint
 
 
@@ -182,7 +181,7 @@ class ActiveSchedule:
             self._held_in = term.token
             self._held.clear()
         self._held.try_all()
-        self._put(entries.values(), term, now_ms)
+        self._put(entries, term, now_ms)
         self._verify_at_ms = now_ms + VERIFY_EVERY_MS
         self._resumed_in = term.token
         extra = {"event": "schedule_resumed", "entries": len(entries), "term": term.token}
@@ -198,19 +197,13 @@ class ActiveSchedule:
             self._held.try_now(changes.put)
             for name in changes.gone:
                 self._heap.remove(name)
-            self._put(changes.put.values(), term, now_ms)
+            self._put(changes.put, term, now_ms)
             self._resumed_in = term.token
 
-    def _put(self, entries: Iterable[Entry], term: Term, now_ms: int) -> None:
+    def _put(self, named: Mapping[str, Entry], term: Term, now_ms: int) -> None:
         """Put entries where they go on; one with which that cannot be done is held back, and not in the heap."""
-        named = {entry.name: entry for entry in entries}
-        fingerprints, pairs = Fingerprints(), list[tuple[str, str]]()
-        for name, entry in named.items():
-            try:
-                pairs.append(known_as(entry, fingerprints))
-            except Exception as error:  # noqa: BLE001 - whatever an entry raises concerns that entry only
-                self._hold(name, error, now_ms)
         gaps, points = [], ResumePoints(now_ms)
+        pairs = self._known_as(named, now_ms)
         states = self._claims.load_entries(pairs, lease_value=term.lease_value, now_ms=now_ms)
         for number, (name, state) in enumerate(states):
             if isinstance(state, Unreadable):
@@ -228,6 +221,17 @@ class ActiveSchedule:
                 self._on_turn()
         self._dispatcher.pass_over(gaps, term)
         self._dispatcher.report.ran(named)
+
+    def _known_as(self, named: Mapping[str, Entry], now_ms: int) -> Iterator[tuple[str, str]]:
+        """Yield each entry as the store knows it, made when it is asked for; one that raises is held back."""
+        fingerprints = Fingerprints()
+        for name, entry in named.items():
+            try:
+                pair = known_as(entry, fingerprints)
+            except Exception as error:  # noqa: BLE001 - whatever an entry raises concerns that entry only
+                self._hold(name, error, now_ms)
+            else:
+                yield pair
 
     def _hold(self, name: str, error: Exception, now_ms: int) -> None:
         self._heap.remove(name)
@@ -260,7 +264,7 @@ class ActiveSchedule:
             self._resumed_in = 0  # should the store fail half way, the next turn builds the heap anew
             entries = self._entries
             self._held.forget(name for name in names if name not in entries)
-            self._put([entries[name] for name in names if name in entries], term, now_ms)
+            self._put({name: entries[name] for name in names if name in entries}, term, now_ms)
             self._resumed_in = term.token
 
     def _verify_term(self, term: Term, now_ms: int) -> None:

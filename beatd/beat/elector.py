@@ -55,7 +55,8 @@ class Elector:
     """Holds the leases of those shards that are this daemon's to lead.
 
     ``status`` is asked for what the daemon has to say of itself. ``on_change`` is called, from the elector's thread,
-    when a term begins or ends.
+    when a term begins or ends. ``fleet`` is what the start has seen: if nobody else is there, the first leases are
+    taken before the heartbeat, which over a slow link would keep the first run waiting.
     """
 
     def __init__(
@@ -69,6 +70,7 @@ class Elector:
         renew_ms: int,
         status: Callable[[], Status],
         on_change: Callable[[], None] = lambda: None,
+        fleet: FleetView | None = None,
     ) -> None:
         self._leases = leases
         self._registry = registry
@@ -84,6 +86,7 @@ class Elector:
         """The leadership of each shard, in their order."""
         self.fleet: FleetView | None = None
         """The daemons and leases as last seen."""
+        self._at_start = fleet
         self.clock_offset_ms: int | None = None
         """How far this host's clock is ahead of the store's."""
         self._renew_at = self._step_down_until = 0.0
@@ -147,6 +150,7 @@ class Elector:
             self._renew(held)
         if self._was_present and self._released_within is None:
             self._subscribe()  # before the rest: the others miss this daemon
+        self._take_if_alone()
         fleet = self._heartbeat()
         plan = self._planner.plan(self._presence.without_gone(fleet), self._clock.monotonic())
         self._hand_over(plan.give)
@@ -256,6 +260,12 @@ class Elector:
             self._renew_at = started + self._renew_every
         if tokens:
             self._on_change()
+
+    def _take_if_alone(self) -> None:
+        """Take all shards with the first turn, if there was neither a live daemon nor a lease when this one started."""
+        fleet, self._at_start = self._at_start, None
+        if fleet is not None and not (fleet.alive or fleet.leases or fleet.away):
+            self._take(range(len(self.leaderships)), fleet)
 
     def _hand_over(self, shards: Sequence[int]) -> None:
         """Stop leading first, then release the leases: another daemon is to have these shards."""

@@ -13,6 +13,8 @@ from collections.abc import Iterator, Sequence
 from heapq import heappop, heappush
 from typing import NamedTuple
 
+import msgspec
+
 from beatd.model import Entry, Run
 from beatd.planning.policies import Decision
 from beatd.planning.timeline import fire_ms, next_due_ms
@@ -26,21 +28,21 @@ class Failed(NamedTuple):
     error: Exception
 
 
-class Slot:
-    """An entry's place in the heap: its timeline, its next run, and its remaining runs (``None``: any number)."""
+class Slot(msgspec.Struct, eq=False, gc=False):
+    """An entry's place in the heap: its timeline, its next run, and its remaining runs (``None``: any number).
 
-    __slots__ = ("after_ms", "deleted", "due_ms", "entry", "fire_ms", "remaining_runs", "timeline")
+    It is part of no cycle, so the collector need not look at a million of them.
+    """
 
-    def __init__(self, entry: Entry, timeline: Schedule, remaining_runs: int | None, after_ms: int | None) -> None:
-        self.entry = entry
-        self.timeline = timeline
-        self.remaining_runs = remaining_runs
-        self.after_ms = after_ms
-        """The due time of the last run that may have been sent; its next run is the first after it."""
-        self.due_ms = 0
-        self.fire_ms = 0
-        self.deleted = False
-        """A tombstone: its entry was removed or replaced."""
+    entry: Entry
+    timeline: Schedule
+    remaining_runs: int | None
+    after_ms: int | None
+    """The due time of the last run that may have been sent; its next run is the first after it."""
+    due_ms: int = 0
+    fire_ms: int = 0
+    deleted: bool = False
+    """A tombstone: its entry was removed or replaced."""
 
 
 class DueHeap:

@@ -8,10 +8,12 @@ words, never with a traceback.
 from __future__ import annotations
 
 import errno
+import gc
 import os
 import sys
 import traceback
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from difflib import get_close_matches
 from importlib import import_module
 from importlib.util import find_spec
@@ -131,7 +133,9 @@ class Commands(click.Group):
         if cmd_name not in self.list_commands(ctx):
             return None
         place = COMMANDS[cmd_name]
-        return cast(click.Command, getattr(import_module(place.module), place.attribute))
+        with _no_collections():
+            module = import_module(place.module)
+        return cast(click.Command, getattr(module, place.attribute))
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         names = self.list_commands(ctx)
@@ -187,6 +191,17 @@ class Commands(click.Group):
 
 
 _WORDS = "beatd.words"
+
+
+@contextmanager
+def _no_collections() -> Iterator[None]:
+    """Keep the collector away from modules: it would walk over them while they are imported, and find no garbage."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def _has_other_bytes(word: str) -> bool:

@@ -15,21 +15,19 @@ import tempfile
 import textwrap
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import msgspec
-from rich import box
-from rich.cells import cell_len as _rich_cell_len
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from beatd.client import moments
 from beatd.exceptions import Fault, ScheduleError
 from beatd.redaction import printable
 from beatd.schedules import duration_ms
 from beatd.schedules.literals import quoted
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 _FAULTS_SHOWN = 10
 
@@ -97,6 +95,11 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     if not sys.stdout.isatty() or len(cells) > _FOLDED_AT_MOST:
         _print_plain(columns, cells)
         return
+    from rich import box  # noqa: PLC0415 - only for a terminal: daemons and pipes start faster without it
+    from rich.console import Console  # noqa: PLC0415
+    from rich.table import Table  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
+
     console = Console(highlight=False)
     if cells and sum(_widths(columns, cells)) + 3 * (len(columns) - 1) > console.width:
         _print_stacked(console, columns, cells)
@@ -123,7 +126,11 @@ def _is_plain(text: str) -> bool:
 
 def cell_len(text: str) -> int:
     """Columns of a terminal that a text takes: of most texts, its characters."""
-    return len(text) if text.isascii() else _rich_cell_len(text)
+    if text.isascii():
+        return len(text)
+    from rich.cells import cell_len as rich_cell_len  # noqa: PLC0415
+
+    return rich_cell_len(text)
 
 
 _INDENT = 2
@@ -145,6 +152,8 @@ def _print_stacked(console: Console, columns: Sequence[str], rows: Sequence[Sequ
 
 
 def _print_block(console: Console, row: Sequence[str], widths: Sequence[int], style: str = "") -> None:
+    from rich.text import Text  # noqa: PLC0415
+
     console.print(Text(row[0], style), soft_wrap=True)
     cells = list(zip(row[1:], widths, strict=True))
     folded = [Text(cell, style).wrap(console, width, overflow="fold") for cell, width in cells]
@@ -168,6 +177,8 @@ def print_folded(text: str, indent: int = 2) -> None:
     """Print a sentence; in a terminal its further lines are indented, and no word is broken."""
     line = printable(text)
     if sys.stdout.isatty():
+        from rich.console import Console  # noqa: PLC0415
+
         width, margin = max(Console().width, 20), " " * indent
         line = textwrap.fill(line, width, subsequent_indent=margin, break_long_words=False, break_on_hyphens=False)
     click.echo(line)

@@ -25,9 +25,8 @@ class EntryHasher:
         known = self._shapes.get(key)
         if known is None:
             known = self._shapes[key] = (entry, _shape(entry))  # with the entry, lest its ids are given to others
-        return int.from_bytes(
-            sha256(_meaning((entry.name, entry.task, entry.args, entry.kwargs, known[1]))).digest()[:8]
-        )
+        parts = (entry.name, entry.task, entry.args, entry.kwargs, known[1])
+        return int.from_bytes(sha256(_meaning(parts)).digest()[:8])
 
 
 def digest(entries: Iterable[Entry]) -> str:
@@ -64,9 +63,9 @@ def _short(encoded: bytes) -> bytes:
     return bytes([0x80 | encoded[2]]) + encoded[3:]
 
 
-def _meaning(value: Any, prepared: Callable[[Any], Any] = lambda value: value) -> bytes:
+def _meaning(value: Any, prepared: Callable[[Any], Any] | None = None) -> bytes:
     try:
-        return _encode(prepared(value))
+        return _encode(prepared(value) if prepared else value)
     except (OverflowError, UnicodeEncodeError):  # JSON knows longer numbers than 64 bits, and lone surrogates
         return repr(value).encode()
 

@@ -243,7 +243,7 @@ class EntryReader:
         self._specs: dict[str, tuple[EntrySpec | None, ErrorReport]] = {}
         self._tasks: dict[str, str] = {}
 
-    def read(self, name: str, fields: Any, report: ErrorReport, source: str) -> Entry | None:
+    def read(self, name: str, fields: Any, report: ErrorReport, file: str, line: int = 0) -> Entry | None:
         """The entry, or None after its faults have been reported."""
         path = (SCHEDULE, name)
         if not name.isprintable() or name.isspace() or not 0 < len(name) <= LONGEST_NAME:
@@ -268,7 +268,8 @@ class EntryReader:
             timezone=spec.timezone,
             options=spec.options,
             policies=spec.policies,
-            source=source,
+            file=file,
+            line=line,
         )
 
     def _task(self, rest: dict[str, Any], report: ErrorReport, path: KeyPath) -> str | None:
@@ -290,7 +291,7 @@ class EntryReader:
             report.add(path, "nested too deeply, or a number has more than 4,300 digits")
             return None
         known = self._specs.get(key)
-        if known is None and _is_named(rest.get("schedule")):
+        if known is None and is_named(rest.get("schedule")):
             key += name
             known = self._specs.get(key)
         if known is None:
@@ -303,15 +304,15 @@ class EntryReader:
         return spec
 
 
-def _is_named(schedule: Any) -> bool:
+def is_named(schedule: Any) -> bool:
     """True if the schedule depends on the entry's name, as an H in a cron string does."""
     match schedule:
         case str():
             return is_hashed(schedule)
         case Mapping():
-            return any(map(_is_named, schedule.values()))
+            return any(map(is_named, schedule.values()))
         case list() | tuple():
-            return any(map(_is_named, schedule))
+            return any(map(is_named, schedule))
     return False
 
 

@@ -61,6 +61,6 @@ def _same(marks: array[int], others: array[int]) -> int:
     return next((number for number, (mark, other) in pairs if mark != other or not mark), len(marks))
 
 
-def moved(entry: Entry, source: str) -> Entry:
-    """The entry, at ``source``."""
-    return entry if entry.source == source else msgspec.structs.replace(entry, source=source)
+def moved(entry: Entry, line: int) -> Entry:
+    """The entry, on another line of its file."""
+    return entry if entry.line == line else msgspec.structs.replace(entry, line=line)

@@ -20,13 +20,14 @@ from typing import Any, NamedTuple
 import msgspec
 
 from beatd.config.digest import EntryHasher, digest_of
-from beatd.config.entries import LARGEST_GROWTH, EntryReader, read_defaults, too_large
+from beatd.config.entries import LARGEST_GROWTH, EntryReader, is_named, read_defaults, too_large
 from beatd.config.entry_cache import EntryCache, moved
+from beatd.config.entry_template import EntryTemplates
 from beatd.config.errors import ErrorReport, near
 from beatd.config.settings import read_settings, read_timezone, refuse_settings, secret_files
 from beatd.config.shared_blackouts import SECTION, read_shared_blackouts
 from beatd.config.targets import NOTIFY, unknown_target
-from beatd.config.toml import SCHEDULE, Document, plain, read, substitute
+from beatd.config.toml import PARSED_AT_ONCE, SCHEDULE, Document, Piece, RawEntry, plain, read, substitute
 from beatd.config.toml_lines import KeyPath, Position
 from beatd.config.values import shown
 from beatd.exceptions import ConfigError, Fault
@@ -128,6 +129,7 @@ class _File(NamedTuple):
     before: EntryCache
     now: EntryCache
     report: ErrorReport
+    has_variables: bool
 
 
 class _Load:
@@ -139,10 +141,14 @@ class _Load:
         self.memory: dict[str, EntryCache] = {}
         self.meanings = EntryHasher()
         self.most_bytes = BrokerSettings().max_message_bytes
+        self.light = 0
+        """Characters of an entry's text up to which its messages cannot be too large."""
         self.targets: tuple[str, ...] = ()
         self.has_faulty_targets = False
         self.blackouts: dict[str, list[Any]] = {}
-        self.names: dict[str, str] = {}
+        self.names: set[str] = set()
+        self.faulty: list[tuple[str, str]] = []
+        """Names and sources of entries that could not be read."""
         self.faults: list[Fault] = []
 
     def main(self, path: Path) -> Config:
@@ -151,6 +157,7 @@ class _Load:
         document, raw = _parsed(path, self.env, report)
         settings = read_settings(raw, absolute, self.env, report)
         self.most_bytes = settings.broker.max_message_bytes
+        self.light = self.most_bytes // LARGEST_GROWTH
         self.targets = tuple(target.name for target in settings.notify)
         self.has_faulty_targets = NOTIFY in {path[0] for path, _ in report if path}
         self.blackouts = read_shared_blackouts(raw.get(SECTION, {}), settings.timezone, report)
@@ -201,50 +208,83 @@ class _Load:
         before = self.before.get(document.file)
         if before is None or before.context != now.context:
             before = EntryCache("")
-        file = _File(document, EntryReader(timezone, defaults), before, now, report)
+        file = _File(document, EntryReader(timezone, defaults), before, now, report, "${" in document.text)
+        for raw in document.whole():
+            self.entry(file, raw, 0, len(document.text))
         head, tail = before.common(document.marks)
         end, end_before = len(document.marks) - tail, len(before.entries) - tail
         kept = self.keep(file, slice(0, head), 0)
         self.read(file, head if kept else 0, end)
         if not self.keep(file, slice(end_before, end_before + tail), end):
             self.read(file, end, end + tail)
+        self.take_names(document.file, now, report)
+
+    def take_names(self, file: str, now: EntryCache, report: ErrorReport) -> None:
+        """Take the names of a file's entries; report those that another entry has."""
+        names = {entry.name for entry in now.entries}
+        if self.faulty or len(names) < len(now.entries) or not self.names.isdisjoint(names):
+            read = chain.from_iterable(cache.entries for cache in self.memory.values())
+            others: dict[str, str] = {}
+            for name, source in chain(((entry.name, entry.source) for entry in read), self.faulty):
+                if (other := others.setdefault(name, source)) != source and source.startswith(f"{file}:"):
+                    report.add((SCHEDULE, name), f"the entry {quoted(name)} is already defined at {other}")
+        self.names |= names
 
     def keep(self, file: _File, part: slice, first: int) -> bool:
-        """Keep entries that are as they were, if they are on the lines where they were, and their names are free.
+        """Keep entries that are as they were, if they are on the lines where they were.
 
         ``first`` is the number of the first of them in the document.
         """
         entries = file.before.entries[part]
-        if not entries or entries[0].source != f"{file.document.file}:{file.document.line_at(first)}":
+        if not entries or entries[0].line != file.document.line_at(first):
             return not entries
-        names = {entry.name: entry.source for entry in entries}
-        if not self.names.keys().isdisjoint(names):
-            return False
-        self.names |= names
         file.now.keep(file.before, part)
         return True
 
     def read(self, file: _File, start: int, end: int) -> None:
-        """Read some of the entries of a file; of those whose text was there before, wherever, only the line is new."""
-        document, reader, before, now, report = file
-        places = before.places()
-        has_variables = "${" in document.text
-        for written, raw, line, mark, length in document.entries(places, start, end):
-            source = f"{document.file}:{line}"
-            known = before.entries[places[mark]] if raw is None else None
-            name = known.name if known else written
-            if (other := self.names.setdefault(name, source)) is not source:
-                report.add((SCHEDULE, name), f"the entry {quoted(name)} is already defined at {other}")
-            elif known:
-                now.add(mark, moved(known, source), before.meanings[places[mark]])
+        """Read some of the entries of a file; of those whose text was there before, wherever, only the line is new, and
+        those that are written as others need not be parsed."""
+        document, before, templates = file.document, file.before, EntryTemplates()
+        places, new = before.places(), list[Piece]()
+        for piece in document.pieces(start, end):
+            text, mark, line = piece
+            if (place := places.get(mark)) is not None:
+                entry, meaning = moved(before.entries[place], line), before.meanings[place]
+            elif mark and (alike := templates.entry(text, document.file, line)):
+                entry, meaning = alike, self.meanings.of(alike)
             else:
-                fields = substitute(raw, self.env, report, (SCHEDULE, name)) if has_variables else raw
-                if (entry := reader.read(name, fields, report, source)) is None:
-                    continue
-                self.find_targets((SCHEDULE, name), fields, report)
-                if fields is not raw or length * LARGEST_GROWTH > self.most_bytes:
-                    self.weigh(entry, report)
-                now.add(mark, entry, self.meanings.of(entry))
+                new.append(piece)
+                if len(new) == PARSED_AT_ONCE:
+                    self.parse(file, new, templates)
+                continue
+            if new:
+                self.parse(file, new, templates)
+            if len(text) > self.light:
+                self.weigh(entry, file.report)
+            file.now.add(mark, entry, meaning)
+        self.parse(file, new, templates)
+
+    def parse(self, file: _File, new: list[Piece], templates: EntryTemplates) -> None:
+        """Read entries that follow one another, and forget their pieces."""
+        for (text, mark, _), raw in zip(new, file.document.tables(new), strict=True):
+            entry = self.entry(file, raw, mark, len(text))
+            if mark and entry and not is_named(raw.fields.get("schedule")):
+                templates.learn(text, entry)
+        new.clear()
+
+    def entry(self, file: _File, raw: RawEntry, mark: int, length: int) -> Entry | None:
+        """Read one entry. Its text has so many characters at most."""
+        document, report, (name, table, line) = file.document, file.report, raw
+        fields = substitute(table, self.env, report, (SCHEDULE, name)) if file.has_variables else table
+        entry = file.reader.read(name, fields, report, document.file, line)
+        if entry is None:
+            self.faulty.append((name, f"{document.file}:{line}"))
+        else:
+            self.find_targets((SCHEDULE, name), fields, report)
+            if fields is not table or length > self.light:
+                self.weigh(entry, report)
+            file.now.add(mark, entry, self.meanings.of(entry))
+        return entry
 
     def find_targets(self, path: KeyPath, table: Mapping[str, Any], report: ErrorReport) -> None:
         """Refuse a table, of an entry or of defaults, that names a notification target which does not exist."""

@@ -14,9 +14,9 @@ import os
 import re
 import stat
 from array import array
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
-from itertools import pairwise
+from itertools import islice, pairwise
 from pathlib import Path as FilePath
 from typing import Any, NamedTuple
 
@@ -28,35 +28,26 @@ from beatd.schedules.literals import quoted
 
 SCHEDULE = "beat_schedule"
 _LARGEST = 256 * 1024 * 1024
-_PARSED_AT_ONCE = 500
+PARSED_AT_ONCE = 500
+"""Pieces that are parsed together."""
 
-_ENTRY = re.compile(
-    r"\[beat_schedule\.([A-Za-z0-9_-]+|\"[^\"\\\n]*\"|'[^'\n]*')(\.[^\]\n]+)?\][ \t]*(?:#[^\n]*)?\r?(?=\n|\Z)"
-)
+_NAME = r"\[beat_schedule\.([A-Za-z0-9_-]+|\"[^\"\\\n]*\"|'[^'\n]*')"
+_END = r"\](?:[ \t]*(?:#[^\n]*)?\r?)(?=\n|\Z)"
+_HEADER = re.compile(_NAME + _END)
+_INSIDE = re.compile(_NAME + r"\.[^\]\n]+" + _END)
 _INDENTED = re.compile(r"\n[ \t]+\[")
 
 
 class RawEntry(NamedTuple):
-    """A table of the schedule as it stands in the file, and the line of its name.
-
-    ``mark`` is a hash of its text, or 0; its ``length`` is at most that. Where the text is known, nothing else is said:
-    ``fields`` is None.
-    """
+    """A table of the schedule as it stands in the file, and the line of its name."""
 
     name: str
     fields: Any
     line: int
-    mark: int = 0
-    length: int = 0
 
 
-class _Piece(NamedTuple):
-    """The text of one entry: where it starts and ends, the line of its header, the hash of it."""
-
-    start: int
-    end: int
-    line: int
-    mark: int
+Piece = tuple[str, int, int]
+"""The text of an entry, its mark, and the line of its header. The mark is a hash of the text, 0 with variables."""
 
 
 class Document:
@@ -66,33 +57,51 @@ class Document:
         self.file = file
         self.text = text
         self._starts = _starts(text)
+        """The offsets of the entries, and the end of the text; empty if it is parsed as a whole."""
         self.settings = self._parsed(text[: self._starts[0]] if self._starts else text, 1)
         if self._starts and SCHEDULE in self.settings:
-            self._starts = []
+            self._starts = array("Q")
             self.settings = self._parsed(text, 1)
         self.schedule = self.settings.pop(SCHEDULE, {})
 
     @cached_property
     def marks(self) -> array[int]:
-        """A hash of the text of each entry, 0 for one with variables; none if the file is parsed as a whole."""
-        texts = (self.text[start:end] for start, end in pairwise([*self._starts, len(self.text)]) if self._starts)
-        return array("q", [0 if "${" in text else hash(text) for text in texts])
+        """The marks of the entries, see :data:`Piece`; none if the file is parsed as a whole."""
+        texts = (self.text[start:end] for start, end in pairwise(self._starts))
+        return array("q", (0 if "${" in text else hash(text) for text in texts))
 
     def line_at(self, number: int) -> int:
         """The line of the entry of that number, for text that is read in pieces."""
         return 1 + self.text.count("\n", 0, self._starts[number])
 
-    def entries(self, known: Container[int] = (), start: int = 0, end: int | None = None) -> Iterator[RawEntry]:
-        """The entries in the order of the file; those whose marks are ``known`` are not parsed.
+    def entries(self) -> Iterator[RawEntry]:
+        """The entries in the order of the file. Raises ConfigError at the first piece that is not TOML."""
+        pieces = self.pieces(0, len(self.marks))
+        while several := list(islice(pieces, PARSED_AT_ONCE)):
+            yield from self.tables(several)
+        yield from self.whole()
 
-        ``start`` and ``end`` are numbers of entries, for text that is read in pieces. Raises ConfigError at the first
-        piece that is not TOML.
-        """
-        if self._starts:
-            yield from self._in_pieces(known, start, len(self._starts) if end is None else end)
-        elif isinstance(self.schedule, dict):
+    def whole(self) -> Iterator[RawEntry]:
+        """The entries of a text that is not read in pieces."""
+        if isinstance(self.schedule, dict):
             for name, fields in self.schedule.items():
-                yield RawEntry(name, fields, self.line_of((SCHEDULE, name)) or 1, 0, len(self.text))
+                yield RawEntry(name, fields, self.line_of((SCHEDULE, name)) or 1)
+
+    def pieces(self, start: int, end: int) -> Iterator[Piece]:
+        """Some of the entries, by their numbers, of a text that is read in pieces."""
+        line = self.line_at(start) if start < end else 1
+        bounds = pairwise(self._starts[start : end + 1])
+        for (at, until), mark in zip(bounds, self.marks[start:end], strict=True):
+            text = self.text[at:until]
+            yield text, mark, line
+            line += text.count("\n")
+
+    def tables(self, pieces: Sequence[Piece]) -> Iterator[RawEntry]:
+        """Pieces that follow one another, parsed. Raises ConfigError if they are not TOML."""
+        if pieces:
+            tables = self._parsed("".join([text for text, _, _ in pieces]), pieces[0][2])[SCHEDULE]
+            for (_, _, line), (name, fields) in zip(pieces, tables.items(), strict=True):
+                yield RawEntry(name, fields, line)
 
     def position_of(self, path: KeyPath) -> Position | None:
         """The position of ``path``, or of its nearest parent that is written. Scans only the entry where it can."""
@@ -117,42 +126,11 @@ class Document:
         """Start, end and line of each entry, for text that is read in pieces."""
         line = 1 + self.text.count("\n", 0, self._starts[0]) if self._starts else 1
         places = {}
-        for start, end in pairwise([*self._starts, len(self.text)] if self._starts else []):
-            header = _ENTRY.match(self.text, start)
+        for start, end in pairwise(self._starts):
+            header = _HEADER.match(self.text, start)
             places[_unquoted(header[1]) if header else None] = (start, end, line)
             line += self.text.count("\n", start, end)
         return places
-
-    def _in_pieces(self, known: Container[int], start: int, end: int) -> Iterator[RawEntry]:
-        waiting: list[_Piece] = []
-        for piece in self._pieces(start, end):
-            if piece.mark in known:
-                yield from self._tables(waiting)
-                waiting.clear()
-                yield RawEntry("", None, piece.line, piece.mark)
-            else:
-                waiting.append(piece)
-                if len(waiting) == _PARSED_AT_ONCE:
-                    yield from self._tables(waiting)
-                    waiting.clear()
-        yield from self._tables(waiting)
-
-    def _pieces(self, first: int, last: int) -> Iterator[_Piece]:
-        if first == last:
-            return
-        line = self.line_at(first)
-        bounds = [*self._starts[first : last + 1], len(self.text)][: last - first + 1]
-        for (start, end), mark in zip(pairwise(bounds), self.marks[first:last], strict=True):
-            yield _Piece(start, end, line, mark)
-            line += self.text.count("\n", start, end)
-
-    def _tables(self, pieces: Sequence[_Piece]) -> Iterator[RawEntry]:
-        """Pieces that follow one another, parsed."""
-        if pieces:
-            text = self.text[pieces[0].start : pieces[-1].end]
-            tables = self._parsed(text, pieces[0].line)[SCHEDULE]
-            for piece, (name, fields) in zip(pieces, tables.items(), strict=True):
-                yield RawEntry(name, fields, piece.line, piece.mark, piece.end - piece.start)
 
     def _parsed(self, text: str, first_line: int) -> dict[str, Any]:
         try:
@@ -186,36 +164,33 @@ _NO_VALUE = re.compile(r"[^=\[\"']+=\s*(#.*)?$")
 _BARE_WORD = re.compile(r"[^=\[\"']+=\s*(?!(?:true|false|inf|nan)\b)[A-Za-z_/.$]")
 
 
-def _starts(text: str) -> list[int]:
-    """The offsets of the entries' headers, if the text can be cut there; none if it must be parsed as a whole.
+def _starts(text: str) -> array[int]:
+    """The offsets of the entries' headers and of the end, if the text can be cut there; none if it must be parsed as a
+    whole.
 
     It can be cut when from the first header on each line with a leading bracket is such a header, or that of a table
     inside the entry above. Multi-line strings could hide a header: not cut.
     """
+    starts, whole = array("Q"), array("Q")
     if '"""' in text or "'''" in text:
-        return []
-    starts: list[int] = []
-    name = ""
-    at = 0 if text.startswith("[") else _next_bracket(text, 0)
-    while at >= 0:
-        if header := _ENTRY.match(text, at):
-            key, inside = header.groups()
-            if inside is None:
-                starts.append(at)
-                name = key
-            elif key != name:
-                return []
-        elif starts:
-            return []
-        at = _next_bracket(text, at)
-    cut = len(starts) >= _PARSED_AT_ONCE and not _INDENTED.search(text, starts[0])
-    return starts if cut else []
+        return whole
+    at = 0 if text.startswith("[") else text.find("\n[") + 1 or len(text)
+    while at < len(text):
+        if _HEADER.match(text, at):
+            starts.append(at)
+        elif starts and not _is_inside(text, at, starts[-1]):
+            return whole
+        at = text.find("\n[", at) + 1 or len(text)
+    if len(starts) < PARSED_AT_ONCE or _INDENTED.search(text, starts[0]):
+        return whole
+    starts.append(len(text))
+    return starts
 
 
-def _next_bracket(text: str, after: int) -> int:
-    """Offset of the next line that begins with a bracket; -1 if there is none."""
-    found = text.find("\n[", after)
-    return found + 1 if found >= 0 else -1
+def _is_inside(text: str, at: int, start: int) -> bool:
+    """True if the line at an offset is the header of a table inside the entry that starts above."""
+    inside, entry = _INSIDE.match(text, at), _HEADER.match(text, start)
+    return inside is not None and entry is not None and inside[1] == entry[1]
 
 
 def _unquoted(key: str) -> str:
@@ -250,7 +225,7 @@ def _refused(shown: str, message: str) -> ConfigError:
 
 
 _REFERENCE = re.compile(r"\$\$\{|\$\{([^}]*)(\}?)")
-_NAME = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)(?::-(.*))?", re.DOTALL)
+_VARIABLE = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)(?::-(.*))?", re.DOTALL)
 
 
 class Substituted(str):
@@ -341,7 +316,7 @@ def _text(text: str, env: Mapping[str, str], report: ErrorReport, path: KeyPath)
 
 
 def _lookup(match: re.Match[str], env: Mapping[str, str], report: ErrorReport, path: KeyPath) -> str | None:
-    reference = _NAME.fullmatch(match[1])
+    reference = _VARIABLE.fullmatch(match[1])
     if reference is None or not match[2]:
         right = "write ${NAME}, ${NAME:-default}, or $${ for a plain ${"
         report.add(path, f"{quoted(match[0])} is not a variable: {right}")

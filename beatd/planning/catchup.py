@@ -49,11 +49,22 @@ class ResumePoints:
 
     def __init__(self, now_ms: int) -> None:
         self.now_ms = now_ms
+        self._points: dict[tuple[int, int, int, int], ResumePoint] = {}
         self._next_dues: dict[tuple[int, int, int, int], tuple[Schedule, int | None]] = {}
         self._caught_up: dict[tuple[int, int, int, str], int | None] = {}
 
     def of(self, entry: Entry, state: EntryState) -> ResumePoint:
         """Return where ``entry`` resumes; one that is not enabled, or has had all of its runs, never does."""
+        policies = entry.policies
+        key = (id(entry.schedule), id(policies), state.first_seen_ms, state.last_due_ms)
+        point = self._points.get(key)
+        if point is None:
+            point = self._point(entry, state)
+            if policies.max_runs is None and not policies.jitter_ms:  # else it is this entry's own
+                self._points[key] = point
+        return point
+
+    def _point(self, entry: Entry, state: EntryState) -> ResumePoint:
         policies = entry.policies
         bounds = id(policies) if policies.start is not None or policies.end is not None else 0
         key = (id(entry.schedule), bounds, state.first_seen_ms, state.last_due_ms)

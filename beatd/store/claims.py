@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import groupby
+from itertools import chain, groupby, islice
 from operator import attrgetter
 from typing import Any, NamedTuple
 
+import msgspec
 import redis
 
 from beatd.exceptions import StoreRolledBack
@@ -111,23 +113,32 @@ class Claims:
         """What the store last told us of how often it was written to. It never has less, unless it lost writes."""
 
     def load_entries(
-        self, entries: Sequence[tuple[str, str]], *, lease_value: str, now_ms: int
+        self, entries: Iterable[tuple[str, str]], *, lease_value: str, now_ms: int
     ) -> Iterator[tuple[str, EntryState | Unreadable]]:
         """Read the state of ``(name, fingerprint)`` pairs.
 
         Entries that are new, changed or resumed go on from ``now_ms``. The fingerprint of one that is not enabled
-        begins with ``"off "``. Of one whose state cannot be read nothing is overwritten.
+        begins with ``"off "``. Of one whose state cannot be read nothing is overwritten. Equal states are one object.
         """
-        shard = self._keys
+        shard, under_way = self._keys, deque[Sequence[tuple[str, str]]]()
         keys = [shard.lease, shard.last_due, shard.fingerprints, shard.runs, shard.gaps, shard.claims]
-        batches = [entries[start : start + LOAD_BATCH] for start in range(0, len(entries), LOAD_BATCH)]
-        first = (lease_value, now_ms, GAPS_KEPT_MS)
-        calls = ((keys, bulk_strings(*first, *(text for pair in batch for text in pair))) for batch in batches)
-        for batch, (number, *flat) in zip(batches, self._load_entries.stream(calls), strict=True):
+
+        def calls() -> Iterator[tuple[list[str], BulkStrings]]:
+            rest = iter(entries)
+            while batch := list(islice(rest, LOAD_BATCH)):
+                under_way.append(batch)
+                text = msgspec.json.encode(list(chain.from_iterable(batch)))
+                yield keys, bulk_strings(lease_value, now_ms, GAPS_KEPT_MS, text)
+
+        known: dict[bytes, EntryState | Unreadable] = {}
+        for number, states, *unreadable in self._load_entries.stream(calls()):
             self._confirmed = int(number)
-            values = iter(flat)
-            for name, _ in batch:
-                yield name, self._state(next(values), next(values), next(values), next(values))
+            others = iter(unreadable)
+            for (name, _), raw in zip(under_way.popleft(), states.split(b","), strict=True):
+                state = known.get(raw) or self._state(*(raw.split(b" ") if raw else next(others)))
+                if raw:
+                    known[raw] = state
+                yield name, state
 
     def claim(self, batches: Iterable[Sequence[Claim]], *, lease_value: str) -> Iterator[Claimed]:
         """Move last due forward and push the messages: one step of the store for each batch.
@@ -207,9 +218,9 @@ class Claims:
         return keys, BulkStrings(sum(arg.number for arg in args), b"".join([arg.data for arg in args]))
 
     def _state(
-        self, resume_point: bytes, first_seen: bytes, runs: bytes, unreadable_gaps: bytes
+        self, resume_point: bytes, first_seen: bytes, runs: bytes, unreadable_gaps: bytes = b""
     ) -> EntryState | Unreadable:
-        """State of an entry, from the four values that ``load_entries.lua`` returns."""
+        """State of an entry, from the values that ``load_entries.lua`` returns."""
         shard = self._keys
         if unreadable_gaps:
             return Unreadable(shard.gaps, unreadable_gaps)

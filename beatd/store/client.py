@@ -269,16 +269,6 @@ def _moved(error: AskError) -> str:
     return f"slot {error.slot_id}: {error.host}:{error.port}"
 
 
-def open_connection(client: redis.Redis) -> None:
-    """Open a connection of ``client`` before it is needed; an error is left to the first use."""
-    with suppress(redis.RedisError):
-        if isinstance(client, ClusterClient):
-            client.topology.owners()
-            return
-        pool = client.connection_pool
-        pool.release(pool.get_connection())
-
-
 _FILES = ("ssl_ca_certs", "ssl_ca_path", "ssl_certfile", "ssl_keyfile")
 """Options of a URL that name files: the error of a connection would not name the missing one."""
 

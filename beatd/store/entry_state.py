@@ -43,11 +43,16 @@ class Fingerprints:
         self._by_schedule: dict[int, str] = {}
 
     def of(self, entry: Entry) -> str:
-        """Return that of an entry; computed once for those that share a schedule, which must outlive this."""
+        """Return that of an entry; computed once for those that share a schedule, which must outlive this.
+
+        Raises UnicodeEncodeError for one that the store cannot take.
+        """
         schedule = entry.schedule
         fingerprint = self._by_schedule.get(id(schedule))
         if fingerprint is None:
-            fingerprint = self._by_schedule[id(schedule)] = schedule.fingerprint
+            fingerprint = schedule.fingerprint
+            fingerprint.encode()
+            self._by_schedule[id(schedule)] = fingerprint
         return fingerprint if entry.policies.enabled else f"{_OFF}{fingerprint}"
 
 

@@ -5,8 +5,8 @@ import pytest
 from tests.round_trips import RoundTrips
 
 QUEUE = "first-queue"
-START, START_WITH_GAP = 7, 8
-"""Round trips: connect, authenticate, check the server (runtime entries are read meanwhile), heartbeat, lease, entry
+START, START_WITH_GAP = 6, 7
+"""Round trips: connect, authenticate, check the server (runtime entries and the fleet are read meanwhile), lease, entry
 state, claim. Missed runs that are not caught up are noted before the claim."""
 
 DISPATCHER_REQUESTS = 10

@@ -9,11 +9,12 @@
 -- ARGV[1]  value that the lease must have
 -- ARGV[2]  now (ms)
 -- ARGV[3]  how long gaps are kept (ms)
--- ARGV[4…] name, fingerprint; name, fingerprint; …   (the fingerprint of a disabled entry begins with "off ")
+-- ARGV[4]  entries   JSON [name, fingerprint, name, fingerprint, …]; the fingerprint of a disabled one begins with "off "
 --
--- Returns KEYS[6], then four values for each entry, in their order: resume point (ms), first seen (ms), runs, and its
--- gaps if they cannot be read (else empty). A value that is no number is returned as it is; nothing of that entry is
--- written. Errors: FENCED when the term is over, CORRUPT when KEYS[6] is no number.
+-- Returns KEYS[6] and "<resume point, ms> <first seen, ms> <runs>,…" of all entries, in their order: one text, as a
+-- schedule may have a million. Of an entry whose state cannot be read nothing is written; its place there is empty, and
+-- a list with the three values, as far as they were read, and its gaps if they are the reason, is among those that
+-- follow. Errors: FENCED when the term is over, CORRUPT when KEYS[6] is no number.
 --
 -- Resume point: an entry goes on after its last due. A new, changed or resumed one goes on from now: the past of a
 -- schedule that was not in force is never caught up. One that is resumed keeps its phase.
@@ -110,7 +111,7 @@ local function resume_point_behind(name, gaps, last_due, first_seen, began)
   return after
 end
 
--- Load one entry; returns resume point, first seen, runs, unreadable gaps, and whether its state was begun.
+-- Load one entry; returns resume point, first seen, runs, whether its state was begun, and what cannot be read of it.
 local function load_entry(name, fingerprint)
   local last_due = redis.call('HGET', KEYS[2], name)
   local known = redis.call('HGET', KEYS[3], name)
@@ -121,12 +122,12 @@ local function load_entry(name, fingerprint)
   end
   local is_readable = (not known or to_number(first_seen)) and (not last_due or to_number(last_due)) and to_number(runs)
   if not is_readable then
-    return last_due or '', first_seen or known or '', runs, '', false
+    return nil, nil, nil, false, {last_due or '', first_seen or known or '', runs, ''}
   end
   local stored_gaps = any_gaps and redis.call('HGET', KEYS[5], name) or ''
   local gaps = parse_gaps(stored_gaps)
   if not gaps then
-    return last_due or '', first_seen or '', runs, stored_gaps, false
+    return nil, nil, nil, false, {last_due or '', first_seen or '', runs, stored_gaps}
   end
   if last_due then
     gaps = drop_gaps_after(name, gaps, last_due)
@@ -149,18 +150,24 @@ local function load_entry(name, fingerprint)
     end
     redis.call('HSET', KEYS[3], name, first_seen .. ' ' .. fingerprint)
   end
-  return resume_point, first_seen, runs, '', began
+  return resume_point, first_seen, runs, began
 end
 
-local answer, count = {claimed}, 0
-for i = 4, #ARGV, 2 do
-  local resume_point, first_seen, runs, unreadable_gaps, began = load_entry(ARGV[i], ARGV[i + 1])
-  local n = #answer
-  answer[n + 1], answer[n + 2], answer[n + 3], answer[n + 4] = resume_point, first_seen, runs, unreadable_gaps
+local answer, states, count = {claimed, ''}, {}, 0
+local entries = cjson.decode(ARGV[4])
+for i = 1, #entries, 2 do
+  local resume_point, first_seen, runs, began, unreadable = load_entry(entries[i], entries[i + 1])
+  if unreadable then
+    answer[#answer + 1] = unreadable
+    states[#states + 1] = ''
+  else
+    states[#states + 1] = resume_point .. ' ' .. first_seen .. ' ' .. runs
+  end
   if began then
     count = count + 1
   end
 end
+answer[2] = table.concat(states, ',')
 if count > 0 then
   answer[1] = redis.call('INCRBY', KEYS[6], count)
 end

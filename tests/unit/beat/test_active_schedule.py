@@ -13,7 +13,7 @@ def by_name(*entries):
 
 def test_only_what_means_something_else_is_put(entry):
     before = by_name(entry("kept", 1.0), entry("changed", 1.0), entry("gone", 1.0))
-    moved = msgspec.structs.replace(before["kept"], source="beat.toml:99")
+    moved = msgspec.structs.replace(before["kept"], line=99)
     after = by_name(moved, entry("changed", 2.0), entry("new", 1.0))
     changes = ScheduleDiff.between(before, after)
     assert sorted(changes.put) == ["changed", "new"]

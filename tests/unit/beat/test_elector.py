@@ -106,6 +106,10 @@ class MemoryRegistry:
         self.store.call("fleet")
         now = self.store.clock.monotonic()
         self.store.daemons[status.id] = status, now
+        return self.look()
+
+    def look(self):
+        now = self.store.clock.monotonic()
         daemons = {name: Member(one, int((now - seen) * 1000)) for name, (one, seen) in self.store.daemons.items()}
         leases = {
             shard: LeaseOwner(value.partition(":")[0], int(value.partition(":")[2]), int((ends - now) * 1000))
@@ -122,7 +126,7 @@ class MemoryRegistry:
 class Campaign:
     """One daemon's elector, turned by hand: ``run_for(seconds)`` does what its thread would."""
 
-    def __init__(self, store, clock, me, *, shards=1):
+    def __init__(self, store, clock, me, *, shards=1, fleet=None):
         self.clock = clock
         self.changes = []
         self.leases = MemoryLeases(store, me)
@@ -136,6 +140,7 @@ class Campaign:
             renew_ms=int(RENEW * 1000),
             status=lambda: self.status,
             on_change=lambda: self.changes.append(clock.monotonic()),
+            fleet=fleet,
         )
         self.pause = 0.0
 
@@ -187,6 +192,32 @@ def test_a_daemon_alone_leads_at_once(a):
     assert a.term.token == 1
     assert a.term.lease_value == "a:1"
     assert len(a.changes) == 1
+
+
+def test_who_was_alone_at_the_start_takes_the_lease_before_the_heartbeat(store, clock):
+    a = Campaign(store, clock, "a", shards=2, fleet=MemoryRegistry(store).look())
+    store.calls.clear()
+    a.turn()
+    assert store.calls[:2] == ["take", "fleet"]
+    assert a.led == [0, 1]
+    a.run_for(RENEW)
+    assert store.calls.count("take") == 1
+
+
+def test_who_saw_others_at_the_start_asks_before_it_takes(store, clock, a):
+    a.turn()
+    b = Campaign(store, clock, "b", fleet=MemoryRegistry(store).look())
+    store.calls.clear()
+    b.run_for(RENEW)
+    assert "take" not in store.calls
+
+
+def test_who_seemed_to_be_alone_at_the_start_and_is_not_stands_by(store, clock, a):
+    b = Campaign(store, clock, "b", fleet=MemoryRegistry(store).look())
+    a.turn()
+    b.run_for(RENEW)
+    assert a.led == [0]
+    assert b.led == []
 
 
 def test_no_token_comes_again_although_the_store_forgets_all_of_them(a, b, store):

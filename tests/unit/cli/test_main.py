@@ -39,6 +39,16 @@ def test_the_version_imports_no_command() -> None:
     assert heavy.isdisjoint(modules.split())
 
 
+def test_the_daemon_imports_nothing_that_draws_tables() -> None:
+    program = (
+        "import click, gc, sys\nfrom beatd.cli import main\nmain.get_command(click.Context(main), 'run')\n"
+        "assert gc.isenabled()\nprint(*sys.modules)"
+    )
+    modules = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+    assert "redis" in modules.split()
+    assert "rich" not in modules.split()
+
+
 def test_help_lists_every_command_with_its_line() -> None:
     result = CliRunner().invoke(main, ["-h"])
     assert result.exit_code == 0

@@ -14,7 +14,7 @@ from beatd.exceptions import ConfigError
 ENV = {"QUEUE": "a"}
 
 
-MANY = toml._PARSED_AT_ONCE + 20
+MANY = toml.PARSED_AT_ONCE + 20
 """Entries of a file that is read in pieces, more than one."""
 
 

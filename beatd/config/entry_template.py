@@ -1,0 +1,97 @@
+"""Templates of entries: of a large schedule most entries differ from another one in nothing but name and arguments.
+
+Their text says so, and then it need not be parsed: all else is taken from the entry that was written alike. Arguments
+are read as JSON where they are numbers, words and flags, which are written the same way in TOML.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import msgspec
+
+from beatd.config.toml_parser import TomlError, parse
+from beatd.model import Entry
+
+_KEPT = 10_000
+"""Templates that are kept at most, and texts of which is known that they were there once."""
+
+_HEADER = re.compile(r"\[beat_schedule\.([A-Za-z0-9_-]{1,250})\](?:\n|\Z)")
+_ARGUMENTS = "\nargs = "
+_PLAIN = re.compile(r'\[(?:[ ,]++|-?\d{1,15}(?:\.\d{1,15})?(?=[ ,\]])|"[^"\\\x00-\x1f\x7f]*+"|true|false)*+\]')
+"""Arguments that mean the same in TOML and JSON, if JSON can be read from them."""
+
+_decode = msgspec.json.Decoder(tuple[Any, ...]).decode
+
+_Rest = tuple[str, str, str]
+"""All of an entry's text but its header and arguments: the statements before these, their key, what is after them."""
+
+
+class EntryTemplates:
+    """The templates of one file. They hold for texts without variables, and for entries of any name."""
+
+    def __init__(self) -> None:
+        self._templates: dict[_Rest, Entry] = {}
+        self._once: set[int] = set()
+
+    def entry(self, text: str, file: str, line: int) -> Entry | None:
+        """The entry with this text, if one that is alike has been learned."""
+        split = _split(text)
+        template = self._templates.get(split[1]) if split else None
+        if split is None or template is None:
+            return None
+        name, rest, arguments = split
+        args = template.args
+        if rest[1]:
+            if not _PLAIN.fullmatch(arguments):
+                return None
+            try:
+                args = _decode(arguments)
+            except msgspec.DecodeError:
+                return None
+        return Entry(
+            name=name,
+            task=template.task,
+            schedule=template.schedule,
+            args=args,
+            kwargs=template.kwargs,
+            timezone=template.timezone,
+            options=template.options,
+            policies=template.policies,
+            file=file,
+            line=line,
+        )
+
+    def learn(self, text: str, entry: Entry) -> None:
+        """Learn from an entry and its text, when it is the second of its kind."""
+        split = _split(text)
+        if split is None:
+            return
+        _, rest, _ = split
+        kind = hash(rest)
+        if kind not in self._once:
+            if len(self._once) >= _KEPT:
+                self._once.clear()
+            self._once.add(kind)
+        elif len(self._templates) < _KEPT and _is_complete(rest[0]):
+            self._templates[rest] = entry
+
+
+def _split(text: str) -> tuple[str, _Rest, str] | None:
+    """Name, rest and arguments of an entry's text; None if its header is not a plain one."""
+    before, key, behind = text.partition(_ARGUMENTS)
+    header = _HEADER.match(before)
+    if header is None:
+        return None
+    arguments, _, after = behind.partition("\n")
+    return header[1], (before[header.end() :], key, after), arguments
+
+
+def _is_complete(statements: str) -> bool:
+    """True if the text ends where a statement does: else what follows would be no arguments."""
+    try:
+        parse(statements)
+    except TomlError:
+        return False
+    return True
