@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import json
 import os
 import signal
 import subprocess
@@ -103,6 +104,23 @@ class Fleet:
         """How often an event was logged, by all daemons together."""
         needle = f'"event":"{name}"'.encode()
         return sum(path.read_bytes().replace(b'": "', b'":"').count(needle) for path in self.folder.glob("*.log"))
+
+    def lost_though_confirmed(self) -> int:
+        """How often a daemon that waits for replicas missed writes, though it had heard of no server whose replicas did
+        not confirm."""
+        count = 0
+        for path in self.folder.glob("daemon-*.log"):
+            unconfirmed = set()
+            for line in path.read_text().splitlines():
+                with contextlib.suppress(ValueError):
+                    record = json.loads(line)
+                    if record.get("event") == "store_unreplicated":
+                        unconfirmed.add(record["server"])
+                    elif record.get("event") == "store_unreplicated_over":
+                        unconfirmed.discard(record["server"])
+                    elif record.get("event") == "store_went_back" and not unconfirmed:
+                        count += 1
+        return count
 
     def tracebacks(self) -> list[str]:
         """Log lines of errors that nobody foresaw."""
