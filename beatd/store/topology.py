@@ -1,7 +1,8 @@
 """Topology of a Redis Cluster: its nodes, which of them has which slot, and the connections to them.
 
-The map of slots is asked for when a node says that it is not right any more. A node that does not answer in time is
-left alone for a while: its shards wait, and the others do not wait for it.
+The map of slots is asked for when a node says that it is not right any more, each time of another node: one that is cut
+off from the others knows nothing of their failovers. A node that does not answer in time is left alone for a while: its
+shards wait, and the others do not wait for it.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import threading
 from binascii import crc_hqx
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import redis
@@ -82,7 +83,7 @@ class Topology:
         self._lock = threading.RLock()
         self._pools: dict[Address, redis.ConnectionPool] = {}
         self._owners: list[Address | None] = []
-        self._order = self._seeds
+        self._order = self._seeds  # in which nodes are asked for the map
         self._stale = True
         self._asked_at = float("-inf")
         self._away: dict[Address, tuple[float, Backoff, str]] = {}
@@ -184,8 +185,7 @@ class Topology:
         """Raise at once for a node that did not answer a moment ago; after a while find out, shortly, if it does."""
         if address not in self._away:
             return
-        until, _, reason = self._away[address]
-        if monotonic() < until:
+        if (reason := self._is_left_alone(address)) is not None:
             raise redis.ConnectionError(f"{reason} (not tried again yet)")
         pool = self._new_pool(address, self._short(self._options))
         try:
@@ -196,6 +196,11 @@ class Topology:
             pool.disconnect()
         with self._lock:
             self._away.pop(address, None)
+
+    def _is_left_alone(self, address: Address) -> str | None:
+        """The reason why a node is not tried now, if it is not: it did not answer a moment ago."""
+        until, _, reason = self._away.get(address, (0.0, None, ""))
+        return reason if monotonic() < until else None
 
     @staticmethod
     def _short(options: dict[str, Any]) -> dict[str, Any]:
@@ -211,8 +216,11 @@ class Topology:
                 return
             self._asked_at = monotonic()
             said: list[str] = []
-            known = (*self._order, *(one for one in dict.fromkeys(self._owners) if one is not None))
-            for address in dict.fromkeys((*known, *self._seeds)):
+            owners = (one for one in dict.fromkeys(self._owners) if one is not None)
+            for address in dict.fromkeys((*self._order, *owners, *self._seeds)):
+                if (reason := self._is_left_alone(address)) is not None:
+                    said.append(reason)
+                    continue
                 try:
                     raw = self._ask(address)
                 except (AuthenticationError, AuthorizationError):
@@ -222,7 +230,8 @@ class Topology:
                         raise
                     said.append(f"{address}: {error}")
                 except redis.RedisError as error:
-                    said.append(str(error) if str(address.port) in str(error) else f"{address}: {error}")
+                    text = str(self._failed(address, error))
+                    said.append(text if str(address.port) in text else f"{address}: {text}")
                 else:
                     self._take(address, raw)
                     return
@@ -231,10 +240,6 @@ class Topology:
 
     def _ask(self, address: Address) -> Any:
         pool = self._new_pool(address, self._short(self._options))
-        with suppress(KeyError):
-            until, _, reason = self._away[address]
-            if monotonic() < until:
-                raise redis.ConnectionError(reason)
         try:
             connection = pool.get_connection()
             connection.send_command("CLUSTER", "SLOTS")  # type: ignore[no-untyped-call]
@@ -249,7 +254,8 @@ class Topology:
             address = Address(asked.host if host in ("", "?") else host, int(owner[1]))
             owners[first : last + 1] = [address] * (last + 1 - first)
         self._owners = owners
-        self._order = tuple(dict.fromkeys((asked, *(one for one in self._order if one != asked))))
+        known = {*self._seeds, *owners} - {asked}
+        self._order = (*(one for one in dict.fromkeys((*self._order, *owners)) if one and one in known), asked)
         self.last = asked
         self._stale = False
 
