@@ -11,8 +11,8 @@ pytestmark = pytest.mark.slow
 
 SEED = int(os.environ.get("BEATD_CHAOS_SEED") or 31)
 KINDS = (
-    "kill_node", "kill_unreplicated", "freeze_node", "cut_off_node", "node_network", "failover", "move_slot", "move_slot",
-    "kill_leader", "freeze_leader", "kill_worker",
+    "kill_node", "kill_unreplicated", "freeze_node", "cut_off_node", "node_network", "failover", "move_slot",
+    "move_slot", "kill_leader", "freeze_leader", "kill_worker",
 )  # fmt: skip
 
 
