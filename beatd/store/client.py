@@ -363,6 +363,11 @@ _PASSING = ("LOADING", "READONLY", "OOM", "MASTERDOWN", "BUSY", "TRYAGAIN", "CLU
 """Error codes of a server that is not ready for now."""
 
 
+def slowest_place(client: redis.Redis) -> str:
+    """Return the place of the server that took longest to answer: in a cluster, of one of its nodes."""
+    return str(client.topology.slowest()) if isinstance(client, ClusterClient) else place_of(client)
+
+
 def place_of(client: redis.Redis) -> str:
     """Return the place of a client's server: ``host:port/db``, the socket's path, or the service of sentinels."""
     if service := service_of(client):

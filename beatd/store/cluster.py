@@ -74,8 +74,11 @@ class ClusterClient(redis.Redis):
             if asking:
                 connection.send_command("ASKING")
                 connection.read_response()
+            sent_at = monotonic()
             connection.send_command(*args)
-            return self.parse_response(connection, args[0], **options)  # type: ignore[no-untyped-call]
+            answer = self.parse_response(connection, args[0], **options)  # type: ignore[no-untyped-call]
+            self.topology.answered(address, monotonic() - sent_at)
+            return answer
 
     def _split(self, name: str, keys: Sequence[Any]) -> Any:
         """A command about keys of several slots, slot by slot."""
@@ -180,15 +183,18 @@ class ClusterPipeline(redis.client.Pipeline):
                 with ExitStack() as lent:
                     connection = lent.enter_context(self._cluster.topology.connection(address))
                     connection.send_packed_command(connection.pack_commands([stack[place][0] for place in places]))
-                    under_way.append((lent.pop_all(), connection, places))
+                    under_way.append((lent.pop_all(), connection, address, places))
             except redis.RedisError as error:
                 for place in places:
                     answers[place] = error
-        for lent, connection, places in under_way:
+        last = monotonic()
+        for lent, connection, address, places in under_way:
             try:
                 with lent:
                     for place in places:
                         answers[place] = self._answer(connection, *stack[place])
+                    before, last = last, monotonic()
+                    self._cluster.topology.answered(address, last - before)
             except redis.RedisError as error:
                 for place in places:
                     answers[place] = error

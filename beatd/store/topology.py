@@ -31,7 +31,11 @@ SLOTS = 16_384
 """Slots of every cluster."""
 
 ASK_S = 1.0
-"""Time-out (s) of a question for the map of slots, and of an attempt to reach a node that did not answer."""
+"""Time-out (s) of a question for the map of slots, while others may answer it, and of the wait for another attempt to
+reach a node that did not answer."""
+
+ASK_LONG = 2
+"""Time-outs of the client after which no further node is asked for the map of slots."""
 
 REFRESH_EVERY_S = 0.1
 """Seconds between two questions for the map of slots while something is wrong with it."""
@@ -87,8 +91,13 @@ class Topology:
         self._stale = True
         self._asked_at = float("-inf")
         self._away: dict[Address, tuple[float, Backoff, str]] = {}
+        self._attempts: dict[Address, threading.Thread] = {}
+        """Attempts to reach nodes that are away."""
+        self._is_slow = False
+        """Whether it took more than a moment when the map of slots was asked for last."""
         self.last = self._seeds[0]
         """The node that answered last."""
+        self._took: dict[Address, float] = {}
 
     def pool(self, address: Address) -> redis.ConnectionPool:
         """The connections to a node."""
@@ -124,6 +133,14 @@ class Topology:
         """Return the number of slots that no node has."""
         self._refresh()
         return self._owners.count(None)
+
+    def answered(self, address: Address, seconds: float) -> None:
+        """Note how long a node took to answer."""
+        self._took[address] = seconds
+
+    def slowest(self) -> Address:
+        """The node that took longest to answer, when it was asked last."""
+        return max(self._took, key=self._took.__getitem__, default=self.last)
 
     @contextmanager
     def connection(self, address: Address) -> Iterator[Any]:
@@ -174,7 +191,7 @@ class Topology:
             reason += "cluster-announce-ip on it"
         with self._lock:
             self._stale = True
-            self._order = (*(one for one in self._order if one != address), address)
+            self._put_last(address)
             if isinstance(error, redis.TimeoutError) or "timed out" in text.lower():
                 _, backoff, _ = self._away.get(address, (0.0, Backoff(AWAY_MIN_S, AWAY_MAX_S), ""))
                 self._away[address] = (monotonic() + backoff.failed(), backoff, reason)
@@ -182,20 +199,36 @@ class Topology:
         return kind(reason)
 
     def _attempt_again(self, address: Address) -> None:
-        """Raise at once for a node that did not answer a moment ago; after a while find out, shortly, if it does."""
+        """Raise at once for a node that did not answer a moment ago; after a while find out if it does: for a moment
+        here, and then in a thread, so that the others do not wait."""
         if address not in self._away:
             return
         if (reason := self._is_left_alone(address)) is not None:
             raise redis.ConnectionError(f"{reason} (not tried again yet)")
-        pool = self._new_pool(address, self._short(self._options))
+        with self._lock:
+            if address not in self._attempts:
+                thread = threading.Thread(target=self._attempt, args=(address,), name="attempt", daemon=True)
+                self._attempts[address] = thread
+                thread.start()
+            attempt = self._attempts[address]
+        attempt.join(ASK_S)
+        if (found := self._away.get(address)) is not None:
+            raise redis.ConnectionError(f"{found[-1]} (tried again)")
+
+    def _attempt(self, address: Address) -> None:
+        """Connect to a node that did not answer, and take it for away no more if it does."""
+        pool = self._new_pool(address, self._options)
         try:
             pool.get_connection()
-        except redis.RedisError as error:
-            raise self._failed(address, error) from error
+        except redis.TimeoutError as error:
+            self._failed(address, error)
+        except redis.RedisError:  # it does answer: the next one to use it meets the reason
+            self._away.pop(address, None)
+        else:
+            self._away.pop(address, None)
         finally:
             pool.disconnect()
-        with self._lock:
-            self._away.pop(address, None)
+            self._attempts.pop(address, None)
 
     def _is_left_alone(self, address: Address) -> str | None:
         """The reason why a node is not tried now, if it is not: it did not answer a moment ago."""
@@ -216,36 +249,65 @@ class Topology:
                 return
             self._asked_at = monotonic()
             said: list[str] = []
-            owners = (one for one in dict.fromkeys(self._owners) if one is not None)
-            for address in dict.fromkeys((*self._order, *owners, *self._seeds)):
-                if (reason := self._is_left_alone(address)) is not None:
-                    said.append(reason)
-                    continue
-                try:
-                    raw = self._ask(address)
-                except (AuthenticationError, AuthorizationError):
-                    raise
-                except ResponseError as error:
-                    if "cluster support disabled" in str(error):
-                        raise
-                    said.append(f"{address}: {error}")
-                except redis.RedisError as error:
-                    text = str(self._failed(address, error))
-                    said.append(text if str(address.port) in text else f"{address}: {text}")
-                else:
-                    self._take(address, raw)
-                    return
+            found, slow = False, self._candidates()
+            if not self._is_slow:
+                found, slow = self._ask_each(slow, said, at_once=True)
+            if not found and slow:
+                found, _ = self._ask_each(slow, said)
+                self._is_slow = found and monotonic() > self._asked_at + ASK_S / 2
             if not self._owners:
                 raise redis.ConnectionError(f"no node of the cluster answers ({'; '.join(said)})")
 
-    def _ask(self, address: Address) -> Any:
-        pool = self._new_pool(address, self._short(self._options))
+    def _candidates(self) -> list[Address]:
+        """The nodes that may know the map, in the order in which to ask them."""
+        owners = (one for one in dict.fromkeys(self._owners) if one is not None)
+        return list(dict.fromkeys((*self._order, *owners, *self._seeds)))
+
+    def _ask_each(
+        self, nodes: Sequence[Address], said: list[str], *, at_once: bool = False
+    ) -> tuple[bool, list[Address]]:
+        """Ask one node after the other for the map, until one answers; tells whether one did. ``said`` gets the reasons
+        of those that do not. With ``at_once`` each has a moment only; returns those that did not answer in it, too."""
+        slow: list[Address] = []
+        until = monotonic() + ASK_LONG * self._options["socket_timeout"]
+        for address in nodes:
+            if (reason := self._is_left_alone(address)) is not None:
+                said.append(reason)
+                continue
+            try:
+                raw = self._ask(address, self._short(self._options) if at_once else self._options)
+            except (AuthenticationError, AuthorizationError):
+                raise
+            except ResponseError as error:
+                if "cluster support disabled" in str(error):
+                    raise
+                said.append(f"{address}: {error}")
+            except redis.RedisError as error:
+                if at_once and isinstance(error, redis.TimeoutError):
+                    slow.append(address)
+                    self._put_last(address)
+                    continue
+                text = str(self._failed(address, error))
+                said.append(text if str(address.port) in text else f"{address}: {text}")
+                if monotonic() > until:
+                    break
+            else:
+                self._take(address, raw)
+                return True, slow
+        return False, slow
+
+    def _ask(self, address: Address, options: dict[str, Any]) -> Any:
+        pool = self._new_pool(address, options)
         try:
             connection = pool.get_connection()
             connection.send_command("CLUSTER", "SLOTS")  # type: ignore[no-untyped-call]
             return connection.read_response()
         finally:
             pool.disconnect()
+
+    def _put_last(self, address: Address) -> None:
+        """Ask another node for the map the next time."""
+        self._order = (*(one for one in self._order if one != address), address)
 
     def _take(self, asked: Address, raw: Any) -> None:
         owners: list[Address | None] = [None] * SLOTS
@@ -254,8 +316,9 @@ class Topology:
             address = Address(asked.host if host in ("", "?") else host, int(owner[1]))
             owners[first : last + 1] = [address] * (last + 1 - first)
         self._owners = owners
-        known = {*self._seeds, *owners} - {asked}
-        self._order = (*(one for one in dict.fromkeys((*self._order, *owners)) if one and one in known), asked)
+        known = {*self._seeds, *owners}
+        self._order = tuple(one for one in dict.fromkeys((*self._order, *owners)) if one is not None and one in known)
+        self._put_last(asked)
         self.last = asked
         self._stale = False
 

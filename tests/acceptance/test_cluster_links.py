@@ -1,10 +1,14 @@
 """A Redis Cluster whose nodes are reached by other ways than they think, slowly, or by some and not by others."""
 
+import re
+import signal
+from itertools import pairwise
+
 import pytest
 import redis
 
-from tests.acceptance.test_cluster import ENTRIES, HEAD, entries_of, go_on, slots
-from tests.acceptance.test_shards import ENTRY
+from tests.acceptance.test_cluster import ENTRIES, HEAD, entries_of, go_on, slots, status
+from tests.acceptance.test_shards import ENTRY, PERIOD_MS, runs
 from tests.chaos.cluster import ChaosCluster
 
 
@@ -19,21 +23,47 @@ def queue(redis_url):
 def write(tmp_path, redis_url):
     """``write(url)``: a file of three shards with that state store."""
 
-    def write(url, *, replicas=0, shards=3):
+    def write(url, *, replicas=0, shards=3, period=PERIOD_MS / 1000, **settings):
         path = tmp_path / "beat.toml"
-        head = HEAD.format(url=url, shards=shards, replicas=replicas, broker=redis_url, queue="celery")
-        path.write_text(head + "".join(ENTRY.format(number=number) for number in range(ENTRIES)))
+        text = HEAD.format(url=url, shards=shards, replicas=replicas, broker=redis_url, queue="celery")
+        for name, value in settings.items():
+            text = re.sub(f"^{name} = .*$", f'{name} = "{value}"', text, flags=re.MULTILINE)
+        entry = ENTRY.replace("schedule = 0.5", f"schedule = {period}")
+        path.write_text(text + "".join(entry.format(number=number) for number in range(ENTRIES)))
         return str(path)
 
     return write
 
 
 @pytest.fixture
-def linked(server_kind):
-    """A cluster of three primaries with a replica each, and a proxy in front of each node."""
-    cluster = ChaosCluster(server_kind, 6, 3)
-    yield cluster
-    cluster.close()
+def make_linked(server_kind):
+    """``make_linked(nodes)``: a cluster of three primaries and replicas, with a proxy in front of each node."""
+    made = []
+
+    def make(nodes):
+        made.append(ChaosCluster(server_kind, nodes, 3))
+        return made[0]
+
+    yield make
+    for cluster in made:
+        cluster.close()
+
+
+@pytest.fixture
+def linked(make_linked):
+    return make_linked(6)
+
+
+def shard_at(cluster, server):
+    """The shard whose slot a node has."""
+    return next(number for number, slot in enumerate(slots()) if cluster.owner(slot) is server)
+
+
+def assert_runs_are_complete(queue, period_ms=PERIOD_MS):
+    """No run is missing, and none came twice."""
+    found = runs(queue)
+    assert len(found) == ENTRIES
+    assert {b - a for dues in found.values() for a, b in pairwise(sorted(dues))} <= {period_ms}
 
 
 @pytest.mark.slow
@@ -42,10 +72,49 @@ def test_a_primary_that_is_cut_off_from_the_others_is_left(linked, start_beatd, 
     daemon = start_beatd("--config", write(linked.url, replicas=1))
     daemon.expect("Leading shard", times=3)
     first = linked.servers[0]
-    shard = next(number for number, slot in enumerate(slots()) if linked.owner(slot) is first)
-    go_on(queue, entries_of(shard), wait_until)
+    go_on(queue, entries_of(shard_at(linked, first)), wait_until)
     linked.cut_off(first)
     wait_until(lambda: len(linked.primaries()) == 4, 20, "a replica to take over")
     for number in range(3):
         go_on(queue, entries_of(number), wait_until, timeout=15)
     linked.join()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(180)
+def test_a_node_that_answers_in_two_seconds(make_linked, beatd, start_beatd, write, queue, wait_until):
+    """It is named; all runs come, the others in between. Nobody takes it for gone."""
+    linked = make_linked(3)
+    file = write(linked.url, period=5.0, timeout="5s", ttl="15s", renew="5s")
+    daemon = start_beatd("--config", file)
+    daemon.expect("Leading shard", times=3)
+    slow = linked.servers[1]
+    way = linked.ways(slow).clients
+    way.mode = "slow"
+    [told] = daemon.expect("The state store answers slowly, and runs are late: (.*) took", timeout=30)
+    assert told[1] == f"127.0.0.1:{way.port}"
+    for number in (shard_at(linked, slow), shard_at(linked, linked.servers[0])):
+        go_on(queue, entries_of(number), wait_until, timeout=40)
+    assert any("answers slowly" in problem and told[1] in problem for problem in status(beatd, file)["problems"])
+    assert not daemon.find("does not answer|Stepping down|trying again")
+    way.mode = "pass"
+    daemon.expect("The state store answers quickly again", timeout=30)
+    daemon.end(signal.SIGTERM)
+    assert_runs_are_complete(queue, 5_000)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(180)
+def test_a_daemon_starts_though_all_nodes_answer_late(make_linked, start_beatd, write, queue, wait_until):
+    linked = make_linked(3)
+    for server in linked.servers:
+        way = linked.ways(server).clients
+        way.delay, way.mode = 0.55, "slow"
+    daemon = start_beatd("--config", write(linked.url, timeout="5s", ttl="30s", renew="10s"))
+    daemon.expect("Leading shard", times=3, timeout=90)
+    wait_until(lambda: len(runs(queue)) == ENTRIES, 60, "a run of each entry")
+    for server in linked.servers:
+        linked.ways(server).clients.mode = "pass"
+    daemon.expect("answers quickly again", timeout=60)
+    daemon.end(signal.SIGTERM)
+    assert_runs_are_complete(queue)

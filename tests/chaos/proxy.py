@@ -11,9 +11,7 @@ from typing import Any
 MODES = ("pass", "stall", "refuse", "deaf", "slow")
 """``stall`` keeps connections open and forwards nothing; what was sent meanwhile arrives when it passes again.
 ``refuse`` resets connections and takes no new ones, ``deaf`` carries requests and swallows the answers (whoever asked
-cannot know that he was heard), ``slow`` delays everything by a second."""
-
-SLOW = 1.0
+cannot know that he was heard), ``slow`` delays everything, each way."""
 
 
 class Proxy:
@@ -22,6 +20,8 @@ class Proxy:
     def __init__(self, port: int = 0) -> None:
         self.port = 0
         self.target = port
+        self.delay = 1.0
+        """Seconds that ``slow`` adds to each way."""
         self._mode = "pass"
         self._barred: Callable[[str], bool] = lambda _: False
         self._passing = asyncio.Event()
@@ -95,7 +95,7 @@ class Proxy:
             while data := await reader.read(65536):
                 await self._passing.wait()
                 if self._mode == "slow":
-                    await asyncio.sleep(SLOW)
+                    await asyncio.sleep(self.delay)
                 if not (answers and self._mode == "deaf"):
                     writer.write(data)
                     await writer.drain()
