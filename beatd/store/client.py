@@ -138,7 +138,7 @@ def try_nodes(client: ClusterClient) -> int:
     with translate_errors(client):
         nodes, missing = client.topology.owners(), client.topology.unserved()
         if missing:
-            raise ClusterDownError(f"CLUSTERDOWN {missing:,} slots have no node")
+            raise ClusterDownError(f"CLUSTERDOWN {missing:,} {'slot has' if missing == 1 else 'slots have'} no node")
         for address in nodes:
             with client.topology.connection(address) as connection:
                 connection.send_command("PING")
@@ -324,7 +324,7 @@ def _text_of(error: RedisError) -> str:
     text = str(error).partition(" script: ")[0]  # where in a script it happened says nothing to people
     text = text.removesuffix(".")  # sentences go on after it
     if isinstance(error, ClusterDownError):
-        return f"{text}; {_COVERAGE}"
+        return f"CLUSTERDOWN {text.removeprefix('CLUSTERDOWN ')}; {_COVERAGE}"
     if isinstance(error, TryAgainError):
         return f"a slot is on the move to another node ({text})"
     if "cluster support disabled" in text:

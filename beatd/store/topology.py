@@ -3,6 +3,9 @@
 The map of slots is asked for when a node says that it is not right any more, each time of another node: one that is cut
 off from the others knows nothing of their failovers. A node that does not answer in time is left alone for a while: its
 shards wait, and the others do not wait for it.
+
+Nodes are known by their ids: what answers at an address that was given a wrong way, or has gone to somebody else, would
+take keys just as well.
 """
 
 from __future__ import annotations
@@ -87,6 +90,8 @@ class Topology:
         self._lock = threading.RLock()
         self._pools: dict[Address, redis.ConnectionPool] = {}
         self._owners: list[Address | None] = []
+        self._ids: dict[Address, set[bytes]] = {}
+        """The nodes, replicas too, by the addresses that the cluster gives them, of which two may be the same."""
         self._order = self._seeds  # in which nodes are asked for the map
         self._stale = True
         self._asked_at = float("-inf")
@@ -106,9 +111,29 @@ class Topology:
                 self._pools[address] = self._new_pool(address, self._options)
             return self._pools[address]
 
-    def _new_pool(self, address: Address, options: dict[str, Any]) -> redis.ConnectionPool:
-        where = {"host": address.host, "port": address.port}
-        return redis.ConnectionPool(connection_class=self._kind, **options | where)
+    def _new_pool(self, address: Address, options: dict[str, Any], *, verified: bool = True) -> redis.ConnectionPool:
+        changes: dict[str, Any] = {"host": address.host, "port": address.port}
+        if verified:
+            shake_hands = options["redis_connect_func"]
+
+            def meet(connection: Any) -> None:
+                shake_hands(connection)
+                self._verify(address, connection)
+
+            changes["redis_connect_func"] = meet
+        return redis.ConnectionPool(connection_class=self._kind, **options | changes)
+
+    def _verify(self, address: Address, connection: Any) -> None:
+        """Raise an error if the server at the address of a node is not that node."""
+        if (known := self._ids.get(address)) is None:
+            return
+        connection.send_command("CLUSTER", "MYID", check_health=False)
+        try:
+            is_node = connection.read_response() in known
+        except ResponseError as error:  # it may be that it does not know the command, or that the user must not use it
+            is_node = "cluster support disabled" not in str(error)
+        if not is_node:
+            raise redis.ConnectionError(f"{address} is another server than the node that the cluster names so")
 
     def owner(self, slot: int) -> Address:
         """The node that has a slot. Raises redis-py's errors if no node can tell, or none has it."""
@@ -172,9 +197,12 @@ class Topology:
     def note(self, error: Exception) -> None:
         """Take what an answer says of the cluster."""
         if isinstance(error, MovedError):
+            owner = Address(error.host or self.last.host, error.port)
             with self._lock:
-                if self._owners:
-                    self._owners[error.slot_id] = Address(error.host or self.last.host, error.port)
+                if self._owners and (owner in self._ids or not self._ids):
+                    self._owners[error.slot_id] = owner
+                else:
+                    self._asked_at = float("-inf")  # a new node: who it is must be known first
                 self._stale = True
         elif isinstance(error, ClusterDownError):
             self._stale = True
@@ -269,35 +297,54 @@ class Topology:
         """Ask one node after the other for the map, until one answers; tells whether one did. ``said`` gets the reasons
         of those that do not. With ``at_once`` each has a moment only; returns those that did not answer in it, too."""
         slow: list[Address] = []
+        foreign: list[tuple[Address, Any]] = []
         until = monotonic() + ASK_LONG * self._options["socket_timeout"]
         for address in nodes:
-            if (reason := self._is_left_alone(address)) is not None:
-                said.append(reason)
-                continue
-            try:
-                raw = self._ask(address, self._short(self._options) if at_once else self._options)
-            except (AuthenticationError, AuthorizationError):
-                raise
-            except ResponseError as error:
-                if "cluster support disabled" in str(error):
-                    raise
-                said.append(f"{address}: {error}")
-            except redis.RedisError as error:
-                if at_once and isinstance(error, redis.TimeoutError):
-                    slow.append(address)
-                    self._put_last(address)
-                    continue
-                text = str(self._failed(address, error))
-                said.append(text if str(address.port) in text else f"{address}: {text}")
-                if monotonic() > until:
+            raw = self._map_of(address, said, slow if at_once else None)
+            if raw is None:
+                if monotonic() > until and not at_once:
                     break
+            elif self._is_foreign(raw):
+                foreign.append((address, raw))
+                said.append(f"{address}: it has other nodes than the cluster; if that was made anew, restart beatd")
             else:
                 self._take(address, raw)
                 return True, slow
+        if foreign and len(foreign) == len(nodes):  # the cluster was made anew
+            self._take(*foreign[0])
+            return True, slow
         return False, slow
 
+    def _map_of(self, address: Address, said: list[str], slow: list[Address] | None) -> Any:
+        """The map as a node has it; None if it does not answer, with the reason in ``said``. With ``slow`` it has a
+        moment, and is put there if that was not enough."""
+        if (reason := self._is_left_alone(address)) is not None:
+            said.append(reason)
+            return None
+        try:
+            return self._ask(address, self._options if slow is None else self._short(self._options))
+        except (AuthenticationError, AuthorizationError):
+            raise
+        except ResponseError as error:
+            if "cluster support disabled" in str(error) and not self._ids:
+                raise
+            said.append(f"{address}: {error}")
+        except redis.RedisError as error:
+            if slow is not None and isinstance(error, redis.TimeoutError):
+                slow.append(address)
+                self._put_last(address)
+            else:
+                text = str(self._failed(address, error))
+                said.append(text if str(address.port) in text else f"{address}: {text}")
+        return None
+
+    def _is_foreign(self, raw: Any) -> bool:
+        """True for the map of another cluster: none of its nodes is known."""
+        known = frozenset[bytes]().union(*self._ids.values())
+        return bool(known) and known.isdisjoint(node[2] for _, _, *nodes in raw for node in nodes)
+
     def _ask(self, address: Address, options: dict[str, Any]) -> Any:
-        pool = self._new_pool(address, options)
+        pool = self._new_pool(address, options, verified=False)
         try:
             connection = pool.get_connection()
             connection.send_command("CLUSTER", "SLOTS")  # type: ignore[no-untyped-call]
@@ -311,10 +358,15 @@ class Topology:
 
     def _take(self, asked: Address, raw: Any) -> None:
         owners: list[Address | None] = [None] * SLOTS
-        for first, last, owner, *_ in raw:
-            host = owner[0].decode() if owner[0] else ""
-            address = Address(asked.host if host in ("", "?") else host, int(owner[1]))
-            owners[first : last + 1] = [address] * (last + 1 - first)
+        ids: dict[Address, set[bytes]] = {}
+        for first, last, *nodes in raw:
+            found = []
+            for place, port, node_id, *_ in nodes:
+                host = place.decode() if place else ""
+                found.append(Address(asked.host if host in ("", "?") else host, int(port)))
+                ids.setdefault(found[-1], set()).add(node_id)
+            owners[first : last + 1] = [found[0]] * (last + 1 - first)
+        self._ids = ids
         self._owners = owners
         known = {*self._seeds, *owners}
         self._order = tuple(one for one in dict.fromkeys((*self._order, *owners)) if one is not None and one in known)

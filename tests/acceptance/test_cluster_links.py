@@ -118,3 +118,94 @@ def test_a_daemon_starts_though_all_nodes_answer_late(make_linked, start_beatd, 
     daemon.expect("answers quickly again", timeout=60)
     daemon.end(signal.SIGTERM)
     assert_runs_are_complete(queue)
+
+
+@pytest.fixture
+def other_cluster(start_server, free_port):
+    """A node of another cluster, which has all slots."""
+    server = start_server("--cluster-enabled", "yes", "--cluster-port", str(free_port()))
+    with redis.Redis(port=server.port) as client:
+        client.execute_command("CLUSTER ADDSLOTSRANGE", 0, 16_383)
+    return server
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_a_node_that_gives_a_wrong_address(
+    make_linked, beatd, start_beatd, write, queue, wait_until, start_server, other_cluster, free_port
+):
+    """Its shard waits, the others go on, and nothing is written to who lives at that address."""
+    linked = make_linked(3)
+    file = write(linked.url)
+    daemon = start_beatd("--config", file)
+    daemon.expect("Leading shard", times=3)
+    _, liar, third = linked.servers
+    shard, stranger = shard_at(linked, liar), start_server()
+
+    def ports_at(server):
+        return {node[2][1] for node in linked.call(server, "CLUSTER", "SLOTS")}
+
+    def announce(port):
+        linked.call(liar, "CONFIG", "SET", "cluster-announce-port", port)
+        wait_until(lambda: all(port in ports_at(server) for server in linked.servers), 20, "the address to be known")
+
+    is_other, way = "is another server than the node", linked.ways(liar).clients
+    lies = {free_port(): "Connection refused", stranger.port: is_other, other_cluster.port: is_other}
+    for number, (port, reason) in enumerate({**lies, linked.peer_port(third): "send a command to each other"}.items()):
+        announce(port)
+        way.mode = "refuse"
+        daemon.expect(f"The node of shard {shard} does not answer", times=number + 1, timeout=30)
+        for other in {0, 1, 2} - {shard}:
+            go_on(queue, entries_of(other), wait_until)
+        problems = " ".join(status(beatd, file)["problems"])
+        assert f"node of shard {shard} does not answer" in problems
+        assert reason in problems
+        way.mode = "pass"
+        announce(way.port)
+        go_on(queue, entries_of(shard), wait_until, timeout=30)
+    for server in (stranger, other_cluster):
+        with redis.Redis(port=server.port) as client:
+            assert client.keys("*") == []
+    daemon.end(signal.SIGTERM)
+    assert_runs_are_complete(queue)
+
+
+@pytest.mark.slow
+def test_a_slot_without_a_node(make_linked, beatd, start_beatd, write, queue, wait_until):
+    """Its shard waits, and with full coverage required all of them; both is said, and nothing is lost."""
+    linked = make_linked(3)
+    file = write(linked.url)
+    daemon = start_beatd("--config", file)
+    daemon.expect("Leading shard", times=3)
+    node = linked.servers[1]
+    shard, unused = shard_at(linked, node), slots()[shard_at(linked, node)] + 1
+    go_on(queue, entries_of(shard), wait_until)
+
+    def on_all(*command):
+        for server in linked.servers:
+            linked.call(server, *command)
+
+    on_all("CLUSTER", "DELSLOTS", slots()[shard])
+    daemon.expect(f"The node of shard {shard} does not answer.*CLUSTERDOWN")
+    for number in {0, 1, 2} - {shard}:
+        go_on(queue, entries_of(number), wait_until)
+    problems = status(beatd, file)["problems"]
+    assert any(f"shard {shard} does not answer, and its runs wait" in one and "slot" in one for one in problems)
+    said = beatd("check", "--connect", "--config", file).stderr
+    assert "1 slot has no node" in said
+    on_all("CONFIG", "SET", "cluster-require-full-coverage", "yes")
+    on_all("CLUSTER", "DELSLOTS", unused)  # so that the nodes look at their state
+
+    def states():
+        return {linked.facts(server, "CLUSTER", "INFO")["cluster_state"] for server in linked.servers}
+
+    wait_until(lambda: states() == {"fail"}, 20, "the cluster to stop")
+    said = beatd("status", "--config", file).stderr
+    assert "CLUSTERDOWN The cluster is down; with cluster-require-full-coverage no, only the shards in slots" in said
+    assert "Traceback" not in said
+    linked.call(node, "CLUSTER", "ADDSLOTS", slots()[shard], unused)
+    wait_until(linked.settled, 30, "the cluster to serve all slots")
+    for number in range(3):
+        go_on(queue, entries_of(number), wait_until, timeout=30)
+    daemon.end(signal.SIGTERM)
+    assert_runs_are_complete(queue)
