@@ -25,6 +25,7 @@ def main() -> int:
     parser.add_argument("--longest", type=float, default=40, help="seconds for which a daemon may be frozen")
     parser.add_argument("--power-loss", action="store_true", help="everysec: the store forgets its last second")
     parser.add_argument("--faults", nargs="+", default=(), help="only these")
+    parser.add_argument("--older", default="", help="a checkout of another version: two of the daemons are of that")
     parser.add_argument("--store", choices=("redis", "valkey"), default="redis")
     given = parser.parse_args()
     broker = given.broker or ("redis" if given.cluster else "store")
@@ -46,6 +47,7 @@ def main() -> int:
         power_loss=given.power_loss,
         kinds=tuple(given.faults),
         store=given.store,
+        older=given.older,
     )
     if unknown := set(given.faults) - set(trial.all_faults):
         parser.error(f"not a fault of this installation: {', '.join(sorted(unknown))}")

@@ -54,6 +54,8 @@ class Trial(NamedTuple):
     kinds: tuple[str, ...] = ()
     """Only these faults; all of them, if empty."""
     store: str = "redis"
+    older: str = ""
+    """A folder with another version of beatd: two of the daemons are of that."""
 
     @property
     def faults(self) -> tuple[str, ...]:
@@ -105,7 +107,7 @@ def run(trial: Trial) -> Result:
         place = _place(trial, repairs, stack)
         side = _side(trial, place.store)
         stack.callback(side.close)
-        fleet = Fleet(folder, [_config(number, trial, side, place) for number in (1, 2, PROXIED)])
+        fleet = Fleet(folder, [_config(number, trial, side, place) for number in (1, 2, PROXIED)], trial.older)
         stack.callback(fleet.close)
         records = Records(place.store)
         side.began(folder)
@@ -113,6 +115,7 @@ def run(trial: Trial) -> Result:
             daemon.start()
         _until(lambda: len(records.last_due()) == len(side.plan.intervals), 30, "all entries to be known")
         began = records.first_seen()
+        assert not trial.older or len(fleet.versions()) == 2, f"{trial.older} has the same version"
         daemons = DaemonFaults(
             fleet, lambda: _lease(place.store, trial, repairs.random), repairs, longest=trial.longest
         )
