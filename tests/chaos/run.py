@@ -83,6 +83,8 @@ class Result(NamedTuple):
     unexpected: int
     """How often writes were lost that replicas had confirmed, or that no fault may lose."""
     faults: list[str]
+    versions: set[str]
+    """The versions of beatd that were there."""
     folder: Path
 
     @property
@@ -115,7 +117,6 @@ def run(trial: Trial) -> Result:
             daemon.start()
         _until(lambda: len(records.last_due()) == len(side.plan.intervals), 30, "all entries to be known")
         began = records.first_seen()
-        assert not trial.older or len(fleet.versions()) == 2, f"{trial.older} has the same version"
         daemons = DaemonFaults(
             fleet, lambda: _lease(place.store, trial, repairs.random), repairs, longest=trial.longest
         )
@@ -135,7 +136,8 @@ def run(trial: Trial) -> Result:
         )
         terms, went_back = fleet.events("term_began"), fleet.events("store_went_back")
         unexpected = fleet.lost_though_confirmed() if trial.cluster else 0
-        result = Result(trial.seed, account, repeats, executions, terms, went_back, unexpected, faults.log, folder)
+        counts = terms, went_back, unexpected
+        result = Result(trial.seed, account, repeats, executions, *counts, faults.log, fleet.versions(), folder)
     if result.good:
         shutil.rmtree(folder)
     return result

@@ -67,4 +67,5 @@ def test_nothing_is_lost_or_doubled_by_daemons_of_two_versions(server_kind, vers
     trial = Trial(40, SEED, ttl_ms=3_000, longest=6, size=40, shards=shards, store=server_kind, older=version_0_1_0)
     result = run(trial)
     assert result.good, f"{result} (logs: {result.folder})\n" + "\n".join(result.faults)
+    assert len(result.versions) == 2
     assert result.terms > 2, "nobody ever took over, which proves little"
