@@ -25,6 +25,10 @@ from beatd.urls import RedisUrl
 HOPS = 6
 """Nodes that a command is sent to at most."""
 
+_CIRCLE = (
+    "sends a command on, and gets it back: if several nodes give the same address, set cluster-announce-ip on them"
+)
+
 PAUSE_S, PATIENCE_S = 0.02, 0.3
 """Pause before a command is sent again to a node that could not serve it just now, and for how long in all; then it is
 the caller's turn to wait."""
@@ -67,7 +71,7 @@ class ClusterClient(redis.Redis):
                     raise before
                 sleep(PAUSE_S)
             before = None
-        raise TryAgainError("the nodes send a command to each other")
+        raise redis.ConnectionError(f"{address} {_CIRCLE}")
 
     def _send(self, address: Address, args: Sequence[Any], options: dict[str, Any], *, asking: bool) -> Any:
         with self.topology.connection(address) as connection:
@@ -150,7 +154,7 @@ class ClusterPipeline(redis.client.Pipeline):
                     return answers
             except MovedError:
                 continue
-        raise TryAgainError("the nodes send a command to each other")
+        raise redis.ConnectionError(f"{address} {_CIRCLE}")
 
     def _by_node(self, stack: Sequence[Any]) -> list[Any]:
         topology = self._cluster.topology

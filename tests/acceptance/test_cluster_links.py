@@ -10,6 +10,7 @@ import redis
 from tests.acceptance.test_cluster import ENTRIES, HEAD, entries_of, go_on, slots, status
 from tests.acceptance.test_shards import ENTRY, PERIOD_MS, runs
 from tests.chaos.cluster import ChaosCluster
+from tests.chaos.proxy import Proxy
 
 
 @pytest.fixture
@@ -120,6 +121,27 @@ def test_a_daemon_starts_though_all_nodes_answer_late(make_linked, start_beatd, 
     assert_runs_are_complete(queue)
 
 
+@pytest.mark.slow
+def test_a_proxy_whose_address_no_node_gives(cluster, beatd, start_beatd, write, queue, wait_until):
+    """It leads to the cluster, as a load balancer does; what it leads to may die."""
+    with Proxy(cluster.servers[0].port) as balancer:
+        file = write(f"redis+cluster://127.0.0.1:{balancer.port}")
+        daemon = start_beatd("--config", file)
+        daemon.expect("Leading shard", times=3)
+        assert "a cluster of 3 nodes" in beatd("check", "--connect", "--config", file).stdout
+        shard = shard_at(cluster, cluster.servers[0])
+        cluster.servers[0].kill()
+        daemon.expect(f"The node of shard {shard} does not answer")
+        for number in {0, 1, 2} - {shard}:
+            go_on(queue, entries_of(number), wait_until)
+        balancer.target = cluster.servers[1].port
+        assert f"node of shard {shard} does not answer" in " ".join(status(beatd, file)["problems"])
+        cluster.servers[0].start()
+        go_on(queue, entries_of(shard), wait_until, timeout=30)
+        daemon.end(signal.SIGTERM)
+    assert_runs_are_complete(queue)
+
+
 @pytest.fixture
 def other_cluster(start_server, free_port):
     """A node of another cluster, which has all slots."""
@@ -151,7 +173,8 @@ def test_a_node_that_gives_a_wrong_address(
 
     is_other, way = "is another server than the node", linked.ways(liar).clients
     lies = {free_port(): "Connection refused", stranger.port: is_other, other_cluster.port: is_other}
-    for number, (port, reason) in enumerate({**lies, linked.peer_port(third): "send a command to each other"}.items()):
+    lies[linked.peer_port(third)] = "several nodes give the same address"
+    for number, (port, reason) in enumerate(lies.items()):
         announce(port)
         way.mode = "refuse"
         daemon.expect(f"The node of shard {shard} does not answer", times=number + 1, timeout=30)
