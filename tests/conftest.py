@@ -330,6 +330,20 @@ def six(server_kind: str) -> Iterator[Any]:
 
 
 @pytest.fixture
+def start_node(start_server: Callable[..., Server], free_port: Callable[[], int]) -> Callable[[], Server]:
+    """``start_node()``: the only node of a cluster, which has all slots."""
+
+    def start() -> Server:
+        server = start_server("--cluster-enabled", "yes", "--cluster-port", str(free_port()))
+        with redis.Redis(port=server.port) as client:
+            client.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16_383)
+            wait_for(lambda: client.cluster("INFO")["cluster_state"] == "ok", 10, "the node to serve")
+        return server
+
+    return start
+
+
+@pytest.fixture
 def cluster(shared_cluster: Any) -> Any:
     """The shared cluster of three masters, running and empty."""
     shared_cluster.reset()

@@ -310,7 +310,7 @@ class Topology:
             else:
                 self._take(address, raw)
                 return True, slow
-        if foreign and len(foreign) == len(nodes):  # the cluster was made anew
+        if foreign and len(foreign) == len(self._candidates()):  # the cluster was made anew
             self._take(*foreign[0])
             return True, slow
         return False, slow

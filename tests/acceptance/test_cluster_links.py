@@ -142,19 +142,10 @@ def test_a_proxy_whose_address_no_node_gives(cluster, beatd, start_beatd, write,
     assert_runs_are_complete(queue)
 
 
-@pytest.fixture
-def other_cluster(start_server, free_port):
-    """A node of another cluster, which has all slots."""
-    server = start_server("--cluster-enabled", "yes", "--cluster-port", str(free_port()))
-    with redis.Redis(port=server.port) as client:
-        client.execute_command("CLUSTER ADDSLOTSRANGE", 0, 16_383)
-    return server
-
-
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_a_node_that_gives_a_wrong_address(
-    make_linked, beatd, start_beatd, write, queue, wait_until, start_server, other_cluster, free_port
+    make_linked, beatd, start_beatd, write, queue, wait_until, start_server, start_node, free_port
 ):
     """Its shard waits, the others go on, and nothing is written to who lives at that address."""
     linked = make_linked(3)
@@ -162,7 +153,7 @@ def test_a_node_that_gives_a_wrong_address(
     daemon = start_beatd("--config", file)
     daemon.expect("Leading shard", times=3)
     _, liar, third = linked.servers
-    shard, stranger = shard_at(linked, liar), start_server()
+    shard, stranger, other_node = shard_at(linked, liar), start_server(), start_node()
 
     def ports_at(server):
         return {node[2][1] for node in linked.call(server, "CLUSTER", "SLOTS")}
@@ -172,7 +163,7 @@ def test_a_node_that_gives_a_wrong_address(
         wait_until(lambda: all(port in ports_at(server) for server in linked.servers), 20, "the address to be known")
 
     is_other, way = "is another server than the node", linked.ways(liar).clients
-    lies = {free_port(): "Connection refused", stranger.port: is_other, other_cluster.port: is_other}
+    lies = {free_port(): "Connection refused", stranger.port: is_other, other_node.port: is_other}
     lies[linked.peer_port(third)] = "several nodes give the same address"
     for number, (port, reason) in enumerate(lies.items()):
         announce(port)
@@ -186,7 +177,7 @@ def test_a_node_that_gives_a_wrong_address(
         way.mode = "pass"
         announce(way.port)
         go_on(queue, entries_of(shard), wait_until, timeout=30)
-    for server in (stranger, other_cluster):
+    for server in (stranger, other_node):
         with redis.Redis(port=server.port) as client:
             assert client.keys("*") == []
     daemon.end(signal.SIGTERM)
