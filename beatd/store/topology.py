@@ -234,11 +234,11 @@ class Topology:
         if (reason := self._is_left_alone(address)) is not None:
             raise redis.ConnectionError(f"{reason} (not tried again yet)")
         with self._lock:
-            if address not in self._attempts:
-                thread = threading.Thread(target=self._attempt, args=(address,), name="attempt", daemon=True)
-                self._attempts[address] = thread
-                thread.start()
-            attempt = self._attempts[address]
+            attempt = self._attempts.get(address)
+            if attempt is None:
+                attempt = threading.Thread(target=self._attempt, args=(address,), name="attempt", daemon=True)
+                self._attempts[address] = attempt
+                attempt.start()
         attempt.join(ASK_S)
         if (found := self._away.get(address)) is not None:
             raise redis.ConnectionError(f"{found[-1]} (tried again)")

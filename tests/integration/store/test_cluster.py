@@ -179,3 +179,27 @@ def test_a_cluster_that_was_made_anew_is_followed(start_node, wait_until):
             wait_until(written, 10, "the new cluster to be taken")
         with redis.Redis(port=servers[1].port) as node:
             assert node.get("a") == b"new"
+
+
+@pytest.mark.slow
+def test_a_node_that_hung_and_is_slow_now_is_used_again(start_node, wait_until):
+    """It is tried for as long as the client waits for answers, and nobody waits for that."""
+    node = start_node()
+    with Proxy(node.port) as way, redis.Redis(port=node.port) as past:
+        past.config_set("cluster-announce-port", way.port)
+        with connect(f"redis+cluster://127.0.0.1:{way.port}", timeout_ms=2_000) as client:
+            client.set("a", "x")
+            way.mode = "stall"
+            with pytest.raises(redis.TimeoutError):
+                client.get("a")
+            way.delay, way.mode = 0.6, "slow"
+
+            def got():
+                begun = time.monotonic()
+                try:
+                    return client.get("a")
+                except redis.RedisError:
+                    assert time.monotonic() < begun + 1.9, "another shard would have waited for that"
+                    return None
+
+            assert wait_until(got, 20, "the node to be used again") == b"x"
