@@ -62,6 +62,11 @@ class Trial(NamedTuple):
         return self.kinds or self.all_faults
 
     @property
+    def is_confirmed(self) -> bool:
+        """Whether each failover must keep what was confirmed: all replicas have it, or there are none."""
+        return self.cluster > 0 and self.wait_replicas >= self.cluster // MASTERS - 1
+
+    @property
     def all_faults(self) -> tuple[str, ...]:
         """All that can go wrong with what is tried."""
         broker = {"store": (), "redis": REDIS_FAULTS, "rabbitmq": RABBIT_FAULTS}[self.broker]
@@ -135,7 +140,7 @@ def run(trial: Trial) -> Result:
             balance(records, books, began, due), books, place.rolled_back(), repeats=side.repeats
         )
         terms, went_back = fleet.events("term_began"), fleet.events("store_went_back")
-        unexpected = fleet.lost_though_confirmed() if trial.cluster else 0
+        unexpected = fleet.lost_though_confirmed() if trial.is_confirmed else 0
         counts = terms, went_back, unexpected
         result = Result(trial.seed, account, repeats, executions, *counts, faults.log, fleet.versions(), folder)
     if result.good:
