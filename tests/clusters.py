@@ -42,7 +42,8 @@ class Cluster:
         for _ in range(masters * (1 + replicas)):
             tls_port = _free_port()
             tls = ("--tls-cluster", "yes", *tls_arguments(certificates, tls_port)) if certificates else ()
-            self.servers.append(Server(binary, *settings, "--cluster-port", str(_free_port()), *tls).start())
+            own = ("--cluster-port", str(_free_port()), *tls, *self._own_arguments(len(self.servers)))
+            self.servers.append(Server(binary, *settings, *own).start())
             self._tls_ports[self.servers[-1].port] = tls_port
         self.masters = self.servers[:masters]
         self._moved: set[int] = set()
@@ -59,6 +60,18 @@ class Cluster:
         """The port at which other nodes, and clients by ``url``, reach a node."""
         return self._tls_ports[server.port] if self.certificates else server.port
 
+    def bus_port(self, server: Server) -> int:
+        """The port at which other nodes reach a node's bus."""
+        return int(self.call(server, "CONFIG", "GET", "cluster-port")[1])
+
+    def named_port(self, server: Server) -> int:
+        """The port under which nodes name a node to who asks at a plain port."""
+        return server.port
+
+    def _own_arguments(self, number: int) -> Sequence[str]:
+        """Arguments of one node alone."""
+        return ()
+
     def _form(self, replicas: int) -> None:
         """Give out the slots, let the nodes meet, and attach the replicas."""
         count = len(self.masters)
@@ -66,8 +79,8 @@ class Cluster:
             self.call(server, "CLUSTER", "ADDSLOTSRANGE", number * SLOTS // count, (number + 1) * SLOTS // count - 1)
             self.call(server, "CLUSTER", "SET-CONFIG-EPOCH", number + 1)
         for server in self.servers[1:]:
-            bus = self.call(server, "CONFIG", "GET", "cluster-port")
-            self.call(self.servers[0], "CLUSTER", "MEET", "127.0.0.1", self.peer_port(server), int(bus[1]))
+            where = self.peer_port(server), self.bus_port(server)
+            self.call(self.servers[0], "CLUSTER", "MEET", "127.0.0.1", *where)
         wait_for(lambda: all(self.known(server) == len(self.servers) for server in self.servers), 20, "nodes to meet")
         for number, server in enumerate(self.servers[count:]):
             self.call(server, "CLUSTER", "REPLICATE", self.id_of(self.masters[number % count]))
@@ -95,13 +108,13 @@ class Cluster:
     def settled(self) -> bool:
         """Whether all nodes that run see all slots served."""
         try:
-            return all(self._sees_all(server) for server in self.servers if server.running)
+            return all(self._sees_all(server) for server in self.servers if server.awake)
         except redis.RedisError:
             return False
 
     def missed(self, node: Server) -> bool:
         """Whether the other nodes have noticed that a node is away."""
-        return not any(self._sees_all(server) for server in self.servers if server is not node and server.running)
+        return not any(self._sees_all(server) for server in self.servers if server is not node and server.awake)
 
     def _sees_all(self, server: Server) -> bool:
         info = self.facts(server, "CLUSTER", "INFO")
@@ -117,13 +130,17 @@ class Cluster:
     def role(self, server: Server) -> str:
         return self.facts(server, "INFO", "replication")["role"]
 
+    def primaries(self) -> list[Server]:
+        """The nodes that say that they are primaries."""
+        return [server for server in self.servers if server.awake and self.role(server) == "master"]
+
     def owner(self, slot: int) -> Server:
         """The node that has a slot, as the running ones say."""
         for server in self.servers:
-            if server.running:
+            if server.awake:
                 for first, last, (_, port, *_), *_ in self.call(server, "CLUSTER", "SLOTS"):
                     if first <= slot <= last:
-                        return next(one for one in self.servers if one.port == port)
+                        return next(one for one in self.servers if self.named_port(one) == port)
         raise AssertionError(f"nobody has slot {slot}")
 
     def begin_move(self, slot: int, source: Server, target: Server) -> None:
@@ -143,7 +160,7 @@ class Cluster:
         while self.move_keys(slot, source, target):
             pass
         self._moved.add(slot)
-        for server in (target, source, *(one for one in self.masters if one not in (source, target))):
+        for server in (target, source, *(one for one in self.primaries() if one not in (source, target))):
             self.call(server, "CLUSTER", "SETSLOT", slot, "NODE", self.id_of(target))
 
     def move(self, slot: int, target: Server) -> None:

@@ -62,6 +62,7 @@ class Server:
         self.socket_url = f"unix://{self.directory}/redis.sock?db=0"
         self._command = [binary, *self._settings(), *arguments]
         self._process: subprocess.Popen[bytes] | None = None
+        self._paused = False
 
     def _settings(self) -> list[str]:
         place = ["--dir", str(self.directory), "--unixsocket", str(self.directory / "redis.sock")]
@@ -76,6 +77,11 @@ class Server:
     @property
     def running(self) -> bool:
         return self._process is not None and self._process.poll() is None
+
+    @property
+    def awake(self) -> bool:
+        """Whether it runs and is not paused."""
+        return self.running and not self._paused
 
     def start(self) -> Server:
         """Start it unless it runs, and wait until it answers."""
@@ -111,9 +117,11 @@ class Server:
     def pause(self) -> None:
         """Stop it from answering, its connections staying open, until ``resume``."""
         os.kill(self.pid, signal.SIGSTOP)
+        self._paused = True
 
     def resume(self) -> None:
         os.kill(self.pid, signal.SIGCONT)
+        self._paused = False
 
     def restart(self) -> None:
         """Stop in order and start again: data is kept only with ``--appendonly yes``."""
@@ -133,7 +141,7 @@ class Server:
             if number is not signal.SIGKILL:
                 self._process.send_signal(signal.SIGCONT)  # a paused process cannot end in order
         self._process.wait(15)
-        self._process = None
+        self._process, self._paused = None, False
 
 
 def wait_for(predicate: Callable[[], T], timeout: float, what: str) -> T:
@@ -319,6 +327,20 @@ def six(server_kind: str) -> Iterator[Any]:
     cluster = Cluster(server_kind, replicas=1)
     yield cluster
     cluster.close()
+
+
+@pytest.fixture
+def start_node(start_server: Callable[..., Server], free_port: Callable[[], int]) -> Callable[[], Server]:
+    """``start_node()``: the only node of a cluster, which has all slots."""
+
+    def start() -> Server:
+        server = start_server("--cluster-enabled", "yes", "--cluster-port", str(free_port()))
+        with redis.Redis(port=server.port) as client:
+            client.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16_383)
+            wait_for(lambda: client.cluster("INFO")["cluster_state"] == "ok", 10, "the node to serve")
+        return server
+
+    return start
 
 
 @pytest.fixture

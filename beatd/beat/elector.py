@@ -47,6 +47,9 @@ SLICE = 0.1
 
 _TOO_LATE = "the store could not be reached in time to renew the lease"
 
+SLOW_S = 1.0
+"""Seconds that a heartbeat takes if the store is slow."""
+
 EXACT_MS = 500
 """A heartbeat that took longer says nothing about the clock."""
 
@@ -101,6 +104,8 @@ class Elector:
         self._was_present = False
         self._listen_again = Backoff(RETRY_MIN / 10, RETRY_MAX)
         self._away: dict[int, str] = {}
+        self._slow = ""
+        """The server of the store that answers slowly, and how long it took."""
         self._stopping = threading.Event()
         self._woken = threading.Event()
         self._thread = threading.Thread(target=self._run, name="elector", daemon=True)
@@ -202,16 +207,29 @@ class Elector:
             log.info("The node of shard %d answers again", shard, extra={"event": "shard_back", "shard": shard})
         self._away = dict(away)
 
+    def _say_slow(self, place: str, seconds: float) -> None:
+        """Log that the store answers slowly, when that begins and ends. Runs are late then, and none fails."""
+        was_slow = bool(self._slow)
+        self._slow = f"{place} took {seconds:.1f} s" if seconds >= SLOW_S else ""
+        if self._slow and not was_slow:
+            text = "The state store answers slowly, and runs are late: %s"
+            extra = {"event": "store_slow", "server": place, "seconds": round(seconds, 3)}
+            log.warning(text, self._slow, extra=extra)
+        elif was_slow and not self._slow:
+            log.info("The state store answers quickly again", extra={"event": "store_slow_over"})
+
     def _heartbeat(self) -> FleetView:
-        before = self._clock.now_ms()
+        before, started = self._clock.now_ms(), self._clock.monotonic()
         stepped_down_ms = max(int((self._step_down_until - self._clock.monotonic()) * 1000), 0)
         status = structs.replace(
             self._status(),
             clock_offset_ms=self.clock_offset_ms,
             resting_ms=stepped_down_ms,
             present=self._leases.present,
+            slow=self._slow,
         )
         fleet = self._registry.heartbeat(status, shards=len(self.leaderships))
+        self._say_slow(fleet.slowest, self._clock.monotonic() - started)
         after = self._clock.now_ms()
         if 0 <= after - before <= EXACT_MS:
             self.clock_offset_ms = (before + after) // 2 - fleet.now_ms

@@ -11,7 +11,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from itertools import islice
+from itertools import islice, takewhile
 from typing import NamedTuple
 
 from beatd.beat.active_schedule import ActiveSchedule
@@ -30,6 +30,9 @@ log = logging.getLogger("beatd.beat")
 
 TURN, TURNS = 5_000, 20
 """Runs dispatched before the heap moves on and the term is looked at again; and how often, before a step ends."""
+
+STEP_S = 5.0
+"""Seconds after which a step ends although more is due: behind a slow store there always is, and other shards wait."""
 
 PREPARE_MS, PREPARE_SPARE_MS, PREPARE_SLICE = 5_000, 50, 200
 """Messages of runs that come due between so many milliseconds from now are made ready, so many at once."""
@@ -176,7 +179,8 @@ class ShardLoop:
             return 0.0
         self.schedule.follow(term, self._clock.now_ms())
         held = self._dispatcher.held
-        for _ in range(TURNS):
+        until = self._clock.monotonic() + STEP_S
+        for _ in takewhile(lambda _: self._clock.monotonic() < until, range(TURNS)):
             now_ms = self._clock.now_ms()
             runs = self._heap.due(now_ms, at_most=TURN)
             if not self._dispatcher.flush(term, more_comes=bool(runs)):

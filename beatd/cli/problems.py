@@ -110,6 +110,8 @@ def _warnings(each: Status) -> Iterator[Problem]:
         more = f" and {each.faults - len(each.faulty):,} more" if each.faults > len(each.faulty) else ""
         wrong = f"{plural(each.faults, 'runtime entry')} not in force: {', '.join(each.faulty)}{more}"
         yield Problem(f"{each.id}: {wrong}; see beatd list")
+    if each.slow:
+        yield Problem(f"{each.id}: the state store answers slowly, and runs are late: {each.slow}")
     if each.clock_offset_ms is not None and abs(each.clock_offset_ms) > SKEW_MS:
         ahead = "ahead of" if each.clock_offset_ms > 0 else "behind"
         yield Problem(f"{each.id}: its clock is {abs(each.clock_offset_ms) / 1000:.1f} s {ahead} the state store's")

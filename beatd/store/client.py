@@ -138,7 +138,7 @@ def try_nodes(client: ClusterClient) -> int:
     with translate_errors(client):
         nodes, missing = client.topology.owners(), client.topology.unserved()
         if missing:
-            raise ClusterDownError(f"CLUSTERDOWN {missing:,} slots have no node")
+            raise ClusterDownError(f"CLUSTERDOWN {missing:,} {'slot has' if missing == 1 else 'slots have'} no node")
         for address in nodes:
             with client.topology.connection(address) as connection:
                 connection.send_command("PING")
@@ -314,7 +314,7 @@ def _text_of(error: RedisError) -> str:
     text = str(error).partition(" script: ")[0]  # where in a script it happened says nothing to people
     text = text.removesuffix(".")  # sentences go on after it
     if isinstance(error, ClusterDownError):
-        return f"{text}; {_COVERAGE}"
+        return f"CLUSTERDOWN {text.removeprefix('CLUSTERDOWN ')}; {_COVERAGE}"
     if isinstance(error, TryAgainError):
         return f"a slot is on the move to another node ({text})"
     if "cluster support disabled" in text:
@@ -351,6 +351,11 @@ _COVERAGE = "with cluster-require-full-coverage no, only the shards in slots wit
 
 _PASSING = ("LOADING", "READONLY", "OOM", "MASTERDOWN", "BUSY", "TRYAGAIN", "CLUSTERDOWN", "NOREPLICAS", "MISCONF")
 """Error codes of a server that is not ready for now."""
+
+
+def slowest_place(client: redis.Redis) -> str:
+    """Return the place of the server that took longest to answer: in a cluster, of one of its nodes."""
+    return str(client.topology.slowest()) if isinstance(client, ClusterClient) else place_of(client)
 
 
 def place_of(client: redis.Redis) -> str:

@@ -25,6 +25,10 @@ from beatd.urls import RedisUrl
 HOPS = 6
 """Nodes that a command is sent to at most."""
 
+_CIRCLE = (
+    "sends a command on, and gets it back: if several nodes give the same address, set cluster-announce-ip on them"
+)
+
 PAUSE_S, PATIENCE_S = 0.02, 0.3
 """Pause before a command is sent again to a node that could not serve it just now, and for how long in all; then it is
 the caller's turn to wait."""
@@ -67,15 +71,18 @@ class ClusterClient(redis.Redis):
                     raise before
                 sleep(PAUSE_S)
             before = None
-        raise TryAgainError("the nodes send a command to each other")
+        raise redis.ConnectionError(f"{address} {_CIRCLE}")
 
     def _send(self, address: Address, args: Sequence[Any], options: dict[str, Any], *, asking: bool) -> Any:
         with self.topology.connection(address) as connection:
             if asking:
                 connection.send_command("ASKING")
                 connection.read_response()
+            sent_at = monotonic()
             connection.send_command(*args)
-            return self.parse_response(connection, args[0], **options)  # type: ignore[no-untyped-call]
+            answer = self.parse_response(connection, args[0], **options)  # type: ignore[no-untyped-call]
+            self.topology.answered(address, monotonic() - sent_at)
+            return answer
 
     def _split(self, name: str, keys: Sequence[Any]) -> Any:
         """A command about keys of several slots, slot by slot."""
@@ -147,7 +154,7 @@ class ClusterPipeline(redis.client.Pipeline):
                     return answers
             except MovedError:
                 continue
-        raise TryAgainError("the nodes send a command to each other")
+        raise redis.ConnectionError(f"{address} {_CIRCLE}")
 
     def _by_node(self, stack: Sequence[Any]) -> list[Any]:
         topology = self._cluster.topology
@@ -180,15 +187,18 @@ class ClusterPipeline(redis.client.Pipeline):
                 with ExitStack() as lent:
                     connection = lent.enter_context(self._cluster.topology.connection(address))
                     connection.send_packed_command(connection.pack_commands([stack[place][0] for place in places]))
-                    under_way.append((lent.pop_all(), connection, places))
+                    under_way.append((lent.pop_all(), connection, address, places))
             except redis.RedisError as error:
                 for place in places:
                     answers[place] = error
-        for lent, connection, places in under_way:
+        last = monotonic()
+        for lent, connection, address, places in under_way:
             try:
                 with lent:
                     for place in places:
                         answers[place] = self._answer(connection, *stack[place])
+                    before, last = last, monotonic()
+                    self._cluster.topology.answered(address, last - before)
             except redis.RedisError as error:
                 for place in places:
                     answers[place] = error

@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple
 import msgspec
 import redis
 
-from beatd.store.client import place_of, store_error, translate_errors
+from beatd.store.client import place_of, slowest_place, store_error, translate_errors
 from beatd.store.keys import Keys
 from beatd.store.script import Script
 
@@ -76,6 +76,8 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     """How late the oldest run is that should have left, of the shards that it leads; 0 when none is."""
     held: int = 0
     """Entries that are held back."""
+    slow: str = ""
+    """The server of the state store that answers slowly, if one does, and how long its answer took."""
     problem: str = ""
     """Why its turns fail, so that no run leaves; empty when they do not."""
     problem_ms: int = 0
@@ -115,6 +117,8 @@ class FleetView(NamedTuple):
     leases: dict[int, LeaseOwner]
     away: Mapping[int, str] = MappingProxyType({})
     """Shards of which nothing is known, as their node of a cluster does not answer, and why."""
+    slowest: str = ""
+    """The server that took longest to answer."""
 
     @property
     def alive(self) -> dict[str, Status]:
@@ -171,7 +175,8 @@ class Registry:
             return self._call_cluster(daemon_id, status, shards)
         keys = [self._keys.daemons, *(self._keys.shard(shard).lease for shard in range(shards))]
         now_ms, daemons, leases = self._heartbeat(keys, [daemon_id, status, FORGET_MS])
-        return FleetView(int(now_ms), dict(_presences(daemons, int(now_ms))), dict(_holders(leases)))
+        found = dict(_presences(daemons, int(now_ms)))
+        return FleetView(int(now_ms), found, dict(_holders(leases)), slowest=slowest_place(self._client))
 
     def _call_cluster(self, daemon_id: str, status: bytes, shards: int) -> FleetView:
         """The same of a cluster: the list of daemons, and each lease from its own node."""
@@ -188,7 +193,8 @@ class Registry:
             if error is not None:
                 away[shard] = str(store_error(error, place))
             raw += (b"" if error is not None or left_ms == _ENDED else value, left_ms)
-        return FleetView(int(now_ms), dict(_presences(daemons, int(now_ms))), dict(_holders(raw)), away)
+        found = dict(_presences(daemons, int(now_ms)))
+        return FleetView(int(now_ms), found, dict(_holders(raw)), away, slowest_place(self._client))
 
 
 _ENDED = -2

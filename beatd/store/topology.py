@@ -1,7 +1,11 @@
 """Topology of a Redis Cluster: its nodes, which of them has which slot, and the connections to them.
 
-The map of slots is asked for when a node says that it is not right any more. A node that does not answer in time is
-left alone for a while: its shards wait, and the others do not wait for it.
+The map of slots is asked for when a node says that it is not right any more, each time of another node: one that is cut
+off from the others knows nothing of their failovers. A node that does not answer in time is left alone for a while: its
+shards wait, and the others do not wait for it.
+
+Nodes are known by their ids: what answers at an address that was given a wrong way, or has gone to somebody else, would
+take keys just as well.
 """
 
 from __future__ import annotations
@@ -9,7 +13,7 @@ from __future__ import annotations
 import threading
 from binascii import crc_hqx
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import redis
@@ -30,7 +34,11 @@ SLOTS = 16_384
 """Slots of every cluster."""
 
 ASK_S = 1.0
-"""Time-out (s) of a question for the map of slots, and of an attempt to reach a node that did not answer."""
+"""Time-out (s) of a question for the map of slots, while others may answer it, and of the wait for another attempt to
+reach a node that did not answer."""
+
+ASK_LONG = 2
+"""Time-outs of the client after which no further node is asked for the map of slots."""
 
 REFRESH_EVERY_S = 0.1
 """Seconds between two questions for the map of slots while something is wrong with it."""
@@ -82,12 +90,19 @@ class Topology:
         self._lock = threading.RLock()
         self._pools: dict[Address, redis.ConnectionPool] = {}
         self._owners: list[Address | None] = []
-        self._order = self._seeds
+        self._ids: dict[Address, set[bytes]] = {}
+        """The nodes, replicas too, by the addresses that the cluster gives them, of which two may be the same."""
+        self._order = self._seeds  # in which nodes are asked for the map
         self._stale = True
         self._asked_at = float("-inf")
         self._away: dict[Address, tuple[float, Backoff, str]] = {}
+        self._attempts: dict[Address, threading.Thread] = {}
+        """Attempts to reach nodes that are away."""
+        self._is_slow = False
+        """Whether it took more than a moment when the map of slots was asked for last."""
         self.last = self._seeds[0]
         """The node that answered last."""
+        self._took: dict[Address, float] = {}
 
     def pool(self, address: Address) -> redis.ConnectionPool:
         """The connections to a node."""
@@ -96,9 +111,29 @@ class Topology:
                 self._pools[address] = self._new_pool(address, self._options)
             return self._pools[address]
 
-    def _new_pool(self, address: Address, options: dict[str, Any]) -> redis.ConnectionPool:
-        where = {"host": address.host, "port": address.port}
-        return redis.ConnectionPool(connection_class=self._kind, **options | where)
+    def _new_pool(self, address: Address, options: dict[str, Any], *, verified: bool = True) -> redis.ConnectionPool:
+        changes: dict[str, Any] = {"host": address.host, "port": address.port}
+        if verified:
+            shake_hands = options["redis_connect_func"]
+
+            def meet(connection: Any) -> None:
+                shake_hands(connection)
+                self._verify(address, connection)
+
+            changes["redis_connect_func"] = meet
+        return redis.ConnectionPool(connection_class=self._kind, **options | changes)
+
+    def _verify(self, address: Address, connection: Any) -> None:
+        """Raise an error if the server at the address of a node is not that node."""
+        if (known := self._ids.get(address)) is None:
+            return
+        connection.send_command("CLUSTER", "MYID", check_health=False)
+        try:
+            is_node = connection.read_response() in known
+        except ResponseError as error:  # it may be that it does not know the command, or that the user must not use it
+            is_node = "cluster support disabled" not in str(error)
+        if not is_node:
+            raise redis.ConnectionError(f"{address} is another server than the node that the cluster names so")
 
     def owner(self, slot: int) -> Address:
         """The node that has a slot. Raises redis-py's errors if no node can tell, or none has it."""
@@ -123,6 +158,14 @@ class Topology:
         """Return the number of slots that no node has."""
         self._refresh()
         return self._owners.count(None)
+
+    def answered(self, address: Address, seconds: float) -> None:
+        """Note how long a node took to answer."""
+        self._took[address] = seconds
+
+    def slowest(self) -> Address:
+        """The node that took longest to answer, when it was asked last."""
+        return max(self._took, key=self._took.__getitem__, default=self.last)
 
     @contextmanager
     def connection(self, address: Address) -> Iterator[Any]:
@@ -154,9 +197,12 @@ class Topology:
     def note(self, error: Exception) -> None:
         """Take what an answer says of the cluster."""
         if isinstance(error, MovedError):
+            owner = Address(error.host or self.last.host, error.port)
             with self._lock:
-                if self._owners:
-                    self._owners[error.slot_id] = Address(error.host or self.last.host, error.port)
+                if self._owners and (owner in self._ids or not self._ids):
+                    self._owners[error.slot_id] = owner
+                else:
+                    self._asked_at = float("-inf")  # a new node: who it is must be known first
                 self._stale = True
         elif isinstance(error, ClusterDownError):
             self._stale = True
@@ -173,7 +219,7 @@ class Topology:
             reason += "cluster-announce-ip on it"
         with self._lock:
             self._stale = True
-            self._order = (*(one for one in self._order if one != address), address)
+            self._put_last(address)
             if isinstance(error, redis.TimeoutError) or "timed out" in text.lower():
                 _, backoff, _ = self._away.get(address, (0.0, Backoff(AWAY_MIN_S, AWAY_MAX_S), ""))
                 self._away[address] = (monotonic() + backoff.failed(), backoff, reason)
@@ -181,21 +227,41 @@ class Topology:
         return kind(reason)
 
     def _attempt_again(self, address: Address) -> None:
-        """Raise at once for a node that did not answer a moment ago; after a while find out, shortly, if it does."""
+        """Raise at once for a node that did not answer a moment ago; after a while find out if it does: for a moment
+        here, and then in a thread, so that the others do not wait."""
         if address not in self._away:
             return
-        until, _, reason = self._away[address]
-        if monotonic() < until:
+        if (reason := self._is_left_alone(address)) is not None:
             raise redis.ConnectionError(f"{reason} (not tried again yet)")
-        pool = self._new_pool(address, self._short(self._options))
+        with self._lock:
+            attempt = self._attempts.get(address)
+            if attempt is None:
+                attempt = threading.Thread(target=self._attempt, args=(address,), name="attempt", daemon=True)
+                self._attempts[address] = attempt
+                attempt.start()
+        attempt.join(ASK_S)
+        if (found := self._away.get(address)) is not None:
+            raise redis.ConnectionError(f"{found[-1]} (tried again)")
+
+    def _attempt(self, address: Address) -> None:
+        """Connect to a node that did not answer, and take it for away no more if it does."""
+        pool = self._new_pool(address, self._options)
         try:
             pool.get_connection()
-        except redis.RedisError as error:
-            raise self._failed(address, error) from error
+        except redis.TimeoutError as error:
+            self._failed(address, error)
+        except redis.RedisError:  # it does answer: the next one to use it meets the reason
+            self._away.pop(address, None)
+        else:
+            self._away.pop(address, None)
         finally:
             pool.disconnect()
-        with self._lock:
-            self._away.pop(address, None)
+            self._attempts.pop(address, None)
+
+    def _is_left_alone(self, address: Address) -> str | None:
+        """The reason why a node is not tried now, if it is not: it did not answer a moment ago."""
+        until, _, reason = self._away.get(address, (0.0, None, ""))
+        return reason if monotonic() < until else None
 
     @staticmethod
     def _short(options: dict[str, Any]) -> dict[str, Any]:
@@ -211,30 +277,74 @@ class Topology:
                 return
             self._asked_at = monotonic()
             said: list[str] = []
-            known = (*self._order, *(one for one in dict.fromkeys(self._owners) if one is not None))
-            for address in dict.fromkeys((*known, *self._seeds)):
-                try:
-                    raw = self._ask(address)
-                except (AuthenticationError, AuthorizationError):
-                    raise
-                except ResponseError as error:
-                    if "cluster support disabled" in str(error):
-                        raise
-                    said.append(f"{address}: {error}")
-                except redis.RedisError as error:
-                    said.append(str(error) if str(address.port) in str(error) else f"{address}: {error}")
-                else:
-                    self._take(address, raw)
-                    return
+            found, slow = False, self._candidates()
+            if not self._is_slow:
+                found, slow = self._ask_each(slow, said, at_once=True)
+            if not found and slow:
+                found, _ = self._ask_each(slow, said)
+                self._is_slow = found and monotonic() > self._asked_at + ASK_S / 2
             if not self._owners:
                 raise redis.ConnectionError(f"no node of the cluster answers ({'; '.join(said)})")
 
-    def _ask(self, address: Address) -> Any:
-        pool = self._new_pool(address, self._short(self._options))
-        with suppress(KeyError):
-            until, _, reason = self._away[address]
-            if monotonic() < until:
-                raise redis.ConnectionError(reason)
+    def _candidates(self) -> list[Address]:
+        """The nodes that may know the map, in the order in which to ask them."""
+        owners = (one for one in dict.fromkeys(self._owners) if one is not None)
+        return list(dict.fromkeys((*self._order, *owners, *self._seeds)))
+
+    def _ask_each(
+        self, nodes: Sequence[Address], said: list[str], *, at_once: bool = False
+    ) -> tuple[bool, list[Address]]:
+        """Ask one node after the other for the map, until one answers; tells whether one did. ``said`` gets the reasons
+        of those that do not. With ``at_once`` each has a moment only; returns those that did not answer in it, too."""
+        slow: list[Address] = []
+        foreign: list[tuple[Address, Any]] = []
+        until = monotonic() + ASK_LONG * self._options["socket_timeout"]
+        for address in nodes:
+            raw = self._map_of(address, said, slow if at_once else None)
+            if raw is None:
+                if monotonic() > until and not at_once:
+                    break
+            elif self._is_foreign(raw):
+                foreign.append((address, raw))
+                said.append(f"{address}: it has other nodes than the cluster; if that was made anew, restart beatd")
+            else:
+                self._take(address, raw)
+                return True, slow
+        if foreign and len(foreign) == len(self._candidates()):  # the cluster was made anew
+            self._take(*foreign[0])
+            return True, slow
+        return False, slow
+
+    def _map_of(self, address: Address, said: list[str], slow: list[Address] | None) -> Any:
+        """The map as a node has it; None if it does not answer, with the reason in ``said``. With ``slow`` it has a
+        moment, and is put there if that was not enough."""
+        if (reason := self._is_left_alone(address)) is not None:
+            said.append(reason)
+            return None
+        try:
+            return self._ask(address, self._options if slow is None else self._short(self._options))
+        except (AuthenticationError, AuthorizationError):
+            raise
+        except ResponseError as error:
+            if "cluster support disabled" in str(error) and not self._ids:
+                raise
+            said.append(f"{address}: {error}")
+        except redis.RedisError as error:
+            if slow is not None and isinstance(error, redis.TimeoutError):
+                slow.append(address)
+                self._put_last(address)
+            else:
+                text = str(self._failed(address, error))
+                said.append(text if str(address.port) in text else f"{address}: {text}")
+        return None
+
+    def _is_foreign(self, raw: Any) -> bool:
+        """True for the map of another cluster: none of its nodes is known."""
+        known = frozenset[bytes]().union(*self._ids.values())
+        return bool(known) and known.isdisjoint(node[2] for _, _, *nodes in raw for node in nodes)
+
+    def _ask(self, address: Address, options: dict[str, Any]) -> Any:
+        pool = self._new_pool(address, options, verified=False)
         try:
             connection = pool.get_connection()
             connection.send_command("CLUSTER", "SLOTS")  # type: ignore[no-untyped-call]
@@ -242,14 +352,25 @@ class Topology:
         finally:
             pool.disconnect()
 
+    def _put_last(self, address: Address) -> None:
+        """Ask another node for the map the next time."""
+        self._order = (*(one for one in self._order if one != address), address)
+
     def _take(self, asked: Address, raw: Any) -> None:
         owners: list[Address | None] = [None] * SLOTS
-        for first, last, owner, *_ in raw:
-            host = owner[0].decode() if owner[0] else ""
-            address = Address(asked.host if host in ("", "?") else host, int(owner[1]))
-            owners[first : last + 1] = [address] * (last + 1 - first)
+        ids: dict[Address, set[bytes]] = {}
+        for first, last, *nodes in raw:
+            found = []
+            for place, port, node_id, *_ in nodes:
+                host = place.decode() if place else ""
+                found.append(Address(asked.host if host in ("", "?") else host, int(port)))
+                ids.setdefault(found[-1], set()).add(node_id)
+            owners[first : last + 1] = [found[0]] * (last + 1 - first)
+        self._ids = ids
         self._owners = owners
-        self._order = tuple(dict.fromkeys((asked, *(one for one in self._order if one != asked))))
+        known = {*self._seeds, *owners}
+        self._order = tuple(one for one in dict.fromkeys((*self._order, *owners)) if one is not None and one in known)
+        self._put_last(asked)
         self.last = asked
         self._stale = False
 

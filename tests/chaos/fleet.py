@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -84,15 +86,18 @@ class Place:
 
 
 class Fleet:
-    """The daemons, and which of them leads. ``configs``: the text of each one's beat.toml."""
+    """The daemons, and which of them leads. ``configs``: the text of each one's beat.toml. ``older``: a folder with
+    another version of beatd, of which every other daemon is."""
 
-    def __init__(self, folder: Path, configs: Iterable[str]) -> None:
+    def __init__(self, folder: Path, configs: Iterable[str], older: str = "") -> None:
         self.folder = folder
         self.daemons = []
         for number, text in enumerate(configs, 1):
             config = folder / f"beat-{number}.toml"
             config.write_text(text)
-            self.daemons.append(Place(f"daemon {number}", folder, "--config", str(config), "--log-format", "json"))
+            env = {"PYTHONPATH": older} if older and number % 2 else {}
+            command = ("--config", str(config), "--log-format", "json")
+            self.daemons.append(Place(f"daemon {number}", folder, *command, **env))
 
     def holder(self, lease: bytes | None) -> Place | None:
         """The daemon whose lease that is."""
@@ -103,6 +108,28 @@ class Fleet:
         """How often an event was logged, by all daemons together."""
         needle = f'"event":"{name}"'.encode()
         return sum(path.read_bytes().replace(b'": "', b'":"').count(needle) for path in self.folder.glob("*.log"))
+
+    def versions(self) -> set[str]:
+        """The versions of beatd that have run."""
+        texts = (path.read_text() for path in self.folder.glob("daemon-*.log"))
+        return set(itertools.chain.from_iterable(re.findall(r"beatd (\S+) starts", text) for text in texts))
+
+    def lost_though_confirmed(self) -> int:
+        """How often a daemon that waits for replicas missed writes, though it had heard of no server whose replicas did
+        not confirm."""
+        count = 0
+        for path in self.folder.glob("daemon-*.log"):
+            unconfirmed = set()
+            for line in path.read_text().splitlines():
+                with contextlib.suppress(ValueError):
+                    record = json.loads(line)
+                    if record.get("event") == "store_unreplicated":
+                        unconfirmed.add(record["server"])
+                    elif record.get("event") == "store_unreplicated_over":
+                        unconfirmed.discard(record["server"])
+                    elif record.get("event") == "store_went_back" and not unconfirmed:
+                        count += 1
+        return count
 
     def tracebacks(self) -> list[str]:
         """Log lines of errors that nobody foresaw."""

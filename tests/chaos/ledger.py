@@ -7,7 +7,7 @@ import threading
 import time
 import uuid
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -15,9 +15,7 @@ import redis
 
 from beatd.message.protocol import open_envelope
 from beatd.model import RUN_NAMESPACE
-from beatd.store.keys import Keys
-
-KEYS = Keys().shard()
+from tests.chaos.store import StateStore
 
 AWAY = (redis.ConnectionError, redis.TimeoutError)
 
@@ -126,31 +124,53 @@ def due_ms_of(text: str) -> int:
     return round(datetime.fromisoformat(text).timestamp() * 1000)
 
 
-def first_seen(client: redis.Redis) -> dict[str, int]:
-    """When each entry's phase began (ms)."""
-    return {name.decode(): int(known.split(b" ")[0]) for name, known in client.hgetall(KEYS.fingerprints).items()}
+class Records:
+    """What the store remembers of entries, in all its parts."""
+
+    def __init__(self, store: StateStore) -> None:
+        self._store = store
+
+    def first_seen(self) -> dict[str, int]:
+        """When each entry's phase began (ms)."""
+        return {name: int(known.split(b" ")[0]) for name, known in self._read("fingerprints")}
+
+    def last_due(self) -> dict[str, int]:
+        return {name: int(due) for name, due in self._read("last_due")}
+
+    def runs(self) -> dict[str, int]:
+        return {name: int(count) for name, count in self._read("runs")}
+
+    def due(self, began: Mapping[str, int], intervals: Mapping[str, int]) -> set[Run]:
+        """All runs up to the last that was claimed. ``began``: when each entry was first seen, from the start."""
+        claimed_to = self.last_due()
+        return {
+            (name, ms)
+            for name, phase in began.items()
+            for ms in range(phase + intervals[name], claimed_to[name] + 1, intervals[name])
+        }
+
+    def _read(self, field: str) -> Iterator[tuple[str, bytes]]:
+        for part in self._store.keys.all_parts():
+            key = getattr(part, field)
+            with self._store.client_of(key) as client:
+                yield from ((name.decode(), value) for name, value in client.hgetall(key).items())
 
 
-def last_due(client: redis.Redis) -> dict[str, int]:
-    return {name.decode(): int(due) for name, due in client.hgetall(KEYS.last_due).items()}
+def id_of(run: Run) -> str:
+    """The id that a run must have."""
+    return str(uuid.uuid5(RUN_NAMESPACE, f"{run[0]}@{run[1]}"))
 
 
-def balance(client: redis.Redis, books: Books, began: Mapping[str, int], intervals: Mapping[str, int]) -> Account:
-    """Compare schedule, claims and messages, run by run. ``began``: when each entry was first seen, from the start."""
-    claimed_to = last_due(client)
-    runs = {name.decode(): int(count) for name, count in client.hgetall(KEYS.runs).items()}
-    due = {
-        (name, ms)
-        for name, phase in began.items()
-        for ms in range(phase + intervals[name], claimed_to[name] + 1, intervals[name])
-    }
+def balance(records: Records, books: Books, began: Mapping[str, int], due: set[Run]) -> Account:
+    """Compare schedule, claims and messages, run by run."""
     times: defaultdict[Run, int] = defaultdict(int)
     strange = []
     for (name, ms, run_id), count in books.seen.items():
         times[name, ms] += count
-        if run_id != str(uuid.uuid5(RUN_NAMESPACE, f"{name}@{ms}")):
+        if run_id != id_of((name, ms)):
             strange.append(f"{name}@{ms} came as {run_id}")
     strange += [f"{name}@{ms} was not due" for name, ms in sorted(times.keys() - due)]
-    strange += [f"{name} has another phase" for name, phase in first_seen(client).items() if phase != began[name]]
+    strange += [f"{name} has another phase" for name, phase in records.first_seen().items() if phase != began[name]]
     doubled = [run for run, count in times.items() if count > 1]
-    return Account(len(due), sum(runs.values()), sum(times.values()), sorted(due - times.keys()), doubled, strange)
+    claimed = sum(records.runs().values())
+    return Account(len(due), claimed, sum(times.values()), sorted(due - times.keys()), doubled, strange)

@@ -15,6 +15,8 @@ class Plan(NamedTuple):
     """Entry → milliseconds between its runs."""
     schedule: str
     """As beat.toml has it."""
+    options: int
+    """How many kinds of entries there are."""
 
     @staticmethod
     def of(options: Sequence[str], size: int = 100) -> Plan:
@@ -22,7 +24,11 @@ class Plan(NamedTuple):
         intervals = {f"second-{n}": 1000 for n in range(3 * size)} | {f"quarter-{n}": 250 for n in range(size)}
         named = enumerate(intervals.items())
         entries = (_entry(name, interval_ms, options[n % len(options)]) for n, (name, interval_ms) in named)
-        return Plan(intervals, _DEFAULTS + "".join(entries))
+        return Plan(intervals, _DEFAULTS + "".join(entries), len(options))
+
+    def of_kind(self, number: int) -> set[str]:
+        """The entries that have the options of that number."""
+        return {name for n, name in enumerate(self.intervals) if n % self.options == number}
 
 
 def _entry(name: str, interval_ms: int, options: str) -> str:

@@ -11,15 +11,23 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
 
-from beatd.store.keys import Keys
-from tests.chaos.broker_faults import BROKER_FAULTS, BrokerFaults
-from tests.chaos.faults import FAULTS, Faults
+from tests.chaos.broker_faults import (
+    RABBIT_FAULTS,
+    REDIS_FAULTS,
+    WORKER_FAULTS,
+    BrokerFaults,
+    RabbitFaults,
+    WorkerFaults,
+)
+from tests.chaos.cluster import MASTERS, ChaosCluster
+from tests.chaos.cluster_faults import CLUSTER_FAULTS, REPLICA_FAULTS, ClusterFaults
+from tests.chaos.faults import DAEMON_FAULTS, STORE_FAULTS, DaemonFaults, Faults, Repairs, StoreFaults
 from tests.chaos.fleet import Fleet
-from tests.chaos.ledger import Account, Books, balance, first_seen, last_due
+from tests.chaos.ledger import Account, Books, Records, balance
 from tests.chaos.proxy import Proxy
-from tests.chaos.sides import PROXIED, RabbitSide, Side, StoreSide
-from tests.chaos.store import ChaosStore
-from tests.chaos.work import Executions
+from tests.chaos.sides import PROXIED, RabbitSide, RedisSide, Side, StoreSide
+from tests.chaos.store import ChaosStore, StateStore
+from tests.chaos.work import Executions, Window, Work
 
 STANDSTILL = 60.0
 """Seconds without a claim after which nobody is said to lead, once all is put right."""
@@ -34,7 +42,10 @@ class Trial(NamedTuple):
     longest: float = 40.0
     """Seconds for which a daemon may be frozen."""
     broker: str = "store"
-    """``store``, or ``rabbitmq`` with the bundled worker behind it."""
+    """``store``, or ``redis`` (another one) or ``rabbitmq`` with the bundled worker behind it."""
+    cluster: int = 0
+    """Nodes of the cluster that is the store; 0: the store is one server."""
+    wait_replicas: int = 0
     shards: int = 1
     size: int = 100
     """Seven runs a second for each."""
@@ -43,10 +54,25 @@ class Trial(NamedTuple):
     kinds: tuple[str, ...] = ()
     """Only these faults; all of them, if empty."""
     store: str = "redis"
+    older: str = ""
+    """A folder with another version of beatd: two of the daemons are of that."""
 
     @property
     def faults(self) -> tuple[str, ...]:
-        return self.kinds or (FAULTS if self.broker == "store" else BROKER_FAULTS)
+        return self.kinds or self.all_faults
+
+    @property
+    def is_confirmed(self) -> bool:
+        """Whether each failover must keep what was confirmed: all replicas have it, or there are none."""
+        return self.cluster > 0 and self.wait_replicas >= self.cluster // MASTERS - 1
+
+    @property
+    def all_faults(self) -> tuple[str, ...]:
+        """All that can go wrong with what is tried."""
+        broker = {"store": (), "redis": REDIS_FAULTS, "rabbitmq": RABBIT_FAULTS}[self.broker]
+        of_replicas = REPLICA_FAULTS if self.cluster > MASTERS else ()
+        store = (*CLUSTER_FAULTS, *of_replicas) if self.cluster else STORE_FAULTS
+        return (*DAEMON_FAULTS, *store, *broker, *(WORKER_FAULTS if broker else ()))
 
 
 class Result(NamedTuple):
@@ -59,18 +85,23 @@ class Result(NamedTuple):
     executions: Executions | None
     terms: int
     went_back: int
+    unexpected: int
+    """How often writes were lost that replicas had confirmed, or that no fault may lose."""
     faults: list[str]
+    versions: set[str]
+    """The versions of beatd that were there."""
     folder: Path
 
     @property
     def good(self) -> bool:
-        wrong = self.account.lost or self.account.doubled or self.account.strange
+        wrong = self.account.lost or self.account.doubled or self.account.strange or self.unexpected
         return not (wrong or (self.executions and (self.executions.missing or self.executions.twice)))
 
     def __str__(self) -> str:
         repeats = f", {self.repeats} came again with the same id" * bool(self.repeats)
         executed = f"; {self.executions}" * (self.executions is not None)
         noticed = f"; lost writes noticed {self.went_back} times" * bool(self.went_back)
+        noticed += f", {self.unexpected} times unexpectedly" * bool(self.unexpected)
         happened = f"{len(self.faults)} faults, {self.terms} terms{noticed}"
         return f"seed {self.seed}: {self.account}{repeats}{executed}; {happened}"
 
@@ -78,61 +109,131 @@ class Result(NamedTuple):
 def run(trial: Trial) -> Result:
     """Three daemons, some time of faults, and the account. Logs are kept where they are if it is not good."""
     folder = Path(tempfile.mkdtemp(prefix="beatd-chaos-"))
-    chance = random.Random(trial.seed)
+    repairs = Repairs(random.Random(trial.seed))
     with ExitStack() as stack:
-        store = ChaosStore(trial.store, "everysec" if trial.power_loss else "always")
-        stack.callback(store.close)
-        store.start()
-        proxy = stack.enter_context(Proxy(store.port))
-        rabbit = RabbitSide(trial.size, trial.store) if trial.broker == "rabbitmq" else None
-        side: Side = rabbit or StoreSide(store, trial.size)
+        place = _place(trial, repairs, stack)
+        side = _side(trial, place.store)
         stack.callback(side.close)
-        fleet = Fleet(folder, [_config(number, trial, side, store, proxy) for number in (1, 2, PROXIED)])
+        fleet = Fleet(folder, [_config(number, trial, side, place) for number in (1, 2, PROXIED)], trial.older)
         stack.callback(fleet.close)
-        client = stack.enter_context(store.client())
+        records = Records(place.store)
         side.began(folder)
         for daemon in fleet.daemons:
             daemon.start()
-        _until(lambda: len(last_due(client)) == len(side.plan.intervals), 30, "all entries to be known")
-        began = first_seen(client)
-        given = {"kinds": trial.faults, "longest": trial.longest, "shards": trial.shards}
-        faults = Faults(fleet, store, proxy, chance, power_loss=trial.power_loss, **given)
-        if rabbit is not None:
-            faults = BrokerFaults(fleet, store, proxy, chance, side=rabbit, **given)
-        _break(faults, fleet, side, store, chance, trial.seconds)
-        faults.repair(all_of_it=True)
-        _settle(lambda: last_due(client), fleet, side)
-        outboxes = [Keys().shard(number).outbox for number in range(trial.shards)]
-        _until(lambda: not client.exists(*outboxes), STANDSTILL, "the outboxes to be empty")
+        _until(lambda: len(records.last_due()) == len(side.plan.intervals), 30, "all entries to be known")
+        began = records.first_seen()
+        daemons = DaemonFaults(
+            fleet, lambda: _lease(place.store, trial, repairs.random), repairs, longest=trial.longest
+        )
+        parts = (daemons, place.faults, *_broker_faults(side, repairs, trial.longest))
+        faults = Faults(trial.faults, repairs.random, parts)
+        _break(faults, fleet, side, place, repairs, trial.seconds)
+        repairs.make(all_of_them=True)
+        _settle(records.last_due, fleet, side)
+        _until(lambda: not _outboxes(place.store, trial), STANDSTILL, "the outboxes to be empty")
+        place.watch()
         for daemon in fleet.daemons:
             daemon.stop()
-        books, executions = side.finish()
-        account = balance(client, books, began, side.plan.intervals)
-        account, repeats = _excuse(account, books, faults.rolled_back, repeats=side.repeats)
+        due = records.due(began, side.plan.intervals)
+        books, executions = side.finish(due, place.unsettled())
+        account, repeats = _excuse(
+            balance(records, books, began, due), books, place.rolled_back(), repeats=side.repeats
+        )
         terms, went_back = fleet.events("term_began"), fleet.events("store_went_back")
-        result = Result(trial.seed, account, repeats, executions, terms, went_back, faults.log, folder)
+        unexpected = fleet.lost_though_confirmed() if trial.is_confirmed else 0
+        counts = terms, went_back, unexpected
+        result = Result(trial.seed, account, repeats, executions, *counts, faults.log, fleet.versions(), folder)
     if result.good:
         shutil.rmtree(folder)
     return result
 
 
-def _config(number: int, trial: Trial, side: Side, store: ChaosStore, proxy: Proxy) -> str:
-    url = f"redis://127.0.0.1:{proxy.port}/0" if number == PROXIED else store.url
+class Place(NamedTuple):
+    """The state store, what may happen to it, and how one daemon reaches it."""
+
+    store: StateStore
+    proxied_url: str
+    faults: StoreFaults | ClusterFaults
+    watch: Callable[[], None]
+
+    def rolled_back(self) -> list[Window]:
+        return self.faults.rolled_back if isinstance(self.faults, StoreFaults) else []
+
+    def unsettled(self) -> list[Window]:
+        return self.faults.all_unsettled() if isinstance(self.faults, ClusterFaults) else []
+
+
+def _place(trial: Trial, repairs: Repairs, stack: ExitStack) -> Place:
+    if trial.cluster:
+        cluster = ChaosCluster(trial.store, trial.cluster, trial.shards)
+        stack.callback(cluster.close)
+        of_nodes = ClusterFaults(cluster, repairs, longest=trial.longest)
+        return Place(cluster, cluster.url, of_nodes, of_nodes.watch)
+    store = ChaosStore(trial.store, "everysec" if trial.power_loss else "always")
+    stack.callback(store.close)
+    store.start()
+    proxy = stack.enter_context(Proxy(store.port))
+    of_store = StoreFaults(store, proxy, repairs, longest=trial.longest, power_loss=trial.power_loss)
+    return Place(store, f"redis://127.0.0.1:{proxy.port}/0", of_store, store.watch)
+
+
+def _side(trial: Trial, store: StateStore) -> Side:
+    if trial.broker == "rabbitmq":
+        return RabbitSide(trial.size, trial.store)
+    if trial.broker == "redis":
+        return RedisSide(trial.size, trial.store)
+    assert isinstance(store, ChaosStore), "a cluster is no broker"
+    return StoreSide(store, trial.size)
+
+
+def _broker_faults(side: Side, repairs: Repairs, longest: float) -> list[object]:
+    if isinstance(side, StoreSide):
+        return []
+    assert isinstance(side, RedisSide | RabbitSide)
+
+    def work() -> Work:
+        assert side.work is not None
+        return side.work
+
+    kind = RabbitFaults if isinstance(side, RabbitSide) else BrokerFaults
+    return [kind(side.node, side.proxy, repairs, longest=longest), WorkerFaults(work, repairs)]
+
+
+def _config(number: int, trial: Trial, side: Side, place: Place) -> str:
+    url = place.proxied_url if number == PROXIED else place.store.url
+    wait = f'timeout = "2s"\nwait_replicas = {trial.wait_replicas}\n' if trial.cluster else ""
     leader = f'[leader]\nttl = "{trial.ttl_ms}ms"\nshards = {trial.shards}\n'
-    return f'[redis]\nurl = "{url}"\n{side.toml(number)}{leader}{side.plan.schedule}'
+    return f'[redis]\nurl = "{url}"\n{wait}{side.toml(number)}{leader}{side.plan.schedule}'
 
 
-def _break(faults: Faults, fleet: Fleet, side: Side, store: ChaosStore, chance: random.Random, seconds: float) -> None:
+def _lease(store: StateStore, trial: Trial, chance: random.Random) -> bytes | None:
+    """The lease of any shard."""
+    key = store.keys.shard(chance.randrange(trial.shards)).lease
+    with store.client_of(key) as client:
+        lease: bytes | None = client.get(key)
+        return lease
+
+
+def _outboxes(store: StateStore, trial: Trial) -> int:
+    """How many are not empty."""
+    count = 0
+    for number in range(trial.shards):
+        key = store.keys.shard(number).outbox
+        with store.client_of(key) as client:
+            count += client.exists(key)
+    return count
+
+
+def _break(faults: Faults, fleet: Fleet, side: Side, place: Place, repairs: Repairs, seconds: float) -> None:
     now = time.monotonic()
     end, next_fault = now + seconds, now + 2
     while (now := time.monotonic()) < end:
         if now >= next_fault:
             faults.next()
-            next_fault = time.monotonic() + chance.uniform(0.5, 4)
-        faults.repair()
+            next_fault = time.monotonic() + repairs.random.uniform(0.5, 4)
+        repairs.make()
         _check(fleet, side)
-        if store.running:
-            store.watch()
+        place.watch()
         time.sleep(0.05)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Protocol
@@ -11,11 +11,11 @@ from typing import Protocol
 import amqp
 
 from beatd.broker.redis import queue_keys
-from tests.chaos.ledger import Books, Consumer
+from tests.chaos.ledger import Books, Consumer, Run, id_of
 from tests.chaos.plan import Plan
 from tests.chaos.proxy import Proxy
 from tests.chaos.store import ChaosStore
-from tests.chaos.work import QUEUE, Executions, Work
+from tests.chaos.work import QUEUE, Executions, Window, Work
 from tests.rabbitmq import RabbitMQ
 
 STANDSTILL = 60.0
@@ -38,8 +38,8 @@ class Side(Protocol):
     def check(self) -> None:
         """Fails if something ended that should not have."""
 
-    def finish(self) -> tuple[Books, Executions | None]:
-        """No daemon runs any more: what has reached the broker, and what was executed."""
+    def finish(self, due: set[Run], forgetful: Sequence[Window]) -> tuple[Books, Executions | None]:
+        """No daemon runs any more: what of all that was due has reached the broker, and what was executed."""
 
     def close(self) -> None:
         """End what was started."""
@@ -65,7 +65,7 @@ class StoreSide:
     def check(self) -> None:
         assert self._consumer.error is None, f"the consumer failed: {self._consumer.error!r}"
 
-    def finish(self) -> tuple[Books, None]:
+    def finish(self, due: set[Run], forgetful: Sequence[Window]) -> tuple[Books, None]:
         self._consumer.__exit__()
         self.check()
         self._consumer.drain()
@@ -73,6 +73,57 @@ class StoreSide:
 
     def close(self) -> None:
         self._stack.close()
+
+
+class RedisSide:
+    """A Redis that is not the state store is the broker. Messages of two thirds of the entries are taken as they come;
+    the worker takes the rest, and what it has executed has come."""
+
+    repeats = True
+    _queues = (*queue_keys("celery"),)
+
+    def __init__(self, size: int, store_kind: str) -> None:
+        self.plan = Plan.of(("", "priority = 6\n", f'queue = "{QUEUE}"\n'), size)
+        self._worked = self.plan.of_kind(2)
+        self._store_kind = store_kind
+        self._stack = ExitStack()
+        self.node = ChaosStore(store_kind, "always")
+        self._stack.callback(self.node.close)
+        self.node.start()
+        self.proxy = self._stack.enter_context(Proxy(self.node.port))
+        self._consumer = Consumer(self._stack.enter_context(self.node.client()), self._queues)
+        self.work: Work | None = None
+
+    def toml(self, number: int) -> str:
+        port = self.proxy.port if number == PROXIED else self.node.port
+        return f'[broker]\nurl = "redis://127.0.0.1:{port}/0"\n'
+
+    def began(self, folder: Path) -> None:
+        self._stack.enter_context(self._consumer)
+        self.work = Work(folder, folder / "beat-1.toml", self._store_kind)
+        self._stack.callback(self.work.close)
+
+    def check(self) -> None:
+        assert self._consumer.error is None, f"the consumer failed: {self._consumer.error!r}"
+        if self.work is not None:
+            self.work.place.check()
+
+    def finish(self, due: set[Run], forgetful: Sequence[Window]) -> tuple[Books, Executions]:
+        self._consumer.__exit__()
+        self.check()
+        self._consumer.drain()
+        assert self.work is not None
+        sent = {id_of(run) for run in due if run[0] in self._worked}
+        work_off(self.work, self._depth, lambda work: work.executed().keys() >= sent)
+        self.work.executed(self._consumer.books)
+        return self._consumer.books, self.work.balance(sent, forgetful)
+
+    def close(self) -> None:
+        self._stack.close()
+
+    def _depth(self) -> int:
+        with self.node.client() as client:
+            return int(client.llen(QUEUE))
 
 
 class RabbitSide:
@@ -107,7 +158,7 @@ class RabbitSide:
         if self.work is not None:
             self.work.place.check()
 
-    def finish(self) -> tuple[Books, Executions]:
+    def finish(self, due: set[Run], forgetful: Sequence[Window]) -> tuple[Books, Executions]:
         books, worked = Books(), Books()
         for headers in self._take(self.PLAIN):
             books.note(headers)
@@ -115,8 +166,8 @@ class RabbitSide:
             books.note(headers)
             worked.note(headers)
         assert self.work is not None
-        self._let_work(self.work)
-        return books, self.work.balance(worked)
+        work_off(self.work, self._depth, lambda work: work.count() > 0)
+        return books, self.work.balance(worked.ids, forgetful)
 
     def close(self) -> None:
         self._stack.close()
@@ -140,22 +191,25 @@ class RabbitSide:
                 left -= len(found)
                 found.clear()
 
-    def _let_work(self, work: Work) -> None:
-        """Until the worker has taken and settled everything."""
-        executed, at = -1, time.monotonic()
-        while (left := self._depth()) or executed <= 0:
-            work.place.check()
-            if (count := work.count()) > executed:
-                executed, at = count, time.monotonic()
-            assert time.monotonic() < at + STANDSTILL, f"{left} messages are left, and nothing moves"
-            time.sleep(0.5)
-        work.place.stop()
-        assert not self._depth(), "the worker gave messages back when it was told to stop"
-
     def _depth(self) -> int:
         """Messages that wait or are not acknowledged yet."""
         text = self.node.ctl("list_queues", "name", "messages")
         return next(int(line.split()[1]) for line in text.splitlines() if line.startswith(f"{QUEUE}\t"))
+
+
+def work_off(work: Work, depth: Callable[[], int], enough: Callable[[Work], bool]) -> None:
+    """Wait until the worker has taken and settled everything, and end it. ``enough``: whether that may be all."""
+    executed, at = -1, time.monotonic()
+    while (left := depth()) or not enough(work):
+        work.place.check()
+        if (count := work.count()) > executed:
+            executed, at = count, time.monotonic()
+        if not left and time.monotonic() > at + STANDSTILL:
+            break  # what is missing is told by name
+        assert time.monotonic() < at + STANDSTILL, f"{left} messages are left, and nothing moves"
+        time.sleep(0.5)
+    work.place.stop()
+    assert not depth(), "the worker gave messages back when it was told to stop"
 
 
 PROXIED = 3

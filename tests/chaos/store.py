@@ -1,4 +1,4 @@
-"""The state store under test: it keeps an append-only file, and can lose power.
+"""The state store under test, as one server: it keeps an append-only file, and can lose power.
 
 A process that is killed loses nothing that it had answered: its file is in the hands of the kernel. What
 ``appendfsync everysec`` may lose is lost with the machine; so losing power is played by cutting off what was written to
@@ -10,16 +10,32 @@ from __future__ import annotations
 import time
 from collections import deque
 from pathlib import Path
+from typing import Protocol
 
 import redis
 
+from beatd.store.keys import Keys
 from tests.conftest import Server, server_binary
 
 AOF = ("--appendonly", "yes", "--auto-aof-rewrite-percentage", "0", "--enable-debug-command", "yes")
 
 
+class StateStore(Protocol):
+    """The state store under test: one server, or a cluster."""
+
+    keys: Keys
+
+    @property
+    def url(self) -> str: ...
+
+    def client_of(self, key: str) -> redis.Redis:
+        """A client of the server that has a key, past all proxies."""
+
+
 class ChaosStore(Server):
     """A server whose append-only file is watched, so that its end can be cut off."""
+
+    keys = Keys()
 
     def __init__(self, kind: str, fsync: str) -> None:
         binary = server_binary(kind)
@@ -33,7 +49,8 @@ class ChaosStore(Server):
 
     def watch(self) -> None:
         """Remember how long the file is now; to be called often."""
-        self._sizes.append((time.monotonic(), self._file.stat().st_size))
+        if self.running:
+            self._sizes.append((time.monotonic(), self._file.stat().st_size))
 
     def lose_power(self, seconds: float) -> float:
         """End it, and with it everything written in the last ``seconds``; returns how many were lost (about)."""
@@ -49,3 +66,6 @@ class ChaosStore(Server):
 
     def client(self) -> redis.Redis:
         return redis.Redis.from_url(self.url, socket_timeout=5, retry=None)
+
+    def client_of(self, key: str) -> redis.Redis:
+        return self.client()

@@ -1,7 +1,10 @@
 """The client of a cluster, and claims in a slot that is on the move, against real nodes."""
 
+import time
+
 import pytest
 import redis
+from redis.exceptions import ClusterDownError
 
 from beatd.exceptions import StoreUnavailable
 from beatd.store.claims import Claim, Claims
@@ -9,6 +12,7 @@ from beatd.store.client import connect, translate_errors
 from beatd.store.keys import Keys
 from beatd.store.lease import Leases
 from beatd.store.topology import slot_of
+from tests.chaos.proxy import Proxy
 
 KEYS = Keys(parts=3)
 NOW = 1_790_000_000_000
@@ -134,3 +138,68 @@ def test_presence_is_seen_at_the_node_of_its_slot(client, cluster, moved, wait_u
                 pass
         assert two.absent(["1"]) == {"1"}
         cluster.move(slot, source)
+
+
+def test_the_map_of_another_cluster_is_not_taken(cluster, start_node):
+    """The address of a node may go to somebody else's cluster."""
+    other_node = start_node()
+    with Proxy(cluster.servers[0].port) as way:
+        with connect(f"redis+cluster://127.0.0.1:{way.port}", timeout_ms=2_000) as client:
+            client.set("a", "x")
+            owners = client.topology.owners()
+            way.target = other_node.port
+            until = time.monotonic() + 1.5  # long enough for each address to be asked some times
+            while time.monotonic() < until:
+                client.topology.note(ClusterDownError("CLUSTERDOWN"))
+                assert client.topology.owners() == owners
+                assert client.get("a") == b"x"
+        with redis.Redis(port=other_node.port) as other:
+            assert other.keys("*") == []
+
+
+def test_a_cluster_that_was_made_anew_is_followed(start_node, wait_until):
+    """All addresses that were known lead to nodes that were not."""
+    servers = [start_node(), start_node()]
+    with Proxy(servers[0].port) as way:
+        for server in servers:
+            with redis.Redis(port=server.port) as node:
+                node.config_set("cluster-announce-port", way.port)
+        with connect(f"redis+cluster://127.0.0.1:{way.port}", timeout_ms=2_000) as client:
+            client.set("a", "old")
+            way.target = servers[1].port
+            way.bar(lambda _: True)
+            way.bar(lambda _: False)
+
+            def written():
+                try:
+                    return client.set("a", "new")
+                except redis.RedisError:
+                    return None
+
+            wait_until(written, 10, "the new cluster to be taken")
+        with redis.Redis(port=servers[1].port) as node:
+            assert node.get("a") == b"new"
+
+
+@pytest.mark.slow
+def test_a_node_that_hung_and_is_slow_now_is_used_again(start_node, wait_until):
+    """It is tried for as long as the client waits for answers, and nobody waits for that."""
+    node = start_node()
+    with Proxy(node.port) as way, redis.Redis(port=node.port) as past:
+        past.config_set("cluster-announce-port", way.port)
+        with connect(f"redis+cluster://127.0.0.1:{way.port}", timeout_ms=2_000) as client:
+            client.set("a", "x")
+            way.mode = "stall"
+            with pytest.raises(redis.TimeoutError):
+                client.get("a")
+            way.delay, way.mode = 0.6, "slow"
+
+            def got():
+                begun = time.monotonic()
+                try:
+                    return client.get("a")
+                except redis.RedisError:
+                    assert time.monotonic() < begun + 1.9, "another shard would have waited for that"
+                    return None
+
+            assert wait_until(got, 20, "the node to be used again") == b"x"

@@ -381,3 +381,21 @@ def test_the_end_of_an_outage_is_logged_when_runs_leave_again_and_not_while_noth
     rig.run_for(2)
     [back] = [record for record in caplog.records if getattr(record, "event", "") == "beat_recovered"]
     assert back.attempts >= 1
+
+
+def test_a_step_behind_a_slow_store_ends_although_more_is_due(rig, entry):
+    """The loop has other shards to turn, and an outbox to empty."""
+    rig.beat.schedule.replace([entry(schedule=1.0)])
+    rig.run_for(0.5)
+    claim = rig.claims.claim
+
+    def slow(*arguments, **more):
+        rig.clock.advance(3)
+        return claim(*arguments, **more)
+
+    rig.claims.claim = slow
+    rig.clock.advance(1)
+    assert rig.turn() == 0.0
+    assert names_at(rig) == [1.0, 2.0]
+    assert rig.turn() == 0.0
+    assert names_at(rig) == [1.0, 2.0, 3.0, 4.0]
