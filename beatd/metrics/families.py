@@ -73,7 +73,7 @@ _INSTALLATION = {
         "gauge", "Time since a target, or a host of pings, was last known to get notifications.", ("target",)
     ),
     "beatd_run_outcomes_total": Definition("counter", "Attempts that have ended.", ("outcome", "entry")),
-    "beatd_runs_total": Definition("counter", "Runs that were sent.", ("entry",)),
+    "beatd_runs_total": Definition("counter", "Runs that were sent, by schedule or by hand.", ("entry",)),
     "beatd_queue_length": Definition("gauge", "Messages that wait in a queue.", ("queue",)),
     "beatd_queue_oldest_message_seconds": Definition(
         "gauge", "Time since the run of the oldest message of a queue was due, on Redis.", ("queue",)

@@ -16,6 +16,7 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from beatd.client.audit import audit_facts, change_text
+from beatd.client.history import totals_text
 from beatd.client.outcomes import FAILED
 from beatd.exceptions import StoreError
 from beatd.planning.preview import new_state
@@ -127,7 +128,7 @@ class Site:
             since={key: None if ms is None else moment(ms, zone, now_ms) for key, ms in since.items()},
             following=[(moment(run.due_ms, zone, now_ms), run.note) for run in seen.following],
             runs=[run_row(run, zone, now_ms) for run in shown],
-            totals=seen.totals,
+            totals=totals_text(seen.totals),
             duration=spread(numbers.duration_median_ms, numbers.duration_p95_ms),
             lateness=spread(numbers.lateness_median_ms, numbers.lateness_p95_ms),
             is_failed_only=values["failed"],

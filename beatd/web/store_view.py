@@ -94,9 +94,10 @@ class StoreView:
             return states.read(entries, now_ms=now_ms)
 
     def runs(self, names: Sequence[str]) -> list[int]:
-        """Return the number of runs sent, of each entry."""
-        with self._states() as states:
-            return states.runs(names)
+        """Return the number of runs, by schedule or by hand, of each entry."""
+        with self._client() as client:
+            totals = self._histories(client).totals(names)
+        return [totals[name].runs for name in names]
 
     def sizes(self) -> Sizes:
         """The number of dead letters, and of notifications that wait."""

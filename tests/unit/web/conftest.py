@@ -70,7 +70,10 @@ class Told:
         return [self.details.get(one.record.run_id, one) for one in details], Totals(7, Counter(overlap=2))
 
     def outcomes(self, names, now_ms, *, held):
-        return {name: self.outcome.get(name, EntryOutcome("held" if name in held else None, ())) for name in names}
+        found = {name: self.outcome.get(name, EntryOutcome("held" if name in held else None, ())) for name in names}
+        return {
+            name: one._replace(runs=self.known[name].runs if name in self.known else 0) for name, one in found.items()
+        }
 
     def bounds(self, entry):
         return bounds_of(entry.policies, Bounds())
