@@ -121,6 +121,9 @@ class ToldBroker:
     def dead_letters(self, wanted, limit):
         return Letters(self.letters, len(self.letters))
 
+    def grouped_letters(self, wanted, limit):
+        return Letters(self.letters, len(self.letters), [1] * len(self.letters))
+
 
 def daemon(name="one", **more):
     return {
