@@ -31,6 +31,9 @@ class Buckets(Protocol):
 
 _INSTALLATION = {
     "beatd_store_up": Definition("gauge", "1 while the state store answers."),
+    "beatd_store_down_seconds": Definition(
+        "gauge", "Seconds since the state store stopped answering, as far as the process knows; 0 while it answers."
+    ),
     "beatd_late_seconds": Definition("gauge", "Lateness of the oldest run that a daemon has not sent.", ("daemon",)),
     "beatd_held_back_entries": Definition("gauge", "Entries that are held back."),
     "beatd_entry_held_back": Definition("gauge", "1 for each entry that is held back, at most 100.", ("entry",)),

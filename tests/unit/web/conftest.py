@@ -12,6 +12,7 @@ from beatd.model import EntryState, WebSettings
 from beatd.planning.overdue import Bounds, bounds_of
 from beatd.store.daemon_registry import Sizes
 from beatd.store.history_reader import Totals
+from beatd.store.outage import OutageWatch
 from beatd.web.app import Guards, Installation, create
 from beatd.web.broker_view import Letters
 from beatd.web.entries import EntryListing
@@ -34,6 +35,7 @@ class Told:
         self.summed = {}
         self.late = {}
         self.error = None
+        self.outage = OutageWatch(FakeClock())
         self.tables = {}
         self.pauses = {}
 
