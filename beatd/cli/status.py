@@ -110,8 +110,9 @@ def status(*, config_file: str | None, check: bool, as_json: bool) -> None:
     store refuses them, or the state store cannot be reached.
     """
     file = sources.find(config_file).path
-    settings = load_settings(file).settings
-    asked = WorkerLook(settings, file)
+    head = load_settings(file)
+    settings = head.settings
+    asked = WorkerLook(head, file)
     try:
         seen = look(settings)
     except StoreUnavailable as error:
