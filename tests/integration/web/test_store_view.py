@@ -12,7 +12,6 @@ from beatd.model import Entry, EntryState, Policies, RedisSettings
 from beatd.schedules import parse
 from beatd.store import history
 from beatd.store.claims import LOAD_BATCH, Claim, Claims
-from beatd.store.client import connect
 from beatd.store.entry_state import EntryStates, Fingerprints
 from beatd.store.keys import Keys
 from beatd.store.lease import Leases
@@ -25,12 +24,6 @@ LATER = NOW + 3_600_000
 
 def entries(*names, schedule="30s", **policies):
     return [Entry(name=name, task="t", schedule=parse(schedule), policies=Policies(**policies)) for name in names]
-
-
-@pytest.fixture
-def client(redis_url):
-    with connect(redis_url) as client:
-        yield client
 
 
 def view(url, timeout_ms=300):
