@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from datetime import UTC, datetime
 from time import monotonic, perf_counter, sleep
 from typing import Protocol
 
@@ -61,8 +62,8 @@ class SystemClock:
         return event.wait(seconds)
 
 
-LOGGED_AT_FIRST, LOGGED_EVERY_S = 8, 60.0
-"""Failures in a row that are all logged; and the seconds of pauses after which a further one is logged."""
+LOGGED_AGAIN_S, LOGGED_EVERY_S = 10.0, 60.0
+"""The seconds of pauses after which a failure that lasts is logged a second time, and after which each further time."""
 
 
 class Backoff:
@@ -70,8 +71,8 @@ class Backoff:
 
     The first pause is ``first``, each further one ``factor`` times as long, none longer than ``longest``. ``attempts``
     is the number of failures in a row, for log records. ``level`` is the level at which the last one is logged:
-    ``WARNING`` for the first :data:`LOGGED_AT_FIRST` and then for one a minute, ``DEBUG`` for the others, so that what
-    is away for a night does not fill the log.
+    ``WARNING`` for the first, for one after ten seconds, and then for one a minute, ``DEBUG`` for the others, so that
+    what is away for a night does not fill the log.
     """
 
     def __init__(self, first: float, longest: float, *, factor: float = 2.0) -> None:
@@ -80,6 +81,8 @@ class Backoff:
         self._factor = factor
         self._next = first
         self._unlogged_s = 0.0
+        self._log_after_s = LOGGED_AGAIN_S
+        self._began: tuple[int, float] | None = None
         self.attempts = 0
         self.level = logging.WARNING
 
@@ -87,12 +90,41 @@ class Backoff:
         """Count a failure; returns the seconds to wait before the next attempt."""
         self.attempts += 1
         pause, self._next = self._next, min(self._next * self._factor, self._longest)
-        is_logged = self.attempts <= LOGGED_AT_FIRST or self._unlogged_s >= LOGGED_EVERY_S
+        if self._began is None:
+            self._began, self._log_after_s, is_logged = (time.time_ns(), monotonic()), LOGGED_AGAIN_S, True
+        elif is_logged := self._unlogged_s >= self._log_after_s:
+            self._log_after_s = LOGGED_EVERY_S
         self.level = logging.WARNING if is_logged else logging.DEBUG
         self._unlogged_s = pause if is_logged else self._unlogged_s + pause
         return pause
 
+    @property
+    def since(self) -> str:
+        """Moment of the first failure in a row, for log records; empty at the first, whose record has it anyway."""
+        if self._began is None or self.attempts < 2:
+            return ""
+        return datetime.fromtimestamp(self._began[0] // 1_000_000_000, UTC).isoformat()
+
+    @property
+    def since_text(self) -> str:
+        """The same as a part of a sentence: `` since 2026-11-27T03:12:05+00:00``, or nothing."""
+        return f" since {self.since}" if self.since else ""
+
+    @property
+    def away_s(self) -> float:
+        """Seconds since the first failure in a row; 0 after a success."""
+        return 0.0 if self._began is None else monotonic() - self._began[1]
+
+    @property
+    def away_text(self) -> str:
+        """The same for people, as ``1m17s``."""
+        seconds = int(self.away_s)
+        if seconds < 60:
+            return f"{self.away_s:.1f} s" if seconds < 10 else f"{seconds} s"
+        hours, minutes = divmod(seconds // 60, 60)
+        return f"{hours}h{minutes}m" if hours else f"{minutes}m{seconds % 60}s"
+
     def succeeded(self) -> None:
         """Begin again with the first pause."""
-        self._next = self._first
+        self._next, self._began = self._first, None
         self.attempts = 0

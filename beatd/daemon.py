@@ -109,6 +109,7 @@ class Daemon:
             self._counters,
             Registry(store.metrics_client, keys),
             Outcomes(store.metrics_client, keys),
+            lambda: self._elector.store_away_s,
         )
         """What its metrics and health are told from."""
 

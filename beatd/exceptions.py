@@ -100,6 +100,9 @@ class StoreError(BeatdError):
 class StoreUnavailable(StoreError):
     """The state store cannot be reached, or does not answer in time."""
 
+    since_ms: int | None = None
+    """Since when (ms), where that is known."""
+
 
 class StoreRefused(StoreError):
     """The state store answers and refuses: a wrong password, a version too old, a key of a foreign type."""

@@ -144,8 +144,10 @@ def await_store(
             if fail_fast:
                 raise
             pause = backoff.failed()
-            log.log(backoff.level, "%s; trying again in %.1f s", error, pause, extra={"event": "store_unavailable"})
-            on_wait(str(error))
+            reason = f"{error}{backoff.since_text}"
+            extra = {"event": "store_unavailable", "since": backoff.since}
+            log.log(backoff.level, "%s; trying again in %.1f s", reason, pause, extra=extra)
+            on_wait(reason)
             stopping.wait(pause)
     return None
 

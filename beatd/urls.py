@@ -156,6 +156,11 @@ def is_cluster(text: str) -> bool:
     return scheme_of(text) in CLUSTER_SCHEMES
 
 
+def is_store(text: str) -> bool:
+    """True for a server that can be a state store: a Redis by itself, behind sentinels, or as a cluster."""
+    return scheme_of(text) in STORE_SCHEMES
+
+
 def is_amqp(text: str) -> bool:
     """True for a RabbitMQ, or several alternatives divided by semicolons."""
     return scheme_of(text) in AMQP_SCHEMES

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
 from msgspec import structs
@@ -149,6 +149,8 @@ class DaemonParts(NamedTuple):
     """On a connection of its own, with a short timeout."""
     outcomes: Outcomes
     """On the same."""
+    store_away_s: Callable[[], float]
+    """Seconds for which the store has not answered; 0 while it does."""
 
     @property
     def shards(self) -> Sequence[Shard]:

@@ -116,6 +116,11 @@ class Elector:
         return int(LAPSE * _heartbeat_every(ttl_ms / 1000) * 1000)
 
     @property
+    def store_away_s(self) -> float:
+        """Seconds for which the store has not answered this thread; 0 while it does. May be asked from any thread."""
+        return self._backoff.away_s
+
+    @property
     def daemon_id(self) -> str:
         """The id of this daemon."""
         return self._me
@@ -140,7 +145,7 @@ class Elector:
         while not self._wait(pause):
             try:
                 pause = self.turn()
-                self._backoff.succeeded()
+                self._answered()
             except StoreError as error:
                 pause = self._back_off(error)
             except Exception:
@@ -304,13 +309,20 @@ class Elector:
         self._unsubscribe()
         self._presence.interrupted(self._clock.monotonic())
         event = "store_refused" if isinstance(error, StoreRefused) else "store_unavailable"
-        extra = {"event": event, "attempt": self._backoff.attempts}
-        log.log(self._backoff.level, "%s; trying again in %.1f s", error, pause, extra=extra)
+        extra = {"event": event, "attempt": self._backoff.attempts, "since": self._backoff.since}
+        text = "%s%s; trying again in %.1f s"
+        log.log(self._backoff.level, text, error, self._backoff.since_text, pause, extra=extra)
         for shard, token in self._held().items():
             if self.leaderships[shard].term() is None:
                 self.leaderships[shard].end(token, _TOO_LATE)
         self._on_change()
         return pause
+
+    def _answered(self) -> None:
+        if self._backoff.attempts:
+            extra = {"event": "store_recovered", "seconds": round(self._backoff.away_s, 1)}
+            log.info("The state store answers again, after %s", self._backoff.away_text, extra=extra)
+        self._backoff.succeeded()
 
     def _subscribe(self) -> None:
         self._released_within = self._subscription.enter_context(self._leases.listen())

@@ -241,8 +241,9 @@ class ShardLoop:
         if isinstance(error, StoreRefused):
             event = "store_refused"
             self.schedule.rebuild()  # what was read before may be what is wrong now
-        extra = {"event": event, "attempt": self._backoff.attempts}
-        log.log(self._backoff.level, "%s; trying again in %.2f s", error, pause, extra=extra)
+        extra = {"event": event, "attempt": self._backoff.attempts, "since": self._backoff.since}
+        text = "%s%s; trying again in %.2f s"
+        log.log(self._backoff.level, text, error, self._backoff.since_text, pause, extra=extra)
         return pause
 
 

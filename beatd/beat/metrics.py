@@ -44,6 +44,7 @@ class DaemonMetrics:
         self._successes: dict[str, int] = {}
         self._successes_at: float | None = None
         self._asked_at: float | None = None
+        self._began_at = clock.monotonic()
 
     def attach(self, parts: DaemonParts) -> None:
         """Tell of this daemon from now on."""
@@ -69,7 +70,8 @@ class DaemonMetrics:
     def _blocked(self, parts: DaemonParts) -> Iterator[str]:
         sizes = self._ask(parts)
         if isinstance(sizes, StoreError):
-            yield str(sizes)
+            away_s = parts.store_away_s()
+            yield f"{sizes}, for {duration_text(int(away_s) * 1000)}" if away_s >= 1 else str(sizes)
         status = parts.status.status()
         if max(status.problem_ms, status.late_ms) > LATE_MS:
             reason = status.problem or "see its log"
@@ -83,6 +85,7 @@ class DaemonMetrics:
         parts = self._parts
         sizes = self._ask(parts) if parts else StoreError("not reached yet")
         yield gauge("beatd_store_up", int(not isinstance(sizes, StoreError)))
+        yield gauge("beatd_store_down_seconds", parts.store_away_s() if parts else self._waited_s())
         if parts is None:
             return
         status = parts.status.status()
@@ -97,6 +100,10 @@ class DaemonMetrics:
             yield gauge("beatd_notifications_waiting", sizes.notices)
         yield from _counter_families(parts.counters, self._limit)
         yield from self._entry_families(parts)
+
+    def _waited_s(self) -> float:
+        """Seconds for which the start has been waiting for the store."""
+        return self._clock.monotonic() - self._began_at if self._waiting_for() else 0.0
 
     def _entry_families(self, parts: DaemonParts) -> Iterator[Metric]:
         """The next due and last success of entries that this daemon leads, as many as the setting allows."""

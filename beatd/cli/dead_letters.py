@@ -14,11 +14,13 @@ from beatd.client.dead_letters import (
     REASON_MAX,
     DeadLetterSource,
     Filter,
+    LetterGroup,
     age_ms,
     content,
     cut,
     each_place,
     facts,
+    grouped,
     matching_letters,
     open_places,
     queue_of,
@@ -65,26 +67,39 @@ def dead_letters() -> None:
 
 @dead_letters.command("list")
 @_filters
-@click.option("--limit", type=click.IntRange(1), default=_SHOWN, show_default=True, help="Maximum number of letters.")
-@click.option("--json", "as_json", is_flag=True, help="JSON instead of a table.")
+@click.option("--limit", type=click.IntRange(1), default=_SHOWN, show_default=True, help="Maximum number of lines.")
+@click.option("--each", is_flag=True, help="A line for each letter, not one for all that are alike.")
+@click.option("--json", "as_json", is_flag=True, help="JSON instead of a table, with each letter.")
 @_places
-def list_letters(limit: int, as_json: bool, **options: Any) -> None:
-    """List dead letters, the newest first."""
+def list_letters(limit: int, each: bool, as_json: bool, **options: Any) -> None:
+    """List dead letters, the newest first.
+
+    Letters of the same task and queue with the same error are one line, with their number."""
+    is_each = each or as_json
     with _opened(options) as places:
-        matching = list(matching_letters(places, _filter(options), limit))
+        matching = matching_letters(places, _filter(options), limit if is_each else None)
+        groups = [LetterGroup(one, 1) for one in matching] if is_each else grouped(matching)
         total = sum(place.letters.count() for place in places)
     if as_json:
-        print_json([facts(one) for one in matching])
+        print_json([facts(group.newest) for group in groups])
         return
+    shown = groups[:limit]
+    _print(shown)
+    counted = f"{sum(group.size for group in shown):,} of {plural(total, 'dead letter')}"
+    alike = any(group.size > 1 for group in shown)
+    click.echo(f"{counted}; --each shows those that are alike one by one" if alike else counted)
+
+
+def _print(groups: Sequence[LetterGroup]) -> None:
     now_ms = SystemClock().now_ms()
     width = max(80, get_terminal_size((80, 24)).columns) - _COLUMNS_BEFORE
-    if matching:
+    if groups:
         click.echo(f"{'id':12}  {'age':>4}  {'queue':10}  {'task':18}  reason")
-    for _, letter in matching:
+    for (_, letter), count in groups:
         age, queue, task = _age(age_ms(letter, now_ms)), cut(queue_of(letter), 10), cut(task_of(letter), 18)
-        reason = cut(redacted_text(letter.reason, at_most=REASON_MAX), width)
+        times = f"{count:,} × " if count > 1 else ""
+        reason = cut(times + redacted_text(letter.reason, at_most=REASON_MAX), width)
         click.echo(f"{letter.id}  {age:>4}  {queue:10}  {task:18}  {reason}")
-    click.echo(f"{len(matching):,} of {plural(total, 'dead letter')}")
 
 
 def _age(ms: int) -> str:
@@ -126,6 +141,7 @@ def show(ids: tuple[str, ...], body: bool, as_json: bool, **options: Any) -> Non
 @dead_letters.command()
 @click.argument("ids", metavar="[ID]...", nargs=-1)
 @_filters
+@click.option("--alike", is_flag=True, help="Also all that are like those with the ids: same task, queue and error.")
 @click.option("--all", "everything", is_flag=True, help="Select all dead letters.")
 @_places
 def requeue(ids: tuple[str, ...], everything: bool, **options: Any) -> None:
@@ -146,6 +162,7 @@ def requeue(ids: tuple[str, ...], everything: bool, **options: Any) -> None:
 @dead_letters.command()
 @click.argument("ids", metavar="[ID]...", nargs=-1)
 @_filters
+@click.option("--alike", is_flag=True, help="Also all that are like those with the ids: same task, queue and error.")
 @click.option("--all", "everything", is_flag=True, help="Select all dead letters.")
 @click.option("--yes", "-y", is_flag=True, help="Do not ask before --all.")
 @_places
@@ -167,7 +184,8 @@ def _audit(
 ) -> None:
     """Record what became of so many letters, in the state store."""
     if count:
-        chosen = ", ".join(f"{name} {options[name]}" for name in ("task", "queue", "reason", "older") if options[name])
+        named = [f"{name} {options[name]}" for name in ("task", "queue", "reason", "older") if options[name]]
+        chosen = ", ".join([*named, *(["and all like it"] if options["alike"] else [])])
         record = audit_record(
             SystemClock().now_ms(), action, ids, by=whoami(), via="command", detail=chosen, count=count
         )
@@ -183,7 +201,10 @@ def _filter(options: dict[str, Any], ids: tuple[str, ...] = ()) -> Filter:
         older_ms = duration_ms(options["older"]) if options["older"] else None
     except ScheduleError as error:
         raise click.BadParameter(str(error), param_hint="--older") from None
-    return Filter(_checked(ids), options["reason"], options["task"], options["queue"], older_ms)
+    alike = bool(options.get("alike"))
+    if alike and not ids:
+        raise click.UsageError("--alike goes with ids")
+    return Filter(_checked(ids), options["reason"], options["task"], options["queue"], older_ms, alike)
 
 
 def _wanted(ids: tuple[str, ...], everything: bool, options: dict[str, Any]) -> Filter:

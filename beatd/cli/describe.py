@@ -13,6 +13,7 @@ from beatd.cli.history import error_line, histories, local_moment
 from beatd.cli.installation import Installation, installation
 from beatd.cli.output import print_json, print_line, print_table
 from beatd.client.entries import NEXT, Description, description_facts
+from beatd.client.history import totals_text
 from beatd.client.outcomes import LAST, OutcomeReader, bounds_text, failure_text
 from beatd.clock import SystemClock
 from beatd.config.writer import Unwritable, entry_table, to_toml
@@ -86,7 +87,7 @@ def _described(seen: Description, zone: str) -> Iterator[str]:
         yield f"Too long   since {local_moment(outcome.too_long_since_ms, zone)}"
     success = outcome.last_success_ms
     yield f"Success    {local_moment(success, zone) if success else 'none that is remembered'}"
-    yield f"Runs       {seen.totals.scheduled:,} sent by schedule"
+    yield f"Runs       {totals_text(seen.totals)}"
     yield f"Duration   {_spread(numbers.duration_median_ms, numbers.duration_p95_ms)}"
     yield f"Lateness   {_spread(numbers.lateness_median_ms, numbers.lateness_p95_ms)}"
     yield f"Bounds     {bounds_text(seen.bounds)}"

@@ -14,7 +14,7 @@ from beatd.exceptions import ConfigError
 from beatd.listen_address import ListenAddress
 from beatd.redaction import printable
 
-_ANSWER_MAX = 4_096
+_ANSWER_MAX = 1 << 20
 
 
 @click.command()
@@ -31,7 +31,7 @@ def healthcheck(*, config_file: str | None, ready: bool, timeout: float, metrics
     address = _address(config_file, metrics).for_clients
     path = "/readyz" if ready else "/healthz"
     try:
-        status, answer = _ask(address, path, timeout)
+        status, answer = ask(address, path, timeout)
     except (OSError, http.client.HTTPException) as error:
         raise click.ClickException(f"nobody answers at http://{address}{path}: {error}") from None
     print_line(printable(answer.strip()), err=status != 200)
@@ -51,7 +51,8 @@ def _address(config_file: str | None, metrics: MetricsOptions) -> ListenAddress:
     return metrics.address(settings) or DEFAULT
 
 
-def _ask(address: ListenAddress, path: str, timeout: float) -> tuple[int, str]:
+def ask(address: ListenAddress, path: str, timeout: float) -> tuple[int, str]:
+    """The status and the text, or the first bytes of it, that a process answers. Raises OSError and HTTPException."""
     connection = http.client.HTTPConnection(address.host, address.port, timeout=timeout)
     try:
         connection.request("GET", path)

@@ -12,13 +12,14 @@ import click
 from beatd import sources
 from beatd.beat.shard_assignment import why_aside
 from beatd.cli.celery_beat import signs_on_servers
+from beatd.cli.outage import with_since, without_store
 from beatd.cli.output import plural, print_json, print_line, print_problem, print_table
 from beatd.cli.problems import problems, rounded, shards
 from beatd.cli.status_workers import WorkerLook, print_workers, workers_document
 from beatd.client.history import held_facts, pause_facts
 from beatd.client.outcomes import OutcomeReader, error_facts
 from beatd.config.loader import load_settings
-from beatd.exceptions import BeatdError, StoreRefused
+from beatd.exceptions import BeatdError, StoreRefused, StoreUnavailable
 from beatd.model import Settings
 from beatd.schedules import duration_text
 from beatd.state_store import running_store
@@ -109,9 +110,16 @@ def status(*, config_file: str | None, check: bool, as_json: bool) -> None:
     store refuses them, or the state store cannot be reached.
     """
     file = sources.find(config_file).path
-    settings = load_settings(file).settings
-    asked = WorkerLook(settings, file)
-    seen = look(settings)
+    head = load_settings(file)
+    settings = head.settings
+    asked = WorkerLook(head, file)
+    try:
+        seen = look(settings)
+    except StoreUnavailable as error:
+        told = with_since(error, settings)
+        if as_json:
+            print_json(without_store(told, settings))
+        raise told from None
     workers = asked.seen()
     if as_json:
         print_json(facts(seen) | workers_document(workers))

@@ -14,7 +14,7 @@ from beatd.broker import is_redis, redis_url
 from beatd.cli.output import plural, print_folded, print_problem, print_table
 from beatd.client.workers import WorkerClient, queue_facts
 from beatd.clock import SystemClock
-from beatd.config.loader import load
+from beatd.config.loader import LoadedSettings, load
 from beatd.exceptions import BeatdError, ConfigError
 from beatd.model import Settings
 from beatd.schedules import duration_text
@@ -55,8 +55,8 @@ class SeenWorkers(NamedTuple):
 class WorkerLook:
     """A look at the workers, in a thread: they have :data:`~beatd.client.workers.ANSWER_S` to answer."""
 
-    def __init__(self, settings: Settings, file: Path) -> None:
-        self._settings = settings
+    def __init__(self, head: LoadedSettings, file: Path) -> None:
+        self._head = head
         self._file = file
         self._seen = SeenWorkers(problem=f"the broker has not answered within {WITHIN_S:g} s")
         self._thread = threading.Thread(target=self._run, name="workers", daemon=True)
@@ -69,12 +69,13 @@ class WorkerLook:
 
     def _run(self) -> None:
         try:
-            self._seen = _look(self._settings, self._file)
+            self._seen = _look(self._head, self._file)
         except BeatdError as error:
             self._seen = SeenWorkers(problem=str(error))
 
 
-def _look(settings: Settings, file: Path) -> SeenWorkers:
+def _look(head: LoadedSettings, file: Path) -> SeenWorkers:
+    settings = head.settings
     store = running_store(settings)
     url = settings.broker.url or store
     client = WorkerClient(url, store)
@@ -82,7 +83,7 @@ def _look(settings: Settings, file: Path) -> SeenWorkers:
     beats = _heartbeats(url, settings) if is_redis(url) else {}
     names = sorted({*answered, *beats})
     found = [_facts(name, answered.get(name), beats) for name in names]
-    queues = _queues_of(settings, file) | {queue for each in answered.values() for queue in each["queues"]}
+    queues = _queues_of(head, file) | {queue for each in answered.values() for queue in each["queues"]}
     facts = queue_facts(client.lengths(queues), {}, list(answered.values()))
     return SeenWorkers(found, [one for one in facts if one["problem"]], queues=sorted(facts, key=_most_messages))
 
@@ -91,11 +92,11 @@ def _most_messages(queue: Mapping[str, Any]) -> tuple[int, str]:
     return -(queue["messages"] or 0), queue["name"]
 
 
-def _queues_of(settings: Settings, file: Path) -> set[str]:
+def _queues_of(head: LoadedSettings, file: Path) -> set[str]:
     """The queues to which the entries of the file send; of a broken file the default queue alone."""
-    names = {settings.broker.default_queue}
+    names = {head.settings.broker.default_queue}
     with suppress(ConfigError):  # it is a problem of its own
-        names |= {entry.options.queue for entry in load(file).entries if entry.options.queue}
+        names |= {entry.options.queue for entry in load(file, head=head).entries if entry.options.queue}
     return names
 
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import fnmatch
-from collections.abc import Callable, Iterator, Sequence
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
+from itertools import islice
 from typing import Any, NamedTuple
 
 from beatd import broker, config
@@ -123,6 +126,7 @@ def _addresses(config_file: str | None, app_name: str | None, broker_url: str | 
     return str(url), store_url, Keys(prefix)
 
 
+_ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _BODY_MAX, _HEADERS_MAX, REASON_MAX = 2_000, 100_000, 2_000
 """Characters of a body, of headers and of a reason that are shown."""
 
@@ -142,6 +146,8 @@ class Filter(NamedTuple):
     task: str | None = None
     queue: str | None = None
     older_ms: int | None = None
+    alike: bool = False
+    """Not only the letters with these ids, but all that are like them, see :func:`grouped`."""
 
     def __bool__(self) -> bool:
         return any(self)
@@ -159,14 +165,37 @@ class Filter(NamedTuple):
 
 def matching_letters(places: Sequence[DeadLetterSource], wanted: Filter, limit: int | None) -> Iterator[Found]:
     """The letters that match, the newest first of each place."""
-    now_ms, left = SystemClock().now_ms(), limit
-    for place in places:
-        for letter in place.letters:
-            if left == 0:
-                return
-            if wanted.takes(letter, now_ms):
-                left = left - 1 if left is not None else None
-                yield Found(place, letter)
+    now_ms = SystemClock().now_ms()
+    every = (Found(place, letter) for place in places for letter in place.letters)
+    if wanted.alike:
+        models = {_likeness(one) for one in matching_letters(places, wanted._replace(alike=False), None)}
+        every = (one for one in every if _likeness(one) in models)
+        wanted = wanted._replace(ids=())
+    return islice((one for one in every if wanted.takes(one.letter, now_ms)), limit)
+
+
+class LetterGroup(NamedTuple):
+    """Letters of one place that are alike: of the same task and queue, with the same error."""
+
+    newest: Found
+    size: int
+
+
+def grouped(found: Iterable[Found]) -> list[LetterGroup]:
+    """The letters, those that are alike together, in the order of the newest of each group."""
+    newest: dict[tuple[str, ...], Found] = {}
+    counts: Counter[tuple[str, ...]] = Counter()
+    for one in found:
+        likeness = _likeness(one)
+        newest.setdefault(likeness, one)
+        counts[likeness] += 1
+    return [LetterGroup(one, counts[likeness]) for likeness, one in newest.items()]
+
+
+def _likeness(one: Found) -> tuple[str, ...]:
+    """The place, task, queue and error of a letter; an error may name the id of its message."""
+    letter = one.letter
+    return one.place.name, task_of(letter), queue_of(letter), _ID.sub("", letter.reason)
 
 
 def each_place(

@@ -82,7 +82,7 @@ def entry_facts(look: Outlook, outcome: EntryOutcome, pause: Pause | None) -> di
         "enabled": entry.policies.enabled,
         "tags": list(entry.policies.tags),
         "paused": pause and pause_facts(pause),
-        "runs": look.runs,
+        "runs": outcome.runs,
         "last_due_at": _iso(look.last_due_ms),
         "next_due_at": _iso(look.next_due_ms),
         "next_fires_at": _iso(look.next_fire_ms),

@@ -54,6 +54,15 @@ def _moment(ms: int) -> str | None:
         return None
 
 
+def totals_text(totals: Totals) -> str:
+    """The number of an entry's runs in words."""
+    by_hand = [f"{totals.counts[word]:,} {word}" for word in ("triggered", "backfilled") if totals.counts[word]]
+    refused = [f"{totals.counts['refused']:,} refused by the broker"] if totals.counts["refused"] else []
+    if not (by_hand or refused):
+        return f"{totals.scheduled:,} sent by schedule" if totals.scheduled else "none yet"
+    return f"{totals.runs:,}: {', '.join([f'{totals.scheduled:,} sent by schedule', *by_hand, *refused])}"
+
+
 def counts(totals: Totals) -> dict[str, int]:
     """The totals of an entry for programs."""
     return {"scheduled": totals.scheduled, **totals.counts}

@@ -58,6 +58,8 @@ class EntryOutcome(NamedTuple):
     """Since when a run takes too long."""
     records: Sequence[Record] = ()
     """The last ten runs, the newest first."""
+    runs: int = 0
+    """All runs, by schedule or by hand."""
 
     @property
     def is_late(self) -> bool:
@@ -140,7 +142,7 @@ class OutcomeReader:
         """The outcomes of entries."""
         recent = self._histories.recent(names, LAST)
         summaries, overdue = self._outcomes.summaries(names), self._outcomes.overdue()
-        too_long = self._outcomes.too_long()
+        too_long, totals = self._outcomes.too_long(), self._histories.totals(names)
         errors = self._outcomes.latest([name for name, summary in summaries.items() if summary.failing_since_ms])
         started = self._started(record for records in recent.values() for record in records)
         return {
@@ -150,7 +152,7 @@ class OutcomeReader:
                 is_held=name in held,
                 overdue_since_ms=overdue.get(name),
                 error=errors.get(name),
-            )._replace(too_long_since_ms=too_long.get(name), records=recent[name])
+            )._replace(too_long_since_ms=too_long.get(name), records=recent[name], runs=totals[name].runs)
             for name in names
         }
 

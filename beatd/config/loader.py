@@ -40,6 +40,8 @@ class LoadedSettings(NamedTuple):
 
     settings: Settings
     defaults: dict[str, Any]
+    document: Document
+    """The text of the file, of which :func:`load` can read the rest."""
 
 
 def load_settings(path: str | Path, *, env: Mapping[str, str] | None = None) -> LoadedSettings:
@@ -55,12 +57,14 @@ def load_settings(path: str | Path, *, env: Mapping[str, str] | None = None) -> 
     defaults = read_defaults(raw.get("defaults", {}), settings.timezone, report, shared)
     if report:
         raise ConfigError(report.faults(document.file, document.position_of))
-    return LoadedSettings(settings, defaults)
+    return LoadedSettings(settings, defaults, document)
 
 
-def _parsed(path: Path, env: Mapping[str, str], report: ErrorReport) -> tuple[Document, dict[str, Any]]:
+def _parsed(
+    path: Path, env: Mapping[str, str], report: ErrorReport, document: Document | None = None
+) -> tuple[Document, dict[str, Any]]:
     """The document in a file, and its settings with the values of variables."""
-    document = Document(str(path), read(path, str(path)))
+    document = document or Document(str(path), read(path, str(path)))
     settings = document.settings
     return document, substitute(settings, env, report, ()) if "${" in document.text else settings
 
@@ -93,15 +97,23 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     memory: dict[str, EntryCache] = {}
 
 
-def load(path: str | Path, *, env: Mapping[str, str] | None = None, before: Config | None = None) -> Config:
+def load(
+    path: str | Path,
+    *,
+    env: Mapping[str, str] | None = None,
+    before: Config | None = None,
+    head: LoadedSettings | None = None,
+) -> Config:
     """The configuration in the file at ``path`` and in the files that it includes.
 
     ``env`` has the values of ``${VARIABLES}``, by default the process's environment. With what was loaded ``before``,
-    entries whose text is the same are not read again, and are the same objects. Raises ConfigError with everything that
+    entries whose text is the same are not read again, and are the same objects. With its ``head`` the main file is not
+    read again. Raises ConfigError with everything that
     is wrong in all of the files, sorted by file and line.
     """
     with _no_collections(again=before is not None):
-        return _Load(os.environ if env is None else env, before.memory if before else {}).main(Path(path))
+        loading = _Load(os.environ if env is None else env, before.memory if before else {})
+        return loading.main(Path(path), head.document if head else None)
 
 
 def find(path: str | Path | None = None, env: Mapping[str, str] | None = None) -> Path:
@@ -151,10 +163,10 @@ class _Load:
         """Names and sources of entries that could not be read."""
         self.faults: list[Fault] = []
 
-    def main(self, path: Path) -> Config:
+    def main(self, path: Path, document: Document | None = None) -> Config:
         absolute = path.absolute()  # not resolved: a watcher must see a symbolic link change
         report = ErrorReport()
-        document, raw = _parsed(path, self.env, report)
+        document, raw = _parsed(path, self.env, report, document)
         settings = read_settings(raw, absolute, self.env, report)
         self.most_bytes = settings.broker.max_message_bytes
         self.light = self.most_bytes // LARGEST_GROWTH

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 from beatd.exceptions import ConfigError, Fault
 from beatd.importers.crontab_times import plain_times
+from beatd.importers.file_format import FileFormat, binary_format, text_format
 from beatd.importers.report import Found, Note
 
 _ASSIGNMENT = re.compile(r"""([A-Za-z_][A-Za-z0-9_]*|"[^"]*"|'[^']*')[ \t]*=[ \t]*(.*)""", re.DOTALL)
@@ -26,6 +27,13 @@ _NO_NAME = re.compile(r"[^A-Za-z0-9]+")
 _OF_CRON = {"MAILTO", "MAILFROM", "RANDOM_DELAY", "START_HOURS_RANGE", "CRON_TZ", "CONTENT_TYPE"}
 _OF_CRON |= {"CONTENT_TRANSFER_ENCODING", "LOGNAME", "USER"}
 """Variables that say something to cron, or that cron sets itself: no command gets them from the file."""
+_NUMBERS = r"(?=[\w/,#?-]*[\d*~])[\w/,#?*~-]++"
+_NAMES = r"[A-Za-z]{3}(?:[,-][A-Za-z]{3})*+"
+_ALIASES = r"@(?:reboot|yearly|annually|monthly|weekly|daily|midnight|hourly|every_\w++)"
+_TIMES = re.compile(rf"-?(?:{_ALIASES}[ \t]|{_NUMBERS}(?:[ \t]++(?:{_NUMBERS}|{_NAMES}|\?)){{4}}[ \t]++\S)")
+"""The beginning of a line of a crontab by its shape; times that are out of range are errors of that line."""
+_FEW = 3
+"""So many lines that are none of a crontab are errors of these lines; more of them are another file."""
 _LONGEST_NAME = 40
 _GLUE = {"cd", "&&", "test", "||"}
 _REDIRECTION = re.compile(r"\d?[<>|]")
@@ -44,8 +52,8 @@ class CrontabLine(NamedTuple):
 
 def decoded(data: bytes, shown: str) -> str:
     """The text of a crontab; bytes that are not UTF-8 become surrogates. Raises ConfigError for what is no text."""
-    if b"\0" in data:
-        raise ConfigError([Fault(shown, None, "", "is a binary file; expected a crontab")])
+    if found := binary_format(data):
+        raise _other(found, shown)
     return data.decode("utf-8", "surrogateescape").removeprefix("\ufeff")
 
 
@@ -55,15 +63,42 @@ def read_crontab(text: str, *, shown: str, has_users: bool | None = False, timez
     With None it is not known; raises ConfigError if that field looks like a user's name. ``timezone`` is that of the
     machine that it was written for; ``CRON_TZ`` in the file counts before it.
     """
+    lines = list(_lines(text))
+    _refuse_other_formats(text, lines, shown)
     if has_users is None:
-        _refuse_users(text, shown)
+        _refuse_users(lines, shown)
     reader = _Reader(shown, bool(has_users))
+    for number, line in lines:
+        reader.read(number, line)
+    notes = (*reader.notes, *reader.of_all(timezone))
+    return Found(reader.entries, notes, timezone or "UTC", places=reader.places)
+
+
+def _lines(text: str) -> Iterator[tuple[int, str]]:
+    """The lines that are neither empty nor comments, with their numbers."""
     for number, raw in enumerate(text.split("\n"), 1):
         line = raw.removesuffix("\r").strip(" \t")
         if line and not line.startswith("#"):
-            reader.read(number, line)
-    notes = (*reader.notes, *reader.of_all(timezone))
-    return Found(reader.entries, notes, timezone or "UTC", places=reader.places)
+            yield number, line
+
+
+def _refuse_other_formats(text: str, lines: list[tuple[int, str]], shown: str) -> None:
+    """Raise ConfigError for a file of another format, or if none of several lines is one of a crontab."""
+    strange = [(number, line) for number, line in lines if not _ASSIGNMENT.fullmatch(line)]
+    if not strange or any(_TIMES.match(line) for _, line in strange):
+        return
+    if found := text_format(text):
+        raise _other(found, shown)
+    if len(strange) > _FEW:
+        number, line = strange[0]
+        raise ConfigError(
+            [Fault(shown, number, "", f"none of its lines is one of a crontab, {_EXPECTED}: {line[:60]}")]
+        )
+
+
+def _other(found: FileFormat, shown: str) -> ConfigError:
+    step = f"; {found.step.format(shown)}" if found.step else ""
+    return ConfigError([Fault(shown, None, "", f"is {found.name}; expected a crontab{step}")])
 
 
 class _Reader:
@@ -175,9 +210,9 @@ def _without_input(command: str) -> tuple[str, str | None]:
     return parts[0].strip(" \t"), "\n".join(parts[1:]) if len(parts) > 1 else None
 
 
-def _refuse_users(text: str, shown: str) -> None:
+def _refuse_users(lines: list[tuple[int, str]], shown: str) -> None:
     """Raise ConfigError if the sixth field of lines is a user's name: ``root``, or in all of them one known here."""
-    found = list(_sixth_words(text))
+    found = list(_sixth_words(lines))
     number, word = next(((number, word) for number, word in found if word == "root"), (0, ""))
     if not word and found and _are_users(word for _, word in found):
         number, word = found[0]
@@ -186,11 +221,10 @@ def _refuse_users(text: str, shown: str) -> None:
         raise ConfigError([Fault(shown, number, "", f"{why}: add --system, or --no-system if it is a command")])
 
 
-def _sixth_words(text: str) -> Iterator[tuple[int, str]]:
+def _sixth_words(lines: list[tuple[int, str]]) -> Iterator[tuple[int, str]]:
     """The sixth field of each line, with its number; empty where no command follows."""
-    for number, raw in enumerate(text.split("\n"), 1):
-        line = raw.removesuffix("\r").strip(" \t")
-        if line and not line.startswith("#") and not _ASSIGNMENT.fullmatch(line):
+    for number, line in lines:
+        if not _ASSIGNMENT.fullmatch(line):
             with_user = _line(number, line, has_users=True)
             yield number, with_user.user or "" if with_user else ""
 

@@ -31,6 +31,9 @@ class Buckets(Protocol):
 
 _INSTALLATION = {
     "beatd_store_up": Definition("gauge", "1 while the state store answers."),
+    "beatd_store_down_seconds": Definition(
+        "gauge", "Seconds since the state store stopped answering, as far as the process knows; 0 while it answers."
+    ),
     "beatd_late_seconds": Definition("gauge", "Lateness of the oldest run that a daemon has not sent.", ("daemon",)),
     "beatd_held_back_entries": Definition("gauge", "Entries that are held back."),
     "beatd_entry_held_back": Definition("gauge", "1 for each entry that is held back, at most 100.", ("entry",)),
@@ -73,7 +76,7 @@ _INSTALLATION = {
         "gauge", "Time since a target, or a host of pings, was last known to get notifications.", ("target",)
     ),
     "beatd_run_outcomes_total": Definition("counter", "Attempts that have ended.", ("outcome", "entry")),
-    "beatd_runs_total": Definition("counter", "Runs that were sent.", ("entry",)),
+    "beatd_runs_total": Definition("counter", "Runs that were sent, by schedule or by hand.", ("entry",)),
     "beatd_queue_length": Definition("gauge", "Messages that wait in a queue.", ("queue",)),
     "beatd_queue_oldest_message_seconds": Definition(
         "gauge", "Time since the run of the oldest message of a queue was due, on Redis.", ("queue",)

@@ -60,10 +60,10 @@ class BaseSchedule(DueMethods):
 
     @property
     def notation(self) -> object:
-        raise ScheduleError(f"a schedule of the class {type(self).__qualname__} has no notation; derive from crontab")
+        raise ScheduleError(without_times(self))
 
     def next_after_ms(self, t_ms: int, /) -> int | None:
-        raise NotImplementedError
+        raise NotImplementedError(without_times(self))
 
     def next_after(self, t: datetime, /) -> datetime | None:
         due_ms = self.next_after_ms(to_ms(t))
@@ -125,7 +125,18 @@ def value_of(schedule: Schedule) -> Schedule:
             f"a schedule with its own {own} cannot be scheduled: runs are computed beforehand, nobody asks it; "
             "write its times as a crontab, an interval, a list of schedules or a blackout"
         )
+    if type(schedule).next_after_ms is BaseSchedule.next_after_ms:
+        raise ScheduleError(without_times(schedule))
     return schedule.value if isinstance(schedule, StandIn) else schedule
+
+
+def without_times(schedule: object) -> str:
+    """The reason why a subclass of BaseSchedule alone cannot be scheduled, and what to write."""
+    kind = type(schedule)
+    return (
+        f"the class {kind.__module__}.{kind.__qualname__} has no times: all that is known is that it is a schedule; "
+        "derive it from crontab, schedule or solar, and give these the times: super().__init__(minute=0, hour=7)"
+    )
 
 
 def shorten(meaning: str) -> str:

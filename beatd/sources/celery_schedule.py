@@ -93,7 +93,8 @@ def notation(value: Any) -> dict[str, Any]:
             seconds = value.run_every
             seconds = seconds.total_seconds() if isinstance(seconds, timedelta) else float(seconds)
             return {"schedule": {"every": seconds, "relative": True} if value.relative else seconds}
-    raise ValueError(f"a schedule of the class {type(value).__module__}.{type(value).__qualname__} has no counterpart")
+    named = f"{type(value).__module__}.{type(value).__qualname__}"
+    raise ValueError(f"a schedule of the class {named} has no counterpart; write its times as a crontab or an interval")
 
 
 def _kind(value: object) -> str | None:

@@ -231,10 +231,11 @@ class RuntimeSource:
         pause = self._backoff.failed()
         log.log(
             self._backoff.level,
-            "Runtime entries cannot be read, and stay as they were: %s; trying again in %.1f s",
+            "Runtime entries cannot be read%s, and stay as they were: %s; trying again in %.1f s",
+            self._backoff.since_text,
             error,
             pause,
-            extra={"event": "runtime_unreadable", "attempt": self._backoff.attempts},
+            extra={"event": "runtime_unreadable", "attempt": self._backoff.attempts, "since": self._backoff.since},
         )
         return pause
 

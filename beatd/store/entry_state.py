@@ -90,10 +90,6 @@ class EntryStates:
                     begun.append(entry.name)
         return begun
 
-    def runs(self, names: Sequence[str]) -> list[int]:
-        """Return the number of runs of each entry that were sent."""
-        return [_number(raw) or 0 for raw in self._fields("runs", names)]
-
     def _fields(self, which: str, names: Sequence[str]) -> Iterator[bytes | None]:
         """The fields of one of the hashes, some at a time: other clients get their turn between."""
         for start in range(0, len(names), LOAD_BATCH):

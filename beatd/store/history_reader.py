@@ -43,6 +43,11 @@ class Totals(NamedTuple):
     scheduled: int
     counts: Counter[str]
 
+    @property
+    def runs(self) -> int:
+        """All runs, by schedule or by hand. Those that the broker refused are among them, so that it only grows."""
+        return self.scheduled + sum(self.counts[word] for word in ("triggered", "backfilled", "refused"))
+
 
 class Histories:
     """Raises :class:`~beatd.exceptions.StoreUnavailable` or :class:`~beatd.exceptions.StoreRefused`.

@@ -159,19 +159,21 @@ class Operator:
         self._audit(who, "stop-run", run.record.entry, after={"run_id": identity})
         return {"done": f"run {identity[:8]} of {run.record.entry} is being stopped", "run_id": identity}
 
-    def requeue(self, who: str, letter: str) -> Sentence:
-        """Send a dead letter again."""
+    def requeue(self, who: str, letter: str, *, alike: bool = False) -> Sentence:
+        """Send a dead letter again, and with ``alike`` all that are like it."""
         with _in_words():
-            count, refusals = self._documents.broker.requeue(letter_filter((letter,)))
+            count, refusals = self._documents.broker.requeue(letter_filter((letter,), alike=alike))
+        done = self._letter_done(who, "requeue", letter, count, "sent again") if count or not refusals else {}
         if refusals:
-            raise HTTPException(409, f"{letter} stays: {refusals[0].reason}")
-        return self._letter_done(who, "requeue", letter, count, "is sent again")
+            sent = f"{done['done']}; but " if done else ""
+            raise HTTPException(409, f"{sent}{refusals[0].letter.id} stays: {refusals[0].reason}")
+        return done
 
-    def purge(self, who: str, letter: str) -> Sentence:
-        """Throw a dead letter away."""
+    def purge(self, who: str, letter: str, *, alike: bool = False) -> Sentence:
+        """Throw a dead letter away, and with ``alike`` all that are like it."""
         with _in_words():
-            count = self._documents.broker.purge(letter_filter((letter,)))
-        return self._letter_done(who, "purge", letter, count, "is thrown away")
+            count = self._documents.broker.purge(letter_filter((letter,), alike=alike))
+        return self._letter_done(who, "purge", letter, count, "thrown away")
 
     def put(self, who: str, name: str, table: Mapping[str, Any]) -> Sentence:
         """Put an entry into the store, or another in its place."""
@@ -227,8 +229,9 @@ class Operator:
     def _letter_done(self, who: str, action: str, letter: str, count: int, text: str) -> Sentence:
         if not count:
             raise HTTPException(404, f"the dead letter {letter} is gone: somebody has sent or thrown it away")
-        self._audit(who, action, letter)
-        return {"done": f"the dead letter {letter} {text}"}
+        self._audit(who, action, letter if count == 1 else f"{letter} and {count - 1:,} like it")
+        subject = f"the dead letter {letter} is" if count == 1 else f"{count:,} dead letters like {letter} are"
+        return {"done": f"{subject} {text}"}
 
     def _refuse_of_file(self, name: str) -> None:
         self._documents.selector.lay_over()

@@ -15,8 +15,9 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from beatd.clock import Clock
-from beatd.exceptions import BrokerError, ConfigError, StoreError
+from beatd.exceptions import BrokerError, ConfigError, StoreError, StoreUnavailable
 from beatd.model import WebSettings
+from beatd.timestamps import iso_ms
 from beatd.web import metrics
 from beatd.web.access import Access
 from beatd.web.actions import Operator
@@ -154,8 +155,9 @@ class Errors:
         self._site = site
 
     def store_down(self, request: Request, error: Exception) -> Response:
-        """503 with the reason."""
-        return self._answer(request, 503, str(error))
+        """503 with the reason, and since when."""
+        since_ms = error.since_ms if isinstance(error, StoreUnavailable) else None
+        return self._answer(request, 503, str(error), since_ms=since_ms)
 
     def broker_down(self, request: Request, error: Exception) -> Response:
         """502 with the reason."""
@@ -170,10 +172,13 @@ class Errors:
         assert isinstance(error, HTTPException)  # noqa: S101 - registered for these
         return self._answer(request, error.status_code, error.detail, error.headers)
 
-    def _answer(self, request: Request, code: int, text: str, headers: Any = None) -> Response:
+    def _answer(
+        self, request: Request, code: int, text: str, headers: Any = None, *, since_ms: int | None = None
+    ) -> Response:
         path = request.url.path
         if path.startswith("/api/"):
-            return JSONResponse({"error": text}, code, headers)
+            since = {} if since_ms is None else {"since": iso_ms(since_ms)}
+            return JSONResponse({"error": text, **since}, code, headers)
         if path.startswith(_PLAIN):
             return PlainTextResponse(f"{text}\n", code, headers)
         answer = self._site.message(request, code, text)

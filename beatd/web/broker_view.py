@@ -13,6 +13,7 @@ from beatd.client.dead_letters import (
     Refusal,
     each_place,
     facts,
+    grouped,
     matching_letters,
     open_places,
 )
@@ -50,10 +51,11 @@ class Shared(Generic[T]):
 
 
 class Letters(NamedTuple):
-    """Dead letters that match, and how many there are in all."""
+    """Dead letters that match, how many are like each of them, and how many there are in all."""
 
     letters: list[dict[str, Any]]
     total: int
+    counts: Sequence[int] = ()
 
 
 class BrokerView:
@@ -88,6 +90,13 @@ class BrokerView:
         with open_places(self._file, None, None) as places:
             found = [facts(one) for one in matching_letters(places, wanted, limit)]
             return Letters(found, sum(place.letters.count() for place in places))
+
+    def grouped_letters(self, wanted: Filter, limit: int) -> Letters:
+        """The same; of those that are alike only the newest, and their number."""
+        with open_places(self._file, None, None) as places:
+            groups = grouped(matching_letters(places, wanted, None))[:limit]
+            total = sum(place.letters.count() for place in places)
+            return Letters([facts(one.newest) for one in groups], total, [one.size for one in groups])
 
     def requeue(self, wanted: Filter) -> tuple[int, list[Refusal]]:
         """Send dead letters again; how many were, and what cannot be."""

@@ -203,7 +203,13 @@ class Documents:
 
 
 def letter_filter(
-    ids: tuple[str, ...] = (), reason: str = "", task: str = "", queue: str = "", older: str = ""
+    ids: tuple[str, ...] = (),
+    reason: str = "",
+    task: str = "",
+    queue: str = "",
+    older: str = "",
+    *,
+    alike: bool = False,
 ) -> Filter:
     """The filter of dead letters that is asked for; HTTPException 400."""
     if any(len(each) < SHORTEST_ID for each in ids):
@@ -212,7 +218,7 @@ def letter_filter(
         older_ms = duration_ms(older) if older else None
     except ScheduleError as error:
         raise HTTPException(400, f"older: {error}") from None
-    return Filter(ids, reason or None, task or None, queue or None, older_ms)
+    return Filter(ids, reason or None, task or None, queue or None, older_ms, alike)
 
 
 def fault_facts(fault: Fault) -> dict[str, Any]:

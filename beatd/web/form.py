@@ -60,8 +60,8 @@ ACTIONS: Mapping[str, Action] = {
     "/entries/{name:path}/remove": lambda o, who, path, _: o.remove(who, path["name"]),
     "/entries": _put,
     "/runs/{id}/stop": lambda o, who, path, _: o.stop(who, path["id"]),
-    "/dead-letters/{id}/requeue": lambda o, who, path, _: o.requeue(who, path["id"]),
-    "/dead-letters/{id}/purge": lambda o, who, path, _: o.purge(who, path["id"]),
+    "/dead-letters/{id}/requeue": lambda o, who, path, f: o.requeue(who, path["id"], alike="alike" in f),
+    "/dead-letters/{id}/purge": lambda o, who, path, f: o.purge(who, path["id"], alike="alike" in f),
 }
 
 

@@ -36,6 +36,7 @@ def families(
     daemons = [daemon for daemon in status["daemons"] if daemon["alive"]]
     shards, runtime = status["shards"], status["runtime"]
     yield gauge("beatd_store_up", 1)
+    yield gauge("beatd_store_down_seconds", 0)
     yield from _daemon_families(daemons)
     yield gauge("beatd_held_back_entries", status["held_back_count"])
     yield family("beatd_entry_held_back", [((held["entry"],), 1) for held in status["held_back"][:HELD_NAMED]])
@@ -115,9 +116,10 @@ def ended_in_all(totals: Mapping[str, int]) -> Metric:
     return family("beatd_run_outcomes_total", [((word,), count) for word, count in sorted(totals.items())])
 
 
-def without_store(entries: int) -> Iterator[Metric]:
-    """The metrics while the state store cannot be asked."""
+def without_store(entries: int, away_s: float) -> Iterator[Metric]:
+    """The metrics while the state store cannot be asked, for so many seconds by now."""
     yield gauge("beatd_store_up", 0)
+    yield gauge("beatd_store_down_seconds", away_s)
     yield gauge("beatd_entries", entries)
 
 
@@ -168,4 +170,4 @@ class PageEndpoint:
             ]
             return [*families(status, names, self._store.runs(names), limit), *outcomes, *waiting]
         except StoreError:
-            return list(without_store(len(self._plan.listing.entries)))
+            return list(without_store(len(self._plan.listing.entries), self._store.outage.away_s))

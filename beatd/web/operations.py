@@ -7,6 +7,7 @@ from typing import Any, Literal, NamedTuple
 
 import msgspec
 
+from beatd.client.dead_letters import Filter
 from beatd.web import actions, schemas
 from beatd.web.documents import Documents, RunQuery, letter_filter
 from beatd.web.parameters import Parameter
@@ -32,7 +33,9 @@ LETTERS = (
     Parameter("task", "Only of this task (glob)."),
     Parameter("queue", "Only of this queue."),
     Parameter("older", "Minimum age, such as 1d."),
+    Parameter("alike", "Only those like the one with this id: of its task and queue, with its error."),
 )
+"""Parameters of lists of dead letters, on the page and in the API."""
 LIMIT = Parameter("limit", "Maximum number.", 100, most=1_000)
 WINDOW = Parameter("window", "Length of the window.", "24h", choices=tuple(WINDOWS))
 
@@ -67,10 +70,15 @@ def view_of(values: Mapping[str, Any], per_page: int = PER_PAGE) -> View:
     return View(values["q"], values["only"], values["sort"], values["source"], values["page"], per_page, values["tag"])
 
 
+def wanted_letters(values: Mapping[str, Any]) -> Filter:
+    """The filter that the parameters of :data:`LETTERS` ask for; HTTPException 400."""
+    alike = values["alike"]
+    ids = (alike,) if alike else ()
+    return letter_filter(ids, values["reason"], values["task"], values["queue"], values["older"], alike=bool(alike))
+
+
 def _letters(call: Call) -> Any:
-    values = call.values
-    wanted = letter_filter((), values["reason"], values["task"], values["queue"], values["older"])
-    return call.documents.dead_letters(wanted, values["limit"])
+    return call.documents.dead_letters(wanted_letters(call.values), call.values["limit"])
 
 
 def _runs(call: Call) -> Any:

@@ -227,7 +227,7 @@ def entry_row(each: Outlook, now_ms: int, outcome: EntryOutcome) -> dict[str, An
         "words": _words(each.entry.schedule),
         "name": each.entry.name,
         "kind": kind_of(each.entry),
-        "runs": each.runs,
+        "runs": outcome.runs,
         "last": None if each.last_due_ms is None else moment(each.last_due_ms, zone, now_ms),
         "next": None if each.next_due_ms is None else moment(each.next_due_ms, zone, now_ms),
         "leaves": _leaves(each, now_ms),

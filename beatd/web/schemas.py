@@ -86,7 +86,10 @@ _WORKER = {
 }
 
 COMPONENTS: dict[str, Schema] = {
-    "Error": table("A request that was not carried out, and why.", error=TEXT),
+    "Error": {
+        **table("A request that was not carried out, why, and since when the state store is away.", error=TEXT),
+        "properties": {"error": TEXT, "since": MOMENT},
+    },
     "Entry": table("An entry of a list, as in `beatd list --json`.", **_ENTRY, runs=WHOLE),
     "Description": table(
         "All that is known of an entry, as in `beatd describe --json`.",

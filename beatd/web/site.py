@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from functools import wraps
+from itertools import zip_longest
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
@@ -16,15 +17,16 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from beatd.client.audit import audit_facts, change_text
+from beatd.client.history import totals_text
 from beatd.client.outcomes import FAILED
 from beatd.exceptions import StoreError
 from beatd.planning.preview import new_state
 from beatd.web import badge, calendar, session
 from beatd.web.access import Access
 from beatd.web.actions import Operator
-from beatd.web.documents import Documents, letter_filter
+from beatd.web.documents import Documents
 from beatd.web.heatmap import heat_map, herds, past_bars
-from beatd.web.operations import LETTERS, LIMIT, SELECTION, WINDOW, view_of
+from beatd.web.operations import LETTERS, LIMIT, SELECTION, WINDOW, view_of, wanted_letters
 from beatd.web.pages import Frame, Page, daemon_rows, entry_row, moment, run_row, spread
 from beatd.web.parameters import Parameter, read_parameters
 from beatd.web.selection import FILTERS, ORDERS, Slice
@@ -127,7 +129,7 @@ class Site:
             since={key: None if ms is None else moment(ms, zone, now_ms) for key, ms in since.items()},
             following=[(moment(run.due_ms, zone, now_ms), run.note) for run in seen.following],
             runs=[run_row(run, zone, now_ms) for run in shown],
-            totals=seen.totals,
+            totals=totals_text(seen.totals),
             duration=spread(numbers.duration_median_ms, numbers.duration_p95_ms),
             lateness=spread(numbers.lateness_median_ms, numbers.lateness_p95_ms),
             is_failed_only=values["failed"],
@@ -175,12 +177,14 @@ class Site:
 
     def dead_letters(self, request: Request) -> Response:
         """The dead letters, with why."""
-        values = read_parameters(request.query_params, (*LETTERS, LIMIT))
-        wanted = letter_filter((), values["reason"], values["task"], values["queue"], values["older"])
-        document = self._documents.dead_letters(wanted, values["limit"])
-        return self._html(
-            request, "dead_letters.html", "/dead-letters", title="Dead letters", document=document, values=values
-        )
+        each = Parameter("each", "A line for each letter, not one for all that are alike.", False)
+        values = read_parameters(request.query_params, (*LETTERS, LIMIT, each))
+        is_each = values["each"] or bool(values["alike"])
+        broker, wanted = self._documents.broker, wanted_letters(values)
+        found = (broker.dead_letters if is_each else broker.grouped_letters)(wanted, values["limit"])
+        letters = list(zip_longest(found.letters, found.counts, fillvalue=1))
+        facts: dict[str, Any] = {"letters": letters, "total": found.total, "values": values, "is_each": is_each}
+        return self._html(request, "dead_letters.html", "/dead-letters", title="Dead letters", **facts)
 
     def fleet(self, request: Request) -> Response:
         """Daemons, shards, terms, clocks, the store, and the faults of files."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from beatd.client.outcomes import EntryOutcome, OutcomeReader, RunDetail
 from beatd.clock import Clock
-from beatd.exceptions import StoreError
+from beatd.exceptions import StoreError, StoreUnavailable
 from beatd.model import Entry, EntryState, RedisSettings
 from beatd.planning.overdue import Bounds
 from beatd.store.audit import Audit, AuditRecord, audit_record
@@ -21,6 +21,7 @@ from beatd.store.held_back import HeldBack, HeldBackEntry
 from beatd.store.history import RecordFilter
 from beatd.store.history_reader import Histories, Totals
 from beatd.store.keys import Keys
+from beatd.store.outage import OutageWatch
 from beatd.store.outcomes import Summary
 from beatd.store.runtime_replica import RuntimeReplica
 from beatd.store.server_check import readable_keys
@@ -47,6 +48,8 @@ class StoreView:
         self._url = url
         self._settings = settings
         self._clock = clock
+        self.outage = OutageWatch(clock)
+        """Since when the store has been away, as far as this process knows."""
         self._looking = threading.Lock()
         self._answer: Document | StoreError | None = None
         self._answered_at = 0.0
@@ -67,7 +70,8 @@ class StoreView:
         with self._looking:
             if self._answer is None or self._clock.monotonic() - self._answered_at > SHARED_S:
                 try:
-                    self._answer = self._overview()
+                    with self._watched():
+                        self._answer = self._overview()
                 except StoreError as error:
                     self._answer = error
                 self._answered_at = self._clock.monotonic()
@@ -81,10 +85,11 @@ class StoreView:
         with self._looking:
             now = self._clock.monotonic()
             if self._mirror is None:
-                self._following = self._client()
+                self._following = self._connect()
                 self._mirror = RuntimeReplica(self._following, self._keys(self._following))
             if now >= self._mirror_again_at:
-                self._mirror.refresh()
+                with self._watched():
+                    self._mirror.refresh()
                 self._mirror_again_at = now + SHARED_S
             return self._mirror
 
@@ -94,9 +99,10 @@ class StoreView:
             return states.read(entries, now_ms=now_ms)
 
     def runs(self, names: Sequence[str]) -> list[int]:
-        """Return the number of runs sent, of each entry."""
-        with self._states() as states:
-            return states.runs(names)
+        """Return the number of runs, by schedule or by hand, of each entry."""
+        with self._client() as client:
+            totals = self._histories(client).totals(names)
+        return [totals[name].runs for name in names]
 
     def sizes(self) -> Sizes:
         """The number of dead letters, and of notifications that wait."""
@@ -215,5 +221,19 @@ class StoreView:
     def _keys(self, client: redis.Redis) -> Keys:
         return readable_keys(client, self._settings.prefix)
 
-    def _client(self) -> redis.Redis:
+    @contextmanager
+    def _client(self) -> Iterator[redis.Redis]:
+        with self._watched(), self._connect() as client:
+            yield client
+
+    def _connect(self) -> redis.Redis:
         return connect(self._url(), timeout_ms=self._settings.timeout_ms, name="beatd-web")
+
+    @contextmanager
+    def _watched(self) -> Iterator[None]:
+        """Errors of a store that is away say since when."""
+        try:
+            yield
+        except StoreUnavailable as error:
+            raise self.outage.failed(error) from None
+        self.outage.answered()

@@ -149,7 +149,7 @@ class Worker:
             pause = min(self.turn(), remote_in)
             if self._backoff.attempts:
                 extra = {"event": "worker_reconnected", "attempts": self._backoff.attempts}
-                log.info("Broker and store answer again", extra=extra)
+                log.info("Broker and store answer again, after %s", self._backoff.away_text, extra=extra)
             self._backoff.succeeded()
             self._app.outgoing.backlog.open()
             self._metrics.works()
@@ -160,10 +160,15 @@ class Worker:
                 self._app.outgoing.backlog.close(str(error))
             log.log(
                 self._backoff.level,
-                "Broker or store away, trying again in %ss: %s",
+                "Broker or store away%s, trying again in %ss: %s",
+                self._backoff.since_text,
                 pause,
                 error,
-                extra={"event": "worker_reconnecting", "attempt": self._backoff.attempts},
+                extra={
+                    "event": "worker_reconnecting",
+                    "attempt": self._backoff.attempts,
+                    "since": self._backoff.since,
+                },
             )
             self._back_off(pause)
             return
@@ -260,11 +265,12 @@ class Worker:
                 pause = backoff.failed()
                 log.log(
                     backoff.level,
-                    "Cannot connect to %s: %s. Trying again in %ss.",
+                    "Cannot connect to %s%s: %s. Trying again in %ss.",
                     self._consumer.place,
+                    backoff.since_text,
                     error,
                     pause,
-                    extra={"event": "worker_connecting", "attempt": backoff.attempts},
+                    extra={"event": "worker_connecting", "attempt": backoff.attempts, "since": backoff.since},
                 )
                 self._metrics.failed(error)
                 self._poller.until(pause, self._metrics.files())

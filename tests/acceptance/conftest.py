@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import redis
 
 from tests.acceptance.forked import ForkServer, read_at_start
 from tests.conftest import missing
@@ -108,6 +109,13 @@ class Running:
                 os.killpg(self.pid, signal.SIGKILL)
                 self.process.wait(5)
         self._reader.join(5)
+
+
+@pytest.fixture
+def server(redis_url: str) -> Iterator[redis.Redis]:
+    """A client of the shared server that reads text."""
+    with redis.Redis.from_url(redis_url, decode_responses=True) as client:
+        yield client
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+import redis
 from apscheduler.jobstores.redis import RedisJobStore
 from apscheduler.jobstores.sqlalchemy import SQLAlchemyJobStore
 from apscheduler.schedulers.background import BackgroundScheduler
@@ -25,6 +26,7 @@ from celery.schedules import crontab, schedule
 from redbeat import RedBeatSchedulerEntry
 
 from beatd import config
+from beatd.store.topology import slot_of
 from tests.acceptance.test_import import SETTINGS, schedule_of
 from tests.broken_files import broken
 
@@ -121,6 +123,27 @@ def test_apscheduler(kind, tmp_path, redis_server, redis_url, beatd):
     assert "days: an interval of 3 days at one time of the day has no counterpart" in done.stderr
     assert "months: an interval of 5 months" in done.stderr
     assert "must be a task of that name" in done.stderr
+
+
+def test_every_url_of_a_store_is_one_of_a_job_store(redis_server, redis_url, cluster, tmp_path, beatd):
+    fill(RedisJobStore(host="127.0.0.1", port=redis_server.port))
+    owner = cluster.owner(slot_of("apscheduler.jobs"))
+    with redis.Redis.from_url(redis_url) as client:
+        for name, state in client.hgetall("apscheduler.jobs").items():
+            cluster.call(owner, "HSET", "apscheduler.jobs", name, state)
+    expected = beatd("import", "apscheduler", redis_url).stdout.partition("\n")[2]
+    socket = redis_server.socket_url.removeprefix("unix://").removesuffix("?db=0")
+    for place in (
+        redis_url.replace("redis", "REDIS"),
+        f"redis+socket://{socket}?virtual_host=0",
+        redis_server.socket_url,
+        cluster.url,
+    ):
+        done = beatd("import", "apscheduler", place)
+        assert (done.returncode, done.stdout.partition("\n")[2]) == (1, expected), done.stderr
+    refused = beatd("import", "apscheduler", "sentinel://:geheim@127.0.0.1:1/0")
+    assert "it names no service that the sentinels watch" in refused.stderr
+    assert "geheim" not in refused.stderr
 
 
 def _next_of_apscheduler(trigger, before):

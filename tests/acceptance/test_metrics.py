@@ -11,7 +11,7 @@ import subprocess
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 
 import httpx
@@ -151,16 +151,26 @@ def test_a_daemon_answers_while_its_store_is_away(start_beatd, tmp_path, start_s
     server.stop()
     url = served(start_beatd("--config", str(file), "--metrics-listen", "127.0.0.1:0"))
     assert samples(url)["beatd_store_up",] == 0
+    wait_until(lambda: samples(url)["beatd_store_down_seconds",] > 0, what="an outage")
     assert httpx.get(f"{url}/healthz").status_code == 200
     wait_until(lambda: "Connection refused" in httpx.get(f"{url}/readyz").text, what="the reason")
     server.start()
     wait_until(lambda: httpx.get(f"{url}/readyz").status_code == 200, what="readiness")
-    assert samples(url)["beatd_store_up",] == 1
+    assert (samples(url)["beatd_store_up",], samples(url)["beatd_store_down_seconds",]) == (1, 0)
     server.pause()
     answer = wait_until(lambda: (seen := httpx.get(f"{url}/readyz")).status_code == 503 and seen, what="no readiness")
     assert "state store" in answer.text
     assert samples(url)["beatd_store_up",] == 0
     address = url.removeprefix("http://")
+    wait_until(lambda: samples(url)["beatd_store_down_seconds",] > 1, what="an outage")
+    assert ", for " in httpx.get(f"{url}/readyz").text
+    file.write_text(f'{file.read_text()}\n[metrics]\nlisten = "{address}"\n')
+    told = beatd("status", "--json", "--config", str(file))
+    away = json.loads(told.stdout)
+    assert (told.returncode, away["ready"], away["problems"]) == (1, False, away["not_ready"])
+    since = datetime.fromisoformat(away["state_store"]["since"])
+    assert timedelta(seconds=1) < datetime.now(UTC) - since < timedelta(minutes=1)
+    assert f", since {since:%Y-%m-%d %H:%M:%S} UTC" in away["problems"][0]
     assert beatd("healthcheck", "--metrics-listen", address).returncode == 0
     done = beatd("healthcheck", "--ready", BEATD_METRICS_LISTEN=address)
     assert done.returncode == 1

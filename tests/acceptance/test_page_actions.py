@@ -80,9 +80,11 @@ def test_every_action_in_a_browser(start_beatd, file, url, tab, redis_url, wait_
     with connect(redis_url) as client:
         letters = DeadLetters(client, Keys("beatd"))
         message = json.dumps({"body": "", "headers": {"task": "lost.task", "id": "1"}, "properties": {}}).encode()
-        for number in range(2):
-            raw = message + b" " * number
-            letters.add([encode(raw, reason="no task <b>", queue="other", at="2026-01-01T00:00:00")])
+        for reason, count in (("late", 3), ("no task <b>", 41), ("refused", 1), ("unknown", 1)):
+            raws = [
+                encode(message + b" " * n, reason=reason, queue="other", at="2026-01-01T00:00:00") for n in range(count)
+            ]
+            letters.add(raws)
     start_beatd("run", "--config", path).expect("Leading")
     start_beatd("worker", "-A", "page_tasks", "--config", path, "-c", "1").expect("eady")
     root = url(path)
@@ -152,7 +154,20 @@ def test_every_action_in_a_browser(start_beatd, file, url, tab, redis_url, wait_
     tab.wait_for_selector("h1 .word:has-text('revoked')")
 
     tab.goto(f"{root}/dead-letters")
+    assert tab.locator("h1").inner_text() == "46 dead letters"
     assert "no task <b>" in tab.inner_text("table")
+    assert tab.locator("tbody tr").count() == 4
+    tab.click("text=and 2 like it")
+    tab.wait_for_selector("p:has-text('Only those like')")
+    assert tab.locator("tbody tr").count() == 3
+    tab.click("text=show all")
+    tab.click("text=show each")
+    tab.wait_for_selector("tbody tr >> nth=45")
+    tab.click("text=Those that are alike in one line")
+    tab.click("button:has-text('Send all 41 again')")
+    noted("41 dead letters like")
+    tab.click("button:has-text('Throw all 3 away')")
+    noted("3 dead letters like")
     tab.click("button:has-text('Send again') >> nth=0")
     noted("is sent again")
     tab.click("button:has-text('Throw away') >> nth=0")

@@ -142,6 +142,29 @@ def test_a_wrong_file_is_exit_code_2(write, beatd):
     assert 'unknown setting "leadr"' in done.stderr
 
 
+READS = """
+import sys
+reads = []
+sys.addaudithook(lambda event, args: event == "open" and str(args[0]).endswith(".toml") and reads.append(args[0]))
+from beatd.cli import main
+try:
+    main(["status", "--json", "--config", "beat.toml"])
+finally:
+    print(len(reads), file=sys.stderr)
+"""
+
+
+def test_the_file_is_read_once(write, beatd, tmp_path):
+    write(more='queue = "own"\n')
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("BEATD_")}
+    command = [sys.executable, "-c", READS]
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=30, check=False
+    )
+    assert done.stderr.splitlines()[-1] == "1", done.stderr
+    assert "own" in {one["name"] for one in json.loads(done.stdout)["queues"]}
+
+
 def test_it_looks_while_an_entry_is_wrong(write, beatd):
     done = beatd("status", "--config", write(more="[beat_schedule.bad]\n"))
     assert (done.returncode, done.stderr) == (1, "")

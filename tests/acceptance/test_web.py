@@ -130,9 +130,12 @@ def test_a_store_that_goes_is_said_and_its_return_seen(start_server, start_web, 
         )
         assert "state store 127.0.0.1" in answer.text
         assert "Traceback" not in answer.text
+    wait_until(lambda: "since" in web.get("/api/status").json(), what="the moment since when")
+    assert f", since {web.get('/api/status').json()['since'][:10]} " in web.get("/healthz").text
     metrics = web.get("/metrics")  # stays up: an alert on a sum must not go silent with the store
     assert metrics.status_code == 200
     assert "\nbeatd_store_up 0.0\n" in metrics.text
+    assert float(re.search(r"^beatd_store_down_seconds (\S+)$", metrics.text, re.MULTILINE)[1]) > 0
     server.start()
     wait_until(lambda: web.get("/healthz").status_code == 200, what="the store's return")
     server.pause()

@@ -11,7 +11,6 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 import pytest
-import redis
 
 from beatd import App
 from beatd.exceptions import NotRegistered, SoftTimeLimitExceeded, TimeLimitExceeded, WorkerLostError
@@ -123,12 +122,6 @@ def app(redis_url):
     client = App("proj", broker=redis_url, backend=redis_url)
     yield client
     client.close()
-
-
-@pytest.fixture
-def server(redis_url):
-    with redis.Redis.from_url(redis_url, decode_responses=True) as client:
-        yield client
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ from __future__ import annotations
 import signal
 
 import pytest
-import redis
 
 from beatd import App
 from beatd.exceptions import SoftTimeLimitExceeded, TimeLimitExceeded
@@ -114,12 +113,6 @@ def app(tmp_path, redis_url):
     client = App("proj", broker=redis_url, backend=redis_url)
     yield client
     client.close()
-
-
-@pytest.fixture
-def server(redis_url):
-    with redis.Redis.from_url(redis_url, decode_responses=True) as client:
-        yield client
 
 
 @pytest.fixture

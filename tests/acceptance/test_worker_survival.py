@@ -81,12 +81,6 @@ def app(project, redis_url):
 
 
 @pytest.fixture
-def server(redis_url):
-    with redis.Redis.from_url(redis_url, decode_responses=True) as client:
-        yield client
-
-
-@pytest.fixture
 def start_worker(start_beatd):
     def start(*options, name="w1", **env):
         worker = start_beatd("worker", "-A", "proj", "-n", name, *options, **env)

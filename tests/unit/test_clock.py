@@ -2,10 +2,12 @@
 
 import itertools
 import logging
+import re
+from datetime import UTC, datetime
 
 import pytest
 
-from beatd.clock import LOGGED_AT_FIRST, LOGGED_EVERY_S, Backoff
+from beatd.clock import LOGGED_AGAIN_S, LOGGED_EVERY_S, Backoff
 
 
 def test_pauses_grow_to_a_bound_and_begin_again():
@@ -31,10 +33,29 @@ def test_a_long_outage_is_logged_once_a_minute():
         pauses.append(backoff.failed())
         if backoff.level == logging.WARNING:
             logged.append(sum(pauses))
-    assert len(logged[:LOGGED_AT_FIRST]) == LOGGED_AT_FIRST == len([one for one in logged if one < LOGGED_EVERY_S])
-    assert len(logged) <= LOGGED_AT_FIRST + night_s / LOGGED_EVERY_S
-    gaps = [round(after - before, 6) for before, after in itertools.pairwise(logged[LOGGED_AT_FIRST - 1 :])]
+    assert len(logged) <= 2 + night_s / LOGGED_EVERY_S
+    second, *gaps = [round(after - before, 6) for before, after in itertools.pairwise(logged)]
+    assert LOGGED_AGAIN_S <= second <= LOGGED_AGAIN_S + 2.0
     assert all(LOGGED_EVERY_S <= gap <= LOGGED_EVERY_S + 2.0 for gap in gaps)
     backoff.succeeded()
     backoff.failed()
     assert backoff.level == logging.WARNING, "the next outage is logged at once"
+    backoff.failed()
+    assert backoff.level == logging.DEBUG
+
+
+def test_an_outage_has_a_beginning():
+    backoff = Backoff(0.1, 2.0)
+    assert (backoff.since, backoff.since_text, backoff.away_s) == ("", "", 0.0)
+    before = datetime.now(UTC).replace(microsecond=0)
+    backoff.failed()
+    assert (backoff.since, backoff.since_text) == ("", ""), "the record of the first failure has its time"
+    backoff.failed()
+    since = backoff.since
+    assert before <= datetime.fromisoformat(since) <= datetime.now(UTC)
+    backoff.failed()
+    assert (backoff.since, backoff.since_text) == (since, f" since {since}")
+    assert 0 < backoff.away_s < 60
+    assert re.fullmatch(r"[0-9.]+ s", backoff.away_text)
+    backoff.succeeded()
+    assert (backoff.since, backoff.away_s) == ("", 0.0)

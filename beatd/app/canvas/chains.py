@@ -6,14 +6,14 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from beatd.app.base import AppBase
-from beatd.app.canvas.signature import Signature, as_signature, kind, listed, shortened
+from beatd.app.canvas.signature import Composition, Signature, as_signature, kind, listed, shortened
 from beatd.app.canvas.stamps import StampingVisitor
 
 _CHAIN_OPTIONS = ("chord", "group_id", "group_index", "link", "link_error", "parent_id", "root_id", "task_id")
 """Options of the whole chain; all others go to its first task."""
 
 
-class chain(Signature):  # noqa: N801 - Celery's name
+class chain(Composition):  # noqa: N801 - Celery's name
     """``chain(add.s(1, 2), double.s())``, or ``add.s(1, 2) | double.s()``. Its result is that of its last task.
 
     A group with a following step becomes a chord with that step as its body. The chain is sent as its first task, whose
@@ -26,18 +26,6 @@ class chain(Signature):  # noqa: N801 - Celery's name
         for task in tasks[0] if is_iterable else tasks:
             _join(steps, as_signature(task, app).clone())
         super().__init__("celery.chain", (), {"tasks": steps}, options, app=app, subtask_type="chain")
-
-    def _revive(self) -> None:
-        self.kwargs["tasks"] = [as_signature(task, self._app).clone() for task in self.kwargs.get("tasks") or ()]
-
-    @property
-    def tasks(self) -> list[Signature]:
-        """The steps."""
-        return self.kwargs["tasks"]  # type: ignore[no-any-return]
-
-    @property
-    def app(self) -> AppBase:
-        return self._app or (self.tasks[0].app if self.tasks else super().app)
 
     def freeze(
         self,

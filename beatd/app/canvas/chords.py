@@ -8,7 +8,7 @@ from typing import Any
 from beatd.app.base import AppBase
 from beatd.app.canvas.chains import chain, first_of
 from beatd.app.canvas.groups import group, tasks_of
-from beatd.app.canvas.signature import Signature, as_signature, listed, shortened
+from beatd.app.canvas.signature import Composition, Signature, as_signature, listed, shortened
 from beatd.app.canvas.stamps import StampingVisitor
 from beatd.app.context import current
 from beatd.app.group_result import GroupResult
@@ -19,7 +19,7 @@ _BODY_OPTIONS = frozenset({"add_to_parent", "chain", "chord", "group_id", "group
 """Options of the body: they concern what follows the chord."""
 
 
-class chord(Signature):  # noqa: N801 - Celery's name
+class chord(Composition):  # noqa: N801 - Celery's name
     """``chord([add.s(1, 2), add.s(3, 4)])(total.s())``, or ``group(…) | total.s()``: a header and a body.
 
     Each message of the header contains the body. Workers count the finished tasks in the result backend; the worker of
@@ -63,10 +63,6 @@ class chord(Signature):  # noqa: N801 - Celery's name
     @body.setter
     def body(self, value: Signature) -> None:
         self.kwargs["body"] = value
-
-    @property
-    def app(self) -> AppBase:
-        return self._app or (self.tasks[0].app if self.tasks else super().app)
 
     def freeze(
         self,

@@ -7,14 +7,14 @@ from typing import Any
 
 from beatd.app.base import AppBase
 from beatd.app.canvas.chains import chain
-from beatd.app.canvas.signature import Signature, as_signature, kind, listed, shortened
+from beatd.app.canvas.signature import Composition, Signature, as_signature, kind, listed, shortened
 from beatd.app.canvas.stamps import StampingVisitor
 from beatd.app.context import current
 from beatd.app.group_result import GroupResult
 from beatd.app.message_options import new_id
 
 
-class group(Signature):  # noqa: N801 - Celery's name
+class group(Composition):  # noqa: N801 - Celery's name
     """``group(add.s(1, 2), add.s(3, 4))``, or with one iterable. Its result is a ``GroupResult``, in the same order."""
 
     def __init__(self, *tasks: Any, app: AppBase | None = None, **options: Any) -> None:
@@ -25,18 +25,6 @@ class group(Signature):  # noqa: N801 - Celery's name
             members = [members]
         tasks = tuple(as_signature(member, app) for member in members)
         super().__init__("celery.group", (), {"tasks": list(tasks)}, options, app=app, subtask_type="group")
-
-    def _revive(self) -> None:
-        self.kwargs["tasks"] = [as_signature(task, self._app).clone() for task in self.kwargs.get("tasks") or ()]
-
-    @property
-    def tasks(self) -> list[Signature]:
-        """The members."""
-        return self.kwargs["tasks"]  # type: ignore[no-any-return]
-
-    @property
-    def app(self) -> AppBase:
-        return self._app or (self.tasks[0].app if self.tasks else super().app)
 
     def members(self) -> Iterator[Signature]:
         """Yield the signatures to send: nested groups are flattened, empty chains skipped."""

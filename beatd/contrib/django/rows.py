@@ -8,6 +8,7 @@ from typing import Any
 from django.contrib.admin.utils import quote
 
 from beatd.client.entries import Description, kind_of
+from beatd.client.history import totals_text
 from beatd.client.outcomes import FAILED, EntryOutcome, RunDetail, bounds_text
 from beatd.planning.notation import schedule_phrase
 from beatd.planning.phrase import in_words
@@ -82,7 +83,7 @@ def _facts(seen: Description) -> Iterator[tuple[str, Any]]:
         yield "Overdue since", from_ms(outcome.overdue_since_ms)
     if outcome.last_success_ms is not None:
         yield "Last success", from_ms(outcome.last_success_ms)
-    yield "Runs", f"{seen.totals.scheduled:,} sent by schedule"
+    yield "Runs", totals_text(seen.totals)
     if numbers.duration_median_ms is not None and numbers.duration_p95_ms is not None:
         median, most = duration_text(numbers.duration_median_ms), duration_text(numbers.duration_p95_ms)
         yield "Duration", f"median {median}, 95 % within {most}"

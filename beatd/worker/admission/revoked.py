@@ -158,8 +158,9 @@ class RevokedSync:
         self._due = self._clock.monotonic() + pause
         log.log(
             self._backoff.level,
-            "Revoked tasks cannot be shared, trying again in %ss: %s",
+            "Revoked tasks cannot be shared%s, trying again in %ss: %s",
+            self._backoff.since_text,
             pause,
             error,
-            extra={"event": "revoked_not_shared"},
+            extra={"event": "revoked_not_shared", "since": self._backoff.since},
         )

@@ -207,11 +207,16 @@ class KombuConsumer:
                 pause = self._backoff.failed()
                 log.log(
                     self._backoff.level,
-                    "Broker %s away, trying again in %ss: %s",
+                    "Broker %s away%s, trying again in %ss: %s",
                     self.place,
+                    self._backoff.since_text,
                     pause,
                     error,
-                    extra={"event": "worker_reconnecting", "attempt": self._backoff.attempts},
+                    extra={
+                        "event": "worker_reconnecting",
+                        "attempt": self._backoff.attempts,
+                        "since": self._backoff.since,
+                    },
                 )
                 self._stopping.wait(pause)
 

@@ -281,9 +281,9 @@ class AmqpConsumer:
             self._line.consume(self._queues, self._prefetch)
 
     def _away(self, error: BrokerError, pause: float) -> None:
-        extra = {"event": "worker_reconnecting", "attempt": self._backoff.attempts}
-        text = "Broker or store away, trying again in %ss: %s"
-        log.log(self._backoff.level, text, pause, error, extra=extra)
+        extra = {"event": "worker_reconnecting", "attempt": self._backoff.attempts, "since": self._backoff.since}
+        text = "Broker or store away%s, trying again in %ss: %s"
+        log.log(self._backoff.level, text, self._backoff.since_text, pause, error, extra=extra)
 
     def _lose(self) -> None:
         """Handle a broken connection: waiting messages come again, running ones are recognised when they do."""

@@ -175,10 +175,11 @@ class RemoteControl:
         self._retry_at = self._clock.monotonic() + pause
         log.log(
             self._backoff.level,
-            "Remote control away, trying again in %ss: %s",
+            "Remote control away%s, trying again in %ss: %s",
+            self._backoff.since_text,
             pause,
             error,
-            extra={"event": "control_lost", "attempt": self._backoff.attempts},
+            extra={"event": "control_lost", "attempt": self._backoff.attempts, "since": self._backoff.since},
         )
         return pause
 

@@ -20,24 +20,17 @@ from beatd.app.task import Task
 from beatd.clock import monotonic, sleep
 from beatd.worker.execution.executor import Attempt, Executor, begun
 from beatd.worker.messages import KILLED, Job, JobReport, is_end
-from beatd.worker.pools.base import PrefetchWindow, ReportQueue
-from beatd.worker.pools.prefork_child import Streams
-from beatd.worker.pools.threads import ThreadGroup
+from beatd.worker.pools.threads import InProcessPool, ThreadGroup
 
-_DEEPEST = 8
 _LAST_S = 0.5
 """Time for cancelled tasks to clean up when the pool stops."""
 
 
-class AsyncioPool:
+class AsyncioPool(InProcessPool):
     """At most ``size`` tasks at a time, coroutines and threads together."""
 
     def __init__(self, size: int, execute: Executor) -> None:
-        self.size = size
-        self._execute = execute
-        self._reports = ReportQueue()
-        self._held: set[int] = set()
-        self._window = PrefetchWindow()
+        super().__init__(size, execute)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._live, name="AsyncioPoolWorker", daemon=True)
         # From here on: changed by the loop's thread only.
@@ -50,32 +43,14 @@ class AsyncioPool:
         """By tag; None for what runs in a thread."""
 
     def start(self) -> None:
-        self._execute.tidy = Streams().mend
-        self._execute.say = self._reports.say
+        super().start()
         self._thread.start()
-
-    def room(self) -> int:
-        return max(0, self.size * min(self._window.depth, _DEEPEST) - len(self._held))
 
     def submit(self, jobs: Sequence[Job]) -> None:
         tags = [job.tag for job in jobs]
         self._held.update(tags)
         self._queued.update(zip(tags, jobs, strict=True))
         self._loop.call_soon_threadsafe(self._accept, tags)
-
-    def files(self) -> list[int]:
-        return self._reports.files()
-
-    def unsent(self) -> list[int]:
-        return []
-
-    def collect(self) -> list[JobReport]:
-        reports = self._reports.take()
-        for report in reports:
-            if is_end(report):
-                self._held.discard(report.tag)
-                self._window.observe(report.runtime)
-        return reports
 
     def kill(self, tag: int, number: int = signal.SIGKILL) -> bool:  # noqa: ARG002 - no signal reaches a coroutine
         since = self.running_since().get(tag)
@@ -89,9 +64,6 @@ class AsyncioPool:
 
     def running_since(self) -> dict[int, float]:
         return {**self._running.copy(), **self._threads.running_since()}
-
-    def pids(self) -> list[int]:
-        return [os.getpid()]
 
     def pid_of(self, tag: int) -> int | None:
         return os.getpid() if tag in self.running_since() else None
@@ -107,9 +79,6 @@ class AsyncioPool:
 
     def shrink(self, by: int = 1) -> None:
         self._resize(max(1, self.size - by))
-
-    def abandon(self) -> None:
-        """Nothing runs in the worker's own thread."""
 
     def stop(self, grace: float) -> None:
         deadline = monotonic() + grace

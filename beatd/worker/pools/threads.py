@@ -112,15 +112,15 @@ class ThreadGroup:
 _DEEPEST = 8
 
 
-class ThreadPool:
-    """Pool of ``size`` threads that take jobs from one queue."""
+class InProcessPool:
+    """Parts of the pools in the worker's own process: their jobs, and the reports that come from other threads."""
 
     def __init__(self, size: int, execute: Executor) -> None:
         self.size = size
         self._execute = execute
         self._reports = ReportQueue()
-        self._threads = ThreadGroup(size, execute, self._reports.say)
         self._held: set[int] = set()
+        """Tags of the jobs that have not ended."""
         self._window = PrefetchWindow()
 
     def start(self) -> None:
@@ -129,11 +129,6 @@ class ThreadPool:
 
     def room(self) -> int:
         return max(0, self.size * min(self._window.depth, _DEEPEST) - len(self._held))
-
-    def submit(self, jobs: Sequence[Job]) -> None:
-        for job in jobs:
-            self._held.add(job.tag)
-            self._threads.submit(job)
 
     def files(self) -> list[int]:
         return self._reports.files()
@@ -149,6 +144,25 @@ class ThreadPool:
                 self._window.observe(report.runtime)
         return reports
 
+    def pids(self) -> list[int]:
+        return [os.getpid()]
+
+    def abandon(self) -> None:
+        """Nothing runs in the worker's own thread."""
+
+
+class ThreadPool(InProcessPool):
+    """Pool of ``size`` threads that take jobs from one queue."""
+
+    def __init__(self, size: int, execute: Executor) -> None:
+        super().__init__(size, execute)
+        self._threads = ThreadGroup(size, execute, self._reports.say)
+
+    def submit(self, jobs: Sequence[Job]) -> None:
+        for job in jobs:
+            self._held.add(job.tag)
+            self._threads.submit(job)
+
     def kill(self, tag: int, number: int = signal.SIGKILL) -> bool:  # noqa: ARG002 - no signal reaches a thread
         since = self._threads.running_since().get(tag)
         if since is None or not self._threads.give_up(tag):
@@ -158,9 +172,6 @@ class ThreadPool:
 
     def running_since(self) -> dict[int, float]:
         return self._threads.running_since()
-
-    def pids(self) -> list[int]:
-        return [os.getpid()]
 
     def pid_of(self, tag: int) -> int | None:
         return os.getpid() if tag in self._threads.running_since() else None
@@ -178,9 +189,6 @@ class ThreadPool:
     def shrink(self, by: int = 1) -> None:
         self.size = max(1, self.size - by)
         self._threads.resize(self.size)
-
-    def abandon(self) -> None:
-        """Nothing runs in the worker's own thread."""
 
     def stop(self, grace: float) -> None:
         self._threads.stop(monotonic() + grace)

@@ -6,7 +6,6 @@ from beatd.beat.outcomes import OutcomeWatch
 from beatd.message import json_codec
 from beatd.model import Entry, manual_run_id, run_id
 from beatd.schedules import parse
-from beatd.store.client import connect
 from beatd.store.entry_state import EntryStates
 from beatd.store.history import SENT, TRIGGERED, by_hand, run_cell
 from beatd.store.history_reader import Histories
@@ -17,12 +16,6 @@ from tests.fakes import NOW, FakeClock
 
 KEYS, STEP = Keys("beatd"), 3_600_000
 ENTRY = Entry(name="a", task="t", schedule=parse("1h"))
-
-
-@pytest.fixture
-def client(redis_url):
-    with connect(redis_url) as client:
-        yield client
 
 
 @pytest.fixture

@@ -11,7 +11,6 @@ from beatd.client import Schedules
 from beatd.clock import SystemClock
 from beatd.model import run_id
 from beatd.store import history
-from beatd.store.client import connect
 from beatd.store.held_back import HeldBackEntry
 from beatd.store.keys import Keys
 from beatd.store.lease import Leases, read_terms
@@ -36,12 +35,6 @@ max_queue_depth = 2
 catch_up = "all"
 catch_up_window = "1d"
 """
-
-
-@pytest.fixture
-def client(redis_url):
-    with connect(redis_url) as client:
-        yield client
 
 
 @pytest.fixture

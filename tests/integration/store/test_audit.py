@@ -1,19 +1,10 @@
 """The audit: records are bounded and hide secrets, and a store that refuses them hinders no change."""
 
-import pytest
-
 from beatd.store import audit
 from beatd.store.audit import Audit, audit_record
-from beatd.store.client import connect
 from beatd.store.keys import Keys
 
 KEYS = Keys("beatd")
-
-
-@pytest.fixture
-def client(redis_url):
-    with connect(redis_url) as client:
-        yield client
 
 
 def record(action="pause", subjects=("a",), at_ms=1_000, **more):

@@ -20,12 +20,6 @@ KEYS = Keys("beatd")
 
 
 @pytest.fixture
-def client(redis_url):
-    with connect(redis_url) as client:
-        yield client
-
-
-@pytest.fixture
 def lease(client):
     return Leases(client, KEYS, daemon_id="d1", ttl_ms=60_000)
 

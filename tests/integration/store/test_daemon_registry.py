@@ -5,18 +5,11 @@ import time
 import pytest
 
 from beatd.exceptions import StoreRefused
-from beatd.store.client import connect
 from beatd.store.daemon_registry import FORGET_MS, Registry, Status
 from beatd.store.keys import Keys
 from beatd.store.lease import Leases
 
 KEYS = Keys("beatd")
-
-
-@pytest.fixture
-def client(redis_url):
-    with connect(redis_url) as client:
-        yield client
 
 
 @pytest.fixture

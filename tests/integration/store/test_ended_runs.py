@@ -5,7 +5,6 @@ import random
 import pytest
 
 from beatd.model import manual_run_id, run_id
-from beatd.store.client import connect
 from beatd.store.ended_runs import EndedRuns, SentRun, covers
 from beatd.store.entry_state import DispatchLookup, Running
 from beatd.store.keys import Keys
@@ -14,12 +13,6 @@ from beatd.timestamps import iso_ms
 
 KEYS, NOW, STEP = Keys("beatd"), 1_790_000_000_000, 30_000
 ENDED = KEYS.shard().ended
-
-
-@pytest.fixture
-def client(redis_url):
-    with connect(redis_url) as client:
-        yield client
 
 
 @pytest.fixture

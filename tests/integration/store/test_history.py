@@ -5,7 +5,6 @@ import pytest
 from beatd.model import manual_run_id, run_id
 from beatd.store import history
 from beatd.store.claims import Claim, Claims, Gap
-from beatd.store.client import connect
 from beatd.store.ended_runs import SentRun
 from beatd.store.history import RecordFilter
 from beatd.store.history_reader import Histories
@@ -17,12 +16,6 @@ from beatd.store.worker_state import FinishedRuns
 NOW = 1_790_000_000_000
 KEYS = Keys("beatd")
 DUE_AT = "2026-09-21T14:13:20.000+00:00"  # NOW
-
-
-@pytest.fixture
-def client(redis_url):
-    with connect(redis_url) as client:
-        yield client
 
 
 @pytest.fixture

@@ -9,7 +9,6 @@ from beatd.client.outcomes import OutcomeReader, word_of
 from beatd.exceptions import TaskRevokedError
 from beatd.model import run_id
 from beatd.store import history
-from beatd.store.client import connect
 from beatd.store.history import Record
 from beatd.store.keys import Keys
 from beatd.store.outcomes import BYTES_MAX, RECORDS_MAX, Ended, Outcomes, Started
@@ -17,12 +16,6 @@ from beatd.store.run_record import EXPIRED, MESSAGE_MAX, OUTPUT_MAX, RunRecord, 
 from beatd.timestamps import iso_ms
 
 KEYS, NOW = Keys("beatd"), 1_790_000_000_000
-
-
-@pytest.fixture
-def client(redis_url):
-    with connect(redis_url) as client:
-        yield client
 
 
 @pytest.fixture

@@ -38,6 +38,7 @@ def past(redis_url):
         outcomes.note(ended)
         outcomes.set_overdue({"tick": NOW + 1}, [])
         outcomes.set_too_long({"tick": NOW + 2}, [])
+        client.hset(KEYS.shard().runs, "tick", 3)
 
 
 def answer(command, *arguments):
@@ -75,6 +76,30 @@ def test_list_describe_and_api_say_the_same(real, past):
     assert set(described["statistics"]) - set(numbers) == {
         "start_within_ms", "finish_within_ms", "run_within_ms", "learned_from",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("claimed", "tally", "count", "words"),
+    [
+        (3, "late 2 overlap 1", 3, "3 sent by schedule"),
+        (0, "triggered 2 backfilled 1", 3, "3: 0 sent by schedule, 2 triggered, 1 backfilled"),
+        (1_003, "refused 1 triggered 2 refused_trigger 1", 1_005,
+         "1,005: 1,002 sent by schedule, 1 triggered, 2 refused by the broker"),
+        (0, "", 0, "none yet"),
+    ],
+)  # fmt: skip
+def test_runs_by_hand_count_as_runs_everywhere(real, redis_url, claimed, tally, count, words):
+    with connect(redis_url) as client:
+        client.hset(KEYS.shard().runs, "tick", claimed)
+        client.hset(KEYS.shard().tally, "tick", tally)
+    file = ["--config", str(real.plan.path)]
+    assert answer(list_entries, "tick", *file)["entries"][0]["runs"] == count
+    described = CliRunner().invoke(describe, ["tick", *file], catch_exceptions=False).stdout
+    assert [line.split(maxsplit=1)[1] for line in described.splitlines() if line.startswith("Runs ")] == [words]
+    page, entry = real.ask("GET", "/").text, real.ask("GET", "/entries/tick").text
+    assert f'data-label="Runs" class="number"><span>{count:,}</span>' in page
+    assert f"<dt>Runs</dt><dd>{words}</dd>" in entry
+    assert f'beatd_runs_total{{entry="tick"}} {count}.0' in real.ask("GET", "/metrics").text
 
 
 def test_the_api_filters_by_tag(real):

@@ -163,3 +163,42 @@ def test_a_daemons_letter_goes_through_the_other_broker(beatd, redis_url, server
     assert server.llen(KEY) == 0
     with redis.Redis.from_url(other.url) as broker:
         assert broker.llen("celery") == 1
+
+
+@pytest.fixture
+def many(server, config):
+    """Forty equal dead letters whose reasons name their ids, two of another error, one of another queue."""
+    ids = [f"{number:08x}-0000-4000-8000-000000000000" for number in range(43)]
+    alike = [letter("reports.daily", each, reason=f"run {each}: no worker knows reports.daily") for each in ids[:40]]
+    others = [letter("reports.daily", each, reason="run: status 404") for each in ids[40:42]]
+    server.lpush(KEY, *alike, *others, letter("reports.daily", ids[42], queue="mail", reason="run: status 404"))
+    return ids
+
+
+def test_equal_letters_are_one_line_with_their_number(beatd, many, server):
+    lines = beatd("dead-letters", "list").stdout.splitlines()
+    assert [line.split()[2:] for line in lines[1:4]] == [
+        ["mail", "reports.daily", "run:", "status", "404"],
+        ["celery", "reports.daily", "2", "×", "run:", "status", "404"],
+        ["celery", "reports.daily", "40", "×", "run", *lines[3].split()[7:]],
+    ]
+    assert max(map(len, lines)) <= 80
+    assert lines[4:] == ["43 of 43 dead letters; --each shows those that are alike one by one"]
+    assert beatd("dead-letters", "list", "--limit", "2").stdout.splitlines()[-1].startswith("3 of 43 dead letters; ")
+    each = beatd("dead-letters", "list", "--each").stdout.splitlines()
+    assert (len(each), each[-1]) == (45, "43 of 43 dead letters")
+    assert len(listed(beatd)) == 43
+
+
+def test_equal_letters_are_sent_again_or_thrown_away_together(beatd, many, server):
+    lines = [line.split() for line in beatd("dead-letters", "list").stdout.splitlines()]
+    forty, two = lines[3][0], lines[2][0]
+    assert "--alike goes with ids" in beatd("dead-letters", "purge", "--alike").stderr
+    assert beatd("dead-letters", "purge", two, "--alike", "--older", "36000d").returncode == 1
+    assert beatd("dead-letters", "purge", two, "--alike").stdout == "2 dead letters thrown away\n"
+    assert beatd("dead-letters", "requeue", forty, "--alike").stdout == "40 messages sent again\n"
+    sent = [json.loads(raw)["headers"]["id"] for raw in server.lrange("celery", 0, -1)]
+    assert sorted(sent) == sorted(many[:40])
+    assert [one["queue"] for one in listed(beatd)] == ["mail"]
+    [purge, requeue] = [line for line in beatd("audit").stdout.splitlines() if "and all like it" in line]
+    assert ("requeue" in purge + requeue, "purge" in purge + requeue) == (True, True)

@@ -311,8 +311,23 @@ def test_a_schedule_of_no_kind_is_refused():
     class Empty(BaseSchedule):
         pass
 
-    with pytest.raises(beatd.exceptions.ScheduleError, match="Empty has no notation"):
-        plain_table({"schedule": Empty()})
+    words = r"Empty has no times: .*; derive it from crontab"
+    for read in (
+        parse,
+        lambda made: parse([beatd.crontab(0), made]),
+        lambda made: plain_table({"schedule": made}),
+        lambda made: beatd.config.entry("x", {"task": "t", "schedule": made}, timezone="UTC"),
+    ):
+        with pytest.raises(beatd.exceptions.BeatdError, match=words):
+            read(Empty())
+    with pytest.raises(NotImplementedError, match=words):
+        Empty().is_due(datetime(2026, 11, 27, tzinfo=UTC))
+
+    class Seven(beatd.crontab):
+        def __init__(self):
+            super().__init__(minute=0, hour=7)
+
+    assert parse(Seven()) == beatd.crontab(0, 7), "what the error says to write"
 
 
 def test_a_list_may_have_schedules_of_python():

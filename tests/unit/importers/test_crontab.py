@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import gzip
+import pickle
 import subprocess
+import time
 
 import pytest
 
@@ -192,3 +196,73 @@ def test_settings_of_cron_that_mean_nothing_here_are_said():
     found = carried("MAILTO=me@example.com\nRANDOM_DELAY=10\n@daily good\n")
     assert said(found) == [("good", "RANDOM_DELAY"), ("crontab", "MAILTO")]
     assert found.lost == 0
+
+
+OTHERS = {
+    "YAML; expected a crontab; beatd import kubernetes x": "apiVersion: v1\nkind: CronJob\nspec:\n  a b c d e f: g\n",
+    "YAML; expected a crontab; beatd import github-actions x": "on:\n  schedule:\n    - cron: 0 3 * * *\njobs: {}\n",
+    "YAML; expected a crontab; beatd import cronstable x": "# jobs\njobs:\n  - name: a\n    command: a b c d e f g\n",
+    "YAML; expected a crontab; beatd import reads those": "---\n- a: one two three four five six\n- b: 2\n",
+    "JSON; expected a crontab; beatd import dkron x": '[\n  {"name": "a",\n   "schedule": "@every 1m"}\n]\n',
+    "JSON; expected a crontab; beatd import kubernetes x": '{"a": 1,\n "kind": "CronJobList",\n "items": []}\n',
+    "TOML; expected a crontab; .*beatd check x": 'timezone = "UTC"\n\n[beat_schedule.a]\nschedule = "0 3 * * *"\n',
+    "a systemd unit; expected a crontab; beatd import systemd x": "[Timer]\nOnCalendar=*-*-* 03:00\n",
+    "HTML or XML; expected a crontab$": "\n<!DOCTYPE html>\n<title>404 the page was not found here</title>\n",
+    "Python; expected a crontab; beatd import celery MODULE": '"""App."""\nfrom celery import Celery\napp = Celery()\n',
+}
+
+
+@pytest.mark.parametrize("words", OTHERS)
+def test_a_file_of_another_format_is_one_error(words):
+    with pytest.raises(ConfigError, match=f"^x: is {words}") as raised:
+        read_crontab(OTHERS[words], shown="x", has_users=None)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (b"SQLite format 3\0\x10", "an SQLite database; .*beatd import apscheduler sqlite:///x"),
+        (pickle.dumps({"trigger": 1}), "a pickle; .*beatd import apscheduler x"),
+        (gzip.compress(b"@daily a\n"), "compressed by gzip; .*unpack it"),
+        ("@daily a\n".encode("utf-16"), "a text in UTF-16; .*write it as UTF-8"),
+        (b"\x7fELF\0", "a binary file; expected a crontab$"),
+    ],
+)
+def test_a_binary_file_is_one_error(data, words):
+    with pytest.raises(ConfigError, match=f"^x: is {words}"):
+        decoded(data, "x")
+
+
+def test_prose_is_one_error():
+    with pytest.raises(ConfigError, match=r"^x:2: none of its lines is one of a crontab, .*: The quick brown fox"):
+        carried_as(
+            "x", "# 1\nThe quick brown fox jumps over\nand the lazy dog sees it all\n\ncat\n2024-01-01 12:00 a b c d\n"
+        )
+
+
+def carried_as(shown, text):
+    return carry_over(read_crontab(text, shown=shown, has_users=None))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "kind: CronJob\n0 3 * * * a\n",
+        "[Timer]\n-*/5 1-3 1,2 jan-mar mon a\n",
+        "<html>\n@daily a\n",
+        "{\n0~29 0 * * 1#2 a\n",
+        "a\nb c\n99 * * * * a\n",
+    ],
+)
+def test_one_line_of_a_crontab_makes_it_a_crontab(text):
+    found = carried_as("x", text)
+    assert found.lost == len(text.splitlines()) - len(found.entries)
+
+
+@pytest.mark.parametrize("text", ["9" * 200_000 + " x", "[" + " " * 200_000, "1 " * 100_000 + "\n", "@a" * 100_000])
+def test_long_lines_are_read_at_once(text):
+    begin = time.process_time()
+    with contextlib.suppress(ConfigError):
+        carried_as("x", f"{text}\na: b\n")
+    assert time.process_time() - begin < 2

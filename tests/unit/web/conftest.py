@@ -12,6 +12,7 @@ from beatd.model import EntryState, WebSettings
 from beatd.planning.overdue import Bounds, bounds_of
 from beatd.store.daemon_registry import Sizes
 from beatd.store.history_reader import Totals
+from beatd.store.outage import OutageWatch
 from beatd.web.app import Guards, Installation, create
 from beatd.web.broker_view import Letters
 from beatd.web.entries import EntryListing
@@ -34,6 +35,7 @@ class Told:
         self.summed = {}
         self.late = {}
         self.error = None
+        self.outage = OutageWatch(FakeClock())
         self.tables = {}
         self.pauses = {}
 
@@ -70,7 +72,10 @@ class Told:
         return [self.details.get(one.record.run_id, one) for one in details], Totals(7, Counter(overlap=2))
 
     def outcomes(self, names, now_ms, *, held):
-        return {name: self.outcome.get(name, EntryOutcome("held" if name in held else None, ())) for name in names}
+        found = {name: self.outcome.get(name, EntryOutcome("held" if name in held else None, ())) for name in names}
+        return {
+            name: one._replace(runs=self.known[name].runs if name in self.known else 0) for name, one in found.items()
+        }
 
     def bounds(self, entry):
         return bounds_of(entry.policies, Bounds())
@@ -117,6 +122,9 @@ class ToldBroker:
 
     def dead_letters(self, wanted, limit):
         return Letters(self.letters, len(self.letters))
+
+    def grouped_letters(self, wanted, limit):
+        return Letters(self.letters, len(self.letters), [1] * len(self.letters))
 
 
 def daemon(name="one", **more):

@@ -35,6 +35,7 @@ def test_one_daemon():
     found = told(document(), ["a", "b"], [3, 1_790_000_000])
     assert found == {
         ("beatd_store_up", None): 1,
+        ("beatd_store_down_seconds", None): 0,
         ("beatd_late_seconds", "one"): 0,
         ("beatd_held_back_entries", None): 0,
         ("beatd_daemons", None): 1,
