@@ -242,7 +242,7 @@ def _outcome_watch(
     client = connect(store.url, timeout_ms=timeout_ms, name="beatd-outcomes")
     results = [connect(url, timeout_ms=timeout_ms, name="beatd-results") for url in result_urls(settings)]
     return OutcomeWatch(
-        lambda: [entry for shard in shards for entry in shard.led()],
+        lambda: [shard.led() for shard in shards],
         lambda: [name for shard in shards for name in shard.ran_since()],
         Outcomes(client, keys),
         Histories(client, keys, results=results),

@@ -14,6 +14,7 @@ from beatd.beat.dispatcher import Dispatcher
 from beatd.beat.heap import DueHeap
 from beatd.beat.term import Term
 from beatd.clock import Clock
+from beatd.memory import give_back
 from beatd.model import Entry, EntryState
 from beatd.planning.catchup import LATE_MS, ResumePoints
 from beatd.store.claims import Claims, Gap, Unreadable
@@ -122,9 +123,10 @@ class ActiveSchedule:
         """The entry of that name in force."""
         return self._entries.get(name)
 
-    def all(self) -> list[Entry]:
-        """The entries in force. May be asked from any thread."""
-        return list(self._entries.values())
+    @property
+    def entries(self) -> Mapping[str, Entry]:
+        """The entries in force, by name: another object after each change. May be asked from any thread."""
+        return self._entries
 
     def amend(self, put: Mapping[str, Entry], gone: Collection[str]) -> None:
         """Hand over a change of the schedule: as :meth:`replace`, at the cost of what changes and not of what there is.
@@ -184,6 +186,7 @@ class ActiveSchedule:
         self._put(entries, term, now_ms)
         self._verify_at_ms = now_ms + VERIFY_EVERY_MS
         self._resumed_in = term.token
+        give_back(len(entries))
         extra = {"event": "schedule_resumed", "entries": len(entries), "term": term.token}
         log.info("%d %s in force", len(entries), "entry" if len(entries) == 1 else "entries", extra=extra)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from msgspec import structs
@@ -37,7 +37,7 @@ class ScheduleStatus(NamedTuple):
 class Shard(Protocol):
     """The beat of one shard, as far as records and metrics tell of it. Asked from other threads."""
 
-    def led(self) -> Sequence[Entry]: ...
+    def led(self) -> Mapping[str, Entry]: ...
 
     def next_fire_ms(self, name: str) -> int | None: ...
 

@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import islice, takewhile
+from types import MappingProxyType
 from typing import NamedTuple
 
 from beatd.beat.active_schedule import ActiveSchedule
@@ -52,6 +53,9 @@ SLEEP_MAX = 1.0
 
 RETRY_MIN, RETRY_MAX = 0.05, 2.0
 """Seconds between attempts while the store refuses or does not answer."""
+
+
+_NONE: Mapping[str, Entry] = MappingProxyType({})
 
 
 class Problem(NamedTuple):
@@ -134,9 +138,9 @@ class ShardLoop:
         """Number of entries that are held back. May be asked from any thread."""
         return len(self._dispatcher.held)
 
-    def led(self) -> list[Entry]:
-        """The entries of the shard while this daemon leads it, else none. May be asked from any thread."""
-        return self.schedule.all() if self._leadership.term() is not None else []
+    def led(self) -> Mapping[str, Entry]:
+        """The entries of the shard, by name, while this daemon leads it, else none. May be asked from any thread."""
+        return self.schedule.entries if self._leadership.term() is not None else _NONE
 
     def ran_since(self) -> Iterable[str]:
         """Return the entries that have had runs since this was asked before. May be asked from another thread."""

@@ -109,7 +109,7 @@ class DaemonMetrics:
         """The next due and last success of entries that this daemon leads, as many as the setting allows."""
         if self._limit.most == 0:
             return
-        shards = {entry.name: shard for shard in parts.shards for entry in shard.led()}
+        shards = {name: shard for shard in parts.shards for name in shard.led()}
         names = parts.counters.most_runs(self._limit, shards)
         dues = ((name, shards[name].next_fire_ms(name)) for name in names)
         next_dues = [((name,), due_ms / 1000) for name, due_ms in dues if due_ms is not None]

@@ -11,7 +11,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from itertools import islice
+from itertools import chain, islice
 from typing import Any, NamedTuple
 
 from beatd.beat.overdue import OverdueWatch
@@ -64,12 +64,12 @@ class Pending(NamedTuple):
 
 
 class OutcomeWatch:
-    """Watches the entries that ``led`` returns. ``ran`` returns, each time it is called, which of them have had runs
-    since, or may have. ``on_look`` is called with each look of a daemon that leads."""
+    """Watches the entries that ``led`` returns, by name for each shard. ``ran`` tells, each time it is called, which of
+    them have had runs since, or may have. ``on_look`` is called with each look of a daemon that leads."""
 
     def __init__(
         self,
-        led: Callable[[], Sequence[Entry]],
+        led: Callable[[], Sequence[Mapping[str, Entry]]],
         ran: Callable[[], Iterable[str]],
         outcomes: Outcomes,
         histories: Histories,
@@ -84,8 +84,8 @@ class OutcomeWatch:
         self._outcomes = outcomes
         self._histories = histories
         self._clock = clock
-        self._entries: Sequence[Entry] = ()
-        self._by_name: dict[str, Entry] = {}
+        self._shards: Sequence[Mapping[str, Entry]] = ()
+        self._by_name: Mapping[str, Entry] = {}
         self._changed: dict[str, None] = {}
         """Entries with new runs, the one that waits longest first."""
         self._pending: dict[str, Pending] = {}
@@ -120,9 +120,9 @@ class OutcomeWatch:
     def look(self) -> None:
         """Look once. Raises a :class:`~beatd.exceptions.StoreError`."""
         ran, led = self._ran(), self._led()  # in this order: what is loaded between is told of in the next look
-        if led != self._entries:
-            self._entries, self._by_name = led, {entry.name: entry for entry in led}
-        if not led:
+        if list(map(id, led)) != list(map(id, self._shards)):  # a changed schedule is another object
+            self._shards, self._by_name = led, led[0] if len(led) == 1 else dict(chain(*(part.items() for part in led)))
+        if not self._by_name:
             self._changed, self._pending = {}, {}
             self._overdue.forget()
             return
@@ -130,9 +130,10 @@ class OutcomeWatch:
         self._changed |= dict.fromkeys(ran)
         for batch in self._batches([*islice(self._changed, _ENTRIES_A_LOOK)]):
             names = [name for name in batch if name in self._by_name]
-            for records in self._histories.recent(names, _RECENT).values():
+            recent = self._histories.recent(names, _RECENT)
+            for records in recent.values():
                 self._expect(records, now_ms)
-            self._overdue.ran(names)
+            self._overdue.ran(name for name, records in recent.items() if records)
             for name in batch:
                 del self._changed[name]
         due = sorted((run for run in self._pending.values() if run.try_at_ms <= now_ms), key=_try_at)

@@ -48,9 +48,9 @@ class EntryCache:
         end = _same(self._marks[: -most - 1 : -1], marks[: -most - 1 : -1])
         return start, end
 
-    def places(self) -> dict[int, int]:
-        """Map marks to the positions of their entries."""
-        found = dict(zip(self._marks, range(len(self._marks)), strict=True))
+    def places(self, part: slice) -> dict[int, int]:
+        """Map marks of a part to the positions of their entries."""
+        found = dict(zip(self._marks[part], range(len(self._marks))[part], strict=True))
         found.pop(0, None)
         return found
 

@@ -34,6 +34,7 @@ class EntryTemplates:
     def __init__(self) -> None:
         self._templates: dict[_Rest, Entry] = {}
         self._once: set[int] = set()
+        self._words: dict[str, str] = {}
 
     def entry(self, text: str, file: str, line: int) -> Entry | None:
         """The entry with this text, if one that is alike has been learned."""
@@ -50,6 +51,8 @@ class EntryTemplates:
                 args = _decode(arguments)
             except msgspec.DecodeError:
                 return None
+            if '"' in arguments:
+                args = tuple(map(self._shared, args))
         return Entry(
             name=name,
             task=template.task,
@@ -62,6 +65,14 @@ class EntryTemplates:
             file=file,
             line=line,
         )
+
+    def _shared(self, argument: Any) -> Any:
+        """One object for equal words, for words are often the same: the first ones are remembered."""
+        if type(argument) is not str:
+            return argument
+        if len(self._words) >= _KEPT:
+            return self._words.get(argument, argument)
+        return self._words.setdefault(argument, argument)
 
     def learn(self, text: str, entry: Entry) -> None:
         """Learn from an entry and its text, when it is the second of its kind."""

@@ -225,10 +225,11 @@ class _Load:
             self.entry(file, raw, 0, len(document.text))
         head, tail = before.common(document.marks)
         end, end_before = len(document.marks) - tail, len(before.entries) - tail
-        kept = self.keep(file, slice(0, head), 0)
-        self.read(file, head if kept else 0, end)
-        if not self.keep(file, slice(end_before, end_before + tail), end):
-            self.read(file, end, end + tail)
+        last = slice(end_before, end_before + tail)
+        first_new = head if self.keep(file, slice(0, head), 0) else 0
+        self.read(file, first_new, end, slice(first_new, end_before))
+        if not self.keep(file, last, end):
+            self.read(file, end, end + tail, last)
         self.take_names(document.file, now, report)
 
     def take_names(self, file: str, now: EntryCache, report: ErrorReport) -> None:
@@ -253,11 +254,11 @@ class _Load:
         file.now.keep(file.before, part)
         return True
 
-    def read(self, file: _File, start: int, end: int) -> None:
-        """Read some of the entries of a file; of those whose text was there before, wherever, only the line is new, and
-        those that are written as others need not be parsed."""
+    def read(self, file: _File, start: int, end: int, part: slice) -> None:
+        """Read some of the entries of a file; of those whose text was in a ``part`` of what was there before, only the
+        line is new, and those that are written as others need not be parsed."""
         document, before, templates = file.document, file.before, EntryTemplates()
-        places, new = before.places(), list[Piece]()
+        places, new = before.places(part), list[Piece]()
         for piece in document.pieces(start, end):
             text, mark, line = piece
             if (place := places.get(mark)) is not None:

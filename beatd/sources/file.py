@@ -3,7 +3,6 @@ is."""
 
 from __future__ import annotations
 
-import ctypes
 import logging
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -14,23 +13,10 @@ from watchfiles import watch
 from beatd.clock import SystemClock, monotonic
 from beatd.config import Config
 from beatd.exceptions import ConfigError, Fault
+from beatd.memory import give_back
 from beatd.model import Entry, Settings
 from beatd.sources.emptied import emptied
 from beatd.sources.file_watch import Snapshot, directories, identities, snapshot, unchanged_since, unfinished
-
-_MANY = 5_000
-"""Entries from which on it is worth the milliseconds."""
-
-
-def give_back(entries: int) -> None:
-    """Have the C library give back what is free, after a load of so many entries.
-
-    glibc keeps what was freed for the next time: 40 MB after a load of 100,000 entries, which may never come again.
-    Other libraries have no such function, or no need for it.
-    """
-    if entries > _MANY and (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)) is not None:
-        trim(0)
-
 
 log = logging.getLogger(__name__)
 

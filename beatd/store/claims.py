@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import chain, groupby, islice
 from operator import attrgetter
 from typing import Any, NamedTuple
@@ -175,9 +175,15 @@ class Claims:
             flat = (part for gap in batch for part in (*gap, history.missed(gap.after_ms, gap.before_ms)))
             self._pass_over(keys, [lease_value, GAPS_KEPT_MS, self._keep, MISSED_KEPT_MS, *flat])
 
-    def sweep(self, names: Iterable[str], *, lease_value: str, now_ms: int, keep_ms: int) -> list[str]:
+    def sweep(self, names: Collection[str], *, lease_value: str, now_ms: int, keep_ms: int) -> list[str]:
         """Forget the state of this shard's entries that have not been among ``names`` for ``keep_ms``; returns their
-        names."""
+        names. The names in the store are not read where it has no more than these."""
+        with translate_errors(self._client), self._client.pipeline(transaction=False) as pipeline:
+            pipeline.hlen(self._keys.fingerprints)
+            pipeline.zcard(self._keys.gone)
+            number_known, number_gone = pipeline.execute()
+        if number_known <= len(names) and not number_gone:
+            return []
         present, too_old = frozenset(names), now_ms - keep_ms
         with translate_errors(self._client), self._client.pipeline(transaction=False) as pipeline:
             pipeline.hkeys(self._keys.fingerprints)

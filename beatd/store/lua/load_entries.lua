@@ -9,7 +9,7 @@
 -- ARGV[1]  value that the lease must have
 -- ARGV[2]  now (ms)
 -- ARGV[3]  how long gaps are kept (ms)
--- ARGV[4]  entries   JSON [name, fingerprint, name, fingerprint, …]; the fingerprint of a disabled one begins with "off "
+-- ARGV[4]  JSON [name, fingerprint, name, fingerprint, …]   (the fingerprint of a disabled entry begins with "off ")
 --
 -- Returns KEYS[6] and "<resume point, ms> <first seen, ms> <runs>,…" of all entries, in their order: one text, as a
 -- schedule may have a million. Of an entry whose state cannot be read nothing is written; its place there is empty, and

@@ -25,7 +25,7 @@ def clock():
 
 @pytest.fixture
 def watch(client, clock):
-    return watch_of(client, clock, lambda: [ENTRY], ["a"])
+    return watch_of(client, clock, lambda: [{"a": ENTRY}], ["a"])
 
 
 def watch_of(client, clock, led, ran):
@@ -70,7 +70,7 @@ def test_a_look_is_bounded_and_all_entries_have_their_turn(client, clock, monkey
     monkeypatch.setattr("beatd.beat.outcomes._RUNS_A_LOOK", 10)
     entries = [Entry(name=f"e{number:02}", task="t", schedule=parse("1h")) for number in range(30)]
     outcomes, ran = Outcomes(client, KEYS), []
-    watch = watch_of(client, clock, lambda: entries, ran)
+    watch = watch_of(client, clock, lambda: [{one.name: one for one in entries}], ran)
     client.mset(
         {
             result_key(run_id(entry.name, NOW)): json_codec.dumps(
@@ -97,7 +97,7 @@ def test_a_look_is_bounded_and_all_entries_have_their_turn(client, clock, monkey
 def test_the_histories_of_entries_that_have_had_runs_are_read_and_no_others(client, clock):
     led = [Entry(name=name, task="t", schedule=parse("1h")) for name in ("a", "b")]
     outcomes, ran = Outcomes(client, KEYS), ["a", "b", "of another leader"]
-    watch = watch_of(client, clock, lambda: list(led), ran)
+    watch = watch_of(client, clock, lambda: [{one.name: one for one in led}], ran)
     watch.look()
     led[:] = [led[1], Entry(name="c", task="t", schedule=parse("1h"))]
     ran += ["a", "c"]
