@@ -78,7 +78,7 @@ def test_a_primary_that_is_cut_off_from_the_others_is_left(linked, start_beatd, 
     wait_until(lambda: len(linked.primaries()) == 4, 20, "a replica to take over")
     for number in range(3):
         go_on(queue, entries_of(number), wait_until, timeout=15)
-    linked.join()
+    linked.join(first)
 
 
 @pytest.mark.slow
