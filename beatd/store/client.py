@@ -133,12 +133,14 @@ def is_cluster(client: redis.Redis) -> TypeGuard[ClusterClient]:
 def try_nodes(client: ClusterClient) -> int:
     """Try every node of a cluster that has slots; returns how many there are.
 
-    Raises beatd's errors if one cannot be reached, or if slots have none.
+    Raises beatd's errors if one cannot be reached, if two give the same address, or if slots have none.
     """
     with translate_errors(client):
         nodes, missing = client.topology.owners(), client.topology.unserved()
         if missing:
             raise ClusterDownError(f"CLUSTERDOWN {missing:,} {'slot has' if missing == 1 else 'slots have'} no node")
+        if shared := client.topology.shared():
+            raise redis.ConnectionError(f"several nodes give the same address, {shared[0]}; {_ANNOUNCE}")
         for address in nodes:
             with client.topology.connection(address) as connection:
                 connection.send_command("PING")
@@ -346,6 +348,7 @@ _DISTRUST = re.compile(r"certificate verify failed: ([^(\n]{1,300})\(_ssl")
 _NO_TLS = ("WRONG_VERSION_NUMBER", "wrong version number", "RECORD_LAYER_FAILURE", "record layer failure")
 _CLOSED = ("Connection closed by server", "Connection reset by peer")
 
+_ANNOUNCE = "set cluster-announce-ip on them to addresses that lead to them from here"
 IS_CLUSTER = "this server is a node of a Redis Cluster: write redis+cluster:// instead of redis://"
 _COVERAGE = "with cluster-require-full-coverage no, only the shards in slots without a node wait"
 

@@ -159,6 +159,11 @@ class Topology:
         self._refresh()
         return self._owners.count(None)
 
+    def shared(self) -> list[Address]:
+        """Return the addresses that several nodes give."""
+        self._refresh()
+        return [address for address, ids in self._ids.items() if len(ids) > 1]
+
     def answered(self, address: Address, seconds: float) -> None:
         """Note how long a node took to answer."""
         self._took[address] = seconds

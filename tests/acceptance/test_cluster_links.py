@@ -78,7 +78,7 @@ def test_a_primary_that_is_cut_off_from_the_others_is_left(linked, start_beatd, 
     wait_until(lambda: len(linked.primaries()) == 4, 20, "a replica to take over")
     for number in range(3):
         go_on(queue, entries_of(number), wait_until, timeout=15)
-    linked.join()
+    linked.join(first)
 
 
 @pytest.mark.slow
@@ -86,7 +86,7 @@ def test_a_primary_that_is_cut_off_from_the_others_is_left(linked, start_beatd, 
 def test_a_node_that_answers_in_two_seconds(make_linked, beatd, start_beatd, write, queue, wait_until):
     """It is named; all runs come, the others in between. Nobody takes it for gone."""
     linked = make_linked(3)
-    file = write(linked.url, period=5.0, timeout="5s", ttl="15s", renew="5s")
+    file = write(linked.url, period=2.0, timeout="5s", ttl="15s", renew="5s")
     daemon = start_beatd("--config", file)
     daemon.expect("Leading shard", times=3)
     slow = linked.servers[1]
@@ -101,7 +101,7 @@ def test_a_node_that_answers_in_two_seconds(make_linked, beatd, start_beatd, wri
     way.mode = "pass"
     daemon.expect("The state store answers quickly again", timeout=30)
     daemon.end(signal.SIGTERM)
-    assert_runs_are_complete(queue, 5_000)
+    assert_runs_are_complete(queue, 2_000)
 
 
 @pytest.mark.slow
@@ -174,6 +174,7 @@ def test_a_node_that_gives_a_wrong_address(
         problems = " ".join(status(beatd, file)["problems"])
         assert f"node of shard {shard} does not answer" in problems
         assert reason in problems
+        assert reason in beatd("check", "--connect", "--config", file).stderr
         way.mode = "pass"
         announce(way.port)
         go_on(queue, entries_of(shard), wait_until, timeout=30)

@@ -26,6 +26,7 @@ def main() -> int:
     parser.add_argument("--power-loss", action="store_true", help="everysec: the store forgets its last second")
     parser.add_argument("--faults", nargs="+", default=(), help="only these")
     parser.add_argument("--older", default="", help="a checkout of another version: two of the daemons are of that")
+    parser.add_argument("--keep", action="store_true", help="keep the logs, although all is well")
     parser.add_argument("--store", choices=("redis", "valkey"), default="redis")
     given = parser.parse_args()
     broker = given.broker or ("redis" if given.cluster else "store")
@@ -48,6 +49,7 @@ def main() -> int:
         kinds=tuple(given.faults),
         store=given.store,
         older=given.older,
+        keep=given.keep,
     )
     if unknown := set(given.faults) - set(trial.all_faults):
         parser.error(f"not a fault of this installation: {', '.join(sorted(unknown))}")
@@ -58,6 +60,8 @@ def main() -> int:
     print(result)
     if not result.good:
         _tell(result)
+    if given.keep or not result.good:
+        print(f"logs: {result.folder}")
     return 0 if result.good else 1
 
 
@@ -66,7 +70,6 @@ def _tell(result: Result) -> None:
     print(f"lost {account.lost[:10]}\ndoubled {account.doubled[:10]}\nstrange {account.strange[:10]}")
     if executions is not None:
         print(f"not executed {executions.missing[:10]}\nexecuted twice {executions.twice[:10]}")
-    print(f"logs: {result.folder}")
 
 
 if __name__ == "__main__":

@@ -35,10 +35,6 @@ def _is_node(address: str) -> bool:
     return address.startswith("127.0.1.")
 
 
-def _never(_: str) -> bool:
-    return False
-
-
 class ChaosCluster(Cluster):
     """Three primaries, and replicas, as many as are left of ``nodes``."""
 
@@ -48,6 +44,8 @@ class ChaosCluster(Cluster):
         self.replicas = nodes // MASTERS - 1
         self._stack = ExitStack()
         self._ways: list[Ways] = []
+        self._cut_off: set[Server] = set()
+        self._without_replicas: set[Server] = set()
         super().__init__(kind, MASTERS, self.replicas, arguments=("--appendfsync", "always"))
 
     def _own_arguments(self, number: int) -> Sequence[str]:
@@ -86,22 +84,27 @@ class ChaosCluster(Cluster):
         return redis.Redis(port=server.port, socket_timeout=5, retry=None)
 
     def cut_off(self, server: Server) -> None:
-        """Let nothing pass between a node and the others; clients reach it."""
-        own = self._address(self.servers.index(server))
-        for one in self.servers:
-            barred = _is_node if one is server else own.__eq__
-            for way in self.ways(one):
-                way.bar(barred)
+        """Let nothing pass between a node and the others, until it may :meth:`join` again; clients reach it."""
+        self._cut_off.add(server)
+        self._bar()
 
     def cut_replicas(self, server: Server) -> None:
         """Let no replica of a node hear what is written to it."""
-        self.ways(server).clients.bar(_is_node)
+        self._without_replicas.add(server)
+        self._bar()
 
-    def join(self) -> None:
-        """End what :meth:`cut_off` and :meth:`cut_replicas` have done."""
-        for ways in self._ways:
-            for way in ways:
-                way.bar(_never)
+    def join(self, server: Server) -> None:
+        """End what :meth:`cut_off` and :meth:`cut_replicas` have done to a node."""
+        self._cut_off.discard(server)
+        self._without_replicas.discard(server)
+        self._bar()
+
+    def _bar(self) -> None:
+        away = frozenset(self._address(number) for number, one in enumerate(self.servers) if one in self._cut_off)
+        for server, ways in zip(self.servers, self._ways, strict=True):
+            is_cut_off = server in self._cut_off
+            ways.bus.bar(_is_node if is_cut_off else away.__contains__)
+            ways.clients.bar(_is_node if is_cut_off or server in self._without_replicas else away.__contains__)
 
     def close(self) -> None:
         super().close()

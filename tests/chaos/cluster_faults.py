@@ -113,7 +113,7 @@ class ClusterFaults(ServerFaults):
 
         def kill() -> None:
             node.kill()
-            self._cluster.join()
+            self._cluster.join(node)
             self._repairs.after(2, 6, self._over(node, node.start))
 
         return f"{self._name(node)}, after {self._repairs.after(0.2, 2, kill)}"
@@ -131,7 +131,8 @@ class ClusterFaults(ServerFaults):
         if (node := self._pick("master")) is None:
             return "nobody"
         self._cluster.cut_off(node)
-        return f"{self._name(node)} for {self._repairs.after(0.5, self._longest, self._over(node, self._cluster.join))}"
+        join = self._over(node, lambda: self._cluster.join(node))
+        return f"{self._name(node)} for {self._repairs.after(0.5, self._longest, join)}"
 
     def node_network(self) -> str:
         """Break the way to a node, for daemons and replicas."""

@@ -54,6 +54,8 @@ class Trial(NamedTuple):
     kinds: tuple[str, ...] = ()
     """Only these faults; all of them, if empty."""
     store: str = "redis"
+    keep: bool = False
+    """Keep the logs, although all is well."""
     older: str = ""
     """A folder with another version of beatd: two of the daemons are of that."""
 
@@ -143,7 +145,7 @@ def run(trial: Trial) -> Result:
         unexpected = fleet.lost_though_confirmed() if trial.is_confirmed else 0
         counts = terms, went_back, unexpected
         result = Result(trial.seed, account, repeats, executions, *counts, faults.log, fleet.versions(), folder)
-    if result.good:
+    if result.good and not trial.keep:
         shutil.rmtree(folder)
     return result
 
