@@ -69,8 +69,11 @@ class RunRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 _PLAIN_MODULES = ("builtins", "__main__", "beatd.exceptions")
-_BUILTIN_TASKS = "beatd.worker.builtin."
-"""Modules of beatd's own tasks: their errors say everything, and their tracebacks are about beatd."""
+
+
+def is_of_builtin_task(error: object) -> bool:
+    """True for an error of beatd's own tasks: its text says everything, and its traceback is about beatd's code."""
+    return str(type(error).__module__).startswith("beatd.worker.builtin.")
 
 
 def bounded(text: str, at_most: int) -> str:
@@ -101,7 +104,7 @@ def result_text(value: object) -> str:
 def error_texts(error: BaseException, traceback: str | None = None) -> dict[str, str]:
     """The fields of a record for an exception."""
     kind = type(error)
-    is_ours = str(kind.__module__).startswith(_BUILTIN_TASKS)
+    is_ours = is_of_builtin_task(error)
     is_plain = is_ours or kind.__module__ in _PLAIN_MODULES
     name = kind.__qualname__ if is_plain else f"{kind.__module__}.{kind.__qualname__}"
     try:
