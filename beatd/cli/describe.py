@@ -9,9 +9,9 @@ import click
 
 from beatd import sources
 from beatd.cli.completion import entry_names
-from beatd.cli.history import error_line, histories, local_moment
+from beatd.cli.history import error_line, histories, local_moment, spoken
 from beatd.cli.installation import Installation, installation
-from beatd.cli.output import print_json, print_line, print_table
+from beatd.cli.output import print_folded, print_json, print_line, print_table
 from beatd.client.entries import NEXT, Description, description_facts
 from beatd.client.history import totals_text
 from beatd.client.outcomes import LAST, OutcomeReader, bounds_text, failure_text
@@ -22,7 +22,9 @@ from beatd.planning.catchup import ResumePoints
 from beatd.planning.notation import schedule_phrase
 from beatd.planning.preview import Outlook, Upcoming, new_state, outlooks, upcoming
 from beatd.redaction import redacted
-from beatd.schedules import duration_text
+
+_LABEL = 11
+"""Columns of the labels."""
 
 
 @click.command()
@@ -39,7 +41,7 @@ def describe(*, name: str, config_file: str | None, app: str | None, as_json: bo
         print_json(description_facts(seen))
         return
     for line in _described(seen, zone):
-        print_line(line)
+        print_folded(line, _LABEL)
     _print_runs(seen, zone)
     click.echo()
     for line in _table(seen.entry, zone):
@@ -99,7 +101,7 @@ def _described(seen: Description, zone: str) -> Iterator[str]:
 def _spread(median_ms: int | None, p95_ms: int | None) -> str:
     if median_ms is None or p95_ms is None:
         return "not known"
-    return f"median {duration_text(median_ms)}, 95 % within {duration_text(p95_ms)}"
+    return f"median {spoken(median_ms)}, 95 % within {spoken(p95_ms)}"
 
 
 def _print_runs(seen: Description, zone: str) -> None:
@@ -110,7 +112,7 @@ def _print_runs(seen: Description, zone: str) -> None:
         [
             local_moment(run.record.due_ms, zone),
             f"{run.word}: {run.record.reason}" if run.record.reason else run.word,
-            "" if run.record.runtime_ms is None else duration_text(run.record.runtime_ms),
+            "" if run.record.runtime_ms is None else spoken(run.record.runtime_ms),
             (run.record.run_id or "")[:8],
             error_line(run),
         ]

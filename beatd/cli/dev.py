@@ -12,7 +12,7 @@ from types import FrameType
 import click
 
 from beatd import config, log_format, sources, state_store
-from beatd.cli.output import plural
+from beatd.cli.output import joined, plural
 from beatd.cli.processes import Screen, SupervisedProcess
 from beatd.clock import SystemClock
 from beatd.exceptions import ConfigError, Fault
@@ -23,7 +23,13 @@ from beatd.web.address import PORT, listen, missing_packages, why_not
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--config", "config_file", metavar="FILE", help="The schedule; default: $BEATD_CONFIG, ./beat.toml.")
 @click.option("--app", "-A", metavar="MODULE[:APP]", help="Add the periodic tasks of this app, and run its tasks.")
-@click.option("--builtin", metavar="NAMES", default="", help="Enable built-in tasks of the worker: command, http.")
+@click.option(
+    "--builtin",
+    metavar="NAMES",
+    multiple=True,
+    callback=joined,
+    help="Enable built-in tasks of the worker: command, http.",
+)
 @click.option("--concurrency", "-c", type=click.IntRange(1), default=2, show_default=True, help="Concurrent tasks.")
 @click.option("--no-worker", is_flag=True, help="Do not start a worker.")
 @click.option("--no-web", is_flag=True, help="Do not serve the status page.")

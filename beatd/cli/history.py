@@ -109,9 +109,9 @@ def _print(runs: Sequence[RunDetail], timezone: str, *, with_name: bool) -> None
     columns = {
         "entry": [one.entry if with_name else "" for one in lines],
         "due": _moments(lines, timezone),
-        "late": [_spoken(one.late_ms) if one.kind == "scheduled" else "" for one in lines],
+        "late": [spoken(one.late_ms) if one.kind == "scheduled" else "" for one in lines],
         "outcome": [_outcome(one, timezone) for one in runs],
-        "took": ["" if one.runtime_ms is None else _spoken(one.runtime_ms) for one in lines],
+        "took": ["" if one.runtime_ms is None else spoken(one.runtime_ms) for one in lines],
         "run": [(one.run_id or "")[:8] for one in lines],
         "error": list(map(error_line, runs)),
     }
@@ -156,7 +156,7 @@ def error_line(run: RunDetail) -> str:
     return (text if len(text) <= _ERROR_SHOWN else f"{text[: _ERROR_SHOWN - 1]}…") + attempts
 
 
-def _spoken(ms: int) -> str:
+def spoken(ms: int) -> str:
     """A duration for people: ``3 ms``, ``1.2 s``, then ``2m5s``."""
     if ms < 1_000:
         return f"{ms} ms"

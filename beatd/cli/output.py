@@ -35,6 +35,11 @@ _FOLDED_AT_MOST = 500
 """Rows of a table that is fitted to the terminal; longer tables are for a pager, and would take long."""
 
 
+def joined(_context: click.Context, _parameter: click.Parameter, values: Sequence[str]) -> str:
+    """Read an option with a list of names that may be given several times."""
+    return ",".join(values)
+
+
 def print_line(text: str, *, err: bool = False) -> None:
     """Print one line; names and reasons in it cannot add lines or control the terminal."""
     click.echo(printable(text), err=err)
@@ -88,8 +93,9 @@ def _no_number(name: str) -> None:
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """Print a table without lines.
 
-    In a pipe each row is one line. A table that is wider than the terminal has each row's first cell, its name, on a
-    line of its own and never folded, with the other cells below it.
+    In a pipe each row is one line. In a table that is wider than the terminal the last column is folded, if that leaves
+    it enough room; else each row's first cell, its name, is on a line of its own and never folded, with the other cells
+    below it.
     """
     cells = [row if _is_plain("".join(row)) else [*map(printable, row)] for row in rows]
     if not sys.stdout.isatty() or len(cells) > _FOLDED_AT_MOST:
@@ -101,13 +107,15 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     from rich.text import Text  # noqa: PLC0415
 
     console = Console(highlight=False)
-    if cells and sum(_widths(columns, cells)) + 3 * (len(columns) - 1) > console.width:
+    *widths, last = _widths(columns, cells) if cells else [0]
+    spare = console.width - sum(widths) - 3 * len(widths)
+    if spare < min(last, _PROSE_MIN):
         _print_stacked(console, columns, cells)
         return
     style = "" if console.no_color else "bold"
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style=style)
-    for column in columns:
-        table.add_column(column, overflow="fold")
+    for number, column in enumerate(columns):
+        table.add_column(column, overflow="fold", no_wrap=number < len(widths))
     for row in cells:
         table.add_row(*(Text(cell) for cell in row))
     console.print(table)
@@ -135,6 +143,8 @@ def cell_len(text: str) -> int:
 
 _INDENT = 2
 _NARROWEST = 10
+_PROSE_MIN = 40
+"""Columns of a terminal in which sentences can be read."""
 
 
 def _print_stacked(console: Console, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

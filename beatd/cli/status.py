@@ -13,7 +13,7 @@ from beatd import sources
 from beatd.beat.shard_assignment import why_aside
 from beatd.cli.celery_beat import signs_on_servers
 from beatd.cli.outage import with_since, without_store
-from beatd.cli.output import plural, print_json, print_line, print_problem, print_table
+from beatd.cli.output import plural, print_folded, print_json, print_line, print_problem, print_table
 from beatd.cli.problems import problems, rounded, shards
 from beatd.cli.status_workers import WorkerLook, print_workers, workers_document
 from beatd.client.history import held_facts, pause_facts
@@ -197,7 +197,7 @@ def _print(seen: Overview) -> None:
     if seen.runtime.revision or seen.runtime.entries or seen.runtime.pauses:
         print_line(f"Runtime      {plural(seen.runtime.entries, 'entry')}, revision {seen.runtime.revision:,}")
     for number, line in enumerate(_paused(seen.runtime)):
-        print_line(f"{'Paused' if number == 0 else '':<12} {line}")
+        print_folded(f"{'Paused' if number == 0 else '':<12} {line}", 13)
     if seen.alive:
         click.echo()
         print_table(["daemon", "up", "seen", "entries", "schedule", "role"], (_row(one, seen) for one in seen.alive))

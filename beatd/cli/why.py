@@ -232,7 +232,7 @@ def _told(record: Record, blocker: RunDetail | None) -> str:
     ended = record.outcome or "no outcome is known"
     took = "" if record.runtime_ms is None else f" after {duration_text(record.runtime_ms)}"
     reason = f": {record.reason}" if record.reason else ""
-    late = f", {duration_text(record.late_ms)} late" if record.late_ms else ""
+    late = f", {duration_text(record.late_ms)} late" if record.late_ms and record.kind == "scheduled" else ""
     return f"{record.kind}, sent at {_utc(record.at_ms)}{late}; {ended}{took}{reason}"
 
 

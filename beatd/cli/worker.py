@@ -29,7 +29,7 @@ from beatd.cli.global_options import is_quiet
 from beatd.cli.metrics import metrics_options
 from beatd.cli.multi_nodes import Node
 from beatd.cli.multi_processes import LogFile, held
-from beatd.cli.output import Duration
+from beatd.cli.output import Duration, joined
 from beatd.cli.processes import die_with_parent
 from beatd.clock import Backoff
 from beatd.config.loader import load_settings
@@ -63,7 +63,9 @@ from beatd.worker.settings import COROUTINES, WorkerSettings, cpu_count, node_na
 @click.option("--log-format", type=click.Choice(["celery", "text", "json"]), default="celery", help="Log format.")
 @click.option("--task-events", "-E", is_flag=True, help="Send task events to monitors such as Flower.")
 @click.option("--beat", "-B", is_flag=True, help="For development: run a daemon beside the worker.")
-@click.option("--builtin", metavar="NAMES", help="Enable built-in tasks: command, http.")
+@click.option(
+    "--builtin", metavar="NAMES", multiple=True, callback=joined, help="Enable built-in tasks: command, http."
+)
 @click.option("--max-tasks-per-child", type=click.IntRange(1), metavar="N", help="Restart a process after N tasks.")
 @click.option(
     "--max-memory-per-child", type=click.IntRange(1), metavar="KIB", help="Restart a process that uses more memory."

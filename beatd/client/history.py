@@ -56,11 +56,10 @@ def _moment(ms: int) -> str | None:
 
 def totals_text(totals: Totals) -> str:
     """The number of an entry's runs in words."""
-    by_hand = [f"{totals.counts[word]:,} {word}" for word in ("triggered", "backfilled") if totals.counts[word]]
-    refused = [f"{totals.counts['refused']:,} refused by the broker"] if totals.counts["refused"] else []
-    if not (by_hand or refused):
-        return f"{totals.scheduled:,} sent by schedule" if totals.scheduled else "none yet"
-    return f"{totals.runs:,}: {', '.join([f'{totals.scheduled:,} sent by schedule', *by_hand, *refused])}"
+    counts = {"sent by schedule": totals.scheduled, "triggered": totals.counts["triggered"]}
+    counts |= {"backfilled": totals.counts["backfilled"], "refused by the broker": totals.counts["refused"]}
+    parts = [f"{count:,} {word}" for word, count in counts.items() if count]
+    return f"{totals.runs:,}: {', '.join(parts)}" if len(parts) > 1 else "".join(parts) or "none yet"
 
 
 def counts(totals: Totals) -> dict[str, int]:

@@ -314,6 +314,8 @@ def store_error(error: RedisError, place: str) -> Exception:
 def _text_of(error: RedisError) -> str:
     """The text of an error, with what to do about it where a cluster is the reason."""
     text = str(error).partition(" script: ")[0]  # where in a script it happened says nothing to people
+    if found := _OF_SOCKETS.fullmatch(text):
+        text = found[1] or found[2]
     text = text.removesuffix(".")  # sentences go on after it
     if isinstance(error, ClusterDownError):
         return f"CLUSTERDOWN {text.removeprefix('CLUSTERDOWN ')}; {_COVERAGE}"
@@ -343,6 +345,10 @@ def _unreachable(error: RedisError, text: str, place: str) -> Exception:
     return StoreUnavailable(f"state store {place}: {text}")
 
 
+_OF_SOCKETS = re.compile(
+    r"Error (?:-?\d+ )?(?:connecting to \S+\. (?!Error)(\S.*)|while (?:reading|writing) [^(]*\(-?\d+, '([^']+)'\))"
+)
+"""Errors of connections as redis-py words them: the number, and the place, which stands before the text anyway."""
 _OF_CLUSTERS = ("CROSSSLOT", "MOVED ", "ASK ")
 _DISTRUST = re.compile(r"certificate verify failed: ([^(\n]{1,300})\(_ssl")
 _NO_TLS = ("WRONG_VERSION_NUMBER", "wrong version number", "RECORD_LAYER_FAILURE", "record layer failure")

@@ -6,7 +6,7 @@ import logging
 import threading
 
 from beatd.clock import LOGGED_EVERY_S, Clock
-from beatd.exceptions import StoreUnavailable
+from beatd.exceptions import StoreError, StoreUnavailable
 from beatd.schedules import duration_text
 from beatd.timestamps import from_ms
 
@@ -62,3 +62,10 @@ class OutageWatch:
         if self._answered_ms is None or since_ms - self._answered_ms > _NOTICED_WITHIN_MS:
             return f"{since} or longer"
         return since
+
+
+def unreachable_text(error: StoreError) -> str:
+    """A sentence about a store that is away; most errors begin with the store and its place."""
+    reason = str(error)
+    known = reason.startswith("state store ")
+    return f"Cannot reach the {reason}" if known else f"Cannot reach the state store: {reason}"

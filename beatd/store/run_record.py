@@ -71,6 +71,11 @@ class RunRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 _PLAIN_MODULES = ("builtins", "__main__", "beatd.exceptions")
 
 
+def is_of_builtin_task(error: object) -> bool:
+    """True for an error of beatd's own tasks: its text says everything, and its traceback is about beatd's code."""
+    return str(type(error).__module__).startswith("beatd.worker.builtin.")
+
+
 def bounded(text: str, at_most: int) -> str:
     """The text with secrets hidden; of a longer one the beginning and the end."""
     if len(text) <= at_most:
@@ -99,7 +104,9 @@ def result_text(value: object) -> str:
 def error_texts(error: BaseException, traceback: str | None = None) -> dict[str, str]:
     """The fields of a record for an exception."""
     kind = type(error)
-    name = kind.__qualname__ if kind.__module__ in _PLAIN_MODULES else f"{kind.__module__}.{kind.__qualname__}"
+    is_ours = is_of_builtin_task(error)
+    is_plain = is_ours or kind.__module__ in _PLAIN_MODULES
+    name = kind.__qualname__ if is_plain else f"{kind.__module__}.{kind.__qualname__}"
     try:
         message = str(error)
         if len(error.args) == 1 and message.startswith(f"{kind.__name__}("):  # a text that is the exception's repr
@@ -109,7 +116,7 @@ def error_texts(error: BaseException, traceback: str | None = None) -> dict[str,
     return {
         "type": name,
         "message": redacted_text(message, at_most=MESSAGE_MAX),
-        "traceback": bounded(traceback, TRACEBACK_MAX) if traceback else "",
+        "traceback": bounded(traceback, TRACEBACK_MAX) if traceback and not is_ours else "",
     }
 
 

@@ -21,6 +21,7 @@ from beatd.client.history import totals_text
 from beatd.client.outcomes import FAILED
 from beatd.exceptions import StoreError
 from beatd.planning.preview import new_state
+from beatd.store.outage import unreachable_text
 from beatd.web import badge, calendar, session
 from beatd.web.access import Access
 from beatd.web.actions import Operator
@@ -93,7 +94,7 @@ class Site:
         try:
             status, part = documents.status(), documents.selector.slice(view)
         except StoreError as error:
-            texts = [f"Cannot reach the state store: {error}", *documents.file_problems()]
+            texts = [unreachable_text(error), *documents.file_problems()]
             problems = [Problem(text) for text in texts]
             part = Slice(view, total=len(documents.plan.listing.entries))
             facts: dict[str, Any] = {"status": None, "part": part, "problems": problems, "daemons": [], "rows": []}

@@ -30,6 +30,7 @@ from beatd.store.result_document import document, exception_payload
 from beatd.store.results import Stored
 from beatd.store.run_record import EXPIRED
 from beatd.store.worker_state import FinishedRuns
+from beatd.worker import builtin
 from beatd.worker.admission.strategy import Decisions
 from beatd.worker.callbacks_publisher import CallbacksPublisher, Pending
 from beatd.worker.chord_completion import Chords, aftermath_of
@@ -118,7 +119,9 @@ class Settlement:
                 error: Exception = TaskRevokedError(EXPIRED if effect.expired else "revoked")
                 self._outcomes.add(effect.request.headers, REVOKED, error)
             elif isinstance(effect, Unregistered):
-                error = NotRegistered(f"the app of the worker has no task {effect.headers.task!r}")
+                option = builtin.step(effect.headers.task)
+                step = f"; start the worker with {option}" if option else ""
+                error = NotRegistered(f"the app of the worker has no task {effect.headers.task!r}{step}")
                 self._outcomes.add(effect.headers, FAILURE, error)
         self._ack += decisions.drop
         return decisions.effects

@@ -33,7 +33,7 @@ class CeleryFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         message = record.getMessage()
-        trace = [self.formatException(record.exc_info).rstrip("\n")] if record.exc_info else []
+        trace = [self.formatException(record.exc_info)] if record.exc_info else []
         trace += [self.formatStack(record.stack_info)] if record.stack_info else []
         facts: dict[str, Any] = {"msg": _indented(message), "args": None, "exc_info": None, "stack_info": None}
         fields = vars(record)

@@ -476,3 +476,8 @@ def test_an_app_starts_its_own_worker(project, redis_url, app, wait_until):
     finally:
         process.terminate()
         assert process.wait(10) == 0
+
+
+def test_builtin_tasks_may_be_named_one_by_one(beatd):
+    done = beatd("worker", "--builtin", "nope", "--builtin", "command", "-b", "redis://127.0.0.1:1/0")
+    assert (done.returncode, "no built-in task 'nope'" in done.stderr) == (2, True)

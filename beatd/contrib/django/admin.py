@@ -30,6 +30,7 @@ from beatd.contrib.django.installation import Installation, installation
 from beatd.contrib.django.models import Entry
 from beatd.contrib.django.rows import entry_row, facts_of, run_row
 from beatd.exceptions import BrokerError, ConfigError, StoreError
+from beatd.store.outage import unreachable_text
 from beatd.web.actions import PauseUntil, RunNow
 from beatd.web.selection import FILTERS, ORDERS, Slice, View
 
@@ -53,7 +54,7 @@ def _in_words(view: Page) -> Page:
         try:
             return view(self, request, *args, **more)
         except StoreError as error:
-            return self.message(request, 503, f"Cannot reach the state store: {error}")
+            return self.message(request, 503, unreachable_text(error))
         except ConfigError as error:
             return self.message(request, 503, "The schedule cannot be read.", [str(fault) for fault in error.faults])
         except BrokerError as error:

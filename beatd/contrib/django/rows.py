@@ -55,7 +55,7 @@ def run_row(run: RunDetail) -> dict[str, Any]:
         "is_bad": run.word in FAILED,
         "reason": record.reason or "",
         "kind": record.kind,
-        "late": duration_text(record.late_ms) if record.sent and record.late_ms >= 1000 else "",
+        "late": duration_text(record.late_ms) if record.kind == "scheduled" and record.late_ms >= 1000 else "",
         "took": "" if record.runtime_ms is None else duration_text(record.runtime_ms),
         "id": record.run_id or "",
         "error": last if last is not None and last.type and run.word != "success" else None,

@@ -12,6 +12,7 @@ from beatd.states import FAILURE, REVOKED
 from beatd.store.result_document import document, exception_payload
 from beatd.store.results import Stored
 from beatd.timestamps import from_ms
+from beatd.worker import builtin
 from beatd.worker.admission.revoked import Revoked as RevokedTasks
 from beatd.worker.effects import Effect, Received, Revoked, Unregistered
 from beatd.worker.execution.decode import accepted_types, upgrade_protocol_1
@@ -125,6 +126,8 @@ class Strategy:
         """Fail a task that this app does not have; the log names tasks with similar names."""
         near = self._app.tasks.near(headers.task)
         hint = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
+        if option := builtin.step(headers.task):
+            hint = f" Start the worker with {option}."
         log.error(
             "Received unregistered task of type %r, task id %s.%s",
             headers.task,

@@ -14,6 +14,12 @@ from beatd.exceptions import ConfigError, Fault
 NAMES = ("command", "http")
 
 
+def step(task: str) -> str:
+    """Return the option that gives a worker this task, if it is a built-in one."""
+    prefix, _, name = task.partition(".")
+    return f"--builtin {name}" if prefix == "beatd" and name in NAMES else ""
+
+
 def register(app: App, names: Sequence[str]) -> None:
     """Add the built-in tasks of these names to ``app``; raises :class:`ConfigError` for others."""
     for name in names:

@@ -10,6 +10,7 @@ from beatd.app.task import Task
 from beatd.app.trace import Outcome
 from beatd.message.protocol import safe_repr
 from beatd.states import FAILURE, IGNORED, REJECTED, RETRY, SUCCESS
+from beatd.store.run_record import is_of_builtin_task
 
 
 def log_outcome(log: logging.Logger, task: Task[..., Any], context: Context, outcome: Outcome, runtime: float) -> None:
@@ -32,7 +33,8 @@ def log_outcome(log: logging.Logger, task: Task[..., Any], context: Context, out
         case "FAILURE" if isinstance(outcome.value, tuple(task.throws)):
             log.info("Task %s[%s] raised expected: %s", name, task_id, safe_repr(outcome.value), extra=extra)
         case "FAILURE":
-            trace = f"\n{outcome.traceback}" if outcome.traceback else ""
+            trace = "" if is_of_builtin_task(outcome.value) else (outcome.traceback or "").rstrip()
+            trace = f"\n{trace}" if trace else ""
             text = safe_repr(outcome.value)
             log.error("Task %s[%s] raised unexpected: %s%s", name, task_id, text, trace, extra=extra)
 

@@ -139,3 +139,32 @@ def test_sentinels_and_servers_have_passwords_of_their_own(sentinels):
     with connect(wrong) as client, pytest.raises(StoreRefused, match="invalid username-password pair") as caught:
         ping(client)
     assert "wrong" not in str(caught.value).replace("WRONGPASS", "")
+
+
+@pytest.mark.parametrize(
+    ("url", "text"),
+    [
+        ("redis://127.0.0.1:{port}/0", "state store 127.0.0.1:{port}/0: Connection refused"),
+        ("unix://{folder}/none.sock?db=0", "state store {folder}/none.sock: No such file or directory"),
+    ],
+)
+def test_an_error_names_the_place_once_and_no_number(url, text, free_port, tmp_path):
+    port = free_port()
+    with (
+        connect(url.format(port=port, folder=tmp_path)) as client,
+        pytest.raises(StoreUnavailable) as raised,
+        translate_errors(client),
+    ):
+        client.ping()
+    assert str(raised.value) == text.format(port=port, folder=tmp_path)
+
+
+def test_a_connection_that_breaks_is_named_in_words(start_server):
+    server = start_server()
+    with connect(server.url) as client:
+        ping(client)
+        server.kill()
+        with pytest.raises(StoreUnavailable) as raised:
+            ping(client)
+    assert "Error" not in str(raised.value)
+    assert str(raised.value).count(str(server.port)) == 1

@@ -14,6 +14,7 @@ from beatd.store.keys import Keys
 from beatd.store.outcomes import BYTES_MAX, RECORDS_MAX, Ended, Outcomes, Started
 from beatd.store.run_record import EXPIRED, MESSAGE_MAX, OUTPUT_MAX, RunRecord, decoded, encoded, error_texts, tail
 from beatd.timestamps import iso_ms
+from beatd.worker.builtin.command import CommandFailed
 
 KEYS, NOW = Keys("beatd"), 1_790_000_000_000
 
@@ -91,6 +92,12 @@ def test_texts_are_bounded_and_hide_secrets():
     assert "geheim" not in str(texts)
     assert len(tail("first\n" + "y" * 200 + "\n" * OUTPUT_MAX)) <= OUTPUT_MAX + 2
     assert "geheim" not in tail("token=geheim")
+
+
+def test_an_error_of_a_builtin_task_is_its_own_text():
+    texts = error_texts(CommandFailed("/bin/false ended with exit code 1"), "Traceback\n  File beatd/…")
+    assert (texts["type"], texts["message"]) == ("CommandFailed", "/bin/false ended with exit code 1")
+    assert texts["traceback"] == ""
 
 
 class Unprintable(Exception):

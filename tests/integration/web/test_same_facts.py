@@ -82,9 +82,10 @@ def test_list_describe_and_api_say_the_same(real, past):
     ("claimed", "tally", "count", "words"),
     [
         (3, "late 2 overlap 1", 3, "3 sent by schedule"),
-        (0, "triggered 2 backfilled 1", 3, "3: 0 sent by schedule, 2 triggered, 1 backfilled"),
+        (0, "triggered 2 backfilled 1", 3, "3: 2 triggered, 1 backfilled"),
         (1_003, "refused 1 triggered 2 refused_trigger 1", 1_005,
          "1,005: 1,002 sent by schedule, 1 triggered, 2 refused by the broker"),
+        (0, "triggered 2", 2, "2 triggered"),
         (0, "", 0, "none yet"),
     ],
 )  # fmt: skip
@@ -125,3 +126,12 @@ def test_an_entry_that_is_put_by_the_api_is_checked_against_tasks(real):
         "change": "changed",
         "warnings": [],
     }
+
+
+def test_a_backfilled_run_is_not_late(real, redis_url):
+    with connect(redis_url) as client:
+        for kind in (history.BACKFILLED, history.SENT):
+            client.append(KEYS.history("tick"), history.run_cell(kind, NOW, NOW, NOW + 7_200_000))
+    page = real.ask("GET", "/entries/tick").text
+    assert page.count("2 h late") == 1
+    assert page.count('<span class="soft">backfilled</span>') == 1

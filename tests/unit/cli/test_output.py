@@ -88,6 +88,15 @@ def test_a_wide_table_has_names_on_lines_of_their_own(terminal):
     ]
 
 
+def test_sentences_in_the_last_column_are_folded_where_there_is_room(terminal):
+    rows = [["schedule", "yes", "at 03:00, every day, Europe/Berlin time, and not in the holidays of 2026"]]
+    assert terminal(60, lambda: print_table(["rule", "passes", "detail"], rows))[2:] == [
+        "schedule   yes      at 03:00, every day, Europe/Berlin time,",
+        "                    and not in the holidays of 2026         ",
+    ]
+    assert terminal(50, lambda: print_table(["rule", "passes", "detail"], rows))[3] == "schedule"
+
+
 def test_a_long_problem_is_indented_and_its_words_stay_whole(terminal):
     text = "some-entry is held back since 2026-11-25 21:26:21 UTC: " + "x" * 90 + "; next try at 21:27"
     shown = terminal(80, lambda: print_problem(text))

@@ -141,7 +141,7 @@ def test_shards_with_their_leaders(site):
 def test_a_store_that_is_down_leaves_a_page_that_says_so(site):
     site.store.error = StoreUnavailable("state store h:1/0: Connection refused")
     seen = words(site)
-    assert "Cannot reach the state store: state store h:1/0: Connection refused" in seen
+    assert "Cannot reach the state store h:1/0: Connection refused" in seen
     assert "1 problem" in seen
     assert "Healthy" not in seen
 
@@ -170,3 +170,13 @@ def test_pages_link_to_each_other_within_the_search(site):
     assert "Page 2 of 3" in " ".join(seen.text.split())
     links = {each["rel"]: each["href"] for each in page(site, "/?page=3").tags("a") if "rel" in each}
     assert links == {"prev": "?page=2"}
+
+
+def test_places_without_content_say_so(site):
+    site.write("")
+    assert "No runs in the next 24 hours" in words(site, "/timeline")
+    assert "No runs in the next 7 days" in words(site, "/timeline?window=7d")
+    site.broker.seen = {"workers": [], "problem": "broker h:1/0: Connection refused"}
+    seen = words(site, "/workers")
+    assert "Workers are unknown: broker h:1/0: Connection refused" in seen
+    assert "0 workers" not in seen

@@ -15,6 +15,7 @@ from beatd.app.context import outlet
 from beatd.exceptions import Ignore, Reject
 from beatd.message import json_codec
 from beatd.message.protocol import TaskMessage, build, envelope
+from beatd.worker.builtin.command import command
 from beatd.worker.execution.executor import Executor
 from beatd.worker.messages import MEANWHILE, Job
 from beatd.worker.pools.base import PrefetchWindow
@@ -60,6 +61,17 @@ def test_failure_has_the_users_traceback_only(app, caplog):
     assert "beatd/app" not in stored["traceback"]
     assert "beatd/worker" not in stored["traceback"]
     assert "Task t[the-id] raised unexpected: ValueError('boom', 7)" in caplog.text
+    assert caplog.records[0].getMessage().splitlines()[-1] == "ValueError: ('boom', 7)"
+    assert not caplog.records[0].getMessage().endswith("\n"), "a log has no empty lines"
+
+
+def test_the_failure_of_a_builtin_task_is_one_line(app, caplog):
+    task = app.task(name="t", typing=False)(command)
+    stored = json.loads(run(app, task, "/bin/false").document)
+    assert stored["status"] == "FAILURE"
+    assert [record.getMessage() for record in caplog.records if record.levelname == "ERROR"] == [
+        "Task t[the-id] raised unexpected: CommandFailed('/bin/false ended with exit code 1. It wrote nothing.')"
+    ]
 
 
 def test_expected_errors_are_logged_without_traceback(app, caplog):

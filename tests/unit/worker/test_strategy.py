@@ -117,6 +117,8 @@ def test_an_unknown_task_is_a_failure_with_a_hint(app, caplog):
     stored = json.loads(verdicts.results[0].document)
     assert (stored["status"], stored["result"]["exc_type"]) == ("FAILURE", "NotRegistered")
     assert "Did you mean 'tasks.add'?" in caplog.text
+    judge(app, raw("beatd.http"))
+    assert "Start the worker with --builtin http." in caplog.text
 
 
 def test_a_tasks_own_request_class_is_used(app):
