@@ -67,14 +67,10 @@ def calls(first, last):
 
 def outcome(name, result):
     try:
-        value = app.AsyncResult(result.id).get(timeout=float(os.environ.get("PATIENCE", "20")))
+        value = app.AsyncResult(result.id).get(timeout=20)
     except Exception as error:
         value = [type(error).__name__, "boom" in str(error)]
-    return (
-        [value, app.AsyncResult("caught-" + result.id).get(timeout=float(os.environ.get("PATIENCE", "20")))]
-        if name == "errback"
-        else value
-    )
+    return [value, app.AsyncResult("caught-" + result.id).get(timeout=20)] if name == "errback" else value
 
 
 if __name__ == "__main__":
