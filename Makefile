@@ -1,7 +1,7 @@
 # beatd: `make run` tries it, `make test` and `make check` are what every change must pass.
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-all check soak chaos bench docs lock release clean
+.PHONY: help run test test-all check soak chaos older bench docs lock release clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -45,10 +45,13 @@ check: $(VENV)/.installed-dev ## style, types and the direction of imports
 	$(BIN)/lint-imports
 
 soak: $(VENV)/.installed-dev ## the tests that take minutes to hours
+	-@$(MAKE) --no-print-directory older
 	$(BIN)/python -m pytest --slow --soak -m soak $(ARGS)
 
 chaos: $(VENV)/.installed-dev ## break everything for five minutes, and count; ARGS="--seed 7" to replay
 	$(BIN)/python -m tests.chaos $(ARGS)
+
+older: $(VENV)/older/.installed ## Celery 4.4 and 5.2, each in an environment of its own, for tests that run them
 
 bench: $(VENV)/.installed-bench ## measure beatd beside its peers into benchmarks/results; ARGS=--quick: in five minutes
 	$(BIN)/python benchmarks/suite.py $(ARGS)
@@ -82,6 +85,22 @@ $(VENV)/.installed-dev: pyproject.toml $(LOCK) | $(BIN)/python
 $(VENV)/.installed-bench: $(VENV)/.installed-dev
 	@echo "Installing the peers that are measured beside beatd ..."
 	@$(PIP) --editable '.[bench]'
+	@touch $@
+
+# Celery 4.4 runs on no Python after 3.11, and there needs one name that 3.11 removed. Only older versions of pip take it.
+OLDER_LISTS := tests/data/celery/4.4.txt tests/data/celery/5.2.txt
+OLDER_PYTHON ?= $(shell for python in $(BIN)/python python3.11 python3.10; do \
+	$$python -c 'import sys; sys.exit(sys.version_info >= (3, 12))' 2>/dev/null && echo $$python && break; done)
+
+$(VENV)/older/.installed: $(OLDER_LISTS) | $(BIN)/python
+	@[ -n "$(OLDER_PYTHON)" ] || { \
+		echo "Celery 4.4 needs Python 3.11. Name one with: make OLDER_PYTHON=/path/to/python3.11 older" >&2; exit 1; }
+	@for list in $(OLDER_LISTS); do \
+		folder=$(VENV)/older/$$(basename $$list .txt); echo "Installing $$(grep ^celery $$list) into $$folder ..."; \
+		$(OLDER_PYTHON) -m venv --clear $$folder && $$folder/bin/python -m pip install --quiet 'pip==24.0' && \
+		$$folder/bin/python -m pip install --quiet --no-deps --requirement $$list || $(NOT_INSTALLED); done
+	@echo 'import inspect; inspect.__dict__.setdefault("formatargspec", None)' \
+		> $$(echo $(VENV)/older/4.4/lib/python*/site-packages)/formatargspec.pth
 	@touch $@
 
 $(BIN)/python:

@@ -11,6 +11,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from tests.conftest import missing
+
+
+def older_python(version: str) -> str:
+    """The interpreter of an environment with Celery 4.4 or 5.2, as ``make older`` installs it."""
+    path = Path(sys.prefix, "older", version, "bin", "python")
+    if not path.exists():
+        missing(f"Celery {version} (make older)")
+    return str(path)
+
 
 class CeleryProcess:
     """``celery -A APP ARGUMENTS…`` in a directory, which also gets ``celery.log``."""

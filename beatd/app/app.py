@@ -38,6 +38,7 @@ from beatd.broker import Publisher, is_redis
 from beatd.clock import Clock, SystemClock
 from beatd.exceptions import BrokerError, MessageError, StoreUnavailable
 from beatd.message.protocol import TaskMessage
+from beatd.schedules import zone
 from beatd.states import READY_STATES
 from beatd.store.result_document import document
 from beatd.store.results import Results, Stored
@@ -339,8 +340,8 @@ class App(EntryPoints, Loader):
 
     @property
     def timezone(self) -> ZoneInfo:
-        """The time zone of naive times."""
-        return ZoneInfo(str(self.conf.timezone or "UTC"))
+        """The time zone of naive times. Raises ScheduleError for one that is unknown, or has no name."""
+        return zone(self.conf.timezone or "UTC").info
 
     def now(self) -> datetime:
         """Return the time in :attr:`timezone`."""

@@ -17,6 +17,7 @@ from beatd.message.protocol import JSON, Encoder, TaskMessage, build
 ACCEPTED_AND_UNUSED = frozenset(
     {
         "add_to_parent",
+        "chord_size",
         "connection",
         "connection_errors",
         "declare",
@@ -34,7 +35,8 @@ ACCEPTED_AND_UNUSED = frozenset(
         "timeout",
     }
 )
-"""Keywords of Celery's ``apply_async`` for its producer; accepted for compatibility, without effect."""
+"""Keywords of Celery's ``apply_async`` for its producer, and an option that Celery 4 leaves in chords;
+accepted for compatibility, without effect."""
 
 _OPTIONS = frozenset(
     {

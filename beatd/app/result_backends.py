@@ -23,7 +23,8 @@ def open_results(conf: Conf, address: str, connect: Callable[..., Any]) -> Resul
     if not url or url.startswith("disabled"):
         return NoResults()
     if is_redis(url) or is_cluster(url):
-        return RedisResults(broker.redis_url(url), keep_s=keep_s)
+        ordered = (conf.result_backend_transport_options or {}).get("result_chord_ordered")
+        return RedisResults(broker.redis_url(url), keep_s=keep_s, ordered=ordered)
     if is_by_reply(url):
         from beatd.broker.rpc import RpcResults  # noqa: PLC0415 - loads kombu
 

@@ -11,7 +11,7 @@ from functools import partial
 from beatd.app.find_app import locate
 from beatd.importers.dump import write
 from beatd.importers.report import Found, Note
-from beatd.sources.celery_schedule import is_celery_app, registrations
+from beatd.sources.celery_schedule import is_celery_app, registrations, timezone_of
 from beatd.sources.child_process import ask
 
 TIMEOUT_S = 60.0
@@ -35,7 +35,7 @@ def find(name: str) -> Found:
     if not app.conf.enable_utc and not app.conf.timezone:
         why = "enable_utc is off: Celery uses the zone of the host; set timezone in the file, it is UTC now"
         notes.append(Note(name, "timezone", why))
-    return Found(entries, tuple(notes), str(app.conf.timezone or "UTC"))
+    return Found(entries, tuple(notes), timezone_of(app) or "UTC")
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from datetime import tzinfo
 from functools import reduce
 from operator import or_
 from typing import Any, Self
@@ -50,7 +51,7 @@ class crontab(StandIn):  # noqa: N801 - Celery's name
         day_of_month: Spec = "*",
         month_of_year: Spec = "*",
         *,
-        timezone: str | None = None,
+        timezone: str | tzinfo | None = None,
         dst: Dst = "cron",
         nowfun: NowFunction | None = None,
         app: Any = None,
@@ -101,7 +102,7 @@ class crontab(StandIn):  # noqa: N801 - Celery's name
         return set(values_of(self._value.days.months))
 
 
-def read_table(table: Mapping[str, object], timezone: str | None, dst: Dst) -> Cron:
+def read_table(table: Mapping[str, object], timezone: str | tzinfo | None, dst: Dst) -> Cron:
     """The crontab of a table such as ``{ minute = "30", hour = "7", day_of_week = "1" }``, its keys among NAMES.
 
     A field that is missing is ``*``. Raises ScheduleError.

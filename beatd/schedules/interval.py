@@ -6,7 +6,7 @@ An interval that nobody has anchored begins at the moment at which its entry was
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime, timedelta, tzinfo
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -118,7 +118,7 @@ class Relative(BaseSchedule):
 
 
 def every(
-    interval: object, *, anchor: object = None, relative: bool = False, timezone: str | None = None
+    interval: object, *, anchor: object = None, relative: bool = False, timezone: str | tzinfo | None = None
 ) -> Interval | Relative:
     """A run every ``interval`` (seconds, ``"1h30m"``, ``"PT30S"``, a timedelta), at least 10 ms.
 

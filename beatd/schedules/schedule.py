@@ -8,7 +8,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, tzinfo
 from hashlib import blake2b
 from typing import Any, Protocol, runtime_checkable
 
@@ -164,7 +164,7 @@ class Once(BaseSchedule):
         return f"once {instant_text(self.at_ms)}"
 
 
-def once(at: object, *, timezone: str = "UTC") -> Once:
+def once(at: object, *, timezone: str | tzinfo = "UTC") -> Once:
     """One run at that moment; a naive one is the wall time of ``timezone``. Raises ScheduleError."""
     return Once(instant_ms(at, zone(timezone), "at"))
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import difflib
+import os
+import re
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, tzinfo
 from functools import cache
 from itertools import pairwise
+from pathlib import Path
 from typing import NamedTuple, cast
 from zoneinfo import ZoneInfo, available_timezones
 
@@ -141,18 +144,52 @@ class Zone:
         return offset.days * DAY + offset.seconds
 
 
-@cache
-def zone(name: str | None) -> Zone:
-    """The zone of that IANA name. Raises ScheduleError that names the near ones.
+def zone(place: str | tzinfo | None) -> Zone:
+    """The zone of that IANA name, or of an object with one. Raises ScheduleError that names the near ones.
 
     ``None`` is for a schedule whose zone is not said yet: UTC, until somebody says another (see ``Zone.is_open``).
     """
+    return _named(name_of(place) if isinstance(place, tzinfo) else place)
+
+
+@cache
+def _named(name: str | None) -> Zone:
     if name is None:
         return Zone("UTC", ZoneInfo("UTC"))
     try:
         return Zone(name, ZoneInfo(name))
     except (LookupError, ValueError, OSError, TypeError):
         raise ScheduleError(_unknown(name)) from None
+
+
+def name_of(place: str | tzinfo) -> str:
+    """The IANA name of an object of zoneinfo, pytz, dateutil or datetime. Raises ScheduleError if it has none.
+
+    A text is returned as it is. dateutil's objects keep the path of their file; its ``tzlocal`` is the host's zone.
+    """
+    if isinstance(place, str):
+        return place
+    shown_as = repr(place)
+    name = getattr(place, "key", None) or getattr(place, "zone", None)  # of zoneinfo, of pytz
+    if found := re.search(r"tzfile\('([^']*)'\)", shown_as):
+        name = _name_in(found[1])
+    elif shown_as == "tzlocal()":
+        name = _name_in(os.environ.get("TZ", "").removeprefix(":") or "/etc/localtime")
+    elif name is None and place.utcoffset(None) == timedelta(0):
+        name = "UTC"
+    if name is None:
+        text = f"timezone = {shown_as}: it has no IANA name"
+        raise ScheduleError(f'{text}; write zoneinfo.ZoneInfo("Europe/Berlin"), or "Europe/Berlin"')
+    return str(name)
+
+
+def _name_in(path: str) -> str | None:
+    """The name at the end of the path of a zone's file, such as ``/usr/share/zoneinfo/Europe/Berlin``, or of a link."""
+    known = available_timezones() - {"localtime"}
+    for parts in (Path(path).parts, Path(path).resolve().parts):
+        if found := next((name for n in range(len(parts)) if (name := "/".join(parts[n:])) in known), None):
+            return found
+    return None
 
 
 def _unknown(name: object) -> str:

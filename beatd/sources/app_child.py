@@ -25,7 +25,7 @@ from beatd.config.writer import plain_table
 from beatd.exceptions import ConfigError, Fault
 from beatd.message.json_codec import dumps, loads
 from beatd.sources import celery_schedule
-from beatd.sources.celery_schedule import dropped, is_celery_app
+from beatd.sources.celery_schedule import dropped, is_celery_app, timezone_of
 from beatd.sources.task_check import NO_TASKS, Call, call_faults, has_tasks
 
 _MOST_FILES = 1000
@@ -77,8 +77,8 @@ def describe(name: str, where: str, directory: str, calls: list[Any] | None = No
         else:
             entries[entry] = fields
             remarks += [Fault(file, None, f"{path}.{about}", why) for about, why in dropped(registration)]
-    zone = app.conf.timezone and str(app.conf.timezone)
-    found = {"entries": entries, "timezone": zone, "file": file, "settings": _settings(app), "conf": settings_of(app)}
+    conf = settings_of(app)
+    found = {"entries": entries, "timezone": conf["timezone"], "file": file, "settings": _settings(app), "conf": conf}
     return {**found, "refused": refused, "remarks": remarks, **_checked(app, calls, entries)}
 
 
@@ -130,7 +130,7 @@ def settings_of(app: Any) -> dict[str, Any]:
     return {
         "broker_url": conf.broker_url or "amqp://guest:guest@localhost:5672//",
         "result_backend": conf.result_backend,
-        "timezone": conf.timezone and str(conf.timezone),
+        "timezone": timezone_of(app),
         "default_queue": conf.task_default_queue,
     }
 

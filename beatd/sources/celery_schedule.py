@@ -6,11 +6,13 @@ They are known by their class: Celery is not imported. A module that has them ha
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from datetime import timedelta
+from datetime import timedelta, tzinfo
 from typing import Any
 
+from beatd.exceptions import ConfigError, Fault, ScheduleError
 from beatd.schedules.due import own_time
 from beatd.schedules.schedule import StandIn
+from beatd.schedules.timezone import name_of
 
 _HOMES = {"celery", "django_celery_beat", "redbeat"}
 _FIELDS = ("minute", "hour", "day_of_week", "day_of_month", "month_of_year")
@@ -50,10 +52,20 @@ def _made(kind: type[list[Any]] | type[dict[Any, Any]], value: Any) -> Any:
 
 def translated(fields: Mapping[str, Any]) -> dict[str, Any]:
     """The fields of an entry, with a schedule of Celery's, if it has one, in our notation. Raises ValueError."""
-    schedule = fields.get("schedule")
+    schedule, found = fields.get("schedule"), dict(fields)
+    if isinstance(found.get("timezone"), tzinfo):
+        found["timezone"] = name_of(found["timezone"])
     if not is_celery_schedule(schedule):
-        return dict(fields)
-    return {key: value for key, value in fields.items() if key != "relative"} | notation(schedule)
+        return found
+    return {key: value for key, value in found.items() if key != "relative"} | notation(schedule)
+
+
+def timezone_of(app: Any) -> str | None:
+    """Return the name of the app's time zone, or None if it sets none. Raises ConfigError for one without a name."""
+    try:
+        return name_of(app.conf.timezone) if app.conf.timezone else None
+    except ScheduleError as error:
+        raise ConfigError([Fault(str(app.main), None, "", str(error))]) from None
 
 
 def dropped(fields: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
@@ -84,7 +96,7 @@ def notation(value: Any) -> dict[str, Any]:
             fields = {name: _plain(getattr(value, f"_orig_{name}")) for name in _FIELDS}
             zone = vars(value).get("tz")  # of django-celery-beat's; Celery's own has that of the app
             table = {name: spec for name, spec in fields.items() if spec != "*"} or {"minute": "*"}
-            return {"schedule": table} | ({"timezone": str(zone)} if zone is not None else {})
+            return {"schedule": table} | ({"timezone": name_of(zone)} if zone is not None else {})
         case "solar":
             return {"schedule": {"solar": value.event, "lat": float(value.lat), "lon": float(value.lon)}}
         case "clocked":

@@ -165,7 +165,7 @@ class CeleryGroups:
     def __init__(self, call: Callable[..., Any]) -> None:
         self._call = call
 
-    def begin(self, group: str, size: int, shape: Any = None) -> None:
+    def begin(self, group: str, size: int | None, shape: Any = None) -> None:
         """Count nothing."""
 
     def grow(self, group: str) -> None:  # noqa: ARG002

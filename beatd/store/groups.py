@@ -1,7 +1,9 @@
 """Group state beside the results of tasks: finished tasks of chords, in Celery's format.
 
 Celery's workers and beatd's count in the same keys, so the tasks of one header may run on both. Source:
-``celery/backends/redis.py`` as of Celery 5.7; earlier versions know all keys but ``.c`` and ``.d``.
+``celery/backends/redis.py`` as of Celery 5.7; earlier versions know all keys but ``.c`` and ``.d``. Workers of Celery 4
+keep what tasks return in a list unless ``result_chord_ordered`` is set, later ones in a sorted set: the first that ends
+a task decides for all.
 """
 
 from __future__ import annotations
@@ -54,8 +56,11 @@ class GroupStore(Protocol):
     is_polled: bool
     """True if nothing is counted: a task of its own waits until all tasks of a header have ended."""
 
-    def begin(self, group: str, size: int, shape: Any = None) -> None:
-        """A header of ``size`` tasks is about to be sent; ``shape``: see :class:`Complete`."""
+    def begin(self, group: str, size: int | None, shape: Any = None) -> None:
+        """A header of ``size`` tasks is about to be sent; ``shape``: see :class:`Complete`.
+
+        With None the size is in the body's signature alone, as in chords of Celery 4's clients.
+        """
 
     def grow(self, group: str) -> None:
         """One more task was added to a header that is running."""
@@ -84,18 +89,21 @@ class Groups:
 
     is_polled = False
 
-    def __init__(self, client: redis.Redis, keep_s: int) -> None:
+    def __init__(self, client: redis.Redis, keep_s: int, *, ordered: bool | None = None) -> None:
+        """``ordered``: Celery's option ``result_chord_ordered``; None: as the client's version has it by default."""
         self._client = client
         self._keep_s = keep_s
+        self._kind = "" if ordered is None else "zset" if ordered else "list"
         self._part = Script(client, "chord_part")
         self._sent = Script(client, "chord_sent")
         self._key = tagged_group_key if is_cluster(client) else group_key
 
-    def begin(self, group: str, size: int, shape: Any = None) -> None:
-        """A header of ``size`` tasks is about to be sent; ``shape``: see :class:`Complete`."""
+    def begin(self, group: str, size: int | None, shape: Any = None) -> None:
+        """A header of ``size`` tasks is about to be sent; see :class:`GroupStore`."""
         with translate_errors(self._client), self._client.pipeline(transaction=True) as pipeline:
             pipeline.delete(self._key(group, ".c"))
-            pipeline.set(self._key(group, ".s"), size, ex=self._keep_s or None)
+            if size is not None:
+                pipeline.set(self._key(group, ".s"), size, ex=self._keep_s or None)
             if shape is not None:
                 pipeline.set(self._key(group), json_codec.dumps({"result": shape}), ex=self._keep_s or None)
             pipeline.execute()
@@ -121,7 +129,7 @@ class Groups:
         place = "+inf" if part.place is None else str(part.place)
         keys = [self._key(part.group, suffix) for suffix in (".j", ".t", ".s", ".d", "", ".c")]
         member = f"{part.task_id}:{place}"
-        return keys, [member, part.ended, place, self._keep_s, owner, _CLAIM_S, _size_in(part)]
+        return keys, [member, part.ended, place, self._keep_s, owner, _CLAIM_S, _size_in(part), self._kind]
 
     def sent(self, group: str, owner: str, *, failed: bool = False) -> None:
         """The body was sent by ``owner``; or given up, ``failed``: then the return values of the header are kept."""
@@ -153,7 +161,7 @@ class NoGroups:
     def __init__(self, reason: str = "chords and saved groups need a result backend") -> None:
         self.reason = f"{reason}, for example App(backend='redis://localhost/1')"
 
-    def begin(self, group: str, size: int, shape: Any = None) -> None:  # noqa: ARG002
+    def begin(self, group: str, size: int | None, shape: Any = None) -> None:  # noqa: ARG002
         raise StoreRefused(self.reason)
 
     def grow(self, group: str) -> None:  # noqa: ARG002
@@ -184,9 +192,13 @@ def tagged_group_key(group: str, suffix: str = "") -> str:
     return f"{{celery-taskset-meta-{group}}}{suffix}"
 
 
-def _complete(part: Part, answer: list[bytes]) -> Complete:
-    shape, *ends = answer
-    return Complete(part, json_codec.loads(shape)["result"] if shape else None, [_end(raw) for raw in ends])
+def _complete(part: Part, answer: list[Any]) -> Complete:
+    shape, places, *raw = answer
+    ends = [_end(each) for each in raw]
+    if places:  # of those that beatd's workers ended
+        place = dict(member.decode().rsplit(":", 1) for member in places)
+        ends.sort(key=lambda end: float(place.get(end[0], "inf")))
+    return Complete(part, json_codec.loads(shape)["result"] if shape else None, ends)
 
 
 def _end(raw: bytes) -> tuple[str, str, Any]:

@@ -132,11 +132,11 @@ class RedisResults:
 
     keeps_runs = False
 
-    def __init__(self, url: str, *, keep_s: int = DAY_S, timeout_ms: int = 5_000) -> None:
+    def __init__(self, url: str, *, keep_s: int = DAY_S, timeout_ms: int = 5_000, ordered: bool | None = None) -> None:
         self._client = connect(url, name="beatd-results", timeout_ms=timeout_ms)
         self._store = Script(self._client, "store_results")
         self._keep_s = keep_s
-        self.groups: GroupStore = Groups(self._client, keep_s)
+        self.groups: GroupStore = Groups(self._client, keep_s, ordered=ordered)
         self._idle: list[Any] = []
         self._lock = threading.Lock()
         self._owner = os.getpid()

@@ -108,15 +108,16 @@ def workers(directory: Path, broker: str, backend: str, python: str = sys.execut
         command = [sys.executable, "-m", "beatd", "worker", "-A", "proj", "-c", "2", "-Q", "ours", "-n", "ours@%h"]
         process = subprocess.Popen(command, cwd=directory / "ours", stdout=log, stderr=log, env=environment())
         try:
-            _await_ready(directory / "beatd.log", process)
-            _await_ready(theirs.log, theirs.process)
+            await_ready(directory / "beatd.log", process)
+            await_ready(theirs.log, theirs.process)
             yield
         finally:
             process.terminate()
             process.wait(20)
 
 
-def _await_ready(log: Path, process: subprocess.Popen[bytes]) -> None:
+def await_ready(log: Path, process: subprocess.Popen[bytes]) -> None:
+    """Wait until a worker's log says that it is ready."""
     deadline = time.monotonic() + 60
     while " ready." not in log.read_text():
         assert time.monotonic() < deadline, f"the worker did not get ready:\n{log.read_text()[-5000:]}"

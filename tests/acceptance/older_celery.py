@@ -288,9 +288,7 @@ class Patient:
 
     def __getattr__(self, name):
         def ask(*args, **kwargs):
-            kwargs["timeout"] = 3
-            if name != "inspect":
-                kwargs["limit"] = 1
+            kwargs.update(timeout=3, limit=1)
             return getattr(self.control, name)(*args, **kwargs)
 
         return ask

@@ -113,7 +113,8 @@ class chord(Composition):  # noqa: N801 - Celery's name
         header = group([task.clone() for task in group(self.tasks).members()], app=self._app, task_id=own)
         header_result = header.freeze(own, own, body, root_id)
         if header.tasks:
-            self._announce(header, header_result, body)
+            body["chord_size"] = size_of(header)  # Celery 4 counts by it; its tasks have this body in their messages
+            self._announce(header_result, body)
             args = () if self.immutable else (*(args or ()), *self.args)
             header.send(args, {**self.kwargs["kwargs"], **kwargs}, for_header)
             if (running := current()) is not None:
@@ -130,7 +131,7 @@ class chord(Composition):  # noqa: N801 - Celery's name
             raise TypeError("a chord needs a body: chord(header)(body), or chord(header, body)")
         return as_signature(body, self._app).clone()
 
-    def _announce(self, header: group, result: GroupResult, body: Signature) -> None:
+    def _announce(self, result: GroupResult, body: Signature) -> None:
         """Store the chord's size in the result backend, before the first task can finish.
 
         Where the backend cannot count, send the task that waits for the header.
@@ -144,7 +145,9 @@ class chord(Composition):  # noqa: N801 - Celery's name
             self.app.send_task("celery.chord_unlock", args, kwargs, countdown=1.0, ignore_result=True, **options)
             return
         nested = any(isinstance(member, GroupResult) for member in result)
-        self.app.results.groups.begin(result.id, size_of(header), result.as_tuple() if nested else None)
+        is_of_celery_4 = "chord_size" in self.tasks[0]
+        size = None if is_of_celery_4 else body["chord_size"]
+        self.app.results.groups.begin(result.id, size, result.as_tuple() if nested else None)
 
     def apply(self, args: Iterable[Any] = (), kwargs: Mapping[str, Any] | None = None, **options: Any) -> Any:
         """Run header and body in this process. The exception of a failed task of the header is raised."""

@@ -106,7 +106,7 @@ def _registrations(app: Any, file: Config | None) -> tuple[list[Entry], list[Fau
     except Exception as error:  # noqa: BLE001 - task modules and receivers of the user's may raise anything
         text = f"its task modules or registrations failed: {type(error).__name__}: {error}"
         raise ConfigError([Fault(str(app.main), None, "", text)]) from None
-    zone = str(app.conf.timezone or (file.settings.timezone if file else "UTC"))
+    zone = celery_schedule.timezone_of(app) or (file.settings.timezone if file else "UTC")
     entries: list[Entry] = []
     refused: list[Fault] = []
     for name, fields in registrations.items():

@@ -13,6 +13,7 @@ from beatd.exceptions import ConfigError
 from beatd.planning.lint import find_warnings
 from beatd.schedules import parse
 from beatd.sources import load, load_app
+from beatd.sources.app import read_app
 
 Module = Callable[[str], Path]
 
@@ -88,6 +89,30 @@ def test_the_zone_is_the_schedules_else_the_apps_else_the_files(module: Module) 
     assert a.schedule == parse("0 7 * * *", timezone="Asia/Baku")
     assert b.schedule == parse("0 7 * * *", timezone="Asia/Tokyo", dst="skip")
     assert (a.timezone, b.timezone) == ("Asia/Baku", "Asia/Tokyo")
+
+
+@pytest.mark.parametrize("imports", ["from celery import Celery as App", "from beatd import App"])
+def test_zones_are_objects_with_a_name_and_others_are_named_with_the_entry(module: Module, imports: str) -> None:
+    text = f"""
+        {imports}
+        from dateutil import tz
+
+        app = App("tasks")
+        app.conf.timezone = ZONE
+        app.conf.beat_schedule = {{
+            "a": {{"task": "x", "schedule": 60}},
+            "b": {{"task": "x", "schedule": 60, "timezone": tz.gettz("Asia/Tokyo")}},
+            "c": {{"task": "x", "schedule": 60, "timezone": tz.tzoffset(None, 7200)}},
+        }}
+    """
+    module(text.replace("ZONE", 'tz.gettz("America/New_York")'))
+    found = read_app("tasks")
+    assert [entry.timezone for entry in found.entries] == ["America/New_York", "Asia/Tokyo"]
+    [fault] = found.refused
+    assert "beat_schedule.c: timezone = tzoffset(None, 7200): it has no IANA name; write" in str(fault)
+    module(text.replace("ZONE", "tz.tzoffset(None, 3600)"))
+    with pytest.raises(ConfigError, match=r"tasks: timezone = tzoffset\(None, 3600\): it has no IANA name; write"):
+        read_app("tasks")
 
 
 def test_the_files_defaults_hold_for_registrations_too(module: Module, tmp_path: Path) -> None:

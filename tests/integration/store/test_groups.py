@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+import redis
 
 from beatd.exceptions import StoreRefused
 from beatd.store.groups import Part
@@ -12,10 +13,28 @@ from beatd.store.results import NoResults, RedisResults
 
 
 @pytest.fixture
-def groups(redis_url):
-    results = RedisResults(redis_url, keep_s=60)
-    yield results.groups
-    results.close()
+def groups_with(redis_url):
+    """``groups_with(ordered)``: with Celery's option ``result_chord_ordered``."""
+    opened = []
+
+    def open_groups(ordered):
+        opened.append(RedisResults(redis_url, keep_s=60, ordered=ordered))
+        return opened[-1].groups
+
+    yield open_groups
+    for results in opened:
+        results.close()
+
+
+@pytest.fixture
+def groups(groups_with):
+    return groups_with(None)
+
+
+@pytest.fixture
+def client(redis_url):
+    with redis.Redis.from_url(redis_url) as opened:
+        yield opened
 
 
 def end(groups, part, owner):
@@ -69,10 +88,37 @@ def test_ends_may_come_before_the_size_is_known(groups):
     assert end(groups, part(1), "me") is not None
 
 
+OF_CELERY_4 = b'{"task": "body", "chord_size": 2}'
+
+
 def test_the_size_may_be_in_the_message_as_clients_of_celery_4_write_it(groups):
-    first, last = (part(n)._replace(body=b'{"task": "body", "chord_size": 2}') for n in range(2))
+    last, first = (part(n)._replace(body=OF_CELERY_4) for n in range(2))
+    groups.begin("g", None)
     assert end(groups, first, "me") is None
     assert [task_id for task_id, *_ in end(groups, last, "me").ends] == ["task-0", "task-1"]
+
+
+def test_a_worker_of_celery_4_and_this_one_count_in_one_key(groups, client):
+    """It pushes what a task returned to a list, and compares the list's length with the size in the message."""
+    for group, is_first in (("g", True), ("h", False)):
+        ours, theirs = (part(n, n, group=group)._replace(body=OF_CELERY_4) for n in range(2))
+        if is_first:
+            assert end(groups, ours, "me") is None
+            assert client.rpush(f"celery-taskset-meta-{group}.j", theirs.ended) == 2
+        else:
+            assert client.rpush(f"celery-taskset-meta-{group}.j", theirs.ended) == 1
+            assert {value for *_, value in end(groups, ours, "me").ends} == {0, 1}
+
+
+@pytest.mark.parametrize(("ordered", "kind"), [(None, b"zset"), (True, b"zset"), (False, b"list")])
+def test_the_option_decides_in_which_type_ends_are_kept(groups_with, client, ordered, kind):
+    groups = groups_with(ordered)
+    groups.begin("g", 3)
+    for number in (2, 0):
+        assert end(groups, part(number)._replace(body=OF_CELERY_4), "me") is None
+    assert client.type("celery-taskset-meta-g.j") == kind
+    assert [name for name, *_ in end(groups, part(1), "me").ends] == ["task-0", "task-1", "task-2"]
+    assert end(groups, part(1), "me") is not None
 
 
 def test_a_frozen_chord_that_is_sent_again_is_another_one(groups):
@@ -99,17 +145,14 @@ def test_the_shape_comes_back(groups):
     assert end(groups, part(0), "me").shape == [["g", None], [[["task-0", None], None]]]
 
 
-def test_nothing_is_kept_for_ever(groups, redis_server):
-    import redis
-
+def test_nothing_is_kept_for_ever(groups, client):
     groups.begin("g", 2, ["shape"])
     end(groups, part(0), "me")
-    with redis.Redis.from_url(redis_server.url) as client:
-        for key in client.keys("celery-taskset-meta-g*"):
-            assert 0 < client.ttl(key) <= 60, key
-        end(groups, part(1), "me")
-        groups.sent("g", "me")
-        assert set(client.keys("celery-taskset-meta-g.*")) == {b"celery-taskset-meta-g.c"}
+    for key in client.keys("celery-taskset-meta-g*"):
+        assert 0 < client.ttl(key) <= 60, key
+    end(groups, part(1), "me")
+    groups.sent("g", "me")
+    assert set(client.keys("celery-taskset-meta-g.*")) == {b"celery-taskset-meta-g.c"}
 
 
 def test_ends_of_many_headers_at_once(groups):
