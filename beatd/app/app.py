@@ -200,7 +200,7 @@ class App(EntryPoints, Loader):
         if parent is not None:
             options["root_id"] = options.get("root_id") or parent.root_id
             options["parent_id"] = options.get("parent_id") or parent.id
-        route = route_for(name, tuple(args or ()), kwargs or {}, options, self.conf)
+        route = route_for(options.get("route_name") or name, tuple(args or ()), kwargs or {}, options, self.conf)
         defaults = {"priority": self.conf.task_default_priority, "serializer": self.conf.task_serializer}
         options = {**defaults, **route.options, **options}
         if is_by_reply(self.conf.result_backend) and not options.get("ignore_result"):
@@ -232,7 +232,9 @@ class App(EntryPoints, Loader):
             raise BrokerError(str(error)) from error
 
     def signature(self, task: Any, args: Any = None, kwargs: Any = None, **options: Any) -> Signature:
-        """Return a signature that this app sends, from a task name or from a signature's JSON dict."""
+        """Return a signature that this app sends: of a task or its name, from a JSON dict, or a copy of a signature."""
+        if isinstance(task, Signature):
+            return task.clone()
         if isinstance(task, Mapping):
             return as_signature(task, self)
         return Signature(task, args, kwargs, app=self, **options)

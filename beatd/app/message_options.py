@@ -29,7 +29,6 @@ ACCEPTED_AND_UNUSED = frozenset(
         "result_cls",
         "retry",
         "retry_policy",
-        "route_name",
         "router",
         "timeout",
     }
@@ -64,6 +63,7 @@ _OPTIONS = frozenset(
         "reply_to",
         "retries",
         "root_id",
+        "route_name",
         "routing_key",
         "serializer",
         "shadow",

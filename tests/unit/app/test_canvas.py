@@ -103,12 +103,12 @@ def test_nested_chains_are_flattened(add):
 
 def test_a_group_with_a_following_step_is_a_chord(add, total):
     steps = add.s(1, 1) | group(add.s(1), add.s(2)) | total.s() | add.s(3)
-    assert [step["subtask_type"] for step in steps.tasks] == [None, "chord", None]
+    assert [step["subtask_type"] for step in steps.tasks] == [None, "chord"]
+    assert [step.args for step in steps.tasks[1].body.tasks] == [(), (3,)]
     assert isinstance(group(add.s(1), add.s(2)) | total.s(), chord)
     two = chain(group(add.s(1), add.s(2)), group(total.s(), total.s()), total.s())
-    (only,) = two.tasks
-    assert isinstance(only, chord)
-    assert isinstance(only.body, chord)
+    assert isinstance(two, chord)
+    assert isinstance(two.body, chord)
 
 
 def test_options_of_a_chain_go_to_its_first_or_last_task(app, add, sent):
