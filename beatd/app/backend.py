@@ -56,8 +56,11 @@ class Backend:
 
     def get_children(self, task_id: str) -> list[Any]:
         """Return the handles of the tasks that a task has sent."""
-        children: list[Any] = AsyncResult[Any](task_id, app=self.app).children
-        return children
+        return AsyncResult[Any](task_id, app=self.app).children or []
+
+    def task_result_exists(self, task_id: str) -> bool:
+        """Return True if a state is stored for a task."""
+        return self.app.results.get(task_id) is not None
 
     def store_result(
         self, task_id: str, result: Any, state: str, traceback: str | None = None, request: Any = None, **_: Any
