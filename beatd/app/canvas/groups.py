@@ -194,8 +194,13 @@ class xmap(Signature):  # noqa: N801 - Celery's name
     def apply_async(self, args: Iterable[Any] = (), kwargs: Mapping[str, Any] | None = None, **options: Any) -> Any:
         """Send the task; ``task_routes`` are asked for the task that it calls."""
         if not self.options.get("route_name"):
-            options.setdefault("route_name", as_signature(self.kwargs["task"], self._app).task)
+            options.setdefault("route_name", _called(self))
         return super().apply_async(args, kwargs, **options)
+
+
+def _called(call: Signature) -> str:
+    """Return the name of the task that a map, or chunks, call."""
+    return as_signature(call.kwargs["task"]).task
 
 
 class xstarmap(xmap):  # noqa: N801 - Celery's name
@@ -224,7 +229,8 @@ class chunks(Signature):  # noqa: N801 - Celery's name
         **options: Any,
     ) -> Any:
         """Send all chunks; returns a ``GroupResult`` with a list for each chunk."""
-        return self.group().apply_async((), {}, **{**self.options, **options})
+        options = {"route_name": _called(self), **self.options, **options}
+        return self.group().apply_async((), {}, **options)
 
     def apply(
         self,

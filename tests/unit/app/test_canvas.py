@@ -264,6 +264,67 @@ def test_signatures_can_be_changed(add):
     assert group(add.s(1, 1), add.s(2, 2)).skew(1, 5, 2).tasks[1].options == {"countdown": 3}
 
 
+def test_fields_of_signatures_can_be_set(add, total):
+    call = add.s(1)
+    call.args, call.kwargs, call.options, call.id = (2, 3), {"z": 1}, {"queue": "a"}, "own"
+    call.immutable = True
+    assert dict(call) == dict(add.si(2, 3, z=1).set(queue="a", task_id="own"))
+    both = chord([add.s(1, 1)], total.s())
+    both.tasks, both.body = [add.s(2, 2)], add.s(4)
+    assert repr(both) == "%add([add(2, 2)], 4)"
+    many = group(add.s(1))
+    many.tasks = [add.s(2)]
+    assert many.apply_async.__self__.tasks[0].args == (2,)
+    call.link([add.s(1)][0])
+    call.extend_list_option("link", [add.s(2), add.s(3)])
+    assert [each.args for each in call.flatten_links()] == [(2, 3), (1,), (2,), (3,)]
+
+
+def test_none_does_not_override_an_option(add, sent):
+    add.s(1, 2).set(priority=3).apply_async(priority=None)
+    assert sent.messages[0].properties["priority"] == 3
+
+
+def test_a_signature_of_a_signature_is_a_copy(add):
+    call = add.s(1)
+    assert signature(call) == call
+    assert signature(call) is not call
+    call.link(call)  # a task that calls itself again
+    assert call.clone().options["link"][0].args == (1,)
+
+
+def test_types_of_compositions_can_be_added(add, sent):
+    @Signature.register_type()
+    class loud(chain):
+        def __init__(self, *tasks, **options):
+            super().__init__(*tasks, **options)
+            self.subtask_type = "loud"
+
+    made = loud(add.s(1, 1), add.s(2))
+    restored = Signature.from_dict(as_json(made), add.app)
+    assert (type(made), type(restored), type(made.clone())) == (loud, loud, loud)
+    restored.apply_async()
+    assert len(sent.messages) == 1
+
+
+def test_the_same_signature_twice_in_a_group_is_two_tasks(add):
+    result = group([add.s(1)] * 3).freeze()
+    assert len({each.id for each in result}) == 3
+
+
+def test_the_app_of_a_chord_is_that_of_its_body_if_the_header_is_empty(app, total):
+    assert chord([], total.s()).app is app
+    assert (chord([], total.s()) | total.s()).app is app
+
+
+def test_a_chord_in_this_process_may_take_errors(app, add):
+    boom = app.tasks["boom"]
+    listed = app.task(name="listed", typing=False)(lambda values: [type(value).__name__ for value in values])
+    assert chord([boom.s(), add.s(1, 1)], listed.s()).apply(propagate=False).get() == ["ZeroDivisionError", "int"]
+    with pytest.raises(ZeroDivisionError):
+        chord([boom.s()], listed.s()).apply()
+
+
 def test_a_member_of_a_group_keeps_its_group(add):
     call = add.s(1).set(group_id="first")
     assert call.merged(options={"group_id": "second"})[2]["group_id"] == "first"
