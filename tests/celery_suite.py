@@ -51,7 +51,7 @@ _MODULES = {
     "celery.worker.control": "beatd.worker.control",
 }
 """Imports of user code, which docs/celery.md names. Imports of Celery's internals stay as they are."""
-_ELSEWHERE = {"celery._state": "beatd"}
+_ELSEWHERE = {"celery._state": "beatd", "celery.app.task": "beatd.app.context"}
 """Modules of internals whose public names unit tests import."""
 _REWRITTEN = {
     "pytest.importorskip('ephem')": "pytest.importorskip('astral')",

@@ -121,7 +121,7 @@ class chain(Signature):  # noqa: N801 - Celery's name
         )
         if not steps:
             return None
-        steps[0].extend_list_option("link", own["link"])
+        _linked(steps[:1], {"link": own["link"]})
         first = steps.pop()
         if own["root_id"] or own["parent_id"]:
             options |= {"root_id": own["root_id"], "parent_id": own["parent_id"]}

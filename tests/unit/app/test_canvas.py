@@ -123,6 +123,14 @@ def test_options_of_a_chain_go_to_its_first_or_last_task(app, add, sent):
     assert "queue" not in embed["chain"][0]["options"]
 
 
+def test_a_callback_of_a_chain_that_ends_in_a_group_is_linked_once(app, add, sent):
+    (add.s(1, 1) | group(add.s(2), add.s(3))).apply_async(link=add.s(9))
+    ((_, _, embed),) = sent.calls()
+    assert [len(task["options"].get("link", ())) for task in embed["chain"][0]["kwargs"]["tasks"]] == [1, 0]
+    chain(add.s(1, 1)).apply_async()
+    assert sent.calls()[-1][2]["callbacks"] is None
+
+
 def test_a_groups_members_share_its_id(app, add, sent):
     result = group(add.s(i, i) for i in range(3)).apply_async()
     headers = [message.headers for message in sent.messages]
