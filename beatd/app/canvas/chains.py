@@ -116,12 +116,14 @@ class chain(Signature):  # noqa: N801 - Celery's name
         own = {name: options.pop(name, None) for name in _OWN_OPTIONS}
         place = own["task_id"], own["group_id"], own["chord"], True, own["group_index"]
         args = self.args if self.immutable else (*(args or ()), *self.args)
-        steps, results = chain(*self.tasks, app=self._app).prepare_steps(
+        sending = chain(app=self._app)  # not this chain: it may be sent again, with other ids
+        steps, results = sending.prepare_steps(
             args, kwargs or {}, self.tasks, own["root_id"], None, own["link_error"], self._app, *place
         )
         if not steps:
             return None
-        _linked(steps[:1], {"link": own["link"]})
+        if not is_empty_group(steps[0]):
+            _linked(steps[:1], {"link": own["link"]})
         first = steps.pop()
         if own["root_id"] or own["parent_id"]:
             options |= {"root_id": own["root_id"], "parent_id": own["parent_id"]}

@@ -168,6 +168,11 @@ def test_headers_may_be_generators_and_tasks(app, add, total):
     assert len(chord(group(add.s(1, 1), add.s(2, 2))).tasks) == 2
 
 
+def test_the_id_of_a_chord_is_that_of_its_result(app, add, total):
+    assert chord([add.s(1, 1)], total.s()).set(task_id="a").apply_async().id == "a"
+    assert chord([add.s(1, 1)], total.s()).apply_async(task_id="b").id == "b"
+
+
 def test_a_chord_with_an_empty_header_is_its_body(app, total, sent):
     chord([])(total.s())
     assert sent.calls() == [("total", [[]], {"callbacks": None, "errbacks": None, "chain": None, "chord": None})]
