@@ -199,9 +199,9 @@ class chain(Signature):  # noqa: N801 - Celery's name
 
 def fold(tasks: Iterable[Any]) -> Any:
     """Return ``a | b | c`` of the tasks; all but the last one are copied, once."""
-    *others, last = map(as_signature, tasks)
-    copies = [call if isinstance(call, chain) else call.clone() for call in others]
-    return reduce(join, [*copies, last], chain())
+    calls = [as_signature(task) for task in tasks]
+    copies = [call if isinstance(call, chain) else call.clone() for call in calls[:-1]]
+    return reduce(join, [*copies, *calls[-1:]], chain())
 
 
 def join(first: Signature, second: Signature) -> Any:

@@ -216,6 +216,11 @@ class chunks(Signature):  # noqa: N801 - Celery's name
         arguments = {"task": as_signature(task, app).clone(), "it": list(it), "n": n}
         super().__init__("celery.chunks", (), arguments, options, app=app, immutable=True)
 
+    @classmethod
+    def apply_chunks(cls, task: Any, it: Iterable[Any], n: int, app: AppBase | None = None) -> Any:
+        """Send ``task`` for all items, ``n`` in a message."""
+        return cls(task, it, n, app=app)()
+
     def group(self) -> group:
         """Return the chunks as a group."""
         task, items, size = (self.kwargs[name] for name in ("task", "it", "n"))

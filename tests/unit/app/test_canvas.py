@@ -99,6 +99,7 @@ def test_nested_chains_are_flattened(add):
     assert [step.args for step in steps.tasks] == [(1, 1), (2,), (3,), (4,), (5,)]
     assert chain([add.s(1, 1), add.s(2)]) == chain(add.s(1, 1), add.s(2))
     assert len(chain(add.s(1, 1), group(add.s(2)), group()).tasks) == 2
+    assert chain([]).tasks == chain().tasks == []
 
 
 def test_a_group_with_a_following_step_is_a_chord(add, total):
