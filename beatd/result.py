@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
+from beatd.app.eager_result import EagerResult
 from beatd.app.group_result import GroupResult, ResultSet, result_from_tuple
-from beatd.app.result import AsyncResult, EagerResult, allow_join_result
+from beatd.app.result import AsyncResult, allow_join_result
 
 __all__ = ["AsyncResult", "EagerResult", "GroupResult", "ResultSet", "allow_join_result", "result_from_tuple"]

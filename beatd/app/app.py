@@ -15,6 +15,7 @@ from zoneinfo import ZoneInfo
 
 from beatd import broker
 from beatd.app import current
+from beatd.app.amqp import AMQP
 from beatd.app.backend import Backend
 from beatd.app.canvas.signature import Signature, as_signature
 from beatd.app.conf import Conf
@@ -201,7 +202,8 @@ class App(EntryPoints, Loader):
         if parent is not None:
             options["root_id"] = options.get("root_id") or parent.root_id
             options["parent_id"] = options.get("parent_id") or parent.id
-        route = route_for(name, tuple(args or ()), kwargs or {}, options, self.conf)
+        routed = options.get("route_name") or name
+        route = route_for(routed, tuple(args or ()), kwargs or {}, options, self.conf, self.tasks.get(name))
         defaults = {"priority": self.conf.task_default_priority, "serializer": self.conf.task_serializer}
         options = {**defaults, **route.options, **options}
         if is_by_reply(self.conf.result_backend) and not options.get("ignore_result"):
@@ -233,7 +235,9 @@ class App(EntryPoints, Loader):
             raise BrokerError(str(error)) from error
 
     def signature(self, task: Any, args: Any = None, kwargs: Any = None, **options: Any) -> Signature:
-        """Return a signature that this app sends, from a task name or from a signature's JSON dict."""
+        """Return a signature that this app sends: of a task or its name, from a JSON dict, or a copy of a signature."""
+        if isinstance(task, Signature):
+            return task.clone()
         if isinstance(task, Mapping):
             return as_signature(task, self)
         return Signature(task, args, kwargs, app=self, **options)
@@ -246,6 +250,11 @@ class App(EntryPoints, Loader):
     def control(self) -> Control:
         """Remote control of the workers: ``app.control.revoke(id)``, ``app.control.inspect().active()``."""
         return Control(self)
+
+    @cached_property
+    def amqp(self) -> AMQP:
+        """The queues and the router: ``app.amqp.router.route({}, name)["queue"].name``, ``app.amqp.queues``."""
+        return AMQP(self)
 
     # -- connections --------------------------------------------------------------------------------------------------
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from beatd.app.base import AppBase
+from beatd.app.context import Context
 from beatd.app.result import AsyncResult, decoded
 from beatd.exceptions import TimeoutError as ResultTimeout
 from beatd.states import (
@@ -56,20 +57,30 @@ class Backend:
 
     def get_children(self, task_id: str) -> list[Any]:
         """Return the handles of the tasks that a task has sent."""
-        children: list[Any] = AsyncResult[Any](task_id, app=self.app).children
-        return children
+        return AsyncResult[Any](task_id, app=self.app).children or []
+
+    def task_result_exists(self, task_id: str) -> bool:
+        """Return True if a state is stored for a task."""
+        return self.app.results.get(task_id) is not None
 
     def store_result(
         self, task_id: str, result: Any, state: str, traceback: str | None = None, request: Any = None, **_: Any
     ) -> Any:
-        """Store a state and a result, or an exception; returns the result. A stored ``SUCCESS`` stays."""
+        """Store a state and a result, or an exception; returns the result. A stored ``SUCCESS`` stays.
+
+        ``request`` is that of the task, ``self.request``: its children are stored, too, and its name, arguments and
+        worker with ``result_extended``.
+        """
         value = exception_payload(result) if isinstance(result, BaseException) else result
         done = self.app.now().isoformat() if state in READY_STATES else None
-        place: dict[str, Any] = {
+        fields: dict[str, Any] = {
             "parent_id": getattr(request, "parent_id", None),
             "group_id": getattr(request, "group", None),
+            "children": [child.as_tuple() for child in getattr(request, "children", None) or ()],
         }
-        encoded = document(task_id, state, value, traceback=traceback, date_done=done, **place)
+        if self.app.conf.result_extended and isinstance(request, Context):
+            fields |= request.extended()
+        encoded = document(task_id, state, value, traceback=traceback, date_done=done, **fields)
         self.app.store_results([Stored(task_id, encoded, getattr(request, "reply_to", None) or "")])
         return result
 
@@ -77,15 +88,26 @@ class Backend:
         """Store the state ``STARTED``."""
         self.store_result(task_id, meta, STARTED)
 
-    def mark_as_done(self, task_id: str, result: Any, state: str = SUCCESS, **_: Any) -> None:
+    def mark_as_done(
+        self, task_id: str, result: Any, request: Any = None, store_result: bool = True, state: str = SUCCESS
+    ) -> None:
         """Store a result. It sends no callbacks and counts for no chord."""
-        self.store_result(task_id, result, state)
+        if store_result:
+            self.store_result(task_id, result, state, request=request)
 
-    def mark_as_failure(
-        self, task_id: str, exc: BaseException, traceback: str | None = None, state: str = FAILURE, **_: Any
+    def mark_as_failure(  # noqa: PLR0917 - Celery's arguments
+        self,
+        task_id: str,
+        exc: BaseException,
+        traceback: str | None = None,
+        request: Any = None,
+        store_result: bool = True,
+        call_errbacks: bool = True,  # noqa: ARG002
+        state: str = FAILURE,
     ) -> None:
         """Store a failure. It calls no errbacks and counts for no chord."""
-        self.store_result(task_id, exc, state, traceback)
+        if store_result:
+            self.store_result(task_id, exc, state, traceback, request)
 
     def mark_as_revoked(self, task_id: str, reason: str = "", **_: Any) -> None:
         """Store the state ``REVOKED``."""

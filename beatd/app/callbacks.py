@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from beatd.app.base import AppBase
+from beatd.app.canvas import group
 from beatd.app.canvas.signature import as_signature, listed
 from beatd.app.context import Context
 from beatd.message import json_codec
@@ -33,16 +34,27 @@ class FollowUp(NamedTuple):
 def send_followers(app: AppBase, context: Context, value: Any) -> None:
     """Send the callbacks of a task that returned ``value``, and the next step of its chain.
 
-    Raises the errors of sending. A repeated call may send some of them again, under the same ids if they have ids.
+    Several callbacks are sent as a group, as in Celery: it is one child of the task. Raises the errors of sending. A
+    repeated call may send some of them again, under the same ids if they have ids.
     """
     origin: dict[str, Any] = {"root_id": context.root_id, "parent_id": context.id}
-    for callback in context.callbacks or ():
-        as_signature(callback, app).apply_async((value,), **origin)
+    for callback in _grouped([as_signature(callback, app) for callback in context.callbacks or ()], app, context):
+        callback.apply_async((value,), **origin)
     if context.chain:
         *rest, following = context.chain
         if rest:
             origin["chain"] = rest
         as_signature(following, app).apply_async((value,), **origin)
+
+
+def _grouped(callbacks: list[Any], app: AppBase, context: Context) -> list[Any]:
+    """Return groups among several callbacks first, then one of all others."""
+    if len(callbacks) < 2:
+        return callbacks
+    groups = [callback for callback in callbacks if isinstance(callback, group)]
+    others = [callback for callback in callbacks if not isinstance(callback, group)]
+    group_id = str(uuid.uuid5(_NAMESPACE, f"{context.id}:callbacks"))
+    return [*groups, group(others, app=app, task_id=group_id)] if others else groups
 
 
 def call_errbacks(app: AppBase, context: Context, error: BaseException, traceback: str | None) -> None:

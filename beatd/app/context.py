@@ -96,6 +96,17 @@ class Context:
         """Return the field of that name, or ``default``."""
         return getattr(self, name, default)
 
+    def extended(self) -> dict[str, Any]:
+        """Return the fields that ``result_extended`` adds to the result."""
+        return {
+            "name": self.task,
+            "args": self.args,
+            "kwargs": self.kwargs,
+            "worker": self.hostname,
+            "retries": self.retries,
+            "queue": (self.delivery_info or {}).get("routing_key"),
+        }
+
     def update(self, *fields: Mapping[str, Any], **more: Any) -> None:
         """Set fields."""
         for mapping in fields:

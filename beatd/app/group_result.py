@@ -256,9 +256,9 @@ class GroupResult(ResultSet):
         self.app.results.groups.delete(self.id)
 
     @classmethod
-    def restore(cls, id: str, app: AppBase | None = None, **_: Any) -> Any:  # noqa: A002 - Celery's name
-        """Return the group that was saved under this id, else None."""
-        app = app or cls.of or current_app()
+    def restore(cls, id: str, backend: Any = None, app: AppBase | None = None) -> Any:  # noqa: A002 - Celery's name
+        """Return the group that was saved under this id, else None; in the result backend of ``backend``, if given."""
+        app = app or (cls.of or current_app() if backend is None else backend.app)
         stored = app.results.groups.restore(id)
         return None if stored is None else result_from_tuple(stored, app)
 
@@ -290,7 +290,8 @@ def result_from_tuple(value: Any, app: AppBase | None = None) -> Any:
     own_id, parent_reference = reference if isinstance(reference, list | tuple) else (reference, None)
     parent = result_from_tuple(parent_reference, app) if parent_reference else None
     if members is not None:
-        return GroupResult(own_id, [result_from_tuple(member, app) for member in members], parent, app)
+        members = [result_from_tuple(member, app) for member in members]
+        return (GroupResult if app is None else app.GroupResult)(own_id, members, parent)
     return AsyncResult(own_id, app=app, parent=parent)
 
 

@@ -30,7 +30,6 @@ ACCEPTED_AND_UNUSED = frozenset(
         "result_cls",
         "retry",
         "retry_policy",
-        "route_name",
         "router",
         "timeout",
     }
@@ -66,6 +65,7 @@ _OPTIONS = frozenset(
         "reply_to",
         "retries",
         "root_id",
+        "route_name",
         "routing_key",
         "serializer",
         "shadow",

@@ -15,7 +15,7 @@ from beatd.app.base import AppBase
 from beatd.app.context import current
 from beatd.app.current import current_app
 from beatd.app.graph import DependencyGraph
-from beatd.exceptions import TaskRevokedError
+from beatd.exceptions import IncompleteStream, TaskRevokedError
 from beatd.states import EXCEPTION_STATES, FAILURE, PENDING, PROPAGATE_STATES, READY_STATES, REVOKED, SUCCESS
 from beatd.store.result_document import exception_from
 
@@ -86,6 +86,10 @@ class AsyncResult(Generic[R_co]):
     @property
     def task_id(self) -> str:
         return self.id
+
+    @task_id.setter
+    def task_id(self, value: str) -> None:
+        self.id = value
 
     def get(  # noqa: PLR0917 - Celery's signature
         self,
@@ -185,11 +189,12 @@ class AsyncResult(Generic[R_co]):
         return datetime.fromisoformat(done) if isinstance(done, str) else done
 
     @property
-    def children(self) -> list[Any]:
-        """Handles of the tasks that this one sent; a group is one ``GroupResult``."""
+    def children(self) -> list[Any] | None:
+        """Handles of the tasks that this one sent; a group is one ``GroupResult``. None while nothing is stored."""
         from beatd.app.group_result import result_from_tuple  # noqa: PLC0415 - groups are made of results
 
-        return [result_from_tuple(child, self._app) for child in self._meta().get("children") or ()]
+        stored = self._meta().get("children")
+        return None if stored is None else [result_from_tuple(child, self._app) for child in stored]
 
     @property
     def name(self) -> str | None:
@@ -224,8 +229,8 @@ class AsyncResult(Generic[R_co]):
     def iterdeps(self, intermediate: bool = False) -> Iterator[tuple[Any, Any]]:
         """Yield ``(parent, handle)`` of this result and of all its descendants, breadth first.
 
-        Raises RuntimeError at an unfinished task, whose children are unknown; with ``intermediate`` its children are
-        left out instead.
+        Raises :class:`~beatd.exceptions.IncompleteStream` at an unfinished task, whose children are unknown; with
+        ``intermediate`` its children are left out instead.
         """
         level: list[tuple[Any, Any]] = [(None, self)]
         while level:
@@ -234,7 +239,7 @@ class AsyncResult(Generic[R_co]):
             if node.ready():
                 level.extend((node, child) for child in node.children or ())
             elif not intermediate:
-                raise RuntimeError(f"{node} has not finished yet")
+                raise IncompleteStream(f"{node} has not finished yet")
 
     def build_graph(self, intermediate: bool = False) -> DependencyGraph:
         """Return the graph of this task and its descendants; ``intermediate`` as for :meth:`iterdeps`."""
@@ -265,6 +270,13 @@ class AsyncResult(Generic[R_co]):
     def then(self, callback: Callable[[AsyncResult[Any]], Any], on_error: Callable[[Any], Any] | None = None) -> None:
         """Wait, then call ``callback(self)``, or ``on_error(exception)`` for a failed task."""
         call_then(self, callback, on_error)
+
+    def exists(self) -> bool:
+        """Return True if anything is stored for the task: tells one that is waiting from one whose result has expired.
+
+        A task that has not begun has nothing stored, too, unless it is tracked (``task_track_started``).
+        """
+        return self._final is not None or self.backend.task_result_exists(self.id)
 
     def ready(self) -> bool:
         """Return True if the task has finished."""
@@ -362,39 +374,3 @@ def decoded(meta: dict[str, Any]) -> dict[str, Any]:
             error = TaskRevokedError(*error.args)
         return {**meta, "result": error}
     return meta
-
-
-class EagerResult(AsyncResult[R_co]):
-    """The outcome of a task that ran in this process (``apply``, ``task_always_eager``)."""
-
-    def __init__(  # noqa: PLR0917 - Celery's signature
-        self,
-        id: str,  # noqa: A002
-        ret_value: Any,
-        state: str,
-        traceback: str | None = None,
-        name: str | None = None,
-        app: AppBase | None = None,
-    ) -> None:
-        super().__init__(id, app=app)
-        self._final: dict[str, Any] = {"status": state, "result": ret_value, "traceback": traceback, "name": name}
-
-    def get(
-        self,
-        timeout: float | None = None,  # noqa: ARG002 - the task has finished already
-        propagate: bool = True,
-        *_: Any,
-        **__: Any,
-    ) -> R_co:
-        if propagate:
-            self.maybe_throw()
-        return self.result  # type: ignore[no-any-return]
-
-    wait = get
-
-    def forget(self) -> None:
-        """Do nothing: no result is stored."""
-
-    def revoke(self, *_: Any, **__: Any) -> None:
-        """Mark the result as revoked, though the task has finished: ``get`` raises TaskRevokedError from now on."""
-        self._final |= {"status": REVOKED, "result": TaskRevokedError("revoked"), "traceback": None}

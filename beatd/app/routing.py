@@ -64,13 +64,15 @@ class Route(NamedTuple):
     """Further message options in ``task_routes``, such as a priority."""
 
 
-def route_for(task: str, args: Sequence[Any], kwargs: Mapping[str, Any], options: Options, conf: Any) -> Route:
+def route_for(  # noqa: PLR0917 - Celery's arguments of a router
+    name: str, args: Sequence[Any], kwargs: Mapping[str, Any], options: Options, conf: Any, task: Any = None
+) -> Route:
     """Return the route of a message: call options first, then ``task_routes``, then the default queue.
 
     Raises :class:`QueueNotFound` for a queue that is not in ``task_queues`` (default: the default queue) when
     ``task_create_missing_queues`` is off.
     """
-    routed = _routed(task, args, kwargs, options, conf["task_routes"])
+    routed = matching_route(name, args, kwargs, options, conf["task_routes"], task)
     address = {**routed, **{name: options[name] for name in _ADDRESS if options.get(name)}}
     more = {name: value for name, value in routed.items() if name not in _ADDRESS}
     queue = address.get("queue")
@@ -89,16 +91,19 @@ def route_for(task: str, args: Sequence[Any], kwargs: Mapping[str, Any], options
 _ADDRESS = ("queue", "exchange", "routing_key")
 
 
-def _routed(task: str, args: Sequence[Any], kwargs: Mapping[str, Any], options: Options, routes: Any) -> dict[str, Any]:
+def matching_route(  # noqa: PLR0917 - Celery's arguments of a router
+    name: str, args: Sequence[Any], kwargs: Mapping[str, Any], options: Options, routes: Any, task: Any = None
+) -> dict[str, Any]:
     """Return the route of the first matching pattern; routes are a mapping, pairs, a function, or a list of these.
 
-    A function, or an object's ``route_for_task``, is called as in Celery: ``(name, args, kwargs, options, task=None)``.
+    A function, or an object's ``route_for_task``, is called as in Celery: ``(name, args, kwargs, options, task=task)``,
+    with the task itself where it is registered, else None.
     """
     for route in _routers(routes):
         if callable(router := getattr(route, "route_for_task", route)):
-            match = _call_router(router, task, args, kwargs, options)
+            match = _call_router(router, name, (args, kwargs, dict(options)), task)
         else:
-            match = _matching(route, task)
+            match = _matching(route, name)
         if match:
             return {"queue": match} if isinstance(match, str) else dict(match)
     return {}
@@ -139,14 +144,14 @@ def _matching(pairs: Sequence[Any], task: str) -> Any:
     return exact or next((to for pattern, to in pairs if _matches(pattern, task)), None)
 
 
-def _call_router(router: Any, task: str, args: Any, kwargs: Any, options: Any) -> Any:
+def _call_router(router: Any, name: str, call: tuple[Any, Any, Any], task: Any) -> Any:
     """Call a router with Celery 5's arguments, with fewer as in older versions, or with the name only."""
-    for given, more in (((args, kwargs, dict(options)), {"task": None}), ((args, kwargs), {}), ((), {})):
+    for given, more in ((call, {"task": task}), (call[:2], {}), ((), {})):
         try:
-            inspect.signature(router).bind(task, *given, **more)
+            inspect.signature(router).bind(name, *given, **more)
         except TypeError:
             continue
-        return router(task, *given, **more)
+        return router(name, *given, **more)
     raise MessageError(f"the router {router!r} does not take (name, args, kwargs, options, task=None)")
 
 

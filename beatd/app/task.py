@@ -15,9 +15,10 @@ from beatd.app.canvas import chain, chunks, group, xmap, xstarmap
 from beatd.app.canvas.signature import Signature, as_signature
 from beatd.app.context import Context, RequestStack, current, running
 from beatd.app.current import current_app
+from beatd.app.eager_result import EagerResult
 from beatd.app.message_options import as_received
 from beatd.app.pydantic_support import plain
-from beatd.app.result import AsyncResult, EagerResult
+from beatd.app.result import AsyncResult
 from beatd.app.retry import next_attempt, retry_task, send_after_state
 from beatd.exceptions import BrokerError, Ignore, ImproperlyConfigured, MaxRetriesExceededError, Retry
 

@@ -17,8 +17,8 @@ from beatd import signals
 from beatd.app.callbacks import call_errbacks
 from beatd.app.canvas.signature import as_signature
 from beatd.app.context import Context, current, enter, leave
+from beatd.app.eager_result import EagerResult
 from beatd.app.message_options import new_id
-from beatd.app.result import EagerResult
 from beatd.app.task import Task
 from beatd.clock import perf_counter
 from beatd.exceptions import Ignore, Reject, Retry

@@ -23,7 +23,7 @@ _MODULES = {
     "celery.exceptions": ("beatd.exceptions",),
     "celery.local": (),
     "celery.result": ("beatd.result",),
-    "celery.schedules": ("beatd",),
+    "celery.schedules": ("beatd", "beatd.schedules"),
     "celery.signals": ("beatd.signals",),
     "celery.states": ("beatd.states",),
     "celery.utils": ("beatd",),

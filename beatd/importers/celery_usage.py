@@ -42,6 +42,7 @@ _NOT_OF_APP = {
     "Worker": "run beatd worker as a process",
     "on_after_fork": "use the signal worker_process_init",
 }
+_OF_AMQP = {"default_exchange", "default_queue", "queues", "router"}
 _CLASSES = {"amqp_cls", "backend_cls", "events_cls", "loader_cls", "log_cls", "control_cls", "registry_cls"}
 _NO_MODULE = {
     "celery.beat": "schedulers of beatd's own are not written as classes: use beat.toml, or beatd.client.Schedules",
@@ -209,6 +210,10 @@ class _Visitor(ast.NodeVisitor):
 
     def visit_Attribute(self, node: ast.Attribute) -> None:
         owner = _name(node.value)
+        app, _, part = owner.rpartition(".")
+        if part == "amqp" and node.attr in _OF_AMQP and app in self._apps and self._is_app(app):
+            self._add(node, "app", "works", f"{owner}.{node.attr}")
+            return
         if owner in self._apps and node.attr in _NOT_OF_APP and self._is_app(owner):
             feature = "bootsteps" if node.attr == "steps" else "app"
             self._add(node, feature, "by hand", f"{owner}.{node.attr}", _NOT_OF_APP[node.attr])

@@ -102,6 +102,26 @@ class crontab(StandIn):  # noqa: N801 - Celery's name
         return set(values_of(self._value.days.months))
 
 
+class crontab_parser:  # noqa: N801 - Celery's name
+    """Parser of one field of a crontab: ``crontab_parser(24).parse("*/6")`` is the set 0, 6, 12 and 18.
+
+    The field has ``max_`` values, from ``min_`` on. Names of months and weekdays are read in any field.
+    """
+
+    ParseException = ScheduleError
+
+    def __init__(self, max_: int = 60, min_: int = 0) -> None:
+        self.max_ = max_
+        self.min_ = min_
+        high = min_ + max_ - 1
+        names = {**DAY_OF_WEEK.names, **MONTH.names}
+        self._field = CronField("field", min_, high, {name: n for name, n in names.items() if min_ <= n <= high})
+
+    def parse(self, spec: str) -> set[int]:
+        """Return the values of a text such as ``1,5-9,*/15``; raises ScheduleError, which is a ValueError."""
+        return set(values_of(read_field(spec, self._field, celery=True)))
+
+
 def read_table(table: Mapping[str, object], timezone: str | tzinfo | None, dst: Dst) -> Cron:
     """The crontab of a table such as ``{ minute = "30", hour = "7", day_of_week = "1" }``, its keys among NAMES.
 

@@ -167,6 +167,12 @@ class schedule(StandIn):  # noqa: N801 - Celery's name
         return self.run_every.total_seconds()
 
 
+def maybe_schedule(s: Any, relative: bool = False, app: Any = None) -> Any:
+    """Return the schedule of a number of seconds or a timedelta; anything else is returned as it is."""
+    is_interval = isinstance(s, int | float | timedelta)
+    return schedule(s, relative, app=app) if is_interval else s
+
+
 _bound: WeakValueDictionary[tuple[int, int], Interval] = WeakValueDictionary()
 
 

@@ -150,6 +150,7 @@ def run_worker(app: App, settings: WorkerSettings) -> None:
     options = msgspec.structs.asdict(settings)
     signals.celeryd_init.send(sender=settings.hostname, instance=app, conf=app.conf, options=options)
     app.finalize()
+    app.amqp.consumed = settings.queues
     _check_accepted(app)
     chord_unlock.register(app)
     for task in app.tasks.values():

@@ -124,6 +124,29 @@ def test_chords_inside_chords(pair):
     assert get((two_groups | s("listed"))()) == [[3, [[1, 2]]]]
 
 
+def parents(result):
+    """Values of a result and of all before it, the last one first."""
+    values = []
+    while result is not None:
+        values.append(get(result))
+        result = result.parent
+    return values
+
+
+def test_parents_of_compositions(pair):
+    s, chord = pair.s, pair.canvas.chord
+    first = chord([s("add", 1, 1), s("add", 2, 2)], s("total"))
+    second = chord([s("add", 1), s("add", 2)], s("total"))
+    assert parents((first | second | s("add", 1)).delay()) == [16, [2, 4]]  # the rest of a chord is its body
+    in_a_chain = pair.s("add", 0, 0) | chord([s("add", 1), s("add", 2)], s("total")) | second | s("add", 1)
+    assert parents(in_a_chain.delay()) == [10, 9, [4, 5], 3, [1, 2], 0]
+    alternating = s("add", 0, 1) | pair.canvas.group(s("add", 1), s("add", 2)) | s("total") | s("add", 1)
+    assert parents(alternating.delay()) == [6, 5, [2, 3], 1]
+    two_groups = pair.canvas.chain(pair.canvas.group(s("echo", 1), s("echo", 2)), pair.canvas.group(s("total")))
+    assert parents(two_groups.delay()) == [[3], [1, 2]]
+    assert get(pair.canvas.chain(pair.canvas.group([], app=pair.app), app=pair.app).delay()) == []
+
+
 def test_maps_and_chunks(pair):
     task = pair.s("add")
     maps = pair.canvas.xmap, pair.canvas.xstarmap, pair.canvas.chunks
@@ -141,6 +164,14 @@ def test_callbacks(pair):
     chained = (pair.s("add", 1, 1) | pair.s("add", 1)).apply_async(link=callback)
     assert get(chained) == 3
     assert sorted(pair.noted(key, 4)) == [3, 3, 4, 4]
+
+
+def test_several_callbacks_are_one_group_of_the_children(pair):
+    s = pair.s
+    links = [s("add", 1), pair.canvas.group(s("add", 10), s("add", 20)), s("add", 2)]
+    result = pair.call("add", 1, 1, link=links)
+    assert get(result) == 2
+    assert [get(child) for child in result.children] == [[12, 22], [3, 4]]
 
 
 def test_an_empty_group_before_a_task(pair):

@@ -181,7 +181,10 @@ def test_handles(pair):
     assert (again.ready(), again.successful(), again.failed()) == (True, True, False)
     assert (again == result, str(again), again.as_tuple()) == (True, result.id, ((result.id, None), None))
     assert again.date_done is not None
+    assert again.exists()
     again.forget()
+    assert not pair.app.AsyncResult(result.id).exists()
+    assert pair.app.AsyncResult(result.id).children is None
     assert pair.app.AsyncResult(result.id).state == "PENDING"
 
 

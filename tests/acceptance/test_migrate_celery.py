@@ -27,6 +27,8 @@ app.conf.worker_pool = "gevent"
 class Boot(bootsteps.StartStopStep):
     pass
 app.steps["worker"].add(Boot)
+QUEUE = app.amqp.router.route({}, "proj.tasks.add")["queue"].name
+app.amqp.send_task_message = print
 """,
     "proj/tasks.py": '''"""Tasks."""
 from celery import chain, shared_task
@@ -76,6 +78,8 @@ def test_the_report(project, beatd):
         ("proj/celery.py:11", "change", "worker pool"),
         ("proj/celery.py:13", "by hand", "bootsteps"),
         ("proj/celery.py:15", "by hand", "bootsteps"),
+        ("proj/celery.py:16", "works", "app"),
+        ("proj/celery.py:17", "by hand", "app"),
         ("proj/celery.py:3", "works", "signals"),
         ("proj/tasks.py:6", "by hand", "custom schedule"),
         ("proj/tasks.py:8", "by hand", "custom scheduler"),

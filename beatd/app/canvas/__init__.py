@@ -13,4 +13,4 @@ from beatd.app.canvas.signature import Signature
 
 __all__ = ["chain", "chord", "chunks", "group", "xmap", "xstarmap"]
 
-Signature.kinds.update(chain=chain, group=group, chord=chord, xmap=xmap, xstarmap=xstarmap, chunks=chunks)
+Signature.TYPES.update(chain=chain, group=group, chord=chord, xmap=xmap, xstarmap=xstarmap, chunks=chunks)

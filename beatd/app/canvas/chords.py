@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from beatd.app.base import AppBase
-from beatd.app.canvas.chains import chain, first_of
-from beatd.app.canvas.groups import group, tasks_of
-from beatd.app.canvas.signature import Composition, Signature, as_signature, listed, shortened
+from beatd.app.canvas.chains import chain, first_of, join, leads_with_task, opened
+from beatd.app.canvas.fields import field
+from beatd.app.canvas.groups import group, outer_result, tasks_of
+from beatd.app.canvas.signature import Composition, Signature, as_signature, listed, shortened, unrolled
 from beatd.app.canvas.stamps import StampingVisitor
 from beatd.app.context import current
 from beatd.app.group_result import GroupResult
@@ -50,19 +52,12 @@ class chord(Composition):  # noqa: N801 - Celery's name
         body = self.kwargs.get("body")
         self.kwargs["body"] = None if body is None else as_signature(body, self._app).clone()
 
-    @property
-    def tasks(self) -> list[Signature]:
-        """The members of the header."""
-        return self.kwargs["header"]  # type: ignore[no-any-return]
+    tasks: list[Signature] = field("kwargs.header", "The members of the header.")
+    body: Any = field("kwargs.body", "The signature that runs once the header has finished.")
 
-    @property
-    def body(self) -> Any:
-        """The signature that runs once the header has finished."""
-        return self.kwargs["body"]
-
-    @body.setter
-    def body(self, value: Signature) -> None:
-        self.kwargs["body"] = value
+    def given_app(self) -> AppBase | None:
+        app = self._app or (self.tasks[0].given_app() if self.tasks else None)
+        return app or (None if self.body is None else self.body.given_app())
 
     def freeze(
         self,
@@ -74,18 +69,14 @@ class chord(Composition):  # noqa: N801 - Celery's name
         group_index: int | None = None,
     ) -> Any:
         """Assign all ids; the chord's own is that of its header."""
-        header = group(self.tasks, app=self._app, **self._header_id())
-        header_result = header.freeze(root_id=root_id, parent_id=parent_id)
-        self.kwargs["header"] = header.tasks
-        self.options["task_id"] = header.id
+        header = self.header_group()
+        header_result = header.freeze(self.id, None, None, root_id, parent_id)
+        self.id = header.id
         if self.body is None:
             return header_result
         result = self.body.freeze(_id, group_id, chord, root_id, None, group_index)
         first_of(result).parent = header_result
         return result
-
-    def _header_id(self) -> dict[str, str]:
-        return {"task_id": self.id} if self.id else {}
 
     def apply_async(
         self,
@@ -101,17 +92,22 @@ class chord(Composition):  # noqa: N801 - Celery's name
         kwargs = dict(kwargs or {})
         body = self._body(kwargs)
         if self.app.conf.task_always_eager:
-            return self._apply(body, args, kwargs, **options)
+            callbacks = {name: options.pop(name, self.options.get(name)) for name in ("link", "link_error")}
+            _link(body, callbacks)
+            return self.apply(args, kwargs, body=body, **options)
         options = {k: v for k, v in self.merged((), None, options)[2].items() if v is not None}
+        task_id = task_id or options.get("task_id")
         own = options.pop("task_id", None) or new_id()
         for_header = {name: value for name, value in options.items() if name not in _BODY_OPTIONS}
         for_body = {n: v for n, v in options.items() if n not in ("countdown", "eta", "parent_id", "add_to_parent")}
         _link(body, for_body)
         body.options.update(for_body)
-        root_id = body.options.get("root_id")
+        root_id = body.root_id
+        if isinstance(body, chain):
+            split_chords(body)
         result = body.freeze(task_id, own, root_id=root_id)
-        header = group([task.clone() for task in group(self.tasks).members()], app=self._app, task_id=own)
-        header_result = header.freeze(own, own, body, root_id)
+        header = group([task.clone() for task in self.header_group().members()], app=self._app, task_id=own)
+        header_result = header.freeze_members(own, own, body, root_id)
         if header.tasks:
             body["chord_size"] = size_of(header)  # Celery 4 counts by it; its tasks have this body in their messages
             self._announce(header_result, body)
@@ -121,7 +117,7 @@ class chord(Composition):  # noqa: N801 - Celery's name
                 running.context.children.append(header_result)
         else:
             body.apply_async(([],))
-        result.parent = header_result  # as Celery: steps of the body in between are no parents
+        result.parent = outer_result(header_result)  # as in Celery: steps of the body in between are no parents
         return result
 
     def _body(self, kwargs: dict[str, Any]) -> Signature:
@@ -149,17 +145,26 @@ class chord(Composition):  # noqa: N801 - Celery's name
         size = None if is_of_celery_4 else body["chord_size"]
         self.app.results.groups.begin(result.id, size, result.as_tuple() if nested else None)
 
-    def apply(self, args: Iterable[Any] = (), kwargs: Mapping[str, Any] | None = None, **options: Any) -> Any:
-        """Run header and body in this process. The exception of a failed task of the header is raised."""
-        kwargs = dict(kwargs or {})
-        return self._apply(self._body(kwargs), args, kwargs, **options)
+    def apply(
+        self,
+        args: Iterable[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        propagate: bool = True,
+        body: Signature | None = None,
+        **options: Any,
+    ) -> Any:
+        """Run header and body in this process.
 
-    def _apply(self, body: Signature, args: Iterable[Any], kwargs: dict[str, Any], **options: Any) -> Any:
-        _link(body, {**self.options, **options})
+        The exception of a failed task of the header is raised; without ``propagate`` it is a result for the body.
+        """
+        kwargs = dict(kwargs or {})
+        if body is None:
+            body = self._body(kwargs)
+            _link(body, {**self.options, **options})
         args = () if self.immutable else (*(args or ()), *self.args)
-        header = group(self.tasks, app=self._app).apply(args, {**self.kwargs["kwargs"], **kwargs})
+        header = self.header_group().apply(args, {**self.kwargs["kwargs"], **kwargs})
         following = {"chain": options["chain"]} if options.get("chain") else {}
-        result = body.apply((header.get(),), **following)
+        result = body.apply((header.get(propagate=propagate),), **following)
         first_of(result).parent = header
         return result
 
@@ -198,13 +203,30 @@ class chord(Composition):  # noqa: N801 - Celery's name
         return self
 
     def header_group(self) -> group:
-        """Return the header as a group of the same signatures."""
-        return group(self.tasks, app=self._app)
+        """Return the header as a group, with the same list of members."""
+        header = group(app=self._app)
+        header.tasks = self.tasks
+        return header
 
     def set_immutable(self, immutable: bool) -> None:
         """Make the tasks of the header immutable; the body always gets their results."""
         for task in self.tasks:
             task.set_immutable(immutable)
+
+    def __or__(self, other: Any) -> Any:
+        """Return the chord with ``other`` after its body; a chain, if ``other`` is a chain or a group."""
+        return self.clone().joined(other) if isinstance(other, Signature) else NotImplemented
+
+    def joined(self, other: Signature) -> Any:
+        """Return ``self | other``, which is made in place if it is a chord."""
+        following = unrolled(other)
+        if following is other and isinstance(other, group | chain):
+            return super().__or__(other)
+        self.body = join(self.body, following)
+        return self
+
+    def __length_hint__(self) -> int:
+        return sum(map(size_of, self.tasks))
 
     def __call__(self, body: Any = None, **options: Any) -> Any:
         """Send the chord, with ``body`` if it has none."""
@@ -220,12 +242,27 @@ class chord(Composition):  # noqa: N801 - Celery's name
         return shortened(first.task, text)
 
 
+def split_chords(body: Any) -> None:
+    """Let the steps of chords' bodies follow the chords, in a chain that may be changed: see :func:`arranged`."""
+    pending, steps = deque(body.tasks), []
+    while pending:
+        step = pending.popleft()
+        if isinstance(step, chain):
+            step = step.clone()
+            split_chords(step)
+        if isinstance(step, chord) and leads_with_task(step.body):
+            pending.extendleft(reversed(opened(step.clone())))
+        else:
+            steps.append(step)
+    body.tasks = steps
+
+
 def size_of(signature: Any) -> int:
     """Return the number of parts that a chord waits for with this signature in its header."""
     if isinstance(signature, group):
         return sum(map(size_of, signature.tasks))
-    if isinstance(signature, chain):
-        return size_of(signature.tasks[-1]) if signature.tasks else 0
+    if isinstance(signature, chain):  # a step without tasks, such as an empty group, is left out
+        return next(filter(None, map(size_of, reversed(signature.tasks))), 0)
     if isinstance(signature, chord):
         return size_of(signature.body)
     return 1

@@ -20,11 +20,11 @@ class group(Composition):  # noqa: N801 - Celery's name
     def __init__(self, *tasks: Any, app: AppBase | None = None, **options: Any) -> None:
         members = tasks[0] if len(tasks) == 1 else tasks
         if isinstance(members, group):
-            members = members.tasks
-        elif isinstance(members, Mapping):
-            members = [members]
-        tasks = tuple(as_signature(member, app) for member in members)
-        super().__init__("celery.group", (), {"tasks": list(tasks)}, options, app=app, subtask_type="group")
+            own = members.tasks  # the same list: freezing the one freezes the other
+        else:
+            members = [members] if isinstance(members, Mapping) or hasattr(members, "name") else members
+            own = [as_signature(member, app) for member in members]
+        super().__init__("celery.group", (), {"tasks": own}, options, app=app, subtask_type="group")
 
     def members(self) -> Iterator[Signature]:
         """Yield the signatures to send: nested groups are flattened, empty chains skipped."""
@@ -43,13 +43,28 @@ class group(Composition):  # noqa: N801 - Celery's name
         parent_id: str | None = None,
         group_index: int | None = None,  # noqa: ARG002 - each member has its own
     ) -> Any:
-        """Assign the ids of the group and of its members; an enclosing chord waits for each member."""
+        """Assign the ids of the group and of its members; an enclosing chord waits for each member.
+
+        The members are replaced by copies: the same signature may be in a group more than once.
+        """
+        self.tasks[:] = [task.clone() for task in self.members()]
+        return self.freeze_members(_id, group_id, chord, root_id, parent_id)
+
+    def freeze_members(
+        self,
+        _id: str | None,
+        group_id: str | None = None,
+        chord: Signature | None = None,
+        root_id: str | None = None,
+        parent_id: str | None = None,
+    ) -> GroupResult:
+        """Assign the ids of members that nobody else has."""
         own = self.options.setdefault("task_id", _id or new_id())
-        self.kwargs["tasks"] = list(self.members())
         results = [
             task.freeze(None, group_id, chord, root_id, parent_id, index) for index, task in enumerate(self.tasks)
         ]
-        return self.app.GroupResult(own, results)
+        result: GroupResult = self.app.GroupResult(own, results)
+        return result
 
     def apply_async(
         self,
@@ -71,9 +86,7 @@ class group(Composition):  # noqa: N801 - Celery's name
         copy = group([task.clone() for task in self.members()], app=self._app, task_id=own)
         for errback in errbacks:
             copy.link_error(errback)
-        result = copy.freeze(own, own, root_id=options.get("root_id"))
-        if len(result) == 1 and isinstance(result[0], GroupResult):
-            result = result[0]  # the only member is a chain that ends in a group
+        result = outer_result(copy.freeze_members(own, own, root_id=options.get("root_id")))
         options = {name: value for name, value in options.items() if value is not None}
         copy.send(() if self.immutable else args, kwargs, options)
         running = current()
@@ -147,11 +160,16 @@ class group(Composition):  # noqa: N801 - Celery's name
         return shortened(self.tasks[0].task, f"group({self.tasks!r})") if self.tasks else "group(<empty>)"
 
 
+def outer_result(result: GroupResult) -> GroupResult:
+    """Return the result of a group; that of its only member, if that one ends in a group."""
+    return result[0] if len(result) == 1 and isinstance(result[0], GroupResult) else result
+
+
 def tasks_of(header: Any, app: AppBase | None) -> list[Signature]:
-    """Return the members of a chord's header: a group, one signature, or several."""
+    """Return the members of a chord's header: those of a group or chain (as in Celery), one signature, or several."""
     if isinstance(header, Mapping):
         signature = as_signature(header, app)
-        return list(signature.tasks) if isinstance(signature, group) else [signature]
+        return signature.tasks if isinstance(signature, group | chain) else [signature]
     return [as_signature(task, app).clone() for task in header or ()]  # the caller may use them elsewhere
 
 
@@ -163,6 +181,17 @@ class xmap(Signature):  # noqa: N801 - Celery's name
     def __init__(self, task: Any, it: Iterable[Any], *, app: AppBase | None = None, **options: Any) -> None:
         arguments = {"task": as_signature(task, app).clone(), "it": list(it)}
         super().__init__(self.task_name, (), arguments, options, app=app, immutable=True)
+
+    def apply_async(self, args: Iterable[Any] = (), kwargs: Mapping[str, Any] | None = None, **options: Any) -> Any:
+        """Send the task; ``task_routes`` are asked for the task that it calls."""
+        if not self.options.get("route_name"):
+            options.setdefault("route_name", _called(self))
+        return super().apply_async(args, kwargs, **options)
+
+
+def _called(call: Signature) -> str:
+    """Return the name of the task that a map, or chunks, call."""
+    return as_signature(call.kwargs["task"]).task
 
 
 class xstarmap(xmap):  # noqa: N801 - Celery's name
@@ -178,6 +207,11 @@ class chunks(Signature):  # noqa: N801 - Celery's name
         arguments = {"task": as_signature(task, app).clone(), "it": list(it), "n": n}
         super().__init__("celery.chunks", (), arguments, options, app=app, immutable=True)
 
+    @classmethod
+    def apply_chunks(cls, task: Any, it: Iterable[Any], n: int, app: AppBase | None = None) -> Any:
+        """Send ``task`` for all items, ``n`` in a message."""
+        return cls(task, it, n, app=app)()
+
     def group(self) -> group:
         """Return the chunks as a group."""
         task, items, size = (self.kwargs[name] for name in ("task", "it", "n"))
@@ -191,7 +225,8 @@ class chunks(Signature):  # noqa: N801 - Celery's name
         **options: Any,
     ) -> Any:
         """Send all chunks; returns a ``GroupResult`` with a list for each chunk."""
-        return self.group().apply_async((), {}, **{**self.options, **options})
+        options = {"route_name": _called(self), **self.options, **options}
+        return self.group().apply_async((), {}, **options)
 
     def apply(
         self,

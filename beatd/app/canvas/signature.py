@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib import import_module
 from typing import Any, ClassVar
 
 from beatd.app.base import AppBase
+from beatd.app.canvas.fields import field
 from beatd.app.canvas.stamps import StampingVisitor, Stamps, merged_stamps
 from beatd.app.current import current_app
 from beatd.app.message_options import new_id
@@ -23,10 +24,11 @@ class Signature(dict[str, Any]):
     Its subclasses are the compositions of :mod:`beatd.app.canvas`, one per ``subtask_type``.
     """
 
-    kinds: ClassVar[dict[str, type[Signature]]] = {}
+    TYPES: ClassVar[dict[str, type[Signature]]] = {}
     """Compositions by ``subtask_type``."""
 
     _app: AppBase | None
+    _type: Any = None
 
     def __init__(
         self,
@@ -36,6 +38,7 @@ class Signature(dict[str, Any]):
         options: Mapping[str, Any] | None = None,
         *,
         app: AppBase | None = None,
+        type: Any = None,  # noqa: A002 - Celery's name
         immutable: bool = False,
         subtask_type: str | None = None,
         **more: Any,
@@ -52,7 +55,8 @@ class Signature(dict[str, Any]):
                 subtask_type=subtask_type,
                 immutable=immutable,
             )
-        self._app = app or getattr(task, "app", None)
+        self._type = type
+        self._app = app or getattr(type or task, "app", None)
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any], app: AppBase | None = None) -> Signature:
@@ -61,6 +65,7 @@ class Signature(dict[str, Any]):
         signature: Signature = subclass.__new__(subclass)  # type: ignore[call-overload]  # mypy takes it for a metaclass
         dict.__init__(signature, fields)
         signature._app = app or getattr(fields, "_app", None)
+        signature._type = getattr(fields, "_type", None)
         signature._complete()
         signature._revive()
         return signature
@@ -81,60 +86,55 @@ class Signature(dict[str, Any]):
     @property
     def app(self) -> AppBase:
         """The app that sends it: the task's app, else the current one."""
-        return self._app or current_app()
+        return self.given_app() or current_app()
 
-    @property
-    def type(self) -> Any:
-        """The task; raises :class:`~beatd.exceptions.NotRegistered` if it is not registered here."""
+    def given_app(self) -> AppBase | None:
+        """Return the app that it, or the first part of a composition, was made for; None for the current one."""
+        return self._app
+
+    def _get_type(self) -> Any:
+        if self._type is not None:
+            return self._type
         self.app.finalize()
         return self.app.tasks[self.task]
 
-    @property
-    def task(self) -> str:
-        return str(self["task"])
+    def _set_type(self, task: Any) -> None:
+        self._type = task
 
-    name = task
+    type = property(_get_type, _set_type, doc="The task; raises NotRegistered if it is not registered here.")
 
-    @property
-    def args(self) -> tuple[Any, ...]:
-        return tuple(self["args"])
-
-    @args.setter
-    def args(self, value: Iterable[Any]) -> None:
-        self["args"] = tuple(value)
-
-    @property
-    def kwargs(self) -> dict[str, Any]:
-        return self["kwargs"]  # type: ignore[no-any-return]
+    task: str = field("task", "The task's name.")
+    args: Sequence[Any] = field("args", "Positional arguments.")
+    kwargs: dict[str, Any] = field("kwargs", "Keyword arguments.")
+    options: dict[str, Any] = field("options", "Options of the message.")
+    subtask_type: str | None = field("subtask_type", "The kind of the composition; None for a single call.")
+    immutable: bool = field("immutable", "True if it ignores the result of the previous task.")
+    id: str | None = field("options.task_id", "The task id, once it is frozen.")
+    root_id: str | None = field("options.root_id", "The id of the first task of the composition, if it is given.")
+    parent_id: str | None = field("options.parent_id", "The id of the task that sends it, if it is given.")
 
     @property
-    def options(self) -> dict[str, Any]:
-        return self["options"]  # type: ignore[no-any-return]
+    def name(self) -> str:
+        """The task's name."""
+        return self.task
 
     @property
-    def id(self) -> str | None:
-        """The task id, once it is frozen."""
-        return self.options.get("task_id")
+    def AsyncResult(self) -> Any:  # noqa: N802 - Celery's name
+        """The class of its app's result handles."""
+        return self.app.AsyncResult
 
-    @property
-    def root_id(self) -> str | None:
-        """The id of the first task of the composition, if it is given."""
-        return self.options.get("root_id")
+    @classmethod
+    def register_type(cls, name: str | None = None) -> Callable[[Any], Any]:
+        """Return a decorator that makes a subclass the class of signatures with this ``subtask_type``.
 
-    @property
-    def parent_id(self) -> str | None:
-        """The id of the task that sends it, if it is given."""
-        return self.options.get("parent_id")
+        The default is the name of the subclass.
+        """
 
-    @property
-    def subtask_type(self) -> str | None:
-        """The kind of the composition, such as ``chain``; None for a single call."""
-        return self.get("subtask_type")
+        def register(subclass: Any) -> Any:
+            cls.TYPES[name or subclass.__name__] = subclass
+            return subclass
 
-    @property
-    def immutable(self) -> bool:
-        """True if it ignores the result of the previous task."""
-        return bool(self.get("immutable"))
+        return register
 
     # -- variations ---------------------------------------------------------------------------------------------------
 
@@ -151,7 +151,7 @@ class Signature(dict[str, Any]):
         }
         merged = {**self.options, **later}
         if self.immutable:
-            return self.args, self.kwargs, merged
+            return tuple(self.args), self.kwargs, merged
         return (*(args or ()), *self.args), {**self.kwargs, **(kwargs or {})}, merged
 
     def clone(self, args: Iterable[Any] = (), kwargs: Mapping[str, Any] | None = None, **options: Any) -> Signature:
@@ -160,7 +160,9 @@ class Signature(dict[str, Any]):
         args, kwargs, options = self.merged(args, kwargs, options)
         fields = {**self, "args": args, "kwargs": dict(kwargs), "options": options, "immutable": immutable}
         fields["options"] = copy.deepcopy(options)
-        return Signature.from_dict(fields, self._app)
+        made = Signature.from_dict(fields, self._app)
+        made._type = self._type
+        return made
 
     partial = clone
 
@@ -177,27 +179,43 @@ class Signature(dict[str, Any]):
         return self
 
     def set_immutable(self, immutable: bool) -> None:
-        self["immutable"] = immutable
+        self.immutable = immutable
 
     def link(self, callback: Mapping[str, Any]) -> Any:
         """Run ``callback`` with the result after a success."""
-        return self._append("link", callback)
+        return self.append_to_list_option("link", callback)
 
     def link_error(self, errback: Mapping[str, Any]) -> Any:
         """Run ``errback`` with the task id after a failure."""
-        return self._append("link_error", errback)
+        return self.append_to_list_option("link_error", errback)
 
     def on_error(self, errback: Mapping[str, Any]) -> Signature:
         """Call :meth:`link_error`; returns this signature."""
         self.link_error(errback)
         return self
 
-    def _append(self, option: str, signature: Mapping[str, Any]) -> Mapping[str, Any]:
-        signatures = listed(self.options.get(option))
-        if signature not in signatures:
-            signatures.append(signature)
-        self.options[option] = signatures
-        return signature
+    def append_to_list_option(self, key: str, value: Any) -> Any:
+        """Append ``value`` to an option that is a list, unless it is there; returns ``value``."""
+        items = self._list_option(key)
+        if value not in items:
+            items.append(value)
+        return value
+
+    def extend_list_option(self, key: str, value: Any) -> None:
+        """Append one or several values to an option that is a list."""
+        self._list_option(key).extend(listed(value))
+
+    def _list_option(self, key: str) -> list[Any]:
+        """Return the option as a list, in place."""
+        items = self.options.get(key)
+        if not isinstance(items, list):
+            items = self.options[key] = listed(items)
+        return items
+
+    def flatten_links(self) -> list[Signature]:
+        """Return this signature and its callbacks, and theirs."""
+        links = map(self._own, listed(self.options.get("link")))
+        return [self, *(each for link in links for each in link.flatten_links())]
 
     # -- stamps -------------------------------------------------------------------------------------------------------
 
@@ -233,11 +251,14 @@ class Signature(dict[str, Any]):
         """Return the chain of ``self`` and ``other``."""
         if not isinstance(other, Signature):
             return NotImplemented
-        if isinstance(other, kind("group")) and not other.tasks:
-            joined = kind("chain")(self, app=self._app)
-            joined.tasks.append(other.clone())  # counts only as the header of a step that follows
-            return joined
-        return kind("chain")(self, other, app=self._app)
+        chain = kind("chain")
+        if isinstance(other, chain):
+            return chain(self, *other.unchain_tasks(), app=self._app)
+        return chain(self, unrolled(other), app=self._app)
+
+    def joined(self, other: Signature) -> Any:
+        """Return ``self | other``; a composition may change itself for it."""
+        return self | other
 
     def __ior__(self, other: Any) -> Any:
         return self | other
@@ -269,17 +290,17 @@ class Signature(dict[str, Any]):
         return self.apply_async(args, kwargs)
 
     def apply_async(self, args: Iterable[Any] = (), kwargs: Mapping[str, Any] | None = None, **options: Any) -> Any:
-        """Send the task; see :meth:`beatd.Task.apply_async`. Returns the result's handle."""
-        args, kwargs, options = self.merged(args, kwargs, options)
+        """Send the task; see :meth:`beatd.Task.apply_async`. Returns the result's handle. None does not override."""
+        args, kwargs, options = self.merged(args, kwargs, _without_none(options))
         self.app.finalize()
-        task = self.app.tasks.get(self.task)
+        task = self._type or self.app.tasks.get(self.task)
         if task is not None:
             return task.apply_async(args, kwargs, **options)
         return self.app.send_task(self.task, args, kwargs, **options)
 
     def apply(self, args: Iterable[Any] = (), kwargs: Mapping[str, Any] | None = None, **options: Any) -> Any:
-        """Run the task in this process; returns an ``EagerResult``."""
-        args, kwargs, options = self.merged(args, kwargs, options)
+        """Run the task in this process; returns an ``EagerResult``. None does not override."""
+        args, kwargs, options = self.merged(args, kwargs, _without_none(options))
         return self.type.apply(args, kwargs, **options)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -302,11 +323,27 @@ class Signature(dict[str, Any]):
         words += [f"{name}={value!r}" for name, value in {**self.kwargs, **kwargs}.items()]
         return f"{self.task}({', '.join(words)})"
 
-    def __deepcopy__(self, memo: Any) -> Signature:
-        return self.clone()
+    def __deepcopy__(self, memo: dict[int, Any]) -> Signature:
+        made = Signature.from_dict({**self, "options": {}}, self._app)
+        memo[id(self)] = made  # a callback may refer to the signature that it is a callback of
+        made.options = copy.deepcopy(self.options, memo)
+        return made
+
+    def __json__(self) -> dict[str, Any]:
+        return dict(self)
 
     def __reduce__(self) -> Any:
         return Signature.from_dict, (dict(self),)
+
+
+def _without_none(options: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def unrolled(signature: Any) -> Any:
+    """Return the only member of a group of one, else the signature itself."""
+    is_single = isinstance(signature, kind("group")) and len(signature.tasks) == 1
+    return signature.tasks[0] if is_single else signature
 
 
 def shortened(task: str, text: str) -> str:
@@ -338,21 +375,17 @@ class Composition(Signature):
     def _revive(self) -> None:
         self.kwargs["tasks"] = [as_signature(task, self._app).clone() for task in self.kwargs.get("tasks") or ()]
 
-    @property
-    def tasks(self) -> list[Signature]:
-        """The steps of a chain, or the members of a group."""
-        return self.kwargs["tasks"]  # type: ignore[no-any-return]
+    tasks: list[Signature] = field("kwargs.tasks", "The steps of a chain, or the members of a group.")
 
-    @property
-    def app(self) -> AppBase:
-        return self._app or (self.tasks[0].app if self.tasks else super().app)
+    def given_app(self) -> AppBase | None:
+        return self._app or (self.tasks[0].given_app() if self.tasks else None)
 
 
 def kind(name: str) -> type[Any]:
     """Return the composition class of that name; :class:`Signature` for an unknown name."""
-    if name not in Signature.kinds:
-        import_module("beatd.app.canvas")  # it imports this module, and fills ``kinds``
-    return Signature.kinds.get(name, Signature)
+    if name not in Signature.TYPES:
+        import_module("beatd.app.canvas")  # it imports this module, and fills ``TYPES``
+    return Signature.TYPES.get(name, Signature)
 
 
 def as_signature(value: Any, app: AppBase | None = None) -> Signature:

@@ -339,16 +339,7 @@ class Executor:
 
     def _extended(self, context: Context) -> dict[str, Any]:
         """Return the fields that ``result_extended`` adds to results."""
-        if not self._is_extended:
-            return {}
-        return {
-            "name": context.task,
-            "args": context.args,
-            "kwargs": context.kwargs,
-            "worker": self._hostname,
-            "retries": context.retries,
-            "queue": (context.delivery_info or {}).get("routing_key"),
-        }
+        return {**context.extended(), "worker": self._hostname} if self._is_extended else {}
 
 
 _NOTHING: tuple[FollowUp, list[FollowUpMessage]] = (FollowUp([], []), [])

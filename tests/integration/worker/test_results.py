@@ -9,12 +9,15 @@ from datetime import UTC, datetime
 from decimal import Decimal
 
 import celery
+import celery.app.task
 import celery.exceptions
 import pytest
 import redis as redis_py
 
 from beatd import App
+from beatd.app.context import Context
 from beatd.exceptions import (
+    IncompleteStream,
     NotRegistered,
     StoreRefused,
     TimeoutError,  # noqa: A004 - Celery's name
@@ -225,3 +228,40 @@ def test_a_graph_of_a_finished_task(app):
     app.results.store([Stored("1", document("1", SUCCESS, 1, children=children)), success("2", 2)])
     graph = app.AsyncResult("1").graph
     assert [str(node) for node in graph.topsort()] == ["2", "1"]
+
+
+def test_a_request_is_stored_with_its_children_and_fields(app, client):
+    app.conf.result_extended = client.conf.result_extended = True
+    fields = {"task": "t", "args": [1, 2], "kwargs": {"a": 3}, "hostname": "w1", "retries": 1}
+    for place, (peer, kind) in enumerate([(app, Context), (client, celery.app.task.Context)]):
+        request = kind(**fields, delivery_info={"routing_key": "slow"})
+        request.children.extend([peer.GroupResult("g", [peer.AsyncResult("c")]), peer.AsyncResult("d")])
+        peer.backend.mark_as_done(f"id{place}", 5, request=request)
+    for reader in (app, client):
+        ours, theirs = (reader.AsyncResult(f"id{place}") for place in (0, 1))
+        for result in (ours, theirs):
+            assert result.get() == 5
+            assert (result.name, result.args, result.kwargs, result.worker) == ("t", [1, 2], {"a": 3}, "w1")
+            assert (result.retries, result.queue) == (1, "slow")
+            assert [type(child).__name__ for child in result.children] == ["GroupResult", "AsyncResult"]
+            assert isinstance(result.children[0], reader.GroupResult)
+            assert list(result.children[0]) == [reader.AsyncResult("c")]
+
+
+def test_what_is_stored_exists(app):
+    handle = app.AsyncResult("1")
+    assert (handle.exists(), handle.children) == (False, None)
+    with pytest.raises(IncompleteStream):
+        list(handle.iterdeps())
+    app.backend.mark_as_started("1", pid=1)
+    assert (handle.exists(), handle.ready(), app.backend.task_result_exists("1")) == (True, False, True)
+    app.backend.mark_as_done("1", 5)
+    assert (handle.children, list(handle.collect())) == ([], [(handle, 5)])
+
+
+def test_a_group_is_restored_from_another_backend(app, redis_url):
+    app.GroupResult("g", [app.AsyncResult("1")]).save()
+    with App("other", set_as_current=False) as other:
+        restored = other.GroupResult.restore("g", backend=app.backend)
+    assert (type(restored), restored.results) == (app.GroupResult, [app.AsyncResult("1")])
+    assert isinstance(app.GroupResult.restore("g"), app.GroupResult)

@@ -97,6 +97,20 @@ def test_routes_have_options_and_routers_are_called(app, add, sent):
     assert sent.messages[1].properties["priority"] == 7
 
 
+def test_routers_get_the_task_and_maps_are_routed_by_the_task_that_they_call(app, add, sent):
+    asked = []
+
+    def router(name, args, kwargs, options, task=None):
+        asked.append((name, task.name))
+        return {"queue": name}
+
+    app.conf.task_routes = router
+    add.delay(1, 2)
+    add.starmap([(1, 2)]).delay()
+    add.chunks([(1, 2)], 1).delay()
+    assert asked == [("add", "add"), *[("add", "celery.starmap")] * 2]
+
+
 def test_defaults_come_from_the_configuration_and_the_task(app, sent):
     app.conf.update(task_default_priority=4, task_compression="zlib")
     task = app.task(name="t", queue="slow", expires=60, time_limit=9)(lambda: None)

@@ -99,16 +99,17 @@ def test_nested_chains_are_flattened(add):
     assert [step.args for step in steps.tasks] == [(1, 1), (2,), (3,), (4,), (5,)]
     assert chain([add.s(1, 1), add.s(2)]) == chain(add.s(1, 1), add.s(2))
     assert len(chain(add.s(1, 1), group(add.s(2)), group()).tasks) == 2
+    assert chain([]).tasks == chain().tasks == []
 
 
 def test_a_group_with_a_following_step_is_a_chord(add, total):
     steps = add.s(1, 1) | group(add.s(1), add.s(2)) | total.s() | add.s(3)
-    assert [step["subtask_type"] for step in steps.tasks] == [None, "chord", None]
+    assert [step["subtask_type"] for step in steps.tasks] == [None, "chord"]
+    assert [step.args for step in steps.tasks[1].body.tasks] == [(), (3,)]
     assert isinstance(group(add.s(1), add.s(2)) | total.s(), chord)
     two = chain(group(add.s(1), add.s(2)), group(total.s(), total.s()), total.s())
-    (only,) = two.tasks
-    assert isinstance(only, chord)
-    assert isinstance(only.body, chord)
+    assert isinstance(two, chord)
+    assert isinstance(two.body, chord)
 
 
 def test_options_of_a_chain_go_to_its_first_or_last_task(app, add, sent):
@@ -121,6 +122,14 @@ def test_options_of_a_chain_go_to_its_first_or_last_task(app, add, sent):
     assert [each["args"] for each in embed["errbacks"]] == [[8]]
     assert [each["args"] for each in embed["chain"][0]["options"]["link_error"]] == [[8]]
     assert "queue" not in embed["chain"][0]["options"]
+
+
+def test_a_callback_of_a_chain_that_ends_in_a_group_is_linked_once(app, add, sent):
+    (add.s(1, 1) | group(add.s(2), add.s(3))).apply_async(link=add.s(9))
+    ((_, _, embed),) = sent.calls()
+    assert [len(task["options"].get("link", ())) for task in embed["chain"][0]["kwargs"]["tasks"]] == [1, 0]
+    chain(add.s(1, 1)).apply_async()
+    assert sent.calls()[-1][2]["callbacks"] is None
 
 
 def test_a_groups_members_share_its_id(app, add, sent):
@@ -158,6 +167,11 @@ def test_headers_may_be_generators_and_tasks(app, add, total):
     assert [each.task for each in group(total, total).tasks] == ["total", "total"]
     assert [each.args for each in chord(add.s(1, 1)).tasks] == [(1, 1)]
     assert len(chord(group(add.s(1, 1), add.s(2, 2))).tasks) == 2
+
+
+def test_the_id_of_a_chord_is_that_of_its_result(app, add, total):
+    assert chord([add.s(1, 1)], total.s()).set(task_id="a").apply_async().id == "a"
+    assert chord([add.s(1, 1)], total.s()).apply_async(task_id="b").id == "b"
 
 
 def test_a_chord_with_an_empty_header_is_its_body(app, total, sent):
@@ -262,6 +276,67 @@ def test_signatures_can_be_changed(add):
     assert signature("add", args=(1,), app=add.app, queue="q").options == {"queue": "q"}
     assert repr(add.s(1) | add.s(2)) == "add(1) | add(2)"
     assert group(add.s(1, 1), add.s(2, 2)).skew(1, 5, 2).tasks[1].options == {"countdown": 3}
+
+
+def test_fields_of_signatures_can_be_set(add, total):
+    call = add.s(1)
+    call.args, call.kwargs, call.options, call.id = (2, 3), {"z": 1}, {"queue": "a"}, "own"
+    call.immutable = True
+    assert dict(call) == dict(add.si(2, 3, z=1).set(queue="a", task_id="own"))
+    both = chord([add.s(1, 1)], total.s())
+    both.tasks, both.body = [add.s(2, 2)], add.s(4)
+    assert repr(both) == "%add([add(2, 2)], 4)"
+    many = group(add.s(1))
+    many.tasks = [add.s(2)]
+    assert many.apply_async.__self__.tasks[0].args == (2,)
+    call.link([add.s(1)][0])
+    call.extend_list_option("link", [add.s(2), add.s(3)])
+    assert [each.args for each in call.flatten_links()] == [(2, 3), (1,), (2,), (3,)]
+
+
+def test_none_does_not_override_an_option(add, sent):
+    add.s(1, 2).set(priority=3).apply_async(priority=None)
+    assert sent.messages[0].properties["priority"] == 3
+
+
+def test_a_signature_of_a_signature_is_a_copy(add):
+    call = add.s(1)
+    assert signature(call) == call
+    assert signature(call) is not call
+    call.link(call)  # a task that calls itself again
+    assert call.clone().options["link"][0].args == (1,)
+
+
+def test_types_of_compositions_can_be_added(add, sent):
+    @Signature.register_type()
+    class loud(chain):
+        def __init__(self, *tasks, **options):
+            super().__init__(*tasks, **options)
+            self.subtask_type = "loud"
+
+    made = loud(add.s(1, 1), add.s(2))
+    restored = Signature.from_dict(as_json(made), add.app)
+    assert (type(made), type(restored), type(made.clone())) == (loud, loud, loud)
+    restored.apply_async()
+    assert len(sent.messages) == 1
+
+
+def test_the_same_signature_twice_in_a_group_is_two_tasks(add):
+    result = group([add.s(1)] * 3).freeze()
+    assert len({each.id for each in result}) == 3
+
+
+def test_the_app_of_a_chord_is_that_of_its_body_if_the_header_is_empty(app, total):
+    assert chord([], total.s()).app is app
+    assert (chord([], total.s()) | total.s()).app is app
+
+
+def test_a_chord_in_this_process_may_take_errors(app, add):
+    boom = app.tasks["boom"]
+    listed = app.task(name="listed", typing=False)(lambda values: [type(value).__name__ for value in values])
+    assert chord([boom.s(), add.s(1, 1)], listed.s()).apply(propagate=False).get() == ["ZeroDivisionError", "int"]
+    with pytest.raises(ZeroDivisionError):
+        chord([boom.s()], listed.s()).apply()
 
 
 def test_a_member_of_a_group_keeps_its_group(add):

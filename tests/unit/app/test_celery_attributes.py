@@ -39,6 +39,7 @@ def objects():
         "app": (theirs, ours),
         "task": (theirs.task(name="a")(documented), ours.task(name="a")(documented)),
         "self.request": (celery.app.task.Context(), Context()),
+        "app.amqp": (theirs.amqp, ours.amqp),
         "app.backend": (theirs.backend, ours.backend),
         "app.control": (theirs.control, ours.control),
         "app.control.inspect()": (theirs.control.inspect(), ours.control.inspect()),

@@ -6,11 +6,13 @@ import random
 from datetime import UTC, datetime, timedelta, timezone
 from zoneinfo import ZoneInfo
 
+import celery.schedules
 import pytest
 from celery.schedules import crontab as celery_crontab
 from celery.schedules import crontab_parser, schedule
 from celery.utils.time import remaining
 
+from beatd import schedules
 from beatd.exceptions import ScheduleError
 from beatd.schedules import crontab, every
 from beatd.schedules.cron import DAY_OF_MONTH, DAY_OF_WEEK, HOUR, MINUTE, MONTH, values_of
@@ -92,9 +94,25 @@ def test_a_field_means_the_same_set(name):
         if isinstance(value, str):
             theirs = crontab_parser(size, field.low).parse(value)
             assert set(values_of(read_field(value, field, celery=True))) == theirs, value
+            assert schedules.crontab_parser(size, field.low).parse(value) == theirs, value
         else:
             values = [value] if isinstance(value, int) else value
             assert set(values_of(mask_of(values, field))) == set(values)
+
+
+@pytest.mark.parametrize("text", ["", "1,,2", "*/", "-20", "61-0", "x", "mox", "*/x", "/5"])
+def test_a_field_that_celery_refuses_is_refused(text):
+    with pytest.raises((celery.schedules.ParseException, ValueError)):
+        crontab_parser(60).parse(text)
+    with pytest.raises(schedules.ParseException):
+        schedules.crontab_parser(60).parse(text)
+
+
+def test_numbers_become_schedules():
+    assert schedules.maybe_schedule(30) == schedules.schedule(30)
+    assert schedules.maybe_schedule(timedelta(minutes=1), relative=True) == schedules.schedule(60, relative=True)
+    assert schedules.maybe_schedule(crontab()) == crontab()
+    assert schedules.maybe_schedule(None) is None
 
 
 def test_the_order_of_arguments_is_celerys():
