@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any
 
+from beatd.broker.bindings import Binding
 from beatd.broker.publisher import Address, Arguments, OutgoingMessage, Publisher, Refused, no_arguments
 from beatd.urls import check_broker, is_amqp, is_cluster, is_redis, place_of, redis_url
 
@@ -19,6 +20,7 @@ __all__ = [
     "OutgoingMessage",
     "Publisher",
     "Refused",
+    "binder_of",
     "connection",
     "delayed_delivery_of",
     "is_amqp",
@@ -76,6 +78,13 @@ def delayed_delivery_of(conf: Mapping[str, Any]) -> Callable[[Any], None] | None
     from beatd.broker.delayed_delivery import delayed_delivery as found  # noqa: PLC0415
 
     return found(conf)
+
+
+def binder_of(bindings: Sequence[Binding], arguments: Arguments) -> Callable[[Any], None]:
+    """Return the function that makes bindings known over a ``kombu.Connection`` to a RabbitMQ."""
+    from beatd.broker.amqp_queues import bind  # noqa: PLC0415
+
+    return lambda connection: bind(connection, bindings, arguments)
 
 
 def read_events(url: str, exchange: str = "celeryev") -> Generator[Mapping[str, Any] | None]:

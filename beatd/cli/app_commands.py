@@ -19,6 +19,7 @@ import click
 import beatd
 from beatd import config
 from beatd.app.app import App
+from beatd.app.conf_urls import first_url
 from beatd.app.find_app import find_app
 from beatd.app.routing import Queues
 from beatd.broker import read_events
@@ -26,7 +27,7 @@ from beatd.cli.output import Duration, confirm, plural, print_json, print_line, 
 from beatd.config.loader import load_settings
 from beatd.exceptions import ConfigError, TimeoutError  # noqa: A004 - beatd's
 from beatd.redaction import redacted
-from beatd.sources.app_file import app_settings, first_url
+from beatd.sources.app_file import app_settings
 from beatd.state_store import running_store
 from beatd.urls import check_broker, shown
 

@@ -22,7 +22,7 @@ import tomli_w
 from beatd import config, log_format
 from beatd.app.app import App
 from beatd.app.find_app import find_app
-from beatd.app.routing import Queues
+from beatd.app.routing import Queues, direct_queue
 from beatd.broker import is_redis, redis_url
 from beatd.cli.celery_options import WORKER_IDLE, detach, idle_options
 from beatd.cli.global_options import is_quiet
@@ -273,9 +273,10 @@ def _settings(app: App, options: dict[str, Any], settings: Settings | None, stor
     conf = app.conf
     pool = pool_for(options["pool"] or conf.worker_pool)
     autoscale = _autoscale(options["autoscale"], pool)
+    hostname = node_name(options["hostname"])
     return WorkerSettings(
-        hostname=node_name(options["hostname"]),
-        queues=_queues(options, conf),
+        hostname=hostname,
+        queues=_queues(options, conf, hostname),
         pool=pool,
         concurrency=autoscale[1]
         if autoscale
@@ -296,8 +297,11 @@ def _settings(app: App, options: dict[str, Any], settings: Settings | None, stor
     )
 
 
-def _queues(options: dict[str, Any], conf: Any) -> tuple[str, ...]:
-    queues = _names(options["queues"]) or Queues(conf).names or (conf.task_default_queue,)
+def _queues(options: dict[str, Any], conf: Any, hostname: str) -> tuple[str, ...]:
+    declared = Queues(conf)
+    queues = tuple(map(declared.name_of, _names(options["queues"]))) or declared.names or (conf.task_default_queue,)
+    if conf.worker_direct:
+        queues = (*queues, direct_queue(hostname))
     left = tuple(name for name in queues if name not in _names(options["exclude_queues"]))
     if not left:
         raise ConfigError([Fault("beatd worker", None, "--exclude-queues", "no queue is left to consume")])

@@ -6,9 +6,9 @@ import ast
 from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
-from beatd.app.conf import DEFAULTS, UNUSED, setting_name
+from beatd.app.conf import setting_name
+from beatd.app.settings import DEFAULTS, WITHOUT_EFFECT
 from beatd.importers.celery_imports import Imports
-from beatd.sources.app import WITHOUT_EFFECT
 
 Verdict = Literal["works", "change", "by hand"]
 
@@ -231,10 +231,10 @@ def _setting(shown: str, name: str, text: str, value: ast.expr) -> tuple[str, Ve
         advice = next((told for part, told in _SCHEDULERS.items() if part in text), "beatd is the scheduler")
         is_known = not text or text.startswith(("celery.beat", *_SCHEDULERS))
         return "custom scheduler", "change" if is_known else "by hand", what, advice
-    if name in WITHOUT_EFFECT:
-        return "settings", "change", shown, f"has no effect: {WITHOUT_EFFECT[name]}"
     if name in _SERIALIZERS:
         return _serializer(what, name, text, value)
+    if name in WITHOUT_EFFECT and text != str(DEFAULTS[name]):
+        return "settings", "change", shown, f"has no effect: {WITHOUT_EFFECT[name]}"
     if name == "result_backend":
         scheme = text.partition(":")[0]
         is_own = scheme in _OWN_RESULTS
@@ -243,8 +243,6 @@ def _setting(shown: str, name: str, text: str, value: ast.expr) -> tuple[str, Ve
     if name == "worker_pool" and text in _POOLS:
         advice = f"runs as {_POOLS[text]}; nothing is monkey-patched; coroutines: -P asyncio"
         return "worker pool", "change", what, advice
-    if name in UNUSED:
-        return "settings", "change", shown, "has no counterpart and no effect"
     return ("settings" if name in DEFAULTS else ""), "works", shown, ""
 
 

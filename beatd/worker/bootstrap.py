@@ -16,6 +16,7 @@ from beatd import signals
 from beatd.app.app import App
 from beatd.app.routing import Queues
 from beatd.broker import bus, delayed_delivery_of, is_amqp, is_redis, redis_url
+from beatd.broker.bindings import Binding
 from beatd.broker.bus import Names
 from beatd.clock import Backoff, monotonic
 from beatd.exceptions import ConfigError, Fault, MessageError, StoreError
@@ -150,14 +151,15 @@ def run_worker(app: App, settings: WorkerSettings) -> None:
     options = msgspec.structs.asdict(settings)
     signals.celeryd_init.send(sender=settings.hostname, instance=app, conf=app.conf, options=options)
     app.finalize()
+    _log_idle_settings(app)
     _check_accepted(app)
     chord_unlock.register(app)
     for task in app.tasks.values():
         request_class(task)  # fail at the start, not at the first message
-    url = app.conf.broker_url
+    url = app.conf.broker_read_url
     url = url if isinstance(url, str) else ";".join(url)
     store_url = settings.store_url or app.conf.state_store or (redis_url(url) if is_redis(url) else None)
-    exporter = _exporter(settings, url, store_url)
+    exporter, queues = _exporter(settings, url, store_url), Queues(app.conf)
     consumer = open_consumer(
         url,
         settings.queues,
@@ -165,9 +167,10 @@ def run_worker(app: App, settings: WorkerSettings) -> None:
         clock=app.clock,
         prefix=settings.prefix,
         store_url=store_url,
-        arguments=Queues(app.conf).arguments,
+        arguments=queues.arguments,
         transport_options=app.conf.broker_transport_options,
         declare=delayed_delivery_of(app.conf) if is_amqp(url) else None,
+        bindings=_bindings(queues, settings, url),
     )
     if app.conf.worker_keep_output:
         output.enable()
@@ -191,6 +194,22 @@ def run_worker(app: App, settings: WorkerSettings) -> None:
         solo_heartbeat(consumer, worker.shutdown, settings.pool),
     ):
         worker.run()
+
+
+def _log_idle_settings(app: App) -> None:
+    """Log each setting of the app that has no effect, with the reason."""
+    for name, reason in app.conf.without_effect():
+        log.warning("The setting %s has no effect: %s", name, reason, extra={"event": "setting_idle", "setting": name})
+
+
+def _bindings(queues: Queues, settings: WorkerSettings, url: str) -> list[Binding]:
+    """Return the bindings of the worker's queues; raises ConfigError for one that this broker cannot have."""
+    bindings = [one for one in queues.bindings(settings.hostname) if one.queue in settings.queues]
+    if is_redis(url) and (wrong := next((one for one in bindings if one.kind not in ("direct", "topic")), None)):
+        text = f"queue {wrong.queue}: an exchange of the type {wrong.kind} needs RabbitMQ; to tell all workers "
+        text += "something use a control command (beatd.worker.control)"
+        raise ConfigError([Fault("beatd worker", None, "task_queues", text)])
+    return bindings
 
 
 def _exporter(settings: WorkerSettings, url: str, store_url: str | None) -> Exporter | None:

@@ -27,9 +27,9 @@ class CeleryFormatter(logging.Formatter):
     or control a terminal.
     """
 
-    def __init__(self, line: str, task_line: str) -> None:
-        super().__init__(line)
-        self._task_format = logging.Formatter(task_line)
+    def __init__(self, line: str, task_line: str, times: str | None = None, task_times: str | None = None) -> None:
+        super().__init__(line, times)
+        self._task_format = logging.Formatter(task_line, task_times)
 
     def format(self, record: logging.LogRecord) -> str:
         message = record.getMessage()
@@ -80,7 +80,12 @@ def set_up(
                 raise answer
         return
     if celery_format and root.handlers == ours:
-        formatter = CeleryFormatter(conf.worker_log_format, conf.worker_task_log_format)
+        formatter = CeleryFormatter(
+            conf.worker_log_format,
+            conf.worker_task_log_format,
+            conf.worker_log_datefmt,
+            conf.worker_task_log_datefmt,
+        )
         for handler in root.handlers:
             handler.setFormatter(formatter)
     signals.after_setup_logger.send(sender=None, logger=root, **facts)
