@@ -28,6 +28,7 @@ __all__ = [
     "no_arguments",
     "open",
     "place_of",
+    "pool",
     "purge",
     "read_events",
     "redis_url",
@@ -64,6 +65,13 @@ def connection(url: str, **options: Any) -> Any:
     from beatd.broker.kombu import connection as connected  # noqa: PLC0415
 
     return connected(url, **options)
+
+
+def pool(connection: Any, *, producers: bool = False) -> Any:
+    """Return kombu's pool of connections, or of producers, to the broker of a connection."""
+    from beatd.broker.kombu import pool as found  # noqa: PLC0415
+
+    return found(connection, producers=producers)
 
 
 def purge(url: str, queues: Sequence[str]) -> int:

@@ -19,7 +19,7 @@ from typing import Any
 import click
 import tomli_w
 
-from beatd import config, log_format
+from beatd import config, log_format, signals
 from beatd.app.app import App
 from beatd.app.find_app import find_app
 from beatd.app.routing import Queues, direct_queue
@@ -61,7 +61,7 @@ from beatd.worker.settings import COROUTINES, WorkerSettings, cpu_count, node_na
 @click.option("--hostname", "-n", metavar="NAME", help="The worker's name; %h is the host. Default: celery@%h.")
 @click.option("--loglevel", "-l", default="info", metavar="LEVEL", help="debug, info, warning, error or critical.")
 @click.option("--log-format", type=click.Choice(["celery", "text", "json"]), default="celery", help="Log format.")
-@click.option("--task-events", "-E", is_flag=True, help="Send task events to monitors such as Flower.")
+@click.option("--task-events", "--events", "-E", is_flag=True, help="Send task events to monitors such as Flower.")
 @click.option("--beat", "-B", is_flag=True, help="For development: run a daemon beside the worker.")
 @click.option("--builtin", metavar="NAMES", help="Enable built-in tasks: command, http.")
 @click.option("--max-tasks-per-child", type=click.IntRange(1), metavar="N", help="Restart a process after N tasks.")
@@ -197,6 +197,8 @@ def start(options: dict[str, Any], app: App | None = None) -> None:
             store_url = stack.enter_context(_state_store(settings))
         app = app or _app(options, settings)
         _apply(app, options, settings, store_url)
+        name = node_name(options["hostname"])
+        signals.celeryd_init.send(sender=name, instance=app, conf=app.conf, options=options)
         stack.enter_context(task_logging.streams_restored())
         celery_format = options["log_format"] == "celery"
         task_logging.set_up(

@@ -10,8 +10,6 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import msgspec
-
 from beatd import signals
 from beatd.app.app import App
 from beatd.app.routing import Queues
@@ -148,8 +146,6 @@ def pool_for(name: str | None) -> str:
 
 def run_worker(app: App, settings: WorkerSettings) -> None:
     """Run a worker in this thread until SIGTERM or SIGINT; a second signal (or SIGQUIT) ends it cold."""
-    options = msgspec.structs.asdict(settings)
-    signals.celeryd_init.send(sender=settings.hostname, instance=app, conf=app.conf, options=options)
     app.finalize()
     _log_idle_settings(app)
     _check_accepted(app)

@@ -102,12 +102,16 @@ def _enable() -> None:
             logger.disabled = False
 
 
-def redirect_stdouts(level: int | str) -> None:
+def redirect_stdouts(
+    level: int | str, logger: logging.Logger | None = None, *, stdout: bool = True, stderr: bool = True
+) -> None:
     """Redirect stdout and stderr to the log, line by line, at ``level``."""
     number = logging.getLevelName(level.upper()) if isinstance(level, str) else level
-    logger = logging.getLogger(REDIRECTED)
-    sys.stdout = Redirected(sys.stdout, logger, number)
-    sys.stderr = Redirected(sys.stderr, logger, number)
+    logger = logger or logging.getLogger(REDIRECTED)
+    if stdout:
+        sys.stdout = Redirected(sys.stdout, logger, number)
+    if stderr:
+        sys.stderr = Redirected(sys.stderr, logger, number)
 
 
 @contextmanager

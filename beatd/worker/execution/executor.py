@@ -341,7 +341,9 @@ class Executor:
         """Return the fields that ``result_extended`` adds to results."""
         if not self._is_extended:
             return {}
+        stamps = {"stamped_headers": context.stamped_headers, **context.stamps} if context.stamps else {}
         return {
+            **{name: value for name, value in stamps.items() if name not in _OWN_FIELDS},
             "name": context.task,
             "args": context.args,
             "kwargs": context.kwargs,
@@ -351,6 +353,10 @@ class Executor:
         }
 
 
+_OWN_FIELDS = {
+    "task_id", "state", "status", "result", "traceback", "date_done", "children", "parent_id", "group_id",
+}  # fmt: skip
+"""Fields of every result; a stamp of such a name is not stored."""
 _NOTHING: tuple[FollowUp, list[FollowUpMessage]] = (FollowUp([], []), [])
 
 
