@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import subprocess
 import sys
 import tempfile
@@ -216,7 +217,9 @@ def start(options: dict[str, Any], app: App | None = None) -> None:
         if options["purge"]:
             app.control.purge(queues=list(chosen.queues))
         _show_banner(app, chosen, options)
-        run_worker(app, chosen)
+        restarts = run_worker(app, chosen)
+    if restarts:
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606 - the same command line again
 
 
 def _show_banner(app: App, settings: WorkerSettings, options: dict[str, Any]) -> None:
@@ -317,7 +320,7 @@ def _concurrency(pool: str, wanted: int | None) -> int:
 
 
 def _autoscale(text: str | None, pool: str) -> tuple[int, int] | None:
-    """``"10,3"``: at most ten, at least three; ``"10"``: at least one."""
+    """``"10,3"``: at most ten, at least three; ``"10"`` and ``"10,0"``: at least one."""
     if not text:
         return None
     most, _, least = text.partition(",")
@@ -325,10 +328,10 @@ def _autoscale(text: str | None, pool: str) -> tuple[int, int] | None:
     if pool == "solo":
         wrong = "the solo pool runs one task at a time"
     elif most.strip().isdigit() and (least.strip() or "1").isdigit():
-        bounds = int(most), int(least.strip() or "1")
-        if 1 <= bounds[1] <= bounds[0]:
+        bounds = int(most), max(1, int(least.strip() or "1"))
+        if bounds[1] <= bounds[0]:
             return bounds
-        wrong = "MAX must not be less than MIN, and MIN not less than 1"
+        wrong = "MAX must not be less than MIN, and not less than 1"
     raise ConfigError([Fault("beatd worker", None, "--autoscale", f"{text!r}: {wrong}")])
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import faulthandler
 import logging
 import multiprocessing
 import os
 import signal
+import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from beatd import signals
@@ -49,16 +51,20 @@ _SAME_SIGNAL_S = 0.3
 
 
 @contextmanager
-def signal_handlers(worker: Worker, *, sigterm_quits: bool = False) -> Iterator[None]:
+def signal_handlers(worker: Worker, *, sigterm_quits: bool = False) -> Iterator[Callable[[], bool]]:
     """SIGTERM and SIGINT: warm, the second time soft or cold. SIGQUIT: soft or cold, and so SIGTERM if it ``quits``.
 
-    A second signal within a moment counts once: a signal to a process group and to its members arrives twice.
+    SIGHUP without a terminal: warm, and the value is a function that returns True: start again. SIGUSR1: write what all
+    threads do to standard error. A second signal within a moment counts once: a signal to a process group and to its
+    members arrives twice.
     """
+    restarts = False
     last = -_SAME_SIGNAL_S
     quits = {signal.SIGQUIT, *([signal.SIGTERM] if sigterm_quits else [])}
 
     def stop(number: int, _frame: object) -> None:
-        nonlocal last
+        nonlocal last, restarts
+        restarts = number == signal.SIGHUP
         now = monotonic()
         if now - last < _SAME_SIGNAL_S:
             return
@@ -73,15 +79,25 @@ def signal_handlers(worker: Worker, *, sigterm_quits: bool = False) -> Iterator[
         worker.stop(cold=cold)
 
     if threading.current_thread() is not threading.main_thread():
-        yield
+        yield lambda: False
         return
     handlers = dict.fromkeys((signal.SIGTERM, signal.SIGINT, signal.SIGQUIT), stop)
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL and not _has_terminal():
+        handlers[signal.SIGHUP] = stop
+    if sys.__stderr__ is not None:
+        faulthandler.register(signal.SIGUSR1, file=sys.__stderr__, all_threads=True)
     previous = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     try:
-        yield
+        yield lambda: restarts
     finally:
+        faulthandler.unregister(signal.SIGUSR1)
         for number, handler in previous.items():
             signal.signal(number, handler)
+
+
+def _has_terminal() -> bool:
+    """Return True in a terminal, whose end is a SIGHUP."""
+    return sys.__stdin__ is not None and not sys.__stdin__.closed and sys.__stdin__.isatty()
 
 
 def _log_shutdown(phase: Phase, soft_s: float, name: str) -> None:
@@ -144,8 +160,11 @@ def pool_for(name: str | None) -> str:
     return pool
 
 
-def run_worker(app: App, settings: WorkerSettings) -> None:
-    """Run a worker in this thread until SIGTERM or SIGINT; a second signal (or SIGQUIT) ends it cold."""
+def run_worker(app: App, settings: WorkerSettings) -> bool:
+    """Run a worker in this thread until SIGTERM or SIGINT; a second signal (or SIGQUIT) ends it cold.
+
+    Returns True after SIGHUP: its process is to start again.
+    """
     app.finalize()
     _log_idle_settings(app)
     _check_accepted(app)
@@ -186,10 +205,11 @@ def run_worker(app: App, settings: WorkerSettings) -> None:
     signals.celeryd_after_setup.send(sender=settings.hostname, instance=worker, conf=app.conf)
     signals.worker_init.send(sender=worker)
     with (
-        signal_handlers(worker, sigterm_quits=settings.sigterm_quits),
+        signal_handlers(worker, sigterm_quits=settings.sigterm_quits) as restarts,
         solo_heartbeat(consumer, worker.shutdown, settings.pool),
     ):
         worker.run()
+    return restarts()
 
 
 def _log_idle_settings(app: App) -> None:
