@@ -27,7 +27,7 @@ from beatd.app.find_app import import_symbol
 from beatd.app.group_result import GroupResult, ResultSet
 from beatd.app.loader import Loader, TaskRegistry, task_class, warn_of_another
 from beatd.app.message_options import check_options, message_for, new_id, utc_now
-from beatd.app.publishing import Outgoing, Sent, SentEvents
+from beatd.app.publishing import Outgoing, Sent, SentEvents, retry_policy
 from beatd.app.registration import Registration, from_conf, registration, warn_of_own_clock
 from beatd.app.result import AsyncResult
 from beatd.app.result_backends import is_by_reply, open_results
@@ -36,6 +36,7 @@ from beatd.app.routing import Queues, Route, route_for
 from beatd.app.task import Task as BaseTask
 from beatd.app.trace import run_eagerly
 from beatd.broker import Publisher, is_redis
+from beatd.broker.publisher import RetryPolicy
 from beatd.clock import Clock, SystemClock
 from beatd.exceptions import BrokerError, MessageError, StoreUnavailable
 from beatd.message.protocol import TaskMessage
@@ -202,6 +203,8 @@ class App(EntryPoints, Loader):
         if parent is not None:
             options["root_id"] = options.get("root_id") or parent.root_id
             options["parent_id"] = options.get("parent_id") or parent.id
+            if self.conf.task_inherit_parent_priority and options.get("priority") is None:
+                options["priority"] = (parent.delivery_info or {}).get("priority")
         routed = options.get("route_name") or name
         route = route_for(routed, tuple(args or ()), kwargs or {}, options, self.conf, self.tasks.get(name))
         defaults = {"priority": self.conf.task_default_priority, "serializer": self.conf.task_serializer}
@@ -216,7 +219,8 @@ class App(EntryPoints, Loader):
         if len(message.body) > self.conf.message_max_bytes:
             limit = f"more than message_max_bytes ({self.conf.message_max_bytes}) allows"
             raise MessageError(f"{name} cannot be sent: its message has {len(message.body)} bytes, {limit}")
-        self.publish(message, route, options.get("compression") or self.conf.task_compression)
+        compression = options.get("compression") or self.conf.task_compression
+        self.publish(message, route, compression, retry_policy(options, self.conf))
         result: AsyncResult[Any] = AsyncResult(message.id, app=self, ignored=bool(options.get("ignore_result")))
         if parent is not None and parent.id != message.id and options.get("add_to_parent", True):
             parent.children.append(result)
@@ -264,12 +268,18 @@ class App(EntryPoints, Loader):
         options = {"transport_options": dict(self.conf.broker_transport_options or {}), **options}
         return broker.connection(given if isinstance(given, str) else ";".join(given), **options)
 
-    connection_for_read = connection_for_write = connection
+    def connection_for_read(self, url: str | None = None, **options: Any) -> Any:
+        """Return :meth:`connection` to ``broker_read_url``, if there is one."""
+        return self.connection(url or self.conf.broker_read_url, **options)
+
+    def connection_for_write(self, url: str | None = None, **options: Any) -> Any:
+        """Return :meth:`connection` to ``broker_write_url``, if there is one."""
+        return self.connection(url or self.conf.broker_write_url, **options)
 
     @cached_property
     def publisher(self) -> Publisher:
         """The broker connection for task messages; connects on first use."""
-        url = self.conf.broker_url
+        url = self.conf.broker_write_url
         urls = url if isinstance(url, str) else ";".join(url)
         return broker.open(
             urls.split(";")[0] if is_redis(urls) else urls,
@@ -291,9 +301,11 @@ class App(EntryPoints, Loader):
         if sent and self.conf.task_send_sent_event:
             self.sent_events.tell(sent)
 
-    def publish(self, message: TaskMessage, route: Route, compression: str | None = None) -> None:
+    def publish(
+        self, message: TaskMessage, route: Route, compression: str | None = None, policy: RetryPolicy | None = None
+    ) -> None:
         """Publish a message; raises :class:`~beatd.exceptions.BrokerError`."""
-        self.outgoing.send(message, route, compression)
+        self.outgoing.send(message, route, compression, policy)
 
     def publishing_together(self) -> AbstractContextManager[None]:
         """Batch the messages that are sent in the block: they leave at its end, or not at all if it raises."""

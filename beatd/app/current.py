@@ -42,6 +42,11 @@ class CurrentApp:
         return repr(self())
 
 
+def app_or_default(app: App | None = None) -> App:
+    """Return the app that was given, else the current one."""
+    return app if app is not None else CurrentApp()()
+
+
 class CurrentTask:
     """Proxy of the task that runs in this thread or coroutine: ``current_task.request.id``. False outside a task."""
 

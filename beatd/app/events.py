@@ -10,7 +10,7 @@ from typing import Any
 
 from beatd import broker
 from beatd.app.base import AppBase
-from beatd.clock import monotonic
+from beatd.clock import SystemClock, monotonic
 from beatd.exceptions import ImproperlyConfigured
 
 Handler = Callable[[Mapping[str, Any]], Any]
@@ -23,6 +23,8 @@ class Receiver:
         self.app = app
         self.handlers = dict(handlers or {})
         self.should_stop = False
+        self._clock = 0
+        """For events without one, such as those of clients: Celery's state of a cluster sorts by it."""
 
     def process(self, type: str, event: Mapping[str, Any]) -> None:  # noqa: A002 - Celery's name
         """Give an event to its handler."""
@@ -58,7 +60,26 @@ class Receiver:
                     return
                 if event is not None:
                     last = monotonic()
-                    yield event
+                    self._clock = max(self._clock, int(event.get("clock") or 0)) + 1
+                    received = {"local_received": SystemClock().now_ms() / 1000, "clock": self._clock}
+                    yield {**received, **event}
+
+
+class Dispatcher:
+    """Sender of a program's own events: ``with app.events.Dispatcher() as sender: sender.send("order-paid", id=7)``."""
+
+    def __init__(self, app: Any) -> None:
+        self.app = app
+
+    def send(self, type: str, **fields: Any) -> None:  # noqa: A002 - Celery's name
+        """Send an event to the monitors; while the broker is away it is lost."""
+        self.app.sent_events.send(type, fields)
+
+    def __enter__(self) -> Dispatcher:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Leave the connection open: it is the app's."""
 
 
 class Events:
@@ -73,6 +94,13 @@ class Events:
         """Return a receiver. ``channel`` is not used: it opens a connection of its own."""
         del channel
         return Receiver(self._app, handlers)
+
+    def Dispatcher(self, connection: Any = None, **_celerys: Any) -> Dispatcher:  # noqa: N802 - Celery's name
+        """Return a sender of events. ``connection`` is not used: it sends through the app's own."""
+        del connection
+        return Dispatcher(self._app)
+
+    default_dispatcher = Dispatcher
 
     def State(self, **options: Any) -> Any:  # noqa: N802 - Celery's name
         """Return Celery's state of a cluster, which ``state.event`` fills. Celery must be installed."""

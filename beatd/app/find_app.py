@@ -48,6 +48,8 @@ def locate(name: str, wanted: Callable[[Any], bool], *, where: str = "-A", direc
         if str(place.absolute()) not in sys.path:
             sys.path.insert(0, str(place.absolute()))
     module_name, _, attribute = name.partition(":")
+    if not attribute and is_attribute(module_name):
+        module_name, _, attribute = module_name.rpartition(".")
     module = import_module(module_name, where=where)
     value = _attribute(module, attribute, where) if attribute else _search(module, wanted)
     if isinstance(value, ModuleType):
@@ -55,6 +57,22 @@ def locate(name: str, wanted: Callable[[Any], bool], *, where: str = "-A", direc
     if not wanted(value):
         raise ConfigError([Fault(where, None, name, _not_an_app(value, module_name))])
     return value
+
+
+def is_attribute(path: str) -> bool:
+    """Return True if ``path`` is no module, but an attribute of one: ``proj.app``, as Celery takes it, too."""
+    parent, _, name = path.rpartition(".")
+    try:
+        return bool(parent) and hasattr(importlib.import_module(parent), name) and not _is_module(path)
+    except Exception:  # noqa: BLE001 - the user's code: importing the path says it with its traceback
+        return False
+
+
+def _is_module(path: str) -> bool:
+    try:
+        return importlib.util.find_spec(path) is not None
+    except ModuleNotFoundError:  # its parent is a module without parts
+        return False
 
 
 def _is_app(value: Any) -> bool:

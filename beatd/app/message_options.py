@@ -28,8 +28,6 @@ ACCEPTED_AND_UNUSED = frozenset(
         "producer",
         "publisher",
         "result_cls",
-        "retry",
-        "retry_policy",
         "router",
         "timeout",
     }
@@ -64,6 +62,8 @@ _OPTIONS = frozenset(
         "replaced_task_nesting",
         "reply_to",
         "retries",
+        "retry",
+        "retry_policy",
         "root_id",
         "route_name",
         "routing_key",

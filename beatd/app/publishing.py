@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, NamedTuple
@@ -20,11 +20,12 @@ from beatd.app.conf import Conf
 from beatd.app.context import outlet
 from beatd.app.message_options import origin
 from beatd.app.routing import Route
+from beatd.app.settings import DEFAULTS
 from beatd.broker import Publisher, bus
 from beatd.broker.bus import Bus, EventFactory, LamportClock, Names
-from beatd.broker.publisher import Refused, outgoing_message
+from beatd.broker.publisher import OutgoingMessage, Refused, RetryPolicy, outgoing_message, publish_with_retries
 from beatd.clock import Clock
-from beatd.exceptions import BrokerError
+from beatd.exceptions import BrokerError, BrokerRefused
 from beatd.message import json_codec
 from beatd.message.compression import compressed
 from beatd.message.protocol import JSON, TaskMessage
@@ -37,6 +38,15 @@ class Collected(NamedTuple):
 
     message: TaskMessage
     route: Route
+
+
+def retry_policy(options: Mapping[str, Any], conf: Conf) -> RetryPolicy | None:
+    """Return the policy of a call (``retry``, ``retry_policy``), else of the app; None for the default one."""
+    retry, default = options.get("retry"), DEFAULTS["task_publish_retry_policy"]
+    if not (conf.task_publish_retry if retry is None else retry):
+        return RetryPolicy(0, 0, 0, 0)
+    wanted = {**default, **(conf.task_publish_retry_policy or {}), **(options.get("retry_policy") or {})}
+    return RetryPolicy(*(wanted[name] for name in RetryPolicy._fields)) if wanted != default else None
 
 
 BACKLOG_MAX = 10_000
@@ -86,8 +96,13 @@ class Outgoing:
         self.backlog = Backlog()
         self._together: ContextVar[list[Collected] | None] = ContextVar("beatd_publishing_together", default=None)
 
-    def send(self, message: TaskMessage, route: Route, compression: str | None = None) -> None:
-        """Publish a message, or add it to the batch of :meth:`together`; raises BrokerError."""
+    def send(
+        self, message: TaskMessage, route: Route, compression: str | None = None, policy: RetryPolicy | None = None
+    ) -> None:
+        """Publish a message, or add it to the batch of :meth:`together`; raises BrokerError.
+
+        ``policy`` says how often it is tried while the broker is away; a batch has the default policy.
+        """
         if signals.before_task_publish:
             message = _before_publish(message, route)
         if compression:
@@ -98,7 +113,11 @@ class Outgoing:
             return
         if self._left_to_worker([Collected(message, route)]):
             return
-        self._publisher().publish(message, queue=route.queue, exchange=route.exchange, routing_key=route.routing_key)
+        if policy is None:
+            self._publisher().publish(message, **_address(route))
+        else:
+            outgoing = outgoing_message(message, *route[:3])
+            publish_with_retries(lambda: self._publish_once(outgoing), policy)
         _after_publish(message, route)
         self._on_sent([(message, route)])
 
@@ -164,6 +183,11 @@ class Outgoing:
             self.backlog.leave(len(batch))
             raise
         return True
+
+    def _publish_once(self, outgoing: OutgoingMessage) -> None:
+        """Publish in one attempt; raises BrokerError."""
+        if refused := self._publisher().publish_many([outgoing]):
+            raise BrokerRefused(refused[0].reason)
 
     def _send_many(self, messages: list[Collected]) -> None:
         publisher = self._publisher()

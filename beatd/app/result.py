@@ -151,7 +151,7 @@ class AsyncResult(Generic[R_co]):
 
     def maybe_throw(self, propagate: bool = True, callback: Callable[[str, Any], Any] | None = None) -> Any:
         """Raise the task's exception if it failed or was revoked, else return the result."""
-        meta = decoded(self._meta())
+        meta = decoded(self._get_task_meta())
         value = meta["result"]
         if propagate and meta["status"] in PROPAGATE_STATES:
             raise value if isinstance(value, BaseException) else TaskRevokedError(value)
@@ -166,26 +166,26 @@ class AsyncResult(Generic[R_co]):
     @property
     def state(self) -> str:
         """``PENDING`` (or unknown), ``STARTED``, ``RETRY``, ``SUCCESS``, ``FAILURE``, ``REVOKED`` or a custom state."""
-        return str(self._meta()["status"])
+        return str(self._get_task_meta()["status"])
 
     status = state
 
     @property
     def result(self) -> Any:
         """The return value, the exception of a failed task, or the ``meta`` of a custom state."""
-        return decoded(self._meta())["result"]
+        return decoded(self._get_task_meta())["result"]
 
     info = result
 
     @property
     def traceback(self) -> str | None:
         """The traceback of a failed task, as text."""
-        return self._meta().get("traceback")
+        return self._get_task_meta().get("traceback")
 
     @property
     def date_done(self) -> datetime | None:
         """The time when the task finished."""
-        done = self._meta().get("date_done")
+        done = self._get_task_meta().get("date_done")
         return datetime.fromisoformat(done) if isinstance(done, str) else done
 
     @property
@@ -193,33 +193,33 @@ class AsyncResult(Generic[R_co]):
         """Handles of the tasks that this one sent; a group is one ``GroupResult``. None while nothing is stored."""
         from beatd.app.group_result import result_from_tuple  # noqa: PLC0415 - groups are made of results
 
-        stored = self._meta().get("children")
+        stored = self._get_task_meta().get("children")
         return None if stored is None else [result_from_tuple(child, self._app) for child in stored]
 
     @property
     def name(self) -> str | None:
         """The task's name. It and the next fields are stored only with ``result_extended``."""
-        return self._meta().get("name")
+        return self._get_task_meta().get("name")
 
     @property
     def args(self) -> Any:
-        return self._meta().get("args")
+        return self._get_task_meta().get("args")
 
     @property
     def kwargs(self) -> Any:
-        return self._meta().get("kwargs")
+        return self._get_task_meta().get("kwargs")
 
     @property
     def worker(self) -> str | None:
-        return self._meta().get("worker")
+        return self._get_task_meta().get("worker")
 
     @property
     def retries(self) -> int | None:
-        return self._meta().get("retries")
+        return self._get_task_meta().get("retries")
 
     @property
     def queue(self) -> str | None:
-        return self._meta().get("queue")
+        return self._get_task_meta().get("queue")
 
     def collect(self, intermediate: bool = False, **options: Any) -> Iterator[tuple[AsyncResult[Any], Any]]:
         """Yield ``(handle, value)`` of this result and of all its descendants; waits for each."""
@@ -323,7 +323,7 @@ class AsyncResult(Generic[R_co]):
 
     def document(self) -> dict[str, Any]:
         """Return the result document, with an exception as an object."""
-        return {"task_id": self.id, "traceback": None, "children": [], **decoded(self._meta())}
+        return {"task_id": self.id, "traceback": None, "children": [], **decoded(self._get_task_meta())}
 
     def learn(self, meta: dict[str, Any] | None) -> None:
         """Cache a result document that was read elsewhere."""
@@ -342,7 +342,7 @@ class AsyncResult(Generic[R_co]):
         """Return ``((id, parent), None)``, the reference in stored documents."""
         return (self.id, self.parent and self.parent.as_tuple()), None
 
-    def _meta(self) -> dict[str, Any]:
+    def _get_task_meta(self) -> dict[str, Any]:
         if self._final is not None:
             return self._final
         meta = self.app.results.get(self.id) or _NOTHING

@@ -10,7 +10,16 @@ from typing import Any, NamedTuple
 
 from beatd.app.find_app import import_symbol
 from beatd.app.message_options import Options
+from beatd.broker.bindings import Binding
 from beatd.exceptions import MessageError, QueueNotFound
+
+DIRECT_EXCHANGE = "C.dq2"
+"""Exchange of ``worker_direct``: the routing key is the worker's name."""
+
+
+def direct_queue(worker: str) -> str:
+    """Return the name of the queue that only this worker takes from, with ``worker_direct``."""
+    return f"{worker}.dq2"
 
 
 class Queues:
@@ -21,9 +30,17 @@ class Queues:
 
     def __init__(self, conf: Mapping[str, Any]) -> None:
         self._given = _given(conf.get("task_queues") or ())
+        self._default_queue = str(conf.get("task_default_queue"))
+        self._default_exchange = str(conf.get("task_default_exchange") or self._default_queue)
+        self._default_kind = str(conf.get("task_default_exchange_type") or "direct")
+        self._default_key = str(conf.get("task_default_routing_key") or self._default_queue)
+        self._has_direct = bool(conf.get("worker_direct"))
         self._default: dict[str, Any] = {}
         if conf.get("task_default_queue_type"):
             self._default["x-queue-type"] = conf["task_default_queue_type"]
+        self._missing: dict[str, Any] = {}
+        if conf.get("task_create_missing_queue_type") == "quorum":
+            self._missing["x-queue-type"] = "quorum"
         if (max_priority := conf.get("task_queue_max_priority")) is not None:
             self._default["x-max-priority"] = int(max_priority)
 
@@ -32,9 +49,42 @@ class Queues:
         """Names in ``task_queues``."""
         return tuple(self._given)
 
+    def name_of(self, queue: str) -> str:
+        """Return the name of a queue that is known by an alias, such as kombu's ``Broadcast``."""
+        return next((name for name, given in self._given.items() if given.get("alias") == queue), queue)
+
+    def bindings(self, worker: str | None = None) -> Iterator[Binding]:
+        """Yield the bindings of ``task_queues``; a queue without an exchange of its own has the app's default one.
+
+        With ``worker_direct``, also that of the queue of ``worker``.
+        """
+        for name, given in self._given.items():
+            yield from self._bindings(name, given)
+        if worker is not None and self._has_direct:
+            yield Binding(direct_queue(worker), DIRECT_EXCHANGE, worker)
+
+    def _bindings(self, name: str, given: Mapping[str, Any]) -> Iterator[Binding]:
+        exchange: Any = given.get("exchange")
+        kind = given.get("exchange_type") or "direct"
+        key = given.get("routing_key") or given.get("binding_key")
+        deletes = bool(given.get("auto_delete"))
+        several = list(given.get("bindings") or ())
+        for one in several:
+            yield Binding(
+                name, str(one.exchange.name), str(one.routing_key or ""), one.exchange.type, one.exchange.durable
+            )
+        if isinstance(exchange, str) and exchange:
+            yield Binding(name, exchange, str(key or name), kind, auto_delete=deletes)
+        elif exchange and exchange.name:
+            key = key or ("" if exchange.type == "fanout" else self._default_key)
+            yield Binding(name, str(exchange.name), str(key), exchange.type, exchange.durable, deletes)
+        elif given and not several and (key or self._default_kind != "direct"):
+            yield Binding(name, self._default_exchange, str(key or self._default_key), self._default_kind)
+
     def arguments(self, name: str) -> dict[str, Any]:
         """Return the declaration arguments of a queue. Quorum queues do not take ``x-max-priority``."""
-        arguments = {**self._default, **self._given.get(name, {})}
+        missing = self._missing if name not in self._given and name != self._default_queue else {}
+        arguments = {**self._default, **missing, **_arguments(self._given.get(name, {}))}
         if arguments.get("x-queue-type") == "quorum":
             arguments.pop("x-max-priority", None)
         return arguments
@@ -42,12 +92,11 @@ class Queues:
 
 def _given(queues: Any) -> dict[str, dict[str, Any]]:
     if isinstance(queues, Mapping):
-        return {str(name): _arguments(options) for name, options in queues.items()}
-    return {str(getattr(queue, "name", queue)): _arguments(queue) for queue in queues}
+        return {str(name): dict(options) for name, options in queues.items()}
+    return {str(getattr(queue, "name", queue)): dict(getattr(queue, "__dict__", {})) for queue in queues}
 
 
-def _arguments(options: Any) -> dict[str, Any]:
-    given = options if isinstance(options, Mapping) else getattr(options, "__dict__", {})
+def _arguments(given: Mapping[str, Any]) -> dict[str, Any]:
     arguments = dict(given.get("queue_arguments") or {})
     if (max_priority := given.get("max_priority")) is not None:
         arguments["x-max-priority"] = int(max_priority)
@@ -75,17 +124,45 @@ def route_for(  # noqa: PLR0917 - Celery's arguments of a router
     routed = matching_route(name, args, kwargs, options, conf["task_routes"], task)
     address = {**routed, **{name: options[name] for name in _ADDRESS if options.get(name)}}
     more = {name: value for name, value in routed.items() if name not in _ADDRESS}
-    queue = address.get("queue")
-    queue = getattr(queue, "name", queue)  # a kombu.Queue or a name
-    exchange, key = address.get("exchange"), address.get("routing_key")
-    if queue is None and exchange and key:
-        return Route(str(key), str(getattr(exchange, "name", exchange)), str(key), more)
-    queue = str(queue or conf["task_default_queue"])
+    queue, exchange, key = (_name(address.get(name)) for name in ("queue", "exchange", "routing_key"))
+    if conf["task_queues"]:
+        declared = Queues(conf)
+        if not conf["task_create_missing_queues"] and (queue or not (exchange and key)):
+            _check_declared(queue or conf["task_default_queue"], declared.names)
+        return _by_bindings(queue, exchange, key, conf, tuple(declared.bindings()))._replace(options=more)
+    if not queue and exchange and key:
+        return Route(key, exchange, key, more)
+    queue = queue or str(conf["task_default_queue"])
     if not conf["task_create_missing_queues"]:
-        known = Queues(conf).names or (str(conf["task_default_queue"]),)
-        if queue not in known:
-            raise QueueNotFound(f"queue {queue!r} is not in task_queues: {', '.join(known)}")
+        _check_declared(queue, (str(conf["task_default_queue"]),))
     return Route(queue, options=more)
+
+
+def _name(value: Any) -> str:
+    """Return the name of a queue or an exchange of kombu's, or a text; empty for none."""
+    return str(getattr(value, "name", value) or "")
+
+
+def _check_declared(queue: str, known: Sequence[str]) -> None:
+    if queue not in known:
+        raise QueueNotFound(f"queue {queue!r} is not in task_queues: {', '.join(known)}")
+
+
+def _by_bindings(queue: str, exchange: str, key: str, conf: Any, bindings: Sequence[Binding]) -> Route:
+    """Return the route that the bindings of ``task_queues`` give, as Celery has it.
+
+    Where they lead to one queue, the message goes to that queue: so nothing is lost before its first worker starts.
+    """
+    wanted = Queues(conf).name_of(queue or str(conf["task_default_queue"]))
+    own = next((one for one in bindings if one.queue == wanted), None)
+    if not queue and exchange and key:
+        place = exchange, key
+    elif own is None or own.kind == "direct":
+        return Route(wanted)
+    else:
+        place = own.exchange, key or own.key
+    found = list(dict.fromkeys(one.queue for one in bindings if one.takes(*place)))
+    return Route(found[0]) if len(found) == 1 else Route(place[1] or place[0], *place)
 
 
 _ADDRESS = ("queue", "exchange", "routing_key")

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any
 
+from beatd.broker.bindings import Binding
 from beatd.broker.publisher import Address, Arguments, OutgoingMessage, Publisher, Refused, no_arguments
 from beatd.urls import check_broker, is_amqp, is_cluster, is_redis, place_of, redis_url
 
@@ -19,6 +20,7 @@ __all__ = [
     "OutgoingMessage",
     "Publisher",
     "Refused",
+    "binder_of",
     "connection",
     "delayed_delivery_of",
     "is_amqp",
@@ -26,6 +28,7 @@ __all__ = [
     "no_arguments",
     "open",
     "place_of",
+    "pool",
     "purge",
     "read_events",
     "redis_url",
@@ -64,6 +67,13 @@ def connection(url: str, **options: Any) -> Any:
     return connected(url, **options)
 
 
+def pool(connection: Any, *, producers: bool = False) -> Any:
+    """Return kombu's pool of connections, or of producers, to the broker of a connection."""
+    from beatd.broker.kombu import pool as found  # noqa: PLC0415
+
+    return found(connection, producers=producers)
+
+
 def purge(url: str, queues: Sequence[str]) -> int:
     """Delete the messages that wait in these queues; returns their number. Raises BrokerError."""
     from beatd.broker.kombu import purge as purged  # noqa: PLC0415
@@ -76,6 +86,13 @@ def delayed_delivery_of(conf: Mapping[str, Any]) -> Callable[[Any], None] | None
     from beatd.broker.delayed_delivery import delayed_delivery as found  # noqa: PLC0415
 
     return found(conf)
+
+
+def binder_of(bindings: Sequence[Binding], arguments: Arguments) -> Callable[[Any], None]:
+    """Return the function that makes bindings known over a ``kombu.Connection`` to a RabbitMQ."""
+    from beatd.broker.amqp_queues import bind  # noqa: PLC0415
+
+    return lambda connection: bind(connection, bindings, arguments)
 
 
 def read_events(url: str, exchange: str = "celeryev") -> Generator[Mapping[str, Any] | None]:

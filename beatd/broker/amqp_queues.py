@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import kombu as _kombu
 from amqp.exceptions import ChannelError, NotFound
+
+from beatd.broker.bindings import Binding, log_not_bound
+from beatd.broker.publisher import Arguments
 
 log = logging.getLogger("beatd.broker")
 
@@ -32,6 +35,22 @@ def ensure_queue(connection: Any, name: str, *, priority: int, arguments: Mappin
         _declare(connection, name, priority, arguments or {})
     except ChannelError as error:
         _log_failure(name, error)
+
+
+def bind(connection: Any, bindings: Iterable[Binding], arguments: Arguments) -> None:
+    """Declare exchanges and missing queues over a ``kombu.Connection``, and bind them; a refusal is logged."""
+    for one in bindings:
+        try:
+            if one.auto_delete:
+                with connection.channel() as channel:
+                    channel.queue_declare(one.queue, durable=False, auto_delete=True)
+            else:
+                ensure_queue(connection.connection, one.queue, priority=0, arguments=arguments(one.queue))
+            with connection.channel() as channel:
+                kombu.Exchange(one.exchange, type=one.kind, durable=one.durable)(channel).declare()
+                channel.queue_bind(one.queue, one.exchange, one.key)
+        except ChannelError as error:
+            log_not_bound(one, error)
 
 
 def has_exchange(connection: Any, name: str) -> bool:

@@ -11,6 +11,7 @@ from typing import Any
 
 import kombu as _kombu
 from amqp.exceptions import AMQPError, ChannelError
+from kombu import pools
 from kombu.exceptions import KombuError, OperationalError
 from redis.exceptions import RedisError
 
@@ -45,6 +46,11 @@ def connection(url: str, **options: Any) -> Any:
         parsed = BrokerUrl.parse(url)
         return kombu.Connection(parsed.bare, **{**parsed.options, **options})
     return kombu.Connection(url.split(";", maxsplit=1)[0] if is_redis(url) else url, **options)
+
+
+def pool(connection: Any, *, producers: bool) -> Any:
+    """Return kombu's pool of connections, or of producers, to the broker of a connection."""
+    return (pools.producers if producers else pools.connections)[connection]
 
 
 def ping(url: str) -> None:

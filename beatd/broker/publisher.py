@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from beatd.clock import Backoff, sleep
@@ -19,6 +20,7 @@ __all__ = [
     "OutgoingMessage",
     "Publisher",
     "Refused",
+    "RetryPolicy",
     "is_amqp",
     "is_redis",
     "no_arguments",
@@ -36,24 +38,46 @@ _RETRY_FIRST, _RETRY_LONGEST = 0.1, 1.0
 """Seconds before the first further attempt, and between two at most."""
 
 
-def publish_with_retries(attempt: Callable[[], None]) -> None:
-    """Retry policy of ``publish`` while the broker is down: :data:`PUBLISH_ATTEMPTS` with exponential back-off.
+class RetryPolicy(NamedTuple):
+    """Celery's ``retry_policy``: further attempts (None: without a limit), and the pauses before them in seconds."""
+
+    max_retries: int | None
+    interval_start: float
+    interval_step: float
+    interval_max: float
+
+    def pauses(self) -> Iterator[float]:
+        """Yield the pause before each further attempt."""
+        for number in itertools.count():
+            if self.max_retries is not None and number >= self.max_retries:
+                return
+            yield max(0.0, min(self.interval_start + number * self.interval_step, self.interval_max))
+
+
+def publish_with_retries(attempt: Callable[[], None], policy: RetryPolicy | None = None) -> None:
+    """Publish while the broker is down by a policy; default: :data:`PUBLISH_ATTEMPTS` with exponential back-off.
 
     A broker that refuses (:class:`~beatd.exceptions.BrokerRefused`) is not asked again. Only an app's ``publish``
     retries here; the daemon retries whole batches by itself, see :mod:`beatd.beat.delivery`.
     """
-    backoff = Backoff(_RETRY_FIRST, _RETRY_LONGEST)
+    pauses = policy.pauses() if policy is not None else _growing_pauses()
     while True:
         try:
             return attempt()
         except BrokerRefused:
             raise
         except BrokerError as error:
-            pause = backoff.failed()
-            if backoff.attempts == PUBLISH_ATTEMPTS:
+            pause = next(pauses, None)
+            if pause is None:
                 raise
             log.warning("%s; trying again in %gs", error, pause, extra={"event": "publish_retrying"})
             sleep(pause)
+
+
+def _growing_pauses() -> Iterator[float]:
+    backoff = Backoff(_RETRY_FIRST, _RETRY_LONGEST)
+    while backoff.attempts < PUBLISH_ATTEMPTS - 1:
+        yield backoff.failed()
 
 
 Arguments = Callable[[str], Mapping[str, Any]]

@@ -5,11 +5,13 @@ from __future__ import annotations
 import functools
 import logging
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
+from redis import Redis
 from redis.exceptions import RedisError
 
+from beatd.broker.bindings import Binding, log_not_bound
 from beatd.broker.publisher import Address, OutgoingMessage, Refused, outgoing_message, publish_with_retries
 from beatd.exceptions import BrokerError, BrokerRefused, StoreError, StoreRefused
 from beatd.message.protocol import TaskMessage, envelope
@@ -37,6 +39,18 @@ def queue_key(queue: str, priority: int | None = 0) -> str:
 def queue_keys(queue: str) -> list[str]:
     """Return all lists of a queue, in the order in which consumers take from them."""
     return [queue_key(queue, step) for step in PRIORITY_STEPS]
+
+
+def bind(client: Redis, bindings: Iterable[Binding]) -> None:
+    """Add bindings to kombu's tables, in which producers look for the queues of an exchange; a refusal is logged."""
+    for one in bindings:
+        member = _SEPARATOR.join((one.key, one.pattern, one.queue))
+        try:
+            with translate_errors(client):
+                client.sadd(f"_kombu.binding.{one.exchange}", member)
+                client.sadd(f"_kombu.binding_permanent.{one.exchange}", member)
+        except StoreRefused as error:
+            log_not_bound(one, error)
 
 
 class RedisPublisher:

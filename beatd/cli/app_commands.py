@@ -11,7 +11,11 @@ import itertools
 import platform
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from datetime import UTC, datetime
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import click
@@ -19,14 +23,18 @@ import click
 import beatd
 from beatd import config
 from beatd.app.app import App
+from beatd.app.conf_urls import first_url
 from beatd.app.find_app import find_app
 from beatd.app.routing import Queues
 from beatd.broker import read_events
+from beatd.cli.celery_options import EVENTS_IDLE, Level, idle_options
+from beatd.cli.celery_options import detach as in_background
+from beatd.cli.multi_processes import LogFile, held
 from beatd.cli.output import Duration, confirm, plural, print_json, print_line, read_json
 from beatd.config.loader import load_settings
 from beatd.exceptions import ConfigError, TimeoutError  # noqa: A004 - beatd's
 from beatd.redaction import redacted
-from beatd.sources.app_file import app_settings, first_url
+from beatd.sources.app_file import app_settings
 from beatd.state_store import running_store
 from beatd.urls import check_broker, shown
 
@@ -136,11 +144,20 @@ def _expiry(text: str | None) -> float | datetime | None:
         return _moment(text, "--expires")
 
 
+class Wait(Duration):
+    """A duration; a task's name, which Celery has after ``-t``, is the default one."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Return seconds."""
+        is_task = isinstance(value, str) and not value[:1].isdigit() and "." in value
+        return super().convert("10s" if is_task else value, param, ctx)
+
+
 @click.command(context_settings=_SETTINGS)
 @click.argument("task_id", metavar="ID")
 @place_options
 @click.option("--traceback", is_flag=True, help="Show the traceback of a failure.")
-@click.option("--timeout", "-t", type=Duration(), default="10s", show_default=True, help="Time to wait for the end.")
+@click.option("--timeout", "-t", type=Wait(), default="10s", show_default=True, help="Time to wait for the end.")
 @click.option("--task", metavar="NAME", hidden=True, help="Accepted for Celery's sake.")
 @click.option("--json", "-j", "as_json", is_flag=True, help="JSON: id, state, result, traceback.")
 def result(
@@ -232,6 +249,16 @@ def bug_report(app: App) -> str:
 @click.option("--dump", "-d", is_flag=True, help="Print events in a terminal, too, instead of the live view.")
 @click.option("--limit", "-n", type=click.IntRange(1), help="End after so many events.")
 @click.option("--json", "-j", "as_json", is_flag=True, help="One JSON object a line.")
+@click.option("--camera", "-c", metavar="CLASS", help="Take snapshots: a subclass of Celery's Polaroid.")
+@click.option(
+    "--frequency", "--freq", "-F", type=click.FloatRange(0.01), default=1.0, help="Seconds between snapshots."
+)
+@click.option("--maxrate", "-r", metavar="RATE", help="Snapshots at most, such as 10/m.")
+@click.option("--loglevel", "-l", type=Level(), metavar="LEVEL", help="No effect: nothing is logged but errors.")
+@click.option("--logfile", "-f", metavar="FILE", help="Log file; default: standard error.")
+@click.option("--pidfile", metavar="FILE", help="Pid file, locked while it runs.")
+@click.option("--detach", is_flag=True, help="Run in the background.")
+@idle_options(EVENTS_IDLE)
 def events(
     *,
     app_name: str | None,
@@ -241,12 +268,34 @@ def events(
     dump: bool,
     limit: int | None,
     as_json: bool,
+    camera: str | None,
+    frequency: float,
+    maxrate: str | None,
+    loglevel: str | None,  # noqa: ARG001 - Celery's tool has it
+    logfile: str | None,
+    pidfile: str | None,
+    detach: bool,
 ) -> None:
     """Watch the events of workers, until q or Ctrl-C: tasks and workers, live. Workers send events with -E.
 
     Without a terminal, and with --dump, --json or --limit, events are printed as they come, one a line.
     """
+    if detach:
+        in_background("events", pidfile, logfile)
+        return
     app = client_app(app_name, broker, config_file, result_backend)
+    if logfile:
+        LogFile(logfile, "beatd events").open()
+    with held(Path(pidfile).expanduser()) if pidfile else nullcontext():
+        if camera:
+            from beatd.cli.events_snapshot import take_snapshots  # noqa: PLC0415 - needs Celery
+
+            take_snapshots(app, camera, every=frequency, most=maxrate)
+        else:
+            _show_events(app, dump=dump, limit=limit, as_json=as_json)
+
+
+def _show_events(app: App, *, dump: bool, limit: int | None, as_json: bool) -> None:
     stream = read_events(first_url(app.conf.broker_url), app.conf.event_exchange)
     if sys.stdin.isatty() and sys.stdout.isatty() and not (dump or as_json or limit):
         from beatd.cli.events_view import watch  # noqa: PLC0415 - for terminals alone
@@ -283,18 +332,46 @@ def _compact(event: Mapping[str, Any]) -> str:
 
 @click.command(context_settings=_SETTINGS)
 @place_options
-def shell(*, app_name: str | None, config_file: str | None, broker: str | None, result_backend: str | None) -> None:
-    """Start a Python shell with app, its tasks by name, and signature, group, chain, chord, AsyncResult."""
-    from beatd import canvas  # noqa: PLC0415
+@click.option("--ipython", "-I", "interpreter", flag_value="ipython", help="Use IPython.")
+@click.option("--bpython", "-B", "interpreter", flag_value="bpython", help="Use bpython.")
+@click.option(
+    "--python", "-P", "interpreter", flag_value="python", help="Use Python's own. Default: IPython, if it is there."
+)
+@click.option("--without-tasks", "-T", is_flag=True, help="Do not give the shell the tasks by name.")
+@click.option("--eventlet", "--gevent", "patched", is_flag=True, help="No effect: nothing is monkey-patched.")
+def shell(
+    *,
+    app_name: str | None,
+    config_file: str | None,
+    broker: str | None,
+    result_backend: str | None,
+    interpreter: str | None,
+    without_tasks: bool,
+    patched: bool,
+) -> None:
+    """Start a Python shell with app, its tasks by name, and Task, signature, group, chain, chord, AsyncResult, …"""
+    from beatd import Task, canvas  # noqa: PLC0415
 
+    if patched:
+        print_line("--eventlet and --gevent have no effect: nothing is monkey-patched.", err=True)
     app = client_app(app_name, broker, config_file, result_backend)
     app.finalize()
-    names: dict[str, Any] = {name.rpartition(".")[2]: task for name, task in app.tasks.items()}
-    names |= {name: getattr(canvas, name) for name in ("signature", "group", "chain", "chord")}
-    names |= {"app": app, "celery": app, "AsyncResult": app.AsyncResult}
-    try:
-        from IPython import start_ipython  # type: ignore[import-not-found]  # noqa: PLC0415
-    except ImportError:
-        code.interact(banner=f"beatd {beatd.__version__}: app is {app.main!r}", local=names, exitmsg="")
+    names: dict[str, Any] = {"app": app, "celery": app, "Task": Task, "subtask": canvas.signature}
+    names |= {name: getattr(canvas, name) for name in _OF_CANVAS}
+    names |= {name: getattr(app, name) for name in ("AsyncResult", "GroupResult", "ResultSet")}
+    if not without_tasks:
+        own = (name for name in app.tasks if not name.startswith("celery."))
+        names |= {name.rpartition(".")[2]: app.tasks[name] for name in own}
+    kind = interpreter or ("ipython" if find_spec("IPython") else "python")
+    if kind != "python" and not find_spec(_PACKAGES[kind]):
+        raise click.ClickException(f"there is no {kind} here: pip install {kind}")
+    if kind == "ipython":
+        import_module("IPython").start_ipython(argv=[], user_ns=names)
+    elif kind == "bpython":
+        import_module("bpython").embed(names)
     else:
-        start_ipython(argv=[], user_ns=names)
+        code.interact(banner=f"beatd {beatd.__version__}: app is {app.main!r}", local=names, exitmsg="")
+
+
+_OF_CANVAS = ("signature", "group", "chain", "chord", "chunks", "xmap", "xstarmap")
+_PACKAGES = {"ipython": "IPython", "bpython": "bpython"}

@@ -31,16 +31,25 @@ class Idle(NamedTuple):
 
 
 _USER = "start it as that user; for systemd: User= and Group="
+_EXECUTABLE = Idle(("--executable",), "PATH", "it runs in the Python that has started it")
 BEAT_IDLE = (
+    Idle(("--enable-remote-control",), None, "the daemon answers to beatd status and beatd healthcheck"),
+    Idle(("--no-enable-remote-control",), None, "the daemon answers to beatd status and beatd healthcheck"),
+    Idle(("--hostname", "-n"), "NAME", "the daemon answers to beatd status and beatd healthcheck"),
+    _EXECUTABLE,
     Idle(("--schedule", "-s"), "FILE", "the last runs are in the state store"),
     Idle(("--scheduler", "-S"), "CLASS", "beatd is the scheduler; beatd import converts schedules of others"),
     Idle(("--max-interval",), "SECONDS", "the daemon sleeps until the next run, and changes wake it"),
 )
+EVENTS_IDLE = (_EXECUTABLE,)
 WORKER_IDLE = (
+    Idle(("--disable-prefetch",), None, "a worker takes what it can run at once"),
+    Idle(("--pool-start-method",), "NAME", "processes are forked"),
+    _EXECUTABLE,
     Idle(("--optimization", "-O"), "NAME", "a process gets a task only when it is free, as with fair"),
     Idle(("--prefetch-multiplier",), "N", "the worker takes what it can run at once"),
     Idle(("--statedb", "-S"), "FILE", "revoked tasks are in the state store"),
-    Idle(("--schedule-filename", "-s"), "FILE", "the last runs are in the state store"),
+    Idle(("--schedule-filename", "--schedule", "-s"), "FILE", "the last runs are in the state store"),
     Idle(("--scheduler",), "CLASS", "beatd is the scheduler"),
     Idle(("--without-gossip",), None, "beatd's workers do not gossip"),
     Idle(("--without-mingle",), None, "no start waits for it"),

@@ -11,8 +11,10 @@ from collections.abc import Callable, Mapping, Sequence
 
 import click
 
-FLAGS = ("--json", "--no-color", "-C", "--quiet", "-q")
-VALUES = ("--config", "-c", "--app", "-A", "--broker", "-b", "--result-backend", "--workdir")
+from beatd.cli.output import print_line
+
+FLAGS = ("--json", "--no-color", "-C", "--quiet", "-q", "--skip-checks")
+VALUES = ("--config", "-c", "--app", "-A", "--broker", "-b", "--result-backend", "--workdir", "--loader")
 _VARIABLES = {
     "--app": "BEATD_APP",
     "-A": "BEATD_APP",
@@ -20,7 +22,13 @@ _VARIABLES = {
     "-b": "BEATD_BROKER_URL",
     "--result-backend": "BEATD_RESULT_BACKEND",
 }
-_SWITCHES = {"--no-color": "NO_COLOR", "-C": "NO_COLOR", "--quiet": "BEATD_QUIET", "-q": "BEATD_QUIET"}
+_SWITCHES = {
+    "--no-color": "NO_COLOR",
+    "-C": "NO_COLOR",
+    "--quiet": "BEATD_QUIET",
+    "-q": "BEATD_QUIET",
+    "--skip-checks": "SKIP_CHECKS",
+}
 _OWN_WORDS = ("multi", "service")
 """Commands whose options are those of the programs that they start."""
 
@@ -72,7 +80,7 @@ class GlobalOptions:
             if word == "--":
                 return [*left, word, *words[at:]]
             option, has_value, value = _split(word)
-            if option in own or option not in (*_VARIABLES, *_SWITCHES, "--workdir"):
+            if option in own or option not in (*_VARIABLES, *_SWITCHES, "--workdir", "--loader"):
                 left.append(word)
                 continue
             if option in _SWITCHES:
@@ -88,6 +96,8 @@ class GlobalOptions:
     def _put(self, option: str, value: str) -> None:
         if option == "--workdir":
             self._change_directory(value)
+        elif option == "--loader":
+            print_line("--loader has no effect: settings come from the app, task modules from its imports.", err=True)
         else:
             self._set(_VARIABLES[option], value)
             if option not in {"-A", "--app"}:

@@ -10,12 +10,12 @@ import click
 
 from beatd import sources
 from beatd.app.app import App
+from beatd.app.conf_urls import first_url
 from beatd.app.routing import Queues
 from beatd.cli.app_commands import client_app, place_options
 from beatd.cli.output import Duration, print_json, print_line, print_table
 from beatd.client.workers import worker_facts
 from beatd.redaction import printable
-from beatd.sources.app_file import first_url
 from beatd.urls import shown
 
 _PROCESSES_SHOWN = 8

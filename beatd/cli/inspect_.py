@@ -197,13 +197,16 @@ def _run(
     as_list: bool,
     **place: str | None,
 ) -> None:
+    app = client_app(place["app_name"], place["broker"], place["config_file"]) if place["app_name"] else None
+    if app is not None and command not in COMMANDS:
+        app.finalize()  # its modules may have commands of their own
     if as_list or command is None:
         print_table(["command", "what it does"], _listed(kind))
         return
     wanted = _command(kind, command)
     keywords = _keywords(wanted, list(arguments))
     names = [name for each in destination.split(",") if (name := each.strip())] if destination else None
-    app = client_app(place["app_name"], place["broker"], place["config_file"])
+    app = app or client_app(place["app_name"], place["broker"], place["config_file"])
     answers = app.control.broadcast(wanted.name, keywords, names, reply=True, timeout=timeout)
     if kind == "control":
         _audit(wanted.name, keywords, names, place)

@@ -57,7 +57,9 @@ migrate.add_command(migrate_celery)
 @migrate.command("messages", short_help="Move waiting messages to another broker.")
 @click.argument("source", metavar="SOURCE_URL")
 @click.argument("destination", metavar="DESTINATION_URL")
-@click.option("--queues", "-q", metavar="A,B:C", help="Queues; B:C moves B to C. Default: those of the app, or celery.")
+@click.option(
+    "--queues", "-q", "-Q", metavar="A,B:C", help="Queues; B:C moves B to C. Default: those of the app, or celery."
+)
 @click.option("--tasks", "-T", metavar="A,B", help="Only messages of these tasks.")
 @click.option("--limit", "-n", type=click.IntRange(1), help="End after so many messages.")
 @click.option(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from itertools import islice
@@ -12,8 +13,9 @@ import click
 from beatd import sources
 from beatd.beat.shard_assignment import why_aside
 from beatd.cli.celery_beat import signs_on_servers
+from beatd.cli.inspect_ import inspect
 from beatd.cli.outage import with_since, without_store
-from beatd.cli.output import plural, print_folded, print_json, print_line, print_problem, print_table
+from beatd.cli.output import Duration, plural, print_folded, print_json, print_line, print_problem, print_table
 from beatd.cli.problems import problems, rounded, shards
 from beatd.cli.status_workers import WorkerLook, print_workers, workers_document
 from beatd.client.history import held_facts, pause_facts
@@ -37,6 +39,8 @@ _HELD_TOLD = 1_000
 """Held-back entries in the JSON document."""
 _ERRORS_TOLD = 100
 """Entries that fail of which the last error is read."""
+_OF_APP = {"app_name": "APP", "broker": "BROKER_URL"}
+"""Options of beatd inspect, and the variables in which -A and -b put them for other commands."""
 _PAUSES_SHOWN, _PAUSES_TOLD = 10, 1_000
 """Paused entries that are shown one by one, and in the JSON document."""
 
@@ -102,13 +106,29 @@ class Overview(NamedTuple):
 @click.command()
 @click.option("--config", "-c", "config_file", metavar="FILE", help="Default: $BEATD_CONFIG, ./beat.toml.")
 @click.option("--check", is_flag=True, help="Exit with 1 for any problem, not only for one that blocks runs.")
-@click.option("--json", "as_json", is_flag=True, help="JSON instead of tables.")
-def status(*, config_file: str | None, check: bool, as_json: bool) -> None:
+@click.option("--json", "-j", "as_json", is_flag=True, help="JSON instead of tables.")
+@click.option("--destination", "-d", metavar="A,B", help="Ask these workers alone, as celery status does.")
+@click.option("--timeout", "-t", type=Duration(), help="Ask workers alone, for so long, as celery status does.")
+@click.pass_context
+def status(
+    ctx: click.Context,
+    *,
+    config_file: str | None,
+    check: bool,
+    as_json: bool,
+    destination: str | None,
+    timeout: float | None,
+) -> None:
     """Show daemons, leaders, workers and problems.
 
     Exit code 1 when runs are blocked: no daemon is alive, nobody leads a shard, runs are late, the broker or the state
     store refuses them, or the state store cannot be reached.
     """
+    if destination or timeout:
+        env = {name: os.environ.get(f"BEATD_{variable}") for name, variable in _OF_APP.items()}
+        of_ping = {"command": "ping", "arguments": (), "as_list": False, "config_file": config_file}
+        ctx.invoke(inspect, destination=destination, timeout=timeout or 1.0, as_json=as_json, **of_ping, **env)
+        return
     file = sources.find(config_file).path
     head = load_settings(file)
     settings = head.settings

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import subprocess
 import sys
 import tempfile
@@ -19,10 +20,10 @@ from typing import Any
 import click
 import tomli_w
 
-from beatd import config, log_format
+from beatd import config, log_format, signals
 from beatd.app.app import App
 from beatd.app.find_app import find_app
-from beatd.app.routing import Queues
+from beatd.app.routing import Queues, direct_queue
 from beatd.broker import is_redis, redis_url
 from beatd.cli.celery_options import WORKER_IDLE, detach, idle_options
 from beatd.cli.global_options import is_quiet
@@ -61,7 +62,7 @@ from beatd.worker.settings import COROUTINES, WorkerSettings, cpu_count, node_na
 @click.option("--hostname", "-n", metavar="NAME", help="The worker's name; %h is the host. Default: celery@%h.")
 @click.option("--loglevel", "-l", default="info", metavar="LEVEL", help="debug, info, warning, error or critical.")
 @click.option("--log-format", type=click.Choice(["celery", "text", "json"]), default="celery", help="Log format.")
-@click.option("--task-events", "-E", is_flag=True, help="Send task events to monitors such as Flower.")
+@click.option("--task-events", "--events", "-E", is_flag=True, help="Send task events to monitors such as Flower.")
 @click.option("--beat", "-B", is_flag=True, help="For development: run a daemon beside the worker.")
 @click.option(
     "--builtin", metavar="NAMES", multiple=True, callback=joined, help="Enable built-in tasks: command, http."
@@ -199,6 +200,8 @@ def start(options: dict[str, Any], app: App | None = None) -> None:
             store_url = stack.enter_context(_state_store(settings))
         app = app or _app(options, settings)
         _apply(app, options, settings, store_url)
+        name = node_name(options["hostname"])
+        signals.celeryd_init.send(sender=name, instance=app, conf=app.conf, options=options)
         stack.enter_context(task_logging.streams_restored())
         celery_format = options["log_format"] == "celery"
         task_logging.set_up(
@@ -216,7 +219,9 @@ def start(options: dict[str, Any], app: App | None = None) -> None:
         if options["purge"]:
             app.control.purge(queues=list(chosen.queues))
         _show_banner(app, chosen, options)
-        run_worker(app, chosen)
+        restarts = run_worker(app, chosen)
+    if restarts:
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606 - the same command line again
 
 
 def _show_banner(app: App, settings: WorkerSettings, options: dict[str, Any]) -> None:
@@ -275,9 +280,10 @@ def _settings(app: App, options: dict[str, Any], settings: Settings | None, stor
     conf = app.conf
     pool = pool_for(options["pool"] or conf.worker_pool)
     autoscale = _autoscale(options["autoscale"], pool)
+    hostname = node_name(options["hostname"])
     return WorkerSettings(
-        hostname=node_name(options["hostname"]),
-        queues=_queues(options, conf),
+        hostname=hostname,
+        queues=_queues(options, conf, hostname),
         pool=pool,
         concurrency=autoscale[1]
         if autoscale
@@ -298,8 +304,11 @@ def _settings(app: App, options: dict[str, Any], settings: Settings | None, stor
     )
 
 
-def _queues(options: dict[str, Any], conf: Any) -> tuple[str, ...]:
-    queues = _names(options["queues"]) or Queues(conf).names or (conf.task_default_queue,)
+def _queues(options: dict[str, Any], conf: Any, hostname: str) -> tuple[str, ...]:
+    declared = Queues(conf)
+    queues = tuple(map(declared.name_of, _names(options["queues"]))) or declared.names or (conf.task_default_queue,)
+    if conf.worker_direct:
+        queues = (*queues, direct_queue(hostname))
     left = tuple(name for name in queues if name not in _names(options["exclude_queues"]))
     if not left:
         raise ConfigError([Fault("beatd worker", None, "--exclude-queues", "no queue is left to consume")])
@@ -313,7 +322,7 @@ def _concurrency(pool: str, wanted: int | None) -> int:
 
 
 def _autoscale(text: str | None, pool: str) -> tuple[int, int] | None:
-    """``"10,3"``: at most ten, at least three; ``"10"``: at least one."""
+    """``"10,3"``: at most ten, at least three; ``"10"`` and ``"10,0"``: at least one."""
     if not text:
         return None
     most, _, least = text.partition(",")
@@ -321,10 +330,10 @@ def _autoscale(text: str | None, pool: str) -> tuple[int, int] | None:
     if pool == "solo":
         wrong = "the solo pool runs one task at a time"
     elif most.strip().isdigit() and (least.strip() or "1").isdigit():
-        bounds = int(most), int(least.strip() or "1")
-        if 1 <= bounds[1] <= bounds[0]:
+        bounds = int(most), max(1, int(least.strip() or "1"))
+        if bounds[1] <= bounds[0]:
             return bounds
-        wrong = "MAX must not be less than MIN, and MIN not less than 1"
+        wrong = "MAX must not be less than MIN, and not less than 1"
     raise ConfigError([Fault("beatd worker", None, "--autoscale", f"{text!r}: {wrong}")])
 
 

@@ -50,6 +50,21 @@ def django_settings(env: Mapping[str, str] | None = None) -> str | None:
     return (os.environ if env is None else env).get("DJANGO_SETTINGS_MODULE") or None
 
 
+class CeleryUrls(NamedTuple):
+    """The variables by which Celery's apps find their servers."""
+
+    broker: str | None
+    """``$CELERY_BROKER_URL``."""
+    results: str | None
+    """``$CELERY_RESULT_BACKEND``."""
+
+
+def celery_urls(env: Mapping[str, str] | None = None) -> CeleryUrls:
+    """The servers that the environment names, for apps that name none."""
+    found = os.environ if env is None else env
+    return CeleryUrls(found.get("CELERY_BROKER_URL") or None, found.get("CELERY_RESULT_BACKEND") or None)
+
+
 def named_in(variable: str, env: Mapping[str, str] | None = None) -> str:
     """The module that a variable names (``config_from_envvar``); raises ConfigError if it is not set."""
     found = (os.environ if env is None else env).get(variable)

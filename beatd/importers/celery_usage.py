@@ -6,9 +6,10 @@ import ast
 from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
-from beatd.app.conf import DEFAULTS, UNUSED, setting_name
+from beatd.app.conf import setting_name
+from beatd.app.entrypoints import INSTEAD
+from beatd.app.settings import DEFAULTS, WITHOUT_EFFECT
 from beatd.importers.celery_imports import Imports
-from beatd.sources.app import WITHOUT_EFFECT
 
 Verdict = Literal["works", "change", "by hand"]
 
@@ -28,20 +29,6 @@ _CANVAS = {"chain", "group", "chord", "chunks", "signature", "subtask", "xmap", 
 _CALLS = {"delay": "calls", "apply_async": "calls", "send_task": "calls", "s": "canvas", "si": "canvas"}
 _CALLS |= {"retry": "task methods", "update_state": "task methods", "replace": "task methods"}
 _CALLS |= {"add_periodic_task": "schedule", "autodiscover_tasks": "app", "config_from_object": "app"}
-_NOT_OF_APP = {
-    "amqp": "app.connection() and kombu's producers do its work",
-    "annotations": "use the setting task_annotations",
-    "fixups": "call the function from the signal worker_init",
-    "loader": "use the signals import_modules and worker_init",
-    "log": "use the signal setup_logging or after_setup_logger",
-    "pool": "use app.connection()",
-    "producer_pool": "use app.connection() and a producer of kombu",
-    "steps": "use the signals worker_init, worker_ready and worker_shutdown",
-    "user_options": "read options from the environment or a file",
-    "WorkController": "run beatd worker as a process",
-    "Worker": "run beatd worker as a process",
-    "on_after_fork": "use the signal worker_process_init",
-}
 _OF_AMQP = {"default_exchange", "default_queue", "queues", "router"}
 _CLASSES = {"amqp_cls", "backend_cls", "events_cls", "loader_cls", "log_cls", "control_cls", "registry_cls"}
 _NO_MODULE = {
@@ -214,9 +201,9 @@ class _Visitor(ast.NodeVisitor):
         if part == "amqp" and node.attr in _OF_AMQP and app in self._apps and self._is_app(app):
             self._add(node, "app", "works", f"{owner}.{node.attr}")
             return
-        if owner in self._apps and node.attr in _NOT_OF_APP and self._is_app(owner):
+        if owner in self._apps and node.attr in INSTEAD and self._is_app(owner):
             feature = "bootsteps" if node.attr == "steps" else "app"
-            self._add(node, feature, "by hand", f"{owner}.{node.attr}", _NOT_OF_APP[node.attr])
+            self._add(node, feature, "by hand", f"{owner}.{node.attr}", INSTEAD[node.attr])
         elif node.attr == "start_strategy":
             self._add(node, "task methods", "by hand", "….start_strategy", "use a Request class")
         self.generic_visit(node)
@@ -236,10 +223,10 @@ def _setting(shown: str, name: str, text: str, value: ast.expr) -> tuple[str, Ve
         advice = next((told for part, told in _SCHEDULERS.items() if part in text), "beatd is the scheduler")
         is_known = not text or text.startswith(("celery.beat", *_SCHEDULERS))
         return "custom scheduler", "change" if is_known else "by hand", what, advice
-    if name in WITHOUT_EFFECT:
-        return "settings", "change", shown, f"has no effect: {WITHOUT_EFFECT[name]}"
     if name in _SERIALIZERS:
         return _serializer(what, name, text, value)
+    if name in WITHOUT_EFFECT and text != str(DEFAULTS[name]):
+        return "settings", "change", shown, f"has no effect: {WITHOUT_EFFECT[name]}"
     if name == "result_backend":
         scheme = text.partition(":")[0]
         is_own = scheme in _OWN_RESULTS
@@ -248,8 +235,6 @@ def _setting(shown: str, name: str, text: str, value: ast.expr) -> tuple[str, Ve
     if name == "worker_pool" and text in _POOLS:
         advice = f"runs as {_POOLS[text]}; nothing is monkey-patched; coroutines: -P asyncio"
         return "worker pool", "change", what, advice
-    if name in UNUSED:
-        return "settings", "change", shown, "has no counterpart and no effect"
     return ("settings" if name in DEFAULTS else ""), "works", shown, ""
 
 

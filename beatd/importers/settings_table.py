@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from urllib.parse import urlsplit
 
+from beatd.app.conf_urls import first_url
 from beatd.config.writer import toml_value
-from beatd.sources.app_file import app_settings, first_url
+from beatd.sources.app_file import app_settings
 from beatd.urls import is_redis, redis_url
 
 _PUBLIC = "guest"

@@ -12,19 +12,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from beatd import config
+from beatd.app.settings import WITHOUT_EFFECT
 from beatd.exceptions import ConfigError, Fault, MessageError
 from beatd.message.json_codec import dumps
 from beatd.model import Entry
 from beatd.sources.child_process import ask
 
-WITHOUT_EFFECT = {
-    "beat_cron_starting_deadline": "catch_up_window of an entry says how far back a missed run may lie",
-    "beat_max_loop_interval": "the daemon sleeps until the next run is due",
-    "beat_schedule_filename": "what ran last is in the state store",
-    "beat_scheduler": "beatd is the scheduler",
-    "beat_sync_every": "what ran last is stored with each run",
-}
-"""Settings of celery beat's that are accepted, and why they say nothing here."""
+_OF_BEAT = frozenset(name for name in WITHOUT_EFFECT if name.startswith("beat_"))
+"""Settings of celery beat's; those of its workers are for workers to name."""
 
 
 class Registered(NamedTuple):
@@ -78,7 +73,7 @@ def read_app(
         except ConfigError as error:
             refused += error.faults
     files = tuple(answer["files"])
-    unused = ((name, WITHOUT_EFFECT[name]) for name in answer["settings"] if name in WITHOUT_EFFECT)
+    unused = ((name, WITHOUT_EFFECT[name]) for name in answer["settings"] if name in _OF_BEAT)
     remarks = (Fault(answer["file"], None, name, f"it has no effect: {reason}") for name, reason in unused)
     dropped = (Fault(*remark) for remark in answer["remarks"])
     unchecked = [Fault(answer["file"], None, "", answer["task_remark"])] if answer.get("task_remark") and calls else []

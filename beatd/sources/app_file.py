@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 import tomli_w
 
 from beatd import config
+from beatd.app.conf_urls import first_url
 from beatd.clock import SystemClock
 from beatd.config.loader import load_settings
 from beatd.exceptions import ConfigError, Fault
@@ -136,9 +137,3 @@ def _remove_stale(place: Path) -> None:
                 os.close(descriptor)
         except OSError:  # in use, or gone meanwhile
             continue
-
-
-def first_url(given: Any) -> str:
-    """The first of the URLs that Celery takes as a list or as one text."""
-    text = given if isinstance(given, str) else (given or [""])[0]
-    return str(text).split(";")[0]

@@ -18,9 +18,6 @@ from beatd.states import PENDING
 from beatd.store.groups import Complete, GroupStore, Part
 from beatd.store.results import Meta, Stored, Watch, decode
 
-_SETTINGS = ("result_", "database_", "cache_", "cassandra_", "couchbase_", "couchdb_", "dynamodb_", "elasticsearch_",
-             "mongodb_", "s3_", "azureblockblob_", "arangodb_", "cosmosdbsql_", "gcs_")  # fmt: skip
-"""Prefixes of the settings that are Celery's own, for its backends."""
 _BUNDLES = {
     "cache": "memcache",
     "database": "sqlalchemy",
@@ -39,6 +36,10 @@ _LONGEST_PAUSE_S = 0.5
 class CeleryResults:
     """Results in the backend that ``url`` names. Each thread of each process has a client of its own."""
 
+    SETTINGS = ("result_", "database_", "cache_", "cassandra_", "couchbase_", "couchdb_", "dynamodb_", "elasticsearch_",
+                "mongodb_", "s3_", "azureblockblob_", "arangodb_", "cosmosdbsql_", "gcs_")  # fmt: skip
+    """Prefixes of the settings that are Celery's own, for its backends."""
+
     keeps_runs = True
 
     def __init__(self, url: str, place: str, conf: Mapping[str, Any]) -> None:
@@ -47,7 +48,7 @@ class CeleryResults:
         self._url = url
         self.place = place
         """The backend as it is shown in errors, without secrets."""
-        self._settings = {name: conf[name] for name in conf if name.startswith(_SETTINGS)}
+        self._settings = {name: conf[name] for name in conf if name.startswith(self.SETTINGS)}
         self._settings["timezone"] = conf["timezone"] or "UTC"
         self._own = threading.local()
         self._backend()

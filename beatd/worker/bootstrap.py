@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import faulthandler
 import logging
 import multiprocessing
 import os
 import signal
+import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-
-import msgspec
 
 from beatd import signals
 from beatd.app.app import App
 from beatd.app.routing import Queues
 from beatd.broker import bus, delayed_delivery_of, is_amqp, is_redis, redis_url
+from beatd.broker.bindings import Binding
 from beatd.broker.bus import Names
 from beatd.clock import Backoff, monotonic
 from beatd.exceptions import ConfigError, Fault, MessageError, StoreError
@@ -50,16 +51,20 @@ _SAME_SIGNAL_S = 0.3
 
 
 @contextmanager
-def signal_handlers(worker: Worker, *, sigterm_quits: bool = False) -> Iterator[None]:
+def signal_handlers(worker: Worker, *, sigterm_quits: bool = False) -> Iterator[Callable[[], bool]]:
     """SIGTERM and SIGINT: warm, the second time soft or cold. SIGQUIT: soft or cold, and so SIGTERM if it ``quits``.
 
-    A second signal within a moment counts once: a signal to a process group and to its members arrives twice.
+    SIGHUP without a terminal: warm, and the value is a function that returns True: start again. SIGUSR1: write what all
+    threads do to standard error. A second signal within a moment counts once: a signal to a process group and to its
+    members arrives twice.
     """
+    restarts = False
     last = -_SAME_SIGNAL_S
     quits = {signal.SIGQUIT, *([signal.SIGTERM] if sigterm_quits else [])}
 
     def stop(number: int, _frame: object) -> None:
-        nonlocal last
+        nonlocal last, restarts
+        restarts = number == signal.SIGHUP
         now = monotonic()
         if now - last < _SAME_SIGNAL_S:
             return
@@ -74,15 +79,25 @@ def signal_handlers(worker: Worker, *, sigterm_quits: bool = False) -> Iterator[
         worker.stop(cold=cold)
 
     if threading.current_thread() is not threading.main_thread():
-        yield
+        yield lambda: False
         return
     handlers = dict.fromkeys((signal.SIGTERM, signal.SIGINT, signal.SIGQUIT), stop)
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL and not _has_terminal():
+        handlers[signal.SIGHUP] = stop
+    if sys.__stderr__ is not None:
+        faulthandler.register(signal.SIGUSR1, file=sys.__stderr__, all_threads=True)
     previous = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     try:
-        yield
+        yield lambda: restarts
     finally:
+        faulthandler.unregister(signal.SIGUSR1)
         for number, handler in previous.items():
             signal.signal(number, handler)
+
+
+def _has_terminal() -> bool:
+    """Return True in a terminal, whose end is a SIGHUP."""
+    return sys.__stdin__ is not None and not sys.__stdin__.closed and sys.__stdin__.isatty()
 
 
 def _log_shutdown(phase: Phase, soft_s: float, name: str) -> None:
@@ -145,20 +160,22 @@ def pool_for(name: str | None) -> str:
     return pool
 
 
-def run_worker(app: App, settings: WorkerSettings) -> None:
-    """Run a worker in this thread until SIGTERM or SIGINT; a second signal (or SIGQUIT) ends it cold."""
-    options = msgspec.structs.asdict(settings)
-    signals.celeryd_init.send(sender=settings.hostname, instance=app, conf=app.conf, options=options)
+def run_worker(app: App, settings: WorkerSettings) -> bool:
+    """Run a worker in this thread until SIGTERM or SIGINT; a second signal (or SIGQUIT) ends it cold.
+
+    Returns True after SIGHUP: its process is to start again.
+    """
     app.finalize()
     app.amqp.consumed = settings.queues
+    _log_idle_settings(app)
     _check_accepted(app)
     chord_unlock.register(app)
     for task in app.tasks.values():
         request_class(task)  # fail at the start, not at the first message
-    url = app.conf.broker_url
+    url = app.conf.broker_read_url
     url = url if isinstance(url, str) else ";".join(url)
     store_url = settings.store_url or app.conf.state_store or (redis_url(url) if is_redis(url) else None)
-    exporter = _exporter(settings, url, store_url)
+    exporter, queues = _exporter(settings, url, store_url), Queues(app.conf)
     consumer = open_consumer(
         url,
         settings.queues,
@@ -166,9 +183,10 @@ def run_worker(app: App, settings: WorkerSettings) -> None:
         clock=app.clock,
         prefix=settings.prefix,
         store_url=store_url,
-        arguments=Queues(app.conf).arguments,
+        arguments=queues.arguments,
         transport_options=app.conf.broker_transport_options,
         declare=delayed_delivery_of(app.conf) if is_amqp(url) else None,
+        bindings=_bindings(queues, settings, url),
     )
     if app.conf.worker_keep_output:
         output.enable()
@@ -188,10 +206,27 @@ def run_worker(app: App, settings: WorkerSettings) -> None:
     signals.celeryd_after_setup.send(sender=settings.hostname, instance=worker, conf=app.conf)
     signals.worker_init.send(sender=worker)
     with (
-        signal_handlers(worker, sigterm_quits=settings.sigterm_quits),
+        signal_handlers(worker, sigterm_quits=settings.sigterm_quits) as restarts,
         solo_heartbeat(consumer, worker.shutdown, settings.pool),
     ):
         worker.run()
+    return restarts()
+
+
+def _log_idle_settings(app: App) -> None:
+    """Log each setting of the app that has no effect, with the reason."""
+    for name, reason in app.conf.without_effect():
+        log.warning("The setting %s has no effect: %s", name, reason, extra={"event": "setting_idle", "setting": name})
+
+
+def _bindings(queues: Queues, settings: WorkerSettings, url: str) -> list[Binding]:
+    """Return the bindings of the worker's queues; raises ConfigError for one that this broker cannot have."""
+    bindings = [one for one in queues.bindings(settings.hostname) if one.queue in settings.queues]
+    if is_redis(url) and (wrong := next((one for one in bindings if one.kind not in ("direct", "topic")), None)):
+        text = f"queue {wrong.queue}: an exchange of the type {wrong.kind} needs RabbitMQ; to tell all workers "
+        text += "something use a control command (beatd.worker.control)"
+        raise ConfigError([Fault("beatd worker", None, "task_queues", text)])
+    return bindings
 
 
 def _exporter(settings: WorkerSettings, url: str, store_url: str | None) -> Exporter | None:

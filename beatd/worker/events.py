@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import beatd
+from beatd import signals
 from beatd.broker.bus import Bus, EventFactory, LamportClock
 from beatd.broker.bus.base import Event
 from beatd.clock import Clock
@@ -133,6 +134,7 @@ class Heartbeat:
         facts: dict[str, Any] = {"active": active, "processed": processed, "loadavg": _load(), **_SOFTWARE}
         event = self._stream.event(kind, {"freq": EVERY_S, **facts})
         bus.emit(kind.replace("-", "."), self._stream.letter(event))
+        signals.heartbeat_sent.send(sender=self)
 
 
 def _load() -> list[float]:

@@ -27,9 +27,9 @@ class CeleryFormatter(logging.Formatter):
     or control a terminal.
     """
 
-    def __init__(self, line: str, task_line: str) -> None:
-        super().__init__(line)
-        self._task_format = logging.Formatter(task_line)
+    def __init__(self, line: str, task_line: str, times: str | None = None, task_times: str | None = None) -> None:
+        super().__init__(line, times)
+        self._task_format = logging.Formatter(task_line, task_times)
 
     def format(self, record: logging.LogRecord) -> str:
         message = record.getMessage()
@@ -80,7 +80,12 @@ def set_up(
                 raise answer
         return
     if celery_format and root.handlers == ours:
-        formatter = CeleryFormatter(conf.worker_log_format, conf.worker_task_log_format)
+        formatter = CeleryFormatter(
+            conf.worker_log_format,
+            conf.worker_task_log_format,
+            conf.worker_log_datefmt,
+            conf.worker_task_log_datefmt,
+        )
         for handler in root.handlers:
             handler.setFormatter(formatter)
     signals.after_setup_logger.send(sender=None, logger=root, **facts)
@@ -97,12 +102,16 @@ def _enable() -> None:
             logger.disabled = False
 
 
-def redirect_stdouts(level: int | str) -> None:
+def redirect_stdouts(
+    level: int | str, logger: logging.Logger | None = None, *, stdout: bool = True, stderr: bool = True
+) -> None:
     """Redirect stdout and stderr to the log, line by line, at ``level``."""
     number = logging.getLevelName(level.upper()) if isinstance(level, str) else level
-    logger = logging.getLogger(REDIRECTED)
-    sys.stdout = Redirected(sys.stdout, logger, number)
-    sys.stderr = Redirected(sys.stderr, logger, number)
+    logger = logger or logging.getLogger(REDIRECTED)
+    if stdout:
+        sys.stdout = Redirected(sys.stdout, logger, number)
+    if stderr:
+        sys.stderr = Redirected(sys.stderr, logger, number)
 
 
 @contextmanager

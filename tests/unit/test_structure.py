@@ -12,13 +12,13 @@ FILES = sorted(ROOT.rglob("*.py"))
 
 NOUNS = """
     access actions active add address admin admission advice advise alerts amqp api app apprise apps apscheduler
-    assignment asyncio audit autoscale back backend backends backfill badge banner base beat beatd binary blackout
-    blackouts body bootstrap broker builder builtin bus cache calendar calendars call callbacks canvas catchup celery
-    celerybeat chains channels check checks child chord chords claims cli client clock cluster codec collected command
-    commands commit compare comparison completion compression conditions conf config connection connections consumers
-    context contrib control counters credentials cron croniter cronstable crontab current daemon dead deadline decode
-    delayed delivery describe dev diff digest dispatch dispatcher django dkron doctor document documents down due dump
-    duration eager edit editor effects elector embedded emptied ended endpoint entries entry entrypoints envelope
+    assignment asyncio audit autoscale back backend backends backfill badge banner base beat beatd binary bindings
+    blackout blackouts body bootstrap broker builder builtin bus cache calendar calendars call callbacks canvas catchup
+    celery celerybeat chains channels check checks child chord chords claims cli client clock cluster codec collected
+    command commands commit compare comparison completion compression conditions conf config connection connections
+    consumers context contrib control counters credentials cron croniter cronstable crontab current daemon dead deadline
+    decode delayed delivery describe dev diff digest dispatch dispatcher django dkron doctor document documents down due
+    dump duration eager edit editor effects elector embedded emptied ended endpoint entries entry entrypoints envelope
     environment errors event events exceptions execution executor explain export exporter families field fields file
     find fixup form format github global graph group groups healthcheck heap heatmap held history holidays http import
     importers imports info information init inspect installation interval job json keys kombu kubernetes lease letters

@@ -17,7 +17,8 @@ from typing import Any
 
 import redis
 
-from beatd.broker.redis import queue_keys
+from beatd.broker.bindings import Binding
+from beatd.broker.redis import bind, queue_keys
 from beatd.clock import Clock
 from beatd.store.client import connect, place_of, translate_errors
 from beatd.store.dead_letters import BOUNDS, Bounds, encode
@@ -123,9 +124,11 @@ class RedisConsumer:
         clock: Clock,
         keys: Keys,
         dead_letters: Bounds = BOUNDS,
+        bindings: Sequence[Binding] = (),
     ) -> None:
         self._clock = clock
         self._bounds = dead_letters
+        self._bindings = bindings
         self._client = connect(url, name="beatd-worker")
         self._keys = keys
         self._shared = keys.workers()
@@ -167,6 +170,7 @@ class RedisConsumer:
         self._doorbell.change(self._sources)
 
     def start(self, stopping: Callable[[], bool] = never) -> None:  # noqa: ARG002 - bounded by its timeout
+        bind(self._client, self._bindings)
         self.beat()
         self.tend()
 

@@ -148,6 +148,11 @@ class WorkerView:
     def hostname(self) -> str:
         return self.settings.hostname
 
+    @property
+    def consumer(self) -> Any:
+        """Raise AttributeError: Celery's consumer has a prefetch count that commands change."""
+        raise AttributeError("a worker of beatd has no state.consumer: it takes what it can run at once")
+
     def find(self, task_id: str) -> list[Request]:
         """Return this worker's requests for a task id; more than one if a message came twice."""
         return [request for request in self.tools.requests.values() if request.id == task_id]

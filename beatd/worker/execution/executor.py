@@ -339,9 +339,17 @@ class Executor:
 
     def _extended(self, context: Context) -> dict[str, Any]:
         """Return the fields that ``result_extended`` adds to results."""
-        return {**context.extended(), "worker": self._hostname} if self._is_extended else {}
+        if not self._is_extended:
+            return {}
+        stamps = {"stamped_headers": context.stamped_headers, **context.stamps} if context.stamps else {}
+        stored = {name: value for name, value in stamps.items() if name not in _OWN_FIELDS}
+        return {**stored, **context.extended(), "worker": self._hostname}
 
 
+_OWN_FIELDS = {
+    "task_id", "state", "status", "result", "traceback", "date_done", "children", "parent_id", "group_id",
+}  # fmt: skip
+"""Fields of every result; a stamp of such a name is not stored."""
 _NOTHING: tuple[FollowUp, list[FollowUpMessage]] = (FollowUp([], []), [])
 
 
