@@ -17,7 +17,7 @@ del former_file
 tables = [bytearray(b"x" * (1 << 20)) for _ in range(40)]
 del tables[:-1]  # the last one is above the others
 {then}
-print(int(re.search("VmRSS: *([0-9]+)", Path("/proc/self/status").read_text())[1]) // 1024)
+print(int(re.search("VmRSS:[^0-9]*([0-9]+)", Path("/proc/self/status").read_text())[1]) // 1024)
 """
 
 
