@@ -32,6 +32,8 @@ from herd import end, fresh_redis
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # an installed package is compiled, too
+
 TICKING = 50
 """Entries that are due each second."""
 
@@ -172,6 +174,7 @@ def reloads(process: subprocess.Popen[bytes], url: str, n: int, times: int, fold
     yield Figure(row, "CPU for one change", "beatd", busy, "s", more_is_better=False)
     yield Figure(row, "worst lateness while it changes", "beatd", late, "ms", more_is_better=False)
     yield Figure(row, "worst lateness before", "beatd", late_before, "ms", more_is_better=False)
+    yield Figure(row, "memory after the changes", "beatd", megabytes(process.pid), "MB", more_is_better=False)
     yield Figure(row, "memory at its peak", "beatd", megabytes(process.pid, "VmHWM"), "MB", more_is_better=False)
 
 
@@ -194,6 +197,7 @@ def run(name: str, n: int, times: int) -> Iterator[Figure]:
         try:
             seconds = start_up(url, started)
             yield Figure(row, "start to first message", who, seconds, "s", more_is_better=False)
+            yield Figure(row, "CPU of the start", who, cpu_seconds(process.pid), "s", more_is_better=False)
             yield Figure(row, "memory after the start", who, megabytes(process.pid), "MB", more_is_better=False)
             if name == "beatd" and times:
                 yield from reloads(process, url, n, times, folder)

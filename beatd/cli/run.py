@@ -33,6 +33,7 @@ from beatd.clock import SystemClock
 from beatd.config import Config, Environment
 from beatd.daemon import Daemon
 from beatd.exceptions import ConfigError, Fault
+from beatd.memory import keep_no_large_blocks
 from beatd.model import LogSettings, Settings
 from beatd.sources import FileSource, log_refused, log_task_faults
 from beatd.sources.shadow import shadow
@@ -160,6 +161,7 @@ class Process:
         Raises :class:`~beatd.exceptions.ConfigError` for a file that cannot be used at the start, and a
         :class:`~beatd.exceptions.StoreError` for a state store that is unfit or, with ``fail_fast``, out of reach.
         """
+        keep_no_large_blocks()
         loaded = self._source.first()
         configure_logging(loaded.settings.log, log_level, log_format, self._environment)
         if logfile:

@@ -4,6 +4,7 @@ is."""
 from __future__ import annotations
 
 import logging
+import math
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -28,6 +29,8 @@ SETTLE_AT_MOST_S = 5.0
 LOOK_S = 1.0
 """How often the files are looked at although nothing was reported: the watcher is deaf while it starts, and some file
 systems never report."""
+TIDY_AFTER_S = 2.5
+"""Time after a reload until memory is given back: by then nobody has the former schedule any more."""
 FILE_TIMES_LAG_NS = 20_000_000
 """By how much the kernel's times of files may be behind the clock: they are taken from its last tick."""
 _NAMES_SHOWN = 10
@@ -63,6 +66,7 @@ class FileSource:
         self._globs: tuple[str, ...] = ()
         self._seen: Snapshot = {}
         self._reading_since_ns = 0
+        self._tidy_at = math.inf
         self._asked = threading.Event()
         self._stopping = threading.Event()
         self._wake = threading.Event()
@@ -133,11 +137,14 @@ class FileSource:
             self._seen = self._settled()
             try:
                 self._reload()
-                give_back(len(self.config.entries) if self.config else 0)
             except Exception:
                 log.exception("Reloading failed in an unexpected way", extra={"event": "reload_failed"})
+            self._tidy_at = monotonic() + TIDY_AFTER_S
             if self._on_done is not None:
                 self._on_done()
+        elif monotonic() >= self._tidy_at:
+            self._tidy_at = math.inf
+            give_back(len(self.config.entries) if self.config else 0)
 
     def _look(self) -> Snapshot:
         return snapshot(self._files, self._globs)

@@ -275,3 +275,16 @@ def test_a_user_without_the_right_to_write_claims_nothing(claims, client, held, 
         assert load_entries(claims, held, ("a", "x"))["a"].last_due_ms == NOW
     finally:
         client.acl_deluser("half")
+
+
+def test_a_sweep_reads_no_names_where_the_store_has_no_others(claims, client, held):
+    def names_read():
+        return client.info("commandstats").get("cmdstat_hkeys", {"calls": 0})["calls"]
+
+    load_entries(claims, held, ("a", "x"), ("b", "x"))
+    before = names_read()
+    assert claims.sweep(["a", "b"], lease_value=held, now_ms=NOW, keep_ms=1) == []
+    assert names_read() == before
+    assert claims.sweep(["a"], lease_value=held, now_ms=NOW, keep_ms=1) == []  # marks b
+    assert claims.sweep(["a"], lease_value=held, now_ms=NOW + 10, keep_ms=1) == ["b"]
+    assert names_read() == before + 2
