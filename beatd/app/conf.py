@@ -10,7 +10,13 @@ from typing import Any
 
 from beatd import redaction
 from beatd.app.conf_urls import COMPOSED, first_url, reads_settings
-from beatd.app.settings import DEFAULTS, WITHOUT_EFFECT, option_without_effect
+from beatd.app.settings import (
+    DEFAULTS,
+    RESULT_OPTION_WITHOUT_EFFECT,
+    RESULT_OPTIONS,
+    WITHOUT_EFFECT,
+    option_without_effect,
+)
 from beatd.exceptions import ConfigError, Fault
 from beatd.urls import is_amqp, is_redis
 
@@ -118,6 +124,9 @@ class Conf(MutableMapping[str, Any]):
         if is_redis(url) or is_amqp(url):
             for option in self.broker_transport_options or ():
                 yield f"broker_transport_options.{option}", option_without_effect(option, redis=is_redis(url))
+        if not own_class:
+            for option in (self.result_backend_transport_options or {}).keys() - RESULT_OPTIONS:
+                yield f"result_backend_transport_options.{option}", RESULT_OPTION_WITHOUT_EFFECT
 
     def table(self, with_defaults: bool = False, censored: bool = True) -> dict[str, Any]:
         """Return the settings that were set, or all; with ``censored`` secrets are masked."""

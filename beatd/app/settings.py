@@ -31,6 +31,7 @@ _EFFECTIVE: dict[str, Any] = {
     "message_max_bytes": 16 * 1024 * 1024,
     "redis_backend_use_ssl": None,
     "result_backend": None,
+    "result_backend_transport_options": {},
     "result_chord_retry_interval": 1.0,
     "result_expires": 86_400,
     "result_extended": False,
@@ -202,9 +203,6 @@ _REASONS: dict[str, tuple[str, ...]] = {
         "result_backend_max_sleep_between_retries_ms",
     ),
     "results are JSON": ("result_accept_content", "result_compression", "result_serializer"),
-    "results in Redis have Celery's keys without a prefix; sentinels are named in the URL": (
-        "result_backend_transport_options",
-    ),
     "clients keep no results of others": ("result_cache_max",),
     "what counts a chord is kept as long as results (result_expires)": ("result_chord_expires",),
     "a header is not joined by a task, but counted": ("result_chord_join_timeout",),
@@ -269,6 +267,11 @@ _REDIS_OPTIONS: Mapping[str, str] = {
 _AMQP_OPTIONS: Mapping[str, str] = {"confirm_publish": "each message is confirmed"}
 
 
+RESULT_OPTIONS = frozenset({"result_chord_ordered"})
+"""Options of ``result_backend_transport_options`` that have an effect on Redis."""
+RESULT_OPTION_WITHOUT_EFFECT = "results in Redis have Celery's keys without a prefix; sentinels are named in the URL"
+
+
 def option_without_effect(name: str, *, redis: bool) -> str:
     """Return why an option of ``broker_transport_options`` has no effect on Redis, or on RabbitMQ."""
     return (_REDIS_OPTIONS if redis else _AMQP_OPTIONS).get(name, "it is one of kombu's, which is not used here")
@@ -319,7 +322,6 @@ _IDLE: dict[str, Any] = {
     "result_backend_base_sleep_between_retries_ms": 10,
     "result_backend_max_retries": math.inf,
     "result_backend_max_sleep_between_retries_ms": 10000,
-    "result_backend_transport_options": {},
     "result_cache_max": -1,
     "result_chord_expires": None,
     "result_chord_join_timeout": 3.0,

@@ -12,7 +12,8 @@ from functools import reduce
 from typing import Any
 
 from beatd.app.base import AppBase
-from beatd.app.canvas.signature import Composition, Signature, as_signature, kind, listed, shortened, unrolled
+from beatd.app.canvas.composition import Composition
+from beatd.app.canvas.signature import Signature, as_signature, kind, listed, shortened, unrolled
 from beatd.app.canvas.stamps import StampingVisitor
 
 _OWN_OPTIONS = ("chord", "group_id", "group_index", "link", "link_error", "parent_id", "root_id", "task_id")

@@ -8,9 +8,10 @@ from typing import Any
 
 from beatd.app.base import AppBase
 from beatd.app.canvas.chains import chain, first_of, join, leads_with_task, opened
+from beatd.app.canvas.composition import Composition
 from beatd.app.canvas.fields import field
 from beatd.app.canvas.groups import group, outer_result, tasks_of
-from beatd.app.canvas.signature import Composition, Signature, as_signature, listed, shortened, unrolled
+from beatd.app.canvas.signature import Signature, as_signature, listed, shortened, unrolled
 from beatd.app.canvas.stamps import StampingVisitor
 from beatd.app.context import current
 from beatd.app.group_result import GroupResult

@@ -7,7 +7,8 @@ from typing import Any
 
 from beatd.app.base import AppBase
 from beatd.app.canvas.chains import chain
-from beatd.app.canvas.signature import Composition, Signature, as_signature, kind, listed, shortened
+from beatd.app.canvas.composition import Composition
+from beatd.app.canvas.signature import Signature, as_signature, kind, listed, shortened
 from beatd.app.canvas.stamps import StampingVisitor
 from beatd.app.context import current
 from beatd.app.group_result import GroupResult

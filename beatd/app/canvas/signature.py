@@ -369,18 +369,6 @@ def maybe_signature(call: Any, app: AppBase | None = None, clone: bool = False) 
     return signature(call, app=app)
 
 
-class Composition(Signature):
-    """A signature of several tasks. Unless it is bound to an app, it has that of its first task."""
-
-    def _revive(self) -> None:
-        self.kwargs["tasks"] = [as_signature(task, self._app).clone() for task in self.kwargs.get("tasks") or ()]
-
-    tasks: list[Signature] = field("kwargs.tasks", "The steps of a chain, or the members of a group.")
-
-    def given_app(self) -> AppBase | None:
-        return self._app or (self.tasks[0].given_app() if self.tasks else None)
-
-
 def kind(name: str) -> type[Any]:
     """Return the composition class of that name; :class:`Signature` for an unknown name."""
     if name not in Signature.TYPES:
