@@ -8,6 +8,7 @@ faults, each at its line, in words that say what would be right. Values of varia
 from beatd.config.digest import digest, joined
 from beatd.config.entries import entry
 from beatd.config.environment import Environment, environment
-from beatd.config.loader import Config, find, load
+from beatd.config.loader import Config, load
+from beatd.config.search import find
 
 __all__ = ["Config", "Environment", "digest", "entry", "environment", "find", "joined", "load"]

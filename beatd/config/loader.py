@@ -69,10 +69,6 @@ def _parsed(
     return document, substitute(settings, env, report, ()) if "${" in document.text else settings
 
 
-FILE_VARIABLE = "BEATD_CONFIG"
-PLACES = ("beat.toml", "/etc/beatd/beat.toml")
-
-
 class Config(msgspec.Struct, frozen=True, kw_only=True):
     """A loaded configuration: settings and entries of all files.
 
@@ -108,29 +104,11 @@ def load(
 
     ``env`` has the values of ``${VARIABLES}``, by default the process's environment. With what was loaded ``before``,
     entries whose text is the same are not read again, and are the same objects. With its ``head`` the main file is not
-    read again. Raises ConfigError with everything that
-    is wrong in all of the files, sorted by file and line.
+    read again. Raises ConfigError with everything that is wrong in all of the files, sorted by file and line.
     """
     with _no_collections(again=before is not None):
         loading = _Load(os.environ if env is None else env, before.memory if before else {})
         return loading.main(Path(path), head.document if head else None)
-
-
-def find(path: str | Path | None = None, env: Mapping[str, str] | None = None) -> Path:
-    """The file to load: ``path``, else ``$BEATD_CONFIG``, ``./beat.toml``, ``/etc/beatd/beat.toml``.
-
-    Only the last two are looked for; what was named must exist when it is loaded. Raises ConfigError with the places
-    that were tried.
-    """
-    named = path or (os.environ if env is None else env).get(FILE_VARIABLE)
-    if named:
-        return Path(named)
-    for place in map(Path, PLACES):
-        if place.exists():
-            return place
-    tried = f"tried ${FILE_VARIABLE} (not set), " + ", ".join(f"./{p}" if not p.startswith("/") else p for p in PLACES)
-    text = f"no configuration file; {tried}; name one with --config, or write one with beatd init"
-    raise ConfigError([Fault("beat.toml", None, "", text)])
 
 
 class _File(NamedTuple):

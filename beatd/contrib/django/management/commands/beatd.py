@@ -10,7 +10,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 
 from beatd.cli import main
-from beatd.config.loader import FILE_VARIABLE
+from beatd.config.search import FILE_VARIABLE
 from beatd.contrib.django.conf import app_name, named_file
 from beatd.exceptions import ConfigError
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand
 
-from beatd.config.loader import FILE_VARIABLE
+from beatd.config.search import FILE_VARIABLE
 from beatd.contrib.django.management.commands.beatd import command_line
 from beatd.contrib.django.reload import Reloader
 from beatd.exceptions import ConfigError
