@@ -182,8 +182,6 @@ class Worker:
         """Take messages and start the admitted ones; returns how many were taken."""
         deliveries = self._consumer.take(room)
         if deliveries:
-            if self._remote.events.on:  # of a task that is sent again, monitors must see the start before the receipt
-                self._settle(self._pool.collect())
             decisions = self._strategy.decide(deliveries, self._app.clock.now_ms())
             self._apply(self._settlement.settle_decisions(decisions))
             self._start(self._admission.admit(decisions.run))
