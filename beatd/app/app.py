@@ -25,7 +25,7 @@ from beatd.app.control import Control
 from beatd.app.entrypoints import EntryPoints
 from beatd.app.find_app import import_symbol
 from beatd.app.group_result import GroupResult, ResultSet
-from beatd.app.loader import Loader, TaskRegistry, task_class, warn_of_another
+from beatd.app.loader import Loader, TaskRegistry, checked_base, task_class, warn_of_another
 from beatd.app.message_options import check_options, message_for, new_id, utc_now
 from beatd.app.publishing import Outgoing, Sent, SentEvents, retry_policy
 from beatd.app.registration import Registration, from_conf, registration, warn_of_own_clock
@@ -140,7 +140,7 @@ class App(EntryPoints, Loader):
     def register_task(self, task: Any) -> BaseTask[..., Any]:
         """Add a task object (an instance of a subclass of :class:`beatd.Task`, or such a class)."""
         instance: BaseTask[..., Any] = task() if isinstance(task, type) else task
-        kind = type(instance)
+        kind = checked_base(type(instance))
         instance.app = self
         if not instance.name:
             instance.name = self.gen_task_name(kind.__name__, kind.__module__)
@@ -159,7 +159,7 @@ class App(EntryPoints, Loader):
     def Task(self) -> type[BaseTask[..., Any]]:  # noqa: N802 - Celery's name
         """The base class of this app's tasks."""
         base = import_symbol(self.task_cls) if isinstance(self.task_cls, str) else self.task_cls or BaseTask
-        return type("Task", (base,), {"app": self, "__module__": __name__})
+        return type("Task", (checked_base(base),), {"app": self, "__module__": __name__})
 
     # -- the beat -----------------------------------------------------------------------------------------------------
 

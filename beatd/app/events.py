@@ -37,6 +37,7 @@ class Receiver:
     ) -> Iterator[None]:
         """Receive events; yields after each. Ends after ``limit`` events, or ``timeout`` seconds without one.
 
+        Each has the time at which it came in, ``local_received``, which Celery's state of a cluster asks for.
         ``wakeup`` first asks the workers to introduce themselves. Raises BrokerError.
         """
         if wakeup:
@@ -61,8 +62,7 @@ class Receiver:
                 if event is not None:
                     last = monotonic()
                     self._clock = max(self._clock, int(event.get("clock") or 0)) + 1
-                    received = {"local_received": SystemClock().now_ms() / 1000, "clock": self._clock}
-                    yield {**received, **event}
+                    yield {"clock": self._clock, **event, "local_received": SystemClock().now_ms() / 1000}
 
 
 class Dispatcher:
