@@ -17,6 +17,7 @@ from beatd.clock import Clock
 from beatd.memory import give_back
 from beatd.model import Entry, EntryState
 from beatd.planning.catchup import LATE_MS, ResumePoints
+from beatd.schedules import duration_text
 from beatd.store.claims import Claims, Gap, Unreadable
 from beatd.store.entry_state import Fingerprints
 
@@ -169,7 +170,8 @@ class ActiveSchedule:
         oldest = self._heap.next_fire_ms()
         if oldest is not None and now_ms - oldest > LATE_MS:
             late_ms = now_ms - oldest
-            log.warning("Runs are %d ms late; catching up", late_ms, extra={"event": "stalled", "lateness_ms": late_ms})
+            extra = {"event": "stalled", "lateness_ms": late_ms}
+            log.warning("Runs are %s late; catching up", duration_text(late_ms // 100 * 100), extra=extra)
             return True
         return False
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -17,7 +18,7 @@ from beatd.config.errors import dotted
 from beatd.config.targets import NOTIFY
 from beatd.config.toml import Document, read
 from beatd.config.toml_lines import KeyPath
-from beatd.exceptions import BeatdError, ConfigError, Fault, StoreRefused
+from beatd.exceptions import BeatdError, BrokerError, ConfigError, Fault, StoreError, StoreRefused, StoreUnavailable
 from beatd.model import Entry, Settings
 from beatd.notify.channels import unreadable_urls
 from beatd.planning.lint import find_warnings
@@ -204,7 +205,9 @@ def _store(settings: Settings, queues: Sequence[str]) -> str:
             server_check.check_shards(client, store_keys(settings))
         if settings.redis.wait_replicas:
             server_check.check_wait(client)
-        both = ", and the broker, too" if settings.broker.url and is_broker(client, settings) else ""
+        both = ""
+        with suppress(StoreError):  # of another server, which is tried by itself
+            both = ", and the broker, too" if settings.broker.url and is_broker(client, settings) else ""
     return "; ".join([f"reachable{what}{both}", *notes])
 
 
@@ -221,8 +224,11 @@ def _examine(client: redis.Redis, keys: Keys, queues: Sequence[str], what: str, 
 def _broker(url: str, queues: Sequence[str], exchanges: Sequence[str], settings: Settings) -> str:
     notes = []
     if broker.is_redis(url):
-        with connect(url, timeout_ms=settings.redis.timeout_ms) as client:
-            notes = _examine(client, Keys(settings.redis.prefix), queues, "broker", state=False)
+        try:
+            with connect(url, timeout_ms=settings.redis.timeout_ms) as client:
+                notes = _examine(client, Keys(settings.redis.prefix), queues, "broker", state=False)
+        except StoreUnavailable as error:
+            raise BrokerError(str(error).replace("state store", "broker", 1)) from None
     elif broker.is_amqp(url):
         notes = broker.try_rights(url, queues, exchanges)
     publisher = broker.open(url)

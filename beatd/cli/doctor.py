@@ -161,7 +161,7 @@ def _file(config_file: str | None, app: str | None, loaded: list[Config]) -> Fin
 
 def _of_attempt(attempt: Attempt) -> Finding:
     level = OK if attempt.ok and ";" not in attempt.message else NOTE if attempt.ok else WRONG
-    advice = f" {attempt.advice}" if attempt.advice else ""
+    advice = f". {attempt.advice}" if attempt.advice else ""
     return Finding(attempt.what, level, f"{attempt.url}: {attempt.message}{advice}")
 
 

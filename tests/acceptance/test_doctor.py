@@ -51,6 +51,20 @@ def test_a_store_that_does_not_answer(doctor):
     assert "tail9zq" not in str(parts)
 
 
+def test_a_broker_that_does_not_answer_is_no_fault_of_the_store(doctor, redis_url, free_port):
+    place = f"127.0.0.1:{free_port()}/0"
+    code, parts = doctor(f'[redis]\nurl = "{redis_url}"\n[broker]\nurl = "redis://{place}"\n{ENTRY}')
+    assert code == 1
+    assert parts["store"] == [("ok", f"{redis_url}: reachable")]
+    assert parts["broker"] == [
+        (
+            "wrong",
+            f"redis://{place}: broker {place}: Connection refused. "
+            "Start the server, or set url under [broker] to another one.",
+        )
+    ]
+
+
 def test_a_fleet_without_and_with_daemons(doctor, start_beatd, redis_url, wait_until):
     text = f'[redis]\nurl = "{redis_url}"\n{ENTRY}'
     code, parts = doctor(text)
