@@ -303,7 +303,12 @@ class Signature(dict[str, Any]):
         return f"{self.task}({', '.join(words)})"
 
     def __deepcopy__(self, memo: Any) -> Signature:
-        return self.clone()
+        if self.subtask_type:
+            return self.clone()
+        copied = Signature.from_dict({**self, "options": {}}, self._app)
+        memo[id(self)] = copied  # first, since it may be linked to itself
+        copied["options"] = copy.deepcopy(self.options, memo)
+        return copied
 
     def __reduce__(self) -> Any:
         return Signature.from_dict, (dict(self),)
