@@ -9,6 +9,8 @@ import json
 import lzma
 import pickle
 import zlib
+from collections.abc import Iterator, Sequence
+from random import Random
 from typing import Any, NamedTuple
 
 LIMIT = 1 << 20
@@ -45,6 +47,12 @@ class Parts(NamedTuple):
 def call(*args: Any, **embed: Any) -> bytes:
     empty = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
     return json.dumps([list(args), {}, {**empty, **embed}]).encode()
+
+
+def nested(levels: int) -> bytes:
+    """A call with a callback that has a callback, and so on."""
+    text = '{"task": "x", "options": {"link": [' * levels + '{"task": "x"}' + "]}}" * levels
+    return b'[[], {}, {"callbacks": [' + text.encode() + b"]}]"
 
 
 def with_body(body: bytes, **more: Any) -> Parts:
@@ -87,6 +95,24 @@ KINDS: dict[str, tuple[str, Parts]] = {
     "a chain of nameless calls": ("chain are no list of signatures", with_body(call(chain=[{"args": []}]))),
     "a chord that is a list": ("chord is no signature", with_body(call(chord=[1]))),
     "a chord of a nameless call": ("chord is no signature", with_body(call(chord={"task": 7}))),
+    "callbacks whose options are a list": ("at `.*options`", with_body(call(callbacks=[{"task": "x", "options": []}]))),
+    "a callback of a callback that is a text": (
+        "callbacks are no list of signatures",
+        with_body(call(callbacks=[{"task": "x", "options": {"link": ["y"]}}])),
+    ),
+    "an errback with an id that is a list": (
+        "errbacks are no list of signatures: .*task_id",
+        with_body(call(errbacks=[{"task": "x", "options": {"task_id": []}}])),
+    ),
+    "a chain with a group of a number": (
+        "chain are no list of signatures",
+        with_body(call(chain=[{"task": "celery.group", "subtask_type": "group", "kwargs": {"tasks": [7]}}])),
+    ),
+    "a chord whose body is a text": (
+        "chord is no signature: .*body",
+        with_body(call(chord={"task": "celery.chord", "subtask_type": "chord", "kwargs": {"body": "x"}})),
+    ),
+    "callbacks 1,000 levels deep": (NO_JSON, with_body(nested(1_000))),
     "truncated": (NO_JSON, with_body(call("never")[:-3])),
     "trailing garbage": (NO_JSON, with_body(call("never") + b"]]")),
     "invalid UTF-8": (NO_JSON, with_body(b'[["\xff\xfe"], {}, {}]')),
@@ -114,6 +140,8 @@ KINDS: dict[str, tuple[str, Parts]] = {
     "timelimit negative": (BAD_HEADER + "timelimit", with_headers(timelimit=[-1, None])),
     "retries a string": (BAD_HEADER + "retries", with_headers(retries="many")),
     "retries negative": (BAD_HEADER + "retries", with_headers(retries=-1)),
+    "group a number": (BAD_HEADER + "group", with_headers(group=1)),
+    "group_index a string": (BAD_HEADER + "group_index", with_headers(group_index="first")),
     "shadow a number": (BAD_HEADER + "shadow", with_headers(shadow=1)),
     "ignore_result a string": (BAD_HEADER + "ignore_result", with_headers(ignore_result="yes")),
     "pickle": ("content type 'application/x-python", with_body(pickle.dumps([1]), content_type=PICKLE)),
@@ -175,6 +203,92 @@ REDIS_KINDS: dict[str, tuple[str, bytes]] = {
 """The same for what only Redis can carry: envelopes that are broken themselves."""
 
 
+_JUNK: list[Any] = [
+    *(None, 0, -1, 1.5, True, "", "junk", "9" * 400, 10**400),
+    *([], ["x"], [[]], [None], {}, {"a": 1}, {"task": TASK}, [{"task": TASK}], [{"task": 7}]),
+    *({"task": TASK, "options": "junk"}, {"task": TASK, "kwargs": []}),
+]
+_FIELDS = ("args", "kwargs", "options", "subtask_type", "immutable", "chord_size")
+_OPTIONS = """
+    chain chord compression correlation_id countdown eta exchange expires group_id group_index headers ignore_result
+    link link_error parent_id priority queue reply_to retries root_id routing_key serializer shadow soft_time_limit
+    stamped_headers task_id time_limit unknown
+""".split()  # noqa: SIM905
+_HEADERS = """
+    args argsrepr callbacks chain children chord correlation_id delivery_info errbacks group group_index headers
+    hostname is_eager kwargs kwargsrepr lang origin parent_id properties replaced_task_nesting reply_to retries root_id
+    shadow stamped_headers stamps timelimit x
+""".split()  # noqa: SIM905
+
+
+def odd_signature(random: Random, tasks: Sequence[str], depth: int = 0) -> dict[str, Any]:
+    """A signature of any kind, nested, in which some value is junk now and then."""
+    kind = random.choice([None, None, None, "chain", "group", "chord", "junk"])
+    name = f"celery.{kind}" if kind else random.choice(tasks)
+    kwargs: Any = {}
+    options: Any = {}
+
+    def parts(most: int) -> list[Any]:
+        return [odd_signature(random, tasks, depth + 1) for _ in range(random.randrange(most))]
+
+    if depth < 3 and kind in ("chain", "group"):
+        kwargs["tasks"] = parts(4)
+    if depth < 3 and kind == "chord":
+        kwargs = {"header": random.choice([parts(3), *parts(2)]), "body": random.choice([*parts(2), None])}
+    for option in ("link", "link_error", "chain", "chord"):
+        if depth < 3 and random.random() < 0.15:
+            links = parts(3)
+            options[option] = links if option != "chord" else (links or [None])[0]
+    if random.random() < 0.3:
+        options["task_id"] = f"odd-{random.getrandbits(64)}"
+    if random.random() < 0.2:
+        options["group_id"] = f"g{random.randrange(5)}"
+    if random.random() < 0.1:
+        options[random.choice(_OPTIONS)] = random.choice(_JUNK)
+    signature = {"task": name, "args": [], "kwargs": kwargs, "options": options, "subtask_type": kind}
+    if random.random() < 0.1:
+        signature[random.choice(_FIELDS)] = random.choice(_JUNK)
+    return signature
+
+
+def odd_message(random: Random, name: str, tasks: Sequence[str]) -> Parts:
+    """A message with such callbacks, errbacks, chain and chord, and junk in one header of four."""
+    headers: dict[str, Any] = {"task": random.choice(tasks), "id": name}
+    if random.random() < 0.5:
+        headers |= {"group": f"group-{random.randrange(7)}", "group_index": random.randrange(3)}
+    if random.random() < 0.25:
+        headers[random.choice(_HEADERS)] = random.choice(_JUNK)
+    embed: dict[str, Any] = {}
+    for field in ("callbacks", "errbacks", "chain"):
+        if random.random() < 0.4:
+            embed[field] = [odd_signature(random, tasks) for _ in range(random.randrange(1, 3))]
+    if random.random() < 0.5:
+        embed["chord"] = odd_signature(random, tasks)
+    return Parts(headers, call(name, **embed))
+
+
+def deep_messages(levels: int, tasks: Sequence[str]) -> Iterator[Parts]:
+    """Messages with signatures that are nested so many levels in each way, in each place."""
+
+    def around(inner: dict[str, Any], way: str) -> dict[str, Any]:
+        match way:
+            case "link" | "link_error" | "chain":
+                return {"task": tasks[0], "options": {way: [inner]}}
+            case "body":
+                return {"task": "celery.chord", "subtask_type": "chord", "kwargs": {"header": [], "body": inner}}
+        return {"task": f"celery.{way}", "subtask_type": way.rstrip("s"), "kwargs": {"tasks": [inner]}}
+
+    for way in ("link", "link_error", "chain", "body", "group", "chains"):
+        signature: dict[str, Any] = {"task": tasks[0]}
+        for _ in range(levels):
+            signature = around(signature, way)
+        for task in tasks:
+            for field in ("callbacks", "errbacks", "chain", "chord"):
+                embed = {field: signature if field == "chord" else [signature]}
+                name = f"{way}-{levels}-{task}-{field}"
+                yield Parts({"task": task, "id": name, "group": name}, call(name, **embed))
+
+
 def first_protocol(name: str) -> Parts:
     body = {"task": TASK, "id": name, "args": [name], "kwargs": {}, "retries": 0, "eta": None, "utc": True}
     return Parts({}, json.dumps(body).encode())
@@ -192,6 +306,8 @@ RUNNABLE: dict[str, Parts] = {
     "bzip2": packed("application/x-bz2", bz2.compress(call("bzip2"))),
     "lzma": packed("application/x-lzma", lzma.compress(call("lzma"))),
     "latin-1": with_body(call("latin-1"), content_encoding="iso-8859-1"),
+    "utf-16": with_body(call("utf-16").decode().encode("utf-16"), content_encoding="utf-16"),
+    "of-another-language": Parts({"task": TASK, "id": "an-id", "lang": "js"}, call("of-another-language")),
     "no-embed": with_body(b'[["no-embed"], {}, null]'),
     "not-a-number": with_body(b'[["not-a-number", NaN], {}, {}]'),
     "duplicate-keys": with_body(b'[["duplicate-keys"], {"x": 1, "x": 2}, {}]'),

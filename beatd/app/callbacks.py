@@ -64,8 +64,8 @@ def call_errbacks(app: AppBase, context: Context, error: BaseException, tracebac
     ``(request, exc, traceback)``; any other task is sent, with the id of the failed task.
     """
     for errback in context.errbacks or ():
-        call = as_signature(errback, app)
         try:
+            call = as_signature(errback, app)
             if _wants_details(app, call):
                 call(context, error, traceback)
             elif context.is_eager:
@@ -75,7 +75,7 @@ def call_errbacks(app: AppBase, context: Context, error: BaseException, tracebac
         except Exception:
             log.exception(
                 "Errback %s of task %s[%s] raised",
-                call.task,
+                errback["task"] if isinstance(errback, Mapping) else errback,
                 context.task,
                 context.id,
                 extra={"event": "errback_failed", "task": context.task, "task_id": context.id},
@@ -87,12 +87,11 @@ def with_ids(app: AppBase, errbacks: Iterable[Any], seed: str) -> tuple[list[Any
     calls: list[Any] = []
     sent: list[Any] = []
     for number, errback in enumerate(errbacks):
-        call = as_signature(errback, app)
-        if not call.get("subtask_type") and not _wants_details(app, call):
-            call = call.clone()
-            call.options.setdefault("task_id", str(uuid.uuid5(_NAMESPACE, f"{seed}:{number}")))
-            sent.append(((call.id, None), None))
-        calls.append(call)
+        if not errback.get("subtask_type") and not _wants_details(app, as_signature(errback, app)):
+            options = {"task_id": str(uuid.uuid5(_NAMESPACE, f"{seed}:{number}")), **(errback.get("options") or {})}
+            errback = {**errback, "options": options}  # noqa: PLW2901
+            sent.append(((options["task_id"], None), None))
+        calls.append(errback)
     group_id = str(uuid.uuid5(_NAMESPACE, seed))
     return calls, [((group_id, None), sent)] if sent else []
 

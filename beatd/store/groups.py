@@ -13,9 +13,11 @@ from typing import Any, NamedTuple, Protocol
 
 import redis
 
-from beatd.exceptions import StoreRefused
+from beatd.exceptions import ChordError, MessageError, StoreRefused
 from beatd.message import json_codec
+from beatd.states import FAILURE
 from beatd.store.client import is_cluster, translate_errors
+from beatd.store.result_document import exception_payload
 from beatd.store.script import Call, Script, bulk_strings
 
 _CLAIM_S = 60
@@ -145,7 +147,7 @@ class Groups:
         """Return the group that :meth:`save` stored, or None."""
         with translate_errors(self._client):
             raw: Any = self._client.get(self._key(group))
-        return None if raw is None else json_codec.loads(raw)["result"]
+        return None if raw is None else _shape_in(raw)
 
     def delete(self, group: str) -> None:
         """Undo :meth:`save`."""
@@ -198,12 +200,33 @@ def _complete(part: Part, answer: list[Any]) -> Complete:
     if places:  # of those that beatd's workers ended
         place = dict(member.decode().rsplit(":", 1) for member in places)
         ends.sort(key=lambda end: float(place.get(end[0], "inf")))
-    return Complete(part, json_codec.loads(shape)["result"] if shape else None, ends)
+    try:
+        return Complete(part, _shape_in(shape) if shape else None, ends)
+    except StoreRefused as error:
+        return Complete(part, None, [_failed(str(error))])
+
+
+def _shape_in(raw: bytes) -> Any:
+    """Return the group that was saved; raises StoreRefused for what another serializer has written."""
+    try:
+        return json_codec.loads(raw)["result"]
+    except (MessageError, LookupError, TypeError):
+        raise StoreRefused(
+            "the group was not saved as JSON: whoever saved it needs result_serializer = 'json'"
+        ) from None
 
 
 def _end(raw: bytes) -> tuple[str, str, Any]:
-    _, task_id, state, result = json_codec.loads(raw)
+    """Read what a worker wrote; a worker of Celery with another ``result_serializer`` fails the chord."""
+    try:
+        _, task_id, state, result = json_codec.loads(raw)
+    except (MessageError, TypeError, ValueError):
+        return _failed("what a task of the header returned is no JSON: its worker needs result_serializer = 'json'")
     return task_id, state, result
+
+
+def _failed(reason: str) -> tuple[str, str, Any]:
+    return "", FAILURE, exception_payload(ChordError(reason))
 
 
 def _size_in(part: Part) -> int | str:

@@ -15,7 +15,7 @@ from beatd.app import callbacks
 from beatd.app.app import App
 from beatd.app.canvas.signature import as_signature, listed
 from beatd.app.context import Context
-from beatd.exceptions import BrokerError, ChordError, MessageError, StoreUnavailable
+from beatd.exceptions import BrokerError, ChordError, MessageError, StoreError, StoreUnavailable
 from beatd.message import json_codec
 from beatd.message.protocol import open_envelope
 from beatd.states import EXCEPTION_STATES, FAILURE, PROPAGATE_STATES
@@ -57,7 +57,14 @@ class Chords:
         failure = _failure(complete)
         if failure is None and (error := self._send(body, complete)) is not None:
             failure = Failure(error, exception_payload(error))
-        parts = self._fail(body, complete.part, failure) if failure is not None else []
+        parts = []
+        if failure is not None:
+            try:
+                parts = self._fail(body, complete.part, failure)
+            except (BrokerError, StoreError):
+                raise
+            except Exception as error:  # noqa: BLE001 - see _send(); the chord is over all the same
+                self._log(body, complete.part, f"its body cannot be failed: {error!r}")
         self._app.results.groups.sent(group, self._owner, failed=failure is not None)
         self._attempts.pop(group, None)
         return parts
@@ -84,12 +91,7 @@ class Chords:
 
     def _fail(self, body: dict[str, Any], part: Part, failure: Failure) -> list[Part]:
         error = failure.error
-        log.error(
-            "Chord %s: %s",
-            part.group,
-            error,
-            extra={"event": "chord_failed", "task": str(body.get("task")), "task_id": part.task_id},
-        )
+        self._log(body, part, error)
         is_group = body.get("subtask_type") == "group"  # as in Celery, its members get the cause
         payload = failure.cause if is_group else exception_payload(error)
         errbacks = [call for call in callbacks.errbacks_of(body) if call not in failure.called]
@@ -103,6 +105,11 @@ class Chords:
             context = Context(id=task_id, task=body.get("task"), errbacks=errbacks, root_id=part.root_id)
             callbacks.call_errbacks(self._app, context, exception_from(payload), None)
         return after.parts
+
+    @staticmethod
+    def _log(body: Mapping[str, Any], part: Part, error: object) -> None:
+        extra = {"event": "chord_failed", "task": str(body.get("task")), "task_id": part.task_id}
+        log.error("Chord %s: %s", part.group, error, extra=extra)
 
     def _group_failure(self, body: Mapping[str, Any], payload: Mapping[str, Any]) -> Iterator[Stored]:
         """Yield the failure under the group's own id, which Celery stores, too."""
@@ -148,13 +155,22 @@ def aftermath_of(
         return nothing, []
     context = Context(message.headers, args=args, kwargs=kwargs, called_directly=False, **_names(embed))
     payload = exception_payload(error)
-    own = callbacks.ended(context, state, payload)
-    messages: list[FollowUpMessage] = []
-    if state == FAILURE:  # no errbacks for a revoked task: its end was asked for
-        with app.outgoing.collect() as collected:
-            callbacks.call_errbacks(app, context, error, None)
-        messages = pack(collected)
-    after = callbacks.never_run(app, context.chain or (), payload)
+    try:
+        own = callbacks.ended(context, state, payload)
+        messages: list[FollowUpMessage] = []
+        if state == FAILURE:  # no errbacks for a revoked task: its end was asked for
+            with app.outgoing.collect() as collected:
+                callbacks.call_errbacks(app, context, error, None)
+            messages = pack(collected)
+        after = callbacks.never_run(app, context.chain or (), payload)
+    except Exception:  # signatures come with the message, anything may be wrong in them
+        log.exception(
+            "Task %s[%s]: its callbacks cannot be used",
+            context.task,
+            context.id,
+            extra={"event": "followup_failed", "task": context.task, "task_id": context.id},
+        )
+        return nothing, []
     return callbacks.FollowUp(after.results, own + after.parts), messages
 
 
@@ -166,7 +182,11 @@ def _failure(complete: Complete) -> Failure | None:
     """Return the failure of the first failed task in the header's order, or None."""
     for task_id, state, result in complete.ends:
         if state in PROPAGATE_STATES:
-            error = ChordError(f"Dependency {task_id} raised {exception_from(result)!r}")
+            try:
+                cause = exception_from(result)
+            except MessageError as unreadable:
+                cause = unreadable
+            error = ChordError(f"Dependency {task_id} raised {cause!r}")
             return Failure(error, result, callbacks.called_in(result))
     return None
 

@@ -54,6 +54,8 @@ class Headers(msgspec.Struct, frozen=True):
     ignore_result: bool | None = None
     root_id: str | None = None
     parent_id: str | None = None
+    group: str | None = None
+    group_index: int | None = None
     shadow: str | None = None
     redelivered: bool | None = None
     entry: str | None = msgspec.field(name="beatd-entry", default=None)

@@ -5,12 +5,23 @@ from __future__ import annotations
 import base64
 import json
 import re
+from random import Random
 
 import amqp
 import pytest
 import redis
 
-from tests.malformed import KINDS, LIMIT, REDIS_KINDS, REDIS_RUNNABLE, RUNNABLE, Parts
+from beatd import App
+from tests.malformed import (
+    KINDS,
+    LIMIT,
+    REDIS_KINDS,
+    REDIS_RUNNABLE,
+    RUNNABLE,
+    Parts,
+    deep_messages,
+    odd_message,
+)
 
 PROJECT = """
 import redis
@@ -92,3 +103,52 @@ def test_over_rabbitmq(start_beatd, tmp_path, rabbitmq, redis_url, server, wait_
     check(reasons, KINDS)
     assert {one.decode() for one in server.smembers("ran")} == set(RUNNABLE)
     assert not worker.find("Traceback|prematurely")
+
+
+ODD = """
+from beatd import App
+
+app = App("odd", broker={url!r}, backend={url!r})
+
+@app.task
+def ok(*args, **kwargs):
+    return 1
+
+@app.task
+def boom(*args, **kwargs):
+    raise ValueError("boom")
+"""
+TASKS = ["odd.ok", "odd.boom", "odd.nobody"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "pool"),
+    [("odd", "prefork"), ("odd", "threads"), pytest.param("deep", "prefork", marks=pytest.mark.slow)],
+)
+def test_signatures_of_any_shape_end_no_worker(start_beatd, tmp_path, redis_url, server, wait_until, kind, pool):
+    (tmp_path / "odd.py").write_text(ODD.format(url=redis_url))
+    random = Random(kind + pool)
+    if kind == "odd":
+        messages = [odd_message(random, f"odd-{number}", TASKS) for number in range(250)]
+        for number in range(7):  # some headers are complete after one or two of their tasks
+            server.set(f"celery-taskset-meta-group-{number}.s", number % 2 + 1)
+    else:
+        messages = list(deep_messages(250, TASKS))
+        for message in messages:
+            server.set(f"celery-taskset-meta-{message.headers['group']}.s", 1)
+    server.lpush("celery", *(message.on_redis() for message in messages))
+    worker = start_beatd("worker", "-A", "odd", "-P", pool, "-c", "2")
+    worker.expect("ready")
+    ids = [message.headers["id"] for message in messages]
+
+    def ended():
+        buried = {json.loads(original(each))["headers"]["id"] for each in letters(server)}
+        left = [task_id for task_id in ids if task_id not in buried]
+        found = server.mget([f"celery-task-meta-{task_id}" for task_id in left])
+        return all(document and json.loads(document)["status"] != "PENDING" for document in found)
+
+    wait_until(ended, 100, "the end of each task")
+    with App("client", broker=redis_url, backend=redis_url, set_as_current=False) as client:
+        assert client.send_task("odd.ok").get(timeout=60) == 1
+    assert worker.process.poll() is None
+    assert not worker.find("internal error|dropped by the settlement|prematurely")

@@ -9,6 +9,8 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import Any, NamedTuple
 
+import msgspec
+
 from beatd.exceptions import MessageError
 from beatd.message import json_codec
 from beatd.message.compression import decompress
@@ -124,16 +126,65 @@ def _recoded(body: bytes, charset: str) -> bytes:
         raise MessageError(f"its body is not in the character set {charset!r} that it names") from None
 
 
+class _Options(msgspec.Struct):
+    """Options of a signature by which a worker finds other tasks; all others are checked when it is sent."""
+
+    task_id: str | None = None
+    root_id: str | None = None
+    parent_id: str | None = None
+    group_id: str | None = None
+    group_index: int | None = None
+    reply_to: str | None = None
+    chord: dict[str, Any] | None = None
+    chain: list[Any] | None = None
+    link: list[Any] | dict[str, Any] | None = None
+    link_error: list[Any] | dict[str, Any] | None = None
+
+
+class _Signature(msgspec.Struct):
+    task: str
+    args: list[Any] | None = None
+    kwargs: dict[str, Any] | None = None
+    options: _Options | None = None
+    subtask_type: str | None = None
+
+
+class _Parts(msgspec.Struct):
+    """The parts of a composition, among its keyword arguments."""
+
+    tasks: list[Any] | None = None
+    header: list[Any] | dict[str, Any] | None = None
+    body: dict[str, Any] | None = None
+
+
+_COMPOSITIONS = frozenset({"chain", "group", "chord"})
+
+
 def _checked(embed: dict[str, Any]) -> dict[str, Any]:
     """Check the callbacks before the run: a task that has run cannot go to the dead letters."""
     for name in ("callbacks", "errbacks", "chain"):
-        calls = embed.get(name)
-        if calls is not None and not (isinstance(calls, list) and all(map(_is_signature, calls))):
-            raise MessageError(f"the body's {name} are no list of signatures")
-    if (chord := embed.get("chord")) is not None and not _is_signature(chord):
-        raise MessageError("the body's chord is no signature")
+        if (calls := embed.get(name)) is not None:
+            if not isinstance(calls, list):
+                raise MessageError(f"the body's {name} are no list of signatures")
+            _check(calls, f"the body's {name} are no list of signatures")
+    if (chord := embed.get("chord")) is not None:
+        _check([chord], "the body's chord is no signature")
     return embed
 
 
-def _is_signature(value: Any) -> bool:
-    return isinstance(value, dict) and isinstance(value.get("task"), str)
+def _check(calls: list[Any], what: str) -> None:
+    """Check signatures, and all that they contain; raises :class:`MessageError` that begins with ``what``."""
+    waiting = list(calls)
+    while waiting:
+        try:
+            call = msgspec.convert(waiting.pop(), _Signature)
+            options = call.options or _Options()
+            waiting += [options.chord] if options.chord else []
+            for several in (options.chain, options.link, options.link_error):
+                waiting += [several] if isinstance(several, dict) else several or []
+            if call.subtask_type in _COMPOSITIONS:
+                parts = msgspec.convert(call.kwargs or {}, _Parts)
+                waiting += [parts.header] if isinstance(parts.header, dict) else parts.header or []
+                waiting += [*(parts.tasks or ()), *([parts.body] if parts.body else ())]
+        except msgspec.ValidationError as error:
+            raise MessageError(f"{what}: {error}") from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 
 import pytest
 import redis
@@ -119,6 +120,28 @@ def test_the_option_decides_in_which_type_ends_are_kept(groups_with, client, ord
     assert client.type("celery-taskset-meta-g.j") == kind
     assert [name for name, *_ in end(groups, part(1), "me").ends] == ["task-0", "task-1", "task-2"]
     assert end(groups, part(1), "me") is not None
+
+
+@pytest.mark.parametrize(
+    "raw", [pickle.dumps([1, "task-1", "SUCCESS", 7]), b"- 1\n- task-1\n", b"7", b"[]", b"null", b'{"a": 1}', b"\xff"]
+)
+def test_an_end_by_another_serializer_fails_the_chord(groups, client, raw):
+    groups.begin("g", 2)
+    client.zadd("celery-taskset-meta-g.j", {raw: 1})
+    [_, (_, state, failure)] = end(groups, part(0), "me").ends
+    assert state == "FAILURE"
+    assert "result_serializer" in failure["exc_message"][0]
+
+
+@pytest.mark.parametrize("raw", [pickle.dumps({"result": None}), b"7", b"{}", b"null"])
+def test_a_group_that_another_serializer_saved_fails_the_chord(groups, client, raw):
+    groups.begin("g", 1)
+    client.set("celery-taskset-meta-g", raw)
+    [(_, state, failure)] = end(groups, part(0), "me").ends
+    assert state == "FAILURE"
+    assert "result_serializer" in failure["exc_message"][0]
+    with pytest.raises(StoreRefused, match="result_serializer"):
+        groups.restore("g")
 
 
 def test_a_frozen_chord_that_is_sent_again_is_another_one(groups):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 
 import celery
@@ -11,7 +12,7 @@ from celery.canvas import Signature as CelerySignature
 from beatd import App, Signature, chain, chord, chunks, group, signature
 from beatd.app.callbacks import errbacks_of, never_run
 from beatd.app.canvas.chords import size_of
-from beatd.exceptions import StoreRefused
+from beatd.exceptions import MessageError, StoreRefused
 from beatd.message import json_codec
 from beatd.store.result_document import exception_payload
 
@@ -149,6 +150,35 @@ def test_a_group_is_sent_whole_or_not_at_all(app, add, sent):
 def test_a_group_does_not_take_link(add):
     with pytest.raises(TypeError, match="a group does not take link: set it on its tasks, or use a chord"):
         group(add.s(1, 1)).apply_async(link=add.s(1))
+
+
+@pytest.mark.parametrize("option", ["link", "link_error"])
+@pytest.mark.parametrize("way", ["alone", "copied", "two", "chain", "group", "chord"])
+def test_a_signature_that_is_its_own_callback_is_refused_when_it_is_sent(add, total, sent, option, way):
+    own, other = add.s(1, 1), add.s(2, 2)
+    getattr(own, option)(own)
+    if way == "two":
+        own.options[option] = [other]
+        getattr(other, option)(own)
+    compositions = {
+        "copied": copy.deepcopy(own),
+        "chain": chain(own, add.s(1)),
+        "group": group(own, other),
+        "chord": chord([own, other], total.s()),
+    }
+    with pytest.raises(MessageError, match="Circular reference"):
+        compositions.get(way, own).apply_async()
+    assert sent.messages == []
+
+
+def test_callbacks_1000_levels_deep_are_refused(add):
+    signature = add.s(1, 1)
+    for _ in range(1000):
+        outer = add.s(1, 1)
+        outer.options["link"] = [signature]
+        signature = outer
+    with pytest.raises(MessageError, match="recursion"):
+        signature.apply_async()
 
 
 def test_a_chords_tasks_have_its_body(app, add, total, sent):
