@@ -231,6 +231,14 @@ def subscription(client: redis.Redis, key: str) -> redis.client.PubSub:
     return client.pubsub(ignore_subscribe_messages=True)  # type: ignore[no-any-return, no-untyped-call]
 
 
+def has_moved(client: redis.Redis, channel: redis.client.PubSub, key: str) -> bool:
+    """True if another node of a cluster than the one that is listened to is known to have ``key`` by now."""
+    connection = channel.connection
+    if not isinstance(client, ClusterClient) or connection is None:
+        return False
+    return client.topology.last_owner(slot_of(key)) not in (None, (connection.host, connection.port))
+
+
 def listeners(client: redis.Redis, channels: Sequence[str]) -> list[int]:
     """The number of listeners of each channel, which in a cluster are those of one slot's node."""
     if not isinstance(client, ClusterClient):

@@ -14,7 +14,7 @@ import redis
 from redis.exceptions import NoPermissionError
 
 from beatd.exceptions import StoreError, StoreUnavailable
-from beatd.store.client import is_cluster, listeners, subscription, translate_errors
+from beatd.store.client import has_moved, is_cluster, listeners, subscription, translate_errors
 from beatd.store.keys import Keys
 from beatd.store.script import Script
 
@@ -182,7 +182,8 @@ class Leases:
     def _heard(self, channel: redis.client.PubSub, seconds: float) -> bool:
         with translate_errors(self._client):
             message = channel.get_message(timeout=seconds)
-        if message is not None and message["type"] == "sunsubscribe":
+        is_ended = message is not None and message["type"] == "sunsubscribe"
+        if is_ended or has_moved(self._client, channel, self._keys.wake):  # a node that is cut off ends nothing
             raise StoreUnavailable("the slot of the channels of presence has moved to another node")
         return message is not None and message["data"] == b"released"
 

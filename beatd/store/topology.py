@@ -144,6 +144,10 @@ class Topology:
             raise ClusterDownError(f"CLUSTERDOWN no node of the cluster has slot {slot}")
         return address
 
+    def last_owner(self, slot: int) -> Address | None:
+        """The node that had a slot when the map was asked for last; nobody is asked now."""
+        return self._owners[slot] if self._owners else None
+
     def any(self) -> Address:
         """A node that is likely to answer."""
         self._refresh()

@@ -2,6 +2,7 @@
 
 import re
 import signal
+import time
 from itertools import pairwise
 
 import pytest
@@ -79,6 +80,24 @@ def test_a_primary_that_is_cut_off_from_the_others_is_left(linked, start_beatd, 
     for number in range(3):
         go_on(queue, entries_of(number), wait_until, timeout=15)
     linked.join(first)
+
+
+@pytest.mark.slow
+def test_nobody_is_gone_who_listened_at_a_node_that_is_cut_off(linked, start_beatd, write, queue, wait_until):
+    """Connections to it do not end, and the others listen elsewhere by now."""
+    daemons = [start_beatd("--config", write(linked.url, replicas=1)) for _ in range(3)]
+    wait_until(lambda: len({one.pid for one in daemons if one.find("Leading shard")}) == 3, 30, "three leaders")
+    node = linked.owner(slots()[0])
+    for number in range(3):
+        go_on(queue, entries_of(number), wait_until)
+    linked.cut_off(node)
+    wait_until(lambda: len(linked.primaries()) == 4, 20, "a replica to take over")
+    until = time.monotonic() + 6  # as long as nobody is taken for gone after an interruption, and longer
+    while time.monotonic() < until:
+        for number in range(3):
+            go_on(queue, entries_of(number), wait_until, timeout=15)
+    assert [one.find("is gone") for one in daemons] == [[], [], []]
+    linked.join(node)
 
 
 @pytest.mark.slow
