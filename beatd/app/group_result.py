@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from beatd.app.base import AppBase
 from beatd.app.current import current_app
-from beatd.app.result import AsyncResult, call_then, refuse_inside_a_task
+from beatd.app.result import AsyncResult, Listener, refuse_inside_a_task, tell
 from beatd.clock import monotonic, sleep
 from beatd.exceptions import TimeoutError  # noqa: A004 - Celery's name, kept
 
@@ -23,6 +23,7 @@ class ResultSet:
     def __init__(self, results: Iterable[Any] | None = None, app: AppBase | None = None, **_: Any) -> None:
         self.results: list[Any] = list(results or ())
         self._app = app
+        self._listeners: list[Listener] = []
 
     @property
     def app(self) -> AppBase:
@@ -33,9 +34,26 @@ class ResultSet:
         """The app's result backend."""
         return self.app.backend
 
-    def then(self, callback: Callable[[Any], Any], on_error: Callable[[Any], Any] | None = None) -> None:
-        """Wait, then call ``callback(self)``, or ``on_error(exception)`` if a task has failed."""
-        call_then(self, callback, on_error)
+    def then(
+        self,
+        callback: Callable[[Any], Any],
+        on_error: Callable[[Any], Any] | None = None,
+        weak: bool = False,  # noqa: ARG002 - Celery's
+    ) -> Any:
+        """Call ``callback(self)`` once it is read that all tasks have finished; see :meth:`AsyncResult.then`."""
+        self._listeners.append((callback, on_error))
+        for result in self.results:
+            result.then(self._tell_if_known)
+        self._tell_if_known()
+        return self
+
+    def _tell_if_known(self, _result: Any = None) -> None:
+        if self.is_known:
+            tell(self, self._listeners)
+
+    def failure(self) -> Any:
+        """Return the exception of the first task that has failed or was revoked, else None."""
+        return next(filter(None, (result.failure() for result in self.results)), None)
 
     def get(  # noqa: PLR0917 - Celery's signature
         self,
@@ -132,6 +150,8 @@ class ResultSet:
     def add(self, result: Any) -> None:
         if result not in self.results:
             self.results.append(result)
+            if self._listeners:
+                result.then(self._tell_if_known)
 
     def remove(self, result: Any) -> None:
         """Remove a handle or id; raises KeyError if it is not in the set."""

@@ -44,16 +44,17 @@ R_co = TypeVar("R_co", covariant=True)
 _NOTHING: dict[str, Any] = {"status": PENDING, "result": None}
 
 
-def call_then(result: Any, callback: Callable[[Any], Any], on_error: Callable[[Any], Any] | None) -> None:
-    """Wait for a result, then call ``callback(result)``, or ``on_error(exception)`` if it is a failure."""
-    try:
-        result.get()
-    except Exception as error:
-        if on_error is None:
-            raise
-        on_error(error)
-    else:
+Listener = tuple[Callable[[Any], Any], Callable[[Any], Any] | None]
+"""A callback that gets a result which has finished, and one that gets the exception if it has failed."""
+
+
+def tell(result: Any, listeners: list[Listener]) -> None:
+    """Call the listeners of a result that has finished, each once."""
+    while listeners:
+        callback, on_error = listeners.pop(0)
         callback(result)
+        if on_error is not None and (error := result.failure()) is not None:
+            on_error(error)
 
 
 class AsyncResult(Generic[R_co]):
@@ -75,9 +76,11 @@ class AsyncResult(Generic[R_co]):
         self.ignored = ignored
         self._app = app
         self._final: dict[str, Any] | None = None
+        self._listeners: list[Listener] = []
 
     def __getstate__(self) -> dict[str, Any]:
-        return vars(self) | {"_app": None}  # an app cannot be pickled: where it is read, the current one counts
+        # an app cannot be pickled: where it is read, the current one counts
+        return vars(self) | {"_app": None, "_listeners": []}
 
     @property
     def app(self) -> AppBase:
@@ -111,17 +114,17 @@ class AsyncResult(Generic[R_co]):
         :class:`beatd.exceptions.TimeoutError` after ``timeout`` seconds (None: no limit), and RuntimeError inside a
         task, where waiting for another task can deadlock the pool.
         """
-        if disable_sync_subtasks:
-            refuse_inside_a_task()
         if self.ignored:
             return None  # type: ignore[return-value]  # the caller asked for no result
+        if disable_sync_subtasks:
+            refuse_inside_a_task()
         if follow_parents and propagate:
             self._throw_of_parents()
         if self._final is None:
             seen = None if on_message is None else (lambda meta: on_message(decoded(meta)))
             watch = self._watch_parents(on_interval) if follow_parents and propagate and self.parent else on_interval
-            self._final = self.app.results.wait(
-                self.id, timeout=timeout, interval=interval, on_message=seen, on_interval=watch
+            self.learn(
+                self.app.results.wait(self.id, timeout=timeout, interval=interval, on_message=seen, on_interval=watch)
             )
         if propagate:
             if follow_parents and self.state in PROPAGATE_STATES:
@@ -267,9 +270,25 @@ class AsyncResult(Generic[R_co]):
         """The app's result backend."""
         return self.app.backend
 
-    def then(self, callback: Callable[[AsyncResult[Any]], Any], on_error: Callable[[Any], Any] | None = None) -> None:
-        """Wait, then call ``callback(self)``, or ``on_error(exception)`` for a failed task."""
-        call_then(self, callback, on_error)
+    def then(
+        self,
+        callback: Callable[[AsyncResult[Any]], Any],
+        on_error: Callable[[Any], Any] | None = None,
+        weak: bool = False,  # noqa: ARG002 - Celery's
+    ) -> AsyncResult[R_co]:
+        """Call ``callback(self)`` once this handle has read that the task has finished, whatever became of it.
+
+        ``on_error(exception)`` is called then, too, if it has failed. Nothing is read here, but by ``get``, ``ready``,
+        ``state`` and the like.
+        """
+        self._listeners.append((callback, on_error))
+        if self.is_known:
+            tell(self, self._listeners)
+        return self
+
+    def failure(self) -> Any:
+        """Return the exception of a task that has failed or was revoked, else None."""
+        return self.result if self.state in PROPAGATE_STATES else None
 
     def exists(self) -> bool:
         """Return True if anything is stored for the task: tells one that is waiting from one whose result has expired.
@@ -329,6 +348,7 @@ class AsyncResult(Generic[R_co]):
         """Cache a result document that was read elsewhere."""
         if meta is not None and meta["status"] in READY_STATES:
             self._final = meta
+            tell(self, self._listeners)
 
     def as_list(self) -> list[str]:
         """Return its id and those of its parents."""
@@ -346,8 +366,7 @@ class AsyncResult(Generic[R_co]):
         if self._final is not None:
             return self._final
         meta = self.app.results.get(self.id) or _NOTHING
-        if meta["status"] in READY_STATES:
-            self._final = meta
+        self.learn(meta)
         return meta
 
     def __iter__(self) -> Iterator[AsyncResult[Any]]:

@@ -6,11 +6,13 @@ import contextlib
 import os
 import uuid
 
+import celery
 import pytest
 from kombu.utils import json
 
 from beatd import App
 from tests.acceptance.celery_pairs import PAIRS, WAIT, WARNINGS, paired, workers
+from tests.compositions import build, recipes
 
 pytestmark = WARNINGS
 
@@ -145,6 +147,27 @@ def test_parents_of_compositions(pair):
     two_groups = pair.canvas.chain(pair.canvas.group(s("echo", 1), s("echo", 2)), pair.canvas.group(s("total")))
     assert parents(two_groups.delay()) == [[3], [1, 2]]
     assert get(pair.canvas.chain(pair.canvas.group([], app=pair.app), app=pair.app).delay()) == []
+
+
+@pytest.fixture(scope="module")
+def eagerly():
+    """Run a recipe in this process, by Celery."""
+    app = celery.Celery("eager", set_as_current=False)
+    app.conf.task_always_eager = True
+
+    def listed(*args):
+        return list(args)
+
+    task = app.task(name="listed", typing=False)(listed)
+    return lambda recipe: build(recipe, celery, app, task.s).apply_async().get()
+
+
+def test_random_compositions(pair, eagerly):
+    results = {}
+    for recipe in recipes(7, 30, empty=False):
+        composition = build(recipe, pair.canvas, pair.app, lambda number: pair.s("listed", number))
+        results[recipe] = composition.apply_async()
+    assert {recipe: get(result) for recipe, result in results.items()} == {each: eagerly(each) for each in results}
 
 
 def test_maps_and_chunks(pair):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import json
 import threading
@@ -265,3 +266,43 @@ def test_a_group_is_restored_from_another_backend(app, redis_url):
         restored = other.GroupResult.restore("g", backend=app.backend)
     assert (type(restored), restored.results) == (app.GroupResult, [app.AsyncResult("1")])
     assert isinstance(app.GroupResult.restore("g"), app.GroupResult)
+
+
+@pytest.mark.parametrize("how", ["get", "ready", "state", "result", "maybe_throw"])
+@pytest.mark.parametrize("value", [5, ValueError("x")])
+def test_a_callback_is_called_once_the_result_is_read(app, how, value):
+    handle, told = app.AsyncResult("1"), []
+    handle.then(told.append, told.append)
+    assert not handle.ready()
+    app.backend.store_result("1", value, FAILURE if isinstance(value, Exception) else SUCCESS)
+    assert told == []
+    with contextlib.suppress(ValueError):
+        _ = callable(read := getattr(handle, how)) and read()
+    expected = [handle] if value == 5 else [handle, "ValueError('x')"]
+    assert [each if each is handle else repr(each) for each in told] == expected
+    handle.then(told.append)
+    assert handle.get(propagate=False) is not None
+    assert len(told) == len(expected) + 1
+
+
+def test_a_callback_of_a_set_waits_for_all(app):
+    one, two, late = (app.AsyncResult(task_id) for task_id in ("1", "2", "3"))
+    results, told = app.ResultSet([one]), []
+    app.ResultSet([]).then(told.append)
+    assert len(told.pop()) == 0
+    app.backend.mark_as_done("1", 1)
+    assert results.ready()
+    results.add(two)
+    results.then(told.append)
+    results.add(app.GroupResult("g", [late]))
+    for task_id in ("2", "3"):
+        assert (results.ready(), told) == (False, [])
+        app.backend.mark_as_done(task_id, 1)
+    assert results.get() == [1, 1, [1]]
+    assert told == [results]
+    failed = []
+    app.backend.mark_as_failure("4", ValueError("x"))
+    group = app.GroupResult("h", [one, app.AsyncResult("4")])
+    group.then(told.append, failed.append)
+    assert group.ready()
+    assert (told[-1], repr(failed)) == (group, "[ValueError('x')]")

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import random
-from functools import reduce
-from operator import or_
-
 import celery
 import pytest
 from celery.signals import before_task_publish
@@ -13,6 +9,7 @@ from celery.signals import before_task_publish
 import beatd
 from beatd import App
 from beatd.message import json_codec
+from tests.compositions import build, recipes
 
 pytestmark = pytest.mark.filterwarnings("ignore::PendingDeprecationWarning", "ignore::DeprecationWarning")
 
@@ -51,17 +48,7 @@ class Client:
         self.task = app.task(name="task", typing=False)(task)
 
     def build(self, recipe):
-        kind, *parts = recipe
-        if kind == "task":
-            return self.task.s(*parts)
-        parts = [self.build(part) for part in parts]
-        if kind == "or":
-            return reduce(or_, parts)
-        if kind == "chord":
-            return self.package.chord(parts[:-1], parts[-1], app=self.app)
-        if kind == "group":
-            return self.package.group(parts, app=self.app)
-        return self.package.chain(*parts) if parts else self.package.chain(app=self.app)
+        return build(recipe, self.package, self.app, self.task.s)
 
 
 @pytest.fixture(scope="module")
@@ -84,25 +71,6 @@ def ours():
     app = App("x", set_as_current=False, publisher=sent, results=Results())
     yield Client(beatd, app, lambda: [(message.headers, json_codec.loads(message.body)) for message in sent.messages])
     app.close()
-
-
-def recipes(seed, count):
-    chance = random.Random(seed)
-    number = iter(range(10**9))
-
-    def recipe(depth):
-        kinds = ["task"] * 3 + (["chain", "or", "or", "group", "chord"] if depth else [])
-        kind = chance.choice(kinds)
-        if kind == "task":
-            return "task", next(number)
-        if kind in {"chain", "group"} and chance.random() < 0.2:
-            return (kind,)
-        parts = [recipe(depth - 1) for _ in range(chance.randint(2 if kind == "or" else 1, 3))]
-        if kind in {"chord", "group"}:  # as the only difference Celery reverses the members of a group in a group
-            parts = [part if part[0] != "group" else ("chain", part, ("task", 0)) for part in parts]
-        return (kind, *parts, recipe(0)) if kind == "chord" else (kind, *parts)
-
-    return [recipe(chance.choice([1, 2, 2, 3])) for _ in range(count)]
 
 
 def shape(signature):
