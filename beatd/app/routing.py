@@ -81,6 +81,11 @@ class Queues:
         elif given and not several and (key or self._default_kind != "direct"):
             yield Binding(name, self._default_exchange, str(key or self._default_key), self._default_kind)
 
+    def binding_of(self, queue: str, worker: str | None = None) -> Binding:
+        """Return the first binding of a queue; of one without any, that to the exchange of its own name."""
+        found = (one for one in self.bindings(worker) if one.queue == queue)
+        return next(found, Binding(queue, queue, queue))
+
     def arguments(self, name: str) -> dict[str, Any]:
         """Return the declaration arguments of a queue. Quorum queues do not take ``x-max-priority``."""
         missing = self._missing if name not in self._given and name != self._default_queue else {}

@@ -171,5 +171,7 @@ def _consumed(answers: Iterable[Any]) -> Iterator[tuple[str, str, str]]:
 
 
 def _declared(app: App) -> Iterator[tuple[str, str, str]]:
-    for name in Queues(app.conf).names:
-        yield name, name, name
+    declared = Queues(app.conf)
+    for name in declared.names:
+        bound = declared.binding_of(name)
+        yield name, bound.exchange, bound.key

@@ -13,7 +13,6 @@ import click
 from beatd import sources
 from beatd.beat.shard_assignment import why_aside
 from beatd.cli.celery_beat import signs_on_servers
-from beatd.cli.inspect_ import inspect
 from beatd.cli.outage import with_since, without_store
 from beatd.cli.output import Duration, plural, print_folded, print_json, print_line, print_problem, print_table
 from beatd.cli.problems import problems, rounded, shards
@@ -125,6 +124,8 @@ def status(
     store refuses them, or the state store cannot be reached.
     """
     if destination or timeout:
+        from beatd.cli.inspect_ import inspect  # noqa: PLC0415 - loads the worker's commands
+
         env = {name: os.environ.get(f"BEATD_{variable}") for name, variable in _OF_APP.items()}
         of_ping = {"command": "ping", "arguments": (), "as_list": False, "config_file": config_file}
         ctx.invoke(inspect, destination=destination, timeout=timeout or 1.0, as_json=as_json, **of_ping, **env)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping
 from datetime import datetime
 
 import beatd
@@ -19,7 +18,7 @@ _NAME_WIDTH = 16
 
 def banner(app: App, settings: WorkerSettings, *, with_tasks: bool) -> str:
     """Return the lines; ``with_tasks`` adds the names of the app's own tasks."""
-    bindings = {one.queue: one for one in Queues(app.conf).bindings(settings.hostname)}
+    declared = Queues(app.conf)
     lines = [
         f" -------------- {settings.hostname} v{beatd.__version__} (beatd)",
         f"--- {platform.platform()} {_now(app)}",
@@ -31,16 +30,15 @@ def banner(app: App, settings: WorkerSettings, *, with_tasks: bool) -> str:
         f".> task events: {'ON' if settings.task_events else 'OFF (enable -E to monitor tasks in this worker)'}",
         "",
         "[queues]",
-        *(_queue(name, bindings) for name in settings.queues),
+        *(_queue(declared.binding_of(name, settings.hostname)) for name in settings.queues),
     ]
     if with_tasks:
         lines += ["", "[tasks]", *(f"  . {name}" for name in sorted(app.tasks) if not name.startswith("celery."))]
     return "\n".join([*map(printable, lines), ""])
 
 
-def _queue(name: str, bindings: Mapping[str, Binding]) -> str:
-    bound = bindings.get(name, Binding(name, name, name))
-    return f".> {name:<{_NAME_WIDTH}} exchange={bound.exchange}({bound.kind}) key={bound.key}"
+def _queue(bound: Binding) -> str:
+    return f".> {bound.queue:<{_NAME_WIDTH}} exchange={bound.exchange}({bound.kind}) key={bound.key}"
 
 
 def _now(app: App) -> datetime:

@@ -19,6 +19,7 @@ from beatd.exceptions import OperationalError
 pytestmark = pytest.mark.slow
 
 PROJ = """
+import sys
 from beatd import App
 from beatd import signals
 from beatd.log import get_task_logger
@@ -170,7 +171,10 @@ def test_a_celery_client_reaches_queues_by_their_exchanges(kind, project, worker
     running = worker(conf=conf)
     assert running.find(rf"\.> feed_tasks-{name} +exchange=tasks-{name}\(topic\) key=feed\.#")
     with celery.Celery("x", broker=project.broker, backend=project.backend, set_as_current=False) as theirs:
-        for exchange, key in ((f"tasks-{name}", "feed.import"), (f"media-{name}", "image.compress")):
+        addresses = [(f"media-{name}", "image.compress")]
+        if kind == "rabbitmq":  # on Redis a client knows a topic only if it has declared it itself
+            addresses.append((f"tasks-{name}", "feed.import"))
+        for exchange, key in addresses:
             sent = theirs.send_task("proj.add", (2, 3), exchange=exchange, routing_key=key)
             assert project.app.AsyncResult(sent.id).get(timeout=20) == 5, key
     assert running.end() == 0
@@ -225,20 +229,27 @@ def test_monitors_commands_and_signals(project, worker, beatd, tmp_path, wait_un
     sent = group([stamped], app=project.app).apply_async()
     assert sent.get(timeout=20) == [4]
     assert sent[0]._get_task_meta()["stamp"] == ["yours"]
-    state, told = project.app.events.State(), []
+    state, told, failing = project.app.events.State(), [], []
+
+    def heard(event):
+        state.event(event)
+        if not failing:  # now that events come
+            failing.append(project.app.send_task("proj.fail"))
 
     def announce(event):
         state.event(event)
         told.append(state.tasks.get(event["uuid"]).name)
         receiver.should_stop = True
 
-    receiver = project.app.events.Receiver(handlers={"task-failed": announce, "*": state.event})
-    project.app.send_task("proj.fail", countdown=1)
+    receiver = project.app.events.Receiver(handlers={"task-failed": announce, "*": heard})
     receiver.capture(timeout=20)
     assert told == ["proj.fail"]
     assert list(state.workers) == ["w@here"]
-    with project.app.pool.acquire(block=True) as connection, project.app.producer_pool.acquire(block=True) as producer:
-        assert (connection.as_uri(), producer.connection.connected) == (project.app.connection().as_uri(), True)
+    with project.app.pool.acquire(block=True) as connection:
+        assert connection.as_uri() == project.app.connection().as_uri()
+    with project.app.producer_pool.acquire(block=True) as producer:
+        producer.publish({}, routing_key="elsewhere")
+    assert project.app.control.purge(queues=["elsewhere"]) == 1
     assert running.end() == 0
 
 

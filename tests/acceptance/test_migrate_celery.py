@@ -73,7 +73,6 @@ def test_the_report(project, beatd):
         ("proj/celery.py:5", "works", "app"),
         ("proj/celery.py:6", "works", "schedule"),
         ("proj/celery.py:10", "by hand", "serializers"),
-        ("proj/celery.py:10", "works", "settings"),
         ("proj/celery.py:10", "change", "settings"),
         ("proj/celery.py:11", "change", "worker pool"),
         ("proj/celery.py:13", "by hand", "bootsteps"),

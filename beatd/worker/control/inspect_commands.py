@@ -17,6 +17,7 @@ from typing import Any
 
 import beatd
 from beatd import urls
+from beatd.app.routing import Queues
 from beatd.exceptions import MessageError
 from beatd.redaction import censored
 from beatd.timestamps import from_ms
@@ -186,7 +187,8 @@ def conf(station: WorkerView, with_defaults: bool = False, **_: Any) -> dict[str
 @command("inspect")
 def active_queues(station: WorkerView, **_: Any) -> list[Any]:
     """List the queues that the workers consume."""
-    return [queue_info(name) for name in station.tools.consumer.queues()]
+    declared = Queues(station.app.conf)
+    return [queue_info(declared.binding_of(name, station.hostname)) for name in station.tools.consumer.queues()]
 
 
 def _libraries() -> Iterator[str]:

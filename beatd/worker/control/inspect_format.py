@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from beatd.broker.bindings import Binding
 from beatd.exceptions import MessageError
 from beatd.message import json_codec
 from beatd.message.protocol import open_envelope, safe_repr
@@ -59,13 +60,13 @@ def _delivery(request: Request) -> dict[str, Any]:
     }
 
 
-def queue_info(name: str) -> dict[str, Any]:
-    """Describe a queue as ``inspect active_queues`` does: direct, durable, named like its exchange and key."""
+def queue_info(bound: Binding) -> dict[str, Any]:
+    """Describe a queue as ``inspect active_queues`` does."""
     exchange = {
-        "name": name,
-        "type": "direct",
+        "name": bound.exchange,
+        "type": bound.kind,
         "arguments": None,
-        "durable": True,
+        "durable": bound.durable,
         "passive": False,
         "auto_delete": False,
         "delivery_mode": None,
@@ -74,9 +75,9 @@ def queue_info(name: str) -> dict[str, Any]:
     nothing = ("queue_arguments", "binding_arguments", "consumer_arguments")
     limits = ("no_declare", "expires", "message_ttl", "max_length", "max_length_bytes", "max_priority")
     return {
-        "name": name,
+        "name": bound.queue,
         "exchange": exchange,
-        "routing_key": name,
+        "routing_key": bound.key,
         **dict.fromkeys(nothing),
         "durable": True,
         "exclusive": False,

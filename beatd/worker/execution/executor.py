@@ -341,9 +341,14 @@ class Executor:
         """Return the fields that ``result_extended`` adds to results."""
         if not self._is_extended:
             return {}
-        stamps = {"stamped_headers": context.stamped_headers, **context.stamps} if context.stamps else {}
+        stamps = {name: value if isinstance(value, list) else [value] for name, value in (context.stamps or {}).items()}
         stored = {name: value for name, value in stamps.items() if name not in _OWN_FIELDS}
-        return {**stored, **context.extended(), "worker": self._hostname}
+        return {
+            **stored,
+            "stamped_headers": context.stamped_headers,
+            **context.extended(),
+            "worker": self._hostname,
+        }
 
 
 _OWN_FIELDS = {
