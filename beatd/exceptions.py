@@ -157,6 +157,9 @@ class Reject(TaskPredicate):
         self.requeue = requeue
         super().__init__(reason, requeue)
 
+    def __repr__(self) -> str:
+        return f"reject requeue={self.requeue}: {self.reason}"
+
 
 class Retry(TaskPredicate):
     """Raised by ``Task.retry`` to end this attempt.

@@ -283,7 +283,7 @@ def wait_until() -> Callable[..., object]:
     return wait
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def free_port() -> Callable[[], int]:
     """A TCP port of 127.0.0.1 that nobody uses now."""
     return _free_port

@@ -211,10 +211,10 @@ def shown(task: str, arguments: object) -> str:
     return safe_repr(redacted(arguments, at_most=REPR_MAX) if task.startswith("beatd.") else arguments)
 
 
-def safe_repr(value: object) -> str:
-    """``repr(value)`` for people, cut to :data:`REPR_MAX` characters; never raises."""
+def safe_repr(value: object, at_most: int = REPR_MAX) -> str:
+    """``repr(value)`` for people, cut to so many characters; never raises."""
     text = redaction.safe_repr(value)
-    return text if len(text) <= REPR_MAX else f"{text[: REPR_MAX - 3]}..."
+    return text if len(text) <= at_most else f"{text[: max(0, at_most - 3)]}..."
 
 
 class MessageTemplate:

@@ -187,8 +187,8 @@ class TaskEvents:
             return
         if report.state == REVOKED:
             self._revoked(request, terminated=True, signum=request.terminated, expired=False)
-        elif kind := _KINDS.get(report.state):
-            self._stream.put(kind, {"uuid": request.id, **_outcome(report)})
+        for kind in _kinds(request, report):
+            self._stream.put(kind, {"uuid": request.id, **_outcome(kind, report)})
 
     def _revoked(self, request: Request, *, terminated: bool, signum: int | None, expired: bool) -> None:
         if request.task.send_events:
@@ -201,17 +201,24 @@ _KINDS = {
     SUCCESS: "task-succeeded",
     FAILURE: "task-failed",
     RETRY: "task-retried",
-    REJECTED: "task-rejected",
 }
 
 
-def _outcome(report: JobReport) -> dict[str, Any]:
+def _kinds(request: Request, report: JobReport) -> list[str]:
+    """Return the kinds of a report's events: a task that rejects its message for good has failed."""
+    if report.state != REJECTED:
+        return [_KINDS[report.state]] if report.state in _KINDS else []
+    failed = [] if report.requeue else ["task-failed"]
+    return [*failed, "task-rejected"] if report.requeue or request.task.acks_late else failed
+
+
+def _outcome(kind: str, report: JobReport) -> dict[str, Any]:
     """Return the fields of a report's event beside the id."""
-    if report.state == STARTED:
+    if kind == "task-started":
         return {}
-    if report.state == SUCCESS:
+    if kind == "task-succeeded":
         return {"result": _result(report), "runtime": report.runtime}
-    if report.state == REJECTED:
+    if kind == "task-rejected":
         return {"requeue": report.requeue}
     exception, trace = _failure(report)
     return {"exception": exception, "traceback": trace}

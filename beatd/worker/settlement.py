@@ -65,6 +65,7 @@ class Settlement:
         self._park: list[tuple[Delivery, int]] = []
         self._bury: list[tuple[Delivery, str]] = []
         self._return: list[Delivery] = []
+        self._reject: list[Delivery] = []
         self._ack: list[Delivery] = []
         self._publisher = CallbacksPublisher(app, self.fail, self._results.append)
         store = store_of(app)
@@ -78,6 +79,7 @@ class Settlement:
             (self._park, consumer.park),
             (self._bury, consumer.bury),
             (self._return, consumer.give_back),
+            (self._reject, consumer.reject),
             (self._ack, consumer.ack),
         ]
 
@@ -215,6 +217,8 @@ class Settlement:
             self._return.append(delivery._replace(raw=count_death(delivery.raw)) if report.text == LOST else delivery)
         elif report.state == FAILURE and not _is_acknowledged_failed(request):
             self.bury(request.delivery, f"{request.name} failed, and acks_on_failure_or_timeout is off")
+        elif report.state == REJECTED and not request.acknowledged:
+            self._reject.append(request.delivery)
         else:
             self._acknowledge(request)
         self._outcomes.end(report, request)

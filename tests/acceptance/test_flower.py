@@ -2,13 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
-import signal
-import subprocess
-import sys
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +9,7 @@ from typing import Any
 import pytest
 
 import beatd as package
+from tests.acceptance.flower import Flower, flower
 
 TASKS = """
 from beatd import App
@@ -31,37 +25,11 @@ def boom():
 """
 NODE = "celery@flowery"
 
-Get = Callable[..., Any]
-
 
 @pytest.fixture
-def api(tmp_path: Path, redis_url: str, free_port: Callable[[], int]) -> Iterator[Get]:
-    """``api("workers", refresh=1)``: what Flower's HTTP API says, None while it says nothing."""
-    port = free_port()
-    command = [sys.executable, "-W", "ignore", "-m", "celery", "-b", redis_url, "flower", "--address=127.0.0.1"]
-    with (tmp_path / "flower.log").open("wb") as log:
-        flower = subprocess.Popen(
-            [*command, f"--port={port}"],
-            cwd=tmp_path,
-            stdout=log,
-            stderr=log,
-            env=os.environ | {"FLOWER_UNAUTHENTICATED_API": "true"},
-        )
-
-    def get(path: str, *, post: bytes | None = None) -> Any:
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/api/{path}", data=post, timeout=20) as answer:
-                return json.load(answer)
-        except (urllib.error.URLError, ConnectionError):
-            return None
-
-    yield get
-    flower.send_signal(signal.SIGTERM)
-    try:
-        flower.wait(10)
-    except subprocess.TimeoutExpired:
-        flower.kill()
-        flower.wait(10)
+def api(tmp_path: Path, redis_url: str, free_port: Callable[[], int]) -> Iterator[Flower]:
+    with flower(tmp_path, redis_url, free_port()) as shown:
+        yield shown
 
 
 def test_flower_shows_worker_and_tasks(api, tmp_path, redis_url, start_beatd, wait_until):
@@ -91,6 +59,6 @@ def test_flower_shows_worker_and_tasks(api, tmp_path, redis_url, start_beatd, wa
     client.close()
 
 
-def ended(api: Get, task_id: str, state: str) -> Any:
+def ended(api: Flower, task_id: str, state: str) -> Any:
     shown = api(f"task/info/{task_id}")
     return shown if shown and shown["state"] == state else None

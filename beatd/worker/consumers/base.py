@@ -16,7 +16,8 @@ def never() -> bool:
 class Consumer(Protocol):
     """Takes messages and settles them. Called from the worker's one thread; errors are beatd's.
 
-    Every message that was taken is settled by exactly one of ``ack``, ``give_back``, ``park`` and ``bury``.
+    Every message that was taken is settled by exactly one of ``ack``, ``reject``, ``give_back``,
+    ``park`` and ``bury``.
     """
 
     place: str
@@ -45,6 +46,9 @@ class Consumer(Protocol):
 
     def ack(self, deliveries: Sequence[Delivery]) -> None:
         """Acknowledge deliveries."""
+
+    def reject(self, deliveries: Sequence[Delivery]) -> None:
+        """Reject deliveries: they go to the dead-letter exchange of their queue, or are gone if it has none."""
 
     def give_back(self, deliveries: Sequence[Delivery]) -> None:
         """Requeue deliveries at the head of their queues, marked as redelivered."""

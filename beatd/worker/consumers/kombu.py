@@ -163,6 +163,9 @@ class KombuConsumer:
     def ack(self, deliveries: Sequence[Delivery]) -> None:
         self._command("ack", deliveries)
 
+    def reject(self, deliveries: Sequence[Delivery]) -> None:
+        self._command("reject", deliveries)
+
     def give_back(self, deliveries: Sequence[Delivery]) -> None:
         self._command("requeue", deliveries)
 

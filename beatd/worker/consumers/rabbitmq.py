@@ -209,6 +209,12 @@ class AmqpConsumer:
             self._line.ack(number, multiple=False)
         self._say()
 
+    def reject(self, deliveries: Sequence[Delivery]) -> None:
+        for number in self._held.release(deliveries, self._line):
+            if self._line is not None:
+                self._line.reject(number)
+        self._say()
+
     def give_back(self, deliveries: Sequence[Delivery]) -> None:
         for number in self._held.release(deliveries, self._line):
             if self._line is not None:
@@ -225,11 +231,8 @@ class AmqpConsumer:
         messages = [one for one, _ in deliveries]
         if self._aside.bury(deliveries):
             self._forget(messages)
-            return
-        for number in self._held.release(messages, self._line):
-            if self._line is not None:
-                self._line.reject(number)
-        self._say()
+        else:
+            self.reject(messages)
 
     def tend(self) -> None:
         now = monotonic()

@@ -207,6 +207,8 @@ class RedisConsumer:
                 self._client.hdel(self._unacked, *(str(delivery.tag) for delivery in deliveries))
             self._forget(deliveries)
 
+    reject = ack  # Redis has no dead-letter exchanges
+
     def give_back(self, deliveries: Sequence[Delivery]) -> None:
         self._give_back(self._unacked, [(one.tag, one.queue, one.raw) for one in deliveries])
         self._forget(deliveries)

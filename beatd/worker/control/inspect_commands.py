@@ -90,10 +90,12 @@ def registered(station: WorkerView, taskinfoitems: Any = None, builtins: bool = 
 
 
 @command("inspect", alias="dump_active")
-def active(station: WorkerView, safe: Any = None, **_: Any) -> list[Any]:  # noqa: ARG001 - Celery's argument
-    """List the tasks that run now."""
+def active(station: WorkerView, safe: bool = False, **_: Any) -> list[Any]:
+    """List the tasks that run now; ``safe``: their arguments as text."""
     return [
-        _described(station, tag, since) for tag, since in station.running().items() if tag in station.tools.requests
+        _described(station, tag, since, as_text=bool(safe))
+        for tag, since in station.running().items()
+        if tag in station.tools.requests
     ]
 
 
@@ -105,9 +107,9 @@ def reserved(station: WorkerView, **_: Any) -> list[Any]:
     return [_described(station, tag, None) for tag in list(station.tools.requests) if tag not in running] + held
 
 
-def _described(station: WorkerView, tag: int, since: float | None) -> Any:
+def _described(station: WorkerView, tag: int, since: float | None, *, as_text: bool = False) -> Any:
     began = None if since is None else station.app.clock.now_ms() / 1000 - since
-    return request_info(station, station.tools.requests[tag], tag=tag, began=began)
+    return request_info(station, station.tools.requests[tag], tag=tag, began=began, as_text=as_text)
 
 
 @command("inspect", alias="dump_schedule")

@@ -12,9 +12,15 @@ from beatd.worker.control.panel import WorkerView
 from beatd.worker.request import Request
 
 
-def request_info(station: WorkerView, request: Request, *, tag: int | None = None, began: float | None = None) -> Any:
-    """Describe a request as ``inspect active`` does. ``began``: its start (seconds since the epoch)."""
-    args, kwargs = _arguments(request)
+def request_info(
+    station: WorkerView, request: Request, *, tag: int | None = None, began: float | None = None, as_text: bool = False
+) -> Any:
+    """Describe a request as ``inspect active`` does. ``began``: its start (seconds since the epoch).
+
+    ``as_text``: arguments as the text that their sender made for monitors.
+    """
+    headers = request.headers
+    args, kwargs = (headers.argsrepr, headers.kwargsrepr) if as_text else _arguments(request)
     return {
         "id": request.id,
         "name": request.name,

@@ -203,7 +203,7 @@ class Executor:
             requeue=requeue,
             results=after.results,
             parts=after.parts,
-            outcome_repr=outcome_repr(outcome) if job.describe else "",
+            outcome_repr=outcome_repr(task, outcome) if job.describe else "",
             traceback=outcome.traceback if job.describe else None,
             follow_ups=follow_ups + errbacks,
         )

@@ -21,7 +21,7 @@ def log_outcome(log: logging.Logger, task: Task[..., Any], context: Context, out
     extra["runtime"] = runtime  # type: ignore[assignment]
     match outcome.state:
         case "SUCCESS":
-            text = safe_repr(outcome.value)[: task.resultrepr_maxsize]
+            text = safe_repr(outcome.value, task.resultrepr_maxsize)
             log.info("Task %s[%s] succeeded in %.6fs: %s", name, task_id, runtime, text, extra=extra)
         case "RETRY":
             log.info("Task %s[%s] retry: %s", name, task_id, outcome.value, extra=extra)
@@ -37,10 +37,11 @@ def log_outcome(log: logging.Logger, task: Task[..., Any], context: Context, out
             log.error("Task %s[%s] raised unexpected: %s%s", name, task_id, text, trace, extra=extra)
 
 
-def outcome_repr(outcome: Outcome) -> str:
+def outcome_repr(task: Task[..., Any], outcome: Outcome) -> str:
     """Return the text of the result, or of the exception that ended the attempt."""
-    value = outcome.value
-    return safe_repr(value.exc if outcome.state == RETRY else value)
+    if outcome.state == SUCCESS:
+        return safe_repr(outcome.value, task.resultrepr_maxsize)
+    return safe_repr(outcome.value.exc if outcome.state == RETRY else outcome.value)
 
 
 _EVENTS = {

@@ -66,6 +66,9 @@ class FakeConsumer:
     def ack(self, deliveries: Sequence[Delivery]) -> None:
         self._call("ack", [delivery.tag for delivery in deliveries])
 
+    def reject(self, deliveries: Sequence[Delivery]) -> None:
+        self._call("reject", [delivery.tag for delivery in deliveries])
+
     def give_back(self, deliveries: Sequence[Delivery]) -> None:
         self._call("give_back", [delivery.tag for delivery in deliveries])
 
