@@ -35,6 +35,7 @@ class Receiver:
     ) -> Iterator[None]:
         """Receive events; yields after each. Ends after ``limit`` events, or ``timeout`` seconds without one.
 
+        Each has the time at which it came in, ``local_received``, which Celery's state of a cluster asks for.
         ``wakeup`` first asks the workers to introduce themselves. Raises BrokerError.
         """
         if wakeup:
@@ -58,7 +59,7 @@ class Receiver:
                     return
                 if event is not None:
                     last = monotonic()
-                    yield event
+                    yield {"clock": 0, **event, "local_received": self.app.clock.now_ms() / 1000}
 
 
 class Events:

@@ -15,6 +15,15 @@ from tests.acceptance.celery_project import WORKERS, Project
 PROJECTS = Path(__file__).parents[1] / "data/celery_projects"
 NAMES = sorted(path.parent.name for path in PROJECTS.glob("*/proj.py"))
 
+OPTIONS = {"once": ("-Q", "once,reports")}
+"""Of the workers of some projects."""
+
+LONG = {"exporter": pytest.mark.slow}
+"""Marks of projects whose clients take long."""
+
+ON_RABBITMQ = {"dead_letters"}
+"""Projects for RabbitMQ alone: kombu's Redis has no dead-letter exchanges."""
+
 BY_RPC = ["airflow", "bases", "flask", "sentry"]
 """Of the projects that ask for nothing but results of their own calls, those that differ most."""
 
@@ -23,7 +32,7 @@ BY_RPC = ["airflow", "bases", "flask", "sentry"]
 def run(tmp_path, redis_url):
     def run(name: str, make: str, broker: str = redis_url, backend: str = redis_url) -> None:
         project = Project(tmp_path, PROJECTS / name, PROJECTS / "waiting.py", broker=broker, backend=backend)
-        with project.worker(make, "-c", "1"):
+        with project.worker(make, "-c", "1", *OPTIONS.get(name, ())):
             for client in WORKERS:
                 project.client(client)
 
@@ -31,7 +40,9 @@ def run(tmp_path, redis_url):
 
 
 @pytest.mark.parametrize("make", ["beatd", pytest.param("celery", marks=pytest.mark.slow)])
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=LONG.get(name, ())) for name in NAMES if name not in ON_RABBITMQ]
+)
 def test_over_redis(run, name, make):
     run(name, make)
 
