@@ -10,12 +10,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
 from functools import cached_property
-from typing import Any, Concatenate, Literal, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, TypeVar, overload
 from zoneinfo import ZoneInfo
 
 from beatd import broker
 from beatd.app import current
 from beatd.app.backend import Backend
+from beatd.app.base import WITHOUT_COUNTERPART
 from beatd.app.canvas.signature import Signature, as_signature
 from beatd.app.conf import Conf
 from beatd.app.context import current as current_run
@@ -24,7 +25,7 @@ from beatd.app.control import Control
 from beatd.app.entrypoints import EntryPoints
 from beatd.app.find_app import import_symbol
 from beatd.app.group_result import GroupResult, ResultSet
-from beatd.app.loader import Loader, TaskRegistry, task_class, warn_of_another
+from beatd.app.loader import Loader, TaskRegistry, checked_base, task_class, warn_of_another
 from beatd.app.message_options import check_options, message_for, new_id, utc_now
 from beatd.app.publishing import Outgoing, Sent, SentEvents
 from beatd.app.registration import Registration, from_conf, registration, warn_of_own_clock
@@ -137,7 +138,7 @@ class App(EntryPoints, Loader):
     def register_task(self, task: Any) -> BaseTask[..., Any]:
         """Add a task object (an instance of a subclass of :class:`beatd.Task`, or such a class)."""
         instance: BaseTask[..., Any] = task() if isinstance(task, type) else task
-        kind = type(instance)
+        kind = checked_base(type(instance))
         instance.app = self
         if not instance.name:
             instance.name = self.gen_task_name(kind.__name__, kind.__module__)
@@ -156,7 +157,7 @@ class App(EntryPoints, Loader):
     def Task(self) -> type[BaseTask[..., Any]]:  # noqa: N802 - Celery's name
         """The base class of this app's tasks."""
         base = import_symbol(self.task_cls) if isinstance(self.task_cls, str) else self.task_cls or BaseTask
-        return type("Task", (base,), {"app": self, "__module__": __name__})
+        return type("Task", (checked_base(base),), {"app": self, "__module__": __name__})
 
     # -- the beat -----------------------------------------------------------------------------------------------------
 
@@ -363,6 +364,14 @@ class App(EntryPoints, Loader):
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            """Raise an AttributeError; for attributes of Celery's app it says what to use instead."""
+            if advice := WITHOUT_COUNTERPART.get(name):
+                raise AttributeError(f"an app of beatd has no {name!r}: {advice}", name=name, obj=self)
+            return object.__getattribute__(self, name)  # again, for its own error
 
     def __repr__(self) -> str:
         return f"<App {self.main or '__main__'}>"

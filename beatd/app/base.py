@@ -15,6 +15,22 @@ from beatd.app.conf import Conf
 from beatd.clock import Clock
 from beatd.store.results import Results, Stored
 
+WITHOUT_COUNTERPART = {
+    "amqp": "app.connection() and kombu's producers do its work",
+    "annotations": "use the setting task_annotations",
+    "fixups": "call the function from the signal worker_init",
+    "loader": "use the signals import_modules and worker_init",
+    "log": "use the signal setup_logging or after_setup_logger",
+    "pool": "use app.connection()",
+    "producer_pool": "use app.connection() and a producer of kombu",
+    "steps": "use the signals worker_init, worker_ready and worker_shutdown",
+    "user_options": "read options from the environment or a file",
+    "WorkController": "run beatd worker as a process",
+    "Worker": "run beatd worker as a process",
+    "on_after_fork": "use the signal worker_process_init",
+}
+"""Attributes of Celery's app that beatd's does not have, and what to use instead."""
+
 
 class AppBase(ABC):
     """An app: configuration, tasks by name, a publisher to the broker and a client of the result backend."""

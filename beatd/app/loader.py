@@ -67,12 +67,23 @@ _MEANINGLESS = ("shared", "lazy", "filter")
 """Options of Celery's decorator that have no effect."""
 
 
+def checked_base(kind: Any) -> type[Task[..., Any]]:
+    """Return the class if its instances can be tasks here; raises TypeError."""
+    if isinstance(kind, type) and issubclass(kind, Task):
+        return kind
+    what = f"{kind.__module__}.{kind.__qualname__}" if isinstance(kind, type) else repr(kind)
+    raise TypeError(
+        f"{what} cannot be the class of a task: it does not inherit from beatd.Task. Classes of packages that inherit "
+        "from celery.Task need Celery's app and worker"
+    )
+
+
 def task_class(
     fun: Callable[..., Any], name: str, base: type[Task[..., Any]], options: Mapping[str, Any]
 ) -> type[Task[..., Any]]:
     """Return a subclass of ``base`` (or of ``options["base"]``) that runs ``fun``; options become its attributes."""
     rest = {key: value for key, value in options.items() if key not in _MEANINGLESS}
-    base = rest.pop("base", None) or base
+    base = checked_base(rest.pop("base", None) or base)
     bind = rest.pop("bind", False)
     original = fun
     if takes_models := rest.pop("pydantic", False):

@@ -6,6 +6,7 @@ import ast
 from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
+from beatd.app.base import WITHOUT_COUNTERPART
 from beatd.app.conf import DEFAULTS, UNUSED, setting_name
 from beatd.importers.celery_imports import Imports
 from beatd.sources.app import WITHOUT_EFFECT
@@ -28,20 +29,6 @@ _CANVAS = {"chain", "group", "chord", "chunks", "signature", "subtask", "xmap", 
 _CALLS = {"delay": "calls", "apply_async": "calls", "send_task": "calls", "s": "canvas", "si": "canvas"}
 _CALLS |= {"retry": "task methods", "update_state": "task methods", "replace": "task methods"}
 _CALLS |= {"add_periodic_task": "schedule", "autodiscover_tasks": "app", "config_from_object": "app"}
-_NOT_OF_APP = {
-    "amqp": "app.connection() and kombu's producers do its work",
-    "annotations": "use the setting task_annotations",
-    "fixups": "call the function from the signal worker_init",
-    "loader": "use the signals import_modules and worker_init",
-    "log": "use the signal setup_logging or after_setup_logger",
-    "pool": "use app.connection()",
-    "producer_pool": "use app.connection() and a producer of kombu",
-    "steps": "use the signals worker_init, worker_ready and worker_shutdown",
-    "user_options": "read options from the environment or a file",
-    "WorkController": "run beatd worker as a process",
-    "Worker": "run beatd worker as a process",
-    "on_after_fork": "use the signal worker_process_init",
-}
 _CLASSES = {"amqp_cls", "backend_cls", "events_cls", "loader_cls", "log_cls", "control_cls", "registry_cls"}
 _NO_MODULE = {
     "celery.beat": "schedulers of beatd's own are not written as classes: use beat.toml, or beatd.client.Schedules",
@@ -209,9 +196,9 @@ class _Visitor(ast.NodeVisitor):
 
     def visit_Attribute(self, node: ast.Attribute) -> None:
         owner = _name(node.value)
-        if owner in self._apps and node.attr in _NOT_OF_APP and self._is_app(owner):
+        if owner in self._apps and node.attr in WITHOUT_COUNTERPART and self._is_app(owner):
             feature = "bootsteps" if node.attr == "steps" else "app"
-            self._add(node, feature, "by hand", f"{owner}.{node.attr}", _NOT_OF_APP[node.attr])
+            self._add(node, feature, "by hand", f"{owner}.{node.attr}", WITHOUT_COUNTERPART[node.attr])
         elif node.attr == "start_strategy":
             self._add(node, "task methods", "by hand", "….start_strategy", "use a Request class")
         self.generic_visit(node)

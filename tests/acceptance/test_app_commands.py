@@ -44,6 +44,7 @@ def test_a_task_is_called_and_its_result_and_events_are_seen(project, beatd, sta
     seen, app = [], App("monitor", broker=redis_url, set_as_current=False)
     app.events.Receiver(handlers={"worker-heartbeat": seen.append}).capture(limit=1, timeout=20)
     assert seen[0]["sw_ident"] == "beatd"
+    assert seen[0]["local_received"] >= seen[0]["timestamp"]  # Celery's State does not take an event without it
     with app.producer_or_acquire() as producer:
         producer.publish({"any": "thing"}, routing_key="other", serializer="json")
     with redis.Redis.from_url(redis_url) as client:

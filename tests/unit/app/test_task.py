@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 
+import celery
 import pytest
 
 from beatd import App, Task, shared_task
@@ -253,6 +254,28 @@ def test_a_base_class_may_wrap_the_call(app):
         return f"hello {name}"
 
     assert greet.apply(("world",)).get() == "hello world!"
+
+
+def test_classes_of_celerys_tasks_are_refused_by_name(app):
+    class QueueOnce(celery.Task):
+        abstract = True
+
+    with pytest.raises(
+        TypeError, match=r"QueueOnce cannot be the class of a task: it does not inherit from beatd\.Task"
+    ):
+        app.task(base=QueueOnce)(print)
+    with pytest.raises(TypeError, match="QueueOnce"):
+        app.register_task(QueueOnce)
+    with pytest.raises(TypeError, match="QueueOnce"):
+        App(task_cls=QueueOnce, set_as_current=False).Task  # noqa: B018
+
+
+def test_what_celerys_app_has_and_this_one_has_not_is_said_with_advice(app):
+    with pytest.raises(AttributeError, match="no 'steps': use the signals worker_init"):
+        app.steps["worker"].add(print)
+    with pytest.raises(AttributeError, match="has no attribute 'stps'"):
+        app.stps  # noqa: B018
+    assert not hasattr(app, "user_options")
 
 
 @pytest.mark.parametrize(("error", "state"), [(Ignore(), "IGNORED"), (Reject("no"), "REJECTED")])

@@ -173,6 +173,16 @@ def test_reject_gives_the_message_back_or_fails(app, requeue, stored):
     assert (report.document is not None) is stored
 
 
+def test_a_task_says_how_much_of_its_result_monitors_show(app):
+    @app.task(name="t", resultrepr_maxsize=8)
+    def long():
+        return "x" * 100
+
+    app.finalize()
+    job = Job(1, envelope(build("t", "the-id"), queue="q"), "q", describe=True)
+    assert Executor(app, "me@here")(job, print).outcome_repr == "'xxxx..."
+
+
 def test_the_request_knows_its_message(app):
     @app.task(name="t", bind=True)
     def who(self):

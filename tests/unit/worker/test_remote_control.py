@@ -13,9 +13,10 @@ import pytest
 from beatd import App
 from beatd.broker.bus import BusMessage, LamportClock, Names
 from beatd.broker.bus.base import check_reply_address
-from beatd.exceptions import BrokerError, MessageError
+from beatd.exceptions import BrokerError, MessageError, Reject
 from beatd.message.protocol import build, envelope
 from beatd.redaction import censored
+from beatd.states import REJECTED
 from beatd.store.keys import Keys
 from beatd.store.worker_state import KEPT_MS, LIMIT, RevokedStore
 from beatd.worker.admission.rate_limits import RateLimits
@@ -24,9 +25,9 @@ from beatd.worker.control.node import Node
 from beatd.worker.control.panel import COMMANDS, WorkerHandles, WorkerView
 from beatd.worker.control.remote_control import RemoteControl
 from beatd.worker.control.revoked_states import RevokedStates
-from beatd.worker.effects import Received
+from beatd.worker.effects import Ended, Received
 from beatd.worker.events import BATCH, BUFFERED, EventStream, TaskEvents
-from beatd.worker.messages import Delivery, headers_of
+from beatd.worker.messages import Delivery, JobReport, headers_of
 from beatd.worker.request import Request
 from beatd.worker.settings import WorkerSettings
 from tests.fakes import FakeClock
@@ -402,6 +403,40 @@ def test_task_events_leave_in_batches_and_are_bounded_while_nobody_takes_them(
     assert {len(batch) for batch in batches} == {BATCH}
     assert [event["uuid"] for batch in batches for event in batch] == [f"id-{n}" for n in range(50, BUFFERED + 50)]
     assert [record.count for record in caplog.records if getattr(record, "event", "") == "events_dropped"] == [50]  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("acks_late", "requeue", "kinds"),
+    [
+        (False, False, ["task-failed"]),
+        (True, False, ["task-failed", "task-rejected"]),
+        (True, True, ["task-rejected"]),
+    ],
+)
+def test_a_message_that_is_rejected_for_good_is_a_failure_for_monitors(
+    remote: RemoteControl, bus: Bus, clock: FakeClock, app: App, acks_late: bool, requeue: bool, kinds: list[str]
+) -> None:
+    remote.turn()
+    remote.events.on = True
+    app.tasks["tasks.add"].acks_late = acks_late
+    rejected = Reject("no", requeue)
+    report = JobReport(1, REJECTED, requeue=requeue, outcome_repr=repr(rejected), traceback="Traceback …")
+    remote.events.tell([Ended(request(app), report)])
+    clock.advance(1)
+    remote.turn()
+    (events,) = (body for kind, body in bus.emitted if kind == "task.multi")
+    assert [event["type"] for event in events] == kinds
+    if not requeue:
+        assert events[0]["exception"] == "reject requeue=False: no"
+        assert events[0]["traceback"] == "Traceback …"
+
+
+def test_arguments_of_running_tasks_are_data_or_the_text_for_monitors(station: WorkerView, app: App) -> None:
+    station.tools.requests[1] = request(app)
+    station.tools.pool.running_since = lambda: {1: 0.0}  # type: ignore[method-assign]
+    shown = {safe: COMMANDS["active"].handler(station, safe=safe)[0] for safe in (False, True)}
+    assert (shown[False]["args"], shown[False]["kwargs"]) == ([1, 2], {})
+    assert (shown[True]["args"], shown[True]["kwargs"]) == ("(1, 2)", "{}")
 
 
 def test_commands_are_carried_out_some_at_a_time(remote: RemoteControl, bus: Bus) -> None:
