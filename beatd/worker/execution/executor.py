@@ -18,7 +18,7 @@ from beatd.app.context import Context
 from beatd.app.task import Task
 from beatd.app.trace import Abandoned, ExceptionInfo, Outcome, run_task, run_task_async
 from beatd.clock import perf_counter
-from beatd.exceptions import MessageError, StoreError, TimeLimitExceeded
+from beatd.exceptions import MessageError, Reject, StoreError, TimeLimitExceeded
 from beatd.message.protocol import TaskMessage, open_envelope, safe_repr
 from beatd.states import FAILURE, IGNORED, READY_STATES, REJECTED, RETRY, STARTED, SUCCESS
 from beatd.store.result_document import document, exception_payload, named_error
@@ -180,7 +180,7 @@ class Executor:
     def _report(self, job: Job, task: Task[..., Any], context: Context, outcome: Outcome, runtime: float) -> JobReport:
         if self.tidy is not None:  # not before: its time does not belong to the task
             self.tidy()
-        outcome, encoded = self._encoded(job, task, context, outcome)
+        outcome, encoded = self._encoded(job, task, context, _possible(task, outcome))
         follow_ups = pack(context.postponed) if context.postponed else []
         if outcome.state == SUCCESS and (context.callbacks or context.chain):
             callbacks, error = follow_up_messages(self._app, task, context, outcome.value)
@@ -361,6 +361,14 @@ def begun(job: Job) -> JobReport:
 
 def _has_followers(context: Context) -> bool:
     return bool(context.callbacks or context.chain or context.errbacks)
+
+
+def _possible(task: Task[..., Any], outcome: Outcome) -> Outcome:
+    """Return the outcome; a message that was acknowledged when its task began cannot be requeued."""
+    if outcome.state != REJECTED or task.acks_late or not outcome.value.requeue:
+        return outcome
+    reason = f"{outcome.value.reason} (not requeued: without acks_late it was acknowledged when the task began)"
+    return Outcome(REJECTED, Reject(reason, requeue=False), outcome.einfo)
 
 
 def _is_ignored(task: Task[..., Any], context: Context) -> bool:

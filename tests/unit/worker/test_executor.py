@@ -164,13 +164,25 @@ def test_a_retry_keeps_what_the_sender_has_written_on_the_message(app):
 
 @pytest.mark.parametrize(("requeue", "stored"), [(True, False), (False, True)])
 def test_reject_gives_the_message_back_or_fails(app, requeue, stored):
-    @app.task(name="t")
+    @app.task(name="t", acks_late=True)
     def refuse():
         raise Reject("not today", requeue=requeue)
 
     report = run(app, refuse)
     assert report.requeue is requeue
     assert (report.document is not None) is stored
+
+
+def test_an_acknowledged_message_cannot_be_requeued(app):
+    @app.task(name="t")
+    def refuse():
+        raise Reject("not yet", requeue=True)
+
+    report = run(app, refuse)
+    assert not report.requeue
+    stored = json.loads(report.document)
+    assert (stored["status"], stored["result"]["exc_type"]) == ("FAILURE", "Reject")
+    assert "without acks_late" in stored["result"]["exc_message"][0]
 
 
 def test_a_task_says_how_much_of_its_result_monitors_show(app):
