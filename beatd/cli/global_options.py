@@ -11,8 +11,6 @@ from collections.abc import Callable, Mapping, Sequence
 
 import click
 
-from beatd.cli.output import print_line
-
 FLAGS = ("--json", "--no-color", "-C", "--quiet", "-q", "--skip-checks")
 VALUES = ("--config", "-c", "--app", "-A", "--broker", "-b", "--result-backend", "--workdir", "--loader")
 _VARIABLES = {
@@ -97,7 +95,7 @@ class GlobalOptions:
         if option == "--workdir":
             self._change_directory(value)
         elif option == "--loader":
-            print_line("--loader has no effect: settings come from the app, task modules from its imports.", err=True)
+            click.echo("--loader has no effect: settings come from the app, task modules from its imports.", err=True)
         else:
             self._set(_VARIABLES[option], value)
             if option not in {"-A", "--app"}:
