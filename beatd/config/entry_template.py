@@ -15,7 +15,7 @@ from beatd.config.toml_parser import TomlError, parse
 from beatd.model import Entry
 
 _KEPT = 10_000
-"""Templates that are kept at most, and texts of which is known that they were there once."""
+"""Templates that are kept at most, and words."""
 
 _HEADER = re.compile(r"\[beat_schedule\.([A-Za-z0-9_-]{1,250})\](?:\n|\Z)")
 _ARGUMENTS = "\nargs = "
@@ -33,7 +33,6 @@ class EntryTemplates:
 
     def __init__(self) -> None:
         self._templates: dict[_Rest, Entry] = {}
-        self._once: set[int] = set()
         self._words: dict[str, str] = {}
 
     def entry(self, text: str, file: str, line: int) -> Entry | None:
@@ -75,18 +74,9 @@ class EntryTemplates:
         return self._words.setdefault(argument, argument)
 
     def learn(self, text: str, entry: Entry) -> None:
-        """Learn from an entry and its text, when it is the second of its kind."""
-        split = _split(text)
-        if split is None:
-            return
-        _, rest, _ = split
-        kind = hash(rest)
-        if kind not in self._once:
-            if len(self._once) >= _KEPT:
-                self._once.clear()
-            self._once.add(kind)
-        elif len(self._templates) < _KEPT and _is_complete(rest[0]):
-            self._templates[rest] = entry
+        """Learn from an entry and its text."""
+        if len(self._templates) < _KEPT and (split := _split(text)) and _is_complete(split[1][0]):
+            self._templates[split[1]] = entry
 
 
 def _split(text: str) -> tuple[str, _Rest, str] | None:
