@@ -14,8 +14,8 @@ import msgspec
 from beatd.config.toml_parser import TomlError, parse
 from beatd.model import Entry
 
-_KEPT = 10_000
-"""Templates that are kept at most, and texts of which is known that they were there once."""
+_KEPT = 5_000
+"""Templates that are kept at most, and words. If so many entries have nothing in common, the others are not tried."""
 
 _HEADER = re.compile(r"\[beat_schedule\.([A-Za-z0-9_-]{1,250})\](?:\n|\Z)")
 _ARGUMENTS = "\nargs = "
@@ -33,15 +33,23 @@ class EntryTemplates:
 
     def __init__(self) -> None:
         self._templates: dict[_Rest, Entry] = {}
-        self._once: set[int] = set()
         self._words: dict[str, str] = {}
+        self._has_matched = False
+
+    @property
+    def is_full(self) -> bool:
+        """True when there is nothing more to learn."""
+        return len(self._templates) >= _KEPT
 
     def entry(self, text: str, file: str, line: int) -> Entry | None:
         """The entry with this text, if one that is alike has been learned."""
+        if self.is_full and not self._has_matched:
+            return None
         split = _split(text)
         template = self._templates.get(split[1]) if split else None
         if split is None or template is None:
             return None
+        self._has_matched = True
         name, rest, arguments = split
         args = template.args
         if rest[1]:
@@ -75,18 +83,9 @@ class EntryTemplates:
         return self._words.setdefault(argument, argument)
 
     def learn(self, text: str, entry: Entry) -> None:
-        """Learn from an entry and its text, when it is the second of its kind."""
-        split = _split(text)
-        if split is None:
-            return
-        _, rest, _ = split
-        kind = hash(rest)
-        if kind not in self._once:
-            if len(self._once) >= _KEPT:
-                self._once.clear()
-            self._once.add(kind)
-        elif len(self._templates) < _KEPT and _is_complete(rest[0]):
-            self._templates[rest] = entry
+        """Learn from an entry and its text."""
+        if not self.is_full and (split := _split(text)) and _is_complete(split[1][0]):
+            self._templates[split[1]] = entry
 
 
 def _split(text: str) -> tuple[str, _Rest, str] | None:

@@ -259,7 +259,7 @@ class _Load:
         """Read entries that follow one another, and forget their pieces."""
         for (text, mark, _), raw in zip(new, file.document.tables(new), strict=True):
             entry = self.entry(file, raw, mark, len(text))
-            if mark and entry and not is_named(raw.fields.get("schedule")):
+            if mark and entry and not templates.is_full and not is_named(raw.fields.get("schedule")):
                 templates.learn(text, entry)
         new.clear()
 

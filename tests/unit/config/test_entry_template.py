@@ -9,7 +9,7 @@ from beatd.exceptions import ConfigError
 from beatd.model import Entry
 
 TIMES = 3
-"""So often is an entry written: it is learned from the second one."""
+"""So often is an entry written: the first one is learned from."""
 
 BODIES = (
     'task = "t"\nschedule = 30\nargs = {}\nqueue = "q"\n',
@@ -87,8 +87,7 @@ def test_lines_names_and_faults_are_those_of_the_text(load):
 
 def learned(body):
     templates, entry = EntryTemplates(), Entry(name="a", task="t", schedule=None)
-    for name in ("a", "b"):
-        templates.learn(written([name], body), entry)
+    templates.learn(written(["a"], body), entry)
     return templates.entry(written(["c"], body), "file", 1)
 
 
