@@ -108,7 +108,8 @@ def test_over_rabbitmq(start_beatd, tmp_path, rabbitmq, redis_url, server, wait_
 ODD = """
 from beatd import App
 
-app = App("odd", broker={url!r}, backend={url!r})
+app = App("odd", broker={broker!r}, backend={store!r}, task_default_queue="oddly")
+app.conf.state_store = {store!r}
 
 @app.task
 def ok(*args, **kwargs):
@@ -121,34 +122,61 @@ def boom(*args, **kwargs):
 TASKS = ["odd.ok", "odd.boom", "odd.nobody"]
 
 
+def survives(messages, send, server, start_beatd, tmp_path, broker, store, wait_until, pool="prefork"):
+    """Start a worker that gets the messages: each has a result or is a dead letter, and a task runs afterwards."""
+    (tmp_path / "odd.py").write_text(ODD.format(broker=broker, store=store))
+    worker = start_beatd("worker", "-A", "odd", "-P", pool, "-c", "2")
+    worker.expect("ready")
+    ids = send(messages)
+
+    def ended():
+        buried = {json.loads(original(each))["headers"]["id"] for each in letters(server)}
+        left = [f"celery-task-meta-{task_id}" for task_id in ids if task_id not in buried]
+        return all(document and json.loads(document)["status"] != "PENDING" for document in server.mget(left))
+
+    wait_until(ended, 100, "the end of each task")
+    with App("client", broker=broker, backend=store, task_default_queue="oddly", set_as_current=False) as client:
+        assert client.send_task("odd.ok").get(timeout=60) == 1
+    assert worker.process.poll() is None
+    assert not worker.find("internal error|Dropped by the settlement|prematurely")
+
+
+def odd_messages(server, seed):
+    random = Random(seed)
+    for number in range(7):  # some headers are complete after one or two of their tasks
+        server.set(f"celery-taskset-meta-group-{number}.s", number % 2 + 1)
+    return [odd_message(random, f"odd-{number}", TASKS) for number in range(250)]
+
+
 @pytest.mark.parametrize(
     ("kind", "pool"),
     [("odd", "prefork"), ("odd", "threads"), pytest.param("deep", "prefork", marks=pytest.mark.slow)],
 )
 def test_signatures_of_any_shape_end_no_worker(start_beatd, tmp_path, redis_url, server, wait_until, kind, pool):
-    (tmp_path / "odd.py").write_text(ODD.format(url=redis_url))
-    random = Random(kind + pool)
-    if kind == "odd":
-        messages = [odd_message(random, f"odd-{number}", TASKS) for number in range(250)]
-        for number in range(7):  # some headers are complete after one or two of their tasks
-            server.set(f"celery-taskset-meta-group-{number}.s", number % 2 + 1)
-    else:
-        messages = list(deep_messages(250, TASKS))
+    messages = odd_messages(server, pool) if kind == "odd" else list(deep_messages(250, TASKS))
+    if kind == "deep":
         for message in messages:
             server.set(f"celery-taskset-meta-{message.headers['group']}.s", 1)
-    server.lpush("celery", *(message.on_redis() for message in messages))
-    worker = start_beatd("worker", "-A", "odd", "-P", pool, "-c", "2")
-    worker.expect("ready")
-    ids = [message.headers["id"] for message in messages]
 
-    def ended():
-        buried = {json.loads(original(each))["headers"]["id"] for each in letters(server)}
-        left = [task_id for task_id in ids if task_id not in buried]
-        found = server.mget([f"celery-task-meta-{task_id}" for task_id in left])
-        return all(document and json.loads(document)["status"] != "PENDING" for document in found)
+    def send(messages):
+        server.lpush("oddly", *(message.on_redis() for message in messages))
+        return [message.headers["id"] for message in messages]
 
-    wait_until(ended, 100, "the end of each task")
-    with App("client", broker=redis_url, backend=redis_url, set_as_current=False) as client:
-        assert client.send_task("odd.ok").get(timeout=60) == 1
-    assert worker.process.poll() is None
-    assert not worker.find("internal error|dropped by the settlement|prematurely")
+    survives(messages, send, server, start_beatd, tmp_path, redis_url, redis_url, wait_until, pool)
+
+
+def test_signatures_of_any_shape_over_rabbitmq(start_beatd, tmp_path, rabbitmq, redis_url, server, wait_until):
+    def send(messages):
+        ids = []
+        with rabbitmq.connect() as connection:
+            channel = connection.channel()
+            for message in messages:
+                if 10**400 not in message.headers.values():  # AMQP has no such numbers
+                    properties = {"content_type": message.content_type, "content_encoding": message.content_encoding}
+                    sent = amqp.Message(message.body, application_headers=message.headers, **properties)
+                    channel.basic_publish(sent, routing_key="oddly")
+                    ids.append(message.headers["id"])
+        return ids
+
+    messages = odd_messages(server, "rabbitmq")
+    survives(messages, send, server, start_beatd, tmp_path, rabbitmq.url, redis_url, wait_until)
