@@ -27,7 +27,6 @@ RENAMED = {
     "app.conf_unused": "app.conf",
     "app.connections": "app.app",
     "app.eager": "app.trace",
-    "app.eager_result": "app.result",
     "app.hooks": "app.task",
     "app.inspect": "app.control",
     "app.joining": "app.result",
