@@ -273,7 +273,7 @@ def test_classes_of_celerys_tasks_are_refused_by_name(app):
 def test_what_celerys_app_has_and_this_one_has_not_is_said_with_advice(app):
     with pytest.raises(AttributeError, match=r"no 'steps': .*use the signals worker_init"):
         app.steps["worker"].add(print)
-    with pytest.raises(AttributeError, match="has no attribute 'stps'"):
+    with pytest.raises(AttributeError, match="has no 'stps'"):
         app.stps  # noqa: B018
     assert not hasattr(app, "user_options")
 
