@@ -63,7 +63,8 @@ class SystemClock:
 
 
 LOGGED_AGAIN_S, LOGGED_EVERY_S = 10.0, 60.0
-"""The seconds of pauses after which a failure that lasts is logged a second time, and after which each further time."""
+"""The seconds, of pauses or of attempts that take long, after which a failure that lasts is logged a second time, and
+after which each further time."""
 
 
 class Backoff:
@@ -80,7 +81,7 @@ class Backoff:
         self._longest = longest
         self._factor = factor
         self._next = first
-        self._unlogged_s = 0.0
+        self._unlogged_s, self._logged_at = 0.0, monotonic()
         self._log_after_s = LOGGED_AGAIN_S
         self._began: tuple[int, float] | None = None
         self.attempts = 0
@@ -90,12 +91,14 @@ class Backoff:
         """Count a failure; returns the seconds to wait before the next attempt."""
         self.attempts += 1
         pause, self._next = self._next, min(self._next * self._factor, self._longest)
+        now = monotonic()
         if self._began is None:
-            self._began, self._log_after_s, is_logged = (time.time_ns(), monotonic()), LOGGED_AGAIN_S, True
-        elif is_logged := self._unlogged_s >= self._log_after_s:
+            self._began, self._log_after_s, is_logged = (time.time_ns(), now), LOGGED_AGAIN_S, True
+        elif is_logged := max(self._unlogged_s, now - self._logged_at) >= self._log_after_s:
             self._log_after_s = LOGGED_EVERY_S
         self.level = logging.WARNING if is_logged else logging.DEBUG
         self._unlogged_s = pause if is_logged else self._unlogged_s + pause
+        self._logged_at = now if is_logged else self._logged_at
         return pause
 
     @property

@@ -152,7 +152,11 @@ class OutcomeReader:
                 is_held=name in held,
                 overdue_since_ms=overdue.get(name),
                 error=errors.get(name),
-            )._replace(too_long_since_ms=too_long.get(name), records=recent[name], runs=totals[name].runs)
+            )._replace(
+                too_long_since_ms=too_long.get(name),
+                records=recent[name],
+                runs=totals[name].runs if name in totals else 0,
+            )
             for name in names
         }
 

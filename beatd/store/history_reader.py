@@ -161,7 +161,10 @@ class Histories:
         return refusal and refusal.reason
 
     def totals(self, names: Sequence[str]) -> dict[str, Totals]:
-        """The totals of entries."""
+        """The totals of entries, but for those whose node is away.
+
+        A tally that is none counts as empty: it is for people, and ``status`` names its key.
+        """
         found: dict[str, Totals] = {}
         parts = [
             (part, own)
@@ -172,7 +175,11 @@ class Histories:
             with translate_errors(self._client), self._client.pipeline(transaction=False) as pipeline:
                 pipeline.hmget(part.runs, own)
                 pipeline.hmget(part.tally, own)
-                runs, tallies = pipeline.execute()
+                runs, tallies = pipeline.execute(raise_on_error=False)
+                if isinstance(runs, redis.RedisError):
+                    raise runs
+            if isinstance(tallies, redis.ResponseError):
+                tallies = [b""] * len(own)
             for name, count, tally in zip(own, runs, tallies, strict=True):
                 found[name] = _totals(int(count) if count and count.isdigit() else 0, _counts(tally or b""))
         return found

@@ -44,6 +44,18 @@ def test_a_long_outage_is_logged_once_a_minute():
     assert backoff.level == logging.DEBUG
 
 
+def test_attempts_that_take_long_count(monkeypatch):
+    now = 0.0
+    monkeypatch.setattr("beatd.clock.monotonic", lambda: now)
+    backoff, logged = Backoff(0.1, 2.0), []
+    for _ in range(20):
+        backoff.failed()
+        if backoff.level == logging.WARNING:
+            logged.append(now)
+        now += 6.0
+    assert logged == [0.0, 12.0, 72.0]
+
+
 def test_an_outage_has_a_beginning():
     backoff = Backoff(0.1, 2.0)
     assert (backoff.since, backoff.since_text, backoff.away_s) == ("", "", 0.0)

@@ -151,10 +151,10 @@ def test_transport_options_lead_to_a_broker_in_a_folder(tmp_path, queue, wait_un
     (tmp_path / "control").mkdir()
     publisher = broker.open("filesystem://", transport_options=options)
     consumer = open_consumer("filesystem://", [queue], name="w", clock=SystemClock(), transport_options=options)
-    consumer.start()
     try:
         publisher.publish(build("t", "an-id"), queue=queue)
         assert len(list((tmp_path / "q").iterdir())) == 1
+        consumer.start()
         (delivery,) = taken(consumer, wait_until)
         consumer.ack([delivery])
     finally:

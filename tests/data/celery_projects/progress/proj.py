@@ -23,12 +23,13 @@ class Progress:
         self.result = AsyncResult(result) if isinstance(result, str) else result
 
     def get_info(self):
-        response = {"state": self.result.state}
-        if self.result.state == "SUCCESS":
+        state = self.result.state  # once: it changes meanwhile
+        response = {"state": state}
+        if state == "SUCCESS":
             response.update(complete=True, result=self.result.get(), progress=100)
-        elif self.result.state == PROGRESS_STATE:
+        elif state == PROGRESS_STATE:
             response.update(complete=False, progress=self.result.info)
-        elif self.result.state == "FAILURE":
+        elif state == "FAILURE":
             response.update(complete=True, result=str(self.result.info))
         return response
 
