@@ -73,9 +73,10 @@ def watched(result):
 
     def look():
         info = AsyncResult(result.id, app=app)
-        if info.state == "PROGRESS" and (not seen or seen[-1] != info.info):
-            seen.append(info.info)
-        return info.state
+        state, meta = info.state, info.info  # the task may end between the two
+        if state == "PROGRESS" and "of" in meta and (not seen or seen[-1] != meta):
+            seen.append(meta)
+        return state
 
     wait_for(look, lambda state: state in states.READY_STATES)
     return seen
