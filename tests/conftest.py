@@ -12,6 +12,7 @@ Neither has a deadline: a loaded machine is no fault.
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import random
 import shutil
@@ -21,6 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -215,6 +217,15 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     kinds = metafunc.config.getoption("--store")
     if kinds and "server_kind" in metafunc.fixturenames:
         metafunc.parametrize("server_kind", kinds, scope="session")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _collect_garbage() -> Iterator[None]:
+    """Collect the garbage of a file before the next one: a socket that a file leaves open would be found during a test
+    of another file, and fail it."""
+    yield
+    with warnings.catch_warnings(action="ignore", category=ResourceWarning):
+        gc.collect()
 
 
 @pytest.fixture(scope="session")
