@@ -22,7 +22,7 @@ _INSTEAD = {
     "Connection": "use app.connection()",
     "Consumer": "use app.connection().Consumer(…)",
     "Producer": "use app.connection().Producer()",
-    "producer_pool": "use app.connection() and kombu.pools.producers",
+    "producer_pool": "use app.producer_pool",
 }
 """Names of Celery's ``app.amqp``, and what to use instead."""
 

@@ -155,7 +155,7 @@ class OutcomeReader:
             )._replace(
                 too_long_since_ms=too_long.get(name),
                 records=recent[name],
-                runs=totals[name].runs if name in totals else 0,
+                runs=totals[name].runs,
             )
             for name in names
         }

@@ -161,11 +161,11 @@ class Histories:
         return refusal and refusal.reason
 
     def totals(self, names: Sequence[str]) -> dict[str, Totals]:
-        """The totals of entries, but for those whose node is away.
+        """The totals of entries; nothing is counted for those whose node is away.
 
         A tally that is none counts as empty: it is for people, and ``status`` names its key.
         """
-        found: dict[str, Totals] = {}
+        found = dict.fromkeys(names, _totals(0, Counter()))
         parts = [
             (part, own)
             for start in range(0, len(names), BATCH)

@@ -102,7 +102,7 @@ class StoreView:
         """Return the number of runs, by schedule or by hand, of each entry."""
         with self._client() as client:
             totals = self._histories(client).totals(names)
-        return [totals[name].runs if name in totals else 0 for name in names]
+        return [totals[name].runs for name in names]
 
     def sizes(self) -> Sizes:
         """The number of dead letters, and of notifications that wait."""
