@@ -143,6 +143,18 @@ class Cluster:
                         return next(one for one in self.servers if self.named_port(one) == port)
         raise AssertionError(f"nobody has slot {slot}")
 
+    def take_away(self, slot: int) -> None:
+        """Take a slot from its node, as all nodes see it."""
+        self.call(self.owner(slot), "CLUSTER", "DELSLOTS", slot)
+
+        def unknown(server: Server) -> bool:
+            if any(first <= slot <= last for first, last, *_ in self.call(server, "CLUSTER", "SLOTS")):
+                self.call(server, "CLUSTER", "DELSLOTS", slot)  # what its owner said before may arrive late
+                return False
+            return True
+
+        wait_for(lambda: all([unknown(server) for server in self.servers]), 20, "the nodes to forget a slot")
+
     def begin_move(self, slot: int, source: Server, target: Server) -> None:
         """Put a slot on the move."""
         self.call(target, "CLUSTER", "SETSLOT", slot, "IMPORTING", self.id_of(source))

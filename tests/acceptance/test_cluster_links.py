@@ -215,11 +215,7 @@ def test_a_slot_without_a_node(make_linked, beatd, start_beatd, write, queue, wa
     shard, unused = shard_at(linked, node), slots()[shard_at(linked, node)] + 1
     go_on(queue, entries_of(shard), wait_until)
 
-    def on_all(*command):
-        for server in linked.servers:
-            linked.call(server, *command)
-
-    on_all("CLUSTER", "DELSLOTS", slots()[shard])
+    linked.take_away(slots()[shard])
     daemon.expect(f"The node of shard {shard} does not answer.*CLUSTERDOWN")
     for number in {0, 1, 2} - {shard}:
         go_on(queue, entries_of(number), wait_until)
@@ -227,8 +223,9 @@ def test_a_slot_without_a_node(make_linked, beatd, start_beatd, write, queue, wa
     assert any(f"shard {shard} does not answer, and its runs wait" in one and "slot" in one for one in problems)
     said = beatd("check", "--connect", "--config", file).stderr
     assert "1 slot has no node" in said
-    on_all("CONFIG", "SET", "cluster-require-full-coverage", "yes")
-    on_all("CLUSTER", "DELSLOTS", unused)  # so that the nodes look at their state
+    for server in linked.servers:
+        linked.call(server, "CONFIG", "SET", "cluster-require-full-coverage", "yes")
+    linked.take_away(unused)  # so that the nodes look at their state
 
     def states():
         return {linked.facts(server, "CLUSTER", "INFO")["cluster_state"] for server in linked.servers}
