@@ -10,7 +10,7 @@ import contextlib
 import logging
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import takewhile
 from typing import Any
@@ -51,6 +51,18 @@ _WRITE_AT_ONCE = 256 * 1024
 """Bytes of messages that are buffered before they are written to the socket."""
 
 
+_Key = tuple[str, str]
+"""A message by its task id and how often the task was retried: each retry is a message under the same id."""
+
+
+_Outcomes = dict[_Key, str]
+"""Outcomes of messages that were sent and that :meth:`ConfirmChannel.publish` has not returned yet."""
+
+
+def _key(headers: Mapping[str, Any]) -> _Key:
+    return str(headers.get("id")), str(headers.get("retries"))
+
+
 class Blocked(BrokerError):
     """Back-pressure: the broker takes no messages for now. It has all that were sent before."""
 
@@ -58,8 +70,13 @@ class Blocked(BrokerError):
 class ConfirmChannel:
     """Connection with one channel in confirm mode. After any error but :class:`Blocked` it cannot be used again."""
 
-    def __init__(self, url: str | BrokerUrl, place: str, arguments: Arguments = no_arguments) -> None:
-        """Connect, to the first host that answers. Raises what kombu and py-amqp raise."""
+    def __init__(
+        self, url: str | BrokerUrl, place: str, arguments: Arguments = no_arguments, outcomes: _Outcomes | None = None
+    ) -> None:
+        """Connect, to the first host that answers. Raises what kombu and py-amqp raise.
+
+        ``outcomes`` are those of a channel that failed: what it had confirmed is not sent again.
+        """
         self._place = place
         self._arguments = arguments
         self._blocked = False
@@ -83,10 +100,9 @@ class ConfirmChannel:
         self._buffer = bytearray()
         """Messages that are not written to the socket yet: a batch is a few large writes."""
         self._sent = 0
-        self._unconfirmed: dict[int, str] = {}
-        """Task ids by delivery tag, in the order in which they were sent."""
-        self._outcomes: dict[str, str] = {}
-        """Outcomes by task id, of messages sent on this connection that :meth:`publish` has not returned yet."""
+        self._unconfirmed: dict[int, _Key] = {}
+        """Messages by delivery tag, in the order in which they were sent."""
+        self._outcomes = {} if outcomes is None else outcomes
         self._checked: set[Address] = set()
         self._first_confirmed = False
 
@@ -124,58 +140,53 @@ class ConfirmChannel:
                 raise Blocked(_BLOCKED)
             self._read(left)
 
-    def is_confirmed(self, outgoing: OutgoingMessage) -> bool:
-        """True if the broker has confirmed the message, and :meth:`publish` has not returned its outcome yet."""
-        return self._outcomes.get(outgoing.message.id) == CONFIRMED
-
     def publish(self, messages: Sequence[OutgoingMessage]) -> list[str]:
         """Send messages that were not sent before, wait for confirms, and return the outcome of each message.
 
         Raises :class:`Blocked`, ``OSError`` or ``AMQPError``, and a ``ChannelError`` if one of the messages is the
         reason.
         """
-        self._publish_unsent(messages)
-        again = [outgoing for outgoing in messages if self._outcomes[outgoing.message.id] != CONFIRMED]
+        batch = {_key(outgoing.message.headers): outgoing for outgoing in messages}
+        self._publish_unsent(batch)
+        again = {key: outgoing for key, outgoing in batch.items() if self._outcomes[key] != CONFIRMED}
         if again:  # a queue deleted meanwhile, or one that was full for a moment
-            for outgoing in again:
+            for key, outgoing in again.items():
                 self._checked.discard(outgoing.to)
-                self._outcomes.pop(outgoing.message.id, None)
+                self._outcomes.pop(key, None)
             self._publish_unsent(again)
-        outcomes = [self._outcomes[outgoing.message.id] for outgoing in messages]
-        for outgoing in messages:
-            self._outcomes.pop(outgoing.message.id, None)
+        outcomes = [self._outcomes[_key(outgoing.message.headers)] for outgoing in messages]
+        for key in batch:
+            self._outcomes.pop(key, None)
         return outcomes
 
-    def _publish_unsent(self, messages: Sequence[OutgoingMessage]) -> None:
+    def _publish_unsent(self, batch: Mapping[_Key, OutgoingMessage]) -> None:
         """Send and await confirms, until every message has an outcome. On a new connection the first is sent alone.
 
         A broker that fails, or stops reading, at the first message then gets at most one message twice.
         """
         known = self._outcomes.keys() | self._unconfirmed.values()
-        fresh = list(
-            {outgoing.message.id: outgoing for outgoing in messages if outgoing.message.id not in known}.values()
-        )
+        fresh = [(key, outgoing) for key, outgoing in batch.items() if key not in known]
         if not self._first_confirmed:
-            for outgoing in fresh[:1]:
-                self._send(outgoing)
+            for key, outgoing in fresh[:1]:
+                self._send(key, outgoing)
             self._await_confirms()
             self._first_confirmed = True
             fresh = fresh[1:]
-        for outgoing in fresh:
-            self._send(outgoing)
+        for key, outgoing in fresh:
+            self._send(key, outgoing)
         self._await_confirms()
 
-    def _send(self, outgoing: OutgoingMessage) -> None:
+    def _send(self, key: _Key, outgoing: OutgoingMessage) -> None:
         try:
             data = amqp_codec.publish(outgoing, self._channel.channel_id, self.connection.frame_max)
             reason = self._check_address(outgoing)
         except MessageError as error:
             reason = str(error)
         if reason is not None:
-            self._outcomes[outgoing.message.id] = reason
+            self._outcomes[key] = reason
             return
         self._sent += 1
-        self._unconfirmed[self._sent] = outgoing.message.id
+        self._unconfirmed[self._sent] = key
         self._buffer += data
         if len(self._buffer) > _WRITE_AT_ONCE:
             self._write()
@@ -229,12 +240,12 @@ class ConfirmChannel:
     def _settle(self, tag: int, multiple: bool, outcome: str) -> None:
         tags = list(takewhile(lambda earlier: earlier <= tag, self._unconfirmed)) if multiple else [tag]
         for confirmed in tags:
-            task_id = self._unconfirmed.pop(confirmed, None)
-            if task_id is not None:
-                self._outcomes.setdefault(task_id, outcome)  # a returned message is confirmed, too
+            key = self._unconfirmed.pop(confirmed, None)
+            if key is not None:
+                self._outcomes.setdefault(key, outcome)  # a returned message is confirmed, too
 
     def _on_return(self, error: AMQPError, _exchange: str, _routing_key: str, message: Any) -> None:
-        self._outcomes[message.properties["correlation_id"]] = f"no queue gets it ({error.reply_text})"
+        self._outcomes[_key(message.headers)] = f"no queue gets it ({error.reply_text})"
 
     def _on_blocked(self, _reason: str) -> None:  # py-amqp does not read the reason
         self._blocked = True
@@ -261,6 +272,7 @@ class AmqpPublisher:
         self._lock = threading.Lock()
         self._owner = 0
         self._channel: ConfirmChannel | None = None
+        self._outcomes: _Outcomes = {}
 
     def publish(self, message: TaskMessage, *, queue: str, exchange: str = "", routing_key: str | None = None) -> None:
         outgoing = outgoing_message(message, queue, exchange, routing_key)
@@ -272,6 +284,9 @@ class AmqpPublisher:
 
     def publish_many(self, messages: Sequence[OutgoingMessage]) -> list[Refused]:
         with self._lock, self._translate_errors():
+            if self._channel is None:  # the last one failed: the same batch comes again, or its outcomes are not needed
+                batch = {_key(outgoing.message.headers) for outgoing in messages}
+                self._outcomes = {key: outcome for key, outcome in self._outcomes.items() if key in batch}
             outcomes = self._publish_batch(messages)
         return [Refused(number, reason) for number, reason in enumerate(outcomes) if reason != CONFIRMED]
 
@@ -303,9 +318,7 @@ class AmqpPublisher:
             # One of the messages made the broker close the channel, and it does not say which: too large a message, an
             # exchange without write permission. So each is sent alone.
             self._abort()
-            return [
-                CONFIRMED if channel.is_confirmed(outgoing) else self._publish_alone(outgoing) for outgoing in messages
-            ]
+            return [self._publish_alone(outgoing) for outgoing in messages]
 
     def _publish_alone(self, outgoing: OutgoingMessage) -> str:
         channel = self._open()
@@ -327,7 +340,7 @@ class AmqpPublisher:
         if self._channel is None:
             self._owner = os.getpid()
             try:
-                self._channel = ConfirmChannel(self._url, self._place, self._arguments)
+                self._channel = ConfirmChannel(self._url, self._place, self._arguments, self._outcomes)
             except ChannelError as error:  # py-amqp: wrong password
                 raise BrokerError(f"broker {self._place}: {error}") from error
         return self._channel

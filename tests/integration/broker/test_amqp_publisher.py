@@ -216,6 +216,27 @@ def test_a_broker_that_does_not_answer_is_waited_for_so_long_and_no_longer(rabbi
     assert set(ids[1:]) == {"b"}
 
 
+@pytest.mark.parametrize("retries", [0, 1], ids=["the same batch", "a retry under the same id"])
+def test_what_was_confirmed_before_the_broker_failed_is_not_sent_again(rabbitmq, queues, queue, retries):
+    other, pauses = f"{queue}-other", iter([rabbitmq.pause])
+
+    def arguments(name):  # is asked for when the first message, which goes alone, has been confirmed
+        if name == other:
+            next(pauses, int)()
+        return {}
+
+    publisher = AmqpPublisher(rabbitmq.url, arguments)
+    try:
+        with pytest.raises(BrokerError):
+            publisher.publish_many([parcel("a", queue), parcel("b", other)])
+    finally:
+        rabbitmq.resume()
+    assert publisher.publish_many([parcel("a", queue, retries=retries), parcel("b", other)]) == []
+    publisher.close()
+    assert queues.ids(queue) == ["a"] * (1 + retries)
+    assert queues.ids(other) == ["b"]
+
+
 def test_a_blocked_connection_is_named_bounded_and_gets_nothing_twice(rabbitmq, publisher, queues, queue, caplog):
     caplog.set_level(logging.INFO)
     publisher.publish_many([parcel("a", queue)])
