@@ -73,6 +73,7 @@ def _loaded(
         where="-A" if app else str(path),
         directory=str(Path(found.settings.file).parent),
         calls=found.entries if check_tasks else None,
+        default_queue=found.settings.broker.default_queue,
     )
     most_bytes = found.settings.broker.max_message_bytes
     refused, light = list(registered.refused), []
@@ -108,6 +109,7 @@ def call_faults(settings: Settings, defaults: Mapping[str, Any], entries: Sequen
         where=settings.file,
         directory=str(Path(settings.file).parent),
         calls=entries,
+        default_queue=settings.broker.default_queue,
     )
     return _task_faults(entries, len(entries), registered)
 
