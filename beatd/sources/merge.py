@@ -127,10 +127,14 @@ def _task_faults(entries: Sequence[Entry], of_files: int, registered: Registered
 
 
 def merge(file_entries: Iterable[Entry], app_entries: Iterable[Entry]) -> tuple[Entry, ...]:
-    """The file's entries, then those of the app whose names the file does not have; each such conflict is logged."""
+    """The file's entries, then those of the app whose names the file does not have.
+
+    An entry of the app that means something else than the file's entry of the same name is logged.
+    """
     merged = {entry.name: entry for entry in file_entries}
     for entry in app_entries:
-        if (other := merged.setdefault(entry.name, entry)) is not entry:
+        other = merged.setdefault(entry.name, entry)
+        if other is not entry and not entry.means(other):
             log.warning(
                 "Entry %s is in %s and in %s; the first counts",
                 entry.name,
