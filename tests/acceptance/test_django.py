@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
 
 import pytest
 
 from tests.acceptance.conftest import environment
 from tests.acceptance.django_project import python, run, write_project
+from tests.acceptance.pages import DOCS, follow
 
 CLIENT = """
 import json, os
@@ -240,3 +243,11 @@ def test_a_project_without_django_is_told(tmp_path):
         check=False,
     )
     assert "Django is not installed: pip install 'beatd[django]'" in done.stderr
+
+
+@pytest.mark.slow
+def test_a_new_project_works_as_the_page_says():
+    with tempfile.TemporaryDirectory(prefix="beatd-") as folder:  # short: the path of a socket has 107 bytes at most
+        work = Path(folder) / "work"
+        work.mkdir()
+        follow(DOCS / "django.md", work)
