@@ -147,7 +147,11 @@ class Process:
         self._metrics: DaemonMetrics | None = None
         self._waiting_for = ""
         self._source = FileSource(
-            self._path, self._load, on_change=self._put, on_broken=self._broken, on_done=self._done
+            self._path,
+            self._load,
+            on_change=self._put_in_force,
+            on_broken=self._files_broken,
+            on_done=self._reload_ended,
         )
         self._faults: tuple[str, ...] = ()
         self._stopping = threading.Event()
@@ -214,12 +218,12 @@ class Process:
         try:
             loaded = sources.load(self._path, app=self._app, before=self._source.config, check_tasks=True)
         except ConfigError as error:
-            self._broken(error)
+            self._files_broken(error)
             raise
         self._files_read(loaded.refused)
         return for_dry_run(loaded) if self._dry_run else loaded
 
-    def _broken(self, error: ConfigError) -> None:
+    def _files_broken(self, error: ConfigError) -> None:
         """The last good files stay in force."""
         self._files_read(error.faults)
 
@@ -228,7 +232,7 @@ class Process:
         if self._daemon is not None:
             self._daemon.files_read(self._faults)
 
-    def _done(self) -> None:
+    def _reload_ended(self) -> None:
         """An attempt to read the files again is over."""
         if self._daemon is not None:
             self._daemon.reload_ended(self._faults)
@@ -237,7 +241,7 @@ class Process:
         self._daemon = Daemon(loaded, store, on_hang=_exit, on_reload=self._source.reload_now, dry_run=self._dry_run)
         if self._metrics is not None:
             self._metrics.attach(self._daemon.parts)
-        self._put(loaded)
+        self._put_in_force(loaded)
         self._files_read(loaded.refused)
         self._source.start()
         try:
@@ -248,7 +252,7 @@ class Process:
             self._manager.stopping()
             self._source.stop()
 
-    def _put(self, loaded: Config) -> None:
+    def _put_in_force(self, loaded: Config) -> None:
         if self._daemon is not None:
             self._daemon.set_base(loaded)
             self._manager.ready(f"serving {plural(len(loaded.entries), 'entry')}")

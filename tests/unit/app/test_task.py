@@ -324,7 +324,6 @@ def test_a_shared_task_can_be_used_in_place_of_the_task_itself():
         return x + y
 
     app = App("x")
-    app.finalize()
     task = app.tasks["shared.stands_in"]
     assert isinstance(stands_in, Task)
     assert stands_in == task
