@@ -153,7 +153,11 @@ class Cluster:
                 return False
             return True
 
-        wait_for(lambda: all([unknown(server) for server in self.servers]), 20, "the nodes to forget a slot")
+        def forgotten() -> bool:
+            found = [unknown(server) for server in self.servers]  # all are asked
+            return all(found)
+
+        wait_for(forgotten, 20, "the nodes to forget a slot")
 
     def begin_move(self, slot: int, source: Server, target: Server) -> None:
         """Put a slot on the move."""
