@@ -102,6 +102,11 @@ def test_system_checks(project, redis_url, free_port):
     done = run(project, "manage.py", "check", "--fail-level", "WARNING")
     assert 'the app has no task "shop.tasks.ad_item"; did you mean shop.tasks.add_item' in done.stderr
     assert (done.returncode, "beatd.W002" in done.stderr) == (1, True)
+    beat.write_text(FILE.format(url=redis_url).replace("nightly", "count"))  # the app has another one of this name
+    assert "no issues" in python(project, "manage.py", "check", "--fail-level", "WARNING")
+    beat.write_text(FILE.format(url=redis_url).replace("nightly", "count").replace("add_item", "ad_item"))
+    done = run(project, "manage.py", "check", "--fail-level", "WARNING")
+    assert (done.returncode, "beat_schedule.count.task: the app has no task" in done.stderr) == (1, True)
     beat.write_text(FILE.format(url=redis_url).replace('"30 4', '"70 4'))
     done = run(project, "manage.py", "check")
     assert (done.returncode, "Traceback" in done.stderr) == (1, False)

@@ -93,7 +93,7 @@ def check_schedule(**_: Any) -> list[CheckMessage]:
     if file is not None:
         found += _messages(Warning, find_warnings(file, SystemClock().now_ms()), LINT)
     if app is not None and has_tasks(app):
-        entries = [*(file.entries if file else ()), *registered]
+        entries = [*registered, *(file.entries if file else ())]  # of two with one name the file's counts
         default_queue = file.settings.broker.default_queue if file else str(app.conf.task_default_queue)
         found += _messages(Warning, _task_faults(app, entries, default_queue), TASKS)
     return found
